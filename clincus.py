@@ -11,16 +11,34 @@ file of its own.
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import errno
+import fcntl
 import grp
+import hashlib
 import json
+import math
 import os
+import posixpath
 import pwd
+import re
 import shlex
+import stat
 import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
+from typing import NamedTuple
 from urllib.parse import quote
 
 __version__ = "0.1.0"
@@ -45,6 +63,1354 @@ class ClincusError(Exception):
 # config
 # Defaults, TOML layers, validation and the JSON view. Knows nothing of Incus or HTTP.
 # ----------------------------------------------------------------------------------------------------------------
+
+SYSTEM_CONFIG = "/etc/clincus/config.toml"
+PROJECT_FILE = ".clincus.toml"
+CONFIG_FILE_LIMIT = 1 << 20  # bytes
+PROJECT_FILE_LIMIT = 64 << 10  # bytes; the file comes from a clone, which need not be friendly
+TOOL_NAMES = ("claude", "copilot", "opencode")
+HIDDEN = "********"  # stands for a secret in what the API shows
+
+Check = Callable[[object], object]  # gives the value in its normal form; raises Unfit
+
+
+class Unfit(ValueError):
+    """A value that cannot be used; the text says what would be right."""
+
+
+class ConfigError(ClincusError):
+    """A setting that cannot be used; `file` (or variable, or flag), `key` and `line` say where, None if unknown."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        key: str | None = None,
+        line: int | None = None,
+        status: int = 400,
+    ) -> None:
+        super().__init__(message, status)
+        self.file = file
+        self.key = key
+        self.line = line
+
+
+def parse_duration(text: str) -> float:
+    """The seconds of a duration such as `1h30m`, `1.5h` or `90s`: numbers with a unit each, joined.
+
+    Units: ns, us (µs), ms, s, m, h, as Go's time.ParseDuration has them; `0` needs none. Unfit for
+    anything else, a sign and days included, and for more than 290 years.
+    """
+    if text == "0":
+        return 0.0
+    parts = re.findall(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", text) if len(text) <= 100 else []
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise Unfit("write a duration such as 90s, 45m or 1h30m (units: ms, s, m, h)")
+    units = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+    seconds = sum(float(number) * units[unit] for number, unit in parts)
+    if seconds > 290 * 365 * 86400:
+        raise Unfit("a duration may not be longer than 290 years")
+    return seconds
+
+
+def size_bytes(text: str) -> int:
+    """The bytes of a size such as `512MiB`: a whole number above 0 with KB (kB) to TB, or KiB to TiB.
+
+    The decimal units count in thousands and the binary ones in 1024s, as Incus does. Unfit for anything else.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,11})([kKMGT])(i?)B", text)
+    if match is None or match.group(2, 3) == ("k", "i"):
+        raise Unfit("write a whole number and a unit, such as 512MiB or 4GB (KB, MB, GB, TB, KiB, MiB, GiB, TiB)")
+    base, power = 1024 if match.group(3) else 1000, "KMGT".index(match.group(2).upper()) + 1
+    return int(match.group(1)) * int(base**power)
+
+
+def check_text(value: object) -> str:
+    """Any text without control characters; a number is taken as its digits."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise Unfit("a text in quotes is wanted")
+    if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) < 0xE000 for char in value):
+        raise Unfit("control characters are not allowed")
+    return value
+
+
+def check_switch(value: object) -> bool:
+    """A boolean."""
+    if not isinstance(value, bool):
+        raise Unfit("write true or false")
+    return value
+
+
+def whole(low: int, high: int) -> Check:
+    """A check for whole numbers from `low` to `high`."""
+
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise Unfit(f"write a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def matching(pattern: str, expected: str) -> Check:
+    """A check for texts that a pattern matches as a whole; the empty text is not looked at ("not set")."""
+    compiled = re.compile(pattern)
+
+    def check(value: object) -> str:
+        text = check_text(value)
+        if text and not compiled.fullmatch(text):
+            raise Unfit(expected)
+        return text
+
+    return check
+
+
+def required(check: Check) -> Check:
+    """The same check for a text that may not be empty."""
+
+    def check_required(value: object) -> object:
+        if value == "":
+            raise Unfit("it may not be empty")
+        return check(value)
+
+    return check_required
+
+
+def readable(parse: Callable[[str], object], also: str = "", refuse_zero: bool = False) -> Check:
+    """A check for texts that `parse` takes or that match the pattern `also`; empty means "not set"."""
+
+    def check(value: object) -> str:
+        text = check_text(value)
+        if text and not (also and re.fullmatch(also, text)) and not parse(text) and refuse_zero:
+            raise Unfit("zero is not allowed")
+        return text
+
+    return check
+
+
+def list_of(check: Check) -> Callable[[object], list[object]]:
+    """A check for lists, item by item."""
+
+    def check_list(value: object) -> list[object]:
+        if not isinstance(value, (list, tuple)):
+            raise Unfit('a list is wanted, such as ["a", "b"]')
+        result = []
+        for number, item in enumerate(value, 1):
+            try:
+                result.append(check(item))
+            except ValueError as error:
+                raise Unfit(f"entry {number} ({item!r}): {error}") from None
+        return result
+
+    return check_list
+
+
+def check_cpu_count(value: object) -> str:
+    """A number of CPUs from 1, or a list of CPUs and ranges to pin to such as `0-1,3` (Incus: limits.cpu)."""
+    text = check_text(value)
+    if not text:
+        return text
+    if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", text) or re.fullmatch(r"0+", text):
+        raise Unfit("write a number of CPUs from 1, or a list of CPUs such as 0-1,3")
+    for item in text.split(","):
+        first, _, last = item.partition("-")
+        if last and int(first) > int(last):
+            raise Unfit(f"the range {item!r} ends before it begins")
+    return text
+
+
+def check_swap(value: object) -> str:
+    """`true`, `false` or a size (Incus: limits.memory.swap; it refuses a percentage)."""
+    text = str(value).lower() if isinstance(value, bool) else check_text(value)
+    if text not in ("true", "false"):
+        try:
+            size_bytes(text)
+        except ValueError:
+            raise Unfit("write true, false or a size such as 2GiB") from None
+    return text
+
+
+def check_rate(value: object) -> str:
+    """A size with `/s`, or a number with `iops` (Incus: limits.read and limits.write of a disk device)."""
+    text = check_text(value)
+    if text and not re.fullmatch(r"[1-9]\d{0,8}iops", text):
+        try:
+            size_bytes(text[:-2] if text.endswith("/s") else "")
+        except ValueError:
+            raise Unfit("write a rate such as 10MiB/s or 1000iops") from None
+    return text
+
+
+def check_relative_path(value: object) -> str:
+    """A path below the workspace, in normal form."""
+    text = check_text(value)
+    path = posixpath.normpath(text) if text else ""
+    if path in ("", ".") or path.startswith(("/", "../")) or path == ".." or text.startswith("~"):
+        raise Unfit("write a path relative to the workspace, without '..'")
+    return path
+
+
+def check_host_path(value: object) -> str:
+    """An absolute path, or one that begins with `~`."""
+    text = check_text(value)
+    if not text.startswith(("/", "~")):
+        raise Unfit("write an absolute path, or one that begins with ~")
+    return text
+
+
+def check_container_path(value: object) -> str:
+    """An absolute path in the container, in normal form."""
+    text = check_text(value)
+    if not text.startswith("/") or ".." in text.split("/"):
+        raise Unfit("write an absolute path in the container, without '..'")
+    return "/" + posixpath.normpath(text).strip("/")
+
+
+def check_mount(value: object) -> dict[str, object]:
+    """One extra mount: host, container and, if wanted, readonly. The reader makes a relative host path absolute."""
+    if not isinstance(value, Mapping):
+        raise Unfit("write a table with host and container")
+    unknown = set(value) - {"host", "container", "readonly"}
+    if unknown or not {"host", "container"} <= set(value):
+        wrong = f"{sorted(unknown)[0]!r} is not known; " if unknown else ""
+        raise Unfit(f"{wrong}a mount has host, container and, if wanted, readonly")
+    host = check_text(value["host"])
+    if not host:
+        raise Unfit("host may not be empty")
+    mount: dict[str, object] = {"host": host, "container": check_container_path(value["container"])}
+    if "readonly" in value:
+        mount["readonly"] = check_switch(value["readonly"])
+    return mount
+
+
+def check_command(value: object) -> list[str]:
+    """A command as a list of words, or as one text that is split as a shell would."""
+    try:
+        words = shlex.split(value) if isinstance(value, str) else [str(word) for word in list_of(check_text)(value)]
+    except ValueError as error:
+        raise Unfit(f"write a command as a list of words ({error})") from None
+    if not words or not words[0]:
+        raise Unfit("a command may not be empty")
+    return words
+
+
+def named(check: Check, pattern: str, expected: str) -> Check:
+    """A check for tables whose keys the user chooses; every value has the same form."""
+
+    def check_table(value: object) -> dict[str, object]:
+        if not isinstance(value, Mapping):
+            raise Unfit("a table is wanted")
+        result = {}
+        for name, item in value.items():
+            if not re.fullmatch(pattern, name):
+                raise Unfit(f"{name!r}: {expected}")
+            try:
+                result[name] = check(item)
+            except ValueError as error:
+                raise Unfit(f"{name}: {error}") from None
+        return result
+
+    return check_table
+
+
+IMAGE = matching(r"([A-Za-z0-9][\w.-]*:)?[A-Za-z0-9][\w./+-]*", "write the alias of an image, or REMOTE:ALIAS")
+WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
+COMMANDS = named(check_command, WORD, "a tool's name is made of letters, digits, '.', '_' and '-'")
+ENVIRONMENT = named(matching(r"(?s).*", ""), r"[A-Za-z_]\w*", "a variable's name is made of letters, digits and '_'")
+PROTECTED = (".git/hooks", ".git/config", ".husky", ".vscode")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of the configuration: its default, what is right for it, and who else may set it."""
+
+    key: str  # dotted, as in the TOML files and in GET /api/config
+    default: object
+    check: Check
+    variable: str = ""  # the environment variable that sets it
+    merge: str = "replace"  # how a later layer is laid over it: replace, append, mounts (by container) or table
+
+
+# The order is that of GET /api/config.
+SETTINGS = (
+    Setting("defaults.image", "clincus", required(IMAGE), "CLINCUS_IMAGE"),
+    Setting("defaults.persistent", False, check_switch, "CLINCUS_PERSISTENT"),
+    Setting("defaults.model", "claude-sonnet-4-5", matching(r"[^-\s]\S*", "write the name of a model")),
+    Setting("defaults.profile", "", matching(r"\S.*", "write the name of a profile"), "CLINCUS_PROFILE"),
+    Setting("paths.sessions_dir", "~/.clincus/sessions", check_host_path, "CLINCUS_SESSIONS_DIR"),
+    Setting("paths.storage_dir", "~/.clincus/storage", check_host_path, "CLINCUS_STORAGE_DIR"),
+    Setting("paths.logs_dir", "~/.clincus/logs", check_host_path),
+    Setting("paths.preserve_workspace_path", False, check_switch),
+    Setting("incus.project", "default", required(matching(WORD, "write the name of an Incus project"))),
+    Setting("incus.group", "incus-admin", matching(WORD, "write the name of a group")),
+    Setting("incus.code_uid", 1000, whole(0, 65533)),
+    Setting("incus.code_user", "code", required(matching(r"[a-z_][a-z0-9_-]{0,31}", "write a user's name"))),
+    Setting("incus.disable_shift", False, check_switch),
+    Setting("tool.name", "claude", required(matching(WORD, "write the name of a tool")), "CLINCUS_TOOL"),
+    Setting("tool.binary", "", matching(r"[^-\s].*", "write the name or the path of a program")),
+    Setting("tool.claude.effort_level", "", matching(r"low|medium|high|xhigh|max", "write low, medium or high")),
+    Setting("tool.carry_instructions", False, check_switch),
+    Setting("tool.commands", {}, COMMANDS, merge="table"),
+    Setting("mounts.default", [], list_of(check_mount), merge="mounts"),
+    Setting("limits.cpu.count", "", check_cpu_count, "CLINCUS_LIMIT_CPU"),
+    Setting(
+        "limits.cpu.allowance",
+        "",
+        matching(r"[1-9]\d{0,4}%|[1-9]\d{0,6}ms/[1-9]\d{0,6}ms", "write a share (50%) or a quota (25ms/100ms)"),
+        "CLINCUS_LIMIT_CPU_ALLOWANCE",
+    ),
+    Setting("limits.cpu.priority", 0, whole(0, 10), "CLINCUS_LIMIT_CPU_PRIORITY"),
+    Setting("limits.memory.limit", "", readable(size_bytes, also=r"[1-9]\d?%|100%"), "CLINCUS_LIMIT_MEMORY"),
+    Setting(
+        "limits.memory.enforce", "soft", matching(r"hard|soft", "write hard or soft"), "CLINCUS_LIMIT_MEMORY_ENFORCE"
+    ),
+    Setting("limits.memory.swap", "true", check_swap, "CLINCUS_LIMIT_MEMORY_SWAP"),
+    Setting("limits.disk.read", "", check_rate, "CLINCUS_LIMIT_DISK_READ"),
+    Setting("limits.disk.write", "", check_rate, "CLINCUS_LIMIT_DISK_WRITE"),
+    Setting("limits.disk.max", "", check_rate, "CLINCUS_LIMIT_DISK_MAX"),
+    Setting("limits.disk.priority", 0, whole(0, 10), "CLINCUS_LIMIT_DISK_PRIORITY"),
+    Setting("limits.disk.tmpfs_size", "", readable(size_bytes)),
+    Setting("limits.runtime.max_duration", "", readable(parse_duration), "CLINCUS_LIMIT_DURATION"),
+    Setting("limits.runtime.max_processes", 0, whole(0, 4194304), "CLINCUS_LIMIT_PROCESSES"),
+    Setting("limits.runtime.auto_stop", True, check_switch),
+    Setting("limits.runtime.stop_graceful", True, check_switch),
+    Setting("git.writable_hooks", False, check_switch),
+    Setting("security.protected_paths", list(PROTECTED), list_of(check_relative_path)),
+    Setting("security.additional_protected_paths", [], list_of(check_relative_path), merge="append"),
+    Setting("security.disable_protection", False, check_switch),
+    Setting("security.require_locked", False, check_switch),
+    Setting("profiles", {}, check_text, merge="table"),  # its tables are checked key by key, see PROFILE_KEYS
+    Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
+    Setting("dashboard.workspace_roots", [], list_of(check_host_path)),
+    Setting("sessions.ephemeral_grace", "24h", readable(parse_duration)),
+)
+SETTING = {setting.key: setting for setting in SETTINGS}
+SECTIONS = {key.rpartition(".")[0] for key in SETTING} | {"limits"}
+
+# What a profile may hold, and the setting that it lays its value over ("" for what only a profile has).
+PROFILE_KEYS = {
+    "image": "defaults.image",
+    "tool": "tool.name",
+    "model": "defaults.model",
+    "persistent": "defaults.persistent",
+    "mounts": "mounts.default",
+    "environment": "",
+    "inherits": "",
+    **{key: key for key in SETTING if key.startswith("limits.")},
+}
+PROFILE_CHECKS: dict[str, Check] = {"environment": ENVIRONMENT, "inherits": required(check_text)}
+
+# A session starts another tool with that tool's own program and model, whatever was set for the first.
+TOOL_BOUND = ("tool.binary", "defaults.model")
+PROJECT_BOUNDS = ("defaults.image", "defaults.profile", "tool.name")
+
+DEFAULT_RANK, SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, VARIABLE_RANK, PROFILE_RANK, FLAG_RANK = range(8)
+
+
+def nest(flat: Mapping[str, object]) -> dict[str, Any]:
+    """The nested document of a mapping with dotted keys; values are copied, so that nobody shares a list."""
+    document: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        table = document
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[name] = copy.deepcopy(value)
+    return document
+
+
+DEFAULTS: dict[str, Any] = nest({setting.key: setting.default for setting in SETTINGS})
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """One place that was looked at."""
+
+    path: str
+    exists: bool
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one source sets: values by dotted key, in normal form."""
+
+    rank: int  # a higher rank wins
+    source: str  # a file's path, a variable's name, "profile 'x'", "flag" …
+    values: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Config:
+    """The configuration in force. Never changed: `apply_profile` and `apply_project` give a new one."""
+
+    values: dict[str, Any]  # the complete document, nested as GET /api/config shows it
+    origins: dict[str, str]  # dotted key: where its value comes from
+    warnings: tuple[str, ...] = ()
+    files: tuple[ConfigFile, ...] = ()
+    layers: tuple[Layer, ...] = ()  # what `values` was made of, without the profile
+    profile: str = ""  # the profile in force
+    wanted_profile: str = ""  # the profile that a caller chose; it beats defaults.profile
+    environment: dict[str, str] = field(default_factory=dict)  # of the profile, for the tool
+
+    def get(self, key: str) -> Any:
+        """The value of a dotted key."""
+        value: Any = self.values
+        for part in key.split("."):
+            value = value[part]
+        return value
+
+
+# Reading TOML
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The document of a TOML text; ValueError with line and column if it is broken."""
+    if sys.version_info >= (3, 11):
+        import tomllib  # novm
+    else:
+        import tomli as tomllib
+
+    return tomllib.loads(text)
+
+
+@dataclass(frozen=True)
+class TomlStatement:
+    """A header or a `key = value` of a TOML text, with the offsets of its parts."""
+
+    table: tuple[str, ...]  # the header in force
+    keys: tuple[str, ...]  # the key below it, its dotted parts apart; () for a header
+    start: int  # the first character of the key or header
+    value: tuple[int, int]  # from the first to past the last character of the value
+    end: int  # past the end of the line
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return self.table + self.keys
+
+
+TOML_STRING = re.compile(
+    r'"""(?:\\.|[^\\])*?"""(?:"{0,2})' r"|'''.*?'''(?:'{0,2})" r'|"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'", re.DOTALL
+)
+TOML_KEY = re.compile(r"[ \t]*(" r'"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*(\.?)")
+
+
+def toml_key(text: str, at: int) -> tuple[tuple[str, ...], int]:
+    """The parts of the dotted key that begins at an offset, and the offset behind it."""
+    parts: list[str] = []
+    while True:
+        match = TOML_KEY.match(text, at)
+        if match is None:
+            raise ValueError("this form of TOML is not understood")
+        raw = match.group(1)
+        parts.append(next(iter(parse_toml(raw + "=0"))) if raw[0] in "\"'" else raw)
+        at = match.end()
+        if not match.group(2):
+            return tuple(parts), at
+
+
+def toml_value_end(text: str, at: int) -> int:
+    """The offset behind the value that begins at an offset: strings, arrays and inline tables are passed over."""
+    depth = 0
+    last = at
+    while at < len(text):
+        string = TOML_STRING.match(text, at) if text[at] in "\"'" else None
+        if string:
+            at = last = string.end()
+            continue
+        if text[at] == "#" and depth:
+            at = end_of_line(text, at)
+            continue
+        if text[at] in "#\n" and not depth:
+            break
+        depth += (text[at] in "[{") - (text[at] in "]}")
+        at += 1
+        if not text[at - 1].isspace():
+            last = at
+    return last
+
+
+def end_of_line(text: str, at: int) -> int:
+    """The offset of the line break that ends a line, or of the end of the text."""
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end
+
+
+def toml_statements(text: str) -> Iterator[TomlStatement]:
+    """The headers and assignments of a TOML text that `parse_toml` takes, in order.
+
+    tomllib tells no positions, and there is no writer that keeps comments in the standard library.
+    """
+    at = 0
+    table: tuple[str, ...] = ()
+    while at < len(text):
+        if text[at] in " \t\r\n\ufeff":
+            at += 1
+        elif text[at] == "#":
+            at = end_of_line(text, at)
+        elif text[at] == "[":
+            table, behind = toml_key(text, at + (2 if text.startswith("[[", at) else 1))
+            line_end = min(end_of_line(text, behind) + 1, len(text))
+            yield TomlStatement(table, (), at, (behind, behind), line_end)
+            at = line_end
+        else:
+            keys, behind = toml_key(text, at)
+            first = re.compile(r"\s*=[ \t]*").match(text, behind)
+            if first is None:
+                raise ValueError("this form of TOML is not understood")
+            last = toml_value_end(text, first.end())
+            line_end = min(end_of_line(text, last) + 1, len(text))
+            yield TomlStatement(table, keys, at, (first.end(), last), line_end)
+            at = line_end
+
+
+def toml_line(text: str, key: str) -> int | None:
+    """The number of the line that sets a dotted key (or the table around it), if it can be found."""
+    wanted = tuple(key.lower().split("."))
+    found = None
+    try:
+        for statement in toml_statements(text):
+            path = tuple(part.lower() for part in statement.path)
+            if path == wanted[: len(path)] and (found is None or len(path) > len(found.path)):
+                found = statement
+    except ValueError:
+        return None
+    return text.count("\n", 0, found.start) + 1 if found else None
+
+
+# Editing TOML in place
+
+
+def toml_literal(value: object) -> str:
+    """A number, or a list of texts, as TOML."""
+    if isinstance(value, int):
+        return str(value)
+    assert isinstance(value, list)
+    return "[" + ", ".join(toml_text(item) for item in value) + "]"
+
+
+def toml_text(text: str) -> str:
+    """A text as a TOML basic string."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def edit_toml(text: str, path: tuple[str, ...], value: object) -> str:
+    """The TOML text with one key set; comments, order and everything else stay as they are.
+
+    ConfigError (409) where the file sets the key in a form that cannot be edited safely. The result is read again
+    and compared, so that a mistake here can never change another key.
+    """
+    before = parse_toml(text.lstrip("\ufeff"))
+    try:
+        edited = edit_toml_unchecked(text, path, value)
+        after = parse_toml(edited.lstrip("\ufeff"))
+    except ValueError:
+        after = None
+    if after is None or after != with_value(before, path, value):
+        key = ".".join(path)
+        raise ConfigError(
+            f"{key} is written in a form that cannot be changed here: edit it by hand", key=key, status=409
+        )
+    return edited
+
+
+def with_value(document: Mapping[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
+    """A copy of a document with one key set, whatever the case of the keys that are there."""
+    result = copy.deepcopy(dict(document))
+    table = result
+    for part in path[:-1]:
+        table = table.setdefault(same_key(table, part), {})
+    table[same_key(table, path[-1])] = value
+    return result
+
+
+def same_key(table: Mapping[str, object], key: str) -> str:
+    """The key of a table that equals another but for case, else that other one."""
+    return key if key in table else next((have for have in table if have.lower() == key.lower()), key)
+
+
+def edit_toml_unchecked(text: str, path: tuple[str, ...], value: object) -> str:
+    """The work of `edit_toml`: replace the value, or add a line beside its neighbours, or a table at the end."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    lower = tuple(part.lower() for part in path)
+    neighbour: TomlStatement | None = None
+    for statement in toml_statements(text):
+        have = tuple(part.lower() for part in statement.path)
+        if have == lower and statement.keys:
+            first, last = statement.value
+            return text[:first] + new_value(text[first:last], value, newline) + text[last:]
+        same_table = tuple(part.lower() for part in statement.table) == lower[:-1]
+        dotted = statement.keys and have[:-1] == lower[:-1]
+        if same_table or dotted:
+            neighbour = statement
+    if neighbour is None:
+        gap = "" if not text else newline if text.endswith("\n") else newline * 2
+        return f"{text}{gap}[{'.'.join(path[:-1])}]{newline}{path[-1]} = {toml_literal(value)}{newline}"
+    prefix = ".".join(toml_bare(part) for part in neighbour.keys[:-1] if len(neighbour.table) < len(path) - 1)
+    line = f"{prefix}.{path[-1]}" if prefix else path[-1]
+    indent = text[text.rfind("\n", 0, neighbour.start) + 1 : neighbour.start] if neighbour.keys else ""
+    before = text[: neighbour.end] + ("" if text[: neighbour.end].endswith("\n") else newline)
+    return f"{before}{indent}{line} = {toml_literal(value)}{newline}{text[neighbour.end :]}"
+
+
+def toml_bare(part: str) -> str:
+    """A part of a key, quoted if it must be."""
+    return part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else toml_text(part)
+
+
+def new_value(old: str, value: object, newline: str) -> str:
+    """The TOML of a value that takes the place of `old`; a list keeps the comments of the entries that stay."""
+    if isinstance(value, list) and old.startswith("[") and "#" in old:
+        return edit_toml_list(old, value, newline)
+    return toml_literal(value)
+
+
+def edit_toml_list(old: str, value: list[str], newline: str) -> str:
+    """A list over several lines: entries that go take their line along, new ones come last."""
+    spans = [match.span() for match in toml_list_items(old)]
+    texts = [parse_toml("x=" + old[first:last])["x"] for first, last in spans]
+    kept = [text for text in texts if text in value]
+    if kept != value[: len(kept)] or len(set(texts)) < len(texts):
+        return toml_literal(value)
+    for (first, last), text in reversed(list(zip(spans, texts))):
+        if text not in value:
+            comma = re.compile(r"[ \t]*,[ \t]*(#[^\n]*)?").match(old, last)
+            behind = comma.end() if comma else last
+            line = old.rfind("\n", 0, first) + 1
+            alone = line and not old[line:first].strip() and old[behind] in "\r\n"
+            old = old[:line] + old[end_of_line(old, behind) + 1 :] if alone else old[:first] + old[behind:]
+    added = value[len(kept) :]
+    if not added:
+        return old
+    spans = [match.span() for match in toml_list_items(old)]
+    at = spans[-1][1] if spans else 1
+    missing = "," if spans and not re.compile(r"(\s|#[^\n]*)*,").match(old, at) else ""
+    lines = "".join(f"{newline}  {toml_text(text)}," for text in added)
+    return f"{old[:at]}{missing}{old[at:-1].rstrip()}{lines}{newline}]"
+
+
+def toml_list_items(text: str) -> list[re.Match[str]]:
+    """The strings of a list, those in comments left out."""
+    return [
+        match for match in re.finditer(f"#[^\n]*|{TOML_STRING.pattern}", text, re.DOTALL) if match.group()[0] != "#"
+    ]
+
+
+# Checking what a source sets
+
+
+@dataclass
+class Findings:
+    """What is wrong in the sources read so far."""
+
+    faults: list[tuple[str, ConfigError]] = field(default_factory=list)  # these stop everything
+    warnings: list[str] = field(default_factory=list)
+
+    def fault(self, source: str, key: str, value: object, reason: str, text: str | None = None) -> None:
+        """Note a value that cannot be used; `text` is the file's content, to find the line."""
+        line = toml_line(text, key) if text is not None else None
+        place = f"{source}, line {line}" if line else source
+        shown = f" {value!r}" if isinstance(value, (str, int, float)) else ""
+        message = f"{place}: invalid {key}{shown}: {reason}"
+        self.faults.append((message, ConfigError(message, file=source, key=key, line=line)))
+
+    def unknown(self, source: str, key: str, known: Iterable[str], text: str) -> None:
+        """Note a key that means nothing."""
+        import difflib
+
+        line = toml_line(text, key)
+        near = difflib.get_close_matches(key, list(known), 1, 0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        place = f"{source}, line {line}" if line else source
+        self.warnings.append(f"{place}: unknown key {key!r} is ignored{hint}")
+
+    def raise_first(self) -> None:
+        """Raise one ConfigError that names every fault."""
+        if self.faults:
+            first = self.faults[0][1]
+            message = "; ".join(message for message, _ in self.faults)
+            raise ConfigError(f"validation failed: {message}", file=first.file, key=first.key, line=first.line)
+
+
+def flat_values(table: Mapping[str, object], stops: Collection[str], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The leaves of a nested table by dotted key; a key in `stops` is a leaf whatever its value is.
+
+    Keys match whatever their case, as those of the Go program do.
+    """
+    lower = {stop.lower(): stop for stop in stops}
+    for name, value in table.items():
+        key = f"{prefix}.{name}" if prefix else name
+        key = lower.get(key.lower(), key)
+        if isinstance(value, Mapping) and key not in stops:
+            yield from flat_values(value, stops, key)
+        else:
+            yield key, value
+
+
+def check_document(document: Mapping[str, object], source: str, text: str, findings: Findings) -> dict[str, object]:
+    """The values of a file's document by dotted key, in normal form; faults and unknown keys go to `findings`."""
+    values: dict[str, object] = {}
+    sections = {section.lower() for section in SECTIONS}
+    for key, value in flat_values(document, SETTING):
+        if key == "profiles":
+            values[key] = check_profiles(value, source, text, findings)
+        elif key in SETTING:
+            try:
+                values[key] = SETTING[key].check(value)
+            except ValueError as error:
+                findings.fault(source, key, value, str(error), text)
+        elif key.lower() in sections:
+            findings.fault(source, key, value, "a table is wanted", text)
+        else:
+            findings.unknown(source, key, SETTING, text)
+    return values
+
+
+def check_profiles(value: object, source: str, text: str, findings: Findings) -> dict[str, dict[str, object]]:
+    """The profiles of a file: the values that each one sets by dotted key, in normal form."""
+    if not isinstance(value, Mapping):
+        findings.fault(source, "profiles", value, "a table is wanted", text)
+        return {}
+    profiles: dict[str, dict[str, object]] = {}
+    for name, table in value.items():
+        if not isinstance(table, Mapping):
+            findings.fault(source, f"profiles.{name}", table, "a table is wanted", text)
+            continue
+        profiles[name] = {}
+        for key, item in flat_values(table, PROFILE_KEYS):
+            if key not in PROFILE_KEYS:
+                known = [f"profiles.{name}.{known}" for known in PROFILE_KEYS]
+                findings.unknown(source, f"profiles.{name}.{key}", known, text)
+                continue
+            try:
+                profiles[name][key] = (PROFILE_CHECKS.get(key) or SETTING[PROFILE_KEYS[key]].check)(item)
+            except ValueError as error:
+                shown = "" if key == "environment" else item
+                findings.fault(source, f"profiles.{name}.{key}", shown, str(error), text)
+    return profiles
+
+
+def variable_value(setting: Setting, text: str) -> object:
+    """The value that a variable's text stands for; ValueError if it is none of the setting's kind."""
+    if isinstance(setting.default, bool):
+        words = {
+            "true": True,
+            "1": True,
+            "yes": True,
+            "on": True,
+            "false": False,
+            "0": False,
+            "no": False,
+            "off": False,
+        }
+        if text.lower() not in words:
+            raise ValueError("write true or false")
+        return words[text.lower()]
+    if isinstance(setting.default, int) and re.fullmatch(r"-?\d{1,10}", text):
+        return setting.check(int(text))
+    return setting.check(text)
+
+
+def variable_layers(environ: Mapping[str, str], findings: Findings) -> list[Layer]:
+    """What the CLINCUS_* variables set; an empty one counts as unset."""
+    layers = []
+    for setting in SETTINGS:
+        text = environ.get(setting.variable, "") if setting.variable else ""
+        if text:
+            try:
+                value = variable_value(setting, text)
+            except ValueError as error:
+                findings.fault(setting.variable, setting.key, text, str(error))
+            else:
+                layers.append(Layer(VARIABLE_RANK, setting.variable, {setting.key: value}))
+    return layers
+
+
+def flag_layer(flags: Mapping[str, object], findings: Findings) -> Layer:
+    """What the command line sets, by dotted key; None stands for a flag that was not given."""
+    values: dict[str, object] = {}
+    for key, value in flags.items():
+        if value is None or value == "":
+            continue
+        try:
+            values[key] = value if key == "dashboard.port" and value == 0 else SETTING[key].check(value)
+        except ValueError as error:
+            findings.fault("command line", key, value, str(error))
+    return Layer(FLAG_RANK, "command line", values)
+
+
+# Laying one source over the other
+
+
+def merged(setting: Setting, old: object, new: object) -> object:
+    """A setting's value after one more source set it."""
+    if setting.merge == "append":
+        return list(dict.fromkeys([*as_list(old), *as_list(new)]))
+    if setting.merge == "mounts":
+        mounts = {mount["container"]: mount for mount in [*as_list(old), *as_list(new)]}
+        return list(mounts.values())
+    if setting.merge == "table":
+        return merged_tables(as_table(old), as_table(new))
+    return new
+
+
+def as_list(value: object) -> list[Any]:
+    assert isinstance(value, list)
+    return value
+
+
+def as_table(value: object) -> dict[str, Any]:
+    assert isinstance(value, dict)
+    return value
+
+
+def merged_tables(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Two tables as one, key by key; on what both set, the newer one wins."""
+    result = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged_tables(result[key], value) if both else value
+    return result
+
+
+def fold_layers(layers: Iterable[Layer]) -> tuple[dict[str, object], dict[str, str]]:
+    """The values by dotted key, and where each comes from. A key that is present wins, also when empty or false."""
+    values: dict[str, object] = {setting.key: setting.default for setting in SETTINGS}
+    origins = dict.fromkeys(values, "default")
+    for layer in sorted(layers, key=lambda layer: layer.rank):
+        if layer.values.get("tool.name", values["tool.name"]) != values["tool.name"]:
+            for key in TOOL_BOUND:
+                values[key], origins[key] = SETTING[key].default, "default"
+        for key, value in layer.values.items():
+            mixed = SETTING[key].merge != "replace" and values[key] and values[key] != SETTING[key].default
+            origins[key] = f"{origins[key]}, {layer.source}" if mixed else layer.source
+            values[key] = merged(SETTING[key], values[key], value)
+    if values["limits.memory.limit"] and origins["limits.memory.enforce"] == "default":
+        values["limits.memory.enforce"] = "hard"  # Incus holds a soft limit only when the host runs short
+    return values, origins
+
+
+def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """The values of a profile by its own keys, laid over those of the profiles that it inherits."""
+    chain: list[str] = []
+    while name:
+        if name not in profiles:
+            origin = f" (which profile {chain[-1]!r} inherits)" if chain else ""
+            raise ConfigError(f"profile '{name}' not found{origin}", key=f"profiles.{name}", status=404)
+        if name in chain:
+            raise ConfigError(f"profile '{name}' inherits itself", key=f"profiles.{name}.inherits")
+        chain.append(name)
+        name = str(profiles[name].get("inherits", ""))
+    result: dict[str, Any] = {}
+    for step in reversed(chain):
+        result = merged_tables(result, profiles[step])
+    return result
+
+
+def make_config(
+    layers: Iterable[Layer], files: Iterable[ConfigFile] = (), warnings: Iterable[str] = (), wanted_profile: str = ""
+) -> Config:
+    """The configuration that the layers make, with the profile that they or the caller choose."""
+    layers = tuple(layers)
+    values, origins = fold_layers(layers)
+    profile = wanted_profile or str(values["defaults.profile"])
+    environment: dict[str, str] = {}
+    if profile:
+        chosen = profile_values(as_table(values["profiles"]), profile)
+        environment = dict(chosen.get("environment", {}))
+        laid = {PROFILE_KEYS[key]: value for key, value in chosen.items() if PROFILE_KEYS[key]}
+        values, origins = fold_layers([*layers, Layer(PROFILE_RANK, f"profile '{profile}'", laid)])
+    check_together(values, origins)
+    return Config(nest(values), origins, tuple(warnings), tuple(files), layers, profile, wanted_profile, environment)
+
+
+def check_together(values: Mapping[str, object], origins: Mapping[str, str]) -> None:
+    """Refuse what is only wrong in the light of other keys."""
+    name = str(values["tool.name"])
+    commands = as_table(values["tool.commands"])
+    if name not in (*TOOL_NAMES, "shell", *commands) and not values["tool.binary"]:
+        supported = ", ".join([*TOOL_NAMES, "shell", *commands])
+        raise ConfigError(
+            f"{origins['tool.name']}: unknown tool: {name} (supported: {supported}); "
+            f"name its program in tool.binary or tool.commands",
+            file=origins["tool.name"],
+            key="tool.name",
+        )
+
+
+def apply_profile(config: Config, name: str) -> Config:
+    """The configuration with another profile. It beats files and variables; flags beat it.
+
+    ConfigError (404) if there is no such profile.
+    """
+    return make_config(config.layers, config.files, config.warnings, name)
+
+
+# Files
+
+
+def expand(path: str, environ: Mapping[str, str]) -> str:
+    """The absolute path, in normal form, that a path with `~` or `~name` stands for."""
+    if path.startswith("~"):
+        user, _, rest = path[1:].partition("/")
+        try:
+            home = pwd.getpwnam(user).pw_dir if user else environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            raise ConfigError(f"{path!r}: there is no user {user or os.getuid()!r} on this machine") from None
+        path = os.path.join(home, rest)
+    return os.path.abspath(path)
+
+
+def state_directory(environ: Mapping[str, str]) -> str:
+    """Where Clincus keeps its own files: `~/.clincus`."""
+    return expand("~/.clincus", environ)
+
+
+def user_config(environ: Mapping[str, str]) -> str:
+    """The user's config file: that of XDG_CONFIG_HOME, or the one in ~/.config if only that exists."""
+    default = expand("~/.config/clincus/config.toml", environ)
+    base = environ.get("XDG_CONFIG_HOME", "")
+    chosen = os.path.join(base, "clincus", "config.toml") if os.path.isabs(base) else default
+    return default if os.path.exists(default) and not os.path.exists(chosen) else chosen
+
+
+def config_files(environ: Mapping[str, str]) -> list[str]:
+    """Every path whose change can change the configuration, present or not: what `serve` polls."""
+    paths = [SYSTEM_CONFIG, expand("~/.config/clincus/config.toml", environ)]
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if os.path.isabs(base):
+        paths.append(os.path.join(base, "clincus", "config.toml"))
+    if environ.get("CLINCUS_CONFIG"):
+        paths.append(expand(environ["CLINCUS_CONFIG"], environ))
+    return list(dict.fromkeys(paths))
+
+
+def config_fingerprint(paths: Iterable[str]) -> tuple[object, ...]:
+    """What changes when one of the files changes, comes or goes: time (ns), size and inode of each, None if absent."""
+    marks: list[object] = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+            marks.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        except OSError:
+            marks.append(None)
+    return tuple(marks)
+
+
+def read_text(path: str, limit: int, follow: bool = True) -> str | None:
+    """A file's text, None if there is no file; ConfigError if it is no regular file, larger than `limit` bytes or
+    not UTF-8. With `follow` false, a symlink is refused too."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP and not follow else os.strerror(error.errno or 0)
+        raise ConfigError(f"{path}: cannot be read: {reason}", file=path) from None
+    with open(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ConfigError(f"{path}: cannot be read: it is not a regular file", file=path)
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB", file=path)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text", file=path, line=line) from None
+
+
+def read_document(path: str, text: str) -> dict[str, Any]:
+    """The document of a file's text; ConfigError with file and line if it is broken."""
+    try:
+        return parse_toml(text.lstrip("\ufeff"))
+    except ValueError as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found.group(1)) if found else text.count("\n") + 1
+        raise ConfigError(f"{path}, line {line}: {error}", file=path, line=line) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: too deeply nested", file=path) from None
+
+
+def read_layer(path: str, rank: int, findings: Findings, text: str) -> Layer:
+    """What a config file sets."""
+    values = check_document(read_document(path, text), path, text, findings)
+    base = os.path.dirname(path)
+    tables = [values, *as_table(values.get("profiles", {})).values()]
+    for mounts in (as_list(table.get(key, [])) for table in tables for key in ("mounts.default", "mounts")):
+        for mount in mounts:
+            if not mount["host"].startswith(("/", "~")):
+                mount["host"] = os.path.normpath(os.path.join(base, mount["host"]))
+    return Layer(rank, path, values)
+
+
+def load_config(
+    environ: Mapping[str, str],
+    *,
+    flags: Mapping[str, object] | None = None,
+    profile: str | None = None,
+    directory: str | None = None,
+) -> Config:
+    """The configuration of defaults, files, CLINCUS_* variables, profile and flags; a later one wins.
+
+    `flags` are values by dotted key (None: not given). `directory` adds that workspace's .clincus.toml, within
+    the bounds of `apply_project`. ConfigError on what is broken; unknown keys become warnings.
+    """
+    findings = Findings()
+    layers, files = [], []
+    named = expand(environ["CLINCUS_CONFIG"], environ) if environ.get("CLINCUS_CONFIG") else ""
+    for path, rank in ((SYSTEM_CONFIG, SYSTEM_RANK), (user_config(environ), USER_RANK), (named, NAMED_RANK)):
+        text = read_text(path, CONFIG_FILE_LIMIT) if path else None
+        if path and text is None and rank == NAMED_RANK:
+            raise ConfigError(f"CLINCUS_CONFIG names {path!r}, but there is no such file", file=path)
+        if path:
+            files.append(ConfigFile(path, text is not None))
+        if text is not None:
+            layers.append(read_layer(path, rank, findings, text))
+    layers += variable_layers(environ, findings)
+    layers.append(flag_layer(flags or {}, findings))
+    findings.raise_first()
+    config = make_config(layers, files, findings.warnings, profile or "")
+    return project_config(config, environ, directory) if directory else config
+
+
+# A project's own .clincus.toml, and trust in it
+
+
+@dataclass(frozen=True)
+class ProjectFile:
+    """A workspace's .clincus.toml as it was read once, so that what is trusted is what is applied."""
+
+    path: str
+    text: str
+    digest: str  # SHA-256 of the text, hexadecimal
+
+
+def read_project(workspace: str) -> ProjectFile | None:
+    """The .clincus.toml of a workspace (an absolute, resolved path), None if there is none; a symlink is refused."""
+    path = os.path.join(workspace, PROJECT_FILE)
+    text = read_text(path, PROJECT_FILE_LIMIT, follow=False)
+    return None if text is None else ProjectFile(path, text, hashlib.sha256(text.encode()).hexdigest())
+
+
+def project_digest(workspace: str) -> str | None:
+    """The SHA-256 of a workspace's .clincus.toml, None if there is none."""
+    project = read_project(workspace)
+    return project.digest if project else None
+
+
+def trust_file(environ: Mapping[str, str]) -> str:
+    """The list of trusted project files: workspace to SHA-256."""
+    return os.path.join(state_directory(environ), "trust.json")
+
+
+def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
+    """The digest of the .clincus.toml that the user trusts, by workspace. A broken list trusts nothing."""
+    try:
+        document = json.loads(read_text(trust_file(environ), CONFIG_FILE_LIMIT) or "{}")
+    except (ValueError, ConfigError):
+        return {}
+    trusted = document.get("trusted") if isinstance(document, dict) else None
+    return {key: str(value) for key, value in trusted.items()} if isinstance(trusted, dict) else {}
+
+
+def is_trusted(environ: Mapping[str, str], workspace: str) -> bool:
+    """True if the user trusted exactly this content of the workspace's .clincus.toml."""
+    digest = project_digest(workspace)
+    return digest is not None and trusted_digests(environ).get(os.path.realpath(workspace)) == digest
+
+
+def trust_project(environ: Mapping[str, str], workspace: str) -> str:
+    """Trust the workspace's .clincus.toml as it is now; gives its SHA-256. ConfigError (404) if there is none."""
+    digest = project_digest(workspace)
+    if digest is None:
+        raise ConfigError(f"{workspace!r} has no {PROJECT_FILE}: there is nothing to trust", status=404)
+    change_trust(environ, workspace, digest)
+    return digest
+
+
+def untrust_project(environ: Mapping[str, str], workspace: str) -> bool:
+    """Take the trust back; False if there was none."""
+    return change_trust(environ, workspace, None)
+
+
+def change_trust(environ: Mapping[str, str], workspace: str, digest: str | None) -> bool:
+    """Set or remove one entry of the list, under a lock; False if there was nothing to remove."""
+    path = trust_file(environ)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with directory_lock(os.path.dirname(path)):
+        trusted = trusted_digests(environ)
+        had = trusted.pop(os.path.realpath(workspace), None) is not None
+        if digest is not None:
+            trusted[os.path.realpath(workspace)] = digest
+        text = json.dumps({"trusted": trusted}, indent=2, sort_keys=True) + "\n"
+        replace_file(path, text.encode("utf-8", "surrogateescape"), 0o600)
+    return had
+
+
+def project_config(config: Config, environ: Mapping[str, str], workspace: str) -> Config:
+    """The configuration for a session in a workspace: `apply_project` with what the user trusts."""
+    project = read_project(workspace)
+    if project is None:
+        return config
+    trusted = trusted_digests(environ).get(os.path.realpath(workspace)) == project.digest
+    return apply_project(config, workspace, trusted=trusted, project=project)
+
+
+def apply_project(config: Config, workspace: str, *, trusted: bool, project: ProjectFile | None = None) -> Config:
+    """The configuration with a workspace's .clincus.toml laid under $CLINCUS_CONFIG, variables, profile and flags.
+
+    A file that is not trusted may choose the tool, a local image, one of the user's profiles, and tighter limits;
+    each other key is left out and becomes a warning. `project` is the file if it was read before. ConfigError (400)
+    if the file is broken.
+    """
+    project = project or read_project(workspace)
+    if project is None:
+        return config
+    findings = Findings()
+    layer = read_layer(project.path, PROJECT_RANK, findings, project.text)
+    findings.raise_first()
+    warnings = [*config.warnings, *findings.warnings]
+    if not trusted:
+        below, _ = fold_layers(layer for layer in config.layers if layer.rank < PROJECT_RANK)
+        allowed = {key: value for key, value in layer.values.items() if within_bounds(key, below[key], value)}
+        for key in layer.values.keys() - allowed.keys():
+            reason = "it is not tighter than yours" if key.startswith("limits.") else "the file is not trusted"
+            warnings.append(f"{project.path}: {key} is left out, since {reason} (clincus trust shows and allows it)")
+        layer = Layer(PROJECT_RANK, project.path, allowed)
+    layers = sorted([*config.layers, layer], key=lambda layer: layer.rank)
+    return make_config(layers, [*config.files, ConfigFile(project.path, True)], warnings, config.wanted_profile)
+
+
+def within_bounds(key: str, mine: object, theirs: object) -> bool:
+    """True if a project that nobody vouched for may set this."""
+    if mine == theirs:
+        return True
+    if key == "defaults.image":
+        return ":" not in str(theirs)
+    return key in PROJECT_BOUNDS or (key in TIGHTER and TIGHTER[key](mine, theirs))
+
+
+def tighter_number(unset: int) -> Callable[[Any, Any], bool]:
+    """Lower is tighter; 0 means "not set", which is as good as `unset` (0: no limit at all)."""
+    return lambda mine, theirs: theirs > 0 and (theirs <= (mine or unset) or not (mine or unset))
+
+
+def tighter_measure(measure: Callable[[str], tuple[str, float]]) -> Callable[[Any, Any], bool]:
+    """Less is tighter, if both are of one kind; the empty text is no limit."""
+
+    def tighter(mine: str, theirs: str) -> bool:
+        if not mine or not theirs:
+            return bool(theirs)
+        (my_kind, my_amount), (their_kind, their_amount) = measure(mine), measure(theirs)
+        return my_kind == their_kind and their_amount <= my_amount
+
+    return tighter
+
+
+def memory_measure(text: str) -> tuple[str, float]:
+    """The kind and amount of a memory limit or swap: percent or bytes."""
+    if text in ("true", "false"):
+        return "bytes", math.inf if text == "true" else 0.0
+    return ("percent", float(text[:-1])) if text.endswith("%") else ("bytes", float(size_bytes(text)))
+
+
+def rate_measure(text: str) -> tuple[str, float]:
+    """The kind and amount of a disk rate: operations or bytes in a second."""
+    return ("iops", float(text[:-4])) if text.endswith("iops") else ("bytes", float(size_bytes(text[:-2])))
+
+
+def allowance_measure(text: str) -> tuple[str, float]:
+    """The kind and amount of a CPU allowance: a share under load in percent, or a quota of time."""
+    if text.endswith("%"):
+        return "share", float(text[:-1])
+    quota, _, period = text.replace("ms", "").partition("/")
+    return "quota", float(quota) / float(period)
+
+
+def cpu_set(text: str) -> set[int] | None:
+    """The CPUs that a pin list names, None for a plain number of CPUs."""
+    if text.isdigit():
+        return None
+    pairs = [item.partition("-") for item in text.split(",")]
+    return {cpu for first, _, last in pairs for cpu in range(int(first), int(last or first) + 1)}
+
+
+def tighter_cpus(mine: str, theirs: str) -> bool:
+    """Fewer CPUs, and only pinned ones where mine are pinned."""
+    if not mine or not theirs:
+        return bool(theirs)
+    my_set, their_set = cpu_set(mine), cpu_set(theirs)
+    if my_set is not None:
+        return their_set is not None and their_set <= my_set
+    return (len(their_set) if their_set is not None else int(theirs)) <= int(mine)
+
+
+def duration_measure(text: str) -> tuple[str, float]:
+    """The amount of a time limit; zero is no limit."""
+    return "seconds", parse_duration(text) or math.inf
+
+
+TIGHTER: dict[str, Callable[[Any, Any], bool]] = {
+    "limits.cpu.count": tighter_cpus,
+    "limits.cpu.allowance": tighter_measure(allowance_measure),
+    "limits.cpu.priority": tighter_number(10),
+    "limits.memory.limit": tighter_measure(memory_measure),
+    "limits.memory.enforce": lambda mine, theirs: theirs == "hard",
+    "limits.memory.swap": tighter_measure(memory_measure),
+    "limits.disk.read": tighter_measure(rate_measure),
+    "limits.disk.write": tighter_measure(rate_measure),
+    "limits.disk.max": tighter_measure(rate_measure),
+    "limits.disk.priority": tighter_number(5),
+    "limits.disk.tmpfs_size": tighter_measure(memory_measure),
+    "limits.runtime.max_duration": tighter_measure(duration_measure),
+    "limits.runtime.max_processes": tighter_number(0),
+    "limits.runtime.auto_stop": lambda mine, theirs: theirs is True,
+}
+
+
+# What the API shows and changes
+
+
+def config_document(config: Config) -> dict[str, Any]:
+    """The document of GET /api/config; the values of profiles' environments are hidden."""
+    document = copy.deepcopy(config.values)
+    document["profiles"] = {name: profile_document(profile) for name, profile in document["profiles"].items()}
+    return document
+
+
+def profile_document(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """A profile as it stands in the file, without the secrets."""
+    shown = dict(profile)
+    if "environment" in shown:
+        shown["environment"] = dict.fromkeys(shown["environment"], HIDDEN)
+    return nest(shown)
+
+
+def sources_document(config: Config, error: str | None) -> dict[str, Any]:
+    """The document of GET /api/config/sources; `error` is why a newer state of the files is not in force."""
+    return {
+        "files": [{"path": file.path, "exists": file.exists, "error": file.error} for file in config.files],
+        "origins": dict(config.origins),
+        "warnings": list(config.warnings),
+        "error": error,
+    }
+
+
+def save_dashboard(
+    environ: Mapping[str, str],
+    config: Config,
+    *,
+    port: int | None = None,
+    workspace_roots: list[str] | None = None,
+) -> tuple[str, ...]:
+    """Write the dashboard's settings to the config file that holds them; gives the paths of the files changed.
+
+    That is $CLINCUS_CONFIG's file if it sets the key, else the user's own. Comments and all else stay. A flag or a
+    variable that sets the port still wins over the file: whoever calls this decides what that means. ConfigError:
+    400 for a bad value, 409 for a file in a form that cannot be edited or that is broken, 500 if it cannot be written.
+    """
+    wanted: dict[str, object] = {"dashboard.port": port, "dashboard.workspace_roots": workspace_roots}
+    plan: dict[str, dict[str, object]] = {}
+    for key, value in wanted.items():
+        if value is None:
+            continue
+        try:
+            checked = SETTING[key].check(value)
+        except ValueError as error:
+            raise ConfigError(f"invalid {key.rpartition('.')[2]}: {error}", key=key) from None
+        plan.setdefault(file_that_sets(environ, config, key), {})[key] = checked
+    for path, changes in plan.items():
+        edit_config_file(path, changes, write=False)
+    for path, changes in plan.items():
+        edit_config_file(path, changes)
+    return tuple(plan)
+
+
+def file_that_sets(environ: Mapping[str, str], config: Config, key: str) -> str:
+    """The file where a change of a key takes effect."""
+    named = expand(environ["CLINCUS_CONFIG"], environ) if environ.get("CLINCUS_CONFIG") else ""
+    if any(layer.rank == NAMED_RANK and key in layer.values for layer in config.layers):
+        return named
+    return user_config(environ)
+
+
+def edit_config_file(path: str, changes: Mapping[str, object], write: bool = True) -> None:
+    """Set keys in a config file, or only see whether that would work."""
+    target = os.path.realpath(path)
+    directory = os.path.dirname(target)
+    try:
+        if write:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        with directory_lock(directory) if write else contextlib.nullcontext():
+            text = read_text(target, CONFIG_FILE_LIMIT) or ""
+            for key, value in changes.items():
+                read_document(path, text)
+                text = edit_toml(text, tuple(key.split(".")), value)
+            if write:
+                replace_file(target, text.encode(), 0o600)
+    except ConfigError as error:
+        message = error.message if path in error.message else f"{path}: {error.message}"
+        raise ConfigError(message, file=path, status=409) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", file=path, status=500) from None
+
+
+@contextlib.contextmanager
+def directory_lock(directory: str, timeout: float = 5.0) -> Iterator[None]:
+    """Keep other Clincus processes from changing files of a directory meanwhile; ClincusError after `timeout` s."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ClincusError(f"{directory}: another process holds a lock on it", 409) from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: str, data: bytes, mode: int) -> None:
+    """Give a file new content at once or not at all; an old file's mode and owner stay, `mode` is for a new one."""
+    directory = os.path.dirname(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=".clincus-", dir=directory)
+    try:
+        with open(descriptor, "wb") as stream:
+            try:
+                old = os.stat(path)
+                if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(descriptor, old.st_uid, old.st_gid)
+                mode = stat.S_IMODE(old.st_mode)
+            except FileNotFoundError:
+                pass
+            os.fchmod(descriptor, mode)
+            stream.write(data)
+            stream.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_directory(directory)
+
+
+def sync_directory(directory: str) -> None:
+    """Make a rename in a directory last through a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -275,6 +1641,120 @@ def incus_sockets(environ: Mapping[str, str]) -> list[str]:
 # Names, slots and the instance description; create, stop, delete, resume; the live registry. Knows nothing of
 # HTTP.
 # ----------------------------------------------------------------------------------------------------------------
+
+# Limits and mounts (pure)
+
+
+# Setting and the instance key that Incus has for it.
+LIMIT_KEYS = {
+    "cpu.count": "limits.cpu",
+    "cpu.allowance": "limits.cpu.allowance",
+    "cpu.priority": "limits.cpu.priority",
+    "memory.limit": "limits.memory",
+    "memory.enforce": "limits.memory.enforce",
+    "memory.swap": "limits.memory.swap",
+    "disk.priority": "limits.disk.priority",
+    "runtime.max_processes": "limits.processes",
+}
+
+
+def limit_options(
+    limits: Mapping[str, Mapping[str, Any]], cpus: int | None = None
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """What `limits` of a checked configuration mean to Incus: instance keys, options of the root disk, warnings.
+
+    `cpus` is the host's number of CPUs, if known. Rates are options of the root disk DEVICE; as instance keys Incus
+    knows none of them (its manual: "Type: disk", "Resource limits"). What Incus cannot do, `disk.tmpfs_size` and
+    `runtime.max_duration`, is not in the result.
+    """
+    config: dict[str, str] = {}
+    for key, incus_key in LIMIT_KEYS.items():
+        section, name = key.split(".")
+        value = limits[section][name]
+        if value not in ("", 0):
+            config[incus_key] = incus_unit(str(value))
+    disk, warnings = disk_options(limits["disk"])
+    count = str(limits["cpu"]["count"])
+    pinned = cpu_set(count) if count else None
+    needed = max(pinned) + 1 if pinned else int(count or 0)
+    if cpus is not None and needed > cpus:
+        warnings.append(f"limits.cpu.count is {count!r}, but this machine has {cpus} CPUs")
+    return config, disk, warnings
+
+
+def disk_options(disk: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """The rate options of the root disk. Incus lets limits.max override both others, so it is spelled out here."""
+    top = disk["max"]
+    if not disk["read"] and not disk["write"]:
+        return ({"limits.max": incus_unit(top)} if top else {}), []
+    options, warnings = {}, []
+    for name in ("read", "write"):
+        rates = [rate for rate in (disk[name], top) if rate]
+        if len({rate_measure(rate)[0] for rate in rates}) > 1:
+            warnings.append(
+                f"limits.disk.{name} ({rates[0]}) is of another kind than limits.disk.max ({top}): max holds"
+            )
+            rates = [top]
+        if rates:
+            options[f"limits.{name}"] = incus_unit(min(rates, key=rate_measure))
+    return options, warnings
+
+
+def incus_unit(text: str) -> str:
+    """A value as Incus writes it: kB for KB, and a rate without `/s`."""
+    return re.sub(r"(?<=\d)KB\b", "kB", text[:-2] if text.endswith("B/s") else text)
+
+
+class MountEntry(NamedTuple):
+    """One extra mount, ready to become a disk device."""
+
+    host: str  # absolute
+    container: str  # absolute, in normal form
+    readonly: bool
+
+
+def mount_entries(
+    mounts: Iterable[Mapping[str, Any]], environ: Mapping[str, str], workspace_path: str = "/workspace"
+) -> list[MountEntry]:
+    """The extra mounts of a checked configuration; a later one for the same container path replaces an earlier one.
+
+    ClincusError (400) where one lies in another, hides the workspace, or covers what the container itself needs.
+    """
+    entries: dict[str, MountEntry] = {}
+    for mount in mounts:
+        container = str(mount["container"])
+        entries.pop(container, None)
+        entries[container] = MountEntry(expand(str(mount["host"]), environ), container, bool(mount.get("readonly")))
+    paths = sorted(entries)
+    for path in paths:
+        if path_within(workspace_path, path):
+            raise ClincusError(f"mount {path!r}: it would hide the workspace {workspace_path!r}; choose another", 400)
+        if path == "/" or any(path_within(path, system) for system in ("/proc", "/sys", "/dev")):
+            raise ClincusError(f"mount {path!r}: the container needs that path itself; choose another", 400)
+        for other in paths:
+            if other != path and path_within(path, other):
+                raise ClincusError(f"nested mount paths: {path!r} lies in {other!r}; mount only one of them", 400)
+    return list(entries.values())
+
+
+def path_within(path: str, parent: str) -> bool:
+    """True if an absolute path in normal form is another one or lies below it."""
+    return path == parent or path.startswith(parent.rstrip("/") + "/")
+
+
+def mount_argument(text: str, directory: str) -> dict[str, object]:
+    """The mount that `--mount HOST:CONTAINER[:ro]` asks for; a relative HOST is below `directory`.
+
+    ClincusError (400) for any other form.
+    """
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not parts[0] or parts[2:] not in ([], ["ro"], ["rw"]):
+        raise ClincusError(f"invalid mount {text!r}: write HOST:CONTAINER or HOST:CONTAINER:ro", 400)
+    host = parts[0] if parts[0].startswith(("/", "~")) else os.path.normpath(os.path.join(directory, parts[0]))
+    try:
+        return check_mount({"host": host, "container": parts[1], "readonly": parts[2:] == ["ro"]})
+    except ValueError as error:
+        raise ClincusError(f"invalid mount {text!r}: {error}", 400) from None
 
 
 # ----------------------------------------------------------------------------------------------------------------
