@@ -16,6 +16,7 @@ import copy
 import errno
 import fcntl
 import grp
+import gzip
 import hashlib
 import json
 import math
@@ -24,22 +25,41 @@ import posixpath
 import pwd
 import re
 import shlex
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+from email.message import Message
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
+from re import Pattern
 from typing import Any
+from typing import ClassVar
 from typing import NamedTuple
+from typing import cast
+from urllib.parse import parse_qsl
 from urllib.parse import quote
+from urllib.parse import unquote
+from urllib.parse import urlsplit
 
 __version__ = "0.1.0"
 
@@ -57,6 +77,11 @@ class ClincusError(Exception):
         super().__init__(message)
         self.message = message
         self.status = status
+
+
+def log(message: str) -> None:
+    """Tell whoever watches the server: one message on stderr, with the local time."""
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -1629,6 +1654,156 @@ def incus_sockets(environ: Mapping[str, str]) -> list[str]:
 # ----------------------------------------------------------------------------------------------------------------
 
 
+# Two starts of one container this close together are one start, written by two processes (server and command line).
+SAME_START = timedelta(seconds=10)
+
+
+def utc_now() -> str:
+    """The time as RFC 3339 in UTC, to the second."""
+    return format_time(datetime.now(timezone.utc))
+
+
+def format_time(moment: datetime) -> str:
+    """A time as RFC 3339 in UTC, to the second."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: object) -> datetime | None:
+    """Read an RFC 3339 time of any zone; None for anything else and for Incus's "never" (year 1 or 1970).
+
+    Nanoseconds are cut to microseconds, which is all that datetime holds.
+    """
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", str(text))
+    if not match:
+        return None
+    day, clock, fraction, zone = match.groups()
+    micros = f"{(fraction or '.')[1:7]:0<6}"
+    try:
+        moment = datetime.fromisoformat(f"{day}T{clock}.{micros}{'+00:00' if zone in 'Zz' else zone}")
+    except ValueError:
+        return None
+    return moment if moment.year > 1970 else None
+
+
+@dataclass
+class Run:
+    """One run of a session: from a start of its container to the next stop."""
+
+    session_id: str
+    id: str
+    workspace: str
+    tool: str
+    started_at: str
+    ended_at: str | None = None
+    persistent: bool = False
+    exit_code: int | None = None
+
+    def document(self) -> dict[str, object]:
+        """The entry as `GET /api/sessions/history` shows it."""
+        slot = self.id.rpartition("-")[2]
+        return {**vars(self), "slot": int(slot) if slot.isdecimal() else 0}
+
+
+def fold_history(lines: Iterable[bytes]) -> list[Run]:
+    """Fold start and stop lines into runs, newest first.
+
+    A container has at most one open run, so runs are joined by its name: that reads the lines of the Go program,
+    which have no session id, as well. Lines that are torn or of another kind are passed over.
+    """
+    runs: list[Run] = []
+    running: dict[str, Run] = {}
+    for line in lines:
+        record = _history_record(line)
+        if record is None:
+            continue
+        name, when = record["id"], record["time"]
+        current = running.get(name)
+        if record["type"] == "stop":
+            if current is not None:
+                current.ended_at = when
+                current.exit_code = record.get("exit_code")
+                del running[name]
+            continue
+        if current is not None:
+            if _same_start(current, record):
+                continue
+            current.ended_at = when  # its stop was never seen; it had ended by now
+        running[name] = run = Run(
+            session_id=str(record.get("session_id") or name),
+            id=name,
+            workspace=str(record.get("workspace", "")),
+            tool=str(record.get("tool", "")),
+            started_at=when,
+            persistent=bool(record.get("persistent", False)),
+        )
+        runs.append(run)
+    runs.reverse()  # the sort is stable: runs of the same second come newest first as well
+    runs.sort(key=lambda run: run.started_at, reverse=True)
+    return runs
+
+
+def _history_record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or record.get("type") not in {"start", "stop"}:
+        return None
+    moment = parse_time(record.get("time"))
+    if moment is None or not isinstance(record.get("id"), str):
+        return None
+    return {**record, "time": format_time(moment)}
+
+
+def _same_start(run: Run, record: Mapping[str, Any]) -> bool:
+    before, after = parse_time(run.started_at), parse_time(record["time"])
+    same_session = record.get("session_id") in {None, run.session_id}
+    return same_session and before is not None and after is not None and abs(after - before) <= SAME_START
+
+
+class History:
+    """`history.jsonl`: lines are only ever appended, under a file lock that other processes honour too."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._seen: tuple[int, int] = (-1, -1)  # size and mtime (ns) of the file behind _runs
+        self._runs: list[Run] = []
+
+    def start(self, session: Session, when: str) -> None:
+        """Record that a session's container started at `when` (RFC 3339)."""
+        self._append({"type": "start", "tool": session.tool, "persistent": session.persistent}, session, when)
+
+    def stop(self, session: Session, when: str) -> None:
+        """Record that a session's container stopped at `when` (RFC 3339)."""
+        self._append({"type": "stop"}, session, when)
+
+    def runs(self) -> list[Run]:
+        """All runs, newest first; the file is only read again when it changed."""
+        with self._lock:
+            try:
+                with open(self.path, "rb") as file:
+                    state = os.fstat(file.fileno())
+                    if (state.st_size, state.st_mtime_ns) != self._seen:
+                        self._runs = fold_history(file)
+                        self._seen = (state.st_size, state.st_mtime_ns)
+            except FileNotFoundError:
+                self._runs, self._seen = [], (-1, -1)
+            return self._runs
+
+    def _append(self, record: dict[str, object], session: Session, when: str) -> None:
+        record.update(id=session.id, session_id=session.session_id, workspace=session.workspace, time=when)
+        line = json.dumps(record).encode() + b"\n"
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        with self._lock, open(self.path, "ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if file.seek(0, os.SEEK_END) > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line  # the last writer was cut off: its torn line stays its own
+            file.write(line)
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # protection
 # The wall between a workspace and the host: what an instance description needs so that even root in the
@@ -1757,10 +1932,424 @@ def mount_argument(text: str, directory: str) -> dict[str, object]:
         raise ClincusError(f"invalid mount {text!r}: {error}", 400) from None
 
 
+SLOTS = range(1, 11)
+LABEL = "user.clincus."
+# Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
+STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
+# What each lifecycle action does to a session: its new status, None for gone. Other actions do not concern us.
+LIFECYCLE: Mapping[str, str | None] = {
+    "instance-started": "running",
+    "instance-restarted": "running",
+    "instance-resumed": "running",
+    "instance-paused": "paused",
+    "instance-stopped": "stopped",
+    "instance-shutdown": "stopped",
+    "instance-deleted": None,
+}
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session as the API shows it; `document()` has the reference's fields and ours."""
+
+    id: str
+    workspace: str
+    tool: str
+    slot: int
+    status: str
+    persistent: bool
+    paused: bool = False
+    error: str = ""
+    protection: str = "off"
+    session_id: str = ""
+    created_at: str = ""
+    started_at: str = ""
+    image: str = ""
+    profile: str = ""
+    deadline: str = ""
+
+    def document(self) -> dict[str, object]:
+        """The session object of the API."""
+        document = dict(vars(self))
+        if not self.error:
+            del document["error"]
+        return document
+
+
+def container_prefix(environ: Mapping[str, str]) -> str:
+    """What every container's name begins with."""
+    return environ.get("CLINCUS_CONTAINER_PREFIX") or "clincus-"
+
+
+def session_name(prefix: str, workspace: str, slot: int) -> str:
+    """The container's name: prefix, first 6 hex digits of the workspace's SHA-256, slot."""
+    digest = hashlib.sha256(os.fsencode(workspace)).hexdigest()
+    return f"{prefix}{digest[:6]}-{slot}"
+
+
+def session_slot(prefix: str, name: str) -> int | None:
+    """The slot in a session's name, None when the name is not ours. The Go program's 8 digits count as well."""
+    match = re.fullmatch(re.escape(prefix) + r"(?:[0-9a-f]{6}|[0-9a-f]{8})-([1-9][0-9]?)", name)
+    return int(match[1]) if match else None
+
+
+def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session | None:
+    """Read a session off an Incus instance; None when it is not one of ours (name AND label must fit)."""
+    slot = session_slot(prefix, instance["name"])
+    config = instance.get("config") or {}
+    workspace = config.get(LABEL + "workspace")
+    if slot is None or not workspace:
+        return None
+    state = instance.get("status", "")
+    created = config.get(LABEL + "created_at") or config.get(LABEL + "created") or instance.get("created_at")
+    started = parse_time(instance.get("last_used_at"))
+    return Session(
+        id=instance["name"],
+        workspace=workspace,
+        tool=config.get(LABEL + "tool") or "claude",
+        slot=slot,
+        status=STATUS.get(state, "stopped"),
+        persistent=config.get(LABEL + "persistent") == "true",
+        paused=state in {"Frozen", "Freezing"},
+        error="Incus reports an error in this container; `incus info` says more." if state == "Error" else "",
+        protection=config.get(LABEL + "protection") or "basic",
+        session_id=config.get(LABEL + "session_id") or instance["name"],
+        created_at=str(created or ""),
+        started_at=format_time(started) if started else "",
+        image=config.get(LABEL + "image") or config.get("image.description") or "",
+        profile=config.get(LABEL + "profile") or "",
+        deadline=config.get(LABEL + "deadline") or "",
+    )
+
+
+# No part of these may be a workspace; of the second group only what lies below.
+SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
+SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/lib", "/var/tmp")
+
+
+def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> str:
+    """Check a workspace path and resolve its symlinks.
+
+    `private` are directories of our own (config, saved conversations): an agent that could write there would run on
+    the host. Raises ClincusError(400) with the reason for anything that should not be mounted into a container.
+    """
+    if not isinstance(path, str) or not path:
+        raise ClincusError("workspace is missing: give the absolute path of a project directory", 400)
+    if not os.path.isabs(path):
+        raise ClincusError(f'workspace "{path}" is not an absolute path', 400)
+    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+        raise ClincusError("the workspace path holds a control character: rename the directory", 400)
+    try:
+        resolved = os.path.realpath(path)
+        is_directory = os.path.isdir(resolved)
+    except (OSError, ValueError) as error:
+        raise ClincusError(f'workspace "{path}" cannot be read: {error}', 400) from error
+    if not is_directory:
+        problem = "is not a directory" if os.path.exists(resolved) else "does not exist"
+        raise ClincusError(f'workspace "{path}" {problem}', 400)
+    if resolved in SHARED_ROOTS or any(_is_below(resolved, tree) for tree in SYSTEM_TREES):
+        raise ClincusError(f'workspace "{resolved}" is a system directory: choose a project directory below it', 400)
+    home = os.path.realpath(home)
+    if _is_below(home, resolved):
+        raise ClincusError(f'workspace "{resolved}" holds your home directory: choose a project in it', 400)
+    for folder in map(os.path.realpath, private):
+        if _is_below(resolved, folder) or _is_below(folder, resolved):
+            raise ClincusError(f'workspace "{resolved}" overlaps with Clincus\'s own files in "{folder}"', 400)
+    return resolved
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or lies in it (both absolute and resolved)."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the registry tells its listener.
+
+    `kind` is `started`, `resumed` (from a pause: no new run), `stopped` (also: deleted) or `changed`; `time` is
+    RFC 3339.
+    """
+
+    kind: str
+    session: Session
+    time: str
+
+
+class Registry:
+    """What runs, as Incus's lifecycle events tell it: a listing and the event stream read the same state.
+
+    Two layers: what Incus says of each instance, and over it the `starting` or `stopping` of work that is under way
+    here. A change is told to `on_change` once, in order, and only when the listing shows it.
+    """
+
+    def __init__(self, prefix: str, on_change: Callable[[Change], None]) -> None:
+        self.prefix = prefix
+        self._on_change = on_change
+        self._lock = threading.RLock()  # held while a change is told, so that the order holds
+        self._sessions: dict[str, Session] = {}  # by id, as Incus says
+        self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is under way here
+        self._reserved: dict[str, Session] = {}  # id -> a session that is being created
+        self._announced: set[str] = set()  # ids whose start was told and whose stop was not
+        self._times: dict[str, datetime] = {}  # id -> when its state was last set; older events come too late
+
+    def all(self) -> list[Session]:
+        """Every session, oldest first."""
+        with self._lock:
+            ids = {**self._reserved, **self._sessions}
+            return sorted((self._shown(id) for id in ids), key=lambda session: (session.created_at, session.id))
+
+    def get(self, id: str) -> Session:
+        """One session. Raises ClincusError(404)."""
+        with self._lock:
+            if id not in self._sessions and id not in self._reserved:
+                raise ClincusError(f'no session "{id}"', 404)
+            return self._shown(id)
+
+    def owns(self, name: str) -> bool:
+        """Whether an instance's name could be one of ours: a cheap filter for events."""
+        return session_slot(self.prefix, name) is not None
+
+    def reserve(
+        self, workspace: str, slot: int, make: Callable[[str, int], Session], taken: Collection[str]
+    ) -> Session:
+        """Take a slot for a session that is about to be created, and show it as `starting`.
+
+        `slot` 0 means the lowest free one; `taken` are names that Incus refused. Raises ClincusError(409).
+        """
+        with self._lock:
+            names = {*self._sessions, *self._reserved, *taken}
+            used = {session.slot for session in self.all() if session.workspace == workspace}
+            for candidate in [slot] if slot else SLOTS:
+                name = session_name(self.prefix, workspace, candidate)
+                if candidate not in used and name not in names:
+                    session = self._reserved[name] = make(name, candidate)
+                    self._busy[name] = "starting"
+                    self._tell("changed", session, utc_now())
+                    return session
+        if slot:
+            raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or 0 for any", 409)
+        raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
+
+    def settle(self, session: Session, when: str | None = None) -> Session:
+        """End work on a session: it is now as given. Tells what changed."""
+        with self._lock:
+            self._reserved.pop(session.id, None)
+            self._busy.pop(session.id, None)
+            self._sessions[session.id] = session
+            self._times[session.id] = _now()
+            self._announce(session.id, when or utc_now())
+            return session
+
+    def forget(self, id: str) -> None:
+        """A session is gone: never came to be, or was deleted."""
+        with self._lock:
+            session = self._sessions.pop(id, None) or self._reserved.get(id)
+            reserved = self._reserved.pop(id, None) is not None
+            self._busy.pop(id, None)
+            self._times[id] = _now()
+            if session is None:
+                return
+            told = id in self._announced or not reserved
+            self._announced.discard(id)
+            self._tell("stopped" if told else "changed", replace(session, status="stopped"), utc_now())
+
+    def mark(self, id: str, status: str) -> None:
+        """Show `starting` or `stopping` while work is under way; an empty status ends that."""
+        with self._lock:
+            if status:
+                self._busy[id] = status
+            else:
+                self._busy.pop(id, None)
+            if id in self._sessions:
+                self._tell("changed", self._shown(id), utc_now())
+                self._announce(id, utc_now())
+
+    def replace(self, instances: Iterable[Mapping[str, Any]], listed_at: datetime) -> None:
+        """Take over a listing asked for at `listed_at`, after a gap in the events, and tell what was missed."""
+        found = (session_from_instance(self.prefix, instance) for instance in instances)
+        fresh = {session.id: session for session in found if session is not None}
+        with self._lock:
+            newer = {id for id, moment in self._times.items() if moment > listed_at}
+            for id in self._sessions.keys() - fresh.keys() - newer:
+                self.forget(id)
+            for id in fresh.keys() - newer:
+                self._catch_up(fresh[id])
+
+    def _catch_up(self, session: Session) -> None:
+        before = self._sessions.get(session.id)
+        self._sessions[session.id] = session
+        since = session.started_at if session.status == "running" else utc_now()
+        if before is not None and before.started_at != session.started_at and session.id in self._announced:
+            self._announced.discard(session.id)  # it stopped and started again meanwhile
+            self._tell("stopped", replace(before, status="stopped"), since)
+        if before != session:
+            self._tell("changed", self._shown(session.id), utc_now())
+        self._announce(session.id, since)
+
+    def apply(self, action: str, name: str, moment: datetime, fetch: Callable[[], Session | None]) -> None:
+        """Apply one lifecycle event; `fetch` asks Incus for the session as it is now, where that is needed."""
+        if action not in LIFECYCLE or not self.owns(name) or self._is_late(name, moment):
+            return
+        status = LIFECYCLE[action]
+        with self._lock:
+            session, is_reserved = self._sessions.get(name), name in self._reserved
+        if is_reserved:
+            return  # create() settles or forgets it, when the tool runs as well or all is undone
+        if status is None:
+            self.forget(name)
+            return
+        if status == "running" or session is None:
+            session = fetch()
+        with self._lock:
+            if session is not None and not self._is_late(name, moment):
+                self._times[name] = moment
+                self._set(action, session, status, format_time(moment))
+
+    def _is_late(self, name: str, moment: datetime) -> bool:
+        return name in self._times and moment <= self._times[name]
+
+    def _set(self, action: str, session: Session, status: str, when: str) -> None:
+        if action in {"instance-started", "instance-restarted"}:
+            session = replace(session, started_at=when)
+        paused = status == "paused"
+        self._sessions[session.id] = replace(session, status="stopped" if paused else status, paused=paused)
+        if action == "instance-restarted" and session.id in self._announced and session.id not in self._busy:
+            # One event with no stop before it: the run that it ended is told first.
+            self._announced.discard(session.id)
+            self._tell("stopped", replace(session, status="stopped"), when)
+        if action == "instance-resumed" and session.id not in self._busy:
+            self._announced.add(session.id)
+            self._tell("resumed", self._sessions[session.id], when)
+        self._announce(session.id, when)
+        self._tell("changed", self._shown(session.id), when)
+
+    def refresh(self, name: str, session: Session | None) -> None:
+        """Take over an instance's labels after an update from outside; its state stays."""
+        with self._lock:
+            known = self._sessions.get(name)
+            if known is not None and session is not None and name not in self._busy:
+                self._sessions[name] = replace(known, persistent=session.persistent, deadline=session.deadline)
+                if self._sessions[name] != known:
+                    self._tell("changed", self._sessions[name], utc_now())
+
+    def _shown(self, id: str) -> Session:
+        session = self._sessions.get(id) or self._reserved[id]
+        return replace(session, status=self._busy[id]) if id in self._busy else session
+
+    def _announce(self, id: str, when: str) -> None:
+        session = self._shown(id)
+        if session.status == "running" and id not in self._announced:
+            self._announced.add(id)
+            self._tell("started", session, when)
+        elif session.status == "stopped" and not session.paused and id in self._announced:
+            self._announced.discard(id)
+            self._tell("stopped", session, when)
+
+    def _tell(self, kind: str, session: Session, when: str) -> None:
+        self._on_change(Change(kind, session, when))
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # workspaces
 # Workspace roots, the projects in them, new folders. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
+
+
+FOLDER_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+PROJECTS_PER_ROOT = 500  # more directories than that in one root are not a list a person reads
+
+
+class Workspaces:
+    """The workspace roots of the config and the project directories in them."""
+
+    def __init__(
+        self, load: Callable[[], Config], environ: Mapping[str, str], sessions: Callable[[], list[Session]]
+    ) -> None:
+        self._load = load
+        self._environ = environ
+        self._sessions = sessions
+
+    def document(self) -> dict[str, object]:
+        """The answer of `GET /api/workspaces`."""
+        roots = self._roots()
+        expanded = [expand(root, self._environ) for root in roots]
+        active = Counter(session.workspace for session in self._sessions() if session.status != "stopped")
+        projects = [project for root in dict.fromkeys(expanded) for project in self._projects(root, active)]
+        return {"roots": roots, "expanded_roots": expanded, "workspaces": projects}
+
+    def with_root(self, path: str) -> list[str]:
+        """The roots with one more. Raises ClincusError(400) for what is not an existing absolute directory."""
+        target = self._checked(path)
+        roots = self._roots()
+        if any(os.path.realpath(expand(root, self._environ)) == os.path.realpath(target) for root in roots):
+            return roots
+        return [*roots, path]
+
+    def without_root(self, path: str) -> list[str]:
+        """The roots without one, which may be named as configured or expanded. Raises ClincusError(400)."""
+        roots = self._roots()
+        target = expand(path, self._environ)
+        kept = [root for root in roots if root != path and expand(root, self._environ) != target]
+        if kept == roots:
+            raise ClincusError(f'"{path}" is not a workspace root', 400)
+        return kept
+
+    def check_roots(self, roots: Sequence[str]) -> None:
+        """Raise ClincusError(400) for the first root that is not an existing absolute directory."""
+        for root in roots:
+            self._checked(root)
+
+    def make_folder(self, root: str, name: str) -> str:
+        """Create a project directory in a root and return its path. Raises ClincusError: 400, 409, 500."""
+        if not re.fullmatch(FOLDER_NAME, name):
+            rule = "lower-case letters and digits, with single hyphens between"
+            raise ClincusError(f'folder name "{name}" must be {rule}, such as "my-app"', 400)
+        target = expand(root, self._environ)
+        if target not in [expand(known, self._environ) for known in self._roots()]:
+            raise ClincusError(f'"{root}" is not a workspace root: add it first', 400)
+        path = os.path.join(target, name)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            raise ClincusError(f'"{path}" exists already', 409) from None
+        except OSError as error:
+            raise ClincusError(f'cannot create "{path}": {error.strerror}', 500) from error
+        return path
+
+    def _roots(self) -> list[str]:
+        return list(self._load().get("dashboard.workspace_roots"))
+
+    def _checked(self, path: str) -> str:
+        target = expand(path, self._environ) if path else ""
+        if not os.path.isabs(path if not path.startswith("~") else target):
+            raise ClincusError(f'workspace root "{path}" must be an absolute path, or begin with ~', 400)
+        if not os.path.isdir(target):
+            problem = "is not a directory" if os.path.exists(target) else "does not exist"
+            raise ClincusError(f'workspace root "{path}" {problem}', 400)
+        return target
+
+    def _projects(self, root: str, active: Mapping[str, int]) -> list[dict[str, object]]:
+        try:
+            with os.scandir(root) as entries:
+                names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        except OSError:
+            return []  # a root that is gone shows no projects; the config still names it
+        paths = [os.path.join(root, name) for name in names[:PROJECTS_PER_ROOT]]
+        return [
+            {
+                "path": path,
+                "name": os.path.basename(path),
+                "root": root,
+                "has_config": os.path.isfile(os.path.join(path, ".clincus.toml")),
+                "active_sessions": active[os.path.realpath(path)],
+            }
+            for path in paths
+        ]
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -1773,6 +2362,578 @@ def mount_argument(text: str, directory: str) -> dict[str, object]:
 # http
 # Request, response, the routing table, static files and the gate. Knows nothing of what the handlers do.
 # ----------------------------------------------------------------------------------------------------------------
+
+
+BODY_LIMIT = 1 << 20  # bytes of a request's body
+HEAD_LIMIT = 64 << 10  # bytes of a request's head
+HEAD_TIMEOUT = 30  # seconds for a request to arrive, and for an idle connection to send the next one
+CONNECTION_LIMIT = 512
+LOOPBACK = ("127.0.0.1", "::1")
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self' ws: wss:; font-src 'self'; worker-src 'self' blob:; manifest-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+SAFE_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a request: checked when it comes in, and described in the OpenAPI document."""
+
+    KINDS: ClassVar[Mapping[str, str]] = {
+        "string": "a text",
+        "boolean": "true or false",
+        "integer": "a whole number",
+        "strings": "a list of texts",
+    }
+
+    name: str
+    kind: str  # string | boolean | integer | strings (a list of them)
+    description: str
+    required: bool = False
+    minimum: int | None = None
+    maximum: int | None = None
+    pattern: str = ""
+    default: object = None
+
+    def check(self, value: object) -> Any:
+        """Return the value. Raises ClincusError(400) naming the field and what it should be."""
+        fits = {
+            "string": isinstance(value, str),
+            "boolean": isinstance(value, bool),
+            "integer": isinstance(value, int) and not isinstance(value, bool),
+            "strings": isinstance(value, list) and all(isinstance(item, str) for item in value),
+        }[self.kind]
+        if not fits:
+            raise ClincusError(f'"{self.name}" must be {self.KINDS[self.kind]}, not {shorten(value)}', 400)
+        if isinstance(value, int) and not isinstance(value, bool):
+            low, high = self.minimum, self.maximum
+            if (low is not None and value < low) or (high is not None and value > high):
+                bounds = f"from {low} to {high}" if high is not None else f"at least {low}"
+                raise ClincusError(f'"{self.name}" must be {bounds}, not {value}', 400)
+        if self.pattern and not re.fullmatch(self.pattern, str(value)):
+            raise ClincusError(f'"{self.name}" must match {self.pattern}, not {shorten(value)}', 400)
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Read the value from a query string."""
+        if self.kind == "integer":
+            if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+                raise ClincusError(f'"{self.name}" must be a whole number, not {shorten(text)}', 400)
+            return self.check(int(text))
+        if self.kind == "boolean":
+            if text not in {"true", "false", "1", "0"}:
+                raise ClincusError(f'"{self.name}" must be true or false, not {shorten(text)}', 400)
+            return text in {"true", "1"}
+        return self.check(text)
+
+    def schema(self) -> dict[str, object]:
+        """The field as JSON Schema."""
+        if self.kind == "strings":
+            return {"type": "array", "items": {"type": "string"}, "description": self.description}
+        schema: dict[str, object] = {"type": self.kind, "description": self.description}
+        extras = {"minimum": self.minimum, "maximum": self.maximum, "default": self.default}
+        schema.update({key: value for key, value in extras.items() if value is not None})
+        if self.pattern:
+            schema["pattern"] = f"^{self.pattern}$"
+        return schema
+
+
+def shorten(value: object) -> str:
+    """A value as JSON for an error message, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def check_body(fields: Sequence[Field], body: bytes) -> dict[str, Any]:
+    """Read a JSON object and check it field by field; absent fields get their default. Raises ClincusError(400)."""
+    try:
+        document = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise ClincusError(f"the body is not valid JSON: {error}", 400) from error
+    if not isinstance(document, dict):
+        raise ClincusError("the body must be a JSON object", 400)
+    known = {field.name: field for field in fields}
+    for name in document:
+        if name not in known:
+            raise ClincusError(f"unknown field {shorten(name)}; known are: {', '.join(known) or 'none'}", 400)
+    return _with_defaults(fields, {name: known[name].check(value) for name, value in document.items()}, "body")
+
+
+def check_query(fields: Sequence[Field], query: Mapping[str, str]) -> dict[str, Any]:
+    """Read the query's known parameters; others are left alone. Raises ClincusError(400)."""
+    given = {field.name: field.parse(query[field.name]) for field in fields if field.name in query}
+    return _with_defaults(fields, given, "query")
+
+
+def _with_defaults(fields: Sequence[Field], given: dict[str, Any], place: str) -> dict[str, Any]:
+    for known in fields:
+        if known.required and known.name not in given:
+            raise ClincusError(f'"{known.name}" is missing in the {place}: {known.description}', 400)
+        given.setdefault(known.name, known.default)
+    return given
+
+
+@dataclass
+class Request:
+    """One request, its head read and admitted; the body is read when a handler's fields ask for it."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Message
+    peer: tuple[str, int]
+    body: bytes = b""
+    values: dict[str, Any] = field(default_factory=dict)  # path, query and body fields, checked
+
+
+@dataclass
+class Response:
+    """What a handler may return instead of a value: status, body and headers as they go out."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+
+def json_response(value: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
+    """A value as a JSON answer."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+    return Response(status, body, [("Content-Type", "application/json"), *headers])
+
+
+Handler = Callable[[Request], object]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One endpoint: how it is found, what it takes, what it answers. The OpenAPI document is made of these."""
+
+    method: str
+    path: str  # with {name} for one path segment
+    handler: Handler
+    summary: str
+    query: tuple[Field, ...] = ()
+    body: tuple[Field, ...] | None = None
+    answers: Mapping[int, object] = field(default_factory=dict)  # status -> JSON Schema of the body, None for no body
+    status: int = 200  # of a plain returned value
+    raw_body: bool = False  # the body is bytes for the handler, not JSON
+    body_limit: int = BODY_LIMIT
+    is_socket: bool = False  # a WebSocket: the handler takes the connection over
+
+    @property
+    def pattern(self) -> Pattern[str]:
+        """The path as a regular expression over the still quoted path."""
+        return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.path)))
+
+
+class Router:
+    """The routing table. Unknown paths are 404, known paths with another method 405 with Allow."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = routes
+        self._table = [(route.pattern, route) for route in routes]
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+        """The route of a request and the values in its path. Raises ClincusError, or MethodNotAllowed (405)."""
+        allowed = []
+        for pattern, route in self._table:
+            match = pattern.fullmatch(path)
+            if match and route.method == ("GET" if method == "HEAD" else method):
+                values = {key: unquote(value, errors="surrogateescape") for key, value in match.groupdict().items()}
+                return route, values
+            if match:
+                allowed.append(route.method)
+        if not allowed:
+            raise ClincusError(f"there is no {shorten(path)} here; the API is described at /api/openapi.json", 404)
+        raise MethodNotAllowed(method, [*allowed, *(["HEAD"] if "GET" in allowed else [])])
+
+
+class MethodNotAllowed(ClincusError):
+    """The path exists, but not with this method; `allowed` goes into the Allow header (RFC 9110, 15.5.6)."""
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method} is not possible here; use {', '.join(sorted(set(allowed)))}", 405)
+        self.allowed = sorted(set(allowed))
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file of the dashboard in memory, as it is and compressed."""
+
+    content: bytes
+    compressed: bytes  # empty when gzip does not make it smaller
+    media_type: str
+    etag: str
+
+
+class Assets:
+    """The dashboard's files, beside this module or in the same .pyz; each one is read and compressed once."""
+
+    TYPES: ClassVar[Mapping[str, str]] = {
+        ".html": "text/html; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".json": "application/json",
+        ".webmanifest": "application/manifest+json",
+        ".svg": "image/svg+xml",
+        ".png": "image/png",
+        ".ico": "image/x-icon",
+        ".woff2": "font/woff2",
+        ".txt": "text/plain; charset=utf-8",
+        ".map": "application/json",
+    }
+
+    def __init__(self, read: Callable[[str], bytes | None]) -> None:
+        self._read = read
+        self._cache: dict[str, Asset | None] = {}
+
+    def respond(self, request: Request) -> Response:
+        """Answer GET of any path outside the API: a file, or index.html for the page's own routes."""
+        path = unquote(request.path).lstrip("/")
+        asset = self._find(path) if path else None
+        is_page = asset is None
+        if is_page:
+            # Only what could be a route of the page falls back: a missing file must not come as HTML.
+            if path.startswith("assets/") or "." in posixpath.basename(path):
+                raise ClincusError(f"there is no file {shorten('/' + path)}", 404)
+            asset = self._find("index.html")
+        if asset is None:
+            raise ClincusError("the dashboard is not built: run `make spa`, or use the released clincus.pyz", 404)
+        hashed = path.startswith("assets/")
+        headers = [
+            ("Content-Type", asset.media_type),
+            ("ETag", asset.etag),
+            ("Cache-Control", "public, max-age=31536000, immutable" if hashed else "no-cache"),
+            ("Vary", "Accept-Encoding"),
+        ]
+        if asset.etag in re.findall(r'"[^"]*"', request.headers.get("If-None-Match", "")):
+            return Response(304, b"", headers)
+        if asset.compressed and accepts_gzip(request.headers.get("Accept-Encoding", "")):
+            return Response(200, asset.compressed, [*headers, ("Content-Encoding", "gzip")])
+        return Response(200, asset.content, headers)
+
+    def _find(self, path: str) -> Asset | None:
+        if path not in self._cache:
+            content = self._read(path) if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path) and ".." not in path else None
+            if content is None:
+                return None  # not remembered: unknown paths are without number
+            self._cache[path] = make_asset(path, content)
+        return self._cache[path]
+
+
+def make_asset(path: str, content: bytes) -> Asset:
+    """Compress a file and give it its type and strong ETag."""
+    media_type = Assets.TYPES.get(posixpath.splitext(path)[1], "application/octet-stream")
+    packed = gzip.compress(content, 9, mtime=0)
+    return Asset(
+        content,
+        packed if len(packed) < len(content) * 0.95 else b"",
+        media_type,
+        f'"{hashlib.sha256(content).hexdigest()[:20]}"',
+    )
+
+
+def accepts_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
+    for item in accepted.lower().split(","):
+        coding, _, parameters = item.partition(";")
+        if coding.strip() in {"gzip", "*"}:
+            return not re.fullmatch(r"\s*q=0(\.0*)?\s*", parameters)
+    return False
+
+
+def packaged_file(folder: str) -> Callable[[str], bytes | None]:
+    """A reader of files in a folder beside this module, on disk or inside the .pyz."""
+
+    def read(path: str) -> bytes | None:
+        loader = globals().get("__loader__")
+        try:
+            name = os.path.join(os.path.dirname(os.path.abspath(__file__)), folder, path)
+            return cast(bytes, loader.get_data(name)) if loader is not None else None
+        except OSError:
+            return None
+
+    return read
+
+
+@dataclass
+class Gate:
+    """Who may come in: asked once per request and WebSocket, before any handler.
+
+    `hosts` are names that a Host header may carry besides the loopback ones, `port` the one that we listen on.
+    """
+
+    port: int
+    hosts: frozenset[str] = frozenset()
+
+    def admit(self, request: Request, *, is_socket: bool) -> None:
+        """Let a request pass. Raises ClincusError(403) with the cause."""
+        hosts = request.headers.get_all("Host") or []
+        if len(hosts) != 1 or not self._is_our_host(hosts[0]):
+            problem = f"the Host header {shorten(hosts)} is not this server's; see --allowed-host"
+            raise ClincusError(f"refused: {problem}", 403)
+        if not is_socket and request.method in {"GET", "HEAD", "OPTIONS"}:
+            return
+        origin = request.headers.get("Origin")
+        if origin is not None and not self._is_our_origin(origin):
+            raise ClincusError(f"refused: a page of {shorten(origin)} may not do this here", 403)
+        if request.headers.get("Sec-Fetch-Site", "") in {"cross-site", "same-site"}:
+            raise ClincusError("refused: the request comes from another site's page", 403)
+
+    def _is_our_host(self, host: str) -> bool:
+        name, port = split_host(host)
+        if name in self.hosts or host.lower() in self.hosts:
+            return True
+        return name in {"localhost", "127.0.0.1", "::1"} and port == self.port
+
+    def _is_our_origin(self, origin: str) -> bool:
+        scheme, _, host = origin.partition("://")
+        return scheme in {"http", "https"} and self._is_our_host(host)
+
+
+def split_host(host: str) -> tuple[str, int]:
+    """Split a Host header or an origin's authority into name and port (80 when there is none); -1 for a bad port."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]/@\s]*))(?::(\d{1,5}))?", host)
+    if not match:
+        return "", -1
+    return (match[1] or match[2] or "").lower(), int(match[3]) if match[3] else 80
+
+
+class ConnectionTable:
+    """All open connections: counts them, and cuts those that take too long to say what they want.
+
+    http.server's own timeout is per read: a client that sends a byte now and then would hold a thread for ever.
+    """
+
+    def __init__(self, limit: int = CONNECTION_LIMIT) -> None:
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._waiting: dict[socket.socket, float] = {}  # socket -> monotonic deadline; infinity while a handler works
+
+    def add(self, connection: socket.socket) -> bool:
+        """Take a new connection in; False when there are too many."""
+        with self._lock:
+            if len(self._waiting) >= self.limit:
+                return False
+            self._waiting[connection] = time.monotonic() + HEAD_TIMEOUT
+            return True
+
+    def expect(self, connection: socket.socket, seconds: float) -> None:
+        """The next bytes of this connection must be complete within so many seconds."""
+        with self._lock:
+            if connection in self._waiting:
+                self._waiting[connection] = time.monotonic() + seconds
+
+    def remove(self, connection: socket.socket) -> None:
+        """A connection is closed."""
+        with self._lock:
+            self._waiting.pop(connection, None)
+
+    def cut_overdue(self) -> None:
+        """Shut down what is overdue; its thread then reads the end of the stream."""
+        with self._lock:
+            overdue = [connection for connection, until in self._waiting.items() if until < time.monotonic()]
+            for connection in overdue:
+                self._waiting[connection] = math.inf
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def close_all(self) -> None:
+        """Shut down every connection."""
+        with self._lock:
+            for connection in self._waiting:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass
+class Site:
+    """What a connection needs to answer: the routes, the files, the gate, the table it stands in."""
+
+    router: Router
+    assets: Assets
+    gate: Gate
+    connections: ConnectionTable
+
+
+class ConnectionHandler(BaseHTTPRequestHandler):
+    """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "clincus"
+    sys_version = ""
+    disable_nagle_algorithm = True
+    wbufsize = -1  # one write per answer
+    server: Listener
+
+    def handle_one_request(self) -> None:
+        """Read one request and answer it."""
+        site = self.server.site
+        site.connections.expect(self.connection, HEAD_TIMEOUT)
+        try:
+            super().handle_one_request()
+            self.wfile.flush()
+        except (ConnectionError, TimeoutError, BrokenPipeError):
+            self.close_connection = True
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        # http.server looks up do_METHOD; every method goes the same way.
+        if name.startswith("do_"):
+            return self._serve
+        raise AttributeError(name)
+
+    def _serve(self) -> None:
+        request = None
+        try:
+            request = self._read_head()
+            response = self._respond(request)
+        except ClincusError as error:
+            headers = [("Allow", ", ".join(error.allowed))] if isinstance(error, MethodNotAllowed) else []
+            response = json_response({"error": error.message}, error.status, headers)
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception:
+            log(f"{self.command} {self.path}: failed\n{traceback.format_exc()}")
+            response = json_response({"error": "Clincus failed at this; its log says why"}, 500)
+        if response is not None:
+            self._answer(response, request)
+
+    def _read_head(self) -> Request:
+        target = urlsplit(self.path if self.path.startswith("/") else "/")
+        query = dict(parse_qsl(target.query, keep_blank_values=True, errors="surrogateescape"))
+        return Request(self.command, target.path, query, self.headers, self.client_address[:2])
+
+    def _respond(self, request: Request) -> Response | None:
+        """Admit a request and have it handled; None when a WebSocket took the connection over."""
+        site = self.server.site
+        is_api = request.path.startswith(("/api/", "/ws/")) or request.path in {"/api", "/ws"}
+        site.gate.admit(request, is_socket=request.path.startswith("/ws/"))
+        if not is_api:
+            self._drain(request)
+            if request.method not in {"GET", "HEAD"}:
+                raise MethodNotAllowed(request.method, ["GET", "HEAD"])
+            return site.assets.respond(request)
+        route, values = site.router.find(request.method, request.path)
+        if route.is_socket:
+            request.values = {**check_query(route.query, request.query), **values}
+            site.connections.expect(self.connection, math.inf)
+            return cast("Response | None", route.handler(SocketRequest(**vars(request), connection=self)))
+        request.body = self._read_body(request, route.body_limit)
+        body = {} if route.body is None or route.raw_body else check_body(route.body, request.body)
+        request.values = {**check_query(route.query, request.query), **body, **values}
+        site.connections.expect(self.connection, math.inf)
+        result = route.handler(request)
+        return result if isinstance(result, Response) else json_response(result, route.status)
+
+    def _drain(self, request: Request) -> None:
+        self._read_body(request, BODY_LIMIT)
+
+    def _read_body(self, request: Request, limit: int) -> bytes:
+        """Read the body whole, so that it is never taken for the next request. Raises ClincusError (400, 411, 413)."""
+        if request.headers.get_all("Transfer-Encoding"):
+            self.close_connection = True
+            raise ClincusError("a chunked body is not accepted: send Content-Length", 411)
+        lengths = request.headers.get_all("Content-Length") or []
+        if not lengths:
+            return b""
+        if len(set(lengths)) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0].strip(), re.ASCII):
+            self.close_connection = True
+            raise ClincusError("the Content-Length header is not a number of bytes", 400)
+        length = int(lengths[0])
+        if length > limit:
+            self.close_connection = True
+            raise ClincusError(f"the body is larger than {limit >> 10} KiB", 413)
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.send_response_only(100)
+            self.end_headers()
+            self.wfile.flush()
+        body = self.rfile.read(length)
+        if len(body) < length:
+            self.close_connection = True
+            raise ConnectionError("the body ended early")
+        return body
+
+    def _answer(self, response: Response, request: Request | None) -> None:
+        """Write one answer: the only place that does."""
+        self.send_response_only(response.status)
+        self.send_header("Date", self.date_time_string())
+        for key, value in (*response.headers, *SAFE_HEADERS):
+            self.send_header(key, value)
+        names = {key for key, _ in response.headers}
+        if "Cache-Control" not in names:
+            self.send_header("Cache-Control", "no-store")
+        if response.status not in {204, 304}:
+            self.send_header("Content-Length", str(len(response.body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD" and response.status not in {204, 304}:
+            self.wfile.write(response.body)
+
+    def handle_expect_100(self) -> bool:
+        """Leave `Expect: 100-continue` until the body is wanted, so that a refused one is never sent."""
+        return True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that http.server could not read."""
+        self.close_connection = True
+        if not hasattr(self, "headers"):
+            self.headers = Message()
+        self._answer(json_response({"error": message or explain or HTTPStatus(code).phrase}, code), None)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing per request: a busy page would drown what matters."""
+
+
+@dataclass
+class SocketRequest(Request):
+    """A request for a WebSocket, with the connection that it may take over."""
+
+    connection: ConnectionHandler | None = None
+
+
+class Listener(ThreadingHTTPServer):
+    """One listening address; each connection gets a thread."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], site: Site) -> None:
+        self.site = site
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, ConnectionHandler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take a connection in, or turn it away with 503 when there are too many."""
+        if self.site.connections.add(request):
+            super().process_request(request, client_address)
+            return
+        body = b'{"error": "too many connections: close some and try again"}'
+        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        with suppress(OSError):
+            request.send(f"{head}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n".encode() + body)
+        self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection and strike it from the table."""
+        self.site.connections.remove(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what no handler caught, unless it is only a connection that broke."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            log(f"connection from {client_address[0]}: failed\n{traceback.format_exc()}")
 
 
 # ----------------------------------------------------------------------------------------------------------------
