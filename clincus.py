@@ -11,6 +11,7 @@ file of its own.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
 import errno
@@ -24,15 +25,18 @@ import os
 import posixpath
 import pwd
 import re
+import secrets
 import shlex
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Collection
@@ -1809,6 +1813,1157 @@ class History:
 # The wall between a workspace and the host: what an instance description needs so that even root in the
 # container cannot turn the workspace against its owner. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
+
+
+# >>> wall program
+# From here to the closing mark the text is also a program of its own: LXC runs it as root on the host around every
+# start of a session (lxc.container.conf(5), lxc.hook.pre-start and lxc.hook.post-stop). It travels inside the
+# instance's raw.lxc, so it needs no file that somebody could swap and outlives every upgrade or removal of clincus.
+# It therefore uses only the standard library, and nothing that stands outside the marks. It trusts its plan, which
+# only an Incus admin can write, and distrusts every path: a container of the same workspace may be changing it.
+
+STAGES = "/run/clincus"
+PLACEHOLDER_MARK = "trusted.clincus.placeholder"  # needs CAP_SYS_ADMIN on the host: no container can forge it
+LOCK_SECONDS = 30.0
+MOST_MOUNTS = 2000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
+
+OPEN_TREE_CLONE, AT_EMPTY_PATH = 0x1, 0x1000
+MOUNT_RDONLY, MOUNT_NOSUID, MOUNT_NODEV, MOUNT_IDMAP = 0x1, 0x2, 0x4, 0x100000
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x2, 0x4, 0x8
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_PRIVATE, MNT_DETACH = 0x2, 0x4, 0x8, 0x40000, 0x2
+CLONE_NEWUSER = 0x10000000
+
+
+class WallError(Exception):
+    """Why a stage cannot be built. `unsupported` tells a host that cannot do it from a workspace that must not."""
+
+    def __init__(self, message: str, unsupported: bool = False) -> None:
+        super().__init__(message)
+        self.unsupported = unsupported
+
+
+class Kernel:
+    """The mount calls that Python's os module does not have (open_tree, move_mount, mount_setattr, openat2).
+
+    Their numbers are the same on every architecture that got them after Linux 5.1, x86_64 and aarch64 among them.
+    """
+
+    def __init__(self) -> None:
+        import ctypes
+
+        self._ctypes = ctypes
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc.syscall.restype = ctypes.c_long
+
+    def _check(self, result: int, what: str) -> int:
+        if result < 0:
+            code = self._ctypes.get_errno()
+            raise OSError(code, os.strerror(code), what)
+        return result
+
+    def _call(self, what: str, number: int, *arguments: int | bytes) -> int:
+        c = self._ctypes
+        words = [c.c_char_p(word) if isinstance(word, bytes) else c.c_long(word) for word in arguments]
+        return self._check(int(self._libc.syscall(c.c_long(number), *words)), what)
+
+    def open_beneath(self, folder: int, path: str, flags: int) -> int:
+        """Open `path` below the descriptor `folder`; OSError ELOOP for a symlink on the way, EXDEV for a way out."""
+        resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+        how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
+        for attempt in range(50):
+            try:
+                return self._call(path, 437, folder, os.fsencode(path or ".") + b"\0", how, len(how))
+            except OSError as error:
+                # EAGAIN: somebody renamed a folder on the way while the kernel looked (openat2(2)).
+                if error.errno not in (errno.EAGAIN, errno.EINTR) or attempt == 49:
+                    raise
+        raise AssertionError
+
+    def clone_mount(self, at: int) -> int:
+        """A detached copy of what lies at a descriptor, without the mounts below it."""
+        return self._call("open_tree", 428, at, b"\0", OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH)
+
+    def set_attributes(self, mount: int, attributes: int, namespace: int = 0) -> None:
+        """Add mount attributes to a detached mount, with the id map of a user namespace if MOUNT_IDMAP is given."""
+        record = struct.pack("QQQQ", attributes, 0, MS_PRIVATE, namespace)
+        self._call("mount_setattr", 442, mount, b"\0", AT_EMPTY_PATH, record, len(record))
+
+    def attach(self, mount: int, at: int) -> None:
+        """Put a detached mount over the place that a descriptor names (and not over a path that may have moved)."""
+        self._call("move_mount", 429, mount, b"\0", at, b"\0", 0x4 | 0x40)
+
+    def mount_tmpfs(self, path: str, options: str) -> None:
+        """A small private file system of our own: what is in it goes when it goes, and it propagates nowhere."""
+        flags = self._ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        self._check(self._libc.mount(b"clincus", path.encode(), b"tmpfs", flags, options.encode()), path)
+        private = self._ctypes.c_ulong(MS_PRIVATE)
+        self._check(self._libc.mount(None, path.encode(), None, private, None), path)
+
+    def unmount(self, path: str) -> None:
+        """Take away everything mounted at `path` and below; nothing happens if nothing is mounted there."""
+        while self._libc.umount2(path.encode(), MNT_DETACH) == 0:
+            pass
+        if self._ctypes.get_errno() not in (errno.EINVAL, errno.ENOENT):
+            raise OSError(self._ctypes.get_errno(), os.strerror(self._ctypes.get_errno()), path)
+
+    def user_namespace(self, uids: list[tuple[int, int, int]], gids: list[tuple[int, int, int]]) -> int:
+        """A descriptor of a new user namespace with these id maps: the kernel's form of an id map for a mount."""
+        ready, say_ready = os.pipe()
+        wait, release = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(release)
+            if self._libc.unshare(CLONE_NEWUSER) == 0:
+                os.write(say_ready, b"1")
+                os.read(wait, 1)
+            os._exit(0)
+        os.close(say_ready)
+        os.close(wait)
+        try:
+            if os.read(ready, 1) != b"1":
+                raise WallError("the kernel refuses a user namespace to root", unsupported=True)
+            for kind, lines in (("uid_map", uids), ("gid_map", gids)):
+                with open(f"/proc/{child}/{kind}", "wb", buffering=0) as file:
+                    file.write("".join(f"{first} {seen} {count}\n" for first, seen, count in lines).encode())
+            return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(ready)
+            os.close(release)
+            os.waitpid(child, 0)
+
+
+def container_ranges(configuration: str, kind: str) -> list[tuple[int, int, int]]:
+    """The id ranges (in the container, on the host, count) of `kind` "u" or "g" in a container's lxc.conf."""
+    pattern = rf"^\s*lxc\.idmap\s*=\s*{kind}\s+(\d+)\s+(\d+)\s+(\d+)\s*$"
+    return [(int(a), int(b), int(n)) for a, b, n in re.findall(pattern, configuration, re.MULTILINE)]
+
+
+def mount_map(ranges: list[tuple[int, int, int]], owner: int | None, code: int) -> list[tuple[int, int, int]]:
+    """The id map (on disk, seen by the container as host id, count) of a folder.
+
+    The owner on disk and the container's user `code` are one and the same; everybody else in the container owns on
+    disk what the container's range says (so its root is some high uid there), and everybody else on the disk is
+    nobody in the container. Without an owner (None) nobody on the disk is anybody in the container.
+    """
+    seen = [host + code - inside for inside, host, count in ranges if inside <= code < inside + count]
+    if not seen:
+        raise WallError(f"the container has no id {code}")
+    if owner is None:
+        return sorted((host, host, count) for _, host, count in ranges)
+    cuts = {seen[0], owner}
+    lines = [(owner, seen[0], 1)]
+    for _, host, count in ranges:
+        start = host
+        for cut in [*sorted(cut for cut in cuts if host <= cut < host + count), host + count]:
+            if cut > start:
+                lines.append((start, start, cut - start))
+            start = cut + 1
+    return sorted(lines)
+
+
+def mount_id(descriptor: int) -> int:
+    """The kernel's number of the mount that a descriptor lies on (proc(5), fdinfo)."""
+    with open(f"/proc/self/fdinfo/{descriptor}") as file:
+        return int(next(line for line in file if line.startswith("mnt_id:")).split()[1])
+
+
+def matching_paths(kernel: Kernel, root: int, pattern: str) -> list[str]:
+    """The paths below a descriptor that a pattern means: `*` is any folder, `**` any Git folder at any depth.
+
+    A part without a star stands for itself, present or not.
+    """
+    paths = [""]
+    for part in pattern.split("/"):
+        if part == "*":
+            paths = [found for path in paths for found in folders(kernel, root, path)]
+        elif part == "**":
+            paths = [found for path in paths for found in git_folders(kernel, root, path)]
+        else:
+            paths = [f"{path}/{part}" if path else part for path in paths]
+        if len(paths) > MOST_MOUNTS:
+            raise WallError(f"there are more than {MOST_MOUNTS} places for the protected path '{pattern}'")
+    return paths
+
+
+def folders(kernel: Kernel, root: int, path: str) -> list[str]:
+    """The folders directly in `path`, symlinks left out; none if it is no folder."""
+    try:
+        descriptor = kernel.open_beneath(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return []  # the walk that protects the path says what is wrong with a symlink
+        raise
+    try:
+        with os.scandir(descriptor) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    finally:
+        os.close(descriptor)
+    return [f"{path}/{name}" if path else name for name in names]
+
+
+def git_folders(kernel: Kernel, root: int, path: str, depth: int = 12) -> list[str]:
+    """The Git folders (those that hold a HEAD) below `path`, those of submodules' submodules too."""
+    found: list[str] = []
+    for folder in folders(kernel, root, path) if depth else []:
+        try:
+            os.close(kernel.open_beneath(root, f"{folder}/HEAD", os.O_PATH | os.O_NOFOLLOW))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            found += git_folders(kernel, root, folder, depth - 1)
+        else:
+            found += [folder, *git_folders(kernel, root, f"{folder}/modules", depth - 1)]
+        if len(found) > MOST_MOUNTS:
+            raise WallError(f"'{path}' holds more than {MOST_MOUNTS} Git folders")
+    return found
+
+
+def placeholder_text(path: str, whole: bool) -> bytes | None:
+    """What stands in for a protected path that is absent: the text of a file, or None for a folder.
+
+    Outside .git it is always a folder: Git does not see an empty one, while an empty file would be committed by the
+    next `git add -A`. `whole` is false if `path` is only the first absent folder on the way to the protected path.
+    A Git folder without `commondir` is its own common folder, and so is one that says "." there (gitrepository-layout).
+    """
+    parts = path.split("/")
+    if not whole or ".git" not in parts[:-1] or parts[-1] in ("hooks", "info"):
+        return None
+    return b".\n" if parts[-1] == "commondir" else b""
+
+
+class Tree:
+    """One folder or file of the host on its way into the container."""
+
+    def __init__(self, kernel: Kernel, plan: dict[str, Any]) -> None:
+        self.kernel = kernel
+        self.plan = plan
+        self.source: str = plan["source"]
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.host = kernel.open_beneath(root, self.source.strip("/") or ".", os.O_PATH | os.O_NOFOLLOW)
+        except OSError as error:
+            raise WallError(self._words_for(error)) from error
+        finally:
+            os.close(root)
+        # A copy of the mount of our own: without what the host mounted below, and with the host's own ids.
+        self.raw = kernel.clone_mount(self.host)
+        self.top = -1  # the mount that the container will see, once it is attached
+        self.mounts: dict[str, tuple[int, bool]] = {}  # path: (mount id, read-only)
+
+    def _words_for(self, error: OSError) -> str:
+        if error.errno == errno.ELOOP:
+            return f"there is a symlink in '{self.source}'; use the path that it leads to"
+        return f"'{self.source}' cannot be opened: {error.strerror}"
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for descriptor in (self.host, self.raw, self.top):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def attach(self, place: str, namespace: int) -> None:
+        """Show the tree at `place` with the id map of a user namespace, without setuid and device files."""
+        found = os.fstat(self.raw)
+        if found.st_uid != self.plan["uid"]:
+            wanted = self.plan["uid"]
+            raise WallError(f"'{self.source}' belongs to uid {found.st_uid} now; the session was made for uid {wanted}")
+        if stat.S_ISDIR(found.st_mode):
+            os.mkdir(place, 0o700)
+        elif stat.S_ISREG(found.st_mode):
+            os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        else:
+            raise WallError(f"'{self.source}' is neither a folder nor a file")
+        self.top = self.kernel.clone_mount(self.host)
+        attributes = MOUNT_IDMAP | MOUNT_NOSUID | MOUNT_NODEV | (MOUNT_RDONLY if self.plan["readonly"] else 0)
+        try:
+            self.kernel.set_attributes(self.top, attributes, namespace)
+        except OSError as error:
+            words = f"the file system of '{self.source}' cannot map ids ({error.strerror})"
+            raise WallError(words, unsupported=True) from error
+        target = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self.kernel.attach(self.top, target)
+        finally:
+            os.close(target)
+
+    def protect(self) -> None:
+        """Pin every folder on the way to each protected path and make the path itself read-only; check the result."""
+        paths = {path for pattern in self.plan["protect"] for path in matching_paths(self.kernel, self.top, pattern)}
+        for path in sorted(paths, key=lambda path: path.split("/")):
+            self._protect_path(path)
+        for path, (number, readonly) in self.mounts.items():
+            self._check_mount(path, number, readonly)
+
+    def _protect_path(self, path: str) -> None:
+        parts = path.split("/")
+        for length in range(1, len(parts) + 1):
+            part = "/".join(parts[:length])
+            whole = length == len(parts)
+            if part in self.mounts and self.mounts[part][1]:
+                return
+            here = self._open_or_create(part, whole)
+            if here is None:
+                return
+            descriptor, made = here
+            try:
+                kind = os.fstat(descriptor).st_mode
+                self._refuse_kind(path, part, kind)
+                # A file on the way (.git of a worktree) or what we made ourselves covers all that would be below.
+                seal = whole or made or stat.S_ISREG(kind)
+                if seal or part not in self.mounts:
+                    self._cover(part, descriptor, seal)
+            finally:
+                os.close(descriptor)
+            if seal:
+                return
+
+    def _open_or_create(self, part: str, whole: bool) -> tuple[int, bool] | None:
+        """A descriptor of the path and whether we made it; None if it is absent where nobody could make it."""
+        made = False
+        for _ in range(3):
+            try:
+                return self.kernel.open_beneath(self.top, part, os.O_PATH | os.O_NOFOLLOW), made
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise WallError(f"'{part}' in '{self.source}' is reached through a symlink") from error
+                if error.errno != errno.ENOENT:
+                    raise WallError(f"'{part}' in '{self.source}' cannot be opened: {error.strerror}") from error
+            try:
+                made = self._create(part, placeholder_text(part, whole))
+            except OSError as error:
+                if error.errno == errno.EROFS or self.plan["readonly"]:
+                    return None
+                if error.errno == errno.EOPNOTSUPP:
+                    words = f"the file system of '{self.source}' has no trusted attributes"
+                    raise WallError(words, unsupported=True) from error
+                raise WallError(f"'{part}' in '{self.source}' cannot be made: {error.strerror}") from error
+        raise WallError(f"'{part}' in '{self.source}' keeps changing")
+
+    def _refuse_kind(self, path: str, part: str, kind: int) -> None:
+        if stat.S_ISLNK(kind):
+            raise WallError(f"'{part}' in '{self.source}' is a symlink, so that '{path}' cannot be protected")
+        if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
+            raise WallError(f"'{part}' in '{self.source}' is neither a folder nor a file")
+
+    def _cover(self, part: str, descriptor: int, readonly: bool) -> None:
+        """Mount a path over itself: a mount point cannot be renamed or removed, a read-only one not changed."""
+        if len(self.mounts) >= MOST_MOUNTS:
+            raise WallError(f"'{self.source}' has more than {MOST_MOUNTS} protected places")
+        mount = self.kernel.clone_mount(descriptor)
+        try:
+            attributes = MOUNT_NOSUID | MOUNT_NODEV | (MOUNT_RDONLY if readonly else 0)
+            self.kernel.set_attributes(mount, attributes)
+            self.kernel.attach(mount, descriptor)
+            self.mounts[part] = (mount_id(mount), readonly)
+        finally:
+            os.close(mount)
+
+    def _check_mount(self, part: str, number: int, readonly: bool) -> None:
+        try:
+            descriptor = self.kernel.open_beneath(self.top, part, os.O_PATH | os.O_NOFOLLOW)
+        except OSError as error:
+            raise WallError(f"'{part}' in '{self.source}' changed while it was being protected") from error
+        try:
+            sealed = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
+            if mount_id(descriptor) != number or (readonly and not sealed):
+                raise WallError(f"'{part}' in '{self.source}' changed while it was being protected")
+        finally:
+            os.close(descriptor)
+
+    def _parent(self, part: str) -> int:
+        return self.kernel.open_beneath(self.raw, os.path.dirname(part), os.O_RDONLY | os.O_DIRECTORY)
+
+    def _create(self, part: str, text: bytes | None) -> bool:
+        """Make a placeholder that belongs to the owner of the tree, and mark it as ours."""
+        name = os.path.basename(part)
+        parent = self._parent(part)
+        try:
+            if text is None:
+                os.mkdir(name, 0o755, dir_fd=parent)
+                flags = os.O_RDONLY | os.O_DIRECTORY
+            else:
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
+            try:
+                os.setxattr(descriptor, PLACEHOLDER_MARK, b"1")
+                os.fchown(descriptor, self.plan["uid"], os.fstat(self.raw).st_gid)
+                if text:
+                    os.write(descriptor, text)
+            except OSError:
+                remove_entry(name, text is None, parent)
+                raise
+            finally:
+                os.close(descriptor)
+        except FileExistsError:
+            return False
+        finally:
+            os.close(parent)
+        return True
+
+    def remove_placeholders(self) -> None:
+        """Take away the placeholders in which nothing was put. One that another session holds is busy, and stays."""
+        paths = {path for pattern in self.plan["protect"] for path in matching_paths(self.kernel, self.raw, pattern)}
+        steps = [path.split("/") for path in paths]
+        places = {("/".join(step[:n]), n == len(step)) for step in steps for n in range(1, len(step) + 1)}
+        for part, whole in sorted(places, reverse=True):
+            # Absent, a symlink, not ours, or busy: not to be removed by us.
+            with contextlib.suppress(OSError):
+                self._remove_placeholder(part, placeholder_text(part, whole))
+
+    def _remove_placeholder(self, part: str, text: bytes | None) -> None:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = self.kernel.open_beneath(self.raw, part, flags)
+        try:
+            os.getxattr(descriptor, PLACEHOLDER_MARK)
+            folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+            untouched = not os.listdir(descriptor) if folder else os.read(descriptor, 16) == (text or b"")
+            if not untouched:
+                os.removexattr(descriptor, PLACEHOLDER_MARK)
+                return
+        finally:
+            os.close(descriptor)
+        parent = self._parent(part)
+        try:
+            remove_entry(os.path.basename(part), folder, parent)
+        finally:
+            os.close(parent)
+
+
+def remove_entry(name: str, folder: bool, parent: int) -> None:
+    """Remove an empty folder or a file from a folder."""
+    if folder:
+        os.rmdir(name, dir_fd=parent)
+    else:
+        os.unlink(name, dir_fd=parent)
+
+
+def process_started(pid: int) -> str:
+    """When a process started, in the kernel's ticks (proc(5)): with the pid it names one process for ever."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def seccomp_knows(call: str) -> bool:
+    """Whether libseccomp can filter a system call; LXC passes over the ones that it does not know."""
+    import ctypes
+
+    return int(ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name(call.encode())) >= 0
+
+
+class Stage:
+    """The folder under /run/clincus in which one session's trees are put together: a tmpfs with a record in it."""
+
+    def __init__(self, kernel: Kernel, name: str) -> None:
+        self.kernel = kernel
+        self.path = f"{STAGES}/{name}"
+
+    def record(self) -> dict[str, Any]:
+        """What the stage was built for; empty if the building was cut short."""
+        try:
+            with open(f"{self.path}/record") as file:
+                record = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def orphaned(self) -> bool:
+        """Whether the container lives on though the process that watched over it was killed."""
+        try:
+            with open(f"{self.path}/init") as file:
+                words = file.read()
+        except OSError:
+            return False
+        pid = words.partition(" ")[0]
+        return pid.isdigit() and process_started(int(pid)) == words.rpartition(")")[2].split()[19]
+
+    def in_use(self) -> bool:
+        """Whether the container that the stage was built for still runs."""
+        monitor = self.record().get("monitor", [0, ""])
+        return bool(monitor[1] and process_started(monitor[0]) == monitor[1]) or self.orphaned()
+
+    def build(self, plan: dict[str, Any], identity: str, monitor: list[Any], configuration: str) -> None:
+        """Put the trees of a plan together. Raises WallError; what was begun is left for `remove`."""
+        ranges = {kind: container_ranges(configuration, kind) for kind in "ug"}
+        if not ranges["u"] or not ranges["g"]:
+            raise WallError("the container is privileged: its root would be root on the host")
+        group = next((host for inside, host, _ in ranges["g"] if inside == 0), 0)
+        if plan["setuid"] == "denied" and not seccomp_knows("fchmodat2"):
+            words = "libseccomp is too old to deny setuid bits in a folder that belongs to root"
+            raise WallError(words, unsupported=True)
+        os.mkdir(self.path, 0o700)
+        # Only the container's own root may pass: a stage is no way around the folders above the workspace.
+        self.kernel.mount_tmpfs(self.path, f"mode=0710,gid={group},size=1m")
+        with open(f"{self.path}/record.new", "w") as file:
+            json.dump({"plan": plan, "identity": identity, "monitor": monitor}, file)
+        os.rename(f"{self.path}/record.new", f"{self.path}/record")
+        for number, description in enumerate(plan["trees"]):
+            uids = mount_map(ranges["u"], description["owner"], plan["code"])
+            gids = mount_map(ranges["g"], description["group"], plan["code"])
+            namespace = self.kernel.user_namespace(uids, gids)
+            try:
+                with contextlib.closing(Tree(self.kernel, description)) as tree:
+                    tree.attach(f"{self.path}/{number}", namespace)
+                    tree.protect()
+            finally:
+                os.close(namespace)
+
+    def remove(self, placeholders: bool = True) -> None:
+        """Take the stage away, and the placeholders in the trees if nobody filled or uses them."""
+        trees = self.record().get("plan", {}).get("trees", [])
+        for number in range(len(trees)):
+            self.kernel.unmount(f"{self.path}/{number}")
+        for description in trees if placeholders else []:
+            # The workspace may be gone by now, or may have become a symlink: then there is nothing of ours in it.
+            with contextlib.suppress(WallError, OSError), contextlib.closing(Tree(self.kernel, description)) as tree:
+                tree.remove_placeholders()
+        self.kernel.unmount(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self.path)
+
+
+def lock_stages() -> int:
+    """Hold the one lock over all stages: a descriptor that is closed to let go. WallError after LOCK_SECONDS."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(STAGES, 0o711)
+        try:
+            descriptor = os.open(STAGES, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        found = os.fstat(descriptor)
+        if found.st_uid != 0 or found.st_mode & 0o022:
+            raise WallError(f"'{STAGES}' does not belong to root alone; remove it")
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise WallError(f"another session has held '{STAGES}' for {LOCK_SECONDS:g} s") from None
+                time.sleep(0.02)
+        # The one who held it before may have removed the folder as the last one out.
+        if os.path.exists(STAGES) and os.path.samestat(os.stat(STAGES), found):
+            return descriptor
+        os.close(descriptor)
+
+
+def sweep_stages(kernel: Kernel, spare: str = "") -> None:
+    """Remove the stages that a crash left behind."""
+    for name in os.listdir(STAGES):
+        stage = Stage(kernel, name)
+        if name != spare and not stage.in_use():
+            stage.remove()
+
+
+def leave_stages() -> None:
+    """Remove the folder of stages if ours was the last."""
+    with contextlib.suppress(OSError):
+        os.rmdir(STAGES)
+
+
+def before_start(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
+    """lxc.hook.pre-start: build the stage, or raise WallError and leave nothing behind."""
+    with open(identity) as file:
+        configuration = file.read()
+    kernel = Kernel()
+    lock = lock_stages()
+    try:
+        sweep_stages(kernel, plan["stage"])
+        stage = Stage(kernel, plan["stage"])
+        if os.path.isdir(stage.path):
+            if stage.record().get("identity", identity) != identity and stage.in_use():
+                raise WallError("this container is a copy of a session that runs; stop that one first")
+            # Our own from before: its watcher was killed, or is on its last steps and will leave our stage alone.
+            stage.remove(placeholders=False)
+        try:
+            stage.build(plan, identity, monitor, configuration)
+        except BaseException:
+            stage.remove(placeholders=not stage.orphaned())
+            leave_stages()
+            raise
+    finally:
+        os.close(lock)
+
+
+def after_stop(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
+    """lxc.hook.post-stop: remove the stage, unless the container's next start has already built it anew."""
+    kernel = Kernel()
+    lock = lock_stages()
+    try:
+        stage = Stage(kernel, plan["stage"])
+        record = stage.record()
+        ours = record.get("identity", identity) == identity and record.get("monitor", monitor) == monitor
+        if ours and os.path.isdir(stage.path):
+            stage.remove()
+        sweep_stages(kernel, plan["stage"])
+        leave_stages()
+    finally:
+        os.close(lock)
+
+
+def run_hook(argument: str, environ: Mapping[str, str]) -> int:
+    """What LXC runs: the exit code, with the reason in the container's own lxc.log, where `incus info` shows it."""
+    os.umask(0o022)
+    plan = json.loads(base64.urlsafe_b64decode(argument))
+    identity = environ["LXC_CONFIG_FILE"]
+    monitor = [os.getppid(), process_started(os.getppid())]
+    try:
+        if environ["LXC_HOOK_TYPE"] == "pre-start":
+            before_start(plan, identity, monitor)
+        else:
+            after_stop(plan, identity, monitor)
+    except Exception as error:  # whatever it is: the container must not start, and the person must read why
+        kind = "unsupported" if getattr(error, "unsupported", False) else "refused"
+        words = str(error) if isinstance(error, WallError) else f"{type(error).__name__}: {error}"
+        write_log(identity, f"clincus {kind}: {words}")
+        return 1
+    return 0
+
+
+def write_log(identity: str, line: str) -> None:
+    """Append a line to the container's lxc.log."""
+    sys.stderr.write(line + "\n")
+    try:
+        with open(identity) as file:
+            log = re.search(r"^\s*lxc\.log\.file\s*=\s*(\S.*?)\s*$", file.read(), re.MULTILINE)
+        if log:
+            with open(log.group(1), "a") as file:
+                file.write(line.replace("\n", " ") + "\n")
+    except OSError:
+        pass
+
+
+# <<< wall program
+
+
+PROTECTION_LEVELS = ("locked", "basic", "off")
+SWITCHED_OFF = "Protection is switched off in the configuration (security.disable_protection)"
+
+# Beside the configured list: what else in a Git folder makes the host's git run a command, or read its
+# configuration from another place (gitrepository-layout(5): commondir), and our own project file.
+ALWAYS_PROTECTED = (
+    ".clincus.toml",
+    ".git/commondir",
+    ".git/config.worktree",
+    ".git/info/attributes",
+    ".git/modules/**/commondir",
+    ".git/modules/**/config",
+    ".git/modules/**/config.worktree",
+    ".git/modules/**/hooks",
+    ".git/modules/**/info/attributes",
+    ".git/worktrees/*/commondir",
+    ".git/worktrees/*/config.worktree",
+)
+
+# No program may make a setuid file: for a tree whose owner, in the container, is root on the host. Filters by the
+# mode's bit 04000, in every call that takes a mode; the two that hide the mode in memory do not exist then.
+MODE_ARGUMENTS = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1, "mknod": 1, "mknodat": 2}
+DENY_SETUID = (
+    *(f"{call} errno 1 [{mode},2048,SCMP_CMP_MASKED_EQ,2048]" for call, mode in MODE_ARGUMENTS.items()),
+    # The mode of open(2) counts with O_CREAT (64) or O_TMPFILE (4194304) alone.
+    "open errno 1 [1,64,SCMP_CMP_MASKED_EQ,64][2,2048,SCMP_CMP_MASKED_EQ,2048]",
+    "openat errno 1 [2,64,SCMP_CMP_MASKED_EQ,64][3,2048,SCMP_CMP_MASKED_EQ,2048]",
+    "open errno 1 [1,4194304,SCMP_CMP_MASKED_EQ,4194304][2,2048,SCMP_CMP_MASKED_EQ,2048]",
+    "openat errno 1 [2,4194304,SCMP_CMP_MASKED_EQ,4194304][3,2048,SCMP_CMP_MASKED_EQ,2048]",
+    "openat2 errno 38",
+    "io_uring_setup errno 38",
+)
+
+# Plain disk devices are mounts that root in the container may take away: without these calls it cannot. The newer
+# ones do not exist then (38, ENOSYS), so that mount(8) falls back to mount(2), which stays for all but moving a
+# mount (8192) and binding a folder without what is mounted in it (4096 without 16384).
+DENY_UNMOUNT = (
+    "umount errno 1",
+    "umount2 errno 1",
+    "pivot_root errno 1",
+    "mount errno 1 [3,8192,SCMP_CMP_MASKED_EQ,8192]",
+    "mount errno 1 [3,20480,SCMP_CMP_MASKED_EQ,4096]",
+    "open_tree errno 38",
+    "open_tree_attr errno 38",
+    "move_mount errno 38",
+    "mount_setattr errno 38",
+    "fsopen errno 38",
+    "fspick errno 38",
+)
+
+
+@dataclass(frozen=True)
+class HostFolder:
+    """A folder or file of the host that a session gets: the workspace, or an extra mount."""
+
+    source: str  # absolute, symlinks resolved
+    target: str  # absolute path in the container
+    uid: int  # the owner on the host
+    gid: int | None  # the owner's own group; None if the folder's group is root's or a shared one
+    readonly: bool = False
+    is_folder: bool = True
+
+
+@dataclass(frozen=True)
+class ProtectionSettings:
+    """What the configuration says about protection, in the form that `protect_workspace` takes."""
+
+    paths: tuple[str, ...]  # relative to the workspace
+    enabled: bool = True
+    require_locked: bool = False
+    code_uid: int = 1000
+    shift: bool = True  # false: incus.disable_shift
+
+
+@dataclass(frozen=True)
+class ProtectionSupport:
+    """What this host can do for protection; `reason` says why it cannot lock a workspace, and is empty if it can."""
+
+    reason: str = ""
+    python: str = "/usr/bin/python3"  # an interpreter that only root can change
+    shift: bool = True  # the kernel maps ids on mounts
+    low_level: bool = True  # the project allows raw.* keys
+    subordinate_uids: tuple[tuple[int, int], ...] = ()  # (first, count) that root may map, from /etc/subuid
+    subordinate_gids: tuple[tuple[int, int], ...] = ()
+    profile_config: Mapping[str, str] = field(default_factory=dict)  # keys of the default profile to be kept
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What an instance description needs for its workspace and extra mounts, and how well that protects the host."""
+
+    level: str  # one of PROTECTION_LEVELS
+    config: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, dict[str, str]] = field(default_factory=dict)
+    reason: str = ""  # why it is not locked, for the person; empty when locked
+    note: str = ""  # what the person should know about a locked session
+
+
+def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
+    """Look at a folder or file of the host. Raises ClincusError (400) if it is absent or neither of the two."""
+    source = os.path.realpath(path)
+    try:
+        found = os.stat(source)
+    except OSError as error:
+        raise ClincusError(f"'{path}' cannot be mounted: {error.strerror}", 400) from error
+    if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
+        raise ClincusError(f"'{path}' cannot be mounted: it is neither a folder nor a file", 400)
+    gid = found.st_gid if found.st_gid == own_group(found.st_uid) else None
+    return HostFolder(source, target, found.st_uid, gid, readonly, stat.S_ISDIR(found.st_mode))
+
+
+def own_group(uid: int) -> int | None:
+    """The primary group of a user; None for root's, which no container may have."""
+    try:
+        gid = pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        gid = uid  # the usual scheme of user private groups
+    return gid or None
+
+
+def protection_settings(config: Mapping[str, Any]) -> ProtectionSettings:
+    """Read the settings out of the nested config document (the `values` of a Config)."""
+    security = config["security"]
+    lifted = {".git/hooks"} if config["git"]["writable_hooks"] else set()
+    configured = [*security["protected_paths"], *security["additional_protected_paths"]]
+    return ProtectionSettings(
+        paths=tuple(dict.fromkeys(path for path in configured if posixpath.normpath(path) not in lifted)),
+        enabled=not security["disable_protection"],
+        require_locked=bool(security.get("require_locked", False)),
+        code_uid=config["incus"]["code_uid"],
+        shift=not config["incus"]["disable_shift"],
+    )
+
+
+def protected_paths(settings: ProtectionSettings) -> tuple[str, ...]:
+    """All protected paths, relative to the workspace, each once. Raises ClincusError (400) for one that leaves it."""
+    if not settings.enabled:
+        return ()
+    paths = []
+    for path in (*settings.paths, *ALWAYS_PROTECTED):
+        normal = posixpath.normpath(path)
+        if normal in (".", "..") or normal.startswith(("../", "/")) or "\0" in normal or "\n" in normal:
+            raise ClincusError(f"The protected path '{path}' must be relative to the workspace and stay in it", 400)
+        paths.append(normal)
+    return tuple(dict.fromkeys(paths))
+
+
+def paths_within(folder: HostFolder, workspace: str, paths: Sequence[str]) -> list[str] | None:
+    """The protected paths of the workspace as seen from another mounted folder; None if the folder lies within one.
+
+    An extra mount that holds the workspace, or is a part of it, would else be a way around its protection.
+    """
+    if folder.source == workspace or workspace.startswith(folder.source.rstrip("/") + "/"):
+        inner = posixpath.relpath(workspace, folder.source)
+        return [posixpath.normpath(f"{inner}/{path}") for path in paths]
+    if not folder.source.startswith(workspace.rstrip("/") + "/"):
+        return []
+    own = posixpath.relpath(folder.source, workspace).split("/")
+    within: list[str] = []
+    for path in paths:
+        parts = path.split("/")
+        if path_matches(parts[: len(own)], own):
+            if len(parts) <= len(own):
+                return None
+            within.append("/".join(parts[len(own) :]))
+    return within
+
+
+def path_matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether a path lies at or below a pattern, or could lie on the way of one that is longer."""
+    return all(part == wanted or "*" in wanted for wanted, part in zip(pattern, parts))
+
+
+def protect_workspace(
+    workspace: HostFolder,
+    settings: ProtectionSettings,
+    host: ProtectionSupport,
+    extra: Sequence[HostFolder] = (),
+    stage: str = "",
+) -> Protection:
+    """What to put into the instance description so that the workspace cannot be turned against the host.
+
+    Pure. `stage` is a name for the place on the host where the mounts are put together; one of its own for each
+    instance (`new_stage`). Raises ClincusError: 400 for mounts that contradict each other, 409 if the configuration
+    demands a locked workspace and this host or session cannot have one.
+    """
+    check_targets(workspace, extra, settings)
+    reason = host.reason
+    level = ("locked" if not reason else "basic") if settings.enabled else "off"
+    if level != "locked" and settings.require_locked:
+        why = reason or "security.disable_protection is set"
+        raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
+    if not reason:
+        return locked_protection(level, settings, host, (workspace, *extra), stage)
+    return device_protection(level, settings, host, (workspace, *extra))
+
+
+def new_stage() -> str:
+    """A name for a stage that no other instance has."""
+    return secrets.token_hex(8)
+
+
+def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], settings: ProtectionSettings) -> None:
+    """Raise ClincusError (400) for a mount that would hide the workspace or a protected path."""
+    if not workspace.is_folder:
+        raise ClincusError(f"The workspace '{workspace.source}' is not a folder", 400)
+    for folder in (workspace, *extra):
+        if any(character in folder.source + folder.target for character in "\n\r\0"):
+            raise ClincusError(f"The path {folder.source!r} holds a line break, which Incus does not take", 400)
+    for folder in extra:
+        if (workspace.target + "/").startswith(folder.target.rstrip("/") + "/"):
+            raise ClincusError(f"The mount at '{folder.target}' would hide the workspace '{workspace.target}'", 400)
+        if not folder.target.startswith(workspace.target + "/"):
+            continue
+        parts = posixpath.relpath(folder.target, workspace.target).split("/")
+        for path in protected_paths(settings):
+            if path_matches(path.split("/"), parts):
+                raise ClincusError(f"The mount at '{folder.target}' would replace the protected path '{path}'", 400)
+
+
+# The locked form: a stage on the host, brought in as one tree
+
+
+def locked_protection(
+    level: str, settings: ProtectionSettings, host: ProtectionSupport, folders: Sequence[HostFolder], stage: str
+) -> Protection:
+    """The workspace (the first folder) and the rest by LXC hooks and one mount entry a tree; see `run_hook`.
+
+    Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): what the host
+    laid over a protected path, root in the container can neither take away, move nor look beneath.
+    """
+    paths = protected_paths(settings)
+    no_setuid = any(folder.uid == 0 and not folder.readonly for folder in folders)
+    plan = {
+        "stage": stage,
+        "code": settings.code_uid,
+        "setuid": "denied" if no_setuid else "allowed",
+        "trees": [tree_plan(folder, folders[0].source, paths) for folder in folders],
+    }
+    lines = [host.profile_config.get("raw.lxc", "").rstrip("\n"), *hook_lines(host.python, plan)]
+    lines += [mount_line(f"{STAGES}/{stage}/{number}", folder) for number, folder in enumerate(folders)]
+    config = {
+        "raw.lxc": "\n".join(line for line in lines if line) + "\n",
+        "security.privileged": "false",
+        "security.nesting": "true",
+        # Incus would make the device file, or the mount, as root on the host.
+        "security.syscalls.intercept.mknod": "false",
+        "security.syscalls.intercept.mount": "false",
+    }
+    note = ""
+    if no_setuid:
+        config["security.syscalls.deny"] = denied_calls(host, DENY_SETUID)
+        note = "The folder belongs to root: no program in the container can set the setuid bit"
+    return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, note)
+
+
+def tree_plan(folder: HostFolder, workspace: str, paths: Sequence[str]) -> dict[str, object]:
+    """What the hook needs to know of one tree."""
+    within = paths_within(folder, workspace, paths)
+    return {
+        "source": folder.source,
+        "uid": folder.uid,
+        "owner": folder.uid,
+        "group": folder.gid,
+        "readonly": folder.readonly or within is None,
+        "protect": (within or []) if folder.is_folder else [],
+    }
+
+
+def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
+    """The hooks as lines of lxc.container.conf(5): whole programs, with no file that could be swapped or go away."""
+    packed = base64.urlsafe_b64encode(zlib.compress(wall_program().encode(), 9)).decode()
+    argument = base64.urlsafe_b64encode(json.dumps(plan, separators=(",", ":")).encode()).decode()
+    unpack = f'import base64,zlib;exec(zlib.decompress(base64.urlsafe_b64decode("{packed}")))'
+    command = f"{python} -I -S -c '{unpack}' {argument}"
+    # The first process of the container, by which a stage is known to be in use even if its monitor is killed.
+    note_init = f"""/bin/sh -c 'cat "/proc/$LXC_PID/stat" >{STAGES}/{plan["stage"]}/init'"""
+    return [
+        f"lxc.hook.pre-start = {command}",
+        f"lxc.hook.start-host = {note_init}",
+        f"lxc.hook.post-stop = {command}",
+    ]
+
+
+def mount_line(source: str, folder: HostFolder) -> str:
+    """The mount entry that brings a tree in; blanks as fstab(5) writes them."""
+    target = folder.target.strip("/")
+    for character in ("\\", " ", "\t"):
+        target = target.replace(character, f"\\{ord(character):03o}")
+    return f"lxc.mount.entry = {source} {target} none rbind,create={'dir' if folder.is_folder else 'file'} 0 0"
+
+
+def denied_calls(host: ProtectionSupport, rules: Sequence[str]) -> str:
+    """Rules for security.syscalls.deny, after those of the default profile."""
+    return "\n".join([*host.profile_config.get("security.syscalls.deny", "").splitlines(), *rules])
+
+
+def wall_program() -> str:
+    """The source of the program that LXC runs on the host: what stands between the marks in this file."""
+    spec = globals().get("__spec__")
+    source = globals()["__loader__"].get_source(spec.name if spec else __name__)
+    begin, end = "# >>> wall program\n", "# <<< wall program\n"
+    if not source or begin not in source or end not in source:
+        raise ClincusError("clincus.py must be installed with its source: the container's hooks are made from it")
+    body = source.partition(begin)[2].partition(end)[0]
+    names = "base64, contextlib, errno, fcntl, json, os, re, stat, struct, sys, time"
+    return f"from __future__ import annotations\nimport {names}\n{body}\nsys.exit(run_hook(sys.argv[1], os.environ))\n"
+
+
+# The plain form: disk devices, for a host or project that allows nothing better
+
+
+def device_protection(
+    level: str, settings: ProtectionSettings, host: ProtectionSupport, folders: Sequence[HostFolder]
+) -> Protection:
+    """The folders by Incus disk devices, each protected path as a read-only one, its parents over themselves."""
+    workspace = folders[0]
+    idmap = raw_idmap(workspace, settings.code_uid, host)
+    shift = {"shift": "true"} if settings.shift and host.shift and not idmap else {}
+    devices: dict[str, dict[str, str]] = {}
+    for number, folder in enumerate(folders):
+        name = f"mount-{number - 1}" if number else "workspace"
+        within = paths_within(folder, workspace.source, protected_paths(settings))
+        readonly = {"readonly": "true"} if folder.readonly or within is None else {}
+        devices[name] = {"type": "disk", "source": folder.source, "path": folder.target, **shift, **readonly}
+        for path, sealed in device_paths(folder.source, within or []):
+            device = {"type": "disk", "source": f"{folder.source}/{path}", "path": f"{folder.target}/{path}", **shift}
+            devices[device_name(name, path)] = {**device, "readonly": "true"} if sealed else device
+    config = {"raw.idmap": idmap} if idmap else {}
+    if host.low_level and level == "basic":
+        config["security.syscalls.deny"] = denied_calls(host, (*DENY_UNMOUNT, *(DENY_SETUID if shift else ())))
+    reason = host.reason
+    if level == "off":
+        reason = f"{SWITCHED_OFF}; {reason}"
+    return Protection(level, config, devices, reason)
+
+
+def device_name(tree: str, path: str) -> str:
+    """A device name for a path: readable, and unlike that of any other path."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", path).strip("-")[:40]
+    short = hashlib.sha256(f"{tree}/{path}".encode()).hexdigest()[:6]
+    return f"protect-{readable}-{short}"
+
+
+def raw_idmap(workspace: HostFolder, code_uid: int, host: ProtectionSupport) -> str:
+    """`raw.idmap` that makes the owner and the code user one; empty if the host does not allow it."""
+
+    def allowed(ranges: Sequence[tuple[int, int]], number: int) -> bool:
+        return any(first <= number < first + count for first, count in ranges)
+
+    if not host.low_level or workspace.uid == 0 or not allowed(host.subordinate_uids, workspace.uid):
+        return ""
+    lines = [f"uid {workspace.uid} {code_uid}"]
+    if workspace.gid is not None and allowed(host.subordinate_gids, workspace.gid):
+        lines.append(f"gid {workspace.gid} {code_uid}")
+    return "\n".join(lines)
+
+
+def device_paths(source: str, paths: Sequence[str]) -> list[tuple[str, bool]]:
+    """The paths below a folder to mount over themselves, and whether read-only, parents first.
+
+    Raises ClincusError (400) for a symlink at or above a protected path. An absent path is left out: nothing but
+    the locked form can make one and take it away again for certain.
+    """
+    covers: dict[str, bool] = {}
+    for path in sorted({found for pattern in paths for found in plain_paths(source, pattern)}):
+        parts = path.split("/")
+        steps = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
+        for length, step in enumerate(steps):
+            if os.path.islink(f"{source}/{step}"):
+                raise ClincusError(f"'{step}' in '{source}' is a symlink, so that '{path}' cannot be protected", 400)
+            if not os.path.lexists(f"{source}/{step}") or any(covers.get(parent) for parent in steps[:length]):
+                break
+            covers[step] = covers.get(step, False) or step == path or os.path.isfile(f"{source}/{step}")
+    return sorted(covers.items())
+
+
+def plain_paths(source: str, pattern: str) -> list[str]:
+    """As `matching_paths`, but by path: for a folder that nobody else changes just now."""
+    found = [""]
+    for part in pattern.split("/"):
+        if part == "*":
+            found = [f"{path}/{name}" for path in found for name in plain_folders(f"{source}{path}")]
+        elif part == "**":
+            heads = (os.path.join(source, path.lstrip("/")) for path in found)
+            found = [
+                folder[len(source) :]
+                for head in heads
+                for folder, _, files in os.walk(head)
+                if "HEAD" in files and folder != head
+            ]
+        else:
+            found = [f"{path}/{part}" for path in found]
+    return [path.lstrip("/") for path in found]
+
+
+def plain_folders(path: str) -> list[str]:
+    """The names of the folders in a folder, symlinks left out."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+# What this host can do
+
+
+def protection_support(incus: Incus) -> ProtectionSupport:
+    """Find out how well a workspace can be protected here. A few calls to Incus: keep the answer. Raises IncusError."""
+    server = incus.query("/1.0")
+    environment = server.get("environment", {})
+    project = incus.query(f"/1.0/projects/{quote(incus.project, safe='')}").get("config", {})
+    profile = incus.query("/1.0/profiles/default").get("config", {})
+    low_level = project.get("restricted") != "true" or project.get("restricted.containers.lowlevel") == "allow"
+    python = trusted_python()
+    return ProtectionSupport(
+        reason=lock_obstacle(incus, environment, low_level, python),
+        python=python,
+        shift=environment.get("kernel_features", {}).get("idmapped_mounts") == "true",
+        low_level=low_level,
+        subordinate_uids=subordinate_ids("/etc/subuid"),
+        subordinate_gids=subordinate_ids("/etc/subgid"),
+        profile_config={key: profile[key] for key in ("raw.lxc", "security.syscalls.deny") if key in profile},
+    )
+
+
+def lock_obstacle(incus: Incus, environment: Mapping[str, Any], low_level: bool, python: str) -> str:
+    """Why no workspace can be locked here; empty if one can."""
+    version = tuple(int(number) for number in re.findall(r"\d+", environment.get("kernel_version", ""))[:2])
+    if incus.remote:
+        return f"Incus runs on another machine ('{incus.remote}')"
+    if not low_level:
+        return f"The Incus project '{incus.project}' is restricted and does not allow raw.lxc"
+    if version < (5, 12) or environment.get("kernel_features", {}).get("idmapped_mounts") != "true":
+        return f"The kernel ({environment.get('kernel_version', 'unknown')}) cannot map ids on mounts; 5.12 can"
+    if not whole_id_range():
+        return "Clincus runs in a container itself"
+    if not python:
+        return "There is no Python under /usr/bin that belongs to root and has ctypes; install python3"
+    return ""
+
+
+def whole_id_range() -> bool:
+    """Whether we see the host's own ids (user_namespaces(7): the first namespace maps all of them to themselves)."""
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return False
+
+
+def trusted_python() -> str:
+    """A Python that only root can change, for the hook; empty if there is none."""
+    for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
+        if not only_root_changes(path) or not only_root_changes(os.path.realpath(path)):
+            continue
+        check = [path, "-I", "-S", "-c", "import ctypes, fcntl, json, zlib"]
+        try:
+            done = subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            return path
+    return ""
+
+
+def only_root_changes(path: str) -> bool:
+    """Whether a path and every folder above it belong to root and are writable by nobody else."""
+    while True:
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return False
+        if found.st_uid != 0 or (found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)):
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
+
+
+def subordinate_ids(path: str) -> tuple[tuple[int, int], ...]:
+    """The ranges (first, count) of ids that root may give to a container (subuid(5))."""
+    try:
+        with open(path) as file:
+            rows = [line.strip().split(":") for line in file]
+    except OSError:
+        return ()
+    return tuple((int(row[1]), int(row[2])) for row in rows if row[0] in ("root", "0") and row[1:2] and row[2:3])
+
+
+def start_obstacle(incus: Incus, name: str) -> tuple[str, bool] | None:
+    """Why the wall did not let an instance start, and whether only the host is to blame (then the plain form works).
+
+    To be asked after a failed launch or start, before the instance is deleted. None if the wall has no part in it.
+    """
+    try:
+        log = incus.run("info", incus.instance(name), "--show-log").decode("utf-8", "replace")
+    except ClincusError:
+        return None
+    found = re.findall(r"^\s*clincus (refused|unsupported): (.*)$", log, re.MULTILINE)
+    return (found[-1][1], found[-1][0] == "unsupported") if found else None
+
+
+def clean_stages() -> list[str]:
+    """Remove what crashes left under /run/clincus, if we are root; the mount points that are left then.
+
+    Any session's next start does the same, as root and on its own.
+    """
+    if os.geteuid() == 0 and os.path.isdir(STAGES):
+        lock = lock_stages()
+        try:
+            sweep_stages(Kernel())
+            leave_stages()
+        finally:
+            os.close(lock)
+    return stage_mounts()
+
+
+def stage_mounts() -> list[str]:
+    """The stages that are mounted now, in use or not."""
+    with open("/proc/self/mountinfo") as file:
+        points = [line.split()[4] for line in file]
+    return sorted(point for point in points if posixpath.dirname(point) == STAGES)
 
 
 # ----------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,399 @@
+"""The pure half of the wall: what goes into an instance description, and what the hook makes of it. No Incus here."""
+
+import base64
+import builtins
+import dis
+import json
+import os
+import re
+import types
+import zlib
+
+import pytest
+
+import clincus
+from clincus import HostFolder
+from clincus import ProtectionSettings
+from clincus import ProtectionSupport
+from clincus import protect_workspace
+
+WORKSPACE = HostFolder("/home/ada/project", "/workspace", uid=1000, gid=1000)
+SETTINGS = ProtectionSettings(paths=(".git/hooks", ".git/config", ".husky", ".vscode"))
+LOCKABLE = ProtectionSupport(subordinate_uids=((1000000, 65536),))
+
+
+def plan_of(protection):
+    """The plan that the pre-start hook of a locked session gets."""
+    line = next(line for line in protection.config["raw.lxc"].splitlines() if line.startswith("lxc.hook.pre-start"))
+    return json.loads(base64.urlsafe_b64decode(line.rpartition(" ")[2]))
+
+
+def refusal(*arguments, **options):
+    with pytest.raises(clincus.ClincusError) as caught:
+        protect_workspace(*arguments, **options)
+    return caught.value
+
+
+# Levels
+
+
+def test_a_host_that_can_do_it_gets_a_locked_workspace_without_a_disk_device():
+    protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe")
+    assert (protection.level, protection.reason, protection.devices) == ("locked", "", {})
+    assert "lxc.mount.entry = /run/clincus/cafe/0 workspace none rbind,create=dir 0 0" in protection.config["raw.lxc"]
+
+
+def test_a_host_that_cannot_do_it_gets_plain_devices_and_says_why():
+    protection = protect_workspace(WORKSPACE, SETTINGS, ProtectionSupport(reason="The kernel is too old"))
+    assert (protection.level, protection.reason) == ("basic", "The kernel is too old")
+    assert protection.devices["workspace"]["source"] == "/home/ada/project"
+    assert "raw.lxc" not in protection.config
+
+
+def test_protection_that_is_switched_off_still_maps_ids_and_forbids_setuid_files():
+    settings = ProtectionSettings(paths=SETTINGS.paths, enabled=False)
+    protection = protect_workspace(WORKSPACE, settings, LOCKABLE, stage="cafe")
+    assert protection.level == "off"
+    assert "disable_protection" in protection.reason
+    assert plan_of(protection)["trees"][0]["protect"] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "support", "words"),
+    [
+        ({}, ProtectionSupport(reason="The kernel is too old"), "The kernel is too old"),
+        ({"enabled": False}, LOCKABLE, "disable_protection"),
+    ],
+)
+def test_require_locked_refuses_anything_less(settings, support, words):
+    error = refusal(WORKSPACE, ProtectionSettings(paths=(), require_locked=True, **settings), support)
+    assert error.status == 409
+    assert words in error.message
+
+
+def test_the_default_profiles_own_raw_lxc_is_kept():
+    support = ProtectionSupport(profile_config={"raw.lxc": "lxc.apparmor.profile = mine"})
+    lines = protect_workspace(WORKSPACE, SETTINGS, support, stage="cafe").config["raw.lxc"].splitlines()
+    assert lines[0] == "lxc.apparmor.profile = mine"
+
+
+def test_a_workspace_that_belongs_to_root_is_locked_without_the_setuid_bit():
+    folder = HostFolder("/srv/site", "/workspace", uid=0, gid=None)
+    protection = protect_workspace(folder, SETTINGS, LOCKABLE, stage="cafe")
+    assert "chmod errno 1 [1,2048,SCMP_CMP_MASKED_EQ,2048]" in protection.config["security.syscalls.deny"]
+    assert "setuid" in protection.note
+    assert plan_of(protection)["setuid"] == "denied"
+
+
+def test_a_readonly_mount_that_belongs_to_root_costs_nothing():
+    cache = HostFolder("/var/cache/pip", "/cache", uid=0, gid=None, readonly=True)
+    protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [cache], "cafe")
+    assert "security.syscalls.deny" not in protection.config
+
+
+# Protected paths
+
+
+def test_settings_come_from_the_config_document():
+    config = {
+        "security": {
+            "protected_paths": [".git/hooks", ".husky"],
+            "additional_protected_paths": [".husky", "ci"],
+            "disable_protection": False,
+            "require_locked": True,
+        },
+        "git": {"writable_hooks": True},
+        "incus": {"code_uid": 1001, "disable_shift": True},
+    }
+    settings = clincus.protection_settings(config)
+    expected = ProtectionSettings((".husky", "ci"), enabled=True, require_locked=True, code_uid=1001, shift=False)
+    assert settings == expected
+
+
+def test_writable_hooks_lifts_the_hooks_of_the_repository_and_nothing_else():
+    paths = clincus.protected_paths(ProtectionSettings(paths=(".git/config",)))
+    assert ".git/hooks" not in paths
+    assert {".git/config", ".git/modules/**/hooks", ".git/commondir"} <= set(paths)
+
+
+@pytest.mark.parametrize("path", ["../other", "/etc", ".", "a/../..", "a\nb"])
+def test_a_protected_path_that_leaves_the_workspace_is_refused(path):
+    assert refusal(WORKSPACE, ProtectionSettings(paths=(path,)), LOCKABLE).status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "whole", "text"),
+    [
+        (".husky", True, None),
+        (".clincus.toml", True, None),
+        ("ci/deploy.yml", True, None),
+        (".git", False, None),
+        (".git/hooks", True, None),
+        (".git/info", False, None),
+        (".git/config", True, b""),
+        (".git/config.worktree", True, b""),
+        (".git/info/attributes", True, b""),
+        (".git/commondir", True, b".\n"),
+        (".git/modules/lib/hooks", True, None),
+        (".git/modules/lib/commondir", True, b".\n"),
+    ],
+)
+def test_a_placeholder_is_what_git_does_not_mind(path, whole, text):
+    assert clincus.placeholder_text(path, whole) == text
+
+
+# Extra mounts
+
+
+@pytest.mark.parametrize(
+    ("source", "within"),
+    [
+        ("/srv/data", []),
+        ("/home/ada/project-two", []),
+        ("/home/ada/project", [".git/hooks", ".git/modules/**/hooks", ".husky"]),
+        ("/home/ada", ["project/.git/hooks", "project/.git/modules/**/hooks", "project/.husky"]),
+        ("/home/ada/project/.git", ["hooks", "modules/**/hooks"]),
+        ("/home/ada/project/src", []),
+        ("/home/ada/project/.git/hooks", None),
+        ("/home/ada/project/.git/hooks/samples", None),
+        ("/home/ada/project/.husky", None),
+    ],
+)
+def test_another_mount_of_the_workspace_is_no_way_around_its_protection(source, within):
+    folder = HostFolder(source, "/other", uid=1000, gid=1000)
+    paths = [".git/hooks", ".git/modules/**/hooks", ".husky"]
+    assert clincus.paths_within(folder, "/home/ada/project", paths) == within
+
+
+def test_a_mount_of_a_protected_path_is_readonly():
+    hooks = HostFolder("/home/ada/project/.git/hooks", "/hooks", uid=1000, gid=1000)
+    assert plan_of(protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [hooks], "cafe"))["trees"][1]["readonly"]
+    devices = protect_workspace(WORKSPACE, SETTINGS, ProtectionSupport(reason="old"), [hooks]).devices
+    assert devices["mount-0"]["readonly"] == "true"
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/workspace", "/workspace/.git", "/workspace/.git/hooks/x", "/workspace/.husky"]
+)
+def test_a_mount_that_hides_the_workspace_or_a_protected_path_is_refused(target):
+    folder = HostFolder("/srv/data", target, uid=1000, gid=1000)
+    assert refusal(WORKSPACE, SETTINGS, LOCKABLE, [folder]).status == 400
+
+
+@pytest.mark.parametrize("target", ["/data", "/workspace/data", "/workspace-two"])
+def test_a_mount_beside_the_protected_paths_is_fine(target):
+    folder = HostFolder("/srv/data", target, uid=1000, gid=1000)
+    assert protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [folder], "cafe").level == "locked"
+
+
+def test_blanks_in_a_path_are_written_as_fstab_wants_them():
+    folder = HostFolder("/home/ada/my work", "/home/ada/my work", uid=1000, gid=1000)
+    raw = protect_workspace(folder, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"]
+    assert r"/run/clincus/cafe/0 home/ada/my\040work none" in raw
+
+
+# Plain devices
+
+
+@pytest.fixture
+def repository(tmp_path):
+    for folder in (".git/hooks", ".git/info", ".git/modules/lib/sub/hooks", "src"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in (".git/config", ".git/modules/lib/sub/HEAD", ".git/modules/lib/sub/config"):
+        (tmp_path / file).touch()
+    return HostFolder(str(tmp_path), "/workspace", uid=1000, gid=1000)
+
+
+def test_plain_devices_pin_every_parent_and_seal_what_is_there(repository):
+    covers = clincus.device_paths(repository.source, clincus.protected_paths(SETTINGS))
+    assert dict(covers) == {
+        ".git": False,
+        ".git/config": True,
+        ".git/hooks": True,
+        ".git/info": False,
+        ".git/modules": False,
+        ".git/modules/lib": False,
+        ".git/modules/lib/sub": False,
+        ".git/modules/lib/sub/config": True,
+        ".git/modules/lib/sub/hooks": True,
+    }
+
+
+def test_a_git_file_is_sealed_as_a_file(tmp_path):
+    (tmp_path / ".git").write_text("gitdir: ../main/.git/worktrees/x\n")
+    assert clincus.device_paths(str(tmp_path), (".git/hooks", ".git/config")) == [(".git", True)]
+
+
+@pytest.mark.parametrize("link", [".git", ".husky"])
+def test_a_symlink_at_or_above_a_protected_path_is_refused(tmp_path, link):
+    (tmp_path / link).symlink_to(tmp_path)
+    folder = HostFolder(str(tmp_path), "/workspace", uid=1000, gid=1000)
+    assert "symlink" in refusal(folder, SETTINGS, ProtectionSupport(reason="old")).message
+
+
+@pytest.mark.parametrize(
+    ("support", "settings", "expected"),
+    [
+        (
+            {"subordinate_uids": ((1000, 1),), "subordinate_gids": ((1000, 1),)},
+            {},
+            ("uid 1000 1000\ngid 1000 1000", None),
+        ),
+        ({"subordinate_uids": ((1000, 1),)}, {"code_uid": 1001}, ("uid 1000 1001", None)),
+        ({}, {}, (None, "true")),
+        ({"shift": False}, {}, (None, None)),
+        ({}, {"shift": False}, (None, None)),
+        ({"low_level": False, "subordinate_uids": ((1000, 1),)}, {}, (None, "true")),
+    ],
+)
+def test_plain_devices_take_the_safest_id_map_that_the_host_has(tmp_path, support, settings, expected):
+    folder = HostFolder(str(tmp_path), "/workspace", uid=1000, gid=1000)
+    protection = protect_workspace(
+        folder, ProtectionSettings(paths=(), **settings), ProtectionSupport(reason="old", **support)
+    )
+    assert (protection.config.get("raw.idmap"), protection.devices["workspace"].get("shift")) == expected
+
+
+def test_device_names_are_readable_and_differ():
+    names = {clincus.device_name("workspace", path) for path in (".git/hooks", ".git-hooks", "git/hooks", "a" * 200)}
+    assert len(names) == 4
+    assert all(re.fullmatch(r"protect-[A-Za-z0-9-]{1,47}", name) for name in names)
+
+
+# The program that LXC runs
+
+
+def test_the_hook_is_one_line_of_plain_characters():
+    for line in protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"].splitlines():
+        assert re.fullmatch(r"[\x20-\x7e]+", line)
+        assert len(line) < 100_000  # MAX_ARG_STRLEN of Linux is 131072
+
+
+def test_the_hook_carries_the_source_of_this_file():
+    line = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"].splitlines()[0]
+    packed = re.search(r'b64decode\("([^"]+)"\)', line).group(1)
+    assert zlib.decompress(base64.urlsafe_b64decode(packed)).decode() == clincus.wall_program()
+
+
+def names_used(code):
+    """The global names that a code object and those in it read."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from names_used(constant)
+
+
+def test_the_program_needs_nothing_from_outside_its_marks():
+    source = clincus.wall_program()
+    namespace = {}
+    exec(compile(source.rpartition("sys.exit(")[0], "program", "exec"), namespace)
+    used = set(names_used(compile(source, "program", "exec")))
+    local = {"WallError", "__name__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"}
+    assert used - set(namespace) - set(dir(builtins)) - local == set()
+
+
+# Id maps
+
+
+@pytest.mark.parametrize(
+    ("ranges", "owner", "code", "expected"),
+    [
+        (
+            [(0, 1000000, 65536)],
+            1234,
+            1000,
+            [(1234, 1001000, 1), (1000000, 1000000, 1000), (1001001, 1001001, 64535)],
+        ),
+        ([(0, 1000000, 65536)], None, 1000, [(1000000, 1000000, 65536)]),
+        ([(0, 1000000, 10)], 5, 0, [(5, 1000000, 1), (1000001, 1000001, 9)]),
+        ([(0, 1000000, 10)], 1000003, 3, [(1000000, 1000000, 3), (1000003, 1000003, 1), (1000004, 1000004, 6)]),
+        # An owner that lies in the container's own range is cut out there.
+        (
+            [(0, 1000000, 10)],
+            1000005,
+            3,
+            [(1000000, 1000000, 3), (1000004, 1000004, 1), (1000005, 1000003, 1), (1000006, 1000006, 4)],
+        ),
+        (
+            [(0, 1000000, 1000), (1000, 1000, 1), (1001, 1001001, 10)],
+            1000,
+            1000,
+            [(1000, 1000, 1), (1000000, 1000000, 1000), (1001001, 1001001, 10)],
+        ),
+    ],
+)
+def test_the_owner_is_the_code_user_and_everybody_else_is_who_they_are_on_the_host(ranges, owner, code, expected):
+    assert clincus.mount_map(ranges, owner, code) == expected
+
+
+def test_a_container_without_the_code_user_is_refused():
+    with pytest.raises(clincus.WallError, match="no id 1000"):
+        clincus.mount_map([(0, 1000000, 1000)], 1000, 1000)
+
+
+def test_id_ranges_are_read_from_the_containers_configuration():
+    text = "lxc.idmap = u 0 1000000 65536\nlxc.idmap = g 0 2000000 65536\nlxc.net.0.name = eth0\n"
+    assert clincus.container_ranges(text, "u") == [(0, 1000000, 65536)]
+    assert clincus.container_ranges(text, "g") == [(0, 2000000, 65536)]
+
+
+# The host
+
+
+def test_a_group_of_root_or_of_others_is_not_given_to_the_container(tmp_path):
+    assert clincus.host_folder(str(tmp_path), "/workspace").gid == (os.getgid() or None)
+    assert clincus.own_group(0) is None
+
+
+def test_a_folder_that_is_not_there_cannot_be_mounted(tmp_path):
+    with pytest.raises(clincus.ClincusError, match="No such file"):
+        clincus.host_folder(str(tmp_path / "none"), "/workspace")
+
+
+def test_a_python_that_others_can_change_is_not_trusted(tmp_path):
+    program = tmp_path / "python3"
+    program.touch()
+    program.chmod(0o777)
+    assert not clincus.only_root_changes(str(program))
+
+
+def test_subordinate_ids_are_those_of_root(tmp_path):
+    table = tmp_path / "subuid"
+    table.write_text("ada:100000:65536\nroot:1000000:65536\n0:1000:1\nbroken\n")
+    assert clincus.subordinate_ids(str(table)) == ((1000000, 65536), (1000, 1))
+
+
+class FakeIncus:
+    """Answers queries from a table."""
+
+    project, remote = "default", ""
+
+    def __init__(self, environment=None, project=None, profile=None):
+        kernel = {"kernel_version": "6.12.0", "kernel_features": {"idmapped_mounts": "true"}}
+        self._answers = {
+            "/1.0": {"environment": {**kernel, **(environment or {})}},
+            "/1.0/projects/default": {"config": project or {}},
+            "/1.0/profiles/default": {"config": profile or {}},
+        }
+
+    def query(self, path):
+        return self._answers[path]
+
+
+@pytest.mark.parametrize(
+    ("incus", "words"),
+    [
+        (FakeIncus(project={"restricted": "true"}), "is restricted"),
+        (FakeIncus(environment={"kernel_version": "5.10.0-30-amd64"}), "5.10.0-30-amd64"),
+        (FakeIncus(environment={"kernel_features": {}}), "cannot map ids"),
+    ],
+)
+def test_a_host_that_cannot_lock_says_why(incus, words):
+    assert words in clincus.protection_support(incus).reason
+
+
+def test_a_restricted_project_that_allows_low_level_keys_can_lock():
+    incus = FakeIncus(project={"restricted": "true", "restricted.containers.lowlevel": "allow"})
+    assert clincus.protection_support(incus).low_level
