@@ -14,8 +14,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import dataclasses
 import errno
 import fcntl
+import fnmatch
+import glob
 import grp
 import gzip
 import hashlib
@@ -27,6 +30,7 @@ import pwd
 import re
 import secrets
 import shlex
+import shutil
 import socket
 import stat
 import struct
@@ -56,6 +60,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 from re import Pattern
+from typing import IO
 from typing import Any
 from typing import ClassVar
 from typing import NamedTuple
@@ -1446,6 +1451,831 @@ def sync_directory(directory: str) -> None:
 # tools
 # What each AI tool is started with and which files it carries in and out. Knows nothing of Incus or HTTP.
 # ----------------------------------------------------------------------------------------------------------------
+
+
+CARRIED_FILE_LIMIT = 8 << 20  # bytes: a single file carried in
+CARRIED_LIMIT = 64 << 20  # bytes: all files carried in
+CARRIED_COUNT = 20_000
+SAVED_LIMIT = 512 << 20  # bytes: one saved conversation
+SAVED_COUNT = 50_000
+METADATA_LIMIT = 64 << 10  # bytes
+GH_TIMEOUT = 5.0  # seconds for `gh auth token`
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What is particular to one AI tool. Paths are relative to a home directory."""
+
+    name: str
+    start: tuple[str, ...]  # its command; `{session}` stands for our session id
+    resume: tuple[str, ...]  # the same to go on with a conversation; `{conversation}` stands for its id
+    credentials: tuple[str, ...] = ()  # carried in at every start, never saved
+    settings: tuple[str, ...] = ()  # files and directories carried into a new container
+    instructions: tuple[str, ...] = ()  # carried too where tool.carry_instructions is set
+    rewritten: tuple[str, ...] = ()  # glob patterns: JSON in which the host's home path becomes the container's
+    saved: tuple[str, ...] = ()  # files and directories that hold the conversations
+    unsaved: tuple[str, ...] = ()  # glob patterns of files below `saved` that stay behind: secrets, locks, logs
+    conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
+    github_token: bool = False
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        # Read from `claude --help` 2.1.331. --session-id names the first conversation, so that it can be found again.
+        Tool(
+            name="claude",
+            start=("claude", "--verbose", "--permission-mode", "bypassPermissions", "--session-id", "{session}"),
+            resume=("claude", "--verbose", "--permission-mode", "bypassPermissions", "--resume", "{conversation}"),
+            credentials=(".claude/.credentials.json",),
+            settings=(
+                ".claude/config.yml",
+                ".claude/settings.json",
+                ".claude/plugins",
+                ".claude/hooks",
+                ".claude.json",
+            ),
+            instructions=(
+                ".claude/CLAUDE.md",
+                ".claude/agents",
+                ".claude/commands",
+                ".claude/skills",
+                ".claude/output-styles",
+            ),
+            rewritten=(".claude/*.json",),
+            saved=(
+                ".claude/projects",
+                ".claude/history.jsonl",
+                ".claude/file-history",
+                ".claude/plans",
+                ".claude/tasks",
+                ".claude/todos",
+            ),
+            conversation=r"\.claude/projects/{project}/(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl",
+            github_token=True,
+        ),
+        # Read from `copilot --help` 1.0.102: --session-id starts a session of that id or goes on with it, and the
+        # three switches together are its --allow-all.
+        Tool(
+            name="copilot",
+            start=(
+                "copilot",
+                "--allow-all-tools",
+                "--allow-all-paths",
+                "--allow-all-urls",
+                "--session-id",
+                "{session}",
+            ),
+            resume=(
+                "copilot",
+                "--allow-all-tools",
+                "--allow-all-paths",
+                "--allow-all-urls",
+                "--session-id",
+                "{conversation}",
+            ),
+            settings=(
+                ".copilot/config.json",
+                ".copilot/settings.json",
+                ".copilot/mcp-config.json",
+                ".copilot/lsp-config.json",
+                ".copilot/agents",
+                ".copilot/installed-plugins",
+                ".copilot.json",
+            ),
+            instructions=(".copilot/copilot-instructions.md", ".copilot/skills", ".copilot/instructions"),
+            rewritten=(".copilot/*.json", ".copilot.json"),
+            saved=(".copilot/session-state", ".copilot/history-session-state", ".copilot/command-history-state.json"),
+            unsaved=("*/inuse.*", "*.lock"),
+            conversation=r"\.copilot/session-state/(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})(/events)?\.jsonl",
+            github_token=True,
+        ),
+        # Read from `opencode --help` and `opencode debug paths` 1.18.34. All conversations are in one database, which
+        # is a container's own, so "the last one of this directory" is the right one.
+        Tool(
+            name="opencode",
+            start=("opencode",),
+            resume=("opencode", "--continue"),
+            credentials=(".local/share/opencode/auth.json", ".local/share/opencode/mcp-auth.json"),
+            settings=(
+                ".opencode.json",
+                ".config/opencode/config.json",
+                ".config/opencode/opencode.json",
+                ".config/opencode/opencode.jsonc",
+                ".config/opencode/tui.json",
+                ".config/opencode/plugin",
+                ".config/opencode/plugins",
+                ".config/opencode/themes",
+            ),
+            instructions=(
+                ".config/opencode/AGENTS.md",
+                ".config/opencode/agent",
+                ".config/opencode/agents",
+                ".config/opencode/command",
+                ".config/opencode/commands",
+                ".config/opencode/skills",
+            ),
+            rewritten=(".opencode.json", ".config/opencode/*.json", ".config/opencode/*.jsonc"),
+            saved=(".local/share/opencode", ".local/state/opencode"),
+            unsaved=("*/auth.json", "*/mcp-auth.json", "*/log/*", "*/bin/*", "*/repos/*", "*.db-shm", "*.lock", "*/locks/*"),
+            conversation=r"\.local/share/opencode/(?P<id>opencode)[\w-]*\.db",
+        ),
+    )
+}
+
+
+def find_tool(name: str, config: Config) -> Tool:
+    """The tool of a name: one of the three, `shell`, or one that tool.commands or tool.binary describes.
+
+    ClincusError (400) for any other.
+    """
+    if name in TOOLS:
+        return TOOLS[name]
+    commands = config.get("tool.commands")
+    if name == "shell":
+        return Tool("shell", ("bash", "-l"), ("bash", "-l"))
+    if name in commands:
+        return Tool(name, tuple(commands[name]), tuple(commands[name]))
+    if name == config.get("tool.name") and config.get("tool.binary"):
+        return Tool(name, (name,), (name,))  # tool_command puts the binary in
+    supported = ", ".join([*TOOLS, "shell", *commands])
+    raise ClincusError(f"unknown tool: {name} (supported: {supported})", 400)
+
+
+def tool_command(
+    tool: Tool,
+    config: Config,
+    session_id: str,
+    conversation: str | None,
+    workspace_path: str = "/workspace",
+    *,
+    environ: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The command that starts a tool, or with a conversation's id goes on with it.
+
+    tool.binary replaces the first word and defaults.model is passed on only for the tool that tool.name names, and
+    the model only if the user set it: forcing a default on everybody is no service. opencode takes PROVIDER/MODEL.
+    `environ` with CLINCUS_USE_DUMMY=1 puts the test stub `dummy` in the tool's place.
+    """
+    words = tool.resume if conversation else tool.start
+    known = {"session": session_id, "conversation": conversation or "", "workspace": workspace_path}
+    command = [re.sub(r"\{(session|conversation|workspace)\}", lambda found: known[found[1]], word) for word in words]
+    if tool.name == config.get("tool.name"):
+        if config.get("tool.binary"):
+            command[0] = config.get("tool.binary")
+        model = config.get("defaults.model")
+        fits = tool.name in TOOLS and (tool.name != "opencode" or "/" in model)
+        if model and fits and config.origins.get("defaults.model", "default") != "default":
+            command += ["--model", model]
+    if environ and environ.get("CLINCUS_USE_DUMMY") == "1":
+        command[0] = "dummy"
+    return command
+
+
+# Environment
+
+
+def terminal_name(term: str) -> str:
+    """The TERM to use inside: what a plain image's terminfo may not know becomes xterm-256color."""
+    foreign = (
+        "xterm-ghostty",
+        "wezterm",
+        "alacritty",
+        "kitty",
+        "xterm-kitty",
+        "tmux-256color",
+        "screen-256color",
+        "dumb",
+    )
+    return "xterm-256color" if not term or term.startswith(foreign) else term
+
+
+def github_token(environ: Mapping[str, str]) -> str:
+    """The user's GitHub token: GH_TOKEN, GITHUB_TOKEN, or what `gh auth token` prints within 5 s; "" if none."""
+    for name in ("GH_TOKEN", "GITHUB_TOKEN"):
+        if environ.get(name):
+            return environ[name]
+    program = shutil.which("gh", path=environ.get("PATH"))
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [program, "auth", "token"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GH_TIMEOUT,
+            check=False,
+            env=dict(environ),
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    token = done.stdout.decode("ascii", "replace").strip()
+    return token if done.returncode == 0 and re.fullmatch(r"[\x21-\x7e]{1,1024}", token) else ""
+
+
+def tool_environment(
+    tool: Tool, config: Config, environ: Mapping[str, str], container_home: str | None = None
+) -> dict[str, str]:
+    """The variables that a tool runs with, those of the profile included (they win). They may hold secrets: hand
+    them over in a file or on stdin, never in an argument list. An `-e` of the user's beats them all."""
+    user = config.get("incus.code_user")
+    variables = {
+        "HOME": container_home or f"/home/{user}",
+        "USER": user,
+        "LOGNAME": user,
+        "TERM": terminal_name(environ.get("TERM", "")),
+        "IS_SANDBOX": "1",
+    }
+    level = config.get("tool.claude.effort_level")
+    if tool.name == "claude" and level:
+        variables["CLAUDE_CODE_EFFORT_LEVEL"] = level
+    if tool.github_token and "GH_TOKEN" not in config.environment:
+        token = github_token(environ)
+        if token:
+            variables["GH_TOKEN"] = token
+    return {**variables, **config.environment}
+
+
+# Files carried in
+
+
+@dataclass(frozen=True)
+class ToolFile:
+    """A file for the container's home."""
+
+    path: str  # relative to the container's home
+    data: bytes
+    mode: int = 0o600
+    mtime: float = 0.0  # seconds since 1970: that of the host's file, 0 for one that was made or merged here
+
+
+@dataclass
+class Carried:
+    """The files gathered so far, within bounds; what had to stay behind becomes a warning."""
+
+    home: str
+    files: dict[str, ToolFile] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    left: int = CARRIED_LIMIT  # bytes that may still be added
+    seen: int = 0  # files looked at
+
+    def skip(self, path: str, reason: str) -> None:
+        """Note a file that stays behind."""
+        self.warnings.append(f"{os.path.join(self.home, path)} is not carried into the container: {reason}")
+
+    def add_tree(self, base: str, relative: str) -> None:
+        """Add a file, or a directory with all in it. A symlink counts as its target if that lies in the home."""
+        source = os.path.join(base, relative)
+        if not os.path.lexists(source):
+            return
+        real = os.path.realpath(source)
+        if not path_inside(real, os.path.realpath(base)):
+            self.skip(relative, "it is a link that leads out of the home directory")
+        elif os.path.isdir(real):
+            for folder, _, names in os.walk(real):
+                for name in sorted(names):
+                    inner = os.path.relpath(os.path.join(folder, name), real)
+                    self.add_file(os.path.join(folder, name), os.path.join(relative, inner))
+        else:
+            self.add_file(real, relative)
+
+    def add_file(self, source: str, path: str) -> None:
+        """Add one regular file."""
+        self.seen += 1
+        if self.seen > CARRIED_COUNT:
+            if self.seen == CARRIED_COUNT + 1:
+                self.skip(path, f"there are more than {CARRIED_COUNT} files")
+            return
+        try:
+            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb") as stream:
+                status = os.fstat(descriptor)
+                limit = min(CARRIED_FILE_LIMIT, self.left)
+                data = stream.read(limit + 1) if stat.S_ISREG(status.st_mode) else None
+        except OSError as error:
+            self.skip(path, "it is a link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0))
+            return
+        if data is None:
+            self.skip(path, "it is not a regular file")
+        elif len(data) > limit:
+            self.skip(
+                path, f"it is too large (limit: {CARRIED_FILE_LIMIT >> 20} MiB a file, {CARRIED_LIMIT >> 20} in all)"
+            )
+        else:
+            self.left -= len(data)
+            mode = 0o700 if status.st_mode & 0o100 else 0o600
+            self.files[path] = ToolFile(path, data, mode, status.st_mtime)
+
+    def document(self, path: str) -> dict[str, Any]:
+        """The JSON object in a file, {} if there is none; one that cannot be read is replaced, with a warning."""
+        if path not in self.files:
+            return {}
+        try:
+            document = parse_json_with_comments(self.files[path].data.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict):
+            return document
+        self.skip(path, "it is not a JSON object")
+        return {}
+
+    def put(self, path: str, document: Mapping[str, Any]) -> None:
+        """Write a JSON object to a file."""
+        self.files[path] = ToolFile(path, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def matches_any(path: str, globs: Iterable[str]) -> bool:
+    """True if one of the glob patterns matches the path; `*` matches slashes too."""
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in globs)
+
+
+def path_inside(path: str, parent: str) -> bool:
+    """True if an absolute path in normal form is another one or lies below it."""
+    return path == parent or path.startswith(parent.rstrip("/") + "/")
+
+
+def parse_json_with_comments(text: str) -> Any:
+    """JSON in which comments and commas behind the last item are allowed, as Copilot and opencode write it."""
+    string = r'"(?:\\.|[^"\\])*"'
+    plain = re.sub(rf"{string}|//[^\n]*|/\*.*?\*/", lambda m: m[0] if m[0][0] == '"' else " ", text, flags=re.DOTALL)
+    return json.loads(re.sub(rf"({string})|,(\s*[}}\]])", lambda m: m[1] or m[2], plain, flags=re.DOTALL))
+
+
+def with_home(value: Any, home: str, container_home: str) -> Any:
+    """A JSON value in which each path below the host's home is one below the container's."""
+    if isinstance(value, str):
+        return re.sub(rf"(?<![\w./-]){re.escape(home)}(?![\w.-])", lambda _: container_home, value)
+    if isinstance(value, list):
+        return [with_home(item, home, container_home) for item in value]
+    if isinstance(value, dict):
+        return {
+            with_home(key, home, container_home): with_home(item, home, container_home) for key, item in value.items()
+        }
+    return value
+
+
+def tool_files(
+    tool: Tool,
+    home: str,
+    container_home: str,
+    workspace_path: str,
+    config: Config,
+    *,
+    saved_dir: str | None = None,
+    only_credentials: bool = False,
+) -> tuple[list[ToolFile], list[str]]:
+    """The files of the user's that a tool needs in its container, in order of path, and warnings.
+
+    Credentials and settings are carried in with the home's path rewritten, and completed with what full-permission
+    mode needs to start without a question. A setting of the user's is never overwritten, except the keys that answer
+    those questions or forbid that mode. `saved_dir` adds a saved conversation. With `only_credentials` (a container
+    that already has its settings), just the credentials.
+    """
+    carried = Carried(home)
+    for path in tool.credentials if only_credentials else (*tool.credentials, *tool.settings):
+        carried.add_tree(home, path)
+    if only_credentials:
+        return list(carried.files.values()), carried.warnings
+    if config.get("tool.carry_instructions"):
+        for path in tool.instructions:
+            carried.add_tree(home, path)
+    for path in [path for path in carried.files if matches_any(path, tool.rewritten)]:
+        document = carried.document(path)
+        if document and path not in tool.credentials:
+            carried.put(path, with_home(document, home.rstrip("/"), container_home))
+    if tool.name in COMPLETE:
+        COMPLETE[tool.name](carried, workspace_path)
+    if saved_dir is not None:
+        add_saved(carried, tool, saved_dir)
+    return [carried.files[path] for path in sorted(carried.files)], carried.warnings
+
+
+def add_saved(carried: Carried, tool: Tool, saved_dir: str) -> None:
+    """Add a saved conversation; of a copy that the Go program made, only the conversations in it."""
+    carried.left, carried.seen = SAVED_LIMIT, 0
+    for path, _ in saved_listing(saved_dir):
+        if is_saved(tool, path):
+            carried.add_file(os.path.join(saved_dir, path), path)
+
+
+def complete_claude(carried: Carried, workspace_path: str) -> None:
+    """Answer Claude Code's questions on first run, trust and full permissions (seen with 2.1.331)."""
+    settings = carried.document(".claude/settings.json")
+    settings["skipDangerousModePermissionPrompt"] = True
+    permissions = settings.get("permissions")
+    if isinstance(permissions, dict):
+        permissions.pop("disableBypassPermissionsMode", None)
+    carried.put(".claude/settings.json", settings)
+    account = {key: value for key, value in carried.document(".claude.json").items() if is_account_key(key, value)}
+    account.setdefault("theme", "dark")
+    account.update(hasCompletedOnboarding=True, bypassPermissionsModeAccepted=True)
+    trust = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
+    carried.put(".claude.json", {**account, "projects": {workspace_path: trust}})
+
+
+def is_account_key(key: str, value: object) -> bool:
+    """True for what the container gets of ~/.claude.json: the account, plain preferences, the user's MCP servers.
+
+    Left out: the list of all projects with their prompts, and caches.
+    """
+    if key in ("oauthAccount", "customApiKeyResponses", "mcpServers"):
+        return True
+    plain = isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= 1024)
+    return plain and not key.startswith("cached")
+
+
+def complete_copilot(carried: Carried, workspace_path: str) -> None:
+    """Answer Copilot's question whether the workspace is trusted (seen with 1.0.102)."""
+    document = carried.document(".copilot/config.json")
+    for key in ("trustedFolders", "trusted_folders"):
+        folders = document.get(key, [])
+        if key == "trustedFolders" or key in document:
+            folders = folders if isinstance(folders, list) else []
+            document[key] = [*folders, *([workspace_path] if workspace_path not in folders else [])]
+    carried.put(".copilot/config.json", document)
+
+
+def complete_opencode(carried: Carried, _workspace_path: str) -> None:
+    """Let opencode run all tools (https://opencode.ai/docs/permissions); what the user denied stays denied."""
+    names = ("opencode.json", "opencode.jsonc", "config.json")
+    present = [f".config/opencode/{name}" for name in names if f".config/opencode/{name}" in carried.files]
+    legacy = [".opencode.json"] if ".opencode.json" in carried.files else []
+    for path in [*(present or [".config/opencode/opencode.json"]), *legacy]:
+        document = carried.document(path)
+        document["permission"] = with_permission(document.get("permission"))
+        carried.put(path, document)
+
+
+def with_permission(permission: object) -> object:
+    """opencode's `permission` with everything allowed that is not denied. The last rule that fits counts."""
+    if permission == "deny":
+        return permission
+    rules = allowed_instead_of_asked(permission)
+    return {"*": "allow", **rules} if isinstance(rules, dict) else {"*": "allow"}
+
+
+def allowed_instead_of_asked(rules: object) -> object:
+    """Rules in which every question is answered with yes."""
+    if isinstance(rules, dict):
+        return {key: allowed_instead_of_asked(value) for key, value in rules.items()}
+    return "allow" if rules == "ask" else rules
+
+
+COMPLETE: dict[str, Callable[[Carried, str], None]] = {
+    "claude": complete_claude,
+    "copilot": complete_copilot,
+    "opencode": complete_opencode,
+}
+
+
+def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> bytes:
+    """A tar with the files and their directories, all of one owner, to be unpacked in the container's home."""
+    import io
+    import tarfile
+
+    buffer = io.BytesIO()
+    made: set[str] = set()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for file in files:
+            parts = file.path.split("/")[:-1]
+            for folder in ("/".join(parts[: count + 1]) for count in range(len(parts))):
+                if folder not in made:
+                    made.add(folder)
+                    member = tarfile.TarInfo(folder)
+                    member.type, member.mode, member.uid, member.gid = tarfile.DIRTYPE, 0o700, uid, gid
+                    archive.addfile(member)
+            member = tarfile.TarInfo(file.path)
+            member.size, member.mode, member.uid, member.gid = len(file.data), file.mode, uid, gid
+            member.mtime = int(file.mtime)
+            archive.addfile(member, io.BytesIO(file.data))
+    return buffer.getvalue()
+
+
+# Saved conversations: <sessions_dir>-<tool>/<session id>/ holds the paths of Tool.saved and metadata.json
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """A conversation on the host, as its metadata.json tells it; fields that old files lack are empty."""
+
+    session_id: str
+    tool: str
+    directory: str
+    container_name: str = ""
+    workspace: str = ""
+    persistent: bool = False
+    saved_at: str = ""  # RFC 3339 with zone
+    slot: int = 0
+    tool_session_id: str = ""
+    image: str = ""
+    profile: str = ""
+
+
+def sessions_directory(config: Config, environ: Mapping[str, str], tool_name: str) -> str:
+    """Where a tool's conversations are kept: `<paths.sessions_dir>-<tool>`."""
+    return f"{expand(config.get('paths.sessions_dir'), environ)}-{tool_name}"
+
+
+def session_directory(config: Config, environ: Mapping[str, str], tool_name: str, session_id: str) -> str:
+    """Where one conversation is kept; ClincusError (404) for an id that cannot be one."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", session_id):
+        raise ClincusError(f"session '{session_id}' not found", 404)
+    return os.path.join(sessions_directory(config, environ, tool_name), session_id)
+
+
+def is_saved(tool: Tool, path: str) -> bool:
+    """True for a file, relative to the home, that belongs to a tool's conversations."""
+    inside = any(path == part or path.startswith(part + "/") for part in tool.saved)
+    return inside and not matches_any(path, tool.unsaved)
+
+
+def saved_paths(tool: Tool) -> tuple[str, ...]:
+    """The files and directories, relative to the container's home, that are pulled out when a session is saved."""
+    return tool.saved
+
+
+def save_command(tool: Tool, container_home: str) -> list[str]:
+    """The command that writes a tool's conversations as a tar to stdout, for `unpack_saved`.
+
+    Code 1 of tar (a file changed meanwhile) is no failure, and nothing saved yet is an empty archive.
+    """
+    excluded = " ".join(shlex.quote(f"--exclude={pattern}") for pattern in tool.unsaved)
+    script = (
+        'cd -- "$1" || exit 3; shift; for path; do shift; [ ! -e "$path" ] || set -- "$@" "$path"; done; '
+        '[ $# -gt 0 ] || exit 0; '
+        f'tar --format=gnu --anchored --wildcards --wildcards-match-slash -cf - {excluded} -- "$@"; [ $? -le 1 ]'
+    )
+    return ["sh", "-c", script, "save", container_home, *tool.saved]
+
+
+def listing_command(tool: Tool, container_home: str) -> list[str]:
+    """The command that lists a tool's conversations in a container, for `parse_listing`."""
+    script = 'cd -- "$1" || exit 3; shift; find "$@" -type f -size +0 -printf "%T@ %p\\0" 2>/dev/null | head -c 4194304'
+    return ["sh", "-c", script, "list", container_home, *tool.saved]
+
+
+def parse_listing(output: bytes) -> list[tuple[str, float]]:
+    """The paths and times (s since 1970) that `listing_command` wrote; what is not in its form is left out."""
+    found = []
+    for line in output.decode("utf-8", "replace").split("\0"):
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ([^/].*)", line)
+        if match:
+            found.append((match.group(2), float(match.group(1))))
+    return found
+
+
+def saved_listing(directory: str) -> list[tuple[str, float]]:
+    """The paths and times of the files of a saved conversation; empty ones are left out."""
+    found = []
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                found.append((os.path.relpath(path, directory), status.st_mtime))
+    return found[:SAVED_COUNT]
+
+
+def choose_conversation(
+    tool: Tool, session_id: str, workspace_path: str, listing: Iterable[tuple[str, float]]
+) -> str | None:
+    """The id of the conversation to go on with: that of the session's own id, else the newest, None if there is none.
+
+    Claude keeps a directory for each working directory, named like its path with every other character a dash.
+    """
+    if not tool.conversation:
+        return None
+    project = re.escape(re.sub(r"[^A-Za-z0-9]", "-", workspace_path))
+    pattern = re.compile(tool.conversation.replace("{project}", project))
+    found: dict[str, float] = {}
+    for path, mtime in listing:
+        match = pattern.fullmatch(path)
+        if match:
+            found[match.group("id")] = max(mtime, found.get(match.group("id"), 0.0))
+    return session_id if session_id in found else max(found, key=lambda one: (found[one], one), default=None)
+
+
+def find_conversation(saved_dir: str, tool: Tool, session_id: str, workspace_path: str = "/workspace") -> str | None:
+    """The id of the conversation to go on with in a saved session, None to start afresh."""
+    return choose_conversation(tool, session_id, workspace_path, saved_listing(saved_dir))
+
+
+class SavedTar:
+    """A reader of the tar that comes out of a container, which is hostile input.
+
+    Only what `save_command` has GNU tar write is understood: regular files, directories and long names. Everything
+    else (links, devices, sparse files, PAX headers) is passed over. tarfile is not used here: it follows whatever
+    form the archive takes, and the Pythons that Clincus meets have known holes in it. Each size and count is bounded.
+    """
+
+    BLOCK = 512
+    NAME_LIMIT = 4096
+
+    def __init__(self, stream: IO[bytes], limit: int = SAVED_LIMIT, count: int = SAVED_COUNT) -> None:
+        self.stream = stream
+        self.left = limit  # bytes of content that may still come
+        self.members = count  # members that may still come
+        self.skipped = 0  # members that were passed over
+
+    def files(self) -> Iterator[tuple[str, float, Iterator[bytes]]]:
+        """Name, time and content of each regular file, in order. ClincusError on a broken or too large archive."""
+        name = ""
+        while True:
+            header = self._read(self.BLOCK, may_end=self._position == 0)
+            if header.strip(b"\0") == b"":
+                return
+            self.members -= 1
+            if self.members < 0:
+                raise ClincusError("the saved conversation holds too many files", 500)
+            size, mtime, kind = self._header(header)
+            if kind == b"L":
+                if size > self.NAME_LIMIT:
+                    raise ClincusError("the saved conversation holds a name that is too long", 500)
+                name = b"".join(self._content(size)).rstrip(b"\0").decode("utf-8", "surrogateescape")
+                continue
+            name = name or header[:100].split(b"\0")[0].decode("utf-8", "surrogateescape")
+            content = self._content(size)
+            if kind in (b"0", b"\0") and safe_relative(name):
+                yield name, mtime, content
+            elif kind != b"5":
+                self.skipped += 1
+            for _ in content:  # what the caller did not read
+                pass
+            name = ""
+
+    def _header(self, header: bytes) -> tuple[int, float, bytes]:
+        """Size, time and type of a member (GNU tar manual, "Basic Tar Format"); octal numbers only."""
+        if header[257:262] != b"ustar" or self._number(header[148:156]) != sum(header) - sum(header[148:156]) + 256:
+            raise ClincusError("the saved conversation is not a tar archive", 500)
+        return self._number(header[124:136]), float(self._number(header[136:148])), header[156:157]
+
+    @staticmethod
+    def _number(field_: bytes) -> int:
+        text = field_.strip(b" \0")
+        if not re.fullmatch(rb"[0-7]{1,12}", text):
+            raise ClincusError("the saved conversation is not a tar archive", 500)
+        return int(text, 8)
+
+    def _content(self, size: int) -> Iterator[bytes]:
+        """The content of a member in pieces; its padding is read as well."""
+        self.left -= size
+        if self.left < 0:
+            raise ClincusError("the saved conversation is too large", 500)
+        while size:
+            piece = self._read(min(size, 1 << 16), exact=False)
+            size -= len(piece)
+            yield piece
+            if not size:
+                self._read(-self._position % self.BLOCK)
+
+    _position = 0
+
+    def _read(self, size: int, exact: bool = True, may_end: bool = False) -> bytes:
+        data = self.stream.read(size) if size else b""
+        while exact and 0 < len(data) < size:
+            more = self.stream.read(size - len(data))
+            if not more:
+                break
+            data += more
+        if size and (not data or (exact and len(data) < size)) and not (may_end and not data):
+            raise ClincusError("the saved conversation ends too early", 500)
+        self._position += len(data)
+        return data
+
+
+def safe_relative(path: str) -> bool:
+    """True for a relative path in normal form without `..`, control characters or overlong parts."""
+    parts = path.split("/")
+    plain = all(part not in ("", ".", "..") and len(os.fsencode(part)) <= 255 for part in parts)
+    return plain and len(parts) <= 32 and not any(ord(char) < 32 for char in path)
+
+
+def unpack_saved(stream: IO[bytes], directory: str, tool: Tool) -> list[str]:
+    """Write the conversations in a tar to a new, empty directory of ours (mode 0700, files 0600); gives the paths.
+
+    Only regular files of `Tool.saved` are taken. What a broken archive held before its fault stays; the ClincusError
+    says what is wrong.
+    """
+    written = []
+    for name, mtime, content in SavedTar(stream).files():
+        target = os.path.join(directory, name)
+        if not is_saved(tool, name) or os.path.lexists(target):
+            continue
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            for piece in content:
+                file.write(piece)
+        os.utime(target, (mtime, mtime))
+        written.append(name)
+    return written
+
+
+def store_saved(stream: IO[bytes], saved: SavedSession, tool: Tool) -> list[str]:
+    """Save the conversations in a tar as a session's copy on the host, all or nothing; gives the paths.
+
+    The new copy is written beside the old one and takes its place only when it is whole and not emptier: a
+    conversation is never lost to a container that has none. ClincusError if the archive is broken.
+    """
+    import shutil
+
+    parent = os.path.dirname(saved.directory)
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    os.chmod(parent, 0o700)
+    fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
+    try:
+        written = unpack_saved(stream, fresh, tool)
+        if not written and saved_listing(saved.directory):
+            written = [path for path, _ in saved_listing(saved.directory) if path != "metadata.json"]
+            write_metadata(saved)
+            return written
+        write_metadata(dataclasses.replace(saved, directory=fresh))
+        with directory_lock(parent):
+            old = f"{fresh}.old"
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(saved.directory, old)
+            os.rename(fresh, saved.directory)
+            sync_directory(parent)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return written
+
+
+def write_metadata(saved: SavedSession) -> None:
+    """Write metadata.json of a session, with the time of now; the directory is made if need be (0700)."""
+    os.makedirs(saved.directory, mode=0o700, exist_ok=True)
+    document = {
+        "session_id": saved.session_id,
+        "container_name": saved.container_name,
+        "persistent": saved.persistent,
+        "workspace": saved.workspace,
+        "saved_at": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "tool": saved.tool,
+        "slot": saved.slot,
+        "tool_session_id": saved.tool_session_id,
+        "image": saved.image,
+        "profile": saved.profile,
+    }
+    replace_file(
+        os.path.join(saved.directory, "metadata.json"), (json.dumps(document, indent=2) + "\n").encode(), 0o600
+    )
+
+
+def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
+    """A saved session, None if its metadata.json is missing, broken or without a session id."""
+    try:
+        text = read_text(os.path.join(directory, "metadata.json"), METADATA_LIMIT, follow=False)
+        document = json.loads(text or "null")
+    except (ConfigError, ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("session_id"), str) or not document["session_id"]:
+        return None
+    known: dict[str, Any] = {"tool": tool_name}
+    for name in (
+        "container_name",
+        "workspace",
+        "persistent",
+        "saved_at",
+        "slot",
+        "tool_session_id",
+        "image",
+        "profile",
+    ):
+        default = getattr(SavedSession, name)
+        value = document.get(name, default)
+        known[name] = value if isinstance(value, type(default)) else default
+    return SavedSession(session_id=document["session_id"], directory=directory, **known)
+
+
+def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]:
+    """All saved sessions of all tools, the newest first."""
+    base = expand(config.get("paths.sessions_dir"), environ)
+    found = []
+    for parent in sorted(glob.glob(f"{glob.escape(base)}-*")):
+        with contextlib.suppress(OSError), os.scandir(parent) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    saved = read_metadata(entry.path, parent[len(base) + 1 :])
+                    if saved is not None:
+                        found.append(saved)
+    return sorted(found, key=saved_time, reverse=True)
+
+
+def saved_time(saved: SavedSession) -> float:
+    """When a session was saved, in seconds since 1970; 0 if unknown."""
+    try:
+        return datetime.fromisoformat(re.sub(r"Z$", "+00:00", saved.saved_at)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> SavedSession:
+    """The saved session of an id, whatever its tool; ClincusError (404) if there is none."""
+    for saved in list_saved(config, environ):
+        if saved.session_id == session_id:
+            return saved
+    raise ClincusError(f"session '{session_id}' not found", 404)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -3057,19 +3887,14 @@ def mount_entries(
         entries[container] = MountEntry(expand(str(mount["host"]), environ), container, bool(mount.get("readonly")))
     paths = sorted(entries)
     for path in paths:
-        if path_within(workspace_path, path):
+        if path_inside(workspace_path, path):
             raise ClincusError(f"mount {path!r}: it would hide the workspace {workspace_path!r}; choose another", 400)
-        if path == "/" or any(path_within(path, system) for system in ("/proc", "/sys", "/dev")):
+        if path == "/" or any(path_inside(path, system) for system in ("/proc", "/sys", "/dev")):
             raise ClincusError(f"mount {path!r}: the container needs that path itself; choose another", 400)
         for other in paths:
-            if other != path and path_within(path, other):
+            if other != path and path_inside(path, other):
                 raise ClincusError(f"nested mount paths: {path!r} lies in {other!r}; mount only one of them", 400)
     return list(entries.values())
-
-
-def path_within(path: str, parent: str) -> bool:
-    """True if an absolute path in normal form is another one or lies below it."""
-    return path == parent or path.startswith(parent.rstrip("/") + "/")
 
 
 def mount_argument(text: str, directory: str) -> dict[str, object]:
