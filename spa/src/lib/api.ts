@@ -1,0 +1,133 @@
+/** The one place that talks HTTP to the server. */
+import type {
+  Config,
+  ConfigSources,
+  Directory,
+  FileContent,
+  Health,
+  HistoryEntry,
+  Image,
+  NewSessionRequest,
+  Session,
+  WorkspaceList,
+} from './types';
+
+const READ_TIMEOUT_MS = 20_000;
+/** Creating or stopping a session is allowed to take as long as the server's own limits. */
+const WRITE_TIMEOUT_MS = 300_000;
+
+/** A failed request, with a sentence that can be shown as it is. `status` is 0 when no answer came. */
+export class ApiError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super(message);
+    this.name = 'ApiError';
+  }
+}
+
+/** Turns whatever was thrown into a sentence for the person. */
+export function sentence(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function send(method: string, path: string, init: RequestInit = {}): Promise<Response> {
+  const timeout = method === 'GET' ? READ_TIMEOUT_MS : WRITE_TIMEOUT_MS;
+  let response: Response;
+  try {
+    response = await fetch(path, { ...init, method, signal: AbortSignal.timeout(timeout), cache: 'no-store' });
+  } catch (error) {
+    if (error instanceof DOMException && error.name === 'TimeoutError')
+      throw new ApiError(`The server did not answer within ${timeout / 1000} seconds.`, 0);
+    throw new ApiError('The Clincus server cannot be reached. Is “clincus serve” running?', 0);
+  }
+  if (!response.ok && response.status !== 304) throw new ApiError(await reason(response), response.status);
+  return response;
+}
+
+async function reason(response: Response): Promise<string> {
+  try {
+    const body: unknown = await response.json();
+    if (typeof body === 'object' && body !== null && 'error' in body && typeof body.error === 'string') return body.error;
+  } catch {
+    // Not JSON: the status has to do.
+  }
+  return `The server answered ${response.status} ${response.statusText}`.trim() + '.';
+}
+
+async function get<T>(path: string): Promise<T> {
+  return (await (await send('GET', path)).json()) as T;
+}
+
+async function write<T>(method: string, path: string, body?: unknown): Promise<T> {
+  const init: RequestInit =
+    body === undefined ? {} : { headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) };
+  const response = await send(method, path, init);
+  return (response.status === 204 ? undefined : await response.json()) as T;
+}
+
+const session = (id: string): string => `/api/sessions/${encodeURIComponent(id)}`;
+
+const file = (id: string, path: string): string => `${session(id)}/files/content?${new URLSearchParams({ path }).toString()}`;
+
+export interface HistoryQuery {
+  limit: number;
+  offset: number;
+  q: string;
+  tool: string;
+}
+
+export const api = {
+  sessions: () => get<Session[]>('/api/sessions'),
+  session: (id: string) => get<Session>(session(id)),
+  createSession: (request: NewSessionRequest) => write<Session>('POST', '/api/sessions', request),
+  stopSession: (id: string) => write<undefined>('DELETE', session(id)),
+  deleteSession: (id: string) => write<undefined>('DELETE', `${session(id)}?force=true`),
+  resumeSession: (id: string) => write<{ id: string; status: string }>('POST', `${session(id)}/resume`),
+
+  async history(query: HistoryQuery): Promise<{ entries: HistoryEntry[]; total: number }> {
+    const parameters = new URLSearchParams({ limit: String(query.limit), offset: String(query.offset) });
+    if (query.q) parameters.set('q', query.q);
+    if (query.tool) parameters.set('tool', query.tool);
+    const response = await send('GET', `/api/sessions/history?${parameters.toString()}`);
+    const entries = (await response.json()) as HistoryEntry[];
+    const total = Number(response.headers.get('X-Total-Count') ?? query.offset + entries.length);
+    return { entries, total };
+  },
+
+  workspaces: () => get<WorkspaceList>('/api/workspaces'),
+  addRoot: (path: string) => write<WorkspaceList>('POST', '/api/workspaces', { path }),
+  removeRoot: (path: string) => write<WorkspaceList>('DELETE', '/api/workspaces', { path }),
+  createFolder: (root: string, name: string) => write<{ path: string }>('POST', '/api/workspaces/folder', { root, name }),
+
+  config: () => get<Config>('/api/config'),
+  configSources: () => get<ConfigSources>('/api/config/sources'),
+  updateConfig: (change: { port?: number; workspace_roots?: string[] }) =>
+    write<{ status: string }>('PUT', '/api/config', change),
+  tools: () => get<string[]>('/api/tools'),
+  images: () => get<Image[]>('/api/images'),
+  health: () => get<Health>('/api/health'),
+
+  directory: (id: string, path: string) =>
+    get<Directory>(`${session(id)}/files?${new URLSearchParams({ path }).toString()}`),
+
+  /** The file's text, or null if it is still the version `etag` names. */
+  async readFile(id: string, path: string, etag?: string): Promise<FileContent | null> {
+    const response = await send('GET', file(id, path), etag ? { headers: { 'If-None-Match': etag } } : {});
+    if (response.status === 304) return null;
+    const current = response.headers.get('ETag') ?? '';
+    if (etag && current === etag) return null;
+    return { text: await response.text(), etag: current };
+  },
+
+  /** Saves over the version `etag` names (a new file if it is null) and returns the new version. 412 if it changed. */
+  async writeFile(id: string, path: string, text: string, etag: string | null): Promise<string> {
+    const condition: Record<string, string> = etag === null ? { 'If-None-Match': '*' } : { 'If-Match': etag };
+    const response = await send('PUT', file(id, path), {
+      headers: { 'Content-Type': 'application/octet-stream', ...condition },
+      body: text,
+    });
+    return response.headers.get('ETag') ?? '';
+  },
+};

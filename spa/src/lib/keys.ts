@@ -1,0 +1,61 @@
+/** Keyboard shortcuts: what they are, how they are shown, when they apply. */
+
+export const isMac = navigator.platform.startsWith('Mac');
+
+export const shown = {
+  palette: isMac ? '⌘K' : 'Ctrl K',
+  switch: isMac ? '⌥1–9' : 'Alt 1–9',
+  search: isMac ? '⌘F' : 'Ctrl Shift F',
+  copy: isMac ? '⌘C' : 'Ctrl Shift C',
+  paste: isMac ? '⌘V' : 'Ctrl Shift V',
+  save: isMac ? '⌘S' : 'Ctrl S',
+};
+
+export const SHORTCUTS: readonly { title: string; keys: readonly (readonly [string, string])[] }[] = [
+  {
+    title: 'Everywhere, the terminal too',
+    keys: [
+      [shown.palette, 'Command palette'],
+      [shown.switch, 'Go to the session with that number'],
+    ],
+  },
+  {
+    title: 'Outside the terminal',
+    keys: [
+      ['?', 'This list'],
+      ['n', 'New session'],
+      ['g p', 'Projects'],
+      ['g h', 'History'],
+      ['g s', 'Settings'],
+      ['[', 'Fold or unfold the sidebar'],
+    ],
+  },
+  {
+    title: 'In the terminal',
+    keys: [
+      [shown.search, 'Search'],
+      [shown.copy, 'Copy the selection'],
+      [shown.paste, 'Paste'],
+      ['Shift + drag', 'Select although the program uses the mouse'],
+    ],
+  },
+  { title: 'In the editor', keys: [[shown.save, 'Save']] },
+];
+
+/** The palette key: Cmd+K on a Mac, Ctrl+K elsewhere. */
+export function isPaletteKey(event: KeyboardEvent): boolean {
+  return event.code === 'KeyK' && (isMac ? event.metaKey : event.ctrlKey) && !event.shiftKey && !event.altKey;
+}
+
+/** Alt+1..9 as 0..8, by the key's place, since Alt changes what many layouts type. Null for any other key. */
+export function sessionSwitch(event: KeyboardEvent): number | null {
+  if (!event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return null;
+  const digit = /^Digit([1-9])$/.exec(event.code)?.[1];
+  return digit === undefined ? null : Number(digit) - 1;
+}
+
+/** Whether the event belongs to a field that takes text, so that single letters are not shortcuts. */
+export function isTyping(event: KeyboardEvent): boolean {
+  const target = event.target;
+  return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+}

@@ -1,0 +1,82 @@
+/** Real paths: each place has an address that survives reload, back and a copied link. */
+
+export const TABS = ['terminal', 'shell', 'files'] as const;
+export type Tab = (typeof TABS)[number];
+
+export type Route =
+  | { place: 'home' }
+  | { place: 'session'; id: string; tab: Tab; path: string }
+  | { place: 'history'; q: string; tool: string; page: number }
+  | { place: 'settings' }
+  | { place: 'unknown'; path: string };
+
+export function parse(url: URL): Route {
+  const parts = url.pathname.split('/').filter(Boolean).map(decode);
+  const [first, second, third] = parts;
+  if (first === undefined || (parts.length === 1 && (first === 'sessions' || first === 'projects'))) return { place: 'home' };
+  if (first === 'sessions' && second !== undefined && parts.length <= 3) {
+    const tab = TABS.find((name) => name === (third ?? 'terminal'));
+    if (tab) return { place: 'session', id: second, tab, path: url.searchParams.get('path') ?? '' };
+  }
+  if (first === 'history' && parts.length === 1) {
+    const page = Math.max(1, Math.floor(Number(url.searchParams.get('page') ?? 1)) || 1);
+    return { place: 'history', q: url.searchParams.get('q') ?? '', tool: url.searchParams.get('tool') ?? '', page };
+  }
+  if (first === 'settings' && parts.length === 1) return { place: 'settings' };
+  return { place: 'unknown', path: url.pathname };
+}
+
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+export const href = {
+  home: '/',
+  history: (q = '', tool = '', page = 1): string => {
+    const query = new URLSearchParams();
+    if (q) query.set('q', q);
+    if (tool) query.set('tool', tool);
+    if (page > 1) query.set('page', String(page));
+    return query.size ? `/history?${query.toString()}` : '/history';
+  },
+  settings: '/settings',
+  session: (id: string, tab: Tab = 'terminal', path = ''): string => {
+    const base = `/sessions/${encodeURIComponent(id)}`;
+    if (tab === 'terminal') return base;
+    return path ? `${base}/${tab}?${new URLSearchParams({ path }).toString()}` : `${base}/${tab}`;
+  },
+};
+
+export class Router {
+  route = $state.raw<Route>({ place: 'home' });
+
+  /** Follows the address bar from now on, and takes over plain clicks on links of this page. */
+  start(): void {
+    const follow = (): void => {
+      this.route = parse(new URL(location.href));
+    };
+    follow();
+    window.addEventListener('popstate', follow);
+    document.addEventListener('click', (event) => {
+      if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+      const link = event.target instanceof Element ? event.target.closest('a') : null;
+      if (!link?.href || link.target || link.origin !== location.origin || link.hasAttribute('download')) return;
+      event.preventDefault();
+      this.go(link.pathname + link.search);
+    });
+  }
+
+  go(path: string, replace = false): void {
+    if (path !== location.pathname + location.search) {
+      if (replace) history.replaceState(null, '', path);
+      else history.pushState(null, '', path);
+    }
+    this.route = parse(new URL(location.href));
+  }
+}
+
+export const router = new Router();

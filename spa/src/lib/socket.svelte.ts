@@ -1,0 +1,118 @@
+/** A WebSocket that comes back by itself, and shows in which state it is. */
+import { onWake } from './wake';
+
+/** `waiting` = lost, will try again at `retryAt`; `closed` = will not try again by itself. */
+export type SocketState = 'connecting' | 'open' | 'waiting' | 'closed';
+
+export interface SocketOptions {
+  /** Asked anew for each attempt, so that a query (the terminal's size) is current. */
+  url: () => string;
+  protocol: string;
+  onOpen?: () => void;
+  onMessage: (data: string | ArrayBuffer) => void;
+  /** After each loss, whether it is tried again or not. */
+  onLost?: (code: number, reason: string) => void;
+  /** Whether a close with this code ends the matter. */
+  isFinal: (code: number) => boolean;
+}
+
+const FIRST_DELAY_MS = 400;
+const LONGEST_DELAY_MS = 15_000;
+const CONNECT_TIMEOUT_MS = 10_000;
+/** A connection must hold this long before the next loss counts as the first one again. */
+const STEADY_MS = 5_000;
+
+export class ReconnectingSocket {
+  state = $state<SocketState>('connecting');
+  /** Attempts that failed since the last steady connection. */
+  attempt = $state(0);
+  /** When the next attempt is due, in ms of Date.now(); only while `waiting`. */
+  retryAt = $state(0);
+  closeCode = $state(0);
+  closeReason = $state('');
+
+  readonly #options: SocketOptions;
+  readonly #forgetWake: () => void;
+  #socket: WebSocket | null = null;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #disposed = false;
+
+  constructor(options: SocketOptions) {
+    this.#options = options;
+    this.#forgetWake = onWake((slept) => {
+      if (this.state === 'waiting' || (slept && this.state === 'open')) this.reconnect();
+    });
+    this.#connect();
+  }
+
+  /** Sends if the connection is open; says whether it did. Nothing is kept for later: a late key is a wrong key. */
+  send(data: string | Uint8Array<ArrayBuffer>): boolean {
+    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
+    this.#socket.send(data);
+    return true;
+  }
+
+  /** Drops what there is and connects now. */
+  reconnect(): void {
+    if (this.#disposed) return;
+    this.#drop();
+    this.#connect();
+  }
+
+  /** Final. */
+  dispose(): void {
+    this.#disposed = true;
+    this.#forgetWake();
+    this.#drop();
+    this.state = 'closed';
+  }
+
+  #drop(): void {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+  }
+
+  #connect(): void {
+    this.state = 'connecting';
+    const socket = new WebSocket(this.#options.url(), this.#options.protocol);
+    socket.binaryType = 'arraybuffer';
+    this.#socket = socket;
+    this.#timer = setTimeout(() => this.#lost(1006, 'no answer'), CONNECT_TIMEOUT_MS);
+    socket.onopen = () => this.#opened();
+    socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => this.#options.onMessage(event.data);
+    socket.onclose = (event) => this.#lost(event.code, event.reason);
+  }
+
+  #opened(): void {
+    clearTimeout(this.#timer);
+    this.state = 'open';
+    this.closeCode = 0;
+    this.#timer = setTimeout(() => (this.attempt = 0), STEADY_MS);
+    this.#options.onOpen?.();
+  }
+
+  #lost(code: number, reason: string): void {
+    this.#drop();
+    this.closeCode = code;
+    this.closeReason = reason;
+    if (this.#options.isFinal(code)) {
+      this.state = 'closed';
+    } else {
+      const delay = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** this.attempt) * (0.8 + 0.4 * Math.random());
+      this.attempt += 1;
+      this.retryAt = Date.now() + delay;
+      this.state = 'waiting';
+      this.#timer = setTimeout(() => this.reconnect(), delay);
+    }
+    this.#options.onLost?.(code, reason);
+  }
+}
+
+/** The address of a WebSocket of this server. */
+export function socketUrl(path: string): string {
+  return `${location.protocol === 'https:' ? 'wss:' : 'ws:'}//${location.host}${path}`;
+}

@@ -1,0 +1,196 @@
+/** Builds the xterm.js terminal with its add-ons. A chunk of its own: the list paints without it. */
+import '@xterm/xterm/css/xterm.css';
+
+import { ClipboardAddon, type IClipboardProvider } from '@xterm/addon-clipboard';
+import { FitAddon } from '@xterm/addon-fit';
+import { UnicodeGraphemesAddon } from '@xterm/addon-unicode-graphemes';
+import { WebLinksAddon } from '@xterm/addon-web-links';
+import { type ITheme, Terminal } from '@xterm/xterm';
+
+import { isMac, isPaletteKey, sessionSwitch } from './keys';
+
+const SCROLLBACK_LINES = 10_000;
+const FRAMES_BEFORE_GPU = 240;
+
+/** Backgrounds equal --surface in tokens.css, so that the pane has no frame. */
+const DARK: ITheme = {
+  background: '#15161a',
+  foreground: '#dfe2ea',
+  cursor: '#9db2ff',
+  cursorAccent: '#15161a',
+  selectionBackground: '#3a4a78',
+  selectionInactiveBackground: '#31384d',
+  black: '#2a2d36',
+  red: '#f2777a',
+  green: '#8fce7e',
+  yellow: '#e5c46b',
+  blue: '#7aa8f7',
+  magenta: '#c99bf0',
+  cyan: '#67cfd6',
+  white: '#c8ccd6',
+  brightBlack: '#7b8294',
+  brightRed: '#ff9a9a',
+  brightGreen: '#aee39e',
+  brightYellow: '#f5da8c',
+  brightBlue: '#9cc0ff',
+  brightMagenta: '#ddb6ff',
+  brightCyan: '#8ee5ea',
+  brightWhite: '#f4f6fa',
+};
+
+const LIGHT: ITheme = {
+  background: '#ffffff',
+  foreground: '#23262f',
+  cursor: '#3b55c8',
+  cursorAccent: '#ffffff',
+  selectionBackground: '#c5d2fb',
+  selectionInactiveBackground: '#dfe3ec',
+  black: '#1d2029',
+  red: '#c0262d',
+  green: '#1a7a34',
+  yellow: '#8a6100',
+  blue: '#2257c5',
+  magenta: '#8a3bb5',
+  cyan: '#0a7480',
+  white: '#d5d9e2',
+  brightBlack: '#626979',
+  brightRed: '#d13a3f',
+  brightGreen: '#23833f',
+  brightYellow: '#946a08',
+  brightBlue: '#3169dc',
+  brightMagenta: '#9c4cc9',
+  brightCyan: '#12808c',
+  brightWhite: '#f3f5f9',
+};
+
+export interface Look {
+  dark: boolean;
+  fontSize: number;
+  /** Empty for the stack of the page. */
+  fontFamily: string;
+}
+
+export interface TerminalHost {
+  /** What the program puts on the clipboard (OSC 52). It can never read it. */
+  onCopied: (text: string) => void;
+  onSelectionCopy: (text: string) => void;
+  onSearch: () => void;
+  onLinkHover: (address: string) => void;
+}
+
+export interface TerminalParts {
+  terminal: Terminal;
+  fit: FitAddon;
+}
+
+/** Shows the terminal in the element. The caller disposes of it. */
+export function openTerminal(element: HTMLElement, look: Look, host: TerminalHost): TerminalParts {
+  const links = linkHandler(host.onLinkHover);
+  const terminal = new Terminal({
+    allowProposedApi: true,
+    scrollback: SCROLLBACK_LINES,
+    cursorBlink: false,
+    macOptionIsMeta: true,
+    rightClickSelectsWord: true,
+    drawBoldTextInBrightColors: false,
+    linkHandler: { activate: links.activate, hover: links.hover, leave: links.leave, allowNonHttpProtocols: false },
+    ...optionsFor(look),
+  });
+  const fit = new FitAddon();
+  terminal.loadAddon(fit);
+  terminal.loadAddon(new WebLinksAddon(links.activate, { hover: links.hover, leave: links.leave }));
+  terminal.loadAddon(new UnicodeGraphemesAddon());
+  terminal.loadAddon(new ClipboardAddon(undefined, writeOnlyClipboard(host.onCopied)));
+  terminal.attachCustomKeyEventHandler((event) => takeKey(event, terminal, host));
+  terminal.open(element);
+  fit.fit();
+  return { terminal, fit };
+}
+
+export function applyLook(terminal: Terminal, look: Look): void {
+  Object.assign(terminal.options, optionsFor(look));
+}
+
+/**
+ * Changes to the GPU renderer once the terminal has drawn so much that it pays for the add-on's bytes. Only where there is
+ * a real GPU: on a software one the DOM renderer is faster.
+ */
+export function accelerateWhenBusy(terminal: Terminal): void {
+  let frames = 0;
+  const counting = terminal.onRender(() => {
+    frames += 1;
+    if (frames < FRAMES_BEFORE_GPU) return;
+    counting.dispose();
+    if (hasGpu()) void accelerate(terminal);
+  });
+}
+
+async function accelerate(terminal: Terminal): Promise<void> {
+  try {
+    const { WebglAddon } = await import('@xterm/addon-webgl');
+    const webgl = new WebglAddon();
+    webgl.onContextLoss(() => webgl.dispose());
+    terminal.loadAddon(webgl);
+  } catch {
+    // The DOM renderer stays.
+  }
+}
+
+function optionsFor(look: Look) {
+  const stack = getComputedStyle(document.documentElement).getPropertyValue('--mono');
+  return {
+    theme: look.dark ? DARK : LIGHT,
+    // Programs that assume a dark screen stay legible on the light one.
+    minimumContrastRatio: look.dark ? 3 : 4.5,
+    fontSize: look.fontSize,
+    fontFamily: look.fontFamily ? `${JSON.stringify(look.fontFamily)}, ${stack}` : stack,
+  };
+}
+
+function hasGpu(): boolean {
+  const gl = document.createElement('canvas').getContext('webgl2');
+  if (!gl) return false;
+  const names = gl.getExtension('WEBGL_debug_renderer_info');
+  const renderer = names ? String(gl.getParameter(names.UNMASKED_RENDERER_WEBGL)) : '';
+  gl.getExtension('WEBGL_lose_context')?.loseContext();
+  return !/swiftshader|llvmpipe|software|basic render/i.test(renderer);
+}
+
+function linkHandler(onHover: (address: string) => void) {
+  return {
+    activate: (_event: MouseEvent, address: string): void => {
+      if (/^https?:\/\//i.test(address)) window.open(address, '_blank', 'noopener,noreferrer');
+    },
+    hover: (_event: MouseEvent, address: string): void => onHover(address),
+    leave: (): void => onHover(''),
+  };
+}
+
+function writeOnlyClipboard(onCopied: (text: string) => void): IClipboardProvider {
+  return {
+    readText: () => '',
+    writeText: (_selection, text) => onCopied(text),
+  };
+}
+
+/** False for the keys that are not the program's. */
+function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): boolean {
+  if (isPaletteKey(event) || sessionSwitch(event) !== null) return false;
+  const chord = isMac ? event.metaKey && !event.ctrlKey : event.ctrlKey && event.shiftKey;
+  if (!chord || event.altKey) return true;
+  switch (event.code) {
+    case 'KeyC':
+      event.preventDefault();
+      if (event.type === 'keydown' && terminal.hasSelection()) host.onSelectionCopy(terminal.getSelection());
+      return false;
+    case 'KeyF':
+      event.preventDefault();
+      if (event.type === 'keydown') host.onSearch();
+      return false;
+    case 'KeyV':
+      // The browser's own paste follows, and xterm.js brackets it.
+      return false;
+    default:
+      return true;
+  }
+}

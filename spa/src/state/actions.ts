@@ -1,0 +1,61 @@
+/** What a person can do to a session, with the questions and reports that belong to it. */
+import { sentence } from '../lib/api';
+import { basename, plural } from '../lib/format';
+import { href, router } from '../lib/router.svelte';
+import type { NewSessionRequest, Session } from '../lib/types';
+import { sessions } from './sessions.svelte';
+import { ui } from './ui.svelte';
+
+/** A session in words: `my-app` or `my-app, slot 2`. */
+export function label(session: Pick<Session, 'workspace' | 'slot'>): string {
+  const name = basename(session.workspace);
+  return session.slot > 1 ? `${name}, slot ${session.slot}` : name;
+}
+
+export async function stop(session: Session): Promise<void> {
+  await report(`${label(session)} did not stop.`, () => sessions.stop(session.id));
+}
+
+export async function resume(session: Session): Promise<void> {
+  await report(`${label(session)} did not resume.`, () => sessions.resume(session.id));
+}
+
+export async function remove(session: Session): Promise<void> {
+  const yes = await ui.confirm(
+    `Delete ${label(session)}?`,
+    `The container ${session.id} and everything in it outside the project folder is deleted. The project's files stay, and the conversation is saved first where that is possible.`,
+    'Delete',
+  );
+  if (!yes) return;
+  const open = router.route.place === 'session' && router.route.id === session.id;
+  const done = await report(`${label(session)} was not deleted.`, () => sessions.delete(session.id));
+  if (!done) return;
+  ui.toast(`Deleted ${label(session)}.`);
+  if (open && router.route.place === 'session' && router.route.id === session.id) router.go(href.home);
+}
+
+/** Starts a session and goes there; the New session dialog shows how it goes. */
+export async function create(request: NewSessionRequest): Promise<Session | null> {
+  const session = await sessions.create(request);
+  if (session) router.go(href.session(session.id));
+  return session;
+}
+
+export async function copy(text: string, what = plural(text.length, 'character')): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(text);
+    ui.toast(`Copied ${what}.`);
+  } catch {
+    ui.toast('The browser did not allow copying.', 'error');
+  }
+}
+
+async function report(failure: string, action: () => Promise<void>): Promise<boolean> {
+  try {
+    await action();
+    return true;
+  } catch (error) {
+    ui.toast(`${failure} ${sentence(error)}`, 'error');
+    return false;
+  }
+}

@@ -1,0 +1,96 @@
+/** The effective configuration, where each value comes from, and the state of the machine. */
+import { api, sentence } from '../lib/api';
+import type { Config, ConfigSources, Health, HealthCheck, Image } from '../lib/types';
+import type { Phase } from './sessions.svelte';
+
+export interface Value {
+  key: string;
+  text: string;
+  origin: string;
+}
+
+const NO_SOURCES: ConfigSources = { files: [], origins: {}, warnings: [], error: null };
+
+/** Every leaf of the configuration as a dotted key; lists and empty tables are leaves. */
+export function flatten(value: unknown, prefix = ''): [string, unknown][] {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return [[prefix, value]];
+  const entries = Object.entries(value);
+  if (entries.length === 0) return [[prefix, value]];
+  return entries.flatMap(([key, inner]) => flatten(inner, prefix ? `${prefix}.${key}` : key));
+}
+
+/** The origin of a key, or of the nearest table above it that has one. */
+export function originOf(origins: Record<string, string>, key: string): string {
+  for (let name = key; name; name = name.slice(0, Math.max(0, name.lastIndexOf('.')))) {
+    const origin = origins[name];
+    if (origin) return origin;
+  }
+  return 'default';
+}
+
+export class Configuration {
+  phase = $state<Phase>('loading');
+  error = $state('');
+  current = $state.raw<Config | null>(null);
+  sources = $state.raw<ConfigSources>(NO_SOURCES);
+  tools = $state.raw<readonly string[]>(['claude', 'copilot', 'opencode']);
+  images = $state.raw<readonly Image[]>([]);
+  health = $state.raw<Health | null>(null);
+
+  readonly values: readonly Value[] = $derived(
+    flatten(this.current ?? {}).map(([key, value]) => ({
+      key,
+      text: typeof value === 'string' ? value : JSON.stringify(value),
+      origin: originOf(this.sources.origins, key),
+    })),
+  );
+
+  readonly profiles: readonly string[] = $derived(Object.keys(this.current?.profiles ?? {}));
+
+  readonly defaultTool: string = $derived(this.current?.tool.name ?? 'claude');
+
+  /** What stands between the person and a first session, worst first. */
+  readonly obstacles: readonly HealthCheck[] = $derived(
+    Object.values(this.health?.checks ?? {}).filter((check) => check.status === 'failed'),
+  );
+
+  async refresh(): Promise<void> {
+    try {
+      const [current, sources] = await Promise.all([api.config(), api.configSources().catch(() => NO_SOURCES)]);
+      this.current = current;
+      this.sources = sources;
+      this.phase = 'ready';
+      this.error = '';
+    } catch (error) {
+      this.error = sentence(error);
+      if (this.phase === 'loading') this.phase = 'error';
+    }
+  }
+
+  /** The file on disk broke; the last good configuration stays in force. */
+  broke(error: string): void {
+    this.sources = { ...this.sources, error };
+  }
+
+  async refreshHealth(): Promise<void> {
+    try {
+      this.health = await api.health();
+    } catch {
+      // The list of sessions tells that the server is away; health has nothing to add.
+    }
+  }
+
+  /** What the New session dialog offers. What cannot be fetched keeps its last value. */
+  async refreshChoices(): Promise<void> {
+    const [tools, images] = await Promise.allSettled([api.tools(), api.images()]);
+    if (tools.status === 'fulfilled') this.tools = tools.value;
+    if (images.status === 'fulfilled') this.images = images.value;
+  }
+
+  async update(change: { port?: number; workspace_roots?: string[] }): Promise<void> {
+    await api.updateConfig(change);
+    await this.refresh();
+  }
+}
+
+export const configuration = new Configuration();

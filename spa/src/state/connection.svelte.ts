@@ -1,0 +1,74 @@
+/** The event stream: what keeps the page current, and knows when it is not. */
+import { ReconnectingSocket, socketUrl } from '../lib/socket.svelte';
+import type { ServerEvent } from '../lib/types';
+import { configuration } from './config.svelte';
+import { sessions } from './sessions.svelte';
+import { workspaces } from './workspaces.svelte';
+
+/** How long the first load waits for the event stream before it goes on without. */
+const PATIENCE_MS = 1_000;
+
+export class Connection {
+  /** The stream was open and is not now: what is on the page may be old. */
+  stale = $state(false);
+  #socket = $state.raw<ReconnectingSocket | null>(null);
+  #loaded = false;
+
+  get socket(): ReconnectingSocket | null {
+    return this.#socket;
+  }
+
+  /** Subscribes first and fetches then, so that nothing falls between. */
+  start(): void {
+    this.#socket = new ReconnectingSocket({
+      url: () => socketUrl('/ws/events'),
+      protocol: 'clincus.events.v1',
+      isFinal: () => false,
+      onOpen: () => {
+        this.stale = false;
+        this.#load();
+      },
+      onLost: () => {
+        this.stale = true;
+        if (!this.#loaded) this.#load();
+      },
+      onMessage: (data) => this.#message(data),
+    });
+    setTimeout(() => {
+      if (!this.#loaded) this.#load();
+    }, PATIENCE_MS);
+  }
+
+  retry(): void {
+    this.#socket?.reconnect();
+  }
+
+  #load(): void {
+    this.#loaded = true;
+    void sessions.refresh();
+    void workspaces.refresh();
+    void configuration.refresh();
+    void configuration.refreshHealth();
+  }
+
+  #message(data: string | ArrayBuffer): void {
+    if (typeof data !== 'string') return;
+    const event = JSON.parse(data) as ServerEvent;
+    switch (event.type) {
+      case 'session.started':
+      case 'session.stopped':
+      case 'session.changed':
+        void sessions.changed(event.id);
+        break;
+      case 'config.reloaded':
+        void configuration.refresh();
+        void workspaces.refresh();
+        break;
+      case 'config.error':
+        configuration.broke(event.error);
+        break;
+    }
+  }
+}
+
+export const connection = new Connection();

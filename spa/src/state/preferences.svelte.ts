@@ -1,0 +1,82 @@
+/** What the person chose for this browser. */
+import { Persisted } from '../lib/persisted.svelte';
+
+export const THEMES = ['system', 'light', 'dark'] as const;
+export type Theme = (typeof THEMES)[number];
+
+export const FONT_SIZES = { least: 9, most: 24, normal: 13 };
+
+const isTheme = (value: unknown): value is Theme => THEMES.includes(value as Theme);
+const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
+const isText = (value: unknown): value is string => typeof value === 'string';
+const isFontSize = (value: unknown): value is number =>
+  typeof value === 'number' && value >= FONT_SIZES.least && value <= FONT_SIZES.most;
+
+class Preferences {
+  readonly #theme = new Persisted<Theme>('theme', 'system', isTheme);
+  readonly #fontSize = new Persisted<number>('font-size', FONT_SIZES.normal, isFontSize);
+  readonly #fontFamily = new Persisted<string>('font-family', '', isText);
+  readonly #copyOnSelect = new Persisted<boolean>('copy-on-select', true, isBoolean);
+  readonly #railFolded = new Persisted<boolean>('rail-folded', false, isBoolean);
+  readonly #system = window.matchMedia('(prefers-color-scheme: dark)');
+  #systemDark = $state(this.#system.matches);
+
+  constructor() {
+    this.#system.addEventListener('change', (event) => (this.#systemDark = event.matches));
+  }
+
+  get theme(): Theme {
+    return this.#theme.current;
+  }
+
+  set theme(theme: Theme) {
+    this.#theme.current = theme;
+  }
+
+  /** What is in force: the choice, or the system's. */
+  get dark(): boolean {
+    return this.theme === 'system' ? this.#systemDark : this.theme === 'dark';
+  }
+
+  get fontSize(): number {
+    return this.#fontSize.current;
+  }
+
+  set fontSize(size: number) {
+    if (isFontSize(size)) this.#fontSize.current = size;
+  }
+
+  /** A font family for terminals and the editor; empty for the stack of the page. */
+  get fontFamily(): string {
+    return this.#fontFamily.current;
+  }
+
+  set fontFamily(family: string) {
+    this.#fontFamily.current = family.trim();
+  }
+
+  get copyOnSelect(): boolean {
+    return this.#copyOnSelect.current;
+  }
+
+  set copyOnSelect(value: boolean) {
+    this.#copyOnSelect.current = value;
+  }
+
+  get railFolded(): boolean {
+    return this.#railFolded.current;
+  }
+
+  set railFolded(value: boolean) {
+    this.#railFolded.current = value;
+  }
+
+  /** Shows the theme on the page; call it inside an effect. */
+  apply(): void {
+    const root = document.documentElement;
+    if (this.theme === 'system') delete root.dataset['theme'];
+    else root.dataset['theme'] = this.theme;
+  }
+}
+
+export const preferences = new Preferences();

@@ -1,0 +1,197 @@
+/** The sessions: one snapshot, kept current by events that name what changed. */
+import { api, ApiError, sentence } from '../lib/api';
+import type { NewSessionRequest, Session, SessionStatus } from '../lib/types';
+
+export type Phase = 'loading' | 'ready' | 'error';
+
+/** A POST that is under way, or that failed and has not been looked at. */
+export interface Creation {
+  key: number;
+  request: NewSessionRequest;
+  startedAt: number;
+  error: string | null;
+}
+
+export interface Group {
+  key: 'attention' | SessionStatus;
+  title: string;
+  sessions: Session[];
+}
+
+const GROUPS: readonly { key: Group['key']; title: string }[] = [
+  { key: 'attention', title: 'Needs you' },
+  { key: 'running', title: 'Running' },
+  { key: 'starting', title: 'Starting' },
+  { key: 'stopping', title: 'Stopping' },
+  { key: 'stopped', title: 'Stopped' },
+];
+
+function newestFirst(a: Session, b: Session): number {
+  return (b.created_at ?? '').localeCompare(a.created_at ?? '') || a.id.localeCompare(b.id);
+}
+
+export class Sessions {
+  phase = $state<Phase>('loading');
+  error = $state('');
+  creations = $state.raw<readonly Creation[]>([]);
+
+  #snapshot = $state.raw<ReadonlyMap<string, Session>>(new Map());
+  /** What the person asked for and the server has not settled yet. */
+  #pending = $state.raw<ReadonlyMap<string, SessionStatus>>(new Map());
+  #rang = $state.raw<ReadonlySet<string>>(new Set());
+  #refreshing: Promise<void> | null = null;
+  /** Ids that an event named while the snapshot was on its way, which may be older than the event. */
+  readonly #named = new Set<string>();
+  readonly #fetching = new Map<string, 'fetching' | 'again'>();
+  #lastKey = 0;
+
+  readonly list: readonly Session[] = $derived(
+    [...this.#snapshot.values()]
+      .map((session) => {
+        const status = this.#pending.get(session.id);
+        return status ? { ...session, status } : session;
+      })
+      .sort(newestFirst),
+  );
+
+  readonly groups: readonly Group[] = $derived(
+    GROUPS.map(({ key, title }) => ({ key, title, sessions: this.list.filter((s) => this.#groupOf(s) === key) })).filter(
+      (group) => group.sessions.length > 0,
+    ),
+  );
+
+  /** In the order in which the rail shows them: what Alt+1..9 counts. */
+  readonly ordered: readonly Session[] = $derived(this.groups.flatMap((group) => group.sessions));
+
+  get(id: string): Session | undefined {
+    return this.list.find((session) => session.id === id);
+  }
+
+  of(workspace: string): Session[] {
+    return this.list.filter((session) => session.workspace === workspace);
+  }
+
+  /** A session's terminal rang its bell while nobody looked. */
+  ring(id: string): void {
+    this.#rang = new Set(this.#rang).add(id);
+  }
+
+  seen(id: string): void {
+    if (!this.#rang.has(id)) return;
+    const rang = new Set(this.#rang);
+    rang.delete(id);
+    this.#rang = rang;
+  }
+
+  needsAttention(id: string): boolean {
+    return this.#rang.has(id);
+  }
+
+  /** Fetches all. Events that arrive meanwhile are applied afterwards, so that none is lost. */
+  refresh(): Promise<void> {
+    this.#refreshing ??= this.#load().finally(() => (this.#refreshing = null));
+    return this.#refreshing;
+  }
+
+  /** Fetches the one session that an event named. */
+  async changed(id: string): Promise<void> {
+    if (this.#refreshing) {
+      this.#named.add(id);
+      return;
+    }
+    if (this.#fetching.has(id)) {
+      this.#fetching.set(id, 'again');
+      return;
+    }
+    do {
+      this.#fetching.set(id, 'fetching');
+      await this.#loadOne(id);
+    } while (this.#fetching.get(id) === 'again');
+    this.#fetching.delete(id);
+  }
+
+  /** Creates a session; a failure stays in `creations` until it is dismissed. It is never tried twice. */
+  async create(request: NewSessionRequest): Promise<Session | null> {
+    this.#lastKey += 1;
+    const creation: Creation = { key: this.#lastKey, request, startedAt: Date.now(), error: null };
+    this.creations = [...this.creations, creation];
+    try {
+      const session = await api.createSession(request);
+      this.#put(session);
+      this.dismiss(creation.key);
+      return session;
+    } catch (error) {
+      this.creations = this.creations.map((other) =>
+        other.key === creation.key ? { ...creation, error: sentence(error) } : other,
+      );
+      return null;
+    }
+  }
+
+  dismiss(key: number): void {
+    this.creations = this.creations.filter((creation) => creation.key !== key);
+  }
+
+  stop(id: string): Promise<void> {
+    return this.#act(id, 'stopping', () => api.stopSession(id));
+  }
+
+  resume(id: string): Promise<void> {
+    return this.#act(id, 'starting', () => api.resumeSession(id));
+  }
+
+  delete(id: string): Promise<void> {
+    return this.#act(id, 'stopping', () => api.deleteSession(id));
+  }
+
+  #groupOf(session: Session): Group['key'] {
+    return session.status === 'running' && this.#rang.has(session.id) ? 'attention' : session.status;
+  }
+
+  async #load(): Promise<void> {
+    this.#named.clear();
+    try {
+      const sessions = await api.sessions();
+      this.#snapshot = new Map(sessions.map((session) => [session.id, session]));
+      this.phase = 'ready';
+      this.error = '';
+    } catch (error) {
+      this.error = sentence(error);
+      if (this.phase === 'loading') this.phase = 'error';
+    }
+    await Promise.all([...this.#named].map((id) => this.#loadOne(id)));
+  }
+
+  async #loadOne(id: string): Promise<void> {
+    try {
+      this.#put(await api.session(id));
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) this.#drop(id);
+    }
+  }
+
+  async #act(id: string, meanwhile: SessionStatus, request: () => Promise<unknown>): Promise<void> {
+    this.#pending = new Map(this.#pending).set(id, meanwhile);
+    try {
+      await request();
+    } finally {
+      await this.changed(id);
+      const pending = new Map(this.#pending);
+      pending.delete(id);
+      this.#pending = pending;
+    }
+  }
+
+  #put(session: Session): void {
+    this.#snapshot = new Map(this.#snapshot).set(session.id, session);
+  }
+
+  #drop(id: string): void {
+    const snapshot = new Map(this.#snapshot);
+    snapshot.delete(id);
+    this.#snapshot = snapshot;
+    this.seen(id);
+  }
+}
+
+export const sessions = new Sessions();

@@ -1,0 +1,44 @@
+/** Keys of the page. The terminal keeps all of its own but the palette key and the session switch. */
+import { isPaletteKey, isTyping, sessionSwitch } from '../lib/keys';
+import { href, router } from '../lib/router.svelte';
+import { preferences } from './preferences.svelte';
+import { sessions } from './sessions.svelte';
+import { ui } from './ui.svelte';
+
+const SEQUENCE_MS = 1_000;
+let afterG = 0;
+
+function isDialogOpen(): boolean {
+  return document.querySelector('[role="dialog"], [role="alertdialog"], [role="menu"]') !== null;
+}
+
+const GO: Record<string, string> = { p: href.home, h: href.history(), s: href.settings };
+
+const SINGLE: Record<string, () => void> = {
+  '?': () => (ui.shortcuts = true),
+  n: () => ui.startSession(),
+  '[': () => (preferences.railFolded = !preferences.railFolded),
+  g: () => (afterG = Date.now()),
+};
+
+export function handleKey(event: KeyboardEvent): void {
+  if (isPaletteKey(event)) {
+    event.preventDefault();
+    ui.palette = !ui.palette;
+    return;
+  }
+  const index = sessionSwitch(event);
+  const session = index === null ? undefined : sessions.ordered[index];
+  if (session && !isDialogOpen()) {
+    event.preventDefault();
+    router.go(href.session(session.id));
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event) || isDialogOpen()) return;
+  const place = Date.now() - afterG < SEQUENCE_MS ? GO[event.key] : undefined;
+  const action = place === undefined ? SINGLE[event.key] : () => router.go(place);
+  if (place !== undefined) afterG = 0;
+  if (!action) return;
+  event.preventDefault();
+  action();
+}

@@ -1,0 +1,79 @@
+/** What floats above the places: dialogs, questions and toasts. */
+import type { HistoryEntry } from '../lib/types';
+
+export interface Toast {
+  key: number;
+  text: string;
+  kind: 'note' | 'error';
+  action?: { label: string; run: () => void };
+}
+
+export interface Question {
+  title: string;
+  text: string;
+  action: string;
+  answer: (yes: boolean) => void;
+}
+
+/** What the New session dialog was opened for. */
+export interface NewSessionStart {
+  /** Empty: choose one. */
+  workspace: string;
+  /** A past run whose saved conversation goes on in the new container. */
+  conversation: HistoryEntry | null;
+}
+
+const NOTE_MS = 4_000;
+const MOST_TOASTS = 4;
+
+class Ui {
+  palette = $state(false);
+  shortcuts = $state(false);
+  /** The phone's sheet with the rail. */
+  sheet = $state(false);
+  newProject = $state(false);
+  newSession = $state.raw<NewSessionStart | null>(null);
+  question = $state.raw<Question | null>(null);
+  toasts = $state.raw<readonly Toast[]>([]);
+  /** Address of the link under the pointer in a terminal; a hostile program can show any text for it. */
+  hoveredLink = $state('');
+  #lastKey = 0;
+
+  startSession(workspace = '', conversation: HistoryEntry | null = null): void {
+    this.newSession = { workspace, conversation };
+  }
+
+  /** Asks before something that cannot be undone. */
+  confirm(title: string, text: string, action: string): Promise<boolean> {
+    return new Promise((resolve) => {
+      this.question = {
+        title,
+        text,
+        action,
+        answer: (yes) => {
+          this.question = null;
+          resolve(yes);
+        },
+      };
+    });
+  }
+
+  /** A note goes by itself; an error stays until it is dismissed. */
+  toast(text: string, kind: Toast['kind'] = 'note', action?: Toast['action']): void {
+    this.#lastKey += 1;
+    const toast: Toast = { key: this.#lastKey, text, kind, ...(action ? { action } : {}) };
+    this.toasts = [...this.toasts.filter((other) => other.text !== text), toast].slice(-MOST_TOASTS);
+    if (kind === 'note') setTimeout(() => this.dismiss(toast.key), NOTE_MS);
+  }
+
+  dismiss(key: number): void {
+    this.toasts = this.toasts.filter((toast) => toast.key !== key);
+  }
+}
+
+export const ui = new Ui();
+
+/** A part of the page did not load: the server is away, or newer than the page. */
+export function reloadHint(): void {
+  ui.toast('A part of the page could not be loaded.', 'error', { label: 'Reload', run: () => location.reload() });
+}
