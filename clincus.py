@@ -15,6 +15,7 @@ import base64
 import contextlib
 import copy
 import dataclasses
+import enum
 import errno
 import fcntl
 import fnmatch
@@ -29,25 +30,30 @@ import posixpath
 import pwd
 import re
 import secrets
+import select
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import traceback
 import zlib
 from collections import Counter
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import contextmanager
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
@@ -61,6 +67,7 @@ from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 from re import Pattern
 from typing import IO
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import ClassVar
 from typing import NamedTuple
@@ -69,6 +76,12 @@ from urllib.parse import parse_qsl
 from urllib.parse import quote
 from urllib.parse import unquote
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+    from websockets.server import ServerProtocol
+    from websockets.typing import Subprotocol
 
 __version__ = "0.1.0"
 
@@ -1394,7 +1407,7 @@ def edit_config_file(path: str, changes: Mapping[str, object], write: bool = Tru
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", file=path, status=500) from None
 
 
-@contextlib.contextmanager
+@contextmanager
 def directory_lock(directory: str, timeout: float = 5.0) -> Iterator[None]:
     """Keep other Clincus processes from changing files of a directory meanwhile; ClincusError after `timeout` s."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -1577,7 +1590,16 @@ TOOLS = {
             ),
             rewritten=(".opencode.json", ".config/opencode/*.json", ".config/opencode/*.jsonc"),
             saved=(".local/share/opencode", ".local/state/opencode"),
-            unsaved=("*/auth.json", "*/mcp-auth.json", "*/log/*", "*/bin/*", "*/repos/*", "*.db-shm", "*.lock", "*/locks/*"),
+            unsaved=(
+                "*/auth.json",
+                "*/mcp-auth.json",
+                "*/log/*",
+                "*/bin/*",
+                "*/repos/*",
+                "*.db-shm",
+                "*.lock",
+                "*/locks/*",
+            ),
             conversation=r"\.local/share/opencode/(?P<id>opencode)[\w-]*\.db",
         ),
     )
@@ -2002,7 +2024,7 @@ def save_command(tool: Tool, container_home: str) -> list[str]:
     excluded = " ".join(shlex.quote(f"--exclude={pattern}") for pattern in tool.unsaved)
     script = (
         'cd -- "$1" || exit 3; shift; for path; do shift; [ ! -e "$path" ] || set -- "$@" "$path"; done; '
-        '[ $# -gt 0 ] || exit 0; '
+        "[ $# -gt 0 ] || exit 0; "
         f'tar --format=gnu --anchored --wildcards --wildcards-match-slash -cf - {excluded} -- "$@"; [ $? -le 1 ]'
     )
     return ["sh", "-c", script, "save", container_home, *tool.saved]
@@ -4920,6 +4942,667 @@ class Listener(ThreadingHTTPServer):
 # websocket
 # The hand-off from http.server to the websockets library, the terminal bridge, the event hub.
 # ----------------------------------------------------------------------------------------------------------------
+
+TERMINAL_SUBPROTOCOL = "clincus.terminal.v1"
+EVENTS_SUBPROTOCOL = "clincus.events.v1"
+
+# Sizes in bytes. Above its mark a buffer is not filled further, so it holds at most its mark and one read more.
+BUFFER_MARK = 256 * 1024
+READ_SIZE = 64 * 1024
+FRAME_SIZE = 16 * 1024
+# The kernel hands over a terminal's output in pieces of a page.
+FULL_READ = 4095
+MAX_MESSAGE_SIZE = 1024 * 1024
+MAX_REST = 1024 * 1024
+
+# Times in seconds. A client that vanished without a word is found after PING_AFTER + PONG_WITHIN.
+PING_AFTER = 30.0
+PONG_WITHIN = 25.0
+CLOSE_WITHIN = 5.0
+HANGUP_GRACE = 2.0
+KILL_GRACE = 5.0
+SILENCE_AFTER_EXIT = 0.2
+
+# Events that one subscriber may have waiting before it counts as too slow.
+EVENT_BACKLOG = 256
+
+MAX_TERMINAL_SIDE = 1000
+
+
+class CloseCode(enum.IntEnum):
+    """The close codes that Clincus sends (RFC 6455 section 7.4; 4000 and up are ours)."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    INVALID_DATA = 1007
+    INTERNAL_ERROR = 1011
+    TRY_AGAIN_LATER = 1013
+    UNKNOWN_SESSION = 4404
+    NOT_RUNNING = 4409
+
+
+class SocketMessage(NamedTuple):
+    """One whole WebSocket message from the client."""
+
+    is_text: bool
+    data: bytes
+
+
+class WebSocket:
+    """An upgraded connection: its socket, its protocol state, its deadlines.
+
+    One thread owns it and goes round `wait` until `ended`. Only `close` and `wake` may be called from other
+    threads. Used as a context manager it always finishes the closing handshake (RFC 6455 section 7) and gives its
+    file descriptors back, except for the socket, which belongs to the HTTP server.
+    """
+
+    def __init__(self, connection: socket.socket, protocol: ServerProtocol, early: bytes = b"") -> None:
+        """Take over `connection`; `early` is what the client sent behind its handshake request."""
+        self.subprotocol: str | None = protocol.subprotocol
+        # True once nothing more can be sent or received.
+        self.ended = False
+        self._connection = connection
+        self._protocol = protocol
+        # Bytes for the socket, the answer to the handshake among them.
+        self._outgoing = bytearray()
+        # The protocol has said its last byte: half-close as soon as `_outgoing` is empty.
+        self._last_byte_queued = False
+        # Whole messages that the owner has not taken yet, and the fragments of the next one.
+        self._messages: list[SocketMessage] = []
+        self._fragments: list[bytes] = []
+        self._fragments_are_text = False
+        # When the client was last heard, and whether a ping has been sent since (time.monotonic).
+        self._heard_at = time.monotonic()
+        self._pinged = False
+        # When the closing handshake is given up; None while there is none.
+        self._close_deadline: float | None = None
+        # What `close` asked for, from whichever thread. The lock also guards the pipe against its own closing.
+        self._close_request: tuple[int, str] | None = None
+        self._lock = threading.Lock()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        self._feed(early)
+
+    def __enter__(self) -> WebSocket:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is not None:
+            self.close(CloseCode.INTERNAL_ERROR, "The server failed.")
+        try:
+            self.end()
+        finally:
+            with self._lock:
+                os.close(self._wake_reader)
+                os.close(self._wake_writer)
+                self._wake_reader = self._wake_writer = -1
+
+    @property
+    def open(self) -> bool:
+        """Whether messages can still be sent: no close was asked for, sent or received."""
+        return self._close_request is None and self._close_deadline is None and not self.ended
+
+    @property
+    def backlog(self) -> int:
+        """How many bytes wait for the client to read."""
+        return len(self._outgoing)
+
+    def send_text(self, data: bytes) -> None:
+        """Queue a text message (UTF-8). The next `wait` sends it."""
+        self._protocol.send_text(data)
+        self._collect()
+
+    def send_binary(self, data: bytes) -> None:
+        """Queue a binary message. The next `wait` sends it."""
+        self._protocol.send_binary(data)
+        self._collect()
+
+    def take_messages(self) -> list[SocketMessage]:
+        """Return the messages that have arrived since the last call."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Start the closing handshake; the first call decides. Any thread may call it, at any time."""
+        with self._lock:
+            if self._close_request is None:
+                # A control frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
+                self._close_request = (code, reason.encode()[:123].decode(errors="ignore"))
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the owner's `wait` return. Any thread may call it, at any time."""
+        with self._lock:
+            if self._wake_writer >= 0:
+                with suppress(BlockingIOError):
+                    os.write(self._wake_writer, b"\0")
+
+    def end(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
+        """Close, unless that has begun, and wait until the connection is over: at most CLOSE_WITHIN seconds."""
+        self.close(code, reason)
+        while not self.ended:
+            self.wait()
+            self.take_messages()
+
+    def wait(
+        self, others: Mapping[int, int] | None = None, reading: bool = True, timeout: float | None = None
+    ) -> dict[int, int]:
+        """Go one round: send what is queued, sleep until there is something to do, do the socket's part of it.
+
+        `others` are file descriptors to watch besides, with their poll masks; those that are ready are returned.
+        With `reading` off nothing is read from the client, so that TCP slows it down. `timeout` is in seconds.
+        """
+        self._begin_close()
+        self._flush()
+        if self.ended:
+            return {}
+        poll = select.poll()
+        for fd, mask in (others or {}).items():
+            poll.register(fd, mask)
+        poll.register(self._wake_reader, select.POLLIN)
+        # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
+        receiving = reading and len(self._outgoing) < 2 * BUFFER_MARK
+        poll.register(self._connection, self._interest(receiving))
+        ready = dict(poll.poll(self._milliseconds_until_due(reading, timeout)))
+        if ready.pop(self._wake_reader, 0):
+            os.read(self._wake_reader, READ_SIZE)
+        if ready.pop(self._connection.fileno(), 0) & ~select.POLLOUT:
+            self._receive(receiving)
+        self._keep_deadlines(reading)
+        return ready
+
+    def _interest(self, receiving: bool) -> int:
+        return select.POLLRDHUP | (select.POLLIN if receiving else 0) | (select.POLLOUT if self._outgoing else 0)
+
+    def _milliseconds_until_due(self, reading: bool, timeout: float | None) -> float | None:
+        """Return how long poll may sleep before a deadline needs looking after; None is for ever."""
+        if self._close_deadline is not None:
+            due = self._close_deadline
+        elif reading:
+            due = self._heard_at + PING_AFTER + (PONG_WITHIN if self._pinged else 0)
+        else:
+            return None if timeout is None else timeout * 1000
+        remaining = max(0.0, due - time.monotonic())
+        return 1000 * (remaining if timeout is None else min(remaining, timeout))
+
+    def _receive(self, receiving: bool) -> None:
+        try:
+            # While nothing is to be read, only the end of the connection is reported.
+            data = self._connection.recv(READ_SIZE) if receiving else b""
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._heard_at, self._pinged = time.monotonic(), False
+            self._feed(data)
+        else:
+            self.ended = True
+
+    def _feed(self, data: bytes) -> None:
+        from websockets.frames import Frame
+        from websockets.frames import Opcode
+
+        self._protocol.receive_data(data)
+        for frame in self._protocol.events_received():
+            assert isinstance(frame, Frame)
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+                self._fragments_are_text = frame.opcode is Opcode.TEXT
+            elif frame.opcode is not Opcode.CONT:
+                continue
+            self._fragments.append(bytes(frame.data))
+            if frame.fin:
+                self._messages.append(SocketMessage(self._fragments_are_text, b"".join(self._fragments)))
+                self._fragments = []
+        self._collect()
+
+    def _collect(self) -> None:
+        """Take over what the protocol wants sent. Must follow each call to it."""
+        for data in self._protocol.data_to_send():
+            if data:
+                self._outgoing += data
+            else:
+                self._last_byte_queued = True
+        if self._protocol.close_expected() and self._close_deadline is None:
+            self._close_deadline = time.monotonic() + CLOSE_WITHIN
+
+    def _begin_close(self) -> None:
+        if self._close_request is not None and self._close_deadline is None and not self.ended:
+            self._protocol.send_close(*self._close_request)
+            self._collect()
+
+    def _flush(self) -> None:
+        try:
+            if self._outgoing:
+                del self._outgoing[: self._connection.send(self._outgoing)]
+            if self._last_byte_queued and not self._outgoing:
+                self._last_byte_queued = False
+                self._connection.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.ended = True
+
+    def _keep_deadlines(self, reading: bool) -> None:
+        """Ping a silent client, give up one that does not answer; end a closing handshake that drags on."""
+        now = time.monotonic()
+        if self._close_deadline is not None:
+            self.ended = self.ended or now >= self._close_deadline
+        elif not reading:
+            # What is not read cannot be heard; TCP keep-alive watches over the client meanwhile.
+            self._heard_at, self._pinged = now, False
+        elif self._pinged and now >= self._heard_at + PING_AFTER + PONG_WITHIN:
+            self._protocol.fail(CloseCode.INTERNAL_ERROR, "The client did not answer a ping.")
+            self._collect()
+            self._flush()
+            self.ended = True
+        elif not self._pinged and now >= self._heard_at + PING_AFTER:
+            self._pinged = True
+            self._protocol.send_ping(b"")
+            self._collect()
+
+
+def handshake_request(handler: BaseHTTPRequestHandler) -> bytes:
+    """Write the request out again, as the bytes that the websockets library wants to see.
+
+    Only what the handshake needs is in it, so that a long cookie or an odd path cannot fail it.
+    """
+    wanted = [
+        f"{name}: {value}"
+        for name, value in handler.headers.items()
+        if name.lower() in ("host", "origin", "connection", "upgrade") or name.lower().startswith("sec-websocket-")
+    ]
+    return "\r\n".join([f"{handler.command} / {handler.request_version}", *wanted, "", ""]).encode("iso-8859-1")
+
+
+def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] = ()) -> WebSocket:
+    """Turn the GET request that `handler` is working on into a WebSocket; use it in a `with` statement.
+
+    The answer to the handshake goes out with the first `WebSocket.wait`: whatever the caller sets up before that is
+    there before the client knows that it is connected. Of `subprotocols`, the first that the client offers is
+    chosen. Raises ClincusError 426 if the request does not ask for an upgrade, 400 if its handshake is wrong.
+    """
+    from websockets.exceptions import InvalidUpgrade
+    from websockets.http11 import Request as HandshakeRequest
+    from websockets.server import ServerProtocol
+
+    def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        return next((name for name in cast("Sequence[Subprotocol]", subprotocols) if name in offered), None)
+
+    # What follows on this connection, if anything, is not HTTP.
+    handler.close_connection = True
+    protocol = ServerProtocol(select_subprotocol=select_subprotocol, max_size=MAX_MESSAGE_SIZE)
+    protocol.receive_data(handshake_request(handler))
+    # No event means that the parser could not even read the request.
+    for request in protocol.events_received():
+        assert isinstance(request, HandshakeRequest)
+        response = protocol.accept(request)
+        if response.status_code == 101:
+            protocol.send_response(response)
+            prepare_connection(handler.connection)
+            return WebSocket(handler.connection, protocol, take_early_bytes(handler))
+    error = protocol.handshake_exc
+    problem = f"{error}: {error.__cause__}" if error and error.__cause__ else str(error)
+    status = 426 if isinstance(error, InvalidUpgrade) else 400
+    raise ClincusError(f"this address speaks WebSocket only, and the handshake failed: {problem}", status)
+
+
+def prepare_connection(connection: socket.socket) -> None:
+    """Make the socket non-blocking, prompt, and able to notice by itself that its peer is gone."""
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def take_early_bytes(handler: BaseHTTPRequestHandler) -> bytes:
+    """Return what http.server has read beyond the request: a client may send its first frame in the same packet.
+
+    The socket must be non-blocking, else this waits for the client to say something.
+    """
+    try:
+        return cast("BufferedReader", handler.rfile).peek()
+    except OSError:
+        return b""
+
+
+class TerminalSize(NamedTuple):
+    """Columns and rows, in the order in which people say them."""
+
+    columns: int
+    rows: int
+
+
+def terminal_size(columns: object, rows: object) -> TerminalSize | None:
+    """Read a size that a client sent, as numbers or in digits; None if it is not a size from 1 to 1000 each way."""
+    sides = [
+        int(side) if isinstance(side, str) and side.isdecimal() and len(side) < 5 else side for side in (columns, rows)
+    ]
+    if all(type(side) is int and 1 <= side <= MAX_TERMINAL_SIDE for side in sides):
+        return TerminalSize(*cast("list[int]", sides))
+    return None
+
+
+class PtyProgram:
+    """A program on a pseudo-terminal of its own, which is its controlling terminal.
+
+    `terminal` and `exited` are for poll: the master side of the terminal, and a descriptor that becomes readable
+    when the program has exited (pidfd_open(2)).
+    """
+
+    def __init__(self, argv: Sequence[str], size: TerminalSize, environ: Mapping[str, str]) -> None:
+        """Start `argv`. Raises OSError if that is not possible."""
+        # 0..255, 128 + signal number for a program that a signal ended; None while it runs.
+        self.exit_code: int | None = None
+        self.terminal, slave = os.openpty()
+        try:
+            os.set_blocking(self.terminal, False)
+            self.resize(size)
+            # setsid(1) makes the terminal the controlling one: then closing it ends an `incus exec`, and a new size
+            # reaches it. It needs no preexec_fn, which is not safe beside threads.
+            self._process = subprocess.Popen(
+                ["setsid", "--ctty", *argv], stdin=slave, stdout=slave, stderr=slave, env=environ
+            )
+            self.exited = os.pidfd_open(self._process.pid)
+        except BaseException:
+            os.close(self.terminal)
+            raise
+        finally:
+            os.close(slave)
+
+    def resize(self, size: TerminalSize) -> None:
+        """Set the size of the terminal; the kernel tells the program by SIGWINCH."""
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.columns, 0, 0))
+
+    def read(self) -> bytes | None:
+        """Return what the program has written, b"" if there is nothing just now, None at the end of it."""
+        try:
+            return os.read(self.terminal, READ_SIZE) or None
+        except BlockingIOError:
+            return b""
+        except OSError:
+            # EIO: no program has the terminal open any more.
+            return None
+
+    def write(self, data: bytearray) -> int:
+        """Type `data`; returns how many bytes of it the terminal took."""
+        try:
+            return os.write(self.terminal, data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            # There is nobody left to read it.
+            return len(data)
+
+    def poll(self, timeout: float) -> int | None:
+        """Wait up to `timeout` seconds for the program to exit; returns its exit code, or None if it runs on."""
+        if self.exit_code is None:
+            poll = select.poll()
+            poll.register(self.exited, select.POLLIN)
+            if poll.poll(timeout * 1000):
+                code = self._process.wait()
+                self.exit_code = code if code >= 0 else 128 - code
+        return self.exit_code
+
+    def end(self) -> int:
+        """Hang up, kill the program if it does not go within HANGUP_GRACE, and return its exit code.
+
+        Closing the terminal alone is not enough: an `incus exec` whose remote program is an interactive shell
+        lives on. Afterwards the program is reaped and all descriptors are closed.
+        """
+        os.close(self.terminal)
+        if self.poll(0) is None:
+            self._signal(signal.SIGHUP)
+        if self.poll(HANGUP_GRACE) is None:
+            self._signal(signal.SIGKILL)
+        code = self.poll(KILL_GRACE)
+        os.close(self.exited)
+        return code if code is not None else 137
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            # It has not come as far as setsid yet.
+            self._process.send_signal(number)
+
+
+class TerminalBridge:
+    """A WebSocket on one side, a program on a pseudo-terminal on the other, one thread and one poll between them.
+
+    What is wanted of each side follows from how full the buffers are: output is read while the client keeps up,
+    input is read while the program keeps up, and neither waits for the other. So Ctrl-C gets through however much
+    output is stuck, and a client that stops reading stops the program instead of filling memory.
+    """
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        argv: Sequence[str],
+        size: TerminalSize | None = None,
+        *,
+        readonly: bool = False,
+        control: bool = False,
+        environ: Mapping[str, str] | None = None,
+        on_end: Callable[[int], str] | None = None,
+    ) -> None:
+        """Prepare the bridge; `run` starts the program.
+
+        With `readonly` what the client types is dropped; it still sizes its own terminal, so `argv` must be a
+        command that does not pass that on to others (`tmux attach -r -f ignore-size`). With `control` text messages
+        are control messages and the exit is announced by one, otherwise every message is input. `environ` is the
+        whole environment. `on_end` is called once with the exit code when the program is gone, and returns the
+        reason to tell the client, or "" for the usual one.
+        """
+        self._websocket = websocket
+        self._argv = argv
+        self._size = size or TerminalSize(80, 24)
+        self._readonly = readonly
+        self._control = control
+        self._environ = environ if environ is not None else {**os.environ, "TERM": "xterm-256color"}
+        self._on_end = on_end
+        # Typed, but not yet taken by the terminal.
+        self._input = bytearray()
+        # Read from the terminal, but not yet sent as a frame: less than FRAME_SIZE.
+        self._output = bytearray()
+        # Whether the terminal may still have output for us; once the program has exited, how much at most and
+        # since when there is none (time.monotonic).
+        self._more_output = True
+        self._rest = MAX_REST
+        self._silent_since = 0.0
+
+    def stop(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+        """Close the connection and end the program. Any thread may call it, at any time."""
+        self._websocket.close(code, reason)
+
+    def run(self) -> None:
+        """Run the program until it exits, the client goes or `stop` is called. Leaves no process behind."""
+        try:
+            program = PtyProgram(self._argv, self._size, self._environ)
+        except OSError as error:
+            self._websocket.end(CloseCode.INTERNAL_ERROR, f"The terminal could not be started: {error}")
+            return
+        try:
+            self._pump(program)
+        finally:
+            exited_by_itself = program.exit_code is not None
+            code = program.end()
+            reason = (self._on_end(code) if self._on_end else "") or f"The program ended with exit code {code}."
+        if exited_by_itself:
+            self._announce_exit(code, reason)
+        self._websocket.end(CloseCode.NORMAL, reason)
+
+    def _pump(self, program: PtyProgram) -> None:
+        """Carry bytes both ways until one side is gone."""
+        websocket = self._websocket
+        while websocket.open and (self._more_output or program.exit_code is None):
+            ready = websocket.wait(
+                self._interest(program), reading=len(self._input) < BUFFER_MARK, timeout=self._patience(program)
+            )
+            for message in websocket.take_messages():
+                self._obey(message, program)
+            if self._input:
+                del self._input[: program.write(self._input)]
+            if websocket.open:
+                self._carry_output(program, ready)
+
+    def _interest(self, program: PtyProgram) -> dict[int, int]:
+        """Return what to poll for on the program's descriptors."""
+        readable = self._more_output and self._websocket.backlog < BUFFER_MARK
+        mask = (select.POLLIN if readable else 0) | (select.POLLOUT if self._input else 0)
+        # A terminal that nobody has open reports a hang-up whatever the mask says, so it must not be in the set.
+        interest = {program.terminal: mask} if mask and self._more_output else {}
+        if program.exit_code is None:
+            interest[program.exited] = select.POLLIN
+        return interest
+
+    def _patience(self, program: PtyProgram) -> float | None:
+        """Return how many seconds the next round may wait for more output; None is for ever."""
+        if self._output:
+            return 0
+        if program.exit_code is not None:
+            return max(0.0, self._silent_since + SILENCE_AFTER_EXIT - time.monotonic())
+        return None
+
+    def _carry_output(self, program: PtyProgram, ready: Mapping[int, int]) -> None:
+        if program.exited in ready:
+            program.poll(0)
+        keeping_up = self._websocket.backlog < BUFFER_MARK
+        readable = keeping_up and ready.get(program.terminal, 0) & ~select.POLLOUT
+        chunk = program.read() if readable else b""
+        if chunk is None:
+            self._more_output = False
+            chunk = b""
+        self._output += chunk
+        # After a full read the rest is on its way; one frame for several reads is cheaper for both sides.
+        if self._output and (len(chunk) < FULL_READ or len(self._output) >= FRAME_SIZE):
+            self._websocket.send_binary(bytes(self._output))
+            self._output.clear()
+        self._watch_for_the_end(program, len(chunk), keeping_up)
+
+    def _watch_for_the_end(self, program: PtyProgram, size: int, keeping_up: bool) -> None:
+        """Give up the output when the program has exited, but something that it left behind holds the terminal."""
+        now = time.monotonic()
+        if program.exit_code is None or size or not keeping_up:
+            self._silent_since = now
+        if program.exit_code is not None:
+            self._rest -= size
+            if self._rest < 0 or now >= self._silent_since + SILENCE_AFTER_EXIT:
+                self._more_output = False
+
+    def _obey(self, message: SocketMessage, program: PtyProgram) -> None:
+        if message.is_text and self._control:
+            self._obey_control(message.data, program)
+        elif not self._readonly:
+            self._input += message.data
+
+    def _obey_control(self, data: bytes, program: PtyProgram) -> None:
+        """Do what a control message says. Unknown types and impossible sizes are ignored, for newer clients' sake."""
+        try:
+            request = json.loads(data.decode())
+        except (ValueError, RecursionError):
+            request = None
+        if not isinstance(request, dict):
+            self.stop(CloseCode.INVALID_DATA, "A text message must be a JSON object; input goes in binary messages.")
+        elif request.get("type") == "resize":
+            size = terminal_size(request.get("cols"), request.get("rows"))
+            if size is not None:
+                program.resize(size)
+
+    def _announce_exit(self, code: int, reason: str) -> None:
+        if self._control and self._websocket.open:
+            notice = {"type": "exit", "code": code, "reason": reason}
+            self._websocket.send_text(json.dumps(notice, ensure_ascii=False).encode())
+
+
+class OpenSockets:
+    """The connections that are open and the session that each belongs to, so that others can close them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        # Connection -> session id; "" for one that belongs to no session.
+        self._sessions: dict[WebSocket, str] = {}
+        # The code and reason that new connections are closed with, once `close_all` was called.
+        self._shut: tuple[int, str] | None = None
+
+    @contextmanager
+    def track(self, websocket: WebSocket, session_id: str = "") -> Iterator[None]:
+        """Keep `websocket` on the list while the `with` block runs."""
+        with self._changed:
+            self._sessions[websocket] = session_id
+            if self._shut is not None:
+                websocket.close(*self._shut)
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._sessions[websocket]
+                self._changed.notify_all()
+
+    def count(self, session_id: str) -> int:
+        """Return how many connections the session has."""
+        with self._changed:
+            return list(self._sessions.values()).count(session_id)
+
+    def close_session(self, session_id: str, code: int, reason: str) -> None:
+        """Close all connections of one session."""
+        with self._changed:
+            for websocket, owner in self._sessions.items():
+                if owner == session_id:
+                    websocket.close(code, reason)
+
+    def close_all(self, code: int = CloseCode.GOING_AWAY, reason: str = "The server is shutting down.") -> None:
+        """Close every connection, and each one that comes from now on."""
+        with self._changed:
+            self._shut = (code, reason)
+            for websocket in self._sessions:
+                websocket.close(code, reason)
+
+    def wait_until_closed(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until no connection is left; returns whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._sessions, timeout)
+
+
+class EventHub:
+    """Sends each event to all subscribers, in order. A subscriber that does not keep up is dropped, not waited for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Subscriber -> events on their way to it, as JSON, oldest first.
+        self._queues: dict[WebSocket, deque[bytes]] = {}
+
+    def publish(self, event: Mapping[str, object], extension: bool = False) -> None:
+        """Send `event` to all, or, with `extension`, to those who chose our subprotocol. Never blocks."""
+        data = json.dumps(event, ensure_ascii=False).encode()
+        with self._lock:
+            for websocket, queue in self._queues.items():
+                if extension and websocket.subprotocol != EVENTS_SUBPROTOCOL:
+                    continue
+                if len(queue) < EVENT_BACKLOG:
+                    queue.append(data)
+                    websocket.wake()
+                else:
+                    websocket.close(CloseCode.TRY_AGAIN_LATER, "Too slow: events were lost. Connect again.")
+
+    def subscribe(self, websocket: WebSocket) -> None:
+        """Send events to `websocket` until it ends. None is missed that is published after its handshake."""
+        queue: deque[bytes] = deque()
+        with self._lock:
+            self._queues[websocket] = queue
+        try:
+            while websocket.open:
+                while queue and websocket.backlog < BUFFER_MARK:
+                    websocket.send_text(queue.popleft())
+                websocket.wait()
+                # Clients have nothing to say here.
+                websocket.take_messages()
+        finally:
+            with self._lock:
+                del self._queues[websocket]
 
 
 # ----------------------------------------------------------------------------------------------------------------
