@@ -11,6 +11,7 @@ file of its own.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import contextlib
 import copy
@@ -39,11 +40,13 @@ import stat
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import termios
 import threading
 import time
 import traceback
+import uuid
 import zlib
 from collections import Counter
 from collections import deque
@@ -1058,9 +1061,10 @@ def read_text(path: str, limit: int, follow: bool = True) -> str | None:
     except OSError as error:
         reason = "it is a symbolic link" if error.errno == errno.ELOOP and not follow else os.strerror(error.errno or 0)
         raise ConfigError(f"{path}: cannot be read: {reason}", file=path) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ConfigError(f"{path}: cannot be read: it is not a regular file", file=path)
     with open(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ConfigError(f"{path}: cannot be read: it is not a regular file", file=path)
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB", file=path)
@@ -1140,6 +1144,8 @@ class ProjectFile:
 def read_project(workspace: str) -> ProjectFile | None:
     """The .clincus.toml of a workspace (an absolute, resolved path), None if there is none; a symlink is refused."""
     path = os.path.join(workspace, PROJECT_FILE)
+    if os.path.isdir(path) and not os.path.islink(path):
+        return None  # the placeholder that keeps a running session from creating the file
     text = read_text(path, PROJECT_FILE_LIMIT, follow=False)
     return None if text is None else ProjectFile(path, text, hashlib.sha256(text.encode()).hexdigest())
 
@@ -2435,6 +2441,34 @@ class Incus:
         `environment`. An exit code other than 0 is returned, not raised.
         """
         return self._spawn(self.exec_argv(name, command, user=user, environment=environment, cwd=cwd), stdin, timeout)
+
+    @contextlib.contextmanager
+    def stream(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
+        """Run a command line of `exec_argv` and give its stdout to the `with` block; it is killed after `timeout`.
+
+        Raises IncusError at the end of the block when the command failed.
+        """
+        with tempfile.TemporaryFile() as words:
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, start_new_session=True
+                )
+            except OSError as error:
+                raise incus_failure("executable file not found") from error
+            killer = threading.Timer(timeout, process.kill)
+            killer.start()
+            assert process.stdout is not None
+            try:
+                yield process.stdout
+                code = process.wait()
+            finally:
+                killer.cancel()
+                process.kill()
+                process.wait()
+                process.stdout.close()
+            if code != 0:
+                words.seek(0)
+                raise incus_failure(words.read(4096).decode("utf-8", "replace") or f"exit code {code}")
 
     def exec_argv(
         self,
@@ -4256,6 +4290,585 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+@dataclass(frozen=True)
+class LaunchRequest:
+    """What a person asks for when a session is created; empty means: as the config says."""
+
+    workspace: str
+    tool: str = ""
+    persistent: bool | None = None
+    image: str = ""
+    profile: str = ""
+    slot: int = 0
+    resume: str = ""  # a saved session whose conversation goes on in the new container
+    mounts: tuple[Mapping[str, Any], ...] = ()  # beside the config's, in the form of its `mounts.default`
+    environment: Mapping[str, str] = field(default_factory=dict)
+    debug: bool = False  # a shell instead of the tool
+
+
+def describe_instance(
+    labels: Mapping[str, str],
+    limits: Mapping[str, str],
+    protection: Protection,
+    root_disk: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The complete description (InstancePut) that one `incus launch` turns into a session's container.
+
+    `root_disk` is the whole root device, needed only where limits set options on it: a device of the instance
+    replaces the profile's.
+    """
+    devices = dict(protection.devices)
+    if root_disk is not None:
+        devices["root"] = dict(root_disk)
+    return {
+        "config": {
+            # Started by Incus after a reboot a container would run without its tool: it stays stopped, to be resumed.
+            "boot.autostart": "false",
+            **limits,
+            **protection.config,
+            **{LABEL + key: value for key, value in labels.items() if value},
+        },
+        "devices": devices,
+    }
+
+
+# Ours to set anew at each start; what else an instance carries (image.*, volatile.*, a person's own) stays.
+OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", LABEL)
+
+
+def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+    """An existing instance with today's description in place of the one it was created with (for PUT)."""
+    kept = {key: value for key, value in instance["config"].items() if not key.startswith(OWNED_KEYS)}
+    labels = {key: value for key, value in instance["config"].items() if key.startswith(LABEL)}
+    return {
+        "architecture": instance["architecture"],
+        "config": {**kept, **labels, **description["config"]},
+        "description": instance["description"],
+        "devices": description["devices"],
+        "ephemeral": False,
+        "profiles": instance["profiles"],
+        "stateful": False,
+    }
+
+
+# Each script runs in the container as the code user, with constant text: what varies comes as arguments, what is
+# secret on stdin.
+GUEST_WAIT_FOR_BOOT = """
+if [ "$(cat /proc/1/comm)" = systemd ]; then  # /tmp and the user's directories are only ready after the boot
+    tries=0
+    until case "$(systemctl is-system-running --wait 2>/dev/null)" in running | degraded) true ;; *) false ;; esac; do
+        tries=$((tries + 1)); [ "$tries" -lt 200 ] || break; sleep 0.1
+    done
+fi
+"""
+GUEST_START = (
+    "set -eu\n"
+    + GUEST_WAIT_FOR_BOOT
+    + """
+fail() { echo "$1" >&2; exit 1; }
+[ -d "$HOME" ] && [ -w "$HOME" ] || fail "the image has no home $HOME for uid $(id -u): build one with clincus build"
+[ -d "$2" ] || fail "the workspace is not mounted at $2"
+command -v tmux >/dev/null || fail "the image has no tmux: build one with clincus build"
+tar -xf - -C "$HOME"
+rm -f "$HOME/.clincus/started"
+tmux has-session -t "=clincus-$1" 2>/dev/null ||
+    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "clincus-$1" -x "$3" -y "$4" -c "$2" "$HOME/.clincus/start"
+"""
+)
+GUEST_ATTACH = """
+tmux has-session -t "=$1" 2>/dev/null ||
+    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$1" -c "$2" "$HOME/.clincus/start"
+exec tmux -u attach-session -t "=$1"
+"""
+GUEST_WATCH = 'exec tmux -u attach-session -f read-only,ignore-size -t "=$1"'
+GUEST_SHELL = """
+cd "$1" || exit 1
+[ ! -r "$HOME/.clincus/environment" ] || { set -a; . "$HOME/.clincus/environment"; set +a; }
+[ -x "${SHELL:-}" ] || SHELL=/bin/bash
+[ -x "$SHELL" ] || SHELL=/bin/sh
+exec "$SHELL" -l
+"""
+GUEST_TMUX_CONFIG = """\
+set -g default-terminal "tmux-256color"
+set -as terminal-features ",xterm*:RGB:clipboard:hyperlinks:usstyle"
+set -g set-clipboard on
+set -g mouse on
+set -g focus-events on
+set -g history-limit 50000
+set -g status off
+set -g window-size latest
+set -sg escape-time 10
+"""
+
+
+def start_script(first: Sequence[str], again: Sequence[str], has_conversation: str, workspace: str, tool: str) -> str:
+    """The program that tmux runs: the tool, then a login shell.
+
+    tmux may be lost, by a restart from inside the container, and started again by the next terminal: then `again`
+    goes on with the conversation if the shell condition `has_conversation` holds.
+    """
+    return f"""#!/bin/sh
+# Written by Clincus at each start.
+cd {shlex.quote(workspace)} || exit 1
+[ ! -r "$HOME/.clincus/environment" ] || {{ set -a; . "$HOME/.clincus/environment"; set +a; }}
+PATH="$HOME/.local/bin:$PATH"; export PATH
+if [ -e "$HOME/.clincus/started" ] && {has_conversation}; then
+    {shlex.join(again)}
+else
+    : >"$HOME/.clincus/started"
+    {shlex.join(first)}
+fi
+code=$?
+printf '\\n%s has ended (exit code %s). This is a shell in its container.\\n' {shlex.quote(tool)} "$code"
+[ -x "${{SHELL:-}}" ] || SHELL=/bin/bash
+[ -x "$SHELL" ] || SHELL=/bin/sh
+export SHELL
+exec "$SHELL" -l
+"""
+
+
+def conversation_test(tool: Tool, conversation: str) -> str:
+    """A shell condition: the tool has a conversation to go on with. Tools that take our id name files after it."""
+    if not any("{session}" in word for word in tool.start):
+        return "true"
+    places = " ".join(f'"$HOME"/{shlex.quote(path)}' for path in tool.saved)
+    return f"find {places} -name {shlex.quote(f'*{conversation}*')} 2>/dev/null | grep -q ."
+
+
+def start_files(environment: Mapping[str, str], script: str) -> list[ToolFile]:
+    """What a start leaves in the code user's home beside the tool's own files."""
+    assignments = "".join(f"{key}={shlex.quote(value)}\n" for key, value in environment.items())
+    return [
+        ToolFile(".clincus/environment", assignments.encode(), 0o600),
+        ToolFile(".clincus/start", script.encode(), 0o700),
+        ToolFile(".clincus/tmux.conf", GUEST_TMUX_CONFIG.encode(), 0o600),
+    ]
+
+
+STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
+SAVE_TIMEOUT = 120  # seconds
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A request with the config applied: all that the start of a session needs to know."""
+
+    config: Config
+    workspace: str
+    mount: str  # where the workspace stands in the container
+    tool: Tool
+    image: str
+    profile: str
+    persistent: bool
+    mounts: Sequence[MountEntry]
+    environment: Mapping[str, str]  # from the request: it beats the tool's own
+    saved: SavedSession | None  # to go on with in a new container
+
+    def session(self, name: str, slot: int) -> Session:
+        """The session as it will be listed while it starts."""
+        return Session(
+            id=name,
+            workspace=self.workspace,
+            tool=self.tool.name,
+            slot=slot,
+            status="starting",
+            persistent=self.persistent,
+            session_id=self.saved.session_id if self.saved else str(uuid.uuid4()),
+            created_at=utc_now(),
+            image=self.image,
+            profile=self.profile,
+            deadline=self.deadline(),
+        )
+
+    def deadline(self) -> str:
+        """When a run that starts now has to end; empty for never."""
+        limit = self.config.get("limits.runtime.max_duration")
+        if not limit or not self.config.get("limits.runtime.auto_stop"):
+            return ""
+        return format_time(_now() + timedelta(seconds=parse_duration(limit)))
+
+
+def workspace_mount(config: Config, workspace: str) -> str:
+    """Where a workspace stands in its container: /workspace, or its own path where the config wants that."""
+    taken = ("/root", "/home/" + config.get("incus.code_user"), *SYSTEM_TREES, "/var")
+    if config.get("paths.preserve_workspace_path") and not any(_is_below(workspace, folder) for folder in taken):
+        return workspace
+    return "/workspace"
+
+
+def guest_home(config: Config) -> str:
+    """The home directory of the code user in a container."""
+    user = config.get("incus.code_user")
+    return "/root" if user == "root" else f"/home/{user}"
+
+
+def session_labels(session: Session) -> dict[str, str]:
+    """What a session leaves on its instance, so that any Clincus can read it back: see `session_from_instance`."""
+    kept = ("workspace", "tool", "session_id", "created_at", "image", "profile", "deadline", "protection")
+    flags = {"managed": "true", "persistent": "true" if session.persistent else "false"}
+    return {**{key: getattr(session, key) for key in kept}, **flags}
+
+
+class Sessions:
+    """The life of sessions: create, stop, resume, delete; one launch path and one stop path for every caller.
+
+    `load` gives the config in force at each call. Calls on one session wait for each other.
+    """
+
+    def __init__(
+        self, incus: Incus, registry: Registry, load: Callable[[], Config], environ: Mapping[str, str]
+    ) -> None:
+        self.incus = incus
+        self.registry = registry
+        self._load = load
+        self._environ = environ
+        self._home = environ.get("HOME") or os.path.expanduser("~")
+        self._locks: dict[str, threading.Lock] = {}  # one for each session that was worked on
+        self._known_support: ProtectionSupport | None = None  # what this host can do; asked once
+
+    def refresh(self) -> None:
+        """Read all sessions from Incus: one call. Raises IncusError."""
+        listed_at = _now()
+        self.registry.replace(self.incus.query("/1.0/instances?recursion=1"), listed_at)
+
+    def fetch(self, name: str) -> Session | None:
+        """Read one session from Incus; None when it is gone or not ours."""
+        try:
+            return session_from_instance(self.registry.prefix, self.incus.query(f"/1.0/instances/{name}"))
+        except IncusError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def create(self, request: LaunchRequest) -> Session:
+        """Create a session and start its tool; returns when it runs.
+
+        Raises ClincusError: 400 for what was asked, 409 without a free slot, 500 with Incus's words. Whatever fails or
+        interrupts it, no half-made container stays.
+        """
+        launch = self._plan(request)
+        taken: set[str] = set()
+        while True:
+            session = self.registry.reserve(launch.workspace, request.slot, launch.session, taken)
+            try:
+                return self._launch(session, launch)
+            except BaseException as error:
+                self._undo(session)
+                if isinstance(error, IncusError) and error.status == 409 and not request.slot:
+                    taken.add(session.id)  # the name belongs to an instance that is not ours: the next slot
+                    continue
+                raise
+
+    def resume(self, id: str) -> Session:
+        """Bring a stopped, paused or running session to a running tool, with its conversation where there is one."""
+        with self._work(id, "starting") as before:
+            launch = self._plan(self._again(before))
+            is_stopped = before.status == "stopped" and not before.paused
+            session = self._redescribe(before, launch) if is_stopped else before
+            try:
+                if is_stopped or before.paused:
+                    self.incus.run("start", "--quiet", self.incus.instance(id))
+                self._start_tool(session, launch, is_new=False)
+            except BaseException:
+                if is_stopped:
+                    self._stop_container(id, 0)
+                raise
+            started = utc_now() if is_stopped else session.started_at
+            return self.registry.settle(replace(session, status="running", paused=False, started_at=started))
+
+    def stop(self, id: str, timeout: int = STOP_TIMEOUT) -> Session:
+        """Save the conversation and stop the container, hard after `timeout` seconds; a stopped one stays as it is."""
+        with self._work(id, "stopping") as session:
+            if session.paused:
+                self.incus.run("start", "--quiet", self.incus.instance(id))  # a frozen guest can neither save nor stop
+            if session.paused or session.status == "running":
+                self._try_save(replace(session, status="running"))
+                graceful = self._load().get("limits.runtime.stop_graceful")
+                self._stop_container(id, timeout if graceful else 0)
+            return self.registry.settle(replace(session, status="stopped", paused=False))
+
+    def delete(self, id: str) -> None:
+        """Save what can be saved and delete the container, whatever its state."""
+        with self._work(id, "stopping") as session:
+            self._try_save(session)
+            try:
+                self.incus.run("delete", "--force", self.incus.instance(id), timeout=120)
+            except IncusError as error:
+                if error.status != 404:
+                    raise
+            self.registry.forget(id)
+
+    def stop_expired(self, now: datetime) -> None:
+        """Stop what has run past its deadline; one from before the container's start belongs to an earlier run."""
+        for session in self.registry.all():
+            deadline, started = parse_time(session.deadline), parse_time(session.started_at)
+            if session.status == "running" and deadline and started and started < deadline <= now:
+                log(f"{session.id}: its time is over, stopping it")
+                self.stop(session.id)
+
+    def delete_abandoned(self, stopped_before: datetime, ended: Mapping[str, str]) -> None:
+        """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run."""
+        for session in self.registry.all():
+            end = parse_time(ended.get(session.session_id))
+            is_ephemeral = not session.persistent and not session.paused
+            if session.status == "stopped" and is_ephemeral and end is not None and end < stopped_before:
+                log(f"{session.id}: ephemeral and long stopped, deleting it")
+                self.delete(session.id)
+
+    def terminal_argv(self, session: Session, *, readonly: bool = False) -> list[str]:
+        """The command that attaches a pty to a session's tmux."""
+        script = GUEST_WATCH if readonly else GUEST_ATTACH
+        return self._guest_argv(session, script, f"clincus-{session.id}")
+
+    def shell_argv(self, session: Session) -> list[str]:
+        """The command that gives a pty a login shell of its own in a session's workspace."""
+        return self._guest_argv(session, GUEST_SHELL)
+
+    def guest(self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> bytes:
+        """Run a command in a session as the code user and return its stdout. Raises IncusError with its stderr."""
+        config = self._load()
+        done = self.incus.exec(
+            session.id,
+            command,
+            user=config.get("incus.code_uid"),
+            environment=self._guest_environment(config),
+            stdin=stdin,
+            timeout=timeout,
+        )
+        if done.code != 0:
+            raise incus_failure(done.reason)
+        return done.stdout
+
+    def _guest_argv(self, session: Session, script: str, *arguments: str) -> list[str]:
+        config = self._load()
+        mount = workspace_mount(config, session.workspace)
+        return self.incus.exec_argv(
+            session.id,
+            ["sh", "-c", script, "clincus", *arguments, mount],
+            user=config.get("incus.code_uid"),
+            environment={**self._guest_environment(config), "TERM": "xterm-256color"},
+            terminal=True,
+        )
+
+    def _guest_environment(self, config: Config) -> dict[str, str]:
+        return {"HOME": guest_home(config), "USER": config.get("incus.code_user"), "LANG": "C.UTF-8"}
+
+    def _plan(self, request: LaunchRequest) -> Launch:
+        """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
+        config = self._load()
+        private = [state_directory(self._environ), os.path.dirname(user_config(self._environ))]
+        workspace = resolve_workspace(request.workspace, self._home, private)
+        if request.profile:
+            config = apply_profile(config, request.profile)
+        config = project_config(config, self._environ, workspace)
+        mount = workspace_mount(config, workspace)
+        saved = find_saved(config, self._environ, request.resume) if request.resume else None
+        name = request.tool or (saved.tool if saved else config.get("tool.name"))
+        return Launch(
+            config=config,
+            workspace=workspace,
+            mount=mount,
+            tool=find_tool("shell" if request.debug else name, config),
+            image=request.image or config.get("defaults.image"),
+            profile=request.profile,
+            persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
+            mounts=mount_entries([*config.get("mounts.default"), *request.mounts], self._environ, mount),
+            environment=request.environment,
+            saved=saved,
+        )
+
+    def _again(self, session: Session) -> LaunchRequest:
+        return LaunchRequest(
+            session.workspace, session.tool, session.persistent, session.image, session.profile, session.slot
+        )
+
+    def _launch(self, session: Session, launch: Launch) -> Session:
+        session, description = self._describe(session, launch)
+        try:
+            self.incus.launch(session.id, launch.image, description)
+        except IncusError as error:
+            if error.status == 404 and "mage" in error.message:
+                hint = "build it with `clincus build`, or choose another"
+                raise ClincusError(f'image "{launch.image}" not found: {hint}', 400) from error
+            raise
+        self._start_tool(session, launch, is_new=True)
+        return self.registry.settle(replace(session, status="running", started_at=utc_now()))
+
+    def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
+        """The instance description for a start now, and the session with the protection that it gives."""
+        config, root_options, warnings = limit_options(launch.config.get("limits"), os.cpu_count())
+        for warning in (*launch.config.warnings, *warnings):
+            log(f"{session.id}: {warning}")
+        for mount in launch.mounts:
+            if not os.path.exists(mount.host):
+                os.makedirs(mount.host)
+        protection = protect_workspace(
+            host_folder(launch.workspace, launch.mount),
+            protection_settings(launch.config.values),
+            self._support(),
+            [host_folder(mount.host, mount.container, mount.readonly) for mount in launch.mounts],
+            new_stage(),
+        )
+        if protection.reason:
+            log(f"{session.id}: protection is {protection.level}: {protection.reason}")
+        session = replace(session, protection=protection.level)
+        root_disk = {**self._root_disk(), **root_options} if root_options else None
+        return session, describe_instance(session_labels(session), config, protection, root_disk)
+
+    def _redescribe(self, session: Session, launch: Launch) -> Session:
+        """Give a stopped container today's limits, mounts and protection."""
+        session, description = self._describe(replace(session, deadline=launch.deadline()), launch)
+        path = f"/1.0/instances/{session.id}"
+        self.incus.query(path, "PUT", redescribe_instance(self.incus.query(path), description), wait=True)
+        return session
+
+    def _root_disk(self) -> dict[str, str]:
+        devices = self.incus.query("/1.0/profiles/default")["devices"]
+        return next((device for device in devices.values() if device.get("path") == "/"), {})
+
+    def _support(self) -> ProtectionSupport:
+        if self._known_support is None:
+            self._known_support = protection_support(self.incus)
+        return self._known_support
+
+    def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
+        """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
+        config, tool, home = launch.config, launch.tool, guest_home(launch.config)
+        conversation = self._conversation(session, launch, is_new=is_new)
+        saved = launch.saved.directory if launch.saved else None
+        files, warnings = tool_files(
+            tool, self._home, home, launch.mount, config, saved_dir=saved, only_credentials=not is_new
+        )
+        for warning in warnings:
+            log(f"{session.id}: {warning}")
+        environment = {**tool_environment(tool, config, self._environ, home), **launch.environment}
+        known = conversation or session.session_id
+        first, again = (
+            tool_command(tool, config, session.session_id, id, launch.mount, environ=self._environ)
+            for id in (conversation, known)
+        )
+        script = start_script(first, again, conversation_test(tool, known), launch.mount, tool.name)
+        uid = config.get("incus.code_uid")
+        archive = pack_files([*files, *start_files(environment, script)], uid, uid)
+        columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
+        command = ["sh", "-c", GUEST_START, "clincus", session.id, launch.mount, columns, rows]
+        self.guest(session, command, stdin=archive, timeout=120)
+        write_metadata(self._saved(session, config))
+
+    def _conversation(self, session: Session, launch: Launch, *, is_new: bool) -> str | None:
+        """The conversation to go on with: a saved one in a new container, else what the container holds."""
+        if not is_new:
+            listing = parse_listing(self.guest(session, listing_command(launch.tool, guest_home(launch.config))))
+            return choose_conversation(launch.tool, session.session_id, launch.mount, listing)
+        if launch.saved is None:
+            return None
+        return find_conversation(launch.saved.directory, launch.tool, session.session_id, launch.mount)
+
+    def _saved(self, session: Session, config: Config) -> SavedSession:
+        return SavedSession(
+            session_id=session.session_id,
+            tool=session.tool,
+            directory=session_directory(config, self._environ, session.tool, session.session_id),
+            container_name=session.id,
+            workspace=session.workspace,
+            persistent=session.persistent,
+            slot=session.slot,
+            tool_session_id=session.session_id,
+            image=session.image,
+            profile=session.profile,
+        )
+
+    def _save(self, session: Session) -> None:
+        """Copy the tool's conversations to the host: by tar, or file by file from a stopped container."""
+        config = self._load()
+        tool, saved = find_tool(session.tool, config), self._saved(session, config)
+        if not tool.saved:
+            return
+        if session.status == "running":
+            command = self.incus.exec_argv(
+                session.id, save_command(tool, guest_home(config)), user=config.get("incus.code_uid")
+            )
+            with self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
+                store_saved(stream, saved, tool)
+        elif not session.paused and not self._is_saved(session, saved):
+            with tempfile.TemporaryFile() as archive:
+                self._pull_stopped(session, [f"{guest_home(config)}/{path}" for path in tool.saved], archive)
+                archive.seek(0)
+                store_saved(archive, saved, tool)
+
+    def _is_saved(self, session: Session, saved: SavedSession) -> bool:
+        """Whether the copy on the host was made after the session's last start."""
+        kept = read_metadata(saved.directory, saved.tool)
+        when, started = parse_time(kept.saved_at) if kept else None, parse_time(session.started_at)
+        return when is not None and started is not None and when > started + timedelta(seconds=1)
+
+    def _pull_stopped(self, session: Session, paths: Iterable[str], archive: IO[bytes]) -> None:
+        """Copy files of a container that does not run into a tar; what is not there is left out."""
+        home = guest_home(self._load())
+        with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=archive, mode="w") as tar:
+            for path in paths:
+                local = os.path.join(folder, os.path.relpath(path, home))
+                os.makedirs(os.path.dirname(local), exist_ok=True)
+                try:
+                    source = self.incus.instance(session.id) + path
+                    self.incus.run(
+                        "file", "pull", "--quiet", "--recursive", source, os.path.dirname(local), timeout=SAVE_TIMEOUT
+                    )
+                except IncusError as error:
+                    if error.status != 404:
+                        raise
+            for entry in os.listdir(folder):
+                tar.add(os.path.join(folder, entry), entry)
+
+    @contextlib.contextmanager
+    def _work(self, id: str, status: str) -> Iterator[Session]:
+        """Hold a session for work on it and show `status` meanwhile. Raises ClincusError: 404, 409 while it starts."""
+        with self._locks.setdefault(id, threading.Lock()):
+            session = self.registry.get(id)
+            if session.status not in {"running", "stopped"}:
+                raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
+            self.registry.mark(id, status)
+            try:
+                yield session
+            finally:
+                self.registry.mark(id, "")
+
+    def _undo(self, session: Session) -> None:
+        """Remove the container of a create that failed, if it is the one that this create made."""
+        try:
+            made = self.fetch(session.id)
+            if made is not None and made.session_id == session.session_id:
+                self.incus.run("delete", "--force", self.incus.instance(session.id), timeout=120)
+        except ClincusError as error:
+            log(f"{session.id}: could not be removed after a failed start: {error}")
+        finally:
+            self.registry.forget(session.id)
+
+    def _stop_container(self, id: str, timeout: int) -> None:
+        """Stop a container cleanly within `timeout` seconds, else hard. One that has stopped by itself is fine."""
+        instance = self.incus.instance(id)
+        try:
+            if timeout > 0:
+                self.incus.run("stop", instance, "--timeout", str(timeout), timeout=timeout + 30)
+                return
+        except IncusError as error:
+            if "already stopped" in error.message:
+                return
+            log(f"{id}: does not stop cleanly ({error}), stopping it hard")
+        try:
+            self.incus.run("stop", "--force", instance)
+        except IncusError as error:
+            if "already stopped" not in error.message:
+                raise
+
+    def _try_save(self, session: Session) -> None:
+        """Save the conversation to the host; what cannot be saved is logged and stops nobody."""
+        try:
+            self._save(session)
+        except (ClincusError, OSError, tarfile.TarError) as error:
+            log(f"{session.id}: the conversation was not saved: {error}")
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # workspaces
 # Workspace roots, the projects in them, new folders. Knows nothing of HTTP.
@@ -4492,6 +5105,7 @@ class Request:
     query: Mapping[str, str]
     headers: Message
     peer: tuple[str, int]
+    connection: BaseHTTPRequestHandler  # for a WebSocket to take over
     body: bytes = b""
     values: dict[str, Any] = field(default_factory=dict)  # path, query and body fields, checked
 
@@ -4811,7 +5425,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
     def _read_head(self) -> Request:
         target = urlsplit(self.path if self.path.startswith("/") else "/")
         query = dict(parse_qsl(target.query, keep_blank_values=True, errors="surrogateescape"))
-        return Request(self.command, target.path, query, self.headers, self.client_address[:2])
+        return Request(self.command, target.path, query, self.headers, self.client_address[:2], self)
 
     def _respond(self, request: Request) -> Response | None:
         """Admit a request and have it handled; None when a WebSocket took the connection over."""
@@ -4827,7 +5441,8 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         if route.is_socket:
             request.values = {**check_query(route.query, request.query), **values}
             site.connections.expect(self.connection, math.inf)
-            return cast("Response | None", route.handler(SocketRequest(**vars(request), connection=self)))
+            route.handler(request)
+            return None
         request.body = self._read_body(request, route.body_limit)
         body = {} if route.body is None or route.raw_body else check_body(route.body, request.body)
         request.values = {**check_query(route.query, request.query), **body, **values}
@@ -4893,13 +5508,6 @@ class ConnectionHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing per request: a busy page would drown what matters."""
-
-
-@dataclass
-class SocketRequest(Request):
-    """A request for a WebSocket, with the connection that it may take over."""
-
-    connection: ConnectionHandler | None = None
 
 
 class Listener(ThreadingHTTPServer):
@@ -5611,7 +6219,709 @@ class EventHub:
 # ----------------------------------------------------------------------------------------------------------------
 
 
+RELIST_DELAY = 1.0  # seconds; `incus monitor` does not say when it listens, so a second listing closes the gap
+SWEEP_INTERVAL = 600.0  # seconds between looks for ephemeral sessions that nobody wants any more
+
+
+class Monitor:
+    """Follows Incus's lifecycle events in a thread of its own and keeps the registry true.
+
+    `error` is why Incus cannot be reached, None while the registry is up to date.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.error: ClincusError | None = ClincusError("Incus has not answered yet: try again in a moment", 503)
+        self._sessions = sessions
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
+
+    def start(self) -> None:
+        """Read all sessions, so that the first request finds them, and follow what happens from then on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and its child."""
+        self._stopping.set()
+        self.reconnect()
+        self._thread.join(timeout=5)
+
+    def reconnect(self) -> None:
+        """Drop the event stream; it is opened anew at once, with a fresh listing."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def require(self) -> None:
+        """Raise why Incus cannot be reached (503), if so."""
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        pause = 0.1
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                self._follow()
+            except ClincusError as error:
+                self._lost(error)
+            pause = 0.1 if time.monotonic() - began > 5 else min(pause * 2, 2.0)
+            self._stopping.wait(pause)
+
+    def _follow(self) -> None:
+        self._process = process = self._sessions.incus.monitor()
+        relist = threading.Timer(RELIST_DELAY, self._relist)
+        relist.daemon = True
+        try:
+            self._sessions.refresh()
+            self.error = None
+            relist.start()
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.strip():
+                    self._handle(line)
+        finally:
+            relist.cancel()
+            process.terminate()
+            _, said = process.communicate(timeout=10)
+        if not self._stopping.is_set():
+            raise incus_failure(said.decode("utf-8", "replace"))
+
+    def _relist(self) -> None:
+        try:
+            self._sessions.refresh()
+        except ClincusError as error:
+            log(f"reading the sessions again failed: {error}")
+
+    def _lost(self, error: ClincusError) -> None:
+        if self.error is None or str(self.error) != str(error):
+            log(f"Incus cannot be reached: {error}")
+        self.error = ClincusError(error.message, 503)
+
+    def _handle(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+            metadata, moment = event["metadata"], parse_time(event["timestamp"])
+            action, name = metadata["action"], metadata["name"]
+        except (ValueError, KeyError, TypeError):
+            return
+        registry = self._sessions.registry
+        if moment is None or not registry.owns(name):
+            return
+        try:
+            if action == "instance-updated":
+                registry.refresh(name, self._sessions.fetch(name))
+            else:
+                registry.apply(action, name, moment, lambda: self._sessions.fetch(name))
+        except ClincusError as error:
+            log(f"event {action} of {name}: {error}")
+
+
+class Application:
+    """Everything that `clincus serve` runs, wired together; owns the config in force and the listeners."""
+
+    def __init__(
+        self, environ: Mapping[str, str], flags: Mapping[str, object], *, hosts: Sequence[str] = LOOPBACK
+    ) -> None:
+        self.environ = environ
+        self._flags = dict(flags)
+        self._config = load_config(environ, flags=self._flags)
+        self._config_error: str | None = None
+        self._fingerprint = config_fingerprint(config_files(environ))
+        self._config_lock = threading.Lock()
+        self._hosts = hosts
+        self._listeners: list[Listener] = []
+        self._stopping = threading.Event()
+        self.hub = EventHub()
+        self.sockets = OpenSockets()
+        self.history = History(os.path.join(state_directory(environ), "history.jsonl"))
+        incus = Incus(self._config.get("incus.project"), group=self._config.get("incus.group"))
+        self.registry = Registry(container_prefix(environ), self._on_change)
+        self.sessions = Sessions(incus, self.registry, lambda: self._config, environ)
+        self.monitor = Monitor(self.sessions)
+        self.workspaces = Workspaces(lambda: self._config, environ, self.registry.all)
+        self.connections = ConnectionTable()
+        self._assets = Assets(packaged_file("spa_dist"))
+        self._router = Router(api_routes(self))
+        self._expiry = threading.Lock()  # held while expired sessions are being stopped
+
+    @property
+    def config(self) -> Config:
+        """The config in force."""
+        return self._config
+
+    @property
+    def config_error(self) -> str | None:
+        """What is wrong with the files, while the last good config stays in force."""
+        return self._config_error
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the end was asked for."""
+        return self._stopping.is_set()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._listeners[0].server_address[1])
+
+    def start(self) -> None:
+        """Listen and start the threads. Raises ClincusError when the port is taken."""
+        self._listeners = self._listen(self._config.get("dashboard.port"))
+        self.monitor.start()
+        threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True).start()
+
+    def wait(self) -> None:
+        """Return when `stop` was called."""
+        self._stopping.wait()
+
+    def stop(self) -> None:
+        """Ask for the end; safe in a signal handler."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """End everything in order: no new connection, sockets closed with a code, children gone."""
+        self._stopping.set()
+        for listener in self._listeners:
+            listener.shutdown()
+            listener.server_close()
+        self.sockets.close_all()
+        self.sockets.wait_until_closed(CLOSE_WITHIN)
+        self.monitor.stop()
+        self.connections.close_all()
+
+    def save_settings(self, port: int | None, roots: Sequence[str] | None) -> None:
+        """Keep port and roots in the config file and put them in force. Raises ClincusError: 400, 409, 500."""
+        with self._config_lock:
+            moved = None
+            if port is not None and port != self.port:
+                moved = self._listen(port)  # bound before anything is written: a taken port changes nothing
+            try:
+                save_dashboard(
+                    self.environ, self._config, port=port, workspace_roots=list(roots) if roots is not None else None
+                )
+            except BaseException:
+                for listener in moved or ():
+                    self._close_listener(listener)
+                raise
+            if port is not None:
+                self._flags.pop("dashboard.port", None)  # what was asked for now beats the flag of the start
+            self._reload()
+            if moved:
+                self._move_to(moved)
+
+    def _on_change(self, change: Change) -> None:
+        session = change.session
+        try:
+            if change.kind == "started":
+                self.history.start(session, change.time)
+            elif change.kind == "stopped":
+                self.history.stop(session, change.time)
+        except OSError as error:
+            log(f"history: {error}")
+        if change.kind == "stopped":
+            self.sockets.close_session(session.id, CloseCode.NOT_RUNNING, "The session has stopped.")
+        public = {"started": "session.started", "resumed": "session.started", "stopped": "session.stopped"}
+        if change.kind in public:
+            self.hub.publish({"type": public[change.kind], "id": session.id})
+        else:
+            self.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
+
+    def _listen(self, port: int) -> list[Listener]:
+        """Bind every address at one port; on loopback IPv6 is welcome but not needed."""
+        listeners: list[Listener] = []
+        for host in self._hosts:
+            gate = Gate(port)
+            site = Site(self._router, self._assets, gate, self.connections)
+            try:
+                listener = Listener((host, gate.port), site)
+            except OSError as error:
+                if listeners and host == "::1":
+                    continue
+                for bound in listeners:
+                    bound.server_close()
+                raise ClincusError(
+                    f"port {port} cannot be used: {error.strerror}. Choose another with --port", 409
+                ) from error
+            gate.port = port = int(listener.server_address[1])
+            listeners.append(listener)
+        for listener in listeners:
+            threading.Thread(target=listener.serve_forever, args=(0.5,), name="listener", daemon=True).start()
+        return listeners
+
+    def _move_to(self, listeners: list[Listener]) -> None:
+        old, self._listeners = self._listeners, listeners
+        log(f"Dashboard running at http://{LOOPBACK[0]}:{self.port}")
+        # Not here: shutdown() waits for the very loop that may be serving this request's connection.
+        for listener in old:
+            threading.Thread(target=self._close_listener, args=(listener,), daemon=True).start()
+
+    def _close_listener(self, listener: Listener) -> None:
+        listener.shutdown()
+        listener.server_close()
+
+    def _housekeeping(self) -> None:
+        next_sweep = time.monotonic() + 60
+        while not self._stopping.wait(1.0):
+            self._poll_config()
+            self.connections.cut_overdue()
+            if any(parse_time(session.deadline) for session in self.registry.all()):
+                self._in_background(lambda: self.sessions.stop_expired(_now()))
+            if time.monotonic() >= next_sweep:
+                next_sweep = time.monotonic() + SWEEP_INTERVAL
+                self._in_background(self._sweep)
+
+    def _in_background(self, work: Callable[[], None]) -> None:
+        """Run work that may take long beside the polling, one at a time."""
+
+        def run() -> None:
+            with suppress(ClincusError):
+                work()
+            self._expiry.release()
+
+        if self._expiry.acquire(blocking=False):
+            threading.Thread(target=run, daemon=True).start()
+
+    def _sweep(self) -> None:
+        grace = timedelta(seconds=parse_duration(self._config.get("sessions.ephemeral_grace")))
+        ended = {run.session_id: run.ended_at or "" for run in reversed(self.history.runs())}
+        self.sessions.delete_abandoned(_now() - grace, ended)
+
+    def _poll_config(self) -> None:
+        fingerprint = config_fingerprint(config_files(self.environ))
+        if fingerprint == self._fingerprint:
+            return
+        with self._config_lock:
+            if fingerprint != self._fingerprint:
+                before = self._config.get("dashboard.port")
+                self._reload()
+                after = self._config.get("dashboard.port")
+                if after not in (before, self.port):
+                    self._follow_port(after)
+
+    def _follow_port(self, port: int) -> None:
+        try:
+            self._move_to(self._listen(port))
+        except ClincusError as error:
+            self._set_config_error(f"{error.message} (still on port {self.port})")
+
+    def _reload(self) -> None:
+        """Read the files again; a broken one leaves the last good config in force."""
+        self._fingerprint = config_fingerprint(config_files(self.environ))
+        try:
+            config = load_config(self.environ, flags=self._flags)
+        except ClincusError as error:
+            self._set_config_error(error.message)
+            return
+        incus, self._config, self._config_error = self._config.get("incus.project"), config, None
+        if config.get("incus.project") != incus:
+            self.sessions.incus.project = config.get("incus.project")
+            self.monitor.reconnect()
+        self.hub.publish({"type": "config.reloaded", "timestamp": utc_now()})
+
+    def _set_config_error(self, message: str) -> None:
+        log(f"config not reloaded: {message}")
+        self._config_error = message
+        self.hub.publish({"type": "config.error", "error": message}, extension=True)
+
+
+def list_images(incus: Incus) -> list[dict[str, object]]:
+    """The images that have an alias, one entry for each alias, by name."""
+    images = incus.query("/1.0/images?recursion=1")
+    entries = [
+        {
+            "alias": alias["name"],
+            "description": alias.get("description") or image["properties"].get("description", ""),
+            "size": image["size"],
+            "created_at": image["created_at"],
+        }
+        for image in images
+        for alias in image["aliases"]
+    ]
+    return sorted(entries, key=lambda entry: str(entry["alias"]))
+
+
+class Api:
+    """The handlers: each one checks what only it can know, calls one function of a section and returns a value."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    def get_config(self, request: Request) -> object:
+        return config_document(self._app.config)
+
+    def put_config(self, request: Request) -> object:
+        port, roots = request.values["port"], request.values["workspace_roots"]
+        if roots is not None:
+            self._app.workspaces.check_roots(roots)
+        if port is not None or roots is not None:
+            self._app.save_settings(port, roots)
+        return {"status": "updated"}
+
+    def get_sources(self, request: Request) -> object:
+        return sources_document(self._app.config, self._app.config_error)
+
+    def get_tools(self, request: Request) -> object:
+        return list(TOOLS)
+
+    def get_images(self, request: Request) -> object:
+        return list_images(self._app.sessions.incus)
+
+    def list_sessions(self, request: Request) -> object:
+        self._app.monitor.require()
+        return [session.document() for session in self._app.registry.all()]
+
+    def get_session(self, request: Request) -> object:
+        self._app.monitor.require()
+        return self._app.registry.get(request.values["id"]).document()
+
+    def create_session(self, request: Request) -> object:
+        values = request.values
+        self._app.monitor.require()
+        launch = LaunchRequest(
+            workspace=values["workspace"],
+            tool=values["tool"] or "",
+            persistent=values["persistent"],
+            image=values["image"] or "",
+            profile=values["profile"] or "",
+            slot=values["slot"],
+            resume=values["resume"] or "",
+        )
+        return self._app.sessions.create(launch).document()
+
+    def delete_session(self, request: Request) -> object:
+        self._app.monitor.require()
+        if request.values["force"]:
+            self._app.sessions.delete(request.values["id"])
+        else:
+            self._app.sessions.stop(request.values["id"])
+        return Response(204)
+
+    def resume_session(self, request: Request) -> object:
+        self._app.monitor.require()
+        return self._app.sessions.resume(request.values["id"]).document()
+
+    def list_history(self, request: Request) -> object:
+        values = request.values
+        words = (values["q"] or "").lower()
+        runs = [
+            run
+            for run in self._app.history.runs()
+            if words in f"{run.workspace} {run.id}".lower() and values["tool"] in (None, "", run.tool)
+        ]
+        page = runs[values["offset"] : values["offset"] + values["limit"]]
+        return json_response([run.document() for run in page], 200, [("X-Total-Count", str(len(runs)))])
+
+    def list_workspaces(self, request: Request) -> object:
+        return self._app.workspaces.document()
+
+    def add_workspace(self, request: Request) -> object:
+        return self._save_roots(self._app.workspaces.with_root(request.values["path"]))
+
+    def remove_workspace(self, request: Request) -> object:
+        path = request.values["path"] or request.query.get("path")
+        if not path:
+            raise ClincusError('"path" is missing: name the root to remove in the body or as ?path=', 400)
+        return self._save_roots(self._app.workspaces.without_root(path))
+
+    def make_folder(self, request: Request) -> object:
+        path = self._app.workspaces.make_folder(request.values["root"], request.values["name"])
+        return json_response({"path": path}, 201)
+
+    def terminal(self, request: Request) -> None:
+        readonly = request.values["readonly"]
+        self._bridge(request, lambda session: self._app.sessions.terminal_argv(session, readonly=readonly), readonly)
+
+    def shell(self, request: Request) -> None:
+        self._bridge(request, self._app.sessions.shell_argv, False)
+
+    def events(self, request: Request) -> None:
+        with open_websocket(request.connection, [EVENTS_SUBPROTOCOL]) as websocket, self._app.sockets.track(websocket):
+            self._app.hub.subscribe(websocket)
+
+    def _bridge(self, request: Request, command: Callable[[Session], list[str]], readonly: bool) -> None:
+        offered = re.split(r"[,\s]+", request.headers.get("Sec-WebSocket-Protocol", ""))
+        try:
+            session = self._running(request.values["id"])
+        except ClincusError as error:
+            if TERMINAL_SUBPROTOCOL not in offered:
+                raise
+            # A page cannot read a refused handshake: it gets the reason as a close code.
+            codes = {404: CloseCode.UNKNOWN_SESSION, 409: CloseCode.NOT_RUNNING}
+            with open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket:
+                websocket.end(codes.get(error.status, CloseCode.TRY_AGAIN_LATER), error.message)
+            return
+        size = terminal_size(request.values["cols"], request.values["rows"])
+        with open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket:
+            is_control = websocket.subprotocol == TERMINAL_SUBPROTOCOL
+            with self._app.sockets.track(websocket, session.id):
+                TerminalBridge(websocket, command(session), size, readonly=readonly, control=is_control).run()
+
+    def _running(self, id: str) -> Session:
+        self._app.monitor.require()
+        session = self._app.registry.get(id)
+        if session.status != "running":
+            state = "paused" if session.paused else session.status
+            raise ClincusError(f'session "{id}" is {state}: resume it first', 409)
+        return session
+
+    def _save_roots(self, roots: list[str]) -> object:
+        if roots != list(self._app.config.get("dashboard.workspace_roots")):
+            self._app.save_settings(None, roots)
+        return self._app.workspaces.document()
+
+
+def obj(required: Mapping[str, object], optional: Mapping[str, object] | None = None) -> dict[str, object]:
+    """A JSON Schema object; all of `required` are always there."""
+    return {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
+
+
+STRING: dict[str, object] = {"type": "string"}
+INTEGER: dict[str, object] = {"type": "integer"}
+BOOLEAN: dict[str, object] = {"type": "boolean"}
+STRINGS: dict[str, object] = {"type": "array", "items": STRING}
+
+SESSION = obj(
+    {
+        "id": STRING,
+        "workspace": STRING,
+        "tool": STRING,
+        "slot": INTEGER,
+        "status": {"enum": ["running", "stopped", "starting", "stopping"]},
+        "persistent": BOOLEAN,
+        "paused": BOOLEAN,
+        "protection": {"enum": list(PROTECTION_LEVELS)},
+        "session_id": STRING,
+        "created_at": STRING,
+        "started_at": STRING,
+        "image": STRING,
+        "profile": STRING,
+        "deadline": STRING,
+    },
+    {"error": STRING},
+)
+HISTORY_ENTRY = obj(
+    {
+        "session_id": STRING,
+        "id": STRING,
+        "workspace": STRING,
+        "tool": STRING,
+        "slot": INTEGER,
+        "started_at": STRING,
+        "ended_at": {"type": ["string", "null"]},
+        "persistent": BOOLEAN,
+        "exit_code": {"type": ["integer", "null"]},
+    }
+)
+WORKSPACES = obj(
+    {
+        "roots": STRINGS,
+        "expanded_roots": STRINGS,
+        "workspaces": {
+            "type": "array",
+            "items": obj(
+                {"path": STRING, "name": STRING, "root": STRING, "has_config": BOOLEAN, "active_sessions": INTEGER}
+            ),
+        },
+    }
+)
+IMAGE_ALIAS = obj({"alias": STRING, "description": STRING, "size": INTEGER, "created_at": STRING})
+SOURCES = obj(
+    {
+        "files": {
+            "type": "array",
+            "items": obj({"path": STRING, "exists": BOOLEAN, "error": {"type": ["string", "null"]}}),
+        },
+        "origins": {"type": "object", "additionalProperties": STRING},
+        "warnings": STRINGS,
+        "error": {"type": ["string", "null"]},
+    }
+)
+PORT_FIELD = Field("port", "integer", "the port to serve on", minimum=1, maximum=65535)
+ROOTS_FIELD = Field("workspace_roots", "strings", "directories whose subdirectories are projects")
+PATH_FIELD = Field("path", "string", "a workspace root: absolute, or beginning with ~", required=True)
+SIZE_FIELDS = (
+    Field("cols", "integer", "columns of the terminal", minimum=1, maximum=1000, default=80),
+    Field("rows", "integer", "rows of the terminal", minimum=1, maximum=1000, default=24),
+)
+CREATE_FIELDS = (
+    Field("workspace", "string", "absolute path of the project directory", required=True),
+    Field("tool", "string", "the AI tool; the config's when absent"),
+    Field("persistent", "boolean", "keep the container when it stops; the config's when absent"),
+    Field("image", "string", "alias of the image; the config's when absent"),
+    Field("profile", "string", "a profile of the config"),
+    Field("slot", "integer", "the slot; 0 for the lowest free one", minimum=0, maximum=SLOTS[-1], default=0),
+    Field("resume", "string", "a saved session whose conversation goes on"),
+)
+
+
+def list_of_schema(item: object) -> dict[str, object]:
+    """A JSON Schema list."""
+    return {"type": "array", "items": item}
+
+
+def api_routes(app: Application) -> list[Route]:
+    """Every endpoint: the one table that requests are matched and checked with, and that the API is described from."""
+    api = Api(app)
+    one = "/api/sessions/{id}"
+    return [
+        Route(
+            "GET", "/api/config", api.get_config, "The whole merged configuration", answers={200: {"type": "object"}}
+        ),
+        Route(
+            "PUT",
+            "/api/config",
+            api.put_config,
+            "Change port and workspace roots",
+            body=(PORT_FIELD, ROOTS_FIELD),
+            answers={200: obj({"status": STRING}), 409: None},
+        ),
+        Route("GET", "/api/config/sources", api.get_sources, "Where each value comes from", answers={200: SOURCES}),
+        Route("GET", "/api/tools", api.get_tools, "The AI tools", answers={200: STRINGS}),
+        Route("GET", "/api/images", api.get_images, "The images in Incus", answers={200: list_of_schema(IMAGE_ALIAS)}),
+        Route("GET", "/api/sessions", api.list_sessions, "All sessions", answers={200: list_of_schema(SESSION)}),
+        Route(
+            "POST",
+            "/api/sessions",
+            api.create_session,
+            "Create and start a session",
+            body=CREATE_FIELDS,
+            answers={200: SESSION, 409: None},
+        ),
+        Route(
+            "GET",
+            "/api/sessions/history",
+            api.list_history,
+            "Runs of sessions, newest first",
+            query=(
+                Field("limit", "integer", "entries to return", minimum=0, maximum=10_000, default=50),
+                Field("offset", "integer", "entries to pass over", minimum=0, default=0),
+                Field("q", "string", "words in workspace or id"),
+                Field("tool", "string", "only this tool"),
+            ),
+            answers={200: list_of_schema(HISTORY_ENTRY)},
+        ),
+        Route("GET", one, api.get_session, "One session", answers={200: SESSION, 404: None}),
+        Route(
+            "DELETE",
+            one,
+            api.delete_session,
+            "Stop a session, or delete its container",
+            query=(Field("force", "boolean", "delete the container", default=False),),
+            answers={204: None, 404: None, 409: None},
+        ),
+        Route(
+            "POST",
+            one + "/resume",
+            api.resume_session,
+            "Start a stopped session and its tool again",
+            body=(),
+            answers={200: SESSION, 404: None, 409: None},
+        ),
+        Route("GET", "/api/workspaces", api.list_workspaces, "Roots and projects", answers={200: WORKSPACES}),
+        Route(
+            "POST", "/api/workspaces", api.add_workspace, "Add a root", body=(PATH_FIELD,), answers={200: WORKSPACES}
+        ),
+        Route(
+            "DELETE",
+            "/api/workspaces",
+            api.remove_workspace,
+            "Remove a root, named in the body or as ?path=",
+            query=(replace(PATH_FIELD, required=False),),
+            body=(replace(PATH_FIELD, required=False),),
+            answers={200: WORKSPACES},
+        ),
+        Route(
+            "POST",
+            "/api/workspaces/folder",
+            api.make_folder,
+            "Create a project directory in a root",
+            body=(
+                Field("root", "string", "a configured workspace root", required=True),
+                Field("name", "string", "lower-case letters and digits with single hyphens between", required=True),
+            ),
+            status=201,
+            answers={201: obj({"path": STRING}), 409: None},
+        ),
+        Route(
+            "GET",
+            "/ws/terminal/{id}",
+            api.terminal,
+            "The tool's terminal",
+            query=(*SIZE_FIELDS, Field("readonly", "boolean", "only watch", default=False)),
+            is_socket=True,
+        ),
+        Route("GET", "/ws/shell/{id}", api.shell, "A login shell in the session", query=SIZE_FIELDS, is_socket=True),
+        Route("GET", "/ws/events", api.events, "Events", is_socket=True),
+    ]
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # command line
 # argparse; each subcommand is a few lines over the sections above.
 # ----------------------------------------------------------------------------------------------------------------
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="clincus", description="Run AI coding tools, each locked in its own container."
+    )
+    parser.add_argument("--version", "-v", action="version", version=f"clincus version {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve the dashboard", description="Serve the dashboard and its API.")
+    serve.add_argument("--port", type=int, help="port on 127.0.0.1 (default: the config's, 3000); 0 for any free one")
+    serve.add_argument("--open", action="store_true", help="open the dashboard in a browser")
+    serve.set_defaults(run=run_serve)
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(run=run_version)
+    return parser
+
+
+def run_version(options: argparse.Namespace) -> int:
+    """`clincus version`."""
+    print(f"clincus {__version__}")
+    return 0
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """`clincus serve`: until Ctrl-C or SIGTERM; a second one ends at once."""
+    if options.port is not None and not 0 <= options.port <= 65535:
+        raise ClincusError(f"--port must be from 0 to 65535, not {options.port}", 400)
+    app = Application(os.environ, {"dashboard.port": options.port})
+    app.start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: _end(app, number))
+    address = f"http://127.0.0.1:{app.port}"
+    print(f"Dashboard running at {address}", flush=True)
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(address)
+    app.wait()
+    app.close()
+    return 0
+
+
+def _end(app: Application, number: int) -> None:
+    if app.is_stopping:
+        os._exit(128 + number)
+    app.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ClincusError as error:
+        print(f"Error: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
