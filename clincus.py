@@ -24,6 +24,8 @@ import glob
 import grp
 import gzip
 import hashlib
+import io
+import ipaddress
 import json
 import math
 import os
@@ -68,6 +70,7 @@ from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from re import Pattern
 from typing import IO
 from typing import TYPE_CHECKING
@@ -4971,6 +4974,1245 @@ class Workspaces:
 # setup
 # From a bare machine to a working Incus with the standard image; the health report. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
+
+
+Say = Callable[[str], None]  # tells the user, in a few words, what goes on
+
+
+def last_words(done: Completed) -> str:
+    """What a failed program said last: its reason, in at most 600 characters."""
+    text = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+    return text[-600:] or f"exit code {done.code}"
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """End a child that leads a process group of its own, and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    try:
+        child.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+class Host:
+    """The machine that setup works on: its files below `root` and its programs. Tests hand in one of their own."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = Path(root)  # where /etc, /proc and /sys are looked for
+
+    def path(self, absolute: str) -> Path:
+        """Where an absolute path of the machine is found."""
+        return self.root / absolute.lstrip("/")
+
+    def read(self, absolute: str) -> str:
+        """The text of a file, or nothing when it is not there or not ours to read."""
+        try:
+            return self.path(absolute).read_text("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def which(self, program: str) -> str:
+        """The full path of a program or nothing; also looks where only root's PATH leads."""
+        return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/opt/incus/bin") or ""
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, env: Mapping[str, str] = {}) -> str:
+        """Run a program and return its stdout. Raises ClincusError with the program's last words."""
+        done = self.attempt(argv, stdin=stdin, timeout=timeout, env=env)
+        if done.code != 0:
+            raise ClincusError(f"`{shlex.join(argv[:4])}` failed: {last_words(done)}")
+        return done.stdout.decode("utf-8", "replace")
+
+    def attempt(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, env: Mapping[str, str] = {}
+    ) -> Completed:
+        """Run a program and return how it ended; one that cannot be run ends with 127, one too slow with 124."""
+        try:
+            done = subprocess.run(
+                argv, input=stdin, capture_output=True, timeout=timeout, check=False, env={**os.environ, **env}
+            )
+        except OSError as error:
+            return Completed(127, b"", str(error).encode())
+        except subprocess.TimeoutExpired:
+            return Completed(124, b"", f"not finished within {timeout:g} s".encode())
+        return Completed(done.returncode, done.stdout, done.stderr)
+
+    def follow(
+        self, argv: Sequence[str], on_line: Callable[[str], None], *, timeout: float, env: Mapping[str, str] = {}
+    ) -> None:
+        """Run a program and hand over each line that it says while it says it. Raises ClincusError."""
+        tail: deque[str] = deque(maxlen=12)
+        with subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **env},
+            start_new_session=True,
+        ) as child:
+            alarm = threading.Timer(timeout, end_group, (child,))
+            alarm.start()
+            try:
+                assert child.stdout is not None
+                for raw in child.stdout:
+                    tail.append(raw.decode("utf-8", "replace").rstrip())
+                    on_line(tail[-1])
+                code = child.wait()
+            except BaseException:
+                end_group(child)
+                raise
+            finally:
+                alarm.cancel()
+        if code != 0:
+            words = "\n".join(line for line in tail if line)
+            raise ClincusError(f"`{argv[0]}` failed (exit code {code}): {words}")
+
+    def is_root(self) -> bool:
+        """Whether we act as root."""
+        return os.geteuid() == 0
+
+    def has_systemd(self) -> bool:
+        """Whether systemd runs this machine (sd_booted(3))."""
+        return self.path("/run/systemd/system").is_dir()
+
+    def has_capability(self, number: int) -> bool:
+        """Whether our effective set holds a capability (capabilities(7); 24 is CAP_SYS_RESOURCE)."""
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)", self.read("/proc/self/status"), re.MULTILINE)
+        return bool(found) and bool(int(found.group(1), 16) >> number & 1) if found else False
+
+    def release(self) -> dict[str, str]:
+        """The fields of os-release(5), unquoted."""
+        lines = (line.partition("=") for line in self.read("/etc/os-release").splitlines())
+        return {key: value.strip("\"'") for key, _, value in lines if value}
+
+
+# ---- the image: what is in it --------------------------------------------------------------------------------
+
+IMAGE_PACKAGES = (
+    # What a session itself needs.
+    "bash", "busybox-static", "ca-certificates", "curl", "git", "iproute2", "less", "procps", "sudo", "tmux",
+    # What people and agents expect of a place to work in.
+    "build-essential", "file", "gh", "jq", "nano", "nodejs", "npm", "openssh-client", "patch", "pkg-config",
+    "python3", "python3-venv", "ripgrep", "rsync", "unzip", "wget", "xz-utils", "zip",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ToolPackage:
+    """Where an AI tool's native binary is found on npm: one package per platform, which runs without node."""
+
+    package: str  # name on npm, with {cpu} for the machine: x64 or arm64
+    binary: str  # path of the program inside the package
+
+
+TOOL_PACKAGES = {
+    "claude": ToolPackage("@anthropic-ai/claude-code-linux-{cpu}", "claude"),
+    "copilot": ToolPackage("@github/copilot-linux-{cpu}", "copilot"),
+    "opencode": ToolPackage("opencode-linux-{cpu}", "bin/opencode"),
+}
+
+# PID 1 of the image. Not systemd: this starts in 20 ms instead of half a second and takes 1 MB instead of 75 per
+# session, boots on every host (systemd 258 and newer refuses cgroup v1), and a session needs no service manager. It
+# reaps orphans, brings the network up and halts on what Incus sends: SIGPWR, or SIGRTMIN+3 for a systemd of old.
+# A custom image that wants systemd installs systemd-sysv, which puts its own /sbin/init in the place of this one.
+INIT = """\
+#!/bin/sh
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+halt() {
+  trap '' PWR TERM INT HUP
+  kill -TERM -1 2>/dev/null
+  tries=0
+  while [ $tries -lt 20 ]; do
+    set -- /proc/[0-9]*
+    [ $# -le 1 ] && break
+    sleep 0.05
+    tries=$((tries + 1))
+  done
+  exit 0
+}
+trap halt PWR TERM INT
+(trap : RTMIN+3) 2>/dev/null && trap halt RTMIN+3
+if ! grep -q ' /dev/shm ' /proc/mounts; then
+  mkdir -p /dev/shm
+  mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs /dev/shm 2>/dev/null || chmod 1777 /dev/shm
+fi
+mkdir -p /run/lock
+chmod 1777 /run/lock
+# sudo looks its own host name up, and would wait for DNS.
+printf '127.0.0.1 localhost\\n127.0.1.1 %s\\n::1 localhost\\n' "$(hostname)" >/etc/hosts
+ip link set lo up
+if [ -e /sys/class/net/eth0 ]; then
+  ip link set eth0 up
+  busybox udhcpc -i eth0 -b -S -t 5 -T 1 -A 2 -s /usr/local/sbin/clincus-dhcp >/dev/null 2>&1 &
+fi
+while :; do
+  sleep 2147483647 &
+  wait $!
+done
+"""
+
+DHCP = """\
+#!/bin/sh
+# What busybox udhcpc calls when an address comes or goes.
+case "$1" in
+bound | renew)
+  ip addr replace "$ip/${mask:-24}" dev "$interface"
+  [ -z "$router" ] || ip route replace default via "${router%% *}" dev "$interface"
+  {
+    for server in $dns; do echo "nameserver $server"; done
+    [ -z "$domain" ] || echo "search $domain"
+  } >/etc/resolv.conf
+  ;;
+deconfig) ip addr flush dev "$interface" ;;
+esac
+exit 0
+"""
+
+TMUX_CONF = """\
+set -g default-terminal "tmux-256color"
+set -ga terminal-features "xterm-256color:RGB:clipboard:focus:title"
+set -g history-limit 50000
+set -g focus-events on
+set -s escape-time 0
+set -g mouse on
+"""
+
+# Run once as root in the new system, on the host by chroot or in a container by exec; every line may run twice.
+PROVISION = """\
+#!/bin/sh
+set -eu
+user=@USER@ uid=@UID@
+holder=$(getent passwd "$uid" | cut -d: -f1)
+if [ -n "$holder" ] && [ "$holder" != "$user" ]; then
+  # Ubuntu's images have a user of their own with uid 1000.
+  usermod --login "$user" --home "/home/$user" --move-home "$holder"
+  groupmod --new-name "$user" "$(id -gn "$user")"
+elif [ -z "$holder" ]; then
+  groupadd --gid "$uid" "$user"
+  useradd --create-home --uid "$uid" --gid "$uid" --shell /bin/bash "$user"
+fi
+printf '%s ALL=(ALL) NOPASSWD:ALL\\n' "$user" >/etc/sudoers.d/clincus
+chmod 0440 /etc/sudoers.d/clincus
+mkdir -p /workspace
+chown "$uid:$uid" /workspace
+# The workspace and its mounts may belong to another id than the one who asks.
+git config --system --replace-all safe.directory '*'
+if ls /usr/local/share/ca-certificates/*.crt >/dev/null 2>&1; then update-ca-certificates >/dev/null 2>&1; fi
+@INIT_LINK@
+"""
+
+# Fetches the tools by npm itself, which knows the user's registry, its credentials and its proxy, and checks the
+# integrity of what it downloads. Fetching a package so runs none of its scripts. A tool that cannot be had does not
+# fail the image: in its place comes a program that says why.
+FETCH_TOOLS = """\
+#!/bin/sh
+set -u
+cd /tmp && mkdir -p clincus-tools /opt/clincus/bin && cd clincus-tools || exit 1
+export HOME=/tmp/clincus-tools npm_config_cache=/tmp/clincus-tools/cache npm_config_update_notifier=false
+[ ! -e /tmp/clincus-npmrc ] || export npm_config_userconfig=/tmp/clincus-npmrc
+[ ! -e /etc/ssl/certs/ca-certificates.crt ] || {
+  NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+  export NODE_EXTRA_CA_CERTS
+  unset npm_config_cafile SSL_CERT_FILE SSL_CERT_DIR
+}
+fetch() { # NAME PACKAGE BINARY
+  echo "clincus: fetching $1"
+  if archive=$(npm pack --loglevel=error "$2" 2>"$1.log") && archive=$(printf '%s\\n' "$archive" | tail -1) &&
+    tar -xzf "$archive" --no-same-owner "package/$3" package/package.json 2>>"$1.log"; then
+    install -m 0755 "package/$3" "/opt/clincus/bin/$1"
+    version=$(sed -n 's/^ *"version": *"\\([^"]*\\)".*/\\1/p' package/package.json | head -1)
+    echo "clincus: tool $1 $version"
+  else
+    reason=$(grep -v '^npm error A complete log' "$1.log" | grep . | tail -1 | cut -c1-300)
+    {
+      echo '#!/bin/sh'
+      echo "echo '$1 is not in this image: it could not be fetched when the image was built.' >&2"
+      echo "echo 'Run clincus build --force on the host when the npm registry can be reached.' >&2"
+      echo 'exit 127'
+    } >"/opt/clincus/bin/$1"
+    chmod 0755 "/opt/clincus/bin/$1"
+    echo "clincus: missing $1 ${reason:-npm gave no reason}"
+  fi
+  rm -rf package ./*.tgz
+  ln -sf "/opt/clincus/bin/$1" "/usr/local/bin/$1"
+}
+@FETCHES@
+rm -rf /tmp/clincus-tools /tmp/clincus-npmrc
+"""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A file that goes into an image as it is."""
+
+    path: str  # absolute, in the image
+    data: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a built image holds; the same recipe has the same key."""
+
+    distribution: str = "debian"  # ID of os-release: debian or ubuntu
+    suite: str = "trixie"  # code name of the release
+    packages: tuple[str, ...] = IMAGE_PACKAGES
+    tools: tuple[str, ...] = tuple(TOOL_PACKAGES)  # names, or NAME@VERSION as npm understands it
+    files: tuple[ImageFile, ...] = ()  # of this host: certificates, proxy settings
+    mirrors: tuple[str, ...] = ()  # lines of sources.list(5); the release's public ones when empty
+    user: str = "code"
+    uid: int = 1000
+    cpu: str = "x64"  # npm's word for the machine
+
+    def overlay(self) -> tuple[ImageFile, ...]:
+        """All files of the image that no package brings, in a fixed order."""
+        own = (
+            ImageFile("/usr/local/sbin/clincus-init", INIT.encode(), 0o755),
+            ImageFile("/usr/local/sbin/clincus-dhcp", DHCP.encode(), 0o755),
+            ImageFile("/etc/tmux.conf", TMUX_CONF.encode()),
+            ImageFile("/etc/default/locale", b"LANG=C.UTF-8\n"),
+        )
+        return tuple(sorted((*own, *self.files), key=lambda file: file.path))
+
+    def provision(self, *, own_init: bool = True) -> str:
+        """The script that makes a plain system an image; without `own_init` the system keeps the init it has."""
+        link = "ln -sf /usr/local/sbin/clincus-init /usr/sbin/init" if own_init else ""
+        return PROVISION.replace("@USER@", self.user).replace("@UID@", str(self.uid)).replace("@INIT_LINK@", link)
+
+    def fetch_tools(self) -> str:
+        """The script that fetches the tools, or nothing when there are none to fetch."""
+        if not self.tools:
+            return ""
+        lines = []
+        for wish in self.tools:
+            name, _, version = wish.partition("@")
+            tool = TOOL_PACKAGES[name]
+            package = f"{tool.package.format(cpu=self.cpu)}@{version or 'latest'}"
+            lines.append(shlex.join(["fetch", name, package, tool.binary]))
+        return FETCH_TOOLS.replace("@FETCHES@", "\n".join(lines))
+
+    def key(self) -> str:
+        """16 hex digits that change whenever anything that goes into the image does."""
+        digest = hashlib.sha256()
+        parts = (self.distribution, self.suite, *self.packages, *self.mirrors, self.provision(), self.fetch_tools())
+        for part in parts:
+            digest.update(part.encode() + b"\0")
+        for file in self.overlay():
+            digest.update(f"{file.path} {file.mode:o} ".encode() + file.data + b"\0")
+        return digest.hexdigest()[:16]
+
+
+def pack_files(files: Iterable[ImageFile]) -> bytes:
+    """A tar archive of the files, owned by root, the same bytes for the same files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for file in files:
+            entry = tarfile.TarInfo(file.path.lstrip("/"))
+            entry.size, entry.mode = len(file.data), file.mode
+            archive.addfile(entry, io.BytesIO(file.data))
+    return buffer.getvalue()
+
+
+def parse_tools(text: str) -> tuple[str, ...]:
+    """Check a list such as "claude,opencode@1.2.3"; "none" is no tool. Raises ClincusError (400)."""
+    wishes = [] if text.strip() == "none" else [part.strip() for part in text.split(",") if part.strip()]
+    for wish in wishes:
+        name, at, version = wish.partition("@")
+        if name not in TOOL_PACKAGES:
+            raise ClincusError(f"unknown tool '{name}'; the image can hold {', '.join(TOOL_PACKAGES)}, or none", 400)
+        if at and not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+-]*", version):
+            raise ClincusError(f"'{wish}' names no version; write NAME@VERSION, such as {name}@1.2.3", 400)
+    return tuple(dict.fromkeys(wishes))
+
+
+def host_mirrors(sources: Iterable[str], suite: str) -> tuple[str, ...]:
+    """The package sources of this host that the image of the same release uses too, as lines of sources.list(5).
+
+    `sources` are the texts of apt's source files, in either format. Taken are binary packages of the release and
+    its updates and security fixes from a mirror; files and discs of this machine and other releases are left out.
+    """
+    wanted = {suite, f"{suite}-updates", f"{suite}-security"}
+    lines: list[str] = []
+    for text in sources:
+        for uri, name, components, key in parse_sources(text):
+            if name in wanted and uri.partition("://")[0] in ("http", "https", "mirror+http", "mirror+https"):
+                options = f"[signed-by={key}] " if key else ""
+                lines.append(f"deb {options}{uri} {name} {components}")
+    return tuple(dict.fromkeys(lines))
+
+
+def parse_sources(text: str) -> Iterator[tuple[str, str, str, str]]:
+    """Each (URI, suite, components, key file) of a sources file, in one-line or deb822 format (sources.list(5))."""
+    if re.search(r"^Types:", text, re.MULTILINE | re.IGNORECASE):
+        yield from parse_deb822_sources(text)
+        return
+    for line in text.splitlines():
+        found = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)\s+([^#]+)", line)
+        if found:
+            options, uri, suite, components = found.groups()
+            key = re.search(r"signed-by=(/\S+)", options or "")
+            yield uri, suite, components.strip(), key.group(1) if key else ""
+
+
+def parse_deb822_sources(text: str) -> Iterator[tuple[str, str, str, str]]:
+    """The deb822 half of parse_sources."""
+    for paragraph in re.split(r"\n\s*\n", text):
+        fields = {}
+        for line in paragraph.splitlines():
+            name, colon, value = line.partition(":")
+            if colon and not line.startswith(("#", " ", "\t")):
+                fields[name.lower()] = value.strip()
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() == "no":
+            continue
+        key = fields.get("signed-by", "")
+        for uri in fields.get("uris", "").split():
+            for suite in fields.get("suites", "").split():
+                yield uri, suite, fields.get("components", ""), key if key.startswith("/") else ""
+
+
+PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+
+
+def proxy_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The host's proxy variables that make sense in a container, in lower case; a proxy on loopback does not."""
+    settings = {}
+    for name in PROXY_VARIABLES:
+        value = environ.get(name) or environ.get(name.upper()) or ""
+        host = urlsplit(value if "://" in value else f"//{value}").hostname or ""
+        if value and (name == "no_proxy" or not (host.startswith("127.") or host in ("localhost", "::1"))):
+            settings[name] = value
+    return settings if set(settings) - {"no_proxy"} else {}
+
+
+def host_files(host: Host, environ: Mapping[str, str]) -> tuple[ImageFile, ...]:
+    """What the image takes over from this host, so that a company's network works inside: certificates and proxy."""
+    files = []
+    variables = {f"{name}": value for name, value in proxy_settings(environ).items()}
+    variables.update({name.upper(): value for name, value in variables.items()})
+    store = host.path("/usr/local/share/ca-certificates")
+    for certificate in sorted(store.glob("**/*.crt")):
+        name = certificate.relative_to(store).as_posix().replace("/", "-")
+        with contextlib.suppress(OSError):
+            files.append(ImageFile(f"/usr/local/share/ca-certificates/{name}", certificate.read_bytes()))
+    if files:
+        # These bring certificates of their own unless told otherwise; the rest reads the system's.
+        bundle = "/etc/ssl/certs/ca-certificates.crt"
+        variables.update(dict.fromkeys(("NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE"), bundle))
+    if variables:
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables.items()))
+        files.append(ImageFile("/etc/profile.d/clincus.sh", exports.encode()))
+        plain = "".join(f"{name}={value}\n" for name, value in sorted(variables.items()) if "\n" not in value)
+        files.append(ImageFile("/etc/environment", plain.encode()))
+    for scheme in ("http", "https"):
+        proxy = variables.get(f"{scheme}_proxy", "")
+        if proxy and '"' not in proxy:
+            line = f'Acquire::{scheme}::Proxy "{proxy}";\n'
+            files.append(ImageFile(f"/etc/apt/apt.conf.d/90clincus-{scheme}-proxy", line.encode()))
+    return tuple(files)
+
+
+def host_recipe(host: Host, environ: Mapping[str, str], *, tools: tuple[str, ...], user: str, uid: int) -> Recipe:
+    """The standard image of this host: its own distribution and release, its mirrors, certificates and proxy."""
+    release = host.release()
+    distribution, suite = release.get("ID", ""), release.get("VERSION_CODENAME", "")
+    if distribution not in ("debian", "ubuntu") or not suite:
+        raise ClincusError(
+            f"an image can be built from packages on Debian and Ubuntu only, and this is "
+            f"'{release.get('PRETTY_NAME', 'an unknown system')}'; use `clincus build --from IMAGE`, "
+            f"such as --from images:debian/13"
+        )
+    folder = host.path("/etc/apt/sources.list.d")
+    names = ["/etc/apt/sources.list", *(f"/etc/apt/sources.list.d/{path.name}" for path in sorted(folder.glob("*")))]
+    texts = [host.read(name) for name in names if name.endswith((".list", ".sources"))]
+    return Recipe(
+        distribution,
+        suite,
+        tools=tools,
+        files=host_files(host, environ),
+        mirrors=host_mirrors(texts, suite),
+        user=user,
+        uid=uid,
+        cpu={"aarch64": "arm64"}.get(os.uname().machine, "x64"),
+    )
+
+
+# ---- the image: making it ------------------------------------------------------------------------------------
+
+# What mmdebstrap says when a stage begins, and what we say instead.
+BUILD_STAGES = (
+    ("I: running apt-get update", "reading the package lists"),
+    ("I: downloading packages", "downloading the base system"),
+    ("I: extracting archives", "unpacking the base system"),
+    ("I: installing essential", "installing the base system"),
+    ("I: installing remaining", "installing packages"),
+    ("I: cleaning package lists", "cleaning up"),
+    ("I: creating tarball", "packing the image"),
+    ("clincus: fetching ", "fetching {rest}"),
+)
+
+
+@dataclass
+class BuildNotes:
+    """What a build reports besides its stages."""
+
+    versions: dict[str, str] = field(default_factory=dict)  # tool -> version that was fetched
+    missing: dict[str, str] = field(default_factory=dict)  # tool -> why it could not be
+
+    def hear(self, line: str, say: Say) -> None:
+        """Take in one line of the build's output and tell the user what stage it stands for, if any."""
+        if line.startswith("clincus: tool "):
+            _, _, name, version = line.split(" ", 3)
+            self.versions[name] = version
+        elif line.startswith("clincus: missing "):
+            _, _, name, reason = line.split(" ", 3)
+            self.missing[name] = reason
+        for mark, words in BUILD_STAGES:
+            if line.startswith(mark):
+                say(words.format(rest=line[len(mark) :]))
+
+    def properties(self) -> dict[str, str]:
+        """The image properties that record them."""
+        return {
+            "clincus.tools": " ".join(f"{name}={version}" for name, version in sorted(self.versions.items())),
+            "clincus.missing": " ".join(sorted(self.missing)),
+        }
+
+
+def build_rootfs(host: Host, recipe: Recipe, target: Path, say: Say, *, npmrc: bytes = b"") -> BuildNotes:
+    """Build the recipe's file system into `target`, a tar archive packed with zstd. Raises ClincusError.
+
+    mmdebstrap does it, as root or, without root, in a user namespace (its mode "unshare"). Nothing is left behind
+    when it fails. `npmrc` is the user's npm configuration, used for the fetch only and never part of the image.
+    """
+    notes = BuildNotes()
+    with tempfile.TemporaryDirectory(prefix="clincus-build-", dir=str(target.parent)) as folder:
+        scripts = {"overlay.tar": pack_files(recipe.overlay()), "provision": recipe.provision().encode()}
+        if recipe.tools:
+            scripts["fetch"] = recipe.fetch_tools().encode()
+        for name, data in scripts.items():
+            Path(folder, name).write_bytes(data)
+        if npmrc and recipe.tools:
+            descriptor = os.open(f"{folder}/npmrc", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(npmrc)
+        part = Path(folder, "rootfs.tar.zst")
+        argv = mmdebstrap_argv(recipe, folder, str(part), has_npmrc=bool(npmrc and recipe.tools))
+        host.follow(argv, lambda line: notes.hear(line, say), timeout=1800, env={"SOURCE_DATE_EPOCH": BUILD_EPOCH})
+        os.replace(part, target)
+    return notes
+
+
+# Files get this time at the latest (2020-01-01), so that the same packages give the same bytes.
+BUILD_EPOCH = "1577836800"
+
+
+def mmdebstrap_argv(recipe: Recipe, folder: str, target: str, *, has_npmrc: bool) -> list[str]:
+    """The command line that builds a recipe whose scripts lie in `folder` (mmdebstrap(1))."""
+    argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join(recipe.packages)}"]
+    argv += ["--dpkgopt=force-unsafe-io", "--skip=output/dev", "--format=tar"]
+    argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "info", "locale")]
+    if recipe.distribution == "ubuntu":
+        argv.append("--components=main,universe")
+    hooks = [f"tar-in {shlex.quote(folder)}/overlay.tar /", f"upload {shlex.quote(folder)}/provision /tmp/provision"]
+    hooks.append('chroot "$1" sh /tmp/provision')
+    if recipe.tools:
+        hooks.append(f"upload {shlex.quote(folder)}/fetch /tmp/fetch")
+        if has_npmrc:
+            hooks.append(f"upload {shlex.quote(folder)}/npmrc /tmp/clincus-npmrc")
+        hooks.append('chroot "$1" sh /tmp/fetch; rm -rf "$1"/tmp/clincus-*')
+    # mmdebstrap copies these from the host; each container gets its own.
+    hooks.append('rm -rf "$1"/tmp/provision "$1"/tmp/fetch "$1"/etc/hostname; : > "$1"/etc/resolv.conf')
+    argv += [f"--customize-hook={hook}" for hook in hooks]
+    return [*argv, recipe.suite, "-" if target == "-" else target, *recipe.mirrors]
+
+
+def image_metadata(recipe: Recipe, properties: Mapping[str, str], created: int) -> bytes:
+    """The metadata archive of a split image (Incus, "Image format"); `created` is in seconds since 1970."""
+    document = {
+        "architecture": os.uname().machine,
+        "creation_date": created,
+        "properties": {
+            "os": recipe.distribution.capitalize(),
+            "release": recipe.suite,
+            "description": f"clincus: {recipe.distribution.capitalize()} {recipe.suite}",
+            "clincus.recipe": recipe.key(),
+            "clincus.user": recipe.user,
+            **properties,
+        },
+    }
+    # JSON is YAML too.
+    return pack_files([ImageFile("/metadata.yaml", json.dumps(document, indent=1).encode())])
+
+
+def import_rootfs(incus: Incus, rootfs: Path, metadata: bytes, alias: str) -> str:
+    """Hand a built file system to Incus as a new image with a new alias; the fingerprint."""
+    with tempfile.NamedTemporaryFile(prefix="clincus-metadata-", suffix=".tar") as file:
+        file.write(metadata)
+        file.flush()
+        incus.run("image", "import", "--quiet", file.name, str(rootfs), f"--alias={alias}", timeout=600)
+    return image_fingerprint(incus, alias)
+
+
+def image_fingerprint(incus: Incus, alias: str) -> str:
+    """The fingerprint that an alias stands for, or nothing when there is no such alias."""
+    try:
+        answer = incus.query(f"/1.0/images/aliases/{quote(alias, safe='')}")
+    except IncusError as error:
+        if error.status != 404:
+            raise
+        return ""
+    return str(answer["target"])
+
+
+# ---- the daemon ----------------------------------------------------------------------------------------------
+
+INCUSD_PLACES = ("/usr/libexec/incus/incusd", "/opt/incus/bin/incusd", "/usr/bin/incusd", "/usr/sbin/incusd")
+INCUSD_READY_SECONDS = 60
+
+
+def find_incusd(host: Host) -> str:
+    """The daemon's program; each distribution keeps it elsewhere. Nothing when there is none."""
+    return next((place for place in INCUSD_PLACES if host.path(place).exists()), "") or host.which("incusd")
+
+
+def start_incusd(
+    host: Host, folder: Path, log: Path, *, group: str, env: Mapping[str, str] = {}
+) -> subprocess.Popen[bytes]:
+    """Start an Incus daemon without systemd and wait until it is ready. Raises ClincusError with its last words.
+
+    `folder` is its INCUS_DIR. It gets a session of its own and none of our file descriptors, so that it outlives
+    us and nobody who reads our output waits for it.
+    """
+    program = find_incusd(host)
+    if not program:
+        raise ClincusError("the Incus daemon `incusd` is not installed")
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    own = {**os.environ, **env, "INCUS_DIR": str(folder)}
+    if folder == Path("/var/lib/incus"):
+        del own["INCUS_DIR"]
+    raise_limit = 'ulimit -n "$(ulimit -Hn)" 2>/dev/null; exec "$@"'
+    argv = ["sh", "-c", raise_limit, "sh", program, "--group", group, "--logfile", str(log)]
+    with open(f"{log}.out", "ab") as output:
+        daemon = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=own, start_new_session=True, cwd="/"
+        )
+    limit = INCUSD_READY_SECONDS
+    waiting = [program, "waitready", f"--timeout={limit}"]
+    ready = host.attempt(waiting, timeout=limit + 10, env={"INCUS_DIR": str(folder)})
+    if ready.code != 0 or daemon.poll() is not None:
+        words = host.read(f"{log}.out")[-600:].strip() or host.read(str(log))[-600:].strip() or last_words(ready)
+        if daemon.poll() is None:
+            end_group(daemon)
+        raise ClincusError(f"the Incus daemon did not get ready; its log {log} ends with: {words}")
+    return daemon
+
+
+# ---- subnets -------------------------------------------------------------------------------------------------
+
+# Where a bridge may go: private /24s (RFC 1918) in corners that routers, VPNs and Docker seldom use by default.
+SUBNET_CHOICES = tuple(
+    ipaddress.IPv4Network(f"{start}.{number}.0/24")
+    for start, numbers in (("10.64", range(77, 97)), ("10.181", range(60, 80)), ("172.30", range(200, 220)),
+                           ("192.168", range(213, 233)))
+    for number in numbers
+)  # fmt: skip
+
+
+def free_subnet(
+    taken: Iterable[ipaddress.IPv4Network], choices: Sequence[ipaddress.IPv4Network] = SUBNET_CHOICES
+) -> ipaddress.IPv4Network:
+    """The first choice that overlaps with nothing taken (the default route is not counted). Raises ClincusError."""
+    busy = [network for network in taken if network.prefixlen > 0]
+    for choice in choices:
+        if not any(choice.overlaps(network) for network in busy):
+            return choice
+    raise ClincusError(
+        "every private subnet that setup tries is in use on this machine; choose one yourself: "
+        f"incus network create {SETUP_BRIDGE} ipv4.address=10.x.y.1/24 ipv4.nat=true ipv6.address=none"
+    )
+
+
+def taken_subnets(host: Host) -> list[ipaddress.IPv4Network]:
+    """Every IPv4 network and address this machine knows of, from its own tables: nothing is sent anywhere.
+
+    All routing tables count, since a VPN keeps its own; so do name servers and networks of Incus that are down.
+    """
+    found: list[ipaddress.IPv4Network] = []
+    routes = host.attempt(["ip", "-j", "-4", "route", "show", "table", "all"], timeout=10)
+    addresses = host.attempt(["ip", "-j", "-4", "addr"], timeout=10)
+    with contextlib.suppress(ValueError):
+        for route in json.loads(routes.stdout or b"[]"):
+            found += parse_networks(str(route.get("dst", "")))
+        for link in json.loads(addresses.stdout or b"[]"):
+            for address in link.get("addr_info", []):
+                found += parse_networks(f"{address.get('local')}/{address.get('prefixlen')}")
+    if routes.code != 0:
+        for line in host.read("/proc/net/route").splitlines()[1:]:
+            columns = line.split()
+            start = ipaddress.IPv4Address(int(columns[1], 16).to_bytes(4, sys.byteorder))
+            mask = ipaddress.IPv4Address(int(columns[7], 16).to_bytes(4, sys.byteorder))
+            found += parse_networks(f"{start}/{mask}")
+    for server in re.findall(r"^\s*nameserver\s+(\S+)", host.read("/etc/resolv.conf"), re.MULTILINE):
+        found += parse_networks(server)
+    return found
+
+
+def parse_networks(text: str) -> list[ipaddress.IPv4Network]:
+    """The network that an address or a network in CIDR form belongs to, if it is one."""
+    try:
+        return [ipaddress.IPv4Network(text, strict=False)]
+    except ValueError:
+        return []
+
+
+# ---- the steps -----------------------------------------------------------------------------------------------
+
+SETUP_BRIDGE = "clincusbr0"
+SETUP_POOL = "default"
+CAP_SYS_RESOURCE = 24  # capabilities(7)
+SUBIDS = "root:1000000:1000000000"  # what Incus's own package writes
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that setup takes care of. What is missing is found by `need` alone, for a list and for real."""
+
+    name: str
+    need: Callable[[], str]  # what is to be done, as a sentence without its end; empty when nothing is
+    do: Callable[[], None]
+    as_root: bool = False  # only root can do it
+
+
+@dataclass(frozen=True)
+class SetupOptions:
+    """What setup and build aim for; the defaults are those of the config."""
+
+    image: str = "clincus"
+    project: str = "default"
+    group: str = "incus-admin"
+    user: str = "code"
+    uid: int = 1000
+    tools: tuple[str, ...] = tuple(TOOL_PACKAGES)
+    bridge: str = SETUP_BRIDGE
+    subnet: str = ""  # CIDR of the bridge's own address; empty: the first free one
+    recipe: Recipe | None = None  # instead of the standard image
+    cache: Path | None = None  # where that recipe's file system is kept for the next time
+
+
+class Setup:
+    """The steps from a bare machine to a working Incus, in order. Nothing is done before its step's `do`."""
+
+    def __init__(
+        self, options: SetupOptions, host: Host, incus: Incus, say: Say, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.options = options
+        self.host = host
+        self.incus = incus
+        self.say = say
+        self.environ = os.environ if environ is None else environ
+        self.notes: list[str] = []  # what the user should know or do afterwards
+        self.daemon: subprocess.Popen[bytes] | None = None  # the daemon that we started without systemd
+        self._profile: dict[str, Any] | None = None  # the default profile; read again after each change
+
+    def steps(self) -> tuple[Step, ...]:
+        """All steps; each relies on those before it."""
+        return (
+            Step("packages", self.need_packages, self.do_packages, as_root=True),
+            Step("id ranges", self.need_subids, self.do_subids, as_root=True),
+            Step("cgroup", self.need_cgroup, self.do_cgroup, as_root=True),
+            Step("lxcfs", self.need_lxcfs, self.do_lxcfs, as_root=True),
+            Step("daemon", self.need_daemon, self.do_daemon, as_root=True),
+            Step("group", self.need_group, self.do_group, as_root=True),
+            Step("project", self.need_project, self.do_project),
+            Step("storage", self.need_storage, self.do_storage),
+            Step("network", self.need_network, self.do_network),
+            Step("image", self.need_image, self.do_image),
+        )
+
+    # packages
+
+    def missing_packages(self) -> tuple[str, ...]:
+        """The Debian packages that the other steps need and that are not there, found by their programs."""
+        names = []
+        if not self.host.which("incus"):
+            names += ["incus-client"]
+        if not find_incusd(self.host) and not self.answers():
+            names += ["incus-base"]
+        if self.wants_network() and not self.host.which("dnsmasq"):
+            names.append("dnsmasq-base")
+        if self.wants_pool() and self.kernel_has_btrfs() and not self.host.which("mkfs.btrfs"):
+            names.append("btrfs-progs")
+        if self.need_image():
+            names += [name for name in ("mmdebstrap", "zstd") if not self.host.which(name)]
+        return tuple(names)
+
+    def need_packages(self) -> str:
+        names = self.missing_packages()
+        return f"install {', '.join(names)}" if names else ""
+
+    def do_packages(self) -> None:
+        names = list(self.missing_packages())
+        if not self.host.which("apt-get"):
+            system = self.host.release().get("PRETTY_NAME", "this system")
+            raise ClincusError(
+                f"setup installs packages on Debian and Ubuntu only, and this is {system}. Install Incus 6.0 or "
+                f"newer with its client, dnsmasq and btrfs-progs, then run `clincus setup` again"
+            )
+        self.say("reading the package lists")
+        env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        update = self.host.attempt(["apt-get", "update", "-qq"], timeout=300, env=env)
+        if update.code != 0:
+            self.notes.append(f"`apt-get update` failed, the package lists may be old: {last_words(update)}")
+        self.check_candidates(names)
+        self.say(f"installing {', '.join(names)}")
+        argv = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
+        with services_held_back(self.host):
+            self.host.run([*argv, *names], timeout=1200, env=env)
+
+    def check_candidates(self, names: list[str]) -> None:
+        """Refuse, with what to do, when the distribution has no Incus (Debian 12, Ubuntu 22.04)."""
+        policy = self.host.attempt(["apt-cache", "policy", *names], timeout=60, env={"LC_ALL": "C"})
+        known = set(re.findall(r"^(\S+):\n(?:.*\n)*?\s+Candidate: (?!\(none\))", policy.stdout.decode(), re.MULTILINE))
+        if "incus-base" in names and "incus-base" not in known:
+            system = self.host.release()
+            raise ClincusError(
+                f"{system.get('PRETTY_NAME', 'this system')} has no package incus-base. Debian 12 has it in "
+                f"bookworm-backports: add that to apt's sources; elsewhere follow "
+                f"https://linuxcontainers.org/incus/docs/main/installing/, then run `clincus setup` again"
+            )
+
+    # the machine
+
+    def need_subids(self) -> str:
+        short = [name for name in ("/etc/subuid", "/etc/subgid") if not root_has_range(self.host.read(name))]
+        return f"give root a range of ids for containers in {' and '.join(short)}" if short else ""
+
+    def do_subids(self) -> None:
+        for name in ("/etc/subuid", "/etc/subgid"):
+            if not root_has_range(self.host.read(name)):
+                append_line(self.host.path(name), SUBIDS)
+        if self.answers():
+            self.notes.append("Incus reads /etc/subuid when it starts: restart it (systemctl restart incus)")
+
+    def need_cgroup(self) -> str:
+        mounted = re.search(r"^\S+ /sys/fs/cgroup(/\S*)? cgroup2? ", self.host.read("/proc/mounts"), re.MULTILINE)
+        return "" if mounted else "mount the cgroup2 file system at /sys/fs/cgroup"
+
+    def do_cgroup(self) -> None:
+        self.host.run(["mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"])
+
+    def need_lxcfs(self) -> str:
+        # Where root lacks CAP_SYS_RESOURCE, lxcfs refuses to serve containers, and its hook then stops every start.
+        running = re.search(r"^lxcfs \S+ fuse", self.host.read("/proc/mounts"), re.MULTILINE)
+        return "stop lxcfs, which cannot work without CAP_SYS_RESOURCE" if running and not self.may_use_lxcfs() else ""
+
+    def may_use_lxcfs(self) -> bool:
+        """Whether the machine lets root have CAP_SYS_RESOURCE."""
+        return self.host.has_capability(CAP_SYS_RESOURCE)
+
+    def do_lxcfs(self) -> None:
+        self.host.attempt(["service", "lxcfs", "stop"], timeout=30)
+        if self.need_lxcfs():
+            self.host.run(["umount", "--lazy", "/var/lib/lxcfs"])
+
+    # the daemon
+
+    def answers(self) -> bool:
+        """Whether Incus answers us."""
+        try:
+            self.incus.query("/1.0", timeout=10)
+        except ClincusError:
+            return False
+        return True
+
+    def need_daemon(self) -> str:
+        if self.answers() or self.only_lacks_group():
+            return ""
+        return "start the Incus daemon" + (" (systemctl)" if self.uses_systemd() else "")
+
+    def only_lacks_group(self) -> bool:
+        """Whether the daemon runs and only keeps us out, so that the step `group` is what helps."""
+        if self.host.is_root():
+            return False
+        return any(self.host.path(place).exists() for place in incus_sockets(self.environ))
+
+    def uses_systemd(self) -> bool:
+        """Whether the daemon is systemd's to start."""
+        return self.host.has_systemd() and not self.environ.get("INCUS_DIR")
+
+    def do_daemon(self) -> None:
+        if self.uses_systemd():
+            self.host.run(["systemctl", "start", "incus.socket", "incus.service"], timeout=120)
+        else:
+            folder = Path(self.environ.get("INCUS_DIR") or "/var/lib/incus")
+            system = folder == Path("/var/lib/incus")
+            log = Path("/var/log/incus/incus.log") if system else folder / "logs" / "incusd.log"
+            self.daemon = start_incusd(self.host, folder, log, group=self.options.group)
+            pid_file = self.host.path("/run/incus.pid") if system else folder / "incusd.pid"
+            pid_file.write_text(f"{self.daemon.pid}\n")  # where `service incus status` looks
+        self.incus.query("/1.0", timeout=INCUSD_READY_SECONDS)
+
+    # the group
+
+    def person(self) -> str:
+        """The user who is to use Incus: the one behind sudo, else ourselves; nobody when root works as root."""
+        name = self.environ.get("SUDO_USER", "") if self.host.is_root() else pwd.getpwuid(os.geteuid()).pw_name
+        return "" if name == "root" else name
+
+    def need_group(self) -> str:
+        person = self.person()
+        members = self.group_members()
+        if not person or (members is not None and person in members):
+            return ""
+        return f"let '{person}' use Incus: add the user to the group '{self.options.group}', which is as good as root"
+
+    def group_members(self) -> list[str] | None:
+        """Who is in the group that may use Incus; None while there is no such group."""
+        for line in self.host.read("/etc/group").splitlines():
+            name, _, rest = line.partition(":")
+            if name == self.options.group:
+                return [member for member in rest.rpartition(":")[2].split(",") if member]
+        return None
+
+    def do_group(self) -> None:
+        self.host.run(["usermod", "--append", "--groups", self.options.group, self.person()])
+        self.notes.append(f"log out and in again as '{self.person()}', so that the group takes effect")
+
+    # project, storage, network
+
+    def need_project(self) -> str:
+        name = self.options.project
+        if name == "default" or (self.answers() and self.exists(f"/1.0/projects/{quote(name, safe='')}")):
+            return ""
+        return f"create the Incus project '{name}', which shares images and profiles with the default one"
+
+    def do_project(self) -> None:
+        features = {"features.images": "false", "features.profiles": "false"}
+        self.incus.query("/1.0/projects", "POST", {"name": self.options.project, "config": features})
+
+    def exists(self, path: str) -> bool:
+        """Whether Incus has something at an API path."""
+        try:
+            self.incus.query(path)
+        except IncusError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    def profile(self) -> dict[str, Any]:
+        """The default profile as Incus has it; an empty one while Incus does not answer."""
+        if self._profile is None:
+            if not self.answers():
+                return {"devices": {}, "used_by": []}
+            self._profile = dict(self.incus.query("/1.0/profiles/default"))
+        return self._profile
+
+    def devices(self, kind: str) -> list[dict[str, str]]:
+        """The default profile's devices of a kind: the root disk or the network cards."""
+        devices = self.profile()["devices"].values()
+        return [d for d in devices if d.get("type") == kind and (kind != "disk" or d.get("path") == "/")]
+
+    def add_device(self, name: str, device: dict[str, str]) -> None:
+        """Add a device to the default profile, which has none of that kind."""
+        arguments = [f"{key}={value}" for key, value in device.items() if key != "type"]
+        self.incus.run("profile", "device", "add", "--quiet", "default", name, device["type"], *arguments)
+        self._profile = None
+
+    def wants_pool(self) -> bool:
+        """Whether a storage pool has to be made."""
+        return not self.devices("disk") and not self.pools()
+
+    def pools(self) -> list[str]:
+        """The names of the storage pools that are there."""
+        answer = self.incus.query("/1.0/storage-pools") if self.answers() else []
+        return [str(path).rpartition("/")[2] for path in answer]
+
+    def kernel_has_btrfs(self) -> bool:
+        """Whether the kernel can do copy-on-write for us: with it a session starts in 0.2 s instead of 1 to 6."""
+        if re.search(r"^\s*btrfs$", self.host.read("/proc/filesystems"), re.MULTILINE):
+            return True
+        return self.host.attempt(["modprobe", "--dry-run", "btrfs"], timeout=10).code == 0
+
+    def need_storage(self) -> str:
+        if self.devices("disk"):
+            return ""
+        pools = self.pools()
+        if pools:
+            return f"keep sessions in the storage pool '{self.chosen_pool(pools)}' (default profile)"
+        driver = "btrfs, copy-on-write" if self.kernel_has_btrfs() else "dir: this kernel has no btrfs"
+        return f"create the storage pool '{SETUP_POOL}' ({driver})"
+
+    def chosen_pool(self, pools: list[str]) -> str:
+        """Which of the pools that are there is used."""
+        return SETUP_POOL if SETUP_POOL in pools else sorted(pools)[0]
+
+    def do_storage(self) -> None:
+        pools = self.pools()
+        if not pools:
+            self.create_pool()
+        self.add_device("root", {"type": "disk", "path": "/", "pool": self.chosen_pool(pools or [SETUP_POOL])})
+
+    def create_pool(self) -> None:
+        """Make the pool on btrfs where that works, else in a plain folder."""
+        if self.kernel_has_btrfs():
+            self.host.attempt(["modprobe", "btrfs"], timeout=10)
+            size = pool_size(shutil.disk_usage(self.environ.get("INCUS_DIR") or "/var/lib").free)
+            try:
+                self.incus.run("storage", "create", "--quiet", SETUP_POOL, "btrfs", f"size={size}GiB", timeout=120)
+            except IncusError as error:
+                self.notes.append(f"no copy-on-write storage: {error}; sessions will start more slowly")
+            else:
+                return
+        self.incus.run("storage", "create", "--quiet", SETUP_POOL, "dir", timeout=120)
+
+    def wants_network(self) -> bool:
+        """Whether a bridge has to be made."""
+        return bool(self.need_network()) and self.bridge_to_use() == ""
+
+    def bridge_to_use(self) -> str:
+        """A managed bridge that is there already: ours, or the one that `incus admin init` makes."""
+        networks = self.incus.query("/1.0/networks?recursion=1") if self.answers() else []
+        managed = [str(net["name"]) for net in networks if net.get("managed") and net.get("type") == "bridge"]
+        return next((name for name in (self.options.bridge, "incusbr0") if name in managed), "")
+
+    def need_network(self) -> str:
+        if self.devices("nic"):
+            return ""
+        if self.profile()["used_by"]:
+            # Somebody's instances use the profile as it is: a network card is theirs to add.
+            return ""
+        bridge = self.bridge_to_use()
+        if bridge:
+            return f"connect sessions to the bridge '{bridge}' (default profile)"
+        return f"create the bridge '{self.options.bridge}' on {self.options.subnet or 'a free subnet'}"
+
+    def do_network(self) -> None:
+        bridge = self.bridge_to_use() or self.create_bridge()
+        self.add_device("eth0", {"type": "nic", "network": bridge, "name": "eth0"})
+
+    def create_bridge(self) -> str:
+        """Make the bridge. Its subnet is given: Incus would look for a free one by sending packets to strangers."""
+        subnet = self.options.subnet
+        if not subnet:
+            network = free_subnet(taken_subnets(self.host))
+            subnet = f"{network[1]}/{network.prefixlen}"
+        self.say(f"subnet {subnet}")
+        config = [f"ipv4.address={subnet}", "ipv4.nat=true", "ipv6.address=none"]
+        self.incus.run("network", "create", "--quiet", self.options.bridge, *config)
+        return self.options.bridge
+
+    # the image
+
+    def need_image(self) -> str:
+        if self.answers() and image_fingerprint(self.incus, self.options.image):
+            return ""
+        recipe = self.options.recipe
+        tools = ", ".join(recipe.tools if recipe else self.options.tools) or "no tools"
+        return f"build the image '{self.options.image}' ({tools}) from this distribution's packages"
+
+    def do_image(self) -> None:
+        recipe = self.options.recipe or host_recipe(
+            self.host, self.environ, tools=self.options.tools, user=self.options.user, uid=self.options.uid
+        )
+        built = build_from_host(
+            self.incus,
+            self.host,
+            recipe,
+            self.options.image,
+            self.say,
+            npmrc=user_npmrc(self.host, self.environ),
+            cache=self.options.cache,
+        )
+        self.notes += built.notes
+
+
+def root_has_range(text: str) -> bool:
+    """Whether a subuid(5) file gives root the 65,536 ids that a container needs."""
+    rows = [line.split(":") for line in text.splitlines()]
+    return any(len(row) == 3 and row[0] in ("root", "0") and row[2].isdigit() and int(row[2]) >= 65536 for row in rows)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file of /etc, which keeps its owner and mode."""
+    with open(path, "a+", encoding="utf-8") as file:
+        file.seek(0)
+        text = file.read()
+        file.write(("" if not text or text.endswith("\n") else "\n") + line + "\n")
+
+
+def pool_size(free: int) -> int:
+    """How large a pool may grow, in GiB: half of the free bytes, 5 to 100. The file takes only what is used."""
+    return max(5, min(100, free // GIB // 2))
+
+
+@contextlib.contextmanager
+def services_held_back(host: Host) -> Iterator[None]:
+    """Keep packages from starting their services on a machine without systemd.
+
+    They would start lxcfs too, and where root lacks a capability it breaks every container (step `lxcfs`).
+    """
+    policy = host.path("/usr/sbin/policy-rc.d")
+    if host.has_systemd() or policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
+
+
+def user_npmrc(host: Host, environ: Mapping[str, str]) -> bytes:
+    """The npm configuration of the person who builds (with sudo: not root's), so that a private registry works."""
+    home = environ.get("HOME", "/root")
+    if environ.get("SUDO_USER"):
+        with contextlib.suppress(KeyError):
+            home = pwd.getpwnam(environ["SUDO_USER"]).pw_dir
+    return host.read(f"{home}/.npmrc").encode()
+
+
+# ---- running the steps ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What became of a step: `done` before, `planned` (dry run), `made` now, or `declined`."""
+
+    name: str
+    state: str
+    text: str  # what was or would be done
+
+
+def run_steps(
+    steps: Sequence[Step],
+    *,
+    dry_run: bool,
+    ask: Callable[[str], bool],
+    say: Say,
+    is_root: bool,
+) -> list[StepReport]:
+    """Take the steps one after another; one that is declined ends the run, since the rest relies on it.
+
+    `ask` gets each need as a question. Raises ClincusError when a step fails or needs root.
+    """
+    reports: list[StepReport] = []
+    for step in steps:
+        need = step.need()
+        if not need:
+            reports.append(StepReport(step.name, "done", ""))
+            continue
+        if dry_run:
+            reports.append(StepReport(step.name, "planned", need))
+            continue
+        if step.as_root and not is_root:
+            raise ClincusError(f"setup has to {need}, which only root can do: run it with sudo", 403)
+        if not ask(need):
+            reports.append(StepReport(step.name, "declined", need))
+            break
+        say(f"{step.name}: {need}")
+        step.do()
+        if step.need():
+            raise ClincusError(f"setup could not {need}")
+        reports.append(StepReport(step.name, "made", need))
+    return reports
+
+
+# ---- building images -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Built:
+    """The outcome of a build; `notes` are sentences for the user."""
+
+    alias: str
+    fingerprint: str
+    skipped: bool = False
+    version: str = ""  # the alias that stays when `alias` moves on
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """The document that `build custom` prints; a skipped build has no fingerprint."""
+        document: dict[str, object] = {"alias": self.alias, "skipped": self.skipped}
+        return document if self.skipped else {**document, "fingerprint": self.fingerprint}
+
+
+def version_alias(alias: str, now: float) -> str:
+    """The alias of one build, such as clincus-20270301-080000 (UTC)."""
+    return f"{alias}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}"
+
+
+VERSIONS_KEPT = 3  # images of one alias, the newest included
+
+
+def missing_notes(notes: BuildNotes) -> tuple[str, ...]:
+    """A sentence for each tool that could not be fetched."""
+    return tuple(
+        f"the image is without {name}: {reason}. `clincus build --force` tries again"
+        for name, reason in sorted(notes.missing.items())
+    )
+
+
+def point_alias(incus: Incus, alias: str, fingerprint: str) -> None:
+    """Let an alias stand for an image, in one step when it stood for another."""
+    body = {"target": fingerprint, "description": ""}
+    if image_fingerprint(incus, alias):
+        incus.query(f"/1.0/images/aliases/{quote(alias, safe='')}", "PUT", body)
+    else:
+        incus.query("/1.0/images/aliases", "POST", {**body, "name": alias})
+
+
+def prune_versions(incus: Incus, alias: str, keep: int) -> list[str]:
+    """Delete the oldest builds of an alias beyond `keep`; the version aliases that went.
+
+    An image that has any other alias, or that clincus did not build, is left alone.
+    """
+    pattern = re.compile(re.escape(alias) + r"-\d{8}-\d{6}")
+    found = []
+    for image in incus.query("/1.0/images?recursion=1"):
+        names = [str(entry["name"]) for entry in image.get("aliases") or []]
+        if len(names) == 1 and pattern.fullmatch(names[0]) and "clincus.recipe" in image.get("properties", {}):
+            found.append((names[0], str(image["fingerprint"])))
+    newest_first = sorted(found, reverse=True)
+    # The image that the alias itself stands for has two names, so it is not among them.
+    gone = newest_first[max(0, keep - 1) :]
+    for _, fingerprint in gone:
+        incus.query(f"/1.0/images/{fingerprint}", "DELETE", wait=True)
+    return [name for name, _ in gone]
+
+
+def build_from_host(
+    incus: Incus,
+    host: Host,
+    recipe: Recipe,
+    alias: str,
+    say: Say,
+    *,
+    npmrc: bytes = b"",
+    cache: Path | None = None,
+) -> Built:
+    """Build the recipe's image from this host's packages and give it the alias. Raises ClincusError.
+
+    With `cache` the packed file system is kept in that folder under the recipe's key and used again.
+    """
+    now = time.time()
+    version = version_alias(alias, now)
+    with tempfile.TemporaryDirectory(prefix="clincus-", dir="/var/tmp") as folder:
+        rootfs = (cache or Path(folder)) / f"image-{recipe.key()}.tar.zst"
+        notes = BuildNotes()
+        if not rootfs.exists():
+            rootfs.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            notes = build_rootfs(host, recipe, rootfs, say, npmrc=npmrc)
+        say("handing the image to Incus")
+        fingerprint = import_rootfs(incus, rootfs, image_metadata(recipe, notes.properties(), int(now)), version)
+    point_alias(incus, alias, fingerprint)
+    prune_versions(incus, alias, VERSIONS_KEPT)
+    return Built(alias, fingerprint, version=version, notes=missing_notes(notes))
 
 
 # ----------------------------------------------------------------------------------------------------------------
