@@ -25,7 +25,6 @@ import grp
 import gzip
 import hashlib
 import io
-import ipaddress
 import json
 import math
 import os
@@ -42,7 +41,6 @@ import stat
 import struct
 import subprocess
 import sys
-import tarfile
 import tempfile
 import termios
 import threading
@@ -5076,10 +5074,10 @@ class Host:
         """Whether systemd runs this machine (sd_booted(3))."""
         return self.path("/run/systemd/system").is_dir()
 
-    def has_capability(self, number: int) -> bool:
-        """Whether our effective set holds a capability (capabilities(7); 24 is CAP_SYS_RESOURCE)."""
-        found = re.search(r"^CapEff:\s*([0-9a-f]+)", self.read("/proc/self/status"), re.MULTILINE)
-        return bool(found) and bool(int(found.group(1), 16) >> number & 1) if found else False
+    def may_have_capability(self, number: int) -> bool:
+        """Whether root can have a capability here, by the bounding set (capabilities(7))."""
+        found = re.search(r"^CapBnd:\s*([0-9a-f]+)", self.read("/proc/self/status"), re.MULTILINE)
+        return bool(found and int(found.group(1), 16) >> number & 1)
 
     def release(self) -> dict[str, str]:
         """The fields of os-release(5), unquoted."""
@@ -5304,8 +5302,10 @@ class Recipe:
         return digest.hexdigest()[:16]
 
 
-def pack_files(files: Iterable[ImageFile]) -> bytes:
+def pack_image_files(files: Iterable[ImageFile]) -> bytes:
     """A tar archive of the files, owned by root, the same bytes for the same files."""
+    import tarfile  # slow to load, and few commands need it
+
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for file in files:
@@ -5488,7 +5488,7 @@ def build_rootfs(host: Host, recipe: Recipe, target: Path, say: Say, *, npmrc: b
     """
     notes = BuildNotes()
     with tempfile.TemporaryDirectory(prefix="clincus-build-", dir=str(target.parent)) as folder:
-        scripts = {"overlay.tar": pack_files(recipe.overlay()), "provision": recipe.provision().encode()}
+        scripts = {"overlay.tar": pack_image_files(recipe.overlay()), "provision": recipe.provision().encode()}
         if recipe.tools:
             scripts["fetch"] = recipe.fetch_tools().encode()
         for name, data in scripts.items():
@@ -5543,7 +5543,7 @@ def image_metadata(recipe: Recipe, properties: Mapping[str, str], created: int) 
         },
     }
     # JSON is YAML too.
-    return pack_files([ImageFile("/metadata.yaml", json.dumps(document, indent=1).encode())])
+    return pack_image_files([ImageFile("/metadata.yaml", json.dumps(document, indent=1).encode())])
 
 
 def import_rootfs(incus: Incus, rootfs: Path, metadata: bytes, alias: str) -> str:
@@ -5614,20 +5614,22 @@ def start_incusd(
 
 # Where a bridge may go: private /24s (RFC 1918) in corners that routers, VPNs and Docker seldom use by default.
 SUBNET_CHOICES = tuple(
-    ipaddress.IPv4Network(f"{start}.{number}.0/24")
-    for start, numbers in (("10.64", range(77, 97)), ("10.181", range(60, 80)), ("172.30", range(200, 220)),
-                           ("192.168", range(213, 233)))
-    for number in numbers
-)  # fmt: skip
+    f"{start}.{number}.0/24"
+    for start, first in (("10.64", 77), ("10.181", 60), ("172.30", 200), ("192.168", 213))
+    for number in range(first, first + 20)
+)
 
 
-def free_subnet(
-    taken: Iterable[ipaddress.IPv4Network], choices: Sequence[ipaddress.IPv4Network] = SUBNET_CHOICES
-) -> ipaddress.IPv4Network:
-    """The first choice that overlaps with nothing taken (the default route is not counted). Raises ClincusError."""
-    busy = [network for network in taken if network.prefixlen > 0]
+def free_subnet(taken: Iterable[str], choices: Sequence[str] = SUBNET_CHOICES) -> str:
+    """The first choice that overlaps with nothing taken (the default route is not counted). Raises ClincusError.
+
+    Networks are texts in CIDR form, such as "10.64.77.0/24"; a lone address counts as one of itself.
+    """
+    from ipaddress import IPv4Network  # needed by setup alone
+
+    busy = [IPv4Network(text, strict=False) for text in taken]
     for choice in choices:
-        if not any(choice.overlaps(network) for network in busy):
+        if not any(IPv4Network(choice).overlaps(network) for network in busy if network.prefixlen > 0):
             return choice
     raise ClincusError(
         "every private subnet that setup tries is in use on this machine; choose one yourself: "
@@ -5635,37 +5637,32 @@ def free_subnet(
     )
 
 
-def taken_subnets(host: Host) -> list[ipaddress.IPv4Network]:
+def taken_subnets(host: Host) -> list[str]:
     """Every IPv4 network and address this machine knows of, from its own tables: nothing is sent anywhere.
 
-    All routing tables count, since a VPN keeps its own; so do name servers and networks of Incus that are down.
+    All routing tables count, since a VPN keeps its own; so do name servers.
     """
-    found: list[ipaddress.IPv4Network] = []
+    found: list[str] = []
     routes = host.attempt(["ip", "-j", "-4", "route", "show", "table", "all"], timeout=10)
     addresses = host.attempt(["ip", "-j", "-4", "addr"], timeout=10)
     with contextlib.suppress(ValueError):
-        for route in json.loads(routes.stdout or b"[]"):
-            found += parse_networks(str(route.get("dst", "")))
+        found += [str(route.get("dst", "")) for route in json.loads(routes.stdout or b"[]")]
         for link in json.loads(addresses.stdout or b"[]"):
-            for address in link.get("addr_info", []):
-                found += parse_networks(f"{address.get('local')}/{address.get('prefixlen')}")
+            found += [f"{entry.get('local')}/{entry.get('prefixlen')}" for entry in link.get("addr_info", [])]
     if routes.code != 0:
-        for line in host.read("/proc/net/route").splitlines()[1:]:
-            columns = line.split()
-            start = ipaddress.IPv4Address(int(columns[1], 16).to_bytes(4, sys.byteorder))
-            mask = ipaddress.IPv4Address(int(columns[7], 16).to_bytes(4, sys.byteorder))
-            found += parse_networks(f"{start}/{mask}")
-    for server in re.findall(r"^\s*nameserver\s+(\S+)", host.read("/etc/resolv.conf"), re.MULTILINE):
-        found += parse_networks(server)
+        found += parse_kernel_routes(host.read("/proc/net/route"))
+    found += re.findall(r"^\s*nameserver\s+(\S+)", host.read("/etc/resolv.conf"), re.MULTILINE)
+    return [text for text in found if re.fullmatch(r"[0-9.]+(/[0-9.]+)?", text)]
+
+
+def parse_kernel_routes(text: str) -> list[str]:
+    """The destinations of /proc/net/route (proc(5)), whose numbers are in the machine's own byte order."""
+    found = []
+    for line in text.splitlines()[1:]:
+        columns = line.split()
+        start, mask = (int(columns[number], 16).to_bytes(4, sys.byteorder) for number in (1, 7))
+        found.append(f"{'.'.join(map(str, start))}/{'.'.join(map(str, mask))}")
     return found
-
-
-def parse_networks(text: str) -> list[ipaddress.IPv4Network]:
-    """The network that an address or a network in CIDR form belongs to, if it is one."""
-    try:
-        return [ipaddress.IPv4Network(text, strict=False)]
-    except ValueError:
-        return []
 
 
 # ---- the steps -----------------------------------------------------------------------------------------------
@@ -5808,11 +5805,9 @@ class Setup:
     def need_lxcfs(self) -> str:
         # Where root lacks CAP_SYS_RESOURCE, lxcfs refuses to serve containers, and its hook then stops every start.
         running = re.search(r"^lxcfs \S+ fuse", self.host.read("/proc/mounts"), re.MULTILINE)
-        return "stop lxcfs, which cannot work without CAP_SYS_RESOURCE" if running and not self.may_use_lxcfs() else ""
-
-    def may_use_lxcfs(self) -> bool:
-        """Whether the machine lets root have CAP_SYS_RESOURCE."""
-        return self.host.has_capability(CAP_SYS_RESOURCE)
+        if not running or self.host.may_have_capability(CAP_SYS_RESOURCE):
+            return ""
+        return "stop lxcfs, which cannot work without CAP_SYS_RESOURCE"
 
     def do_lxcfs(self) -> None:
         self.host.attempt(["service", "lxcfs", "stop"], timeout=30)
@@ -5999,8 +5994,7 @@ class Setup:
         """Make the bridge. Its subnet is given: Incus would look for a free one by sending packets to strangers."""
         subnet = self.options.subnet
         if not subnet:
-            network = free_subnet(taken_subnets(self.host))
-            subnet = f"{network[1]}/{network.prefixlen}"
+            subnet = free_subnet(taken_subnets(self.host)).replace(".0/", ".1/")
         self.say(f"subnet {subnet}")
         config = [f"ipv4.address={subnet}", "ipv4.nat=true", "ipv6.address=none"]
         self.incus.run("network", "create", "--quiet", self.options.bridge, *config)

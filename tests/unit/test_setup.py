@@ -1,0 +1,340 @@
+"""The section `setup`: what is decided before anything is done."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+
+import clincus
+
+DEB822 = """\
+# Debian's own
+Types: deb deb-src
+URIs: http://mirror.example/debian
+Suites: trixie trixie-updates
+Components: main contrib
+Signed-By: /k.pgp
+
+Types: deb
+URIs: file:/srv/packages
+Suites: ./
+Trusted: yes
+
+Types: deb
+Enabled: no
+URIs: http://off.example/debian
+Suites: trixie
+Components: main
+"""
+
+
+class TestSubnets:
+    @pytest.mark.parametrize(
+        ("taken", "free"),
+        [
+            ([], "10.1.0.0/24"),
+            (["0.0.0.0/0"], "10.1.0.0/24"),
+            (["10.1.0.0/16"], "10.2.0.0/24"),
+            (["10.1.0.7"], "10.2.0.0/24"),
+            (["10.1.0.128/25", "10.2.0.1/8"], "192.168.9.0/24"),
+        ],
+        ids=["none", "default route", "wider", "one address", "everything in 10"],
+    )
+    def test_first_choice_that_overlaps_nothing(self, taken, free):
+        assert clincus.free_subnet(taken, ["10.1.0.0/24", "10.2.0.0/24", "192.168.9.0/24"]) == free
+
+    def test_none_left_says_how_to_choose_one(self):
+        with pytest.raises(clincus.ClincusError, match="incus network create"):
+            clincus.free_subnet(["10.0.0.0/8"], ["10.1.0.0/24"])
+
+    def test_kernel_routes_are_read_in_the_machines_byte_order(self):
+        table = (
+            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\nwg0\t004D400A\t0\t1\t0\t0\t0\t00FFFFFF\n"
+        )
+        assert clincus.parse_kernel_routes(table) == ["10.64.77.0/255.255.255.0"]
+
+
+class TestMirrors:
+    def test_the_releases_own_sources_are_taken(self):
+        assert clincus.host_mirrors([DEB822], "trixie") == (
+            "deb [signed-by=/k.pgp] http://mirror.example/debian trixie main contrib",
+            "deb [signed-by=/k.pgp] http://mirror.example/debian trixie-updates main contrib",
+        )
+
+    def test_one_line_format(self):
+        text = "# deb http://a noble main\ndeb [arch=amd64 signed-by=/k.gpg] https://b noble main universe # note\n"
+        assert clincus.host_mirrors([text], "noble") == ("deb [signed-by=/k.gpg] https://b noble main universe",)
+
+    def test_another_release_is_left_out(self):
+        assert clincus.host_mirrors(["deb http://a sid main"], "trixie") == ()
+
+
+class TestProxy:
+    def test_a_proxy_on_loopback_is_of_no_use_in_a_container(self):
+        assert clincus.proxy_settings({"HTTP_PROXY": "http://127.0.0.1:3128", "no_proxy": "localhost"}) == {}
+
+    def test_upper_case_counts(self):
+        environ = {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": ".example"}
+        assert clincus.proxy_settings(environ) == {"https_proxy": "http://proxy.example:3128", "no_proxy": ".example"}
+
+
+class TestRecipe:
+    def test_same_recipe_same_key(self):
+        assert clincus.Recipe().key() == clincus.Recipe().key()
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"suite": "bookworm"},
+            {"packages": ("tmux",)},
+            {"tools": ("claude",)},
+            {"tools": ("claude@1.2.3",)},
+            {"files": (clincus.ImageFile("/etc/x", b"1"),)},
+            {"mirrors": ("deb http://a trixie main",)},
+            {"uid": 1001},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_every_ingredient_changes_the_key(self, change):
+        assert clincus.Recipe(**change).key() != clincus.Recipe().key()
+
+    def test_a_file_counts_by_its_mode_too(self):
+        plain, program = (clincus.Recipe(files=(clincus.ImageFile("/x", b"", mode),)) for mode in (0o644, 0o755))
+        assert plain.key() != program.key()
+
+    def test_files_are_packed_for_root_with_their_modes(self):
+        data = clincus.pack_image_files([clincus.ImageFile("/usr/bin/x", b"hello", 0o755)])
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            (entry,) = archive.getmembers()
+        assert (entry.name, entry.mode, entry.uid, entry.size) == ("usr/bin/x", 0o755, 0, 5)
+
+    def test_tools_can_be_pinned(self):
+        assert "@anthropic-ai/claude-code-linux-arm64@2.1.0 claude" in clincus.Recipe(
+            tools=("claude@2.1.0",), cpu="arm64"
+        ).fetch_tools().replace("'", "")
+
+    @pytest.mark.parametrize(("text", "tools"), [("none", ()), ("claude, claude", ("claude",)), ("", ())])
+    def test_list_of_tools(self, text, tools):
+        assert clincus.parse_tools(text) == tools
+
+    @pytest.mark.parametrize("text", ["cloud", "claude@", "claude@$(id)", "claude,x"])
+    def test_bad_tools_are_refused(self, text):
+        with pytest.raises(clincus.ClincusError) as caught:
+            clincus.parse_tools(text)
+        assert caught.value.status == 400
+
+
+class TestBuildNotes:
+    def test_stages_versions_and_what_is_missing(self):
+        said: list[str] = []
+        notes = clincus.BuildNotes()
+        for line in (
+            "I: running apt-get update...",
+            "clincus: fetching claude",
+            "clincus: tool claude 2.1.331",
+            "clincus: missing copilot npm error code E404",
+            "anything else",
+        ):
+            notes.hear(line, said.append)
+        assert said == ["reading the package lists", "fetching claude"]
+        assert notes.properties() == {"clincus.tools": "claude=2.1.331", "clincus.missing": "copilot"}
+        assert clincus.missing_notes(notes) == (
+            "the image is without copilot: npm error code E404. `clincus build --force` tries again",
+        )
+
+
+class TestSteps:
+    def steps(self, log, *needs):
+        missing = dict(enumerate(needs))
+
+        def step(number, as_root):
+            def do():
+                log.append(number)
+                missing[number] = ""
+
+            return clincus.Step(str(number), lambda: missing[number], do, as_root)
+
+        return [step(number, as_root=number == 0) for number in missing]
+
+    def run(self, steps, *, dry_run=False, answer=True, is_root=True):
+        asked: list[str] = []
+
+        def ask(question):
+            asked.append(question)
+            return answer
+
+        reports = clincus.run_steps(steps, dry_run=dry_run, ask=ask, say=lambda _: None, is_root=is_root)
+        return [report.state for report in reports], asked
+
+    def test_only_what_is_missing_is_asked_for_and_done(self):
+        log: list[int] = []
+        states, asked = self.run(self.steps(log, "", "make it"))
+        assert (states, asked, log) == (["done", "made"], ["make it"], [1])
+
+    def test_dry_run_asks_and_does_nothing(self):
+        log: list[int] = []
+        assert self.run(self.steps(log, "a", "b"), dry_run=True) == (["planned", "planned"], [])
+        assert log == []
+
+    def test_no_ends_the_run(self):
+        log: list[int] = []
+        assert self.run(self.steps(log, "a", "b"), answer=False) == (["declined"], ["a"])
+        assert log == []
+
+    def test_roots_work_is_refused_to_others_with_what_it_is(self):
+        with pytest.raises(clincus.ClincusError, match="has to install incus, which only root can do"):
+            self.run(self.steps([], "install incus"), is_root=False)
+
+    def test_a_step_that_did_not_help_is_an_error(self):
+        stuck = clincus.Step("x", lambda: "do the impossible", lambda: None)
+        with pytest.raises(clincus.ClincusError, match="could not do the impossible"):
+            self.run([stuck])
+
+
+class FakeHost(clincus.Host):
+    """A machine in a folder, with the programs and answers it is told of."""
+
+    def __init__(self, root, *, programs=(), answers=None):
+        super().__init__(str(root))
+        self.programs = set(programs)
+        self.answers = answers or {}
+        self.ran: list[tuple[str, ...]] = []
+
+    def write(self, path, text):
+        self.path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.path(path).write_text(text)
+
+    def which(self, program):
+        return f"/usr/bin/{program}" if program in self.programs else ""
+
+    def attempt(self, argv, **_):
+        self.ran.append(tuple(argv))
+        return self.answers.get(argv[0], clincus.Completed(127, b"", b"not found"))
+
+
+class NoIncus(clincus.Incus):
+    """A machine without Incus."""
+
+    def query(self, *_, **__):
+        raise clincus.IncusError("Incus is not installed. Run `clincus setup`.", 503)
+
+
+class TestBareMachine:
+    @pytest.fixture
+    def host(self, tmp_path):
+        host = FakeHost(tmp_path)
+        host.write(
+            "/etc/os-release", 'ID=debian\nVERSION_CODENAME=trixie\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n'
+        )
+        host.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+        host.write("/etc/group", "incus-admin:x:990:\n")
+        host.write("/proc/filesystems", "nodev\ttmpfs\n\tbtrfs\n")
+        host.write("/proc/mounts", "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n")
+        host.write("/proc/self/status", "CapBnd:\t000001ffffffffff\n")
+        return host
+
+    def needs(self, host, environ=None, **options):
+        setup = clincus.Setup(clincus.SetupOptions(**options), host, NoIncus(), lambda _: None, environ or {})
+        return {step.name: step.need() for step in setup.steps() if step.need()}
+
+    def test_everything_is_planned_though_nothing_can_be_asked(self, host):
+        assert self.needs(host) == {
+            "packages": "install incus-client, incus-base, dnsmasq-base, btrfs-progs, mmdebstrap, zstd",
+            "id ranges": "give root a range of ids for containers in /etc/subuid and /etc/subgid",
+            "daemon": "start the Incus daemon",
+            "storage": "create the storage pool 'default' (btrfs, copy-on-write)",
+            "network": "create the bridge 'clincusbr0' on a free subnet",
+            "image": "build the image 'clincus' (claude, copilot, opencode) from this distribution's packages",
+        }
+
+    def test_what_is_there_is_not_installed_again(self, host):
+        host.programs = {"incus", "dnsmasq", "mkfs.btrfs", "mmdebstrap", "zstd"}
+        host.write("/usr/libexec/incus/incusd", "")
+        assert "packages" not in self.needs(host)
+
+    def test_without_btrfs_in_the_kernel_no_btrfs_progs(self, host):
+        host.write("/proc/filesystems", "nodev\ttmpfs\n")
+        needs = self.needs(host)
+        assert "btrfs" not in needs["packages"]
+        assert needs["storage"] == "create the storage pool 'default' (dir: this kernel has no btrfs)"
+
+    def test_lxcfs_is_stopped_only_where_it_cannot_work(self, host):
+        host.write("/proc/mounts", "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\nlxcfs /var/lib/lxcfs fuse.lxcfs rw 0 0\n")
+        assert "lxcfs" not in self.needs(host)
+        host.write("/proc/self/status", "CapBnd:\t000001fffeffffff\n")
+        assert self.needs(host)["lxcfs"] == "stop lxcfs, which cannot work without CAP_SYS_RESOURCE"
+
+    def test_cgroup_is_mounted_where_nobody_did(self, host):
+        host.write("/proc/mounts", "proc /proc proc rw 0 0\n")
+        assert self.needs(host)["cgroup"] == "mount the cgroup2 file system at /sys/fs/cgroup"
+
+    def test_the_person_behind_sudo_joins_the_group(self, host, monkeypatch):
+        monkeypatch.setattr(host, "is_root", lambda: True)
+        assert "add the user to the group 'incus-admin'" in self.needs(host, {"SUDO_USER": "ann"})["group"]
+        host.write("/etc/group", "incus-admin:x:990:bob,ann\n")
+        assert "group" not in self.needs(host, {"SUDO_USER": "ann"})
+
+    def test_another_project_is_created(self, host):
+        assert "create the Incus project 'ai'" in self.needs(host, project="ai")["project"]
+
+    def test_a_system_without_packages_is_told_what_to_install(self, host):
+        host.write("/etc/os-release", 'ID=fedora\nPRETTY_NAME="Fedora Linux 44"\n')
+        setup = clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {})
+        with pytest.raises(clincus.ClincusError, match=r"this is Fedora Linux 44\. Install Incus 6\.0 or newer"):
+            setup.do_packages()
+
+    def test_services_are_held_back_without_systemd_only_while_packages_install(self, host):
+        host.write("/usr/sbin/x", "")
+        policy = host.path("/usr/sbin/policy-rc.d")
+        with clincus.services_held_back(host):
+            assert "exit 101" in policy.read_text()
+        assert not policy.exists()
+
+    def test_a_policy_of_somebody_else_stays(self, host):
+        host.write("/usr/sbin/policy-rc.d", "theirs")
+        with clincus.services_held_back(host):
+            pass
+        assert host.read("/usr/sbin/policy-rc.d") == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("text", "enough"),
+    [
+        ("root:1000000:1000000000\n", True),
+        ("ann:1:65536\n", False),
+        ("root:100:10\n", False),
+        ("", False),
+        ("x", False),
+    ],
+)
+def test_root_needs_a_whole_range_of_ids(text, enough):
+    assert clincus.root_has_range(text) is enough
+
+
+@pytest.mark.parametrize(("free", "size"), [(0, 5), (60 << 30, 30), (900 << 30, 100)])
+def test_pool_takes_half_of_the_disk_at_most(free, size):
+    assert clincus.pool_size(free) == size
+
+
+def test_version_alias_is_the_time_of_the_build_in_utc():
+    assert clincus.version_alias("clincus", 1803888000) == "clincus-20270301-080000"
+
+
+def test_certificates_and_proxy_of_the_host_go_into_the_image(tmp_path):
+    host = clincus.Host(str(tmp_path))
+    store = tmp_path / "usr/local/share/ca-certificates/company"
+    store.mkdir(parents=True)
+    (store / "root.crt").write_text("PEM")
+    files = {
+        file.path: file.data.decode() for file in clincus.host_files(host, {"http_proxy": "http://p.example:8080"})
+    }
+    assert files["/usr/local/share/ca-certificates/company-root.crt"] == "PEM"
+    assert "export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt\n" in files["/etc/profile.d/clincus.sh"]
+    assert "export HTTP_PROXY=http://p.example:8080\n" in files["/etc/profile.d/clincus.sh"]
+    assert files["/etc/apt/apt.conf.d/90clincus-http-proxy"] == 'Acquire::http::Proxy "http://p.example:8080";\n'
+
+
+def test_a_host_without_either_brings_no_files(tmp_path):
+    assert clincus.host_files(clincus.Host(str(tmp_path)), {}) == ()
