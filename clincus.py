@@ -41,6 +41,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import termios
 import threading
@@ -5304,8 +5305,6 @@ class Recipe:
 
 def pack_image_files(files: Iterable[ImageFile]) -> bytes:
     """A tar archive of the files, owned by root, the same bytes for the same files."""
-    import tarfile  # slow to load, and few commands need it
-
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for file in files:
