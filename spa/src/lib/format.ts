@@ -52,6 +52,10 @@ export function basename(path: string): string {
   return trimmed.slice(trimmed.lastIndexOf('/') + 1) || '/';
 }
 
+export function dirname(path: string): string {
+  return path.slice(0, Math.max(1, path.replace(/\/+$/, '').lastIndexOf('/')));
+}
+
 const TOOL_NAMES: Record<string, string> = { claude: 'Claude Code', copilot: 'Copilot CLI', opencode: 'opencode' };
 
 export function toolName(tool: string): string {

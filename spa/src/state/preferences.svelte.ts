@@ -71,6 +71,12 @@ class Preferences {
     this.#railFolded.current = value;
   }
 
+  /** The other of light and dark: the system's again if that is it. */
+  flip(): void {
+    const dark = !this.dark;
+    this.theme = dark === this.#systemDark ? 'system' : dark ? 'dark' : 'light';
+  }
+
   /** Shows the theme on the page; call it inside an effect. */
   apply(): void {
     const root = document.documentElement;

@@ -13,10 +13,15 @@ class Tip {
       if (event.pointerType === 'mouse') this.#at(event.target, Date.now() - this.#hiddenAt < WARM_MS ? 0 : DELAY_MS);
     });
     document.addEventListener('focusin', (event) => {
-      if (event.target instanceof Element && event.target.matches(':focus-visible')) this.#at(event.target, 0);
+      if (event.target instanceof Element && event.target.matches(':focus-visible')) this.#later(() => this.#at(event.target, 0));
     });
     for (const event of ['focusout', 'pointerdown', 'keydown', 'wheel'])
-      document.addEventListener(event, () => this.hide(), { passive: true, capture: true });
+      document.addEventListener(event, () => this.#later(() => this.hide()), { passive: true, capture: true });
+  }
+
+  /** Focus moves also while Svelte updates the page, when state must not change. */
+  #later(action: () => void): void {
+    queueMicrotask(action);
   }
 
   hide(): void {
