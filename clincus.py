@@ -106,6 +106,12 @@ class ClincusError(Exception):
         self.status = status
 
 
+def shorten(value: object) -> str:
+    """A value as JSON for an error message, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
 def log(message: str) -> None:
     """Tell whoever watches the server: one message on stderr, with the local time."""
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", file=sys.stderr, flush=True)
@@ -4628,8 +4634,17 @@ class Sessions:
 
     def guest(self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> bytes:
         """Run a command in a session as the code user and return its stdout. Raises IncusError with its stderr."""
+        done = self.guest_exec(session, command, stdin=stdin, timeout=timeout)
+        if done.code != 0:
+            raise incus_failure(done.reason)
+        return done.stdout
+
+    def guest_exec(
+        self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
+    ) -> Completed:
+        """Run a command in a session as the code user and return how it ended."""
         config = self._load()
-        done = self.incus.exec(
+        return self.incus.exec(
             session.id,
             command,
             user=config.get("incus.code_uid"),
@@ -4637,9 +4652,10 @@ class Sessions:
             stdin=stdin,
             timeout=timeout,
         )
-        if done.code != 0:
-            raise incus_failure(done.reason)
-        return done.stdout
+
+    def mount(self, session: Session) -> str:
+        """Where a session's workspace stands in its container."""
+        return workspace_mount(self._load(), session.workspace)
 
     def _guest_argv(self, session: Session, script: str, *arguments: str) -> list[str]:
         config = self._load()
@@ -4967,6 +4983,168 @@ class Workspaces:
             }
             for path in paths
         ]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# files
+# The files of a session's workspace, read and written inside its container. Knows nothing of HTTP.
+# ----------------------------------------------------------------------------------------------------------------
+
+
+FILE_LIMIT = 5 << 20  # bytes of a file that can be opened or saved
+ENTRY_LIMIT = 5000  # entries of one directory that are listed
+
+# Each script runs in the container as the code user, so that a symlink reaches nothing of the host. The path comes
+# first on stdin, its length in bytes as an argument: any legal file name passes, also what Incus's JSON could not hold.
+FILE_ERRORS = {
+    40: ("leads out of the workspace", 400),
+    41: ("does not exist", 404),
+    42: ("is not a directory", 400),
+    43: ("is not a regular file", 400),
+    44: (f"is larger than {FILE_LIMIT >> 20} MB", 413),
+    45: ("has changed meanwhile: read it again before you save", 412),
+    46: ("cannot be written: it is read-only in this session", 409),
+    47: ("exists already", 412),
+}
+GUEST_FIND_FILE = """
+set -f
+cd -- "$1" || exit 41
+path=./$(head -c "$2"; echo .)  # the dot keeps a line break at the end of a name from being cut off
+path=${path%.}
+inside() {
+    real=$(realpath -m -- "$1"; echo .)
+    real=${real%??}
+    case $real/ in "$workspace"/*) ;; *) exit 40 ;; esac
+}
+workspace=$(pwd -P)
+inside "$path"
+"""
+GUEST_LIST_FILES = (
+    GUEST_FIND_FILE
+    + """
+[ -e "$real" ] || exit 41
+[ -d "$real" ] || exit 42
+cd -- "$real" || exit 41
+find . -mindepth 1 -maxdepth 1 -printf '%y\\t%s\\t%T@\\t%P\\0' | head -z -n "$3"
+"""
+)
+GUEST_READ_FILE = (
+    GUEST_FIND_FILE
+    + """
+[ -e "$real" ] || exit 41
+[ -f "$real" ] || exit 43
+[ "$(stat -c %s -- "$real")" -le "$3" ] || exit 44
+exec head -c "$3" -- "$real"
+"""
+)
+GUEST_WRITE_FILE = (
+    GUEST_FIND_FILE
+    + """
+folder=$(dirname -- "$real"; echo .)
+folder=${folder%??}
+[ -d "$folder" ] || exit 41
+[ ! -e "$real" ] || [ -f "$real" ] || exit 43
+new=$(mktemp -- "$folder/.clincus-XXXXXXXX" 2>/dev/null) || exit 46
+trap 'rm -f -- "$new"' EXIT
+cat >"$new" || exit 1
+if [ "$3" = new ]; then
+    chmod "$(printf '%o' $((0666 & ~0$(umask))))" "$new"
+    ln -- "$new" "$real" 2>/dev/null || exit 47
+    exit 0
+fi
+[ -e "$real" ] || exit 45
+[ -w "$real" ] || exit 46
+chmod --reference="$real" -- "$new"
+[ "$3" = any ] || [ "$(sha256sum <"$real" | cut -c1-64)" = "$3" ] || exit 45
+mv -f -- "$new" "$real" 2>/dev/null || exit 46
+"""
+)
+
+
+class Files:
+    """The files of a session's workspace."""
+
+    KINDS: ClassVar[Mapping[str, str]] = {"f": "file", "d": "directory", "l": "symlink"}
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def listing(self, session: Session, path: str) -> list[dict[str, object]]:
+        """The entries of a directory, directories first. Raises ClincusError: 400, 404."""
+        output = self._run(session, GUEST_LIST_FILES, path, str(ENTRY_LIMIT))
+        entries = [self._entry(line) for line in output.split(b"\0") if line]
+        return sorted(entries, key=lambda entry: (entry["type"] != "directory", str(entry["name"]).lower()))
+
+    def read(self, session: Session, path: str) -> bytes:
+        """The content of a text file. Raises ClincusError: 400, 404, 413, 415 for what is not UTF-8 text."""
+        content = self._run(session, GUEST_READ_FILE, path, str(FILE_LIMIT))
+        try:
+            if b"\0" not in content:
+                content.decode("utf-8")
+                return content
+        except UnicodeDecodeError:
+            pass
+        raise ClincusError(f"{shorten(path)} is not UTF-8 text", 415)
+
+    def write(self, session: Session, path: str, content: bytes, expected: str) -> None:
+        """Replace a file whole. `expected` is the SHA-256 of what is there now, `any`, or `new` for a file to create.
+
+        Raises ClincusError: 400, 404, 409 read-only, 412 when something else is there.
+        """
+        self._run(session, GUEST_WRITE_FILE, path, expected, content)
+
+    def _run(self, session: Session, script: str, path: str, argument: str, content: bytes = b"") -> bytes:
+        name = check_file_path(path)
+        mount = self._sessions.mount(session)
+        command = ["sh", "-c", script, "clincus", mount, str(len(name)), argument]
+        done = self._sessions.guest_exec(session, command, stdin=name + content)
+        if done.code in FILE_ERRORS:
+            problem, status = FILE_ERRORS[done.code]
+            raise ClincusError(f"{shorten(path)} {problem}", status)
+        if done.code != 0:
+            raise incus_failure(done.reason)
+        return done.stdout
+
+    def _entry(self, line: bytes) -> dict[str, object]:
+        kind, size, modified, name = line.split(b"\t", 3)
+        entry: dict[str, object] = {
+            "name": name.decode("utf-8", "replace"),
+            "type": self.KINDS.get(kind.decode(), "other"),
+            "size": int(size),
+            "modified": format_time(datetime.fromtimestamp(float(modified), timezone.utc)),
+        }
+        try:
+            name.decode("utf-8")
+        except UnicodeDecodeError:
+            entry["encoded"] = quote(name)  # what to put into ?path= for a name that is not UTF-8
+        return entry
+
+
+def check_file_path(path: str) -> bytes:
+    """A path relative to the workspace as bytes. Raises ClincusError(400) for one that leads out of it."""
+    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise ClincusError(f"{shorten(path)} is not a path inside the workspace", 400)
+    return os.fsencode(path)
+
+
+def content_tag(content: bytes) -> str:
+    """The ETag of a file's content (RFC 9110, 8.8.3): its SHA-256."""
+    return f'"{hashlib.sha256(content).hexdigest()}"'
+
+
+def expected_content(headers: Mapping[str, str] | Message) -> str:
+    """What a PUT says of the present content, as `Files.write` takes it. Raises ClincusError: 412, 428 for nothing."""
+    match, none_match = headers.get("If-Match"), headers.get("If-None-Match")
+    if none_match is not None and none_match.strip() == "*":
+        return "new"
+    if match is None:
+        raise ClincusError("send If-Match with the ETag that you read, or If-None-Match: * for a new file", 428)
+    if match.strip() == "*":
+        return "any"
+    found = re.fullmatch(r'\s*"([0-9a-f]{64})"\s*', match)
+    if not found:
+        raise ClincusError("If-Match is not an ETag of this file: read it again", 412)
+    return found[1]
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -6296,12 +6474,6 @@ class Field:
         return schema
 
 
-def shorten(value: object) -> str:
-    """A value as JSON for an error message, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
 def check_body(fields: Sequence[Field], body: bytes) -> dict[str, Any]:
     """Read a JSON object and check it field by field; absent fields get their default. Raises ClincusError(400)."""
     try:
@@ -7573,6 +7745,7 @@ class Application:
         self.registry = Registry(container_prefix(environ), self._on_change)
         self.sessions = Sessions(incus, self.registry, lambda: self._config, environ)
         self.monitor = Monitor(self.sessions)
+        self.files = Files(self.sessions)
         self.workspaces = Workspaces(lambda: self._config, environ, self.registry.all)
         self.connections = ConnectionTable()
         self._assets = Assets(packaged_file("spa_dist"))
@@ -7862,6 +8035,24 @@ class Api:
         path = self._app.workspaces.make_folder(request.values["root"], request.values["name"])
         return json_response({"path": path}, 201)
 
+    def list_files(self, request: Request) -> object:
+        session = self._running(request.values["id"])
+        path = request.values["path"].strip("/")
+        return {"path": path, "entries": self._app.files.listing(session, path)}
+
+    def read_file(self, request: Request) -> object:
+        content = self._app.files.read(self._running(request.values["id"]), request.values["path"])
+        headers = [("ETag", content_tag(content)), ("Cache-Control", "no-cache")]
+        if content_tag(content) in request.headers.get("If-None-Match", ""):
+            return Response(304, b"", headers)
+        return Response(200, content, [("Content-Type", "text/plain; charset=utf-8"), *headers])
+
+    def write_file(self, request: Request) -> object:
+        expected = expected_content(request.headers)
+        session = self._running(request.values["id"])
+        self._app.files.write(session, request.values["path"], request.body, expected)
+        return Response(204, b"", [("ETag", content_tag(request.body))])
+
     def terminal(self, request: Request) -> None:
         readonly = request.values["readonly"]
         self._bridge(request, lambda session: self._app.sessions.terminal_argv(session, readonly=readonly), readonly)
@@ -7960,6 +8151,23 @@ WORKSPACES = obj(
     }
 )
 IMAGE_ALIAS = obj({"alias": STRING, "description": STRING, "size": INTEGER, "created_at": STRING})
+FILE_LISTING = obj(
+    {
+        "path": STRING,
+        "entries": {
+            "type": "array",
+            "items": obj(
+                {
+                    "name": STRING,
+                    "type": {"enum": ["directory", "file", "symlink", "other"]},
+                    "size": INTEGER,
+                    "modified": STRING,
+                },
+                {"encoded": STRING},
+            ),
+        },
+    }
+)
 SOURCES = obj(
     {
         "files": {
@@ -7974,6 +8182,7 @@ SOURCES = obj(
 PORT_FIELD = Field("port", "integer", "the port to serve on", minimum=1, maximum=65535)
 ROOTS_FIELD = Field("workspace_roots", "strings", "directories whose subdirectories are projects")
 PATH_FIELD = Field("path", "string", "a workspace root: absolute, or beginning with ~", required=True)
+FILE_FIELD = Field("path", "string", "a path relative to the workspace", required=True)
 SIZE_FIELDS = (
     Field("cols", "integer", "columns of the terminal", minimum=1, maximum=1000, default=80),
     Field("rows", "integer", "rows of the terminal", minimum=1, maximum=1000, default=24),
@@ -8051,6 +8260,33 @@ def api_routes(app: Application) -> list[Route]:
             "Start a stopped session and its tool again",
             body=(),
             answers={200: SESSION, 404: None, 409: None},
+        ),
+        Route(
+            "GET",
+            one + "/files",
+            api.list_files,
+            "A directory of the session's workspace",
+            query=(replace(FILE_FIELD, required=False, default=""),),
+            answers={200: FILE_LISTING, 404: None, 409: None},
+        ),
+        Route(
+            "GET",
+            one + "/files/content",
+            api.read_file,
+            "A text file of the session's workspace",
+            query=(FILE_FIELD,),
+            answers={200: STRING, 304: None, 404: None, 409: None, 413: None, 415: None},
+        ),
+        Route(
+            "PUT",
+            one + "/files/content",
+            api.write_file,
+            "Replace or create a file, if it is still as expected",
+            query=(FILE_FIELD,),
+            body=(),
+            raw_body=True,
+            body_limit=FILE_LIMIT,
+            answers={204: None, 404: None, 409: None, 412: None, 413: None, 428: None},
         ),
         Route("GET", "/api/workspaces", api.list_workspaces, "Roots and projects", answers={200: WORKSPACES}),
         Route(
