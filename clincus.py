@@ -6970,7 +6970,7 @@ FULL_READ = 4095
 MAX_MESSAGE_SIZE = 1024 * 1024
 MAX_REST = 1024 * 1024
 
-# Times in seconds. A client that vanished without a word is found after PING_AFTER + PONG_WITHIN.
+# Times in seconds. A client that vanished without a word is found PING_AFTER + PONG_WITHIN after its last one.
 PING_AFTER = 30.0
 PONG_WITHIN = 25.0
 CLOSE_WITHIN = 5.0
@@ -7026,9 +7026,9 @@ class WebSocket:
         self._messages: list[SocketMessage] = []
         self._fragments: list[bytes] = []
         self._fragments_are_text = False
-        # When the client was last heard, and whether a ping has been sent since (time.monotonic).
+        # When the client was last heard, and when a ping has been sent since then (time.monotonic).
         self._heard_at = time.monotonic()
-        self._pinged = False
+        self._pinged_at: float | None = None
         # When the closing handshake is given up; None while there is none.
         self._close_deadline: float | None = None
         # What `close` asked for, from whichever thread. The lock also guards the pipe against its own closing.
@@ -7119,7 +7119,8 @@ class WebSocket:
         # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
         receiving = reading and len(self._outgoing) < 2 * BUFFER_MARK
         poll.register(self._connection, self._interest(receiving))
-        ready = dict(poll.poll(self._milliseconds_until_due(reading, timeout)))
+        patience = max(0.0, self._due(reading) - time.monotonic())
+        ready = dict(poll.poll(1000 * (patience if timeout is None else min(patience, timeout))))
         if ready.pop(self._wake_reader, 0):
             os.read(self._wake_reader, READ_SIZE)
         if ready.pop(self._connection.fileno(), 0) & ~select.POLLOUT:
@@ -7130,17 +7131,6 @@ class WebSocket:
     def _interest(self, receiving: bool) -> int:
         return select.POLLRDHUP | (select.POLLIN if receiving else 0) | (select.POLLOUT if self._outgoing else 0)
 
-    def _milliseconds_until_due(self, reading: bool, timeout: float | None) -> float | None:
-        """Return how long poll may sleep before a deadline needs looking after; None is for ever."""
-        if self._close_deadline is not None:
-            due = self._close_deadline
-        elif reading:
-            due = self._heard_at + PING_AFTER + (PONG_WITHIN if self._pinged else 0)
-        else:
-            return None if timeout is None else timeout * 1000
-        remaining = max(0.0, due - time.monotonic())
-        return 1000 * (remaining if timeout is None else min(remaining, timeout))
-
     def _receive(self, receiving: bool) -> None:
         try:
             # While nothing is to be read, only the end of the connection is reported.
@@ -7150,7 +7140,7 @@ class WebSocket:
         except OSError:
             data = b""
         if data:
-            self._heard_at, self._pinged = time.monotonic(), False
+            self._heard_at, self._pinged_at = time.monotonic(), None
             self._feed(data)
         else:
             self.ended = True
@@ -7200,22 +7190,37 @@ class WebSocket:
             self.ended = True
 
     def _keep_deadlines(self, reading: bool) -> None:
-        """Ping a silent client, give up one that does not answer; end a closing handshake that drags on."""
+        """Ping a silent client; give up one that does not answer, and a closing handshake that drags on."""
         now = time.monotonic()
+        if now < self._due(reading) or self.ended:
+            return
         if self._close_deadline is not None:
-            self.ended = self.ended or now >= self._close_deadline
-        elif not reading:
-            # What is not read cannot be heard; TCP keep-alive watches over the client meanwhile.
-            self._heard_at, self._pinged = now, False
-        elif self._pinged and now >= self._heard_at + PING_AFTER + PONG_WITHIN:
-            self._protocol.fail(CloseCode.INTERNAL_ERROR, "The client did not answer a ping.")
-            self._collect()
-            self._flush()
             self.ended = True
-        elif not self._pinged and now >= self._heard_at + PING_AFTER:
-            self._pinged = True
+        elif not reading:
+            self._give_up(CloseCode.TRY_AGAIN_LATER, "The input has not been taken for too long.")
+        elif self._pinged_at is not None:
+            self._give_up(CloseCode.INTERNAL_ERROR, "The client did not answer a ping.")
+        else:
+            self._pinged_at = now
             self._protocol.send_ping(b"")
             self._collect()
+
+    def _due(self, reading: bool) -> float:
+        """Return when the next deadline is (time.monotonic)."""
+        if self._close_deadline is not None:
+            return self._close_deadline
+        if not reading:
+            # What is not read cannot be heard, not even that the client has gone.
+            return self._heard_at + PING_AFTER + PONG_WITHIN
+        if self._pinged_at is not None:
+            return self._pinged_at + PONG_WITHIN
+        return self._heard_at + PING_AFTER
+
+    def _give_up(self, code: int, reason: str) -> None:
+        self._protocol.fail(code, reason)
+        self._collect()
+        self._flush()
+        self.ended = True
 
 
 def handshake_request(handler: BaseHTTPRequestHandler) -> bytes:
@@ -7264,13 +7269,9 @@ def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] 
 
 
 def prepare_connection(connection: socket.socket) -> None:
-    """Make the socket non-blocking, prompt, and able to notice by itself that its peer is gone."""
+    """Make the socket non-blocking, and send each key's echo at once."""
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 def take_early_bytes(handler: BaseHTTPRequestHandler) -> bytes:

@@ -1,0 +1,836 @@
+"""The section `websocket`: hand-off, terminal bridge, open sockets, event hub. Real sockets, real pseudo-terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import closing
+from contextlib import contextmanager
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
+
+import pytest
+from websockets.client import ClientProtocol
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close
+from websockets.frames import Frame
+from websockets.frames import Opcode
+from websockets.protocol import State
+from websockets.sync.client import connect
+from websockets.uri import parse_uri
+
+import clincus
+from clincus import EventHub
+from clincus import OpenSockets
+from clincus import TerminalBridge
+from clincus import TerminalSize
+
+# Ten seconds are for a machine that is busy; nothing here takes as long.
+PATIENCE = 10
+CONTROL = [clincus.TERMINAL_SUBPROTOCOL]
+RAW_CAT = ["sh", "-c", "stty raw -echo; echo ready; exec cat"]
+
+
+@pytest.fixture(autouse=True)
+def default_signals():
+    """A shell that started the tests in the background leaves SIGINT ignored, and children would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Server(ThreadingHTTPServer):
+    """A server whose WebSockets do what `behave` does with them. Closing it waits for all of its threads."""
+
+    daemon_threads = False
+
+    def __init__(self, behave, subprotocols):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behave = behave
+        self.subprotocols = subprotocols
+        self.failures = []
+
+    def handle_error(self, request, client_address):
+        self.failures.append(sys.exc_info()[1])
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self):
+        if self.path == "/plain":
+            return self.answer(200, {"plain": True})
+        try:
+            with clincus.open_websocket(self, self.server.subprotocols) as websocket:
+                return self.server.behave(websocket)
+        except clincus.ClincusError as error:
+            return self.answer(error.status, {"error": error.message})
+
+    do_POST = do_GET
+
+    def answer(self, status, document):
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format, *args):
+        pass
+
+
+@contextmanager
+def serving(behave, subprotocols=(clincus.TERMINAL_SUBPROTOCOL, clincus.EVENTS_SUBPROTOCOL)):
+    """Serve until the block ends, then wait for every connection to end; its threads must not have failed."""
+    server = Server(behave, subprotocols)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert server.failures == []
+
+
+def terminal(argv, size=None, **options):
+    """Return what a server does that has a terminal for everybody; a client that chose our subprotocol controls it."""
+
+    def behave(websocket):
+        control = websocket.subprotocol == clincus.TERMINAL_SUBPROTOCOL
+        TerminalBridge(websocket, argv, size, control=control, **options).run()
+
+    return behave
+
+
+@contextmanager
+def client(port, subprotocols=None):
+    """Connect with the library's own client."""
+    url = f"ws://127.0.0.1:{port}/"
+    with connect(url, subprotocols=subprotocols, compression=None, proxy=None, ping_interval=None) as websocket:
+        yield websocket
+
+
+def receive_until(websocket, expected):
+    """Read output until it contains `expected`."""
+    output = b""
+    while expected not in output:
+        output += websocket.recv(PATIENCE)
+    return output
+
+
+def receive_all(websocket):
+    """Read to the end; return the binary messages joined, the text messages, close code and reason."""
+    output, texts = b"", []
+    with pytest.raises(ConnectionClosed) as closed:  # noqa: PT012
+        while True:
+            message = websocket.recv(PATIENCE)
+            if isinstance(message, str):
+                texts.append(json.loads(message))
+            else:
+                output += message
+    return output, texts, closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+def eventually(condition):
+    """Wait until `condition()` is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class RawClient:
+    """A client that does only what it is told: it answers no ping and no close, and reads when asked to."""
+
+    def __init__(self, port, *, early=(), receive_buffer=None):
+        self.frames = []
+        self.socket = socket.socket()
+        self.socket.settimeout(PATIENCE)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect(("127.0.0.1", port))
+        self.protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/"), subprotocols=CONTROL)
+        self.protocol.send_request(self.protocol.connect())
+        # Frames can only be made by a protocol that is open; one of its own makes the early ones.
+        frames = ClientProtocol(parse_uri("ws://127.0.0.1/"), state=State.OPEN)
+        for data in early:
+            frames.send_binary(data)
+        self.socket.sendall(b"".join(self.protocol.data_to_send() + frames.data_to_send()))
+
+    def close(self):
+        self.socket.close()
+
+    def receive(self):
+        """Read once into `frames`; return whether it is not the end of the stream. Nothing is ever answered."""
+        data = self.socket.recv(65536)
+        if data:
+            self.protocol.receive_data(data)
+            self.protocol.data_to_send()
+            self.frames += [event for event in self.protocol.events_received() if isinstance(event, Frame)]
+        return bool(data)
+
+    def receive_frame(self, opcode):
+        """Return the next frame of this kind, dropping others before it."""
+        while True:
+            while self.frames:
+                frame = self.frames.pop(0)
+                if frame.opcode is opcode:
+                    return frame
+            assert self.receive(), "the connection ended before it came"
+
+    def receive_end(self):
+        """Read to the end of the stream."""
+        while self.receive():
+            pass
+
+    def open(self):
+        """Wait for the answer to the handshake."""
+        while self.protocol.state is State.CONNECTING:
+            self.receive()
+        return self
+
+    def send(self):
+        self.socket.sendall(b"".join(self.protocol.data_to_send()))
+
+    def send_for_ever(self, data):
+        while True:
+            self.socket.sendall(data)
+
+    def send_binary(self, data):
+        self.protocol.send_binary(data)
+        self.send()
+
+
+# The hand-off
+
+
+def test_first_frame_in_the_same_packet_as_the_handshake_is_not_lost():
+    with serving(terminal(RAW_CAT)) as port, closing(RawClient(port, early=[b"early ", b"bird"])) as raw:
+        output = b""
+        while b"early bird" not in output:
+            output += raw.receive_frame(Opcode.BINARY).data
+
+
+def test_connection_that_served_plain_requests_can_be_upgraded():
+    with serving(terminal(["echo", "hello"])) as port, closing(RawClient.__new__(RawClient)) as raw:
+        raw.frames = []
+        raw.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        for _ in range(2):
+            raw.socket.sendall(b"GET /plain HTTP/1.1\r\nHost: here\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'{"plain": true}'):
+                answer += raw.socket.recv(65536)
+        raw.protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"))
+        raw.protocol.send_request(raw.protocol.connect())
+        raw.send()
+        assert raw.receive_frame(Opcode.BINARY).data == b"hello\r\n"
+
+
+def exchange(port, request):
+    """Send bytes and return status, head and JSON body of the answer, which must end the connection."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+        connection.sendall(request)
+        answer = b""
+        while True:
+            data = connection.recv(65536)
+            if not data:
+                break
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), head, json.loads(body)
+
+
+HANDSHAKE = {
+    "Host": "here",
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def handshake(first_line="GET / HTTP/1.1", **changes):
+    headers = {**HANDSHAKE, **{name.replace("_", "-"): value for name, value in changes.items()}}
+    lines = [f"{name}: {value}" for name, value in headers.items() if value is not None]
+    return "\r\n".join([first_line, *lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (handshake(Upgrade=None), 426),
+        (handshake(Upgrade="h2c"), 426),
+        (handshake(Connection="keep-alive"), 426),
+        (handshake(Sec_WebSocket_Key=None), 400),
+        (handshake(Sec_WebSocket_Key="short"), 400),
+        (handshake(Sec_WebSocket_Version=None), 400),
+        (handshake(Sec_WebSocket_Version="8"), 400),
+        (handshake(Sec_WebSocket_Protocol="a\r\n folded"), 400),
+        (handshake(Sec_WebSocket_Protocol="x" * 20000), 400),
+        (handshake("GET / HTTP/1.0"), 400),
+        (handshake("POST / HTTP/1.1"), 400),
+    ],
+)
+def test_bad_handshake_is_answered_in_plain_http(request_bytes, status):
+    with serving(terminal(["true"])) as port:
+        answered, _, document = exchange(port, request_bytes)
+    assert answered == status
+    assert document["error"].startswith("this address speaks WebSocket only, and the handshake failed: ")
+
+
+def test_long_cookie_does_not_fail_the_handshake():
+    with serving(terminal(["true"])) as port, closing(socket.create_connection(("127.0.0.1", port), PATIENCE)) as raw:
+        raw.sendall(handshake(Cookie="c" * 20000))
+        assert raw.recv(65536).startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (None, None),
+        (["something.else"], None),
+        (["something.else", "clincus.terminal.v1"], "clincus.terminal.v1"),
+        (["clincus.events.v1", "clincus.terminal.v1"], "clincus.terminal.v1"),
+    ],
+)
+def test_subprotocol_is_the_first_of_ours_that_the_client_offers(offered, chosen):
+    seen = []
+    with (
+        serving(lambda websocket: seen.append(websocket.subprotocol)) as port,
+        client(port, offered) as websocket,
+    ):
+        assert websocket.subprotocol == chosen
+        assert receive_all(websocket)[2] == 1000
+    assert seen == [chosen]
+
+
+def test_failure_of_the_server_closes_with_1011():
+    def fail(websocket):
+        raise ZeroDivisionError
+
+    server = Server(fail, ())
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    with client(server.server_port) as websocket:
+        assert receive_all(websocket)[2:] == (1011, "The server failed.")
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    assert [type(failure) for failure in server.failures] == [ZeroDivisionError]
+
+
+# The terminal: what goes through it
+
+
+def test_program_starts_with_the_size_of_the_client():
+    with serving(terminal(["stty", "size"], TerminalSize(columns=132, rows=40))) as port, client(port) as websocket:
+        assert receive_all(websocket)[0] == b"40 132\r\n"
+
+
+def test_output_arrives_whole_however_the_reads_fall(tmp_path):
+    """Multi-byte characters are cut at any byte, and the last bytes before the program's end come too."""
+    text = "".join(f"{number}é漢🙂" for number in range(40_000)).encode()
+    (tmp_path / "text").write_bytes(text)
+    argv = ["sh", "-c", f"stty raw; exec cat {tmp_path}/text"]
+    with serving(terminal(argv)) as port, client(port) as websocket:
+        assert receive_all(websocket)[0] == text
+
+
+def test_input_arrives_byte_for_byte():
+    text = "naïve 漢字 🙂\x03\x00\xff".encode()
+    with serving(terminal(RAW_CAT)) as port, client(port) as websocket:
+        receive_until(websocket, b"ready")
+        for byte in text:
+            websocket.send(bytes([byte]))
+        assert receive_until(websocket, text).endswith(text)
+
+
+def test_long_paste_arrives_whole():
+    """More than the terminal and the buffers hold, while the program takes its time."""
+    paste = bytes(range(32, 127)) * 10_000
+    with serving(terminal(RAW_CAT)) as port, client(port) as websocket:
+        receive_until(websocket, b"ready")
+        reader = threading.Thread(target=websocket.send, args=(paste,))
+        reader.start()
+        output = receive_until(websocket, paste[:100])
+        while len(output) < len(paste):
+            output += websocket.recv(PATIENCE)
+        reader.join()
+    assert output.endswith(paste)
+
+
+@pytest.mark.parametrize("message", ["typed\n", b"typed\n"])
+def test_without_the_subprotocol_text_and_binary_are_both_input(message):
+    with serving(terminal(["sh", "-c", "read line; echo got $line"])) as port, client(port) as websocket:
+        websocket.send(message)
+        output, texts, code, _ = receive_all(websocket)
+    assert output.endswith(b"got typed\r\n")
+    assert (texts, code) == ([], 1000)
+
+
+def test_readonly_drops_input_but_takes_the_size():
+    argv = ["sh", "-c", "stty -echo; echo ready; read -r line; echo got $line"]
+    with serving(terminal(argv, readonly=True)) as port, client(port, CONTROL) as websocket:
+        receive_until(websocket, b"ready")
+        websocket.send(b"typed\n")
+        websocket.send("[]")
+        output, _, code, _ = receive_all(websocket)
+    assert (output, code) == (b"", 1007)
+
+
+# The terminal: control messages
+
+
+WINDOW_WATCHER = """
+import os, signal
+signal.signal(signal.SIGWINCH, lambda *_: print(*os.get_terminal_size(), flush=True))
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_resize_reaches_the_program_as_a_signal(readonly):
+    argv = [sys.executable, "-c", WINDOW_WATCHER]
+    with serving(terminal(argv, readonly=readonly)) as port, client(port, CONTROL) as websocket:
+        receive_until(websocket, b"ready")
+        websocket.send(json.dumps({"type": "resize", "cols": 111, "rows": 33}))
+        receive_until(websocket, b"111 33")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "resize", "cols": 0, "rows": 24},
+        {"type": "resize", "cols": 80, "rows": 1001},
+        {"type": "resize", "cols": "eighty", "rows": 24},
+        {"type": "resize", "cols": 80.5, "rows": 24},
+        {"type": "resize", "cols": True, "rows": True},
+        {"type": "resize", "cols": None},
+        {"type": "resize"},
+        {"type": "from the future"},
+        {"no": "type"},
+        {},
+    ],
+)
+def test_impossible_sizes_and_unknown_messages_change_nothing(message):
+    argv = ["sh", "-c", "stty -echo; read -r line; stty size"]
+    with serving(terminal(argv, TerminalSize(100, 30))) as port, client(port, CONTROL) as websocket:
+        websocket.send(json.dumps(message))
+        websocket.send(b"\n")
+        assert receive_all(websocket)[0].endswith(b"30 100\r\n")
+
+
+@pytest.mark.parametrize("message", ["typed", "[1]", "{", "null", "[" * 100_000, ""])
+def test_text_that_is_no_control_message_closes_with_1007(message):
+    with serving(terminal(RAW_CAT)) as port, client(port, CONTROL) as websocket:
+        websocket.send(message)
+        code, reason = receive_all(websocket)[2:]
+    assert (code, reason) == (1007, "A text message must be a JSON object; input goes in binary messages.")
+
+
+def test_control_message_may_come_in_fragments():
+    argv = [sys.executable, "-c", WINDOW_WATCHER]
+    with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
+        receive_until(websocket, b"ready")
+        websocket.send(['{"type": "resize", ', '"cols": 70, ', '"rows": 20}'])
+        receive_until(websocket, b"70 20")
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "size"),
+    [
+        (80, 24, (80, 24)),
+        ("80", "24", (80, 24)),
+        (1, 1, (1, 1)),
+        ("1000", 1000, (1000, 1000)),
+        (0, 24, None),
+        (80, 1001, None),
+        (-80, 24, None),
+        ("-80", "24", None),
+        ("", "", None),
+        ("9" * 5000, "24", None),
+        (80.0, 24, None),
+        (True, True, None),
+        (None, None, None),
+        ([80], 24, None),
+    ],
+)
+def test_terminal_size_is_read_from_numbers_and_digits(columns, rows, size):
+    assert clincus.terminal_size(columns, rows) == size
+
+
+# The terminal: its end
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("exec no-such-program 2>&-", 127)]
+)
+def test_exit_is_announced_before_the_close(script, code):
+    with serving(terminal(["sh", "-c", f"echo bye; {script}"])) as port, client(port, CONTROL) as websocket:
+        output, texts, close_code, close_reason = receive_all(websocket)
+    reason = f"The program ended with exit code {code}."
+    assert output == b"bye\r\n"
+    assert texts == [{"type": "exit", "code": code, "reason": reason}]
+    assert (close_code, close_reason) == (1000, reason)
+
+
+def test_caller_chooses_the_reason():
+    codes = []
+
+    def on_end(code):
+        codes.append(code)
+        return "Détaché. " + "…" * 100
+
+    with serving(terminal(["sh", "-c", "exit 3"], on_end=on_end)) as port, client(port, CONTROL) as websocket:
+        _, texts, _, close_reason = receive_all(websocket)
+    assert texts[0]["reason"] == on_end(0)
+    assert on_end(0).startswith(close_reason)
+    assert 120 < len(close_reason.encode()) <= 123
+    assert codes[0] == 3
+
+
+def test_program_that_cannot_be_started_closes_with_1011():
+    with serving(terminal(["true"], environ={"PATH": "/nonexistent"})) as port, client(port, CONTROL) as websocket:
+        output, texts, code, reason = receive_all(websocket)
+    assert (output, texts, code) == (b"", [], 1011)
+    assert reason.startswith("The terminal could not be started: ")
+
+
+def test_end_is_seen_although_something_left_behind_holds_the_terminal():
+    argv = ["sh", "-c", "trap '' HUP; sleep 1000 & echo $!; exit 5"]
+    with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
+        output, texts, code, _ = receive_all(websocket)
+    os.kill(int(output), signal.SIGKILL)
+    assert (texts[0]["code"], code) == (5, 1000)
+
+
+def test_end_is_seen_although_something_left_behind_floods_the_terminal():
+    argv = ["sh", "-c", "trap '' HUP; yes & echo $!; exit 5"]
+    with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
+        output, texts, code, _ = receive_all(websocket)
+    with suppress(ProcessLookupError):
+        os.kill(int(output.partition(b"\r\n")[0]), signal.SIGKILL)
+    assert (texts[0]["code"], code) == (5, 1000)
+
+
+def test_program_outlives_its_own_output():
+    argv = ["sh", "-c", "exec <&- >&- 2>&-; sleep 0.3; exit 4"]
+    with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
+        assert receive_all(websocket)[1][0]["code"] == 4
+
+
+@pytest.mark.parametrize("leave", ["close", "vanish"])
+@pytest.mark.parametrize("prelude", ["", "trap '' HUP TERM INT;"])
+def test_client_that_leaves_takes_the_program_along(monkeypatch, leave, prelude):
+    monkeypatch.setattr(clincus, "HANGUP_GRACE", 0.1)
+    codes = []
+    argv = ["sh", "-c", f"{prelude} echo $$; while :; do sleep 1; done"]
+    behave = terminal(argv, on_end=lambda code: codes.append(code) or "")
+    with serving(behave) as port, client(port) as websocket:
+        pid = int(receive_until(websocket, b"\n"))
+        assert is_running(pid)
+        if leave == "vanish":
+            websocket.socket.shutdown(socket.SHUT_RDWR)
+    assert not is_running(pid)
+    assert codes == [137 if prelude else 129]
+
+
+def test_program_that_floods_dies_with_its_client():
+    with serving(terminal(["sh", "-c", "echo $$; exec yes"])) as port, closing(RawClient(port).open()) as raw:
+        pid = int(raw.receive_frame(Opcode.BINARY).data.partition(b"\r\n")[0])
+        raw.close()
+    assert not is_running(pid)
+
+
+def test_killed_before_it_became_a_session():
+    """The client may be gone before setsid has run; then there is no process group to signal yet."""
+    for _ in range(20):
+        program = clincus.PtyProgram(["sleep", "1000"], TerminalSize(80, 24), os.environ)
+        assert program.end() in (129, 137)
+
+
+# The terminal: under pressure
+
+
+def test_ctrl_c_gets_through_while_output_is_stuck():
+    argv = ["sh", "-c", "trap 'echo interrupted; exit 3' INT; yes"]
+    with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
+        # The client's library stops reading after 16 messages, and so everything on the way fills up.
+        eventually(lambda: len(threading.enumerate()) > 0 and websocket.recv_messages.paused)
+        websocket.send(b"\x03")
+        output, texts, _, _ = receive_all(websocket)
+    assert b"interrupted\r\n" in output
+    assert texts[0]["code"] == 3
+
+
+def watch_memory(bridges, websockets):
+    """Return what a server does that has a flooding terminal and lets itself be watched."""
+
+    def behave(websocket):
+        bridge = TerminalBridge(websocket, ["sh", "-c", "stty raw; exec yes"])
+        websockets.append(websocket)
+        bridges.append(bridge)
+        bridge.run()
+
+    return behave
+
+
+def wait_until_stuck(websocket):
+    """Wait until the buffer is full and stays so, which is when the kernel's are full too; return what it holds."""
+    samples = [0, 0]
+    while not clincus.BUFFER_MARK <= samples[-2] == samples[-1]:
+        time.sleep(0.1)
+        samples.append(websocket.backlog)
+    return samples[-1]
+
+
+def test_client_that_stops_reading_stops_the_program_and_not_the_memory():
+    websockets, bridges = [], []
+    with (
+        serving(watch_memory(bridges, websockets)) as port,
+        closing(RawClient(port, receive_buffer=32768).open()) as raw,
+    ):
+        held = wait_until_stuck(websockets[0])
+        # Typing wakes the server's loop, which must not read the terminal on that occasion.
+        for _ in range(20):
+            raw.send_binary(b"x")
+        eventually(lambda: not bridges[0]._input)
+        assert websockets[0].backlog == held
+        assert held < clincus.BUFFER_MARK + clincus.FRAME_SIZE + clincus.READ_SIZE + 100
+        # And it flows again.
+        received = 0
+        while received < 4 * held:
+            received += len(raw.receive_frame(Opcode.BINARY).data)
+
+
+def test_client_that_pings_and_never_reads_is_not_buffered_for():
+    websockets, bridges = [], []
+    with (
+        serving(watch_memory(bridges, websockets)) as port,
+        closing(RawClient(port, receive_buffer=32768).open()) as raw,
+    ):
+        raw.protocol.send_ping(b"p" * 125)
+        pings = b"".join(raw.protocol.data_to_send()) * 1000
+        raw.socket.settimeout(0.5)
+        with pytest.raises(socket.timeout):
+            raw.send_for_ever(pings)
+        assert 2 * clincus.BUFFER_MARK <= websockets[0].backlog < 2 * clincus.BUFFER_MARK + 2 * clincus.READ_SIZE
+
+
+def test_program_that_does_not_read_slows_the_client_down(monkeypatch):
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.5)
+    monkeypatch.setattr(clincus, "PONG_WITHIN", 0.5)
+    bridges, websockets = [], []
+
+    def behave(websocket):
+        bridge = TerminalBridge(websocket, ["sh", "-c", "stty raw -echo; echo ready; exec sleep 1000"])
+        bridges.append(bridge)
+        websockets.append(websocket)
+        bridge.run()
+
+    with serving(behave) as port, closing(RawClient(port)) as raw:
+        raw.receive_frame(Opcode.BINARY)
+        raw.socket.settimeout(0.2)
+        raw.protocol.send_binary(b"x" * 10_000)
+        with pytest.raises(socket.timeout):
+            raw.send_for_ever(b"".join(raw.protocol.data_to_send()))
+        assert len(bridges[0]._input) < clincus.BUFFER_MARK + clincus.READ_SIZE + clincus.MAX_MESSAGE_SIZE
+        # That the client goes cannot be seen behind what is stuck, so there is a deadline.
+        raw.close()
+
+
+def test_message_over_one_mebibyte_closes_with_1009():
+    with serving(terminal(RAW_CAT)) as port, client(port) as websocket:
+        with suppress(ConnectionClosed):
+            websocket.send(b"x" * (clincus.MAX_MESSAGE_SIZE + 1))
+        assert receive_all(websocket)[2] == 1009
+
+
+# Deadlines
+
+
+def test_silent_client_that_answers_no_ping_is_given_up(monkeypatch):
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
+    monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
+    with serving(terminal(["sh", "-c", "echo $$; exec cat"])) as port, closing(RawClient(port).open()) as raw:
+        pid = int(raw.receive_frame(Opcode.BINARY).data)
+        raw.receive_frame(Opcode.PING)
+        assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
+        raw.receive_end()
+    assert not is_running(pid)
+
+
+def test_silent_client_that_answers_pings_is_kept(monkeypatch):
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.02)
+    monkeypatch.setattr(clincus, "PONG_WITHIN", PATIENCE)
+    with serving(terminal(RAW_CAT)) as port, closing(RawClient(port).open()) as raw:
+        for _ in range(5):
+            ping = raw.receive_frame(Opcode.PING)
+            raw.protocol.send_pong(ping.data)
+            raw.send()
+        raw.send_binary(b"still here")
+        while b"still here" not in raw.receive_frame(Opcode.BINARY).data:
+            pass
+
+
+def test_closing_handshake_that_is_not_answered_ends_all_the_same(monkeypatch):
+    monkeypatch.setattr(clincus, "CLOSE_WITHIN", 0.1)
+    with serving(terminal(["true"])) as port, closing(RawClient(port).open()) as raw:
+        raw.receive_frame(Opcode.CLOSE)
+        raw.receive_end()
+
+
+def test_nothing_wakes_an_idle_terminal(monkeypatch):
+    rounds = []
+    wait = clincus.WebSocket.wait
+    monkeypatch.setattr(clincus.WebSocket, "wait", lambda *args, **options: rounds.append(1) or wait(*args, **options))
+    with serving(terminal(RAW_CAT)) as port, client(port) as websocket:
+        receive_until(websocket, b"ready")
+        eventually(lambda: len(rounds) >= 2)
+        before = len(rounds)
+        with pytest.raises(TimeoutError):
+            websocket.recv(0.3)
+        assert len(rounds) <= before + 1
+
+
+# Open sockets
+
+
+def test_server_that_stops_closes_every_terminal_with_1001():
+    sockets = OpenSockets()
+
+    def behave(websocket):
+        with sockets.track(websocket, "some-session"):
+            TerminalBridge(websocket, RAW_CAT).run()
+
+    with serving(behave) as port, client(port) as one, client(port) as two:
+        receive_until(one, b"ready")
+        receive_until(two, b"ready")
+        assert sockets.count("some-session") == 2
+        sockets.close_all()
+        for websocket in (one, two):
+            assert receive_all(websocket)[2:] == (1001, "The server is shutting down.")
+        assert sockets.wait_until_closed(PATIENCE)
+        with client(port) as late:
+            assert receive_all(late)[2] == 1001
+
+
+def test_sockets_of_one_session_are_closed_alone():
+    sockets = OpenSockets()
+    names = iter(["a", "b"])
+
+    def behave(websocket):
+        with sockets.track(websocket, next(names)):
+            TerminalBridge(websocket, RAW_CAT).run()
+
+    with serving(behave) as port, client(port) as one:
+        receive_until(one, b"ready")
+        with client(port) as two:
+            receive_until(two, b"ready")
+            sockets.close_session("a", 1000, "The session was deleted.")
+            assert receive_all(one)[2:] == (1000, "The session was deleted.")
+            assert not sockets.wait_until_closed(0)
+            two.send(b"still here")
+            receive_until(two, b"still here")
+
+
+def test_hundred_terminals_leave_no_descriptor_behind():
+    def count():
+        return len(os.listdir("/proc/self/fd"))
+
+    with serving(terminal(["cat"])) as port:
+        before = count()
+        for _ in range(100):
+            with client(port) as websocket:
+                websocket.send(b"x")
+                receive_until(websocket, b"x")
+        eventually(lambda: count() == before)
+
+
+# Events
+
+
+@contextmanager
+def hub_serving(monkeypatch=None):
+    hub = EventHub()
+    sockets = OpenSockets()
+
+    def behave(websocket):
+        with sockets.track(websocket):
+            hub.subscribe(websocket)
+
+    with serving(behave) as port:
+        yield hub, sockets, port
+
+
+def test_every_event_after_the_handshake_arrives_in_order():
+    for _ in range(20):
+        with hub_serving() as (hub, _, port), client(port) as one, client(port) as two:
+            events = [{"type": "session.started", "id": f"clincus-a1b2c3-{number}"} for number in range(20)]
+            for event in events:
+                hub.publish(event)
+            for websocket in (one, two):
+                assert [json.loads(websocket.recv(PATIENCE)) for _ in events] == events
+
+
+def test_extension_events_go_only_to_those_who_asked():
+    with (
+        hub_serving() as (hub, _, port),
+        client(port) as plain,
+        client(port, [clincus.EVENTS_SUBPROTOCOL]) as extended,
+    ):
+        hub.publish({"type": "session.changed", "id": "é"}, extension=True)
+        hub.publish({"type": "session.started", "id": "é"})
+        assert json.loads(plain.recv(PATIENCE)) == {"type": "session.started", "id": "é"}
+        assert json.loads(extended.recv(PATIENCE)) == {"type": "session.changed", "id": "é"}
+        assert json.loads(extended.recv(PATIENCE)) == {"type": "session.started", "id": "é"}
+
+
+def test_subscriber_that_does_not_read_is_dropped_and_the_others_lose_nothing():
+    with (
+        hub_serving() as (hub, sockets, port),
+        closing(RawClient(port, receive_buffer=32768).open()) as slow,
+        client(port) as quick,
+    ):
+        number = 0
+        while sockets.count("") == 2 and number < 5000:
+            hub.publish({"type": "session.started", "number": number, "padding": "x" * 32768})
+            assert json.loads(quick.recv(PATIENCE))["number"] == number
+            number += 1
+            if hub._queues and any(len(queue) >= clincus.EVENT_BACKLOG for queue in list(hub._queues.values())):
+                break
+        hub.publish({"type": "last"})
+        assert json.loads(quick.recv(PATIENCE)) == {"type": "last"}
+        assert Close.parse(slow.receive_frame(Opcode.CLOSE).data).code == 1013
+
+
+def test_what_a_subscriber_says_is_ignored():
+    with hub_serving() as (hub, _, port), client(port) as websocket:
+        websocket.send("hello")
+        websocket.send(b"hello")
+        hub.publish({"type": "session.started", "id": "x"})
+        assert json.loads(websocket.recv(PATIENCE)) == {"type": "session.started", "id": "x"}
+
+
+def test_subscribers_are_closed_with_1001_when_the_server_stops():
+    with hub_serving() as (_, sockets, port), client(port) as websocket:
+        sockets.close_all()
+        assert receive_all(websocket)[2] == 1001
+        assert sockets.wait_until_closed(PATIENCE)
