@@ -2896,20 +2896,30 @@ def folders(kernel: Kernel, root: int, path: str) -> list[str]:
 
 
 def git_folders(kernel: Kernel, root: int, path: str, depth: int = 12) -> list[str]:
-    """The Git folders (those that hold a HEAD) below `path`, those of submodules' submodules too."""
+    """The Git folders below `path`, those of submodules' submodules too.
+
+    A `config` makes one as well as a HEAD does: an agent can remove the HEAD, and have it back after the next start.
+    """
     found: list[str] = []
     for folder in folders(kernel, root, path) if depth else []:
-        try:
-            os.close(kernel.open_beneath(root, f"{folder}/HEAD", os.O_PATH | os.O_NOFOLLOW))
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            found += git_folders(kernel, root, folder, depth - 1)
-        else:
+        if exists_beneath(kernel, root, f"{folder}/HEAD") or exists_beneath(kernel, root, f"{folder}/config"):
             found += [folder, *git_folders(kernel, root, f"{folder}/modules", depth - 1)]
+        else:
+            found += git_folders(kernel, root, folder, depth - 1)
         if len(found) > MOST_MOUNTS:
             raise WallError(f"'{path}' holds more than {MOST_MOUNTS} Git folders")
     return found
+
+
+def exists_beneath(kernel: Kernel, root: int, path: str) -> bool:
+    """Whether there is something at `path` below a descriptor."""
+    try:
+        os.close(kernel.open_beneath(root, path, os.O_PATH | os.O_NOFOLLOW))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise
+    return True
 
 
 def placeholder_text(path: str, whole: bool) -> bytes | None:
@@ -2955,12 +2965,18 @@ class Tree:
             if descriptor >= 0:
                 os.close(descriptor)
 
+    def take_back(self, ranges: list[tuple[int, int, int]]) -> None:
+        """Give the tree back to its owner if root in a container has taken it. WallError if it is somebody else's."""
+        found = os.fstat(self.raw)
+        wanted: int = self.plan["uid"]
+        if any(host <= found.st_uid < host + count for _, host, count in ranges):
+            os.chown(f"/proc/self/fd/{self.raw}", wanted, -1 if self.plan["group"] is None else self.plan["group"])
+        elif found.st_uid != wanted:
+            raise WallError(f"'{self.source}' belongs to uid {found.st_uid} now; the session was made for uid {wanted}")
+
     def attach(self, place: str, namespace: int) -> None:
         """Show the tree at `place` with the id map of a user namespace, without setuid and device files."""
         found = os.fstat(self.raw)
-        if found.st_uid != self.plan["uid"]:
-            wanted = self.plan["uid"]
-            raise WallError(f"'{self.source}' belongs to uid {found.st_uid} now; the session was made for uid {wanted}")
         if stat.S_ISDIR(found.st_mode):
             os.mkdir(place, 0o700)
         elif stat.S_ISREG(found.st_mode):
@@ -3199,6 +3215,7 @@ class Stage:
             namespace = self.kernel.user_namespace(uids, gids)
             try:
                 with contextlib.closing(Tree(self.kernel, description)) as tree:
+                    tree.take_back(ranges["u"])
                     tree.attach(f"{self.path}/{number}", namespace)
                     tree.protect()
             finally:
@@ -3723,7 +3740,7 @@ def plain_paths(source: str, pattern: str) -> list[str]:
                 folder[len(source) :]
                 for head in heads
                 for folder, _, files in os.walk(head)
-                if "HEAD" in files and folder != head
+                if {"HEAD", "config"} & set(files) and folder != head
             ]
         else:
             found = [f"{path}/{part}" for path in found]

@@ -1,0 +1,168 @@
+"""Attacks on the workspace from inside a real container, as the code user and as root in it.
+
+Each one does for real what a hostile agent would do and goes on after every refusal. What counts is the host: what
+is protected there must be byte-identical afterwards, and nothing in the workspace may belong to root, carry root's
+setuid bit, or be a device.
+"""
+
+import pytest
+from wall_box import CODE
+from wall_box import EVIL
+from wall_box import PROTECTED
+from wall_box import new_box
+from wall_box import planted
+from wall_box import snapshot
+
+BOTH = {
+    "write a hook": "echo EVIL > .git/hooks/pre-commit; echo EVIL > .git/hooks/post-checkout",
+    "append to the config": "echo EVIL >> .git/config",
+    "overwrite the config": "echo EVIL > .git/config",
+    "cp over the config": "echo EVIL > x; cp -f x .git/config; cp --remove-destination x .git/config",
+    "rename over the config": "echo EVIL > .git/config.lock; mv -f .git/config.lock .git/config",
+    "git config": "git config core.fsmonitor EVIL",
+    "git config --worktree": "git config extensions.worktreeConfig true; git config --worktree core.fsmonitor EVIL",
+    "write in place": "dd if=/dev/zero of=.git/config conv=notrunc bs=1 count=4; sed -i s/core/EVIL/ .git/config",
+    "truncate": "truncate -s 0 .git/config .git/modules/lib/config",
+    "change mode and times": "chmod -R 777 .git/hooks .git/config .vscode; touch -d 2001-01-01 .git/config .husky",
+    "remove": "rm -rf .git/hooks .git/config .vscode .husky ci/deploy .clincus.toml .git/modules/lib/hooks",
+    "remove the parent": "rm -rf .git; mkdir -p .git/hooks; echo EVIL > .git/hooks/pre-commit",
+    "rename the path": "mv .git/hooks .git/h; mv .git/config .git/c; mv .vscode v; mv .husky h; mv ci/deploy d",
+    "rename the parent": "mv .git .git-old && mkdir -p .git/hooks && echo EVIL > .git/hooks/pre-commit",
+    "rename a middle parent": "mv .git/modules m; mv .git/modules/lib l; mv .git/info i; mv ci c; mkdir -p ci/deploy",
+    "rename by exchange": """mkdir -p evil/hooks; echo EVIL > evil/hooks/pre-commit
+        perl -e 'syscall(316, -100, "evil", -100, ".git", 2);
+        syscall(316, -100, "evil/hooks", -100, ".git/hooks", 2)'""",
+    "add to an absent path": "mkdir -p .husky; echo EVIL > .husky/pre-commit; echo EVIL > .clincus.toml",
+    "replace an absent path": "rmdir .husky; rm -rf .clincus.toml; echo EVIL > .clincus.toml; ln -s evil .husky",
+    "another common folder": """mkdir -p evil; cp .git/config evil/config; cp -r .git/objects .git/refs evil/
+        printf '../evil\\n' > .git/commondir; mv -f evil/config .git/commondir""",
+    "attributes": "echo '* filter=EVIL' > .git/info/attributes",
+    "a submodule": "echo EVIL >> .git/modules/lib/config; echo EVIL > .git/modules/lib/hooks/post-checkout",
+    "an editor's task": "echo EVIL > .vscode/tasks.json; echo EVIL >> .vscode/settings.json",
+    "a path of the user's own": "echo EVIL > ci/deploy/run.sh",
+    "symlink swap": """ln -sfn /tmp .git/hooks; ln -sf /tmp/x .git/config; ln -sfT /tmp .husky
+        mkdir -p t/hooks; echo EVIL > t/hooks/pre-commit; mv -T t .git; ln -sfn t .git""",
+    "hard link into": "echo EVIL > x; ln x .git/hooks/pre-commit; ln -f x .git/config; ln x .vscode/tasks.json",
+    "hard link out of": "ln .git/config alias && echo EVIL >> alias; ln .vscode/settings.json a2 && echo EVIL >> a2",
+    "through /proc": "echo EVIL >> /proc/self/cwd/.git/config; echo EVIL > /proc/self/root/workspace/.git/hooks/x",
+    "a nested user namespace": """unshare -Urm sh -c '
+        umount .git/hooks; umount -l .git/hooks; umount -l .git/config; mount --bind /workspace /mnt;
+        mount -o remount,bind,rw .git/hooks; echo EVIL > .git/hooks/a; echo EVIL > /mnt/.git/hooks/b;
+        mount --rbind /workspace /mnt; umount -l /mnt/.git/hooks
+        echo EVIL > /mnt/.git/hooks/c; echo EVIL >> .git/config'""",
+    "a nested user namespace of many ids": """unshare --map-root-user --map-auto --mount --pid --fork sh -c '
+        umount -l .git/hooks; mount -o remount,bind,rw .git/config; echo EVIL >> .git/config;
+        echo EVIL > .git/hooks/a; mknod null c 1 3; chown 0 x; cp /bin/sh s; chown 0 s; chmod 4755 s'""",
+    "a setuid copy": """cp /bin/true setuid; chmod 6755 setuid; cp /bin/true s2; chmod 2755 s2
+        install -m 4755 /bin/true s3""",
+}
+
+ROOT = {
+    "umount": "umount .git/hooks; umount .git/config; echo EVIL > .git/hooks/a; echo EVIL >> .git/config",
+    "umount -l": """for p in .git/hooks .git/config .git/info .git .husky; do umount -l $p; done
+        echo EVIL > .git/hooks/a""",
+    "umount -R": "cd /; umount -R /workspace; umount -l /workspace/.git; echo EVIL > /workspace/.git/hooks/a",
+    "umount of all": "cd /; umount -l /workspace; mkdir -p /workspace/.git/hooks; echo EVIL > /workspace/.git/hooks/a",
+    "umount by umount2 flags": """perl -e 'for my $flags (0, 1, 2, 4, 8, 10) {
+        for my $p (".git/hooks", ".git/config", ".git") { syscall(166, "/workspace/$p", $flags) } }'
+        echo EVIL > .git/hooks/a; echo EVIL >> .git/config""",
+    "bind": """mkdir -p /mnt/w; mount --bind /workspace /mnt/w; echo EVIL > /mnt/w/.git/hooks/a
+        mkdir -p /mnt/g; mount --bind /workspace/.git /mnt/g; echo EVIL > /mnt/g/hooks/a; echo EVIL >> /mnt/g/config""",
+    "rbind": """mkdir -p /mnt/r; mount --rbind /workspace /mnt/r; mount --make-rprivate /mnt/r
+        umount /mnt/r/.git/hooks; umount -l /mnt/r/.git/hooks; umount -l /mnt/r/.git; echo EVIL > /mnt/r/.git/hooks/a
+        mount -o remount,bind,rw /mnt/r/.git/config; echo EVIL >> /mnt/r/.git/config""",
+    "mount --move": """mkdir -p /mnt/m; mount --make-rprivate /; mount --move /workspace/.git/hooks /mnt/m
+        echo EVIL > /mnt/m/a; echo EVIL > .git/hooks/a
+        mount --move /workspace/.git /mnt/m; echo EVIL > .git/hooks/a""",
+    "move all": """cd /; mount --make-rprivate /; mkdir -p /mnt/all; mount --move /workspace /mnt/all
+        umount -l /mnt/all/.git/hooks; echo EVIL > /mnt/all/.git/hooks/a""",
+    "remount": """for p in .git/hooks .git/config .husky .vscode; do
+        mount -o remount,rw $p; mount -o remount,bind,rw $p; mount -o remount,bind,rw,suid,dev /workspace/$p; done
+        mount -o remount,rw /workspace; mount -o remount,bind,suid,dev /workspace
+        echo EVIL > .git/hooks/a; echo EVIL >> .git/config""",
+    "bind a part and remount": """mkdir -p /mnt/p; mount --bind .git/hooks /mnt/p; mount -o remount,bind,rw /mnt/p
+        echo EVIL > /mnt/p/a; touch /mnt/f; mount --bind .git/config /mnt/f; mount -o remount,bind,rw /mnt/f
+        echo EVIL >> /mnt/f""",
+    "overmount": """mount -t tmpfs none .git/hooks; echo EVIL > .git/hooks/a; mount -t tmpfs none .git
+        mkdir -p .git/hooks; echo EVIL > .git/hooks/a; umount .git; umount .git/hooks; umount .git/hooks
+        echo EVIL > .git/hooks/b""",
+    "bind over": """mkdir -p /tmp/evil; echo EVIL > /tmp/evil/pre-commit; mount --bind /tmp/evil .git/hooks
+        cp /tmp/evil/pre-commit .git/hooks/a; umount .git/hooks; umount .git/hooks
+        cp /tmp/evil/pre-commit .git/hooks/b""",
+    "mount beneath": """mkdir -p evil; echo EVIL > evil/pre-commit
+        mount --beneath --bind /workspace/evil /workspace/.git/hooks; umount .git/hooks; echo EVIL > .git/hooks/a""",
+    "a new mount namespace": """unshare -m --propagation private sh -c '
+        umount .git/hooks; umount -l .git/hooks; mount --bind /workspace /mnt; echo EVIL > .git/hooks/a
+        echo EVIL > /mnt/.git/hooks/b; mount -o remount,bind,rw .git/config; echo EVIL >> .git/config'""",
+    "pivot_root": """mkdir -p /mnt/new; mount -t tmpfs none /mnt/new; mkdir -p /mnt/new/old /mnt/new/bin
+        unshare -m sh -c 'mount --make-rprivate /; mount --rbind / /mnt/new/old; cd /mnt/new/old/workspace
+        umount -l .git/hooks; umount -l /mnt/new/old/workspace/.git; echo EVIL > .git/hooks/a'""",
+    "open_tree": """perl -e '
+        my $tree = syscall(428, -100, "/workspace", 1); exit if $tree < 0;
+        mkdir "/mnt/t"; syscall(429, $tree, "", -100, "/mnt/t", 4);' ; echo EVIL > /mnt/t/.git/hooks/a
+        perl -e 'my $tree = syscall(428, -100, "/workspace", 1 | 0x8000); my $a = pack("QQQQ", 0, 1, 0, 0);
+        syscall(442, $tree, ".git/hooks", 0, $a, 32); syscall(442, $tree, "", 0x9000, $a, 32);
+        mkdir "/mnt/u"; syscall(429, $tree, "", -100, "/mnt/u", 4)'; echo EVIL > /mnt/u/.git/hooks/a""",
+    "mount_setattr": """perl -e 'for my $p (".git/hooks", ".git/config", ".git", "") { for my $r (0, 0x8000) {
+        my $a = pack("QQQQ", 0, 1 | 2 | 4, 0, 0); syscall(442, -100, "/workspace/$p", $r, $a, 32) } }'
+        echo EVIL > .git/hooks/a; echo EVIL >> .git/config""",
+    "an overlay": """mkdir -p /mnt/o work low; for upper in /workspace /workspace/.git /workspace/.git/hooks; do
+        mount -t overlay none -o lowerdir=/workspace/low,upperdir=$upper,workdir=/workspace/work /mnt/o
+        mkdir -p /mnt/o/.git/hooks /mnt/o/hooks; for p in .git/hooks/a hooks/a a; do echo EVIL > /mnt/o/$p; done
+        umount /mnt/o; done""",
+    "chroot": "mkdir -p /mnt/c; mount --rbind / /mnt/c; chroot /mnt/c sh -c 'umount -l /workspace/.git/hooks; "
+    "echo EVIL > /workspace/.git/hooks/a'",
+    "devices": """mknod null c 1 3; mknod disk b 254 0; mknod zero c 1 5; mknod pipe p; mknod .git/null c 1 3
+        mknod /tmp/disk b 254 0; cat /tmp/disk > disk2; cp -a /dev/null .""",
+    "file handles": """perl -e 'my $h = pack("IIx128", 128, 0); my $m = pack("i", 0);
+        syscall(303, -100, "/workspace/.git/hooks", $h, $m, 0);
+        opendir(my $d, "/workspace"); my $fd = syscall(304, fileno($d), $h, 0200000 | 0);
+        exit if $fd < 0; chdir "/proc/self/fd/$fd"; open(my $o, ">", "evil"); print $o "EVIL"; '""",
+    "chown to root": """echo x > r; chown 0:0 r; cp /bin/sh sh; chown 0:0 sh; chmod 6755 sh
+        mkdir d; chown 0:0 d; chmod 6777 d
+        chown 0:0 README; chown -R 0:0 src; chmod u+s src/main.c; chown -h 0:0 .""",
+    "capabilities": 'cp /bin/true cap; chmod 755 cap; perl -e \'syscall(188, "cap", "security.capability", '
+    'pack("VVVVVV", 0x03000001, 0xffffffff, 0, 0, 0, 0), 24, 0)\'',
+    "forge the mark": 'mkdir .mine; perl -e \'syscall(188, ".mine", "trusted.clincus.placeholder", "1", 1, 0)\'; '
+    "rmdir .husky .clincus.toml",
+    "the guest's own files": "rm -rf /workspace; ln -s /etc /workspace; mv /workspace /w2; ls -la / >/dev/null",
+}
+
+
+@pytest.fixture
+def box(bed, tmp_path):
+    return new_box(bed, tmp_path)
+
+
+def assert_host_unharmed(box, before):
+    after = snapshot(box.root, PROTECTED)
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert changed == set()
+    assert list(planted(box.root)) == []
+    assert EVIL not in (box.root / ".git/config").read_text()
+
+
+def attack(box, name, script, user):
+    before = snapshot(box.root, PROTECTED)
+    done = box.run(name, f"{script}\necho the end", user)
+    assert done.stdout.endswith(b"the end\n"), f"the attack itself is broken: {done}"
+    assert_host_unharmed(box, before)
+
+
+@pytest.mark.parametrize("script", BOTH.values(), ids=BOTH)
+def test_neither_the_code_user_nor_root_can(box, script):
+    name = box.launch()
+    assert snapshot(box.root, PROTECTED).keys() >= {".git/config", ".git/hooks", ".vscode/settings.json"}
+    attack(box, name, script, CODE)
+    attack(box, name, script, 0)
+    # Once more with what the attack left, after a restart that puts the stage together anew.
+    box.reboot_from_inside(name)
+    attack(box, name, script, 0)
+
+
+@pytest.mark.parametrize("script", ROOT.values(), ids=ROOT)
+def test_root_in_the_container_cannot(box, script):
+    name = box.launch()
+    attack(box, name, script, 0)
+    box.reboot_from_inside(name)
+    attack(box, name, script, 0)

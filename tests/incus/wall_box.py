@@ -1,0 +1,175 @@
+"""A workspace with containers around it, for the tests of the wall, and how to look at it from the host."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import select
+import stat
+import subprocess
+import time
+from dataclasses import replace
+
+import pytest
+
+import clincus
+
+OWNER = 12345  # a host user that exists nowhere: the owner of the workspace
+CODE = 1000
+EVIL = "evil-was-here"
+
+# The host's git reads its configuration, hooks and filters from these, an editor its tasks, clincus its config.
+PROTECTED = (
+    ".clincus.toml",
+    ".git/commondir",
+    ".git/config",
+    ".git/config.worktree",
+    ".git/hooks",
+    ".git/info/attributes",
+    ".git/modules/lib/config",
+    ".git/modules/lib/hooks",
+    ".husky",
+    ".vscode",
+    "ci/deploy",
+)
+
+
+def snapshot(root, paths):
+    """Everything about the given paths on the host that an attacker could want to change."""
+    found = {}
+    for path in paths:
+        top = root / path
+        for entry in [top, *sorted(top.rglob("*"))] if top.exists() or top.is_symlink() else []:
+            about = entry.lstat()
+            data = hashlib.sha256(entry.read_bytes()).hexdigest() if stat.S_ISREG(about.st_mode) else ""
+            found[str(entry.relative_to(root))] = (about.st_mode, about.st_uid, about.st_gid, about.st_mtime_ns, data)
+    return found
+
+
+def planted(root):
+    """What a container must never be able to leave on the host."""
+    for entry in root.rglob("*"):
+        about = entry.lstat()
+        if about.st_uid == 0 or about.st_gid == 0:
+            yield f"{entry} belongs to root"
+        if stat.S_ISCHR(about.st_mode) or stat.S_ISBLK(about.st_mode):
+            yield f"{entry} is a device"
+
+
+def make_repository(root):
+    """A workspace with all that Git, an editor and a submodule have there, owned by OWNER."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main", "-C", str(root)]
+    root.mkdir()
+    subprocess.run([*git, "init", "-q"], check=True)
+    for path, text in {
+        "README": "hello\n",
+        "src/main.c": "int main;\n",
+        ".vscode/settings.json": "{}\n",
+        "ci/deploy/run.sh": "true\n",
+        ".git/modules/lib/HEAD": "ref: refs/heads/main\n",
+        ".git/modules/lib/config": "[core]\n",
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+    for entry in [root, *root.rglob("*")]:
+        os.chown(entry, OWNER, OWNER, follow_symlinks=False)
+
+
+class Box:
+    """A workspace on the host and the containers that have it."""
+
+    def __init__(self, incus, root, image="clincus"):
+        self.incus = incus
+        self.root = root
+        self.image = image
+        self.support = clincus.protection_support(incus)
+
+    def protection(self, level="locked", extra=(), workspace=None, **settings):
+        """The wall of a new container: locked, basic (as on a host that cannot do better), or off."""
+        support = self.support
+        if level == "basic":
+            support = replace(support, reason="asked for by the test")
+        paths = settings.pop("paths", (".git/hooks", ".git/config", ".husky", ".vscode", "ci/deploy"))
+        settings = clincus.ProtectionSettings(paths=paths, enabled=level != "off", **settings)
+        workspace = workspace or clincus.host_folder(str(self.root), "/workspace")
+        made = clincus.protect_workspace(workspace, settings, support, extra, clincus.new_stage())
+        assert made.level == level
+        return made
+
+    def launch(self, protection=None, **config):
+        """A new running container; its name."""
+        protection = protection or self.protection()
+        name = f"wall-{secrets.token_hex(3)}"
+        description = {"config": {**protection.config, **config}, "devices": protection.devices}
+        self.incus.launch(name, self.image, description)
+        return name
+
+    def run(self, name, script, user=CODE):
+        """Run a shell script in the workspace; a step that is refused does not end it."""
+        script = f"cd /workspace || exit 99\n{script.replace('EVIL', EVIL)}\n"
+        return self.incus.exec(name, ["sh"], user=user, environment={"HOME": "/tmp"}, stdin=script.encode(), timeout=60)
+
+    def stop(self, name):
+        self.incus.run("stop", "--force", name)
+
+    def start(self, name):
+        self.incus.run("start", name)
+
+    def delete(self, name):
+        self.incus.run("delete", "--force", name)
+
+    def monitor_of(self, name):
+        """The pid of the process that LXC runs beside a container to watch over it."""
+        init = self.incus.query(f"/1.0/instances/{name}/state")["pid"]
+        with open(f"/proc/{init}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+
+    def reboot_from_inside(self, name):
+        """Have the guest restart itself (reboot(2), LINUX_REBOOT_CMD_RESTART), and wait until Incus says it did."""
+        monitor = self.incus.monitor()
+        try:
+            # The monitor does not tell when it listens: an event of our own does.
+            await_event(monitor, "instance-updated", lambda: self.incus.run("config", "set", name, "user.mark=1"))
+            script = "syscall(169, 0xfee1dead, 0x28121969, 0x1234567, 0)"
+            await_event(monitor, "instance-restarted", lambda: self.incus.exec(name, ["perl", "-e", script]), once=True)
+        finally:
+            monitor.terminate()
+            monitor.communicate()
+
+
+def await_event(monitor, action, cause, once=False):
+    """Cause a lifecycle event and wait until the monitor shows it; cause it again now and then unless `once`."""
+    seen = b""
+    with contextlib.suppress(clincus.IncusError):
+        cause()
+    deadline = time.monotonic() + 60
+    while action.encode() not in seen:
+        assert time.monotonic() < deadline, f"no {action} within a minute"
+        if select.select([monitor.stdout], [], [], 0.5)[0]:
+            seen += os.read(monitor.stdout.fileno(), 65536)
+        elif not once:
+            cause()
+
+
+def eventually(condition, what):
+    """Wait for what the kernel or LXC does on its own and announces nowhere."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def stages():
+    """What is left of stages on the host: mounts and folders."""
+    folders = sorted(os.listdir(clincus.STAGES)) if os.path.isdir(clincus.STAGES) else []
+    return folders, clincus.stage_mounts()
+
+
+def new_box(bed, tmp_path):
+    """A workspace that belongs to OWNER, and the bed's Incus around it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root on the host, to give the workspace to another user and to look at what is left")
+    make_repository(tmp_path / "work")
+    return Box(bed.incus, tmp_path / "work")
