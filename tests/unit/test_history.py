@@ -1,0 +1,116 @@
+"""history.jsonl: lines into runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import clincus
+
+
+def start(name: str, time: str, **more: object) -> bytes:
+    return json.dumps({"type": "start", "id": name, "workspace": "/w", "tool": "claude", "time": time, **more}).encode()
+
+
+def stop(name: str, time: str, **more: object) -> bytes:
+    return json.dumps({"type": "stop", "id": name, "workspace": "/w", "time": time, **more}).encode()
+
+
+def times(runs: list[clincus.Run]) -> list[tuple[str, str | None]]:
+    return [(run.started_at[11:19], run.ended_at[11:19] if run.ended_at else None) for run in runs]
+
+
+CASES = {
+    "a start without a stop is a run that goes on": (
+        [start("a-1", "2026-01-01T10:00:00Z")],
+        [("10:00:00", None)],
+    ),
+    "a stop ends the open run of its container": (
+        [start("a-1", "2026-01-01T10:00:00Z"), stop("a-1", "2026-01-01T11:00:00Z")],
+        [("10:00:00", "11:00:00")],
+    ),
+    "each run of one session is an entry, newest first": (
+        [
+            start("a-1", "2026-01-01T10:00:00Z"),
+            stop("a-1", "2026-01-01T11:00:00Z"),
+            start("a-1", "2026-01-01T12:00:00Z"),
+            stop("a-1", "2026-01-01T13:00:00Z"),
+        ],
+        [("12:00:00", "13:00:00"), ("10:00:00", "11:00:00")],
+    ),
+    "the same start told by two processes is one run": (
+        [start("a-1", "2026-01-01T10:00:00Z", session_id="s"), start("a-1", "2026-01-01T10:00:02Z", session_id="s")],
+        [("10:00:00", None)],
+    ),
+    "a start whose stop was never seen ends the run before it": (
+        [start("a-1", "2026-01-01T10:00:00Z"), start("a-1", "2026-01-01T12:00:00Z")],
+        [("12:00:00", None), ("10:00:00", "12:00:00")],
+    ),
+    "a stop without a start is nothing": ([stop("a-1", "2026-01-01T11:00:00Z")], []),
+    "torn and foreign lines are passed over": (
+        [b'{"type":"start","id":"a-1","wor', b"[]", b"{}", b"\xff", start("a-1", "2026-01-01T10:00:00Z")],
+        [("10:00:00", None)],
+    ),
+    "times of any zone become UTC": ([start("a-1", "2026-01-01T10:00:00+01:00")], [("09:00:00", None)]),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), CASES.values(), ids=CASES.keys())
+def test_lines_fold_into_runs(lines, expected):
+    assert times(clincus.fold_history(lines)) == expected
+
+
+def test_the_go_programs_lines_have_the_container_as_session_id():
+    run = clincus.fold_history([start("clincus-ec0578f9-1", "2026-01-01T10:00:00Z")])[0]
+    assert run.document() == {
+        "session_id": "clincus-ec0578f9-1",
+        "id": "clincus-ec0578f9-1",
+        "workspace": "/w",
+        "tool": "claude",
+        "slot": 1,
+        "started_at": "2026-01-01T10:00:00Z",
+        "ended_at": None,
+        "persistent": False,
+        "exit_code": None,
+    }
+
+
+@pytest.fixture
+def session() -> clincus.Session:
+    return clincus.Session("clincus-0a0a0a-2", "/w", "claude", 2, "running", False, session_id="s")
+
+
+def test_what_is_appended_is_read_back(tmp_path: Path, session):
+    history = clincus.History(str(tmp_path / "state" / "history.jsonl"))
+    assert history.runs() == []
+    history.start(session, "2026-01-01T10:00:00Z")
+    assert times(history.runs()) == [("10:00:00", None)]
+    history.stop(session, "2026-01-01T11:00:00Z")
+    assert times(history.runs()) == [("10:00:00", "11:00:00")]
+
+
+def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path, session):
+    file = tmp_path / "history.jsonl"
+    file.write_bytes(b'{"type":"sta')
+    history = clincus.History(str(file))
+    history.start(session, "2026-01-01T10:00:00Z")
+    assert times(history.runs()) == [("10:00:00", None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-24T16:16:26.349684052Z", "2026-11-24T16:16:26Z"),
+        ("2026-11-24T17:16:26.3+01:00", "2026-11-24T16:16:26Z"),
+        ("0001-01-01T00:00:00Z", None),
+        ("1970-01-01T00:00:00Z", None),
+        ("2026-13-01T00:00:00Z", None),
+        ("yesterday", None),
+        (None, None),
+    ],
+)
+def test_times_of_incus_are_read(text, expected):
+    moment = clincus.parse_time(text)
+    assert (clincus.format_time(moment) if moment else None) == expected

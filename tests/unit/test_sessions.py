@@ -1,0 +1,295 @@
+"""Names, descriptions and the registry: what needs no Incus."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clincus
+
+BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+NAME = "clincus-0a1b2c-1"
+
+
+def instance(name: str = NAME, status: str = "Running", **labels: str) -> dict[str, Any]:
+    config = {"user.clincus.workspace": "/w", "user.clincus.tool": "claude", "user.clincus.session_id": "s"}
+    config.update({f"user.clincus.{key}": value for key, value in labels.items()})
+    return {"name": name, "status": status, "config": config, "last_used_at": "2026-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("name", "slot"),
+    [
+        ("clincus-0a1b2c-1", 1),
+        ("clincus-0a1b2c-10", 10),
+        ("clincus-0a1b2c3d-2", 2),  # of the Go program
+        ("clincus-0a1b2c-0", None),
+        ("clincus-0a1b2c-100", None),
+        ("clincus-0A1B2C-1", None),
+        ("clincus-0a1b2-1", None),
+        ("clincus-0a1b2c-1\n", None),
+        ("web", None),
+        ("--help", None),
+    ],
+)
+def test_only_names_of_our_form_are_sessions(name, slot):
+    assert clincus.session_slot("clincus-", name) == slot
+
+
+def test_a_name_is_the_workspaces_hash_and_the_slot():
+    assert clincus.session_name("clincus-", "/home/ann/demo", 1) == "clincus-ec0578-1"
+
+
+def test_an_instance_without_our_label_is_no_session():
+    assert clincus.session_from_instance("clincus-", {"name": NAME, "status": "Running", "config": {}}) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("Running", ("running", False, False)),
+        ("Stopped", ("stopped", False, False)),
+        ("Starting", ("starting", False, False)),
+        ("Stopping", ("stopping", False, False)),
+        ("Frozen", ("stopped", True, False)),
+        ("Error", ("stopped", False, True)),
+    ],
+)
+def test_states_of_incus_become_ours(status, expected):
+    session = clincus.session_from_instance("clincus-", instance(status=status))
+    assert session is not None
+    document = session.document()
+    assert (document["status"], document["paused"], "error" in document) == expected
+
+
+class TestWorkspace:
+    def test_symlinks_are_resolved(self, tmp_path: Path):
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to("real")
+        assert clincus.resolve_workspace(str(tmp_path / "link"), "/home/ann") == str(tmp_path / "real")
+
+    @pytest.mark.parametrize(
+        ("path", "reason"),
+        [
+            ("", "is missing"),
+            (None, "is missing"),
+            (7, "is missing"),
+            ("project", "not an absolute path"),
+            ("/", "system directory"),
+            ("/etc", "system directory"),
+            ("/usr/share", "system directory"),
+            ("/home", "system directory"),
+            ("/nowhere/at/all", "does not exist"),
+            ("/etc/passwd", "is not a directory"),
+            ("/tmp/a\nb", "control character"),
+            ("/tmp/\0", "control character"),
+        ],
+    )
+    def test_what_may_not_be_mounted_is_refused_with_the_reason(self, path, reason):
+        with pytest.raises(clincus.ClincusError, match=reason) as raised:
+            clincus.resolve_workspace(path, "/home/ann")
+        assert raised.value.status == 400
+
+    def test_the_home_directory_and_what_holds_it_are_refused(self, tmp_path: Path):
+        home = tmp_path / "people" / "ann"
+        (home / "project").mkdir(parents=True)
+        assert clincus.resolve_workspace(str(home / "project"), str(home)) == str(home / "project")
+        for path in (home, home.parent):
+            with pytest.raises(clincus.ClincusError, match="home directory"):
+                clincus.resolve_workspace(str(path), str(home))
+
+    def test_our_own_files_are_refused(self, tmp_path: Path):
+        state = tmp_path / "home" / ".config" / "clincus"
+        state.mkdir(parents=True)
+        for path in (state, state.parent):
+            with pytest.raises(clincus.ClincusError, match="own files"):
+                clincus.resolve_workspace(str(path), str(tmp_path / "home"), [str(state)])
+
+
+class Heard(list):
+    """What a registry told: (kind, status) of each change, without the `changed` ones."""
+
+    def __call__(self, change: clincus.Change) -> None:
+        self.append((change.kind, change.session.status))
+
+    @property
+    def public(self) -> list[str]:
+        return [kind for kind, _ in self if kind != "changed"]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def registry(heard: Heard) -> clincus.Registry:
+    return clincus.Registry("clincus-", heard)
+
+
+def apply(registry: clincus.Registry, *actions: str, at: int = 0) -> None:
+    """Apply events a second apart, with an instance behind them that runs."""
+    for number, action in enumerate(actions):
+        moment = BEGIN + timedelta(seconds=at + number)
+        registry.apply(action, NAME, moment, lambda: clincus.session_from_instance("clincus-", instance()))
+
+
+EVENTS = {
+    "start": (["instance-created", "instance-started"], ["started"], "running"),
+    "clean stop": (["instance-started", "instance-shutdown"], ["started", "stopped"], "stopped"),
+    "hard stop": (["instance-started", "instance-stopped"], ["started", "stopped"], "stopped"),
+    "one change told twice": (
+        ["instance-started", "instance-shutdown", "instance-stopped"],
+        ["started", "stopped"],
+        "stopped",
+    ),
+    "restart": (["instance-started", "instance-restarted"], ["started", "stopped", "started"], "running"),
+    "pause": (["instance-started", "instance-paused"], ["started"], "stopped"),
+    "pause and resume": (
+        ["instance-started", "instance-paused", "instance-resumed"],
+        ["started", "resumed"],
+        "running",
+    ),
+    "forced delete": (
+        ["instance-started", "instance-stopped", "instance-deleted"],
+        ["started", "stopped", "stopped"],
+        "",
+    ),
+    "delete of an ephemeral one": (
+        ["instance-started", "instance-deleted", "instance-stopped"],
+        ["started", "stopped"],
+        "",
+    ),
+    "noise": (["instance-started", "instance-exec", "instance-snapshot-created"], ["started"], "running"),
+}
+
+
+@pytest.mark.parametrize(("actions", "told", "status"), EVENTS.values(), ids=EVENTS.keys())
+def test_lifecycle_events_become_changes_and_states(registry, heard, actions, told, status):
+    gone = "instance-deleted" in actions
+    for number, action in enumerate(actions):
+        registry.apply(
+            action,
+            NAME,
+            BEGIN + timedelta(seconds=number),
+            lambda: None if gone and number > 1 else clincus.session_from_instance("clincus-", instance()),
+        )
+    assert heard.public == told
+    assert [session.status for session in registry.all()] == ([status] if status else [])
+
+
+def test_an_event_that_comes_late_changes_nothing(registry):
+    apply(registry, "instance-started", at=10)
+    apply(registry, "instance-shutdown", at=5)
+    assert registry.get(NAME).status == "running"
+
+
+def test_a_foreign_instance_never_enters(registry, heard):
+    registry.apply("instance-started", "web", BEGIN, lambda: pytest.fail("asked about a foreign instance"))
+    registry.replace([{"name": NAME, "status": "Running", "config": {}}], BEGIN)
+    assert registry.all() == []
+    assert heard == []
+
+
+class TestListing:
+    def test_what_was_missed_is_told(self, registry, heard):
+        registry.replace([instance()], BEGIN)
+        registry.replace([instance(status="Stopped")], BEGIN + timedelta(seconds=1))
+        registry.replace([], BEGIN + timedelta(seconds=2))
+        assert heard.public == ["started", "stopped", "stopped"]
+
+    def test_a_restart_that_was_missed_is_told(self, registry, heard):
+        registry.replace([instance()], BEGIN)
+        registry.replace([{**instance(), "last_used_at": "2026-01-01T01:00:00Z"}], BEGIN + timedelta(seconds=1))
+        assert heard.public == ["started", "stopped", "started"]
+
+    def test_a_listing_older_than_an_event_does_not_undo_it(self, registry):
+        apply(registry, "instance-started", at=10)
+        registry.replace([instance(status="Stopped")], BEGIN + timedelta(seconds=5))
+        assert registry.get(NAME).status == "running"
+
+
+def make(name: str, slot: int) -> clincus.Session:
+    return clincus.Session(name, "/w", "claude", slot, "starting", False, session_id="s")
+
+
+class TestReservation:
+    def test_the_lowest_free_slot_is_taken_and_shown_as_starting(self, registry):
+        slots = [registry.reserve("/w", 0, make, ()).slot for _ in range(3)]
+        assert slots == [1, 2, 3]
+        assert {session.status for session in registry.all()} == {"starting"}
+
+    def test_ten_slots_are_all(self, registry):
+        for _ in clincus.SLOTS:
+            registry.reserve("/w", 0, make, ())
+        with pytest.raises(clincus.ClincusError, match="all 10 slots") as raised:
+            registry.reserve("/w", 0, make, ())
+        assert raised.value.status == 409
+
+    def test_a_busy_slot_that_was_named_is_refused(self, registry):
+        registry.reserve("/w", 4, make, ())
+        with pytest.raises(clincus.ClincusError, match="slot 4"):
+            registry.reserve("/w", 4, make, ())
+
+    def test_a_name_that_incus_refused_is_passed_over(self, registry):
+        taken = {clincus.session_name("clincus-", "/w", 1)}
+        assert registry.reserve("/w", 0, make, taken).slot == 2
+
+    def test_the_start_is_told_when_the_tool_runs_not_when_the_container_does(self, registry, heard):
+        session = registry.reserve("/w", 0, make, ())
+        registry.apply("instance-started", session.id, BEGIN, lambda: pytest.fail("asked Incus"))
+        assert heard.public == []
+        registry.settle(clincus.replace(session, status="running"))
+        assert heard.public == ["started"]
+
+    def test_a_failed_create_leaves_nothing_and_tells_no_stop(self, registry, heard):
+        session = registry.reserve("/w", 0, make, ())
+        registry.forget(session.id)
+        assert registry.all() == []
+        assert heard.public == []
+
+
+class TestDescription:
+    PROTECTION = clincus.Protection("locked", {"raw.idmap": "x"}, {"workspace": {"type": "disk"}}, "")
+
+    def test_it_is_complete(self):
+        labels = clincus.session_labels(make(NAME, 1))
+        description = clincus.describe_instance(labels, {"limits.memory": "1GiB"}, self.PROTECTION)
+        assert description["config"] == {
+            "boot.autostart": "false",
+            "limits.memory": "1GiB",
+            "raw.idmap": "x",
+            "user.clincus.managed": "true",
+            "user.clincus.persistent": "false",
+            "user.clincus.protection": "off",
+            "user.clincus.session_id": "s",
+            "user.clincus.tool": "claude",
+            "user.clincus.workspace": "/w",
+        }
+        assert description["devices"] == {"workspace": {"type": "disk"}}
+
+    def test_rates_go_on_a_root_disk_of_its_own(self):
+        root = {"type": "disk", "path": "/", "pool": "default", "limits.read": "10MB"}
+        assert clincus.describe_instance({}, {}, self.PROTECTION, root)["devices"]["root"] == root
+
+    def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest(self):
+        old = {"limits.cpu": "2", "image.os": "Debian", "user.mine": "kept", "user.clincus.name": "kept"}
+        instance = {"config": old, "architecture": "x86_64", "description": "", "profiles": ["default"]}
+        new = clincus.redescribe_instance(instance, {"config": {"limits.memory": "1GiB"}, "devices": {}})
+        assert new["config"] == {
+            "image.os": "Debian",
+            "limits.memory": "1GiB",
+            "user.mine": "kept",
+            "user.clincus.name": "kept",
+        }
+
+
+def test_a_start_script_quotes_what_varies():
+    script = clincus.start_script(["claude", "it's"], ["claude", "-c"], "true", "/w p", "claude")
+    assert "cd '/w p' ||" in script
+    assert """claude 'it'"'"'s'""" in script
