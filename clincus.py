@@ -1859,13 +1859,16 @@ def tool_files(
     *,
     saved_dir: str | None = None,
     only_credentials: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[list[ToolFile], list[str]]:
     """The files of the user's that a tool needs in its container, in order of path, and warnings.
 
     Credentials and settings are carried in with the home's path rewritten, and completed with what full-permission
     mode needs to start without a question. A setting of the user's is never overwritten, except the keys that answer
     those questions or forbid that mode. `saved_dir` adds a saved conversation. With `only_credentials` (a container
-    that already has its settings), just the credentials.
+    that already has its settings), just the credentials: unpack them with `tar --keep-newer-files`, so that a token
+    which the tool renewed inside stays. `environment` holds the variables that the tool will run with, if they are
+    more than the profile's.
     """
     carried = Carried(home)
     for path in tool.credentials if only_credentials else (*tool.credentials, *tool.settings):
@@ -1880,7 +1883,7 @@ def tool_files(
         if document and path not in tool.credentials:
             carried.put(path, with_home(document, home.rstrip("/"), container_home))
     if tool.name in COMPLETE:
-        COMPLETE[tool.name](carried, workspace_path)
+        COMPLETE[tool.name](carried, workspace_path, config.environment if environment is None else environment)
     if saved_dir is not None:
         add_saved(carried, tool, saved_dir)
     return [carried.files[path] for path in sorted(carried.files)], carried.warnings
@@ -1894,19 +1897,54 @@ def add_saved(carried: Carried, tool: Tool, saved_dir: str) -> None:
             carried.add_file(os.path.join(saved_dir, path), path)
 
 
-def complete_claude(carried: Carried, workspace_path: str) -> None:
+# What ~/.claude.json says once Claude Code's questions at the start were answered: first run, full permissions, and
+# whether to change the default mode or the effort. The last one is asked by versions before 2.1.331.
+CLAUDE_ANSWERS = (
+    "hasCompletedOnboarding",
+    "bypassPermissionsModeAccepted",
+    "hasSeenAutoDefaultNudge",
+    "hasSeenEffortMediumNudge",
+    "effortCalloutDismissed",
+)
+
+
+def complete_claude(carried: Carried, workspace_path: str, environment: Mapping[str, str]) -> None:
     """Answer Claude Code's questions on first run, trust and full permissions (seen with 2.1.331)."""
     settings = carried.document(".claude/settings.json")
     settings["skipDangerousModePermissionPrompt"] = True
-    permissions = settings.get("permissions")
-    if isinstance(permissions, dict):
-        permissions.pop("disableBypassPermissionsMode", None)
+    permissions = dict(as_mapping(settings.get("permissions")))
+    permissions.pop("disableBypassPermissionsMode", None)
+    settings["permissions"] = {"defaultMode": "bypassPermissions", **permissions}
     carried.put(".claude/settings.json", settings)
     account = {key: value for key, value in carried.document(".claude.json").items() if is_account_key(key, value)}
     account.setdefault("theme", "dark")
-    account.update(hasCompletedOnboarding=True, bypassPermissionsModeAccepted=True)
-    trust = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
+    if environment.get("ANTHROPIC_API_KEY"):
+        account["customApiKeyResponses"] = with_api_key(account.get("customApiKeyResponses"), environment)
+    account.update(dict.fromkeys(CLAUDE_ANSWERS, True))
+    trust = {
+        "hasTrustDialogAccepted": True,
+        "hasCompletedProjectOnboarding": True,
+        # The question about imports from outside the workspace counts as asked, and answered with no.
+        "hasClaudeMdExternalIncludesWarningShown": True,
+    }
     carried.put(".claude.json", {**account, "projects": {workspace_path: trust}})
+
+
+def with_api_key(responses: object, environment: Mapping[str, str]) -> dict[str, object]:
+    """The answers on API keys with yes for the one in the environment: Claude knows a key by its last 20 letters."""
+    known = {key: list(value) for key, value in as_mapping(responses).items() if isinstance(value, list)}
+    mark = environment["ANTHROPIC_API_KEY"][-20:]
+    approved = [key for key in known.get("approved", []) if key != mark]
+    return {
+        **known,
+        "approved": [*approved, mark],
+        "rejected": [key for key in known.get("rejected", []) if key != mark],
+    }
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """A JSON object, or an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
 
 
 def is_account_key(key: str, value: object) -> bool:
@@ -1920,7 +1958,7 @@ def is_account_key(key: str, value: object) -> bool:
     return plain and not key.startswith("cached")
 
 
-def complete_copilot(carried: Carried, workspace_path: str) -> None:
+def complete_copilot(carried: Carried, workspace_path: str, _environment: Mapping[str, str]) -> None:
     """Answer Copilot's question whether the workspace is trusted (seen with 1.0.102)."""
     document = carried.document(".copilot/config.json")
     for key in ("trustedFolders", "trusted_folders"):
@@ -1931,7 +1969,7 @@ def complete_copilot(carried: Carried, workspace_path: str) -> None:
     carried.put(".copilot/config.json", document)
 
 
-def complete_opencode(carried: Carried, _workspace_path: str) -> None:
+def complete_opencode(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
     """Let opencode run all tools (https://opencode.ai/docs/permissions); what the user denied stays denied."""
     names = ("opencode.json", "opencode.jsonc", "config.json")
     present = [f".config/opencode/{name}" for name in names if f".config/opencode/{name}" in carried.files]
@@ -1957,7 +1995,7 @@ def allowed_instead_of_asked(rules: object) -> object:
     return "allow" if rules == "ask" else rules
 
 
-COMPLETE: dict[str, Callable[[Carried, str], None]] = {
+COMPLETE: dict[str, Callable[[Carried, str, Mapping[str, str]], None]] = {
     "claude": complete_claude,
     "copilot": complete_copilot,
     "opencode": complete_opencode,
