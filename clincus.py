@@ -553,6 +553,8 @@ class TomlStatement:
 TOML_STRING = re.compile(
     r'"""(?:\\.|[^\\])*?"""(?:"{0,2})' r"|'''.*?'''(?:'{0,2})" r'|"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'", re.DOTALL
 )
+# tomllib takes 15 s for a key of 32,000 parts, and a project's file need not be friendly.
+DEEP_KEY = re.compile(r"""(?:(?:[\w-]+|"[^"\n]{0,64}"|'[^'\n]{0,64}')[ \t]*\.[ \t]*){32}""")
 TOML_KEY = re.compile(r"[ \t]*(" r'"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*(\.?)")
 
 
@@ -664,10 +666,10 @@ def edit_toml(text: str, path: tuple[str, ...], value: object) -> str:
     before = parse_toml(text.lstrip("\ufeff"))
     try:
         edited = edit_toml_unchecked(text, path, value)
-        after = parse_toml(edited.lstrip("\ufeff"))
+        as_wanted = parse_toml(edited.lstrip("\ufeff")) == with_value(before, path, value)
     except ValueError:
-        after = None
-    if after is None or after != with_value(before, path, value):
+        as_wanted = False
+    if not as_wanted:
         key = ".".join(path)
         raise ConfigError(
             f"{key} is written in a form that cannot be changed here: edit it by hand", key=key, status=409
@@ -676,11 +678,14 @@ def edit_toml(text: str, path: tuple[str, ...], value: object) -> str:
 
 
 def with_value(document: Mapping[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
-    """A copy of a document with one key set, whatever the case of the keys that are there."""
+    """A copy of a document with one key set, whatever the case of the keys that are there; ValueError if one of
+    the tables is none."""
     result = copy.deepcopy(dict(document))
     table = result
     for part in path[:-1]:
         table = table.setdefault(same_key(table, part), {})
+        if not isinstance(table, dict):
+            raise ValueError(f"{part} is not a table")  # noqa: TRY004
     table[same_key(table, path[-1])] = value
     return result
 
@@ -735,8 +740,8 @@ def edit_toml_list(old: str, value: list[str], newline: str) -> str:
         return toml_literal(value)
     for (first, last), text in reversed(list(zip(spans, texts))):
         if text not in value:
-            comma = re.compile(r"[ \t]*,[ \t]*(#[^\n]*)?").match(old, last)
-            behind = comma.end() if comma else last
+            rest = re.compile(r"[ \t]*(,[ \t]*)?(#[^\n]*)?").match(old, last)
+            behind = rest.end() if rest else last
             line = old.rfind("\n", 0, first) + 1
             alone = line and not old[line:first].strip() and old[behind] in "\r\n"
             old = old[:line] + old[end_of_line(old, behind) + 1 :] if alone else old[:first] + old[behind:]
@@ -762,13 +767,17 @@ def toml_list_items(text: str) -> list[re.Match[str]]:
 
 @dataclass
 class Findings:
-    """What is wrong in the sources read so far."""
+    """What is wrong in the sources read so far; of a great many findings, the first ones."""
 
+    MOST: ClassVar[int] = 20
+    unknown_keys: int = 0
     faults: list[tuple[str, ConfigError]] = field(default_factory=list)  # these stop everything
     warnings: list[str] = field(default_factory=list)
 
     def fault(self, source: str, key: str, value: object, reason: str, text: str | None = None) -> None:
         """Note a value that cannot be used; `text` is the file's content, to find the line."""
+        if len(self.faults) >= self.MOST:
+            return
         line = toml_line(text, key) if text is not None else None
         place = f"{source}, line {line}" if line else source
         shown = f" {value!r}" if isinstance(value, (str, int, float)) else ""
@@ -779,11 +788,14 @@ class Findings:
         """Note a key that means nothing."""
         import difflib
 
+        self.unknown_keys += 1
+        if self.unknown_keys > self.MOST:
+            return
         line = toml_line(text, key)
-        near = difflib.get_close_matches(key, list(known), 1, 0.6)
+        near = difflib.get_close_matches(key[:100], list(known), 1, 0.6)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         place = f"{source}, line {line}" if line else source
-        self.warnings.append(f"{place}: unknown key {key!r} is ignored{hint}")
+        self.warnings.append(f"{place}: unknown key {key[:200]!r} is ignored{hint}")
 
     def raise_first(self) -> None:
         """Raise one ConfigError that names every fault."""
@@ -1085,6 +1097,8 @@ def read_text(path: str, limit: int, follow: bool = True) -> str | None:
 
 def read_document(path: str, text: str) -> dict[str, Any]:
     """The document of a file's text; ConfigError with file and line if it is broken."""
+    if DEEP_KEY.search(text):
+        raise ConfigError(f"{path}: too deeply nested", file=path)
     try:
         return parse_toml(text.lstrip("\ufeff"))
     except ValueError as error:
@@ -1239,12 +1253,14 @@ def apply_project(config: Config, workspace: str, *, trusted: bool, project: Pro
     if not trusted:
         below, _ = fold_layers(layer for layer in config.layers if layer.rank < PROJECT_RANK)
         allowed = {key: value for key, value in layer.values.items() if within_bounds(key, below[key], value)}
-        for key in layer.values.keys() - allowed.keys():
+        for key in sorted(layer.values.keys() - allowed.keys()):
             reason = "it is not tighter than yours" if key.startswith("limits.") else "the file is not trusted"
             warnings.append(f"{project.path}: {key} is left out, since {reason} (clincus trust shows and allows it)")
         layer = Layer(PROJECT_RANK, project.path, allowed)
-    layers = sorted([*config.layers, layer], key=lambda layer: layer.rank)
-    return make_config(layers, [*config.files, ConfigFile(project.path, True)], warnings, config.wanted_profile)
+    layers = [other for other in config.layers if other.rank != PROJECT_RANK]
+    return make_config(
+        [*layers, layer], [*config.files, ConfigFile(project.path, True)], warnings, config.wanted_profile
+    )
 
 
 def within_bounds(key: str, mine: object, theirs: object) -> bool:
@@ -1783,17 +1799,17 @@ class Carried:
                 self.skip(path, f"there are more than {CARRIED_COUNT} files")
             return
         try:
-            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            with open(descriptor, "rb") as stream:
-                status = os.fstat(descriptor)
-                limit = min(CARRIED_FILE_LIMIT, self.left)
-                data = stream.read(limit + 1) if stat.S_ISREG(status.st_mode) else None
+            status = os.lstat(source)
+            if not stat.S_ISREG(status.st_mode):
+                self.skip(path, "it is a link" if stat.S_ISLNK(status.st_mode) else "it is not a regular file")
+                return
+            limit = min(CARRIED_FILE_LIMIT, self.left)
+            with open(os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+                data = stream.read(limit + 1)
         except OSError as error:
-            self.skip(path, "it is a link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0))
+            self.skip(path, os.strerror(error.errno or 0))
             return
-        if data is None:
-            self.skip(path, "it is not a regular file")
-        elif len(data) > limit:
+        if len(data) > limit:
             self.skip(
                 path, f"it is too large (limit: {CARRIED_FILE_LIMIT >> 20} MiB a file, {CARRIED_LIMIT >> 20} in all)"
             )

@@ -1,12 +1,15 @@
-"""The section `config`: layers, validation, bounds of a project's own file, and edits in place."""
+"""The section `config`: layers, checks, bounds of a project's own file, and edits in place."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import clincus
 
@@ -29,11 +32,21 @@ def user_file(home):
     return home / ".config" / "clincus" / "config.toml"
 
 
+@pytest.fixture
+def workspace(tmp_path):
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+# The default document
+
+
 REFERENCE = json.loads("""{
   "defaults": { "image": "clincus", "persistent": false, "model": "claude-sonnet-4-5" },
   "paths": { "sessions_dir": "~/.clincus/sessions", "storage_dir": "~/.clincus/storage",
              "logs_dir": "~/.clincus/logs", "preserve_workspace_path": false },
-  "incus": { "project": "default", "group": "incus-admin", "code_uid": 1000, "code_user": "code", "disable_shift": false },
+  "incus": { "project": "default", "group": "incus-admin", "code_uid": 1000, "code_user": "code",
+             "disable_shift": false },
   "tool": { "name": "claude", "binary": "", "claude": { "effort_level": "" } },
   "mounts": { "default": [] },
   "limits": {
@@ -50,35 +63,876 @@ REFERENCE = json.loads("""{
 }""")
 
 
-def missing_from(document, reference, path=""):
+def differing(document, reference, path=""):
     """The keys of a reference document that another has not, or has with another value."""
     for key, value in reference.items():
         if isinstance(value, dict) and value and isinstance(document.get(key), dict):
-            yield from missing_from(document[key], value, f"{path}{key}.")
+            yield from differing(document[key], value, f"{path}{key}.")
         elif document.get(key, "absent") != value:
             yield f"{path}{key}"
 
 
 def test_the_default_document_holds_every_key_of_the_reference(environ):
     document = clincus.config_document(clincus.load_config(environ))
-    assert list(missing_from(document, REFERENCE)) == []
+    assert list(differing(document, REFERENCE)) == []
     assert [key for key in document if key in REFERENCE] == list(REFERENCE)
 
 
+def test_every_default_passes_its_own_check():
+    wrong = [s.key for s in clincus.SETTINGS if s.key != "profiles" and s.check(s.default) != s.default]
+    assert wrong == []
+
+
+def test_a_changed_document_never_changes_the_defaults(environ):
+    config = clincus.load_config(environ)
+    clincus.config_document(config)["security"]["protected_paths"].append("x")
+    config.values["dashboard"]["workspace_roots"].append("x")
+    assert clincus.DEFAULTS["dashboard"]["workspace_roots"] == []
+    assert clincus.load_config(environ).get("security.protected_paths") == list(clincus.PROTECTED)
+
+
+# Layers
+
+
+def test_a_later_layer_wins(environ, home, user_file, workspace):
+    """System, user, project, $CLINCUS_CONFIG, variable, profile, flag: each beats those before it."""
+    named = home / "named.toml"
+    steps = [
+        ("default", lambda: None),
+        ("system", lambda: write(clincus.SYSTEM_CONFIG, '[defaults]\nimage = "system"')),
+        ("user", lambda: write(user_file, '[defaults]\nimage = "user"\n[profiles.p]\nimage = "profile"')),
+        ("project", lambda: write(workspace / ".clincus.toml", '[defaults]\nimage = "project"')),
+        ("named", lambda: (write(named, '[defaults]\nimage = "named"'), environ.update(CLINCUS_CONFIG=str(named)))),
+        ("variable", lambda: environ.update(CLINCUS_IMAGE="variable")),
+    ]
+    seen = []
+    for _, step in steps:
+        step()
+        seen.append(clincus.load_config(environ, directory=str(workspace)).get("defaults.image"))
+    for options in ({"profile": "p"}, {"profile": "p", "flags": {"defaults.image": "flag"}}):
+        seen.append(clincus.load_config(environ, directory=str(workspace), **options).get("defaults.image"))
+    assert seen == ["clincus", "system", "user", "project", "named", "variable", "profile", "flag"]
+
+
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def test_a_file_that_does_not_mention_auto_stop_leaves_it_true(environ, user_file):
-    user_file.write_text('[tool]\nname = "copilot"\n')
+    write(user_file, '[tool]\nname = "copilot"\n')
     config = clincus.load_config(environ)
     assert config.get("tool.name") == "copilot"
     assert config.get("limits.runtime.auto_stop") is True
 
 
-def test_a_symlink_keeps_its_target_and_the_target_its_mode(environ, user_file, home):
+def test_a_present_key_wins_when_it_is_empty_or_false(environ, user_file):
+    write(
+        clincus.SYSTEM_CONFIG,
+        '[defaults]\npersistent = true\n[limits.cpu]\ncount = "2"\npriority = 5\n'
+        '[security]\ndisable_protection = true\nprotected_paths = ["a"]\n',
+    )
+    write(
+        user_file,
+        '[defaults]\npersistent = false\n[limits.cpu]\ncount = ""\npriority = 0\n'
+        "[security]\ndisable_protection = false\nprotected_paths = []\n",
+    )
+    config = clincus.load_config(environ)
+    assert config.get("defaults.persistent") is False
+    assert config.get("limits.cpu") == {"count": "", "allowance": "", "priority": 0}
+    assert config.get("security.disable_protection") is False
+    assert config.get("security.protected_paths") == []
+
+
+def test_lists_that_add_up_and_mounts_that_replace_each_other(environ, user_file):
+    write(
+        clincus.SYSTEM_CONFIG,
+        '[security]\nadditional_protected_paths = ["a", "b"]\n'
+        '[[mounts.default]]\nhost = "/one"\ncontainer = "/data"\n'
+        '[[mounts.default]]\nhost = "/k"\ncontainer = "/keep"\n',
+    )
+    write(
+        user_file,
+        '[security]\nadditional_protected_paths = ["b", "c"]\n'
+        '[[mounts.default]]\nhost = "~/two"\ncontainer = "/data/"\nreadonly = true\n',
+    )
+    config = clincus.load_config(environ)
+    assert config.get("security.additional_protected_paths") == ["a", "b", "c"]
+    assert config.get("mounts.default") == [
+        {"host": "~/two", "container": "/data", "readonly": True},
+        {"host": "/k", "container": "/keep"},
+    ]
+
+
+def test_a_relative_mount_is_below_the_directory_of_its_file(environ, user_file):
+    write(user_file, 'mounts.default = [{host = "data", container = "/data"}]')
+    assert clincus.load_config(environ).get("mounts.default")[0]["host"] == str(user_file.parent / "data")
+
+
+def test_profiles_merge_key_by_key(environ, user_file):
+    write(clincus.SYSTEM_CONFIG, '[profiles.big]\nimage = "big"\nlimits.cpu.count = 4\n')
+    write(user_file, "[profiles.big]\nlimits.memory.limit = '4GiB'\n")
+    config = clincus.load_config(environ, profile="big")
+    assert config.get("defaults.image") == "big"
+    assert config.get("limits.cpu.count") == "4"
+    assert config.get("limits.memory.limit") == "4GiB"
+
+
+def test_the_origin_of_each_value_is_known(environ, user_file):
+    write(user_file, '[defaults]\nimage = "mine"\n[profiles.p]\npersistent = true\n')
+    environ["CLINCUS_LIMIT_CPU"] = "2"
+    config = clincus.load_config(environ, profile="p", flags={"tool.name": "opencode", "limits.disk.read": None})
+    wanted = ("defaults.image", "limits.cpu.count", "defaults.persistent", "tool.name", "limits.disk.read")
+    assert [config.origins[key] for key in wanted] == [
+        str(user_file),
+        "CLINCUS_LIMIT_CPU",
+        "profile 'p'",
+        "command line",
+        "default",
+    ]
+
+
+LEAVES = {
+    "defaults.image": st.sampled_from(["a", "b", "c"]),
+    "defaults.persistent": st.booleans(),
+    "limits.cpu.priority": st.integers(0, 10),
+    "security.protected_paths": st.lists(st.sampled_from(["x", "y"])),
+    "security.additional_protected_paths": st.lists(st.sampled_from(["x", "y", "z"]), unique=True),
+    "profiles": st.dictionaries(st.sampled_from("pq"), st.fixed_dictionaries({}, optional={"image": st.just("i")})),
+}
+LAYER_VALUES = st.fixed_dictionaries({}, optional=LEAVES)
+
+
+@given(LAYER_VALUES, LAYER_VALUES)
+def test_what_a_layer_does_not_mention_stays(below, above):
+    layers = [clincus.Layer(1, "below", below), clincus.Layer(2, "above", above)]
+    alone, _ = clincus.fold_layers(layers[:1])
+    both, origins = clincus.fold_layers(layers)
+    for key, value in both.items():
+        if key not in above:
+            assert value == alone[key]
+        elif clincus.SETTING[key].merge == "replace":
+            assert value == above[key]
+            assert origins[key] == "above"
+
+
+@given(LAYER_VALUES, LAYER_VALUES)
+def test_the_order_of_the_layers_does_not_matter_but_their_rank(one, two):
+    layers = [clincus.Layer(1, "one", one), clincus.Layer(2, "two", two)]
+    assert clincus.fold_layers(layers) == clincus.fold_layers(layers[::-1])
+
+
+@given(LAYER_VALUES)
+def test_a_layer_over_itself_changes_nothing(values):
+    once, _ = clincus.fold_layers([clincus.Layer(1, "a", values)])
+    twice, _ = clincus.fold_layers([clincus.Layer(1, "a", values), clincus.Layer(2, "b", values)])
+    assert once == twice
+
+
+def test_another_tool_starts_with_its_own_binary_and_model(environ, user_file):
+    write(user_file, '[defaults]\nmodel = "opus"\n[tool]\nbinary = "/opt/claude"\n')
+    config = clincus.load_config(environ, flags={"tool.name": "copilot"})
+    assert (config.get("tool.binary"), config.origins["defaults.model"]) == ("", "default")
+    assert clincus.load_config(environ, flags={"tool.name": "claude"}).get("tool.binary") == "/opt/claude"
+
+
+@pytest.mark.parametrize(
+    ("text", "enforce"),
+    [
+        ("", "soft"),
+        ("limit = '1GiB'", "hard"),
+        ("limit = '1GiB'\nenforce = 'soft'", "soft"),
+        ("enforce = 'hard'", "hard"),
+    ],
+)
+def test_a_memory_limit_is_hard_unless_somebody_says_soft(environ, user_file, text, enforce):
+    write(user_file, f"[limits.memory]\n{text}\n")
+    assert clincus.load_config(environ).get("limits.memory.enforce") == enforce
+
+
+# Variables, flags, profiles
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "key", "value"),
+    [
+        ("CLINCUS_IMAGE", "other", "defaults.image", "other"),
+        ("CLINCUS_PERSISTENT", "true", "defaults.persistent", True),
+        ("CLINCUS_PERSISTENT", "1", "defaults.persistent", True),
+        ("CLINCUS_PERSISTENT", "0", "defaults.persistent", False),
+        ("CLINCUS_PERSISTENT", "", "defaults.persistent", False),
+        ("CLINCUS_SESSIONS_DIR", "~/s", "paths.sessions_dir", "~/s"),
+        ("CLINCUS_STORAGE_DIR", "/s", "paths.storage_dir", "/s"),
+        ("CLINCUS_LIMIT_CPU", "0-1", "limits.cpu.count", "0-1"),
+        ("CLINCUS_LIMIT_CPU_ALLOWANCE", "50%", "limits.cpu.allowance", "50%"),
+        ("CLINCUS_LIMIT_CPU_PRIORITY", "3", "limits.cpu.priority", 3),
+        ("CLINCUS_LIMIT_MEMORY", "2GiB", "limits.memory.limit", "2GiB"),
+        ("CLINCUS_LIMIT_MEMORY_ENFORCE", "hard", "limits.memory.enforce", "hard"),
+        ("CLINCUS_LIMIT_MEMORY_SWAP", "false", "limits.memory.swap", "false"),
+        ("CLINCUS_LIMIT_DISK_READ", "10MiB/s", "limits.disk.read", "10MiB/s"),
+        ("CLINCUS_LIMIT_DISK_WRITE", "100iops", "limits.disk.write", "100iops"),
+        ("CLINCUS_LIMIT_DISK_MAX", "1GB/s", "limits.disk.max", "1GB/s"),
+        ("CLINCUS_LIMIT_DISK_PRIORITY", "9", "limits.disk.priority", 9),
+        ("CLINCUS_LIMIT_DURATION", "1h30m", "limits.runtime.max_duration", "1h30m"),
+        ("CLINCUS_LIMIT_PROCESSES", "500", "limits.runtime.max_processes", 500),
+        ("CLINCUS_TOOL", "opencode", "tool.name", "opencode"),
+        ("CLINCUS_PORT", "8080", "dashboard.port", 8080),
+    ],
+)
+def test_variable(environ, variable, text, key, value):
+    assert clincus.load_config({**environ, variable: text}).get(key) == value
+
+
+def test_a_bad_variable_is_named(environ):
+    with pytest.raises(clincus.ConfigError, match=r"CLINCUS_PORT: invalid dashboard.port 'x'") as caught:
+        clincus.load_config({**environ, "CLINCUS_PORT": "x"})
+    assert (caught.value.file, caught.value.key, caught.value.line) == ("CLINCUS_PORT", "dashboard.port", None)
+
+
+def test_the_profile_of_a_variable_applies_and_an_argument_beats_it(environ, user_file):
+    write(user_file, '[profiles.a]\nimage = "a"\n[profiles.b]\nimage = "b"\n')
+    environ["CLINCUS_PROFILE"] = "a"
+    assert clincus.load_config(environ).get("defaults.image") == "a"
+    assert clincus.load_config(environ, profile="b").get("defaults.image") == "b"
+
+
+def test_a_profile_inherits(environ, user_file):
+    write(
+        user_file,
+        '[profiles.base]\nimage = "base"\npersistent = true\nenvironment = {A = "1", B = "2"}\n'
+        '[profiles.big]\ninherits = "base"\nimage = "big"\nenvironment = {B = "3"}\ntool = "copilot"\n',
+    )
+    config = clincus.apply_profile(clincus.load_config(environ), "big")
+    assert (config.get("defaults.image"), config.get("defaults.persistent")) == ("big", True)
+    assert config.environment == {"A": "1", "B": "3"}
+    assert (config.profile, config.get("tool.name")) == ("big", "copilot")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "fault"),
+    [
+        ("", "x", ("profile 'x' not found", 404)),
+        ('[profiles.a]\ninherits = "x"', "a", (r"profile 'x' not found \(which profile 'a' inherits\)", 404)),
+        ('[profiles.a]\ninherits = "b"\n[profiles.b]\ninherits = "a"', "a", ("profile 'a' inherits itself", 400)),
+    ],
+)
+def test_a_profile_that_cannot_be_applied(environ, user_file, text, name, fault):
+    write(user_file, text)
+    with pytest.raises(clincus.ConfigError, match=fault[0]) as caught:
+        clincus.apply_profile(clincus.load_config(environ), name)
+    assert caught.value.status == fault[1]
+
+
+# Checks
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "reason"),
+    [
+        ("[dashboard]\n\nport = 0", ("dashboard.port", 3), "write a whole number from 1 to 65535"),
+        ("dashboard.port = 65536", ("dashboard.port", 1), "write a whole number from 1 to 65535"),
+        ("[dashboard]\nport = true", ("dashboard.port", 2), "write a whole number from 1 to 65535"),
+        ('[dashboard]\nport = "3000"', ("dashboard.port", 2), "write a whole number"),
+        ('[dashboard]\nworkspace_roots = "~/p"', ("dashboard.workspace_roots", 2), "a list is wanted"),
+        (
+            '[dashboard]\nworkspace_roots = ["~/p", "p"]',
+            ("dashboard.workspace_roots", 2),
+            r"entry 2 \('p'\): write an abs",
+        ),
+        ("dashboard = 3", ("dashboard", 1), "a table is wanted"),
+        ("limits = {cpu = 3}", ("limits.cpu", 1), "a table is wanted"),
+        ('[limits.cpu]\n# two\ncount = "0"', ("limits.cpu.count", 3), "write a number of CPUs from 1"),
+        ('[limits.cpu]\npriority = "5"', ("limits.cpu.priority", 2), "write a whole number from 0 to 10"),
+        ('[limits]\nmemory.enforce = "firm"', ("limits.memory.enforce", 2), "write hard or soft"),
+        ('[limits.disk]\nread = "10MB"', ("limits.disk.read", 2), "write a rate such as 10MiB/s"),
+        ('[limits.runtime]\nmax_duration = "-5m"', ("limits.runtime.max_duration", 2), "write a duration such as"),
+        ('[tool]\nname = "-x"', ("tool.name", 2), "write the name of a tool"),
+        ('[tool.claude]\neffort_level = "huge"', ("tool.claude.effort_level", 2), "write low, medium or high"),
+        ('[tool.commands]\n"a b" = "x"', ("tool.commands", 1), "a tool's name is made of"),
+        ('[defaults]\nimage = "--help"', ("defaults.image", 2), "write the alias of an image"),
+        ('[defaults]\nimage = ""', ("defaults.image", 2), "it may not be empty"),
+        ('[defaults]\npersistent = "yes"', ("defaults.persistent", 2), "write true or false"),
+        ('[incus]\nproject = "a b"', ("incus.project", 2), "write the name of an Incus project"),
+        ('[incus]\ncode_user = "../x"', ("incus.code_user", 2), "write a user's name"),
+        ('[paths]\nsessions_dir = "here"', ("paths.sessions_dir", 2), "write an absolute path"),
+        ('[security]\nprotected_paths = ["../x"]', ("security.protected_paths", 2), "relative to the workspace"),
+        ('[security]\nprotected_paths = ["/x"]', ("security.protected_paths", 2), "relative to the workspace"),
+        ('[security]\nprotected_paths = ["."]', ("security.protected_paths", 2), "relative to the workspace"),
+        ('[[mounts.default]]\nhost = "/a"', ("mounts.default", 1), "a mount has host, container"),
+        (
+            '[[mounts.default]]\nhost = "/a"\ncontainer = "b"',
+            ("mounts.default", 1),
+            "write an absolute path in the con",
+        ),
+        ('[[mounts.default]]\nhost = "/a"\ncontainer = "/b/../c"', ("mounts.default", 1), "without '..'"),
+        ('[[mounts.default]]\nhost = "/a"\ncontainer = "/b"\nro = 1', ("mounts.default", 1), "'ro' is not known"),
+        ("[profiles.x]\npersistent = 1", ("profiles.x.persistent", 2), "write true or false"),
+        ('[profiles.x.limits.cpu]\ncount = "a"', ("profiles.x.limits.cpu.count", 2), "write a number of CPUs"),
+        ("[profiles]\nx = 1", ("profiles.x", 2), "a table is wanted"),
+        ('[profiles.x.environment]\n"a=b" = "1"', ("profiles.x.environment", 1), "a variable's name"),
+    ],
+)
+def test_a_wrong_value_is_reported_with_file_key_and_line(environ, user_file, text, place, reason):
+    write(user_file, text)
+    with pytest.raises(clincus.ConfigError, match=reason) as caught:
+        clincus.load_config(environ)
+    assert (caught.value.file, caught.value.key, caught.value.line) == (str(user_file), *place)
+    assert f"{user_file}, line {place[1]}: invalid {place[0]}" in caught.value.message
+    assert caught.value.status == 400
+
+
+def test_a_secret_of_a_profile_never_gets_into_an_error(environ, user_file):
+    write(user_file, '[profiles.x.environment]\nTOKEN = ["sesame"]\n')
+    with pytest.raises(clincus.ConfigError) as caught:
+        clincus.load_config(environ)
+    assert "sesame" not in caught.value.message
+
+
+def test_all_faults_are_reported_at_once(environ, user_file):
+    write(user_file, '[limits.cpu]\ncount = "0"\n')
+    with pytest.raises(clincus.ConfigError, match="validation failed") as caught:
+        clincus.load_config(environ, flags={"limits.memory.limit": "1XB", "limits.cpu.priority": 11})
+    named = [
+        key for key in ("cpu.count", "memory.limit", "cpu.priority") if f"invalid limits.{key}" in str(caught.value)
+    ]
+    assert named == ["cpu.count", "memory.limit", "cpu.priority"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = ", "line 1"),
+        ('x = 1\n[t\n"', "line 2"),
+        ("a" + ".a" * 40000 + " = 1", "too deeply nested"),
+        ("a = " + "[" * 30000 + "]" * 30000, "too deeply nested"),
+    ],
+)
+def test_broken_toml_is_reported_with_the_file(environ, user_file, text, message):
+    write(user_file, text)
+    with pytest.raises(clincus.ConfigError, match=message) as caught:
+        clincus.load_config(environ)
+    assert caught.value.file == str(user_file)
+
+
+def test_a_file_that_is_not_utf8_is_reported_with_its_line(environ, user_file):
+    user_file.write_bytes(b"# fine\n# \xff\n")
+    with pytest.raises(clincus.ConfigError, match="line 2: the file is not UTF-8"):
+        clincus.load_config(environ)
+
+
+@pytest.mark.parametrize("kind", ["large", "fifo", "directory"])
+def test_what_is_no_small_regular_file_is_refused_and_never_waited_for(environ, user_file, kind):
+    if kind == "large":
+        write(user_file, "#" * (clincus.CONFIG_FILE_LIMIT + 1))
+    elif kind == "fifo":
+        os.mkfifo(user_file)
+    else:
+        user_file.mkdir()
+    with pytest.raises(clincus.ConfigError, match="cannot be read"):
+        clincus.load_config(environ)
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("[dashbord]\nport = 1", "line 2: unknown key 'dashbord.port' is ignored; did you mean 'dashboard.port'?"),
+        ("[defaults]\n\nimag = 'x'", "line 3: unknown key 'defaults.imag' is ignored; did you mean 'defaults.image'?"),
+        ("[profiles.x]\nimages = 'y'", "unknown key 'profiles.x.images' is ignored; did you mean 'profiles.x.image'?"),
+        ("zzzzzzzzzzzzzzz = 1", "line 1: unknown key 'zzzzzzzzzzzzzzz' is ignored"),
+    ],
+)
+def test_an_unknown_key_is_a_warning(environ, user_file, text, warning):
+    write(user_file, text)
+    (said,) = clincus.load_config(environ).warnings
+    assert said.startswith(str(user_file))
+    assert warning in said
+
+
+def test_keys_match_whatever_their_case_and_numbers_become_text(environ, user_file):
+    write(user_file, "[Limits.CPU]\nCount = 2\n[DashBoard]\nPORT = 3001\n")
+    config = clincus.load_config(environ)
+    assert (config.get("limits.cpu.count"), config.get("dashboard.port"), config.warnings) == ("2", 3001, ())
+
+
+def test_an_unknown_tool_is_refused_and_a_configured_one_is_known(environ, user_file):
+    with pytest.raises(clincus.ConfigError, match=r"unknown tool: x \(supported: claude, copilot, opencode, shell\)"):
+        clincus.load_config(environ, flags={"tool.name": "x"})
+    write(user_file, '[tool.commands]\nx = "x --yes"\n')
+    assert clincus.load_config(environ, flags={"tool.name": "x"}).get("tool.commands") == {"x": ["x", "--yes"]}
+    write(user_file, '[tool]\nname = "y"\nbinary = "/opt/y"\n')
+    assert clincus.load_config(environ).get("tool.name") == "y"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("90s", 90),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        (".5m", 30),
+        ("1m1s", 61),
+        ("500ms", 0.5),
+        ("2us", 2e-6),
+        ("2µs", 2e-6),
+        ("3ns", 3e-9),
+    ],
+)
+def test_duration(text, seconds):
+    assert clincus.parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "-5m", "+5m", "1d", "m", "1 h", "1h ", "5M", "1h30", "1e3s", "9" * 99 + "h"])
+def test_no_duration(text):
+    with pytest.raises(ValueError, match="duration"):
+        clincus.parse_duration(text)
+
+
+# Files
+
+
+def test_xdg_config_home_is_honoured(environ, home, tmp_path):
+    write(home / ".config/clincus/config.toml", '[defaults]\nimage = "home"\n')
+    environ["XDG_CONFIG_HOME"] = str(tmp_path / "xdg")
+    assert clincus.load_config(environ).get("defaults.image") == "home"
+    write(tmp_path / "xdg/clincus/config.toml", '[defaults]\nimage = "xdg"\n')
+    assert clincus.load_config(environ).get("defaults.image") == "xdg"
+    assert str(tmp_path / "xdg/clincus/config.toml") in clincus.config_files(environ)
+
+
+def test_a_missing_file_that_the_variable_names_is_an_error(environ):
+    environ["CLINCUS_CONFIG"] = "/nowhere/config.toml"
+    with pytest.raises(clincus.ConfigError, match=r"CLINCUS_CONFIG names '/nowhere/config\.toml'"):
+        clincus.load_config(environ)
+    assert "/nowhere/config.toml" in clincus.config_files(environ)
+
+
+def test_the_fingerprint_sees_every_way_of_saving(environ, user_file):
+    paths = clincus.config_files(environ)
+    seen = [clincus.config_fingerprint(paths)]
+    write(user_file, "a = 1\n")
+    seen.append(clincus.config_fingerprint(paths))
+    other = user_file.with_name("new")
+    write(other, "a = 2\n")
+    os.utime(other, ns=(user_file.stat().st_atime_ns, user_file.stat().st_mtime_ns))
+    os.replace(other, user_file)
+    seen.append(clincus.config_fingerprint(paths))
+    user_file.unlink()
+    seen.append(clincus.config_fingerprint(paths))
+    assert len(set(seen)) == 3
+    assert seen[0] == seen[3]
+
+
+@pytest.mark.parametrize(
+    ("path", "result"),
+    [("~", "{home}"), ("~/a/../b", "{home}/b"), ("/x//y/", "/x/y"), ("~root/z", "/root/z")],
+)
+def test_expand(environ, home, path, result):
+    assert clincus.expand(path, environ) == result.format(home=home)
+
+
+def test_expand_names_a_user_that_is_not_there(environ):
+    with pytest.raises(clincus.ConfigError, match="there is no user 'nobody-here'"):
+        clincus.expand("~nobody-here/x", environ)
+
+
+# A project's own file
+
+
+def project(environ, workspace, text, mine="", trusted=False):
+    """The configuration that a .clincus.toml gives over a user's file."""
+    write(os.path.join(environ["HOME"], ".config/clincus/config.toml"), mine)
+    write(workspace / ".clincus.toml", text)
+    return clincus.apply_project(clincus.load_config(environ), str(workspace), trusted=trusted)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ('[tool]\nname = "copilot"', "tool.name", "copilot"),
+        ('[defaults]\nimage = "other"', "defaults.image", "other"),
+        ('[defaults]\nprofile = "p"', "defaults.persistent", True),
+        ("[limits.cpu]\ncount = 2", "limits.cpu.count", "2"),
+        ("[limits.memory]\nlimit = '1GiB'", "limits.memory.limit", "1GiB"),
+    ],
+)
+def test_an_untrusted_project_may_choose_within_bounds(environ, workspace, text, key, value):
+    config = project(environ, workspace, text, "[profiles.p]\npersistent = true\n")
+    assert config.get(key) == value
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[mounts.default]]\nhost = "/"\ncontainer = "/host"',
+        "[security]\ndisable_protection = true",
+        "[security]\nprotected_paths = []",
+        "[git]\nwritable_hooks = true",
+        '[profiles.p]\nimage = "x"',
+        '[tool]\nbinary = "/workspace/evil"',
+        '[tool.commands]\nclaude = "/workspace/evil"',
+        "[defaults]\npersistent = true",
+        '[defaults]\nimage = "images:evil"',
+        '[incus]\nproject = "other"',
+        '[paths]\nsessions_dir = "/tmp/x"',
+        "[paths]\npreserve_workspace_path = true",
+        "[dashboard]\nport = 1",
+        "[sessions]\nephemeral_grace = '0'",
+        "[limits.runtime]\nauto_stop = false",
+        "[limits.runtime]\nstop_graceful = false",
+    ],
+)
+def test_an_untrusted_project_may_not(environ, workspace, text):
+    config = project(environ, workspace, text, trusted=False)
+    untouched = clincus.load_config(environ)
+    assert config.values == untouched.values
+    (warning,) = config.warnings
+    assert warning.startswith(f"{workspace}/.clincus.toml: ")
+    assert "clincus trust" in warning
+    assert project(environ, workspace, text, trusted=True).values != untouched.values
+
+
+MINE = (
+    "[limits]\ncpu.count = '4'\ncpu.allowance = '50%'\ncpu.priority = 5\n"
+    "memory.limit = '4GiB'\nmemory.enforce = 'hard'\n"
+    "memory.swap = '1GiB'\ndisk.read = '10MiB/s'\ndisk.max = '1000iops'\nruntime.max_duration = '2h'\n"
+    "runtime.max_processes = 100\ndisk.priority = 4\ndisk.tmpfs_size = '64MiB'\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "tighter", "wider"),
+    [
+        ("cpu.count", ["4", "1", "0-3", "0,2"], ["5", "0-4", ""]),
+        ("cpu.allowance", ["50%", "1%"], ["51%", "1ms/100ms", ""]),
+        ("cpu.priority", [5, 1], [6, 0]),
+        ("memory.limit", ["4GiB", "4GB", "1MiB"], ["5GiB", "10%", ""]),
+        ("memory.enforce", ["hard"], ["soft", ""]),
+        ("memory.swap", ["false", "1GB"], ["true", "2GiB"]),
+        ("disk.read", ["1MiB/s"], ["11MiB/s", "10iops", ""]),
+        ("disk.max", ["10iops"], ["1001iops", "1KB/s", ""]),
+        ("disk.priority", [1], [5, 0]),
+        ("disk.tmpfs_size", ["1MiB"], ["1GiB", ""]),
+        ("runtime.max_duration", ["1h59m"], ["3h", "0", ""]),
+        ("runtime.max_processes", [99], [101, 0]),
+    ],
+)
+def test_limits_of_an_untrusted_project_only_get_tighter(environ, workspace, key, tighter, wider):
+    for value in tighter:
+        config = project(environ, workspace, f"[limits]\n{key} = {json.dumps(value)}\n", MINE)
+        assert (config.get(f"limits.{key}"), config.warnings) == (value, ())
+    for value in wider:
+        config = project(environ, workspace, f"[limits]\n{key} = {json.dumps(value)}\n", MINE)
+        assert config.values == clincus.load_config(environ).values
+        assert "not tighter" in config.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "within"),
+    [("0-3", "1-2", True), ("0-3", "4", False), ("0-3", "4-5", False), ("0-3", "2", False), ("", "64", True)],
+)
+def test_pinned_cpus_stay_within_mine(mine, theirs, within):
+    assert clincus.within_bounds("limits.cpu.count", mine, theirs) is within
+
+
+def test_variables_profile_and_flags_beat_a_trusted_project(environ, workspace):
+    environ["CLINCUS_LIMIT_CPU"] = "2"
+    config = project(environ, workspace, "[limits]\ncpu.count = 8\ncpu.priority = 9\n", trusted=True)
+    assert (config.get("limits.cpu.count"), config.get("limits.cpu.priority")) == ("2", 9)
+
+
+def test_a_project_that_names_another_tool_does_not_inherit_my_binary(environ, workspace):
+    config = project(environ, workspace, '[tool]\nname = "copilot"', '[tool]\nbinary = "/opt/claude"')
+    assert config.get("tool.binary") == ""
+
+
+def test_trust_holds_for_one_content_in_one_place(environ, workspace, tmp_path):
+    write(workspace / ".clincus.toml", "[defaults]\npersistent = true\n")
+    base = clincus.load_config(environ)
+    assert not clincus.is_trusted(environ, str(workspace))
+    digest = clincus.trust_project(environ, str(workspace))
+    assert digest == clincus.project_digest(str(workspace))
+    assert clincus.is_trusted(environ, str(workspace))
+    assert clincus.project_config(base, environ, str(workspace)).get("defaults.persistent") is True
+    write(tmp_path / "copy/.clincus.toml", "[defaults]\npersistent = true\n")
+    assert not clincus.is_trusted(environ, str(tmp_path / "copy"))
+    write(workspace / ".clincus.toml", "[defaults]\npersistent = true\n# changed\n")
+    assert not clincus.is_trusted(environ, str(workspace))
+    assert clincus.project_config(base, environ, str(workspace)).get("defaults.persistent") is False
+
+
+def test_trust_can_be_taken_back_and_is_kept_private(environ, workspace):
+    write(workspace / ".clincus.toml", "")
+    clincus.trust_project(environ, str(workspace))
+    assert stat.S_IMODE(os.stat(clincus.trust_file(environ)).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(clincus.state_directory(environ)).st_mode) == 0o700
+    assert clincus.untrust_project(environ, str(workspace)) is True
+    assert clincus.untrust_project(environ, str(workspace)) is False
+    assert not clincus.is_trusted(environ, str(workspace))
+
+
+def test_there_is_nothing_to_trust_without_a_file(environ, workspace):
+    with pytest.raises(clincus.ConfigError, match="there is nothing to trust") as caught:
+        clincus.trust_project(environ, str(workspace))
+    assert caught.value.status == 404
+
+
+def test_a_broken_trust_list_trusts_nothing(environ, workspace):
+    write(workspace / ".clincus.toml", "")
+    clincus.trust_project(environ, str(workspace))
+    write(clincus.trust_file(environ), "{")
+    assert not clincus.is_trusted(environ, str(workspace))
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "large"])
+def test_a_project_file_that_is_no_plain_small_file_is_refused(environ, workspace, kind):
+    path = workspace / ".clincus.toml"
+    if kind == "link":
+        path.symlink_to("/etc/passwd")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        write(path, "#" * (clincus.PROJECT_FILE_LIMIT + 1))
+    with pytest.raises(clincus.ConfigError, match="cannot be read"):
+        clincus.project_config(clincus.load_config(environ), environ, str(workspace))
+
+
+def test_a_hostile_project_file_costs_no_time_and_few_words(environ, workspace):
+    config = project(environ, workspace, "".join(f"[a{number}]\nb = 1\n" for number in range(3000)))
+    assert len(config.warnings) == clincus.Findings.MOST
+
+
+# What the API shows
+
+
+def test_the_environment_of_profiles_is_hidden(environ, user_file):
+    write(user_file, '[profiles.x]\nimage = "i"\n[profiles.x.environment]\nTOKEN = "sesame"\n')
+    config = clincus.load_config(environ, profile="x")
+    document = clincus.config_document(config)
+    assert document["profiles"] == {"x": {"image": "i", "environment": {"TOKEN": clincus.HIDDEN}}}
+    assert config.environment == {"TOKEN": "sesame"}
+    assert "sesame" not in json.dumps([document, clincus.sources_document(config, None)])
+
+
+def test_the_sources_document(environ, user_file):
+    write(user_file, "[dashboard]\nport = 3001\n")
+    document = clincus.sources_document(clincus.load_config(environ), "broken")
+    assert document["files"] == [
+        {"path": clincus.SYSTEM_CONFIG, "exists": False, "error": None},
+        {"path": str(user_file), "exists": True, "error": None},
+    ]
+    assert document["origins"]["dashboard.port"] == str(user_file)
+    assert (document["warnings"], document["error"]) == ([], "broken")
+
+
+# Edits in place
+
+
+EDITS = [
+    ("", "[dashboard]\nport = 4000\n"),
+    ("# only a comment", "# only a comment\n\n[dashboard]\nport = 4000\n"),
+    ("[dashboard]\nport = 3000 # mine\n", "[dashboard]\nport = 4000 # mine\n"),
+    ("[dashboard]\n# none yet\n", "[dashboard]\nport = 4000\n# none yet\n"),
+    ("[dashboard]", "[dashboard]\nport = 4000\n"),
+    ("[dashboard]\nx = 1\n\n[tool]\nname = 'a'\n", "[dashboard]\nx = 1\nport = 4000\n\n[tool]\nname = 'a'\n"),
+    ("  [dashboard]\n  x = 1\n", "  [dashboard]\n  x = 1\n  port = 4000\n"),
+    ("dashboard.port = 1\n", "dashboard.port = 4000\n"),
+    ("dashboard.workspace_roots = []\n[tool]\n", "dashboard.workspace_roots = []\ndashboard.port = 4000\n[tool]\n"),
+    ("\"dashboard\".'port' = 1", "\"dashboard\".'port' = 4000"),
+    ("[DashBoard]\nPort = 1\n", "[DashBoard]\nPort = 4000\n"),
+    ("[dashboard]\r\nport = 3000\r\n", "[dashboard]\r\nport = 4000\r\n"),
+    ("[a]\r\nb = 1\r\n", "[a]\r\nb = 1\r\n\r\n[dashboard]\r\nport = 4000\r\n"),
+    ("\ufeff[dashboard]\nport = 3000\n", "\ufeff[dashboard]\nport = 4000\n"),
+    ("[dashboard.more]\nx = 1\n", "[dashboard.more]\nx = 1\n\n[dashboard]\nport = 4000\n"),
+    (
+        'a = """\n[dashboard]\nport = 1\n"""\nb = \'\'\'x = "\'\'\'\n[dashboard]\nport=2',
+        'a = """\n[dashboard]\nport = 1\n"""\nb = \'\'\'x = "\'\'\'\n[dashboard]\nport=4000',
+    ),
+    ("[[list]]\nport = 1\n[dashboard]\nport = 2\n", "[[list]]\nport = 1\n[dashboard]\nport = 4000\n"),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), EDITS)
+def test_an_edit_leaves_everything_else_as_it_is(before, after):
+    assert clincus.edit_toml(before, ("dashboard", "port"), 4000) == after
+
+
+@pytest.mark.parametrize(
+    "text", ["dashboard = {port = 1}\n", "dashboard = 3\n", "[[dashboard]]\nport = 1\n", "dashboard = {}"]
+)
+def test_an_unusual_form_is_left_alone(text):
+    with pytest.raises(clincus.ConfigError, match="edit it by hand") as caught:
+        clincus.edit_toml(text, ("dashboard", "port"), 4000)
+    assert caught.value.status == 409
+
+
+COMMENTED = 'r = [\n  "a", # one\n  # between\n  "b",\n  "c" # three\n]\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "value", "after"),
+    [
+        (COMMENTED, ["a", "b", "c"], COMMENTED),
+        (COMMENTED, ["a", "c"], 'r = [\n  "a", # one\n  # between\n  "c" # three\n]\n'),
+        (COMMENTED, ["b", "c"], 'r = [\n  # between\n  "b",\n  "c" # three\n]\n'),
+        (COMMENTED, ["a", "b"], 'r = [\n  "a", # one\n  # between\n  "b",\n]\n'),
+        (COMMENTED, ["a", "b", "c", "d"], 'r = [\n  "a", # one\n  # between\n  "b",\n  "c", # three\n  "d",\n]\n'),
+        (COMMENTED, ["c", "a"], 'r = ["c", "a"]\n'),
+        ("r = [ # none\n]\n", ["a"], 'r = [ # none\n  "a",\n]\n'),
+        ("r = ['a']\n", ["a", 'q"\\é'], 'r = ["a", "q\\"\\\\é"]\n'),
+    ],
+)
+def test_a_list_keeps_the_comments_of_what_stays(before, value, after):
+    assert clincus.edit_toml(before, ("r",), value) == after
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
+SCALAR = st.one_of(
+    st.integers(-9, 9).map(str), st.booleans().map(lambda v: str(v).lower()), TEXT.map(clincus.toml_text)
+)
+VALUE = st.one_of(
+    SCALAR,
+    TEXT.filter(lambda text: "'" not in text).map(lambda text: f"'{text}'"),
+    TEXT.map(lambda text: '"""\n' + text.replace("\\", "").replace('"', "") + '\n[dashboard]\n"""'),
+    st.lists(SCALAR, max_size=3).map(lambda items: "[\n" + "".join(f"  {item}, # ] [x]\n" for item in items) + "]"),
+    st.lists(SCALAR, max_size=3).map(lambda items: "{" + ", ".join(f"k{n} = {i}" for n, i in enumerate(items)) + "}"),
+)
+LINES = st.lists(st.tuples(VALUE, st.sampled_from(["", " # why", " # [dashboard]"])), max_size=4)
+
+
+@st.composite
+def toml_files(draw):
+    """A TOML text of a few tables; comments and strings hold what looks like tables, and one may be [dashboard]."""
+    names = draw(st.lists(st.sampled_from(["", "a", "dashboard", "limits.cpu", '"odd key"']), unique=True))
+    text = "# head\n"
+    for name in sorted(names):  # the root table comes first
+        text += f"[{name}]\n" if name else ""
+        text += "port = 1 # [dashboard]\n" if name == "dashboard" and draw(st.booleans()) else ""
+        text += "".join(f"{key} = {value}{why}\n" for key, (value, why) in zip(("x", "'y z'", "z.q", "w"), draw(LINES)))
+    return text
+
+
+@given(toml_files(), st.integers(2, 65535))
+def test_an_edit_of_any_file_only_replaces_the_value_or_adds_lines(text, port):
+    edited = clincus.edit_toml(text, ("dashboard", "port"), port)
+    wanted = clincus.parse_toml(text)
+    wanted.setdefault("dashboard", {})["port"] = port
+    assert clincus.parse_toml(edited) == wanted
+    if "\nport = 1" in text:
+        assert edited == text.replace("\nport = 1", f"\nport = {port}")
+    else:
+        assert common_start(text, edited) + common_start(text[::-1], edited[::-1]) >= len(text)
+
+
+def common_start(one, other):
+    """How many characters two texts have in common at their start."""
+    return next((count for count, pair in enumerate(zip(one, other)) if pair[0] != pair[1]), min(len(one), len(other)))
+
+
+def test_saving_writes_the_users_file_and_the_new_values_are_read(environ, user_file, tmp_path):
+    user_file.parent.rmdir()
+    config = clincus.load_config(environ)
+    written = clincus.save_dashboard(environ, config, port=3001, workspace_roots=["~/p", "/q"])
+    assert written == (str(user_file),)
+    assert user_file.read_text() == '[dashboard]\nport = 3001\nworkspace_roots = ["~/p", "/q"]\n'
+    assert stat.S_IMODE(user_file.stat().st_mode) == 0o600
+    config = clincus.load_config(environ)
+    assert config.get("dashboard") == {"port": 3001, "workspace_roots": ["~/p", "/q"]}
+
+
+def test_saving_nothing_writes_nothing(environ, user_file):
+    assert clincus.save_dashboard(environ, clincus.load_config(environ)) == ()
+    assert not user_file.exists()
+
+
+def test_saving_goes_to_the_file_that_holds_the_value(environ, user_file, home):
+    named = home / "named.toml"
+    write(named, "[dashboard]\nport = 1\n")
+    write(user_file, "[dashboard]\nport = 2\n")
+    environ["CLINCUS_CONFIG"] = str(named)
+    written = clincus.save_dashboard(environ, clincus.load_config(environ), port=3, workspace_roots=["/r"])
+    assert written == (str(named), str(user_file))
+    assert clincus.load_config(environ).get("dashboard") == {"port": 3, "workspace_roots": ["/r"]}
+    assert user_file.read_text() == '[dashboard]\nport = 2\nworkspace_roots = ["/r"]\n'
+
+
+def test_saving_keeps_a_symlink_and_the_mode_of_its_target(environ, user_file, home):
     target = home / "dotfiles.toml"
-    target.write_text("# kept\n[dashboard]\nport = 3000 # here\n")
+    write(target, "# kept\n[dashboard]\nport = 3000 # here\n")
     target.chmod(0o640)
     user_file.symlink_to(target)
-    written = clincus.save_dashboard(environ, clincus.load_config(environ), port=3001)
-    assert written == (str(user_file),)
+    clincus.save_dashboard(environ, clincus.load_config(environ), port=3001)
     assert user_file.is_symlink()
     assert target.read_text() == "# kept\n[dashboard]\nport = 3001 # here\n"
-    assert stat.S_IMODE(os.stat(target).st_mode) == 0o640
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert os.listdir(user_file.parent) == ["config.toml"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"port": 0}, "invalid port"),
+        ({"port": 65536}, "invalid port"),
+        ({"port": True}, "invalid port"),
+        ({"port": "3000"}, "invalid port"),
+        ({"workspace_roots": "x"}, "invalid workspace_roots: a list is wanted"),
+        ({"workspace_roots": ["x"]}, "invalid workspace_roots: entry 1"),
+        ({"workspace_roots": ["/a\nb"]}, "control characters"),
+        ({"port": 3001, "workspace_roots": [3]}, "invalid workspace_roots"),
+    ],
+)
+def test_saving_refuses_bad_values_and_changes_nothing(environ, user_file, values, message):
+    write(user_file, "[dashboard]\nport = 3000\n")
+    with pytest.raises(clincus.ConfigError, match=message) as caught:
+        clincus.save_dashboard(environ, clincus.load_config(environ), **values)
+    assert caught.value.status == 400
+    assert user_file.read_text() == "[dashboard]\nport = 3000\n"
+
+
+def test_saving_changes_no_file_if_one_of_two_cannot_be_edited(environ, user_file, home):
+    named = home / "named.toml"
+    write(named, "dashboard = {workspace_roots = []}\n")
+    environ["CLINCUS_CONFIG"] = str(named)
+    with pytest.raises(clincus.ConfigError, match="edit it by hand") as caught:
+        clincus.save_dashboard(environ, clincus.load_config(environ), port=3, workspace_roots=["/r"])
+    assert str(named) in caught.value.message
+    assert not user_file.exists()
+
+
+def test_saving_into_a_file_that_broke_meanwhile_is_refused(environ, user_file):
+    config = clincus.load_config(environ)
+    write(user_file, "[dashboard\n")
+    with pytest.raises(clincus.ConfigError, match="line 1") as caught:
+        clincus.save_dashboard(environ, config, port=3)
+    assert caught.value.status == 409
+    assert user_file.read_text() == "[dashboard\n"
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(environ, user_file, monkeypatch):
+    write(user_file, "[dashboard]\nport = 3000\n")
+    config = clincus.load_config(environ)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(clincus.ConfigError, match="cannot be written: No space left on device") as caught:
+        clincus.save_dashboard(environ, config, port=3)
+    assert caught.value.status == 500
+    assert (user_file.read_text(), os.listdir(user_file.parent)) == ("[dashboard]\nport = 3000\n", ["config.toml"])
+
+
+def test_edits_at_once_lose_none(environ, user_file):
+    write(user_file, "[dashboard]\n")
+    config = clincus.load_config(environ)
+    threads = [
+        threading.Thread(target=clincus.save_dashboard, args=(environ, config), kwargs=values)
+        for values in ({"port": 3001}, {"workspace_roots": ["/r"]}) * 8
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert clincus.load_config(environ).get("dashboard") == {"port": 3001, "workspace_roots": ["/r"]}
