@@ -11,7 +11,6 @@ file of its own.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import copy
@@ -20,11 +19,13 @@ import enum
 import errno
 import fcntl
 import fnmatch
+import functools
 import glob
 import grp
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -47,6 +48,7 @@ import termios
 import threading
 import time
 import traceback
+import types
 import uuid
 import zlib
 from collections import Counter
@@ -89,6 +91,8 @@ if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
 __version__ = "0.1.0"
+__commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
+__built__ = "unknown"
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -8400,36 +8404,579 @@ def api_routes(app: Application) -> list[Route]:
 
 # ----------------------------------------------------------------------------------------------------------------
 # command line
-# argparse; each subcommand is a few lines over the sections above.
+# A table of commands; each one is a few lines over the sections above.
 # ----------------------------------------------------------------------------------------------------------------
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="clincus", description="Run AI coding tools, each locked in its own container."
+class UsageError(ClincusError):
+    """The command line cannot be understood: exit code 2, with a hint where to read on."""
+
+    def __init__(self, message: str, command: str = "") -> None:
+        super().__init__(message, 400)
+        self.command = command  # the words that name the command, to point at its help
+
+
+class HelpWanted(Exception):
+    """`--help` was among the words."""
+
+
+Options = types.SimpleNamespace  # a command's flags and arguments by name; a flag that was not given is its default
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag: its names as they are typed, and what its value must be. Made by `flag`."""
+
+    names: tuple[str, ...]  # the long one last
+    meaning: str
+    value: str = ""  # what its value is called; "" for a switch, which also takes =true and =false
+    implied: str | None = None  # the value of a bare `--flag`, where the value is optional
+    check: Callable[[str], object] = str  # text to value; the ValueError says what would be right
+    default: object = None
+    repeats: bool = False
+    setting: str = ""  # the setting that it overrides
+
+    @property
+    def key(self) -> str:
+        """Its attribute in the options."""
+        return self.names[-1].lstrip("-").replace("-", "_")
+
+    @property
+    def usage(self) -> str:
+        """How help shows it."""
+        value = f"[={self.value}]" if self.implied is not None else f" {self.value}" if self.value else ""
+        return ", ".join(self.names) + value
+
+
+def flag(
+    usage: str,
+    meaning: str,
+    *,
+    check: Callable[[str], object] = str,
+    default: object = None,
+    repeats: bool = False,
+    setting: str = "",
+) -> Flag:
+    """A flag from its usage: `-w, --workspace PATH`, `--force`, `--resume[=ID]` (a value that may be left out)."""
+    names = tuple(re.findall(r"(?:^|(?<=, ))--?[a-z][a-z-]*", usage))
+    value = re.sub(r".*--?[a-z][a-z-]*", "", usage).strip(" =[]")
+    implied = "auto" if "[=" in usage else None
+    if not value and default is None:
+        default = False
+    return Flag(names, meaning, value, implied, check, default, repeats, setting)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it is called, takes and does, and all that its help says."""
+
+    name: str  # one word, or a group and a word
+    run: Callable[[Context], int]
+    summary: str  # one line
+    arguments: str = ""  # as usage shows them: `NAME`, `[NAME]`, `NAME...`, `[NAME...]`
+    flags: tuple[Flag, ...] = ()
+    about: str = ""  # paragraphs
+    examples: tuple[tuple[str, str], ...] = ()  # a command line and what it does
+    exits: tuple[tuple[str, str], ...] = ()  # beside those of every command
+    starts: bool = False  # a session: its help shows the flags of a start
+    passes_on: int = 0  # behind so many words a flag that is not ours belongs to the command that the words are
+
+    @property
+    def group(self) -> str:
+        """The group that it is in, "" for none."""
+        return self.name.partition(" ")[0] if " " in self.name else ""
+
+
+GROUPS = {
+    "completion": "Print a completion script for a shell",
+    "container": "Work on any instance of the Incus project, one step at a time",
+    "file": "Copy files into and out of a container",
+    "image": "List, publish, delete and tidy up images",
+    "service": "Run the dashboard as a systemd user service",
+    "snapshot": "Keep and bring back states of a container",
+    "tmux": "Type into a session's terminal, or read it",
+}
+
+
+# Values of flags
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A check for one of some words."""
+
+    def check(text: str) -> str:
+        if text not in words:
+            raise Unfit("write " + " or ".join(words))
+        return text
+
+    return check
+
+
+def number_from(low: int, high: int) -> Callable[[str], int]:
+    """A check for whole numbers."""
+
+    def check(text: str) -> int:
+        if not re.fullmatch(r"-?\d{1,9}", text) or not low <= int(text) <= high:
+            raise Unfit(f"write a whole number from {low} to {high}")
+        return int(text)
+
+    return check
+
+
+def switch_value(text: str) -> bool:
+    """What follows the `=` of a switch."""
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise Unfit("write true or false")
+    return text.lower() in ("true", "1")
+
+
+def format_flag(*formats: str) -> Flag:
+    """The flag that chooses the form of the output; the first one is the default."""
+    return flag(
+        "--format FORM", f"{' or '.join(formats)} (default {formats[0]})", check=one_of(*formats), default=formats[0]
     )
-    parser.add_argument("--version", "-v", action="version", version=f"clincus version {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve the dashboard", description="Serve the dashboard and its API.")
-    serve.add_argument("--port", type=int, help="port on 127.0.0.1 (default: the config's, 3000); 0 for any free one")
-    serve.add_argument("--open", action="store_true", help="open the dashboard in a browser")
-    serve.set_defaults(run=run_serve)
-    version = commands.add_parser("version", help="print the version")
-    version.set_defaults(run=run_version)
-    return parser
 
 
-def run_version(options: argparse.Namespace) -> int:
+WORKSPACE_FLAG = flag("-w, --workspace PATH", "project directory (default: the current one)", default=".")
+SLOT_FLAG = flag("--slot N", "slot of the workspace, 1 to 10; 0 chooses", check=number_from(0, SLOTS[-1]), default=0)
+FORCE_FLAG = flag("--force", "do not ask")
+HELP_FLAG = flag("-h, --help", "show this help")
+
+# Accepted by every command, as scripts put them anywhere; they matter where a session or a command is started.
+START_FLAGS = (
+    WORKSPACE_FLAG,
+    SLOT_FLAG,
+    flag("--image ALIAS", "image to start from (default: the config's)", default=""),
+    flag("--persistent", "keep the container when the session ends", default=None),
+    flag("--resume[=ID]", "go on with a saved conversation: the newest of this workspace, or ID", default=""),
+    flag("--continue[=ID]", "the same as --resume", default=""),
+    flag("--profile NAME", "apply [profiles.NAME] of the config", default=""),
+    flag("-e, --env KEY=VALUE", "variable for what runs inside; KEY alone copies yours", default=(), repeats=True),
+    flag("--mount HOST:PATH[:ro]", "mount a directory or file as PATH in the container", default=(), repeats=True),
+    flag("--writable-git-hooks", "leave .git/hooks open to writing; all else stays protected"),
+    flag("--limit-cpu N", "CPUs: a number, or a list to pin to such as 0-1,3", setting="limits.cpu.count"),
+    flag("--limit-cpu-allowance SHARE", "50% under load, or 25ms/100ms at most", setting="limits.cpu.allowance"),
+    flag("--limit-cpu-priority N", "0 to 10", check=number_from(0, 10), setting="limits.cpu.priority"),
+    flag("--limit-memory SIZE", "such as 4GiB or 50%", setting="limits.memory.limit"),
+    flag("--limit-memory-swap SIZE", "true, false or a size", setting="limits.memory.swap"),
+    flag("--limit-memory-enforce HOW", "hard or soft", setting="limits.memory.enforce"),
+    flag("--limit-disk-read RATE", "such as 10MiB/s or 1000iops", setting="limits.disk.read"),
+    flag("--limit-disk-write RATE", "as above", setting="limits.disk.write"),
+    flag("--limit-disk-max RATE", "both directions together", setting="limits.disk.max"),
+    flag("--limit-disk-priority N", "0 to 10", check=number_from(0, 10), setting="limits.disk.priority"),
+    flag(
+        "--limit-processes N", "0 for no limit", check=number_from(0, 4194304), setting="limits.runtime.max_processes"
+    ),
+    flag("--limit-duration TIME", "longest run, such as 90m or 8h", setting="limits.runtime.max_duration"),
+)
+
+SHELL_FLAGS = (
+    flag("--tool NAME", "tool to start (default: the config's)", default=""),
+    flag("--background", "start without attaching"),
+    flag("--debug", "start bash in the tool's place"),
+    flag("--tmux", "run the tool in tmux, so that it outlives this terminal (default: true)", default=True),
+    flag("--container NAME", "use this session's container", default=""),
+)
+
+
+# Reading the command line
+
+
+def parse_command_line(words: Sequence[str]) -> tuple[Command, Options]:
+    """The command that the words name, and its options. Raises UsageError, HelpWanted.
+
+    argparse is not used: flags may stand anywhere, before the command too, `--persistent=false` and a bare `--resume`
+    are flags, and behind the first word of `run` only our own flags are ours.
+    """
+    command, rest = find_command(words)
+    return command, parse_words(command, rest)
+
+
+def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
+    """The command and the words beside its name. Without a name it is `shell`, with one that is only a group `help`."""
+    rest, at = list(words), next_word(words, 0, ())
+    if at is None:
+        if not {"--help", "-h"}.isdisjoint(words):
+            return command_named("help"), []
+        only = [word for word in words if word != "--"]
+        return (
+            (command_named("version-flag"), []) if only in (["--version"], ["-v"]) else (command_named("shell"), rest)
+        )
+    name = rest.pop(at)
+    if name not in GROUPS:
+        return command_named(name), rest
+    second = next_word(rest, at, [command for command in COMMAND_TABLE if command.group == name])
+    if second is None:
+        return command_named("help"), [name]
+    return command_named(f"{name} {rest.pop(second)}"), rest
+
+
+def next_word(words: Sequence[str], at: int, commands: Iterable[Command]) -> int | None:
+    """The place of the first word from `at` that is no flag and no flag's value, None if there is none."""
+    known = {**flags_by_name(*commands), **{name: flag for flag in SHELL_FLAGS for name in flag.names}}
+    while at < len(words):
+        word = words[at]
+        if word == "--":
+            return None
+        if not word.startswith("-"):
+            return at
+        found = known.get(word)
+        takes_next = found is not None and found.value and found.implied is None
+        is_id = found is not None and found.implied is not None and is_session_id(words[at + 1 : at + 2])
+        at += 2 if takes_next or is_id else 1
+    return None
+
+
+def is_session_id(words: Sequence[str]) -> bool:
+    """Whether the word behind a bare `--resume` is the id of a session (and not a workspace, or the next flag)."""
+    return (
+        bool(words)
+        and re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\S+-session|auto", words[0]) is not None
+    )
+
+
+def flags_by_name(*commands: Command) -> dict[str, Flag]:
+    """Every flag that one of the commands takes, by each of its names; a command's own beat the common ones."""
+    flags = [HELP_FLAG, *START_FLAGS, *(flag for command in commands for flag in command.flags)]
+    return {name: flag for flag in flags for name in flag.names}
+
+
+def parse_words(command: Command, words: Sequence[str]) -> Options:
+    """The options of a command from the words beside its name."""
+    known = flags_by_name(command)
+    values: dict[str, Any] = {flag.key: flag.default for flag in known.values()}
+    arguments: list[str] = []
+    left = deque(words)
+    while left:
+        word = left.popleft()
+        is_foreign = 0 < command.passes_on <= len(arguments)
+        if word == "--":
+            arguments += left
+            break
+        if not word.startswith("-") or word == "-":
+            arguments.append(word)
+            continue
+        name, joined, text = split_flag(word, known, exact=is_foreign)
+        found = known.get(name)
+        if found is None and is_foreign:
+            arguments.append(word)
+        elif found is None:
+            raise unknown_flag(name, known, command)
+        else:
+            read_flag(found, name, text if joined else None, left, values)
+    if values["help"]:
+        raise HelpWanted
+    return Options(**values, **read_arguments(command, arguments))
+
+
+def split_flag(word: str, known: Mapping[str, Flag], *, exact: bool) -> tuple[str, bool, str]:
+    """A flag's name, whether a value is joined to it, and that value: `--slot=2`, `-wPATH`, `-rf`.
+
+    With `exact` only the forms `-w` and `--slot=2` are ours: the word may be another program's.
+    """
+    name, joined, text = word.partition("=")
+    if word.startswith("--") or len(name) == 2 or exact:
+        return name, bool(joined), text
+    first = known.get(word[:2])
+    if first is not None and first.value:
+        return word[:2], True, word[2:]
+    return word[:2], True, "-" + word[2:]  # switches in one word: `read_flag` takes the rest for the next one
+
+
+def read_flag(flag: Flag, name: str, text: str | None, left: deque[str], values: dict[str, Any]) -> None:
+    """Put a flag's value among the values; one that is not joined is the next of the words that are left."""
+    if not flag.value:
+        if text is not None and text.startswith("-"):
+            left.appendleft(text)
+            text = None
+        values[flag.key] = True if text is None else checked(name, text, switch_value)
+        return
+    if text is None and flag.implied is None and not left:
+        raise UsageError(f"flag needs a value: {name} {flag.value}")
+    if text is None:
+        takes_next = flag.implied is None or is_session_id([*left][:1])
+        text = left.popleft() if takes_next else flag.implied
+    value = checked(name, str(text), flag.check)
+    values[flag.key] = (*values[flag.key], value) if flag.repeats else value
+
+
+def checked(name: str, text: str, check: Callable[[str], object]) -> object:
+    """The value that a text stands for. Raises UsageError."""
+    try:
+        return check(text)
+    except ValueError as error:
+        raise UsageError(f"invalid {name.lstrip('-')} '{text}': {error}") from None
+
+
+def unknown_flag(name: str, known: Iterable[str], command: Command) -> UsageError:
+    """The error for a flag that the command does not have."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), 1, 0.7)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    behind = "; put -- in front of a command that has flags of its own" if command.passes_on else ""
+    return UsageError(f"unknown flag: {name}{hint}{behind}")
+
+
+def read_arguments(command: Command, words: list[str]) -> dict[str, Any]:
+    """The words of a command by the names that its usage gives them: a text each, a list for `NAME...`."""
+    result: dict[str, Any] = {}
+    for place in command.arguments.split():
+        name = place.strip("[].")
+        key = re.sub(r"\W", "_", name.lower())
+        if not words and not place.startswith("["):
+            raise UsageError(f"argument {name} is missing: clincus {command.name} {command.arguments}")
+        if "..." in place:
+            result[key], words = words, []
+        else:
+            result[key], words = (words[0], words[1:]) if words else ("", [])
+    if words:
+        raise UsageError(f"unexpected argument '{words[0]}': clincus {command.name} {command.arguments}".rstrip())
+    return result
+
+
+def command_named(name: str) -> Command:
+    """The command of a name. Raises UsageError for one that there is not."""
+    for command in COMMAND_TABLE:
+        if command.name == name:
+            return command
+    import difflib
+
+    group, _, word = name.rpartition(" ")
+    names = [command.name.rpartition(" ")[2] for command in COMMAND_TABLE if command.group == group]
+    near = difflib.get_close_matches(word, [*names, *(GROUPS if not group else ())], 1, 0.6)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    parent = f"clincus {group}".rstrip()
+    raise UsageError(f"unknown command '{word}' for '{parent}'{hint}", group if group in GROUPS else "")
+
+
+# Talking to a person
+
+
+def say(text: str) -> None:
+    """Talk goes to stderr, so that stdout holds data alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Say what went wrong without ending the command."""
+    say(paint("Warning: ", "yellow", sys.stderr) + text)
+
+
+STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+
+
+def paint(text: str, style: str, stream: IO[str] | None = None) -> str:
+    """The text in a style where the stream (default: stdout) is a terminal that shows it and NO_COLOR is not set."""
+    stream = stream or sys.stdout
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return text if plain else f"\033[{STYLES[style]}m{text}\033[0m"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], indent: str = "") -> str:
+    """Rows under a head, each column as wide as its widest cell."""
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+    return "\n".join(indent + line for line in lines)
+
+
+def print_json(document: object) -> None:
+    """Print a document as JSON for programs."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def confirm(question: str, *, force: bool) -> bool:
+    """Ask a yes/no question; `--force` is a yes. Raises ClincusError where nobody can be asked."""
+    if force:
+        return True
+    if not sys.stdin.isatty():
+        raise ClincusError(f"{question} There is no terminal to ask at: give --force to agree", 409)
+    print(f"{question} [y/N]: ", end="", flush=True)
+    agreed = sys.stdin.readline().strip().lower() in ("y", "yes")
+    if not agreed:
+        print("Cancelled.")
+    return agreed
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Show on a terminal that work is under way once it takes longer than a moment, and for how long already."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield
+        return
+    done = threading.Event()
+
+    def turn() -> None:
+        began = time.monotonic()
+        for mark in itertools.cycle("|/-\\"):
+            if done.wait(0.2):
+                break
+            if time.monotonic() - began > 0.6:
+                sys.stderr.write(f"\r{mark} {text} ({time.monotonic() - began:.0f} s) ")
+                sys.stderr.flush()
+        sys.stderr.write("\r\033[K")
+        sys.stderr.flush()
+
+    thread = threading.Thread(target=turn, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=2)
+
+
+class Context:
+    """What a command works with. Config and Incus are only touched by the commands that ask for them."""
+
+    def __init__(self, command: Command, options: Options, environ: Mapping[str, str]) -> None:
+        self.command = command
+        self.options = options
+        self.environ = environ
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The configuration in force, with this command's flags. Raises ConfigError."""
+        flags = {flag.setting: getattr(self.options, flag.key) for flag in START_FLAGS if flag.setting}
+        return load_config(self.environ, flags=flags, profile=self.options.profile or None)
+
+    @functools.cached_property
+    def incus(self) -> Incus:
+        """The door to Incus."""
+        return Incus(self.config.get("incus.project"), group=self.config.get("incus.group"))
+
+    @functools.cached_property
+    def history(self) -> History:
+        """The history of all sessions."""
+        return History(os.path.join(state_directory(self.environ), "history.jsonl"))
+
+    @functools.cached_property
+    def sessions(self) -> Sessions:
+        """All sessions as Incus has them now: one call. What changes by this command goes into the history."""
+        is_known = False
+
+        def record(change: Change) -> None:
+            if is_known and change.kind == "started":
+                self.history.start(change.session, change.time)
+            elif is_known and change.kind == "stopped":
+                self.history.stop(change.session, change.time)
+
+        registry = Registry(container_prefix(self.environ), record)
+        sessions = Sessions(self.incus, registry, lambda: self.config, self.environ)
+        sessions.refresh()
+        is_known = True
+        return sessions
+
+
+# version, help, completion
+
+
+def run_version(context: Context) -> int:
     """`clincus version`."""
-    print(f"clincus {__version__}")
+    print(f"clincus {__version__} (commit: {__commit__}, built: {__built__})")
+    print(f"Python {sys.version.split()[0]}")
     return 0
 
 
-def run_serve(options: argparse.Namespace) -> int:
+def run_version_flag(context: Context) -> int:
+    """`clincus --version`."""
+    print(f"clincus version {__version__} ({__commit__[:7]})")
+    return 0
+
+
+def run_help(context: Context) -> int:
+    """`clincus help [COMMAND]`."""
+    print(help_text(" ".join(context.options.command)))
+    return 0
+
+
+def help_text(name: str) -> str:
+    """The help of a command, a group, or of the whole program. Raises UsageError for what there is not."""
+    if not name:
+        return program_help()
+    return group_help(name) if name in GROUPS else command_help(command_named(name))
+
+
+def program_help() -> str:
+    """The help of the program: all commands."""
+    parts = [
+        "Clincus runs AI coding tools at full permissions, each locked in its own Incus container.",
+        "Usage:\n  clincus [WORKSPACE FLAGS]        start a session here, the same as `clincus shell`\n"
+        "  clincus COMMAND [ARGUMENTS] [FLAGS]",
+    ]
+    shown = [command for command in COMMAND_TABLE if not command.group and command.summary]
+    rows = sorted([(command.name, command.summary) for command in shown] + list(GROUPS.items()))
+    parts.append("Commands:\n" + columns(rows))
+    parts.append("`clincus COMMAND --help` says more about each, `clincus help shell` lists the flags of a start.")
+    return "\n\n".join(parts)
+
+
+def group_help(name: str) -> str:
+    """The help of a group: its commands."""
+    rows = [(command.name.split()[1], command.summary) for command in COMMAND_TABLE if command.group == name]
+    usage = f"Usage:\n  clincus {name} COMMAND [ARGUMENTS] [FLAGS]"
+    hint = f"`clincus {name} COMMAND --help` says more about each."
+    return "\n\n".join([f"{GROUPS[name]}.", usage, "Commands:\n" + columns(rows), hint])
+
+
+def command_help(command: Command) -> str:
+    """The help of a command: what it does, its flags, examples, exit codes."""
+    parts = [
+        f"{command.summary}.",
+        f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " ["),
+    ]
+    parts += [wrapped(paragraph) for paragraph in command.about.strip().split("\n\n") if paragraph]
+    parts.append("Flags:\n" + columns([(flag.usage, flag.meaning) for flag in (*command.flags, HELP_FLAG)]))
+    if command.starts:
+        own = {flag.key for flag in command.flags}
+        shared = [(flag.usage, flag.meaning) for flag in START_FLAGS if flag.key not in own]
+        parts.append("Flags of a start:\n" + columns(shared))
+    if command.examples:
+        lines = (f"  {line}\n      {meaning}" for line, meaning in command.examples)
+        parts.append("Examples:\n" + "\n".join(lines))
+    parts.append("Exit codes:\n" + columns([*(command.exits or EXITS), *COMMON_EXITS]))
+    return "\n\n".join(parts)
+
+
+EXITS = (("0", "done"), ("1", "failed; stderr says why"))
+COMMON_EXITS = (("2", "the command line cannot be understood"), ("130", "interrupted"))
+
+
+def columns(rows: Iterable[tuple[str, str]]) -> str:
+    """Names and their meanings, the meanings in a column of their own."""
+    import textwrap
+
+    rows = list(rows)
+    width = min(max(len(name) for name, _ in rows), 32) + 2
+    lines = []
+    for name, meaning in rows:
+        first, *more = textwrap.wrap(meaning, max(help_width() - width - 2, 30))
+        head = f"  {name.ljust(width)}" if len(name) <= width - 2 else f"  {name}\n  {' ' * width}"
+        lines += [head + first, *(f"  {' ' * width}{line}" for line in more)]
+    return "\n".join(lines)
+
+
+def wrapped(paragraph: str) -> str:
+    """A paragraph within the terminal's width; lines that are indented stay as they are."""
+    import textwrap
+
+    if paragraph.startswith("  "):
+        return paragraph
+    return textwrap.fill(" ".join(paragraph.split()), help_width())
+
+
+def help_width() -> int:
+    """Columns that help uses."""
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), 100)
+
+
+# The dashboard
+
+
+def run_serve(context: Context) -> int:
     """`clincus serve`: until Ctrl-C or SIGTERM; a second one ends at once."""
-    if options.port is not None and not 0 <= options.port <= 65535:
-        raise ClincusError(f"--port must be from 0 to 65535, not {options.port}", 400)
+    options = context.options
     app = Application(os.environ, {"dashboard.port": options.port})
     app.start()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -8451,19 +8998,84 @@ def _end(app: Application, number: int) -> None:
     app.stop()
 
 
+# Containers, files, images, snapshots and the service
+
+
+# The table of commands
+
+
+BASIC_COMMANDS = (
+    Command(
+        "serve",
+        run_serve,
+        "Serve the dashboard and its API",
+        flags=(
+            flag("--port N", "port (default: the config's, 3000); 0 for any free one", check=number_from(0, 65535)),
+            flag("--open", "open the dashboard in a browser"),
+        ),
+        about="Listens on this machine only, until Ctrl-C or SIGTERM; a second one ends it at once.",
+        examples=(("clincus serve --open", "Serve, and show the dashboard in the browser."),),
+        exits=(("0", "ended by Ctrl-C or SIGTERM"), ("1", "could not start, such as a port that is taken")),
+    ),
+    Command("version", run_version, "Print the version"),
+    Command("version-flag", run_version_flag, ""),
+    Command(
+        "help",
+        run_help,
+        "Show help on a command",
+        arguments="[COMMAND...]",
+        examples=(("clincus help snapshot create", "Show what `snapshot create` takes and does."),),
+    ),
+)
+
+# Each group of commands is a table of its own; `clincus help` sorts them.
+COMMAND_TABLE: tuple[Command, ...] = (*BASIC_COMMANDS,)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
-    parser = make_parser()
-    options = parser.parse_args(arguments)
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 usage, 130 interrupted, 143 terminated."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return int(options.run(options))
+        code = run_command_line(words)
+        sys.stdout.flush()
     except ClincusError as error:
-        print(f"Error: {error.message}", file=sys.stderr)
+        complain(error.message)
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes stdout
         return 1
+    return code
+
+
+def run_command_line(words: Sequence[str]) -> int:
+    """Find the command, read its options and run it."""
+    command = None
+    try:
+        command, rest = find_command(words)
+        options = parse_words(command, rest)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, terminated)
+        return command.run(Context(command, options, os.environ))
+    except HelpWanted:
+        print(help_text(command.name if command else ""))
+        return 0
+    except UsageError as error:
+        name = error.command or (command.name if command else "")
+        complain(error.message)
+        say(f'Run "clincus {name} --help" for usage.'.replace("  ", " "))
+        return 2
+
+
+def terminated(number: int, frame: object) -> None:
+    """End as if by an exception, so that whatever is half done is undone."""
+    raise SystemExit(128 + number)
+
+
+def complain(message: str) -> None:
+    """Say in one line why the command failed."""
+    say(paint("Error: ", "red", sys.stderr) + " ".join(message.split("\n")))
 
 
 if __name__ == "__main__":
