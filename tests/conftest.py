@@ -52,6 +52,26 @@ ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = float(os.environ.get("CLINCUS_TEST_DEADLINE", "60"))  # seconds that anything awaited may take
 NO_INTERNET = "http://127.0.0.1:9"  # a proxy that is not there: the daemon would else ask for its image servers
 
+NOTES: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make room for what tests want to be said at the end of the run."""
+    config.stash[NOTES] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say it."""
+    for note in config.stash[NOTES]:
+        terminalreporter.write_line(note)
+
+
+@pytest.fixture(scope="session")
+def note(request: pytest.FixtureRequest):
+    """A function that puts a line into the summary of the run, such as what was found on this machine."""
+    return request.config.stash[NOTES].append
+
+
 # ---- the image ------------------------------------------------------------------------------------------------
 
 STUB_PACKAGES = ("busybox-static", "ca-certificates", "git", "iproute2", "less", "procps", "sudo", "tmux")

@@ -1,0 +1,220 @@
+"""The archive dist/clincus.pyz: what is in it, that it is the same each time, and that every Python runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import build_zipapp
+import clincus
+
+SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13")
+ABOUT = "import json, platform, sys; print(json.dumps(['.'.join(map(str, sys.version_info[:2])), sys.executable]))"
+
+
+def interpreters() -> dict[str, str]:
+    """One CPython of each supported version that pyenv or the system has: version -> program."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    places = [*sorted(pyenv.glob("3.*/bin/python3")), *(Path(f"/usr/bin/python{version}") for version in SUPPORTED)]
+    places += [Path(found) for found in (shutil.which(f"python{version}") for version in SUPPORTED) if found]
+    found: dict[str, str] = {}
+    for place in (*places, Path("/usr/bin/python3"), Path(sys.executable)):
+        if not place.exists():
+            continue
+        asked = subprocess.run(
+            [place, "-I", "-c", ABOUT],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if asked.returncode == 0:
+            version, program = json.loads(asked.stdout)
+            found.setdefault(version, program)
+    return {version: found[version] for version in SUPPORTED if version in found}
+
+
+PYTHONS = interpreters()
+
+
+@pytest.fixture(scope="session")
+def archive_bytes():
+    return build_zipapp.build()
+
+
+@pytest.fixture
+def archive(archive_bytes, tmp_path):
+    """A copy of the archive far from the checkout."""
+    path = tmp_path / "elsewhere" / "clincus.pyz"
+    build_zipapp.write_program(path, archive_bytes)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """The cache folder of a user who starts the archive."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def start(archive, cache, tmp_path):
+    """A function that runs the archive with an interpreter of its own and no site packages."""
+
+    def run(*arguments, python=sys.executable, flags=("-I",)):
+        environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache)}
+        return subprocess.run(
+            [python, *flags, archive, *arguments], env=environ, cwd="/", stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def say_what_was_found(note):
+    """Tell which interpreters these tests use."""
+    missing = [version for version in SUPPORTED if version not in PYTHONS]
+    note(f"the archive ran on CPython {', '.join(PYTHONS)}" + (f"; not here: {', '.join(missing)}" if missing else ""))
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_runs_on_each_python_without_site_packages(start, version):
+    done = start("version", python=PYTHONS[version])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert clincus.__version__ in done.stdout
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_libraries_load_from_the_archive_on_each_python(archive, version):
+    code = (
+        f"import sys; sys.path.insert(0, {str(archive)!r}); import websockets.server, tomli, clincus;"
+        "import websockets.version as v; print(v.version, websockets.server.__file__, tomli.loads('a = 1'))"
+    )
+    done = subprocess.run(
+        [PYTHONS[version], "-I", "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.stdout.startswith(f"15.0.1 {archive}/websockets/")
+
+
+def test_same_input_same_bytes(archive_bytes):
+    assert build_zipapp.build() == archive_bytes
+
+
+def test_order_of_files_does_not_matter():
+    files = {"clincus.py": b"x", "LICENSE": b"y"}
+    assert build_zipapp.pack(files) == build_zipapp.pack(dict(reversed(files.items())))
+
+
+def test_every_byte_of_the_input_counts_as_another_build():
+    builds = [
+        re.search(rb'BUILD = "([0-9a-f]{32})"', start_of(build_zipapp.pack({"clincus.py": source})))
+        for source in (b"1", b"2")
+    ]
+    assert builds[0]
+    assert builds[1]
+    assert builds[0].group(1) != builds[1].group(1)
+
+
+def start_of(data):
+    import io
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return archive.read("__main__.py")
+
+
+def test_holds_the_program_the_libraries_and_the_dashboard_only(archive):
+    with zipfile.ZipFile(archive) as opened:
+        names = opened.namelist()
+    tops = {name.split("/")[0].split("-")[0] for name in names}
+    assert tops == {"LICENSE", "__main__.py", "clincus.py", "spa_dist", "tomli", "websockets"}
+    assert "spa_dist/index.html" in names
+    assert not [name for name in names if name.endswith((".so", ".pyc", ".c", ".pyi")) or "/legacy/" in name]
+
+
+def test_is_a_program_of_its_own(archive):
+    assert archive.read_bytes().startswith(b"#!/usr/bin/env python3\n")
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o755
+
+
+class TestCompiledCode:
+    def files(self, cache):
+        return sorted(path for path in cache.rglob("*") if path.is_file())
+
+    def test_is_kept_for_the_next_start_where_nobody_else_can_write(self, start, cache):
+        start("version")
+        kept = self.files(cache)
+        assert "clincus" in [path.name for path in kept]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
+        assert {stat.S_IMODE(path.parent.stat().st_mode) for path in kept} == {0o700}
+
+    def test_is_used_by_the_next_start(self, start, cache):
+        start("version")
+        before = [path.stat().st_mtime_ns for path in self.files(cache)]
+        assert start("version").returncode == 0
+        assert [path.stat().st_mtime_ns for path in self.files(cache)] == before
+
+    @pytest.mark.parametrize("damage", [b"", b"junk", None], ids=["empty", "other bytes", "cut short"])
+    def test_damaged_is_made_anew(self, start, cache, damage):
+        start("version")
+        (file,) = [path for path in self.files(cache) if path.name == "clincus"]
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+        assert start("version").returncode == 0
+        assert file.read_bytes() == whole
+
+    def test_that_others_could_have_written_is_not_run(self, start, cache):
+        start("version")
+        (file,) = [path for path in self.files(cache) if path.name == "clincus"]
+        file.write_bytes(planted(file.read_bytes()))
+        assert start("version").stdout == "planted\n"  # the trap works, were it trusted …
+        file.chmod(0o622)
+        assert clincus.__version__ in start("version").stdout  # … and it is not
+
+    def test_in_a_folder_open_to_others_is_not_run(self, start, cache):
+        start("version")
+        (file,) = [path for path in self.files(cache) if path.name == "clincus"]
+        file.write_bytes(planted(file.read_bytes()))
+        file.parent.chmod(0o777)
+        assert clincus.__version__ in start("version").stdout
+
+    def test_is_not_kept_when_python_is_told_so(self, start, cache):
+        assert start("version", flags=("-I", "-B")).returncode == 0
+        assert not cache.exists()
+
+    def test_is_done_without_where_the_cache_cannot_be_written(self, start, cache):
+        cache.write_text("a file in the way")
+        assert start("version").returncode == 0
+
+
+def planted(kept):
+    """What a cache file would look like that somebody else prepared."""
+    import marshal
+
+    head = kept[: kept.index(b"clincus.pyz\0") + len(b"clincus.pyz\0")]
+    return head + marshal.dumps(compile("def main():\n print('planted')", "x", "exec"))
+
+
+def test_an_old_python_is_told_what_is_needed():
+    """START is compiled by whatever runs it: it must be readable by older ones to say so."""
+    code = build_zipapp.START.split("import marshal")[0].replace("(3, 9)", "(99, 9)")
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("clincus needs Python 3.9 or newer, and this is 3.")
+
+
+def test_a_wheel_with_another_hash_is_not_used(tmp_path):
+    (tmp_path / "websockets-15.0.1-py3-none-any.whl").write_bytes(b"not it")
+    assert build_zipapp.cached_wheels(tmp_path) == {}
