@@ -7139,14 +7139,16 @@ class WebSocket:
         return len(self._outgoing)
 
     def send_text(self, data: bytes) -> None:
-        """Queue a text message (UTF-8). The next `wait` sends it."""
+        """Send a text message (UTF-8), or as much of it as TCP takes now; `wait` sends the rest."""
         self._protocol.send_text(data)
         self._collect()
+        self._flush()
 
     def send_binary(self, data: bytes) -> None:
-        """Queue a binary message. The next `wait` sends it."""
+        """Send a binary message, or as much of it as TCP takes now; `wait` sends the rest."""
         self._protocol.send_binary(data)
         self._collect()
+        self._flush()
 
     def take_messages(self) -> list[SocketMessage]:
         """Return the messages that have arrived since the last call."""
@@ -7178,29 +7180,31 @@ class WebSocket:
     def wait(
         self, others: Mapping[int, int] | None = None, reading: bool = True, timeout: float | None = None
     ) -> dict[int, int]:
-        """Go one round: send what is queued, sleep until there is something to do, do the socket's part of it.
+        """Go one round: sleep until there is something to do, then do the socket's part of it.
 
         `others` are file descriptors to watch besides, with their poll masks; those that are ready are returned.
         With `reading` off nothing is read from the client, so that TCP slows it down. `timeout` is in seconds.
         """
-        self._begin_close()
-        self._flush()
         if self.ended:
             return {}
+        # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
+        receiving = reading and len(self._outgoing) < 2 * BUFFER_MARK
         poll = select.poll()
         for fd, mask in (others or {}).items():
             poll.register(fd, mask)
         poll.register(self._wake_reader, select.POLLIN)
-        # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
-        receiving = reading and len(self._outgoing) < 2 * BUFFER_MARK
         poll.register(self._connection, self._interest(receiving))
         patience = max(0.0, self._due(reading) - time.monotonic())
+        # Nothing may be sent before this: `others` was chosen by what the buffers held, and if they were emptier
+        # by now, poll would sleep on the wrong choice.
         ready = dict(poll.poll(1000 * (patience if timeout is None else min(patience, timeout))))
         if ready.pop(self._wake_reader, 0):
             os.read(self._wake_reader, READ_SIZE)
         if ready.pop(self._connection.fileno(), 0) & ~select.POLLOUT:
             self._receive(receiving)
+        self._begin_close()
         self._keep_deadlines(reading)
+        self._flush()
         return ready
 
     def _interest(self, receiving: bool) -> int:
@@ -7294,7 +7298,6 @@ class WebSocket:
     def _give_up(self, code: int, reason: str) -> None:
         self._protocol.fail(code, reason)
         self._collect()
-        self._flush()
         self.ended = True
 
 
@@ -7428,30 +7431,37 @@ class PtyProgram:
             # There is nobody left to read it.
             return len(data)
 
-    def poll(self, timeout: float) -> int | None:
-        """Wait up to `timeout` seconds for the program to exit; returns its exit code, or None if it runs on."""
-        if self.exit_code is None:
-            poll = select.poll()
-            poll.register(self.exited, select.POLLIN)
-            if poll.poll(timeout * 1000):
-                code = self._process.wait()
-                self.exit_code = code if code >= 0 else 128 - code
+    def reap(self) -> int | None:
+        """Return the exit code if the program has exited, else None."""
+        code = self._process.poll() if self.exit_code is None else None
+        if code is not None:
+            self.exit_code = code if code >= 0 else 128 - code
         return self.exit_code
 
     def end(self) -> int:
         """Hang up, kill the program if it does not go within HANGUP_GRACE, and return its exit code.
 
-        Closing the terminal alone is not enough: an `incus exec` whose remote program is an interactive shell
-        lives on. Afterwards the program is reaped and all descriptors are closed.
+        A signal, because an `incus exec` whose remote program is an interactive shell outlives its terminal; and
+        the signal first, because without a terminal it no longer passes it on. Afterwards the program is reaped
+        and all descriptors are closed.
         """
+        for number, grace in ((signal.SIGHUP, HANGUP_GRACE), (signal.SIGKILL, KILL_GRACE)):
+            if self.reap() is None:
+                self._signal(number)
+                self._drain(time.monotonic() + grace)
         os.close(self.terminal)
-        if self.poll(0) is None:
-            self._signal(signal.SIGHUP)
-        if self.poll(HANGUP_GRACE) is None:
-            self._signal(signal.SIGKILL)
-        code = self.poll(KILL_GRACE)
         os.close(self.exited)
-        return code if code is not None else 137
+        return 128 + signal.SIGKILL if self.exit_code is None else self.exit_code
+
+    def _drain(self, deadline: float) -> None:
+        """Wait for the exit, and throw the output away: a program that is stuck in a write could not leave."""
+        poll = select.poll()
+        poll.register(self.exited, select.POLLIN)
+        poll.register(self.terminal, select.POLLIN)
+        while self.reap() is None and time.monotonic() < deadline:
+            ready = dict(poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))))
+            if self.terminal in ready and self.read() is None:
+                poll.unregister(self.terminal)
 
     def _signal(self, number: int) -> None:
         try:
@@ -7560,7 +7570,7 @@ class TerminalBridge:
 
     def _carry_output(self, program: PtyProgram, ready: Mapping[int, int]) -> None:
         if program.exited in ready:
-            program.poll(0)
+            program.reap()
         keeping_up = self._websocket.backlog < BUFFER_MARK
         readable = keeping_up and ready.get(program.terminal, 0) & ~select.POLLOUT
         chunk = program.read() if readable else b""
