@@ -24,6 +24,8 @@ import glob
 import grp
 import gzip
 import hashlib
+import hmac
+import html
 import io
 import itertools
 import json
@@ -73,15 +75,18 @@ from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from re import Pattern
+from socketserver import TCPServer
 from typing import IO
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import ClassVar
 from typing import NamedTuple
+from typing import TypeVar
 from typing import cast
 from urllib.parse import parse_qsl
 from urllib.parse import quote
 from urllib.parse import unquote
+from urllib.parse import urlencode
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -112,7 +117,10 @@ class ClincusError(Exception):
 
 def shorten(value: object) -> str:
     """A value as JSON for an error message, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # an integer of more digits than Python prints
+        text = "a number without end"
     return text if len(text) <= 80 else text[:77] + "…"
 
 
@@ -6469,12 +6477,17 @@ def build_from_host(
 
 BODY_LIMIT = 1 << 20  # bytes of a request's body
 HEAD_LIMIT = 64 << 10  # bytes of a request's head
-HEAD_TIMEOUT = 30  # seconds for a request to arrive, and for an idle connection to send the next one
+FIELD_LIMIT = 100  # header fields of a request
+HEAD_TIMEOUT = 30.0  # seconds for a request to arrive, and for an idle connection to send the next one
+BODY_RATE = 16 << 10  # bytes a second that a body must come at on average, HEAD_TIMEOUT granted on top
+ANSWER_TIMEOUT = 120.0  # seconds for a client to take an answer
+LINGER_TIMEOUT = 2.0  # seconds for a client to read the last answer before its connection is closed
+LINGER_LIMIT = 8 << 20  # bytes that may still come from it meanwhile
 CONNECTION_LIMIT = 512
 LOOPBACK = ("127.0.0.1", "::1")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self' ws: wss:; font-src 'self'; worker-src 'self' blob:; manifest-src 'self'; "
+    "connect-src 'self'; font-src 'self'; worker-src 'self' blob:; manifest-src 'self'; object-src 'none'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 SAFE_HEADERS = (
@@ -6484,6 +6497,22 @@ SAFE_HEADERS = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
 )
+
+
+class HttpError(ClincusError):
+    """A failure whose answer carries header fields of its own."""
+
+    def __init__(self, message: str, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message, status)
+        self.headers = list(headers)
+
+
+class MethodNotAllowed(HttpError):
+    """The path exists, but not with this method; what is possible goes into the Allow field (RFC 9110, 15.5.6)."""
+
+    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+        methods = ", ".join(sorted(set(allowed)))
+        super().__init__(f"{shorten(method)} is not possible here; use {methods}", 405, [("Allow", methods)])
 
 
 @dataclass(frozen=True)
@@ -6517,13 +6546,20 @@ class Field:
         if not fits:
             raise ClincusError(f'"{self.name}" must be {self.KINDS[self.kind]}, not {shorten(value)}', 400)
         if isinstance(value, int) and not isinstance(value, bool):
-            low, high = self.minimum, self.maximum
-            if (low is not None and value < low) or (high is not None and value > high):
-                bounds = f"from {low} to {high}" if high is not None else f"at least {low}"
-                raise ClincusError(f'"{self.name}" must be {bounds}, not {value}', 400)
+            self._check_bounds(value)
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not is_usable_text(text):
+                raise ClincusError(f'"{self.name}" holds a character that no name can have: {shorten(text)}', 400)
         if self.pattern and not re.fullmatch(self.pattern, str(value)):
             raise ClincusError(f'"{self.name}" must match {self.pattern}, not {shorten(value)}', 400)
         return value
+
+    def _check_bounds(self, value: int) -> None:
+        low, high = self.minimum, self.maximum
+        if (low is not None and value < low) or (high is not None and value > high):
+            given = f"from {low} to {high}"
+            bounds = given if None not in {low, high} else f"at least {low}" if high is None else f"at most {high}"
+            raise ClincusError(f'"{self.name}" must be {bounds}, not {shorten(value)}', 400)
 
     def parse(self, text: str) -> Any:
         """Read the value from a query string."""
@@ -6549,10 +6585,18 @@ class Field:
         return schema
 
 
+def is_usable_text(text: str) -> bool:
+    """Whether the system can take a text as a path or an argument: no NUL, and bytes that it can be written as."""
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+
+
 def check_body(fields: Sequence[Field], body: bytes) -> dict[str, Any]:
     """Read a JSON object and check it field by field; absent fields get their default. Raises ClincusError(400)."""
     try:
-        document = json.loads(body or b"{}")
+        document = json.loads(body.decode("utf-8") or "{}")
     except (ValueError, RecursionError) as error:
         raise ClincusError(f"the body is not valid JSON: {error}", 400) from error
     if not isinstance(document, dict):
@@ -6578,18 +6622,214 @@ def _with_defaults(fields: Sequence[Field], given: dict[str, Any], place: str) -
     return given
 
 
-@dataclass
-class Request:
-    """One request, its head read and admitted; the body is read when a handler's fields ask for it."""
+# -- The head of a request
+
+
+@dataclass(frozen=True)
+class Head:
+    """A request's head, taken apart."""
 
     method: str
-    path: str
+    path: str  # still percent-encoded
+    query: Mapping[str, str]
+    version: str  # HTTP/1.0 or HTTP/1.1
+    headers: Message
+    body_length: int  # bytes that follow
+
+
+def read_head(stream: io.BufferedIOBase) -> bytes:
+    """Read to the empty line that ends a request's head; b"" if the stream ends before it begins.
+
+    Raises HttpError: 408 when the stream ends within it, 414 and 431 when it is too large.
+    """
+    line = stream.readline(HEAD_LIMIT)
+    if line == b"\r\n":  # one empty line before a request is to be ignored (RFC 9112, 2.2)
+        line = stream.readline(HEAD_LIMIT)
+    head = bytearray(line)
+    while line.endswith(b"\n") and line not in {b"\r\n", b"\n"} and len(head) < HEAD_LIMIT:
+        line = stream.readline(HEAD_LIMIT - len(head))
+        head += line
+    if len(head) >= HEAD_LIMIT:
+        status, what = (431, "header fields are") if b"\n" in head else (414, "address is")
+        raise HttpError(f"the request's {what} too large: more than {HEAD_LIMIT >> 10} KiB", status)
+    if head and not line.endswith(b"\n"):
+        raise HttpError("the request broke off, or did not arrive in time", 408)
+    return bytes(head)
+
+
+_NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token (RFC 9110, 5.6.2)
+_REQUEST_LINE = re.compile(rb"(" + _NAME + rb") ([!-~]+) HTTP/([0-9]\.[0-9])")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def parse_head(head: bytes) -> Head:
+    """Take a request's head apart, and refuse what two programs could read differently (RFC 9112, 2 to 6 and 11.2).
+
+    Raises HttpError: 400, 411 for a chunked body, 431 for too many fields, 505.
+    """
+    first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    match = _REQUEST_LINE.fullmatch(first)
+    if not match:
+        raise HttpError("the request's first line is not METHOD PATH HTTP/1.1", 400)
+    if not match[3].startswith(b"1."):
+        raise HttpError("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
+    if len(lines) > FIELD_LIMIT:
+        raise HttpError(f"the request has more than {FIELD_LIMIT} header fields", 431)
+    headers = Message()
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not re.fullmatch(_NAME, name) or _CONTROL.search(value):
+            raise HttpError("a header field is not NAME: VALUE on a line of its own, ended by CR LF", 400)
+        headers[name.decode("ascii")] = value.strip(b" \t").decode("latin-1")
+    path, query = parse_target(match[2].decode("ascii"), headers)
+    version = "HTTP/1.0" if match[3] == b"1.0" else "HTTP/1.1"
+    return Head(match[1].decode("ascii"), path, query, version, headers, body_length(headers))
+
+
+def parse_target(target: str, headers: Message) -> tuple[str, dict[str, str]]:
+    """Split a request's target into path and query; a whole URL is taken if it names the same host (RFC 9112, 3.2.2).
+
+    Raises HttpError(400).
+    """
+    absolute = re.fullmatch(r"https?://([^/?]*)(.*)", target, re.IGNORECASE)
+    if absolute:
+        if absolute[1].lower() != headers.get("Host", "").lower():
+            raise HttpError("the request's address and its Host header name different servers", 400)
+        target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
+    if not target.startswith("/") or "#" in target:
+        raise HttpError(f"the request's address must be a path, not {shorten(target)}", 400)
+    path, _, text = target.partition("?")
+    pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
+    query = dict(pairs)
+    if len(query) < len(pairs):
+        raise HttpError("the query gives a parameter more than once", 400)
+    return path, query
+
+
+def body_length(headers: Message) -> int:
+    """How many bytes follow a head. Raises HttpError (400, 411) where that is not beyond doubt (RFC 9112, 6.3)."""
+    lengths = headers.get_all("Content-Length") or []
+    if headers.get_all("Transfer-Encoding"):
+        if lengths:
+            raise HttpError("Content-Length and Transfer-Encoding together are not accepted", 400)
+        raise HttpError("a chunked body is not accepted: send Content-Length", 411)
+    if not lengths:
+        return 0
+    if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
+        raise HttpError("Content-Length must be one number of bytes", 400)
+    return int(lengths[0])
+
+
+# -- Who is at the other end
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other end of a connection, found out once."""
+
+    address: str  # numeric
+    here: tuple[str, int]  # the address and port that it came in on
+    doubt: str  # why it must show the token; empty for this server's user and root on this machine
+    uid: int | None = None  # of the user, on this machine
+
+    def __str__(self) -> str:
+        return self.address if self.uid is None else f"{self.address} ({user_name(self.uid)})"
+
+
+def find_peer(connection: socket.socket) -> Peer:
+    """Find out who is at the other end of a connection. Raises OSError when it is gone."""
+    there, here = _plain_address(connection.getpeername()), _plain_address(connection.getsockname())
+    if not (_is_loopback(there[0]) and _is_loopback(here[0])):
+        return Peer(there[0], here, "it comes from another machine")
+    owner = socket_owner(there, here)
+    # No other connection can have this pair of addresses while this one lives: so if it lives now, the owner is its.
+    connection.getpeername()
+    doubt = ""
+    if owner is None:
+        doubt = "the kernel (/proc/net/tcp) does not say which user it comes from"
+    elif owner not in {0, os.geteuid()}:
+        doubt = f"it comes from {user_name(owner)}, this server is {user_name(os.geteuid())}'s"
+    return Peer(there[0], here, doubt, owner)
+
+
+def _plain_address(address: tuple[Any, ...]) -> tuple[str, int]:
+    host = str(address[0])
+    return host[7:] if host.startswith("::ffff:") and "." in host else host, int(address[1])
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"
+
+
+def user_name(uid: int) -> str:
+    """A user for people: the name, or the number of one without."""
+    try:
+        return f'user "{pwd.getpwuid(uid).pw_name}"'
+    except KeyError:
+        return f"user {uid}"
+
+
+def socket_owner(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
+    """The user id of who holds the other end of a local TCP connection; None if the kernel does not say."""
+    # An IPv4 connection of an IPv6 socket stands in the wide table.
+    tables = [("/proc/net/tcp6", True)] if ":" in theirs[0] else [("/proc/net/tcp", False), ("/proc/net/tcp6", True)]
+    for _ in range(3):  # a row can be passed over while others come and go
+        for path, wide in tables:
+            with suppress(OSError), open(path, encoding="ascii") as table:
+                owner = find_owner(table, kernel_address(*theirs, wide=wide), kernel_address(*ours, wide=wide))
+                if owner is not None:
+                    return owner
+    return None
+
+
+def find_owner(table: Iterable[str], theirs: str, ours: str) -> int | None:
+    """Look a connection up in /proc/net/tcp or tcp6 (proc(5)); None if it is not there.
+
+    A socket without an inode was closed already: the kernel shows it as root's, and so must not be asked.
+    """
+    for line in table:
+        if theirs in line and ours in line:
+            columns = line.split()
+            if columns[1:3] == [theirs, ours] and columns[9] != "0":
+                return int(columns[7])
+    return None
+
+
+def kernel_address(host: str, port: int, *, wide: bool) -> str:
+    """Write an address as /proc/net/tcp does, or as tcp6 if `wide`: 32-bit words in the machine's own byte order."""
+    if wide and ":" not in host:
+        host = f"::ffff:{host}"
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    words = [int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, len(packed), 4)]
+    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
+
+
+# -- Requests, answers and routes
+
+
+@dataclass
+class Request:
+    """One request, its head read; the body is read when a route wants it."""
+
+    method: str
+    path: str  # still percent-encoded
     query: Mapping[str, str]
     headers: Message
-    peer: tuple[str, int]
+    body_length: int
+    peer: Peer
     connection: BaseHTTPRequestHandler  # for a WebSocket to take over
     body: bytes = b""
     values: dict[str, Any] = field(default_factory=dict)  # path, query and body fields, checked
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is for a WebSocket."""
+        return self.path == "/ws" or self.path.startswith("/ws/")
+
+    @property
+    def is_api(self) -> bool:
+        """Whether it is for a program, and not a page or one of its files."""
+        return self.is_socket or self.path == "/api" or self.path.startswith("/api/")
 
 
 @dataclass
@@ -6602,8 +6842,8 @@ class Response:
 
 
 def json_response(value: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
-    """A value as a JSON answer."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+    """A value as a JSON answer. Bytes of a file name that are not UTF-8 become JSON's own escapes."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     return Response(status, body, [("Content-Type", "application/json"), *headers])
 
 
@@ -6620,7 +6860,8 @@ class Route:
     summary: str
     query: tuple[Field, ...] = ()
     body: tuple[Field, ...] | None = None
-    answers: Mapping[int, object] = field(default_factory=dict)  # status -> JSON Schema of the body, None for no body
+    # Status -> JSON Schema of the body; None for no body, or for the usual one of an error; BYTES for a file.
+    answers: Mapping[int, object] = field(default_factory=dict)
     status: int = 200  # of a plain returned value
     raw_body: bool = False  # the body is bytes for the handler, not JSON
     body_limit: int = BODY_LIMIT
@@ -6630,6 +6871,10 @@ class Route:
     def pattern(self) -> Pattern[str]:
         """The path as a regular expression over the still quoted path."""
         return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.path)))
+
+    def takes(self, method: str) -> bool:
+        """Whether it answers a method; HEAD is GET without the body."""
+        return method == self.method or (method == "HEAD" and self.method == "GET" and not self.is_socket)
 
 
 class Router:
@@ -6641,25 +6886,399 @@ class Router:
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route of a request and the values in its path. Raises ClincusError, or MethodNotAllowed (405)."""
-        allowed = []
+        allowed: list[str] = []
         for pattern, route in self._table:
             match = pattern.fullmatch(path)
-            if match and route.method == ("GET" if method == "HEAD" else method):
-                values = {key: unquote(value, errors="surrogateescape") for key, value in match.groupdict().items()}
-                return route, values
+            if match and route.takes(method):
+                return route, {key: unquote(value) for key, value in match.groupdict().items()}
             if match:
-                allowed.append(route.method)
+                allowed += [known for known in (route.method, "HEAD") if route.takes(known)]
         if not allowed:
             raise ClincusError(f"there is no {shorten(path)} here; the API is described at /api/openapi.json", 404)
-        raise MethodNotAllowed(method, [*allowed, *(["HEAD"] if "GET" in allowed else [])])
+        raise MethodNotAllowed(method, allowed)
 
 
-class MethodNotAllowed(ClincusError):
-    """The path exists, but not with this method; `allowed` goes into the Allow header (RFC 9110, 15.5.6)."""
+# -- The API described in its own terms
 
-    def __init__(self, method: str, allowed: Sequence[str]) -> None:
-        super().__init__(f"{method} is not possible here; use {', '.join(sorted(set(allowed)))}", 405)
-        self.allowed = sorted(set(allowed))
+
+BYTES: dict[str, object] = {}  # the body of a route that answers a file as it is
+ERROR: dict[str, object] = {
+    "type": "object",
+    "properties": {"error": {"type": "string", "description": "what is wrong, and what to do"}},
+    "required": ["error"],
+}
+
+
+def openapi_document(routes: Iterable[Route], components: Mapping[str, object]) -> dict[str, object]:
+    """Describe the routes as OpenAPI 3.1. Where a schema is one of `components`, it is referred to by name."""
+    schemas = {"Error": ERROR, **components}
+    names = {id(schema): name for name, schema in schemas.items()}
+
+    def refer(schema: Any, *, inside: bool = False) -> Any:
+        if not inside and id(schema) in names:
+            return {"$ref": f"#/components/schemas/{names[id(schema)]}"}
+        if isinstance(schema, Mapping):
+            return {key: refer(value) for key, value in schema.items()}
+        return [refer(value) for value in schema] if isinstance(schema, list) else schema
+
+    paths: dict[str, dict[str, object]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = refer(_operation(route))
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Clincus", "version": __version__, "description": "AI coding sessions in Incus containers"},
+        "servers": [{"url": "/"}],
+        "security": [{}, {"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": {name: refer(schema, inside=True) for name, schema in schemas.items()},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "only from another user or machine"}
+            },
+        },
+    }
+
+
+def _operation(route: Route) -> dict[str, object]:
+    parameters: list[dict[str, object]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", route.path)
+    ]
+    parameters += [
+        {"name": known.name, "in": "query", "required": known.required, "schema": known.schema()}
+        for known in route.query
+    ]
+    operation: dict[str, object] = {
+        "operationId": route.handler.__name__,
+        "summary": route.summary,
+        "parameters": parameters,
+        "responses": {str(status): _answer_schema(status, body) for status, body in sorted(_answers(route).items())},
+    }
+    if route.raw_body:
+        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": BYTES}}
+    elif route.body is not None:
+        schema = {
+            "type": "object",
+            "properties": {known.name: known.schema() for known in route.body},
+            "required": [known.name for known in route.body if known.required],
+            "additionalProperties": False,
+        }
+        required = any(known.required for known in route.body)
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _answers(route: Route) -> dict[int, object]:
+    """Everything that a route may answer: its own answers, and those that the gate and the checks may give."""
+    usual = [400, 401, 403, 429, 500, 503]
+    if "{" in route.path:
+        usual.append(404)
+    if route.method != "GET":
+        usual += [408, 411, 413, 415]
+    if route.is_socket:
+        usual += [101, 426]
+    return {**dict.fromkeys(usual), **route.answers}
+
+
+def _answer_schema(status: int, schema: object) -> dict[str, object]:
+    answer: dict[str, object] = {"description": HTTPStatus(status).phrase}
+    if schema is BYTES:
+        answer["content"] = {"application/octet-stream": BYTES}
+    elif schema is not None or status >= 400:
+        answer["content"] = {"application/json": {"schema": ERROR if schema is None else schema}}
+    return answer
+
+
+# -- The gate
+
+
+def load_token(path: str | None, environ: Mapping[str, str]) -> str:
+    """The token that admits people from elsewhere: in the file `path`, else CLINCUS_TOKEN, else "" (there is none).
+
+    A file that is not there is made with a fresh token, for its owner only. Raises ClincusError(400).
+    """
+    token, source = environ.get("CLINCUS_TOKEN", ""), "CLINCUS_TOKEN"
+    if path:
+        token, source = _read_token_file(os.path.abspath(path)), f"the token file {shorten(path)}"
+    if token and not re.fullmatch(r"[!-~]{16,256}", token):
+        raise ClincusError(f"{source} must hold 16 to 256 printable characters without blanks", 400)
+    if path and not token:
+        raise ClincusError(f"{source} is empty: delete it, and a token is made", 400)
+    return token
+
+
+def _read_token_file(path: str) -> str:
+    try:
+        with suppress(FileExistsError):
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+        with open(path, encoding="ascii") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise ClincusError(f"others can read the token file {shorten(path)}: chmod 600 it", 400)
+            return file.read(1024).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClincusError(f"the token file {shorten(path)} cannot be used: {error}", 400) from error
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+def remember(table: dict[_Key, _Value], key: _Key, value: _Value, limit: int = 1024) -> None:
+    """Put a value at the young end of a dict; the oldest one goes when there are too many."""
+    table.pop(key, None)
+    table[key] = value
+    while len(table) > limit:
+        del table[next(iter(table))]
+
+
+class Throttle:
+    """Slows down who tries tokens: after ten wrong ones, each doubles the time in which no other is looked at."""
+
+    FREE = 10
+    LONGEST = 60.0  # seconds
+    FORGET = 600.0  # seconds after which a peer that tried nothing starts anew
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._wrong: dict[str, tuple[int, float]] = {}  # who -> wrong tokens, time of the last one
+        self._lock = threading.Lock()
+
+    def count(self, peer: Peer, is_right: bool) -> float:
+        """Note a try. Returns how many seconds the peer must wait before the next is looked at; 0 for a valid one."""
+        who, now = _person(peer), self._clock()
+        with self._lock:
+            wrong, last = self._wrong.get(who, (0, now))
+            if now - last > self.FORGET:
+                wrong = 0
+            pause = min(2.0 ** (wrong - self.FREE), self.LONGEST) if wrong >= self.FREE else 0.0
+            if now < last + pause:
+                return last + pause - now
+            if is_right:
+                self._wrong.pop(who, None)
+            else:
+                remember(self._wrong, who, (min(wrong + 1, 100), now))
+            return 0.0
+
+
+def _person(peer: Peer) -> str:
+    """What one person has of the address space: a user here, an IPv4 address, or 64 bits of IPv6."""
+    if ":" in peer.address and peer.uid is None:
+        return socket.inet_pton(socket.AF_INET6, peer.address.partition("%")[0])[:8].hex()
+    return str(peer)
+
+
+class RefusalLog:
+    """Logs refusals, each cause once a minute for each peer, so that nobody can fill the log."""
+
+    INTERVAL = 60.0  # seconds
+    LIMIT = 256  # lines in one interval
+
+    def __init__(self, write: Callable[[str], None] = log, clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._written: dict[tuple[str, str], float] = {}  # (peer, cause) -> when, oldest first
+        self._lock = threading.Lock()
+
+    def note(self, peer: str, cause: str, message: str) -> None:
+        """Write a refusal down, unless it was just now."""
+        now = self._clock()
+        with self._lock:
+            while self._written and next(iter(self._written.values())) <= now - self.INTERVAL:
+                del self._written[next(iter(self._written))]
+            if (peer, cause) in self._written or len(self._written) >= self.LIMIT:
+                return
+            self._written[peer, cause] = now
+        self._write(f"gate: {peer}: {message}".encode("ascii", "backslashreplace").decode())
+
+
+class Gate:
+    """Who may come in: asked once for each connection and once for each request, before any handler.
+
+    `allowed_hosts` are names, with or without a port, that people reach this server by through a reverse proxy or
+    another address; `token` lets in who is not this server's user on this machine.
+    """
+
+    PROXY_FIELDS = frozenset(
+        {"forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
+    )
+
+    def __init__(self, allowed_hosts: Iterable[str] = (), token: str = "") -> None:
+        self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
+        for host in self.allowed_hosts:
+            if not split_host(host)[0]:
+                raise ClincusError(f"--allowed-host must be NAME or NAME:PORT, not {shorten(host)}", 400)
+        self.token = token
+        # The cookie is derived: who reads a browser's storage has not read the token.
+        self.cookie = hmac.new(token.encode(), b"clincus cookie", hashlib.sha256).hexdigest() if token else ""
+        self._throttle = Throttle()
+        self._refusals = RefusalLog()
+
+    def greet(self, peer: Peer) -> None:
+        """Let a connection speak. Raises HttpError(403) for one that nothing it could say would let in."""
+        if peer.doubt and not self.token:
+            raise self._refuse(
+                peer,
+                "peer",
+                f"refused: this server is for its own user on this machine, but this connection is in doubt: "
+                f"{peer.doubt}. Serve with --token-file to let others in",
+            )
+
+    def admit(self, request: Request) -> Response | None:
+        """Let a request pass: None, or the answer that signs a browser in. Raises HttpError: 401, 403, 429."""
+        peer = request.peer
+        hosts = request.headers.get_all("Host") or []
+        if len(hosts) != 1 or not self._is_ours(hosts[0], peer):
+            problem = f"the Host header {shorten(hosts)} is not a name of this server; see --allowed-host"
+            raise self._refuse(peer, "host", f"refused: {problem}")
+        if request.is_socket or request.method not in {"GET", "HEAD", "OPTIONS"}:
+            self._check_origin(request)
+        return self._check_token(request)
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuse writes and WebSockets that a page of another site sent off (RFC 6454; W3C Fetch Metadata)."""
+        for origin in request.headers.get_all("Origin") or []:
+            scheme, _, host = origin.partition("://")
+            if scheme not in {"http", "https"} or not self._is_ours(host, request.peer):
+                raise self._refuse(
+                    request.peer, "origin", f"refused: a page of {shorten(origin)} may not do this; see --allowed-host"
+                )
+        if request.headers.get("Sec-Fetch-Site", "none").lower() not in {"none", "same-origin"}:
+            raise self._refuse(request.peer, "site", "refused: the page of another site asked for this")
+
+    def _check_token(self, request: Request) -> Response | None:
+        peer, shown = request.peer, self._shown_token(request)
+        if self.token and shown is not None:
+            self._verify(peer, shown)
+            if "token" in request.query and request.method in {"GET", "HEAD"} and not request.is_socket:
+                return self._sign_in(request)
+            return None
+        if self.token and self._has_cookie(request):
+            return None
+        if not peer.doubt and not self._is_forwarded(request):
+            return None
+        if not self.token:
+            raise self._refuse(
+                peer, "proxy", "refused: this request came through a proxy; serve with --token-file to let it in"
+            )
+        raise self._refuse(
+            peer,
+            "token",
+            "this needs the token: open the link that `clincus serve` printed, or send Authorization: Bearer TOKEN",
+            401,
+            [("WWW-Authenticate", 'Bearer realm="clincus"')],
+        )
+
+    def _is_forwarded(self, request: Request) -> bool:
+        """Whether a proxy on this machine speaks for somebody elsewhere, so that whose process it is means nothing.
+
+        Who allows a host and sets no token leaves it to the proxy to ask who comes.
+        """
+        is_by_name = not self._is_local(request.headers.get("Host", ""), request.peer)
+        is_marked = any(name.lower() in self.PROXY_FIELDS for name in request.headers)
+        return is_by_name or is_marked if self.token else is_marked and not is_by_name
+
+    def _shown_token(self, request: Request) -> str | None:
+        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+        return value.strip() if scheme.lower() == "bearer" else request.query.get("token")
+
+    def _verify(self, peer: Peer, shown: str) -> None:
+        is_right = _is_equal(shown, self.token)
+        pause = math.ceil(self._throttle.count(peer, is_right))
+        if pause:
+            message = f"too many wrong tokens: try again in {pause} s"
+            raise self._refuse(peer, "throttle", message, 429, [("Retry-After", str(pause))])
+        if not is_right:
+            challenge = 'Bearer realm="clincus", error="invalid_token"'
+            raise self._refuse(peer, "token", "the token is wrong", 401, [("WWW-Authenticate", challenge)])
+
+    def _cookie_name(self, peer: Peer) -> str:
+        return f"clincus-{peer.here[1]}"  # cookies know no ports, so the name does
+
+    def _has_cookie(self, request: Request) -> bool:
+        pairs = [pair.strip().partition("=") for pair in ";".join(request.headers.get_all("Cookie") or []).split(";")]
+        return any(
+            name == self._cookie_name(request.peer) and _is_equal(value, self.cookie) for name, _, value in pairs
+        )
+
+    def _sign_in(self, request: Request) -> Response:
+        """Turn `?token=` into a cookie, and take it out of the address bar."""
+        rest = urlencode([pair for pair in request.query.items() if pair[0] != "token"], errors="surrogateescape")
+        # Never "//name": a browser would take it for another server.
+        path = "/" + request.path.lstrip("/") + (f"?{rest}" if rest else "")
+        secure = "; Secure" if request.headers.get("X-Forwarded-Proto", "").lower() == "https" else ""
+        cookie = f"{self._cookie_name(request.peer)}={self.cookie}; Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict"
+        return Response(303, b"", [("Location", path), ("Set-Cookie", cookie + secure)])
+
+    def _is_ours(self, host: str, peer: Peer) -> bool:
+        if self._is_local(host, peer):
+            return True
+        name, port = split_host(host)
+        if f"{name}:{port}" in self.allowed_hosts or f"[{name}]:{port}" in self.allowed_hosts:
+            return True
+        return port in {80, 443, peer.here[1]} and bool({name, f"[{name}]"} & self.allowed_hosts)
+
+    def _is_local(self, host: str, peer: Peer) -> bool:
+        """Whether a Host header names this machine in a way that no other site can: loopback, or a literal address."""
+        name, port = split_host(host)
+        return name in {"localhost", *LOOPBACK, peer.here[0]} and port == peer.here[1]
+
+    def _refuse(
+        self, peer: Peer, cause: str, message: str, status: int = 403, headers: Sequence[tuple[str, str]] = ()
+    ) -> HttpError:
+        self._refusals.note(str(peer), cause, message)
+        return HttpError(message, status, headers)
+
+
+def _is_equal(shown: str, secret: str) -> bool:
+    """Compare in a time that tells nothing of the secret, its length included."""
+    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (shown, secret)]
+    return hmac.compare_digest(*digests)
+
+
+def split_host(host: str) -> tuple[str, int]:
+    """Split a Host header or an origin's authority into name and port (80 when there is none); ("", -1) for neither."""
+    match = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?", host, re.IGNORECASE)
+    if not match:
+        return "", -1
+    return (match[1] or match[2]).lower(), int(match[3]) if match[3] else 80
+
+
+def listen_hosts(host: str | None, gate: Gate) -> Sequence[str]:
+    """The addresses to listen on: loopback, or what the user named. Raises ClincusError for that without a token."""
+    if not host or host == "localhost":
+        return LOOPBACK
+    if not _is_loopback(host) and not gate.token:
+        raise ClincusError(
+            f"--host {host} would let other machines in, so it needs a token: add --token-file ~/.clincus/token "
+            "(it is made if missing), or set CLINCUS_TOKEN",
+            400,
+        )
+    return (host.strip("[]"),)
+
+
+def url_host(host: str) -> str:
+    """An address that is listened on, as a browser on this machine writes it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def check_content_type(request: Request) -> None:
+    """Refuse a JSON body that does not say so: a foreign page's form can only send other types. Raises HttpError(415).
+
+    curl -d calls any body a form, so that is taken from a client that shows no sign of being a browser.
+    """
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if not request.body_length or media_type == "application/json":
+        return
+    is_browser = any(name.lower() == "origin" or name.lower().startswith("sec-fetch-") for name in request.headers)
+    if is_browser or media_type not in {"", "application/x-www-form-urlencoded"}:
+        raise HttpError("send the body as Content-Type: application/json", 415)
+
+
+# -- The dashboard's files
 
 
 @dataclass(frozen=True)
@@ -6762,92 +7381,56 @@ def packaged_file(folder: str) -> Callable[[str], bytes | None]:
     return read
 
 
-@dataclass
-class Gate:
-    """Who may come in: asked once per request and WebSocket, before any handler.
-
-    `hosts` are names that a Host header may carry besides the loopback ones, `port` the one that we listen on.
-    """
-
-    port: int
-    hosts: frozenset[str] = frozenset()
-
-    def admit(self, request: Request, *, is_socket: bool) -> None:
-        """Let a request pass. Raises ClincusError(403) with the cause."""
-        hosts = request.headers.get_all("Host") or []
-        if len(hosts) != 1 or not self._is_our_host(hosts[0]):
-            problem = f"the Host header {shorten(hosts)} is not this server's; see --allowed-host"
-            raise ClincusError(f"refused: {problem}", 403)
-        if not is_socket and request.method in {"GET", "HEAD", "OPTIONS"}:
-            return
-        origin = request.headers.get("Origin")
-        if origin is not None and not self._is_our_origin(origin):
-            raise ClincusError(f"refused: a page of {shorten(origin)} may not do this here", 403)
-        if request.headers.get("Sec-Fetch-Site", "") in {"cross-site", "same-site"}:
-            raise ClincusError("refused: the request comes from another site's page", 403)
-
-    def _is_our_host(self, host: str) -> bool:
-        name, port = split_host(host)
-        if name in self.hosts or host.lower() in self.hosts:
-            return True
-        return name in {"localhost", "127.0.0.1", "::1"} and port == self.port
-
-    def _is_our_origin(self, origin: str) -> bool:
-        scheme, _, host = origin.partition("://")
-        return scheme in {"http", "https"} and self._is_our_host(host)
-
-
-def split_host(host: str) -> tuple[str, int]:
-    """Split a Host header or an origin's authority into name and port (80 when there is none); -1 for a bad port."""
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]/@\s]*))(?::(\d{1,5}))?", host)
-    if not match:
-        return "", -1
-    return (match[1] or match[2] or "").lower(), int(match[3]) if match[3] else 80
+# -- Connections
 
 
 class ConnectionTable:
     """All open connections: counts them, and cuts those that take too long to say what they want.
 
-    http.server's own timeout is per read: a client that sends a byte now and then would hold a thread for ever.
+    A time-out of each read would not do: a client that sends a byte now and then would hold a thread for ever.
     """
 
     def __init__(self, limit: int = CONNECTION_LIMIT) -> None:
         self.limit = limit
         self._lock = threading.Lock()
-        self._waiting: dict[socket.socket, float] = {}  # socket -> monotonic deadline; infinity while a handler works
+        self._due: dict[socket.socket, float] = {}  # socket -> monotonic deadline; infinity while a handler works
+        self._half_closed: set[socket.socket] = set()  # overdue once: they may still be told
 
     def add(self, connection: socket.socket) -> bool:
         """Take a new connection in; False when there are too many."""
         with self._lock:
-            if len(self._waiting) >= self.limit:
+            if len(self._due) >= self.limit:
                 return False
-            self._waiting[connection] = time.monotonic() + HEAD_TIMEOUT
+            self._due[connection] = time.monotonic() + HEAD_TIMEOUT
             return True
 
     def expect(self, connection: socket.socket, seconds: float) -> None:
-        """The next bytes of this connection must be complete within so many seconds."""
+        """What comes next on this connection must be complete within so many seconds."""
         with self._lock:
-            if connection in self._waiting:
-                self._waiting[connection] = time.monotonic() + seconds
+            if connection in self._due:
+                self._due[connection] = time.monotonic() + seconds
 
     def remove(self, connection: socket.socket) -> None:
         """A connection is closed."""
         with self._lock:
-            self._waiting.pop(connection, None)
+            self._due.pop(connection, None)
+            self._half_closed.discard(connection)
 
     def cut_overdue(self) -> None:
-        """Shut down what is overdue; its thread then reads the end of the stream."""
+        """End what is overdue: first the client's side, so that its thread can say why, then all of it."""
+        now = time.monotonic()
         with self._lock:
-            overdue = [connection for connection, until in self._waiting.items() if until < time.monotonic()]
-            for connection in overdue:
-                self._waiting[connection] = math.inf
+            for connection in [connection for connection, due in self._due.items() if due <= now]:
+                how = socket.SHUT_RDWR if connection in self._half_closed else socket.SHUT_RD
+                self._half_closed.add(connection)
+                self._due[connection] = now + LINGER_TIMEOUT
                 with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(how)
 
     def close_all(self) -> None:
         """Shut down every connection."""
         with self._lock:
-            for connection in self._waiting:
+            for connection in self._due:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
@@ -6862,8 +7445,32 @@ class Site:
     connections: ConnectionTable
 
 
+SIGN_IN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Clincus</title>{refresh}
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<body style="font:16px/1.5 system-ui;max-width:26rem;margin:20vh auto;padding:0 1rem"><h1>Clincus</h1><p>{reason}</p>
+<form><input name="token" type="password" aria-label="Token" placeholder="Token" autocomplete="current-password"
+ autofocus style="font:inherit;width:60%"> <button style="font:inherit">Sign in</button></form></body></html>
+"""
+
+
+def sign_in_page(request: Request, error: HttpError) -> Response:
+    """The answer to a person without the token: a form to paste it into.
+
+    A browser keeps a SameSite=Strict cookie back when a link on another site brought it here; it sends it after a
+    refresh, which is this site's own.
+    """
+    is_led_here = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and "token" not in request.query
+    refresh = '<meta http-equiv="refresh" content="0">' if is_led_here else ""
+    page = SIGN_IN_PAGE.format(refresh=refresh, reason=html.escape(error.message))
+    return Response(error.status, page.encode(), [("Content-Type", "text/html; charset=utf-8"), *error.headers])
+
+
 class ConnectionHandler(BaseHTTPRequestHandler):
-    """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`."""
+    """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`.
+
+    http.server lends the socket, the loop and the writing of an answer's head. A request's head is read and taken
+    apart by `read_head` and `parse_head`, since http.server's own parser guesses where these refuse.
+    """
 
     protocol_version = "HTTP/1.1"
     server_version = "clincus"
@@ -6871,125 +7478,147 @@ class ConnectionHandler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # one write per answer
     server: Listener
+    request_version = "HTTP/1.1"
+    command = ""
+    peer: Peer
+    _unread = 0  # bytes of the request's body that are still to come
+
+    def handle(self) -> None:
+        """Find out who is there, then answer one request after the other."""
+        try:
+            self.peer = find_peer(self.connection)
+            self.server.site.gate.greet(self.peer)
+        except OSError:
+            return
+        except HttpError as error:
+            self.close_connection = True
+            self._answer(failure(error))
+            return
+        super().handle()
 
     def handle_one_request(self) -> None:
-        """Read one request and answer it."""
-        site = self.server.site
-        site.connections.expect(self.connection, HEAD_TIMEOUT)
+        """Read one request and answer it; the connection goes on only if that left nothing in doubt."""
+        self.close_connection = True
+        self.server.site.connections.expect(self.connection, HEAD_TIMEOUT)
         try:
-            super().handle_one_request()
-            self.wfile.flush()
-        except (ConnectionError, TimeoutError, BrokenPipeError):
+            response = self._respond_to_next()
+            if response is not None:
+                self._answer(response)
+        except (ConnectionError, TimeoutError):
             self.close_connection = True
 
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        # http.server looks up do_METHOD; every method goes the same way.
-        if name.startswith("do_"):
-            return self._serve
-        raise AttributeError(name)
-
-    def _serve(self) -> None:
+    def _respond_to_next(self) -> Response | None:
+        """Read a request and have it answered; None when there is none, or a WebSocket took the connection over."""
         request = None
         try:
-            request = self._read_head()
-            response = self._respond(request)
+            self.command, self._unread = "", 0
+            raw = read_head(self.rfile)
+            if not raw:
+                return None
+            request = self._begin(parse_head(raw))
+            return self._respond(request)
         except ClincusError as error:
-            headers = [("Allow", ", ".join(error.allowed))] if isinstance(error, MethodNotAllowed) else []
-            response = json_response({"error": error.message}, error.status, headers)
+            wants_page = request and not request.is_api and "text/html" in request.headers.get("Accept", "")
+            if request and wants_page and isinstance(error, HttpError) and error.status in {401, 429}:
+                return sign_in_page(request, error)
+            return failure(error)
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
-            log(f"{self.command} {self.path}: failed\n{traceback.format_exc()}")
-            response = json_response({"error": "Clincus failed at this; its log says why"}, 500)
-        if response is not None:
-            self._answer(response, request)
+            log(f"{self.command} {request.path if request else ''}: failed\n{traceback.format_exc()}")
+            return failure(ClincusError("Clincus failed at this; its log says why", 500))
 
-    def _read_head(self) -> Request:
-        target = urlsplit(self.path if self.path.startswith("/") else "/")
-        query = dict(parse_qsl(target.query, keep_blank_values=True, errors="surrogateescape"))
-        return Request(self.command, target.path, query, self.headers, self.client_address[:2], self)
+    def _begin(self, head: Head) -> Request:
+        self.command, self.request_version, self.headers = head.method, head.version, head.headers
+        self._unread = head.body_length
+        options = {option.strip().lower() for option in ",".join(head.headers.get_all("Connection") or []).split(",")}
+        self.close_connection = head.version == "HTTP/1.0" or "close" in options
+        return Request(head.method, head.path, head.query, head.headers, head.body_length, self.peer, self)
 
     def _respond(self, request: Request) -> Response | None:
-        """Admit a request and have it handled; None when a WebSocket took the connection over."""
+        """Admit a request and have it handled."""
         site = self.server.site
-        is_api = request.path.startswith(("/api/", "/ws/")) or request.path in {"/api", "/ws"}
-        site.gate.admit(request, is_socket=request.path.startswith("/ws/"))
-        if not is_api:
-            self._drain(request)
+        signed_in = site.gate.admit(request)
+        if signed_in is not None:
+            return signed_in
+        if not request.is_api:
             if request.method not in {"GET", "HEAD"}:
                 raise MethodNotAllowed(request.method, ["GET", "HEAD"])
             return site.assets.respond(request)
-        route, values = site.router.find(request.method, request.path)
-        if route.is_socket:
-            request.values = {**check_query(route.query, request.query), **values}
-            site.connections.expect(self.connection, math.inf)
-            route.handler(request)
-            return None
+        route, in_path = site.router.find(request.method, request.path)
+        request.values = {**check_query(route.query, request.query), **in_path}
+        if not route.raw_body and route.method != "GET":
+            check_content_type(request)
         request.body = self._read_body(request, route.body_limit)
-        body = {} if route.body is None or route.raw_body else check_body(route.body, request.body)
-        request.values = {**check_query(route.query, request.query), **body, **values}
+        if route.body is not None and not route.raw_body:
+            request.values = {**check_body(route.body, request.body), **request.values}
         site.connections.expect(self.connection, math.inf)
         result = route.handler(request)
+        if route.is_socket:
+            return None
         return result if isinstance(result, Response) else json_response(result, route.status)
 
-    def _drain(self, request: Request) -> None:
-        self._read_body(request, BODY_LIMIT)
-
     def _read_body(self, request: Request, limit: int) -> bytes:
-        """Read the body whole, so that it is never taken for the next request. Raises ClincusError (400, 411, 413)."""
-        if request.headers.get_all("Transfer-Encoding"):
-            self.close_connection = True
-            raise ClincusError("a chunked body is not accepted: send Content-Length", 411)
-        lengths = request.headers.get_all("Content-Length") or []
-        if not lengths:
-            return b""
-        if len(set(lengths)) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0].strip(), re.ASCII):
-            self.close_connection = True
-            raise ClincusError("the Content-Length header is not a number of bytes", 400)
-        length = int(lengths[0])
+        """Read the body whole, so that it is never taken for the next request. Raises HttpError (408, 413, 417)."""
+        length, expected = request.body_length, request.headers.get("Expect", "").lower()
         if length > limit:
-            self.close_connection = True
-            raise ClincusError(f"the body is larger than {limit >> 10} KiB", 413)
-        if self.headers.get("Expect", "").lower() == "100-continue":
+            raise HttpError(f"the body is larger than {limit >> 10} KiB", 413)
+        if expected not in {"", "100-continue"}:
+            raise HttpError(f"the expectation {shorten(expected)} cannot be met", 417)
+        if length and expected and self.request_version != "HTTP/1.0":
             self.send_response_only(100)
             self.end_headers()
             self.wfile.flush()
+        self.server.site.connections.expect(self.connection, HEAD_TIMEOUT + length / BODY_RATE)
         body = self.rfile.read(length)
         if len(body) < length:
-            self.close_connection = True
-            raise ConnectionError("the body ended early")
+            raise HttpError(f"only {len(body)} of the body's {length} bytes arrived in time", 408)
+        self._unread = 0
         return body
 
-    def _answer(self, response: Response, request: Request | None) -> None:
+    def _answer(self, response: Response) -> None:
         """Write one answer: the only place that does."""
+        self.server.site.connections.expect(self.connection, ANSWER_TIMEOUT)
+        # What was not read cannot be told from the next request.
+        self.close_connection = self.close_connection or self._unread > 0
+        has_body = response.status not in {204, 304}
         self.send_response_only(response.status)
         self.send_header("Date", self.date_time_string())
         for key, value in (*response.headers, *SAFE_HEADERS):
-            self.send_header(key, value)
-        names = {key for key, _ in response.headers}
-        if "Cache-Control" not in names:
+            self.send_header(key, re.sub(r"[^\t -~\x80-\xff]", "?", value))
+        if not any(key == "Cache-Control" for key, _ in response.headers):
             self.send_header("Cache-Control", "no-store")
-        if response.status not in {204, 304}:
+        if has_body:
             self.send_header("Content-Length", str(len(response.body)))
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
-        if self.command != "HEAD" and response.status not in {204, 304}:
+        if has_body and self.command != "HEAD":
             self.wfile.write(response.body)
+        self.wfile.flush()
 
-    def handle_expect_100(self) -> bool:
-        """Leave `Expect: 100-continue` until the body is wanted, so that a refused one is never sent."""
-        return True
+    def finish(self) -> None:
+        """Close in a way that lets the client read the last answer (RFC 9112, 9.6).
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer a request that http.server could not read."""
-        self.close_connection = True
-        if not hasattr(self, "headers"):
-            self.headers = Message()
-        self._answer(json_response({"error": message or explain or HTTPStatus(code).phrase}, code), None)
+        Closing a socket with unread input resets the connection, and the answer is lost with it.
+        """
+        with suppress(OSError):
+            super().finish()
+        self.server.site.connections.expect(self.connection, LINGER_TIMEOUT)
+        with suppress(OSError):
+            self.connection.setblocking(True)
+            self.connection.shutdown(socket.SHUT_WR)
+            left = LINGER_LIMIT
+            while left > 0 and (data := self.connection.recv(64 << 10)):
+                left -= len(data)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing per request: a busy page would drown what matters."""
+
+
+def failure(error: ClincusError) -> Response:
+    """The answer that tells of an error."""
+    return json_response({"error": error.message}, error.status, error.headers if isinstance(error, HttpError) else ())
 
 
 class Listener(ThreadingHTTPServer):
@@ -6997,7 +7626,7 @@ class Listener(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 128
+    request_queue_size = 1024
     allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], site: Site) -> None:
@@ -7006,15 +7635,34 @@ class Listener(ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         super().__init__(address, ConnectionHandler)
 
+    def server_bind(self) -> None:
+        """Bind; http.server would look its own name up in the DNS besides, which can take long."""
+        TCPServer.server_bind(self)
+
+    def service_actions(self) -> None:
+        """End overdue connections; serve_forever calls this every time that it wakes up."""
+        self.site.connections.cut_overdue()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection; out of file descriptors, wait a moment instead of spinning."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                time.sleep(0.1)
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Take a connection in, or turn it away with 503 when there are too many."""
         if self.site.connections.add(request):
             super().process_request(request, client_address)
             return
-        body = b'{"error": "too many connections: close some and try again"}'
+        body = b'{"error":"too many connections: close some and try again"}'
         head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         with suppress(OSError):
+            request.setblocking(False)
             request.send(f"{head}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n".encode() + body)
+            request.recv(HEAD_LIMIT)  # unread input would reset the connection before the answer is read
         self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
@@ -7343,7 +7991,8 @@ def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] 
     error = protocol.handshake_exc
     problem = f"{error}: {error.__cause__}" if error and error.__cause__ else str(error)
     status = 426 if isinstance(error, InvalidUpgrade) else 400
-    raise ClincusError(f"this address speaks WebSocket only, and the handshake failed: {problem}", status)
+    upgrade = [("Upgrade", "websocket")] if status == 426 else []  # RFC 9110, 15.5.22
+    raise HttpError(f"this address speaks WebSocket only, and the handshake failed: {problem}", status, upgrade)
 
 
 def prepare_connection(connection: socket.socket) -> None:
@@ -7813,7 +8462,12 @@ class Application:
     """Everything that `clincus serve` runs, wired together; owns the config in force and the listeners."""
 
     def __init__(
-        self, environ: Mapping[str, str], flags: Mapping[str, object], *, hosts: Sequence[str] = LOOPBACK
+        self,
+        environ: Mapping[str, str],
+        flags: Mapping[str, object],
+        *,
+        hosts: Sequence[str] = LOOPBACK,
+        gate: Gate | None = None,
     ) -> None:
         self.environ = environ
         self._flags = dict(flags)
@@ -7822,6 +8476,7 @@ class Application:
         self._fingerprint = config_fingerprint(config_files(environ))
         self._config_lock = threading.Lock()
         self._hosts = hosts
+        self._gate = gate or Gate()
         self._listeners: list[Listener] = []
         self._stopping = threading.Event()
         self.hub = EventHub()
@@ -7857,6 +8512,11 @@ class Application:
     def port(self) -> int:
         """The port that is listened on."""
         return int(self._listeners[0].server_address[1])
+
+    @property
+    def url(self) -> str:
+        """Where this machine's browser finds the dashboard."""
+        return f"http://{url_host(self._hosts[0])}:{self.port}"
 
     def start(self) -> None:
         """Listen and start the threads. Raises ClincusError when the port is taken."""
@@ -7924,10 +8584,9 @@ class Application:
         """Bind every address at one port; on loopback IPv6 is welcome but not needed."""
         listeners: list[Listener] = []
         for host in self._hosts:
-            gate = Gate(port)
-            site = Site(self._router, self._assets, gate, self.connections)
+            site = Site(self._router, self._assets, self._gate, self.connections)
             try:
-                listener = Listener((host, gate.port), site)
+                listener = Listener((host, port), site)
             except OSError as error:
                 if listeners and host == "::1":
                     continue
@@ -7936,7 +8595,7 @@ class Application:
                 raise ClincusError(
                     f"port {port} cannot be used: {error.strerror}. Choose another with --port", 409
                 ) from error
-            gate.port = port = int(listener.server_address[1])
+            port = int(listener.server_address[1])
             listeners.append(listener)
         for listener in listeners:
             threading.Thread(target=listener.serve_forever, args=(0.5,), name="listener", daemon=True).start()
@@ -7944,7 +8603,7 @@ class Application:
 
     def _move_to(self, listeners: list[Listener]) -> None:
         old, self._listeners = self._listeners, listeners
-        log(f"Dashboard running at http://{LOOPBACK[0]}:{self.port}")
+        log(f"Dashboard running at {self.url}")
         # Not here: shutdown() waits for the very loop that may be serving this request's connection.
         for listener in old:
             threading.Thread(target=self._close_listener, args=(listener,), daemon=True).start()
@@ -7957,7 +8616,6 @@ class Application:
         next_sweep = time.monotonic() + 60
         while not self._stopping.wait(1.0):
             self._poll_config()
-            self.connections.cut_overdue()
             if any(parse_time(session.deadline) for session in self.registry.all()):
                 self._in_background(lambda: self.sessions.stop_expired(_now()))
             if time.monotonic() >= next_sweep:
@@ -8987,16 +9645,19 @@ def help_width() -> int:
 def run_serve(context: Context) -> int:
     """`clincus serve`: until Ctrl-C or SIGTERM; a second one ends at once."""
     options = context.options
-    app = Application(os.environ, {"dashboard.port": options.port})
+    gate = Gate(options.allowed_host, load_token(options.token_file, os.environ))
+    hosts = listen_hosts(options.host, gate)
+    app = Application(os.environ, {"dashboard.port": options.port}, hosts=hosts, gate=gate)
     app.start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: _end(app, number))
-    address = f"http://127.0.0.1:{app.port}"
-    print(f"Dashboard running at {address}", flush=True)
+    # The token belongs on the screen of who started this, and in no log.
+    link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
+    print(f"Dashboard running at {link if sys.stdout.isatty() else app.url}", flush=True)
     if options.open:
         import webbrowser
 
-        webbrowser.open(address)
+        webbrowser.open(link)
     app.wait()
     app.close()
     return 0
@@ -9022,8 +9683,18 @@ BASIC_COMMANDS = (
         flags=(
             flag("--port N", "port (default: the config's, 3000); 0 for any free one", check=number_from(0, 65535)),
             flag("--open", "open the dashboard in a browser"),
+            flag("--host ADDRESS", "listen here instead of on loopback only; this needs a token"),
+            flag(
+                "--allowed-host HOST",
+                "a name that people reach it by, as of a proxy; repeatable",
+                default=(),
+                repeats=True,
+            ),
+            flag("--token-file FILE", "the token that lets in other users and machines; made if missing"),
         ),
-        about="Listens on this machine only, until Ctrl-C or SIGTERM; a second one ends it at once.",
+        about="Listens on this machine only, and for you and root only, until Ctrl-C or SIGTERM; a second one ends it at "
+        "once. Others come in with a token: --token-file, or CLINCUS_TOKEN; the link that is printed on a terminal "
+        "holds it.",
         examples=(("clincus serve --open", "Serve, and show the dashboard in the browser."),),
         exits=(("0", "ended by Ctrl-C or SIGTERM"), ("1", "could not start, such as a port that is taken")),
     ),
