@@ -6860,7 +6860,7 @@ class Route:
     summary: str
     query: tuple[Field, ...] = ()
     body: tuple[Field, ...] | None = None
-    # Status -> JSON Schema of the body; None for no body, or for the usual one of an error; BYTES for a file.
+    # Status -> JSON Schema of the body; None for no body, or for the usual one of an error; TEXT_FILE.
     answers: Mapping[int, object] = field(default_factory=dict)
     status: int = 200  # of a plain returned value
     raw_body: bool = False  # the body is bytes for the handler, not JSON
@@ -6901,7 +6901,7 @@ class Router:
 # -- The API described in its own terms
 
 
-BYTES: dict[str, object] = {}  # the body of a route that answers a file as it is
+TEXT_FILE: dict[str, object] = {"type": "string"}  # the body of an answer that is a file and not JSON
 ERROR: dict[str, object] = {
     "type": "object",
     "properties": {"error": {"type": "string", "description": "what is wrong, and what to do"}},
@@ -6955,7 +6955,7 @@ def _operation(route: Route) -> dict[str, object]:
         "responses": {str(status): _answer_schema(status, body) for status, body in sorted(_answers(route).items())},
     }
     if route.raw_body:
-        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": BYTES}}
+        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     elif route.body is not None:
         schema = {
             "type": "object",
@@ -6982,8 +6982,8 @@ def _answers(route: Route) -> dict[int, object]:
 
 def _answer_schema(status: int, schema: object) -> dict[str, object]:
     answer: dict[str, object] = {"description": HTTPStatus(status).phrase}
-    if schema is BYTES:
-        answer["content"] = {"application/octet-stream": BYTES}
+    if schema is TEXT_FILE:
+        answer["content"] = {"text/plain": {"schema": TEXT_FILE}}
     elif schema is not None or status >= 400:
         answer["content"] = {"application/json": {"schema": ERROR if schema is None else schema}}
     return answer
@@ -8490,7 +8490,8 @@ class Application:
         self.workspaces = Workspaces(lambda: self._config, environ, self.registry.all)
         self.connections = ConnectionTable()
         self._assets = Assets(packaged_file("spa_dist"))
-        self._router = Router(api_routes(self))
+        self.routes = api_routes(self)
+        self._router = Router(self.routes)
         self._expiry = threading.Lock()  # held while expired sessions are being stopped
 
     @property
@@ -8712,6 +8713,9 @@ class Api:
     def get_sources(self, request: Request) -> object:
         return sources_document(self._app.config, self._app.config_error)
 
+    def get_openapi(self, request: Request) -> object:
+        return openapi_document(self._app.routes, COMPONENTS)
+
     def get_tools(self, request: Request) -> object:
         return list(TOOLS)
 
@@ -8845,6 +8849,20 @@ def obj(required: Mapping[str, object], optional: Mapping[str, object] | None = 
     return {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
 
 
+def list_of_schema(item: object) -> dict[str, object]:
+    """A JSON Schema list."""
+    return {"type": "array", "items": item}
+
+
+def schema_of(example: object) -> dict[str, object]:
+    """The JSON Schema of values that are built like an example; an empty object or list may hold anything."""
+    if isinstance(example, dict):
+        return obj({key: schema_of(value) for key, value in example.items()})
+    if isinstance(example, list):
+        return {"type": "array", **({"items": schema_of(example[0])} if example else {})}
+    return {"type": {bool: "boolean", int: "integer"}.get(type(example), "string")}
+
+
 STRING: dict[str, object] = {"type": "string"}
 INTEGER: dict[str, object] = {"type": "integer"}
 BOOLEAN: dict[str, object] = {"type": "boolean"}
@@ -8923,6 +8941,16 @@ SOURCES = obj(
         "error": {"type": ["string", "null"]},
     }
 )
+CONFIG = schema_of(nest({setting.key: setting.default for setting in SETTINGS}))
+COMPONENTS = {
+    "Config": CONFIG,
+    "ConfigSources": SOURCES,
+    "FileListing": FILE_LISTING,
+    "HistoryEntry": HISTORY_ENTRY,
+    "Image": IMAGE_ALIAS,
+    "Session": SESSION,
+    "Workspaces": WORKSPACES,
+}
 PORT_FIELD = Field("port", "integer", "the port to serve on", minimum=1, maximum=65535)
 ROOTS_FIELD = Field("workspace_roots", "strings", "directories whose subdirectories are projects")
 PATH_FIELD = Field("path", "string", "a workspace root: absolute, or beginning with ~", required=True)
@@ -8942,19 +8970,13 @@ CREATE_FIELDS = (
 )
 
 
-def list_of_schema(item: object) -> dict[str, object]:
-    """A JSON Schema list."""
-    return {"type": "array", "items": item}
-
-
 def api_routes(app: Application) -> list[Route]:
     """Every endpoint: the one table that requests are matched and checked with, and that the API is described from."""
     api = Api(app)
     one = "/api/sessions/{id}"
     return [
-        Route(
-            "GET", "/api/config", api.get_config, "The whole merged configuration", answers={200: {"type": "object"}}
-        ),
+        Route("GET", "/api/openapi.json", api.get_openapi, "This description", answers={200: {"type": "object"}}),
+        Route("GET", "/api/config", api.get_config, "The whole merged configuration", answers={200: CONFIG}),
         Route(
             "PUT",
             "/api/config",
@@ -9019,7 +9041,7 @@ def api_routes(app: Application) -> list[Route]:
             api.read_file,
             "A text file of the session's workspace",
             query=(FILE_FIELD,),
-            answers={200: STRING, 304: None, 404: None, 409: None, 413: None, 415: None},
+            answers={200: TEXT_FILE, 304: None, 404: None, 409: None, 413: None, 415: None},
         ),
         Route(
             "PUT",
