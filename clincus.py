@@ -6740,15 +6740,15 @@ def find_peer(connection: socket.socket) -> Peer:
     """Find out who is at the other end of a connection. Raises OSError when it is gone."""
     there, here = _plain_address(connection.getpeername()), _plain_address(connection.getsockname())
     if not (_is_loopback(there[0]) and _is_loopback(here[0])):
-        return Peer(there[0], here, "it comes from another machine")
+        return Peer(there[0], here, "this connection comes from another machine")
     owner = socket_owner(there, here)
     # No other connection can have this pair of addresses while this one lives: so if it lives now, the owner is its.
     connection.getpeername()
     doubt = ""
     if owner is None:
-        doubt = "the kernel (/proc/net/tcp) does not say which user it comes from"
+        doubt = "the kernel (/proc/net/tcp) does not say which user this connection comes from"
     elif owner not in {0, os.geteuid()}:
-        doubt = f"it comes from {user_name(owner)}, this server is {user_name(os.geteuid())}'s"
+        doubt = f"this connection comes from {user_name(owner)}, but the server is {user_name(os.geteuid())}'s"
     return Peer(there[0], here, doubt, owner)
 
 
@@ -7119,12 +7119,7 @@ class Gate:
     def greet(self, peer: Peer) -> None:
         """Let a connection speak. Raises HttpError(403) for one that nothing it could say would let in."""
         if peer.doubt and not self.token:
-            raise self._refuse(
-                peer,
-                "peer",
-                f"refused: this server is for its own user on this machine, but this connection is in doubt: "
-                f"{peer.doubt}. Serve with --token-file to let others in",
-            )
+            raise self._refuse(peer, "peer", f"refused: {peer.doubt}. To let others in, serve with --token-file")
 
     def admit(self, request: Request) -> Response | None:
         """Let a request pass: None, or the answer that signs a browser in. Raises HttpError: 401, 403, 429."""
