@@ -9709,8 +9709,8 @@ BASIC_COMMANDS = (
             ),
             flag("--token-file FILE", "the token that lets in other users and machines; made if missing"),
         ),
-        about="Listens on this machine only, and for you and root only, until Ctrl-C or SIGTERM; a second one ends it at "
-        "once. Others come in with a token: --token-file, or CLINCUS_TOKEN; the link that is printed on a terminal "
+        about="Listens on this machine only, and for you and root only, until Ctrl-C or SIGTERM; a second one ends it "
+        "at once. Others come in with a token: --token-file, or CLINCUS_TOKEN; the link that is printed on a terminal "
         "holds it.",
         examples=(("clincus serve --open", "Serve, and show the dashboard in the browser."),),
         exits=(("0", "ended by Ctrl-C or SIGTERM"), ("1", "could not start, such as a port that is taken")),
