@@ -2785,6 +2785,7 @@ class History:
 STAGES = "/run/clincus"
 PLACEHOLDER_MARK = "trusted.clincus.placeholder"  # needs CAP_SYS_ADMIN on the host: no container can forge it
 LOCK_SECONDS = 30.0
+HIDE_FOLDER = (".gitignore", b"*\n")  # makes Git pass over a folder: `git stash -u` would else fail to remove it
 MOST_MOUNTS = 2000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
 
 OPEN_TREE_CLONE, AT_EMPTY_PATH = 0x1, 0x1000
@@ -2898,23 +2899,23 @@ def container_ranges(configuration: str, kind: str) -> list[tuple[int, int, int]
     return [(int(a), int(b), int(n)) for a, b, n in re.findall(pattern, configuration, re.MULTILINE)]
 
 
-def mount_map(ranges: list[tuple[int, int, int]], owner: int | None, code: int) -> list[tuple[int, int, int]]:
+def mount_map(
+    ranges: list[tuple[int, int, int]], owner: int | None, code: int, spans: list[tuple[int, int]]
+) -> list[tuple[int, int, int]]:
     """The id map (on disk, seen by the container as host id, count) of a folder.
 
-    The owner on disk and the container's user `code` are one and the same; everybody else in the container owns on
-    disk what the container's range says (so its root is some high uid there), and everybody else on the disk is
-    nobody in the container. Without an owner (None) nobody on the disk is anybody in the container.
+    The owner on disk and the container's user `code` are one and the same. All other ids of `spans` (first, count)
+    are themselves; whoever lies in none of them is nobody, and what is his can only be read.
     """
-    seen = [host + code - inside for inside, host, count in ranges if inside <= code < inside + count]
-    if not seen:
+    seen = next((host + code - inside for inside, host, count in ranges if inside <= code < inside + count), None)
+    if seen is None:
         raise WallError(f"the container has no id {code}")
     if owner is None:
-        return sorted((host, host, count) for _, host, count in ranges)
-    cuts = {seen[0], owner}
-    lines = [(owner, seen[0], 1)]
-    for _, host, count in ranges:
-        start = host
-        for cut in [*sorted(cut for cut in cuts if host <= cut < host + count), host + count]:
+        return sorted((first, first, count) for first, count in spans)
+    lines = [(owner, seen, 1)]
+    for first, count in spans:
+        start, end = first, first + count
+        for cut in [*sorted(cut for cut in {seen, owner} if first <= cut < end), end]:
             if cut > start:
                 lines.append((start, start, cut - start))
             start = cut + 1
@@ -2991,8 +2992,8 @@ def exists_beneath(kernel: Kernel, root: int, path: str) -> bool:
 def placeholder_text(path: str, whole: bool) -> bytes | None:
     """What stands in for a protected path that is absent: the text of a file, or None for a folder.
 
-    Outside .git it is always a folder: Git does not see an empty one, while an empty file would be committed by the
-    next `git add -A`. `whole` is false if `path` is only the first absent folder on the way to the protected path.
+    Outside .git it is always a folder (see HIDE_FOLDER): an empty file would be committed by the next `git add -A`.
+    `whole` is false if `path` is only the first absent folder on the way to the protected path.
     A Git folder without `commondir` is its own common folder, and so is one that says "." there (gitrepository-layout).
     """
     parts = path.split("/")
@@ -3165,8 +3166,11 @@ class Tree:
                 os.fchown(descriptor, self.plan["uid"], os.fstat(self.raw).st_gid)
                 if text:
                     os.write(descriptor, text)
+                if text is None and ".git" not in part.split("/"):
+                    self._hide(descriptor)
             except OSError:
-                remove_entry(name, text is None, parent)
+                with contextlib.suppress(OSError):
+                    remove_entry(name, text is None, parent)
                 raise
             finally:
                 os.close(descriptor)
@@ -3175,6 +3179,17 @@ class Tree:
         finally:
             os.close(parent)
         return True
+
+    def _hide(self, folder: int) -> None:
+        """Put the file into a placeholder that makes Git pass over it."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(HIDE_FOLDER[0], flags, 0o644, dir_fd=folder)
+        try:
+            os.setxattr(descriptor, PLACEHOLDER_MARK, b"1")
+            os.fchown(descriptor, self.plan["uid"], os.fstat(self.raw).st_gid)
+            os.write(descriptor, HIDE_FOLDER[1])
+        finally:
+            os.close(descriptor)
 
     def remove_placeholders(self) -> None:
         """Take away the placeholders in which nothing was put. One that another session holds is busy, and stays."""
@@ -3187,22 +3202,45 @@ class Tree:
                 self._remove_placeholder(part, placeholder_text(part, whole))
 
     def _remove_placeholder(self, part: str, text: bytes | None) -> None:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = self.kernel.open_beneath(self.raw, part, flags)
+        descriptor = self.kernel.open_beneath(self.raw, part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        parent = self._parent(part)
+        name = os.path.basename(part)
         try:
             os.getxattr(descriptor, PLACEHOLDER_MARK)
-            folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-            untouched = not os.listdir(descriptor) if folder else os.read(descriptor, 16) == (text or b"")
-            if not untouched:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                remove_marked_folder(name, parent, descriptor)
+            elif os.read(descriptor, 16) == (text or b""):
+                os.unlink(name, dir_fd=parent)
+            else:
                 os.removexattr(descriptor, PLACEHOLDER_MARK)
-                return
-        finally:
-            os.close(descriptor)
-        parent = self._parent(part)
-        try:
-            remove_entry(os.path.basename(part), folder, parent)
         finally:
             os.close(parent)
+            os.close(descriptor)
+
+
+def remove_marked_folder(name: str, parent: int, folder: int) -> None:
+    """Remove a placeholder folder with nothing of others in it; OSError EBUSY if a session holds it still."""
+    try:
+        os.rmdir(name, dir_fd=parent)  # the kernel says "busy" before "not empty"
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+    else:
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(HIDE_FOLDER[0], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        try:
+            os.getxattr(descriptor, PLACEHOLDER_MARK)
+            if os.read(descriptor, 16) == HIDE_FOLDER[1]:
+                os.unlink(HIDE_FOLDER[0], dir_fd=folder)
+        finally:
+            os.close(descriptor)
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        os.removexattr(folder, PLACEHOLDER_MARK)  # the owner has filled it: it is no placeholder any more
 
 
 def remove_entry(name: str, folder: bool, parent: int) -> None:
@@ -3276,8 +3314,11 @@ class Stage:
             json.dump({"plan": plan, "identity": identity, "monitor": monitor}, file)
         os.rename(f"{self.path}/record.new", f"{self.path}/record")
         for number, description in enumerate(plan["trees"]):
-            uids = mount_map(ranges["u"], description["owner"], plan["code"])
-            gids = mount_map(ranges["g"], description["group"], plan["code"])
+            # The container's users own on disk what its range says: its root is some high uid there. Groups are all
+            # themselves, for an inode of a group that has no id cannot even be written by its owner; the container is
+            # in none of them, and so cannot set their setgid bit (setattr_prepare in the kernel's fs/attr.c).
+            uids = mount_map(ranges["u"], description["owner"], plan["code"], [part[1:] for part in ranges["u"]])
+            gids = mount_map(ranges["g"], description["group"], plan["code"], [(0, 2**32 - 1)])
             namespace = self.kernel.user_namespace(uids, gids)
             try:
                 with contextlib.closing(Tree(self.kernel, description)) as tree:

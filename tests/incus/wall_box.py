@@ -85,6 +85,7 @@ class Box:
         self.root = root
         self.image = image
         self.support = clincus.protection_support(incus)
+        self.made = []  # the names of our stages: others' sessions may run beside the tests
 
     def protection(self, level="locked", extra=(), workspace=None, **settings):
         """The wall of a new container: locked, basic (as on a host that cannot do better), or off."""
@@ -94,7 +95,8 @@ class Box:
         paths = settings.pop("paths", (".git/hooks", ".git/config", ".husky", ".vscode", "ci/deploy"))
         settings = clincus.ProtectionSettings(paths=paths, enabled=level != "off", **settings)
         workspace = workspace or clincus.host_folder(str(self.root), "/workspace")
-        made = clincus.protect_workspace(workspace, settings, support, extra, clincus.new_stage())
+        self.made.append(clincus.new_stage())
+        made = clincus.protect_workspace(workspace, settings, support, extra, self.made[-1])
         assert made.level == level
         return made
 
@@ -110,6 +112,11 @@ class Box:
         """Run a shell script in the workspace; a step that is refused does not end it."""
         script = f"cd /workspace || exit 99\n{script.replace('EVIL', EVIL)}\n"
         return self.incus.exec(name, ["sh"], user=user, environment={"HOME": "/tmp"}, stdin=script.encode(), timeout=60)
+
+    def stages(self):
+        """Our stages that are there now: mounted, or as a folder."""
+        mounted = {os.path.basename(mount) for mount in clincus.stage_mounts()}
+        return [name for name in self.made if name in mounted or os.path.exists(f"{clincus.STAGES}/{name}")]
 
     def stop(self, name):
         self.incus.run("stop", "--force", name)
@@ -159,12 +166,6 @@ def eventually(condition, what):
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
-
-
-def stages():
-    """What is left of stages on the host: mounts and folders."""
-    folders = sorted(os.listdir(clincus.STAGES)) if os.path.isdir(clincus.STAGES) else []
-    return folders, clincus.stage_mounts()
 
 
 def new_box(bed, tmp_path):

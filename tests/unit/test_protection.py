@@ -296,41 +296,44 @@ def test_the_program_needs_nothing_from_outside_its_marks():
 
 # Id maps
 
+RANGE = [(0, 1000000, 65536)]
+
 
 @pytest.mark.parametrize(
-    ("ranges", "owner", "code", "expected"),
+    ("owner", "code", "spans", "expected"),
     [
         (
-            [(0, 1000000, 65536)],
             1234,
             1000,
+            [(1000000, 65536)],
             [(1234, 1001000, 1), (1000000, 1000000, 1000), (1001001, 1001001, 64535)],
         ),
-        ([(0, 1000000, 65536)], None, 1000, [(1000000, 1000000, 65536)]),
-        ([(0, 1000000, 10)], 5, 0, [(5, 1000000, 1), (1000001, 1000001, 9)]),
-        ([(0, 1000000, 10)], 1000003, 3, [(1000000, 1000000, 3), (1000003, 1000003, 1), (1000004, 1000004, 6)]),
+        (None, 1000, [(1000000, 65536)], [(1000000, 1000000, 65536)]),
+        (5, 0, [(1000000, 10)], [(5, 1000000, 1), (1000001, 1000001, 9)]),
+        (1000003, 3, [(1000000, 10)], [(1000000, 1000000, 3), (1000003, 1000003, 1), (1000004, 1000004, 6)]),
         # An owner that lies in the container's own range is cut out there.
         (
-            [(0, 1000000, 10)],
             1000005,
             3,
+            [(1000000, 10)],
             [(1000000, 1000000, 3), (1000004, 1000004, 1), (1000005, 1000003, 1), (1000006, 1000006, 4)],
         ),
+        # All groups: the owner's is the code user's, each other one is itself.
         (
-            [(0, 1000000, 1000), (1000, 1000, 1), (1001, 1001001, 10)],
+            100,
             1000,
-            1000,
-            [(1000, 1000, 1), (1000000, 1000000, 1000), (1001001, 1001001, 10)],
+            [(0, 2**32 - 1)],
+            [(0, 0, 100), (100, 1001000, 1), (101, 101, 1000899), (1001001, 1001001, 2**32 - 1001002)],
         ),
     ],
 )
-def test_the_owner_is_the_code_user_and_everybody_else_is_who_they_are_on_the_host(ranges, owner, code, expected):
-    assert clincus.mount_map(ranges, owner, code) == expected
+def test_the_owner_is_the_code_user_and_everybody_else_is_who_they_are_on_the_host(owner, code, spans, expected):
+    assert clincus.mount_map(RANGE, owner, code, spans) == expected
 
 
 def test_a_container_without_the_code_user_is_refused():
     with pytest.raises(clincus.WallError, match="no id 1000"):
-        clincus.mount_map([(0, 1000000, 1000)], 1000, 1000)
+        clincus.mount_map([(0, 1000000, 1000)], 1000, 1000, [])
 
 
 def test_id_ranges_are_read_from_the_containers_configuration():

@@ -1,0 +1,444 @@
+"""The wall through the life of its containers: what it leaves usable, what it survives, and what is left of it."""
+
+import os
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from wall_box import CODE
+from wall_box import OWNER
+from wall_box import eventually
+from wall_box import new_box
+from wall_box import planted
+
+import clincus
+
+PLACEHOLDERS = (".clincus.toml", ".husky", ".git/commondir", ".git/config.worktree", ".git/info/attributes")
+
+
+@pytest.fixture
+def box(bed, tmp_path):
+    return new_box(bed, tmp_path)
+
+
+def placeholders(box):
+    return {path for path in PLACEHOLDERS if os.path.lexists(box.root / path)}
+
+
+def assert_nothing_is_left(box):
+    """Every mount, folder and placeholder is gone, soon: LXC runs the last hook after Incus says "stopped"."""
+    eventually(lambda: not box.stages() and not placeholders(box), "the stage or a placeholder is left")
+
+
+def refused_start(box, protection):
+    """What a person reads when a new container must not start."""
+    with pytest.raises(clincus.IncusError):
+        box.launch(protection)
+    name = next(iter(box.incus.query("/1.0/instances"))).rpartition("/")[2]
+    obstacle = clincus.start_obstacle(box.incus, name)
+    assert obstacle is not None
+    return obstacle
+
+
+def host_git(box, *arguments):
+    """Git as the workspace's owner would run it on the host."""
+    return subprocess.run(
+        ["git", "-C", str(box.root), *arguments],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, user=OWNER, group=OWNER, extra_groups=[],
+        env={"PATH": os.environ["PATH"], "HOME": "/nowhere"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def open_tmp(tmp_path):
+    """A way for the workspace's owner to reach the workspace."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & stat.S_IXOTH:
+            folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
+
+
+# What goes on working
+
+
+def test_git_works_in_the_container(box):
+    name = box.launch()
+    script = """set -e
+        export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+        [ -z "$(git status --porcelain)" ]
+        echo two > two; git add two; git commit -qm two
+        git branch topic; git checkout -q topic; git switch -q -c other; echo three > three; git add .
+        git commit -qm three
+        echo changed > README; git stash -q; git stash pop -q; git stash -q -u; git stash pop -q
+        git clean -q -fd; git checkout -q README
+        git checkout -q main; echo four > four; git add .; git commit -qm four
+        git rebase -q main other; git checkout -q main; git merge -q --no-edit other; git tag v1; git branch -q -d topic
+        git reset -q --hard HEAD~1; git reflog -q > /dev/null; git gc -q; git fsck
+        git worktree add -q /tmp/tree v1; git worktree remove /tmp/tree; git log --oneline | wc -l"""
+    done = box.run(name, script)
+    assert (done.code, done.stdout.split()[-1:]) == (0, [b"3"]), done
+    assert list(planted(box.root)) == []
+
+
+def test_files_belong_to_the_owner_and_those_of_root_to_nobody_on_the_host(box):
+    name = box.launch()
+    box.run(name, "echo a > by-code; sudo true; mkdir -p folder; echo b > folder/by-code")
+    box.run(name, "echo a > by-root; cp /bin/true setuid; chmod 6755 setuid", user=0)
+    owners = {path: (box.root / path).stat().st_uid for path in ("by-code", "folder/by-code", "by-root", "setuid")}
+    base = owners.pop("setuid")
+    assert owners == {"by-code": OWNER, "folder/by-code": OWNER, "by-root": base}
+    assert base >= 65536
+
+
+def test_files_of_other_host_users_are_nobodys_in_the_container(box):
+    secret = box.root / "secret"
+    secret.write_text("of root\n")
+    secret.chmod(0o600)
+    name = box.launch()
+    done = box.run(name, "stat -c %u secret; cat secret; echo x >> secret; chown 0 secret; chmod 666 secret", user=0)
+    assert done.stdout == b"65534\n"
+    assert secret.read_text() == "of root\n"
+
+
+def test_a_code_user_with_another_number_owns_the_workspace(box):
+    name = box.launch(box.protection(code_uid=1234))
+    assert box.run(name, "stat -c %u README; echo x > new && stat -c %u new", user=1234).stdout == b"1234\n1234\n"
+    assert (box.root / "new").stat().st_uid == OWNER
+
+
+def test_the_workspace_keeps_its_host_path_with_blanks_if_asked(box, tmp_path):
+    box.root = box.root.rename(tmp_path / "my work")
+    target = "/home/ada/my work"
+    name = box.launch(box.protection(workspace=clincus.host_folder(str(box.root), target)))
+    done = box.incus.exec(name, ["sh", "-c", f"cd '{target}' && echo x > new && echo x > .git/hooks/a"], user=CODE)
+    assert b"Read-only" in done.stderr
+    assert (box.root / "new").read_text() == "x\n"
+
+
+def test_the_stage_is_no_way_around_the_folders_above_the_workspace(box):
+    box.launch()
+    stage = f"{clincus.STAGES}/{box.stages()[0]}"
+    assert stat.S_IMODE(os.stat(stage).st_mode) == 0o710
+    done = subprocess.run(
+        ["cat", f"{stage}/0/README"], stdin=subprocess.DEVNULL, capture_output=True, check=False, user=OWNER,
+        group=OWNER, extra_groups=[],
+    )  # fmt: skip
+    assert done.returncode != 0
+
+
+# Placeholders
+
+
+def test_absent_paths_exist_for_the_session_and_git_on_the_host_does_not_see_them(box, open_tmp):
+    name = box.launch()
+    assert placeholders(box) == set(PLACEHOLDERS)
+    assert {(box.root / path).stat().st_uid for path in PLACEHOLDERS} == {OWNER}
+    assert host_git(box, "status", "--porcelain").stdout == ""
+    assert host_git(box, "log", "--oneline").returncode == 0
+    box.delete(name)
+    assert_nothing_is_left(box)
+
+
+def test_a_placeholder_that_the_owner_fills_stays(box):
+    name = box.launch()
+    (box.root / ".husky/pre-commit").write_text("true\n")
+    box.stop(name)
+    eventually(lambda: placeholders(box) == {".husky"}, "the others are gone")
+    box.start(name)
+    os.chown(box.root / ".husky/pre-commit", OWNER, OWNER)
+    assert b"Read-only" in box.run(name, "echo x >> .husky/pre-commit").stderr
+    box.delete(name)
+    eventually(lambda: not box.stages(), "the stage is gone")
+    assert os.listdir(box.root / ".husky") == ["pre-commit"]
+
+
+def test_two_sessions_share_a_workspace_and_the_last_one_tidies_up(box):
+    first, second = box.launch(), box.launch()
+    box.delete(first)
+    eventually(lambda: len(box.stages()) == 1, "the first one's stage is gone")
+    assert placeholders(box) == set(PLACEHOLDERS)
+    done = box.run(
+        second, "echo x > .husky/a; rmdir .husky; echo x > .git/commondir; echo x > .git/hooks/a; ls -A .husky", 0
+    )
+    assert done.stdout == b".gitignore\n"
+    assert (box.root / ".git/commondir").read_text() == ".\n"
+    box.delete(second)
+    assert_nothing_is_left(box)
+
+
+def test_a_folder_that_is_no_repository_cannot_become_one_behind_the_owners_back(box, open_tmp):
+    subprocess.run(["rm", "-rf", str(box.root / ".git")], check=True)
+    name = box.launch()
+    assert box.run(name, "git init -q .; mkdir -p .git/hooks; echo x > .git/hooks/a").code != 0
+    assert os.listdir(box.root / ".git") == []
+    assert host_git(box, "init", "-q").returncode == 0
+    assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
+    box.delete(name)
+    eventually(lambda: not box.stages(), "the stage is gone")
+    assert (box.root / ".git/HEAD").exists()
+
+
+def test_a_git_file_is_protected_as_a_file(box):
+    subprocess.run(["rm", "-rf", str(box.root / ".git")], check=True)
+    (box.root / ".git").write_text("gitdir: /elsewhere\n")
+    name = box.launch()
+    box.run(
+        name, "echo 'gitdir: evil' > .git; rm -f .git; mv .git x; umount -l .git; echo 'gitdir: evil' > .git", user=0
+    )
+    assert (box.root / ".git").read_text() == "gitdir: /elsewhere\n"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("path", [".git", ".git/hooks", ".git/info", ".husky", "ci"])
+def test_a_symlink_at_or_above_a_protected_path_is_refused(box, tmp_path, path):
+    subprocess.run(["rm", "-rf", str(box.root / path)], check=True)
+    (box.root / path).symlink_to(tmp_path)
+    words, unsupported = refused_start(box, box.protection())
+    assert f"'{path}'" in words
+    assert "symlink" in words
+    assert not unsupported
+    (box.root / path).unlink()
+    assert_nothing_is_left(box)
+
+
+def test_a_symlink_that_another_container_swaps_in_between_two_starts_is_refused(box):
+    name = box.launch()
+    box.stop(name)
+    other = box.launch(box.protection("off"))
+    box.run(other, "rm -rf .vscode; ln -s /etc .vscode")
+    with pytest.raises(clincus.IncusError):
+        box.start(name)
+    assert "'.vscode'" in clincus.start_obstacle(box.incus, name)[0]
+    assert not (box.root / ".vscode").is_dir() or (box.root / ".vscode").is_symlink()
+
+
+def test_a_symlink_on_the_way_to_the_workspace_is_refused(box, tmp_path):
+    protection = box.protection()
+    box.root.rename(tmp_path / "moved")
+    box.root.symlink_to(tmp_path / "moved")
+    assert "symlink" in refused_start(box, protection)[0]
+
+
+def test_a_workspace_that_changed_hands_is_refused(box):
+    protection = box.protection()
+    os.chown(box.root, 0, 0)
+    assert f"made for uid {OWNER}" in refused_start(box, protection)[0]
+
+
+def test_a_workspace_that_root_in_the_container_took_is_given_back(box):
+    name = box.launch()
+    box.run(name, "chown 0:0 .", user=0)
+    assert box.root.stat().st_uid != OWNER
+    box.stop(name)
+    box.start(name)
+    assert box.root.stat().st_uid == OWNER
+
+
+def test_a_copy_of_a_running_session_is_refused_until_that_one_stops(box):
+    name = box.launch()
+    box.incus.run("copy", name, f"{name}-copy", timeout=120)
+    with pytest.raises(clincus.IncusError):
+        box.start(f"{name}-copy")
+    assert "copy" in clincus.start_obstacle(box.incus, f"{name}-copy")[0]
+    assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
+    box.stop(name)
+    box.start(f"{name}-copy")
+    assert b"Read-only" in box.run(f"{name}-copy", "echo x > .git/hooks/a").stderr
+
+
+def test_a_privileged_container_is_refused(box):
+    protection = box.protection()
+    protection.config["security.privileged"] = "true"
+    assert "privileged" in refused_start(box, protection)[0]
+
+
+# What it survives
+
+
+def test_stop_and_start_build_it_anew(box):
+    name = box.launch()
+    for _ in range(3):
+        box.stop(name)
+        box.start(name)
+        assert b"Read-only" in box.run(name, "umount -l .git/hooks; echo x > .git/hooks/a", user=0).stderr
+    box.incus.run("restart", "--force", name)
+    assert b"Read-only" in box.run(name, "umount -l .git/hooks; echo x > .git/hooks/a", user=0).stderr
+    box.delete(name)
+    assert_nothing_is_left(box)
+
+
+def kill_container(box, name):
+    """End a container as a crash of the machine would: no hook runs."""
+    monitor = box.monitor_of(name)
+    init = box.incus.query(f"/1.0/instances/{name}/state")["pid"]
+    os.kill(monitor, signal.SIGKILL)
+    os.kill(init, signal.SIGKILL)
+    eventually(lambda: not os.path.exists(f"/proc/{init}"), "the container is gone")
+
+
+def test_a_container_whose_monitor_was_killed_starts_again(box):
+    name = box.launch()
+    kill_container(box, name)
+    assert len(box.stages()) == 1
+    eventually(lambda: box.incus.query(f"/1.0/instances/{name}")["status"] == "Stopped", "Incus has seen it")
+    box.start(name)
+    assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
+    box.delete(name)
+    assert_nothing_is_left(box)
+
+
+def test_what_a_killed_monitor_left_is_swept_by_the_next_session(box):
+    name = box.launch()
+    kill_container(box, name)
+    box.delete(name)
+    assert len(box.stages()) == 1
+    box.delete(box.launch())
+    assert_nothing_is_left(box)
+
+
+def test_what_a_killed_monitor_left_is_swept_by_cleaning(box):
+    name = box.launch()
+    other = box.launch()
+    kill_container(box, name)
+    box.delete(name)
+    clincus.clean_stages()
+    assert box.stages() == [box.made[1]]
+    assert b"Read-only" in box.run(other, "echo x > .husky/a").stderr
+    box.delete(other)
+    assert_nothing_is_left(box)
+
+
+def test_a_container_that_outlives_its_monitor_keeps_its_wall(box):
+    name = box.launch()
+    os.kill(box.monitor_of(name), signal.SIGKILL)
+    clincus.clean_stages()
+    assert box.stages() == [name for name in box.made if clincus.Stage(clincus.Kernel(), name).in_use()]
+
+
+def test_a_reboot_of_the_machine_takes_the_stage_and_the_next_start_brings_it_back(box):
+    name = box.launch()
+    kill_container(box, name)
+    kernel = clincus.Kernel()
+    for stage in box.stages():
+        kernel.unmount(f"{clincus.STAGES}/{stage}")
+        os.rmdir(f"{clincus.STAGES}/{stage}")
+    eventually(lambda: box.incus.query(f"/1.0/instances/{name}")["status"] == "Stopped", "Incus has seen it")
+    box.start(name)
+    assert b"Read-only" in box.run(name, "echo x > .git/hooks/a; echo x > .husky/a").stderr
+    box.delete(name)
+    assert_nothing_is_left(box)
+
+
+def test_a_stage_whose_building_was_cut_short_is_swept(box):
+    box.made.append(clincus.new_stage())
+    lock = clincus.lock_stages()
+    os.mkdir(f"{clincus.STAGES}/{box.made[0]}")
+    clincus.Kernel().mount_tmpfs(f"{clincus.STAGES}/{box.made[0]}", "mode=0710,size=64k")
+    os.close(lock)
+    box.delete(box.launch())
+    assert_nothing_is_left(box)
+
+
+def test_a_start_that_fails_after_the_hook_leaves_nothing(box):
+    protection = box.protection()
+    protection.config["raw.lxc"] += "lxc.mount.entry = /nonexistent mnt none bind 0 0\n"
+    with pytest.raises(clincus.IncusError):
+        box.launch(protection)
+    assert_nothing_is_left(box)
+
+
+# Extra mounts
+
+
+def extra(path, target, owner=OWNER, readonly=False):
+    os.chown(path, owner, owner)
+    return clincus.host_folder(str(path), target, readonly)
+
+
+def test_an_extra_mount_gets_no_setuid_and_device_files_and_the_same_owner(box, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "note").write_text("hello\n")
+    folders = [extra(tmp_path / "data", "/data"), extra(tmp_path / "note", "/etc/note", readonly=True)]
+    name = box.launch(box.protection(extra=folders))
+    assert box.run(name, "echo x > /data/by-code; cat /etc/note; echo x > /etc/note").stdout == b"hello\n"
+    box.run(name, "cp /bin/sh /data/s; chmod 6755 /data/s; mknod /data/d c 1 3; mount -o remount,bind,rw /etc/note", 0)
+    assert b"Read-only" in box.run(name, "echo x > /etc/note", 0).stderr
+    assert (tmp_path / "data/by-code").stat().st_uid == OWNER
+    assert list(planted(tmp_path / "data")) == []
+    assert b"nosuid,nodev" in box.run(name, "grep ' /data ' /proc/self/mountinfo").stdout
+
+
+def test_an_extra_mount_of_the_folder_above_the_workspace_is_no_way_around(box, tmp_path):
+    os.chown(tmp_path, OWNER, OWNER)
+    name = box.launch(box.protection(extra=[clincus.host_folder(str(tmp_path), "/above")]))
+    box.run(
+        name, "cd /above/work; echo EVIL > .git/hooks/a; mv .git g; umount -l .git/hooks; echo EVIL > .git/hooks/b", 0
+    )
+    box.run(name, "cd /above; mv work gone; mkdir -p work/.git/hooks; echo EVIL > work/.git/hooks/b", 0)
+    assert not {"a", "b"} & set(os.listdir(box.root / ".git/hooks"))
+
+
+# A workspace of root
+
+
+@pytest.fixture
+def roots_box(box):
+    for path in [box.root, *box.root.rglob("*")]:
+        os.chown(path, 0, 0, follow_symlinks=False)
+    return box
+
+
+# chmod, fchmod, fchmodat, fchmodat2, creat, open, openat, mknod, mknodat with a mode of 04755 (x86_64).
+SETUID = """chmod 4755 README; install -m 4755 /bin/true s1; cp /bin/true s2; chmod u+s s2; umask 0
+perl -e '
+    syscall(90, "README", 04755); open(my $f, "<", "README"); syscall(91, fileno($f), 04755);
+    syscall(268, -100, "README", 04755); syscall(452, -100, "README", 04755, 0); syscall(85, "s3", 04755);
+    syscall(2, "s4", 65, 04755); syscall(257, -100, "s5", 65, 04755); syscall(133, "s6", 0104755, 0);
+    syscall(259, -100, "s7", 0104755, 0); syscall(257, -100, ".", 020200002, 04755);
+    syscall(437, -100, "s8", pack("QQQ", 65, 04755, 0), 24); syscall(425, 8, "\\0" x 120)'
+"""
+
+
+@pytest.mark.parametrize("user", [0, CODE])
+def test_nobody_can_leave_a_setuid_file_in_a_workspace_of_root(roots_box, user):
+    name = roots_box.launch()
+    done = roots_box.run(name, f"echo changed > README; echo x > new; {SETUID} echo the end", user)
+    assert done.stdout.endswith(b"the end\n")
+    modes = {path.name: path.stat().st_mode for path in roots_box.root.rglob("*") if path.is_file()}
+    assert not [path for path, mode in modes.items() if mode & (stat.S_ISUID | stat.S_ISGID)]
+
+
+def test_the_code_user_works_in_a_workspace_of_root(roots_box):
+    name = roots_box.launch()
+    assert roots_box.run(name, "echo changed > README; echo x > new; chmod 755 new; mkdir d").code == 0
+    assert (roots_box.root / "README").read_text() == "changed\n"
+    assert {path.stat().st_uid for path in (roots_box.root / "new", roots_box.root / "d")} == {0}
+
+
+# The plain form
+
+
+def test_plain_devices_hold_against_renames_and_unmounting(box):
+    name = box.launch(box.protection("basic"))
+    before = (box.root / ".git/config").read_bytes()
+    done = box.run(
+        name,
+        """mv .git g; mv .git/hooks h; echo x > .git/hooks/a; umount .git/hooks; umount -l .git/hooks
+        mkdir -p /mnt/w; mount --bind /workspace /mnt/w; echo x > /mnt/w/.git/hooks/b
+        mount --move /workspace/.git/hooks /mnt/w; unshare -m umount -l .git/hooks
+        mount -o remount,bind,rw .git/config; echo x >> .git/config; echo x > .git/hooks/c; echo the end""",
+        0,
+    )
+    assert done.stdout.endswith(b"the end\n")
+    assert (box.root / ".git/config").read_bytes() == before
+    assert not {"a", "b", "c"} & set(os.listdir(box.root / ".git/hooks"))
+    assert not [path for path in box.root.rglob("*") if path.stat().st_mode & stat.S_ISUID and path.stat().st_uid == 0]
+
+
+def test_the_program_that_lxc_runs_is_no_file(box):
+    name = box.launch()
+    raw = box.incus.query(f"/1.0/instances/{name}")["config"]["raw.lxc"]
+    assert str(Path(clincus.__file__).parent) not in raw
