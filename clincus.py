@@ -455,7 +455,7 @@ SETTINGS = (
     Setting("profiles", {}, check_text, merge="table"),  # its tables are checked key by key, see PROFILE_KEYS
     Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
     Setting("dashboard.workspace_roots", [], list_of(check_host_path)),
-    Setting("sessions.ephemeral_grace", "24h", readable(parse_duration)),
+    Setting("sessions.ephemeral_grace", "24h", required(readable(parse_duration))),
 )
 SETTING = {setting.key: setting for setting in SETTINGS}
 SECTIONS = {key.rpartition(".")[0] for key in SETTING} | {"limits"}
@@ -4879,7 +4879,14 @@ class Sessions:
         conversation = self._conversation(session, launch, is_new=is_new)
         saved = launch.saved.directory if launch.saved else None
         files, warnings = tool_files(
-            tool, self._home, home, launch.mount, config, saved_dir=saved, only_credentials=not is_new
+            tool,
+            self._home,
+            home,
+            launch.mount,
+            config,
+            saved_dir=saved,
+            only_credentials=not is_new,
+            environment={**config.environment, **launch.environment},
         )
         for warning in warnings:
             log(f"{session.id}: {warning}")
