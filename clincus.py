@@ -1888,21 +1888,23 @@ def tool_files(
     saved_dir: str | None = None,
     only_credentials: bool = False,
     environment: Mapping[str, str] | None = None,
+    present: Iterable[tuple[str, float]] = (),
 ) -> tuple[list[ToolFile], list[str]]:
     """The files of the user's that a tool needs in its container, in order of path, and warnings.
 
     Credentials and settings are carried in with the home's path rewritten, and completed with what full-permission
     mode needs to start without a question. A setting of the user's is never overwritten, except the keys that answer
     those questions or forbid that mode. `saved_dir` adds a saved conversation. With `only_credentials` (a container
-    that already has its settings), just the credentials: unpack them with `tar --keep-newer-files`, so that a token
-    which the tool renewed inside stays. `environment` holds the variables that the tool will run with, if they are
-    more than the profile's.
+    that already has its settings), just the credentials, and of those only what is newer than in `present`, the
+    container's listing: a token which the tool renewed inside stays. `environment` holds the variables that the tool
+    will run with, if they are more than the profile's.
     """
     carried = Carried(home)
     for path in tool.credentials if only_credentials else (*tool.credentials, *tool.settings):
         carried.add_tree(home, path)
     if only_credentials:
-        return list(carried.files.values()), carried.warnings
+        times = dict(present)
+        return [file for file in carried.files.values() if file.mtime > times.get(file.path, 0)], carried.warnings
     if config.get("tool.carry_instructions"):
         for path in tool.instructions:
             carried.add_tree(home, path)
@@ -2111,9 +2113,9 @@ def save_command(tool: Tool, container_home: str) -> list[str]:
 
 
 def listing_command(tool: Tool, container_home: str) -> list[str]:
-    """The command that lists a tool's conversations in a container, for `parse_listing`."""
+    """The command that lists a tool's conversations and credentials in a container, for `parse_listing`."""
     script = 'cd -- "$1" || exit 3; shift; find "$@" -type f -size +0 -printf "%T@ %p\\0" 2>/dev/null | head -c 4194304'
-    return ["sh", "-c", script, "list", container_home, *tool.saved]
+    return ["sh", "-c", script, "list", container_home, *tool.saved, *tool.credentials]
 
 
 def parse_listing(output: bytes) -> list[tuple[str, float]]:
@@ -4876,7 +4878,8 @@ class Sessions:
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
         config, tool, home = launch.config, launch.tool, guest_home(launch.config)
-        conversation = self._conversation(session, launch, is_new=is_new)
+        present = [] if is_new else parse_listing(self.guest(session, listing_command(tool, home)))
+        conversation = self._conversation(session, launch, present)
         saved = launch.saved.directory if launch.saved else None
         files, warnings = tool_files(
             tool,
@@ -4887,6 +4890,7 @@ class Sessions:
             saved_dir=saved,
             only_credentials=not is_new,
             environment={**config.environment, **launch.environment},
+            present=present,
         )
         for warning in warnings:
             log(f"{session.id}: {warning}")
@@ -4904,14 +4908,11 @@ class Sessions:
         self.guest(session, command, stdin=archive, timeout=120)
         write_metadata(self._saved(session, config))
 
-    def _conversation(self, session: Session, launch: Launch, *, is_new: bool) -> str | None:
+    def _conversation(self, session: Session, launch: Launch, present: Iterable[tuple[str, float]]) -> str | None:
         """The conversation to go on with: a saved one in a new container, else what the container holds."""
-        if not is_new:
-            listing = parse_listing(self.guest(session, listing_command(launch.tool, guest_home(launch.config))))
-            return choose_conversation(launch.tool, session.session_id, launch.mount, listing)
-        if launch.saved is None:
-            return None
-        return find_conversation(launch.saved.directory, launch.tool, session.session_id, launch.mount)
+        if launch.saved is not None:
+            return find_conversation(launch.saved.directory, launch.tool, session.session_id, launch.mount)
+        return choose_conversation(launch.tool, session.session_id, launch.mount, present)
 
     def _saved(self, session: Session, config: Config) -> SavedSession:
         return SavedSession(

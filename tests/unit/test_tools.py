@@ -306,6 +306,15 @@ def test_credentials_hooks_and_modes_go_in(home, config):
     assert list(only) == [".claude/.credentials.json"]
 
 
+@pytest.mark.parametrize(("inside", "carried"), [(999.0, True), (1000.0, False), (1001.5, False)])
+def test_a_token_that_was_renewed_inside_stays(home, config, inside, carried):
+    write(home / ".claude/.credentials.json", "{}")
+    os.utime(home / ".claude/.credentials.json", (1000, 1000))
+    present = [(".claude/.credentials.json", inside)]
+    files, _ = carry("claude", home, config, only_credentials=True, present=present)
+    assert (".claude/.credentials.json" in files) is carried
+
+
 def test_instructions_go_in_where_the_user_wants_it(home, environ):
     write(home / ".claude/CLAUDE.md", "be kind")
     write(home / ".claude/agents/a.md", "a")

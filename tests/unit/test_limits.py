@@ -1,0 +1,210 @@
+"""Limits and mounts: what the configuration means to Incus. Pure functions at the start of the section `sessions`."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+import clincus
+
+
+def limits(**changed):
+    """The default limits with some changed, written as cpu_count="2"."""
+    document = copy.deepcopy(clincus.DEFAULTS["limits"])
+    for key, value in changed.items():
+        section, _, name = key.partition("_")
+        assert name in document[section]
+        document[section][name] = value
+    return document
+
+
+def instance_keys(**changed):
+    config, disk, warnings = clincus.limit_options(limits(**changed))
+    assert (disk, warnings) == ({}, [])
+    return {key: value for key, value in config.items() if UNLIMITED.get(key) != value}
+
+
+MEMORY_HARD = {"limits.memory": "512MiB", "limits.memory.enforce": "hard"}
+UNLIMITED = {"limits.memory.enforce": "soft", "limits.memory.swap": "true"}
+
+
+def test_without_limits_only_the_memory_modes_are_written():
+    assert clincus.limit_options(limits()) == (UNLIMITED, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("changed", "keys"),
+    [
+        ({"cpu_count": "2"}, {"limits.cpu": "2"}),
+        ({"cpu_count": "0-1,3"}, {"limits.cpu": "0-1,3"}),
+        ({"cpu_allowance": "25ms/100ms"}, {"limits.cpu.allowance": "25ms/100ms"}),
+        ({"cpu_priority": 10}, {"limits.cpu.priority": "10"}),
+        (
+            {"memory_limit": "512MiB", "memory_enforce": "hard"},
+            {"limits.memory": "512MiB", "limits.memory.enforce": "hard"},
+        ),
+        ({"memory_limit": "512KB"}, {"limits.memory": "512kB"}),
+        ({"memory_limit": "50%"}, {"limits.memory": "50%"}),
+        ({"memory_swap": "false"}, {"limits.memory.swap": "false"}),
+        ({"memory_swap": "10KB"}, {"limits.memory.swap": "10kB"}),
+        ({"disk_priority": 5}, {"limits.disk.priority": "5"}),
+        ({"runtime_max_processes": 60}, {"limits.processes": "60"}),
+        ({"runtime_max_duration": "1h", "disk_tmpfs_size": "64MiB"}, {}),
+    ],
+)
+def test_instance_keys(changed, keys):
+    assert instance_keys(**changed) == keys
+
+
+@pytest.mark.parametrize(
+    ("changed", "options"),
+    [
+        ({"disk_read": "10MiB/s"}, {"limits.read": "10MiB"}),
+        ({"disk_write": "10KB/s"}, {"limits.write": "10kB"}),
+        ({"disk_read": "1000iops", "disk_write": "5MB/s"}, {"limits.read": "1000iops", "limits.write": "5MB"}),
+        ({"disk_max": "1GB/s"}, {"limits.max": "1GB"}),
+        ({"disk_max": "5MB/s", "disk_read": "10MB/s"}, {"limits.read": "5MB", "limits.write": "5MB"}),
+        ({"disk_max": "5MB/s", "disk_read": "1MB/s"}, {"limits.read": "1MB", "limits.write": "5MB"}),
+    ],
+)
+def test_rates_are_options_of_the_root_disk(changed, options):
+    config, disk, warnings = clincus.limit_options(limits(**changed))
+    assert (config, disk, warnings) == (UNLIMITED, options, [])
+
+
+def test_rates_of_two_kinds_do_not_add_up():
+    _, disk, warnings = clincus.limit_options(limits(disk_max="5MB/s", disk_read="10iops"))
+    assert disk == {"limits.read": "5MB", "limits.write": "5MB"}
+    assert "limits.disk.read (10iops) is of another kind" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "cpus", "warns"),
+    [("2", 2, False), ("3", 2, True), ("0-1", 2, False), ("2", None, False), ("2,5", 4, True)],
+)
+def test_more_cpus_than_the_machine_has_are_a_warning(count, cpus, warns):
+    *_, warnings = clincus.limit_options(limits(cpu_count=count), cpus)
+    assert bool(warnings) is warns
+
+
+CHECKS = {
+    "limits.cpu.count": (
+        ["", "1", "16", "0-1", "0,2", "0-3,5", "1-1"],
+        ["0", "00", "-1", "3-1", "a", "1,", ",1", "1.5", "1 ", "0-", "1-2-3", "9" * 9],
+    ),
+    "limits.cpu.allowance": (
+        ["", "1%", "50%", "150%", "25ms/100ms"],
+        ["0%", "50", "0ms/100ms", "10ms/0ms", "10ms", "1.5%", "10/100", "50 %", "-5%"],
+    ),
+    "limits.memory.limit": (
+        ["", "1KB", "512MB", "2GB", "1TB", "1KiB", "512MiB", "2GiB", "1TiB", "1kB", "1%", "99%", "100%"],
+        ["0MB", "512", "1.5GiB", "512mib", "512M", "512 MiB", "-1GB", "0%", "101%", "1B", "1kiB", "GiB"],
+    ),
+    "limits.memory.swap": (["true", "false", "1GiB"], ["", "50%", "yes", "0", "TRUE"]),
+    "limits.memory.enforce": (["", "hard", "soft"], ["Hard", "firm"]),
+    "limits.disk.read": (
+        ["", "10MiB/s", "10MB/s", "1KB/s", "1000iops"],
+        ["10MB", "10MiB", "0iops", "0MB/s", "10/s", "10iops/s", "1.5MB/s", "/s", "10 MB/s"],
+    ),
+    "limits.disk.tmpfs_size": (["", "64MiB", "1GB"], ["50%", "64", "64M"]),
+    "limits.disk.priority": ([0, 10], [-1, 11, "5", True, 1.0]),
+    "limits.runtime.max_processes": ([0, 1, 4194304], [-1, "60", True]),
+    "limits.runtime.max_duration": (["", "0", "1h30m"], ["-1h", "1d", "90", "1h 30m"]),
+}
+
+
+@pytest.mark.parametrize("key", CHECKS)
+def test_check(key):
+    good, bad = CHECKS[key]
+    check = clincus.SETTING[key].check
+    taken = []
+    for value in bad:
+        try:
+            check(value)
+        except clincus.Unfit:
+            continue
+        taken.append(value)
+    assert taken == []
+    assert [check(value) for value in good] == [
+        str(value).lower() if value in (True, False) and key.endswith("swap") else value for value in good
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1KB", 1000), ("1kB", 1000), ("2KiB", 2048), ("3MB", 3_000_000), ("1TiB", 1 << 40)]
+)
+def test_size(text, size):
+    assert clincus.size_bytes(text) == size
+
+
+def test_swap_may_be_written_as_a_switch():
+    assert [clincus.check_swap(value) for value in (True, False)] == ["true", "false"]
+
+
+# Mounts
+
+
+def entries(*mounts, workspace="/workspace"):
+    return clincus.mount_entries(list(mounts), {"HOME": "/home/ann"}, workspace)
+
+
+def test_mounts_are_ready_to_become_devices():
+    assert entries(
+        {"host": "~/data", "container": "/data"},
+        {"host": "/srv/x/", "container": "/mnt/x", "readonly": True},
+        {"host": "/srv/deps", "container": "/workspace/node_modules"},
+    ) == [
+        clincus.MountEntry("/home/ann/data", "/data", False),
+        clincus.MountEntry("/srv/x", "/mnt/x", True),
+        clincus.MountEntry("/srv/deps", "/workspace/node_modules", False),
+    ]
+
+
+def test_a_later_mount_of_the_same_path_replaces_the_earlier_one():
+    assert entries({"host": "/a", "container": "/x"}, {"host": "/b", "container": "/x"}) == [("/b", "/x", False)]
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["/data", "/data/in"], "nested mount paths: '/data/in' lies in '/data'"),
+        (["/workspace"], "would hide the workspace"),
+        (["/"], "would hide the workspace"),
+        (["/proc/x"], "the container needs that path itself"),
+        (["/sys"], "the container needs that path itself"),
+        (["/dev/shm"], "the container needs that path itself"),
+    ],
+)
+def test_mounts_that_are_refused(paths, message):
+    with pytest.raises(clincus.ClincusError, match=message) as caught:
+        entries(*[{"host": f"/h{path}", "container": path} for path in paths])
+    assert caught.value.status == 400
+
+
+def test_a_mount_above_a_kept_workspace_path_is_refused():
+    with pytest.raises(clincus.ClincusError, match="would hide the workspace '/home/ann/app'"):
+        entries({"host": "/x", "container": "/home/ann"}, workspace="/home/ann/app")
+
+
+def test_names_that_only_begin_alike_are_not_nested():
+    assert len(entries({"host": "/a", "container": "/data"}, {"host": "/b", "container": "/data2"})) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "mount"),
+    [
+        ("/a:/b", {"host": "/a", "container": "/b", "readonly": False}),
+        ("/a:/b/:ro", {"host": "/a", "container": "/b", "readonly": True}),
+        ("~/a:/b:rw", {"host": "~/a", "container": "/b", "readonly": False}),
+        ("data/x:/b", {"host": "/cwd/data/x", "container": "/b", "readonly": False}),
+    ],
+)
+def test_mount_argument(text, mount):
+    assert clincus.mount_argument(text, "/cwd") == mount
+
+
+@pytest.mark.parametrize("text", ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:x", "/a:/b:ro:x", "/a:/../b"])
+def test_no_mount_argument(text):
+    with pytest.raises(clincus.ClincusError, match="invalid mount"):
+        clincus.mount_argument(text, "/cwd")
