@@ -36,6 +36,7 @@ import pwd
 import re
 import secrets
 import select
+import selectors
 import shlex
 import shutil
 import signal
@@ -2164,67 +2165,106 @@ def find_conversation(saved_dir: str, tool: Tool, session_id: str, workspace_pat
     return choose_conversation(tool, session_id, workspace_path, saved_listing(saved_dir))
 
 
+class TarEntry(NamedTuple):
+    """One member of a tar that came out of a container; only the name has been checked (`safe_relative`)."""
+
+    name: str
+    kind: str  # file, directory, hardlink, symlink; other: devices, named pipes and what no reader needs
+    mode: int
+    mtime: float
+    link: str  # where a link leads; not checked
+    content: Iterator[bytes]
+
+
+TAR_KINDS = {b"0": "file", b"\0": "file", b"1": "hardlink", b"2": "symlink", b"5": "directory"}
+
+
 class SavedTar:
     """A reader of the tar that comes out of a container, which is hostile input.
 
-    Only what `save_command` has GNU tar write is understood: regular files, directories and long names. Everything
-    else (links, devices, sparse files, PAX headers) is passed over. tarfile is not used here: it follows whatever
+    Only what GNU and busybox tar write without options is understood: files, directories, links and long names. What
+    is else (devices, sparse files, PAX headers) is passed over. tarfile is not used here: it follows whatever
     form the archive takes, and the Pythons that Clincus meets have known holes in it. Each size and count is bounded.
     """
 
     BLOCK = 512
     NAME_LIMIT = 4096
 
-    def __init__(self, stream: IO[bytes], limit: int = SAVED_LIMIT, count: int = SAVED_COUNT) -> None:
+    def __init__(
+        self,
+        stream: IO[bytes],
+        limit: int = SAVED_LIMIT,
+        count: int = SAVED_COUNT,
+        what: str = "the saved conversation",
+    ) -> None:
         self.stream = stream
         self.left = limit  # bytes of content that may still come
         self.members = count  # members that may still come
         self.skipped = 0  # members that were passed over
+        self.what = what  # the subject of an error's sentence
 
     def files(self) -> Iterator[tuple[str, float, Iterator[bytes]]]:
         """Name, time and content of each regular file, in order. ClincusError on a broken or too large archive."""
-        name = ""
+        for entry in self.entries():
+            if entry.kind == "file" and safe_relative(entry.name):
+                yield entry.name, entry.mtime, entry.content
+            elif entry.kind != "directory":
+                self.skipped += 1
+
+    def entries(self) -> Iterator[TarEntry]:
+        """Every member in order, with the name as it came. ClincusError on a broken or too large archive."""
+        long = {b"L": "", b"K": ""}  # a long name and a long link's target come before their member
         while True:
             header = self._read(self.BLOCK, may_end=self._position == 0)
             if header.strip(b"\0") == b"":
                 return
             self.members -= 1
             if self.members < 0:
-                raise ClincusError("the saved conversation holds too many files", 500)
+                raise ClincusError(f"{self.what} holds too many files", 500)
             size, mtime, kind = self._header(header)
-            if kind == b"L":
+            if kind in long:
                 if size > self.NAME_LIMIT:
-                    raise ClincusError("the saved conversation holds a name that is too long", 500)
-                name = b"".join(self._content(size)).rstrip(b"\0").decode("utf-8", "surrogateescape")
+                    raise ClincusError(f"{self.what} holds a name that is too long", 500)
+                long[kind] = self._text(b"".join(self._content(size)))
                 continue
-            name = name or header[:100].split(b"\0")[0].decode("utf-8", "surrogateescape")
             content = self._content(size)
-            if kind in (b"0", b"\0") and safe_relative(name):
-                yield name, mtime, content
-            elif kind != b"5":
-                self.skipped += 1
+            yield TarEntry(
+                long[b"L"] or self._text(header[:100]),
+                TAR_KINDS.get(kind, "other"),
+                self._number(header[100:108]) & 0o777,
+                mtime,
+                long[b"K"] or self._text(header[157:257]),
+                content,
+            )
             for _ in content:  # what the caller did not read
                 pass
-            name = ""
+            long = dict.fromkeys(long, "")
 
     def _header(self, header: bytes) -> tuple[int, float, bytes]:
-        """Size, time and type of a member (GNU tar manual, "Basic Tar Format"); octal numbers only."""
+        """Size, time and type of a member (GNU tar manual, "Basic Tar Format")."""
         if header[257:262] != b"ustar" or self._number(header[148:156]) != sum(header) - sum(header[148:156]) + 256:
-            raise ClincusError("the saved conversation is not a tar archive", 500)
-        return self._number(header[124:136]), float(self._number(header[136:148])), header[156:157]
+            raise ClincusError(f"{self.what} is not a tar archive", 500)
+        mtime = min(self._number(header[136:148]), 1 << 40)
+        return self._number(header[124:136]), float(mtime), header[156:157]
 
     @staticmethod
-    def _number(field_: bytes) -> int:
+    def _text(field_: bytes) -> str:
+        return field_.split(b"\0")[0].decode("utf-8", "surrogateescape")
+
+    def _number(self, field_: bytes) -> int:
+        """A number: in octal, or in base 256 (a file of 8 GiB and more; a time before 1970 counts as 0)."""
+        if field_[0] in (0x80, 0xFF):
+            return int.from_bytes(field_[1:], "big") if field_[0] == 0x80 else 0
         text = field_.strip(b" \0")
         if not re.fullmatch(rb"[0-7]{1,12}", text):
-            raise ClincusError("the saved conversation is not a tar archive", 500)
+            raise ClincusError(f"{self.what} is not a tar archive", 500)
         return int(text, 8)
 
     def _content(self, size: int) -> Iterator[bytes]:
         """The content of a member in pieces; its padding is read as well."""
         self.left -= size
         if self.left < 0:
-            raise ClincusError("the saved conversation is too large", 500)
+            raise ClincusError(f"{self.what} is too large", 500)
         while size:
             piece = self._read(min(size, 1 << 16), exact=False)
             size -= len(piece)
@@ -2242,7 +2282,7 @@ class SavedTar:
                 break
             data += more
         if size and (not data or (exact and len(data) < size)) and not (may_end and not data):
-            raise ClincusError("the saved conversation ends too early", 500)
+            raise ClincusError(f"{self.what} ends too early", 500)
         self._position += len(data)
         return data
 
@@ -2484,16 +2524,26 @@ class Incus:
             raise incus_failure(done.stderr.decode("utf-8", "replace"))
         return json.loads(done.stdout) if done.stdout.strip() else None
 
-    def launch(self, name: str, image: str, description: Mapping[str, object], *, timeout: float = 300) -> None:
+    def launch(
+        self,
+        name: str,
+        image: str,
+        description: Mapping[str, object],
+        *,
+        ephemeral: bool = False,
+        timeout: float = 300,
+    ) -> None:
         """Create and start an instance from its complete description (InstancePut) in one call.
 
-        When the start fails Incus leaves the instance behind, stopped: removing it is the caller's work.
+        When the start fails Incus leaves the instance behind, stopped: removing it is the caller's work. An
+        `ephemeral` one (a word that Incus does not read in the description) is deleted by Incus when it stops.
         """
         target = ["--target", self.target] if self.target else []
         self.run(
             "launch",
             "--quiet",
             *target,
+            *(["--ephemeral"] if ephemeral else []),
             image,
             self.instance(name),
             stdin=json.dumps(description).encode(),
@@ -2524,27 +2574,105 @@ class Incus:
 
         Raises IncusError at the end of the block when the command failed.
         """
+        with self._process(argv, subprocess.DEVNULL, subprocess.PIPE, timeout) as process:
+            yield cast("IO[bytes]", process.stdout)
+
+    @contextlib.contextmanager
+    def feed(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
+        """Run a command line of `exec_argv` and give its stdin to the `with` block; otherwise like `stream`."""
+        with self._process(argv, subprocess.PIPE, subprocess.DEVNULL, timeout) as process:
+            stdin = cast("IO[bytes]", process.stdin)
+            with suppress(BrokenPipeError):  # a command that reads no further has a reason, on stderr
+                yield stdin
+                stdin.close()
+
+    @contextlib.contextmanager
+    def _process(
+        self, argv: Sequence[str], stdin: int, stdout: int, timeout: float
+    ) -> Iterator[subprocess.Popen[bytes]]:
         with tempfile.TemporaryFile() as words:
             try:
-                process = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, start_new_session=True
-                )
+                process = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=words, start_new_session=True)
             except OSError as error:
                 raise incus_failure("executable file not found") from error
             killer = threading.Timer(timeout, process.kill)
             killer.start()
-            assert process.stdout is not None
             try:
-                yield process.stdout
+                yield process
                 code = process.wait()
             finally:
                 killer.cancel()
                 process.kill()
                 process.wait()
-                process.stdout.close()
+                for stream in (process.stdin, process.stdout):
+                    if stream is not None:
+                        with suppress(BrokenPipeError):
+                            stream.close()
             if code != 0:
                 words.seek(0)
                 raise incus_failure(words.read(4096).decode("utf-8", "replace") or f"exit code {code}")
+
+    def attach(self, argv: Sequence[str], *, stdin: int | None = None, stderr: int | None = None) -> int:
+        """Run a command line of `exec_argv` on our own stdin, stdout and stderr and return its exit code.
+
+        `stdin` and `stderr` may be `subprocess.DEVNULL` instead. It lasts as long as the command does: SIGINT, SIGTERM and SIGHUP to us are passed on to it, so that it ends as
+        it would without us between. For the main thread only. Raises IncusError when it cannot be started.
+        """
+        received: list[int] = []
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {
+            number: signal.signal(number, lambda received_number, frame: received.append(received_number))
+            for number in numbers
+        }
+        try:
+            try:
+                process = subprocess.Popen(argv, stdin=stdin, stderr=stderr)
+            except OSError as error:
+                raise incus_failure("executable file not found") from error
+            for number in numbers:
+                signal.signal(number, lambda received_number, frame: pass_on(process, received_number))
+            for early in received:
+                pass_on(process, early)
+            code = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return 128 - code if code < 0 else code
+
+    def capture(self, argv: Sequence[str], *, limit: int = 64 << 20) -> Completed:
+        """Run a command line of `exec_argv` without stdin for as long as it takes, and hold what it writes.
+
+        Raises ClincusError (413) where that is more than `limit` bytes.
+        """
+        try:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            )
+        except OSError as error:
+            raise incus_failure("executable file not found") from error
+        streams = [cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr)]
+        pieces: dict[object, list[bytes]] = {stream: [] for stream in streams}
+        try:
+            with selectors.DefaultSelector() as selector:
+                for stream in streams:
+                    selector.register(stream, selectors.EVENT_READ)
+                while selector.get_map():
+                    for key, _ in selector.select():
+                        piece = os.read(key.fd, 1 << 16)
+                        limit -= len(piece)
+                        if limit < 0:
+                            raise ClincusError("the command wrote too much to be held: let it write to a pipe", 413)
+                        if not piece:
+                            selector.unregister(key.fileobj)
+                        pieces[key.fileobj].append(piece)
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            for stream in streams:
+                stream.close()
+        stdout, stderr = (b"".join(pieces[stream]) for stream in streams)
+        return Completed(128 - code if code < 0 else code, stdout, stderr)
 
     def exec_argv(
         self,
@@ -2552,13 +2680,17 @@ class Incus:
         command: Sequence[str],
         *,
         user: int = 0,
+        group: int | None = None,
         environment: Mapping[str, str] | None = None,
         cwd: str = "/",
         terminal: bool = False,
     ) -> list[str]:
-        """The command line of `incus exec`, for a process of the caller's own (a pty, a stream)."""
+        """The command line of `incus exec`, for a process of the caller's own (a pty, a stream).
+
+        Without a `group` it is the one with the number of the user.
+        """
         mode = "--force-interactive" if terminal else "--force-noninteractive"
-        options = [mode, "--user", str(user), "--group", str(user), "--cwd", cwd]
+        options = [mode, "--user", str(user), "--group", str(user if group is None else group), "--cwd", cwd]
         for key, value in (environment or {}).items():
             options += ["--env", f"{key}={value}"]
         return self.argv("exec", *options, self.instance(name), "--", *command)
@@ -2606,12 +2738,381 @@ class Incus:
         return Completed(done.returncode, done.stdout, done.stderr)
 
 
+def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal that we got to a child of ours, unless the terminal has sent it to both already."""
+    if number == signal.SIGINT:
+        for descriptor in (0, 1, 2):
+            with suppress(OSError):
+                if os.tcgetpgrp(descriptor) == os.getpgrp():
+                    return
+    process.send_signal(number)
+
+
 def incus_sockets(environ: Mapping[str, str]) -> list[str]:
     """Where a local daemon may listen, in the client's own order (INCUS_SOCKET, INCUS_DIR, the default)."""
     if environ.get("INCUS_SOCKET"):
         return [environ["INCUS_SOCKET"]]
     folder = environ.get("INCUS_DIR") or "/var/lib/incus"
     return [f"{folder}/unix.socket", f"{folder}/unix.socket.user"]
+
+
+# Files in and out of a container, like cp. What comes out is hostile: the container names every file, and may change
+# what it names while we read. `incus file` is no way to do it: its pull follows what it has just written, and a named
+# pipe where it expects a file blocks every later start and stop of that container (seen with 6.0.4).
+
+TRANSFER_TIMEOUT = 6 * 3600.0  # seconds that one copy may take
+TRANSFER_COUNT = 2_000_000  # files in one copy
+DISK_RESERVE = 256 << 20  # bytes that a copy leaves free on the host's disk
+
+# $1 is the path. The first line says what it is, the rest is its content.
+SEND_SCRIPT = """
+if [ -d "$1" ]; then cd -- "$1" || exit 3; echo directory; tar -cf - .; [ $? -le 1 ]
+elif [ -f "$1" ]; then echo "file $(stat -L -c "%a %Y" -- "$1")" && exec cat -- "$1"
+elif [ -e "$1" ]; then echo other
+else echo missing
+fi"""
+
+# $1 is the path, $2 the owner as UID:GID; a folder on the way that is not there is made for that owner.
+MAKE_FOLDER = """make() { [ -d "$1" ] || { make "$(dirname -- "$1")" && mkdir -- "$1" && chown "$2" -- "$1"; }; }
+"""
+# $3 is the mode of what is made, and $4 a file's size: one that arrives cut short does not take a whole one's place.
+RECEIVE_TREE_SCRIPT = (
+    MAKE_FOLDER + '[ -d "$1" ] || { make "$1" "$2" && chmod "$3" "$1"; } || exit 3; cd -- "$1" && tar -xpf -'
+)
+RECEIVE_FILE_SCRIPT = (
+    MAKE_FOLDER
+    + """folder=$(dirname -- "$1") && make "$folder" "$2" && new=$(mktemp "$folder/.clincus-XXXXXX") || exit 3
+cat > "$new" && [ "$(stat -c %s -- "$new")" = "$4" ] && chown "$2" "$new" && chmod "$3" "$new" && mv -fT "$new" "$1" &&
+exit 0
+code=$?; rm -f -- "$new"; exit "$code"
+"""
+)
+
+
+@dataclass
+class Transfer:
+    """What a copy did: where it ended, whether that is a tree, and what it left out, each with the reason."""
+
+    target: str
+    is_tree: bool
+    left_out: list[str] = field(default_factory=list)
+
+
+def push_files(
+    incus: Incus, name: str, local: str, path: str, *, owner: Callable[[str], int | None], recursive: bool
+) -> Transfer:
+    """Copy a file or, with `recursive`, a directory of the host into a running container, like cp.
+
+    A directory that exists at `path` takes the copy in under its own name, else `path` is the copy; missing parents
+    are made. `owner` gives the uid (and gid) for a path; None keeps the host's numbers. Raises ClincusError.
+    """
+    source = os.path.realpath(local)
+    try:
+        found = os.stat(source)
+    except OSError as error:
+        raise ClincusError(f'"{local}" cannot be read: {error.strerror}', 400) from error
+    is_tree = stat.S_ISDIR(found.st_mode)
+    if is_tree and not recursive:
+        raise ClincusError(f'"{local}" is a directory: use --recursive', 400)
+    if not is_tree and not stat.S_ISREG(found.st_mode):
+        raise ClincusError(f'"{local}" is neither a file nor a directory', 400)
+    inside = container_directory(incus, name, path) or (path.endswith("/") and not is_tree)
+    target = posixpath.normpath(posixpath.join(path, own_name(local)) if inside else path)
+    transfer = Transfer(target, is_tree)
+    uid = owner(target)
+    ids = (found.st_uid, found.st_gid) if uid is None else (uid, uid)
+    try:
+        if is_tree:
+            send_tree(incus, name, source, transfer, ids, keep_owner=uid is None)
+        else:
+            send_file(incus, name, source, target, ids)
+    except OSError as error:
+        raise ClincusError(f'"{error.filename or local}" cannot be read: {error.strerror or error}', 500) from error
+    return transfer
+
+
+def own_name(path: str) -> str:
+    """The name that a copy of a path takes in a directory; empty where its content goes in without it, as for `.`."""
+    name = posixpath.basename(path.rstrip("/"))
+    return "" if name in (".", "..") else name
+
+
+def container_directory(incus: Incus, name: str, path: str) -> bool:
+    """Whether a path in a running container is a directory. Raises IncusError when the container cannot be asked."""
+    done = incus.exec(name, ["sh", "-c", '[ -d "$1" ]', "sh", path])
+    if done.code > 1 or done.stderr:
+        raise incus_failure(done.reason)
+    return done.code == 0
+
+
+def send_file(incus: Incus, name: str, source: str, target: str, ids: tuple[int, int]) -> None:
+    """Copy one file of the host into a container, whole or not at all."""
+    with open(source, "rb") as file:
+        found = os.fstat(file.fileno())
+        words = [target, f"{ids[0]}:{ids[1]}", f"{found.st_mode & 0o777:o}", str(found.st_size)]
+        argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_FILE_SCRIPT, "push", *words])
+        with incus.feed(argv, timeout=TRANSFER_TIMEOUT) as stream:
+            shutil.copyfileobj(file, stream, 1 << 16)
+
+
+def send_tree(
+    incus: Incus, name: str, source: str, transfer: Transfer, ids: tuple[int, int], *, keep_owner: bool
+) -> None:
+    """Copy a directory of the host into a container; its links stay links, what is no file is left out."""
+
+    def member(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
+            transfer.left_out.append(f'"{entry.name}" is neither a file, a directory nor a link')
+            return None
+        entry.uname = entry.gname = ""  # the container's names are not the host's
+        entry.mode &= 0o777
+        if not keep_owner:
+            entry.uid, entry.gid = ids
+        return entry
+
+    words = [transfer.target, f"{ids[0]}:{ids[1]}", f"{os.stat(source).st_mode & 0o777:o}"]
+    argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_TREE_SCRIPT, "push", *words])
+    with incus.feed(argv, timeout=TRANSFER_TIMEOUT) as stream, tar_writer(stream) as archive:
+        for entry in sorted(os.listdir(source)):
+            archive.add(os.path.join(source, entry), f"./{entry}", filter=member)
+
+
+def tar_writer(stream: IO[bytes]) -> tarfile.TarFile:
+    """A tar that is written to a pipe."""
+    return tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT)
+
+
+def pull_files(incus: Incus, name: str, path: str, local: str) -> Transfer:
+    """Copy a file or a directory out of a running container, like `cp -r`.
+
+    A directory that exists at `local` takes the copy in under its own name, and files in it that the copy does not
+    have stay. Raises ClincusError; a file or directory that is new on the host appears when it is whole.
+    """
+    inside = os.path.isdir(local) or local.endswith("/")
+    base = own_name(path) if path.strip("/") else name
+    target = os.path.realpath(local) if inside and not base else os.path.abspath(os.path.join(local, base))
+    target = target if inside else os.path.abspath(local)
+    argv = incus.exec_argv(name, ["sh", "-c", SEND_SCRIPT, "pull", path])
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with Arrival(target) as arrival:
+            with incus.stream(argv, timeout=TRANSFER_TIMEOUT) as stream:
+                arrival.receive(path, stream)
+            arrival.settle()
+    except OSError as error:
+        raise ClincusError(f'"{error.filename or target}" cannot be written: {error.strerror or error}') from error
+    return Transfer(target, arrival.is_tree, arrival.left_out)
+
+
+class Arrival:
+    """A copy that arrives from a container at one path of the host: it never writes anywhere else.
+
+    Every folder on the way below `target` is opened without following links and held open while something is written
+    in it, so neither the names that arrive nor a container that changes a shared workspace meanwhile lead elsewhere.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.left_out: list[str] = []
+        self.is_tree = False
+        self._name = os.path.basename(target)
+        self._fresh = ""  # name beside the target of what takes its place when it is whole
+        self._links: list[tuple[list[str], str]] = []  # made at the end: nothing is ever written through one
+        self._files: set[str] = set()  # what arrived, for hard links
+        self._written = 0
+        self._umask = os.umask(0o77)
+        os.umask(self._umask)
+
+    def __enter__(self) -> Arrival:
+        self._parent = os.open(os.path.dirname(self.target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._fresh:
+            self._discard()
+        os.close(self._parent)
+
+    def receive(self, path: str, stream: IO[bytes]) -> None:
+        """Take in what `SEND_SCRIPT` sends of `path`; a stream that ends at once is its failure, told by others."""
+        words = re.fullmatch(rb"(file|directory|other|missing)(?: ([0-7]{1,4}) ([0-9]{1,11}))?\n", stream.readline(64))
+        kind = words[1].decode() if words else ""
+        if kind == "directory":
+            self.is_tree = True
+            self._receive_tree(stream)
+        elif words and kind == "file":
+            self._refuse_directory(self._parent, self._name)
+            pieces = iter(lambda: stream.read(1 << 16), b"")
+            self._fresh = self._write(self._parent, int(words[2] or b"644", 8), int(words[3] or 0), pieces)
+        elif kind == "other":
+            raise ClincusError(f'"{path}" is neither a file nor a directory', 400)
+        elif kind == "missing":
+            raise ClincusError(f'"{path}" does not exist in the container', 404)
+
+    def settle(self) -> None:
+        """Give what has arrived whole its name."""
+        if self._fresh:
+            os.rename(self._fresh, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+            self._fresh = ""
+
+    def _discard(self) -> None:
+        if self.is_tree:
+            shutil.rmtree(os.path.join(os.path.dirname(self.target), self._fresh), ignore_errors=True)
+        else:
+            with suppress(OSError):
+                os.unlink(self._fresh, dir_fd=self._parent)
+
+    def _receive_tree(self, stream: IO[bytes]) -> None:
+        root = self._open_root()
+        try:
+            for entry in SavedTar(stream, 1 << 62, TRANSFER_COUNT, "what the container sent").entries():
+                self._take(root, entry)
+            for parts, link in self._links:
+                self._place(root, parts, functools.partial(self._make_link, link))
+        finally:
+            os.close(root)
+        rest = stream.read(1 << 16)  # tar fills its last block
+        if rest.strip(b"\0") or len(rest) == 1 << 16:
+            raise ClincusError("what the container sent goes on after its end", 500)
+
+    def _open_root(self) -> int:
+        """The directory that takes the tree in: the one that is there, or a fresh one beside the target."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(self._name, flags, dir_fd=self._parent)
+        except NotADirectoryError:
+            raise ClincusError(f'"{self.target}" is no directory: a tree cannot take its place', 409) from None
+        except FileNotFoundError:
+            self._fresh = fresh_name()
+            os.mkdir(self._fresh, 0o777, dir_fd=self._parent)
+            return os.open(self._fresh, flags, dir_fd=self._parent)
+
+    def _take(self, root: int, entry: TarEntry) -> None:
+        """Take in one member of a tree."""
+        parts = [part for part in entry.name.split("/") if part not in ("", ".")]
+        name = "/".join(parts)
+        if not parts:
+            return
+        if not safe_relative(name):
+            self._leave_out(entry.name, "has a name that is not safe, or lies too deep")
+        elif entry.kind == "directory":
+            os.close(self._folder(root, parts, entry.mode | 0o700))
+        elif entry.kind == "file":
+            self._place(root, parts, lambda folder: self._write(folder, entry.mode, entry.mtime, entry.content))
+            self._files.add(name)
+        elif entry.kind == "hardlink":
+            self._take_hard_link(root, parts, entry)
+        elif entry.kind == "symlink" and stays_inside(entry.link, len(parts) - 1):
+            self._links.append((parts, entry.link))
+        else:
+            reason = f'is a link to "{entry.link}", out of the tree' if entry.kind == "symlink" else "is not a file"
+            self._leave_out(entry.name, reason)
+
+    def _take_hard_link(self, root: int, parts: list[str], entry: TarEntry) -> None:
+        first = entry.link.removeprefix("./")
+        if first not in self._files:
+            self._leave_out(entry.name, f'is a link to "{entry.link}", which did not arrive')
+            return
+        *folders, last = first.split("/")
+        source = self._folder(root, folders)
+        try:
+            self._place(root, parts, lambda folder: self._link_again(source, last, folder))
+        finally:
+            os.close(source)
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        if len(self.left_out) < 1000:
+            self.left_out.append(f"{shorten(name)} {reason}")
+
+    def _folder(self, root: int, parts: Sequence[str], mode: int = 0o777) -> int:
+        """Open a folder below the root, made where it is missing; no link on the way is followed."""
+        folder = os.dup(root)
+        for depth, part in enumerate(parts):
+            above = folder
+            try:
+                with suppress(FileExistsError):
+                    os.mkdir(part, mode if depth == len(parts) - 1 else 0o777, dir_fd=above)
+                folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+            except OSError as error:
+                where = os.path.join(self.target, *parts[: depth + 1])
+                raise ClincusError(f'"{where}" is no directory to write to: {error.strerror}', 409) from error
+            finally:
+                os.close(above)
+        return folder
+
+    def _place(self, root: int, parts: Sequence[str], make: Callable[[int], str]) -> None:
+        """Make something under a fresh name in its folder, then give it its own; what had the name before goes."""
+        folder = self._folder(root, parts[:-1])
+        try:
+            self._refuse_directory(folder, parts[-1])
+            fresh = make(folder)
+            try:
+                os.rename(fresh, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                os.unlink(fresh, dir_fd=folder)
+                raise
+        finally:
+            os.close(folder)
+
+    def _refuse_directory(self, folder: int, name: str) -> None:
+        try:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(found.st_mode):
+            raise ClincusError(f'"{name}" is a directory here and a file there: move one of them away', 409)
+
+    def _write(self, folder: int, mode: int, mtime: float, pieces: Iterable[bytes]) -> str:
+        """Write a new file of ours in a folder under a fresh name, which is returned."""
+        fresh = fresh_name()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(fresh, flags, 0o600, dir_fd=folder)
+        try:
+            with open(descriptor, "wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                    self._count(folder, len(piece))
+                file.flush()
+                os.fchmod(descriptor, mode & 0o777 & ~self._umask)
+                os.utime(descriptor, (mtime, mtime))
+        except BaseException:
+            os.unlink(fresh, dir_fd=folder)
+            raise
+        return fresh
+
+    def _count(self, folder: int, size: int) -> None:
+        """Stop before the disk is full: a container could send for ever."""
+        before, self._written = self._written, self._written + size
+        if before >> 24 != self._written >> 24:
+            disk = os.fstatvfs(folder)
+            if disk.f_bavail * disk.f_frsize < DISK_RESERVE:
+                raise ClincusError(f'the disk of "{self.target}" is nearly full: the copy was stopped', 500)
+
+    @staticmethod
+    def _make_link(link: str, folder: int) -> str:
+        fresh = fresh_name()
+        os.symlink(link, fresh, dir_fd=folder)
+        return fresh
+
+    @staticmethod
+    def _link_again(source: int, name: str, folder: int) -> str:
+        fresh = fresh_name()
+        os.link(name, fresh, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+        return fresh
+
+
+def fresh_name() -> str:
+    """A name for something that is not whole yet."""
+    return f".clincus-{secrets.token_hex(8)}"
+
+
+def stays_inside(link: str, depth: int) -> bool:
+    """Whether a link `depth` folders below a root leads to something below it, whatever other links it passes.
+
+    `..` may stand only in front: behind a name that is itself a link it would lead up from somewhere else.
+    """
+    parts = [part for part in link.split("/") if part not in ("", ".")]
+    up = next((count for count, part in enumerate(parts) if part != ".."), len(parts))
+    return bool(parts) and not link.startswith("/") and up <= depth and ".." not in parts[up:]
 
 
 # ----------------------------------------------------------------------------------------------------------------
