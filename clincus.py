@@ -2615,8 +2615,9 @@ class Incus:
     def attach(self, argv: Sequence[str], *, stdin: int | None = None, stderr: int | None = None) -> int:
         """Run a command line of `exec_argv` on our own stdin, stdout and stderr and return its exit code.
 
-        `stdin` and `stderr` may be `subprocess.DEVNULL` instead. It lasts as long as the command does: SIGINT, SIGTERM and SIGHUP to us are passed on to it, so that it ends as
-        it would without us between. For the main thread only. Raises IncusError when it cannot be started.
+        `stdin` and `stderr` may be `subprocess.DEVNULL` instead. It lasts as long as the command does: SIGINT, SIGTERM
+        and SIGHUP to us are passed on to it, so that it ends as it would without us between. For the main thread only.
+        Raises IncusError when it cannot be started.
         """
         received: list[int] = []
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -10239,6 +10240,1290 @@ def _end(app: Application, number: int) -> None:
 # Containers, files, images, snapshots and the service
 
 
+def container_name(text: str) -> str:
+    """A container's name in the form that Incus allows, so that it is no flag of `incus`. Raises UsageError."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,62}", text):
+        raise UsageError(f"'{text}' is no container's name: it has letters, digits and hyphens, a letter first")
+    return text
+
+
+@contextmanager
+def speaking_of(subject: str) -> Iterator[None]:
+    """Put in front of Incus's words what they are about; that Incus cannot be reached is about nothing else."""
+    try:
+        yield
+    except IncusError as error:
+        if error.status == 503:
+            raise
+        raise IncusError(f"{subject}: {error.message}", error.status) from error
+
+
+def find_instance(incus: Incus, name: str) -> dict[str, Any]:
+    """An instance of the project as Incus describes it. Raises ClincusError (404)."""
+    try:
+        return dict(incus.query(f"/1.0/instances/{container_name(name)}"))
+    except IncusError as error:
+        if error.status == 404:
+            raise ClincusError(f'there is no container "{name}"', 404) from error
+        raise
+
+
+def running_instance(incus: Incus, name: str) -> dict[str, Any]:
+    """An instance that runs. Raises ClincusError: 404, 409 for any other state, with what to do."""
+    instance = find_instance(incus, name)
+    if instance["status"] != "Running":
+        frozen = instance["status"] == "Frozen"
+        advice = (
+            f"un-pause it with `clincus resume {name}`" if frozen else f"start it: `clincus container start {name}`"
+        )
+        raise ClincusError(f'container "{name}" is {"paused" if frozen else "not running"}: {advice}', 409)
+    return instance
+
+
+def change_state(incus: Incus, name: str, action: str, *, force: bool = False, timeout: int = 60) -> None:
+    """Start or stop an instance and wait for it. Raises IncusError."""
+    body = {"action": action, "force": force, "timeout": timeout}
+    with speaking_of(f'container "{name}"'):
+        incus.query(f"/1.0/instances/{name}/state", "PUT", body, wait=True, timeout=timeout + 30)
+
+
+def own_session(context: Context, instance: Mapping[str, Any]) -> Session | None:
+    """The session that an instance is, None for any other instance."""
+    return session_from_instance(container_prefix(context.environ), instance)
+
+
+def code_mount(context: Context, instance: Mapping[str, Any]) -> str:
+    """Where the workspace stands in an instance."""
+    session = own_session(context, instance)
+    if session is not None:
+        return workspace_mount(context.config, session.workspace)
+    device = (instance.get("expanded_devices") or {}).get("workspace") or {}
+    return device.get("path") or "/workspace"
+
+
+def confirm_named(question: str, *, force: bool) -> bool:
+    """Ask at a terminal before something goes that the command line names itself; a script's word is enough."""
+    return not sys.stdin.isatty() or confirm(question, force=force)
+
+
+# container
+
+NESTING = (
+    "security.nesting",
+    "security.syscalls.intercept.mknod",
+    "security.syscalls.intercept.setxattr",
+)
+
+
+def run_container_launch(context: Context) -> int:
+    """`clincus container launch`: all of it or nothing."""
+    options, name = context.options, container_name(context.options.name)
+    if options.image.startswith("-") or not options.image:
+        raise UsageError(f"'{options.image}' is no image's name")
+    if is_there(context.incus, name):
+        raise ClincusError(f'there is a container "{name}" already: choose another name, or delete it', 409)
+    description = {"config": dict.fromkeys(NESTING, "true")}
+    try:
+        with progress(f"Launching {name}"), speaking_of(f'image "{options.image}"'):
+            context.incus.launch(name, options.image, description, ephemeral=options.ephemeral)
+    except BaseException as error:
+        if not (isinstance(error, IncusError) and error.status in (409, 503)):
+            with suppress(IncusError):  # it never came to be
+                context.incus.run("delete", "--force", context.incus.instance(name))
+        raise
+    say(f"Container {name} launched from {options.image}")
+    return 0
+
+
+def is_there(incus: Incus, name: str) -> bool:
+    """Whether there is an instance of exactly this name. Raises IncusError when Incus cannot be asked."""
+    try:
+        find_instance(incus, name)
+    except UsageError:
+        return False
+    except ClincusError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+def run_container_start(context: Context) -> int:
+    """`clincus container start`."""
+    name = context.options.name
+    find_instance(context.incus, name)
+    change_state(context.incus, name, "start")
+    say(f"Container {name} started")
+    return 0
+
+
+def run_container_stop(context: Context) -> int:
+    """`clincus container stop`: a session's conversation is saved first."""
+    options, name = context.options, context.options.name
+    instance = find_instance(context.incus, name)
+    if instance["status"] == "Frozen" and not options.force:
+        raise ClincusError(f'container "{name}" is paused and cannot stop cleanly: use --force', 409)
+    with progress(f"Stopping {name}"):
+        if instance["status"] != "Stopped" and own_session(context, instance) is not None:
+            context.sessions.stop(name, 0 if options.force else options.timeout)
+        else:
+            change_state(context.incus, name, "stop", force=options.force, timeout=options.timeout)
+    say(f"Container {name} stopped" + (" and gone: it was an ephemeral one" if instance["ephemeral"] else ""))
+    return 0
+
+
+def run_container_delete(context: Context) -> int:
+    """`clincus container delete`: a session's conversation is saved first."""
+    options, name = context.options, context.options.name
+    instance = find_instance(context.incus, name)
+    if instance["status"] != "Stopped" and not options.force:
+        raise ClincusError(f'container "{name}" is running or paused: stop it first, or use --force', 409)
+    if not confirm_named(f'Delete container "{name}" with all that is in it?', force=options.force):
+        return 0
+    with progress(f"Deleting {name}"):
+        if own_session(context, instance) is not None:
+            context.sessions.delete(name)
+        else:
+            delete_instance(context.incus, name)
+    say(f"Container {name} deleted")
+    return 0
+
+
+def delete_instance(incus: Incus, name: str) -> None:
+    """Delete an instance in any state; an ephemeral one is gone with its stop. Raises IncusError."""
+    try:
+        with speaking_of(f'container "{name}"'):
+            incus.run("delete", "--force", incus.instance(name), timeout=120)
+    except IncusError as error:
+        if error.status != 404:
+            raise
+
+
+def run_container_exists(context: Context) -> int:
+    """`clincus container exists`: the answer is the exit code."""
+    return answer(lambda: is_there(context.incus, context.options.name))
+
+
+def run_container_running(context: Context) -> int:
+    """`clincus container running`: the answer is the exit code."""
+    incus, name = context.incus, context.options.name
+    return answer(lambda: is_there(incus, name) and find_instance(incus, name)["status"] == "Running")
+
+
+def answer(ask: Callable[[], bool]) -> int:
+    """The exit code of a question: 0 yes, 1 no, 2 when it could not be asked."""
+    try:
+        return 0 if ask() else 1
+    except ClincusError as error:
+        complain(error.message)
+        return 2
+
+
+def run_container_mount(context: Context) -> int:
+    """`clincus container mount`: add a disk device."""
+    options, name = context.options, context.options.name
+    source = os.path.abspath(expand(options.source, context.environ))
+    if not os.path.exists(source):
+        raise ClincusError(f'"{source}" does not exist: nothing can be mounted from there', 400)
+    if not options.path.startswith("/"):
+        raise UsageError(f"'{options.path}' is no absolute path: write where it is mounted in the container")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", options.device):
+        raise UsageError(f"'{options.device}' is no device's name: use letters, digits, dots, hyphens")
+    if options.device in (find_instance(context.incus, name).get("expanded_devices") or {}):
+        raise ClincusError(f'container "{name}" has a device "{options.device}" already: choose another name', 409)
+    device = {"type": "disk", "source": source, "path": options.path}
+    device.update({key: "true" for key in ("shift", "readonly") if getattr(options, key)})
+    with speaking_of(f'container "{name}"'):
+        body = {"devices": {options.device: device}}
+        context.incus.query(f"/1.0/instances/{name}", "PATCH", body, wait=True)
+    say(f"Disk mounted: {source} -> {name}:{options.path}")
+    return 0
+
+
+def run_container_list(context: Context) -> int:
+    """`clincus container list`: as Incus prints it."""
+    form = "json" if context.options.format == "json" else "table"
+    text = context.incus.run("list", "--format", form).decode("utf-8", "replace")
+    print(text.rstrip("\n"))
+    return 0
+
+
+def run_container_exec(context: Context) -> int:
+    """`clincus container exec`: the command on our own stdin, stdout and stderr, with its exit code."""
+    options = context.options
+    check_exec_flags(options)
+    instance = running_instance(context.incus, options.name)
+    user = options.user or 0
+    argv = context.incus.exec_argv(
+        options.name,
+        options.command,
+        user=user,
+        group=options.group,
+        environment=exec_environment(context, user),
+        cwd=exec_directory(context, instance),
+        terminal=options.tty,
+    )
+    if not options.capture:
+        return context.incus.attach(argv)
+    if options.format == "raw":
+        return context.incus.attach(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = context.incus.capture(argv)
+    text = {key: getattr(done, key).decode("utf-8", "replace") for key in ("stderr", "stdout")}
+    print_json({"exit_code": done.code, **text})
+    return 0
+
+
+def check_exec_flags(options: Options) -> None:
+    """Refuse flags that do not go together. Raises UsageError."""
+    if options.format and not options.capture:
+        raise UsageError("--format needs --capture")
+    if options.tty and options.capture:
+        raise UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
+    if options.cwd and not options.cwd.startswith("/"):
+        raise UsageError(f"invalid cwd '{options.cwd}': write an absolute path")
+
+
+def exec_environment(context: Context, user: int) -> dict[str, str]:
+    """The variables of a command: who the code user is, the terminal's kind, and then what the flags say."""
+    config, environment = context.config, {}
+    if user == config.get("incus.code_uid"):
+        environment = {"HOME": guest_home(config), "USER": config.get("incus.code_user")}
+    if context.options.tty:
+        environment["TERM"] = terminal_name(context.environ.get("TERM", ""))
+    return {**environment, **environment_flags(context.options.env, context.environ)}
+
+
+def environment_flags(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that `--env` flags set; KEY alone copies ours. Raises UsageError."""
+    environment = {}
+    for text in texts:
+        key, joined, value = text.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+            raise UsageError(f"invalid env '{text}': write KEY=VALUE, or KEY to copy yours")
+        if joined or key in environ:
+            environment[key] = value if joined else environ[key]
+    return environment
+
+
+def exec_directory(context: Context, instance: Mapping[str, Any]) -> str:
+    """Where a command runs. Incus takes / for a directory that is not there: one that was asked for is checked."""
+    wanted = context.options.cwd
+    if wanted and not container_directory(context.incus, context.options.name, wanted):
+        raise ClincusError(f'"{wanted}" is no directory in container "{context.options.name}"', 400)
+    return wanted or code_mount(context, instance)
+
+
+CONTAINER_COMMANDS = (
+    Command(
+        "container launch",
+        run_container_launch,
+        "Create a container from an image and start it",
+        arguments="IMAGE NAME",
+        flags=(flag("--ephemeral", "let Incus delete it when it stops"),),
+        about="With nesting allowed, so that containers run in it. When the start fails nothing stays behind.",
+        examples=(("clincus container launch clincus test-box", "Start a bare container of the standard image."),),
+    ),
+    Command(
+        "container start",
+        run_container_start,
+        "Start a container",
+        arguments="NAME",
+        about="Only the container: `clincus resume` starts a session's tool as well.",
+    ),
+    Command(
+        "container stop",
+        run_container_stop,
+        "Stop a container",
+        arguments="NAME",
+        flags=(
+            flag("--force", "at once, as if the power went"),
+            flag("--timeout SECONDS", "how long it may take", check=number_from(1, 86400), default=60),
+        ),
+        about="A session's conversation is saved first.",
+    ),
+    Command(
+        "container delete",
+        run_container_delete,
+        "Delete a container",
+        arguments="NAME",
+        flags=(flag("-f, --force", "do not ask; a running one too"),),
+        about="A session's conversation is saved first. At a terminal it asks.",
+    ),
+    Command(
+        "container exec",
+        run_container_exec,
+        "Run a command in a container",
+        arguments="NAME COMMAND...",
+        flags=(
+            flag("--user UID", "run as this user (default: 0, root)", check=number_from(0, 2**31 - 1)),
+            flag("--group GID", "run as this group (default: as the user)", check=number_from(0, 2**31 - 1)),
+            flag("-e, --env KEY=VALUE", "variable for it; KEY alone copies yours", default=(), repeats=True),
+            flag("--cwd PATH", "directory to run in (default: the workspace)", default=""),
+            flag("-t, --tty", "give it a terminal"),
+            flag("--capture", "hold back its output, and print it as --format says"),
+            flag("--format FORM", "with --capture: json (default) or raw", check=one_of("json", "raw")),
+        ),
+        about="Its stdin, stdout and stderr are yours and its exit code is passed on, except with --capture, where "
+        "JSON holds all three.\n\nThe command line is visible in Incus's events: hand secrets over on stdin.",
+        examples=(
+            ("clincus container exec box --user 1000 -- git status", "Run git as the code user in the workspace."),
+            ("clincus container exec box -t bash", "Open a shell."),
+            ("tar c src | clincus container exec box -- tar x -C /tmp", "Send data through."),
+        ),
+        exits=(
+            ("N", "the command's own"),
+            ("0", "with --capture and JSON: the command ran"),
+            ("1", "it could not run"),
+        ),
+        passes_on=2,
+    ),
+    Command(
+        "container exists",
+        run_container_exists,
+        "Say by the exit code whether a container exists",
+        arguments="NAME",
+        exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
+    ),
+    Command(
+        "container running",
+        run_container_running,
+        "Say by the exit code whether a container runs",
+        arguments="NAME",
+        about="One that is paused does not run.",
+        exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
+    ),
+    Command(
+        "container mount",
+        run_container_mount,
+        "Mount a directory or file of the host in a container",
+        arguments="NAME DEVICE SOURCE PATH",
+        flags=(
+            flag("--shift", "show the host's owners by the same numbers (default: true)", default=True),
+            flag("--readonly", "do not let the container write"),
+        ),
+        about="Writable and shifted, root in the container writes as root of the host: trust it with what you mount so.",
+        examples=(("clincus container mount box data ~/data /data --readonly", "Show ~/data to it as /data."),),
+    ),
+    Command(
+        "container list",
+        run_container_list,
+        "List every instance of the Incus project",
+        flags=(format_flag("text", "json"),),
+        about="As `incus list` prints them; `clincus list` shows sessions only.",
+    ),
+)
+
+
+# file
+
+
+def container_place(text: str) -> tuple[str, str]:
+    """Container and absolute path of CONTAINER:PATH. Raises UsageError."""
+    name, colon, path = text.partition(":")
+    if not colon or not path:
+        raise UsageError(f"'{text}' is no place in a container: write CONTAINER:PATH")
+    return container_name(name), "/" + path.lstrip("/")
+
+
+def run_file_push(context: Context) -> int:
+    """`clincus file push`."""
+    options = context.options
+    name, path = container_place(options.container_path)
+    instance = running_instance(context.incus, name)
+    code = (code_mount(context, instance), guest_home(context.config))
+
+    def owner(target: str) -> int | None:
+        is_codes = any(path_inside(target, folder) for folder in code)
+        return int(context.config.get("incus.code_uid")) if is_codes else None
+
+    with progress(f"Copying to {name}"), speaking_of(f'container "{name}"'):
+        done = push_files(context.incus, name, options.local, path, owner=owner, recursive=options.recursive)
+    return report_transfer(done, "Pushed", options.local, f"{name}:{done.target}")
+
+
+def run_file_pull(context: Context) -> int:
+    """`clincus file pull`."""
+    name, path = container_place(context.options.container_path)
+    running_instance(context.incus, name)
+    with progress(f"Copying from {name}"), speaking_of(f'container "{name}"'):
+        done = pull_files(context.incus, name, path, context.options.local)
+    return report_transfer(done, "Pulled", f"{name}:{path}", done.target)
+
+
+def report_transfer(done: Transfer, verb: str, source: str, target: str) -> int:
+    """Say what was copied, and what was not."""
+    for text in done.left_out:
+        warn(f"left out: {text}")
+    say(f"{verb} {'directory' if done.is_tree else 'file'} {source} -> {target}")
+    return 0
+
+
+FILE_COMMANDS = (
+    Command(
+        "file push",
+        run_file_push,
+        "Copy a file or directory into a running container",
+        arguments="LOCAL CONTAINER:PATH",
+        flags=(flag("-r, --recursive", "copy a directory with all that is in it"),),
+        about="As with cp, a directory that exists there takes the copy in under its own name; "
+        "else PATH is the copy. Missing parents are made.\n\nIn the workspace and the code user's home the copy "
+        "belongs to the code user, elsewhere to the host's numbers.",
+        examples=(("clincus file push -r ./fixtures clincus-ec0578-1:/workspace/fixtures", "Copy a directory in."),),
+    ),
+    Command(
+        "file pull",
+        run_file_pull,
+        "Copy a file or directory out of a running container",
+        arguments="CONTAINER:PATH LOCAL",
+        flags=(flag("-r, --recursive", "for a directory; it is copied without it as well"),),
+        about="As with cp, a directory LOCAL that exists takes the copy in under its own name; "
+        "nothing that is there already is removed, but a file of the same name gets the new content.\n\nWhat comes out "
+        "of a container is not trusted: device files, named pipes and links that lead out of the copy are left out "
+        "and named on stderr, setuid bits are dropped, and no link is ever written through.",
+        examples=(("clincus file pull clincus-ec0578-1:/home/code/report.txt .", "Copy a file to this directory."),),
+    ),
+)
+
+
+# snapshot
+
+
+def snapshot_container(context: Context) -> str:
+    """The container that a snapshot command means: the flag's, the variable's, or the workspace's only one."""
+    named_by = context.options.container or context.environ.get("CLINCUS_CONTAINER", "")
+    if named_by:
+        return container_name(named_by)
+    workspace = os.path.abspath(expand(context.options.workspace, context.environ))
+    paths = {workspace, os.path.realpath(workspace)}
+    found = [session.id for session in context.sessions.registry.all() if session.workspace in paths]
+    if not found:
+        raise ClincusError(f'no Clincus containers found for "{workspace}": name one with --container', 404)
+    if len(found) > 1:
+        raise ClincusError(f"multiple Clincus containers found ({', '.join(found)}): use --container", 409)
+    return found[0]
+
+
+def snapshot_path(container: str, name: str = "") -> str:
+    """The address of a container's snapshot in Incus's API. Raises UsageError for a name that cannot be one."""
+    if not name:
+        return f"/1.0/instances/{container}/snapshots"
+    if "/" in name or name in (".", "..") or any(ord(letter) < 33 for letter in name):
+        raise UsageError(f"'{name}' is no snapshot's name: write it without slashes and spaces")
+    return f"/1.0/instances/{container}/snapshots/{quote(name, safe='')}"
+
+
+def snapshot_document(snapshot: Mapping[str, Any]) -> dict[str, object]:
+    """A snapshot as `--format json` shows it."""
+    document = {
+        "name": str(snapshot["name"]).rpartition("/")[2],
+        "created_at": snapshot["created_at"],
+        "stateful": bool(snapshot.get("stateful")),
+        "expires_at": snapshot.get("expires_at") or "",
+        "description": snapshot.get("description") or "",
+    }
+    if str(document["expires_at"]).startswith("0001-"):  # Incus's word for never
+        del document["expires_at"]
+    return {key: value for key, value in sorted(document.items()) if value != ""}
+
+
+def list_snapshots(incus: Incus, container: str) -> list[dict[str, object]]:
+    """The snapshots of a container, oldest first. Raises ClincusError (404)."""
+    find_instance(incus, container)
+    return snapshot_documents(incus.query(f"{snapshot_path(container)}?recursion=1"))
+
+
+def snapshot_documents(snapshots: Iterable[Mapping[str, Any]] | None) -> list[dict[str, object]]:
+    """Snapshots as documents, oldest first."""
+    return sorted(map(snapshot_document, snapshots or ()), key=lambda document: str(document["created_at"]))
+
+
+def find_snapshot(incus: Incus, container: str, name: str) -> dict[str, object]:
+    """One snapshot of a container. Raises ClincusError (404)."""
+    find_instance(incus, container)
+    try:
+        return snapshot_document(incus.query(snapshot_path(container, name)))
+    except IncusError as error:
+        if error.status == 404:
+            raise ClincusError(f'container "{container}" has no snapshot "{name}"', 404) from error
+        raise
+
+
+def local_time(text: object) -> str:
+    """An RFC 3339 time for a person, with its zone."""
+    moment = parse_time(text)
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if moment else str(text)
+
+
+def run_snapshot_create(context: Context) -> int:
+    """`clincus snapshot create`."""
+    options, container = context.options, snapshot_container(context)
+    name = options.name or time.strftime("snap-%Y%m%d-%H%M%S")
+    snapshot_path(container, name)
+    instance = find_instance(context.incus, container)
+    stateful = instance.get("expanded_config", {}).get("migration.stateful") == "true"
+    if options.stateful and not stateful:
+        advice = f"set it with `incus config set {container} migration.stateful=true`, and restart the container"
+        raise ClincusError(f'container "{container}" lacks migration.stateful: {advice}', 409)
+    if any(snapshot["name"] == name for snapshot in list_snapshots(context.incus, container)):
+        raise ClincusError(f'snapshot "{name}" of container "{container}" already exists: choose another name', 409)
+    body = {"name": name, "stateful": options.stateful}
+    with progress(f"Taking a snapshot of {container}"), speaking_of(f'container "{container}"'):
+        context.incus.query(snapshot_path(container), "POST", body, wait=True, timeout=600)
+    kind = "stateful snapshot" if options.stateful else "snapshot"
+    say(f"Created {kind} '{name}' for container '{container}'")
+    return 0
+
+
+def run_snapshot_list(context: Context) -> int:
+    """`clincus snapshot list`."""
+    options = context.options
+    if options.all:
+        prefix = container_prefix(context.environ)
+        found = {
+            instance["name"]: snapshot_documents(instance.get("snapshots"))
+            for instance in context.incus.query("/1.0/instances?recursion=2") or ()
+            if instance["name"].startswith(prefix)
+        }
+    else:
+        container = snapshot_container(context)
+        found = {container: list_snapshots(context.incus, container)}
+    if options.format == "json" and options.all:
+        print_json(dict(sorted(found.items())))
+    elif options.format == "json":
+        print_json({"container": container, "snapshots": found[container]})
+    else:
+        print("\n\n".join(snapshot_table(name, found[name]) for name in sorted(found)) or "(none)")
+    return 0
+
+
+def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) -> str:
+    """The snapshots of a container as a person reads them."""
+    lines = [f"Snapshots for {container}:"]
+    if not snapshots:
+        return "\n".join([*lines, "  (none)"])
+    row = "  {:<20} {:<26} {:<8}"
+    lines.append(row.format("NAME", "CREATED", "STATEFUL").rstrip())
+    for snapshot in snapshots:
+        stateful = "yes" if snapshot["stateful"] else "no"
+        lines.append(row.format(str(snapshot["name"]), local_time(snapshot["created_at"]), stateful).rstrip())
+    return "\n".join([*lines, "", f"Total: {len(snapshots)} snapshot{'s' if len(snapshots) > 1 else ''}"])
+
+
+def run_snapshot_restore(context: Context) -> int:
+    """`clincus snapshot restore`: the state since the snapshot is lost, so it asks."""
+    options, container = context.options, snapshot_container(context)
+    snapshot = find_snapshot(context.incus, container, options.name)
+    instance = find_instance(context.incus, container)
+    was_running = instance["status"] != "Stopped"
+    if was_running and not options.force:
+        advice = f"stop it with `clincus stop {container}`, or use --force to stop it, restore and start it again"
+        raise ClincusError(f'container "{container}" must be stopped before restore: {advice}', 409)
+    question = f"Restore container '{container}' from snapshot '{options.name}'? What changed since is lost."
+    if not confirm(question, force=options.force):
+        return 0
+    is_session = own_session(context, instance) is not None
+    with progress(f"Restoring {container}"):
+        if was_running and is_session:
+            context.sessions.stop(container)
+        elif was_running:
+            change_state(context.incus, container, "stop", force=True)
+        body = {"restore": snapshot["name"], "stateful": options.stateful}
+        with speaking_of(f'container "{container}"'):
+            context.incus.query(f"/1.0/instances/{container}", "PUT", body, wait=True, timeout=600)
+        if was_running and not options.stateful:
+            start_again(context, container, is_session)
+    say(f"Restored container '{container}' from snapshot '{options.name}'")
+    return 0
+
+
+def start_again(context: Context, container: str, is_session: bool) -> None:
+    """Start a container that ran before: a session with its tool."""
+    if not is_session:
+        change_state(context.incus, container, "start")
+        return
+    context.sessions.refresh()  # its labels are the snapshot's now
+    context.sessions.resume(container)
+
+
+def run_snapshot_delete(context: Context) -> int:
+    """`clincus snapshot delete`."""
+    options = context.options
+    if bool(options.name) == options.all:
+        raise UsageError("snapshot name required, or --all" if not options.all else "give a snapshot name or --all")
+    container = snapshot_container(context)
+    if not options.all:
+        find_snapshot(context.incus, container, options.name)
+        if options.dry_run:
+            say(f"[Dry run] Would delete snapshot '{options.name}' of container '{container}'")
+        elif confirm_named(f"Delete snapshot '{options.name}' of container '{container}'?", force=options.force):
+            delete_snapshot(context.incus, container, options.name)
+            say(f"Deleted snapshot '{options.name}' from container '{container}'")
+        return 0
+    names = [str(snapshot["name"]) for snapshot in list_snapshots(context.incus, container)]
+    if not names:
+        say("No snapshots to delete")
+        return 0
+    if options.dry_run:
+        say(f"[Dry run] Would delete from container '{container}': {', '.join(names)}")
+        return 0
+    if not confirm(f"Delete {len(names)} snapshot(s) of '{container}': {', '.join(names)}?", force=options.force):
+        return 0
+    deleted = [each_of(name, lambda name: delete_snapshot(context.incus, container, name)) for name in names]
+    for name in (name for name, done in zip(names, deleted) if done):
+        say(f"Deleted snapshot '{name}'")
+    return 0 if all(deleted) else 1
+
+
+def each_of(name: str, work: Callable[[str], None]) -> bool:
+    """Do one of several; a failure is told and does not keep the others from being done."""
+    try:
+        work(name)
+    except ClincusError as error:
+        warn(f"{name}: {error.message}")
+        return False
+    return True
+
+
+def delete_snapshot(incus: Incus, container: str, name: str) -> None:
+    """Delete one snapshot. Raises IncusError."""
+    incus.query(snapshot_path(container, name), "DELETE", wait=True, timeout=120)
+
+
+def run_snapshot_info(context: Context) -> int:
+    """`clincus snapshot info`."""
+    options, container = context.options, snapshot_container(context)
+    snapshot = find_snapshot(context.incus, container, options.name)
+    if options.format == "json":
+        print_json({"container": container, "snapshot": snapshot})
+        return 0
+    rows = [
+        ("Snapshot:", snapshot["name"]),
+        ("Container:", container),
+        ("Created:", local_time(snapshot["created_at"])),
+        ("Expires:", local_time(snapshot["expires_at"]) if "expires_at" in snapshot else "never"),
+        ("Stateful:", "yes" if snapshot["stateful"] else "no"),
+        ("Description:", snapshot.get("description", "-")),
+    ]
+    print("\n".join(f"{label:<13}{value}" for label, value in rows))
+    return 0
+
+
+CONTAINER_FLAG = flag(
+    "-c, --container NAME", "container (default: $CLINCUS_CONTAINER, or the workspace's only one)", default=""
+)
+
+SNAPSHOT_COMMANDS = (
+    Command(
+        "snapshot create",
+        run_snapshot_create,
+        "Keep the present state of a container",
+        arguments="[NAME]",
+        flags=(CONTAINER_FLAG, WORKSPACE_FLAG, flag("--stateful", "with its running programs")),
+        about="Without a name it is called after the time. The workspace is not in it: it lies on the host.",
+        examples=(("clincus snapshot create before-merge", "Keep the state of this workspace's container."),),
+    ),
+    Command(
+        "snapshot list",
+        run_snapshot_list,
+        "List the snapshots of a container",
+        flags=(
+            CONTAINER_FLAG,
+            WORKSPACE_FLAG,
+            flag("--all", "of every Clincus container"),
+            format_flag("text", "json"),
+        ),
+    ),
+    Command(
+        "snapshot restore",
+        run_snapshot_restore,
+        "Bring back the state of a container",
+        arguments="NAME",
+        flags=(
+            CONTAINER_FLAG,
+            WORKSPACE_FLAG,
+            flag("-f, --force", "do not ask; a running one is stopped first and started again"),
+            flag("--stateful", "with the programs that ran then"),
+        ),
+        about="What has changed in the container since is lost, the workspace stays as it is. Take a snapshot of the "
+        "present state first if in doubt.",
+    ),
+    Command(
+        "snapshot delete",
+        run_snapshot_delete,
+        "Delete a snapshot, or all of a container",
+        arguments="[NAME]",
+        flags=(
+            CONTAINER_FLAG,
+            WORKSPACE_FLAG,
+            flag("--all", "all snapshots of the container"),
+            flag("-f, --force", "do not ask"),
+            flag("--dry-run", "only say what would go"),
+        ),
+    ),
+    Command(
+        "snapshot info",
+        run_snapshot_info,
+        "Show one snapshot",
+        arguments="NAME",
+        flags=(CONTAINER_FLAG, WORKSPACE_FLAG, format_flag("text", "json")),
+    ),
+)
+
+
+# image
+
+STANDARD_IMAGE = "clincus"
+
+
+def query_images(incus: Incus) -> list[dict[str, Any]]:
+    """All images that have an alias, as Incus describes them, by their first alias."""
+    images = [image for image in incus.query("/1.0/images?recursion=1") or () if image["aliases"]]
+    return sorted(images, key=lambda image: min(alias_names(image)))
+
+
+def alias_names(image: Mapping[str, Any]) -> list[str]:
+    """The names of an image, sorted."""
+    return sorted(str(alias["name"]) for alias in image["aliases"])
+
+
+def find_image(incus: Incus, alias: str) -> dict[str, Any]:
+    """The local image of an alias. Raises ClincusError (404)."""
+    for image in query_images(incus):
+        if alias in alias_names(image):
+            return image
+    raise ClincusError(f"image '{alias}' not found", 404)
+
+
+def size_text(size: float) -> str:
+    """A size in bytes for a person."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"
+
+
+def image_document(image: Mapping[str, Any]) -> dict[str, object]:
+    """An image as `--format json` shows it in a list."""
+    return {
+        "aliases": alias_names(image),
+        "created_at": image["created_at"],
+        "fingerprint": image["fingerprint"],
+        "size": image["size"],
+    }
+
+
+def run_image_list(context: Context) -> int:
+    """`clincus image list`, `clincus images`."""
+    options = context.options
+    images = query_images(context.incus)
+    if options.prefix:
+        images = [image for image in images if any(name.startswith(options.prefix) for name in alias_names(image))]
+    if options.format == "json":
+        print_json([image_document(image) for image in images])
+    elif options.prefix:
+        print(prefixed_images(images, options.prefix))
+    else:
+        print(image_overview(images, show_all=options.all))
+    return 0
+
+
+def prefixed_images(images: Iterable[Mapping[str, Any]], prefix: str) -> str:
+    """The aliases with a prefix as a person reads them."""
+    rows = [
+        (name, size_text(image["size"]), local_time(image["created_at"]))
+        for image in images
+        for name in alias_names(image)
+        if name.startswith(prefix)
+    ]
+    if not rows:
+        return f"No images found with prefix '{prefix}'"
+    return f"Images with prefix '{prefix}':\n" + table(("ALIAS", "SIZE", "CREATED"), rows, "  ")
+
+
+def image_overview(images: Sequence[Mapping[str, Any]], *, show_all: bool) -> str:
+    """The state of the standard image, and with `show_all` every alias."""
+    standard = [image for image in images if STANDARD_IMAGE in alias_names(image)]
+    lines = ["Available Images:", "", "Clincus Images:"]
+    if standard:
+        built = local_time(standard[0]["created_at"])
+        lines.append(f"  ✓ {STANDARD_IMAGE} ({size_text(standard[0]['size'])}, built {built})")
+    else:
+        lines += [f"  ✗ {STANDARD_IMAGE} (not built)", "    Build it with: clincus build"]
+    if show_all:
+        rows = [
+            (name, size_text(image["size"]), local_time(image["uploaded_at"]))
+            for image in images
+            for name in alias_names(image)
+        ]
+        lines += ["", "All Local Images:", table(("ALIAS", "SIZE", "UPLOAD DATE"), rows, "  ")]
+    else:
+        lines += ["", "All images: clincus images --all", "Another one for a session: clincus shell --image ALIAS"]
+    return "\n".join(lines)
+
+
+def run_image_info(context: Context) -> int:
+    """`clincus image info`."""
+    image = find_image(context.incus, context.options.alias)
+    properties = dict(sorted(image["properties"].items()))
+    document = {
+        **image_document(image),
+        "architecture": image["architecture"],
+        "description": properties.get("description", ""),
+        "properties": properties,
+        "uploaded_at": image["uploaded_at"],
+    }
+    if context.options.format == "json":
+        print_json(dict(sorted(document.items())))
+        return 0
+    rows = [
+        ("Image:", context.options.alias),
+        ("Aliases:", ", ".join(alias_names(image))),
+        ("Fingerprint:", image["fingerprint"]),
+        ("Description:", document["description"] or "-"),
+        ("Size:", size_text(image["size"])),
+        ("Created:", local_time(image["created_at"])),
+        ("Uploaded:", local_time(image["uploaded_at"])),
+        ("Architecture:", image["architecture"]),
+        *((f"{key}:", value) for key, value in properties.items() if key != "description"),
+    ]
+    width = max(len(label) for label, _ in rows) + 1
+    print("\n".join(f"{label:<{width}}{value}" for label, value in rows))
+    return 0
+
+
+def run_image_publish(context: Context) -> int:
+    """`clincus image publish`: the container stays."""
+    options, name = context.options, context.options.container
+    alias = new_alias(context.incus, options.alias)
+    instance = find_instance(context.incus, name)
+    was_running = instance["status"] != "Stopped"
+    if was_running and not options.force:
+        advice = "stop it first, or use --force to stop it meanwhile"
+        raise ClincusError(f'container "{name}" is running: {advice}', 409)
+    if was_running:
+        change_state(context.incus, name, "stop", force=instance["status"] == "Frozen")
+    try:
+        with progress(f"Publishing {name}"), speaking_of(f'container "{name}"'):
+            fingerprint = publish(context.incus, instance, alias, options.description)
+    finally:
+        if was_running:
+            start_again(context, name, own_session(context, instance) is not None)
+    print_json({"alias": alias, "fingerprint": fingerprint})
+    return 0
+
+
+def new_alias(incus: Incus, alias: str) -> str:
+    """An alias that no image has. Incus would find that out last, and keep the image without a name."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+/-]{0,254}", alias):
+        raise UsageError(f"'{alias}' is no image's name: use letters, digits, dots and hyphens")
+    if any(alias in alias_names(image) for image in query_images(incus)):
+        raise ClincusError(f"image '{alias}' exists already: choose another name, or delete it", 409)
+    return alias
+
+
+def publish(incus: Incus, instance: Mapping[str, Any], alias: str, description: str) -> str:
+    """Make an image of a stopped instance and return its fingerprint. Raises IncusError."""
+    # What the image says of itself (its recipe, its code user) holds for what was made of it as well.
+    config = instance.get("config") or {}
+    properties = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
+    body = {
+        "source": {"type": "instance", "name": instance["name"]},
+        "aliases": [{"name": alias, "description": description}],
+        "properties": {**properties, **({"description": description} if description else {})},
+        # The default, gzip, takes seven times as long.
+        "compression_algorithm": "zstd" if shutil.which("zstd") else "",
+    }
+    operation = incus.query("/1.0/images", "POST", body, wait=True, timeout=1800)
+    return str(operation["metadata"]["fingerprint"])
+
+
+def run_image_delete(context: Context) -> int:
+    """`clincus image delete`."""
+    options = context.options
+    try:
+        image = find_image(context.incus, options.alias)
+        others = [name for name in alias_names(image) if name != options.alias]
+        also = f" It is also called {', '.join(others)}." if others else ""
+        if not confirm_named(f"Delete image '{options.alias}'?{also}", force=options.force):
+            return 0
+        delete_image(context.incus, image)
+    except ClincusError as error:
+        if error.status == 503:
+            raise
+        raise ClincusError(f"failed to delete image '{options.alias}': {error.message}", error.status) from error
+    say(f"Image {options.alias} deleted")
+    return 0
+
+
+def delete_image(incus: Incus, image: Mapping[str, Any]) -> None:
+    """Delete an image with all its aliases. Raises IncusError."""
+    incus.query(f"/1.0/images/{image['fingerprint']}", "DELETE", wait=True, timeout=120)
+
+
+def run_image_exists(context: Context) -> int:
+    """`clincus image exists`: the answer is the exit code."""
+    alias = context.options.alias
+    return answer(lambda: any(alias in alias_names(image) for image in query_images(context.incus)))
+
+
+class Cleanup(NamedTuple):
+    """What a cleanup does with the versions of an image: aliases, newest first."""
+
+    delete: list[str]
+    keep: list[str]
+    spared: list[str]  # old ones whose image has another name as well
+
+
+def plan_cleanup(images: Iterable[Mapping[str, Any]], prefix: str, keep: int) -> Cleanup:
+    """Which versions of an image go: aliases PREFIX…-YYYYMMDD-HHMMSS, all but the newest `keep`."""
+    versions = {
+        name: set(alias_names(image))
+        for image in images
+        for name in alias_names(image)
+        if name.startswith(prefix) and re.search(r"(?:^|-)\d{8}-\d{6}$", name)
+    }
+    newest_first = sorted(versions, key=lambda name: name[-15:], reverse=True)
+    kept, old = newest_first[:keep], newest_first[keep:]
+    spared = [name for name in old if not versions[name] <= set(old)]
+    return Cleanup([name for name in old if name not in spared], kept, spared)
+
+
+def run_image_cleanup(context: Context) -> int:
+    """`clincus image cleanup`."""
+    options, incus = context.options, context.incus
+    if options.keep is None:
+        raise UsageError("--keep must be > 0: say how many versions stay")
+    images = query_images(incus)
+    plan = plan_cleanup(images, options.prefix, options.keep)
+    if options.dry_run:
+        report_cleanup("[Dry run] Would delete", plan.delete, plan)
+        return 0
+    question = f"Delete {len(plan.delete)} old version(s): {', '.join(plan.delete)}?"
+    if plan.delete and not confirm_named(question, force=options.force):
+        return 0
+    by_name = {name: image for image in images for name in alias_names(image)}
+    gone: set[str] = set()
+
+    def delete(name: str) -> None:
+        fingerprint = by_name[name]["fingerprint"]
+        if fingerprint not in gone:
+            delete_image(incus, by_name[name])
+            gone.add(fingerprint)
+
+    deleted = [name for name in plan.delete if each_of(name, delete)]
+    say("Cleanup complete:")
+    report_cleanup("Deleted", deleted, plan)
+    return 0 if deleted == plan.delete else 1
+
+
+def report_cleanup(verb: str, deleted: Sequence[str], plan: Cleanup) -> None:
+    """Say what a cleanup did with each version."""
+    say(f"{verb} {len(deleted)} old version(s):")
+    for name in deleted:
+        say(f"  - {name}")
+    say(f"Kept {len(plan.keep)} recent version(s):")
+    for name in plan.keep:
+        say(f"  - {name}")
+    for name in plan.spared:
+        say(f"Spared {name}: its image has another name as well")
+
+
+def above_zero(text: str) -> int:
+    """How many versions a cleanup keeps."""
+    if not re.fullmatch(r"\d{1,6}", text) or int(text) == 0:
+        raise Unfit("--keep must be > 0")
+    return int(text)
+
+
+IMAGE_LIST_FLAGS = (
+    flag("-a, --all", "every local image"),
+    flag("--prefix TEXT", "only aliases that begin so", default=""),
+    flag("--format FORM", "table or json (default table)", check=one_of("table", "json"), default="table"),
+)
+
+IMAGE_COMMANDS = (
+    Command("images", run_image_list, "List images, the same as `clincus image list`", flags=IMAGE_LIST_FLAGS),
+    Command(
+        "image list",
+        run_image_list,
+        "List images",
+        flags=IMAGE_LIST_FLAGS,
+        about="A table of the standard image's state; JSON holds every image that has a name.",
+    ),
+    Command(
+        "image info",
+        run_image_info,
+        "Show one image",
+        arguments="ALIAS",
+        flags=(format_flag("text", "json"),),
+    ),
+    Command(
+        "image publish",
+        run_image_publish,
+        "Make an image of a container",
+        arguments="CONTAINER ALIAS",
+        flags=(
+            flag("--description TEXT", "what it is for", default=""),
+            flag("--force", "stop a running container meanwhile"),
+        ),
+        about="The container stays. Whatever is in it is in the image, keys and conversations too.",
+        examples=(("clincus image publish box my-tools", "Make an image that `--image my-tools` starts."),),
+    ),
+    Command(
+        "image delete",
+        run_image_delete,
+        "Delete an image",
+        arguments="ALIAS",
+        flags=(flag("-f, --force", "do not ask"),),
+        about="With all its names. Containers that were made from it stay. At a terminal it asks.",
+    ),
+    Command(
+        "image exists",
+        run_image_exists,
+        "Say by the exit code whether an image exists",
+        arguments="ALIAS",
+        exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
+    ),
+    Command(
+        "image cleanup",
+        run_image_cleanup,
+        "Delete old versions of an image",
+        arguments="PREFIX",
+        flags=(
+            flag("--keep N", "how many of the newest stay (required)", check=above_zero),
+            flag("-f, --force", "do not ask"),
+            flag("--dry-run", "only say what would go"),
+        ),
+        about="Versions are aliases that begin with PREFIX and end with a time, such as clincus-20270301-080000. An "
+        "image that has another name as well stays. At a terminal it asks.",
+        examples=(("clincus image cleanup clincus- --keep 2 --dry-run", "Show which versions of clincus would go."),),
+    ),
+)
+
+
+# service
+
+SERVICE = "clincus.service"
+# What tells a program where Incus and its own files are, and is not the same in systemd's user manager.
+SERVICE_VARIABLES = (
+    "CLINCUS_CONFIG",
+    "CLINCUS_CONTAINER_PREFIX",
+    "CLINCUS_IMAGE",
+    "CLINCUS_SESSIONS_DIR",
+    "CLINCUS_STORAGE_DIR",
+    "INCUS_CONF",
+    "INCUS_DIR",
+    "INCUS_SOCKET",
+    "XDG_CONFIG_HOME",
+)
+
+
+def unit_word(word: str) -> str:
+    """A word of a unit file's command line or assignment (systemd.service(5), "COMMAND LINES")."""
+    quoted = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("%", "%%")
+    return f'"{quoted}"'
+
+
+def unit_text(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """The unit file of the dashboard."""
+    # A $ stands for a variable in a command line only, not in an assignment (systemd.exec(5), "Environment=").
+    line = " ".join(unit_word(word).replace("$", "$$") for word in command)
+    variables = "".join(f"Environment={unit_word(f'{key}={value}')}\n" for key, value in sorted(environment.items()))
+    return f"""[Unit]
+Description=Clincus dashboard
+
+[Service]
+Type=simple
+ExecStart={line}
+{variables}Restart=on-failure
+RestartSec=5
+KillMode=mixed
+TimeoutStopSec=30
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def service_command(context: Context) -> list[str]:
+    """What the service starts: this program with this Python, symlinks resolved, and the flags that were given."""
+    program = os.path.realpath(sys.argv[0])
+    port = context.options.port
+    return [sys.executable, program, "serve", *([] if port is None else ["--port", str(port)])]
+
+
+def unit_path(environ: Mapping[str, str]) -> str:
+    """Where systemd's user manager looks for our unit file (systemd.unit(5), "UNIT FILE LOAD PATH")."""
+    base = environ.get("XDG_CONFIG_HOME", "")
+    folder = base if os.path.isabs(base) else expand("~/.config", environ)
+    return os.path.join(folder, "systemd", "user", SERVICE)
+
+
+def systemctl(*arguments: str) -> str:
+    """Run `systemctl --user ARGUMENTS` and return its stdout. Raises ClincusError with its words."""
+    try:
+        done = subprocess.run(
+            ["systemctl", "--user", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=120,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ClincusError("this machine has no systemd: start `clincus serve` in another way", 500) from None
+    except subprocess.TimeoutExpired:
+        raise ClincusError(f"`systemctl --user {arguments[0]}` did not finish within 120 s", 500) from None
+    if done.returncode != 0:
+        words = done.stderr.strip() or f"exit code {done.returncode}"
+        raise ClincusError(f"`systemctl --user {' '.join(arguments)}` failed: {words}", 500)
+    return done.stdout
+
+
+def installed_unit(context: Context) -> str:
+    """The path of our unit file. Raises ClincusError when there is none."""
+    path = unit_path(context.environ)
+    if not os.path.exists(path):
+        raise ClincusError("the service is not installed: run `clincus service install`", 404)
+    return path
+
+
+def run_service_install(context: Context) -> int:
+    """`clincus service install`: a step that fails leaves things as they were."""
+    path = unit_path(context.environ)
+    before = read_text(path, 1 << 16)
+    environment = {key: context.environ[key] for key in SERVICE_VARIABLES if context.environ.get(key)}
+    text = unit_text(service_command(context), environment)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    replace_file(path, text.encode(), 0o644)
+    try:
+        systemctl("daemon-reload")
+        systemctl("enable", SERVICE)
+    except BaseException:
+        if before is None:
+            os.unlink(path)
+        else:
+            replace_file(path, before.encode(), 0o644)
+        with suppress(ClincusError):
+            systemctl("daemon-reload")
+        raise
+    say(f"Installed unit file to {path}")
+    say("Service enabled.")
+    for hint in service_hints(context):
+        say(hint)
+    return 0
+
+
+def service_hints(context: Context) -> list[str]:
+    """What else the service needs: to be started, to outlive the login, and to reach Incus."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    hints = ["Start it now with: clincus service start"]
+    if not os.path.exists(f"/var/lib/systemd/linger/{user}"):
+        hints.append(f"It runs while you are logged in. To keep it running: loginctl enable-linger {user}")
+    group = context.config.get("incus.group")
+    try:
+        members, number = grp.getgrnam(group).gr_mem, grp.getgrnam(group).gr_gid
+    except KeyError:
+        return hints
+    if os.getuid() != 0 and user not in members and number not in os.getgroups():
+        hints.append(f"You are not in the group {group}: the service cannot reach Incus. Run `clincus setup`.")
+    return hints
+
+
+def run_service_start(context: Context) -> int:
+    """`clincus service start`."""
+    return service_action(context, "start", "started")
+
+
+def run_service_stop(context: Context) -> int:
+    """`clincus service stop`."""
+    return service_action(context, "stop", "stopped")
+
+
+def run_service_restart(context: Context) -> int:
+    """`clincus service restart`."""
+    return service_action(context, "restart", "restarted")
+
+
+def service_action(context: Context, action: str, done: str) -> int:
+    """Have systemd do something with the service."""
+    installed_unit(context)
+    systemctl(action, SERVICE)
+    say(f"Service {done}.")
+    return 0
+
+
+def run_service_status(context: Context) -> int:
+    """`clincus service status`: exit code 0 while it runs."""
+    path = installed_unit(context)
+    lines = systemctl("show", SERVICE, "--property=ActiveState,SubState,MainPID,UnitFileState").splitlines()
+    state = dict(line.partition("=")[::2] for line in lines)
+    document = {
+        "active": state.get("ActiveState") == "active",
+        "enabled": state.get("UnitFileState") == "enabled",
+        "pid": int(state.get("MainPID") or 0),
+        "state": f"{state.get('ActiveState', 'unknown')} ({state.get('SubState', 'unknown')})",
+        "unit": path,
+    }
+    if context.options.format == "json":
+        print_json(document)
+    else:
+        print(f"Status:   {document['state']}\nEnabled:  {'yes' if document['enabled'] else 'no'}")
+        print(f"PID:      {document['pid'] or '-'}\nUnit:     {path}\nLog:      journalctl --user -u {SERVICE}")
+    return 0 if document["active"] else 1
+
+
+def run_service_remove(context: Context) -> int:
+    """`clincus service remove`: stopped, disabled, and its unit file gone."""
+    path = installed_unit(context)
+    systemctl("disable", "--now", SERVICE)
+    os.unlink(path)
+    systemctl("daemon-reload")
+    say("Service removed.")
+    return 0
+
+
+SERVICE_COMMANDS = (
+    Command(
+        "service install",
+        run_service_install,
+        "Install the dashboard as a systemd user service",
+        flags=(
+            flag("--port N", "port to serve on (default: the config's)", check=number_from(0, 65535), default=None),
+        ),
+        about="Writes the unit file and enables it: the dashboard then starts with your login. Variables that say "
+        "where Incus and the config are go into the unit.",
+        examples=(("clincus service install --port 4000 && clincus service start", "Serve on port 4000 from now on."),),
+    ),
+    Command("service start", run_service_start, "Start the service"),
+    Command("service stop", run_service_stop, "Stop the service", about="Sessions go on running."),
+    Command("service restart", run_service_restart, "Restart the service", about="Sessions go on running."),
+    Command(
+        "service status",
+        run_service_status,
+        "Show whether the service runs",
+        flags=(format_flag("text", "json"),),
+        exits=(("0", "it runs"), ("1", "it does not, or is not installed")),
+    ),
+    Command(
+        "service remove",
+        run_service_remove,
+        "Stop the service and take it away",
+        about="Sessions and settings stay.",
+    ),
+)
+
+INCUS_COMMANDS = (
+    *CONTAINER_COMMANDS,
+    *FILE_COMMANDS,
+    *SNAPSHOT_COMMANDS,
+    *IMAGE_COMMANDS,
+    *SERVICE_COMMANDS,
+)
+
+
 # The table of commands
 
 
@@ -10277,7 +11562,7 @@ BASIC_COMMANDS = (
 )
 
 # Each group of commands is a table of its own; `clincus help` sorts them.
-COMMAND_TABLE: tuple[Command, ...] = (*BASIC_COMMANDS,)
+COMMAND_TABLE: tuple[Command, ...] = (*BASIC_COMMANDS, *INCUS_COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
