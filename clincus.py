@@ -9902,7 +9902,7 @@ def parse_words(command: Command, words: Sequence[str]) -> Options:
             read_flag(found, name, text if joined else None, left, values)
     if values["help"]:
         raise HelpWanted
-    return Options(**values, **read_arguments(command, arguments))
+    return Options(**{**values, **read_arguments(command, arguments)})
 
 
 def split_flag(word: str, known: Mapping[str, Flag], *, exact: bool) -> tuple[str, bool, str]:
@@ -10476,7 +10476,7 @@ def run_container_exec(context: Context) -> int:
 def check_exec_flags(options: Options) -> None:
     """Refuse flags that do not go together. Raises UsageError."""
     if options.format and not options.capture:
-        raise UsageError("--format needs --capture")
+        raise UsageError("--format needs --capture; put -- in front of a command with flags of its own")
     if options.tty and options.capture:
         raise UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
     if options.cwd and not options.cwd.startswith("/"):
@@ -10601,7 +10601,7 @@ CONTAINER_COMMANDS = (
             flag("--shift", "show the host's owners by the same numbers (default: true)", default=True),
             flag("--readonly", "do not let the container write"),
         ),
-        about="Writable and shifted, root in the container writes as root of the host: trust it with what you mount so.",
+        about="Writable and shifted, root in the container writes as root of the host: mount only what it may have.",
         examples=(("clincus container mount box data ~/data /data --readonly", "Show ~/data to it as /data."),),
     ),
     Command(
