@@ -10324,7 +10324,7 @@ def run_container_launch(context: Context) -> int:
         raise ClincusError(f'there is a container "{name}" already: choose another name, or delete it', 409)
     description = {"config": dict.fromkeys(NESTING, "true")}
     try:
-        with progress(f"Launching {name}"), speaking_of(f'image "{options.image}"'):
+        with progress(f"Launching {name}"), speaking_of(f'container "{name}"'):
             context.incus.launch(name, options.image, description, ephemeral=options.ephemeral)
     except BaseException as error:
         if not (isinstance(error, IncusError) and error.status in (409, 503)):
@@ -10629,6 +10629,8 @@ def run_file_push(context: Context) -> int:
     """`clincus file push`."""
     options = context.options
     name, path = container_place(options.container_path)
+    if os.path.isdir(options.local) and not options.recursive:
+        raise UsageError(f"'{options.local}' is a directory: use --recursive")
     instance = running_instance(context.incus, name)
     code = (code_mount(context, instance), guest_home(context.config))
 
