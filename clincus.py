@@ -3289,6 +3289,7 @@ class History:
 STAGES = "/run/clincus"
 PLACEHOLDER_MARK = "trusted.clincus.placeholder"  # needs CAP_SYS_ADMIN on the host: no container can forge it
 LOCK_SECONDS = 30.0
+NO_ID_MAPS = "cannot map ids"
 HIDE_FOLDER = (".gitignore", b"*\n")  # makes Git pass over a folder: `git stash -u` would else fail to remove it
 MOST_MOUNTS = 2000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
 
@@ -3559,7 +3560,7 @@ class Tree:
         try:
             self.kernel.set_attributes(self.top, attributes, namespace)
         except OSError as error:
-            words = f"the file system of '{self.source}' cannot map ids ({error.strerror})"
+            words = f"the file system of '{self.source}' {NO_ID_MAPS} ({error.strerror})"
             raise WallError(words, unsupported=True) from error
         target = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -4294,6 +4295,9 @@ def device_protection(
     if host.low_level and level == "basic":
         config["security.syscalls.deny"] = denied_calls(host, (*DENY_UNMOUNT, *(DENY_SETUID if shift else ())))
     reason = host.reason
+    if not idmap and not shift:
+        uid, gid = workspace.uid, workspace.gid or workspace.uid
+        reason += f"; to let the tool write there, add root:{uid}:1 to /etc/subuid and root:{gid}:1 to /etc/subgid"
     if level == "off":
         reason = f"{SWITCHED_OFF}; {reason}"
     return Protection(level, config, devices, reason)
@@ -4453,17 +4457,32 @@ def subordinate_ids(path: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(row[1]), int(row[2])) for row in rows if row[0] in ("root", "0") and row[1:2] and row[2:3])
 
 
-def start_obstacle(incus: Incus, name: str) -> tuple[str, bool] | None:
-    """Why the wall did not let an instance start, and whether only the host is to blame (then the plain form works).
+class WallUnsupportedError(ClincusError):
+    """This host or file system cannot lock the workspace; plain devices can still be had."""
 
-    To be asked after a failed launch or start, before the instance is deleted. None if the wall has no part in it.
+
+def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
+    """Why an instance did not start: the wall's own reason if it refused, else the error as it came.
+
+    To be asked after a failed launch or start, before the instance is deleted: the hook writes into its log. The
+    reason is 409 for a workspace as it is now, and a WallUnsupportedError if only the host is to blame.
     """
     try:
         log = incus.run("info", incus.instance(name), "--show-log").decode("utf-8", "replace")
     except ClincusError:
-        return None
+        return error
     found = re.findall(r"^\s*clincus (refused|unsupported): (.*)$", log, re.MULTILINE)
-    return (found[-1][1], found[-1][0] == "unsupported") if found else None
+    if not found:
+        return error
+    kind, words = found[-1]
+    if kind == "unsupported":
+        return WallUnsupportedError(words[:1].upper() + words[1:], 409)
+    return ClincusError(f"The workspace cannot be protected: {words}", 409)
+
+
+def without_lock(support: ProtectionSupport, reason: str) -> ProtectionSupport:
+    """What is left of a host's abilities for a workspace that turned out not to be lockable."""
+    return replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
 
 
 def clean_stages() -> list[str]:
@@ -5161,6 +5180,7 @@ class Sessions:
         self._home = environ.get("HOME") or os.path.expanduser("~")
         self._locks: dict[str, threading.Lock] = {}  # one for each session that was worked on
         self._known_support: ProtectionSupport | None = None  # what this host can do; asked once
+        self._unlockable: dict[str, str] = {}  # workspaces whose file system cannot be locked, and why
 
     def refresh(self) -> None:
         """Read all sessions from Incus: one call. Raises IncusError."""
@@ -5202,7 +5222,9 @@ class Sessions:
             is_stopped = before.status == "stopped" and not before.paused
             session = self._redescribe(before, launch) if is_stopped else before
             try:
-                if is_stopped or before.paused:
+                if is_stopped:
+                    session = self._start_again(session, launch)
+                elif before.paused:
                     self.incus.run("start", "--quiet", self.incus.instance(id))
                 self._start_tool(session, launch, is_new=False)
             except BaseException:
@@ -5336,7 +5358,11 @@ class Sessions:
             if error.status == 404 and "mage" in error.message:
                 hint = "build it with `clincus build`, or choose another"
                 raise ClincusError(f'image "{launch.image}" not found: {hint}', 400) from error
-            raise
+            if error.status != 500:
+                raise  # there is no container, or the name is another's
+            self._start_failed(session.id, launch.workspace, error)
+            self.incus.run("delete", "--force", self.incus.instance(session.id))
+            return self._launch(session, launch)
         self._start_tool(session, launch, is_new=True)
         return self.registry.settle(replace(session, status="running", started_at=utc_now()))
 
@@ -5351,7 +5377,7 @@ class Sessions:
         protection = protect_workspace(
             host_folder(launch.workspace, launch.mount),
             protection_settings(launch.config.values),
-            self._support(),
+            self._support(launch.workspace),
             [host_folder(mount.host, mount.container, mount.readonly) for mount in launch.mounts],
             new_stage(),
         )
@@ -5368,14 +5394,32 @@ class Sessions:
         self.incus.query(path, "PUT", redescribe_instance(self.incus.query(path), description), wait=True)
         return session
 
+    def _start_again(self, session: Session, launch: Launch) -> Session:
+        """Start a stopped container; with plain devices if its workspace turns out not to be lockable."""
+        try:
+            self.incus.run("start", "--quiet", self.incus.instance(session.id))
+        except IncusError as error:
+            self._start_failed(session.id, launch.workspace, error)
+            session = self._redescribe(session, launch)
+            self.incus.run("start", "--quiet", self.incus.instance(session.id))
+        return session
+
     def _root_disk(self) -> dict[str, str]:
         devices = self.incus.query("/1.0/profiles/default")["devices"]
         return next((device for device in devices.values() if device.get("path") == "/"), {})
 
-    def _support(self) -> ProtectionSupport:
+    def _support(self, workspace: str) -> ProtectionSupport:
         if self._known_support is None:
             self._known_support = protection_support(self.incus)
-        return self._known_support
+        reason = self._unlockable.get(workspace)
+        return without_lock(self._known_support, reason) if reason else self._known_support
+
+    def _start_failed(self, id: str, workspace: str, error: ClincusError) -> None:
+        """Return if a new start with plain devices may work, else raise the reason why this one did not."""
+        failure = start_failure(self.incus, id, error)
+        if not isinstance(failure, WallUnsupportedError) or workspace in self._unlockable:
+            raise failure from error
+        self._unlockable[workspace] = failure.message
 
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""

@@ -32,14 +32,19 @@ def assert_nothing_is_left(box):
     eventually(lambda: not box.stages() and not placeholders(box), "the stage or a placeholder is left")
 
 
+def reason_of(box, name):
+    """What a person reads about a container that did not start."""
+    failure = clincus.start_failure(box.incus, name, clincus.IncusError("what Incus says", 500))
+    assert (failure.status, isinstance(failure, clincus.WallUnsupportedError)) == (409, False)
+    return failure.message
+
+
 def refused_start(box, protection):
     """What a person reads when a new container must not start."""
     with pytest.raises(clincus.IncusError):
         box.launch(protection)
     name = next(iter(box.incus.query("/1.0/instances"))).rpartition("/")[2]
-    obstacle = clincus.start_obstacle(box.incus, name)
-    assert obstacle is not None
-    return obstacle
+    return reason_of(box, name)
 
 
 def host_git(box, *arguments):
@@ -196,10 +201,9 @@ def test_a_git_file_is_protected_as_a_file(box):
 def test_a_symlink_at_or_above_a_protected_path_is_refused(box, tmp_path, path):
     subprocess.run(["rm", "-rf", str(box.root / path)], check=True)
     (box.root / path).symlink_to(tmp_path)
-    words, unsupported = refused_start(box, box.protection())
+    words = refused_start(box, box.protection())
     assert f"'{path}'" in words
     assert "symlink" in words
-    assert not unsupported
     (box.root / path).unlink()
     assert_nothing_is_left(box)
 
@@ -211,7 +215,7 @@ def test_a_symlink_that_another_container_swaps_in_between_two_starts_is_refused
     box.run(other, "rm -rf .vscode; ln -s /etc .vscode")
     with pytest.raises(clincus.IncusError):
         box.start(name)
-    assert "'.vscode'" in clincus.start_obstacle(box.incus, name)[0]
+    assert "'.vscode'" in reason_of(box, name)
     assert not (box.root / ".vscode").is_dir() or (box.root / ".vscode").is_symlink()
 
 
@@ -219,13 +223,13 @@ def test_a_symlink_on_the_way_to_the_workspace_is_refused(box, tmp_path):
     protection = box.protection()
     box.root.rename(tmp_path / "moved")
     box.root.symlink_to(tmp_path / "moved")
-    assert "symlink" in refused_start(box, protection)[0]
+    assert "symlink" in refused_start(box, protection)
 
 
 def test_a_workspace_that_changed_hands_is_refused(box):
     protection = box.protection()
     os.chown(box.root, 0, 0)
-    assert f"made for uid {OWNER}" in refused_start(box, protection)[0]
+    assert f"made for uid {OWNER}" in refused_start(box, protection)
 
 
 def test_a_workspace_that_root_in_the_container_took_is_given_back(box):
@@ -242,17 +246,26 @@ def test_a_copy_of_a_running_session_is_refused_until_that_one_stops(box):
     box.incus.run("copy", name, f"{name}-copy", timeout=120)
     with pytest.raises(clincus.IncusError):
         box.start(f"{name}-copy")
-    assert "copy" in clincus.start_obstacle(box.incus, f"{name}-copy")[0]
+    assert "copy" in reason_of(box, f"{name}-copy")
     assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
     box.stop(name)
     box.start(f"{name}-copy")
     assert b"Read-only" in box.run(f"{name}-copy", "echo x > .git/hooks/a").stderr
 
 
+def test_a_file_system_that_cannot_be_locked_is_told_from_a_workspace_that_must_not(box):
+    pid = os.getpid()
+    protection = box.protection(workspace=clincus.HostFolder(f"/proc/{pid}/task", "/workspace", uid=0, gid=None))
+    with pytest.raises(clincus.IncusError) as caught:
+        box.launch(protection)
+    name = next(iter(box.incus.query("/1.0/instances"))).rpartition("/")[2]
+    assert isinstance(clincus.start_failure(box.incus, name, caught.value), clincus.WallUnsupportedError)
+
+
 def test_a_privileged_container_is_refused(box):
     protection = box.protection()
     protection.config["security.privileged"] = "true"
-    assert "privileged" in refused_start(box, protection)[0]
+    assert "privileged" in refused_start(box, protection)
 
 
 # What it survives
