@@ -7353,7 +7353,7 @@ def _plain_address(address: tuple[Any, ...]) -> tuple[str, int]:
 
 
 def _is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host == "::1"
+    return bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}|::1", host))
 
 
 def user_name(uid: int) -> str:
@@ -7838,7 +7838,8 @@ def split_host(host: str) -> tuple[str, int]:
 
 def listen_hosts(host: str | None, gate: Gate) -> Sequence[str]:
     """The addresses to listen on: loopback, or what the user named. Raises ClincusError for that without a token."""
-    if not host or host == "localhost":
+    host = (host or "localhost").strip("[]")
+    if host == "localhost":
         return LOOPBACK
     if not _is_loopback(host) and not gate.token:
         raise ClincusError(
@@ -7846,7 +7847,7 @@ def listen_hosts(host: str | None, gate: Gate) -> Sequence[str]:
             "(it is made if missing), or set CLINCUS_TOKEN",
             400,
         )
-    return (host.strip("[]"),)
+    return (host,)
 
 
 def url_host(host: str) -> str:

@@ -1,0 +1,525 @@
+"""The gate: who may come in, from the kernel's table of connections to the cookie."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from email.message import Message
+
+import pytest
+
+import clincus
+
+PORT = 3000
+TOKEN = "a-token-of-these-tests"
+OWNER = clincus.Peer("127.0.0.1", ("127.0.0.1", PORT), "", 1000)
+NEIGHBOUR = clincus.Peer("127.0.0.1", ("127.0.0.1", PORT), "this connection comes from a neighbour", 1001)
+FAR = clincus.Peer("192.0.2.7", ("192.0.2.1", PORT), "this connection comes from another machine")
+
+
+def ask(gate, *, peer=OWNER, method="GET", path="/api/tools", query=None, host="127.0.0.1:3000", **fields):
+    """Have the gate look at a request: None when it may pass, the status when not, else the answer."""
+    headers = Message()
+    for name, value in ({"Host": host} if host is not None else {}).items():
+        headers[name] = value
+    for name, value in fields.items():
+        headers[name.replace("_", "-")] = value
+    request = clincus.Request(method, path, query or {}, headers, 0, peer, None)
+    try:
+        return gate.admit(request)
+    except clincus.HttpError as error:
+        return error.status
+
+
+# ---- the Host header --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:3000", "localhost:3000", "LocalHost:3000", "[::1]:3000"])
+def test_loopback_names_with_our_port_pass(host):
+    assert ask(clincus.Gate(), host=host) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "",
+        "evil.example:3000",
+        "localhost",
+        "localhost:3001",
+        "localhost:3000:3000",
+        "localhost:3000.",
+        "localhost.:3000",
+        "localhost.evil.example:3000",
+        "127.0.0.1.evil.example:3000",
+        "evil.example@127.0.0.1:3000",
+        "127.0.0.1:3000@evil.example",
+        "127.0.0.1:3000/",
+        "127.1:3000",
+        "2130706433:3000",
+        "0.0.0.0:3000",
+        "[::1]",
+        "::1:3000",
+        "[::ffff:127.0.0.1]:3000",
+        "192.0.2.1:3000",
+        "127.0.0.1:3000, evil.example",
+        "localhost:99999999",
+        "localhost:\u0663000",
+    ],
+)
+def test_any_other_host_is_refused(host):
+    assert ask(clincus.Gate(), host=host) == 403
+
+
+def test_two_hosts_are_refused_even_if_both_are_ours():
+    headers = Message()
+    headers["Host"] = "localhost:3000"
+    headers["Host"] = "localhost:3000"
+    with pytest.raises(clincus.HttpError, match="Host"):
+        clincus.Gate().admit(clincus.Request("GET", "/", {}, headers, 0, OWNER, None))
+
+
+def test_without_a_port_the_host_is_ours_on_port_80_only():
+    peer = clincus.Peer("127.0.0.1", ("127.0.0.1", 80), "", 1000)
+    assert ask(clincus.Gate(), peer=peer, host="localhost") is None
+
+
+def test_the_address_that_a_connection_came_in_on_is_ours():
+    """A literal address cannot be made to mean another machine, as a name can."""
+    gate = clincus.Gate(token=TOKEN)
+    assert ask(gate, peer=FAR, host="192.0.2.1:3000", Authorization=f"Bearer {TOKEN}") is None
+    assert ask(gate, peer=FAR, host="192.0.2.2:3000", Authorization=f"Bearer {TOKEN}") == 403
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "passes"),
+    [
+        ("box.example", "box.example", True),
+        ("box.example", "BOX.example:443", True),
+        ("box.example", "box.example:3000", True),
+        ("box.example", "box.example:8080", False),
+        ("Box.Example:8443", "box.example:8443", True),
+        ("box.example:8443", "box.example", False),
+        ("box.example", "x.box.example", False),
+        ("[fd00::1]", "[fd00::1]:3000", True),
+        ("fd00::1", "[fd00::1]:3000", None),
+        ("box.example/", "", None),
+    ],
+)
+def test_an_allowed_host_is_a_name_or_a_name_with_a_port(allowed, host, passes):
+    if passes is None:
+        with pytest.raises(clincus.ClincusError, match="--allowed-host must be NAME"):
+            clincus.Gate([allowed])
+        return
+    assert ask(clincus.Gate([allowed]), host=host) == (None if passes else 403)
+
+
+# ---- other sites' pages -----------------------------------------------------------------------------------------
+
+FOREIGN = ["http://evil.example", "null", "", "http://localhost:3001", "https://localhost", "file://", "localhost:3000",
+           "ftp://localhost:3000", "http://localhost:3000.evil.example", "http://localhost:3000/"]  # fmt: skip
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *((method, "/api/x") for method in ("POST", "PUT", "DELETE", "PATCH", "BREW")),
+        ("PUT", "/"),
+        ("GET", "/ws/events"),
+    ],
+)
+def test_a_foreign_page_can_neither_write_nor_open_a_websocket(method, path, origin):
+    assert ask(clincus.Gate(), method=method, path=path, Origin=origin) == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "unheard-of"])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/x"), ("GET", "/ws/events")])
+def test_the_browser_says_that_the_page_is_foreign(method, path, site):
+    assert ask(clincus.Gate(), method=method, path=path, Sec_Fetch_Site=site) == 403
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]:3000", None])
+@pytest.mark.parametrize("site", ["same-origin", "none", None])
+def test_our_own_page_and_programs_can_do_both(origin, site):
+    fields = {"Origin": origin, "Sec-Fetch-Site": site}
+    fields = {name: value for name, value in fields.items() if value}
+    assert ask(clincus.Gate(), method="POST", **fields) is None
+    assert ask(clincus.Gate(), path="/ws/events", **fields) is None
+
+
+def test_the_page_of_an_allowed_host_is_ours():
+    gate = clincus.Gate(["box.example"])
+    assert ask(gate, method="POST", host="box.example", Origin="https://box.example") is None
+    assert ask(gate, method="POST", host="box.example", Origin="https://box.example:8443") == 403
+
+
+def test_a_link_on_a_foreign_page_leads_to_the_dashboard():
+    assert ask(clincus.Gate(), path="/", Sec_Fetch_Site="cross-site") is None
+
+
+# ---- the other end of a connection ------------------------------------------------------------------------------
+
+TABLE = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0BB8 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 111 1 0 20 4 30 10 -1
+   1: 0100007F:C350 0100007F:0BB8 01 00000000:00000000 00:00000000 00000000  1000        0 112 1 0 20 4 30 10 -1
+   2: 0100007F:C351 0100007F:0BB8 05 00000000:00000000 00:00000000 00000000     0        0 0 1 0 20 4 30 10 -1
+   3: 0100007F:C352 0100007F:0BB8 06 00000000:00000000 03:00000000 00000000     0        0 0 3 0
+""".splitlines()
+
+
+@pytest.mark.parametrize(
+    ("port", "owner"),
+    [
+        pytest.param(0xC350, 1000, id="open"),
+        pytest.param(0xC351, None, id="closed by its process: shown as root's"),
+        pytest.param(0xC352, None, id="in TIME_WAIT: shown as root's"),
+        pytest.param(0xC353, None, id="not there"),
+    ],
+)
+def test_the_kernel_says_who_holds_the_other_end(port, owner):
+    assert clincus.find_owner(TABLE, f"0100007F:{port:04X}", "0100007F:0BB8") == owner
+
+
+@pytest.mark.parametrize(
+    ("host", "wide", "little_endian"),
+    [
+        ("127.0.0.1", False, "0100007F:0BB8"),
+        ("127.0.0.1", True, "0000000000000000FFFF00000100007F:0BB8"),
+        ("::1", True, "00000000000000000000000001000000:0BB8"),
+    ],
+)
+def test_addresses_are_written_as_the_kernel_does(monkeypatch, host, wide, little_endian):
+    monkeypatch.setattr(clincus.sys, "byteorder", "little")
+    assert clincus.kernel_address(host, 3000, wide=wide) == little_endian
+
+
+PAIRS = [
+    pytest.param("127.0.0.1", "127.0.0.1", id="IPv4"),
+    pytest.param("127.0.0.1", "127.8.9.10", id="another loopback address"),
+    pytest.param("::1", "::1", id="IPv6"),
+    pytest.param("::", "127.0.0.1", id="IPv4 to a server of both"),
+    pytest.param("::", "::ffff:127.0.0.1", id="IPv4 in IPv6 to a server of both"),
+    pytest.param("0.0.0.0", "::ffff:127.0.0.1", id="IPv4 in IPv6 to a server of IPv4"),
+]
+
+
+def connected(listen, connect):
+    """A client's socket, and the server's of the same connection."""
+    if listen == "127.0.0.1" != connect:
+        listen = connect
+    family = socket.AF_INET6 if ":" in listen else socket.AF_INET
+    with socket.create_server((listen, 0), family=family, dualstack_ipv6=listen == "::") as server:
+        client = socket.socket(socket.AF_INET6 if ":" in connect else socket.AF_INET)
+        client.connect((connect, server.getsockname()[1]))
+        return client, server.accept()[0]
+
+
+@pytest.mark.parametrize(("listen", "connect"), PAIRS)
+def test_our_own_connection_is_known_whatever_its_family(listen, connect):
+    client, here = connected(listen, connect)
+    with client, here:
+        peer = clincus.find_peer(here)
+    assert (peer.doubt, peer.uid) == ("", os.geteuid())
+    assert peer.address in {"127.0.0.1", "127.8.9.10", "::1"}
+
+
+@pytest.mark.parametrize(
+    ("owner", "passes"), [(os.geteuid(), True), (0, True), (os.geteuid() + 1, False), (None, False)]
+)
+def test_only_this_user_and_root_are_beyond_doubt(monkeypatch, owner, passes):
+    monkeypatch.setattr(clincus, "socket_owner", lambda *_: owner)
+    client, here = connected("127.0.0.1", "127.0.0.1")
+    with client, here:
+        assert (clincus.find_peer(here).doubt == "") is passes
+
+
+def test_a_client_that_closed_at_once_is_nobody():
+    """Its socket is root's in the kernel's table, whoever opened it."""
+    client, here = connected("127.0.0.1", "127.0.0.1")
+    with here:
+        client.sendall(b"DELETE /api/sessions/x HTTP/1.1\r\n\r\n")
+        client.close()
+        assert "does not say which user" in clincus.find_peer(here).doubt
+
+
+def test_a_connection_that_was_reset_is_not_looked_up():
+    """Its pair of addresses may be another connection's by now."""
+    client, here = connected("127.0.0.1", "127.0.0.1")
+    with here:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        with pytest.raises(OSError, match="not connected"):
+            clincus.find_peer(here)
+
+
+def test_a_kernel_that_says_nothing_lets_nobody_in(monkeypatch):
+    client, here = connected("127.0.0.1", "127.0.0.1")
+
+    def unreadable(*_, **__):
+        raise PermissionError
+
+    with client, here:
+        monkeypatch.setattr("builtins.open", unreadable)
+        peer = clincus.find_peer(here)
+        monkeypatch.undo()
+    assert "/proc/net/tcp" in peer.doubt
+    with pytest.raises(clincus.HttpError):
+        clincus.Gate().greet(peer)
+
+
+def test_without_a_token_a_neighbour_is_not_even_listened_to():
+    with pytest.raises(clincus.HttpError, match="a neighbour") as caught:
+        clincus.Gate().greet(NEIGHBOUR)
+    assert caught.value.status == 403
+    clincus.Gate().greet(OWNER)
+    clincus.Gate(token=TOKEN).greet(NEIGHBOUR)
+
+
+# ---- the token --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gate():
+    return clincus.Gate(["box.example"], TOKEN)
+
+
+@pytest.mark.parametrize("peer", [NEIGHBOUR, FAR])
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (None, 401),
+        (f"Bearer {TOKEN}", None),
+        (f"bearer  {TOKEN} ", None),
+        (f"Bearer {TOKEN}x", 401),
+        ("Bearer", 401),
+        (f"Basic {TOKEN}", 401),
+        (TOKEN, 401),
+    ],
+)
+def test_a_stranger_needs_the_token(gate, peer, authorization, status):
+    fields = {"Authorization": authorization} if authorization else {}
+    assert ask(gate, peer=peer, **fields) == status
+    assert ask(gate, peer=peer, path="/ws/events", **fields) == status
+
+
+def test_the_owner_needs_no_token_but_must_not_show_a_wrong_one(gate):
+    assert ask(gate) is None
+    assert ask(gate, Authorization="Bearer wrong") == 401
+
+
+@pytest.mark.parametrize("field", ["X-Forwarded-For", "forwarded", "Via", "X-Real-IP"])
+def test_what_a_proxy_of_the_owner_passes_on_is_not_the_owners(gate, field):
+    assert ask(gate, **{field: "for=192.0.2.7"}) == 401
+    assert ask(clincus.Gate(), **{field: "for=192.0.2.7"}) == 403
+    assert ask(gate, Authorization=f"Bearer {TOKEN}", **{field: "for=192.0.2.7"}) is None
+
+
+def test_under_an_allowed_name_the_owner_needs_the_token_too(gate):
+    """A proxy on this machine runs as the owner or root, whoever it speaks for."""
+    assert ask(gate, host="box.example") == 401
+    assert ask(clincus.Gate(["box.example"]), host="box.example") is None
+
+
+def test_a_token_in_the_address_becomes_a_cookie_and_goes_away(gate):
+    answer = ask(gate, peer=FAR, host="192.0.2.1:3000", path="/sessions", query={"token": TOKEN, "q": "a b"})
+    fields = dict(answer.headers)
+    assert (answer.status, fields["Location"]) == (303, "/sessions?q=a+b")
+    value, *attributes = fields["Set-Cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
+    assert TOKEN not in value
+    assert ask(gate, peer=FAR, host="192.0.2.1:3000", Cookie=f"a=b; {value}; c=d") is None
+    assert ask(gate, peer=FAR, host="192.0.2.1:3000", Cookie=value[:-1]) == 401
+    assert ask(clincus.Gate(token=TOKEN + "2"), peer=FAR, host="192.0.2.1:3000", Cookie=value) == 401
+
+
+def test_behind_tls_the_cookie_is_for_tls_only(gate):
+    answer = ask(gate, host="box.example", query={"token": TOKEN}, X_Forwarded_Proto="https")
+    assert "; Secure" in dict(answer.headers)["Set-Cookie"]
+
+
+def test_a_cookie_does_not_let_a_foreign_page_write(gate):
+    value = f"clincus-{PORT}={gate.cookie}"
+    assert ask(gate, method="POST", peer=FAR, host="192.0.2.1:3000", Cookie=value) is None
+    assert ask(gate, method="POST", peer=FAR, host="192.0.2.1:3000", Cookie=value, Origin="http://evil") == 403
+
+
+def test_signing_in_never_leads_to_another_server(gate):
+    answer = ask(gate, path="//evil.example/x", query={"token": TOKEN})
+    assert dict(answer.headers)["Location"] == "/evil.example/x"
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/x"), ("GET", "/ws/events")])
+def test_a_token_in_the_address_serves_writes_and_sockets_as_it_is(gate, method, path):
+    assert ask(gate, peer=FAR, host="192.0.2.1:3000", method=method, path=path, query={"token": TOKEN}) is None
+
+
+def test_without_a_token_nothing_that_is_shown_lets_in():
+    gate = clincus.Gate()
+    for fields in ({"Authorization": "Bearer "}, {"Cookie": "clincus-3000="}, {"query": {"token": ""}}):
+        assert ask(gate, peer=FAR, host="192.0.2.1:3000", **fields) == 403
+
+
+# ---- who guesses ------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_ten_wrong_tokens_slow_a_peer_down_and_nobody_else():
+    clock = Clock()
+    throttle = clincus.Throttle(clock)
+    assert [throttle.count(FAR, False) for _ in range(10)] == [0] * 10
+    assert throttle.count(FAR, False) == 1
+    assert throttle.count(FAR, True) == 1, "a right guess must not stand out"
+    assert throttle.count(NEIGHBOUR, False) == 0
+    waits = []
+    for _ in range(8):
+        clock.now += throttle.count(FAR, False)
+        assert throttle.count(FAR, False) == 0
+        waits.append(throttle.count(FAR, False))
+    assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_the_right_token_and_time_forgive():
+    clock = Clock()
+    throttle = clincus.Throttle(clock)
+    for pause in (0, 600.1):
+        for _ in range(9):
+            throttle.count(FAR, False)
+        clock.now += pause
+        if not pause:
+            throttle.count(FAR, True)
+        assert throttle.count(FAR, False) == 0
+        assert throttle.count(FAR, False) == 0
+        clock.now += 10_000
+
+
+def test_the_gate_says_how_long_to_wait(gate):
+    statuses = [ask(gate, peer=FAR, host="192.0.2.1:3000", Authorization="Bearer x") for _ in range(11)]
+    assert statuses == [401] * 10 + [429]
+    assert ask(gate, peer=FAR, host="192.0.2.1:3000", Authorization=f"Bearer {TOKEN}") == 429
+
+
+def test_the_whole_network_of_an_ipv6_peer_is_one():
+    throttle = clincus.Throttle(Clock())
+    for number in range(10):
+        throttle.count(clincus.Peer(f"2001:db8::{number}", ("2001:db8::", PORT), "far"), False)
+    assert throttle.count(clincus.Peer("2001:db8::ffff:1", ("2001:db8::", PORT), "far"), False) > 0
+    assert throttle.count(clincus.Peer("2001:db8:0:1::1", ("2001:db8::", PORT), "far"), False) == 0
+
+
+def test_a_crowd_of_guessers_does_not_fill_the_memory():
+    throttle = clincus.Throttle(Clock())
+    for number in range(3000):
+        throttle.count(clincus.Peer(f"10.0.{number >> 8}.{number & 255}", ("10.0.0.1", PORT), "far"), False)
+    assert len(throttle._wrong) == 1024
+
+
+# ---- the log of refusals ----------------------------------------------------------------------------------------
+
+
+def test_a_refusal_is_logged_once_a_minute_for_each_peer_and_cause():
+    clock, lines = Clock(), []
+    refusals = clincus.RefusalLog(lines.append, clock)
+    for _ in range(5):
+        refusals.note("192.0.2.7", "host", "refused: the Host header")
+    refusals.note("192.0.2.7", "token", "the token is wrong")
+    refusals.note("192.0.2.8", "host", "refused: the Host header")
+    assert lines == [
+        "gate: 192.0.2.7: refused: the Host header",
+        "gate: 192.0.2.7: the token is wrong",
+        "gate: 192.0.2.8: refused: the Host header",
+    ]
+    clock.now += 60
+    refusals.note("192.0.2.7", "host", "again")
+    assert lines[3:] == ["gate: 192.0.2.7: again"]
+
+
+def test_many_peers_fill_neither_the_log_nor_the_memory():
+    clock, lines = Clock(), []
+    refusals = clincus.RefusalLog(lines.append, clock)
+    for number in range(5000):
+        refusals.note(f"peer {number}", "host", "refused")
+    assert len(lines) == 256
+    assert len(refusals._written) == 256
+
+
+def test_what_a_stranger_sent_cannot_steer_the_terminal_that_shows_the_log(capsys):
+    ask(clincus.Gate(), host="evil\x1b[2J\x9b1m\u202e")
+    said = capsys.readouterr().err
+    assert "gate: 127.0.0.1" in said
+    assert said.rstrip("\n").isprintable()
+
+
+# ---- where the token lives --------------------------------------------------------------------------------------
+
+
+def test_a_token_file_is_made_for_its_owner_alone_and_kept(tmp_path):
+    path = tmp_path / "state" / "token"
+    token = clincus.load_token(str(path), {"CLINCUS_TOKEN": "another-one-that-is-weaker"})
+    assert len(token) >= 40
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert clincus.load_token(str(path), {}) == token
+
+
+def test_without_a_file_the_variable_counts():
+    assert clincus.load_token(None, {"CLINCUS_TOKEN": TOKEN}) == TOKEN
+    assert clincus.load_token(None, {"CLINCUS_TOKEN": ""}) == clincus.load_token(None, {}) == ""
+
+
+@pytest.mark.parametrize("token", ["short", "with a blank inside it", "\xe4" * 20, "x" * 300])
+def test_a_weak_or_odd_token_is_refused(token):
+    with pytest.raises(clincus.ClincusError, match="16 to 256 printable characters"):
+        clincus.load_token(None, {"CLINCUS_TOKEN": token})
+
+
+def test_a_token_file_that_others_can_read_is_refused(tmp_path):
+    path = tmp_path / "token"
+    path.write_text(TOKEN)
+    path.chmod(0o640)
+    with pytest.raises(clincus.ClincusError, match="chmod 600"):
+        clincus.load_token(str(path), {})
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_an_empty_token_file_is_no_token(tmp_path, content):
+    path = tmp_path / "token"
+    path.write_text(content)
+    path.chmod(0o600)
+    with pytest.raises(clincus.ClincusError, match="is empty"):
+        clincus.load_token(str(path), {})
+
+
+def test_a_token_file_that_cannot_be_used_is_named(tmp_path):
+    with pytest.raises(clincus.ClincusError, match="cannot be used"):
+        clincus.load_token(str(tmp_path), {})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "box.example", "127.0.0.1.evil.example"])
+def test_other_machines_are_listened_to_with_a_token_only(host):
+    with pytest.raises(clincus.ClincusError, match="needs a token"):
+        clincus.listen_hosts(host, clincus.Gate())
+    assert clincus.listen_hosts(host, clincus.Gate(token=TOKEN)) == (host,)
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts"),
+    [
+        (None, clincus.LOOPBACK),
+        ("localhost", clincus.LOOPBACK),
+        ("127.0.0.2", ("127.0.0.2",)),
+        ("::1", ("::1",)),
+        ("[::1]", ("::1",)),
+    ],
+)
+def test_loopback_needs_no_token(host, hosts):
+    assert clincus.listen_hosts(host, clincus.Gate()) == hosts

@@ -1,0 +1,665 @@
+"""The section `http` without the gate: heads, bodies, fields, routes, connections and the OpenAPI document."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import socket
+import threading
+
+import openapi_spec_validator
+import pytest
+from hypothesis import example
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clincus
+
+CRLF = "\r\n"
+
+
+def head(*lines):
+    """The bytes of a request's head."""
+    return (CRLF.join([*lines, ""]) + CRLF).encode("latin-1")
+
+
+# ---- a server of these tests ------------------------------------------------------------------------------------
+
+
+def echo(request):
+    return {"path": request.path, "values": request.values, "body": request.body.decode("latin-1")}
+
+
+def fail(request):
+    raise RuntimeError("a secret of the house")
+
+
+NAME = clincus.Field("name", "string", "a name")
+ROUTES = [
+    clincus.Route("GET", "/api/echo", echo, "Echo", query=(NAME,), answers={200: {"type": "object"}}),
+    clincus.Route("POST", "/api/echo", echo, "Echo", body=(NAME,)),
+    clincus.Route("PUT", "/api/raw/{id}", echo, "Raw", body=(), raw_body=True, body_limit=100),
+    clincus.Route("DELETE", "/api/raw/{id}", lambda _: clincus.Response(204), "Remove"),
+    clincus.Route("GET", "/api/fails", fail, "Fail"),
+    clincus.Route("GET", "/ws/events", fail, "Events", is_socket=True),
+]
+FILES = {"index.html": b"<!doctype html>" + b"page " * 100, "assets/app-1.js": b"script" * 100, "icon.png": b"\x89PNG"}
+
+
+@contextlib.contextmanager
+def serving(limit=clincus.CONNECTION_LIMIT):
+    """A listener on a free port, which goes away without leaving a thread."""
+    site = clincus.Site(
+        clincus.Router(ROUTES), clincus.Assets(FILES.get), clincus.Gate(), clincus.ConnectionTable(limit)
+    )
+    listener = clincus.Listener(("127.0.0.1", 0), site)
+    thread = threading.Thread(target=listener.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield listener
+    finally:
+        listener.shutdown()
+        thread.join()
+        listener.server_close()
+        site.connections.close_all()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving() as listener:
+        yield listener
+
+
+class Client:
+    """A client that sends bytes as they are."""
+
+    def __init__(self, server):
+        self.port = server.server_address[1]
+        self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        self.stream = self.socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stream.close()
+        self.socket.close()
+
+    def send(self, first, *lines, body=b"", host=True):
+        """Send a request; `host=False` leaves out the Host header."""
+        named = [f"Host: 127.0.0.1:{self.port}"] if host else []
+        self.socket.sendall(head(first, *named, *lines) + body)
+        return self
+
+    def receive(self, method="GET"):
+        """Read one answer: status, headers, body."""
+        first = self.stream.readline().decode()
+        assert first.startswith("HTTP/1.1 "), first
+        headers = {}
+        while (line := self.stream.readline().decode().strip()) != "":
+            name, _, value = line.partition(": ")
+            headers[name.lower()] = value
+        length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
+        return int(first.split()[1]), headers, self.stream.read(length)
+
+    def is_closed(self):
+        """Whether the server ended the connection, and sent nothing more."""
+        return self.stream.read(1) == b""
+
+
+def ask(server, first, *lines, body=b"", host=True):
+    """One request on a connection of its own; the status and the answer's JSON."""
+    with Client(server) as client:
+        status, _, answer = client.send(first, *lines, body=body, host=host).receive(first.split(" ")[0])
+        return status, answer
+
+
+# ---- heads ------------------------------------------------------------------------------------------------------
+
+
+def test_a_head_is_taken_apart():
+    parsed = clincus.parse_head(head("PUT /a%2fb?x=1&y HTTP/1.1", "Host: here", "Content-Length:  5 ", "X-Empty:"))
+    assert parsed.method == "PUT"
+    assert parsed.path == "/a%2fb"
+    assert parsed.query == {"x": "1", "y": ""}
+    assert parsed.body_length == 5
+    assert parsed.headers["x-empty"] == ""
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        pytest.param(["GET / HTTP/1.1", "Host : a"], 400, id="blank before the colon"),
+        pytest.param(["GET / HTTP/1.1", "Host: a", " folded"], 400, id="folded line"),
+        pytest.param(["GET / HTTP/1.1", "\tHost: a"], 400, id="folded first line"),
+        pytest.param(["GET / HTTP/1.1", "A: b\rContent-Length: 5"], 400, id="bare CR"),
+        pytest.param(["GET / HTTP/1.1", "A: b\nContent-Length: 5"], 400, id="bare LF"),
+        pytest.param(["GET / HTTP/1.1", "A: b\0"], 400, id="NUL in a value"),
+        pytest.param(["GET / HTTP/1.1", "no colon"], 400, id="no colon"),
+        pytest.param(["GET / HTTP/1.1", ": nameless"], 400, id="no name"),
+        pytest.param(["GET / HTTP/1.1", "Ho\xe4st: a"], 400, id="name beyond ASCII"),
+        pytest.param(["GET /"], 400, id="HTTP/0.9"),
+        pytest.param(["GET  / HTTP/1.1"], 400, id="two blanks"),
+        pytest.param(["GET / HTTP/1.1 "], 400, id="blank at the end"),
+        pytest.param(["GET /a b HTTP/1.1"], 400, id="blank in the path"),
+        pytest.param(["GET /\xe4 HTTP/1.1"], 400, id="raw byte in the path"),
+        pytest.param(["GET /#part HTTP/1.1"], 400, id="fragment"),
+        pytest.param(["G(T / HTTP/1.1"], 400, id="odd method"),
+        pytest.param(["GET / HTTP/2.0"], 505, id="HTTP/2"),
+        pytest.param(["GET / HTTP/11"], 400, id="odd version"),
+        pytest.param(["CONNECT example.com:443 HTTP/1.1"], 400, id="CONNECT"),
+        pytest.param(["GET http://other/ HTTP/1.1", "Host: here"], 400, id="URL of another host"),
+        pytest.param(["GET http://a@here/ HTTP/1.1", "Host: here"], 400, id="URL with a user"),
+        pytest.param(["GET /?a=1&a=2 HTTP/1.1"], 400, id="parameter twice"),
+        pytest.param(["GET / HTTP/1.1", *["A: b"] * 101], 431, id="101 fields"),
+        pytest.param(["POST / HTTP/1.1", "Content-Length: 5", "Content-Length: 5"], 400, id="two lengths"),
+        pytest.param(["POST / HTTP/1.1", "Content-Length: 5, 5"], 400, id="a list of lengths"),
+        pytest.param(["POST / HTTP/1.1", "Content-Length: -1"], 400, id="negative length"),
+        pytest.param(["POST / HTTP/1.1", "Content-Length: +5"], 400, id="signed length"),
+        pytest.param(["POST / HTTP/1.1", "Content-Length: 0x5"], 400, id="hexadecimal length"),
+        pytest.param(["POST / HTTP/1.1", "Content-Length: 1_0"], 400, id="underscore in the length"),
+        pytest.param(["POST / HTTP/1.1", "Content-Length: \xb2"], 400, id="superscript length"),
+        pytest.param(["POST / HTTP/1.1", "Content-Length:"], 400, id="empty length"),
+        pytest.param(["POST / HTTP/1.1", f"Content-Length: {10**30}"], 400, id="endless length"),
+        pytest.param(["POST / HTTP/1.1", "Content-Length: 5", "Transfer-Encoding: chunked"], 400, id="both"),
+        pytest.param(["POST / HTTP/1.1", "Transfer-Encoding: chunked"], 411, id="chunked"),
+        pytest.param(["POST / HTTP/1.1", "Transfer-Encoding: identity"], 411, id="identity"),
+        pytest.param(["POST / HTTP/1.1", "transfer-encoding:\tchunked"], 411, id="chunked after a tab"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused(lines, status):
+    with pytest.raises(clincus.HttpError) as caught:
+        clincus.parse_head(head(*lines))
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize("ending", [b"\n\n", b"\n\r\n", b"\r\n\n"])
+def test_lines_that_do_not_end_with_cr_lf_are_refused(ending):
+    with pytest.raises(clincus.HttpError, match=r"line|NAME: VALUE"):
+        clincus.parse_head(clincus.read_head(io.BytesIO(b"GET / HTTP/1.1" + ending)))
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://here:1/api?x=1", "/api"),
+        ("HTTP://HERE:1", "/"),
+        ("http://here:1?x=1", "/"),
+        ("//api/tools", "//api/tools"),
+        ("/http://other/", "/http://other/"),
+    ],
+)
+def test_a_whole_url_of_this_host_is_a_path(target, path):
+    assert clincus.parse_head(head(f"GET {target} HTTP/1.1", "Host: here:1")).path == path
+
+
+@given(st.binary(max_size=200))
+@example(b"GET / HTTP/1.1\r\nA:\x85b\r\n\r\n")
+def test_any_bytes_give_a_head_or_a_refusal(data):
+    with contextlib.suppress(clincus.HttpError):
+        raw = clincus.read_head(io.BytesIO(data))
+        assert not raw or clincus.parse_head(raw).path.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nA: " + b"b" * 200_000, 431),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000, 431),
+        (b"GET /" + b"a" * 200_000, 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n", 408),
+        (b"GET / HT", 408),
+    ],
+)
+def test_a_head_that_is_too_large_or_breaks_off_is_refused(data, status):
+    stream = io.BytesIO(data)
+    with pytest.raises(clincus.HttpError) as caught:
+        clincus.read_head(stream)
+    assert caught.value.status == status
+    assert stream.tell() <= clincus.HEAD_LIMIT
+
+
+def test_nothing_is_read_beyond_a_head():
+    stream = io.BytesIO(b"\r\n" + head("GET / HTTP/1.1") + b"next")
+    assert clincus.read_head(stream) == head("GET / HTTP/1.1")
+    assert stream.read() == b"next"
+    assert clincus.read_head(stream) == b""
+
+
+# ---- fields -----------------------------------------------------------------------------------------------------
+
+FIELDS = (
+    clincus.Field("name", "string", "a name", required=True, pattern="[a-z]+"),
+    clincus.Field("count", "integer", "a count", minimum=1, maximum=3, default=2),
+    clincus.Field("keep", "boolean", "keep it"),
+    clincus.Field("roots", "strings", "paths"),
+)
+
+
+def test_absent_fields_get_their_default():
+    assert clincus.check_body(FIELDS, b'{"name":"a"}') == {"name": "a", "count": 2, "keep": None, "roots": None}
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", '"name" is missing'),
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe{}", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'{"nme":"a"}', 'unknown field "nme"; known are: name, count, keep, roots'),
+        (b'{"name":1}', '"name" must be a text, not 1'),
+        (b'{"name":null}', '"name" must be a text, not null'),
+        (b'{"name":"A"}', '"name" must match'),
+        (b'{"name":"a\\n"}', '"name" must match'),
+        (b'{"name":"a","count":true}', '"count" must be a whole number, not true'),
+        (b'{"name":"a","count":1.5}', '"count" must be a whole number, not 1.5'),
+        (b'{"name":"a","count":NaN}', '"count" must be a whole number'),
+        (b'{"name":"a","count":4}', '"count" must be from 1 to 3, not 4'),
+        (b'{"name":"a","count":0}', '"count" must be from 1 to 3, not 0'),
+        (b'{"name":"a","keep":"true"}', '"keep" must be true or false'),
+        (b'{"name":"a","roots":["a",1]}', '"roots" must be a list of texts'),
+        (b'{"name":"a","roots":["a\\u0000"]}', '"roots" holds a character that no name can have'),
+        (b'{"name":"a","roots":["\\ud800"]}', '"roots" holds a character that no name can have'),
+    ],
+)
+def test_a_wrong_body_is_refused_with_the_reason(body, sentence):
+    with pytest.raises(clincus.ClincusError) as caught:
+        clincus.check_body(FIELDS, body)
+    assert sentence in caught.value.message
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ({"name": "a", "count": "x"}, '"count" must be a whole number, not "x"'),
+        ({"name": "a", "count": "-1"}, "from 1 to 3"),
+        ({"name": "a", "count": "1" * 5000}, "whole number"),
+        ({"name": "a", "count": "\u0661"}, "whole number"),
+        ({"name": "a", "keep": "yes"}, '"keep" must be true or false, not "yes"'),
+        ({"name": "a\0"}, "character"),
+    ],
+)
+def test_a_wrong_query_is_refused_with_the_reason(query, sentence):
+    with pytest.raises(clincus.ClincusError) as caught:
+        clincus.check_query(FIELDS, query)
+    assert sentence in caught.value.message
+    assert caught.value.status == 400
+
+
+def test_parameters_that_are_not_known_are_left_alone():
+    assert clincus.check_query(FIELDS, {"name": "a", "utm": "x", "keep": "1", "count": "3"}) == {
+        "name": "a",
+        "count": 3,
+        "keep": True,
+        "roots": None,
+    }
+
+
+def test_a_file_name_that_is_not_utf8_becomes_an_escape_in_json():
+    assert json.loads(clincus.json_response({"name": "a\udcff"}).body) == {"name": "a\udcff"}
+
+
+# ---- routes and methods -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "allow"),
+    [
+        ("GET /api/echo HTTP/1.1", 200, None),
+        ("PATCH /api/echo HTTP/1.1", 405, "GET, HEAD, POST"),
+        ("OPTIONS /api/echo HTTP/1.1", 405, "GET, HEAD, POST"),
+        ("BREW /api/echo HTTP/1.1", 405, "GET, HEAD, POST"),
+        ("GET /api/raw/x HTTP/1.1", 405, "DELETE, PUT"),
+        ("HEAD /ws/events HTTP/1.1", 405, "GET"),
+        ("POST / HTTP/1.1", 405, "GET, HEAD"),
+        ("GET /api HTTP/1.1", 404, None),
+        ("GET /api/ HTTP/1.1", 404, None),
+        ("GET /api/raw/a/b HTTP/1.1", 404, None),
+        ("GET /ws HTTP/1.1", 404, None),
+        ("GET /ws/none HTTP/1.1", 404, None),
+        ("GET /api/fails HTTP/1.1", 500, None),
+    ],
+)
+def test_unknown_paths_and_methods_are_json_errors(server, first, status, allow):
+    with Client(server) as client:
+        answer, headers, body = client.send(first).receive(first.split(" ")[0])
+        assert answer == status
+        assert headers.get("allow") == allow
+        assert headers["content-type"] == "application/json"
+        if status >= 400 and not first.startswith("HEAD"):
+            assert json.loads(body)["error"]
+
+
+def test_a_crash_tells_the_client_nothing_of_the_inside(server, capsys):
+    status, body = ask(server, "GET /api/fails HTTP/1.1")
+    assert status == 500
+    assert b"secret" not in body
+    assert "a secret of the house" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("quoted", "value"), [("..", ".."), ("a%2fb", "a/b"), ("%00", "\0"), ("--help", "--help"), ("%ff", "\ufffd")]
+)
+def test_a_value_in_the_path_is_one_segment_unquoted(server, quoted, value):
+    status, body = ask(server, f"PUT /api/raw/{quoted} HTTP/1.1")
+    assert status == 200
+    assert json.loads(body)["values"] == {"id": value}
+
+
+def test_every_answer_forbids_scripts_frames_and_guessing(server):
+    for path in ("/", "/api/echo", "/api/none"):
+        with Client(server) as client:
+            _, headers, _ = client.send(f"GET {path} HTTP/1.1").receive()
+        policy = headers["content-security-policy"]
+        assert "script-src 'self';" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert not [name for name in headers if name.startswith("access-control-")]
+
+
+# ---- the page's files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "media_type", "cache"),
+    [
+        ("/", 200, "text/html; charset=utf-8", "no-cache"),
+        ("/sessions", 200, "text/html; charset=utf-8", "no-cache"),
+        ("/sessions/clincus-a1b2c3-1", 200, "text/html; charset=utf-8", "no-cache"),
+        ("/assets/app-1.js", 200, "text/javascript; charset=utf-8", "public, max-age=31536000, immutable"),
+        ("/icon.png", 200, "image/png", "no-cache"),
+        ("/assets/app-2.js", 404, "application/json", "no-store"),
+        ("/missing.js", 404, "application/json", "no-store"),
+        ("/assets/..%2findex.html", 404, "application/json", "no-store"),
+        ("/..%2f..%2fetc%2fpasswd", 200, "text/html; charset=utf-8", "no-cache"),
+    ],
+)
+def test_files_and_the_routes_of_the_page(server, path, status, media_type, cache):
+    with Client(server) as client:
+        answer, headers, body = client.send(f"GET {path} HTTP/1.1").receive()
+    assert (answer, headers["content-type"], headers["cache-control"]) == (status, media_type, cache)
+    if media_type.startswith("text/html"):
+        assert body == FILES["index.html"]
+
+
+def test_the_page_is_compressed_and_not_sent_twice(server):
+    with Client(server) as client:
+        _, headers, body = client.send("GET / HTTP/1.1", "Accept-Encoding: br, gzip").receive()
+        assert headers["content-encoding"] == "gzip"
+        assert len(body) < len(FILES["index.html"])
+        status, headers, body = client.send("GET / HTTP/1.1", f"If-None-Match: {headers['etag']}").receive()
+        assert (status, body) == (304, b"")
+        assert "content-length" not in headers
+
+
+# ---- connections ------------------------------------------------------------------------------------------------
+
+JSON = "Content-Type: application/json"
+
+
+def test_requests_that_are_sent_at_once_are_answered_in_order(server):
+    with Client(server) as client:
+        one = head("POST /api/echo HTTP/1.1", f"Host: 127.0.0.1:{client.port}", JSON, "Content-Length: 12")
+        client.socket.sendall(
+            (one + b'{"name":"a"}') * 3 + head("GET /api/echo HTTP/1.1", f"Host: localhost:{client.port}")
+        )
+        bodies = [json.loads(client.receive()[2])["body"] for _ in range(4)]
+        assert bodies == ['{"name":"a"}'] * 3 + [""]
+
+
+def test_head_is_get_without_the_body(server):
+    with Client(server) as client:
+        _, of_get, body = client.send("GET /api/echo HTTP/1.1").receive()
+        _, of_head, nothing = client.send("HEAD /api/echo HTTP/1.1").receive("HEAD")
+        assert of_head["content-length"] == of_get["content-length"] == str(len(body))
+        assert nothing == b""
+        assert client.send("GET /api/echo HTTP/1.1").receive()[0] == 200
+
+
+@pytest.mark.parametrize("option", ["close", "Keep-Alive, Close"])
+def test_a_client_can_ask_for_the_end(server, option):
+    with Client(server) as client:
+        _, headers, _ = client.send("GET /api/echo HTTP/1.1", f"Connection: {option}").receive()
+        assert headers["connection"] == "close"
+        assert client.is_closed()
+
+
+def test_http_1_0_is_answered_and_closed(server):
+    with Client(server) as client:
+        assert client.send("GET /api/echo HTTP/1.0").receive()[0] == 200
+        assert client.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("first", "lines", "status"),
+    [
+        ("POST /api/none HTTP/1.1", [JSON], 404),
+        ("PATCH /api/echo HTTP/1.1", [JSON], 405),
+        ("POST /api/echo HTTP/1.1", ["Content-Type: text/plain"], 415),
+        ("POST /api/echo HTTP/1.1", [JSON, "Origin: http://evil"], 403),
+        ("POST / HTTP/1.1", [JSON], 405),
+        ("GET / HTTP/1.1", [], 200),
+    ],
+)
+def test_a_body_that_is_not_wanted_is_never_the_next_request(server, first, lines, status):
+    with Client(server) as client:
+        smuggled = head("GET /api/fails HTTP/1.1", f"Host: 127.0.0.1:{client.port}")
+        client.send(first, *lines, f"Content-Length: {len(smuggled)}", body=smuggled)
+        assert client.receive()[0] == status
+        assert client.is_closed()
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"name":1}'])
+def test_a_connection_goes_on_after_a_refused_body(server, body):
+    with Client(server) as client:
+        assert (
+            client.send("POST /api/echo HTTP/1.1", JSON, f"Content-Length: {len(body)}", body=body).receive()[0] == 400
+        )
+        assert client.send("GET /api/echo HTTP/1.1").receive()[0] == 200
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_sent(server):
+    with Client(server) as client:
+        assert client.send("POST /api/echo HTTP/1.1", JSON, f"Content-Length: {10**12}").receive()[0] == 413
+        assert client.is_closed()
+
+
+def test_a_client_that_sends_before_it_reads_still_gets_the_413(server):
+    size = 4 << 20
+    status, body = ask(server, "POST /api/echo HTTP/1.1", JSON, f"Content-Length: {size}", body=b" " * size)
+    assert status == 413
+    assert b"1024 KiB" in body
+
+
+@pytest.mark.parametrize(
+    ("first", "line", "status"),
+    [
+        ("GET /api/echo HTTP/1.1", "A: " + "b" * 200_000, 431),
+        ("GET /" + "a" * 200_000 + " HTTP/1.1", "A: b", 414),
+        ("GET /api/echo HTTP/1.1", CRLF.join(["A: b"] * 500), 431),
+    ],
+)
+def test_a_client_gets_to_read_that_its_head_is_too_large(server, first, line, status):
+    assert ask(server, first, line)[0] == status
+
+
+def test_each_route_has_its_own_limit(server):
+    assert ask(server, "PUT /api/raw/x HTTP/1.1", "Content-Length: 100", body=b"x" * 100)[0] == 200
+    assert ask(server, "PUT /api/raw/x HTTP/1.1", "Content-Length: 101", body=b"x" * 101)[0] == 413
+
+
+def test_the_body_is_asked_for_when_a_client_waits_for_that(server):
+    with Client(server) as client:
+        client.send("POST /api/echo HTTP/1.1", JSON, "Content-Length: 2", "Expect: 100-continue")
+        assert client.stream.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert client.stream.readline() == b"\r\n"
+        client.socket.sendall(b"{}")
+        assert client.receive()[0] == 200
+        assert client.send("GET /api/echo HTTP/1.1").receive()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([JSON, f"Content-Length: {10**12}", "Expect: 100-continue"], 413),
+        (["Content-Type: text/plain", "Content-Length: 2", "Expect: 100-continue"], 415),
+        ([JSON, "Content-Length: 2", "Expect: 200-ok"], 417),
+    ],
+)
+def test_a_body_that_will_be_refused_is_not_asked_for(server, lines, status):
+    with Client(server) as client:
+        assert client.send("POST /api/echo HTTP/1.1", *lines).receive()[0] == status
+        assert client.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["Content-Type: application/json"], 200),
+        (["Content-Type: Application/JSON; charset=utf-8"], 200),
+        (["Content-Type: application/x-www-form-urlencoded"], 200),
+        ([], 200),
+        (["Content-Type: text/plain"], 415),
+        (["Content-Type: text/plain; a=application/json"], 415),
+        (["Content-Type: multipart/form-data"], 415),
+        (["Content-Type: application/x-www-form-urlencoded", "Origin: http://localhost:{port}"], 415),
+        (["Content-Type: application/x-www-form-urlencoded", "Sec-Fetch-Site: none"], 415),
+        (["Content-Type: application/x-www-form-urlencoded", "sec-fetch-mode: navigate"], 415),
+        (["Origin: http://localhost:{port}"], 415),
+        (["Content-Type: application/json", "Origin: http://localhost:{port}", "Sec-Fetch-Site: same-origin"], 200),
+    ],
+)
+def test_only_json_is_taken_from_a_browser(server, lines, status):
+    named = [line.format(port=server.server_address[1]) for line in lines]
+    assert ask(server, "POST /api/echo HTTP/1.1", *named, "Content-Length: 2", body=b"{}")[0] == status
+
+
+def test_a_write_without_a_body_needs_no_type(server):
+    assert ask(server, "POST /api/echo HTTP/1.1", "Content-Length: 0")[0] == 200
+
+
+def test_a_connection_too_many_is_told_so():
+    with serving(limit=3) as server, contextlib.ExitStack() as open_ones:
+        clients = [open_ones.enter_context(Client(server)) for _ in range(3)]
+        for client in clients:
+            assert client.send("GET /api/echo HTTP/1.1").receive()[0] == 200
+        with Client(server) as late:
+            status, headers, body = late.send("GET /api/echo HTTP/1.1").receive()
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert "too many connections" in json.loads(body)["error"]
+            assert late.is_closed()
+        assert clients[0].send("GET /api/echo HTTP/1.1").receive()[0] == 200
+
+
+@pytest.mark.parametrize(("sent", "status"), [(b"", None), (b"GET / HT", 408)], ids=["nothing", "half a head"])
+def test_who_says_too_little_is_cut_off(monkeypatch, sent, status):
+    monkeypatch.setattr(clincus, "HEAD_TIMEOUT", 0.05)
+    with serving() as server, Client(server) as client:
+        client.socket.sendall(sent)
+        if status:
+            assert client.receive()[0] == status
+        assert client.is_closed()
+
+
+def test_a_body_that_does_not_arrive_is_told_so(monkeypatch):
+    monkeypatch.setattr(clincus, "HEAD_TIMEOUT", 0.05)
+    with serving() as server, Client(server) as client:
+        client.send("PUT /api/raw/x HTTP/1.1", "Content-Length: 9", body=b"half")
+        status, _, body = client.receive()
+        assert status == 408
+        assert "only 4 of the body's 9 bytes" in json.loads(body)["error"]
+        assert client.is_closed()
+
+
+def test_bytes_in_drops_do_not_hold_a_connection_open(monkeypatch):
+    """The time counts for the whole head, not for each read."""
+    monkeypatch.setattr(clincus, "HEAD_TIMEOUT", 0.2)
+    with serving() as server, Client(server) as client:
+        client.socket.settimeout(0.02)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                client.socket.sendall(b"A")
+                with contextlib.suppress(TimeoutError):
+                    assert client.socket.recv(12) == b"HTTP/1.1 408"
+                    return
+        pytest.fail("20 s of drops were listened to")
+
+
+def test_a_connection_is_struck_from_the_table_when_it_ends(server):
+    table = server.site.connections
+    with Client(server) as client:
+        client.send("GET /api/echo HTTP/1.1", "Connection: close").receive()
+        assert client.is_closed()
+        ours = client.socket.getsockname()
+    for _ in range(1000):
+        peers = []
+        with table._lock:
+            for connection in table._due:
+                with contextlib.suppress(OSError):
+                    peers.append(connection.getpeername())
+        if ours not in peers:
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("the connection is still counted")
+
+
+# ---- the API described in its own terms --------------------------------------------------------------------------
+
+
+def test_the_document_names_what_a_route_takes_and_answers():
+    thing = {"type": "object"}
+    route = clincus.Route(
+        "POST",
+        "/api/things/{id}",
+        echo,
+        "Do it",
+        query=(FIELDS[1],),
+        body=FIELDS,
+        answers={200: {"type": "array", "items": thing}, 409: None},
+    )
+    document = clincus.openapi_document([route], {"Thing": thing})
+    operation = document["paths"]["/api/things/{id}"]["post"]
+    assert [(p["name"], p["in"], p["required"]) for p in operation["parameters"]] == [
+        ("id", "path", True),
+        ("count", "query", False),
+    ]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["required"] == ["name"]
+    assert schema["properties"]["count"] == {
+        "type": "integer",
+        "description": "a count",
+        "minimum": 1,
+        "maximum": 3,
+        "default": 2,
+    }
+    assert {"200", "400", "401", "403", "404", "409", "411", "413", "415", "429", "500", "503"} <= set(
+        operation["responses"]
+    )
+    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"type": "array", "items": {"$ref": "#/components/schemas/Thing"}}
+    assert operation["responses"]["409"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/Error"
+    }
+
+
+@pytest.fixture(scope="module")
+def document():
+    return json.loads(json.dumps(clincus.openapi_document(clincus.api_routes(None), clincus.COMPONENTS)))
+
+
+def test_the_document_of_the_api_is_valid_openapi(document):
+    openapi_spec_validator.validate(document)
+
+
+def test_every_route_is_in_the_document_and_nothing_else(document):
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert described == {(route.method, route.path) for route in clincus.api_routes(None)}
+
+
+def test_every_component_is_referred_to(document):
+    text = json.dumps(document["paths"])
+    assert [name for name in document["components"]["schemas"] if f'/schemas/{name}"' not in text] == []
