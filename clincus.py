@@ -4044,8 +4044,7 @@ class ProtectionSupport:
     reason: str = ""
     python: str = "/usr/bin/python3"  # an interpreter that only root can change
     shift: bool = True  # the kernel maps ids on mounts
-    low_level: bool = True  # the project allows raw.* keys
-    subordinate_uids: tuple[tuple[int, int], ...] = ()  # (first, count) that root may map, from /etc/subuid
+    subordinate_uids: tuple[tuple[int, int], ...] = ()  # (first, count) that a container may be given
     subordinate_gids: tuple[tuple[int, int], ...] = ()
     profile_config: Mapping[str, str] = field(default_factory=dict)  # keys of the default profile to be kept
 
@@ -4292,7 +4291,7 @@ def device_protection(
             device = {"type": "disk", "source": f"{folder.source}/{path}", "path": f"{folder.target}/{path}", **shift}
             devices[device_name(name, path)] = {**device, "readonly": "true"} if sealed else device
     config = {"raw.idmap": idmap} if idmap else {}
-    if host.low_level and level == "basic":
+    if level == "basic":
         config["security.syscalls.deny"] = denied_calls(host, (*DENY_UNMOUNT, *(DENY_SETUID if shift else ())))
     reason = host.reason
     if not idmap and not shift:
@@ -4316,7 +4315,7 @@ def raw_idmap(workspace: HostFolder, code_uid: int, host: ProtectionSupport) -> 
     def allowed(ranges: Sequence[tuple[int, int]], number: int) -> bool:
         return any(first <= number < first + count for first, count in ranges)
 
-    if not host.low_level or workspace.uid == 0 or not allowed(host.subordinate_uids, workspace.uid):
+    if workspace.uid == 0 or not allowed(host.subordinate_uids, workspace.uid):
         return ""
     lines = [f"uid {workspace.uid} {code_uid}"]
     if workspace.gid is not None and allowed(host.subordinate_gids, workspace.gid):
@@ -4380,15 +4379,17 @@ def protection_support(incus: Incus) -> ProtectionSupport:
     environment = server.get("environment", {})
     project = incus.query(f"/1.0/projects/{quote(incus.project, safe='')}").get("config", {})
     profile = incus.query("/1.0/profiles/default").get("config", {})
-    low_level = project.get("restricted") != "true" or project.get("restricted.containers.lowlevel") == "allow"
+    restricted = project.get("restricted") == "true"
+    low_level = not restricted or project.get("restricted.containers.lowlevel") == "allow"
     python = trusted_python()
     return ProtectionSupport(
         reason=lock_obstacle(incus, environment, low_level, python),
         python=python,
-        shift=environment.get("kernel_features", {}).get("idmapped_mounts") == "true",
-        low_level=low_level,
-        subordinate_uids=subordinate_ids("/etc/subuid"),
-        subordinate_gids=subordinate_ids("/etc/subgid"),
+        # Incus shifts no folder of a project that may mount some folders only (project/permissions.go).
+        shift=environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
+        and not (restricted and project.get("restricted.devices.disk.paths")),
+        subordinate_uids=mappable_ids("/etc/subuid", project.get("restricted.idmap.uid", "") if restricted else None),
+        subordinate_gids=mappable_ids("/etc/subgid", project.get("restricted.idmap.gid", "") if restricted else None),
         profile_config={key: profile[key] for key in ("raw.lxc", "security.syscalls.deny") if key in profile},
     )
 
@@ -4459,6 +4460,24 @@ def subordinate_ids(path: str) -> tuple[tuple[int, int], ...]:
 
 class WallUnsupportedError(ClincusError):
     """This host or file system cannot lock the workspace; plain devices can still be had."""
+
+
+def mappable_ids(path: str, project: str | None) -> tuple[tuple[int, int], ...]:
+    """The ranges of ids that a container may be given by raw.idmap: those of root that the project allows too.
+
+    `project` is a restricted project's own list ("1000,2000-2999"), or None where there is none.
+    """
+    ranges = subordinate_ids(path)
+    if project is None:
+        return ranges
+    both = []
+    for text in filter(None, re.split(r"[\s,]+", project)):
+        low, _, high = text.partition("-")
+        for first, count in ranges:
+            start, end = max(first, int(low)), min(first + count, int(high or low) + 1)
+            if start < end:
+                both.append((start, end - start))
+    return tuple(both)
 
 
 def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:

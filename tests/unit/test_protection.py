@@ -243,7 +243,6 @@ def test_a_symlink_at_or_above_a_protected_path_is_refused(tmp_path, link):
         ({}, {}, (None, "true")),
         ({"shift": False}, {}, (None, None)),
         ({}, {"shift": False}, (None, None)),
-        ({"low_level": False, "subordinate_uids": ((1000, 1),)}, {}, (None, "true")),
     ],
 )
 def test_plain_devices_take_the_safest_id_map_that_the_host_has(tmp_path, support, settings, expected):
@@ -399,4 +398,18 @@ def test_a_host_that_cannot_lock_says_why(incus, words):
 
 def test_a_restricted_project_that_allows_low_level_keys_can_lock():
     incus = FakeIncus(project={"restricted": "true", "restricted.containers.lowlevel": "allow"})
-    assert clincus.protection_support(incus).low_level
+    assert "restricted" not in clincus.protection_support(incus).reason
+
+
+def test_a_restricted_project_that_may_mount_some_folders_only_cannot_shift_them():
+    incus = FakeIncus(project={"restricted": "true", "restricted.devices.disk.paths": "/home/ada"})
+    assert not clincus.protection_support(incus).shift
+
+
+@pytest.mark.parametrize(
+    ("project", "expected"),
+    [(None, ((1000, 1), (100000, 1000))), ("", ()), ("1000", ((1000, 1),)), ("0-999,100500-200000", ((100500, 500),))],
+)
+def test_a_restricted_project_may_map_only_what_it_and_subuid_allow(tmp_path, project, expected):
+    (tmp_path / "subuid").write_text("root:1000:1\nroot:100000:1000\n")
+    assert clincus.mappable_ids(str(tmp_path / "subuid"), project) == expected
