@@ -2195,6 +2195,7 @@ class SavedTar:
         stream: IO[bytes],
         limit: int = SAVED_LIMIT,
         count: int = SAVED_COUNT,
+        *,
         what: str = "the saved conversation",
     ) -> None:
         self.stream = stream
@@ -2965,7 +2966,7 @@ class Arrival:
     def _receive_tree(self, stream: IO[bytes]) -> None:
         root = self._open_root()
         try:
-            for entry in SavedTar(stream, 1 << 62, TRANSFER_COUNT, "what the container sent").entries():
+            for entry in SavedTar(stream, 1 << 62, TRANSFER_COUNT, what="what the container sent").entries():
                 self._take(root, entry)
             for parts, link in self._links:
                 self._place(root, parts, functools.partial(self._make_link, link))
