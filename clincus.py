@@ -8973,6 +8973,7 @@ class EventHub:
 
 
 RELIST_DELAY = 1.0  # seconds; `incus monitor` does not say when it listens, so a second listing closes the gap
+FIRST_LISTING = 10.0  # seconds that a request waits for the first answer of Incus
 SWEEP_INTERVAL = 600.0  # seconds between looks for ephemeral sessions that nobody wants any more
 
 
@@ -8983,8 +8984,9 @@ class Monitor:
     """
 
     def __init__(self, sessions: Sessions) -> None:
-        self.error: ClincusError | None = ClincusError("Incus has not answered yet: try again in a moment", 503)
+        self.error: ClincusError | None = None
         self._sessions = sessions
+        self._asked = threading.Event()  # set when the first listing has come, or failed
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
@@ -9005,7 +9007,8 @@ class Monitor:
             self._process.terminate()
 
     def require(self) -> None:
-        """Raise why Incus cannot be reached (503), if so."""
+        """Raise why Incus cannot be reached (503), if so; the first requests wait for the first listing."""
+        self._asked.wait(timeout=FIRST_LISTING)
         if self.error is not None:
             raise self.error
 
@@ -9027,6 +9030,7 @@ class Monitor:
         try:
             self._sessions.refresh()
             self.error = None
+            self._asked.set()
             relist.start()
             assert process.stdout is not None
             for line in process.stdout:
@@ -9049,6 +9053,7 @@ class Monitor:
         if self.error is None or str(self.error) != str(error):
             log(f"Incus cannot be reached: {error}")
         self.error = ClincusError(error.message, 503)
+        self._asked.set()
 
     def _handle(self, line: bytes) -> None:
         try:

@@ -171,14 +171,10 @@ EVENTS = {
 
 @pytest.mark.parametrize(("actions", "told", "status"), EVENTS.values(), ids=EVENTS.keys())
 def test_lifecycle_events_become_changes_and_states(registry, heard, actions, told, status):
-    gone = "instance-deleted" in actions
+    running = clincus.session_from_instance("clincus-", instance())
     for number, action in enumerate(actions):
-        registry.apply(
-            action,
-            NAME,
-            BEGIN + timedelta(seconds=number),
-            lambda: None if gone and number > 1 else clincus.session_from_instance("clincus-", instance()),
-        )
+        is_gone = "instance-deleted" in actions[: number + 1]
+        registry.apply(action, NAME, BEGIN + timedelta(seconds=number), lambda now=None if is_gone else running: now)
     assert heard.public == told
     assert [session.status for session in registry.all()] == ([status] if status else [])
 
