@@ -49,11 +49,12 @@ async function send(method: string, path: string, init: RequestInit = {}): Promi
 async function reason(response: Response): Promise<string> {
   try {
     const body: unknown = await response.json();
-    if (typeof body === 'object' && body !== null && 'error' in body && typeof body.error === 'string') return body.error;
+    if (typeof body === 'object' && body !== null && 'error' in body && typeof body.error === 'string')
+      return body.error.charAt(0).toUpperCase() + body.error.slice(1);
   } catch {
     // Not JSON: the status has to do.
   }
-  return `The server answered ${response.status} ${response.statusText}`.trim() + '.';
+  return `The server answered ${response.status}.`;
 }
 
 async function get<T>(path: string): Promise<T> {

@@ -88,9 +88,11 @@ export class Sessions {
   }
 
   /** Fetches all. Events that arrive meanwhile are applied afterwards, so that none is lost. */
-  refresh(): Promise<void> {
-    this.#refreshing ??= this.#load().finally(() => (this.#refreshing = null));
-    return this.#refreshing;
+  async refresh(): Promise<void> {
+    // An answer that is on its way may be older than what this was called for.
+    while (this.#refreshing) await this.#refreshing;
+    this.#refreshing = this.#load().finally(() => (this.#refreshing = null));
+    await this.#refreshing;
   }
 
   /** Fetches the one session that an event named. */
@@ -159,7 +161,11 @@ export class Sessions {
       this.error = sentence(error);
       if (this.phase === 'loading') this.phase = 'error';
     }
-    await Promise.all([...this.#named].map((id) => this.#loadOne(id)));
+    while (this.#named.size > 0) {
+      const ids = [...this.#named];
+      this.#named.clear();
+      await Promise.all(ids.map((id) => this.#loadOne(id)));
+    }
   }
 
   async #loadOne(id: string): Promise<void> {

@@ -1,0 +1,78 @@
+import { afterEach, describe, expect, it, vi } from 'vitest';
+
+import { fakeServer } from '../test/fakes';
+import { api, ApiError } from './api';
+
+afterEach(() => vi.unstubAllGlobals());
+
+async function failure(promise: Promise<unknown>): Promise<ApiError> {
+  const error: unknown = await promise.then(
+    () => null,
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(ApiError);
+  return error as ApiError;
+}
+
+describe('a failed request', () => {
+  it.each([
+    [{ status: 409, json: { error: 'no slot is free for "/p"' } }, 409, 'No slot is free for "/p"'],
+    [{ status: 500, text: '<html>' }, 500, 'The server answered 500.'],
+    [{ status: 400, json: { detail: 1 } }, 400, 'The server answered 400.'],
+    [new TypeError('Failed to fetch'), 0, 'The Clincus server cannot be reached. Is “clincus serve” running?'],
+    [new DOMException('late', 'TimeoutError'), 0, 'The server did not answer within 20 seconds.'],
+  ])('%o becomes a sentence for the person', async (reply, status, message) => {
+    fakeServer(() => reply);
+    const error = await failure(api.sessions());
+    expect({ status: error.status, message: error.message }).toEqual({ status, message });
+  });
+});
+
+describe('a write', () => {
+  it('is sent as JSON, once, even if it fails', async () => {
+    const calls = fakeServer(() => ({ status: 503, json: { error: 'Incus is down.' } }));
+    await failure(api.createSession({ workspace: '/p', tool: 'claude' }));
+    expect(calls.map(({ method, path, body }) => ({ method, path, body }))).toEqual([
+      { method: 'POST', path: '/api/sessions', body: '{"workspace":"/p","tool":"claude"}' },
+    ]);
+    expect(calls[0]?.headers.get('Content-Type')).toBe('application/json');
+  });
+
+  it('without an answer’s body is fine', async () => {
+    const calls = fakeServer(() => ({ status: 204 }));
+    await api.deleteSession('clincus-a1b2c3-1');
+    expect(calls[0]?.path).toBe('/api/sessions/clincus-a1b2c3-1?force=true');
+  });
+});
+
+describe('history', () => {
+  it('asks for a page of what matches, and knows how much there is', async () => {
+    const calls = fakeServer(() => ({ json: [], headers: { 'X-Total-Count': '120' } }));
+    const page = await api.history({ limit: 50, offset: 100, q: 'my app', tool: '' });
+    expect(calls[0]?.path).toBe('/api/sessions/history?limit=50&offset=100&q=my+app');
+    expect(page).toEqual({ entries: [], total: 120 });
+  });
+});
+
+describe('a file', () => {
+  it('of any legal name is asked for', async () => {
+    const calls = fakeServer(() => ({ text: 'x', headers: { ETag: '"1"' } }));
+    await api.readFile('s', 'a b/ü&?#%.txt');
+    expect(new URL(calls[0]?.path ?? '', 'http://x').searchParams.get('path')).toBe('a b/ü&?#%.txt');
+  });
+
+  it('that is unchanged is null', async () => {
+    const calls = fakeServer(() => ({ status: 304 }));
+    expect(await api.readFile('s', 'a', '"1"')).toBeNull();
+    expect(calls[0]?.headers.get('If-None-Match')).toBe('"1"');
+  });
+
+  it.each([
+    ['"1"', 'If-Match', '"1"'],
+    [null, 'If-None-Match', '*'],
+  ])('over version %s is saved with %s', async (etag, header, value) => {
+    const calls = fakeServer(() => ({ status: 204, headers: { ETag: '"2"' } }));
+    expect(await api.writeFile('s', 'a', 'text', etag)).toBe('"2"');
+    expect(calls[0]?.headers.get(header)).toBe(value);
+  });
+});

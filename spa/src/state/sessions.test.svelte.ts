@@ -1,0 +1,152 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+
+import type { Session } from '../lib/types';
+import { type Call, fakeServer, type Reply } from '../test/fakes';
+import { Sessions } from './sessions.svelte';
+
+const session = (id: string, more: Partial<Session> = {}): Session => ({
+  id,
+  workspace: `/p/${id}`,
+  tool: 'claude',
+  slot: 1,
+  status: 'running',
+  persistent: false,
+  created_at: '2026-01-01T00:00:00Z',
+  ...more,
+});
+
+/** What the server has; a test changes it and says so with an event. */
+let server: Map<string, Session>;
+let sessions: Sessions;
+let calls: Call[];
+let answer: (call: Call) => Reply | Promise<Reply>;
+
+function plain({ method, path }: Call): Reply {
+  if (path === '/api/sessions' && method === 'GET') return { json: [...server.values()] };
+  const found = server.get(path.split('/')[3]?.split('?')[0] ?? '');
+  return found ? { json: found } : { status: 404, json: { error: 'unknown session' } };
+}
+
+beforeEach(() => {
+  server = new Map([session('a'), session('b', { status: 'stopped' })].map((one) => [one.id, one]));
+  answer = plain;
+  calls = fakeServer((call) => answer(call));
+  sessions = new Sessions();
+});
+
+afterEach(() => vi.unstubAllGlobals());
+
+const statuses = () => Object.fromEntries(sessions.list.map(({ id, status }) => [id, status]));
+
+describe('the list', () => {
+  it('is grouped by what needs attention, newest first', async () => {
+    server.set('c', session('c', { created_at: '2026-02-02T00:00:00Z' }));
+    await sessions.refresh();
+    sessions.ring('a');
+    expect(sessions.groups.map((group) => [group.title, group.sessions.map(({ id }) => id)])).toEqual([
+      ['Needs you', ['a']],
+      ['Running', ['c']],
+      ['Stopped', ['b']],
+    ]);
+    sessions.seen('a');
+    expect(sessions.ordered.map(({ id }) => id)).toEqual(['c', 'a', 'b']);
+  });
+
+  it('keeps what it had when a later fetch fails', async () => {
+    await sessions.refresh();
+    answer = () => ({ status: 503, json: { error: 'Incus is away.' } });
+    await sessions.refresh();
+    expect({ phase: sessions.phase, error: sessions.error, ids: Object.keys(statuses()) }).toEqual({
+      phase: 'ready',
+      error: 'Incus is away.',
+      ids: ['a', 'b'],
+    });
+  });
+
+  it('says what failed when it was never there', async () => {
+    answer = () => ({ status: 503, json: { error: 'Incus is away.' } });
+    await sessions.refresh();
+    expect({ phase: sessions.phase, error: sessions.error }).toEqual({ phase: 'error', error: 'Incus is away.' });
+  });
+});
+
+describe('an event', () => {
+  it('fetches the one session that it names', async () => {
+    await sessions.refresh();
+    calls.length = 0;
+    server.set('c', session('c', { status: 'starting' }));
+    await sessions.changed('c');
+    expect(calls.map(({ path }) => path)).toEqual(['/api/sessions/c']);
+    expect(statuses()).toEqual({ a: 'running', b: 'stopped', c: 'starting' });
+  });
+
+  it('about a session that is gone takes it away', async () => {
+    await sessions.refresh();
+    server.delete('a');
+    await sessions.changed('a');
+    expect(statuses()).toEqual({ b: 'stopped' });
+  });
+
+  it('that comes while the list is on its way is not lost', async () => {
+    answer = async (call) => {
+      const reply = plain(call);
+      await Promise.resolve();
+      if (call.path === '/api/sessions') {
+        server.set('a', session('a', { status: 'stopped' }));
+        await sessions.changed('a');
+      }
+      return reply;
+    };
+    await sessions.refresh();
+    expect(statuses()).toEqual({ a: 'stopped', b: 'stopped' });
+  });
+
+  it('that comes while its session is fetched leads to one more fetch, not to many', async () => {
+    await sessions.refresh();
+    calls.length = 0;
+    await Promise.all([sessions.changed('a'), sessions.changed('a'), sessions.changed('a')]);
+    expect(calls).toHaveLength(2);
+  });
+});
+
+describe('an action', () => {
+  it('shows at once, and settles on what the server says', async () => {
+    await sessions.refresh();
+    let during: unknown;
+    answer = (call) => {
+      if (call.method === 'DELETE') {
+        during = statuses();
+        server.set('a', session('a', { status: 'stopped' }));
+        return { status: 204 };
+      }
+      return plain(call);
+    };
+    await sessions.stop('a');
+    expect(during).toEqual({ a: 'stopping', b: 'stopped' });
+    expect(statuses()).toEqual({ a: 'stopped', b: 'stopped' });
+  });
+
+  it('that fails shows the truth again, and tells why', async () => {
+    await sessions.refresh();
+    answer = (call) => (call.method === 'POST' ? { status: 500, json: { error: 'No memory.' } } : plain(call));
+    await expect(sessions.resume('b')).rejects.toThrow('No memory.');
+    expect(statuses()).toEqual({ a: 'running', b: 'stopped' });
+  });
+});
+
+describe('creating', () => {
+  it('adds the session and is over', async () => {
+    answer = () => ({ json: session('new') });
+    const made = await sessions.create({ workspace: '/p/new' });
+    expect([made?.id, Object.keys(statuses()), sessions.creations]).toEqual(['new', ['new'], []]);
+  });
+
+  it('that fails keeps its reason until it is dismissed, and is not tried again', async () => {
+    answer = () => ({ status: 500, json: { error: 'No image “x”.' } });
+    expect(await sessions.create({ workspace: '/p/new' })).toBeNull();
+    expect(sessions.creations.map(({ error }) => error)).toEqual(['No image “x”.']);
+    expect(calls).toHaveLength(1);
+    sessions.dismiss(sessions.creations[0]?.key ?? 0);
+    expect(sessions.creations).toEqual([]);
+  });
+});

@@ -1,0 +1,86 @@
+/** Stand-ins for the browser in unit tests: a WebSocket that the test drives, and a server as a table of answers. */
+import { vi } from 'vitest';
+
+export class FakeSocket {
+  static readonly CONNECTING = 0;
+  static readonly OPEN = 1;
+  static all: FakeSocket[] = [];
+
+  readonly sent: (string | Uint8Array)[] = [];
+  binaryType = 'blob';
+  readyState = FakeSocket.CONNECTING;
+  closed = false;
+  onopen: (() => void) | null = null;
+  onmessage: ((event: { data: string | ArrayBuffer }) => void) | null = null;
+  onclose: ((event: { code: number; reason: string }) => void) | null = null;
+
+  constructor(
+    readonly url: string,
+    readonly protocol: string,
+  ) {
+    FakeSocket.all.push(this);
+  }
+
+  /** The newest one. */
+  static get last(): FakeSocket {
+    const socket = FakeSocket.all.at(-1);
+    if (!socket) throw new Error('nothing has connected');
+    return socket;
+  }
+
+  send(data: string | Uint8Array): void {
+    this.sent.push(data);
+  }
+
+  close(): void {
+    this.closed = true;
+    this.readyState = 3;
+  }
+
+  open(): void {
+    this.readyState = FakeSocket.OPEN;
+    this.onopen?.();
+  }
+
+  say(data: string | ArrayBuffer): void {
+    this.onmessage?.({ data });
+  }
+
+  lose(code: number, reason = ''): void {
+    this.readyState = 3;
+    this.onclose?.({ code, reason });
+  }
+}
+
+/** Puts the fake in place of the browser's WebSocket, and gives the page an address and events. */
+export function fakeBrowser(): void {
+  FakeSocket.all = [];
+  vi.stubGlobal('WebSocket', FakeSocket);
+  vi.stubGlobal('location', { protocol: 'http:', host: '127.0.0.1:3000' });
+  vi.stubGlobal('window', new EventTarget());
+  vi.stubGlobal('document', Object.assign(new EventTarget(), { visibilityState: 'visible' }));
+}
+
+export interface Call {
+  method: string;
+  path: string;
+  headers: Headers;
+  body: unknown;
+}
+
+export type Reply = { status?: number; json?: unknown; text?: string; headers?: Record<string, string> } | Error;
+
+/** Answers each request with what `answer` gives for it, and keeps the requests. */
+export function fakeServer(answer: (call: Call) => Reply | Promise<Reply>): Call[] {
+  const calls: Call[] = [];
+  vi.stubGlobal('fetch', async (path: string, init: RequestInit) => {
+    const call: Call = { method: init.method ?? 'GET', path, headers: new Headers(init.headers), body: init.body };
+    calls.push(call);
+    const reply = await answer(call);
+    if (reply instanceof Error) throw reply;
+    const { status = 200, json, text, headers = {} } = reply;
+    const empty = status === 204 || status === 304;
+    return new Response(empty ? null : (text ?? JSON.stringify(json ?? null)), { status, headers });
+  });
+  return calls;
+}
