@@ -1531,8 +1531,10 @@ class Tool:
     rewritten: tuple[str, ...] = ()  # glob patterns: JSON in which the host's home path becomes the container's
     saved: tuple[str, ...] = ()  # files and directories that hold the conversations
     unsaved: tuple[str, ...] = ()  # glob patterns of files below `saved` that stay behind: secrets, locks, logs
+    database: bool = False  # the conversations are in a database: the tool is ended before they are copied
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
     github_token: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)  # the image brings the version: no update at start
 
 
 TOOLS = {
@@ -1569,6 +1571,7 @@ TOOLS = {
             ),
             conversation=r"\.claude/projects/{project}/(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl",
             github_token=True,
+            environment={"DISABLE_AUTOUPDATER": "1"},
         ),
         # Read from `copilot --help` 1.0.102: --session-id starts a session of that id or goes on with it, and the
         # three switches together are its --allow-all.
@@ -1605,6 +1608,7 @@ TOOLS = {
             unsaved=("*/inuse.*", "*.lock"),
             conversation=r"\.copilot/session-state/(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})(/events)?\.jsonl",
             github_token=True,
+            environment={"COPILOT_AUTO_UPDATE": "false"},
         ),
         # Read from `opencode --help` and `opencode debug paths` 1.18.34. All conversations are in one database, which
         # is a container's own, so "the last one of this directory" is the right one.
@@ -1643,7 +1647,9 @@ TOOLS = {
                 "*.lock",
                 "*/locks/*",
             ),
+            database=True,
             conversation=r"\.local/share/opencode/(?P<id>opencode)[\w-]*\.db",
+            environment={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
         ),
     )
 }
@@ -1750,6 +1756,7 @@ def tool_environment(
         "LOGNAME": user,
         "TERM": terminal_name(environ.get("TERM", "")),
         "IS_SANDBOX": "1",
+        **tool.environment,
     }
     level = config.get("tool.claude.effort_level")
     if tool.name == "claude" and level:
@@ -2099,17 +2106,30 @@ def saved_paths(tool: Tool) -> tuple[str, ...]:
     return tool.saved
 
 
-def save_command(tool: Tool, container_home: str) -> list[str]:
-    """The command that writes a tool's conversations as a tar to stdout, for `unpack_saved`.
+# Arguments: the home and the paths in it. GNU tar gives code 1 when a file changed meanwhile: no failure.
+SAVE_SCRIPT = """
+cd -- "$1" || exit 3
+shift
+for path; do shift; [ ! -e "$path" ] || set -- "$@" "$path"; done
+[ $# -gt 0 ] || exit 0
+tar --format=gnu --anchored --wildcards --wildcards-match-slash -cf - {excluded} -- "$@"
+[ $? -le 1 ]
+"""
+# Up to 3 s for the tool to close its database: copied in between, the file and its log would not belong together.
+END_SCRIPT = """
+if pkill -TERM -u "$(id -u)" -x {tool}; then
+    for turn in $(seq 30); do pgrep -u "$(id -u)" -x {tool} >/dev/null || break; sleep 0.1; done
+fi
+"""
 
-    Code 1 of tar (a file changed meanwhile) is no failure, and nothing saved yet is an empty archive.
+
+def save_command(tool: Tool, container_home: str) -> list[str]:
+    """The command that writes a tool's conversations as a tar to stdout, for `unpack_saved`; empty if there are none.
+
+    Run it in the container right before that stops: a tool with a database is ended.
     """
     excluded = " ".join(shlex.quote(f"--exclude={pattern}") for pattern in tool.unsaved)
-    script = (
-        'cd -- "$1" || exit 3; shift; for path; do shift; [ ! -e "$path" ] || set -- "$@" "$path"; done; '
-        "[ $# -gt 0 ] || exit 0; "
-        f'tar --format=gnu --anchored --wildcards --wildcards-match-slash -cf - {excluded} -- "$@"; [ $? -le 1 ]'
-    )
+    script = (END_SCRIPT.format(tool=tool.name) if tool.database else "") + SAVE_SCRIPT.format(excluded=excluded)
     return ["sh", "-c", script, "save", container_home, *tool.saved]
 
 

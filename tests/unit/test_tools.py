@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -174,6 +175,7 @@ def test_the_environment_inside(environ):
         "LOGNAME": "code",
         "TERM": "vt100",
         "IS_SANDBOX": "1",
+        "DISABLE_AUTOUPDATER": "1",
         "CLAUDE_CODE_EFFORT_LEVEL": "high",
         "A": "1",
     }
@@ -488,7 +490,8 @@ def test_secrets_locks_and_logs_stay_in_the_container(tmp_path):
     ):
         write(guest / ".local/share/opencode" / path, "x")
     write(guest / ".local/state/opencode/locks/a.lock", "x")
-    data = run(clincus.save_command(clincus.TOOLS["opencode"], str(guest)))
+    tool = dataclasses.replace(clincus.TOOLS["opencode"], database=False)  # else it ends the tool, here on the host
+    data = run(clincus.save_command(tool, str(guest)))
     assert [os.path.basename(path) for path in sorted(store(tmp_path, data, "opencode"))] == [
         "opencode.db",
         "opencode.db-wal",
