@@ -6308,6 +6308,11 @@ def host_files(host: Host, environ: Mapping[str, str]) -> tuple[ImageFile, ...]:
     return tuple(files)
 
 
+def npm_cpu() -> str:
+    """npm's word for this machine's processor."""
+    return {"aarch64": "arm64"}.get(os.uname().machine, "x64")
+
+
 def host_recipe(host: Host, environ: Mapping[str, str], *, tools: tuple[str, ...], user: str, uid: int) -> Recipe:
     """The standard image of this host: its own distribution and release, its mirrors, certificates and proxy."""
     release = host.release()
@@ -6329,7 +6334,7 @@ def host_recipe(host: Host, environ: Mapping[str, str], *, tools: tuple[str, ...
         mirrors=host_mirrors(texts, suite),
         user=user,
         uid=uid,
-        cpu={"aarch64": "arm64"}.get(os.uname().machine, "x64"),
+        cpu=npm_cpu(),
     )
 
 
@@ -7102,6 +7107,198 @@ def build_from_host(
     point_alias(incus, alias, fingerprint)
     prune_versions(incus, alias, VERSIONS_KEPT)
     return Built(alias, fingerprint, version=version, notes=missing_notes(notes))
+
+
+# Images that are made inside a container: from another image, or by a script of the user's.
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where images are made out of others: a container that is built in, published and thrown away."""
+
+    incus: Incus
+    host: Host
+    say: Say
+    prefix: str  # of the names of containers
+
+    @contextmanager
+    def container(self, base: str) -> Iterator[str]:
+        """A running container of an image, with its network up; it is gone afterwards whatever happens."""
+        name = f"{self.prefix}build-{secrets.token_hex(4)}"
+        self.say(f"starting a container of '{base}'")
+        config = {"user.clincus.build": "true", "boot.autostart": "false"}
+        try:
+            self.incus.launch(name, base, {"config": config}, timeout=900)
+            # A script that needs no network must not fail for want of one, so this only waits for a while.
+            wait = "for i in $(seq 100); do grep -q '^[^ \t]*\t00000000\t' /proc/net/route && exit; sleep 0.1; done"
+            self.incus.exec(name, ["sh", "-c", wait], timeout=60)
+            yield name
+        finally:
+            try:
+                self.incus.run("delete", "--force", self.incus.instance(name), timeout=120)
+            except IncusError as error:
+                if error.status != 404:
+                    raise
+
+    def put(self, container: str, path: str, data: bytes, mode: str = "0700") -> None:
+        """Write a file as root into a container, by stdin: it may be secret."""
+        script = 'umask 077; cat > "$1" && chmod "$2" "$1"'
+        done = self.incus.exec(container, ["sh", "-c", script, "sh", path, mode], stdin=data)
+        if done.code != 0:
+            raise ClincusError(f"could not write {path} in the build container: {done.reason}")
+
+    def unpack(self, container: str, files: Iterable[ImageFile]) -> None:
+        """Put files into a container."""
+        done = self.incus.exec(container, ["tar", "-x", "-C", "/"], stdin=pack_image_files(files))
+        if done.code != 0:
+            raise ClincusError(f"could not unpack files in the build container: {done.reason}")
+
+    def run(self, container: str, command: Sequence[str], hear: Say) -> None:
+        """Run a command as root in a container and hand over what it says. Raises ClincusError when it fails."""
+        variables = {"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", **proxy_settings(os.environ)}
+        argv = self.incus.exec_argv(container, command, environment=variables)
+        try:
+            self.host.follow(argv, hear, timeout=3600)
+        except ClincusError as error:
+            words = error.message.replace(f"`{argv[0]}`", f"`{command[-1]}` in the build container", 1)
+            raise ClincusError(words) from error
+
+    def publish(self, container: str, alias: str, properties: Mapping[str, str]) -> Built:
+        """Make an image of a container under a version alias, then let the alias stand for it."""
+        self.say("stopping the container")
+        self.incus.run("stop", self.incus.instance(container), "--timeout=30", timeout=60)
+        self.say("packing the image")
+        version = version_alias(alias, time.time())
+        words = [f"{key}={value}" for key, value in properties.items()]
+        # zstd takes 2 s where the default, gzip, takes 16.
+        flags = ["--quiet", f"--alias={version}", "--compression=zstd"]
+        self.incus.run("publish", self.incus.instance(container), *flags, *words, timeout=1800)
+        fingerprint = image_fingerprint(self.incus, version)
+        point_alias(self.incus, alias, fingerprint)
+        prune_versions(self.incus, alias, VERSIONS_KEPT)
+        return Built(alias, fingerprint, version=version)
+
+
+INSTALL_SCRIPT = 'apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" && apt-get clean'
+
+
+def build_from_image(shop: Workshop, base: str, recipe: Recipe, alias: str, *, npmrc: bytes = b"") -> Built:
+    """Make the standard image out of another Debian or Ubuntu image, such as images:debian/13. Raises ClincusError.
+
+    The image keeps the init that it has.
+    """
+    notes = BuildNotes()
+
+    def hear(line: str) -> None:
+        notes.hear(line, shop.say)
+
+    with shop.container(base) as container:
+        if shop.incus.exec(container, ["sh", "-c", "command -v apt-get"]).code != 0:
+            raise ClincusError(f"the image '{base}' has no apt-get: give one of Debian or Ubuntu", 400)
+        shop.unpack(container, [file for file in recipe.overlay() if "/sbin/clincus-" not in file.path])
+        shop.say("installing packages")
+        shop.run(container, ["sh", "-c", INSTALL_SCRIPT, "apt-get", *recipe.packages], hear)
+        if npmrc and recipe.tools:
+            shop.put(container, "/tmp/clincus-npmrc", npmrc, "0600")
+        for path, script in (
+            ("/tmp/provision", recipe.provision(own_init=False)),
+            ("/tmp/fetch", recipe.fetch_tools()),
+        ):
+            if script:
+                shop.put(container, path, script.encode())
+                shop.run(container, ["sh", path], hear)
+        shop.run(container, ["sh", "-c", "rm -rf /tmp/provision /tmp/fetch /tmp/clincus-*"], hear)
+        properties = {
+            "description": f"clincus: from {base}",
+            "clincus.recipe": derived_key(base, recipe.key()),
+            "clincus.user": recipe.user,
+            **notes.properties(),
+        }
+        built = shop.publish(container, alias, properties)
+    return replace(built, notes=missing_notes(notes))
+
+
+def derived_key(base: str, recipe: str | bytes) -> str:
+    """The recipe key of an image that was made out of another one."""
+    data = recipe if isinstance(recipe, bytes) else recipe.encode()
+    return hashlib.sha256(base.encode() + b"\0" + data).hexdigest()[:16]
+
+
+def build_custom(shop: Workshop, alias: str, script: bytes, *, base: str, force: bool) -> Built:
+    """Make an image by running a script as root in a container of `base`. Raises ClincusError.
+
+    An alias that is there already is left alone unless `force`.
+    """
+    incus = shop.incus
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", alias):
+        raise ClincusError(f"'{alias}' cannot be the name of an image: use letters, digits, dots, - and _", 400)
+    found = image_fingerprint(incus, alias)
+    if found and not force:
+        return Built(alias, found, skipped=True)
+    known: dict[str, str] = {}
+    if ":" not in base:
+        fingerprint = image_fingerprint(incus, base)
+        if not fingerprint:
+            raise ClincusError(f"the base image '{base}' does not exist; `clincus build` makes 'clincus'", 404)
+        known = incus.query(f"/1.0/images/{fingerprint}")["properties"]
+    with shop.container(base) as container:
+        shop.put(container, "/tmp/clincus-script", script)
+        shop.say("running the script")
+        shop.run(container, [*([] if script.startswith(b"#!") else ["sh"]), "/tmp/clincus-script"], shop.say)
+        shop.run(container, ["rm", "-f", "/tmp/clincus-script"], shop.say)
+        properties = {
+            "description": f"clincus: {alias}, made from {base}",
+            "clincus.recipe": derived_key(known.get("clincus.recipe", base), script),
+            "clincus.user": known.get("clincus.user", "code"),
+        }
+        return shop.publish(container, alias, properties)
+
+
+def build_standard(
+    shop: Workshop, options: SetupOptions, environ: Mapping[str, str], *, force: bool = False, source: str = "host"
+) -> Built:
+    """Make the standard image, from this host's packages or from another image. Raises ClincusError.
+
+    An image that is there is left alone unless `force`, and a note tells when it came from another recipe.
+    """
+    incus, host = shop.incus, shop.host
+    if source == "host":
+        recipe = options.recipe or host_recipe(host, environ, tools=options.tools, user=options.user, uid=options.uid)
+    else:
+        files = host_files(host, environ)
+        recipe = Recipe(tools=options.tools, user=options.user, uid=options.uid, files=files, cpu=npm_cpu())
+    found = image_fingerprint(incus, options.image)
+    if found and not force:
+        made = incus.query(f"/1.0/images/{found}").get("properties", {}).get("clincus.recipe", "")
+        wanted = recipe.key() if source == "host" else derived_key(source, recipe.key())
+        note = f"the image '{options.image}' is of another recipe; `clincus build --force` makes it anew"
+        return Built(options.image, found, skipped=True, notes=() if made == wanted else (note,))
+    npmrc = user_npmrc(host, environ)
+    if source != "host":
+        return build_from_image(shop, source, recipe, options.image, npmrc=npmrc)
+    if not host.which("mmdebstrap") or not host.which("zstd"):
+        raise ClincusError("mmdebstrap and zstd build the image and are not installed: run `clincus setup`")
+    return build_from_host(incus, host, recipe, options.image, shop.say, npmrc=npmrc, cache=options.cache)
+
+
+def setup(
+    options: SetupOptions,
+    incus: Incus,
+    environ: Mapping[str, str],
+    *,
+    say: Say,
+    ask: Callable[[str], bool],
+    dry_run: bool = False,
+    host: Host | None = None,
+) -> tuple[list[StepReport], list[str]]:
+    """Bring this machine to where sessions can start: what became of each step, and notes for the user.
+
+    Only what is missing is done, each step after `ask` agreed to it. Raises ClincusError.
+    """
+    machine = host or Host()
+    work = Setup(options, machine, incus, say, environ)
+    reports = run_steps(work.steps(), dry_run=dry_run, ask=ask, say=say, is_root=machine.is_root())
+    return reports, work.notes
 
 
 # ----------------------------------------------------------------------------------------------------------------
