@@ -20,6 +20,7 @@ import hashlib
 import importlib.util
 import io
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -245,9 +246,34 @@ def library_files(wheel: bytes) -> Iterator[tuple[str, bytes]]:
                 yield name, archive.read(name)
 
 
+def last_commit(root: Path) -> tuple[str, str]:
+    """The commit that a checkout is at and its day, "+" behind a commit that files were changed since; or nothing."""
+    environ = {**os.environ, "TZ": "UTC0"}
+    outputs = []
+    for words in (["log", "-1", "--format=%H %cd", "--date=format-local:%Y-%m-%d"], ["status", "--porcelain", "-uno"]):
+        argv = ["git", "-c", "safe.directory=*", "-C", str(root), *words]
+        try:
+            done = subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ, timeout=60, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return "", ""
+        outputs.append(done.stdout.strip())
+    commit, _, day = outputs[0].partition(" ")
+    return commit + ("+" if outputs[1] else ""), day
+
+
+def stamped(source: bytes, commit: str, day: str) -> bytes:
+    """The program with the commit and the day that `clincus version` names."""
+    for name, value in (("__commit__", commit), ("__built__", day)):
+        if value:
+            source = re.sub(rb'(?m)^%s = "[^"]*"' % name.encode(), f'{name} = "{value}"'.encode(), source, count=1)
+    return source
+
+
 def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
     """The program, its licence and the built dashboard."""
-    yield "clincus.py", (root / "clincus.py").read_bytes()
+    yield "clincus.py", stamped((root / "clincus.py").read_bytes(), *last_commit(root))
     yield "LICENSE", (root / "LICENSE").read_bytes()
     for path in (root / "spa_dist").rglob("*"):
         if path.is_file():

@@ -11816,6 +11816,161 @@ INCUS_COMMANDS = (
 # The table of commands
 
 
+# Setting up
+
+
+class Stages:
+    """Says what goes on during long work: a line for each stage, and on a terminal how long it takes."""
+
+    def __init__(self) -> None:
+        self._shown = contextlib.ExitStack()
+
+    def __call__(self, text: str) -> None:
+        """The stage before is over and this one begins."""
+        self.close()
+        say(f"  {text}")
+        self._shown.enter_context(progress(text))
+
+    def close(self) -> None:
+        """The last stage is over."""
+        self._shown.close()
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def setup_options(context: Context) -> SetupOptions:
+    """What the config and the flags say about the installation."""
+    tools = getattr(context.options, "tools", "")
+    return SetupOptions(
+        project=context.config.get("incus.project"),
+        group=context.config.get("incus.group"),
+        user=context.config.get("incus.code_user"),
+        uid=context.config.get("incus.code_uid"),
+        tools=parse_tools(tools) if tools else tuple(TOOL_PACKAGES),
+    )
+
+
+def run_setup(context: Context) -> int:
+    """`clincus setup`."""
+    options = context.options
+
+    def ask(need: str) -> bool:
+        stages.close()
+        if options.yes:
+            return True
+        if not sys.stdin.isatty():
+            raise ClincusError(f"setup has to {need}, and there is no terminal to ask at: give --yes to agree", 409)
+        return confirm(f"{need[0].upper()}{need[1:]}?", force=False)
+
+    with Stages() as stages:
+        reports, notes = setup(
+            setup_options(context), context.incus, context.environ, say=stages, ask=ask, dry_run=options.dry_run
+        )
+    planned = [report for report in reports if report.state == "planned"]
+    for report in planned:
+        print(f"{report.name}: {report.text}")
+    for text in notes:
+        say(f"Note: {text}.")
+    if any(report.state == "declined" for report in reports):
+        return 1
+    if not planned:
+        say("Clincus is ready. Start the dashboard with `clincus serve`, or a session with `clincus shell`.")
+    return 0
+
+
+def run_build(context: Context) -> int:
+    """`clincus build` and `clincus build custom NAME`."""
+    options = context.options
+    if options.what not in ("", "custom"):
+        raise UsageError(f"unknown command '{options.what}' for 'clincus build'; did you mean custom?", "build")
+    with Stages() as stages:
+        shop = Workshop(context.incus, Host(), stages, container_prefix(context.environ))
+        if options.what == "custom":
+            return run_build_custom(context, shop)
+        print("Building clincus image...", flush=True)
+        chosen = setup_options(context)
+        built = build_standard(shop, chosen, context.environ, force=options.force, source=options.__dict__["from"])
+    if built.skipped:
+        print(f"Image '{built.alias}' already exists. Use --force to build it anew.")
+    else:
+        print(f"Image '{built.alias}' built successfully!")
+        print(f"  Version:     {built.version}")
+        print(f"  Fingerprint: {built.fingerprint}")
+    for text in built.notes:
+        warn(f"{text}.")
+    return 0
+
+
+def run_build_custom(context: Context, shop: Workshop) -> int:
+    """`clincus build custom NAME --script FILE`."""
+    options = context.options
+    if not options.name:
+        raise UsageError("argument NAME is missing: clincus build custom NAME --script FILE", "build")
+    if not options.script:
+        raise UsageError("flag --script FILE is missing: the script that makes the image", "build")
+    try:
+        script = Path(options.script).read_bytes()
+    except OSError as error:
+        raise ClincusError(f"build script not found: '{options.script}': {error.strerror}", 400) from error
+    built = build_custom(shop, options.name, script, base=options.base, force=options.force)
+    shop_stages = shop.say
+    if isinstance(shop_stages, Stages):
+        shop_stages.close()
+    print_json(built.to_json())
+    return 0
+
+
+TOOLS_FLAG = flag(
+    "--tools LIST", "tools in the image: names with commas, each with @VERSION if need be; none (default: all three)"
+)
+
+SETUP_COMMANDS = (
+    Command(
+        "setup",
+        run_setup,
+        "Install what is missing for sessions to start",
+        flags=(
+            flag("-y, --yes", "do not ask"),
+            flag("--dry-run", "only list what would be done"),
+            TOOLS_FLAG,
+        ),
+        about="Looks for Incus, its storage, network and group, and the image 'clincus', and does only what is "
+        "missing, each step after asking. What a person made is never changed. Packages are installed on Debian and "
+        "Ubuntu; on others it says what to install.",
+        examples=(
+            ("clincus setup --dry-run", "List what is missing."),
+            ("sudo clincus setup --yes", "Do all of it."),
+        ),
+    ),
+    Command(
+        "build",
+        run_build,
+        "Build the image of the sessions, or one of your own",
+        arguments="[WHAT] [NAME]",
+        flags=(
+            flag("--force", "build even if the image is there"),
+            flag(
+                "--from SOURCE", "host (this machine's packages), or an image such as images:debian/13", default="host"
+            ),
+            TOOLS_FLAG,
+            flag("--script FILE", "with `custom`: the script, run as root in the image", default=""),
+            flag("--base ALIAS", "with `custom`: the image to begin with", default="clincus"),
+        ),
+        about="Without WHAT it builds the standard image 'clincus' and keeps the two before it as "
+        "clincus-YYYYMMDD-HHMMSS. `build custom NAME` makes an image by a script of yours, run in a container that is "
+        "always removed, and prints a JSON document.",
+        examples=(
+            ("clincus build --force", "Build the standard image anew, with the newest tools."),
+            ("clincus build custom go --script install-go.sh", "Make an image 'go' for `clincus shell --image go`."),
+        ),
+    ),
+)
+
+
 BASIC_COMMANDS = (
     Command(
         "serve",
@@ -11851,7 +12006,7 @@ BASIC_COMMANDS = (
 )
 
 # Each group of commands is a table of its own; `clincus help` sorts them.
-COMMAND_TABLE: tuple[Command, ...] = (*BASIC_COMMANDS, *INCUS_COMMANDS)
+COMMAND_TABLE: tuple[Command, ...] = (*BASIC_COMMANDS, *SETUP_COMMANDS, *INCUS_COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

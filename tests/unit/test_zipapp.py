@@ -126,6 +126,18 @@ def test_every_byte_of_the_input_counts_as_another_build():
     assert builds[0].group(1) != builds[1].group(1)
 
 
+def test_the_program_knows_its_commit():
+    source = b'__version__ = "1"\n__commit__ = "source"  # a\n__built__ = "unknown"\n'
+    assert build_zipapp.stamped(source, "abc+", "2027-03-01") == (
+        b'__version__ = "1"\n__commit__ = "abc+"  # a\n__built__ = "2027-03-01"\n'
+    )
+    assert build_zipapp.stamped(source, "", "") == source
+
+
+def test_outside_of_a_repository_there_is_no_commit(tmp_path):
+    assert build_zipapp.last_commit(tmp_path) == ("", "")
+
+
 def start_of(data):
     import io
 

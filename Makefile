@@ -1,0 +1,84 @@
+# make serve   set up what is missing, build dist/clincus.pyz, and serve the dashboard on 127.0.0.1:3000
+# make test    install what the tests need and run all of them with a real Incus
+# make build   dist/clincus.pyz alone
+# make spa     the dashboard from its source in spa/ into spa_dist/
+# make lint    ruff, mypy and the floor of Python 3.9
+# make bench   the measurements: tables, no verdicts
+#
+# On Debian and Ubuntu everything that is missing is installed, which needs root; elsewhere the packages must be there.
+
+PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 3000
+PYTEST_FLAGS ?=
+
+PACK_INPUTS := clincus.py build_zipapp.py LICENSE $(shell find spa_dist -type f 2>/dev/null)
+TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 chromium
+
+.PHONY: serve build test lint spa spa-test bench clean packages
+
+serve: dist/clincus.pyz
+	$(PYTHON) dist/clincus.pyz setup --yes
+	exec $(PYTHON) dist/clincus.pyz serve --port $(PORT)
+
+build: dist/clincus.pyz
+
+dist/clincus.pyz: $(PACK_INPUTS) | $(VENV)/ready
+	$(BIN)/python build_zipapp.py
+	@touch $@
+
+# A virtual environment needs a package on Debian: `python3 -m venv` is there and fails without it.
+$(VENV)/ready:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages PACKAGES='python3 python3-venv'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/tested: pyproject.toml | $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+# Installs those of $(PACKAGES) that are missing; without apt or root it says what is missing and goes on.
+packages:
+	@missing=; for name in $(PACKAGES); do \
+	  dpkg-query -W -f '$${db:Status-Status}' $$name 2>/dev/null | grep -qx installed || missing="$$missing $$name"; done; \
+	[ -z "$$missing" ] || { \
+	  echo "installing$$missing"; \
+	  if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then echo "please install:$$missing" >&2; exit 0; fi; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { [ -d /run/systemd/system ] || [ -e /usr/sbin/policy-rc.d ] || { policy=1; \
+	    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; }; }; \
+	  apt-get update -qq || echo "apt-get update failed; going on with the lists at hand" >&2; \
+	  apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing >/dev/null; code=$$?; \
+	  [ -z "$$policy" ] || rm -f /usr/sbin/policy-rc.d; exit $$code; }
+
+lint: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations clincus.py build_zipapp.py
+
+spa/node_modules/.ready: spa/package-lock.json
+	@command -v npm >/dev/null || $(MAKE) --no-print-directory packages PACKAGES='nodejs npm'
+	cd spa && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+spa: spa/node_modules/.ready
+	cd spa && npm run build
+
+spa-test: spa/node_modules/.ready
+	cd spa && npm run --silent lint && npm run --silent check && npm test
+
+test: $(VENV)/tested
+	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory spa-test
+	@$(MAKE) --no-print-directory build
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+bench: $(VENV)/tested dist/clincus.pyz
+	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
+	$(BIN)/python -m pytest -s tests/bench $(PYTEST_FLAGS)
+
+clean:
+	rm -rf dist build $(VENV) spa/node_modules *.egg-info
