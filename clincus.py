@@ -6399,7 +6399,9 @@ def build_rootfs(host: Host, recipe: Recipe, target: Path, say: Say, *, npmrc: b
                 file.write(npmrc)
         part = Path(folder, "rootfs.tar.zst")
         argv = mmdebstrap_argv(recipe, folder, str(part), has_npmrc=bool(npmrc and recipe.tools))
-        host.follow(argv, lambda line: notes.hear(line, say), timeout=1800, env={"SOURCE_DATE_EPOCH": BUILD_EPOCH})
+        # zstd, which mmdebstrap starts, reads its level and threads here (zstd(1)): the image is unpacked only once.
+        environ = {"SOURCE_DATE_EPOCH": BUILD_EPOCH, "ZSTD_CLEVEL": "1", "ZSTD_NBTHREADS": "0"}
+        host.follow(argv, lambda line: notes.hear(line, say), timeout=1800, env=environ)
         os.replace(part, target)
     return notes
 
@@ -6873,7 +6875,8 @@ class Setup:
         """A managed bridge that is there already: ours, or the one that `incus admin init` makes."""
         networks = self.incus.query("/1.0/networks?recursion=1") if self.answers() else None
         managed = [str(net["name"]) for net in networks or () if net.get("managed") and net.get("type") == "bridge"]
-        return next((name for name in (self.options.bridge, "incusbr0") if name in managed), "")
+        own = re.compile(re.escape(self.options.bridge.rstrip("0123456789")) + r"\d*")
+        return next((name for name in sorted(managed) if own.fullmatch(name) or name == "incusbr0"), "")
 
     def need_network(self) -> str:
         if self.devices("nic"):
@@ -6897,8 +6900,15 @@ class Setup:
             subnet = free_subnet(taken_subnets(self.host)).replace(".0/", ".1/")
         self.say(f"subnet {subnet}")
         config = [f"ipv4.address={subnet}", "ipv4.nat=true", "ipv6.address=none"]
-        self.incus.run("network", "create", "--quiet", self.options.bridge, *config)
-        return self.options.bridge
+        name = self.free_bridge_name()
+        self.incus.run("network", "create", "--quiet", name, *config)
+        return name
+
+    def free_bridge_name(self) -> str:
+        """The bridge's name, with another number when an interface has it that is not this Incus's."""
+        base = self.options.bridge.rstrip("0123456789")
+        names = [self.options.bridge, *(f"{base}{number}" for number in range(10))]
+        return next((name for name in names if not self.host.path(f"/sys/class/net/{name}").exists()), names[0])
 
     # the image
 
@@ -7080,6 +7090,20 @@ def prune_versions(incus: Incus, alias: str, keep: int) -> list[str]:
     return [name for name, _ in gone]
 
 
+def unpack_image(incus: Incus, fingerprint: str) -> None:
+    """Let a copy-on-write pool unpack an image now: the first instance of an image waits for that."""
+    devices = incus.query("/1.0/profiles/default")["devices"].values()
+    pool = next((str(device["pool"]) for device in devices if device.get("path") == "/"), "")
+    if not pool or incus.query(f"/1.0/storage-pools/{quote(pool, safe='')}")["driver"] == "dir":
+        return
+    name = f"clincus-unpack-{secrets.token_hex(4)}"
+    try:
+        incus.run("create", "--quiet", fingerprint, name, timeout=600)
+    finally:
+        with contextlib.suppress(IncusError):
+            incus.run("delete", "--force", name)
+
+
 def build_from_host(
     incus: Incus,
     host: Host,
@@ -7104,6 +7128,8 @@ def build_from_host(
             notes = build_rootfs(host, recipe, rootfs, say, npmrc=npmrc)
         say("handing the image to Incus")
         fingerprint = import_rootfs(incus, rootfs, image_metadata(recipe, notes.properties(), int(now)), version)
+    say("unpacking the image, so that the first session starts at once")
+    unpack_image(incus, fingerprint)
     point_alias(incus, alias, fingerprint)
     prune_versions(incus, alias, VERSIONS_KEPT)
     return Built(alias, fingerprint, version=version, notes=missing_notes(notes))
