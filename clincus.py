@@ -2972,6 +2972,8 @@ class Arrival:
 
     def settle(self) -> None:
         """Give what has arrived whole its name."""
+        if not self.is_tree and not self._fresh:
+            raise ClincusError("the container sent nothing that can be a copy", 500)
         if self._fresh:
             os.rename(self._fresh, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
             self._fresh = ""

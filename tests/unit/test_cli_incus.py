@@ -1,0 +1,873 @@
+"""The commands for containers, files, snapshots, images and the service, as far as they need no Incus."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import clincus
+
+# ---- a stand-in for Incus ---------------------------------------------------------------------------------------
+
+
+class FakeIncus:
+    """Answers queries from a table, path to answer; an absent path is not found. `asked` keeps what changes things."""
+
+    def __init__(self, answers):
+        self.answers = answers
+        self.asked = []
+
+    def query(self, path, method="GET", data=None, *, wait=False, timeout=30):
+        if method != "GET":
+            self.asked.append((method, path, data))
+            return None
+        if path not in self.answers:
+            raise clincus.IncusError("not found", 404)
+        answer = self.answers[path]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def run(self, *arguments, stdin=b"", timeout=60):
+        self.asked.append(arguments)
+        return b""
+
+    def instance(self, name):
+        return name
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function that runs a command line against a stand-in for Incus and returns its exit code."""
+
+    def run_with(incus, *words, environ=None):
+        command, rest = clincus.find_command(words)
+        options = clincus.parse_words(command, rest)
+        context = clincus.Context(command, options, {"HOME": str(tmp_path), **(environ or {})})
+        context.__dict__["incus"] = incus
+        return command.run(context)
+
+    return run_with
+
+
+def instance(name="box", status="Stopped", **more):
+    return {"name": name, "status": status, "ephemeral": False, "config": {}, "expanded_devices": {}, **more}
+
+
+def incus_with(*instances, images=()):
+    answers = {f"/1.0/instances/{one['name']}": one for one in instances}
+    for one in instances:
+        answers[f"/1.0/instances/{one['name']}/snapshots?recursion=1"] = one.get("snapshots", [])
+        for snapshot in one.get("snapshots", []):
+            answers[f"/1.0/instances/{one['name']}/snapshots/{snapshot['name']}"] = snapshot
+    answers["/1.0/images?recursion=1"] = list(images)
+    answers["/1.0/instances?recursion=2"] = list(instances)
+    return FakeIncus(answers)
+
+
+def image(*aliases, fingerprint="f" * 64, size=79167645):
+    return {
+        "aliases": [{"name": name, "description": ""} for name in aliases],
+        "fingerprint": fingerprint,
+        "size": size,
+        "created_at": "2027-03-01T08:04:11Z",
+        "uploaded_at": "2027-03-02T08:04:11Z",
+        "architecture": "x86_64",
+        "properties": {"description": "tools"},
+    }
+
+
+def snapshot(name, created_at="2027-03-01T08:20:01.5Z", **more):
+    return {"name": name, "created_at": created_at, "expires_at": "0001-01-01T00:00:00Z", "stateful": False, **more}
+
+
+class Terminal(io.StringIO):
+    """A terminal at which somebody has typed something."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def no_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+
+# ---- names and places ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "--force", "-f", "a.", "1box", "a b", "remote:box", "box/snap", "b" * 64, "a\n"])
+def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
+    with pytest.raises(clincus.UsageError, match="no container's name"):
+        clincus.container_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("box:/etc/hosts", ("box", "/etc/hosts")),
+        ("box:etc/hosts", ("box", "/etc/hosts")),
+        ("box:/a:b", ("box", "/a:b")),
+        ("box:/", ("box", "/")),
+    ],
+)
+def test_a_place_in_a_container(text, place):
+    assert clincus.container_place(text) == place
+
+
+@pytest.mark.parametrize("text", ["box", "box:", "/etc/hosts", ":/etc", "-x:/etc"])
+def test_what_is_no_place_in_a_container_is_a_mistake_of_usage(text):
+    with pytest.raises(clincus.UsageError):
+        clincus.container_place(text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "environment"),
+    [
+        (["A=1,2"], {"A": "1,2"}),
+        (["A=x=y", "B="], {"A": "x=y", "B": ""}),
+        (["TERM"], {"TERM": "vt100"}),
+        (["NOT_SET"], {}),
+        (["A=1", "A=2"], {"A": "2"}),
+    ],
+)
+def test_variables_of_a_command(texts, environment):
+    assert clincus.environment_flags(texts, {"TERM": "vt100"}) == environment
+
+
+@pytest.mark.parametrize("text", ["", "=1", "A B=1", "1A=2"])
+def test_a_variable_without_a_name_is_refused(text):
+    with pytest.raises(clincus.UsageError, match="KEY=VALUE"):
+        clincus.environment_flags([text], {})
+
+
+# ---- the door: attach, feed, capture ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 37", 37), ("kill -9 $$", 137)])
+def test_attach_gives_the_exit_code_as_a_shell_would(script, code):
+    assert clincus.Incus().attach(["sh", "-c", script]) == code
+
+
+def test_attach_passes_a_signal_on_and_waits_for_the_end():
+    script = f"trap 'exit 9' TERM; kill -TERM {os.getpid()}; while :; do sleep 0.01; done"
+    assert clincus.Incus().attach(["sh", "-c", script]) == 9
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_capture_keeps_output_and_errors_apart():
+    done = clincus.Incus().capture(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert done == clincus.Completed(3, b"out\n", b"err\n")
+
+
+def test_capture_gives_no_input():
+    assert clincus.Incus().capture(["cat"]) == clincus.Completed(0, b"", b"")
+
+
+def test_capture_ends_a_command_that_writes_too_much():
+    with pytest.raises(clincus.ClincusError, match="too much"):
+        clincus.Incus().capture(["yes"], limit=100_000)
+
+
+def test_what_a_fed_command_says_beats_the_broken_pipe():
+    def feed():
+        with clincus.Incus().feed(["sh", "-c", "echo no space >&2; exit 1"], timeout=20) as stream:
+            for _ in range(100):
+                stream.write(b"x" * 65536)
+
+    with pytest.raises(clincus.IncusError, match="no space"):
+        feed()
+
+
+def test_a_stream_that_nobody_ends_is_killed():
+    with (
+        pytest.raises(clincus.IncusError),
+        clincus.Incus().stream(["sleep", "600"], timeout=0.05) as stream,
+    ):
+        assert stream.read() == b""
+
+
+# ---- copies out of a container ------------------------------------------------------------------------------------
+
+
+def member(name, kind=tarfile.REGTYPE, content=b"", **more):
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(content)
+    for key, value in more.items():
+        setattr(info, key, value)
+    return info, content
+
+
+def archive(*members):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for info, content in members:
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def arrive(target, data):
+    with clincus.Arrival(str(target)) as arrival:
+        arrival.receive("/there", io.BytesIO(data))
+        arrival.settle()
+    return arrival
+
+
+def arrive_tree(target, *members):
+    return arrive(target, b"directory\n" + archive(*members))
+
+
+def tree(folder):
+    """All below a folder: what a file holds, where a link leads, None for a directory."""
+    found = {}
+    for path in sorted(Path(folder).rglob("*")):
+        kind = os.readlink(path) if path.is_symlink() else None if path.is_dir() else path.read_text()
+        found[str(path.relative_to(folder))] = kind
+    return found
+
+
+def test_a_file_arrives_with_its_mode_and_time_but_without_setuid(tmp_path):
+    arrive(tmp_path / "tool", b"file 4755 1000000000\n#!/bin/sh\n")
+    found = os.stat(tmp_path / "tool")
+    assert (tmp_path / "tool").read_text() == "#!/bin/sh\n"
+    assert stat.S_IMODE(found.st_mode) == 0o755
+    assert found.st_mtime == 1000000000
+
+
+def test_a_tree_arrives_with_its_links(tmp_path):
+    arrival = arrive_tree(
+        tmp_path / "copy",
+        member("./", tarfile.DIRTYPE),
+        member("./src/", tarfile.DIRTYPE, mode=0o750),
+        member("./src/a.py", content=b"a", mode=0o600),
+        member("./src/b.py", tarfile.LNKTYPE, linkname="./src/a.py"),
+        member("./latest", tarfile.SYMTYPE, linkname="src/a.py"),
+        member("./src/up", tarfile.SYMTYPE, linkname="../src"),
+        member("./" + "long/" * 30 + "name", content=b"deep"),
+    )
+    assert arrival.left_out == []
+    found = tree(tmp_path / "copy")
+    assert {name: found[name] for name in ("src/a.py", "src/b.py", "latest", "src/up")} == {
+        "src/a.py": "a",
+        "src/b.py": "a",
+        "latest": "src/a.py",
+        "src/up": "../src",
+    }
+    assert found["long/" * 30 + "name"] == "deep"
+    assert stat.S_IMODE(os.stat(tmp_path / "copy/src").st_mode) == 0o750
+
+
+@pytest.mark.parametrize(
+    ("hostile", "reason"),
+    [
+        (member("../evil", content=b"x"), "not safe"),
+        (member("./a/../../evil", content=b"x"), "not safe"),
+        (member("./bell\a", content=b"x"), "not safe"),
+        (member("./" + "d/" * 40 + "deep", content=b"x"), "not safe"),
+        (member("./out", tarfile.SYMTYPE, linkname="/etc/passwd"), "out of the tree"),
+        (member("./out", tarfile.SYMTYPE, linkname="../../.ssh"), "out of the tree"),
+        (member("./out", tarfile.SYMTYPE, linkname="good/../../x"), "out of the tree"),
+        (member("./out", tarfile.SYMTYPE, linkname=""), "out of the tree"),
+        (member("./out", tarfile.LNKTYPE, linkname="/etc/passwd"), "did not arrive"),
+        (member("./out", tarfile.LNKTYPE, linkname="../../../etc/passwd"), "did not arrive"),
+        (member("./pipe", tarfile.FIFOTYPE), "is not a file"),
+        (member("./disk", tarfile.BLKTYPE, devmajor=8), "is not a file"),
+        (member("./zero", tarfile.CHRTYPE, devmajor=1, devminor=5), "is not a file"),
+    ],
+)
+def test_what_is_hostile_is_left_out_and_named(tmp_path, hostile, reason):
+    before = tree(tmp_path)
+    arrival = arrive_tree(tmp_path / "copy", hostile, member("./good", content=b"good"))
+    assert len(arrival.left_out) == 1
+    assert reason in arrival.left_out[0]
+    after = tree(tmp_path)
+    assert after.pop("copy/good") == "good"
+    assert {name for name, kind in after.items() if kind is not None} == before.keys()
+
+
+def test_an_absolute_name_lands_in_the_copy(tmp_path):
+    arrive_tree(tmp_path / "copy", member("/etc/passwd", content=b"x"))
+    assert tree(tmp_path / "copy") == {"etc": None, "etc/passwd": "x"}
+
+
+def test_nothing_is_written_through_a_link_that_arrived_before(tmp_path):
+    arrive_tree(
+        tmp_path / "copy",
+        member("./door", tarfile.SYMTYPE, linkname="inside"),
+        member("./inside/", tarfile.DIRTYPE),
+    )
+    with pytest.raises(clincus.ClincusError, match="door"):
+        arrive_tree(tmp_path / "copy", member("./door/evil", content=b"x"))
+    assert tree(tmp_path / "copy") == {"door": "inside", "inside": None}
+
+
+def test_a_name_that_comes_twice_is_not_followed_the_second_time(tmp_path):
+    with pytest.raises(clincus.ClincusError, match="door"):
+        arrive_tree(
+            tmp_path / "copy",
+            member("./door", tarfile.SYMTYPE, linkname="inside"),
+            member("./door/evil", content=b"x"),
+        )
+    assert tree(tmp_path) == {}
+
+
+def test_a_link_that_lies_there_from_an_earlier_copy_is_not_followed(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/door").symlink_to(tmp_path / "outside")
+    with pytest.raises(clincus.ClincusError, match="door"):
+        arrive_tree(tmp_path / "copy", member("./door/authorized_keys", content=b"evil"))
+    assert tree(tmp_path / "outside") == {}
+
+
+def test_a_file_takes_the_place_of_a_link_and_not_of_what_it_leads_to(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/door").symlink_to(tmp_path / "precious")
+    arrive_tree(tmp_path / "copy", member("./door", content=b"theirs"))
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert tree(tmp_path / "copy") == {"door": "theirs"}
+
+
+def test_a_tree_does_not_arrive_through_a_link_at_its_own_place(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "copy").symlink_to(tmp_path / "outside")
+    with pytest.raises(clincus.ClincusError, match="no directory"):
+        arrive_tree(tmp_path / "copy", member("./evil", content=b"x"))
+    assert tree(tmp_path / "outside") == {}
+
+
+def test_a_directory_that_exists_keeps_what_the_copy_does_not_have(tmp_path):
+    (tmp_path / "copy/src").mkdir(parents=True)
+    (tmp_path / "copy/src/mine").write_text("mine")
+    (tmp_path / "copy/src/both").write_text("old")
+    arrive_tree(tmp_path / "copy", member("./src/both", content=b"new"))
+    assert tree(tmp_path / "copy") == {"src": None, "src/mine": "mine", "src/both": "new"}
+
+
+def test_a_file_never_takes_the_place_of_a_directory(tmp_path):
+    (tmp_path / "copy/src").mkdir(parents=True)
+    with pytest.raises(clincus.ClincusError, match="is a directory here and a file there"):
+        arrive_tree(tmp_path / "copy", member("./src", content=b"x"))
+    with pytest.raises(clincus.ClincusError, match="is a directory here and a file there"):
+        arrive(tmp_path / "copy", b"file 644 0\nx")
+    assert tree(tmp_path / "copy") == {"src": None}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"directory\n" + archive(member("./a", content=b"a" * 5000))[:3000],
+        b"directory\n" + archive(member("./a", content=b"a"))[:1024] + b"x" * 512,
+        b"directory\n" + archive(member("./a", content=b"a")) + b"more",
+        b"directory\n" + archive(member("./a", content=b"a")) + bytes(1 << 17),
+    ],
+    ids=["cut short", "no tar", "goes on", "goes on for ever"],
+)
+def test_a_new_tree_that_does_not_arrive_whole_leaves_nothing(tmp_path, data):
+    with pytest.raises(clincus.ClincusError):
+        arrive(tmp_path / "copy", data)
+    assert tree(tmp_path) == {}
+
+
+def test_a_file_whose_sender_fails_leaves_the_old_one(tmp_path):
+    (tmp_path / "file").write_text("old")
+
+    def fail():
+        with clincus.Arrival(str(tmp_path / "file")) as arrival:
+            arrival.receive("/there", io.BytesIO(b"file 644 0\nne"))
+            raise clincus.IncusError("the container went away")
+
+    with pytest.raises(clincus.IncusError):
+        fail()
+    assert tree(tmp_path) == {"file": "old"}
+
+
+def test_a_copy_stops_before_the_disk_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(clincus, "DISK_RESERVE", 1 << 62)
+    with pytest.raises(clincus.ClincusError, match="nearly full"):
+        arrive(tmp_path / "file", b"file 644 0\n" + bytes(17 << 20))
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"", "sent nothing"),
+        (b"rubbish\n", "sent nothing"),
+        (b"missing\n", "does not exist in the container"),
+        (b"other\n", "neither a file nor a directory"),
+    ],
+)
+def test_what_cannot_be_copied_is_named(tmp_path, line, message):
+    with pytest.raises(clincus.ClincusError, match=message):
+        arrive(tmp_path / "copy", line)
+
+
+@pytest.mark.parametrize(
+    ("link", "depth", "inside"),
+    [
+        ("a", 0, True),
+        ("a/b", 0, True),
+        ("./a", 0, True),
+        ("../a", 1, True),
+        ("../../a", 2, True),
+        ("../a", 0, False),
+        ("../../a", 1, False),
+        ("..", 1, True),
+        ("..", 0, False),
+        ("a/..", 1, False),  # a may be a link to somewhere else
+        ("../a/../b", 2, False),
+        ("/a", 3, False),
+        ("", 0, False),
+    ],
+)
+def test_a_link_stays_inside_or_does_not(link, depth, inside):
+    assert clincus.stays_inside(link, depth) is inside
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/a/b", "b"), ("b/", "b"), (".", ""), ("..", ""), ("a/.", ""), ("a/..", ""), ("/", "")]
+)
+def test_the_name_a_copy_takes_in_a_directory(path, name):
+    assert clincus.own_name(path) == name
+
+
+# ---- containers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("container", "exists", "box"), 0),
+        (("container", "exists", "bo"), 1),
+        (("container", "exists", "bo."), 1),
+        (("container", "running", "box"), 1),
+        (("container", "running", "up"), 0),
+        (("container", "running", "frozen"), 1),
+        (("image", "exists", "tools"), 0),
+        (("image", "exists", "tool"), 1),
+    ],
+)
+def test_a_question_is_answered_by_the_exit_code(run, words, code):
+    incus = incus_with(instance(), instance("up", "Running"), instance("frozen", "Frozen"), images=[image("tools")])
+    assert run(incus, *words) == code
+
+
+@pytest.mark.parametrize(
+    "words", [("container", "exists", "box"), ("container", "running", "box"), ("image", "exists", "x")]
+)
+def test_a_question_that_cannot_be_asked_is_no_no(run, words, capsys):
+    gone = clincus.IncusError("Incus is not running.", 503)
+    assert run(FakeIncus({"/1.0/instances/box": gone, "/1.0/images?recursion=1": gone}), *words) == 2
+    assert "Incus is not running" in capsys.readouterr().err
+
+
+def test_a_running_container_is_deleted_by_force_only(run):
+    incus = incus_with(instance(status="Running"))
+    with pytest.raises(clincus.ClincusError, match=r'"box" is running.*--force'):
+        run(incus, "container", "delete", "box")
+    assert incus.asked == []
+    assert run(incus, "container", "delete", "box", "--force") == 0
+    assert incus.asked == [("delete", "--force", "box")]
+
+
+@pytest.mark.parametrize(
+    ("typed", "deleted"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
+)
+def test_a_delete_asks_at_a_terminal(run, monkeypatch, typed, deleted, capsys):
+    monkeypatch.setattr(sys, "stdin", Terminal(typed))
+    incus = incus_with(instance())
+    assert run(incus, "container", "delete", "box") == 0
+    assert bool(incus.asked) is deleted
+    assert "[y/N]: " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_terminal")
+def test_a_script_that_names_a_container_deletes_it(run):
+    incus = incus_with(instance())
+    assert run(incus, "container", "delete", "box") == 0
+    assert incus.asked == [("delete", "--force", "box")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--format", "json"), "--format needs --capture"),
+        (("--tty", "--capture"), "do not go together"),
+        (("--cwd", "src"), "absolute path"),
+    ],
+)
+def test_flags_of_exec_that_do_not_go_together(run, words, message):
+    with pytest.raises(clincus.UsageError, match=message):
+        run(incus_with(instance(status="Running")), "container", "exec", *words, "box", "ls")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [("Stopped", "clincus container start box"), ("Frozen", "clincus resume box")]
+)
+def test_exec_says_what_a_container_that_does_not_run_needs(run, status, message):
+    with pytest.raises(clincus.ClincusError, match=message):
+        run(incus_with(instance(status=status)), "container", "exec", "box", "ls")
+
+
+@pytest.mark.parametrize(
+    ("flags", "device"),
+    [
+        ((), {"shift": "true"}),
+        (("--readonly",), {"shift": "true", "readonly": "true"}),
+        (("--shift=false",), {}),
+    ],
+)
+def test_a_mount_becomes_a_disk_device(run, tmp_path, flags, device):
+    incus = incus_with(instance())
+    assert run(incus, "container", "mount", "box", "data", str(tmp_path), "/data", *flags) == 0
+    disk = {"type": "disk", "source": str(tmp_path), "path": "/data", **device}
+    assert incus.asked == [("PATCH", "/1.0/instances/box", {"devices": {"data": disk}})]
+
+
+# ---- snapshots ----------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_as_json(run, capsys):
+    kept = snapshot("before-merge", expires_at="2027-04-01T00:00:00Z", description="why")
+    assert (
+        run(incus_with(instance(snapshots=[kept])), "snapshot", "info", "before-merge", "-c", "box", "--format=json")
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out) == {
+        "container": "box",
+        "snapshot": {
+            "created_at": "2027-03-01T08:20:01.5Z",
+            "description": "why",
+            "expires_at": "2027-04-01T00:00:00Z",
+            "name": "before-merge",
+            "stateful": False,
+        },
+    }
+
+
+def test_snapshots_are_listed_oldest_first(run, capsys):
+    later = snapshot("a", "2027-03-02T00:00:00Z")
+    incus = incus_with(instance(snapshots=[later, snapshot("b")]))
+    assert run(incus, "snapshot", "list", environ={"CLINCUS_CONTAINER": "box"}) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Snapshots for box:"
+    assert [line.split()[0] for line in lines[1:4]] == ["NAME", "b", "a"]
+    assert lines[-1] == "Total: 2 snapshots"
+
+
+@pytest.mark.parametrize(
+    ("words", "output"),
+    [
+        (("--all", "--format", "json"), "{}\n"),
+        (("--all",), "(none)\n"),
+        (("-c", "box", "--format", "json"), '{\n  "container": "box",\n  "snapshots": []\n}\n'),
+        (("-c", "box"), "Snapshots for box:\n  (none)\n"),
+    ],
+)
+def test_no_snapshots(run, words, output, capsys):
+    assert run(incus_with(instance()), "snapshot", "list", *words) == 0
+    assert capsys.readouterr().out == output
+
+
+def test_all_snapshots_are_those_of_containers_with_the_prefix(run, capsys):
+    incus = incus_with(instance("other", snapshots=[snapshot("s")]), instance("my-box", snapshots=[snapshot("s")]))
+    assert run(incus, "snapshot", "list", "--all", "--format=json", environ={"CLINCUS_CONTAINER_PREFIX": "my-"}) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["my-box"]
+
+
+@pytest.mark.parametrize("status", ["Running", "Frozen"])
+def test_a_restore_needs_a_stopped_container(run, status):
+    incus = incus_with(instance(status=status, snapshots=[snapshot("s")]))
+    with pytest.raises(clincus.ClincusError, match="must be stopped before restore"):
+        run(incus, "snapshot", "restore", "s", "-c", "box")
+    assert incus.asked == []
+
+
+@pytest.mark.usefixtures("no_terminal")
+@pytest.mark.parametrize("words", [("restore", "s"), ("delete", "--all")])
+def test_what_loses_much_needs_force_where_nobody_can_be_asked(run, words):
+    incus = incus_with(instance(snapshots=[snapshot("s")]))
+    with pytest.raises(clincus.ClincusError, match="--force"):
+        run(incus, "snapshot", *words, "-c", "box")
+    assert incus.asked == []
+
+
+@pytest.mark.parametrize("words", [(), ("s", "--all")])
+def test_a_snapshot_delete_needs_a_name_or_all(run, words):
+    with pytest.raises(clincus.UsageError):
+        run(incus_with(instance(snapshots=[snapshot("s")])), "snapshot", "delete", *words, "-c", "box")
+
+
+def test_one_snapshot_that_cannot_be_deleted_does_not_keep_the_others(run, capsys):
+    incus = incus_with(instance(snapshots=[snapshot("a"), snapshot("b")]))
+    ask = incus.query
+
+    def refuse(path, method="GET", data=None, **more):
+        if method == "DELETE" and path.endswith("/a"):
+            raise clincus.IncusError("it is busy")
+        return ask(path, method, data, **more)
+
+    incus.query = refuse
+    assert run(incus, "snapshot", "delete", "--all", "--force", "-c", "box") == 1
+    words = capsys.readouterr().err
+    assert "a: it is busy" in words
+    assert "Deleted snapshot 'b'" in words
+
+
+def test_a_dry_run_deletes_no_snapshot(run, capsys):
+    incus = incus_with(instance(snapshots=[snapshot("a"), snapshot("b")]))
+    assert run(incus, "snapshot", "delete", "--all", "--dry-run", "-c", "box") == 0
+    assert incus.asked == []
+    assert "a, b" in capsys.readouterr().err
+
+
+# ---- images -------------------------------------------------------------------------------------------------------
+
+
+def test_images_as_json(run, capsys):
+    incus = incus_with(images=[image("z", fingerprint="1"), image("b", "a", fingerprint="2"), image(fingerprint="3")])
+    assert run(incus, "image", "list", "--format", "json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["aliases"] for entry in found] == [["a", "b"], ["z"]]
+    assert found[1] == {"aliases": ["z"], "created_at": "2027-03-01T08:04:11Z", "fingerprint": "1", "size": 79167645}
+
+
+def test_no_images_are_an_empty_list(run, capsys):
+    assert run(incus_with(), "image", "list", "--format", "json") == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("images", "words", "expected"),
+    [
+        ([], (), ["Available Images:", "✗ clincus (not built)", "clincus build"]),
+        ([image("clincus")], (), ["✓ clincus (75.5 MiB"]),
+        ([image("clincus", "old")], ("--all",), ["All Local Images:", "ALIAS", "UPLOAD DATE", "old", "75.5 MiB"]),
+        ([image("my-a"), image("b")], ("--prefix", "my-"), ["Images with prefix", "my-a", "CREATED"]),
+        ([image("b")], ("--prefix", "my-"), ["No images found with prefix 'my-'"]),
+    ],
+)
+def test_images_as_a_table(run, images, words, expected, capsys):
+    assert run(incus_with(images=images), "images", *words) == 0
+    output = capsys.readouterr().out
+    run(incus_with(images=images), "image", "list", *words)
+    assert capsys.readouterr().out == output
+    assert [text for text in expected if text not in output] == []
+
+
+VERSIONS = [f"box-2027030{day}-080000" for day in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("images", "keep", "delete", "kept", "spared"),
+    [
+        ([[name] for name in VERSIONS], 2, VERSIONS[:1], VERSIONS[:0:-1], []),
+        ([[name] for name in VERSIONS], 1, VERSIONS[1::-1], VERSIONS[2:], []),
+        ([[name] for name in VERSIONS], 9, [], VERSIONS[::-1], []),
+        ([[VERSIONS[0], "stable"], [VERSIONS[1]]], 1, [], [VERSIONS[1]], [VERSIONS[0]]),
+        ([[VERSIONS[0], VERSIONS[2]], [VERSIONS[1]]], 1, [VERSIONS[1]], [VERSIONS[2]], [VERSIONS[0]]),
+        ([["box-"], ["box-1"], ["box-20270301-08"], ["other-20270301-080000"]], 1, [], [], []),
+    ],
+)
+def test_what_a_cleanup_deletes(images, keep, delete, kept, spared):
+    plan = clincus.plan_cleanup([image(*names) for names in images], "box-", keep)
+    assert plan == clincus.Cleanup(delete, kept, spared)
+
+
+@pytest.mark.parametrize("words", [(), ("--keep", "0"), ("--keep", "-1"), ("--keep", "many")])
+def test_a_cleanup_says_how_many_stay(run, words):
+    with pytest.raises(clincus.UsageError, match="--keep must be > 0"):
+        run(incus_with(), "image", "cleanup", "box-", *words)
+
+
+@pytest.mark.usefixtures("no_terminal")
+def test_a_cleanup_reports_what_it_did(run, capsys):
+    incus = incus_with(images=[image(name, fingerprint=name) for name in VERSIONS])
+    assert run(incus, "image", "cleanup", "box-", "--keep", "2", "--dry-run") == 0
+    assert incus.asked == []
+    assert run(incus, "image", "cleanup", "box-", "--keep", "2") == 0
+    assert incus.asked == [("DELETE", f"/1.0/images/{VERSIONS[0]}", None)]
+    words = capsys.readouterr().err
+    assert "Cleanup complete:\nDeleted 1 old version(s):\n  - box-20270301-080000\nKept 2 recent version(s):" in words
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_published(run):
+    incus = incus_with(instance(), images=[image("tools")])
+    with pytest.raises(clincus.ClincusError, match="'tools' exists already"):
+        run(incus, "image", "publish", "box", "tools")
+    assert incus.asked == []
+
+
+def test_a_running_container_is_published_by_force_only(run):
+    incus = incus_with(instance(status="Running"))
+    with pytest.raises(clincus.ClincusError, match="--force"):
+        run(incus, "image", "publish", "box", "tools")
+    assert incus.asked == []
+
+
+@pytest.mark.usefixtures("no_terminal")
+def test_a_delete_says_why_it_failed(run):
+    with pytest.raises(clincus.ClincusError, match="failed to delete image 'nope': image 'nope' not found"):
+        run(incus_with(), "image", "delete", "nope")
+
+
+# ---- the service --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "quoted"),
+    [
+        ("/usr/bin/clincus", '"/usr/bin/clincus"'),
+        ("/opt/my tools/c", '"/opt/my tools/c"'),
+        ('a"b\\c', '"a\\"b\\\\c"'),
+        ("50%", '"50%%"'),
+    ],
+)
+def test_a_word_of_the_unit_file(word, quoted):
+    assert clincus.unit_word(word) == quoted
+
+
+def test_the_unit_file():
+    text = clincus.unit_text(["/usr/bin/python3", "/opt/$x/clincus.pyz", "serve"], {"INCUS_DIR": "/var/$x"})
+    lines = text.splitlines()
+    assert 'ExecStart="/usr/bin/python3" "/opt/$$x/clincus.pyz" "serve"' in lines
+    assert 'Environment="INCUS_DIR=/var/$x"' in lines
+    assert [line for line in lines if line.startswith(("Restart", "WantedBy", "Type"))] == [
+        "Type=simple",
+        "Restart=on-failure",
+        "RestartSec=5",
+        "WantedBy=default.target",
+    ]
+
+
+@pytest.fixture
+def systemctl(tmp_path, monkeypatch):
+    """A stand-in for systemctl that notes its calls; `fail` and `show` in its folder say what it does."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    script = folder / "systemctl"
+    script.write_text(
+        f"""#!/bin/sh
+echo "$*" >> {folder}/calls
+[ "$2" = show ] && cat {folder}/show
+if grep -qx "$2" {folder}/fail 2>/dev/null; then echo "Failed to $2." >&2; exit 1; fi
+"""
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "clincus.pyz")])
+    return folder
+
+
+def calls(folder):
+    return (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+
+
+def unit(tmp_path):
+    return tmp_path / ".config/systemd/user/clincus.service"
+
+
+def test_install_writes_the_unit_and_enables_it(run, systemctl, tmp_path, capsys):
+    assert run(None, "service", "install", "--port", "4000", environ={"INCUS_DIR": "/srv/incus"}) == 0
+    assert calls(systemctl) == ["--user daemon-reload", "--user enable clincus.service"]
+    program = f'"{sys.executable}" "{tmp_path / "clincus.pyz"}" "serve" "--port" "4000"'
+    assert f"ExecStart={program}\n" in unit(tmp_path).read_text()
+    assert 'Environment="INCUS_DIR=/srv/incus"' in unit(tmp_path).read_text()
+    words = capsys.readouterr().err
+    assert f"Installed unit file to {unit(tmp_path)}" in words
+    assert "Service enabled." in words
+
+
+def test_the_unit_file_follows_xdg_config_home(run, systemctl, tmp_path):
+    assert run(None, "service", "install", environ={"XDG_CONFIG_HOME": str(tmp_path / "x")}) == 0
+    assert (tmp_path / "x/systemd/user/clincus.service").exists()
+
+
+@pytest.mark.parametrize("before", [None, "the old unit\n"])
+@pytest.mark.parametrize("step", ["daemon-reload", "enable"])
+def test_an_install_that_fails_leaves_things_as_they_were(run, systemctl, tmp_path, step, before):
+    if before:
+        unit(tmp_path).parent.mkdir(parents=True)
+        unit(tmp_path).write_text(before)
+    (systemctl / "fail").write_text(step)
+    with pytest.raises(clincus.ClincusError, match=f"Failed to {step}"):
+        run(None, "service", "install")
+    assert (unit(tmp_path).read_text() if before else unit(tmp_path).exists() or None) == before
+    assert calls(systemctl)[-1] == "--user daemon-reload"
+
+
+@pytest.mark.parametrize(("action", "words"), [("start", "started"), ("stop", "stopped"), ("restart", "restarted")])
+def test_the_service_is_started_and_stopped_by_systemd(run, systemctl, action, words, capsys):
+    run(None, "service", "install")
+    (systemctl / "calls").unlink()
+    assert run(None, "service", action) == 0
+    assert calls(systemctl) == [f"--user {action} clincus.service"]
+    assert f"Service {words}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["start", "stop", "restart", "status", "remove"])
+def test_a_service_that_is_not_installed_is_said_to_be_so(run, systemctl, action):
+    with pytest.raises(clincus.ClincusError, match="service is not installed"):
+        run(None, "service", action)
+    assert calls(systemctl) == []
+
+
+@pytest.mark.parametrize(("state", "code"), [("active", 0), ("inactive", 1), ("failed", 1)])
+def test_the_status_of_the_service(run, systemctl, state, code, capsys):
+    run(None, "service", "install")
+    (systemctl / "show").write_text(f"ActiveState={state}\nSubState=x\nMainPID=77\nUnitFileState=enabled\n")
+    assert run(None, "service", "status", "--format", "json") == code
+    document = json.loads(capsys.readouterr().out)
+    assert os.path.exists(document.pop("unit"))
+    assert document == {"active": code == 0, "enabled": True, "pid": 77, "state": f"{state} (x)"}
+
+
+def test_remove_stops_the_service_and_takes_the_unit_away(run, systemctl, tmp_path):
+    run(None, "service", "install")
+    (systemctl / "calls").unlink()
+    assert run(None, "service", "remove") == 0
+    assert calls(systemctl) == ["--user disable --now clincus.service", "--user daemon-reload"]
+    assert not unit(tmp_path).exists()
+
+
+def test_a_machine_without_systemd_is_told_so(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(clincus.ClincusError, match="no systemd"):
+        run(None, "service", "install")
+    assert not unit(tmp_path).exists()
+
+
+# ---- as a program -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["file", "pull", "box", "."], "'box' is no place in a container"),
+        (["file", "push", ".", "box:/x"], "is a directory: use --recursive"),
+        (["container", "list", "--format", "yaml"], "invalid format 'yaml'"),
+        (["snapshot", "list", "--format", "yaml"], "invalid format 'yaml'"),
+        (["snapshot", "delete"], "snapshot name required"),
+        (["container", "exec", "box"], "argument COMMAND is missing"),
+    ],
+)
+def test_a_mistake_of_usage_ends_with_2_and_points_at_the_help(words, message, tmp_path):
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, clincus.__file__, *words],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "--help" in done.stderr
