@@ -1032,6 +1032,16 @@ def apply_profile(config: Config, name: str) -> Config:
     return make_config(config.layers, config.files, config.warnings, name)
 
 
+def apply_flags(config: Config, flags: Mapping[str, object]) -> Config:
+    """The configuration with more settings from the command line, by dotted key. ConfigError on a bad value."""
+    if not flags:
+        return config
+    findings = Findings()
+    layer = flag_layer(flags, findings)
+    findings.raise_first()
+    return make_config([*config.layers, layer], config.files, config.warnings, config.wanted_profile)
+
+
 # Files
 
 
@@ -2081,6 +2091,7 @@ class SavedSession:
     tool_session_id: str = ""
     image: str = ""
     profile: str = ""
+    final: bool = False  # saved as the session ended: its container holds nothing newer
 
 
 def sessions_directory(config: Config, environ: Mapping[str, str], tool_name: str) -> str:
@@ -2381,10 +2392,20 @@ def write_metadata(saved: SavedSession) -> None:
         "tool_session_id": saved.tool_session_id,
         "image": saved.image,
         "profile": saved.profile,
+        "final": saved.final,
     }
     replace_file(
         os.path.join(saved.directory, "metadata.json"), (json.dumps(document, indent=2) + "\n").encode(), 0o600
     )
+
+
+def mark_persistent(directory: str) -> None:
+    """Set `persistent` in a metadata.json and leave all else, its time too; nothing where there is none."""
+    path = os.path.join(directory, "metadata.json")
+    text = read_text(path, METADATA_LIMIT, follow=False)
+    if text is not None:
+        document = {**json.loads(text), "persistent": True}
+        replace_file(path, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
 
 
 def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
@@ -2406,6 +2427,7 @@ def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
         "tool_session_id",
         "image",
         "profile",
+        "final",
     ):
         default = getattr(SavedSession, name)
         value = document.get(name, default)
@@ -2518,9 +2540,13 @@ class Incus:
         """The whole command line for `incus ARGUMENTS` in this project."""
         return self._as_member(["incus", "--project", self.project, *arguments])
 
-    def run(self, *arguments: str, stdin: bytes = b"", timeout: float = 60) -> bytes:
-        """Run `incus ARGUMENTS` and return its stdout. Raises IncusError."""
-        done = self._spawn(self.argv(*arguments), stdin, timeout)
+    def run(self, *arguments: str, stdin: bytes = b"", timeout: float = 60, finish: bool = False) -> bytes:
+        """Run `incus ARGUMENTS` and return its stdout. Raises IncusError.
+
+        With `finish` an interruption of ours waits for the end of what Incus has begun: the daemon would go on with
+        it after its client is gone, and nobody could tell what it leaves behind.
+        """
+        done = self._spawn(self.argv(*arguments), stdin, timeout, finish=finish)
         if done.code != 0:
             raise incus_failure(done.stderr.decode("utf-8", "replace"))
         return done.stdout
@@ -2569,6 +2595,7 @@ class Incus:
             self.instance(name),
             stdin=json.dumps(description).encode(),
             timeout=timeout,
+            finish=True,
         )
 
     def exec(
@@ -2746,18 +2773,28 @@ class Incus:
         except KeyError:
             return False
 
-    def _spawn(self, command: Sequence[str], stdin: bytes, timeout: float) -> Completed:
+    def _spawn(self, command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> Completed:
         # A session of its own: Ctrl-C at our terminal is ours to handle, not the child's.
+        pipe = subprocess.PIPE
         try:
-            done = subprocess.run(
-                command, input=stdin, capture_output=True, timeout=timeout, check=False, start_new_session=True
-            )
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
         except FileNotFoundError as error:
             raise incus_failure("executable file not found") from error
-        except subprocess.TimeoutExpired as error:
-            words = shlex.join(command[:6])
-            raise IncusError(f"Incus did not finish `{words} …` within {timeout:g} s", 500) from error
-        return Completed(done.returncode, done.stdout, done.stderr)
+        with process:
+            try:
+                stdout, stderr = process.communicate(stdin, timeout)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                words = shlex.join(command[:6])
+                raise IncusError(f"Incus did not finish `{words} …` within {timeout:g} s", 500) from error
+            except BaseException:
+                if finish:
+                    process.send_signal(signal.SIGINT)  # the client gives up what can be given up, such as a download
+                    with suppress(subprocess.TimeoutExpired):
+                        process.communicate(timeout=timeout)
+                process.kill()
+                raise
+        return Completed(process.returncode, stdout, stderr)
 
 
 def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
@@ -4700,10 +4737,12 @@ class Session:
     image: str = ""
     profile: str = ""
     deadline: str = ""
+    settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
 
     def document(self) -> dict[str, object]:
         """The session object of the API."""
         document = dict(vars(self))
+        del document["settings"]
         if not self.error:
             del document["error"]
         return document
@@ -4731,7 +4770,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
     slot = session_slot(prefix, instance["name"])
     config = instance.get("config") or {}
     workspace = config.get(LABEL + "workspace")
-    if slot is None or not workspace:
+    if slot is None or not workspace or config.get(LABEL + "command"):
         return None
     state = instance.get("status", "")
     created = config.get(LABEL + "created_at") or config.get(LABEL + "created") or instance.get("created_at")
@@ -4752,6 +4791,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
         image=config.get(LABEL + "image") or config.get("image.description") or "",
         profile=config.get(LABEL + "profile") or "",
         deadline=config.get(LABEL + "deadline") or "",
+        settings=config.get(LABEL + "settings") or "",
     )
 
 
@@ -4998,9 +5038,10 @@ class LaunchRequest:
     profile: str = ""
     slot: int = 0
     resume: str = ""  # a saved session whose conversation goes on in the new container
-    mounts: tuple[Mapping[str, Any], ...] = ()  # beside the config's, in the form of its `mounts.default`
+    settings: Mapping[str, object] = field(default_factory=dict)  # by dotted key: they beat the config's, profile's too
     environment: Mapping[str, str] = field(default_factory=dict)
     debug: bool = False  # a shell instead of the tool
+    tmux: bool = True  # False: the caller runs the tool in a terminal of its own, with `direct_argv`
 
 
 def describe_instance(
@@ -5068,6 +5109,7 @@ fail() { echo "$1" >&2; exit 1; }
 command -v tmux >/dev/null || fail "the image has no tmux: build one with clincus build"
 tar -xf - -C "$HOME"
 rm -f "$HOME/.clincus/started"
+[ "$5" = tmux ] || exit 0
 tmux has-session -t "=clincus-$1" 2>/dev/null ||
     tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "clincus-$1" -x "$3" -y "$4" -c "$2" "$HOME/.clincus/start"
 """
@@ -5076,6 +5118,9 @@ GUEST_ATTACH = """
 tmux has-session -t "=$1" 2>/dev/null ||
     tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$1" -c "$2" "$HOME/.clincus/start"
 exec tmux -u attach-session -t "=$1"
+"""
+GUEST_DIRECT = """
+CLINCUS_DIRECT=1 exec "$HOME/.clincus/start"
 """
 GUEST_WATCH = 'exec tmux -u attach-session -f read-only,ignore-size -t "=$1"'
 GUEST_SHELL = """
@@ -5116,6 +5161,7 @@ else
     {shlex.join(first)}
 fi
 code=$?
+[ -z "${{CLINCUS_DIRECT:-}}" ] || exit "$code"
 printf '\\n%s has ended (exit code %s). This is a shell in its container.\\n' {shlex.quote(tool)} "$code"
 [ -x "${{SHELL:-}}" ] || SHELL=/bin/bash
 [ -x "$SHELL" ] || SHELL=/bin/sh
@@ -5132,11 +5178,22 @@ def conversation_test(tool: Tool, conversation: str) -> str:
     return f"find {places} -name {shlex.quote(f'*{conversation}*')} 2>/dev/null | grep -q ."
 
 
-def start_files(environment: Mapping[str, str], script: str) -> list[ToolFile]:
-    """What a start leaves in the code user's home beside the tool's own files."""
-    assignments = "".join(f"{key}={shlex.quote(value)}\n" for key, value in environment.items())
+def shell_assignments(variables: Mapping[str, str]) -> str:
+    """Variables as lines for a shell."""
+    return "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items())
+
+
+def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None, script: str) -> list[ToolFile]:
+    """What a start leaves in the code user's home beside the tool's own files.
+
+    `chosen` are a person's own variables; they have a file to themselves, so that without any (None) those of an
+    earlier start stay.
+    """
+    source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
+    own = [] if chosen is None else [ToolFile(".clincus/chosen", shell_assignments(chosen).encode(), 0o600)]
     return [
-        ToolFile(".clincus/environment", assignments.encode(), 0o600),
+        *own,
+        ToolFile(".clincus/environment", (shell_assignments(environment) + source).encode(), 0o600),
         ToolFile(".clincus/start", script.encode(), 0o700),
         ToolFile(".clincus/tmux.conf", GUEST_TMUX_CONFIG.encode(), 0o600),
     ]
@@ -5160,6 +5217,8 @@ class Launch:
     mounts: Sequence[MountEntry]
     environment: Mapping[str, str]  # from the request: it beats the tool's own
     saved: SavedSession | None  # to go on with in a new container
+    settings: Mapping[str, object]  # from the request: they are in `config`, and kept for later starts
+    tmux: bool
 
     def session(self, name: str, slot: int) -> Session:
         """The session as it will be listed while it starts."""
@@ -5175,7 +5234,12 @@ class Launch:
             image=self.image,
             profile=self.profile,
             deadline=self.deadline(),
+            settings=self.settings_label(),
         )
+
+    def settings_label(self) -> str:
+        """What was asked for, as the instance keeps it."""
+        return json.dumps(self.settings, sort_keys=True) if self.settings else ""
 
     def deadline(self) -> str:
         """When a run that starts now has to end; empty for never."""
@@ -5201,7 +5265,7 @@ def guest_home(config: Config) -> str:
 
 def session_labels(session: Session) -> dict[str, str]:
     """What a session leaves on its instance, so that any Clincus can read it back: see `session_from_instance`."""
-    kept = ("workspace", "tool", "session_id", "created_at", "image", "profile", "deadline", "protection")
+    kept = ("workspace", "tool", "session_id", "created_at", "image", "profile", "deadline", "protection", "settings")
     flags = {"managed": "true", "persistent": "true" if session.persistent else "false"}
     return {**{key: getattr(session, key) for key in kept}, **flags}
 
@@ -5209,16 +5273,23 @@ def session_labels(session: Session) -> dict[str, str]:
 class Sessions:
     """The life of sessions: create, stop, resume, delete; one launch path and one stop path for every caller.
 
-    `load` gives the config in force at each call. Calls on one session wait for each other.
+    `load` gives the config in force at each call, `report` is told what a person should know but stops nothing. Calls
+    on one session wait for each other.
     """
 
     def __init__(
-        self, incus: Incus, registry: Registry, load: Callable[[], Config], environ: Mapping[str, str]
+        self,
+        incus: Incus,
+        registry: Registry,
+        load: Callable[[], Config],
+        environ: Mapping[str, str],
+        report: Callable[[str], None] = log,
     ) -> None:
         self.incus = incus
         self.registry = registry
         self._load = load
         self._environ = environ
+        self._report = report
         self._home = environ.get("HOME") or os.path.expanduser("~")
         self._locks: dict[str, threading.Lock] = {}  # one for each session that was worked on
         self._known_support: ProtectionSupport | None = None  # what this host can do; asked once
@@ -5257,10 +5328,14 @@ class Sessions:
                     continue
                 raise
 
-    def resume(self, id: str) -> Session:
-        """Bring a stopped, paused or running session to a running tool, with its conversation where there is one."""
-        with self._work(id, "starting") as before:
-            launch = self._plan(self._again(before))
+    def resume(self, id: str, request: LaunchRequest | None = None) -> Session:
+        """Bring a stopped, paused or running session to a running tool, with its conversation where there is one.
+
+        Of a `request` counts what may differ from start to start: settings, environment, debug and tmux.
+        """
+        with self._work(id, "starting") as found:
+            before = self._adopted(found)
+            launch = self._plan(self._again(before, request))
             is_stopped = before.status == "stopped" and not before.paused
             session = self._redescribe(before, launch) if is_stopped else before
             try:
@@ -5282,15 +5357,23 @@ class Sessions:
             if session.paused:
                 self.incus.run("start", "--quiet", self.incus.instance(id))  # a frozen guest can neither save nor stop
             if session.paused or session.status == "running":
-                self._try_save(replace(session, status="running"))
+                self._try_save(replace(session, status="running"), final=True)
                 graceful = self._load().get("limits.runtime.stop_graceful")
                 self._stop_container(id, timeout if graceful else 0)
             return self.registry.settle(replace(session, status="stopped", paused=False))
 
-    def delete(self, id: str) -> None:
-        """Save what can be saved and delete the container, whatever its state."""
-        with self._work(id, "stopping") as session:
-            self._try_save(session)
+    def delete(self, id: str, *, keep_unsaved: bool = False) -> None:
+        """Save what can be saved and delete the container, whatever its state.
+
+        With `keep_unsaved` a conversation that cannot be saved keeps the container: ClincusError(409).
+        """
+        with self._work(id, "stopping") as found:
+            session = found
+            if session.paused:
+                self.incus.run("start", "--quiet", self.incus.instance(id))  # a frozen guest cannot be read
+                session = replace(session, status="running", paused=False)
+            if not self._try_save(session, final=True) and keep_unsaved:
+                raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved', 409)
             try:
                 self.incus.run("delete", "--force", self.incus.instance(id), timeout=120)
             except IncusError as error:
@@ -5298,12 +5381,27 @@ class Sessions:
                     raise
             self.registry.forget(id)
 
+    def save(self, id: str) -> str:
+        """Save a session's conversation now; the directory that holds it, "" if it could not be saved."""
+        with self._locks.setdefault(id, threading.Lock()):
+            session = self.registry.get(id)
+            return self._saved(session, self._load()).directory if self._try_save(session) else ""
+
+    def set_persistent(self, id: str) -> Session:
+        """Make a session persistent: its label, which counts, and its metadata.json."""
+        with self._locks.setdefault(id, threading.Lock()):
+            session = replace(self.registry.get(id), persistent=True)
+            self.incus.run("config", "set", self.incus.instance(id), f"{LABEL}persistent=true")
+            mark_persistent(self._saved(session, self._load()).directory)
+            self.registry.refresh(id, session)
+            return session
+
     def stop_expired(self, now: datetime) -> None:
         """Stop what has run past its deadline; one from before the container's start belongs to an earlier run."""
         for session in self.registry.all():
             deadline, started = parse_time(session.deadline), parse_time(session.started_at)
             if session.status == "running" and deadline and started and started < deadline <= now:
-                log(f"{session.id}: its time is over, stopping it")
+                self._report(f"{session.id}: its time is over, stopping it")
                 self.stop(session.id)
 
     def delete_abandoned(self, stopped_before: datetime, ended: Mapping[str, str]) -> None:
@@ -5312,17 +5410,25 @@ class Sessions:
             end = parse_time(ended.get(session.session_id))
             is_ephemeral = not session.persistent and not session.paused
             if session.status == "stopped" and is_ephemeral and end is not None and end < stopped_before:
-                log(f"{session.id}: ephemeral and long stopped, deleting it")
+                self._report(f"{session.id}: ephemeral and long stopped, deleting it")
                 self.delete(session.id)
 
-    def terminal_argv(self, session: Session, *, readonly: bool = False) -> list[str]:
-        """The command that attaches a pty to a session's tmux."""
+    def terminal_argv(self, session: Session, *, readonly: bool = False, term: str = "xterm-256color") -> list[str]:
+        """The command that attaches a pty, of the type `term`, to a session's tmux."""
         script = GUEST_WATCH if readonly else GUEST_ATTACH
-        return self._guest_argv(session, script, f"clincus-{session.id}")
+        return self._guest_argv(session, script, f"clincus-{session.id}", term=term)
 
-    def shell_argv(self, session: Session) -> list[str]:
+    def shell_argv(self, session: Session, *, term: str = "xterm-256color") -> list[str]:
         """The command that gives a pty a login shell of its own in a session's workspace."""
-        return self._guest_argv(session, GUEST_SHELL)
+        return self._guest_argv(session, GUEST_SHELL, term=term)
+
+    def direct_argv(self, session: Session, *, term: str = "xterm-256color") -> list[str]:
+        """The command that runs the tool of a start without tmux in a pty, and ends with the tool's exit code."""
+        return self._guest_argv(session, GUEST_DIRECT, term=term)
+
+    def has_terminal(self, session: Session) -> bool:
+        """Whether a running session's tmux is there: it ends with the last program in it."""
+        return self.guest_exec(session, ["tmux", "has-session", "-t", f"=clincus-{session.id}"]).code == 0
 
     def guest(self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> bytes:
         """Run a command in a session as the code user and return its stdout. Raises IncusError with its stderr."""
@@ -5349,14 +5455,14 @@ class Sessions:
         """Where a session's workspace stands in its container."""
         return workspace_mount(self._load(), session.workspace)
 
-    def _guest_argv(self, session: Session, script: str, *arguments: str) -> list[str]:
+    def _guest_argv(self, session: Session, script: str, *arguments: str, term: str) -> list[str]:
         config = self._load()
         mount = workspace_mount(config, session.workspace)
         return self.incus.exec_argv(
             session.id,
             ["sh", "-c", script, "clincus", *arguments, mount],
             user=config.get("incus.code_uid"),
-            environment={**self._guest_environment(config), "TERM": "xterm-256color"},
+            environment={**self._guest_environment(config), "TERM": term},
             terminal=True,
         )
 
@@ -5370,7 +5476,7 @@ class Sessions:
         workspace = resolve_workspace(request.workspace, self._home, private)
         if request.profile:
             config = apply_profile(config, request.profile)
-        config = project_config(config, self._environ, workspace)
+        config = apply_flags(project_config(config, self._environ, workspace), request.settings)
         mount = workspace_mount(config, workspace)
         saved = find_saved(config, self._environ, request.resume) if request.resume else None
         name = request.tool or (saved.tool if saved else config.get("tool.name"))
@@ -5382,15 +5488,48 @@ class Sessions:
             image=request.image or config.get("defaults.image"),
             profile=request.profile,
             persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
-            mounts=mount_entries([*config.get("mounts.default"), *request.mounts], self._environ, mount),
+            mounts=mount_entries(config.get("mounts.default"), self._environ, mount),
             environment=request.environment,
             saved=saved,
+            settings=request.settings,
+            tmux=request.tmux,
         )
 
-    def _again(self, session: Session) -> LaunchRequest:
+    def _again(self, session: Session, request: LaunchRequest | None) -> LaunchRequest:
+        """The request that a session came from, with what a new one changes."""
+        new = request or LaunchRequest(session.workspace)
         return LaunchRequest(
-            session.workspace, session.tool, session.persistent, session.image, session.profile, session.slot
+            workspace=session.workspace,
+            tool=session.tool,
+            persistent=session.persistent,
+            image=session.image,
+            profile=session.profile,
+            slot=session.slot,
+            settings={**self._kept_settings(session), **new.settings},
+            environment=new.environment,
+            debug=new.debug,
+            tmux=new.tmux,
         )
+
+    def _kept_settings(self, session: Session) -> dict[str, object]:
+        """The settings of a session's creation."""
+        try:
+            settings = json.loads(session.settings or "{}")
+        except ValueError:
+            settings = None
+        if not isinstance(settings, dict) or not settings.keys() <= SETTING.keys():
+            self._report(f"{session.id}: its label {LABEL}settings cannot be read, so the config alone counts")
+            return {}
+        return settings
+
+    def _adopted(self, session: Session) -> Session:
+        """A session of the Go program, which has no id on its container, with the id that it was saved under."""
+        if session.session_id != session.id:
+            return session
+        for saved in list_saved(self._load(), self._environ):
+            if (saved.container_name, saved.workspace, saved.tool) == (session.id, session.workspace, session.tool):
+                return replace(session, session_id=saved.session_id)
+        return replace(session, session_id=str(uuid.uuid4()))
 
     def _launch(self, session: Session, launch: Launch) -> Session:
         session, description = self._describe(session, launch)
@@ -5399,7 +5538,7 @@ class Sessions:
         except IncusError as error:
             if error.status == 404 and "mage" in error.message:
                 hint = "build it with `clincus build`, or choose another"
-                raise ClincusError(f'image "{launch.image}" not found: {hint}', 400) from error
+                raise ClincusError(f"image '{launch.image}' not found: {hint}", 400) from error
             if error.status != 500:
                 raise  # there is no container, or the name is another's
             self._start_failed(session.id, launch.workspace, error)
@@ -5412,7 +5551,7 @@ class Sessions:
         """The instance description for a start now, and the session with the protection that it gives."""
         config, root_options, warnings = limit_options(launch.config.get("limits"), os.cpu_count())
         for warning in (*launch.config.warnings, *warnings):
-            log(f"{session.id}: {warning}")
+            self._report(f"{session.id}: {warning}")
         for mount in launch.mounts:
             if not os.path.exists(mount.host):
                 os.makedirs(mount.host)
@@ -5424,14 +5563,15 @@ class Sessions:
             new_stage(),
         )
         if protection.reason:
-            log(f"{session.id}: protection is {protection.level}: {protection.reason}")
+            self._report(f"{session.id}: protection is {protection.level}: {protection.reason}")
         session = replace(session, protection=protection.level)
         root_disk = {**self._root_disk(), **root_options} if root_options else None
         return session, describe_instance(session_labels(session), config, protection, root_disk)
 
     def _redescribe(self, session: Session, launch: Launch) -> Session:
         """Give a stopped container today's limits, mounts and protection."""
-        session, description = self._describe(replace(session, deadline=launch.deadline()), launch)
+        now = replace(session, deadline=launch.deadline(), settings=launch.settings_label())
+        session, description = self._describe(now, launch)
         path = f"/1.0/instances/{session.id}"
         self.incus.query(path, "PUT", redescribe_instance(self.incus.query(path), description), wait=True)
         return session
@@ -5481,8 +5621,9 @@ class Sessions:
             present=present,
         )
         for warning in warnings:
-            log(f"{session.id}: {warning}")
-        environment = {**tool_environment(tool, config, self._environ, home), **launch.environment}
+            self._report(f"{session.id}: {warning}")
+        environment = tool_environment(tool, config, self._environ, home)
+        chosen = launch.environment if is_new or launch.environment else None
         known = conversation or session.session_id
         first, again = (
             tool_command(tool, config, session.session_id, id, launch.mount, environ=self._environ)
@@ -5490,9 +5631,10 @@ class Sessions:
         )
         script = start_script(first, again, conversation_test(tool, known), launch.mount, tool.name)
         uid = config.get("incus.code_uid")
-        archive = pack_files([*files, *start_files(environment, script)], uid, uid)
+        archive = pack_files([*files, *start_files(environment, chosen, script)], uid, uid)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
-        command = ["sh", "-c", GUEST_START, "clincus", session.id, launch.mount, columns, rows]
+        mode = "tmux" if launch.tmux else "direct"
+        command = ["sh", "-c", GUEST_START, "clincus", session.id, launch.mount, columns, rows, mode]
         self.guest(session, command, stdin=archive, timeout=120)
         write_metadata(self._saved(session, config))
 
@@ -5516,10 +5658,13 @@ class Sessions:
             profile=session.profile,
         )
 
-    def _save(self, session: Session) -> None:
-        """Copy the tool's conversations to the host: by tar, or file by file from a stopped container."""
+    def _save(self, session: Session, final: bool) -> None:
+        """Copy the tool's conversations to the host: by tar, or file by file from a stopped container.
+
+        `final`: the container is about to be stopped or deleted, so that this copy is the newest there will be.
+        """
         config = self._load()
-        tool, saved = find_tool(session.tool, config), self._saved(session, config)
+        tool, saved = find_tool(session.tool, config), replace(self._saved(session, config), final=final)
         if not tool.saved:
             return
         if session.status == "running":
@@ -5528,17 +5673,16 @@ class Sessions:
             )
             with self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
                 store_saved(stream, saved, tool)
-        elif not session.paused and not self._is_saved(session, saved):
+        elif not session.paused and not self._is_saved(saved):
             with tempfile.TemporaryFile() as archive:
                 self._pull_stopped(session, [f"{guest_home(config)}/{path}" for path in tool.saved], archive)
                 archive.seek(0)
                 store_saved(archive, saved, tool)
 
-    def _is_saved(self, session: Session, saved: SavedSession) -> bool:
-        """Whether the copy on the host was made after the session's last start."""
+    def _is_saved(self, saved: SavedSession) -> bool:
+        """Whether the copy on the host was made at the end of the last run: a stopped container holds nothing newer."""
         kept = read_metadata(saved.directory, saved.tool)
-        when, started = parse_time(kept.saved_at) if kept else None, parse_time(session.started_at)
-        return when is not None and started is not None and when > started + timedelta(seconds=1)
+        return kept is not None and kept.final
 
     def _pull_stopped(self, session: Session, paths: Iterable[str], archive: IO[bytes]) -> None:
         """Copy files of a container that does not run into a tar; what is not there is left out."""
@@ -5578,7 +5722,7 @@ class Sessions:
             if made is not None and made.session_id == session.session_id:
                 self.incus.run("delete", "--force", self.incus.instance(session.id), timeout=120)
         except ClincusError as error:
-            log(f"{session.id}: could not be removed after a failed start: {error}")
+            self._report(f"{session.id}: could not be removed after a failed start: {error}")
         finally:
             self.registry.forget(session.id)
 
@@ -5592,19 +5736,21 @@ class Sessions:
         except IncusError as error:
             if "already stopped" in error.message:
                 return
-            log(f"{id}: does not stop cleanly ({error}), stopping it hard")
+            self._report(f"{id}: does not stop cleanly ({error}), stopping it hard")
         try:
             self.incus.run("stop", "--force", instance)
         except IncusError as error:
             if "already stopped" not in error.message:
                 raise
 
-    def _try_save(self, session: Session) -> None:
-        """Save the conversation to the host; what cannot be saved is logged and stops nobody."""
+    def _try_save(self, session: Session, *, final: bool = False) -> bool:
+        """Save the conversation to the host; what cannot be saved is reported and stops nobody."""
         try:
-            self._save(session)
+            self._save(session, final)
         except (ClincusError, OSError, tarfile.TarError) as error:
-            log(f"{session.id}: the conversation was not saved: {error}")
+            self._report(f"{session.id}: the conversation was not saved: {error}")
+            return False
+        return True
 
 
 # ----------------------------------------------------------------------------------------------------------------
