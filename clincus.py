@@ -4609,13 +4609,13 @@ LIMIT_KEYS = {
 
 
 def limit_options(
-    limits: Mapping[str, Mapping[str, Any]], cpus: int | None = None
+    limits: Mapping[str, Mapping[str, Any]], cpus: int | None = None, block_weights: bool = True
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """What `limits` of a checked configuration mean to Incus: instance keys, options of the root disk, warnings.
 
-    `cpus` is the host's number of CPUs, if known. Rates are options of the root disk DEVICE; as instance keys Incus
-    knows none of them (its manual: "Type: disk", "Resource limits"). What Incus cannot do, `disk.tmpfs_size` and
-    `runtime.max_duration`, is not in the result.
+    `cpus` is the host's number of CPUs, if known; without `block_weights` it cannot weigh disk use. Rates are options
+    of the root disk DEVICE; as instance keys Incus knows none of them (its manual: "Type: disk", "Resource limits").
+    What Incus cannot do, `disk.tmpfs_size` and `runtime.max_duration`, is not in the result.
     """
     config: dict[str, str] = {}
     for key, incus_key in LIMIT_KEYS.items():
@@ -4624,6 +4624,9 @@ def limit_options(
         if value not in ("", 0):
             config[incus_key] = incus_unit(str(value))
     disk, warnings = disk_options(limits["disk"])
+    if LIMIT_KEYS["disk.priority"] in config and not block_weights:
+        del config[LIMIT_KEYS["disk.priority"]]  # Incus would refuse to start the container
+        warnings.append("limits.disk.priority is left out: this machine's kernel has no block weights (blkio.weight)")
     count = str(limits["cpu"]["count"])
     pinned = cpu_set(count) if count else None
     needed = max(pinned) + 1 if pinned else int(count or 0)
@@ -4648,6 +4651,27 @@ def disk_options(disk: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
         if rates:
             options[f"limits.{name}"] = incus_unit(min(rates, key=rate_measure))
     return options, warnings
+
+
+def has_block_weights(cgroups: str = "/sys/fs/cgroup") -> bool:
+    """Whether this machine can weigh disk use between containers, which is what limits.disk.priority needs."""
+    if os.path.exists(f"{cgroups}/blkio/blkio.weight"):
+        return True
+    try:
+        with open(f"{cgroups}/cgroup.controllers", encoding="ascii") as file:
+            return "io" in file.read(4096).split()
+    except OSError:
+        return False
+
+
+def tmpfs_entry(limits: Mapping[str, Mapping[str, Any]]) -> str:
+    """The line of raw.lxc for a /tmp in memory of limits.disk.tmpfs_size, "" without that limit.
+
+    Incus 6.0 has no device for it (lxc.container.conf(5), "Mount points").
+    """
+    size = str(limits["disk"]["tmpfs_size"])
+    options = f"rw,nosuid,nodev,mode=1777,size={size_bytes(size)},create=dir" if size else ""
+    return f"lxc.mount.entry = tmpfs tmp tmpfs {options} 0 0\n" if size else ""
 
 
 def incus_unit(text: str) -> str:
@@ -5549,7 +5573,8 @@ class Sessions:
 
     def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with the protection that it gives."""
-        config, root_options, warnings = limit_options(launch.config.get("limits"), os.cpu_count())
+        limits = launch.config.get("limits")
+        config, root_options, warnings = limit_options(limits, os.cpu_count(), has_block_weights())
         for warning in (*launch.config.warnings, *warnings):
             self._report(f"{session.id}: {warning}")
         for mount in launch.mounts:
@@ -5565,6 +5590,10 @@ class Sessions:
         if protection.reason:
             self._report(f"{session.id}: protection is {protection.level}: {protection.reason}")
         session = replace(session, protection=protection.level)
+        if tmpfs_entry(limits) and "raw.lxc" in protection.config:
+            protection.config["raw.lxc"] += tmpfs_entry(limits)
+        elif tmpfs_entry(limits):
+            log(f"{session.id}: limits.disk.tmpfs_size is left out: it needs a locked workspace")
         root_disk = {**self._root_disk(), **root_options} if root_options else None
         return session, describe_instance(session_labels(session), config, protection, root_disk)
 

@@ -88,6 +88,35 @@ def test_more_cpus_than_the_machine_has_are_a_warning(count, cpus, warns):
     assert bool(warnings) is warns
 
 
+def test_a_disk_priority_that_the_kernel_cannot_hold_is_left_out_with_a_warning():
+    config, _, warnings = clincus.limit_options(limits(disk_priority=5), block_weights=False)
+    assert config == UNLIMITED
+    assert "no block weights" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "has"),
+    [
+        ({}, False),
+        ({"blkio/blkio.reset_stats": ""}, False),
+        ({"blkio/blkio.weight": ""}, True),
+        ({"cgroup.controllers": "cpuset cpu io memory\n"}, True),
+        ({"cgroup.controllers": "cpuset cpu\n"}, False),
+    ],
+)
+def test_block_weights(tmp_path, files, has):
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert clincus.has_block_weights(str(tmp_path)) is has
+
+
+def test_a_tmpfs_has_the_size_in_bytes():
+    assert clincus.tmpfs_entry(limits()) == ""
+    entry = clincus.tmpfs_entry(limits(disk_tmpfs_size="64MiB"))
+    assert entry == "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=67108864,create=dir 0 0\n"
+
+
 CHECKS = {
     "limits.cpu.count": (
         ["", "1", "16", "0-1", "0,2", "0-3,5", "1-1"],
