@@ -3516,8 +3516,10 @@ def folders(kernel: Kernel, root: int, path: str) -> list[str]:
     try:
         descriptor = kernel.open_beneath(root, path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return []  # the walk that protects the path says what is wrong with a symlink
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return []
+        if error.errno == errno.ELOOP:
+            raise WallError(f"'{first_symlink(kernel, root, path)}' in the workspace is a symlink") from error
         raise
     try:
         with os.scandir(descriptor) as entries:
@@ -3525,6 +3527,20 @@ def folders(kernel: Kernel, root: int, path: str) -> list[str]:
     finally:
         os.close(descriptor)
     return [f"{path}/{name}" if path else name for name in names]
+
+
+def first_symlink(kernel: Kernel, root: int, path: str) -> str:
+    """The part of a path that is a symlink; the path itself if none is any more."""
+    parts = path.split("/")
+    for length in range(1, len(parts)):
+        part = "/".join(parts[:length])
+        descriptor = kernel.open_beneath(root, part, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+                return part
+        finally:
+            os.close(descriptor)
+    return path
 
 
 def git_folders(kernel: Kernel, root: int, path: str, depth: int = 12) -> list[str]:
@@ -3758,7 +3774,10 @@ class Tree:
 
     def remove_placeholders(self) -> None:
         """Take away the placeholders in which nothing was put. One that another session holds is busy, and stays."""
-        paths = {path for pattern in self.plan["protect"] for path in matching_paths(self.kernel, self.raw, pattern)}
+        paths: set[str] = set()
+        for pattern in self.plan["protect"]:
+            with contextlib.suppress(OSError, WallError):
+                paths.update(matching_paths(self.kernel, self.raw, pattern))
         steps = [path.split("/") for path in paths]
         places = {("/".join(step[:n]), n == len(step)) for step in steps for n in range(1, len(step) + 1)}
         for part, whole in sorted(places, reverse=True):
@@ -4084,6 +4103,7 @@ class HostFolder:
     gid: int | None  # the owner's own group; None if the folder's group is root's or a shared one
     readonly: bool = False
     is_folder: bool = True
+    named: tuple[str, ...] = ()  # paths in it that its Git configuration names: hooks, included files
 
 
 @dataclass(frozen=True)
@@ -4130,7 +4150,31 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
     if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
         raise ClincusError(f"'{path}' cannot be mounted: it is neither a folder nor a file", 400)
     gid = found.st_gid if found.st_gid == own_group(found.st_uid) else None
-    return HostFolder(source, target, found.st_uid, gid, readonly, stat.S_ISDIR(found.st_mode))
+    return HostFolder(source, target, found.st_uid, gid, readonly, stat.S_ISDIR(found.st_mode), git_named_paths(source))
+
+
+# A section header, or a key with its value, of git-config(1); enough to find paths, whatever stands around them.
+GIT_CONFIG_LINE = re.compile(
+    r'^\s*(?:\[\s*([\w.-]+)(?:\s+"[^"]*")?\s*\])?\s*(?:([A-Za-z][\w-]*)\s*=\s*"?([^"#;\n]*))?', re.MULTILINE
+)
+
+
+def git_named_paths(workspace: str) -> tuple[str, ...]:
+    """The paths in a workspace that its .git/config makes part of itself: core.hooksPath and included files."""
+    try:
+        with open(f"{workspace}/.git/config", encoding="utf-8", errors="replace") as file:
+            text = file.read(1 << 20)
+    except OSError:
+        return ()
+    found, section = [], ""
+    for header, key, value in GIT_CONFIG_LINE.findall(text):
+        section = header.lower() or section
+        if (section, key.lower()) == ("core", "hookspath"):
+            found.append(("", value.strip()))
+        elif section in ("include", "includeif") and key.lower() == "path":
+            found.append((".git", value.strip()))
+    paths = (os.path.relpath(os.path.join(workspace, base, path), workspace) for base, path in found if path[:1] != "~")
+    return tuple(path for path in paths if path.split("/")[0] not in (".", ".."))
 
 
 def own_group(uid: int) -> int | None:
@@ -4156,12 +4200,15 @@ def protection_settings(config: Mapping[str, Any]) -> ProtectionSettings:
     )
 
 
-def protected_paths(settings: ProtectionSettings) -> tuple[str, ...]:
-    """All protected paths, relative to the workspace, each once. Raises ClincusError (400) for one that leaves it."""
+def protected_paths(settings: ProtectionSettings, named: Sequence[str] = ()) -> tuple[str, ...]:
+    """All protected paths, relative to the workspace, each once; `named` are those of the workspace's own.
+
+    Raises ClincusError (400) for one that leaves the workspace.
+    """
     if not settings.enabled:
         return ()
     paths = []
-    for path in (*settings.paths, *ALWAYS_PROTECTED):
+    for path in (*settings.paths, *ALWAYS_PROTECTED, *named):
         normal = posixpath.normpath(path)
         if normal in (".", "..") or normal.startswith(("../", "/")) or "\0" in normal or "\n" in normal:
             raise ClincusError(f"The protected path '{path}' must be relative to the workspace and stay in it", 400)
@@ -4237,7 +4284,7 @@ def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], settings: 
         if not folder.target.startswith(workspace.target + "/"):
             continue
         parts = posixpath.relpath(folder.target, workspace.target).split("/")
-        for path in protected_paths(settings):
+        for path in protected_paths(settings, workspace.named):
             if path_matches(path.split("/"), parts):
                 raise ClincusError(f"The mount at '{folder.target}' would replace the protected path '{path}'", 400)
 
@@ -4253,7 +4300,7 @@ def locked_protection(
     Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): what the host
     laid over a protected path, root in the container can neither take away, move nor look beneath.
     """
-    paths = protected_paths(settings)
+    paths = protected_paths(settings, folders[0].named)
     no_setuid = any(folder.uid == 0 and not folder.readonly for folder in folders)
     plan = {
         "stage": stage,
@@ -4344,7 +4391,7 @@ def device_protection(
     devices: dict[str, dict[str, str]] = {}
     for number, folder in enumerate(folders):
         name = f"mount-{number - 1}" if number else "workspace"
-        within = paths_within(folder, workspace.source, protected_paths(settings))
+        within = paths_within(folder, workspace.source, protected_paths(settings, workspace.named))
         readonly = {"readonly": "true"} if folder.readonly or within is None else {}
         devices[name] = {"type": "disk", "source": folder.source, "path": folder.target, **shift, **readonly}
         for path, sealed in device_paths(folder.source, within or []):
@@ -4565,18 +4612,20 @@ def without_lock(support: ProtectionSupport, reason: str) -> ProtectionSupport:
 
 
 def clean_stages() -> list[str]:
-    """Remove what crashes left under /run/clincus, if we are root; the mount points that are left then.
+    """Remove what crashes left under /run/clincus; the names of the stages removed. Does nothing unless we are root.
 
-    Any session's next start does the same, as root and on its own.
+    Any session's next start or stop does the same, as root and on its own.
     """
-    if os.geteuid() == 0 and os.path.isdir(STAGES):
-        lock = lock_stages()
-        try:
-            sweep_stages(Kernel())
-            leave_stages()
-        finally:
-            os.close(lock)
-    return stage_mounts()
+    if os.geteuid() != 0 or not os.path.isdir(STAGES):
+        return []
+    lock = lock_stages()
+    try:
+        before = os.listdir(STAGES)
+        sweep_stages(Kernel())
+        return sorted(set(before) - set(os.listdir(STAGES)))
+    finally:
+        leave_stages()
+        os.close(lock)
 
 
 def stage_mounts() -> list[str]:

@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -194,10 +195,32 @@ def test_a_git_file_is_protected_as_a_file(box):
     assert (box.root / ".git").read_text() == "gitdir: /elsewhere\n"
 
 
+def test_ten_sessions_of_one_workspace_come_and_go_at_once(box):
+    def live(_):
+        name = box.launch()
+        answer = box.run(
+            name, "echo x > .husky/a; echo x > .git/hooks/a; umount -l .git/hooks; mv .git g; echo x > .git/hooks/a", 0
+        )
+        box.delete(name)
+        return answer.stderr.count(b"Read-only")
+
+    with ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(live, range(10))) == [3] * 10
+    assert_nothing_is_left(box)
+
+
+def test_the_hooks_folder_that_the_git_configuration_names_is_protected(box):
+    (box.root / ".git/config").write_text("[core]\n\thooksPath = .githooks\n[include]\n\tpath = ../team.config\n")
+    name = box.launch()
+    box.run(name, "mkdir -p .githooks; echo x > .githooks/pre-commit; echo x > team.config; rmdir team.config", 0)
+    assert os.listdir(box.root / ".githooks") == [".gitignore"]
+    assert (box.root / "team.config").is_dir()
+
+
 # Refusals
 
 
-@pytest.mark.parametrize("path", [".git", ".git/hooks", ".git/info", ".husky", "ci"])
+@pytest.mark.parametrize("path", [".git", ".git/hooks", ".git/info", ".git/modules", ".husky", "ci"])
 def test_a_symlink_at_or_above_a_protected_path_is_refused(box, tmp_path, path):
     subprocess.run(["rm", "-rf", str(box.root / path)], check=True)
     (box.root / path).symlink_to(tmp_path)

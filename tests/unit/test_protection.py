@@ -122,6 +122,30 @@ def test_a_protected_path_that_leaves_the_workspace_is_refused(path):
 
 
 @pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ("[core]\n\tbare = false\n\thooksPath = .githooks\n", (".githooks",)),
+        ('[Core]\nhookspath="ci/hooks"\n', ("ci/hooks",)),
+        ("[core] hooksPath = hooks/ ; ours\n", ("hooks",)),
+        ("[core]\n\thooksPath = /etc/hooks\n", ()),
+        ("[core]\n\thooksPath = ~/hooks\n[include]\n\tpath = ~/team.config\n", ()),
+        ("[include]\n\tpath = ../.gitconfig\n", (".gitconfig",)),
+        ("[include]\n\tpath = extra\n", (".git/extra",)),
+        ('[includeIf "gitdir:~/work/"]\n\tpath = ../team.config\n', ("team.config",)),
+        ('[remote "origin"]\n\turl = x\n\tpath = y\n', ()),
+        ("[core]\n\thooksPath = ../outside\n", ()),
+        ("", ()),
+    ],
+)
+def test_what_the_git_configuration_makes_part_of_itself_is_protected_too(tmp_path, config, named):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git/config").write_text(config)
+    folder = clincus.host_folder(str(tmp_path), "/workspace")
+    assert folder.named == named
+    assert set(folder.named) <= set(clincus.protected_paths(SETTINGS, folder.named))
+
+
+@pytest.mark.parametrize(
     ("path", "whole", "text"),
     [
         (".husky", True, None),
