@@ -5195,6 +5195,15 @@ exec tmux -u attach-session -t "=$1"
 GUEST_DIRECT = """
 CLINCUS_DIRECT=1 exec "$HOME/.clincus/start"
 """
+GUEST_COMMAND = (
+    GUEST_WAIT_FOR_BOOT
+    + """
+[ ! -r /run/clincus-command ] || { set -a; . /run/clincus-command; set +a; }
+cd -- "$1" || exit 126
+shift
+exec "$@"
+"""
+)
 GUEST_WATCH = 'exec tmux -u attach-session -f read-only,ignore-size -t "=$1"'
 GUEST_SHELL = """
 cd "$1" || exit 1
@@ -5341,6 +5350,52 @@ def session_labels(session: Session) -> dict[str, str]:
     kept = ("workspace", "tool", "session_id", "created_at", "image", "profile", "deadline", "protection", "settings")
     flags = {"managed": "true", "persistent": "true" if session.persistent else "false"}
     return {**{key: getattr(session, key) for key in kept}, **flags}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A container for one command, as `clincus run` makes it."""
+
+    name: str
+    slot: int
+    image: str
+    mount: str  # where the workspace stands
+    persistent: bool
+    protected: tuple[str, ...]  # paths in the workspace that cannot be written
+    limit: float  # seconds that the command may take, 0 for as long as it wants
+    is_reused: bool = False
+
+    @classmethod
+    def of(cls, session: Session, launch: Launch, *, is_reused: bool) -> Job:
+        """The job of a launch."""
+        config = launch.config
+        is_open = config.get("security.disable_protection")
+        return cls(
+            name=session.id,
+            slot=session.slot,
+            image=launch.image,
+            mount=launch.mount,
+            persistent=launch.persistent,
+            protected=() if is_open else protected_paths(protection_settings(config.values)),
+            limit=parse_duration(config.get("limits.runtime.max_duration") or "0"),
+            is_reused=is_reused,
+        )
+
+
+def process_mark(pid: int) -> str:
+    """A process told apart from later ones of the same number: with the time of its start (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return f"{pid} {file.read().rpartition(')')[2].split()[19]}"
+    except OSError:
+        return ""
+
+
+def is_resting_command(instance: Mapping[str, Any]) -> bool:
+    """Whether an instance is the stopped, persistent container of an earlier command."""
+    config = instance["config"]
+    is_kept = bool(config.get(LABEL + "command")) and config.get(LABEL + "persistent") == "true"
+    return is_kept and instance["status"] == "Stopped"
 
 
 class Sessions:
@@ -5528,6 +5583,108 @@ class Sessions:
         """Where a session's workspace stands in its container."""
         return workspace_mount(self._load(), session.workspace)
 
+    def saved_directory(self, session: Session) -> str:
+        """Where a session's conversation is saved."""
+        return self._saved(session, self._load()).directory
+
+    def start_command(self, request: LaunchRequest, begin: Callable[[Job], None]) -> Job:
+        """Start a container for one command: with the limits, mounts and protection of a session, but none itself.
+
+        `begin` is told before it is made. `end_command` has to follow; whatever fails or interrupts this removes the
+        container. A persistent one of the slot that is named is used again. Raises ClincusError.
+        """
+        launch, owner = self._plan(request), process_mark(os.getpid())
+        for slot in [request.slot] if request.slot else SLOTS:
+            session = launch.session(session_name(self.registry.prefix, launch.workspace, slot), slot)
+            instance = self._instance(session.id)
+            if instance is not None and not request.slot:
+                continue
+            is_reused = instance is not None and is_resting_command(instance)
+            if instance is not None and not is_reused:
+                raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or leave --slot out", 409)
+            job = Job.of(session, launch, is_reused=is_reused)
+            begin(job)
+            try:
+                self._start_command(session, launch, owner, is_reused=is_reused)
+            except BaseException as error:
+                self._undo_command(job, owner)
+                if isinstance(error, IncusError) and error.status == 409 and not request.slot:
+                    continue  # somebody was faster: the next slot
+                raise
+            return job
+        raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
+
+    def _start_command(self, session: Session, launch: Launch, owner: str, *, is_reused: bool) -> None:
+        if is_reused:
+            self._start_again(self._redescribe(session, launch), launch)
+            self.incus.run("config", "set", self.incus.instance(session.id), f"{LABEL}command={owner}")
+        else:
+            self._launch_container(session, launch, owner)
+        if launch.environment:
+            script = 'umask 077; cat >/run/clincus-command && chown "$1" /run/clincus-command'
+            command = ["sh", "-c", script, "clincus", str(launch.config.get("incus.code_uid"))]
+            done = self.incus.exec(session.id, command, stdin=shell_assignments(launch.environment).encode())
+            if done.code != 0:
+                raise incus_failure(done.reason)
+
+    def command_argv(
+        self, job: Job, command: Sequence[str], *, terminal: bool, term: str = "xterm-256color"
+    ) -> list[str]:
+        """The command line that runs a command as the code user in the workspace, for a process of the caller's."""
+        config = self._load()
+        environment = {**self._guest_environment(config), **({"TERM": term} if terminal else {})}
+        return self.incus.exec_argv(
+            job.name,
+            ["sh", "-c", GUEST_COMMAND, "clincus", job.mount, *command],
+            user=config.get("incus.code_uid"),
+            environment=environment,
+            terminal=terminal,
+        )
+
+    def end_command(self, job: Job) -> None:
+        """Remove a command's container, or stop a persistent one. Raises IncusError."""
+        if job.persistent:
+            self._stop_container(job.name, STOP_TIMEOUT)
+        else:
+            self.remove_command(job.name)
+
+    def remove_command(self, name: str) -> None:
+        """Delete a command's container, if it is one. Raises IncusError."""
+        instance = self._instance(name)
+        if instance is not None and instance["config"].get(LABEL + "command"):
+            self.incus.run("delete", "--force", self.incus.instance(name), timeout=120)
+
+    def abandoned_commands(self, *, persistent_too: bool) -> list[str]:
+        """The containers of commands whose process is gone: it was killed, or they are persistent."""
+        found = []
+        for instance in self.incus.query("/1.0/instances?recursion=1"):
+            config, name = instance["config"], str(instance["name"])
+            owner = config.get(LABEL + "command", "")
+            is_free = owner and owner != process_mark(int(owner.partition(" ")[0]))
+            if is_free and self.registry.owns(name) and (persistent_too or config.get(LABEL + "persistent") != "true"):
+                found.append(name)
+        return found
+
+    def _undo_command(self, job: Job, owner: str) -> None:
+        """Remove what a failed start of a command made, and nothing else."""
+        try:
+            instance = self._instance(job.name)
+            if job.is_reused:
+                self._stop_container(job.name, 0)
+            elif instance is not None and instance["config"].get(LABEL + "command") == owner:
+                self.remove_command(job.name)
+        except ClincusError as error:
+            self._report(f"{job.name}: could not be removed after a failed start: {error}")
+
+    def _instance(self, name: str) -> dict[str, Any] | None:
+        """An instance as Incus has it, None if there is none."""
+        try:
+            return cast("dict[str, Any]", self.incus.query(f"/1.0/instances/{quote(name, safe='')}"))
+        except IncusError as error:
+            if error.status != 404:
+                raise
+            return None
+
     def _guest_argv(self, session: Session, script: str, *arguments: str, term: str) -> list[str]:
         config = self._load()
         mount = workspace_mount(config, session.workspace)
@@ -5605,7 +5762,15 @@ class Sessions:
         return replace(session, session_id=str(uuid.uuid4()))
 
     def _launch(self, session: Session, launch: Launch) -> Session:
+        session = self._launch_container(session, launch)
+        self._start_tool(session, launch, is_new=True)
+        return self.registry.settle(replace(session, status="running", started_at=utc_now()))
+
+    def _launch_container(self, session: Session, launch: Launch, owner: str = "") -> Session:
+        """Create and start the container; `owner` makes it one of a command, see `start_command`."""
         session, description = self._describe(session, launch)
+        if owner:
+            description["config"][LABEL + "command"] = owner
         try:
             self.incus.launch(session.id, launch.image, description)
         except IncusError as error:
@@ -5616,9 +5781,8 @@ class Sessions:
                 raise  # there is no container, or the name is another's
             self._start_failed(session.id, launch.workspace, error)
             self.incus.run("delete", "--force", self.incus.instance(session.id))
-            return self._launch(session, launch)
-        self._start_tool(session, launch, is_new=True)
-        return self.registry.settle(replace(session, status="running", started_at=utc_now()))
+            return self._launch_container(session, launch, owner)
+        return session
 
     def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with the protection that it gives."""
@@ -10305,6 +10469,20 @@ def switch_value(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
+def environment_flags(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that `--env` flags set; KEY alone copies ours. Raises UsageError."""
+    environment = {}
+    for text in texts:
+        key, joined, value = text.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+            raise UsageError(f"invalid env '{text}': write KEY=VALUE, or KEY to copy yours")
+        if not joined and key not in environ:
+            raise UsageError(f"invalid env '{text}': {key} is not set here, so there is nothing to copy")
+        value = value if joined else environ[key]
+        environment[key] = terminal_name(value) if key == "TERM" else value
+    return environment
+
+
 def format_flag(*formats: str) -> Flag:
     """The flag that chooses the form of the output; the first one is the default."""
     return flag(
@@ -10548,12 +10726,21 @@ def paint(text: str, style: str, stream: IO[str] | None = None) -> str:
     return text if plain else f"\033[{STYLES[style]}m{text}\033[0m"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], indent: str = "") -> str:
-    """Rows under a head, each column as wide as its widest cell."""
-    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+def table(head: Sequence[str] | None, rows: Iterable[Sequence[object]], indent: str = "") -> str:
+    """Rows under a head, if there is one, each column as wide as its widest cell."""
+    cells = [*([list(head)] if head else []), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
     return "\n".join(indent + line for line in lines)
+
+
+def size_text(size: float) -> str:
+    """A size in bytes for a person."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"
 
 
 def print_json(document: object) -> None:
@@ -10609,12 +10796,12 @@ class Context:
         self.command = command
         self.options = options
         self.environ = environ
+        self.on_starting: Callable[[Session], None] = lambda session: None  # told of a session that is being created
 
     @functools.cached_property
     def config(self) -> Config:
-        """The configuration in force, with this command's flags. Raises ConfigError."""
-        flags = {flag.setting: getattr(self.options, flag.key) for flag in START_FLAGS if flag.setting}
-        return load_config(self.environ, flags=flags, profile=self.options.profile or None)
+        """The configuration in force. Raises ConfigError."""
+        return load_config(self.environ, profile=self.options.profile or None)
 
     @functools.cached_property
     def incus(self) -> Incus:
@@ -10636,9 +10823,11 @@ class Context:
                 self.history.start(change.session, change.time)
             elif is_known and change.kind == "stopped":
                 self.history.stop(change.session, change.time)
+            elif change.session.status == "starting":
+                self.on_starting(change.session)
 
         registry = Registry(container_prefix(self.environ), record)
-        sessions = Sessions(self.incus, registry, lambda: self.config, self.environ)
+        sessions = Sessions(self.incus, registry, lambda: self.config, self.environ, warn)
         sessions.refresh()
         is_known = True
         return sessions
@@ -10680,11 +10869,15 @@ def program_help() -> str:
         "Usage:\n  clincus [WORKSPACE FLAGS]        start a session here, the same as `clincus shell`\n"
         "  clincus COMMAND [ARGUMENTS] [FLAGS]",
     ]
-    shown = [command for command in COMMAND_TABLE if not command.group and command.summary]
-    rows = sorted([(command.name, command.summary) for command in shown] + list(GROUPS.items()))
-    parts.append("Commands:\n" + columns(rows))
+    parts.append("Commands:\n" + columns(program_rows()))
     parts.append("`clincus COMMAND --help` says more about each, `clincus help shell` lists the flags of a start.")
     return "\n\n".join(parts)
+
+
+def program_rows() -> list[tuple[str, str]]:
+    """The commands and groups, and a line on each."""
+    shown = [command for command in COMMAND_TABLE if not command.group and command.summary]
+    return sorted([(command.name, command.summary) for command in shown] + list(GROUPS.items()))
 
 
 def group_help(name: str) -> str:
@@ -10744,6 +10937,998 @@ def wrapped(paragraph: str) -> str:
 def help_width() -> int:
     """Columns that help uses."""
     return min(max(shutil.get_terminal_size((100, 24)).columns, 60), 100)
+
+
+# Sessions: starting them
+
+
+def run_shell(context: Context) -> int:
+    """`clincus shell`: start a session or come back to one, attach to it, and save its conversation at the end."""
+    options = context.options
+    if not options.background and not has_terminal():
+        raise ClincusError("there is no terminal to attach to: give --background to start without one", 400)
+    request = launch_request(context)
+    named = context.sessions.registry.get(options.container) if options.container else None
+    start = named or choose_start(context, request)
+    if isinstance(start, LaunchRequest):
+        return present(context, start_new(context, start), is_direct=not request.tmux)
+    is_direct = not request.tmux and start.status != "running"  # a tool that runs in tmux stays there
+    return present(context, come_back(context, start, request), is_direct=is_direct)
+
+
+def launch_request(context: Context) -> LaunchRequest:
+    """What the flags of a start ask for. Raises ClincusError and UsageError for what cannot be."""
+    options = context.options
+    return LaunchRequest(
+        workspace=chosen_workspace(options),
+        tool=getattr(options, "tool", ""),
+        persistent=options.persistent,
+        image=options.image,
+        profile=options.profile,
+        slot=options.slot,
+        settings=chosen_settings(options),
+        environment=environment_flags(options.env, context.environ),
+        debug=getattr(options, "debug", False),
+        tmux=getattr(options, "tmux", True),
+    )
+
+
+def chosen_workspace(options: Options) -> str:
+    """The absolute path of the workspace: an argument, or --workspace."""
+    named, by_flag = getattr(options, "directory", ""), options.workspace
+    if named and by_flag not in (".", named):
+        raise UsageError(f"two workspaces are given: '{named}' and --workspace '{by_flag}'")
+    return os.path.realpath(os.path.expanduser(named or by_flag))
+
+
+def chosen_settings(options: Options) -> dict[str, object]:
+    """The settings that the flags of a start set, by dotted key."""
+    settings: dict[str, object] = {
+        flag.setting: value
+        for flag in START_FLAGS
+        if flag.setting and (value := getattr(options, flag.key)) is not None
+    }
+    if options.writable_git_hooks:
+        settings["git.writable_hooks"] = True
+    if options.mount:
+        settings["mounts.default"] = [mount_argument(text, os.getcwd()) for text in options.mount]
+    return settings
+
+
+def choose_start(context: Context, request: LaunchRequest) -> Session | LaunchRequest:
+    """The session to come back to, or the request for a new one."""
+    here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
+    wanted = wanted_session(context.options)
+    if wanted:
+        return choose_resumed(context, request, here, wanted)
+    persistent = request.persistent
+    if persistent is None and not request.slot:
+        persistent = workspace_config(context, request).get("defaults.persistent")
+    return choose_session(here, request, persistent=bool(persistent), background=context.options.background) or request
+
+
+def wanted_session(options: Options) -> str:
+    """What --continue or --resume asks for: an id, `auto`, or "" where neither is given."""
+    return str(getattr(options, "continue") or options.resume)
+
+
+def choose_session(
+    here: Sequence[Session], request: LaunchRequest, *, persistent: bool, background: bool
+) -> Session | None:
+    """Which of a workspace's sessions a start comes back to, None for a new one.
+
+    A named slot is that slot. Else a running session is gone back to, as `shell` is typed to get there; with
+    --background, which has nowhere to go back to, one is started beside it. Else the lowest persistent one goes on.
+    Raises ClincusError(409) where more than one fits.
+    """
+    if request.slot:
+        there = next((one for one in here if one.slot == request.slot), None)
+        if there is not None and request.tool and there.tool != request.tool:
+            raise ClincusError(f"slot {there.slot} holds a session of {there.tool}: choose another slot", 409)
+        return there
+    fitting = [one for one in here if not request.tool or one.tool == request.tool]
+    live = [one for one in fitting if one.status == "running" or one.paused]
+    if len(live) > 1 and not background:
+        names = ", ".join(f"--slot {one.slot} ({one.tool})" for one in live)
+        raise ClincusError(f"several sessions of this workspace are running: choose one with {names}", 409)
+    if live and not background:
+        return live[0]
+    resting = [one for one in fitting if one.persistent and one.status == "stopped" and not one.paused]
+    return min(resting, key=lambda one: one.slot, default=None) if persistent else None
+
+
+def choose_resumed(
+    context: Context, request: LaunchRequest, here: Sequence[Session], wanted: str
+) -> Session | LaunchRequest:
+    """The container that a saved session still has, or a request that goes on with its conversation in a new one."""
+    if wanted == "auto":
+        everything = list_saved(context.config, context.environ)
+        tools = [request.tool] if request.tool else [one.tool for one in everything if one.tool != "shell"]
+        here_too = [one for one in everything if one.workspace and os.path.realpath(one.workspace) == request.workspace]
+        saved = [one for one in here_too if one.tool in tools]
+        if not saved:
+            raise ClincusError(f"no previous session to resume for '{request.workspace}'", 404)
+        chosen = saved[0]
+        say(f"Auto-detected session: {chosen.session_id}")
+    else:
+        chosen = find_saved(context.config, context.environ, wanted)
+    if chosen.workspace and os.path.realpath(chosen.workspace) != request.workspace:
+        named = getattr(context.options, "directory", "") or context.options.workspace != "."
+        if named:
+            raise ClincusError(f"session '{wanted}' is of the workspace '{chosen.workspace}'", 409)
+        request = replace(request, workspace=chosen.workspace)
+        here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
+    say(f"Resuming session: {chosen.session_id}")
+    for session in here:
+        if session.session_id == chosen.session_id or session.id == session.session_id == chosen.container_name:
+            return session
+    if request.persistent is None and chosen.persistent:
+        say("Inherited persistent mode")
+        request = replace(request, persistent=True)
+    return replace(
+        request,
+        resume=chosen.session_id,
+        tool=request.tool or chosen.tool,
+        image=request.image or usable_image(context, chosen.image),
+        profile=request.profile or usable_profile(context, chosen.profile),
+    )
+
+
+def usable_image(context: Context, image: str) -> str:
+    """The image of a saved session if its form is one of an alias; the Go program wrote a description there."""
+    try:
+        return str(IMAGE(image))
+    except Unfit:
+        return ""
+
+
+def usable_profile(context: Context, profile: str) -> str:
+    """The profile of a saved session if the config still has it."""
+    return profile if profile in context.config.get("profiles") else ""
+
+
+def workspace_config(context: Context, request: LaunchRequest) -> Config:
+    """The config for a workspace: with the profile that is asked for and the project's own file."""
+    config = apply_profile(context.config, request.profile) if request.profile else context.config
+    return project_config(config, context.environ, request.workspace)
+
+
+def start_new(context: Context, request: LaunchRequest) -> Session:
+    """Create a session, telling each step."""
+
+    def begun(session: Session) -> None:
+        if not request.slot:
+            say(f"Auto-allocated slot {session.slot}")
+        say(f"Setting up session {session.session_id}...")
+        say(f"[setup] Creating container {session.id} from image {session.image}")
+
+    context.on_starting = begun
+    with progress("Starting the container"):
+        session = context.sessions.create(request)
+    say(f"[setup] {session.tool} is running (protection: {session.protection})")
+    return session
+
+
+def come_back(context: Context, session: Session, request: LaunchRequest) -> Session:
+    """Bring a session that is there to a running tool; a running one is left as it is."""
+    if session.status == "running":
+        ignored = [*request.settings, *(["-e"] if request.environment else []), *(["--image"] if request.image else [])]
+        if ignored:
+            warn(f"{session.id} is running already: {', '.join(ignored)} count at its next start")
+        say(f"[setup] Session {session.id} is running, going back to it")
+        return session
+    if session.status != "stopped":
+        raise ClincusError(f'session "{session.id}" is {session.status}: wait until that has finished', 409)
+    say(f"Setting up session {session.session_id}...")
+    return awake(context, session, request)
+
+
+def awake(context: Context, session: Session, request: LaunchRequest | None = None) -> Session:
+    """Start a stopped session, or un-pause it, and its tool."""
+    say(f"[setup] {'Un-pausing' if session.paused else 'Starting'} container {session.id}")
+    if request is not None and request.persistent and not session.persistent:
+        context.sessions.set_persistent(session.id)
+    with progress("Starting the container"):
+        return context.sessions.resume(session.id, request)
+
+
+def present(context: Context, session: Session, *, is_direct: bool) -> int:
+    """Say what was started, and attach to it."""
+    options = context.options
+    mode = "Background (tmux)" if options.background else "Direct (no tmux)" if is_direct else "Interactive (tmux)"
+    say(paint("Starting session...", "bold", sys.stderr))
+    facts = {"Session ID": session.session_id, "Container": session.id, "Workspace": session.workspace, "Mode": mode}
+    if wanted_session(options):
+        facts["Resume mode"] = wanted_session(options)
+    for name, value in facts.items():
+        say(f"  {name + ':':<13}{value}")
+    if options.background:
+        say(f"Created background tmux session: clincus-{session.id}")
+        say(f"  clincus attach {session.id}\n  clincus tmux capture {session.id}")
+        return 0
+    return attend(context, session, is_direct=is_direct)
+
+
+# Sessions: the terminal
+
+
+def has_terminal() -> bool:
+    """Whether a person sits at a terminal, with keyboard and screen."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def attend(context: Context, session: Session, *, is_direct: bool = False) -> int:
+    """Attach this terminal to a session; save its conversation and tidy up when the terminal is left."""
+    sessions, term = context.sessions, terminal_name(context.environ.get("TERM", ""))
+    argv = sessions.direct_argv(session, term=term) if is_direct else sessions.terminal_argv(session, term=term)
+    try:
+        code = run_in_terminal(argv)
+    finally:
+        runs_on = leave(sessions, session, is_direct=is_direct)
+    if is_direct:
+        return 0 if code in (0, 1, 130) else 1
+    if runs_on and code:
+        raise ClincusError(f"the terminal of {session.id} broke off (exit code {code}); the session runs on", 500)
+    return 0
+
+
+def leave(sessions: Sessions, session: Session, *, is_direct: bool) -> bool:
+    """Save the conversation of a session whose terminal was left; whether the session runs on.
+
+    Detached, it does. When the last program in it has ended, or the container was powered off from inside, an
+    ephemeral container is removed, once its conversation is saved, and a persistent one rests until the next start.
+    """
+    say("Cleaning up session...")
+    found = sessions.fetch(session.id)
+    if found is None:
+        sessions.registry.forget(session.id)
+        say("[cleanup] Container removed")
+        return False
+    now = sessions.registry.settle(found)
+    say(f"[cleanup] Saving session data to {sessions.saved_directory(now)}")
+    if now.paused or (now.status == "running" and not is_direct and sessions.has_terminal(now)):
+        if now.paused or sessions.save(now.id):
+            say("[cleanup] Session data saved")
+        say(f"[cleanup] Container kept running: clincus attach {now.id}, or clincus stop {now.id}")
+        return True
+    if now.status == "stopped":
+        say(f"[cleanup] Container was stopped{'' if now.persistent else ', removing...'}")
+    with progress("Ending the session"):
+        if now.persistent:
+            sessions.stop(now.id)
+        else:
+            sessions.delete(now.id, keep_unsaved=True)
+    say("[cleanup] Session data saved")
+    say(f"[cleanup] Container {'kept, stopped' if now.persistent else 'removed'}")
+    say(f"  clincus shell --resume={now.session_id} goes on with the conversation")
+    return False
+
+
+RESET_TERMINAL = (
+    "\033[?1000;1002;1003;1004;1006;2004l"  # mouse, focus and paste reports
+    "\033[?1049l\033[?25h\033[0m\r\n"  # the main screen, a cursor, plain colours
+)
+
+
+def run_in_terminal(argv: Sequence[str]) -> int:
+    """Run a program at our terminal and return its exit code; the terminal is as before when it is over.
+
+    Whatever ends us early ends the program as well.
+    """
+    attributes = termios.tcgetattr(0) if sys.stdin.isatty() else None
+    child = subprocess.Popen(argv)
+    try:
+        code = child.wait()
+    except BaseException:
+        end_with_children(child)
+        code = 1
+        raise
+    finally:
+        if attributes is not None:
+            with suppress(termios.error):
+                termios.tcsetattr(0, termios.TCSADRAIN, attributes)
+            if child.returncode and sys.stdout.isatty():
+                sys.stdout.write(RESET_TERMINAL)  # cut off, the program could not do it
+                sys.stdout.flush()
+    return code
+
+
+def end_with_children(child: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started (`sg` starts `incus`), politely and then for certain."""
+    family = [child.pid, *children_of(child.pid)]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=2)
+            return
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes below one, as /proc tells (proc_pid_stat(5): the fourth field is the parent)."""
+    parents = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError), open(path, encoding="utf-8", errors="replace") as file:
+            parents[int(path.split("/")[2])] = int(file.read().rpartition(")")[2].split()[1])
+    family = [pid]
+    for member in family:  # which grows meanwhile
+        family += [one for one, parent in parents.items() if parent == member]
+    return family[1:]
+
+
+def run_attach(context: Context) -> int:
+    """`clincus attach`."""
+    options = context.options
+    sessions = context.sessions
+    session = session_to_attach(context)
+    if session is None:
+        return 0
+    require_running(session)
+    if not has_terminal():
+        raise ClincusError("there is no terminal to attach: run this in one", 400)
+    slot = f" (slot {session.slot})" if options.slot else ""
+    print(f"Attaching to {session.id}{slot}...", flush=True)
+    if options.bash:
+        return run_in_terminal(sessions.shell_argv(session, term=terminal_name(context.environ.get("TERM", ""))))
+    return attend(context, session)
+
+
+def session_to_attach(context: Context) -> Session | None:
+    """The session that is named, that of the slot, or the only one that runs; several are listed, and None given."""
+    options, registry = context.options, context.sessions.registry
+    name = options.name or ("" if options.slot else context.environ.get("CLINCUS_CONTAINER", ""))
+    if name:
+        return registry.get(name)
+    if options.slot:
+        workspace = chosen_workspace(options)
+        for session in registry.all():
+            if session.workspace == workspace and session.slot == options.slot:
+                return session
+        raise ClincusError(f"slot {options.slot} of '{workspace}' has no session", 404)
+    running = [session for session in registry.all() if session.status == "running"]
+    if not running:
+        print("No active sessions")
+        return None
+    if len(running) == 1:
+        return running[0]
+    print("Active sessions:")
+    rows = [(f"{number}.", one.id, one.tool, one.workspace) for number, one in enumerate(running, 1)]
+    print(table(None, rows, "  "))
+    print("Choose one: clincus attach NAME")
+    return None
+
+
+def require_running(session: Session) -> None:
+    """Raise ClincusError(409) with a session's true state and what to do, unless it runs."""
+    if session.status != "running":
+        state = "paused" if session.paused else session.status
+        advice = f"clincus resume {session.id}" if session.status == "stopped" else "try again in a moment"
+        raise ClincusError(f'session "{session.id}" is {state}: {advice}', 409)
+
+
+# Sessions: looking at them
+
+
+def run_list(context: Context) -> int:
+    """`clincus list`: one call to Incus."""
+    prefix = container_prefix(context.environ)
+    instances = context.incus.query("/1.0/instances?recursion=2")
+    active = []
+    for instance in sorted(instances, key=lambda one: str(one["created_at"])):
+        session = session_from_instance(prefix, instance)
+        if session is not None:
+            active.append(active_entry(session, instance))
+    saved = [saved_entry(one) for one in list_saved(context.config, context.environ)] if context.options.all else []
+    if context.options.format == "json":
+        document: dict[str, object] = {"active_containers": active}
+        print_json({**document, "saved_sessions": saved} if saved else document)
+    else:
+        print("\n".join(list_lines(active, saved if context.options.all else None)))
+    return 0
+
+
+def active_entry(session: Session, instance: Mapping[str, Any]) -> dict[str, Any]:
+    """A container in `list --format json`."""
+    created = parse_time(session.created_at) or parse_time(instance["created_at"])
+    entry = {
+        "created_at": created.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S") if created else "",
+        "deadline": session.deadline,
+        "image": (instance.get("config") or {}).get("image.description", session.image),
+        "ipv4": ipv4_address(instance),
+        "name": session.id,
+        "persistent": session.persistent,
+        "protection": session.protection,
+        "session_id": session.session_id,
+        "slot": session.slot,
+        "status": instance["status"],
+        "tool": session.tool,
+        "workspace": session.workspace,
+    }
+    return {key: value for key, value in entry.items() if key != "deadline" or value}
+
+
+def ipv4_address(instance: Mapping[str, Any]) -> str:
+    """The first IPv4 address of eth0, "" if there is none."""
+    network = (instance.get("state") or {}).get("network") or {}
+    addresses = (network.get("eth0") or {}).get("addresses") or []
+    return next((str(one["address"]) for one in addresses if one.get("family") == "inet"), "")
+
+
+def saved_entry(saved: SavedSession) -> dict[str, Any]:
+    """A saved session in `list --format json`: the names of the Go program, and ours beside them."""
+    return {
+        "ID": saved.session_id,
+        "SavedAt": saved.saved_at,
+        "Workspace": saved.workspace,
+        "id": saved.session_id,
+        "saved_at": saved.saved_at,
+        "tool": saved.tool,
+        "workspace": saved.workspace,
+    }
+
+
+def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
+    """The text of `clincus list`."""
+    colors = {"Running": "green", "Error": "red", "Frozen": "yellow"}
+    yield paint("Active Containers:", "bold")
+    yield "-" * 18
+    for entry in active:
+        yield f"  {paint(entry['name'], 'bold')} ({'persistent' if entry['persistent'] else 'ephemeral'})"
+        status = entry["status"]
+        yield f"    Status:    {paint(status, colors[status]) if status in colors else status}"
+        facts = {"IPv4": "ipv4", "Created": "created_at", "Image": "image", "Tool": "tool", "Slot": "slot"}
+        for name, key in {**facts, "Workspace": "workspace", "Ends": "deadline"}.items():
+            if entry.get(key):
+                yield f"    {name + ':':<10} {entry[key]}"
+    if not active:
+        yield "  (none)"
+    if saved is not None:
+        yield ""
+        yield paint("Saved Sessions:", "bold")
+        yield "-" * 15
+        for entry in saved:
+            yield f"  {paint(entry['ID'], 'bold')}"
+            for name, key in {"Saved": "SavedAt", "Tool": "tool", "Workspace": "Workspace"}.items():
+                yield f"    {name + ':':<10} {entry[key]}"
+        if not saved:
+            yield "  (none)"
+
+
+def run_info(context: Context) -> int:
+    """`clincus info`: a saved session by its id or its container's name, else the newest."""
+    wanted = context.options.session_id
+    found = list_saved(context.config, context.environ)
+    if wanted:
+        found = [one for one in found if wanted in (one.session_id, one.container_name)]
+    if not found:
+        raise ClincusError(f"session '{wanted}' not found" if wanted else "no saved session yet", 404)
+    saved = found[0]
+    files = [path for path, _ in saved_listing(saved.directory) if path != "metadata.json"]
+    size = sum(os.lstat(os.path.join(saved.directory, path)).st_size for path in files)
+    facts = {
+        "Session ID": saved.session_id,
+        "Container": saved.container_name,
+        "Workspace": saved.workspace,
+        "Tool": saved.tool,
+        "Mode": "persistent" if saved.persistent else "ephemeral",
+        "Saved At": saved.saved_at,
+        "Session Data": "✓ Present" if files else "✗ Missing",
+        "Data Size": size_text(size),
+        "Session Path": saved.directory,
+        "Resume": f"clincus shell --resume={saved.session_id}",
+    }
+    print(paint("Session Information", "bold"))
+    print("-" * 19)
+    for name, value in facts.items():
+        print(f"{name + ':':<14}{value}".rstrip())
+    return 0
+
+
+# Sessions: stopping, keeping, deleting
+
+
+def run_resume(context: Context) -> int:
+    """`clincus resume`: paused ones run on, a stopped one starts with its conversation."""
+    name, registry = context.options.name, context.sessions.registry
+    if not name:
+        paused = [session for session in registry.all() if session.paused]
+        if not paused:
+            say("No frozen clincus containers found")
+            return 0
+        done = each(context, [one.id for one in paused], lambda id: resume_one(context, id))
+        say(f"Resumed {done} container(s)")
+        return 0 if done == len(paused) else 1
+    if name not in [session.id for session in registry.all()] and is_session_id([name]):
+        raise ClincusError(f"'{name}' is a conversation, not a container: clincus shell --resume={name}", 409)
+    resume_one(context, name)
+    return 0
+
+
+def resume_one(context: Context, name: str) -> None:
+    """Resume one session."""
+    session = context.sessions.registry.get(name)
+    if session.status == "running":
+        say(f"{name} is running already")
+        return
+    with progress(f"Resuming {name}"):
+        context.sessions.resume(name)
+    say(f"Resumed container: {name}")
+
+
+def each(context: Context, names: Iterable[str], work: Callable[[str], None]) -> int:
+    """Do something for each name; a failure is told and stops only its own. How many were done."""
+    done = 0
+    for name in names:
+        try:
+            work(name)
+            done += 1
+        except ClincusError as error:
+            warn(f"Container {name} does not exist" if error.status == 404 else f"{name}: {error.message}")
+    return done
+
+
+@dataclass(frozen=True)
+class Verb:
+    """The words of a command that does one thing to several containers."""
+
+    plain: str  # kill
+    doing: str  # Killing
+    done: str  # Killed
+    note: str = ""  # behind the name
+
+
+def for_each_session(
+    context: Context, verb: Verb, work: Callable[[str], None], among: Callable[[Session], bool] = lambda _: True
+) -> int:
+    """Do something for the sessions that are named, or for all; several, and all, are asked for first."""
+    options, registry = context.options, context.sessions.registry
+    names = list(dict.fromkeys(options.name or [context.environ.get("CLINCUS_CONTAINER", "")]))
+    if options.all:
+        names = [session.id for session in registry.all() if among(session)]
+        if not names:
+            print(f"No containers to {verb.plain}")
+            return 0
+    if not any(names):
+        raise ClincusError("no container names provided; `clincus list` shows them, --all means every one", 400)
+    if options.all or len(names) > 1:
+        print(f"Found {len(names)} container(s):")
+        print("\n".join(f"  - {name}" for name in names))
+        if not confirm(f"{verb.plain.capitalize()} {len(names)} container(s)?", force=options.force):
+            return 0
+
+    def one(name: str) -> None:
+        registry.get(name)
+        print(f"{verb.doing} container {name}{verb.note}...", flush=True)
+        with progress(f"{verb.doing} {name}"):
+            work(name)
+        print(f"✓ {verb.done} {name}", flush=True)
+
+    done = each(context, names, one)
+    if done:
+        print(f"{verb.done} {done} container(s)")
+    if done < len(names):
+        few = f"{len(names) - done} of {len(names)} containers were" if done else "no containers were"
+        raise ClincusError(f"{few} {verb.done.lower()}", 500)
+    return 0
+
+
+def run_stop(context: Context) -> int:
+    """`clincus stop`: save, stop, keep the container."""
+    stop = context.sessions.stop
+    return for_each_session(
+        context,
+        Verb("stop", "Stopping", "Stopped"),
+        lambda name: void(stop(name, context.options.timeout)),
+        lambda session: session.status == "running" or session.paused,
+    )
+
+
+def run_kill(context: Context) -> int:
+    """`clincus kill`: save what can be saved, delete at once."""
+    return for_each_session(context, Verb("kill", "Killing", "Killed"), context.sessions.delete)
+
+
+def run_shutdown(context: Context) -> int:
+    """`clincus shutdown`: stop cleanly, then delete what is not persistent."""
+    timeout, sessions = context.options.timeout, context.sessions
+
+    def shut_down(name: str) -> None:
+        print("Attempting graceful shutdown...", flush=True)
+        session = sessions.stop(name, timeout)
+        if not session.persistent or context.options.delete:
+            sessions.delete(name, keep_unsaved=True)
+        else:
+            print(f"{name} is persistent: it is stopped and kept (--delete removes it)")
+
+    verb = Verb("shutdown", "Shutting down", "Shutdown", f" (timeout: {timeout}s)")
+    return for_each_session(context, verb, shut_down)
+
+
+def run_persist(context: Context) -> int:
+    """`clincus persist`."""
+    keep = context.sessions.set_persistent
+    return for_each_session(
+        context,
+        Verb("persist", "Persisting", "Persisted"),
+        lambda name: void(keep(name)),
+        lambda session: not session.persistent,
+    )
+
+
+def void(_: object) -> None:
+    """Drop a result."""
+
+
+# Sessions: tidying up
+
+
+def run_clean(context: Context) -> int:
+    """`clincus clean`: stopped ephemeral containers, and what the switches name; each kind is asked for on its own."""
+    options = context.options
+    plain = not (options.sessions or options.orphans)
+    heaps = []
+    if plain or options.all:
+        heaps.append(stopped_heap(context, persistent_too=options.all))
+        heaps.append(command_heap(context))
+    if options.orphans or options.all:
+        heaps.append(orphan_heap(context))
+    if options.sessions or options.all:
+        heaps.append(saved_heap(context))
+    total = sum(clean_heap(context, heap) for heap in heaps)
+    if plain or options.all:
+        for point in [] if options.dry_run else clean_stages():
+            warn(f"{point} is mounted still: a session uses it, or root must remove it")
+    if options.dry_run:
+        print("[Dry run] No changes made.")
+    else:
+        print(f"✓ Cleaned {total} item(s)" if total else "Nothing to clean.")
+    failed = sum(len(heap.failed) for heap in heaps)
+    return 1 if failed else 0
+
+
+@dataclass
+class Heap:
+    """Things of one kind that `clean` may remove."""
+
+    looking: str  # Checking for stopped clincus containers...
+    none: str  # (no stopped containers found)
+    items: dict[str, str]  # name and what is said of it
+    remove: Callable[[str], None]
+    failed: list[str] = field(default_factory=list)
+
+
+def clean_heap(context: Context, heap: Heap) -> int:
+    """Show a heap, ask, and remove it; how many were removed."""
+    print(heap.looking)
+    if not heap.items:
+        print(f"  ({heap.none})")
+        return 0
+    print(table(None, heap.items.items(), "  - "))
+    if context.options.dry_run or not confirm(f"Remove {len(heap.items)} item(s)?", force=context.options.force):
+        return 0
+    with progress("Removing"):
+        done = each(context, heap.items, heap.remove)
+    heap.failed = [""] * (len(heap.items) - done)
+    return done
+
+
+def stopped_heap(context: Context, *, persistent_too: bool) -> Heap:
+    """Stopped containers of sessions; the conversation is saved before one goes, or it stays."""
+    sessions = context.sessions
+    stopped = [one for one in sessions.registry.all() if one.status == "stopped" and not one.paused]
+    items = {
+        one.id: f"{one.workspace} ({'persistent' if one.persistent else 'ephemeral'})"
+        for one in stopped
+        if persistent_too or not one.persistent
+    }
+    return Heap(
+        "Checking for stopped clincus containers...",
+        "no stopped containers found",
+        items,
+        lambda name: sessions.delete(name, keep_unsaved=True),
+    )
+
+
+def orphan_heap(context: Context) -> Heap:
+    """Stopped containers whose workspace is gone."""
+    heap = stopped_heap(context, persistent_too=True)
+    registry = context.sessions.registry
+    orphans = {name: text for name, text in heap.items.items() if not os.path.isdir(registry.get(name).workspace)}
+    return Heap("Checking for orphaned containers...", "no orphaned containers found", orphans, heap.remove)
+
+
+def command_heap(context: Context) -> Heap:
+    """Containers of `clincus run` whose process is gone."""
+    sessions = context.sessions
+    items = dict.fromkeys(sessions.abandoned_commands(persistent_too=context.options.all), "left by clincus run")
+    return Heap("Checking for containers left by clincus run...", "none found", items, sessions.remove_command)
+
+
+def saved_heap(context: Context) -> Heap:
+    """Saved conversations that no container goes with."""
+    kept = {session.session_id for session in context.sessions.registry.all()}
+    kept |= {session.id for session in context.sessions.registry.all()}
+    found = [
+        one for one in list_saved(context.config, context.environ) if not {one.session_id, one.container_name} & kept
+    ]
+    folders = {one.session_id: one.directory for one in found}
+    items = {one.session_id: f"{one.tool}, {one.workspace}, saved {one.saved_at}" for one in found}
+    return Heap(
+        "Checking for saved session data...", "no saved sessions found", items, lambda id: remove_saved(folders[id])
+    )
+
+
+def remove_saved(directory: str) -> None:
+    """Delete a saved conversation."""
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise ClincusError(f"cannot remove '{directory}': {error.strerror}", 500) from error
+
+
+# Sessions: one command in a container of its own
+
+
+TIMED_OUT = 124  # the exit code of timeout(1)
+
+
+def run_run(context: Context) -> int:
+    """`clincus run`: one command in a new container, which is removed whatever happens."""
+    options, sessions = context.options, context.sessions
+    talk: Callable[[str], None] = void if options.quiet else say
+    command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
+    is_terminal = options.format == "pretty" and has_terminal() and sys.stderr.isatty()
+    with progress("Starting the container"):
+        job = sessions.start_command(launch_request(context), lambda job: tell_job(job, options, talk))
+    try:
+        talk(f"Executing: {shlex.join(options.command)}")
+        argv = sessions.command_argv(job, command, terminal=is_terminal)
+        limit = min(options.timeout or math.inf, job.limit or math.inf)
+        done = run_streams(argv, limit, captured=options.format == "json")
+    finally:
+        sessions.end_command(job)
+    talk("Command completed successfully" if done.code == 0 else f"Command exited with code {done.code}")
+    if options.format == "json":
+        texts = {"stderr": done.stderr.decode("utf-8", "replace"), "stdout": done.stdout.decode("utf-8", "replace")}
+        print_json({"exit_code": done.code, **texts})
+    return done.code
+
+
+def tell_job(job: Job, options: Options, talk: Callable[[str], None]) -> None:
+    """Say which container a command runs in, before it is there."""
+    if not options.slot:
+        talk(f"Auto-allocated slot {job.slot}")
+    if job.is_reused:
+        talk(f"Restarting existing persistent container {job.name}")
+    else:
+        talk(f"Launching container {job.name} from image {job.image}")
+    if job.protected:
+        talk(f"Protected paths (mounted read-only): {', '.join(job.protected)}")
+
+
+TIMED_OUT = 124  # the exit code, as of timeout(1)
+CAPTURE_LIMIT = 64 << 20  # bytes of a stream that --format json shows
+
+
+def run_streams(argv: Sequence[str], limit: float, *, captured: bool) -> Completed:
+    """Run a program with our own three streams, or with its output captured; killed after `limit` s with code 124."""
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        attributes = termios.tcgetattr(0) if sys.stdin.isatty() else None
+        sys.stdout.flush()
+        child = subprocess.Popen(argv, stdout=stdout if captured else None, stderr=stderr if captured else None)
+        try:
+            code = child.wait(None if limit == math.inf else limit)
+        except subprocess.TimeoutExpired:
+            say(f"The time limit of {limit:g} s is over")
+            code = TIMED_OUT
+        finally:
+            if child.poll() is None:
+                end_with_children(child)
+            if attributes is not None:
+                with suppress(termios.error):
+                    termios.tcsetattr(0, termios.TCSADRAIN, attributes)
+        stdout.seek(0)
+        stderr.seek(0)
+        return Completed(code if code >= 0 else 128 - code, stdout.read(CAPTURE_LIMIT), stderr.read(CAPTURE_LIMIT))
+
+
+# Sessions: their tmux, from outside
+
+
+GUEST_TMUX = 'tmux has-session -t "=$1" 2>/dev/null || exit 3\n'
+GUEST_SEND = (
+    GUEST_TMUX
+    + """
+text=$(cat; echo .)
+tmux send-keys -t "=$1:" -l -- "${text%.}" && tmux send-keys -t "=$1:" Enter
+"""
+)
+GUEST_CAPTURE = GUEST_TMUX + 'session=$1; shift; tmux capture-pane -p -t "=$session:" "$@"'
+
+
+def tmux(context: Context, name: str, script: str, *arguments: str, stdin: bytes = b"") -> bytes:
+    """Run a script on a session's tmux: that of the code user, else root's. Raises ClincusError."""
+    sessions = context.sessions
+    session = sessions.registry.get(name)
+    if session.status != "running":
+        raise ClincusError(f"container '{name}' is not running", 409)
+    command = ["sh", "-c", script, "clincus", f"clincus-{name}", *arguments]
+    done = sessions.guest_exec(session, command, stdin=stdin)
+    if done.code == 3:
+        done = sessions.incus.exec(name, command, stdin=stdin)
+    if done.code != 0:
+        reason = "it has no tmux session now" if done.code == 3 else done.reason
+        raise ClincusError(f"failed to reach the terminal of '{name}': {reason}", 500)
+    return done.stdout
+
+
+def run_tmux_send(context: Context) -> int:
+    """`clincus tmux send`."""
+    options = context.options
+    tmux(context, options.container, GUEST_SEND, stdin=os.fsencode(options.text))
+    print(f"Sent command to session clincus-{options.container}")
+    return 0
+
+
+def run_tmux_capture(context: Context) -> int:
+    """`clincus tmux capture`."""
+    options = context.options
+    arguments = [*(["-S", f"-{options.lines}"] if options.lines else []), *(["-e"] if options.escapes else [])]
+    text = tmux(context, options.container, GUEST_CAPTURE, *arguments).decode("utf-8", "replace").strip()
+    print(text, end="\n" if sys.stdout.isatty() else "")
+    return 0
+
+
+def run_tmux_list(context: Context) -> int:
+    """`clincus tmux list`."""
+    sessions = context.sessions
+    running = [session for session in sessions.registry.all() if session.status == "running"]
+    if not running:
+        print("No active sessions")
+        return 0
+    print("Active sessions:")
+    for session in running:
+        if sessions.has_terminal(session):
+            print(f"  - {session.id} (tmux session: clincus-{session.id})")
+    return 0
+
+
+# Trust in a project's own settings
+
+
+def run_trust(context: Context) -> int:
+    """`clincus trust`: show a workspace's .clincus.toml, ask, and remember its content."""
+    options, environ = context.options, context.environ
+    workspace = chosen_workspace(options)
+    if options.revoke:
+        had = untrust_project(environ, workspace)
+        print(f"{workspace}: the trust is taken back" if had else f"{workspace}: it was not trusted")
+        return 0
+    project = read_project(workspace)
+    if project is None:
+        raise ConfigError(f"'{workspace}' has no {PROJECT_FILE}: there is nothing to trust", status=404)
+    print(f"{project.path}:\n")
+    print("\n".join(f"  {shown(line)}" for line in project.text.splitlines()))
+    print()
+    if trusted_digests(environ).get(workspace) == project.digest:
+        print("This content is trusted. `clincus trust --revoke` takes that back.")
+        return 0
+    config = apply_project(context.config, workspace, trusted=False, project=project)
+    for warning in [one for one in config.warnings if one not in context.config.warnings]:
+        print(f"  {shown(warning)}")
+    if not confirm("Let this file set all that for sessions in this workspace?", force=options.force):
+        return 0
+    change_trust(environ, workspace, project.digest)
+    print(f"Trusted until {PROJECT_FILE} changes.")
+    return 0
+
+
+def shown(text: str) -> str:
+    """A text from somebody else for our terminal: no control characters, no invisible ones."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+# Completion scripts
+
+
+def completion_table() -> dict[str, list[str]]:
+    """What may follow each command, by the command's name: for a group its commands, for "" the first words."""
+    common = [name for flag in (HELP_FLAG, *START_FLAGS) for name in flag.names]
+    names: dict[str, list[str]] = {"": [*GROUPS, *(one.name for one in COMMAND_TABLE if not one.group and one.summary)]}
+    for group in GROUPS:
+        names[group] = [one.name.split()[1] for one in COMMAND_TABLE if one.group == group]
+    for command in COMMAND_TABLE:
+        if command.summary:
+            own = [name for flag in command.flags for name in flag.names]
+            names[command.name] = list(dict.fromkeys([*own, *(common if command.starts else HELP_FLAG.names)]))
+    return names
+
+
+def run_completion_bash(context: Context) -> int:
+    """`clincus completion bash`."""
+    cases = "\n".join(
+        f"    {shlex.quote(name)}) words={shlex.quote(' '.join(words))} ;;"
+        for name, words in completion_table().items()
+    )
+    groups = "|".join(GROUPS)
+    print(f"""# bash completion for clincus: `. <(clincus completion bash)`
+_clincus() {{
+  local current=${{COMP_WORDS[COMP_CWORD]}} name= word words=
+  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    [[ $word == -* ]] && continue
+    case $name in
+    "") name=$word ;;
+    {groups}) name="$name $word"; break ;;
+    *) break ;;
+    esac
+  done
+  case $name in
+{cases}
+  esac
+  if [[ $current == -* || -z $name || " {groups.replace("|", " ")} " == *" $name "* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+  else
+    mapfile -t COMPREPLY < <(compgen -f -- "$current")
+  fi
+}}
+complete -o filenames -F _clincus clincus""")
+    return 0
+
+
+def run_completion_zsh(context: Context) -> int:
+    """`clincus completion zsh`."""
+    cases = "\n".join(
+        f"    {shlex.quote(name)}) words=({' '.join(map(shlex.quote, words))}) ;;"
+        for name, words in completion_table().items()
+    )
+    print(f"""#compdef clincus
+# zsh completion for clincus: put it as _clincus into a directory of $fpath
+_clincus() {{
+  local name= word
+  local -a words_before words
+  words_before=(${{${{(@)${{(@)=BUFFER}}[2,CURRENT-1]}}:#-*}})
+  case $words_before[1] in
+    {"|".join(GROUPS)}) name="$words_before[1]${{words_before[2]:+ $words_before[2]}}" ;;
+    *) name=$words_before[1] ;;
+  esac
+  case $name in
+{cases}
+  esac
+  compadd -- $words
+  [[ -n $name ]] && _files
+}}
+compdef _clincus clincus""")
+    return 0
+
+
+def run_completion_fish(context: Context) -> int:
+    """`clincus completion fish`."""
+    print("# fish completion for clincus: clincus completion fish >~/.config/fish/completions/clincus.fish")
+    print("complete -c clincus -n __fish_use_subcommand -f")
+    for name, summary in program_rows():
+        print(f"complete -c clincus -n __fish_use_subcommand -f -a {name} -d {fish_text(summary)}")
+    for command in COMMAND_TABLE:
+        if not command.summary:
+            continue
+        group, _, word = command.name.rpartition(" ")
+        if group:
+            print(
+                f"complete -c clincus -n '__fish_seen_subcommand_from {group}' -f -a {word} "
+                f"-d {fish_text(command.summary)}"
+            )
+        seen = f"__fish_seen_subcommand_from {group}; and " if group else ""
+        for one in (*command.flags, *(START_FLAGS if command.starts else ()), HELP_FLAG):
+            forms = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in one.names)
+            needs = " -r" if one.value and one.implied is None else ""
+            condition = f"'{seen}__fish_seen_subcommand_from {word}'"
+            print(f"complete -c clincus -n {condition} {forms}{needs} -d {fish_text(one.meaning)}")
+    return 0
+
+
+def fish_text(text: str) -> str:
+    """A text quoted for fish, whose single quotes only know \\\\ and \\'."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 # The dashboard
@@ -11030,18 +12215,6 @@ def exec_environment(context: Context, user: int) -> dict[str, str]:
     if context.options.tty:
         environment["TERM"] = terminal_name(context.environ.get("TERM", ""))
     return {**environment, **environment_flags(context.options.env, context.environ)}
-
-
-def environment_flags(texts: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that `--env` flags set; KEY alone copies ours. Raises UsageError."""
-    environment = {}
-    for text in texts:
-        key, joined, value = text.partition("=")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-            raise UsageError(f"invalid env '{text}': write KEY=VALUE, or KEY to copy yours")
-        if joined or key in environ:
-            environment[key] = value if joined else environ[key]
-    return environment
 
 
 def exec_directory(context: Context, instance: Mapping[str, Any]) -> str:
@@ -11533,15 +12706,6 @@ def find_image(incus: Incus, alias: str) -> dict[str, Any]:
         if alias in alias_names(image):
             return image
     raise ClincusError(f"image '{alias}' not found", 404)
-
-
-def size_text(size: float) -> str:
-    """A size in bytes for a person."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} GiB"
 
 
 def image_document(image: Mapping[str, Any]) -> dict[str, object]:
@@ -12257,8 +13421,207 @@ BASIC_COMMANDS = (
     ),
 )
 
+NAMES_HELP = "Several names, and --all, are asked for first; --force agrees."
+EACH_EXITS = (
+    ("0", "done, or nothing to do, or declined"),
+    ("1", "a container could not be handled, or none was named"),
+)
+TIMEOUT_FLAG = flag("--timeout SECONDS", "for a clean stop, then it is forced", check=number_from(0, 3600))
+JSON_FLAG = format_flag("text", "json")
+
+SESSION_COMMANDS = (
+    Command(
+        "shell",
+        run_shell,
+        "Start a session in a project directory, or go back to it",
+        arguments="[DIRECTORY]",
+        flags=SHELL_FLAGS,
+        starts=True,
+        about="""
+            Makes a container with the directory mounted, starts the tool in tmux in it, and attaches. What runs on the
+            host is protected from what happens inside. Detach with Ctrl-B D: the session runs on.
+
+            A session of the directory that is running already is gone back to; --slot chooses among several, or a new
+            one beside it. --persistent also goes on with a stopped persistent session. When all programs in the
+            terminal have ended, the conversation is saved; a persistent container is stopped then, any other removed.
+
+            --resume goes on with a saved conversation, in its own container if that still is there.
+        """,
+        examples=(
+            ("clincus", "Start the configured tool in the current directory."),
+            ("clincus shell ~/src/app --tool copilot --persistent", "Another tool, in a container that is kept."),
+            ("clincus shell --resume", "Go on with the last conversation of this directory."),
+            ("clincus shell --background -e API_KEY --limit-memory 4GiB", "Start without attaching."),
+        ),
+        exits=(("0", "the session ended, was detached, or runs in the background"), ("1", "it could not be started")),
+    ),
+    Command(
+        "attach",
+        run_attach,
+        "Attach this terminal to a session",
+        arguments="[NAME]",
+        flags=(flag("--bash", "a shell of its own instead of the tool's terminal"), SLOT_FLAG, WORKSPACE_FLAG),
+        about="Without NAME or --slot: to the only running session, or a list of them.",
+        examples=(
+            ("clincus attach clincus-ec0578-1", "Go to that session's tool."),
+            ("clincus attach --slot 2 --bash", "A shell beside the tool in slot 2 of this directory."),
+        ),
+    ),
+    Command(
+        "list",
+        run_list,
+        "List the sessions",
+        flags=(flag("--all", "saved conversations as well"), JSON_FLAG),
+        examples=(("clincus list --all --format json", "Everything, for a program."),),
+    ),
+    Command(
+        "info",
+        run_info,
+        "Show a saved conversation",
+        arguments="[SESSION_ID]",
+        about="SESSION_ID is the id of a session, or its container's name; without it, the newest is shown.",
+    ),
+    Command(
+        "resume",
+        run_resume,
+        "Let a paused or stopped session go on",
+        arguments="[NAME]",
+        about="""
+            A paused container runs on, a stopped one is started, and its tool with the conversation that it had.
+            Without NAME: all paused ones.
+        """,
+    ),
+    Command(
+        "stop",
+        run_stop,
+        "Stop sessions and keep their containers",
+        arguments="[NAME...]",
+        flags=(replace(TIMEOUT_FLAG, default=STOP_TIMEOUT), flag("--all", "every running session"), FORCE_FLAG),
+        about=f"The conversation is saved first. `clincus resume` starts the container again. {NAMES_HELP}",
+        exits=EACH_EXITS,
+    ),
+    Command(
+        "shutdown",
+        run_shutdown,
+        "Stop sessions cleanly and delete those that are not persistent",
+        arguments="[NAME...]",
+        flags=(
+            replace(TIMEOUT_FLAG, default=60),
+            flag("--delete", "delete persistent ones, too"),
+            flag("--all", "every session"),
+            FORCE_FLAG,
+        ),
+        about=f"The conversation is saved first. {NAMES_HELP}",
+        exits=EACH_EXITS,
+    ),
+    Command(
+        "kill",
+        run_kill,
+        "Delete sessions at once",
+        arguments="[NAME...]",
+        flags=(flag("--all", "every session"), FORCE_FLAG),
+        about=f"The conversation is saved first if it can be. {NAMES_HELP}",
+        examples=(("clincus kill --all --force", "Delete every session without a question."),),
+        exits=EACH_EXITS,
+    ),
+    Command(
+        "persist",
+        run_persist,
+        "Keep the containers of sessions when these end",
+        arguments="[NAME...]",
+        flags=(flag("--all", "every session"), FORCE_FLAG),
+        about=NAMES_HELP,
+        exits=EACH_EXITS,
+    ),
+    Command(
+        "run",
+        run_run,
+        "Run one command in a container of its own",
+        arguments="COMMAND...",
+        flags=(
+            flag(
+                "--timeout SECONDS", "kill it after so long, with exit code 124", check=number_from(0, 10**8), default=0
+            ),
+            flag("--capture", "the same as --format json, or nothing beside --format pretty"),
+            format_flag("pretty", "json"),
+            flag("-q, --quiet", "nothing of our own on stderr"),
+        ),
+        starts=True,
+        passes_on=1,
+        about="""
+            The directory is mounted, limited and protected as in a session. A single argument goes through a shell,
+            several are run as they are. Input and output pass through unchanged, and the container is removed whatever
+            happens; with --persistent it is stopped, and used again by the next run in the same --slot.
+
+            Our own flags may stand anywhere; in front of a command with flags of the same names put --.
+        """,
+        examples=(
+            ("clincus run 'npm ci && npm test'", "Through a shell."),
+            ("clincus run --timeout 600 make -j4 test", "With a time limit; -j4 belongs to make."),
+            ("clincus run -q -- grep -e x README.md | wc -l", "-e belongs to grep."),
+        ),
+        exits=(("CODE", "that of the command"), ("1", "also: it could not be started"), ("124", "--timeout was over")),
+    ),
+    Command(
+        "clean",
+        run_clean,
+        "Remove what is left of ended sessions",
+        flags=(
+            flag("--sessions", "saved conversations without a container"),
+            flag("--orphans", "stopped containers whose directory is gone"),
+            flag("--all", "all of it, and stopped persistent containers too"),
+            flag("--dry-run", "only show what would be removed"),
+            FORCE_FLAG,
+        ),
+        about="""
+            Without a switch: stopped containers that are not persistent, and what a crash left behind. Their
+            conversations are saved first. Each kind is shown and asked for on its own.
+        """,
+        examples=(("clincus clean --dry-run --all", "See what there is."),),
+    ),
+    Command(
+        "tmux send",
+        run_tmux_send,
+        "Type a line into a session",
+        arguments="CONTAINER TEXT",
+        about="TEXT is typed as it is, then Enter.",
+        examples=(("clincus tmux send clincus-ec0578-1 'run the tests'", "Ask the tool for something."),),
+    ),
+    Command(
+        "tmux capture",
+        run_tmux_capture,
+        "Print what a session's terminal shows",
+        arguments="CONTAINER",
+        flags=(
+            flag("--lines N", "so many lines of history, too", check=number_from(0, 50_000), default=0),
+            flag("-e, --escapes", "with colours"),
+        ),
+    ),
+    Command("tmux list", run_tmux_list, "List the sessions with a terminal"),
+    Command(
+        "trust",
+        run_trust,
+        "Show a project's .clincus.toml and let it set everything",
+        arguments="[DIRECTORY]",
+        flags=(flag("--revoke", "take the trust back"), FORCE_FLAG, WORKSPACE_FLAG),
+        about="""
+            A project's own settings may choose a tool, an image, one of your profiles and tighter limits. Mounts,
+            weaker protection and the like wait until you have seen the file and agreed. The trust is for this content:
+            whoever changes the file has to ask you again.
+        """,
+    ),
+    Command(
+        "completion bash",
+        run_completion_bash,
+        "For bash",
+        examples=((". <(clincus completion bash)", "In ~/.bashrc."),),
+    ),
+    Command("completion zsh", run_completion_zsh, "For zsh"),
+    Command("completion fish", run_completion_fish, "For fish"),
+)
+
 # Each group of commands is a table of its own; `clincus help` sorts them.
-COMMAND_TABLE: tuple[Command, ...] = (*BASIC_COMMANDS, *SETUP_COMMANDS, *INCUS_COMMANDS)
+COMMAND_TABLE: tuple[Command, ...] = (*SESSION_COMMANDS, *BASIC_COMMANDS, *SETUP_COMMANDS, *INCUS_COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

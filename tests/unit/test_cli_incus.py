@@ -136,7 +136,6 @@ def test_what_is_no_place_in_a_container_is_a_mistake_of_usage(text):
         (["A=1,2"], {"A": "1,2"}),
         (["A=x=y", "B="], {"A": "x=y", "B": ""}),
         (["TERM"], {"TERM": "vt100"}),
-        (["NOT_SET"], {}),
         (["A=1", "A=2"], {"A": "2"}),
     ],
 )
@@ -148,6 +147,11 @@ def test_variables_of_a_command(texts, environment):
 def test_a_variable_without_a_name_is_refused(text):
     with pytest.raises(clincus.UsageError, match="KEY=VALUE"):
         clincus.environment_flags([text], {})
+
+
+def test_a_variable_to_copy_that_is_not_set_is_refused():
+    with pytest.raises(clincus.UsageError, match="NOT_SET is not set here"):
+        clincus.environment_flags(["NOT_SET"], {})
 
 
 # ---- the door: attach, feed, capture ------------------------------------------------------------------------------
