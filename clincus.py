@@ -7277,7 +7277,7 @@ class Setup:
         bridge = self.bridge_to_use()
         if bridge:
             return f"connect sessions to the bridge '{bridge}' (default profile)"
-        return f"create the bridge '{self.options.bridge}' on {self.options.subnet or 'a free subnet'}"
+        return f"create the bridge '{self.free_bridge_name()}' on {self.options.subnet or 'a free subnet'}"
 
     def do_network(self) -> None:
         bridge = self.bridge_to_use() or self.create_bridge()
