@@ -7755,6 +7755,10 @@ class HttpError(ClincusError):
         self.headers = list(headers)
 
 
+class Refused(HttpError):
+    """The gate does not let somebody in; the connection ends with it."""
+
+
 class MethodNotAllowed(HttpError):
     """The path exists, but not with this method; what is possible goes into the Allow field (RFC 9110, 15.5.6)."""
 
@@ -8023,7 +8027,7 @@ def socket_owner(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
     tables = [("/proc/net/tcp6", True)] if ":" in theirs[0] else [("/proc/net/tcp", False), ("/proc/net/tcp6", True)]
     for _ in range(3):  # a row can be passed over while others come and go
         for path, wide in tables:
-            with suppress(OSError), open(path, encoding="ascii") as table:
+            with suppress(OSError), open(path, encoding="utf-8") as table:
                 owner = find_owner(table, kernel_address(*theirs, wide=wide), kernel_address(*ours, wide=wide))
                 if owner is not None:
                     return owner
@@ -8365,12 +8369,12 @@ class Gate:
         self._refusals = RefusalLog()
 
     def greet(self, peer: Peer) -> None:
-        """Let a connection speak. Raises HttpError(403) for one that nothing it could say would let in."""
+        """Let a connection speak. Raises Refused(403) for one that nothing it could say would let in."""
         if peer.doubt and not self.token:
             raise self._refuse(peer, "peer", f"refused: {peer.doubt}. To let others in, serve with --token-file")
 
     def admit(self, request: Request) -> Response | None:
-        """Let a request pass: None, or the answer that signs a browser in. Raises HttpError: 401, 403, 429."""
+        """Let a request pass: None, or the answer that signs a browser in. Raises Refused: 401, 403, 429."""
         peer = request.peer
         hosts = request.headers.get_all("Host") or []
         if len(hosts) != 1 or not self._is_ours(hosts[0], peer):
@@ -8470,9 +8474,9 @@ class Gate:
 
     def _refuse(
         self, peer: Peer, cause: str, message: str, status: int = 403, headers: Sequence[tuple[str, str]] = ()
-    ) -> HttpError:
+    ) -> Refused:
         self._refusals.note(str(peer), cause, message)
-        return HttpError(message, status, headers)
+        return Refused(message, status, headers)
 
 
 def _is_equal(shown: str, secret: str) -> bool:
@@ -8697,7 +8701,7 @@ SIGN_IN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Cl
 """
 
 
-def sign_in_page(request: Request, error: HttpError) -> Response:
+def sign_in_page(request: Request, error: Refused) -> Response:
     """The answer to a person without the token: a form to paste it into.
 
     A browser keeps a SameSite=Strict cookie back when a link on another site brought it here; it sends it after a
@@ -8762,8 +8766,9 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             request = self._begin(parse_head(raw))
             return self._respond(request)
         except ClincusError as error:
-            wants_page = request and not request.is_api and "text/html" in request.headers.get("Accept", "")
-            if request and wants_page and isinstance(error, HttpError) and error.status in {401, 429}:
+            self.close_connection = self.close_connection or isinstance(error, Refused)
+            is_for_page = request and not request.is_api and "text/html" in request.headers.get("Accept", "")
+            if request and is_for_page and isinstance(error, Refused) and error.status != 403:
                 return sign_in_page(request, error)
             return failure(error)
         except (ConnectionError, TimeoutError):

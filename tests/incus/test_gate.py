@@ -1,0 +1,476 @@
+"""The gate against real attacks on a running server: forged names, foreign pages, neighbours, foreign containers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import socket
+import subprocess
+import threading
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+import clincus
+from tests.conftest import DEADLINE
+from tests.conftest import program
+from tests.conftest import wait_until
+
+NEIGHBOUR = 65534
+HANDSHAKE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")  # fmt: skip
+JSON = "Content-Type: application/json"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+
+
+def exchange(server, *lines, body=b""):
+    """Send a request as it is, and return all that comes back until the server closes or upgrades."""
+    received = b""
+    with socket.create_connection((server.host, server.port), timeout=DEADLINE) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        with contextlib.suppress(ConnectionError):
+            while not received.startswith(b"HTTP/1.1 101") and (chunk := connection.recv(65536)):
+                received += chunk
+    return received
+
+
+def status_of(answer):
+    return int(answer.split(b" ", 2)[1])
+
+
+def ask(server, first, *lines, body=b"", host=None):
+    """One request, which asks to be the last of its connection; the status."""
+    named = [f"Host: {server.host}:{server.port}"] if host is None else host
+    return status_of(exchange(server, first, *named, *lines, "Connection: close", body=body))
+
+
+def as_user(uid, work):
+    """Do something in a process under another user id; what it returns, through JSON."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            os.write(writer, json.dumps(work()).encode())
+            code = 0
+        os._exit(code)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        said = stream.read()
+    assert os.waitpid(child, 0)[1] == 0, "the other process failed"
+    return json.loads(said)
+
+
+@pytest.fixture
+def other_machine():
+    """An address of this machine that is not loopback: who uses it comes from elsewhere, as far as the server knows."""
+    lines = subprocess.run(
+        ["ip", "-4", "-o", "address", "show", "scope", "global"], capture_output=True, text=True, check=True, timeout=10
+    ).stdout.splitlines()
+    return lines[0].split()[3].partition("/")[0]
+
+
+# ---- forged names and foreign pages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["GET / HTTP/1.1", "GET /api/sessions HTTP/1.1", "POST /api/sessions HTTP/1.1"])
+def test_a_name_that_is_not_ours_is_refused(clincus_server, first):
+    ours = f"localhost:{clincus_server.port}"
+    assert ask(clincus_server, first, host=[f"Host: {ours}"]) != 403
+    for forged in (
+        [f"Host: evil.example:{clincus_server.port}"],
+        [f"Host: localhost:{clincus_server.port + 1}"],
+        ["Host: localhost"],
+        ["Host:"],
+        [],
+        [f"Host: {ours}", f"Host: {ours}"],
+        [f"Host: {ours}", "Host: evil.example"],
+    ):
+        assert ask(clincus_server, first, host=forged) == 403, forged
+    assert ask(clincus_server, "GET /ws/events HTTP/1.1", *HANDSHAKE, host=["Host: evil.example"]) == 403
+
+
+def test_foreign_pages_can_read_nothing_and_write_nothing(clincus_server):
+    writes = [
+        ("POST", "/api/sessions"), ("DELETE", "/api/sessions/x"), ("POST", "/api/sessions/x/resume"),
+        ("PUT", "/api/config"), ("POST", "/api/workspaces"), ("DELETE", "/api/workspaces"),
+        ("POST", "/api/workspaces/folder"), ("PUT", "/api/sessions/x/files/content?path=a"),
+    ]  # fmt: skip
+    for mark in ("Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"):
+        for method, path in writes:
+            status = ask(clincus_server, f"{method} {path} HTTP/1.1", JSON, mark, "Content-Length: 2", body=b"{}")
+            assert status == 403, (method, path, mark)
+        for path in ("/ws/events", "/ws/terminal/x", "/ws/shell/x"):
+            assert ask(clincus_server, f"GET {path} HTTP/1.1", mark, *HANDSHAKE) == 403, (path, mark)
+    answer = clincus_server.get("/api/sessions", headers={"Origin": "http://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_a_form_that_posts_text_is_refused(clincus_server):
+    body = b'{"path": "/tmp"}'
+    answer = clincus_server.post("/api/workspaces", body, headers={"Content-Type": "text/plain"})
+    assert answer.status == 415
+    assert clincus_server.get("/api/workspaces").json["roots"] == []
+
+
+def test_our_own_page_can_write_and_listen(clincus_server):
+    headers = {"Origin": clincus_server.url, "Sec-Fetch-Site": "same-origin"}
+    assert clincus_server.put("/api/config", {}, headers=headers).status == 200
+    with connect(clincus_server.socket_url + "/ws/events", origin=clincus_server.url) as websocket:
+        assert websocket.response.status_code == 101
+
+
+def test_profile_secrets_are_not_shown(start_server):
+    server = start_server(config='[profiles.work.environment]\nAPI_KEY = "hunter2"\n')
+    answer = server.get("/api/config")
+    assert "API_KEY" in answer.json["profiles"]["work"]["environment"]
+    assert b"hunter2" not in answer.body
+
+
+def test_every_refusal_is_logged_once(clincus_server):
+    for _ in range(5):
+        ask(clincus_server, "GET / HTTP/1.1", host=["Host: evil.example"])
+    ask(clincus_server, "POST /api/sessions HTTP/1.1", "Origin: null")
+    lines = [line for line in clincus_server.log().splitlines() if "gate: 127.0.0.1" in line]
+    assert len(lines) == 2
+    assert "evil.example" in lines[0]
+    assert '"null"' in lines[1]
+
+
+# ---- other users of this machine --------------------------------------------------------------------------------
+
+
+def knock(host, port):
+    """Try to read, to write and to open a WebSocket; the statuses."""
+    named = f"Host: {f'[{host}]' if ':' in host else host}:{port}"
+    requests = [
+        ["GET /api/tools HTTP/1.1", named, "Connection: close"],
+        ["PUT /api/config HTTP/1.1", named, JSON, "Content-Length: 2", "Connection: close"],
+        ["GET / HTTP/1.1", named, "Connection: close"],
+        ["GET /ws/events HTTP/1.1", named, *HANDSHAKE],
+    ]
+    statuses = []
+    for lines in requests:
+        with socket.create_connection((host, port), timeout=DEADLINE) as connection:
+            body = b"{}" if lines[0].startswith("PUT") else b""
+            connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+            statuses.append(status_of(connection.recv(65536)))
+    return statuses
+
+
+WAYS = ["127.0.0.1", "::1", "::ffff:127.0.0.1"]
+
+
+@needs_root
+@pytest.mark.parametrize("host", WAYS)
+def test_a_neighbour_on_the_same_machine_gets_nothing(clincus_server, host):
+    if host.startswith("::ffff"):
+        family, named = socket.AF_INET6, "127.0.0.1"
+    else:
+        family, named = (socket.AF_INET6 if ":" in host else socket.AF_INET), host
+
+    def request():
+        with socket.socket(family) as connection:
+            connection.settimeout(DEADLINE)
+            connection.connect((host, clincus_server.port))
+            name = f"[{named}]" if ":" in named else named
+            connection.sendall(f"GET /api/tools HTTP/1.1\r\nHost: {name}:{clincus_server.port}\r\n\r\n".encode())
+            return status_of(connection.recv(65536))
+
+    assert as_user(NEIGHBOUR, request) == 403
+    assert as_user(0, request) == 200
+    if named == host:
+        assert as_user(NEIGHBOUR, lambda: knock(host, clincus_server.port)) == [403, 403, 403, 403]
+        assert knock(host, clincus_server.port) == [200, 200, 200, 101]
+    assert 'user "nobody"' in clincus_server.log()
+
+
+@needs_root
+def test_a_neighbour_that_hangs_up_at_once_has_done_nothing(clincus_server):
+    """The kernel lists a socket that its process closed as root's."""
+    head = f"POST /api/workspaces HTTP/1.1\r\nHost: localhost:{clincus_server.port}\r\n{JSON}\r\n"
+    request = f'{head}Content-Length: 16\r\n\r\n{{"path": "/tmp"}}'.encode()
+
+    def fire():
+        for _ in range(200):
+            with contextlib.suppress(ConnectionError):
+                connection = socket.create_connection((clincus_server.host, clincus_server.port))
+                connection.sendall(request)
+                connection.close()
+        return True
+
+    assert as_user(NEIGHBOUR, fire)
+    assert clincus_server.get("/api/workspaces").json["roots"] == []
+
+
+@needs_root
+def test_neighbours_that_hold_connections_do_not_lock_the_owner_out(clincus_server):
+    def hold():
+        held = [socket.create_connection((clincus_server.host, clincus_server.port)) for _ in range(600)]
+        wait_until(lambda: all(select.select([c], [], [], 0)[0] for c in held[:100]), "the refusals")
+        return len(held)
+
+    with contextlib.suppress(AssertionError):
+        as_user(NEIGHBOUR, hold)
+    assert wait_until(lambda: clincus_server.get("/api/tools").status == 200)
+
+
+@needs_root
+def test_the_server_of_a_person_is_open_to_that_person_and_root_alone(server_of_a_person):
+    """The server runs under user id 1000 here."""
+    port = server_of_a_person
+    assert as_user(1000, lambda: knock("127.0.0.1", port)[0]) == 200
+    assert knock("127.0.0.1", port)[0] == 200
+    assert as_user(1001, lambda: knock("127.0.0.1", port)[0]) == 403
+
+
+@pytest.fixture
+def server_of_a_person():
+    """A server of user 1000 in a process of its own, with the real gate and no routes but one."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setgid(1000)
+            os.setuid(1000)
+            route = clincus.Route("GET", "/api/tools", lambda _: [], "")
+            site = clincus.Site(
+                clincus.Router([route]), clincus.Assets(lambda _: None), clincus.Gate(), clincus.ConnectionTable()
+            )
+            listener = clincus.Listener(("127.0.0.1", 0), site)
+            os.write(writer, str(listener.server_address[1]).encode())
+            os.close(writer)
+            listener.serve_forever()
+        os._exit(1)
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        port = stream.read()
+    yield int(port)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+
+# ---- the token --------------------------------------------------------------------------------------------------
+
+
+def test_other_machines_are_not_listened_to_without_a_token(home, tmp_path):
+    for host in ("0.0.0.0", "::"):
+        done = subprocess.run(
+            [*program(), "serve", "--port", "0", "--host", host],
+            env={**os.environ, "HOME": str(home), "CLINCUS_TOKEN": ""}, cwd=tmp_path,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "needs a token: add --token-file" in done.stderr
+
+
+def test_another_machine_signs_in_with_the_token(start_server, home, other_machine):
+    path = home / "token"
+    server = start_server(arguments=["--host", "0.0.0.0", "--token-file", str(path)])
+    token = path.read_text().strip()
+    assert token not in server.log()
+    assert server.get("/api/sessions").status == 200, "the owner on this machine needs no token"
+
+    server.host = other_machine
+    assert server.get("/api/sessions").status == 401
+    assert server.get("/api/sessions", headers={"Authorization": f"Bearer {token}x"}).status == 401
+    assert server.get("/api/sessions", headers={"Authorization": f"Bearer {token}"}).status == 200
+    assert server.get("/api/sessions", headers={"Host": f"evil.example:{server.port}"}).status == 403
+    with pytest.raises(InvalidStatus, match="401"):
+        connect(server.socket_url + "/ws/events")
+
+    page = server.get("/", headers={"Accept": "text/html"})
+    assert page.status == 401
+    assert b'name="token"' in page.body
+    answer = server.get(f"/sessions?token={token}&x=1", headers={"Accept": "text/html"})
+    assert (answer.status, answer.headers["location"]) == (303, "/sessions?x=1")
+    cookie, *attributes = answer.headers["set-cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Strict"} <= set(attributes)
+    assert token not in cookie
+    assert server.get("/api/sessions", headers={"Cookie": cookie}).status == 200
+    with connect(
+        server.socket_url + "/ws/events", additional_headers={"Cookie": cookie}, origin=server.url
+    ) as websocket:
+        assert websocket.response.status_code == 101
+
+
+def test_wrong_tokens_slow_their_sender_down(start_server, home, other_machine):
+    server = start_server(arguments=["--host", "0.0.0.0", "--token-file", str(home / "token")])
+    server.host = other_machine
+    wrong = {"Authorization": "Bearer wrong"}
+    statuses = [server.get("/api/tools", headers=wrong).status for _ in range(12)]
+    assert statuses[:10] == [401] * 10
+    assert 429 in statuses[10:]
+    server.host = "127.0.0.1"
+    assert server.get("/api/tools").status == 200
+
+
+@needs_root
+def test_a_neighbour_with_the_token_gets_in(start_server):
+    server = start_server(environ={"CLINCUS_TOKEN": "a-token-for-neighbours"})
+
+    def request(*lines):
+        return lambda: ask(server, "GET /api/sessions HTTP/1.1", *lines)
+
+    assert as_user(NEIGHBOUR, request()) == 401
+    assert as_user(NEIGHBOUR, request("Authorization: Bearer a-token-for-neighbours")) == 200
+
+
+def test_a_reverse_proxy_needs_its_name_allowed_and_the_token(start_server):
+    token = "a-token-for-the-proxy"
+    server = start_server(arguments=["--allowed-host", "box.example"], environ={"CLINCUS_TOKEN": token})
+    through = {"Host": "box.example", "X-Forwarded-For": "192.0.2.7", "Origin": "https://box.example"}
+    assert server.put("/api/config", {}, headers=through).status == 401
+    assert server.put("/api/config", {}, headers={**through, "Authorization": f"Bearer {token}"}).status == 200
+    assert server.put("/api/config", {}, headers={"X-Forwarded-For": "192.0.2.7"}).status == 401
+    assert server.put("/api/config", {}, headers={**through, "Host": "other.example"}).status == 403
+
+
+def test_the_link_on_a_terminal_holds_the_token(bed, home, tmp_path):
+    master, slave = pty.openpty()
+    token = "a-token-on-a-terminal"
+    process = subprocess.Popen(
+        [*program(), "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=slave, stderr=subprocess.DEVNULL,
+        env={**os.environ, **bed.environ, "HOME": str(home), "CLINCUS_TOKEN": token}, cwd=tmp_path,
+    )  # fmt: skip
+    os.close(slave)
+    try:
+        assert select.select([master], [], [], DEADLINE)[0]
+        assert f"/?token={token}" in os.read(master, 4096).decode()
+    finally:
+        process.terminate()
+        process.wait(timeout=DEADLINE)
+        os.close(master)
+
+
+# ---- containers that are not ours -------------------------------------------------------------------------------
+
+
+def test_foreign_containers_are_not_there(bed, clincus_server):
+    """A name of ours without our label, our prefix on another name, and any other container."""
+    foreign = ["clincus-abcdef-1", "clincus-zzzzzz-1", "database"]
+    for name in foreign:
+        bed.incus.launch(name, "clincus", {"config": {}})
+    assert clincus_server.get("/api/sessions").json == []
+    for name in foreign:
+        for method, path in (
+            ("GET", f"/api/sessions/{name}"),
+            ("DELETE", f"/api/sessions/{name}"),
+            ("DELETE", f"/api/sessions/{name}?force=true"),
+            ("POST", f"/api/sessions/{name}/resume"),
+            ("GET", f"/api/sessions/{name}/files?path="),
+            ("GET", f"/api/sessions/{name}/files/content?path=etc/passwd"),
+        ):
+            assert clincus_server.request(method, path).status == 404, (method, path)
+        for kind in ("terminal", "shell"):
+            with pytest.raises(InvalidStatus, match="404"):
+                connect(f"{clincus_server.socket_url}/ws/{kind}/{name}")
+        assert bed.state(name) == "Running"
+    assert clincus_server.get("/api/sessions/history").json == []
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "..",
+        "%2e%2e",
+        "--help",
+        "%00",
+        "a%2fb",
+        "clincus-zzzzzz-1",
+        "%0a",
+        "*",
+        "%25",
+        "%ff",
+        "-",
+        "local:x",
+        "a" * 5000,
+    ],
+)
+def test_odd_ids_are_unknown(clincus_server, id):
+    for method, path in (
+        ("GET", f"/api/sessions/{id}"),
+        ("DELETE", f"/api/sessions/{id}"),
+        ("DELETE", f"/api/sessions/{id}?force=true"),
+        ("POST", f"/api/sessions/{id}/resume"),
+        ("GET", f"/api/sessions/{id}/files?path="),
+    ):
+        assert ask(clincus_server, f"{method} {path} HTTP/1.1") == 404, (method, path)
+    for kind in ("terminal", "shell"):
+        assert ask(clincus_server, f"GET /ws/{kind}/{id} HTTP/1.1", *HANDSHAKE) == 404
+    assert "Traceback" not in clincus_server.log()
+
+
+# ---- what only a broken or hostile client sends -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["POST /api/sessions HTTP/1.1", "Content-Length: 2", "Content-Length: 2"], 400),
+        (["POST /api/sessions HTTP/1.1", "Content-Length: 2", "Transfer-Encoding: chunked"], 400),
+        (["POST /api/sessions HTTP/1.1", "Transfer-Encoding: chunked"], 411),
+        (["POST /api/sessions HTTP/1.1", "Content-Length: -2"], 400),
+        (["POST /api/sessions HTTP/1.1", "Content-Length: two"], 400),
+        (["POST /api/sessions HTTP/1.1", "Content-Length : 2"], 400),
+        (["POST /api/sessions HTTP/1.1", "A: b", " folded"], 400),
+        (["POST /api/sessions HTTP/1.1", "A: b\rContent-Length: 2"], 400),
+        (["POST /api/sessions HTTP/1.1", "Content-Length: 99999999"], 413),
+        (["GET / HTTP/1.1", "A: " + "b" * 200_000], 431),
+        (["GET / HTTP/1.1", *["A: b"] * 500], 431),
+        (["GET /" + "a" * 200_000 + " HTTP/1.1"], 414),
+        (["GET http://evil.example/ HTTP/1.1"], 400),
+        (["CONNECT evil.example:443 HTTP/1.1"], 400),
+        (["BREW /api/sessions HTTP/1.1", "Content-Length: 5"], 405),
+        (["GET / HTTP/2.0"], 505),
+    ],
+)
+def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(clincus_server, lines, status):
+    """What follows it would be answered with 200: exactly one answer comes back."""
+    host = f"Host: localhost:{clincus_server.port}"
+    follower = f"GET /api/tools HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n".encode()
+    answer = exchange(clincus_server, lines[0], host, *lines[1:], body=follower)
+    assert status_of(answer) == status
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+
+
+def test_400_half_sent_requests_leave_the_server_answering(clincus_server):
+    with contextlib.ExitStack() as held:
+        for _ in range(400):
+            connection = held.enter_context(socket.create_connection((clincus_server.host, clincus_server.port)))
+            connection.sendall(b"POST /api/sessions HTTP/1.1\r\nHost: loc")
+        assert clincus_server.get("/api/tools").status == 200
+
+
+def test_a_connection_too_many_gets_a_clear_503(clincus_server):
+    with contextlib.ExitStack() as held:
+        for _ in range(clincus.CONNECTION_LIMIT):
+            held.enter_context(socket.create_connection((clincus_server.host, clincus_server.port)))
+        answer = clincus_server.get("/api/tools")
+        assert answer.status == 503
+        assert "too many connections" in answer.json["error"]
+    assert wait_until(lambda: clincus_server.get("/api/tools").status == 200, "a free place")
+
+
+def test_many_clients_at_once_are_all_answered(clincus_server):
+    statuses = []
+
+    def work():
+        statuses.extend(clincus_server.get("/api/tools").status for _ in range(10))
+
+    threads = [threading.Thread(target=work) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 200
