@@ -8025,7 +8025,7 @@ def socket_owner(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
     """The user id of who holds the other end of a local TCP connection; None if the kernel does not say."""
     # An IPv4 connection of an IPv6 socket stands in the wide table.
     tables = [("/proc/net/tcp6", True)] if ":" in theirs[0] else [("/proc/net/tcp", False), ("/proc/net/tcp6", True)]
-    for _ in range(3):  # a row can be passed over while others come and go
+    for _ in range(2):  # a row can be passed over while others come and go
         for path, wide in tables:
             with suppress(OSError), open(path, encoding="utf-8") as table:
                 owner = find_owner(table, kernel_address(*theirs, wide=wide), kernel_address(*ours, wide=wide))
@@ -8730,6 +8730,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
     command = ""
     peer: Peer
     _unread = 0  # bytes of the request's body that are still to come
+    _linger = LINGER_TIMEOUT  # seconds that the client has to read the last answer
 
     def handle(self) -> None:
         """Find out who is there, then answer one request after the other."""
@@ -8739,7 +8740,8 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         except OSError:
             return
         except HttpError as error:
-            self.close_connection = True
+            # Others must not hold the places of those whom this server is for.
+            self.close_connection, self._linger = True, 0.0
             self._answer(failure(error))
             return
         super().handle()
@@ -8853,7 +8855,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         """
         with suppress(OSError):
             super().finish()
-        self.server.site.connections.expect(self.connection, LINGER_TIMEOUT)
+        self.server.site.connections.expect(self.connection, self._linger)
         with suppress(OSError):
             self.connection.setblocking(True)
             self.connection.shutdown(socket.SHUT_WR)
@@ -9784,7 +9786,7 @@ class Application:
         self._stopping.wait()
 
     def stop(self) -> None:
-        """Ask for the end; safe in a signal handler."""
+        """Ask for the end."""
         self._stopping.set()
 
     def close(self) -> None:
@@ -11963,7 +11965,8 @@ def run_serve(context: Context) -> int:
 def _end(app: Application, number: int) -> None:
     if app.is_stopping:
         os._exit(128 + number)
-    app.stop()
+    # Not in this thread: the signal may have come while it held the lock that `stop` needs.
+    threading.Thread(target=app.stop, daemon=True).start()
 
 
 # Containers, files, images, snapshots and the service

@@ -214,12 +214,12 @@ def test_a_neighbour_that_hangs_up_at_once_has_done_nothing(clincus_server):
 @needs_root
 def test_neighbours_that_hold_connections_do_not_lock_the_owner_out(clincus_server):
     def hold():
-        held = [socket.create_connection((clincus_server.host, clincus_server.port)) for _ in range(600)]
-        wait_until(lambda: all(select.select([c], [], [], 0)[0] for c in held[:100]), "the refusals")
+        for _ in range(2):
+            held = [socket.create_connection((clincus_server.host, clincus_server.port)) for _ in range(520)]
+            wait_until(lambda held=held: select.select([held[0]], [], [], 0)[0], "the first refusal")
         return len(held)
 
-    with contextlib.suppress(AssertionError):
-        as_user(NEIGHBOUR, hold)
+    assert as_user(NEIGHBOUR, hold) == 520
     assert wait_until(lambda: clincus_server.get("/api/tools").status == 200)
 
 
@@ -440,7 +440,7 @@ def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(clincus_serv
     follower = f"GET /api/tools HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n".encode()
     answer = exchange(clincus_server, lines[0], host, *lines[1:], body=follower)
     assert status_of(answer) == status
-    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.count(b"\r\nDate: ") == 1
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
 
 
