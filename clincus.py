@@ -2122,7 +2122,7 @@ SAVE_SCRIPT = """
 cd -- "$1" || exit 3
 shift
 for path; do shift; [ ! -e "$path" ] || set -- "$@" "$path"; done
-[ $# -gt 0 ] || exit 0
+[ $# -gt 0 ] || exec tar -cf - -T /dev/null
 tar --format=gnu --anchored --wildcards --wildcards-match-slash -cf - {excluded} -- "$@"
 [ $? -le 1 ]
 """
@@ -2135,7 +2135,7 @@ fi
 
 
 def save_command(tool: Tool, container_home: str) -> list[str]:
-    """The command that writes a tool's conversations as a tar to stdout, for `unpack_saved`; empty if there are none.
+    """The command that writes a tool's conversations as a tar to stdout, for `unpack_saved`.
 
     Run it in the container right before that stops: a tool with a database is ended.
     """
@@ -2490,6 +2490,9 @@ class Completed:
         return text[-2000:].removeprefix("Error: ") if text else f"exit code {self.code}"
 
 
+END_OF_OUTPUT = "=end-of-output="
+READ_TRIES = 5
+
 # What the client says when there is no daemon to talk to (cmd/incus, 6.0): each is answered as 503.
 INCUS_UNREACHABLE = (
     ("executable file not found", "Incus is not installed. Run `clincus setup`."),
@@ -2616,14 +2619,29 @@ class Incus:
         """
         return self._spawn(self.exec_argv(name, command, user=user, environment=environment, cwd=cwd), stdin, timeout)
 
+    def read(self, name: str, command: Sequence[str], **options: Any) -> Completed:
+        """Like `exec`, for a command that only reads: it is run again when Incus lost what it wrote.
+
+        About one in a hundred `incus exec` of a short command on a busy machine ends with the right exit code and
+        nothing on stdout (seen with 6.0.4), so the end of the output is marked.
+        """
+        marked = ["sh", "-c", f'"$@"; code=$?; printf %s {END_OF_OUTPUT}; exit $code', "sh", *command]
+        for _ in range(READ_TRIES):
+            done = self.exec(name, marked, **options)
+            if done.stdout.endswith(END_OF_OUTPUT.encode()):
+                return replace(done, stdout=done.stdout[: -len(END_OF_OUTPUT)])
+            if done.reason.startswith(("Instance is", "Failed")):
+                break  # Incus itself refused: nothing was run
+        return replace(done, code=done.code or 1)
+
     @contextlib.contextmanager
-    def stream(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
+    def stream(self, argv: Sequence[str], *, timeout: float) -> Iterator[BufferedReader]:
         """Run a command line of `exec_argv` and give its stdout to the `with` block; it is killed after `timeout`.
 
         Raises IncusError at the end of the block when the command failed.
         """
         with self._process(argv, subprocess.DEVNULL, subprocess.PIPE, timeout) as process:
-            yield cast("IO[bytes]", process.stdout)
+            yield cast("BufferedReader", process.stdout)
 
     @contextlib.contextmanager
     def feed(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
@@ -3302,9 +3320,15 @@ class History:
         """Record that a session's container started at `when` (RFC 3339)."""
         self._append({"type": "start", "tool": session.tool, "persistent": session.persistent}, session, when)
 
-    def stop(self, session: Session, when: str) -> None:
+    def stop(self, session: Session | Run, when: str) -> None:
         """Record that a session's container stopped at `when` (RFC 3339)."""
         self._append({"type": "stop"}, session, when)
+
+    def close_runs(self, running: Collection[str], when: str) -> None:
+        """End every open run whose container, by its name, does not run: it stopped while nobody watched."""
+        for run in self.runs():
+            if run.ended_at is None and run.id not in running:
+                self.stop(run, when)
 
     def runs(self) -> list[Run]:
         """All runs, newest first; the file is only read again when it changed."""
@@ -3319,7 +3343,7 @@ class History:
                 self._runs, self._seen = [], (-1, -1)
             return self._runs
 
-    def _append(self, record: dict[str, object], session: Session, when: str) -> None:
+    def _append(self, record: dict[str, object], session: Session | Run, when: str) -> None:
         record.update(id=session.id, session_id=session.session_id, workspace=session.workspace, time=when)
         line = json.dumps(record).encode() + b"\n"
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -5164,6 +5188,11 @@ def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, A
 
 # Each script runs in the container as the code user, with constant text: what varies comes as arguments, what is
 # secret on stdin.
+START_ERRORS = {  # exit codes, since Incus may lose what a short command writes
+    71: "the image has no home {home} for uid {uid}: build one with `clincus build`",
+    72: "the workspace is not mounted at {mount} in the container",
+    73: "the image has no tmux: build one with `clincus build`",
+}
 GUEST_WAIT_FOR_BOOT = """
 if [ "$(cat /proc/1/comm)" = systemd ]; then  # /tmp and the user's directories are only ready after the boot
     tries=0
@@ -5176,10 +5205,9 @@ GUEST_START = (
     "set -eu\n"
     + GUEST_WAIT_FOR_BOOT
     + """
-fail() { echo "$1" >&2; exit 1; }
-[ -d "$HOME" ] && [ -w "$HOME" ] || fail "the image has no home $HOME for uid $(id -u): build one with clincus build"
-[ -d "$2" ] || fail "the workspace is not mounted at $2"
-command -v tmux >/dev/null || fail "the image has no tmux: build one with clincus build"
+[ -d "$HOME" ] && [ -w "$HOME" ] || exit 71
+[ -d "$2" ] || exit 72
+command -v tmux >/dev/null || exit 73
 tar -xf - -C "$HOME"
 rm -f "$HOME/.clincus/started"
 [ "$5" = tmux ] || exit 0
@@ -5556,21 +5584,21 @@ class Sessions:
 
     def has_terminal(self, session: Session) -> bool:
         """Whether a running session's tmux is there: it ends with the last program in it."""
-        return self.guest_exec(session, ["tmux", "has-session", "-t", f"=clincus-{session.id}"]).code == 0
+        return self.guest(session, ["tmux", "has-session", "-t", f"=clincus-{session.id}"]).code == 0
 
-    def guest(self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> bytes:
-        """Run a command in a session as the code user and return its stdout. Raises IncusError with its stderr."""
-        done = self.guest_exec(session, command, stdin=stdin, timeout=timeout)
-        if done.code != 0:
-            raise incus_failure(done.reason)
-        return done.stdout
-
-    def guest_exec(
-        self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
+    def guest(
+        self,
+        session: Session,
+        command: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float = 60,
+        only_reads: bool = False,
     ) -> Completed:
-        """Run a command in a session as the code user and return how it ended."""
+        """Run a command in a session as the code user; one that `only_reads` may be run again, see `Incus.read`."""
         config = self._load()
-        return self.incus.exec(
+        run = self.incus.read if only_reads else self.incus.exec
+        return run(
             session.id,
             command,
             user=config.get("incus.code_uid"),
@@ -5848,7 +5876,7 @@ class Sessions:
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
         config, tool, home = launch.config, launch.tool, guest_home(launch.config)
-        present = [] if is_new else parse_listing(self.guest(session, listing_command(tool, home)))
+        present = [] if is_new else self._listing(session, tool, home)
         conversation = self._conversation(session, launch, present)
         saved = launch.saved.directory if launch.saved else None
         files, warnings = tool_files(
@@ -5877,8 +5905,16 @@ class Sessions:
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         mode = "tmux" if launch.tmux else "direct"
         command = ["sh", "-c", GUEST_START, "clincus", session.id, launch.mount, columns, rows, mode]
-        self.guest(session, command, stdin=archive, timeout=120)
+        done = self.guest(session, command, stdin=archive, timeout=120)
+        if done.code != 0:
+            raise incus_failure(START_ERRORS.get(done.code, done.reason).format(home=home, uid=uid, mount=launch.mount))
         write_metadata(self._saved(session, config))
+
+    def _listing(self, session: Session, tool: Tool, home: str) -> list[tuple[str, float]]:
+        done = self.guest(session, listing_command(tool, home), only_reads=True)
+        if done.code != 0:
+            raise incus_failure(done.reason)
+        return parse_listing(done.stdout)
 
     def _conversation(self, session: Session, launch: Launch, present: Iterable[tuple[str, float]]) -> str | None:
         """The conversation to go on with: a saved one in a new container, else what the container holds."""
@@ -5913,9 +5949,13 @@ class Sessions:
             command = self.incus.exec_argv(
                 session.id, save_command(tool, guest_home(config)), user=config.get("incus.code_uid")
             )
-            with self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
-                store_saved(stream, saved, tool)
-        elif not session.paused and not self._is_saved(saved):
+            for _ in range(READ_TRIES):
+                with self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
+                    if stream.peek(1):  # even an archive of nothing has bytes: Incus lost them, see `Incus.read`
+                        store_saved(stream, saved, tool)
+                        return
+            raise IncusError("Incus gave nothing to save")
+        if not session.paused and not self._is_saved(saved):
             with tempfile.TemporaryFile() as archive:
                 self._pull_stopped(session, [f"{guest_home(config)}/{path}" for path in tool.saved], archive)
                 archive.seek(0)
@@ -6205,7 +6245,7 @@ class Files:
         name = check_file_path(path)
         mount = self._sessions.mount(session)
         command = ["sh", "-c", script, "clincus", mount, str(len(name)), argument]
-        done = self._sessions.guest_exec(session, command, stdin=name + content)
+        done = self._sessions.guest(session, command, stdin=name + content, only_reads=script is not GUEST_WRITE_FILE)
         if done.code in FILE_ERRORS:
             problem, status = FILE_ERRORS[done.code]
             raise ClincusError(f"{shorten(path)} {problem}", status)
@@ -9623,8 +9663,9 @@ class Monitor:
     `error` is why Incus cannot be reached, None while the registry is up to date.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, history: History) -> None:
         self.error: ClincusError | None = None
+        self._history = history
         self._sessions = sessions
         self._asked = threading.Event()  # set when the first listing has come, or failed
         self._stopping = threading.Event()
@@ -9669,6 +9710,9 @@ class Monitor:
         relist.daemon = True
         try:
             self._sessions.refresh()
+            self._history.close_runs(
+                {one.id for one in self._sessions.registry.all() if one.status != "stopped"}, utc_now()
+            )
             self.error = None
             self._asked.set()
             relist.start()
@@ -9741,7 +9785,7 @@ class Application:
         incus = Incus(self._config.get("incus.project"), group=self._config.get("incus.group"))
         self.registry = Registry(container_prefix(environ), self._on_change)
         self.sessions = Sessions(incus, self.registry, lambda: self._config, environ)
-        self.monitor = Monitor(self.sessions)
+        self.monitor = Monitor(self.sessions, self.history)
         self.files = Files(self.sessions)
         self.workspaces = Workspaces(lambda: self._config, environ, self.registry.all)
         self.connections = ConnectionTable()

@@ -51,6 +51,7 @@ import clincus
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = float(os.environ.get("CLINCUS_TEST_DEADLINE", "60"))  # seconds that anything awaited may take
 NO_INTERNET = "http://127.0.0.1:9"  # a proxy that is not there: the daemon would else ask for its image servers
+OFFLINE = {"HTTP_PROXY": NO_INTERNET, "HTTPS_PROXY": NO_INTERNET, "http_proxy": NO_INTERNET}
 
 NOTES: pytest.StashKey[list[str]] = pytest.StashKey()
 
@@ -124,13 +125,23 @@ class Bed:
 
     def shell(self, name: str, script: str, user: int = 1000) -> str:
         """Run a shell script in an instance, as the code user unless told otherwise; its output."""
-        done = self.incus.exec(name, ["sh", "-c", script], user=user, environment={"HOME": "/home/code"})
+        done = self.incus.read(name, ["sh", "-c", script], user=user, environment={"HOME": "/home/code"})
         assert done.code == 0, f"{script!r} ended with {done.code}: {done.reason}"
         return done.stdout.decode()
 
     def screen(self, name: str) -> str:
         """What the tmux session of an instance shows now."""
         return self.shell(name, "tmux capture-pane -p -J -t $(tmux list-sessions -F '#{session_name}' | head -1)")
+
+    def restart(self) -> None:
+        """End the daemon as its service would, with its containers left running, and start it again."""
+        assert self.daemon is not None
+        assert self.folder is not None
+        self.daemon.terminate()
+        self.daemon.wait(timeout=DEADLINE)
+        self.daemon = clincus.start_incusd(
+            clincus.Host(), self.folder, self.folder / "logs" / "incusd.log", group="root", env=OFFLINE
+        )
 
     def delete_all(self) -> None:
         """Remove every instance, running or not."""
@@ -191,8 +202,7 @@ def start_daemon(bed: Bed, host: clincus.Host) -> None:
     """Start incusd and let the project's own setup do the rest."""
     assert bed.folder is not None
     # Incus's log, were a test to fail: bed.folder / "logs" / "incusd.log".
-    offline = {"HTTP_PROXY": NO_INTERNET, "HTTPS_PROXY": NO_INTERNET, "http_proxy": NO_INTERNET}
-    bed.daemon = clincus.start_incusd(host, bed.folder, bed.folder / "logs" / "incusd.log", group="root", env=offline)
+    bed.daemon = clincus.start_incusd(host, bed.folder, bed.folder / "logs" / "incusd.log", group="root", env=OFFLINE)
     (bed.folder / "test.pid").write_text(str(os.getpid()))
     bed.incus.run(
         "config", "set", f"core.proxy_http={NO_INTERNET}", f"core.proxy_https={NO_INTERNET}",

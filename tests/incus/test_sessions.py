@@ -23,14 +23,14 @@ REFERENCE_FIELDS = {"id": str, "workspace": str, "tool": str, "slot": int, "stat
 
 def guest(bed, session, command: str, user: int = 1000) -> str:
     """Run a shell command in a session's container and return what it prints."""
-    done = bed.incus.exec(session["id"], ["sh", "-c", command], user=user, environment={"HOME": "/home/code"})
+    done = bed.incus.read(session["id"], ["sh", "-c", command], user=user, environment={"HOME": "/home/code"})
     assert done.code == 0, done.reason
     return done.stdout.decode()
 
 
 def screen(bed, session) -> str:
-    """What the tool's tmux shows."""
-    return guest(bed, session, f"tmux capture-pane -p -S - -t =clincus-{session['id']}:")
+    """What the tool's tmux shows; nothing while there is no tmux."""
+    return guest(bed, session, f"tmux capture-pane -p -S - -t =clincus-{session['id']}: 2>/dev/null || true")
 
 
 def type_line(bed, session, line: str) -> None:
@@ -78,7 +78,7 @@ def test_a_conversation_goes_on_after_stop_and_resume(bed, clincus_server, works
     assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
     assert clincus_server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped"
     saved = clincus_server.home / ".clincus" / f"sessions-{tool}" / session["session_id"]
-    assert any("remember the milk" in file.read_text() for file in saved.rglob("*.jsonl"))
+    assert any("remember the milk" in file.read_text() for file in saved.rglob("*") if file.is_file())
 
     resumed = clincus_server.post(f"/api/sessions/{session['id']}/resume")
     assert (resumed.status, resumed.json["id"], resumed.json["status"]) == (200, session["id"], "running")

@@ -1,0 +1,333 @@
+"""The server as a process: config, ports, static files, the end. On a real Incus where one is needed."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import wait_until
+from test_sessions import Events
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+import clincus
+
+REFERENCE = {
+    "defaults": {"image": str, "persistent": bool, "model": str},
+    "paths": {"sessions_dir": str, "storage_dir": str, "logs_dir": str, "preserve_workspace_path": bool},
+    "incus": {"project": str, "group": str, "code_uid": int, "code_user": str, "disable_shift": bool},
+    "tool": {"name": str, "binary": str, "claude": dict},
+    "mounts": {"default": list},
+    "limits": {"cpu": dict, "memory": dict, "disk": dict, "runtime": dict},
+    "git": {"writable_hooks": bool},
+    "security": {"protected_paths": list, "additional_protected_paths": list, "disable_protection": bool},
+    "profiles": {},
+    "dashboard": {"port": int, "workspace_roots": list},
+}
+
+
+def config_file(server) -> Path:
+    return server.home / ".config" / "clincus" / "config.toml"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def by_rename(file: Path, text: str) -> None:
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
+def as_symlink(file: Path, text: str) -> None:
+    (file.parent / "real.toml").write_text(text)
+    file.unlink(missing_ok=True)
+    file.symlink_to("real.toml")
+
+
+def twice(file: Path, text: str) -> None:
+    by_rename(file, "")
+    by_rename(file, text)
+
+
+SAVES = {"in place": Path.write_text, "by rename": by_rename, "twice": twice, "as a symlink": as_symlink}
+BAD_SETTINGS = [
+    {"port": 0},
+    {"port": 65536},
+    {"port": "80"},
+    {"port": True},
+    {"workspace_roots": "x"},
+    {"workspace_roots": [1]},
+]
+
+
+class TestConfig:
+    def test_the_document_has_every_section_and_key_of_the_reference(self, clincus_server):
+        document = clincus_server.get("/api/config").json
+        for section, keys in REFERENCE.items():
+            for key, kind in keys.items():
+                assert type(document[section][key]) is kind, f"{section}.{key}"
+        assert document["limits"]["runtime"]["auto_stop"] is True
+        assert document["security"]["protected_paths"][:4] == [".git/hooks", ".git/config", ".husky", ".vscode"]
+
+    def test_put_keeps_roots_over_a_restart(self, start_server, tmp_path):
+        server = start_server(config="# my own words\n[defaults]\npersistent = true\n")
+        answer = server.put("/api/config", {"workspace_roots": [str(tmp_path)]})
+        assert (answer.status, answer.json) == (200, {"status": "updated"})
+        server.stop()
+        again = start_server()
+        document = again.get("/api/config").json
+        assert document["dashboard"]["workspace_roots"] == [str(tmp_path)]
+        assert document["defaults"]["persistent"] is True
+        assert "# my own words" in config_file(again).read_text()
+
+    def test_put_of_nothing_is_fine(self, clincus_server):
+        assert clincus_server.put("/api/config", {}).status == 200
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"port": 0},
+            {"port": 65536},
+            {"port": "80"},
+            {"port": True},
+            {"workspace_roots": "x"},
+            {"workspace_roots": [1]},
+        ],
+    )
+    def test_put_of_a_bad_value_is_refused(self, clincus_server, body):
+        assert clincus_server.put("/api/config", body).status == 400
+
+    def test_a_root_that_is_not_there_is_refused(self, clincus_server):
+        answer = clincus_server.put("/api/config", {"workspace_roots": ["/nowhere/at/all"]})
+        assert (answer.status, "does not exist" in answer.json["error"]) == (400, True)
+
+    def test_a_new_port_is_listened_on_and_the_old_one_let_go(self, clincus_server):
+        port = free_port()
+        assert clincus_server.put("/api/config", {"port": port}).status == 200
+        old, clincus_server.port = clincus_server.port, port
+        assert clincus_server.get("/api/config").json["dashboard"]["port"] == port
+
+        def is_closed() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", old)) != 0
+
+        wait_until(is_closed, "the old port to be let go")
+
+    def test_a_taken_port_is_a_conflict_and_changes_nothing(self, clincus_server):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            answer = clincus_server.put("/api/config", {"port": taken.getsockname()[1]})
+        assert answer.status == 409
+        assert clincus_server.get("/api/tools").status == 200
+        assert not config_file(clincus_server).exists() or "port" not in config_file(clincus_server).read_text()
+
+    def test_the_flag_of_the_start_is_stronger_than_the_file(self, start_server):
+        server = start_server(arguments=["--port", str(free_port())])
+        events = Events(server)
+        config_file(server).write_text(f"[dashboard]\nport = {free_port()}\n")
+        wait_until(lambda: "config.reloaded" in [event["type"] for event in events.seen], "the reload", timeout=10)
+        assert server.get("/api/tools").status == 200
+
+    @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES.keys())
+    @pytest.mark.parametrize("existed", [True, False], ids=["edited", "new"])
+    def test_every_way_of_saving_is_seen(self, start_server, save, existed):
+        server = start_server(config="[defaults]\nmodel = 'one'\n" if existed else "")
+        events = Events(server)
+        wait_until(lambda: server.get("/api/tools").status == 200, "the server")
+        config_file(server).parent.mkdir(parents=True, exist_ok=True)
+        save(config_file(server), "[defaults]\nmodel = 'two'\n")
+        wait_until(lambda: server.get("/api/config").json["defaults"]["model"] == "two", "the reload", timeout=10)
+        wait_until(lambda: "config.reloaded" in [event["type"] for event in events.seen], "the event")
+
+    def test_a_broken_file_keeps_the_last_good_config_and_is_told(self, start_server):
+        server = start_server(config="[defaults]\nmodel = 'one'\n")
+        events = Events(server)
+        config_file(server).write_text("[defaults]\nmodel = 7, oops\n")
+        error = wait_until(lambda: server.get("/api/config/sources").json["error"], "the error", timeout=10)
+        assert "config.toml" in error
+        assert server.get("/api/config").json["defaults"]["model"] == "one"
+        assert "config.reloaded" not in [event["type"] for event in events.seen]
+        config_file(server).write_text("[defaults]\nmodel = 'two'\n")
+        wait_until(lambda: server.get("/api/config/sources").json["error"] is None, "the mended file", timeout=10)
+        assert server.get("/api/config").json["defaults"]["model"] == "two"
+
+
+class TestWorkspaces:
+    def test_roots_and_projects_in_the_references_form(self, clincus_server, workspace):
+        root = workspace.parent
+        (root / ".hidden").mkdir()
+        (root / "file").write_text("")
+        added = clincus_server.post("/api/workspaces", {"path": str(root)})
+        assert added.json == clincus_server.get("/api/workspaces").json
+        assert added.json == {
+            "roots": [str(root)],
+            "expanded_roots": [str(root)],
+            "workspaces": [
+                {
+                    "path": str(workspace),
+                    "name": workspace.name,
+                    "root": str(root),
+                    "has_config": False,
+                    "active_sessions": 0,
+                }
+            ],
+        }
+        clincus_server.create(workspace)
+        assert clincus_server.get("/api/workspaces").json["workspaces"][0]["active_sessions"] == 1
+
+    @pytest.mark.parametrize("where", ["body", "query"])
+    def test_a_root_is_removed_by_body_or_query(self, clincus_server, tmp_path, where):
+        clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
+        if where == "body":
+            answer = clincus_server.delete("/api/workspaces", {"path": str(tmp_path)})
+        else:
+            answer = clincus_server.delete(f"/api/workspaces?path={tmp_path}")
+        assert (answer.status, answer.json["roots"]) == (200, [])
+
+    def test_a_home_relative_root_is_kept_as_written(self, clincus_server):
+        (clincus_server.home / "projects").mkdir()
+        document = clincus_server.post("/api/workspaces", {"path": "~/projects"}).json
+        assert document["roots"] == ["~/projects"]
+        assert document["expanded_roots"] == [str(clincus_server.home / "projects")]
+
+    def test_a_folder_is_made_in_a_root(self, clincus_server, tmp_path):
+        clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
+        body = {"root": str(tmp_path), "name": "my-app"}
+        made = clincus_server.post("/api/workspaces/folder", body)
+        assert (made.status, made.json) == (201, {"path": str(tmp_path / "my-app")})
+        assert clincus_server.post("/api/workspaces/folder", body).status == 409
+
+    @pytest.mark.parametrize("name", ["", "My", "a b", "-a", "a-", "a--b", "a\n", "../x", "é", "a/b"])
+    def test_a_folder_name_that_is_not_kebab_case_is_refused(self, clincus_server, tmp_path, name):
+        clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
+        assert clincus_server.post("/api/workspaces/folder", {"root": str(tmp_path), "name": name}).status == 400
+
+    def test_a_folder_outside_the_roots_is_refused(self, clincus_server, tmp_path):
+        assert clincus_server.post("/api/workspaces/folder", {"root": str(tmp_path), "name": "x"}).status == 400
+
+
+class TestStatic:
+    def test_the_page_has_an_etag_and_is_not_sent_twice(self, clincus_server):
+        page = clincus_server.get("/")
+        assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        again = clincus_server.get("/", headers={"If-None-Match": page.headers["etag"]})
+        assert (again.status, again.body) == (304, b"")
+
+    def test_page_routes_fall_back_to_the_page_and_files_do_not(self, clincus_server):
+        page = clincus_server.get("/").body
+        for path in ("/sessions", "/sessions/clincus-a1b2c3-1/files", "/settings"):
+            assert clincus_server.get(path).body == page
+        for path in ("/assets/nothing.js", "/nothing.js", "/assets/"):
+            assert clincus_server.get(path).status == 404
+
+    def test_hashed_assets_are_compressed_and_immutable(self, clincus_server):
+        page = clincus_server.get("/").body.decode()
+        path = page.split('src="')[1].split('"')[0]
+        plain = clincus_server.get(path)
+        packed = clincus_server.get(path, headers={"Accept-Encoding": "gzip, br"})
+        assert plain.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert plain.headers["content-type"].startswith("text/javascript")
+        assert packed.headers["content-encoding"] == "gzip"
+        assert gzip.decompress(packed.body) == plain.body
+
+    @pytest.mark.parametrize("path", ["/api", "/api/nothing", "/ws/nothing", "/ws"])
+    def test_unknown_api_paths_are_json_404(self, clincus_server, path):
+        answer = clincus_server.get(path)
+        assert answer.status == 404
+        assert answer.json["error"]
+
+    @pytest.mark.parametrize("path", ["/../clincus.py", "/..%2fclincus.py", "/%2e%2e/clincus.py", "//etc/passwd"])
+    def test_nothing_outside_the_folder_is_served(self, clincus_server, path):
+        assert b"Clincus runs AI coding tools" not in clincus_server.get(path).body
+
+    def test_a_wrong_method_names_the_right_ones(self, clincus_server):
+        answer = clincus_server.put("/api/sessions")
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+
+    def test_a_body_is_never_read_as_the_next_request(self, clincus_server):
+        connection = http.client.HTTPConnection("127.0.0.1", clincus_server.port, timeout=10)
+        body = b"GET /api/tools HTTP/1.1\r\nHost: x\r\n\r\n"
+        for method, path in (("GET", "/api/tools"), ("DELETE", "/api/nothing"), ("POST", "/"), ("PUT", "/api/config")):
+            connection.request(method, path, body=body, headers={"Content-Type": "application/json"})
+            connection.getresponse().read()
+        connection.request("GET", "/api/tools")
+        assert json.loads(connection.getresponse().read()) == ["claude", "copilot", "opencode"]
+
+
+class TestEnd:
+    @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_closes_sockets_with_a_code_and_leaves_no_child(self, clincus_server, workspace, how):
+        session = clincus_server.create(workspace)
+        codes = []
+
+        def follow(path: str) -> None:
+            with connect(clincus_server.socket_url + path) as websocket:
+                ready.release()
+                try:
+                    while True:
+                        websocket.recv()
+                except ConnectionClosed as closed:
+                    codes.append(closed.rcvd.code if closed.rcvd else None)
+
+        ready = threading.Semaphore(0)
+        paths = ("/ws/events", f"/ws/terminal/{session['id']}")
+        threads = [threading.Thread(target=follow, args=(path,)) for path in paths]
+        for thread in threads:
+            thread.start()
+            ready.acquire()
+        assert clincus_server.stop(how) == 0
+        for thread in threads:
+            thread.join(timeout=10)
+        assert codes == [1001, 1001]
+        group = [
+            path.parent.name
+            for path in Path("/proc").glob("[0-9]*/stat")
+            if path.read_text().rsplit(")", 1)[1].split()[3] == str(clincus_server.process.pid)
+        ]
+        assert group == []
+
+    def test_a_taken_port_is_said_in_one_line(self, start_server):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            with pytest.raises(AssertionError, match="did not come up") as raised:
+                start_server(arguments=["--port", str(taken.getsockname()[1])])
+        assert "Error: " in str(raised.value)
+        assert "Traceback" not in str(raised.value)
+
+    def test_without_incus_the_server_serves_and_says_what_to_do(self, start_server, tmp_path):
+        server = start_server(environ={"INCUS_DIR": str(tmp_path / "none")})
+        answer = server.get("/api/sessions")
+        assert (answer.status, "clincus setup" in answer.json["error"]) == (503, True)
+        assert server.get("/").status == 200
+        assert server.get("/api/config").status == 200
+
+
+def test_the_daemons_restart_is_survived(bed, clincus_server, workspace):
+    """The daemon goes and comes back: the session is told once, and the listing is true again."""
+    session = clincus_server.create(workspace)
+    events = Events(clincus_server)
+    if bed.daemon is None:
+        pytest.skip("a restart would touch a daemon that is not ours")
+    bed.restart()
+    wait_until(lambda: clincus_server.get("/api/sessions").status == 200, "the listing")
+    listed = clincus_server.get("/api/sessions").json
+    assert [(one["id"], one["status"]) for one in listed] == [(session["id"], "running")]
+    assert events.of(session["id"]) == []
+    bed.incus.run("stop", "--force", session["id"])
+    wait_until(lambda: events.of(session["id"]) == ["session.stopped"], "the stop")
+
+
+def test_the_version_is_the_modules(clincus_server):
+    assert clincus.__version__
