@@ -208,7 +208,9 @@ def start_daemon(bed: Bed, host: clincus.Host) -> None:
         "config", "set", f"core.proxy_http={NO_INTERNET}", f"core.proxy_https={NO_INTERNET}",
         "images.auto_update_interval=0",
     )  # fmt: skip
-    run_setup(bed, host)
+    # From the far end of the choices: a person's own network that is down at the moment is likely at the near one.
+    free = clincus.free_subnet(clincus.taken_subnets(host), clincus.SUBNET_CHOICES[::-1])
+    run_setup(bed, host, subnet=free.replace(".0/", ".1/"))
 
 
 def run_setup(bed: Bed, host: clincus.Host, **options: Any) -> None:
