@@ -8978,7 +8978,6 @@ EVENTS_SUBPROTOCOL = "clincus.events.v1"
 # Sizes in bytes. Above its mark a buffer is not filled further, so it holds at most its mark and one read more.
 BUFFER_MARK = 256 * 1024
 READ_SIZE = 64 * 1024
-FRAME_SIZE = 16 * 1024
 # The kernel hands over a terminal's output in pieces of a page.
 FULL_READ = 4095
 MAX_MESSAGE_SIZE = 1024 * 1024
@@ -9447,8 +9446,6 @@ class TerminalBridge:
         self._on_end = on_end
         # Typed, but not yet taken by the terminal.
         self._input = bytearray()
-        # Read from the terminal, but not yet sent as a frame: less than FRAME_SIZE.
-        self._output = bytearray()
         # Whether the terminal may still have output for us; once the program has exited, how much at most and
         # since when there is none (time.monotonic).
         self._more_output = True
@@ -9502,8 +9499,6 @@ class TerminalBridge:
 
     def _patience(self, program: PtyProgram) -> float | None:
         """Return how many seconds the next round may wait for more output; None is for ever."""
-        if self._output:
-            return 0
         if program.exit_code is not None:
             return max(0.0, self._silent_since + SILENCE_AFTER_EXIT - time.monotonic())
         return None
@@ -9513,16 +9508,24 @@ class TerminalBridge:
             program.reap()
         keeping_up = self._websocket.backlog < BUFFER_MARK
         readable = keeping_up and ready.get(program.terminal, 0) & ~select.POLLOUT
-        chunk = program.read() if readable else b""
-        if chunk is None:
-            self._more_output = False
-            chunk = b""
-        self._output += chunk
-        # After a full read the rest is on its way; one frame for several reads is cheaper for both sides.
-        if self._output and (len(chunk) < FULL_READ or len(self._output) >= FRAME_SIZE):
-            self._websocket.send_binary(bytes(self._output))
-            self._output.clear()
-        self._watch_for_the_end(program, len(chunk), keeping_up)
+        output = self._read_output(program) if readable else b""
+        if output:
+            self._websocket.send_binary(output)
+        self._watch_for_the_end(program, len(output), keeping_up)
+
+    def _read_output(self, program: PtyProgram) -> bytes:
+        """Return what there is to read, up to one frame and a read: fewer frames are cheaper for both sides."""
+        output = bytearray()
+        while len(output) < READ_SIZE:
+            chunk = program.read()
+            if chunk is None:
+                self._more_output = False
+                break
+            output += chunk
+            # After a full read the rest is on its way, after a short one there is none.
+            if len(chunk) < FULL_READ:
+                break
+        return bytes(output)
 
     def _watch_for_the_end(self, program: PtyProgram, size: int, keeping_up: bool) -> None:
         """Give up the output when the program has exited, but something that it left behind holds the terminal."""

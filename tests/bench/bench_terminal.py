@@ -1,0 +1,192 @@
+"""Measure what a terminal costs through the server, against the same program on a bare pseudo-terminal.
+
+    python tests/bench/bench_terminal.py [INSTANCE]
+
+Without INSTANCE only local programs are measured; with it, the same through `incus exec`. Prints a table and asserts
+nothing. The bare terminal is read by this process, the WebSocket by it too, from a server in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+from websockets.client import ClientProtocol
+from websockets.protocol import State
+from websockets.uri import parse_uri
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import clincus
+
+ROUNDS = 5
+KEYS = 2000
+FLOOD_SIZE = 50_000_000
+SIZE = clincus.TerminalSize(80, 24)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = False
+
+    def __init__(self, argv: list[str]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.argv = argv
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        with clincus.open_websocket(self) as websocket:
+            clincus.TerminalBridge(websocket, self.server.argv, SIZE).run()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class BareTerminal:
+    """The program on a pseudo-terminal, and nothing between it and us."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self.program = clincus.PtyProgram(argv, SIZE, {**os.environ, "TERM": "xterm-256color"})
+        self.readable = select.poll()
+        self.readable.register(self.program.terminal, select.POLLIN)
+
+    def read(self) -> int | None:
+        """Wait for output and return its size, None at the end."""
+        self.readable.poll()
+        data = self.program.read()
+        return None if data is None else len(data)
+
+    def type(self, key: bytes) -> None:
+        os.write(self.program.terminal, key)
+
+    def close(self) -> None:
+        self.program.end()
+
+
+class ServedTerminal:
+    """The program behind a server that runs in a process of its own."""
+
+    def __init__(self, argv: list[str]) -> None:
+        server = Server(argv)
+        self.server = os.fork()
+        if self.server == 0:
+            server.handle_request()
+            server.server_close()
+            os._exit(0)
+        server.socket.close()
+        self.connection = socket.create_connection(("127.0.0.1", server.server_port))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"))
+        self.protocol.send_request(self.protocol.connect())
+        self._send()
+        while self.protocol.state is State.CONNECTING:
+            byte = self.connection.recv(1)
+            assert byte, "the server went away"
+            self.protocol.receive_data(byte)
+        self.buffer = bytearray(1 << 18)
+
+    def _send(self) -> None:
+        self.connection.sendall(b"".join(self.protocol.data_to_send()))
+
+    def read(self) -> int | None:
+        """Wait for output and return its size with the heads of the frames, None at the end."""
+        # The frames are not taken apart: this measures the server, not a client.
+        return self.connection.recv_into(self.buffer) or None
+
+    def type(self, key: bytes) -> None:
+        self.protocol.send_binary(key)
+        self._send()
+
+    def close(self) -> None:
+        self.connection.close()
+        _, _, usage = os.wait4(self.server, 0)
+        self.cpu_seconds = usage.ru_utime + usage.ru_stime
+
+
+Terminal = Callable[[list[str]], "BareTerminal | ServedTerminal"]
+
+
+def echo_times(kind: Terminal, argv: list[str]) -> list[float]:
+    """Return how long each of many keys took to come back, in microseconds."""
+    terminal = kind(argv)
+    terminal.read()
+    time.sleep(0.3)
+    times = []
+    for _ in range(KEYS):
+        start = time.perf_counter()
+        terminal.type(b"x")
+        terminal.read()
+        times.append((time.perf_counter() - start) * 1e6)
+    terminal.close()
+    return times
+
+
+def flood_speed(kind: Terminal, argv: list[str]) -> float:
+    """Return megabytes a second."""
+    start = time.perf_counter()
+    terminal = kind(argv)
+    received = 0
+    while received < FLOOD_SIZE:
+        size = terminal.read()
+        if size is None:
+            break
+        received += size
+    seconds = time.perf_counter() - start
+    terminal.close()
+    return received / seconds / 1e6
+
+
+def compare(name: str, echo: list[str], flood: list[str]) -> None:
+    """Run bare and served in turns, so that a noisy machine is equally noisy for both, and print two rows."""
+    times: dict[Terminal, list[float]] = {BareTerminal: [], ServedTerminal: []}
+    speeds: dict[Terminal, list[float]] = {BareTerminal: [], ServedTerminal: []}
+    for _ in range(ROUNDS):
+        for kind in times:
+            times[kind] += echo_times(kind, echo)
+            speeds[kind].append(flood_speed(kind, flood))
+    for kind, title in ((BareTerminal, "bare"), (ServedTerminal, "served")):
+        percentiles = statistics.quantiles(times[kind], n=100)
+        speed = statistics.median(speeds[kind])
+        spread = f"({min(speeds[kind]):.0f} to {max(speeds[kind]):.0f})"
+        print(f"{name:12} {title:8} {percentiles[49]:8.0f} {percentiles[98]:8.0f} {speed:8.0f} {spread}")
+    more = statistics.median(times[ServedTerminal]) - statistics.median(times[BareTerminal])
+    part = statistics.median(speeds[ServedTerminal]) / statistics.median(speeds[BareTerminal])
+    print(f"{name:12} {'served':8} {more / 1000:+.3f} ms at p50, {part:.0%} of the bare flood\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("instance", nargs="?", help="a running instance, to measure `incus exec` in it as well")
+    instance = parser.parse_args().instance
+    line = b"0123456789abcdef" * 4 + b"\n"
+    print(f"{'program':12} {'':8} {'p50 us':>8} {'p99 us':>8} {'MB/s':>8}")
+    with tempfile.NamedTemporaryFile() as text:
+        text.write(line * (FLOOD_SIZE // len(line) + 1))
+        text.flush()
+        raw = "stty raw -echo; echo ready;"
+        compare("cat", ["sh", "-c", f"{raw} exec cat"], ["sh", "-c", f"stty raw; exec cat {text.name}"])
+        if instance:
+            remote = ["incus", "exec", "-t", instance, "--", "sh", "-c"]
+            with open(text.name, "rb") as source:
+                # Not `incus file push`: a command's own standard input needs no rights on the host's files.
+                subprocess.run([*remote[:2], "-T", *remote[3:], "cat > /tmp/flood"], stdin=source, check=True)
+            compare("incus exec", [*remote, f"{raw} exec cat"], [*remote, "stty raw; exec cat /tmp/flood"])
+            subprocess.run([*remote[:2], "-T", *remote[3:], "rm /tmp/flood"], stdin=subprocess.DEVNULL, check=True)
+
+
+if __name__ == "__main__":
+    main()
