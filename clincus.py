@@ -8983,7 +8983,7 @@ FULL_READ = 4095
 MAX_MESSAGE_SIZE = 1024 * 1024
 MAX_REST = 1024 * 1024
 
-# Times in seconds. A client that vanished without a word is found PING_AFTER + PONG_WITHIN after its last one.
+# Times in seconds. A client that vanished is found PING_AFTER + PONG_WITHIN after it was last heard.
 PING_AFTER = 30.0
 PONG_WITHIN = 25.0
 CLOSE_WITHIN = 5.0
@@ -9035,9 +9035,9 @@ class WebSocket:
         self._outgoing = bytearray()
         # The protocol has said its last byte: half-close as soon as `_outgoing` is empty.
         self._last_byte_queued = False
-        # Whole messages that the owner has not taken yet, and the fragments of the next one.
+        # Whole messages that the owner has not taken yet, and what has come of the next one.
         self._messages: list[SocketMessage] = []
-        self._fragments: list[bytes] = []
+        self._fragments = bytearray()
         self._fragments_are_text = False
         # When the client was last heard, and when a ping has been sent since then (time.monotonic).
         self._heard_at = time.monotonic()
@@ -9173,10 +9173,10 @@ class WebSocket:
                 self._fragments_are_text = frame.opcode is Opcode.TEXT
             elif frame.opcode is not Opcode.CONT:
                 continue
-            self._fragments.append(bytes(frame.data))
+            self._fragments += frame.data
             if frame.fin:
-                self._messages.append(SocketMessage(self._fragments_are_text, b"".join(self._fragments)))
-                self._fragments = []
+                self._messages.append(SocketMessage(self._fragments_are_text, bytes(self._fragments)))
+                self._fragments.clear()
         self._collect()
 
     def _collect(self) -> None:
@@ -9339,12 +9339,20 @@ class PtyProgram:
             self._process = subprocess.Popen(
                 ["setsid", "--ctty", *argv], stdin=slave, stdout=slave, stderr=slave, env=environ
             )
-            self.exited = os.pidfd_open(self._process.pid)
+            self.exited = self._open_pidfd()
         except BaseException:
             os.close(self.terminal)
             raise
         finally:
             os.close(slave)
+
+    def _open_pidfd(self) -> int:
+        try:
+            return os.pidfd_open(self._process.pid)
+        except OSError:
+            self._process.kill()
+            self._process.wait()
+            raise
 
     def resize(self, size: TerminalSize) -> None:
         """Set the size of the terminal; the kernel tells the program by SIGWINCH."""
@@ -9506,6 +9514,7 @@ class TerminalBridge:
     def _carry_output(self, program: PtyProgram, ready: Mapping[int, int]) -> None:
         if program.exited in ready:
             program.reap()
+            self._silent_since = time.monotonic()
         keeping_up = self._websocket.backlog < BUFFER_MARK
         readable = keeping_up and ready.get(program.terminal, 0) & ~select.POLLOUT
         output = self._read_output(program) if readable else b""
@@ -9529,13 +9538,14 @@ class TerminalBridge:
 
     def _watch_for_the_end(self, program: PtyProgram, size: int, keeping_up: bool) -> None:
         """Give up the output when the program has exited, but something that it left behind holds the terminal."""
+        if program.exit_code is None:
+            return
         now = time.monotonic()
-        if program.exit_code is None or size or not keeping_up:
+        if size or not keeping_up:
             self._silent_since = now
-        if program.exit_code is not None:
-            self._rest -= size
-            if self._rest < 0 or now >= self._silent_since + SILENCE_AFTER_EXIT:
-                self._more_output = False
+        self._rest -= size
+        if self._rest < 0 or now >= self._silent_since + SILENCE_AFTER_EXIT:
+            self._more_output = False
 
     def _obey(self, message: SocketMessage, program: PtyProgram) -> None:
         if message.is_text and self._control:

@@ -383,7 +383,7 @@ def test_without_the_subprotocol_text_and_binary_are_both_input(message):
     assert (texts, code) == ([], 1000)
 
 
-def test_readonly_drops_input_but_takes_the_size():
+def test_readonly_drops_input():
     argv = ["sh", "-c", "stty -echo; echo ready; read -r line; echo got $line"]
     with serving(terminal(argv, readonly=True)) as port, client(port, CONTROL) as websocket:
         receive_until(websocket, b"ready")
@@ -511,6 +511,19 @@ def test_program_that_cannot_be_started_closes_with_1011():
         output, texts, code, reason = receive_all(websocket)
     assert (output, texts, code) == (b"", [], 1011)
     assert reason.startswith("The terminal could not be started: ")
+
+
+def test_program_that_could_not_be_watched_does_not_run_on(monkeypatch):
+    pids = []
+
+    def fail(pid):
+        pids.append(pid)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", fail)
+    with serving(terminal(["sleep", "1000"])) as port, client(port) as websocket:
+        assert receive_all(websocket)[2] == 1011
+    assert not is_running(pids[0])
 
 
 def test_end_is_seen_although_something_left_behind_holds_the_terminal():
