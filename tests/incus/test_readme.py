@@ -1,0 +1,53 @@
+"""The README's examples, run as they stand but for the address, the paths and the session's id."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import clincus
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+
+
+def curl_examples() -> list[str]:
+    block = re.search(r"## The API.*?```sh\n(.*?)```", README, re.DOTALL)
+    assert block
+    lines = block[1].replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("curl")]
+
+
+def test_each_curl_example_works_as_written(clincus_server, make_workspace):
+    workspace = make_workspace("my-app")
+    real = {
+        "http://127.0.0.1:3000": clincus_server.url,
+        "/home/you/projects/my-app": str(workspace),
+        "/home/you/projects": str(workspace.parent),
+        "clincus-a1b2c3-1": clincus.session_name("clincus-", str(workspace), 1),
+    }
+    for example in curl_examples():
+        command = example
+        for written, meant in real.items():
+            command = command.replace(written, meant)
+        done = subprocess.run(
+            ["sh", "-c", command.replace("curl", "curl --silent --show-error --fail-with-body", 1)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{example}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([a-z][^):]*)\)", README))
+def test_each_link_leads_to_a_file(path):
+    assert (Path(__file__).resolve().parents[2] / path).exists()
+
+
+def test_every_endpoint_of_the_reference_has_an_example():
+    for path in ("config", "tools", "sessions", "sessions/history", "workspaces", "workspaces/folder"):
+        assert any(re.search(rf"/api/{path}[\s\"?]", f"{line} ") for line in curl_examples()), path

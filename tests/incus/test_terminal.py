@@ -1,0 +1,189 @@
+"""Terminals of real sessions over WebSocket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+from conftest import DEADLINE
+from conftest import wait_until
+from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+CONTROL = ["clincus.terminal.v1"]
+
+
+class Terminal:
+    """A client of a terminal that keeps all that it has received."""
+
+    def __init__(self, server, path: str, **options) -> None:
+        self.socket = connect(server.socket_url + path, max_size=None, **options)
+        self.output = b""
+        self.notices: list[dict] = []
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def type(self, text: str) -> None:
+        self.socket.send(text.encode())
+
+    def resize(self, columns: int, rows: int) -> None:
+        self.socket.send(json.dumps({"type": "resize", "cols": columns, "rows": rows}))
+
+    def wait_for(self, words: str) -> None:
+        """Read until the words have come."""
+        end = time.monotonic() + DEADLINE
+        while words.encode() not in self.output:
+            assert time.monotonic() < end, f"waited in vain for {words!r} in {self.output[-2000:]!r}"
+            self._take(self.socket.recv(timeout=DEADLINE))
+
+    def close_code(self) -> int:
+        """Read to the end and return the server's close code."""
+        try:
+            while True:
+                self._take(self.socket.recv(timeout=DEADLINE))
+        except ConnectionClosed as closed:
+            assert closed.rcvd is not None
+            return closed.rcvd.code
+
+    def _take(self, message: bytes | str) -> None:
+        if isinstance(message, bytes):
+            self.output += message
+        else:
+            self.notices.append(json.loads(message))
+
+
+def tmux_clients(bed, session) -> str:
+    return bed.shell(session["id"], f"tmux list-clients -t =clincus-{session['id']} -F '#{{client_pid}}'")
+
+
+@pytest.fixture
+def session(clincus_server, workspace):
+    return clincus_server.create(workspace)
+
+
+@pytest.fixture
+def terminal_path(session):
+    return f"/ws/terminal/{session['id']}"
+
+
+def test_a_plain_client_types_with_text_or_binary_and_reads_bytes(clincus_server, terminal_path):
+    with Terminal(clincus_server, terminal_path) as terminal:
+        terminal.wait_for("STUB-READY")
+        terminal.socket.send("héllo 中文 👋\r")
+        terminal.wait_for("echo: héllo 中文 👋")
+        terminal.socket.send(b"second\r")
+        terminal.wait_for("echo: second")
+        assert terminal.notices == []
+
+
+def test_the_first_size_is_that_of_the_query(clincus_server, terminal_path):
+    with Terminal(clincus_server, terminal_path + "?cols=97&rows=31") as terminal:
+        terminal.wait_for("STUB-READY")
+        terminal.type("size\r")
+        terminal.wait_for("size: 31 97")
+
+
+def test_a_resize_reaches_the_tool(clincus_server, terminal_path):
+    with Terminal(clincus_server, terminal_path, subprotocols=CONTROL) as terminal:
+        terminal.wait_for("STUB-READY")
+        terminal.resize(101, 33)
+
+        def is_resized() -> bool:
+            terminal.type("size\r")
+            terminal.wait_for("size: ")
+            return b"size: 33 101" in terminal.output
+
+        wait_until(is_resized, "the new size")
+
+
+def test_a_watcher_sees_and_cannot_type(bed, clincus_server, session, terminal_path):
+    with (
+        Terminal(clincus_server, terminal_path) as terminal,
+        Terminal(clincus_server, terminal_path + "?readonly=1&cols=40&rows=10") as watcher,
+    ):
+        terminal.wait_for("STUB-READY")
+        watcher.type("from the watcher\r")
+        terminal.type("from the typist\r")
+        watcher.wait_for("from the typist")
+        assert "from the watcher" not in bed.screen(session["id"])
+
+
+def test_a_shell_is_one_of_its_own_in_the_workspace(clincus_server, session):
+    with Terminal(clincus_server, f"/ws/shell/{session['id']}?cols=90&rows=20") as shell:
+        shell.type("echo $((40 + 2)):$PWD:$(id -un):$IS_SANDBOX; stty size\r")
+        shell.wait_for("42:/workspace:code:1")
+        shell.wait_for("20 90")
+
+
+def test_the_exit_of_a_shell_is_announced_before_the_close(clincus_server, session):
+    with Terminal(clincus_server, f"/ws/shell/{session['id']}", subprotocols=CONTROL) as shell:
+        shell.type("exit 7\r")
+        assert shell.close_code() == 1000
+        assert [(notice["type"], notice["code"]) for notice in shell.notices] == [("exit", 7)]
+
+
+@pytest.mark.parametrize(("id", "status"), [("clincus-000000-1", 404), ("web", 404), ("..", 404)])
+def test_an_unknown_session_refuses_the_handshake(clincus_server, id, status):
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"{clincus_server.socket_url}/ws/terminal/{id}")
+    assert refused.value.response.status_code == status
+
+
+def test_a_stopped_session_refuses_the_handshake(clincus_server, session, terminal_path):
+    clincus_server.delete(f"/api/sessions/{session['id']}")
+    with pytest.raises(InvalidStatus) as refused:
+        connect(clincus_server.socket_url + terminal_path)
+    assert refused.value.response.status_code == 409
+
+
+def test_our_own_client_gets_the_reason_as_a_close_code(clincus_server, session, terminal_path):
+    clincus_server.delete(f"/api/sessions/{session['id']}")
+    for path, code in ((terminal_path, 4409), ("/ws/terminal/clincus-000000-1", 4404)):
+        with Terminal(clincus_server, path, subprotocols=CONTROL) as terminal:
+            assert terminal.close_code() == code
+
+
+def test_ctrl_c_gets_through_a_flood(clincus_server, session):
+    with Terminal(clincus_server, f"/ws/shell/{session['id']}") as shell:
+        shell.type("yes flooding\r")
+        shell.wait_for("flooding\r\nflooding")
+        shell.type("\x03")
+        shell.type("echo after-$((40 + 2))\r")
+        shell.wait_for("after-42")
+
+
+def test_a_client_that_vanishes_leaves_no_process_and_no_tmux_client(bed, clincus_server, session, terminal_path):
+    terminal = Terminal(clincus_server, terminal_path)
+    terminal.wait_for("STUB-READY")
+    assert tmux_clients(bed, session)
+    terminal.socket.socket.shutdown(socket.SHUT_RDWR)  # gone without a close frame
+    wait_until(lambda: not tmux_clients(bed, session), "the tmux client to go")
+
+
+def test_a_shells_programs_go_with_its_client(bed, clincus_server, session):
+    shell = Terminal(clincus_server, f"/ws/shell/{session['id']}")
+    shell.type("sleep 98765\r")
+    wait_until(lambda: "98765" in bed.shell(session["id"], "pgrep -af 'sleep 98765' || true"), "the program")
+    shell.socket.socket.shutdown(socket.SHUT_RDWR)
+    wait_until(lambda: not bed.shell(session["id"], "pgrep -x sleep -a | grep 98765 || true"), "its end")
+
+
+def test_stopping_the_session_ends_its_terminals(clincus_server, session, terminal_path):
+    with Terminal(clincus_server, terminal_path, subprotocols=CONTROL) as terminal:
+        terminal.wait_for("STUB-READY")
+        clincus_server.delete(f"/api/sessions/{session['id']}")
+        assert terminal.close_code() in (1000, 4409)
+
+
+def test_two_clients_share_one_screen(clincus_server, terminal_path):
+    with Terminal(clincus_server, terminal_path) as one, Terminal(clincus_server, terminal_path) as other:
+        one.wait_for("STUB-READY")
+        one.type("seen by both\r")
+        other.wait_for("echo: seen by both")
