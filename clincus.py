@@ -1658,7 +1658,7 @@ TOOLS = {
                 "*/locks/*",
             ),
             database=True,
-            conversation=r"\.local/share/opencode/(?P<id>opencode)[\w-]*\.db",
+            conversation=r"\.local/share/(?P<id>opencode)/(opencode[\w-]*\.db|storage/.+)",
             environment={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
         ),
     )

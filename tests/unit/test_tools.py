@@ -395,6 +395,7 @@ def in_claude(*names, project="-workspace"):
         ("copilot", [(f".copilot/session-state/{OTHER}.jsonl", 1.0)], OTHER),
         ("copilot", [(f".copilot/session-state/{OTHER}/workspace.yaml", 1.0)], None),
         ("opencode", [(".local/share/opencode/opencode.db", 1.0)], "opencode"),
+        ("opencode", [(".local/share/opencode/storage/session/a.json", 1.0)], "opencode"),
         ("opencode", [(".local/share/opencode/storage.json", 1.0)], None),
     ],
 )
