@@ -1541,7 +1541,7 @@ class Tool:
     rewritten: tuple[str, ...] = ()  # glob patterns: JSON in which the host's home path becomes the container's
     saved: tuple[str, ...] = ()  # files and directories that hold the conversations
     unsaved: tuple[str, ...] = ()  # glob patterns of files below `saved` that stay behind: secrets, locks, logs
-    database: bool = False  # the conversations are in a database: the tool is ended before they are copied
+    database: bool = False  # the conversations are in a database: the last copy is made once the tool has ended
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
     github_token: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)  # the image brings the version: no update at start
@@ -2134,13 +2134,15 @@ fi
 """
 
 
-def save_command(tool: Tool, container_home: str) -> list[str]:
+def save_command(tool: Tool, container_home: str, *, ends_tool: bool = False) -> list[str]:
     """The command that writes a tool's conversations as a tar to stdout, for `unpack_saved`.
 
-    Run it in the container right before that stops: a tool with a database is ended.
+    If there are none it is an archive of nothing. `ends_tool` is for a container that is about to stop: a tool with a
+    database is ended first.
     """
     excluded = " ".join(shlex.quote(f"--exclude={pattern}") for pattern in tool.unsaved)
-    script = (END_SCRIPT.format(tool=tool.name) if tool.database else "") + SAVE_SCRIPT.format(excluded=excluded)
+    end = END_SCRIPT.format(tool=tool.name) if tool.database and ends_tool else ""
+    script = end + SAVE_SCRIPT.format(excluded=excluded)
     return ["sh", "-c", script, "save", container_home, *tool.saved]
 
 
@@ -2515,7 +2517,7 @@ def incus_failure(text: str) -> IncusError:
             return IncusError(advice, 503)
     if "UNIQUE constraint failed: instances" in words or "already exists" in words:
         return IncusError(words, 409)
-    if "not found" in words.lower():
+    if "not found" in words.lower() or "file does not exist" in words:
         return IncusError(words, 404)
     return IncusError(words or "Incus failed without a word", 500)
 
@@ -5946,9 +5948,8 @@ class Sessions:
         if not tool.saved:
             return
         if session.status == "running":
-            command = self.incus.exec_argv(
-                session.id, save_command(tool, guest_home(config)), user=config.get("incus.code_uid")
-            )
+            command = save_command(tool, guest_home(config), ends_tool=final)
+            command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"))
             for _ in range(READ_TRIES):
                 with self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
                     if stream.peek(1):  # even an archive of nothing has bytes: Incus lost them, see `Incus.read`

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
@@ -491,8 +490,7 @@ def test_secrets_locks_and_logs_stay_in_the_container(tmp_path):
     ):
         write(guest / ".local/share/opencode" / path, "x")
     write(guest / ".local/state/opencode/locks/a.lock", "x")
-    tool = dataclasses.replace(clincus.TOOLS["opencode"], database=False)  # else it ends the tool, here on the host
-    data = run(clincus.save_command(tool, str(guest)))
+    data = run(clincus.save_command(clincus.TOOLS["opencode"], str(guest)))
     assert [os.path.basename(path) for path in sorted(store(tmp_path, data, "opencode"))] == [
         "opencode.db",
         "opencode.db-wal",
@@ -500,10 +498,20 @@ def test_secrets_locks_and_logs_stay_in_the_container(tmp_path):
     assert b"auth.json" not in data
 
 
+def test_only_the_last_copy_of_a_database_ends_its_tool():
+    ends = {
+        (name, last): "pkill" in " ".join(clincus.save_command(clincus.TOOLS[name], "/home/code", ends_tool=last))
+        for name in ("claude", "opencode")
+        for last in (False, True)
+    }
+    assert [case for case, it_ends in ends.items() if it_ends] == [("opencode", True)]
+
+
 def test_nothing_to_save_is_an_empty_archive(tmp_path):
     (tmp_path / "guest").mkdir()
     data = run(clincus.save_command(clincus.TOOLS["claude"], str(tmp_path / "guest")))
-    assert data == b""
+    assert data.strip(b"\0") == b""
+    assert data  # nothing at all would mean that Incus lost it
     assert store(tmp_path, data) == []
     assert os.listdir(saved_session(tmp_path).directory) == ["metadata.json"]
 
