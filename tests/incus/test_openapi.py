@@ -10,6 +10,8 @@ from hypothesis import settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+import clincus
+
 EXAMPLES = 15  # requests for each operation and mode
 
 
@@ -20,12 +22,22 @@ def without_port(case):
     return case
 
 
+def can_be_asked_wrongly():
+    """The operations that take more than texts: any text fits a text."""
+    return {
+        (route.method, route.path)
+        for route in clincus.api_routes(None)
+        if (route.body is not None and not route.raw_body) or any(known.kind != "string" for known in route.query)
+    }
+
+
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "not allowed"])
 def test_every_answer_is_one_that_the_document_promises(clincus_server, mode):
     schema = schemathesis.openapi.from_url(f"{clincus_server.url}/api/openapi.json")
-    schema.config.generation.update(modes=[mode])
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) > 15
+    if mode.is_negative:
+        operations = [one for one in operations if (one.method.upper(), one.path) in can_be_asked_wrongly()]
+    assert len(operations) > 8
     for operation in operations:
 
         @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
