@@ -1,0 +1,691 @@
+"""The commands for sessions, at a terminal and without one, on a real Incus."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DEADLINE
+from conftest import program
+from conftest import wait_until
+
+import clincus
+
+
+class Terminal:
+    """A program at a terminal of its own, and a person in front of it."""
+
+    def __init__(self, argv: list[str], environ: dict[str, str], cwd: Path) -> None:
+        self.shown = ""
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            os.chdir(cwd)
+            os.execvpe(argv[0], argv, environ)
+        self._code: int | None = None
+
+    def expect(self, words: str) -> str:
+        """Wait until something is shown that was not waited for before; all that was shown up to its end."""
+        end = time.monotonic() + DEADLINE
+        while words not in self.shown:
+            assert self._read(end), f"the program ended before it showed {words!r}:\n{self.shown}"
+        before, _, self.shown = self.shown.partition(words)
+        return before + words
+
+    def type(self, text: str) -> None:
+        """Type something."""
+        os.write(self.master, text.encode())
+
+    def detach(self) -> None:
+        """Leave tmux with its keys; a millisecond apart they would count as pasted (tmux(1), assume-paste-time)."""
+        self.type("\x02")
+        time.sleep(0.05)
+        self.type("d")
+
+    def end(self) -> int:
+        """Wait for the end of the program and return its exit code."""
+        end = time.monotonic() + DEADLINE
+        while self._read(end):
+            pass
+        if self._code is None:
+            _, status = os.waitpid(self.pid, 0)
+            self._code = os.waitstatus_to_exitcode(status)
+            os.close(self.master)
+        return self._code
+
+    def _read(self, end: float) -> bool:
+        assert select.select([self.master], [], [], max(end - time.monotonic(), 0))[0], f"waited in vain:\n{self.shown}"
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:
+            return False
+        self.shown += data.decode("utf-8", "replace")
+        return bool(data)
+
+    def close(self) -> None:
+        """End the program, whatever it does."""
+        if self._code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            os.close(self.master)
+
+
+class Cli:
+    """The command line in a project directory."""
+
+    def __init__(self, environ: dict[str, str], workspace: Path) -> None:
+        self.environ = environ
+        self.workspace = workspace
+        self.terminals: list[Terminal] = []
+
+    def run(self, *words: str, stdin: bytes = b"", environ: dict[str, str] | None = None, cwd: Path | None = None):
+        """Run a command without a terminal."""
+        return subprocess.run(
+            [*program(), *words], input=stdin, capture_output=True, timeout=DEADLINE, check=False,
+            env={**self.environ, **(environ or {})}, cwd=cwd or self.workspace,
+        )  # fmt: skip
+
+    def ok(self, *words: str, **options) -> str:
+        """Run a command that has to work, and return its stdout."""
+        done = self.run(*words, **options)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def start(self, *words: str, environ: dict[str, str] | None = None, cwd: Path | None = None) -> Terminal:
+        """Run a command at a terminal."""
+        terminal = Terminal([*program(), *words], {**self.environ, **(environ or {})}, cwd or self.workspace)
+        self.terminals.append(terminal)
+        return terminal
+
+    def listed(self) -> list[dict]:
+        """The containers that `clincus list` knows."""
+        return json.loads(self.ok("list", "--format", "json"))["active_containers"]
+
+    def background(self, *words: str) -> dict:
+        """Start a session in the background and return its entry in the list."""
+        before = {entry["name"] for entry in self.listed()}
+        self.ok("shell", "--background", *words)
+        (new,) = [entry for entry in self.listed() if entry["name"] not in before]
+        return new
+
+
+@pytest.fixture
+def cli(bed, home, workspace):
+    if bed.config:
+        (home / ".config" / "clincus" / "config.toml").write_text(bed.config)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_", "TMUX"))}
+    own = {**kept, **bed.environ, "HOME": str(home), "TERM": "xterm-256color"}
+    own.pop("GH_TOKEN", None)
+    made = Cli(own, workspace)
+    yield made
+    for terminal in made.terminals:
+        terminal.close()
+
+
+def ready(bed, name: str, tool: str = "claude") -> None:
+    """Wait until a session's tool takes lines."""
+    wait_until(lambda: f"STUB-READY {tool}" in bed.screen(name), "the tool")
+
+
+def say_to(cli: Cli, bed, name: str, line: str) -> None:
+    """Type a line into a session's tool and wait for its answer."""
+    cli.ok("tmux", "send", name, line)
+    wait_until(lambda: f"echo: {line}" in bed.screen(name), f"the answer to {line!r}")
+
+
+# ---- shell ------------------------------------------------------------------------------------------------------
+
+
+def test_shell_attaches_to_a_new_session_and_leaves_it_running_when_detached(bed, cli):
+    terminal = cli.start()
+    terminal.expect("STUB-READY claude")
+    terminal.type("buy milk\r")
+    terminal.expect("echo: buy milk")
+    terminal.detach()
+    said = terminal.expect("Container kept running")
+    assert "Session data saved" in said
+    assert terminal.end() == 0
+    (entry,) = cli.listed()
+    assert (entry["status"], entry["persistent"], entry["tool"], entry["slot"]) == ("Running", False, "claude", 1)
+    saved = Path(cli.environ["HOME"]) / ".clincus" / "sessions-claude" / entry["session_id"]
+    assert "buy milk" in "".join(file.read_text() for file in saved.rglob("*.jsonl"))
+
+
+def test_shell_goes_back_to_the_running_session_of_its_workspace(bed, cli):
+    entry = cli.background()
+    ready(bed, entry["name"])
+    say_to(cli, bed, entry["name"], "where was I")
+    terminal = cli.start("shell", str(cli.workspace), cwd=Path("/"))
+    terminal.expect("echo: where was I")
+    terminal.detach()
+    assert terminal.end() == 0
+    assert [one["name"] for one in cli.listed()] == [entry["name"]]
+
+
+def test_with_several_running_sessions_shell_asks_which(bed, cli):
+    cli.background()
+    cli.background("--slot", "3", "--tool", "copilot")
+    terminal = cli.start("shell")
+    terminal.expect("several sessions of this workspace are running: choose one with --slot 1 (claude), --slot 3")
+    assert terminal.end() == 1
+    terminal = cli.start("shell", "--tool", "copilot")
+    terminal.expect("STUB-READY copilot")
+    terminal.detach()
+    assert terminal.end() == 0
+
+
+def test_the_end_of_all_programs_ends_an_ephemeral_session_and_its_conversation_goes_on(bed, cli):
+    terminal = cli.start("shell")
+    terminal.expect("STUB-READY claude")
+    terminal.type("the answer is 42\r")
+    terminal.expect("echo: the answer is 42")
+    terminal.type("exit\r")
+    terminal.expect("claude has ended")
+    terminal.type("exit\r")
+    terminal.expect("Container removed")
+    assert terminal.end() == 0
+    assert bed.names() == []
+    terminal = cli.start("shell", "--resume")
+    terminal.expect("Auto-detected session: ")
+    terminal.expect("earlier: the answer is 42")
+    terminal.detach()
+    assert terminal.end() == 0
+
+
+def test_a_persistent_session_rests_when_its_programs_have_ended_and_goes_on_in_its_container(bed, cli):
+    terminal = cli.start("shell", "--persistent")
+    terminal.expect("STUB-READY claude")
+    terminal.type("sh touch ~/kept\r")
+    terminal.type("one\r")
+    terminal.expect("echo: one")
+    terminal.type("exit\r")
+    terminal.expect("claude has ended")
+    terminal.type("exit\r")
+    terminal.expect("Container kept, stopped")
+    assert terminal.end() == 0
+    (entry,) = cli.listed()
+    assert (entry["status"], entry["persistent"]) == ("Stopped", True)
+    terminal = cli.start("shell", "--persistent")
+    terminal.expect("earlier: one")
+    assert bed.shell(entry["name"], "ls ~/kept").endswith("kept\n")
+    terminal.detach()
+    assert terminal.end() == 0
+
+
+def test_a_container_that_stops_under_the_terminal_is_saved_before_it_is_removed(bed, cli):
+    terminal = cli.start("shell")
+    terminal.expect("STUB-READY claude")
+    terminal.type("last words\r")
+    terminal.expect("echo: last words")
+    (entry,) = cli.listed()
+    bed.incus.run("stop", "--force", entry["name"])
+    terminal.expect("Container was stopped, removing...")
+    terminal.expect("Container removed")
+    assert terminal.end() == 0
+    saved = Path(cli.environ["HOME"]) / ".clincus" / "sessions-claude" / entry["session_id"]
+    assert "last words" in "".join(file.read_text() for file in saved.rglob("*.jsonl"))
+
+
+def test_resume_returns_to_the_container_that_the_session_still_has(bed, cli):
+    entry = cli.background()
+    ready(bed, entry["name"])
+    cli.ok("stop", entry["name"])
+    terminal = cli.start("shell", "--resume", entry["session_id"])
+    terminal.expect(f"Resuming session: {entry['session_id']}")
+    terminal.expect("STUB-READY claude")
+    terminal.detach()
+    assert terminal.end() == 0
+    assert [one["name"] for one in cli.listed()] == [entry["name"]]
+
+
+def test_variables_reach_the_tool_whole_and_stay_when_it_starts_again(bed, cli):
+    entry = cli.background("-e", 'QUOTED=it\'s "1,2" $HOME')
+    name = entry["name"]
+    for _ in range(2):
+        ready(bed, name)
+        cli.ok("tmux", "send", name, "env QUOTED")
+        wait_until(lambda: 'QUOTED=[it\'s "1,2" $HOME]' in bed.screen(name), "the variable")
+        cli.ok("stop", name)
+        cli.ok("resume", name)
+
+
+def test_a_variable_to_copy_that_is_not_there_is_a_mistake_of_usage(bed, cli):
+    done = cli.run("shell", "--background", "-e", "SURELY_NOT_SET")
+    assert done.returncode == 2
+    assert b"SURELY_NOT_SET is not set here" in done.stderr
+    assert bed.names() == []
+
+
+def test_limits_of_a_start_hold_for_later_starts_too(bed, cli):
+    entry = cli.background("--limit-memory", "512MiB", "--mount", "extra:/extra:ro")
+    (cli.workspace / "extra").mkdir(exist_ok=True)
+    cli.ok("stop", entry["name"])
+    cli.ok("resume", entry["name"])
+    config = bed.incus.query(f"/1.0/instances/{entry['name']}")["config"]
+    assert config["limits.memory"] == "512MiB"
+    assert "ro" in bed.shell(entry["name"], "grep ' /extra ' /proc/mounts").split()[3].split(",")
+
+
+MISTAKES = {
+    "no terminal": (["shell"], "no terminal to attach to"),
+    "an unknown tool": (["shell", "--background", "--tool", "nano"], "unknown tool: nano (supported: claude, copilot"),
+    "an unknown image": (["shell", "--background", "--image", "none"], "image 'none' not found"),
+    "a bad limit": (["shell", "--background", "--limit-memory", "lots"], "validation failed"),
+    "nested mounts": (["shell", "--background", "--mount", "/srv:/a", "--mount", "/srv:/a/b"], "nested mount paths"),
+    "no such workspace": (["shell", "--background", "/srv/nowhere"], "does not exist"),
+    "an unknown profile": (["shell", "--background", "--profile", "x"], "profile 'x' not found"),
+    "nothing to resume": (["shell", "--background", "--resume"], "no previous session to resume"),
+    "an unknown session": (["shell", "--background", "--resume=abc"], "session 'abc' not found"),
+}
+
+
+@pytest.mark.parametrize(("words", "reason"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_what_cannot_be_started_says_why_and_leaves_nothing(bed, cli, words, reason):
+    done = cli.run(*words)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.decode().splitlines() if line.startswith("Error: ")]
+    assert reason in line
+    assert bed.names() == []
+
+
+def test_a_named_slot_is_never_exchanged_for_another(bed, cli):
+    entry = cli.background("--slot", "2")
+    done = cli.run("shell", "--background", "--slot", "2", "--tool", "copilot")
+    assert done.returncode == 1
+    assert b"slot 2 holds a session of claude" in done.stderr
+    assert [one["name"] for one in cli.listed()] == [entry["name"]]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_start_leaves_nothing(bed, cli, how):
+    terminal = cli.start("shell")
+    terminal.expect("[setup] Creating container")
+    os.kill(terminal.pid, how)
+    assert terminal.end() == 128 + how
+    assert bed.names() == []
+
+
+def test_a_terminated_shell_leaves_no_child_and_keeps_the_session(bed, cli):
+    terminal = cli.start("shell")
+    terminal.expect("STUB-READY claude")
+    children = clincus.children_of(terminal.pid)
+    assert children
+    os.kill(terminal.pid, signal.SIGTERM)
+    terminal.expect("Container kept running")
+    assert terminal.end() == 143
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "the end of the children")
+    assert [one["status"] for one in cli.listed()] == ["Running"]
+
+
+def test_without_tmux_the_shell_ends_with_the_tool(bed, cli):
+    terminal = cli.start("shell", "--tmux=false")
+    terminal.expect("Mode:        Direct (no tmux)")
+    terminal.expect("STUB-READY claude")
+    terminal.type("exit 7\r")
+    terminal.expect("Container removed")
+    assert terminal.end() == 1
+
+
+def test_debug_starts_bash_in_the_tools_place(bed, cli):
+    terminal = cli.start("shell", "--debug")
+    terminal.expect("$")
+    terminal.type("echo $((40 + 2))$0\r")
+    terminal.expect("42")
+    terminal.detach()
+    assert terminal.end() == 0
+
+
+def test_the_dashboard_goes_on_with_what_the_shell_began_and_the_other_way_round(bed, cli, clincus_server):
+    entry = cli.background()
+    ready(bed, entry["name"])
+    say_to(cli, bed, entry["name"], "from the shell")
+    cli.ok("stop", entry["name"])
+    wait_until(
+        lambda: clincus_server.get(f"/api/sessions/{entry['name']}").json.get("status") == "stopped", "the server"
+    )
+    assert clincus_server.post(f"/api/sessions/{entry['name']}/resume").status == 200
+    wait_until(lambda: "earlier: from the shell" in bed.screen(entry["name"]), "the conversation")
+    say_to(cli, bed, entry["name"], "from the dashboard")
+    assert clincus_server.delete(f"/api/sessions/{entry['name']}?force=true").status == 204
+    terminal = cli.start("shell", f"--resume={entry['session_id']}")
+    terminal.expect("earlier: from the dashboard")
+    terminal.detach()
+    assert terminal.end() == 0
+
+
+# ---- attach, list, info -----------------------------------------------------------------------------------------
+
+
+def test_attach_goes_to_the_only_session(bed, cli):
+    entry = cli.background()
+    terminal = cli.start("attach")
+    terminal.expect(f"Attaching to {entry['name']}...")
+    terminal.expect("STUB-READY claude")
+    terminal.detach()
+    assert terminal.end() == 0
+
+
+def test_attach_without_sessions_says_so(bed, cli):
+    assert cli.ok("attach") == "No active sessions\n"
+
+
+def test_attach_lists_several_sessions(bed, cli):
+    names = [cli.background("--slot", slot)["name"] for slot in ("1", "2")]
+    text = cli.ok("attach")
+    assert text.startswith("Active sessions:\n")
+    assert re.findall(r"\d\. +(\S+)", text) == names
+
+
+def test_attach_to_a_stopped_session_tells_its_true_state(bed, cli):
+    entry = cli.background()
+    cli.ok("stop", entry["name"])
+    done = cli.run("attach", entry["name"])
+    assert done.returncode == 1
+    assert f'session "{entry["name"]}" is stopped: clincus resume' in done.stderr.decode()
+
+
+def test_attach_with_bash_gives_a_shell_beside_the_tool(bed, cli):
+    cli.background()
+    terminal = cli.start("attach", "--bash")
+    terminal.expect("$")
+    terminal.type("pwd; exit 5\r")
+    terminal.expect("/workspace")
+    assert terminal.end() == 5
+
+
+def test_list_asks_incus_once(bed, cli, tmp_path):
+    calls = tmp_path / "calls"
+    wrapper = tmp_path / "bin" / "incus"
+    wrapper.parent.mkdir()
+    real = subprocess.run(["which", "incus"], capture_output=True, text=True, check=True).stdout.strip()
+    wrapper.write_text(f'#!/bin/sh\necho "$*" >>{calls}\nexec {real} "$@"\n')
+    wrapper.chmod(0o755)
+    cli.background()
+    cli.ok("list", "--all", environ={"PATH": f"{wrapper.parent}:{os.environ['PATH']}"})
+    assert len(calls.read_text().splitlines()) == 1
+
+
+def test_list_shows_a_session_as_text_and_as_json(bed, cli):
+    entry = cli.background()
+    lines = cli.ok("list", "--all").splitlines()
+    assert lines[0] == "Active Containers:"
+    assert set(lines[1]) == {"-"}
+    assert lines[2] == f"  {entry['name']} (ephemeral)"
+    assert "    Status:    Running" in lines
+    assert f"    Workspace: {cli.workspace}" in lines
+    assert lines[lines.index("Saved Sessions:") + 2] == f"  {entry['session_id']}"
+    document = json.loads(cli.ok("list", "--all", "--format=json"))
+    (saved,) = document["saved_sessions"]
+    assert (saved["ID"], saved["Workspace"]) == (entry["session_id"], str(cli.workspace))
+    assert {"name", "status", "created_at", "image", "persistent", "ipv4", "workspace"} <= entry.keys()
+
+
+def test_list_without_sessions_is_an_empty_list(bed, cli):
+    assert json.loads(cli.ok("list", "--all", "--format", "json")) == {"active_containers": []}
+    assert cli.ok("list").splitlines()[2] == "  (none)"
+
+
+def test_info_shows_a_saved_session_by_id_and_by_container(bed, cli):
+    entry = cli.background()
+    ready(bed, entry["name"])
+    say_to(cli, bed, entry["name"], "something to keep")
+    cli.ok("stop", entry["name"])
+    for words in (["info"], ["info", entry["session_id"]], ["info", entry["name"]]):
+        text = cli.ok(*words)
+        assert re.search(r"Session Data: +✓ Present", text)
+        assert f"clincus shell --resume={entry['session_id']}" in text
+
+
+# ---- stop, resume, kill, shutdown, persist, clean ---------------------------------------------------------------
+
+
+def test_resume_lets_paused_sessions_run_on(bed, cli):
+    entry = cli.background()
+    ready(bed, entry["name"])
+    bed.incus.run("pause", entry["name"])
+    done = cli.run("resume")
+    assert done.stderr.decode().splitlines()[-2:] == [
+        f"Resumed container: {entry['name']}", "Resumed 1 container(s)"
+    ]  # fmt: skip
+    assert "STUB-READY" in bed.screen(entry["name"])
+    assert b"No frozen clincus containers found" in cli.run("resume").stderr
+
+
+def test_kill_saves_the_conversation_and_deletes(bed, cli):
+    entry = cli.background()
+    ready(bed, entry["name"])
+    say_to(cli, bed, entry["name"], "before the end")
+    assert cli.ok("kill", entry["name"]).splitlines() == [
+        f"Killing container {entry['name']}...", f"✓ Killed {entry['name']}", "Killed 1 container(s)"
+    ]  # fmt: skip
+    assert bed.names() == []
+    assert "✓ Present" in cli.ok("info", entry["session_id"])
+
+
+def test_kill_touches_only_sessions(bed, cli):
+    bed.incus.run("init", "clincus", "clincus-other")
+    done = cli.run("kill", "clincus-other", "clincus-000000-1", "--force")
+    assert done.returncode == 1
+    assert b"Warning: Container clincus-other does not exist" in done.stderr
+    assert bed.names() == ["clincus-other"]
+
+
+def test_several_are_not_killed_without_a_question(bed, cli):
+    names = [cli.background("--slot", slot)["name"] for slot in ("1", "2")]
+    done = cli.run("kill", *names)
+    assert done.returncode == 1
+    assert b"give --force" in done.stderr
+    terminal = cli.start("kill", "--all")
+    terminal.expect("Kill 2 container(s)? [y/N]: ")
+    terminal.type("\r")
+    terminal.expect("Cancelled.")
+    assert terminal.end() == 0
+    assert bed.names() == sorted(names)
+    terminal = cli.start("kill", "--all")
+    terminal.expect("[y/N]: ")
+    terminal.type("yes\r")
+    assert terminal.end() == 0
+    assert bed.names() == []
+
+
+def test_a_name_is_needed(bed, cli):
+    done = cli.run("kill")
+    assert done.returncode == 1
+    assert b"no container names provided; `clincus list`" in done.stderr
+    assert cli.ok("kill", "--all") == "No containers to kill\n"
+
+
+def test_shutdown_deletes_what_is_not_persistent(bed, cli):
+    gone, kept = cli.background(), cli.background("--slot", "2", "--persistent")
+    text = cli.ok("shutdown", "--timeout", "20", gone["name"], kept["name"], "--force")
+    assert f"Shutting down container {gone['name']} (timeout: 20s)...\nAttempting graceful shutdown..." in text
+    assert bed.names() == [kept["name"]]
+    assert bed.state(kept["name"]) == "Stopped"
+
+
+def test_persist_sets_label_and_metadata(bed, cli):
+    entry = cli.background()
+    assert f"✓ Persisted {entry['name']}" in cli.ok("persist", entry["name"])
+    assert cli.listed()[0]["persistent"] is True
+    folder = Path(cli.environ["HOME"]) / ".clincus" / "sessions-claude" / entry["session_id"]
+    assert json.loads((folder / "metadata.json").read_text())["persistent"] is True
+
+
+def test_clean_removes_stopped_ephemeral_containers_after_saving(bed, cli):
+    stopped, running = cli.background(), cli.background("--slot", "2")
+    kept = cli.background("--slot", "3", "--persistent")
+    ready(bed, stopped["name"])
+    say_to(cli, bed, stopped["name"], "do not lose me")
+    for entry in (stopped, kept):
+        bed.incus.run("stop", "--force", entry["name"])
+    assert "[Dry run] No changes made." in cli.ok("clean", "--dry-run")
+    assert "✓ Cleaned 1 item(s)" in cli.ok("clean", "--force")
+    assert bed.names() == sorted([running["name"], kept["name"]])
+    assert "✓ Present" in cli.ok("info", stopped["session_id"])
+    assert "✓ Cleaned 1 item(s)" in cli.ok("clean", "--sessions", "--force")
+    assert cli.run("info", stopped["session_id"]).returncode == 1
+    assert "Nothing to clean." in cli.ok("clean", "--force")
+
+
+def test_clean_orphans_removes_only_containers_whose_workspace_is_gone(bed, cli, make_workspace):
+    doomed = make_workspace("doomed")
+    orphan, other = cli.background(str(doomed)), cli.background()
+    for entry in (orphan, other):
+        cli.ok("stop", entry["name"])
+    doomed.rename(doomed.with_name("moved"))
+    assert orphan["name"] in cli.ok("clean", "--orphans", "--force")
+    assert bed.names() == [other["name"]]
+
+
+# ---- the Go program's containers --------------------------------------------------------------------------------
+
+
+def test_a_stopped_container_of_the_go_program_is_listed_and_resumed(bed, cli):
+    name = "clincus-0123abcd-1"
+    labels = {
+        "managed": "true", "workspace": str(cli.workspace), "tool": "claude", "persistent": "true",
+        "created": "2026-01-02T03:04:05Z",
+    }  # fmt: skip
+    config = {f"user.clincus.{key}": value for key, value in labels.items()}
+    bed.incus.query(
+        "/1.0/instances",
+        "POST",
+        {"name": name, "type": "container", "config": config, "source": {"type": "image", "alias": "clincus"}},
+        wait=True,
+    )
+    (entry,) = cli.listed()
+    assert (entry["name"], entry["persistent"], entry["created_at"]) == (name, True, "2026-01-02 03:04:05")
+    terminal = cli.start("shell", "--persistent")
+    terminal.expect("STUB-READY claude")
+    terminal.detach()
+    assert terminal.end() == 0
+    assert re.fullmatch(r"[0-9a-f-]{36}", cli.listed()[0]["session_id"])
+
+
+# ---- run --------------------------------------------------------------------------------------------------------
+
+
+def test_run_passes_all_three_streams_and_the_exit_code_on(bed, cli):
+    done = cli.run("run", "--quiet", "cat; echo problem >&2; printf '  end'; exit 3", stdin=b"one\ntwo \n")
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"one\ntwo \n  end", b"problem\n")
+    assert bed.names() == []
+
+
+def test_run_tells_what_it_does_on_stderr(bed, cli):
+    done = cli.run("run", "true")
+    words = done.stderr.decode()
+    for expected in ("Auto-allocated slot 1", "Launching container ", " from image clincus", "Executing: true"):
+        assert expected in words
+    assert words.endswith("Command completed successfully\n")
+    assert "Command exited with code 4" in cli.run("run", "exit 4").stderr.decode()
+
+
+def test_run_hands_several_words_on_as_they_are(bed, cli):
+    done = cli.run("run", "-q", "printf", "%s|", "a b", "$HOME", "-x", "--slot", "4")
+    assert done.stdout == b"a b|$HOME|-x|"
+    assert cli.ok("run", "-q", "--", "echo", "--slot", "4") == "--slot 4\n"
+
+
+def test_run_works_in_the_workspace_as_the_code_user(bed, cli):
+    text = cli.ok(
+        "run", "-q", "-e", "A=it's", "--limit-memory", "300MiB", 'id -u; pwd; echo "$HOME $USER $A"; touch made'
+    )
+    assert text == "1000\n/workspace\n/home/code code it's\n"
+    assert (cli.workspace / "made").exists()
+
+
+def test_run_gives_json(bed, cli):
+    done = cli.run("run", "-q", "--format", "json", "echo out; echo err >&2; exit 3")
+    assert json.loads(done.stdout) == {"exit_code": 3, "stderr": "err\n", "stdout": "out\n"}
+
+
+def test_a_command_over_its_time_is_killed(bed, cli):
+    done = cli.run("run", "--timeout", "1", "sleep 1000")
+    assert done.returncode == 124
+    assert bed.names() == []
+
+
+def test_an_interrupted_run_removes_its_container(bed, cli):
+    process = subprocess.Popen(
+        [*program(), "run", "echo begun; sleep 1000"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, env=cli.environ, cwd=cli.workspace, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    assert cli.listed() == [], "a command is no session"
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert bed.names() == []
+
+
+def test_run_refuses_a_slot_that_is_in_use(bed, cli):
+    entry = cli.background("--slot", "2")
+    done = cli.run("run", "--slot", "2", "true")
+    assert done.returncode == 1
+    assert b"slot 2 of this workspace is in use" in done.stderr
+    assert bed.state(entry["name"]) == "Running"
+    assert cli.run("run", "true").returncode == 0
+
+
+def test_a_persistent_run_uses_its_container_again(bed, cli):
+    cli.ok("run", "--persistent", "--slot", "4", "touch ~/kept")
+    (name,) = bed.names()
+    assert bed.state(name) == "Stopped"
+    done = cli.run("run", "--persistent", "--slot", "4", "ls ~/kept")
+    assert b"Restarting existing persistent container" in done.stderr
+    assert done.stdout == b"/home/code/kept\n"
+    assert "✓ Cleaned 1 item(s)" in cli.ok("clean", "--all", "--force")
+    assert bed.names() == []
+
+
+def test_clean_finds_what_a_killed_run_left(bed, cli):
+    process = subprocess.Popen(
+        [*program(), "run", "echo begun; sleep 1000"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, env=cli.environ, cwd=cli.workspace, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert "Nothing to clean." in cli.ok("clean", "--force"), "it is at work"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert "✓ Cleaned 1 item(s)" in cli.ok("clean", "--force")
+    assert bed.names() == []
+
+
+# ---- tmux, trust ------------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_typed_as_it_is(bed, cli):
+    entry = cli.background()
+    ready(bed, entry["name"])
+    line = "cost $5 `now` \\ -x; 'ü'"
+    assert cli.ok("tmux", "send", entry["name"], line) == f"Sent command to session clincus-{entry['name']}\n"
+    wait_until(lambda: f"echo: {line}" in cli.ok("tmux", "capture", entry["name"]), "the line")
+    assert f"  - {entry['name']} (tmux session: clincus-{entry['name']})" in cli.ok("tmux", "list")
+
+
+def test_a_line_for_a_stopped_session_is_refused(bed, cli):
+    entry = cli.background()
+    cli.ok("stop", entry["name"])
+    done = cli.run("tmux", "send", entry["name"], "hello")
+    assert done.returncode == 1
+    assert b"not running" in done.stderr
+
+
+def test_a_project_sets_everything_only_while_its_file_is_trusted(bed, cli):
+    (cli.workspace / ".clincus.toml").write_text('[[mounts.default]]\nhost = "/srv"\ncontainer = "/srv2"\n')
+    before = cli.background("--slot", "1")
+    assert bed.shell(before["name"], "ls -d /srv2 2>&1 || true").count("No such file") == 1
+    assert "mounts.default is left out" in cli.ok("trust", "--force")
+    after = cli.background("--slot", "2")
+    assert bed.shell(after["name"], "ls -d /srv2") == "/srv2\n"
+    assert "is trusted" in cli.ok("trust")
+    assert "taken back" in cli.ok("trust", "--revoke")
