@@ -5585,8 +5585,12 @@ class Sessions:
         return self._guest_argv(session, GUEST_DIRECT, term=term)
 
     def has_terminal(self, session: Session) -> bool:
-        """Whether a running session's tmux is there: it ends with the last program in it."""
-        return self.guest(session, ["tmux", "has-session", "-t", f"=clincus-{session.id}"]).code == 0
+        """Whether a running session's tmux is there: it ends with the last program in it. Raises IncusError."""
+        script = 'tmux has-session -t "=$1" 2>/dev/null && echo there || echo gone'
+        done = self.guest(session, ["sh", "-c", script, "clincus", f"clincus-{session.id}"], only_reads=True)
+        if done.stdout not in (b"there\n", b"gone\n"):
+            raise incus_failure(done.reason)
+        return done.stdout == b"there\n"
 
     def guest(
         self,
@@ -5939,51 +5943,53 @@ class Sessions:
         )
 
     def _save(self, session: Session, final: bool) -> None:
-        """Copy the tool's conversations to the host: by tar, or file by file from a stopped container.
+        """Copy the tool's conversations to the host.
 
         `final`: the container is about to be stopped or deleted, so that this copy is the newest there will be.
         """
         config = self._load()
         tool, saved = find_tool(session.tool, config), replace(self._saved(session, config), final=final)
-        if not tool.saved:
+        if not tool.saved or session.paused or (session.status == "stopped" and self._is_saved(saved)):
             return
-        if session.status == "running":
-            command = save_command(tool, guest_home(config), ends_tool=final)
-            command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"))
+        command = save_command(tool, guest_home(config), ends_tool=final)
+        command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"))
+        with contextlib.nullcontext() if session.status == "running" else self._asleep(session.id):
             for _ in range(READ_TRIES):
                 with self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
                     if stream.peek(1):  # even an archive of nothing has bytes: Incus lost them, see `Incus.read`
                         store_saved(stream, saved, tool)
                         return
-            raise IncusError("Incus gave nothing to save")
-        if not session.paused and not self._is_saved(saved):
-            with tempfile.TemporaryFile() as archive:
-                self._pull_stopped(session, [f"{guest_home(config)}/{path}" for path in tool.saved], archive)
-                archive.seek(0)
-                store_saved(archive, saved, tool)
+        raise IncusError("Incus gave nothing to save")
 
     def _is_saved(self, saved: SavedSession) -> bool:
         """Whether the copy on the host was made at the end of the last run: a stopped container holds nothing newer."""
         kept = read_metadata(saved.directory, saved.tool)
         return kept is not None and kept.final
 
-    def _pull_stopped(self, session: Session, paths: Iterable[str], archive: IO[bytes]) -> None:
-        """Copy files of a container that does not run into a tar; what is not there is left out."""
-        home = guest_home(self._load())
-        with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=archive, mode="w") as tar:
-            for path in paths:
-                local = os.path.join(folder, os.path.relpath(path, home))
-                os.makedirs(os.path.dirname(local), exist_ok=True)
-                try:
-                    source = self.incus.instance(session.id) + path
-                    self.incus.run(
-                        "file", "pull", "--quiet", "--recursive", source, os.path.dirname(local), timeout=SAVE_TIMEOUT
-                    )
-                except IncusError as error:
-                    if error.status != 404:
-                        raise
-            for entry in os.listdir(folder):
-                tar.add(os.path.join(folder, entry), entry)
+    @contextlib.contextmanager
+    def _asleep(self, id: str) -> Iterator[None]:
+        """Run a stopped container with one sleeping process, without workspace and network, to read its files.
+
+        Nothing that lies in it is started, and it needs no workspace. `incus file pull` is no way to read a container
+        that may be hostile: it follows the links that it writes, and a named pipe blocks every later start.
+        """
+        path = f"/1.0/instances/{id}"
+        before = self.incus.query(path)
+        settings = {key: value for key, value in before["config"].items() if not key.startswith(("limits.", "raw."))}
+        devices = [name for name, device in before["expanded_devices"].items() if device.get("path") != "/"]
+        sleeping = {
+            **redescribe_instance(before, {"config": {}, "devices": {}}),
+            "config": {**settings, "raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT * READ_TRIES + 60}\n"},
+            "devices": {name: {"type": "none"} for name in devices},
+        }
+        try:
+            self.incus.query(path, "PUT", sleeping, wait=True)
+            self.incus.run("start", "--quiet", self.incus.instance(id))
+            yield
+        finally:
+            self._stop_container(id, 0)
+            restored = redescribe_instance(before, before)
+            self.incus.query(path, "PUT", {**restored, "config": before["config"]}, wait=True)
 
     @contextlib.contextmanager
     def _work(self, id: str, status: str) -> Iterator[Session]:
@@ -11244,14 +11250,14 @@ def leave(sessions: Sessions, session: Session, *, is_direct: bool) -> bool:
     ephemeral container is removed, once its conversation is saved, and a persistent one rests until the next start.
     """
     say("Cleaning up session...")
-    found = sessions.fetch(session.id)
+    found, has_tmux = settled_session(sessions, session)
     if found is None:
         sessions.registry.forget(session.id)
         say("[cleanup] Container removed")
         return False
     now = sessions.registry.settle(found)
     say(f"[cleanup] Saving session data to {sessions.saved_directory(now)}")
-    if now.paused or (now.status == "running" and not is_direct and sessions.has_terminal(now)):
+    if now.paused or (has_tmux and not is_direct):
         if now.paused or sessions.save(now.id):
             say("[cleanup] Session data saved")
         say(f"[cleanup] Container kept running: clincus attach {now.id}, or clincus stop {now.id}")
@@ -11267,6 +11273,24 @@ def leave(sessions: Sessions, session: Session, *, is_direct: bool) -> bool:
     say(f"[cleanup] Container {'kept, stopped' if now.persistent else 'removed'}")
     say(f"  clincus shell --resume={now.session_id} goes on with the conversation")
     return False
+
+
+def settled_session(sessions: Sessions, session: Session) -> tuple[Session | None, bool]:
+    """The session as it is now, None if it is gone, and whether its tmux is there.
+
+    A container that is just being stopped is called running and can be asked nothing: its end is waited for.
+    """
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while True:
+        found = sessions.fetch(session.id)
+        if found is None or found.paused or found.status == "stopped":
+            return found, False
+        try:
+            return found, sessions.has_terminal(found)
+        except IncusError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)  # Incus has no event that this process would hear
 
 
 RESET_TERMINAL = (
@@ -11819,7 +11843,7 @@ def tmux(context: Context, name: str, script: str, *arguments: str, stdin: bytes
     if session.status != "running":
         raise ClincusError(f"container '{name}' is not running", 409)
     command = ["sh", "-c", script, "clincus", f"clincus-{name}", *arguments]
-    done = sessions.guest_exec(session, command, stdin=stdin)
+    done = sessions.guest(session, command, stdin=stdin, only_reads=not stdin)
     if done.code == 3:
         done = sessions.incus.exec(name, command, stdin=stdin)
     if done.code != 0:
