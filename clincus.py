@@ -7907,6 +7907,14 @@ def check_body(fields: Sequence[Field], body: bytes) -> dict[str, Any]:
     return _with_defaults(fields, {name: known[name].check(value) for name, value in document.items()}, "body")
 
 
+def given_values(*places: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of several places in one; of a field that two may hold, the one that was given."""
+    merged: dict[str, Any] = {}
+    for values in places:
+        merged.update({name: value for name, value in values.items() if value is not None or name not in merged})
+    return merged
+
+
 def check_query(fields: Sequence[Field], query: Mapping[str, str]) -> dict[str, Any]:
     """Read the query's known parameters; others are left alone. Raises ClincusError(400)."""
     given = {field.name: field.parse(query[field.name]) for field in fields if field.name in query}
@@ -8849,7 +8857,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             check_content_type(request)
         request.body = self._read_body(request, route.body_limit)
         if route.body is not None and not route.raw_body:
-            request.values = {**check_body(route.body, request.body), **request.values}
+            request.values = given_values(request.values, check_body(route.body, request.body))
         site.connections.expect(self.connection, math.inf)
         result = route.handler(request)
         if route.is_socket:
@@ -9789,7 +9797,7 @@ class Application:
         hosts: Sequence[str] = LOOPBACK,
         gate: Gate | None = None,
     ) -> None:
-        self.environ = environ
+        self.environ = dict(environ)
         self._flags = dict(flags)
         self._config = load_config(environ, flags=self._flags)
         self._config_error: str | None = None
@@ -9879,7 +9887,9 @@ class Application:
                     self._close_listener(listener)
                 raise
             if port is not None:
-                self._flags.pop("dashboard.port", None)  # what was asked for now beats the flag of the start
+                # What was asked for now beats the flag and the variable of the start.
+                self._flags.pop("dashboard.port", None)
+                self.environ.pop("CLINCUS_PORT", None)
             self._reload()
             if moved:
                 self._move_to(moved)

@@ -114,6 +114,8 @@ def test_a_restart_from_inside_gives_the_tool_back_with_its_conversation(bed, cl
     type_line(bed, session, "remember the milk")
     wait_for_screen(bed, session, "echo: remember the milk")
     bed.incus.run("restart", "--force", session["id"])
+    path = f"/api/sessions/{session['id']}"
+    wait_until(lambda: clincus_server.get(path).json["status"] == "running", "the restart to be over")
     with connect(f"{clincus_server.socket_url}/ws/terminal/{session['id']}") as terminal:
         wait_for_screen(bed, session, "earlier: remember the milk")
         terminal.close()
