@@ -4632,6 +4632,21 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
     return ClincusError(f"The workspace cannot be protected: {words}", 409)
 
 
+# Run as root in the container: what its root and other users made there becomes the code user's. Files of nobody are
+# other host users', and chown takes the setuid bit away.
+GUEST_HAND_OVER = 'find "$1" -xdev ! -user "$2" ! -user 65534 -exec chown -h "$2:$2" {} +'
+
+
+def hand_over(incus: Incus, name: str, mount: str, code_uid: int) -> None:
+    """Give what root in a running container made in its workspace to the workspace's owner, as far as that works.
+
+    On the host it would else belong to a user number that exists nowhere, and its owner could not remove it.
+    """
+    command = ["timeout", "60", "sh", "-c", GUEST_HAND_OVER, "clincus", mount, str(code_uid)]
+    with contextlib.suppress(ClincusError):
+        incus.exec(name, command, timeout=90)
+
+
 def without_lock(support: ProtectionSupport, reason: str) -> ProtectionSupport:
     """What is left of a host's abilities for a workspace that turned out not to be lockable."""
     return replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
@@ -5516,6 +5531,7 @@ class Sessions:
                 self.incus.run("start", "--quiet", self.incus.instance(id))  # a frozen guest can neither save nor stop
             if session.paused or session.status == "running":
                 self._try_save(replace(session, status="running"), final=True)
+                hand_over(self.incus, id, self.mount(session), self._load().get("incus.code_uid"))
                 graceful = self._load().get("limits.runtime.stop_graceful")
                 self._stop_container(id, timeout if graceful else 0)
             return self.registry.settle(replace(session, status="stopped", paused=False))
@@ -5532,6 +5548,8 @@ class Sessions:
                 session = replace(session, status="running", paused=False)
             if not self._try_save(session, final=True) and keep_unsaved:
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved', 409)
+            if session.status == "running":
+                hand_over(self.incus, id, self.mount(session), self._load().get("incus.code_uid"))
             try:
                 self.incus.run("delete", "--force", self.incus.instance(id), timeout=120)
             except IncusError as error:

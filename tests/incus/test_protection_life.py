@@ -97,6 +97,17 @@ def test_files_belong_to_the_owner_and_those_of_root_to_nobody_on_the_host(box):
     assert base >= 65536
 
 
+def test_what_root_in_the_container_made_can_be_handed_to_the_owner(box):
+    name = box.launch()
+    (box.root / "of-another").touch()
+    box.run(name, "mkdir d; cp /bin/true d/setuid; chmod 6755 d/setuid; ln -s /etc/shadow d/link; touch d/x", user=0)
+    clincus.hand_over(box.incus, name, "/workspace", CODE)
+    owners = {path.name: path.lstat().st_uid for path in [box.root / "d", *(box.root / "d").iterdir()]}
+    assert owners == dict.fromkeys(("d", "setuid", "link", "x"), OWNER)
+    assert stat.S_IMODE((box.root / "d/setuid").stat().st_mode) == 0o755
+    assert (box.root / "of-another").stat().st_uid == 0
+
+
 def test_files_of_other_host_users_are_nobodys_in_the_container(box):
     secret = box.root / "secret"
     secret.write_text("of root\n")

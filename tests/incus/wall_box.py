@@ -1,6 +1,7 @@
 """A workspace with containers around it, for the tests of the wall, and how to look at it from the host."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import secrets
@@ -77,6 +78,11 @@ def make_repository(root):
         os.chown(entry, OWNER, OWNER, follow_symlinks=False)
 
 
+@functools.lru_cache(maxsize=1)
+def support_of(incus):
+    return clincus.protection_support(incus)
+
+
 class Box:
     """A workspace on the host and the containers that have it."""
 
@@ -84,7 +90,7 @@ class Box:
         self.incus = incus
         self.root = root
         self.image = image
-        self.support = clincus.protection_support(incus)
+        self.support = support_of(incus)
         self.made = []  # the names of our stages: others' sessions may run beside the tests
 
     def protection(self, level="locked", extra=(), workspace=None, **settings):
