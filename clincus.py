@@ -2852,7 +2852,7 @@ else echo missing
 fi"""
 
 # $1 is the path, $2 the owner as UID:GID; a folder on the way that is not there is made for that owner.
-MAKE_FOLDER = """make() { [ -d "$1" ] || { make "$(dirname -- "$1")" && mkdir -- "$1" && chown "$2" -- "$1"; }; }
+MAKE_FOLDER = """make() { [ -d "$1" ] || { make "$(dirname -- "$1")" "$2" && mkdir -- "$1" && chown "$2" -- "$1"; }; }
 """
 # $3 is the mode of what is made, and $4 a file's size: one that arrives cut short does not take a whole one's place.
 RECEIVE_TREE_SCRIPT = (
