@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -190,6 +191,34 @@ def test_what_a_fed_command_says_beats_the_broken_pipe():
 
     with pytest.raises(clincus.IncusError, match="no space"):
         feed()
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "sh"])
+@pytest.mark.parametrize(
+    ("script", "end"),
+    [
+        ("cat; echo odd >&2; exit 3", (3, b"data", b"odd\n")),
+        ("kill -9 $$", (137, b"", b"")),
+        ("exec nope 2>/dev/null", (127, b"", b"")),
+        ('printf "%s|" "$0" "$@"', (0, b"a b|$HOME|", b"")),
+    ],
+)
+def test_a_command_that_lingers_ends_as_it_would_alone(shell, script, end):
+    if not shutil.which(shell):
+        pytest.skip(f"there is no {shell} here")
+    words = [shell, "-c", clincus.LINGER, "sh", "sh", "-c", script, "a b", "$HOME"]
+    done = subprocess.run(words, input=b"data", capture_output=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == end
+
+
+def test_a_command_that_lingers_is_ended_with_its_shell():
+    words = ["sh", "-c", clincus.LINGER, "sh", "sh", "-c", "echo ready; exec sleep 600"]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.terminate()
+    assert process.wait(timeout=20) == 143
+    assert process.stdout.read() == b""
+    process.stdout.close()
 
 
 def test_a_stream_that_nobody_ends_is_killed():

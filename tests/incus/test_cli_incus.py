@@ -1,0 +1,361 @@
+"""The commands for containers, files, snapshots and images against a real Incus."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import stat
+import subprocess
+
+import pytest
+from conftest import DEADLINE
+from conftest import program
+from conftest import wait_until
+
+import clincus
+
+
+@pytest.fixture
+def command(bed, home, tmp_path):
+    """A function that gives the words and options to start a command line with."""
+    if bed.config:
+        (home / ".config/clincus/config.toml").write_text(bed.config)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_"))}
+    environ = {**kept, **bed.environ, "HOME": str(home)}
+    return lambda *words: {"args": [*program(), *words], "env": environ, "cwd": tmp_path}
+
+
+@pytest.fixture
+def run(command):
+    """A function that runs a command line without a terminal and returns how it ended."""
+
+    def run_words(*words, data=b""):
+        return subprocess.run(**command(*words), input=data, capture_output=True, timeout=DEADLINE * 2, check=False)
+
+    return run_words
+
+
+@pytest.fixture
+def succeed(run):
+    """The same for one that must succeed; its stdout."""
+
+    def run_words(*words, data=b""):
+        done = run(*words, data=data)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    return run_words
+
+
+@pytest.fixture
+def box(succeed):
+    """A container of no session."""
+    succeed("container", "launch", "clincus", "box")
+    return "box"
+
+
+@pytest.fixture
+def session(clincus_server, workspace):
+    """The name of a session's container."""
+    return clincus_server.create(workspace)["id"]
+
+
+# ---- container ----------------------------------------------------------------------------------------------------
+
+
+def test_launch_allows_nesting(bed, box):
+    config = bed.incus.query(f"/1.0/instances/{box}")["config"]
+    assert {key: config.get(key) for key in clincus.NESTING} == dict.fromkeys(clincus.NESTING, "true")
+
+
+def test_launch_leaves_an_instance_of_that_name_alone(bed, box, run):
+    done = run("container", "launch", "clincus", box)
+    assert done.returncode == 1
+    assert b"already" in done.stderr
+    assert bed.state(box) == "Running"
+
+
+def test_launch_of_an_unknown_image_leaves_nothing(bed, run):
+    assert run("container", "launch", "nope", "box").returncode == 1
+    assert bed.names() == []
+
+
+def test_an_ephemeral_container_is_gone_when_it_stops(bed, succeed):
+    succeed("container", "launch", "--ephemeral", "clincus", "box")
+    succeed("container", "stop", "--force", "box")
+    wait_until(lambda: bed.names() == [], "Incus to delete it")
+
+
+def test_stop_start_and_delete(bed, box, succeed, run):
+    succeed("container", "stop", box)
+    assert bed.state(box) == "Stopped"
+    assert run("container", "running", box).returncode == 1
+    succeed("container", "start", box)
+    assert bed.state(box) == "Running"
+    assert run("container", "running", box).returncode == 0
+    succeed("container", "delete", "--force", box)
+    assert bed.names() == []
+    assert run("container", "exists", box).returncode == 1
+
+
+def test_deleting_a_session_keeps_its_conversation(bed, session, succeed, clincus_server):
+    succeed("container", "delete", "--force", session)
+    assert bed.names() == []
+    assert list(clincus_server.home.glob(".clincus/sessions-*/*/metadata.json"))
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 41", 41), ("kill -9 $$", 137), ("nope", 127)])
+def test_exec_passes_the_exit_code_on(box, run, script, code):
+    assert run("container", "exec", box, "--", "sh", "-c", script).returncode == code
+
+
+def test_exec_passes_data_through_unchanged(box, run):
+    data = bytes(range(256)) * 4096
+    done = run("container", "exec", box, "--", "sh", "-c", "cat; echo odd >&2", data=data)
+    assert (done.stdout, done.stderr) == (data, b"odd\n")
+
+
+def test_exec_captures_as_json(box, succeed):
+    output = succeed("container", "exec", box, "--capture", "--", "sh", "-c", "echo ' out '; echo err >&2; exit 3")
+    assert json.loads(output) == {"exit_code": 3, "stderr": "err\n", "stdout": " out \n"}
+
+
+def test_exec_captures_raw_with_the_commands_code(box, run):
+    done = run(
+        "container", "exec", box, "--capture", "--format=raw", "--", "sh", "-c", "echo out; echo err >&2; exit 3"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", b"")
+
+
+def test_exec_sets_user_group_directory_and_variables(box, succeed):
+    flags = ("--user", "1000", "--group", "50", "--cwd", "/tmp", "--env", "A=1,2")
+    script = 'echo "$(id -u) $(id -g) $PWD $A $HOME"'
+    assert succeed("container", "exec", box, *flags, "--", "sh", "-c", script) == "1000 50 /tmp 1,2 /home/code\n"
+
+
+def test_exec_runs_in_the_workspace_of_a_session(session, succeed, workspace):
+    assert "README.md" in succeed("container", "exec", session, "ls")
+
+
+def test_exec_refuses_a_directory_that_is_not_there(box, run):
+    done = run("container", "exec", box, "--cwd", "/nope", "--", "touch", "/made")
+    assert done.returncode == 1
+    assert b"/nope" in done.stderr
+    assert run("container", "exec", box, "ls", "/made").returncode != 0
+
+
+def test_exec_gives_a_terminal_when_asked(box, command):
+    main, side = pty.openpty()
+    try:
+        words = command("container", "exec", "-t", box, "--", "sh", "-c", "test -t 0 && test -t 1 && exit 5")
+        process = subprocess.Popen(**words, stdin=side, stdout=side, stderr=side, start_new_session=True)
+        assert process.wait(timeout=DEADLINE) == 5
+    finally:
+        os.close(main)
+        os.close(side)
+
+
+def test_a_signal_to_exec_ends_the_command_inside(bed, box, command):
+    words = command("container", "exec", box, "--", "sh", "-c", "echo ready; exec sleep 1234")
+    process = subprocess.Popen(**words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=DEADLINE) == 143
+    process.stdout.close()
+    wait_until(lambda: "1234" not in bed.shell(box, "ps ax -o args= | grep -v grep"), "the command to end")
+
+
+def test_a_mount_can_be_read_and_not_written(box, succeed, run, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_text("seen")
+    succeed("container", "mount", box, "data", str(tmp_path / "data"), "/data", "--readonly")
+    assert succeed("container", "exec", box, "cat", "/data/file") == "seen"
+    assert run("container", "exec", box, "touch", "/data/new").returncode != 0
+
+
+def test_list_shows_every_instance(box, succeed):
+    assert box in succeed("container", "list")
+    output = succeed("container", "list", "--format", "json")
+    assert [entry["name"] for entry in json.loads(output)] == [box]
+    assert output.endswith("]\n")
+
+
+# ---- file ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A directory with a file, a link and a private folder in it."""
+    folder = tmp_path / "source"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub").chmod(0o700)
+    (folder / "sub/run.sh").write_text("echo hello\n")
+    (folder / "sub/run.sh").chmod(0o755)
+    (folder / "link").symlink_to("sub/run.sh")
+    return folder
+
+
+def test_a_directory_goes_in_and_comes_out_the_same(box, succeed, source, tmp_path):
+    succeed("file", "push", "-r", str(source), f"{box}:/srv/made/copy")
+    succeed("file", "pull", "-r", f"{box}:/srv/made/copy", str(tmp_path / "back"))
+    assert (tmp_path / "back/sub/run.sh").read_text() == "echo hello\n"
+    assert os.readlink(tmp_path / "back/link") == "sub/run.sh"
+    modes = [stat.S_IMODE(os.stat(tmp_path / "back" / name).st_mode) for name in ("sub", "sub/run.sh")]
+    assert modes == [0o700, 0o755]
+
+
+def test_a_push_into_a_directory_keeps_the_name(box, succeed, source):
+    succeed("file", "push", str(source / "sub/run.sh"), f"{box}:/opt")
+    succeed("file", "push", "-r", str(source), f"{box}:/opt")
+    assert succeed("container", "exec", box, "sh", "/opt/run.sh") == "hello\n"
+    assert succeed("container", "exec", box, "sh", "/opt/source/link") == "hello\n"
+
+
+def test_what_is_pushed_to_the_workspace_belongs_to_its_owner(session, succeed, source, workspace):
+    succeed("file", "push", "-r", str(source), f"{session}:/workspace/new/copy")
+    succeed("file", "push", str(source / "sub/run.sh"), f"{session}:/workspace/new/")
+    owner = workspace.stat().st_uid
+    made = list((workspace / "new").rglob("*"))
+    assert {path.name for path in made} == {"copy", "sub", "run.sh", "link"}
+    assert {path.lstat().st_uid for path in made} == {owner}
+    assert (workspace / "new").stat().st_uid == owner
+
+
+def test_what_is_pushed_home_belongs_to_the_code_user(session, succeed, source):
+    succeed("file", "push", "-r", str(source), f"{session}:/home/code/a/b")
+    owners = succeed(
+        "container", "exec", session, "--", "stat", "-c", "%U", "/home/code/a", "/home/code/a/b/sub/run.sh"
+    )
+    assert owners.split() == ["code", "code"]
+
+
+def test_pulling_into_a_directory_that_exists_removes_nothing(box, succeed, tmp_path):
+    (tmp_path / "here/etc").mkdir(parents=True)
+    (tmp_path / "here/etc/mine").write_text("mine")
+    succeed("file", "pull", f"{box}:/etc", str(tmp_path / "here"))
+    assert (tmp_path / "here/etc/mine").read_text() == "mine"
+    assert (tmp_path / "here/etc/passwd").exists()
+
+
+def test_a_file_is_pulled_to_the_current_directory(box, succeed, tmp_path):
+    succeed("file", "pull", f"{box}:/etc/passwd", ".")
+    assert "code" in (tmp_path / "passwd").read_text()
+
+
+def test_a_file_that_is_no_larger_than_it_says_is_whole(box, succeed, tmp_path):
+    succeed("file", "pull", f"{box}:/proc/version", "version")
+    assert (tmp_path / "version").read_text().startswith("Linux")
+
+
+def test_a_named_pipe_in_the_way_holds_up_neither_the_copy_nor_the_container(bed, box, succeed, run, tmp_path):
+    bed.shell(box, "mkdir /tmp/t; mkfifo /tmp/t/pipe; echo 1 > /tmp/t/file")
+    done = run("file", "pull", f"{box}:/tmp/t", str(tmp_path / "copy"))
+    assert done.returncode == 0
+    assert b"pipe" in done.stderr
+    assert os.listdir(tmp_path / "copy") == ["file"]
+    assert run("file", "pull", f"{box}:/tmp/t/pipe", str(tmp_path / "copy2")).returncode == 1
+    succeed("snapshot", "create", "-c", box)
+    succeed("container", "stop", box)
+
+
+def test_a_container_that_swaps_files_for_links_reaches_nothing_outside(bed, box, run, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    swap = f"""mkdir -p /tmp/t/d; cd /tmp/t
+while [ ! -e /tmp/end ]; do
+  ln -sfn {precious} f; rm -f f; echo evil > f; rm -rf d; ln -s {tmp_path} d; rm d; mkdir d; echo evil > d/precious
+done >/dev/null 2>&1 &"""
+    bed.shell(box, swap)
+    for count in range(8):
+        run("file", "pull", f"{box}:/tmp/t", str(tmp_path / "copy"))
+        assert precious.read_text() == "mine", f"after copy {count}"
+    assert precious.read_text() == "mine"
+    assert not [path for path in (tmp_path / "copy").rglob("*") if path.is_symlink() and os.readlink(path)[0] == "/"]
+
+
+# ---- snapshot -----------------------------------------------------------------------------------------------------
+
+
+def test_restore_brings_the_old_state_back(bed, box, succeed):
+    bed.shell(box, "echo old > ~/state")
+    succeed("snapshot", "create", "before", "-c", box)
+    bed.shell(box, "echo new > ~/state")
+    succeed("container", "stop", box)
+    succeed("snapshot", "restore", "before", "-c", box, "--force")
+    assert bed.state(box) == "Stopped"
+    succeed("container", "start", box)
+    assert bed.shell(box, "cat ~/state") == "old\n"
+
+
+def test_restore_by_force_stops_a_session_and_starts_its_tool_again(bed, session, succeed, workspace):
+    bed.shell(session, "echo old > ~/state")
+    succeed("snapshot", "create", "before", "-w", str(workspace))
+    bed.shell(session, "echo new > ~/state")
+    succeed("snapshot", "restore", "before", "-w", str(workspace), "--force")
+    assert bed.state(session) == "Running"
+    assert bed.shell(session, "cat ~/state") == "old\n"
+    assert f"clincus-{session}" in bed.shell(session, "tmux list-sessions")
+    assert (workspace / "README.md").exists()
+    assert bed.shell(session, "ls /workspace") == "README.md\n"
+
+
+def test_snapshots_are_listed_shown_and_deleted(box, succeed):
+    for name in ("one", "two", "three"):
+        succeed("snapshot", "create", name, "-c", box)
+    listed = json.loads(succeed("snapshot", "list", "-c", box, "--format", "json"))
+    assert [entry["name"] for entry in listed["snapshots"]] == ["one", "two", "three"]
+    assert set(listed["snapshots"][0]) == {"name", "created_at", "stateful"}
+    assert "Snapshot:    two" in succeed("snapshot", "info", "two", "-c", box)
+    succeed("snapshot", "delete", "two", "-c", box)
+    succeed("snapshot", "delete", "--all", "--force", "-c", box)
+    assert json.loads(succeed("snapshot", "list", "-c", box, "--format", "json"))["snapshots"] == []
+
+
+def test_a_snapshot_of_a_taken_name_is_refused(box, succeed, run):
+    succeed("snapshot", "create", "one", "-c", box)
+    done = run("snapshot", "create", "one", "-c", box)
+    assert done.returncode == 1
+    assert b"already exists" in done.stderr
+
+
+# ---- image --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_images_left(bed):
+    yield
+    for image in bed.incus.query("/1.0/images?recursion=1"):
+        if "clincus" not in clincus.alias_names(image):
+            clincus.delete_image(bed.incus, image)
+
+
+@pytest.mark.usefixtures("no_images_left")
+def test_publish_makes_an_image_that_starts_and_keeps_the_container(bed, box, succeed, run):
+    bed.shell(box, "echo mine > ~/state")
+    assert run("image", "publish", box, "mine").returncode == 1
+    published = json.loads(succeed("image", "publish", box, "mine", "--description", "my tools", "--force"))
+    assert set(published) == {"alias", "fingerprint"}
+    assert bed.state(box) == "Running"
+    info = json.loads(succeed("image", "info", "mine", "--format", "json"))
+    assert (info["fingerprint"], info["description"]) == (published["fingerprint"], "my tools")
+    assert "clincus.recipe" in info["properties"]
+    succeed("container", "launch", "mine", "other")
+    assert bed.shell("other", "cat ~/state") == "mine\n"
+
+
+@pytest.mark.usefixtures("no_images_left")
+def test_cleanup_keeps_the_newest_versions(box, succeed, run):
+    succeed("container", "stop", box)
+    for day in (1, 2, 3):
+        succeed("container", "start", box)
+        succeed("container", "exec", box, "--", "sh", "-c", f"echo {day} > /day")
+        succeed("container", "stop", box)
+        succeed("image", "publish", box, f"mine-2027030{day}-080000")
+    succeed("image", "cleanup", "mine-", "--keep", "2")
+    images = json.loads(succeed("image", "list", "--prefix", "mine-", "--format", "json"))
+    assert [entry["aliases"] for entry in images] == [["mine-20270302-080000"], ["mine-20270303-080000"]]
+    succeed("image", "delete", "mine-20270302-080000")
+    assert run("image", "exists", "mine-20270302-080000").returncode == 1
+    assert run("image", "exists", "clincus").returncode == 0
