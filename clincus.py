@@ -2524,8 +2524,9 @@ def incus_failure(text: str) -> IncusError:
 
 # A command that ends while its output is on its way may lose the last of it: Incus stops reading the moment it learns
 # of the end (6.0.4; on a busy machine 68 of 720 short commands lost output, with this pause none of 240).
-LINGER = """exec 3<&0; "$@" <&3 3<&- & child=$!; exec 2>/dev/null; trap 'kill "$child"' TERM HUP
-wait "$child"; code=$?; while kill -0 "$child"; do wait "$child"; code=$?; done; sleep 0.05; exit "$code\""""
+LINGER = """trap 'ended=1; kill $child 2>/dev/null' TERM HUP; exec 3<&0; "$@" <&3 3<&- & child=$!; exec 2>/dev/null
+[ -z "$ended" ] || kill "$child"; wait "$child"; code=$?
+while kill -0 "$child"; do wait "$child"; code=$?; done; sleep 0.05; exit "$code\""""
 
 
 class Incus:
