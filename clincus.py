@@ -4963,6 +4963,9 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
+START_SLACK = timedelta(seconds=2)  # between our time of a start, Incus's event of it and its `last_used_at`
+
+
 @dataclass(frozen=True)
 class Change:
     """What the registry tells its listener.
@@ -4974,6 +4977,12 @@ class Change:
     kind: str
     session: Session
     time: str
+
+
+def is_later_start(before: Session, after: Session) -> bool:
+    """Whether a container was started again between two looks; the clocks behind the two times may differ a little."""
+    first, second = parse_time(before.started_at), parse_time(after.started_at)
+    return first is not None and second is not None and second - first > START_SLACK
 
 
 class Registry:
@@ -5080,7 +5089,7 @@ class Registry:
         before = self._sessions.get(session.id)
         self._sessions[session.id] = session
         since = session.started_at if session.status == "running" else utc_now()
-        if before is not None and before.started_at != session.started_at and session.id in self._announced:
+        if before is not None and is_later_start(before, session) and session.id in self._announced:
             self._announced.discard(session.id)  # it stopped and started again meanwhile
             self._tell("stopped", replace(before, status="stopped"), since)
         if before != session:

@@ -204,6 +204,12 @@ class TestListing:
         registry.replace([{**instance(), "last_used_at": "2026-01-01T01:00:00Z"}], BEGIN + timedelta(seconds=1))
         assert heard.public == ["started", "stopped", "started"]
 
+    def test_the_start_that_we_made_ourselves_is_not_taken_for_a_second_one(self, registry, heard):
+        session = registry.reserve("/w", 0, make, ())
+        registry.settle(clincus.replace(session, status="running", started_at="2026-01-01T00:00:01Z"))
+        registry.replace([instance(session.id)], datetime.now(timezone.utc) + timedelta(seconds=1))
+        assert heard.public == ["started"]
+
     def test_a_listing_older_than_an_event_does_not_undo_it(self, registry):
         apply(registry, "instance-started", at=10)
         registry.replace([instance(status="Stopped")], BEGIN + timedelta(seconds=5))
