@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import platform
 import secrets
 import select
 import stat
@@ -17,6 +18,7 @@ import clincus
 
 OWNER = 12345  # a host user that exists nowhere: the owner of the workspace
 CODE = 1000
+REBOOT = {"x86_64": 169, "aarch64": 142}[platform.machine()]  # the number of reboot(2)
 EVIL = "evil-was-here"
 
 # The host's git reads its configuration, hooks and filters from these, an editor its tasks, clincus its config.
@@ -145,7 +147,7 @@ class Box:
         try:
             # The monitor does not tell when it listens: an event of our own does.
             await_event(monitor, "instance-updated", lambda: self.incus.run("config", "set", name, "user.mark=1"))
-            script = "syscall(169, 0xfee1dead, 0x28121969, 0x1234567, 0)"
+            script = f"syscall({REBOOT}, 0xfee1dead, 0x28121969, 0x1234567, 0)"
             await_event(monitor, "instance-restarted", lambda: self.incus.exec(name, ["perl", "-e", script]), once=True)
         finally:
             monitor.terminate()
