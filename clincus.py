@@ -8088,7 +8088,7 @@ def find_peer(connection: socket.socket) -> Peer:
     there, here = _plain_address(connection.getpeername()), _plain_address(connection.getsockname())
     if not (_is_loopback(there[0]) and _is_loopback(here[0])):
         return Peer(there[0], here, "this connection comes from another machine")
-    owner = socket_owner(there, here)
+    owner = _SOCKETS.owner(there, here)
     # No other connection can have this pair of addresses while this one lives: so if it lives now, the owner is its.
     connection.getpeername()
     doubt = ""
@@ -8116,30 +8116,52 @@ def user_name(uid: int) -> str:
         return f"user {uid}"
 
 
-def socket_owner(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
-    """The user id of who holds the other end of a local TCP connection; None if the kernel does not say."""
-    # An IPv4 connection of an IPv6 socket stands in the wide table.
-    tables = [("/proc/net/tcp6", True)] if ":" in theirs[0] else [("/proc/net/tcp", False), ("/proc/net/tcp6", True)]
-    for _ in range(2):  # a row can be passed over while others come and go
-        for path, wide in tables:
-            with suppress(OSError), open(path, encoding="utf-8") as table:
-                owner = find_owner(table, kernel_address(*theirs, wide=wide), kernel_address(*ours, wide=wide))
-                if owner is not None:
-                    return owner
-    return None
+class SocketTable:
+    """Who holds the TCP sockets of this machine, as /proc/net/tcp and tcp6 say.
 
-
-def find_owner(table: Iterable[str], theirs: str, ours: str) -> int | None:
-    """Look a connection up in /proc/net/tcp or tcp6 (proc(5)); None if it is not there.
-
-    A socket without an inode was closed already: the kernel shows it as root's, and so must not be asked.
+    Reading them takes milliseconds, so that one reading serves all who ask while another is going on.
     """
-    for line in table:
-        if theirs in line and ours in line:
-            columns = line.split()
-            if columns[1:3] == [theirs, ours] and columns[9] != "0":
-                return int(columns[7])
-    return None
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at = -math.inf
+        self._owners: dict[tuple[str, str], int] = {}
+
+    def owner(self, theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
+        """The user id of who holds the other end of a local connection; None if the kernel does not say."""
+        pairs = [
+            (kernel_address(*theirs, wide=wide), kernel_address(*ours, wide=wide))
+            # An IPv4 connection of an IPv6 socket stands in the wide table.
+            for wide in ([True] if ":" in theirs[0] else [False, True])
+        ]
+        for _ in range(2):  # a row can be passed over while others come and go
+            owners = self._read_after(time.monotonic())
+            for pair in pairs:
+                if pair in owners:
+                    return owners[pair]
+        return None
+
+    def _read_after(self, moment: float) -> dict[tuple[str, str], int]:
+        """The owners as of some time after a moment."""
+        with self._lock:
+            if self._read_at <= moment:
+                self._read_at, self._owners = time.monotonic(), {}
+                for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+                    with suppress(OSError), open(path, encoding="utf-8") as table:
+                        self._owners.update(read_owners(table))
+            return self._owners
+
+
+def read_owners(table: Iterable[str]) -> dict[tuple[str, str], int]:
+    """The user ids of the connections in /proc/net/tcp or tcp6, by their own and their other end's address (proc(5)).
+
+    A socket without an inode was closed by its process already: the kernel shows it as root's, so it is left out.
+    """
+    rows = (line.split() for line in itertools.islice(table, 1, None))
+    return {(row[1], row[2]): int(row[7]) for row in rows if row[9] != "0"}
+
+
+_SOCKETS = SocketTable()
 
 
 def kernel_address(host: str, port: int, *, wide: bool) -> str:
