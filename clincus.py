@@ -13172,6 +13172,18 @@ IMAGE_COMMANDS = (
 
 # service
 
+SERVE_FLAGS = (
+    flag("--port N", "port (default: the config's, 3000); 0 for any free one", check=number_from(0, 65535)),
+    flag("--host ADDRESS", "listen here instead of on loopback only; this needs a token"),
+    flag(
+        "--allowed-host HOST",
+        "a name that people reach it by, as of a proxy; repeatable",
+        default=(),
+        repeats=True,
+    ),
+    flag("--token-file FILE", "the token that lets in other users and machines; made if missing"),
+)
+
 SERVICE = "clincus.service"
 # What tells a program where Incus and its own files are, and is not the same in systemd's user manager.
 SERVICE_VARIABLES = (
@@ -13216,9 +13228,13 @@ WantedBy=default.target
 
 def service_command(context: Context) -> list[str]:
     """What the service starts: this program with this Python, symlinks resolved, and the flags that were given."""
-    program = os.path.realpath(sys.argv[0])
-    port = context.options.port
-    return [sys.executable, program, "serve", *([] if port is None else ["--port", str(port)])]
+    command = [sys.executable, os.path.realpath(sys.argv[0]), "serve"]
+    for known in SERVE_FLAGS:
+        value = getattr(context.options, known.key)
+        for text in value if known.repeats else () if value in {None, ""} else (value,):
+            is_file = known.key.endswith("_file")
+            command += [known.names[-1], os.path.abspath(text) if is_file else str(text)]
+    return command
 
 
 def unit_path(environ: Mapping[str, str]) -> str:
@@ -13358,9 +13374,7 @@ SERVICE_COMMANDS = (
         "service install",
         run_service_install,
         "Install the dashboard as a systemd user service",
-        flags=(
-            flag("--port N", "port to serve on (default: the config's)", check=number_from(0, 65535), default=None),
-        ),
+        flags=SERVE_FLAGS,
         about="Writes the unit file and enables it: the dashboard then starts with your login. Variables that say "
         "where Incus and the config are go into the unit.",
         examples=(("clincus service install --port 4000 && clincus service start", "Serve on port 4000 from now on."),),
@@ -13555,18 +13569,7 @@ BASIC_COMMANDS = (
         "serve",
         run_serve,
         "Serve the dashboard and its API",
-        flags=(
-            flag("--port N", "port (default: the config's, 3000); 0 for any free one", check=number_from(0, 65535)),
-            flag("--open", "open the dashboard in a browser"),
-            flag("--host ADDRESS", "listen here instead of on loopback only; this needs a token"),
-            flag(
-                "--allowed-host HOST",
-                "a name that people reach it by, as of a proxy; repeatable",
-                default=(),
-                repeats=True,
-            ),
-            flag("--token-file FILE", "the token that lets in other users and machines; made if missing"),
-        ),
+        flags=(*SERVE_FLAGS, flag("--open", "open the dashboard in a browser")),
         about="Listens on this machine only, and for you and root only, until Ctrl-C or SIGTERM; a second one ends it "
         "at once. Others come in with a token: --token-file, or CLINCUS_TOKEN; the link that is printed on a terminal "
         "holds it.",

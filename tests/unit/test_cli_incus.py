@@ -822,6 +822,13 @@ def test_install_writes_the_unit_and_enables_it(run, systemctl, tmp_path, capsys
     assert "Service enabled." in words
 
 
+def test_the_flags_of_serve_go_into_the_unit(run, systemctl, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(None, "service", "install", "--host", "::1", "--allowed-host=a", "--allowed-host=b", "--token-file", "token")
+    words = f'"serve" "--host" "::1" "--allowed-host" "a" "--allowed-host" "b" "--token-file" "{tmp_path / "token"}"\n'
+    assert words in unit(tmp_path).read_text()
+
+
 def test_the_unit_file_follows_xdg_config_home(run, systemctl, tmp_path):
     assert run(None, "service", "install", environ={"XDG_CONFIG_HOME": str(tmp_path / "x")}) == 0
     assert (tmp_path / "x/systemd/user/clincus.service").exists()
