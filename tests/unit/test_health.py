@@ -1,0 +1,275 @@
+"""The health report of the section `setup`: what is found, what is said of it, and what to do."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from datetime import timezone
+
+import pytest
+
+import clincus
+
+NOW = datetime(2027, 3, 1, 9, 15, 0, 250000, tzinfo=timezone.utc)
+NAMES = [
+    "os",
+    "incus",
+    "permissions",
+    "image",
+    "image_age",
+    "network_bridge",
+    "ip_forwarding",
+    "cgroup_availability",
+    "id_mapping",
+    "protection",
+    "clincus_directory",
+    "sessions_directory",
+    "disk_space",
+    "incus_storage_pool",
+    "config",
+    "tool",
+    "active_containers",
+    "saved_sessions",
+    "orphaned_resources",
+]
+
+
+class Answers(clincus.Incus):
+    """An Incus that knows the answers it is given."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = answers
+
+    def query(self, path, *_, **__):
+        if path not in self.answers:
+            raise clincus.IncusError("not found", 404)
+        return self.answers[path]
+
+
+class Gone(clincus.Incus):
+    """An Incus that is not running."""
+
+    def query(self, *_, **__):
+        raise clincus.IncusError("Incus is not running. Run `clincus setup`, or start the incus service.", 503)
+
+
+IMAGE = f"/1.0/images/{'f' * 64}"
+WELL = {
+    "/1.0": {
+        "auth": "trusted",
+        "environment": {"server_version": "6.0.4", "kernel_features": {"idmapped_mounts": "true"}},
+    },
+    "/1.0/images/aliases/clincus": {"target": "f" * 64},
+    IMAGE: {"fingerprint": "f" * 64, "size": 1, "created_at": "2999-01-01T00:00:00Z"},
+    "/1.0/profiles/default": {
+        "devices": {
+            "root": {"type": "disk", "path": "/", "pool": "default"},
+            "eth0": {"type": "nic", "network": "clincusbr0"},
+        }
+    },
+    "/1.0/networks/clincusbr0": {
+        "managed": True,
+        "type": "bridge",
+        "status": "Created",
+        "config": {"ipv4.address": "10.64.77.1/24"},
+    },
+    "/1.0/storage-pools/default/resources": {"space": {"used": 1 << 30, "total": 30 << 30}},
+}
+
+
+@pytest.fixture
+def host(tmp_path):
+    host = clincus.Host(str(tmp_path))
+    for path, text in {
+        "/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
+        "/etc/subuid": "root:1000000:65536\n",
+        "/etc/subgid": "root:1000000:65536\n",
+        "/proc/mounts": "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n",
+        "/proc/sys/net/ipv4/ip_forward": "1\n",
+    }.items():
+        host.path(path).parent.mkdir(parents=True, exist_ok=True)
+        host.path(path).write_text(text)
+    return host
+
+
+@pytest.fixture
+def report(host, tmp_path):
+    """A function that gives the report for an Incus with some answers changed."""
+
+    def make(changes=(), incus=None, config=True, **options):
+        environ = {"HOME": str(tmp_path / "home")}
+        loaded = clincus.load_config(environ) if config else None
+        known = incus or Answers({**WELL, **dict(changes)})
+        return clincus.health_report(loaded, known, environ, host=host, **options)
+
+    return make
+
+
+def test_document_has_the_fields_and_names_that_scripts_know(report):
+    document = report()
+    assert list(document) == ["status", "timestamp", "checks", "summary"]
+    assert set(document["checks"]) == set(NAMES)
+    assert document["summary"]["total"] == len(NAMES)
+    for name, check in document["checks"].items():
+        assert check["name"] == name
+        assert check["status"] in ("ok", "warning", "failed")
+        assert check["message"]
+
+
+def test_whatever_is_not_well_says_what_to_do(report):
+    for document in (report(), report(incus=Gone()), report(config=False, config_error="/x: broken")):
+        for check in document["checks"].values():
+            assert (check["status"] == "ok") or check["fix"], check
+
+
+def test_without_incus_the_report_is_made_all_the_same(report):
+    document = report(incus=Gone())
+    assert document["status"] == "unhealthy"
+    assert document["checks"]["incus"]["message"].startswith("Incus is not running")
+    assert document["checks"]["os"]["status"] == "ok"
+
+
+def test_a_broken_config_is_a_failed_check(report):
+    document = report(config=False, config_error="/x/config.toml, line 3: no value")
+    assert document["checks"]["config"]["status"] == "failed"
+    assert document["checks"]["config"]["message"] == "/x/config.toml, line 3: no value"
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "status", "words"),
+    [
+        ("incus", {"/1.0": {"environment": {"server_version": "5.21"}}}, "warning", "older than 6.0"),
+        ("permissions", {"/1.0": {"auth": "untrusted", "environment": {}}}, "failed", "cannot use Incus now"),
+        ("image", {"/1.0/images/aliases/clincus": {"target": "gone"}}, "failed", "'clincus' is missing"),
+        (
+            "image",
+            {IMAGE: {**WELL[IMAGE], "properties": {"clincus.missing": "copilot"}}},
+            "warning",
+            "without copilot",
+        ),
+        ("network_bridge", {"/1.0/profiles/default": {"devices": {}}}, "failed", "no network"),
+        (
+            "network_bridge",
+            {"/1.0/networks/clincusbr0": {"status": "Unavailable", "config": {}}},
+            "failed",
+            "may be in use by something else",
+        ),
+        ("incus_storage_pool", {"/1.0/profiles/default": {"devices": {}}}, "failed", "no storage"),
+        (
+            "orphaned_resources",
+            {"/1.0/instances?recursion=1": [{"name": "clincus-build-1", "config": {"user.clincus.build": "true"}}]},
+            "warning",
+            "containers clincus-build-1",
+        ),
+        (
+            "orphaned_resources",
+            {"/1.0/instances?recursion=1": [{"name": "clincus-1", "config": {"user.clincus.workspace": "/no/where"}}]},
+            "warning",
+            "containers clincus-1",
+        ),
+        (
+            "active_containers",
+            {
+                "/1.0/instances?recursion=1": [
+                    {"name": "a", "status": "Running", "config": {"user.clincus.workspace": "/tmp"}},
+                    {"name": "b", "status": "Stopped", "config": {"user.clincus.workspace": "/tmp"}},
+                    {"name": "c", "status": "Running", "config": {}},
+                ]
+            },
+            "ok",
+            "1 running, 2 in all",
+        ),
+    ],
+)  # fmt: skip
+def test_what_incus_says_decides(report, check, changes, status, words):
+    found = report(changes)["checks"][check]
+    assert found["status"] == status
+    assert words in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("file", "check", "status"),
+    [
+        (("/proc/mounts", "cgroup /sys/fs/cgroup/memory cgroup rw 0 0\n"), "cgroup_availability", "warning"),
+        (("/proc/mounts", ""), "cgroup_availability", "failed"),
+        (("/etc/subuid", "ann:1:65536\n"), "id_mapping", "failed"),
+        (("/proc/sys/net/ipv4/ip_forward", "0\n"), "ip_forwarding", "warning"),
+    ],
+)
+def test_what_the_machine_shows_decides(report, host, file, check, status):
+    path, text = file
+    host.path(path).write_text(text)
+    assert report()["checks"][check]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("used", "total", "status"),
+    [
+        (1, 30, "ok"),
+        (25, 30, "warning"),
+        (16, 20, "warning"),
+        (28.5, 30, "failed"),
+        (19, 20.5, "failed"),
+        (0, 0, "warning"),
+    ],
+)
+def test_room_in_the_pool(used, total, status):
+    assert clincus.pool_check("default", used, total).status == status
+
+
+@pytest.mark.parametrize(
+    ("created", "status"),
+    [
+        ("2027-02-01T09:15:00Z", "ok"),
+        ("2027-01-20T09:15:00.5Z", "warning"),
+        ("0001-01-01T00:00:00Z", "warning"),
+        ("", "ok"),
+    ],
+)
+def test_age_of_the_image(created, status):
+    assert clincus.image_age(created, NOW.timestamp()).status == status
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [("ok ok", "healthy"), ("ok warning", "degraded"), ("ok warning failed", "unhealthy")],
+)
+def test_the_worst_check_decides(statuses, status):
+    checks = [clincus.Diagnosis(str(n), "", "", word, "") for n, word in enumerate(statuses.split())]
+    document = clincus.health_document(checks, NOW)
+    assert document["status"] == status
+    assert document["timestamp"] == "2027-03-01T09:15:00.250000Z"
+
+
+def test_dead_cables_are_those_with_both_ends_here_and_in_no_bridge(tmp_path):
+    for name, index, link, master in (
+        ("veth1", 11, 12, False),
+        ("veth2", 12, 11, False),
+        ("veth3", 13, 2, False),  # its other end is in a container
+        ("veth4", 14, 15, True),
+        ("veth5", 15, 14, False),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "ifindex").write_text(f"{index}\n")
+        (folder / "iflink").write_text(f"{link}\n")
+        if master:
+            (folder / "master").mkdir()
+    assert clincus.dead_veths(tmp_path) == ["veth1"]
+
+
+def test_text_has_the_words_that_scripts_match(report):
+    text = clincus.health_text(report(incus=Gone()))
+    for words in (
+        "Clincus Health Check",
+        "SYSTEM:",
+        "CRITICAL:",
+        "STORAGE:",
+        "CONFIGURATION:",
+        "STATUS:",
+        "[OK]",
+        "[FAIL]",
+    ):
+        assert words in text
+    assert re.search(r"STATUS: UNHEALTHY\n\d+ of \d+ checks failed$", text)
