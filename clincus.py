@@ -8056,7 +8056,7 @@ class HealthCheck:
     def check_config(self) -> Diagnosis:
         """Whether the configuration can be read."""
         label, section = "Config loaded", "CONFIGURATION"
-        if self.config is None:
+        if self.config is None or self.config_error:
             return Diagnosis("config", label, section, "failed", self.config_error, "mend the file, or move it away")
         files = [file.path for file in self.config.files if file.exists]
         details = {"loaded_from": files}
@@ -10528,6 +10528,10 @@ class Api:
     def get_tools(self, request: Request) -> object:
         return list(TOOLS)
 
+    def get_health(self, request: Request) -> object:
+        app = self._app
+        return health_report(app.config, app.sessions.incus, os.environ, config_error=app.config_error or "")
+
     def get_images(self, request: Request) -> object:
         return list_images(self._app.sessions.incus)
 
@@ -10750,6 +10754,25 @@ SOURCES = obj(
         "error": {"type": ["string", "null"]},
     }
 )
+HEALTH_CHECK = obj(
+    {
+        "name": STRING,
+        "label": STRING,
+        "section": STRING,
+        "status": {"type": "string", "enum": ["ok", "warning", "failed"]},
+        "message": STRING,
+        "fix": STRING,
+    },
+    {"details": {"type": "object"}},
+)
+HEALTH = obj(
+    {
+        "status": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
+        "timestamp": STRING,
+        "checks": {"type": "object", "additionalProperties": HEALTH_CHECK},
+        "summary": obj({"total": INTEGER, "passed": INTEGER, "warnings": INTEGER, "failed": INTEGER}),
+    }
+)
 CONFIG = schema_of(nest({setting.key: setting.default for setting in SETTINGS}))
 COMPONENTS = {
     "Config": CONFIG,
@@ -10796,6 +10819,7 @@ def api_routes(app: Application) -> list[Route]:
         ),
         Route("GET", "/api/config/sources", api.get_sources, "Where each value comes from", answers={200: SOURCES}),
         Route("GET", "/api/tools", api.get_tools, "The AI tools", answers={200: STRINGS}),
+        Route("GET", "/api/health", api.get_health, "What works, and what to do about the rest", answers={200: HEALTH}),
         Route("GET", "/api/images", api.get_images, "The images in Incus", answers={200: list_of_schema(IMAGE_ALIAS)}),
         Route("GET", "/api/sessions", api.list_sessions, "All sessions", answers={200: list_of_schema(SESSION)}),
         Route(

@@ -1,0 +1,184 @@
+"""The section `setup` on a real Incus: what it makes, that it makes it once, and images out of images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from conftest import git
+from conftest import stub_recipe
+
+import clincus
+
+
+@pytest.fixture
+def said():
+    """What a build said."""
+    return []
+
+
+@pytest.fixture
+def shop(bed, said):
+    """Where images are made."""
+    return clincus.Workshop(bed.incus, clincus.Host(), said.append, "clincus-")
+
+
+@pytest.fixture
+def new_images(bed):
+    """Removes the images that a test made."""
+    before = set(bed.incus.query("/1.0/images"))
+    yield
+    for path in set(bed.incus.query("/1.0/images")) - before:
+        bed.incus.query(path, "DELETE", wait=True)
+
+
+def setup(bed, **options):
+    """What setup would do on the bed, dry."""
+    reports, _ = clincus.setup(
+        clincus.SetupOptions(project=bed.incus.project, bridge=bed.bridge, **options),
+        bed.incus,
+        os.environ,
+        say=lambda _: None,
+        ask=lambda _: False,
+        dry_run=True,
+    )
+    return {report.name: report.text for report in reports if report.state != "done"}
+
+
+def run_clincus(bed, home, *arguments):
+    """Run the command line as a person does."""
+    environ = {**os.environ, **bed.environ, "HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, ROOT / "clincus.py", *arguments], env=environ, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+class TestSetup:
+    def test_a_second_run_has_nothing_to_do(self, bed):
+        assert setup(bed) == {}
+
+    def test_a_missing_image_is_all_that_is_made(self, bed):
+        assert list(setup(bed, image="another")) == ["image"]
+
+    def test_a_profile_that_lost_its_network_gets_the_bridge_that_is_there(self, bed):
+        device = bed.incus.query("/1.0/profiles/default")["devices"]["eth0"]
+        bed.incus.run("profile", "device", "remove", "default", "eth0")
+        try:
+            assert setup(bed) == {"network": f"connect sessions to the bridge '{bed.bridge}' (default profile)"}
+        finally:
+            words = [f"{key}={value}" for key, value in device.items() if key != "type"]
+            bed.incus.run("profile", "device", "add", "default", "eth0", "nic", *words)
+
+    def test_a_profile_that_somebodys_instances_use_stays_without_network(self, bed):
+        device = bed.incus.query("/1.0/profiles/default")["devices"]["eth0"]
+        bed.incus.run("profile", "device", "remove", "default", "eth0")
+        try:
+            bed.incus.run("create", "--quiet", "clincus", "theirs")
+            assert setup(bed) == {}
+        finally:
+            words = [f"{key}={value}" for key, value in device.items() if key != "type"]
+            bed.incus.run("profile", "device", "add", "default", "eth0", "nic", *words)
+
+    def test_the_command_says_that_all_is_ready(self, bed, home):
+        done = run_clincus(bed, home, "setup")
+        assert done.returncode == 0
+        assert "Clincus is ready" in done.stderr
+
+
+class TestCustomImage:
+    def build(self, shop, script, **options):
+        chosen = {"base": "clincus", "force": False, **options}
+        return clincus.build_custom(shop, "custom", script.encode(), **chosen)
+
+    def test_holds_what_the_script_made_and_remembers_its_base(self, bed, shop, new_images):
+        built = self.build(shop, "echo made by $(id -un) >/made")
+        bed.incus.launch("clincus-x", "custom", {})
+        assert bed.shell("clincus-x", "cat /made; ls /tmp") == "made by root\n"
+        assert bed.incus.query(f"/1.0/images/{built.fingerprint}")["properties"]["clincus.user"] == "code"
+
+    def test_a_script_with_an_interpreter_of_its_own(self, bed, shop, said, new_images):
+        self.build(shop, "#!/bin/bash\necho first\necho ${BASH_VERSINFO:+in bash}\n")
+        assert said[-4:-2] == ["first", "in bash"]
+
+    def test_a_script_that_fails_leaves_neither_image_nor_container(self, bed, shop, new_images):
+        with pytest.raises(clincus.ClincusError, match="no such luck"):
+            self.build(shop, "echo no such luck >&2; exit 3")
+        assert clincus.image_fingerprint(bed.incus, "custom") == ""
+        assert bed.names() == []
+
+    def test_is_left_alone_unless_forced(self, bed, shop, new_images):
+        first = self.build(shop, "true")
+        assert self.build(shop, "true").to_json() == {"alias": "custom", "skipped": True}
+        assert self.build(shop, "touch /second", force=True).fingerprint != first.fingerprint
+
+    def test_unknown_base_is_refused_with_what_to_do(self, shop):
+        with pytest.raises(clincus.ClincusError, match="clincus build") as caught:
+            self.build(shop, "true", base="nothing")
+        assert caught.value.status == 404
+
+    def test_command_prints_a_document(self, bed, home, tmp_path, new_images):
+        script = tmp_path / "script"
+        script.write_text("touch /it")
+        done = run_clincus(bed, home, "build", "custom", "custom", "--script", str(script))
+        assert done.returncode == 0, done.stderr
+        assert set(json.loads(done.stdout)) == {"alias", "skipped", "fingerprint"}
+
+    def test_missing_script_is_named(self, bed, home):
+        done = run_clincus(bed, home, "build", "custom", "custom", "--script", "/no/script")
+        assert done.returncode == 1
+        assert "build script not found: '/no/script'" in done.stderr
+
+
+class TestVersions:
+    def test_the_alias_moves_on_and_two_older_builds_stay(self, bed, shop, monkeypatch, new_images):
+        times = iter(range(1_800_000_000, 1_800_000_100))
+        monkeypatch.setattr(clincus.time, "time", lambda: float(next(times)))
+        built = [
+            clincus.build_custom(shop, "v", f"echo {number} >/n".encode(), base="clincus", force=True)
+            for number in range(4)
+        ]
+        images = {built_one.fingerprint: built_one.version for built_one in built}
+        left = {path.rpartition("/")[2] for path in bed.incus.query("/1.0/images")} & set(images)
+        assert left == {one.fingerprint for one in built[1:]}
+        assert clincus.image_fingerprint(bed.incus, "v") == built[-1].fingerprint
+
+    def test_an_image_with_another_name_is_not_pruned(self, bed, shop, new_images):
+        built = clincus.build_custom(shop, "w", b"true", base="clincus", force=True)
+        clincus.point_alias(bed.incus, "mine", built.fingerprint)
+        clincus.point_alias(bed.incus, "w", clincus.image_fingerprint(bed.incus, "clincus"))
+        assert clincus.prune_versions(bed.incus, "w", 1) == []
+
+
+def test_standard_image_from_another_image_has_user_packages_and_tools(bed, shop, new_images):
+    """The other image is our own here: it has apt, and no network is needed when all packages are there."""
+    recipe = dataclasses.replace(stub_recipe(), packages=("tmux", "git"), user="code")
+    built = clincus.build_from_image(shop, "clincus", recipe, "derived")
+    bed.incus.launch("clincus-x", "derived", {})
+    assert bed.shell("clincus-x", "id -un; sudo -n id -un; claude --version").split()[:2] == ["code", "root"]
+    properties = bed.incus.query(f"/1.0/images/{built.fingerprint}")["properties"]
+    assert properties["clincus.recipe"] == clincus.derived_key("clincus", recipe.key())
+
+
+def test_image_that_is_there_is_kept_and_an_older_recipe_is_named(bed, shop):
+    options = clincus.SetupOptions(recipe=stub_recipe())
+    assert clincus.build_standard(shop, options, os.environ).notes == ()
+    other = dataclasses.replace(options, recipe=clincus.Recipe())
+    built = clincus.build_standard(shop, other, os.environ)
+    assert built.skipped
+    assert "of another recipe" in built.notes[0]
+
+
+def test_health_of_the_bed_fails_nothing_that_setup_made(bed, home):
+    report = clincus.health_report(clincus.load_config({"HOME": str(home)}), bed.incus, {"HOME": str(home)})
+    made = ("incus", "permissions", "image", "network_bridge", "id_mapping", "incus_storage_pool")
+    assert {name: report["checks"][name]["status"] for name in made} == dict.fromkeys(made, "ok")
+
+
+def test_workspace_of_the_tests_is_a_repository(workspace):
+    assert git(workspace, "status", "--porcelain") == ""
