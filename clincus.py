@@ -77,11 +77,11 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from re import Pattern
 from socketserver import TCPServer
+from typing import IO
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import ClassVar
-from typing import IO
 from typing import NamedTuple
-from typing import TYPE_CHECKING
 from typing import TypeVar
 from typing import cast
 from urllib.parse import parse_qsl
@@ -89,6 +89,12 @@ from urllib.parse import quote
 from urllib.parse import unquote
 from urllib.parse import urlencode
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+    from websockets.server import ServerProtocol
+    from websockets.typing import Subprotocol
 
 __version__ = "0.1.0"
 __commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
