@@ -10982,7 +10982,7 @@ def flag(
     meaning: str,
     *,
     check: Callable[[str], object] = str,
-    default: object = None,
+    default: object = dataclasses.MISSING,
     repeats: bool = False,
     setting: str = "",
 ) -> Flag:
@@ -10990,8 +10990,8 @@ def flag(
     names = tuple(re.findall(r"(?:^|(?<=, ))--?[a-z][a-z-]*", usage))
     value = re.sub(r".*--?[a-z][a-z-]*", "", usage).strip(" =[]")
     implied = "auto" if "[=" in usage else None
-    if not value and default is None:
-        default = False
+    if default is dataclasses.MISSING:
+        default = None if value else False
     return Flag(names, meaning, value, implied, check, default, repeats, setting)
 
 
@@ -11480,11 +11480,14 @@ def group_help(name: str) -> str:
 
 def command_help(command: Command) -> str:
     """The help of a command: what it does, its flags, examples, exit codes."""
+    import textwrap
+
     parts = [
         f"{command.summary}.",
         f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " ["),
     ]
-    parts += [wrapped(paragraph) for paragraph in command.about.strip().split("\n\n") if paragraph]
+    about = textwrap.dedent(command.about).strip()
+    parts += [wrapped(paragraph) for paragraph in about.split("\n\n") if paragraph]
     parts.append("Flags:\n" + columns([(flag.usage, flag.meaning) for flag in (*command.flags, HELP_FLAG)]))
     if command.starts:
         own = {flag.key for flag in command.flags}

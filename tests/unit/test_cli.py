@@ -1,0 +1,344 @@
+"""The command line without Incus: what is read from the words, and what is said to a person."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import clincus
+
+PROGRAM = Path(clincus.__file__)
+NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  # no Incus, no home, a broken config
+ID = "5b0c7d1e-8a34-4f6b-9d21-0c9e6f1a2b3c"
+
+
+def run(*words: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the program where there is neither Incus nor a config that could be read."""
+    return subprocess.run(
+        [sys.executable, str(PROGRAM), *words], capture_output=True, text=True, check=False, timeout=60,
+        stdin=subprocess.DEVNULL, env={**NEVER, **(environ or {})}, cwd="/",
+    )  # fmt: skip
+
+
+# ---- words -------------------------------------------------------------------------------------------------------
+
+COMMANDS = {
+    "nothing": ([], "shell", {}),
+    "only flags of shell": (["--tool", "copilot", "--background"], "shell", {"tool": "copilot", "background": True}),
+    "a positional workspace": (["shell", "/srv/app"], "shell", {"directory": "/srv/app"}),
+    "flags in front of the command": (["-w", "/srv", "--slot", "2", "list"], "list", {"workspace": "/srv", "slot": 2}),
+    "flags behind the arguments": (["kill", "a", "--force", "b"], "kill", {"name": ["a", "b"], "force": True}),
+    "flags inside a group": (["tmux", "--slot=3", "send", "c", "hi"], "tmux send", {"container": "c", "text": "hi"}),
+    "joined values": (["list", "--format=json"], "list", {"format": "json"}),
+    "a short flag with its value": (["list", "-w/srv"], "list", {"workspace": "/srv"}),
+    "a switch that is off": (["shell", "--persistent=false"], "shell", {"persistent": False}),
+    "a switch that is not given": (["shell"], "shell", {"persistent": None, "tmux": True}),
+    "a bare resume": (["--resume"], "shell", {"resume": "auto", "directory": ""}),
+    "resume with an id": (["--resume", ID], "shell", {"resume": ID}),
+    "resume with a joined id": (["shell", f"--resume={ID}"], "shell", {"resume": ID}),
+    "resume and a workspace": (["shell", "--resume", "app"], "shell", {"resume": "auto", "directory": "app"}),
+    "resume in front of a command": (["--resume", "list"], "list", {"resume": "auto"}),
+    "repeated flags": (["shell", "-e", "A=1,2", "--env", "B"], "shell", {"env": ("A=1,2", "B")}),
+    "words behind --": (["tmux", "send", "c", "--", "--help"], "tmux send", {"text": "--help"}),
+    "a group alone": (["snapshot"], "help", {"command": ["snapshot"]}),
+    "a command of the command": (["run", "ls", "-l", "--slot", "2"], "run", {"command": ["ls", "-l"], "slot": 2}),
+    "a command behind --": (["run", "--", "ls", "--slot", "2"], "run", {"command": ["ls", "--slot", "2"], "slot": 0}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "name", "options"), COMMANDS.values(), ids=COMMANDS.keys())
+def test_words_become_a_command_and_its_options(words, name, options):
+    command, found = clincus.parse_command_line(words)
+    assert command.name == name
+    assert {key: getattr(found, key) for key in options} == options
+
+
+MISTAKES = {
+    "an unknown command": (["shel"], "unknown command 'shel' for 'clincus'; did you mean 'shell'?"),
+    "an unknown command of a group": (["tmux", "snd"], "unknown command 'snd' for 'clincus tmux'; did you mean"),
+    "an unknown flag": (["list", "--al"], "unknown flag: --al; did you mean --all?"),
+    "an abbreviated flag": (["list", "--form", "json"], "unknown flag: --form; did you mean --format?"),
+    "a flag without its value": (["list", "--format"], "flag needs a value: --format FORM"),
+    "a wrong format": (["list", "--format", "xml"], "invalid format 'xml': write text or json"),
+    "a slot that there is not": (["shell", "--slot", "11"], "invalid slot '11': write a whole number from 0 to 10"),
+    "a negative slot": (["shell", "--slot", "-1"], "invalid slot '-1': write a whole number from 0 to 10"),
+    "a bad switch": (["shell", "--persistent=maybe"], "invalid persistent 'maybe': write true or false"),
+    "a missing argument": (["tmux", "send", "c"], "argument TEXT is missing: clincus tmux send CONTAINER TEXT"),
+    "one argument too many": (["list", "x"], "unexpected argument 'x': clincus list"),
+    "a foreign flag in front of the command": (["run", "-l", "ls"], "unknown flag: -l; put -- in front of a command"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line_and_a_hint_at_help(words, message):
+    done = run(*words)
+    error, hint = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert error.startswith(f"Error: {message}")
+    assert "--help" in hint
+
+
+@pytest.mark.parametrize("words", [["version"], ["--version"], ["-v"], ["help"], ["help", "run"], ["--help"], ["tmux"],
+                                   ["shell", "--help"], ["run", "-h"], ["completion", "bash"]])  # fmt: skip
+def test_help_version_and_completion_need_neither_config_nor_incus(words):
+    done = run(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_the_version_has_the_form_that_scripts_know():
+    assert re.match(r"clincus \S+ \(commit: \S+, built: \S+\)\n", run("version").stdout)
+    assert re.fullmatch(r"clincus version \S+ \(\S+\)\n", run("--version").stdout)
+
+
+def test_a_broken_config_is_an_error_of_the_commands_that_need_it():
+    done = run("list")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: CLINCUS_CONFIG names '/nowhere'")
+
+
+def test_without_incus_the_error_says_what_to_do(tmp_path):
+    done = run("list", environ={"CLINCUS_CONFIG": "", "HOME": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (1, "Error: Incus is not installed. Run `clincus setup`.\n")
+
+
+# ---- help --------------------------------------------------------------------------------------------------------
+
+SHOWN = [command for command in clincus.COMMAND_TABLE if command.summary]
+
+
+@pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
+def test_each_command_has_a_help_that_fits_a_terminal(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = clincus.command_help(command)
+    assert text.startswith(f"{command.summary}.\n\nUsage:\n  clincus {command.name}")
+    assert "Exit codes:" in text
+    for flag in command.flags:
+        assert flag.names[-1] in text
+    prose = text.partition("Examples:")[0].splitlines()
+    assert max(map(len, prose[4:])) <= 80
+
+
+@pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
+def test_the_examples_of_help_can_be_read(command):
+    for line, _ in command.examples:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        for is_punctuation, words in itertools.groupby(lexer, lambda word: set(word) <= set("|&<>();")):
+            name, *rest = words
+            if not is_punctuation and name == "clincus":
+                clincus.parse_command_line(rest)
+
+
+def test_no_two_commands_have_one_name():
+    names = [command.name for command in clincus.COMMAND_TABLE]
+    assert len(names) == len(set(names))
+    assert {command.group for command in SHOWN if command.group} == set(clincus.GROUPS)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_every_command(shell):
+    text = run("completion", shell).stdout
+    assert f"{shell} completion for clincus" in text.splitlines()[0 if shell != "zsh" else 1]
+    for command in SHOWN:
+        assert command.name.split()[-1] in text
+    if shutil.which(shell):
+        done = subprocess.run([shell, "-n"], input=text, text=True, capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        (["clincus", "sh"], ["shell", "shutdown"]),
+        (["clincus", "tmux", ""], ["send", "capture", "list"]),
+        (["clincus", "snapshot", "res"], ["restore"]),
+        (["clincus", "list", "--f"], ["--format"]),
+    ],
+)
+def test_bash_completes_commands_and_flags(line, offered):
+    script = run("completion", "bash").stdout
+    words = " ".join(f"'{word}'" for word in line)
+    ask = f"{script}\nCOMP_WORDS=({words}); COMP_CWORD={len(line) - 1}; _clincus; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    done = subprocess.run(["bash", "-c", ask], text=True, capture_output=True, check=True, timeout=60)
+    assert sorted(done.stdout.split()) == sorted(offered)
+
+
+# ---- talking -----------------------------------------------------------------------------------------------------
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch):
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert clincus.paint("x", "red", terminal) == "\033[31mx\033[0m"
+    assert clincus.paint("x", "red", SimpleNamespace(isatty=lambda: False)) == "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert clincus.paint("x", "red", terminal) == "x"
+
+
+def test_columns_are_as_wide_as_their_widest_cell():
+    assert clincus.table(("A", "NAME"), [("1", "x"), ("200", "yy")]) == "A    NAME\n1    x\n200  yy"
+    assert clincus.table(None, [("1", "x"), ("200", "yy")], "  ") == "  1    x\n  200  yy"
+
+
+@pytest.mark.parametrize(("answer", "agreed"), [("y", True), ("YES", True), ("n", False), ("", False), ("ja", False)])
+def test_only_yes_agrees(monkeypatch, capsys, answer, agreed):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: f"{answer}\n"))
+    assert clincus.confirm("Really?", force=False) is agreed
+    assert capsys.readouterr().out == "Really? [y/N]: " + ("" if agreed else "Cancelled.\n")
+
+
+def test_where_nobody_can_be_asked_force_is_needed(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
+    assert clincus.confirm("Really?", force=True)
+    with pytest.raises(clincus.ClincusError, match="give --force"):
+        clincus.confirm("Really?", force=False)
+
+
+def test_what_others_wrote_reaches_the_terminal_without_control_characters():
+    assert clincus.shown("a\033]0;x\a\u202eb é") == "a\\x1b]0;x\\x07\\u202eb é"
+
+
+# ---- which session a start means ---------------------------------------------------------------------------------
+
+
+def session(
+    slot: int, status: str = "running", *, tool: str = "claude", persistent: bool = False, paused: bool = False
+):
+    """A session of the workspace /w."""
+    return clincus.Session(f"clincus-abcdef-{slot}", "/w", tool, slot, status, persistent, paused=paused)
+
+
+RUNNING, STOPPED = session(1), session(2, "stopped")
+KEPT, KEPT_TOO = session(4, "stopped", persistent=True), session(3, "stopped", persistent=True)
+PAUSED, COPILOT = session(5, "stopped", paused=True), session(6, tool="copilot")
+
+STARTS = {
+    "nothing there": ([], {}, None),
+    "the running one": ([RUNNING, STOPPED], {}, RUNNING),
+    "a paused one": ([PAUSED], {}, PAUSED),
+    "in the background, beside the running one": ([RUNNING], {"background": True}, None),
+    "a stopped ephemeral one is left alone": ([STOPPED], {}, None),
+    "a stopped persistent one without --persistent": ([KEPT], {}, None),
+    "the lowest persistent one": ([KEPT, KEPT_TOO], {"persistent": True}, KEPT_TOO),
+    "a running one before a persistent one": ([RUNNING, KEPT], {"persistent": True}, RUNNING),
+    "the one of the tool": ([RUNNING, COPILOT], {"tool": "copilot"}, COPILOT),
+    "none of the tool": ([RUNNING], {"tool": "opencode"}, None),
+    "the slot": ([RUNNING, STOPPED], {"slot": 2}, STOPPED),
+    "a free slot": ([RUNNING], {"slot": 7}, None),
+}
+
+
+@pytest.mark.parametrize(("here", "wanted", "chosen"), STARTS.values(), ids=STARTS.keys())
+def test_a_start_means_a_session_that_is_there_or_a_new_one(here, wanted, chosen):
+    request = clincus.LaunchRequest("/w", tool=wanted.get("tool", ""), slot=wanted.get("slot", 0))
+    persistent, background = wanted.get("persistent", False), wanted.get("background", False)
+    assert clincus.choose_session(here, request, persistent=persistent, background=background) is chosen
+
+
+@pytest.mark.parametrize(
+    ("here", "wanted", "reason"),
+    [
+        ([RUNNING, COPILOT], {}, "choose one with --slot 1 (claude), --slot 6 (copilot)"),
+        ([RUNNING], {"slot": 1, "tool": "copilot"}, "slot 1 holds a session of claude"),
+    ],
+)
+def test_a_start_that_could_mean_two_things_is_refused(here, wanted, reason):
+    request = clincus.LaunchRequest("/w", **wanted)
+    with pytest.raises(clincus.ClincusError, match=re.escape(reason)):
+        clincus.choose_session(here, request, persistent=False, background=False)
+
+
+# ---- formatting --------------------------------------------------------------------------------------------------
+
+
+def test_a_container_in_the_list_has_the_fields_that_scripts_know():
+    instance = {
+        "name": "clincus-ec0578f9-1",
+        "status": "Frozen",
+        "created_at": "2027-03-01T09:15:00.123456789Z",
+        "config": {
+            "user.clincus.workspace": "/home/ann/demo", "user.clincus.tool": "claude",
+            "image.description": "clincus image",
+        },
+        "state": {"network": {"eth0": {"addresses": [
+            {"family": "inet6", "address": "fe80::1"}, {"family": "inet", "address": "10.7.7.21"},
+        ]}}},
+    }  # fmt: skip
+    entry = clincus.active_entry(clincus.session_from_instance("clincus-", instance), instance)
+    known = {
+        "created_at": "2027-03-01 09:15:00", "image": "clincus image", "ipv4": "10.7.7.21",
+        "name": "clincus-ec0578f9-1", "persistent": False, "status": "Frozen", "workspace": "/home/ann/demo",
+    }  # fmt: skip
+    assert {key: entry[key] for key in known} == known
+
+
+@pytest.mark.parametrize("state", [None, {}, {"network": None}, {"network": {"lo": {"addresses": []}}}])
+def test_a_container_without_an_address_has_an_empty_one(state):
+    assert clincus.ipv4_address({"state": state}) == ""
+
+
+def test_the_list_as_text():
+    entry = {
+        "name": "clincus-ec0578-1", "persistent": True, "status": "Running", "ipv4": "",
+        "created_at": "2027-03-01 09:15:00", "image": "i", "tool": "claude", "slot": 1, "workspace": "/w",
+        "deadline": "",
+    }  # fmt: skip
+    saved = {"ID": ID, "SavedAt": "2027-03-01T09:40:12+01:00", "tool": "claude", "Workspace": "/w"}
+    assert list(clincus.list_lines([entry], [saved])) == [
+        "Active Containers:", "------------------",
+        "  clincus-ec0578-1 (persistent)", "    Status:    Running", "    Created:   2027-03-01 09:15:00",
+        "    Image:     i", "    Tool:      claude", "    Slot:      1", "    Workspace: /w",
+        "", "Saved Sessions:", "---------------",
+        f"  {ID}", "    Saved:     2027-03-01T09:40:12+01:00", "    Tool:      claude", "    Workspace: /w",
+    ]  # fmt: skip
+
+
+def test_a_process_has_a_mark_that_ends_with_it():
+    assert clincus.process_mark(os.getpid()) == clincus.process_mark(os.getpid()) != ""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert clincus.process_mark(child.pid) == ""
+
+
+def status_of(pid: int) -> str:
+    """What /proc says of a process; of one that is gone, the same as of one that nobody has waited for yet."""
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return "State:\tZ"
+
+
+def test_children_are_found_down_to_the_last():
+    with subprocess.Popen(["sh", "-c", "sleep 100 & wait"], start_new_session=True) as child:
+        while not clincus.children_of(child.pid):
+            pass
+        family = clincus.children_of(child.pid)
+        clincus.end_with_children(child)
+        assert child.returncode is not None
+        while any("State:\tZ" not in status_of(pid) for pid in family):  # the test's time limit ends this
+            pass
+
+
+def test_output_that_nobody_reads_ends_quietly():
+    script = f"{sys.executable} {PROGRAM} help shell | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=NEVER | {"PATH": os.environ["PATH"]},
+        timeout=60,
+    )
+    assert done.stderr == ""
