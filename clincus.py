@@ -3636,6 +3636,9 @@ class Tree:
             raise WallError(self._words_for(error)) from error
         finally:
             os.close(root)
+        if stat.S_ISLNK(os.fstat(self.host).st_mode):
+            os.close(self.host)
+            raise WallError(f"'{self.source}' is a symlink now; use the path that it leads to")
         # A copy of the mount of our own: without what the host mounted below, and with the host's own ids.
         self.raw = kernel.clone_mount(self.host)
         self.top = -1  # the mount that the container will see, once it is attached

@@ -130,8 +130,9 @@ ROOT = {
 
 
 @pytest.fixture
-def box(bed, tmp_path):
-    return new_box(bed, tmp_path)
+def box(bed):
+    with new_box(bed) as made:
+        yield made
 
 
 def assert_host_unharmed(box, before):

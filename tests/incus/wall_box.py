@@ -9,8 +9,10 @@ import secrets
 import select
 import stat
 import subprocess
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -176,9 +178,16 @@ def eventually(condition, what):
         time.sleep(0.05)
 
 
-def new_box(bed, tmp_path):
-    """A workspace that belongs to OWNER, and the bed's Incus around it."""
+@contextlib.contextmanager
+def new_box(bed):
+    """A workspace that belongs to OWNER, where OWNER can reach it, and the bed's Incus around it."""
     if os.geteuid() != 0:
         pytest.skip("needs root on the host, to give the workspace to another user and to look at what is left")
-    make_repository(tmp_path / "work")
-    return Box(bed.incus, tmp_path / "work")
+    with tempfile.TemporaryDirectory(prefix="clincus-wall-") as folder:
+        os.chmod(folder, 0o711)
+        make_repository(Path(folder) / "work")
+        box = Box(bed.incus, Path(folder) / "work")
+        yield box
+        for name in bed.names():
+            box.delete(name)
+        eventually(lambda: not box.stages(), "a stage is left")
