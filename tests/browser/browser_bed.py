@@ -1,0 +1,150 @@
+"""A real Chromium in front of a real server on a real Incus.
+
+    dashboard        a server whose workspace root is this test's own folder, and a page that shows it.
+    open_dashboard   the same as a function: `open_dashboard(phone=True, config="…")`.
+    session_on       a function that starts a session over the API and gives its object.
+
+Every test fails when the page wrote an error to the console, beyond the failed requests that the test expects.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DEADLINE
+from conftest import Server
+from conftest import unavailable
+from playwright.sync_api import Browser
+from playwright.sync_api import Page
+from playwright.sync_api import expect
+from playwright.sync_api import sync_playwright
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+DESK = {"viewport": {"width": 1280, "height": 800}}
+# As root Chromium needs --no-sandbox; the rest keeps it from asking the internet for anything.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+expect.set_options(timeout=20_000)
+
+
+def chromium() -> str:
+    """The system's Chromium."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        found = shutil.which(name)
+        if found:
+            return found
+    unavailable("chromium is not installed; run `apt-get install chromium`")
+    return ""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests; each page has a context of its own."""
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield running
+        running.close()
+
+
+@dataclass
+class Dashboard:
+    """A page of the dashboard, with the server behind it."""
+
+    page: Page
+    server: Server
+    root: Path  # its only workspace root
+    errors: list[str] = field(default_factory=list)
+
+    def go(self, path: str = "/") -> None:
+        """Open a place by its address."""
+        self.page.goto(self.server.url + path)
+
+    def screen(self) -> str:
+        """The text of the terminal that is shown."""
+        return self.page.locator(".xterm-rows:visible").inner_text().replace("\xa0", " ")
+
+    def expect_screen(self, pattern: str) -> None:
+        """Wait until the shown terminal's text matches."""
+        expect(self.page.locator(".xterm-rows:visible")).to_have_text(re.compile(pattern))
+
+    def open_terminal(self, session: dict[str, Any], tab: str = "") -> None:
+        """Open a session's terminal and wait until the tool can be typed to."""
+        self.go(f"/sessions/{session['id']}{tab}")
+        self.expect_screen("STUB-READY" if not tab else r"\$")
+
+    def type_line(self, text: str) -> None:
+        """Type into what has the focus, as a person does."""
+        self.page.keyboard.type(text)
+        self.page.keyboard.press("Enter")
+
+    def forgive(self, pattern: str) -> None:
+        """Take back console errors that belong to a failure that the test made."""
+        self.errors[:] = [error for error in self.errors if not re.search(pattern, error)]
+
+
+@pytest.fixture
+def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Path):
+    """A function that starts a server with one workspace root and gives a page on it."""
+    opened: list[Dashboard] = []
+
+    def open_one(
+        *, projects: tuple[str, ...] = ("my-app",), config: str | None = None, phone: bool = False, **context: Any
+    ) -> Dashboard:
+        root = tmp_path / "workspaces"
+        root.mkdir(exist_ok=True)
+        for name in projects:
+            make_workspace(name)
+        roots = f'[dashboard]\nworkspace_roots = ["{root}"]\n' if config is None else config
+        server = start_server(config=roots)
+        made = browser.new_context(base_url=server.url, **{**(PHONE if phone else DESK), **context})
+        made.set_default_timeout(DEADLINE * 1000)
+        made.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)
+        dashboard = Dashboard(made.new_page(), server, root)
+        watch(dashboard)
+        opened.append(dashboard)
+        dashboard.go()
+        return dashboard
+
+    yield open_one
+    errors = [error for dashboard in opened for error in dashboard.errors]
+    for dashboard in opened:
+        dashboard.page.context.close()
+    assert errors == [], "the page wrote errors to the console"
+
+
+def watch(dashboard: Dashboard) -> None:
+    """Collect what the page complains of."""
+
+    def console(message: Any) -> None:
+        if message.type in {"error", "warning"}:
+            dashboard.errors.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
+
+    dashboard.page.on("console", console)
+    dashboard.page.on("pageerror", lambda error: dashboard.errors.append(f"uncaught: {error}"))
+
+
+@pytest.fixture
+def dashboard(open_dashboard) -> Dashboard:
+    """A page on a server with one project, `my-app`, and no session."""
+    return open_dashboard()
+
+
+@pytest.fixture
+def session_on(dashboard: Dashboard):
+    """A function that starts a session on a project of the root and gives its object."""
+    return lambda name="my-app", **fields: dashboard.server.create(dashboard.root / name, **fields)

@@ -1,0 +1,185 @@
+"""History, files, settings and the keyboard."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import wait_until
+from playwright.sync_api import expect
+
+pytest_plugins = ("browser_bed",)
+
+
+def stop(dashboard, session: dict) -> None:
+    """Stop a session over the API."""
+    assert dashboard.server.delete(f"/api/sessions/{session['id']}").status == 204
+
+
+def test_history_finds_a_run_and_resumes_it(dashboard, session_on):
+    """A stopped container goes on from its line in the history."""
+    stop(dashboard, session_on())
+    page = dashboard.page
+    dashboard.go("/history")
+    page.get_by_role("searchbox").fill("no such project")
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    page.get_by_role("searchbox").fill("my-app")
+    page.get_by_label("Tool").select_option("claude")
+    expect(page).to_have_url(re.compile(r"/history\?q=my-app&tool=claude$"))
+    page.get_by_role("row", name="my-app").get_by_role("button", name="Resume").click()
+    page.get_by_role("row", name="my-app").get_by_role("link", name="Open").first.click()
+    dashboard.expect_screen("resumed|STUB-READY")
+
+
+def test_history_goes_on_in_a_new_container(dashboard, session_on):
+    """When the container is gone, its saved conversation goes on in a new one."""
+    session = session_on()
+    dashboard.open_terminal(session)
+    dashboard.type_line("remember the milk")
+    dashboard.expect_screen("echo: remember the milk")
+    stop(dashboard, session)
+    assert dashboard.server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    dashboard.go("/history")
+    dashboard.page.get_by_role("button", name="Resume").first.click()
+    expect(dashboard.page.get_by_role("dialog")).to_contain_text("Goes on with the conversation")
+    dashboard.page.get_by_role("button", name="Start session").click()
+    dashboard.expect_screen("earlier: remember the milk")
+
+
+def open_file(dashboard, session: dict, *path: str) -> None:
+    """Walk to a file through the tree and wait for its text."""
+    dashboard.go(f"/sessions/{session['id']}/files")
+    for name in path:
+        dashboard.page.get_by_role("treeitem", name=name, exact=True).click()
+    dashboard.page.locator(".cm-content").wait_for()
+
+
+def test_a_file_is_edited_and_saved_with_a_key(dashboard, session_on):
+    """The tree leads there, Ctrl+S saves, and the address alone leads back."""
+    folder = dashboard.root / "my-app" / "src dir"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    file = folder / "数据 #1?.py"
+    file.write_text("x = 1\n")
+    file.chmod(0o666)
+    session = session_on()
+    open_file(dashboard, session, "src dir", file.name)
+    dashboard.page.locator(".cm-content").click()
+    dashboard.page.keyboard.press("Control+Home")
+    dashboard.page.keyboard.type("# typed here\n")
+    expect(dashboard.page.get_by_text("Not saved")).to_be_visible()
+    dashboard.page.keyboard.press("Control+s")
+    wait_until(lambda: file.read_text() == "# typed here\nx = 1\n", "the file to be saved")
+    expect(dashboard.page.get_by_text("Not saved")).to_be_hidden()
+    dashboard.page.reload()
+    expect(dashboard.page.locator(".cm-content")).to_contain_text("# typed here")
+
+
+def test_a_file_that_the_agent_changed_is_shown_anew(dashboard, session_on, bed):
+    """What nobody edits follows the container."""
+    session = session_on()
+    open_file(dashboard, session, "README.md")
+    bed.shell(session["id"], "echo 'from the agent' >> /workspace/README.md")
+    expect(dashboard.page.locator(".cm-content")).to_contain_text("from the agent")
+
+
+@pytest.mark.parametrize(("choice", "kept"), [("Take theirs", "from the agent"), ("Keep mine", "typed here")])
+def test_a_file_that_both_changed_is_never_overwritten_blindly(dashboard, session_on, bed, choice, kept):
+    """The save is refused, the container's version stands, and the person decides."""
+    file = dashboard.root / "my-app" / "README.md"
+    session = session_on()
+    open_file(dashboard, session, "README.md")
+    dashboard.page.locator(".cm-content").click()
+    dashboard.page.keyboard.type("typed here ")
+    bed.shell(session["id"], "echo 'from the agent' > /workspace/README.md")
+    dashboard.page.keyboard.press("Control+s")
+    expect(dashboard.page.get_by_text("changed in the container while you edited it")).to_be_visible()
+    assert file.read_text() == "from the agent\n"
+    dashboard.page.get_by_role("button", name=choice).click()
+    expect(dashboard.page.locator(".cm-content")).to_contain_text(kept)
+    wait_until(lambda: kept in file.read_text(), "the chosen version")
+    dashboard.forgive(r"status of 412")
+
+
+def test_a_binary_file_says_why_it_is_not_shown(dashboard, session_on):
+    """No garbage in the editor."""
+    (dashboard.root / "my-app" / "blob.bin").write_bytes(bytes(range(256)) * 8)
+    session = session_on()
+    dashboard.go(f"/sessions/{session['id']}/files")
+    dashboard.page.get_by_role("treeitem", name="blob.bin").click()
+    expect(dashboard.page.get_by_text("The file cannot be shown")).to_be_visible()
+    expect(dashboard.page.locator(".cm-content")).to_have_count(0)
+    dashboard.forgive(r"status of 415")
+
+
+def test_a_workspace_root_is_added_and_kept(dashboard, make_workspace, tmp_path):
+    """It is in the configuration file, its projects on the first page, and gone again when it is removed."""
+    more = tmp_path / "more"
+    (more / "extra").mkdir(parents=True)
+    page = dashboard.page
+    dashboard.go("/settings")
+    page.get_by_label("Folder to add").fill(str(more))
+    page.get_by_role("button", name="Add folder").click()
+    expect(page.get_by_role("button", name=f"Remove {more}")).to_be_visible()
+    assert str(more) in (dashboard.server.home / ".config" / "clincus" / "config.toml").read_text()
+    page.get_by_role("link", name="Projects").click()
+    expect(page.get_by_role("button", name="extra", exact=True)).to_be_visible()
+    dashboard.go("/settings")
+    page.get_by_role("button", name=f"Remove {more}").click()
+    expect(page.get_by_role("button", name=f"Remove {more}")).to_have_count(0)
+
+
+def test_every_value_is_shown_with_where_it_comes_from(dashboard):
+    """Set values name their file, the others say default."""
+    dashboard.go("/settings")
+    rows = dashboard.page.get_by_role("table").get_by_role("row")
+    expect(rows.filter(has_text="dashboard.workspace_roots")).to_contain_text("config.toml")
+    expect(rows.filter(has_text="limits.cpu.count")).to_contain_text("default")
+
+
+def test_a_broken_configuration_is_shown_and_mended_without_a_reload(dashboard):
+    """The error names the line; the last good configuration stays in force."""
+    file = dashboard.server.home / ".config" / "clincus" / "config.toml"
+    good = file.read_text()
+    expect(dashboard.page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    file.write_text(good + "\nthis is not TOML\n")
+    expect(dashboard.page.get_by_role("alert")).to_contain_text("the last good one is in force")
+    expect(dashboard.page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    file.write_text(good)
+    expect(dashboard.page.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_new_project_is_made_and_can_be_started(dashboard):
+    """The name's rule is said before the server has to say it."""
+    page = dashboard.page
+    page.get_by_role("button", name="New project").click()
+    page.get_by_label("Name").fill("Not This")
+    expect(page.get_by_role("button", name="Create project")).to_be_disabled()
+    page.get_by_label("Name").fill("brand-new")
+    page.get_by_role("button", name="Create project").click()
+    expect(page.get_by_role("dialog", name="New session")).to_contain_text("brand-new")
+    assert (dashboard.root / "brand-new").is_dir()
+
+
+def test_the_palette_leads_everywhere(dashboard, session_on):
+    """Ctrl+K works in the terminal too, finds by a few letters, and what it leads to has the keys."""
+    session = session_on()
+    dashboard.open_terminal(session)
+    dashboard.page.keyboard.press("Control+k")
+    dashboard.page.keyboard.type("history")
+    dashboard.page.keyboard.press("Enter")
+    expect(dashboard.page.get_by_role("heading", name="History")).to_be_visible()
+    dashboard.page.keyboard.press("Control+k")
+    dashboard.page.keyboard.type("my-app")
+    dashboard.page.keyboard.press("Enter")
+    dashboard.expect_screen("STUB-READY")
+    dashboard.type_line("typed after the palette")
+    dashboard.expect_screen("echo: typed after the palette")
+
+
+def test_shortcuts_are_listed(dashboard):
+    """`?` shows them, Escape closes them."""
+    dashboard.page.keyboard.press("?")
+    expect(dashboard.page.get_by_role("dialog")).to_contain_text("Command palette")
+    dashboard.page.keyboard.press("Escape")
+    expect(dashboard.page.get_by_role("dialog")).to_have_count(0)

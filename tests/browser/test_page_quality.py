@@ -1,0 +1,147 @@
+"""What holds for every place: contrast and names, phone width, no shift, themes, and an app that can be installed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+pytest_plugins = ("browser_bed",)
+
+PLACES = ("/", "/history", "/settings", "/nowhere")
+SERIOUS = {"serious", "critical"}
+
+
+def serious(page) -> list[str]:
+    """What axe-core finds of weight, one line each."""
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {node['html']}" for one in found if one["impact"] in SERIOUS for node in one["nodes"]]
+
+
+def settle(dashboard, path: str) -> None:
+    """Open a place and wait until what it fetches is there."""
+    dashboard.go(path)
+    dashboard.page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(open_dashboard, theme):
+    """Every place, the dialogs and a running session, in both themes."""
+    dashboard = open_dashboard(color_scheme=theme)
+    page = dashboard.page
+    session = dashboard.server.create(dashboard.root / "my-app")
+    places = (
+        *PLACES,
+        f"/sessions/{session['id']}",
+        f"/sessions/{session['id']}/files?path=README.md",
+        "/sessions/gone",
+    )
+    for path in places:
+        settle(dashboard, path)
+        assert serious(page) == [], path
+    for key in ("n", "?", "Control+k"):
+        settle(dashboard, "/")
+        page.keyboard.press(key)
+        page.get_by_role("dialog").wait_for()
+        assert serious(page) == [], key
+
+
+def test_a_phone_has_no_horizontal_scroll(open_dashboard):
+    """At 390 px every place fits, and long names are cut rather than pushed out."""
+    name = "a-project-with-a-name-that-is-much-longer-than-a-phone-is-wide-and-then-some"
+    dashboard = open_dashboard(projects=("my-app", name), phone=True)
+    session = dashboard.server.create(dashboard.root / name)
+    for path in (
+        *PLACES,
+        f"/sessions/{session['id']}",
+        f"/sessions/{session['id']}/shell",
+        f"/sessions/{session['id']}/files",
+    ):
+        settle(dashboard, path)
+        assert dashboard.page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+def test_a_phone_has_the_keys_that_its_keyboard_lacks(open_dashboard):
+    """Esc, Tab, Ctrl and arrows: history with an arrow, ^C with Ctrl and a letter."""
+    dashboard = open_dashboard(phone=True)
+    session = dashboard.server.create(dashboard.root / "my-app")
+    dashboard.open_terminal(session, tab="/shell")
+    page = dashboard.page
+    bar = page.get_by_role("toolbar", name="Terminal keys")
+    dashboard.type_line("echo first")
+    dashboard.expect_screen("first.*first")
+    bar.get_by_role("button", name="Up").tap()
+    bar.get_by_role("button", name="Enter").tap()
+    dashboard.expect_screen("first.*first.*first.*first")
+    dashboard.type_line("sleep 1000")
+    bar.get_by_role("button", name="Ctrl").tap()
+    page.keyboard.type("c")
+    dashboard.expect_screen(r"\^C")
+    dashboard.type_line("echo free")
+    dashboard.expect_screen("free.*free")
+
+
+def test_a_phone_switches_sessions_in_its_sheet(open_dashboard):
+    """The menu holds what the sidebar holds, and closes when one has chosen."""
+    dashboard = open_dashboard(phone=True)
+    session = dashboard.server.create(dashboard.root / "my-app")
+    dashboard.go("/settings")
+    dashboard.page.get_by_role("button", name="Menu").tap()
+    dashboard.page.get_by_role("dialog").get_by_role("link", name="my-app").tap()
+    dashboard.expect_screen("STUB-READY")
+    expect(dashboard.page.get_by_role("dialog")).to_have_count(0)
+    assert dashboard.page.url.endswith(session["id"])
+
+
+def test_it_can_be_installed(dashboard):
+    """The manifest is served as one, is complete, and its icons are there."""
+    link = dashboard.page.locator('link[rel="manifest"]').get_attribute("href")
+    answer = dashboard.server.get(link)
+    assert "manifest" in answer.headers["content-type"]
+    manifest = json.loads(answer.body)
+    assert (manifest["start_url"], manifest["display"]) == ("/", "standalone")
+    assert {icon["sizes"] for icon in manifest["icons"]} >= {"192x192", "512x512"}
+    for icon in manifest["icons"]:
+        assert dashboard.server.get(icon["src"]).headers["content-type"] == icon["type"]
+    session = dashboard.page.context.new_cdp_session(dashboard.page)
+    assert session.send("Page.getInstallabilityErrors")["installabilityErrors"] == []
+
+
+def test_a_chosen_theme_is_there_before_the_first_paint(dashboard):
+    """A choice against the system's is kept, and set before the page's own script runs."""
+    page = dashboard.page
+    page.emulate_media(color_scheme="light")
+    dashboard.go("/settings")
+    page.get_by_label("Theme").select_option("dark")
+    page.route("**/assets/index-*.js", lambda route: route.abort())
+    page.reload(wait_until="commit")
+    page.wait_for_selector("body", state="attached")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 16, 19)"
+    dashboard.forgive("ERR_FAILED")
+
+
+@pytest.mark.parametrize("path", ["/", "/history", "/settings"])
+def test_nothing_shifts_when_the_data_arrives(dashboard, path):
+    """The layout shift of a load is next to nothing."""
+    dashboard.page.add_init_script(
+        "window.shift = 0; new PerformanceObserver(list => { for (const entry of list.getEntries()) "
+        "window.shift += entry.value }).observe({ type: 'layout-shift', buffered: true })"
+    )
+    settle(dashboard, path)
+    assert dashboard.page.evaluate("window.shift") < 0.05
+
+
+def test_every_place_can_be_reached_by_tab_alone(dashboard):
+    """From the top, Tab gets to the places, the actions and the card, each with a visible focus."""
+    page = dashboard.page
+    expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    seen = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent.trim()"))
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", seen[-1]
+        if seen[-1] == "my-app":
+            break
+    assert {"History", "Settings", "New session", "my-app"} <= set(seen)

@@ -1,0 +1,141 @@
+"""Projects and sessions on the page: the first look, starting, stopping, deleting, and what others do meanwhile."""
+
+from __future__ import annotations
+
+import re
+
+from conftest import wait_until
+from playwright.sync_api import Locator
+from playwright.sync_api import expect
+
+pytest_plugins = ("browser_bed",)
+
+
+def row(dashboard, name: str = "my-app") -> Locator:
+    """The line of a session in the list of the first page."""
+    return (
+        dashboard.page.get_by_role("main")
+        .get_by_role("listitem")
+        .filter(has=dashboard.page.get_by_role("link", name=name))
+        .first
+    )
+
+
+def expect_state(dashboard, word: str) -> None:
+    """Wait until the list shows the only session in a state."""
+    expect(row(dashboard)).to_contain_text(word)
+
+
+def test_a_project_is_a_card_that_starts_nothing_by_a_stray_click(dashboard):
+    """A click on a card without a session opens the dialog, and nothing else happens."""
+    dashboard.page.get_by_role("button", name="my-app", exact=True).click()
+    expect(dashboard.page.get_by_role("dialog")).to_contain_text(str(dashboard.root / "my-app"))
+    dashboard.page.keyboard.press("Escape")
+    expect(dashboard.page.get_by_role("dialog")).to_have_count(0)
+    assert dashboard.server.get("/api/sessions").json == []
+
+
+def test_no_roots_and_no_sessions_say_what_to_do(open_dashboard):
+    """Each empty state carries the way out of it."""
+    page = open_dashboard(projects=(), config="[dashboard]\nworkspace_roots = []\n").page
+    expect(page.get_by_role("button", name="Start the first one")).to_be_visible()
+    page.get_by_role("link", name="Add a workspace root in Settings").click()
+    expect(page).to_have_url(re.compile("/settings$"))
+
+
+def test_a_session_starts_from_its_card_and_its_terminal_opens(dashboard):
+    """Tool and persistence are chosen, `starting` is visible at once, then the tool's own screen is there."""
+    page = dashboard.page
+    page.get_by_role("button", name="my-app", exact=True).click()
+    page.get_by_text("opencode", exact=True).click()
+    page.get_by_label("Persistent").check()
+    page.get_by_role("button", name="Start session").click()
+    expect(page.get_by_role("dialog").get_by_role("status")).to_contain_text("Starting my-app")
+    dashboard.expect_screen("STUB-READY opencode")
+    expect(page.locator("header").get_by_text("persistent")).to_be_visible()
+    session = dashboard.server.get("/api/sessions").json[0]
+    assert (session["tool"], session["persistent"]) == ("opencode", True)
+    assert page.url.endswith(f"/sessions/{session['id']}")
+
+
+def test_a_session_starts_from_a_path(dashboard, make_workspace):
+    """A folder that is no project of a root is typed in full."""
+    other = make_workspace("elsewhere")
+    page = dashboard.page
+    page.keyboard.press("n")
+    page.get_by_label("Project or path").fill(str(other))
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Start session").click()
+    dashboard.expect_screen("STUB-READY claude")
+    assert [one["workspace"] for one in dashboard.server.get("/api/sessions").json] == [str(other)]
+
+
+def test_a_start_that_fails_says_why_and_is_not_tried_again(dashboard):
+    """The reason stands in the dialog, with all that was chosen; one POST was sent."""
+    page = dashboard.page
+    posts = []
+    page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
+    page.keyboard.press("n")
+    page.get_by_label("Project or path").fill("/nowhere/at/all")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Start session").click()
+    expect(page.get_by_role("alert")).to_contain_text("/nowhere/at/all")
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    assert len(posts) == 1
+    dashboard.forgive(r"status of 400 .*/api/sessions\)")
+
+
+def test_stop_and_resume_from_the_list(dashboard, session_on):
+    """Both are one click, and the list follows."""
+    session_on()
+    expect(row(dashboard)).to_be_visible()
+    row(dashboard).get_by_role("button", name="Stop").click()
+    row(dashboard).get_by_role("button", name="Resume").click()
+    expect_state(dashboard, "Running")
+    row(dashboard).get_by_role("button", name="Stop").wait_for()
+
+
+def test_delete_asks_first(dashboard, session_on):
+    """Cancelling keeps the session; confirming removes the container."""
+    session_on()
+    for answer, left in (("Cancel", 1), ("Delete", 0)):
+        row(dashboard).get_by_role("button", name="More actions").click()
+        dashboard.page.get_by_role("menuitem", name="Delete").click()
+        dashboard.page.get_by_role("alertdialog").get_by_role("button", name=answer).click()
+        expect(dashboard.page.get_by_role("alertdialog")).to_have_count(0)
+        wait_until(lambda left=left: len(dashboard.server.get("/api/sessions").json) == left, f"{left} sessions")
+    expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
+
+
+def test_what_others_do_appears_without_a_reload(dashboard, session_on, bed):
+    """A session that curl starts and the incus command stops is on the page as soon as the server knows."""
+    dashboard.page.evaluate("window.notReloaded = true")
+    session = session_on()
+    expect_state(dashboard, "Running")
+    bed.incus.run("stop", "--force", session["id"], timeout=60)
+    expect_state(dashboard, "Stopped")
+    bed.incus.run("delete", session["id"], timeout=60)
+    expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
+    assert dashboard.page.evaluate("window.notReloaded")
+
+
+def test_a_stopped_session_is_resumed_from_its_own_page(dashboard, session_on):
+    """Stop keeps the last screen and offers to go on; the same page then shows the new run."""
+    session = session_on()
+    dashboard.open_terminal(session)
+    dashboard.page.get_by_role("main").get_by_role("button", name="Stop").click()
+    dashboard.page.get_by_role("status").get_by_role("button", name="Resume").click()
+    dashboard.expect_screen("resumed|STUB-READY")
+    dashboard.page.get_by_role("main").get_by_role("button", name="Stop").wait_for()
+
+
+def test_a_lost_server_is_seen_and_found_again(dashboard, start_server):
+    """The page keeps its content, disables what cannot work, and comes back by itself."""
+    page = dashboard.page
+    expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    dashboard.server.stop()
+    expect(page.get_by_text("Connection to the server lost")).to_be_visible()
+    expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    start_server(arguments=["--port", str(dashboard.server.port)])
+    expect(page.get_by_text("Connection to the server lost")).to_be_hidden()
+    dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")

@@ -1,0 +1,195 @@
+"""The terminal on the page: size, colour, clipboard, search, several at once, and coming back."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import wait_until
+from playwright.sync_api import expect
+
+pytest_plugins = ("browser_bed",)
+
+
+def rows_of(dashboard) -> int:
+    """How many lines the shown terminal has."""
+    return dashboard.page.locator(".xterm-rows:visible > div").count()
+
+
+def test_the_size_is_right_from_the_first_byte_and_follows_the_pane(dashboard, session_on):
+    """The tool never saw 80x24: what it is told equals what is on the page, before and after a resize."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    for height in (800, 600):
+        dashboard.page.set_viewport_size({"width": 1280, "height": height})
+        wait_until(lambda height=height: abs(rows_of(dashboard) * 15 - height + 80) < 60, "the pane to follow")
+        dashboard.type_line("clear; stty size")
+        dashboard.expect_screen(rf"\b{rows_of(dashboard)} \d{{3}}\b")
+
+
+@pytest.mark.parametrize("text", ["中文字符", "e\u0301tude", "한국어", "naïve — “quotes”"])
+def test_every_script_arrives_as_it_was_typed(dashboard, session_on, text):
+    """Wide and combining characters go in as UTF-8 and come back on the screen."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.page.keyboard.insert_text(f"printf '<%s>\\n' '{text}'")
+    dashboard.page.keyboard.press("Enter")
+    dashboard.expect_screen(f"<{text}>")
+
+
+def test_colours_are_those_of_the_theme_and_true_ones_too(dashboard, session_on):
+    """A palette colour and a 24-bit colour reach the page as they are."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.type_line(r"clear; printf '\033[38;2;250;120;10mtrue\033[0m\n'")
+    expect(dashboard.page.locator(".xterm-rows span", has_text=re.compile("^true$"))).to_have_css(
+        "color", "rgb(250, 120, 10)"
+    )
+
+
+def test_a_paste_is_one_paste(dashboard, session_on):
+    """With bracketed paste the shell takes several lines in and runs none of them by itself."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.page.evaluate("navigator.clipboard.writeText('echo one\\necho two')")
+    dashboard.page.keyboard.press("Control+Shift+V")
+    dashboard.expect_screen("echo one.*echo two")
+    assert not re.search(r"^one$", dashboard.screen(), re.MULTILINE)
+
+
+def test_a_program_can_copy_but_never_read(dashboard, session_on):
+    """OSC 52 sets the clipboard, and a query for it is not answered with what is on it."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.type_line(r"printf '\033]52;c;aGVsbG8=\a'")
+    expect(dashboard.page.get_by_text("copied 5 characters")).to_be_visible()
+    assert dashboard.page.evaluate("navigator.clipboard.readText()") == "hello"
+    dashboard.type_line(r"clear; printf '\033]52;c;?\a'; read -t 1 -rsd '' answer; printf '%q|end\n' \"$answer\"")
+    dashboard.expect_screen(r"\|end")
+    assert "aGVsbG8" not in dashboard.screen()
+
+
+def test_a_selection_is_copied(dashboard, session_on):
+    """A double click on a word puts it on the clipboard."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.type_line("clear; echo antidisestablishment")
+    word = dashboard.page.locator(".xterm-rows:visible > div", has_text=re.compile("^antidis"))
+    word.dblclick(position={"x": 40, "y": 6})
+    wait_until(
+        lambda: dashboard.page.evaluate("navigator.clipboard.readText()") == "antidisestablishment", "the clipboard"
+    )
+
+
+def test_a_link_is_opened_by_a_click(dashboard, session_on):
+    """An address in the output opens in a tab of its own, without a way back to this one."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.type_line(f"clear; echo {dashboard.server.url}/history")
+    line = dashboard.page.locator(".xterm-rows:visible > div", has_text=re.compile("^http"))
+    line.hover(position={"x": 60, "y": 6})
+    expect(dashboard.page.locator(".hint .mono:visible")).to_have_text(f"{dashboard.server.url}/history")
+    with dashboard.page.context.expect_page() as opened:
+        line.click(position={"x": 60, "y": 6})
+    assert opened.value.evaluate("window.opener") is None
+
+
+def test_the_search_counts_what_it_finds(dashboard, session_on):
+    """Ctrl+Shift+F searches, Enter goes on, Escape gives the keys back to the program."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.type_line("clear; seq 100 120")
+    dashboard.expect_screen("120")
+    dashboard.page.keyboard.press("Control+Shift+F")
+    dashboard.page.get_by_role("textbox", name="Search the terminal").fill("11")
+    expect(dashboard.page.get_by_text(re.compile(r"\d+ of 11"))).to_be_visible()
+    dashboard.page.keyboard.press("Escape")
+    dashboard.type_line("echo back again")
+    dashboard.expect_screen("back again.*back again")
+
+
+def test_keys_go_to_the_session_that_is_shown(open_dashboard):
+    """While one switches to and fro with Alt+digit, no key reaches the other session."""
+    dashboard = open_dashboard(projects=("one", "two"))
+    sessions = {name: dashboard.server.create(dashboard.root / name) for name in ("one", "two")}
+    for session in sessions.values():
+        dashboard.open_terminal(session)
+    order = [link.get_attribute("href") for link in dashboard.page.locator("aside section a").all()]
+    for turn in range(6):
+        index = turn % 2
+        dashboard.page.keyboard.press(f"Alt+{index + 1}")
+        dashboard.type_line(f"to-{index}-{turn}")
+        expect(dashboard.page).to_have_url(re.compile(f"{order[index]}$"))
+    for index in range(2):
+        dashboard.page.keyboard.press(f"Alt+{index + 1}")
+        dashboard.expect_screen(f"echo: to-{index}-{4 + index}")
+        assert f"to-{1 - index}-" not in dashboard.screen()
+
+
+def test_terminals_stay_alive_while_another_place_is_shown(dashboard, session_on):
+    """Coming back shows the same terminal, not a new connection."""
+    dashboard.open_terminal(session_on())
+    sockets = []
+    dashboard.page.on("websocket", lambda socket: sockets.append(socket.url))
+    dashboard.type_line("remember me")
+    dashboard.expect_screen("echo: remember me")
+    dashboard.page.get_by_role("link", name="History").click()
+    expect(dashboard.page.get_by_role("heading", name="History")).to_be_visible()
+    dashboard.page.go_back()
+    dashboard.expect_screen("echo: remember me")
+    assert sockets == []
+
+
+def test_the_shell_is_a_second_program_beside_the_tool(dashboard, session_on):
+    """The Shell tab is a login shell in the project's folder; the tool sees nothing of it."""
+    dashboard.open_terminal(session_on())
+    dashboard.page.get_by_role("link", name="Shell").click()
+    dashboard.expect_screen(r"\$")
+    dashboard.type_line("pwd; echo only-in-the-shell")
+    dashboard.expect_screen("/workspace.*only-in-the-shell")
+    dashboard.page.get_by_role("link", name="Terminal", exact=True).click()
+    dashboard.expect_screen("STUB-READY")
+    assert "only-in-the-shell" not in dashboard.screen()
+
+
+def test_it_comes_back_after_the_server_did(dashboard, session_on, start_server):
+    """A restart of the server is seen, nothing is asked for, and the screen is the current one."""
+    session = session_on()
+    dashboard.open_terminal(session)
+    dashboard.type_line("before")
+    dashboard.expect_screen("echo: before")
+    dashboard.server.stop()
+    expect(dashboard.page.get_by_text("Not connected, keys go nowhere")).to_be_visible()
+    start_server(arguments=["--port", str(dashboard.server.port)])
+    expect(dashboard.page.get_by_text("Not connected, keys go nowhere")).to_be_hidden()
+    dashboard.expect_screen("echo: before")
+    dashboard.type_line("after")
+    dashboard.expect_screen("echo: after")
+    dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
+
+
+def test_it_comes_back_after_the_network_did(dashboard, session_on):
+    """Offline is seen, and online reconnects at once."""
+    dashboard.open_terminal(session_on())
+    dashboard.page.context.set_offline(True)
+    dashboard.page.context.set_offline(False)
+    dashboard.expect_screen("STUB-READY")
+    dashboard.type_line("still here")
+    dashboard.expect_screen("echo: still here")
+    dashboard.forgive("ERR_INTERNET_DISCONNECTED|WebSocket connection")
+
+
+def test_a_shell_that_ended_is_not_opened_again_by_itself(dashboard, session_on):
+    """A close with 1000 is final until the person wants a new one."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.type_line("exit")
+    expect(dashboard.page.get_by_text("Press Enter to open it again")).to_be_visible()
+    dashboard.page.keyboard.press("Enter")
+    dashboard.expect_screen("this is a new shell")
+    dashboard.type_line("echo alive")
+    dashboard.expect_screen("alive.*alive")
+
+
+def test_the_text_size_is_a_setting(dashboard, session_on):
+    """Larger text means fewer rows, at once and after a reload."""
+    dashboard.open_terminal(session_on())
+    before = rows_of(dashboard)
+    dashboard.page.get_by_role("main").get_by_role("button", name="More actions").click()
+    dashboard.page.get_by_role("menuitem", name="Larger terminal text").click()
+    wait_until(lambda: rows_of(dashboard) < before, "fewer rows")
+    after = rows_of(dashboard)
+    dashboard.page.reload()
+    dashboard.expect_screen("STUB-READY")
+    wait_until(lambda: rows_of(dashboard) == after, "the same rows after a reload")
