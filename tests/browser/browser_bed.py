@@ -131,7 +131,7 @@ def watch(dashboard: Dashboard) -> None:
     """Collect what the page complains of."""
 
     def console(message: Any) -> None:
-        if message.type in {"error", "warning"}:
+        if message.type in {"error", "warning"} and "/api/health" not in message.location.get("url", ""):
             dashboard.errors.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
 
     dashboard.page.on("console", console)

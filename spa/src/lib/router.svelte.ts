@@ -1,4 +1,5 @@
 /** Real paths: each place has an address that survives reload, back and a copied link. */
+import { flushSync } from 'svelte';
 
 export const TABS = ['terminal', 'shell', 'files'] as const;
 export type Tab = (typeof TABS)[number];
@@ -75,7 +76,10 @@ export class Router {
       if (replace) history.replaceState(null, '', path);
       else history.pushState(null, '', path);
     }
-    this.route = parse(new URL(location.href));
+    // At once, so that the next key already finds the new place, and none reaches a terminal that is no longer shown.
+    flushSync(() => (this.route = parse(new URL(location.href))));
+    const active = document.activeElement;
+    if (active instanceof HTMLElement && active.closest('[hidden]')) active.blur();
   }
 }
 
