@@ -25,6 +25,8 @@ export function handleKey(event: KeyboardEvent): void {
   if (isPaletteKey(event)) {
     event.preventDefault();
     ui.palette = !ui.palette;
+    // What is typed before the palette is drawn must not reach the terminal.
+    if (ui.palette && document.activeElement instanceof HTMLElement) document.activeElement.blur();
     return;
   }
   const index = sessionSwitch(event);
@@ -34,7 +36,7 @@ export function handleKey(event: KeyboardEvent): void {
     router.go(href.session(session.id));
     return;
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event) || isDialogOpen()) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event) || isDialogOpen() || ui.palette || ui.newSession) return;
   const place = Date.now() - afterG < SEQUENCE_MS ? GO[event.key] : undefined;
   const action = place === undefined ? SINGLE[event.key] : () => router.go(place);
   if (place !== undefined) afterG = 0;
