@@ -15,6 +15,9 @@ export class Workspaces {
   error = $state('');
   #list = $state.raw<WorkspaceList>({ roots: [], expanded_roots: [], workspaces: [] });
 
+  /** Number of the newest question or change; answers to older ones are dropped. */
+  #latest = 0;
+
   readonly projects: readonly Workspace[] = $derived(this.#list.workspaces);
 
   readonly roots: readonly Root[] = $derived(
@@ -26,8 +29,12 @@ export class Workspaces {
   );
 
   async refresh(): Promise<void> {
+    this.#latest += 1;
+    const mine = this.#latest;
     try {
-      this.#list = await api.workspaces();
+      const list = await api.workspaces();
+      // A change that was made meanwhile has brought its own, newer list.
+      if (mine === this.#latest) this.#list = list;
       this.phase = 'ready';
       this.error = '';
     } catch (error) {
@@ -37,11 +44,16 @@ export class Workspaces {
   }
 
   async addRoot(path: string): Promise<void> {
-    this.#list = await api.addRoot(path);
+    this.#put(await api.addRoot(path));
   }
 
   async removeRoot(label: string): Promise<void> {
-    this.#list = await api.removeRoot(label);
+    this.#put(await api.removeRoot(label));
+  }
+
+  #put(list: WorkspaceList): void {
+    this.#latest += 1;
+    this.#list = list;
   }
 
   /** Creates a project folder and returns its path. */
