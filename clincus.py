@@ -10356,7 +10356,7 @@ class Application:
             listener.shutdown()
             listener.server_close()
         self.sockets.close_all()
-        self.sockets.wait_until_closed(CLOSE_WITHIN)
+        self.sockets.wait_until_closed(CLOSE_WITHIN + HANGUP_GRACE + 1)
         self.monitor.stop()
         self.connections.close_all()
 
@@ -12551,6 +12551,7 @@ def fish_text(text: str) -> str:
 def run_serve(context: Context) -> int:
     """`clincus serve`: until Ctrl-C or SIGTERM; a second one ends at once."""
     options = context.options
+    raise_descriptor_limit()
     gate = Gate(options.allowed_host, load_token(options.token_file, os.environ))
     hosts = listen_hosts(options.host, gate)
     app = Application(os.environ, {"dashboard.port": options.port}, hosts=hosts, gate=gate)
@@ -12567,6 +12568,15 @@ def run_serve(context: Context) -> int:
     app.wait()
     app.close()
     return 0
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process all the file descriptors that it may have: each terminal takes five while it runs."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _end(app: Application, number: int) -> None:
