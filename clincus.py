@@ -10343,7 +10343,9 @@ class Application:
 
     def wait(self) -> None:
         """Return when `stop` was called."""
-        self._stopping.wait()
+        # Without an end, a signal that comes just before this begins to wait would be handled after it only.
+        while not self._stopping.wait(0.5):
+            pass
 
     def stop(self) -> None:
         """Ask for the end."""
