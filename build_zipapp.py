@@ -56,6 +56,12 @@ import sys
 if sys.version_info < (3, 9):
     sys.exit("clincus needs Python 3.9 or newer, and this is %d.%d" % sys.version_info[:2])
 
+if sys.argv[1:] == ["version"]:
+    # The answer is known since the archive was built; the program itself takes a while to load.
+    print("@VERSION@")
+    print("Python " + sys.version.split()[0])
+    sys.exit()
+
 import marshal
 import os
 import zipimport
@@ -271,6 +277,14 @@ def stamped(source: bytes, commit: str, day: str) -> bytes:
     return source
 
 
+def version_line(source: bytes) -> str:
+    """The first line of `clincus version`."""
+    found = dict(re.findall(r'(?m)^__(version|commit|built)__ = "([^"\\]*)"', source.decode()))
+    return "clincus {version} (commit: {commit}, built: {built})".format(
+        **{"version": "", "commit": "", "built": "", **found}
+    )
+
+
 def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
     """The program, its licence and the built dashboard."""
     yield "clincus.py", stamped((root / "clincus.py").read_bytes(), *last_commit(root))
@@ -287,6 +301,7 @@ def pack(files: dict[str, bytes]) -> bytes:
     for name in sorted(files):
         digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
     start = START.replace("@BUILD@", digest.hexdigest()[:32]).replace("@MODULES@", repr(modules))
+    start = start.replace("@VERSION@", version_line(files["clincus.py"]))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, data in sorted({**files, "__main__.py": start.encode()}.items()):

@@ -89,9 +89,10 @@ def say_what_was_found(note):
 
 @pytest.mark.parametrize("version", PYTHONS)
 def test_runs_on_each_python_without_site_packages(start, version):
-    done = start("version", python=PYTHONS[version])
-    assert (done.returncode, done.stderr) == (0, "")
-    assert clincus.__version__ in done.stdout
+    for command, words in (("version", clincus.__version__), ("help", "Usage:"), ("list --help", "Usage:")):
+        done = start(*command.split(), python=PYTHONS[version])
+        assert (done.returncode, done.stderr) == (0, "")
+        assert words in done.stdout
 
 
 @pytest.mark.parametrize("version", PYTHONS)
@@ -159,54 +160,60 @@ def test_is_a_program_of_its_own(archive):
     assert stat.S_IMODE(archive.stat().st_mode) == 0o755
 
 
+def test_version_is_answered_at_once_and_as_the_program_would(start, cache):
+    at_once = start("version")
+    assert not cache.exists()
+    assert at_once.stdout == start("--slot", "0", "version").stdout
+
+
 class TestCompiledCode:
     def files(self, cache):
         return sorted(path for path in cache.rglob("*") if path.is_file())
 
     def test_is_kept_for_the_next_start_where_nobody_else_can_write(self, start, cache):
-        start("version")
+        start("help")
         kept = self.files(cache)
         assert "clincus" in [path.name for path in kept]
         assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
         assert {stat.S_IMODE(path.parent.stat().st_mode) for path in kept} == {0o700}
 
     def test_is_used_by_the_next_start(self, start, cache):
-        start("version")
+        start("help")
         before = [path.stat().st_mtime_ns for path in self.files(cache)]
-        assert start("version").returncode == 0
+        assert start("help").returncode == 0
         assert [path.stat().st_mtime_ns for path in self.files(cache)] == before
 
     @pytest.mark.parametrize("damage", [b"", b"junk", None], ids=["empty", "other bytes", "cut short"])
     def test_damaged_is_made_anew(self, start, cache, damage):
-        start("version")
+        start("help")
         (file,) = [path for path in self.files(cache) if path.name == "clincus"]
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-        assert start("version").returncode == 0
+        assert start("help").returncode == 0
         assert file.read_bytes() == whole
 
     def test_that_others_could_have_written_is_not_run(self, start, cache):
-        start("version")
+        start("help")
         (file,) = [path for path in self.files(cache) if path.name == "clincus"]
         file.write_bytes(planted(file.read_bytes()))
-        assert start("version").stdout == "planted\n"  # the trap works, were it trusted …
+        assert start("help").stdout == "planted\n"  # the trap works, were it trusted …
         file.chmod(0o622)
-        assert clincus.__version__ in start("version").stdout  # … and it is not
+        assert "Usage" in start("help").stdout  # … and it is not
 
     def test_in_a_folder_open_to_others_is_not_run(self, start, cache):
-        start("version")
+        start("help")
         (file,) = [path for path in self.files(cache) if path.name == "clincus"]
         file.write_bytes(planted(file.read_bytes()))
         file.parent.chmod(0o777)
-        assert clincus.__version__ in start("version").stdout
+        assert "Usage" in start("help").stdout
 
     def test_is_not_kept_when_python_is_told_so(self, start, cache):
-        assert start("version", flags=("-I", "-B")).returncode == 0
+        assert start("help", flags=("-I", "-B")).returncode == 0
         assert not cache.exists()
 
     def test_is_done_without_where_the_cache_cannot_be_written(self, start, cache):
         cache.write_text("a file in the way")
-        assert start("version").returncode == 0
+        assert start("help").returncode == 0
 
 
 def planted(kept):
