@@ -10993,8 +10993,9 @@ def flag(
 ) -> Flag:
     """A flag from its usage: `-w, --workspace PATH`, `--force`, `--resume[=ID]` (a value that may be left out)."""
     names = tuple(re.findall(r"(?:^|(?<=, ))--?[a-z][a-z-]*", usage))
-    value = re.sub(r".*--?[a-z][a-z-]*", "", usage).strip(" =[]")
-    implied = "auto" if "[=" in usage else None
+    value = re.sub(r".*--?[a-z][a-z-]*", "", usage).strip()
+    implied = "auto" if value.startswith("[=") else None
+    value = value[2:-1] if implied else value
     if default is dataclasses.MISSING:
         default = None if value else False
     return Flag(names, meaning, value, implied, check, default, repeats, setting)
@@ -11461,7 +11462,7 @@ def program_help() -> str:
     """The help of the program: all commands."""
     parts = [
         "Clincus runs AI coding tools at full permissions, each locked in its own Incus container.",
-        "Usage:\n  clincus [WORKSPACE FLAGS]        start a session here, the same as `clincus shell`\n"
+        "Usage:\n  clincus [FLAGS]                        start a session here, the same as `clincus shell`\n"
         "  clincus COMMAND [ARGUMENTS] [FLAGS]",
     ]
     parts.append("Commands:\n" + columns(program_rows()))
@@ -14329,8 +14330,9 @@ def run_command_line(words: Sequence[str]) -> int:
     try:
         command, rest = find_command(words)
         options = parse_words(command, rest)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, terminated)
+        for number in END_SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup, or behind & in a script
+                signal.signal(number, interrupted)
         return command.run(Context(command, options, os.environ))
     except HelpWanted:
         print(help_text(command.name if command else ""))
@@ -14342,9 +14344,22 @@ def run_command_line(words: Sequence[str]) -> int:
         return 2
 
 
-def terminated(number: int, frame: object) -> None:
-    """End as if by an exception, so that whatever is half done is undone."""
-    raise SystemExit(128 + number)
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def interrupted(number: int, frame: object) -> None:
+    """End as if by an exception, so that whatever is half done is undone; that is not interrupted in its turn."""
+    for one in END_SIGNALS:
+        signal.signal(one, interrupted_again)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def interrupted_again(number: int, frame: object) -> None:
+    """Ask for patience; the next signal ends us with things half done."""
+    for one in END_SIGNALS:
+        signal.signal(one, lambda number, frame: os._exit(128 + number))
+    with suppress(OSError):
+        say("Tidying up, one moment; once more ends it at once")
 
 
 def complain(message: str) -> None:

@@ -337,7 +337,7 @@ def test_debug_starts_bash_in_the_tools_place(bed, cli):
     terminal = cli.start("shell", "--debug")
     terminal.expect("$")
     terminal.type("echo $((40 + 2))$0\r")
-    terminal.expect("42")
+    terminal.expect("42bash")
     terminal.detach()
     assert terminal.end() == 0
 
