@@ -5431,7 +5431,7 @@ class Job:
     image: str
     mount: str  # where the workspace stands
     persistent: bool
-    protected: tuple[str, ...]  # paths in the workspace that cannot be written
+    protected: tuple[str, ...]  # the paths in the workspace that the config protects
     limit: float  # seconds that the command may take, 0 for as long as it wants
     is_reused: bool = False
 
@@ -5439,14 +5439,14 @@ class Job:
     def of(cls, session: Session, launch: Launch, *, is_reused: bool) -> Job:
         """The job of a launch."""
         config = launch.config
-        is_open = config.get("security.disable_protection")
+        named = [*config.get("security.protected_paths"), *config.get("security.additional_protected_paths")]
         return cls(
             name=session.id,
             slot=session.slot,
             image=launch.image,
             mount=launch.mount,
             persistent=launch.persistent,
-            protected=() if is_open else protected_paths(protection_settings(config.values)),
+            protected=() if config.get("security.disable_protection") else tuple(named),
             limit=parse_duration(config.get("limits.runtime.max_duration") or "0"),
             is_reused=is_reused,
         )
@@ -12496,26 +12496,26 @@ complete -o filenames -F _clincus clincus""")
 def run_completion_zsh(context: Context) -> int:
     """`clincus completion zsh`."""
     cases = "\n".join(
-        f"    {shlex.quote(name)}) words=({' '.join(map(shlex.quote, words))}) ;;"
+        f"    {shlex.quote(name)}) offered=({' '.join(map(shlex.quote, words))}) ;;"
         for name, words in completion_table().items()
     )
     print(f"""#compdef clincus
 # zsh completion for clincus: put it as _clincus into a directory of $fpath
 _clincus() {{
-  local name= word
-  local -a words_before words
-  words_before=(${{${{(@)${{(@)=BUFFER}}[2,CURRENT-1]}}:#-*}})
-  case $words_before[1] in
-    {"|".join(GROUPS)}) name="$words_before[1]${{words_before[2]:+ $words_before[2]}}" ;;
-    *) name=$words_before[1] ;;
+  local name=
+  local -a before offered
+  before=(${{words[2,CURRENT-1]:#-*}})
+  case $before[1] in
+    {"|".join(GROUPS)}) name="$before[1]${{before[2]:+ $before[2]}}" ;;
+    *) name=$before[1] ;;
   esac
   case $name in
 {cases}
   esac
-  compadd -- $words
-  [[ -n $name ]] && _files
+  compadd -a offered
+  [[ -z $name ]] || _files
 }}
-compdef _clincus clincus""")
+if [[ $funcstack[1] == _clincus ]]; then _clincus "$@"; else compdef _clincus clincus; fi""")
     return 0
 
 
@@ -14225,7 +14225,7 @@ SESSION_COMMANDS = (
             flag(
                 "--timeout SECONDS", "kill it after so long, with exit code 124", check=number_from(0, 10**8), default=0
             ),
-            flag("--capture", "the same as --format json, or nothing beside --format pretty"),
+            flag("--capture", "accepted; the output is passed on in any case"),
             format_flag("pretty", "json"),
             flag("-q, --quiet", "nothing of our own on stderr"),
         ),
