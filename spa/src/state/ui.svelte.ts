@@ -37,6 +37,10 @@ class Ui {
   toasts = $state.raw<readonly Toast[]>([]);
   /** Address of the link under the pointer in a terminal; a hostile program can show any text for it. */
   hoveredLink = $state('');
+  /** Whether a dialog has the keys. */
+  readonly covered: boolean = $derived(
+    this.palette || this.shortcuts || this.sheet || this.newProject || this.newSession !== null || this.question !== null,
+  );
   #lastKey = 0;
 
   startSession(workspace = '', conversation: HistoryEntry | null = null): void {
