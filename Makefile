@@ -1,4 +1,4 @@
-# make serve   set up what is missing, build dist/clincus.pyz, and serve the dashboard on 127.0.0.1:3000
+# make serve   set up what is missing, build dist/clincus.pyz, and serve the dashboard on 127.0.0.1:3000 (PORT=N: another port)
 # make test    install what the tests need and run all of them with a real Incus
 # make build   dist/clincus.pyz alone
 # make spa     the dashboard from its source in spa/ into spa_dist/
@@ -10,7 +10,7 @@
 PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PORT ?= 3000
+PORT ?=
 PYTEST_FLAGS ?=
 
 PACK_INPUTS := clincus.py build_zipapp.py LICENSE $(shell find spa_dist -type f 2>/dev/null)
@@ -20,7 +20,7 @@ TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zst
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
-	exec $(PYTHON) dist/clincus.pyz serve --port $(PORT)
+	exec $(PYTHON) dist/clincus.pyz serve $(if $(PORT),--port $(PORT))
 
 build: dist/clincus.pyz
 
