@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?=
 PYTEST_FLAGS ?=
+# The tests wait more than they compute: each worker has an Incus of its own.
+WORKERS ?= 4
 
 PACK_INPUTS := clincus.py build_zipapp.py LICENSE $(shell find spa_dist -type f 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 chromium
@@ -75,7 +77,7 @@ test: $(VENV)/tested
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory spa-test
 	@$(MAKE) --no-print-directory build
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_FLAGS)
 
 bench: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
