@@ -67,6 +67,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(note)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the notes of a worker (pytest-xdist) over to the process that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["notes"] = session.config.stash[NOTES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take them over; what several workers note is said once."""
+    notes = node.config.stash[NOTES]
+    notes += [text for text in getattr(node, "workeroutput", {}).get("notes", []) if text not in notes]
+
+
 @pytest.fixture(scope="session")
 def note(request: pytest.FixtureRequest):
     """A function that puts a line into the summary of the run, such as what was found on this machine."""
@@ -183,7 +196,6 @@ def own_daemon() -> Iterator[Bed]:
     folder.chmod(0o711)
     bed = Bed(clincus.Incus(), {"INCUS_DIR": str(folder)}, folder=folder, bridge=f"cltest{os.getpid()}"[:15])
     os.environ["INCUS_DIR"] = str(folder)
-    before = subids_now()
     try:
         with one_at_a_time():
             start_daemon(bed, host)
@@ -193,7 +205,6 @@ def own_daemon() -> Iterator[Bed]:
             stop_daemon(bed)
         finally:
             os.environ.pop("INCUS_DIR", None)
-            restore_subids(before)
             remove_tree(folder)
     assert leftovers(bed) == [], "the test bed left something behind"
 
@@ -307,18 +318,6 @@ def leftovers(bed: Bed) -> list[str]:
     found += [f"process {pid}" for pid in processes_with(f"INCUS_DIR={bed.folder}")]
     found += [f"bridge {bed.bridge}"] if Path(f"/sys/class/net/{bed.bridge}").exists() else []
     return found + ([f"folder {bed.folder}"] if bed.folder.exists() else [])
-
-
-def subids_now() -> dict[str, str]:
-    """The id ranges of the machine, which sessions may add to."""
-    return {name: Path(name).read_text() for name in ("/etc/subuid", "/etc/subgid") if Path(name).exists()}
-
-
-def restore_subids(before: Mapping[str, str]) -> None:
-    """Put the id ranges back as they were before this run."""
-    for name, text in before.items():
-        if Path(name).read_text() != text:
-            Path(name).write_text(text)
 
 
 @contextlib.contextmanager
