@@ -5992,7 +5992,7 @@ class Sessions:
         """
         config = self._load()
         tool, saved = find_tool(session.tool, config), replace(self._saved(session, config), final=final)
-        if not tool.saved or session.paused or (session.status == "stopped" and self._is_saved(saved)):
+        if not tool.saved or session.paused or (session.status == "stopped" and self._is_saved(session, saved)):
             return
         command = save_command(tool, guest_home(config), ends_tool=final)
         command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"), linger=True)
@@ -6004,10 +6004,14 @@ class Sessions:
                         return
         raise IncusError("Incus gave nothing to save")
 
-    def _is_saved(self, saved: SavedSession) -> bool:
-        """Whether the copy on the host was made at the end of the last run: a stopped container holds nothing newer."""
-        kept = read_metadata(saved.directory, saved.tool)
-        return kept is not None and kept.final
+    def _is_saved(self, session: Session, saved: SavedSession) -> bool:
+        """Whether the copy on the host was made at the end of the last run: a stopped container holds nothing newer.
+
+        A run that somebody began with `incus start` counts as well, though it wrote no metadata.
+        """
+        kept, started = read_metadata(saved.directory, saved.tool), parse_time(session.started_at)
+        when = parse_time(kept.saved_at) if kept is not None and kept.final else None
+        return when is not None and (started is None or when >= started)
 
     @contextlib.contextmanager
     def _asleep(self, id: str) -> Iterator[None]:
@@ -12559,8 +12563,9 @@ def run_serve(context: Context) -> int:
     hosts = listen_hosts(options.host, gate)
     app = Application(os.environ, {"dashboard.port": options.port}, hosts=hosts, gate=gate)
     app.start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: _end(app, number))
+    for number in END_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: _end(app, number))
     # The token belongs on the screen of who started this, and in no log.
     link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
     print(f"Dashboard running at {link if sys.stdout.isatty() else app.url}", flush=True)
