@@ -45,10 +45,15 @@ export class Connection {
 
   #load(): void {
     this.#loaded = true;
-    void sessions.refresh();
     void workspaces.refresh();
     void configuration.refresh();
-    void configuration.refreshHealth();
+    void this.#loadSessions();
+  }
+
+  /** Where sessions run, the machine works; what hinders it is asked for only where none do. */
+  async #loadSessions(): Promise<void> {
+    await sessions.refresh();
+    if (sessions.list.length === 0) await configuration.refreshHealth();
   }
 
   #message(data: string | ArrayBuffer): void {
