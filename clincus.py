@@ -6955,6 +6955,7 @@ def image_fingerprint(incus: Incus, alias: str) -> str:
 # ---- the daemon ----------------------------------------------------------------------------------------------
 
 INCUSD_PLACES = ("/usr/libexec/incus/incusd", "/opt/incus/bin/incusd", "/usr/bin/incusd", "/usr/sbin/incusd")
+NETWORK_TRIES = 20
 INCUSD_READY_SECONDS = 60
 
 
@@ -7385,7 +7386,17 @@ class Setup:
         self.say(f"subnet {subnet}")
         config = [f"ipv4.address={subnet}", "ipv4.nat=true", "ipv6.address=none"]
         name = self.free_bridge_name()
-        self.incus.run("network", "create", "--quiet", name, *config)
+        for attempt in range(NETWORK_TRIES):
+            try:
+                self.incus.run("network", "create", "--quiet", name, *config)
+                break
+            except IncusError as error:
+                # Incus (6.0) looks at every interface of the machine and fails when one vanishes meanwhile, as those
+                # of stopping containers do. What it leaves behind is a network that did not start.
+                if "bridge children interfaces" not in error.message or attempt == NETWORK_TRIES - 1:
+                    raise
+                with suppress(IncusError):
+                    self.incus.run("network", "delete", name)
         return name
 
     def free_bridge_name(self) -> str:

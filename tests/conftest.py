@@ -234,6 +234,17 @@ def run_setup(bed: Bed, host: clincus.Host, **options: Any) -> None:
     print(f"setup: {', '.join(f'{report.name} {report.state}' for report in reports)}")
 
 
+def delete_network(bed: Bed) -> None:
+    """Delete the bridge; again where Incus gave up because an interface of somebody else's vanished meanwhile."""
+    for _ in range(clincus.NETWORK_TRIES):
+        try:
+            bed.incus.run("network", "delete", bed.bridge)
+            return
+        except clincus.IncusError as error:
+            if "does not exist" not in error.message:
+                raise
+
+
 def stop_daemon(bed: Bed) -> None:
     """Remove what the daemon keeps in the kernel, end it, and wait for its end."""
     if bed.daemon is None:
@@ -245,7 +256,7 @@ def stop_daemon(bed: Bed) -> None:
         for device in ("eth0", "root"):
             with contextlib.suppress(clincus.ClincusError):
                 bed.incus.run("profile", "device", "remove", "default", device)
-        bed.incus.run("network", "delete", bed.bridge)
+        delete_network(bed)
         for image in bed.incus.query("/1.0/images") or ():
             bed.incus.query(image, "DELETE", wait=True)
         bed.incus.run("storage", "delete", "default")
