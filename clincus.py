@@ -8260,6 +8260,7 @@ ANSWER_TIMEOUT = 120.0  # seconds for a client to take an answer
 LINGER_TIMEOUT = 2.0  # seconds for a client to read the last answer before its connection is closed
 LINGER_LIMIT = 8 << 20  # bytes that may still come from it meanwhile
 CONNECTION_LIMIT = 512
+COMPRESS_FROM = 1000  # bytes of an answer in JSON
 LOOPBACK = ("127.0.0.1", "::1")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -8783,6 +8784,8 @@ def _answers(route: Route) -> dict[int, object]:
     usual = [400, 401, 403, 429, 500, 503]
     if "{" in route.path:
         usual.append(404)
+    if route.method == "GET" and not route.is_socket:
+        usual.append(304)
     if route.method != "GET":
         usual += [408, 411, 413, 415]
     if route.is_socket:
@@ -9164,6 +9167,18 @@ def make_asset(path: str, content: bytes) -> Asset:
     )
 
 
+def revalidated(response: Response, request: Request) -> Response:
+    """A JSON answer to GET with an ETag: 304 for a client that has it, compressed for one that takes that."""
+    etag = f'"{hashlib.sha256(response.body).hexdigest()[:20]}"'
+    headers = [("ETag", etag), ("Cache-Control", "private, no-cache"), ("Vary", "Accept-Encoding")]
+    if etag in re.findall(r'"[^"]*"', request.headers.get("If-None-Match", "")):
+        return Response(304, b"", headers)
+    headers += response.headers
+    if len(response.body) > COMPRESS_FROM and accepts_gzip(request.headers.get("Accept-Encoding", "")):
+        return Response(200, gzip.compress(response.body, 6, mtime=0), [*headers, ("Content-Encoding", "gzip")])
+    return Response(200, response.body, headers)
+
+
 def accepts_gzip(accepted: str) -> bool:
     """Whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
     for item in accepted.lower().split(","):
@@ -9365,7 +9380,10 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         result = route.handler(request)
         if route.is_socket:
             return None
-        return result if isinstance(result, Response) else json_response(result, route.status)
+        if isinstance(result, Response):
+            return result
+        response = json_response(result, route.status)
+        return response if route.method != "GET" else revalidated(response, request)
 
     def _read_body(self, request: Request, limit: int) -> bytes:
         """Read the body whole, so that it is never taken for the next request. Raises HttpError (408, 413, 417)."""
@@ -9393,7 +9411,8 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         has_body = response.status not in {204, 304}
         self.send_response_only(response.status)
         self.send_header("Date", self.date_time_string())
-        for key, value in (*response.headers, *SAFE_HEADERS):
+        # A client that is told 304 keeps the header fields that it has (RFC 9111, 4.3.4).
+        for key, value in (*response.headers, *(() if response.status == 304 else SAFE_HEADERS)):
             self.send_header(key, re.sub(r"[^\t -~\x80-\xff]", "?", value))
         if not any(key == "Cache-Control" for key, _ in response.headers):
             self.send_header("Cache-Control", "no-store")

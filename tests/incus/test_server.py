@@ -241,6 +241,14 @@ class TestStatic:
         assert packed.headers["content-encoding"] == "gzip"
         assert gzip.decompress(packed.body) == plain.body
 
+    @pytest.mark.parametrize("path", ["/api/config", "/api/sessions", "/api/workspaces"])
+    def test_an_answer_that_the_page_has_is_not_sent_twice(self, clincus_server, path):
+        first = clincus_server.get(path, headers={"Accept-Encoding": "gzip"})
+        again = clincus_server.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status, again.body) == (304, b"")
+        packed = first.headers.get("content-encoding") == "gzip"
+        assert json.loads(gzip.decompress(first.body) if packed else first.body) == clincus_server.get(path).json
+
     @pytest.mark.parametrize("path", ["/api", "/api/nothing", "/ws/nothing", "/ws"])
     def test_unknown_api_paths_are_json_404(self, clincus_server, path):
         answer = clincus_server.get(path)
