@@ -2641,7 +2641,7 @@ class Incus:
             done = self.exec(name, marked, **options)
             if done.stdout.endswith(END_OF_OUTPUT.encode()):
                 return replace(done, stdout=done.stdout[: -len(END_OF_OUTPUT)])
-            if done.reason.startswith(("Instance is", "Failed")):
+            if done.reason.startswith(("Instance is", "Failed to fetch")):
                 break  # Incus itself refused: nothing was run
         return replace(done, code=done.code or 1)
 
@@ -5292,6 +5292,7 @@ set -g history-limit 50000
 set -g status off
 set -g window-size latest
 set -sg escape-time 10
+set -g assume-paste-time 0
 """
 
 

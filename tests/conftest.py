@@ -147,14 +147,20 @@ class Bed:
         return self.shell(name, "tmux capture-pane -p -J -t $(tmux list-sessions -F '#{session_name}' | head -1)")
 
     def restart(self) -> None:
-        """End the daemon as its service would, with its containers left running, and start it again."""
+        """End the daemon as its service would, with its containers left running, and start it again.
+
+        And again where it came up without its bridge: see `NETWORK_TRIES` in clincus.py for why that may be.
+        """
         assert self.daemon is not None
         assert self.folder is not None
-        self.daemon.terminate()
-        self.daemon.wait(timeout=DEADLINE)
-        self.daemon = clincus.start_incusd(
-            clincus.Host(), self.folder, self.folder / "logs" / "incusd.log", group="root", env=OFFLINE
-        )
+        for _ in range(clincus.NETWORK_TRIES):
+            self.daemon.terminate()
+            self.daemon.wait(timeout=DEADLINE)
+            self.daemon = clincus.start_incusd(
+                clincus.Host(), self.folder, self.folder / "logs" / "incusd.log", group="root", env=OFFLINE
+            )
+            if self.incus.query(f"/1.0/networks/{self.bridge}")["status"] == "Created":
+                return
 
     def delete_all(self) -> None:
         """Remove every instance, running or not."""
