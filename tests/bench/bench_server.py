@@ -24,7 +24,7 @@ import conftest  # noqa: E402
 
 import clincus  # noqa: E402
 
-PROGRAM = sys.argv[1] if len(sys.argv) > 1 else str(conftest.ROOT / "clincus.py")
+PROGRAM = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else str(conftest.ROOT / "clincus.py")
 REQUESTS = 2000
 CREATES = 7
 
