@@ -941,11 +941,13 @@ def merged(setting: Setting, old: object, new: object) -> object:
 
 
 def as_list(value: object) -> list[Any]:
+    """A value of a checked document where a list is expected."""
     assert isinstance(value, list)
     return value
 
 
 def as_table(value: object) -> dict[str, Any]:
+    """A value of a checked document where a table is expected."""
     assert isinstance(value, dict)
     return value
 

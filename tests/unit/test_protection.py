@@ -131,7 +131,7 @@ def test_a_protected_path_that_leaves_the_workspace_is_refused(path):
         ("[core]\n\thooksPath = ~/hooks\n[include]\n\tpath = ~/team.config\n", ()),
         ("[include]\n\tpath = ../.gitconfig\n", (".gitconfig",)),
         ("[include]\n\tpath = extra\n", (".git/extra",)),
-        ('[includeIf "gitdir:~/work/"]\n\tpath = ../team.config\n', ("team.config",)),
+        ('[includeIf "gitdir:~/projects/"]\n\tpath = ../team.config\n', ("team.config",)),
         ('[remote "origin"]\n\turl = x\n\tpath = y\n', ()),
         ("[core]\n\thooksPath = ../outside\n", ()),
         ("", ()),
