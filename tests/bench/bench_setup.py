@@ -1,0 +1,59 @@
+"""Measure `clincus setup` on this machine, with the image of the tests. Prints a table; asserts nothing.
+
+    python tests/bench/bench_setup.py
+
+It is the real setup: it installs what is missing and leaves it there, so only the first run on a machine tells how
+long a bare one takes. The second part of the table is a second run of the command itself, which has nothing to do.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+
+import conftest  # noqa: E402
+
+import clincus  # noqa: E402
+
+
+class Timeline:
+    """Says each stage of the setup when the next one begins, with the time it took."""
+
+    def __init__(self) -> None:
+        self.stage = "looking at the machine"
+        self.began = self.start = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        now = time.perf_counter()
+        print(f"{self.stage:58} {now - self.began:10.2f} s", flush=True)
+        self.stage, self.began = stage, now
+
+    def close(self) -> None:
+        """The setup is over."""
+        self("")
+        print(f"{'the whole setup':58} {self.began - self.start:10.2f} s   under 90 on a bare machine")
+
+
+def main() -> None:
+    timeline = Timeline()
+    options = clincus.SetupOptions(recipe=conftest.stub_recipe())
+    reports, notes = clincus.setup(options, clincus.Incus(), os.environ, say=timeline, ask=lambda _: True)
+    timeline.close()
+    for report in reports:
+        print(f"  {report.name}: {report.state} {report.text}".rstrip())
+    for text in notes:
+        print(f"  note: {text}")
+
+    began = time.perf_counter()
+    argv = [sys.executable, "-I", str(conftest.ROOT / "clincus.py"), "setup", "--yes"]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    print(f"{'a second run':58} {time.perf_counter() - began:10.2f} s   under 1")
+
+
+if __name__ == "__main__":
+    main()
