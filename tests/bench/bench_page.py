@@ -43,27 +43,9 @@ WATCH_ECHO = """() => {
 }"""
 
 
-class Wire:
-    """Counts what a page's HTTP answers take on the wire, headers included."""
-
-    def __init__(self, page: Page) -> None:
-        self.bytes = 0
-        cdp = page.context.new_cdp_session(page)
-        cdp.send("Network.enable")
-        cdp.on("Network.loadingFinished", self._count)
-
-    def _count(self, event: dict[str, Any]) -> None:
-        self.bytes += int(event["encodedDataLength"])
-
-    def take(self) -> int:
-        """The bytes since the last call."""
-        counted, self.bytes = self.bytes, 0
-        return counted
-
-
 def bytes_of(page: Page, address: str) -> tuple[int, int]:
     """What a first load and a reload of an address cost."""
-    wire = Wire(page)
+    wire = browser_bed.Wire(page)
     page.goto(address)
     page.wait_for_timeout(SETTLED_MS)
     first = wire.take()

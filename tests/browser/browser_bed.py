@@ -3,6 +3,7 @@
     dashboard        a server whose workspace root is this test's own folder, and a page that shows it.
     open_dashboard   the same as a function: `open_dashboard(phone=True, config="…")`.
     session_on       a function that starts a session over the API and gives its object.
+    wire             counts what the page's answers take on the wire: `wire.take()`.
 
 Every test fails when the page wrote an error to the console, beyond the failed requests that the test expects.
 """
@@ -59,6 +60,24 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         yield running
         running.close()
+
+
+class Wire:
+    """Counts what a page's HTTP answers take on the wire, headers included."""
+
+    def __init__(self, page: Page) -> None:
+        self.bytes = 0
+        cdp = page.context.new_cdp_session(page)
+        cdp.send("Network.enable")
+        cdp.on("Network.loadingFinished", self._count)
+
+    def _count(self, event: dict[str, Any]) -> None:
+        self.bytes += int(event["encodedDataLength"])
+
+    def take(self) -> int:
+        """The bytes since the last call."""
+        counted, self.bytes = self.bytes, 0
+        return counted
 
 
 @dataclass
@@ -151,3 +170,9 @@ def dashboard(open_dashboard) -> Dashboard:
 def session_on(dashboard: Dashboard):
     """A function that starts a session on a project of the root and gives its object."""
     return lambda name="my-app", **fields: dashboard.server.create(dashboard.root / name, **fields)
+
+
+@pytest.fixture
+def wire(dashboard: Dashboard) -> Wire:
+    """Counts the bytes that the page's answers take from now on."""
+    return Wire(dashboard.page)

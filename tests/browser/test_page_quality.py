@@ -146,3 +146,14 @@ def test_every_place_can_be_reached_by_tab_alone(dashboard):
         if seen[-1] == "my-app":
             break
     assert {"History", "Settings", "New session", "my-app"} <= set(seen)
+
+
+def test_a_first_load_and_a_reload_cost_few_bytes(dashboard, wire):
+    """With a terminal on the page; the editor comes when somebody opens it."""
+    session = dashboard.server.create(dashboard.root / "my-app")
+    settle(dashboard, f"/sessions/{session['id']}")
+    dashboard.page.locator(".xterm-rows").wait_for()
+    assert 0 < wire.take() < 180_000
+    dashboard.page.reload(wait_until="networkidle")
+    dashboard.page.locator(".xterm-rows").wait_for()
+    assert 0 < wire.take() < 2_000

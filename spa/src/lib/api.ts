@@ -36,7 +36,8 @@ async function send(method: string, path: string, init: RequestInit = {}): Promi
   const timeout = method === 'GET' ? READ_TIMEOUT_MS : WRITE_TIMEOUT_MS;
   let response: Response;
   try {
-    response = await fetch(path, { ...init, method, signal: AbortSignal.timeout(timeout), cache: 'no-store' });
+    // Each answer is asked for anew, and an unchanged one comes as 304 with no body.
+    response = await fetch(path, { ...init, method, signal: AbortSignal.timeout(timeout), cache: 'no-cache' });
   } catch (error) {
     if (error instanceof DOMException && error.name === 'TimeoutError')
       throw new ApiError(`The server did not answer within ${timeout / 1000} seconds.`, 0);
