@@ -398,10 +398,11 @@ def test_readonly_drops_input():
 
 WINDOW_WATCHER = """
 import os, signal
-signal.signal(signal.SIGWINCH, lambda *_: print(*os.get_terminal_size(), flush=True))
+# Blocked, so that one which comes before sigwait is kept for it.
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
 print("ready", flush=True)
-while True:
-    signal.pause()
+while signal.sigwait([signal.SIGWINCH]):
+    print(*os.get_terminal_size(), flush=True)
 """
 
 
