@@ -9130,8 +9130,8 @@ class Assets:
         asset = self._find(path) if path else None
         is_page = asset is None
         if is_page:
-            # Only what could be a route of the page falls back: a missing file must not come as HTML.
-            if path.startswith("assets/") or "." in posixpath.basename(path):
+            # A missing script or style must not come as HTML; whatever else is unknown is for the page to say.
+            if path.startswith("assets/"):
                 raise ClincusError(f"there is no file {shorten('/' + path)}", 404)
             asset = self._find("index.html")
         if asset is None:

@@ -224,11 +224,11 @@ class TestStatic:
         again = clincus_server.get("/", headers={"If-None-Match": page.headers["etag"]})
         assert (again.status, again.body) == (304, b"")
 
-    def test_page_routes_fall_back_to_the_page_and_files_do_not(self, clincus_server):
+    def test_unknown_paths_fall_back_to_the_page_and_assets_do_not(self, clincus_server):
         page = clincus_server.get("/").body
-        for path in ("/sessions", "/sessions/clincus-a1b2c3-1/files", "/settings"):
+        for path in ("/sessions", "/sessions/clincus-a1b2c3-1/files", "/settings", "/nothing.js"):
             assert clincus_server.get(path).body == page
-        for path in ("/assets/nothing.js", "/nothing.js", "/assets/"):
+        for path in ("/assets/nothing.js", "/assets/"):
             assert clincus_server.get(path).status == 404
 
     def test_hashed_assets_are_compressed_and_immutable(self, clincus_server):
