@@ -3325,7 +3325,10 @@ def _same_start(run: Run, record: Mapping[str, Any]) -> bool:
 
 
 class History:
-    """`history.jsonl`: lines are only ever appended, under a file lock that other processes honour too."""
+    """`history.jsonl`: lines are only ever appended, under a file lock that other processes honour too.
+
+    Each method raises ClincusError when the file cannot be used.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -3358,19 +3361,24 @@ class History:
                         self._seen = (state.st_size, state.st_mtime_ns)
             except FileNotFoundError:
                 self._runs, self._seen = [], (-1, -1)
+            except OSError as error:
+                raise ClincusError(f"the history {shorten(self.path)} cannot be read: {error.strerror}") from error
             return self._runs
 
     def _append(self, record: dict[str, object], session: Session | Run, when: str) -> None:
         record.update(id=session.id, session_id=session.session_id, workspace=session.workspace, time=when)
         line = json.dumps(record).encode() + b"\n"
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        with self._lock, open(self.path, "ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if file.seek(0, os.SEEK_END) > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    line = b"\n" + line  # the last writer was cut off: its torn line stays its own
-            file.write(line)
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            with self._lock, open(self.path, "ab+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if file.seek(0, os.SEEK_END) > 0:
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        line = b"\n" + line  # the last writer was cut off: its torn line stays its own
+                file.write(line)
+        except OSError as error:
+            raise ClincusError(f"the history {shorten(self.path)} cannot be written: {error.strerror}") from error
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -4984,6 +4992,17 @@ class Change:
     time: str
 
 
+def record_run(history: History, change: Change, report: Callable[[str], None]) -> None:
+    """Put a start or a stop into the history. One that cannot be written is reported, and hinders no session."""
+    try:
+        if change.kind == "started":
+            history.start(change.session, change.time)
+        elif change.kind == "stopped":
+            history.stop(change.session, change.time)
+    except ClincusError as error:
+        report(error.message)
+
+
 def is_later_start(before: Session, after: Session) -> bool:
     """Whether a container was started again between two looks; the clocks behind the two times may differ a little."""
     first, second = parse_time(before.started_at), parse_time(after.started_at)
@@ -5605,8 +5624,7 @@ class Sessions:
         for session in self.registry.all():
             deadline, started = parse_time(session.deadline), parse_time(session.started_at)
             if session.status == "running" and deadline and started and started < deadline <= now:
-                self._report(f"{session.id}: its time is over, stopping it")
-                self.stop(session.id)
+                self._end("its time is over, stopping it", session.id, self.stop)
 
     def delete_abandoned(self, stopped_before: datetime, ended: Mapping[str, str]) -> None:
         """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run."""
@@ -5614,8 +5632,15 @@ class Sessions:
             end = parse_time(ended.get(session.session_id))
             is_ephemeral = not session.persistent and not session.paused
             if session.status == "stopped" and is_ephemeral and end is not None and end < stopped_before:
-                self._report(f"{session.id}: ephemeral and long stopped, deleting it")
-                self.delete(session.id)
+                self._end("ephemeral and long stopped, deleting it", session.id, self.delete)
+
+    def _end(self, why: str, id: str, end: Callable[[str], object]) -> None:
+        """End a session that nobody waits for; one that cannot be ended must not keep the others from it."""
+        self._report(f"{id}: {why}")
+        try:
+            end(id)
+        except ClincusError as error:
+            self._report(f"{id}: {error.message}")
 
     def terminal_argv(self, session: Session, *, readonly: bool = False, term: str = "xterm-256color") -> list[str]:
         """The command that attaches a pty, of the type `term`, to a session's tmux."""
@@ -10254,6 +10279,8 @@ class Monitor:
                 self._follow()
             except ClincusError as error:
                 self._lost(error)
+            except Exception as error:
+                self._lost(ClincusError(f"Clincus failed to follow Incus: {error!r}"))
             pause = 0.1 if time.monotonic() - began > 5 else min(pause * 2, 2.0)
             self._stopping.wait(pause)
 
@@ -10263,9 +10290,7 @@ class Monitor:
         relist.daemon = True
         try:
             self._sessions.refresh()
-            self._history.close_runs(
-                {one.id for one in self._sessions.registry.all() if one.status != "stopped"}, utc_now()
-            )
+            self._close_runs()
             self.error = None
             self._asked.set()
             relist.start()
@@ -10279,6 +10304,13 @@ class Monitor:
             _, said = process.communicate(timeout=10)
         if not self._stopping.is_set():
             raise incus_failure(said.decode("utf-8", "replace"))
+
+    def _close_runs(self) -> None:
+        running = {one.id for one in self._sessions.registry.all() if one.status != "stopped"}
+        try:
+            self._history.close_runs(running, utc_now())
+        except ClincusError as error:
+            log(error.message)
 
     def _relist(self) -> None:
         try:
@@ -10423,13 +10455,7 @@ class Application:
 
     def _on_change(self, change: Change) -> None:
         session = change.session
-        try:
-            if change.kind == "started":
-                self.history.start(session, change.time)
-            elif change.kind == "stopped":
-                self.history.stop(session, change.time)
-        except OSError as error:
-            log(f"history: {error}")
+        record_run(self.history, change, log)
         if change.kind == "stopped":
             self.sockets.close_session(session.id, CloseCode.NOT_RUNNING, "The session has stopped.")
         public = {"started": "session.started", "resumed": "session.started", "stopped": "session.stopped"}
@@ -10471,9 +10497,14 @@ class Application:
         listener.server_close()
 
     def _housekeeping(self) -> None:
-        next_sweep = time.monotonic() + 60
+        next_sweep, failure = time.monotonic() + 60, ""
         while not self._stopping.wait(1.0):
-            self._poll_config()
+            try:
+                self._poll_config()
+            except Exception as error:
+                if repr(error) != failure:
+                    log(f"polling the config failed\n{traceback.format_exc()}")
+                failure = repr(error)
             if any(parse_time(session.deadline) for session in self.registry.all()):
                 self._in_background(lambda: self.sessions.stop_expired(_now()))
             if time.monotonic() >= next_sweep:
@@ -10484,9 +10515,12 @@ class Application:
         """Run work that may take long beside the polling, one at a time."""
 
         def run() -> None:
-            with suppress(ClincusError):
+            try:
                 work()
-            self._expiry.release()
+            except ClincusError as error:
+                log(error.message)
+            finally:
+                self._expiry.release()
 
         if self._expiry.acquire(blocking=False):
             threading.Thread(target=run, daemon=True).start()
@@ -11452,11 +11486,9 @@ class Context:
         is_known = False
 
         def record(change: Change) -> None:
-            if is_known and change.kind == "started":
-                self.history.start(change.session, change.time)
-            elif is_known and change.kind == "stopped":
-                self.history.stop(change.session, change.time)
-            elif change.session.status == "starting":
+            if is_known:
+                record_run(self.history, change, warn)
+            if change.session.status == "starting":
                 self.on_starting(change.session)
 
         registry = Registry(container_prefix(self.environ), record)

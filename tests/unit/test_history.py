@@ -114,3 +114,18 @@ def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path, session)
 def test_times_of_incus_are_read(text, expected):
     moment = clincus.parse_time(text)
     assert (clincus.format_time(moment) if moment else None) == expected
+
+
+def test_a_history_that_cannot_be_written_is_reported_and_hinders_nothing(tmp_path: Path, session):
+    (tmp_path / "state").write_text("a file where the folder should be")
+    history = clincus.History(str(tmp_path / "state" / "history.jsonl"))
+    said: list[str] = []
+    for kind in ("started", "stopped", "changed"):
+        clincus.record_run(history, clincus.Change(kind, session, "2026-01-01T10:00:00Z"), said.append)
+    assert len(said) == 2
+    assert all("cannot be written" in line for line in said)
+
+
+def test_a_history_that_cannot_be_read_says_why(tmp_path: Path):
+    with pytest.raises(clincus.ClincusError, match=r"cannot be read: Is a directory"):
+        clincus.History(str(tmp_path)).runs()

@@ -295,3 +295,22 @@ def test_a_start_script_quotes_what_varies():
     script = clincus.start_script(["claude", "it's"], ["claude", "-c"], "true", "/w p", "claude")
     assert "cd '/w p' ||" in script
     assert """claude 'it'"'"'s'""" in script
+
+
+def test_an_expired_session_that_does_not_stop_keeps_no_other_running(monkeypatch):
+    deadline = clincus.format_time(BEGIN + timedelta(hours=1))
+    registry = clincus.Registry("clincus-", lambda change: None)
+    names = [f"clincus-0a1b2c-{slot}" for slot in (1, 2, 3)]
+    registry.replace([instance(name, deadline=deadline) for name in names], BEGIN)
+    said: list[str] = []
+    sessions = clincus.Sessions(clincus.Incus(), registry, lambda: clincus.load_config({}), {}, said.append)
+    asked: list[str] = []
+
+    def stop(id: str) -> None:
+        asked.append(id)
+        raise clincus.ClincusError("Incus is busy")
+
+    monkeypatch.setattr(sessions, "stop", stop)
+    sessions.stop_expired(BEGIN + timedelta(hours=2))
+    assert sorted(asked) == names
+    assert f"{names[0]}: Incus is busy" in said
