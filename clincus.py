@@ -1801,6 +1801,8 @@ class Carried:
     files: dict[str, ToolFile] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     left: int = CARRIED_LIMIT  # bytes that may still be added
+    largest: int = CARRIED_FILE_LIMIT  # bytes of one file
+    most: int = CARRIED_COUNT
     seen: int = 0  # files looked at
 
     def skip(self, path: str, reason: str) -> None:
@@ -1826,25 +1828,24 @@ class Carried:
     def add_file(self, source: str, path: str) -> None:
         """Add one regular file."""
         self.seen += 1
-        if self.seen > CARRIED_COUNT:
-            if self.seen == CARRIED_COUNT + 1:
-                self.skip(path, f"there are more than {CARRIED_COUNT} files")
+        if self.seen > self.most:
+            if self.seen == self.most + 1:
+                self.skip(path, f"there are more than {self.most} files")
             return
         try:
             status = os.lstat(source)
             if not stat.S_ISREG(status.st_mode):
                 self.skip(path, "it is a link" if stat.S_ISLNK(status.st_mode) else "it is not a regular file")
                 return
-            limit = min(CARRIED_FILE_LIMIT, self.left)
+            limit = min(self.largest, self.left)
             with open(os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
                 data = stream.read(limit + 1)
         except OSError as error:
             self.skip(path, os.strerror(error.errno or 0))
             return
         if len(data) > limit:
-            self.skip(
-                path, f"it is too large (limit: {CARRIED_FILE_LIMIT >> 20} MiB a file, {CARRIED_LIMIT >> 20} in all)"
-            )
+            is_alone = len(data) > self.largest
+            self.skip(path, f"it is too large ({self.largest >> 20} MiB)" if is_alone else "all would be too large")
         else:
             self.left -= len(data)
             mode = 0o700 if status.st_mode & 0o100 else 0o600
@@ -1935,16 +1936,22 @@ def tool_files(
     if tool.name in COMPLETE:
         COMPLETE[tool.name](carried, workspace_path, config.environment if environment is None else environment)
     if saved_dir is not None:
-        add_saved(carried, tool, saved_dir)
+        carried.files.update(saved_files(tool, saved_dir))
     return [carried.files[path] for path in sorted(carried.files)], carried.warnings
 
 
-def add_saved(carried: Carried, tool: Tool, saved_dir: str) -> None:
-    """Add a saved conversation; of a copy that the Go program made, only the conversations in it."""
-    carried.left, carried.seen = SAVED_LIMIT, 0
+def saved_files(tool: Tool, saved_dir: str) -> dict[str, ToolFile]:
+    """A saved conversation; of a copy that the Go program made, only the conversations in it.
+
+    ClincusError if it cannot be read whole: a tool that went on without it would take its place at the next save.
+    """
+    saved = Carried(saved_dir, left=SAVED_LIMIT, largest=SAVED_LIMIT, most=SAVED_COUNT)
     for path, _ in saved_listing(saved_dir):
         if is_saved(tool, path):
-            carried.add_file(os.path.join(saved_dir, path), path)
+            saved.add_file(os.path.join(saved_dir, path), path)
+    if saved.warnings:
+        raise ClincusError(f"the conversation cannot go on: {saved.warnings[0]}", 500)
+    return saved.files
 
 
 # What ~/.claude.json says once Claude Code's questions at the start were answered: first run, full permissions, and
@@ -2054,9 +2061,6 @@ COMPLETE: dict[str, Callable[[Carried, str, Mapping[str, str]], None]] = {
 
 def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> bytes:
     """A tar with the files and their directories, all of one owner, to be unpacked in the container's home."""
-    import io
-    import tarfile
-
     buffer = io.BytesIO()
     made: set[str] = set()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -2112,11 +2116,6 @@ def is_saved(tool: Tool, path: str) -> bool:
     """True for a file, relative to the home, that belongs to a tool's conversations."""
     inside = any(path == part or path.startswith(part + "/") for part in tool.saved)
     return inside and not matches_any(path, tool.unsaved)
-
-
-def saved_paths(tool: Tool) -> tuple[str, ...]:
-    """The files and directories, relative to the container's home, that are pulled out when a session is saved."""
-    return tool.saved
 
 
 # Arguments: the home and the paths in it. GNU tar gives code 1 when a file changed meanwhile: no failure.
@@ -2176,6 +2175,11 @@ def saved_listing(directory: str) -> list[tuple[str, float]]:
     return found[:SAVED_COUNT]
 
 
+def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
+    """What the path of a conversation's file looks like."""
+    return re.compile(tool.conversation.replace("{project}", project))
+
+
 def choose_conversation(
     tool: Tool, session_id: str, workspace_path: str, listing: Iterable[tuple[str, float]]
 ) -> str | None:
@@ -2186,7 +2190,7 @@ def choose_conversation(
     if not tool.conversation:
         return None
     project = re.escape(re.sub(r"[^A-Za-z0-9]", "-", workspace_path))
-    pattern = re.compile(tool.conversation.replace("{project}", project))
+    pattern = conversation_pattern(tool, project)
     found: dict[str, float] = {}
     for path, mtime in listing:
         match = pattern.fullmatch(path)
@@ -2357,18 +2361,17 @@ def store_saved(stream: IO[bytes], saved: SavedSession, tool: Tool) -> list[str]
     The new copy is written beside the old one and takes its place only when it is whole and not emptier: a
     conversation is never lost to a container that has none. ClincusError if the archive is broken.
     """
-    import shutil
-
     parent = os.path.dirname(saved.directory)
     os.makedirs(parent, mode=0o700, exist_ok=True)
     os.chmod(parent, 0o700)
     fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
     try:
         written = unpack_saved(stream, fresh, tool)
-        if not written and saved_listing(saved.directory):
-            written = [path for path, _ in saved_listing(saved.directory) if path != "metadata.json"]
+        kept = [path for path, _ in saved_listing(saved.directory) if path != "metadata.json"]
+        is_talk = conversation_pattern(tool).fullmatch
+        if kept and (not written or (any(map(is_talk, kept)) and not any(map(is_talk, written)))):
             write_metadata(saved)
-            return written
+            return kept
         write_metadata(dataclasses.replace(saved, directory=fresh))
         with directory_lock(parent):
             old = f"{fresh}.old"

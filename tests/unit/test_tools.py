@@ -342,14 +342,12 @@ def test_what_leaves_the_home_or_is_no_file_stays_behind_with_a_warning(home, co
     ]
 
 
-def test_a_huge_file_stays_behind_and_the_sum_is_bounded(home, config, monkeypatch):
-    monkeypatch.setattr(clincus, "CARRIED_FILE_LIMIT", 100)
-    monkeypatch.setattr(clincus, "CARRIED_LIMIT", 150)
+def test_a_huge_file_stays_behind_and_the_sum_is_bounded(home):
     for name in ("a", "b", "c"):
         write(home / ".claude/hooks" / name, name * 70)
     write(home / ".claude/plugins/huge", "x" * 101)
     tool = clincus.TOOLS["claude"]
-    carried = clincus.Carried(str(home), left=150)
+    carried = clincus.Carried(str(home), left=150, largest=100)
     for path in tool.settings:
         carried.add_tree(str(home), path)
     assert sum(len(file.data) for file in carried.files.values()) <= 150
@@ -477,6 +475,18 @@ def test_a_conversation_survives_the_way_out_and_in_again(tmp_path, home, config
     assert (files[path].data, files[path].mtime, warnings) == (b"x" * 70000, 77, [])
 
 
+def test_a_conversation_goes_in_whole_or_not_at_all(tmp_path, home, config, monkeypatch):
+    path = f".claude/projects/-workspace/{SESSION}.jsonl"
+    data = bytes(clincus.CARRIED_FILE_LIMIT + 1)
+    store(tmp_path, archive((path, data)))
+    directory = saved_session(tmp_path).directory
+    files, _ = carry("claude", home, config, saved_dir=directory)
+    assert files[path].data == data
+    monkeypatch.setattr(clincus, "SAVED_LIMIT", 100)
+    with pytest.raises(clincus.ClincusError, match=r"cannot go on: .* is too large"):
+        carry("claude", home, config, saved_dir=directory)
+
+
 def test_secrets_locks_and_logs_stay_in_the_container(tmp_path):
     guest = tmp_path / "guest"
     for path in (
@@ -520,6 +530,13 @@ def test_a_container_without_a_conversation_never_takes_the_old_one(tmp_path):
     path = f".claude/projects/-workspace/{SESSION}.jsonl"
     store(tmp_path, archive((path, b"talk")))
     assert store(tmp_path, archive()) == [path]
+    assert content(tmp_path, path) == b"talk"
+
+
+def test_a_container_that_lost_its_conversation_never_takes_the_old_one(tmp_path):
+    path = f".claude/projects/-workspace/{SESSION}.jsonl"
+    store(tmp_path, archive((path, b"talk")))
+    assert store(tmp_path, archive((".claude/history.jsonl", b"/clear"))) == [path]
     assert content(tmp_path, path) == b"talk"
 
 
