@@ -3339,13 +3339,13 @@ class History:
         self._seen: tuple[int, int] = (-1, -1)  # size and mtime (ns) of the file behind _runs
         self._runs: list[Run] = []
 
-    def start(self, session: Session, when: str) -> None:
-        """Record that a session's container started at `when` (RFC 3339)."""
-        self._append({"type": "start", "tool": session.tool, "persistent": session.persistent}, session, when)
+    def start(self, run: Run) -> None:
+        """Record that a run has begun."""
+        self._append({"type": "start", "tool": run.tool, "persistent": run.persistent}, run, run.started_at)
 
-    def stop(self, session: Session | Run, when: str) -> None:
-        """Record that a session's container stopped at `when` (RFC 3339)."""
-        self._append({"type": "stop"}, session, when)
+    def stop(self, run: Run, when: str) -> None:
+        """Record that a run ended at `when` (RFC 3339)."""
+        self._append({"type": "stop"}, run, when)
 
     def close_runs(self, running: Collection[str], when: str) -> None:
         """End every open run whose container, by its name, does not run: it stopped while nobody watched."""
@@ -3354,7 +3354,7 @@ class History:
                 self.stop(run, when)
 
     def runs(self) -> list[Run]:
-        """All runs, newest first; the file is only read again when it changed."""
+        """All runs, newest first; the file is only read again when it changed. Raises ClincusError."""
         with self._lock:
             try:
                 with open(self.path, "rb") as file:
@@ -3368,8 +3368,8 @@ class History:
                 raise ClincusError(f"the history {shorten(self.path)} cannot be read: {error.strerror}") from error
             return self._runs
 
-    def _append(self, record: dict[str, object], session: Session | Run, when: str) -> None:
-        record.update(id=session.id, session_id=session.session_id, workspace=session.workspace, time=when)
+    def _append(self, record: dict[str, object], run: Run, when: str) -> None:
+        record.update(id=run.id, session_id=run.session_id, workspace=run.workspace, time=when)
         line = json.dumps(record).encode() + b"\n"
         try:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
@@ -4997,11 +4997,13 @@ class Change:
 
 def record_run(history: History, change: Change, report: Callable[[str], None]) -> None:
     """Put a start or a stop into the history. One that cannot be written is reported, and hinders no session."""
+    one = change.session
+    run = Run(one.session_id, one.id, one.workspace, one.tool, change.time, persistent=one.persistent)
     try:
         if change.kind == "started":
-            history.start(change.session, change.time)
+            history.start(run)
         elif change.kind == "stopped":
-            history.stop(change.session, change.time)
+            history.stop(run, change.time)
     except ClincusError as error:
         report(error.message)
 
@@ -5188,6 +5190,17 @@ class Registry:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def is_expired(session: Session, now: datetime) -> bool:
+    """Whether a session has run past its deadline; one from before its start belongs to an earlier run."""
+    deadline, started = parse_time(session.deadline), parse_time(session.started_at)
+    return session.status == "running" and bool(deadline and started and started < deadline <= now)
+
+
+def is_resting_ephemeral(session: Session) -> bool:
+    """Whether a session is stopped and was not meant to be kept."""
+    return session.status == "stopped" and not session.persistent and not session.paused
 
 
 @dataclass(frozen=True)
@@ -5514,7 +5527,7 @@ class Sessions:
         self._environ = environ
         self._report = report
         self._home = environ.get("HOME") or os.path.expanduser("~")
-        self._locks: dict[str, threading.Lock] = {}  # one for each session that was worked on
+        self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
         self._known_support: ProtectionSupport | None = None  # what this host can do; asked once
         self._unlockable: dict[str, str] = {}  # workspaces whose file system cannot be locked, and why
 
@@ -5609,13 +5622,13 @@ class Sessions:
 
     def save(self, id: str) -> str:
         """Save a session's conversation now; the directory that holds it, "" if it could not be saved."""
-        with self._locks.setdefault(id, threading.Lock()):
+        with self._lock(id):
             session = self.registry.get(id)
             return self._saved(session, self._load()).directory if self._try_save(session) else ""
 
     def set_persistent(self, id: str) -> Session:
         """Make a session persistent: its label, which counts, and its metadata.json."""
-        with self._locks.setdefault(id, threading.Lock()):
+        with self._lock(id):
             session = replace(self.registry.get(id), persistent=True)
             self.incus.run("config", "set", self.incus.instance(id), f"{LABEL}persistent=true")
             mark_persistent(self._saved(session, self._load()).directory)
@@ -5623,27 +5636,32 @@ class Sessions:
             return session
 
     def stop_expired(self, now: datetime) -> None:
-        """Stop what has run past its deadline; one from before the container's start belongs to an earlier run."""
-        for session in self.registry.all():
-            deadline, started = parse_time(session.deadline), parse_time(session.started_at)
-            if session.status == "running" and deadline and started and started < deadline <= now:
-                self._end("its time is over, stopping it", session.id, self.stop)
+        """Stop what has run past its deadline."""
+        self._tend(lambda session: is_expired(session, now), "its time is over, stopping it", self.stop)
 
     def delete_abandoned(self, stopped_before: datetime, ended: Mapping[str, str]) -> None:
-        """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run."""
-        for session in self.registry.all():
-            end = parse_time(ended.get(session.session_id))
-            is_ephemeral = not session.persistent and not session.paused
-            if session.status == "stopped" and is_ephemeral and end is not None and end < stopped_before:
-                self._end("ephemeral and long stopped, deleting it", session.id, self.delete)
+        """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run.
 
-    def _end(self, why: str, id: str, end: Callable[[str], object]) -> None:
-        """End a session that nobody waits for; one that cannot be ended must not keep the others from it."""
-        self._report(f"{id}: {why}")
-        try:
-            end(id)
-        except ClincusError as error:
-            self._report(f"{id}: {error.message}")
+        One whose conversation cannot be saved stays.
+        """
+
+        def is_due(session: Session) -> bool:
+            end = parse_time(ended.get(session.session_id))
+            return is_resting_ephemeral(session) and end is not None and end < stopped_before
+
+        work = functools.partial(self.delete, keep_unsaved=True)
+        self._tend(is_due, "ephemeral and long stopped, deleting it", work)
+
+    def _tend(self, is_due: Callable[[Session], bool], words: str, work: Callable[[str], object]) -> None:
+        """Do work on every session that is due for it and still is when its turn comes; failures are reported."""
+        for id in [session.id for session in self.registry.all() if is_due(session)]:
+            try:
+                with self._lock(id):
+                    if is_due(self.registry.get(id)):
+                        self._report(f"{id}: {words}")
+                        work(id)
+            except ClincusError as error:
+                self._report(f"{id}: {error}")
 
     def terminal_argv(self, session: Session, *, readonly: bool = False, term: str = "xterm-256color") -> list[str]:
         """The command that attaches a pty, of the type `term`, to a session's tmux."""
@@ -6022,8 +6040,8 @@ class Sessions:
         `final`: the container is about to be stopped or deleted, so that this copy is the newest there will be.
         """
         config = self._load()
-        tool, saved = find_tool(session.tool, config), replace(self._saved(session, config), final=final)
-        if not tool.saved or session.paused or (session.status == "stopped" and self._is_saved(session, saved)):
+        tool, saved = TOOLS.get(session.tool), replace(self._saved(session, config), final=final)
+        if tool is None or session.paused or (session.status == "stopped" and self._is_saved(session, saved)):
             return
         command = save_command(tool, guest_home(config), ends_tool=final)
         command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"), linger=True)
@@ -6069,10 +6087,15 @@ class Sessions:
             restored = redescribe_instance(before, before)
             self.incus.query(path, "PUT", {**restored, "config": before["config"]}, wait=True)
 
+    def _lock(self, id: str) -> threading.RLock:
+        """The lock of a session. Raises ClincusError(404)."""
+        self.registry.get(id)  # no lock is kept for what somebody made up
+        return self._locks.setdefault(id, threading.RLock())
+
     @contextlib.contextmanager
     def _work(self, id: str, status: str) -> Iterator[Session]:
         """Hold a session for work on it and show `status` meanwhile. Raises ClincusError: 404, 409 while it starts."""
-        with self._locks.setdefault(id, threading.Lock()):
+        with self._lock(id):
             session = self.registry.get(id)
             if session.status not in {"running", "stopped"}:
                 raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
@@ -10238,6 +10261,16 @@ FIRST_LISTING = 10.0  # seconds that a request waits for the first answer of Inc
 SWEEP_INTERVAL = 600.0  # seconds between looks for ephemeral sessions that nobody wants any more
 
 
+def survive(what: str, work: Callable[[], None]) -> None:
+    """Do a piece of a thread's work; whatever goes wrong is logged, and the thread goes on."""
+    try:
+        work()
+    except ClincusError as error:
+        log(f"{what}: {error}")
+    except Exception:
+        log(f"{what} failed\n{traceback.format_exc()}")
+
+
 class Monitor:
     """Follows Incus's lifecycle events in a thread of its own and keeps the registry true.
 
@@ -10289,11 +10322,14 @@ class Monitor:
 
     def _follow(self) -> None:
         self._process = process = self._sessions.incus.monitor()
-        relist = threading.Timer(RELIST_DELAY, self._relist)
+        relist = threading.Timer(RELIST_DELAY, survive, ("reading the sessions again", self._sessions.refresh))
         relist.daemon = True
         try:
+            if self._stopping.is_set():
+                return  # `stop` may have looked for the process just before
             self._sessions.refresh()
-            self._close_runs()
+            running = {one.id for one in self._sessions.registry.all() if one.status != "stopped"}
+            survive("history", lambda: self._history.close_runs(running, utc_now()))
             self.error = None
             self._asked.set()
             relist.start()
@@ -10303,23 +10339,18 @@ class Monitor:
                     self._handle(line)
         finally:
             relist.cancel()
-            process.terminate()
-            _, said = process.communicate(timeout=10)
+            said = self._end(process)
         if not self._stopping.is_set():
             raise incus_failure(said.decode("utf-8", "replace"))
 
-    def _close_runs(self) -> None:
-        running = {one.id for one in self._sessions.registry.all() if one.status != "stopped"}
+    def _end(self, process: subprocess.Popen[bytes]) -> bytes:
+        """End the child; what it said on stderr."""
+        process.terminate()
         try:
-            self._history.close_runs(running, utc_now())
-        except ClincusError as error:
-            log(error.message)
-
-    def _relist(self) -> None:
-        try:
-            self._sessions.refresh()
-        except ClincusError as error:
-            log(f"reading the sessions again failed: {error}")
+            return process.communicate(timeout=10)[1]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.communicate()[1]
 
     def _lost(self, error: ClincusError) -> None:
         if self.error is None or str(self.error) != str(error):
@@ -10337,13 +10368,11 @@ class Monitor:
         registry = self._sessions.registry
         if moment is None or not registry.owns(name):
             return
-        try:
-            if action == "instance-updated":
-                registry.refresh(name, self._sessions.fetch(name))
-            else:
-                registry.apply(action, name, moment, lambda: self._sessions.fetch(name))
-        except ClincusError as error:
-            log(f"event {action} of {name}: {error}")
+        if action == "instance-updated":
+            survive(f"event {action} of {name}", lambda: registry.refresh(name, self._sessions.fetch(name)))
+        else:
+            fetch = functools.partial(self._sessions.fetch, name)
+            survive(f"event {action} of {name}", lambda: registry.apply(action, name, moment, fetch))
 
 
 class Application:
@@ -10508,22 +10537,20 @@ class Application:
                 if repr(error) != failure:
                     log(f"polling the config failed\n{traceback.format_exc()}")
                 failure = repr(error)
-            if any(parse_time(session.deadline) for session in self.registry.all()):
-                self._in_background(lambda: self.sessions.stop_expired(_now()))
+            if self.monitor.error is not None:
+                continue  # Incus cannot be asked to end anything
+            if any(is_expired(session, _now()) for session in self.registry.all()):
+                self._in_background("deadlines", lambda: self.sessions.stop_expired(_now()))
             if time.monotonic() >= next_sweep:
                 next_sweep = time.monotonic() + SWEEP_INTERVAL
-                self._in_background(self._sweep)
+                self._in_background("tidying up", self._sweep)
 
-    def _in_background(self, work: Callable[[], None]) -> None:
+    def _in_background(self, what: str, work: Callable[[], None]) -> None:
         """Run work that may take long beside the polling, one at a time."""
 
         def run() -> None:
-            try:
-                work()
-            except ClincusError as error:
-                log(error.message)
-            finally:
-                self._expiry.release()
+            survive(what, work)
+            self._expiry.release()
 
         if self._expiry.acquire(blocking=False):
             threading.Thread(target=run, daemon=True).start()

@@ -77,25 +77,23 @@ def test_the_go_programs_lines_have_the_container_as_session_id():
     }
 
 
-@pytest.fixture
-def session() -> clincus.Session:
-    return clincus.Session("clincus-0a0a0a-2", "/w", "claude", 2, "running", False, session_id="s")
+RUN = clincus.Run("s", "clincus-0a0a0a-2", "/w", "claude", "2026-01-01T10:00:00Z")
 
 
-def test_what_is_appended_is_read_back(tmp_path: Path, session):
+def test_what_is_appended_is_read_back(tmp_path: Path):
     history = clincus.History(str(tmp_path / "state" / "history.jsonl"))
     assert history.runs() == []
-    history.start(session, "2026-01-01T10:00:00Z")
+    history.start(RUN)
     assert times(history.runs()) == [("10:00:00", None)]
-    history.stop(session, "2026-01-01T11:00:00Z")
+    history.stop(RUN, "2026-01-01T11:00:00Z")
     assert times(history.runs()) == [("10:00:00", "11:00:00")]
 
 
-def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path, session):
+def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path):
     file = tmp_path / "history.jsonl"
     file.write_bytes(b'{"type":"sta')
     history = clincus.History(str(file))
-    history.start(session, "2026-01-01T10:00:00Z")
+    history.start(RUN)
     assert times(history.runs()) == [("10:00:00", None)]
 
 
@@ -116,7 +114,8 @@ def test_times_of_incus_are_read(text, expected):
     assert (clincus.format_time(moment) if moment else None) == expected
 
 
-def test_a_history_that_cannot_be_written_is_reported_and_hinders_nothing(tmp_path: Path, session):
+def test_a_history_that_cannot_be_written_is_reported_and_hinders_nothing(tmp_path: Path):
+    session = clincus.Session("clincus-0a0a0a-2", "/w", "claude", 2, "running", False, session_id="s")
     (tmp_path / "state").write_text("a file where the folder should be")
     history = clincus.History(str(tmp_path / "state" / "history.jsonl"))
     said: list[str] = []

@@ -1,0 +1,178 @@
+"""What sessions do around Incus, with a door to it that only notes down what goes through."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import datetime
+from datetime import timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clincus
+
+NAME = "clincus-0a1b2c-1"
+NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+
+
+class Door(clincus.Incus):
+    """A door to Incus behind which there is nothing: what is asked for fails, unless `on_run` does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, ...]] = []
+        self.on_run: Callable[[tuple[str, ...]], None] = lambda words: None
+
+    def run(self, *arguments: str, **options: Any) -> bytes:
+        self.calls.append(arguments)
+        self.on_run(arguments)
+        return b""
+
+    def query(self, path: str, *arguments: Any, **options: Any) -> Any:
+        raise clincus.IncusError("there is no Incus here", 503)
+
+    def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
+        return clincus.Completed(1, b"", b"there is no Incus here")
+
+    def exec_argv(self, *arguments: Any, **options: Any) -> list[str]:
+        return ["false"]
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+@pytest.fixture
+def reports() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def sessions(door: Door, reports: list[str], tmp_path: Path) -> clincus.Sessions:
+    environ = {"HOME": str(tmp_path)}
+    registry = clincus.Registry("clincus-", lambda change: None)
+    return clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ, reports.append)
+
+
+def add(sessions: clincus.Sessions, name: str = NAME, **fields: Any) -> clincus.Session:
+    """A session that the registry knows."""
+    known = {
+        "workspace": "/w",
+        "tool": "claude",
+        "slot": 1,
+        "status": "running",
+        "persistent": False,
+        "session_id": name,
+    }
+    return sessions.registry.settle(clincus.Session(id=name, **{**known, **fields}))
+
+
+def deleted(door: Door) -> list[str]:
+    return [words[-1] for words in door.calls if words[0] == "delete"]
+
+
+def test_an_abandoned_session_whose_conversation_cannot_be_saved_stays(sessions, door, reports):
+    add(sessions, status="stopped")
+    add(sessions, "clincus-0a1b2c-2", status="stopped", tool="shell")  # it has no conversation
+    sessions.delete_abandoned(NOON, dict.fromkeys((NAME, "clincus-0a1b2c-2"), "2026-01-01T10:00:00Z"))
+    assert deleted(door) == ["clincus-0a1b2c-2"]
+    assert any("holds a conversation that is not saved" in report for report in reports)
+
+
+def test_a_session_that_is_resumed_meanwhile_is_not_abandoned(sessions, door):
+    first, second = (add(sessions, f"clincus-0a1b2c-{slot}", status="stopped", tool="shell") for slot in (1, 2))
+    door.on_run = lambda words: void(sessions.registry.settle(clincus.replace(second, status="running")))
+    sessions.delete_abandoned(NOON, dict.fromkeys((first.id, second.id), "2026-01-01T10:00:00Z"))
+    assert deleted(door) == [first.id]
+
+
+def void(_: object) -> None:
+    """Drop a result."""
+
+
+@pytest.mark.parametrize(
+    ("deadline", "expired"),
+    [("2026-01-01T10:00:00Z", True), ("2026-01-01T13:00:00Z", False), ("2026-01-01T07:00:00Z", False), ("", False)],
+)
+def test_a_deadline_counts_for_the_run_that_it_was_set_for(deadline, expired):
+    session = clincus.Session(
+        NAME, "/w", "claude", 1, "running", False, started_at="2026-01-01T08:00:00Z", deadline=deadline
+    )
+    assert clincus.is_expired(session, NOON) is expired
+
+
+def test_no_lock_is_kept_for_a_made_up_id(sessions):
+    with pytest.raises(clincus.ClincusError, match="no session"):
+        sessions.stop("clincus-ffffff-9")
+    assert sessions._locks == {}
+
+
+class TestMonitor:
+    @pytest.fixture
+    def monitor(self, sessions, tmp_path):
+        monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")))
+        yield monitor
+        monitor.stop()
+
+    @pytest.fixture
+    def children(self, sessions, monkeypatch):
+        """The processes that stand in for `incus monitor`."""
+        started: list[subprocess.Popen[bytes]] = []
+
+        def start() -> subprocess.Popen[bytes]:
+            started.append(subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+            return started[-1]
+
+        monkeypatch.setattr(sessions.incus, "monitor", start)
+        return started
+
+    def test_what_nobody_foresaw_does_not_end_it(self, sessions, monitor, children, monkeypatch):
+        answers = iter([ValueError("half an answer")])
+
+        def refresh() -> None:
+            error = next(answers, None)
+            if error is not None:
+                raise error
+
+        monkeypatch.setattr(sessions, "refresh", refresh)
+        monitor.start()
+        deadline = time.monotonic() + 30
+        while (len(children) < 2 or monitor.error is not None) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (len(children), monitor.error) == (2, None)
+
+    def test_a_history_that_cannot_be_written_does_not_end_it(self, sessions, monitor, children, monkeypatch, tmp_path):
+        (tmp_path / "history.jsonl").mkdir()
+        monkeypatch.setattr(sessions, "refresh", lambda: None)
+        monitor.start()
+        monitor.require()
+        assert monitor._thread.is_alive()
+
+    def test_its_child_ends_with_it_whenever_that_is(self, sessions, monitor, children, monkeypatch):
+        start = sessions.incus.monitor
+        monkeypatch.setattr(sessions.incus, "monitor", lambda: (monitor._stopping.set(), start())[1])
+        monkeypatch.setattr(sessions, "refresh", lambda: None)
+        monitor.start()
+        monitor._thread.join(30)
+        assert [child.poll() is not None for child in children] == [True]
+
+
+def test_background_work_that_fails_is_told_and_more_can_follow(tmp_path, capfd):
+    app = clincus.Application({"HOME": str(tmp_path)}, {})
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("failed")
+        raise OSError("no room")
+
+    for work in (fail, lambda: done.append("worked")):
+        app._in_background("tidying up", work)
+        deadline = time.monotonic() + 30
+        while app._expiry.locked() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert done == ["failed", "worked"]
+    assert "tidying up failed" in capfd.readouterr().err
