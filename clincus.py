@@ -1975,6 +1975,8 @@ def complete_claude(carried: Carried, workspace_path: str, environment: Mapping[
     carried.put(".claude/settings.json", settings)
     account = {key: value for key, value in carried.document(".claude.json").items() if is_account_key(key, value)}
     account.setdefault("theme", "dark")
+    if account.get("preferredNotifChannel", "auto") == "auto":
+        account["preferredNotifChannel"] = "terminal_bell"  # by which the dashboard knows who waits
     if environment.get("ANTHROPIC_API_KEY"):
         account["customApiKeyResponses"] = with_api_key(account.get("customApiKeyResponses"), environment)
     account.update(dict.fromkeys(CLAUDE_ANSWERS, True))
@@ -4880,6 +4882,7 @@ class Session:
     image: str = ""
     profile: str = ""
     deadline: str = ""
+    rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
 
     def document(self) -> dict[str, object]:
@@ -5027,6 +5030,7 @@ class Registry:
         self._lock = threading.RLock()  # held while a change is told, so that the order holds
         self._sessions: dict[str, Session] = {}  # by id, as Incus says
         self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is under way here
+        self._rang: dict[str, str] = {}  # id -> when the bell of the run that is told rang last
         self._reserved: dict[str, Session] = {}  # id -> a session that is being created
         self._announced: set[str] = set()  # ids whose start was told and whose stop was not
         self._times: dict[str, datetime] = {}  # id -> when its state was last set; older events come too late
@@ -5090,6 +5094,7 @@ class Registry:
                 return
             told = id in self._announced or not reserved
             self._announced.discard(id)
+            self._rang.pop(id, None)
             self._tell("stopped" if told else "changed", replace(session, status="stopped"), utc_now())
 
     def mark(self, id: str, status: str) -> None:
@@ -5102,6 +5107,14 @@ class Registry:
             if id in self._sessions:
                 self._tell("changed", self._shown(id), utc_now())
                 self._announce(id, utc_now())
+
+    def ring(self, name: str, moment: datetime) -> None:
+        """The bell of a session's terminal rang. Told once a second at most, however often it does."""
+        when = format_time(moment)
+        with self._lock:
+            if name in self._announced and name in self._sessions and self._rang.get(name) != when:
+                self._rang[name] = when
+                self._tell("changed", self._shown(name), when)
 
     def replace(self, instances: Iterable[Mapping[str, Any]], listed_at: datetime) -> None:
         """Take over a listing asked for at `listed_at`, after a gap in the events, and tell what was missed."""
@@ -5120,6 +5133,7 @@ class Registry:
         since = session.started_at if session.status == "running" else utc_now()
         if before is not None and is_later_start(before, session) and session.id in self._announced:
             self._announced.discard(session.id)  # it stopped and started again meanwhile
+            self._rang.pop(session.id, None)
             self._tell("stopped", replace(before, status="stopped"), since)
         if before != session:
             self._tell("changed", self._shown(session.id), utc_now())
@@ -5155,6 +5169,7 @@ class Registry:
         if action == "instance-restarted" and session.id in self._announced and session.id not in self._busy:
             # One event with no stop before it: the run that it ended is told first.
             self._announced.discard(session.id)
+            self._rang.pop(session.id, None)
             self._tell("stopped", replace(session, status="stopped"), when)
         if action == "instance-resumed" and session.id not in self._busy:
             self._announced.add(session.id)
@@ -5173,7 +5188,8 @@ class Registry:
 
     def _shown(self, id: str) -> Session:
         session = self._sessions.get(id) or self._reserved[id]
-        return replace(session, status=self._busy[id]) if id in self._busy else session
+        status, rang_at = self._busy.get(id, session.status), self._rang.get(id, "")
+        return replace(session, status=status, rang_at=rang_at)
 
     def _announce(self, id: str, when: str) -> None:
         session = self._shown(id)
@@ -5182,7 +5198,8 @@ class Registry:
             self._tell("started", session, when)
         elif session.status == "stopped" and not session.paused and id in self._announced:
             self._announced.discard(id)
-            self._tell("stopped", session, when)
+            self._rang.pop(id, None)
+            self._tell("stopped", replace(session, rang_at=""), when)
 
     def _tell(self, kind: str, session: Session, when: str) -> None:
         self._on_change(Change(kind, session, when))
@@ -5330,6 +5347,24 @@ set -g status off
 set -g window-size latest
 set -sg escape-time 10
 set -g assume-paste-time 0
+set-hook -g alert-bell 'run-shell -b "exec $HOME/.clincus/ring"'
+"""
+# How a bell reaches the server with nobody attached: a guest may tell Incus that it is "ready", as often as it likes,
+# and Incus makes a lifecycle event of it (https://linuxcontainers.org/incus/docs/main/dev-incus/). Only root may, which
+# the code user becomes by sudo. Once a second is enough; without sudo or Perl nothing rings.
+GUEST_RING = """\
+#!/bin/sh
+# Written by Clincus at each start: says that the terminal's bell rang.
+exec flock -n "$0" sudo -n perl -MSocket -e '
+    alarm 5;
+    socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or die;
+    connect($guest, sockaddr_un("/dev/incus/sock")) or die;
+    my $body = q({"state":"Ready"});
+    syswrite $guest, join "\\r\\n", "PATCH /1.0 HTTP/1.1", "Host: incus", "Connection: close",
+        "Content-Type: application/json", "Content-Length: " . length $body, "", $body;
+    1 while sysread $guest, my $answer, 4096;
+    sleep 1;
+' >/dev/null 2>&1
 """
 
 
@@ -5386,6 +5421,7 @@ def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None
         ToolFile(".clincus/environment", (shell_assignments(environment) + source).encode(), 0o600),
         ToolFile(".clincus/start", script.encode(), 0o700),
         ToolFile(".clincus/tmux.conf", GUEST_TMUX_CONFIG.encode(), 0o600),
+        ToolFile(".clincus/ring", GUEST_RING.encode(), 0o700),
     ]
 
 
@@ -10370,6 +10406,8 @@ class Monitor:
             return
         if action == "instance-updated":
             survive(f"event {action} of {name}", lambda: registry.refresh(name, self._sessions.fetch(name)))
+        elif action == "instance-ready":
+            registry.ring(name, moment)
         else:
             fetch = functools.partial(self._sessions.fetch, name)
             survive(f"event {action} of {name}", lambda: registry.apply(action, name, moment, fetch))
@@ -10809,6 +10847,7 @@ SESSION = obj(
         "image": STRING,
         "profile": STRING,
         "deadline": STRING,
+        "rang_at": STRING,
     },
     {"error": STRING},
 )

@@ -139,3 +139,20 @@ def test_a_lost_server_is_seen_and_found_again(dashboard, start_server):
     start_server(arguments=["--port", str(dashboard.server.port)])
     expect(page.get_by_text("Connection to the server lost")).to_be_hidden()
     dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
+
+
+def test_a_bell_puts_a_session_under_needs_you_until_somebody_looks(bed, dashboard):
+    """No terminal of it is open in the page: the container itself tells that its tool rang."""
+    page, session = dashboard.page, dashboard.server.create(dashboard.root / "my-app")
+    needs_you = page.get_by_role("navigation").get_by_role("region", name="Needs you sessions")
+    expect(row(dashboard)).to_contain_text("Running")
+    bed.shell(session["id"], f"tmux send-keys -t =clincus-{session['id']}: 'sh printf \"\\a\"' Enter")
+    expect(needs_you).to_contain_text("my-app")
+    expect(page).to_have_title("(1) Projects · Clincus")
+    needs_you.get_by_role("link").click()
+    dashboard.expect_screen("STUB-READY")
+    expect(needs_you).to_have_count(0)
+    page.go_back()
+    page.reload()
+    expect(row(dashboard)).to_contain_text("Running")
+    expect(page).to_have_title("Projects · Clincus")

@@ -300,6 +300,18 @@ def test_credentials_go_in_on_stdin_and_never_into_events(bed, clincus_server, w
     assert secret not in clincus_server.log()
 
 
+def test_a_bell_with_nobody_attached_is_on_the_session_until_its_end(bed, clincus_server, workspace):
+    session = clincus_server.create(workspace)
+    path = f"/api/sessions/{session['id']}"
+    assert session["rang_at"] == ""
+    wait_for_screen(bed, session, "STUB-READY")
+    type_line(bed, session, r'sh printf "\a"')
+    rang_at = wait_until(lambda: clincus_server.get(path).json["rang_at"], "the bell")
+    assert rang_at >= session["started_at"]
+    clincus_server.delete(path)
+    assert clincus_server.get(path).json["rang_at"] == ""
+
+
 def test_max_duration_stops_the_session_also_after_a_restart_of_the_server(bed, start_server, workspace):
     server = start_server(config='[limits.runtime]\nmax_duration = "4s"\n')
     session = server.create(workspace)

@@ -314,3 +314,23 @@ def test_an_expired_session_that_does_not_stop_keeps_no_other_running(monkeypatc
     sessions.stop_expired(BEGIN + timedelta(hours=2))
     assert sorted(asked) == names
     assert f"{names[0]}: Incus is busy" in said
+
+
+def test_a_bell_is_told_once_a_second_and_forgotten_with_its_run():
+    told: list[clincus.Change] = []
+    registry = clincus.Registry("clincus-", told.append)
+    registry.ring(NAME, BEGIN)  # of a session that is not known, nothing is kept
+    registry.replace([instance()], BEGIN)
+    told.clear()
+    for milliseconds in (0, 1, 999, 1000):
+        registry.ring(NAME, BEGIN + timedelta(milliseconds=milliseconds))
+    assert [change.session.rang_at for change in told] == ["2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"]
+    registry.replace([instance()], BEGIN + timedelta(seconds=2))
+    assert registry.get(NAME).rang_at == "2026-01-01T00:00:01Z"
+    registry.apply(
+        "instance-restarted",
+        NAME,
+        BEGIN + timedelta(seconds=3),
+        lambda: clincus.session_from_instance("clincus-", instance()),
+    )
+    assert registry.get(NAME).rang_at == ""

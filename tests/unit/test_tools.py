@@ -193,6 +193,7 @@ def test_a_fresh_home_gets_what_answers_each_tools_questions(home, config):
     account = document(claude, ".claude.json")
     assert account["hasCompletedOnboarding"] is account["bypassPermissionsModeAccepted"] is True
     assert account["projects"]["/workspace"]["hasTrustDialogAccepted"] is True
+    assert account["preferredNotifChannel"] == "terminal_bell"
     copilot, _ = carry("copilot", home, config)
     assert document(copilot, ".copilot/config.json") == {"trustedFolders": ["/workspace"]}
     opencode, _ = carry("opencode", home, config)
@@ -224,6 +225,7 @@ def test_of_claudes_account_file_only_account_and_preferences_go_in(home, config
             {
                 "oauthAccount": {"emailAddress": "ann@example.org"},
                 "theme": "light",
+                "preferredNotifChannel": "notifications_disabled",
                 "mcpServers": {"m": {"command": "m"}},
                 "projects": {"/home/ann/secret": {"history": ["p"]}},
                 "githubRepoPaths": {"a/b": ["/home/ann/secret"]},
@@ -235,7 +237,7 @@ def test_of_claudes_account_file_only_account_and_preferences_go_in(home, config
     account = document(files, ".claude.json")
     assert account["oauthAccount"] == {"emailAddress": "ann@example.org"}
     assert account["mcpServers"] == {"m": {"command": "m"}}
-    assert account["theme"] == "light"
+    assert (account["theme"], account["preferredNotifChannel"]) == ("light", "notifications_disabled")
     assert list(account["projects"]) == ["/workspace"]
     assert "secret" not in files[".claude.json"].data.decode()
     assert "cachedChangelog" not in account

@@ -21,6 +21,8 @@ export interface Session {
   image?: string;
   profile?: string;
   deadline?: string;
+  /** When the terminal's bell last rang in this run; empty if it has not. */
+  rang_at?: string;
 }
 
 export interface NewSessionRequest {

@@ -1,5 +1,6 @@
 /** The sessions: one snapshot, kept current by events that name what changed. */
 import { api, ApiError, sentence } from '../lib/api';
+import { Persisted } from '../lib/persisted.svelte';
 import type { NewSessionRequest, Session, SessionStatus } from '../lib/types';
 
 export type Phase = 'loading' | 'ready' | 'error';
@@ -26,6 +27,8 @@ const GROUPS: readonly { key: Group['key']; title: string }[] = [
   { key: 'stopped', title: 'Stopped' },
 ];
 
+const isRecord = (value: unknown): value is Record<string, string> => typeof value === 'object' && value !== null;
+
 function newestFirst(a: Session, b: Session): number {
   return (b.created_at ?? '').localeCompare(a.created_at ?? '') || a.id.localeCompare(b.id);
 }
@@ -38,7 +41,8 @@ export class Sessions {
   #snapshot = $state.raw<ReadonlyMap<string, Session>>(new Map());
   /** What the person asked for and the server has not settled yet. */
   #pending = $state.raw<ReadonlyMap<string, SessionStatus>>(new Map());
-  #rang = $state.raw<ReadonlySet<string>>(new Set());
+  /** The bell of each session that was last answered by a look, by its time. */
+  readonly #seen = new Persisted<Record<string, string>>('seen-bells', {}, isRecord);
   #refreshing: Promise<void> | null = null;
   /** Ids that an event named while the snapshot was on its way, which may be older than the event. */
   readonly #named = new Set<string>();
@@ -60,6 +64,9 @@ export class Sessions {
     ),
   );
 
+  /** How many wait for the person. */
+  readonly waiting: number = $derived(this.list.filter((session) => this.needsAttention(session)).length);
+
   /** In the order in which the rail shows them: what Alt+1..9 counts. */
   readonly ordered: readonly Session[] = $derived(this.groups.flatMap((group) => group.sessions));
 
@@ -71,20 +78,17 @@ export class Sessions {
     return this.list.filter((session) => session.workspace === workspace);
   }
 
-  /** A session's terminal rang its bell while nobody looked. */
-  ring(id: string): void {
-    this.#rang = new Set(this.#rang).add(id);
-  }
-
+  /** The person looks at a session, in this tab or another one of this browser. */
   seen(id: string): void {
-    if (!this.#rang.has(id)) return;
-    const rang = new Set(this.#rang);
-    rang.delete(id);
-    this.#rang = rang;
+    const session = this.get(id);
+    if (!session || !this.needsAttention(session)) return;
+    const known = Object.entries(this.#seen.current).filter(([other]) => this.#snapshot.has(other));
+    this.#seen.current = { ...Object.fromEntries(known), [id]: session.rang_at ?? '' };
   }
 
-  needsAttention(id: string): boolean {
-    return this.#rang.has(id);
+  /** Its terminal's bell rang, by which the tools say that they wait, and nobody has looked since. */
+  needsAttention(session: Session): boolean {
+    return session.status === 'running' && !!session.rang_at && this.#seen.current[session.id] !== session.rang_at;
   }
 
   /** Fetches all. Events that arrive meanwhile are applied afterwards, so that none is lost. */
@@ -147,7 +151,7 @@ export class Sessions {
   }
 
   #groupOf(session: Session): Group['key'] {
-    return session.status === 'running' && this.#rang.has(session.id) ? 'attention' : session.status;
+    return this.needsAttention(session) ? 'attention' : session.status;
   }
 
   async #load(): Promise<void> {
@@ -196,7 +200,6 @@ export class Sessions {
     const snapshot = new Map(this.#snapshot);
     snapshot.delete(id);
     this.#snapshot = snapshot;
-    this.seen(id);
   }
 }
 

@@ -41,8 +41,8 @@ const statuses = () => Object.fromEntries(sessions.list.map(({ id, status }) => 
 describe('the list', () => {
   it('is grouped by what needs attention, newest first', async () => {
     server.set('c', session('c', { created_at: '2026-02-02T00:00:00Z' }));
+    server.set('a', session('a', { rang_at: '2026-02-02T00:00:09Z' }));
     await sessions.refresh();
-    sessions.ring('a');
     expect(sessions.groups.map((group) => [group.title, group.sessions.map(({ id }) => id)])).toEqual([
       ['Needs you', ['a']],
       ['Running', ['c']],
@@ -50,6 +50,9 @@ describe('the list', () => {
     ]);
     sessions.seen('a');
     expect(sessions.ordered.map(({ id }) => id)).toEqual(['c', 'a', 'b']);
+    server.set('a', session('a', { rang_at: '2026-02-02T00:00:10Z' }));
+    await sessions.changed('a');
+    expect({ first: sessions.ordered[0]?.id, waiting: sessions.waiting }).toEqual({ first: 'a', waiting: 1 });
   });
 
   it('keeps what it had when a later fetch fails', async () => {
