@@ -4851,6 +4851,7 @@ SLOTS = range(1, 11)
 LABEL = "user.clincus."
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
+
 # What each lifecycle action does to a session: its new status, None for gone. Other actions do not concern us.
 LIFECYCLE: Mapping[str, str | None] = {
     "instance-started": "running",
@@ -4861,6 +4862,15 @@ LIFECYCLE: Mapping[str, str | None] = {
     "instance-shutdown": "stopped",
     "instance-deleted": None,
 }
+
+
+def incus_status(instance: Mapping[str, Any]) -> str:
+    """Incus's word for the state of an instance, but Running for Ready: root in a running guest chooses between them.
+
+    (https://linuxcontainers.org/incus/docs/main/dev-incus/, PATCH of /1.0.)
+    """
+    status = str(instance.get("status", ""))
+    return "Running" if status == "Ready" else status
 
 
 @dataclass(frozen=True)
@@ -4918,7 +4928,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
     workspace = config.get(LABEL + "workspace")
     if slot is None or not workspace or config.get(LABEL + "command"):
         return None
-    state = instance.get("status", "")
+    state = incus_status(instance)
     created = config.get(LABEL + "created_at") or config.get(LABEL + "created") or instance.get("created_at")
     started = parse_time(instance.get("last_used_at"))
     return Session(
@@ -8197,7 +8207,7 @@ class HealthCheck:
     def check_containers(self) -> Diagnosis:
         """How many sessions there are."""
         sessions = [i for i in self.instances() if "user.clincus.workspace" in i["config"]]
-        running = sum(1 for instance in sessions if instance.get("status") == "Running")
+        running = sum(1 for instance in sessions if incus_status(instance) == "Running")
         words = f"{running} running, {len(sessions)} in all"
         details = {"running": running, "total": len(sessions)}
         return Diagnosis("active_containers", "Containers", "STATUS", "ok", words, details=details)
@@ -12096,7 +12106,7 @@ def active_entry(session: Session, instance: Mapping[str, Any]) -> dict[str, Any
         "protection": session.protection,
         "session_id": session.session_id,
         "slot": session.slot,
-        "status": instance["status"],
+        "status": incus_status(instance),
         "tool": session.tool,
         "workspace": session.workspace,
     }
@@ -12752,7 +12762,8 @@ def speaking_of(subject: str) -> Iterator[None]:
 def find_instance(incus: Incus, name: str) -> dict[str, Any]:
     """An instance of the project as Incus describes it. Raises ClincusError (404)."""
     try:
-        return dict(incus.query(f"/1.0/instances/{container_name(name)}"))
+        instance = incus.query(f"/1.0/instances/{container_name(name)}")
+        return {**instance, "status": incus_status(instance)}
     except IncusError as error:
         if error.status == 404:
             raise ClincusError(f'there is no container "{name}"', 404) from error

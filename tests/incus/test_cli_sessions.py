@@ -391,6 +391,24 @@ def test_attach_to_a_stopped_session_tells_its_true_state(bed, cli):
     assert f'session "{entry["name"]}" is stopped: clincus resume' in done.stderr.decode()
 
 
+CALL_ITSELF_READY = r"""
+use IO::Socket::UNIX;
+my $server = IO::Socket::UNIX->new(Peer => "/dev/incus/sock") or die "$!";
+print $server "PATCH /1.0 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 17\r\n\r\n{\"state\":\"Ready\"}";
+exit(<$server> =~ / 200 / ? 0 : 1);
+"""
+
+
+def test_a_guest_that_calls_itself_ready_runs_and_can_be_stopped(bed, cli):
+    entry = cli.background()
+    assert bed.incus.exec(entry["name"], ["perl", "-e", CALL_ITSELF_READY]).code == 0
+    assert bed.state(entry["name"]) == "Ready"
+    assert cli.listed()[0]["status"] == "Running"
+    cli.ok("container", "running", entry["name"])
+    cli.ok("stop", entry["name"])
+    assert bed.state(entry["name"]) == "Stopped"
+
+
 def test_attach_with_bash_gives_a_shell_beside_the_tool(bed, cli):
     cli.background()
     terminal = cli.start("attach", "--bash")

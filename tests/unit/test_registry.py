@@ -53,6 +53,7 @@ def test_an_instance_without_our_label_is_no_session():
     ("status", "expected"),
     [
         ("Running", ("running", False, False)),
+        ("Ready", ("running", False, False)),
         ("Stopped", ("stopped", False, False)),
         ("Starting", ("starting", False, False)),
         ("Stopping", ("stopping", False, False)),
