@@ -5131,7 +5131,7 @@ class Registry:
         found = (session_from_instance(self.prefix, instance) for instance in instances)
         fresh = {session.id: session for session in found if session is not None}
         with self._lock:
-            newer = {id for id, moment in self._times.items() if moment > listed_at}
+            newer = {id for id, moment in self._times.items() if listed_at < moment <= _now()}
             for id in self._sessions.keys() - fresh.keys() - newer:
                 self.forget(id)
             for id in fresh.keys() - newer:
@@ -5169,7 +5169,8 @@ class Registry:
                 self._set(action, session, status, format_time(moment))
 
     def _is_late(self, name: str, moment: datetime) -> bool:
-        return name in self._times and moment <= self._times[name]
+        known = self._times.get(name)
+        return known is not None and moment <= known <= _now()  # one in the future: the clock was set back
 
     def _set(self, action: str, session: Session, status: str, when: str) -> None:
         if action in {"instance-started", "instance-restarted"}:
@@ -5273,17 +5274,18 @@ def describe_instance(
     }
 
 
+# What a session leaves on its instance, so that any Clincus can read it back: see `session_from_instance`.
+LABELS = ("workspace", "tool", "session_id", "created_at", "image", "profile", "deadline", "protection", "settings")
 # Ours to set anew at each start; what else an instance carries (image.*, volatile.*, a person's own) stays.
-OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", LABEL)
+OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in LABELS))
 
 
 def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
     """An existing instance with today's description in place of the one it was created with (for PUT)."""
     kept = {key: value for key, value in instance["config"].items() if not key.startswith(OWNED_KEYS)}
-    labels = {key: value for key, value in instance["config"].items() if key.startswith(LABEL)}
     return {
         "architecture": instance["architecture"],
-        "config": {**kept, **labels, **description["config"]},
+        "config": {**kept, **description["config"]},
         "description": instance["description"],
         "devices": description["devices"],
         "ephemeral": False,
@@ -5500,10 +5502,9 @@ def guest_home(config: Config) -> str:
 
 
 def session_labels(session: Session) -> dict[str, str]:
-    """What a session leaves on its instance, so that any Clincus can read it back: see `session_from_instance`."""
-    kept = ("workspace", "tool", "session_id", "created_at", "image", "profile", "deadline", "protection", "settings")
+    """The labels of a session, some of them empty."""
     flags = {"managed": "true", "persistent": "true" if session.persistent else "false"}
-    return {**{key: getattr(session, key) for key in kept}, **flags}
+    return {**{label: getattr(session, label) for label in LABELS}, **flags}
 
 
 @dataclass(frozen=True)

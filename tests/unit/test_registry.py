@@ -186,6 +186,17 @@ def test_an_event_that_comes_late_changes_nothing(registry):
     assert registry.get(NAME).status == "running"
 
 
+def test_events_count_though_the_clock_was_set_back(registry, monkeypatch):
+    registry.settle(clincus.replace(make(NAME, 1), status="running"))
+    registry.settle(clincus.replace(make("clincus-0a1b2c-2", 2), status="running"))
+    earlier = datetime.now(timezone.utc) - timedelta(hours=1)
+    monkeypatch.setattr(clincus, "_now", lambda: earlier)
+    registry.apply("instance-shutdown", NAME, earlier - timedelta(seconds=1), lambda: None)
+    assert registry.get(NAME).status == "stopped"
+    registry.replace([instance()], earlier)
+    assert [session.id for session in registry.all()] == [NAME]
+
+
 def test_a_foreign_instance_never_enters(registry, heard):
     registry.apply("instance-started", "web", BEGIN, lambda: pytest.fail("asked about a foreign instance"))
     registry.replace([{"name": NAME, "status": "Running", "config": {}}], BEGIN)
@@ -282,6 +293,7 @@ class TestDescription:
 
     def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest(self):
         old = {"limits.cpu": "2", "image.os": "Debian", "user.mine": "kept", "user.clincus.name": "kept"}
+        old["user.clincus.deadline"] = "2026-01-01T00:00:00Z"  # of the run before, when there was a limit still
         instance = {"config": old, "architecture": "x86_64", "description": "", "profiles": ["default"]}
         new = clincus.redescribe_instance(instance, {"config": {"limits.memory": "1GiB"}, "devices": {}})
         assert new["config"] == {
