@@ -4218,9 +4218,13 @@ GIT_CONFIG_LINE = re.compile(
 
 def git_named_paths(workspace: str) -> tuple[str, ...]:
     """The paths in a workspace that its .git/config makes part of itself: core.hooksPath and included files."""
+
+    def at_once(path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_NONBLOCK)  # a named pipe that an agent put there would keep us for ever
+
     try:
-        with open(f"{workspace}/.git/config", encoding="utf-8", errors="replace") as file:
-            text = file.read(1 << 20)
+        with open(f"{workspace}/.git/config", "rb", opener=at_once) as file:
+            text = (file.read(1 << 20) or b"").decode("utf-8", "replace")
     except OSError:
         return ()
     found, section = [], ""
@@ -4959,8 +4963,8 @@ SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp",
 def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> str:
     """Check a workspace path and resolve its symlinks.
 
-    `private` are directories of our own (config, saved conversations): an agent that could write there would run on
-    the host. Raises ClincusError(400) with the reason for anything that should not be mounted into a container.
+    `private` are files and directories of our own (config, saved conversations): an agent that could write there would
+    run on the host. Raises ClincusError(400) with the reason for anything that should not be mounted into a container.
     """
     if not isinstance(path, str) or not path:
         raise ClincusError("workspace is missing: give the absolute path of a project directory", 400)
@@ -4970,26 +4974,52 @@ def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> s
         raise ClincusError("the workspace path holds a control character: rename the directory", 400)
     try:
         resolved = os.path.realpath(path)
-        is_directory = os.path.isdir(resolved)
-    except (OSError, ValueError) as error:
-        raise ClincusError(f'workspace "{path}" cannot be read: {error}', 400) from error
-    if not is_directory:
+        resolved.encode()
+    except UnicodeEncodeError as error:
+        raise ClincusError(f"workspace {shorten(path)} has a name that is not UTF-8: rename it", 400) from error
+    if not os.path.isdir(resolved):
         problem = "is not a directory" if os.path.exists(resolved) else "does not exist"
         raise ClincusError(f'workspace "{path}" {problem}', 400)
-    if resolved in SHARED_ROOTS or any(_is_below(resolved, tree) for tree in SYSTEM_TREES):
+    if resolved in SHARED_ROOTS or any(path_inside(resolved, tree) for tree in SYSTEM_TREES):
         raise ClincusError(f'workspace "{resolved}" is a system directory: choose a project directory below it', 400)
     home = os.path.realpath(home)
-    if _is_below(home, resolved):
+    if path_inside(home, resolved):
         raise ClincusError(f'workspace "{resolved}" holds your home directory: choose a project in it', 400)
     for folder in map(os.path.realpath, private):
-        if _is_below(resolved, folder) or _is_below(folder, resolved):
+        if path_inside(resolved, folder) or path_inside(folder, resolved):
             raise ClincusError(f'workspace "{resolved}" overlaps with Clincus\'s own files in "{folder}"', 400)
     return resolved
 
 
-def _is_below(path: str, folder: str) -> bool:
-    """Whether `path` is `folder` or lies in it (both absolute and resolved)."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+def real_mount(path: str, workspaces: Collection[str]) -> str:
+    """Where an extra mount really lies, its links followed; a directory that is missing is made.
+
+    Raises ClincusError(400), also for a link in one of the workspaces: an agent may have put it there, to be given
+    whatever it leads to.
+    """
+    here, rest, followed = "/", path.split("/")[::-1], 0
+    while rest:
+        part = rest.pop()
+        if part in ("", "."):
+            continue
+        step = os.path.dirname(here) if part == ".." else os.path.join(here, part)
+        if not os.path.islink(step):
+            here = step
+            continue
+        followed += 1
+        if followed > 40 or any(path_inside(step, workspace) for workspace in workspaces):
+            raise ClincusError(f'mount "{path}": "{step}" is a link; name the directory that it leads to', 400)
+        target = os.readlink(step)
+        here = "/" if target.startswith("/") else here
+        rest += target.split("/")[::-1]
+    try:
+        if not os.path.exists(here):
+            os.makedirs(here)
+    except OSError as error:
+        raise ClincusError(f'mount "{path}" cannot be made: {error.strerror}', 400) from error
+    if os.path.realpath(here) != here:
+        raise ClincusError(f'mount "{path}" changes just now', 400)
+    return here
 
 
 START_SLACK = timedelta(seconds=2)  # between our time of a start, Incus's event of it and its `last_used_at`
@@ -5490,7 +5520,7 @@ class Launch:
 def workspace_mount(config: Config, workspace: str) -> str:
     """Where a workspace stands in its container: /workspace, or its own path where the config wants that."""
     taken = ("/root", "/home/" + config.get("incus.code_user"), *SYSTEM_TREES, "/var")
-    if config.get("paths.preserve_workspace_path") and not any(_is_below(workspace, folder) for folder in taken):
+    if config.get("paths.preserve_workspace_path") and not any(path_inside(workspace, folder) for folder in taken):
         return workspace
     return "/workspace"
 
@@ -5620,6 +5650,9 @@ class Sessions:
             before = self._adopted(found)
             launch = self._plan(self._again(before, request))
             is_stopped = before.status == "stopped" and not before.paused
+            if is_stopped and launch.workspace != before.workspace and before is found:
+                words = f'workspace "{before.workspace}" is a link to "{launch.workspace}" now: start a session there'
+                raise ClincusError(words, 409)  # whoever made the link, it was not asked for when the session was made
             session = self._redescribe(before, launch) if is_stopped else before
             try:
                 if is_stopped:
@@ -5875,8 +5908,7 @@ class Sessions:
     def _plan(self, request: LaunchRequest) -> Launch:
         """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
         config = self._load()
-        private = [state_directory(self._environ), os.path.dirname(user_config(self._environ))]
-        workspace = resolve_workspace(request.workspace, self._home, private)
+        workspace = resolve_workspace(request.workspace, self._home, self._private(config))
         if request.profile:
             config = apply_profile(config, request.profile)
         config = apply_flags(project_config(config, self._environ, workspace), request.settings)
@@ -5897,6 +5929,12 @@ class Sessions:
             settings=request.settings,
             tmux=request.tmux,
         )
+
+    def _private(self, config: Config) -> list[str]:
+        """What no workspace may hold: our own files, wherever the config and its links put them."""
+        environ = self._environ
+        saved = [sessions_directory(config, environ, tool) for tool in TOOLS]
+        return [state_directory(environ), os.path.dirname(user_config(environ)), *config_files(environ), *saved]
 
     def _again(self, session: Session, request: LaunchRequest | None) -> LaunchRequest:
         """The request that a session came from, with what a new one changes."""
@@ -5963,14 +6001,15 @@ class Sessions:
         config, root_options, warnings = limit_options(limits, os.cpu_count(), has_block_weights())
         for warning in (*launch.config.warnings, *warnings):
             self._report(f"{session.id}: {warning}")
-        for mount in launch.mounts:
-            if not os.path.exists(mount.host):
-                os.makedirs(mount.host)
+        workspaces = {launch.workspace, *(one.workspace for one in self.registry.all())}
         protection = protect_workspace(
             host_folder(launch.workspace, launch.mount),
             protection_settings(launch.config.values),
             self._support(launch.workspace),
-            [host_folder(mount.host, mount.container, mount.readonly) for mount in launch.mounts],
+            [
+                host_folder(real_mount(mount.host, workspaces), mount.container, mount.readonly)
+                for mount in launch.mounts
+            ],
             new_stage(),
         )
         if protection.reason:
@@ -5979,7 +6018,7 @@ class Sessions:
         if tmpfs_entry(limits) and "raw.lxc" in protection.config:
             protection.config["raw.lxc"] += tmpfs_entry(limits)
         elif tmpfs_entry(limits):
-            log(f"{session.id}: limits.disk.tmpfs_size is left out: it needs a locked workspace")
+            self._report(f"{session.id}: limits.disk.tmpfs_size is left out: it needs a locked workspace")
         root_disk = {**self._root_disk(), **root_options} if root_options else None
         return session, describe_instance(session_labels(session), config, protection, root_disk)
 

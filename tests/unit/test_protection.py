@@ -145,6 +145,14 @@ def test_what_the_git_configuration_makes_part_of_itself_is_protected_too(tmp_pa
     assert set(folder.named) <= set(clincus.protected_paths(SETTINGS, folder.named))
 
 
+def test_a_pipe_in_place_of_the_git_configuration_keeps_nobody_waiting(tmp_path):
+    (tmp_path / ".git").mkdir()
+    os.mkfifo(tmp_path / ".git/config")
+    assert clincus.git_named_paths(str(tmp_path)) == ()
+    with open(os.open(tmp_path / ".git/config", os.O_RDWR)):  # somebody who never writes
+        assert clincus.git_named_paths(str(tmp_path)) == ()
+
+
 @pytest.mark.parametrize(
     ("path", "whole", "text"),
     [

@@ -89,6 +89,7 @@ class TestWorkspace:
             ("/etc/passwd", "is not a directory"),
             ("/tmp/a\nb", "control character"),
             ("/tmp/\0", "control character"),
+            ("/tmp/\udcff", "not UTF-8"),
         ],
     )
     def test_what_may_not_be_mounted_is_refused_with_the_reason(self, path, reason):
@@ -110,6 +111,49 @@ class TestWorkspace:
         for path in (state, state.parent):
             with pytest.raises(clincus.ClincusError, match="own files"):
                 clincus.resolve_workspace(str(path), str(tmp_path / "home"), [str(state)])
+
+    def test_a_config_file_that_a_link_puts_into_the_workspace_is_our_own(self, tmp_path: Path):
+        (tmp_path / "dotfiles").mkdir()
+        (tmp_path / "dotfiles/clincus.toml").write_text("")
+        (tmp_path / "config.toml").symlink_to("dotfiles/clincus.toml")
+        with pytest.raises(clincus.ClincusError, match="own files"):
+            clincus.resolve_workspace(str(tmp_path / "dotfiles"), "/home/ann", [str(tmp_path / "config.toml")])
+
+
+class TestMounts:
+    @pytest.fixture
+    def here(self, tmp_path: Path) -> Path:
+        (tmp_path / "work/deep").mkdir(parents=True)
+        (tmp_path / "secret/deep").mkdir(parents=True)
+        return tmp_path
+
+    def real(self, here: Path, path: str) -> str:
+        return clincus.real_mount(str(here / path), {str(here / "work")})
+
+    def test_links_of_the_owners_are_followed(self, here: Path):
+        (here / "data").symlink_to("./secret/../secret/deep")
+        (here / "absolute").symlink_to(here / "data")
+        assert self.real(here, "absolute") == str(here / "secret/deep")
+
+    def test_a_missing_directory_is_made(self, here: Path):
+        assert self.real(here, "work/new/one") == str(here / "work/new/one")
+        assert (here / "work/new/one").is_dir()
+
+    @pytest.mark.parametrize("path", ["work/link", "work/link/deep", "way/link", "to_link"])
+    def test_a_link_that_an_agent_may_have_put_is_refused(self, here: Path, path: str):
+        (here / "work/link").symlink_to(here / "secret")
+        (here / "way").symlink_to("work")
+        (here / "to_link").symlink_to("way/link")
+        with pytest.raises(clincus.ClincusError, match=r"work/link.* is a link") as raised:
+            self.real(here, path)
+        assert raised.value.status == 400
+
+    def test_a_circle_of_links_and_a_place_where_nothing_can_be_made_are_told(self, here: Path):
+        (here / "circle").symlink_to("circle")
+        (here / "file").write_text("")
+        for path, reason in (("circle", "is a link"), ("file/below", "cannot be made: Not a directory")):
+            with pytest.raises(clincus.ClincusError, match=reason):
+                self.real(here, path)
 
 
 class Heard(list):

@@ -105,6 +105,15 @@ def test_a_deadline_counts_for_the_run_that_it_was_set_for(deadline, expired):
     assert clincus.is_expired(session, NOON) is expired
 
 
+def test_a_workspace_that_became_a_link_is_not_followed(sessions, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "project").symlink_to("real")
+    add(sessions, workspace=str(tmp_path / "project"), status="stopped", session_id="s")
+    with pytest.raises(clincus.ClincusError, match=r"is a link to .*real. now") as raised:
+        sessions.resume(NAME)
+    assert raised.value.status == 409
+
+
 def test_no_lock_is_kept_for_a_made_up_id(sessions):
     with pytest.raises(clincus.ClincusError, match="no session"):
         sessions.stop("clincus-ffffff-9")
