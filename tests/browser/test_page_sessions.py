@@ -156,3 +156,18 @@ def test_a_bell_puts_a_session_under_needs_you_until_somebody_looks(bed, dashboa
     page.reload()
     expect(row(dashboard)).to_contain_text("Running")
     expect(page).to_have_title("Projects · Clincus")
+
+
+def test_a_notification_is_shown_only_with_the_browsers_leave(dashboard):
+    """Refused by the browser, the choice does not pretend to be made; allowed, it stays after a reload."""
+    page = dashboard.page
+    dashboard.go("/settings")
+    choice = page.get_by_label("Notify me when a session needs me")
+    choice.click()
+    expect(page.get_by_text("does not let this page notify you")).to_be_visible()
+    expect(choice).not_to_be_checked()
+    page.context.grant_permissions(["notifications"])
+    choice.check()
+    wait_until(lambda: page.evaluate("localStorage.getItem('clincus.notify')") == "true", "the choice")
+    page.reload()
+    expect(choice).to_be_checked()

@@ -64,8 +64,8 @@ export class Sessions {
     ),
   );
 
-  /** How many wait for the person. */
-  readonly waiting: number = $derived(this.list.filter((session) => this.needsAttention(session)).length);
+  /** Those that wait for the person. */
+  readonly waiting: readonly Session[] = $derived(this.list.filter((session) => this.needsAttention(session)));
 
   /** In the order in which the rail shows them: what Alt+1..9 counts. */
   readonly ordered: readonly Session[] = $derived(this.groups.flatMap((group) => group.sessions));

@@ -52,7 +52,7 @@ describe('the list', () => {
     expect(sessions.ordered.map(({ id }) => id)).toEqual(['c', 'a', 'b']);
     server.set('a', session('a', { rang_at: '2026-02-02T00:00:10Z' }));
     await sessions.changed('a');
-    expect({ first: sessions.ordered[0]?.id, waiting: sessions.waiting }).toEqual({ first: 'a', waiting: 1 });
+    expect({ first: sessions.ordered[0]?.id, waiting: sessions.waiting.length }).toEqual({ first: 'a', waiting: 1 });
   });
 
   it('keeps what it had when a later fetch fails', async () => {
