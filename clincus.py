@@ -10357,6 +10357,14 @@ def survive(what: str, work: Callable[[], None]) -> None:
         log(f"{what} failed\n{traceback.format_exc()}")
 
 
+def tell_systemd(state: str) -> None:
+    """Tell systemd how we are, where it started us and wants to know (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(state.encode(), address.replace("@", "\0", 1))  # @ is for the abstract namespace
+
+
 class Monitor:
     """Follows Incus's lifecycle events in a thread of its own and keeps the registry true.
 
@@ -10608,6 +10616,7 @@ class Application:
     def _move_to(self, listeners: list[Listener]) -> None:
         old, self._listeners = self._listeners, listeners
         log(f"Dashboard running at {self.url}")
+        tell_systemd(f"STATUS=Dashboard running at {self.url}")
         # Not here: shutdown() waits for the very loop that may be serving this request's connection.
         for listener in old:
             threading.Thread(target=self._close_listener, args=(listener,), daemon=True).start()
@@ -12753,6 +12762,7 @@ def run_serve(context: Context) -> int:
     # The token belongs on the screen of who started this, and in no log.
     link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
     print(f"Dashboard running at {link if sys.stdout.isatty() else app.url}", flush=True)
+    tell_systemd(f"READY=1\nSTATUS=Dashboard running at {app.url}")
     if options.open:
         import webbrowser
 
@@ -13841,16 +13851,11 @@ SERVE_FLAGS = (
 )
 
 SERVICE = "clincus.service"
-# What tells a program where Incus and its own files are, and is not the same in systemd's user manager.
+# What decides how `clincus serve` behaves in the user's shell, and is not the same in systemd's user manager. No
+# secret is among them: everybody may read a unit file, and systemd tells everybody its variables.
 SERVICE_VARIABLES = (
-    "CLINCUS_CONFIG",
-    "CLINCUS_CONTAINER_PREFIX",
-    "CLINCUS_IMAGE",
-    "CLINCUS_SESSIONS_DIR",
-    "CLINCUS_STORAGE_DIR",
-    "INCUS_CONF",
-    "INCUS_DIR",
-    "INCUS_SOCKET",
+    *(setting.variable for setting in SETTINGS if setting.variable),
+    *("CLINCUS_CONFIG", "CLINCUS_CONTAINER_PREFIX", "INCUS_CONF", "INCUS_DIR", "INCUS_SOCKET", "PATH"),
     "XDG_CONFIG_HOME",
 )
 
@@ -13870,7 +13875,7 @@ def unit_text(command: Sequence[str], environment: Mapping[str, str]) -> str:
 Description=Clincus dashboard
 
 [Service]
-Type=simple
+Type=notify
 ExecStart={line}
 {variables}Restart=on-failure
 RestartSec=5
@@ -13911,15 +13916,50 @@ def systemctl(*arguments: str) -> str:
             errors="replace",
             timeout=120,
             check=False,
+            env=manager_environ(os.environ, f"/run/user/{os.getuid()}"),
         )
     except FileNotFoundError:
-        raise ClincusError("this machine has no systemd: start `clincus serve` in another way", 500) from None
+        raise ClincusError(NO_SYSTEMD, 500) from None
     except subprocess.TimeoutExpired:
         raise ClincusError(f"`systemctl --user {arguments[0]}` did not finish within 120 s", 500) from None
     if done.returncode != 0:
         words = done.stderr.strip() or f"exit code {done.returncode}"
+        if "Failed to connect to" in words:
+            raise ClincusError(no_manager(Host(), os.environ), 503)
         raise ClincusError(f"`systemctl --user {' '.join(arguments)}` failed: {words}", 500)
     return done.stdout
+
+
+NO_SYSTEMD = "this machine does not run systemd: start `clincus serve` in another way"
+
+
+def manager_environ(environ: Mapping[str, str], folder: str) -> dict[str, str]:
+    """Variables with which systemctl finds our own user manager, whose sockets are in `folder`.
+
+    su and sudo keep the runtime directory of whoever called them, or drop it.
+    """
+
+    def is_ours(path: str) -> bool:
+        with suppress(OSError):
+            return os.stat(path).st_uid == os.getuid()
+        return False
+
+    if is_ours(environ.get("XDG_RUNTIME_DIR", "")) or not is_ours(folder):
+        return dict(environ)
+    return {**environ, "XDG_RUNTIME_DIR": folder, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={folder}/bus"}
+
+
+def no_manager(host: Host, environ: Mapping[str, str]) -> str:
+    """Why systemctl finds no user manager, and what to do."""
+    if not host.has_systemd():
+        return NO_SYSTEMD
+    user = pwd.getpwuid(os.getuid()).pw_name
+    if host.is_root() and environ.get("SUDO_USER"):
+        return f"the service is one of your own: run this as '{environ['SUDO_USER']}', without sudo"
+    return (
+        f"systemd runs no services for '{user}' now. Log in as '{user}' (su and sudo are no login), or let its "
+        f"services run at all times: sudo loginctl enable-linger {user}"
+    )
 
 
 def installed_unit(context: Context) -> str:
@@ -13940,7 +13980,8 @@ def run_service_install(context: Context) -> int:
     replace_file(path, text.encode(), 0o644)
     try:
         systemctl("daemon-reload")
-        systemctl("enable", SERVICE)
+        # By its path: the user manager need not have our XDG_CONFIG_HOME.
+        systemctl("enable", path)
     except BaseException:
         if before is None:
             os.unlink(path)
@@ -13960,8 +14001,12 @@ def service_hints(context: Context) -> list[str]:
     """What else the service needs: to be started, to outlive the login, and to reach Incus."""
     user = pwd.getpwuid(os.getuid()).pw_name
     hints = ["Start it now with: clincus service start"]
+    if service_state()["ActiveState"] == "active":
+        hints = ["It runs with its old settings. To use the new ones: clincus service restart"]
     if not os.path.exists(f"/var/lib/systemd/linger/{user}"):
-        hints.append(f"It runs while you are logged in. To keep it running: loginctl enable-linger {user}")
+        hints.append(f"It runs while you are logged in. To keep it running: sudo loginctl enable-linger {user}")
+    if context.environ.get("CLINCUS_TOKEN"):
+        hints.append("CLINCUS_TOKEN is a secret and not kept in the unit file: use --token-file.")
     group = context.config.get("incus.group")
     try:
         members, number = grp.getgrnam(group).gr_mem, grp.getgrnam(group).gr_gid
@@ -13990,22 +14035,48 @@ def run_service_restart(context: Context) -> int:
 def service_action(context: Context, action: str, done: str) -> int:
     """Have systemd do something with the service."""
     installed_unit(context)
-    systemctl(action, SERVICE)
+    try:
+        systemctl(action, SERVICE)
+    except ClincusError as error:
+        words = service_words()
+        if error.status == 503 or not words:
+            raise
+        raise ClincusError(
+            f"the service did not start: {words.removeprefix('Error: ')}. systemd goes on trying; "
+            f"`clincus service install` gives it other flags, `clincus service stop` ends it",
+            500,
+        ) from error
     say(f"Service {done}.")
+    if action != "stop":
+        say(service_state()["StatusText"])
     return 0
+
+
+def service_state() -> dict[str, str]:
+    """What systemd knows of the service: its states, its process and the server's own words."""
+    names = ("ActiveState", "SubState", "MainPID", "UnitFileState", "StatusText")
+    lines = systemctl("show", SERVICE, f"--property={','.join(names)}").splitlines()
+    return {**dict.fromkeys(names, ""), **dict(line.partition("=")[::2] for line in lines)}
+
+
+def service_words() -> str:
+    """The last line that the server wrote, or nothing where the log cannot be read."""
+    argv = ["journalctl", "--user", "--quiet", "--output=cat", "--lines=1", f"_SYSTEMD_USER_UNIT={SERVICE}"]
+    return Host().attempt(argv, timeout=10).stdout.decode("utf-8", "replace").strip()
 
 
 def run_service_status(context: Context) -> int:
     """`clincus service status`: exit code 0 while it runs."""
     path = installed_unit(context)
-    lines = systemctl("show", SERVICE, "--property=ActiveState,SubState,MainPID,UnitFileState").splitlines()
-    state = dict(line.partition("=")[::2] for line in lines)
+    state = service_state()
+    active = state["ActiveState"] == "active"
     document = {
-        "active": state.get("ActiveState") == "active",
-        "enabled": state.get("UnitFileState") == "enabled",
-        "pid": int(state.get("MainPID") or 0),
-        "state": f"{state.get('ActiveState', 'unknown')} ({state.get('SubState', 'unknown')})",
+        "active": active,
+        "enabled": state["UnitFileState"] == "enabled",
+        "pid": int(state["MainPID"] or 0),
+        "state": f"{state['ActiveState'] or 'unknown'} ({state['SubState'] or 'unknown'})",
         "unit": path,
+        "message": state["StatusText"] if active or state["ActiveState"] == "inactive" else service_words(),
     }
     if context.options.format == "json":
         print_json(document)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -777,7 +778,7 @@ def test_the_unit_file():
     assert 'ExecStart="/usr/bin/python3" "/opt/$$x/clincus.pyz" "serve"' in lines
     assert 'Environment="INCUS_DIR=/var/$x"' in lines
     assert [line for line in lines if line.startswith(("Restart", "WantedBy", "Type"))] == [
-        "Type=simple",
+        "Type=notify",
         "Restart=on-failure",
         "RestartSec=5",
         "WantedBy=default.target",
@@ -786,7 +787,10 @@ def test_the_unit_file():
 
 @pytest.fixture
 def systemctl(tmp_path, monkeypatch):
-    """A stand-in for systemctl that notes its calls; `fail` and `show` in its folder say what it does."""
+    """A stand-in for systemctl that notes its calls; `fail` and `show` in its folder say what it does.
+
+    And one for journalctl, which says what is in `journal`. How the real ones behave is in incus/test_service.py.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
     script = folder / "systemctl"
@@ -798,13 +802,18 @@ if grep -qx "$2" {folder}/fail 2>/dev/null; then echo "Failed to $2." >&2; exit 
 """
     )
     script.chmod(0o755)
+    (folder / "journalctl").write_text(f"#!/bin/sh\ncat {folder}/journal\n")
+    (folder / "journalctl").chmod(0o755)
+    (folder / "show").write_text("ActiveState=inactive\nStatusText=\n")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "clincus.pyz")])
     return folder
 
 
 def calls(folder):
-    return (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+    """What systemctl was told to do; that it was asked how things are is no matter."""
+    lines = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+    return [line for line in lines if not line.startswith("--user show")]
 
 
 def unit(tmp_path):
@@ -813,13 +822,35 @@ def unit(tmp_path):
 
 def test_install_writes_the_unit_and_enables_it(run, systemctl, tmp_path, capsys):
     assert run(None, "service", "install", "--port", "4000", environ={"INCUS_DIR": "/srv/incus"}) == 0
-    assert calls(systemctl) == ["--user daemon-reload", "--user enable clincus.service"]
+    assert calls(systemctl) == ["--user daemon-reload", f"--user enable {unit(tmp_path)}"]
     program = f'"{sys.executable}" "{tmp_path / "clincus.pyz"}" "serve" "--port" "4000"'
     assert f"ExecStart={program}\n" in unit(tmp_path).read_text()
     assert 'Environment="INCUS_DIR=/srv/incus"' in unit(tmp_path).read_text()
     words = capsys.readouterr().err
     assert f"Installed unit file to {unit(tmp_path)}" in words
     assert "Service enabled." in words
+
+
+def test_an_install_over_a_running_service_says_that_it_must_be_restarted(run, systemctl, capsys):
+    (systemctl / "show").write_text("ActiveState=active\n")
+    run(None, "service", "install")
+    words = capsys.readouterr().err
+    assert "clincus service restart" in words
+    assert "clincus service start" not in words
+
+
+def test_what_serve_would_read_from_the_environment_goes_into_the_unit_and_no_secret(run, systemctl, tmp_path, capsys):
+    environ = {"CLINCUS_PORT": "4000", "CLINCUS_LIMIT_CPU": "2", "CLINCUS_TOKEN": "s3cret", "PATH": "/opt/a b:/bin"}
+    run(None, "service", "install", environ=environ)
+    text = unit(tmp_path).read_text()
+    lines = [line for line in text.splitlines() if line.startswith("Environment=")]
+    assert lines == [
+        'Environment="CLINCUS_LIMIT_CPU=2"',
+        'Environment="CLINCUS_PORT=4000"',
+        'Environment="PATH=/opt/a b:/bin"',
+    ]
+    assert "s3cret" not in text
+    assert "use --token-file" in capsys.readouterr().err
 
 
 def test_the_flags_of_serve_go_into_the_unit(run, systemctl, tmp_path, monkeypatch):
@@ -856,6 +887,23 @@ def test_the_service_is_started_and_stopped_by_systemd(run, systemctl, action, w
     assert f"Service {words}." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("action", ["start", "restart"])
+def test_a_start_that_fails_gives_the_servers_own_reason(run, systemctl, action):
+    run(None, "service", "install")
+    (systemctl / "fail").write_text(action)
+    (systemctl / "journal").write_text("Error: port 3000 cannot be used: Address already in use\n")
+    with pytest.raises(clincus.ClincusError, match="did not start: port 3000 cannot be used: Address already in use"):
+        run(None, "service", action)
+
+
+def test_a_start_that_fails_without_a_word_gives_that_of_systemd(run, systemctl):
+    run(None, "service", "install")
+    (systemctl / "fail").write_text("start")
+    (systemctl / "journal").write_text("")
+    with pytest.raises(clincus.ClincusError, match=r"start clincus.service` failed: Failed to start"):
+        run(None, "service", "start")
+
+
 @pytest.mark.parametrize("action", ["start", "stop", "restart", "status", "remove"])
 def test_a_service_that_is_not_installed_is_said_to_be_so(run, systemctl, action):
     with pytest.raises(clincus.ClincusError, match="service is not installed"):
@@ -866,11 +914,17 @@ def test_a_service_that_is_not_installed_is_said_to_be_so(run, systemctl, action
 @pytest.mark.parametrize(("state", "code"), [("active", 0), ("inactive", 1), ("failed", 1)])
 def test_the_status_of_the_service(run, systemctl, state, code, capsys):
     run(None, "service", "install")
-    (systemctl / "show").write_text(f"ActiveState={state}\nSubState=x\nMainPID=77\nUnitFileState=enabled\n")
+    (systemctl / "show").write_text(
+        f"ActiveState={state}\nSubState=x\nMainPID=77\nUnitFileState=enabled\nStatusText=I am well\n"
+    )
+    (systemctl / "journal").write_text("Error: I am not\n")
     assert run(None, "service", "status", "--format", "json") == code
     document = json.loads(capsys.readouterr().out)
     assert os.path.exists(document.pop("unit"))
-    assert document == {"active": code == 0, "enabled": True, "pid": 77, "state": f"{state} (x)"}
+    message = "Error: I am not" if state == "failed" else "I am well"
+    assert document == {
+        "active": code == 0, "enabled": True, "pid": 77, "state": f"{state} (x)", "message": message,
+    }  # fmt: skip
 
 
 def test_remove_stops_the_service_and_takes_the_unit_away(run, systemctl, tmp_path):
@@ -883,9 +937,61 @@ def test_remove_stops_the_service_and_takes_the_unit_away(run, systemctl, tmp_pa
 
 def test_a_machine_without_systemd_is_told_so(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(clincus.ClincusError, match="no systemd"):
+    with pytest.raises(clincus.ClincusError, match="does not run systemd"):
         run(None, "service", "install")
     assert not unit(tmp_path).exists()
+
+
+class TestUserManager:
+    """Which user manager systemctl is led to, and what is said where there is none."""
+
+    def host(self, tmp_path, *, systemd):
+        if systemd:
+            (tmp_path / "run/systemd/system").mkdir(parents=True)
+        return clincus.Host(str(tmp_path))
+
+    def test_variables_that_lead_to_our_own_are_kept(self, tmp_path):
+        environ = {"XDG_RUNTIME_DIR": str(tmp_path), "DBUS_SESSION_BUS_ADDRESS": "unix:path=/here"}
+        assert clincus.manager_environ(environ, str(tmp_path)) == environ
+
+    @pytest.mark.parametrize("environ", [{}, {"XDG_RUNTIME_DIR": "/not/there"}], ids=["none", "stale"])
+    def test_without_them_our_own_is_found(self, tmp_path, environ):
+        assert clincus.manager_environ(environ, str(tmp_path)) == {
+            "XDG_RUNTIME_DIR": str(tmp_path),
+            "DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/bus",
+        }
+
+    def test_a_folder_that_is_not_there_leads_nowhere(self):
+        assert clincus.manager_environ({}, "/not/there") == {}
+
+    def test_no_systemd(self, tmp_path):
+        assert "does not run systemd" in clincus.no_manager(self.host(tmp_path, systemd=False), {})
+
+    def test_no_login(self, tmp_path):
+        assert "sudo loginctl enable-linger" in clincus.no_manager(self.host(tmp_path, systemd=True), {})
+
+    def test_root_by_sudo(self, tmp_path, monkeypatch):
+        host = self.host(tmp_path, systemd=True)
+        monkeypatch.setattr(host, "is_root", lambda: True)
+        assert "run this as 'ann', without sudo" in clincus.no_manager(host, {"SUDO_USER": "ann"})
+
+
+@pytest.mark.parametrize("name", ["notify", "\0clincus-test-notify"], ids=["path", "abstract"])
+def test_systemd_is_told_by_a_datagram(tmp_path, monkeypatch, name):
+    address = name if name.startswith("\0") else str(tmp_path / name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
+        clincus.tell_systemd("READY=1")
+        assert channel.recv(100) == b"READY=1"
+
+
+@pytest.mark.parametrize("address", [None, "/not/there"])
+def test_systemd_that_does_not_listen_is_no_matter(monkeypatch, address):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    if address:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+    clincus.tell_systemd("READY=1")
 
 
 # ---- as a program -------------------------------------------------------------------------------------------------
