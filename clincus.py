@@ -2549,7 +2549,7 @@ class Incus:
         self.remote = remote
         self.target = target
         self._group = group  # joined through `sg` when the login is older than the membership
-        self._joins_group: bool | None = None  # whether `sg` is needed; found at the first call
+        self._joins_group = False  # whether `sg` is needed
 
     def instance(self, name: str) -> str:
         """The name as the command line takes it, with the remote in front where there is one."""
@@ -2798,7 +2798,7 @@ class Incus:
             raise incus_failure("executable file not found") from error
 
     def _as_member(self, command: list[str]) -> list[str]:
-        if self._joins_group is None:
+        if not self._joins_group:  # asked anew each time: a server may be older than Incus, or than the membership
             self._joins_group = self._needs_group()
         return ["sg", self._group, "-c", shlex.join(command)] if self._joins_group else command
 
@@ -4553,8 +4553,10 @@ def protection_support(incus: Incus) -> ProtectionSupport:
     return ProtectionSupport(
         reason=lock_obstacle(incus, environment, low_level, python),
         python=python,
-        # Incus shifts no folder of a project that may mount some folders only (project/permissions.go).
-        shift=environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
+        # Incus shifts no folder of a project that may mount some folders only (project/permissions.go), and the
+        # kernel maps no ids on mounts of a file system that belongs to the host of our container.
+        shift=whole_id_range()
+        and environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
         and not (restricted and project.get("restricted.devices.disk.paths")),
         subordinate_uids=mappable_ids("/etc/subuid", project.get("restricted.idmap.uid", "") if restricted else None),
         subordinate_gids=mappable_ids("/etc/subgid", project.get("restricted.idmap.gid", "") if restricted else None),
@@ -6937,15 +6939,25 @@ def npm_cpu() -> str:
     return {"aarch64": "arm64"}.get(os.uname().machine, "x64")
 
 
+OTHER_SOURCE = "images:debian/13"  # what the image is made of where no packages for it are at hand
+
+
+def image_source(host: Host) -> str:
+    """What the standard image is built from: the host's packages where that works, else another image."""
+    release = host.release()
+    has_packages = release.get("ID") in ("debian", "ubuntu") and release.get("VERSION_CODENAME")
+    return "host" if has_packages else OTHER_SOURCE
+
+
 def host_recipe(host: Host, environ: Mapping[str, str], *, tools: tuple[str, ...], user: str, uid: int) -> Recipe:
     """The standard image of this host: its own distribution and release, its mirrors, certificates and proxy."""
     release = host.release()
     distribution, suite = release.get("ID", ""), release.get("VERSION_CODENAME", "")
-    if distribution not in ("debian", "ubuntu") or not suite:
+    if image_source(host) != "host":
         raise ClincusError(
             f"an image can be built from packages on Debian and Ubuntu only, and this is "
             f"'{release.get('PRETTY_NAME', 'an unknown system')}'; use `clincus build --from IMAGE`, "
-            f"such as --from images:debian/13"
+            f"such as --from {OTHER_SOURCE}"
         )
     folder = host.path("/etc/apt/sources.list.d")
     names = ["/etc/apt/sources.list", *(f"/etc/apt/sources.list.d/{path.name}" for path in sorted(folder.glob("*")))]
@@ -7197,7 +7209,7 @@ def parse_kernel_routes(text: str) -> list[str]:
 SETUP_BRIDGE = "clincusbr0"
 SETUP_POOL = "default"
 CAP_SYS_RESOURCE = 24  # capabilities(7)
-SUBIDS = "root:1000000:1000000000"  # what Incus's own package writes
+ALL_IDS = 2**32 - 1  # how many a machine has (user_namespaces(7))
 GIB = 1 << 30
 
 
@@ -7245,8 +7257,8 @@ class Setup:
     def steps(self) -> tuple[Step, ...]:
         """All steps; each relies on those before it."""
         return (
-            Step("packages", self.need_packages, self.do_packages, as_root=True),
             Step("id ranges", self.need_subids, self.do_subids, as_root=True),
+            Step("packages", self.need_packages, self.do_packages, as_root=True),
             Step("cgroup", self.need_cgroup, self.do_cgroup, as_root=True),
             Step("lxcfs", self.need_lxcfs, self.do_lxcfs, as_root=True),
             Step("daemon", self.need_daemon, self.do_daemon, as_root=True),
@@ -7270,55 +7282,59 @@ class Setup:
             names.append("dnsmasq-base")
         if self.wants_pool() and self.kernel_has_btrfs() and not self.host.which("mkfs.btrfs"):
             names.append("btrfs-progs")
-        if self.need_image():
+        if self.need_image() and self.image_source() == "host":
             names += [name for name in ("mmdebstrap", "zstd") if not self.host.which(name)]
         return tuple(names)
 
     def need_packages(self) -> str:
         names = self.missing_packages()
+        if names and not self.host.which("apt-get"):
+            return f"have Incus installed, by {other_installer(self.host.release())}"
         return f"install {', '.join(names)}" if names else ""
 
     def do_packages(self) -> None:
         names = list(self.missing_packages())
+        release = self.host.release()
         if not self.host.which("apt-get"):
-            system = self.host.release().get("PRETTY_NAME", "this system")
             raise ClincusError(
-                f"setup installs packages on Debian and Ubuntu only, and this is {system}. Install Incus 6.0 or "
-                f"newer with its client, dnsmasq and btrfs-progs, then run `clincus setup` again"
+                f"setup installs packages on Debian and Ubuntu only, and this is "
+                f"{release.get('PRETTY_NAME', 'another system')}: install Incus 6.0 or newer by "
+                f"{other_installer(release)}, then run `clincus setup` again"
             )
         self.say("reading the package lists")
         env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
         update = self.host.attempt(["apt-get", "update", "-qq"], timeout=300, env=env)
         if update.code != 0:
             self.notes.append(f"`apt-get update` failed, the package lists may be old: {last_words(update)}")
-        self.check_candidates(names)
+        policy = self.host.attempt(["apt-cache", "policy", *names], timeout=60, env={"LC_ALL": "C"})
+        if "incus-base" in names and "incus-base" not in candidates(policy.stdout.decode()):
+            raise ClincusError(f"{missing_incus(release)}, then run `clincus setup` again")
         self.say(f"installing {', '.join(names)}")
         argv = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
         with services_held_back(self.host):
             self.host.run([*argv, *names], timeout=1200, env=env)
 
-    def check_candidates(self, names: list[str]) -> None:
-        """Refuse, with what to do, when the distribution has no Incus (Debian 12, Ubuntu 22.04)."""
-        policy = self.host.attempt(["apt-cache", "policy", *names], timeout=60, env={"LC_ALL": "C"})
-        known = set(re.findall(r"^(\S+):\n(?:.*\n)*?\s+Candidate: (?!\(none\))", policy.stdout.decode(), re.MULTILINE))
-        if "incus-base" in names and "incus-base" not in known:
-            system = self.host.release()
-            raise ClincusError(
-                f"{system.get('PRETTY_NAME', 'this system')} has no package incus-base. Debian 12 has it in "
-                f"bookworm-backports: add that to apt's sources; elsewhere follow "
-                f"https://linuxcontainers.org/incus/docs/main/installing/, then run `clincus setup` again"
-            )
-
     # the machine
 
+    def subids(self, name: str) -> list[str]:
+        """The lines that a subuid(5) file lacks."""
+        text, ids = self.host.read(name), own_ids(self.host)
+        lines = [] if root_has_range(text, ids) else [root_range(text, ids)]
+        if ids < ALL_IDS and self.person():
+            # In a container the kernel maps no ids on mounts, so the owner of the workspace needs one of their own.
+            user = pwd.getpwnam(self.person())
+            own = f"root:{user.pw_uid if name.endswith('uid') else user.pw_gid}:1"
+            lines += [] if own in text.split() else [own]
+        return lines
+
     def need_subids(self) -> str:
-        short = [name for name in ("/etc/subuid", "/etc/subgid") if not root_has_range(self.host.read(name))]
+        short = [name for name in ("/etc/subuid", "/etc/subgid") if self.subids(name)]
         return f"give root a range of ids for containers in {' and '.join(short)}" if short else ""
 
     def do_subids(self) -> None:
         for name in ("/etc/subuid", "/etc/subgid"):
-            if not root_has_range(self.host.read(name)):
-                append_line(self.host.path(name), SUBIDS)
+            for line in self.subids(name):
+                append_line(self.host.path(name), line)
         if self.answers():
             self.notes.append("Incus reads /etc/subuid when it starts: restart it (systemctl restart incus)")
 
@@ -7382,7 +7398,9 @@ class Setup:
 
     def person(self) -> str:
         """The user who is to use Incus: the one behind sudo, else ourselves; nobody when root works as root."""
-        name = self.environ.get("SUDO_USER", "") if self.host.is_root() else pwd.getpwuid(os.geteuid()).pw_name
+        if not self.host.is_root():
+            return pwd.getpwuid(os.geteuid()).pw_name
+        name = self.environ.get("SUDO_USER") or self.environ.get("DOAS_USER") or ""
         return "" if name == "root" else name
 
     def need_group(self) -> str:
@@ -7402,7 +7420,8 @@ class Setup:
 
     def do_group(self) -> None:
         self.host.run(["usermod", "--append", "--groups", self.options.group, self.person()])
-        self.notes.append(f"log out and in again as '{self.person()}', so that the group takes effect")
+        words = f"'{self.person()}' belongs to the group from the next login on"
+        self.notes.append(f"{words}; Clincus itself need not wait for it" if self.host.which("sg") else words)
 
     # project, storage, network
 
@@ -7552,28 +7571,99 @@ class Setup:
             return ""
         recipe = self.options.recipe
         tools = ", ".join(recipe.tools if recipe else self.options.tools) or "no tools"
-        return f"build the image '{self.options.image}' ({tools}) from this distribution's packages"
+        source = self.image_source()
+        origin = "this distribution's packages" if source == "host" else source
+        return f"build the image '{self.options.image}' ({tools}) from {origin}"
+
+    def image_source(self) -> str:
+        """What the image is built from."""
+        return "host" if self.options.recipe else image_source(self.host)
 
     def do_image(self) -> None:
-        recipe = self.options.recipe or host_recipe(
-            self.host, self.environ, tools=self.options.tools, user=self.options.user, uid=self.options.uid
-        )
-        built = build_from_host(
-            self.incus,
-            self.host,
-            recipe,
-            self.options.image,
-            self.say,
-            npmrc=user_npmrc(self.host, self.environ),
-            cache=self.options.cache,
-        )
-        self.notes += built.notes
+        shop = Workshop(self.incus, self.host, self.say, container_prefix(self.environ))
+        self.notes += build_standard(shop, self.options, self.environ, source=self.image_source()).notes
 
 
-def root_has_range(text: str) -> bool:
-    """Whether a subuid(5) file gives root the 65,536 ids that a container needs."""
-    rows = [line.split(":") for line in text.splitlines()]
-    return any(len(row) == 3 and row[0] in ("root", "0") and row[2].isdigit() and int(row[2]) >= 65536 for row in rows)
+# What installs Incus where packages are not apt's, by the ID or ID_LIKE of os-release(5).
+OTHER_INSTALLERS = {
+    "fedora": "dnf install incus incus-client dnsmasq btrfs-progs",
+    "arch": "pacman -S --needed incus dnsmasq btrfs-progs",
+    "suse": "zypper install incus dnsmasq btrfsprogs",
+    "alpine": "apk add incus incus-client dnsmasq btrfs-progs && rc-update add incusd && rc-service incusd start",
+}
+INCUS_DOCUMENTATION = "https://linuxcontainers.org/incus/docs/main/installing/"
+
+
+def other_installer(release: Mapping[str, str]) -> str:
+    """How root installs Incus without apt: a command, or where it is written."""
+    kinds = (release.get("ID", ""), *release.get("ID_LIKE", "").split())
+    command = next((OTHER_INSTALLERS[kind] for kind in kinds if kind in OTHER_INSTALLERS), "")
+    return f"`{command}` as root" if command else f"what {INCUS_DOCUMENTATION} says"
+
+
+def missing_incus(release: Mapping[str, str]) -> str:
+    """What root does on a system with apt whose sources have no Incus, such as Debian 12 and Ubuntu 22.04."""
+    system = release.get("PRETTY_NAME", "this system")
+    name, version = release.get("ID", ""), version_numbers(release.get("VERSION_ID", ""))
+    if name == "debian" and version == (12,):
+        line = "deb http://deb.debian.org/debian bookworm-backports main"
+        return (
+            f"{system} has Incus among its backports only: as root, "
+            f"`echo '{line}' >/etc/apt/sources.list.d/backports.list`"
+        )
+    if name == "debian" and not (0,) < version < (13,):
+        return f"{system} has Incus in its section main, and apt does not know it: look at apt's sources and network"
+    if name == "ubuntu" and version >= (24, 4):
+        return f"{system} has Incus in its section universe: as root, `add-apt-repository universe`"
+    code_name = release.get("UBUNTU_CODENAME") or release.get("VERSION_CODENAME") or "CODENAME"
+    key = "/etc/apt/keyrings/zabbly.asc"
+    line = f"deb [signed-by={key}] https://pkgs.zabbly.com/incus/lts-6.0 {code_name} main"
+    return (
+        f"{system} has no package of Incus, but https://github.com/zabbly/incus has: as root, "
+        f"`mkdir -p /etc/apt/keyrings && curl -fsSL https://pkgs.zabbly.com/key.asc -o {key} && "
+        f"echo '{line}' >/etc/apt/sources.list.d/zabbly-incus.list`"
+    )
+
+
+def candidates(policy: str) -> set[str]:
+    """The packages that apt could install, from what `apt-cache policy` says of them."""
+    return set(re.findall(r"^(\S+):\n(?:  .*\n)*?  Candidate: (?!\(none\))", policy, re.MULTILINE))
+
+
+def own_ids(host: Host) -> int:
+    """How many user ids this machine has: fewer than all when it is a container itself (user_namespaces(7))."""
+    found = re.search(r"^\s*0\s+\d+\s+(\d+)$", host.read("/proc/self/uid_map"), re.MULTILINE)
+    return int(found.group(1)) if found else ALL_IDS
+
+
+def subid_rows(text: str) -> list[tuple[str, int, int]]:
+    """The rows of a subuid(5) file: whose, from which id on, how many."""
+    return [(name, int(first), int(count)) for name, first, count in re.findall(r"^([^:\n]+):(\d+):(\d+)$", text, re.M)]
+
+
+def root_has_range(text: str, ids: int = ALL_IDS) -> bool:
+    """Whether a subuid(5) file gives root the 65,536 ids that a container needs, and none that are not there."""
+    rows = [(first, count) for name, first, count in subid_rows(text) if name in ("root", "0")]
+    return any(count >= 65536 for _, count in rows) and all(first + count <= ids for first, count in rows)
+
+
+def root_range(text: str, ids: int) -> str:
+    """The line that gives root ids above everybody else's, as Incus's own package writes it. Raises ClincusError."""
+    rows = subid_rows(text)
+    first = max([1000000, *(first + count for name, first, count in rows if name not in ("root", "0"))])
+    count = min(1000000000, ids - first)
+    if count < 65536:
+        raise ClincusError(
+            f"this machine is a container with {ids} ids, and setup needs 65536 of them above {first}: "
+            f"give it more where it was made"
+        )
+    line = f"root:{first}:{count}"
+    if any(name in ("root", "0") and start + number > ids for name, start, number in rows):
+        raise ClincusError(
+            f"this machine is a container with {ids} ids, and /etc/subuid or /etc/subgid gives root others: put "
+            f"`{line}` in the place of root's line in both, then restart Incus (systemctl restart incus)"
+        )
+    return line
 
 
 def append_line(path: Path, line: str) -> None:
@@ -7635,10 +7725,12 @@ def run_steps(
     ask: Callable[[str], bool],
     say: Say,
     is_root: bool,
+    root_command: str = "sudo clincus setup",
 ) -> list[StepReport]:
     """Take the steps one after another; one that is declined ends the run, since the rest relies on it.
 
-    `ask` gets each need as a question. Raises ClincusError when a step fails or needs root.
+    `ask` gets each need as a question. Raises ClincusError when a step fails, or needs root: `root_command` is then
+    what to run instead.
     """
     reports: list[StepReport] = []
     for step in steps:
@@ -7650,7 +7742,7 @@ def run_steps(
             reports.append(StepReport(step.name, "planned", need))
             continue
         if step.as_root and not is_root:
-            raise ClincusError(f"setup has to {need}, which only root can do: run it with sudo", 403)
+            raise ClincusError(f"setup has to {need}, which only root can do. Run: {root_command}", 403)
         if not ask(need):
             reports.append(StepReport(step.name, "declined", need))
             break
@@ -7660,6 +7752,15 @@ def run_steps(
             raise ClincusError(f"setup could not {need}")
         reports.append(StepReport(step.name, "made", need))
     return reports
+
+
+def root_command(host: Host, argv: Sequence[str], person: str) -> str:
+    """What a person types to run this program again as root. sudo looks for programs in root's places only."""
+    words = shlex.join(
+        [*(() if os.access(argv[0], os.X_OK) else (sys.executable,)), os.path.abspath(argv[0]), *argv[1:]]
+    )
+    helper = next((name for name in ("sudo", "doas") if host.which(name)), "")
+    return f"{helper} {words}" if helper else f"su -c {shlex.quote(f'SUDO_USER={person} {words}')}"
 
 
 # ---- building images -----------------------------------------------------------------------------------------
@@ -7958,7 +8059,10 @@ def setup(
     """
     machine = host or Host()
     work = Setup(options, machine, incus, say, environ)
-    reports = run_steps(work.steps(), dry_run=dry_run, ask=ask, say=say, is_root=machine.is_root())
+    reports = run_steps(
+        work.steps(), dry_run=dry_run, ask=ask, say=say, is_root=machine.is_root(),
+        root_command=root_command(machine, sys.argv, work.person()),
+    )  # fmt: skip
     return reports, work.notes
 
 
@@ -8150,7 +8254,7 @@ class HealthCheck:
         mounts = (self.environment.get("kernel_features") or {}).get("idmapped_mounts", "unknown")
         details = {"idmapped_mounts": mounts}
         for name in ("/etc/subuid", "/etc/subgid"):
-            if not root_has_range(self.host.read(name)):
+            if not root_has_range(self.host.read(name), own_ids(self.host)):
                 words = f"{name} gives root no range of 65536 ids for containers"
                 return Diagnosis("id_mapping", label, section, "failed", words, "clincus setup", details)
         if mounts == "false":
@@ -14083,7 +14187,8 @@ def run_service_status(context: Context) -> int:
     else:
         print(f"Status:   {document['state']}\nEnabled:  {'yes' if document['enabled'] else 'no'}")
         print(f"PID:      {document['pid'] or '-'}\nUnit:     {path}\nLog:      journalctl --user -u {SERVICE}")
-    return 0 if document["active"] else 1
+        print(f"Message:  {document['message'] or '-'}")
+    return 0 if active else 1
 
 
 def run_service_remove(context: Context) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import shlex
+import sys
 import tarfile
+import types
 
 import pytest
 
@@ -158,14 +161,14 @@ class TestSteps:
 
         return [step(number, as_root=number == 0) for number in missing]
 
-    def run(self, steps, *, dry_run=False, answer=True, is_root=True):
+    def run(self, steps, *, dry_run=False, answer=True, is_root=True, **options):
         asked: list[str] = []
 
         def ask(question):
             asked.append(question)
             return answer
 
-        reports = clincus.run_steps(steps, dry_run=dry_run, ask=ask, say=lambda _: None, is_root=is_root)
+        reports = clincus.run_steps(steps, dry_run=dry_run, ask=ask, say=lambda _: None, is_root=is_root, **options)
         return [report.state for report in reports], asked
 
     def test_only_what_is_missing_is_asked_for_and_done(self):
@@ -184,8 +187,11 @@ class TestSteps:
         assert log == []
 
     def test_roots_work_is_refused_to_others_with_what_it_is(self):
-        with pytest.raises(clincus.ClincusError, match="has to install incus, which only root can do"):
-            self.run(self.steps([], "install incus"), is_root=False)
+        with pytest.raises(clincus.ClincusError) as caught:
+            self.run(self.steps([], "install incus"), is_root=False, root_command="sudo /opt/clincus setup")
+        assert caught.value.message == (
+            "setup has to install incus, which only root can do. Run: sudo /opt/clincus setup"
+        )
 
     def test_a_step_that_did_not_help_is_an_error(self):
         stuck = clincus.Step("x", lambda: "do the impossible", lambda: None)
@@ -214,6 +220,13 @@ class FakeHost(clincus.Host):
         return self.answers.get(argv[0], clincus.Completed(127, b"", b"not found"))
 
 
+class AnyIncus(clincus.Incus):
+    """An Incus that answers."""
+
+    def query(self, *_, **__):
+        return {}
+
+
 class NoIncus(clincus.Incus):
     """A machine without Incus."""
 
@@ -224,7 +237,7 @@ class NoIncus(clincus.Incus):
 class TestBareMachine:
     @pytest.fixture
     def host(self, tmp_path):
-        host = FakeHost(tmp_path)
+        host = FakeHost(tmp_path, programs={"apt-get"})
         host.write(
             "/etc/os-release", 'ID=debian\nVERSION_CODENAME=trixie\nPRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n'
         )
@@ -280,10 +293,83 @@ class TestBareMachine:
         assert "create the Incus project 'ai'" in self.needs(host, project="ai")["project"]
 
     def test_a_system_without_packages_is_told_what_to_install(self, host):
+        host.programs = set()
         host.write("/etc/os-release", 'ID=fedora\nPRETTY_NAME="Fedora Linux 44"\n')
         setup = clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {})
-        with pytest.raises(clincus.ClincusError, match=r"this is Fedora Linux 44\. Install Incus 6\.0 or newer"):
+        with pytest.raises(clincus.ClincusError, match=r"this is Fedora Linux 44: install Incus 6\.0 .* `dnf install"):
             setup.do_packages()
+
+    def test_a_system_without_packages_makes_its_image_out_of_another(self, host):
+        host.write("/etc/os-release", 'ID=arch\nPRETTY_NAME="Arch Linux"\n')
+        host.programs = {"incus", "dnsmasq", "mkfs.btrfs"}
+        host.write("/usr/bin/incusd", "")
+        needs = self.needs(host)
+        assert "packages" not in needs
+        assert needs["image"].endswith("from images:debian/13")
+
+    def test_packages_are_installed_when_apt_knows_them(self, host):
+        host.write("/usr/sbin/x", "")
+        host.answers = {
+            "apt-get": clincus.Completed(0, b"", b""),
+            "apt-cache": clincus.Completed(0, b"incus-base:\n  Installed: (none)\n  Candidate: 6.0.4-2\n", b""),
+        }
+        clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_packages()
+        assert host.ran[-1][:3] == ("apt-get", "install", "-y")
+        assert "incus-base" in host.ran[-1]
+
+    def test_nothing_is_installed_when_apt_does_not(self, host):
+        host.write("/etc/os-release", UBUNTU_22)
+        host.programs = {"apt-get"}
+        host.answers = {
+            "apt-get": clincus.Completed(0, b"", b""),
+            "apt-cache": clincus.Completed(0, b"incus-base:\n  Installed: (none)\n  Candidate: (none)\n", b""),
+        }
+        with pytest.raises(clincus.ClincusError, match=r"Ubuntu 22\.04.* has no package of Incus"):
+            clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_packages()
+        assert [words[:2] for words in host.ran if "install" in words] == []
+
+    def test_a_machine_of_systemd_has_its_daemon_started_by_systemd(self, host):
+        host.write("/run/systemd/system/x", "")
+        assert self.needs(host)["daemon"] == "start the Incus daemon (systemctl)"
+        host.answers = {"systemctl": clincus.Completed(0, b"", b"")}
+        setup = clincus.Setup(clincus.SetupOptions(), host, AnyIncus(), lambda _: None, {})
+        setup.do_daemon()
+        assert host.ran == [("systemctl", "start", "incus.socket", "incus.service")]
+
+    def test_a_daemon_of_ones_own_is_not_started_by_systemd(self, host):
+        host.write("/run/systemd/system/x", "")
+        assert self.needs(host, {"INCUS_DIR": "/srv/incus"})["daemon"] == "start the Incus daemon"
+
+    def test_the_person_behind_doas_counts_too(self, host, monkeypatch):
+        monkeypatch.setattr(host, "is_root", lambda: True)
+        assert "let 'ann' use Incus" in self.needs(host, {"DOAS_USER": "ann"})["group"]
+
+    @pytest.mark.parametrize(("programs", "waits"), [({"sg"}, False), (set(), True)])
+    def test_a_new_member_of_the_group_is_told_when_it_takes_effect(self, host, monkeypatch, programs, waits):
+        monkeypatch.setattr(host, "is_root", lambda: True)
+        host.programs = programs
+        host.answers = {"usermod": clincus.Completed(0, b"", b"")}
+        setup = clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {"SUDO_USER": "ann"})
+        setup.do_group()
+        assert host.ran == [("usermod", "--append", "--groups", "incus-admin", "ann")]
+        assert ("Clincus itself need not wait" not in setup.notes[0]) is waits
+
+    def test_root_gets_ids_above_everybody_elses(self, host):
+        host.write("/etc/subuid", "ann:100000:65536\n")
+        host.write("/etc/subgid", "ann:5000000:65536")
+        clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_subids()
+        assert host.read("/etc/subuid") == "ann:100000:65536\nroot:1000000:1000000000\n"
+        assert host.read("/etc/subgid") == "ann:5000000:65536\nroot:5065536:1000000000\n"
+
+    def test_a_container_gives_what_it_has_and_the_owners_own_id(self, host, monkeypatch):
+        monkeypatch.setattr(host, "is_root", lambda: True)
+        host.write("/proc/self/uid_map", "         0    1000000 1000000000\n")
+        monkeypatch.setattr(clincus.pwd, "getpwnam", lambda _: types.SimpleNamespace(pw_uid=1000, pw_gid=100))
+        setup = clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {"SUDO_USER": "ann"})
+        setup.do_subids()
+        assert host.read("/etc/subuid") == "root:1000000:999000000\nroot:1000:1\n"
+        assert host.read("/etc/subgid") == "root:1000000:999000000\nroot:100:1\n"
+        assert setup.need_subids() == ""
 
     def test_services_are_held_back_without_systemd_only_while_packages_install(self, host):
         host.write("/usr/sbin/x", "")
@@ -305,12 +391,190 @@ class TestBareMachine:
         ("root:1000000:1000000000\n", True),
         ("ann:1:65536\n", False),
         ("root:100:10\n", False),
+        ("root:1000000:1000000000\nroot:1000:1\n", True),
         ("", False),
         ("x", False),
     ],
 )
 def test_root_needs_a_whole_range_of_ids(text, enough):
     assert clincus.root_has_range(text) is enough
+
+
+class TestIdsOfAContainer:
+    def test_a_machine_has_all_ids_and_a_container_those_of_its_map(self, tmp_path):
+        host = FakeHost(tmp_path)
+        assert clincus.own_ids(host) == clincus.ALL_IDS
+        host.write("/proc/self/uid_map", "         0          0 4294967295\n")
+        assert clincus.own_ids(host) == clincus.ALL_IDS
+        host.write("/proc/self/uid_map", "         0     100000      65536\n")
+        assert clincus.own_ids(host) == 65536
+
+    def test_a_range_that_is_not_there_is_none(self):
+        assert not clincus.root_has_range("root:1000000:1000000000\n", 1000000000)
+
+    def test_one_that_somebody_wrote_is_named_and_not_changed(self):
+        with pytest.raises(clincus.ClincusError, match="put `root:1000000:999000000` in the place of root's line"):
+            clincus.root_range("root:1000000:1000000000\n", 1000000000)
+
+    def test_too_few_ids_are_said_to_be_so(self):
+        with pytest.raises(clincus.ClincusError, match="a container with 65536 ids"):
+            clincus.root_range("", 65536)
+
+
+class TestRootCommand:
+    @pytest.fixture
+    def program(self, tmp_path):
+        path = tmp_path / "my clincus"
+        path.write_text("")
+        path.chmod(0o755)
+        return str(path)
+
+    @pytest.mark.parametrize(
+        ("programs", "start"), [({"sudo", "doas"}, "sudo '/"), ({"doas"}, "doas '/"), (set(), "su -c ")]
+    )
+    def test_whichever_way_there_is(self, tmp_path, program, programs, start):
+        words = clincus.root_command(FakeHost(tmp_path, programs=programs), [program, "setup", "--yes"], "ann")
+        assert words.startswith(start)
+
+    def test_su_says_who_is_meant(self, tmp_path, program):
+        words = clincus.root_command(FakeHost(tmp_path), [program, "setup"], "ann")
+        assert shlex.split(shlex.split(words)[2]) == ["SUDO_USER=ann", program, "setup"]
+
+    def test_a_file_that_is_no_program_is_run_by_python(self, tmp_path):
+        words = clincus.root_command(FakeHost(tmp_path, programs={"sudo"}), ["/x/clincus.py", "setup"], "ann")
+        assert shlex.split(words) == ["sudo", sys.executable, "/x/clincus.py", "setup"]
+
+
+# The fields of os-release(5) that count, as these systems have them.
+UBUNTU_24 = 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\nPRETTY_NAME="Ubuntu 24.04.3 LTS"\n'
+UBUNTU_22 = 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="22.04"\nVERSION_CODENAME=jammy\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n'
+MINT = 'ID=linuxmint\nID_LIKE="ubuntu debian"\nVERSION_ID="21.3"\nVERSION_CODENAME=virginia\nUBUNTU_CODENAME=jammy\n'
+DEBIAN_13 = 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n'
+DEBIAN_12 = 'ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n'
+DEBIAN_11 = 'ID=debian\nVERSION_ID="11"\nVERSION_CODENAME=bullseye\n'
+DEBIAN_SID = "ID=debian\nVERSION_CODENAME=forky\n"
+FEDORA = "ID=fedora\nVERSION_ID=42\n"
+ROCKY = 'ID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.4"\n'
+ARCH = "ID=arch\n"
+MANJARO = "ID=manjaro\nID_LIKE=arch\n"
+ALPINE = "ID=alpine\nVERSION_ID=3.22.0\n"
+TUMBLEWEED = 'ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n'
+SLACKWARE = "ID=slackware\n"
+
+UBUNTU_SOURCES = """\
+Types: deb
+URIs: http://de.archive.ubuntu.com/ubuntu/
+Suites: noble noble-updates noble-backports
+Components: main restricted universe multiverse
+Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg
+
+Types: deb
+URIs: http://security.ubuntu.com/ubuntu/
+Suites: noble-security
+Components: main restricted universe multiverse
+Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg
+"""
+
+
+def release_of(tmp_path, text):
+    host = FakeHost(tmp_path)
+    host.write("/etc/os-release", text)
+    return host.release()
+
+
+class TestOtherSystems:
+    @pytest.mark.parametrize(
+        ("system", "words"),
+        [
+            (DEBIAN_12, "deb http://deb.debian.org/debian bookworm-backports main"),
+            (DEBIAN_13, "has Incus in its section main"),
+            (DEBIAN_SID, "has Incus in its section main"),
+            (DEBIAN_11, "https://pkgs.zabbly.com/incus/lts-6.0 bullseye main"),
+            (UBUNTU_24, "add-apt-repository universe"),
+            (UBUNTU_22, "https://pkgs.zabbly.com/incus/lts-6.0 jammy main"),
+            (MINT, "https://pkgs.zabbly.com/incus/lts-6.0 jammy main"),
+        ],
+        ids=["debian 12", "debian 13", "debian testing", "debian 11", "ubuntu 24.04", "ubuntu 22.04", "mint"],
+    )
+    def test_where_apt_finds_incus(self, tmp_path, system, words):
+        assert words in clincus.missing_incus(release_of(tmp_path, system))
+
+    @pytest.mark.parametrize(
+        ("system", "words"),
+        [
+            (FEDORA, "`dnf install incus"),
+            (ROCKY, "`dnf install incus"),
+            (ARCH, "`pacman -S --needed incus"),
+            (MANJARO, "`pacman -S --needed incus"),
+            (ALPINE, "`apk add incus incus-client"),
+            (TUMBLEWEED, "`zypper install incus"),
+            (SLACKWARE, "https://linuxcontainers.org/incus/docs/main/installing/"),
+            ("", "https://linuxcontainers.org/incus/docs/main/installing/"),
+        ],
+        ids=["fedora", "rocky", "arch", "manjaro", "alpine", "tumbleweed", "slackware", "nothing"],
+    )
+    def test_what_installs_incus_without_apt(self, tmp_path, system, words):
+        assert words in clincus.other_installer(release_of(tmp_path, system))
+
+    @pytest.mark.parametrize(
+        ("system", "source"),
+        [
+            (DEBIAN_12, "host"),
+            (DEBIAN_SID, "host"),
+            (UBUNTU_22, "host"),
+            (UBUNTU_24, "host"),
+            (MINT, "images:debian/13"),
+            (FEDORA, "images:debian/13"),
+            ("", "images:debian/13"),
+        ],
+        ids=["debian 12", "debian testing", "ubuntu 22.04", "ubuntu 24.04", "mint", "fedora", "nothing"],
+    )
+    def test_what_the_image_is_made_of(self, tmp_path, system, source):
+        host = FakeHost(tmp_path)
+        host.write("/etc/os-release", system)
+        assert clincus.image_source(host) == source
+
+    def test_the_image_of_ubuntu_is_of_its_release_mirrors_and_universe(self, tmp_path):
+        host = FakeHost(tmp_path)
+        host.write("/etc/os-release", UBUNTU_24)
+        host.write("/etc/apt/sources.list.d/ubuntu.sources", UBUNTU_SOURCES)
+        recipe = clincus.host_recipe(host, {}, tools=(), user="code", uid=1000)
+        key = "[signed-by=/usr/share/keyrings/ubuntu-archive-keyring.gpg]"
+        sections = "main restricted universe multiverse"
+        assert (recipe.distribution, recipe.suite) == ("ubuntu", "noble")
+        assert recipe.mirrors == (
+            f"deb {key} http://de.archive.ubuntu.com/ubuntu/ noble {sections}",
+            f"deb {key} http://de.archive.ubuntu.com/ubuntu/ noble-updates {sections}",
+            f"deb {key} http://security.ubuntu.com/ubuntu/ noble-security {sections}",
+        )
+        assert "--components=main,universe" in clincus.mmdebstrap_argv(recipe, "/build", "-", has_npmrc=False)
+
+    def test_the_image_of_ubuntu_22_reads_the_old_format(self, tmp_path):
+        host = FakeHost(tmp_path)
+        host.write("/etc/os-release", UBUNTU_22)
+        host.write(
+            "/etc/apt/sources.list",
+            "deb http://archive.ubuntu.com/ubuntu jammy main universe\n"
+            "# deb-src http://archive.ubuntu.com/ubuntu jammy main\n"
+            "deb http://security.ubuntu.com/ubuntu jammy-security main universe\n",
+        )
+        assert clincus.host_recipe(host, {}, tools=(), user="code", uid=1000).mirrors == (
+            "deb http://archive.ubuntu.com/ubuntu jammy main universe",
+            "deb http://security.ubuntu.com/ubuntu jammy-security main universe",
+        )
+
+    def test_another_system_is_told_how_to_build_an_image(self, tmp_path):
+        host = FakeHost(tmp_path)
+        host.write("/etc/os-release", FEDORA)
+        with pytest.raises(clincus.ClincusError, match="clincus build --from IMAGE"):
+            clincus.host_recipe(host, {}, tools=(), user="code", uid=1000)
+
+    def test_candidates_of_apt(self):
+        policy = (
+            "incus-base:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n"
+            "zstd:\n  Installed: (none)\n  Candidate: 1.5.7\n  Version table:\n     1.5.7 500\n"
+        )
+        assert clincus.candidates(policy) == {"zstd"}
 
 
 @pytest.mark.parametrize(("free", "size"), [(0, 5), (60 << 30, 30), (900 << 30, 100)])
