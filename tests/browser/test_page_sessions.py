@@ -166,7 +166,7 @@ def test_a_notification_is_shown_only_with_the_browsers_leave(dashboard):
     choice.click()
     expect(page.get_by_text("does not let this page notify you")).to_be_visible()
     expect(choice).not_to_be_checked()
-    page.context.grant_permissions(["notifications"])
+    page.context.grant_permissions(["notifications"], origin=dashboard.server.url)
     choice.check()
     wait_until(lambda: page.evaluate("localStorage.getItem('clincus.notify')") == "true", "the choice")
     page.reload()
