@@ -5394,19 +5394,22 @@ set -g assume-paste-time 0
 set-hook -g alert-bell 'run-shell -b "exec $HOME/.clincus/ring"'
 """
 # How a bell reaches the server with nobody attached: a guest may tell Incus that it is "ready", as often as it likes,
-# and Incus makes a lifecycle event of it (https://linuxcontainers.org/incus/docs/main/dev-incus/). Only root may, which
-# the code user becomes by sudo. Once a second is enough; without sudo or Perl nothing rings.
+# and Incus makes a lifecycle event of it (https://linuxcontainers.org/incus/docs/main/dev-incus/). Then it takes that
+# back, so that its state stays Running. Only root may, which the code user becomes by sudo. Once a second is enough;
+# without sudo or Perl nothing rings.
 GUEST_RING = """\
 #!/bin/sh
 # Written by Clincus at each start: says that the terminal's bell rang.
 exec flock -n "$0" sudo -n perl -MSocket -e '
     alarm 5;
-    socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or die;
-    connect($guest, sockaddr_un("/dev/incus/sock")) or die;
-    my $body = q({"state":"Ready"});
-    syswrite $guest, join "\\r\\n", "PATCH /1.0 HTTP/1.1", "Host: incus", "Connection: close",
-        "Content-Type: application/json", "Content-Length: " . length $body, "", $body;
-    1 while sysread $guest, my $answer, 4096;
+    for my $state ("Ready", "Started") {
+        socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or die;
+        connect($guest, sockaddr_un("/dev/incus/sock")) or die;
+        my $body = qq({"state":"$state"});
+        syswrite $guest, join "\\r\\n", "PATCH /1.0 HTTP/1.1", "Host: incus", "Connection: close",
+            "Content-Type: application/json", "Content-Length: " . length $body, "", $body;
+        1 while sysread $guest, my $answer, 4096;
+    }
     sleep 1;
 ' >/dev/null 2>&1
 """

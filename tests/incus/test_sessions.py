@@ -308,6 +308,7 @@ def test_a_bell_with_nobody_attached_is_on_the_session_until_its_end(bed, clincu
     type_line(bed, session, r'sh printf "\a"')
     rang_at = wait_until(lambda: clincus_server.get(path).json["rang_at"], "the bell")
     assert rang_at >= session["started_at"]
+    wait_until(lambda: bed.state(session["id"]) == "Running", "the state that it had")
     clincus_server.delete(path)
     assert clincus_server.get(path).json["rang_at"] == ""
 
