@@ -1264,7 +1264,7 @@ def project_config(config: Config, environ: Mapping[str, str], workspace: str) -
 def apply_project(config: Config, workspace: str, *, trusted: bool, project: ProjectFile | None = None) -> Config:
     """The configuration with a workspace's .clincus.toml laid under $CLINCUS_CONFIG, variables, profile and flags.
 
-    A file that is not trusted may choose the tool, a local image, one of the user's profiles, and tighter limits;
+    A file that is not trusted may choose the tool, a local image, a profile that `opens_nothing`, and tighter limits;
     each other key is left out and becomes a warning. `project` is the file if it was read before. ConfigError (400)
     if the file is broken.
     """
@@ -1278,6 +1278,8 @@ def apply_project(config: Config, workspace: str, *, trusted: bool, project: Pro
     if not trusted:
         below, _ = fold_layers(layer for layer in config.layers if layer.rank < PROJECT_RANK)
         allowed = {key: value for key, value in layer.values.items() if within_bounds(key, below[key], value)}
+        if not opens_nothing(config, str(allowed.get("defaults.profile", config.profile))):
+            del allowed["defaults.profile"]
         for key in sorted(layer.values.keys() - allowed.keys()):
             reason = "it is not tighter than yours" if key.startswith("limits.") else "the file is not trusted"
             warnings.append(f"{project.path}: {key} is left out, since {reason} (clincus trust shows and allows it)")
@@ -1295,6 +1297,18 @@ def within_bounds(key: str, mine: object, theirs: object) -> bool:
     if key == "defaults.image":
         return ":" not in str(theirs)
     return key in PROJECT_BOUNDS or (key in TIGHTER and TIGHTER[key](mine, theirs))
+
+
+def opens_nothing(config: Config, profile: str) -> bool:
+    """True if a profile gives a session nothing that it would not have in the config: no mount or variable, no wider
+    limit; and if the user chose none, whose limits it would lift."""
+    if profile == config.profile:
+        return True
+    profiles = config.get("profiles")
+    chosen = profile_values(profiles, profile) if profile in profiles else {"mounts": ["there is none"]}
+    limits = (key for key in chosen if key.startswith("limits."))
+    is_wider = any(not within_bounds(key, config.get(key), chosen[key]) for key in limits)
+    return not (config.profile or chosen.get("mounts") or chosen.get("environment") or is_wider)
 
 
 def tighter_number(unset: int) -> Callable[[Any, Any], bool]:

@@ -564,6 +564,34 @@ def test_an_untrusted_project_may_choose_within_bounds(environ, workspace, text,
 
 
 @pytest.mark.parametrize(
+    "profile",
+    [
+        'mounts = [{host = "~/.ssh", container = "/keys"}]',
+        'environment = {TOKEN = "sesame"}',
+        "limits.memory.limit = '8GiB'",
+        'inherits = "open"',
+    ],
+)
+def test_an_untrusted_project_may_choose_no_profile_that_opens_more(environ, workspace, profile):
+    environ["CLINCUS_LIMIT_MEMORY"] = "4GiB"
+    mine = f'[profiles.p]\n{profile}\n[profiles.open]\nenvironment = {{A = "1"}}\n'
+    config = project(environ, workspace, '[defaults]\nprofile = "p"', mine)
+    assert (config.profile, config.environment) == ("", {})
+    assert "defaults.profile is left out, since the file is not trusted" in config.warnings[0]
+    assert project(environ, workspace, '[defaults]\nprofile = "p"', mine, trusted=True).profile == "p"
+
+
+@pytest.mark.parametrize("theirs", ["", "p", "unknown"])
+def test_an_untrusted_project_lifts_no_profile_of_mine(environ, workspace, theirs):
+    mine = (
+        '[defaults]\nprofile = "careful"\n[profiles.careful]\nlimits.cpu.count = 1\n[profiles.p]\npersistent = true\n'
+    )
+    config = project(environ, workspace, f'[defaults]\nprofile = "{theirs}"', mine)
+    assert (config.profile, config.get("limits.cpu.count")) == ("careful", "1")
+    assert len(config.warnings) == 1
+
+
+@pytest.mark.parametrize(
     "text",
     [
         '[[mounts.default]]\nhost = "/"\ncontainer = "/host"',
