@@ -4906,6 +4906,8 @@ class Session:
     paused: bool = False
     error: str = ""
     protection: str = "off"
+    protection_note: str = ""  # why it is not locked, or what is special about this lock
+    warnings: tuple[str, ...] = ()  # what of the config and the project's own file does not hold, and why
     session_id: str = ""
     created_at: str = ""
     started_at: str = ""
@@ -4961,6 +4963,8 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
         paused=state in {"Frozen", "Freezing"},
         error="Incus reports an error in this container; `incus info` says more." if state == "Error" else "",
         protection=config.get(LABEL + "protection") or "basic",
+        protection_note=config.get(LABEL + "protection_note") or "",
+        warnings=tuple((config.get(LABEL + "warnings") or "").splitlines()),
         session_id=config.get(LABEL + "session_id") or instance["name"],
         created_at=str(created or ""),
         started_at=format_time(started) if started else "",
@@ -5321,7 +5325,19 @@ def describe_instance(
 
 
 # What a session leaves on its instance, so that any Clincus can read it back: see `session_from_instance`.
-LABELS = ("workspace", "tool", "session_id", "created_at", "image", "profile", "deadline", "protection", "settings")
+LABELS = (
+    "workspace",
+    "tool",
+    "session_id",
+    "created_at",
+    "image",
+    "profile",
+    "deadline",
+    "protection",
+    "protection_note",
+    "warnings",
+    "settings",
+)
 # Ours to set anew at each start; what else an instance carries (image.*, volatile.*, a person's own) stays.
 OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in LABELS))
 
@@ -5552,8 +5568,12 @@ def guest_home(config: Config) -> str:
 
 def session_labels(session: Session) -> dict[str, str]:
     """The labels of a session, some of them empty."""
-    flags = {"managed": "true", "persistent": "true" if session.persistent else "false"}
-    return {**{label: getattr(session, label) for label in LABELS}, **flags}
+    return {
+        **{label: getattr(session, label) for label in LABELS},
+        "managed": "true",
+        "persistent": "true" if session.persistent else "false",
+        "warnings": "\n".join(session.warnings),
+    }
 
 
 @dataclass(frozen=True)
@@ -6015,11 +6035,9 @@ class Sessions:
         return session
 
     def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
-        """The instance description for a start now, and the session with the protection that it gives."""
+        """The instance description for a start now, and the session with what that does to it."""
         limits = launch.config.get("limits")
         config, root_options, warnings = limit_options(limits, os.cpu_count(), has_block_weights())
-        for warning in (*launch.config.warnings, *warnings):
-            self._report(f"{session.id}: {warning}")
         workspaces = {launch.workspace, *(one.workspace for one in self.registry.all())}
         protection = protect_workspace(
             host_folder(launch.workspace, launch.mount),
@@ -6031,13 +6049,21 @@ class Sessions:
             ],
             new_stage(),
         )
-        if protection.reason:
-            self._report(f"{session.id}: protection is {protection.level}: {protection.reason}")
-        session = replace(session, protection=protection.level)
         if tmpfs_entry(limits) and "raw.lxc" in protection.config:
             protection.config["raw.lxc"] += tmpfs_entry(limits)
         elif tmpfs_entry(limits):
-            self._report(f"{session.id}: limits.disk.tmpfs_size is left out: it needs a locked workspace")
+            warnings.append("limits.disk.tmpfs_size is left out: it needs a locked workspace")
+        if protection.reason:
+            self._report(f"{session.id}: protection is {protection.level}: {protection.reason}")
+        for warning in (*launch.config.warnings, *warnings):
+            self._report(f"{session.id}: {warning}")
+        own = [warning for warning in launch.config.warnings if warning not in self._load().warnings]
+        session = replace(
+            session,
+            protection=protection.level,
+            protection_note="; ".join(filter(None, (protection.reason, protection.note))),
+            warnings=(*own, *warnings),
+        )
         root_disk = {**self._root_disk(), **root_options} if root_options else None
         return session, describe_instance(session_labels(session), config, protection, root_disk)
 
@@ -11021,6 +11047,8 @@ SESSION = obj(
         "persistent": BOOLEAN,
         "paused": BOOLEAN,
         "protection": {"enum": list(PROTECTION_LEVELS)},
+        "protection_note": STRING,
+        "warnings": STRINGS,
         "session_id": STRING,
         "created_at": STRING,
         "started_at": STRING,

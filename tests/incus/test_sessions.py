@@ -482,6 +482,20 @@ def test_a_project_file_chooses_the_tool_within_bounds(bed, clincus_server, work
     session = clincus_server.create(workspace)
     assert session["tool"] == "opencode"
     assert session["protection"] != "off"
+    (warning,) = session["warnings"]
+    assert "security.disable_protection is left out, since the file is not trusted" in warning
+
+
+def test_why_a_session_is_not_locked_is_on_it_and_known_after_a_restart(start_server, workspace):
+    config = "[security]\ndisable_protection = true\n[limits.cpu]\ncount = 1000\n"
+    server = start_server(config=config)
+    session = server.create(workspace)
+    assert (session["protection"], session["protection_note"]) == ("off", clincus.SWITCHED_OFF)
+    (warning,) = session["warnings"]
+    assert "limits.cpu.count is '1000'" in warning
+    server.stop()
+    later = start_server(config=config).get(f"/api/sessions/{session['id']}").json
+    assert [later[key] for key in ("protection_note", "warnings")] == [clincus.SWITCHED_OFF, [warning]]
 
 
 def test_nothing_of_a_session_stays_on_the_host(bed, clincus_server, workspace):

@@ -68,6 +68,21 @@ def test_states_of_incus_become_ours(status, expected):
     assert (document["status"], document["paused"], "error" in document) == expected
 
 
+def test_what_is_on_an_instance_is_read_back():
+    session = clincus.replace(
+        make(NAME, 1),
+        status="running",
+        protection="basic",
+        protection_note="The kernel is too old",
+        warnings=("one", "another"),
+        created_at="2026-01-01T00:00:00Z",
+        started_at="2026-01-01T00:00:00Z",
+        settings='{"limits.cpu.count": "1"}',
+    )
+    labels = clincus.session_labels(session)
+    assert clincus.session_from_instance("clincus-", instance(**labels)) == session
+
+
 class TestWorkspace:
     def test_symlinks_are_resolved(self, tmp_path: Path):
         (tmp_path / "real").mkdir()
