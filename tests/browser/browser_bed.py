@@ -147,14 +147,11 @@ def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Pat
 
 
 def watch(dashboard: Dashboard) -> None:
-    """Collect what the page complains of; that a session is gone it learns from a 404, which Chromium reports."""
-    gone = re.compile(r"status of 404 .*/api/sessions/[a-z0-9-]+\)$")
+    """Collect what the page complains of."""
 
     def console(message: Any) -> None:
         if message.type in {"error", "warning"}:
-            text = f"{message.type}: {message.text} ({message.location.get('url', '')})"
-            if not gone.search(text):
-                dashboard.errors.append(text)
+            dashboard.errors.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
 
     dashboard.page.on("console", console)
     dashboard.page.on("pageerror", lambda error: dashboard.errors.append(f"uncaught: {error}"))

@@ -82,7 +82,6 @@ export interface HistoryQuery {
 
 export const api = {
   sessions: () => get<Session[]>('/api/sessions'),
-  session: (id: string) => get<Session>(session(id)),
   createSession: (request: NewSessionRequest) => write<Session>('POST', '/api/sessions', request),
   stopSession: (id: string) => write<undefined>('DELETE', session(id)),
   deleteSession: (id: string) => write<undefined>('DELETE', `${session(id)}?force=true`),

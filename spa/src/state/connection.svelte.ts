@@ -63,7 +63,7 @@ export class Connection {
       case 'session.started':
       case 'session.stopped':
       case 'session.changed':
-        void sessions.changed(event.id);
+        void sessions.refresh();
         break;
       case 'config.reloaded':
         void configuration.refresh();

@@ -1,5 +1,5 @@
-/** The sessions: one snapshot, kept current by events that name what changed. */
-import { api, ApiError, sentence } from '../lib/api';
+/** The sessions: one snapshot, fetched anew whenever an event says that something changed. */
+import { api, sentence } from '../lib/api';
 import { Persisted } from '../lib/persisted.svelte';
 import type { NewSessionRequest, Session, SessionStatus } from '../lib/types';
 
@@ -43,10 +43,9 @@ export class Sessions {
   #pending = $state.raw<ReadonlyMap<string, SessionStatus>>(new Map());
   /** The bell of each session that was last answered by a look, by its time. */
   readonly #seen = new Persisted<Record<string, string>>('seen-bells', {}, isRecord);
-  #refreshing: Promise<void> | null = null;
-  /** Ids that an event named while the snapshot was on its way, which may be older than the event. */
-  readonly #named = new Set<string>();
-  readonly #fetching = new Map<string, 'fetching' | 'again'>();
+  /** The fetch that is under way, and the one that follows it for all who asked meanwhile. */
+  #current: Promise<void> | null = null;
+  #next: Promise<void> | null = null;
   #lastKey = 0;
 
   readonly list: readonly Session[] = $derived(
@@ -91,29 +90,17 @@ export class Sessions {
     return session.status === 'running' && !!session.rang_at && this.#seen.current[session.id] !== session.rang_at;
   }
 
-  /** Fetches all. Events that arrive meanwhile are applied afterwards, so that none is lost. */
-  async refresh(): Promise<void> {
-    // An answer that is on its way may be older than what this was called for.
-    while (this.#refreshing) await this.#refreshing;
-    this.#refreshing = this.#load().finally(() => (this.#refreshing = null));
-    await this.#refreshing;
-  }
-
-  /** Fetches the one session that an event named. */
-  async changed(id: string): Promise<void> {
-    if (this.#refreshing) {
-      this.#named.add(id);
-      return;
-    }
-    if (this.#fetching.has(id)) {
-      this.#fetching.set(id, 'again');
-      return;
-    }
-    do {
-      this.#fetching.set(id, 'fetching');
-      await this.#loadOne(id);
-    } while (this.#fetching.get(id) === 'again');
-    this.#fetching.delete(id);
+  /**
+   * Fetches the list. The server has it at hand, and unlike the one session that an event names it is never 404, which
+   * Chromium would report as an error of the page.
+   */
+  refresh(): Promise<void> {
+    if (!this.#current) return (this.#current = this.#load().finally(() => (this.#current = null)));
+    // The answer that is on its way may be older than what this was called for.
+    return (this.#next ??= this.#current.then(() => {
+      this.#next = null;
+      return this.refresh();
+    }));
   }
 
   /** Creates a session; a failure stays in `creations` until it is dismissed. It is never tried twice. */
@@ -155,7 +142,6 @@ export class Sessions {
   }
 
   async #load(): Promise<void> {
-    this.#named.clear();
     try {
       const sessions = await api.sessions();
       this.#snapshot = new Map(sessions.map((session) => [session.id, session]));
@@ -165,19 +151,6 @@ export class Sessions {
       this.error = sentence(error);
       if (this.phase === 'loading') this.phase = 'error';
     }
-    while (this.#named.size > 0) {
-      const ids = [...this.#named];
-      this.#named.clear();
-      await Promise.all(ids.map((id) => this.#loadOne(id)));
-    }
-  }
-
-  async #loadOne(id: string): Promise<void> {
-    try {
-      this.#put(await api.session(id));
-    } catch (error) {
-      if (error instanceof ApiError && error.status === 404) this.#drop(id);
-    }
   }
 
   async #act(id: string, meanwhile: SessionStatus, request: () => Promise<unknown>): Promise<void> {
@@ -185,7 +158,7 @@ export class Sessions {
     try {
       await request();
     } finally {
-      await this.changed(id);
+      await this.refresh();
       const pending = new Map(this.#pending);
       pending.delete(id);
       this.#pending = pending;
@@ -194,12 +167,6 @@ export class Sessions {
 
   #put(session: Session): void {
     this.#snapshot = new Map(this.#snapshot).set(session.id, session);
-  }
-
-  #drop(id: string): void {
-    const snapshot = new Map(this.#snapshot);
-    snapshot.delete(id);
-    this.#snapshot = snapshot;
   }
 }
 

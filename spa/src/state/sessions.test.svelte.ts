@@ -51,7 +51,7 @@ describe('the list', () => {
     sessions.seen('a');
     expect(sessions.ordered.map(({ id }) => id)).toEqual(['c', 'a', 'b']);
     server.set('a', session('a', { rang_at: '2026-02-02T00:00:10Z' }));
-    await sessions.changed('a');
+    await sessions.refresh();
     expect({ first: sessions.ordered[0]?.id, waiting: sessions.waiting.length }).toEqual({ first: 'a', waiting: 1 });
   });
 
@@ -73,41 +73,34 @@ describe('the list', () => {
   });
 });
 
-describe('an event', () => {
-  it('fetches the one session that it names', async () => {
-    await sessions.refresh();
-    calls.length = 0;
-    server.set('c', session('c', { status: 'starting' }));
-    await sessions.changed('c');
-    expect(calls.map(({ path }) => path)).toEqual(['/api/sessions/c']);
-    expect(statuses()).toEqual({ a: 'running', b: 'stopped', c: 'starting' });
-  });
-
-  it('about a session that is gone takes it away', async () => {
+describe('a change elsewhere', () => {
+  it('is in the list, which alone is asked for: a session that is gone would be a 404', async () => {
     await sessions.refresh();
     server.delete('a');
-    await sessions.changed('a');
-    expect(statuses()).toEqual({ b: 'stopped' });
+    server.set('c', session('c', { status: 'starting' }));
+    await sessions.refresh();
+    expect(statuses()).toEqual({ b: 'stopped', c: 'starting' });
+    expect(new Set(calls.map(({ path }) => path))).toEqual(new Set(['/api/sessions']));
   });
 
-  it('that comes while the list is on its way is not lost', async () => {
+  it('that is told while the list is on its way is not lost', async () => {
+    let meanwhile: Promise<void> | undefined;
     answer = async (call) => {
       const reply = plain(call);
+      answer = plain;
       await Promise.resolve();
-      if (call.path === '/api/sessions') {
-        server.set('a', session('a', { status: 'stopped' }));
-        await sessions.changed('a');
-      }
+      server.set('a', session('a', { status: 'stopped' }));
+      meanwhile = sessions.refresh();
       return reply;
     };
     await sessions.refresh();
+    expect(statuses()).toEqual({ a: 'running', b: 'stopped' });
+    await meanwhile;
     expect(statuses()).toEqual({ a: 'stopped', b: 'stopped' });
   });
 
-  it('that comes while its session is fetched leads to one more fetch, not to many', async () => {
-    await sessions.refresh();
-    calls.length = 0;
-    await Promise.all([sessions.changed('a'), sessions.changed('a'), sessions.changed('a')]);
+  it('leads to one more fetch, not to many', async () => {
+    await Promise.all(Array.from({ length: 9 }, () => sessions.refresh()));
     expect(calls).toHaveLength(2);
   });
 });
