@@ -137,6 +137,11 @@ export class Sessions {
     return this.#act(id, 'stopping', () => api.deleteSession(id));
   }
 
+  /** The moment that a session's age counts from: its bell while it waits, else its start. */
+  countsFrom(session: Session): string | undefined {
+    return this.needsAttention(session) ? session.rang_at : session.started_at || session.created_at;
+  }
+
   #groupOf(session: Session): Group['key'] {
     return this.needsAttention(session) ? 'attention' : session.status;
   }
