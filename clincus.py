@@ -7419,7 +7419,8 @@ class Setup:
         """Whether the daemon runs and only keeps us out, so that the step `group` is what helps."""
         if self.host.is_root():
             return False
-        return any(self.host.path(place).exists() for place in incus_sockets(self.environ))
+        # The first place: the second is that of a program which is there though the daemon is not.
+        return self.host.path(incus_sockets(self.environ)[0]).exists()
 
     def uses_systemd(self) -> bool:
         """Whether the daemon is systemd's to start."""
@@ -14106,8 +14107,8 @@ def no_manager(host: Host, environ: Mapping[str, str]) -> str:
     if host.is_root() and environ.get("SUDO_USER"):
         return f"the service is one of your own: run this as '{environ['SUDO_USER']}', without sudo"
     return (
-        f"systemd runs no services for '{user}' now. Log in as '{user}' (su and sudo are no login), or let its "
-        f"services run at all times: sudo loginctl enable-linger {user}"
+        f"systemd runs no services for '{user}' now. Log in as '{user}' (by ssh, or at the screen), or "
+        f"let its services run at all times: sudo loginctl enable-linger {user}"
     )
 
 

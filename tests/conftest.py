@@ -278,9 +278,9 @@ def stop_daemon(bed: Bed) -> None:
 
 
 @contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
+def one_at_a_time(what: str = "test") -> Iterator[None]:
     """Keep two test runs on one machine from choosing the same subnet, or building the same image twice."""
-    with open("/var/tmp/clincus-test.lock", "w", encoding="utf-8") as lock:
+    with open(f"/var/tmp/clincus-{what}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -1,0 +1,333 @@
+"""Clincus on a machine with systemd and a person who is not root: the service, and setup as a newcomer meets it.
+
+The machine is a container in which systemd is PID 1, with an Incus of its own inside. The test machine itself may have
+no systemd. The image is made once, in about 20 seconds, and kept as that of all the tests is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+
+import pytest
+from conftest import DEADLINE
+from conftest import image_cache
+from conftest import one_at_a_time
+from conftest import stub_recipe
+from conftest import wait_until
+from terminal_box import Terminal
+
+import build_zipapp
+import clincus
+
+PACKAGES = (
+    "btrfs-progs", "dbus-user-session", "dnsmasq-base", "incus-base", "incus-client", "libpam-systemd", "mmdebstrap",
+    "python3", "systemd-sysv", "udev", "zstd",
+)  # fmt: skip
+PROGRAM = "/home/code/clincus.pyz"
+
+# An Incus in a container needs control groups as one tree: those of a machine with the old kind cannot be handed on.
+INIT = "lxc.init.cmd = /usr/lib/systemd/systemd systemd.unified_cgroup_hierarchy=1"
+
+# Prints the status of an answer and its body. $1 is the URL, $2 a body to POST, $3 a token.
+ASK = """
+import sys, urllib.error, urllib.request
+url, body, token = sys.argv[1:4]
+headers = {"Content-Type": "application/json", **({"Authorization": "Bearer " + token} if token else {})}
+try:
+    answer = urllib.request.urlopen(urllib.request.Request(url, body.encode() or None, headers), timeout=60)
+except urllib.error.HTTPError as error:
+    answer = error
+print(answer.status, answer.read().decode())
+"""
+
+
+@pytest.fixture(scope="module")
+def systemd_image(bed):
+    """The image of the machine."""
+    stub = stub_recipe()
+    recipe = clincus.Recipe(
+        stub.distribution, stub.suite, packages=(*stub.packages, *PACKAGES), tools=(), files=stub.files,
+        mirrors=stub.mirrors,
+    )  # fmt: skip
+    with one_at_a_time("systemd"):
+        built = clincus.build_from_host(
+            bed.incus, clincus.Host(), recipe, "systemd", lambda text: print(f"image: {text}"), cache=image_cache()
+        )
+    yield built.alias
+    bed.incus.query(f"/1.0/images/{built.fingerprint}", "DELETE", wait=True)
+
+
+class Machine:
+    """A machine with systemd, and the person `code` on it, who may use sudo."""
+
+    def __init__(self, bed, image):
+        self.incus, self.name = bed.incus, "machine"
+        description = {"config": {"raw.lxc": INIT, "security.nesting": "true", "boot.autostart": "false"}}
+        self.incus.launch(self.name, image, description)
+        self.wait_for_boot()
+        self.root("hostname localhost; loginctl enable-linger code")
+        self.wait_for_user_manager()
+        self.push(PROGRAM, build_zipapp.build(), 0o755)
+
+    def wait_for_boot(self):
+        """systemd has started what it starts."""
+        wait_until(
+            lambda: self.incus.exec(self.name, ["test", "-S", "/run/systemd/private"]).code == 0, "systemd as PID 1"
+        )
+        state = self.run(["systemctl", "is-system-running", "--wait"], user=0).stdout.strip()
+        assert state == "running", self.root("systemctl list-units --failed --no-pager")
+
+    def wait_for_user_manager(self):
+        """The person's systemd has started."""
+        wait_until(lambda: self.incus.exec(self.name, ["test", "-S", "/run/user/1000/bus"]).code == 0, "a user manager")
+
+    def run(self, command, *, user=1000, environ=None, timeout=DEADLINE):
+        """Run a command, as `code` in a login of theirs unless told otherwise; how it ended, with texts."""
+        home = {"HOME": "/home/code", "USER": "code", "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": "/run/user/1000"}
+        done = self.incus.exec(
+            self.name, command, user=user, environment={**(home if user == 1000 else {}), **(environ or {})},
+            cwd="/home/code", linger=True, timeout=timeout,
+        )  # fmt: skip
+        return subprocess.CompletedProcess(
+            command, done.code, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        )
+
+    def root(self, script):
+        """Run a shell script as root; its output."""
+        done = self.run(["sh", "-euc", script], user=0)
+        assert done.returncode == 0, f"{script!r} ended with {done.returncode}: {done.stderr}"
+        return done.stdout
+
+    def clincus(self, *words, program=PROGRAM, **options):
+        """Run Clincus as `code`."""
+        return self.run([program, *words], **options)
+
+    def service(self, action, *words, **options):
+        """Run `clincus service ACTION`, which has to succeed; what it said."""
+        done = self.clincus("service", action, *words, **options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def status(self):
+        """The document of `clincus service status`."""
+        return json.loads(self.clincus("service", "status", "--format", "json").stdout)
+
+    def ask(self, path, *, port=3000, body=None, token="", user=1000):
+        """The dashboard's answer: its status and what it says."""
+        text = "" if body is None else json.dumps(body)
+        done = self.run(["python3", "-c", ASK, f"http://127.0.0.1:{port}{path}", text, token], user=user)
+        status, _, words = done.stdout.partition(" ")
+        assert status.isdigit(), done.stderr
+        return int(status), words
+
+    def push(self, path, data, mode):
+        """Write a file that belongs to `code`."""
+        script = 'umask 077; mkdir -p "$(dirname "$1")"; cat >"$1"; chmod "$2" "$1"'
+        done = self.incus.exec(self.name, ["sh", "-c", script, "sh", path, f"{mode:o}"], user=1000, stdin=data)
+        assert done.code == 0, done.reason
+
+
+@pytest.fixture
+def machine(bed, systemd_image):
+    """A machine that has just been started; with the program, and nothing set up."""
+    return Machine(bed, systemd_image)
+
+
+class TestService:
+    def test_its_life(self, machine):
+        words = machine.service("install")
+        assert "Service enabled." in words
+        assert "clincus service start" in words
+        assert "enable-linger" not in words
+        assert machine.service("start") == "Service started.\nDashboard running at http://127.0.0.1:3000\n"
+        assert machine.run(["systemctl", "--user", "is-active", "clincus"]).stdout == "active\n"
+        assert machine.ask("/api/tools")[0] == 200
+        status = machine.clincus("service", "status")
+        assert status.returncode == 0
+        assert "Status:   active (running)\nEnabled:  yes\n" in status.stdout
+        pid = machine.status()["pid"]
+        assert f"PID:      {pid}\n" in status.stdout
+
+        assert "clincus service restart" in machine.service("install", "--port", "4000")
+        assert machine.status()["pid"] == pid
+        assert "http://127.0.0.1:4000" in machine.service("restart")
+        assert machine.ask("/api/tools", port=4000)[0] == 200
+        assert machine.status()["message"] == "Dashboard running at http://127.0.0.1:4000"
+
+        machine.service("stop")
+        done = machine.clincus("service", "status", "--format", "json")
+        assert done.returncode == 1
+        document = json.loads(done.stdout)
+        assert (document["active"], document["enabled"], document["pid"]) == (False, True, 0)
+        assert document["state"] == "inactive (dead)", "a stop is no failure"
+
+        machine.service("remove")
+        done = machine.clincus("service", "status")
+        assert done.returncode == 1
+        assert "not installed: run `clincus service install`" in done.stderr
+        assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
+        assert machine.root("find /home/code/.config/systemd -name 'clincus*'") == ""
+
+    def test_it_comes_back_when_it_is_killed_and_when_the_machine_starts(self, machine):
+        machine.service("install")
+        machine.push(
+            "/home/code/.config/systemd/user/clincus.service.d/soon.conf", b"[Service]\nRestartSec=0.1\n", 0o644
+        )
+        machine.run(["systemctl", "--user", "daemon-reload"])
+        machine.service("start")
+        killed = machine.status()["pid"]
+        machine.root(f"kill -KILL {killed}")
+        wait_until(lambda: machine.status()["pid"] not in (0, killed) and machine.status()["active"], "a new server")
+        assert machine.ask("/api/tools")[0] == 200
+
+        machine.incus.run("restart", machine.name)
+        machine.wait_for_boot()
+        wait_until(lambda: "Dashboard running" in machine.status()["message"], "the service after a start")
+        assert machine.ask("/api/tools")[0] == 200
+
+    def test_a_start_that_fails_says_why_and_goes_on_trying(self, machine):
+        machine.service("install")
+        machine.root("systemd-run --unit=taken python3 -m http.server --bind 127.0.0.1 3000")
+        wait_until(lambda: machine.incus.exec(machine.name, ["sh", "-c", "ss -tln | grep -q :3000"]).code == 0)
+        done = machine.clincus("service", "start")
+        assert done.returncode == 1
+        assert "the service did not start: port 3000 cannot be used: Address already in use." in done.stderr
+        done = machine.clincus("service", "status")
+        assert done.returncode == 1
+        assert "Message:  Error: port 3000 cannot be used" in done.stdout
+        machine.root("systemctl stop taken")
+        wait_until(lambda: machine.status()["active"], "the service on a free port")
+
+    def test_odd_paths_variables_and_a_token(self, machine):
+        program = '/home/code/my 100% "tools"/$HOME \\ %h/clincus.pyz'
+        machine.push(program, build_zipapp.build(), 0o755)
+        environ = {
+            "CLINCUS_PORT": "4100",
+            "CLINCUS_LIMIT_MEMORY": "2GiB",
+            "PATH": "/home/code/100% $x/bin:/usr/bin:/bin",
+            # Not that of the user manager, which has to find the unit all the same.
+            "XDG_CONFIG_HOME": "/home/code/my config",
+        }
+        words = machine.service(
+            "install", "--host", "0.0.0.0", "--token-file", "my 100% token", program=program, environ=environ
+        )
+        assert "Installed unit file to /home/code/my config/systemd/user/clincus.service" in words
+        machine.service("start", program=program, environ=environ)
+        pid = machine.run(["systemctl", "--user", "show", "--value", "--property=MainPID", "clincus"]).stdout.strip()
+        command = machine.root(f"cat /proc/{pid}/cmdline").split("\0")
+        assert command[1:] == [program, "serve", "--host", "0.0.0.0", "--token-file", "/home/code/my 100% token", ""]
+        variables = machine.root(f"cat /proc/{pid}/environ").split("\0")
+        assert {f"{key}={value}" for key, value in environ.items()} <= set(variables)
+
+        token = machine.root("cat '/home/code/my 100% token'").strip()
+        nobody = 65534
+        assert machine.ask("/api/config", port=4100, user=nobody)[0] in (401, 403)
+        status, words = machine.ask("/api/config", port=4100, user=nobody, token=token)
+        assert status == 200
+        assert '"2GiB"' in words
+        machine.service("remove", program=program, environ=environ)
+        assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
+
+    def test_without_a_login(self, machine):
+        """sudo leaves the variables of a login out, su keeps those of another user."""
+        for environ in (
+            {},
+            {"XDG_RUNTIME_DIR": "/run/user/0", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/0/bus"},
+        ):
+            words = " ".join(f"{key}={value}" for key, value in environ.items())
+            machine.root(
+                f"runuser -u code -- env --unset=XDG_RUNTIME_DIR {words} HOME=/home/code {PROGRAM} service install"
+            )
+        assert machine.status()["enabled"]
+
+        done = machine.run(["sudo", PROGRAM, "service", "install"])
+        assert done.returncode == 1
+        assert "run this as 'code', without sudo" in done.stderr
+
+        machine.root("loginctl disable-linger code; systemctl stop user@1000 user-runtime-dir@1000")
+        done = machine.clincus("service", "install")
+        assert done.returncode == 1
+        assert "sudo loginctl enable-linger code" in done.stderr
+        assert "DBUS" not in done.stderr
+
+        # A login that ends, and the service with it.
+        login = ["su", "--login", "code", "--command", f"{PROGRAM} service install"]
+        done = machine.run(login, user=0)
+        assert done.returncode == 0, done.stderr
+        assert "It runs while you are logged in. To keep it running: sudo loginctl enable-linger code" in done.stderr
+
+
+def test_a_newcomer_gets_from_setup_to_a_session(machine, tmp_path):
+    """Incus's packages are there, everything else is missing; the person's login is older than all that setup does."""
+    # The image is there as soon as the daemon is: to build one takes a network, and the bed has seen it.
+    machine.push("/home/code/rootfs", (image_cache() / f"image-{stub_recipe().key()}.tar.zst").read_bytes(), 0o644)
+    machine.push("/home/code/metadata", clincus.image_metadata(stub_recipe(), {}, int(time.time())), 0o644)
+    machine.root("incus image import --quiet /home/code/metadata /home/code/rootfs --alias=clincus </dev/null")
+    machine.root("systemctl stop incus.socket incus.service; rm /var/lib/incus/unix.socket")
+    machine.root("sed -i /^root:/d /etc/subuid /etc/subgid")
+    look = "cat /etc/subuid /etc/group; ls -A /var/lib/incus; systemctl is-active incus.service || true"
+    before = machine.root(look)
+
+    # The dashboard is there before Incus is.
+    machine.service("install")
+    machine.service("start")
+    assert machine.ask("/api/sessions")[0] == 503
+
+    done = machine.clincus("setup", "--dry-run")
+    planned = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert list(planned) == ["id ranges", "daemon", "group", "storage", "network", "image"]
+    assert planned["daemon"] == "start the Incus daemon (systemctl)"
+    assert machine.root(look) == before, "a dry run changes nothing"
+
+    done = machine.clincus("setup", "--yes")
+    assert done.returncode == 1
+    command = re.search(r"only root can do\. Run: (.+)$", done.stderr.strip())
+    assert command, done.stderr
+    assert shlex.split(command.group(1)) == ["sudo", PROGRAM, "setup", "--yes"]
+    assert machine.root(look) == before, "nor does one that is refused"
+
+    done = machine.run(["sh", "-c", command.group(1)], timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Clincus itself need not wait" in done.stderr
+    assert "code" in machine.root("getent group incus-admin")
+    assert machine.root("systemctl is-active incus.socket incus.service") == "active\nactive\n"
+
+    done = machine.clincus("setup")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("Clincus is ready")
+    checks = json.loads(machine.clincus("health", "--format", "json").stdout)["checks"]
+    assert [name for name, check in checks.items() if check["status"] == "failed"] == []
+
+    # With the login of before, in which plain `incus` has no access yet.
+    assert machine.run(["incus", "list"]).returncode != 0
+    machine.root("runuser -u code -- sh -c 'mkdir -p ~/project; cd ~/project; git init -q; echo hello >README.md'")
+    status, words = machine.ask("/api/sessions", body={"workspace": "/home/code/project"})
+    assert status == 200, words
+    name = json.loads(words)["id"]
+    listed = json.loads(machine.clincus("list", "--format", "json").stdout)["active_containers"]
+    assert [one["name"] for one in listed] == [name]
+    argv = machine.incus.exec_argv(
+        machine.name, [PROGRAM, "attach", name, "--bash"], user=1000, terminal=True,
+        environment={"HOME": "/home/code", "TERM": "xterm"},
+    )  # fmt: skip
+    terminal = Terminal(argv, os.environ, tmp_path)
+    try:
+        terminal.expect("$ ")
+        terminal.type("cat README.md; touch mine; echo finis''hed\r")
+        assert "hello" in terminal.expect("finished")
+    finally:
+        terminal.close()
+    assert machine.root("stat --format=%U /home/code/project/mine") == "code\n"
+    done = machine.clincus("stop", name)
+    assert done.returncode == 0, done.stderr
+    done = machine.clincus("clean", "--all", "--force")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(machine.clincus("list", "--format", "json").stdout)["active_containers"] == []
+
+    # With a login of afterwards, plain `incus` works too.
+    assert machine.run(["su", "--login", "code", "--command", "incus list --format csv"], user=0).returncode == 0
