@@ -4175,6 +4175,7 @@ class HostFolder:
     readonly: bool = False
     is_folder: bool = True
     named: tuple[str, ...] = ()  # paths in it that its Git configuration names: hooks, included files
+    is_repository: bool = True  # there is a .git in it
 
 
 @dataclass(frozen=True)
@@ -4220,8 +4221,16 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
         raise ClincusError(f"'{path}' cannot be mounted: {error.strerror}", 400) from error
     if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
         raise ClincusError(f"'{path}' cannot be mounted: it is neither a folder nor a file", 400)
-    gid = found.st_gid if found.st_gid == own_group(found.st_uid) else None
-    return HostFolder(source, target, found.st_uid, gid, readonly, stat.S_ISDIR(found.st_mode), git_named_paths(source))
+    return HostFolder(
+        source,
+        target,
+        uid=found.st_uid,
+        gid=found.st_gid if found.st_gid == own_group(found.st_uid) else None,
+        readonly=readonly,
+        is_folder=stat.S_ISDIR(found.st_mode),
+        named=git_named_paths(source),
+        is_repository=os.path.lexists(f"{source}/.git"),
+    )
 
 
 # A section header, or a key with its value, of git-config(1); enough to find paths, whatever stands around them.
@@ -4393,11 +4402,13 @@ def locked_protection(
         "security.syscalls.intercept.mknod": "false",
         "security.syscalls.intercept.mount": "false",
     }
-    note = ""
+    notes = []
     if no_setuid:
         config["security.syscalls.deny"] = denied_calls(host, DENY_SETUID)
-        note = "The folder belongs to root: no program in the container can set the setuid bit"
-    return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, note)
+        notes.append("The folder belongs to root: no program in the container can set the setuid bit")
+    if settings.enabled and not folders[0].is_repository:
+        notes.append("There is no .git, and the tool cannot make one: run `git init` in the folder yourself")
+    return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, "; ".join(notes))
 
 
 def tree_plan(folder: HostFolder, workspace: str, paths: Sequence[str]) -> dict[str, object]:
@@ -6324,8 +6335,11 @@ class Workspaces:
         for root in roots:
             self._checked(root)
 
-    def make_folder(self, root: str, name: str) -> str:
-        """Create a project directory in a root and return its path. Raises ClincusError: 400, 409, 500."""
+    def make_folder(self, root: str, name: str, *, git: bool = False) -> str:
+        """Create a project directory in a root, with `git` as a repository, and return its path.
+
+        A session's tool could not make it one: no container writes a .git/config. Raises ClincusError: 400, 409, 500.
+        """
         if not re.fullmatch(FOLDER_NAME, name):
             rule = "lower-case letters and digits, with single hyphens between"
             raise ClincusError(f'folder name "{name}" must be {rule}, such as "my-app"', 400)
@@ -6339,7 +6353,20 @@ class Workspaces:
             raise ClincusError(f'"{path}" exists already', 409) from None
         except OSError as error:
             raise ClincusError(f'cannot create "{path}": {error.strerror}', 500) from error
+        if git:
+            self._make_repository(path)
         return path
+
+    def _make_repository(self, path: str) -> None:
+        """Run `git init` in a directory that was just made; without a repository there is to be no directory."""
+        try:
+            command = ["git", "init", "--quiet"]
+            subprocess.run(command, cwd=path, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=30)
+        except (OSError, subprocess.SubprocessError) as error:
+            shutil.rmtree(path, ignore_errors=True)
+            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else b""
+            words = said.decode("utf-8", "replace").strip() or str(error)
+            raise ClincusError(f'cannot make "{path}" a Git repository: {words}', 500) from error
 
     def _roots(self) -> list[str]:
         return list(self._load().get("dashboard.workspace_roots"))
@@ -10950,7 +10977,8 @@ class Api:
         return self._save_roots(self._app.workspaces.without_root(path))
 
     def make_folder(self, request: Request) -> object:
-        path = self._app.workspaces.make_folder(request.values["root"], request.values["name"])
+        values = request.values
+        path = self._app.workspaces.make_folder(values["root"], values["name"], git=values["git"])
         return json_response({"path": path}, 201)
 
     def list_files(self, request: Request) -> object:
@@ -11268,6 +11296,7 @@ def api_routes(app: Application) -> list[Route]:
             body=(
                 Field("root", "string", "a configured workspace root", required=True),
                 Field("name", "string", "lower-case letters and digits with single hyphens between", required=True),
+                Field("git", "boolean", "make it a Git repository", default=False),
             ),
             status=201,
             answers={201: obj({"path": STRING}), 409: None},

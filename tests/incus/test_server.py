@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import git
 from conftest import wait_until
 from test_sessions import Events
 from websockets.exceptions import ConnectionClosed
@@ -207,6 +208,12 @@ class TestWorkspaces:
         made = clincus_server.post("/api/workspaces/folder", body)
         assert (made.status, made.json) == (201, {"path": str(tmp_path / "my-app")})
         assert clincus_server.post("/api/workspaces/folder", body).status == 409
+
+    def test_a_folder_can_be_made_a_repository(self, clincus_server, tmp_path):
+        clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
+        body = {"root": str(tmp_path), "name": "my-app", "git": True}
+        assert clincus_server.post("/api/workspaces/folder", body).status == 201
+        assert git(tmp_path / "my-app", "rev-parse", "--is-inside-work-tree") == "true\n"
 
     @pytest.mark.parametrize("name", ["", "My", "a b", "-a", "a-", "a--b", "a\n", "../x", "é", "a/b"])
     def test_a_folder_name_that_is_not_kebab_case_is_refused(self, clincus_server, tmp_path, name):

@@ -145,6 +145,14 @@ def test_what_the_git_configuration_makes_part_of_itself_is_protected_too(tmp_pa
     assert set(folder.named) <= set(clincus.protected_paths(SETTINGS, folder.named))
 
 
+def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
+    workspace = clincus.host_folder(str(tmp_path), "/workspace")
+    assert "run `git init`" in clincus.protect_workspace(workspace, SETTINGS, LOCKABLE).note
+    (tmp_path / ".git").write_text("gitdir: elsewhere")
+    workspace = clincus.host_folder(str(tmp_path), "/workspace")
+    assert "git init" not in clincus.protect_workspace(workspace, SETTINGS, LOCKABLE).note
+
+
 def test_a_pipe_in_place_of_the_git_configuration_keeps_nobody_waiting(tmp_path):
     (tmp_path / ".git").mkdir()
     os.mkfifo(tmp_path / ".git/config")
