@@ -15,6 +15,10 @@ export interface Session {
   /** Why Incus reports the instance as broken; only while `status` is `stopped`. */
   error?: string;
   protection?: 'locked' | 'basic' | 'off';
+  /** Why it is not locked, or what is special about this lock. */
+  protection_note?: string;
+  /** What of the configuration and of the project's own file does not hold, and why. */
+  warnings?: string[];
   session_id?: string;
   created_at?: string;
   started_at?: string;
