@@ -83,6 +83,8 @@ test: $(VENV)/tested
 bench: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
 	$(BIN)/python tests/bench/bench_server.py dist/clincus.pyz
+	$(BIN)/python tests/bench/bench_terminal.py
+	$(BIN)/python tests/bench/bench_page.py
 
 clean:
 	rm -rf dist build $(VENV) spa/node_modules *.egg-info

@@ -1,14 +1,14 @@
 """Measure what a terminal costs through the server, against the same program on a bare pseudo-terminal.
 
-    python tests/bench/bench_terminal.py [INSTANCE]
+    python tests/bench/bench_terminal.py
 
-Without INSTANCE only local programs are measured; with it, the same through `incus exec`. Prints a table and asserts
-nothing. The bare terminal is read by this process, the WebSocket by it too, from a server in a process of its own.
+First with a local program, then through `incus exec` in a container; as root it starts an Incus of its own, as the
+tests do. Prints a table and asserts nothing. The bare terminal is read by this process, the WebSocket by it too, from a
+server in a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import select
 import socket
@@ -26,9 +26,11 @@ from websockets.client import ClientProtocol
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-import clincus
+import conftest  # noqa: E402
+
+import clincus  # noqa: E402
 
 ROUNDS = 5
 KEYS = 2000
@@ -169,23 +171,22 @@ def compare(name: str, echo: list[str], flood: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("instance", nargs="?", help="a running instance, to measure `incus exec` in it as well")
-    instance = parser.parse_args().instance
     line = b"0123456789abcdef" * 4 + b"\n"
-    print(f"{'program':12} {'':8} {'p50 us':>8} {'p99 us':>8} {'MB/s':>8}")
-    with tempfile.NamedTemporaryFile() as text:
+    raw = "stty raw -echo; echo ready;"
+    with tempfile.NamedTemporaryFile() as text, conftest.own_daemon() as bed:
         text.write(line * (FLOOD_SIZE // len(line) + 1))
         text.flush()
-        raw = "stty raw -echo; echo ready;"
+        bed.incus.launch("bench", "clincus", {})
+        os.environ.update(bed.environ)
+        with open(text.name, "rb") as source:
+            # Not `incus file push`: a command's own standard input needs no rights on the host's files.
+            subprocess.run(
+                ["incus", "exec", "-T", "bench", "--", "sh", "-c", "cat >/tmp/flood"], stdin=source, check=True
+            )
+        remote = ["incus", "exec", "-t", "bench", "--", "sh", "-c"]
+        print(f"{'program':12} {'':8} {'p50 us':>8} {'p99 us':>8} {'MB/s':>8}")
         compare("cat", ["sh", "-c", f"{raw} exec cat"], ["sh", "-c", f"stty raw; exec cat {text.name}"])
-        if instance:
-            remote = ["incus", "exec", "-t", instance, "--", "sh", "-c"]
-            with open(text.name, "rb") as source:
-                # Not `incus file push`: a command's own standard input needs no rights on the host's files.
-                subprocess.run([*remote[:2], "-T", *remote[3:], "cat > /tmp/flood"], stdin=source, check=True)
-            compare("incus exec", [*remote, f"{raw} exec cat"], [*remote, "stty raw; exec cat /tmp/flood"])
-            subprocess.run([*remote[:2], "-T", *remote[3:], "rm /tmp/flood"], stdin=subprocess.DEVNULL, check=True)
+        compare("incus exec", [*remote, f"{raw} exec cat"], [*remote, "stty raw; exec cat /tmp/flood"])
 
 
 if __name__ == "__main__":
