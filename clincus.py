@@ -2163,10 +2163,16 @@ def save_command(tool: Tool, container_home: str, *, ends_tool: bool = False) ->
     return ["sh", "-c", script, "save", container_home, *tool.saved]
 
 
+STARTED_FILE = ".clincus/start"  # what runs in tmux; a container without it was never started to the end
+
+
 def listing_command(tool: Tool, container_home: str) -> list[str]:
-    """The command that lists a tool's conversations and credentials in a container, for `parse_listing`."""
+    """The command that lists a tool's conversations and credentials in a container, for `parse_listing`.
+
+    In front comes STARTED_FILE, if it is there.
+    """
     script = 'cd -- "$1" || exit 3; shift; find "$@" -type f -size +0 -printf "%T@ %p\\0" 2>/dev/null | head -c 4194304'
-    return ["sh", "-c", script, "list", container_home, *tool.saved, *tool.credentials]
+    return ["sh", "-c", script, "list", container_home, STARTED_FILE, *tool.saved, *tool.credentials]
 
 
 def parse_listing(output: bytes) -> list[tuple[str, float]]:
@@ -2576,8 +2582,8 @@ class Incus:
     def run(self, *arguments: str, stdin: bytes = b"", timeout: float = 60, finish: bool = False) -> bytes:
         """Run `incus ARGUMENTS` and return its stdout. Raises IncusError.
 
-        With `finish` an interruption of ours waits for the end of what Incus has begun: the daemon would go on with
-        it after its client is gone, and nobody could tell what it leaves behind.
+        With `finish` an interruption of ours, or too long a wait, is followed by the end of what Incus has begun: the
+        daemon would go on with it after its client is gone, and nobody could tell what it leaves behind.
         """
         done = self._spawn(self.argv(*arguments), stdin, timeout, finish=finish)
         if done.code != 0:
@@ -2837,16 +2843,15 @@ class Incus:
         with process:
             try:
                 stdout, stderr = process.communicate(stdin, timeout)
-            except subprocess.TimeoutExpired as error:
-                process.kill()
-                words = shlex.join(command[:6])
-                raise IncusError(f"Incus did not finish `{words} …` within {timeout:g} s", 500) from error
-            except BaseException:
+            except BaseException as error:
                 if finish:
                     process.send_signal(signal.SIGINT)  # the client gives up what can be given up, such as a download
                     with suppress(subprocess.TimeoutExpired):
                         process.communicate(timeout=timeout)
                 process.kill()
+                if isinstance(error, subprocess.TimeoutExpired):
+                    words = shlex.join(command[:6])
+                    raise IncusError(f"Incus did not finish `{words} …` within {timeout:g} s", 500) from error
                 raise
         return Completed(process.returncode, stdout, stderr)
 
@@ -5507,7 +5512,7 @@ def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None
     return [
         *own,
         ToolFile(".clincus/environment", (shell_assignments(environment) + source).encode(), 0o600),
-        ToolFile(".clincus/start", script.encode(), 0o700),
+        ToolFile(STARTED_FILE, script.encode(), 0o700),
         ToolFile(".clincus/tmux.conf", GUEST_TMUX_CONFIG.encode(), 0o600),
         ToolFile(".clincus/ring", GUEST_RING.encode(), 0o700),
     ]
@@ -6117,6 +6122,7 @@ class Sessions:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
         config, tool, home = launch.config, launch.tool, guest_home(launch.config)
         present = [] if is_new else self._listing(session, tool, home)
+        is_new = STARTED_FILE not in dict(present)
         conversation = self._conversation(session, launch, present)
         saved = launch.saved.directory if launch.saved else None
         files, warnings = tool_files(

@@ -508,6 +508,15 @@ def test_nothing_of_a_session_stays_on_the_host(bed, clincus_server, workspace):
     assert sorted(path.name for path in workspace.iterdir()) == [".git", "README.md"]
 
 
+def test_a_create_that_was_cut_short_is_made_whole_by_the_next_start(bed, clincus_server, workspace):
+    session = clincus_server.create(workspace)
+    wait_for_screen(bed, session, "STUB-READY")
+    guest(bed, session, "tmux kill-server; rm -r ~/.clincus ~/.claude ~/.claude.json")  # as if the server had died
+    assert clincus_server.post(f"/api/sessions/{session['id']}/resume").status == 200
+    wait_for_screen(bed, session, "STUB-READY")
+    assert json.loads(guest(bed, session, "cat ~/.claude.json"))["hasCompletedOnboarding"] is True
+
+
 def test_a_killed_server_leaves_sessions_that_the_next_one_knows(bed, start_server, workspace):
     server = start_server()
     session = server.create(workspace)
