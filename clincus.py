@@ -250,13 +250,13 @@ def required(check: Check) -> Check:
     return check_required
 
 
-def readable(parse: Callable[[str], object], also: str = "", refuse_zero: bool = False) -> Check:
+def readable(parse: Callable[[str], object], also: str = "") -> Check:
     """A check for texts that `parse` takes or that match the pattern `also`; empty means "not set"."""
 
     def check(value: object) -> str:
         text = check_text(value)
-        if text and not (also and re.fullmatch(also, text)) and not parse(text) and refuse_zero:
-            raise Unfit("zero is not allowed")
+        if text and not (also and re.fullmatch(also, text)):
+            parse(text)
         return text
 
     return check
@@ -784,7 +784,7 @@ class Findings:
 
     MOST: ClassVar[int] = 20
     unknown_keys: int = 0
-    faults: list[tuple[str, ConfigError]] = field(default_factory=list)  # these stop everything
+    faults: list[ConfigError] = field(default_factory=list)  # these stop everything
     warnings: list[str] = field(default_factory=list)
 
     def fault(self, source: str, key: str, value: object, reason: str, text: str | None = None) -> None:
@@ -795,7 +795,7 @@ class Findings:
         place = f"{source}, line {line}" if line else source
         shown = f" {value!r}" if isinstance(value, (str, int, float)) else ""
         message = f"{place}: invalid {key}{shown}: {reason}"
-        self.faults.append((message, ConfigError(message, file=source, key=key, line=line)))
+        self.faults.append(ConfigError(message, file=source, key=key, line=line))
 
     def unknown(self, source: str, key: str, known: Iterable[str], text: str) -> None:
         """Note a key that means nothing."""
@@ -813,8 +813,8 @@ class Findings:
     def raise_first(self) -> None:
         """Raise one ConfigError that names every fault."""
         if self.faults:
-            first = self.faults[0][1]
-            message = "; ".join(message for message, _ in self.faults)
+            first = self.faults[0]
+            message = "; ".join(fault.message for fault in self.faults)
             raise ConfigError(f"validation failed: {message}", file=first.file, key=first.key, line=first.line)
 
 
@@ -876,22 +876,13 @@ def check_profiles(value: object, source: str, text: str, findings: Findings) ->
     return profiles
 
 
+SWITCH_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
 def variable_value(setting: Setting, text: str) -> object:
     """The value that a variable's text stands for; ValueError if it is none of the setting's kind."""
     if isinstance(setting.default, bool):
-        words = {
-            "true": True,
-            "1": True,
-            "yes": True,
-            "on": True,
-            "false": False,
-            "0": False,
-            "no": False,
-            "off": False,
-        }
-        if text.lower() not in words:
-            raise ValueError("write true or false")
-        return words[text.lower()]
+        return check_switch(SWITCH_WORDS.get(text.lower()))
     if isinstance(setting.default, int) and re.fullmatch(r"-?\d{1,10}", text):
         return setting.check(int(text))
     return setting.check(text)
@@ -1064,23 +1055,27 @@ def state_directory(environ: Mapping[str, str]) -> str:
     return expand("~/.clincus", environ)
 
 
-def user_config(environ: Mapping[str, str]) -> str:
-    """The user's config file: that of XDG_CONFIG_HOME, or the one in ~/.config if only that exists."""
-    default = expand("~/.config/clincus/config.toml", environ)
+def user_configs(environ: Mapping[str, str]) -> list[str]:
+    """Where the user's config file may be: below XDG_CONFIG_HOME, and in ~/.config."""
     base = environ.get("XDG_CONFIG_HOME", "")
-    chosen = os.path.join(base, "clincus", "config.toml") if os.path.isabs(base) else default
-    return default if os.path.exists(default) and not os.path.exists(chosen) else chosen
+    below = [os.path.join(base, "clincus", "config.toml")] if os.path.isabs(base) else []
+    return [*below, expand("~/.config/clincus/config.toml", environ)]
+
+
+def user_config(environ: Mapping[str, str]) -> str:
+    """The user's config file: the first one that exists, else the one to make."""
+    places = user_configs(environ)
+    return next(filter(os.path.exists, places), places[0])
+
+
+def named_config(environ: Mapping[str, str]) -> str:
+    """The config file that CLINCUS_CONFIG names, "" if it names none."""
+    return expand(environ["CLINCUS_CONFIG"], environ) if environ.get("CLINCUS_CONFIG") else ""
 
 
 def config_files(environ: Mapping[str, str]) -> list[str]:
     """Every path whose change can change the configuration, present or not: what `serve` polls."""
-    paths = [SYSTEM_CONFIG, expand("~/.config/clincus/config.toml", environ)]
-    base = environ.get("XDG_CONFIG_HOME", "")
-    if os.path.isabs(base):
-        paths.append(os.path.join(base, "clincus", "config.toml"))
-    if environ.get("CLINCUS_CONFIG"):
-        paths.append(expand(environ["CLINCUS_CONFIG"], environ))
-    return list(dict.fromkeys(paths))
+    return list(filter(None, [SYSTEM_CONFIG, *user_configs(environ), named_config(environ)]))
 
 
 def config_fingerprint(paths: Iterable[str]) -> tuple[object, ...]:
@@ -1160,8 +1155,8 @@ def load_config(
     """
     findings = Findings()
     layers, files = [], []
-    named = expand(environ["CLINCUS_CONFIG"], environ) if environ.get("CLINCUS_CONFIG") else ""
-    for path, rank in ((SYSTEM_CONFIG, SYSTEM_RANK), (user_config(environ), USER_RANK), (named, NAMED_RANK)):
+    places = ((SYSTEM_CONFIG, SYSTEM_RANK), (user_config(environ), USER_RANK), (named_config(environ), NAMED_RANK))
+    for path, rank in places:
         text = read_text(path, CONFIG_FILE_LIMIT) if path else None
         if path and text is None and rank == NAMED_RANK:
             raise ConfigError(f"CLINCUS_CONFIG names {path!r}, but there is no such file", file=path)
@@ -1197,12 +1192,6 @@ def read_project(workspace: str) -> ProjectFile | None:
     return None if text is None else ProjectFile(path, text, hashlib.sha256(text.encode()).hexdigest())
 
 
-def project_digest(workspace: str) -> str | None:
-    """The SHA-256 of a workspace's .clincus.toml, None if there is none."""
-    project = read_project(workspace)
-    return project.digest if project else None
-
-
 def trust_file(environ: Mapping[str, str]) -> str:
     """The list of trusted project files: workspace to SHA-256."""
     return os.path.join(state_directory(environ), "trust.json")
@@ -1218,35 +1207,20 @@ def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: str(value) for key, value in trusted.items()} if isinstance(trusted, dict) else {}
 
 
-def is_trusted(environ: Mapping[str, str], workspace: str) -> bool:
-    """True if the user trusted exactly this content of the workspace's .clincus.toml."""
-    digest = project_digest(workspace)
-    return digest is not None and trusted_digests(environ).get(os.path.realpath(workspace)) == digest
+def is_trusted(environ: Mapping[str, str], workspace: str, project: ProjectFile) -> bool:
+    """True if the user trusted exactly this content in this workspace."""
+    return trusted_digests(environ).get(os.path.realpath(workspace)) == project.digest
 
 
-def trust_project(environ: Mapping[str, str], workspace: str) -> str:
-    """Trust the workspace's .clincus.toml as it is now; gives its SHA-256. ConfigError (404) if there is none."""
-    digest = project_digest(workspace)
-    if digest is None:
-        raise ConfigError(f"{workspace!r} has no {PROJECT_FILE}: there is nothing to trust", status=404)
-    change_trust(environ, workspace, digest)
-    return digest
-
-
-def untrust_project(environ: Mapping[str, str], workspace: str) -> bool:
-    """Take the trust back; False if there was none."""
-    return change_trust(environ, workspace, None)
-
-
-def change_trust(environ: Mapping[str, str], workspace: str, digest: str | None) -> bool:
-    """Set or remove one entry of the list, under a lock; False if there was nothing to remove."""
+def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile | None) -> bool:
+    """Trust a workspace's file as it was read, or with None take the trust back; whether there was some before."""
     path = trust_file(environ)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with directory_lock(os.path.dirname(path)):
         trusted = trusted_digests(environ)
         had = trusted.pop(os.path.realpath(workspace), None) is not None
-        if digest is not None:
-            trusted[os.path.realpath(workspace)] = digest
+        if project is not None:
+            trusted[os.path.realpath(workspace)] = project.digest
         text = json.dumps({"trusted": trusted}, indent=2, sort_keys=True) + "\n"
         replace_file(path, text.encode("utf-8", "surrogateescape"), 0o600)
     return had
@@ -1257,8 +1231,7 @@ def project_config(config: Config, environ: Mapping[str, str], workspace: str) -
     project = read_project(workspace)
     if project is None:
         return config
-    trusted = trusted_digests(environ).get(os.path.realpath(workspace)) == project.digest
-    return apply_project(config, workspace, trusted=trusted, project=project)
+    return apply_project(config, workspace, trusted=is_trusted(environ, workspace, project), project=project)
 
 
 def apply_project(config: Config, workspace: str, *, trusted: bool, project: ProjectFile | None = None) -> Config:
@@ -1449,10 +1422,8 @@ def save_dashboard(
 
 def file_that_sets(environ: Mapping[str, str], config: Config, key: str) -> str:
     """The file where a change of a key takes effect."""
-    named = expand(environ["CLINCUS_CONFIG"], environ) if environ.get("CLINCUS_CONFIG") else ""
-    if any(layer.rank == NAMED_RANK and key in layer.values for layer in config.layers):
-        return named
-    return user_config(environ)
+    is_in_named = any(layer.rank == NAMED_RANK and key in layer.values for layer in config.layers)
+    return named_config(environ) if is_in_named else user_config(environ)
 
 
 def edit_config_file(path: str, changes: Mapping[str, object], write: bool = True) -> None:
@@ -11167,7 +11138,7 @@ HEALTH = obj(
         "summary": obj({"total": INTEGER, "passed": INTEGER, "warnings": INTEGER, "failed": INTEGER}),
     }
 )
-CONFIG = schema_of(nest({setting.key: setting.default for setting in SETTINGS}))
+CONFIG = schema_of(DEFAULTS)
 COMPONENTS = {
     "Config": CONFIG,
     "ConfigSources": SOURCES,
@@ -12801,7 +12772,7 @@ def run_trust(context: Context) -> int:
     options, environ = context.options, context.environ
     workspace = chosen_workspace(options)
     if options.revoke:
-        had = untrust_project(environ, workspace)
+        had = set_trust(environ, workspace, None)
         print(f"{workspace}: the trust is taken back" if had else f"{workspace}: it was not trusted")
         return 0
     project = read_project(workspace)
@@ -12810,7 +12781,7 @@ def run_trust(context: Context) -> int:
     print(f"{project.path}:\n")
     print("\n".join(f"  {shown(line)}" for line in project.text.splitlines()))
     print()
-    if trusted_digests(environ).get(workspace) == project.digest:
+    if is_trusted(environ, workspace, project):
         print("This content is trusted. `clincus trust --revoke` takes that back.")
         return 0
     config = apply_project(context.config, workspace, trusted=False, project=project)
@@ -12818,7 +12789,7 @@ def run_trust(context: Context) -> int:
         print(f"  {shown(warning)}")
     if not confirm("Let this file set all that for sessions in this workspace?", force=options.force):
         return 0
-    change_trust(environ, workspace, project.digest)
+    set_trust(environ, workspace, project)
     print(f"Trusted until {PROJECT_FILE} changes.")
     return 0
 

@@ -676,42 +676,46 @@ def test_a_project_that_names_another_tool_does_not_inherit_my_binary(environ, w
     assert config.get("tool.binary") == ""
 
 
+def read(workspace):
+    """The .clincus.toml of a workspace, which has one."""
+    project = clincus.read_project(str(workspace))
+    assert project is not None
+    return project
+
+
+def is_trusted(environ, workspace):
+    return clincus.is_trusted(environ, str(workspace), read(workspace))
+
+
 def test_trust_holds_for_one_content_in_one_place(environ, workspace, tmp_path):
     write(workspace / ".clincus.toml", "[defaults]\npersistent = true\n")
     base = clincus.load_config(environ)
-    assert not clincus.is_trusted(environ, str(workspace))
-    digest = clincus.trust_project(environ, str(workspace))
-    assert digest == clincus.project_digest(str(workspace))
-    assert clincus.is_trusted(environ, str(workspace))
+    assert not is_trusted(environ, workspace)
+    assert clincus.set_trust(environ, str(workspace), read(workspace)) is False
+    assert is_trusted(environ, workspace)
     assert clincus.project_config(base, environ, str(workspace)).get("defaults.persistent") is True
     write(tmp_path / "copy/.clincus.toml", "[defaults]\npersistent = true\n")
-    assert not clincus.is_trusted(environ, str(tmp_path / "copy"))
+    assert not is_trusted(environ, tmp_path / "copy")
     write(workspace / ".clincus.toml", "[defaults]\npersistent = true\n# changed\n")
-    assert not clincus.is_trusted(environ, str(workspace))
+    assert not is_trusted(environ, workspace)
     assert clincus.project_config(base, environ, str(workspace)).get("defaults.persistent") is False
 
 
 def test_trust_can_be_taken_back_and_is_kept_private(environ, workspace):
     write(workspace / ".clincus.toml", "")
-    clincus.trust_project(environ, str(workspace))
+    clincus.set_trust(environ, str(workspace), read(workspace))
     assert stat.S_IMODE(os.stat(clincus.trust_file(environ)).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(clincus.state_directory(environ)).st_mode) == 0o700
-    assert clincus.untrust_project(environ, str(workspace)) is True
-    assert clincus.untrust_project(environ, str(workspace)) is False
-    assert not clincus.is_trusted(environ, str(workspace))
-
-
-def test_there_is_nothing_to_trust_without_a_file(environ, workspace):
-    with pytest.raises(clincus.ConfigError, match="there is nothing to trust") as caught:
-        clincus.trust_project(environ, str(workspace))
-    assert caught.value.status == 404
+    assert clincus.set_trust(environ, str(workspace), None) is True
+    assert clincus.set_trust(environ, str(workspace), None) is False
+    assert not is_trusted(environ, workspace)
 
 
 def test_a_broken_trust_list_trusts_nothing(environ, workspace):
     write(workspace / ".clincus.toml", "")
-    clincus.trust_project(environ, str(workspace))
+    clincus.set_trust(environ, str(workspace), read(workspace))
     write(clincus.trust_file(environ), "{")
-    assert not clincus.is_trusted(environ, str(workspace))
+    assert not is_trusted(environ, workspace)
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "large"])
