@@ -1534,14 +1534,16 @@ class Tool:
     environment: Mapping[str, str] = field(default_factory=dict)  # the image brings the version: no update at start
 
 
+CLAUDE = ("claude", "--verbose", "--permission-mode", "bypassPermissions")
+COPILOT = ("copilot", "--allow-all-tools", "--allow-all-paths", "--allow-all-urls", "--session-id")
 TOOLS = {
     tool.name: tool
     for tool in (
         # Read from `claude --help` 2.1.331. --session-id names the first conversation, so that it can be found again.
         Tool(
             name="claude",
-            start=("claude", "--verbose", "--permission-mode", "bypassPermissions", "--session-id", "{session}"),
-            resume=("claude", "--verbose", "--permission-mode", "bypassPermissions", "--resume", "{conversation}"),
+            start=(*CLAUDE, "--session-id", "{session}"),
+            resume=(*CLAUDE, "--resume", "{conversation}"),
             credentials=(".claude/.credentials.json",),
             settings=(
                 ".claude/config.yml",
@@ -1574,22 +1576,8 @@ TOOLS = {
         # three switches together are its --allow-all.
         Tool(
             name="copilot",
-            start=(
-                "copilot",
-                "--allow-all-tools",
-                "--allow-all-paths",
-                "--allow-all-urls",
-                "--session-id",
-                "{session}",
-            ),
-            resume=(
-                "copilot",
-                "--allow-all-tools",
-                "--allow-all-paths",
-                "--allow-all-urls",
-                "--session-id",
-                "{conversation}",
-            ),
+            start=(*COPILOT, "{session}"),
+            resume=(*COPILOT, "{conversation}"),
             settings=(
                 ".copilot/config.json",
                 ".copilot/settings.json",
@@ -1675,7 +1663,6 @@ def tool_command(
     config: Config,
     session_id: str,
     conversation: str | None,
-    workspace_path: str = "/workspace",
     *,
     environ: Mapping[str, str] | None = None,
 ) -> list[str]:
@@ -1686,8 +1673,8 @@ def tool_command(
     `environ` with CLINCUS_USE_DUMMY=1 puts the test stub `dummy` in the tool's place.
     """
     words = tool.resume if conversation else tool.start
-    known = {"session": session_id, "conversation": conversation or "", "workspace": workspace_path}
-    command = [re.sub(r"\{(session|conversation|workspace)\}", lambda found: known[found[1]], word) for word in words]
+    known = {"session": session_id, "conversation": conversation or ""}
+    command = [re.sub(r"\{(session|conversation)\}", lambda found: known[found[1]], word) for word in words]
     if tool.name == config.get("tool.name"):
         if config.get("tool.binary"):
             command[0] = config.get("tool.binary")
@@ -1703,19 +1690,13 @@ def tool_command(
 # Environment
 
 
+# What a plain image's terminfo may not know.
+FOREIGN = ("xterm-ghostty", "wezterm", "alacritty", "kitty", "xterm-kitty", "tmux-256color", "screen-256color", "dumb")
+
+
 def terminal_name(term: str) -> str:
-    """The TERM to use inside: what a plain image's terminfo may not know becomes xterm-256color."""
-    foreign = (
-        "xterm-ghostty",
-        "wezterm",
-        "alacritty",
-        "kitty",
-        "xterm-kitty",
-        "tmux-256color",
-        "screen-256color",
-        "dumb",
-    )
-    return "xterm-256color" if not term or term.startswith(foreign) else term
+    """The TERM to use inside."""
+    return "xterm-256color" if not term or term.startswith(FOREIGN) else term
 
 
 def github_token(environ: Mapping[str, str]) -> str:
@@ -2192,11 +2173,6 @@ def choose_conversation(
     return session_id if session_id in found else max(found, key=lambda one: (found[one], one), default=None)
 
 
-def find_conversation(saved_dir: str, tool: Tool, session_id: str, workspace_path: str = "/workspace") -> str | None:
-    """The id of the conversation to go on with in a saved session, None to start afresh."""
-    return choose_conversation(tool, session_id, workspace_path, saved_listing(saved_dir))
-
-
 class TarEntry(NamedTuple):
     """One member of a tar that came out of a container; only the name has been checked (`safe_relative`)."""
 
@@ -2233,22 +2209,14 @@ class SavedTar:
         self.stream = stream
         self.left = limit  # bytes of content that may still come
         self.members = count  # members that may still come
-        self.skipped = 0  # members that were passed over
         self.what = what  # the subject of an error's sentence
-
-    def files(self) -> Iterator[tuple[str, float, Iterator[bytes]]]:
-        """Name, time and content of each regular file, in order. ClincusError on a broken or too large archive."""
-        for entry in self.entries():
-            if entry.kind == "file" and safe_relative(entry.name):
-                yield entry.name, entry.mtime, entry.content
-            elif entry.kind != "directory":
-                self.skipped += 1
+        self._position = 0  # bytes read so far
 
     def entries(self) -> Iterator[TarEntry]:
         """Every member in order, with the name as it came. ClincusError on a broken or too large archive."""
         long = {b"L": "", b"K": ""}  # a long name and a long link's target come before their member
         while True:
-            header = self._read(self.BLOCK, may_end=self._position == 0)
+            header = self._read(self.BLOCK)
             if header.strip(b"\0") == b"":
                 return
             self.members -= 1
@@ -2299,24 +2267,18 @@ class SavedTar:
         if self.left < 0:
             raise ClincusError(f"{self.what} is too large", 500)
         while size:
-            piece = self._read(min(size, 1 << 16), exact=False)
+            piece = self._read(min(size, 1 << 16))
             size -= len(piece)
             yield piece
             if not size:
                 self._read(-self._position % self.BLOCK)
 
-    _position = 0
-
-    def _read(self, size: int, exact: bool = True, may_end: bool = False) -> bytes:
-        data = self.stream.read(size) if size else b""
-        while exact and 0 < len(data) < size:
-            more = self.stream.read(size - len(data))
-            if not more:
-                break
-            data += more
-        if size and (not data or (exact and len(data) < size)) and not (may_end and not data):
-            raise ClincusError(f"{self.what} ends too early", 500)
+    def _read(self, size: int) -> bytes:
+        """The next bytes; of an archive of nothing, none."""
+        data = self.stream.read(size)
         self._position += len(data)
+        if len(data) < size and self._position:
+            raise ClincusError(f"{self.what} ends too early", 500)
         return data
 
 
@@ -2334,17 +2296,18 @@ def unpack_saved(stream: IO[bytes], directory: str, tool: Tool) -> list[str]:
     says what is wrong.
     """
     written = []
-    for name, mtime, content in SavedTar(stream).files():
-        target = os.path.join(directory, name)
-        if not is_saved(tool, name) or os.path.lexists(target):
+    for entry in SavedTar(stream).entries():
+        target = os.path.join(directory, entry.name)
+        is_wanted = entry.kind == "file" and safe_relative(entry.name) and is_saved(tool, entry.name)
+        if not is_wanted or os.path.lexists(target):
             continue
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
-            for piece in content:
+            for piece in entry.content:
                 file.write(piece)
-        os.utime(target, (mtime, mtime))
-        written.append(name)
+        os.utime(target, (entry.mtime, entry.mtime))
+        written.append(entry.name)
     return written
 
 
@@ -2381,19 +2344,8 @@ def store_saved(stream: IO[bytes], saved: SavedSession, tool: Tool) -> list[str]
 def write_metadata(saved: SavedSession) -> None:
     """Write metadata.json of a session, with the time of now; the directory is made if need be (0700)."""
     os.makedirs(saved.directory, mode=0o700, exist_ok=True)
-    document = {
-        "session_id": saved.session_id,
-        "container_name": saved.container_name,
-        "persistent": saved.persistent,
-        "workspace": saved.workspace,
-        "saved_at": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "tool": saved.tool,
-        "slot": saved.slot,
-        "tool_session_id": saved.tool_session_id,
-        "image": saved.image,
-        "profile": saved.profile,
-        "final": saved.final,
-    }
+    document = {**vars(saved), "saved_at": datetime.now().astimezone().isoformat(timespec="seconds")}
+    del document["directory"]
     replace_file(
         os.path.join(saved.directory, "metadata.json"), (json.dumps(document, indent=2) + "\n").encode(), 0o600
     )
@@ -2417,22 +2369,9 @@ def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
         return None
     if not isinstance(document, dict) or not isinstance(document.get("session_id"), str) or not document["session_id"]:
         return None
-    known: dict[str, Any] = {"tool": tool_name}
-    for name in (
-        "container_name",
-        "workspace",
-        "persistent",
-        "saved_at",
-        "slot",
-        "tool_session_id",
-        "image",
-        "profile",
-        "final",
-    ):
-        default = getattr(SavedSession, name)
-        value = document.get(name, default)
-        known[name] = value if isinstance(value, type(default)) else default
-    return SavedSession(session_id=document["session_id"], directory=directory, **known)
+    fields = {one.name: one.default for one in dataclasses.fields(SavedSession)}
+    fits = {name: value for name, value in document.items() if type(value) is type(fields.get(name))}
+    return SavedSession(**{**fits, "session_id": document["session_id"], "tool": tool_name, "directory": directory})
 
 
 def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]:
@@ -6113,8 +6052,7 @@ class Sessions:
         chosen = launch.environment if is_new or launch.environment else None
         known = conversation or session.session_id
         first, again = (
-            tool_command(tool, config, session.session_id, id, launch.mount, environ=self._environ)
-            for id in (conversation, known)
+            tool_command(tool, config, session.session_id, id, environ=self._environ) for id in (conversation, known)
         )
         script = start_script(first, again, conversation_test(tool, known), launch.mount, tool.name)
         uid = config.get("incus.code_uid")
@@ -6136,7 +6074,7 @@ class Sessions:
     def _conversation(self, session: Session, launch: Launch, present: Iterable[tuple[str, float]]) -> str | None:
         """The conversation to go on with: a saved one in a new container, else what the container holds."""
         if launch.saved is not None:
-            return find_conversation(launch.saved.directory, launch.tool, session.session_id, launch.mount)
+            present = saved_listing(launch.saved.directory)
         return choose_conversation(launch.tool, session.session_id, launch.mount, present)
 
     def _saved(self, session: Session, config: Config) -> SavedSession:

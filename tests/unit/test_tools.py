@@ -472,7 +472,8 @@ def test_a_conversation_survives_the_way_out_and_in_again(tmp_path, home, config
     assert sorted(os.listdir(directory)) == [".claude", "metadata.json"]
     assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(os.path.join(directory, path)).st_mode) == 0o600
-    assert clincus.find_conversation(directory, clincus.TOOLS["claude"], SESSION) == SESSION
+    listing = clincus.saved_listing(directory)
+    assert clincus.choose_conversation(clincus.TOOLS["claude"], SESSION, "/workspace", listing) == SESSION
     files, warnings = carry("claude", home, config, saved_dir=directory)
     assert (files[path].data, files[path].mtime, warnings) == (b"x" * 70000, 77, [])
 
@@ -638,9 +639,8 @@ def test_a_broken_or_too_large_archive_leaves_the_old_copy(tmp_path, monkeypatch
 def test_no_archive_whatever_gets_past_the_reader(data, at):
     mixed = GOOD[:at] + data + GOOD[at:]
     try:
-        for name, _, content in clincus.SavedTar(io.BytesIO(mixed), limit=100_000).files():
-            assert clincus.safe_relative(name)
-            assert len(b"".join(content)) <= 100_000
+        for entry in clincus.SavedTar(io.BytesIO(mixed), limit=100_000).entries():
+            assert len(b"".join(entry.content)) <= 100_000
     except clincus.ClincusError:
         pass
 
