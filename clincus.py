@@ -2466,6 +2466,26 @@ LINGER = """trap 'ended=1; kill $child 2>/dev/null' TERM HUP; exec 3<&0; "$@" <&
 while kill -0 "$child"; do wait "$child"; code=$?; done; sleep 0.05; exit "$code\""""
 
 
+def start_client(
+    argv: Sequence[str],
+    *,
+    stdin: int | None = subprocess.DEVNULL,
+    stdout: int | None = None,
+    stderr: IO[bytes] | int | None = None,
+    start_new_session: bool = True,
+) -> subprocess.Popen[bytes]:
+    """Start the `incus` command. Raises IncusError.
+
+    It gets a session of its own where Ctrl-C at our terminal is ours to handle, not the child's.
+    """
+    try:
+        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=start_new_session)
+    except FileNotFoundError as error:
+        raise incus_failure("executable file not found") from error
+    except OSError as error:
+        raise IncusError(f"the incus command cannot be started: {error.strerror}", 500) from error
+
+
 class Incus:
     """The one door to the `incus` command.
 
@@ -2495,10 +2515,7 @@ class Incus:
         With `finish` an interruption of ours, or too long a wait, is followed by the end of what Incus has begun: the
         daemon would go on with it after its client is gone, and nobody could tell what it leaves behind.
         """
-        done = self._spawn(self.argv(*arguments), stdin, timeout, finish=finish)
-        if done.code != 0:
-            raise incus_failure(done.stderr.decode("utf-8", "replace"))
-        return done.stdout
+        return self._answer(self.argv(*arguments), stdin, timeout, finish=finish)
 
     def query(
         self, path: str, method: str = "GET", data: object | None = None, *, wait: bool = False, timeout: float = 30
@@ -2515,10 +2532,8 @@ class Incus:
         if data is not None:
             command += ["--data", json.dumps(data)]
         command.append(f"{self.remote}:{joined}" if self.remote else joined)
-        done = self._spawn(self._as_member(command), b"", timeout)
-        if done.code != 0:
-            raise incus_failure(done.stderr.decode("utf-8", "replace"))
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        answer = self._answer(self._as_member(command), b"", timeout)
+        return json.loads(answer) if answer.strip() else None
 
     def launch(
         self,
@@ -2605,10 +2620,7 @@ class Incus:
         self, argv: Sequence[str], stdin: int, stdout: int, timeout: float
     ) -> Iterator[subprocess.Popen[bytes]]:
         with tempfile.TemporaryFile() as words:
-            try:
-                process = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=words, start_new_session=True)
-            except OSError as error:
-                raise incus_failure("executable file not found") from error
+            process = start_client(argv, stdin=stdin, stdout=stdout, stderr=words)
             killer = threading.Timer(timeout, process.kill)
             killer.start()
             try:
@@ -2640,10 +2652,7 @@ class Incus:
             for number in numbers
         }
         try:
-            try:
-                process = subprocess.Popen(argv, stdin=stdin, stderr=stderr)
-            except OSError as error:
-                raise incus_failure("executable file not found") from error
+            process = start_client(argv, stdin=stdin, stderr=stderr, start_new_session=False)
             for number in numbers:
                 signal.signal(number, lambda received_number, frame: pass_on(process, received_number))
             for early in received:
@@ -2659,12 +2668,7 @@ class Incus:
 
         Raises ClincusError (413) where that is more than `limit` bytes.
         """
-        try:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-            )
-        except OSError as error:
-            raise incus_failure("executable file not found") from error
+        process = start_client(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         streams = [cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr)]
         pieces: dict[object, list[bytes]] = {stream: [] for stream in streams}
         try:
@@ -2720,12 +2724,7 @@ class Incus:
         It prints nothing when it is ready and ends when the daemon goes; the caller ends it with terminate().
         """
         argv = self.argv("monitor", "--type", "lifecycle", "--format", "json")
-        try:
-            return subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-            )
-        except OSError as error:
-            raise incus_failure("executable file not found") from error
+        return start_client(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def _as_member(self, command: list[str]) -> list[str]:
         if not self._joins_group:  # asked anew each time: a server may be older than Incus, or than the membership
@@ -2743,14 +2742,16 @@ class Incus:
         except KeyError:
             return False
 
+    def _answer(self, command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
+        """What a command writes to stdout. Raises IncusError if it fails."""
+        done = self._spawn(command, stdin, timeout, finish=finish)
+        if done.code != 0:
+            raise incus_failure(done.stderr.decode("utf-8", "replace"))
+        return done.stdout
+
     def _spawn(self, command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> Completed:
-        # A session of its own: Ctrl-C at our terminal is ours to handle, not the child's.
         pipe = subprocess.PIPE
-        try:
-            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
-        except FileNotFoundError as error:
-            raise incus_failure("executable file not found") from error
-        with process:
+        with start_client(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
             try:
                 stdout, stderr = process.communicate(stdin, timeout)
             except BaseException as error:
