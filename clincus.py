@@ -3158,7 +3158,11 @@ SAME_START = timedelta(seconds=10)
 
 def utc_now() -> str:
     """The time as RFC 3339 in UTC, to the second."""
-    return format_time(datetime.now(timezone.utc))
+    return format_time(_now())
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 def format_time(moment: datetime) -> str:
@@ -3603,7 +3607,7 @@ class Tree:
     def take_back(self, ranges: list[tuple[int, int, int]]) -> None:
         """Give the tree back to its owner if root in a container has taken it. WallError if it is somebody else's."""
         found = os.fstat(self.raw)
-        wanted: int = self.plan["uid"]
+        wanted: int = self.plan["owner"]
         if any(host <= found.st_uid < host + count for _, host, count in ranges):
             os.chown(f"/proc/self/fd/{self.raw}", wanted, -1 if self.plan["group"] is None else self.plan["group"])
         elif found.st_uid != wanted:
@@ -3731,14 +3735,14 @@ class Tree:
             descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
             try:
                 os.setxattr(descriptor, PLACEHOLDER_MARK, b"1")
-                os.fchown(descriptor, self.plan["uid"], os.fstat(self.raw).st_gid)
+                os.fchown(descriptor, self.plan["owner"], os.fstat(self.raw).st_gid)
                 if text:
                     os.write(descriptor, text)
                 if text is None and ".git" not in part.split("/"):
                     self._hide(descriptor)
             except OSError:
                 with contextlib.suppress(OSError):
-                    remove_entry(name, text is None, parent)
+                    (os.rmdir if text is None else os.unlink)(name, dir_fd=parent)
                 raise
             finally:
                 os.close(descriptor)
@@ -3754,7 +3758,7 @@ class Tree:
         descriptor = os.open(HIDE_FOLDER[0], flags, 0o644, dir_fd=folder)
         try:
             os.setxattr(descriptor, PLACEHOLDER_MARK, b"1")
-            os.fchown(descriptor, self.plan["uid"], os.fstat(self.raw).st_gid)
+            os.fchown(descriptor, self.plan["owner"], os.fstat(self.raw).st_gid)
             os.write(descriptor, HIDE_FOLDER[1])
         finally:
             os.close(descriptor)
@@ -3814,18 +3818,10 @@ def remove_marked_folder(name: str, parent: int, folder: int) -> None:
         os.removexattr(folder, PLACEHOLDER_MARK)  # the owner has filled it: it is no placeholder any more
 
 
-def remove_entry(name: str, folder: bool, parent: int) -> None:
-    """Remove an empty folder or a file from a folder."""
-    if folder:
-        os.rmdir(name, dir_fd=parent)
-    else:
-        os.unlink(name, dir_fd=parent)
-
-
 def process_started(pid: int) -> str:
     """When a process started, in the kernel's ticks (proc(5)): with the pid it names one process for ever."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:  # a process names itself as it likes
             return file.read().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
@@ -4221,10 +4217,10 @@ def paths_within(folder: HostFolder, workspace: str, paths: Sequence[str]) -> li
 
     An extra mount that holds the workspace, or is a part of it, would else be a way around its protection.
     """
-    if folder.source == workspace or workspace.startswith(folder.source.rstrip("/") + "/"):
+    if path_inside(workspace, folder.source):
         inner = posixpath.relpath(workspace, folder.source)
         return [posixpath.normpath(f"{inner}/{path}") for path in paths]
-    if not folder.source.startswith(workspace.rstrip("/") + "/"):
+    if not path_inside(folder.source, workspace):
         return []
     own = posixpath.relpath(folder.source, workspace).split("/")
     within: list[str] = []
@@ -4279,9 +4275,9 @@ def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], settings: 
         if any(character in folder.source + folder.target for character in "\n\r\0"):
             raise ClincusError(f"The path {folder.source!r} holds a line break, which Incus does not take", 400)
     for folder in extra:
-        if (workspace.target + "/").startswith(folder.target.rstrip("/") + "/"):
+        if path_inside(workspace.target, folder.target):
             raise ClincusError(f"The mount at '{folder.target}' would hide the workspace '{workspace.target}'", 400)
-        if not folder.target.startswith(workspace.target + "/"):
+        if not path_inside(folder.target, workspace.target):
             continue
         parts = posixpath.relpath(folder.target, workspace.target).split("/")
         for path in protected_paths(settings, workspace.named):
@@ -4332,7 +4328,6 @@ def tree_plan(folder: HostFolder, workspace: str, paths: Sequence[str]) -> dict[
     within = paths_within(folder, workspace, paths)
     return {
         "source": folder.source,
-        "uid": folder.uid,
         "owner": folder.uid,
         "group": folder.gid,
         "readonly": folder.readonly or within is None,
@@ -4569,10 +4564,6 @@ def subordinate_ids(path: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(row[1]), int(row[2])) for row in rows if row[0] in ("root", "0") and row[1:2] and row[2:3])
 
 
-class WallUnsupportedError(ClincusError):
-    """This host or file system cannot lock the workspace; plain devices can still be had."""
-
-
 def mappable_ids(path: str, project: str | None) -> tuple[tuple[int, int], ...]:
     """The ranges of ids that a container may be given by raw.idmap: those of root that the project allows too.
 
@@ -4589,6 +4580,10 @@ def mappable_ids(path: str, project: str | None) -> tuple[tuple[int, int], ...]:
             if start < end:
                 both.append((start, end - start))
     return tuple(both)
+
+
+class WallUnsupportedError(ClincusError):
+    """This host or file system cannot lock the workspace; plain devices can still be had."""
 
 
 def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
@@ -4645,13 +4640,6 @@ def clean_stages() -> list[str]:
     finally:
         leave_stages()
         os.close(lock)
-
-
-def stage_mounts() -> list[str]:
-    """The stages that are mounted now, in use or not."""
-    with open("/proc/self/mountinfo") as file:
-        points = [line.split()[4] for line in file]
-    return sorted(point for point in points if posixpath.dirname(point) == STAGES)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -5193,10 +5181,6 @@ class Registry:
         self._on_change(Change(kind, session, when))
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 def is_expired(session: Session, now: datetime) -> bool:
     """Whether a session has run past its deadline; one from before its start belongs to an earlier run."""
     deadline, started = parse_time(session.deadline), parse_time(session.started_at)
@@ -5534,12 +5518,9 @@ class Job:
 
 
 def process_mark(pid: int) -> str:
-    """A process told apart from later ones of the same number: with the time of its start (proc_pid_stat(5))."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return f"{pid} {file.read().rpartition(')')[2].split()[19]}"
-    except OSError:
-        return ""
+    """A process told apart from later ones of the same number; "" if there is none."""
+    started = process_started(pid)
+    return f"{pid} {started}" if started else ""
 
 
 def is_resting_command(instance: Mapping[str, Any]) -> bool:
