@@ -2486,6 +2486,12 @@ def start_client(
         raise IncusError(f"the incus command cannot be started: {error.strerror}", 500) from error
 
 
+def yaml_of(document: Mapping[str, object]) -> bytes:
+    """A document for the client's stdin: JSON is YAML but for some characters, so that all but ASCII is escaped."""
+    text = json.dumps(document, ensure_ascii=False)
+    return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text).encode()
+
+
 class Incus:
     """The one door to the `incus` command.
 
@@ -2557,10 +2563,14 @@ class Incus:
             *(["--ephemeral"] if ephemeral else []),
             image,
             self.instance(name),
-            stdin=json.dumps(description).encode(),
+            stdin=yaml_of(description),
             timeout=timeout,
             finish=True,
         )
+
+    def update(self, name: str, description: Mapping[str, object]) -> None:
+        """Replace an instance's description (InstancePut); on stdin, for a person's own keys may hold secrets."""
+        self.run("config", "edit", self.instance(name), stdin=yaml_of(description))
 
     def exec(
         self,
@@ -5552,7 +5562,7 @@ class Sessions:
         self._report = report
         self._home = environ.get("HOME") or os.path.expanduser("~")
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
-        self._known_support: ProtectionSupport | None = None  # what this host can do; asked once
+        self._known_support: dict[str, ProtectionSupport] = {}  # what this host can do in each Incus project
         self._unlockable: dict[str, str] = {}  # workspaces whose file system cannot be locked, and why
 
     def refresh(self) -> None:
@@ -5562,12 +5572,8 @@ class Sessions:
 
     def fetch(self, name: str) -> Session | None:
         """Read one session from Incus; None when it is gone or not ours."""
-        try:
-            return session_from_instance(self.registry.prefix, self.incus.query(f"/1.0/instances/{name}"))
-        except IncusError as error:
-            if error.status == 404:
-                return None
-            raise
+        instance = self._instance(name)
+        return None if instance is None else session_from_instance(self.registry.prefix, instance)
 
     def create(self, request: LaunchRequest) -> Session:
         """Create a session and start its tool; returns when it runs.
@@ -5979,8 +5985,8 @@ class Sessions:
         """Give a stopped container today's limits, mounts and protection."""
         now = replace(session, deadline=launch.deadline(), settings=launch.settings_label())
         session, description = self._describe(now, launch)
-        path = f"/1.0/instances/{session.id}"
-        self.incus.query(path, "PUT", redescribe_instance(self.incus.query(path), description), wait=True)
+        instance = self.incus.query(f"/1.0/instances/{session.id}")
+        self.incus.update(session.id, redescribe_instance(instance, description))
         return session
 
     def _start_again(self, session: Session, launch: Launch) -> Session:
@@ -5998,10 +6004,11 @@ class Sessions:
         return next((device for device in devices.values() if device.get("path") == "/"), {})
 
     def _support(self, workspace: str) -> ProtectionSupport:
-        if self._known_support is None:
-            self._known_support = protection_support(self.incus)
-        reason = self._unlockable.get(workspace)
-        return without_lock(self._known_support, reason) if reason else self._known_support
+        project = self.incus.project
+        if project not in self._known_support:
+            self._known_support[project] = protection_support(self.incus)
+        reason, support = self._unlockable.get(workspace), self._known_support[project]
+        return without_lock(support, reason) if reason else support
 
     def _start_failed(self, id: str, workspace: str, error: ClincusError) -> None:
         """Return if a new start with plain devices may work, else raise the reason why this one did not."""
@@ -6108,8 +6115,7 @@ class Sessions:
         Nothing that lies in it is started, and it needs no workspace. `incus file pull` is no way to read a container
         that may be hostile: it follows the links that it writes, and a named pipe blocks every later start.
         """
-        path = f"/1.0/instances/{id}"
-        before = self.incus.query(path)
+        before = self.incus.query(f"/1.0/instances/{id}")
         settings = {key: value for key, value in before["config"].items() if not key.startswith(("limits.", "raw."))}
         devices = [name for name, device in before["expanded_devices"].items() if device.get("path") != "/"]
         sleeping = {
@@ -6118,13 +6124,12 @@ class Sessions:
             "devices": {name: {"type": "none"} for name in devices},
         }
         try:
-            self.incus.query(path, "PUT", sleeping, wait=True)
+            self.incus.update(id, sleeping)
             self.incus.run("start", "--quiet", self.incus.instance(id))
             yield
         finally:
             self._stop_container(id, 0)
-            restored = redescribe_instance(before, before)
-            self.incus.query(path, "PUT", {**restored, "config": before["config"]}, wait=True)
+            self.incus.update(id, {**redescribe_instance(before, before), "config": before["config"]})
 
     def _lock(self, id: str) -> threading.RLock:
         """The lock of a session. Raises ClincusError(404)."""

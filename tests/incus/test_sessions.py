@@ -463,11 +463,15 @@ class TestEvents:
 
 
 def test_a_workspace_with_a_hard_name_works(bed, clincus_server, make_workspace):
-    workspace = make_workspace('it\'s a "näme" \\ 中文 $(x) #1, 50%')
+    workspace = make_workspace('it\'s a "näme" \\ 中文 🦆 $(x) #1, 50%')
     session = clincus_server.create(workspace)
     guest(bed, session, "cd /workspace && touch made")
     assert (workspace / "made").exists()
     assert "nothing to commit" not in git(workspace, "status")
+    assert session["workspace"] == str(workspace)
+    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
+    assert clincus_server.post(f"/api/sessions/{session['id']}/resume").status == 200
+    assert bed.incus.query(f"/1.0/instances/{session['id']}")["config"]["user.clincus.workspace"] == str(workspace)
 
 
 def test_the_workspace_can_keep_its_own_path(bed, start_server, workspace):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -47,6 +49,15 @@ def test_what_takes_too_long_is_called_off_before_it_is_left(tmp_path):
         with pytest.raises(clincus.IncusError, match=r"did not finish .* within 0\.3 s"):
             clincus.Incus()._spawn(["sh", "-c", script], b"", 0.3, finish=finish)
         assert (tmp_path / "said").exists() is finish
+
+
+def test_a_description_is_yaml_whatever_is_in_it():
+    value = 'a "quote" \\u0041 \n\t\x7f\x85 ä 中 🦆 \ufeff'
+    text = clincus.yaml_of({"ä": value}).decode("ascii")
+    assert re.fullmatch(r"[ -~]*", text)
+    assert json.loads(re.sub(r"\\U000(\w{5})", lambda found: json.dumps(chr(int(found[1], 16)))[1:-1], text)) == {
+        "ä": value
+    }
 
 
 @pytest.fixture
