@@ -1146,12 +1146,10 @@ def load_config(
     *,
     flags: Mapping[str, object] | None = None,
     profile: str | None = None,
-    directory: str | None = None,
 ) -> Config:
     """The configuration of defaults, files, CLINCUS_* variables, profile and flags; a later one wins.
 
-    `flags` are values by dotted key (None: not given). `directory` adds that workspace's .clincus.toml, within
-    the bounds of `apply_project`. ConfigError on what is broken; unknown keys become warnings.
+    `flags` are values by dotted key (None: not given). ConfigError on what is broken; unknown keys become warnings.
     """
     findings = Findings()
     layers, files = [], []
@@ -1167,8 +1165,7 @@ def load_config(
     layers += variable_layers(environ, findings)
     layers.append(flag_layer(flags or {}, findings))
     findings.raise_first()
-    config = make_config(layers, files, findings.warnings, profile or "")
-    return project_config(config, environ, directory) if directory else config
+    return make_config(layers, files, findings.warnings, profile or "")
 
 
 # A project's own .clincus.toml, and trust in it
@@ -1231,19 +1228,15 @@ def project_config(config: Config, environ: Mapping[str, str], workspace: str) -
     project = read_project(workspace)
     if project is None:
         return config
-    return apply_project(config, workspace, trusted=is_trusted(environ, workspace, project), project=project)
+    return apply_project(config, project, trusted=is_trusted(environ, workspace, project))
 
 
-def apply_project(config: Config, workspace: str, *, trusted: bool, project: ProjectFile | None = None) -> Config:
+def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Config:
     """The configuration with a workspace's .clincus.toml laid under $CLINCUS_CONFIG, variables, profile and flags.
 
     A file that is not trusted may choose the tool, a local image, a profile that `opens_nothing`, and tighter limits;
-    each other key is left out and becomes a warning. `project` is the file if it was read before. ConfigError (400)
-    if the file is broken.
+    each other key is left out and becomes a warning. ConfigError (400) if the file is broken.
     """
-    project = project or read_project(workspace)
-    if project is None:
-        return config
     findings = Findings()
     layer = read_layer(project.path, PROJECT_RANK, findings, project.text)
     findings.raise_first()
@@ -1722,14 +1715,12 @@ def github_token(environ: Mapping[str, str]) -> str:
     return token if done.returncode == 0 and re.fullmatch(r"[\x21-\x7e]{1,1024}", token) else ""
 
 
-def tool_environment(
-    tool: Tool, config: Config, environ: Mapping[str, str], container_home: str | None = None
-) -> dict[str, str]:
+def tool_environment(tool: Tool, config: Config, environ: Mapping[str, str], container_home: str) -> dict[str, str]:
     """The variables that a tool runs with, those of the profile included (they win). They may hold secrets: hand
     them over in a file or on stdin, never in an argument list. An `-e` of the user's beats them all."""
     user = config.get("incus.code_user")
     variables = {
-        "HOME": container_home or f"/home/{user}",
+        "HOME": container_home,
         "USER": user,
         "LOGNAME": user,
         "TERM": terminal_name(environ.get("TERM", "")),
@@ -5058,14 +5049,14 @@ class Registry:
             raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or 0 for any", 409)
         raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
 
-    def settle(self, session: Session, when: str | None = None) -> Session:
+    def settle(self, session: Session) -> Session:
         """End work on a session: it is now as given. Tells what changed."""
         with self._lock:
             self._reserved.pop(session.id, None)
             self._busy.pop(session.id, None)
             self._sessions[session.id] = session
             self._times[session.id] = _now()
-            self._announce(session.id, when or utc_now())
+            self._announce(session.id, utc_now())
             return session
 
     def forget(self, id: str) -> None:
@@ -6441,26 +6432,6 @@ def check_file_path(path: str) -> bytes:
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):
         raise ClincusError(f"{shorten(path)} is not a path inside the workspace", 400)
     return os.fsencode(path)
-
-
-def content_tag(content: bytes) -> str:
-    """The ETag of a file's content (RFC 9110, 8.8.3): its SHA-256."""
-    return f'"{hashlib.sha256(content).hexdigest()}"'
-
-
-def expected_content(headers: Mapping[str, str] | Message) -> str:
-    """What a PUT says of the present content, as `Files.write` takes it. Raises ClincusError: 412, 428 for nothing."""
-    match, none_match = headers.get("If-Match"), headers.get("If-None-Match")
-    if none_match is not None and none_match.strip() == "*":
-        return "new"
-    if match is None:
-        raise ClincusError("send If-Match with the ETag that you read, or If-None-Match: * for a new file", 428)
-    if match.strip() == "*":
-        return "any"
-    found = re.fullmatch(r'\s*"([0-9a-f]{64})"\s*', match)
-    if not found:
-        raise ClincusError("If-Match is not an ETag of this file: read it again", 412)
-    return found[1]
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -10189,15 +10160,13 @@ class TerminalBridge:
         readonly: bool = False,
         control: bool = False,
         environ: Mapping[str, str] | None = None,
-        on_end: Callable[[int], str] | None = None,
     ) -> None:
         """Prepare the bridge; `run` starts the program.
 
         With `readonly` what the client types is dropped; it still sizes its own terminal, so `argv` must be a
         command that does not pass that on to others (`tmux attach -r -f ignore-size`). With `control` text messages
         are control messages and the exit is announced by one, otherwise every message is input. `environ` is the
-        whole environment. `on_end` is called once with the exit code when the program is gone, and returns the
-        reason to tell the client, or "" for the usual one.
+        whole environment.
         """
         self._websocket = websocket
         self._argv = argv
@@ -10205,7 +10174,6 @@ class TerminalBridge:
         self._readonly = readonly
         self._control = control
         self._environ = environ if environ is not None else {**os.environ, "TERM": "xterm-256color"}
-        self._on_end = on_end
         # Typed, but not yet taken by the terminal.
         self._input = bytearray()
         # Whether the terminal may still have output for us; once the program has exited, how much at most and
@@ -10230,7 +10198,7 @@ class TerminalBridge:
         finally:
             exited_by_itself = program.exit_code is not None
             code = program.end()
-            reason = (self._on_end(code) if self._on_end else "") or f"The program ended with exit code {code}."
+            reason = f"The program ended with exit code {code}."
         if exited_by_itself:
             self._announce_exit(code, reason)
         self._websocket.end(CloseCode.NORMAL, reason)
@@ -10349,11 +10317,6 @@ class OpenSockets:
             with self._changed:
                 del self._sessions[websocket]
                 self._changed.notify_all()
-
-    def count(self, session_id: str) -> int:
-        """Return how many connections the session has."""
-        with self._changed:
-            return list(self._sessions.values()).count(session_id)
 
     def close_session(self, session_id: str, code: int, reason: str) -> None:
         """Close all connections of one session."""
@@ -10561,8 +10524,8 @@ class Application:
     ) -> None:
         self.environ = dict(environ)
         self._flags = dict(flags)
-        self._config = load_config(environ, flags=self._flags)
-        self._config_error: str | None = None
+        self.config = load_config(environ, flags=self._flags)  # in force
+        self.config_error: str | None = None  # what is wrong with the files, while the last good config is in force
         self._fingerprint = config_fingerprint(config_files(environ))
         self._config_lock = threading.Lock()
         self._hosts = hosts
@@ -10572,27 +10535,17 @@ class Application:
         self.hub = EventHub()
         self.sockets = OpenSockets()
         self.history = History(os.path.join(state_directory(environ), "history.jsonl"))
-        incus = Incus(self._config.get("incus.project"), group=self._config.get("incus.group"))
+        incus = Incus(self.config.get("incus.project"), group=self.config.get("incus.group"))
         self.registry = Registry(container_prefix(environ), self._on_change)
-        self.sessions = Sessions(incus, self.registry, lambda: self._config, environ)
+        self.sessions = Sessions(incus, self.registry, lambda: self.config, environ)
         self.monitor = Monitor(self.sessions, self.history)
         self.files = Files(self.sessions)
-        self.workspaces = Workspaces(lambda: self._config, environ, self.registry.all)
+        self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
         self.connections = ConnectionTable()
         self._assets = Assets(packaged_file("spa_dist"))
         self.routes = api_routes(self)
         self._router = Router(self.routes)
         self._expiry = threading.Lock()  # held while expired sessions are being stopped
-
-    @property
-    def config(self) -> Config:
-        """The config in force."""
-        return self._config
-
-    @property
-    def config_error(self) -> str | None:
-        """What is wrong with the files, while the last good config stays in force."""
-        return self._config_error
 
     @property
     def is_stopping(self) -> bool:
@@ -10611,7 +10564,7 @@ class Application:
 
     def start(self) -> None:
         """Listen and start the threads. Raises ClincusError when the port is taken."""
-        self._listeners = self._listen(self._config.get("dashboard.port"))
+        self._listeners = self._listen(self.config.get("dashboard.port"))
         self.monitor.start()
         threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True).start()
 
@@ -10644,7 +10597,7 @@ class Application:
                 moved = self._listen(port)  # bound before anything is written: a taken port changes nothing
             try:
                 save_dashboard(
-                    self.environ, self._config, port=port, workspace_roots=list(roots) if roots is not None else None
+                    self.environ, self.config, port=port, workspace_roots=list(roots) if roots is not None else None
                 )
             except BaseException:
                 for listener in moved or ():
@@ -10730,7 +10683,7 @@ class Application:
             threading.Thread(target=run, daemon=True).start()
 
     def _sweep(self) -> None:
-        grace = timedelta(seconds=parse_duration(self._config.get("sessions.ephemeral_grace")))
+        grace = timedelta(seconds=parse_duration(self.config.get("sessions.ephemeral_grace")))
         ended = {run.session_id: run.ended_at or "" for run in reversed(self.history.runs())}
         self.sessions.delete_abandoned(_now() - grace, ended)
 
@@ -10740,9 +10693,9 @@ class Application:
             return
         with self._config_lock:
             if fingerprint != self._fingerprint:
-                before = self._config.get("dashboard.port")
+                before = self.config.get("dashboard.port")
                 self._reload()
-                after = self._config.get("dashboard.port")
+                after = self.config.get("dashboard.port")
                 if after not in (before, self.port):
                     self._follow_port(after)
 
@@ -10760,7 +10713,7 @@ class Application:
         except ClincusError as error:
             self._set_config_error(error.message)
             return
-        incus, self._config, self._config_error = self._config.get("incus.project"), config, None
+        incus, self.config, self.config_error = self.config.get("incus.project"), config, None
         if config.get("incus.project") != incus:
             self.sessions.incus.project = config.get("incus.project")
             self.monitor.reconnect()
@@ -10768,7 +10721,7 @@ class Application:
 
     def _set_config_error(self, message: str) -> None:
         log(f"config not reloaded: {message}")
-        self._config_error = message
+        self.config_error = message
         self.hub.publish({"type": "config.error", "error": message}, extension=True)
 
 
@@ -10786,6 +10739,26 @@ def list_images(incus: Incus) -> list[dict[str, object]]:
         for alias in image["aliases"]
     ]
     return sorted(entries, key=lambda entry: str(entry["alias"]))
+
+
+def content_tag(content: bytes) -> str:
+    """The ETag of a file's content (RFC 9110, 8.8.3): its SHA-256."""
+    return f'"{hashlib.sha256(content).hexdigest()}"'
+
+
+def expected_content(headers: Mapping[str, str] | Message) -> str:
+    """What a PUT says of the present content, as `Files.write` takes it. Raises ClincusError: 412, 428 for nothing."""
+    match, none_match = headers.get("If-Match"), headers.get("If-None-Match")
+    if none_match is not None and none_match.strip() == "*":
+        return "new"
+    if match is None:
+        raise ClincusError("send If-Match with the ETag that you read, or If-None-Match: * for a new file", 428)
+    if match.strip() == "*":
+        return "any"
+    found = re.fullmatch(r'\s*"([0-9a-f]{64})"\s*', match)
+    if not found:
+        raise ClincusError("If-Match is not an ETag of this file: read it again", 412)
+    return found[1]
 
 
 class Api:
@@ -12709,7 +12682,7 @@ def run_trust(context: Context) -> int:
     if is_trusted(environ, workspace, project):
         print("This content is trusted. `clincus trust --revoke` takes that back.")
         return 0
-    config = apply_project(context.config, workspace, trusted=False, project=project)
+    config = apply_project(context.config, project, trusted=False)
     for warning in [one for one in config.warnings if one not in context.config.warnings]:
         print(f"  {shown(warning)}")
     if not confirm("Let this file set all that for sessions in this workspace?", force=options.force):

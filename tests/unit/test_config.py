@@ -108,9 +108,11 @@ def test_a_later_layer_wins(environ, home, user_file, workspace):
     seen = []
     for _, step in steps:
         step()
-        seen.append(clincus.load_config(environ, directory=str(workspace)).get("defaults.image"))
+        config = clincus.project_config(clincus.load_config(environ), environ, str(workspace))
+        seen.append(config.get("defaults.image"))
     for options in ({"profile": "p"}, {"profile": "p", "flags": {"defaults.image": "flag"}}):
-        seen.append(clincus.load_config(environ, directory=str(workspace), **options).get("defaults.image"))
+        config = clincus.project_config(clincus.load_config(environ, **options), environ, str(workspace))
+        seen.append(config.get("defaults.image"))
     assert seen == ["clincus", "system", "user", "project", "named", "variable", "profile", "flag"]
 
 
@@ -540,11 +542,18 @@ def test_expand_names_a_user_that_is_not_there(environ):
 # A project's own file
 
 
+def read(workspace):
+    """The .clincus.toml of a workspace, which has one."""
+    project = clincus.read_project(str(workspace))
+    assert project is not None
+    return project
+
+
 def project(environ, workspace, text, mine="", trusted=False):
     """The configuration that a .clincus.toml gives over a user's file."""
     write(os.path.join(environ["HOME"], ".config/clincus/config.toml"), mine)
     write(workspace / ".clincus.toml", text)
-    return clincus.apply_project(clincus.load_config(environ), str(workspace), trusted=trusted)
+    return clincus.apply_project(clincus.load_config(environ), read(workspace), trusted=trusted)
 
 
 @pytest.mark.parametrize(
@@ -674,13 +683,6 @@ def test_variables_profile_and_flags_beat_a_trusted_project(environ, workspace):
 def test_a_project_that_names_another_tool_does_not_inherit_my_binary(environ, workspace):
     config = project(environ, workspace, '[tool]\nname = "copilot"', '[tool]\nbinary = "/opt/claude"')
     assert config.get("tool.binary") == ""
-
-
-def read(workspace):
-    """The .clincus.toml of a workspace, which has one."""
-    project = clincus.read_project(str(workspace))
-    assert project is not None
-    return project
 
 
 def is_trusted(environ, workspace):

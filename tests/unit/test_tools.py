@@ -145,7 +145,7 @@ def test_terminal_name(term, inside):
     ],
 )
 def test_the_github_token_goes_where_it_is_used(environ, config, tool, variables, token):
-    inside = clincus.tool_environment(clincus.find_tool(tool, config), config, {**environ, **variables})
+    inside = clincus.tool_environment(clincus.find_tool(tool, config), config, {**environ, **variables}, "/home/code")
     assert inside.get("GH_TOKEN") == token
 
 
@@ -168,7 +168,7 @@ def test_the_environment_inside(environ):
     text = '[tool.claude]\neffort_level = "high"\n[profiles.p.environment]\nA = "1"\nTERM = "vt100"\n'
     text = f'[defaults]\nprofile = "p"\n{text}'
     config = configured(environ, text)
-    assert clincus.tool_environment(clincus.TOOLS["claude"], config, environ) == {
+    assert clincus.tool_environment(clincus.TOOLS["claude"], config, environ, "/home/code") == {
         "HOME": "/home/code",
         "USER": "code",
         "LOGNAME": "code",
@@ -178,7 +178,9 @@ def test_the_environment_inside(environ):
         "CLAUDE_CODE_EFFORT_LEVEL": "high",
         "A": "1",
     }
-    assert "CLAUDE_CODE_EFFORT_LEVEL" not in clincus.tool_environment(clincus.TOOLS["copilot"], config, environ)
+    assert "CLAUDE_CODE_EFFORT_LEVEL" not in clincus.tool_environment(
+        clincus.TOOLS["copilot"], config, environ, "/home/code"
+    )
 
 
 # Files carried in
