@@ -118,14 +118,14 @@ class Bed:
 
     incus: clincus.Incus
     environ: dict[str, str] = field(default_factory=dict)  # for programs that are to reach it
-    config: str = ""  # TOML that a server's configuration needs in front
+    config: str = ""  # TOML that every configuration needs: the table `incus`, if any
     folder: Path | None = None  # INCUS_DIR of the daemon of our own
     bridge: str = ""
     daemon: subprocess.Popen[bytes] | None = None
 
     def names(self) -> list[str]:
         """The instances there are now."""
-        return sorted(path.rpartition("/")[2] for path in self.incus.query("/1.0/instances") or ())
+        return sorted(str(instance["name"]) for instance in self.incus.query("/1.0/instances?recursion=1") or ())
 
     def state(self, name: str) -> str:
         """Incus's word for the state of an instance: Running, Stopped, Frozen …; empty when there is none."""
@@ -225,9 +225,12 @@ def start_daemon(bed: Bed, host: clincus.Host) -> None:
         "config", "set", f"core.proxy_http={NO_INTERNET}", f"core.proxy_https={NO_INTERNET}",
         "images.auto_update_interval=0",
     )  # fmt: skip
-    # From the far end of the choices: a person's own network that is down at the moment is likely at the near one.
-    free = clincus.free_subnet(clincus.taken_subnets(host), clincus.SUBNET_CHOICES[::-1])
-    run_setup(bed, host, subnet=free.replace(".0/", ".1/"))
+    run_setup(bed, host, subnet=far_subnet(host))
+
+
+def far_subnet(host: clincus.Host) -> str:
+    """A free subnet from the far end of the choices: a person's own network that is down is likely at the near one."""
+    return clincus.free_subnet(clincus.taken_subnets(host), clincus.SUBNET_CHOICES[::-1]).replace(".0/", ".1/")
 
 
 def run_setup(bed: Bed, host: clincus.Host, **options: Any) -> None:
@@ -279,8 +282,8 @@ def stop_daemon(bed: Bed) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(what: str = "test") -> Iterator[None]:
-    """Keep two test runs on one machine from choosing the same subnet, or building the same image twice."""
-    with open(f"/var/tmp/clincus-{what}.lock", "w", encoding="utf-8") as lock:
+    """Keep two test runs of one user from choosing the same subnet, or building the same image twice."""
+    with open(f"/var/tmp/clincus-{what}-{os.getuid()}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -347,17 +350,48 @@ def own_project() -> Iterator[Bed]:
     except clincus.ClincusError as error:
         unavailable(str(error))
     features = {"features.images": "true", "features.profiles": "true", "features.networks": "false"}
-    plain.query("/1.0/projects", "POST", {"name": name, "config": features})
-    bed = Bed(clincus.Incus(name, group="incus-admin"), config=f'[incus]\nproject = "{name}"\n')
+    bed = Bed(
+        clincus.Incus(name, group="incus-admin"), config=f'[incus]\nproject = "{name}"\n', bridge=own_bridge(name)
+    )
+    host = clincus.Host()
     try:
-        bed.incus.query("/1.0/profiles/default", "PATCH", {"devices": profile["devices"]})
-        run_setup(bed, clincus.Host())
+        with one_at_a_time():
+            clear_projects(plain)
+            plain.query("/1.0/projects", "POST", {"name": name, "config": features})
+            root = {key: device for key, device in profile["devices"].items() if device["type"] == "disk"}
+            # A bridge of our own: on one bridge no two instances may have one name.
+            options = clincus.SetupOptions(bridge=bed.bridge, subnet=far_subnet(host))
+            clincus.Setup(options, host, plain, say=print).create_bridge()
+            card = {"type": "nic", "network": bed.bridge, "name": "eth0"}
+            bed.incus.query("/1.0/profiles/default", "PATCH", {"devices": {**root, "eth0": card}})
+            run_setup(bed, host)
         yield bed
     finally:
-        bed.delete_all()
-        for image in bed.incus.query("/1.0/images") or ():
-            bed.incus.query(image, "DELETE", wait=True)
-        plain.query(f"/1.0/projects/{name}", "DELETE")
+        remove_project(name)
+
+
+def own_bridge(project: str) -> str:
+    """The bridge of a project of the tests. It ends with a letter, so that none is taken for that of another run."""
+    return f"cltest{project.rpartition('-')[2]}u"
+
+
+def clear_projects(plain: clincus.Incus) -> None:
+    """Remove what a killed run left: the projects whose test run is gone."""
+    for project in plain.query("/1.0/projects?recursion=1"):
+        run = re.fullmatch(r"clincus-test-(\d+)", project["name"])
+        if run and not Path(f"/proc/{run.group(1)}").exists():
+            remove_project(project["name"])
+
+
+def remove_project(name: str) -> None:
+    """Delete a project of the tests, all that is in it, and its bridge."""
+    bed = Bed(clincus.Incus(name, group="incus-admin"))
+    bed.delete_all()
+    for image in bed.incus.query("/1.0/images?recursion=1") or ():
+        bed.incus.query(f"/1.0/images/{image['fingerprint']}", "DELETE", wait=True)
+    bed.incus.query(f"/1.0/projects/{name}", "DELETE")
+    with contextlib.suppress(clincus.IncusError):
+        delete_network(Bed(clincus.Incus(group="incus-admin"), bridge=own_bridge(name)))
 
 
 # ---- workspaces -----------------------------------------------------------------------------------------------
@@ -529,10 +563,12 @@ def program() -> list[str]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A home directory of its own for a server."""
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A home directory of its own for a server, whose configuration leads to the bed."""
     folder = tmp_path / "home"
     (folder / ".config" / "clincus").mkdir(parents=True)
+    if "bed" in request.fixturenames and request.getfixturevalue("bed").config:
+        (folder / ".config" / "clincus" / "config.toml").write_text(request.getfixturevalue("bed").config)
     return folder
 
 
@@ -549,9 +585,9 @@ def start_server(bed: Bed, home: Path, tmp_path: Path):
         at: Path = home,
     ) -> Server:
         file = at / ".config" / "clincus" / "config.toml"
-        if bed.config + config:
+        if config or (bed.config and not file.exists()):
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(bed.config + config)
+            file.write_text(bed.config + config.replace("[incus]\n", "" if bed.config else "[incus]\n"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_", "TMUX"))}
         argv = [*program(), "serve", "--port", "0", *arguments]
         log = tmp_path / f"server-{len(servers)}.log"

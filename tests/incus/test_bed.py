@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
+from conftest import own_project
+
 
 def launch(bed, name="clincus-bed"):
     bed.incus.launch(name, "clincus", {"config": {}})
@@ -35,3 +40,23 @@ def test_clean_stop_is_quick_and_kills_nobody_by_force(bed):
     name = launch(bed)
     bed.incus.run("stop", name, "--timeout=10", timeout=20)
     assert bed.state(name) == "Stopped"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the bed is such a project already")
+def test_a_person_who_is_not_root_has_a_project_and_a_bridge_and_nothing_else_is_touched(bed):
+    def look():
+        return {path: bed.incus.query(path) for path in ("/1.0/projects", "/1.0/networks", "/1.0/images")}
+
+    launch(bed, "theirs")
+    before = {**look(), "profile": bed.incus.query("/1.0/profiles/default")}
+    left = "clincus-test-4194305"  # of a run that was killed: no process has such a number
+    bed.incus.query("/1.0/projects", "POST", {"name": left, "config": {"features.profiles": "true"}})
+    with own_project() as own:
+        assert left not in " ".join(bed.incus.query("/1.0/projects"))
+        assert own.names() == []
+        own.incus.launch("theirs", "clincus", {})
+        assert (own.state("theirs"), bed.state("theirs")) == ("Running", "Running")
+        own.delete_all()
+        assert own.names() == []
+    assert {**look(), "profile": bed.incus.query("/1.0/profiles/default")} == before
+    assert bed.names() == ["theirs"]

@@ -20,8 +20,6 @@ import clincus
 @pytest.fixture
 def command(bed, home, tmp_path):
     """A function that gives the words and options to start a command line with."""
-    if bed.config:
-        (home / ".config/clincus/config.toml").write_text(bed.config)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_"))}
     environ = {**kept, **bed.environ, "HOME": str(home)}
     return lambda *words: {"args": [*program(), *words], "env": environ, "cwd": tmp_path}

@@ -59,8 +59,6 @@ class Cli:
 
 @pytest.fixture
 def cli(bed, home, workspace):
-    if bed.config:
-        (home / ".config" / "clincus" / "config.toml").write_text(bed.config)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_", "TMUX"))}
     own = {**kept, **bed.environ, "HOME": str(home), "TERM": "xterm-256color"}
     own.pop("GH_TOKEN", None)

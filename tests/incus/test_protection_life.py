@@ -45,7 +45,7 @@ def refused_start(box, protection):
     """What a person reads when a new container must not start."""
     with pytest.raises(clincus.IncusError):
         box.launch(protection)
-    name = next(iter(box.incus.query("/1.0/instances"))).rpartition("/")[2]
+    name = box.incus.query("/1.0/instances?recursion=1")[0]["name"]
     return reason_of(box, name)
 
 
@@ -296,7 +296,7 @@ def test_a_file_system_that_cannot_be_locked_is_told_from_a_workspace_that_must_
     protection = box.protection(workspace=clincus.HostFolder(f"/proc/{pid}/task", "/workspace", uid=0, gid=None))
     with pytest.raises(clincus.IncusError) as caught:
         box.launch(protection)
-    name = next(iter(box.incus.query("/1.0/instances"))).rpartition("/")[2]
+    name = box.incus.query("/1.0/instances?recursion=1")[0]["name"]
     assert isinstance(clincus.start_failure(box.incus, name, caught.value), clincus.WallUnsupportedError)
 
 

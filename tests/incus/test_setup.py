@@ -144,7 +144,7 @@ class TestVersions:
             for number in range(4)
         ]
         images = {built_one.fingerprint: built_one.version for built_one in built}
-        left = {path.rpartition("/")[2] for path in bed.incus.query("/1.0/images")} & set(images)
+        left = {image["fingerprint"] for image in bed.incus.query("/1.0/images?recursion=1")} & set(images)
         assert left == {one.fingerprint for one in built[1:]}
         assert clincus.image_fingerprint(bed.incus, "v") == built[-1].fingerprint
 
