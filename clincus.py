@@ -7349,9 +7349,10 @@ class Setup:
 
     def need_group(self) -> str:
         person = self.person()
-        members = self.group_members()
-        if not person or (members is not None and person in members):
+        if not person or person in (self.group_members() or ()):
             return ""
+        if not self.host.is_root() and self.answers():
+            return ""  # let in another way, such as a group that is not in /etc/group
         return f"let '{person}' use Incus: add the user to the group '{self.options.group}', which is as good as root"
 
     def group_members(self) -> list[str] | None:
@@ -7363,6 +7364,11 @@ class Setup:
         return None
 
     def do_group(self) -> None:
+        if self.group_members() is None:
+            raise ClincusError(
+                f"there is no group '{self.options.group}', so Incus lets in nobody but root: create it (groupadd "
+                f"--system {self.options.group}) and restart Incus, or name another as incus.group in the config"
+            )
         self.host.run(["usermod", "--append", "--groups", self.options.group, self.person()])
         words = f"'{self.person()}' belongs to the group from the next login on"
         self.notes.append(f"{words}; Clincus itself need not wait for it" if self.host.which("sg") else words)
@@ -7460,11 +7466,13 @@ class Setup:
         return bool(self.need_network()) and self.bridge_to_use() == ""
 
     def bridge_to_use(self) -> str:
-        """A managed bridge that is there already: ours, or the one that `incus admin init` makes."""
+        """A managed bridge that is there already: ours, that of `incus admin init`, or another that leads outside."""
         networks = self.incus.query("/1.0/networks?recursion=1") if self.answers() else None
-        managed = [str(net["name"]) for net in networks or () if net.get("managed") and net.get("type") == "bridge"]
-        own = re.compile(re.escape(self.options.bridge.rstrip("0123456789")) + r"\d*")
-        return next((name for name in sorted(managed) if own.fullmatch(name) or name == "incusbr0"), "")
+        bridges = [net for net in networks or () if net.get("managed") and net.get("type") == "bridge"]
+        managed = sorted(str(net["name"]) for net in bridges)
+        own = re.compile(re.escape(self.options.bridge.rstrip("0123456789")) + r"\d*|incusbr0")
+        others = sorted(str(net["name"]) for net in bridges if net["config"].get("ipv4.nat") == "true")
+        return next((name for name in managed if own.fullmatch(name)), "") or next(iter(others), "")
 
     def need_network(self) -> str:
         if self.devices("nic"):

@@ -65,10 +65,13 @@ def systemd_image(bed):
 class Machine:
     """A machine with systemd, and the person `code` on it, who may use sudo."""
 
-    def __init__(self, bed, image):
+    def __init__(self, bed, image, *, privileged=False):
         self.incus, self.name = bed.incus, "machine"
-        description = {"config": {"raw.lxc": INIT, "security.nesting": "true", "boot.autostart": "false"}}
-        self.incus.launch(self.name, image, description)
+        config = {
+            "raw.lxc": INIT, "security.nesting": "true", "security.privileged": str(privileged).lower(),
+            "boot.autostart": "false",
+        }  # fmt: skip
+        self.incus.launch(self.name, image, {"config": config})
         self.wait_for_boot()
         self.root("hostname localhost; loginctl enable-linger code")
         self.wait_for_user_manager()
@@ -262,8 +265,13 @@ class TestService:
         assert "It runs while you are logged in. To keep it running: sudo loginctl enable-linger code" in done.stderr
 
 
-def test_a_newcomer_gets_from_setup_to_a_session(machine, tmp_path):
-    """Incus's packages are there, everything else is missing; the person's login is older than all that setup does."""
+@pytest.mark.parametrize(("privileged", "protection"), [(False, "basic"), (True, "locked")])
+def test_a_newcomer_gets_from_setup_to_a_session(bed, systemd_image, tmp_path, privileged, protection):
+    """Incus's packages are there, everything else is missing; the person's login is older than all that setup does.
+
+    In a privileged container Incus is as much at home as on a machine of its own.
+    """
+    machine = Machine(bed, systemd_image, privileged=privileged)
     # The image is there as soon as the daemon is: to build one takes a network, and the bed has seen it.
     machine.push("/home/code/rootfs", (image_cache() / f"image-{stub_recipe().key()}.tar.zst").read_bytes(), 0o644)
     machine.push("/home/code/metadata", clincus.image_metadata(stub_recipe(), {}, int(time.time())), 0o644)
@@ -308,7 +316,9 @@ def test_a_newcomer_gets_from_setup_to_a_session(machine, tmp_path):
     machine.root("runuser -u code -- sh -c 'mkdir -p ~/project; cd ~/project; git init -q; echo hello >README.md'")
     status, words = machine.ask("/api/sessions", body={"workspace": "/home/code/project"})
     assert status == 200, words
-    name = json.loads(words)["id"]
+    session = json.loads(words)
+    assert session["protection"] == protection, words
+    name = session["id"]
     listed = json.loads(machine.clincus("list", "--format", "json").stdout)["active_containers"]
     assert [one["name"] for one in listed] == [name]
     argv = machine.incus.exec_argv(

@@ -227,6 +227,29 @@ class AnyIncus(clincus.Incus):
         return {}
 
 
+class TheirIncus(clincus.Incus):
+    """An Incus that somebody has set up in a way of their own; `done` keeps what is changed."""
+
+    def __init__(self, devices=(), pools=(), networks=(), used_by=()):
+        super().__init__()
+        self.answers = {
+            "/1.0": {},
+            "/1.0/profiles/default": {"devices": dict(devices), "used_by": list(used_by)},
+            "/1.0/storage-pools": [f"/1.0/storage-pools/{name}" for name in pools],
+            "/1.0/networks?recursion=1": [{"managed": True, "type": "bridge", **net} for net in networks],
+        }
+        self.done: list[str] = []
+
+    def query(self, path, *_, **__):
+        if path not in self.answers:
+            raise clincus.IncusError("not found", 404)
+        return self.answers[path]
+
+    def run(self, *arguments, **_):
+        self.done.append(" ".join(arguments))
+        return b""
+
+
 class NoIncus(clincus.Incus):
     """A machine without Incus."""
 
@@ -398,6 +421,81 @@ class TestBareMachine:
 )
 def test_root_needs_a_whole_range_of_ids(text, enough):
     assert clincus.root_has_range(text) is enough
+
+
+class TestWhatAPersonMade:
+    """It is used as it is: pools, bridges and devices of any name, and nothing is put in their place."""
+
+    def setup(self, tmp_path, incus):
+        return clincus.Setup(clincus.SetupOptions(), FakeHost(tmp_path), incus, lambda _: None, {})
+
+    def take(self, tmp_path, incus):
+        """Take the steps `storage` and `network`; what was needed."""
+        setup = self.setup(tmp_path, incus)
+        needs = [(step.need(), step.do) for step in setup.steps() if step.name in ("storage", "network")]
+        for need, do in needs:
+            if need:
+                do()
+        return [need for need, _ in needs]
+
+    def test_a_profile_with_devices_of_any_name_is_complete(self, tmp_path):
+        incus = TheirIncus(
+            {
+                "disk0": {"type": "disk", "path": "/", "pool": "fast"},
+                "lan": {"type": "nic", "nictype": "macvlan", "parent": "eno1"},
+                "data": {"type": "disk", "path": "/data", "source": "/srv"},
+            }
+        )
+        assert self.take(tmp_path, incus) == ["", ""]
+        assert incus.done == []
+
+    @pytest.mark.parametrize(("pools", "chosen"), [(["zoo", "fast"], "fast"), (["fast", "default"], "default")])
+    def test_a_pool_that_is_there_is_used(self, tmp_path, pools, chosen):
+        card = {"eth0": {"type": "nic", "network": "x"}}
+        incus = TheirIncus(card, pools)
+        assert self.take(tmp_path, incus) == [f"keep sessions in the storage pool '{chosen}' (default profile)", ""]
+        assert incus.done == [f"profile device add --quiet default root disk path=/ pool={chosen}"]
+
+    @pytest.mark.parametrize(
+        ("names", "chosen"),
+        [
+            (["mybr"], "mybr"),
+            (["abr", "incusbr0"], "incusbr0"),
+            (["abr", "clincusbr0", "incusbr0"], "clincusbr0"),
+        ],
+    )
+    def test_a_bridge_that_is_there_is_used(self, tmp_path, names, chosen):
+        disk = {"root": {"type": "disk", "path": "/", "pool": "fast"}}
+        incus = TheirIncus(disk, networks=[{"name": name, "config": {"ipv4.nat": "true"}} for name in names])
+        assert self.take(tmp_path, incus) == ["", f"connect sessions to the bridge '{chosen}' (default profile)"]
+        assert incus.done == [f"profile device add --quiet default eth0 nic network={chosen} name=eth0"]
+
+    def test_a_bridge_that_leads_nowhere_is_left_alone(self, tmp_path):
+        disk = {"root": {"type": "disk", "path": "/", "pool": "fast"}}
+        incus = TheirIncus(disk, networks=[{"name": "inner", "config": {"ipv4.nat": "false"}}])
+        assert self.take(tmp_path, incus) == ["", "create the bridge 'clincusbr0' on a free subnet"]
+        assert [words.split()[:4] for words in incus.done] == [
+            ["network", "create", "--quiet", "clincusbr0"],
+            ["profile", "device", "add", "--quiet"],
+        ]
+
+    def test_a_profile_that_instances_use_gets_no_network(self, tmp_path):
+        disk = {"root": {"type": "disk", "path": "/", "pool": "fast"}}
+        assert self.take(tmp_path, TheirIncus(disk, used_by=["/1.0/instances/theirs"])) == ["", ""]
+
+    def test_a_person_whom_incus_lets_in_needs_no_group(self, tmp_path, monkeypatch):
+        setup = self.setup(tmp_path, TheirIncus())
+        monkeypatch.setattr(setup.host, "is_root", lambda: False)
+        monkeypatch.setattr(setup, "person", lambda: "ann")
+        assert setup.need_group() == ""
+
+    def test_a_group_that_is_not_there_is_said_to_be_so(self, tmp_path, monkeypatch):
+        setup = self.setup(tmp_path, TheirIncus())
+        monkeypatch.setattr(setup.host, "is_root", lambda: True)
+        setup.environ = {"SUDO_USER": "ann"}
+        assert "add the user to the group" in setup.need_group()
+        with pytest.raises(clincus.ClincusError, match="groupadd --system incus-admin"):
+            setup.do_group()
 
 
 class TestIdsOfAContainer:
