@@ -9462,11 +9462,24 @@ class Site:
     connections: ConnectionTable
 
 
-SIGN_IN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Clincus</title>{refresh}
+SIGN_IN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in · Clincus</title>{refresh}
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-<body style="font:16px/1.5 system-ui;max-width:26rem;margin:20vh auto;padding:0 1rem"><h1>Clincus</h1><p>{reason}</p>
+<style>
+body {{ font: 14px/1.5 system-ui, sans-serif; margin: 0; padding: 18vh 16px 0;
+  background: light-dark(#f6f7f9, #0f1013); color: light-dark(#1c1f26, #e6e8ee) }}
+main {{ max-width: 20rem; margin: 0 auto; padding: 24px; border: 1px solid light-dark(#e0e2e6, #2b2d33);
+  border-radius: 10px; background: light-dark(#fff, #15161a) }}
+h1 {{ margin: 0 0 4px; font-size: 20px }}
+p {{ margin: 0 0 16px; color: light-dark(#545964, #a5aab6) }}
+input, button {{ box-sizing: border-box; width: 100%; height: 44px; padding: 0 12px; border-radius: 6px;
+  font: inherit }}
+input {{ margin-bottom: 8px; border: 1px solid light-dark(#c5c9d1, #454954); background: transparent; font-size: 16px }}
+button {{ border: 0; background: light-dark(#3c53b7, #5265c4); color: #fff; font-weight: 600; cursor: pointer }}
+:focus-visible {{ outline: 2px solid light-dark(#4568e0, #8aa4ff); outline-offset: 1px }}
+</style>
+<body><main><h1>Clincus</h1><p>{reason}</p>
 <form><input name="token" type="password" aria-label="Token" placeholder="Token" autocomplete="current-password"
- autofocus style="font:inherit;width:60%"> <button style="font:inherit">Sign in</button></form></body></html>
+ required autofocus><button>Sign in</button></form></main></body></html>
 """
 
 
@@ -9478,7 +9491,10 @@ def sign_in_page(request: Request, error: Refused) -> Response:
     """
     is_led_here = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and "token" not in request.query
     refresh = '<meta http-equiv="refresh" content="0">' if is_led_here else ""
-    page = SIGN_IN_PAGE.format(refresh=refresh, reason=html.escape(error.message))
+    reason = html.escape(error.message[:1].upper() + error.message[1:]) + "."
+    if error.status == 401 and "token" not in request.query:
+        reason = "Open the link that <code>clincus serve</code> printed, or paste its token here."
+    page = SIGN_IN_PAGE.format(refresh=refresh, reason=reason)
     return Response(error.status, page.encode(), [("Content-Type", "text/html; charset=utf-8"), *error.headers])
 
 
@@ -10572,7 +10588,7 @@ class Application:
 
     def start(self) -> None:
         """Listen and start the threads. Raises ClincusError when the port is taken."""
-        self._listeners = self._listen(self.config.get("dashboard.port"))
+        self._listeners = self._listen(self.config.get("dashboard.port"), hint=". Choose another with --port")
         self.monitor.start()
         threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True).start()
 
@@ -10630,8 +10646,8 @@ class Application:
         else:
             self.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
 
-    def _listen(self, port: int) -> list[Listener]:
-        """Bind every address at one port; on loopback IPv6 is welcome but not needed."""
+    def _listen(self, port: int, hint: str = "") -> list[Listener]:
+        """Bind every address at one port; on loopback IPv6 is welcome but not needed. `hint` says what else to try."""
         listeners: list[Listener] = []
         for host in self._hosts:
             site = Site(self._router, self._assets, self._gate, self.connections)
@@ -10642,9 +10658,7 @@ class Application:
                     continue
                 for bound in listeners:
                     bound.server_close()
-                raise ClincusError(
-                    f"port {port} cannot be used: {error.strerror}. Choose another with --port", 409
-                ) from error
+                raise ClincusError(f"port {port} cannot be used: {error.strerror}{hint}", 409) from error
             port = int(listener.server_address[1])
             listeners.append(listener)
         for listener in listeners:

@@ -180,6 +180,36 @@ def test_the_palette_leads_everywhere(dashboard, session_on):
     dashboard.expect_screen("echo: typed after the palette")
 
 
+def test_what_fits_best_is_chosen_however_fast_one_types(open_dashboard):
+    """A name that was typed in full comes before a longer one that holds its letters, in the dialog and the palette."""
+    dashboard = open_dashboard(projects=("api", "a-project-in-all-its-length", "pi"))
+    page = dashboard.page
+    for name in ("pi", "api"):
+        page.keyboard.press("n")
+        page.get_by_label("Project or path").fill(name)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_contain_text(str(dashboard.root / name))
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox", name="Command").fill("pi")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog", name="New session")).to_contain_text(str(dashboard.root / "pi"))
+
+
+def test_the_palette_key_and_enter_go_to_and_fro(open_dashboard):
+    """The session that was shown before is the first one offered."""
+    dashboard = open_dashboard(projects=("one", "two", "three"))
+    sessions = [dashboard.server.create(dashboard.root / name) for name in ("one", "two", "three")]
+    for session in sessions[:2]:
+        dashboard.open_terminal(session)
+    for session in (sessions[0], sessions[1], sessions[0]):
+        dashboard.page.keyboard.press("Control+k")
+        expect(dashboard.page.get_by_role("combobox", name="Command")).to_be_focused()
+        dashboard.page.keyboard.press("Enter")
+        expect(dashboard.page).to_have_url(re.compile(f"{session['id']}$"))
+
+
 def test_shortcuts_are_listed(dashboard):
     """`?` shows them, Escape closes them."""
     dashboard.page.keyboard.press("?")

@@ -141,6 +141,36 @@ def test_a_lost_server_is_seen_and_found_again(dashboard, start_server):
     dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
 
 
+def test_without_incus_the_page_says_what_to_do(open_dashboard, start_server, tmp_path):
+    """One cause, one command to copy; what follows from it is not listed, too."""
+    dashboard = open_dashboard()
+    page = dashboard.page
+    server = start_server(
+        environ={"INCUS_DIR": str(tmp_path)}, config=f'[dashboard]\nworkspace_roots = ["{dashboard.root}"]\n'
+    )
+    page.goto(server.url)
+    expect(page.get_by_role("heading", name="Sessions cannot start yet")).to_be_visible()
+    expect(page.get_by_role("button", name="Copy the command")).to_have_count(1)
+    expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    dashboard.forgive(r"status of 503")
+
+
+def test_many_sessions_leave_the_projects_in_reach(dashboard, session_on):
+    """A long group is folded, and unfolded by a button; the sidebar has them all."""
+    page = dashboard.page
+    sessions = [
+        {**session_on(), "id": f"clincus-abcdef-{number}", "workspace": f"/p/project-{number}"} for number in range(1)
+    ]
+    sessions += [{**sessions[0], "id": f"clincus-abcdef-{number}"} for number in range(2, 13)]
+    page.route("**/api/sessions", lambda route: route.fulfill(json=sessions))
+    page.reload()
+    rows = page.get_by_role("main").get_by_role("link", name="project-0")
+    expect(rows).to_have_count(8)
+    page.get_by_role("button", name="Show 4 more").click()
+    expect(rows).to_have_count(12)
+    expect(page.get_by_role("navigation").get_by_role("link", name="project-0")).to_have_count(12)
+
+
 def test_a_bell_puts_a_session_under_needs_you_until_somebody_looks(bed, dashboard):
     """No terminal of it is open in the page: the container itself tells that its tool rang."""
     page, session = dashboard.page, dashboard.server.create(dashboard.root / "my-app")

@@ -83,7 +83,7 @@ def test_a_link_is_opened_by_a_click(dashboard, session_on):
     dashboard.type_line(f"clear; echo {dashboard.server.url}/history")
     line = dashboard.page.locator(".xterm-rows:visible > div", has_text=re.compile("^http"))
     line.hover(position={"x": 60, "y": 6}, force=True)
-    expect(dashboard.page.locator(".hint .mono:visible")).to_have_text(f"{dashboard.server.url}/history")
+    expect(dashboard.page.locator(".line .mono:visible")).to_have_text(f"{dashboard.server.url}/history")
     with dashboard.page.context.expect_page() as opened:
         line.click(position={"x": 60, "y": 6}, force=True)
     assert opened.value.evaluate("window.opener") is None

@@ -8,9 +8,11 @@ import { WebLinksAddon } from '@xterm/addon-web-links';
 import { type ITheme, Terminal } from '@xterm/xterm';
 
 import { isMac, isPaletteKey, sessionSwitch } from './keys';
+import { matchColours } from './match-colours';
 
 const SCROLLBACK_LINES = 10_000;
 const FRAMES_BEFORE_GPU = 240;
+const SCROLLBAR_PX = 10;
 
 /** Backgrounds equal --surface in tokens.css, so that the pane has no frame. */
 const DARK: ITheme = {
@@ -20,6 +22,10 @@ const DARK: ITheme = {
   cursorAccent: '#15161a',
   selectionBackground: '#3a4a78',
   selectionInactiveBackground: '#31384d',
+  scrollbarSliderBackground: '#7b829440',
+  scrollbarSliderHoverBackground: '#7b829470',
+  scrollbarSliderActiveBackground: '#7b829499',
+  overviewRulerBorder: '#15161a',
   black: '#2a2d36',
   red: '#f2777a',
   green: '#8fce7e',
@@ -45,6 +51,10 @@ const LIGHT: ITheme = {
   cursorAccent: '#ffffff',
   selectionBackground: '#c5d2fb',
   selectionInactiveBackground: '#dfe3ec',
+  scrollbarSliderBackground: '#62697940',
+  scrollbarSliderHoverBackground: '#62697970',
+  scrollbarSliderActiveBackground: '#62697999',
+  overviewRulerBorder: '#ffffff',
   black: '#1d2029',
   red: '#c0262d',
   green: '#1a7a34',
@@ -68,19 +78,27 @@ export interface Look {
   fontSize: number;
   /** Empty for the stack of the page. */
   fontFamily: string;
+  /** The search is open: what is selected is the match that it has reached. */
+  searching: boolean;
 }
 
 export interface TerminalHost {
   /** What the program puts on the clipboard (OSC 52). It can never read it. */
   onCopied: (text: string) => void;
+  /** The mouse has selected something. */
+  onSelected: (text: string) => void;
+  /** The copy key was pressed. */
   onSelectionCopy: (text: string) => void;
   onSearch: () => void;
   onLinkHover: (address: string) => void;
 }
 
 export interface TerminalParts {
-  terminal: Terminal;
-  fit: FitAddon;
+  readonly terminal: Terminal;
+  /** Takes the size of its element. */
+  fit: () => void;
+  /** Takes on another look, and the size that comes with it. */
+  show: (look: Look) => void;
 }
 
 /** Shows the terminal in the element. The caller disposes of it. */
@@ -89,6 +107,7 @@ export function openTerminal(element: HTMLElement, look: Look, host: TerminalHos
   const terminal = new Terminal({
     allowProposedApi: true,
     scrollback: SCROLLBACK_LINES,
+    overviewRuler: { width: SCROLLBAR_PX },
     cursorBlink: false,
     macOptionIsMeta: true,
     rightClickSelectsWord: true,
@@ -96,26 +115,33 @@ export function openTerminal(element: HTMLElement, look: Look, host: TerminalHos
     linkHandler: { activate: links.activate, hover: links.hover, leave: links.leave, allowNonHttpProtocols: false },
     ...optionsFor(look),
   });
-  const fit = new FitAddon();
-  terminal.loadAddon(fit);
+  const fitting = new FitAddon();
+  terminal.loadAddon(fitting);
   terminal.loadAddon(new WebLinksAddon(links.activate, { hover: links.hover, leave: links.leave }));
   terminal.loadAddon(new UnicodeGraphemesAddon());
   terminal.loadAddon(new ClipboardAddon(undefined, writeOnlyClipboard(host.onCopied)));
   terminal.attachCustomKeyEventHandler((event) => takeKey(event, terminal, host));
   terminal.open(element);
-  fit.fit();
-  return { terminal, fit };
-}
-
-export function applyLook(terminal: Terminal, look: Look): void {
-  Object.assign(terminal.options, optionsFor(look));
+  terminal.element?.addEventListener('mouseup', () => {
+    if (terminal.hasSelection()) host.onSelected(terminal.getSelection());
+  });
+  fitting.fit();
+  accelerateWhenBusy(terminal);
+  return {
+    terminal,
+    fit: () => fitting.fit(),
+    show: (next) => {
+      Object.assign(terminal.options, optionsFor(next));
+      fitting.fit();
+    },
+  };
 }
 
 /**
  * Changes to the GPU renderer once the terminal has drawn so much that it pays for the add-on's bytes. Only where there is
  * a real GPU: on a software one the DOM renderer is faster.
  */
-export function accelerateWhenBusy(terminal: Terminal): void {
+function accelerateWhenBusy(terminal: Terminal): void {
   let frames = 0;
   const counting = terminal.onRender(() => {
     frames += 1;
@@ -129,6 +155,7 @@ async function accelerate(terminal: Terminal): Promise<void> {
   try {
     const { WebglAddon } = await import('@xterm/addon-webgl');
     const webgl = new WebglAddon();
+    // The GPU was taken away, as after sleep or by too many terminals: xterm.js draws with the DOM again.
     webgl.onContextLoss(() => webgl.dispose());
     terminal.loadAddon(webgl);
   } catch {
@@ -138,8 +165,10 @@ async function accelerate(terminal: Terminal): Promise<void> {
 
 function optionsFor(look: Look) {
   const stack = getComputedStyle(document.documentElement).getPropertyValue('--mono');
+  const theme = look.dark ? DARK : LIGHT;
+  const { activeMatchBackground = '' } = matchColours(look.dark);
   return {
-    theme: look.dark ? DARK : LIGHT,
+    theme: look.searching ? { ...theme, selectionInactiveBackground: activeMatchBackground } : theme,
     // Programs that assume a dark screen stay legible on the light one.
     minimumContrastRatio: look.dark ? 3 : 4.5,
     fontSize: look.fontSize,

@@ -1,19 +1,25 @@
 /** What the palette offers: sessions, projects, actions and settings, those used last first. */
-import CircleStop from '@lucide/svelte/icons/circle-stop';
+import FileText from '@lucide/svelte/icons/file-text';
 import Folder from '@lucide/svelte/icons/folder';
 import FolderGit2 from '@lucide/svelte/icons/folder-git-2';
 import FolderPlus from '@lucide/svelte/icons/folder-plus';
 import HistoryIcon from '@lucide/svelte/icons/history';
 import Keyboard from '@lucide/svelte/icons/keyboard';
+import Play from '@lucide/svelte/icons/play';
 import Plus from '@lucide/svelte/icons/plus';
 import SettingsIcon from '@lucide/svelte/icons/settings';
+import Square from '@lucide/svelte/icons/square';
+import SquareTerminal from '@lucide/svelte/icons/square-terminal';
 import SunMoon from '@lucide/svelte/icons/sun-moon';
+import Trash2 from '@lucide/svelte/icons/trash-2';
+import Type from '@lucide/svelte/icons/type';
 
 import { basename, toolName } from '../lib/format';
 import { shown } from '../lib/keys';
 import type { Icon } from '../lib/menu';
 import { Persisted } from '../lib/persisted.svelte';
 import { href, router } from '../lib/router.svelte';
+import { find, fit } from '../lib/search';
 import type { Session } from '../lib/types';
 import { remove, resume, stop } from './actions';
 import { deck } from './deck.svelte';
@@ -23,7 +29,7 @@ import { ui } from './ui.svelte';
 import { workspaces } from './workspaces.svelte';
 
 export interface Command {
-  /** Unique, and what the fuzzy search reads first. */
+  /** Unique. */
   key: string;
   title: string;
   detail?: string;
@@ -39,21 +45,33 @@ export interface CommandGroup {
 }
 
 const MOST_REMEMBERED = 50;
+/** How many of a group are shown until one searches; the rest would hide the groups below. */
+const MOST_UNASKED = 7;
 
 const isTexts = (value: unknown): value is string[] => Array.isArray(value) && value.every((one) => typeof one === 'string');
 
 class Commands {
   readonly #used = new Persisted<string[]>('commands-used', [], isTexts);
 
-  readonly groups: CommandGroup[] = $derived(
-    [
-      { title: 'This session', commands: this.#here() },
-      { title: 'Sessions', commands: this.#sessions() },
-      { title: 'Actions', commands: this.#recentFirst(this.#actions()) },
-      { title: 'Start in', commands: this.#recentFirst(this.#projects()) },
-      { title: 'Settings', commands: this.#settings() },
-    ].filter((group) => group.commands.length > 0),
-  );
+  /** Where one can go comes first, and of that where one was last: the palette key and Enter change to and fro. */
+  readonly #groups: readonly CommandGroup[] = $derived([
+    { title: 'Sessions', commands: this.#sessions() },
+    { title: 'This session', commands: this.#here() },
+    { title: 'Actions', commands: this.#recentFirst(this.#actions()) },
+    { title: 'Start in', commands: this.#recentFirst(this.#projects()) },
+    { title: 'Settings', commands: this.#settings() },
+  ]);
+
+  /** What fits the search, best first; each group stands where its best command does. */
+  search(text: string): CommandGroup[] {
+    const texts = ({ title, detail = '' }: Command) => [title, detail] as const;
+    const best = (group: CommandGroup): number => (group.commands[0] ? fit(text, ...texts(group.commands[0])) : 0);
+    const groups = this.#groups.map(({ title, commands }) => ({
+      title,
+      commands: text.trim() ? find(text, commands, texts) : commands.slice(0, MOST_UNASKED),
+    }));
+    return groups.filter((group) => group.commands.length > 0).sort((a, b) => best(b) - best(a));
+  }
 
   run(command: Command): void {
     this.#used.current = [command.key, ...this.#used.current.filter((key) => key !== command.key)].slice(0, MOST_REMEMBERED);
@@ -76,20 +94,21 @@ class Commands {
     const go = (tab: 'terminal' | 'shell' | 'files') => () => router.go(href.session(session.id, tab));
     const power: Command =
       session.status === 'stopped'
-        ? { key: 'here resume', title: 'Resume this session', icon: Plus, run: () => void resume(session) }
-        : { key: 'here stop', title: 'Stop this session', icon: CircleStop, run: () => void stop(session) };
+        ? { key: 'here resume', title: 'Resume this session', icon: Play, run: () => void resume(session) }
+        : { key: 'here stop', title: 'Stop this session', icon: Square, run: () => void stop(session) };
     return [
-      { key: 'here terminal', title: 'Terminal', icon: Keyboard, run: go('terminal') },
-      { key: 'here shell', title: 'Shell', icon: Keyboard, run: go('shell') },
-      { key: 'here files', title: 'Files', icon: Folder, run: go('files') },
+      { key: 'here terminal', title: 'Terminal', icon: SquareTerminal, run: go('terminal') },
+      { key: 'here shell', title: 'Shell', icon: SquareTerminal, run: go('shell') },
+      { key: 'here files', title: 'Files', icon: FileText, run: go('files') },
       power,
-      { key: 'here delete', title: 'Delete this session …', icon: CircleStop, run: () => void remove(session) },
+      { key: 'here delete', title: 'Delete this session …', icon: Trash2, run: () => void remove(session) },
     ];
   }
 
   #sessions(): Command[] {
     const recent = deck.recent;
-    const rank = (id: string): number => (recent.includes(id) ? recent.indexOf(id) : recent.length);
+    const here = router.route.place === 'session' ? router.route.id : '';
+    const rank = ({ id }: Session): number => (recent.includes(id) ? recent.indexOf(id) : recent.length);
     return sessions.ordered
       .map((session, index) => ({
         key: `session ${session.id}`,
@@ -99,7 +118,8 @@ class Commands {
         ...(index < 9 ? { keys: shown.switch.replace('1–9', String(index + 1)) } : {}),
         run: () => router.go(href.session(session.id)),
       }))
-      .sort((a, b) => rank(a.session.id) - rank(b.session.id));
+      .filter(({ session }) => session.id !== here)
+      .sort((a, b) => rank(a.session) - rank(b.session));
   }
 
   #actions(): Command[] {
@@ -117,7 +137,7 @@ class Commands {
     return workspaces.projects.map((project) => ({
       key: `start ${project.path}`,
       title: project.name,
-      detail: project.root,
+      detail: workspaces.short(project.root),
       icon: Folder,
       run: () => ui.startSession(project.path),
     }));
@@ -133,7 +153,7 @@ class Commands {
     const size = (title: string, change: (now: number) => number): Command => ({
       key: title.toLowerCase(),
       title,
-      icon: SettingsIcon,
+      icon: Type,
       run: () => (preferences.fontSize = change(preferences.fontSize)),
     });
     return [

@@ -2,6 +2,7 @@
 import { api, sentence } from '../lib/api';
 import type { Config, ConfigSources, Health, HealthCheck, Image } from '../lib/types';
 import type { Phase } from './sessions.svelte';
+import { ui } from './ui.svelte';
 
 export interface Value {
   key: string;
@@ -28,6 +29,11 @@ export function originOf(origins: Record<string, string>, key: string): string {
   return 'default';
 }
 
+/** This page's address at another port. */
+export function samePlaceAt(port: number): URL {
+  return Object.assign(new URL(location.href), { port: String(port) });
+}
+
 export class Configuration {
   phase = $state<Phase>('loading');
   error = $state('');
@@ -36,6 +42,8 @@ export class Configuration {
   tools = $state.raw<readonly string[]>(['claude', 'copilot', 'opencode']);
   images = $state.raw<readonly Image[]>([]);
   health = $state.raw<Health | null>(null);
+  /** The port that this page asked for. */
+  #asked = 0;
 
   readonly values: readonly Value[] = $derived(
     flatten(this.current ?? {}).map(([key, value]) => ({
@@ -49,14 +57,16 @@ export class Configuration {
 
   readonly defaultTool: string = $derived(this.current?.tool.name ?? 'claude');
 
-  /** What stands between the person and a first session, worst first. */
-  readonly obstacles: readonly HealthCheck[] = $derived(
-    Object.values(this.health?.checks ?? {}).filter((check) => check.status === 'failed'),
-  );
+  /** What stands between the person and a first session. Without Incus all the rest fails, too, and says nothing more. */
+  readonly obstacles: readonly HealthCheck[] = $derived.by(() => {
+    const failed = Object.values(this.health?.checks ?? {}).filter((check) => check.status === 'failed');
+    return failed.filter((check) => check.name === 'incus' || failed.every((other) => other.name !== 'incus'));
+  });
 
   async refresh(): Promise<void> {
     try {
       const [current, sources] = await Promise.all([api.config(), api.configSources().catch(() => NO_SOURCES)]);
+      if (this.current) this.#follow(this.current.dashboard.port, current.dashboard.port);
       this.current = current;
       this.sources = sources;
       this.phase = 'ready';
@@ -87,9 +97,22 @@ export class Configuration {
     if (images.status === 'fulfilled') this.images = images.value;
   }
 
-  async update(change: { port?: number; workspace_roots?: string[] }): Promise<void> {
-    await api.updateConfig(change);
-    await this.refresh();
+  /** Lets the server listen on another port. It answers there before this returns; the page is to follow. */
+  async moveTo(port: number): Promise<void> {
+    this.#asked = port;
+    await api.updateConfig({ port });
+  }
+
+  /** Whether this page finds the server at its configured port, not through a tunnel or proxy; 0 is any port. */
+  isAt(port: number): boolean {
+    return port === 0 || Number(location.port) === port;
+  }
+
+  /** The port was changed elsewhere. Somebody else may listen there now, so the page goes only if the person wants it. */
+  #follow(before: number, port: number): void {
+    if (port === before || port === this.#asked || !this.isAt(before)) return;
+    const run = (): void => location.replace(samePlaceAt(port));
+    ui.toast(`The dashboard moved to port ${port}.`, 'error', { label: 'Go there', run });
   }
 }
 

@@ -6,6 +6,7 @@ import { sessions } from './sessions.svelte';
 import { ui } from './ui.svelte';
 
 const SEQUENCE_MS = 1_000;
+const NUMBERS_AFTER_MS = 200;
 let afterG = 0;
 
 function isDialogOpen(): boolean {
@@ -20,6 +21,25 @@ const SINGLE: Record<string, () => void> = {
   '[': () => (preferences.railFolded = !preferences.railFolded),
   g: () => (afterG = Date.now()),
 };
+
+/** Shows the sessions' numbers while Alt is held; a quick Alt+digit needs none. */
+export function showNumbersOnAlt(): void {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const hide = (): void => {
+    clearTimeout(timer);
+    ui.numbers = false;
+  };
+  window.addEventListener(
+    'keydown',
+    (event) => {
+      if (event.key !== 'Alt') hide();
+      else if (!event.repeat) timer = setTimeout(() => (ui.numbers = true), NUMBERS_AFTER_MS);
+    },
+    true,
+  );
+  window.addEventListener('keyup', hide, true);
+  window.addEventListener('blur', hide); // Alt+Tab: no key goes up here
+}
 
 export function handleKey(event: KeyboardEvent): void {
   if (isPaletteKey(event)) {

@@ -31,7 +31,9 @@ class Tip {
   }
 
   #at(target: EventTarget | null, delay: number): void {
-    const element = target instanceof Element ? target.closest<HTMLElement>('[data-tip]') : null;
+    const found = target instanceof Element ? target.closest<HTMLElement>('[data-tip]') : null;
+    // What the button opened lies where the tooltip would.
+    const element = found?.dataset['state'] === 'open' ? null : found;
     if (element === this.element) return;
     this.hide();
     if (element) this.#timer = setTimeout(() => (this.element = element.isConnected ? element : null), delay);

@@ -35,8 +35,8 @@ class Ui {
   newSession = $state.raw<NewSessionStart | null>(null);
   question = $state.raw<Question | null>(null);
   toasts = $state.raw<readonly Toast[]>([]);
-  /** Address of the link under the pointer in a terminal; a hostile program can show any text for it. */
-  hoveredLink = $state('');
+  /** The sidebar shows the sessions' numbers, for Alt+1..9. */
+  numbers = $state(false);
   /** Whether a dialog has the keys. */
   readonly covered: boolean = $derived(
     this.palette || this.shortcuts || this.sheet || this.newProject || this.newSession !== null || this.question !== null,

@@ -28,6 +28,18 @@ export class Workspaces {
     })),
   );
 
+  /** The person's home directory, as far as a root that is written with `~` tells it. */
+  readonly #home: string = $derived.by(() => {
+    for (const { path, label } of this.roots)
+      if (label.startsWith('~/') && path.endsWith(label.slice(1))) return path.slice(0, 1 - label.length);
+    return '';
+  });
+
+  /** A path as a person writes it, with `~` for the home directory. */
+  short(path: string): string {
+    return this.#home && path.startsWith(`${this.#home}/`) ? `~${path.slice(this.#home.length)}` : path;
+  }
+
   async refresh(): Promise<void> {
     this.#latest += 1;
     const mine = this.#latest;

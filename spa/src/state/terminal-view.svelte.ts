@@ -1,0 +1,102 @@
+/** One terminal on the page: xterm.js, its wire to the server, and what passes between them and the person. */
+import type { Look, TerminalParts } from '../lib/terminal';
+import type { Session } from '../lib/types';
+import { copy, label } from './actions';
+import { preferences } from './preferences.svelte';
+import { type TerminalKind, TerminalLink } from './terminal-link.svelte';
+import { ui } from './ui.svelte';
+
+const ARROWS: ReadonlySet<string> = new Set(['\x1b[A', '\x1b[B', '\x1b[C', '\x1b[D']);
+
+/** The control character of a key under Ctrl: `c` becomes ^C. */
+export function control(text: string): string {
+  const code = text.toUpperCase().charCodeAt(0);
+  return text.length === 1 && code >= 0x40 && code < 0x60 ? String.fromCharCode(code & 0x1f) : text;
+}
+
+export class TerminalView {
+  /** Null until the terminal has been opened. xterm.js itself lives outside of reactivity. */
+  parts = $state.raw<TerminalParts | null>(null);
+  /** Null until it has connected once. */
+  link = $state.raw<TerminalLink | null>(null);
+  searching = $state(false);
+  /** The key bar's Ctrl is held for the next key. */
+  ctrl = $state(false);
+  failed = $state(false);
+  /** Address of the link under the pointer; a hostile program can show any text for it. */
+  hoveredLink = $state('');
+
+  constructor(
+    readonly session: () => Session,
+    readonly kind: TerminalKind,
+  ) {}
+
+  /** Shows the terminal in the element, which must be visible: its size becomes the program's. */
+  async open(element: HTMLElement, look: () => Look): Promise<void> {
+    try {
+      const { openTerminal } = await import('../lib/terminal');
+      if (this.parts) return;
+      const parts = openTerminal(element, look(), {
+        onCopied: (text) => void this.#copyFromProgram(text),
+        onSelected: (text) => {
+          if (preferences.copyOnSelect) void navigator.clipboard.writeText(text).catch(() => undefined);
+        },
+        onSelectionCopy: (text) => void copy(text),
+        onSearch: () => (this.searching = true),
+        onLinkHover: (address) => (this.hoveredLink = address),
+      });
+      parts.terminal.onData((text) => this.#typed(text));
+      parts.terminal.onBinary((data) => this.link?.typeBinary(data));
+      parts.terminal.onResize(({ cols, rows }) => this.link?.resize(cols, rows));
+      this.parts = parts;
+    } catch {
+      this.failed = true;
+    }
+  }
+
+  /** Connects if it is not connected: at first, and when a session runs again. */
+  connect(): void {
+    if (!this.parts) return;
+    if (!this.link) this.link = new TerminalLink(this.session().id, this.kind, this.parts.terminal);
+    else if (this.link.socket.state === 'closed') this.link.reconnect();
+  }
+
+  /** A key of the key bar; the arrows in the form that the program asked for, which full-screen ones do. */
+  press(text: string): void {
+    const application = this.parts?.terminal.modes.applicationCursorKeysMode ?? false;
+    this.link?.type(application && ARROWS.has(text) ? text.replace('[', 'O') : text);
+    this.ctrl = false;
+  }
+
+  /** Ctrl of the key bar: it goes with the next key, which the phone's keyboard types. */
+  holdCtrl(): void {
+    this.ctrl = !this.ctrl;
+    if (this.ctrl) this.parts?.terminal.focus();
+  }
+
+  closeSearch(): void {
+    this.searching = false;
+    this.parts?.terminal.focus();
+  }
+
+  dispose(): void {
+    this.link?.dispose();
+    this.parts?.terminal.dispose();
+  }
+
+  #typed(text: string): void {
+    if (this.link?.socket.state === 'closed' && text === '\r') this.link.reconnect();
+    else this.link?.type(this.ctrl ? control(text) : text);
+    this.ctrl = false;
+  }
+
+  async #copyFromProgram(text: string): Promise<void> {
+    const who = label(this.session());
+    try {
+      await navigator.clipboard.writeText(text);
+      ui.toast(`${who} copied ${text.length} characters to the clipboard.`);
+    } catch {
+      ui.toast(`${who} wants to copy ${text.length} characters.`, 'error', { label: 'Copy', run: () => void copy(text) });
+    }
+  }
+}
