@@ -1,0 +1,131 @@
+"""The files of a session's workspace over the API, on a real Incus."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote
+
+import pytest
+
+import clincus
+
+NEW = {"If-None-Match": "*"}
+
+
+@pytest.fixture
+def files(clincus_server, workspace):
+    """What asks for the files of a running session: (method, path) -> answer."""
+    session = clincus_server.create(workspace)
+
+    def ask(method: str, path: str, body: bytes | None = None, *, place: str = "files/content", **headers: str):
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        where = path if "%" in path else quote(path)
+        return clincus_server.request(
+            method, f"/api/sessions/{session['id']}/{place}?path={where}", body, headers=names
+        )
+
+    return ask
+
+
+def listing(files, path: str = "") -> dict[str, dict[str, object]]:
+    return {entry["name"]: entry for entry in files("GET", path, place="files").json["entries"]}
+
+
+def test_a_directory_is_listed_with_folders_first(files, workspace):
+    (workspace / "src").mkdir()
+    (workspace / "src/a\nb\t'\"").write_text("12345")
+    os.symlink("/etc/passwd", workspace / "link")
+    (workspace / os.fsdecode(b"raw\xff")).write_text("")
+    names = [entry["name"] for entry in files("GET", "", place="files").json["entries"]]
+    assert names.index("src") < names.index("README.md")
+    found = listing(files)
+    assert {name: found[name]["type"] for name in ("src", "README.md", "link")} == {
+        "src": "directory",
+        "README.md": "file",
+        "link": "symlink",
+    }
+    assert listing(files, "src")["a\nb\t'\""]["size"] == 5
+    encoded = found["raw\N{REPLACEMENT CHARACTER}"]["encoded"]
+    assert files("GET", encoded).body == b""
+
+
+def test_a_file_is_read_and_written_only_as_it_was_seen(files, workspace):
+    seen = files("GET", "README.md")
+    assert (seen.status, seen.body) == (200, b"# project\n")
+    tag = seen.headers["etag"]
+    assert files("GET", "README.md", If_None_Match=tag).status == 304
+    assert files("PUT", "README.md", b"mine\n").status == 428
+    saved = files("PUT", "README.md", "mine ü\n".encode(), If_Match=tag)
+    assert saved.status == 204
+    assert (workspace / "README.md").read_text() == "mine ü\n"
+    assert files("PUT", "README.md", b"too late", If_Match=tag).status == 412
+    assert files("PUT", "README.md", b"again", If_Match=saved.headers["etag"]).status == 204
+    assert files("PUT", "README.md", b"whatever was there", If_Match="*").status == 204
+    assert files("PUT", "README.md", b"x", If_Match='"no tag of ours"').status == 412
+    assert (workspace / "README.md").read_text() == "whatever was there"
+    assert sorted(path.name for path in workspace.iterdir() if "clincus-" in path.name) == []
+
+
+def test_a_new_file_never_takes_the_place_of_one(files, workspace):
+    assert files("PUT", "new file", b"1", **NEW).status == 204
+    assert (workspace / "new file").stat().st_mode & 0o777 == 0o644
+    assert files("PUT", "new file", b"2", **NEW).status == 412
+    assert (workspace / "new file").read_text() == "1"
+    assert files("PUT", "no/such/folder", b"1", **NEW).status == 404
+    assert files("PUT", "gone", b"1", If_Match="*").status == 412
+
+
+def test_a_files_mode_stays(files, workspace):
+    script = workspace / "run.sh"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    os.chown(script, workspace.stat().st_uid, workspace.stat().st_gid)
+    assert files("PUT", "run.sh", b"#!/bin/sh\nexit 1\n", If_Match="*").status == 204
+    assert script.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("path", ["out", "folder/passwd", "../project/README.md", "/etc/passwd", "a/../../x"])
+def test_nothing_outside_the_workspace_is_reached(files, workspace, path):
+    os.symlink("/etc/passwd", workspace / "out")
+    os.symlink("/etc", workspace / "folder")
+    for method, body, headers in (("GET", None, {}), ("PUT", b"x", {"If-Match": "*"}), ("PUT", b"x", NEW)):
+        answer = files(method, path, body, **headers)
+        assert (answer.status, b"workspace" in answer.body) == (400, True)
+
+
+def test_a_link_within_the_workspace_is_followed(files, workspace):
+    os.symlink("README.md", workspace / "link")
+    assert files("GET", "link").body == b"# project\n"
+    assert files("PUT", "link", b"new", If_Match="*").status == 204
+    assert (workspace / "link").is_symlink()
+    assert (workspace / "README.md").read_text() == "new"
+
+
+def test_what_is_no_text_file_of_a_fair_size_is_refused_with_the_reason(files, workspace):
+    (workspace / "binary").write_bytes(b"a\0b")
+    (workspace / "latin").write_bytes(b"\xe9")
+    (workspace / "large").write_bytes(bytes(clincus.FILE_LIMIT + 1))
+    os.mkfifo(workspace / "pipe")
+    (workspace / "dir").mkdir()
+    refusals = {"binary": 415, "latin": 415, "large": 413, "pipe": 400, "dir": 400, "none": 404}
+    assert {path: files("GET", path).status for path in refusals} == refusals
+    assert files("GET", "README.md", place="files").status == 400
+    assert files("GET", "none", place="files").status == 404
+    assert files("PUT", "pipe", b"x", If_Match="*").status == 400
+    assert files("PUT", "x", bytes(clincus.FILE_LIMIT + 1), **NEW).status == 413
+
+
+def test_protected_files_can_be_read_and_not_written(files, workspace):
+    before = (workspace / ".git/config").read_text()
+    assert files("GET", ".git/config").body.decode() == before
+    for headers in ({"If-Match": "*"}, NEW):
+        assert files("PUT", ".git/config", b"[core]\n\tfsmonitor = x\n", **headers).status in {409, 412}
+    assert files("PUT", ".git/hooks/post-commit", b"#!/bin/sh\n", **NEW).status == 409
+    assert (workspace / ".git/config").read_text() == before
+
+
+def test_a_stopped_session_has_no_files(clincus_server, workspace):
+    session = clincus_server.create(workspace)
+    clincus_server.delete(f"/api/sessions/{session['id']}")
+    answer = clincus_server.get(f"/api/sessions/{session['id']}/files")
+    assert (answer.status, "resume it first" in answer.json["error"]) == (409, True)
