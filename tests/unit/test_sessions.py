@@ -149,6 +149,132 @@ def test_a_folder_that_cannot_become_a_repository_is_not_made(tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+class Machine(Door):
+    """A door to Incus behind which instances are kept, and commands in them end with `code`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.instances: dict[str, dict[str, Any]] = {}
+        self.launched: list[tuple[str, dict[str, Any]]] = []  # name and description of each launch
+        self.refusals: list[clincus.IncusError] = []  # what the next launches fail with
+        self.log = ""  # what `incus info --show-log` says
+        self.code = 0
+
+    def run(self, *arguments: str, **options: Any) -> bytes:
+        super().run(*arguments, **options)
+        if arguments[0] == "delete":
+            self.instances.pop(arguments[-1], None)
+        return self.log.encode() if arguments[0] == "info" else b""
+
+    def query(self, path: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return self.instances[path.rpartition("/")[2]]
+        except KeyError:
+            raise clincus.IncusError("Instance not found", 404) from None
+
+    def launch(self, name: str, image: str, description: Any, **options: Any) -> None:
+        self.launched.append((name, description))
+        if self.refusals:
+            raise self.refusals.pop(0)
+        more = {"architecture": "x86_64", "description": "", "profiles": [], "status": "Running"}
+        self.instances[name] = {"name": name, **more, **description}
+
+    def update(self, name: str, description: Any) -> None:
+        self.instances[name].update(description)
+
+    def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
+        return clincus.Completed(self.code, clincus.END_OF_OUTPUT.encode(), b"")
+
+
+class TestStart:
+    @pytest.fixture
+    def door(self) -> Machine:
+        return Machine()
+
+    @pytest.fixture
+    def sessions(self, sessions: clincus.Sessions) -> clincus.Sessions:
+        sessions._known_support = {"default": clincus.ProtectionSupport()}
+        return sessions
+
+    @pytest.fixture
+    def request_(self, tmp_path: Path) -> clincus.LaunchRequest:
+        (tmp_path / "project/.git").mkdir(parents=True)
+        return clincus.LaunchRequest(str(tmp_path / "project"))
+
+    def test_a_workspace_that_cannot_be_locked_gets_plain_devices_and_the_reason(self, sessions, door, request_):
+        door.refusals = [clincus.IncusError("Failed to run", 500)]
+        door.log = "clincus unsupported: the file system cannot map ids"
+        session = sessions.create(request_)
+        assert (session.protection, session.protection_note[:26]) == ("basic", "The file system cannot map")
+        assert ["raw.lxc" in description["config"] for _, description in door.launched] == [True, False]
+        assert door.instances[session.id]["config"]["user.clincus.protection"] == "basic"
+        assert sessions.create(request_).protection == "basic"  # known by now
+        assert len(door.launched) == 3
+
+    def test_a_workspace_that_must_not_be_mounted_leaves_nothing(self, sessions, door, request_):
+        door.refusals = [clincus.IncusError("Failed to run", 500)]
+        door.log = "clincus refused: '.git' is a symlink"
+        with pytest.raises(clincus.ClincusError, match=r"cannot be protected: '\.git' is a symlink") as raised:
+            sessions.create(request_)
+        assert raised.value.status == 409
+        assert sessions.registry.all() == []
+
+    def test_a_name_of_another_is_passed_over_and_left_alone(self, sessions, door, request_):
+        door.refusals = [clincus.IncusError("Instance already exists", 409)]
+        assert sessions.create(request_).slot == 2
+        assert deleted(door) == []
+        door.refusals = [clincus.IncusError("Instance already exists", 409)]
+        with pytest.raises(clincus.ClincusError, match="already exists"):
+            sessions.create(clincus.replace(request_, slot=3))
+        assert deleted(door) == []
+
+    def test_a_tool_that_does_not_start_undoes_the_start(self, sessions, door, request_):
+        door.code = 73
+        with pytest.raises(clincus.ClincusError, match="the image has no tmux"):
+            sessions.create(request_)
+        assert (door.instances, sessions.registry.all()) == ({}, [])
+
+    def test_a_resume_that_fails_stops_what_it_started(self, sessions, door, request_):
+        session = sessions.create(request_)
+        sessions.registry.settle(clincus.replace(session, status="stopped"))
+        door.code, before = 72, len(door.calls)
+        with pytest.raises(clincus.ClincusError):
+            sessions.resume(session.id)
+        assert [words[0] for words in door.calls[before:]] == ["start", "stop"]
+        assert sessions.registry.get(session.id).status == "stopped"
+
+    def test_a_container_of_the_go_program_goes_by_the_id_that_it_was_saved_under(
+        self, sessions, door, request_, tmp_path
+    ):
+        session = sessions.create(request_)
+        door.instances[session.id]["config"].pop("user.clincus.session_id")
+        sessions.registry.settle(clincus.replace(session, status="stopped", session_id=session.id))
+        directory = str(tmp_path / ".clincus/sessions-claude/the-saved-id")
+        clincus.write_metadata(clincus.replace(sessions._saved(session, sessions._load()), directory=directory))
+        text = (Path(directory) / "metadata.json").read_text()
+        (Path(directory) / "metadata.json").write_text(text.replace(session.session_id, "the-saved-id"))
+        (tmp_path / f".clincus/sessions-claude/{session.session_id}/metadata.json").unlink()
+        assert sessions.resume(session.id).session_id == "the-saved-id"
+        assert door.instances[session.id]["config"]["user.clincus.session_id"] == "the-saved-id"
+
+    def test_a_tmpfs_needs_a_locked_workspace(self, sessions, door, request_):
+        limits = clincus.replace(request_, settings={"limits.disk.tmpfs_size": "64MiB"})
+        session = sessions.create(limits)
+        assert "size=67108864" in door.instances[session.id]["config"]["raw.lxc"]
+        sessions._known_support = {"default": clincus.ProtectionSupport(reason="The kernel is too old")}
+        assert "tmpfs_size is left out" in " ".join(sessions.create(limits).warnings)
+
+    def test_what_the_host_can_do_is_asked_for_each_project(self, sessions, door, request_, monkeypatch):
+        asked = []
+        monkeypatch.setattr(
+            clincus, "protection_support", lambda incus: asked.append(incus.project) or clincus.ProtectionSupport()
+        )
+        for project in ("default", "other", "other"):
+            sessions.incus.project = project
+            sessions.create(request_)
+        assert asked == ["other"]
+
+
 class TestMonitor:
     @pytest.fixture
     def monitor(self, sessions, tmp_path):
