@@ -5478,6 +5478,11 @@ def guest_home(config: Config) -> str:
     return "/root" if user == "root" else f"/home/{user}"
 
 
+def guest_environment(config: Config) -> dict[str, str]:
+    """What every command of the code user runs with."""
+    return {"HOME": guest_home(config), "USER": config.get("incus.code_user"), "LANG": "C.UTF-8"}
+
+
 def session_labels(session: Session) -> dict[str, str]:
     """The labels of a session, some of them empty."""
     return {
@@ -5531,6 +5536,347 @@ def is_resting_command(instance: Mapping[str, Any]) -> bool:
     return is_kept and instance["status"] == "Stopped"
 
 
+class Containers:
+    """What sessions and commands run in: planned, described, started, stopped and read. One way for every caller.
+
+    `load` gives the config in force at each call, `report` is told what a person should know but stops nothing, and
+    `workspaces` are those of all sessions: an agent may have put links there.
+    """
+
+    def __init__(
+        self,
+        incus: Incus,
+        load: Callable[[], Config],
+        environ: Mapping[str, str],
+        report: Callable[[str], None],
+        workspaces: Callable[[], Iterable[str]],
+    ) -> None:
+        self.incus = incus
+        self._load = load
+        self._environ = environ
+        self._report = report
+        self._workspaces = workspaces
+        self._known_support: dict[str, ProtectionSupport] = {}  # what this host can do in each Incus project
+        self._unlockable: dict[str, str] = {}  # workspaces whose file system cannot be locked, and why
+
+    def instance(self, name: str) -> dict[str, Any] | None:
+        """An instance as Incus has it, None if there is none. Raises IncusError."""
+        try:
+            return cast("dict[str, Any]", self.incus.query(f"/1.0/instances/{quote(name, safe='')}"))
+        except IncusError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def plan(self, request: LaunchRequest) -> Launch:
+        """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
+        config = self._load()
+        workspace = resolve_workspace(request.workspace, expand("~", self._environ), self._private(config))
+        if request.profile:
+            config = apply_profile(config, request.profile)
+        config = apply_flags(project_config(config, self._environ, workspace), request.settings)
+        mount = workspace_mount(config, workspace)
+        saved = find_saved(config, self._environ, request.resume) if request.resume else None
+        name = request.tool or (saved.tool if saved else config.get("tool.name"))
+        return Launch(
+            config=config,
+            workspace=workspace,
+            mount=mount,
+            tool=find_tool("shell" if request.debug else name, config),
+            image=request.image or config.get("defaults.image"),
+            profile=request.profile,
+            persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
+            mounts=mount_entries(config.get("mounts.default"), self._environ, mount),
+            environment=request.environment,
+            saved=saved,
+            settings=request.settings,
+            tmux=request.tmux,
+        )
+
+    def _private(self, config: Config) -> list[str]:
+        """What no workspace may hold: our own files, wherever the config and its links put them."""
+        environ = self._environ
+        saved = [sessions_directory(config, environ, tool) for tool in TOOLS]
+        return [state_directory(environ), os.path.dirname(user_config(environ)), *config_files(environ), *saved]
+
+    def launch(self, session: Session, launch: Launch, owner: str = "") -> Session:
+        """Create and start the container; `owner` makes it one of a command, see `Commands`."""
+        session, description = self._describe(session, launch)
+        if owner:
+            description["config"][LABEL + "command"] = owner
+        try:
+            self.incus.launch(session.id, launch.image, description)
+        except IncusError as error:
+            if error.status == 404 and "mage" in error.message:
+                hint = "build it with `clincus build`, or choose another"
+                raise ClincusError(f"image '{launch.image}' not found: {hint}", 400) from error
+            if error.status != 500:
+                raise  # there is no container, or the name is another's
+            self._start_failed(session.id, launch.workspace, error)
+            self.delete(session.id)
+            return self.launch(session, launch, owner)
+        return session
+
+    def renew(self, session: Session, launch: Launch) -> Session:
+        """Give a stopped container today's limits, mounts and protection."""
+        now = replace(session, deadline=launch.deadline(), settings=launch.settings_label())
+        session, description = self._describe(now, launch)
+        instance = self.incus.query(f"/1.0/instances/{session.id}")
+        self.incus.update(session.id, redescribe_instance(instance, description))
+        return session
+
+    def start_again(self, session: Session, launch: Launch) -> Session:
+        """Start a stopped container; with plain devices if its workspace turns out not to be lockable."""
+        try:
+            self.start(session.id)
+        except IncusError as error:
+            self._start_failed(session.id, launch.workspace, error)
+            session = self.renew(session, launch)
+            self.start(session.id)
+        return session
+
+    def start(self, name: str) -> None:
+        """Start a container as it is, or un-pause it. Raises IncusError."""
+        self.incus.run("start", "--quiet", self.incus.instance(name))
+
+    def stop(self, name: str, timeout: int) -> None:
+        """Stop a container cleanly within `timeout` seconds, else hard. One that has stopped by itself is fine."""
+        instance = self.incus.instance(name)
+        try:
+            if timeout > 0:
+                self.incus.run("stop", instance, "--timeout", str(timeout), timeout=timeout + 30)
+                return
+        except IncusError as error:
+            if "already stopped" in error.message:
+                return
+            self._report(f"{name}: does not stop cleanly ({error}), stopping it hard")
+        try:
+            self.incus.run("stop", "--force", instance)
+        except IncusError as error:
+            if "already stopped" not in error.message:
+                raise
+
+    def label(self, name: str, label: str, value: str) -> None:
+        """Set one of our labels on a container. Raises IncusError."""
+        self.incus.run("config", "set", self.incus.instance(name), f"{LABEL}{label}={value}")
+
+    def delete(self, name: str) -> None:
+        """Delete a container, whatever its state; one that is gone is fine. Raises IncusError."""
+        try:
+            self.incus.run("delete", "--force", self.incus.instance(name), timeout=120)
+        except IncusError as error:
+            if error.status != 404:
+                raise
+
+    @contextlib.contextmanager
+    def asleep(self, name: str) -> Iterator[None]:
+        """Run a stopped container with one sleeping process, without workspace and network, to read its files.
+
+        Nothing that lies in it is started, and it needs no workspace. `incus file pull` is no way to read a container
+        that may be hostile: it follows the links that it writes, and a named pipe blocks every later start.
+        """
+        before = self.incus.query(f"/1.0/instances/{name}")
+        settings = {key: value for key, value in before["config"].items() if not key.startswith(("limits.", "raw."))}
+        devices = [key for key, device in before["expanded_devices"].items() if device.get("path") != "/"]
+        sleeping = {
+            **redescribe_instance(before, {"config": {}, "devices": {}}),
+            "config": {**settings, "raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT * READ_TRIES + 60}\n"},
+            "devices": {key: {"type": "none"} for key in devices},
+        }
+        try:
+            self.incus.update(name, sleeping)
+            self.start(name)
+            yield
+        finally:
+            self.stop(name, 0)
+            self.incus.update(name, {**redescribe_instance(before, before), "config": before["config"]})
+
+    def run(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float = 60,
+        only_reads: bool = False,
+    ) -> Completed:
+        """Run a command in a container as the code user; one that `only_reads` may be run again, see `Incus.read`."""
+        config = self._load()
+        call = self.incus.read if only_reads else self.incus.exec
+        return call(
+            name,
+            command,
+            user=config.get("incus.code_uid"),
+            environment=guest_environment(config),
+            stdin=stdin,
+            timeout=timeout,
+        )
+
+    def argv(
+        self, name: str, script: str, *arguments: str, environment: Mapping[str, str], terminal: bool = True
+    ) -> list[str]:
+        """The command line that runs a script as the code user, for a process of the caller's own."""
+        config = self._load()
+        return self.incus.exec_argv(
+            name,
+            ["sh", "-c", script, "clincus", *arguments],
+            user=config.get("incus.code_uid"),
+            environment={**guest_environment(config), **environment},
+            terminal=terminal,
+        )
+
+    def mount(self, workspace: str) -> str:
+        """Where a workspace stands in its container."""
+        return workspace_mount(self._load(), workspace)
+
+    def hand_over(self, session: Session) -> None:
+        """Give what root in a running session made in the workspace to its owner."""
+        hand_over(self.incus, session.id, self.mount(session.workspace), self._load().get("incus.code_uid"))
+
+    def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
+        """The instance description for a start now, and the session with what that does to it."""
+        limits = launch.config.get("limits")
+        config, root_options, warnings = limit_options(limits, os.cpu_count(), has_block_weights())
+        workspaces = {launch.workspace, *self._workspaces()}
+        protection = protect_workspace(
+            host_folder(launch.workspace, launch.mount),
+            protection_settings(launch.config.values),
+            self._support(launch.workspace),
+            [
+                host_folder(real_mount(mount.host, workspaces), mount.container, mount.readonly)
+                for mount in launch.mounts
+            ],
+            new_stage(),
+        )
+        if tmpfs_entry(limits) and "raw.lxc" in protection.config:
+            protection.config["raw.lxc"] += tmpfs_entry(limits)
+        elif tmpfs_entry(limits):
+            warnings.append("limits.disk.tmpfs_size is left out: it needs a locked workspace")
+        if protection.reason:
+            self._report(f"{session.id}: protection is {protection.level}: {protection.reason}")
+        for warning in (*launch.config.warnings, *warnings):
+            self._report(f"{session.id}: {warning}")
+        own = [warning for warning in launch.config.warnings if warning not in self._load().warnings]
+        session = replace(
+            session,
+            protection=protection.level,
+            protection_note="; ".join(filter(None, (protection.reason, protection.note))),
+            warnings=(*own, *warnings),
+        )
+        root_disk = {**self._root_disk(), **root_options} if root_options else None
+        return session, describe_instance(session_labels(session), config, protection, root_disk)
+
+    def _root_disk(self) -> dict[str, str]:
+        devices = self.incus.query("/1.0/profiles/default")["devices"]
+        return next((device for device in devices.values() if device.get("path") == "/"), {})
+
+    def _support(self, workspace: str) -> ProtectionSupport:
+        project = self.incus.project
+        if project not in self._known_support:
+            self._known_support[project] = protection_support(self.incus)
+        reason, support = self._unlockable.get(workspace), self._known_support[project]
+        return without_lock(support, reason) if reason else support
+
+    def _start_failed(self, id: str, workspace: str, error: ClincusError) -> None:
+        """Return if a new start with plain devices may work, else raise the reason why this one did not."""
+        failure = start_failure(self.incus, id, error)
+        if not isinstance(failure, WallUnsupportedError) or workspace in self._unlockable:
+            raise failure from error
+        self._unlockable[workspace] = failure.message
+
+
+class Commands:
+    """Containers for one command each: with the limits, mounts and protection of a session, but none themselves."""
+
+    def __init__(self, containers: Containers, prefix: str, report: Callable[[str], None]) -> None:
+        self._containers = containers
+        self._prefix = prefix
+        self._report = report
+
+    def start(self, request: LaunchRequest, begin: Callable[[Job], None]) -> Job:
+        """Start a container for one command.
+
+        `begin` is told before it is made. `end` has to follow; whatever fails or interrupts this removes the
+        container. A persistent one of the slot that is named is used again. Raises ClincusError.
+        """
+        launch, owner = self._containers.plan(request), process_mark(os.getpid())
+        for slot in [request.slot] if request.slot else SLOTS:
+            session = launch.session(session_name(self._prefix, launch.workspace, slot), slot)
+            instance = self._containers.instance(session.id)
+            if instance is not None and not request.slot:
+                continue
+            is_reused = instance is not None and is_resting_command(instance)
+            if instance is not None and not is_reused:
+                raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or leave --slot out", 409)
+            job = Job.of(session, launch, is_reused=is_reused)
+            begin(job)
+            try:
+                self._start(session, launch, owner, is_reused=is_reused)
+            except BaseException as error:
+                self._undo(job, owner)
+                if isinstance(error, IncusError) and error.status == 409 and not request.slot:
+                    continue  # somebody was faster: the next slot
+                raise
+            return job
+        raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
+
+    def _start(self, session: Session, launch: Launch, owner: str, *, is_reused: bool) -> None:
+        containers = self._containers
+        if is_reused:
+            containers.start_again(containers.renew(session, launch), launch)
+            containers.label(session.id, "command", owner)
+        else:
+            containers.launch(session, launch, owner)
+        if launch.environment:
+            script = 'umask 077; cat >/run/clincus-command && chown "$1" /run/clincus-command'
+            command = ["sh", "-c", script, "clincus", str(launch.config.get("incus.code_uid"))]
+            done = containers.incus.exec(session.id, command, stdin=shell_assignments(launch.environment).encode())
+            if done.code != 0:
+                raise incus_failure(done.reason)
+
+    def argv(self, job: Job, command: Sequence[str], *, terminal: bool, term: str = "xterm-256color") -> list[str]:
+        """The command line that runs a command as the code user in the workspace, for a process of the caller's."""
+        environment = {"TERM": term} if terminal else {}
+        words = (job.mount, *command)
+        return self._containers.argv(job.name, GUEST_COMMAND, *words, environment=environment, terminal=terminal)
+
+    def end(self, job: Job) -> None:
+        """Remove a command's container, or stop a persistent one. Raises IncusError."""
+        if job.persistent:
+            self._containers.stop(job.name, STOP_TIMEOUT)
+        else:
+            self.remove(job.name)
+
+    def remove(self, name: str) -> None:
+        """Delete a command's container, if it is one. Raises IncusError."""
+        instance = self._containers.instance(name)
+        if instance is not None and instance["config"].get(LABEL + "command"):
+            self._containers.delete(name)
+
+    def abandoned(self, *, persistent_too: bool) -> list[str]:
+        """The containers of commands whose process is gone: it was killed, or they are persistent."""
+        found = []
+        for instance in self._containers.incus.query("/1.0/instances?recursion=1"):
+            config, name = instance["config"], str(instance["name"])
+            owner = config.get(LABEL + "command", "")
+            is_ours = owner and session_slot(self._prefix, name) is not None
+            is_wanted = is_ours and (persistent_too or config.get(LABEL + "persistent") != "true")
+            if is_wanted and owner != process_mark(int(owner.partition(" ")[0])):
+                found.append(name)
+        return found
+
+    def _undo(self, job: Job, owner: str) -> None:
+        """Remove what a failed start of a command made, and nothing else."""
+        try:
+            instance = self._containers.instance(job.name)
+            if job.is_reused:
+                self._containers.stop(job.name, 0)
+            elif instance is not None and instance["config"].get(LABEL + "command") == owner:
+                self.remove(job.name)
+        except ClincusError as error:
+            self._report(f"{job.name}: could not be removed after a failed start: {error}")
+
+
 class Sessions:
     """The life of sessions: create, stop, resume, delete; one launch path and one stop path for every caller.
 
@@ -5551,10 +5897,9 @@ class Sessions:
         self._load = load
         self._environ = environ
         self._report = report
-        self._home = environ.get("HOME") or os.path.expanduser("~")
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
-        self._known_support: dict[str, ProtectionSupport] = {}  # what this host can do in each Incus project
-        self._unlockable: dict[str, str] = {}  # workspaces whose file system cannot be locked, and why
+        self.containers = Containers(incus, load, environ, report, lambda: [one.workspace for one in registry.all()])
+        self.commands = Commands(self.containers, registry.prefix, report)
 
     def refresh(self) -> None:
         """Read all sessions from Incus: one call. Raises IncusError."""
@@ -5563,7 +5908,7 @@ class Sessions:
 
     def fetch(self, name: str) -> Session | None:
         """Read one session from Incus; None when it is gone or not ours."""
-        instance = self._instance(name)
+        instance = self.containers.instance(name)
         return None if instance is None else session_from_instance(self.registry.prefix, instance)
 
     def create(self, request: LaunchRequest) -> Session:
@@ -5572,7 +5917,7 @@ class Sessions:
         Raises ClincusError: 400 for what was asked, 409 without a free slot, 500 with Incus's words. Whatever fails or
         interrupts it, no half-made container stays.
         """
-        launch = self._plan(request)
+        launch = self.containers.plan(request)
         taken: set[str] = set()
         while True:
             session = self.registry.reserve(launch.workspace, request.slot, launch.session, taken)
@@ -5592,21 +5937,21 @@ class Sessions:
         """
         with self._work(id, "starting") as found:
             before = self._adopted(found)
-            launch = self._plan(self._again(before, request))
+            launch = self.containers.plan(self._again(before, request))
             is_stopped = before.status == "stopped" and not before.paused
             if is_stopped and launch.workspace != before.workspace and before is found:
                 words = f'workspace "{before.workspace}" is a link to "{launch.workspace}" now: start a session there'
                 raise ClincusError(words, 409)  # whoever made the link, it was not asked for when the session was made
-            session = self._redescribe(before, launch) if is_stopped else before
+            session = self.containers.renew(before, launch) if is_stopped else before
             try:
                 if is_stopped:
-                    session = self._start_again(session, launch)
+                    session = self.containers.start_again(session, launch)
                 elif before.paused:
-                    self.incus.run("start", "--quiet", self.incus.instance(id))
+                    self.containers.start(id)
                 self._start_tool(session, launch, is_new=False)
             except BaseException:
                 if is_stopped:
-                    self._stop_container(id, 0)
+                    self.containers.stop(id, 0)
                 raise
             started = utc_now() if is_stopped else session.started_at
             return self.registry.settle(replace(session, status="running", paused=False, started_at=started))
@@ -5615,12 +5960,12 @@ class Sessions:
         """Save the conversation and stop the container, hard after `timeout` seconds; a stopped one stays as it is."""
         with self._work(id, "stopping") as session:
             if session.paused:
-                self.incus.run("start", "--quiet", self.incus.instance(id))  # a frozen guest can neither save nor stop
+                self.containers.start(id)  # a frozen guest can neither save nor stop
             if session.paused or session.status == "running":
                 self._try_save(replace(session, status="running"), final=True)
-                hand_over(self.incus, id, self.mount(session), self._load().get("incus.code_uid"))
+                self.containers.hand_over(session)
                 graceful = self._load().get("limits.runtime.stop_graceful")
-                self._stop_container(id, timeout if graceful else 0)
+                self.containers.stop(id, timeout if graceful else 0)
             return self.registry.settle(replace(session, status="stopped", paused=False))
 
     def delete(self, id: str, *, keep_unsaved: bool = False) -> None:
@@ -5631,17 +5976,13 @@ class Sessions:
         with self._work(id, "stopping") as found:
             session = found
             if session.paused:
-                self.incus.run("start", "--quiet", self.incus.instance(id))  # a frozen guest cannot be read
+                self.containers.start(id)  # a frozen guest cannot be read
                 session = replace(session, status="running", paused=False)
             if not self._try_save(session, final=True) and keep_unsaved:
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved', 409)
             if session.status == "running":
-                hand_over(self.incus, id, self.mount(session), self._load().get("incus.code_uid"))
-            try:
-                self.incus.run("delete", "--force", self.incus.instance(id), timeout=120)
-            except IncusError as error:
-                if error.status != 404:
-                    raise
+                self.containers.hand_over(session)
+            self.containers.delete(id)
             self.registry.forget(id)
 
     def save(self, id: str) -> str:
@@ -5654,7 +5995,7 @@ class Sessions:
         """Make a session persistent: its label, which counts, and its metadata.json."""
         with self._lock(id):
             session = replace(self.registry.get(id), persistent=True)
-            self.incus.run("config", "set", self.incus.instance(id), f"{LABEL}persistent=true")
+            self.containers.label(id, "persistent", "true")
             mark_persistent(self._saved(session, self._load()).directory)
             self.registry.refresh(id, session)
             return session
@@ -5703,182 +6044,24 @@ class Sessions:
     def has_terminal(self, session: Session) -> bool:
         """Whether a running session's tmux is there: it ends with the last program in it. Raises IncusError."""
         script = 'tmux has-session -t "=$1" 2>/dev/null && echo there || echo gone'
-        done = self.guest(session, ["sh", "-c", script, "clincus", f"clincus-{session.id}"], only_reads=True)
+        done = self.containers.run(
+            session.id, ["sh", "-c", script, "clincus", f"clincus-{session.id}"], only_reads=True
+        )
         if done.stdout not in (b"there\n", b"gone\n"):
             raise incus_failure(done.reason)
         return done.stdout == b"there\n"
 
-    def guest(
-        self,
-        session: Session,
-        command: Sequence[str],
-        *,
-        stdin: bytes = b"",
-        timeout: float = 60,
-        only_reads: bool = False,
-    ) -> Completed:
-        """Run a command in a session as the code user; one that `only_reads` may be run again, see `Incus.read`."""
-        config = self._load()
-        run = self.incus.read if only_reads else self.incus.exec
-        return run(
-            session.id,
-            command,
-            user=config.get("incus.code_uid"),
-            environment=self._guest_environment(config),
-            stdin=stdin,
-            timeout=timeout,
-        )
-
     def mount(self, session: Session) -> str:
         """Where a session's workspace stands in its container."""
-        return workspace_mount(self._load(), session.workspace)
+        return self.containers.mount(session.workspace)
 
     def saved_directory(self, session: Session) -> str:
         """Where a session's conversation is saved."""
         return self._saved(session, self._load()).directory
 
-    def start_command(self, request: LaunchRequest, begin: Callable[[Job], None]) -> Job:
-        """Start a container for one command: with the limits, mounts and protection of a session, but none itself.
-
-        `begin` is told before it is made. `end_command` has to follow; whatever fails or interrupts this removes the
-        container. A persistent one of the slot that is named is used again. Raises ClincusError.
-        """
-        launch, owner = self._plan(request), process_mark(os.getpid())
-        for slot in [request.slot] if request.slot else SLOTS:
-            session = launch.session(session_name(self.registry.prefix, launch.workspace, slot), slot)
-            instance = self._instance(session.id)
-            if instance is not None and not request.slot:
-                continue
-            is_reused = instance is not None and is_resting_command(instance)
-            if instance is not None and not is_reused:
-                raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or leave --slot out", 409)
-            job = Job.of(session, launch, is_reused=is_reused)
-            begin(job)
-            try:
-                self._start_command(session, launch, owner, is_reused=is_reused)
-            except BaseException as error:
-                self._undo_command(job, owner)
-                if isinstance(error, IncusError) and error.status == 409 and not request.slot:
-                    continue  # somebody was faster: the next slot
-                raise
-            return job
-        raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
-
-    def _start_command(self, session: Session, launch: Launch, owner: str, *, is_reused: bool) -> None:
-        if is_reused:
-            self._start_again(self._redescribe(session, launch), launch)
-            self.incus.run("config", "set", self.incus.instance(session.id), f"{LABEL}command={owner}")
-        else:
-            self._launch_container(session, launch, owner)
-        if launch.environment:
-            script = 'umask 077; cat >/run/clincus-command && chown "$1" /run/clincus-command'
-            command = ["sh", "-c", script, "clincus", str(launch.config.get("incus.code_uid"))]
-            done = self.incus.exec(session.id, command, stdin=shell_assignments(launch.environment).encode())
-            if done.code != 0:
-                raise incus_failure(done.reason)
-
-    def command_argv(
-        self, job: Job, command: Sequence[str], *, terminal: bool, term: str = "xterm-256color"
-    ) -> list[str]:
-        """The command line that runs a command as the code user in the workspace, for a process of the caller's."""
-        config = self._load()
-        environment = {**self._guest_environment(config), **({"TERM": term} if terminal else {})}
-        return self.incus.exec_argv(
-            job.name,
-            ["sh", "-c", GUEST_COMMAND, "clincus", job.mount, *command],
-            user=config.get("incus.code_uid"),
-            environment=environment,
-            terminal=terminal,
-        )
-
-    def end_command(self, job: Job) -> None:
-        """Remove a command's container, or stop a persistent one. Raises IncusError."""
-        if job.persistent:
-            self._stop_container(job.name, STOP_TIMEOUT)
-        else:
-            self.remove_command(job.name)
-
-    def remove_command(self, name: str) -> None:
-        """Delete a command's container, if it is one. Raises IncusError."""
-        instance = self._instance(name)
-        if instance is not None and instance["config"].get(LABEL + "command"):
-            self.incus.run("delete", "--force", self.incus.instance(name), timeout=120)
-
-    def abandoned_commands(self, *, persistent_too: bool) -> list[str]:
-        """The containers of commands whose process is gone: it was killed, or they are persistent."""
-        found = []
-        for instance in self.incus.query("/1.0/instances?recursion=1"):
-            config, name = instance["config"], str(instance["name"])
-            owner = config.get(LABEL + "command", "")
-            is_free = owner and owner != process_mark(int(owner.partition(" ")[0]))
-            if is_free and self.registry.owns(name) and (persistent_too or config.get(LABEL + "persistent") != "true"):
-                found.append(name)
-        return found
-
-    def _undo_command(self, job: Job, owner: str) -> None:
-        """Remove what a failed start of a command made, and nothing else."""
-        try:
-            instance = self._instance(job.name)
-            if job.is_reused:
-                self._stop_container(job.name, 0)
-            elif instance is not None and instance["config"].get(LABEL + "command") == owner:
-                self.remove_command(job.name)
-        except ClincusError as error:
-            self._report(f"{job.name}: could not be removed after a failed start: {error}")
-
-    def _instance(self, name: str) -> dict[str, Any] | None:
-        """An instance as Incus has it, None if there is none."""
-        try:
-            return cast("dict[str, Any]", self.incus.query(f"/1.0/instances/{quote(name, safe='')}"))
-        except IncusError as error:
-            if error.status != 404:
-                raise
-            return None
-
     def _guest_argv(self, session: Session, script: str, *arguments: str, term: str) -> list[str]:
-        config = self._load()
-        mount = workspace_mount(config, session.workspace)
-        return self.incus.exec_argv(
-            session.id,
-            ["sh", "-c", script, "clincus", *arguments, mount],
-            user=config.get("incus.code_uid"),
-            environment={**self._guest_environment(config), "TERM": term},
-            terminal=True,
-        )
-
-    def _guest_environment(self, config: Config) -> dict[str, str]:
-        return {"HOME": guest_home(config), "USER": config.get("incus.code_user"), "LANG": "C.UTF-8"}
-
-    def _plan(self, request: LaunchRequest) -> Launch:
-        """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
-        config = self._load()
-        workspace = resolve_workspace(request.workspace, self._home, self._private(config))
-        if request.profile:
-            config = apply_profile(config, request.profile)
-        config = apply_flags(project_config(config, self._environ, workspace), request.settings)
-        mount = workspace_mount(config, workspace)
-        saved = find_saved(config, self._environ, request.resume) if request.resume else None
-        name = request.tool or (saved.tool if saved else config.get("tool.name"))
-        return Launch(
-            config=config,
-            workspace=workspace,
-            mount=mount,
-            tool=find_tool("shell" if request.debug else name, config),
-            image=request.image or config.get("defaults.image"),
-            profile=request.profile,
-            persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
-            mounts=mount_entries(config.get("mounts.default"), self._environ, mount),
-            environment=request.environment,
-            saved=saved,
-            settings=request.settings,
-            tmux=request.tmux,
-        )
-
-    def _private(self, config: Config) -> list[str]:
-        """What no workspace may hold: our own files, wherever the config and its links put them."""
-        environ = self._environ
-        saved = [sessions_directory(config, environ, tool) for tool in TOOLS]
-        return [state_directory(environ), os.path.dirname(user_config(environ)), *config_files(environ), *saved]
+        words = (*arguments, self.mount(session))
+        return self.containers.argv(session.id, script, *words, environment={"TERM": term})
 
     def _again(self, session: Session, request: LaunchRequest | None) -> LaunchRequest:
         """The request that a session came from, with what a new one changes."""
@@ -5917,96 +6100,9 @@ class Sessions:
         return replace(session, session_id=str(uuid.uuid4()))
 
     def _launch(self, session: Session, launch: Launch) -> Session:
-        session = self._launch_container(session, launch)
+        session = self.containers.launch(session, launch)
         self._start_tool(session, launch, is_new=True)
         return self.registry.settle(replace(session, status="running", started_at=utc_now()))
-
-    def _launch_container(self, session: Session, launch: Launch, owner: str = "") -> Session:
-        """Create and start the container; `owner` makes it one of a command, see `start_command`."""
-        session, description = self._describe(session, launch)
-        if owner:
-            description["config"][LABEL + "command"] = owner
-        try:
-            self.incus.launch(session.id, launch.image, description)
-        except IncusError as error:
-            if error.status == 404 and "mage" in error.message:
-                hint = "build it with `clincus build`, or choose another"
-                raise ClincusError(f"image '{launch.image}' not found: {hint}", 400) from error
-            if error.status != 500:
-                raise  # there is no container, or the name is another's
-            self._start_failed(session.id, launch.workspace, error)
-            self.incus.run("delete", "--force", self.incus.instance(session.id))
-            return self._launch_container(session, launch, owner)
-        return session
-
-    def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
-        """The instance description for a start now, and the session with what that does to it."""
-        limits = launch.config.get("limits")
-        config, root_options, warnings = limit_options(limits, os.cpu_count(), has_block_weights())
-        workspaces = {launch.workspace, *(one.workspace for one in self.registry.all())}
-        protection = protect_workspace(
-            host_folder(launch.workspace, launch.mount),
-            protection_settings(launch.config.values),
-            self._support(launch.workspace),
-            [
-                host_folder(real_mount(mount.host, workspaces), mount.container, mount.readonly)
-                for mount in launch.mounts
-            ],
-            new_stage(),
-        )
-        if tmpfs_entry(limits) and "raw.lxc" in protection.config:
-            protection.config["raw.lxc"] += tmpfs_entry(limits)
-        elif tmpfs_entry(limits):
-            warnings.append("limits.disk.tmpfs_size is left out: it needs a locked workspace")
-        if protection.reason:
-            self._report(f"{session.id}: protection is {protection.level}: {protection.reason}")
-        for warning in (*launch.config.warnings, *warnings):
-            self._report(f"{session.id}: {warning}")
-        own = [warning for warning in launch.config.warnings if warning not in self._load().warnings]
-        session = replace(
-            session,
-            protection=protection.level,
-            protection_note="; ".join(filter(None, (protection.reason, protection.note))),
-            warnings=(*own, *warnings),
-        )
-        root_disk = {**self._root_disk(), **root_options} if root_options else None
-        return session, describe_instance(session_labels(session), config, protection, root_disk)
-
-    def _redescribe(self, session: Session, launch: Launch) -> Session:
-        """Give a stopped container today's limits, mounts and protection."""
-        now = replace(session, deadline=launch.deadline(), settings=launch.settings_label())
-        session, description = self._describe(now, launch)
-        instance = self.incus.query(f"/1.0/instances/{session.id}")
-        self.incus.update(session.id, redescribe_instance(instance, description))
-        return session
-
-    def _start_again(self, session: Session, launch: Launch) -> Session:
-        """Start a stopped container; with plain devices if its workspace turns out not to be lockable."""
-        try:
-            self.incus.run("start", "--quiet", self.incus.instance(session.id))
-        except IncusError as error:
-            self._start_failed(session.id, launch.workspace, error)
-            session = self._redescribe(session, launch)
-            self.incus.run("start", "--quiet", self.incus.instance(session.id))
-        return session
-
-    def _root_disk(self) -> dict[str, str]:
-        devices = self.incus.query("/1.0/profiles/default")["devices"]
-        return next((device for device in devices.values() if device.get("path") == "/"), {})
-
-    def _support(self, workspace: str) -> ProtectionSupport:
-        project = self.incus.project
-        if project not in self._known_support:
-            self._known_support[project] = protection_support(self.incus)
-        reason, support = self._unlockable.get(workspace), self._known_support[project]
-        return without_lock(support, reason) if reason else support
-
-    def _start_failed(self, id: str, workspace: str, error: ClincusError) -> None:
-        """Return if a new start with plain devices may work, else raise the reason why this one did not."""
-        failure = start_failure(self.incus, id, error)
-        if not isinstance(failure, WallUnsupportedError) or workspace in self._unlockable:
-            raise failure from error
-        self._unlockable[workspace] = failure.message
 
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
@@ -6017,7 +6113,7 @@ class Sessions:
         saved = launch.saved.directory if launch.saved else None
         files, warnings = tool_files(
             tool,
-            self._home,
+            expand("~", self._environ),
             home,
             launch.mount,
             config,
@@ -6040,13 +6136,13 @@ class Sessions:
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         mode = "tmux" if launch.tmux else "direct"
         command = ["sh", "-c", GUEST_START, "clincus", session.id, launch.mount, columns, rows, mode]
-        done = self.guest(session, command, stdin=archive, timeout=120)
+        done = self.containers.run(session.id, command, stdin=archive, timeout=120)
         if done.code != 0:
             raise incus_failure(START_ERRORS.get(done.code, done.reason).format(home=home, uid=uid, mount=launch.mount))
         write_metadata(self._saved(session, config))
 
     def _listing(self, session: Session, tool: Tool, home: str) -> list[tuple[str, float]]:
-        done = self.guest(session, listing_command(tool, home), only_reads=True)
+        done = self.containers.run(session.id, listing_command(tool, home), only_reads=True)
         if done.code != 0:
             raise incus_failure(done.reason)
         return parse_listing(done.stdout)
@@ -6082,7 +6178,7 @@ class Sessions:
             return
         command = save_command(tool, guest_home(config), ends_tool=final)
         command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"), linger=True)
-        with contextlib.nullcontext() if session.status == "running" else self._asleep(session.id):
+        with contextlib.nullcontext() if session.status == "running" else self.containers.asleep(session.id):
             for _ in range(READ_TRIES):
                 with self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
                     if stream.peek(1):  # even an archive of nothing has bytes: Incus lost them, see `Incus.read`
@@ -6098,29 +6194,6 @@ class Sessions:
         kept, started = read_metadata(saved.directory, saved.tool), parse_time(session.started_at)
         when = parse_time(kept.saved_at) if kept is not None and kept.final else None
         return when is not None and (started is None or when >= started)
-
-    @contextlib.contextmanager
-    def _asleep(self, id: str) -> Iterator[None]:
-        """Run a stopped container with one sleeping process, without workspace and network, to read its files.
-
-        Nothing that lies in it is started, and it needs no workspace. `incus file pull` is no way to read a container
-        that may be hostile: it follows the links that it writes, and a named pipe blocks every later start.
-        """
-        before = self.incus.query(f"/1.0/instances/{id}")
-        settings = {key: value for key, value in before["config"].items() if not key.startswith(("limits.", "raw."))}
-        devices = [name for name, device in before["expanded_devices"].items() if device.get("path") != "/"]
-        sleeping = {
-            **redescribe_instance(before, {"config": {}, "devices": {}}),
-            "config": {**settings, "raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT * READ_TRIES + 60}\n"},
-            "devices": {name: {"type": "none"} for name in devices},
-        }
-        try:
-            self.incus.update(id, sleeping)
-            self.incus.run("start", "--quiet", self.incus.instance(id))
-            yield
-        finally:
-            self._stop_container(id, 0)
-            self.incus.update(id, {**redescribe_instance(before, before), "config": before["config"]})
 
     def _lock(self, id: str) -> threading.RLock:
         """The lock of a session. Raises ClincusError(404)."""
@@ -6145,28 +6218,11 @@ class Sessions:
         try:
             made = self.fetch(session.id)
             if made is not None and made.session_id == session.session_id:
-                self.incus.run("delete", "--force", self.incus.instance(session.id), timeout=120)
+                self.containers.delete(session.id)
         except ClincusError as error:
             self._report(f"{session.id}: could not be removed after a failed start: {error}")
         finally:
             self.registry.forget(session.id)
-
-    def _stop_container(self, id: str, timeout: int) -> None:
-        """Stop a container cleanly within `timeout` seconds, else hard. One that has stopped by itself is fine."""
-        instance = self.incus.instance(id)
-        try:
-            if timeout > 0:
-                self.incus.run("stop", instance, "--timeout", str(timeout), timeout=timeout + 30)
-                return
-        except IncusError as error:
-            if "already stopped" in error.message:
-                return
-            self._report(f"{id}: does not stop cleanly ({error}), stopping it hard")
-        try:
-            self.incus.run("stop", "--force", instance)
-        except IncusError as error:
-            if "already stopped" not in error.message:
-                raise
 
     def _try_save(self, session: Session, *, final: bool = False) -> bool:
         """Save the conversation to the host; what cannot be saved is reported and stops nobody."""
@@ -6404,7 +6460,9 @@ class Files:
         name = check_file_path(path)
         mount = self._sessions.mount(session)
         command = ["sh", "-c", script, "clincus", mount, str(len(name)), argument]
-        done = self._sessions.guest(session, command, stdin=name + content, only_reads=script is not GUEST_WRITE_FILE)
+        done = self._sessions.containers.run(
+            session.id, command, stdin=name + content, only_reads=script is not GUEST_WRITE_FILE
+        )
         if done.code in FILE_ERRORS:
             problem, status = FILE_ERRORS[done.code]
             raise ClincusError(f"{shorten(path)} {problem}", status)
@@ -12531,8 +12589,8 @@ def orphan_heap(context: Context) -> Heap:
 def command_heap(context: Context) -> Heap:
     """Containers of `clincus run` whose process is gone."""
     sessions = context.sessions
-    items = dict.fromkeys(sessions.abandoned_commands(persistent_too=context.options.all), "left by clincus run")
-    return Heap("Checking for containers left by clincus run...", "none found", items, sessions.remove_command)
+    items = dict.fromkeys(sessions.commands.abandoned(persistent_too=context.options.all), "left by clincus run")
+    return Heap("Checking for containers left by clincus run...", "none found", items, sessions.commands.remove)
 
 
 def saved_heap(context: Context) -> Heap:
@@ -12570,14 +12628,14 @@ def run_run(context: Context) -> int:
     command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
     is_terminal = options.format == "pretty" and has_terminal() and sys.stderr.isatty()
     with progress("Starting the container"):
-        job = sessions.start_command(launch_request(context), lambda job: tell_job(job, options, talk))
+        job = sessions.commands.start(launch_request(context), lambda job: tell_job(job, options, talk))
     try:
         talk(f"Executing: {shlex.join(options.command)}")
-        argv = sessions.command_argv(job, command, terminal=is_terminal)
+        argv = sessions.commands.argv(job, command, terminal=is_terminal)
         limit = min(options.timeout or math.inf, job.limit or math.inf)
         done = run_streams(argv, limit, captured=options.format == "json")
     finally:
-        sessions.end_command(job)
+        sessions.commands.end(job)
     talk("Command completed successfully" if done.code == 0 else f"Command exited with code {done.code}")
     if options.format == "json":
         texts = {"stderr": done.stderr.decode("utf-8", "replace"), "stdout": done.stdout.decode("utf-8", "replace")}
@@ -12644,7 +12702,7 @@ def tmux(context: Context, name: str, script: str, *arguments: str, stdin: bytes
     if session.status != "running":
         raise ClincusError(f"container '{name}' is not running", 409)
     command = ["sh", "-c", script, "clincus", f"clincus-{name}", *arguments]
-    done = sessions.guest(session, command, stdin=stdin, only_reads=not stdin)
+    done = sessions.containers.run(session.id, command, stdin=stdin, only_reads=not stdin)
     if done.code == 3:
         done = sessions.incus.exec(name, command, stdin=stdin)
     if done.code != 0:

@@ -193,7 +193,7 @@ class TestStart:
 
     @pytest.fixture
     def sessions(self, sessions: clincus.Sessions) -> clincus.Sessions:
-        sessions._known_support = {"default": clincus.ProtectionSupport()}
+        sessions.containers._known_support = {"default": clincus.ProtectionSupport()}
         return sessions
 
     @pytest.fixture
@@ -261,7 +261,7 @@ class TestStart:
         limits = clincus.replace(request_, settings={"limits.disk.tmpfs_size": "64MiB"})
         session = sessions.create(limits)
         assert "size=67108864" in door.instances[session.id]["config"]["raw.lxc"]
-        sessions._known_support = {"default": clincus.ProtectionSupport(reason="The kernel is too old")}
+        sessions.containers._known_support = {"default": clincus.ProtectionSupport(reason="The kernel is too old")}
         assert "tmpfs_size is left out" in " ".join(sessions.create(limits).warnings)
 
     def test_what_the_host_can_do_is_asked_for_each_project(self, sessions, door, request_, monkeypatch):
