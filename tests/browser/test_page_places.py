@@ -159,7 +159,7 @@ def test_a_new_project_is_made_and_can_be_started(dashboard):
     page.get_by_label("Name").fill("brand-new")
     page.get_by_role("button", name="Create project").click()
     expect(page.get_by_role("dialog", name="New session")).to_contain_text("brand-new")
-    assert (dashboard.root / "brand-new").is_dir()
+    assert (dashboard.root / "brand-new" / ".git").is_dir()
 
 
 def test_the_palette_leads_everywhere(dashboard, session_on):

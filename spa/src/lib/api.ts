@@ -7,6 +7,7 @@ import type {
   Health,
   HistoryEntry,
   Image,
+  NewFolder,
   NewSessionRequest,
   Session,
   WorkspaceList,
@@ -100,7 +101,7 @@ export const api = {
   workspaces: () => get<WorkspaceList>('/api/workspaces'),
   addRoot: (path: string) => write<WorkspaceList>('POST', '/api/workspaces', { path }),
   removeRoot: (path: string) => write<WorkspaceList>('DELETE', '/api/workspaces', { path }),
-  createFolder: (root: string, name: string) => write<{ path: string }>('POST', '/api/workspaces/folder', { root, name }),
+  createFolder: (folder: NewFolder) => write<{ path: string }>('POST', '/api/workspaces/folder', folder),
 
   config: () => get<Config>('/api/config'),
   configSources: () => get<ConfigSources>('/api/config/sources'),

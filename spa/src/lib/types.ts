@@ -29,6 +29,13 @@ export interface Session {
   rang_at?: string;
 }
 
+export interface NewFolder {
+  root: string;
+  name: string;
+  /** Make it a Git repository: the tool in a session cannot. */
+  git: boolean;
+}
+
 export interface NewSessionRequest {
   workspace: string;
   tool?: string;

@@ -1,6 +1,6 @@
 /** The projects under the workspace roots. */
 import { api, sentence } from '../lib/api';
-import type { Workspace, WorkspaceList } from '../lib/types';
+import type { NewFolder, Workspace, WorkspaceList } from '../lib/types';
 import type { Phase } from './sessions.svelte';
 
 export interface Root {
@@ -69,8 +69,8 @@ export class Workspaces {
   }
 
   /** Creates a project folder and returns its path. */
-  async createProject(root: string, name: string): Promise<string> {
-    const { path } = await api.createFolder(root, name);
+  async createProject(folder: NewFolder): Promise<string> {
+    const { path } = await api.createFolder(folder);
     await this.refresh();
     return path;
   }
