@@ -4208,7 +4208,7 @@ def protected_paths(settings: ProtectionSettings, named: Sequence[str] = ()) -> 
     for path in (*settings.paths, *ALWAYS_PROTECTED, *named):
         normal = posixpath.normpath(path)
         if normal in (".", "..") or normal.startswith(("../", "/")) or "\0" in normal or "\n" in normal:
-            raise ClincusError(f"The protected path '{path}' must be relative to the workspace and stay in it", 400)
+            raise ClincusError(f"the protected path '{path}' must be relative to the workspace and stay in it", 400)
         paths.append(normal)
     return tuple(dict.fromkeys(paths))
 
@@ -4271,19 +4271,19 @@ def new_stage() -> str:
 def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], settings: ProtectionSettings) -> None:
     """Raise ClincusError (400) for a mount that would hide the workspace or a protected path."""
     if not workspace.is_folder:
-        raise ClincusError(f"The workspace '{workspace.source}' is not a folder", 400)
+        raise ClincusError(f"workspace '{workspace.source}' is not a folder", 400)
     for folder in (workspace, *extra):
         if any(character in folder.source + folder.target for character in "\n\r\0"):
-            raise ClincusError(f"The path {folder.source!r} holds a line break, which Incus does not take", 400)
+            raise ClincusError(f"the path {folder.source!r} holds a line break, which Incus does not take", 400)
     for folder in extra:
         if path_inside(workspace.target, folder.target):
-            raise ClincusError(f"The mount at '{folder.target}' would hide the workspace '{workspace.target}'", 400)
+            raise ClincusError(f"the mount at '{folder.target}' would hide the workspace '{workspace.target}'", 400)
         if not path_inside(folder.target, workspace.target):
             continue
         parts = posixpath.relpath(folder.target, workspace.target).split("/")
         for path in protected_paths(settings, workspace.named):
             if path_matches(path.split("/"), parts):
-                raise ClincusError(f"The mount at '{folder.target}' would replace the protected path '{path}'", 400)
+                raise ClincusError(f"the mount at '{folder.target}' would replace the protected path '{path}'", 400)
 
 
 # The locked form: a stage on the host, brought in as one tree
@@ -4603,7 +4603,7 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
     kind, words = found[-1]
     if kind == "unsupported":
         return WallUnsupportedError(words[:1].upper() + words[1:], 409)
-    return ClincusError(f"The workspace cannot be protected: {words}", 409)
+    return ClincusError(f"the workspace cannot be protected: {words}", 409)
 
 
 # Run as root in the container: what its root and other users made there becomes the code user's. Files of nobody are
@@ -11021,41 +11021,30 @@ INTEGER: dict[str, object] = {"type": "integer"}
 BOOLEAN: dict[str, object] = {"type": "boolean"}
 STRINGS: dict[str, object] = {"type": "array", "items": STRING}
 
+SCHEMAS: dict[object, dict[str, object]] = {
+    "str": STRING,
+    "int": INTEGER,
+    "bool": BOOLEAN,
+    "tuple[str, ...]": STRINGS,
+    "str | None": {"type": ["string", "null"]},
+    "int | None": {"type": ["integer", "null"]},
+}
+
+
+def field_schemas(kind: type[Session | Run], *left_out: str) -> dict[str, object]:
+    """The JSON Schemas of a dataclass's fields, by name."""
+    return {one.name: SCHEMAS[one.type] for one in dataclasses.fields(kind) if one.name not in left_out}
+
+
 SESSION = obj(
     {
-        "id": STRING,
-        "workspace": STRING,
-        "tool": STRING,
-        "slot": INTEGER,
+        **field_schemas(Session, "settings", "error"),
         "status": {"enum": ["running", "stopped", "starting", "stopping"]},
-        "persistent": BOOLEAN,
-        "paused": BOOLEAN,
         "protection": {"enum": list(PROTECTION_LEVELS)},
-        "protection_note": STRING,
-        "warnings": STRINGS,
-        "session_id": STRING,
-        "created_at": STRING,
-        "started_at": STRING,
-        "image": STRING,
-        "profile": STRING,
-        "deadline": STRING,
-        "rang_at": STRING,
     },
     {"error": STRING},
 )
-HISTORY_ENTRY = obj(
-    {
-        "session_id": STRING,
-        "id": STRING,
-        "workspace": STRING,
-        "tool": STRING,
-        "slot": INTEGER,
-        "started_at": STRING,
-        "ended_at": {"type": ["string", "null"]},
-        "persistent": BOOLEAN,
-        "exit_code": {"type": ["integer", "null"]},
-    }
-)
+HISTORY_ENTRY = obj({**field_schemas(Run), "slot": INTEGER})
 WORKSPACES = obj(
     {
         "roots": STRINGS,
