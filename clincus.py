@@ -2333,13 +2333,18 @@ def store_saved(stream: IO[bytes], saved: SavedSession, tool: Tool) -> list[str]
 
 
 def write_metadata(saved: SavedSession) -> None:
-    """Write metadata.json of a session, with the time of now; the directory is made if need be (0700)."""
-    os.makedirs(saved.directory, mode=0o700, exist_ok=True)
+    """Write metadata.json of a session, with the time of now; the directory is made if need be (0700).
+
+    ClincusError if that is not possible.
+    """
     document = {**vars(saved), "saved_at": datetime.now().astimezone().isoformat(timespec="seconds")}
     del document["directory"]
-    replace_file(
-        os.path.join(saved.directory, "metadata.json"), (json.dumps(document, indent=2) + "\n").encode(), 0o600
-    )
+    path = os.path.join(saved.directory, "metadata.json")
+    try:
+        os.makedirs(saved.directory, mode=0o700, exist_ok=True)
+        replace_file(path, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
+    except OSError as error:
+        raise ClincusError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def mark_persistent(directory: str) -> None:

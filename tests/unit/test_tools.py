@@ -660,6 +660,12 @@ def test_metadata_is_written_as_the_go_program_did_and_read_again(tmp_path):
     assert (read.session_id, read.workspace, read.slot, read.persistent) == (SESSION, "/w", 2, False)
 
 
+def test_metadata_that_cannot_be_written_says_why(tmp_path):
+    (tmp_path / "sessions-claude").write_text("a file where the folder should be")
+    with pytest.raises(clincus.ClincusError, match=r"metadata\.json: cannot be written: Not a directory"):
+        clincus.write_metadata(saved_session(tmp_path))
+
+
 def test_saved_sessions_of_all_tools_are_listed_the_newest_first(environ, config):
     base = os.path.join(environ["HOME"], ".clincus")
     write(
