@@ -36,7 +36,6 @@ import pwd
 import re
 import secrets
 import select
-import selectors
 import shlex
 import shutil
 import signal
@@ -2425,9 +2424,6 @@ class Completed:
         return text[-2000:].removeprefix("Error: ") if text else f"exit code {self.code}"
 
 
-END_OF_OUTPUT = "=end-of-output="
-READ_TRIES = 5
-
 # What the client says when there is no daemon to talk to (cmd/incus, 6.0): each is answered as 503.
 INCUS_UNREACHABLE = (
     ("executable file not found", "Incus is not installed. Run `clincus setup`."),
@@ -2455,11 +2451,44 @@ def incus_failure(text: str) -> IncusError:
     return IncusError(words or "Incus failed without a word", 500)
 
 
-# A command that ends while its output is on its way may lose the last of it: Incus stops reading the moment it learns
-# of the end (6.0.4; on a busy machine 68 of 720 short commands lost output, with this pause none of 240).
-LINGER = """trap 'ended=1; kill $child 2>/dev/null' TERM HUP; exec 3<&0; "$@" <&3 3<&- & child=$!; exec 2>/dev/null
-[ -z "$ended" ] || kill "$child"; wait "$child"; code=$?
-while kill -0 "$child"; do wait "$child"; code=$?; done; sleep 0.05; exit "$code\""""
+# What a command wrote last is lost where the client of Incus reads it after the daemon has closed the connection: it
+# cannot answer the daemon's ping then, and gives up (6.0.4: on a busy machine 56 of 400 short commands wrote in vain).
+# So a shell runs the command, marks the end of both its streams, and fills all buffers on the way behind the mark: it
+# ends when the client has read the mark. It passes signals on. What a shell starts with & ignores SIGINT; `env`
+# (coreutils) undoes that, and where it cannot, SIGTERM is sent instead.
+FENCE = f"=end-of-output-{secrets.token_hex(8)}="
+FENCED = """
+size=$1; shift
+send() { signal=$1; kill -s "$1" "$child" 2>/dev/null; }
+trap "send HUP" HUP; trap "send TERM" TERM; trap "send TERM" INT
+if env --default-signal=INT true 2>/dev/null; then
+    trap "send INT" INT
+    set -- env --default-signal=INT,QUIT "$@"
+fi
+exec 3<&0 4>&2
+"$@" <&3 3<&- 4>&- & child=$!
+exec 2>/dev/null
+[ -z "$signal" ] || kill -s "$signal" "$child"
+wait "$child"; code=$?
+while kill -0 "$child"; do wait "$child"; code=$?; done
+printf "%s%${size}s" "$0" ""; printf "%s%${size}s" "$0" "" >&4
+exit "$code"
+"""
+
+
+# What Incus says when it did not get as far as running a command, as happens to one of several in a container (6.0.4).
+NOT_RUN = b"Failed to retrieve PID of executing child process"
+NOT_RUN_TRIES = 10
+
+
+@functools.cache
+def fence_filling() -> int:
+    """Bytes that do not fit in the buffers between a command and the client of Incus: a pipe, a socket and copies."""
+    try:
+        socket_buffer = int(Path("/proc/sys/net/core/wmem_default").read_text())
+    except (OSError, ValueError):
+        socket_buffer = 212992
+    return socket_buffer + (256 << 10)
 
 
 def start_client(
@@ -2480,6 +2509,160 @@ def start_client(
         raise incus_failure("executable file not found") from error
     except OSError as error:
         raise IncusError(f"the incus command cannot be started: {error.strerror}", 500) from error
+
+
+def end_with_children(child: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started (`sg` starts `incus`), politely and then for certain."""
+    family = [child.pid, *children_of(child.pid)]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=2)
+            return
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes below one, as /proc tells (proc_pid_stat(5): the fourth field is the parent)."""
+    parents = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError), open(path, encoding="utf-8", errors="replace") as file:
+            parents[int(path.split("/")[2])] = int(file.read().rpartition(")")[2].split()[1])
+    family = [pid]
+    for member in family:  # which grows meanwhile
+        family += [one for one, parent in parents.items() if parent == member]
+    return family[1:]
+
+
+class FencedReader(io.RawIOBase):
+    """What a command wrote, read from the descriptor of its stream up to the fence."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._ready = b""
+        self._held = b""  # may be the beginning of the fence
+        self._is_over = False
+        self._is_filling = False
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, target: Any) -> int:
+        """Fill a buffer with what is there, waiting only if that is nothing."""
+        while not self._ready and not self._is_over:
+            self._take(os.read(self._descriptor, 1 << 16))
+        size = min(len(target), len(self._ready))
+        target[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def _take(self, piece: bytes) -> None:
+        if not piece:
+            self._is_over, self._ready = True, self._held
+        elif not self._is_filling:
+            fence = FENCE.encode()
+            text, found, _ = (self._held + piece).partition(fence)
+            self._is_filling = bool(found)
+            kept = 0 if found else next(n for n in range(len(fence) - 1, -1, -1) if text.endswith(fence[:n]))
+            self._ready, self._held = text[: len(text) - kept], text[len(text) - kept :]
+
+
+STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
+
+Sink = Callable[[bytes], object]  # takes what comes; BrokenPipeError wants no more
+HELD_LIMIT = 64 << 20  # bytes
+
+
+class Held:
+    """A sink that keeps what it is given, up to HELD_LIMIT."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.is_full = False
+
+    def __call__(self, piece: bytes) -> None:
+        self.is_full = len(self.data) + len(piece) > HELD_LIMIT
+        if self.is_full:
+            raise BrokenPipeError
+        self.data += piece
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write to a descriptor of ours, whether or not somebody made it non-blocking."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+
+
+OUR_STREAMS: tuple[Sink, Sink] = (functools.partial(write_all, 1), functools.partial(write_all, 2))
+
+
+def pour(stream: IO[bytes], sink: Sink) -> None:
+    """Hand on what comes in a stream; closed early, whoever writes there gets SIGPIPE, as if he wrote to the sink."""
+    with stream, suppress(OSError):
+        reader = FencedReader(stream.fileno())
+        while piece := reader.read(1 << 16):
+            sink(piece)
+
+
+def run_relayed(
+    argv: Sequence[str],
+    sinks: tuple[Sink, Sink] = OUR_STREAMS,
+    *,
+    stdin: int | None = None,
+    limit: float | None = None,
+    passes: Sequence[int] = (),
+) -> int:
+    """Run a fenced command line of `exec_argv`, hand on what it writes to stdout and stderr, and return its exit code.
+
+    The signals that it `passes` on end it as they would without us between; what else ends us ends it as well, and so
+    do `limit` seconds (subprocess.TimeoutExpired). Raises IncusError when it cannot be started.
+    """
+    early: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: early.append(number)) for number in passes}
+    try:
+        pipe = subprocess.PIPE
+        process = start_client(argv, stdin=stdin, stdout=pipe, stderr=pipe, start_new_session=False)
+        for number in passes:
+            signal.signal(number, lambda number, frame: pass_on(process, number))
+        for number in early:
+            pass_on(process, number)
+        streams = cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr)
+        threads = [threading.Thread(target=pour, args=pair, daemon=True) for pair in zip(streams, sinks)]
+        for thread in threads:
+            thread.start()
+        try:
+            process.wait(limit)
+        except BaseException:
+            end_with_children(process)
+            for thread in threads:
+                thread.join(timeout=2)
+            raise
+        for thread in threads:
+            thread.join()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return exit_code(process)
+
+
+def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal that we got to a child of ours, unless the terminal has sent it to both already."""
+    if number == signal.SIGINT:
+        for descriptor in (0, 1, 2):
+            with suppress(OSError):
+                if os.tcgetpgrp(descriptor) == os.getpgrp():
+                    return
+    process.send_signal(number)
+
+
+def exit_code(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process as a shell gives it."""
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 def yaml_of(document: Mapping[str, object]) -> bytes:
@@ -2576,41 +2759,41 @@ class Incus:
         user: int = 0,
         environment: Mapping[str, str] | None = None,
         cwd: str = "/",
-        linger: bool = False,
+        fenced: bool = False,
         stdin: bytes = b"",
         timeout: float = 60,
     ) -> Completed:
         """Run a command in an instance as a uid (and the gid of the same number), without a terminal.
 
         Incus writes the whole command line into its events: secrets belong on stdin, never in `command` or
-        `environment`. An exit code other than 0 is returned, not raised. `linger` where the output matters.
+        `environment`. An exit code other than 0 is returned, not raised. What the command writes may get lost: see
+        `read`.
         """
-        argv = self.exec_argv(name, command, user=user, environment=environment, cwd=cwd, linger=linger)
-        return self._spawn(argv, stdin, timeout)
+        argv = self.exec_argv(name, command, user=user, environment=environment, cwd=cwd, fenced=fenced)
+        for _ in range(NOT_RUN_TRIES):
+            done = self._spawn(argv, stdin, timeout)
+            if NOT_RUN not in done.stderr:
+                break
+        return done
 
     def read(self, name: str, command: Sequence[str], **options: Any) -> Completed:
-        """Like `exec`, for a command that only reads: it is run again when Incus lost what it wrote.
+        """Like `exec`, with all that the command writes; if it did not come to its end the code is not 0."""
+        done = self.exec(name, command, fenced=True, **options)
+        stdout, fence, _ = done.stdout.partition(FENCE.encode())
+        return Completed(done.code if fence else done.code or 1, stdout, done.stderr.partition(FENCE.encode())[0])
 
-        About one in a hundred `incus exec` of a short command on a busy machine ends with the right exit code and
-        nothing on stdout (seen with 6.0.4), so the end of the output is marked.
-        """
-        marked = ["sh", "-c", f'"$@"; code=$?; printf %s {END_OF_OUTPUT}; exit $code', "sh", *command]
-        for _ in range(READ_TRIES):
-            done = self.exec(name, marked, **options)
-            if done.stdout.endswith(END_OF_OUTPUT.encode()):
-                return replace(done, stdout=done.stdout[: -len(END_OF_OUTPUT)])
-            if done.reason.startswith(("Instance is", "Failed to fetch")):
-                break  # Incus itself refused: nothing was run
-        return replace(done, code=done.code or 1)
-
-    @contextlib.contextmanager
+    @contextmanager
     def stream(self, argv: Sequence[str], *, timeout: float) -> Iterator[BufferedReader]:
         """Run a command line of `exec_argv` and give its stdout to the `with` block; it is killed after `timeout`.
 
         Raises IncusError at the end of the block when the command failed.
         """
         with self._process(argv, subprocess.DEVNULL, subprocess.PIPE, timeout) as process:
-            yield cast("BufferedReader", process.stdout)
+            raw = FencedReader(cast("IO[bytes]", process.stdout).fileno())
+            stream = cast("BufferedReader", io.BufferedReader(raw, 1 << 16))
+            yield stream
+            if len(stream.read(STREAM_REST)) == STREAM_REST:
+                process.kill()
 
     @contextlib.contextmanager
     def feed(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
@@ -2644,61 +2827,6 @@ class Incus:
                 words.seek(0)
                 raise incus_failure(words.read(4096).decode("utf-8", "replace") or f"exit code {code}")
 
-    def attach(self, argv: Sequence[str], *, stdin: int | None = None, stderr: int | None = None) -> int:
-        """Run a command line of `exec_argv` on our own stdin, stdout and stderr and return its exit code.
-
-        `stdin` and `stderr` may be `subprocess.DEVNULL` instead. It lasts as long as the command does: SIGINT, SIGTERM
-        and SIGHUP to us are passed on to it, so that it ends as it would without us between. For the main thread only.
-        Raises IncusError when it cannot be started.
-        """
-        received: list[int] = []
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {
-            number: signal.signal(number, lambda received_number, frame: received.append(received_number))
-            for number in numbers
-        }
-        try:
-            process = start_client(argv, stdin=stdin, stderr=stderr, start_new_session=False)
-            for number in numbers:
-                signal.signal(number, lambda received_number, frame: pass_on(process, received_number))
-            for early in received:
-                pass_on(process, early)
-            code = process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        return 128 - code if code < 0 else code
-
-    def capture(self, argv: Sequence[str], *, limit: int = 64 << 20) -> Completed:
-        """Run a command line of `exec_argv` without stdin for as long as it takes, and hold what it writes.
-
-        Raises ClincusError (413) where that is more than `limit` bytes.
-        """
-        process = start_client(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        streams = [cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr)]
-        pieces: dict[object, list[bytes]] = {stream: [] for stream in streams}
-        try:
-            with selectors.DefaultSelector() as selector:
-                for stream in streams:
-                    selector.register(stream, selectors.EVENT_READ)
-                while selector.get_map():
-                    for key, _ in selector.select():
-                        piece = os.read(key.fd, 1 << 16)
-                        limit -= len(piece)
-                        if limit < 0:
-                            raise ClincusError("the command wrote too much to be held: let it write to a pipe", 413)
-                        if not piece:
-                            selector.unregister(key.fileobj)
-                        pieces[key.fileobj].append(piece)
-            code = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            for stream in streams:
-                stream.close()
-        stdout, stderr = (b"".join(pieces[stream]) for stream in streams)
-        return Completed(128 - code if code < 0 else code, stdout, stderr)
-
     def exec_argv(
         self,
         name: str,
@@ -2709,15 +2837,15 @@ class Incus:
         environment: Mapping[str, str] | None = None,
         cwd: str = "/",
         terminal: bool = False,
-        linger: bool = False,
+        fenced: bool = False,
     ) -> list[str]:
         """The command line of `incus exec`, for a process of the caller's own (a pty, a stream).
 
-        Without a `group` it is the one with the number of the user. With `linger` all of the output arrives: see
-        `LINGER`.
+        Without a `group` it is the one with the number of the user. `fenced` is for what reads the output by a
+        `FencedReader`, which then gets all of it.
         """
-        if linger:
-            command = ["sh", "-c", LINGER, "sh", *command]
+        if fenced:
+            command = ["sh", "-c", FENCED, FENCE, str(fence_filling()), *command]
         mode = "--force-interactive" if terminal else "--force-noninteractive"
         options = [mode, "--user", str(user), "--group", str(user if group is None else group), "--cwd", cwd]
         for key, value in (environment or {}).items():
@@ -2771,16 +2899,6 @@ class Incus:
                     raise IncusError(f"Incus did not finish `{words} …` within {timeout:g} s", 500) from error
                 raise
         return Completed(process.returncode, stdout, stderr)
-
-
-def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal that we got to a child of ours, unless the terminal has sent it to both already."""
-    if number == signal.SIGINT:
-        for descriptor in (0, 1, 2):
-            with suppress(OSError):
-                if os.tcgetpgrp(descriptor) == os.getpgrp():
-                    return
-    process.send_signal(number)
 
 
 def incus_sockets(environ: Mapping[str, str]) -> list[str]:
@@ -2927,7 +3045,7 @@ def pull_files(incus: Incus, name: str, path: str, local: str) -> Transfer:
     base = own_name(path) if path.strip("/") else name
     target = os.path.realpath(local) if inside and not base else os.path.abspath(os.path.join(local, base))
     target = target if inside else os.path.abspath(local)
-    argv = incus.exec_argv(name, ["sh", "-c", SEND_SCRIPT, "pull", path], linger=True)
+    argv = incus.exec_argv(name, ["sh", "-c", SEND_SCRIPT, "pull", path], fenced=True)
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with Arrival(target) as arrival:
@@ -5685,7 +5803,7 @@ class Containers:
         devices = [key for key, device in before["expanded_devices"].items() if device.get("path") != "/"]
         sleeping = {
             **redescribe_instance(before, {"config": {}, "devices": {}}),
-            "config": {**settings, "raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT * READ_TRIES + 60}\n"},
+            "config": {**settings, "raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT + 60}\n"},
             "devices": {key: {"type": "none"} for key in devices},
         }
         try:
@@ -5703,12 +5821,10 @@ class Containers:
         *,
         stdin: bytes = b"",
         timeout: float = 60,
-        only_reads: bool = False,
     ) -> Completed:
-        """Run a command in a container as the code user; one that `only_reads` may be run again, see `Incus.read`."""
+        """Run a command in a container as the code user."""
         config = self._load()
-        call = self.incus.read if only_reads else self.incus.exec
-        return call(
+        return self.incus.read(
             name,
             command,
             user=config.get("incus.code_uid"),
@@ -5728,6 +5844,7 @@ class Containers:
             user=config.get("incus.code_uid"),
             environment={**guest_environment(config), **environment},
             terminal=terminal,
+            fenced=not terminal,
         )
 
     def mount(self, workspace: str) -> str:
@@ -6049,9 +6166,7 @@ class Sessions:
     def has_terminal(self, session: Session) -> bool:
         """Whether a running session's tmux is there: it ends with the last program in it. Raises IncusError."""
         script = 'tmux has-session -t "=$1" 2>/dev/null && echo there || echo gone'
-        done = self.containers.run(
-            session.id, ["sh", "-c", script, "clincus", f"clincus-{session.id}"], only_reads=True
-        )
+        done = self.containers.run(session.id, ["sh", "-c", script, "clincus", f"clincus-{session.id}"])
         if done.stdout not in (b"there\n", b"gone\n"):
             raise incus_failure(done.reason)
         return done.stdout == b"there\n"
@@ -6147,7 +6262,7 @@ class Sessions:
         write_metadata(self._saved(session, config))
 
     def _listing(self, session: Session, tool: Tool, home: str) -> list[tuple[str, float]]:
-        done = self.containers.run(session.id, listing_command(tool, home), only_reads=True)
+        done = self.containers.run(session.id, listing_command(tool, home))
         if done.code != 0:
             raise incus_failure(done.reason)
         return parse_listing(done.stdout)
@@ -6182,14 +6297,10 @@ class Sessions:
         if tool is None or session.paused or (session.status == "stopped" and self._is_saved(session, saved)):
             return
         command = save_command(tool, guest_home(config), ends_tool=final)
-        command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"), linger=True)
-        with contextlib.nullcontext() if session.status == "running" else self.containers.asleep(session.id):
-            for _ in range(READ_TRIES):
-                with self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
-                    if stream.peek(1):  # even an archive of nothing has bytes: Incus lost them, see `Incus.read`
-                        store_saved(stream, saved, tool)
-                        return
-        raise IncusError("Incus gave nothing to save")
+        command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"), fenced=True)
+        awake = contextlib.nullcontext() if session.status == "running" else self.containers.asleep(session.id)
+        with awake, self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
+            store_saved(stream, saved, tool)
 
     def _is_saved(self, session: Session, saved: SavedSession) -> bool:
         """Whether the copy on the host was made at the end of the last run: a stopped container holds nothing newer.
@@ -6465,9 +6576,7 @@ class Files:
         name = check_file_path(path)
         mount = self._sessions.mount(session)
         command = ["sh", "-c", script, "clincus", mount, str(len(name)), argument]
-        done = self._sessions.containers.run(
-            session.id, command, stdin=name + content, only_reads=script is not GUEST_WRITE_FILE
-        )
+        done = self._sessions.containers.run(session.id, command, stdin=name + content)
         if done.code in FILE_ERRORS:
             problem, status = FILE_ERRORS[done.code]
             raise ClincusError(f"{shorten(path)} {problem}", status)
@@ -12152,18 +12261,17 @@ RESET_TERMINAL = (
 )
 
 
-def run_in_terminal(argv: Sequence[str]) -> int:
+def run_in_terminal(argv: Sequence[str], limit: float | None = None) -> int:
     """Run a program at our terminal and return its exit code; the terminal is as before when it is over.
 
-    Whatever ends us early ends the program as well.
+    Whatever ends us early ends the program as well. Raises subprocess.TimeoutExpired after `limit` seconds.
     """
     attributes = termios.tcgetattr(0) if sys.stdin.isatty() else None
     child = subprocess.Popen(argv)
     try:
-        code = child.wait()
+        child.wait(limit)
     except BaseException:
         end_with_children(child)
-        code = 1
         raise
     finally:
         if attributes is not None:
@@ -12172,31 +12280,7 @@ def run_in_terminal(argv: Sequence[str]) -> int:
             if child.returncode and sys.stdout.isatty():
                 sys.stdout.write(RESET_TERMINAL)  # cut off, the program could not do it
                 sys.stdout.flush()
-    return code
-
-
-def end_with_children(child: subprocess.Popen[bytes]) -> None:
-    """End a process and those that it started (`sg` starts `incus`), politely and then for certain."""
-    family = [child.pid, *children_of(child.pid)]
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in family:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=2)
-            return
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes below one, as /proc tells (proc_pid_stat(5): the fourth field is the parent)."""
-    parents = {}
-    for path in glob.glob("/proc/[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError), open(path, encoding="utf-8", errors="replace") as file:
-            parents[int(path.split("/")[2])] = int(file.read().rpartition(")")[2].split()[1])
-    family = [pid]
-    for member in family:  # which grows meanwhile
-        family += [one for one, parent in parents.items() if parent == member]
-    return family[1:]
+    return exit_code(child)
 
 
 def run_attach(context: Context) -> int:
@@ -12612,7 +12696,7 @@ def remove_saved(directory: str) -> None:
 # Sessions: one command in a container of its own
 
 
-TIMED_OUT = 124  # the exit code of timeout(1)
+TIMED_OUT = 124  # the exit code, as of timeout(1)
 
 
 def run_run(context: Context) -> int:
@@ -12621,20 +12705,32 @@ def run_run(context: Context) -> int:
     talk: Callable[[str], None] = void if options.quiet else say
     command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
     is_terminal = options.format == "pretty" and has_terminal() and sys.stderr.isatty()
+    held = Held(), Held()
     with progress("Starting the container"):
         job = sessions.commands.start(launch_request(context), lambda job: tell_job(job, options, talk))
+    limit = min((seconds for seconds in (options.timeout, job.limit) if seconds), default=None)
     try:
         talk(f"Executing: {shlex.join(options.command)}")
         argv = sessions.commands.argv(job, command, terminal=is_terminal)
-        limit = min(options.timeout or math.inf, job.limit or math.inf)
-        done = run_streams(argv, limit, captured=options.format == "json")
+        sinks = held if options.format == "json" else OUR_STREAMS
+        code = run_in_terminal(argv, limit) if is_terminal else run_relayed(argv, sinks, limit=limit)
+    except subprocess.TimeoutExpired:
+        say(f"The time limit of {limit:g} s is over")
+        code = TIMED_OUT
     finally:
         sessions.commands.end(job)
-    talk("Command completed successfully" if done.code == 0 else f"Command exited with code {done.code}")
+    talk("Command completed successfully" if code == 0 else f"Command exited with code {code}")
     if options.format == "json":
-        texts = {"stderr": done.stderr.decode("utf-8", "replace"), "stdout": done.stdout.decode("utf-8", "replace")}
-        print_json({"exit_code": done.code, **texts})
-    return done.code
+        print_output(code, *held)
+    return code
+
+
+def print_output(code: int, stdout: Held, stderr: Held) -> None:
+    """Print how a command ended and what it wrote as JSON. Raises ClincusError where that was too much."""
+    if stdout.is_full or stderr.is_full:
+        raise ClincusError("the command wrote too much to be held: let it write to a pipe", 413)
+    texts = {name: held.data.decode("utf-8", "replace") for name, held in (("stderr", stderr), ("stdout", stdout))}
+    print_json({"exit_code": code, **texts})
 
 
 def tell_job(job: Job, options: Options, talk: Callable[[str], None]) -> None:
@@ -12647,32 +12743,6 @@ def tell_job(job: Job, options: Options, talk: Callable[[str], None]) -> None:
         talk(f"Launching container {job.name} from image {job.image}")
     if job.protected:
         talk(f"Protected paths (mounted read-only): {', '.join(job.protected)}")
-
-
-TIMED_OUT = 124  # the exit code, as of timeout(1)
-CAPTURE_LIMIT = 64 << 20  # bytes of a stream that --format json shows
-
-
-def run_streams(argv: Sequence[str], limit: float, *, captured: bool) -> Completed:
-    """Run a program with our own three streams, or with its output captured; killed after `limit` s with code 124."""
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        attributes = termios.tcgetattr(0) if sys.stdin.isatty() else None
-        sys.stdout.flush()
-        child = subprocess.Popen(argv, stdout=stdout if captured else None, stderr=stderr if captured else None)
-        try:
-            code = child.wait(None if limit == math.inf else limit)
-        except subprocess.TimeoutExpired:
-            say(f"The time limit of {limit:g} s is over")
-            code = TIMED_OUT
-        finally:
-            if child.poll() is None:
-                end_with_children(child)
-            if attributes is not None:
-                with suppress(termios.error):
-                    termios.tcsetattr(0, termios.TCSADRAIN, attributes)
-        stdout.seek(0)
-        stderr.seek(0)
-        return Completed(code if code >= 0 else 128 - code, stdout.read(CAPTURE_LIMIT), stderr.read(CAPTURE_LIMIT))
 
 
 # Sessions: their tmux, from outside
@@ -12696,9 +12766,9 @@ def tmux(context: Context, name: str, script: str, *arguments: str, stdin: bytes
     if session.status != "running":
         raise ClincusError(f"container '{name}' is not running", 409)
     command = ["sh", "-c", script, "clincus", f"clincus-{name}", *arguments]
-    done = sessions.containers.run(session.id, command, stdin=stdin, only_reads=not stdin)
+    done = sessions.containers.run(session.id, command, stdin=stdin)
     if done.code == 3:
-        done = sessions.incus.exec(name, command, stdin=stdin)
+        done = sessions.incus.read(name, command, stdin=stdin)
     if done.code != 0:
         reason = "it has no tmux session now" if done.code == 3 else done.reason
         raise ClincusError(f"failed to reach the terminal of '{name}': {reason}", 500)
@@ -13142,15 +13212,16 @@ def run_container_exec(context: Context) -> int:
         environment=exec_environment(context, user),
         cwd=exec_directory(context, instance),
         terminal=options.tty,
-        linger=options.capture,
+        fenced=not options.tty,
     )
+    if options.tty:
+        return run_in_terminal(argv)
     if not options.capture:
-        return context.incus.attach(argv)
+        return run_relayed(argv, passes=END_SIGNALS)
     if options.format == "raw":
-        return context.incus.attach(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    done = context.incus.capture(argv)
-    text = {key: getattr(done, key).decode("utf-8", "replace") for key in ("stderr", "stdout")}
-    print_json({"exit_code": done.code, **text})
+        return run_relayed(argv, (OUR_STREAMS[0], void), stdin=subprocess.DEVNULL, passes=END_SIGNALS)
+    held = Held(), Held()
+    print_output(run_relayed(argv, held, stdin=subprocess.DEVNULL), *held)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -553,5 +554,5 @@ def test_no_read_path_asks_incus(bed, start_server, workspace, tmp_path):
     ):
         assert server.get(path).status == 200
     assert calls.read_text() == before
-    launch = [line for line in before.splitlines() if " launch " in f" {line} " or " exec " in f" {line} "]
+    launch = re.findall(r"^--project default (?:launch|exec) .*", before, re.MULTILINE)
     assert len(launch) == 2, launch

@@ -92,9 +92,9 @@ class Machine:
     def run(self, command, *, user=1000, environ=None, timeout=DEADLINE):
         """Run a command, as `code` in a login of theirs unless told otherwise; how it ended, with texts."""
         home = {"HOME": "/home/code", "USER": "code", "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": "/run/user/1000"}
-        done = self.incus.exec(
+        done = self.incus.read(
             self.name, command, user=user, environment={**(home if user == 1000 else {}), **(environ or {})},
-            cwd="/home/code", linger=True, timeout=timeout,
+            cwd="/home/code", timeout=timeout,
         )  # fmt: skip
         return subprocess.CompletedProcess(
             command, done.code, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")

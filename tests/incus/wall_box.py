@@ -121,9 +121,7 @@ class Box:
     def run(self, name, script, user=CODE):
         """Run a shell script in the workspace; a step that is refused does not end it."""
         script = f"cd /workspace || exit 99\n{script.replace('EVIL', EVIL)}\n"
-        return self.incus.exec(
-            name, ["sh"], user=user, environment={"HOME": "/tmp"}, stdin=script.encode(), timeout=60, linger=True
-        )
+        return self.incus.read(name, ["sh"], user=user, environment={"HOME": "/tmp"}, stdin=script.encode(), timeout=60)
 
     def stages(self):
         """Our stages that are there now: mounted, or as a folder."""

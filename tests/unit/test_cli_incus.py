@@ -156,32 +156,61 @@ def test_a_variable_to_copy_that_is_not_set_is_refused():
         clincus.environment_flags(["NOT_SET"], {})
 
 
-# ---- the door: attach, feed, capture ------------------------------------------------------------------------------
+# ---- the door: relay, feed ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 37", 37), ("kill -9 $$", 137)])
-def test_attach_gives_the_exit_code_as_a_shell_would(script, code):
-    assert clincus.Incus().attach(["sh", "-c", script]) == code
+def test_a_relayed_command_gives_the_exit_code_as_a_shell_would(script, code):
+    assert clincus.run_relayed(["sh", "-c", script]) == code
 
 
-def test_attach_passes_a_signal_on_and_waits_for_the_end():
+def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself():
     script = f"trap 'exit 9' TERM; kill -TERM {os.getpid()}; while :; do sleep 0.01; done"
-    assert clincus.Incus().attach(["sh", "-c", script]) == 9
+    assert clincus.run_relayed(["sh", "-c", script], passes=[signal.SIGTERM]) == 9
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_capture_keeps_output_and_errors_apart():
-    done = clincus.Incus().capture(["sh", "-c", "echo out; echo err >&2; exit 3"])
-    assert done == clincus.Completed(3, b"out\n", b"err\n")
+def test_output_and_errors_are_relayed_apart_while_the_command_runs(capfd):
+    reads, writes = os.pipe()
+    held = clincus.Held()
+    sinks = (lambda piece: (held(piece), os.write(writes, b"\n")), clincus.OUR_STREAMS[1])
+    script = "echo question; read answer; echo problem >&2; exit 3"
+    assert clincus.run_relayed(["sh", "-c", script], sinks, stdin=reads) == 3
+    assert (bytes(held.data), *capfd.readouterr()) == (b"question\n", "", "problem\n")
+    os.close(reads)
+    os.close(writes)
 
 
-def test_capture_gives_no_input():
-    assert clincus.Incus().capture(["cat"]) == clincus.Completed(0, b"", b"")
-
-
-def test_capture_ends_a_command_that_writes_too_much():
+def test_a_command_that_writes_too_much_is_cut_off(monkeypatch):
+    monkeypatch.setattr(clincus, "HELD_LIMIT", 100_000)
+    held = clincus.Held(), clincus.Held()
+    assert clincus.run_relayed(["yes"], held) == 128 + signal.SIGPIPE
     with pytest.raises(clincus.ClincusError, match="too much"):
-        clincus.Incus().capture(["yes"], limit=100_000)
+        clincus.print_output(0, *held)
+
+
+def test_a_command_that_nobody_ends_is_ended_after_its_time():
+    with pytest.raises(subprocess.TimeoutExpired):
+        clincus.run_relayed(["sleep", "600"], limit=0.05)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 16])
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", b""),
+        (b"all of it", b"all of it"),
+        (b"text" + clincus.FENCE.encode() + b" " * 100_000, b"text"),
+        (clincus.FENCE.encode() * 2, b""),
+        (b"=end" + clincus.FENCE.encode()[:9] + clincus.FENCE.encode(), b"=end" + clincus.FENCE.encode()[:9]),
+        (b"cut off" + clincus.FENCE.encode()[:-1], b"cut off" + clincus.FENCE.encode()[:-1]),
+    ],
+    ids=["nothing", "no fence", "a fence", "two fences", "its beginning in front of it", "its beginning alone"],
+)
+def test_output_is_read_up_to_the_fence(monkeypatch, data, text, size):
+    source = io.BytesIO(data)
+    monkeypatch.setattr(os, "read", lambda descriptor, most: source.read(min(size, most)))
+    assert clincus.FencedReader(-1).readall() == text
 
 
 def test_what_a_fed_command_says_beats_the_broken_pipe():
@@ -194,6 +223,11 @@ def test_what_a_fed_command_says_beats_the_broken_pipe():
         feed()
 
 
+def fenced(*command, shell="sh"):
+    """The words by which Incus is told to run a command whose output is not to be lost."""
+    return [shell, "-c", clincus.FENCED, clincus.FENCE, "70000", *command]
+
+
 @pytest.mark.parametrize("shell", ["dash", "bash", "sh"])
 @pytest.mark.parametrize(
     ("script", "end"),
@@ -204,22 +238,42 @@ def test_what_a_fed_command_says_beats_the_broken_pipe():
         ('printf "%s|" "$0" "$@"', (0, b"a b|$HOME|", b"")),
     ],
 )
-def test_a_command_that_lingers_ends_as_it_would_alone(shell, script, end):
+def test_a_fenced_command_ends_as_it_would_alone(shell, script, end):
     if not shutil.which(shell):
         pytest.skip(f"there is no {shell} here")
-    words = [shell, "-c", clincus.LINGER, "sh", "sh", "-c", script, "a b", "$HOME"]
+    words = fenced("sh", "-c", script, "a b", "$HOME", shell=shell)
     done = subprocess.run(words, input=b"data", capture_output=True, timeout=20, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == end
+    texts = [text.partition(clincus.FENCE.encode()) for text in (done.stdout, done.stderr)]
+    assert (done.returncode, *(before for before, _, _ in texts)) == end
+    assert all(filling == b" " * 70000 for _, _, filling in texts)
 
 
-def test_a_command_that_lingers_is_ended_with_its_shell():
-    words = ["sh", "-c", clincus.LINGER, "sh", "sh", "-c", "echo ready; exec sleep 600"]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
-    process.terminate()
-    assert process.wait(timeout=20) == 143
-    assert process.stdout.read() == b""
-    process.stdout.close()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("coreutils", [True, False])
+def test_a_fenced_command_gets_the_signals_of_its_shell(number, coreutils, tmp_path):
+    if not coreutils:
+        (tmp_path / "env").symlink_to("/bin/false")
+    script = 'for s in INT TERM HUP; do trap "echo $s; exit 5" $s; done; echo ready; while :; do sleep 0.01; done'
+    process = subprocess.Popen(
+        fenced("sh", "-c", script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    with process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        received = process.stdout.readline().decode().strip()
+        process.stdout.read()
+    assert process.returncode == 5
+    assert received == (number.name[3:] if coreutils or number != signal.SIGINT else "TERM")
+
+
+def test_a_fence_waits_for_a_reader_that_is_late():
+    """The shell has not ended while a byte of what the command wrote is unread."""
+    with subprocess.Popen(fenced("echo", "x" * 1000), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        assert process.stdout.read().startswith(b"x" * 1000)
+    assert process.returncode == 0
 
 
 def test_a_stream_that_nobody_ends_is_killed():

@@ -183,7 +183,7 @@ class Machine(Door):
         self.instances[name].update(description)
 
     def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
-        return clincus.Completed(self.code, clincus.END_OF_OUTPUT.encode(), b"")
+        return clincus.Completed(self.code, clincus.FENCE.encode(), b"")
 
 
 class TestStart:
