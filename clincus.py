@@ -2511,15 +2511,15 @@ def start_client(
         raise IncusError(f"the incus command cannot be started: {error.strerror}", 500) from error
 
 
-def end_with_children(child: subprocess.Popen[bytes]) -> None:
-    """End a process and those that it started (`sg` starts `incus`), politely and then for certain."""
+def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> None:
+    """End a process and those that it started (`sg` starts `incus`), politely and after some seconds for certain."""
     family = [child.pid, *children_of(child.pid)]
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in family:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
         with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=2)
+            child.wait(timeout=patience)
             return
 
 
@@ -6621,15 +6621,8 @@ def last_words(done: Completed) -> str:
     return text[-600:] or f"exit code {done.code}"
 
 
-def end_group(child: subprocess.Popen[bytes]) -> None:
-    """End a child that leads a process group of its own, and all that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGTERM)
-    try:
-        child.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+# For mmdebstrap to unmount and remove what it has unpacked. Its dpkg has a session of its own, and would else go on.
+PATIENCE = 60  # seconds
 
 
 class Host:
@@ -6687,16 +6680,17 @@ class Host:
             env={**os.environ, **env},
             start_new_session=True,
         ) as child:
-            alarm = threading.Timer(timeout, end_group, (child,))
+            alarm = threading.Timer(timeout, end_with_children, (child, PATIENCE))
             alarm.start()
+            assert child.stdout is not None
             try:
-                assert child.stdout is not None
                 for raw in child.stdout:
                     tail.append(raw.decode("utf-8", "replace").rstrip())
                     on_line(tail[-1])
                 code = child.wait()
             except BaseException:
-                end_group(child)
+                threading.Thread(target=child.stdout.read, daemon=True).start()  # it has more to say, and has to end
+                end_with_children(child, PATIENCE)
                 raise
             finally:
                 alarm.cancel()
@@ -7259,7 +7253,7 @@ def start_incusd(
     if ready.code != 0 or daemon.poll() is not None:
         words = host.read(f"{log}.out")[-600:].strip() or host.read(str(log))[-600:].strip() or last_words(ready)
         if daemon.poll() is None:
-            end_group(daemon)
+            end_with_children(daemon, PATIENCE)
         raise ClincusError(f"the Incus daemon did not get ready; its log {log} ends with: {words}")
     return daemon
 

@@ -273,7 +273,7 @@ def stop_daemon(bed: Bed) -> None:
         bed.incus.run("admin", "shutdown", "--timeout=20", timeout=40)
     with contextlib.suppress(subprocess.TimeoutExpired):
         bed.daemon.wait(timeout=20)
-    clincus.end_group(bed.daemon)
+    clincus.end_with_children(bed.daemon, 20)
     for name in containers:
         for path in Path("/sys/fs/cgroup").glob(f"**/lxc.*.{name}"):
             with contextlib.suppress(OSError):

@@ -700,3 +700,15 @@ def test_certificates_and_proxy_of_the_host_go_into_the_image(tmp_path):
 
 def test_a_host_without_either_brings_no_files(tmp_path):
     assert clincus.host_files(clincus.Host(str(tmp_path)), {}) == ()
+
+
+def test_an_interrupted_program_that_has_much_to_say_still_tidies_up(tmp_path):
+    tidy_up = f"head -c 1000000 /dev/zero; echo >{tmp_path}/tidy; exit 1"
+    script = f"trap '{tidy_up}' TERM; echo begun; while :; do sleep 0.01; done"
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        clincus.Host().follow(["sh", "-c", script], interrupt, timeout=60)
+    assert (tmp_path / "tidy").exists()
