@@ -51,16 +51,22 @@ FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that the zip format knows
 
 START = '''\
 """Start Clincus from its archive, with what was compiled at an earlier start."""
+import _signal
 import sys
 
 if sys.version_info < (3, 9):
     sys.exit("clincus needs Python 3.9 or newer, and this is %d.%d" % sys.version_info[:2])
 
-if sys.argv[1:] == ["version"]:
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # till the program has a handler of its own, Ctrl-C ends it quietly
+
+if sys.argv[1:] == ["version"] and sys.stdout:
     # The answer is known since the archive was built; the program itself takes a while to load.
-    print("@VERSION@")
-    print("Python " + sys.version.split()[0])
-    sys.exit()
+    try:
+        print("@VERSION@\\nPython " + sys.version.split()[0], flush=True)
+        sys.exit()
+    except OSError:
+        pass  # the program knows what to do then
 
 import marshal
 import os

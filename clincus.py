@@ -11733,8 +11733,16 @@ def command_named(name: str) -> Command:
 
 
 def say(text: str) -> None:
-    """Talk goes to stderr, so that stdout holds data alone."""
-    print(text, file=sys.stderr, flush=True)
+    """Talk goes to stderr, so that stdout holds data alone; where nobody hears it, the work goes on."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        silence(2)
+
+
+def silence(descriptor: int) -> None:
+    """Let a stream that takes nothing take all from now on, so that the interpreter can flush it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def warn(text: str) -> None:
@@ -14765,6 +14773,9 @@ COMMAND_TABLE: tuple[Command, ...] = (*SESSION_COMMANDS, *BASIC_COMMANDS, *SETUP
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 failed, 2 usage, 130 interrupted, 143 terminated."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before we came
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 (open till the end)
     try:
         code = run_command_line(words)
         sys.stdout.flush()
@@ -14773,8 +14784,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes stdout
+    except OSError as error:
+        silence(1)
+        if isinstance(error, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        complain(f"{error.filename or 'the output'}: {error.strerror}")
         return 1
     return code
 
@@ -14813,8 +14827,7 @@ def interrupted_again(number: int, frame: object) -> None:
     """Ask for patience; the next signal ends us with things half done."""
     for one in END_SIGNALS:
         signal.signal(one, lambda number, frame: os._exit(128 + number))
-    with suppress(OSError):
-        say("Tidying up, one moment; once more ends it at once")
+    say("Tidying up, one moment; once more ends it at once")
 
 
 def complain(message: str) -> None:

@@ -332,13 +332,33 @@ def test_children_are_found_down_to_the_last():
 
 
 def test_output_that_nobody_reads_ends_quietly():
-    script = f"{sys.executable} {PROGRAM} help shell | head -1; echo ${{PIPESTATUS[0]}}"
+    reads, writes = os.pipe()
+    os.close(reads)
     done = subprocess.run(
-        ["bash", "-c", script],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=NEVER | {"PATH": os.environ["PATH"]},
+        [sys.executable, str(PROGRAM), "help"],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        env=NEVER,
         timeout=60,
+        check=False,
     )
-    assert done.stderr == ""
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("line", "end"),
+    [
+        ("help >/dev/full", (1, "", "Error: the output: No space left on device\n")),
+        ("help shell >&-", (0, "", "")),
+        ("bogus 2>&-", (2, "", "")),
+        ("bogus 2>/dev/full", (2, "", "")),
+        ("--version <&-", (0, f"clincus version {clincus.__version__} ({clincus.__commit__[:7]})\n", "")),
+    ],
+)
+def test_streams_that_take_nothing_end_it_in_one_line_at_most(line, end):
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} {PROGRAM} {line}"], capture_output=True, text=True, check=False,
+        env=NEVER | {"PATH": os.environ["PATH"]}, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == end

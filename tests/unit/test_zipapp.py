@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -164,6 +165,24 @@ def test_version_is_answered_at_once_and_as_the_program_would(start, cache):
     at_once = start("version")
     assert not cache.exists()
     assert at_once.stdout == start("--slot", "0", "version").stdout
+
+
+def test_version_that_nobody_reads_ends_quietly(archive):
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        [sys.executable, "-I", archive, "version"], stdout=writes, stderr=subprocess.PIPE, timeout=120, check=False
+    )
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ctrl_c_during_the_start_ends_it_quietly(archive):
+    """The archive lets SIGINT end it before it does anything else; a handler of the program's own comes later."""
+    script = "import os, runpy, signal, sys; sys.argv[1:] = ['version']; sys.path.insert(0, sys.argv[0])"
+    script = f"{script}; sys.exit = lambda: os.kill(os.getpid(), signal.SIGINT); runpy.run_path({str(archive)!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
 class TestCompiledCode:
