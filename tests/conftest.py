@@ -583,13 +583,14 @@ def start_server(bed: Bed, home: Path, tmp_path: Path):
         arguments: Sequence[str] = (),
         environ: Mapping[str, str] = {},
         at: Path = home,
+        port: int | None = 0,
     ) -> Server:
         file = at / ".config" / "clincus" / "config.toml"
         if config or (bed.config and not file.exists()):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(bed.config + config.replace("[incus]\n", "" if bed.config else "[incus]\n"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_", "TMUX"))}
-        argv = [*program(), "serve", "--port", "0", *arguments]
+        argv = [*program(), "serve", *(() if port is None else ("--port", str(port))), *arguments]
         log = tmp_path / f"server-{len(servers)}.log"
         server = Server(argv, {**kept, **bed.environ, "HOME": str(at), **environ}, log, cwd=tmp_path)
         servers.append(server)

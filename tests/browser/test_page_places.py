@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 
 import pytest
 from conftest import wait_until
@@ -128,6 +129,58 @@ def test_a_workspace_root_is_added_and_kept(dashboard, make_workspace, tmp_path)
     dashboard.go("/settings")
     page.get_by_role("button", name=f"Remove {more}").click()
     expect(page.get_by_role("button", name=f"Remove {more}")).to_have_count(0)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_the_page_follows_to_another_port_which_is_kept(dashboard, start_server):
+    """The address bar, the data and the event stream are those of the new port; a restart finds it in the file."""
+    page, port = dashboard.page, free_port()
+    dashboard.go("/settings")
+    page.get_by_role("spinbutton", name="Port").fill(str(port))
+    page.get_by_role("button", name="Save port").click()
+    expect(page).to_have_url(f"http://127.0.0.1:{port}/settings")
+    expect(page.get_by_role("spinbutton", name="Port")).to_have_value(str(port))
+    (dashboard.root / "made-later").mkdir()
+    dashboard.server.port = port
+    dashboard.server.create(dashboard.root / "made-later")
+    expect(page.get_by_role("navigation").get_by_role("link", name="made-later")).to_be_visible()
+    dashboard.server.stop()
+    assert start_server(port=None).port == port
+    expect(page.get_by_text("Connection to the server lost")).to_be_hidden()
+    dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
+
+
+def test_a_port_that_is_taken_is_refused_with_the_reason(dashboard):
+    """Nothing moves, and the field can be corrected."""
+    page = dashboard.page
+    dashboard.go("/settings")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        page.get_by_role("spinbutton", name="Port").fill(str(taken))
+        page.get_by_role("button", name="Save port").click()
+        expect(page.get_by_role("alert")).to_have_text(f"Port {taken} cannot be used: Address already in use")
+    assert page.url == f"{dashboard.server.url}/settings"
+    assert dashboard.server.get("/api/sessions").status == 200
+    page.get_by_role("spinbutton", name="Port").fill("70000")
+    expect(page.get_by_role("alert")).to_contain_text("from 1 to 65535")
+    expect(page.get_by_role("button", name="Save port")).to_be_disabled()
+    dashboard.forgive("status of 409")
+
+
+def test_another_page_is_told_that_the_port_has_changed(dashboard):
+    """It may be somebody else's by now, so that page goes there only when the person says so."""
+    page, port = dashboard.page, free_port()
+    expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    assert dashboard.server.put("/api/config", {"port": port}).status == 200
+    page.get_by_role("button", name="Go there").click()
+    expect(page).to_have_url(f"http://127.0.0.1:{port}/")
+    expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
 
 
 def test_every_value_is_shown_with_where_it_comes_from(dashboard):

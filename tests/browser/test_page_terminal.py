@@ -46,6 +46,16 @@ def test_a_24_bit_colour_is_shown_as_it_is(open_dashboard):
     )
 
 
+@pytest.mark.parametrize(("theme", "colour"), [("dark", "rgb(21, 22, 26)"), ("light", "rgb(255, 255, 255)")])
+def test_inverse_text_has_the_colour_of_the_background(open_dashboard, theme, colour):
+    """A bar of tmux or less is as legible as any other text."""
+    dashboard = open_dashboard(color_scheme=theme)
+    dashboard.open_terminal(dashboard.server.create(dashboard.root / "my-app"), tab="/shell")
+    dashboard.type_line(r"clear; printf '\033[7minverse\033[0m\n'")
+    inverse = dashboard.page.locator(".xterm-rows span", has_text=re.compile("^inverse$"))
+    expect(inverse).to_have_css("color", colour)
+
+
 def test_a_paste_is_one_paste(dashboard, session_on):
     """With bracketed paste the shell takes several lines in and runs none of them by itself."""
     dashboard.open_terminal(session_on(), tab="/shell")
@@ -100,6 +110,33 @@ def test_the_search_counts_what_it_finds(dashboard, session_on):
     dashboard.page.keyboard.press("Escape")
     dashboard.type_line("echo back again")
     dashboard.expect_screen("back again.*back again")
+
+
+def test_ten_thousand_lines_are_kept_and_searched(dashboard, session_on):
+    """After a flood the first line can be scrolled and searched to, at any size, and the shell still answers."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    page = dashboard.page
+    dashboard.type_line("clear; seq -f 'line %.0f.' 10500; echo fl''ood")
+    dashboard.expect_screen("flood")
+    for _ in range(3):
+        page.keyboard.press("Control+Shift+Home")
+        dashboard.expect_screen(r"line 5\d\d\.")  # 10,000 lines above the screen
+        page.keyboard.press("Control+Shift+End")
+        dashboard.expect_screen("flood")
+    page.keyboard.press("Control+Shift+F")
+    search = page.get_by_role("textbox", name="Search the terminal")
+    search.fill("line 987.")
+    expect(page.get_by_text("1 of 1", exact=True)).to_be_visible()
+    dashboard.expect_screen(r"line 987\.")
+    search.fill("7.")
+    expect(page.get_by_text(re.compile(r"\d+ of \d{3,4}"))).to_be_visible()
+    for width, height in ((900, 500), (1600, 900)):
+        page.set_viewport_size({"width": width, "height": height})
+        search.press("Enter")
+        dashboard.expect_screen(r"7\.")
+    search.press("Escape")
+    dashboard.type_line("echo st''ill; stty size")
+    dashboard.expect_screen(rf"still\s*{rows_of(dashboard)} \d+")
 
 
 def test_keys_go_to_the_session_that_is_shown(open_dashboard):

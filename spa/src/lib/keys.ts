@@ -9,6 +9,7 @@ export const shown = {
   copy: isMac ? '⌘C' : 'Ctrl Shift C',
   paste: isMac ? '⌘V' : 'Ctrl Shift V',
   save: isMac ? '⌘S' : 'Ctrl S',
+  ends: isMac ? '⌘Home' : 'Ctrl Shift Home',
 };
 
 export const SHORTCUTS: readonly { title: string; keys: readonly (readonly [string, string])[] }[] = [
@@ -36,6 +37,8 @@ export const SHORTCUTS: readonly { title: string; keys: readonly (readonly [stri
       [shown.search, 'Search'],
       [shown.copy, 'Copy the selection'],
       [shown.paste, 'Paste'],
+      ['Shift PageUp', 'Scroll back a page'],
+      [shown.ends, 'Scroll to the first line, with End to the last'],
       ['Shift + drag', 'Select although the program uses the mouse'],
     ],
   },

@@ -202,6 +202,11 @@ function writeOnlyClipboard(onCopied: (text: string) => void): IClipboardProvide
   };
 }
 
+function scrollTo(terminal: Terminal, end: 'Home' | 'End'): void {
+  if (end === 'Home') terminal.scrollToTop();
+  else terminal.scrollToBottom();
+}
+
 /** False for the keys that are not the program's. */
 function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): boolean {
   if (isPaletteKey(event) || sessionSwitch(event) !== null) return false;
@@ -215,6 +220,10 @@ function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): 
     case 'KeyF':
       event.preventDefault();
       if (event.type === 'keydown') host.onSearch();
+      return false;
+    case 'Home':
+    case 'End':
+      if (event.type === 'keydown') scrollTo(terminal, event.code);
       return false;
     case 'KeyV':
       // The browser's own paste follows, and xterm.js brackets it.
