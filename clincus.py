@@ -6100,7 +6100,13 @@ class Sessions:
             if session.paused:
                 self.containers.start(id)  # a frozen guest cannot be read
                 session = replace(session, status="running", paused=False)
-            if not self._try_save(session, final=True) and keep_unsaved:
+            is_saved = self._try_save(session, final=True)
+            if not is_saved and session.status == "running":
+                # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
+                self.containers.stop(id, 0)
+                session = replace(session, status="stopped")
+                is_saved = self._try_save(session, final=True)
+            if not is_saved and keep_unsaved:
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved', 409)
             if session.status == "running":
                 self.containers.hand_over(session)

@@ -109,6 +109,17 @@ def test_a_conversation_survives_a_stop_from_inside_and_a_delete(bed, clincus_se
     assert any("remember the milk" in file.read_text() for file in saved.rglob("*.jsonl"))
 
 
+def test_a_conversation_survives_the_delete_of_a_guest_that_cannot_be_asked(bed, clincus_server, workspace):
+    session = clincus_server.create(workspace)
+    wait_for_screen(bed, session, "STUB-READY")
+    type_line(bed, session, "remember the milk")
+    wait_for_screen(bed, session, "echo: remember the milk")
+    bed.incus.run("config", "set", session["id"], "limits.processes=1")
+    assert clincus_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    saved = clincus_server.home / ".clincus" / "sessions-claude" / session["session_id"]
+    assert any("remember the milk" in file.read_text() for file in saved.rglob("*.jsonl"))
+
+
 def test_a_restart_from_inside_gives_the_tool_back_with_its_conversation(bed, clincus_server, workspace):
     session = clincus_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY")
