@@ -2310,25 +2310,44 @@ def store_saved(stream: IO[bytes], saved: SavedSession, tool: Tool) -> list[str]
     parent = os.path.dirname(saved.directory)
     os.makedirs(parent, mode=0o700, exist_ok=True)
     os.chmod(parent, 0o700)
+    mend_saved(saved)
     fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
     try:
-        written = unpack_saved(stream, fresh, tool)
-        kept = [path for path, _ in saved_listing(saved.directory) if path != "metadata.json"]
-        is_talk = conversation_pattern(tool).fullmatch
-        if kept and (not written or (any(map(is_talk, kept)) and not any(map(is_talk, written)))):
-            write_metadata(saved)
-            return kept
-        write_metadata(dataclasses.replace(saved, directory=fresh))
-        with directory_lock(parent):
-            old = f"{fresh}.old"
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(saved.directory, old)
-            os.rename(fresh, saved.directory)
-            sync_directory(parent)
-            shutil.rmtree(old, ignore_errors=True)
+        with directory_lock(fresh):
+            written = unpack_saved(stream, fresh, tool)
+            kept = [path for path, _ in saved_listing(saved.directory) if path != "metadata.json"]
+            is_talk = conversation_pattern(tool).fullmatch
+            if kept and (not written or (any(map(is_talk, kept)) and not any(map(is_talk, written)))):
+                write_metadata(saved)
+                return kept
+            write_metadata(dataclasses.replace(saved, directory=fresh))
+            take_place(fresh, saved.directory)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return written
+
+
+def take_place(fresh: str, directory: str) -> None:
+    """Give a new copy the name of the old one, which is removed. What a crash in between leaves, `mend_saved` mends."""
+    parent, old = os.path.dirname(directory), f"{fresh}.old"
+    with directory_lock(parent):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(directory, old)
+        os.rename(fresh, directory)
+        sync_directory(parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def mend_saved(saved: SavedSession) -> None:
+    """Tidy up after saves that were cut short: a copy whose place was just being taken gets it back, the rest goes."""
+    parent, name = os.path.split(saved.directory)
+    with directory_lock(parent):
+        for left in glob.glob(f"{glob.escape(parent)}/.{glob.escape(name)}.new-*"):
+            with contextlib.suppress(ClincusError, OSError), directory_lock(left, timeout=0):  # else it is in use
+                if left.endswith(".old") and not os.path.lexists(saved.directory):
+                    os.rename(left, saved.directory)
+                else:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def write_metadata(saved: SavedSession) -> None:

@@ -553,6 +553,20 @@ def test_a_new_copy_replaces_the_old_one_as_a_whole(tmp_path):
     assert os.listdir(os.path.dirname(directory)) == [SESSION]
 
 
+def test_what_a_save_left_that_was_cut_short_is_mended(tmp_path):
+    path = f".claude/projects/-workspace/{SESSION}.jsonl"
+    store(tmp_path, archive((path, b"talk")))
+    directory = saved_session(tmp_path).directory
+    parent = os.path.dirname(directory)
+    os.rename(directory, f"{parent}/.{SESSION}.new-1.old")  # killed between the two renames
+    os.mkdir(f"{parent}/.{SESSION}.new-1")
+    os.mkdir(f"{parent}/.{SESSION}.new-2")
+    with clincus.directory_lock(f"{parent}/.{SESSION}.new-2"):  # somebody writes there
+        assert store(tmp_path, archive()) == [path]
+    assert content(tmp_path, path) == b"talk"
+    assert sorted(os.listdir(parent)) == [f".{SESSION}.new-2", SESSION]
+
+
 def odd(name, kind, linkname=""):
     member = tarfile.TarInfo(name)
     member.type, member.linkname, member.mode = kind, linkname, 0o6777
