@@ -119,12 +119,13 @@ def test_exec_passes_data_through_unchanged(box, run):
 
 
 def test_no_output_is_lost_on_a_busy_machine(bed, box, run):
-    """Incus 6.0.4 alone loses that of one in seven commands here."""
+    """Incus 6.0.4 alone loses that of one in seven commands here. One that it did not run at all, it says so of."""
     script = "echo out; echo err >&2; exit 3"
     with ThreadPoolExecutor(6) as workers:
         ends = workers.map(lambda _: run("container", "exec", box, "--", "sh", "-c", script), range(60))
-        ends = [(end.returncode, end.stdout, end.stderr) for end in ends]
-    assert Counter(ends) == {(3, b"out\n", b"err\n"): 60}
+        ends = [(end.returncode, end.stdout, end.stderr) for end in ends if clincus.NOT_RUN not in end.stderr]
+    assert Counter(ends) == {(3, b"out\n", b"err\n"): len(ends)}
+    assert ends
 
 
 def test_exec_captures_as_json(box, succeed):
