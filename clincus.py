@@ -1686,9 +1686,17 @@ def tool_command(
 FOREIGN = ("xterm-ghostty", "wezterm", "alacritty", "kitty", "xterm-kitty", "tmux-256color", "screen-256color", "dumb")
 
 
+# What a plain image has a terminfo entry for (Debian's ncurses-base) and tmux can draw on. Any other terminal of today
+# takes what xterm-256color does, and tmux would not start for a name that it cannot look up.
+PLAIN_TERMINALS = (
+    *("ansi", "linux", "screen", "tmux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "vt100", "vt102", "vt220"),
+    *("xterm", "xterm-256color", "xterm-color", "xterm-mono"),
+)
+
+
 def terminal_name(term: str) -> str:
     """The TERM to use inside."""
-    return "xterm-256color" if not term or term.startswith(FOREIGN) else term
+    return term if term in PLAIN_TERMINALS else "xterm-256color"
 
 
 def github_token(environ: Mapping[str, str]) -> str:
@@ -3072,7 +3080,7 @@ def pull_files(incus: Incus, name: str, path: str, local: str) -> Transfer:
                 arrival.receive(path, stream)
             arrival.settle()
     except OSError as error:
-        raise ClincusError(f'"{error.filename or target}" cannot be written: {error.strerror or error}') from error
+        raise ClincusError(f'"{target}" cannot be written: {error.strerror or error}') from error
     return Transfer(target, arrival.is_tree, arrival.left_out)
 
 
@@ -11814,9 +11822,10 @@ def confirm(question: str, *, force: bool) -> bool:
     if not sys.stdin.isatty():
         raise ClincusError(f"{question} There is no terminal to ask at: give --force to agree", 409)
     print(f"{question} [y/N]: ", end="", flush=True)
-    agreed = sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = sys.stdin.readline()
+    agreed = answer.strip().lower() in ("y", "yes")
     if not agreed:
-        print("Cancelled.")
+        print("Cancelled." if answer else "\nCancelled.")
     return agreed
 
 
@@ -12634,10 +12643,11 @@ def run_clean(context: Context) -> int:
             warn(f"{point} is mounted still: a session uses it, or root must remove it")
     if options.dry_run:
         print("[Dry run] No changes made.")
-    else:
-        print(f"✓ Cleaned {total} item(s)" if total else "Nothing to clean.")
-    failed = sum(len(heap.failed) for heap in heaps)
-    return 1 if failed else 0
+    elif total:
+        print(f"✓ Cleaned {total} item(s)")
+    elif not any(heap.items for heap in heaps):
+        print("Nothing to clean.")
+    return 1 if any(heap.failed for heap in heaps) else 0
 
 
 @dataclass
@@ -12648,7 +12658,7 @@ class Heap:
     none: str  # (no stopped containers found)
     items: dict[str, str]  # name and what is said of it
     remove: Callable[[str], None]
-    failed: list[str] = field(default_factory=list)
+    failed: int = 0  # how many could not be removed
 
 
 def clean_heap(context: Context, heap: Heap) -> int:
@@ -12662,7 +12672,7 @@ def clean_heap(context: Context, heap: Heap) -> int:
         return 0
     with progress("Removing"):
         done = each(context, heap.items, heap.remove)
-    heap.failed = [""] * (len(heap.items) - done)
+    heap.failed = len(heap.items) - done
     return done
 
 
@@ -12779,8 +12789,8 @@ GUEST_TMUX = 'tmux has-session -t "=$1" 2>/dev/null || exit 3\n'
 GUEST_SEND = (
     GUEST_TMUX
     + """
-text=$(cat; echo .)
-tmux send-keys -t "=$1:" -l -- "${text%.}" && tmux send-keys -t "=$1:" Enter
+[ -z "$2" ] || { tmux load-buffer -b clincus - && tmux paste-buffer -d -r -b clincus -t "=$1:"; } || exit
+tmux send-keys -t "=$1:" Enter
 """
 )
 GUEST_CAPTURE = GUEST_TMUX + 'session=$1; shift; tmux capture-pane -p -t "=$session:" "$@"'
@@ -12805,7 +12815,7 @@ def tmux(context: Context, name: str, script: str, *arguments: str, stdin: bytes
 def run_tmux_send(context: Context) -> int:
     """`clincus tmux send`."""
     options = context.options
-    tmux(context, options.container, GUEST_SEND, stdin=os.fsencode(options.text))
+    tmux(context, options.container, GUEST_SEND, "text" if options.text else "", stdin=os.fsencode(options.text))
     print(f"Sent command to session clincus-{options.container}")
     return 0
 
@@ -12986,7 +12996,7 @@ def run_serve(context: Context) -> int:
             signal.signal(number, lambda number, frame: _end(app, number))
     # The token belongs on the screen of who started this, and in no log.
     link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
-    print(f"Dashboard running at {link if sys.stdout.isatty() else app.url}", flush=True)
+    log(f"Dashboard running at {link if sys.stderr.isatty() else app.url}")
     tell_systemd(f"READY=1\nSTATUS=Dashboard running at {app.url}")
     if options.open:
         import webbrowser
@@ -13585,7 +13595,8 @@ def run_snapshot_restore(context: Context) -> int:
     instance = find_instance(context.incus, container)
     was_running = instance["status"] != "Stopped"
     if was_running and not options.force:
-        advice = f"stop it with `clincus stop {container}`, or use --force to stop it, restore and start it again"
+        stop = "clincus stop" if own_session(context, instance) else "clincus container stop"
+        advice = f"stop it with `{stop} {container}`, or use --force to stop it, restore and start it again"
         raise ClincusError(f'container "{container}" must be stopped before restore: {advice}', 409)
     question = f"Restore container '{container}' from snapshot '{options.name}'? What changed since is lost."
     if not confirm(question, force=options.force):
@@ -13845,7 +13856,7 @@ def run_image_info(context: Context) -> int:
         ("Created:", local_time(image["created_at"])),
         ("Uploaded:", local_time(image["uploaded_at"])),
         ("Architecture:", image["architecture"]),
-        *((f"{key}:", value) for key, value in properties.items() if key != "description"),
+        *((f"{key}:", value) for key, value in properties.items() if value and key != "description"),
     ]
     width = max(len(label) for label, _ in rows) + 1
     print("\n".join(f"{label:<{width}}{value}" for label, value in rows))

@@ -629,6 +629,14 @@ def test_a_line_is_typed_as_it_is(bed, cli):
     assert f"  - {entry['name']} (tmux session: clincus-{entry['name']})" in cli.ok("tmux", "list")
 
 
+def test_a_line_may_be_long_or_empty(bed, cli):
+    entry = cli.background("--debug")
+    cli.ok("tmux", "send", entry["name"], f"echo {'x' * 20_000} | wc -c; cat -A")
+    wait_until(lambda: "20001" in bed.screen(entry["name"]), "the long line")
+    cli.ok("tmux", "send", entry["name"], "")
+    wait_until(lambda: "\n$\n" in bed.screen(entry["name"]), "the empty line")
+
+
 def test_a_line_for_a_stopped_session_is_refused(bed, cli):
     entry = cli.background()
     cli.ok("stop", entry["name"])

@@ -339,7 +339,7 @@ def test_the_link_on_a_terminal_holds_the_token(bed, home, tmp_path):
     master, slave = pty.openpty()
     token = "a-token-on-a-terminal"
     process = subprocess.Popen(
-        [*program(), "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=slave, stderr=subprocess.DEVNULL,
+        [*program(), "serve", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=slave,
         env={**os.environ, **bed.environ, "HOME": str(home), "CLINCUS_TOKEN": token}, cwd=tmp_path,
     )  # fmt: skip
     os.close(slave)

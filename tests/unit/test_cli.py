@@ -199,6 +199,12 @@ def test_only_yes_agrees(monkeypatch, capsys, answer, agreed):
     assert capsys.readouterr().out == "Really? [y/N]: " + ("" if agreed else "Cancelled.\n")
 
 
+def test_the_end_of_input_at_a_question_is_a_no_on_a_line_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: ""))
+    assert not clincus.confirm("Really?", force=False)
+    assert capsys.readouterr().out == "Really? [y/N]: \nCancelled.\n"
+
+
 def test_where_nobody_can_be_asked_force_is_needed(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
     assert clincus.confirm("Really?", force=True)
@@ -329,6 +335,19 @@ def test_children_are_found_down_to_the_last():
         assert child.returncode is not None
         while any("State:\tZ" not in status_of(pid) for pid in family):  # the test's time limit ends this
             pass
+
+
+def test_the_dashboards_address_is_said_on_stderr_with_the_time(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(PROGRAM), "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, stdin=subprocess.DEVNULL, env={"PATH": "/nowhere", "HOME": str(tmp_path)}, cwd="/",
+    )  # fmt: skip
+    with process:
+        line = next(line for line in process.stderr if "Dashboard" in line)
+        process.terminate()
+        assert re.fullmatch(r"[\d-]{10} [\d:]{8} Dashboard running at http://127\.0\.0\.1:\d+\n", line)
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
 
 
 def test_output_that_nobody_reads_ends_quietly():

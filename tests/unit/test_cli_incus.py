@@ -677,7 +677,7 @@ def test_all_snapshots_are_those_of_containers_with_the_prefix(run, capsys):
 @pytest.mark.parametrize("status", ["Running", "Frozen"])
 def test_a_restore_needs_a_stopped_container(run, status):
     incus = incus_with(instance(status=status, snapshots=[snapshot("s")]))
-    with pytest.raises(clincus.ClincusError, match="must be stopped before restore"):
+    with pytest.raises(clincus.ClincusError, match=r"must be stopped before restore: .* `clincus container stop box`"):
         run(incus, "snapshot", "restore", "s", "-c", "box")
     assert incus.asked == []
 

@@ -122,6 +122,8 @@ def test_the_stub_takes_the_tools_place(config):
         ("wezterm", "xterm-256color"),
         ("alacritty-direct", "xterm-256color"),
         ("xterm-kitty", "xterm-256color"),
+        ("foot", "xterm-256color"),
+        ("what-nobody-knows", "xterm-256color"),
         ("tmux-256color", "xterm-256color"),
         ("screen-256color-bce", "xterm-256color"),
         ("dumb", "xterm-256color"),
