@@ -11444,6 +11444,12 @@ class Flag:
         value = f"[={self.value}]" if self.implied is not None else f" {self.value}" if self.value else ""
         return ", ".join(self.names) + value
 
+    @property
+    def help(self) -> tuple[str, str]:
+        """Its row in help: with the default, unless that is nothing, or the meaning tells it."""
+        is_silent = self.default in (None, "", ()) or self.default is False or "default" in self.meaning
+        return self.usage, self.meaning + ("" if is_silent else f" (default: {str(self.default).lower()})")
+
 
 def flag(
     usage: str,
@@ -11544,9 +11550,7 @@ def environment_flags(texts: Iterable[str], environ: Mapping[str, str]) -> dict[
 
 def format_flag(*formats: str) -> Flag:
     """The flag that chooses the form of the output; the first one is the default."""
-    return flag(
-        "--format FORM", f"{' or '.join(formats)} (default {formats[0]})", check=one_of(*formats), default=formats[0]
-    )
+    return flag("--format FORM", " or ".join(formats), check=one_of(*formats), default=formats[0])
 
 
 WORKSPACE_FLAG = flag("-w, --workspace PATH", "project directory (default: the current one)", default=".")
@@ -11554,14 +11558,17 @@ SLOT_FLAG = flag("--slot N", "slot of the workspace, 1 to 10; 0 chooses", check=
 FORCE_FLAG = flag("--force", "do not ask")
 HELP_FLAG = flag("-h, --help", "show this help")
 
-# Accepted by every command, as scripts put them anywhere; they matter where a session or a command is started.
+# These and the next are accepted by every command, as scripts put them anywhere. They matter for `shell`,
+RESUME_FLAGS = (
+    flag("--resume[=ID]", "go on with a saved conversation: the newest of this workspace, or ID", default=""),
+    flag("--continue[=ID]", "the same as --resume", default=""),
+)
+# and where a session or a command is started.
 START_FLAGS = (
     WORKSPACE_FLAG,
     SLOT_FLAG,
     flag("--image ALIAS", "image to start from (default: the config's)", default=""),
     flag("--persistent", "keep the container when the session ends", default=None),
-    flag("--resume[=ID]", "go on with a saved conversation: the newest of this workspace, or ID", default=""),
-    flag("--continue[=ID]", "the same as --resume", default=""),
     flag("--profile NAME", "apply [profiles.NAME] of the config", default=""),
     flag("-e, --env KEY=VALUE", "variable for what runs inside; KEY alone copies yours", default=(), repeats=True),
     flag("--mount HOST:PATH[:ro]", "mount a directory or file as PATH in the container", default=(), repeats=True),
@@ -11583,10 +11590,11 @@ START_FLAGS = (
 )
 
 SHELL_FLAGS = (
+    *RESUME_FLAGS,
     flag("--tool NAME", "tool to start (default: the config's)", default=""),
     flag("--background", "start without attaching"),
     flag("--debug", "start bash in the tool's place"),
-    flag("--tmux", "run the tool in tmux, so that it outlives this terminal (default: true)", default=True),
+    flag("--tmux", "run the tool in tmux, so that it outlives this terminal", default=True),
     flag("--container NAME", "use this session's container", default=""),
 )
 
@@ -11649,7 +11657,7 @@ def is_session_id(words: Sequence[str]) -> bool:
 
 def flags_by_name(*commands: Command) -> dict[str, Flag]:
     """Every flag that one of the commands takes, by each of its names; a command's own beat the common ones."""
-    flags = [HELP_FLAG, *START_FLAGS, *(flag for command in commands for flag in command.flags)]
+    flags = [HELP_FLAG, *START_FLAGS, *RESUME_FLAGS, *(flag for command in commands for flag in command.flags)]
     return {name: flag for flag in flags for name in flag.names}
 
 
@@ -11930,14 +11938,19 @@ def help_text(name: str) -> str:
 
 def program_help() -> str:
     """The help of the program: all commands."""
-    parts = [
-        "Clincus runs AI coding tools at full permissions, each locked in its own Incus container.",
-        "Usage:\n  clincus [FLAGS]                        start a session here, the same as `clincus shell`\n"
-        "  clincus COMMAND [ARGUMENTS] [FLAGS]",
-    ]
-    parts.append("Commands:\n" + columns(program_rows()))
-    parts.append("`clincus COMMAND --help` says more about each, `clincus help shell` lists the flags of a start.")
-    return "\n\n".join(parts)
+    return "\n\n".join(
+        [
+            wrapped("Clincus runs AI coding tools at full permissions, each locked in its own Incus container."),
+            "Usage:\n  clincus [FLAGS]                      start a session here, as `clincus shell`\n"
+            "  clincus COMMAND [ARGUMENTS] [FLAGS]",
+            "Commands:\n" + columns(program_rows()),
+            "Variables:\n" + columns(VARIABLES),
+            wrapped(
+                "`clincus COMMAND --help` says more about each, `clincus help shell` lists the flags of a start. "
+                "On a new machine begin with `clincus setup`; `clincus health` says what is wrong."
+            ),
+        ]
+    )
 
 
 def program_rows() -> list[tuple[str, str]]:
@@ -11964,20 +11977,29 @@ def command_help(command: Command) -> str:
     ]
     about = textwrap.dedent(command.about).strip()
     parts += [wrapped(paragraph) for paragraph in about.split("\n\n") if paragraph]
-    parts.append("Flags:\n" + columns([(flag.usage, flag.meaning) for flag in (*command.flags, HELP_FLAG)]))
+    parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, HELP_FLAG)))
     if command.starts:
-        own = {flag.key for flag in command.flags}
-        shared = [(flag.usage, flag.meaning) for flag in START_FLAGS if flag.key not in own]
-        parts.append("Flags of a start:\n" + columns(shared))
+        parts.append("Flags of a start (default: what the config says):\n" + columns(flag.help for flag in START_FLAGS))
     if command.examples:
         lines = (f"  {line}\n      {meaning}" for line, meaning in command.examples)
         parts.append("Examples:\n" + "\n".join(lines))
-    parts.append("Exit codes:\n" + columns([*(command.exits or EXITS), *COMMON_EXITS]))
+    exits: dict[str, str] = {}
+    for code, meaning in (*(command.exits or EXITS), *COMMON_EXITS):
+        exits[code] = f"{exits[code]}; {meaning}" if code in exits else meaning
+    parts.append("Exit codes:\n" + columns(exits.items()))
     return "\n\n".join(parts)
 
 
 EXITS = (("0", "done"), ("1", "failed; stderr says why"))
-COMMON_EXITS = (("2", "the command line cannot be understood"), ("130", "interrupted"))
+COMMON_EXITS = (("2", "the command line cannot be understood"), ("130", "interrupted (143: by SIGTERM)"))
+VARIABLES = (
+    ("CLINCUS_CONFIG", "one more config file, read after ~/.config/clincus/config.toml"),
+    ("CLINCUS_PROFILE", "the profile where --profile is not given"),
+    ("CLINCUS_CONTAINER", "the container that attach, stop, kill, shutdown, persist and snapshot mean"),
+    ("CLINCUS_CONTAINER_PREFIX", "how names of containers begin (default: clincus-)"),
+    ("CLINCUS_...", "settings of the config, such as CLINCUS_LIMIT_MEMORY"),
+    ("NO_COLOR", "no colours"),
+)
 
 
 def columns(rows: Iterable[tuple[str, str]]) -> str:
@@ -11988,7 +12010,7 @@ def columns(rows: Iterable[tuple[str, str]]) -> str:
     width = min(max(len(name) for name, _ in rows), 32) + 2
     lines = []
     for name, meaning in rows:
-        first, *more = textwrap.wrap(meaning, max(help_width() - width - 2, 30))
+        first, *more = textwrap.wrap(meaning, max(help_width() - width - 2, 30), break_on_hyphens=False)
         head = f"  {name.ljust(width)}" if len(name) <= width - 2 else f"  {name}\n  {' ' * width}"
         lines += [head + first, *(f"  {' ' * width}{line}" for line in more)]
     return "\n".join(lines)
@@ -12000,7 +12022,7 @@ def wrapped(paragraph: str) -> str:
 
     if paragraph.startswith("  "):
         return paragraph
-    return textwrap.fill(" ".join(paragraph.split()), help_width())
+    return textwrap.fill(" ".join(paragraph.split()), help_width(), break_on_hyphens=False)
 
 
 def help_width() -> int:
@@ -13306,6 +13328,7 @@ CONTAINER_COMMANDS = (
         "Start a container",
         arguments="NAME",
         about="Only the container: `clincus resume` starts a session's tool as well.",
+        examples=(("clincus container start box", "Start it; nothing happens in it."),),
     ),
     Command(
         "container stop",
@@ -13317,6 +13340,7 @@ CONTAINER_COMMANDS = (
             flag("--timeout SECONDS", "how long it may take", check=number_from(1, 86400), default=60),
         ),
         about="A session's conversation is saved first.",
+        examples=(("clincus container stop box --timeout 10", "Stop it, by force after ten seconds."),),
     ),
     Command(
         "container delete",
@@ -13325,6 +13349,7 @@ CONTAINER_COMMANDS = (
         arguments="NAME",
         flags=(flag("-f, --force", "do not ask; a running one too"),),
         about="A session's conversation is saved first. At a terminal it asks.",
+        examples=(("clincus container delete --force box", "Delete it whatever it does."),),
     ),
     Command(
         "container exec",
@@ -13359,6 +13384,7 @@ CONTAINER_COMMANDS = (
         run_container_exists,
         "Say by the exit code whether a container exists",
         arguments="NAME",
+        examples=(("clincus container exists box || clincus container launch clincus box", "Make it if need be."),),
         exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
     ),
     Command(
@@ -13367,6 +13393,7 @@ CONTAINER_COMMANDS = (
         "Say by the exit code whether a container runs",
         arguments="NAME",
         about="One that is paused does not run.",
+        examples=(("clincus container running box && clincus container stop box", "Stop it if need be."),),
         exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
     ),
     Command(
@@ -13375,7 +13402,7 @@ CONTAINER_COMMANDS = (
         "Mount a directory or file of the host in a container",
         arguments="NAME DEVICE SOURCE PATH",
         flags=(
-            flag("--shift", "show the host's owners by the same numbers (default: true)", default=True),
+            flag("--shift", "show the host's owners by the same numbers", default=True),
             flag("--readonly", "do not let the container write"),
         ),
         about="Writable and shifted, root in the container writes as root of the host: mount only what it may have.",
@@ -13387,6 +13414,7 @@ CONTAINER_COMMANDS = (
         "List every instance of the Incus project",
         flags=(format_flag("text", "json"),),
         about="As `incus list` prints them; `clincus list` shows sessions only.",
+        examples=(("clincus container list --format json", "The same as a document for programs."),),
     ),
 )
 
@@ -13712,6 +13740,7 @@ SNAPSHOT_COMMANDS = (
             flag("--all", "of every Clincus container"),
             format_flag("text", "json"),
         ),
+        examples=(("clincus snapshot list --all --format json", "All snapshots, by container."),),
     ),
     Command(
         "snapshot restore",
@@ -13726,6 +13755,7 @@ SNAPSHOT_COMMANDS = (
         ),
         about="What has changed in the container since is lost, the workspace stays as it is. Take a snapshot of the "
         "present state first if in doubt.",
+        examples=(("clincus snapshot restore before-merge --force", "Stop it, go back, start it again."),),
     ),
     Command(
         "snapshot delete",
@@ -13739,6 +13769,7 @@ SNAPSHOT_COMMANDS = (
             flag("-f, --force", "do not ask"),
             flag("--dry-run", "only say what would go"),
         ),
+        examples=(("clincus snapshot delete --all --dry-run", "What would go."),),
     ),
     Command(
         "snapshot info",
@@ -13746,6 +13777,7 @@ SNAPSHOT_COMMANDS = (
         "Show one snapshot",
         arguments="NAME",
         flags=(CONTAINER_FLAG, WORKSPACE_FLAG, format_flag("text", "json")),
+        examples=(("clincus snapshot info before-merge", "When it was taken, and when it expires."),),
     ),
 )
 
@@ -14010,17 +14042,24 @@ def above_zero(text: str) -> int:
 IMAGE_LIST_FLAGS = (
     flag("-a, --all", "every local image"),
     flag("--prefix TEXT", "only aliases that begin so", default=""),
-    flag("--format FORM", "table or json (default table)", check=one_of("table", "json"), default="table"),
+    format_flag("table", "json"),
 )
 
 IMAGE_COMMANDS = (
-    Command("images", run_image_list, "List images, the same as `clincus image list`", flags=IMAGE_LIST_FLAGS),
+    Command(
+        "images",
+        run_image_list,
+        "List images, the same as `clincus image list`",
+        flags=IMAGE_LIST_FLAGS,
+        examples=(("clincus images --all", "Every local image."),),
+    ),
     Command(
         "image list",
         run_image_list,
         "List images",
         flags=IMAGE_LIST_FLAGS,
         about="A table of the standard image's state; JSON holds every image that has a name.",
+        examples=(("clincus image list --prefix clincus- --format json", "The versions of the standard image."),),
     ),
     Command(
         "image info",
@@ -14028,6 +14067,7 @@ IMAGE_COMMANDS = (
         "Show one image",
         arguments="ALIAS",
         flags=(format_flag("text", "json"),),
+        examples=(("clincus image info clincus", "What is in it, and when it was built."),),
     ),
     Command(
         "image publish",
@@ -14048,12 +14088,14 @@ IMAGE_COMMANDS = (
         arguments="ALIAS",
         flags=(flag("-f, --force", "do not ask"),),
         about="With all its names. Containers that were made from it stay. At a terminal it asks.",
+        examples=(("clincus image delete my-tools", "Delete it with all its names."),),
     ),
     Command(
         "image exists",
         run_image_exists,
         "Say by the exit code whether an image exists",
         arguments="ALIAS",
+        examples=(("clincus image exists clincus || clincus build", "Build it if need be."),),
         exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
     ),
     Command(
@@ -14592,7 +14634,12 @@ BASIC_COMMANDS = (
         examples=(("clincus serve --open", "Serve, and show the dashboard in the browser."),),
         exits=(("0", "ended by Ctrl-C or SIGTERM"), ("1", "could not start, such as a port that is taken")),
     ),
-    Command("version", run_version, "Print the version"),
+    Command(
+        "version",
+        run_version,
+        "Print the version",
+        examples=(("clincus version", "The version, and the commit it was built from."),),
+    ),
     Command("version-flag", run_version_flag, ""),
     Command(
         "help",
@@ -14662,6 +14709,7 @@ SESSION_COMMANDS = (
         "Show a saved conversation",
         arguments="[SESSION_ID]",
         about="SESSION_ID is the id of a session, or its container's name; without it, the newest is shown.",
+        examples=(("clincus info clincus-ec0578-1", "What is saved of that container's session."),),
     ),
     Command(
         "resume",
@@ -14672,6 +14720,7 @@ SESSION_COMMANDS = (
             A paused container runs on, a stopped one is started, and its tool with the conversation that it had.
             Without NAME: all paused ones.
         """,
+        examples=(("clincus resume clincus-ec0578-1", "Go on after `clincus stop`; `clincus attach` shows it."),),
     ),
     Command(
         "stop",
@@ -14680,6 +14729,7 @@ SESSION_COMMANDS = (
         arguments="[NAME...]",
         flags=(replace(TIMEOUT_FLAG, default=STOP_TIMEOUT), flag("--all", "every running session"), FORCE_FLAG),
         about=f"The conversation is saved first. `clincus resume` starts the container again. {NAMES_HELP}",
+        examples=(("clincus stop clincus-ec0578-1", "Stop it for the night."),),
         exits=EACH_EXITS,
     ),
     Command(
@@ -14694,6 +14744,7 @@ SESSION_COMMANDS = (
             FORCE_FLAG,
         ),
         about=f"The conversation is saved first. {NAMES_HELP}",
+        examples=(("clincus shutdown --all --force", "End every session cleanly, without a question."),),
         exits=EACH_EXITS,
     ),
     Command(
@@ -14713,6 +14764,7 @@ SESSION_COMMANDS = (
         arguments="[NAME...]",
         flags=(flag("--all", "every session"), FORCE_FLAG),
         about=NAMES_HELP,
+        examples=(("clincus persist clincus-ec0578-1", "Keep what is installed in that container."),),
         exits=EACH_EXITS,
     ),
     Command(
@@ -14722,7 +14774,10 @@ SESSION_COMMANDS = (
         arguments="COMMAND...",
         flags=(
             flag(
-                "--timeout SECONDS", "kill it after so long, with exit code 124", check=number_from(0, 10**8), default=0
+                "--timeout SECONDS",
+                "kill it after so long, with exit code 124; 0 for never",
+                check=number_from(0, 10**8),
+                default=0,
             ),
             flag("--capture", "accepted; the output is passed on in any case"),
             format_flag("pretty", "json"),
@@ -14778,8 +14833,15 @@ SESSION_COMMANDS = (
             flag("--lines N", "so many lines of history, too", check=number_from(0, 50_000), default=0),
             flag("-e, --escapes", "with colours"),
         ),
+        about="Without a newline at the end where the output is no terminal.",
+        examples=(("clincus tmux capture clincus-ec0578-1 --lines 500", "The screen and the 500 lines above it."),),
     ),
-    Command("tmux list", run_tmux_list, "List the sessions with a terminal"),
+    Command(
+        "tmux list",
+        run_tmux_list,
+        "List the sessions with a terminal",
+        examples=(("clincus tmux list", "Which sessions `tmux send` can type into."),),
+    ),
     Command(
         "trust",
         run_trust,
@@ -14791,6 +14853,7 @@ SESSION_COMMANDS = (
             weaker protection and the like wait until you have seen the file and agreed. The trust is for this content:
             whoever changes the file has to ask you again.
         """,
+        examples=(("clincus trust ~/src/app", "Read its .clincus.toml, and agree or not."),),
     ),
     Command(
         "completion bash",
@@ -14798,8 +14861,18 @@ SESSION_COMMANDS = (
         "For bash",
         examples=((". <(clincus completion bash)", "In ~/.bashrc."),),
     ),
-    Command("completion zsh", run_completion_zsh, "For zsh"),
-    Command("completion fish", run_completion_fish, "For fish"),
+    Command(
+        "completion zsh",
+        run_completion_zsh,
+        "For zsh",
+        examples=(("clincus completion zsh >~/.zfunc/_clincus", "With ~/.zfunc in $fpath."),),
+    ),
+    Command(
+        "completion fish",
+        run_completion_fish,
+        "For fish",
+        examples=(("clincus completion fish >~/.config/fish/completions/clincus.fish", "For every new shell."),),
+    ),
 )
 
 # Each group of commands is a table of its own; `clincus help` sorts them.

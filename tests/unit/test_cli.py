@@ -123,10 +123,25 @@ def test_each_command_has_a_help_that_fits_a_terminal(command, monkeypatch):
     text = clincus.command_help(command)
     assert text.startswith(f"{command.summary}.\n\nUsage:\n  clincus {command.name}")
     assert "Exit codes:" in text
+    assert (command.group == "service" and command.name != "service install") or "Examples:" in text
     for flag in command.flags:
         assert flag.names[-1] in text
     prose = text.partition("Examples:")[0].splitlines()
     assert max(map(len, prose[4:])) <= 80
+
+
+def test_help_tells_defaults_and_each_exit_code_once(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    shell, run = clincus.help_text("shell"), clincus.help_text("run")
+    assert "(default: 30)" in clincus.help_text("stop")
+    assert "text or json (default: text)" in clincus.help_text("list")
+    assert ("--resume" in shell, "--resume" in run) == (True, False)
+    assert len(re.findall(r"^  2 ", clincus.help_text("image exists"), re.MULTILINE)) == 1
+
+
+def test_the_help_of_the_program_fits_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, clincus.help_text("").splitlines())) <= 80
 
 
 @pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
