@@ -12520,9 +12520,9 @@ def run_resume(context: Context) -> int:
         if not paused:
             say("No frozen clincus containers found")
             return 0
-        done = each(context, [one.id for one in paused], lambda id: resume_one(context, id))
-        say(f"Resumed {done} container(s)")
-        return 0 if done == len(paused) else 1
+        done = each([one.id for one in paused], lambda id: resume_one(context, id))
+        say(f"Resumed {len(done)} container(s)")
+        return 0 if len(done) == len(paused) else 1
     if name not in [session.id for session in registry.all()] and is_session_id([name]):
         raise ClincusError(f"'{name}' is a conversation, not a container: clincus shell --resume={name}", 409)
     resume_one(context, name)
@@ -12540,15 +12540,16 @@ def resume_one(context: Context, name: str) -> None:
     say(f"Resumed container: {name}")
 
 
-def each(context: Context, names: Iterable[str], work: Callable[[str], None]) -> int:
-    """Do something for each name; a failure is told and stops only its own. How many were done."""
-    done = 0
+def each(names: Iterable[str], work: Callable[[str], None]) -> list[str]:
+    """Do something for each name; a failure is told and stops only its own. Those for which it was done."""
+    done = []
     for name in names:
         try:
             work(name)
-            done += 1
         except ClincusError as error:
-            warn(f"Container {name} does not exist" if error.status == 404 else f"{name}: {error.message}")
+            warn(f"{name}: {error.message}")
+        else:
+            done.append(name)
     return done
 
 
@@ -12582,17 +12583,20 @@ def for_each_session(
             return 0
 
     def one(name: str) -> None:
-        registry.get(name)
         print(f"{verb.doing} container {name}{verb.note}...", flush=True)
         with progress(f"{verb.doing} {name}"):
             work(name)
         print(f"✓ {verb.done} {name}", flush=True)
 
-    done = each(context, names, one)
+    known = {session.id for session in registry.all()}
+    for name in names:
+        if name not in known:
+            warn(f"Container {name} does not exist")
+    done = each([name for name in names if name in known], one)
     if done:
-        print(f"{verb.done} {done} container(s)")
-    if done < len(names):
-        few = f"{len(names) - done} of {len(names)} containers were" if done else "no containers were"
+        print(f"{verb.done} {len(done)} container(s)")
+    if len(done) < len(names):
+        few = f"only {len(done)} of {len(names)} containers were" if done else "no containers were"
         raise ClincusError(f"{few} {verb.done.lower()}", 500)
     return 0
 
@@ -12693,9 +12697,9 @@ def clean_heap(context: Context, heap: Heap) -> int:
     if context.options.dry_run or not confirm(f"Remove {len(heap.items)} item(s)?", force=context.options.force):
         return 0
     with progress("Removing"):
-        done = each(context, heap.items, heap.remove)
-    heap.failed = len(heap.items) - done
-    return done
+        done = each(heap.items, heap.remove)
+    heap.failed = len(heap.items) - len(done)
+    return len(done)
 
 
 def stopped_heap(context: Context, *, persistent_too: bool) -> Heap:
@@ -12732,11 +12736,9 @@ def command_heap(context: Context) -> Heap:
 
 def saved_heap(context: Context) -> Heap:
     """Saved conversations that no container goes with."""
-    kept = {session.session_id for session in context.sessions.registry.all()}
-    kept |= {session.id for session in context.sessions.registry.all()}
-    found = [
-        one for one in list_saved(context.config, context.environ) if not {one.session_id, one.container_name} & kept
-    ]
+    kept = {name for session in context.sessions.registry.all() for name in (session.id, session.session_id)}
+    saved = list_saved(context.config, context.environ)
+    found = [one for one in saved if not {one.session_id, one.container_name} & kept]
     folders = {one.session_id: one.directory for one in found}
     items = {one.session_id: f"{one.tool}, {one.workspace}, saved {one.saved_at}" for one in found}
     return Heap(
@@ -13676,20 +13678,10 @@ def run_snapshot_delete(context: Context) -> int:
         return 0
     if not confirm(f"Delete {len(names)} snapshot(s) of '{container}': {', '.join(names)}?", force=options.force):
         return 0
-    deleted = [each_of(name, lambda name: delete_snapshot(context.incus, container, name)) for name in names]
-    for name in (name for name, done in zip(names, deleted) if done):
+    deleted = each(names, lambda name: delete_snapshot(context.incus, container, name))
+    for name in deleted:
         say(f"Deleted snapshot '{name}'")
-    return 0 if all(deleted) else 1
-
-
-def each_of(name: str, work: Callable[[str], None]) -> bool:
-    """Do one of several; a failure is told and does not keep the others from being done."""
-    try:
-        work(name)
-    except ClincusError as error:
-        warn(f"{name}: {error.message}")
-        return False
-    return True
+    return 0 if deleted == names else 1
 
 
 def delete_snapshot(incus: Incus, container: str, name: str) -> None:
@@ -14014,7 +14006,7 @@ def run_image_cleanup(context: Context) -> int:
             delete_image(incus, by_name[name])
             gone.add(fingerprint)
 
-    deleted = [name for name in plan.delete if each_of(name, delete)]
+    deleted = each(plan.delete, delete)
     say("Cleanup complete:")
     report_cleanup("Deleted", deleted, plan)
     return 0 if deleted == plan.delete else 1
@@ -14411,9 +14403,6 @@ INCUS_COMMANDS = (
     *IMAGE_COMMANDS,
     *SERVICE_COMMANDS,
 )
-
-
-# The table of commands
 
 
 # Setting up

@@ -452,6 +452,15 @@ def test_several_are_not_killed_without_a_question(bed, cli):
     assert bed.names() == []
 
 
+def test_what_could_not_be_killed_is_counted(bed, cli):
+    names = [cli.background("--slot", slot)["name"] for slot in ("1", "2")]
+    done = cli.run("kill", *names, "clincus-000000-1", "--force")
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "Warning: Container clincus-000000-1 does not exist", "Error: only 2 of 3 containers were killed"
+    ]  # fmt: skip
+
+
 def test_a_name_is_needed(bed, cli):
     done = cli.run("kill")
     assert done.returncode == 1
