@@ -2465,13 +2465,17 @@ INCUS_UNREACHABLE = (
 )
 
 
+# The third is of one that is being started at this moment.
+NAME_TAKEN = ("UNIQUE constraint failed: instances", "already exists", "creating instance record: Instance is busy")
+
+
 def incus_failure(text: str) -> IncusError:
     """Turn what Incus wrote into an error with the HTTP status that fits: 503 unreachable, 404 unknown, else 500."""
     words = text.strip().removeprefix("Error: ")
     for mark, advice in INCUS_UNREACHABLE:
         if mark in words:
             return IncusError(advice, 503)
-    if "UNIQUE constraint failed: instances" in words or "already exists" in words:
+    if any(mark in words for mark in NAME_TAKEN):
         return IncusError(words, 409)
     if "not found" in words.lower() or "file does not exist" in words:
         return IncusError(words, 404)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -589,6 +590,13 @@ def test_an_interrupted_run_removes_its_container(bed, cli):
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
+    assert bed.names() == []
+
+
+def test_runs_at_once_in_one_workspace_get_a_slot_each(bed, cli):
+    with ThreadPoolExecutor(4) as workers:
+        ends = [*workers.map(lambda _: cli.run("run", "-q", "echo done"), range(8))]
+    assert [(end.stdout, end.stderr) for end in ends] == [(b"done\n", b"")] * 8
     assert bed.names() == []
 
 

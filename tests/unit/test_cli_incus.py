@@ -156,6 +156,11 @@ def test_a_variable_to_copy_that_is_not_set_is_refused():
         clincus.environment_flags(["NOT_SET"], {})
 
 
+def test_a_name_that_is_just_being_taken_is_a_conflict():
+    words = 'Error: Failed creating instance record: Instance is busy running a "start" operation'
+    assert clincus.incus_failure(words).status == 409
+
+
 # ---- the door: relay, feed ----------------------------------------------------------------------------------------
 
 
