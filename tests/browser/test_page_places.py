@@ -85,6 +85,46 @@ def test_a_file_that_the_agent_changed_is_shown_anew(dashboard, session_on, bed)
     expect(dashboard.page.locator(".cm-content")).to_contain_text("from the agent")
 
 
+def test_a_file_that_the_agent_deleted_can_be_saved_anew(dashboard, session_on, bed):
+    """Its last text stays on the page, and the page says so."""
+    file = dashboard.root / "my-app" / "README.md"
+    session = session_on()
+    open_file(dashboard, session, "README.md")
+    bed.shell(session["id"], "rm /workspace/README.md")
+    expect(dashboard.page.get_by_text("was deleted in the container")).to_be_visible()
+    assert not file.exists()
+    dashboard.page.get_by_role("button", name="Save it anew").click()
+    wait_until(file.exists, "the file")
+    expect(dashboard.page.get_by_text("was deleted in the container")).to_be_hidden()
+    dashboard.forgive(r"status of 404 .*/files/content")
+
+
+def test_what_is_not_saved_is_not_lost(dashboard, session_on):
+    """Other places, another file and a reload: each keeps it, or asks first."""
+    (dashboard.root / "my-app" / "other.txt").write_text("other\n")
+    page, session = dashboard.page, session_on()
+    open_file(dashboard, session, "README.md")
+    text = page.locator(".cm-content")
+    text.click()
+    page.keyboard.type("not saved yet ")
+    page.get_by_role("link", name="History").click()
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
+    page.go_back()
+    expect(text).to_contain_text("not saved yet")
+    page.get_by_role("treeitem", name="other.txt").click()
+    page.get_by_role("alertdialog").get_by_role("button", name="Cancel").click()
+    expect(text).to_contain_text("not saved yet")
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.evaluate("setTimeout(() => location.reload())")
+    wait_until(lambda: (page.title(), asked)[1], "the browser's question")
+    assert asked == ["beforeunload"]
+    expect(text).to_contain_text("not saved yet")
+    page.get_by_role("treeitem", name="other.txt").click()
+    page.get_by_role("alertdialog").get_by_role("button", name="Leave without saving").click()
+    expect(text).to_contain_text("other")
+
+
 @pytest.mark.parametrize(("choice", "kept"), [("Take theirs", "from the agent"), ("Keep mine", "typed here")])
 def test_a_file_that_both_changed_is_never_overwritten_blindly(dashboard, session_on, bed, choice, kept):
     """The save is refused, the container's version stands, and the person decides."""
@@ -237,6 +277,7 @@ def test_what_fits_best_is_chosen(open_dashboard):
     """A name that was typed in full comes before a longer one that holds its letters, in the dialog and the palette."""
     dashboard = open_dashboard(projects=("api", "a-project-in-all-its-length", "pi"))
     page = dashboard.page
+    expect(page.get_by_role("button", name="api", exact=True)).to_be_visible()
     for name in ("pi", "api"):
         page.keyboard.press("n")
         page.get_by_label("Project or path").fill(name)

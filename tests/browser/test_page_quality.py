@@ -64,6 +64,20 @@ def test_a_phone_has_no_horizontal_scroll(open_dashboard):
         assert dashboard.page.evaluate("document.documentElement.scrollWidth") <= 390, path
 
 
+def test_zoomed_to_twice_its_size_nothing_overlaps(open_dashboard):
+    """A window of 1280 pixels then has 640 of the page's: names are still there, and nothing is pushed out."""
+    dashboard = open_dashboard(viewport={"width": 640, "height": 400})
+    page, session = dashboard.page, dashboard.server.create(dashboard.root / "my-app", persistent=True)
+    for path in ("/", f"/sessions/{session['id']}"):
+        settle(dashboard, path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 640, path
+        name = page.get_by_role("main").get_by_text("my-app", exact=True).locator("visible=true").first
+        box = name.bounding_box()
+        assert box["width"] > 40, path
+        over = "([x, y]) => document.elementFromPoint(x, y).textContent"
+        assert "my-app" in page.evaluate(over, [box["x"] + 20, box["y"] + box["height"] / 2]), path
+
+
 def test_a_phone_has_the_keys_that_its_keyboard_lacks(open_dashboard):
     """Esc, Tab, Ctrl and arrows: history with an arrow, ^C with Ctrl and a letter."""
     dashboard = open_dashboard(phone=True)
@@ -82,6 +96,20 @@ def test_a_phone_has_the_keys_that_its_keyboard_lacks(open_dashboard):
     dashboard.expect_screen(r"\^C")
     dashboard.type_line("echo free")
     dashboard.expect_screen("free.*free")
+
+
+@pytest.mark.parametrize(("tab", "flood"), [("", "flood 500"), ("/shell", "seq 500")])
+def test_a_finger_scrolls_back(open_dashboard, tab, flood):
+    """In the tool's terminal through tmux, in a shell through the page's own lines; a key goes back to the end."""
+    dashboard = open_dashboard(phone=True)
+    dashboard.open_terminal(dashboard.server.create(dashboard.root / "my-app"), tab=tab)
+    dashboard.type_line(flood)
+    dashboard.expect_screen("499.*500")
+    finger = dashboard.page.context.new_cdp_session(dashboard.page)
+    for kind, y in (("touchStart", 300), *(("touchMove", y) for y in range(310, 601, 10)), ("touchEnd", None)):
+        points = [] if y is None else [{"x": 200, "y": y}]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    expect(dashboard.page.locator(".xterm-rows:visible")).not_to_contain_text("499")
 
 
 def test_a_phone_switches_sessions_in_its_sheet(open_dashboard):

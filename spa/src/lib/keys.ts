@@ -25,6 +25,7 @@ export const SHORTCUTS: readonly { title: string; keys: readonly (readonly [stri
     keys: [
       ['?', 'This list'],
       ['n', 'New session'],
+      ['/', 'Search or filter what is shown'],
       ['g p', 'Projects'],
       ['g h', 'History'],
       ['g s', 'Settings'],

@@ -9,6 +9,7 @@ import { type ITheme, Terminal } from '@xterm/xterm';
 
 import { isMac, isPaletteKey, sessionSwitch } from './keys';
 import { matchColours } from './match-colours';
+import { scrollByTouch } from './touch-scroll';
 
 const SCROLLBACK_LINES = 10_000;
 const FRAMES_BEFORE_GPU = 240;
@@ -126,6 +127,7 @@ export function openTerminal(element: HTMLElement, look: Look, host: TerminalHos
     if (terminal.hasSelection()) host.onSelected(terminal.getSelection());
   });
   fitting.fit();
+  scrollByTouch(terminal);
   accelerateWhenBusy(terminal);
   return {
     terminal,

@@ -3,6 +3,8 @@ import { api, ApiError, sentence } from '../lib/api';
 
 export type FilePhase = 'loading' | 'ready' | 'saving' | 'error';
 
+const isGone = (error: unknown): boolean => error instanceof ApiError && error.status === 404;
+
 export class OpenFile {
   phase = $state<FilePhase>('loading');
   error = $state('');
@@ -11,6 +13,8 @@ export class OpenFile {
   text = $state('');
   /** The server has another version than the one that was opened; null while it has not. */
   theirs = $state.raw<{ text: string; etag: string } | null>(null);
+  /** It was deleted in the container; saving makes it anew. */
+  gone = $state(false);
   /** Counts replacements of the text from outside of the editor. */
   replaced = $state(0);
   #etag = '';
@@ -35,27 +39,30 @@ export class OpenFile {
     }
   }
 
-  /** Looks for a newer version: takes it if nothing was typed here, else leaves the choice to the person. */
-  async check(): Promise<void> {
-    if (this.phase !== 'ready' || this.#checking) return;
+  /**
+   * Looks for a newer version: takes it if nothing was typed here, else leaves the choice to the person. One that is gone is
+   * looked for only when the person comes back to it (`again`): each time costs an error in the browser's console.
+   */
+  async check(again = false): Promise<void> {
+    if (this.phase !== 'ready' || this.#checking || (this.gone && !again)) return;
     this.#checking = true;
     try {
       const content = await api.readFile(this.session, this.path, this.theirs?.etag ?? this.#etag);
+      this.gone = false;
       if (!content) return;
       if (this.dirty && content.text !== this.text) this.theirs = content;
       else this.#take(content.text, content.etag);
     } catch (error) {
-      if (error instanceof ApiError && error.status === 404 && !this.dirty)
-        this.error = 'The file was deleted in the container.';
+      if (isGone(error)) this.gone = true;
     } finally {
       this.#checking = false;
     }
   }
 
-  /** Saves over the version that was opened. If the server has another one, nothing is overwritten. */
+  /** Saves over the version that was opened, or anew if it is gone. If there is another one, nothing is overwritten. */
   async save(): Promise<void> {
     if (this.phase === 'saving' || this.phase === 'loading') return;
-    await this.#write(this.#etag);
+    await this.#write(this.gone ? null : this.#etag);
   }
 
   takeTheirs(): void {
@@ -67,7 +74,7 @@ export class OpenFile {
     if (this.theirs) await this.#write(this.theirs.etag);
   }
 
-  async #write(etag: string): Promise<void> {
+  async #write(etag: string | null): Promise<void> {
     const text = this.text;
     this.phase = 'saving';
     this.error = '';
@@ -75,6 +82,7 @@ export class OpenFile {
       this.#etag = await api.writeFile(this.session, this.path, text, etag);
       this.saved = text;
       this.theirs = null;
+      this.gone = false;
     } catch (error) {
       if (error instanceof ApiError && error.status === 412) await this.#fetchTheirs();
       else this.error = sentence(error);
@@ -85,7 +93,12 @@ export class OpenFile {
   async #fetchTheirs(): Promise<void> {
     try {
       this.theirs = await api.readFile(this.session, this.path);
+      this.gone = false;
     } catch (error) {
+      if (isGone(error)) {
+        this.gone = true;
+        return;
+      }
       this.error = `The file changed in the container. ${sentence(error)}`;
     }
   }

@@ -18,6 +18,7 @@ const GO: Record<string, string> = { p: href.home, h: href.history(), s: href.se
 const SINGLE: Record<string, () => void> = {
   '?': () => (ui.shortcuts = true),
   n: () => ui.startSession(),
+  '/': () => document.querySelector<HTMLElement>('main input[type="search"]')?.focus(),
   '[': () => (preferences.railFolded = !preferences.railFolded),
   g: () => (afterG = Date.now()),
 };
