@@ -12,8 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?=
 PYTEST_FLAGS ?=
-# The tests wait more than they compute: each worker has an Incus of its own. On a machine that busy Incus loses the
-# output of about one short command in a hundred: a test that failed is tried twice more, and the summary names it.
+# The tests wait more than they compute: each worker has an Incus of its own. On a machine that busy Incus does not get
+# as far as running some commands: a test that failed is tried twice more, and the summary names it.
 WORKERS ?= 4
 
 PACK_INPUTS := clincus.py build_zipapp.py LICENSE $(shell find spa_dist -type f 2>/dev/null)

@@ -1682,10 +1682,6 @@ def tool_command(
 # Environment
 
 
-# What a plain image's terminfo may not know.
-FOREIGN = ("xterm-ghostty", "wezterm", "alacritty", "kitty", "xterm-kitty", "tmux-256color", "screen-256color", "dumb")
-
-
 # What a plain image has a terminfo entry for (Debian's ncurses-base) and tmux can draw on. Any other terminal of today
 # takes what xterm-256color does, and tmux would not start for a name that it cannot look up.
 PLAIN_TERMINALS = (
