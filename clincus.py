@@ -11599,17 +11599,8 @@ SHELL_FLAGS = (
 )
 
 
-# Reading the command line
-
-
-def parse_command_line(words: Sequence[str]) -> tuple[Command, Options]:
-    """The command that the words name, and its options. Raises UsageError, HelpWanted.
-
-    argparse is not used: flags may stand anywhere, before the command too, `--persistent=false` and a bare `--resume`
-    are flags, and behind the first word of `run` only our own flags are ours.
-    """
-    command, rest = find_command(words)
-    return command, parse_words(command, rest)
+# Reading the command line. argparse is not used: flags may stand anywhere, before the command too, `--persistent=false`
+# and a bare `--resume` are flags, and behind the first word of `run` only our own flags are ours.
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:

@@ -21,6 +21,12 @@ NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  
 ID = "5b0c7d1e-8a34-4f6b-9d21-0c9e6f1a2b3c"
 
 
+def parse_command_line(words):
+    """The command that the words name, and its options."""
+    command, rest = clincus.find_command(words)
+    return command, clincus.parse_words(command, rest)
+
+
 def run(*words: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the program where there is neither Incus nor a config that could be read."""
     return subprocess.run(
@@ -57,7 +63,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize(("words", "name", "options"), COMMANDS.values(), ids=COMMANDS.keys())
 def test_words_become_a_command_and_its_options(words, name, options):
-    command, found = clincus.parse_command_line(words)
+    command, found = parse_command_line(words)
     assert command.name == name
     assert {key: getattr(found, key) for key in options} == options
 
@@ -152,7 +158,7 @@ def test_the_examples_of_help_can_be_read(command):
         for is_punctuation, words in itertools.groupby(lexer, lambda word: set(word) <= set("|&<>();")):
             name, *rest = words
             if not is_punctuation and name == "clincus":
-                clincus.parse_command_line(rest)
+                parse_command_line(rest)
 
 
 def test_no_two_commands_have_one_name():
