@@ -2268,10 +2268,9 @@ class SavedTar:
                 self._read(-self._position % self.BLOCK)
 
     def _read(self, size: int) -> bytes:
-        """The next bytes; of an archive of nothing, none."""
         data = self.stream.read(size)
         self._position += len(data)
-        if len(data) < size and self._position:
+        if len(data) < size:  # an archive of nothing has bytes too
             raise ClincusError(f"{self.what} ends too early", 500)
         return data
 
@@ -6333,7 +6332,9 @@ class Sessions:
         command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"), fenced=True)
         awake = contextlib.nullcontext() if session.status == "running" else self.containers.asleep(session.id)
         with awake, self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
-            store_saved(stream, saved, tool)
+            store_saved(stream, replace(saved, final=False), tool)
+        if final:  # the command did not fail: what it wrote was all
+            write_metadata(saved)
 
     def _is_saved(self, session: Session, saved: SavedSession) -> bool:
         """Whether the copy on the host was made at the end of the last run: a stopped container holds nothing newer.

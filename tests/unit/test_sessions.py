@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import subprocess
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import datetime
 from datetime import timezone
 from pathlib import Path
+from typing import IO
 from typing import Any
 
 import pytest
@@ -100,6 +104,22 @@ def test_an_abandoned_session_whose_conversation_cannot_be_saved_stays(sessions,
     sessions.delete_abandoned(NOON, dict.fromkeys((NAME, "clincus-0a1b2c-2"), "2026-01-01T10:00:00Z"))
     assert deleted(door) == ["clincus-0a1b2c-2"]
     assert any("holds a conversation that is not saved" in report for report in reports)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_only_a_copy_that_came_whole_counts_as_the_last(sessions, door, monkeypatch, fails):
+    @contextlib.contextmanager
+    def stream(argv: list[str], timeout: float) -> Iterator[IO[bytes]]:
+        yield io.BytesIO(bytes(10240))  # tar's archive of nothing
+        if fails:
+            raise clincus.IncusError("exit code 1", 500)
+
+    monkeypatch.setattr(door, "stream", stream, raising=False)
+    session = add(sessions)
+    sessions.delete(NAME, keep_unsaved=False)
+    kept = clincus.read_metadata(sessions._saved(session, sessions._load()).directory, "claude")
+    assert kept is not None
+    assert kept.final is not fails
 
 
 def test_a_session_that_is_resumed_meanwhile_is_not_abandoned(sessions, door):

@@ -633,6 +633,7 @@ GOOD = archive((f"{ROOT}/x", b"1" * 2000))
     ("data", "message"),
     [
         (b"x" * 4096, "not a tar archive"),
+        (b"", "ends too early"),
         (GOOD[:700], "ends too early"),
         (GOOD[:512], "ends too early"),
         (GOOD[:2560], "ends too early"),
