@@ -1520,7 +1520,6 @@ class Tool:
     rewritten: tuple[str, ...] = ()  # glob patterns: JSON in which the host's home path becomes the container's
     saved: tuple[str, ...] = ()  # files and directories that hold the conversations
     unsaved: tuple[str, ...] = ()  # glob patterns of files below `saved` that stay behind: secrets, locks, logs
-    database: bool = False  # the conversations are in a database: the last copy is made once the tool has ended
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
     github_token: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)  # the image brings the version: no update at start
@@ -1620,11 +1619,11 @@ TOOLS = {
                 "*/log/*",
                 "*/bin/*",
                 "*/repos/*",
+                "*/snapshot/*",  # a Git store of the workspace's files, for its undo: too many and too large at times
                 "*.db-shm",
                 "*.lock",
                 "*/locks/*",
             ),
-            database=True,
             conversation=r"\.local/share/(?P<id>opencode)/(opencode[\w-]*\.db|storage/.+)",
             environment={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
         ),
@@ -2059,7 +2058,7 @@ class SavedSession:
     tool_session_id: str = ""
     image: str = ""
     profile: str = ""
-    final: bool = False  # saved as the session ended: its container holds nothing newer
+    final: bool = False  # the container had stopped by then: it holds nothing newer
 
 
 def sessions_directory(config: Config, environ: Mapping[str, str], tool_name: str) -> str:
@@ -2084,15 +2083,18 @@ def is_saved(tool: Tool, path: str) -> bool:
 SAVE_SCRIPT = """
 cd -- "$1" || exit 3
 shift
+[ ! -e {unpacking} ] || set --
 for path; do shift; [ ! -e "$path" ] || set -- "$@" "$path"; done
 [ $# -gt 0 ] || exec tar -cf - -T /dev/null
-tar --format=gnu --anchored --wildcards --wildcards-match-slash -cf - {excluded} -- "$@"
+tar --format=gnu --hard-dereference --anchored --wildcards --wildcards-match-slash -cf - {excluded} -- "$@"
 [ $? -le 1 ]
 """
-# Up to 3 s for the tool to close its database: copied in between, the file and its log would not belong together.
+# Up to 3 s for the tool to write what it still has and to close its database: copied in between, a line may be half
+# and a database's file and log would not belong together. One that was killed can be opened again.
 END_SCRIPT = """
-if pkill -TERM -u "$(id -u)" -x {tool}; then
-    for turn in $(seq 30); do pgrep -u "$(id -u)" -x {tool} >/dev/null || break; sleep 0.1; done
+if pkill -TERM -x {tool}; then
+    for turn in $(seq 30); do pgrep -x {tool} >/dev/null || break; sleep 0.1; done
+    if pkill -KILL -x {tool}; then sleep 0.2; fi
 fi
 """
 
@@ -2100,25 +2102,27 @@ fi
 def save_command(tool: Tool, container_home: str, *, ends_tool: bool = False) -> list[str]:
     """The command that writes a tool's conversations as a tar to stdout, for `unpack_saved`.
 
-    If there are none it is an archive of nothing. `ends_tool` is for a container that is about to stop: a tool with a
-    database is ended first.
+    If there are none, or only part of what the host has, it is an archive of nothing. `ends_tool` is for a container
+    that is about to stop: nothing is to be written after the copy.
     """
     excluded = " ".join(shlex.quote(f"--exclude={pattern}") for pattern in tool.unsaved)
-    end = END_SCRIPT.format(tool=tool.name) if tool.database and ends_tool else ""
-    script = end + SAVE_SCRIPT.format(excluded=excluded)
+    end = END_SCRIPT.format(tool=tool.name) if ends_tool else ""
+    script = end + SAVE_SCRIPT.format(excluded=excluded, unpacking=UNPACKING_FILE)
     return ["sh", "-c", script, "save", container_home, *tool.saved]
 
 
 STARTED_FILE = ".clincus/start"  # what runs in tmux; a container without it was never started to the end
+UNPACKING_FILE = ".clincus/unpacking"  # there while a saved conversation goes in: what there is may be half of it
 
 
 def listing_command(tool: Tool, container_home: str) -> list[str]:
     """The command that lists a tool's conversations and credentials in a container, for `parse_listing`.
 
-    In front comes STARTED_FILE, if it is there.
+    In front come STARTED_FILE and UNPACKING_FILE, if they are there.
     """
     script = 'cd -- "$1" || exit 3; shift; find "$@" -type f -size +0 -printf "%T@ %p\\0" 2>/dev/null | head -c 4194304'
-    return ["sh", "-c", script, "list", container_home, STARTED_FILE, *tool.saved, *tool.credentials]
+    marks = (STARTED_FILE, UNPACKING_FILE)
+    return ["sh", "-c", script, "list", container_home, *marks, *tool.saved, *tool.credentials]
 
 
 def parse_listing(output: bytes) -> list[tuple[str, float]]:
@@ -2429,6 +2433,10 @@ def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> S
 
 class IncusError(ClincusError):
     """Incus refused or failed; the message is its own, without the leading "Error: "."""
+
+
+class NameTakenError(IncusError):
+    """There is an instance of that name, and it is not the one that was to be made."""
 
 
 @dataclass(frozen=True)
@@ -5182,15 +5190,22 @@ class Registry:
     ) -> Session:
         """Take a slot for a session that is about to be created, and show it as `starting`.
 
-        `slot` 0 means the lowest free one; `taken` are names that Incus refused. Raises ClincusError(409).
+        `slot` 0 means the lowest free one; `taken` are names that Incus refused. Raises ClincusError(409), also for a
+        conversation that has a container: of two that go on with it, one would take the other's place on the host.
         """
         with self._lock:
             names = {*self._sessions, *self._reserved, *taken}
+            conversations = {session.session_id: session.id for session in self.all()}
             used = {session.slot for session in self.all() if session.workspace == workspace}
             for candidate in [slot] if slot else SLOTS:
                 name = session_name(self.prefix, workspace, candidate)
                 if candidate not in used and name not in names:
-                    session = self._reserved[name] = make(name, candidate)
+                    session = make(name, candidate)
+                    holder = conversations.get(session.session_id)
+                    if holder is not None:
+                        words = f'session "{session.session_id}" still has its container: resume "{holder}"'
+                        raise ClincusError(words, 409)
+                    self._reserved[name] = session
                     self._busy[name] = "starting"
                     self._tell("changed", session, utc_now())
                     return session
@@ -5440,7 +5455,7 @@ GUEST_START = (
 [ -d "$2" ] || exit 72
 command -v tmux >/dev/null || exit 73
 tar -xf - -C "$HOME"
-rm -f "$HOME/.clincus/started"
+rm -f "$HOME/.clincus/started" "$HOME/.clincus/unpacking"
 [ "$5" = tmux ] || exit 0
 tmux has-session -t "=clincus-$1" 2>/dev/null ||
     tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "clincus-$1" -x "$3" -y "$4" -c "$2" "$HOME/.clincus/start"
@@ -5756,11 +5771,13 @@ class Containers:
         try:
             self.incus.launch(session.id, launch.image, description)
         except IncusError as error:
+            if error.status == 409:
+                raise NameTakenError(error.message, 409) from error
             if error.status == 404 and "mage" in error.message:
                 hint = "build it with `clincus build`, or choose another"
                 raise ClincusError(f"image '{launch.image}' not found: {hint}", 400) from error
             if error.status != 500:
-                raise  # there is no container, or the name is another's
+                raise  # there is no container
             self._start_failed(session.id, launch.workspace, error)
             self.delete(session.id)
             return self.launch(session, launch, owner)
@@ -5809,10 +5826,11 @@ class Containers:
         """Set one of our labels on a container. Raises IncusError."""
         self.incus.run("config", "set", self.incus.instance(name), f"{LABEL}{label}={value}")
 
-    def delete(self, name: str) -> None:
-        """Delete a container, whatever its state; one that is gone is fine. Raises IncusError."""
+    def delete(self, name: str, *, even_running: bool = True) -> None:
+        """Delete a container; one that is gone is fine. Raises IncusError, also when it runs and should not."""
         try:
-            self.incus.run("delete", "--force", self.incus.instance(name), timeout=120)
+            force = ["--force"] if even_running else []
+            self.incus.run("delete", *force, self.incus.instance(name), timeout=120)
         except IncusError as error:
             if error.status != 404:
                 raise
@@ -5825,7 +5843,11 @@ class Containers:
         that may be hostile: it follows the links that it writes, and a named pipe blocks every later start.
         """
         before = self.incus.query(f"/1.0/instances/{name}")
-        settings = {key: value for key, value in before["config"].items() if not key.startswith(("limits.", "raw."))}
+        if before["status"] not in ("Stopped", "Error"):
+            raise ClincusError(f"{name} is {before['status']} by now", 409)
+        settings = {key: value for key, value in before["config"].items() if not key.startswith("raw.")}
+        if "limits.processes" in settings:
+            settings["limits.processes"] = "100"  # a guest may have died of too few; `sleep` is its own, and may fork
         devices = [key for key, device in before["expanded_devices"].items() if device.get("path") != "/"]
         sleeping = {
             **redescribe_instance(before, {"config": {}, "devices": {}}),
@@ -5835,9 +5857,11 @@ class Containers:
         try:
             self.incus.update(name, sleeping)
             self.start(name)
-            yield
+            try:
+                yield
+            finally:
+                self.stop(name, 0)
         finally:
-            self.stop(name, 0)
             self.incus.update(name, {**redescribe_instance(before, before), "config": before["config"]})
 
     def run(
@@ -5962,7 +5986,7 @@ class Commands:
                 self._start(session, launch, owner, is_reused=is_reused)
             except BaseException as error:
                 self._undo(job, owner)
-                if isinstance(error, IncusError) and error.status == 409 and not request.slot:
+                if isinstance(error, NameTakenError) and not request.slot:
                     continue  # somebody was faster: the next slot
                 raise
             return job
@@ -6071,11 +6095,16 @@ class Sessions:
             session = self.registry.reserve(launch.workspace, request.slot, launch.session, taken)
             try:
                 return self._launch(session, launch)
-            except BaseException as error:
+            except NameTakenError:
+                self.registry.forget(session.id)  # it is another's: nothing to undo
+                other = self.fetch(session.id)
+                if other is not None and other.session_id == session.session_id:
+                    raise ClincusError(f'"{session.id}" goes on with this conversation since just now', 409) from None
+                if request.slot:
+                    raise
+                taken.add(session.id)
+            except BaseException:
                 self._undo(session)
-                if isinstance(error, IncusError) and error.status == 409 and not request.slot:
-                    taken.add(session.id)  # the name belongs to an instance that is not ours: the next slot
-                    continue
                 raise
 
     def resume(self, id: str, request: LaunchRequest | None = None) -> Session:
@@ -6110,33 +6139,40 @@ class Sessions:
             if session.paused:
                 self.containers.start(id)  # a frozen guest can neither save nor stop
             if session.paused or session.status == "running":
-                self._try_save(replace(session, status="running"), final=True)
+                is_saved = self._try_save(replace(session, status="running", paused=False), ends_tool=True)
                 self.containers.hand_over(session)
                 graceful = self._load().get("limits.runtime.stop_graceful")
                 self.containers.stop(id, timeout if graceful else 0)
+                if is_saved:  # not before: a container that runs on would hold something newer
+                    self._mark_final(session)
             return self.registry.settle(replace(session, status="stopped", paused=False))
 
     def delete(self, id: str, *, keep_unsaved: bool = False) -> None:
         """Save what can be saved and delete the container, whatever its state.
 
-        With `keep_unsaved` a conversation that cannot be saved keeps the container: ClincusError(409).
+        With `keep_unsaved` a conversation that cannot be saved keeps the container: ClincusError(409). So does a start
+        by somebody else that was not known when the delete was asked for.
         """
+        known = self.registry.get(id)
         with self._work(id, "stopping") as found:
             session = found
+            if session.status == "running" and known.status == "stopped" and not known.paused:
+                self.registry.settle(session)
+                raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             if session.paused:
                 self.containers.start(id)  # a frozen guest cannot be read
                 session = replace(session, status="running", paused=False)
-            is_saved = self._try_save(session, final=True)
+            is_saved = self._try_save(session, ends_tool=True)
             if not is_saved and session.status == "running":
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
                 self.containers.stop(id, 0)
                 session = replace(session, status="stopped")
-                is_saved = self._try_save(session, final=True)
+                is_saved = self._try_save(session)
             if not is_saved and keep_unsaved:
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved', 409)
             if session.status == "running":
                 self.containers.hand_over(session)
-            self.containers.delete(id)
+            self.containers.delete(id, even_running=session.status == "running" or bool(session.error))
             self.registry.forget(id)
 
     def save(self, id: str) -> str:
@@ -6261,8 +6297,11 @@ class Sessions:
         config, tool, home = launch.config, launch.tool, guest_home(launch.config)
         present = [] if is_new else self._listing(session, tool, home)
         is_new = STARTED_FILE not in dict(present)
-        conversation = self._conversation(session, launch, present)
-        saved = launch.saved.directory if launch.saved else None
+        choose = functools.partial(choose_conversation, tool, session.session_id, launch.mount)
+        conversation = None if UNPACKING_FILE in dict(present) else choose(present)
+        saved = self.saved_directory(session) if is_new and conversation is None else None
+        if saved is not None:  # there is something in it where the session goes on in a new container
+            conversation = choose(saved_listing(saved))
         files, warnings = tool_files(
             tool,
             expand("~", self._environ),
@@ -6284,7 +6323,8 @@ class Sessions:
         )
         script = start_script(first, again, conversation_test(tool, known), launch.mount, tool.name)
         uid = config.get("incus.code_uid")
-        archive = pack_files([*files, *start_files(environment, chosen, script)], uid, uid)
+        unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if saved is not None and conversation else []
+        archive = pack_files([*unpacking, *files, *start_files(environment, chosen, script)], uid, uid)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         mode = "tmux" if launch.tmux else "direct"
         command = ["sh", "-c", GUEST_START, "clincus", session.id, launch.mount, columns, rows, mode]
@@ -6298,12 +6338,6 @@ class Sessions:
         if done.code != 0:
             raise incus_failure(done.reason)
         return parse_listing(done.stdout)
-
-    def _conversation(self, session: Session, launch: Launch, present: Iterable[tuple[str, float]]) -> str | None:
-        """The conversation to go on with: a saved one in a new container, else what the container holds."""
-        if launch.saved is not None:
-            present = saved_listing(launch.saved.directory)
-        return choose_conversation(launch.tool, session.session_id, launch.mount, present)
 
     def _saved(self, session: Session, config: Config) -> SavedSession:
         return SavedSession(
@@ -6319,31 +6353,38 @@ class Sessions:
             profile=session.profile,
         )
 
-    def _save(self, session: Session, final: bool) -> None:
-        """Copy the tool's conversations to the host.
-
-        `final`: the container is about to be stopped or deleted, so that this copy is the newest there will be.
-        """
+    def _save(self, session: Session, *, ends_tool: bool) -> None:
+        """Copy the tool's conversations to the host; with `ends_tool` the tool in a running container ends before."""
         config = self._load()
-        tool, saved = TOOLS.get(session.tool), replace(self._saved(session, config), final=final)
-        if tool is None or session.paused or (session.status == "stopped" and self._is_saved(session, saved)):
+        tool, saved = TOOLS.get(session.tool), self._saved(session, config)
+        is_asleep = session.status == "stopped"
+        if tool is None or session.paused or (is_asleep and self._is_saved(session, saved)):
             return
-        command = save_command(tool, guest_home(config), ends_tool=final)
-        command = self.incus.exec_argv(session.id, command, user=config.get("incus.code_uid"), fenced=True)
-        awake = contextlib.nullcontext() if session.status == "running" else self.containers.asleep(session.id)
-        with awake, self.incus.stream(command, timeout=SAVE_TIMEOUT) as stream:
-            store_saved(stream, replace(saved, final=False), tool)
-        if final:  # the command did not fail: what it wrote was all
-            write_metadata(saved)
+        # As root: what `sudo` wrote there belongs to the conversation as well.
+        command = save_command(tool, guest_home(config), ends_tool=ends_tool and not is_asleep)
+        argv = self.incus.exec_argv(session.id, command, fenced=True)
+        awake = self.containers.asleep(session.id) if is_asleep else contextlib.nullcontext()
+        with awake, self.incus.stream(argv, timeout=SAVE_TIMEOUT) as stream:
+            store_saved(stream, saved, tool)
+        if is_asleep:  # and the command did not fail: what it wrote was all
+            write_metadata(replace(saved, final=True))
+
+    def _mark_final(self, session: Session) -> None:
+        """Note that a container which has just stopped holds nothing newer than the copy on the host."""
+        try:
+            if session.tool in TOOLS:
+                write_metadata(replace(self._saved(session, self._load()), final=True))
+        except ClincusError as error:
+            self._report(f"{session.id}: {error}")
 
     def _is_saved(self, session: Session, saved: SavedSession) -> bool:
-        """Whether the copy on the host was made at the end of the last run: a stopped container holds nothing newer.
+        """Whether the copy on the host was made after the last run: a stopped container holds nothing newer.
 
         A run that somebody began with `incus start` counts as well, though it wrote no metadata.
         """
         kept, started = read_metadata(saved.directory, saved.tool), parse_time(session.started_at)
         when = parse_time(kept.saved_at) if kept is not None and kept.final else None
-        return when is not None and (started is None or when >= started)
+        return when is not None and (started is None or when > started)  # both to the second
 
     def _lock(self, id: str) -> threading.RLock:
         """The lock of a session. Raises ClincusError(404)."""
@@ -6359,7 +6400,11 @@ class Sessions:
                 raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
             self.registry.mark(id, status)
             try:
-                yield session
+                found = self.fetch(id)  # what is known here may be old: others work with Incus too
+                if found is None:
+                    self.registry.forget(id)
+                    raise ClincusError(f'no session "{id}"', 404)
+                yield found
             finally:
                 self.registry.mark(id, "")
 
@@ -6374,10 +6419,10 @@ class Sessions:
         finally:
             self.registry.forget(session.id)
 
-    def _try_save(self, session: Session, *, final: bool = False) -> bool:
+    def _try_save(self, session: Session, *, ends_tool: bool = False) -> bool:
         """Save the conversation to the host; what cannot be saved is reported and stops nobody."""
         try:
-            self._save(session, final)
+            self._save(session, ends_tool=ends_tool)
         except (ClincusError, OSError, tarfile.TarError) as error:
             self._report(f"{session.id}: the conversation was not saved: {error}")
             return False

@@ -288,7 +288,7 @@ class TestListing:
 
 
 def make(name: str, slot: int) -> clincus.Session:
-    return clincus.Session(name, "/w", "claude", slot, "starting", False, session_id="s")
+    return clincus.Session(name, "/w", "claude", slot, "starting", False, session_id=name)
 
 
 class TestReservation:
@@ -340,7 +340,7 @@ class TestDescription:
             "user.clincus.managed": "true",
             "user.clincus.persistent": "false",
             "user.clincus.protection": "off",
-            "user.clincus.session_id": "s",
+            "user.clincus.session_id": NAME,
             "user.clincus.tool": "claude",
             "user.clincus.workspace": "/w",
         }

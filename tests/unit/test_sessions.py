@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import re
@@ -25,11 +26,12 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
 
 class Door(clincus.Incus):
-    """A door to Incus behind which there is nothing: what is asked for fails, unless `on_run` does it."""
+    """A door to Incus that shows instances, but does nothing with them: that fails, unless `on_run` does it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[str, ...]] = []
+        self.instances: dict[str, dict[str, Any]] = {}
         self.on_run: Callable[[tuple[str, ...]], None] = lambda words: None
 
     def run(self, *arguments: str, **options: Any) -> bytes:
@@ -38,13 +40,19 @@ class Door(clincus.Incus):
         return b""
 
     def query(self, path: str, *arguments: Any, **options: Any) -> Any:
-        raise clincus.IncusError("there is no Incus here", 503)
+        try:
+            return copy.deepcopy(self.instances[path.rpartition("/")[2]])
+        except KeyError:
+            raise clincus.IncusError("Instance not found", 404) from None
 
     def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
         return clincus.Completed(1, b"", b"there is no Incus here")
 
     def exec_argv(self, *arguments: Any, **options: Any) -> list[str]:
         return ["false"]
+
+    def update(self, name: str, description: Any) -> None:
+        self.instances[name].update(description)
 
 
 def test_what_takes_too_long_is_called_off_before_it_is_left(tmp_path):
@@ -91,7 +99,11 @@ def add(sessions: clincus.Sessions, name: str = NAME, **fields: Any) -> clincus.
         "persistent": False,
         "session_id": name,
     }
-    return sessions.registry.settle(clincus.Session(id=name, **{**known, **fields}))
+    session = clincus.Session(id=name, **{**known, **fields})
+    more = {"architecture": "x86_64", "description": "", "profiles": [], "devices": {}, "expanded_devices": {}}
+    labels = {clincus.LABEL + key: value for key, value in clincus.session_labels(session).items()}
+    sessions.incus.instances[name] = {"name": name, **more, "status": session.status.capitalize(), "config": labels}
+    return sessions.registry.settle(session)
 
 
 def deleted(door: Door) -> list[str]:
@@ -106,20 +118,72 @@ def test_an_abandoned_session_whose_conversation_cannot_be_saved_stays(sessions,
     assert any("holds a conversation that is not saved" in report for report in reports)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_only_a_copy_that_came_whole_counts_as_the_last(sessions, door, monkeypatch, fails):
+def is_final(sessions: clincus.Sessions, session: clincus.Session) -> bool:
+    """Whether the copy on the host counts as the last one that there will be."""
+    kept = clincus.read_metadata(sessions.saved_directory(session), session.tool)
+    assert kept is not None
+    return kept.final
+
+
+@pytest.fixture
+def sends_nothing(door, monkeypatch):
+    """Every container sends tar's archive of nothing, and fails then if there is an error in the list."""
+    errors: list[clincus.ClincusError] = []
+
     @contextlib.contextmanager
     def stream(argv: list[str], timeout: float) -> Iterator[IO[bytes]]:
-        yield io.BytesIO(bytes(10240))  # tar's archive of nothing
-        if fails:
-            raise clincus.IncusError("exit code 1", 500)
+        yield io.BytesIO(bytes(10240))
+        if errors:
+            raise errors[0]
 
     monkeypatch.setattr(door, "stream", stream, raising=False)
+    return errors
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_only_a_copy_that_came_whole_counts_as_the_last(sessions, sends_nothing, fails):
     session = add(sessions)
-    sessions.delete(NAME, keep_unsaved=False)
-    kept = clincus.read_metadata(sessions._saved(session, sessions._load()).directory, "claude")
-    assert kept is not None
-    assert kept.final is not fails
+    sends_nothing += [clincus.IncusError("exit code 1", 500)] if fails else []
+    sessions.stop(NAME)
+    assert is_final(sessions, session) is not fails
+
+
+def test_a_copy_of_a_container_that_did_not_stop_is_not_the_last(sessions, door, sends_nothing):
+    session = add(sessions)
+
+    def fail(words: tuple[str, ...]) -> None:
+        raise clincus.IncusError("the daemon is gone", 503)
+
+    door.on_run = fail
+    with pytest.raises(clincus.IncusError):
+        sessions.stop(NAME)
+    assert not is_final(sessions, session)
+
+
+def test_a_stopped_container_is_read_within_its_limits_and_only_if_it_is_stopped(sessions, door, sends_nothing):
+    session = add(sessions, status="stopped")
+    limits = {"limits.memory": "1GiB", "limits.processes": "5", "raw.lxc": "lxc.mount.entry = /w"}
+    door.instances[NAME]["config"].update(limits)
+    seen = []
+    door.on_run = lambda words: seen.append({**door.instances[NAME]["config"]}) if words[0] == "start" else None
+    sessions.save(NAME)
+    assert is_final(sessions, session)
+    assert [seen[0][key] for key in ("limits.memory", "limits.processes")] == ["1GiB", "100"]
+    assert "lxc.mount.entry" not in seen[0]["raw.lxc"]
+    assert {key: door.instances[NAME]["config"][key] for key in limits} == limits
+
+    door.instances[NAME]["status"] = "Running"
+    before = len(door.calls)
+    with pytest.raises(clincus.ClincusError, match="is Running by now"), sessions.containers.asleep(NAME):
+        pass
+    assert door.calls[before:] == []
+    assert {key: door.instances[NAME]["config"][key] for key in limits} == limits
+
+
+def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_nothing):
+    add(sessions, status="stopped")
+    sessions.delete(NAME)
+    assert [words for words in door.calls if words[0] == "delete"] == [("delete", NAME)]  # Incus refuses if it runs
 
 
 def test_a_session_that_is_resumed_meanwhile_is_not_abandoned(sessions, door):
@@ -170,11 +234,10 @@ def test_a_folder_that_cannot_become_a_repository_is_not_made(tmp_path, monkeypa
 
 
 class Machine(Door):
-    """A door to Incus behind which instances are kept, and commands in them end with `code`."""
+    """A door to Incus behind which instances are made, and commands in them end with `code`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.instances: dict[str, dict[str, Any]] = {}
         self.launched: list[tuple[str, dict[str, Any]]] = []  # name and description of each launch
         self.refusals: list[clincus.IncusError] = []  # what the next launches fail with
         self.log = ""  # what `incus info --show-log` says
@@ -186,21 +249,12 @@ class Machine(Door):
             self.instances.pop(arguments[-1], None)
         return self.log.encode() if arguments[0] == "info" else b""
 
-    def query(self, path: str, *arguments: Any, **options: Any) -> Any:
-        try:
-            return self.instances[path.rpartition("/")[2]]
-        except KeyError:
-            raise clincus.IncusError("Instance not found", 404) from None
-
     def launch(self, name: str, image: str, description: Any, **options: Any) -> None:
         self.launched.append((name, description))
         if self.refusals:
             raise self.refusals.pop(0)
         more = {"architecture": "x86_64", "description": "", "profiles": [], "status": "Running"}
         self.instances[name] = {"name": name, **more, **description}
-
-    def update(self, name: str, description: Any) -> None:
-        self.instances[name].update(description)
 
     def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
         return clincus.Completed(self.code, clincus.FENCE.encode(), b"")
@@ -248,6 +302,18 @@ class TestStart:
             sessions.create(clincus.replace(request_, slot=3))
         assert deleted(door) == []
 
+    def test_of_two_that_go_on_with_one_conversation_neither_undoes_the_other(self, sessions, door, request_):
+        session = sessions.create(request_)
+        there = dict(door.instances)
+        again = clincus.replace(request_, resume=session.session_id)
+        with pytest.raises(clincus.ClincusError, match=f'still has its container: resume "{session.id}"'):
+            sessions.create(again)
+        sessions.registry.forget(session.id)  # another process made it, of which this one has not heard
+        door.refusals = [clincus.IncusError("Instance already exists", 409)]
+        with pytest.raises(clincus.ClincusError, match="goes on with this conversation"):
+            sessions.create(again)
+        assert door.instances == there
+
     def test_a_tool_that_does_not_start_undoes_the_start(self, sessions, door, request_):
         door.code = 73
         with pytest.raises(clincus.ClincusError, match="the image has no tmux"):
@@ -257,6 +323,7 @@ class TestStart:
     def test_a_resume_that_fails_stops_what_it_started(self, sessions, door, request_):
         session = sessions.create(request_)
         sessions.registry.settle(clincus.replace(session, status="stopped"))
+        door.instances[session.id]["status"] = "Stopped"
         door.code, before = 72, len(door.calls)
         with pytest.raises(clincus.ClincusError):
             sessions.resume(session.id)
@@ -268,6 +335,7 @@ class TestStart:
     ):
         session = sessions.create(request_)
         door.instances[session.id]["config"].pop("user.clincus.session_id")
+        door.instances[session.id]["status"] = "Stopped"
         sessions.registry.settle(clincus.replace(session, status="stopped", session_id=session.id))
         directory = str(tmp_path / ".clincus/sessions-claude/the-saved-id")
         clincus.write_metadata(clincus.replace(sessions._saved(session, sessions._load()), directory=directory))

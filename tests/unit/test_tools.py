@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
 import tarfile
+import threading
 
 import pytest
 from hypothesis import given
@@ -501,6 +503,7 @@ def test_secrets_locks_and_logs_stay_in_the_container(tmp_path):
         "mcp-auth.json",
         "log/a.log",
         "bin/x",
+        "snapshot/0a1b/objects/00/x",
         "opencode.db",
         "opencode.db-shm",
         "opencode.db-wal",
@@ -515,13 +518,39 @@ def test_secrets_locks_and_logs_stay_in_the_container(tmp_path):
     assert b"auth.json" not in data
 
 
-def test_only_the_last_copy_of_a_database_ends_its_tool():
-    ends = {
-        (name, last): "pkill" in " ".join(clincus.save_command(clincus.TOOLS[name], "/home/code", ends_tool=last))
-        for name in ("claude", "opencode")
-        for last in (False, True)
-    }
-    assert [case for case, it_ends in ends.items() if it_ends] == [("opencode", True)]
+@pytest.mark.parametrize("last", [False, True])
+def test_only_the_last_copy_ends_the_tool(last):
+    command = clincus.save_command(clincus.TOOLS["claude"], "/home/code", ends_tool=last)
+    assert ("pkill" in " ".join(command)) is last
+
+
+def test_a_tool_that_does_not_end_is_killed_before_the_copy(tmp_path):
+    name = f"stub{os.getpid()}"
+    write(tmp_path / name, "#!/bin/sh\ntrap '' TERM\necho ready\nwhile :; do sleep 0.1; done\n")
+    (tmp_path / name).chmod(0o755)
+    with subprocess.Popen([tmp_path / name], stdout=subprocess.PIPE) as stub:
+        assert stub.stdout.readline() == b"ready\n"
+        threading.Thread(target=stub.wait, daemon=True).start()
+        run(["sh", "-c", clincus.END_SCRIPT.format(tool=name)])
+        assert stub.wait(10) == -signal.SIGKILL
+
+
+def test_a_conversation_with_two_names_is_saved_under_both(tmp_path):
+    paths = [f".claude/projects/-workspace/{name}.jsonl" for name in (SESSION, OTHER)]
+    write(tmp_path / "guest" / paths[0], "talk")
+    os.link(tmp_path / "guest" / paths[0], tmp_path / "guest" / paths[1])
+    assert sorted(
+        store(tmp_path, run(clincus.save_command(clincus.TOOLS["claude"], str(tmp_path / "guest"))))
+    ) == sorted(paths)
+
+
+def test_a_conversation_that_is_only_half_there_is_none(tmp_path):
+    path = f".claude/projects/-workspace/{SESSION}.jsonl"
+    store(tmp_path, archive((path, b"the whole talk")))
+    write(tmp_path / "guest" / path, "the wh")
+    write(tmp_path / "guest" / clincus.UNPACKING_FILE, "x")
+    assert store(tmp_path, run(clincus.save_command(clincus.TOOLS["claude"], str(tmp_path / "guest")))) == [path]
+    assert content(tmp_path, path) == b"the whole talk"
 
 
 def test_nothing_to_save_is_an_empty_archive(tmp_path):

@@ -1,0 +1,110 @@
+"""What could lose, or half make, a person's work: each test is a fault that was found and mended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from http.client import HTTPException
+
+import pytest
+from conftest import wait_until
+from test_sessions import guest
+from test_sessions import type_line
+from test_sessions import wait_for_screen
+
+import clincus
+
+TALK = "~/.claude/projects/-workspace/{session_id}.jsonl"
+
+
+@pytest.fixture
+def broken_client(tmp_path):
+    """A function that makes a stand-in for `incus`, which does `script` first; gives the environment to use it."""
+
+    def make(script: str) -> dict[str, str]:
+        program = tmp_path / "bin" / "incus"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/bash\nreal={shutil.which("incus")}\n{script}\nexec "$real" "$@"\n')
+        program.chmod(0o755)
+        return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+    return make
+
+
+def talk(bed, server, workspace, **fields):
+    """A session in which something was said."""
+    session = server.create(workspace, **fields)
+    wait_for_screen(bed, session, "STUB-READY")
+    type_line(bed, session, "remember the milk")
+    wait_for_screen(bed, session, "echo: remember the milk")
+    return session
+
+
+def saved(server, session) -> str:
+    """What the host has of a conversation."""
+    folder = server.home / ".clincus" / "sessions-claude" / session["session_id"]
+    return "".join(path.read_text() for path in folder.rglob(f"{session['session_id']}.jsonl"))
+
+
+def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tmp_path, broken_client):
+    script = f'[[ " $* " == *" stop "* && -e {tmp_path}/broken ]] && {{ echo "Error: No" >&2; exit 1; }}'
+    server = start_server(environ=broken_client(script))
+    session = talk(bed, server, workspace)
+    (tmp_path / "broken").touch()
+    assert server.delete(f"/api/sessions/{session['id']}").status == 500
+    (tmp_path / "broken").unlink()
+    guest(bed, session, "echo and the bread >>" + TALK.format(**session))
+    bed.incus.run("stop", "--force", session["id"])
+    wait_until(lambda: server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped", "the stop")
+    assert server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    assert "and the bread" in saved(server, session)
+
+
+def test_a_conversation_never_gets_a_second_container(bed, clincus_server, workspace):
+    session = talk(bed, clincus_server, workspace)
+    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
+    again = clincus_server.post("/api/sessions", {"workspace": str(workspace), "resume": session["session_id"]})
+    assert (again.status, session["id"] in again.json["error"]) == (409, True)
+
+
+def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_server, workspace, tmp_path, broken_client):
+    cut = 'head -c 150000 | "$real" "$@"; kill -9 $PPID'
+    environ = broken_client(f'if [[ "$*" == *new-session* && -e {tmp_path}/broken ]]; then {cut}; fi')
+    server = start_server(environ=environ)
+    session = talk(bed, server, workspace)
+    guest(bed, session, "seq 90000 >>" + TALK.format(**session))
+    assert server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    whole = saved(server, session)
+    assert whole.endswith("\n90000\n")
+
+    (tmp_path / "broken").touch()
+    with pytest.raises((OSError, HTTPException)):
+        server.create(workspace, resume=session["session_id"])
+    assert server.process.wait(timeout=30) == -signal.SIGKILL
+    (tmp_path / "broken").unlink()
+    server = start_server(environ=environ)
+    found = guest(bed, session, f"wc -c <{TALK.format(**session)}")
+    assert 0 < int(found) < len(whole)
+    assert server.delete(f"/api/sessions/{session['id']}").status == 204
+    assert saved(server, session) == whole
+    assert server.post(f"/api/sessions/{session['id']}/resume").status == 200
+    wait_for_screen(bed, session, "earlier: remember the milk")
+    assert guest(bed, session, "cat " + TALK.format(**session)) == whole
+
+
+def test_a_session_that_was_started_again_is_no_stopped_one(bed, clincus_server, workspace):
+    session = talk(bed, clincus_server, workspace)
+    path = f"/api/sessions/{session['id']}"
+    assert clincus_server.delete(path).status == 204
+    environ = {**os.environ, "HOME": str(clincus_server.home)}
+    late = clincus.Sessions(
+        bed.incus, clincus.Registry("clincus-", lambda change: None), lambda: clincus.load_config(environ), environ
+    )
+    late.refresh()  # then a person is asked, and thinks
+    assert clincus_server.post(f"{path}/resume").status == 200
+    wait_for_screen(bed, session, "earlier: remember the milk")
+    with pytest.raises(clincus.ClincusError, match="started meanwhile"):
+        late.delete(session["id"], keep_unsaved=True)
+    assert clincus_server.get(path).json["status"] == "running"
+    wait_for_screen(bed, session, "earlier: remember the milk")
