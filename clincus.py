@@ -9968,6 +9968,8 @@ class Listener(ThreadingHTTPServer):
 
 TERMINAL_SUBPROTOCOL = "clincus.terminal.v1"
 EVENTS_SUBPROTOCOL = "clincus.events.v1"
+# A page neither sees nor sends the pings of WebSocket itself. {"type": "ping"} asks whether we are still there.
+PONG = b'{"type": "pong"}'
 
 # Sizes in bytes. Above its mark a buffer is not filled further, so it holds at most its mark and one read more.
 BUFFER_MARK = 256 * 1024
@@ -10556,6 +10558,8 @@ class TerminalBridge:
             size = terminal_size(request.get("cols"), request.get("rows"))
             if size is not None:
                 program.resize(size)
+        elif request.get("type") == "ping" and self._websocket.open:
+            self._websocket.send_text(PONG)
 
     def _announce_exit(self, code: int, reason: str) -> None:
         if self._control and self._websocket.open:
@@ -10638,8 +10642,9 @@ class EventHub:
                 while queue and websocket.backlog < BUFFER_MARK:
                     websocket.send_text(queue.popleft())
                 websocket.wait()
-                # Clients have nothing to say here.
-                websocket.take_messages()
+                # Clients have nothing else to say here.
+                if any(b'"ping"' in message.data for message in websocket.take_messages()) and websocket.open:
+                    websocket.send_text(PONG)
         finally:
             with self._lock:
                 del self._queues[websocket]

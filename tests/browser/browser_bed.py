@@ -122,14 +122,19 @@ def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Pat
     opened: list[Dashboard] = []
 
     def open_one(
-        *, projects: tuple[str, ...] = ("my-app",), config: str | None = None, phone: bool = False, **context: Any
+        *,
+        projects: tuple[str, ...] = ("my-app",),
+        config: str | None = None,
+        arguments: tuple[str, ...] = (),
+        phone: bool = False,
+        **context: Any,
     ) -> Dashboard:
         root = tmp_path / "workspaces"
         root.mkdir(exist_ok=True)
         for name in projects:
             make_workspace(name)
         roots = f'[dashboard]\nworkspace_roots = ["{root}"]\n' if config is None else config
-        server = start_server(config=roots)
+        server = start_server(config=roots, arguments=arguments)
         made = browser.new_context(base_url=server.url, **{**(PHONE if phone else DESK), **context})
         made.set_default_timeout(DEADLINE * 1000)
         made.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)

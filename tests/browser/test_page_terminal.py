@@ -185,34 +185,6 @@ def test_the_shell_is_a_second_program_beside_the_tool(dashboard, session_on):
     assert "only-in-the-shell" not in dashboard.screen()
 
 
-def test_it_comes_back_after_the_server_did(dashboard, session_on, start_server):
-    """A restart of the server is seen, nothing is asked for, and the screen is the current one."""
-    session = session_on()
-    dashboard.open_terminal(session)
-    dashboard.type_line("before")
-    dashboard.expect_screen("echo: before")
-    dashboard.server.stop()
-    expect(dashboard.page.get_by_text("Not connected, keys go nowhere")).to_be_visible()
-    start_server(arguments=["--port", str(dashboard.server.port)])
-    expect(dashboard.page.get_by_text("Not connected, keys go nowhere")).to_be_hidden()
-    dashboard.expect_screen("echo: before")
-    dashboard.type_line("after")
-    dashboard.expect_screen("echo: after")
-    dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
-
-
-def test_it_comes_back_after_the_network_did(dashboard, session_on):
-    """Offline is seen, and online reconnects at once."""
-    dashboard.open_terminal(session_on())
-    dashboard.page.context.set_offline(True)
-    with dashboard.page.expect_websocket(lambda socket: "/ws/terminal/" in socket.url) as socket:
-        dashboard.page.context.set_offline(False)
-    socket.value.wait_for_event("framereceived")
-    dashboard.type_line("still here")
-    dashboard.expect_screen("echo: still here")
-    dashboard.forgive("ERR_INTERNET_DISCONNECTED|WebSocket connection")
-
-
 def test_a_shell_that_ended_is_not_opened_again_by_itself(dashboard, session_on):
     """A close with 1000 is final until the person wants a new one."""
     dashboard.open_terminal(session_on(), tab="/shell")

@@ -454,6 +454,14 @@ def test_control_message_may_come_in_fragments():
         receive_until(websocket, b"70 20")
 
 
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_page_is_told_that_its_terminal_is_still_there(readonly):
+    with serving(terminal(RAW_CAT, readonly=readonly)) as port, client(port, CONTROL) as websocket:
+        receive_until(websocket, b"ready")
+        websocket.send('{"type": "ping"}')
+        assert json.loads(websocket.recv(PATIENCE)) == {"type": "pong"}
+
+
 @pytest.mark.parametrize(
     ("columns", "rows", "size"),
     [
@@ -819,6 +827,12 @@ def test_what_a_subscriber_says_is_ignored():
         websocket.send(b"hello")
         hub.publish({"type": "session.started", "id": "x"})
         assert json.loads(websocket.recv(PATIENCE)) == {"type": "session.started", "id": "x"}
+
+
+def test_a_subscriber_is_told_that_its_connection_holds():
+    with hub_serving() as (_, _, port), client(port) as websocket:
+        websocket.send('{"type":"ping"}')
+        assert json.loads(websocket.recv(PATIENCE)) == {"type": "pong"}
 
 
 def test_subscribers_are_closed_with_1001_when_the_server_stops():

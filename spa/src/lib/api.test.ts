@@ -28,7 +28,28 @@ describe('a failed request', () => {
   });
 });
 
+describe('a read', () => {
+  it('that goes unanswered is asked for again, over another connection', async () => {
+    const late = new DOMException('late', 'TimeoutError');
+    const calls = fakeServer(() => (calls.length < 3 ? late : { json: [] }));
+    expect(await api.sessions()).toEqual([]);
+    expect(calls).toHaveLength(3);
+  });
+
+  it('that is answered with an error is not', async () => {
+    const calls = fakeServer(() => ({ status: 503 }));
+    await failure(api.sessions());
+    expect(calls).toHaveLength(1);
+  });
+});
+
 describe('a write', () => {
+  it('that goes unanswered is never tried twice', async () => {
+    const calls = fakeServer(() => new DOMException('late', 'TimeoutError'));
+    expect((await failure(api.stopSession('s'))).message).toBe('The server did not answer within 300 seconds.');
+    expect(calls).toHaveLength(1);
+  });
+
   it('is sent as JSON, once, even if it fails', async () => {
     const calls = fakeServer(() => ({ status: 503, json: { error: 'Incus is down.' } }));
     await failure(api.createSession({ workspace: '/p', tool: 'claude' }));

@@ -13,9 +13,15 @@ import type {
   WorkspaceList,
 } from './types';
 
-const READ_TIMEOUT_MS = 20_000;
-/** Creating or stopping a session is allowed to take as long as the server's own limits. */
-const WRITE_TIMEOUT_MS = 300_000;
+/**
+ * How long each try of a GET may take. After sleep or on another network the browser still sends over connections that it
+ * kept, which lead nowhere: what goes unanswered is soon asked for over another one.
+ */
+const READ_TIMEOUTS_MS = [2_500, 5_000, 12_500];
+/** Creating or stopping a session is allowed to take as long as the server's own limits, and is never tried twice. */
+const WRITE_TIMEOUTS_MS = [300_000];
+/** An answer that has begun may go on for this long. */
+const BODY_TIMEOUT_MS = 60_000;
 
 /** A failed request, with a sentence that can be shown as it is. `status` is 0 when no answer came. */
 export class ApiError extends Error {
@@ -33,19 +39,35 @@ export function sentence(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-async function send(method: string, path: string, init: RequestInit = {}): Promise<Response> {
-  const timeout = method === 'GET' ? READ_TIMEOUT_MS : WRITE_TIMEOUT_MS;
-  let response: Response;
+const isTimeout = (error: unknown): boolean => error instanceof DOMException && error.name === 'TimeoutError';
+
+/** One try. Each answer is asked for anew, and an unchanged one comes as 304 with no body. */
+async function ask(path: string, init: RequestInit, timeout: number): Promise<Response> {
+  const controller = new AbortController();
+  const limit = (ms: number) => setTimeout(() => controller.abort(new DOMException('Too late', 'TimeoutError')), ms);
+  const timer = limit(timeout);
   try {
-    // Each answer is asked for anew, and an unchanged one comes as 304 with no body.
-    response = await fetch(path, { ...init, method, signal: AbortSignal.timeout(timeout), cache: 'no-cache' });
-  } catch (error) {
-    if (error instanceof DOMException && error.name === 'TimeoutError')
-      throw new ApiError(`The server did not answer within ${timeout / 1000} seconds.`, 0);
-    throw new ApiError('The Clincus server cannot be reached. Is “clincus serve” running?', 0);
+    return await fetch(path, { ...init, signal: controller.signal, cache: 'no-cache' });
+  } finally {
+    clearTimeout(timer);
+    limit(BODY_TIMEOUT_MS);
   }
-  if (!response.ok && response.status !== 304) throw new ApiError(await reason(response), response.status);
-  return response;
+}
+
+async function send(method: string, path: string, init: RequestInit = {}): Promise<Response> {
+  const timeouts = method === 'GET' ? READ_TIMEOUTS_MS : WRITE_TIMEOUTS_MS;
+  for (const timeout of timeouts) {
+    try {
+      const response = await ask(path, { ...init, method }, timeout);
+      if (!response.ok && response.status !== 304) throw new ApiError(await reason(response), response.status);
+      return response;
+    } catch (error) {
+      if (error instanceof ApiError) throw error;
+      if (!isTimeout(error)) throw new ApiError('The Clincus server cannot be reached. Is “clincus serve” running?', 0);
+    }
+  }
+  const seconds = timeouts.reduce((sum, timeout) => sum + timeout) / 1000;
+  throw new ApiError(`The server did not answer within ${seconds} seconds.`, 0);
 }
 
 async function reason(response: Response): Promise<string> {

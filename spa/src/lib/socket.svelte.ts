@@ -1,5 +1,6 @@
 /** A WebSocket that comes back by itself, and shows in which state it is. */
-import { onWake } from './wake';
+import { Pulse } from './pulse';
+import { doubt, onWake } from './wake';
 
 /** `waiting` = lost, will try again at `retryAt`; `closed` = will not try again by itself. */
 export type SocketState = 'connecting' | 'open' | 'waiting' | 'closed';
@@ -10,8 +11,8 @@ export interface SocketOptions {
   protocol: string;
   onOpen?: () => void;
   onMessage: (data: string | ArrayBuffer) => void;
-  /** After each loss, whether it is tried again or not. */
-  onLost?: (code: number, reason: string) => void;
+  /** After each loss, whether it is tried again or not; `unconfirmed` if what was typed last may not have arrived. */
+  onLost?: (code: number, unconfirmed: boolean) => void;
   /** Whether a close with this code ends the matter. */
   isFinal: (code: number) => boolean;
 }
@@ -19,6 +20,8 @@ export interface SocketOptions {
 const FIRST_DELAY_MS = 400;
 const LONGEST_DELAY_MS = 15_000;
 const CONNECT_TIMEOUT_MS = 10_000;
+/** A connection that takes longer is begun anew when there is news of the network. */
+const SLOW_CONNECT_MS = 2_000;
 /** A connection must hold this long before the next loss counts as the first one again. */
 const STEADY_MS = 5_000;
 
@@ -34,13 +37,17 @@ export class ReconnectingSocket {
   readonly #options: SocketOptions;
   readonly #forgetWake: () => void;
   #socket: WebSocket | null = null;
+  #pulse: Pulse | null = null;
+  #startedAt = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #disposed = false;
 
   constructor(options: SocketOptions) {
     this.#options = options;
-    this.#forgetWake = onWake((slept) => {
-      if (this.state === 'waiting' || (slept && this.state === 'open')) this.reconnect();
+    this.#forgetWake = onWake(() => {
+      const slow = this.state === 'connecting' && Date.now() - this.#startedAt > SLOW_CONNECT_MS;
+      if (this.state === 'waiting' || slow) this.reconnect();
+      else this.#pulse?.ask();
     });
     this.#connect();
   }
@@ -50,6 +57,13 @@ export class ReconnectingSocket {
     if (this.#socket?.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(data);
     return true;
+  }
+
+  /** The same for what a person typed: that it has arrived is made sure of. */
+  type(data: Uint8Array<ArrayBuffer>): boolean {
+    const sent = this.send(data);
+    if (sent) this.#pulse?.typed(data.byteLength);
+    return sent;
   }
 
   /** Drops what there is and connects now. */
@@ -69,6 +83,8 @@ export class ReconnectingSocket {
 
   #drop(): void {
     clearTimeout(this.#timer);
+    this.#pulse?.stop();
+    this.#pulse = null;
     const socket = this.#socket;
     this.#socket = null;
     if (!socket) return;
@@ -78,12 +94,15 @@ export class ReconnectingSocket {
 
   #connect(): void {
     this.state = 'connecting';
+    this.#startedAt = Date.now();
     const socket = new WebSocket(this.#options.url(), this.#options.protocol);
     socket.binaryType = 'arraybuffer';
     this.#socket = socket;
     this.#timer = setTimeout(() => this.#lost(1006, 'no answer'), CONNECT_TIMEOUT_MS);
     socket.onopen = () => this.#opened();
-    socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => this.#options.onMessage(event.data);
+    socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => {
+      if (!this.#pulse?.heard(event.data)) this.#options.onMessage(event.data);
+    };
     socket.onclose = (event) => this.#lost(event.code, event.reason);
   }
 
@@ -92,10 +111,18 @@ export class ReconnectingSocket {
     this.state = 'open';
     this.closeCode = 0;
     this.#timer = setTimeout(() => (this.attempt = 0), STEADY_MS);
+    this.#pulse = new Pulse(
+      (text) => this.send(text),
+      () => {
+        this.#lost(1006, 'no answer');
+        doubt();
+      },
+    );
     this.#options.onOpen?.();
   }
 
   #lost(code: number, reason: string): void {
+    const unconfirmed = this.#pulse?.unconfirmed ?? false;
     this.#drop();
     this.closeCode = code;
     this.closeReason = reason;
@@ -108,7 +135,7 @@ export class ReconnectingSocket {
       this.state = 'waiting';
       this.#timer = setTimeout(() => this.reconnect(), delay);
     }
-    this.#options.onLost?.(code, reason);
+    this.#options.onLost?.(code, unconfirmed);
   }
 }
 

@@ -4,6 +4,7 @@ import { fakeBrowser, FakeSocket } from '../test/fakes';
 import { ReconnectingSocket, socketUrl } from './socket.svelte';
 
 const received: unknown[] = [];
+const losses: unknown[] = [];
 let socket: ReconnectingSocket;
 
 function connect(): ReconnectingSocket {
@@ -12,13 +13,14 @@ function connect(): ReconnectingSocket {
     protocol: 'x.v1',
     isFinal: (code) => code === 1000 || code >= 4000,
     onMessage: (data) => received.push(data),
+    onLost: (...loss) => losses.push(loss),
   });
 }
 
 beforeEach(() => {
   vi.useFakeTimers();
   fakeBrowser();
-  received.length = 0;
+  received.length = losses.length = 0;
   socket = connect();
 });
 
@@ -95,12 +97,82 @@ describe('a socket', () => {
     expect(FakeSocket.all).toHaveLength(2);
   });
 
-  it('doubts an open connection after the machine slept', () => {
+  it('asks after the machine slept whether it is still there, and stays if it is', async () => {
     FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(0);
     vi.setSystemTime(Date.now() + 3_600_000);
-    vi.advanceTimersByTime(5_000);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(FakeSocket.last.pings).toBe(2);
+    expect(FakeSocket.all).toHaveLength(1);
+  });
+
+  it.each([
+    ['after the machine slept', () => vi.setSystemTime(Date.now() + 3_600_000), 10_000],
+    ['when the page has the focus again', () => window.dispatchEvent(new Event('focus')), 3_100],
+    ['when a frozen page goes on', () => document.dispatchEvent(new Event('resume')), 3_100],
+    ['after some time without a word', () => undefined, 18_100],
+    ['after something was typed', () => socket.type(Uint8Array.of(1)), 3_600],
+  ])('gives up a connection that does not answer: %s', async (_when, act, within) => {
+    const old = FakeSocket.last;
+    old.open();
+    await vi.advanceTimersByTimeAsync(1);
+    old.answers = false;
+    act();
+    await vi.advanceTimersByTimeAsync(within);
+    expect(old.closed).toBe(true);
     expect(FakeSocket.all).toHaveLength(2);
-    expect(FakeSocket.all[0]?.closed).toBe(true);
+    expect(socket.attempt).toBe(1);
+  });
+
+  it('leaves one alone that has never answered: the server does not know the question', async () => {
+    FakeSocket.last.answers = false;
+    FakeSocket.last.open();
+    socket.type(Uint8Array.of(1));
+    await vi.advanceTimersByTimeAsync(120_000);
+    expect(FakeSocket.all).toHaveLength(1);
+  });
+
+  it('bears a program that does not take a long paste for a minute', async () => {
+    FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(1);
+    FakeSocket.last.answers = false;
+    socket.type(new Uint8Array(64 * 1024));
+    await vi.advanceTimersByTimeAsync(55_000);
+    expect(FakeSocket.all).toHaveLength(1);
+  });
+
+  it('hears what arrived while its timers slept before it judges', async () => {
+    FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(1);
+    FakeSocket.last.answers = false;
+    window.dispatchEvent(new Event('focus'));
+    vi.setSystemTime(Date.now() + 60_000);
+    await vi.advanceTimersByTimeAsync(3_000);
+    FakeSocket.last.say('{"type": "pong"}');
+    await vi.advanceTimersByTimeAsync(3_000);
+    expect(FakeSocket.all).toHaveLength(1);
+    expect(received).toEqual([]);
+  });
+
+  it.each([
+    [true, false],
+    [false, true],
+  ])('knows whether what was typed has arrived (answered: %s)', async (answers, unconfirmed) => {
+    FakeSocket.last.open();
+    await vi.advanceTimersByTimeAsync(1);
+    FakeSocket.last.answers = answers;
+    socket.type(Uint8Array.of(1));
+    await vi.advanceTimersByTimeAsync(1_000);
+    FakeSocket.last.lose(1006);
+    expect(losses).toEqual([[1006, unconfirmed]]);
+  });
+
+  it('begins anew what takes long to connect when there is news of the network', () => {
+    window.dispatchEvent(new Event('online'));
+    expect(FakeSocket.all).toHaveLength(1);
+    vi.advanceTimersByTime(3_000);
+    window.dispatchEvent(new Event('online'));
+    expect(FakeSocket.all).toHaveLength(2);
   });
 
   it('that was disposed of stays closed, whatever comes', () => {

@@ -1,6 +1,7 @@
 /** The event stream: what keeps the page current, and knows when it is not. */
 import { ReconnectingSocket, socketUrl } from '../lib/socket.svelte';
 import type { ServerEvent } from '../lib/types';
+import { doubt } from '../lib/wake';
 import { configuration } from './config.svelte';
 import { sessions } from './sessions.svelte';
 import { workspaces } from './workspaces.svelte';
@@ -25,6 +26,8 @@ export class Connection {
       protocol: 'clincus.events.v1',
       isFinal: () => false,
       onOpen: () => {
+        // The terminals need not wait until their own time to try has come.
+        if (this.stale) doubt();
         this.stale = false;
         this.#load();
       },

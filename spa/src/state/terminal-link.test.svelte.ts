@@ -22,12 +22,14 @@ class FakeScreen {
 
 let screen: FakeScreen;
 let link: TerminalLink;
+const onKeysLost = vi.fn();
 
 beforeEach(() => {
   vi.useFakeTimers();
   fakeBrowser();
+  onKeysLost.mockClear();
   screen = new FakeScreen();
-  link = new TerminalLink('clincus-a1b2c3-1', 'terminal', screen);
+  link = new TerminalLink('clincus-a1b2c3-1', 'terminal', screen, onKeysLost);
 });
 
 afterEach(() => {
@@ -56,6 +58,40 @@ describe('a terminal', () => {
       Uint8Array.of(0x1b, 0x5b, 0x4d, 0xff),
       '{"type":"resize","cols":90,"rows":30}',
     ]);
+  });
+
+  it('pastes what is too long for one message in pieces', () => {
+    FakeSocket.last.open();
+    link.type('é'.repeat(100_000));
+    const pieces = FakeSocket.last.sent as Uint8Array[];
+    expect(pieces.map((piece) => piece.length)).toEqual([65_536, 65_536, 65_536, 3_392]);
+    expect(new TextDecoder().decode(Uint8Array.from(pieces.flatMap((piece) => [...piece])))).toBe('é'.repeat(100_000));
+  });
+
+  it('says a size that changed while it connected', () => {
+    screen.cols = 90;
+    FakeSocket.last.open();
+    expect(FakeSocket.last.sent).toEqual(['{"type":"resize","cols":90,"rows":40}']);
+  });
+
+  it.each([
+    ['x', 1],
+    ['\x1b[I', 0],
+    ['\x1b[<35;1;1M', 0],
+    ['\x1b[A', 1],
+    ['\x1bP', 1],
+  ])('tells once that a key was lost, not what xterm.js says by itself: %j', (text, told) => {
+    FakeSocket.last.open();
+    FakeSocket.last.lose(1006);
+    link.type(text);
+    link.type(text);
+    link.reconnect();
+    FakeSocket.last.open();
+    FakeSocket.last.lose(1006);
+    link.reconnect();
+    FakeSocket.last.open();
+    expect(onKeysLost).toHaveBeenCalledTimes(told);
+    expect(FakeSocket.last.sent).toEqual([]);
   });
 
   it('starts with a clean screen when it comes back', () => {
@@ -110,7 +146,7 @@ describe('a terminal', () => {
 
 it('a shell that comes back keeps what the old one said, and says that it is new', () => {
   link.dispose();
-  link = new TerminalLink('clincus-a1b2c3-1', 'shell', screen);
+  link = new TerminalLink('clincus-a1b2c3-1', 'shell', screen, onKeysLost);
   FakeSocket.last.open();
   FakeSocket.last.say(output('old'));
   link.reconnect();

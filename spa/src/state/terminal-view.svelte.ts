@@ -57,7 +57,7 @@ export class TerminalView {
   /** Connects if it is not connected: at first, and when a session runs again. */
   connect(): void {
     if (!this.parts) return;
-    if (!this.link) this.link = new TerminalLink(this.session().id, this.kind, this.parts.terminal);
+    if (!this.link) this.link = new TerminalLink(this.session().id, this.kind, this.parts.terminal, () => this.#tellLoss());
     else if (this.link.socket.state === 'closed') this.link.reconnect();
   }
 
@@ -88,6 +88,10 @@ export class TerminalView {
     if (this.link?.socket.state === 'closed' && text === '\r') this.link.reconnect();
     else this.link?.type(this.ctrl ? control(text) : text);
     this.ctrl = false;
+  }
+
+  #tellLoss(): void {
+    ui.toast(`${label(this.session())} was not connected for a while: what was typed last may not have arrived.`);
   }
 
   async #copyFromProgram(text: string): Promise<void> {

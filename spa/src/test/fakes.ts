@@ -7,6 +7,10 @@ export class FakeSocket {
   static all: FakeSocket[] = [];
 
   readonly sent: (string | Uint8Array)[] = [];
+  /** How often it was asked whether it is still there. */
+  pings = 0;
+  /** Whether it says so. */
+  answers = true;
   binaryType = 'blob';
   readyState = FakeSocket.CONNECTING;
   closed = false;
@@ -29,7 +33,14 @@ export class FakeSocket {
   }
 
   send(data: string | Uint8Array): void {
-    this.sent.push(data);
+    if (data !== '{"type": "ping"}') {
+      this.sent.push(data);
+      return;
+    }
+    this.pings += 1;
+    queueMicrotask(() => {
+      if (this.answers && !this.closed) this.say('{"type": "pong"}');
+    });
   }
 
   close(): void {

@@ -1,0 +1,230 @@
+"""What the page makes of a connection that is lost: after sleep, on another network, with the server gone and back."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from browser_bed import Dashboard
+from conftest import wait_until
+from playwright.sync_api import expect
+
+pytest_plugins = ("browser_bed",)
+
+OF_A_LOST_SERVER = "ERR_CONNECTION|ERR_INTERNET|ERR_NETWORK|ERR_EMPTY|Failed to load resource|WebSocket connection"
+NOT_CONNECTED = "Not connected, keys go nowhere"
+MAYBE_LOST = "what was typed last may not have arrived"
+
+
+class Road:
+    """A TCP proxy between page and server that can be cut without a word, as by sleep or another network.
+
+    Connections that are cut stay open and dead for ever, and so do those that are made until it is mended.
+    """
+
+    def __init__(self) -> None:
+        self.server_port = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.cut = threading.Event()
+        self._open: list[socket.socket] = [self._listener]
+        self._start(self._accept)
+
+    def mend(self) -> None:
+        """Let what connects from now on through."""
+        self.cut = threading.Event()
+
+    def break_off(self) -> None:
+        """Stop forwarding, and close nothing."""
+        self.cut.set()
+
+    def close(self) -> None:
+        """End all connections."""
+        for one in self._open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _start(self, run, *arguments: object) -> None:
+        threading.Thread(target=run, args=arguments, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                page = self._listener.accept()[0]
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.server_port))
+                except OSError:
+                    page.close()
+                    continue
+                self._open += [page, server]
+                for one, other in ((page, server), (server, page)):
+                    self._start(self._forward, one, other, self.cut)
+
+    def _forward(self, one: socket.socket, other: socket.socket, cut: threading.Event) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                if not cut.is_set():
+                    other.sendall(data)
+            if not cut.is_set():
+                other.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def road() -> Iterator[Road]:
+    """A road to the server of `dashboard`."""
+    made = Road()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def dashboard(open_dashboard, road: Road) -> Iterator[Dashboard]:
+    """A page that reaches its server over the road."""
+    made = open_dashboard(arguments=("--allowed-host", f"127.0.0.1:{road.port}"))
+    road.server_port = made.server.port
+    made.page.goto(f"http://127.0.0.1:{road.port}/")
+    yield made
+    made.forgive(OF_A_LOST_SERVER)
+
+
+def open_over(road: Road, dashboard: Dashboard, session: dict, tab: str = "") -> None:
+    """Open a session's terminal over the road."""
+    dashboard.page.goto(f"http://127.0.0.1:{road.port}/sessions/{session['id']}{tab}")
+    dashboard.expect_screen("STUB-READY" if not tab else r"\$")
+
+
+def in_rail(dashboard: Dashboard, name: str):
+    """A session's line in the sidebar."""
+    return dashboard.page.get_by_role("navigation").get_by_role("link", name=re.compile(name))
+
+
+def test_keys_on_a_dead_connection_are_noticed_and_told(dashboard, session_on, road, make_workspace, bed):
+    """The other end is gone without a word: the page finds out by what is typed, says so, and comes back by itself."""
+    session = session_on()
+    page = dashboard.page
+    open_over(road, dashboard, session)
+    dashboard.type_line("before")
+    dashboard.expect_screen("echo: before")
+    road.break_off()
+    began = time.monotonic()
+    dashboard.type_line("into-the-void")
+    expect(page.get_by_text(NOT_CONNECTED)).to_be_visible()
+    assert time.monotonic() - began < 6, "half a second, and three for the answer"
+    dashboard.type_line("seen-to-be-lost")
+    make_workspace("made-meanwhile")
+    dashboard.server.create(dashboard.root / "made-meanwhile")
+    road.mend()
+    expect(page.get_by_text(MAYBE_LOST)).to_be_visible()
+    expect(page.get_by_text(NOT_CONNECTED)).to_be_hidden()
+    dashboard.expect_screen("echo: before")
+    expect(in_rail(dashboard, "made-meanwhile")).to_be_visible()
+    dashboard.type_line("after")
+    dashboard.expect_screen("echo: after")
+    shown = bed.screen(session["id"])
+    assert (shown.count("echo: after"), "void" in shown, "seen-to-be-lost" in shown) == (1, False, False)
+
+
+def test_a_dead_connection_is_noticed_with_nobody_typing(dashboard, road):
+    """The list says within 20 seconds that it may be old, and is current again when the road is."""
+    page = dashboard.page
+    expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    road.break_off()
+    expect(page.get_by_text("Connection to the server lost")).to_be_visible(timeout=22_000)
+    dashboard.server.create(dashboard.root / "my-app")
+    road.mend()
+    expect(page.get_by_text("Connection to the server lost")).to_be_hidden()
+    expect(in_rail(dashboard, "my-app")).to_be_visible()
+
+
+def test_a_shell_survives_a_sleep_in_which_nothing_was_lost(dashboard, session_on, road):
+    """It asks whether the connection holds, and does not end the person's programs by connecting anew."""
+    dashboard.page.clock.install()
+    open_over(road, dashboard, session_on(), "/shell")
+    page = dashboard.page
+    sockets = []
+    page.on("websocket", lambda one: sockets.append(one.url))
+    dashboard.type_line("kept=still-the-same-shell")
+    page.clock.fast_forward("01:00:00")
+    dashboard.type_line("echo $kept-")
+    dashboard.expect_screen("still-the-same-shell-")
+    assert sockets == []
+
+
+def test_a_page_that_slept_on_a_dead_connection_comes_back(dashboard, session_on, road):
+    """While the laptop slept, the network changed and the session was deleted: both are seen within seconds."""
+    session = session_on()
+    page = dashboard.page
+    page.clock.install()
+    open_over(road, dashboard, session)
+    road.break_off()
+    dashboard.server.delete(f"/api/sessions/{session['id']}?force=true")
+    dashboard.server.create(dashboard.root / "my-app", tool="opencode")
+    road.mend()
+    began = time.monotonic()
+    page.clock.fast_forward("01:00:00")
+    expect(in_rail(dashboard, "opencode")).to_be_visible()
+    assert time.monotonic() - began < 9, "three for the answer of the socket, two and a half for that of a request"
+    in_rail(dashboard, "opencode").click()
+    dashboard.expect_screen("STUB-READY opencode")
+    dashboard.type_line("awake")
+    dashboard.expect_screen("echo: awake")
+
+
+def test_another_network_is_taken_up_at_once(dashboard, session_on, road):
+    """The browser says that it is online again: what is connected is doubted, what waits is tried."""
+    session = session_on()
+    open_over(road, dashboard, session)
+    road.break_off()
+    dashboard.page.context.set_offline(True)
+    road.mend()
+    began = time.monotonic()
+    dashboard.page.context.set_offline(False)
+    with dashboard.page.expect_websocket(lambda one: "/ws/terminal/" in one.url) as again:
+        again.value.wait_for_event("framereceived")
+    assert time.monotonic() - began < 6
+    dashboard.type_line("still here")
+    dashboard.expect_screen("echo: still here")
+
+
+def test_all_that_is_open_comes_back_after_the_server_did(dashboard, session_on, road, start_server):
+    """Terminal and shell reconnect, the list is current, and what is not saved in the editor is still there."""
+    session, page = session_on(), dashboard.page
+    open_over(road, dashboard, session)
+    dashboard.type_line("before")
+    dashboard.expect_screen("echo: before")
+    page.get_by_role("link", name="Shell").click()
+    dashboard.expect_screen(r"\$")
+    page.get_by_role("link", name="Files").click()
+    page.get_by_role("treeitem", name="README.md").click()
+    text = page.locator(".cm-content")
+    text.click()
+    page.keyboard.type("first ")
+    dashboard.server.stop()
+    expect(page.get_by_text("Connection to the server lost")).to_be_visible()
+    page.keyboard.type("typed without a server ")
+    page.keyboard.press("Control+s")
+    expect(page.get_by_text("cannot be reached")).to_be_visible()
+    server = start_server(
+        port=None, arguments=("--port", str(road.server_port), "--allowed-host", f"127.0.0.1:{road.port}")
+    )
+    server.create(dashboard.root / "my-app", tool="opencode")
+    expect(page.get_by_text("Connection to the server lost")).to_be_hidden()
+    expect(in_rail(dashboard, "opencode")).to_be_visible()
+    expect(text).to_contain_text("first typed without a server")
+    text.click()
+    page.keyboard.press("Control+s")
+    expect(page.get_by_text("Not saved")).to_be_hidden()
+    expect(page.get_by_text("cannot be reached")).to_be_hidden()
+    wait_until(lambda: "typed without" in (dashboard.root / "my-app" / "README.md").read_text(), "the file")
+    page.get_by_role("link", name="Terminal", exact=True).click()
+    dashboard.expect_screen("echo: before")
+    dashboard.type_line("after")
+    dashboard.expect_screen("echo: after")
+    page.get_by_role("link", name="Shell").click()
+    dashboard.expect_screen("this is a new shell")
