@@ -9714,15 +9714,20 @@ body {{ font: 14px/1.5 system-ui, sans-serif; margin: 0; padding: 18vh 16px 0;
   background: light-dark(#f6f7f9, #0f1013); color: light-dark(#1c1f26, #e6e8ee) }}
 main {{ max-width: 20rem; margin: 0 auto; padding: 24px; border: 1px solid light-dark(#e0e2e6, #2b2d33);
   border-radius: 10px; background: light-dark(#fff, #15161a) }}
-h1 {{ margin: 0 0 4px; font-size: 20px }}
+h1 {{ display: flex; gap: 8px; align-items: center; margin: 0 0 8px; font-size: 20px; line-height: 24px }}
 p {{ margin: 0 0 16px; color: light-dark(#545964, #a5aab6) }}
+.wrong {{ margin: 0 0 4px; color: light-dark(#b3242a, #ff8a82); font-weight: 600 }}
 input, button {{ box-sizing: border-box; width: 100%; height: 44px; padding: 0 12px; border-radius: 6px;
   font: inherit }}
 input {{ margin-bottom: 8px; border: 1px solid light-dark(#c5c9d1, #454954); background: transparent; font-size: 16px }}
 button {{ border: 0; background: light-dark(#3c53b7, #5265c4); color: #fff; font-weight: 600; cursor: pointer }}
 :focus-visible {{ outline: 2px solid light-dark(#4568e0, #8aa4ff); outline-offset: 1px }}
 </style>
-<body><main><h1>Clincus</h1><p>{reason}</p>
+<body><main><h1><svg viewBox="0 0 512 512" width="24" height="24" aria-hidden="true"><rect width="512" height="512"
+ rx="112" fill="#1b1e2b"/><g fill="none" stroke-linecap="round" stroke-linejoin="round"><path stroke="#8fa8ff"
+ stroke-width="48" d="M344 156a136 136 0 1 0 0 200"/><path stroke="#fff" stroke-width="36"
+ d="M222 214l44 42-44 42M296 304h72"/></g></svg>Clincus</h1>{problem}
+<p>Open the link that <code>clincus serve</code> printed, or paste its token here.</p>
 <form><input name="token" type="password" aria-label="Token" placeholder="Token" autocomplete="current-password"
  required autofocus><button>Sign in</button></form></main></body></html>
 """
@@ -9736,10 +9741,10 @@ def sign_in_page(request: Request, error: Refused) -> Response:
     """
     is_led_here = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and "token" not in request.query
     refresh = '<meta http-equiv="refresh" content="0">' if is_led_here else ""
-    reason = html.escape(error.message[:1].upper() + error.message[1:]) + "."
-    if error.status == 401 and "token" not in request.query:
-        reason = "Open the link that <code>clincus serve</code> printed, or paste its token here."
-    page = SIGN_IN_PAGE.format(refresh=refresh, reason=reason)
+    words = html.escape(error.message[:1].upper() + error.message[1:])
+    is_first_look = error.status == 401 and "token" not in request.query
+    problem = "" if is_first_look else f'<p class="wrong" role="alert">{words}.</p>'
+    page = SIGN_IN_PAGE.format(refresh=refresh, problem=problem)
     return Response(error.status, page.encode(), [("Content-Type", "text/html; charset=utf-8"), *error.headers])
 
 

@@ -99,6 +99,8 @@ export interface Image {
 
 export interface HealthCheck {
   name: string;
+  /** The name as a person reads it. */
+  label: string;
   status: 'ok' | 'warning' | 'failed';
   message: string;
   fix?: string;

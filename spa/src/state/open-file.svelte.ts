@@ -3,11 +3,15 @@ import { api, ApiError, sentence } from '../lib/api';
 
 export type FilePhase = 'loading' | 'ready' | 'saving' | 'error';
 
+/** Too large, or no text: what the editor will not show another time either (413, 415). */
+const isUnfit = (error: unknown): boolean => error instanceof ApiError && (error.status === 413 || error.status === 415);
 const isGone = (error: unknown): boolean => error instanceof ApiError && error.status === 404;
 
 export class OpenFile {
   phase = $state<FilePhase>('loading');
   error = $state('');
+  /** The file is none for an editor: trying again is in vain. */
+  unfit = $state(false);
   /** What the server has, as far as we know; the editor's text may differ. */
   saved = $state('');
   text = $state('');
@@ -35,6 +39,7 @@ export class OpenFile {
       if (content) this.#take(content.text, content.etag);
     } catch (error) {
       this.phase = 'error';
+      this.unfit = isUnfit(error);
       this.error = sentence(error);
     }
   }
