@@ -5461,10 +5461,12 @@ tmux has-session -t "=clincus-$1" 2>/dev/null ||
     tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "clincus-$1" -x "$3" -y "$4" -c "$2" "$HOME/.clincus/start"
 """
 )
+# A session of its own in the tool's group, gone with its client, shares the windows but not the setting of the mouse.
 GUEST_ATTACH = """
 tmux has-session -t "=$1" 2>/dev/null ||
-    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$1" -c "$2" "$HOME/.clincus/start"
-exec tmux -u attach-session -t "=$1"
+    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$1" -c "$3" "$HOME/.clincus/start"
+[ "$2" = own-mouse ] || exec tmux -u attach-session -t "=$1"
+exec tmux -u new-session -t "=$1" -s "$1-$$" ';' set-option mouse off ';' set-option destroy-unattached on
 """
 GUEST_DIRECT = """
 CLINCUS_DIRECT=1 exec "$HOME/.clincus/start"
@@ -5479,6 +5481,10 @@ exec "$@"
 """
 )
 GUEST_WATCH = 'exec tmux -u attach-session -f read-only,ignore-size -t "=$1"'
+GUEST_SCROLLBACK = """
+tmux has-session -t "=$1" 2>/dev/null || exit 3
+exec tmux capture-pane -p -e -J -t "=$1:" -S "-$2"
+"""
 GUEST_SHELL = """
 cd "$1" || exit 1
 [ ! -r "$HOME/.clincus/environment" ] || { set -a; . "$HOME/.clincus/environment"; set +a; }
@@ -6218,10 +6224,30 @@ class Sessions:
             except ClincusError as error:
                 self._report(f"{id}: {error}")
 
-    def terminal_argv(self, session: Session, *, readonly: bool = False, term: str = "xterm-256color") -> list[str]:
-        """The command that attaches a pty, of the type `term`, to a session's tmux."""
+    def terminal_argv(
+        self, session: Session, *, readonly: bool = False, own_mouse: bool = False, term: str = "xterm-256color"
+    ) -> list[str]:
+        """The command that attaches a pty, of the type `term`, to a session's tmux.
+
+        With `own_mouse` only programs in tmux get the mouse, when they want it: wheel and selection are the client's,
+        which finds in `scrollback` what has left the screen.
+        """
         script = GUEST_WATCH if readonly else GUEST_ATTACH
-        return self._guest_argv(session, script, f"clincus-{session.id}", term=term)
+        mouse = "own-mouse" if own_mouse else "mouse"
+        return self._guest_argv(session, script, f"clincus-{session.id}", mouse, term=term)
+
+    def scrollback(self, session: Session, lines: int) -> bytes:
+        """A terminal's screen and the last lines above it, with their colours (ECMA-48).
+
+        Raises IncusError, and ClincusError(409) when there is no terminal.
+        """
+        command = ["sh", "-c", GUEST_SCROLLBACK, "clincus", f"clincus-{session.id}", str(lines)]
+        done = self.containers.run(session.id, command)
+        if done.code == 3:
+            raise ClincusError(f'"{session.id}" has no terminal now: connecting to it opens one', 409)
+        if done.code != 0:
+            raise incus_failure(done.reason)
+        return done.stdout
 
     def shell_argv(self, session: Session, *, term: str = "xterm-256color") -> list[str]:
         """The command that gives a pty a login shell of its own in a session's workspace."""
@@ -11152,8 +11178,14 @@ class Api:
         return Response(204, b"", [("ETag", content_tag(request.body))])
 
     def terminal(self, request: Request) -> None:
-        readonly = request.values["readonly"]
-        self._bridge(request, lambda session: self._app.sessions.terminal_argv(session, readonly=readonly), readonly)
+        readonly, own_mouse = request.values["readonly"], request.values["own_mouse"]
+        command = functools.partial(self._app.sessions.terminal_argv, readonly=readonly, own_mouse=own_mouse)
+        self._bridge(request, command, readonly)
+
+    def get_scrollback(self, request: Request) -> object:
+        session = self._running(request.values["id"])
+        text = self._app.sessions.scrollback(session, request.values["lines"])
+        return Response(200, text, [("Content-Type", "text/plain; charset=utf-8")])
 
     def shell(self, request: Request) -> None:
         self._bridge(request, self._app.sessions.shell_argv, False)
@@ -11320,6 +11352,9 @@ SIZE_FIELDS = (
     Field("cols", "integer", "columns of the terminal", minimum=1, maximum=1000, default=80),
     Field("rows", "integer", "rows of the terminal", minimum=1, maximum=1000, default=24),
 )
+READONLY_FIELD = Field("readonly", "boolean", "only watch", default=False)
+OWN_MOUSE_FIELD = Field("own_mouse", "boolean", "tmux leaves wheel and selection to the client", default=False)
+LINES_FIELD = Field("lines", "integer", "lines above the screen", minimum=0, maximum=50000, default=1000)
 CREATE_FIELDS = (
     Field("workspace", "string", "absolute path of the project directory", required=True),
     Field("tool", "string", "the AI tool; the config's when absent"),
@@ -11391,6 +11426,14 @@ def api_routes(app: Application) -> list[Route]:
         ),
         Route(
             "GET",
+            one + "/scrollback",
+            api.get_scrollback,
+            "The text of the terminal's screen and above it, with colours",
+            query=(LINES_FIELD,),
+            answers={200: TEXT_FILE, 404: None, 409: None},
+        ),
+        Route(
+            "GET",
             one + "/files",
             api.list_files,
             "A directory of the session's workspace",
@@ -11447,7 +11490,7 @@ def api_routes(app: Application) -> list[Route]:
             "/ws/terminal/{id}",
             api.terminal,
             "The tool's terminal",
-            query=(*SIZE_FIELDS, Field("readonly", "boolean", "only watch", default=False)),
+            query=(*SIZE_FIELDS, READONLY_FIELD, OWN_MOUSE_FIELD),
             is_socket=True,
         ),
         Route("GET", "/ws/shell/{id}", api.shell, "A login shell in the session", query=SIZE_FIELDS, is_socket=True),

@@ -139,6 +139,54 @@ def test_ten_thousand_lines_are_kept_and_searched(dashboard, session_on):
     dashboard.expect_screen(rf"still\s*{rows_of(dashboard)} \d+")
 
 
+def test_one_looks_back_at_a_tool_and_goes_on_typing(dashboard, session_on):
+    """The wheel shows what has left the screen, for this page alone; the first key is back in the present."""
+    dashboard.open_terminal(session_on())
+    dashboard.type_line("flood 10500")
+    dashboard.expect_screen("10500")
+    page, past = dashboard.page, dashboard.page.locator(".past .xterm-rows")
+    page.locator(".xterm-screen").hover()
+    page.mouse.wheel(0, -900)
+    expect(past).not_to_contain_text("10500")
+    expect(past).to_contain_text("104")
+    page.keyboard.press("Control+Shift+Home")
+    expect(past).to_contain_text("499500501")  # 10,000 lines above the screen
+    dashboard.type_line("none of this is lost")
+    expect(past).to_have_count(0)
+    dashboard.expect_screen("echo: none of this is lost")
+    page.keyboard.press("Shift+PageUp")
+    expect(page.get_by_text("Looking back.")).to_be_visible()
+    for _ in range(2):  # to the end, and beyond
+        page.keyboard.press("Shift+PageDown")
+    expect(past).to_have_count(0)
+
+
+def test_the_search_of_a_tool_finds_what_left_the_screen(dashboard, session_on):
+    """What is typed at once after the chord is the search's; Escape leads back in two steps."""
+    dashboard.open_terminal(session_on())
+    dashboard.type_line("flood 10500")
+    dashboard.expect_screen("10500")
+    dashboard.page.keyboard.press("Control+Shift+F")
+    dashboard.page.keyboard.type("4242")
+    expect(dashboard.page.get_by_text("1 of 1", exact=True)).to_be_visible()
+    expect(dashboard.page.locator(".past .xterm-rows")).to_contain_text("4242")
+    dashboard.page.keyboard.press("Escape")
+    expect(dashboard.page.locator(".past .xterm-rows")).to_contain_text("4242")
+    dashboard.page.keyboard.press("Escape")
+    dashboard.type_line("nothing was typed")
+    dashboard.expect_screen(r"10500\s*nothing was typed\s*echo: nothing was typed")
+
+
+def test_a_program_that_wants_the_mouse_gets_it(dashboard, session_on):
+    """Its wheel is not the page's."""
+    dashboard.open_terminal(session_on())
+    dashboard.type_line("sh printf '\\033[?1000h\\033[?1006h'; echo re''ady; timeout 30 cat -v")
+    dashboard.expect_screen("ready")
+    dashboard.page.locator(".xterm-screen").hover()
+    dashboard.page.mouse.wheel(0, -100)
+    dashboard.expect_screen(r"\^\[\[<64;")
+
+
 def test_keys_go_to_the_session_that_is_shown(open_dashboard):
     """While one switches to and fro with Alt+digit, no key reaches the other session."""
     dashboard = open_dashboard(projects=("one", "two"))

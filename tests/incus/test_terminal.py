@@ -187,3 +187,40 @@ def test_two_clients_share_one_screen(clincus_server, terminal_path):
         one.wait_for("STUB-READY")
         one.type("seen by both\r")
         other.wait_for("echo: seen by both")
+
+
+def test_the_scrollback_holds_what_left_the_screen(clincus_server, session, terminal_path):
+    with Terminal(clincus_server, terminal_path) as terminal:
+        terminal.wait_for("STUB-READY")
+        terminal.type("sh seq -f 'line %.0f.' 500; printf '\\033[32mgreen'\n")
+        terminal.wait_for("green")
+    path = f"/api/sessions/{session['id']}/scrollback"
+    whole = clincus_server.get(f"{path}?lines=2000")
+    assert whole.headers["content-type"] == "text/plain; charset=utf-8"
+    assert [f"line {number}." for number in range(1, 501)] == [
+        line for line in whole.body.decode().splitlines() if line.startswith("line ")
+    ]
+    assert "\x1b[32mgreen" in whole.body.decode()
+    assert "line 300." not in clincus_server.get(f"{path}?lines=100").body.decode()
+    assert clincus_server.get(f"{path}?lines=-1").status == 400
+    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
+    assert clincus_server.get(path).status == 409
+
+
+def test_tmux_leaves_the_mouse_to_a_client_that_wants_it(bed, clincus_server, session, terminal_path):
+    """Such a client gets the mouse of programs alone, in a session of its own that goes with it."""
+    tmux_wants_it = b"\x1b[?1002h"
+    with (
+        Terminal(clincus_server, terminal_path) as plain,
+        Terminal(clincus_server, f"{terminal_path}?own_mouse=1") as own,
+    ):
+        plain.wait_for("STUB-READY")
+        own.wait_for("STUB-READY")
+        assert [tmux_wants_it in terminal.output for terminal in (plain, own)] == [True, False]
+        own.type("sh printf '\\033[?1003h'\n")
+        own.wait_for("\x1b[?1003h")
+    names = ["tmux", "list-sessions", "-F", "#{session_name}"]
+    wait_until(
+        lambda: bed.incus.exec(session["id"], names, user=1000).stdout.decode().split() == [f"clincus-{session['id']}"],
+        "the client's own session to go with it",
+    )

@@ -133,6 +133,11 @@ export const api = {
   images: () => get<Image[]>('/api/images'),
   health: () => get<Health>('/api/health'),
 
+  /** The terminal's screen and so many lines above it, as tmux keeps them. */
+  async scrollback(id: string, lines: number): Promise<string> {
+    return (await send('GET', `${session(id)}/scrollback?lines=${lines}`)).text();
+  },
+
   directory: (id: string, path: string) =>
     get<Directory>(`${session(id)}/files?${new URLSearchParams({ path }).toString()}`),
 

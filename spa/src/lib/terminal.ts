@@ -9,9 +9,9 @@ import { type ITheme, Terminal } from '@xterm/xterm';
 
 import { isMac, isPaletteKey, sessionSwitch } from './keys';
 import { matchColours } from './match-colours';
-import { scrollByTouch } from './touch-scroll';
+import { isAtEnd, type Overscroll, scrollByTouch } from './touch-scroll';
 
-const SCROLLBACK_LINES = 10_000;
+export const SCROLLBACK_LINES = 10_000;
 const FRAMES_BEFORE_GPU = 240;
 const SCROLLBAR_PX = 10;
 
@@ -92,6 +92,8 @@ export interface TerminalHost {
   onSelectionCopy: (text: string) => void;
   onSearch: () => void;
   onLinkHover: (address: string) => void;
+  /** The past is elsewhere: it is scrolled to beyond what the terminal holds. */
+  onOverscroll?: Overscroll;
 }
 
 export interface TerminalParts {
@@ -122,12 +124,13 @@ export function openTerminal(element: HTMLElement, look: Look, host: TerminalHos
   terminal.loadAddon(new UnicodeGraphemesAddon());
   terminal.loadAddon(new ClipboardAddon(undefined, writeOnlyClipboard(host.onCopied)));
   terminal.attachCustomKeyEventHandler((event) => takeKey(event, terminal, host));
+  terminal.attachCustomWheelEventHandler((event) => takeWheel(event, terminal, host.onOverscroll));
   terminal.open(element);
   terminal.element?.addEventListener('mouseup', () => {
     if (terminal.hasSelection()) host.onSelected(terminal.getSelection());
   });
   fitting.fit();
-  scrollByTouch(terminal);
+  scrollByTouch(terminal, host.onOverscroll);
   accelerateWhenBusy(terminal);
   return {
     terminal,
@@ -204,14 +207,33 @@ function writeOnlyClipboard(onCopied: (text: string) => void): IClipboardProvide
   };
 }
 
-function scrollTo(terminal: Terminal, end: 'Home' | 'End'): void {
-  if (end === 'Home') terminal.scrollToTop();
-  else terminal.scrollToBottom();
+function scrollTo(terminal: Terminal, end: 'Home' | 'End', beyond?: Overscroll): void {
+  const lines = end === 'Home' ? -SCROLLBACK_LINES : SCROLLBACK_LINES;
+  if (beyond && isAtEnd(terminal, lines)) beyond(lines);
+  else terminal.scrollLines(lines);
 }
+
+/** False for a wheel that is not the terminal's: on a screen without a past xterm.js would make arrow keys of it. */
+function takeWheel(event: WheelEvent, terminal: Terminal, beyond?: Overscroll): boolean {
+  const direction = Math.sign(event.deltaY);
+  if (!beyond || !direction || event.ctrlKey || terminal.modes.mouseTrackingMode !== 'none') return true;
+  if (!isAtEnd(terminal, direction)) return true;
+  const height = (terminal.element?.clientHeight ?? 0) / terminal.rows || 1;
+  const lines = event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY / height : event.deltaY;
+  beyond(direction * Math.max(1, Math.round(Math.abs(lines))));
+  return false;
+}
+
+const PAGES: Readonly<Record<string, number>> = { PageUp: -1, PageDown: 1 };
 
 /** False for the keys that are not the program's. */
 function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): boolean {
   if (isPaletteKey(event) || sessionSwitch(event) !== null) return false;
+  const page = event.shiftKey && !event.ctrlKey && !event.altKey && !event.metaKey ? PAGES[event.code] : undefined;
+  if (page && host.onOverscroll && isAtEnd(terminal, page)) {
+    if (event.type === 'keydown') host.onOverscroll(page * (terminal.rows - 1));
+    return false;
+  }
   const chord = isMac ? event.metaKey && !event.ctrlKey : event.ctrlKey && event.shiftKey;
   if (!chord || event.altKey) return true;
   switch (event.code) {
@@ -225,7 +247,7 @@ function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): 
       return false;
     case 'Home':
     case 'End':
-      if (event.type === 'keydown') scrollTo(terminal, event.code);
+      if (event.type === 'keydown') scrollTo(terminal, event.code, host.onOverscroll);
       return false;
     case 'KeyV':
       // The browser's own paste follows, and xterm.js brackets it.

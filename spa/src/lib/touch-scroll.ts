@@ -4,10 +4,23 @@ import type { Terminal } from '@xterm/xterm';
 /** Programs that take the wheel scroll several lines at each of its notches. */
 const LINES_PER_NOTCH = 3;
 
-/** Scrolls by lines; a program that wants the wheel, as tmux does, gets it. Towards the past is negative. */
-function scroll(terminal: Terminal, lines: number, at: Touch): number {
-  const isPrograms = terminal.modes.mouseTrackingMode !== 'none' || terminal.buffer.active.type === 'alternate';
-  if (!isPrograms) {
+/** Takes a scroll, in lines, that nothing of the terminal is left for. Towards the past is negative. */
+export type Overscroll = (lines: number) => void;
+
+/** Whether the terminal has no line left to scroll to. */
+export function isAtEnd(terminal: Terminal, lines: number): boolean {
+  const { viewportY, baseY } = terminal.buffer.active;
+  return lines < 0 ? viewportY === 0 : viewportY === baseY;
+}
+
+/** Scrolls by lines; a program that wants the wheel gets it. Towards the past is negative. */
+function scroll(terminal: Terminal, lines: number, at: Touch, beyond?: Overscroll): number {
+  const hasMouse = terminal.modes.mouseTrackingMode !== 'none';
+  if (!hasMouse && beyond && isAtEnd(terminal, lines)) {
+    if (lines) beyond(lines);
+    return lines;
+  }
+  if (!hasMouse && (beyond || terminal.buffer.active.type === 'normal')) {
     terminal.scrollLines(lines);
     return lines;
   }
@@ -28,7 +41,7 @@ function scroll(terminal: Terminal, lines: number, at: Touch): number {
 }
 
 /** The terminal must be open. What is added goes with its element. */
-export function scrollByTouch(terminal: Terminal): void {
+export function scrollByTouch(terminal: Terminal, beyond?: Overscroll): void {
   const { element } = terminal;
   if (!element) return;
   let from = 0;
@@ -40,7 +53,7 @@ export function scrollByTouch(terminal: Terminal): void {
       if (!touch || second) return; // two fingers zoom
       event.preventDefault();
       const line = element.clientHeight / terminal.rows;
-      const done = scroll(terminal, Math.trunc((from - touch.clientY) / line), touch);
+      const done = scroll(terminal, Math.trunc((from - touch.clientY) / line), touch, beyond);
       from -= done * line;
     },
     { passive: false },

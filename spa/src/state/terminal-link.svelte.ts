@@ -44,7 +44,7 @@ export class TerminalLink {
     this.socket = new ReconnectingSocket({
       url: () => {
         this.#openedWith = this.#size();
-        return socketUrl(`/ws/${kind}/${encodeURIComponent(id)}?${this.#openedWith}`);
+        return socketUrl(`/ws/${kind}/${encodeURIComponent(id)}?${this.#openedWith}${kind === 'terminal' ? '&own_mouse=1' : ''}`);
       },
       protocol: 'clincus.terminal.v1',
       isFinal: (code) => FINAL_CODES.has(code),

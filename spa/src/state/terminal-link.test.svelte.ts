@@ -42,7 +42,7 @@ const output = (text: string): ArrayBuffer => new TextEncoder().encode(text).buf
 
 describe('a terminal', () => {
   it('asks for its own size from the first byte, and for the size of the day when it comes back', () => {
-    expect(FakeSocket.last.url).toBe('ws://127.0.0.1:3000/ws/terminal/clincus-a1b2c3-1?cols=120&rows=40');
+    expect(FakeSocket.last.url).toBe('ws://127.0.0.1:3000/ws/terminal/clincus-a1b2c3-1?cols=120&rows=40&own_mouse=1');
     screen.cols = 80;
     link.reconnect();
     expect(FakeSocket.last.url).toContain('cols=80&rows=40');

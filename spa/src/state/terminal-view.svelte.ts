@@ -1,8 +1,9 @@
 /** One terminal on the page: xterm.js, its wire to the server, and what passes between them and the person. */
-import type { Look, TerminalParts } from '../lib/terminal';
+import type { Look, TerminalHost, TerminalParts } from '../lib/terminal';
 import type { Session } from '../lib/types';
 import { copy, label } from './actions';
 import { preferences } from './preferences.svelte';
+import { Past } from './past.svelte';
 import { type TerminalKind, TerminalLink } from './terminal-link.svelte';
 import { ui } from './ui.svelte';
 
@@ -19,12 +20,24 @@ export class TerminalView {
   parts = $state.raw<TerminalParts | null>(null);
   /** Null until it has connected once. */
   link = $state.raw<TerminalLink | null>(null);
+  /** What the person looks back at; null for the present. Only tmux has a past of its own; a shell's is in its terminal. */
+  past = $state.raw<Past | null>(null);
   searching = $state(false);
   /** The key bar's Ctrl is held for the next key. */
   ctrl = $state(false);
   failed = $state(false);
   /** Address of the link under the pointer; a hostile program can show any text for it. */
   hoveredLink = $state('');
+
+  readonly host: TerminalHost = {
+    onCopied: (text) => void this.#copyFromProgram(text),
+    onSelected: (text) => {
+      if (preferences.copyOnSelect) void navigator.clipboard.writeText(text).catch(() => undefined);
+    },
+    onSelectionCopy: (text) => void copy(text),
+    onSearch: () => this.search(),
+    onLinkHover: (address) => (this.hoveredLink = address),
+  };
 
   constructor(
     readonly session: () => Session,
@@ -37,13 +50,8 @@ export class TerminalView {
       const { openTerminal } = await import('../lib/terminal');
       if (this.parts) return;
       const parts = openTerminal(element, look(), {
-        onCopied: (text) => void this.#copyFromProgram(text),
-        onSelected: (text) => {
-          if (preferences.copyOnSelect) void navigator.clipboard.writeText(text).catch(() => undefined);
-        },
-        onSelectionCopy: (text) => void copy(text),
-        onSearch: () => (this.searching = true),
-        onLinkHover: (address) => (this.hoveredLink = address),
+        ...this.host,
+        ...(this.kind === 'terminal' && { onOverscroll: (lines) => this.lookBack(lines) }),
       });
       parts.terminal.onData((text) => this.#typed(text));
       parts.terminal.onBinary((data) => this.link?.typeBinary(data));
@@ -74,12 +82,38 @@ export class TerminalView {
     if (this.ctrl) this.parts?.terminal.focus();
   }
 
+  search(): void {
+    if (this.kind === 'terminal') this.lookBack(0);
+    this.searching = true;
+  }
+
   closeSearch(): void {
+    this.searching = false;
+    this.focus();
+  }
+
+  focus(): void {
+    (this.past?.parts ?? this.parts)?.terminal.focus();
+  }
+
+  /** Scrolls to the past, by lines below zero from the screen; a scroll the other way is none. */
+  lookBack(lines: number): void {
+    if (lines > 0) return;
+    this.past ??= new Past(this.session().id, () => this.lookAhead());
+    this.past.scroll(lines);
+  }
+
+  /** Back to the present, which gets the keys; with what was typed, if it was. */
+  lookAhead(): void {
+    if (!this.past) return;
+    this.past.dispose();
+    this.past = null;
     this.searching = false;
     this.parts?.terminal.focus();
   }
 
   dispose(): void {
+    this.past?.dispose();
     this.link?.dispose();
     this.parts?.terminal.dispose();
   }
