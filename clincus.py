@@ -1503,6 +1503,7 @@ CARRIED_LIMIT = 64 << 20  # bytes: all files carried in
 CARRIED_COUNT = 20_000
 SAVED_LIMIT = 512 << 20  # bytes: one saved conversation
 SAVED_COUNT = 50_000
+SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take to tidy up
 METADATA_LIMIT = 64 << 10  # bytes
 GH_TIMEOUT = 5.0  # seconds for `gh auth token`
 
@@ -2136,15 +2137,23 @@ def parse_listing(output: bytes) -> list[tuple[str, float]]:
 
 
 def saved_listing(directory: str) -> list[tuple[str, float]]:
-    """The paths and times of the files of a saved conversation; empty ones are left out."""
+    """The paths and times of the files of a saved conversation; empty ones are left out.
+
+    ClincusError if not all of it can be read: a copy with a hole must not go on, nor count as the lesser one.
+    """
+
+    def refuse(error: OSError) -> None:
+        if error.filename != directory or not isinstance(error, FileNotFoundError):
+            raise ClincusError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
     found = []
-    for folder, _, names in os.walk(directory):
+    for folder, _, names in os.walk(directory, onerror=refuse):
         for name in names:
             path = os.path.join(folder, name)
             status = os.lstat(path)
             if stat.S_ISREG(status.st_mode) and status.st_size:
                 found.append((os.path.relpath(path, directory), status.st_mtime))
-    return found[:SAVED_COUNT]
+    return found
 
 
 def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
@@ -2290,19 +2299,25 @@ def unpack_saved(stream: IO[bytes], directory: str, tool: Tool) -> list[str]:
     """Write the conversations in a tar to a new, empty directory of ours (mode 0700, files 0600); gives the paths.
 
     Only regular files of `Tool.saved` are taken. What a broken archive held before its fault stays; the ClincusError
-    says what is wrong.
+    says what is wrong. An OSError is this host's fault.
     """
     written = []
     for entry in SavedTar(stream).entries():
         target = os.path.join(directory, entry.name)
-        is_wanted = entry.kind == "file" and safe_relative(entry.name) and is_saved(tool, entry.name)
-        if not is_wanted or os.path.lexists(target):
+        if entry.kind != "file" or not safe_relative(entry.name) or not is_saved(tool, entry.name):
             continue
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise
+            continue  # one name is there twice, is a file's and a folder's, or is too long here
         with open(descriptor, "wb") as file:
             for piece in entry.content:
                 file.write(piece)
+            file.flush()
+            os.fsync(descriptor)  # the container may be gone before the next power cut
         os.utime(target, (entry.mtime, entry.mtime))
         written.append(entry.name)
     return written
@@ -2317,44 +2332,48 @@ def store_saved(stream: IO[bytes], saved: SavedSession, tool: Tool) -> list[str]
     parent = os.path.dirname(saved.directory)
     os.makedirs(parent, mode=0o700, exist_ok=True)
     os.chmod(parent, 0o700)
-    mend_saved(saved)
-    fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
-    try:
-        with directory_lock(fresh):
-            written = unpack_saved(stream, fresh, tool)
-            kept = [path for path, _ in saved_listing(saved.directory) if path != "metadata.json"]
-            is_talk = conversation_pattern(tool).fullmatch
-            if kept and (not written or (any(map(is_talk, kept)) and not any(map(is_talk, written)))):
-                write_metadata(saved)
-                return kept
-            write_metadata(dataclasses.replace(saved, directory=fresh))
-            take_place(fresh, saved.directory)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with contextlib.ExitStack() as held:
+        with directory_lock(parent, SAVED_LOCK_TIMEOUT):
+            mend_saved(parent)
+            fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
+            held.callback(shutil.rmtree, fresh, ignore_errors=True)
+            held.enter_context(directory_lock(fresh))
+        written = unpack_saved(stream, fresh, tool)
+        kept = [path for path, _ in saved_listing(saved.directory) if path != "metadata.json"]
+        is_talk = conversation_pattern(tool).fullmatch
+        if kept and (not written or (any(map(is_talk, kept)) and not any(map(is_talk, written)))):
+            write_metadata(saved)
+            return kept
+        write_metadata(dataclasses.replace(saved, directory=fresh))
+        take_place(fresh, saved.directory)
     return written
 
 
 def take_place(fresh: str, directory: str) -> None:
     """Give a new copy the name of the old one, which is removed. What a crash in between leaves, `mend_saved` mends."""
     parent, old = os.path.dirname(directory), f"{fresh}.old"
-    with directory_lock(parent):
+    with directory_lock(parent, SAVED_LOCK_TIMEOUT):
         with contextlib.suppress(FileNotFoundError):
             os.rename(directory, old)
         os.rename(fresh, directory)
         sync_directory(parent)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def mend_saved(saved: SavedSession) -> None:
-    """Tidy up after saves that were cut short: a copy whose place was just being taken gets it back, the rest goes."""
-    parent, name = os.path.split(saved.directory)
-    with directory_lock(parent):
-        for left in glob.glob(f"{glob.escape(parent)}/.{glob.escape(name)}.new-*"):
-            with contextlib.suppress(ClincusError, OSError), directory_lock(left, timeout=0):  # else it is in use
-                if left.endswith(".old") and not os.path.lexists(saved.directory):
-                    os.rename(left, saved.directory)
-                else:
-                    shutil.rmtree(left, ignore_errors=True)
+def mend_saved(parent: str) -> None:
+    """Tidy up, with the lock held, after saves into `parent` that were cut short.
+
+    A copy whose place was just being taken gets it back from what is no more than metadata.json; the rest goes.
+    """
+    for left in glob.glob(f"{glob.escape(parent)}/.*.new-*"):
+        name, _, ending = os.path.basename(left)[1:].rpartition(".new-")
+        directory = os.path.join(parent, name)
+        with contextlib.suppress(ClincusError, OSError), directory_lock(left, timeout=0):  # else it is in use
+            if ending.endswith(".old") and all(path == "metadata.json" for path, _ in saved_listing(directory)):
+                shutil.rmtree(directory, ignore_errors=True)
+                os.rename(left, directory)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def write_metadata(saved: SavedSession) -> None:
@@ -2400,6 +2419,9 @@ def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]
     base = expand(config.get("paths.sessions_dir"), environ)
     found = []
     for parent in sorted(glob.glob(f"{glob.escape(base)}-*")):
+        if glob.glob(f"{glob.escape(parent)}/.*.new-*.old"):
+            with contextlib.suppress(OSError, ClincusError), directory_lock(parent):
+                mend_saved(parent)
         with contextlib.suppress(OSError), os.scandir(parent) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
@@ -2577,7 +2599,7 @@ class FencedReader(io.RawIOBase):
         self._ready = b""
         self._held = b""  # may be the beginning of the fence
         self._is_over = False
-        self._is_filling = False
+        self.is_whole = False  # the fence was there: the rest is filling
 
     def readable(self) -> bool:
         """Yes."""
@@ -2594,10 +2616,10 @@ class FencedReader(io.RawIOBase):
     def _take(self, piece: bytes) -> None:
         if not piece:
             self._is_over, self._ready = True, self._held
-        elif not self._is_filling:
+        elif not self.is_whole:
             fence = FENCE.encode()
             text, found, _ = (self._held + piece).partition(fence)
-            self._is_filling = bool(found)
+            self.is_whole = bool(found)
             kept = 0 if found else next(n for n in range(len(fence) - 1, -1, -1) if text.endswith(fence[:n]))
             self._ready, self._held = text[: len(text) - kept], text[len(text) - kept :]
 
@@ -2828,6 +2850,8 @@ class Incus:
             yield stream
             if len(stream.read(STREAM_REST)) == STREAM_REST:
                 process.kill()
+        if not raw.is_whole:
+            raise IncusError("Incus lost the end of what the container sent", 500)
 
     @contextlib.contextmanager
     def feed(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
@@ -5584,6 +5608,11 @@ def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None
     ]
 
 
+def is_hosts_fault(error: Exception) -> bool:
+    """Whether a save failed for want of room, or of a right, on this host: a person can mend that and try again."""
+    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+
+
 STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
 SAVE_TIMEOUT = 120  # seconds
 
@@ -6145,19 +6174,19 @@ class Sessions:
             if session.paused:
                 self.containers.start(id)  # a frozen guest can neither save nor stop
             if session.paused or session.status == "running":
-                is_saved = self._try_save(replace(session, status="running", paused=False), ends_tool=True)
+                error = self._try_save(replace(session, status="running", paused=False), ends_tool=True)
                 self.containers.hand_over(session)
                 graceful = self._load().get("limits.runtime.stop_graceful")
                 self.containers.stop(id, timeout if graceful else 0)
-                if is_saved:  # not before: a container that runs on would hold something newer
+                if error is None:  # not before: a container that runs on would hold something newer
                     self._mark_final(session)
             return self.registry.settle(replace(session, status="stopped", paused=False))
 
     def delete(self, id: str, *, keep_unsaved: bool = False) -> None:
         """Save what can be saved and delete the container, whatever its state.
 
-        With `keep_unsaved` a conversation that cannot be saved keeps the container: ClincusError(409). So does a start
-        by somebody else that was not known when the delete was asked for.
+        ClincusError(409) keeps it: if somebody else has started it since it was last looked at, if this host cannot
+        write the conversation, and with `keep_unsaved` if that cannot be saved for any reason.
         """
         known = self.registry.get(id)
         with self._work(id, "stopping") as found:
@@ -6168,14 +6197,14 @@ class Sessions:
             if session.paused:
                 self.containers.start(id)  # a frozen guest cannot be read
                 session = replace(session, status="running", paused=False)
-            is_saved = self._try_save(session, ends_tool=True)
-            if not is_saved and session.status == "running":
+            error = self._try_save(session, ends_tool=True)
+            if error is not None and session.status == "running" and not is_hosts_fault(error):
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
                 self.containers.stop(id, 0)
                 session = replace(session, status="stopped")
-                is_saved = self._try_save(session)
-            if not is_saved and keep_unsaved:
-                raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved', 409)
+                error = self._try_save(session)
+            if error is not None and (keep_unsaved or is_hosts_fault(error)):
+                raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
             if session.status == "running":
                 self.containers.hand_over(session)
             self.containers.delete(id, even_running=session.status == "running" or bool(session.error))
@@ -6185,14 +6214,14 @@ class Sessions:
         """Save a session's conversation now; the directory that holds it, "" if it could not be saved."""
         with self._lock(id):
             session = self.registry.get(id)
-            return self._saved(session, self._load()).directory if self._try_save(session) else ""
+            return "" if self._try_save(session) else self.saved_directory(session)
 
     def set_persistent(self, id: str) -> Session:
         """Make a session persistent: its label, which counts, and its metadata.json."""
         with self._lock(id):
             session = replace(self.registry.get(id), persistent=True)
             self.containers.label(id, "persistent", "true")
-            mark_persistent(self._saved(session, self._load()).directory)
+            mark_persistent(self.saved_directory(session))
             self.registry.refresh(id, session)
             return session
 
@@ -6445,14 +6474,14 @@ class Sessions:
         finally:
             self.registry.forget(session.id)
 
-    def _try_save(self, session: Session, *, ends_tool: bool = False) -> bool:
-        """Save the conversation to the host; what cannot be saved is reported and stops nobody."""
+    def _try_save(self, session: Session, *, ends_tool: bool = False) -> Exception | None:
+        """Save the conversation to the host; why that did not work is reported, returned, and stops nobody."""
         try:
             self._save(session, ends_tool=ends_tool)
-        except (ClincusError, OSError, tarfile.TarError) as error:
+        except (ClincusError, OSError) as error:
             self._report(f"{session.id}: the conversation was not saved: {error}")
-            return False
-        return True
+            return error
+        return None
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -6589,6 +6618,7 @@ FILE_ERRORS = {
     45: ("has changed meanwhile: read it again before you save", 412),
     46: ("cannot be written: it is read-only in this session", 409),
     47: ("exists already", 412),
+    48: ("did not arrive whole: save it again", 500),
 }
 GUEST_FIND_FILE = """
 set -f
@@ -6631,6 +6661,7 @@ folder=${folder%??}
 new=$(mktemp -- "$folder/.clincus-XXXXXXXX" 2>/dev/null) || exit 46
 trap 'rm -f -- "$new"' EXIT
 cat >"$new" || exit 1
+[ "$(stat -c %s -- "$new")" = "$4" ] || exit 48
 if [ "$3" = new ]; then
     chmod "$(printf '%o' $((0666 & ~0$(umask))))" "$new"
     ln -- "$new" "$real" 2>/dev/null || exit 47
@@ -6680,7 +6711,7 @@ class Files:
     def _run(self, session: Session, script: str, path: str, argument: str, content: bytes = b"") -> bytes:
         name = check_file_path(path)
         mount = self._sessions.mount(session)
-        command = ["sh", "-c", script, "clincus", mount, str(len(name)), argument]
+        command = ["sh", "-c", script, "clincus", mount, str(len(name)), argument, str(len(content))]
         done = self._sessions.containers.run(session.id, command, stdin=name + content)
         if done.code in FILE_ERRORS:
             problem, status = FILE_ERRORS[done.code]

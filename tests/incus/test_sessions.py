@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from conftest import git
 from conftest import wait_until
 from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import clincus
@@ -128,9 +130,15 @@ def test_a_restart_from_inside_gives_the_tool_back_with_its_conversation(bed, cl
     bed.incus.run("restart", "--force", session["id"])
     path = f"/api/sessions/{session['id']}"
     wait_until(lambda: clincus_server.get(path).json["status"] == "running", "the restart to be over")
-    with connect(f"{clincus_server.socket_url}/ws/terminal/{session['id']}") as terminal:
-        wait_for_screen(bed, session, "earlier: remember the milk")
-        terminal.close()
+
+    def is_back() -> bool:
+        """Attach as the page does: again where the news of the restart closes the terminal."""
+        url = f"{clincus_server.socket_url}/ws/terminal/{session['id']}"
+        with contextlib.suppress(ConnectionClosed, InvalidStatus, TimeoutError), connect(url) as terminal:
+            terminal.recv(timeout=5)
+        return "earlier: remember the milk" in screen(bed, session)
+
+    wait_until(is_back, "the tool with its conversation")
 
 
 def test_force_delete_removes_the_container(bed, clincus_server, workspace):

@@ -289,6 +289,26 @@ def test_a_stream_that_nobody_ends_is_killed():
         assert stream.read() == b""
 
 
+def test_a_stream_whose_end_was_lost_has_failed():
+    with (
+        pytest.raises(clincus.IncusError, match="lost the end"),
+        clincus.Incus().stream(["echo", "the first half"], timeout=20) as stream,
+    ):
+        assert stream.read() == b"the first half\n"
+
+
+@pytest.mark.parametrize(("arrives", "code", "content"), [("new text", 0, "new text"), ("new te", 48, "old text")])
+@pytest.mark.parametrize("expected", ["any", "new"])
+def test_a_file_that_arrives_cut_short_takes_no_place(tmp_path, arrives, code, content, expected):
+    if expected == "any":
+        (tmp_path / "file").write_text("old text")
+    command = ["sh", "-c", clincus.GUEST_WRITE_FILE, "clincus", str(tmp_path), "4", expected, str(len("new text"))]
+    done = subprocess.run(command, input=f"file{arrives}".encode(), capture_output=True, timeout=20, check=False)
+    assert done.returncode == code
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert left == ({} if (expected, code) == ("new", 48) else {"file": content})
+
+
 # ---- copies out of a container ------------------------------------------------------------------------------------
 
 

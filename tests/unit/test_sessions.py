@@ -186,6 +186,16 @@ def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_n
     assert [words for words in door.calls if words[0] == "delete"] == [("delete", NAME)]  # Incus refuses if it runs
 
 
+@pytest.mark.parametrize("status", ["running", "stopped"])
+def test_a_host_that_cannot_write_keeps_what_is_not_saved(sessions, door, sends_nothing, tmp_path, status):
+    add(sessions, status=status)
+    (tmp_path / ".clincus").write_text("a file where the folder should be")
+    with pytest.raises(clincus.ClincusError, match=r"is kept, as it holds a conversation .*clincus"):
+        sessions.delete(NAME)
+    assert deleted(door) == []
+    assert status == "stopped" or door.calls == []  # nor is it stopped
+
+
 def test_a_session_that_is_resumed_meanwhile_is_not_abandoned(sessions, door):
     first, second = (add(sessions, f"clincus-0a1b2c-{slot}", status="stopped", tool="shell") for slot in (1, 2))
     door.on_run = lambda words: void(sessions.registry.settle(clincus.replace(second, status="running")))

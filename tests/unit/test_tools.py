@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -10,6 +11,8 @@ import stat
 import subprocess
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -598,6 +601,64 @@ def test_what_a_save_left_that_was_cut_short_is_mended(tmp_path):
     assert sorted(os.listdir(parent)) == [f".{SESSION}.new-2", SESSION]
 
 
+@pytest.mark.parametrize("is_started_again", [False, True])
+def test_a_copy_that_lost_its_name_is_found(environ, config, is_started_again):
+    base = Path(environ["HOME"]) / ".clincus"
+    path = f".claude/projects/-workspace/{SESSION}.jsonl"
+    store(base, archive((path, b"talk")))
+    saved = saved_session(base)
+    os.rename(saved.directory, f"{base}/sessions-claude/.{SESSION}.new-1.old")  # killed between the two renames
+    if is_started_again:
+        clincus.write_metadata(saved)
+    assert clincus.find_saved(config, environ, SESSION).directory == saved.directory
+    assert content(base, path) == b"talk"
+    assert os.listdir(base / "sessions-claude") == [SESSION]
+
+
+def test_a_copy_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monkeypatch):
+    done = []
+    fsync, rename = os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.readlink(f"/proc/self/fd/{file}")) or fsync(file))
+    monkeypatch.setattr(os, "rename", lambda old, new: done.append(new) or rename(old, new))
+    store(tmp_path, archive((f"{ROOT}/a", b"1"), (f"{ROOT}/b", b"2")))
+    directory = saved_session(tmp_path).directory
+    before = done[: done.index(directory)]
+    assert [name for name in ("a", "b", "sessions-claude") if any(path.endswith(f"/{name}") for path in before)] == [
+        "a",
+        "b",
+    ]
+    assert done[-1] == os.path.dirname(directory)
+
+
+def test_two_saves_at_once_leave_one_whole_copy(tmp_path):
+    paths = [f"{ROOT}/{number}" for number in range(50)]
+
+    def save(mark: bytes) -> None:
+        for _ in range(10):
+            store(tmp_path, archive(*((path, mark) for path in paths)))
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(save, [b"1", b"2", b"3", b"4"]))
+    assert len({content(tmp_path, path) for path in paths}) == 1
+    assert os.listdir(tmp_path / "sessions-claude") == [SESSION]
+
+
+def test_a_copy_with_a_hole_does_not_go_on(tmp_path, home, config, monkeypatch):
+    store(tmp_path, archive((f"{ROOT}/deep/a", b"1"), (f"{ROOT}/b", b"1")))
+    directory = saved_session(tmp_path).directory
+    scandir = os.scandir
+
+    def fail(path):
+        if str(path).endswith("/deep"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    for work in (lambda: carry("claude", home, config, saved_dir=directory), lambda: store(tmp_path, archive())):
+        with pytest.raises(clincus.ClincusError, match="deep: cannot be read"):
+            work()
+
+
 def odd(name, kind, linkname=""):
     member = tarfile.TarInfo(name)
     member.type, member.linkname, member.mode = kind, linkname, 0o6777
@@ -648,6 +709,11 @@ def test_a_link_in_the_archive_is_never_written_through(tmp_path):
 def test_setuid_and_execute_bits_are_dropped(tmp_path):
     store(tmp_path, archive((odd(f"{ROOT}/x", tarfile.REGTYPE), b"1")))
     assert stat.S_IMODE(os.stat(os.path.join(saved_session(tmp_path).directory, ROOT, "x")).st_mode) == 0o600
+
+
+def test_names_that_do_not_go_together_cost_no_more_than_themselves(tmp_path):
+    members = (f"{ROOT}/x", f"{ROOT}/x/y", "/".join([ROOT, *["d" * 250] * 16, "z"]), f"{ROOT}/good")
+    assert store(tmp_path, archive(*((path, b"1") for path in members))) == [f"{ROOT}/x", f"{ROOT}/good"]
 
 
 def test_of_two_members_of_one_name_the_first_counts(tmp_path):
