@@ -124,6 +124,17 @@ def test_a_phone_switches_sessions_in_its_sheet(open_dashboard):
     assert dashboard.page.url.endswith(session["id"])
 
 
+def test_a_tablet_with_a_keyboard_lists_the_keys(open_dashboard):
+    """Hints of keys are hidden where one touches, but in the list of them each row has its keys."""
+    page = open_dashboard(phone=True).page
+    page.keyboard.press("?")
+    rows = page.get_by_role("dialog").locator("dl > div")
+    rows.first.wait_for()
+    for row in rows.all():
+        for key in row.locator("kbd").all():
+            expect(key).to_be_visible()
+
+
 def test_it_can_be_installed(dashboard):
     """The manifest is served as one, is complete, and its icons are there."""
     link = dashboard.page.locator('link[rel="manifest"]').get_attribute("href")

@@ -6,6 +6,8 @@ import re
 
 from conftest import wait_until
 from playwright.sync_api import Locator
+from playwright.sync_api import Page
+from playwright.sync_api import Route
 from playwright.sync_api import expect
 
 pytest_plugins = ("browser_bed",)
@@ -19,6 +21,17 @@ def row(dashboard, name: str = "my-app") -> Locator:
         .filter(has=dashboard.page.get_by_role("link", name=name))
         .first
     )
+
+
+def hold(page: Page, address: str) -> list[Route]:
+    """Let requests wait; the list takes them as they come."""
+    held: list[Route] = []
+
+    def keep(route: Route) -> None:
+        held.append(route)
+
+    page.route(address, keep)
+    return held
 
 
 def expect_state(dashboard, word: str) -> None:
@@ -56,6 +69,33 @@ def test_a_session_starts_from_its_card_and_its_terminal_opens(dashboard):
     session = dashboard.server.get("/api/sessions").json[0]
     assert (session["tool"], session["persistent"]) == ("opencode", True)
     assert page.url.endswith(f"/sessions/{session['id']}")
+
+
+def test_enter_before_the_list_of_projects_is_kept(dashboard):
+    """What fits best is chosen as soon as there is a list to choose from."""
+    page = dashboard.page
+    held = hold(page, "**/api/workspaces")
+    page.reload()
+    page.get_by_role("main").get_by_role("button", name="New session").click()
+    page.get_by_label("Project or path").fill("myapp")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Looking for that project")).to_be_visible()
+    for one in held:
+        one.continue_()
+    expect(page.get_by_role("dialog")).to_contain_text(str(dashboard.root / "my-app"))
+    expect(page.get_by_role("radio", name="Claude")).to_be_focused()
+
+
+def test_what_is_chosen_stays_when_the_configuration_is_read_anew(dashboard):
+    """Whoever edits the file meanwhile, the dialog keeps project and tool."""
+    page = dashboard.page
+    page.get_by_role("button", name="my-app", exact=True).click()
+    page.get_by_text("opencode", exact=True).click()
+    file = dashboard.server.home / ".config" / "clincus" / "config.toml"
+    with page.expect_response("**/api/config"):
+        file.write_text(file.read_text() + '[tool]\nname = "copilot"\n')
+    expect(page.get_by_role("dialog")).to_contain_text(str(dashboard.root / "my-app"))
+    expect(page.get_by_role("radio", name="opencode")).to_be_checked()
 
 
 def test_a_session_starts_from_a_path(dashboard, make_workspace):
@@ -105,6 +145,36 @@ def test_delete_asks_first(dashboard, session_on):
         expect(dashboard.page.get_by_role("alertdialog")).to_have_count(0)
         wait_until(lambda left=left: len(dashboard.server.get("/api/sessions").json) == left, f"{left} sessions")
     expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
+
+
+def test_an_open_menu_stays_where_it_is(dashboard, session_on):
+    """Its session is stopped elsewhere and would go to another group: menu and row stay, the word changes."""
+    session = session_on()
+    row(dashboard).get_by_role("button", name="More actions").click()
+    entry = dashboard.page.get_by_role("menuitem", name="Delete")
+    entry.wait_for()
+    place, offered = entry.bounding_box(), dashboard.page.get_by_role("menuitem").all_inner_texts()
+    assert dashboard.server.delete(f"/api/sessions/{session['id']}").status == 204
+    expect_state(dashboard, "Stopped")
+    assert (entry.bounding_box(), dashboard.page.get_by_role("menuitem").all_inner_texts()) == (place, offered)
+    entry.click()
+    dashboard.page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
+    expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
+
+
+def test_a_menu_that_is_still_being_fetched_opens_all_the_same(dashboard, session_on):
+    """It arrives while the pointer is down on its button, which must not be taken away under it."""
+    session_on()
+    held = hold(dashboard.page, "**/assets/MenuContent-*.js")
+    button = row(dashboard).get_by_role("button", name="More actions")
+    button.hover()
+    wait_until(lambda: (dashboard.page.title(), held)[1], "the menu to be fetched")
+    dashboard.page.mouse.down()
+    with dashboard.page.expect_response("**/assets/MenuContent-*.js"):
+        held[0].continue_()
+    dashboard.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    dashboard.page.mouse.up()
+    expect(dashboard.page.get_by_role("menuitem", name="Delete")).to_be_visible()
 
 
 def test_what_others_do_appears_without_a_reload(dashboard, session_on, bed):

@@ -35,6 +35,8 @@ class Ui {
   newSession = $state.raw<NewSessionStart | null>(null);
   question = $state.raw<Question | null>(null);
   toasts = $state.raw<readonly Toast[]>([]);
+  /** How many menus are open: below them no row may move or go. */
+  menus = $state(0);
   /** The sidebar shows the sessions' numbers, for Alt+1..9. */
   numbers = $state(false);
   /** Whether a dialog has the keys. */
