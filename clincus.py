@@ -5883,11 +5883,15 @@ class Containers:
         settings = {key: value for key, value in before["config"].items() if not key.startswith("raw.")}
         if "limits.processes" in settings:
             settings["limits.processes"] = "100"  # a guest may have died of too few; `sleep` is its own, and may fork
-        devices = [key for key, device in before["expanded_devices"].items() if device.get("path") != "/"]
         sleeping = {
             **redescribe_instance(before, {"config": {}, "devices": {}}),
             "config": {**settings, "raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT + 60}\n"},
-            "devices": {key: {"type": "none"} for key in devices},
+            "devices": {  # the root disk without a quota: Incus starts none that is full
+                key: {option: value for option, value in device.items() if option != "size"}
+                if device.get("path") == "/"
+                else {"type": "none"}
+                for key, device in before["expanded_devices"].items()
+            },
         }
         try:
             self.incus.update(name, sleeping)
@@ -5897,7 +5901,10 @@ class Containers:
             finally:
                 self.stop(name, 0)
         finally:
-            self.incus.update(name, {**redescribe_instance(before, before), "config": before["config"]})
+            try:
+                self.incus.update(name, {**redescribe_instance(before, before), "config": before["config"]})
+            except IncusError as error:  # its next start describes it anew
+                self._report(f"{name}: still has the settings with which it was read: {error}")
 
     def run(
         self,

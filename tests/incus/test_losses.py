@@ -93,15 +93,31 @@ def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_serv
     assert guest(bed, session, "cat " + TALK.format(**session)) == whole
 
 
+def command_line(bed, server) -> clincus.Sessions:
+    """The sessions as a process of a command line sees them that begins now."""
+    environ = {**os.environ, "HOME": str(server.home)}
+    registry = clincus.Registry("clincus-", lambda change: None)
+    sessions = clincus.Sessions(bed.incus, registry, lambda: clincus.load_config(environ), environ)
+    sessions.refresh()
+    return sessions
+
+
+def test_a_guest_that_filled_its_disk_and_stopped(bed, clincus_server, workspace):
+    if bed.incus.query("/1.0/storage-pools/default")["driver"] == "dir":
+        pytest.skip("a pool of the kind dir enforces no quota")
+    session = talk(bed, clincus_server, workspace)
+    bed.incus.run("config", "device", "override", session["id"], "root", "size=400MiB")
+    guest(bed, session, "dd if=/dev/zero of=/home/code/much bs=1M; for n in $(seq 2000); do echo >~/$n || break; done; true")
+    bed.incus.run("stop", "--force", session["id"])
+    command_line(bed, clincus_server).delete(session["id"], keep_unsaved=True)
+    assert "remember the milk" in saved(clincus_server, session)
+
+
 def test_a_session_that_was_started_again_is_no_stopped_one(bed, clincus_server, workspace):
     session = talk(bed, clincus_server, workspace)
     path = f"/api/sessions/{session['id']}"
     assert clincus_server.delete(path).status == 204
-    environ = {**os.environ, "HOME": str(clincus_server.home)}
-    late = clincus.Sessions(
-        bed.incus, clincus.Registry("clincus-", lambda change: None), lambda: clincus.load_config(environ), environ
-    )
-    late.refresh()  # then a person is asked, and thinks
+    late = command_line(bed, clincus_server)  # then a person is asked, and thinks
     assert clincus_server.post(f"{path}/resume").status == 200
     wait_for_screen(bed, session, "earlier: remember the milk")
     with pytest.raises(clincus.ClincusError, match="started meanwhile"):
