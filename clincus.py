@@ -6239,12 +6239,14 @@ class Sessions:
     def delete_abandoned(self, stopped_before: datetime, ended: Mapping[str, str]) -> None:
         """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run.
 
-        One whose conversation cannot be saved stays.
+        One whose conversation cannot be saved stays, and one that was not started from this home: another user of this
+        Incus would not find it again.
         """
 
         def is_due(session: Session) -> bool:
             end = parse_time(ended.get(session.session_id))
-            return is_resting_ephemeral(session) and end is not None and end < stopped_before
+            is_old = is_resting_ephemeral(session) and end is not None and end < stopped_before
+            return is_old and read_metadata(self.saved_directory(session), session.tool) is not None
 
         work = functools.partial(self.delete, keep_unsaved=True)
         self._tend(is_due, "ephemeral and long stopped, deleting it", work)
@@ -6669,6 +6671,7 @@ new=$(mktemp -- "$folder/.clincus-XXXXXXXX" 2>/dev/null) || exit 46
 trap 'rm -f -- "$new"' EXIT
 cat >"$new" || exit 1
 [ "$(stat -c %s -- "$new")" = "$4" ] || exit 48
+[ ! -r "$folder" ] || { exec 9<"$folder"; flock -w 20 9; }  # of two writers the second is to see the first one's file
 if [ "$3" = new ]; then
     chmod "$(printf '%o' $((0666 & ~0$(umask))))" "$new"
     ln -- "$new" "$real" 2>/dev/null || exit 47
@@ -10805,7 +10808,7 @@ class Monitor:
             if self._stopping.is_set():
                 return  # `stop` may have looked for the process just before
             self._sessions.refresh()
-            running = {one.id for one in self._sessions.registry.all() if one.status != "stopped"}
+            running = {one.id for one in self._sessions.registry.all() if one.status != "stopped" or one.paused}
             survive("history", lambda: self._history.close_runs(running, utc_now()))
             self.error = None
             self._asked.set()

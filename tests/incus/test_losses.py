@@ -107,7 +107,11 @@ def test_a_guest_that_filled_its_disk_and_stopped(bed, clincus_server, workspace
         pytest.skip("a pool of the kind dir enforces no quota")
     session = talk(bed, clincus_server, workspace)
     bed.incus.run("config", "device", "override", session["id"], "root", "size=400MiB")
-    guest(bed, session, "dd if=/dev/zero of=/home/code/much bs=1M; for n in $(seq 2000); do echo >~/$n || break; done; true")
+    guest(
+        bed,
+        session,
+        "dd if=/dev/zero of=/home/code/much bs=1M; for n in $(seq 2000); do echo >~/$n || break; done; true",
+    )
     bed.incus.run("stop", "--force", session["id"])
     command_line(bed, clincus_server).delete(session["id"], keep_unsaved=True)
     assert "remember the milk" in saved(clincus_server, session)

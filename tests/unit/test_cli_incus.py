@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -307,6 +308,22 @@ def test_a_file_that_arrives_cut_short_takes_no_place(tmp_path, arrives, code, c
     assert done.returncode == code
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert left == ({} if (expected, code) == ("new", 48) else {"file": content})
+
+
+def test_of_many_writers_who_read_the_same_file_one_wins(tmp_path):
+    for turn in range(5):
+        (tmp_path / "file").write_text(f"{turn}")
+        expected = hashlib.sha256(f"{turn}".encode()).hexdigest()
+        command = ["sh", "-c", clincus.GUEST_WRITE_FILE, "clincus", str(tmp_path), "4", expected, "5"]
+        writers = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(8)]
+        for number, writer in enumerate(writers):
+            writer.stdin.write(f"filenew-{number}".encode())
+            writer.stdin.flush()
+        for writer in writers:
+            writer.stdin.close()
+        codes = [writer.wait(30) for writer in writers]
+        assert sorted(codes) == [0, *[45] * 7]
+        assert (tmp_path / "file").read_text() == f"new-{codes.index(0)}"
 
 
 # ---- copies out of a container ------------------------------------------------------------------------------------

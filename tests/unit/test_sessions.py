@@ -110,10 +110,17 @@ def deleted(door: Door) -> list[str]:
     return [words[-1] for words in door.calls if words[0] == "delete"]
 
 
+def abandon(sessions: clincus.Sessions, *started_here: clincus.Session) -> None:
+    """Tidy up at noon, when every session has rested for two hours."""
+    for session in started_here:
+        clincus.write_metadata(sessions._saved(session, sessions._load()))
+    sessions.delete_abandoned(NOON, {one.session_id: "2026-01-01T10:00:00Z" for one in sessions.registry.all()})
+
+
 def test_an_abandoned_session_whose_conversation_cannot_be_saved_stays(sessions, door, reports):
-    add(sessions, status="stopped")
-    add(sessions, "clincus-0a1b2c-2", status="stopped", tool="shell")  # it has no conversation
-    sessions.delete_abandoned(NOON, dict.fromkeys((NAME, "clincus-0a1b2c-2"), "2026-01-01T10:00:00Z"))
+    first = add(sessions, status="stopped")
+    second = add(sessions, "clincus-0a1b2c-2", status="stopped", tool="shell")  # it has no conversation
+    abandon(sessions, first, second)
     assert deleted(door) == ["clincus-0a1b2c-2"]
     assert any("holds a conversation that is not saved" in report for report in reports)
 
@@ -199,7 +206,13 @@ def test_a_host_that_cannot_write_keeps_what_is_not_saved(sessions, door, sends_
 def test_a_session_that_is_resumed_meanwhile_is_not_abandoned(sessions, door):
     first, second = (add(sessions, f"clincus-0a1b2c-{slot}", status="stopped", tool="shell") for slot in (1, 2))
     door.on_run = lambda words: void(sessions.registry.settle(clincus.replace(second, status="running")))
-    sessions.delete_abandoned(NOON, dict.fromkeys((first.id, second.id), "2026-01-01T10:00:00Z"))
+    abandon(sessions, first, second)
+    assert deleted(door) == [first.id]
+
+
+def test_what_another_user_of_this_incus_started_is_not_tidied_away(sessions, door):
+    first, _ = (add(sessions, f"clincus-0a1b2c-{slot}", status="stopped", tool="shell") for slot in (1, 2))
+    abandon(sessions, first)
     assert deleted(door) == [first.id]
 
 
@@ -406,6 +419,15 @@ class TestMonitor:
         while (len(children) < 2 or monitor.error is not None) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert (len(children), monitor.error) == (2, None)
+
+    def test_a_paused_session_has_not_ended(self, sessions, monitor, children, monkeypatch):
+        monkeypatch.setattr(sessions, "refresh", lambda: None)
+        for name, is_paused in ((NAME, True), ("clincus-0a1b2c-2", False)):
+            add(sessions, name, status="stopped", paused=is_paused)
+            monitor._history.start(clincus.Run(name, name, "/w", "claude", clincus.utc_now()))
+        monitor.start()
+        monitor.require()
+        assert [run.id for run in monitor._history.runs() if run.ended_at is None] == [NAME]
 
     def test_a_history_that_cannot_be_written_does_not_end_it(self, sessions, monitor, children, monkeypatch, tmp_path):
         (tmp_path / "history.jsonl").mkdir()
