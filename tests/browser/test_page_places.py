@@ -33,6 +33,15 @@ def test_history_finds_a_run_and_resumes_it(dashboard, session_on):
     dashboard.expect_screen("resumed|STUB-READY")
 
 
+def test_the_history_names_its_projects_at_any_width(dashboard, session_on):
+    session_on()
+    dashboard.go("/history")
+    name = dashboard.page.locator("td .name", has_text="my-app")
+    for width in (390, 640, 800, 1024, 1920):
+        dashboard.page.set_viewport_size({"width": width, "height": 800})
+        wait_until(lambda: name.bounding_box()["width"] > 40, f"the name at {width} px")
+
+
 def test_history_goes_on_in_a_new_container(dashboard, session_on):
     """When the container is gone, its saved conversation goes on in a new one."""
     session = session_on()
