@@ -2532,9 +2532,15 @@ exit "$code"
 """
 
 
-# What Incus says when it did not get as far as running a command, as happens to one of several in a container (6.0.4).
-NOT_RUN = b"Failed to retrieve PID of executing child process"
-NOT_RUN_TRIES = 10
+# What Incus says when it lost sight of a command at its start, as happens to one in fifty of several in a container at
+# once (6.0.4). It runs all the same, on streams that are closed. So a command waits at a gate for a line that only one
+# that is connected gets: any other ends there, and can be tried again. Behind the gate its stdin is its own.
+NOT_SEEN = b"Failed to retrieve PID of executing child process"
+NOT_SEEN_TRIES = 10
+GATE = "IFS= read -r go || exit 125\n"
+OPEN_GATE = b"go\n"
+BEGUN = f"<begun-{secrets.token_hex(8)}>"  # on stderr, for whoever may not send the stdin of a command twice
+RELAY_GATE = GATE + f'printf %s "{BEGUN}" >&2\n'
 
 
 @functools.cache
@@ -2657,40 +2663,93 @@ def write_all(descriptor: int, data: bytes) -> None:
 OUR_STREAMS: tuple[Sink, Sink] = (functools.partial(write_all, 1), functools.partial(write_all, 2))
 
 
-def pour(stream: IO[bytes], sink: Sink) -> None:
+def pour(stream: IO[bytes], sink: Sink, failures: list[OSError]) -> None:
     """Hand on what comes in a stream; closed early, whoever writes there gets SIGPIPE, as if he wrote to the sink."""
-    with stream, suppress(OSError):
-        reader = FencedReader(stream.fileno())
-        while piece := reader.read(1 << 16):
-            sink(piece)
+    try:
+        with stream:
+            reader = FencedReader(stream.fileno())
+            while piece := reader.read(1 << 16):
+                sink(piece)
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        failures.append(error)
+
+
+class BegunSink:
+    """A sink for stderr that tells when the command has begun, and holds back what comes before."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.begun = threading.Event()
+        self.held = b""
+        self._sink = sink
+
+    def __call__(self, piece: bytes) -> None:
+        if not self.begun.is_set():
+            before, mark, after = (self.held + piece).partition(BEGUN.encode())
+            self.held, piece = (b"", before + after) if mark else (self.held + piece, b"")
+            if mark:
+                self.begun.set()
+        if piece:
+            self._sink(piece)
+
+
+def supply(process: subprocess.Popen[bytes], source: int | None, begun: threading.Event) -> None:
+    """Open the gate of a command and, once it has begun, hand on what comes from a descriptor until either ends."""
+    with suppress(OSError), cast("IO[bytes]", process.stdin) as stream:
+        write_all(stream.fileno(), OPEN_GATE)
+        while source is not None and process.poll() is None:
+            if begun.wait(0.2) and select.select([source], [], [], 0.2)[0]:
+                piece = os.read(source, 1 << 16)
+                if not piece:
+                    break
+                write_all(stream.fileno(), piece)
 
 
 def run_relayed(
     argv: Sequence[str],
     sinks: tuple[Sink, Sink] = OUR_STREAMS,
     *,
-    stdin: int | None = None,
+    stdin: int | None = 0,
     limit: float | None = None,
     passes: Sequence[int] = (),
 ) -> int:
-    """Run a fenced command line of `exec_argv`, hand on what it writes to stdout and stderr, and return its exit code.
+    """Run a command line of `exec_argv`, fenced and with RELAY_GATE, on our streams, and return its exit code.
 
-    The signals that it `passes` on end it as they would without us between; what else ends us ends it as well, and so
-    do `limit` seconds (subprocess.TimeoutExpired). Raises IncusError when it cannot be started.
+    It reads from the descriptor `stdin` and writes to the sinks for stdout and stderr. The signals that it `passes` on
+    end it as they would without us between; what else ends us ends it as well, and so do `limit` seconds
+    (subprocess.TimeoutExpired). Raises IncusError when it cannot be started, and OSError when a sink fails.
     """
+    for left in reversed(range(NOT_SEEN_TRIES)):
+        error_sink = BegunSink(sinks[1])
+        code = relay(argv, (sinks[0], error_sink), stdin, limit, passes)
+        if error_sink.begun.is_set():
+            break
+        if NOT_SEEN not in error_sink.held or not left:
+            sinks[1](error_sink.held)
+            break
+    return code
+
+
+def relay(
+    argv: Sequence[str], sinks: tuple[Sink, BegunSink], stdin: int | None, limit: float | None, passes: Sequence[int]
+) -> int:
+    """One try of `run_relayed`."""
     early: list[int] = []
+    failures: list[OSError] = []
     before = {number: signal.signal(number, lambda number, frame: early.append(number)) for number in passes}
     try:
         pipe = subprocess.PIPE
-        process = start_client(argv, stdin=stdin, stdout=pipe, stderr=pipe, start_new_session=False)
+        process = start_client(argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=False)
         for number in passes:
             signal.signal(number, lambda number, frame: pass_on(process, number))
         for number in early:
             pass_on(process, number)
         streams = cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr)
-        threads = [threading.Thread(target=pour, args=pair, daemon=True) for pair in zip(streams, sinks)]
+        threads = [threading.Thread(target=pour, args=(*pair, failures), daemon=True) for pair in zip(streams, sinks)]
         for thread in threads:
             thread.start()
+        threading.Thread(target=supply, args=(process, stdin, sinks[1].begun), daemon=True).start()
         try:
             process.wait(limit)
         except BaseException:
@@ -2703,6 +2762,8 @@ def run_relayed(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if failures:
+        raise failures[0]
     return exit_code(process)
 
 
@@ -2825,10 +2886,10 @@ class Incus:
         `environment`. An exit code other than 0 is returned, not raised. What the command writes may get lost: see
         `read`.
         """
-        argv = self.exec_argv(name, command, user=user, environment=environment, cwd=cwd, fenced=fenced)
-        for _ in range(NOT_RUN_TRIES):
-            done = self._spawn(argv, stdin, timeout)
-            if NOT_RUN not in done.stderr:
+        argv = self.exec_argv(name, command, user=user, environment=environment, cwd=cwd, fenced=fenced, gate=GATE)
+        for _ in range(NOT_SEEN_TRIES):
+            done = self._spawn(argv, OPEN_GATE + stdin, timeout)
+            if NOT_SEEN not in done.stderr:
                 break
         return done
 
@@ -2842,16 +2903,26 @@ class Incus:
     def stream(self, argv: Sequence[str], *, timeout: float) -> Iterator[BufferedReader]:
         """Run a command line of `exec_argv` and give its stdout to the `with` block; it is killed after `timeout`.
 
-        Raises IncusError at the end of the block when the command failed.
+        It may run more than once before the block gets anything. Raises IncusError when the command failed.
         """
-        with self._process(argv, subprocess.DEVNULL, subprocess.PIPE, timeout) as process:
-            raw = FencedReader(cast("IO[bytes]", process.stdout).fileno())
-            stream = cast("BufferedReader", io.BufferedReader(raw, 1 << 16))
-            yield stream
-            if len(stream.read(STREAM_REST)) == STREAM_REST:
-                process.kill()
-        if not raw.is_whole:
-            raise IncusError("Incus lost the end of what the container sent", 500)
+        for left in reversed(range(NOT_SEEN_TRIES)):
+            is_given = False
+            try:
+                with self._process(argv, subprocess.DEVNULL, subprocess.PIPE, timeout) as process:
+                    raw = FencedReader(cast("IO[bytes]", process.stdout).fileno())
+                    stream = cast("BufferedReader", io.BufferedReader(raw, 1 << 16))
+                    is_given = bool(stream.peek(1)) or process.wait() == 0
+                    if is_given:
+                        yield stream
+                        if len(stream.read(STREAM_REST)) == STREAM_REST:
+                            process.kill()
+                if not raw.is_whole:
+                    raise IncusError("Incus lost the end of what the container sent", 500)
+            except IncusError as error:
+                if is_given or not left or NOT_SEEN.decode() not in error.message:
+                    raise
+            else:
+                return
 
     @contextlib.contextmanager
     def feed(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
@@ -2896,14 +2967,17 @@ class Incus:
         cwd: str = "/",
         terminal: bool = False,
         fenced: bool = False,
+        gate: str = "",
     ) -> list[str]:
         """The command line of `incus exec`, for a process of the caller's own (a pty, a stream).
 
         Without a `group` it is the one with the number of the user. `fenced` is for what reads the output by a
-        `FencedReader`, which then gets all of it.
+        `FencedReader`, which then gets all of it; a `gate` for what opens it on stdin.
         """
         if fenced:
-            command = ["sh", "-c", FENCED, FENCE, str(fence_filling()), *command]
+            command = ["sh", "-c", gate + FENCED, FENCE, str(fence_filling()), *command]
+        elif gate:
+            command = ["sh", "-c", gate + 'exec "$@"', "sh", *command]
         mode = "--force-interactive" if terminal else "--force-noninteractive"
         options = [mode, "--user", str(user), "--group", str(user if group is None else group), "--cwd", cwd]
         for key, value in (environment or {}).items():
@@ -3334,6 +3408,7 @@ def stays_inside(link: str, depth: int) -> bool:
 # ----------------------------------------------------------------------------------------------------------------
 
 
+HISTORY_LIMIT = 4 << 20  # bytes, about ten thousand runs: beyond it the older half of the runs is forgotten
 # Two starts of one container this close together are one start, written by two processes (server and command line).
 SAME_START = timedelta(seconds=10)
 
@@ -3446,15 +3521,16 @@ def _same_start(run: Run, record: Mapping[str, Any]) -> bool:
 
 
 class History:
-    """`history.jsonl`: lines are only ever appended, under a file lock that other processes honour too.
+    """`history.jsonl`: lines are appended under a file lock that other processes honour too.
 
-    Each method raises ClincusError when the file cannot be used.
+    Whoever makes it longer than HISTORY_LIMIT puts a new file in its place, with the newest runs that fit in half of
+    that and those that go on. Each method raises ClincusError when the file cannot be used.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._seen: tuple[int, int] = (-1, -1)  # size and mtime (ns) of the file behind _runs
+        self._seen: tuple[int, int, int] = (-1, -1, -1)  # inode, size and mtime (ns) of the file behind _runs
         self._runs: list[Run] = []
 
     def start(self, run: Run) -> None:
@@ -3477,29 +3553,65 @@ class History:
             try:
                 with open(self.path, "rb") as file:
                     state = os.fstat(file.fileno())
-                    if (state.st_size, state.st_mtime_ns) != self._seen:
+                    if (state.st_ino, state.st_size, state.st_mtime_ns) != self._seen:
                         self._runs = fold_history(file)
-                        self._seen = (state.st_size, state.st_mtime_ns)
+                        self._seen = (state.st_ino, state.st_size, state.st_mtime_ns)
             except FileNotFoundError:
-                self._runs, self._seen = [], (-1, -1)
+                self._runs, self._seen = [], (-1, -1, -1)
             except OSError as error:
                 raise ClincusError(f"the history {shorten(self.path)} cannot be read: {error.strerror}") from error
             return self._runs
 
     def _append(self, record: dict[str, object], run: Run, when: str) -> None:
-        record.update(id=run.id, session_id=run.session_id, workspace=run.workspace, time=when)
-        line = json.dumps(record).encode() + b"\n"
+        line = _history_line(record, run, when)
         try:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            with self._lock, open(self.path, "ab+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                if file.seek(0, os.SEEK_END) > 0:
+            with self._lock, self._locked() as file:
+                size = file.seek(0, os.SEEK_END)
+                if size > 0:
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
                         line = b"\n" + line  # the last writer was cut off: its torn line stays its own
                 file.write(line)
+                file.flush()
+                if size + len(line) > HISTORY_LIMIT:
+                    self._trim(file)
         except OSError as error:
             raise ClincusError(f"the history {shorten(self.path)} cannot be written: {error.strerror}") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[IO[bytes]]:
+        """The file, locked, and still the one of that name: another may have taken its place while we waited."""
+        while True:
+            with open(self.path, "ab+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
+                        yield file
+                        return
+
+    def _trim(self, file: IO[bytes]) -> None:
+        """Put the newest runs in the place of the file, whole or not at all; where that fails it stays as it is."""
+        file.seek(0)
+        ended, going_on, left = [], [], HISTORY_LIMIT // 2
+        for run in fold_history(file):
+            begun = {"type": "start", "tool": run.tool, "persistent": run.persistent}
+            lines = [_history_line(begun, run, run.started_at)]
+            if run.ended_at is None:
+                going_on += lines
+                continue
+            exit_code = {} if run.exit_code is None else {"exit_code": run.exit_code}
+            lines.insert(0, _history_line({"type": "stop", **exit_code}, run, run.ended_at))
+            left -= sum(map(len, lines))
+            if left > 0:
+                ended += lines
+        with suppress(OSError):
+            replace_file(os.path.realpath(self.path), b"".join(reversed([*going_on, *ended])), 0o600)
+
+
+def _history_line(record: Mapping[str, object], run: Run, when: str) -> bytes:
+    more = {"id": run.id, "session_id": run.session_id, "workspace": run.workspace, "time": when}
+    return json.dumps({**record, **more}).encode() + b"\n"
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -4769,18 +4881,26 @@ class WallUnsupportedError(ClincusError):
 
 
 def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
-    """Why an instance did not start: the wall's own reason if it refused, else the error as it came.
+    """Why an instance did not start: the wall's own reason if it refused, else what LXC says, or the error as it came.
 
     To be asked after a failed launch or start, before the instance is deleted: the hook writes into its log. The
     reason is 409 for a workspace as it is now, and a WallUnsupportedError if only the host is to blame.
     """
-    try:
-        log = incus.run("info", incus.instance(name), "--show-log").decode("utf-8", "replace")
-    except ClincusError:
+    for _ in range(20):
+        try:
+            log = incus.run("info", incus.instance(name), "--show-log").decode("utf-8", "replace")
+            break
+        except ClincusError as failure:
+            if "Invalid PID" not in failure.message:
+                return error
+            time.sleep(0.1)  # what watched over the container is ending just now (Incus 6.0.4)
+    else:
         return error
     found = re.findall(r"^\s*clincus (refused|unsupported): (.*)$", log, re.MULTILINE)
     if not found:
-        return error
+        reason = re.search(r" ERROR +\S+ - \S+ - (.*)", log) if "forkstart" in error.message else None
+        words = re.sub(r'"/[^"]*/lxc/rootfs/', '"/', reason[1]) if reason else ""
+        return IncusError(f"the container did not start: {words}", 500) if words else error
     kind, words = found[-1]
     if kind == "unsupported":
         return WallUnsupportedError(words[:1].upper() + words[1:], 409)
@@ -5937,6 +6057,7 @@ class Containers:
             environment={**guest_environment(config), **environment},
             terminal=terminal,
             fenced=not terminal,
+            gate="" if terminal else RELAY_GATE,
         )
 
     def mount(self, workspace: str) -> str:
@@ -9340,7 +9461,8 @@ def _read_token_file(path: str) -> str:
                 raise ClincusError(f"others can read the token file {shorten(path)}: chmod 600 it", 400)
             return file.read(1024).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ClincusError(f"the token file {shorten(path)} cannot be used: {error}", 400) from error
+        reason = getattr(error, "strerror", "it holds more than ASCII")
+        raise ClincusError(f"the token file {shorten(path)} cannot be used: {reason}", 400) from error
 
 
 _Key = TypeVar("_Key")
@@ -11607,7 +11729,14 @@ def flag(
     value = value[2:-1] if implied else value
     if default is dataclasses.MISSING:
         default = None if value else False
-    return Flag(names, meaning, value, implied, check, default, repeats, setting)
+
+    def check_setting(text: str) -> object:
+        chosen = check(text)
+        if chosen != "":
+            SETTING[setting].check(chosen)
+        return chosen
+
+    return Flag(names, meaning, value, implied, check_setting if setting else check, default, repeats, setting)
 
 
 @dataclass(frozen=True)
@@ -11734,7 +11863,7 @@ SHELL_FLAGS = (
     flag("--tool NAME", "tool to start (default: the config's)", default=""),
     flag("--background", "start without attaching"),
     flag("--debug", "start bash in the tool's place"),
-    flag("--tmux", "run the tool in tmux, so that it outlives this terminal", default=True),
+    flag("--tmux", "run the tool in tmux, where it outlives this terminal (default; --tmux=false: not)", default=True),
     flag("--container NAME", "use this session's container", default=""),
 )
 
@@ -11847,16 +11976,16 @@ def read_flag(flag: Flag, name: str, text: str | None, left: deque[str], values:
     if text is None:
         takes_next = flag.implied is None or is_session_id([*left][:1])
         text = left.popleft() if takes_next else flag.implied
-    value = checked(name, str(text), flag.check)
+    value = checked(name, str(text), flag.check, "validation failed: " if flag.setting else "")
     values[flag.key] = (*values[flag.key], value) if flag.repeats else value
 
 
-def checked(name: str, text: str, check: Callable[[str], object]) -> object:
+def checked(name: str, text: str, check: Callable[[str], object], prefix: str = "") -> object:
     """The value that a text stands for. Raises UsageError."""
     try:
         return check(text)
     except ValueError as error:
-        raise UsageError(f"invalid {name.lstrip('-')} '{text}': {error}") from None
+        raise UsageError(f"{prefix}invalid {name.lstrip('-')} '{text}': {error}") from None
 
 
 def unknown_flag(name: str, known: Iterable[str], command: Command) -> UsageError:
@@ -11950,8 +12079,9 @@ def size_text(size: float) -> str:
 
 
 def print_json(document: object) -> None:
-    """Print a document as JSON for programs."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print a document as JSON for programs, in ASCII where stdout has another encoding than JSON's."""
+    is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    print(json.dumps(document, indent=2, ensure_ascii=not is_utf8))
 
 
 def confirm(question: str, *, force: bool) -> bool:
@@ -12056,7 +12186,8 @@ def run_version_flag(context: Context) -> int:
 
 def run_help(context: Context) -> int:
     """`clincus help [COMMAND]`."""
-    print(help_text(" ".join(context.options.command)))
+    words = context.options.command
+    print(help_text(" ".join(words[: 2 if words[:1] and words[0] in GROUPS else 1])))
     return 0
 
 
@@ -12071,14 +12202,13 @@ def program_help() -> str:
     """The help of the program: all commands."""
     return "\n\n".join(
         [
-            wrapped("Clincus runs AI coding tools at full permissions, each locked in its own Incus container."),
-            "Usage:\n  clincus [FLAGS]                      start a session here, as `clincus shell`\n"
-            "  clincus COMMAND [ARGUMENTS] [FLAGS]",
+            wrapped(ABOUT),
+            "Usage:\n" + columns(PROGRAM_USAGE),
             "Commands:\n" + columns(program_rows()),
             "Variables:\n" + columns(VARIABLES),
             wrapped(
-                "`clincus COMMAND --help` says more about each, `clincus help shell` lists the flags of a start. "
-                "On a new machine begin with `clincus setup`; `clincus health` says what is wrong."
+                "`clincus help shell` lists the flags of a start. On a new machine begin with `clincus setup`; "
+                "`clincus health` says what is wrong."
             ),
         ]
     )
@@ -12095,22 +12225,23 @@ def group_help(name: str) -> str:
     rows = [(command.name.split()[1], command.summary) for command in COMMAND_TABLE if command.group == name]
     usage = f"Usage:\n  clincus {name} COMMAND [ARGUMENTS] [FLAGS]"
     hint = f"`clincus {name} COMMAND --help` says more about each."
-    return "\n\n".join([f"{GROUPS[name]}.", usage, "Commands:\n" + columns(rows), hint])
+    return "\n\n".join([wrapped(f"{GROUPS[name]}."), usage, "Commands:\n" + columns(rows), hint])
 
 
 def command_help(command: Command) -> str:
     """The help of a command: what it does, its flags, examples, exit codes."""
-    import textwrap
-
     parts = [
-        f"{command.summary}.",
+        wrapped(f"{command.summary}."),
         f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " ["),
     ]
-    about = textwrap.dedent(command.about).strip()
-    parts += [wrapped(paragraph) for paragraph in about.split("\n\n") if paragraph]
+    parts += map(wrapped, paragraphs(command.about))
     parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, HELP_FLAG)))
     if command.starts:
-        parts.append("Flags of a start (default: what the config says):\n" + columns(flag.help for flag in START_FLAGS))
+        parts.append(
+            wrapped("Flags of a start (default: what the config says):")
+            + "\n"
+            + columns(flag.help for flag in START_FLAGS)
+        )
     if command.examples:
         lines = (f"  {line}\n      {meaning}" for line, meaning in command.examples)
         parts.append("Examples:\n" + "\n".join(lines))
@@ -12121,8 +12252,64 @@ def command_help(command: Command) -> str:
     return "\n\n".join(parts)
 
 
+def run_man(context: Context) -> int:
+    """`clincus man`: the help of all commands as one page for man(1)."""
+    print("\n".join(manual_lines()))
+    return 0
+
+
+def manual_lines() -> Iterator[str]:
+    """The manual page in roff (man(7))."""
+    yield f'.TH CLINCUS 1 "" "clincus {__version__}"'
+    yield from (".SH NAME", r"clincus \- run AI coding tools in Incus containers", ".SH SYNOPSIS")
+    yield from roff_rows(PROGRAM_USAGE)
+    yield from (".SH DESCRIPTION", roff(ABOUT), ".SH COMMANDS")
+    for command in sorted(COMMAND_TABLE, key=lambda command: command.name):
+        if not command.summary:
+            continue
+        yield f".SS clincus {roff(f'{command.name} {command.arguments}')}"
+        yield roff(f"{command.summary}.")
+        for paragraph in paragraphs(command.about):
+            yield from (".PP", roff(" ".join(paragraph.split())))
+        yield from roff_rows(flag.help for flag in command.flags)
+        if command.starts:
+            yield from (".PP", roff("And the flags of a start, see below."))
+        yield from (".PP", "Examples:")
+        for line, meaning in command.examples:
+            yield from (".TP", rf"\fB{roff(line)}\fP", roff(meaning))
+        if command.exits:
+            yield from (".PP", "Exit codes:")
+            yield from roff_rows(command.exits)
+    for title, rows in (
+        ("FLAGS OF A START", [flag.help for flag in START_FLAGS]),
+        ("EXIT STATUS", [*EXITS, *COMMON_EXITS]),
+        ("ENVIRONMENT", VARIABLES),
+    ):
+        yield f".SH {title}"
+        yield from roff_rows(rows)
+
+
+def roff_rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Names and their meanings as a list in roff."""
+    for name, meaning in rows:
+        yield from (".TP", rf"\fB{roff(name)}\fP", roff(meaning))
+
+
+def roff(text: str) -> str:
+    """A text for roff, which takes a backslash, a dash, and a dot or quote at the beginning of a line for its own."""
+    text = text.replace("\\", r"\e").replace("-", r"\-")
+    return rf"\&{text}" if text.startswith((".", "'")) else text
+
+
 EXITS = (("0", "done"), ("1", "failed; stderr says why"))
 COMMON_EXITS = (("2", "the command line cannot be understood"), ("130", "interrupted (143: by SIGTERM)"))
+ABOUT = "Clincus runs AI coding tools at full permissions, each locked in its own Incus container."
+PROGRAM_USAGE = (
+    ("clincus [FLAGS]", "start a session here, as `clincus shell`"),
+    ("clincus COMMAND [FLAGS]", "run a command"),
+    ("clincus COMMAND --help", "say more about it; also `clincus help COMMAND`"),
+    ("clincus --version", "print the version"),
+)
 VARIABLES = (
     ("CLINCUS_CONFIG", "one more config file, read after ~/.config/clincus/config.toml"),
     ("CLINCUS_PROFILE", "the profile where --profile is not given"),
@@ -12139,26 +12326,31 @@ def columns(rows: Iterable[tuple[str, str]]) -> str:
 
     rows = list(rows)
     width = min(max(len(name) for name, _ in rows), 32) + 2
+    if help_width() - width < 32:
+        width = 4  # no room for two columns
     lines = []
     for name, meaning in rows:
-        first, *more = textwrap.wrap(meaning, max(help_width() - width - 2, 30), break_on_hyphens=False)
+        first, *more = textwrap.wrap(meaning, help_width() - width - 2, break_on_hyphens=False)
         head = f"  {name.ljust(width)}" if len(name) <= width - 2 else f"  {name}\n  {' ' * width}"
         lines += [head + first, *(f"  {' ' * width}{line}" for line in more)]
     return "\n".join(lines)
 
 
+def paragraphs(about: str) -> list[str]:
+    """The paragraphs of a text."""
+    return [paragraph for paragraph in about.strip().split("\n\n") if paragraph]
+
+
 def wrapped(paragraph: str) -> str:
-    """A paragraph within the terminal's width; lines that are indented stay as they are."""
+    """A paragraph within the terminal's width."""
     import textwrap
 
-    if paragraph.startswith("  "):
-        return paragraph
     return textwrap.fill(" ".join(paragraph.split()), help_width(), break_on_hyphens=False)
 
 
 def help_width() -> int:
     """Columns that help uses."""
-    return min(max(shutil.get_terminal_size((100, 24)).columns, 60), 100)
+    return min(max(shutil.get_terminal_size((100, 24)).columns, 40), 100)
 
 
 # Sessions: starting them
@@ -12212,8 +12404,12 @@ def chosen_settings(options: Options) -> dict[str, object]:
     }
     if options.writable_git_hooks:
         settings["git.writable_hooks"] = True
-    if options.mount:
-        settings["mounts.default"] = [mount_argument(text, os.getcwd()) for text in options.mount]
+    try:
+        mounts = [mount_argument(text, os.getcwd()) for text in options.mount]
+    except ClincusError as error:
+        raise UsageError(error.message) from error
+    if mounts:
+        settings["mounts.default"] = mounts
     return settings
 
 
@@ -12384,7 +12580,7 @@ def attend(context: Context, session: Session, *, is_direct: bool = False) -> in
     sessions, term = context.sessions, terminal_name(context.environ.get("TERM", ""))
     argv = sessions.direct_argv(session, term=term) if is_direct else sessions.terminal_argv(session, term=term)
     try:
-        code = run_in_terminal(argv)
+        code = run_in_terminal(argv, is_screen=True)
     finally:
         runs_on = leave(sessions, session, is_direct=is_direct)
     if is_direct:
@@ -12450,10 +12646,11 @@ RESET_TERMINAL = (
 )
 
 
-def run_in_terminal(argv: Sequence[str], limit: float | None = None) -> int:
+def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_screen: bool = False) -> int:
     """Run a program at our terminal and return its exit code; the terminal is as before when it is over.
 
-    Whatever ends us early ends the program as well. Raises subprocess.TimeoutExpired after `limit` seconds.
+    Whatever ends us early ends the program as well. Raises subprocess.TimeoutExpired after `limit` seconds. One that
+    draws on the whole screen was cut off when it fails, any other when it was killed.
     """
     attributes = termios.tcgetattr(0) if sys.stdin.isatty() else None
     child = subprocess.Popen(argv)
@@ -12466,8 +12663,9 @@ def run_in_terminal(argv: Sequence[str], limit: float | None = None) -> int:
         if attributes is not None:
             with suppress(termios.error):
                 termios.tcsetattr(0, termios.TCSADRAIN, attributes)
-            if child.returncode and sys.stdout.isatty():
-                sys.stdout.write(RESET_TERMINAL)  # cut off, the program could not do it
+            is_cut_off = child.returncode not in {0, *(() if is_screen else (*range(128), 128 + signal.SIGINT))}
+            if is_cut_off and sys.stdout.isatty():
+                sys.stdout.write(RESET_TERMINAL)  # the program could not do it
                 sys.stdout.flush()
     return exit_code(child)
 
@@ -12692,6 +12890,7 @@ class Verb:
     doing: str  # Killing
     done: str  # Killed
     note: str = ""  # behind the name
+    hint: str = ""  # what to do about those that it was not done to
 
 
 def for_each_session(
@@ -12707,10 +12906,15 @@ def for_each_session(
             return 0
     if not any(names):
         raise ClincusError("no container names provided; `clincus list` shows them, --all means every one", 400)
-    if options.all or len(names) > 1:
-        print(f"Found {len(names)} container(s):")
-        print("\n".join(f"  - {name}" for name in names))
-        if not confirm(f"{verb.plain.capitalize()} {len(names)} container(s)?", force=options.force):
+    known = {session.id for session in registry.all()}
+    found = [name for name in names if name in known]
+    for name in names:
+        if name not in known:
+            warn(f"Container {name} does not exist as a session; `clincus list` shows those that do")
+    if found and (options.all or len(names) > 1):
+        print(f"Found {len(found)} container(s):")
+        print("\n".join(f"  - {name}" for name in found))
+        if not confirm(f"{verb.plain.capitalize()} {len(found)} container(s)?", force=options.force):
             return 0
 
     def one(name: str) -> None:
@@ -12719,16 +12923,13 @@ def for_each_session(
             work(name)
         print(f"✓ {verb.done} {name}", flush=True)
 
-    known = {session.id for session in registry.all()}
-    for name in names:
-        if name not in known:
-            warn(f"Container {name} does not exist")
-    done = each([name for name in names if name in known], one)
+    done = each(found, one)
     if done:
         print(f"{verb.done} {len(done)} container(s)")
     if len(done) < len(names):
         few = f"only {len(done)} of {len(names)} containers were" if done else "no containers were"
-        raise ClincusError(f"{few} {verb.done.lower()}", 500)
+        hint = f": {verb.hint}" if verb.hint and len(done) < len(found) else ""
+        raise ClincusError(f"{few} {verb.done.lower()}{hint}", 500)
     return 0
 
 
@@ -12744,8 +12945,10 @@ def run_stop(context: Context) -> int:
 
 
 def run_kill(context: Context) -> int:
-    """`clincus kill`: save what can be saved, delete at once."""
-    return for_each_session(context, Verb("kill", "Killing", "Killed"), context.sessions.delete)
+    """`clincus kill`: save, delete at once; without --force what cannot be saved keeps its container."""
+    force, delete = context.options.force, context.sessions.delete
+    verb = Verb("kill", "Killing", "Killed", hint="" if force else "--force deletes what cannot be saved, too")
+    return for_each_session(context, verb, lambda name: delete(name, keep_unsaved=not force))
 
 
 def run_shutdown(context: Context) -> int:
@@ -12893,13 +13096,14 @@ TIMED_OUT = 124  # the exit code, as of timeout(1)
 
 def run_run(context: Context) -> int:
     """`clincus run`: one command in a new container, which is removed whatever happens."""
-    options, sessions = context.options, context.sessions
+    options, request = context.options, launch_request(context)
+    sessions = context.sessions
     talk: Callable[[str], None] = void if options.quiet else say
     command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
     is_terminal = options.format == "pretty" and has_terminal() and sys.stderr.isatty()
     held = Held(), Held()
     with progress("Starting the container"):
-        job = sessions.commands.start(launch_request(context), lambda job: tell_job(job, options, talk))
+        job = sessions.commands.start(request, lambda job: tell_job(job, options, talk))
     limit = min((seconds for seconds in (options.timeout, job.limit) if seconds), default=None)
     try:
         talk(f"Executing: {shlex.join(options.command)}")
@@ -13005,6 +13209,8 @@ def run_trust(context: Context) -> int:
     """`clincus trust`: show a workspace's .clincus.toml, ask, and remember its content."""
     options, environ = context.options, context.environ
     workspace = chosen_workspace(options)
+    if not options.revoke and not os.path.isdir(workspace):
+        raise ClincusError(f"'{workspace}' is no directory", 404)
     if options.revoke:
         had = set_trust(environ, workspace, None)
         print(f"{workspace}: the trust is taken back" if had else f"{workspace}: it was not trusted")
@@ -13130,6 +13336,35 @@ def run_completion_fish(context: Context) -> int:
     return 0
 
 
+def run_completion_powershell(context: Context) -> int:
+    """`clincus completion powershell`."""
+
+    def quoted(words: Iterable[str]) -> str:
+        return ", ".join(f"'{word}'" for word in words)
+
+    rows = "\n".join(f"        '{name}' = @({quoted(words)})" for name, words in completion_table().items())
+    print(f"""# powershell completion for clincus: clincus completion powershell | Out-String | Invoke-Expression
+Register-ArgumentCompleter -Native -CommandName clincus -ScriptBlock {{
+    param($wordToComplete, $commandAst, $cursorPosition)
+    $offered = @{{
+{rows}
+    }}
+    $name = ''
+    foreach ($element in ($commandAst.CommandElements | Select-Object -Skip 1)) {{
+        $word = $element.Extent.Text
+        if ($element.Extent.EndOffset -ge $cursorPosition) {{ break }}
+        if ($word.StartsWith('-')) {{ continue }}
+        if ($name -eq '') {{ $name = $word; continue }}
+        if (@({quoted(GROUPS)}) -contains $name) {{ $name = "$name $word" }}
+        break
+    }}
+    $offered[$name] | Where-Object {{ $_ -and $_.StartsWith($wordToComplete) }} | ForEach-Object {{
+        [System.Management.Automation.CompletionResult]::new($_, $_, 'ParameterValue', $_)
+    }}
+}}""")
+    return 0
+
+
 def fish_text(text: str) -> str:
     """A text quoted for fish, whose single quotes only know \\\\ and \\'."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -13184,7 +13419,7 @@ def _end(app: Application, number: int) -> None:
 def container_name(text: str) -> str:
     """A container's name in the form that Incus allows, so that it is no flag of `incus`. Raises UsageError."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,62}", text):
-        raise UsageError(f"'{text}' is no container's name: it has letters, digits and hyphens, a letter first")
+        raise UsageError(f"'{text}' is no container's name: it has up to 63 letters, digits, hyphens, a letter first")
     return text
 
 
@@ -13214,11 +13449,8 @@ def running_instance(incus: Incus, name: str) -> dict[str, Any]:
     """An instance that runs. Raises ClincusError: 404, 409 for any other state, with what to do."""
     instance = find_instance(incus, name)
     if instance["status"] != "Running":
-        frozen = instance["status"] == "Frozen"
-        advice = (
-            f"un-pause it with `clincus resume {name}`" if frozen else f"start it: `clincus container start {name}`"
-        )
-        raise ClincusError(f'container "{name}" is {"paused" if frozen else "not running"}: {advice}', 409)
+        state = "paused" if instance["status"] == "Frozen" else "not running"
+        raise ClincusError(f'container "{name}" is {state}: `clincus container start {name}` lets it run', 409)
     return instance
 
 
@@ -13291,10 +13523,10 @@ def is_there(incus: Incus, name: str) -> bool:
 
 
 def run_container_start(context: Context) -> int:
-    """`clincus container start`."""
+    """`clincus container start`: a paused one runs on."""
     name = context.options.name
-    find_instance(context.incus, name)
-    change_state(context.incus, name, "start")
+    instance = find_instance(context.incus, name)
+    change_state(context.incus, name, "unfreeze" if instance["status"] == "Frozen" else "start")
     say(f"Container {name} started")
     return 0
 
@@ -13324,7 +13556,7 @@ def run_container_delete(context: Context) -> int:
         return 0
     with progress(f"Deleting {name}"):
         if own_session(context, instance) is not None:
-            context.sessions.delete(name)
+            context.sessions.delete(name, keep_unsaved=not options.force)
         else:
             delete_instance(context.incus, name)
     say(f"Container {name} deleted")
@@ -13405,15 +13637,16 @@ def run_container_exec(context: Context) -> int:
         cwd=exec_directory(context, instance),
         terminal=options.tty,
         fenced=not options.tty,
+        gate="" if options.tty else RELAY_GATE,
     )
     if options.tty:
         return run_in_terminal(argv)
     if not options.capture:
         return run_relayed(argv, passes=END_SIGNALS)
     if options.format == "raw":
-        return run_relayed(argv, (OUR_STREAMS[0], void), stdin=subprocess.DEVNULL, passes=END_SIGNALS)
+        return run_relayed(argv, (OUR_STREAMS[0], void), stdin=None, passes=END_SIGNALS)
     held = Held(), Held()
-    print_output(run_relayed(argv, held, stdin=subprocess.DEVNULL), *held)
+    print_output(run_relayed(argv, held, stdin=None), *held)
     return 0
 
 
@@ -13458,7 +13691,7 @@ CONTAINER_COMMANDS = (
     Command(
         "container start",
         run_container_start,
-        "Start a container",
+        "Start a container, or let a paused one run on",
         arguments="NAME",
         about="Only the container: `clincus resume` starts a session's tool as well.",
         examples=(("clincus container start box", "Start it; nothing happens in it."),),
@@ -13535,7 +13768,7 @@ CONTAINER_COMMANDS = (
         "Mount a directory or file of the host in a container",
         arguments="NAME DEVICE SOURCE PATH",
         flags=(
-            flag("--shift", "show the host's owners by the same numbers", default=True),
+            flag("--shift", "show the host's owners by the same numbers (default; --shift=false: not)", default=True),
             flag("--readonly", "do not let the container write"),
         ),
         about="Writable and shifted, root in the container writes as root of the host: mount only what it may have.",
@@ -14509,14 +14742,34 @@ SERVICE_COMMANDS = (
         "where Incus and the config are go into the unit.",
         examples=(("clincus service install --port 4000 && clincus service start", "Serve on port 4000 from now on."),),
     ),
-    Command("service start", run_service_start, "Start the service"),
-    Command("service stop", run_service_stop, "Stop the service", about="Sessions go on running."),
-    Command("service restart", run_service_restart, "Restart the service", about="Sessions go on running."),
+    Command(
+        "service start",
+        run_service_start,
+        "Start the service",
+        about="And say where the dashboard is then.",
+        examples=(("clincus service install && clincus service start", "Serve from now on."),),
+    ),
+    Command(
+        "service stop",
+        run_service_stop,
+        "Stop the service",
+        about="Sessions go on running. It starts again with your next login; `clincus service remove` ends that.",
+        examples=(("clincus service stop", "Free the port for a `clincus serve` of your own."),),
+    ),
+    Command(
+        "service restart",
+        run_service_restart,
+        "Restart the service",
+        about="Sessions go on running, and the dashboard in the browser connects again by itself.",
+        examples=(("clincus service restart", "After an update of clincus, or `clincus service install`."),),
+    ),
     Command(
         "service status",
         run_service_status,
         "Show whether the service runs",
         flags=(format_flag("text", "json"),),
+        about="With its process, its unit file, where its log is, and its last words.",
+        examples=(("clincus service status || clincus service start", "Start it if need be."),),
         exits=(("0", "it runs"), ("1", "it does not, or is not installed")),
     ),
     Command(
@@ -14524,6 +14777,7 @@ SERVICE_COMMANDS = (
         run_service_remove,
         "Stop the service and take it away",
         about="Sessions and settings stay.",
+        examples=(("clincus service remove", "Serve no more; `clincus serve` does so by hand."),),
     ),
 )
 
@@ -14605,11 +14859,11 @@ def run_setup(context: Context) -> int:
 def run_build(context: Context) -> int:
     """`clincus build` and `clincus build custom NAME`."""
     options = context.options
-    if options.what not in ("", "custom"):
-        raise UsageError(f"unknown command '{options.what}' for 'clincus build'; did you mean custom?", "build")
+    if options.custom not in ("", "custom"):
+        raise UsageError(f"unknown command '{options.custom}' for 'clincus build'; did you mean custom?", "build")
     with Stages() as stages:
         shop = Workshop(context.incus, Host(), stages, container_prefix(context.environ))
-        if options.what == "custom":
+        if options.custom:
             return run_build_custom(context, shop)
         print("Building clincus image...", flush=True)
         chosen = setup_options(context)
@@ -14698,7 +14952,11 @@ SETUP_COMMANDS = (
         flags=(format_flag("text", "json"), flag("-v, --verbose", "also check that names can be looked up")),
         about="Each check that is not well comes with what to do.",
         examples=(("clincus health --format json", "The same as a document for programs."),),
-        exits=(("1", "degraded: sessions start, and something could be better"), ("2", "unhealthy")),
+        exits=(
+            ("0", "healthy"),
+            ("1", "degraded: sessions start, and something could be better"),
+            ("2", "unhealthy"),
+        ),
     ),
     Command(
         "setup",
@@ -14721,7 +14979,7 @@ SETUP_COMMANDS = (
         "build",
         run_build,
         "Build the image of the sessions, or one of your own",
-        arguments="[WHAT] [NAME]",
+        arguments="[custom] [NAME]",
         flags=(
             flag("--force", "build even if the image is there"),
             flag(
@@ -14731,7 +14989,7 @@ SETUP_COMMANDS = (
             flag("--script FILE", "with `custom`: the script, run as root in the image", default=""),
             flag("--base ALIAS", "with `custom`: the image to begin with", default="clincus"),
         ),
-        about="Without WHAT it builds the standard image 'clincus' and keeps the two before it as "
+        about="Alone it builds the standard image 'clincus' and keeps the two before it as "
         "clincus-YYYYMMDD-HHMMSS. `build custom NAME` makes an image by a script of yours, run in a container that is "
         "always removed, and prints a JSON document.",
         examples=(
@@ -14752,15 +15010,28 @@ BASIC_COMMANDS = (
         "at once. Others come in with a token: --token-file, or CLINCUS_TOKEN; the link that is printed on a terminal "
         "holds it.",
         examples=(("clincus serve --open", "Serve, and show the dashboard in the browser."),),
-        exits=(("0", "ended by Ctrl-C or SIGTERM"), ("1", "could not start, such as a port that is taken")),
+        exits=(
+            ("0", "ended by Ctrl-C or SIGTERM"),
+            ("1", "could not start, such as a port that is taken"),
+            ("130", "ended at once by a second Ctrl-C"),
+        ),
     ),
     Command(
         "version",
         run_version,
         "Print the version",
+        arguments="[ARGUMENT...]",
+        about="Arguments count for nothing.",
         examples=(("clincus version", "The version, and the commit it was built from."),),
     ),
     Command("version-flag", run_version_flag, ""),
+    Command(
+        "man",
+        run_man,
+        "Print the manual page",
+        about="In roff: the help of all commands on one page.",
+        examples=(("clincus man | man -l -", "Read it."),),
+    ),
     Command(
         "help",
         run_help,
@@ -14809,7 +15080,11 @@ SESSION_COMMANDS = (
         run_attach,
         "Attach this terminal to a session",
         arguments="[NAME]",
-        flags=(flag("--bash", "a shell of its own instead of the tool's terminal"), SLOT_FLAG, WORKSPACE_FLAG),
+        flags=(
+            flag("--bash", "a shell of its own instead of the tool's terminal"),
+            replace(SLOT_FLAG, meaning="the session in this slot of the workspace (default: none)"),
+            WORKSPACE_FLAG,
+        ),
         about="Without NAME or --slot: to the only running session, or a list of them.",
         examples=(
             ("clincus attach clincus-ec0578-1", "Go to that session's tool."),
@@ -14872,8 +15147,11 @@ SESSION_COMMANDS = (
         run_kill,
         "Delete sessions at once",
         arguments="[NAME...]",
-        flags=(flag("--all", "every session"), FORCE_FLAG),
-        about=f"The conversation is saved first if it can be. {NAMES_HELP}",
+        flags=(
+            flag("--all", "every session"),
+            flag("--force", "do not ask, and delete also what cannot be saved, as on a full disk"),
+        ),
+        about=f"The conversation is saved first; where that fails, the container stays. {NAMES_HELP}",
         examples=(("clincus kill --all --force", "Delete every session without a question."),),
         exits=EACH_EXITS,
     ),
@@ -14978,20 +15256,26 @@ SESSION_COMMANDS = (
     Command(
         "completion bash",
         run_completion_bash,
-        "For bash",
+        "Print the completion script for bash",
         examples=((". <(clincus completion bash)", "In ~/.bashrc."),),
     ),
     Command(
         "completion zsh",
         run_completion_zsh,
-        "For zsh",
+        "Print the completion script for zsh",
         examples=(("clincus completion zsh >~/.zfunc/_clincus", "With ~/.zfunc in $fpath."),),
     ),
     Command(
         "completion fish",
         run_completion_fish,
-        "For fish",
+        "Print the completion script for fish",
         examples=(("clincus completion fish >~/.config/fish/completions/clincus.fish", "For every new shell."),),
+    ),
+    Command(
+        "completion powershell",
+        run_completion_powershell,
+        "Print the completion script for PowerShell",
+        examples=(("clincus completion powershell | Out-String | Invoke-Expression", "In the file $PROFILE."),),
     ),
 )
 
@@ -15005,6 +15289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed before we came
             setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 (open till the end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name, or a mark, that the locale lacks
     try:
         code = run_command_line(words)
         sys.stdout.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -217,7 +218,6 @@ MISTAKES = {
     "no terminal": (["shell"], "no terminal to attach to"),
     "an unknown tool": (["shell", "--background", "--tool", "nano"], "unknown tool: nano (supported: claude, copilot"),
     "an unknown image": (["shell", "--background", "--image", "none"], "image 'none' not found"),
-    "a bad limit": (["shell", "--background", "--limit-memory", "lots"], "validation failed"),
     "nested mounts": (["shell", "--background", "--mount", "/srv:/a", "--mount", "/srv:/a/b"], "nested mount paths"),
     "no such workspace": (["shell", "--background", "/srv/nowhere"], "does not exist"),
     "an unknown profile": (["shell", "--background", "--profile", "x"], "profile 'x' not found"),
@@ -232,6 +232,14 @@ def test_what_cannot_be_started_says_why_and_leaves_nothing(bed, cli, words, rea
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.decode().splitlines() if line.startswith("Error: ")]
     assert reason in line
+    assert bed.names() == []
+
+
+def test_a_container_that_cannot_start_says_why(bed, cli):
+    done = cli.run("run", "-q", "--mount", f"{cli.workspace.parent}:/etc/passwd/x", "true")
+    assert done.returncode == 1
+    assert b"the container did not start: " in done.stderr
+    assert b"/etc/passwd/x" in done.stderr
     assert bed.names() == []
 
 
@@ -453,12 +461,34 @@ def test_several_are_not_killed_without_a_question(bed, cli):
     assert bed.names() == []
 
 
+def test_only_what_is_there_is_asked_about(bed, cli):
+    done = cli.run("kill", "clincus-000000-1", "clincus-000000-2")
+    assert done.returncode == 1
+    assert (done.stdout, done.stderr.count(b"does not exist")) == (b"", 2)
+
+
+def test_kill_keeps_a_conversation_that_cannot_be_saved_unless_forced(bed, cli):
+    name = cli.background()["name"]
+    saved = Path(cli.environ["HOME"], ".clincus/sessions-claude")
+    shutil.rmtree(saved)
+    saved.write_text("no directory")
+    done = cli.run("kill", name)
+    assert done.returncode == 1
+    assert b"holds a conversation that is not saved" in done.stderr
+    assert b"no containers were killed: --force deletes" in done.stderr
+    assert bed.names() == [name]
+    assert cli.run("container", "delete", name).returncode == 1
+    assert "Killed" in cli.ok("kill", "--force", name)
+    assert bed.names() == []
+
+
 def test_what_could_not_be_killed_is_counted(bed, cli):
     names = [cli.background("--slot", slot)["name"] for slot in ("1", "2")]
     done = cli.run("kill", *names, "clincus-000000-1", "--force")
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
-        "Warning: Container clincus-000000-1 does not exist", "Error: only 2 of 3 containers were killed"
+        "Warning: Container clincus-000000-1 does not exist as a session; `clincus list` shows those that do",
+        "Error: only 2 of 3 containers were killed",
     ]  # fmt: skip
 
 

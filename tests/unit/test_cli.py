@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
+import pty
 import re
 import shlex
 import shutil
@@ -80,6 +82,8 @@ MISTAKES = {
     "a bad switch": (["shell", "--persistent=maybe"], "invalid persistent 'maybe': write true or false"),
     "a missing argument": (["tmux", "send", "c"], "argument TEXT is missing: clincus tmux send CONTAINER TEXT"),
     "one argument too many": (["list", "x"], "unexpected argument 'x': clincus list"),
+    "a limit that is none": (["--limit-memory", "lots"], "validation failed: invalid limit-memory 'lots': write"),
+    "a mount that is none": (["run", "--mount", "x", "true"], "invalid mount 'x': write HOST:CONTAINER"),
     "a foreign flag in front of the command": (["run", "-l", "ls"], "unknown flag: -l; put -- in front of a command"),
 }  # fmt: skip
 
@@ -95,7 +99,9 @@ def test_a_mistake_is_one_line_and_a_hint_at_help(words, message):
 
 
 @pytest.mark.parametrize("words", [["version"], ["--version"], ["-v"], ["help"], ["help", "run"], ["--help"], ["tmux"],
-                                   ["shell", "--help"], ["run", "-h"], ["completion", "bash"]])  # fmt: skip
+                                   ["shell", "--help"], ["run", "-h"], ["completion", "bash"], ["man"],
+                                   ["version", "anything"], ["help", "build", "custom"],
+                                   ["help", "run", "ls"]])  # fmt: skip
 def test_help_version_and_completion_need_neither_config_nor_incus(words):
     done = run(*words)
     assert (done.returncode, done.stderr) == (0, "")
@@ -129,7 +135,7 @@ def test_each_command_has_a_help_that_fits_a_terminal(command, monkeypatch):
     text = clincus.command_help(command)
     assert text.startswith(f"{command.summary}.\n\nUsage:\n  clincus {command.name}")
     assert "Exit codes:" in text
-    assert (command.group == "service" and command.name != "service install") or "Examples:" in text
+    assert "Examples:" in text
     for flag in command.flags:
         assert flag.names[-1] in text
     prose = text.partition("Examples:")[0].splitlines()
@@ -161,13 +167,61 @@ def test_the_examples_of_help_can_be_read(command):
                 parse_command_line(rest)
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_help_fits_narrow_and_wide_terminals(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for text in [clincus.help_text(""), *map(clincus.command_help, SHOWN)]:
+        prose = [line for line in text.partition("Examples:")[0].splitlines() if not line.startswith("  clincus ")]
+        assert max(map(len, prose)) <= width
+
+
+def test_the_manual_page_holds_every_command_and_flag_and_is_sound_roff():
+    text = run("man").stdout
+    plain = text.replace("\\-", "-")
+    for command in SHOWN:
+        assert f".SS clincus {command.name}" in plain
+        assert all(flag.names[-1] in plain for flag in command.flags)
+    requests = {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))}
+    assert requests <= {".TH", ".SH", ".SS", ".TP", ".PP"}
+    if shutil.which("groff"):
+        done = subprocess.run(
+            ["groff", "-ww", "-man", "-Tutf8", "-z"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_locale_without_our_marks_gets_the_output_all_the_same(tmp_path, encoding):
+    saved = tmp_path / ".clincus/sessions-claude" / ID
+    saved.mkdir(parents=True)
+    saved.joinpath("metadata.json").write_text(f'{{"session_id": "{ID}", "workspace": "/süd/☃"}}', encoding="utf-8")
+    environ = {"PYTHONIOENCODING": encoding, "HOME": str(tmp_path), "CLINCUS_CONFIG": ""}
+    done = subprocess.run([sys.executable, str(PROGRAM), "info"], capture_output=True, env=environ, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "/süd/☃".encode(encoding, "backslashreplace") in done.stdout
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("latin-1", b'"\\u00fc"'), ("UTF-8", '"ü"'.encode())])
+def test_json_is_utf8_or_ascii(monkeypatch, encoding, text):
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding=encoding))
+    clincus.print_json("ü")
+    sys.stdout.flush()
+    assert data.getvalue() == text + b"\n"
+
+
 def test_no_two_commands_have_one_name():
     names = [command.name for command in clincus.COMMAND_TABLE]
     assert len(names) == len(set(names))
     assert {command.group for command in SHOWN if command.group} == set(clincus.GROUPS)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_completion_scripts_name_every_command(shell):
     text = run("completion", shell).stdout
     assert f"{shell} completion for clincus" in text.splitlines()[0 if shell != "zsh" else 1]
@@ -206,6 +260,25 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch):
     assert clincus.paint("x", "red", SimpleNamespace(isatty=lambda: False)) == "x"
     monkeypatch.setenv("NO_COLOR", "1")
     assert clincus.paint("x", "red", terminal) == "x"
+
+
+@pytest.mark.parametrize(
+    ("script", "is_screen", "resets"),
+    [("exit 3", False, 0), ("exit 130", False, 0), ("kill -9 $$", False, 1), ("exit 3", True, 1), ("true", True, 0)],
+)
+def test_the_screen_is_reset_only_after_what_was_cut_off(script, is_screen, resets):
+    """The reset moves the cursor: what a command has shown would be written over."""
+    words = f"import clincus; clincus.run_in_terminal(['sh', '-c', {script!r}], is_screen={is_screen})"
+    main, side = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", words], stdin=side, stdout=side, cwd=PROGRAM.parent) as process:
+        assert process.wait(timeout=60) == 0
+        os.write(side, b"end")
+        shown = b""
+        while not shown.endswith(b"end"):
+            shown += os.read(main, 4096)
+    assert shown.count(b"\033[?1049l") == resets
+    os.close(main)
+    os.close(side)
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

@@ -165,14 +165,19 @@ def test_a_name_that_is_just_being_taken_is_a_conflict():
 # ---- the door: relay, feed ----------------------------------------------------------------------------------------
 
 
+def relayed(script):
+    """The words of a script that `run_relayed` runs."""
+    return ["sh", "-c", clincus.RELAY_GATE + script]
+
+
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 37", 37), ("kill -9 $$", 137)])
 def test_a_relayed_command_gives_the_exit_code_as_a_shell_would(script, code):
-    assert clincus.run_relayed(["sh", "-c", script]) == code
+    assert clincus.run_relayed(relayed(script)) == code
 
 
 def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself():
     script = f"trap 'exit 9' TERM; kill -TERM {os.getpid()}; while :; do sleep 0.01; done"
-    assert clincus.run_relayed(["sh", "-c", script], passes=[signal.SIGTERM]) == 9
+    assert clincus.run_relayed(relayed(script), passes=[signal.SIGTERM]) == 9
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -181,7 +186,7 @@ def test_output_and_errors_are_relayed_apart_while_the_command_runs(capfd):
     held = clincus.Held()
     sinks = (lambda piece: (held(piece), os.write(writes, b"\n")), clincus.OUR_STREAMS[1])
     script = "echo question; read answer; echo problem >&2; exit 3"
-    assert clincus.run_relayed(["sh", "-c", script], sinks, stdin=reads) == 3
+    assert clincus.run_relayed(relayed(script), sinks, stdin=reads) == 3
     assert (bytes(held.data), *capfd.readouterr()) == (b"question\n", "", "problem\n")
     os.close(reads)
     os.close(writes)
@@ -190,14 +195,87 @@ def test_output_and_errors_are_relayed_apart_while_the_command_runs(capfd):
 def test_a_command_that_writes_too_much_is_cut_off(monkeypatch):
     monkeypatch.setattr(clincus, "HELD_LIMIT", 100_000)
     held = clincus.Held(), clincus.Held()
-    assert clincus.run_relayed(["yes"], held) == 128 + signal.SIGPIPE
+    assert clincus.run_relayed(relayed("yes"), held) == 128 + signal.SIGPIPE
     with pytest.raises(clincus.ClincusError, match="too much"):
         clincus.print_output(0, *held)
 
 
 def test_a_command_that_nobody_ends_is_ended_after_its_time():
     with pytest.raises(subprocess.TimeoutExpired):
-        clincus.run_relayed(["sleep", "600"], limit=0.05)
+        clincus.run_relayed(relayed("sleep 600"), limit=0.05)
+
+
+@pytest.fixture
+def lost(tmp_path):
+    """A way to have Incus lose sight of a script at its start some times: it then runs on streams that are closed."""
+
+    def lose(script, *, times):
+        left = tmp_path / "left"
+        left.write_text("x" * times)
+        words = f"{clincus.NOT_SEEN.decode()}: {times}"
+        return [
+            "bash", "-c",
+            f"""if [ -s {left} ]; then
+                truncate -s -1 {left}; sh -c "$1" <&- >&- 2>&-; echo 'Error: {words}' >&2; exit 255
+            fi; exec sh -c "$1" """,
+            "incus", script,
+        ]  # fmt: skip
+
+    return lose
+
+
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_a_command_that_incus_lost_sight_of_runs_once_and_gets_all_of_stdin(lost, tmp_path, capfd, times):
+    reads, writes = os.pipe()
+    os.write(writes, b"data")
+    os.close(writes)
+    script = f"{clincus.RELAY_GATE} echo x >>{tmp_path}/ran; cat; echo odd >&2; exit 3"
+    assert clincus.run_relayed(lost(script, times=times), stdin=reads) == 3
+    assert capfd.readouterr() == ("data", "odd\n")
+    assert (tmp_path / "ran").read_text() == "x\n"
+    os.close(reads)
+
+
+def test_a_command_that_incus_always_loses_fails_with_its_words(lost, capfd):
+    assert clincus.run_relayed(lost(clincus.RELAY_GATE, times=1000), stdin=None) == 255
+    assert capfd.readouterr().err.count(clincus.NOT_SEEN.decode()) == 1
+
+
+def test_our_own_commands_run_once_as_well(lost, tmp_path, monkeypatch):
+    script = f"{clincus.GATE} echo x >>{tmp_path}/ran; cat"
+    incus = clincus.Incus()
+    monkeypatch.setattr(incus, "exec_argv", lambda *_, **options: lost(script, times=2) if options["gate"] else [])
+    assert incus.exec("box", ["cat"], stdin=b"data").stdout == b"data"
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+def test_what_a_stream_reads_comes_though_incus_lost_sight_of_the_command(lost):
+    with clincus.Incus().stream(lost(f"printf 'data{clincus.FENCE}'", times=2), timeout=20) as stream:
+        assert stream.read() == b"data"
+
+
+def test_a_stream_may_be_empty_or_fail():
+    with clincus.Incus().stream(fenced("true"), timeout=20) as stream:
+        assert stream.read() == b""
+    with (
+        pytest.raises(clincus.IncusError, match="reason"),
+        clincus.Incus().stream(["sh", "-c", "echo reason >&2; exit 1"], timeout=20),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("fenced", [True, False])
+def test_a_command_waits_at_its_gate(fenced):
+    argv = clincus.Incus().exec_argv("box", ["cat"], fenced=fenced, gate=clincus.GATE)
+    words = argv[argv.index("--") + 1 :]
+    alone, led = (subprocess.run(words, input=data, capture_output=True, check=False) for data in (b"", b"go\nx"))
+    assert (alone.returncode, alone.stdout) == (125, b"")
+    assert (led.returncode, led.stdout.partition(clincus.FENCE.encode())[0]) == (0, b"x")
+
+
+def test_output_that_cannot_be_written_is_told():
+    with open("/dev/full", "wb") as full, pytest.raises(OSError, match="No space left"):
+        clincus.run_relayed(relayed("echo x"), (lambda piece: clincus.write_all(full.fileno(), piece), print))
 
 
 @pytest.mark.parametrize("size", [1, 3, 1 << 16])
@@ -643,7 +721,7 @@ def test_flags_of_exec_that_do_not_go_together(run, words, message):
 
 
 @pytest.mark.parametrize(
-    ("status", "message"), [("Stopped", "clincus container start box"), ("Frozen", "clincus resume box")]
+    ("status", "message"), [("Stopped", "clincus container start box"), ("Frozen", "clincus container start box")]
 )
 def test_exec_says_what_a_container_that_does_not_run_needs(run, status, message):
     with pytest.raises(clincus.ClincusError, match=message):

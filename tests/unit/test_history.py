@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,55 @@ def test_a_history_that_cannot_be_written_is_reported_and_hinders_nothing(tmp_pa
 def test_a_history_that_cannot_be_read_says_why(tmp_path: Path):
     with pytest.raises(clincus.ClincusError, match=r"cannot be read: Is a directory"):
         clincus.History(str(tmp_path)).runs()
+
+
+def a_run(number: int, *, slot: int = 1) -> clincus.Run:
+    started = f"2026-01-01T10:{number // 60:02}:{number % 60:02}Z"
+    return clincus.Run(f"s{number}", f"a-{slot}", "/w", "claude", started, persistent=True)
+
+
+def test_a_long_history_forgets_its_oldest_runs_and_none_that_goes_on(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 10_000)
+    history = clincus.History(str(tmp_path / "history.jsonl"))
+    history.start(a_run(0, slot=2))
+    for number in range(1, 200):
+        run = a_run(number)
+        history.start(run)
+        history.stop(run, run.started_at)
+        assert (tmp_path / "history.jsonl").stat().st_size <= 10_000
+        assert history.runs()[0].session_id == run.session_id
+    *ended, oldest = history.runs()
+    assert (oldest.session_id, oldest.ended_at) == ("s0", None)
+    assert [run.session_id for run in ended] == [f"s{number}" for number in range(199, 199 - len(ended), -1)]
+    assert {(run.tool, run.persistent, run.ended_at == run.started_at) for run in ended} == {("claude", True, True)}
+    assert 10 < len(ended) < 50
+
+
+def test_a_history_that_cannot_be_shortened_stays_whole(tmp_path: Path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 100)
+    monkeypatch.setattr(clincus, "replace_file", full)
+    history = clincus.History(str(tmp_path / "history.jsonl"))
+    for number in range(5):
+        history.start(a_run(number, slot=number))
+    assert len(history.runs()) == 5
+
+
+def test_writers_at_once_lose_no_line_while_the_history_is_shortened(tmp_path: Path):
+    """Each process leaves runs that go on, which are never forgotten, among many that end."""
+    path = tmp_path / "history.jsonl"
+    script = """
+import sys, clincus
+clincus.HISTORY_LIMIT = 20_000
+history, who = clincus.History(sys.argv[1]), int(sys.argv[2])
+for number in range(60):
+    kept = clincus.Run(f"kept{who}-{number}", f"kept{who}-{number}", "/w", "claude", clincus.utc_now())
+    gone = clincus.Run(f"gone{number}", f"gone{who}-1", "/w", "claude", clincus.utc_now())
+    history.start(kept), history.start(gone), history.stop(gone, clincus.utc_now())
+"""
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(path), str(who)]) for who in range(4)]
+    assert [writer.wait(timeout=60) for writer in writers] == [0] * 4
+    kept = {run.session_id for run in clincus.History(str(path)).runs() if run.session_id.startswith("kept")}
+    assert kept == {f"kept{who}-{number}" for who in range(4) for number in range(60)}
