@@ -2916,13 +2916,13 @@ class Incus:
                         yield stream
                         if len(stream.read(STREAM_REST)) == STREAM_REST:
                             process.kill()
-                if not raw.is_whole:
-                    raise IncusError("Incus lost the end of what the container sent", 500)
             except IncusError as error:
                 if is_given or not left or NOT_SEEN.decode() not in error.message:
                     raise
             else:
-                return
+                break
+        if not raw.is_whole:
+            raise IncusError("Incus lost the end of what the container sent", 500)
 
     @contextlib.contextmanager
     def feed(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
@@ -12947,7 +12947,8 @@ def run_stop(context: Context) -> int:
 def run_kill(context: Context) -> int:
     """`clincus kill`: save, delete at once; without --force what cannot be saved keeps its container."""
     force, delete = context.options.force, context.sessions.delete
-    verb = Verb("kill", "Killing", "Killed", hint="" if force else "--force deletes what cannot be saved, too")
+    hint = "" if force else "--force deletes also what a container does not hand over"
+    verb = Verb("kill", "Killing", "Killed", hint=hint)
     return for_each_session(context, verb, lambda name: delete(name, keep_unsaved=not force))
 
 
@@ -15149,9 +15150,9 @@ SESSION_COMMANDS = (
         arguments="[NAME...]",
         flags=(
             flag("--all", "every session"),
-            flag("--force", "do not ask, and delete also what cannot be saved, as on a full disk"),
+            flag("--force", "do not ask, and delete also a conversation that its container does not hand over"),
         ),
-        about=f"The conversation is saved first; where that fails, the container stays. {NAMES_HELP}",
+        about=f"The conversation is saved first; where it cannot be, the container stays. {NAMES_HELP}",
         examples=(("clincus kill --all --force", "Delete every session without a question."),),
         exits=EACH_EXITS,
     ),
