@@ -187,13 +187,20 @@ def free_port() -> int:
 
 
 def test_the_page_follows_to_another_port_which_is_kept(dashboard, start_server):
-    """The address bar, the data and the event stream are those of the new port; a restart finds it in the file."""
+    """Address, data and event stream are those of the new port, and what this browser keeps has come along.
+
+    A restart finds the port in the file.
+    """
     page, port = dashboard.page, free_port()
     dashboard.go("/settings")
+    page.get_by_label("Theme", exact=True).select_option("dark")
     page.get_by_role("spinbutton", name="Port").fill(str(port))
     page.get_by_role("button", name="Save port").click()
     expect(page).to_have_url(f"http://127.0.0.1:{port}/settings")
     expect(page.get_by_role("spinbutton", name="Port")).to_have_value(str(port))
+    expect(page.get_by_label("Theme", exact=True)).to_have_value("dark")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     (dashboard.root / "made-later").mkdir()
     dashboard.server.port = port
     dashboard.server.create(dashboard.root / "made-later")

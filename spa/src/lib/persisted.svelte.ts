@@ -1,3 +1,8 @@
+import { unpack } from './luggage';
+
+// Before anything is read; in unit tests there is no address.
+if ('location' in globalThis) unpack();
+
 /** A value that survives a reload, in localStorage under `clincus.<name>`, and follows other tabs. */
 export class Persisted<T> {
   #value = $state.raw() as T;

@@ -1,5 +1,6 @@
 /** The effective configuration, where each value comes from, and the state of the machine. */
 import { api, sentence } from '../lib/api';
+import { pack } from '../lib/luggage';
 import type { Config, ConfigSources, Health, HealthCheck, Image } from '../lib/types';
 import type { Phase } from './sessions.svelte';
 import { ui } from './ui.svelte';
@@ -29,9 +30,9 @@ export function originOf(origins: Record<string, string>, key: string): string {
   return 'default';
 }
 
-/** This page's address at another port. */
+/** This page's address at another port, with what this browser keeps for it. */
 export function samePlaceAt(port: number): URL {
-  return Object.assign(new URL(location.href), { port: String(port) });
+  return pack(Object.assign(new URL(location.href), { port: String(port) }));
 }
 
 export class Configuration {

@@ -8,14 +8,15 @@ export const FONT_SIZES = { least: 9, most: 24, normal: 13 };
 
 const isTheme = (value: unknown): value is Theme => THEMES.includes(value as Theme);
 const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
-const isText = (value: unknown): value is string => typeof value === 'string';
+/** A name, and nothing that could end it in a style sheet. */
+const isFontFamily = (value: unknown): value is string => typeof value === 'string' && /^[^\p{Cc}"\\{}<>;]{0,100}$/u.test(value);
 const isFontSize = (value: unknown): value is number =>
   typeof value === 'number' && value >= FONT_SIZES.least && value <= FONT_SIZES.most;
 
 class Preferences {
   readonly #theme = new Persisted<Theme>('theme', 'system', isTheme);
   readonly #fontSize = new Persisted<number>('font-size', FONT_SIZES.normal, isFontSize);
-  readonly #fontFamily = new Persisted<string>('font-family', '', isText);
+  readonly #fontFamily = new Persisted<string>('font-family', '', isFontFamily);
   readonly #copyOnSelect = new Persisted<boolean>('copy-on-select', true, isBoolean);
   readonly #railFolded = new Persisted<boolean>('rail-folded', false, isBoolean);
   readonly #system = window.matchMedia('(prefers-color-scheme: dark)');
@@ -52,7 +53,7 @@ class Preferences {
   }
 
   set fontFamily(family: string) {
-    this.#fontFamily.current = family.trim();
+    if (isFontFamily(family)) this.#fontFamily.current = family.trim();
   }
 
   get copyOnSelect(): boolean {

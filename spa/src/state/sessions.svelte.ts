@@ -27,7 +27,8 @@ const GROUPS: readonly { key: Group['key']; title: string }[] = [
   { key: 'stopped', title: 'Stopped' },
 ];
 
-const isRecord = (value: unknown): value is Record<string, string> => typeof value === 'object' && value !== null;
+const isRecord = (value: unknown): value is Record<string, string> =>
+  typeof value === 'object' && value !== null && Object.values(value).every((one) => typeof one === 'string');
 
 function newestFirst(a: Session, b: Session): number {
   return (b.created_at ?? '').localeCompare(a.created_at ?? '') || a.id.localeCompare(b.id);
