@@ -9,6 +9,7 @@ export const shown = {
   copy: isMac ? '⌘C' : 'Ctrl Shift C',
   paste: isMac ? '⌘V' : 'Ctrl Shift V',
   save: isMac ? '⌘S' : 'Ctrl S',
+  leave: isMac ? '⌘↑' : 'Ctrl Shift ↑',
   ends: isMac ? '⌘Home' : 'Ctrl Shift Home',
 };
 
@@ -40,10 +41,17 @@ export const SHORTCUTS: readonly { title: string; keys: readonly (readonly [stri
       [shown.paste, 'Paste'],
       ['Shift PageUp', 'Scroll back a page'],
       [shown.ends, 'Scroll to the first line, with End to the last'],
+      [shown.leave, 'Leave it, for the tabs above'],
       ['Shift + drag', 'Select although the program uses the mouse'],
     ],
   },
-  { title: 'In the editor', keys: [[shown.save, 'Save']] },
+  {
+    title: 'In the editor',
+    keys: [
+      [shown.save, 'Save'],
+      ['Esc Tab', 'Leave it; Tab alone indents'],
+    ],
+  },
 ];
 
 /** The palette key: Cmd+K on a Mac, Ctrl+K elsewhere. */

@@ -226,6 +226,11 @@ function takeWheel(event: WheelEvent, terminal: Terminal, beyond?: Overscroll): 
 
 const PAGES: Readonly<Record<string, number>> = { PageUp: -1, PageDown: 1 };
 
+/** All keys are the terminal's but few; one of these gives them to the page's tabs, from where Tab reaches the rest. */
+function leave(terminal: Terminal): void {
+  terminal.element?.closest('.session')?.querySelector<HTMLElement>('nav [aria-current]')?.focus();
+}
+
 /** False for the keys that are not the program's. */
 function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): boolean {
   if (isPaletteKey(event) || sessionSwitch(event) !== null) return false;
@@ -248,6 +253,9 @@ function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): 
     case 'Home':
     case 'End':
       if (event.type === 'keydown') scrollTo(terminal, event.code, host.onOverscroll);
+      return false;
+    case 'ArrowUp':
+      if (event.type === 'keydown') leave(terminal);
       return false;
     case 'KeyV':
       // The browser's own paste follows, and xterm.js brackets it.

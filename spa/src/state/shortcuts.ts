@@ -1,4 +1,5 @@
 /** Keys of the page. The terminal keeps all of its own but the palette key and the session switch. */
+import { giveUpFocus } from '../lib/focus';
 import { isPaletteKey, isTyping, sessionSwitch } from '../lib/keys';
 import { href, router } from '../lib/router.svelte';
 import { preferences } from './preferences.svelte';
@@ -47,7 +48,7 @@ export function handleKey(event: KeyboardEvent): void {
     event.preventDefault();
     ui.palette = !ui.palette;
     // What is typed before the palette is drawn must not reach the terminal.
-    if (ui.palette && document.activeElement instanceof HTMLElement) document.activeElement.blur();
+    if (ui.palette) giveUpFocus();
     return;
   }
   const index = sessionSwitch(event);

@@ -103,13 +103,14 @@ export class TerminalView {
     this.past.scroll(lines);
   }
 
-  /** Back to the present, which gets the keys; with what was typed, if it was. */
+  /** Back to the present, which gets the keys, unless they are elsewhere on the page; with what was typed, if it was. */
   lookAhead(): void {
     if (!this.past) return;
+    const elsewhere = document.activeElement !== document.body && !document.activeElement?.closest('.pane');
     this.past.dispose();
     this.past = null;
     this.searching = false;
-    this.parts?.terminal.focus();
+    if (!elsewhere) this.parts?.terminal.focus();
   }
 
   dispose(): void {

@@ -1,0 +1,157 @@
+"""The keyboard alone: every place and dialog, and where the keys go when what had them is gone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from browser_bed import Dashboard
+from playwright.sync_api import Locator
+from playwright.sync_api import expect
+
+pytest_plugins = ("browser_bed",)
+
+
+def press(button: Locator) -> None:
+    """Press a button as the keyboard does."""
+    button.focus()
+    button.press("Enter")
+
+
+def expect_focus_on_words(dashboard: Dashboard, words: str) -> None:
+    """Wait until the focus is on something with that name."""
+    expect(dashboard.page.locator(":focus")).to_have_accessible_name(re.compile(words))
+
+
+def delete_by_menu(dashboard: Dashboard, answer: Callable[[Locator], None]) -> None:
+    """Open the menu of the first row of the list, choose its last line, and answer the question."""
+    page = dashboard.page
+    more = page.get_by_role("main").get_by_role("button", name="More actions").first
+    more.focus()
+    expect(page.locator("main [data-dropdown-menu-trigger]:focus")).to_have_count(1)  # the menu has been fetched
+    page.keyboard.press("Enter")
+    expect(page.locator('[role="menuitem"]:focus')).to_have_count(1)
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    answer(page.get_by_role("alertdialog"))
+    expect(page.get_by_role("alertdialog")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    "opener", ["New session", "my-app", "New project", "Keyboard shortcuts", "Search and commands"]
+)
+def test_a_dialog_gives_the_focus_back(dashboard, opener):
+    """Escape leads to the button that opened it."""
+    page = dashboard.page
+    button = page.get_by_role("button", name=opener, exact=True).last
+    press(button)
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Escape")
+    expect(button).to_be_focused()
+
+
+def test_the_palette_key_gives_the_focus_back(dashboard):
+    """It takes the focus at once, so that no key gets lost, and knows where it was."""
+    page = dashboard.page
+    button = page.get_by_role("button", name="New project")
+    button.focus()
+    page.keyboard.press("Control+k")
+    expect(page.get_by_role("combobox", name="Command")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(button).to_be_focused()
+
+
+def test_the_focus_follows_a_row_that_goes_to_another_group(dashboard, session_on):
+    """Stop becomes Resume and back under one finger; a refused delete stays at its row, a done one at what is left."""
+    page, main = dashboard.page, dashboard.page.get_by_role("main")
+    session_on()
+    press(main.get_by_role("button", name="Stop"))
+    expect(main.get_by_role("button", name="Resume")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(main.get_by_role("button", name="Stop")).to_be_focused()
+    delete_by_menu(dashboard, lambda question: question.press("Escape"))
+    expect(main.get_by_role("button", name="More actions")).to_be_focused()
+    delete_by_menu(dashboard, lambda question: press(question.get_by_role("button", name="Delete")))
+    expect_focus_on_words(dashboard, "Start the first one")
+
+
+def test_the_focus_stays_in_the_header_of_a_session(dashboard, session_on):
+    """Stop and Resume take each other's place there, too."""
+    page = dashboard.page
+    dashboard.open_terminal(session_on())
+    header = page.get_by_role("main").locator("header")
+    press(header.get_by_role("button", name="Stop"))
+    expect(header.get_by_role("button", name="Resume")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(header.get_by_role("button", name="Stop")).to_be_focused()
+
+
+def test_the_focus_stays_near_a_root_that_was_removed(dashboard, tmp_path):
+    """What is next in the list has it."""
+    page = dashboard.page
+    (tmp_path / "more").mkdir()
+    dashboard.go("/settings")
+    page.get_by_label("Folder to add").fill(str(tmp_path / "more"))
+    page.keyboard.press("Enter")
+    added = page.get_by_role("button", name=f"Remove {tmp_path / 'more'}")
+    press(added)
+    expect(added).to_have_count(0)
+    expect_focus_on_words(dashboard, f"^Remove {dashboard.root}$")
+
+
+def test_a_terminal_takes_all_keys_but_lets_go(dashboard, session_on):
+    """Tab is the program's; Ctrl+Shift+Up leads to the tabs above it, and from there Tab on to all the rest."""
+    page = dashboard.page
+    dashboard.open_terminal(session_on(), tab="/shell")
+    terminal = page.locator(".xterm-helper-textarea:visible")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(terminal).to_be_focused()
+    page.keyboard.press("Control+Shift+ArrowUp")
+    expect(page.get_by_role("main").get_by_role("link", name="Shell")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect_focus_on_words(dashboard, "^Stop$")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(terminal).to_be_focused()
+
+
+def test_an_editor_is_left_with_escape_and_tab(dashboard, session_on):
+    """Tab alone indents."""
+    page = dashboard.page
+    dashboard.go(f"/sessions/{session_on()['id']}/files")
+    press(page.get_by_role("treeitem", name="README.md"))
+    text = page.locator(".cm-content")
+    expect(text).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(text).to_be_focused()
+    page.keyboard.press("Control+s")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+Tab")
+    expect(text).not_to_be_focused()
+
+
+def test_the_focus_is_seen_on_every_place(dashboard, session_on):
+    """Tab goes round each place and comes to its end, with an outline at each stop."""
+    page, session = dashboard.page, session_on()
+    for path in ("/", "/settings", "/history", f"/sessions/{session['id']}/files"):
+        dashboard.go(path)
+        page.wait_for_load_state("networkidle")
+        stops = []
+        while len(stops) < 60:
+            page.keyboard.press("Tab")
+            stop = page.evaluate(
+                "(at => [[...document.querySelectorAll('*')].indexOf(at), at.tagName,"
+                " at.ariaLabel ?? at.textContent.trim().slice(0, 40),"
+                " getComputedStyle(at).outlineStyle, getComputedStyle(at, '::after').outlineStyle]"
+                ")(document.activeElement)"
+            )
+            if stop[1] == "BODY" or stop in stops:
+                break
+            stops.append(stop)
+        assert 10 < len(stops) < 60, (path, stops)
+        dark = [name for _, tag, name, *outlines in stops if set(outlines) == {"none"} and tag != "INPUT"]
+        assert dark == [], path
