@@ -2540,6 +2540,7 @@ NOT_SEEN_TRIES = 10
 GATE = "IFS= read -r go || exit 125\n"
 OPEN_GATE = b"go\n"
 BEGUN = f"<begun-{secrets.token_hex(8)}>"  # on stderr, for whoever may not send the stdin of a command twice
+FEED_GATE = GATE + "echo\n"  # on stdout, which is read no further
 RELAY_GATE = GATE + f'printf %s "{BEGUN}" >&2\n'
 
 
@@ -2926,12 +2927,26 @@ class Incus:
 
     @contextlib.contextmanager
     def feed(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
-        """Run a command line of `exec_argv` and give its stdin to the `with` block; otherwise like `stream`."""
-        with self._process(argv, subprocess.PIPE, subprocess.DEVNULL, timeout) as process:
-            stdin = cast("IO[bytes]", process.stdin)
-            with suppress(BrokenPipeError):  # a command that reads no further has a reason, on stderr
-                yield stdin
-                stdin.close()
+        """Run a command line of `exec_argv`, with FEED_GATE, and give its stdin to the `with` block.
+
+        It is killed after `timeout`. Raises IncusError at the end of the block when the command failed.
+        """
+        for left in reversed(range(NOT_SEEN_TRIES)):
+            is_given = False
+            try:
+                with self._process(argv, subprocess.PIPE, subprocess.PIPE, timeout) as process:
+                    stdin = cast("IO[bytes]", process.stdin)
+                    with suppress(BrokenPipeError):  # a command that reads no further has a reason, on stderr
+                        write_all(stdin.fileno(), OPEN_GATE)
+                        is_given = bool(cast("IO[bytes]", process.stdout).read(1))
+                        if is_given:
+                            yield stdin
+                            stdin.close()
+            except IncusError as error:
+                if is_given or not left or NOT_SEEN.decode() not in error.message:
+                    raise
+            else:
+                return
 
     @contextlib.contextmanager
     def _process(
@@ -3135,7 +3150,7 @@ def send_file(incus: Incus, name: str, source: str, target: str, ids: tuple[int,
     with open(source, "rb") as file:
         found = os.fstat(file.fileno())
         words = [target, f"{ids[0]}:{ids[1]}", f"{found.st_mode & 0o777:o}", str(found.st_size)]
-        argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_FILE_SCRIPT, "push", *words])
+        argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_FILE_SCRIPT, "push", *words], gate=FEED_GATE)
         with incus.feed(argv, timeout=TRANSFER_TIMEOUT) as stream:
             shutil.copyfileobj(file, stream, 1 << 16)
 
@@ -3156,7 +3171,7 @@ def send_tree(
         return entry
 
     words = [transfer.target, f"{ids[0]}:{ids[1]}", f"{os.stat(source).st_mode & 0o777:o}"]
-    argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_TREE_SCRIPT, "push", *words])
+    argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_TREE_SCRIPT, "push", *words], gate=FEED_GATE)
     with incus.feed(argv, timeout=TRANSFER_TIMEOUT) as stream, tar_writer(stream) as archive:
         for entry in sorted(os.listdir(source)):
             archive.add(os.path.join(source, entry), f"./{entry}", filter=member)
@@ -12112,7 +12127,8 @@ def progress(text: str) -> Iterator[None]:
             if done.wait(0.2):
                 break
             if time.monotonic() - began > 0.6:
-                sys.stderr.write(f"\r{mark} {text} ({time.monotonic() - began:.0f} s) ")
+                line = f"{mark} {text} ({time.monotonic() - began:.0f} s) "
+                sys.stderr.write("\r" + line[: shutil.get_terminal_size().columns - 1])  # a second line would stay
                 sys.stderr.flush()
         sys.stderr.write("\r\033[K")
         sys.stderr.flush()
@@ -12911,9 +12927,12 @@ def for_each_session(
     for name in names:
         if name not in known:
             warn(f"Container {name} does not exist as a session; `clincus list` shows those that do")
-    if found and (options.all or len(names) > 1):
+    if found and (options.all or len(names) > 1 or getattr(options, "dry_run", False)):
         print(f"Found {len(found)} container(s):")
         print("\n".join(f"  - {name}" for name in found))
+        if getattr(options, "dry_run", False):
+            print("[Dry run] No changes made.")
+            return 0
         if not confirm(f"{verb.plain.capitalize()} {len(found)} container(s)?", force=options.force):
             return 0
 
@@ -15137,6 +15156,7 @@ SESSION_COMMANDS = (
             replace(TIMEOUT_FLAG, default=60),
             flag("--delete", "delete persistent ones, too"),
             flag("--all", "every session"),
+            flag("--dry-run", "only show which ones"),
             FORCE_FLAG,
         ),
         about=f"The conversation is saved first. {NAMES_HELP}",
@@ -15150,6 +15170,7 @@ SESSION_COMMANDS = (
         arguments="[NAME...]",
         flags=(
             flag("--all", "every session"),
+            flag("--dry-run", "only show which ones"),
             flag("--force", "do not ask, and delete also a conversation that its container does not hand over"),
         ),
         about=f"The conversation is saved first; where it cannot be, the container stays. {NAMES_HELP}",

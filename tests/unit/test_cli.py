@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import wait_until
 
 import clincus
 
@@ -279,6 +280,17 @@ def test_the_screen_is_reset_only_after_what_was_cut_off(script, is_screen, rese
     assert shown.count(b"\033[?1049l") == resets
     os.close(main)
     os.close(side)
+
+
+def test_progress_stays_on_one_line(monkeypatch):
+    shown = io.StringIO()
+    shown.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "20")
+    with clincus.progress("Deleting a container with a very long name"):
+        wait_until(lambda: "Deleting" in shown.getvalue())
+    assert max(map(len, shown.getvalue().split("\r"))) < 20
 
 
 def test_columns_are_as_wide_as_their_widest_cell():

@@ -254,6 +254,13 @@ def test_what_a_stream_reads_comes_though_incus_lost_sight_of_the_command(lost):
         assert stream.read() == b"data"
 
 
+def test_a_fed_command_gets_everything_though_incus_lost_sight_of_it(lost, tmp_path):
+    argv = lost(f"{clincus.FEED_GATE} echo x >>{tmp_path}/ran; cat >{tmp_path}/got", times=2)
+    with clincus.Incus().feed(argv, timeout=20) as stream:
+        stream.write(b"data")
+    assert ((tmp_path / "ran").read_text(), (tmp_path / "got").read_text()) == ("x\n", "data")
+
+
 def test_a_stream_may_be_empty_or_fail():
     with clincus.Incus().stream(fenced("true"), timeout=20) as stream:
         assert stream.read() == b""
@@ -299,7 +306,7 @@ def test_output_is_read_up_to_the_fence(monkeypatch, data, text, size):
 
 def test_what_a_fed_command_says_beats_the_broken_pipe():
     def feed():
-        with clincus.Incus().feed(["sh", "-c", "echo no space >&2; exit 1"], timeout=20) as stream:
+        with clincus.Incus().feed(["sh", "-c", f"{clincus.FEED_GATE} echo no space >&2; exit 1"], timeout=20) as stream:
             for _ in range(100):
                 stream.write(b"x" * 65536)
 
