@@ -158,7 +158,9 @@ def test_a_binary_file_says_why_it_is_not_shown(dashboard, session_on):
     session = session_on()
     dashboard.go(f"/sessions/{session['id']}/files")
     dashboard.page.get_by_role("treeitem", name="blob.bin").click()
-    expect(dashboard.page.get_by_text("The file cannot be shown")).to_be_visible()
+    expect(dashboard.page.get_by_text("is not UTF-8 text")).to_be_visible()
+    dashboard.page.get_by_role("button", name="Copy its path").click()
+    assert dashboard.page.evaluate("navigator.clipboard.readText()") == str(dashboard.root / "my-app" / "blob.bin")
     expect(dashboard.page.locator(".cm-content")).to_have_count(0)
     dashboard.forgive(r"status of 415")
 
