@@ -12106,7 +12106,11 @@ def confirm(question: str, *, force: bool) -> bool:
     if not sys.stdin.isatty():
         raise ClincusError(f"{question} There is no terminal to ask at: give --force to agree", 409)
     print(f"{question} [y/N]: ", end="", flush=True)
-    answer = sys.stdin.readline()
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print()  # what the shell says next stands on a line of its own
+        raise
     agreed = answer.strip().lower() in ("y", "yes")
     if not agreed:
         print("Cancelled." if answer else "\nCancelled.")
@@ -12948,7 +12952,7 @@ def for_each_session(
     if len(done) < len(names):
         few = f"only {len(done)} of {len(names)} containers were" if done else "no containers were"
         hint = f": {verb.hint}" if verb.hint and len(done) < len(found) else ""
-        raise ClincusError(f"{few} {verb.done.lower()}{hint}", 500)
+        raise ClincusError(f"{few} {verb.done.lower().replace('shutd', 'shut d')}{hint}", 500)
     return 0
 
 

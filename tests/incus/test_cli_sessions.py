@@ -464,6 +464,7 @@ def test_several_are_not_killed_without_a_question(bed, cli):
 
 
 def test_only_what_is_there_is_asked_about(bed, cli):
+    assert b"no containers were shut down" in cli.run("shutdown", "clincus-000000-1").stderr
     done = cli.run("kill", "clincus-000000-1", "clincus-000000-2")
     assert done.returncode == 1
     assert (done.stdout, done.stderr.count(b"does not exist")) == (b"", 2)

@@ -311,6 +311,16 @@ def test_the_end_of_input_at_a_question_is_a_no_on_a_line_of_its_own(monkeypatch
     assert capsys.readouterr().out == "Really? [y/N]: \nCancelled.\n"
 
 
+def test_ctrl_c_at_a_question_ends_its_line(monkeypatch, capsys):
+    def interrupt() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        clincus.confirm("Sure?", force=False)
+    assert capsys.readouterr().out == "Sure? [y/N]: \n"
+
+
 def test_where_nobody_can_be_asked_force_is_needed(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
     assert clincus.confirm("Really?", force=True)

@@ -125,6 +125,18 @@ def test_an_abandoned_session_whose_conversation_cannot_be_saved_stays(sessions,
     assert any("holds a conversation that is not saved" in report for report in reports)
 
 
+@pytest.mark.parametrize("act", ["delete", "stop", "resume"])
+def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door, act):
+    def make(name: str, slot: int) -> clincus.Session:
+        return clincus.Session(name, "/w", "claude", slot, "starting", persistent=False, session_id="s")
+
+    starting = sessions.registry.reserve("/w", 0, make, ())
+    with pytest.raises(clincus.ClincusError, match="is starting: wait until that has finished") as caught:
+        getattr(sessions, act)(starting.id)
+    assert caught.value.status == 409
+    assert deleted(door) == []
+
+
 def is_final(sessions: clincus.Sessions, session: clincus.Session) -> bool:
     """Whether the copy on the host counts as the last one that there will be."""
     kept = clincus.read_metadata(sessions.saved_directory(session), session.tool)
