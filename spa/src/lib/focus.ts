@@ -6,7 +6,7 @@ const isShown = (element: HTMLElement): boolean => element.getClientRects().leng
 const focusables = (within: Element): HTMLElement[] => [...within.querySelectorAll<HTMLElement>(FOCUSABLE)].filter(isShown);
 
 /** The terminal that is shown, if any. */
-function terminal(): HTMLElement | undefined {
+export function shownTerminal(): HTMLElement | undefined {
   return [...document.querySelectorAll<HTMLElement>('.xterm-helper-textarea')].find((one) => one.offsetParent !== null);
 }
 
@@ -21,7 +21,7 @@ export function giveUpFocus(): void {
 
 /** When a dialog closes over a terminal, the keys are the terminal's; elsewhere they go back to where they came from. */
 export function afterDialog(event: Event): void {
-  const next = terminal() ?? givenUp;
+  const next = shownTerminal() ?? givenUp;
   givenUp = null;
   if (!next?.isConnected || next === document.body) return;
   event.preventDefault();

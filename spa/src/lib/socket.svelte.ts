@@ -13,6 +13,8 @@ export interface SocketOptions {
   onMessage: (data: string | ArrayBuffer) => void;
   /** After each loss, whether it is tried again or not; `unconfirmed` if what was typed last may not have arrived. */
   onLost?: (code: number, unconfirmed: boolean) => void;
+  /** A page that nobody sees comes back only when somebody does: it must not take the size from one that is looked at. */
+  whenSeen?: boolean;
   /** Whether a close with this code ends the matter. */
   isFinal: (code: number) => boolean;
 }
@@ -46,7 +48,7 @@ export class ReconnectingSocket {
     this.#options = options;
     this.#forgetWake = onWake(() => {
       const slow = this.state === 'connecting' && Date.now() - this.#startedAt > SLOW_CONNECT_MS;
-      if (this.state === 'waiting' || slow) this.reconnect();
+      if (this.state === 'waiting' || slow) this.#again();
       else this.#pulse?.ask();
     });
     this.#connect();
@@ -79,6 +81,11 @@ export class ReconnectingSocket {
     this.#forgetWake();
     this.#drop();
     this.state = 'closed';
+  }
+
+  /** `onWake` calls again when the page is seen. */
+  #again(): void {
+    if (!this.#options.whenSeen || document.visibilityState === 'visible') this.reconnect();
   }
 
   #drop(): void {
@@ -133,7 +140,7 @@ export class ReconnectingSocket {
       this.attempt += 1;
       this.retryAt = Date.now() + delay;
       this.state = 'waiting';
-      this.#timer = setTimeout(() => this.reconnect(), delay);
+      this.#timer = setTimeout(() => this.#again(), delay);
     }
     this.#options.onLost?.(code, unconfirmed);
   }

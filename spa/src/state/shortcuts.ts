@@ -1,5 +1,5 @@
 /** Keys of the page. The terminal keeps all of its own but the palette key and the session switch. */
-import { giveUpFocus } from '../lib/focus';
+import { giveUpFocus, shownTerminal } from '../lib/focus';
 import { isPaletteKey, isTyping, sessionSwitch } from '../lib/keys';
 import { href, router } from '../lib/router.svelte';
 import { preferences } from './preferences.svelte';
@@ -12,6 +12,13 @@ let afterG = 0;
 
 function isDialogOpen(): boolean {
   return document.querySelector('[role="dialog"], [role="alertdialog"], [role="menu"]') !== null;
+}
+
+/** Whether a terminal is on its way: what is typed already was meant for it, and is no shortcut. */
+function isTerminalDue(): boolean {
+  const { route } = router;
+  if (route.place !== 'session' || route.tab === 'files' || document.activeElement !== document.body) return false;
+  return sessions.get(route.id)?.status === 'running' && !shownTerminal();
 }
 
 const GO: Record<string, string> = { p: href.home, h: href.history(), s: href.settings };
@@ -58,7 +65,8 @@ export function handleKey(event: KeyboardEvent): void {
     router.go(href.session(session.id));
     return;
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event) || isDialogOpen() || ui.palette || ui.newSession) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event)) return;
+  if (isDialogOpen() || ui.palette || ui.newSession || isTerminalDue()) return;
   const place = Date.now() - afterG < SEQUENCE_MS ? GO[event.key] : undefined;
   const action = place === undefined ? SINGLE[event.key] : () => router.go(place);
   if (place !== undefined) afterG = 0;

@@ -47,6 +47,7 @@ export class TerminalLink {
         return socketUrl(`/ws/${kind}/${encodeURIComponent(id)}?${this.#openedWith}${kind === 'terminal' ? '&own_mouse=1' : ''}`);
       },
       protocol: 'clincus.terminal.v1',
+      whenSeen: true,
       isFinal: (code) => FINAL_CODES.has(code),
       onOpen: () => this.#opened(),
       onLost: (_code, unconfirmed) => {

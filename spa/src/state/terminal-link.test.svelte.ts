@@ -60,6 +60,18 @@ describe('a terminal', () => {
     ]);
   });
 
+  it('in a page that nobody sees comes back only when somebody does', () => {
+    FakeSocket.last.open();
+    Object.assign(document, { visibilityState: 'hidden' });
+    FakeSocket.last.lose(1001);
+    vi.advanceTimersByTime(60_000);
+    window.dispatchEvent(new Event('online'));
+    expect(FakeSocket.all).toHaveLength(1);
+    Object.assign(document, { visibilityState: 'visible' });
+    document.dispatchEvent(new Event('visibilitychange'));
+    expect(FakeSocket.all).toHaveLength(2);
+  });
+
   it('pastes what is too long for one message in pieces', () => {
     FakeSocket.last.open();
     link.type('é'.repeat(100_000));
