@@ -5617,7 +5617,8 @@ tar -xf - -C "$HOME"
 rm -f "$HOME/.clincus/started" "$HOME/.clincus/unpacking"
 [ "$5" = tmux ] || exit 0
 tmux has-session -t "=clincus-$1" 2>/dev/null ||
-    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "clincus-$1" -x "$3" -y "$4" -c "$2" "$HOME/.clincus/start"
+    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "clincus-$1" -x "$3" -y "$4" -c "$2" \\
+        "$HOME/.clincus/start" || tmux has-session -t "=clincus-$1"  # somebody else was faster
 """
 )
 # A session of its own in the tool's group, gone with its client, shares the windows but not the setting of the mouse.
@@ -5765,7 +5766,7 @@ class Launch:
     persistent: bool
     mounts: Sequence[MountEntry]
     environment: Mapping[str, str]  # from the request: it beats the tool's own
-    saved: SavedSession | None  # to go on with in a new container
+    session_id: str  # a new one, or that of a saved session to go on with
     settings: Mapping[str, object]  # from the request: they are in `config`, and kept for later starts
     tmux: bool
 
@@ -5778,7 +5779,7 @@ class Launch:
             slot=slot,
             status="starting",
             persistent=self.persistent,
-            session_id=self.saved.session_id if self.saved else str(uuid.uuid4()),
+            session_id=self.session_id,
             created_at=utc_now(),
             image=self.image,
             profile=self.profile,
@@ -5922,7 +5923,7 @@ class Containers:
             persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
             mounts=mount_entries(config.get("mounts.default"), self._environ, mount),
             environment=request.environment,
-            saved=saved,
+            session_id=saved.session_id if saved else str(uuid.uuid4()),
             settings=request.settings,
             tmux=request.tmux,
         )
@@ -6018,8 +6019,9 @@ class Containers:
         settings = {key: value for key, value in before["config"].items() if not key.startswith("raw.")}
         if "limits.processes" in settings:
             settings["limits.processes"] = "100"  # a guest may have died of too few; `sleep` is its own, and may fork
+        whole = redescribe_instance(before, before)
         sleeping = {
-            **redescribe_instance(before, {"config": {}, "devices": {}}),
+            **whole,
             "config": {**settings, "raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT + 60}\n"},
             "devices": {  # the root disk without a quota: Incus starts none that is full
                 key: {option: value for option, value in device.items() if option != "size"}
@@ -6037,7 +6039,7 @@ class Containers:
                 self.stop(name, 0)
         finally:
             try:
-                self.incus.update(name, {**redescribe_instance(before, before), "config": before["config"]})
+                self.incus.update(name, whole)
             except IncusError as error:  # its next start describes it anew
                 self._report(f"{name}: still has the settings with which it was read: {error}")
 
@@ -6297,12 +6299,10 @@ class Sessions:
             if is_stopped and launch.workspace != before.workspace and before is found:
                 words = f'workspace "{before.workspace}" is a link to "{launch.workspace}" now: start a session there'
                 raise ClincusError(words, 409)  # whoever made the link, it was not asked for when the session was made
-            session = self.containers.renew(before, launch) if is_stopped else before
+            session = self._thawed(before)
+            if is_stopped:  # a start that fails leaves it so, unless somebody else has started it
+                session = self.containers.start_again(self.containers.renew(before, launch), launch)
             try:
-                if is_stopped:
-                    session = self.containers.start_again(session, launch)
-                elif before.paused:
-                    self.containers.start(id)
                 self._start_tool(session, launch, is_new=False)
             except BaseException:
                 if is_stopped:
@@ -6313,17 +6313,16 @@ class Sessions:
 
     def stop(self, id: str, timeout: int = STOP_TIMEOUT) -> Session:
         """Save the conversation and stop the container, hard after `timeout` seconds; a stopped one stays as it is."""
-        with self._work(id, "stopping") as session:
-            if session.paused:
-                self.containers.start(id)  # a frozen guest can neither save nor stop
-            if session.paused or session.status == "running":
-                error = self._try_save(replace(session, status="running", paused=False), ends_tool=True)
+        with self._work(id, "stopping") as found:
+            session = self._thawed(found)
+            if session.status == "running":
+                error = self._try_save(session, ends_tool=True)
                 self.containers.hand_over(session)
                 graceful = self._load().get("limits.runtime.stop_graceful")
                 self.containers.stop(id, timeout if graceful else 0)
                 if error is None:  # not before: a container that runs on would hold something newer
                     self._mark_final(session)
-            return self.registry.settle(replace(session, status="stopped", paused=False))
+            return self.registry.settle(replace(session, status="stopped"))
 
     def delete(self, id: str, *, keep_unsaved: bool = False) -> None:
         """Save what can be saved and delete the container, whatever its state.
@@ -6333,13 +6332,10 @@ class Sessions:
         """
         known = self.registry.get(id)
         with self._work(id, "stopping") as found:
-            session = found
-            if session.status == "running" and known.status == "stopped" and not known.paused:
-                self.registry.settle(session)
+            if found.status == "running" and known.status == "stopped" and not known.paused:
+                self.registry.settle(found)
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
-            if session.paused:
-                self.containers.start(id)  # a frozen guest cannot be read
-                session = replace(session, status="running", paused=False)
+            session = self._thawed(found)
             error = self._try_save(session, ends_tool=True)
             if error is not None and session.status == "running" and not is_hosts_fault(error):
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
@@ -6352,6 +6348,13 @@ class Sessions:
                 self.containers.hand_over(session)
             self.containers.delete(id, even_running=session.status == "running" or bool(session.error))
             self.registry.forget(id)
+
+    def _thawed(self, session: Session) -> Session:
+        """A session that is not paused any more: a frozen guest can neither be read nor stop."""
+        if not session.paused:
+            return session
+        self.containers.start(session.id)
+        return replace(session, status="running", paused=False)
 
     def save(self, id: str) -> str:
         """Save a session's conversation now; the directory that holds it, "" if it could not be saved."""
@@ -6445,7 +6448,7 @@ class Sessions:
 
     def saved_directory(self, session: Session) -> str:
         """Where a session's conversation is saved."""
-        return self._saved(session, self._load()).directory
+        return self._saved(session).directory
 
     def _guest_argv(self, session: Session, script: str, *arguments: str, term: str) -> list[str]:
         words = (*arguments, self.mount(session))
@@ -6531,7 +6534,7 @@ class Sessions:
         done = self.containers.run(session.id, command, stdin=archive, timeout=120)
         if done.code != 0:
             raise incus_failure(START_ERRORS.get(done.code, done.reason).format(home=home, uid=uid, mount=launch.mount))
-        write_metadata(self._saved(session, config))
+        write_metadata(self._saved(session))
 
     def _listing(self, session: Session, tool: Tool, home: str) -> list[tuple[str, float]]:
         done = self.containers.run(session.id, listing_command(tool, home))
@@ -6539,11 +6542,11 @@ class Sessions:
             raise incus_failure(done.reason)
         return parse_listing(done.stdout)
 
-    def _saved(self, session: Session, config: Config) -> SavedSession:
+    def _saved(self, session: Session) -> SavedSession:
         return SavedSession(
             session_id=session.session_id,
             tool=session.tool,
-            directory=session_directory(config, self._environ, session.tool, session.session_id),
+            directory=session_directory(self._load(), self._environ, session.tool, session.session_id),
             container_name=session.id,
             workspace=session.workspace,
             persistent=session.persistent,
@@ -6556,7 +6559,7 @@ class Sessions:
     def _save(self, session: Session, *, ends_tool: bool) -> None:
         """Copy the tool's conversations to the host; with `ends_tool` the tool in a running container ends before."""
         config = self._load()
-        tool, saved = TOOLS.get(session.tool), self._saved(session, config)
+        tool, saved = TOOLS.get(session.tool), self._saved(session)
         is_asleep = session.status == "stopped"
         if tool is None or session.paused or (is_asleep and self._is_saved(session, saved)):
             return
@@ -6573,7 +6576,7 @@ class Sessions:
         """Note that a container which has just stopped holds nothing newer than the copy on the host."""
         try:
             if session.tool in TOOLS:
-                write_metadata(replace(self._saved(session, self._load()), final=True))
+                write_metadata(replace(self._saved(session), final=True))
         except ClincusError as error:
             self._report(f"{session.id}: {error}")
 
@@ -6612,7 +6615,7 @@ class Sessions:
         """Remove the container of a create that failed, if it is the one that this create made."""
         try:
             made = self.fetch(session.id)
-            if made is not None and made.session_id == session.session_id:
+            if made and (made.session_id, made.created_at) == (session.session_id, session.created_at):
                 self.containers.delete(session.id)
         except ClincusError as error:
             self._report(f"{session.id}: could not be removed after a failed start: {error}")

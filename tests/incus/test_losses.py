@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 import pytest
@@ -127,4 +129,42 @@ def test_a_session_that_was_started_again_is_no_stopped_one(bed, clincus_server,
     with pytest.raises(clincus.ClincusError, match="started meanwhile"):
         late.delete(session["id"], keep_unsaved=True)
     assert clincus_server.get(path).json["status"] == "running"
+    wait_for_screen(bed, session, "earlier: remember the milk")
+
+
+def test_two_that_resume_one_session_at_once(bed, clincus_server, workspace):
+    session = talk(bed, clincus_server, workspace)
+    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
+
+    def resume(sessions: clincus.Sessions) -> str:
+        try:
+            return sessions.resume(session["id"]).status
+        except clincus.ClincusError as error:
+            return str(error)
+
+    both = [command_line(bed, clincus_server) for _ in range(2)]
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(resume, both))
+    assert "running" in results
+    wait_for_screen(bed, session, "earlier: remember the milk")
+
+
+def test_a_delete_beside_a_resume(bed, clincus_server, workspace):
+    """Whichever comes first, what was said is in the container or on the host."""
+    session = talk(bed, clincus_server, workspace)
+    path = f"/api/sessions/{session['id']}"
+    assert clincus_server.delete(path).status == 204
+    other = command_line(bed, clincus_server)
+
+    def delete() -> None:
+        with contextlib.suppress(clincus.ClincusError):
+            other.delete(session["id"])
+
+    with ThreadPoolExecutor() as pool:
+        for work in [pool.submit(delete), pool.submit(clincus_server.post, f"{path}/resume")]:
+            work.result()
+    if session["id"] in bed.names():
+        wait_until(lambda: clincus_server.post(f"{path}/resume").status == 200, "the session")
+    else:
+        clincus_server.create(workspace, resume=session["session_id"])
     wait_for_screen(bed, session, "earlier: remember the milk")

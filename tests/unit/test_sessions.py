@@ -113,7 +113,7 @@ def deleted(door: Door) -> list[str]:
 def abandon(sessions: clincus.Sessions, *started_here: clincus.Session) -> None:
     """Tidy up at noon, when every session has rested for two hours."""
     for session in started_here:
-        clincus.write_metadata(sessions._saved(session, sessions._load()))
+        clincus.write_metadata(sessions._saved(session))
     sessions.delete_abandoned(NOON, {one.session_id: "2026-01-01T10:00:00Z" for one in sessions.registry.all()})
 
 
@@ -373,7 +373,7 @@ class TestStart:
         door.instances[session.id]["status"] = "Stopped"
         sessions.registry.settle(clincus.replace(session, status="stopped", session_id=session.id))
         directory = str(tmp_path / ".clincus/sessions-claude/the-saved-id")
-        clincus.write_metadata(clincus.replace(sessions._saved(session, sessions._load()), directory=directory))
+        clincus.write_metadata(clincus.replace(sessions._saved(session), directory=directory))
         text = (Path(directory) / "metadata.json").read_text()
         (Path(directory) / "metadata.json").write_text(text.replace(session.session_id, "the-saved-id"))
         (tmp_path / f".clincus/sessions-claude/{session.session_id}/metadata.json").unlink()
