@@ -2544,6 +2544,11 @@ FEED_GATE = GATE + "echo\n"  # on stdout, which is read no further
 RELAY_GATE = GATE + f'printf %s "{BEGUN}" >&2\n'
 
 
+def is_out_of_sight(code: int, beginning: bytes) -> bool:
+    """Whether Incus lost sight of a command, by its exit code and what it wrote: to run again if it needs a tty."""
+    return code == 255 and NOT_SEEN in beginning
+
+
 @functools.cache
 def fence_filling() -> int:
     """Bytes that do not fit in the buffers between a command and the client of Incus: a pipe, a socket and copies."""
@@ -10626,6 +10631,10 @@ class PtyProgram:
             self._process.send_signal(number)
 
 
+MAX_STARTS = 10
+BEGINNING_SIZE = 512  # bytes
+
+
 class TerminalBridge:
     """A WebSocket on one side, a program on a pseudo-terminal on the other, one thread and one poll between them.
 
@@ -10642,10 +10651,12 @@ class TerminalBridge:
         *,
         readonly: bool = False,
         control: bool = False,
+        is_false_start: Callable[[int, bytes], bool] = lambda code, beginning: False,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare the bridge; `run` starts the program.
 
+        One that ended with a code and a beginning of its output that are a false start is started again.
         With `readonly` what the client types is dropped; it still sizes its own terminal, so `argv` must be a
         command that does not pass that on to others (`tmux attach -r -f ignore-size`). With `control` text messages
         are control messages and the exit is announced by one, otherwise every message is input. `environ` is the
@@ -10656,9 +10667,14 @@ class TerminalBridge:
         self._size = size or TerminalSize(80, 24)
         self._readonly = readonly
         self._control = control
+        self._is_false_start = is_false_start
         self._environ = environ if environ is not None else {**os.environ, "TERM": "xterm-256color"}
         # Typed, but not yet taken by the terminal.
         self._input = bytearray()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._beginning = b""  # of the output
         # Whether the terminal may still have output for us; once the program has exited, how much at most and
         # since when there is none (time.monotonic).
         self._more_output = True
@@ -10671,17 +10687,21 @@ class TerminalBridge:
 
     def run(self) -> None:
         """Run the program until it exits, the client goes or `stop` is called. Leaves no process behind."""
-        try:
-            program = PtyProgram(self._argv, self._size, self._environ)
-        except OSError as error:
-            self._websocket.end(CloseCode.INTERNAL_ERROR, f"The terminal could not be started: {error}")
-            return
-        try:
-            self._pump(program)
-        finally:
-            exited_by_itself = program.exit_code is not None
-            code = program.end()
-            reason = f"The program ended with exit code {code}."
+        for starts_left in reversed(range(MAX_STARTS)):
+            self._begin()
+            try:
+                program = PtyProgram(self._argv, self._size, self._environ)
+            except OSError as error:
+                self._websocket.end(CloseCode.INTERNAL_ERROR, f"The terminal could not be started: {error}")
+                return
+            try:
+                self._pump(program)
+            finally:
+                exited_by_itself = program.exit_code is not None
+                code = program.end()
+            if not (starts_left and exited_by_itself and self._is_false_start(code, self._beginning)):
+                break
+        reason = f"The program ended with exit code {code}."
         if exited_by_itself:
             self._announce_exit(code, reason)
         self._websocket.end(CloseCode.NORMAL, reason)
@@ -10724,6 +10744,7 @@ class TerminalBridge:
         readable = keeping_up and ready.get(program.terminal, 0) & ~select.POLLOUT
         output = self._read_output(program) if readable else b""
         if output:
+            self._beginning += output[: BEGINNING_SIZE - len(self._beginning)]
             self._websocket.send_binary(output)
         self._watch_for_the_end(program, len(output), keeping_up)
 
@@ -10769,6 +10790,7 @@ class TerminalBridge:
         elif request.get("type") == "resize":
             size = terminal_size(request.get("cols"), request.get("rows"))
             if size is not None:
+                self._size = size
                 program.resize(size)
         elif request.get("type") == "ping" and self._websocket.open:
             self._websocket.send_text(PONG)
@@ -11391,7 +11413,14 @@ class Api:
         with open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket:
             is_control = websocket.subprotocol == TERMINAL_SUBPROTOCOL
             with self._app.sockets.track(websocket, session.id):
-                TerminalBridge(websocket, command(session), size, readonly=readonly, control=is_control).run()
+                TerminalBridge(
+                    websocket,
+                    command(session),
+                    size,
+                    readonly=readonly,
+                    control=is_control,
+                    is_false_start=is_out_of_sight,
+                ).run()
 
     def _running(self, id: str) -> Session:
         self._app.monitor.require()
