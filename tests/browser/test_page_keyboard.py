@@ -14,7 +14,8 @@ pytest_plugins = ("browser_bed",)
 
 
 def press(button: Locator) -> None:
-    """Press a button as the keyboard does."""
+    """Press a button as the keyboard does, once it can be pressed."""
+    expect(button).to_be_enabled()
     button.focus()
     button.press("Enter")
 
