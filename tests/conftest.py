@@ -50,6 +50,10 @@ import clincus
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = float(os.environ.get("CLINCUS_TEST_DEADLINE", "60"))  # seconds that anything awaited may take
+
+# A job that a script runs in the background has SIGINT ignored and hands that on, and no test of Ctrl-C would end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 NO_INTERNET = "http://127.0.0.1:9"  # a proxy that is not there: the daemon would else ask for its image servers
 OFFLINE = {"HTTP_PROXY": NO_INTERNET, "HTTPS_PROXY": NO_INTERNET, "http_proxy": NO_INTERNET}
 
