@@ -314,6 +314,7 @@ def test_a_newcomer_gets_from_setup_to_a_session(bed, systemd_image, tmp_path, p
     # With the login of before, in which plain `incus` has no access yet.
     assert machine.run(["incus", "list"]).returncode != 0
     machine.root("runuser -u code -- sh -c 'mkdir -p ~/project; cd ~/project; git init -q; echo hello >README.md'")
+    wait_until(lambda: machine.ask("/api/sessions")[0] == 200, "the dashboard to have found Incus")
     status, words = machine.ask("/api/sessions", body={"workspace": "/home/code/project"})
     assert status == 200, words
     session = json.loads(words)
