@@ -56,6 +56,7 @@ def test_the_palette_key_gives_the_focus_back(dashboard):
     """It takes the focus at once, so that no key gets lost, and knows where it was."""
     page = dashboard.page
     button = page.get_by_role("button", name="New project")
+    expect(button).to_be_enabled()  # which it is once the roots are known
     button.focus()
     page.keyboard.press("Control+k")
     expect(page.get_by_role("combobox", name="Command")).to_be_focused()

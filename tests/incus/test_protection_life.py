@@ -1,5 +1,6 @@
 """The wall through the life of its containers: what it leaves usable, what it survives, and what is left of it."""
 
+import contextlib
 import os
 import signal
 import stat
@@ -326,7 +327,8 @@ def kill_container(box, name):
     monitor = box.monitor_of(name)
     init = box.incus.query(f"/1.0/instances/{name}/state")["pid"]
     os.kill(monitor, signal.SIGKILL)
-    os.kill(init, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it may go with its monitor
+        os.kill(init, signal.SIGKILL)
     eventually(lambda: not os.path.exists(f"/proc/{init}"), "the container is gone")
 
 
