@@ -190,13 +190,17 @@ def test_what_others_do_appears_without_a_reload(dashboard, session_on, bed):
 
 
 def test_a_stopped_session_is_resumed_from_its_own_page(dashboard, session_on):
-    """Stop keeps the last screen and offers to go on; the same page then shows the new run."""
+    """What stands in the terminal's place offers to go on; the same page then shows the new run, which has the keys."""
     session = session_on()
     dashboard.open_terminal(session)
     dashboard.page.get_by_role("main").get_by_role("button", name="Stop").click()
-    dashboard.page.get_by_role("status").get_by_role("button", name="Resume").click()
+    expect(dashboard.page.get_by_text("goes on with the conversation")).to_be_visible()
+    dashboard.page.get_by_role("main").get_by_role("button", name="Resume").last.click()
     dashboard.expect_screen("resumed|STUB-READY")
     dashboard.page.get_by_role("main").get_by_role("button", name="Stop").wait_for()
+    expect(dashboard.page.locator(".screen textarea")).to_be_focused()
+    dashboard.type_line("here again")
+    dashboard.expect_screen("echo: here again")
 
 
 def test_a_lost_server_is_seen_and_found_again(dashboard, start_server):
