@@ -5646,10 +5646,8 @@ exec "$@"
 """
 )
 GUEST_WATCH = 'exec tmux -u attach-session -f read-only,ignore-size -t "=$1"'
-GUEST_SCROLLBACK = """
-tmux has-session -t "=$1" 2>/dev/null || exit 3
-exec tmux capture-pane -p -e -J -t "=$1:" -S "-$2"
-"""
+GUEST_TMUX = 'tmux has-session -t "=$1" 2>/dev/null || exit 3\n'
+GUEST_CAPTURE = GUEST_TMUX + 'session=$1; shift; tmux capture-pane -p -t "=$session:" "$@"'
 GUEST_SHELL = """
 cd "$1" || exit 1
 [ ! -r "$HOME/.clincus/environment" ] || { set -a; . "$HOME/.clincus/environment"; set +a; }
@@ -6423,7 +6421,8 @@ class Sessions:
 
         Raises IncusError, and ClincusError(409) when there is no terminal.
         """
-        command = ["sh", "-c", GUEST_SCROLLBACK, "clincus", f"clincus-{session.id}", str(lines)]
+        words = (f"clincus-{session.id}", "-e", "-J", "-S", f"-{lines}")
+        command = ["sh", "-c", GUEST_CAPTURE, "clincus", *words]
         done = self.containers.run(session.id, command)
         if done.code == 3:
             raise ClincusError(f'"{session.id}" has no terminal now: connecting to it opens one', 409)
@@ -13200,7 +13199,6 @@ def tell_job(job: Job, options: Options, talk: Callable[[str], None]) -> None:
 # Sessions: their tmux, from outside
 
 
-GUEST_TMUX = 'tmux has-session -t "=$1" 2>/dev/null || exit 3\n'
 GUEST_SEND = (
     GUEST_TMUX
     + """
@@ -13208,7 +13206,6 @@ GUEST_SEND = (
 tmux send-keys -t "=$1:" Enter
 """
 )
-GUEST_CAPTURE = GUEST_TMUX + 'session=$1; shift; tmux capture-pane -p -t "=$session:" "$@"'
 
 
 def tmux(context: Context, name: str, script: str, *arguments: str, stdin: bytes = b"") -> bytes:

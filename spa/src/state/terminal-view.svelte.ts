@@ -103,7 +103,7 @@ export class TerminalView {
     this.past.scroll(lines);
   }
 
-  /** Back to the present, which gets the keys, unless they are elsewhere on the page; with what was typed, if it was. */
+  /** Back to the present, which gets the keys, unless they are elsewhere on the page. */
   lookAhead(): void {
     if (!this.past) return;
     const elsewhere = document.activeElement !== document.body && !document.activeElement?.closest('.pane');
