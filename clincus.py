@@ -124,6 +124,13 @@ def shorten(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
+def printable(text: str) -> str:
+    """A text that may come from a container, for our terminal: control and invisible characters are escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+    )
+
+
 def log(message: str) -> None:
     """Tell whoever watches the server: one message on stderr, with the local time."""
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", file=sys.stderr, flush=True)
@@ -12094,7 +12101,7 @@ def silence(descriptor: int) -> None:
 
 def warn(text: str) -> None:
     """Say what went wrong without ending the command."""
-    say(paint("Warning: ", "yellow", sys.stderr) + text)
+    say(paint("Warning: ", "yellow", sys.stderr) + printable(text))
 
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
@@ -12109,7 +12116,7 @@ def paint(text: str, style: str, stream: IO[str] | None = None) -> str:
 
 def table(head: Sequence[str] | None, rows: Iterable[Sequence[object]], indent: str = "") -> str:
     """Rows under a head, if there is one, each column as wide as its widest cell."""
-    cells = [*([list(head)] if head else []), *([str(cell) for cell in row] for row in rows)]
+    cells = [*([list(head)] if head else []), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
     return "\n".join(indent + line for line in lines)
@@ -13272,24 +13279,19 @@ def run_trust(context: Context) -> int:
     if project is None:
         raise ConfigError(f"'{workspace}' has no {PROJECT_FILE}: there is nothing to trust", status=404)
     print(f"{project.path}:\n")
-    print("\n".join(f"  {shown(line)}" for line in project.text.splitlines()))
+    print("\n".join(f"  {printable(line)}" for line in project.text.splitlines()))
     print()
     if is_trusted(environ, workspace, project):
         print("This content is trusted. `clincus trust --revoke` takes that back.")
         return 0
     config = apply_project(context.config, project, trusted=False)
     for warning in [one for one in config.warnings if one not in context.config.warnings]:
-        print(f"  {shown(warning)}")
+        print(f"  {printable(warning)}")
     if not confirm("Let this file set all that for sessions in this workspace?", force=options.force):
         return 0
     set_trust(environ, workspace, project)
     print(f"Trusted until {PROJECT_FILE} changes.")
     return 0
-
-
-def shown(text: str) -> str:
-    """A text from somebody else for our terminal: no control characters, no invisible ones."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 # Completion scripts
@@ -13444,7 +13446,9 @@ def run_serve(context: Context) -> int:
     if options.open:
         import webbrowser
 
-        webbrowser.open(link)
+        # Without the token: every user of this machine can read the browser's arguments. On loopback the page needs
+        # none; elsewhere it asks for it.
+        webbrowser.open(app.url)
     app.wait()
     app.close()
     return 0
@@ -15402,7 +15406,7 @@ def interrupted_again(number: int, frame: object) -> None:
 
 def complain(message: str) -> None:
     """Say in one line why the command failed."""
-    say(paint("Error: ", "red", sys.stderr) + " ".join(message.split("\n")))
+    say(paint("Error: ", "red", sys.stderr) + printable(" ".join(message.split("\n"))))
 
 
 if __name__ == "__main__":

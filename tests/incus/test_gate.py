@@ -303,6 +303,17 @@ def test_another_machine_signs_in_with_the_token(start_server, home, other_machi
         assert websocket.response.status_code == 101
 
 
+def test_the_browser_that_serve_opens_does_not_get_the_token_among_its_arguments(start_server, home, tmp_path):
+    opened, browser = tmp_path / "opened", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf "%s" "$*" > {opened}.part && mv {opened}.part {opened}\n')
+    browser.chmod(0o755)
+    arguments = ["--open", "--host", "0.0.0.0", "--token-file", str(home / "token")]
+    start_server(arguments=arguments, environ={"BROWSER": f"{browser} %s"})
+    wait_until(opened.exists, "the browser")
+    assert opened.read_text().startswith("http://")
+    assert (home / "token").read_text().strip() not in opened.read_text()
+
+
 def test_wrong_tokens_slow_their_sender_down(start_server, home, other_machine):
     server = start_server(arguments=["--host", "0.0.0.0", "--token-file", str(home / "token")])
     server.host = other_machine

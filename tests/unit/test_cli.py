@@ -329,7 +329,26 @@ def test_where_nobody_can_be_asked_force_is_needed(monkeypatch):
 
 
 def test_what_others_wrote_reaches_the_terminal_without_control_characters():
-    assert clincus.shown("a\033]0;x\a\u202eb é") == "a\\x1b]0;x\\x07\\u202eb é"
+    assert clincus.printable("a\033]0;x\a\u202eb é") == "a\\x1b]0;x\\x07\\u202eb é"
+
+
+CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"  # sets the clipboard of a terminal that obeys it (OSC 52)
+PRINTERS = {
+    "a warning": clincus.warn,
+    "an error": clincus.complain,
+    "a table": lambda text: print(clincus.table(None, [(text,)])),
+    "what a copy left out": lambda text: clincus.report_transfer(
+        clincus.Transfer("here", True, [f"a link to {text}"]), "Pulled", "there", "here"
+    ),
+}
+
+
+@pytest.mark.parametrize("show", PRINTERS.values(), ids=PRINTERS.keys())
+def test_text_of_a_container_cannot_command_the_terminal(show, capsys):
+    show(f"out {CLIPBOARD}")
+    said = "".join(capsys.readouterr())
+    assert "\\x1b]52;" in said
+    assert "\x1b" not in said
 
 
 # ---- which session a start means ---------------------------------------------------------------------------------
