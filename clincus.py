@@ -4258,11 +4258,12 @@ def lock_stages() -> int:
 
 
 def sweep_stages(kernel: Kernel, spare: str = "") -> None:
-    """Remove the stages that a crash left behind."""
+    """Remove the stages that a crash left behind. One that cannot be removed stays, and hinders no other session."""
     for name in os.listdir(STAGES):
         stage = Stage(kernel, name)
-        if name != spare and not stage.in_use():
-            stage.remove()
+        with contextlib.suppress(Exception):  # whatever it is: only its own session's start may fail because of it
+            if name != spare and not stage.in_use():
+                stage.remove()
 
 
 def leave_stages() -> None:
@@ -4955,17 +4956,18 @@ def without_lock(support: ProtectionSupport, reason: str) -> ProtectionSupport:
 
 
 def clean_stages() -> list[str]:
-    """Remove what crashes left under /run/clincus; the names of the stages removed. Does nothing unless we are root.
+    """Remove what crashes left under /run/clincus; the paths of what no session uses and cannot be removed.
 
-    Any session's next start or stop does the same, as root and on its own.
+    Does nothing unless we are root. Any session's next start or stop does the same, as root and on its own.
     """
     if os.geteuid() != 0 or not os.path.isdir(STAGES):
         return []
     lock = lock_stages()
     try:
-        before = os.listdir(STAGES)
-        sweep_stages(Kernel())
-        return sorted(set(before) - set(os.listdir(STAGES)))
+        kernel = Kernel()
+        sweep_stages(kernel)
+        stages = (Stage(kernel, name) for name in sorted(os.listdir(STAGES)))
+        return [stage.path for stage in stages if not stage.in_use()]
     finally:
         leave_stages()
         os.close(lock)
@@ -13061,8 +13063,8 @@ def run_clean(context: Context) -> int:
         heaps.append(saved_heap(context))
     total = sum(clean_heap(context, heap) for heap in heaps)
     if plain or options.all:
-        for point in [] if options.dry_run else clean_stages():
-            warn(f"{point} is mounted still: a session uses it, or root must remove it")
+        for path in [] if options.dry_run else clean_stages():
+            warn(f"{path} cannot be removed, though no session uses it: look what is in it")
     if options.dry_run:
         print("[Dry run] No changes made.")
     elif total:

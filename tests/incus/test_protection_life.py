@@ -394,6 +394,23 @@ def test_a_stage_whose_building_was_cut_short_is_swept(box):
     assert_nothing_is_left(box)
 
 
+def test_a_stage_that_cannot_be_removed_hinders_no_other_session(box):
+    stuck = Path(clincus.STAGES) / clincus.new_stage()
+    other = box.launch()
+    stuck.mkdir()
+    (stuck / "of-somebody-else").touch()
+    try:
+        name = box.launch()
+        assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
+        assert clincus.clean_stages() == [str(stuck)]
+        box.delete(name)
+        box.delete(other)
+        assert_nothing_is_left(box)
+    finally:
+        (stuck / "of-somebody-else").unlink()
+        stuck.rmdir()
+
+
 def test_a_start_that_fails_after_the_hook_leaves_nothing(box):
     protection = box.protection()
     protection.config["raw.lxc"] += "lxc.mount.entry = /nonexistent mnt none bind 0 0\n"
