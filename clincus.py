@@ -3660,6 +3660,7 @@ PLACEHOLDER_MARK = "trusted.clincus.placeholder"  # needs CAP_SYS_ADMIN on the h
 LOCK_SECONDS = 30.0
 NO_ID_MAPS = "cannot map ids"
 HIDE_FOLDER = (".gitignore", b"*\n")  # makes Git pass over a folder: `git stash -u` would else fail to remove it
+MOST_FOLDERS = 20000  # that are looked into for the Git folders of submodules
 MOST_MOUNTS = 2000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
 
 OPEN_TREE_CLONE, AT_EMPTY_PATH = 0x1, 0x1000
@@ -3852,20 +3853,25 @@ def first_symlink(kernel: Kernel, root: int, path: str) -> str:
     return path
 
 
-def git_folders(kernel: Kernel, root: int, path: str, depth: int = 12) -> list[str]:
-    """The Git folders below `path`, those of submodules' submodules too.
+def git_folders(kernel: Kernel, root: int, path: str) -> list[str]:
+    """The Git folders below `path`, at any depth, those of submodules' submodules too.
 
     A `config` makes one as well as a HEAD does: an agent can remove the HEAD, and have it back after the next start.
+    The time is bounded by the number of folders: WallError if there are more than MOST_FOLDERS.
     """
     found: list[str] = []
-    for folder in folders(kernel, root, path) if depth else []:
-        if exists_beneath(kernel, root, f"{folder}/HEAD") or exists_beneath(kernel, root, f"{folder}/config"):
-            found += [folder, *git_folders(kernel, root, f"{folder}/modules", depth - 1)]
-        else:
-            found += git_folders(kernel, root, folder, depth - 1)
+    unseen = folders(kernel, root, path)
+    for _ in range(MOST_FOLDERS):
+        if not unseen:
+            return found
         if len(found) > MOST_MOUNTS:
             raise WallError(f"'{path}' holds more than {MOST_MOUNTS} Git folders")
-    return found
+        folder = unseen.pop()
+        if exists_beneath(kernel, root, f"{folder}/HEAD") or exists_beneath(kernel, root, f"{folder}/config"):
+            found.append(folder)
+            folder += "/modules"
+        unseen += folders(kernel, root, folder)
+    raise WallError(f"'{path}' holds more than {MOST_FOLDERS} folders")
 
 
 def exists_beneath(kernel: Kernel, root: int, path: str) -> bool:

@@ -333,6 +333,47 @@ def test_the_program_needs_nothing_from_outside_its_marks():
     assert used - set(namespace) - set(dir(builtins)) - local == set()
 
 
+# Git folders of submodules
+
+
+def git_folders(path):
+    root = os.open(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        return sorted(clincus.git_folders(clincus.Kernel(), root, "modules"))
+    finally:
+        os.close(root)
+
+
+def test_submodules_are_found_at_any_depth(tmp_path):
+    deep = tmp_path / "modules" / "/".join("a" * 40)
+    (deep / "modules/inner").mkdir(parents=True)
+    (deep / "HEAD").touch()
+    (deep / "modules/inner/config").touch()
+    (deep / "objects/no-submodule").mkdir(parents=True)
+    (deep / "objects/no-submodule/HEAD").touch()
+    found = str(deep.relative_to(tmp_path))
+    assert git_folders(tmp_path) == [found, f"{found}/modules/inner"]
+
+
+def test_links_are_not_followed_to_submodules(tmp_path):
+    (tmp_path / "modules/real").mkdir(parents=True)
+    (tmp_path / "modules/real/HEAD").touch()
+    (tmp_path / "modules/loop").symlink_to(".")
+    (tmp_path / "modules/real/modules").symlink_to(tmp_path / "modules")
+    with pytest.raises(clincus.WallError, match="is a symlink"):
+        git_folders(tmp_path)
+    (tmp_path / "modules/real/modules").unlink()
+    assert git_folders(tmp_path) == ["modules/real"]
+
+
+def test_the_search_for_submodules_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(clincus, "MOST_FOLDERS", 20)
+    for number in range(21):
+        (tmp_path / f"modules/{number}").mkdir(parents=True)
+    with pytest.raises(clincus.WallError, match="more than 20 folders"):
+        git_folders(tmp_path)
+
+
 # Id maps
 
 RANGE = [(0, 1000000, 65536)]
