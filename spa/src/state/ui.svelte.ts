@@ -1,6 +1,5 @@
 /** What floats above the places: dialogs, questions and toasts. */
 import type { HistoryEntry } from '../lib/types';
-import { connection } from './connection.svelte';
 
 export interface Toast {
   key: number;
@@ -79,12 +78,3 @@ class Ui {
 }
 
 export const ui = new Ui();
-
-/** A part of the page did not load: the server is away, so that a reload would lose what there is, or newer than the page. */
-export function reloadHint(): void {
-  if (connection.stale) {
-    ui.toast('This part of the page comes from the server, which cannot be reached.', 'error');
-    return;
-  }
-  ui.toast('A part of the page could not be loaded.', 'error', { label: 'Reload', run: () => location.reload() });
-}

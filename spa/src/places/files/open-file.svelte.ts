@@ -1,0 +1,119 @@
+/** One file of the workspace in the editor, and what the agent does to it meanwhile. */
+import { api, ApiError, sentence } from '../../lib/api';
+
+export type FilePhase = 'loading' | 'ready' | 'saving' | 'error';
+
+/** Too large, or no text: what the editor will not show another time either (413, 415). */
+const isUnfit = (error: unknown): boolean => error instanceof ApiError && (error.status === 413 || error.status === 415);
+const isGone = (error: unknown): boolean => error instanceof ApiError && error.status === 404;
+
+export class OpenFile {
+  phase = $state<FilePhase>('loading');
+  error = $state('');
+  /** The file is none for an editor: trying again is in vain. */
+  unfit = $state(false);
+  /** What the server has, as far as we know; the editor's text may differ. */
+  saved = $state('');
+  text = $state('');
+  /** The server has another version than the one that was opened; null while it has not. */
+  theirs = $state.raw<{ text: string; etag: string } | null>(null);
+  /** It was deleted in the container; saving makes it anew. */
+  gone = $state(false);
+  /** Counts replacements of the text from outside of the editor. */
+  replaced = $state(0);
+  #etag = '';
+  #checking = false;
+
+  readonly dirty: boolean = $derived(this.text !== this.saved);
+
+  constructor(
+    readonly session: string,
+    readonly path: string,
+  ) {}
+
+  async load(): Promise<void> {
+    this.phase = 'loading';
+    this.error = '';
+    try {
+      const content = await api.readFile(this.session, this.path);
+      if (content) this.#take(content.text, content.etag);
+    } catch (error) {
+      this.phase = 'error';
+      this.unfit = isUnfit(error);
+      this.error = sentence(error);
+    }
+  }
+
+  /**
+   * Looks for a newer version: takes it if nothing was typed here, else leaves the choice to the person. One that is gone is
+   * looked for only when the person comes back to it (`again`): each time costs an error in the browser's console.
+   */
+  async check(again = false): Promise<void> {
+    if (this.phase !== 'ready' || this.#checking || (this.gone && !again)) return;
+    this.#checking = true;
+    try {
+      const content = await api.readFile(this.session, this.path, this.theirs?.etag ?? this.#etag);
+      this.gone = false;
+      if (!content) return;
+      if (this.dirty && content.text !== this.text) this.theirs = content;
+      else this.#take(content.text, content.etag);
+    } catch (error) {
+      if (isGone(error)) this.gone = true;
+    } finally {
+      this.#checking = false;
+    }
+  }
+
+  /** Saves over the version that was opened, or anew if it is gone. If there is another one, nothing is overwritten. */
+  async save(): Promise<void> {
+    if (this.phase === 'saving' || this.phase === 'loading') return;
+    await this.#write(this.gone ? null : this.#etag);
+  }
+
+  takeTheirs(): void {
+    if (this.theirs) this.#take(this.theirs.text, this.theirs.etag);
+  }
+
+  /** Overwrites the version that the person was told of, and no later one. */
+  async keepMine(): Promise<void> {
+    if (this.theirs) await this.#write(this.theirs.etag);
+  }
+
+  async #write(etag: string | null): Promise<void> {
+    const text = this.text;
+    this.phase = 'saving';
+    this.error = '';
+    try {
+      this.#etag = await api.writeFile(this.session, this.path, text, etag);
+      this.saved = text;
+      this.theirs = null;
+      this.gone = false;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 412) await this.#fetchTheirs();
+      else this.error = sentence(error);
+    }
+    this.phase = 'ready';
+  }
+
+  async #fetchTheirs(): Promise<void> {
+    try {
+      this.theirs = await api.readFile(this.session, this.path);
+      this.gone = false;
+    } catch (error) {
+      if (isGone(error)) {
+        this.gone = true;
+        return;
+      }
+      this.error = `The file changed in the container. ${sentence(error)}`;
+    }
+  }
+
+  #take(text: string, etag: string): void {
+    this.saved = this.text = text;
+    this.#etag = etag;
+    this.theirs = null;
+    this.error = '';
+    this.phase = 'ready';
+    this.replaced += 1;
+  }
+}

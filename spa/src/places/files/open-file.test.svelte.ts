@@ -1,0 +1,104 @@
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import { type Call, fakeServer } from '../../test/fakes';
+import { OpenFile } from './open-file.svelte';
+
+/** The container's file. */
+let disk: { text: string; version: number; gone?: boolean };
+let file: OpenFile;
+let calls: Call[];
+
+const etag = () => `"${disk.version}"`;
+
+beforeEach(async () => {
+  disk = { text: 'one', version: 1 };
+  calls = fakeServer(({ method, headers, body }) => {
+    const anew = headers.get('If-None-Match') === '*' && disk.gone;
+    if (method === 'GET' && disk.gone) return { status: 404, json: { error: 'it is gone' } };
+    if (method === 'GET' && headers.get('If-None-Match') === etag()) return { status: 304 };
+    if (method === 'GET') return { text: disk.text, headers: { ETag: etag() } };
+    if (!anew && (disk.gone || headers.get('If-Match') !== etag())) return { status: 412, json: { error: 'it changed' } };
+    disk = { text: body as string, version: disk.version + 1 };
+    return { status: 204, headers: { ETag: etag() } };
+  });
+  file = new OpenFile('s', 'a.txt');
+  await file.load();
+});
+
+afterEach(() => vi.unstubAllGlobals());
+
+const agentWrites = (text: string) => (disk = { text, version: disk.version + 1 });
+
+it('saves over the version that was opened, again and again', async () => {
+  for (const text of ['two', 'three']) {
+    file.text = text;
+    await file.save();
+    expect([disk.text, file.dirty, file.theirs]).toEqual([text, false, null]);
+  }
+});
+
+it('takes the agent’s version when nothing was typed', async () => {
+  agentWrites('agent');
+  await file.check();
+  expect([file.text, file.dirty, file.theirs]).toEqual(['agent', false, null]);
+});
+
+it('never overwrites what the agent wrote meanwhile', async () => {
+  file.text = 'mine';
+  agentWrites('agent');
+  await file.save();
+  expect([disk.text, file.text, file.theirs?.text]).toEqual(['agent', 'mine', 'agent']);
+});
+
+it('notices the change before anything is saved', async () => {
+  file.text = 'mine';
+  agentWrites('agent');
+  await file.check();
+  expect([file.text, file.theirs?.text]).toEqual(['mine', 'agent']);
+});
+
+it('overwrites only the version that the person was told of', async () => {
+  file.text = 'mine';
+  agentWrites('agent');
+  await file.check();
+  agentWrites('agent again');
+  await file.keepMine();
+  expect([disk.text, file.theirs?.text]).toEqual(['agent again', 'agent again']);
+  await file.keepMine();
+  expect([disk.text, file.dirty, file.theirs]).toEqual(['mine', false, null]);
+});
+
+it('drops what was typed for theirs only when asked to', async () => {
+  file.text = 'mine';
+  agentWrites('agent');
+  await file.check();
+  file.takeTheirs();
+  expect([file.text, file.dirty, file.theirs]).toEqual(['agent', false, null]);
+});
+
+it('asks no more for a file that is gone, and saves it anew', async () => {
+  disk.gone = true;
+  calls.length = 0;
+  for (let times = 0; times < 3; times += 1) await file.check();
+  expect([file.gone, file.text, calls.length]).toEqual([true, 'one', 1]);
+  await file.save();
+  expect([file.gone, file.dirty, disk.text, disk.gone]).toEqual([false, false, 'one', undefined]);
+});
+
+it('learns from a save that the file is gone, and keeps what was typed', async () => {
+  disk.gone = true;
+  file.text = 'mine';
+  await file.save();
+  expect([file.gone, file.text, file.error]).toEqual([true, 'mine', '']);
+  agentWrites('agent');
+  await file.save();
+  expect([file.gone, file.theirs?.text, disk.text]).toEqual([false, 'agent', 'agent']);
+});
+
+it('sees a file again that came back', async () => {
+  disk.gone = true;
+  await file.check();
+  agentWrites('agent');
+  await file.check(true);
+  expect([file.gone, file.text]).toEqual([false, 'agent']);
+});

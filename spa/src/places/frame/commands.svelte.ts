@@ -1,0 +1,168 @@
+/** What the palette offers: sessions, projects, actions and settings, those used last first. */
+import FileText from '@lucide/svelte/icons/file-text';
+import Folder from '@lucide/svelte/icons/folder';
+import FolderGit2 from '@lucide/svelte/icons/folder-git-2';
+import FolderPlus from '@lucide/svelte/icons/folder-plus';
+import HistoryIcon from '@lucide/svelte/icons/history';
+import Keyboard from '@lucide/svelte/icons/keyboard';
+import Play from '@lucide/svelte/icons/play';
+import Plus from '@lucide/svelte/icons/plus';
+import SettingsIcon from '@lucide/svelte/icons/settings';
+import Square from '@lucide/svelte/icons/square';
+import SquareTerminal from '@lucide/svelte/icons/square-terminal';
+import SunMoon from '@lucide/svelte/icons/sun-moon';
+import Trash2 from '@lucide/svelte/icons/trash-2';
+import Type from '@lucide/svelte/icons/type';
+
+import { basename, toolName } from '../../lib/format';
+import { shown } from '../../lib/keys';
+import type { Icon } from '../../lib/menu';
+import { Persisted } from '../../lib/persisted.svelte';
+import { href, router } from '../../lib/router.svelte';
+import { find, fit } from '../../lib/search';
+import type { Session } from '../../lib/types';
+import { remove, resume, stop } from '../../state/actions';
+import { deck } from '../../state/deck.svelte';
+import { FONT_SIZES, preferences, THEMES } from '../../state/preferences.svelte';
+import { sessions } from '../../state/sessions.svelte';
+import { ui } from '../../state/ui.svelte';
+import { workspaces } from '../../state/workspaces.svelte';
+
+export interface Command {
+  /** Unique. */
+  key: string;
+  title: string;
+  detail?: string;
+  icon?: Icon;
+  session?: Session;
+  keys?: string;
+  run: () => void;
+}
+
+export interface CommandGroup {
+  title: string;
+  commands: Command[];
+}
+
+const MOST_REMEMBERED = 50;
+/** How many of a group are shown until one searches; the rest would hide the groups below. */
+const MOST_UNASKED = 7;
+
+const isTexts = (value: unknown): value is string[] => Array.isArray(value) && value.every((one) => typeof one === 'string');
+
+class Commands {
+  readonly #used = new Persisted<string[]>('commands-used', [], isTexts);
+
+  /** Where one can go comes first, and of that where one was last: the palette key and Enter change to and fro. */
+  readonly #groups: readonly CommandGroup[] = $derived([
+    { title: 'Sessions', commands: this.#sessions() },
+    { title: 'This session', commands: this.#here() },
+    { title: 'Actions', commands: this.#recentFirst(this.#actions()) },
+    { title: 'Start in', commands: this.#recentFirst(this.#projects()) },
+    { title: 'Settings', commands: this.#settings() },
+  ]);
+
+  /** What fits the search, best first; each group stands where its best command does. */
+  search(text: string): CommandGroup[] {
+    const texts = ({ title, detail = '' }: Command) => [title, detail] as const;
+    const best = (group: CommandGroup): number => (group.commands[0] ? fit(text, ...texts(group.commands[0])) : 0);
+    const groups = this.#groups.map(({ title, commands }) => ({
+      title,
+      commands: text.trim() ? find(text, commands, texts) : commands.slice(0, MOST_UNASKED),
+    }));
+    return groups.filter((group) => group.commands.length > 0).sort((a, b) => best(b) - best(a));
+  }
+
+  run(command: Command): void {
+    this.#used.current = [command.key, ...this.#used.current.filter((key) => key !== command.key)].slice(0, MOST_REMEMBERED);
+    ui.palette = false;
+    command.run();
+  }
+
+  #recentFirst(commands: Command[]): Command[] {
+    const rank = (command: Command): number => {
+      const index = this.#used.current.indexOf(command.key);
+      return index === -1 ? MOST_REMEMBERED : index;
+    };
+    return commands.sort((a, b) => rank(a) - rank(b));
+  }
+
+  #here(): Command[] {
+    const route = router.route;
+    const session = route.place === 'session' ? sessions.get(route.id) : undefined;
+    if (!session) return [];
+    const go = (tab: 'terminal' | 'shell' | 'files') => () => router.go(href.session(session.id, tab));
+    const power: Command =
+      session.status === 'stopped'
+        ? { key: 'here resume', title: 'Resume this session', icon: Play, run: () => void resume(session) }
+        : { key: 'here stop', title: 'Stop this session', icon: Square, run: () => void stop(session) };
+    return [
+      { key: 'here terminal', title: 'Terminal', icon: SquareTerminal, run: go('terminal') },
+      { key: 'here shell', title: 'Shell', icon: SquareTerminal, run: go('shell') },
+      { key: 'here files', title: 'Files', icon: FileText, run: go('files') },
+      power,
+      { key: 'here delete', title: 'Delete this session …', icon: Trash2, run: () => void remove(session) },
+    ];
+  }
+
+  #sessions(): Command[] {
+    const recent = deck.recent;
+    const here = router.route.place === 'session' ? router.route.id : '';
+    const rank = ({ id }: Session): number => (recent.includes(id) ? recent.indexOf(id) : recent.length);
+    return sessions.ordered
+      .map((session, index) => ({
+        key: `session ${session.id}`,
+        title: basename(session.workspace),
+        detail: `${toolName(session.tool)} · slot ${session.slot}`,
+        session,
+        ...(index < 9 ? { keys: shown.switch.replace('1–9', String(index + 1)) } : {}),
+        run: () => router.go(href.session(session.id)),
+      }))
+      .filter(({ session }) => session.id !== here)
+      .sort((a, b) => rank(a.session) - rank(b.session));
+  }
+
+  #actions(): Command[] {
+    return [
+      { key: 'new session', title: 'New session …', icon: Plus, keys: 'n', run: () => ui.startSession() },
+      { key: 'new project', title: 'New project …', icon: FolderPlus, run: () => (ui.newProject = true) },
+      { key: 'go projects', title: 'Projects', icon: FolderGit2, keys: 'g p', run: () => router.go(href.home) },
+      { key: 'go history', title: 'History', icon: HistoryIcon, keys: 'g h', run: () => router.go(href.history()) },
+      { key: 'go settings', title: 'Settings', icon: SettingsIcon, keys: 'g s', run: () => router.go(href.settings) },
+      { key: 'shortcuts', title: 'Keyboard shortcuts', icon: Keyboard, keys: '?', run: () => (ui.shortcuts = true) },
+    ];
+  }
+
+  #projects(): Command[] {
+    return workspaces.projects.map((project) => ({
+      key: `start ${project.path}`,
+      title: project.name,
+      detail: workspaces.short(project.root),
+      icon: Folder,
+      run: () => ui.startSession(project.path),
+    }));
+  }
+
+  #settings(): Command[] {
+    const themes = THEMES.map((theme) => ({
+      key: `theme ${theme}`,
+      title: `Theme: ${theme}`,
+      icon: SunMoon,
+      run: () => (preferences.theme = theme),
+    }));
+    const size = (title: string, change: (now: number) => number): Command => ({
+      key: title.toLowerCase(),
+      title,
+      icon: Type,
+      run: () => (preferences.fontSize = change(preferences.fontSize)),
+    });
+    return [
+      ...themes,
+      size('Larger terminal text', (now) => now + 1),
+      size('Smaller terminal text', (now) => now - 1),
+      size('Normal terminal text', () => FONT_SIZES.normal),
+    ];
+  }
+}
+
+export const commands = new Commands();

@@ -1,0 +1,30 @@
+/** One page of past runs, for the query in the address. */
+import { api, type HistoryQuery, sentence } from '../../lib/api';
+import type { HistoryEntry } from '../../lib/types';
+import type { Phase } from '../../state/sessions.svelte';
+
+export class HistoryPage {
+  phase = $state<Phase>('loading');
+  error = $state('');
+  entries = $state.raw<readonly HistoryEntry[]>([]);
+  total = $state(0);
+  #latest = 0;
+
+  /** Of answers that overtake each other, the last question's wins. */
+  async load(query: HistoryQuery): Promise<void> {
+    this.#latest += 1;
+    const mine = this.#latest;
+    try {
+      const { entries, total } = await api.history(query);
+      if (mine !== this.#latest) return;
+      this.entries = entries;
+      this.total = total;
+      this.phase = 'ready';
+      this.error = '';
+    } catch (error) {
+      if (mine !== this.#latest) return;
+      this.error = sentence(error);
+      this.phase = 'error';
+    }
+  }
+}

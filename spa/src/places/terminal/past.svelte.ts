@@ -1,0 +1,53 @@
+/** What has left a tool's screen: a still picture of what tmux keeps, scrolled, selected and searched in the page alone. */
+import { api, sentence } from '../../lib/api';
+import { ui } from '../../state/ui.svelte';
+import type { Look, TerminalHost, TerminalParts } from './terminal';
+
+export class Past {
+  /** Null until the picture is there. */
+  parts = $state.raw<TerminalParts | null>(null);
+  /** How far it is to be scrolled once it is there. */
+  #lines = 0;
+  #over = false;
+  #opened: TerminalParts | null = null;
+
+  /** `onend` is called when it is scrolled to its end, and when it cannot be had. */
+  constructor(
+    readonly session: string,
+    readonly onend: () => void,
+  ) {}
+
+  scroll(lines: number): void {
+    if (this.parts) this.parts.terminal.scrollLines(lines);
+    else this.#lines += lines;
+  }
+
+  /** Shows it in the element, which must be as large as the terminal's own. */
+  async open(element: HTMLElement, look: () => Look, host: TerminalHost): Promise<void> {
+    try {
+      const { openTerminal, SCROLLBACK_LINES } = await import('./terminal');
+      const text = await api.scrollback(this.session, SCROLLBACK_LINES);
+      if (this.#over) return;
+      const onOverscroll = (lines: number): void => {
+        if (lines > 0) this.onend();
+      };
+      const parts = openTerminal(element, look(), { ...host, onOverscroll });
+      this.#opened = parts;
+      const hideCursor = '\x1b[?25l';
+      parts.terminal.write(hideCursor + text.replace(/\n$/, '').replaceAll('\n', '\r\n'), () => {
+        if (this.#over) return;
+        parts.terminal.scrollLines(this.#lines);
+        this.parts = parts;
+      });
+    } catch (error) {
+      if (this.#over) return;
+      ui.toast(`What was above cannot be read: ${sentence(error)}`, 'error');
+      this.onend();
+    }
+  }
+
+  dispose(): void {
+    this.#over = true;
+    this.#opened?.terminal.dispose();
+  }
+}

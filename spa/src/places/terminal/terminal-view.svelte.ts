@@ -1,0 +1,141 @@
+/** One terminal on the page: xterm.js, its wire to the server, and what passes between them and the person. */
+import type { Session } from '../../lib/types';
+import { copy, label } from '../../state/actions';
+import { preferences } from '../../state/preferences.svelte';
+import { ui } from '../../state/ui.svelte';
+import { Past } from './past.svelte';
+import type { Look, TerminalHost, TerminalParts } from './terminal';
+import { type TerminalKind, TerminalLink } from './terminal-link.svelte';
+
+const ARROWS: ReadonlySet<string> = new Set(['\x1b[A', '\x1b[B', '\x1b[C', '\x1b[D']);
+
+/** The control character of a key under Ctrl: `c` becomes ^C. */
+export function control(text: string): string {
+  const code = text.toUpperCase().charCodeAt(0);
+  return text.length === 1 && code >= 0x40 && code < 0x60 ? String.fromCharCode(code & 0x1f) : text;
+}
+
+export class TerminalView {
+  /** Null until the terminal has been opened. xterm.js itself lives outside of reactivity. */
+  parts = $state.raw<TerminalParts | null>(null);
+  /** Null until it has connected once. */
+  link = $state.raw<TerminalLink | null>(null);
+  /** What the person looks back at; null for the present. Only tmux has a past of its own; a shell's is in its terminal. */
+  past = $state.raw<Past | null>(null);
+  searching = $state(false);
+  /** The key bar's Ctrl is held for the next key. */
+  ctrl = $state(false);
+  failed = $state(false);
+  /** Address of the link under the pointer; a hostile program can show any text for it. */
+  hoveredLink = $state('');
+
+  readonly host: TerminalHost = {
+    onCopied: (text) => void this.#copyFromProgram(text),
+    onSelected: (text) => {
+      if (preferences.copyOnSelect) void navigator.clipboard.writeText(text).catch(() => undefined);
+    },
+    onSelectionCopy: (text) => void copy(text),
+    onSearch: () => this.search(),
+    onLinkHover: (address) => (this.hoveredLink = address),
+  };
+
+  constructor(
+    readonly session: () => Session,
+    readonly kind: TerminalKind,
+  ) {}
+
+  /** Shows the terminal in the element, which must be visible: its size becomes the program's. */
+  async open(element: HTMLElement, look: () => Look): Promise<void> {
+    try {
+      const { openTerminal } = await import('./terminal');
+      if (this.parts) return;
+      const parts = openTerminal(element, look(), {
+        ...this.host,
+        ...(this.kind === 'terminal' && { onOverscroll: (lines) => this.lookBack(lines) }),
+      });
+      parts.terminal.onData((text) => this.#typed(text));
+      parts.terminal.onBinary((data) => this.link?.typeBinary(data));
+      parts.terminal.onResize(({ cols, rows }) => this.link?.resize(cols, rows));
+      this.parts = parts;
+    } catch {
+      this.failed = true;
+    }
+  }
+
+  /** Connects if it is not connected: at first, and when a session runs again. */
+  connect(): void {
+    if (!this.parts) return;
+    if (!this.link) this.link = new TerminalLink(this.session().id, this.kind, this.parts.terminal, () => this.#tellLoss());
+    else if (this.link.socket.state === 'closed') this.link.reconnect();
+  }
+
+  /** A key of the key bar; the arrows in the form that the program asked for, which full-screen ones do. */
+  press(text: string): void {
+    const application = this.parts?.terminal.modes.applicationCursorKeysMode ?? false;
+    this.link?.type(application && ARROWS.has(text) ? text.replace('[', 'O') : text);
+    this.ctrl = false;
+  }
+
+  /** Ctrl of the key bar: it goes with the next key, which the phone's keyboard types. */
+  holdCtrl(): void {
+    this.ctrl = !this.ctrl;
+    if (this.ctrl) this.parts?.terminal.focus();
+  }
+
+  search(): void {
+    if (this.kind === 'terminal') this.lookBack(0);
+    this.searching = true;
+  }
+
+  closeSearch(): void {
+    this.searching = false;
+    this.focus();
+  }
+
+  focus(): void {
+    (this.past?.parts ?? this.parts)?.terminal.focus();
+  }
+
+  /** Scrolls to the past, by lines below zero from the screen; a scroll the other way is none. */
+  lookBack(lines: number): void {
+    if (lines > 0) return;
+    this.past ??= new Past(this.session().id, () => this.lookAhead());
+    this.past.scroll(lines);
+  }
+
+  /** Back to the present, which gets the keys, unless they are elsewhere on the page. */
+  lookAhead(): void {
+    if (!this.past) return;
+    const elsewhere = document.activeElement !== document.body && !document.activeElement?.closest('.pane');
+    this.past.dispose();
+    this.past = null;
+    this.searching = false;
+    if (!elsewhere) this.parts?.terminal.focus();
+  }
+
+  dispose(): void {
+    this.past?.dispose();
+    this.link?.dispose();
+    this.parts?.terminal.dispose();
+  }
+
+  #typed(text: string): void {
+    if (this.link?.socket.state === 'closed' && text === '\r') this.link.reconnect();
+    else this.link?.type(this.ctrl ? control(text) : text);
+    this.ctrl = false;
+  }
+
+  #tellLoss(): void {
+    ui.toast(`${label(this.session())} was not connected for a while: what was typed last may not have arrived.`);
+  }
+
+  async #copyFromProgram(text: string): Promise<void> {
+    const who = label(this.session());
+    try {
+      await navigator.clipboard.writeText(text);
+      ui.toast(`${who} copied ${text.length} characters to the clipboard.`);
+    } catch {
+      ui.toast(`${who} wants to copy ${text.length} characters.`, 'error', { label: 'Copy', run: () => void copy(text) });
+    }
+  }
+}
