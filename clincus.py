@@ -482,7 +482,7 @@ PROFILE_CHECKS: dict[str, Check] = {"environment": ENVIRONMENT, "inherits": requ
 
 # A session starts another tool with that tool's own program and model, whatever was set for the first.
 TOOL_BOUND = ("tool.binary", "defaults.model")
-PROJECT_BOUNDS = ("defaults.image", "defaults.profile", "tool.name")
+UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # what any project's file may set
 
 DEFAULT_RANK, SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, VARIABLE_RANK, PROFILE_RANK, FLAG_RANK = range(8)
 
@@ -1240,21 +1240,18 @@ def project_config(config: Config, environ: Mapping[str, str], workspace: str) -
 def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Config:
     """The configuration with a workspace's .clincus.toml laid under $CLINCUS_CONFIG, variables, profile and flags.
 
-    A file that is not trusted may choose the tool, a local image, a profile that `opens_nothing`, and tighter limits;
-    each other key is left out and becomes a warning. ConfigError (400) if the file is broken.
+    A file that is not trusted may choose the tool, a local image and a profile; each other key is left out and becomes
+    a warning. ConfigError (400) if the file is broken.
     """
     findings = Findings()
     layer = read_layer(project.path, PROJECT_RANK, findings, project.text)
     findings.raise_first()
     warnings = [*config.warnings, *findings.warnings]
     if not trusted:
-        below, _ = fold_layers(layer for layer in config.layers if layer.rank < PROJECT_RANK)
-        allowed = {key: value for key, value in layer.values.items() if within_bounds(key, below[key], value)}
-        if not opens_nothing(config, str(allowed.get("defaults.profile", config.profile))):
-            del allowed["defaults.profile"]
-        for key in sorted(layer.values.keys() - allowed.keys()):
-            reason = "it is not tighter than yours" if key.startswith("limits.") else "the file is not trusted"
-            warnings.append(f"{project.path}: {key} is left out, since {reason} (clincus trust shows and allows it)")
+        refused = {key: why_refused(config, key, value) for key, value in layer.values.items()}
+        for key in sorted(key for key, reason in refused.items() if reason):
+            warnings.append(f"{project.path}: {key} is left out, since {refused[key]} (clincus trust allows it)")
+        allowed = {key: value for key, value in layer.values.items() if not refused[key]}
         layer = Layer(PROJECT_RANK, project.path, allowed)
     layers = [other for other in config.layers if other.rank != PROJECT_RANK]
     return make_config(
@@ -1262,103 +1259,38 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
     )
 
 
-def within_bounds(key: str, mine: object, theirs: object) -> bool:
-    """True if a project that nobody vouched for may set this."""
-    if mine == theirs:
-        return True
-    if key == "defaults.image":
-        return ":" not in str(theirs)
-    return key in PROJECT_BOUNDS or (key in TIGHTER and TIGHTER[key](mine, theirs))
+def why_refused(config: Config, key: str, value: object) -> str:
+    """Why an untrusted project file may not set a key to a value, "" if it may."""
+    if key not in UNTRUSTED_KEYS:
+        return "the file is not trusted"
+    if key == "defaults.image" and ":" in str(value):
+        return "the file is not trusted and names an image of another server"
+    if key == "defaults.profile" and not config.wanted_profile:
+        return why_profile_refused(config, str(value))
+    return ""
 
 
-def opens_nothing(config: Config, profile: str) -> bool:
-    """True if a profile gives a session nothing that it would not have in the config: no mount or variable, no wider
-    limit; and if the user chose none, whose limits it would lift."""
-    if profile == config.profile:
-        return True
-    profiles = config.get("profiles")
-    chosen = profile_values(profiles, profile) if profile in profiles else {"mounts": ["there is none"]}
-    limits = (key for key in chosen if key.startswith("limits."))
-    is_wider = any(not within_bounds(key, config.get(key), chosen[key]) for key in limits)
-    return not (config.profile or chosen.get("mounts") or chosen.get("environment") or is_wider)
+def why_profile_refused(config: Config, name: str) -> str:
+    """Why an untrusted project file may not choose a profile, "" if it may.
+
+    No secret, no mount and no change of a limit that the user set comes with a profile that a stranger chose.
+    """
+    if config.profile:
+        return "" if name == config.profile else f"you chose the profile {config.profile!r}"
+    if name not in config.get("profiles"):
+        return f"you have no profile {name!r}" if name else ""
+    profile = profile_values(config.get("profiles"), name)
+    for key in ("mounts", "environment"):
+        if profile.get(key):
+            return f"the file is not trusted and your profile {name!r} has {key}"
+    mine = {limit_group(key) for key, origin in config.origins.items() if origin != "default"}
+    clash = next((key for key in profile if key.startswith("limits.") and limit_group(key) in mine), "")
+    return f"the file is not trusted and your profile {name!r} changes {limit_group(clash)}" if clash else ""
 
 
-def tighter_number(unset: int) -> Callable[[Any, Any], bool]:
-    """Lower is tighter; 0 means "not set", which is as good as `unset` (0: no limit at all)."""
-    return lambda mine, theirs: theirs > 0 and (theirs <= (mine or unset) or not (mine or unset))
-
-
-def tighter_measure(measure: Callable[[str], tuple[str, float]]) -> Callable[[Any, Any], bool]:
-    """Less is tighter, if both are of one kind; the empty text is no limit."""
-
-    def tighter(mine: str, theirs: str) -> bool:
-        if not mine or not theirs:
-            return bool(theirs)
-        (my_kind, my_amount), (their_kind, their_amount) = measure(mine), measure(theirs)
-        return my_kind == their_kind and their_amount <= my_amount
-
-    return tighter
-
-
-def memory_measure(text: str) -> tuple[str, float]:
-    """The kind and amount of a memory limit or swap: percent or bytes."""
-    if text in ("true", "false"):
-        return "bytes", math.inf if text == "true" else 0.0
-    return ("percent", float(text[:-1])) if text.endswith("%") else ("bytes", float(size_bytes(text)))
-
-
-def rate_measure(text: str) -> tuple[str, float]:
-    """The kind and amount of a disk rate: operations or bytes in a second."""
-    return ("iops", float(text[:-4])) if text.endswith("iops") else ("bytes", float(size_bytes(text[:-2])))
-
-
-def allowance_measure(text: str) -> tuple[str, float]:
-    """The kind and amount of a CPU allowance: a share under load in percent, or a quota of time."""
-    if text.endswith("%"):
-        return "share", float(text[:-1])
-    quota, _, period = text.replace("ms", "").partition("/")
-    return "quota", float(quota) / float(period)
-
-
-def cpu_set(text: str) -> set[int] | None:
-    """The CPUs that a pin list names, None for a plain number of CPUs."""
-    if text.isdigit():
-        return None
-    pairs = [item.partition("-") for item in text.split(",")]
-    return {cpu for first, _, last in pairs for cpu in range(int(first), int(last or first) + 1)}
-
-
-def tighter_cpus(mine: str, theirs: str) -> bool:
-    """Fewer CPUs, and only pinned ones where mine are pinned."""
-    if not mine or not theirs:
-        return bool(theirs)
-    my_set, their_set = cpu_set(mine), cpu_set(theirs)
-    if my_set is not None:
-        return their_set is not None and their_set <= my_set
-    return (len(their_set) if their_set is not None else int(theirs)) <= int(mine)
-
-
-def duration_measure(text: str) -> tuple[str, float]:
-    """The amount of a time limit; zero is no limit."""
-    return "seconds", parse_duration(text) or math.inf
-
-
-TIGHTER: dict[str, Callable[[Any, Any], bool]] = {
-    "limits.cpu.count": tighter_cpus,
-    "limits.cpu.allowance": tighter_measure(allowance_measure),
-    "limits.cpu.priority": tighter_number(10),
-    "limits.memory.limit": tighter_measure(memory_measure),
-    "limits.memory.enforce": lambda mine, theirs: theirs == "hard",
-    "limits.memory.swap": tighter_measure(memory_measure),
-    "limits.disk.read": tighter_measure(rate_measure),
-    "limits.disk.write": tighter_measure(rate_measure),
-    "limits.disk.max": tighter_measure(rate_measure),
-    "limits.disk.priority": tighter_number(5),
-    "limits.disk.tmpfs_size": tighter_measure(memory_measure),
-    "limits.runtime.max_duration": tighter_measure(duration_measure),
-    "limits.runtime.max_processes": tighter_number(0),
-    "limits.runtime.auto_stop": lambda mine, theirs: theirs is True,
-}
+def limit_group(key: str) -> str:
+    """The table that a limit is in, such as limits.disk."""
+    return key.rpartition(".")[0]
 
 
 # What the API shows and changes
@@ -5021,11 +4953,16 @@ def limit_options(
         del config[LIMIT_KEYS["disk.priority"]]  # Incus would refuse to start the container
         warnings.append("limits.disk.priority is left out: this machine's kernel has no block weights (blkio.weight)")
     count = str(limits["cpu"]["count"])
-    pinned = cpu_set(count) if count else None
-    needed = max(pinned) + 1 if pinned else int(count or 0)
+    highest = max(map(int, re.findall(r"\d+", count)), default=0)
+    needed = highest if count.isdigit() else highest + 1  # a number of CPUs, or the CPUs to pin to, from 0
     if cpus is not None and needed > cpus:
         warnings.append(f"limits.cpu.count is {count!r}, but this machine has {cpus} CPUs")
     return config, disk, warnings
+
+
+def rate_measure(text: str) -> tuple[str, float]:
+    """The kind and amount of a disk rate: operations or bytes in a second."""
+    return ("iops", float(text[:-4])) if text.endswith("iops") else ("bytes", float(size_bytes(text[:-2])))
 
 
 def disk_options(disk: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
@@ -15314,8 +15251,8 @@ SESSION_COMMANDS = (
         arguments="[DIRECTORY]",
         flags=(flag("--revoke", "take the trust back"), FORCE_FLAG, WORKSPACE_FLAG),
         about="""
-            A project's own settings may choose a tool, an image, one of your profiles and tighter limits. Mounts,
-            weaker protection and the like wait until you have seen the file and agreed. The trust is for this content:
+            A project's own settings may choose a tool, an image and one of your profiles. Limits, mounts, protection
+            and the like wait until you have seen the file and agreed. The trust is for this content:
             whoever changes the file has to ask you again.
         """,
         examples=(("clincus trust ~/src/app", "Read its .clincus.toml, and agree or not."),),

@@ -562,12 +562,12 @@ def project(environ, workspace, text, mine="", trusted=False):
         ('[tool]\nname = "copilot"', "tool.name", "copilot"),
         ('[defaults]\nimage = "other"', "defaults.image", "other"),
         ('[defaults]\nprofile = "p"', "defaults.persistent", True),
-        ("[limits.cpu]\ncount = 2", "limits.cpu.count", "2"),
-        ("[limits.memory]\nlimit = '1GiB'", "limits.memory.limit", "1GiB"),
+        ('[defaults]\nprofile = "small"', "limits.cpu.count", "1"),
     ],
 )
-def test_an_untrusted_project_may_choose_within_bounds(environ, workspace, text, key, value):
-    config = project(environ, workspace, text, "[profiles.p]\npersistent = true\n")
+def test_an_untrusted_project_may_choose_tool_image_and_profile(environ, workspace, text, key, value):
+    mine = "[profiles.p]\npersistent = true\n[profiles.small]\nlimits.cpu.count = 1\n"
+    config = project(environ, workspace, text, mine)
     assert config.get(key) == value
     assert config.warnings == ()
 
@@ -578,6 +578,7 @@ def test_an_untrusted_project_may_choose_within_bounds(environ, workspace, text,
         'mounts = [{host = "~/.ssh", container = "/keys"}]',
         'environment = {TOKEN = "sesame"}',
         "limits.memory.limit = '8GiB'",
+        "limits.memory.swap = 'true'",
         'inherits = "open"',
     ],
 )
@@ -586,7 +587,7 @@ def test_an_untrusted_project_may_choose_no_profile_that_opens_more(environ, wor
     mine = f'[profiles.p]\n{profile}\n[profiles.open]\nenvironment = {{A = "1"}}\n'
     config = project(environ, workspace, '[defaults]\nprofile = "p"', mine)
     assert (config.profile, config.environment) == ("", {})
-    assert "defaults.profile is left out, since the file is not trusted" in config.warnings[0]
+    assert "defaults.profile is left out, since the file is not trusted and your profile 'p' " in config.warnings[0]
     assert project(environ, workspace, '[defaults]\nprofile = "p"', mine, trusted=True).profile == "p"
 
 
@@ -598,6 +599,14 @@ def test_an_untrusted_project_lifts_no_profile_of_mine(environ, workspace, their
     config = project(environ, workspace, f'[defaults]\nprofile = "{theirs}"', mine)
     assert (config.profile, config.get("limits.cpu.count")) == ("careful", "1")
     assert len(config.warnings) == 1
+
+
+def test_the_profile_of_a_caller_beats_that_of_a_project(environ, workspace):
+    write(workspace / ".clincus.toml", '[defaults]\nprofile = "p"')
+    write(os.path.join(environ["HOME"], ".config/clincus/config.toml"), "[profiles.p]\n[profiles.q]\n")
+    mine = clincus.load_config(environ, profile="q")
+    config = clincus.project_config(mine, environ, str(workspace))
+    assert (config.profile, config.warnings) == ("q", ())
 
 
 @pytest.mark.parametrize(
@@ -619,6 +628,8 @@ def test_an_untrusted_project_lifts_no_profile_of_mine(environ, workspace, their
         "[sessions]\nephemeral_grace = '0'",
         "[limits.runtime]\nauto_stop = false",
         "[limits.runtime]\nstop_graceful = false",
+        "[limits.cpu]\ncount = 1",
+        "[limits.disk]\nmax = '999999999iops'",
     ],
 )
 def test_an_untrusted_project_may_not(environ, workspace, text):
@@ -631,47 +642,11 @@ def test_an_untrusted_project_may_not(environ, workspace, text):
     assert project(environ, workspace, text, trusted=True).values != untouched.values
 
 
-MINE = (
-    "[limits]\ncpu.count = '4'\ncpu.allowance = '50%'\ncpu.priority = 5\n"
-    "memory.limit = '4GiB'\nmemory.enforce = 'hard'\n"
-    "memory.swap = '1GiB'\ndisk.read = '10MiB/s'\ndisk.max = '1000iops'\nruntime.max_duration = '2h'\n"
-    "runtime.max_processes = 100\ndisk.priority = 4\ndisk.tmpfs_size = '64MiB'\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("key", "tighter", "wider"),
-    [
-        ("cpu.count", ["4", "1", "0-3", "0,2"], ["5", "0-4", ""]),
-        ("cpu.allowance", ["50%", "1%"], ["51%", "1ms/100ms", ""]),
-        ("cpu.priority", [5, 1], [6, 0]),
-        ("memory.limit", ["4GiB", "4GB", "1MiB"], ["5GiB", "10%", ""]),
-        ("memory.enforce", ["hard"], ["soft", ""]),
-        ("memory.swap", ["false", "1GB"], ["true", "2GiB"]),
-        ("disk.read", ["1MiB/s"], ["11MiB/s", "10iops", ""]),
-        ("disk.max", ["10iops"], ["1001iops", "1KB/s", ""]),
-        ("disk.priority", [1], [5, 0]),
-        ("disk.tmpfs_size", ["1MiB"], ["1GiB", ""]),
-        ("runtime.max_duration", ["1h59m"], ["3h", "0", ""]),
-        ("runtime.max_processes", [99], [101, 0]),
-    ],
-)
-def test_limits_of_an_untrusted_project_only_get_tighter(environ, workspace, key, tighter, wider):
-    for value in tighter:
-        config = project(environ, workspace, f"[limits]\n{key} = {json.dumps(value)}\n", MINE)
-        assert (config.get(f"limits.{key}"), config.warnings) == (value, ())
-    for value in wider:
-        config = project(environ, workspace, f"[limits]\n{key} = {json.dumps(value)}\n", MINE)
-        assert config.values == clincus.load_config(environ).values
-        assert "not tighter" in config.warnings[0]
-
-
-@pytest.mark.parametrize(
-    ("mine", "theirs", "within"),
-    [("0-3", "1-2", True), ("0-3", "4", False), ("0-3", "4-5", False), ("0-3", "2", False), ("", "64", True)],
-)
-def test_pinned_cpus_stay_within_mine(mine, theirs, within):
-    assert clincus.within_bounds("limits.cpu.count", mine, theirs) is within
+def test_an_untrusted_project_lifts_no_limit(environ, workspace):
+    """Incus lets limits.max override limits.read and limits.write."""
+    mine = "[limits.disk]\nread = '10MiB/s'\nwrite = '10MiB/s'\n"
+    config = project(environ, workspace, "[limits.disk]\nmax = '999999999iops'\n", mine)
+    assert clincus.limit_options(config.get("limits"))[1] == {"limits.read": "10MiB", "limits.write": "10MiB"}
 
 
 def test_variables_profile_and_flags_beat_a_trusted_project(environ, workspace):
