@@ -145,6 +145,7 @@ SYSTEM_CONFIG = "/etc/clincus/config.toml"
 PROJECT_FILE = ".clincus.toml"
 CONFIG_FILE_LIMIT = 1 << 20  # bytes
 PROJECT_FILE_LIMIT = 64 << 10  # bytes; the file comes from a clone, which need not be friendly
+PROJECT_LINE_LIMIT = 1000  # characters; tomllib takes 15 s for a key of 32,000 parts, and a key stands on one line
 TOOL_NAMES = ("claude", "copilot", "opencode")
 HIDDEN = "********"  # stands for a secret in what the API shows
 
@@ -290,6 +291,8 @@ def check_cpu_count(value: object) -> str:
     text = check_text(value)
     if not text:
         return text
+    if len(text) > 1000:
+        raise Unfit("a list of CPUs may not be longer than 1000 characters")
     if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", text) or re.fullmatch(r"0+", text):
         raise Unfit("write a number of CPUs from 1, or a list of CPUs such as 0-1,3")
     for item in text.split(","):
@@ -572,8 +575,6 @@ class TomlStatement:
 TOML_STRING = re.compile(
     r'"""(?:\\.|[^\\])*?"""(?:"{0,2})' r"|'''.*?'''(?:'{0,2})" r'|"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'", re.DOTALL
 )
-# tomllib takes 15 s for a key of 32,000 parts, and a project's file need not be friendly.
-DEEP_KEY = re.compile(r"""(?:(?:[\w-]+|"[^"\n]{0,64}"|'[^'\n]{0,64}')[ \t]*\.[ \t]*){32}""")
 TOML_KEY = re.compile(r"[ \t]*(" r'"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*(\.?)")
 
 
@@ -824,8 +825,10 @@ class Findings:
             raise ConfigError(f"validation failed: {message}", file=first.file, key=first.key, line=first.line)
 
 
-def flat_values(table: Mapping[str, object], stops: Collection[str], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The leaves of a nested table by dotted key; a key in `stops` is a leaf whatever its value is.
+def flat_values(
+    table: Mapping[str, object], stops: Collection[str], prefix: str = "", depth: int = 8
+) -> Iterator[tuple[str, object]]:
+    """The leaves of a nested table by dotted key. A key in `stops` is a leaf, and so is all that lies `depth` deep.
 
     Keys match whatever their case, as those of the Go program do.
     """
@@ -833,8 +836,8 @@ def flat_values(table: Mapping[str, object], stops: Collection[str], prefix: str
     for name, value in table.items():
         key = f"{prefix}.{name}" if prefix else name
         key = lower.get(key.lower(), key)
-        if isinstance(value, Mapping) and key not in stops:
-            yield from flat_values(value, stops, key)
+        if isinstance(value, Mapping) and key not in stops and depth:
+            yield from flat_values(value, stops, key, depth - 1)
         else:
             yield key, value
 
@@ -1123,8 +1126,6 @@ def read_text(path: str, limit: int, follow: bool = True) -> str | None:
 
 def read_document(path: str, text: str) -> dict[str, Any]:
     """The document of a file's text; ConfigError with file and line if it is broken."""
-    if DEEP_KEY.search(text):
-        raise ConfigError(f"{path}: too deeply nested", file=path)
     try:
         return parse_toml(text.lstrip("\ufeff"))
     except ValueError as error:
@@ -1192,6 +1193,10 @@ def read_project(workspace: str) -> ProjectFile | None:
     if os.path.isdir(path) and not os.path.islink(path):
         return None  # the placeholder that keeps a running session from creating the file
     text = read_text(path, PROJECT_FILE_LIMIT, follow=False)
+    for number, line in enumerate((text or "").split("\n"), 1):
+        if len(line) > PROJECT_LINE_LIMIT:
+            reason = f"the line is longer than {PROJECT_LINE_LIMIT} characters"
+            raise ConfigError(f"{path}, line {number}: {reason}: break it up", file=path, line=number)
     return None if text is None else ProjectFile(path, text, hashlib.sha256(text.encode()).hexdigest())
 
 

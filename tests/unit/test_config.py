@@ -344,6 +344,7 @@ def test_a_profile_that_cannot_be_applied(environ, user_file, text, name, fault)
         ),
         ("dashboard = 3", ("dashboard", 1), "a table is wanted"),
         ("limits = {cpu = 3}", ("limits.cpu", 1), "a table is wanted"),
+        (f'[limits.cpu]\ncount = "{"0-99999," * 8000}1"', ("limits.cpu.count", 2), "not be longer than 1000"),
         ('[limits.cpu]\n# two\ncount = "0"', ("limits.cpu.count", 3), "write a number of CPUs from 1"),
         ('[limits.cpu]\npriority = "5"', ("limits.cpu.priority", 2), "write a whole number from 0 to 10"),
         ('[limits]\nmemory.enforce = "firm"', ("limits.memory.enforce", 2), "write hard or soft"),
@@ -406,7 +407,6 @@ def test_all_faults_are_reported_at_once(environ, user_file):
     [
         ("a = ", "line 1"),
         ('x = 1\n[t\n"', "line 2"),
-        ("a" + ".a" * 40000 + " = 1", "too deeply nested"),
         ("a = " + "[" * 30000 + "]" * 30000, "too deeply nested"),
     ],
 )
@@ -706,6 +706,27 @@ def test_a_project_file_that_is_no_plain_small_file_is_refused(environ, workspac
         write(path, "#" * (clincus.PROJECT_FILE_LIMIT + 1))
     with pytest.raises(clincus.ConfigError, match="cannot be read"):
         clincus.project_config(clincus.load_config(environ), environ, str(workspace))
+
+
+LONG_LINES = {
+    "a deep key": "a" + ".a" * 32000 + " = 1",
+    "a deep key of quoted parts": 'a."\\"".' * 6000 + "a = 1",
+    "a long word": "a" * 64000 + " = 1",
+    "a list of CPUs": "limits.cpu.count = '" + "0-99999," * 8000 + "1'",
+}
+
+
+@pytest.mark.parametrize("line", LONG_LINES.values(), ids=LONG_LINES)
+def test_a_project_file_with_a_line_that_takes_long_to_read_is_refused(workspace, line):
+    write(workspace / ".clincus.toml", f"# fine\n{line}\n")
+    with pytest.raises(clincus.ConfigError, match="line 2: the line is longer than 1000 characters"):
+        clincus.read_project(str(workspace))
+
+
+def test_a_project_file_of_deep_tables_is_read(environ, workspace):
+    deep = "a" + ".a" * 490
+    config = project(environ, workspace, f"[{deep}]\n{deep} = 1\n", trusted=True)
+    assert "unknown key 'a.a.a" in config.warnings[0]
 
 
 def test_a_hostile_project_file_costs_no_time_and_few_words(environ, workspace):
