@@ -2417,7 +2417,8 @@ class Completed:
     def reason(self) -> str:
         """The last words on stderr, for an error message."""
         text = self.stderr.decode("utf-8", "replace").strip()
-        return text[-2000:].removeprefix("Error: ") if text else f"exit code {self.code}"
+        lines = text[-2000:].removeprefix("Error: ").splitlines()
+        return "\n".join(map(printable, lines)) or f"exit code {self.code}"
 
 
 # What the client says when there is no daemon to talk to (cmd/incus, 6.0): each is answered as 503.
@@ -2850,7 +2851,7 @@ class Incus:
         return Completed(done.code if fence else done.code or 1, stdout, done.stderr.partition(FENCE.encode())[0])
 
     @contextmanager
-    def stream(self, argv: Sequence[str], *, timeout: float) -> Iterator[BufferedReader]:
+    def stream(self, name: str, argv: Sequence[str], *, timeout: float) -> Iterator[BufferedReader]:
         """Run a command line of `exec_argv` and give its stdout to the `with` block; it is killed after `timeout`.
 
         It may run more than once before the block gets anything. Raises IncusError when the command failed.
@@ -2858,7 +2859,7 @@ class Incus:
         for left in reversed(range(NOT_SEEN_TRIES)):
             is_given = False
             try:
-                with self._process(argv, subprocess.DEVNULL, subprocess.PIPE, timeout) as process:
+                with self._process(name, argv, subprocess.DEVNULL, subprocess.PIPE, timeout) as process:
                     raw = FencedReader(cast("IO[bytes]", process.stdout).fileno())
                     stream = cast("BufferedReader", io.BufferedReader(raw, 1 << 16))
                     is_given = bool(stream.peek(1)) or process.wait() == 0
@@ -2875,7 +2876,7 @@ class Incus:
             raise IncusError("Incus lost the end of what the container sent", 500)
 
     @contextlib.contextmanager
-    def feed(self, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
+    def feed(self, name: str, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
         """Run a command line of `exec_argv`, with FEED_GATE, and give its stdin to the `with` block.
 
         It is killed after `timeout`. Raises IncusError at the end of the block when the command failed.
@@ -2883,7 +2884,7 @@ class Incus:
         for left in reversed(range(NOT_SEEN_TRIES)):
             is_given = False
             try:
-                with self._process(argv, subprocess.PIPE, subprocess.PIPE, timeout) as process:
+                with self._process(name, argv, subprocess.PIPE, subprocess.PIPE, timeout) as process:
                     stdin = cast("IO[bytes]", process.stdin)
                     with suppress(BrokenPipeError):  # a command that reads no further has a reason, on stderr
                         write_all(stdin.fileno(), OPEN_GATE)
@@ -2899,7 +2900,7 @@ class Incus:
 
     @contextlib.contextmanager
     def _process(
-        self, argv: Sequence[str], stdin: int, stdout: int, timeout: float
+        self, name: str, argv: Sequence[str], stdin: int, stdout: int, timeout: float
     ) -> Iterator[subprocess.Popen[bytes]]:
         with tempfile.TemporaryFile() as words:
             process = start_client(argv, stdin=stdin, stdout=stdout, stderr=words)
@@ -2918,7 +2919,21 @@ class Incus:
                             stream.close()
             if code != 0:
                 words.seek(0)
-                raise incus_failure(words.read(4096).decode("utf-8", "replace") or f"exit code {code}")
+                raise self.guest_failure(name, Completed(code, b"", words.read(4096)))
+
+    def guest_failure(self, name: str, done: Completed) -> IncusError:
+        """Why a command in an instance failed.
+
+        Incus and the guest write to one stderr, and the guest may say anything. So the words are never searched for a
+        reason of Incus's: Incus is asked whether the instance can run a command.
+        """
+        try:
+            status = self.query(f"/1.0/instances/{quote(name, safe='')}")["status"]
+        except IncusError as error:
+            return error
+        if status != "Running":
+            return IncusError(f"the container is {status.lower()}", 409)
+        return IncusError(done.reason, 500)
 
     def exec_argv(
         self,
@@ -3090,7 +3105,7 @@ def container_directory(incus: Incus, name: str, path: str) -> bool:
     """Whether a path in a running container is a directory. Raises IncusError when the container cannot be asked."""
     done = incus.exec(name, ["sh", "-c", '[ -d "$1" ]', "sh", path])
     if done.code > 1 or done.stderr:
-        raise incus_failure(done.reason)
+        raise incus.guest_failure(name, done)
     return done.code == 0
 
 
@@ -3100,7 +3115,7 @@ def send_file(incus: Incus, name: str, source: str, target: str, ids: tuple[int,
         found = os.fstat(file.fileno())
         words = [target, f"{ids[0]}:{ids[1]}", f"{found.st_mode & 0o777:o}", str(found.st_size)]
         argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_FILE_SCRIPT, "push", *words], gate=FEED_GATE)
-        with incus.feed(argv, timeout=TRANSFER_TIMEOUT) as stream:
+        with incus.feed(name, argv, timeout=TRANSFER_TIMEOUT) as stream:
             shutil.copyfileobj(file, stream, 1 << 16)
 
 
@@ -3121,7 +3136,7 @@ def send_tree(
 
     words = [transfer.target, f"{ids[0]}:{ids[1]}", f"{os.stat(source).st_mode & 0o777:o}"]
     argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_TREE_SCRIPT, "push", *words], gate=FEED_GATE)
-    with incus.feed(argv, timeout=TRANSFER_TIMEOUT) as stream, tar_writer(stream) as archive:
+    with incus.feed(name, argv, timeout=TRANSFER_TIMEOUT) as stream, tar_writer(stream) as archive:
         for entry in sorted(os.listdir(source)):
             archive.add(os.path.join(source, entry), f"./{entry}", filter=member)
 
@@ -3145,7 +3160,7 @@ def pull_files(incus: Incus, name: str, path: str, local: str) -> Transfer:
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with Arrival(target) as arrival:
-            with incus.stream(argv, timeout=TRANSFER_TIMEOUT) as stream:
+            with incus.stream(name, argv, timeout=TRANSFER_TIMEOUT) as stream:
                 arrival.receive(path, stream)
             arrival.settle()
     except OSError as error:
@@ -6144,7 +6159,7 @@ class Commands:
             command = ["sh", "-c", script, "clincus", str(launch.config.get("incus.code_uid"))]
             done = containers.incus.exec(session.id, command, stdin=shell_assignments(launch.environment).encode())
             if done.code != 0:
-                raise incus_failure(done.reason)
+                raise containers.incus.guest_failure(session.id, done)
 
     def argv(self, job: Job, command: Sequence[str], *, terminal: bool, term: str = "xterm-256color") -> list[str]:
         """The command line that runs a command as the code user in the workspace, for a process of the caller's."""
@@ -6384,7 +6399,7 @@ class Sessions:
         if done.code == 3:
             raise ClincusError(f'"{session.id}" has no terminal now: connecting to it opens one', 409)
         if done.code != 0:
-            raise incus_failure(done.reason)
+            raise self.incus.guest_failure(session.id, done)
         return done.stdout
 
     def shell_argv(self, session: Session, *, term: str = "xterm-256color") -> list[str]:
@@ -6400,7 +6415,7 @@ class Sessions:
         script = 'tmux has-session -t "=$1" 2>/dev/null && echo there || echo gone'
         done = self.containers.run(session.id, ["sh", "-c", script, "clincus", f"clincus-{session.id}"])
         if done.stdout not in (b"there\n", b"gone\n"):
-            raise incus_failure(done.reason)
+            raise self.incus.guest_failure(session.id, done)
         return done.stdout == b"there\n"
 
     def mount(self, session: Session) -> str:
@@ -6493,14 +6508,16 @@ class Sessions:
         mode = "tmux" if launch.tmux else "direct"
         command = ["sh", "-c", GUEST_START, "clincus", session.id, launch.mount, columns, rows, mode]
         done = self.containers.run(session.id, command, stdin=archive, timeout=120)
+        if done.code in START_ERRORS:
+            raise IncusError(START_ERRORS[done.code].format(home=home, uid=uid, mount=launch.mount), 500)
         if done.code != 0:
-            raise incus_failure(START_ERRORS.get(done.code, done.reason).format(home=home, uid=uid, mount=launch.mount))
+            raise self.incus.guest_failure(session.id, done)
         write_metadata(self._saved(session))
 
     def _listing(self, session: Session, tool: Tool, home: str) -> list[tuple[str, float]]:
         done = self.containers.run(session.id, listing_command(tool, home))
         if done.code != 0:
-            raise incus_failure(done.reason)
+            raise self.incus.guest_failure(session.id, done)
         return parse_listing(done.stdout)
 
     def _saved(self, session: Session) -> SavedSession:
@@ -6528,7 +6545,7 @@ class Sessions:
         command = save_command(tool, guest_home(config), ends_tool=ends_tool and not is_asleep)
         argv = self.incus.exec_argv(session.id, command, fenced=True)
         awake = self.containers.asleep(session.id) if is_asleep else contextlib.nullcontext()
-        with awake, self.incus.stream(argv, timeout=SAVE_TIMEOUT) as stream:
+        with awake, self.incus.stream(session.id, argv, timeout=SAVE_TIMEOUT) as stream:
             store_saved(stream, saved, tool)
         if is_asleep:  # and the command did not fail: what it wrote was all
             write_metadata(replace(saved, final=True))
@@ -6827,7 +6844,7 @@ class Files:
             problem, status = FILE_ERRORS[done.code]
             raise ClincusError(f"{shorten(path)} {problem}", status)
         if done.code != 0:
-            raise incus_failure(done.reason)
+            raise self._sessions.incus.guest_failure(session.id, done)
         return done.stdout
 
     def _entry(self, line: bytes) -> dict[str, object]:

@@ -575,3 +575,13 @@ def test_no_read_path_asks_incus(bed, start_server, workspace, tmp_path):
     assert calls.read_text() == before
     launch = re.findall(r"^--project default (?:launch|exec) .*", before, re.MULTILINE)
     assert len(launch) == 2, launch
+
+
+def test_what_a_hostile_guest_says_at_a_start_is_only_text(bed, clincus_server, workspace):
+    """It is neither a format of ours nor a word of Incus's, which would be 404 or 503."""
+    session = clincus_server.create(workspace)
+    words = "{home:>900000000} {x} Error: Instance not found"
+    hostile = f"#!/bin/sh\\necho '{words}' >&2; exit 9\\n"
+    guest(bed, session, f'rm -f /usr/bin/tar; printf "{hostile}" >/usr/bin/tar; chmod 755 /usr/bin/tar', user=0)
+    answer = clincus_server.post(f"/api/sessions/{session['id']}/resume")
+    assert (answer.status, answer.json["error"]) == (500, words)

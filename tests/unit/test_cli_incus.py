@@ -162,6 +162,12 @@ def test_a_name_that_is_just_being_taken_is_a_conflict():
     assert clincus.incus_failure(words).status == 409
 
 
+@pytest.fixture(autouse=True)
+def _running(monkeypatch):
+    """Incus says that an instance runs."""
+    monkeypatch.setattr(clincus.Incus, "query", lambda *_, **__: {"status": "Running"})
+
+
 # ---- the door: relay, feed ----------------------------------------------------------------------------------------
 
 
@@ -250,23 +256,23 @@ def test_our_own_commands_run_once_as_well(lost, tmp_path, monkeypatch):
 
 
 def test_what_a_stream_reads_comes_though_incus_lost_sight_of_the_command(lost):
-    with clincus.Incus().stream(lost(f"printf 'data{clincus.FENCE}'", times=2), timeout=20) as stream:
+    with clincus.Incus().stream("box", lost(f"printf 'data{clincus.FENCE}'", times=2), timeout=20) as stream:
         assert stream.read() == b"data"
 
 
 def test_a_fed_command_gets_everything_though_incus_lost_sight_of_it(lost, tmp_path):
     argv = lost(f"{clincus.FEED_GATE} echo x >>{tmp_path}/ran; cat >{tmp_path}/got", times=2)
-    with clincus.Incus().feed(argv, timeout=20) as stream:
+    with clincus.Incus().feed("box", argv, timeout=20) as stream:
         stream.write(b"data")
     assert ((tmp_path / "ran").read_text(), (tmp_path / "got").read_text()) == ("x\n", "data")
 
 
 def test_a_stream_may_be_empty_or_fail():
-    with clincus.Incus().stream(fenced("true"), timeout=20) as stream:
+    with clincus.Incus().stream("box", fenced("true"), timeout=20) as stream:
         assert stream.read() == b""
     with (
         pytest.raises(clincus.IncusError, match="reason"),
-        clincus.Incus().stream(["sh", "-c", "echo reason >&2; exit 1"], timeout=20),
+        clincus.Incus().stream("box", ["sh", "-c", "echo reason >&2; exit 1"], timeout=20),
     ):
         pass
 
@@ -306,7 +312,9 @@ def test_output_is_read_up_to_the_fence(monkeypatch, data, text, size):
 
 def test_what_a_fed_command_says_beats_the_broken_pipe():
     def feed():
-        with clincus.Incus().feed(["sh", "-c", f"{clincus.FEED_GATE} echo no space >&2; exit 1"], timeout=20) as stream:
+        with clincus.Incus().feed(
+            "box", ["sh", "-c", f"{clincus.FEED_GATE} echo no space >&2; exit 1"], timeout=20
+        ) as stream:
             for _ in range(100):
                 stream.write(b"x" * 65536)
 
@@ -370,7 +378,7 @@ def test_a_fence_waits_for_a_reader_that_is_late():
 def test_a_stream_that_nobody_ends_is_killed():
     with (
         pytest.raises(clincus.IncusError),
-        clincus.Incus().stream(["sleep", "600"], timeout=0.05) as stream,
+        clincus.Incus().stream("box", ["sleep", "600"], timeout=0.05) as stream,
     ):
         assert stream.read() == b""
 
@@ -378,7 +386,7 @@ def test_a_stream_that_nobody_ends_is_killed():
 def test_a_stream_whose_end_was_lost_has_failed():
     with (
         pytest.raises(clincus.IncusError, match="lost the end"),
-        clincus.Incus().stream(["echo", "the first half"], timeout=20) as stream,
+        clincus.Incus().stream("box", ["echo", "the first half"], timeout=20) as stream,
     ):
         assert stream.read() == b"the first half\n"
 
