@@ -81,7 +81,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import ClassVar
 from typing import NamedTuple
-from typing import TypeVar
 from typing import cast
 from urllib.parse import parse_qsl
 from urllib.parse import quote
@@ -9406,7 +9405,7 @@ def _operation(route: Route) -> dict[str, object]:
 
 def _answers(route: Route) -> dict[int, object]:
     """Everything that a route may answer: its own answers, and those that the gate and the checks may give."""
-    usual = [400, 401, 403, 429, 500, 503]
+    usual = [400, 401, 403, 500, 503]
     if "{" in route.path:
         usual.append(404)
     if route.method == "GET" and not route.is_socket:
@@ -9430,6 +9429,11 @@ def _answer_schema(status: int, schema: object) -> dict[str, object]:
 # -- The gate
 
 
+# Guesses are not counted: a peer that guesses must never keep out a peer that knows. So the token itself must be out of
+# reach; 22 characters of base64 hold 128 random bits.
+TOKEN_FORM = r"[!-~]{22,256}"
+
+
 def load_token(path: str | None, environ: Mapping[str, str]) -> str:
     """The token that admits people from elsewhere: in the file `path`, else CLINCUS_TOKEN, else "" (there is none).
 
@@ -9438,8 +9442,8 @@ def load_token(path: str | None, environ: Mapping[str, str]) -> str:
     token, source = environ.get("CLINCUS_TOKEN", ""), "CLINCUS_TOKEN"
     if path:
         token, source = _read_token_file(os.path.abspath(path)), f"the token file {shorten(path)}"
-    if token and not re.fullmatch(r"[!-~]{16,256}", token):
-        raise ClincusError(f"{source} must hold 16 to 256 printable characters without blanks", 400)
+    if token and not re.fullmatch(TOKEN_FORM, token):
+        raise ClincusError(f"{source} must hold 22 to 256 printable characters without blanks", 400)
     if path and not token:
         raise ClincusError(f"{source} is empty: delete it, and a token is made", 400)
     return token
@@ -9459,54 +9463,6 @@ def _read_token_file(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "it holds more than ASCII")
         raise ClincusError(f"the token file {shorten(path)} cannot be used: {reason}", 400) from error
-
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
-
-
-def remember(table: dict[_Key, _Value], key: _Key, value: _Value, limit: int = 1024) -> None:
-    """Put a value at the young end of a dict; the oldest one goes when there are too many."""
-    table.pop(key, None)
-    table[key] = value
-    while len(table) > limit:
-        del table[next(iter(table))]
-
-
-class Throttle:
-    """Slows down who tries tokens: after ten wrong ones, each doubles the time in which no other is looked at."""
-
-    FREE = 10
-    LONGEST = 60.0  # seconds
-    FORGET = 600.0  # seconds after which a peer that tried nothing starts anew
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._wrong: dict[str, tuple[int, float]] = {}  # who -> wrong tokens, time of the last one
-        self._lock = threading.Lock()
-
-    def count(self, peer: Peer, is_right: bool) -> float:
-        """Note a try. Returns how many seconds the peer must wait before the next is looked at; 0 for a valid one."""
-        who, now = _person(peer), self._clock()
-        with self._lock:
-            wrong, last = self._wrong.get(who, (0, now))
-            if now - last > self.FORGET:
-                wrong = 0
-            pause = min(2.0 ** (wrong - self.FREE), self.LONGEST) if wrong >= self.FREE else 0.0
-            if now < last + pause:
-                return last + pause - now
-            if is_right:
-                self._wrong.pop(who, None)
-            else:
-                remember(self._wrong, who, (min(wrong + 1, 100), now))
-            return 0.0
-
-
-def _person(peer: Peer) -> str:
-    """What one person has of the address space: a user here, an IPv4 address, or 64 bits of IPv6."""
-    if ":" in peer.address and peer.uid is None:
-        return socket.inet_pton(socket.AF_INET6, peer.address.partition("%")[0])[:8].hex()
-    return str(peer)
 
 
 class RefusalLog:
@@ -9552,7 +9508,6 @@ class Gate:
         self.token = token
         # The cookie is derived: who reads a browser's storage has not read the token.
         self.cookie = hmac.new(token.encode(), b"clincus cookie", hashlib.sha256).hexdigest() if token else ""
-        self._throttle = Throttle()
         self._refusals = RefusalLog()
 
     def greet(self, peer: Peer) -> None:
@@ -9561,7 +9516,7 @@ class Gate:
             raise self._refuse(peer, "peer", f"refused: {peer.doubt}. To let others in, serve with --token-file")
 
     def admit(self, request: Request) -> Response | None:
-        """Let a request pass: None, or the answer that signs a browser in. Raises Refused: 401, 403, 429."""
+        """Let a request pass: None, or the answer that signs a browser in. Raises Refused: 401, 403."""
         peer = request.peer
         hosts = request.headers.get_all("Host") or []
         if len(hosts) != 1 or not self._is_ours(hosts[0], peer):
@@ -9585,7 +9540,9 @@ class Gate:
     def _check_token(self, request: Request) -> Response | None:
         peer, shown = request.peer, self._shown_token(request)
         if self.token and shown is not None:
-            self._verify(peer, shown)
+            if not _is_equal(shown, self.token):
+                challenge = 'Bearer realm="clincus", error="invalid_token"'
+                raise self._refuse(peer, "token", "the token is wrong", 401, [("WWW-Authenticate", challenge)])
             if "token" in request.query and request.method in {"GET", "HEAD"} and not request.is_socket:
                 return self._sign_in(request)
             return None
@@ -9617,16 +9574,6 @@ class Gate:
     def _shown_token(self, request: Request) -> str | None:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         return value.strip() if scheme.lower() == "bearer" else request.query.get("token")
-
-    def _verify(self, peer: Peer, shown: str) -> None:
-        is_right = _is_equal(shown, self.token)
-        pause = math.ceil(self._throttle.count(peer, is_right))
-        if pause:
-            message = f"too many wrong tokens: try again in {pause} s"
-            raise self._refuse(peer, "throttle", message, 429, [("Retry-After", str(pause))])
-        if not is_right:
-            challenge = 'Bearer realm="clincus", error="invalid_token"'
-            raise self._refuse(peer, "token", "the token is wrong", 401, [("WWW-Authenticate", challenge)])
 
     def _cookie_name(self, peer: Peer) -> str:
         return f"clincus-{peer.here[1]}"  # cookies know no ports, so the name does

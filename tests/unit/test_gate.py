@@ -373,7 +373,16 @@ def test_without_a_token_nothing_that_is_shown_lets_in():
         assert ask(gate, peer=FAR, host="192.0.2.1:3000", **fields) == 403
 
 
-# ---- who guesses ------------------------------------------------------------------------------------------------
+# ---- guessing ---------------------------------------------------------------------------------------------------
+
+
+def test_wrong_tokens_of_a_peer_never_keep_its_right_one_out(gate):
+    shown = [*["wrong"] * 20, TOKEN]
+    statuses = [ask(gate, peer=FAR, host="192.0.2.1:3000", Authorization=f"Bearer {token}") for token in shown]
+    assert statuses == [*[401] * 20, None]
+
+
+# ---- the log of refusals ----------------------------------------------------------------------------------------
 
 
 class Clock:
@@ -383,59 +392,6 @@ class Clock:
 
     def __call__(self):
         return self.now
-
-
-def test_ten_wrong_tokens_slow_a_peer_down_and_nobody_else():
-    clock = Clock()
-    throttle = clincus.Throttle(clock)
-    assert [throttle.count(FAR, False) for _ in range(10)] == [0] * 10
-    assert throttle.count(FAR, False) == 1
-    assert throttle.count(FAR, True) == 1, "a right guess must not stand out"
-    assert throttle.count(NEIGHBOUR, False) == 0
-    waits = []
-    for _ in range(8):
-        clock.now += throttle.count(FAR, False)
-        assert throttle.count(FAR, False) == 0
-        waits.append(throttle.count(FAR, False))
-    assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
-
-
-def test_the_right_token_and_time_forgive():
-    clock = Clock()
-    throttle = clincus.Throttle(clock)
-    for pause in (0, 600.1):
-        for _ in range(9):
-            throttle.count(FAR, False)
-        clock.now += pause
-        if not pause:
-            throttle.count(FAR, True)
-        assert throttle.count(FAR, False) == 0
-        assert throttle.count(FAR, False) == 0
-        clock.now += 10_000
-
-
-def test_the_gate_says_how_long_to_wait(gate):
-    statuses = [ask(gate, peer=FAR, host="192.0.2.1:3000", Authorization="Bearer x") for _ in range(11)]
-    assert statuses == [401] * 10 + [429]
-    assert ask(gate, peer=FAR, host="192.0.2.1:3000", Authorization=f"Bearer {TOKEN}") == 429
-
-
-def test_the_whole_network_of_an_ipv6_peer_is_one():
-    throttle = clincus.Throttle(Clock())
-    for number in range(10):
-        throttle.count(clincus.Peer(f"2001:db8::{number}", ("2001:db8::", PORT), "far"), False)
-    assert throttle.count(clincus.Peer("2001:db8::ffff:1", ("2001:db8::", PORT), "far"), False) > 0
-    assert throttle.count(clincus.Peer("2001:db8:0:1::1", ("2001:db8::", PORT), "far"), False) == 0
-
-
-def test_a_crowd_of_guessers_does_not_fill_the_memory():
-    throttle = clincus.Throttle(Clock())
-    for number in range(3000):
-        throttle.count(clincus.Peer(f"10.0.{number >> 8}.{number & 255}", ("10.0.0.1", PORT), "far"), False)
-    assert len(throttle._wrong) == 1024
-
-
-# ---- the log of refusals ----------------------------------------------------------------------------------------
 
 
 def test_a_refusal_is_logged_once_a_minute_for_each_peer_and_cause():
@@ -487,9 +443,9 @@ def test_without_a_file_the_variable_counts():
     assert clincus.load_token(None, {"CLINCUS_TOKEN": ""}) == clincus.load_token(None, {}) == ""
 
 
-@pytest.mark.parametrize("token", ["short", "with a blank inside it", "\xe4" * 20, "x" * 300])
+@pytest.mark.parametrize("token", ["short", "x" * 21, "with a blank inside of it", "\xe4" * 30, "x" * 300])
 def test_a_weak_or_odd_token_is_refused(token):
-    with pytest.raises(clincus.ClincusError, match="16 to 256 printable characters"):
+    with pytest.raises(clincus.ClincusError, match="22 to 256 printable characters"):
         clincus.load_token(None, {"CLINCUS_TOKEN": token})
 
 
