@@ -5145,6 +5145,11 @@ def session_name(prefix: str, workspace: str, slot: int) -> str:
     return f"{prefix}{digest[:6]}-{slot}"
 
 
+def tmux_name(id: str, *, shell: bool = False) -> str:
+    """The name of the tmux session of a session's tool, or of the shell beside it."""
+    return f"clincus-shell-{id}" if shell else f"clincus-{id}"
+
+
 def session_slot(prefix: str, name: str) -> int | None:
     """The slot in a session's name, None when the name is not ours. The Go program's 8 digits count as well."""
     match = re.fullmatch(re.escape(prefix) + r"(?:[0-9a-f]{6}|[0-9a-f]{8})-([1-9][0-9]?)", name)
@@ -5597,13 +5602,19 @@ tmux has-session -t "=clincus-$1" 2>/dev/null ||
         "$HOME/.clincus/start" || tmux has-session -t "=clincus-$1"  # somebody else was faster
 """
 )
-# A session of its own in the tool's group, gone with its client, shares the windows but not the setting of the mouse.
+# Attaches to the tmux session $1, made with the program $3 in the folder $4 if it is not there. A client with its own
+# mouse gets a grouped tmux session: same windows, own settings; tmux removes it when its client detaches.
 GUEST_ATTACH = """
-tmux has-session -t "=$1" 2>/dev/null ||
-    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$1" -c "$3" "$HOME/.clincus/start"
-[ "$2" = own-mouse ] || exec tmux -u attach-session -t "=$1"
-exec tmux -u new-session -t "=$1" -s "$1-$$" ';' set-option mouse off ';' set-option destroy-unattached on
+session=$1 mouse=$2 program=$3 folder=$4
+tmux has-session -t "=$session" 2>/dev/null ||
+    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$session" -c "$folder" sh -c "$program" clincus "$folder"
+set --
+case $session in clincus-shell-*) set -- ';' set-option prefix None ;; esac  # every key is the shell's
+[ "$mouse" = own-mouse ] || exec tmux -u attach-session -t "=$session" "$@"
+exec tmux -u new-session -t "=$session" -s "$session-$$" \\
+    ';' set-option mouse off ';' set-option destroy-unattached on "$@"
 """
+GUEST_TOOL = 'exec "$HOME/.clincus/start"'
 GUEST_DIRECT = """
 CLINCUS_DIRECT=1 exec "$HOME/.clincus/start"
 """
@@ -5637,7 +5648,7 @@ set -g status off
 set -g window-size latest
 set -sg escape-time 10
 set -g assume-paste-time 0
-set-hook -g alert-bell 'run-shell -b "exec $HOME/.clincus/ring"'
+set-hook -g alert-bell 'if-shell -F "#{m:clincus-shell-*,#{session_name}}" "" "run-shell -b $HOME/.clincus/ring"'
 """
 # How a bell reaches the server with nobody attached: a guest may tell Incus that it is "ready", as often as it likes,
 # and Incus makes a lifecycle event of it (https://linuxcontainers.org/incus/docs/main/dev-incus/). Then it takes that
@@ -6385,14 +6396,23 @@ class Sessions:
         """
         script = GUEST_WATCH if readonly else GUEST_ATTACH
         mouse = "own-mouse" if own_mouse else "mouse"
-        return self._guest_argv(session, script, f"clincus-{session.id}", mouse, term=term)
+        return self._guest_argv(session, script, tmux_name(session.id), mouse, GUEST_TOOL, term=term)
 
-    def scrollback(self, session: Session, lines: int) -> bytes:
-        """A terminal's screen and the last lines above it, with their colours (ECMA-48).
+    def shell_terminal_argv(self, session: Session, *, own_mouse: bool = False) -> list[str]:
+        """The command that attaches a pty to the login shell in a tmux session beside the tool's.
 
-        Raises IncusError, and ClincusError(409) when there is no terminal.
+        The shell outlives its clients, and ends when a person exits it. `own_mouse` is that of `terminal_argv`.
         """
-        words = (f"clincus-{session.id}", "-e", "-J", "-S", f"-{lines}")
+        mouse = "own-mouse" if own_mouse else "mouse"
+        words = (tmux_name(session.id, shell=True), mouse, GUEST_SHELL)
+        return self._guest_argv(session, GUEST_ATTACH, *words, term="xterm-256color")
+
+    def scrollback(self, session: Session, lines: int, *, shell: bool = False) -> bytes:
+        """The tool's screen, or the shell's, and the last lines above it, with their colours (ECMA-48).
+
+        Raises IncusError, and ClincusError(409) when there is no such terminal.
+        """
+        words = (tmux_name(session.id, shell=shell), "-e", "-J", "-S", f"-{lines}")
         command = ["sh", "-c", GUEST_CAPTURE, "clincus", *words]
         done = self.containers.run(session.id, command)
         if done.code == 3:
@@ -10591,6 +10611,8 @@ class TerminalBridge:
         self._environ = environ if environ is not None else {**os.environ, "TERM": "xterm-256color"}
         # Typed, but not yet taken by the terminal.
         self._input = bytearray()
+        # Whether the client has asked for no more output until it says so.
+        self._paused = False
         self._begin()
 
     def _begin(self) -> None:
@@ -10630,20 +10652,26 @@ class TerminalBridge:
         """Carry bytes both ways until one side is gone."""
         websocket = self._websocket
         while websocket.open and (self._more_output or program.exit_code is None):
+            listens = self._more_output and self._keeps_up()
             ready = websocket.wait(
-                self._interest(program), reading=len(self._input) < BUFFER_MARK, timeout=self._patience(program)
+                self._interest(program, listens),
+                reading=len(self._input) < BUFFER_MARK,
+                timeout=self._patience(program) if listens else None,
             )
             for message in websocket.take_messages():
                 self._obey(message, program)
             if self._input:
                 del self._input[: program.write(self._input)]
             if websocket.open:
-                self._carry_output(program, ready)
+                self._carry_output(program, ready, listens)
 
-    def _interest(self, program: PtyProgram) -> dict[int, int]:
+    def _keeps_up(self) -> bool:
+        """Whether the client takes output now. Output that nobody reads stops the program."""
+        return not self._paused and self._websocket.backlog < BUFFER_MARK
+
+    def _interest(self, program: PtyProgram, listens: bool) -> dict[int, int]:
         """Return what to poll for on the program's descriptors."""
-        readable = self._more_output and self._websocket.backlog < BUFFER_MARK
-        mask = (select.POLLIN if readable else 0) | (select.POLLOUT if self._input else 0)
+        mask = (select.POLLIN if listens else 0) | (select.POLLOUT if self._input else 0)
         # A terminal that nobody has open reports a hang-up whatever the mask says, so it must not be in the set.
         interest = {program.terminal: mask} if mask and self._more_output else {}
         if program.exit_code is None:
@@ -10656,17 +10684,16 @@ class TerminalBridge:
             return max(0.0, self._silent_since + SILENCE_AFTER_EXIT - time.monotonic())
         return None
 
-    def _carry_output(self, program: PtyProgram, ready: Mapping[int, int]) -> None:
+    def _carry_output(self, program: PtyProgram, ready: Mapping[int, int], listens: bool) -> None:
         if program.exited in ready:
             program.reap()
             self._silent_since = time.monotonic()
-        keeping_up = self._websocket.backlog < BUFFER_MARK
-        readable = keeping_up and ready.get(program.terminal, 0) & ~select.POLLOUT
+        readable = listens and ready.get(program.terminal, 0) & ~select.POLLOUT
         output = self._read_output(program) if readable else b""
         if output:
             self._beginning += output[: BEGINNING_SIZE - len(self._beginning)]
             self._websocket.send_binary(output)
-        self._watch_for_the_end(program, len(output), keeping_up)
+        self._watch_for_the_end(program, len(output), listens)
 
     def _read_output(self, program: PtyProgram) -> bytes:
         """Return what there is to read, up to one frame and a read: fewer frames are cheaper for both sides."""
@@ -10682,12 +10709,12 @@ class TerminalBridge:
                 break
         return bytes(output)
 
-    def _watch_for_the_end(self, program: PtyProgram, size: int, keeping_up: bool) -> None:
+    def _watch_for_the_end(self, program: PtyProgram, size: int, listens: bool) -> None:
         """Give up the output when the program has exited, but something that it left behind holds the terminal."""
         if program.exit_code is None:
             return
         now = time.monotonic()
-        if size or not keeping_up:
+        if size or not listens:
             self._silent_since = now
         self._rest -= size
         if self._rest < 0 or now >= self._silent_since + SILENCE_AFTER_EXIT:
@@ -10712,6 +10739,8 @@ class TerminalBridge:
             if size is not None:
                 self._size = size
                 program.resize(size)
+        elif request.get("type") in ("pause", "resume"):
+            self._paused = request["type"] == "pause"
         elif request.get("type") == "ping" and self._websocket.open:
             self._websocket.send_text(PONG)
 
@@ -11307,11 +11336,12 @@ class Api:
 
     def get_scrollback(self, request: Request) -> object:
         session = self._running(request.values["id"])
-        text = self._app.sessions.scrollback(session, request.values["lines"])
+        text = self._app.sessions.scrollback(session, request.values["lines"], shell=request.values["shell"])
         return Response(200, text, [("Content-Type", "text/plain; charset=utf-8")])
 
     def shell(self, request: Request) -> None:
-        self._bridge(request, self._app.sessions.shell_argv, False)
+        command = functools.partial(self._app.sessions.shell_terminal_argv, own_mouse=request.values["own_mouse"])
+        self._bridge(request, command, False)
 
     def events(self, request: Request) -> None:
         with open_websocket(request.connection, [EVENTS_SUBPROTOCOL]) as websocket, self._app.sockets.track(websocket):
@@ -11484,6 +11514,7 @@ SIZE_FIELDS = (
 )
 READONLY_FIELD = Field("readonly", "boolean", "only watch", default=False)
 OWN_MOUSE_FIELD = Field("own_mouse", "boolean", "tmux leaves wheel and selection to the client", default=False)
+SHELL_FIELD = Field("shell", "boolean", "of the shell beside the tool", default=False)
 LINES_FIELD = Field("lines", "integer", "lines above the screen", minimum=0, maximum=50000, default=1000)
 CREATE_FIELDS = (
     Field("workspace", "string", "absolute path of the project directory", required=True),
@@ -11559,7 +11590,7 @@ def api_routes(app: Application) -> list[Route]:
             one + "/scrollback",
             api.get_scrollback,
             "The text of the terminal's screen and above it, with colours",
-            query=(LINES_FIELD,),
+            query=(LINES_FIELD, SHELL_FIELD),
             answers={200: TEXT_FILE, 404: None, 409: None},
         ),
         Route(
@@ -11623,7 +11654,14 @@ def api_routes(app: Application) -> list[Route]:
             query=(*SIZE_FIELDS, READONLY_FIELD, OWN_MOUSE_FIELD),
             is_socket=True,
         ),
-        Route("GET", "/ws/shell/{id}", api.shell, "A login shell in the session", query=SIZE_FIELDS, is_socket=True),
+        Route(
+            "GET",
+            "/ws/shell/{id}",
+            api.shell,
+            "The login shell beside the tool",
+            query=(*SIZE_FIELDS, OWN_MOUSE_FIELD),
+            is_socket=True,
+        ),
         Route("GET", "/ws/events", api.events, "Events", is_socket=True),
     ]
 

@@ -124,9 +124,9 @@ def test_a_shell_is_one_of_its_own_in_the_workspace(clincus_server, session):
 
 def test_the_exit_of_a_shell_is_announced_before_the_close(clincus_server, session):
     with Terminal(clincus_server, f"/ws/shell/{session['id']}", subprotocols=CONTROL) as shell:
-        shell.type("exit 7\r")
+        shell.type("exit\r")
         assert shell.close_code() == 1000
-        assert [(notice["type"], notice["code"]) for notice in shell.notices] == [("exit", 7)]
+        assert [(notice["type"], notice["code"]) for notice in shell.notices] == [("exit", 0)]
 
 
 @pytest.mark.parametrize(("id", "status"), [("clincus-000000-1", 404), ("web", 404), ("..", 404)])
@@ -152,8 +152,8 @@ def test_our_own_client_gets_the_reason_as_a_close_code(clincus_server, session,
 
 def test_ctrl_c_gets_through_a_flood(clincus_server, session):
     with Terminal(clincus_server, f"/ws/shell/{session['id']}") as shell:
-        shell.type("yes flooding\r")
-        shell.wait_for("flooding\r\nflooding")
+        shell.type("yes flood-$((40 + 2))\r")
+        shell.wait_for("flood-42")
         shell.type("\x03")
         shell.type("echo after-$((40 + 2))\r")
         shell.wait_for("after-42")
@@ -167,12 +167,76 @@ def test_a_client_that_vanishes_leaves_no_process_and_no_tmux_client(bed, clincu
     wait_until(lambda: not tmux_clients(bed, session), "the tmux client to go")
 
 
-def test_a_shells_programs_go_with_its_client(bed, clincus_server, session):
-    shell = Terminal(clincus_server, f"/ws/shell/{session['id']}")
-    shell.type("sleep 98765\r")
-    wait_until(lambda: "98765" in bed.shell(session["id"], "pgrep -af 'sleep 98765' || true"), "the program")
-    shell.socket.socket.shutdown(socket.SHUT_RDWR)
-    wait_until(lambda: not bed.shell(session["id"], "pgrep -x sleep -a | grep 98765 || true"), "its end")
+def tmux_sessions(bed, session) -> list[str]:
+    return bed.shell(session["id"], "tmux list-sessions -F '#{session_name}'").split()
+
+
+@pytest.mark.parametrize("query", ["", "?own_mouse=1"])
+def test_a_shell_outlives_its_client_and_ends_when_a_person_exits_it(bed, clincus_server, session, query):
+    path = f"/ws/shell/{session['id']}{query}"
+    name = f"clincus-shell-{session['id']}"
+    with Terminal(clincus_server, path) as shell:
+        shell.type("answer=42; echo it-is-$answer\r")
+        shell.wait_for("it-is-42")
+        shell.socket.socket.shutdown(socket.SHUT_RDWR)  # gone without a close frame
+    wait_until(lambda: tmux_sessions(bed, session) == [f"clincus-{session['id']}", name], "the client to go")
+    with Terminal(clincus_server, path) as shell:
+        shell.type("echo the-answer-is-$answer; exit\r")
+        shell.wait_for("the-answer-is-42")
+        assert shell.close_code() == 1000
+    assert tmux_sessions(bed, session) == [f"clincus-{session['id']}"]
+
+
+def test_a_shell_outlives_the_server(start_server, workspace):
+    server = start_server()
+    session = server.create(workspace)
+    with Terminal(server, f"/ws/shell/{session['id']}") as shell:
+        shell.type("answer=42; echo it-is-$answer\r")
+        shell.wait_for("it-is-42")
+    server.stop()
+    with Terminal(start_server(), f"/ws/shell/{session['id']}") as shell:
+        shell.type("echo the-answer-is-$answer\r")
+        shell.wait_for("the-answer-is-42")
+
+
+def test_a_shell_gets_every_key(clincus_server, session):
+    """Ctrl-B, the prefix of tmux, goes one letter back in a line."""
+    with Terminal(clincus_server, f"/ws/shell/{session['id']}?own_mouse=1") as shell:
+        shell.type("echo back-ac\x02b\r")
+        shell.wait_for("\nback-abc")
+
+
+def test_a_bell_of_the_shell_is_not_the_tools(bed, clincus_server, session, terminal_path):
+    path = f"/api/sessions/{session['id']}"
+    with (
+        Terminal(clincus_server, terminal_path) as terminal,
+        Terminal(clincus_server, f"/ws/shell/{session['id']}?own_mouse=1") as shell,
+    ):
+        terminal.wait_for("STUB-READY")
+        hook = "tmux set-hook -ga alert-bell 'set-option -gaF @bells \"#{session_name} \"'"
+        bed.shell(session["id"], hook)
+        shell.type("printf '\\a'; echo rang-$((40 + 2))\r")
+        shell.wait_for("rang-42")
+        wait_until(lambda: "shell" in bed.shell(session["id"], "tmux show-options -gv @bells"), "the bell")
+        assert clincus_server.get(path).json["rang_at"] == ""
+        terminal.type("sh printf '\\a'\r")
+        wait_until(lambda: clincus_server.get(path).json["rang_at"], "the tool's bell")
+
+
+def test_a_paused_terminal_is_sent_nothing_until_it_is_resumed(clincus_server, session):
+    with Terminal(clincus_server, f"/ws/shell/{session['id']}", subprotocols=CONTROL) as shell:
+        shell.type("yes flood-$((40 + 2))\r")
+        shell.wait_for("flood-42")
+        shell.socket.send('{"type": "pause"}')
+        shell.socket.send('{"type": "ping"}')
+        while not shell.notices:
+            shell._take(shell.socket.recv(timeout=DEADLINE))
+        with pytest.raises(TimeoutError):
+            shell.socket.recv(timeout=1)
+        shell.socket.send('{"type": "resume"}')
+        shell.type("\x03")
+        shell.type("echo after-$((40 + 2))\r")
+        shell.wait_for("after-42")
 
 
 def test_stopping_the_session_ends_its_terminals(clincus_server, session, terminal_path):
@@ -203,6 +267,11 @@ def test_the_scrollback_holds_what_left_the_screen(clincus_server, session, term
     assert "\x1b[32mgreen" in whole.body.decode()
     assert "line 300." not in clincus_server.get(f"{path}?lines=100").body.decode()
     assert clincus_server.get(f"{path}?lines=-1").status == 400
+    assert clincus_server.get(f"{path}?shell=1").status == 409
+    with Terminal(clincus_server, f"/ws/shell/{session['id']}") as shell:
+        shell.type("echo only-$((40 + 2))\r")
+        shell.wait_for("only-42")
+    assert "only-42" in clincus_server.get(f"{path}?shell=1").body.decode()
     assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
     assert clincus_server.get(path).status == 409
 

@@ -462,6 +462,55 @@ def test_a_page_is_told_that_its_terminal_is_still_there(readonly):
         assert json.loads(websocket.recv(PATIENCE)) == {"type": "pong"}
 
 
+def test_paused_output_stops_the_program_and_goes_on_where_it_was(tmp_path):
+    """Ten times what all buffers hold; input goes on getting through."""
+    size = 16 * 1024 * 1024
+    argv = ["sh", "-c", f"stty raw -echo; head -c {size} /dev/zero; touch {tmp_path}/done; read -r line"]
+    with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
+        websocket.send('{"type": "pause"}')
+        websocket.send('{"type": "ping"}')
+        received = 0
+        while isinstance(message := websocket.recv(PATIENCE), bytes):
+            received += len(message)
+        with pytest.raises(TimeoutError):
+            websocket.recv(0.3)
+        assert received < size
+        assert not (tmp_path / "done").exists()
+        websocket.send('{"type": "resume"}')
+        websocket.send(b"\n")
+        output, _, code, _ = receive_all(websocket)
+    assert (received + len(output), code) == (size, 1000)
+
+
+def test_what_a_program_wrote_before_its_end_waits_for_the_resume(tmp_path):
+    argv = ["sh", "-c", f"read -r line; echo last words; touch {tmp_path}/done"]
+    with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
+        websocket.send('{"type": "pause"}')
+        websocket.send(b"\n")
+        eventually((tmp_path / "done").exists)
+        with pytest.raises(TimeoutError):
+            websocket.recv(2 * clincus.SILENCE_AFTER_EXIT)
+        websocket.send('{"type": "resume"}')
+        output, _, code, _ = receive_all(websocket)
+    assert output.endswith(b"last words\r\n")
+    assert code == 1000
+
+
+def test_a_paused_client_that_answers_pings_is_kept(monkeypatch):
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.02)
+    monkeypatch.setattr(clincus, "PONG_WITHIN", PATIENCE)
+    with serving(terminal(["yes"])) as port, closing(RawClient(port).open()) as raw:
+        raw.protocol.send_text(b'{"type": "pause"}')
+        raw.send()
+        for _ in range(5):
+            raw.protocol.send_pong(raw.receive_frame(Opcode.PING).data)
+            raw.send()
+        raw.protocol.send_text(b'{"type": "resume"}')
+        raw.send()
+        raw.frames.clear()
+        assert raw.receive_frame(Opcode.BINARY).data
+
+
 @pytest.mark.parametrize(
     ("columns", "rows", "size"),
     [
