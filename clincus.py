@@ -5080,16 +5080,11 @@ LABEL = "user.clincus."
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
 
-# What each lifecycle action does to a session: its new status, None for gone. Other actions do not concern us.
-LIFECYCLE: Mapping[str, str | None] = {
-    "instance-started": "running",
-    "instance-restarted": "running",
-    "instance-resumed": "running",
-    "instance-paused": "paused",
-    "instance-stopped": "stopped",
-    "instance-shutdown": "stopped",
-    "instance-deleted": None,
-}
+# The lifecycle actions after which an instance may differ. Others (exec, snapshots) come often and change nothing here.
+LOOK_AFTER = frozenset(
+    f"instance-{action}"
+    for action in ("started", "restarted", "resumed", "paused", "stopped", "shutdown", "deleted", "restored", "updated")
+)
 
 
 def incus_status(instance: Mapping[str, Any]) -> str:
@@ -5124,11 +5119,12 @@ class Session:
     deadline: str = ""
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
+    run: str = ""  # Incus's time of its last start: another one is another run
 
     def document(self) -> dict[str, object]:
         """The session object of the API."""
         document = dict(vars(self))
-        del document["settings"]
+        del document["settings"], document["run"]
         if not self.error:
             del document["error"]
         return document
@@ -5185,6 +5181,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
         profile=config.get(LABEL + "profile") or "",
         deadline=config.get(LABEL + "deadline") or "",
         settings=config.get(LABEL + "settings") or "",
+        run=instance.get("last_used_at") or "",
     )
 
 
@@ -5255,15 +5252,12 @@ def real_mount(path: str, workspaces: Collection[str]) -> str:
     return here
 
 
-START_SLACK = timedelta(seconds=2)  # between our time of a start, Incus's event of it and its `last_used_at`
-
-
 @dataclass(frozen=True)
 class Change:
     """What the registry tells its listener.
 
-    `kind` is `started`, `resumed` (from a pause: no new run), `stopped` (also: deleted) or `changed`; `time` is
-    RFC 3339.
+    `kind` is `started`, `resumed` (from a pause: no new run), `stopped` (also: deleted), `rang`, `deleted` or, for
+    anything else that the listing shows, `changed`. `time` is RFC 3339.
     """
 
     kind: str
@@ -5284,206 +5278,155 @@ def record_run(history: History, change: Change, report: Callable[[str], None]) 
         report(error.message)
 
 
-def is_later_start(before: Session, after: Session) -> bool:
-    """Whether a container was started again between two looks; the clocks behind the two times may differ a little."""
-    first, second = parse_time(before.started_at), parse_time(after.started_at)
-    return first is not None and second is not None and second - first > START_SLACK
-
-
 class Registry:
-    """What runs, as Incus's lifecycle events tell it: a listing and the event stream read the same state.
+    """What runs, for the listing and the event stream: both read the same state.
 
-    Two layers: what Incus says of each instance, and over it the `starting` or `stopping` of work that is under way
-    here. A change is told to `on_change` once, in order, and only when the listing shows it.
+    It has two layers: what Incus last said of each instance, and over it the `starting` or `stopping` of work that is
+    under way here. `compare` takes in what Incus says, whoever asked and for whatever reason. `on_change` is told each
+    change once, in order, and only when the listing shows it.
     """
 
     def __init__(self, prefix: str, on_change: Callable[[Change], None]) -> None:
         self.prefix = prefix
         self._on_change = on_change
         self._lock = threading.RLock()  # held while a change is told, so that the order holds
-        self._sessions: dict[str, Session] = {}  # by id, as Incus says
-        self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is under way here
-        self._rang: dict[str, str] = {}  # id -> when the bell of the run that is told rang last
+        self._questions = itertools.count(1)
+        self._answered: dict[str, int] = {}  # id -> the last question that was answered
+        self._sessions: dict[str, Session] = {}  # id -> as Incus says
         self._reserved: dict[str, Session] = {}  # id -> a session that is being created
-        self._announced: set[str] = set()  # ids whose start was told and whose stop was not
-        self._times: dict[str, datetime] = {}  # id -> when its state was last set; older events come too late
+        self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is under way here
+        self._told: dict[str, Session] = {}  # id -> as it was told last
+        self._live: dict[str, Session] = {}  # id -> the run whose start was told and whose stop was not
 
     def all(self) -> list[Session]:
         """Every session, oldest first."""
         with self._lock:
-            ids = {**self._reserved, **self._sessions}
-            return sorted((self._shown(id) for id in ids), key=lambda session: (session.created_at, session.id))
+            found = [self._shown(id) for id in {**self._reserved, **self._sessions}]
+        return sorted(filter(None, found), key=lambda session: (session.created_at, session.id))
 
     def get(self, id: str) -> Session:
         """One session. Raises ClincusError(404)."""
         with self._lock:
-            if id not in self._sessions and id not in self._reserved:
-                raise ClincusError(f'no session "{id}"', 404)
-            return self._shown(id)
+            session = self._shown(id)
+        if session is None:
+            raise ClincusError(f'no session "{id}"', 404)
+        return session
 
     def owns(self, name: str) -> bool:
         """Whether an instance's name could be one of ours: a cheap filter for events."""
         return session_slot(self.prefix, name) is not None
 
+    def question(self) -> int:
+        """The number of a question that Incus is about to be asked: the answer to a later one is the newer."""
+        return next(self._questions)
+
+    def compare(self, question: int, instances: Iterable[Mapping[str, Any]], *, only: str = "", when: str = "") -> None:
+        """Compare what Incus answered to a question with what is known, and tell the changes.
+
+        `instances` are all that Incus has, or with `only` the one of that name: what is missing is gone. `when` is the
+        time of the event that made us ask (RFC 3339), now if empty.
+        """
+        found = (session_from_instance(self.prefix, instance) for instance in instances)
+        fresh = {session.id: session for session in found if session is not None}
+        with self._lock:
+            for id in [only] if only else [*{**self._sessions, **fresh}]:
+                if self._answered.get(id, 0) > question:
+                    continue
+                self._answered[id] = question
+                self._sessions.pop(id, None)
+                self._sessions.update({id: fresh[id]} if id in fresh else {})
+                self._tell(id, when)
+
     def reserve(
         self, workspace: str, slot: int, make: Callable[[str, int], Session], taken: Collection[str]
     ) -> Session:
-        """Take a slot for a session that is about to be created, and show it as `starting`.
+        """Take a slot for a session that is about to be created, and show it as `starting`; `end_work` ends that.
 
         `slot` 0 means the lowest free one; `taken` are names that Incus refused. Raises ClincusError(409), also for a
         conversation that has a container: of two that go on with it, one would take the other's place on the host.
         """
         with self._lock:
-            names = {*self._sessions, *self._reserved, *taken}
-            conversations = {session.session_id: session.id for session in self.all()}
-            used = {session.slot for session in self.all() if session.workspace == workspace}
+            everything = self.all()
+            used = {session.slot for session in everything if session.workspace == workspace}
+            names = {*taken, *(session.id for session in everything)}
             for candidate in [slot] if slot else SLOTS:
                 name = session_name(self.prefix, workspace, candidate)
-                if candidate not in used and name not in names:
-                    session = make(name, candidate)
-                    holder = conversations.get(session.session_id)
-                    if holder is not None:
-                        words = f'session "{session.session_id}" still has its container: resume "{holder}"'
+                if candidate in used or name in names:
+                    continue
+                session = make(name, candidate)
+                for other in everything:
+                    if other.session_id == session.session_id:
+                        words = f'session "{session.session_id}" still has its container: resume "{other.id}"'
                         raise ClincusError(words, 409)
-                    self._reserved[name] = session
-                    self._busy[name] = "starting"
-                    self._tell("changed", session, utc_now())
-                    return session
+                self._reserved[name] = session
+                self.begin_work(name, "starting")
+                return session
         if slot:
             raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or 0 for any", 409)
         raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
 
-    def settle(self, session: Session) -> Session:
-        """End work on a session: it is now as given. Tells what changed."""
+    def begin_work(self, id: str, status: str) -> None:
+        """Show `starting` or `stopping` until `end_work`, whatever Incus says meanwhile."""
         with self._lock:
-            self._reserved.pop(session.id, None)
-            self._busy.pop(session.id, None)
-            self._sessions[session.id] = session
-            self._times[session.id] = _now()
-            self._announce(session.id, utc_now())
-            return session
+            self._busy[id] = status
+            self._tell(id)
 
-    def forget(self, id: str) -> None:
-        """A session is gone: never came to be, or was deleted."""
+    def end_work(self, id: str) -> None:
+        """Show again what Incus says of a session: look at it just before."""
         with self._lock:
-            session = self._sessions.pop(id, None) or self._reserved.get(id)
-            reserved = self._reserved.pop(id, None) is not None
             self._busy.pop(id, None)
-            self._times[id] = _now()
-            if session is None:
-                return
-            told = id in self._announced or not reserved
-            self._announced.discard(id)
-            self._rang.pop(id, None)
-            self._tell("stopped" if told else "changed", replace(session, status="stopped"), utc_now())
-
-    def mark(self, id: str, status: str) -> None:
-        """Show `starting` or `stopping` while work is under way; an empty status ends that."""
-        with self._lock:
-            if status:
-                self._busy[id] = status
-            else:
-                self._busy.pop(id, None)
-            if id in self._sessions:
-                self._tell("changed", self._shown(id), utc_now())
-                self._announce(id, utc_now())
+            self._reserved.pop(id, None)
+            self._tell(id)
 
     def ring(self, name: str, moment: datetime) -> None:
         """The bell of a session's terminal rang. Told once a second at most, however often it does."""
         when = format_time(moment)
         with self._lock:
-            if name in self._announced and name in self._sessions and self._rang.get(name) != when:
-                self._rang[name] = when
-                self._tell("changed", self._shown(name), when)
+            run = self._live.get(name)
+            if run is not None and run.rang_at != when:
+                self._live[name] = replace(run, rang_at=when)
+                self._tell(name, when, "rang")
 
-    def replace(self, instances: Iterable[Mapping[str, Any]], listed_at: datetime) -> None:
-        """Take over a listing asked for at `listed_at`, after a gap in the events, and tell what was missed."""
-        found = (session_from_instance(self.prefix, instance) for instance in instances)
-        fresh = {session.id: session for session in found if session is not None}
-        with self._lock:
-            newer = {id for id, moment in self._times.items() if listed_at < moment <= _now()}
-            for id in self._sessions.keys() - fresh.keys() - newer:
-                self.forget(id)
-            for id in fresh.keys() - newer:
-                self._catch_up(fresh[id])
+    def _shown(self, id: str) -> Session | None:
+        session = self._sessions.get(id) or self._reserved.get(id)
+        if session is None:
+            return None
+        rang_at = self._live[id].rang_at if id in self._live else ""
+        return replace(session, status=self._busy.get(id, session.status), rang_at=rang_at)
 
-    def _catch_up(self, session: Session) -> None:
-        before = self._sessions.get(session.id)
-        self._sessions[session.id] = session
-        since = session.started_at if session.status == "running" else utc_now()
-        if before is not None and is_later_start(before, session) and session.id in self._announced:
-            self._announced.discard(session.id)  # it stopped and started again meanwhile
-            self._rang.pop(session.id, None)
-            self._tell("stopped", replace(before, status="stopped"), since)
-        if before != session:
-            self._tell("changed", self._shown(session.id), utc_now())
-        self._announce(session.id, since)
+    def _tell(self, id: str, when: str = "", kind: str = "changed") -> None:
+        """Tell how a session differs from what was told last; `kind` is for what is no start and no stop."""
+        when, before = when or utc_now(), self._told.pop(id, None)
+        is_told = self._tell_run(id, before, when)
+        now = self._shown(id)
+        if now is not None:
+            self._told[id] = now
+            if now != before and not is_told:
+                self._on_change(Change(kind, now, when))
+        elif before is not None:
+            self._on_change(Change("deleted", replace(before, status="stopped"), when))
 
-    def apply(self, action: str, name: str, moment: datetime, fetch: Callable[[], Session | None]) -> None:
-        """Apply one lifecycle event; `fetch` asks Incus for the session as it is now, where that is needed."""
-        if action not in LIFECYCLE or not self.owns(name) or self._is_late(name, moment):
-            return
-        status = LIFECYCLE[action]
-        with self._lock:
-            session, is_reserved = self._sessions.get(name), name in self._reserved
-        if is_reserved:
-            return  # create() settles or forgets it, when the tool runs as well or all is undone
-        if status is None:
-            self.forget(name)
-            return
-        if status == "running" or session is None:
-            session = fetch()
-        with self._lock:
-            if session is not None and not self._is_late(name, moment):
-                self._times[name] = moment
-                self._set(action, session, status, format_time(moment))
-
-    def _is_late(self, name: str, moment: datetime) -> bool:
-        known = self._times.get(name)
-        return known is not None and moment <= known <= _now()  # one in the future: the clock was set back
-
-    def _set(self, action: str, session: Session, status: str, when: str) -> None:
-        if action in {"instance-started", "instance-restarted"}:
-            session = replace(session, started_at=when)
-        paused = status == "paused"
-        self._sessions[session.id] = replace(session, status="stopped" if paused else status, paused=paused)
-        if action == "instance-restarted" and session.id in self._announced and session.id not in self._busy:
-            # One event with no stop before it: the run that it ended is told first.
-            self._announced.discard(session.id)
-            self._rang.pop(session.id, None)
-            self._tell("stopped", replace(session, status="stopped"), when)
-        if action == "instance-resumed" and session.id not in self._busy:
-            self._announced.add(session.id)
-            self._tell("resumed", self._sessions[session.id], when)
-        self._announce(session.id, when)
-        self._tell("changed", self._shown(session.id), when)
-
-    def refresh(self, name: str, session: Session | None) -> None:
-        """Take over an instance's labels after an update from outside; its state stays."""
-        with self._lock:
-            known = self._sessions.get(name)
-            if known is not None and session is not None and name not in self._busy:
-                self._sessions[name] = replace(known, persistent=session.persistent, deadline=session.deadline)
-                if self._sessions[name] != known:
-                    self._tell("changed", self._sessions[name], utc_now())
-
-    def _shown(self, id: str) -> Session:
-        session = self._sessions.get(id) or self._reserved[id]
-        status, rang_at = self._busy.get(id, session.status), self._rang.get(id, "")
-        return replace(session, status=status, rang_at=rang_at)
-
-    def _announce(self, id: str, when: str) -> None:
-        session = self._shown(id)
-        if session.status == "running" and id not in self._announced:
-            self._announced.add(id)
-            self._tell("started", session, when)
-        elif session.status == "stopped" and not session.paused and id in self._announced:
-            self._announced.discard(id)
-            self._rang.pop(id, None)
-            self._tell("stopped", replace(session, rang_at=""), when)
-
-    def _tell(self, kind: str, session: Session, when: str) -> None:
-        self._on_change(Change(kind, session, when))
+    def _tell_run(self, id: str, before: Session | None, when: str) -> bool:
+        """Tell the end of the run that was told last, its resume from a pause, or the start of a new one, if so."""
+        now = self._shown(id)
+        if now is not None and now.status not in ("running", "stopped"):
+            return False  # on its way to either
+        run, is_told = self._live.pop(id, None), False
+        live = now if now is not None and (now.status == "running" or now.paused) else None
+        is_over = run is not None and (live is None or live.run != run.run)
+        was_there = before is not None and before.status != "starting"
+        gone = run or before
+        if gone is not None and (is_over or (now is None and was_there)):
+            since = live.started_at if live is not None else when
+            self._on_change(Change("stopped", replace(now or gone, status="stopped", paused=False, rang_at=""), since))
+            run, is_told = None, True
+        if live is not None:
+            self._live[id] = replace(live, rang_at=run.rang_at if run is not None else "")
+            if live.status == "running" and (run is None or run.paused):
+                started = Change("started", self._live[id], live.started_at or when)
+                self._on_change(started if run is None else Change("resumed", self._live[id], when))
+                is_told = True
+        return is_told
 
 
 def is_expired(session: Session, now: datetime) -> bool:
@@ -6239,13 +6182,15 @@ class Sessions:
         self.commands = Commands(self.containers, registry.prefix, report)
 
     def refresh(self) -> None:
-        """Read all sessions from Incus: one call. Raises IncusError."""
-        listed_at = _now()
-        self.registry.replace(self.incus.query("/1.0/instances?recursion=1"), listed_at)
+        """Look at all sessions: one call to Incus. Raises IncusError."""
+        question = self.registry.question()
+        self.registry.compare(question, self.incus.query("/1.0/instances?recursion=1"))
 
-    def fetch(self, name: str) -> Session | None:
-        """Read one session from Incus; None when it is gone or not ours."""
+    def look(self, name: str, when: str = "") -> Session | None:
+        """Look at one session, as it is to Incus; None if it is gone, or not ours. `when` is that of `compare`."""
+        question = self.registry.question()
         instance = self.containers.instance(name)
+        self.registry.compare(question, [instance] if instance is not None else [], only=name, when=when)
         return None if instance is None else session_from_instance(self.registry.prefix, instance)
 
     def create(self, request: LaunchRequest) -> Session:
@@ -6259,18 +6204,16 @@ class Sessions:
         while True:
             session = self.registry.reserve(launch.workspace, request.slot, launch.session, taken)
             try:
-                return self._launch(session, launch)
+                with self._looking_at_the_end(session.id):
+                    self._launch(session, launch)
+                return self.registry.get(session.id)
             except NameTakenError:
-                self.registry.forget(session.id)  # it is another's: nothing to undo
-                other = self.fetch(session.id)
+                other = next((one for one in self.registry.all() if one.id == session.id), None)
                 if other is not None and other.session_id == session.session_id:
                     raise ClincusError(f'"{session.id}" goes on with this conversation since just now', 409) from None
                 if request.slot:
                     raise
                 taken.add(session.id)
-            except BaseException:
-                self._undo(session)
-                raise
 
     def resume(self, id: str, request: LaunchRequest | None = None) -> Session:
         """Bring a stopped, paused or running session to a running tool, with its conversation where there is one.
@@ -6285,6 +6228,8 @@ class Sessions:
                 words = f'workspace "{before.workspace}" is a link to "{launch.workspace}" now: start a session there'
                 raise ClincusError(words, 409)  # whoever made the link, it was not asked for when the session was made
             session = self._thawed(before)
+            if before is not found and not is_stopped:  # a start labels it anew
+                self.containers.label(id, "session_id", before.session_id)
             if is_stopped:  # a start that fails leaves it so, unless somebody else has started it
                 session = self.containers.start_again(self.containers.renew(before, launch), launch)
             try:
@@ -6293,8 +6238,7 @@ class Sessions:
                 if is_stopped:
                     self.containers.stop(id, 0)
                 raise
-            started = utc_now() if is_stopped else session.started_at
-            return self.registry.settle(replace(session, status="running", paused=False, started_at=started))
+        return self.registry.get(id)
 
     def stop(self, id: str, timeout: int = STOP_TIMEOUT) -> Session:
         """Save the conversation and stop the container, hard after `timeout` seconds; a stopped one stays as it is."""
@@ -6307,7 +6251,7 @@ class Sessions:
                 self.containers.stop(id, timeout if graceful else 0)
                 if error is None:  # not before: a container that runs on would hold something newer
                     self._mark_final(session)
-            return self.registry.settle(replace(session, status="stopped"))
+        return self.registry.get(id)
 
     def delete(self, id: str, *, keep_unsaved: bool = False) -> None:
         """Save what can be saved and delete the container, whatever its state.
@@ -6318,7 +6262,6 @@ class Sessions:
         known = self.registry.get(id)
         with self._work(id, "stopping") as found:
             if found.status == "running" and known.status == "stopped" and not known.paused:
-                self.registry.settle(found)
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._thawed(found)
             error = self._try_save(session, ends_tool=True)
@@ -6332,7 +6275,6 @@ class Sessions:
             if session.status == "running":
                 self.containers.hand_over(session)
             self.containers.delete(id, even_running=session.status == "running" or bool(session.error))
-            self.registry.forget(id)
 
     def _thawed(self, session: Session) -> Session:
         """A session that is not paused any more: a frozen guest can neither be read nor stop."""
@@ -6353,7 +6295,7 @@ class Sessions:
             session = replace(self.registry.get(id), persistent=True)
             self.containers.label(id, "persistent", "true")
             mark_persistent(self.saved_directory(session))
-            self.registry.refresh(id, session)
+            self.look(id)
             return session
 
     def stop_expired(self, now: datetime) -> None:
@@ -6485,10 +6427,16 @@ class Sessions:
                 return replace(session, session_id=saved.session_id)
         return replace(session, session_id=str(uuid.uuid4()))
 
-    def _launch(self, session: Session, launch: Launch) -> Session:
-        session = self.containers.launch(session, launch)
-        self._start_tool(session, launch, is_new=True)
-        return self.registry.settle(replace(session, status="running", started_at=utc_now()))
+    def _launch(self, session: Session, launch: Launch) -> None:
+        """Make the container and start the tool; whatever fails or interrupts that, nothing stays."""
+        try:
+            session = self.containers.launch(session, launch)
+            self._start_tool(session, launch, is_new=True)
+        except NameTakenError:
+            raise  # it is another's
+        except BaseException:
+            self._undo(session)
+            raise
 
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
@@ -6598,26 +6546,35 @@ class Sessions:
             session = self.registry.get(id)
             if session.status not in {"running", "stopped"}:
                 raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
-            self.registry.mark(id, status)
-            try:
-                found = self.fetch(id)  # what is known here may be old: others work with Incus too
+            self.registry.begin_work(id, status)
+            with self._looking_at_the_end(id):
+                found = self.look(id)  # what is known here may be old: others work with Incus too
                 if found is None:
-                    self.registry.forget(id)
                     raise ClincusError(f'no session "{id}"', 404)
                 yield found
-            finally:
-                self.registry.mark(id, "")
+
+    @contextlib.contextmanager
+    def _looking_at_the_end(self, id: str) -> Iterator[None]:
+        """Look at a session when the work on it has ended, well or not, and show it as it is from then on."""
+        try:
+            yield
+        except BaseException:
+            with suppress(ClincusError):
+                self.look(id)
+            raise
+        else:
+            self.look(id)
+        finally:
+            self.registry.end_work(id)
 
     def _undo(self, session: Session) -> None:
         """Remove the container of a create that failed, if it is the one that this create made."""
         try:
-            made = self.fetch(session.id)
+            made = self.look(session.id)
             if made and (made.session_id, made.created_at) == (session.session_id, session.created_at):
                 self.containers.delete(session.id)
         except ClincusError as error:
             self._report(f"{session.id}: could not be removed after a failed start: {error}")
-        finally:
-            self.registry.forget(session.id)
 
     def _try_save(self, session: Session, *, ends_tool: bool = False) -> Exception | None:
         """Save the conversation to the host; why that did not work is reported, returned, and stops nobody."""
@@ -10842,6 +10799,7 @@ class EventHub:
 RELIST_DELAY = 1.0  # seconds; `incus monitor` does not say when it listens, so a second listing closes the gap
 FIRST_LISTING = 10.0  # seconds that a request waits for the first answer of Incus
 SWEEP_INTERVAL = 600.0  # seconds between looks for ephemeral sessions that nobody wants any more
+LOOK_INTERVAL = 120.0  # seconds between looks at all sessions, for an event that never came
 
 
 def survive(what: str, work: Callable[[], None]) -> None:
@@ -10959,13 +10917,10 @@ class Monitor:
         registry = self._sessions.registry
         if moment is None or not registry.owns(name):
             return
-        if action == "instance-updated":
-            survive(f"event {action} of {name}", lambda: registry.refresh(name, self._sessions.fetch(name)))
-        elif action == "instance-ready":
+        if action == "instance-ready":
             registry.ring(name, moment)
-        else:
-            fetch = functools.partial(self._sessions.fetch, name)
-            survive(f"event {action} of {name}", lambda: registry.apply(action, name, moment, fetch))
+        elif action in LOOK_AFTER:
+            survive(f"event {action} of {name}", lambda: void(self._sessions.look(name, format_time(moment))))
 
 
 class Application:
@@ -11111,7 +11066,7 @@ class Application:
         listener.server_close()
 
     def _housekeeping(self) -> None:
-        next_sweep, failure = time.monotonic() + 60, ""
+        next_sweep, next_look, failure = time.monotonic() + 60, time.monotonic() + LOOK_INTERVAL, ""
         while not self._stopping.wait(1.0):
             try:
                 self._poll_config()
@@ -11123,6 +11078,9 @@ class Application:
                 continue  # Incus cannot be asked to end anything
             if any(is_expired(session, _now()) for session in self.registry.all()):
                 self._in_background("deadlines", lambda: self.sessions.stop_expired(_now()))
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + LOOK_INTERVAL
+                self._in_background("looking at the sessions", self.sessions.refresh)
             if time.monotonic() >= next_sweep:
                 next_sweep = time.monotonic() + SWEEP_INTERVAL
                 self._in_background("tidying up", self._sweep)
@@ -12607,12 +12565,10 @@ def leave(sessions: Sessions, session: Session, *, is_direct: bool) -> bool:
     ephemeral container is removed, once its conversation is saved, and a persistent one rests until the next start.
     """
     say("Cleaning up session...")
-    found, has_tmux = settled_session(sessions, session)
-    if found is None:
-        sessions.registry.forget(session.id)
+    now, has_tmux = settled_session(sessions, session)
+    if now is None:
         say("[cleanup] Container removed")
         return False
-    now = sessions.registry.settle(found)
     say(f"[cleanup] Saving session data to {sessions.saved_directory(now)}")
     if now.paused or (has_tmux and not is_direct):
         if now.paused or sessions.save(now.id):
@@ -12639,7 +12595,7 @@ def settled_session(sessions: Sessions, session: Session) -> tuple[Session | Non
     """
     deadline = time.monotonic() + STOP_TIMEOUT
     while True:
-        found = sessions.fetch(session.id)
+        found = sessions.look(session.id)
         if found is None or found.paused or found.status == "stopped":
             return found, False
         try:

@@ -456,6 +456,15 @@ class TestEvents:
         bed.incus.run("restart", "--force", session["id"])
         wait_until(lambda: events.of(session["id"]) == ["session.stopped", "session.started"], "the restart")
 
+    def test_a_resume_from_a_pause_is_told(self, bed, clincus_server, workspace):
+        session = clincus_server.create(workspace)
+        path = f"/api/sessions/{session['id']}"
+        bed.incus.run("pause", session["id"])
+        wait_until(lambda: clincus_server.get(path).json["paused"], "the pause")
+        events = Events(clincus_server)
+        assert clincus_server.post(f"{path}/resume").status == 200
+        wait_until(lambda: events.of(session["id"]) == ["session.started"], "the resume")
+
     def test_only_the_references_types_reach_a_plain_client(self, clincus_server, workspace):
         plain, ours = Events(clincus_server), Events(clincus_server, ["clincus.events.v1"])
         session = clincus_server.create(workspace)

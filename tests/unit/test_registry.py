@@ -77,6 +77,7 @@ def test_what_is_on_an_instance_is_read_back():
         warnings=("one", "another"),
         created_at="2026-01-01T00:00:00Z",
         started_at="2026-01-01T00:00:00Z",
+        run="2026-01-01T00:00:00Z",
         settings='{"limits.cpu.count": "1"}',
     )
     labels = clincus.session_labels(session)
@@ -179,7 +180,7 @@ class Heard(list):
 
     @property
     def public(self) -> list[str]:
-        return [kind for kind, _ in self if kind != "changed"]
+        return [kind for kind, _ in self if kind not in ("changed", "deleted")]
 
 
 @pytest.fixture
@@ -192,99 +193,110 @@ def registry(heard: Heard) -> clincus.Registry:
     return clincus.Registry("clincus-", heard)
 
 
-def apply(registry: clincus.Registry, *actions: str, at: int = 0) -> None:
-    """Apply events a second apart, with an instance behind them that runs."""
-    for number, action in enumerate(actions):
-        moment = BEGIN + timedelta(seconds=at + number)
-        registry.apply(action, NAME, moment, lambda: clincus.session_from_instance("clincus-", instance()))
+def look(registry: clincus.Registry, found: dict[str, Any] | None, when: str = "", name: str = NAME) -> None:
+    """Look at one instance, which is `found` now."""
+    registry.compare(registry.question(), [found] if found else [], only=name, when=when)
 
 
-EVENTS = {
-    "start": (["instance-created", "instance-started"], ["started"], "running"),
-    "clean stop": (["instance-started", "instance-shutdown"], ["started", "stopped"], "stopped"),
-    "hard stop": (["instance-started", "instance-stopped"], ["started", "stopped"], "stopped"),
-    "one change told twice": (
-        ["instance-started", "instance-shutdown", "instance-stopped"],
-        ["started", "stopped"],
-        "stopped",
-    ),
-    "restart": (["instance-started", "instance-restarted"], ["started", "stopped", "started"], "running"),
-    "pause": (["instance-started", "instance-paused"], ["started"], "stopped"),
-    "pause and resume": (
-        ["instance-started", "instance-paused", "instance-resumed"],
-        ["started", "resumed"],
-        "running",
-    ),
-    "forced delete": (
-        ["instance-started", "instance-stopped", "instance-deleted"],
-        ["started", "stopped", "stopped"],
-        "",
-    ),
-    "delete of an ephemeral one": (
-        ["instance-started", "instance-deleted", "instance-stopped"],
-        ["started", "stopped"],
-        "",
-    ),
-    "noise": (["instance-started", "instance-exec", "instance-snapshot-created"], ["started"], "running"),
+def list_all(registry: clincus.Registry, *found: dict[str, Any]) -> None:
+    registry.compare(registry.question(), found)
+
+
+RUNNING, STOPPED, PAUSED = instance(), instance(status="Stopped"), instance(status="Frozen")
+AGAIN = {**RUNNING, "last_used_at": "2026-01-01T00:00:00.9Z"}  # the next run, in the same second
+SEEN = {
+    "start": ([RUNNING], ["started"], "running"),
+    "stop": ([RUNNING, STOPPED], ["started", "stopped"], "stopped"),
+    "two looks at one change": ([RUNNING, STOPPED, STOPPED], ["started", "stopped"], "stopped"),
+    "restart": ([RUNNING, AGAIN], ["started", "stopped", "started"], "running"),
+    "pause": ([RUNNING, PAUSED], ["started"], "stopped"),
+    "pause and resume": ([RUNNING, PAUSED, RUNNING], ["started", "resumed"], "running"),
+    "resume of one that was found paused": ([PAUSED, RUNNING], ["resumed"], "running"),
+    "stop of a paused one": ([RUNNING, PAUSED, STOPPED], ["started", "stopped"], "stopped"),
+    "delete of a stopped one": ([RUNNING, STOPPED, None], ["started", "stopped", "stopped"], ""),
+    "delete of a running one": ([RUNNING, None, None], ["started", "stopped"], ""),
 }
 
 
-@pytest.mark.parametrize(("actions", "told", "status"), EVENTS.values(), ids=EVENTS.keys())
-def test_lifecycle_events_become_changes_and_states(registry, heard, actions, told, status):
-    running = clincus.session_from_instance("clincus-", instance())
-    for number, action in enumerate(actions):
-        is_gone = "instance-deleted" in actions[: number + 1]
-        registry.apply(action, NAME, BEGIN + timedelta(seconds=number), lambda now=None if is_gone else running: now)
+@pytest.mark.parametrize("how", ["one", "all"])
+@pytest.mark.parametrize("case", SEEN.values(), ids=SEEN.keys())
+def test_what_is_seen_becomes_changes_and_states(registry, heard, case, how):
+    seen, told, status = case
+    for found in seen:
+        if how == "one":
+            look(registry, found)
+        else:
+            list_all(registry, *filter(None, [found]))
     assert heard.public == told
     assert [session.status for session in registry.all()] == ([status] if status else [])
 
 
-def test_an_event_that_comes_late_changes_nothing(registry):
-    apply(registry, "instance-started", at=10)
-    apply(registry, "instance-shutdown", at=5)
-    assert registry.get(NAME).status == "running"
-
-
-def test_events_count_though_the_clock_was_set_back(registry, monkeypatch):
-    registry.settle(clincus.replace(make(NAME, 1), status="running"))
-    registry.settle(clincus.replace(make("clincus-0a1b2c-2", 2), status="running"))
-    earlier = datetime.now(timezone.utc) - timedelta(hours=1)
-    monkeypatch.setattr(clincus, "_now", lambda: earlier)
-    registry.apply("instance-shutdown", NAME, earlier - timedelta(seconds=1), lambda: None)
+def test_the_answer_to_an_earlier_question_comes_too_late(registry):
+    earlier = registry.question()
+    look(registry, STOPPED)
+    registry.compare(earlier, [RUNNING], only=NAME)
     assert registry.get(NAME).status == "stopped"
-    registry.replace([instance()], earlier)
-    assert [session.id for session in registry.all()] == [NAME]
+    registry.compare(earlier, [RUNNING])
+    assert registry.get(NAME).status == "stopped"
+
+
+def test_one_that_was_not_asked_about_stays(registry):
+    list_all(registry, instance(), instance("clincus-0a1b2c-2"))
+    look(registry, None)
+    assert [session.id for session in registry.all()] == ["clincus-0a1b2c-2"]
 
 
 def test_a_foreign_instance_never_enters(registry, heard):
-    registry.apply("instance-started", "web", BEGIN, lambda: pytest.fail("asked about a foreign instance"))
-    registry.replace([{"name": NAME, "status": "Running", "config": {}}], BEGIN)
+    list_all(registry, {"name": NAME, "status": "Running", "config": {}})
     assert registry.all() == []
     assert heard == []
 
 
-class TestListing:
-    def test_what_was_missed_is_told(self, registry, heard):
-        registry.replace([instance()], BEGIN)
-        registry.replace([instance(status="Stopped")], BEGIN + timedelta(seconds=1))
-        registry.replace([], BEGIN + timedelta(seconds=2))
-        assert heard.public == ["started", "stopped", "stopped"]
+def test_labels_that_others_change_are_seen(registry, heard):
+    look(registry, instance())
+    look(registry, instance(persistent="true"))
+    assert registry.get(NAME).persistent
+    assert heard[-1] == ("changed", "running")
 
-    def test_a_restart_that_was_missed_is_told(self, registry, heard):
-        registry.replace([instance()], BEGIN)
-        registry.replace([{**instance(), "last_used_at": "2026-01-01T01:00:00Z"}], BEGIN + timedelta(seconds=1))
-        assert heard.public == ["started", "stopped", "started"]
 
-    def test_the_start_that_we_made_ourselves_is_not_taken_for_a_second_one(self, registry, heard):
-        session = registry.reserve("/w", 0, make, ())
-        registry.settle(clincus.replace(session, status="running", started_at="2026-01-01T00:00:01Z"))
-        registry.replace([instance(session.id)], datetime.now(timezone.utc) + timedelta(seconds=1))
+def test_the_times_of_a_run_are_those_of_incus():
+    told: list[clincus.Change] = []
+    registry = clincus.Registry("clincus-", told.append)
+    look(registry, RUNNING, "2026-01-01T00:00:07Z")
+    look(registry, STOPPED, "2026-01-01T01:00:00Z")
+    assert [(change.kind, change.time) for change in told] == [
+        ("started", "2026-01-01T00:00:00Z"),
+        ("stopped", "2026-01-01T01:00:00Z"),
+    ]
+
+
+class TestWork:
+    def test_its_state_is_shown_until_its_end(self, registry, heard):
+        look(registry, RUNNING)
+        registry.begin_work(NAME, "stopping")
+        look(registry, STOPPED)
+        assert registry.get(NAME).status == "stopping"
         assert heard.public == ["started"]
+        registry.end_work(NAME)
+        assert registry.get(NAME).status == "stopped"
+        assert heard.public == ["started", "stopped"]
 
-    def test_a_listing_older_than_an_event_does_not_undo_it(self, registry):
-        apply(registry, "instance-started", at=10)
-        registry.replace([instance(status="Stopped")], BEGIN + timedelta(seconds=5))
-        assert registry.get(NAME).status == "running"
+    def test_a_resume_of_a_paused_one_is_told_at_its_end(self, registry, heard):
+        look(registry, RUNNING)
+        look(registry, PAUSED)
+        registry.begin_work(NAME, "starting")
+        look(registry, RUNNING)
+        assert heard.public == ["started"]
+        registry.end_work(NAME)
+        assert heard.public == ["started", "resumed"]
+
+    def test_a_stop_while_the_start_comes_to_its_end_is_seen(self, registry, heard):
+        session = registry.reserve("/w", 0, make, ())
+        look(registry, {**RUNNING, "name": session.id}, name=session.id)
+        look(registry, {**STOPPED, "name": session.id}, name=session.id)
+        registry.end_work(session.id)
+        assert registry.get(session.id).status == "stopped"
+        assert heard.public == []
 
 
 def make(name: str, slot: int) -> clincus.Session:
@@ -315,16 +327,19 @@ class TestReservation:
 
     def test_the_start_is_told_when_the_tool_runs_not_when_the_container_does(self, registry, heard):
         session = registry.reserve("/w", 0, make, ())
-        registry.apply("instance-started", session.id, BEGIN, lambda: pytest.fail("asked Incus"))
-        assert heard.public == []
-        registry.settle(clincus.replace(session, status="running"))
-        assert heard.public == ["started"]
+        look(registry, {**RUNNING, "name": session.id}, name=session.id)
+        assert (heard.public, registry.get(session.id).status) == ([], "starting")
+        registry.end_work(session.id)
+        assert (heard.public, registry.get(session.id).status) == (["started"], "running")
 
     def test_a_failed_create_leaves_nothing_and_tells_no_stop(self, registry, heard):
         session = registry.reserve("/w", 0, make, ())
-        registry.forget(session.id)
+        look(registry, {**RUNNING, "name": session.id}, name=session.id)
+        look(registry, None, name=session.id)
+        registry.end_work(session.id)
         assert registry.all() == []
         assert heard.public == []
+        assert heard[-1] == ("deleted", "stopped")
 
 
 class TestDescription:
@@ -373,7 +388,7 @@ def test_an_expired_session_that_does_not_stop_keeps_no_other_running(monkeypatc
     deadline = clincus.format_time(BEGIN + timedelta(hours=1))
     registry = clincus.Registry("clincus-", lambda change: None)
     names = [f"clincus-0a1b2c-{slot}" for slot in (1, 2, 3)]
-    registry.replace([instance(name, deadline=deadline) for name in names], BEGIN)
+    list_all(registry, *(instance(name, deadline=deadline) for name in names))
     said: list[str] = []
     sessions = clincus.Sessions(clincus.Incus(), registry, lambda: clincus.load_config({}), {}, said.append)
     asked: list[str] = []
@@ -392,17 +407,15 @@ def test_a_bell_is_told_once_a_second_and_forgotten_with_its_run():
     told: list[clincus.Change] = []
     registry = clincus.Registry("clincus-", told.append)
     registry.ring(NAME, BEGIN)  # of a session that is not known, nothing is kept
-    registry.replace([instance()], BEGIN)
+    look(registry, RUNNING)
     told.clear()
     for milliseconds in (0, 1, 999, 1000):
         registry.ring(NAME, BEGIN + timedelta(milliseconds=milliseconds))
-    assert [change.session.rang_at for change in told] == ["2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"]
-    registry.replace([instance()], BEGIN + timedelta(seconds=2))
+    assert [(change.kind, change.session.rang_at) for change in told] == [
+        ("rang", "2026-01-01T00:00:00Z"),
+        ("rang", "2026-01-01T00:00:01Z"),
+    ]
+    look(registry, RUNNING)
     assert registry.get(NAME).rang_at == "2026-01-01T00:00:01Z"
-    registry.apply(
-        "instance-restarted",
-        NAME,
-        BEGIN + timedelta(seconds=3),
-        lambda: clincus.session_from_instance("clincus-", instance()),
-    )
+    look(registry, AGAIN)
     assert registry.get(NAME).rang_at == ""

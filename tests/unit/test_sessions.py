@@ -103,7 +103,17 @@ def add(sessions: clincus.Sessions, name: str = NAME, **fields: Any) -> clincus.
     more = {"architecture": "x86_64", "description": "", "profiles": [], "devices": {}, "expanded_devices": {}}
     labels = {clincus.LABEL + key: value for key, value in clincus.session_labels(session).items()}
     sessions.incus.instances[name] = {"name": name, **more, "status": session.status.capitalize(), "config": labels}
-    return sessions.registry.settle(session)
+    more = {"last_used_at": session.started_at}
+    if session.paused:
+        more["status"] = "Frozen"
+    sessions.incus.instances[name].update(more)
+    sessions.look(name)
+    return sessions.registry.get(name)
+
+
+def forget(sessions: clincus.Sessions, name: str) -> None:
+    """Let a registry know of a session no more, though it is there."""
+    sessions.registry.compare(sessions.registry.question(), [], only=name)
 
 
 def deleted(door: Door) -> list[str]:
@@ -217,7 +227,12 @@ def test_a_host_that_cannot_write_keeps_what_is_not_saved(sessions, door, sends_
 
 def test_a_session_that_is_resumed_meanwhile_is_not_abandoned(sessions, door):
     first, second = (add(sessions, f"clincus-0a1b2c-{slot}", status="stopped", tool="shell") for slot in (1, 2))
-    door.on_run = lambda words: void(sessions.registry.settle(clincus.replace(second, status="running")))
+
+    def resume_the_second(words: tuple[str, ...]) -> None:
+        door.instances[second.id]["status"] = "Running"
+        sessions.look(second.id)
+
+    door.on_run = resume_the_second
     abandon(sessions, first, second)
     assert deleted(door) == [first.id]
 
@@ -282,6 +297,9 @@ class Machine(Door):
         super().run(*arguments, **options)
         if arguments[0] == "delete":
             self.instances.pop(arguments[-1], None)
+        elif arguments[0] in ("start", "stop"):
+            instance = next(instance for name, instance in self.instances.items() if name in arguments)
+            instance["status"] = "Running" if arguments[0] == "start" else "Stopped"
         return self.log.encode() if arguments[0] == "info" else b""
 
     def launch(self, name: str, image: str, description: Any, **options: Any) -> None:
@@ -343,7 +361,7 @@ class TestStart:
         again = clincus.replace(request_, resume=session.session_id)
         with pytest.raises(clincus.ClincusError, match=f'still has its container: resume "{session.id}"'):
             sessions.create(again)
-        sessions.registry.forget(session.id)  # another process made it, of which this one has not heard
+        forget(sessions, session.id)  # another process made it, of which this one has not heard
         door.refusals = [clincus.IncusError("Instance already exists", 409)]
         with pytest.raises(clincus.ClincusError, match="goes on with this conversation"):
             sessions.create(again)
@@ -357,13 +375,31 @@ class TestStart:
 
     def test_a_resume_that_fails_stops_what_it_started(self, sessions, door, request_):
         session = sessions.create(request_)
-        sessions.registry.settle(clincus.replace(session, status="stopped"))
         door.instances[session.id]["status"] = "Stopped"
+        sessions.look(session.id)
         door.code, before = 72, len(door.calls)
         with pytest.raises(clincus.ClincusError):
             sessions.resume(session.id)
         assert [words[0] for words in door.calls[before:]] == ["start", "stop"]
         assert sessions.registry.get(session.id).status == "stopped"
+
+    def test_a_stop_between_the_tools_start_and_the_end_of_the_create_is_seen(self, sessions, door, request_):
+        def stop(*arguments: Any, **options: Any) -> clincus.Completed:
+            for instance in door.instances.values():
+                instance["status"] = "Stopped"
+            return clincus.Completed(0, clincus.FENCE.encode(), b"")
+
+        door.exec = stop
+        assert sessions.create(request_).status == "stopped"
+
+    def test_a_resume_from_a_pause_is_told(self, sessions, door, request_):
+        told: list[tuple[str, str]] = []
+        sessions.registry._on_change = lambda change: told.append((change.kind, change.session.status))
+        session = sessions.create(request_)
+        door.instances[session.id]["status"] = "Frozen"
+        sessions.look(session.id)
+        sessions.resume(session.id)
+        assert [kind for kind, _ in told if kind != "changed"] == ["started", "resumed"]
 
     def test_a_container_of_the_go_program_goes_by_the_id_that_it_was_saved_under(
         self, sessions, door, request_, tmp_path
@@ -371,7 +407,7 @@ class TestStart:
         session = sessions.create(request_)
         door.instances[session.id]["config"].pop("user.clincus.session_id")
         door.instances[session.id]["status"] = "Stopped"
-        sessions.registry.settle(clincus.replace(session, status="stopped", session_id=session.id))
+        sessions.look(session.id)
         directory = str(tmp_path / ".clincus/sessions-claude/the-saved-id")
         clincus.write_metadata(clincus.replace(sessions._saved(session), directory=directory))
         text = (Path(directory) / "metadata.json").read_text()
