@@ -29,6 +29,7 @@ import html
 import io
 import itertools
 import json
+import logging
 import math
 import os
 import posixpath
@@ -49,7 +50,6 @@ import tempfile
 import termios
 import threading
 import time
-import traceback
 import types
 import uuid
 import zlib
@@ -130,9 +130,39 @@ def printable(text: str) -> str:
     )
 
 
-def log(message: str) -> None:
-    """Tell whoever watches the server: one message on stderr, with the local time."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", file=sys.stderr, flush=True)
+class LogFormatter(logging.Formatter):
+    """One line with the local time for each message, and no control characters: text of a container may be in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message on one line."""
+        return printable(" ".join(super().formatMessage(record).split("\n")))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback, line by line."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+class LogHandler(logging.Handler):
+    """Writes to stderr and never raises: a stderr that is gone, full or not read must not end a thread that works."""
+
+    PATIENCE = 1.0  # seconds to wait for the reader of a pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, or drop it."""
+        with suppress(Exception):
+            text, stream = self.format(record), sys.stderr
+            with suppress(io.UnsupportedOperation):  # no file is behind it, so nothing has to be waited for
+                if not select.select([], [stream.fileno()], [], self.PATIENCE)[1]:
+                    return
+            print(text, file=stream, flush=True)
+
+
+# What Clincus does, for the person who watches the server. No secret is ever logged.
+log = logging.getLogger("clincus")
+log.setLevel(logging.INFO)
+log.propagate = False
+log.addHandler(LogHandler())
+log.handlers[0].setFormatter(LogFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -6170,7 +6200,7 @@ class Sessions:
         registry: Registry,
         load: Callable[[], Config],
         environ: Mapping[str, str],
-        report: Callable[[str], None] = log,
+        report: Callable[[str], None] = log.warning,
     ) -> None:
         self.incus = incus
         self.registry = registry
@@ -9448,7 +9478,7 @@ class RefusalLog:
     INTERVAL = 60.0  # seconds
     LIMIT = 256  # lines in one interval
 
-    def __init__(self, write: Callable[[str], None] = log, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, write: Callable[[str], None] = log.warning, clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}  # (peer, cause) -> when, oldest first
@@ -9920,7 +9950,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
-            log(f"{self.command} {request.path if request else ''}: failed\n{traceback.format_exc()}")
+            log.exception("%s %s: failed", self.command, request.path if request else "")
             return failure(ClincusError("Clincus failed at this; its log says why", 500))
 
     def _begin(self, head: Head) -> Request:
@@ -10072,7 +10102,7 @@ class Listener(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what no handler caught, unless it is only a connection that broke."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
-            log(f"connection from {client_address[0]}: failed\n{traceback.format_exc()}")
+            log.exception("connection from %s: failed", client_address[0])
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -10807,9 +10837,9 @@ def survive(what: str, work: Callable[[], None]) -> None:
     try:
         work()
     except ClincusError as error:
-        log(f"{what}: {error}")
+        log.warning("%s: %s", what, error)
     except Exception:
-        log(f"{what} failed\n{traceback.format_exc()}")
+        log.exception("%s failed", what)
 
 
 def tell_systemd(state: str) -> None:
@@ -10903,7 +10933,7 @@ class Monitor:
 
     def _lost(self, error: ClincusError) -> None:
         if self.error is None or str(self.error) != str(error):
-            log(f"Incus cannot be reached: {error}")
+            log.error("Incus cannot be reached: %s", error)
         self.error = ClincusError(error.message, 503)
         self._asked.set()
 
@@ -11025,7 +11055,7 @@ class Application:
 
     def _on_change(self, change: Change) -> None:
         session = change.session
-        record_run(self.history, change, log)
+        record_run(self.history, change, log.warning)
         if change.kind == "stopped":
             self.sockets.close_session(session.id, CloseCode.NOT_RUNNING, "The session has stopped.")
         public = {"started": "session.started", "resumed": "session.started", "stopped": "session.stopped"}
@@ -11055,7 +11085,7 @@ class Application:
 
     def _move_to(self, listeners: list[Listener]) -> None:
         old, self._listeners = self._listeners, listeners
-        log(f"Dashboard running at {self.url}")
+        log.info("Dashboard running at %s", self.url)
         tell_systemd(f"STATUS=Dashboard running at {self.url}")
         # Not here: shutdown() waits for the very loop that may be serving this request's connection.
         for listener in old:
@@ -11072,7 +11102,7 @@ class Application:
                 self._poll_config()
             except Exception as error:
                 if repr(error) != failure:
-                    log(f"polling the config failed\n{traceback.format_exc()}")
+                    log.exception("polling the config failed")
                 failure = repr(error)
             if self.monitor.error is not None:
                 continue  # Incus cannot be asked to end anything
@@ -11133,7 +11163,7 @@ class Application:
         self.hub.publish({"type": "config.reloaded", "timestamp": utc_now()})
 
     def _set_config_error(self, message: str) -> None:
-        log(f"config not reloaded: {message}")
+        log.error("config not reloaded: %s", message)
         self.config_error = message
         self.hub.publish({"type": "config.error", "error": message}, extension=True)
 
@@ -13349,7 +13379,7 @@ def run_serve(context: Context) -> int:
             signal.signal(number, lambda number, frame: _end(app, number))
     # The token belongs on the screen of who started this, and in no log.
     link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
-    log(f"Dashboard running at {link if sys.stderr.isatty() else app.url}")
+    log.info("Dashboard running at %s", link if sys.stderr.isatty() else app.url)
     tell_systemd(f"READY=1\nSTATUS=Dashboard running at {app.url}")
     if options.open:
         import webbrowser
