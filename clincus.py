@@ -5508,6 +5508,7 @@ def describe_instance(
             **limits,
             **protection.config,
             **{LABEL + key: value for key, value in labels.items() if value},
+            LABEL + "devices": device_label(devices),
         },
         "devices": devices,
     }
@@ -5527,22 +5528,43 @@ LABELS = (
     "warnings",
     "settings",
 )
+# The names of our devices on an instance from before there was a label with them.
+OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 # Ours to set anew at each start; what else an instance carries (image.*, volatile.*, a person's own) stays.
-OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in LABELS))
+OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", LABEL + "devices", *(LABEL + label for label in LABELS))
 
 
 def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """An existing instance with today's description in place of the one it was created with (for PUT)."""
-    kept = {key: value for key, value in instance["config"].items() if not key.startswith(OWNED_KEYS)}
-    return {
-        "architecture": instance["architecture"],
-        "config": {**kept, **description["config"]},
-        "description": instance["description"],
-        "devices": description["devices"],
-        "ephemeral": False,
-        "profiles": instance["profiles"],
-        "stateful": False,
-    }
+    """An existing instance with today's description in place of the one it was created with (for PUT).
+
+    Keys and devices that somebody else added stay; of somebody's own root disk all but the limits does.
+    """
+    config, new = instance["config"], dict(description["devices"])
+    ours = config.get(LABEL + "devices")
+    names = (
+        ours.split() if ours is not None else [name for name in instance["devices"] if re.fullmatch(OUR_DEVICE, name)]
+    )
+    others = {name: device for name, device in instance["devices"].items() if name not in names}
+    if "root" in others:
+        limits = {key: value for key, value in new.pop("root", {}).items() if key.startswith("limits.")}
+        own = {key: value for key, value in others["root"].items() if not key.startswith("limits.")}
+        others["root"] = {**own, **limits}
+    kept = {key: value for key, value in config.items() if not key.startswith(OWNED_KEYS)}
+    labels = {LABEL + "devices": device_label(new)}
+    return instance_put(instance, {**kept, **description["config"], **labels}, {**others, **new})
+
+
+def device_label(names: Iterable[str]) -> str:
+    """The names of our devices as an instance keeps them; never empty, for older instances have no such label."""
+    return " ".join(names) or "-"
+
+
+def instance_put(
+    instance: Mapping[str, Any], config: Mapping[str, str], devices: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """The document (InstancePut) that gives an instance another config and other devices, and nothing else."""
+    kept = {key: instance[key] for key in ("architecture", "description", "profiles")}
+    return {**kept, "config": {**config}, "devices": {**devices}, "ephemeral": False, "stateful": False}
 
 
 # Each script runs in the container as the code user, with constant text: what varies comes as arguments, what is
@@ -5977,17 +5999,15 @@ class Containers:
         settings = {key: value for key, value in before["config"].items() if not key.startswith("raw.")}
         if "limits.processes" in settings:
             settings["limits.processes"] = "100"  # a guest may have died of too few; `sleep` is its own, and may fork
-        whole = redescribe_instance(before, before)
-        sleeping = {
-            **whole,
-            "config": {**settings, "raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT + 60}\n"},
-            "devices": {  # the root disk without a quota: Incus starts none that is full
-                key: {option: value for option, value in device.items() if option != "size"}
-                if device.get("path") == "/"
-                else {"type": "none"}
-                for key, device in before["expanded_devices"].items()
-            },
+        devices = {  # the root disk without a quota: Incus starts none that is full
+            key: {option: value for option, value in device.items() if option != "size"}
+            if device.get("path") == "/"
+            else {"type": "none"}
+            for key, device in before["expanded_devices"].items()
         }
+        whole = instance_put(before, before["config"], before["devices"])
+        init = {"raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT + 60}\n"}
+        sleeping = instance_put(before, {**settings, **init}, devices)
         try:
             self.incus.update(name, sleeping)
             self.start(name)

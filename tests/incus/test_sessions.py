@@ -280,6 +280,17 @@ readonly = true
     assert guest(bed, session, "touch /extra/x 2>/dev/null || echo refused") == "refused\n"
 
 
+def test_a_resume_keeps_the_devices_that_a_person_added(bed, clincus_server, workspace, tmp_path):
+    session = clincus_server.create(workspace)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/note").write_text("mine\n")
+    source = f"source={tmp_path / 'data'}"
+    bed.incus.run("config", "device", "add", session["id"], "data", "disk", source, "path=/data")
+    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
+    assert clincus_server.post(f"/api/sessions/{session['id']}/resume").status == 200
+    assert guest(bed, session, "cat /data/note") == "mine\n"
+
+
 def test_a_profile_sets_image_limits_and_environment(bed, start_server, workspace):
     server = start_server(
         config="""

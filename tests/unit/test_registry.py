@@ -342,6 +342,10 @@ class TestReservation:
         assert heard[-1] == ("deleted", "stopped")
 
 
+DISK = {"type": "disk", "source": "/a", "path": "/a"}
+WORKSPACE = {"type": "disk", "source": "/w", "path": "/workspace"}
+
+
 class TestDescription:
     PROTECTION = clincus.Protection("locked", {"raw.idmap": "x"}, {"workspace": {"type": "disk"}}, "")
 
@@ -352,6 +356,7 @@ class TestDescription:
             "boot.autostart": "false",
             "limits.memory": "1GiB",
             "raw.idmap": "x",
+            "user.clincus.devices": "workspace",
             "user.clincus.managed": "true",
             "user.clincus.persistent": "false",
             "user.clincus.protection": "off",
@@ -368,14 +373,35 @@ class TestDescription:
     def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest(self):
         old = {"limits.cpu": "2", "image.os": "Debian", "user.mine": "kept", "user.clincus.name": "kept"}
         old["user.clincus.deadline"] = "2026-01-01T00:00:00Z"  # of the run before, when there was a limit still
-        instance = {"config": old, "architecture": "x86_64", "description": "", "profiles": ["default"]}
-        new = clincus.redescribe_instance(instance, {"config": {"limits.memory": "1GiB"}, "devices": {}})
+        new = redescribed({"limits.memory": "1GiB"}, {}, old, {})
         assert new["config"] == {
             "image.os": "Debian",
             "limits.memory": "1GiB",
+            "user.clincus.devices": "-",
             "user.mine": "kept",
             "user.clincus.name": "kept",
         }
+
+    @pytest.mark.parametrize("label", [{"user.clincus.devices": "workspace mount-0"}, {}], ids=["labelled", "older"])
+    def test_a_later_start_keeps_the_devices_that_a_person_added(self, label):
+        old = {"workspace": {"path": "/old"}, "mount-0": DISK, "data": DISK}
+        new = redescribed({}, {"workspace": WORKSPACE}, label, old)
+        assert new["devices"] == {"workspace": WORKSPACE, "data": DISK}
+        assert new["config"]["user.clincus.devices"] == "workspace"
+
+    def test_a_later_start_keeps_a_persons_root_disk_and_sets_its_limits_anew(self):
+        own = {"type": "disk", "path": "/", "pool": "p", "size": "9GiB"}
+        ours = {"type": "disk", "path": "/", "pool": "default", "limits.read": "10MB"}
+        old = {"user.clincus.devices": "workspace"}
+        first = redescribed({}, {"root": ours}, old, {"root": own})
+        assert first["devices"] == {"root": {**own, "limits.read": "10MB"}}
+        assert redescribed({}, {}, first["config"], first["devices"])["devices"] == {"root": own}
+
+
+def redescribed(config: dict[str, str], devices: dict[str, Any], old: dict[str, str], before: dict[str, Any]) -> Any:
+    """An instance of the config `old` and the devices `before` with a new description."""
+    instance = {"config": old, "devices": before, "architecture": "x86_64", "description": "", "profiles": ["default"]}
+    return clincus.redescribe_instance(instance, {"config": config, "devices": devices})
 
 
 def test_a_start_script_quotes_what_varies():

@@ -160,7 +160,7 @@ def sends_nothing(door, monkeypatch):
     errors: list[clincus.ClincusError] = []
 
     @contextlib.contextmanager
-    def stream(argv: list[str], timeout: float) -> Iterator[IO[bytes]]:
+    def stream(name: str, argv: list[str], timeout: float) -> Iterator[IO[bytes]]:
         yield io.BytesIO(bytes(10240))
         if errors:
             raise errors[0]
