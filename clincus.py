@@ -516,7 +516,7 @@ PROFILE_CHECKS: dict[str, Check] = {"environment": ENVIRONMENT, "inherits": requ
 TOOL_BOUND = ("tool.binary", "defaults.model")
 UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # what any project's file may set
 
-DEFAULT_RANK, SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, VARIABLE_RANK, PROFILE_RANK, FLAG_RANK = range(8)
+SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, DASHBOARD_RANK, VARIABLE_RANK, PROFILE_RANK, FLAG_RANK = range(8)
 
 
 def nest(flat: Mapping[str, object]) -> dict[str, Any]:
@@ -586,229 +586,25 @@ def parse_toml(text: str) -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-@dataclass(frozen=True)
-class TomlStatement:
-    """A header or a `key = value` of a TOML text, with the offsets of its parts."""
-
-    table: tuple[str, ...]  # the header in force
-    keys: tuple[str, ...]  # the key below it, its dotted parts apart; () for a header
-    start: int  # the first character of the key or header
-    value: tuple[int, int]  # from the first to past the last character of the value
-    end: int  # past the end of the line
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        return self.table + self.keys
-
-
-TOML_STRING = re.compile(
-    r'"""(?:\\.|[^\\])*?"""(?:"{0,2})' r"|'''.*?'''(?:'{0,2})" r'|"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'", re.DOTALL
-)
-TOML_KEY = re.compile(r"[ \t]*(" r'"(?:\\.|[^"\\\n])*"' r"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*(\.?)")
-
-
-def toml_key(text: str, at: int) -> tuple[tuple[str, ...], int]:
-    """The parts of the dotted key that begins at an offset, and the offset behind it."""
-    parts: list[str] = []
-    while True:
-        match = TOML_KEY.match(text, at)
-        if match is None:
-            raise ValueError("this form of TOML is not understood")
-        raw = match.group(1)
-        parts.append(next(iter(parse_toml(raw + "=0"))) if raw[0] in "\"'" else raw)
-        at = match.end()
-        if not match.group(2):
-            return tuple(parts), at
-
-
-def toml_value_end(text: str, at: int) -> int:
-    """The offset behind the value that begins at an offset: strings, arrays and inline tables are passed over."""
-    depth = 0
-    last = at
-    while at < len(text):
-        string = TOML_STRING.match(text, at) if text[at] in "\"'" else None
-        if string:
-            at = last = string.end()
-            continue
-        if text[at] == "#" and depth:
-            at = end_of_line(text, at)
-            continue
-        if text[at] in "#\n" and not depth:
-            break
-        depth += (text[at] in "[{") - (text[at] in "]}")
-        at += 1
-        if not text[at - 1].isspace():
-            last = at
-    return last
-
-
-def end_of_line(text: str, at: int) -> int:
-    """The offset of the line break that ends a line, or of the end of the text."""
-    end = text.find("\n", at)
-    return len(text) if end < 0 else end
-
-
-def toml_statements(text: str) -> Iterator[TomlStatement]:
-    """The headers and assignments of a TOML text that `parse_toml` takes, in order.
-
-    tomllib tells no positions, and there is no writer that keeps comments in the standard library.
-    """
-    at = 0
-    table: tuple[str, ...] = ()
-    while at < len(text):
-        if text[at] in " \t\r\n\ufeff":
-            at += 1
-        elif text[at] == "#":
-            at = end_of_line(text, at)
-        elif text[at] == "[":
-            table, behind = toml_key(text, at + (2 if text.startswith("[[", at) else 1))
-            line_end = min(end_of_line(text, behind) + 1, len(text))
-            yield TomlStatement(table, (), at, (behind, behind), line_end)
-            at = line_end
-        else:
-            keys, behind = toml_key(text, at)
-            first = re.compile(r"\s*=[ \t]*").match(text, behind)
-            if first is None:
-                raise ValueError("this form of TOML is not understood")
-            last = toml_value_end(text, first.end())
-            line_end = min(end_of_line(text, last) + 1, len(text))
-            yield TomlStatement(table, keys, at, (first.end(), last), line_end)
-            at = line_end
-
-
 def toml_line(text: str, key: str) -> int | None:
-    """The number of the line that sets a dotted key (or the table around it), if it can be found."""
-    wanted = tuple(key.lower().split("."))
-    found = None
-    try:
-        for statement in toml_statements(text):
-            path = tuple(part.lower() for part in statement.path)
-            if path == wanted[: len(path)] and (found is None or len(path) > len(found.path)):
-                found = statement
-    except ValueError:
-        return None
-    return text.count("\n", 0, found.start) + 1 if found else None
+    """The number of the line that sets a dotted key, or the table around it; None if it cannot be found.
 
-
-# Editing TOML in place
-
-
-def toml_literal(value: object) -> str:
-    """A number, or a list of texts, as TOML."""
-    if isinstance(value, int):
-        return str(value)
-    assert isinstance(value, list)
-    return "[" + ", ".join(toml_text(item) for item in value) + "]"
-
-
-def toml_text(text: str) -> str:
-    """A text as a TOML basic string."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def edit_toml(text: str, path: tuple[str, ...], value: object) -> str:
-    """The TOML text with one key set; comments, order and everything else stay as they are.
-
-    ConfigError (409) where the file sets the key in a form that cannot be edited safely. The result is read again
-    and compared, so that a mistake here can never change another key.
+    tomllib tells no positions, so this looks for what usual files have: one header or key in a line.
     """
-    before = parse_toml(text.lstrip("\ufeff"))
-    try:
-        edited = edit_toml_unchecked(text, path, value)
-        as_wanted = parse_toml(edited.lstrip("\ufeff")) == with_value(before, path, value)
-    except ValueError:
-        as_wanted = False
-    if not as_wanted:
-        key = ".".join(path)
-        raise ConfigError(
-            f"{key} is written in a form that cannot be changed here: edit it by hand", key=key, status=409
-        )
-    return edited
-
-
-def with_value(document: Mapping[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
-    """A copy of a document with one key set, whatever the case of the keys that are there; ValueError if one of
-    the tables is none."""
-    result = copy.deepcopy(dict(document))
-    table = result
-    for part in path[:-1]:
-        table = table.setdefault(same_key(table, part), {})
-        if not isinstance(table, dict):
-            raise ValueError(f"{part} is not a table")  # noqa: TRY004
-    table[same_key(table, path[-1])] = value
-    return result
-
-
-def same_key(table: Mapping[str, object], key: str) -> str:
-    """The key of a table that equals another but for case, else that other one."""
-    return key if key in table else next((have for have in table if have.lower() == key.lower()), key)
-
-
-def edit_toml_unchecked(text: str, path: tuple[str, ...], value: object) -> str:
-    """The work of `edit_toml`: replace the value, or add a line beside its neighbours, or a table at the end."""
-    newline = "\r\n" if "\r\n" in text else "\n"
-    lower = tuple(part.lower() for part in path)
-    neighbour: TomlStatement | None = None
-    for statement in toml_statements(text):
-        have = tuple(part.lower() for part in statement.path)
-        if have == lower and statement.keys:
-            first, last = statement.value
-            return text[:first] + new_value(text[first:last], value, newline) + text[last:]
-        same_table = tuple(part.lower() for part in statement.table) == lower[:-1]
-        dotted = statement.keys and have[:-1] == lower[:-1]
-        if same_table or dotted:
-            neighbour = statement
-    if neighbour is None:
-        gap = "" if not text else newline if text.endswith("\n") else newline * 2
-        return f"{text}{gap}[{'.'.join(path[:-1])}]{newline}{path[-1]} = {toml_literal(value)}{newline}"
-    prefix = ".".join(toml_bare(part) for part in neighbour.keys[:-1] if len(neighbour.table) < len(path) - 1)
-    line = f"{prefix}.{path[-1]}" if prefix else path[-1]
-    indent = text[text.rfind("\n", 0, neighbour.start) + 1 : neighbour.start] if neighbour.keys else ""
-    before = text[: neighbour.end] + ("" if text[: neighbour.end].endswith("\n") else newline)
-    return f"{before}{indent}{line} = {toml_literal(value)}{newline}{text[neighbour.end :]}"
-
-
-def toml_bare(part: str) -> str:
-    """A part of a key, quoted if it must be."""
-    return part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else toml_text(part)
-
-
-def new_value(old: str, value: object, newline: str) -> str:
-    """The TOML of a value that takes the place of `old`; a list keeps the comments of the entries that stay."""
-    if isinstance(value, list) and old.startswith("[") and "#" in old:
-        return edit_toml_list(old, value, newline)
-    return toml_literal(value)
-
-
-def edit_toml_list(old: str, value: list[str], newline: str) -> str:
-    """A list over several lines: entries that go take their line along, new ones come last."""
-    spans = [match.span() for match in toml_list_items(old)]
-    texts = [parse_toml("x=" + old[first:last])["x"] for first, last in spans]
-    kept = [text for text in texts if text in value]
-    if kept != value[: len(kept)] or len(set(texts)) < len(texts):
-        return toml_literal(value)
-    for (first, last), text in reversed(list(zip(spans, texts))):
-        if text not in value:
-            rest = re.compile(r"[ \t]*(,[ \t]*)?(#[^\n]*)?").match(old, last)
-            behind = rest.end() if rest else last
-            line = old.rfind("\n", 0, first) + 1
-            alone = line and not old[line:first].strip() and old[behind] in "\r\n"
-            old = old[:line] + old[end_of_line(old, behind) + 1 :] if alone else old[:first] + old[behind:]
-    added = value[len(kept) :]
-    if not added:
-        return old
-    spans = [match.span() for match in toml_list_items(old)]
-    at = spans[-1][1] if spans else 1
-    missing = "," if spans and not re.compile(r"(\s|#[^\n]*)*,").match(old, at) else ""
-    lines = "".join(f"{newline}  {toml_text(text)}," for text in added)
-    return f"{old[:at]}{missing}{old[at:-1].rstrip()}{lines}{newline}]"
-
-
-def toml_list_items(text: str) -> list[re.Match[str]]:
-    """The strings of a list, those in comments left out."""
-    return [
-        match for match in re.finditer(f"#[^\n]*|{TOML_STRING.pattern}", text, re.DOTALL) if match.group()[0] != "#"
-    ]
+    wanted = key.lower().split(".")
+    table: list[str] = []
+    found: tuple[int, int | None] = (0, None)  # how many parts of the key the line has, and its number
+    for number, line in enumerate(text.split("\n"), 1):
+        is_header = line.lstrip("\ufeff \t").startswith("[")
+        if not is_header and "=" not in line:
+            continue
+        name = line.partition("]" if is_header else "=")[0].strip("\ufeff \t[")
+        parts = [part.strip(" \t\"'").lower() for part in name.split(".")]
+        table = parts if is_header else table
+        path = parts if is_header else [*table, *parts]
+        if path == wanted[: len(path)] and len(path) > found[0]:
+            found = len(path), number
+    return found[1]
 
 
 # Checking what a source sets
@@ -1113,7 +909,8 @@ def named_config(environ: Mapping[str, str]) -> str:
 
 def config_files(environ: Mapping[str, str]) -> list[str]:
     """Every path whose change can change the configuration, present or not: what `serve` polls."""
-    return list(filter(None, [SYSTEM_CONFIG, *user_configs(environ), named_config(environ)]))
+    files = [SYSTEM_CONFIG, *user_configs(environ), named_config(environ), dashboard_file(environ)]
+    return list(filter(None, files))
 
 
 def config_fingerprint(paths: Iterable[str]) -> tuple[object, ...]:
@@ -1198,10 +995,89 @@ def load_config(
             files.append(ConfigFile(path, text is not None))
         if text is not None:
             layers.append(read_layer(path, rank, findings, text))
+    layers.append(dashboard_layer(environ, layers, findings))
+    files.append(ConfigFile(dashboard_file(environ), os.path.exists(dashboard_file(environ))))
     layers += variable_layers(environ, findings)
     layers.append(flag_layer(flags or {}, findings))
     findings.raise_first()
     return make_config(layers, files, findings.warnings, profile or "")
+
+
+# What the dashboard sets: a file of our own, since the user's files belong to the user
+
+
+DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")
+
+
+def dashboard_file(environ: Mapping[str, str]) -> str:
+    """The file of what `PUT /api/config` sets.
+
+    A JSON object of entries by dotted key: {"value": ..., "instead_of": what the config files said at that moment}.
+    """
+    return os.path.join(state_directory(environ), "dashboard.json")
+
+
+def read_entries(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The usable entries of `dashboard_file`. ConfigError if the file is broken."""
+    path = dashboard_file(environ)
+    try:
+        document = json.loads(read_text(path, CONFIG_FILE_LIMIT) or "{}")
+        return {
+            key: {"value": SETTING[key].check(entry["value"]), "instead_of": entry["instead_of"]}
+            for key, entry in document.items()
+            if key in DASHBOARD_KEYS
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path} is broken: {error!r}", file=path) from None
+
+
+def said_by_files(layers: Iterable[Layer], key: str) -> object:
+    """The value of a key that the strongest config file sets, None if none does."""
+    said = [layer.values[key] for layer in layers if layer.rank <= NAMED_RANK and key in layer.values]
+    return said[-1] if said else None
+
+
+def dashboard_layer(environ: Mapping[str, str], layers: Sequence[Layer], findings: Findings) -> Layer:
+    """What was set by the dashboard. Where a config file was edited since, so that it says something else about the
+    same key, the file wins: the later of both counts."""
+    try:
+        entries = read_entries(environ)
+    except ConfigError as error:
+        findings.warnings.append(f"{error.message}; what it set is left out")
+        entries = {}
+    alive = {key: entry for key, entry in entries.items() if entry["instead_of"] == said_by_files(layers, key)}
+    return Layer(DASHBOARD_RANK, dashboard_file(environ), {key: entry["value"] for key, entry in alive.items()})
+
+
+def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) -> None:
+    """Set keys of DASHBOARD_KEYS by `dashboard_file`; what an edit of a config file has overruled is dropped for good.
+
+    A flag or a variable that sets a key still wins. ConfigError: 400 for a bad value, 409 while a config file is
+    broken, 500 if the file cannot be written.
+    """
+    checked = {}
+    for key, value in changes.items():
+        try:
+            checked[key] = SETTING[key].check(value)
+        except ValueError as error:
+            raise ConfigError(f"invalid {key.rpartition('.')[2]}: {error}", key=key) from None
+    path = dashboard_file(environ)
+    if not checked and not os.path.exists(path):
+        return
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with directory_lock(os.path.dirname(path)):
+            layers = load_config(environ).layers
+            alive = next(layer.values for layer in layers if layer.rank == DASHBOARD_RANK)
+            kept = {key: value for key, value in {**alive, **checked}.items() if value != said_by_files(layers, key)}
+            entries = {key: {"value": value, "instead_of": said_by_files(layers, key)} for key, value in kept.items()}
+            text = json.dumps(entries, indent=2) + "\n"
+            if text != (read_text(path, CONFIG_FILE_LIMIT) or "{}\n"):
+                replace_file(path, text.encode(), 0o600)
+    except ConfigError as error:
+        raise ConfigError(error.message, file=error.file, key=error.key, line=error.line, status=409) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", file=path, status=500) from None
 
 
 # A project's own .clincus.toml, and trust in it
@@ -1353,63 +1229,6 @@ def sources_document(config: Config, error: str | None) -> dict[str, Any]:
         "warnings": list(config.warnings),
         "error": error,
     }
-
-
-def save_dashboard(
-    environ: Mapping[str, str],
-    config: Config,
-    *,
-    port: int | None = None,
-    workspace_roots: list[str] | None = None,
-) -> tuple[str, ...]:
-    """Write the dashboard's settings to the config file that holds them; gives the paths of the files changed.
-
-    That is $CLINCUS_CONFIG's file if it sets the key, else the user's own. Comments and all else stay. A flag or a
-    variable that sets the port still wins over the file: whoever calls this decides what that means. ConfigError:
-    400 for a bad value, 409 for a file in a form that cannot be edited or that is broken, 500 if it cannot be written.
-    """
-    wanted: dict[str, object] = {"dashboard.port": port, "dashboard.workspace_roots": workspace_roots}
-    plan: dict[str, dict[str, object]] = {}
-    for key, value in wanted.items():
-        if value is None:
-            continue
-        try:
-            checked = SETTING[key].check(value)
-        except ValueError as error:
-            raise ConfigError(f"invalid {key.rpartition('.')[2]}: {error}", key=key) from None
-        plan.setdefault(file_that_sets(environ, config, key), {})[key] = checked
-    for path, changes in plan.items():
-        edit_config_file(path, changes, write=False)
-    for path, changes in plan.items():
-        edit_config_file(path, changes)
-    return tuple(plan)
-
-
-def file_that_sets(environ: Mapping[str, str], config: Config, key: str) -> str:
-    """The file where a change of a key takes effect."""
-    is_in_named = any(layer.rank == NAMED_RANK and key in layer.values for layer in config.layers)
-    return named_config(environ) if is_in_named else user_config(environ)
-
-
-def edit_config_file(path: str, changes: Mapping[str, object], write: bool = True) -> None:
-    """Set keys in a config file, or only see whether that would work."""
-    target = os.path.realpath(path)
-    directory = os.path.dirname(target)
-    try:
-        if write:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-        with directory_lock(directory) if write else contextlib.nullcontext():
-            text = read_text(target, CONFIG_FILE_LIMIT) or ""
-            for key, value in changes.items():
-                read_document(path, text)
-                text = edit_toml(text, tuple(key.split(".")), value)
-            if write:
-                replace_file(target, text.encode(), 0o600)
-    except ConfigError as error:
-        message = error.message if path in error.message else f"{path}: {error.message}"
-        raise ConfigError(message, file=path, status=409) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", file=path, status=500) from None
 
 
 @contextmanager
@@ -10986,6 +10805,7 @@ class Application:
     ) -> None:
         self.environ = dict(environ)
         self._flags = dict(flags)
+        self._forget_overruled()
         self.config = load_config(environ, flags=self._flags)  # in force
         self.config_error: str | None = None  # what is wrong with the files, while the last good config is in force
         self._fingerprint = config_fingerprint(config_files(environ))
@@ -11052,15 +10872,14 @@ class Application:
         self.connections.close_all()
 
     def save_settings(self, port: int | None, roots: Sequence[str] | None) -> None:
-        """Keep port and roots in the config file and put them in force. Raises ClincusError: 400, 409, 500."""
+        """Keep port and roots and put them in force. Raises ClincusError: 400, 409, 500."""
         with self._config_lock:
             moved = None
             if port is not None and port != self.port:
                 moved = self._listen(port)  # bound before anything is written: a taken port changes nothing
             try:
-                save_dashboard(
-                    self.environ, self.config, port=port, workspace_roots=list(roots) if roots is not None else None
-                )
+                wanted = {"dashboard.port": port, "dashboard.workspace_roots": None if roots is None else list(roots)}
+                save_dashboard(self.environ, {key: value for key, value in wanted.items() if value is not None})
             except BaseException:
                 for listener in moved or ():
                     self._close_listener(listener)
@@ -11168,8 +10987,14 @@ class Application:
         except ClincusError as error:
             self._set_config_error(f"{error.message} (still on port {self.port})")
 
+    def _forget_overruled(self) -> None:
+        """Drop for good what an edit of the config files has overruled: undoing that edit must not bring it back."""
+        with suppress(ClincusError):  # a broken file is reported when the config is loaded
+            save_dashboard(self.environ, {})
+
     def _reload(self) -> None:
         """Read the files again; a broken one leaves the last good config in force."""
+        self._forget_overruled()
         self._fingerprint = config_fingerprint(config_files(self.environ))
         try:
             config = load_config(self.environ, flags=self._flags)

@@ -166,7 +166,7 @@ def test_a_binary_file_says_why_it_is_not_shown(dashboard, session_on):
 
 
 def test_a_workspace_root_is_added_and_kept(dashboard, make_workspace, tmp_path):
-    """It is in the configuration file, its projects on the first page, and gone again when it is removed."""
+    """It is kept beside the configuration file, its projects on the first page, and gone again when it is removed."""
     more = tmp_path / "more"
     (more / "extra").mkdir(parents=True)
     page = dashboard.page
@@ -174,7 +174,7 @@ def test_a_workspace_root_is_added_and_kept(dashboard, make_workspace, tmp_path)
     page.get_by_label("Folder to add").fill(str(more))
     page.get_by_role("button", name="Add folder").click()
     expect(page.get_by_role("button", name=f"Remove {more}")).to_be_visible()
-    assert str(more) in (dashboard.server.home / ".config" / "clincus" / "config.toml").read_text()
+    assert str(more) in (dashboard.server.home / ".clincus" / "dashboard.json").read_text()
     page.get_by_role("link", name="Projects").click()
     expect(page.get_by_role("button", name="extra", exact=True)).to_be_visible()
     dashboard.go("/settings")

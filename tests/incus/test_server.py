@@ -81,7 +81,8 @@ class TestConfig:
         assert document["security"]["protected_paths"][:4] == [".git/hooks", ".git/config", ".husky", ".vscode"]
 
     def test_put_keeps_roots_over_a_restart(self, start_server, tmp_path):
-        server = start_server(config="# my own words\n[defaults]\npersistent = true\n")
+        mine = "# my own words\n[defaults]\npersistent = true\n"
+        server = start_server(config=mine)
         answer = server.put("/api/config", {"workspace_roots": [str(tmp_path)]})
         assert (answer.status, answer.json) == (200, {"status": "updated"})
         server.stop()
@@ -89,7 +90,29 @@ class TestConfig:
         document = again.get("/api/config").json
         assert document["dashboard"]["workspace_roots"] == [str(tmp_path)]
         assert document["defaults"]["persistent"] is True
-        assert "# my own words" in config_file(again).read_text()
+        assert config_file(again).read_text() == mine
+        sources = again.get("/api/config/sources").json
+        assert sources["origins"]["dashboard.workspace_roots"] == str(again.home / ".clincus" / "dashboard.json")
+
+    def test_a_later_edit_of_the_file_wins_for_good(self, start_server, tmp_path):
+        (tmp_path / "mine").mkdir()
+        server = start_server()
+        assert server.put("/api/config", {"workspace_roots": [str(tmp_path)]}).status == 200
+
+        def kept() -> list[str]:
+            return server.get("/api/config").json["dashboard"]["workspace_roots"]
+
+        def edit(roots: list[str]) -> None:
+            config_file(server).parent.mkdir(parents=True, exist_ok=True)
+            config_file(server).write_text(f"[dashboard]\nworkspace_roots = {roots}\n" if roots else "")
+            wait_until(
+                lambda: server.get("/api/config").json["dashboard"]["workspace_roots"] == roots,
+                "the reload",
+                timeout=10,
+            )
+
+        edit([str(tmp_path / "mine")])
+        edit([])
 
     def test_put_of_nothing_is_fine(self, clincus_server):
         assert clincus_server.put("/api/config", {}).status == 200
@@ -131,7 +154,7 @@ class TestConfig:
             answer = clincus_server.put("/api/config", {"port": taken.getsockname()[1]})
         assert answer.status == 409
         assert clincus_server.get("/api/tools").status == 200
-        assert not config_file(clincus_server).exists() or "port" not in config_file(clincus_server).read_text()
+        assert not (clincus_server.home / ".clincus" / "dashboard.json").exists()
 
     def test_the_flag_of_the_start_is_stronger_than_the_file(self, start_server):
         server = start_server(arguments=["--port", str(free_port())])

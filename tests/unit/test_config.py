@@ -752,214 +752,152 @@ def test_the_sources_document(environ, user_file):
     assert document["files"] == [
         {"path": clincus.SYSTEM_CONFIG, "exists": False, "error": None},
         {"path": str(user_file), "exists": True, "error": None},
+        {"path": clincus.dashboard_file(environ), "exists": False, "error": None},
     ]
     assert document["origins"]["dashboard.port"] == str(user_file)
     assert (document["warnings"], document["error"]) == ([], "broken")
 
 
-# Edits in place
+# What the dashboard sets
 
 
-EDITS = [
-    ("", "[dashboard]\nport = 4000\n"),
-    ("# only a comment", "# only a comment\n\n[dashboard]\nport = 4000\n"),
-    ("[dashboard]\nport = 3000 # mine\n", "[dashboard]\nport = 4000 # mine\n"),
-    ("[dashboard]\n# none yet\n", "[dashboard]\nport = 4000\n# none yet\n"),
-    ("[dashboard]", "[dashboard]\nport = 4000\n"),
-    ("[dashboard]\nx = 1\n\n[tool]\nname = 'a'\n", "[dashboard]\nx = 1\nport = 4000\n\n[tool]\nname = 'a'\n"),
-    ("  [dashboard]\n  x = 1\n", "  [dashboard]\n  x = 1\n  port = 4000\n"),
-    ("dashboard.port = 1\n", "dashboard.port = 4000\n"),
-    ("dashboard.workspace_roots = []\n[tool]\n", "dashboard.workspace_roots = []\ndashboard.port = 4000\n[tool]\n"),
-    ("\"dashboard\".'port' = 1", "\"dashboard\".'port' = 4000"),
-    ("[DashBoard]\nPort = 1\n", "[DashBoard]\nPort = 4000\n"),
-    ("[dashboard]\r\nport = 3000\r\n", "[dashboard]\r\nport = 4000\r\n"),
-    ("[a]\r\nb = 1\r\n", "[a]\r\nb = 1\r\n\r\n[dashboard]\r\nport = 4000\r\n"),
-    ("\ufeff[dashboard]\nport = 3000\n", "\ufeff[dashboard]\nport = 4000\n"),
-    ("[dashboard.more]\nx = 1\n", "[dashboard.more]\nx = 1\n\n[dashboard]\nport = 4000\n"),
-    (
-        'a = """\n[dashboard]\nport = 1\n"""\nb = \'\'\'x = "\'\'\'\n[dashboard]\nport=2',
-        'a = """\n[dashboard]\nport = 1\n"""\nb = \'\'\'x = "\'\'\'\n[dashboard]\nport=4000',
-    ),
-    ("[[list]]\nport = 1\n[dashboard]\nport = 2\n", "[[list]]\nport = 1\n[dashboard]\nport = 4000\n"),
-]
+ROOTS = "dashboard.workspace_roots"
 
 
-@pytest.mark.parametrize(("before", "after"), EDITS)
-def test_an_edit_leaves_everything_else_as_it_is(before, after):
-    assert clincus.edit_toml(before, ("dashboard", "port"), 4000) == after
-
-
-@pytest.mark.parametrize(
-    "text", ["dashboard = {port = 1}\n", "dashboard = 3\n", "[[dashboard]]\nport = 1\n", "dashboard = {}"]
-)
-def test_an_unusual_form_is_left_alone(text):
-    with pytest.raises(clincus.ConfigError, match="edit it by hand") as caught:
-        clincus.edit_toml(text, ("dashboard", "port"), 4000)
-    assert caught.value.status == 409
-
-
-COMMENTED = 'r = [\n  "a", # one\n  # between\n  "b",\n  "c" # three\n]\n'
-
-
-@pytest.mark.parametrize(
-    ("before", "value", "after"),
-    [
-        (COMMENTED, ["a", "b", "c"], COMMENTED),
-        (COMMENTED, ["a", "c"], 'r = [\n  "a", # one\n  # between\n  "c" # three\n]\n'),
-        (COMMENTED, ["b", "c"], 'r = [\n  # between\n  "b",\n  "c" # three\n]\n'),
-        (COMMENTED, ["a", "b"], 'r = [\n  "a", # one\n  # between\n  "b",\n]\n'),
-        (COMMENTED, ["a", "b", "c", "d"], 'r = [\n  "a", # one\n  # between\n  "b",\n  "c", # three\n  "d",\n]\n'),
-        (COMMENTED, ["c", "a"], 'r = ["c", "a"]\n'),
-        ("r = [ # none\n]\n", ["a"], 'r = [ # none\n  "a",\n]\n'),
-        ("r = ['a']\n", ["a", 'q"\\é'], 'r = ["a", "q\\"\\\\é"]\n'),
-    ],
-)
-def test_a_list_keeps_the_comments_of_what_stays(before, value, after):
-    assert clincus.edit_toml(before, ("r",), value) == after
-
-
-TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
-SCALAR = st.one_of(
-    st.integers(-9, 9).map(str), st.booleans().map(lambda v: str(v).lower()), TEXT.map(clincus.toml_text)
-)
-VALUE = st.one_of(
-    SCALAR,
-    TEXT.filter(lambda text: "'" not in text).map(lambda text: f"'{text}'"),
-    TEXT.map(lambda text: '"""\n' + text.replace("\\", "").replace('"', "") + '\n[dashboard]\n"""'),
-    st.lists(SCALAR, max_size=3).map(lambda items: "[\n" + "".join(f"  {item}, # ] [x]\n" for item in items) + "]"),
-    st.lists(SCALAR, max_size=3).map(lambda items: "{" + ", ".join(f"k{n} = {i}" for n, i in enumerate(items)) + "}"),
-)
-LINES = st.lists(st.tuples(VALUE, st.sampled_from(["", " # why", " # [dashboard]"])), max_size=4)
-
-
-@st.composite
-def toml_files(draw):
-    """A TOML text of a few tables; comments and strings hold what looks like tables, and one may be [dashboard]."""
-    names = draw(st.lists(st.sampled_from(["", "a", "dashboard", "limits.cpu", '"odd key"']), unique=True))
-    text = "# head\n"
-    for name in sorted(names):  # the root table comes first
-        text += f"[{name}]\n" if name else ""
-        text += "port = 1 # [dashboard]\n" if name == "dashboard" and draw(st.booleans()) else ""
-        text += "".join(f"{key} = {value}{why}\n" for key, (value, why) in zip(("x", "'y z'", "z.q", "w"), draw(LINES)))
-    return text
-
-
-@given(toml_files(), st.integers(2, 65535))
-def test_an_edit_of_any_file_only_replaces_the_value_or_adds_lines(text, port):
-    edited = clincus.edit_toml(text, ("dashboard", "port"), port)
-    wanted = clincus.parse_toml(text)
-    wanted.setdefault("dashboard", {})["port"] = port
-    assert clincus.parse_toml(edited) == wanted
-    if "\nport = 1" in text:
-        assert edited == text.replace("\nport = 1", f"\nport = {port}")
-    else:
-        assert common_start(text, edited) + common_start(text[::-1], edited[::-1]) >= len(text)
-
-
-def common_start(one, other):
-    """How many characters two texts have in common at their start."""
-    return next((count for count, pair in enumerate(zip(one, other)) if pair[0] != pair[1]), min(len(one), len(other)))
-
-
-def test_saving_writes_the_users_file_and_the_new_values_are_read(environ, user_file, tmp_path):
-    user_file.parent.rmdir()
-    config = clincus.load_config(environ)
-    written = clincus.save_dashboard(environ, config, port=3001, workspace_roots=["~/p", "/q"])
-    assert written == (str(user_file),)
-    assert user_file.read_text() == '[dashboard]\nport = 3001\nworkspace_roots = ["~/p", "/q"]\n'
-    assert stat.S_IMODE(user_file.stat().st_mode) == 0o600
+def test_what_the_dashboard_sets_is_kept_in_a_file_of_its_own(environ, user_file):
+    write(user_file, "# mine\n[dashboard]\nport = 3000\n")
+    clincus.save_dashboard(environ, {"dashboard.port": 3001, ROOTS: ["~/p", "/q"]})
     config = clincus.load_config(environ)
     assert config.get("dashboard") == {"port": 3001, "workspace_roots": ["~/p", "/q"]}
+    assert config.origins["dashboard.port"] == clincus.dashboard_file(environ)
+    assert user_file.read_text() == "# mine\n[dashboard]\nport = 3000\n"
+    assert stat.S_IMODE(os.stat(clincus.dashboard_file(environ)).st_mode) == 0o600
 
 
-def test_saving_nothing_writes_nothing(environ, user_file):
-    assert clincus.save_dashboard(environ, clincus.load_config(environ)) == ()
-    assert not user_file.exists()
+def test_the_dashboard_needs_no_directory_for_config_files(environ, home, user_file):
+    user_file.parent.rmdir()
+    (home / ".config").rmdir()
+    clincus.save_dashboard(environ, {"dashboard.port": 3001})
+    assert clincus.load_config(environ).get("dashboard.port") == 3001
+    assert os.listdir(home) == [".clincus"]
 
 
-def test_saving_goes_to_the_file_that_holds_the_value(environ, user_file, home):
+@pytest.mark.parametrize(
+    ("before", "after", "port"),
+    [
+        ("", "[tool]\nname = 'copilot'\n", 4000),
+        ("", "[dashboard]\nport = 3000\n", 3000),
+        ("[dashboard]\nport = 1\n", "# edited\n[dashboard]\nport = 1\n", 4000),
+        ("[dashboard]\nport = 1\n", "[dashboard]\nport = 2\n", 2),
+        ("[dashboard]\nport = 1\n", "", 3000),
+    ],
+)
+def test_a_later_edit_of_the_same_key_in_a_file_wins(environ, user_file, before, after, port):
+    write(user_file, before)
+    clincus.save_dashboard(environ, {"dashboard.port": 4000})
+    write(user_file, after)
+    assert clincus.load_config(environ).get("dashboard.port") == port
+
+
+def test_what_an_edit_has_overruled_does_not_come_back_when_the_edit_is_undone(environ, user_file):
+    write(user_file, "[dashboard]\nport = 1\n")
+    clincus.save_dashboard(environ, {"dashboard.port": 4000, ROOTS: ["/q"]})
+    write(user_file, "[dashboard]\nport = 2\n")
+    clincus.save_dashboard(environ, {})
+    write(user_file, "[dashboard]\nport = 1\n")
+    assert clincus.load_config(environ).get("dashboard") == {"port": 1, "workspace_roots": ["/q"]}
+
+
+def test_an_edit_of_any_config_file_counts(environ, home, user_file):
     named = home / "named.toml"
     write(named, "[dashboard]\nport = 1\n")
     write(user_file, "[dashboard]\nport = 2\n")
     environ["CLINCUS_CONFIG"] = str(named)
-    written = clincus.save_dashboard(environ, clincus.load_config(environ), port=3, workspace_roots=["/r"])
-    assert written == (str(named), str(user_file))
-    assert clincus.load_config(environ).get("dashboard") == {"port": 3, "workspace_roots": ["/r"]}
-    assert user_file.read_text() == '[dashboard]\nport = 2\nworkspace_roots = ["/r"]\n'
+    clincus.save_dashboard(environ, {"dashboard.port": 3})
+    assert clincus.load_config(environ).get("dashboard.port") == 3
+    write(user_file, "[dashboard]\nport = 4\n")
+    assert clincus.load_config(environ).get("dashboard.port") == 3
+    write(named, "[dashboard]\nport = 5\n")
+    assert clincus.load_config(environ).get("dashboard.port") == 5
 
 
-def test_saving_keeps_a_symlink_and_the_mode_of_its_target(environ, user_file, home):
-    target = home / "dotfiles.toml"
-    write(target, "# kept\n[dashboard]\nport = 3000 # here\n")
-    target.chmod(0o640)
-    user_file.symlink_to(target)
-    clincus.save_dashboard(environ, clincus.load_config(environ), port=3001)
-    assert user_file.is_symlink()
-    assert target.read_text() == "# kept\n[dashboard]\nport = 3001 # here\n"
-    assert stat.S_IMODE(target.stat().st_mode) == 0o640
-    assert os.listdir(user_file.parent) == ["config.toml"]
+def test_setting_again_wins_over_the_edit(environ, user_file):
+    clincus.save_dashboard(environ, {"dashboard.port": 3001})
+    write(user_file, "[dashboard]\nport = 2\n")
+    clincus.save_dashboard(environ, {"dashboard.port": 3001})
+    assert clincus.load_config(environ).get("dashboard.port") == 3001
+
+
+def test_saving_nothing_writes_nothing(environ, home):
+    clincus.save_dashboard(environ, {})
+    assert os.listdir(home) == [".config"]
+
+
+def test_a_variable_and_a_flag_beat_what_the_dashboard_sets(environ):
+    clincus.save_dashboard(environ, {"dashboard.port": 3001})
+    environ["CLINCUS_PORT"] = "3002"
+    assert clincus.load_config(environ).get("dashboard.port") == 3002
+    assert clincus.load_config(environ, flags={"dashboard.port": 3003}).get("dashboard.port") == 3003
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    "text", ["{", "[]", '{"dashboard.port": 1}', '{"dashboard.port": {"value": 0, "instead_of": 1}}']
+)
+def test_a_broken_file_of_the_dashboard_is_left_out_and_replaced_by_the_next_save(environ, text):
+    write(clincus.dashboard_file(environ), text)
+    config = clincus.load_config(environ)
+    assert config.get("dashboard.port") == 3000
+    assert "dashboard.json is broken" in config.warnings[0]
+    clincus.save_dashboard(environ, {"dashboard.port": 3001})
+    assert clincus.load_config(environ).get("dashboard.port") == 3001
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
     [
-        ({"port": 0}, "invalid port"),
-        ({"port": 65536}, "invalid port"),
-        ({"port": True}, "invalid port"),
-        ({"port": "3000"}, "invalid port"),
-        ({"workspace_roots": "x"}, "invalid workspace_roots: a list is wanted"),
-        ({"workspace_roots": ["x"]}, "invalid workspace_roots: entry 1"),
-        ({"workspace_roots": ["/a\nb"]}, "control characters"),
-        ({"port": 3001, "workspace_roots": [3]}, "invalid workspace_roots"),
+        ("dashboard.port", 0, "invalid port"),
+        ("dashboard.port", 65536, "invalid port"),
+        ("dashboard.port", True, "invalid port"),
+        ("dashboard.port", "3000", "invalid port"),
+        (ROOTS, "x", "invalid workspace_roots: a list is wanted"),
+        (ROOTS, ["x"], "invalid workspace_roots: entry 1"),
+        (ROOTS, ["/a\nb"], "control characters"),
+        (ROOTS, [3], "invalid workspace_roots"),
     ],
 )
-def test_saving_refuses_bad_values_and_changes_nothing(environ, user_file, values, message):
-    write(user_file, "[dashboard]\nport = 3000\n")
+def test_saving_refuses_bad_values_and_changes_nothing(environ, key, value, message):
     with pytest.raises(clincus.ConfigError, match=message) as caught:
-        clincus.save_dashboard(environ, clincus.load_config(environ), **values)
+        clincus.save_dashboard(environ, {"dashboard.port": 3001, key: value})
     assert caught.value.status == 400
-    assert user_file.read_text() == "[dashboard]\nport = 3000\n"
+    assert not os.path.exists(clincus.dashboard_file(environ))
 
 
-def test_saving_changes_no_file_if_one_of_two_cannot_be_edited(environ, user_file, home):
-    named = home / "named.toml"
-    write(named, "dashboard = {workspace_roots = []}\n")
-    environ["CLINCUS_CONFIG"] = str(named)
-    with pytest.raises(clincus.ConfigError, match="edit it by hand") as caught:
-        clincus.save_dashboard(environ, clincus.load_config(environ), port=3, workspace_roots=["/r"])
-    assert str(named) in caught.value.message
-    assert not user_file.exists()
-
-
-def test_saving_into_a_file_that_broke_meanwhile_is_refused(environ, user_file):
-    config = clincus.load_config(environ)
+def test_nothing_is_saved_while_a_config_file_is_broken(environ, user_file):
     write(user_file, "[dashboard\n")
     with pytest.raises(clincus.ConfigError, match="line 1") as caught:
-        clincus.save_dashboard(environ, config, port=3)
-    assert caught.value.status == 409
-    assert user_file.read_text() == "[dashboard\n"
+        clincus.save_dashboard(environ, {"dashboard.port": 3})
+    assert (caught.value.status, caught.value.file) == (409, str(user_file))
+    assert not os.path.exists(clincus.dashboard_file(environ))
 
 
-def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(environ, user_file, monkeypatch):
-    write(user_file, "[dashboard]\nport = 3000\n")
-    config = clincus.load_config(environ)
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(environ, home, monkeypatch):
+    clincus.save_dashboard(environ, {"dashboard.port": 3})
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(clincus.ConfigError, match="cannot be written: No space left on device") as caught:
-        clincus.save_dashboard(environ, config, port=3)
+        clincus.save_dashboard(environ, {"dashboard.port": 4})
     assert caught.value.status == 500
-    assert (user_file.read_text(), os.listdir(user_file.parent)) == ("[dashboard]\nport = 3000\n", ["config.toml"])
+    assert clincus.load_config(environ).get("dashboard.port") == 3
+    assert os.listdir(home / ".clincus") == ["dashboard.json"]
 
 
-def test_edits_at_once_lose_none(environ, user_file):
-    write(user_file, "[dashboard]\n")
-    config = clincus.load_config(environ)
+def test_changes_at_once_lose_none(environ):
     threads = [
-        threading.Thread(target=clincus.save_dashboard, args=(environ, config), kwargs=values)
-        for values in ({"port": 3001}, {"workspace_roots": ["/r"]}) * 8
+        threading.Thread(target=clincus.save_dashboard, args=(environ, changes))
+        for changes in ({"dashboard.port": 3001}, {ROOTS: ["/r"]}) * 8
     ]
     for thread in threads:
         thread.start()
