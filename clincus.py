@@ -4780,6 +4780,83 @@ def clean_stages() -> list[str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------
+# features
+# The points where the files of clincus_features attach, and how they are found. Knows nothing of what they do.
+# ----------------------------------------------------------------------------------------------------------------
+
+
+LIFE = ("before_start", "after_start", "ring", "before_stop", "deleted")  # moments in a session's life
+
+SessionListener = Callable[["Session"], None]
+
+
+class Duty(NamedTuple):
+    """Work that the server does again and again in the background; two duties never wait for each other."""
+
+    name: str  # for the log
+    period: float  # seconds from the end of one run to the begin of the next
+    work: Callable[[], None]
+
+
+class Extensions:
+    """Everything that one feature adds to the core, and after `join` everything that all of them add.
+
+    A feature is a module of clincus_features with a function `install(extensions)`: it fills these lists and returns.
+    Nothing runs yet at that time; `extensions.app` is the Application that handlers and duties work with later.
+    """
+
+    def __init__(self, app: Any = None) -> None:
+        self.app = app
+        self.routes: list[tuple[str, str, Callable[[Any], object]]] = []  # method, path in openapi.json, handler
+        self.session_fields: dict[str, Callable[[Session], object]] = {}  # name in the session object -> its value
+        self.instance_parts: list[Callable[[LaunchRequest, dict[str, Any]], None]] = []  # change the description
+        self.guest_files: list[Callable[[Session], Iterable[ToolFile]]] = []  # more to carry in at each start
+        self.listeners: dict[str, list[SessionListener]] = {moment: [] for moment in LIFE}
+        self.duties: list[Duty] = []
+        self.settings: list[Setting] = []  # keys of the configuration
+
+    def join(self, other: Extensions) -> None:
+        """Take over what another one holds."""
+        self.session_fields.update(other.session_fields)
+        for moment, listeners in other.listeners.items():
+            self.listeners[moment] += listeners
+        for name in ("routes", "instance_parts", "guest_files", "duties", "settings"):
+            getattr(self, name).extend(getattr(other, name))
+
+    def tell(self, moment: str, session: Session) -> None:
+        """Call the listeners of a moment; one that raises is logged and stops nothing."""
+        for listener in self.listeners[moment]:
+            try:
+                listener(session)
+            except Exception:
+                log.exception("a feature failed at %s of %s", moment, session.id)
+
+
+def install_features(app: Any, package: str = "clincus_features") -> Extensions:
+    """Let every module of the package install itself; one that raises is logged and left out, whole.
+
+    A checkout without the package has no features, and the core is complete without them.
+    """
+    import importlib
+    import pkgutil
+
+    everything = Extensions(app)
+    try:
+        folder = importlib.import_module(package).__path__
+    except ModuleNotFoundError:
+        return everything
+    for found in sorted(pkgutil.iter_modules(folder), key=lambda each: each.name):
+        added = Extensions(app)
+        try:
+            importlib.import_module(f"{package}.{found.name}").install(added)
+        except Exception:
+            log.exception("the feature %s is left out", found.name)
+        else:
+            everything.join(added)
+    return everything
+
+
+# ----------------------------------------------------------------------------------------------------------------
 # sessions
 # Names, slots and the instance description; create, stop, delete, resume; the live registry. Knows nothing of
 # HTTP.
@@ -10805,6 +10882,7 @@ class Application:
     ) -> None:
         self.environ = dict(environ)
         self._flags = dict(flags)
+        self.extensions = install_features(self)
         self._forget_overruled()
         self.config = load_config(environ, flags=self._flags)  # in force
         self.config_error: str | None = None  # what is wrong with the files, while the last good config is in force
@@ -10849,6 +10927,8 @@ class Application:
         self._listeners = self._listen(self.config.get("dashboard.port"), hint=". Choose another with --port")
         self.monitor.start()
         threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True).start()
+        for duty in self.extensions.duties:
+            threading.Thread(target=self._repeat, args=(duty,), name=duty.name, daemon=True).start()
 
     def wait(self) -> None:
         """Return when `stop` was called."""
@@ -10933,6 +11013,11 @@ class Application:
     def _close_listener(self, listener: Listener) -> None:
         listener.shutdown()
         listener.server_close()
+
+    def _repeat(self, duty: Duty) -> None:
+        """Do a feature's duty until the server ends."""
+        while not self._stopping.wait(duty.period):
+            survive(duty.name, duty.work)
 
     def _housekeeping(self) -> None:
         next_sweep, next_look, failure = time.monotonic() + 60, time.monotonic() + LOOK_INTERVAL, ""

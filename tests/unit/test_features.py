@@ -1,0 +1,72 @@
+"""Where features attach to the core: what one may add, and that a broken one harms nobody."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+import clincus
+
+GOOD = """
+def install(extensions):
+    extensions.routes.append(("GET", "/api/weather", lambda request: "fine"))
+    extensions.session_fields["weather"] = lambda session: "fine"
+"""
+BROKEN = """
+def install(extensions):
+    extensions.routes.append(("GET", "/api/broken", None))
+    raise RuntimeError("out of order")
+"""
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function that makes a package of features and returns its name."""
+
+    def make(**modules: str) -> str:
+        name = f"some_features_{next(NUMBERS)}"
+        (tmp_path / name).mkdir()
+        for module, text in {"__init__": "", **modules}.items():
+            (tmp_path / name / f"{module}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        return name
+
+    yield make
+    for name in [name for name in sys.modules if name.startswith("some_features_")]:
+        del sys.modules[name]
+
+
+def test_a_file_in_the_package_is_a_feature(package):
+    extensions = clincus.install_features(None, package(good=GOOD))
+    assert [route[:2] for route in extensions.routes] == [("GET", "/api/weather")]
+    assert list(extensions.session_fields) == ["weather"]
+
+
+def test_a_feature_that_raises_is_reported_and_left_out_whole(package, caplog):
+    clincus.log.addHandler(caplog.handler)
+    try:
+        extensions = clincus.install_features(None, package(broken=BROKEN, good=GOOD))
+    finally:
+        clincus.log.removeHandler(caplog.handler)
+    assert [route[1] for route in extensions.routes] == ["/api/weather"]
+    assert "the feature broken is left out" in caplog.text
+    assert "out of order" in caplog.text
+
+
+def test_without_the_package_there_are_no_features():
+    assert clincus.install_features(None, "no_such_features").routes == []
+
+
+def test_a_listener_that_raises_keeps_no_other_from_being_told(caplog):
+    told: list[str] = []
+    extensions = clincus.Extensions()
+    extensions.listeners["ring"] += [lambda session: 1 / 0, lambda session: told.append(session.id)]
+    caplog.set_level(logging.ERROR)
+    session = clincus.Session("clincus-a1b2c3-1", "/srv/app", "claude", 1, "running", persistent=False)
+    extensions.tell("ring", session)
+    assert told == ["clincus-a1b2c3-1"]
