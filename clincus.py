@@ -5045,12 +5045,13 @@ class Session:
     deadline: str = ""
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
+    guest: str = ""  # who works in the container, and where: see `Guest`
     run: str = ""  # Incus's time of its last start: another one is another run
 
     def document(self) -> dict[str, object]:
         """The session object of the API."""
         document = dict(vars(self))
-        del document["settings"], document["run"]
+        del document["settings"], document["guest"], document["run"]
         if not self.error:
             del document["error"]
         return document
@@ -5107,6 +5108,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
         profile=config.get(LABEL + "profile") or "",
         deadline=config.get(LABEL + "deadline") or "",
         settings=config.get(LABEL + "settings") or "",
+        guest=config.get(LABEL + "guest") or "",
         run=instance.get("last_used_at") or "",
     )
 
@@ -5423,6 +5425,7 @@ LABELS = (
     "protection_note",
     "warnings",
     "settings",
+    "guest",
 )
 # The names of our devices on an instance from before there was a label with them.
 OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
@@ -5629,13 +5632,46 @@ STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stop
 SAVE_TIMEOUT = 120  # seconds
 
 
+class Guest(NamedTuple):
+    """Who works in a container, and where; fixed at each start, since the config and the project's file may change."""
+
+    uid: int
+    user: str
+    mount: str  # where the workspace stands
+
+    @classmethod
+    def configured(cls, config: Config, workspace: str) -> Guest:
+        """As a config says, with the project's own file in it where that counts."""
+        return cls(config.get("incus.code_uid"), config.get("incus.code_user"), workspace_mount(config, workspace))
+
+    @classmethod
+    def of(cls, session: Session, config: Config) -> Guest:
+        """As a session's label says; one from before there was a label goes by the config."""
+        uid, _, rest = session.guest.partition(":")
+        user, _, mount = rest.partition(":")
+        return cls(int(uid), user, mount) if mount else cls.configured(config, session.workspace)
+
+    def label(self) -> str:
+        """The label that `of` reads."""
+        return f"{self.uid}:{self.user}:{self.mount}"
+
+    @property
+    def home(self) -> str:
+        """The home directory of the code user."""
+        return "/root" if self.user == "root" else f"/home/{self.user}"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What every command of the code user runs with."""
+        return {"HOME": self.home, "USER": self.user, "LANG": "C.UTF-8", **more}
+
+
 @dataclass(frozen=True)
 class Launch:
     """A request with the config applied: all that the start of a session needs to know."""
 
     config: Config
     workspace: str
-    mount: str  # where the workspace stands in the container
+    guest: Guest
     tool: Tool
     image: str
     profile: str
@@ -5661,6 +5697,7 @@ class Launch:
             profile=self.profile,
             deadline=self.deadline(),
             settings=self.settings_label(),
+            guest=self.guest.label(),
         )
 
     def settings_label(self) -> str:
@@ -5685,13 +5722,7 @@ def workspace_mount(config: Config, workspace: str) -> str:
 
 def guest_home(config: Config) -> str:
     """The home directory of the code user in a container."""
-    user = config.get("incus.code_user")
-    return "/root" if user == "root" else f"/home/{user}"
-
-
-def guest_environment(config: Config) -> dict[str, str]:
-    """What every command of the code user runs with."""
-    return {"HOME": guest_home(config), "USER": config.get("incus.code_user"), "LANG": "C.UTF-8"}
+    return Guest.configured(config, "").home
 
 
 def session_labels(session: Session) -> dict[str, str]:
@@ -5711,7 +5742,7 @@ class Job:
     name: str
     slot: int
     image: str
-    mount: str  # where the workspace stands
+    guest: Guest
     persistent: bool
     protected: tuple[str, ...]  # the paths in the workspace that the config protects
     limit: float  # seconds that the command may take, 0 for as long as it wants
@@ -5726,7 +5757,7 @@ class Job:
             name=session.id,
             slot=session.slot,
             image=launch.image,
-            mount=launch.mount,
+            guest=launch.guest,
             persistent=launch.persistent,
             protected=() if config.get("security.disable_protection") else tuple(named),
             limit=parse_duration(config.get("limits.runtime.max_duration") or "0"),
@@ -5786,18 +5817,18 @@ class Containers:
         if request.profile:
             config = apply_profile(config, request.profile)
         config = apply_flags(project_config(config, self._environ, workspace), request.settings)
-        mount = workspace_mount(config, workspace)
+        guest = Guest.configured(config, workspace)
         saved = find_saved(config, self._environ, request.resume) if request.resume else None
         name = request.tool or (saved.tool if saved else config.get("tool.name"))
         return Launch(
             config=config,
             workspace=workspace,
-            mount=mount,
+            guest=guest,
             tool=find_tool("shell" if request.debug else name, config),
             image=request.image or config.get("defaults.image"),
             profile=request.profile,
             persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
-            mounts=mount_entries(config.get("mounts.default"), self._environ, mount),
+            mounts=mount_entries(config.get("mounts.default"), self._environ, guest.mount),
             environment=request.environment,
             session_id=saved.session_id if saved else str(uuid.uuid4()),
             settings=request.settings,
@@ -5832,7 +5863,7 @@ class Containers:
 
     def renew(self, session: Session, launch: Launch) -> Session:
         """Give a stopped container today's limits, mounts and protection."""
-        now = replace(session, deadline=launch.deadline(), settings=launch.settings_label())
+        now = replace(session, deadline=launch.deadline(), settings=launch.settings_label(), guest=launch.guest.label())
         session, description = self._describe(now, launch)
         instance = self.incus.query(f"/1.0/instances/{session.id}")
         self.incus.update(session.id, redescribe_instance(instance, description))
@@ -5922,42 +5953,34 @@ class Containers:
         name: str,
         command: Sequence[str],
         *,
+        guest: Guest | None = None,
         stdin: bytes = b"",
         timeout: float = 60,
     ) -> Completed:
         """Run a command in a container as the code user."""
-        config = self._load()
+        guest = guest or Guest.configured(self._load(), "")
         return self.incus.read(
             name,
             command,
-            user=config.get("incus.code_uid"),
-            environment=guest_environment(config),
+            user=guest.uid,
+            environment=guest.environment(),
             stdin=stdin,
             timeout=timeout,
         )
 
     def argv(
-        self, name: str, script: str, *arguments: str, environment: Mapping[str, str], terminal: bool = True
+        self, name: str, guest: Guest, script: str, *arguments: str, term: str = "", terminal: bool = True
     ) -> list[str]:
         """The command line that runs a script as the code user, for a process of the caller's own."""
-        config = self._load()
         return self.incus.exec_argv(
             name,
             ["sh", "-c", script, "clincus", *arguments],
-            user=config.get("incus.code_uid"),
-            environment={**guest_environment(config), **environment},
+            user=guest.uid,
+            environment=guest.environment(**({"TERM": term} if term else {})),
             terminal=terminal,
             fenced=not terminal,
             gate="" if terminal else RELAY_GATE,
         )
-
-    def mount(self, workspace: str) -> str:
-        """Where a workspace stands in its container."""
-        return workspace_mount(self._load(), workspace)
-
-    def hand_over(self, session: Session) -> None:
-        """Give what root in a running session made in the workspace to its owner."""
-        hand_over(self.incus, session.id, self.mount(session.workspace), self._load().get("incus.code_uid"))
 
     def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with what that does to it."""
@@ -5965,7 +5988,7 @@ class Containers:
         config, root_options, warnings = limit_options(limits, os.cpu_count(), has_block_weights())
         workspaces = {launch.workspace, *self._workspaces()}
         protection = protect_workspace(
-            host_folder(launch.workspace, launch.mount),
+            host_folder(launch.workspace, launch.guest.mount),
             protection_settings(launch.config.values),
             self._support(launch.workspace),
             [
@@ -6055,16 +6078,16 @@ class Commands:
             containers.launch(session, launch, owner)
         if launch.environment:
             script = 'umask 077; cat >/run/clincus-command && chown "$1" /run/clincus-command'
-            command = ["sh", "-c", script, "clincus", str(launch.config.get("incus.code_uid"))]
+            command = ["sh", "-c", script, "clincus", str(launch.guest.uid)]
             done = containers.incus.exec(session.id, command, stdin=shell_assignments(launch.environment).encode())
             if done.code != 0:
                 raise containers.incus.guest_failure(session.id, done)
 
     def argv(self, job: Job, command: Sequence[str], *, terminal: bool, term: str = "xterm-256color") -> list[str]:
         """The command line that runs a command as the code user in the workspace, for a process of the caller's."""
-        environment = {"TERM": term} if terminal else {}
-        words = (job.mount, *command)
-        return self._containers.argv(job.name, GUEST_COMMAND, *words, environment=environment, terminal=terminal)
+        words = (job.guest.mount, *command)
+        term = term if terminal else ""
+        return self._containers.argv(job.name, job.guest, GUEST_COMMAND, *words, term=term, terminal=terminal)
 
     def end(self, job: Job) -> None:
         """Remove a command's container, or stop a persistent one. Raises IncusError."""
@@ -6178,6 +6201,8 @@ class Sessions:
                 self.containers.label(id, "session_id", before.session_id)
             if is_stopped:  # a start that fails leaves it so, unless somebody else has started it
                 session = self.containers.start_again(self.containers.renew(before, launch), launch)
+            else:
+                launch = replace(launch, guest=self.guest(session))
             try:
                 self._start_tool(session, launch, is_new=False)
             except BaseException:
@@ -6192,7 +6217,7 @@ class Sessions:
             session = self._thawed(found)
             if session.status == "running":
                 error = self._try_save(session, ends_tool=True)
-                self.containers.hand_over(session)
+                self._hand_over(session)
                 graceful = self._load().get("limits.runtime.stop_graceful")
                 self.containers.stop(id, timeout if graceful else 0)
                 if error is None:  # not before: a container that runs on would hold something newer
@@ -6219,8 +6244,13 @@ class Sessions:
             if error is not None and (keep_unsaved or is_hosts_fault(error)):
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
             if session.status == "running":
-                self.containers.hand_over(session)
+                self._hand_over(session)
             self.containers.delete(id, even_running=session.status == "running" or bool(session.error))
+
+    def _hand_over(self, session: Session) -> None:
+        """Give what root in a running session made in the workspace to its owner."""
+        guest = self.guest(session)
+        hand_over(self.incus, session.id, guest.mount, guest.uid)
 
     def _thawed(self, session: Session) -> Session:
         """A session that is not paused any more: a frozen guest can neither be read nor stop."""
@@ -6302,7 +6332,7 @@ class Sessions:
         """
         words = (tmux_name(session.id, shell=shell), "-e", "-J", "-S", f"-{lines}")
         command = ["sh", "-c", GUEST_CAPTURE, "clincus", *words]
-        done = self.containers.run(session.id, command)
+        done = self.run(session, command)
         if done.code == 3:
             raise ClincusError(f'"{session.id}" has no terminal now: connecting to it opens one', 409)
         if done.code != 0:
@@ -6320,22 +6350,26 @@ class Sessions:
     def has_terminal(self, session: Session) -> bool:
         """Whether a running session's tmux is there: it ends with the last program in it. Raises IncusError."""
         script = 'tmux has-session -t "=$1" 2>/dev/null && echo there || echo gone'
-        done = self.containers.run(session.id, ["sh", "-c", script, "clincus", f"clincus-{session.id}"])
+        done = self.run(session, ["sh", "-c", script, "clincus", f"clincus-{session.id}"])
         if done.stdout not in (b"there\n", b"gone\n"):
             raise self.incus.guest_failure(session.id, done)
         return done.stdout == b"there\n"
 
-    def mount(self, session: Session) -> str:
-        """Where a session's workspace stands in its container."""
-        return self.containers.mount(session.workspace)
+    def guest(self, session: Session) -> Guest:
+        """Who works in a session, and where."""
+        return Guest.of(session, self._load())
+
+    def run(self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Completed:
+        """Run a command in a running session as its code user."""
+        return self.containers.run(session.id, command, guest=self.guest(session), stdin=stdin, timeout=timeout)
 
     def saved_directory(self, session: Session) -> str:
         """Where a session's conversation is saved."""
         return self._saved(session).directory
 
     def _guest_argv(self, session: Session, script: str, *arguments: str, term: str) -> list[str]:
-        words = (*arguments, self.mount(session))
-        return self.containers.argv(session.id, script, *words, environment={"TERM": term})
+        guest = self.guest(session)
+        return self.containers.argv(session.id, guest, script, *arguments, guest.mount, term=term)
 
     def _again(self, session: Session, request: LaunchRequest | None) -> LaunchRequest:
         """The request that a session came from, with what a new one changes."""
@@ -6386,10 +6420,11 @@ class Sessions:
 
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
-        config, tool, home = launch.config, launch.tool, guest_home(launch.config)
-        present = [] if is_new else self._listing(session, tool, home)
+        config, tool, guest = launch.config, launch.tool, launch.guest
+        home = guest.home
+        present = [] if is_new else self._listing(session, tool)
         is_new = STARTED_FILE not in dict(present)
-        choose = functools.partial(choose_conversation, tool, session.session_id, launch.mount)
+        choose = functools.partial(choose_conversation, tool, session.session_id, guest.mount)
         conversation = None if UNPACKING_FILE in dict(present) else choose(present)
         saved = self.saved_directory(session) if is_new and conversation is None else None
         if saved is not None:  # there is something in it where the session goes on in a new container
@@ -6398,7 +6433,7 @@ class Sessions:
             tool,
             expand("~", self._environ),
             home,
-            launch.mount,
+            guest.mount,
             config,
             saved_dir=saved,
             only_credentials=not is_new,
@@ -6413,22 +6448,21 @@ class Sessions:
         first, again = (
             tool_command(tool, config, session.session_id, id, environ=self._environ) for id in (conversation, known)
         )
-        script = start_script(first, again, conversation_test(tool, known), launch.mount, tool.name)
-        uid = config.get("incus.code_uid")
+        script = start_script(first, again, conversation_test(tool, known), guest.mount, tool.name)
         unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if saved is not None and conversation else []
-        archive = pack_files([*unpacking, *files, *start_files(environment, chosen, script)], uid, uid)
+        archive = pack_files([*unpacking, *files, *start_files(environment, chosen, script)], guest.uid, guest.uid)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         mode = "tmux" if launch.tmux else "direct"
-        command = ["sh", "-c", GUEST_START, "clincus", session.id, launch.mount, columns, rows, mode]
-        done = self.containers.run(session.id, command, stdin=archive, timeout=120)
+        command = ["sh", "-c", GUEST_START, "clincus", session.id, guest.mount, columns, rows, mode]
+        done = self.run(session, command, stdin=archive, timeout=120)
         if done.code in START_ERRORS:
-            raise IncusError(START_ERRORS[done.code].format(home=home, uid=uid, mount=launch.mount), 500)
+            raise IncusError(START_ERRORS[done.code].format(home=home, uid=guest.uid, mount=guest.mount), 500)
         if done.code != 0:
             raise self.incus.guest_failure(session.id, done)
         write_metadata(self._saved(session))
 
-    def _listing(self, session: Session, tool: Tool, home: str) -> list[tuple[str, float]]:
-        done = self.containers.run(session.id, listing_command(tool, home))
+    def _listing(self, session: Session, tool: Tool) -> list[tuple[str, float]]:
+        done = self.run(session, listing_command(tool, self.guest(session).home))
         if done.code != 0:
             raise self.incus.guest_failure(session.id, done)
         return parse_listing(done.stdout)
@@ -6449,13 +6483,12 @@ class Sessions:
 
     def _save(self, session: Session, *, ends_tool: bool) -> None:
         """Copy the tool's conversations to the host; with `ends_tool` the tool in a running container ends before."""
-        config = self._load()
         tool, saved = TOOLS.get(session.tool), self._saved(session)
         is_asleep = session.status == "stopped"
         if tool is None or session.paused or (is_asleep and self._is_saved(session, saved)):
             return
         # As root: what `sudo` wrote there belongs to the conversation as well.
-        command = save_command(tool, guest_home(config), ends_tool=ends_tool and not is_asleep)
+        command = save_command(tool, self.guest(session).home, ends_tool=ends_tool and not is_asleep)
         argv = self.incus.exec_argv(session.id, command, fenced=True)
         awake = self.containers.asleep(session.id) if is_asleep else contextlib.nullcontext()
         with awake, self.incus.stream(session.id, argv, timeout=SAVE_TIMEOUT) as stream:
@@ -6759,9 +6792,9 @@ class Files:
 
     def _run(self, session: Session, script: str, path: str, argument: str, content: bytes = b"") -> bytes:
         name = check_file_path(path)
-        mount = self._sessions.mount(session)
+        mount = self._sessions.guest(session).mount
         command = ["sh", "-c", script, "clincus", mount, str(len(name)), argument, str(len(content))]
-        done = self._sessions.containers.run(session.id, command, stdin=name + content)
+        done = self._sessions.run(session, command, stdin=name + content)
         if done.code in FILE_ERRORS:
             problem, status = FILE_ERRORS[done.code]
             raise ClincusError(f"{shorten(path)} {problem}", status)

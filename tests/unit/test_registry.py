@@ -79,6 +79,7 @@ def test_what_is_on_an_instance_is_read_back():
         started_at="2026-01-01T00:00:00Z",
         run="2026-01-01T00:00:00Z",
         settings='{"limits.cpu.count": "1"}',
+        guest="1000:code:/workspace",
     )
     labels = clincus.session_labels(session)
     assert clincus.session_from_instance("clincus-", instance(**labels)) == session

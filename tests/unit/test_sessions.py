@@ -292,6 +292,7 @@ class Machine(Door):
         self.refusals: list[clincus.IncusError] = []  # what the next launches fail with
         self.log = ""  # what `incus info --show-log` says
         self.code = 0
+        self.users: list[int] = []  # whose commands ran
 
     def run(self, *arguments: str, **options: Any) -> bytes:
         super().run(*arguments, **options)
@@ -310,6 +311,7 @@ class Machine(Door):
         self.instances[name] = {"name": name, **more, **description}
 
     def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
+        self.users.append(options["user"])
         return clincus.Completed(self.code, clincus.FENCE.encode(), b"")
 
 
@@ -415,6 +417,21 @@ class TestStart:
         (tmp_path / f".clincus/sessions-claude/{session.session_id}/metadata.json").unlink()
         assert sessions.resume(session.id).session_id == "the-saved-id"
         assert door.instances[session.id]["config"]["user.clincus.session_id"] == "the-saved-id"
+
+    def test_the_code_user_of_a_trusted_project_is_the_one_of_every_command(self, sessions, door, request_):
+        file = Path(request_.workspace, ".clincus.toml")
+        file.write_text('[incus]\ncode_uid = 1001\ncode_user = "ann"\n')
+        clincus.set_trust(sessions._environ, request_.workspace, clincus.read_project(request_.workspace))
+        session = sessions.create(request_)
+        file.unlink()  # what runs goes on as it was started
+        sessions.run(session, ["true"])
+        assert set(door.users) == {1001}
+        door.exec_argv = lambda *_, **options: [str(options["user"]), options["environment"]["HOME"]]
+        assert sessions.terminal_argv(session) == ["1001", "/home/ann"]
+        door.instances[session.id]["status"] = "Stopped"
+        sessions.look(session.id)
+        sessions.resume(session.id)
+        assert sessions.guest(sessions.registry.get(session.id)) == clincus.Guest(1000, "code", "/workspace")
 
     def test_a_tmpfs_needs_a_locked_workspace(self, sessions, door, request_):
         limits = clincus.replace(request_, settings={"limits.disk.tmpfs_size": "64MiB"})
