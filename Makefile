@@ -16,7 +16,7 @@ PYTEST_FLAGS ?=
 # as far as running some commands: a test that failed is tried twice more, and the summary names it.
 WORKERS ?= 4
 
-PACK_INPUTS := clincus.py build_zipapp.py LICENSE $(shell find spa_dist -type f 2>/dev/null)
+PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json $(shell find spa_dist -type f 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium
 
 .PHONY: serve build test lint spa spa-test bench clean packages

@@ -292,9 +292,10 @@ def version_line(source: bytes) -> str:
 
 
 def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    """The program, its licence and the built dashboard."""
+    """The program, the contract of its API, its licence and the built dashboard."""
     yield "clincus.py", stamped((root / "clincus.py").read_bytes(), *last_commit(root))
-    yield "LICENSE", (root / "LICENSE").read_bytes()
+    for name in ("LICENSE", "openapi.json"):
+        yield name, (root / name).read_bytes()
     for path in (root / "spa_dist").rglob("*"):
         if path.is_file():
             yield path.relative_to(root).as_posix(), path.read_bytes()

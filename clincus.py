@@ -31,6 +31,7 @@ import itertools
 import json
 import logging
 import math
+import operator
 import os
 import posixpath
 import pwd
@@ -70,7 +71,6 @@ from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
 from email.message import Message
-from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -8876,119 +8876,158 @@ class MethodNotAllowed(HttpError):
         super().__init__(f"{shorten(method)} is not possible here; use {methods}", 405, [("Allow", methods)])
 
 
-@dataclass(frozen=True)
-class Field:
-    """One field of a request: checked when it comes in, and described in the OpenAPI document."""
-
-    KINDS: ClassVar[Mapping[str, str]] = {
-        "string": "a text",
-        "boolean": "true or false",
-        "integer": "a whole number",
-        "strings": "a list of texts",
-    }
-
-    name: str
-    kind: str  # string | boolean | integer | strings (a list of them)
-    description: str
-    required: bool = False
-    minimum: int | None = None
-    maximum: int | None = None
-    pattern: str = ""
-    default: object = None
-
-    def check(self, value: object) -> Any:
-        """Return the value. Raises ClincusError(400) naming the field and what it should be."""
-        fits = {
-            "string": isinstance(value, str),
-            "boolean": isinstance(value, bool),
-            "integer": isinstance(value, int) and not isinstance(value, bool),
-            "strings": isinstance(value, list) and all(isinstance(item, str) for item in value),
-        }[self.kind]
-        if not fits:
-            raise ClincusError(f'"{self.name}" must be {self.KINDS[self.kind]}, not {shorten(value)}', 400)
-        if isinstance(value, int) and not isinstance(value, bool):
-            self._check_bounds(value)
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not is_usable_text(text):
-                raise ClincusError(f'"{self.name}" holds a character that no name can have: {shorten(text)}', 400)
-        if self.pattern and not re.fullmatch(self.pattern, str(value)):
-            raise ClincusError(f'"{self.name}" must match {self.pattern}, not {shorten(value)}', 400)
-        return value
-
-    def _check_bounds(self, value: int) -> None:
-        low, high = self.minimum, self.maximum
-        if (low is not None and value < low) or (high is not None and value > high):
-            given = f"from {low} to {high}"
-            bounds = given if None not in {low, high} else f"at least {low}" if high is None else f"at most {high}"
-            raise ClincusError(f'"{self.name}" must be {bounds}, not {shorten(value)}', 400)
-
-    def parse(self, text: str) -> Any:
-        """Read the value from a query string."""
-        if self.kind == "integer":
-            if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
-                raise ClincusError(f'"{self.name}" must be a whole number, not {shorten(text)}', 400)
-            return self.check(int(text))
-        if self.kind == "boolean":
-            if text not in {"true", "false", "1", "0"}:
-                raise ClincusError(f'"{self.name}" must be true or false, not {shorten(text)}', 400)
-            return text in {"true", "1"}
-        return self.check(text)
-
-    def schema(self) -> dict[str, object]:
-        """The field as JSON Schema."""
-        if self.kind == "strings":
-            return {"type": "array", "items": {"type": "string"}, "description": self.description}
-        schema: dict[str, object] = {"type": self.kind, "description": self.description}
-        extras = {"minimum": self.minimum, "maximum": self.maximum, "default": self.default}
-        schema.update({key: value for key, value in extras.items() if value is not None})
-        if self.pattern:
-            schema["pattern"] = f"^{self.pattern}$"
-        return schema
+# -- The contract: openapi.json
 
 
-def is_usable_text(text: str) -> bool:
-    """Whether the system can take a text as a path or an argument: no NUL, and bytes that it can be written as."""
+KINDS = {
+    "string": "a text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+# What the schemas of a request may use of JSON Schema: all that `check_value` and `check_object` understand.
+SCHEMA_KEYWORDS = frozenset(
+    {"type", "enum", "minimum", "maximum", "pattern", "items"}
+    | {"properties", "required", "additionalProperties", "description", "default"}
+)
+Schema = Mapping[str, Any]
+
+
+def inlined(node: Any, document: Schema) -> Any:
+    """A part of a JSON document with every {"$ref": "#/…"} replaced by what it refers to."""
+    if isinstance(node, dict):
+        if "$ref" in node:
+            keys = node["$ref"].removeprefix("#/").split("/")
+            return inlined(functools.reduce(operator.getitem, keys, document), document)
+        return {key: inlined(value, document) for key, value in node.items()}
+    return [inlined(value, document) for value in node] if isinstance(node, list) else node
+
+
+def check_value(schema: Schema, value: object, name: str) -> None:
+    """Raise ClincusError(400) naming the value and what it should be, unless it fits its schema."""
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    kind = json_kind(value)
+    if kind not in kinds:
+        raise ClincusError(f'"{name}" must be {" or ".join(KINDS[one] for one in kinds)}, not {shorten(value)}', 400)
+    if "enum" in schema and value not in schema["enum"]:
+        raise ClincusError(f'"{name}" must be one of {", ".join(map(str, schema["enum"]))}, not {shorten(value)}', 400)
+    if isinstance(value, str):
+        check_string(schema, value, name)
+    elif kind == "integer":
+        check_bounds(schema, value, name)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            check_value(schema["items"], item, f"{name}[{index}]")
+    elif isinstance(value, dict):
+        check_object(schema, value, f"{name}.")
+
+
+def json_kind(value: object) -> str:
+    """The JSON Schema type of a value that json.loads gave."""
+    kinds = {str: "string", bool: "boolean", int: "integer", list: "array", dict: "object", type(None): "null"}
+    return kinds.get(type(value), "number")
+
+
+def check_string(schema: Schema, text: str, name: str) -> None:
+    """Check a text against its pattern, and that the system can take it as a path or an argument."""
     try:
-        return b"\0" not in text.encode("utf-8", "surrogateescape")
+        is_usable = b"\0" not in text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return False
+        is_usable = False
+    if not is_usable:
+        raise ClincusError(f'"{name}" holds a character that no name can have: {shorten(text)}', 400)
+    pattern = schema.get("pattern", "")
+    if pattern and not re.fullmatch(pattern, text):
+        raise ClincusError(f'"{name}" must match {pattern} ({schema["description"]}), not {shorten(text)}', 400)
 
 
-def check_body(fields: Sequence[Field], body: bytes) -> dict[str, Any]:
-    """Read a JSON object and check it field by field; absent fields get their default. Raises ClincusError(400)."""
+def check_bounds(schema: Schema, value: Any, name: str) -> None:
+    """Check a number against its bounds."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if (low is not None and value < low) or (high is not None and value > high):
+        both = f"from {low} to {high}"
+        bounds = both if None not in {low, high} else f"at least {low}" if high is None else f"at most {high}"
+        raise ClincusError(f'"{name}" must be {bounds}, not {shorten(value)}', 400)
+
+
+def check_object(schema: Schema, value: Mapping[str, object], prefix: str = "") -> None:
+    """Check the members of an object; `prefix` leads to their names in a message."""
+    known, others = schema.get("properties", {}), schema.get("additionalProperties", False)
+    for name, member in value.items():
+        if name not in known and others is False:
+            listed = ", ".join(known) or "none"
+            raise ClincusError(f"unknown field {shorten(prefix + name)}; known are: {listed}", 400)
+        check_value(known.get(name, others), member, prefix + name)
+    for name in schema.get("required", ()):
+        if name not in value:
+            raise ClincusError(f'"{prefix}{name}" is missing in the body: {known[name]["description"]}', 400)
+
+
+def parse_text(schema: Schema, text: str, name: str) -> Any:
+    """Read a value out of a path or a query, and check it. Raises ClincusError(400)."""
+    value: object = text
+    if schema["type"] == "integer" and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        value = int(text)
+    elif schema["type"] == "boolean" and text in {"true", "false", "1", "0"}:
+        value = text in {"true", "1"}
+    check_value(schema, value, name)
+    return value
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object; nothing is an empty one. Raises ClincusError(400)."""
     try:
         document = json.loads(body.decode("utf-8") or "{}")
     except (ValueError, RecursionError) as error:
         raise ClincusError(f"the body is not valid JSON: {error}", 400) from error
     if not isinstance(document, dict):
         raise ClincusError("the body must be a JSON object", 400)
-    known = {field.name: field for field in fields}
-    for name in document:
-        if name not in known:
-            raise ClincusError(f"unknown field {shorten(name)}; known are: {', '.join(known) or 'none'}", 400)
-    return _with_defaults(fields, {name: known[name].check(value) for name, value in document.items()}, "body")
+    return document
 
 
-def given_values(*places: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of several places in one; of a field that two may hold, the one that was given."""
-    merged: dict[str, Any] = {}
-    for values in places:
-        merged.update({name: value for name, value in values.items() if value is not None or name not in merged})
-    return merged
+class Operation:
+    """What openapi.json says of one method of one path, made ready to check requests by it."""
 
+    def __init__(self, item: Schema, method: str) -> None:
+        operation = item[method.lower()]
+        content = operation.get("requestBody", {}).get("content", {})
+        raw = content.get("application/octet-stream")
+        self.parameters: list[Schema] = [*item.get("parameters", ()), *operation.get("parameters", ())]
+        self.body: Schema = content.get("application/json", {"schema": {}})["schema"]
+        self.takes_bytes = raw is not None  # the body is for the handler as it is, not JSON
+        self.body_limit: int = raw["schema"]["maxLength"] if raw else BODY_LIMIT
+        self.status = int(min(operation["responses"]))  # of a plain returned value
+        fields = {known["name"]: known["schema"] for known in self.parameters} | self.body.get("properties", {})
+        self.defaults = {name: schema.get("default") for name, schema in fields.items()}
 
-def check_query(fields: Sequence[Field], query: Mapping[str, str]) -> dict[str, Any]:
-    """Read the query's known parameters; others are left alone. Raises ClincusError(400)."""
-    given = {field.name: field.parse(query[field.name]) for field in fields if field.name in query}
-    return _with_defaults(fields, given, "query")
+    def read_parameters(self, in_path: Mapping[str, str], query: Mapping[str, str]) -> dict[str, Any]:
+        """The known parameters that were given; unknown ones are left alone.
 
+        Raises ClincusError: 404 for a value in the path that nothing can have, 400 for one in the query.
+        """
+        values = {}
+        for known in self.parameters:
+            name, given, status = known["name"], query, 400
+            if known["in"] == "path":
+                given, status = in_path, 404
+            if name in given:
+                try:
+                    values[name] = parse_text(known["schema"], given[name], name)
+                except ClincusError as error:
+                    raise ClincusError(error.message, status) from None
+            elif known.get("required"):
+                raise ClincusError(f'"{name}" is missing in the query: {known["description"]}', 400)
+        return values
 
-def _with_defaults(fields: Sequence[Field], given: dict[str, Any], place: str) -> dict[str, Any]:
-    for known in fields:
-        if known.required and known.name not in given:
-            raise ClincusError(f'"{known.name}" is missing in the {place}: {known.description}', 400)
-        given.setdefault(known.name, known.default)
-    return given
+    def read_body(self, body: bytes) -> dict[str, Any]:
+        """The fields of a JSON body. Raises ClincusError(400)."""
+        if self.takes_bytes or not self.body:
+            return {}
+        document = read_object(body)
+        check_object(self.body, document)
+        return document
 
 
 # -- The head of a request
@@ -9243,143 +9282,68 @@ Handler = Callable[[Request], object]
 
 @dataclass(frozen=True)
 class Route:
-    """One endpoint: how it is found, what it takes, what it answers. The OpenAPI document is made of these."""
+    """One endpoint: how requests find it, and the function that answers them."""
 
     method: str
     path: str  # with {name} for one path segment
     handler: Handler
-    summary: str
-    query: tuple[Field, ...] = ()
-    body: tuple[Field, ...] | None = None
-    # Status -> JSON Schema of the body; None for no body, or for the usual one of an error; TEXT_FILE.
-    answers: Mapping[int, object] = field(default_factory=dict)
-    status: int = 200  # of a plain returned value
-    raw_body: bool = False  # the body is bytes for the handler, not JSON
-    body_limit: int = BODY_LIMIT
-    is_socket: bool = False  # a WebSocket: the handler takes the connection over
+    operation: Operation
 
     @property
     def pattern(self) -> Pattern[str]:
         """The path as a regular expression over the still quoted path."""
         return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.path)))
 
-    def takes(self, method: str) -> bool:
-        """Whether it answers a method; HEAD is GET without the body."""
-        return method == self.method or (method == "HEAD" and self.method == "GET" and not self.is_socket)
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that it answers; HEAD is GET without the body."""
+        return ("GET", "HEAD") if self.method == "GET" and not self.path.startswith("/ws/") else (self.method,)
 
 
 class Router:
-    """The routing table. Unknown paths are 404, known paths with another method 405 with Allow."""
+    """The routing table. What each route takes and answers stands in openapi.json, the `contract`."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self.routes = routes
-        self._table = [(route.pattern, route) for route in routes]
+    def __init__(self, contract: Schema) -> None:
+        self._contract = contract
+        self._items: Schema = inlined(contract["paths"], contract)
+        self._table: list[tuple[Pattern[str], Route]] = []
+
+    def add(self, method: str, path: str, handler: Handler) -> None:
+        """Let a handler answer an operation of the contract. Raises KeyError for one that the contract lacks."""
+        route = Route(method, path, handler, Operation(self._items[path], method))
+        self._table.append((route.pattern, route))
+        self._table.sort(key=lambda row: row[1].path.replace("{", "~"))  # a literal segment is tried before a {name}
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route of a request and the values in its path. Raises ClincusError, or MethodNotAllowed (405)."""
         allowed: list[str] = []
         for pattern, route in self._table:
             match = pattern.fullmatch(path)
-            if match and route.takes(method):
+            if match and method in route.methods:
                 return route, {key: unquote(value) for key, value in match.groupdict().items()}
             if match:
-                allowed += [known for known in (route.method, "HEAD") if route.takes(known)]
+                allowed += route.methods
         if not allowed:
             raise ClincusError(f"there is no {shorten(path)} here; the API is described at /api/openapi.json", 404)
         raise MethodNotAllowed(method, allowed)
 
-
-# -- The API described in its own terms
-
-
-TEXT_FILE: dict[str, object] = {"type": "string"}  # the body of an answer that is a file and not JSON
-ERROR: dict[str, object] = {
-    "type": "object",
-    "properties": {"error": {"type": "string", "description": "what is wrong, and what to do"}},
-    "required": ["error"],
-}
-
-
-def openapi_document(routes: Iterable[Route], components: Mapping[str, object]) -> dict[str, object]:
-    """Describe the routes as OpenAPI 3.1. Where a schema is one of `components`, it is referred to by name."""
-    schemas = {"Error": ERROR, **components}
-    names = {id(schema): name for name, schema in schemas.items()}
-
-    def refer(schema: Any, *, inside: bool = False) -> Any:
-        if not inside and id(schema) in names:
-            return {"$ref": f"#/components/schemas/{names[id(schema)]}"}
-        if isinstance(schema, Mapping):
-            return {key: refer(value) for key, value in schema.items()}
-        return [refer(value) for value in schema] if isinstance(schema, list) else schema
-
-    paths: dict[str, dict[str, object]] = {}
-    for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = refer(_operation(route))
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Clincus", "version": __version__, "description": "AI coding sessions in Incus containers"},
-        "servers": [{"url": "/"}],
-        "security": [{}, {"token": []}],
-        "paths": paths,
-        "components": {
-            "schemas": {name: refer(schema, inside=True) for name, schema in schemas.items()},
-            "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "only from another user or machine"}
-            },
-        },
-    }
-
-
-def _operation(route: Route) -> dict[str, object]:
-    parameters: list[dict[str, object]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"\{(\w+)\}", route.path)
-    ]
-    parameters += [
-        {"name": known.name, "in": "query", "required": known.required, "schema": known.schema()}
-        for known in route.query
-    ]
-    operation: dict[str, object] = {
-        "operationId": route.handler.__name__,
-        "summary": route.summary,
-        "parameters": parameters,
-        "responses": {str(status): _answer_schema(status, body) for status, body in sorted(_answers(route).items())},
-    }
-    if route.raw_body:
-        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
-    elif route.body is not None:
-        schema = {
-            "type": "object",
-            "properties": {known.name: known.schema() for known in route.body},
-            "required": [known.name for known in route.body if known.required],
-            "additionalProperties": False,
+    def document(self) -> dict[str, object]:
+        """The contract without the operations that nothing here answers."""
+        routes = {(route.path, route.method.lower()) for _, route in self._table}
+        paths = {
+            path: {key: value for key, value in item.items() if key == "parameters" or (path, key) in routes}
+            for path, item in self._contract["paths"].items()
+            if any(path == known for known, _ in routes)
         }
-        required = any(known.required for known in route.body)
-        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
-    return operation
+        return {**self._contract, "info": {**self._contract["info"], "version": __version__}, "paths": paths}
 
 
-def _answers(route: Route) -> dict[int, object]:
-    """Everything that a route may answer: its own answers, and those that the gate and the checks may give."""
-    usual = [400, 401, 403, 500, 503]
-    if "{" in route.path:
-        usual.append(404)
-    if route.method == "GET" and not route.is_socket:
-        usual.append(304)
-    if route.method != "GET":
-        usual += [408, 411, 413, 415]
-    if route.is_socket:
-        usual += [101, 426]
-    return {**dict.fromkeys(usual), **route.answers}
-
-
-def _answer_schema(status: int, schema: object) -> dict[str, object]:
-    answer: dict[str, object] = {"description": HTTPStatus(status).phrase}
-    if schema is TEXT_FILE:
-        answer["content"] = {"text/plain": {"schema": TEXT_FILE}}
-    elif schema is not None or status >= 400:
-        answer["content"] = {"application/json": {"schema": ERROR if schema is None else schema}}
-    return answer
+def load_contract() -> Schema:
+    """openapi.json, which lies beside this module."""
+    content = packaged_file("")("openapi.json")
+    if content is None:
+        raise ClincusError("openapi.json is missing beside clincus.py: install Clincus again", 500)
+    return cast(Schema, json.loads(content))
 
 
 # -- The gate
@@ -9718,15 +9682,16 @@ def accepts_gzip(accepted: str) -> bool:
 
 
 def packaged_file(folder: str) -> Callable[[str], bytes | None]:
-    """A reader of files in a folder beside this module, on disk or inside the .pyz."""
+    """A reader of files in a folder beside this module (in a checkout, in the .pyz), or in share/clincus (pip)."""
 
     def read(path: str) -> bytes | None:
-        loader = globals().get("__loader__")
-        try:
-            name = os.path.join(os.path.dirname(os.path.abspath(__file__)), folder, path)
-            return cast(bytes, loader.get_data(name)) if loader is not None else None
-        except OSError:
+        here, loader = os.path.dirname(os.path.abspath(__file__)), globals().get("__loader__")
+        if loader is None:
             return None
+        for base in (here, os.path.join(here, "share", "clincus"), os.path.join(sys.prefix, "share", "clincus")):
+            with suppress(OSError):
+                return cast(bytes, loader.get_data(os.path.join(base, folder, path)))
+        return None
 
     return read
 
@@ -9920,19 +9885,19 @@ class ConnectionHandler(BaseHTTPRequestHandler):
                 raise MethodNotAllowed(request.method, ["GET", "HEAD"])
             return site.assets.respond(request)
         route, in_path = site.router.find(request.method, request.path)
-        request.values = {**check_query(route.query, request.query), **in_path}
-        if not route.raw_body and route.method != "GET":
+        operation = route.operation
+        given = operation.read_parameters(in_path, request.query)
+        if not operation.takes_bytes and route.method != "GET":
             check_content_type(request)
-        request.body = self._read_body(request, route.body_limit)
-        if route.body is not None and not route.raw_body:
-            request.values = given_values(request.values, check_body(route.body, request.body))
+        request.body = self._read_body(request, operation.body_limit)
+        request.values = {**operation.defaults, **given, **operation.read_body(request.body)}
         site.connections.expect(self.connection, math.inf)
         result = route.handler(request)
-        if route.is_socket:
+        if request.is_socket:
             return None
         if isinstance(result, Response):
             return result
-        response = json_response(result, route.status)
+        response = json_response(result, operation.status)
         return response if route.method != "GET" else revalidated(response, request)
 
     def _read_body(self, request: Request, limit: int) -> bytes:
@@ -10936,8 +10901,8 @@ class Application:
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
         self.connections = ConnectionTable()
         self._assets = Assets(packaged_file("spa_dist"))
-        self.routes = api_routes(self)
-        self._router = Router(self.routes)
+        self.router = Router(load_contract())
+        add_routes(self)
         self._expiry = threading.Lock()  # held while expired sessions are being stopped
 
     @property
@@ -10984,6 +10949,10 @@ class Application:
         self.monitor.stop()
         self.connections.close_all()
 
+    def route(self, method: str, path: str, handler: Handler) -> None:
+        """Let a handler answer an operation of openapi.json; at any time, a feature's before the server starts."""
+        self.router.add(method, path, handler)
+
     def save_settings(self, port: int | None, roots: Sequence[str] | None) -> None:
         """Keep port and roots and put them in force. Raises ClincusError: 400, 409, 500."""
         with self._config_lock:
@@ -11020,7 +10989,7 @@ class Application:
         """Bind every address at one port; on loopback IPv6 is welcome but not needed. `hint` says what else to try."""
         listeners: list[Listener] = []
         for host in self._hosts:
-            site = Site(self._router, self._assets, self._gate, self.connections)
+            site = Site(self.router, self._assets, self._gate, self.connections)
             try:
                 listener = Listener((host, port), site)
             except OSError as error:
@@ -11188,7 +11157,7 @@ class Api:
         return sources_document(self._app.config, self._app.config_error)
 
     def get_openapi(self, request: Request) -> object:
-        return openapi_document(self._app.routes, COMPONENTS)
+        return self._app.router.document()
 
     def get_tools(self, request: Request) -> object:
         return list(TOOLS)
@@ -11252,15 +11221,14 @@ class Api:
         return self._save_roots(self._app.workspaces.with_root(request.values["path"]))
 
     def remove_workspace(self, request: Request) -> object:
-        path = request.values["path"] or request.query.get("path")
+        path = request.values["path"]
         if not path:
             raise ClincusError('"path" is missing: name the root to remove in the body or as ?path=', 400)
         return self._save_roots(self._app.workspaces.without_root(path))
 
     def make_folder(self, request: Request) -> object:
         values = request.values
-        path = self._app.workspaces.make_folder(values["root"], values["name"], git=values["git"])
-        return json_response({"path": path}, 201)
+        return {"path": self._app.workspaces.make_folder(values["root"], values["name"], git=values["git"])}
 
     def list_files(self, request: Request) -> object:
         session = self._running(request.values["id"])
@@ -11337,284 +11305,38 @@ class Api:
         return self._app.workspaces.document()
 
 
-def obj(required: Mapping[str, object], optional: Mapping[str, object] | None = None) -> dict[str, object]:
-    """A JSON Schema object; all of `required` are always there."""
-    return {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
-
-
-def list_of_schema(item: object) -> dict[str, object]:
-    """A JSON Schema list."""
-    return {"type": "array", "items": item}
-
-
-def schema_of(example: object) -> dict[str, object]:
-    """The JSON Schema of values that are built like an example; an empty object or list may hold anything."""
-    if isinstance(example, dict):
-        return obj({key: schema_of(value) for key, value in example.items()})
-    if isinstance(example, list):
-        return {"type": "array", **({"items": schema_of(example[0])} if example else {})}
-    return {"type": {bool: "boolean", int: "integer"}.get(type(example), "string")}
-
-
-STRING: dict[str, object] = {"type": "string"}
-INTEGER: dict[str, object] = {"type": "integer"}
-BOOLEAN: dict[str, object] = {"type": "boolean"}
-STRINGS: dict[str, object] = {"type": "array", "items": STRING}
-
-SCHEMAS: dict[object, dict[str, object]] = {
-    "str": STRING,
-    "int": INTEGER,
-    "bool": BOOLEAN,
-    "tuple[str, ...]": STRINGS,
-    "str | None": {"type": ["string", "null"]},
-    "int | None": {"type": ["integer", "null"]},
-}
-
-
-def field_schemas(kind: type[Session | Run], *left_out: str) -> dict[str, object]:
-    """The JSON Schemas of a dataclass's fields, by name."""
-    return {one.name: SCHEMAS[one.type] for one in dataclasses.fields(kind) if one.name not in left_out}
-
-
-SESSION = obj(
-    {
-        **field_schemas(Session, "settings", "error"),
-        "status": {"enum": ["running", "stopped", "starting", "stopping"]},
-        "protection": {"enum": list(PROTECTION_LEVELS)},
-    },
-    {"error": STRING},
-)
-HISTORY_ENTRY = obj({**field_schemas(Run), "slot": INTEGER})
-WORKSPACES = obj(
-    {
-        "roots": STRINGS,
-        "expanded_roots": STRINGS,
-        "workspaces": {
-            "type": "array",
-            "items": obj(
-                {"path": STRING, "name": STRING, "root": STRING, "has_config": BOOLEAN, "active_sessions": INTEGER}
-            ),
-        },
-    }
-)
-IMAGE_ALIAS = obj({"alias": STRING, "description": STRING, "size": INTEGER, "created_at": STRING})
-FILE_LISTING = obj(
-    {
-        "path": STRING,
-        "entries": {
-            "type": "array",
-            "items": obj(
-                {
-                    "name": STRING,
-                    "type": {"enum": ["directory", "file", "symlink", "other"]},
-                    "size": INTEGER,
-                    "modified": STRING,
-                },
-                {"encoded": STRING},
-            ),
-        },
-    }
-)
-SOURCES = obj(
-    {
-        "files": {
-            "type": "array",
-            "items": obj({"path": STRING, "exists": BOOLEAN, "error": {"type": ["string", "null"]}}),
-        },
-        "origins": {"type": "object", "additionalProperties": STRING},
-        "warnings": STRINGS,
-        "error": {"type": ["string", "null"]},
-    }
-)
-HEALTH_CHECK = obj(
-    {
-        "name": STRING,
-        "label": STRING,
-        "section": STRING,
-        "status": {"type": "string", "enum": ["ok", "warning", "failed"]},
-        "message": STRING,
-        "fix": STRING,
-    },
-    {"details": {"type": "object"}},
-)
-HEALTH = obj(
-    {
-        "status": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
-        "timestamp": STRING,
-        "checks": {"type": "object", "additionalProperties": HEALTH_CHECK},
-        "summary": obj({"total": INTEGER, "passed": INTEGER, "warnings": INTEGER, "failed": INTEGER}),
-    }
-)
-CONFIG = schema_of(DEFAULTS)
-COMPONENTS = {
-    "Config": CONFIG,
-    "ConfigSources": SOURCES,
-    "FileListing": FILE_LISTING,
-    "HistoryEntry": HISTORY_ENTRY,
-    "Image": IMAGE_ALIAS,
-    "Session": SESSION,
-    "Workspaces": WORKSPACES,
-}
-PORT_FIELD = Field("port", "integer", "the port to serve on", minimum=1, maximum=65535)
-ROOTS_FIELD = Field("workspace_roots", "strings", "directories whose subdirectories are projects")
-PATH_FIELD = Field("path", "string", "a workspace root: absolute, or beginning with ~", required=True)
-FILE_FIELD = Field("path", "string", "a path relative to the workspace", required=True)
-SIZE_FIELDS = (
-    Field("cols", "integer", "columns of the terminal", minimum=1, maximum=1000, default=80),
-    Field("rows", "integer", "rows of the terminal", minimum=1, maximum=1000, default=24),
-)
-READONLY_FIELD = Field("readonly", "boolean", "only watch", default=False)
-OWN_MOUSE_FIELD = Field("own_mouse", "boolean", "tmux leaves wheel and selection to the client", default=False)
-SHELL_FIELD = Field("shell", "boolean", "of the shell beside the tool", default=False)
-LINES_FIELD = Field("lines", "integer", "lines above the screen", minimum=0, maximum=50000, default=1000)
-CREATE_FIELDS = (
-    Field("workspace", "string", "absolute path of the project directory", required=True),
-    Field("tool", "string", "the AI tool; the config's when absent"),
-    Field("persistent", "boolean", "keep the container when it stops; the config's when absent"),
-    Field("image", "string", "alias of the image; the config's when absent"),
-    Field("profile", "string", "a profile of the config"),
-    Field("slot", "integer", "the slot; 0 for the lowest free one", minimum=0, maximum=SLOTS[-1], default=0),
-    Field("resume", "string", "a saved session whose conversation goes on"),
-)
-
-
-def api_routes(app: Application) -> list[Route]:
-    """Every endpoint: the one table that requests are matched and checked with, and that the API is described from."""
+def add_routes(app: Application) -> None:
+    """Let the server answer every operation of openapi.json."""
     api = Api(app)
     one = "/api/sessions/{id}"
-    return [
-        Route("GET", "/api/openapi.json", api.get_openapi, "This description", answers={200: {"type": "object"}}),
-        Route("GET", "/api/config", api.get_config, "The whole merged configuration", answers={200: CONFIG}),
-        Route(
-            "PUT",
-            "/api/config",
-            api.put_config,
-            "Change port and workspace roots",
-            body=(PORT_FIELD, ROOTS_FIELD),
-            answers={200: obj({"status": STRING}), 409: None},
-        ),
-        Route("GET", "/api/config/sources", api.get_sources, "Where each value comes from", answers={200: SOURCES}),
-        Route("GET", "/api/tools", api.get_tools, "The AI tools", answers={200: STRINGS}),
-        Route("GET", "/api/health", api.get_health, "What works, and what to do about the rest", answers={200: HEALTH}),
-        Route("GET", "/api/images", api.get_images, "The images in Incus", answers={200: list_of_schema(IMAGE_ALIAS)}),
-        Route("GET", "/api/sessions", api.list_sessions, "All sessions", answers={200: list_of_schema(SESSION)}),
-        Route(
-            "POST",
-            "/api/sessions",
-            api.create_session,
-            "Create and start a session",
-            body=CREATE_FIELDS,
-            answers={200: SESSION, 409: None},
-        ),
-        Route(
-            "GET",
-            "/api/sessions/history",
-            api.list_history,
-            "Runs of sessions, newest first",
-            query=(
-                Field("limit", "integer", "entries to return", minimum=0, maximum=10_000, default=50),
-                Field("offset", "integer", "entries to pass over", minimum=0, default=0),
-                Field("q", "string", "words in workspace or id"),
-                Field("tool", "string", "only this tool"),
-            ),
-            answers={200: list_of_schema(HISTORY_ENTRY)},
-        ),
-        Route("GET", one, api.get_session, "One session", answers={200: SESSION, 404: None}),
-        Route(
-            "DELETE",
-            one,
-            api.delete_session,
-            "Stop a session, or delete its container",
-            query=(Field("force", "boolean", "delete the container", default=False),),
-            answers={204: None, 404: None, 409: None},
-        ),
-        Route(
-            "POST",
-            one + "/resume",
-            api.resume_session,
-            "Start a stopped session and its tool again",
-            body=(),
-            answers={200: SESSION, 404: None, 409: None},
-        ),
-        Route(
-            "GET",
-            one + "/scrollback",
-            api.get_scrollback,
-            "The text of the terminal's screen and above it, with colours",
-            query=(LINES_FIELD, SHELL_FIELD),
-            answers={200: TEXT_FILE, 404: None, 409: None},
-        ),
-        Route(
-            "GET",
-            one + "/files",
-            api.list_files,
-            "A directory of the session's workspace",
-            query=(replace(FILE_FIELD, required=False, default=""),),
-            answers={200: FILE_LISTING, 404: None, 409: None},
-        ),
-        Route(
-            "GET",
-            one + "/files/content",
-            api.read_file,
-            "A text file of the session's workspace",
-            query=(FILE_FIELD,),
-            answers={200: TEXT_FILE, 304: None, 404: None, 409: None, 413: None, 415: None},
-        ),
-        Route(
-            "PUT",
-            one + "/files/content",
-            api.write_file,
-            "Replace or create a file, if it is still as expected",
-            query=(FILE_FIELD,),
-            body=(),
-            raw_body=True,
-            body_limit=FILE_LIMIT,
-            answers={204: None, 404: None, 409: None, 412: None, 413: None, 428: None},
-        ),
-        Route("GET", "/api/workspaces", api.list_workspaces, "Roots and projects", answers={200: WORKSPACES}),
-        Route(
-            "POST", "/api/workspaces", api.add_workspace, "Add a root", body=(PATH_FIELD,), answers={200: WORKSPACES}
-        ),
-        Route(
-            "DELETE",
-            "/api/workspaces",
-            api.remove_workspace,
-            "Remove a root, named in the body or as ?path=",
-            query=(replace(PATH_FIELD, required=False),),
-            body=(replace(PATH_FIELD, required=False),),
-            answers={200: WORKSPACES},
-        ),
-        Route(
-            "POST",
-            "/api/workspaces/folder",
-            api.make_folder,
-            "Create a project directory in a root",
-            body=(
-                Field("root", "string", "a configured workspace root", required=True),
-                Field("name", "string", "lower-case letters and digits with single hyphens between", required=True),
-                Field("git", "boolean", "make it a Git repository", default=False),
-            ),
-            status=201,
-            answers={201: obj({"path": STRING}), 409: None},
-        ),
-        Route(
-            "GET",
-            "/ws/terminal/{id}",
-            api.terminal,
-            "The tool's terminal",
-            query=(*SIZE_FIELDS, READONLY_FIELD, OWN_MOUSE_FIELD),
-            is_socket=True,
-        ),
-        Route(
-            "GET",
-            "/ws/shell/{id}",
-            api.shell,
-            "The login shell beside the tool",
-            query=(*SIZE_FIELDS, OWN_MOUSE_FIELD),
-            is_socket=True,
-        ),
-        Route("GET", "/ws/events", api.events, "Events", is_socket=True),
-    ]
+    for method, path, handler in (
+        ("GET", "/api/config", api.get_config),
+        ("PUT", "/api/config", api.put_config),
+        ("GET", "/api/tools", api.get_tools),
+        ("GET", "/api/sessions", api.list_sessions),
+        ("POST", "/api/sessions", api.create_session),
+        ("DELETE", one, api.delete_session),
+        ("POST", one + "/resume", api.resume_session),
+        ("GET", "/api/sessions/history", api.list_history),
+        ("GET", "/api/workspaces", api.list_workspaces),
+        ("POST", "/api/workspaces", api.add_workspace),
+        ("DELETE", "/api/workspaces", api.remove_workspace),
+        ("POST", "/api/workspaces/folder", api.make_folder),
+        ("GET", "/ws/terminal/{id}", api.terminal),
+        ("GET", "/ws/events", api.events),
+        # Beyond the reference
+        ("GET", "/api/openapi.json", api.get_openapi),
+        ("GET", one, api.get_session),
+        ("GET", "/ws/shell/{id}", api.shell),
+        ("GET", "/api/config/sources", api.get_sources),
+        ("GET", "/api/health", api.get_health),
+        ("GET", "/api/images", api.get_images),
+        ("GET", one + "/scrollback", api.get_scrollback),
+        ("GET", one + "/files", api.list_files),
+        ("GET", one + "/files/content", api.read_file),
+        ("PUT", one + "/files/content", api.write_file),
+    ):
+        app.route(method, path, handler)
 
 
 # ----------------------------------------------------------------------------------------------------------------

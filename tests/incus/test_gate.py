@@ -242,10 +242,9 @@ def server_of_a_person():
             os.setgroups([])
             os.setgid(1000)
             os.setuid(1000)
-            route = clincus.Route("GET", "/api/tools", lambda _: [], "")
-            site = clincus.Site(
-                clincus.Router([route]), clincus.Assets(lambda _: None), clincus.Gate(), clincus.ConnectionTable()
-            )
+            router = clincus.Router(clincus.load_contract())
+            router.add("GET", "/api/tools", lambda _: [])
+            site = clincus.Site(router, clincus.Assets(lambda _: None), clincus.Gate(), clincus.ConnectionTable())
             listener = clincus.Listener(("127.0.0.1", 0), site)
             os.write(writer, str(listener.server_address[1]).encode())
             os.close(writer)

@@ -9,13 +9,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_pip_install_has_the_command_and_the_dashboard(tmp_path: Path):
+def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: Path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], stdin=subprocess.DEVNULL, check=True)
     python = tmp_path / "venv" / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", ROOT]
     subprocess.run(install, stdin=subprocess.DEVNULL, check=True, timeout=240)
     version = subprocess.run([python.with_name("clincus"), "version"], capture_output=True, text=True, check=True)
     assert version.stdout.startswith("clincus ")
-    script = "import clincus; print(clincus.packaged_file('spa_dist')('index.html') is not None)"
+    script = (
+        "import clincus; print(clincus.load_contract()['openapi'], clincus.packaged_file('spa_dist')('index.html')[:9])"
+    )
     found = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout == "True\n"
+    assert found.stdout == "3.1.0 b'<!doctype'\n"

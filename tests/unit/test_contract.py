@@ -1,0 +1,246 @@
+"""openapi.json: that it is sound, that it says what the code does, and that requests are checked by it."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import openapi_spec_validator
+import pytest
+
+import clincus
+
+CONTRACT = clincus.load_contract()
+METHODS = {"get", "put", "post", "delete", "patch"}
+SCHEMAS = clincus.inlined(CONTRACT["components"]["schemas"], CONTRACT)
+
+
+def operations():
+    """Every operation of the document: its method, its path, and what it says with nothing referred to."""
+    for path, item in clincus.inlined(CONTRACT["paths"], CONTRACT).items():
+        for method in METHODS & set(item):
+            yield method, path, item
+
+
+def request_schemas():
+    """The schema of every parameter and every JSON body."""
+    for method, path, item in operations():
+        operation = clincus.Operation(item, method)
+        yield from ((f"{method} {path} {known['name']}", known["schema"]) for known in operation.parameters)
+        if operation.body:
+            yield f"{method} {path}", operation.body
+
+
+def nested(schema):
+    """A schema and all those inside it."""
+    yield schema
+    for inner in (*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")):
+        if isinstance(inner, dict):
+            yield from nested(inner)
+
+
+# ---- the document -----------------------------------------------------------------------------------------------
+
+
+def test_the_document_is_valid_openapi():
+    openapi_spec_validator.validate(CONTRACT)
+
+
+@pytest.mark.parametrize(("name", "schema"), list(request_schemas()))
+def test_requests_use_only_what_the_server_checks(name, schema):
+    for one in nested(schema):
+        assert set(one) <= clincus.SCHEMA_KEYWORDS
+        assert {one["type"]} if isinstance(one["type"], str) else set(one["type"]) <= set(clincus.KINDS)
+        assert "pattern" not in one or (one["pattern"][0] == "^" and one["pattern"][-1] == "$")
+        assert one["type"] != "array" or "items" in one
+
+
+@pytest.mark.parametrize(("name", "schema"), list(request_schemas()))
+def test_what_a_message_tells_of_is_described(name, schema):
+    """A missing field and an unfitting pattern are explained by the description."""
+    for one in nested(schema):
+        assert all("description" in one["properties"][field] for field in one.get("required", ()))
+        assert "pattern" not in one or "description" in one
+
+
+def test_every_schema_and_parameter_is_referred_to():
+    text = json.dumps(CONTRACT)
+    named = [f"#/components/{kind}/{name}" for kind, named in CONTRACT["components"].items() for name in named]
+    assert [name for name in named if f'"{name}"' not in text and "securitySchemes" not in name] == []
+
+
+def test_every_operation_has_a_handler():
+    class Routes:
+        def __init__(self):
+            self.found = set()
+
+        def route(self, method, path, handler):
+            self.found.add((method.lower(), path))
+
+    app = Routes()
+    clincus.add_routes(app)
+    assert app.found == {(method, path) for method, path, _ in operations()}
+
+
+# ---- what the code says -----------------------------------------------------------------------------------------
+
+
+def test_the_config_is_described_whole(tmp_path):
+    config = clincus.load_config({"HOME": str(tmp_path)})
+    jsonschema.validate(clincus.config_document(config), SCHEMAS["Config"])
+
+    def compare(values, schema, place):
+        assert set(values) == set(schema["required"]) == set(schema["properties"]), place
+        for name, value in values.items():
+            if isinstance(value, dict) and value:
+                compare(value, schema["properties"][name], f"{place}.{name}")
+
+    compare(clincus.DEFAULTS, SCHEMAS["Config"], "config")
+
+
+def test_a_session_is_described_whole():
+    session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", False, error="broken")
+    document = json.loads(json.dumps(session.document()))
+    jsonschema.validate(document, SCHEMAS["Session"])
+    assert set(document) == set(SCHEMAS["Session"]["properties"])
+
+
+# ---- the part that is served ------------------------------------------------------------------------------------
+
+
+def test_what_nobody_answers_is_not_served():
+    router = clincus.Router(CONTRACT)
+    router.add("GET", "/api/sessions/{id}", print)
+    document = router.document()
+    assert list(document["paths"]) == ["/api/sessions/{id}"]
+    assert set(document["paths"]["/api/sessions/{id}"]) == {"parameters", "get"}
+    assert document["info"]["version"] == clincus.__version__
+    openapi_spec_validator.validate(document)
+
+
+def test_a_route_that_the_contract_lacks_cannot_be_added():
+    with pytest.raises(KeyError):
+        clincus.Router(CONTRACT).add("GET", "/api/none", print)
+    with pytest.raises(KeyError):
+        clincus.Router(CONTRACT).add("PATCH", "/api/config", print)
+
+
+# ---- checking a request -----------------------------------------------------------------------------------------
+
+NAME = {"type": "string", "description": "a name in small letters", "pattern": "^[a-z]+$"}
+COUNT = {"type": "integer", "minimum": 1, "maximum": 3, "default": 2}
+BODY = {
+    "type": "object",
+    "properties": {
+        "name": NAME,
+        "count": COUNT,
+        "keep": {"type": "boolean"},
+        "roots": {"type": ["array", "null"], "items": {"type": "string"}},
+        "mode": {"type": "string", "enum": ["mount", "clone"]},
+        "size": {"type": "object", "properties": {"cols": COUNT}, "additionalProperties": False},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+    "required": ["name"],
+    "additionalProperties": False,
+}
+KEEP = {"name": "keep", "in": "query", "schema": {"type": "boolean"}}
+QUERY = [
+    {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}},
+    {"name": "name", "in": "query", "required": True, "description": NAME["description"], "schema": NAME},
+    {"name": "count", "in": "query", "schema": COUNT},
+    KEEP,
+]
+ITEM = {
+    "post": {
+        "requestBody": {"content": {"application/json": {"schema": BODY}}},
+        "responses": {"201": {}, "default": {}},
+    },
+    "get": {"parameters": QUERY, "responses": {"200": {}}},
+}
+WITH_BODY, WITH_QUERY = clincus.Operation(ITEM, "POST"), clincus.Operation(ITEM, "GET")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "a"},
+        {"name": "a", "count": 3, "keep": False, "roots": ["/a", ""], "mode": "clone"},
+        {"name": "a", "roots": None, "size": {"cols": 1}, "labels": {"any": "text"}},
+    ],
+)
+def test_a_body_that_fits_is_read(fields):
+    assert WITH_BODY.read_body(json.dumps(fields).encode()) == fields
+
+
+def test_absent_fields_have_their_default():
+    assert WITH_BODY.defaults["count"] == 2
+    assert WITH_BODY.defaults["keep"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", '"name" is missing in the body: a name in small letters'),
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe{}", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'{"nme":"a"}', 'unknown field "nme"; known are: name, count, keep, roots'),
+        (b'{"name":1}', '"name" must be a text, not 1'),
+        (b'{"name":null}', '"name" must be a text, not null'),
+        (b'{"name":"A"}', '"name" must match ^[a-z]+$ (a name in small letters), not "A"'),
+        (b'{"name":"a\\n"}', '"name" must match'),
+        (b'{"name":"a","count":true}', '"count" must be a whole number, not true'),
+        (b'{"name":"a","count":1.5}', '"count" must be a whole number, not 1.5'),
+        (b'{"name":"a","count":NaN}', '"count" must be a whole number'),
+        (b'{"name":"a","count":4}', '"count" must be from 1 to 3, not 4'),
+        (b'{"name":"a","count":0}', '"count" must be from 1 to 3, not 0'),
+        (b'{"name":"a","keep":"true"}', '"keep" must be true or false'),
+        (b'{"name":"a","roots":"a"}', '"roots" must be a list or null, not "a"'),
+        (b'{"name":"a","roots":["a",1]}', '"roots[1]" must be a text, not 1'),
+        (b'{"name":"a","roots":["a\\u0000"]}', '"roots[0]" holds a character that no name can have'),
+        (b'{"name":"a","roots":["\\ud800"]}', '"roots[0]" holds a character that no name can have'),
+        (b'{"name":"a","mode":"copy"}', '"mode" must be one of mount, clone, not "copy"'),
+        (b'{"name":"a","size":[]}', '"size" must be an object, not []'),
+        (b'{"name":"a","size":{"cols":9}}', '"size.cols" must be from 1 to 3, not 9'),
+        (b'{"name":"a","size":{"row":9}}', 'unknown field "size.row"; known are: cols'),
+        (b'{"name":"a","labels":{"x":1}}', '"labels.x" must be a text, not 1'),
+    ],
+)
+def test_a_wrong_body_is_refused_with_the_reason(body, sentence):
+    with pytest.raises(clincus.ClincusError) as caught:
+        WITH_BODY.read_body(body)
+    assert sentence in caught.value.message
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ({}, '"name" is missing in the query: a name in small letters'),
+        ({"name": "a", "count": "x"}, '"count" must be a whole number, not "x"'),
+        ({"name": "a", "count": "-1"}, "from 1 to 3"),
+        ({"name": "a", "count": "1" * 5000}, "whole number"),
+        ({"name": "a", "count": "\u0661"}, "whole number"),
+        ({"name": "a", "keep": "yes"}, '"keep" must be true or false, not "yes"'),
+        ({"name": "a\0"}, "character"),
+    ],
+)
+def test_a_wrong_query_is_refused_with_the_reason(query, sentence):
+    with pytest.raises(clincus.ClincusError) as caught:
+        WITH_QUERY.read_parameters({"id": "x"}, query)
+    assert sentence in caught.value.message
+    assert caught.value.status == 400
+
+
+def test_parameters_that_are_not_known_are_left_alone():
+    assert WITH_QUERY.read_parameters({"id": "x"}, {"name": "a", "utm": "x", "keep": "1", "count": "3"}) == {
+        "id": "x",
+        "name": "a",
+        "count": 3,
+        "keep": True,
+    }
+
+
+def test_the_operation_says_what_a_plain_answer_means():
+    assert (WITH_BODY.status, WITH_QUERY.status) == (201, 200)
