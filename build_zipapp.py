@@ -6,10 +6,9 @@
 The libraries come from PyPI through pip, once, into a cache, and are checked against the hashes below each time. The
 same input gives the same bytes: fixed times and modes, sorted names, no trace of the machine or of its interpreters.
 
-Why no bytecode inside: an archive with bytecode would hold that of the interpreters which this machine happens to
-have, so its bytes would depend on them. Without any, Python compiles a module of the archive at each start, and
-clincus.py alone takes 0.3 to 0.5 s. So the archive's own START keeps what it compiled in the user's cache directory:
-the first start of a build under an interpreter compiles, each later one reads the result.
+An archive with bytecode would hold that of the interpreters which this machine happens to have, so its bytes would
+depend on them. Without any, Python would compile the modules at each start. So START unpacks a build once into the
+user's cache directory, and Python keeps its bytecode there as it does everywhere.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ LIBRARY_SUFFIXES = (".py", "LICENSE")
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that the zip format knows
 
 START = '''\
-"""Start Clincus from its archive, with what was compiled at an earlier start."""
+"""Start Clincus from its archive, unpacked at the first start so that Python keeps the bytecode as always."""
 import _signal
 import sys
 
@@ -68,137 +67,105 @@ if sys.argv[1:] == ["version"] and sys.stdout:
     except OSError:
         pass  # the program knows what to do then
 
-import marshal
 import os
-import zipimport
-from importlib.machinery import ModuleSpec
 
-BUILD = "@BUILD@"  # of everything in the archive: another build never meets this one's compiled code
+BUILD = "@BUILD@"  # of everything in the archive: another build never meets this one's files
+SIZES = @SIZES@
 ARCHIVE = os.path.dirname(os.path.abspath(__file__))
 
 
-def is_private(status):
-    """Whether only we (and root) can change a file or a folder: what is compiled there will be run."""
+def is_private(path):
+    """Whether only we (and root) can change a folder: what lies there will be run."""
+    status = os.lstat(path)
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
-def cache_folder():
-    """The folder for this build under this interpreter, made if need be; "" where there can be none."""
+def is_whole(folder):
+    """Whether every file is there in its size; after a power cut some may be empty."""
+    try:
+        return all(os.stat(os.path.join(folder, name)).st_size == size for name, size in SIZES.items())
+    except OSError:
+        return False
+
+
+def unpacked():
+    """The folder with this build, unpacked if need be and locked while we run; "" where there can be none."""
+    import fcntl
+
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     top = os.path.join(base, "clincus")
-    folder = os.path.join(top, "%s-%s" % (BUILD, sys.implementation.cache_tag))
+    folder = os.path.join(top, BUILD)
     try:
-        if not os.path.isdir(folder):
+        if not is_whole(folder):
             os.makedirs(base, exist_ok=True)
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            drop_other_builds(top, folder)
-        return folder if is_private(os.lstat(top)) and is_private(os.lstat(folder)) else ""
+            os.makedirs(top, mode=0o700, exist_ok=True)
+            if is_private(top):
+                unpack(top, folder)
+        if is_private(top) and is_private(folder):
+            fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+            return folder
     except OSError:
-        return ""
+        pass
+    return ""
 
 
-def drop_other_builds(top, folder):
-    """Remove what other builds left that nobody has started for a month."""
+def unpack(top, folder):
+    """Put all files into the folder, whole or not at all; two first starts at once do not disturb each other."""
+    import shutil
+    import tempfile
+    import zipfile
+
+    drop_other_builds(top)
+    new = tempfile.mkdtemp(prefix="new-", dir=top)
+    try:
+        with zipfile.ZipFile(ARCHIVE) as archive:
+            archive.extractall(new)
+        compile_modules(new)
+        if os.path.isdir(folder) and not is_whole(folder):
+            shutil.rmtree(folder)
+        os.rename(new, folder)
+    except OSError:
+        if not is_whole(folder):  # else another start was quicker
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def compile_modules(folder):
+    """Compile in a child: a server would hold the compiler's memory as long as it runs."""
+    child = os.fork()
+    if not child:
+        try:
+            import compileall
+
+            compileall.compile_dir(folder, quiet=2)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def drop_other_builds(top):
+    """Remove builds that nobody has used for a month and nobody runs, and what a killed start left."""
+    import fcntl
+    import shutil
     import time
 
     for name in os.listdir(top):
         other = os.path.join(top, name)
-        parts = name.split("-", 1)
-        if other != folder and len(parts) == 2 and len(parts[0]) == len(BUILD) and "python" in parts[1]:
-            if os.lstat(other).st_mtime < time.time() - 30 * 86400 and is_private(os.lstat(other)):
-                for entry in os.listdir(other):
-                    os.unlink(os.path.join(other, entry))
-                os.rmdir(other)
-
-
-class Loader:
-    """Loads the archive's modules; a part of the import system (importlib.abc.InspectLoader, ResourceLoader)."""
-
-    def __init__(self):
-        self.archive = zipimport.zipimporter(ARCHIVE)
-        self.folder = "" if sys.dont_write_bytecode else cache_folder()
-
-    def find_spec(self, name, path=None, target=None):
-        relative = name.replace(".", os.sep)
-        for file, is_package in ((relative + ".py", False), (os.path.join(relative, "__init__.py"), True)):
-            if file.replace(os.sep, "/") in MODULES:
-                origin = os.path.join(ARCHIVE, file)
-                spec = ModuleSpec(name, self, origin=origin, is_package=is_package)
-                spec.has_location = True
-                if is_package:
-                    spec.submodule_search_locations = [os.path.dirname(origin)]
-                return spec
-        return None
-
-    def create_module(self, spec):
-        return None
-
-    def exec_module(self, module):
-        exec(self.get_code(module.__name__), module.__dict__)
-
-    def is_package(self, name):
-        return self.find_spec(name).submodule_search_locations is not None
-
-    def get_data(self, path):
-        return self.archive.get_data(path)
-
-    def get_source(self, name):
-        return self.get_data(self.find_spec(name).origin).decode()
-
-    def get_code(self, name):
-        code = self.read(name)
-        if code is None:
-            origin = self.find_spec(name).origin
-            code = compile(self.get_data(origin), origin, "exec", dont_inherit=True)
-            self.keep(name, code)
-        return code
-
-    def read(self, name):
-        """The compiled module from the cache, or None when it is not there, not ours or broken."""
-        if not self.folder:
-            return None
-        try:
-            descriptor = os.open(os.path.join(self.folder, name), os.O_RDONLY | os.O_NOFOLLOW)
-            with open(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                data = file.read() if is_private(status) else b""
-            head = self.head()
-            return marshal.loads(data[len(head):]) if data.startswith(head) else None
-        except (OSError, EOFError, ValueError, TypeError):
-            return None
-
-    def keep(self, name, code):
-        """Put a compiled module into the cache: whole or not at all, and no reason to fail."""
-        if not self.folder:
-            return
-        path = os.path.join(self.folder, name)
-        partial = "%s.%d" % (path, os.getpid())
-        try:
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(self.head() + marshal.dumps(code))
-            os.replace(partial, path)
-        except OSError:
+        is_ours = len(name) == len(BUILD) or name.startswith("new-")
+        if is_ours and os.lstat(other).st_mtime < time.time() - 30 * 86400:
+            descriptor = os.open(other, os.O_RDONLY | os.O_NOFOLLOW)
             try:
-                os.unlink(partial)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(other, ignore_errors=True)
             except OSError:
-                pass
-
-    def head(self):
-        """What every file of the cache begins with: the form of bytecode, this build, and where the archive lies.
-
-        The place counts because tracebacks name it.
-        """
-        from importlib.util import MAGIC_NUMBER
-
-        return MAGIC_NUMBER + BUILD.encode() + ARCHIVE.encode("utf-8", "surrogateescape") + b"\\0"
-
-
-MODULES = frozenset(@MODULES@)
+                pass  # a server runs from it
+            os.close(descriptor)
 
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, Loader())
+    if not sys.dont_write_bytecode:
+        sys.path.insert(0, unpacked() or ARCHIVE)
     from clincus import main
 
     sys.exit(main())
@@ -303,11 +270,11 @@ def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def pack(files: dict[str, bytes]) -> bytes:
     """The archive as bytes, with a first line that lets the system run it (PEP 441)."""
-    modules = sorted(name for name in files if name.endswith(".py"))
+    sizes = {name: len(data) for name, data in sorted(files.items()) if name.endswith(".py")}
     digest = hashlib.sha256(START.encode())
     for name in sorted(files):
         digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
-    start = START.replace("@BUILD@", digest.hexdigest()[:32]).replace("@MODULES@", repr(modules))
+    start = START.replace("@BUILD@", digest.hexdigest()[:32]).replace("@SIZES@", repr(sizes))
     start = start.replace("@VERSION@", version_line(files["clincus.py"]))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:

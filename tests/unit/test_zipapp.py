@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -185,68 +186,72 @@ def test_ctrl_c_during_the_start_ends_it_quietly(archive):
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
-class TestCompiledCode:
-    def files(self, cache):
-        return sorted(path for path in cache.rglob("*") if path.is_file())
+class TestUnpacked:
+    """The folder in the user's cache that the first start of a build unpacks it into."""
 
-    def test_is_kept_for_the_next_start_where_nobody_else_can_write(self, start, cache):
-        start("help")
-        kept = self.files(cache)
-        assert "clincus" in [path.name for path in kept]
-        assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
-        assert {stat.S_IMODE(path.parent.stat().st_mode) for path in kept} == {0o700}
-
-    def test_is_used_by_the_next_start(self, start, cache):
-        start("help")
-        before = [path.stat().st_mtime_ns for path in self.files(cache)]
+    @pytest.fixture
+    def folder(self, start, cache):
+        """The folder, after a first start."""
         assert start("help").returncode == 0
-        assert [path.stat().st_mtime_ns for path in self.files(cache)] == before
+        (folder,) = (cache / "clincus").iterdir()
+        return folder
 
-    @pytest.mark.parametrize("damage", [b"", b"junk", None], ids=["empty", "other bytes", "cut short"])
-    def test_damaged_is_made_anew(self, start, cache, damage):
-        start("help")
-        (file,) = [path for path in self.files(cache) if path.name == "clincus"]
-        whole = file.read_bytes()
-        file.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    def test_nobody_else_can_write_there(self, folder):
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)} == {0o700}
+
+    def test_the_next_start_finds_the_bytecode_and_writes_nothing(self, start, folder):
+        before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+        assert any(path.match("__pycache__/clincus.*.pyc") for path in before)
         assert start("help").returncode == 0
-        # Not the same bytes: marshal's depend on how often the interpreter holds a value just then.
-        assert abs(file.stat().st_size - len(whole)) < len(whole) / 10
+        assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
-    def test_that_others_could_have_written_is_not_run(self, start, cache):
-        start("help")
-        (file,) = [path for path in self.files(cache) if path.name == "clincus"]
-        file.write_bytes(planted(file.read_bytes()))
+    @pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b""), Path.unlink], ids=["emptied", "gone"])
+    def test_a_damaged_one_is_made_anew(self, start, folder, damage):
+        size = (folder / "clincus.py").stat().st_size
+        damage(folder / "clincus.py")
+        assert start("help").returncode == 0
+        assert (folder / "clincus.py").stat().st_size == size
+
+    def test_one_that_others_can_write_is_not_run(self, start, folder):
+        program = folder / "clincus.py"
+        program.write_bytes(b"def main():\n    print('planted')\n".ljust(program.stat().st_size))
         assert start("help").stdout == "planted\n"  # the trap works, were it trusted …
-        file.chmod(0o622)
+        folder.chmod(0o777)
         assert "Usage" in start("help").stdout  # … and it is not
 
-    def test_in_a_folder_open_to_others_is_not_run(self, start, cache):
-        start("help")
-        (file,) = [path for path in self.files(cache) if path.name == "clincus"]
-        file.write_bytes(planted(file.read_bytes()))
-        file.parent.chmod(0o777)
-        assert "Usage" in start("help").stdout
+    def test_starts_at_once_do_not_disturb_each_other(self, archive, cache, tmp_path):
+        environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache)}
+        argv = [sys.executable, "-I", archive, "help"]
+        running = [subprocess.Popen(argv, env=environ, stdout=subprocess.DEVNULL) for _ in range(4)]
+        assert [one.wait(timeout=120) for one in running] == [0] * 4
+        assert len(list((cache / "clincus").iterdir())) == 1
 
-    def test_is_not_kept_when_python_is_told_so(self, start, cache):
+    def test_an_old_build_goes_unless_it_runs(self, start, cache, folder):
+        old = cache / "clincus" / ("0" * 32)
+        old.mkdir()
+        os.utime(old, (0, 0))
+        running = os.open(old, os.O_RDONLY)
+        fcntl.flock(running, fcntl.LOCK_SH)
+        shutil.rmtree(folder)
+        start("help")
+        assert old.exists()
+        os.close(running)
+        shutil.rmtree(folder)
+        start("help")
+        assert not old.exists()
+
+    def test_there_is_none_when_python_may_keep_no_bytecode(self, start, cache):
         assert start("help", flags=("-I", "-B")).returncode == 0
         assert not cache.exists()
 
-    def test_is_done_without_where_the_cache_cannot_be_written(self, start, cache):
+    def test_the_program_runs_where_the_cache_cannot_be_written(self, start, cache):
         cache.write_text("a file in the way")
         assert start("help").returncode == 0
 
 
-def planted(kept):
-    """What a cache file would look like that somebody else prepared."""
-    import marshal
-
-    head = kept[: kept.index(b"clincus.pyz\0") + len(b"clincus.pyz\0")]
-    return head + marshal.dumps(compile("def main():\n print('planted')", "x", "exec"))
-
-
 def test_an_old_python_is_told_what_is_needed():
     """START is compiled by whatever runs it: it must be readable by older ones to say so."""
-    code = build_zipapp.START.split("import marshal")[0].replace("(3, 9)", "(99, 9)")
+    code = build_zipapp.START.split("import os")[0].replace("(3, 9)", "(99, 9)")
     done = subprocess.run(
         [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60
     )
