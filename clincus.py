@@ -10902,7 +10902,8 @@ class Application:
         self.connections = ConnectionTable()
         self._assets = Assets(packaged_file("spa_dist"))
         self.router = Router(load_contract())
-        add_routes(self)
+        for method, path, handler in (*api_routes(self), *self.extensions.routes):
+            survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, handler))
         self._expiry = threading.Lock()  # held while expired sessions are being stopped
 
     @property
@@ -10948,10 +10949,6 @@ class Application:
         self.sockets.wait_until_closed(CLOSE_WITHIN + HANGUP_GRACE + 1)
         self.monitor.stop()
         self.connections.close_all()
-
-    def route(self, method: str, path: str, handler: Handler) -> None:
-        """Let a handler answer an operation of openapi.json; at any time, a feature's before the server starts."""
-        self.router.add(method, path, handler)
 
     def save_settings(self, port: int | None, roots: Sequence[str] | None) -> None:
         """Keep port and roots and put them in force. Raises ClincusError: 400, 409, 500."""
@@ -11305,11 +11302,11 @@ class Api:
         return self._app.workspaces.document()
 
 
-def add_routes(app: Application) -> None:
-    """Let the server answer every operation of openapi.json."""
+def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
+    """Method, path in openapi.json and handler of every route of the core."""
     api = Api(app)
     one = "/api/sessions/{id}"
-    for method, path, handler in (
+    return [
         ("GET", "/api/config", api.get_config),
         ("PUT", "/api/config", api.put_config),
         ("GET", "/api/tools", api.get_tools),
@@ -11335,8 +11332,7 @@ def add_routes(app: Application) -> None:
         ("GET", one + "/files", api.list_files),
         ("GET", one + "/files/content", api.read_file),
         ("PUT", one + "/files/content", api.write_file),
-    ):
-        app.route(method, path, handler)
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -15033,4 +15029,5 @@ def complain(message: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["clincus"] = sys.modules["__main__"]  # `import clincus` in a feature means this very module
     sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,6 +57,30 @@ def test_a_feature_that_raises_is_reported_and_left_out_whole(package, caplog):
     assert [route[1] for route in extensions.routes] == ["/api/weather"]
     assert "the feature broken is left out" in caplog.text
     assert "out of order" in caplog.text
+
+
+def test_a_route_of_a_feature_is_answered_if_the_contract_has_it(tmp_path, monkeypatch):
+    def install(app):
+        extensions = clincus.Extensions(app)
+        extensions.routes += [("GET", "/api/tools", answer), ("GET", "/api/weather", answer)]
+        return extensions
+
+    def answer(request):
+        return ["from a feature"]
+
+    monkeypatch.setattr(clincus, "install_features", install)
+    monkeypatch.setattr(clincus, "api_routes", lambda app: [])
+    app = clincus.Application({"HOME": str(tmp_path)}, {})
+    assert app.router.find("GET", "/api/tools")[0].handler is answer
+    assert list(app.router.document()["paths"]) == ["/api/tools"]
+
+
+def test_the_program_and_its_features_share_one_module():
+    """As a script the module is called __main__; a second copy would have its own classes and its own state."""
+    script = "import sys, clincus; print(clincus is sys.modules['__main__'])"
+    argv = [sys.executable, "-i", clincus.__file__, "version"]
+    done = subprocess.run(argv, input=script, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "True"
 
 
 def test_without_the_package_there_are_no_features():
