@@ -3,6 +3,7 @@ import { sentence } from '../lib/api';
 import { basename, plural } from '../lib/format';
 import { href, router } from '../lib/router.svelte';
 import type { NewSessionRequest, Session } from '../lib/types';
+import { deck } from './deck.svelte';
 import { sessions } from './sessions.svelte';
 import { ui } from './ui.svelte';
 
@@ -21,9 +22,10 @@ export async function resume(session: Session): Promise<void> {
 }
 
 export async function remove(session: Session): Promise<void> {
+  const unsaved = deck.holds(session.id) ? ' The file that is open here has changes that are not saved: they are lost.' : '';
   const yes = await ui.confirm(
     `Delete ${label(session)}?`,
-    `The container ${session.id} and everything in it outside the project folder is deleted. The project's files stay, and the conversation is saved first where that is possible.`,
+    `The container ${session.id} and everything in it outside the project folder is deleted. The project's files stay, and the conversation is saved first where that is possible.${unsaved}`,
     'Delete',
   );
   if (!yes) return;

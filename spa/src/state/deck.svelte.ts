@@ -28,6 +28,11 @@ export class Deck {
     this.ids = alive.filter((one) => !dropped.includes(one));
   }
 
+  /** Whether a session's view has something unsaved in it. */
+  holds(id: string): boolean {
+    return this.#held.has(id);
+  }
+
   /** Whether a view must stay, however long ago it was shown. */
   hold(id: string, held: boolean): void {
     if (held) this.#held.add(id);

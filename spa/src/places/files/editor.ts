@@ -96,7 +96,7 @@ const highlight = HighlightStyle.define([
 
 const theme = EditorView.theme({
   '&': { height: '100%', backgroundColor: 'var(--surface)', color: 'var(--text)' },
-  '.cm-scroller': { fontFamily: 'var(--mono)', lineHeight: '20px' },
+  '.cm-scroller': { fontFamily: 'var(--editor-font)', fontSize: 'var(--editor-size)', lineHeight: '1.54' },
   '.cm-gutters': { backgroundColor: 'var(--surface)', color: 'var(--muted)', border: 'none', paddingLeft: '8px' },
   '.cm-activeLine, .cm-activeLineGutter': { backgroundColor: 'var(--hover)' },
   '&.cm-focused': { outline: 'none' },
@@ -155,12 +155,11 @@ const theme = EditorView.theme({
 export interface EditorOptions {
   path: string;
   text: string;
-  fontSize: number;
   onChange: (text: string) => void;
 }
 
-/** Shows the editor in the element. The caller destroys it. */
-export function openEditor(element: HTMLElement, { path, text, fontSize, onChange }: EditorOptions): EditorView {
+/** Shows the editor in the element, which has `--editor-font` and `--editor-size`. The caller destroys it. */
+export function openEditor(element: HTMLElement, { path, text, onChange }: EditorOptions): EditorView {
   const language = new Compartment();
   const view = new EditorView({
     parent: element,
@@ -183,7 +182,6 @@ export function openEditor(element: HTMLElement, { path, text, fontSize, onChang
         keymap.of([...closeBracketsKeymap, ...defaultKeymap, ...searchKeymap, ...historyKeymap, indentWithTab]),
         language.of([]),
         theme,
-        EditorView.theme({ '.cm-scroller': { fontSize: `${fontSize}px` } }),
         EditorView.contentAttributes.of({ 'aria-label': `Text of ${path}` }),
         EditorState.lineSeparator.of(text.includes('\r\n') ? '\r\n' : '\n'),
         EditorView.updateListener.of((update) => {

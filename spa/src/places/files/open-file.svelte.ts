@@ -19,10 +19,12 @@ export class OpenFile {
   theirs = $state.raw<{ text: string; etag: string } | null>(null);
   /** It was deleted in the container; saving makes it anew. */
   gone = $state(false);
-  /** Counts replacements of the text from outside of the editor. */
+  /** Counts the replacements of the text from outside of the editor. The editor takes over `text` at each of them. */
   replaced = $state(0);
   #etag = '';
   #checking = false;
+  /** Counts the saves that were begun. */
+  #writes = 0;
 
   readonly dirty: boolean = $derived(this.text !== this.saved);
 
@@ -51,14 +53,17 @@ export class OpenFile {
   async check(again = false): Promise<void> {
     if (this.phase !== 'ready' || this.#checking || (this.gone && !again)) return;
     this.#checking = true;
+    const writes = this.#writes;
     try {
       const content = await api.readFile(this.session, this.path, this.theirs?.etag ?? this.#etag);
+      // A save that began meanwhile knows better than this answer.
+      if (writes !== this.#writes) return;
       this.gone = false;
       if (!content) return;
       if (this.dirty && content.text !== this.text) this.theirs = content;
       else this.#take(content.text, content.etag);
     } catch (error) {
-      if (isGone(error)) this.gone = true;
+      if (isGone(error) && writes === this.#writes) this.gone = true;
     } finally {
       this.#checking = false;
     }
@@ -66,7 +71,6 @@ export class OpenFile {
 
   /** Saves over the version that was opened, or anew if it is gone. If there is another one, nothing is overwritten. */
   async save(): Promise<void> {
-    if (this.phase === 'saving' || this.phase === 'loading') return;
     await this.#write(this.gone ? null : this.#etag);
   }
 
@@ -80,6 +84,8 @@ export class OpenFile {
   }
 
   async #write(etag: string | null): Promise<void> {
+    if (this.phase !== 'ready') return;
+    this.#writes += 1;
     const text = this.text;
     this.phase = 'saving';
     this.error = '';

@@ -1,18 +1,21 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
-import { type Call, fakeServer } from '../../test/fakes';
+import { type Call, fakeServer, type Reply } from '../../test/fakes';
 import { OpenFile } from './open-file.svelte';
 
 /** The container's file. */
 let disk: { text: string; version: number; gone?: boolean };
 let file: OpenFile;
 let calls: Call[];
+/** What the next answers wait for after the server has given them. */
+let onTheWay: Promise<void>;
 
 const etag = () => `"${disk.version}"`;
 
 beforeEach(async () => {
   disk = { text: 'one', version: 1 };
-  calls = fakeServer(({ method, headers, body }) => {
+  onTheWay = Promise.resolve();
+  const answer = ({ method, headers, body }: Call): Reply => {
     const anew = headers.get('If-None-Match') === '*' && disk.gone;
     if (method === 'GET' && disk.gone) return { status: 404, json: { error: 'it is gone' } };
     if (method === 'GET' && headers.get('If-None-Match') === etag()) return { status: 304 };
@@ -20,6 +23,10 @@ beforeEach(async () => {
     if (!anew && (disk.gone || headers.get('If-Match') !== etag())) return { status: 412, json: { error: 'it changed' } };
     disk = { text: body as string, version: disk.version + 1 };
     return { status: 204, headers: { ETag: etag() } };
+  };
+  calls = fakeServer((call) => {
+    const reply = answer(call);
+    return onTheWay.then(() => reply);
   });
   file = new OpenFile('s', 'a.txt');
   await file.load();
@@ -101,4 +108,25 @@ it('sees a file again that came back', async () => {
   agentWrites('agent');
   await file.check(true);
   expect([file.gone, file.text]).toEqual([false, 'agent']);
+});
+
+it('takes no answer that is older than a save', async () => {
+  agentWrites('agent');
+  let arrive = (): void => undefined;
+  onTheWay = new Promise((resolve) => (arrive = resolve));
+  const checking = file.check();
+  onTheWay = Promise.resolve();
+  file.text = 'mine';
+  await file.save();
+  await file.keepMine();
+  arrive();
+  await checking;
+  expect([disk.text, file.text, file.dirty]).toEqual(['mine', 'mine', false]);
+});
+
+it('saves once at a time', async () => {
+  file.text = 'two';
+  calls.length = 0;
+  await Promise.all([file.save(), file.save()]);
+  expect([disk.text, calls.length, file.theirs]).toEqual(['two', 1, null]);
 });

@@ -1,0 +1,42 @@
+// @vitest-environment happy-dom
+import { EditorView } from '@codemirror/view';
+import { cleanup, render, screen } from '@testing-library/svelte';
+import { tick } from 'svelte';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import { router } from '../../lib/router.svelte';
+import type { Session, SessionStatus } from '../../lib/types';
+import { fakeServer } from '../../test/fakes';
+import FilesPane from './FilesPane.svelte';
+
+beforeEach(() => {
+  fakeServer(({ path }) => {
+    if (path.includes('/files/content')) return { text: 'one', headers: { ETag: '"1"' } };
+    return { json: { path: '', entries: [{ name: 'a.txt', type: 'file', size: 3, modified: '' }] } };
+  });
+  router.go('/sessions/s/files?path=a.txt');
+});
+
+afterEach(() => {
+  cleanup();
+  vi.unstubAllGlobals();
+});
+
+function session(status: SessionStatus): Session {
+  return { id: 's', workspace: '/w/my-app', tool: 'claude', slot: 1, status, persistent: false };
+}
+
+const shown = (): string | undefined => EditorView.findFromDOM(document.body)?.state.doc.toString();
+
+it('keeps what was typed while the session stops, starts and runs again', async () => {
+  const { rerender } = render(FilesPane, { session: session('running'), path: 'a.txt', visible: true });
+  await vi.waitFor(() => expect(shown()).toBe('one'));
+  EditorView.findFromDOM(document.body)?.dispatch({ changes: { from: 3, insert: ' two' } });
+  for (const status of ['stopping', 'stopped', 'starting', 'running'] as const) {
+    await rerender({ session: session(status), path: 'a.txt', visible: true });
+    await tick();
+    expect([status, shown()]).toEqual([status, 'one two']);
+    const save = screen.getByRole<HTMLButtonElement>('button', { name: /^Save/ });
+    expect([status, save.disabled]).toEqual([status, status !== 'running']);
+  }
+});
