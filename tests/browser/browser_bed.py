@@ -23,6 +23,7 @@ from conftest import DEADLINE
 from conftest import Server
 from conftest import unavailable
 from playwright.sync_api import Browser
+from playwright.sync_api import Locator
 from playwright.sync_api import Page
 from playwright.sync_api import expect
 from playwright.sync_api import sync_playwright
@@ -93,13 +94,18 @@ class Dashboard:
         """Open a place by its address."""
         self.page.goto(self.server.url + path)
 
+    @property
+    def rows(self) -> Locator:
+        """The lines of the terminal that is shown. The past, where one looks back at it, lies over the present."""
+        return self.page.locator(".xterm-rows:visible").last
+
     def screen(self) -> str:
         """The text of the terminal that is shown."""
-        return self.page.locator(".xterm-rows:visible").inner_text().replace("\xa0", " ")
+        return self.rows.inner_text().replace("\xa0", " ")
 
     def expect_screen(self, pattern: str) -> None:
         """Wait until the shown terminal's text matches."""
-        expect(self.page.locator(".xterm-rows:visible")).to_have_text(re.compile(pattern))
+        expect(self.rows).to_have_text(re.compile(pattern))
 
     def open_terminal(self, session: dict[str, Any], tab: str = "") -> None:
         """Open a session's terminal and wait until the tool can be typed to."""

@@ -193,13 +193,14 @@ def test_another_network_is_taken_up_at_once(dashboard, session_on, road):
 
 
 def test_all_that_is_open_comes_back_after_the_server_did(dashboard, session_on, road, start_server):
-    """Terminal and shell reconnect, the list is current, and what is not saved in the editor is still there."""
+    """Terminal and shell are as they were, the list is current, and what is not saved in the editor is still there."""
     session, page = session_on(), dashboard.page
     open_over(road, dashboard, session)
     dashboard.type_line("before")
     dashboard.expect_screen("echo: before")
     page.get_by_role("link", name="Shell").click()
     dashboard.expect_screen(r"\$")
+    dashboard.type_line("kept=the-same-shell")
     page.get_by_role("link", name="Files").click()
     page.get_by_role("treeitem", name="README.md").click()
     text = page.locator(".cm-content")
@@ -227,4 +228,5 @@ def test_all_that_is_open_comes_back_after_the_server_did(dashboard, session_on,
     dashboard.type_line("after")
     dashboard.expect_screen("echo: after")
     page.get_by_role("link", name="Shell").click()
-    dashboard.expect_screen("this is a new shell")
+    dashboard.type_line("echo $kept-")
+    dashboard.expect_screen("the-same-shell-")

@@ -66,14 +66,15 @@ def test_a_paste_is_one_paste(dashboard, session_on):
 
 
 def test_a_program_can_copy_but_never_read(dashboard, session_on):
-    """OSC 52 sets the clipboard, and a query for it is not answered with what is on it."""
+    """OSC 52 sets the clipboard. A query gets tmux's own buffer at most, never what is on the clipboard."""
     dashboard.open_terminal(session_on(), tab="/shell")
     dashboard.type_line(r"printf '\033]52;c;aGVsbG8=\a'")
     expect(dashboard.page.get_by_text("copied 5 characters")).to_be_visible()
     assert dashboard.page.evaluate("navigator.clipboard.readText()") == "hello"
+    dashboard.page.evaluate("navigator.clipboard.writeText('secret')")
     dashboard.type_line(r"clear; printf '\033]52;c;?\a'; read -t 1 -rsd '' answer; printf '%q|e''nd\n' \"$answer\"")
     dashboard.expect_screen(r"\|end")
-    assert "aGVsbG8" not in dashboard.screen()
+    assert "c2VjcmV0" not in dashboard.screen(), "base64 of what the person has on the clipboard"
 
 
 def test_a_selection_is_copied(dashboard, session_on):
@@ -120,7 +121,7 @@ def test_ten_thousand_lines_are_kept_and_searched(dashboard, session_on):
     dashboard.expect_screen("flood")
     for _ in range(3):
         page.keyboard.press("Control+Shift+Home")
-        dashboard.expect_screen(r"line 5\d\d\.")  # 10,000 lines above the screen
+        dashboard.expect_screen(r"line 4\d\d\.")  # 10,000 lines above the screen
         page.keyboard.press("Control+Shift+End")
         dashboard.expect_screen("flood")
     page.keyboard.press("Control+Shift+F")
@@ -135,6 +136,7 @@ def test_ten_thousand_lines_are_kept_and_searched(dashboard, session_on):
         search.press("Enter")
         dashboard.expect_screen(r"7\.")
     search.press("Escape")
+    page.keyboard.press("Escape")
     dashboard.type_line("echo st''ill; stty size")
     dashboard.expect_screen(rf"still\s*{rows_of(dashboard)} \d+")
 
@@ -239,7 +241,7 @@ def test_a_shell_that_ended_is_not_opened_again_by_itself(dashboard, session_on)
     dashboard.type_line("exit")
     expect(dashboard.page.get_by_text("Press Enter to open it again")).to_be_visible()
     dashboard.page.keyboard.press("Enter")
-    dashboard.expect_screen("this is a new shell")
+    dashboard.expect_screen(r"\$")
     dashboard.type_line("echo alive")
     dashboard.expect_screen("alive.*alive")
 

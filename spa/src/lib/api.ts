@@ -133,9 +133,9 @@ export const api = {
   images: () => get<Image[]>('/api/images'),
   health: () => get<Health>('/api/health'),
 
-  /** The terminal's screen and so many lines above it, as tmux keeps them. */
-  async scrollback(id: string, lines: number): Promise<string> {
-    return (await send('GET', `${session(id)}/scrollback?lines=${lines}`)).text();
+  /** The screen of the tool's terminal or of the shell, and so many lines above it, as tmux keeps them. */
+  async scrollback(id: string, lines: number, shell: boolean): Promise<string> {
+    return (await send('GET', `${session(id)}/scrollback?lines=${lines}${shell ? '&shell=true' : ''}`)).text();
   },
 
   directory: (id: string, path: string) =>

@@ -130,6 +130,8 @@ export interface FileContent {
 
 export type ServerEvent =
   | { type: 'session.started' | 'session.stopped' | 'session.changed'; id: string }
+  | { type: 'incus.unreachable'; error: string }
+  | { type: 'incus.reachable' }
   | { type: 'config.reloaded'; timestamp: string }
   | { type: 'config.error'; error: string };
 
@@ -140,8 +142,8 @@ export interface TerminalExit {
   reason: string;
 }
 
-export interface TerminalResize {
-  type: 'resize';
-  cols: number;
-  rows: number;
-}
+/** What the page says in text frames on a terminal; its binary frames are keys. */
+export type TerminalRequest =
+  | { type: 'resize'; cols: number; rows: number }
+  /** Hold the output back, and go on with it. */
+  | { type: 'pause' | 'resume' };

@@ -1,7 +1,8 @@
-/** What has left a tool's screen: a still picture of what tmux keeps, scrolled, selected and searched in the page alone. */
+/** What has left a terminal's screen: a still picture of what tmux keeps, scrolled, selected and searched in the page alone. */
 import { api, sentence } from '../../lib/api';
 import { ui } from '../../state/ui.svelte';
 import type { Look, TerminalHost, TerminalParts } from './terminal';
+import type { TerminalKind } from './terminal-link.svelte';
 
 export class Past {
   /** Null until the picture is there. */
@@ -14,6 +15,7 @@ export class Past {
   /** `onend` is called when it is scrolled to its end, and when it cannot be had. */
   constructor(
     readonly session: string,
+    readonly kind: TerminalKind,
     readonly onend: () => void,
   ) {}
 
@@ -26,7 +28,7 @@ export class Past {
   async open(element: HTMLElement, look: () => Look, host: TerminalHost): Promise<void> {
     try {
       const { openTerminal, SCROLLBACK_LINES } = await import('./terminal');
-      const text = await api.scrollback(this.session, SCROLLBACK_LINES);
+      const text = await api.scrollback(this.session, SCROLLBACK_LINES, this.kind === 'shell');
       if (this.#over) return;
       const onOverscroll = (lines: number): void => {
         if (lines > 0) this.onend();

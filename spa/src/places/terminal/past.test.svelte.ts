@@ -47,7 +47,7 @@ beforeEach(() => {
     asked.push(path);
     return answer;
   });
-  past = new Past('s', () => (ended += 1));
+  past = new Past('s', 'terminal', () => (ended += 1));
 });
 
 afterEach(() => vi.unstubAllGlobals());
@@ -62,6 +62,12 @@ it('is scrolled as far as was asked before it came', async () => {
   expect(asked).toEqual(['/api/sessions/s/scrollback?lines=100']);
   expect(made[0]?.written).toMatch(/first\r\nlast$/);
   expect(made[0]?.scrolled).toEqual([-7, -1]);
+});
+
+it('is that of the shell for a shell', async () => {
+  past = new Past('s', 'shell', () => undefined);
+  await open();
+  expect(asked).toEqual(['/api/sessions/s/scrollback?lines=100&shell=true']);
 });
 
 it('ends when it is scrolled beyond the screen, and not at its top', async () => {

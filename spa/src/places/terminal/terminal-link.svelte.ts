@@ -1,6 +1,6 @@
 /** The wire between one terminal on the page and one on the server. */
 import { ReconnectingSocket, socketUrl } from '../../lib/socket.svelte';
-import type { TerminalExit, TerminalResize } from '../../lib/types';
+import type { TerminalExit, TerminalRequest } from '../../lib/types';
 
 export type TerminalKind = 'terminal' | 'shell';
 
@@ -14,8 +14,12 @@ export interface Screen {
 
 /** Ended, unknown, not running, not allowed: trying again would give the same answer. */
 const FINAL_CODES: ReadonlySet<number> = new Set([1000, 1008, 4404, 4409]);
-/** Output that xterm.js has not drawn yet. Beyond it the link starts afresh, and the server sends the current screen. */
-const MOST_UNDRAWN_BYTES = 16 * 1024 * 1024;
+/**
+ * Output that xterm.js has not drawn yet: above the first mark the server is asked to hold the rest back, below the second
+ * one to go on. In between lies what is on its way (as ttyd does it; the marks are those of xterm.js's flow control guide).
+ */
+const PAUSE_ABOVE_BYTES = 512 * 1024;
+const RESUME_BELOW_BYTES = 64 * 1024;
 /** The server takes no message above 1 MiB; a long paste goes in pieces. */
 const PIECE_BYTES = 64 * 1024;
 /** What the terminal says by itself: that it has the focus, what it is, where cursor and mouse are. */
@@ -30,21 +34,21 @@ export class TerminalLink {
   keysLost = $state(false);
   readonly socket: ReconnectingSocket;
   readonly #screen: Screen;
-  readonly #kind: TerminalKind;
   readonly #onKeysLost: () => void;
   /** The size that the connection was opened with. */
   #openedWith = '';
   #undrawn = 0;
+  /** The server was asked to hold the output back. */
+  #paused = false;
   #connections = 0;
 
   constructor(id: string, kind: TerminalKind, screen: Screen, onKeysLost: () => void) {
     this.#screen = screen;
-    this.#kind = kind;
     this.#onKeysLost = onKeysLost;
     this.socket = new ReconnectingSocket({
       url: () => {
         this.#openedWith = this.#size();
-        return socketUrl(`/ws/${kind}/${encodeURIComponent(id)}?${this.#openedWith}${kind === 'terminal' ? '&own_mouse=1' : ''}`);
+        return socketUrl(`/ws/${kind}/${encodeURIComponent(id)}?${this.#openedWith}&own_mouse=1`);
       },
       protocol: 'clincus.terminal.v1',
       whenSeen: true,
@@ -74,8 +78,7 @@ export class TerminalLink {
   }
 
   resize(cols: number, rows: number): void {
-    const message: TerminalResize = { type: 'resize', cols, rows };
-    this.socket.send(JSON.stringify(message));
+    this.#ask({ type: 'resize', cols, rows });
   }
 
   reconnect(): void {
@@ -87,6 +90,10 @@ export class TerminalLink {
     this.socket.dispose();
   }
 
+  #ask(request: TerminalRequest): void {
+    this.socket.send(JSON.stringify(request));
+  }
+
   #size(): string {
     return `cols=${this.#screen.cols}&rows=${this.#screen.rows}`;
   }
@@ -94,14 +101,13 @@ export class TerminalLink {
   #opened(): void {
     this.exit = null;
     this.#undrawn = 0;
+    this.#paused = false;
     this.#connections += 1;
     if (this.#openedWith !== this.#size()) this.resize(this.#screen.cols, this.#screen.rows);
     if (this.keysLost) this.#onKeysLost();
     this.keysLost = false;
-    if (this.#connections === 1) return;
-    // The tool's screen is drawn anew by tmux; a shell is a new one, and what the old one said is worth keeping.
-    if (this.#kind === 'terminal') this.#screen.reset();
-    else this.#screen.write('\r\n\x1b[0;2m[connected again: this is a new shell]\x1b[0m\r\n');
+    // tmux draws the whole screen anew.
+    if (this.#connections > 1) this.#screen.reset();
   }
 
   #message(data: string | ArrayBuffer): void {
@@ -111,14 +117,17 @@ export class TerminalLink {
       return;
     }
     this.#undrawn += data.byteLength;
-    if (this.#undrawn > MOST_UNDRAWN_BYTES) {
-      this.#screen.reset();
-      this.socket.reconnect();
-      return;
-    }
+    if (!this.#paused && this.#undrawn > PAUSE_ABOVE_BYTES) this.#hold(true);
     const connection = this.#connections;
     this.#screen.write(new Uint8Array(data), () => {
-      if (connection === this.#connections) this.#undrawn -= data.byteLength;
+      if (connection !== this.#connections) return;
+      this.#undrawn -= data.byteLength;
+      if (this.#paused && this.#undrawn < RESUME_BELOW_BYTES) this.#hold(false);
     });
+  }
+
+  #hold(paused: boolean): void {
+    this.#paused = paused;
+    this.#ask({ type: paused ? 'pause' : 'resume' });
   }
 }

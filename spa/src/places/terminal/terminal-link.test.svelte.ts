@@ -138,30 +138,48 @@ describe('a terminal', () => {
     expect(link.exit).toBeNull();
   });
 
-  it('starts afresh rather than keep more output than 16 MiB undrawn', () => {
+  const MUCH = 100 * 1024;
+  const asked = (): unknown[] => FakeSocket.last.sent.map((text) => JSON.parse(text as string) as unknown);
+
+  it('has the output held back while the page cannot draw, and goes on on the same connection', () => {
     FakeSocket.last.open();
-    for (let sent = 0; sent < 16; sent += 1) FakeSocket.last.say(new ArrayBuffer(1024 * 1024));
+    for (let sent = 0; sent < 10; sent += 1) FakeSocket.last.say(new ArrayBuffer(MUCH));
+    expect(asked()).toEqual([{ type: 'pause' }]);
+    while (screen.undrawn.length > 1) screen.undrawn.shift()?.();
+    expect(asked()).toEqual([{ type: 'pause' }]);
+    screen.undrawn.shift()?.();
+    expect(asked()).toEqual([{ type: 'pause' }, { type: 'resume' }]);
     expect(FakeSocket.all).toHaveLength(1);
-    FakeSocket.last.say(output('one more'));
-    expect(FakeSocket.all).toHaveLength(2);
   });
 
-  it('goes on for ever with a screen that keeps up', () => {
+  it('is not held back any more on a new connection, whatever the old one still draws', () => {
+    FakeSocket.last.open();
+    for (let sent = 0; sent < 10; sent += 1) FakeSocket.last.say(new ArrayBuffer(MUCH));
+    link.reconnect();
+    FakeSocket.last.open();
+    for (const done of screen.undrawn) done();
+    FakeSocket.last.say(new ArrayBuffer(MUCH));
+    expect(asked()).toEqual([]);
+  });
+
+  it('holds nothing back with a screen that keeps up', () => {
     FakeSocket.last.open();
     for (let sent = 0; sent < 64; sent += 1) {
-      FakeSocket.last.say(new ArrayBuffer(1024 * 1024));
+      FakeSocket.last.say(new ArrayBuffer(MUCH));
       screen.undrawn.pop()?.();
     }
-    expect(FakeSocket.all).toHaveLength(1);
+    expect(asked()).toEqual([]);
   });
 });
 
-it('a shell that comes back keeps what the old one said, and says that it is new', () => {
+it('a shell is attached to again in the same way', () => {
   link.dispose();
   link = new TerminalLink('clincus-a1b2c3-1', 'shell', screen, onKeysLost);
+  expect(FakeSocket.last.url).toBe('ws://127.0.0.1:3000/ws/shell/clincus-a1b2c3-1?cols=120&rows=40&own_mouse=1');
   FakeSocket.last.open();
   FakeSocket.last.say(output('old'));
   link.reconnect();
   FakeSocket.last.open();
-  expect(screen.drawn.join('')).toMatch(/^old.*this is a new shell/s);
+  FakeSocket.last.say(output('new'));
+  expect(screen.drawn).toEqual(['<reset>', 'new']);
 });

@@ -20,7 +20,7 @@ export class TerminalView {
   parts = $state.raw<TerminalParts | null>(null);
   /** Null until it has connected once. */
   link = $state.raw<TerminalLink | null>(null);
-  /** What the person looks back at; null for the present. Only tmux has a past of its own; a shell's is in its terminal. */
+  /** What the person looks back at; null for the present. The past is tmux's, which draws no line twice. */
   past = $state.raw<Past | null>(null);
   searching = $state(false);
   /** The key bar's Ctrl is held for the next key. */
@@ -51,7 +51,7 @@ export class TerminalView {
       if (this.parts) return;
       const parts = openTerminal(element, look(), {
         ...this.host,
-        ...(this.kind === 'terminal' && { onOverscroll: (lines) => this.lookBack(lines) }),
+        onOverscroll: (lines) => this.lookBack(lines),
       });
       parts.terminal.onData((text) => this.#typed(text));
       parts.terminal.onBinary((data) => this.link?.typeBinary(data));
@@ -83,7 +83,7 @@ export class TerminalView {
   }
 
   search(): void {
-    if (this.kind === 'terminal') this.lookBack(0);
+    this.lookBack(0);
     this.searching = true;
   }
 
@@ -99,7 +99,7 @@ export class TerminalView {
   /** Scrolls to the past, by lines below zero from the screen; a scroll the other way is none. */
   lookBack(lines: number): void {
     if (lines > 0) return;
-    this.past ??= new Past(this.session().id, () => this.lookAhead());
+    this.past ??= new Past(this.session().id, this.kind, () => this.lookAhead());
     this.past.scroll(lines);
   }
 
