@@ -12,6 +12,10 @@ const PATIENCE_MS = 1_000;
 export class Connection {
   /** The stream was open and is not now: what is on the page may be old. */
   stale = $state(false);
+  /** Why nothing can be changed now; empty while it can. */
+  readonly hindrance: string = $derived(
+    this.stale ? 'no connection to the server' : sessions.unreachable ? 'Incus does not answer' : '',
+  );
   #socket = $state.raw<ReconnectingSocket | null>(null);
   #loaded = false;
 
@@ -67,6 +71,14 @@ export class Connection {
       case 'session.stopped':
       case 'session.changed':
         void sessions.refresh();
+        break;
+      case 'incus.unreachable':
+        sessions.unreachable = event.error;
+        if (sessions.list.length === 0) void configuration.refreshHealth();
+        break;
+      case 'incus.reachable':
+        sessions.unreachable = '';
+        void this.#loadSessions();
         break;
       case 'config.reloaded':
         void configuration.refresh();

@@ -1,5 +1,5 @@
 /** The sessions: one snapshot, fetched anew whenever an event says that something changed. */
-import { api, sentence } from '../lib/api';
+import { api, ApiError, sentence } from '../lib/api';
 import { Persisted } from '../lib/persisted.svelte';
 import type { NewSessionRequest, Session, SessionStatus } from '../lib/types';
 
@@ -37,6 +37,8 @@ function newestFirst(a: Session, b: Session): number {
 export class Sessions {
   phase = $state<Phase>('loading');
   error = $state('');
+  /** Why Incus does not answer; empty while it does. What is listed then is what was last seen. */
+  unreachable = $state('');
   creations = $state.raw<readonly Creation[]>([]);
 
   #snapshot = $state.raw<ReadonlyMap<string, Session>>(new Map());
@@ -59,9 +61,11 @@ export class Sessions {
   );
 
   readonly groups: readonly Group[] = $derived(
-    GROUPS.map(({ key, title }) => ({ key, title, sessions: this.list.filter((s) => this.#groupOf(s) === key) })).filter(
-      (group) => group.sessions.length > 0,
-    ),
+    GROUPS.map(({ key, title }) => ({
+      key,
+      title: this.unreachable && key === 'running' ? 'Last seen running' : title,
+      sessions: this.list.filter((s) => this.#groupOf(s) === key),
+    })).filter((group) => group.sessions.length > 0),
   );
 
   /** Those that wait for the person. */
@@ -152,9 +156,10 @@ export class Sessions {
       const sessions = await api.sessions();
       this.#snapshot = new Map(sessions.map((session) => [session.id, session]));
       this.phase = 'ready';
-      this.error = '';
+      this.error = this.unreachable = '';
     } catch (error) {
       this.error = sentence(error);
+      if (error instanceof ApiError && error.status === 503) this.unreachable = this.error;
       if (this.phase === 'loading') this.phase = 'error';
     }
   }

@@ -66,6 +66,25 @@ describe('the list', () => {
     });
   });
 
+  it('says that Incus does not answer, until it does', async () => {
+    await sessions.refresh();
+    answer = () => ({ status: 503, json: { error: 'Incus is away.' } });
+    await sessions.refresh();
+    expect([sessions.unreachable, sessions.groups.map(({ title }) => title)]).toEqual([
+      'Incus is away.',
+      ['Last seen running', 'Stopped'],
+    ]);
+    answer = plain;
+    await sessions.refresh();
+    expect([sessions.unreachable, sessions.groups.map(({ title }) => title)]).toEqual(['', ['Running', 'Stopped']]);
+  });
+
+  it('does not blame Incus for another failure', async () => {
+    answer = () => ({ status: 500, json: { error: 'Something broke.' } });
+    await sessions.refresh();
+    expect([sessions.error, sessions.unreachable]).toEqual(['Something broke.', '']);
+  });
+
   it('says what failed when it was never there', async () => {
     answer = () => ({ status: 503, json: { error: 'Incus is away.' } });
     await sessions.refresh();

@@ -1,0 +1,60 @@
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import type { Session } from '../lib/types';
+import { fakeBrowser, FakeSocket, fakeServer } from '../test/fakes';
+import { Connection } from './connection.svelte';
+import { sessions } from './sessions.svelte';
+
+const SESSION: Session = { id: 'a', workspace: '/w/my-app', tool: 'claude', slot: 1, status: 'running', persistent: false };
+
+let connection: Connection;
+let listed: Session[];
+
+beforeEach(async () => {
+  fakeBrowser();
+  listed = [SESSION];
+  fakeServer(({ path }) => {
+    if (path === '/api/sessions') return { json: listed };
+    if (path === '/api/workspaces') return { json: { roots: [], expanded_roots: [], workspaces: [] } };
+    return { json: { dashboard: {}, profiles: {}, checks: {} } };
+  });
+  connection = new Connection();
+  connection.start();
+  FakeSocket.last.open();
+  await vi.waitFor(() => expect(sessions.list).toHaveLength(1));
+});
+
+afterEach(() => {
+  connection.socket?.dispose();
+  vi.unstubAllGlobals();
+});
+
+const say = (event: object): void => FakeSocket.last.say(JSON.stringify(event));
+
+it('says that Incus is away, keeps what was seen last, and lets nothing be changed', () => {
+  say({ type: 'incus.unreachable', error: 'The daemon does not answer.' });
+  expect([sessions.unreachable, connection.hindrance, sessions.list.length]).toEqual([
+    'The daemon does not answer.',
+    'Incus does not answer',
+    1,
+  ]);
+});
+
+it('fetches the list anew when Incus is back', async () => {
+  say({ type: 'incus.unreachable', error: 'The daemon does not answer.' });
+  listed = [SESSION, { ...SESSION, id: 'b' }];
+  say({ type: 'incus.reachable' });
+  await vi.waitFor(() => expect(sessions.list).toHaveLength(2));
+  expect([sessions.unreachable, connection.hindrance]).toEqual(['', '']);
+});
+
+it('is stale when the server is gone, which hinders more than Incus does', () => {
+  say({ type: 'incus.unreachable', error: 'The daemon does not answer.' });
+  FakeSocket.last.lose(1006);
+  expect([connection.stale, connection.hindrance]).toEqual([true, 'no connection to the server']);
+});
+
+it('does not stumble over an event that it does not know', () => {
+  say({ type: 'of.another.day' });
+  expect(sessions.list).toHaveLength(1);
+});
