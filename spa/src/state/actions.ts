@@ -1,5 +1,6 @@
 /** What a person can do to a session, with the questions and reports that belong to it. */
 import { sentence } from '../lib/api';
+import { writeClipboard } from '../lib/clipboard';
 import { basename, plural } from '../lib/format';
 import { href, router } from '../lib/router.svelte';
 import type { NewSessionRequest, Session } from '../lib/types';
@@ -45,7 +46,7 @@ export async function create(request: NewSessionRequest): Promise<Session | null
 
 export async function copy(text: string, what = plural(text.length, 'character')): Promise<void> {
   try {
-    await navigator.clipboard.writeText(text);
+    await writeClipboard(text);
     ui.toast(`Copied ${what}.`);
   } catch {
     ui.toast('The browser did not allow copying.', 'error');

@@ -7,6 +7,21 @@ import { ui } from './ui.svelte';
 
 const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 
+/** Why this browser shows no notifications of this page, after asking the person for leave; empty if it does. */
+async function hindrance(): Promise<string> {
+  if (!globalThis.isSecureContext) return 'Browsers let a page notify you over HTTPS or on this machine only.';
+  if (!('Notification' in globalThis)) return 'This browser has no notifications for pages.';
+  if ((await Notification.requestPermission()) !== 'granted')
+    return 'The browser does not let this page notify you: allow it in the site’s settings.';
+  try {
+    new Notification('Clincus', { silent: true }).close();
+    return '';
+  } catch {
+    // Chrome on Android throws: https://developer.mozilla.org/docs/Web/API/Notification/Notification
+    return 'This browser notifies you by service workers only, which Clincus does not have.';
+  }
+}
+
 export class Notifications {
   readonly #wanted = new Persisted<boolean>('notify', false, isBoolean);
   /** The bells that were there already, by session. */
@@ -18,9 +33,9 @@ export class Notifications {
 
   /** Asks the browser for leave first. A browser that refuses leaves it off, and says where to allow it. */
   async turn(on: boolean): Promise<void> {
-    const allowed = on && 'Notification' in globalThis && (await Notification.requestPermission()) === 'granted';
-    if (on && !allowed) ui.toast('The browser does not let this page notify you: allow it in the site’s settings.', 'error');
-    this.#wanted.current = allowed;
+    const refusal = on ? await hindrance() : '';
+    if (refusal) ui.toast(refusal, 'error');
+    this.#wanted.current = on && !refusal;
   }
 
   /** Tells of each bell of the waiting sessions that is new, if nobody is here to see it. */
@@ -36,12 +51,21 @@ export class Notifications {
 
   #show(id: string, name: string): void {
     // With the session as its tag one takes the place of the one before, in every tab that shows this server.
-    const notification = new Notification(`${name} needs you`, { tag: id, icon: '/icon-192.png' });
-    notification.onclick = () => {
-      window.focus();
-      router.go(href.session(id));
-      notification.close();
-    };
+    // `renotify` lets the second one be heard, too; the DOM's types do not know it.
+    const options: NotificationOptions & { renotify: boolean } = { tag: id, renotify: true, icon: '/icon-192.png' };
+    const title = `${name} needs you`;
+    const go = (): void => router.go(href.session(id));
+    try {
+      const notification = new Notification(title, options);
+      notification.onclick = () => {
+        window.focus();
+        go();
+        notification.close();
+      };
+    } catch {
+      // The permission was kept, and the browser knows notifications of service workers only.
+      ui.toast(`${title}.`, 'error', { label: 'Go there', run: go });
+    }
   }
 }
 

@@ -2,12 +2,15 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { Session } from '../lib/types';
 import { Notifications } from './notifications.svelte';
+import { ui } from './ui.svelte';
 
 const LATER = new Date(Date.now() + 1000).toISOString();
 const LATEST = new Date(Date.now() + 2000).toISOString();
 
 let shown: string[];
+let given: NotificationOptions[];
 let leave: NotificationPermission;
+let mayConstruct: boolean;
 
 class FakeNotification {
   static requestPermission = () => Promise.resolve(leave);
@@ -15,7 +18,13 @@ class FakeNotification {
     title: string,
     readonly options: NotificationOptions,
   ) {
+    if (!mayConstruct) throw new TypeError('Illegal constructor');
     shown.push(title);
+    given.push(options);
+  }
+
+  close(): void {
+    // What is shown is shown.
   }
 }
 
@@ -25,7 +34,11 @@ function waiting(rang_at: string): Session {
 
 beforeEach(() => {
   shown = [];
+  given = [];
   leave = 'granted';
+  mayConstruct = true;
+  ui.toasts = [];
+  vi.stubGlobal('isSecureContext', true);
   vi.stubGlobal('Notification', FakeNotification);
 });
 
@@ -36,7 +49,8 @@ it('tells of each new bell once, while nobody is at the page', async () => {
   notifications.tell([waiting('2026-01-01T00:00:00Z')], false);
   await notifications.turn(true);
   for (const rang_at of [LATER, LATER, LATEST]) notifications.tell([waiting(rang_at)], false);
-  expect(shown).toEqual(['my-app needs you', 'my-app needs you']);
+  expect(shown).toEqual(['Clincus', 'my-app needs you', 'my-app needs you']);
+  expect(given.slice(1)).toEqual(Array(2).fill({ tag: 'a', renotify: true, icon: '/icon-192.png' }));
 });
 
 it.each([
@@ -49,5 +63,27 @@ it.each([
   await notifications.turn(true);
   expect(notifications.on).toBe(permission === 'granted');
   notifications.tell([waiting(rang_at)], here);
-  expect(shown).toEqual([]);
+  expect(shown.filter((title) => title !== 'Clincus')).toEqual([]);
+});
+
+it('stays off where the browser throws, as on Android, and says why', async () => {
+  mayConstruct = false;
+  const notifications = new Notifications();
+  await notifications.turn(true);
+  expect([notifications.on, ui.toasts.at(-1)?.text]).toEqual([false, expect.stringContaining('service workers only')]);
+});
+
+it('stays off over plain HTTP from another machine, and says why', async () => {
+  vi.stubGlobal('isSecureContext', false);
+  const notifications = new Notifications();
+  await notifications.turn(true);
+  expect([notifications.on, ui.toasts.at(-1)?.text]).toEqual([false, expect.stringContaining('HTTPS')]);
+});
+
+it('says it in the page when the browser throws after all', async () => {
+  const notifications = new Notifications();
+  await notifications.turn(true);
+  mayConstruct = false;
+  notifications.tell([waiting(LATER)], false);
+  expect(ui.toasts.at(-1)?.text).toBe('my-app needs you.');
 });

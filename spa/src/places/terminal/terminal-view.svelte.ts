@@ -1,4 +1,5 @@
 /** One terminal on the page: xterm.js, its wire to the server, and what passes between them and the person. */
+import { writeClipboard } from '../../lib/clipboard';
 import type { Session } from '../../lib/types';
 import { copy, label } from '../../state/actions';
 import { preferences } from '../../state/preferences.svelte';
@@ -32,7 +33,7 @@ export class TerminalView {
   readonly host: TerminalHost = {
     onCopied: (text) => void this.#copyFromProgram(text),
     onSelected: (text) => {
-      if (preferences.copyOnSelect) void navigator.clipboard.writeText(text).catch(() => undefined);
+      if (preferences.copyOnSelect) void writeClipboard(text).catch(() => undefined);
     },
     onSelectionCopy: (text) => void copy(text),
     onSearch: () => this.search(),
@@ -132,7 +133,7 @@ export class TerminalView {
   async #copyFromProgram(text: string): Promise<void> {
     const who = label(this.session());
     try {
-      await navigator.clipboard.writeText(text);
+      await writeClipboard(text);
       ui.toast(`${who} copied ${text.length} characters to the clipboard.`);
     } catch {
       ui.toast(`${who} wants to copy ${text.length} characters.`, 'error', { label: 'Copy', run: () => void copy(text) });
