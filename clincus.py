@@ -100,8 +100,8 @@ __built__ = "unknown"
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# errors
-# What went wrong, in words for the person who must act. Knows nothing of the rest.
+# errors, helpers
+# What went wrong, in words for the person who must act; the log; files that change as a whole. Knows nothing else.
 # ----------------------------------------------------------------------------------------------------------------
 
 
@@ -114,12 +114,28 @@ class ClincusError(Exception):
         self.status = status
 
 
+class ConfigError(ClincusError):
+    """A setting that cannot be used; `file` (or variable, or flag), `key` and `line` say where, None if unknown."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        key: str | None = None,
+        line: int | None = None,
+        status: int = 400,
+    ) -> None:
+        super().__init__(message, status)
+        self.file, self.key, self.line = file, key, line
+
+
 def shorten(value: object) -> str:
     """A value as JSON for an error message, cut where it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
-    except ValueError:  # an integer of more digits than Python prints
-        text = "a number without end"
+    except (ValueError, RecursionError):
+        text = "a value without end"
     return text if len(text) <= 80 else text[:77] + "…"
 
 
@@ -128,6 +144,9 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
     )
+
+
+# -- The log
 
 
 class LogFormatter(logging.Formatter):
@@ -165,6 +184,99 @@ log.addHandler(LogHandler())
 log.handlers[0].setFormatter(LogFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
 
 
+# -- Files
+
+
+def expand(path: str, environ: Mapping[str, str]) -> str:
+    """The absolute path, in normal form, that a path with `~` or `~name` stands for."""
+    if path.startswith("~"):
+        user, _, rest = path[1:].partition("/")
+        try:
+            home = pwd.getpwnam(user).pw_dir if user else environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            raise ConfigError(f"{path!r}: there is no user {user or os.getuid()!r} on this machine") from None
+        path = os.path.join(home, rest)
+    return os.path.abspath(path)
+
+
+def read_text(path: str, limit: int, follow: bool = True) -> str | None:
+    """A file's text, None if there is no file.
+
+    ConfigError if it is no regular file, larger than `limit` bytes or not UTF-8; without `follow` also for a symlink.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP and not follow else os.strerror(error.errno or 0)
+        raise ConfigError(f"{path}: cannot be read: {reason}", file=path) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ConfigError(f"{path}: cannot be read: it is not a regular file", file=path)
+    with open(descriptor, "rb") as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB", file=path)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text", file=path, line=line) from None
+
+
+@contextmanager
+def directory_lock(directory: str, timeout: float = 5.0) -> Iterator[None]:
+    """Keep other Clincus processes from changing files of a directory meanwhile; ClincusError after `timeout` s."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ClincusError(f"{directory}: another process holds a lock on it", 409) from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: str, data: bytes, mode: int) -> None:
+    """Give a file new content at once or not at all; an old file's mode and owner stay, `mode` is for a new one."""
+    directory = os.path.dirname(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=".clincus-", dir=directory)
+    try:
+        with open(descriptor, "wb") as stream:
+            with suppress(FileNotFoundError):
+                old = os.stat(path)
+                if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(descriptor, old.st_uid, old.st_gid)
+                mode = stat.S_IMODE(old.st_mode)
+            os.fchmod(descriptor, mode)
+            stream.write(data)
+            stream.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_directory(directory)
+
+
+def sync_directory(directory: str) -> None:
+    """Make a rename in a directory last through a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # config
 # Defaults, TOML layers, validation and the JSON view. Knows nothing of Incus or HTTP.
@@ -175,62 +287,16 @@ PROJECT_FILE = ".clincus.toml"
 CONFIG_FILE_LIMIT = 1 << 20  # bytes
 PROJECT_FILE_LIMIT = 64 << 10  # bytes; the file comes from a clone, which need not be friendly
 PROJECT_LINE_LIMIT = 1000  # characters; tomllib takes 15 s for a key of 32,000 parts, and a key stands on one line
-TOOL_NAMES = ("claude", "copilot", "opencode")
 HIDDEN = "********"  # stands for a secret in what the API shows
-
-Check = Callable[[object], object]  # gives the value in its normal form; raises Unfit
 
 
 class Unfit(ValueError):
     """A value that cannot be used; the text says what would be right."""
 
 
-class ConfigError(ClincusError):
-    """A setting that cannot be used; `file` (or variable, or flag), `key` and `line` say where, None if unknown."""
+# -- Checks: each gives the value in its normal form, or raises Unfit
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        file: str | None = None,
-        key: str | None = None,
-        line: int | None = None,
-        status: int = 400,
-    ) -> None:
-        super().__init__(message, status)
-        self.file = file
-        self.key = key
-        self.line = line
-
-
-def parse_duration(text: str) -> float:
-    """The seconds of a duration such as `1h30m`, `1.5h` or `90s`: numbers with a unit each, joined.
-
-    Units: ns, us (µs), ms, s, m, h, as Go's time.ParseDuration has them; `0` needs none. Unfit for
-    anything else, a sign and days included, and for more than 290 years.
-    """
-    if text == "0":
-        return 0.0
-    parts = re.findall(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", text) if len(text) <= 100 else []
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise Unfit("write a duration such as 90s, 45m or 1h30m (units: ms, s, m, h)")
-    units = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-    seconds = sum(float(number) * units[unit] for number, unit in parts)
-    if seconds > 290 * 365 * 86400:
-        raise Unfit("a duration may not be longer than 290 years")
-    return seconds
-
-
-def size_bytes(text: str) -> int:
-    """The bytes of a size such as `512MiB`: a whole number above 0 with KB (kB) to TB, or KiB to TiB.
-
-    The decimal units count in thousands and the binary ones in 1024s, as Incus does. Unfit for anything else.
-    """
-    match = re.fullmatch(r"([1-9][0-9]{0,11})([kKMGT])(i?)B", text)
-    if match is None or match.group(2, 3) == ("k", "i"):
-        raise Unfit("write a whole number and a unit, such as 512MiB or 4GB (KB, MB, GB, TB, KiB, MiB, GiB, TiB)")
-    base, power = 1024 if match.group(3) else 1000, "KMGT".index(match.group(2).upper()) + 1
-    return int(match.group(1)) * int(base**power)
+Check = Callable[[Any], Any]
 
 
 def check_text(value: object) -> str:
@@ -263,45 +329,22 @@ def whole(low: int, high: int) -> Check:
 
 
 def matching(pattern: str, expected: str) -> Check:
-    """A check for texts that a pattern matches as a whole; the empty text is not looked at ("not set")."""
+    """A check for texts that a pattern matches as a whole; `expected` says what to write."""
     compiled = re.compile(pattern)
 
     def check(value: object) -> str:
         text = check_text(value)
-        if text and not compiled.fullmatch(text):
+        if not compiled.fullmatch(text):
             raise Unfit(expected)
         return text
 
     return check
 
 
-def required(check: Check) -> Check:
-    """The same check for a text that may not be empty."""
-
-    def check_required(value: object) -> object:
-        if value == "":
-            raise Unfit("it may not be empty")
-        return check(value)
-
-    return check_required
-
-
-def readable(parse: Callable[[str], object], also: str = "") -> Check:
-    """A check for texts that `parse` takes or that match the pattern `also`; empty means "not set"."""
-
-    def check(value: object) -> str:
-        text = check_text(value)
-        if text and not (also and re.fullmatch(also, text)):
-            parse(text)
-        return text
-
-    return check
-
-
-def list_of(check: Check) -> Callable[[object], list[object]]:
+def list_of(check: Check) -> Check:
     """A check for lists, item by item."""
 
-    def check_list(value: object) -> list[object]:
+    def check_list(value: object) -> list[Any]:
         if not isinstance(value, (list, tuple)):
             raise Unfit('a list is wanted, such as ["a", "b"]')
         result = []
@@ -309,65 +352,104 @@ def list_of(check: Check) -> Callable[[object], list[object]]:
             try:
                 result.append(check(item))
             except ValueError as error:
-                raise Unfit(f"entry {number} ({item!r}): {error}") from None
+                raise Unfit(f"entry {number}{quoted(item)}: {error}") from None
         return result
 
     return check_list
 
 
+def table_of(check: Check, pattern: str, expected: str) -> Check:
+    """A check for tables whose keys the user chooses; every value has the same form."""
+
+    def check_table(value: object) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise Unfit("a table is wanted")
+        result = {}
+        for name, item in value.items():
+            if not re.fullmatch(pattern, name):
+                raise Unfit(f"{name!r}: {expected}")
+            try:
+                result[name] = check(item)
+            except ValueError as error:
+                raise Unfit(f"{name}: {error}") from None
+        return result
+
+    return check_table
+
+
+def quoted(value: object) -> str:
+    """A plain value for an error message, with a blank before it; nothing for a table or a list."""
+    if not isinstance(value, (str, int, float)):
+        return ""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        text = "a number without end"
+    return f" {text}" if len(text) <= 80 else f" {text[:77]}…"
+
+
+def parse_duration(text: str) -> float:
+    """The seconds of a duration such as `1h30m`, `1.5h` or `90s`: numbers with a unit each, joined.
+
+    Units: ns, us (µs), ms, s, m, h, as Go's time.ParseDuration has them; `0` needs none. Unfit for
+    anything else, a sign and days included, and for more than 290 years.
+    """
+    if text == "0":
+        return 0.0
+    parts = re.findall(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", text) if len(text) <= 100 else []
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise Unfit("write a duration such as 90s, 45m or 1h30m (units: ms, s, m, h)")
+    units = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+    seconds = sum(float(number) * units[unit] for number, unit in parts)
+    if seconds > 290 * 365 * 86400:
+        raise Unfit("a duration may not be longer than 290 years")
+    return seconds
+
+
+def check_duration(value: object) -> str:
+    """A text for `parse_duration`."""
+    text = check_text(value)
+    parse_duration(text)
+    return text
+
+
+SIZE = r"([1-9][0-9]{0,11})([KMGT]i?|k)B"
+WRITE_SIZE = "a whole number and a unit, such as 512MiB or 4GB (KB, MB, GB, TB, KiB, MiB, GiB, TiB)"
+
+
+def size_bytes(text: str) -> int:
+    """The bytes of a text that SIZE matches: KB (kB) to TB count in thousands, KiB to TiB in 1024s, as in Incus."""
+    number, prefix = re.fullmatch(SIZE, text).groups()  # type: ignore[union-attr]
+    base = 1024 if prefix.endswith("i") else 1000
+    return int(number) * int(base ** ("KMGT".index(prefix[0].upper()) + 1))
+
+
 def check_cpu_count(value: object) -> str:
     """A number of CPUs from 1, or a list of CPUs and ranges to pin to such as `0-1,3` (Incus: limits.cpu)."""
     text = check_text(value)
-    if not text:
-        return text
     if len(text) > 1000:
         raise Unfit("a list of CPUs may not be longer than 1000 characters")
     if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", text) or re.fullmatch(r"0+", text):
         raise Unfit("write a number of CPUs from 1, or a list of CPUs such as 0-1,3")
-    for item in text.split(","):
-        first, _, last = item.partition("-")
-        if last and int(first) > int(last):
-            raise Unfit(f"the range {item!r} ends before it begins")
+    for first, last in re.findall(r"(\d+)-(\d+)", text):
+        if int(first) > int(last):
+            raise Unfit(f"the range {first}-{last} ends before it begins")
     return text
 
 
 def check_swap(value: object) -> str:
     """`true`, `false` or a size (Incus: limits.memory.swap; it refuses a percentage)."""
-    text = str(value).lower() if isinstance(value, bool) else check_text(value)
-    if text not in ("true", "false"):
-        try:
-            size_bytes(text)
-        except ValueError:
-            raise Unfit("write true, false or a size such as 2GiB") from None
-    return text
-
-
-def check_rate(value: object) -> str:
-    """A size with `/s`, or a number with `iops` (Incus: limits.read and limits.write of a disk device)."""
-    text = check_text(value)
-    if text and not re.fullmatch(r"[1-9]\d{0,8}iops", text):
-        try:
-            size_bytes(text[:-2] if text.endswith("/s") else "")
-        except ValueError:
-            raise Unfit("write a rate such as 10MiB/s or 1000iops") from None
-    return text
+    check = matching(rf"true|false|{SIZE}", "write true, false or a size such as 2GiB")
+    return str(check(str(value).lower() if isinstance(value, bool) else value))
 
 
 def check_relative_path(value: object) -> str:
     """A path below the workspace, in normal form."""
     text = check_text(value)
     path = posixpath.normpath(text) if text else ""
-    if path in ("", ".") or path.startswith(("/", "../")) or path == ".." or text.startswith("~"):
+    if path in ("", ".", "..") or path.startswith(("/", "../")) or text.startswith("~"):
         raise Unfit("write a path relative to the workspace, without '..'")
     return path
-
-
-def check_host_path(value: object) -> str:
-    """An absolute path, or one that begins with `~`."""
-    text = check_text(value)
-    if not text.startswith(("/", "~")):
-        raise Unfit("write an absolute path, or one that begins with ~")
-    return text
 
 
 def check_container_path(value: object) -> str:
@@ -382,9 +464,9 @@ def check_mount(value: object) -> dict[str, object]:
     """One extra mount: host, container and, if wanted, readonly. The reader makes a relative host path absolute."""
     if not isinstance(value, Mapping):
         raise Unfit("write a table with host and container")
-    unknown = set(value) - {"host", "container", "readonly"}
+    unknown = sorted(set(value) - {"host", "container", "readonly"})
     if unknown or not {"host", "container"} <= set(value):
-        wrong = f"{sorted(unknown)[0]!r} is not known; " if unknown else ""
+        wrong = f"{unknown[0]!r} is not known; " if unknown else ""
         raise Unfit(f"{wrong}a mount has host, container and, if wanted, readonly")
     host = check_text(value["host"])
     if not host:
@@ -406,122 +488,93 @@ def check_command(value: object) -> list[str]:
     return words
 
 
-def named(check: Check, pattern: str, expected: str) -> Check:
-    """A check for tables whose keys the user chooses; every value has the same form."""
-
-    def check_table(value: object) -> dict[str, object]:
-        if not isinstance(value, Mapping):
-            raise Unfit("a table is wanted")
-        result = {}
-        for name, item in value.items():
-            if not re.fullmatch(pattern, name):
-                raise Unfit(f"{name!r}: {expected}")
-            try:
-                result[name] = check(item)
-            except ValueError as error:
-                raise Unfit(f"{name}: {error}") from None
-        return result
-
-    return check_table
-
-
-IMAGE = matching(r"([A-Za-z0-9][\w.-]*:)?[A-Za-z0-9][\w./+-]*", "write the alias of an image, or REMOTE:ALIAS")
 WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
-COMMANDS = named(check_command, WORD, "a tool's name is made of letters, digits, '.', '_' and '-'")
-ENVIRONMENT = named(matching(r"(?s).*", ""), r"[A-Za-z_]\w*", "a variable's name is made of letters, digits and '_'")
-PROTECTED = (".git/hooks", ".git/config", ".husky", ".vscode")
+IMAGE = matching(r"([A-Za-z0-9][\w.-]*:)?[A-Za-z0-9][\w./+-]*", "write the alias of an image, or REMOTE:ALIAS")
+TOOL_NAME = matching(WORD, "write the name of a tool")
+HOST_PATH = matching(r"[/~].*", "write an absolute path, or one that begins with ~")
+MEMORY = matching(rf"{SIZE}|[1-9]\d?%|100%", f"write {WRITE_SIZE}, or a share such as 50%")
+RATE = matching(rf"{SIZE}/s|[1-9]\d{{0,8}}iops", "write a rate such as 10MiB/s or 1000iops")
+ALLOWANCE = matching(r"[1-9]\d{0,4}%|[1-9]\d{0,6}ms/[1-9]\d{0,6}ms", "write a share (50%) or a quota (25ms/100ms)")
+ENFORCE = matching(r"hard|soft", "write hard or soft")
+ENVIRONMENT = table_of(check_text, r"[A-Za-z_]\w*", "a variable's name is made of letters, digits and '_'")
+COMMANDS = table_of(check_command, WORD, "a tool's name is made of letters, digits, '.', '_' and '-'")
+PROTECTED = [".git/hooks", ".git/config", ".husky", ".vscode"]
+
+
+# -- Settings
+
+Merge = Callable[[Any, Any], Any]  # gives the value of a key from that of the sources so far and that of one more
+
+
+def newer(_old: object, new: object) -> object:
+    """The later source replaces the earlier ones."""
+    return new
+
+
+def joined(old: Iterable[str], new: Iterable[str]) -> list[str]:
+    """The entries of all sources."""
+    return list(dict.fromkeys([*old, *new]))
+
+
+def joined_mounts(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The mounts of all sources; a later one replaces an earlier one of the same container path."""
+    return list({mount["container"]: mount for mount in [*old, *new]}.values())
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Two tables as one, key by key; the later value wins where both set one."""
+    result = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of the configuration: its default, what is right for it, and who else may set it."""
+    """One key of the configuration."""
 
     key: str  # dotted, as in the TOML files and in GET /api/config
-    default: object
-    check: Check
+    default: Any
+    check: Check = check_text
     variable: str = ""  # the environment variable that sets it
-    merge: str = "replace"  # how a later layer is laid over it: replace, append, mounts (by container) or table
+    merge: Merge = newer
+    may_be_empty: bool = False  # a text whose default is empty may be so anyway
+    secret: bool = False  # it is never shown
+
+    def fit(self, value: object) -> Any:
+        """A value in its normal form. Unfit if it cannot be used."""
+        if value == "" and isinstance(self.default, str):
+            if self.default and not self.may_be_empty:
+                raise Unfit("it may not be empty")
+            return value
+        return self.check(value)
 
 
-# The order is that of GET /api/config.
-SETTINGS = (
-    Setting("defaults.image", "clincus", required(IMAGE), "CLINCUS_IMAGE"),
-    Setting("defaults.persistent", False, check_switch, "CLINCUS_PERSISTENT"),
-    Setting("defaults.model", "claude-sonnet-4-5", matching(r"[^-\s]\S*", "write the name of a model")),
-    Setting("defaults.profile", "", matching(r"\S.*", "write the name of a profile"), "CLINCUS_PROFILE"),
-    Setting("paths.sessions_dir", "~/.clincus/sessions", check_host_path, "CLINCUS_SESSIONS_DIR"),
-    Setting("paths.storage_dir", "~/.clincus/storage", check_host_path, "CLINCUS_STORAGE_DIR"),
-    Setting("paths.logs_dir", "~/.clincus/logs", check_host_path),
-    Setting("paths.preserve_workspace_path", False, check_switch),
-    Setting("incus.project", "default", required(matching(WORD, "write the name of an Incus project"))),
-    Setting("incus.group", "incus-admin", matching(WORD, "write the name of a group")),
-    Setting("incus.code_uid", 1000, whole(0, 65533)),
-    Setting("incus.code_user", "code", required(matching(r"[a-z_][a-z0-9_-]{0,31}", "write a user's name"))),
-    Setting("incus.disable_shift", False, check_switch),
-    Setting("tool.name", "claude", required(matching(WORD, "write the name of a tool")), "CLINCUS_TOOL"),
-    Setting("tool.binary", "", matching(r"[^-\s].*", "write the name or the path of a program")),
-    Setting("tool.claude.effort_level", "", matching(r"low|medium|high|xhigh|max", "write low, medium or high")),
-    Setting("tool.carry_instructions", False, check_switch),
-    Setting("tool.commands", {}, COMMANDS, merge="table"),
-    Setting("mounts.default", [], list_of(check_mount), merge="mounts"),
-    Setting("limits.cpu.count", "", check_cpu_count, "CLINCUS_LIMIT_CPU"),
-    Setting(
-        "limits.cpu.allowance",
-        "",
-        matching(r"[1-9]\d{0,4}%|[1-9]\d{0,6}ms/[1-9]\d{0,6}ms", "write a share (50%) or a quota (25ms/100ms)"),
-        "CLINCUS_LIMIT_CPU_ALLOWANCE",
-    ),
-    Setting("limits.cpu.priority", 0, whole(0, 10), "CLINCUS_LIMIT_CPU_PRIORITY"),
-    Setting("limits.memory.limit", "", readable(size_bytes, also=r"[1-9]\d?%|100%"), "CLINCUS_LIMIT_MEMORY"),
-    Setting(
-        "limits.memory.enforce", "soft", matching(r"hard|soft", "write hard or soft"), "CLINCUS_LIMIT_MEMORY_ENFORCE"
-    ),
-    Setting("limits.memory.swap", "true", check_swap, "CLINCUS_LIMIT_MEMORY_SWAP"),
-    Setting("limits.disk.read", "", check_rate, "CLINCUS_LIMIT_DISK_READ"),
-    Setting("limits.disk.write", "", check_rate, "CLINCUS_LIMIT_DISK_WRITE"),
-    Setting("limits.disk.max", "", check_rate, "CLINCUS_LIMIT_DISK_MAX"),
-    Setting("limits.disk.priority", 0, whole(0, 10), "CLINCUS_LIMIT_DISK_PRIORITY"),
-    Setting("limits.disk.tmpfs_size", "", readable(size_bytes)),
-    Setting("limits.runtime.max_duration", "", readable(parse_duration), "CLINCUS_LIMIT_DURATION"),
-    Setting("limits.runtime.max_processes", 0, whole(0, 4194304), "CLINCUS_LIMIT_PROCESSES"),
-    Setting("limits.runtime.auto_stop", True, check_switch),
-    Setting("limits.runtime.stop_graceful", True, check_switch),
-    Setting("git.writable_hooks", False, check_switch),
-    Setting("security.protected_paths", list(PROTECTED), list_of(check_relative_path)),
-    Setting("security.additional_protected_paths", [], list_of(check_relative_path), merge="append"),
-    Setting("security.disable_protection", False, check_switch),
-    Setting("security.require_locked", False, check_switch),
-    Setting("profiles", {}, check_text, merge="table"),  # its tables are checked key by key, see PROFILE_KEYS
-    Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
-    Setting("dashboard.workspace_roots", [], list_of(check_host_path)),
-    Setting("sessions.ephemeral_grace", "24h", required(readable(parse_duration))),
-)
-SETTING = {setting.key: setting for setting in SETTINGS}
-SECTIONS = {key.rpartition(".")[0] for key in SETTING} | {"limits"}
-
-# What a profile may hold, and the setting that it lays its value over ("" for what only a profile has).
-PROFILE_KEYS = {
-    "image": "defaults.image",
-    "tool": "tool.name",
-    "model": "defaults.model",
-    "persistent": "defaults.persistent",
-    "mounts": "mounts.default",
-    "environment": "",
-    "inherits": "",
-    **{key: key for key in SETTING if key.startswith("limits.")},
-}
-PROFILE_CHECKS: dict[str, Check] = {"environment": ENVIRONMENT, "inherits": required(check_text)}
-
-# A session starts another tool with that tool's own program and model, whatever was set for the first.
-TOOL_BOUND = ("tool.binary", "defaults.model")
-UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # what any project's file may set
-
-SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, DASHBOARD_RANK, VARIABLE_RANK, PROFILE_RANK, FLAG_RANK = range(8)
+SETTING: dict[str, Setting] = {}  # every key, in the order of GET /api/config
+TABLES: dict[str, dict[str, Setting]] = {}  # what [TABLE.NAME] may hold, where the user chooses the names
+DEFAULTS: dict[str, Any] = {}  # the document of the defaults
 
 
-def nest(flat: Mapping[str, object]) -> dict[str, Any]:
+def register_settings(*settings: Setting) -> None:
+    """Add keys to the configuration. A feature does so before the configuration is loaded."""
+    for setting in settings:
+        SETTING[setting.key] = setting
+        nest({setting.key: setting.default}, DEFAULTS)
+
+
+def register_table(name: str, settings: Mapping[str, Setting]) -> None:
+    """Add [NAME.x], [NAME.y] … to the configuration, with what each may hold by dotted key.
+
+    A file's value of the key NAME is then a dict of dicts: the values by dotted key, for each x.
+    """
+    TABLES[name] = dict(settings)
+    register_settings(Setting(name, {}, merge=merged))
+
+
+def nest(flat: Mapping[str, object], document: dict[str, Any] | None = None) -> dict[str, Any]:
     """The nested document of a mapping with dotted keys; values are copied, so that nobody shares a list."""
-    document: dict[str, Any] = {}
+    document = {} if document is None else document
     for key, value in flat.items():
         *sections, name = key.split(".")
         table = document
@@ -531,16 +584,81 @@ def nest(flat: Mapping[str, object]) -> dict[str, Any]:
     return document
 
 
-DEFAULTS: dict[str, Any] = nest({setting.key: setting.default for setting in SETTINGS})
+register_settings(
+    Setting("defaults.image", "clincus", IMAGE, "CLINCUS_IMAGE"),
+    Setting("defaults.persistent", False, check_switch, "CLINCUS_PERSISTENT"),
+    Setting("defaults.model", "claude-sonnet-4-5", matching(r"[^-\s]\S*", "write a model's name"), may_be_empty=True),
+    Setting("defaults.profile", "", matching(r"\S.*", "write the name of a profile"), "CLINCUS_PROFILE"),
+    Setting("paths.sessions_dir", "~/.clincus/sessions", HOST_PATH, "CLINCUS_SESSIONS_DIR"),
+    Setting("paths.storage_dir", "~/.clincus/storage", HOST_PATH, "CLINCUS_STORAGE_DIR"),
+    Setting("paths.logs_dir", "~/.clincus/logs", HOST_PATH),
+    Setting("paths.preserve_workspace_path", False, check_switch),
+    Setting("incus.project", "default", matching(WORD, "write the name of an Incus project")),
+    Setting("incus.group", "incus-admin", matching(WORD, "write the name of a group"), may_be_empty=True),
+    Setting("incus.code_uid", 1000, whole(0, 65533)),
+    Setting("incus.code_user", "code", matching(r"[a-z_][a-z0-9_-]{0,31}", "write a user's name")),
+    Setting("incus.disable_shift", False, check_switch),
+    Setting("tool.name", "claude", TOOL_NAME, "CLINCUS_TOOL"),
+    Setting("tool.binary", "", matching(r"[^-\s].*", "write the name or the path of a program")),
+    Setting("tool.claude.effort_level", "", matching(r"low|medium|high|xhigh|max", "write low, medium or high")),
+    Setting("tool.carry_instructions", False, check_switch),
+    Setting("tool.commands", {}, COMMANDS, merge=merged),
+    Setting("mounts.default", [], list_of(check_mount), merge=joined_mounts),
+    Setting("limits.cpu.count", "", check_cpu_count, "CLINCUS_LIMIT_CPU"),
+    Setting("limits.cpu.allowance", "", ALLOWANCE, "CLINCUS_LIMIT_CPU_ALLOWANCE"),
+    Setting("limits.cpu.priority", 0, whole(0, 10), "CLINCUS_LIMIT_CPU_PRIORITY"),
+    Setting("limits.memory.limit", "", MEMORY, "CLINCUS_LIMIT_MEMORY"),
+    Setting("limits.memory.enforce", "soft", ENFORCE, "CLINCUS_LIMIT_MEMORY_ENFORCE", may_be_empty=True),
+    Setting("limits.memory.swap", "true", check_swap, "CLINCUS_LIMIT_MEMORY_SWAP"),
+    Setting("limits.disk.read", "", RATE, "CLINCUS_LIMIT_DISK_READ"),
+    Setting("limits.disk.write", "", RATE, "CLINCUS_LIMIT_DISK_WRITE"),
+    Setting("limits.disk.max", "", RATE, "CLINCUS_LIMIT_DISK_MAX"),
+    Setting("limits.disk.priority", 0, whole(0, 10), "CLINCUS_LIMIT_DISK_PRIORITY"),
+    Setting("limits.disk.tmpfs_size", "", matching(SIZE, f"write {WRITE_SIZE}")),
+    Setting("limits.runtime.max_duration", "", check_duration, "CLINCUS_LIMIT_DURATION"),
+    Setting("limits.runtime.max_processes", 0, whole(0, 4194304), "CLINCUS_LIMIT_PROCESSES"),
+    Setting("limits.runtime.auto_stop", True, check_switch),
+    Setting("limits.runtime.stop_graceful", True, check_switch),
+    Setting("git.writable_hooks", False, check_switch),
+    Setting("security.protected_paths", PROTECTED, list_of(check_relative_path)),
+    Setting("security.additional_protected_paths", [], list_of(check_relative_path), merge=joined),
+    Setting("security.disable_protection", False, check_switch),
+    Setting("security.require_locked", False, check_switch),
+)
+# A value of a profile is laid over the setting that has the key in its row.
+register_table(
+    "profiles",
+    {
+        "image": SETTING["defaults.image"],
+        "tool": SETTING["tool.name"],
+        "model": SETTING["defaults.model"],
+        "persistent": SETTING["defaults.persistent"],
+        "mounts": SETTING["mounts.default"],
+        "environment": Setting("environment", {}, ENVIRONMENT, secret=True),
+        "inherits": Setting("inherits", ""),
+        **{key: setting for key, setting in SETTING.items() if key.startswith("limits.")},
+    },
+)
+register_settings(
+    Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
+    Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
+    Setting("sessions.ephemeral_grace", "24h", check_duration),
+)
+DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")  # what PUT /api/config may set
+UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # what any project's file may set
+TOOL_BOUND = ("tool.binary", "defaults.model")  # these belong to the tool that tool.name names
 
 
-@dataclass(frozen=True)
-class ConfigFile:
+# -- Layers, laid over each other
+
+SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, DASHBOARD_RANK, VARIABLE_RANK, PROFILE_RANK, FLAG_RANK = range(8)
+
+
+class ConfigFile(NamedTuple):
     """One place that was looked at."""
 
     path: str
     exists: bool
-    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -549,7 +667,7 @@ class Layer:
 
     rank: int  # a higher rank wins
     source: str  # a file's path, a variable's name, "profile 'x'", "flag" …
-    values: Mapping[str, object]
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -573,231 +691,18 @@ class Config:
         return value
 
 
-# Reading TOML
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """The document of a TOML text; ValueError with line and column if it is broken."""
-    if sys.version_info >= (3, 11):
-        import tomllib  # novm
-    else:
-        import tomli as tomllib
-
-    return tomllib.loads(text)
-
-
-def toml_line(text: str, key: str) -> int | None:
-    """The number of the line that sets a dotted key, or the table around it; None if it cannot be found.
-
-    tomllib tells no positions, so this looks for what usual files have: one header or key in a line.
-    """
-    wanted = key.lower().split(".")
-    table: list[str] = []
-    found: tuple[int, int | None] = (0, None)  # how many parts of the key the line has, and its number
-    for number, line in enumerate(text.split("\n"), 1):
-        is_header = line.lstrip("\ufeff \t").startswith("[")
-        if not is_header and "=" not in line:
-            continue
-        name = line.partition("]" if is_header else "=")[0].strip("\ufeff \t[")
-        parts = [part.strip(" \t\"'").lower() for part in name.split(".")]
-        table = parts if is_header else table
-        path = parts if is_header else [*table, *parts]
-        if path == wanted[: len(path)] and len(path) > found[0]:
-            found = len(path), number
-    return found[1]
-
-
-# Checking what a source sets
-
-
-@dataclass
-class Findings:
-    """What is wrong in the sources read so far; of a great many findings, the first ones."""
-
-    MOST: ClassVar[int] = 20
-    unknown_keys: int = 0
-    faults: list[ConfigError] = field(default_factory=list)  # these stop everything
-    warnings: list[str] = field(default_factory=list)
-
-    def fault(self, source: str, key: str, value: object, reason: str, text: str | None = None) -> None:
-        """Note a value that cannot be used; `text` is the file's content, to find the line."""
-        if len(self.faults) >= self.MOST:
-            return
-        line = toml_line(text, key) if text is not None else None
-        place = f"{source}, line {line}" if line else source
-        shown = f" {value!r}" if isinstance(value, (str, int, float)) else ""
-        message = f"{place}: invalid {key}{shown}: {reason}"
-        self.faults.append(ConfigError(message, file=source, key=key, line=line))
-
-    def unknown(self, source: str, key: str, known: Iterable[str], text: str) -> None:
-        """Note a key that means nothing."""
-        import difflib
-
-        self.unknown_keys += 1
-        if self.unknown_keys > self.MOST:
-            return
-        line = toml_line(text, key)
-        near = difflib.get_close_matches(key[:100], list(known), 1, 0.6)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        place = f"{source}, line {line}" if line else source
-        self.warnings.append(f"{place}: unknown key {key[:200]!r} is ignored{hint}")
-
-    def raise_first(self) -> None:
-        """Raise one ConfigError that names every fault."""
-        if self.faults:
-            first = self.faults[0]
-            message = "; ".join(fault.message for fault in self.faults)
-            raise ConfigError(f"validation failed: {message}", file=first.file, key=first.key, line=first.line)
-
-
-def flat_values(
-    table: Mapping[str, object], stops: Collection[str], prefix: str = "", depth: int = 8
-) -> Iterator[tuple[str, object]]:
-    """The leaves of a nested table by dotted key. A key in `stops` is a leaf, and so is all that lies `depth` deep.
-
-    Keys match whatever their case, as those of the Go program do.
-    """
-    lower = {stop.lower(): stop for stop in stops}
-    for name, value in table.items():
-        key = f"{prefix}.{name}" if prefix else name
-        key = lower.get(key.lower(), key)
-        if isinstance(value, Mapping) and key not in stops and depth:
-            yield from flat_values(value, stops, key, depth - 1)
-        else:
-            yield key, value
-
-
-def check_document(document: Mapping[str, object], source: str, text: str, findings: Findings) -> dict[str, object]:
-    """The values of a file's document by dotted key, in normal form; faults and unknown keys go to `findings`."""
-    values: dict[str, object] = {}
-    sections = {section.lower() for section in SECTIONS}
-    for key, value in flat_values(document, SETTING):
-        if key == "profiles":
-            values[key] = check_profiles(value, source, text, findings)
-        elif key in SETTING:
-            try:
-                values[key] = SETTING[key].check(value)
-            except ValueError as error:
-                findings.fault(source, key, value, str(error), text)
-        elif key.lower() in sections:
-            findings.fault(source, key, value, "a table is wanted", text)
-        else:
-            findings.unknown(source, key, SETTING, text)
-    return values
-
-
-def check_profiles(value: object, source: str, text: str, findings: Findings) -> dict[str, dict[str, object]]:
-    """The profiles of a file: the values that each one sets by dotted key, in normal form."""
-    if not isinstance(value, Mapping):
-        findings.fault(source, "profiles", value, "a table is wanted", text)
-        return {}
-    profiles: dict[str, dict[str, object]] = {}
-    for name, table in value.items():
-        if not isinstance(table, Mapping):
-            findings.fault(source, f"profiles.{name}", table, "a table is wanted", text)
-            continue
-        profiles[name] = {}
-        for key, item in flat_values(table, PROFILE_KEYS):
-            if key not in PROFILE_KEYS:
-                known = [f"profiles.{name}.{known}" for known in PROFILE_KEYS]
-                findings.unknown(source, f"profiles.{name}.{key}", known, text)
-                continue
-            try:
-                profiles[name][key] = (PROFILE_CHECKS.get(key) or SETTING[PROFILE_KEYS[key]].check)(item)
-            except ValueError as error:
-                shown = "" if key == "environment" else item
-                findings.fault(source, f"profiles.{name}.{key}", shown, str(error), text)
-    return profiles
-
-
-SWITCH_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-
-
-def variable_value(setting: Setting, text: str) -> object:
-    """The value that a variable's text stands for; ValueError if it is none of the setting's kind."""
-    if isinstance(setting.default, bool):
-        return check_switch(SWITCH_WORDS.get(text.lower()))
-    if isinstance(setting.default, int) and re.fullmatch(r"-?\d{1,10}", text):
-        return setting.check(int(text))
-    return setting.check(text)
-
-
-def variable_layers(environ: Mapping[str, str], findings: Findings) -> list[Layer]:
-    """What the CLINCUS_* variables set; an empty one counts as unset."""
-    layers = []
-    for setting in SETTINGS:
-        text = environ.get(setting.variable, "") if setting.variable else ""
-        if text:
-            try:
-                value = variable_value(setting, text)
-            except ValueError as error:
-                findings.fault(setting.variable, setting.key, text, str(error))
-            else:
-                layers.append(Layer(VARIABLE_RANK, setting.variable, {setting.key: value}))
-    return layers
-
-
-def flag_layer(flags: Mapping[str, object], findings: Findings) -> Layer:
-    """What the command line sets, by dotted key; None stands for a flag that was not given."""
-    values: dict[str, object] = {}
-    for key, value in flags.items():
-        if value is None or value == "":
-            continue
-        try:
-            values[key] = value if key == "dashboard.port" and value == 0 else SETTING[key].check(value)
-        except ValueError as error:
-            findings.fault("command line", key, value, str(error))
-    return Layer(FLAG_RANK, "command line", values)
-
-
-# Laying one source over the other
-
-
-def merged(setting: Setting, old: object, new: object) -> object:
-    """A setting's value after one more source set it."""
-    if setting.merge == "append":
-        return list(dict.fromkeys([*as_list(old), *as_list(new)]))
-    if setting.merge == "mounts":
-        mounts = {mount["container"]: mount for mount in [*as_list(old), *as_list(new)]}
-        return list(mounts.values())
-    if setting.merge == "table":
-        return merged_tables(as_table(old), as_table(new))
-    return new
-
-
-def as_list(value: object) -> list[Any]:
-    """A value of a checked document where a list is expected."""
-    assert isinstance(value, list)
-    return value
-
-
-def as_table(value: object) -> dict[str, Any]:
-    """A value of a checked document where a table is expected."""
-    assert isinstance(value, dict)
-    return value
-
-
-def merged_tables(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Two tables as one, key by key; on what both set, the newer one wins."""
-    result = dict(old)
-    for key, value in new.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged_tables(result[key], value) if both else value
-    return result
-
-
-def fold_layers(layers: Iterable[Layer]) -> tuple[dict[str, object], dict[str, str]]:
+def fold_layers(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
     """The values by dotted key, and where each comes from. A key that is present wins, also when empty or false."""
-    values: dict[str, object] = {setting.key: setting.default for setting in SETTINGS}
+    values = {key: setting.default for key, setting in SETTING.items()}
     origins = dict.fromkeys(values, "default")
     for layer in sorted(layers, key=lambda layer: layer.rank):
         if layer.values.get("tool.name", values["tool.name"]) != values["tool.name"]:
             for key in TOOL_BOUND:
                 values[key], origins[key] = SETTING[key].default, "default"
         for key, value in layer.values.items():
-            mixed = SETTING[key].merge != "replace" and values[key] and values[key] != SETTING[key].default
-            origins[key] = f"{origins[key]}, {layer.source}" if mixed else layer.source
-            values[key] = merged(SETTING[key], values[key], value)
+            is_mixed = SETTING[key].merge is not newer and values[key] != SETTING[key].default
+            origins[key] = f"{origins[key]}, {layer.source}" if is_mixed else layer.source
+            values[key] = SETTING[key].merge(values[key], value)
     if values["limits.memory.limit"] and origins["limits.memory.enforce"] == "default":
         values["limits.memory.enforce"] = "hard"  # Incus holds a soft limit only when the host runs short
     return values, origins
@@ -814,10 +719,10 @@ def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str) -> dict
             raise ConfigError(f"profile '{name}' inherits itself", key=f"profiles.{name}.inherits")
         chain.append(name)
         name = str(profiles[name].get("inherits", ""))
-    result: dict[str, Any] = {}
-    for step in reversed(chain):
-        result = merged_tables(result, profiles[step])
-    return result
+    return functools.reduce(merged, (profiles[step] for step in reversed(chain)), {})
+
+
+CONFIG_CHECKS: list[Callable[[Config], None]] = []  # each raises ConfigError for keys that do not fit together
 
 
 def make_config(
@@ -826,29 +731,17 @@ def make_config(
     """The configuration that the layers make, with the profile that they or the caller choose."""
     layers = tuple(layers)
     values, origins = fold_layers(layers)
-    profile = wanted_profile or str(values["defaults.profile"])
-    environment: dict[str, str] = {}
+    profile = wanted_profile or values["defaults.profile"]
+    chosen = profile_values(values["profiles"], profile)
     if profile:
-        chosen = profile_values(as_table(values["profiles"]), profile)
-        environment = dict(chosen.get("environment", {}))
-        laid = {PROFILE_KEYS[key]: value for key, value in chosen.items() if PROFILE_KEYS[key]}
+        rows = TABLES["profiles"]
+        laid = {rows[key].key: value for key, value in chosen.items() if rows[key].key in SETTING}
         values, origins = fold_layers([*layers, Layer(PROFILE_RANK, f"profile '{profile}'", laid)])
-    check_together(values, origins)
-    return Config(nest(values), origins, tuple(warnings), tuple(files), layers, profile, wanted_profile, environment)
-
-
-def check_together(values: Mapping[str, object], origins: Mapping[str, str]) -> None:
-    """Refuse what is only wrong in the light of other keys."""
-    name = str(values["tool.name"])
-    commands = as_table(values["tool.commands"])
-    if name not in (*TOOL_NAMES, "shell", *commands) and not values["tool.binary"]:
-        supported = ", ".join([*TOOL_NAMES, "shell", *commands])
-        raise ConfigError(
-            f"{origins['tool.name']}: unknown tool: {name} (supported: {supported}); "
-            f"name its program in tool.binary or tool.commands",
-            file=origins["tool.name"],
-            key="tool.name",
-        )
+    environment = dict(chosen.get("environment", {}))
+    config = Config(nest(values), origins, tuple(warnings), tuple(files), layers, profile, wanted_profile, environment)
+    for check in CONFIG_CHECKS:
+        check(config)
+    return config
 
 
 def apply_profile(config: Config, name: str) -> Config:
@@ -861,27 +754,178 @@ def apply_profile(config: Config, name: str) -> Config:
 
 def apply_flags(config: Config, flags: Mapping[str, object]) -> Config:
     """The configuration with more settings from the command line, by dotted key. ConfigError on a bad value."""
-    if not flags:
-        return config
     findings = Findings()
-    layer = flag_layer(flags, findings)
-    findings.raise_first()
-    return make_config([*config.layers, layer], config.files, config.warnings, config.wanted_profile)
+    layers = [*config.layers, flag_layer(flags, findings)]
+    findings.raise_faults()
+    return make_config(layers, config.files, config.warnings, config.wanted_profile) if flags else config
 
 
-# Files
+# -- Reading a source
 
 
-def expand(path: str, environ: Mapping[str, str]) -> str:
-    """The absolute path, in normal form, that a path with `~` or `~name` stands for."""
-    if path.startswith("~"):
-        user, _, rest = path[1:].partition("/")
+@dataclass
+class Findings:
+    """What is wrong in the sources read so far. Only the first findings are kept: a stranger may have written them."""
+
+    MOST: ClassVar[int] = 20
+    faults: list[ConfigError] = field(default_factory=list)  # these stop everything
+    warnings: list[str] = field(default_factory=list)
+
+    def take(self, setting: Setting, value: object, source: str, text: str = "", key: str = "") -> dict[str, Any]:
+        """The setting's key with the value in normal form; nothing, and a fault, for one that cannot be used."""
         try:
-            home = pwd.getpwnam(user).pw_dir if user else environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
-        except KeyError:
-            raise ConfigError(f"{path!r}: there is no user {user or os.getuid()!r} on this machine") from None
-        path = os.path.join(home, rest)
-    return os.path.abspath(path)
+            return {setting.key: setting.fit(value)}
+        except ValueError as error:
+            shown = "" if setting.secret else quoted(value)
+            self.fault(source, key or setting.key, f"{shown}: {error}", text)
+            return {}
+
+    def fault(self, source: str, key: str, words: str, text: str = "") -> None:
+        """Note what is wrong with a key; `text` is the file's content, to find the line."""
+        if len(self.faults) < self.MOST:
+            line = toml_line(text, key)
+            place = f"{source}, line {line}" if line else source
+            self.faults.append(ConfigError(f"{place}: invalid {key}{words}", file=source, key=key, line=line))
+
+    def unknown(self, source: str, key: str, known: Iterable[str], text: str) -> None:
+        """Note a key that means nothing."""
+        import difflib
+
+        if len(self.warnings) < self.MOST:
+            near = difflib.get_close_matches(key[:100], list(known), 1, 0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            line = toml_line(text, key)
+            place = f"{source}, line {line}" if line else source
+            self.warnings.append(f"{place}: unknown key {key[:200]!r} is ignored{hint}")
+
+    def raise_faults(self) -> None:
+        """Raise one ConfigError that names every fault."""
+        if self.faults:
+            first = self.faults[0]
+            message = "; ".join(fault.message for fault in self.faults)
+            raise ConfigError(f"validation failed: {message}", file=first.file, key=first.key, line=first.line)
+
+
+def toml_line(text: str, key: str) -> int | None:
+    """The number of the line that sets a dotted key, or the table around it; None if it cannot be found.
+
+    tomllib tells no positions, so this looks for what usual files have: one header or key in a line.
+    """
+    wanted = key.lower().split(".")
+    table: list[str] = []
+    most, found = 0, None  # how many parts of the key the best line has
+    for number, line in enumerate(text.lstrip("\ufeff").split("\n"), 1):
+        is_header = line.lstrip().startswith("[")
+        if not is_header and "=" not in line:
+            continue
+        name = line.partition("]" if is_header else "=")[0].strip(" \t[")
+        parts = [part.strip(" \t\"'").lower() for part in name.split(".")]
+        table = parts if is_header else table
+        path = parts if is_header else [*table, *parts]
+        if path == wanted[: len(path)] and len(path) > most:
+            most, found = len(path), number
+    return found
+
+
+def flat_values(
+    table: Mapping[str, object], stops: Collection[str], prefix: str = "", depth: int = 8
+) -> Iterator[tuple[str, object]]:
+    """The leaves of a nested table by dotted key. A key in `stops` is a leaf, and so is all that lies `depth` deep.
+
+    Keys match whatever their case, as those of the Go program do.
+    """
+    lower = {stop.lower(): stop for stop in stops}
+    for name, value in table.items():
+        key = f"{prefix}{name}"
+        key = lower.get(key.lower(), key)
+        if isinstance(value, Mapping) and key not in stops and depth:
+            yield from flat_values(value, stops, f"{key}.", depth - 1)
+        else:
+            yield key, value
+
+
+@dataclass(frozen=True)
+class Source:
+    """A config file that is being checked."""
+
+    path: str
+    text: str
+    findings: Findings
+
+    def document(self) -> dict[str, Any]:
+        """The document of the text. ConfigError with file and line if it is broken."""
+        if sys.version_info >= (3, 11):
+            import tomllib  # novm
+        else:
+            import tomli as tomllib
+        try:
+            return tomllib.loads(self.text.lstrip("\ufeff"))
+        except ValueError as error:
+            found = re.search(r"at line (\d+)", str(error))
+            line = int(found.group(1)) if found else self.text.count("\n") + 1
+            raise ConfigError(f"{self.path}, line {line}: {error}", file=self.path, line=line) from None
+        except RecursionError:
+            raise ConfigError(f"{self.path}: too deeply nested", file=self.path) from None
+
+    def layer(self, rank: int) -> Layer:
+        """What the file sets; faults and unknown keys go to `findings`. ConfigError if it is broken."""
+        return Layer(rank, self.path, self._values(self.document(), SETTING))
+
+    def _values(self, table: object, settings: Mapping[str, Setting], at: str = "") -> dict[str, Any]:
+        """The values of the table at a dotted prefix, by the dotted keys of `settings`, in normal form."""
+        values: dict[str, Any] = {}
+        if not isinstance(table, Mapping):
+            self.findings.fault(self.path, at.rstrip("."), f"{quoted(table)}: a table is wanted", self.text)
+            return values
+        for key, value in flat_values(table, settings):
+            if key in TABLES and not at:
+                tables = value if isinstance(value, Mapping) else {"": value}
+                rows = TABLES[key]
+                values[key] = {name: self._values(one, rows, f"{key}.{name}.") for name, one in tables.items()}
+            elif key in settings:
+                taken = self.findings.take(settings[key], value, self.path, self.text, at + key)
+                values.update((key, self._with_folder(one)) for one in taken.values())
+            elif any(known.lower().startswith(f"{key.lower()}.") for known in settings):
+                self.findings.fault(self.path, at + key, f"{quoted(value)}: a table is wanted", self.text)
+            else:
+                self.findings.unknown(self.path, at + key, (at + known for known in settings), self.text)
+        return values
+
+    def _with_folder(self, value: Any) -> Any:
+        """A value of ours in which a relative path of a mount is below the folder of the file."""
+        for mount in value if isinstance(value, list) else ():
+            if isinstance(mount, dict) and not mount["host"].startswith(("/", "~")):
+                mount["host"] = os.path.normpath(os.path.join(os.path.dirname(self.path), mount["host"]))
+        return value
+
+
+SWITCH_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def variable_layers(environ: Mapping[str, str], findings: Findings) -> Iterator[Layer]:
+    """What the CLINCUS_* variables set; an empty one counts as unset."""
+    for setting in SETTING.values():
+        value: Any = environ.get(setting.variable, "")
+        if value:
+            if isinstance(setting.default, bool):
+                value = SWITCH_WORDS.get(value.lower(), value)
+            elif isinstance(setting.default, int) and re.fullmatch(r"-?\d{1,10}", value):
+                value = int(value)
+            yield Layer(VARIABLE_RANK, setting.variable, findings.take(setting, value, setting.variable))
+
+
+def flag_layer(flags: Mapping[str, object], findings: Findings) -> Layer:
+    """What the command line sets, by dotted key; None stands for a flag that was not given."""
+    values: dict[str, Any] = {}
+    for key, value in flags.items():
+        if key == "dashboard.port" and value == 0:
+            values[key] = value  # any free port
+        elif value is not None and value != "":
+            values.update(findings.take(SETTING[key], value, "command line"))
+    return Layer(FLAG_RANK, "command line", values)
+
+
+# -- Loading
 
 
 def state_directory(environ: Mapping[str, str]) -> str:
@@ -925,60 +969,8 @@ def config_fingerprint(paths: Iterable[str]) -> tuple[object, ...]:
     return tuple(marks)
 
 
-def read_text(path: str, limit: int, follow: bool = True) -> str | None:
-    """A file's text, None if there is no file; ConfigError if it is no regular file, larger than `limit` bytes or
-    not UTF-8. With `follow` false, a symlink is refused too."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-    try:
-        descriptor = os.open(path, flags)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        reason = "it is a symbolic link" if error.errno == errno.ELOOP and not follow else os.strerror(error.errno or 0)
-        raise ConfigError(f"{path}: cannot be read: {reason}", file=path) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ConfigError(f"{path}: cannot be read: it is not a regular file", file=path)
-    with open(descriptor, "rb") as stream:
-        data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB", file=path)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text", file=path, line=line) from None
-
-
-def read_document(path: str, text: str) -> dict[str, Any]:
-    """The document of a file's text; ConfigError with file and line if it is broken."""
-    try:
-        return parse_toml(text.lstrip("\ufeff"))
-    except ValueError as error:
-        found = re.search(r"at line (\d+)", str(error))
-        line = int(found.group(1)) if found else text.count("\n") + 1
-        raise ConfigError(f"{path}, line {line}: {error}", file=path, line=line) from None
-    except RecursionError:
-        raise ConfigError(f"{path}: too deeply nested", file=path) from None
-
-
-def read_layer(path: str, rank: int, findings: Findings, text: str) -> Layer:
-    """What a config file sets."""
-    values = check_document(read_document(path, text), path, text, findings)
-    base = os.path.dirname(path)
-    tables = [values, *as_table(values.get("profiles", {})).values()]
-    for mounts in (as_list(table.get(key, [])) for table in tables for key in ("mounts.default", "mounts")):
-        for mount in mounts:
-            if not mount["host"].startswith(("/", "~")):
-                mount["host"] = os.path.normpath(os.path.join(base, mount["host"]))
-    return Layer(rank, path, values)
-
-
 def load_config(
-    environ: Mapping[str, str],
-    *,
-    flags: Mapping[str, object] | None = None,
-    profile: str | None = None,
+    environ: Mapping[str, str], *, flags: Mapping[str, object] | None = None, profile: str | None = None
 ) -> Config:
     """The configuration of defaults, files, CLINCUS_* variables, profile and flags; a later one wins.
 
@@ -986,27 +978,26 @@ def load_config(
     """
     findings = Findings()
     layers, files = [], []
-    places = ((SYSTEM_CONFIG, SYSTEM_RANK), (user_config(environ), USER_RANK), (named_config(environ), NAMED_RANK))
-    for path, rank in places:
+    for path, rank in (
+        (SYSTEM_CONFIG, SYSTEM_RANK),
+        (user_config(environ), USER_RANK),
+        (named_config(environ), NAMED_RANK),
+    ):
         text = read_text(path, CONFIG_FILE_LIMIT) if path else None
         if path and text is None and rank == NAMED_RANK:
             raise ConfigError(f"CLINCUS_CONFIG names {path!r}, but there is no such file", file=path)
         if path:
             files.append(ConfigFile(path, text is not None))
         if text is not None:
-            layers.append(read_layer(path, rank, findings, text))
+            layers.append(Source(path, text, findings).layer(rank))
     layers.append(dashboard_layer(environ, layers, findings))
     files.append(ConfigFile(dashboard_file(environ), os.path.exists(dashboard_file(environ))))
-    layers += variable_layers(environ, findings)
-    layers.append(flag_layer(flags or {}, findings))
-    findings.raise_first()
+    layers += [*variable_layers(environ, findings), flag_layer(flags or {}, findings)]
+    findings.raise_faults()
     return make_config(layers, files, findings.warnings, profile or "")
 
 
-# What the dashboard sets: a file of our own, since the user's files belong to the user
-
-
-DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")
+# -- What the dashboard sets: in a file of our own, since the user's files belong to the user
 
 
 def dashboard_file(environ: Mapping[str, str]) -> str:
@@ -1017,20 +1008,6 @@ def dashboard_file(environ: Mapping[str, str]) -> str:
     return os.path.join(state_directory(environ), "dashboard.json")
 
 
-def read_entries(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The usable entries of `dashboard_file`. ConfigError if the file is broken."""
-    path = dashboard_file(environ)
-    try:
-        document = json.loads(read_text(path, CONFIG_FILE_LIMIT) or "{}")
-        return {
-            key: {"value": SETTING[key].check(entry["value"]), "instead_of": entry["instead_of"]}
-            for key, entry in document.items()
-            if key in DASHBOARD_KEYS
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{path} is broken: {error!r}", file=path) from None
-
-
 def said_by_files(layers: Iterable[Layer], key: str) -> object:
     """The value of a key that the strongest config file sets, None if none does."""
     said = [layer.values[key] for layer in layers if layer.rank <= NAMED_RANK and key in layer.values]
@@ -1038,15 +1015,20 @@ def said_by_files(layers: Iterable[Layer], key: str) -> object:
 
 
 def dashboard_layer(environ: Mapping[str, str], layers: Sequence[Layer], findings: Findings) -> Layer:
-    """What was set by the dashboard. Where a config file was edited since, so that it says something else about the
-    same key, the file wins: the later of both counts."""
+    """What was set by the dashboard.
+
+    An entry whose key was edited in a config file since, so that the files say something else, is left out: the later
+    change wins. A broken file becomes a warning.
+    """
+    path, values = dashboard_file(environ), {}
     try:
-        entries = read_entries(environ)
-    except ConfigError as error:
-        findings.warnings.append(f"{error.message}; what it set is left out")
-        entries = {}
-    alive = {key: entry for key, entry in entries.items() if entry["instead_of"] == said_by_files(layers, key)}
-    return Layer(DASHBOARD_RANK, dashboard_file(environ), {key: entry["value"] for key, entry in alive.items()})
+        for key, entry in json.loads(read_text(path, CONFIG_FILE_LIMIT) or "{}").items():
+            value, instead_of = SETTING[key].fit(entry["value"]), entry["instead_of"]
+            if key in DASHBOARD_KEYS and instead_of == said_by_files(layers, key):
+                values[key] = value
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
+        findings.warnings.append(f"{path} is broken, so what the dashboard set is left out: {error!r}")
+    return Layer(DASHBOARD_RANK, path, values)
 
 
 def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) -> None:
@@ -1058,7 +1040,7 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
     checked = {}
     for key, value in changes.items():
         try:
-            checked[key] = SETTING[key].check(value)
+            checked[key] = SETTING[key].fit(value)
         except ValueError as error:
             raise ConfigError(f"invalid {key.rpartition('.')[2]}: {error}", key=key) from None
     path = dashboard_file(environ)
@@ -1068,9 +1050,12 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         with directory_lock(os.path.dirname(path)):
             layers = load_config(environ).layers
-            alive = next(layer.values for layer in layers if layer.rank == DASHBOARD_RANK)
-            kept = {key: value for key, value in {**alive, **checked}.items() if value != said_by_files(layers, key)}
-            entries = {key: {"value": value, "instead_of": said_by_files(layers, key)} for key, value in kept.items()}
+            kept = next(layer.values for layer in layers if layer.rank == DASHBOARD_RANK)
+            entries = {
+                key: {"value": value, "instead_of": said_by_files(layers, key)}
+                for key, value in {**kept, **checked}.items()
+                if value != said_by_files(layers, key)
+            }
             text = json.dumps(entries, indent=2) + "\n"
             if text != (read_text(path, CONFIG_FILE_LIMIT) or "{}\n"):
                 replace_file(path, text.encode(), 0o600)
@@ -1080,7 +1065,7 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", file=path, status=500) from None
 
 
-# A project's own .clincus.toml, and trust in it
+# -- A project's own .clincus.toml, and trust in it
 
 
 @dataclass(frozen=True)
@@ -1114,10 +1099,9 @@ def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
     """The digest of the .clincus.toml that the user trusts, by workspace. A broken list trusts nothing."""
     try:
         document = json.loads(read_text(trust_file(environ), CONFIG_FILE_LIMIT) or "{}")
-    except (ValueError, ConfigError):
+        return {key: str(value) for key, value in document["trusted"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError):
         return {}
-    trusted = document.get("trusted") if isinstance(document, dict) else None
-    return {key: str(value) for key, value in trusted.items()} if isinstance(trusted, dict) else {}
 
 
 def is_trusted(environ: Mapping[str, str], workspace: str, project: ProjectFile) -> bool:
@@ -1154,134 +1138,73 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
     a warning. ConfigError (400) if the file is broken.
     """
     findings = Findings()
-    layer = read_layer(project.path, PROJECT_RANK, findings, project.text)
-    findings.raise_first()
-    warnings = [*config.warnings, *findings.warnings]
-    if not trusted:
-        refused = {key: why_refused(config, key, value) for key, value in layer.values.items()}
-        for key in sorted(key for key, reason in refused.items() if reason):
-            warnings.append(f"{project.path}: {key} is left out, since {refused[key]} (clincus trust allows it)")
-        allowed = {key: value for key, value in layer.values.items() if not refused[key]}
-        layer = Layer(PROJECT_RANK, project.path, allowed)
+    layer = Source(project.path, project.text, findings).layer(PROJECT_RANK)
+    findings.raise_faults()
+    refused = {} if trusted else {key: why_refused(config, key, value) for key, value in layer.values.items()}
+    refused = {key: reason for key, reason in refused.items() if reason}
+    warnings = [
+        f"{project.path}: {key} is left out, since {reason} (clincus trust allows it)"
+        for key, reason in sorted(refused.items())
+    ]
+    allowed = {key: value for key, value in layer.values.items() if key not in refused}
     layers = [other for other in config.layers if other.rank != PROJECT_RANK]
     return make_config(
-        [*layers, layer], [*config.files, ConfigFile(project.path, True)], warnings, config.wanted_profile
+        [*layers, Layer(PROJECT_RANK, project.path, allowed)],
+        [*config.files, ConfigFile(project.path, True)],
+        [*config.warnings, *findings.warnings, *warnings],
+        config.wanted_profile,
     )
 
 
-def why_refused(config: Config, key: str, value: object) -> str:
-    """Why an untrusted project file may not set a key to a value, "" if it may."""
-    if key not in UNTRUSTED_KEYS:
-        return "the file is not trusted"
-    if key == "defaults.image" and ":" in str(value):
-        return "the file is not trusted and names an image of another server"
-    if key == "defaults.profile" and not config.wanted_profile:
-        return why_profile_refused(config, str(value))
-    return ""
-
-
-def why_profile_refused(config: Config, name: str) -> str:
-    """Why an untrusted project file may not choose a profile, "" if it may.
+def why_refused(config: Config, key: str, value: str) -> str:
+    """Why an untrusted project file may not set a key to a value, "" if it may.
 
     No secret, no mount and no change of a limit that the user set comes with a profile that a stranger chose.
     """
+    if key not in UNTRUSTED_KEYS:
+        return "the file is not trusted"
+    if key == "defaults.image" and ":" in value:
+        return "the file is not trusted and names an image of another server"
+    if key != "defaults.profile" or config.wanted_profile or value == config.profile:
+        return ""
     if config.profile:
-        return "" if name == config.profile else f"you chose the profile {config.profile!r}"
-    if name not in config.get("profiles"):
-        return f"you have no profile {name!r}" if name else ""
-    profile = profile_values(config.get("profiles"), name)
-    for key in ("mounts", "environment"):
-        if profile.get(key):
-            return f"the file is not trusted and your profile {name!r} has {key}"
-    mine = {limit_group(key) for key, origin in config.origins.items() if origin != "default"}
-    clash = next((key for key in profile if key.startswith("limits.") and limit_group(key) in mine), "")
-    return f"the file is not trusted and your profile {name!r} changes {limit_group(clash)}" if clash else ""
+        return f"you chose the profile {config.profile!r}"
+    if value not in config.get("profiles"):
+        return f"you have no profile {value!r}"
+    profile = profile_values(config.get("profiles"), value)
+    mine = {key.rpartition(".")[0] for key, origin in config.origins.items() if origin != "default"}
+    limits = {key.rpartition(".")[0] for key in profile if key.startswith("limits.")}
+    opened = [key for key in ("mounts", "environment") if profile.get(key)] or sorted(limits & mine)
+    return f"the file is not trusted and your profile {value!r} sets {opened[0]}" if opened else ""
 
 
-def limit_group(key: str) -> str:
-    """The table that a limit is in, such as limits.disk."""
-    return key.rpartition(".")[0]
-
-
-# What the API shows and changes
+# -- What the API shows
 
 
 def config_document(config: Config) -> dict[str, Any]:
-    """The document of GET /api/config; the values of profiles' environments are hidden."""
-    document = copy.deepcopy(config.values)
-    document["profiles"] = {name: profile_document(profile) for name, profile in document["profiles"].items()}
+    """The document of GET /api/config; secrets are hidden."""
+    document = nest({key: shown(setting, config.get(key)) for key, setting in SETTING.items()})
+    for table, rows in TABLES.items():
+        for name, values in document[table].items():
+            document[table][name] = nest({key: shown(rows[key], value) for key, value in values.items()})
     return document
 
 
-def profile_document(profile: Mapping[str, Any]) -> dict[str, Any]:
-    """A profile as it stands in the file, without the secrets."""
-    shown = dict(profile)
-    if "environment" in shown:
-        shown["environment"] = dict.fromkeys(shown["environment"], HIDDEN)
-    return nest(shown)
+def shown(setting: Setting, value: Any) -> Any:
+    """A value as the API shows it: asterisks in the place of a secret, or of each one in a table of secrets."""
+    if not setting.secret or not value:
+        return value
+    return dict.fromkeys(value, HIDDEN) if isinstance(value, dict) else HIDDEN
 
 
 def sources_document(config: Config, error: str | None) -> dict[str, Any]:
     """The document of GET /api/config/sources; `error` is why a newer state of the files is not in force."""
     return {
-        "files": [{"path": file.path, "exists": file.exists, "error": file.error} for file in config.files],
+        "files": [{"path": path, "exists": exists, "error": None} for path, exists in config.files],
         "origins": dict(config.origins),
         "warnings": list(config.warnings),
         "error": error,
     }
-
-
-@contextmanager
-def directory_lock(directory: str, timeout: float = 5.0) -> Iterator[None]:
-    """Keep other Clincus processes from changing files of a directory meanwhile; ClincusError after `timeout` s."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ClincusError(f"{directory}: another process holds a lock on it", 409) from None
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def replace_file(path: str, data: bytes, mode: int) -> None:
-    """Give a file new content at once or not at all; an old file's mode and owner stay, `mode` is for a new one."""
-    directory = os.path.dirname(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=".clincus-", dir=directory)
-    try:
-        with open(descriptor, "wb") as stream:
-            try:
-                old = os.stat(path)
-                if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(descriptor, old.st_uid, old.st_gid)
-                mode = stat.S_IMODE(old.st_mode)
-            except FileNotFoundError:
-                pass
-            os.fchmod(descriptor, mode)
-            stream.write(data)
-            stream.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    sync_directory(directory)
-
-
-def sync_directory(directory: str) -> None:
-    """Make a rename in a directory last through a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -1427,7 +1350,7 @@ TOOLS = {
 def find_tool(name: str, config: Config) -> Tool:
     """The tool of a name: one of the three, `shell`, or one that tool.commands or tool.binary describes.
 
-    ClincusError (400) for any other.
+    ConfigError (400) for any other.
     """
     if name in TOOLS:
         return TOOLS[name]
@@ -1439,7 +1362,21 @@ def find_tool(name: str, config: Config) -> Tool:
     if name == config.get("tool.name") and config.get("tool.binary"):
         return Tool(name, (name,), (name,))  # tool_command puts the binary in
     supported = ", ".join([*TOOLS, "shell", *commands])
-    raise ClincusError(f"unknown tool: {name} (supported: {supported})", 400)
+    source = config.origins["tool.name"] if name == config.get("tool.name") else None
+    raise ConfigError(
+        f"{f'{source}: ' if source else ''}unknown tool: {name} (supported: {supported}); "
+        "name its program in tool.binary or tool.commands",
+        file=source,
+        key="tool.name",
+    )
+
+
+def check_tool_name(config: Config) -> None:
+    """Refuse a configuration that names an unknown tool."""
+    find_tool(config.get("tool.name"), config)
+
+
+CONFIG_CHECKS.append(check_tool_name)
 
 
 def tool_command(
@@ -11407,7 +11344,7 @@ def flag(
     def check_setting(text: str) -> object:
         chosen = check(text)
         if chosen != "":
-            SETTING[setting].check(chosen)
+            SETTING[setting].fit(chosen)
         return chosen
 
     return Flag(names, meaning, value, implied, check_setting if setting else check, default, repeats, setting)
@@ -14165,7 +14102,7 @@ SERVICE = "clincus.service"
 # What decides how `clincus serve` behaves in the user's shell, and is not the same in systemd's user manager. No
 # secret is among them: everybody may read a unit file, and systemd tells everybody its variables.
 SERVICE_VARIABLES = (
-    *(setting.variable for setting in SETTINGS if setting.variable),
+    *(setting.variable for setting in SETTING.values() if setting.variable),
     *("CLINCUS_CONFIG", "CLINCUS_CONTAINER_PREFIX", "INCUS_CONF", "INCUS_DIR", "INCUS_SOCKET", "PATH"),
     "XDG_CONFIG_HOME",
 )

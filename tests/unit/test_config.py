@@ -79,7 +79,8 @@ def test_the_default_document_holds_every_key_of_the_reference(environ):
 
 
 def test_every_default_passes_its_own_check():
-    wrong = [s.key for s in clincus.SETTINGS if s.key != "profiles" and s.check(s.default) != s.default]
+    settings = [setting for key, setting in clincus.SETTING.items() if key not in clincus.TABLES]
+    wrong = [setting.key for setting in settings if setting.fit(setting.default) != setting.default]
     assert wrong == []
 
 
@@ -88,7 +89,7 @@ def test_a_changed_document_never_changes_the_defaults(environ):
     clincus.config_document(config)["security"]["protected_paths"].append("x")
     config.values["dashboard"]["workspace_roots"].append("x")
     assert clincus.DEFAULTS["dashboard"]["workspace_roots"] == []
-    assert clincus.load_config(environ).get("security.protected_paths") == list(clincus.PROTECTED)
+    assert clincus.load_config(environ).get("security.protected_paths") == clincus.PROTECTED
 
 
 # Layers
@@ -214,7 +215,7 @@ def test_what_a_layer_does_not_mention_stays(below, above):
     for key, value in both.items():
         if key not in above:
             assert value == alone[key]
-        elif clincus.SETTING[key].merge == "replace":
+        elif clincus.SETTING[key].merge is clincus.newer:
             assert value == above[key]
             assert origins[key] == "above"
 
@@ -340,7 +341,7 @@ def test_a_profile_that_cannot_be_applied(environ, user_file, text, name, fault)
         (
             '[dashboard]\nworkspace_roots = ["~/p", "p"]',
             ("dashboard.workspace_roots", 2),
-            r"entry 2 \('p'\): write an abs",
+            r"entry 2 'p': write an abs",
         ),
         ("dashboard = 3", ("dashboard", 1), "a table is wanted"),
         ("limits = {cpu = 3}", ("limits.cpu", 1), "a table is wanted"),
@@ -904,3 +905,23 @@ def test_changes_at_once_lose_none(environ):
     for thread in threads:
         thread.join()
     assert clincus.load_config(environ).get("dashboard") == {"port": 3001, "workspace_roots": ["/r"]}
+
+
+# Keys of a feature
+
+
+def test_a_feature_adds_keys_and_tables_before_the_configuration_is_loaded(environ, user_file, monkeypatch):
+    for table in ("SETTING", "TABLES", "DEFAULTS"):
+        monkeypatch.setattr(clincus, table, dict(getattr(clincus, table)))
+    clincus.register_settings(clincus.Setting("notify.webhook", "", clincus.check_text, "CLINCUS_WEBHOOK", secret=True))
+    remote = clincus.Setting("remote", "", clincus.check_text)
+    clincus.register_table("engines", {"remote": remote, "token": clincus.Setting("token", "", secret=True)})
+    write(user_file, '[notify]\nwebhook = "https://x"\n[engines.lab]\nremote = "lab"\ntoken = "sesame"\nremot = 1\n')
+    config = clincus.load_config(environ)
+    assert config.get("engines") == {"lab": {"remote": "lab", "token": "sesame"}}
+    assert "did you mean 'engines.lab.remote'?" in config.warnings[0]
+    assert clincus.load_config({**environ, "CLINCUS_WEBHOOK": "y"}).get("notify.webhook") == "y"
+    document = clincus.config_document(config)
+    assert document["engines"] == {"lab": {"remote": "lab", "token": clincus.HIDDEN}}
+    assert document["notify"] == {"webhook": clincus.HIDDEN}
+    assert "sesame" not in json.dumps(clincus.sources_document(config, None))

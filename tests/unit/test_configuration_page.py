@@ -18,7 +18,7 @@ ROWS = {
 EXAMPLES = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("setting", clincus.SETTINGS, ids=lambda setting: setting.key)
+@pytest.mark.parametrize("setting", clincus.SETTING.values(), ids=lambda setting: setting.key)
 def test_each_key_is_there_with_its_default_and_variable(setting):
     default, variable = ROWS[setting.key.removeprefix("limits.")]
     assert default == f"`{json.dumps(setting.default)}`"

@@ -146,7 +146,7 @@ CHECKS = {
 @pytest.mark.parametrize("key", CHECKS)
 def test_check(key):
     good, bad = CHECKS[key]
-    check = clincus.SETTING[key].check
+    check = clincus.SETTING[key].fit
     taken = []
     for value in bad:
         try:
