@@ -78,7 +78,7 @@ test: $(VENV)/tested
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory spa-test
 	@$(MAKE) --no-print-directory build
-	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --reruns=2 $(PYTEST_FLAGS)
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --reruns=2 $(PYTEST_FLAGS)
 
 bench: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'

@@ -18,7 +18,8 @@ The image `clincus` of the bed is built by the project's own code from this mach
 tests/image/tool-stub in place of the real tools; what it does on which line is written there. It is cached in
 ~/.cache/clincus/tests under the key of its recipe: it is built once, in about 20 seconds.
 
-CLINCUS_TEST_PROGRAM=dist/clincus.pyz lets every server run from the archive instead of from clincus.py.
+CLINCUS_TEST_PROGRAM=dist/clincus.pyz, as `make test` sets it, lets every program run from the archive as shipped
+instead of from clincus.py. All of them unpack it into one cache.
 """
 
 from __future__ import annotations
@@ -561,9 +562,10 @@ def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE
         select.select([], [], [], 0.02)
 
 
-def program() -> list[str]:
-    """The command line that runs Clincus."""
-    return [sys.executable, str(ROOT / os.environ.get("CLINCUS_TEST_PROGRAM", "clincus.py"))]
+def program(python: str = sys.executable) -> list[str]:
+    """The command line that runs Clincus; the archive without any site packages, as on a person's machine."""
+    path = ROOT / os.environ.get("CLINCUS_TEST_PROGRAM", "clincus.py")
+    return [python, *(["-I"] if path.suffix == ".pyz" else []), str(path)]
 
 
 @pytest.fixture
@@ -588,15 +590,21 @@ def start_server(bed: Bed, home: Path, tmp_path: Path):
         environ: Mapping[str, str] = {},
         at: Path = home,
         port: int | None = 0,
+        command: Sequence[str] = (),
     ) -> Server:
         file = at / ".config" / "clincus" / "config.toml"
         if config or (bed.config and not file.exists()):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(bed.config + config.replace("[incus]\n", "" if bed.config else "[incus]\n"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_", "TMUX"))}
-        argv = [*program(), "serve", *(() if port is None else ("--port", str(port))), *arguments]
+        argv = [*(command or program()), "serve", *(() if port is None else ("--port", str(port))), *arguments]
         log = tmp_path / f"server-{len(servers)}.log"
-        server = Server(argv, {**kept, **bed.environ, "HOME": str(at), **environ}, log, cwd=tmp_path)
+        server = Server(
+            argv,
+            {**kept, **bed.environ, "HOME": str(at), "XDG_CACHE_HOME": str(image_cache()), **environ},
+            log,
+            cwd=tmp_path,
+        )
         servers.append(server)
         return server
 

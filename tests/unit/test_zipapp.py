@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -18,35 +17,8 @@ import pytest
 
 import build_zipapp
 import clincus
-
-SUPPORTED = ("3.9", "3.10", "3.11", "3.12", "3.13")
-ABOUT = "import json, platform, sys; print(json.dumps(['.'.join(map(str, sys.version_info[:2])), sys.executable]))"
-
-
-def interpreters() -> dict[str, str]:
-    """One CPython of each supported version that pyenv or the system has: version -> program."""
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    places = [*sorted(pyenv.glob("3.*/bin/python3")), *(Path(f"/usr/bin/python{version}") for version in SUPPORTED)]
-    places += [Path(found) for found in (shutil.which(f"python{version}") for version in SUPPORTED) if found]
-    found: dict[str, str] = {}
-    for place in (*places, Path("/usr/bin/python3"), Path(sys.executable)):
-        if not place.exists():
-            continue
-        asked = subprocess.run(
-            [place, "-I", "-c", ABOUT],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if asked.returncode == 0:
-            version, program = json.loads(asked.stdout)
-            found.setdefault(version, program)
-    return {version: found[version] for version in SUPPORTED if version in found}
-
-
-PYTHONS = interpreters()
+from tests.interpreters import PYTHONS
+from tests.interpreters import SUPPORTED
 
 
 @pytest.fixture(scope="session")
@@ -215,6 +187,7 @@ class TestUnpacked:
     def test_one_that_others_can_write_is_not_run(self, start, folder):
         program = folder / "clincus.py"
         program.write_bytes(b"def main():\n    print('planted')\n".ljust(program.stat().st_size))
+        os.utime(program, (0, 0))  # Python knows bytecode that is out of date by time and size
         assert start("help").stdout == "planted\n"  # the trap works, were it trusted …
         folder.chmod(0o777)
         assert "Usage" in start("help").stdout  # … and it is not
