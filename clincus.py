@@ -2524,6 +2524,9 @@ def yaml_of(document: Mapping[str, object]) -> bytes:
     return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text).encode()
 
 
+READ_TIMEOUT = 8.0  # seconds for Incus to answer where a person waits for it
+
+
 class Incus:
     """The one door to the `incus` command.
 
@@ -6269,7 +6272,7 @@ class Sessions:
         """
         words = (tmux_name(session.id, shell=shell), "-e", "-J", "-S", f"-{lines}")
         command = ["sh", "-c", GUEST_CAPTURE, "clincus", *words]
-        done = self.run(session, command)
+        done = self.run(session, command, timeout=READ_TIMEOUT)
         if done.code == 3:
             raise ClincusError(f'"{session.id}" has no terminal now: connecting to it opens one', 409)
         if done.code != 0:
@@ -6600,10 +6603,12 @@ class Workspaces:
     def _projects(self, root: str, active: Mapping[str, int]) -> list[dict[str, object]]:
         try:
             with os.scandir(root) as entries:
-                names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+                names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
         except OSError:
             return []  # a root that is gone shows no projects; the config still names it
-        paths = [os.path.join(root, name) for name in names[:PROJECTS_PER_ROOT]]
+        paths = list(
+            itertools.islice(filter(os.path.isdir, (os.path.join(root, name) for name in names)), PROJECTS_PER_ROOT)
+        )
         return [
             {
                 "path": path,
@@ -6706,7 +6711,10 @@ class Files:
     def listing(self, session: Session, path: str) -> list[dict[str, object]]:
         """The entries of a directory, directories first. Raises ClincusError: 400, 404."""
         output = self._run(session, GUEST_LIST_FILES, path, str(ENTRY_LIMIT))
-        entries = [self._entry(line) for line in output.split(b"\0") if line]
+        try:
+            entries = [self._entry(line) for line in output.split(b"\0") if line]
+        except ValueError:
+            raise ClincusError(f"{session.id} did not answer with a listing of {shorten(path)}", 500) from None
         return sorted(entries, key=lambda entry: (entry["type"] != "directory", str(entry["name"]).lower()))
 
     def read(self, session: Session, path: str) -> bytes:
@@ -6731,7 +6739,7 @@ class Files:
         name = check_file_path(path)
         mount = self._sessions.guest(session).mount
         command = ["sh", "-c", script, "clincus", mount, str(len(name)), argument, str(len(content))]
-        done = self._sessions.run(session, command, stdin=name + content)
+        done = self._sessions.run(session, command, stdin=name + content, timeout=READ_TIMEOUT)
         if done.code in FILE_ERRORS:
             problem, status = FILE_ERRORS[done.code]
             raise ClincusError(f"{shorten(path)} {problem}", status)
@@ -6745,13 +6753,21 @@ class Files:
             "name": name.decode("utf-8", "replace"),
             "type": self.KINDS.get(kind.decode(), "other"),
             "size": int(size),
-            "modified": format_time(datetime.fromtimestamp(float(modified), timezone.utc)),
+            "modified": file_time(float(modified)),
         }
         try:
             name.decode("utf-8")
         except UnicodeDecodeError:
             entry["encoded"] = quote(name)  # what to put into ?path= for a name that is not UTF-8
         return entry
+
+
+def file_time(seconds: float) -> str:
+    """The time of a file (seconds since 1970, of any size) as text, moved into the years that every reader knows."""
+    earliest, latest = (datetime(year, 1, 1, tzinfo=timezone.utc) for year in (1000, 9999))
+    return format_time(
+        datetime.fromtimestamp(min(max(seconds, earliest.timestamp()), latest.timestamp()), timezone.utc)
+    )
 
 
 def check_file_path(path: str) -> bytes:
@@ -11036,7 +11052,7 @@ class Application:
 
 def list_images(incus: Incus) -> list[dict[str, object]]:
     """The images that have an alias, one entry for each alias, by name."""
-    images = incus.query("/1.0/images?recursion=1")
+    images = incus.query("/1.0/images?recursion=1", timeout=READ_TIMEOUT)
     entries = [
         {
             "alias": alias["name"],

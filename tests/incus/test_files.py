@@ -75,6 +75,29 @@ def test_a_new_file_never_takes_the_place_of_one(files, workspace):
     assert files("PUT", "gone", b"1", If_Match="*").status == 412
 
 
+def test_a_name_that_is_not_utf8_is_opened_and_saved(files, workspace):
+    folder = workspace / os.fsdecode(b"f\xe9")
+    folder.mkdir()
+    (folder / os.fsdecode(b"raw\xff")).write_text("1")
+    os.chown(folder, workspace.stat().st_uid, workspace.stat().st_gid)
+    os.chown(folder / os.fsdecode(b"raw\xff"), workspace.stat().st_uid, workspace.stat().st_gid)
+    assert [entry["encoded"] for entry in files("GET", "f%E9", place="files").json["entries"]] == ["raw%FF"]
+    seen = files("GET", "f%E9/raw%FF")
+    assert (seen.status, seen.body) == (200, b"1")
+    assert files("PUT", "f%E9/raw%FF", b"2", If_Match=seen.headers["etag"]).status == 204
+    assert (folder / os.fsdecode(b"raw\xff")).read_text() == "2"
+    assert files("PUT", "f%E9/raw%FF", b"3", If_Match=seen.headers["etag"]).status == 412
+
+
+def test_a_file_from_the_year_10000_is_listed(files, workspace):
+    (workspace / "far").write_text("")
+    try:
+        os.utime(workspace / "far", (253402300800, 253402300800))
+    except OSError:
+        pytest.skip("this file system knows no such time")
+    assert listing(files)["far"]["modified"][:4] in {"9999", "2446"}  # ext4 ends in 2446
+
+
 def test_a_files_mode_stays(files, workspace):
     script = workspace / "run.sh"
     script.write_text("#!/bin/sh\n")

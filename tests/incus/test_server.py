@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import os
 import signal
 import socket
 import threading
@@ -369,3 +370,30 @@ def test_the_daemons_restart_is_survived(bed, clincus_server, workspace):
 
 def test_the_version_is_the_modules(clincus_server):
     assert clincus.__version__
+
+
+def test_every_reading_answers_while_the_daemon_hangs(bed, clincus_server, workspace):
+    session = clincus_server.create(workspace)
+    one = f"/api/sessions/{session['id']}"
+    (workspace / "file").write_text("")
+    asks_incus = ("/api/images", f"{one}/files", f"{one}/files/content?path=file", f"{one}/scrollback")
+    answers = {}
+
+    def ask(path: str) -> None:
+        answers[path] = clincus_server.get(path, timeout=clincus.READ_TIMEOUT * 3)
+
+    if bed.daemon is None:
+        pytest.skip("only a daemon of the tests may be frozen")
+    os.kill(bed.daemon.pid, signal.SIGSTOP)
+    try:
+        threads = [threading.Thread(target=ask, args=(path,)) for path in (*asks_incus, "/api/tools", "/api/sessions")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        os.kill(bed.daemon.pid, signal.SIGCONT)
+    for path in asks_incus:
+        assert answers[path].status in {500, 503}, path
+        assert "ncus" in answers[path].json["error"]
+    assert answers["/api/tools"].status == 200

@@ -1,0 +1,47 @@
+"""Workspace roots: what is found in them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import clincus
+
+
+@pytest.fixture
+def projects(tmp_path):
+    """A function that names the projects which a root of this test holds."""
+    config = clincus.load_config({"HOME": str(tmp_path)}, flags={"dashboard.workspace_roots": [str(tmp_path)]})
+    workspaces = clincus.Workspaces(lambda: config, {}, list)
+    return lambda: [project["name"] for project in workspaces.document()["workspaces"]]
+
+
+def test_folders_and_links_to_folders_are_projects(projects, tmp_path):
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "dangling").symlink_to("none")
+    assert projects() == ["a", "b", "link"]
+
+
+def test_a_link_onto_itself_hides_no_project(projects, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    assert projects() == ["app"]
+
+
+def test_so_many_projects_are_listed(projects, tmp_path, monkeypatch):
+    monkeypatch.setattr(clincus, "PROJECTS_PER_ROOT", 2)
+    for name in "cba":
+        (tmp_path / name).mkdir()
+    assert projects() == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["App", "my app", "-app", "app-", "a--b", "../app", "a/b", "a\n", ""])
+def test_a_folder_has_a_plain_name(tmp_path, name):
+    config = clincus.load_config({"HOME": str(tmp_path)}, flags={"dashboard.workspace_roots": [str(tmp_path)]})
+    with pytest.raises(clincus.ClincusError, match="folder name"):
+        clincus.Workspaces(lambda: config, {}, list).make_folder(str(tmp_path), name)
+    assert os.listdir(tmp_path) == []
