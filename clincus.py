@@ -3625,19 +3625,6 @@ def exists_beneath(kernel: Kernel, root: int, path: str) -> bool:
     return True
 
 
-def placeholder_text(path: str, whole: bool) -> bytes | None:
-    """What stands in for a protected path that is absent: the text of a file, or None for a folder.
-
-    Outside .git it is always a folder (see HIDE_FOLDER): an empty file would be committed by the next `git add -A`.
-    `whole` is false if `path` is only the first absent folder on the way to the protected path.
-    A Git folder without `commondir` is its own common folder, and so is one that says "." there (gitrepository-layout).
-    """
-    parts = path.split("/")
-    if not whole or ".git" not in parts[:-1] or parts[-1] in ("hooks", "info"):
-        return None
-    return b".\n" if parts[-1] == "commondir" else b""
-
-
 class Tree:
     """One folder or file of the host on its way into the container."""
 
@@ -3704,20 +3691,24 @@ class Tree:
 
     def protect(self) -> None:
         """Pin every folder on the way to each protected path and make the path itself read-only; check the result."""
-        paths = {path for pattern in self.plan["protect"] for path in matching_paths(self.kernel, self.top, pattern)}
+        paths = {
+            path: text
+            for pattern, text in self.plan["protect"].items()
+            for path in matching_paths(self.kernel, self.top, pattern)
+        }
         for path in sorted(paths, key=lambda path: path.split("/")):
-            self._protect_path(path)
+            self._protect_path(path, paths[path])
         for path, (number, readonly) in self.mounts.items():
             self._check_mount(path, number, readonly)
 
-    def _protect_path(self, path: str) -> None:
+    def _protect_path(self, path: str, text: str | None) -> None:
         parts = path.split("/")
         for length in range(1, len(parts) + 1):
             part = "/".join(parts[:length])
             whole = length == len(parts)
             if part in self.mounts and self.mounts[part][1]:
                 return
-            here = self._open_or_create(part, whole)
+            here = self._open_or_create(part, text if whole else None)
             if here is None:
                 return
             descriptor, made = here
@@ -3733,8 +3724,11 @@ class Tree:
             if seal:
                 return
 
-    def _open_or_create(self, part: str, whole: bool) -> tuple[int, bool] | None:
-        """A descriptor of the path and whether we made it; None if it is absent where nobody could make it."""
+    def _open_or_create(self, part: str, text: str | None) -> tuple[int, bool] | None:
+        """A descriptor of the path and whether we made it; None if it is absent where nobody could make it.
+
+        What stands in for an absent path is a file with this text, or a folder if that is None.
+        """
         made = False
         for _ in range(3):
             try:
@@ -3745,7 +3739,7 @@ class Tree:
                 if error.errno != errno.ENOENT:
                     raise WallError(f"'{part}' in '{self.source}' cannot be opened: {error.strerror}") from error
             try:
-                made = self._create(part, placeholder_text(part, whole))
+                made = self._create(part, text)
             except OSError as error:
                 if error.errno == errno.EROFS or self.plan["readonly"]:
                     return None
@@ -3789,7 +3783,7 @@ class Tree:
     def _parent(self, part: str) -> int:
         return self.kernel.open_beneath(self.raw, os.path.dirname(part), os.O_RDONLY | os.O_DIRECTORY)
 
-    def _create(self, part: str, text: bytes | None) -> bool:
+    def _create(self, part: str, text: str | None) -> bool:
         """Make a placeholder that belongs to the owner of the tree, and mark it as ours."""
         name = os.path.basename(part)
         parent = self._parent(part)
@@ -3804,7 +3798,7 @@ class Tree:
                 os.setxattr(descriptor, PLACEHOLDER_MARK, b"1")
                 os.fchown(descriptor, self.plan["owner"], os.fstat(self.raw).st_gid)
                 if text:
-                    os.write(descriptor, text)
+                    os.write(descriptor, text.encode())
                 if text is None and ".git" not in part.split("/"):
                     self._hide(descriptor)
             except OSError:
@@ -3832,18 +3826,20 @@ class Tree:
 
     def remove_placeholders(self) -> None:
         """Take away the placeholders in which nothing was put. One that another session holds is busy, and stays."""
-        paths: set[str] = set()
-        for pattern in self.plan["protect"]:
+        places: dict[str, str | None] = {}  # path: the text of a file, or None for a folder
+        for pattern, text in self.plan["protect"].items():
             with contextlib.suppress(OSError, WallError):
-                paths.update(matching_paths(self.kernel, self.raw, pattern))
-        steps = [path.split("/") for path in paths]
-        places = {("/".join(step[:n]), n == len(step)) for step in steps for n in range(1, len(step) + 1)}
-        for part, whole in sorted(places, reverse=True):
+                for path in matching_paths(self.kernel, self.raw, pattern):
+                    parts = path.split("/")
+                    for length in range(1, len(parts)):
+                        places.setdefault("/".join(parts[:length]), None)
+                    places[path] = text
+        for part in sorted(places, reverse=True):
             # Absent, a symlink, not ours, or busy: not to be removed by us.
             with contextlib.suppress(OSError):
-                self._remove_placeholder(part, placeholder_text(part, whole))
+                self._remove_placeholder(part, places[part])
 
-    def _remove_placeholder(self, part: str, text: bytes | None) -> None:
+    def _remove_placeholder(self, part: str, text: str | None) -> None:
         descriptor = self.kernel.open_beneath(self.raw, part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         parent = self._parent(part)
         name = os.path.basename(part)
@@ -3851,7 +3847,7 @@ class Tree:
             os.getxattr(descriptor, PLACEHOLDER_MARK)
             if stat.S_ISDIR(os.fstat(descriptor).st_mode):
                 remove_marked_folder(name, parent, descriptor)
-            elif os.read(descriptor, 16) == (text or b""):
+            elif os.read(descriptor, 16) == (text or "").encode():
                 os.unlink(name, dir_fd=parent)
             else:
                 os.removexattr(descriptor, PLACEHOLDER_MARK)
@@ -4154,8 +4150,16 @@ class HostFolder:
     gid: int | None  # the owner's own group; None if the folder's group is root's or a shared one
     readonly: bool = False
     is_folder: bool = True
-    named: tuple[str, ...] = ()  # paths in it that its Git configuration names: hooks, included files
     is_repository: bool = True  # there is a .git in it
+    git_folders: tuple[str, ...] = ()  # of the repositories that git on the host finds from here; absolute
+    git_places: tuple[GitPlace, ...] = ()  # what git on the host runs, or reads as configuration, when used here
+
+
+class GitPlace(NamedTuple):
+    """A path of the host that git there runs, or reads as configuration."""
+
+    path: str  # absolute
+    is_file: bool  # while it is absent an empty file must stand in for it; else an empty folder may
 
 
 @dataclass(frozen=True)
@@ -4208,37 +4212,294 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
         gid=found.st_gid if found.st_gid == own_group(found.st_uid) else None,
         readonly=readonly,
         is_folder=stat.S_ISDIR(found.st_mode),
-        named=git_named_paths(source),
         is_repository=os.path.lexists(f"{source}/.git"),
     )
 
 
-# A section header, or a key with its value, of git-config(1); enough to find paths, whatever stands around them.
-GIT_CONFIG_LINE = re.compile(
-    r'^\s*(?:\[\s*([\w.-]+)(?:\s+"[^"]*")?\s*\])?\s*(?:([A-Za-z][\w-]*)\s*=\s*"?([^"#;\n]*))?', re.MULTILINE
+def workspace_folder(path: str, target: str, settings: ProtectionSettings) -> HostFolder:
+    """As `host_folder`, with what git on the host runs in it. Raises ClincusError (409) too: see `git_on_host`."""
+    folder = host_folder(path, target)
+    if not settings.enabled or not folder.is_folder:
+        return folder
+    homes = [os.path.expanduser("~")]
+    if os.geteuid() == 0:
+        with suppress(KeyError):  # a uid without an entry in passwd has no configuration of its own
+            homes.append(pwd.getpwuid(folder.uid).pw_dir)
+    git_folders, git_places = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ)
+    return replace(folder, git_folders=git_folders, git_places=git_places)
+
+
+# -- What git on the host runs
+
+GIT_CONFIG_BYTES = 1 << 20  # of one configuration file; more is refused
+GIT_CONFIG_FILES = 1000
+# Keys of git-config(1) whose whole value is a folder or a file that git runs or obeys …
+GIT_FOLDER_KEY = re.compile(r"core\.hookspath|init\.templatedir")
+GIT_FILE_KEY = re.compile(r"core\.attributesfile|include(if\..*)?\.path", re.DOTALL)
+# … and keys whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
+GIT_COMMAND_KEY = re.compile(
+    r"(alias|pager)\..*|.*(args|askpass|browser|clean|cmd|command|difffilter|driver|editor|external|fsmonitor|gitproxy"
+    r"|helper|hooks?|httpd|pack|pager|path|process|prog|program|smtpserver|smudge|textconv|tunnel|update)",
+    re.DOTALL,
 )
+SHELL_COMMAND = re.compile(r"\$\([^)]*\)|`[^`]*`")
+SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
+SHELL_PUNCTUATION = re.compile(r"[\s;&|()<>{}`'\",:=$!]+")
+SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
 
 
-def git_named_paths(workspace: str) -> tuple[str, ...]:
-    """The paths in a workspace that its .git/config makes part of itself: core.hooksPath and included files."""
+class Repository(NamedTuple):
+    """A repository that a person may use from a workspace, or from a folder in it."""
 
-    def at_once(path: str, flags: int) -> int:
-        return os.open(path, flags | os.O_NONBLOCK)  # a named pipe that an agent put there would keep us for ever
+    folders: tuple[str, ...]  # its Git folder, and the common one that a linked worktree has besides
+    tops: tuple[str, ...]  # its working trees: git starts commands and relative paths there
 
+
+class GitSetting(NamedTuple):
+    """A key and its value in a configuration file of git."""
+
+    file: str
+    key: str  # in lower case, but for the part between the first and the last dot
+    value: str
+
+
+def git_on_host(
+    workspace: str, homes: Sequence[str], environ: Mapping[str, str]
+) -> tuple[tuple[str, ...], tuple[GitPlace, ...]]:
+    """The Git folders that git on this host finds from a workspace, and what it runs there or reads as configuration.
+
+    The configuration of the system, of the people with these home folders, of the repository, its submodules and its
+    linked worktrees counts, and all that it includes, on whatever condition. Raises ClincusError (409) if git is
+    missing or does not understand a file.
+    """
+    git = find_git(workspace, environ)
+    outer = [found for folder in (workspace, *map(str, Path(workspace).parents)) if (found := repository_at(folder))]
+    tops: dict[str, list[str]] = {}  # Git folder: the working trees that use it
+    for repository in [*outer, *(inner for found in outer for inner in inner_repositories(found))]:
+        for folder in repository.folders:
+            tops.setdefault(folder, []).extend(repository.tops)
+    shared = [path for path in shared_git_files(git, homes, environ) if os.path.lexists(path)]
+    own = [f"{folder}/{name}" for folder in tops for name in ("config", "config.worktree")]
+    settings = git_settings(git, [*own, *shared], homes)
+    for file, key, value in settings:
+        folder = os.path.dirname(file)
+        if key == "core.worktree" and folder in tops:
+            tops[folder].append(joined_path(folder, value))
+    everywhere = [workspace, *(top for trees in tops.values() for top in trees)]
+    places = [GitPlace(path, True) for path in shared]
+    for setting in settings:
+        folder = os.path.dirname(setting.file)
+        is_own = folder in tops
+        places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else list(tops), homes)
+    git_folders: dict[str, None] = {}
+    for *links, folder in (path_trail(folder) for repository in outer for folder in repository.folders):
+        git_folders[folder] = None
+        places += [GitPlace(link, False) for link in links]
+    steps = dict.fromkeys(GitPlace(step, place.is_file) for place in places for step in path_trail(place.path))
+    return tuple(git_folders), tuple(steps)
+
+
+def repository_at(folder: str) -> Repository | None:
+    """The repository that git finds in a folder itself: by its `.git`, or because the folder is a bare repository."""
+    git_folder = f"{folder}/.git"
+    link = read_plain_file(git_folder)  # a linked worktree or a submodule has a file there
+    if link:
+        git_folder = joined_path(folder, link.partition("gitdir:")[2].strip())
+    elif not os.path.isdir(git_folder):
+        if not all(os.path.exists(f"{folder}/{name}") for name in ("HEAD", "objects", "refs")):
+            return None
+        git_folder = folder
+    common = read_plain_file(f"{git_folder}/commondir").strip()
+    folders = [git_folder, joined_path(git_folder, common)] if common not in ("", ".") else [git_folder]
+    return Repository(tuple(folders), (folder,))
+
+
+def inner_repositories(repository: Repository) -> Iterator[Repository]:
+    """The submodules of a repository, and its linked worktrees."""
+    for folder in repository.folders:
+        for module in plain_git_folders(f"{folder}/modules"):
+            yield Repository((module,), ())
+        for name in plain_folders(f"{folder}/worktrees"):
+            link = read_plain_file(f"{folder}/worktrees/{name}/gitdir").strip()
+            if link:
+                yield Repository((f"{folder}/worktrees/{name}", folder), (os.path.dirname(link),))
+
+
+def read_plain_file(path: str) -> str:
+    """A small file; empty if there is none. Raises ClincusError (409) for anything but a small plain file."""
+    special = os.path.realpath(path).startswith(("/dev/", "/proc/", "/sys/"))  # reading one of these may do anything
     try:
-        with open(f"{workspace}/.git/config", "rb", opener=at_once) as file:
-            text = (file.read(1 << 20) or b"").decode("utf-8", "replace")
-    except OSError:
-        return ()
-    found, section = [], ""
-    for header, key, value in GIT_CONFIG_LINE.findall(text):
-        section = header.lower() or section
-        if (section, key.lower()) == ("core", "hookspath"):
-            found.append(("", value.strip()))
-        elif section in ("include", "includeif") and key.lower() == "path":
-            found.append((".git", value.strip()))
-    paths = (os.path.relpath(os.path.join(workspace, base, path), workspace) for base, path in found if path[:1] != "~")
-    return tuple(path for path in paths if path.split("/")[0] not in (".", ".."))
+        # Without O_NONBLOCK a pipe that an agent put there would keep us for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        raise ClincusError(f"'{path}', which git on this host reads, cannot be read: {error.strerror}", 409) from error
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            return ""
+        if special or not stat.S_ISREG(found.st_mode) or found.st_size > GIT_CONFIG_BYTES:
+            raise ClincusError(f"'{path}' is not a small plain file, though git on this host reads it", 409)
+        return os.fsdecode(os.read(descriptor, GIT_CONFIG_BYTES))
+    finally:
+        os.close(descriptor)
+
+
+def find_git(workspace: str, environ: Mapping[str, str]) -> str:
+    """The path of git; empty if there is none. Never one that lies in the workspace, where an agent may have put it."""
+    folders = [*environ.get("PATH", "").split(":"), "/usr/local/bin", "/usr/bin", "/bin"]
+    path = ":".join(f for f in folders if f.startswith("/") and not path_inside(os.path.realpath(f), workspace))
+    found = shutil.which("git", path=path) or ""
+    return "" if path_inside(os.path.realpath(found), workspace) else found
+
+
+def ask_git(git: str, words: Sequence[str], text: str = "") -> list[str]:
+    """What `git config` prints with -z. Raises ClincusError (409) with git's words.
+
+    Git runs nothing for this: it has no repository (GIT_DIR), no configuration of a person (HOME) and no terminal for a
+    pager, and the hooks, filters and monitors that a configuration names belong to other commands (git-config(1)).
+    """
+    environ = {"PATH": os.defpath, "LC_ALL": "C", "HOME": "/nonexistent", "GIT_DIR": os.devnull}
+    try:
+        done = subprocess.run(
+            [git, "config", *words], input=os.fsencode(text), capture_output=True, env=environ, cwd="/", timeout=20,
+            check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClincusError(f"git cannot be asked about its configuration: {error}", 409) from error
+    if done.returncode:
+        raise ClincusError(os.fsdecode(done.stderr).strip() or f"git ended with {done.returncode}", 409)
+    return os.fsdecode(done.stdout).split("\0")[:-1]
+
+
+def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Where the configuration files and attributes of the system and of people lie, present or not (git-config(1))."""
+    found = [environ.get(name, "") for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")]
+    found += [f"{folder}/{name}" for folder in homes for name in (".gitconfig", ".config/git/config")]
+    if environ.get("XDG_CONFIG_HOME"):
+        found.append(f"{environ['XDG_CONFIG_HOME']}/git/config")
+    if git:
+        with suppress(ClincusError):  # that there is none is an error for git
+            fields = ask_git(git, ["--system", "--list", "--show-origin", "--no-includes", "-z"])
+            found += [origin.partition("file:")[2] for origin in fields[::2]]
+    return list(dict.fromkeys(path for path in [*found, "/etc/gitconfig"] if path.startswith("/")))
+
+
+def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[GitSetting]:
+    """All settings in configuration files, and in those that they include."""
+    found: list[GitSetting] = []
+    unread, seen = list(files), set(files)
+    while unread:
+        file = unread.pop()
+        text = read_plain_file(file).removeprefix("\ufeff")
+        if not text:
+            continue
+        if not git:
+            words = f"git is not installed, and only git can tell what '{file}' makes it run"
+            raise ClincusError(f"the workspace cannot be protected: {words}. Install git", 409)
+        try:
+            fields = ask_git(git, ["--file", "-", "--list", "--no-includes", "-z"], text)
+        except ClincusError as error:
+            raise ClincusError(f"git does not understand '{file}': {error.message}", 409) from error
+        settings = [GitSetting(file, *field.partition("\n")[::2]) for field in fields]
+        included = [path for setting in settings for path in included_files(setting, homes) if path not in seen]
+        found += settings
+        seen.update(included)
+        unread += included
+        if len(seen) > GIT_CONFIG_FILES:
+            raise ClincusError(f"the configuration of git has more than {GIT_CONFIG_FILES} files", 409)
+    return found
+
+
+def included_files(setting: GitSetting, homes: Sequence[str]) -> list[str]:
+    """The file that an `include` or `includeIf` names."""
+    is_include = re.fullmatch(r"include(if\..*)?\.path", setting.key, re.DOTALL)
+    return meant_paths(setting.value, [os.path.dirname(setting.file)], homes) if is_include else []
+
+
+def places_of(
+    setting: GitSetting, tops: Sequence[str], git_folders: Sequence[str], homes: Sequence[str]
+) -> Iterator[GitPlace]:
+    """What a setting makes git run, or read as configuration; `tops` are the working trees that it holds for."""
+    key, value = setting.key, setting.value
+    if GIT_FILE_KEY.fullmatch(key):
+        bases = [os.path.dirname(setting.file)] if key.startswith("include") else tops
+        yield from (GitPlace(path, True) for path in meant_paths(value, bases, homes))
+    elif GIT_FOLDER_KEY.fullmatch(key):
+        # A hook for what is pushed runs in the Git folder (githooks(5)).
+        yield from (GitPlace(path, False) for path in meant_paths(value, [*tops, *git_folders], homes))
+    elif GIT_COMMAND_KEY.fullmatch(key) or "ext::" in value:
+        for word in command_words(value):
+            is_explicit = word.startswith(("/", "~/", "./", "../")) and not re.search(r"\s", word)
+            is_path = "/" in word and not SHELL_PUNCTUATION.search(word) and not SED_COMMAND.fullmatch(word)
+            # Much in an alias looks like a path: `origin/main` in `git log`.
+            is_certain = is_explicit or (is_path and not key.startswith("alias."))
+            for path in meant_paths(word, tops, homes):
+                # Git looks a bare name up in $PATH, but it may be the argument of an interpreter.
+                if os.path.isfile(path) or (is_certain and not os.path.isdir(path)):
+                    yield GitPlace(path, False)
+
+
+def command_words(command: str) -> Iterator[str]:
+    """The words of a shell command that may be paths, those within its quotes too, and it as a whole.
+
+    What follows a substitution is taken to start at the top of the working tree, as in `$(git rev-parse …)/tool`.
+    """
+    yield command
+    text = re.sub(r"\$HOME\b|\$\{HOME\}", "~", command)
+    for part in [SHELL_SUBSTITUTION.sub(" ./", text), *(found[1:-1] for found in SHELL_COMMAND.findall(text))]:
+        try:
+            words = shlex.split(part)
+        except ValueError:  # a quote without end
+            words = part.split()
+        for word in words:
+            yield from {word, *SHELL_PUNCTUATION.split(word)}
+
+
+def meant_paths(value: str, bases: Sequence[str], homes: Sequence[str]) -> list[str]:
+    """The absolute paths that a value may mean; none for an empty one or for a word that is no path."""
+    value = value.removeprefix(":(optional)")
+    if value in ("", ".", "..") or value.startswith(("-", "%(prefix)/")) or "\0" in value:
+        return []
+    if value.startswith("~/"):
+        return [home + value[1:] for home in homes]
+    path = os.path.expanduser(value)
+    return [path] if path.startswith("/") else [joined_path(base, path) for base in bases]
+
+
+def joined_path(base: str, path: str) -> str:
+    """A path that starts from a folder; `..` at its beginning goes up by name, as no link is on the way there."""
+    step, _, rest = path.partition("/")
+    while step in ("..", "."):
+        base, path = os.path.dirname(base) if step == ".." else base, rest
+        step, _, rest = path.partition("/")
+    return os.path.join(base, path) if path else base
+
+
+def path_trail(path: str) -> list[str]:
+    """The links that the kernel follows on the way to a path, and at last where the path ends.
+
+    A folder that is left by `..` counts as a link too: whoever can put a link in its place decides where that leads.
+    """
+    links: list[str] = []
+    here, parts = "/", path.split("/")[::-1]
+    while parts and len(links) < 40:  # MAXSYMLINKS of the kernel
+        part = parts.pop()
+        if part == "..":
+            links.append(here)
+            here = os.path.dirname(here)
+        elif part not in ("", "."):
+            here = os.path.join(here, part)
+            with suppress(OSError):
+                target = os.readlink(here)
+                links.append(here)
+                here = "/" if target.startswith("/") else os.path.dirname(here)
+                parts += target.split("/")[::-1]
+    return [*links, here]
+
+
+# -- Which paths are protected
 
 
 def own_group(uid: int) -> int | None:
@@ -4264,46 +4525,60 @@ def protection_settings(config: Mapping[str, Any]) -> ProtectionSettings:
     )
 
 
-def protected_paths(settings: ProtectionSettings, named: Sequence[str] = ()) -> tuple[str, ...]:
-    """All protected paths, relative to the workspace, each once; `named` are those of the workspace's own.
+def protected_paths(settings: ProtectionSettings, workspace: HostFolder) -> dict[str, str | None]:
+    """All protected paths of the host, absolute, with `*` and `**` as in `matching_paths`.
 
-    Raises ClincusError (400) for one that leaves the workspace.
+    With each comes what stands in for it while it is absent: the text of a file, or None for an empty folder. In a Git
+    folder that is what Git does not mind: a file, but for `hooks`. A Git folder without `commondir` is its own common
+    folder, and so is one that says "." there (gitrepository-layout(5)). Elsewhere it is a folder where that will do: an
+    empty file would be committed by the next `git add -A`. Raises ClincusError (400) for a path that leaves the
+    workspace.
     """
     if not settings.enabled:
-        return ()
-    paths = []
-    for path in (*settings.paths, *ALWAYS_PROTECTED, *named):
+        return {}
+    found: dict[str, str | None] = {}
+    git_folders = dict.fromkeys([f"{workspace.source}/.git", *workspace.git_folders])
+    for path in (*settings.paths, *ALWAYS_PROTECTED):
         normal = posixpath.normpath(path)
         if normal in (".", "..") or normal.startswith(("../", "/")) or "\0" in normal or "\n" in normal:
             raise ClincusError(f"the protected path '{path}' must be relative to the workspace and stay in it", 400)
-        paths.append(normal)
-    return tuple(dict.fromkeys(paths))
+        if normal.startswith(".git/"):
+            text = {"hooks": None, "info": None, "commondir": ".\n"}.get(posixpath.basename(normal), "")
+            found.update((f"{folder}/{normal[5:]}", text) for folder in git_folders)
+        else:
+            found[f"{workspace.source}/{normal}"] = None
+    # Whether a Git folder's own hooks and configuration are protected is up to the settings.
+    settled = {f"{folder}/{name}" for folder in git_folders for name in ("config", "hooks")}
+    for place in workspace.git_places:
+        if place.path not in settled:
+            found.setdefault(place.path, "" if place.is_file else None)
+    return found
 
 
-def paths_within(folder: HostFolder, workspace: str, paths: Sequence[str]) -> list[str] | None:
-    """The protected paths of the workspace as seen from another mounted folder; None if the folder lies within one.
+def paths_within(folder: str, paths: Mapping[str, str | None]) -> dict[str, str | None] | None:
+    """The protected paths below a folder, relative to it; None if all of it is protected.
 
-    An extra mount that holds the workspace, or is a part of it, would else be a way around its protection.
+    So an extra mount that holds the workspace, or is a part of it, is no way around the protection.
     """
-    if path_inside(workspace, folder.source):
-        inner = posixpath.relpath(workspace, folder.source)
-        return [posixpath.normpath(f"{inner}/{path}") for path in paths]
-    if not path_inside(folder.source, workspace):
-        return []
-    own = posixpath.relpath(folder.source, workspace).split("/")
-    within: list[str] = []
-    for path in paths:
-        parts = path.split("/")
-        if path_matches(parts[: len(own)], own):
-            if len(parts) <= len(own):
+    own = folder.strip("/").split("/") if folder != "/" else []
+    within: dict[str, str | None] = {}
+    for path, text in paths.items():
+        parts = path.strip("/").split("/")
+        if path_matches(parts, own):
+            if len(parts) <= len(own) or "**" in parts[: len(own)]:
                 return None
-            within.append("/".join(parts[len(own) :]))
+            within["/".join(parts[len(own) :])] = text
     return within
 
 
 def path_matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
     """Whether a path lies at or below a pattern, or could lie on the way of one that is longer."""
-    return all(part == wanted or "*" in wanted for wanted, part in zip(pattern, parts))
+    for wanted, part in zip(pattern, parts):
+        if wanted == "**":
+            return True
+        if wanted not in (part, "*"):
+            return False
+    return True
 
 
 def protect_workspace(
@@ -4336,20 +4611,24 @@ def new_stage() -> str:
 
 
 def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], settings: ProtectionSettings) -> None:
-    """Raise ClincusError (400) for a mount that would hide the workspace or a protected path."""
+    """Raise ClincusError: 400 for a mount that would hide the workspace or a protected path, 409 if git runs it all."""
     if not workspace.is_folder:
         raise ClincusError(f"workspace '{workspace.source}' is not a folder", 400)
     for folder in (workspace, *extra):
         if any(character in folder.source + folder.target for character in "\n\r\0"):
             raise ClincusError(f"the path {folder.source!r} holds a line break, which Incus does not take", 400)
+    paths = protected_paths(settings, workspace)
+    if paths_within(workspace.source, paths) is None:
+        words = "git on this host runs, or reads as its configuration, all that is in it"
+        raise ClincusError(f"workspace '{workspace.source}' cannot be protected: {words}", 409)
     for folder in extra:
         if path_inside(workspace.target, folder.target):
             raise ClincusError(f"the mount at '{folder.target}' would hide the workspace '{workspace.target}'", 400)
         if not path_inside(folder.target, workspace.target):
             continue
-        parts = posixpath.relpath(folder.target, workspace.target).split("/")
-        for path in protected_paths(settings, workspace.named):
-            if path_matches(path.split("/"), parts):
+        place = workspace.source + folder.target[len(workspace.target.rstrip("/")) :]
+        for path in paths:
+            if path_matches(path.split("/"), place.split("/")):
                 raise ClincusError(f"the mount at '{folder.target}' would replace the protected path '{path}'", 400)
 
 
@@ -4364,13 +4643,13 @@ def locked_protection(
     Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): what the host
     laid over a protected path, root in the container can neither take away, move nor look beneath.
     """
-    paths = protected_paths(settings, folders[0].named)
+    paths = protected_paths(settings, folders[0])
     no_setuid = any(folder.uid == 0 and not folder.readonly for folder in folders)
     plan = {
         "stage": stage,
         "code": settings.code_uid,
         "setuid": "denied" if no_setuid else "allowed",
-        "trees": [tree_plan(folder, folders[0].source, paths) for folder in folders],
+        "trees": [tree_plan(folder, paths) for folder in folders],
     }
     lines = [host.profile_config.get("raw.lxc", "").rstrip("\n"), *hook_lines(host.python, plan)]
     lines += [mount_line(f"{STAGES}/{stage}/{number}", folder) for number, folder in enumerate(folders)]
@@ -4391,15 +4670,15 @@ def locked_protection(
     return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, "; ".join(notes))
 
 
-def tree_plan(folder: HostFolder, workspace: str, paths: Sequence[str]) -> dict[str, object]:
+def tree_plan(folder: HostFolder, paths: Mapping[str, str | None]) -> dict[str, object]:
     """What the hook needs to know of one tree."""
-    within = paths_within(folder, workspace, paths)
+    within = paths_within(folder.source, paths)
     return {
         "source": folder.source,
         "owner": folder.uid,
         "group": folder.gid,
         "readonly": folder.readonly or within is None,
-        "protect": (within or []) if folder.is_folder else [],
+        "protect": (within or {}) if folder.is_folder else {},
     }
 
 
@@ -4451,15 +4730,16 @@ def device_protection(
 ) -> Protection:
     """The folders by Incus disk devices, each protected path as a read-only one, its parents over themselves."""
     workspace = folders[0]
+    paths = protected_paths(settings, workspace)
     idmap = raw_idmap(workspace, settings.code_uid, host)
     shift = {"shift": "true"} if settings.shift and host.shift and not idmap else {}
     devices: dict[str, dict[str, str]] = {}
     for number, folder in enumerate(folders):
         name = f"mount-{number - 1}" if number else "workspace"
-        within = paths_within(folder, workspace.source, protected_paths(settings, workspace.named))
+        within = paths_within(folder.source, paths)
         readonly = {"readonly": "true"} if folder.readonly or within is None else {}
         devices[name] = {"type": "disk", "source": folder.source, "path": folder.target, **shift, **readonly}
-        for path, sealed in device_paths(folder.source, within or []):
+        for path, sealed in device_paths(folder.source, list(within or {})):
             device = {"type": "disk", "source": f"{folder.source}/{path}", "path": f"{folder.target}/{path}", **shift}
             devices[device_name(name, path)] = {**device, "readonly": "true"} if sealed else device
     config = {"raw.idmap": idmap} if idmap else {}
@@ -4521,16 +4801,25 @@ def plain_paths(source: str, pattern: str) -> list[str]:
         if part == "*":
             found = [f"{path}/{name}" for path in found for name in plain_folders(f"{source}{path}")]
         elif part == "**":
-            heads = (os.path.join(source, path.lstrip("/")) for path in found)
-            found = [
-                folder[len(source) :]
-                for head in heads
-                for folder, _, files in os.walk(head)
-                if {"HEAD", "config"} & set(files) and folder != head
-            ]
+            found = [folder[len(source) :] for path in found for folder in plain_git_folders(f"{source}{path}")]
         else:
             found = [f"{path}/{part}" for path in found]
     return [path.lstrip("/") for path in found]
+
+
+def plain_git_folders(path: str) -> Iterator[str]:
+    """As `git_folders`, but by path. Raises ClincusError (409) if there are too many folders."""
+    unseen = [path]
+    for _ in range(MOST_FOLDERS):
+        if not unseen:
+            return
+        here = unseen.pop()
+        for folder in (f"{here}/{name}" for name in plain_folders(here)):
+            is_git_folder = os.path.lexists(f"{folder}/HEAD") or os.path.lexists(f"{folder}/config")
+            unseen.append(f"{folder}/modules" if is_git_folder else folder)
+            if is_git_folder:
+                yield folder
+    raise ClincusError(f"'{path}' holds more than {MOST_FOLDERS} folders", 409)
 
 
 def plain_folders(path: str) -> list[str]:
@@ -5927,9 +6216,10 @@ class Containers:
         limits = launch.config.get("limits")
         config, root_options, warnings = limit_options(limits, os.cpu_count(), has_block_weights())
         workspaces = {launch.workspace, *self._workspaces()}
+        settings = protection_settings(launch.config.values)
         protection = protect_workspace(
-            host_folder(launch.workspace, launch.guest.mount),
-            protection_settings(launch.config.values),
+            workspace_folder(launch.workspace, launch.guest.mount, settings),
+            settings,
             self._support(launch.workspace),
             [
                 host_folder(real_mount(mount.host, workspaces), mount.container, mount.readonly)

@@ -214,14 +214,6 @@ def test_ten_sessions_of_one_workspace_come_and_go_at_once(box):
     assert_nothing_is_left(box)
 
 
-def test_the_hooks_folder_that_the_git_configuration_names_is_protected(box):
-    (box.root / ".git/config").write_text("[core]\n\thooksPath = .githooks\n[include]\n\tpath = ../team.config\n")
-    name = box.launch()
-    box.run(name, "mkdir -p .githooks; echo x > .githooks/pre-commit; echo x > team.config; rmdir team.config", 0)
-    assert os.listdir(box.root / ".githooks") == [".gitignore"]
-    assert (box.root / "team.config").is_dir()
-
-
 # Refusals
 
 

@@ -104,7 +104,7 @@ class Box:
             support = replace(support, reason="asked for by the test")
         paths = settings.pop("paths", (".git/hooks", ".git/config", ".husky", ".vscode", "ci/deploy"))
         settings = clincus.ProtectionSettings(paths=paths, enabled=level != "off", **settings)
-        workspace = workspace or clincus.host_folder(str(self.root), "/workspace")
+        workspace = workspace or clincus.workspace_folder(str(self.root), "/workspace", settings)
         self.made.append(clincus.new_stage())
         made = clincus.protect_workspace(workspace, settings, support, extra, self.made[-1])
         assert made.level == level

@@ -8,10 +8,12 @@ import os
 import re
 import types
 import zlib
+from dataclasses import replace
 
 import pytest
 
 import clincus
+from clincus import GitPlace
 from clincus import HostFolder
 from clincus import ProtectionSettings
 from clincus import ProtectionSupport
@@ -55,7 +57,7 @@ def test_protection_that_is_switched_off_still_maps_ids_and_forbids_setuid_files
     protection = protect_workspace(WORKSPACE, settings, LOCKABLE, stage="cafe")
     assert protection.level == "off"
     assert "disable_protection" in protection.reason
-    assert plan_of(protection)["trees"][0]["protect"] == []
+    assert plan_of(protection)["trees"][0]["protect"] == {}
 
 
 @pytest.mark.parametrize(
@@ -111,38 +113,15 @@ def test_settings_come_from_the_config_document():
 
 
 def test_writable_hooks_lifts_the_hooks_of_the_repository_and_nothing_else():
-    paths = clincus.protected_paths(ProtectionSettings(paths=(".git/config",)))
-    assert ".git/hooks" not in paths
-    assert {".git/config", ".git/modules/**/hooks", ".git/commondir"} <= set(paths)
+    paths = clincus.protected_paths(ProtectionSettings(paths=(".git/config",)), WORKSPACE)
+    assert "/home/ada/project/.git/hooks" not in paths
+    expected = {".git/config", ".git/modules/**/hooks", ".git/commondir"}
+    assert {f"/home/ada/project/{path}" for path in expected} <= set(paths)
 
 
 @pytest.mark.parametrize("path", ["../other", "/etc", ".", "a/../..", "a\nb"])
 def test_a_protected_path_that_leaves_the_workspace_is_refused(path):
     assert refusal(WORKSPACE, ProtectionSettings(paths=(path,)), LOCKABLE).status == 400
-
-
-@pytest.mark.parametrize(
-    ("config", "named"),
-    [
-        ("[core]\n\tbare = false\n\thooksPath = .githooks\n", (".githooks",)),
-        ('[Core]\nhookspath="ci/hooks"\n', ("ci/hooks",)),
-        ("[core] hooksPath = hooks/ ; ours\n", ("hooks",)),
-        ("[core]\n\thooksPath = /etc/hooks\n", ()),
-        ("[core]\n\thooksPath = ~/hooks\n[include]\n\tpath = ~/team.config\n", ()),
-        ("[include]\n\tpath = ../.gitconfig\n", (".gitconfig",)),
-        ("[include]\n\tpath = extra\n", (".git/extra",)),
-        ('[includeIf "gitdir:~/projects/"]\n\tpath = ../team.config\n', ("team.config",)),
-        ('[remote "origin"]\n\turl = x\n\tpath = y\n', ()),
-        ("[core]\n\thooksPath = ../outside\n", ()),
-        ("", ()),
-    ],
-)
-def test_what_the_git_configuration_makes_part_of_itself_is_protected_too(tmp_path, config, named):
-    (tmp_path / ".git").mkdir()
-    (tmp_path / ".git/config").write_text(config)
-    folder = clincus.host_folder(str(tmp_path), "/workspace")
-    assert folder.named == named
-    assert set(folder.named) <= set(clincus.protected_paths(SETTINGS, folder.named))
 
 
 def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
@@ -153,33 +132,54 @@ def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
     assert "git init" not in clincus.protect_workspace(workspace, SETTINGS, LOCKABLE).note
 
 
-def test_a_pipe_in_place_of_the_git_configuration_keeps_nobody_waiting(tmp_path):
-    (tmp_path / ".git").mkdir()
-    os.mkfifo(tmp_path / ".git/config")
-    assert clincus.git_named_paths(str(tmp_path)) == ()
-    with open(os.open(tmp_path / ".git/config", os.O_RDWR)):  # somebody who never writes
-        assert clincus.git_named_paths(str(tmp_path)) == ()
-
-
 @pytest.mark.parametrize(
-    ("path", "whole", "text"),
+    ("path", "text"),
     [
-        (".husky", True, None),
-        (".clincus.toml", True, None),
-        ("ci/deploy.yml", True, None),
-        (".git", False, None),
-        (".git/hooks", True, None),
-        (".git/info", False, None),
-        (".git/config", True, b""),
-        (".git/config.worktree", True, b""),
-        (".git/info/attributes", True, b""),
-        (".git/commondir", True, b".\n"),
-        (".git/modules/lib/hooks", True, None),
-        (".git/modules/lib/commondir", True, b".\n"),
+        (".husky", None),
+        (".clincus.toml", None),
+        (".git/hooks", None),
+        (".git/config.worktree", ""),
+        (".git/info/attributes", ""),
+        (".git/commondir", ".\n"),
+        (".git/modules/**/hooks", None),
+        (".git/modules/**/commondir", ".\n"),
+        ("team.config", ""),
+        (".githooks", None),
     ],
 )
-def test_a_placeholder_is_what_git_does_not_mind(path, whole, text):
-    assert clincus.placeholder_text(path, whole) == text
+def test_a_placeholder_is_what_git_does_not_mind(path, text):
+    places = [GitPlace("/home/ada/project/team.config", True), GitPlace("/home/ada/project/.githooks", False)]
+    paths = clincus.protected_paths(SETTINGS, replace(WORKSPACE, git_places=tuple(places)))
+    assert paths[f"/home/ada/project/{path}"] == text
+
+
+def test_a_git_folder_of_another_name_is_protected_as_one():
+    workspace = replace(WORKSPACE, git_folders=("/home/ada/project/.bare",))
+    paths = set(clincus.protected_paths(ProtectionSettings(paths=(".git/hooks",)), workspace))
+    expected = {"hooks", "commondir", "modules/**/config", "worktrees/*/config.worktree"}
+    assert {f"/home/ada/project/.bare/{path}" for path in expected} <= paths
+    assert "/home/ada/project/.bare/config" not in paths
+
+
+def test_writable_hooks_holds_though_git_names_them():
+    places = tuple(GitPlace(f"/home/ada/project/.git/{name}", False) for name in ("hooks", "config", "other"))
+    paths = clincus.protected_paths(ProtectionSettings(paths=()), replace(WORKSPACE, git_places=places))
+    named = {f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other")} & set(paths)
+    assert named == {"/home/ada/project/.git/other"}
+
+
+@pytest.mark.parametrize("path", ["/home/ada/project", "/home/ada"])
+def test_a_workspace_that_is_itself_the_folder_of_hooks_is_refused(path):
+    workspace = replace(WORKSPACE, git_places=(GitPlace(path, False),))
+    assert refusal(workspace, SETTINGS, LOCKABLE).status == 409
+    assert protect_workspace(workspace, replace(SETTINGS, enabled=False), LOCKABLE).level == "off"
+
+
+def test_what_git_runs_in_an_extra_mount_is_protected_there():
+    workspace = replace(WORKSPACE, git_places=(GitPlace("/home/ada/shared/hooks", False),))
+    shared = HostFolder("/home/ada/shared", "/shared", uid=1000, gid=1000)
+    plan = plan_of(protect_workspace(workspace, SETTINGS, LOCKABLE, [shared], "cafe"))
+    assert plan["trees"][1]["protect"] == {"hooks": None}
 
 
 # Extra mounts
@@ -190,19 +190,21 @@ def test_a_placeholder_is_what_git_does_not_mind(path, whole, text):
     [
         ("/srv/data", []),
         ("/home/ada/project-two", []),
+        ("/", ["home/ada/project/.git/hooks", "home/ada/project/.git/modules/**/hooks", "home/ada/project/.husky"]),
         ("/home/ada/project", [".git/hooks", ".git/modules/**/hooks", ".husky"]),
         ("/home/ada", ["project/.git/hooks", "project/.git/modules/**/hooks", "project/.husky"]),
         ("/home/ada/project/.git", ["hooks", "modules/**/hooks"]),
         ("/home/ada/project/src", []),
         ("/home/ada/project/.git/hooks", None),
         ("/home/ada/project/.git/hooks/samples", None),
+        ("/home/ada/project/.git/modules/lib/sub", None),
         ("/home/ada/project/.husky", None),
     ],
 )
 def test_another_mount_of_the_workspace_is_no_way_around_its_protection(source, within):
-    folder = HostFolder(source, "/other", uid=1000, gid=1000)
-    paths = [".git/hooks", ".git/modules/**/hooks", ".husky"]
-    assert clincus.paths_within(folder, "/home/ada/project", paths) == within
+    paths = dict.fromkeys(f"/home/ada/project/{path}" for path in (".git/hooks", ".git/modules/**/hooks", ".husky"))
+    found = clincus.paths_within(source, paths)
+    assert (None if found is None else list(found)) == within
 
 
 def test_a_mount_of_a_protected_path_is_readonly():
@@ -245,7 +247,8 @@ def repository(tmp_path):
 
 
 def test_plain_devices_pin_every_parent_and_seal_what_is_there(repository):
-    covers = clincus.device_paths(repository.source, clincus.protected_paths(SETTINGS))
+    paths = clincus.paths_within(repository.source, clincus.protected_paths(SETTINGS, repository))
+    covers = clincus.device_paths(repository.source, list(paths))
     assert dict(covers) == {
         ".git": False,
         ".git/config": True,

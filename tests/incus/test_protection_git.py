@@ -1,0 +1,185 @@
+"""An agent as root in a real container plants what git on the host is told to run; a person then commits on the host.
+
+Each case is a way in which a configuration names something in the workspace. The same attack runs without protection
+too, where it must succeed: that shows that git on the host really goes this way.
+"""
+
+import os
+import subprocess
+
+import pytest
+from wall_box import CODE
+from wall_box import OWNER
+from wall_box import new_box
+
+import clincus
+
+EVIL = "#!/bin/sh\ntouch {mark}\ncat\n"  # a hook, and as well a filter that lets all through
+
+PLANT = """
+hook() { mkdir -p "$(dirname "$1")"; cp /tmp/evil "$1"; chmod 755 "$1"; }
+hooks_path() { hook evil/pre-commit; mkdir -p "$(dirname "$1")"; printf '[core]\\n\\thooksPath = evil\\n' >> "$1"; }
+plant() { SIMPLE; }
+plant
+"""
+# The same once more after each way to get what git reads or runs out of the way.
+FORCE = """
+for path in PATHS .git; do
+    umount "$path"; plant; umount -l "$path"; plant; mount -o remount,bind,rw "$path"; plant
+    mv "$path" moved; plant; ln -sfn "$PWD/evil" "$path"; plant; rm -f "$path"; rmdir "$path"; plant
+    mkdir -p /mnt/w; mount --rbind . /mnt/w; umount -l "/mnt/w/$path"; (cd /mnt/w && plant)
+done
+"""
+
+
+class Person:
+    """OWNER on the host, whose home folder holds the workspace."""
+
+    def __init__(self, box):
+        self.box = box
+        self.home = box.root.parent
+        self.marks = self.home / "marks"
+        self.marks.mkdir()
+        self.marks.chmod(0o777)
+        self.repository = box.root
+
+    def git(self, *words, cwd=None):
+        base = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(cwd or self.repository)]
+        return subprocess.run(
+            [*base, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, user=OWNER,
+            group=OWNER, extra_groups=[], env={"PATH": os.environ["PATH"], "HOME": str(self.home)},
+        )  # fmt: skip
+
+    def write(self, path, text, mode=0o644):
+        path = self.home / path
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+        path.chmod(mode)
+
+    def own(self):
+        """Make all of it the person's, whoever made it."""
+        for entry in [self.repository, self.box.root, *self.repository.rglob("*"), *self.box.root.rglob("*")]:
+            os.chown(entry, OWNER, OWNER, follow_symlinks=False)
+
+
+def linked_worktree(person):
+    person.git("config", "core.hooksPath", ".githooks")
+    tree = person.home / "trees/tree"
+    tree.parent.mkdir()
+    os.chown(tree.parent, OWNER, OWNER)
+    assert person.git("worktree", "add", "-q", str(tree)).returncode == 0
+    person.box.root = tree
+    return "hook .githooks/pre-commit", ".githooks"
+
+
+def subfolder(person):
+    person.git("config", "core.hooksPath", "src/hooks")
+    person.box.root = person.repository / "src"
+    return "hook hooks/pre-commit", "hooks"
+
+
+def hooks_of_the_user(person):
+    person.write(".gitconfig", "[core]\n\thooksPath = .githooks\n")
+    return "hook .githooks/pre-commit", ".githooks"
+
+
+def nested_include(person):
+    person.write("work/team.config", "[include]\n\tpath = ci/git.config\n")
+    person.write("work/ci/git.config", "[core]\n\thooksPath = ci/hooks\n")
+    person.git("config", "include.path", "../team.config")
+    return "hook ci/hooks/pre-commit; hooks_path ci/git.config", "team.config ci/git.config ci/hooks ci"
+
+
+def absent_include(person):
+    person.git("config", "include.path", "../team.config")
+    return "hooks_path team.config", "team.config"
+
+
+def home_sign(person):
+    person.git("config", "core.hooksPath", "~/work/.githooks")
+    return "hook .githooks/pre-commit", ".githooks"
+
+
+def filter_command(person):
+    person.git("config", "filter.x.clean", "sh tools/clean.sh %f")
+    person.write("work/.gitattributes", "* filter=x\n")
+    return "hook tools/clean.sh", "tools/clean.sh tools"
+
+
+def git_folder_of_another_name(person):
+    (person.repository / ".git").rename(person.repository / ".bare")
+    person.write("work/.git", "gitdir: ./.bare\n")
+    return "hook .bare/hooks/pre-commit; hooks_path .bare/config", ".bare/hooks .bare/config .bare"
+
+
+def submodule_far_down(person):
+    folder = ".git/modules/" + "/".join("abcdefghijklmnop")
+    (person.repository / folder).parent.mkdir(parents=True)
+    person.own()
+    assert person.git("init", "-q", "--separate-git-dir", folder, "lib").returncode == 0
+    return f"hook {folder}/hooks/pre-commit", f"{folder}/hooks {folder}/config"
+
+
+CASES = (
+    linked_worktree,
+    subfolder,
+    hooks_of_the_user,
+    nested_include,
+    absent_include,
+    home_sign,
+    filter_command,
+    git_folder_of_another_name,
+    submodule_far_down,
+)
+
+
+@pytest.fixture
+def person(bed, monkeypatch):
+    with new_box(bed) as box:
+        monkeypatch.setenv("HOME", str(box.root.parent))
+        yield Person(box)
+
+
+def attack_and_commit(person, case, level):
+    """Whether the person's commits on the host ran what an agent in the container planted before them."""
+    simple, paths = case(person)
+    person.own()
+    name = person.box.launch(person.box.protection(level))
+    mark = person.marks / "ran"
+    script = PLANT.replace("SIMPLE", simple) + (FORCE.replace("PATHS", paths) if level == "locked" else "")
+    script = f"cat > /tmp/evil <<'END'\n{EVIL.format(mark=mark)}\nEND\n{script}\necho the end"
+    for user in (CODE, 0):
+        assert person.box.run(name, script, user).stdout.endswith(b"the end\n")
+    where = person.repository / "lib" if case is submodule_far_down else person.box.root
+    commits = [person.git("commit", "--allow-empty", "-qm", "x", cwd=where)]
+    if case is filter_command:
+        (person.box.root / "new").touch()
+        person.git("add", "new")
+    while_running = mark.exists()
+    person.box.delete(name)
+    commits.append(person.git("commit", "--allow-empty", "-qm", "y", cwd=where))
+    if level == "locked":
+        assert [done.returncode for done in commits] == [0, 0], commits
+    return while_running or mark.exists()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_an_agent_plants_does_not_run_on_the_host(person, case):
+    assert not attack_and_commit(person, case, "locked")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_without_protection_it_does(person, case):
+    assert attack_and_commit(person, case, "off")
+
+
+def test_hooks_that_lie_in_an_extra_mount_are_protected_there(person):
+    person.write("shared/readme", "")
+    person.write(".gitconfig", "[core]\n\thooksPath = ~/shared/hooks\n")
+    person.own()
+    os.chown(person.home / "shared", OWNER, OWNER)
+    shared = clincus.host_folder(str(person.home / "shared"), "/shared")
+    name = person.box.launch(person.box.protection(extra=[shared]))
+    person.box.run(name, "echo x > /shared/mine; mkdir -p /shared/hooks; echo x > /shared/hooks/pre-commit", 0)
+    assert (person.home / "shared/mine").exists()
+    assert not (person.home / "shared/hooks/pre-commit").exists()

@@ -1,0 +1,257 @@
+"""What git on the host runs, or reads as its configuration: as the real git understands the configuration."""
+
+import os
+import subprocess
+
+import pytest
+
+import clincus
+from clincus import GitPlace
+
+
+class Host:
+    """A home folder with a repository in it, and git as its owner uses it."""
+
+    def __init__(self, folder):
+        self.home = folder / "home"
+        self.work = self.home / "work"
+        self.environ = {"PATH": os.environ["PATH"], "HOME": str(self.home), "GIT_CONFIG_NOSYSTEM": "1"}
+        self.work.mkdir(parents=True)
+        self.git("init", "-q", "-b", "main")
+
+    def git(self, *words, cwd=None, check=True):
+        base = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"]
+        return subprocess.run(
+            [*base, *words], cwd=cwd or self.work, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=check,
+        )  # fmt: skip
+
+    def commit(self, cwd=None):
+        self.git("commit", "-q", "--allow-empty", "-m", "x", cwd=cwd)
+
+    def write(self, path, text):
+        (self.work / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.work / path).write_text(text)
+
+    def places(self, workspace=None):
+        """What is found in a workspace, relative to it, without what is protected anyway; a `/` ends a folder."""
+        root = str(workspace or self.work)
+        _, places = clincus.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]})
+        inside = [(os.path.relpath(place.path, root), place.is_file) for place in places if inside_of(place, root)]
+        return {path + ("" if is_file else "/") for path, is_file in inside}
+
+
+def inside_of(place: GitPlace, root):
+    return place.path == root or place.path.startswith(root + "/")
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "places"),
+    [
+        ("", set()),
+        # Hooks: from the top of the working tree, or for a push from the Git folder.
+        ("[core]\n\tbare = false\n\thooksPath = .githooks\n", {".githooks/", ".git/.githooks/"}),
+        ('[Core]\nhookspath="ci/hooks"\n', {"ci/hooks/", ".git/ci/hooks/"}),
+        ("[core] hooksPath = hooks/ ; ours\n", {"hooks/", ".git/hooks/"}),
+        ("[core]\n\thooksPath = \\\n  .git\\\nhooks\n", {".githooks/", ".git/.githooks/"}),
+        ("[core]\n\thooksPath = /etc/hooks\n", set()),
+        ("[core]\n\thooksPath = ~/work/hooks\n", {"hooks/"}),
+        ("[core]\n\thooksPath = ~/hooks\n[include]\n\tpath = ~/team.config\n", set()),
+        ("[core]\n\thooksPath = ../beside-git\n", {"beside-git/"}),
+        ("[core]\n\thooksPath = ../../outside\n", set()),
+        ("[core]\n\thooksPath = .\n", set()),
+        ("[core]\n\thooksPath = a\n[core]\n\thooksPath = b\n", {"a/", "b/", ".git/a/", ".git/b/"}),
+        # Files: includes start from the file that names them.
+        ("[include]\n\tpath = ../.gitconfig\n", {".gitconfig"}),
+        ("[include]\n\tpath = extra\n", {".git/extra"}),
+        ('[includeIf "onbranch:other"]\n\tpath = ~/work/team.config\n', {"team.config"}),
+        ("[core]\n\tattributesFile = attributes\n", {"attributes"}),
+        ("[init]\n\ttemplateDir = ~/work/template\n", {"template/"}),
+        # Commands: what is a path in them, and of bare names those that are files there.
+        ("[core]\n\tfsmonitor = .git/watch\n\tfsmonitor = true\n", {".git/watch/"}),
+        ("[core]\n\tsshCommand = ssh -F ci/ssh_config -i $HOME/.ssh/id\n", {"ci/ssh_config/"}),
+        ("[core]\n\teditor = vim\n\tpager = less -R\n\taskPass = ./ask\n", {"ask/"}),
+        ('[diff "png"]\n\ttextconv = python3 script.py\n\tcommand = diff.py\n', {"script.py/"}),
+        ('[filter "x"]\n\tclean = python3 tools/clean.py %f\n\tsmudge = sed s/a/b/\n', {"tools/clean.py/"}),
+        ('[filter "x"]\n\tprocess = "sh -c \'cd ci && ./run.sh\'"\n', {"run.sh/"}),
+        ('[merge "x"]\n\tdriver = "$(git rev-parse --show-toplevel)/tools/merge" %O %A\n', {"tools/merge/"}),
+        ('[gpg "ssh"]\n\tprogram = ~/work/sign\n', {"sign/"}),
+        ('[credential "https://x.y"]\n\thelper = !script.py get\n\thelper = cache --timeout=1\n', {"script.py/"}),
+        (
+            '[alias]\n\tx = !./go\n\ty = log origin/main\n\tz = "!f() { python3 script.py; }; f"\n',
+            {"go/", "script.py/"},
+        ),
+        ("[sequence]\n\teditor = ci/todo\n[core]\n\tgitProxy = ci/proxy for x\n", {"ci/todo/", "ci/proxy/"}),
+        ("[uploadpack]\n\tpackObjectsHook = ci/pack\n", {"ci/pack/"}),
+        ('[remote "x"]\n\turl = ext::ci/transport %S\n\tfetch = +refs/heads/*:refs/remotes/x/*\n', {"ci/transport/"}),
+        ('[submodule "x"]\n\tupdate = !ci/update\n\turl = ./sub/module\n', {"ci/update/"}),
+        ('[difftool "x"]\n\tcmd = code --diff $LOCAL $REMOTE\n\tpath = ~/work/differ\n', {"differ/"}),
+    ],
+)
+def test_what_the_configuration_of_the_repository_names(host, config, places):
+    host.write("script.py", "")
+    host.write(".git/config", config)
+    assert host.places() == places
+
+
+def test_what_the_configuration_of_the_user_names(host):
+    (host.home / ".gitconfig").write_text("[core]\n\thooksPath = .githooks\n")
+    assert host.places() == {".githooks/", ".git/.githooks/"}
+
+
+def test_what_an_included_file_names_through_another_one(host):
+    (host.home / ".gitconfig").write_text('[includeIf "onbranch:never"]\n\tpath = work/one\n')
+    host.write("one", "[include]\n\tpath = deep/two\n")
+    host.write("deep/two", "[core]\n\thooksPath = ~/work/hooks\n[include]\n\tpath = absent\n")
+    assert host.places() == {"one", "deep/two", "deep/absent", "hooks/"}
+
+
+def test_a_home_folder_of_links_into_the_workspace(host):
+    """As people keep their dot files in a repository."""
+    host.write("gitconfig", "[core]\n\thooksPath = ~/hooks\n")
+    (host.home / ".gitconfig").symlink_to("work/gitconfig")
+    (host.home / "hooks").symlink_to("work/githooks")
+    assert host.places() == {"gitconfig", "githooks/"}
+
+
+def test_a_link_of_the_workspace_on_the_way_is_found(host):
+    host.write("real/hooks/pre-commit", "")
+    (host.work / "link").symlink_to("real")
+    host.git("config", "core.hooksPath", "link/hooks")
+    assert host.places() >= {"link/", "real/hooks/"}
+
+
+def test_a_linked_worktree_has_the_configuration_of_its_repository(host):
+    host.commit()
+    host.git("worktree", "add", "-q", "../tree")
+    host.git("config", "core.hooksPath", ".githooks")
+    host.git("config", "extensions.worktreeConfig", "true")
+    host.git("config", "--worktree", "core.fsmonitor", "ci/watch", cwd=host.home / "tree")
+    assert host.places(host.home / "tree") == {".githooks/", "ci/watch/"}
+
+
+def test_a_worktree_in_the_workspace_is_looked_at(host):
+    host.commit()
+    host.git("worktree", "add", "-q", "trees/one")
+    host.git("config", "core.hooksPath", ".githooks")
+    assert host.places() == {".githooks/", ".git/.githooks/", "trees/one/.githooks/"}
+
+
+def test_a_subfolder_has_the_repository_above_it(host):
+    host.write("app/web/x", "")
+    host.git("config", "core.hooksPath", "app/web/hooks")
+    assert host.places(host.work / "app/web") == {"hooks/"}
+
+
+def test_a_folder_without_a_repository_may_become_one(host):
+    (host.home / ".gitconfig").write_text("[core]\n\thooksPath = .githooks\n")
+    (host.home / "plain").mkdir()
+    assert host.places(host.home / "plain") == {".githooks/"}
+
+
+def test_a_submodule_is_looked_at(host):
+    other = Host(host.home / "other")
+    other.commit()
+    host.git("submodule", "add", "-q", str(other.work), "lib")
+    host.git("config", "core.hooksPath", "../ci/hooks", cwd=host.work / "lib")
+    assert host.places() == {"ci/hooks/", ".git/modules/ci/hooks/"}
+
+
+def test_a_git_folder_of_another_name_is_found(host):
+    (host.work / ".git").rename(host.work / ".bare")
+    host.write(".git", "gitdir: ./.bare\n")
+    folders, _ = clincus.git_on_host(str(host.work), [str(host.home)], os.environ)
+    assert folders == (str(host.work / ".bare"),)
+
+
+def test_a_bare_repository_is_a_git_folder(host):
+    folders, _ = clincus.git_on_host(str(host.work / ".git"), [str(host.home)], os.environ)
+    assert folders == (str(host.work / ".git"),)
+
+
+def test_asking_runs_nothing_of_what_is_named(host, tmp_path):
+    mark = tmp_path / "mark"
+    (host.work / "evil").write_text(f"#!/bin/sh\necho $0 >> {mark}\n")
+    (host.work / "evil").chmod(0o755)
+    evil = host.work / "evil"
+    for key in (
+        "core.fsmonitor", "core.pager", "pager.config", "core.editor", "core.sshCommand", "core.askPass",
+        "alias.config", "credential.helper", "diff.external", "filter.x.clean", "filter.x.process",
+        "core.alternateRefsCommand", "hook.x.command",
+    ):  # fmt: skip
+        host.git("config", key, f"!{evil}" if key == "alias.config" else str(evil))
+    host.git("config", "core.hooksPath", str(host.work))
+    host.git("config", "trace2.eventTarget", str(mark))
+    host.write("pre-commit", evil.read_text())
+    host.write(".gitattributes", "* filter=x\n")
+    host.git("config", "--global", "core.fsmonitor", str(evil))
+    mark.unlink(missing_ok=True)
+    assert "evil/" in host.places()
+    assert not mark.exists()
+    host.git("status", check=False)
+    assert mark.exists()  # the trap works
+
+
+def test_a_git_that_lies_in_the_workspace_is_not_run(host):
+    program = host.work / "bin/git"
+    host.write("bin/git", "")
+    program.chmod(0o755)
+    found = clincus.find_git(str(host.work), {"PATH": f"bin:.::{program.parent}:{os.environ['PATH']}"})
+    assert not found.startswith(str(host.home))
+    assert os.access(found, os.X_OK)
+
+
+def test_without_git_a_repository_is_refused_and_a_plain_folder_is_not(host, monkeypatch):
+    monkeypatch.setattr(clincus, "find_git", lambda *_: "")
+    with pytest.raises(clincus.ClincusError, match="Install git") as caught:
+        host.places()
+    assert caught.value.status == 409
+    (host.home / "plain").mkdir()
+    assert host.places(host.home / "plain") == set()
+
+
+def test_a_configuration_that_git_does_not_understand_is_refused(host):
+    host.write(".git/config", "[core\n")
+    with pytest.raises(clincus.ClincusError, match=r"\.git/config.*bad config line 1") as caught:
+        host.places()
+    assert caught.value.status == 409
+
+
+@pytest.mark.parametrize("path", [".git/config", ".git/commondir", "included"])
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(host, path):
+    host.write(".git/config", "[include]\n\tpath = ../included\n")
+    (host.work / path).unlink(missing_ok=True)
+    os.mkfifo(host.work / path)
+    with pytest.raises(clincus.ClincusError, match="is not a small plain file"):
+        host.places()
+    with open(os.open(host.work / path, os.O_RDWR)), pytest.raises(clincus.ClincusError):  # somebody who never writes
+        host.places()
+
+
+def test_a_configuration_without_end_is_refused(host):
+    host.write(".git/config", "# " + "x" * (2 << 20))
+    with pytest.raises(clincus.ClincusError, match="is not a small plain file"):
+        host.places()
+
+
+def test_a_device_is_not_read(host):
+    host.write(".git/config", "[include]\n\tpath = /proc/kmsg\n")
+    with pytest.raises(clincus.ClincusError, match="is not a small plain file"):
+        host.places()
+
+
+def test_files_that_include_each_other_come_to_an_end(host):
+    host.write(".git/config", "[include]\n\tpath = config\n\tpath = ../one\n")
+    host.write("one", "[include]\n\tpath = .git/config\n")
+    assert host.places() >= {"one"}
+
+
+def test_links_that_lead_in_circles_come_to_an_end(host):
+    (host.work / "loop").symlink_to("loop")
+    host.git("config", "core.hooksPath", "loop/hooks")
+    assert "loop/" in host.places()
