@@ -10616,11 +10616,28 @@ def terminal_size(columns: object, rows: object) -> TerminalSize | None:
     return None
 
 
+def exit_descriptor(process: subprocess.Popen[bytes]) -> int:
+    """Return a descriptor that poll reports when a child has exited; the caller closes it. Raises OSError.
+
+    Some builds of Python and Linux before 5.3 have no pidfd_open(2): a pipe stands in, which a thread closes.
+    """
+    with suppress(AttributeError, OSError):
+        return os.pidfd_open(process.pid)
+    reader, writer = os.pipe()
+
+    def watch() -> None:
+        with suppress(ChildProcessError):  # another thread has reaped it
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        os.close(writer)
+
+    threading.Thread(target=watch, name="exit", daemon=True).start()
+    return reader
+
+
 class PtyProgram:
     """A program on a pseudo-terminal of its own, which is its controlling terminal.
 
-    `terminal` and `exited` are for poll: the master side of the terminal, and a descriptor that becomes readable
-    when the program has exited (pidfd_open(2)).
+    `terminal` and `exited` are for poll: the master side of the terminal, and what `exit_descriptor` gives.
     """
 
     def __init__(self, argv: Sequence[str], size: TerminalSize, environ: Mapping[str, str]) -> None:
@@ -10636,20 +10653,17 @@ class PtyProgram:
             self._process = subprocess.Popen(
                 ["setsid", "--ctty", *argv], stdin=slave, stdout=slave, stderr=slave, env=environ
             )
-            self.exited = self._open_pidfd()
+            try:
+                self.exited = exit_descriptor(self._process)
+            except BaseException:
+                self._process.kill()
+                self._process.wait()
+                raise
         except BaseException:
             os.close(self.terminal)
             raise
         finally:
             os.close(slave)
-
-    def _open_pidfd(self) -> int:
-        try:
-            return os.pidfd_open(self._process.pid)
-        except OSError:
-            self._process.kill()
-            self._process.wait()
-            raise
 
     def resize(self, size: TerminalSize) -> None:
         """Set the size of the terminal; the kernel tells the program by SIGWINCH."""

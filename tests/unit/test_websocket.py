@@ -581,16 +581,24 @@ def test_program_that_cannot_be_started_closes_with_1011():
 def test_program_that_could_not_be_watched_does_not_run_on(monkeypatch):
     pids = []
 
-    def fail(pid):
-        pids.append(pid)
+    def fail(process):
+        pids.append(process.pid)
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(os, "pidfd_open", fail)
+    monkeypatch.setattr(clincus, "exit_descriptor", fail)
     with serving(terminal(["sleep", "1000"])) as port, client(port) as websocket:
         assert receive_all(websocket)[2] == 1011
     assert not is_running(pids[0])
 
 
+@pytest.fixture(params=["pidfd", "no pidfd"])
+def exit_watch(request, monkeypatch):
+    """Builds of Python with and without os.pidfd_open."""
+    if request.param == "no pidfd":
+        monkeypatch.delattr(os, "pidfd_open")
+
+
+@pytest.mark.usefixtures("exit_watch")
 def test_end_is_seen_although_something_left_behind_holds_the_terminal():
     argv = ["sh", "-c", "trap '' HUP; sleep 1000 & echo $!; exit 5"]
     with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
@@ -613,6 +621,7 @@ def test_program_outlives_its_own_output():
         assert receive_all(websocket)[1][0]["code"] == 4
 
 
+@pytest.mark.usefixtures("exit_watch")
 @pytest.mark.parametrize("leave", ["close", "vanish"])
 @pytest.mark.parametrize("prelude", ["", "trap '' HUP TERM INT;"])
 def test_client_that_leaves_takes_the_program_along(monkeypatch, leave, prelude):
