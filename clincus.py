@@ -8666,6 +8666,10 @@ class Diagnosis:
         return {**document, "details": dict(self.details)} if self.details else dict(document)
 
 
+ANSWER_TIME = 4.0  # seconds that one question to Incus may take
+HEALTH_TIME = 7.0  # seconds that all of them may take together
+
+
 class HealthCheck:
     """Looks at all that a session needs. Each method is one check and gives its outcome; none of them raises."""
 
@@ -8678,19 +8682,27 @@ class HealthCheck:
         self.environ = environ
         self.host = host
         self.unreachable = ""  # why Incus does not answer
+        self.unanswered: list[str] = []  # the questions that Incus gave no answer to in time
+        self.deadline = time.monotonic() + HEALTH_TIME
         self.server: dict[str, Any] = self.ask("/1.0") or {}
         environment = self.server.get("environment") or {}
         self.environment: dict[str, Any] = environment
 
     def ask(self, path: str) -> Any:
-        """What Incus answers to a query, None when it has nothing there or does not answer."""
+        """What Incus answers to a query, None when it has nothing there or does not answer in time."""
         if self.unreachable:
             return None
+        began = time.monotonic()
+        patience = max(0.1, min(ANSWER_TIME, self.deadline - began))
         try:
-            return self.incus.query(path, timeout=10)
+            return self.incus.query(path, timeout=patience)
         except IncusError as error:
             if error.status == 503:
                 self.unreachable = error.message
+            elif time.monotonic() - began >= patience:
+                self.unanswered.append(path)
+                if path == "/1.0" or time.monotonic() >= self.deadline:
+                    self.unreachable = "Incus does not answer: check the incus service"
             return None
 
     def setting(self, key: str, default: Any) -> Any:
@@ -8700,9 +8712,6 @@ class HealthCheck:
     def run(self, *, verbose: bool) -> list[Diagnosis]:
         """All checks in the order of the text output."""
         checks = [
-            self.check_system(),
-            self.check_incus(),
-            self.check_permissions(),
             *self.check_image(),
             self.check_network(),
             self.check_forwarding(),
@@ -8718,8 +8727,10 @@ class HealthCheck:
             self.check_containers(),
             self.check_saved(),
             self.check_orphans(),
+            *([self.check_dns()] if verbose else []),
         ]
-        return [*checks, self.check_dns()] if verbose else checks
+        # These come first, and are made last: by then it is known what Incus gives no answer to.
+        return [self.check_system(), self.check_incus(), self.check_permissions(), *checks]
 
     def check_system(self) -> Diagnosis:
         """The operating system; there is nothing that it must be."""
@@ -8736,6 +8747,9 @@ class HealthCheck:
             return Diagnosis("incus", label, section, "failed", reason, "clincus setup")
         version = str(self.environment.get("server_version", "unknown"))
         details = {"version": version}
+        if self.unanswered:
+            words = f"No answer in time to {', '.join(self.unanswered)}"
+            return Diagnosis("incus", label, section, "failed", words, "check the incus service", details)
         if version_numbers(version) < (6, 0):
             fix = "install Incus 6.0 or newer"
             return Diagnosis("incus", label, section, "warning", f"Incus {version} is older than 6.0", fix, details)
@@ -10207,6 +10221,9 @@ def failure(error: ClincusError) -> Response:
     return json_response({"error": error.message}, error.status, error.headers if isinstance(error, HttpError) else ())
 
 
+LISTENER_POLL = 1e6  # seconds: poll(2) takes no more than 24 days
+
+
 class Listener(ThreadingHTTPServer):
     """One listening address; each connection gets a thread."""
 
@@ -10221,12 +10238,23 @@ class Listener(ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         super().__init__(address, ConnectionHandler)
 
+    def start(self) -> None:
+        """Take connections in, in a thread of its own, until `close`. Nothing wakes it but a connection."""
+        threading.Thread(target=self.serve_forever, args=(LISTENER_POLL,), name="listener", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections in; those that are open go on."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # wakes `serve_forever`
+        self.shutdown()
+        self.server_close()
+
     def server_bind(self) -> None:
         """Bind; http.server would look its own name up in the DNS besides, which can take long."""
         TCPServer.server_bind(self)
 
     def service_actions(self) -> None:
-        """End overdue connections; serve_forever calls this every time that it wakes up."""
+        """End overdue connections; serve_forever calls this every time that it wakes up, and so does the server."""
         self.site.connections.cut_overdue()
 
     def get_request(self) -> tuple[Any, Any]:
@@ -10959,6 +10987,8 @@ class EventHub:
         self._lock = threading.Lock()
         # Subscriber -> events on their way to it, as JSON, oldest first.
         self._queues: dict[WebSocket, deque[bytes]] = {}
+        # An event of ours that still holds: a new subscriber gets it first.
+        self.greeting: Mapping[str, object] | None = None
 
     def publish(self, event: Mapping[str, object], extension: bool = False) -> None:
         """Send `event` to all, or, with `extension`, to those who chose our subprotocol. Never blocks."""
@@ -10977,6 +11007,8 @@ class EventHub:
         """Send events to `websocket` until it ends. None is missed that is published after its handshake."""
         queue: deque[bytes] = deque()
         with self._lock:
+            if self.greeting is not None and websocket.subprotocol == EVENTS_SUBPROTOCOL:
+                queue.append(json.dumps(self.greeting, ensure_ascii=False).encode())
             self._queues[websocket] = queue
         try:
             while websocket.open:
@@ -10997,20 +11029,65 @@ class EventHub:
 # ----------------------------------------------------------------------------------------------------------------
 
 
-RELIST_DELAY = 1.0  # seconds; `incus monitor` does not say when it listens, so a second listing closes the gap
-FIRST_LISTING = 10.0  # seconds that a request waits for the first answer of Incus
-SWEEP_INTERVAL = 600.0  # seconds between looks for ephemeral sessions that nobody wants any more
-LOOK_INTERVAL = 120.0  # seconds between looks at all sessions, for an event that never came
+# Times in seconds.
+RELIST_DELAY = 1.0  # `incus monitor` does not say when it listens: a second look closes the gap
+LOOK_INTERVAL = 60.0  # between looks at all sessions, for an event that never came and a daemon that hangs
+FIRST_LOOK = 8.0  # that a request waits for the first answer of Incus
+RETRY_DELAY = 1.0
+POLL_INTERVAL = 1.0  # between looks at the config files and at overdue connections
+DEADLINE_INTERVAL = 2.0
+SWEEP_INTERVAL = 600.0  # between looks for ephemeral sessions that nobody wants any more
+
+EVENT_LIMIT = 1 << 20  # bytes of one event of Incus
 
 
-def survive(what: str, work: Callable[[], None]) -> None:
-    """Do a piece of a thread's work; whatever goes wrong is logged, and the thread goes on."""
+def survive(what: str, work: Callable[[], object], known: str = "") -> str:
+    """Do a piece of work, and return what went wrong. That is logged, unless it is `known` already."""
     try:
         work()
-    except ClincusError as error:
-        log.warning("%s: %s", what, error)
-    except Exception:
-        log.exception("%s failed", what)
+    except Exception as error:
+        failure = repr(error)
+        if failure == known:
+            pass
+        elif isinstance(error, ClincusError):
+            log.warning("%s: %s", what, error)
+        else:
+            log.exception("%s failed", what)
+        return failure
+    return ""
+
+
+def repeat(
+    what: str, work: Callable[[], object], pause: float, stopping: threading.Event, first: float = 0.0
+) -> threading.Thread:
+    """Start a thread that does `work` after `first` seconds, and again `pause` seconds after its end.
+
+    That goes on until `stopping`, whatever goes wrong: a failure is logged, once while it stays the same.
+    """
+
+    def run() -> None:
+        failure, delay = "", first
+        while not stopping.wait(delay):
+            failure, delay = survive(what, work, failure), pause
+
+    thread = threading.Thread(target=run, name=what, daemon=True)
+    thread.start()
+    return thread
+
+
+def read_lines(stream: IO[bytes], patience: Callable[[], float]) -> Iterator[bytes]:
+    """Yield the lines of a stream as they come, and an empty one whenever `patience()` seconds are over."""
+    poll, rest = select.poll(), b""
+    poll.register(stream, select.POLLIN)
+    while True:
+        if not poll.poll(1000 * max(0.0, patience())):
+            yield b""
+            continue
+        data = os.read(stream.fileno(), READ_SIZE)
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+        if not data or len(rest) > EVENT_LIMIT:
+            return
 
 
 def tell_systemd(state: str) -> None:
@@ -11022,75 +11099,82 @@ def tell_systemd(state: str) -> None:
 
 
 class Monitor:
-    """Follows Incus's lifecycle events in a thread of its own and keeps the registry true.
+    """Keeps the registry true: looks at what Incus's lifecycle events name, and at everything now and then.
 
-    `error` is why Incus cannot be reached, None while the registry is up to date.
+    `error` is why Incus cannot be reached, empty while it can. `on_reach` is told whenever that changes.
     """
 
-    def __init__(self, sessions: Sessions, history: History) -> None:
-        self.error: ClincusError | None = None
+    def __init__(self, sessions: Sessions, history: History, on_reach: Callable[[str], None]) -> None:
+        self.error = ""
         self._history = history
+        self._on_reach = on_reach
         self._sessions = sessions
-        self._asked = threading.Event()  # set when the first listing has come, or failed
+        self._looked = threading.Event()  # set when the first look is over, well or not
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
+        self._is_stale = False  # `_process` listens to what is not wanted any more
+        self._next_look = 0.0  # time.monotonic of the next look at everything
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Read all sessions, so that the first request finds them, and follow what happens from then on."""
-        self._thread.start()
+        self._thread = repeat("following Incus", self._follow, RETRY_DELAY, self._stopping)
 
     def stop(self) -> None:
         """End the thread and its child."""
         self._stopping.set()
-        self.reconnect()
-        self._thread.join(timeout=5)
+        self._end_stream()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
 
     def reconnect(self) -> None:
-        """Drop the event stream; it is opened anew at once, with a fresh listing."""
+        """Begin anew, with a fresh look that requests wait for: the project is another one."""
+        self._looked.clear()
+        self._end_stream()
+
+    def require(self) -> None:
+        """Raise why Incus cannot be reached (503), if so; the first requests wait for the first look."""
+        if not self._looked.wait(timeout=FIRST_LOOK):
+            raise ClincusError("Incus does not answer: check the incus service", 503)
+        if self.error:
+            raise ClincusError(self.error, 503)
+
+    def _end_stream(self) -> None:
+        self._is_stale = True
         if self._process is not None:
             self._process.terminate()
 
-    def require(self) -> None:
-        """Raise why Incus cannot be reached (503), if so; the first requests wait for the first listing."""
-        self._asked.wait(timeout=FIRST_LISTING)
-        if self.error is not None:
-            raise self.error
-
-    def _run(self) -> None:
-        pause = 0.1
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            try:
-                self._follow()
-            except ClincusError as error:
-                self._lost(error)
-            except Exception as error:
-                self._lost(ClincusError(f"Clincus failed to follow Incus: {error!r}"))
-            pause = 0.1 if time.monotonic() - began > 5 else min(pause * 2, 2.0)
-            self._stopping.wait(pause)
-
     def _follow(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._listen()
+        except Exception as error:
+            is_known = isinstance(error, ClincusError)
+            self._set_error(str(error) if is_known else f"Clincus failed to follow Incus: {error!r}")
+            if not is_known:
+                raise
+
+    def _listen(self) -> None:
+        """Look at everything, then at what events name, until `_end_stream`. Raises ClincusError if Incus is lost."""
+        self._is_stale = False
         self._process = process = self._sessions.incus.monitor()
-        relist = threading.Timer(RELIST_DELAY, survive, ("reading the sessions again", self._sessions.refresh))
-        relist.daemon = True
         try:
             if self._stopping.is_set():
                 return  # `stop` may have looked for the process just before
             self._sessions.refresh()
             running = {one.id for one in self._sessions.registry.all() if one.status != "stopped" or one.paused}
             survive("history", lambda: self._history.close_runs(running, utc_now()))
-            self.error = None
-            self._asked.set()
-            relist.start()
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.strip():
+            self._set_error("")
+            self._next_look = time.monotonic() + RELIST_DELAY
+            for line in read_lines(cast("IO[bytes]", process.stdout), lambda: self._next_look - time.monotonic()):
+                if line:
                     self._handle(line)
+                if time.monotonic() >= self._next_look:
+                    self._sessions.refresh()
+                    self._next_look = time.monotonic() + LOOK_INTERVAL
         finally:
-            relist.cancel()
             said = self._end(process)
-        if not self._stopping.is_set():
+        if not self._is_stale:
             raise incus_failure(said.decode("utf-8", "replace"))
 
     def _end(self, process: subprocess.Popen[bytes]) -> bytes:
@@ -11102,11 +11186,12 @@ class Monitor:
             process.kill()
             return process.communicate()[1]
 
-    def _lost(self, error: ClincusError) -> None:
-        if self.error is None or str(self.error) != str(error):
-            log.error("Incus cannot be reached: %s", error)
-        self.error = ClincusError(error.message, 503)
-        self._asked.set()
+    def _set_error(self, error: str) -> None:
+        before, self.error = self.error, error
+        self._looked.set()
+        if error != before:
+            log.warning("Incus cannot be reached: %s", error) if error else log.info("Incus is reached again")
+            self._on_reach(error)
 
     def _handle(self, line: bytes) -> None:
         try:
@@ -11121,7 +11206,7 @@ class Monitor:
         if action == "instance-ready":
             registry.ring(name, moment)
         elif action in LOOK_AFTER:
-            survive(f"event {action} of {name}", lambda: void(self._sessions.look(name, format_time(moment))))
+            survive(f"event {action} of {name}", lambda: self._sessions.look(name, format_time(moment)))
 
 
 class Application:
@@ -11153,7 +11238,7 @@ class Application:
         incus = Incus(self.config.get("incus.project"), group=self.config.get("incus.group"))
         self.registry = Registry(container_prefix(environ), self._on_change)
         self.sessions = Sessions(incus, self.registry, lambda: self.config, environ)
-        self.monitor = Monitor(self.sessions, self.history)
+        self.monitor = Monitor(self.sessions, self.history, self._on_reach)
         self.files = Files(self.sessions)
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
         self.connections = ConnectionTable()
@@ -11161,12 +11246,6 @@ class Application:
         self.router = Router(load_contract())
         for method, path, handler in (*api_routes(self), *self.extensions.routes):
             survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, handler))
-        self._expiry = threading.Lock()  # held while expired sessions are being stopped
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether the end was asked for."""
-        return self._stopping.is_set()
 
     @property
     def port(self) -> int:
@@ -11180,28 +11259,21 @@ class Application:
 
     def start(self) -> None:
         """Listen and start the threads. Raises ClincusError when the port is taken."""
-        self._listeners = self._listen(self.config.get("dashboard.port"), hint=". Choose another with --port")
+        self._listeners = self._bind(self.config.get("dashboard.port"), hint=". Choose another with --port")
+        for listener in self._listeners:
+            listener.start()
         self.monitor.start()
-        threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True).start()
+        repeat("looking at the config", self._poll, POLL_INTERVAL, self._stopping, first=POLL_INTERVAL)
+        repeat("deadlines", self._stop_expired, DEADLINE_INTERVAL, self._stopping, first=DEADLINE_INTERVAL)
+        repeat("tidying up", self._sweep, SWEEP_INTERVAL, self._stopping, first=60)
         for duty in self.extensions.duties:
-            threading.Thread(target=self._repeat, args=(duty,), name=duty.name, daemon=True).start()
-
-    def wait(self) -> None:
-        """Return when `stop` was called."""
-        # Without an end, a signal that comes just before this begins to wait would be handled after it only.
-        while not self._stopping.wait(0.5):
-            pass
-
-    def stop(self) -> None:
-        """Ask for the end."""
-        self._stopping.set()
+            repeat(duty.name, duty.work, duty.period, self._stopping, first=duty.period)
 
     def close(self) -> None:
         """End everything in order: no new connection, sockets closed with a code, children gone."""
         self._stopping.set()
         for listener in self._listeners:
-            listener.shutdown()
-            listener.server_close()
+            listener.close()
         self.sockets.close_all()
         self.sockets.wait_until_closed(CLOSE_WITHIN + HANGUP_GRACE + 1)
         self.monitor.stop()
@@ -11212,13 +11284,13 @@ class Application:
         with self._config_lock:
             moved = None
             if port is not None and port != self.port:
-                moved = self._listen(port)  # bound before anything is written: a taken port changes nothing
+                moved = self._bind(port)  # bound before anything is written: a taken port changes nothing
             try:
                 wanted = {"dashboard.port": port, "dashboard.workspace_roots": None if roots is None else list(roots)}
                 save_dashboard(self.environ, {key: value for key, value in wanted.items() if value is not None})
             except BaseException:
                 for listener in moved or ():
-                    self._close_listener(listener)
+                    listener.server_close()
                 raise
             if port is not None:
                 # What was asked for now beats the flag and the variable of the start.
@@ -11239,73 +11311,47 @@ class Application:
         else:
             self.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
 
-    def _listen(self, port: int, hint: str = "") -> list[Listener]:
+    def _on_reach(self, error: str) -> None:
+        event = {"type": "incus.unreachable", "error": error} if error else {"type": "incus.reachable"}
+        self.hub.greeting = event if error else None
+        self.hub.publish(event, extension=True)
+
+    def _bind(self, port: int, hint: str = "") -> list[Listener]:
         """Bind every address at one port; on loopback IPv6 is welcome but not needed. `hint` says what else to try."""
+        site = Site(self.router, self._assets, self._gate, self.connections)
         listeners: list[Listener] = []
         for host in self._hosts:
-            site = Site(self.router, self._assets, self._gate, self.connections)
             try:
-                listener = Listener((host, port), site)
+                listeners.append(Listener((host, port), site))
             except OSError as error:
                 if listeners and host == "::1":
                     continue
                 for bound in listeners:
                     bound.server_close()
                 raise ClincusError(f"port {port} cannot be used: {error.strerror}{hint}", 409) from error
-            port = int(listener.server_address[1])
-            listeners.append(listener)
-        for listener in listeners:
-            threading.Thread(target=listener.serve_forever, args=(0.5,), name="listener", daemon=True).start()
+            port = int(listeners[0].server_address[1])
         return listeners
 
     def _move_to(self, listeners: list[Listener]) -> None:
         old, self._listeners = self._listeners, listeners
+        for listener in listeners:
+            listener.start()
         log.info("Dashboard running at %s", self.url)
         tell_systemd(f"STATUS=Dashboard running at {self.url}")
-        # Not here: shutdown() waits for the very loop that may be serving this request's connection.
         for listener in old:
-            threading.Thread(target=self._close_listener, args=(listener,), daemon=True).start()
+            listener.close()
 
-    def _close_listener(self, listener: Listener) -> None:
-        listener.shutdown()
-        listener.server_close()
+    def _poll(self) -> None:
+        self.connections.cut_overdue()
+        self._poll_config()
 
-    def _repeat(self, duty: Duty) -> None:
-        """Do a feature's duty until the server ends."""
-        while not self._stopping.wait(duty.period):
-            survive(duty.name, duty.work)
-
-    def _housekeeping(self) -> None:
-        next_sweep, next_look, failure = time.monotonic() + 60, time.monotonic() + LOOK_INTERVAL, ""
-        while not self._stopping.wait(1.0):
-            try:
-                self._poll_config()
-            except Exception as error:
-                if repr(error) != failure:
-                    log.exception("polling the config failed")
-                failure = repr(error)
-            if self.monitor.error is not None:
-                continue  # Incus cannot be asked to end anything
-            if any(is_expired(session, _now()) for session in self.registry.all()):
-                self._in_background("deadlines", lambda: self.sessions.stop_expired(_now()))
-            if time.monotonic() >= next_look:
-                next_look = time.monotonic() + LOOK_INTERVAL
-                self._in_background("looking at the sessions", self.sessions.refresh)
-            if time.monotonic() >= next_sweep:
-                next_sweep = time.monotonic() + SWEEP_INTERVAL
-                self._in_background("tidying up", self._sweep)
-
-    def _in_background(self, what: str, work: Callable[[], None]) -> None:
-        """Run work that may take long beside the polling, one at a time."""
-
-        def run() -> None:
-            survive(what, work)
-            self._expiry.release()
-
-        if self._expiry.acquire(blocking=False):
-            threading.Thread(target=run, daemon=True).start()
+    def _stop_expired(self) -> None:
+        if not self.monitor.error:
+            self.sessions.stop_expired(_now())
 
     def _sweep(self) -> None:
+        if self.monitor.error:
+            return
         grace = timedelta(seconds=parse_duration(self.config.get("sessions.ephemeral_grace")))
         ended = {run.session_id: run.ended_at or "" for run in reversed(self.history.runs())}
         self.sessions.delete_abandoned(_now() - grace, ended)
@@ -11324,7 +11370,7 @@ class Application:
 
     def _follow_port(self, port: int) -> None:
         try:
-            self._move_to(self._listen(port))
+            self._move_to(self._bind(port))
         except ClincusError as error:
             self._set_config_error(f"{error.message} (still on port {self.port})")
 
@@ -13312,9 +13358,7 @@ def run_serve(context: Context) -> int:
     hosts = listen_hosts(options.host, gate)
     app = Application(os.environ, {"dashboard.port": options.port}, hosts=hosts, gate=gate)
     app.start()
-    for number in END_SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda number, frame: _end(app, number))
+    end = catch_end_signals()
     # The token belongs on the screen of who started this, and in no log.
     link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
     log.info("Dashboard running at %s", link if sys.stderr.isatty() else app.url)
@@ -13325,9 +13369,31 @@ def run_serve(context: Context) -> int:
         # Without the token: every user of this machine can read the browser's arguments. On loopback the page needs
         # none; elsewhere it asks for it.
         webbrowser.open(app.url)
-    app.wait()
+    os.read(end, 1)
     app.close()
     return 0
+
+
+def catch_end_signals() -> int:
+    """Return a descriptor that can be read once a signal has asked for the end; the next signal ends the process.
+
+    Python writes to it as the signal comes (signal.set_wakeup_fd), so none is missed just before the wait begins.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    numbers = [number for number in END_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+
+    def end_at_once(number: int, frame: object) -> None:
+        os._exit(128 + number)
+
+    def end(number: int, frame: object) -> None:
+        for one in numbers:
+            signal.signal(one, end_at_once)
+
+    for number in numbers:
+        signal.signal(number, end)
+    return reader
 
 
 def raise_descriptor_limit() -> None:
@@ -13337,13 +13403,6 @@ def raise_descriptor_limit() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _end(app: Application, number: int) -> None:
-    if app.is_stopping:
-        os._exit(128 + number)
-    # Not in this thread: the signal may have come while it held the lock that `stop` needs.
-    threading.Thread(target=app.stop, daemon=True).start()
 
 
 # Containers, files, images, snapshots and the service

@@ -7,8 +7,6 @@ import copy
 import io
 import json
 import re
-import subprocess
-import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from datetime import datetime
@@ -449,79 +447,3 @@ class TestStart:
             sessions.incus.project = project
             sessions.create(request_)
         assert asked == ["other"]
-
-
-class TestMonitor:
-    @pytest.fixture
-    def monitor(self, sessions, tmp_path):
-        monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")))
-        yield monitor
-        monitor.stop()
-
-    @pytest.fixture
-    def children(self, sessions, monkeypatch):
-        """The processes that stand in for `incus monitor`."""
-        started: list[subprocess.Popen[bytes]] = []
-
-        def start() -> subprocess.Popen[bytes]:
-            started.append(subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-            return started[-1]
-
-        monkeypatch.setattr(sessions.incus, "monitor", start)
-        return started
-
-    def test_what_nobody_foresaw_does_not_end_it(self, sessions, monitor, children, monkeypatch):
-        answers = iter([ValueError("half an answer")])
-
-        def refresh() -> None:
-            error = next(answers, None)
-            if error is not None:
-                raise error
-
-        monkeypatch.setattr(sessions, "refresh", refresh)
-        monitor.start()
-        deadline = time.monotonic() + 30
-        while (len(children) < 2 or monitor.error is not None) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert (len(children), monitor.error) == (2, None)
-
-    def test_a_paused_session_has_not_ended(self, sessions, monitor, children, monkeypatch):
-        monkeypatch.setattr(sessions, "refresh", lambda: None)
-        for name, is_paused in ((NAME, True), ("clincus-0a1b2c-2", False)):
-            add(sessions, name, status="stopped", paused=is_paused)
-            monitor._history.start(clincus.Run(name, name, "/w", "claude", clincus.utc_now()))
-        monitor.start()
-        monitor.require()
-        assert [run.id for run in monitor._history.runs() if run.ended_at is None] == [NAME]
-
-    def test_a_history_that_cannot_be_written_does_not_end_it(self, sessions, monitor, children, monkeypatch, tmp_path):
-        (tmp_path / "history.jsonl").mkdir()
-        monkeypatch.setattr(sessions, "refresh", lambda: None)
-        monitor.start()
-        monitor.require()
-        assert monitor._thread.is_alive()
-
-    def test_its_child_ends_with_it_whenever_that_is(self, sessions, monitor, children, monkeypatch):
-        start = sessions.incus.monitor
-        monkeypatch.setattr(sessions.incus, "monitor", lambda: (monitor._stopping.set(), start())[1])
-        monkeypatch.setattr(sessions, "refresh", lambda: None)
-        monitor.start()
-        monitor._thread.join(30)
-        assert [child.poll() is not None for child in children] == [True]
-
-
-def test_background_work_that_fails_is_told_and_more_can_follow(tmp_path, capfd):
-    app = clincus.Application({"HOME": str(tmp_path)}, {})
-    done: list[str] = []
-
-    def fail() -> None:
-        done.append("failed")
-        raise OSError("no room")
-
-    for work in (fail, lambda: done.append("worked")):
-        app._in_background("tidying up", work)
-        deadline = time.monotonic() + 30
-        while app._expiry.locked() and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert done == ["failed", "worked"]
-    assert "tidying up failed" in capfd.readouterr().err

@@ -875,6 +875,16 @@ def test_extension_events_go_only_to_those_who_asked():
         assert json.loads(extended.recv(PATIENCE)) == {"type": "session.started", "id": "é"}
 
 
+def test_a_new_subscriber_of_ours_is_greeted_with_what_still_holds():
+    with hub_serving() as (hub, _, port):
+        hub.greeting = {"type": "incus.unreachable", "error": "é"}
+        with client(port) as plain, client(port, [clincus.EVENTS_SUBPROTOCOL]) as extended:
+            hub.publish({"type": "session.started", "id": "x"})
+            assert json.loads(extended.recv(PATIENCE)) == {"type": "incus.unreachable", "error": "é"}
+            for websocket in (plain, extended):
+                assert json.loads(websocket.recv(PATIENCE))["type"] == "session.started"
+
+
 def test_subscriber_that_does_not_read_is_dropped_and_the_others_lose_nothing():
     with (
         hub_serving() as (hub, sockets, port),

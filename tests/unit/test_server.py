@@ -1,0 +1,233 @@
+"""The section `server`: the look at Incus, duties that must go on, the listeners. No Incus."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import clincus
+
+NAME = "clincus-0a1b2c-1"
+PATIENCE = 30.0
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait until `condition()` is true."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.005)
+
+
+class Engine(clincus.Incus):
+    """An Incus of which a test says what it has, and what its event stream tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.instances: dict[str, dict[str, Any]] = {}
+        self.failures: list[Exception] = []  # what the next looks at everything end with
+        self.streams: list[subprocess.Popen[bytes]] = []
+
+    def add(self, name: str, status: str) -> None:
+        labels = {"workspace": "/w", "tool": "claude", "session_id": name}
+        config = {clincus.LABEL + key: value for key, value in labels.items()}
+        self.instances[name] = {"name": name, "status": status, "config": config}
+
+    def query(self, path: str, *arguments: Any, **options: Any) -> Any:
+        name = path.rpartition("/")[2]
+        if name != "instances?recursion=1":
+            return self.instances[name]
+        if self.failures:
+            raise self.failures.pop(0)
+        return list(self.instances.values())
+
+    def monitor(self) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        self.streams.append(subprocess.Popen(["cat"], stdin=pipe, stdout=pipe, stderr=pipe))
+        return self.streams[-1]
+
+    def tell(self, action: str, name: str) -> None:
+        event = {"timestamp": clincus.utc_now(), "metadata": {"action": action, "name": name}}
+        stream = self.streams[-1].stdin
+        assert stream is not None
+        stream.write(json.dumps(event).encode() + b"\n\n")
+        stream.flush()
+
+
+@pytest.fixture
+def engine():
+    engine = Engine()
+    yield engine
+    assert [stream.wait(PATIENCE) is not None for stream in engine.streams] == [True] * len(engine.streams)
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What the monitor said of the way to Incus."""
+    return []
+
+
+@pytest.fixture
+def monitor(engine, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(clincus, "RETRY_DELAY", 0.02)
+    monkeypatch.setattr(clincus, "RELIST_DELAY", PATIENCE)
+    environ = {"HOME": str(tmp_path)}
+    registry = clincus.Registry("clincus-", lambda change: None)
+    sessions = clincus.Sessions(engine, registry, lambda: clincus.load_config(environ), environ)
+    monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")), told.append)
+    yield monitor
+    monitor.stop()
+
+
+def statuses(monitor) -> list[str]:
+    return [session.status for session in monitor._sessions.registry.all()]
+
+
+class TestMonitor:
+    def test_an_event_leads_to_a_look(self, engine, monitor):
+        engine.add(NAME, "Running")
+        monitor.start()
+        monitor.require()
+        assert statuses(monitor) == ["running"]
+        engine.add(NAME, "Stopped")
+        engine.tell("instance-shutdown", NAME)
+        eventually(lambda: statuses(monitor) == ["stopped"])
+
+    def test_what_no_event_told_is_found_by_the_slow_look(self, engine, monitor, monkeypatch):
+        monkeypatch.setattr(clincus, "RELIST_DELAY", 0.02)
+        monkeypatch.setattr(clincus, "LOOK_INTERVAL", 0.02)
+        engine.add(NAME, "Running")
+        monitor.start()
+        monitor.require()
+        engine.add(NAME, "Stopped")
+        eventually(lambda: statuses(monitor) == ["stopped"])
+
+    @pytest.mark.parametrize(
+        "line", [b"", b"{", b"[]", b'{"metadata": 1}', b'{"timestamp": "now", "metadata": {}}', b"\xff"]
+    )
+    def test_a_line_that_is_no_event_is_passed_over(self, engine, monitor, line):
+        monitor.start()
+        monitor.require()
+        engine.streams[0].stdin.write(line + b"\n")
+        engine.add(NAME, "Running")
+        engine.tell("instance-started", NAME)
+        eventually(lambda: statuses(monitor) == ["running"])
+        assert len(engine.streams) == 1
+
+    def test_a_line_without_end_is_not_held(self, engine, monitor, told):
+        monitor.start()
+        monitor.require()
+        with contextlib.suppress(BrokenPipeError):
+            engine.streams[0].stdin.write(b"x" * (2 * clincus.EVENT_LIMIT))
+        eventually(lambda: len(engine.streams) == 2 and told[1:] == [""])
+
+    def test_a_failure_is_told_once_and_its_end_too(self, engine, monitor, told):
+        engine.failures = [clincus.IncusError("no daemon", 503)] * 3
+        monitor.start()
+        with pytest.raises(clincus.ClincusError, match="no daemon") as raised:
+            monitor.require()
+        assert raised.value.status == 503
+        eventually(lambda: len(told) == 2)
+        assert told == ["no daemon", ""]
+        monitor.require()
+
+    def test_a_stream_that_ends_is_a_failure(self, engine, monitor, told):
+        monitor.start()
+        monitor.require()
+        engine.streams[0].terminate()
+        eventually(lambda: len(told) == 2)
+        assert told == ["Incus failed without a word", ""]
+
+    def test_what_nobody_foresaw_does_not_end_it(self, engine, monitor, told):
+        engine.failures = [ValueError("half an answer")]
+        monitor.start()
+        eventually(lambda: len(told) == 2)
+        assert told == ["Clincus failed to follow Incus: ValueError('half an answer')", ""]
+
+    def test_another_project_is_no_outage(self, engine, monitor, told):
+        engine.add(NAME, "Running")
+        monitor.start()
+        monitor.require()
+        engine.instances.clear()
+        monitor.reconnect()
+        monitor.require()
+        assert statuses(monitor) == []
+        assert (len(engine.streams), told) == (2, [])
+
+    def test_an_incus_that_does_not_answer_is_not_waited_for(self, engine, monitor, monkeypatch):
+        monkeypatch.setattr(clincus, "FIRST_LOOK", 0.05)
+        answer = threading.Event()
+        monkeypatch.setattr(monitor._sessions, "refresh", answer.wait)
+        monitor.start()
+        with pytest.raises(clincus.ClincusError, match="does not answer") as raised:
+            monitor.require()
+        answer.set()
+        assert raised.value.status == 503
+
+    def test_a_paused_session_has_not_ended(self, engine, monitor):
+        for name, status in ((NAME, "Frozen"), ("clincus-0a1b2c-2", "Stopped")):
+            engine.add(name, status)
+            monitor._history.start(clincus.Run(name, name, "/w", "claude", clincus.utc_now()))
+        monitor.start()
+        monitor.require()
+        assert [run.id for run in monitor._history.runs() if run.ended_at is None] == [NAME]
+
+    def test_a_history_that_cannot_be_written_does_not_end_it(self, engine, monitor, told, tmp_path):
+        (tmp_path / "history.jsonl").mkdir()
+        monitor.start()
+        monitor.require()
+        assert (monitor._thread.is_alive(), told) == (True, [])
+
+    def test_its_child_ends_with_it_whenever_that_is(self, engine, monitor, monkeypatch):
+        start = engine.monitor
+        monkeypatch.setattr(engine, "monitor", lambda: (monitor._stopping.set(), start())[1])
+        monitor.start()
+        monitor._thread.join(PATIENCE)
+        assert [stream.poll() is not None for stream in engine.streams] == [True]
+
+
+def test_a_duty_goes_on_whatever_goes_wrong_and_the_same_failure_is_logged_once(caplog):
+    failures = [OSError("no room"), OSError("no room"), ZeroDivisionError(), clincus.ClincusError("no such thing")]
+    stopping = threading.Event()
+
+    def work() -> None:
+        if not failures:
+            return stopping.set()
+        raise failures.pop(0)
+
+    clincus.repeat("tidying up", work, 0.0, stopping).join(PATIENCE)
+    assert [record.getMessage() for record in caplog.records] == [
+        "tidying up failed",
+        "tidying up failed",
+        "tidying up: no such thing",
+    ]
+    assert [bool(record.exc_info) for record in caplog.records] == [True, True, False]
+
+
+def listener() -> clincus.Listener:
+    site = clincus.Site(clincus.Router([]), clincus.Assets(lambda _: None), clincus.Gate(), clincus.ConnectionTable())
+    return clincus.Listener(("127.0.0.1", 0), site)
+
+
+def test_a_listener_that_nothing_wakes_ends_at_once():
+    one = listener()
+    one.start()
+    socket.create_connection(one.server_address, PATIENCE).close()
+    one.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(one.server_address, PATIENCE)
+
+
+def test_a_listener_can_be_ended_before_it_has_begun():
+    for _ in range(50):
+        one = listener()
+        one.start()
+        one.close()
