@@ -36,6 +36,19 @@ describe('a read', () => {
     expect(calls).toHaveLength(3);
   });
 
+  it.each([
+    ['health', () => api.health()],
+    ['images', () => api.images()],
+    ['directory', () => api.directory('s', '')],
+    ['file', () => api.readFile('s', 'a')],
+    ['scrollback', () => api.scrollback('s', 100, false)],
+    ['history', () => api.history({ limit: 50, offset: 0, q: '', tool: '' })],
+  ])('that makes the server work is asked for once: %s', async (_, ask) => {
+    const calls = fakeServer(() => new DOMException('late', 'TimeoutError'));
+    expect((await failure(ask())).message).toBe('The server did not answer within 30 seconds.');
+    expect(calls).toHaveLength(1);
+  });
+
   it('that is answered with an error is not', async () => {
     const calls = fakeServer(() => ({ status: 503 }));
     await failure(api.sessions());

@@ -14,10 +14,13 @@ import type {
 } from './types';
 
 /**
- * How long each try of a GET may take. After sleep or on another network the browser still sends over connections that it
- * kept, which lead nowhere: what goes unanswered is soon asked for over another one.
+ * How long each try of a GET may take that the server answers out of its memory. After sleep or on another network the
+ * browser still sends over connections that it kept, which lead nowhere: what goes unanswered is soon asked for over
+ * another one.
  */
 const READ_TIMEOUTS_MS = [2_500, 5_000, 12_500];
+/** A GET that makes the server work is asked once: each further try would make it do the work again. */
+const WORK_TIMEOUTS_MS = [30_000];
 /** Creating or stopping a session is allowed to take as long as the server's own limits, and is never tried twice. */
 const WRITE_TIMEOUTS_MS = [300_000];
 /** An answer that has begun may go on for this long. */
@@ -54,8 +57,7 @@ async function ask(path: string, init: RequestInit, timeout: number): Promise<Re
   }
 }
 
-async function send(method: string, path: string, init: RequestInit = {}): Promise<Response> {
-  const timeouts = method === 'GET' ? READ_TIMEOUTS_MS : WRITE_TIMEOUTS_MS;
+async function send(method: string, path: string, init: RequestInit, timeouts: readonly number[]): Promise<Response> {
   for (const timeout of timeouts) {
     try {
       const response = await ask(path, { ...init, method }, timeout);
@@ -81,14 +83,20 @@ async function reason(response: Response): Promise<string> {
   return `The server answered ${response.status}.`;
 }
 
+/** What the server has at hand. */
 async function get<T>(path: string): Promise<T> {
-  return (await (await send('GET', path)).json()) as T;
+  return (await (await send('GET', path, {}, READ_TIMEOUTS_MS)).json()) as T;
+}
+
+/** What the server has to find out first, in a container, from Incus or in a long file. */
+function find(path: string, init: RequestInit = {}): Promise<Response> {
+  return send('GET', path, init, WORK_TIMEOUTS_MS);
 }
 
 async function write<T>(method: string, path: string, body?: unknown): Promise<T> {
   const init: RequestInit =
     body === undefined ? {} : { headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) };
-  const response = await send(method, path, init);
+  const response = await send(method, path, init, WRITE_TIMEOUTS_MS);
   return (response.status === 204 ? undefined : await response.json()) as T;
 }
 
@@ -114,7 +122,7 @@ export const api = {
     const parameters = new URLSearchParams({ limit: String(query.limit), offset: String(query.offset) });
     if (query.q) parameters.set('q', query.q);
     if (query.tool) parameters.set('tool', query.tool);
-    const response = await send('GET', `/api/sessions/history?${parameters.toString()}`);
+    const response = await find(`/api/sessions/history?${parameters.toString()}`);
     const entries = (await response.json()) as HistoryEntry[];
     const total = Number(response.headers.get('X-Total-Count') ?? query.offset + entries.length);
     return { entries, total };
@@ -130,20 +138,20 @@ export const api = {
   updateConfig: (change: { port?: number; workspace_roots?: string[] }) =>
     write<{ status: string }>('PUT', '/api/config', change),
   tools: () => get<string[]>('/api/tools'),
-  images: () => get<Image[]>('/api/images'),
-  health: () => get<Health>('/api/health'),
+  images: async () => (await (await find('/api/images')).json()) as Image[],
+  health: async () => (await (await find('/api/health')).json()) as Health,
 
   /** The screen of the tool's terminal or of the shell, and so many lines above it, as tmux keeps them. */
   async scrollback(id: string, lines: number, shell: boolean): Promise<string> {
-    return (await send('GET', `${session(id)}/scrollback?lines=${lines}${shell ? '&shell=true' : ''}`)).text();
+    return (await find(`${session(id)}/scrollback?lines=${lines}${shell ? '&shell=true' : ''}`)).text();
   },
 
-  directory: (id: string, path: string) =>
-    get<Directory>(`${session(id)}/files?${new URLSearchParams({ path }).toString()}`),
+  directory: async (id: string, path: string) =>
+    (await (await find(`${session(id)}/files?${new URLSearchParams({ path }).toString()}`)).json()) as Directory,
 
   /** The file's text, or null if it is still the version `etag` names. */
   async readFile(id: string, path: string, etag?: string): Promise<FileContent | null> {
-    const response = await send('GET', file(id, path), etag ? { headers: { 'If-None-Match': etag } } : {});
+    const response = await find(file(id, path), etag ? { headers: { 'If-None-Match': etag } } : {});
     if (response.status === 304) return null;
     const current = response.headers.get('ETag') ?? '';
     if (etag && current === etag) return null;
@@ -153,10 +161,8 @@ export const api = {
   /** Saves over the version `etag` names (a new file if it is null) and returns the new version. 412 if it changed. */
   async writeFile(id: string, path: string, text: string, etag: string | null): Promise<string> {
     const condition: Record<string, string> = etag === null ? { 'If-None-Match': '*' } : { 'If-Match': etag };
-    const response = await send('PUT', file(id, path), {
-      headers: { 'Content-Type': 'application/octet-stream', ...condition },
-      body: text,
-    });
+    const headers = { 'Content-Type': 'application/octet-stream', ...condition };
+    const response = await send('PUT', file(id, path), { headers, body: text }, WRITE_TIMEOUTS_MS);
     return response.headers.get('ETag') ?? '';
   },
 };

@@ -43,6 +43,8 @@ export class Configuration {
   tools = $state.raw<readonly string[]>(['claude', 'copilot', 'opencode']);
   images = $state.raw<readonly Image[]>([]);
   health = $state.raw<Health | null>(null);
+  /** Why the state of the machine could not be had the last time. */
+  healthError = $state('');
   /** The port that this page asked for. */
   #asked = 0;
 
@@ -86,8 +88,9 @@ export class Configuration {
   async refreshHealth(): Promise<void> {
     try {
       this.health = await api.health();
-    } catch {
-      // The list of sessions tells that the server is away; health has nothing to add.
+      this.healthError = '';
+    } catch (error) {
+      this.healthError = sentence(error);
     }
   }
 

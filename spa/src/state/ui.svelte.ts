@@ -24,9 +24,11 @@ export interface NewSessionStart {
 }
 
 const NOTE_MS = 4_000;
-const MOST_TOASTS = 4;
+const MOST_NOTES = 4;
+/** Errors stay until they are dismissed, and the list scrolls. A container could make many. */
+const MOST_ERRORS = 30;
 
-class Ui {
+export class Ui {
   palette = $state(false);
   shortcuts = $state(false);
   /** The phone's sheet with the rail. */
@@ -68,7 +70,10 @@ class Ui {
   toast(text: string, kind: Toast['kind'] = 'note', action?: Toast['action']): void {
     this.#lastKey += 1;
     const toast: Toast = { key: this.#lastKey, text, kind, ...(action ? { action } : {}) };
-    this.toasts = [...this.toasts.filter((other) => other.text !== text), toast].slice(-MOST_TOASTS);
+    const all = [...this.toasts.filter((other) => other.text !== text), toast];
+    const newest = (of: Toast['kind'], most: number): readonly Toast[] => all.filter((one) => one.kind === of).slice(-most);
+    const kept = new Set([...newest('note', MOST_NOTES), ...newest('error', MOST_ERRORS)]);
+    this.toasts = all.filter((one) => kept.has(one));
     if (kind === 'note') setTimeout(() => this.dismiss(toast.key), NOTE_MS);
   }
 
