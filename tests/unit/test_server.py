@@ -213,7 +213,12 @@ def test_a_duty_goes_on_whatever_goes_wrong_and_the_same_failure_is_logged_once(
 
 
 def listener() -> clincus.Listener:
-    site = clincus.Site(clincus.Router([]), clincus.Assets(lambda _: None), clincus.Gate(), clincus.ConnectionTable())
+    site = clincus.Site(
+        clincus.Router(clincus.load_contract()),
+        clincus.Assets(lambda _: None),
+        clincus.Gate(),
+        clincus.ConnectionTable(),
+    )
     return clincus.Listener(("127.0.0.1", 0), site)
 
 
