@@ -11033,7 +11033,7 @@ class EventHub:
 RELIST_DELAY = 1.0  # `incus monitor` does not say when it listens: a second look closes the gap
 LOOK_INTERVAL = 60.0  # between looks at all sessions, for an event that never came and a daemon that hangs
 FIRST_LOOK = 8.0  # that a request waits for the first answer of Incus
-RETRY_DELAY = 1.0
+RETRY_DELAY = 2.0
 POLL_INTERVAL = 1.0  # between looks at the config files and at overdue connections
 DEADLINE_INTERVAL = 2.0
 SWEEP_INTERVAL = 600.0  # between looks for ephemeral sessions that nobody wants any more
