@@ -18,7 +18,7 @@ SCHEMAS = clincus.inlined(CONTRACT["components"]["schemas"], CONTRACT)
 def operations():
     """Every operation of the document: its method, its path, and what it says with nothing referred to."""
     for path, item in clincus.inlined(CONTRACT["paths"], CONTRACT).items():
-        for method in METHODS & set(item):
+        for method in sorted(METHODS & set(item)):
             yield method, path, item
 
 
