@@ -600,7 +600,6 @@ register_settings(
     Setting("incus.disable_shift", False, check_switch),
     Setting("tool.name", "claude", TOOL_NAME, "CLINCUS_TOOL"),
     Setting("tool.binary", "", matching(r"[^-\s].*", "write the name or the path of a program")),
-    Setting("tool.claude.effort_level", "", matching(r"low|medium|high|xhigh|max", "write low, medium or high")),
     Setting("tool.carry_instructions", False, check_switch),
     Setting("tool.commands", {}, COMMANDS, merge=merged),
     Setting("mounts.default", [], list_of(check_mount), merge=joined_mounts),
@@ -722,7 +721,7 @@ def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str) -> dict
     return functools.reduce(merged, (profiles[step] for step in reversed(chain)), {})
 
 
-CONFIG_CHECKS: list[Callable[[Config], None]] = []  # each raises ConfigError for keys that do not fit together
+CONFIG_CHECKS: list[Callable[[Config], object]] = []  # each raises ConfigError for keys that do not fit together
 
 
 def make_config(
@@ -1212,264 +1211,13 @@ def sources_document(config: Config, error: str | None) -> dict[str, Any]:
 # What each AI tool is started with and which files it carries in and out. Knows nothing of Incus or HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-
 CARRIED_FILE_LIMIT = 8 << 20  # bytes: a single file carried in
 CARRIED_LIMIT = 64 << 20  # bytes: all files carried in
 CARRIED_COUNT = 20_000
-SAVED_LIMIT = 512 << 20  # bytes: one saved conversation
-SAVED_COUNT = 50_000
-SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take to tidy up
-METADATA_LIMIT = 64 << 10  # bytes
 GH_TIMEOUT = 5.0  # seconds for `gh auth token`
 
 
-@dataclass(frozen=True)
-class Tool:
-    """What is particular to one AI tool. Paths are relative to a home directory."""
-
-    name: str
-    start: tuple[str, ...]  # its command; `{session}` stands for our session id
-    resume: tuple[str, ...]  # the same to go on with a conversation; `{conversation}` stands for its id
-    credentials: tuple[str, ...] = ()  # carried in at every start, never saved
-    settings: tuple[str, ...] = ()  # files and directories carried into a new container
-    instructions: tuple[str, ...] = ()  # carried too where tool.carry_instructions is set
-    rewritten: tuple[str, ...] = ()  # glob patterns: JSON in which the host's home path becomes the container's
-    saved: tuple[str, ...] = ()  # files and directories that hold the conversations
-    unsaved: tuple[str, ...] = ()  # glob patterns of files below `saved` that stay behind: secrets, locks, logs
-    conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
-    github_token: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)  # the image brings the version: no update at start
-
-
-CLAUDE = ("claude", "--verbose", "--permission-mode", "bypassPermissions")
-COPILOT = ("copilot", "--allow-all-tools", "--allow-all-paths", "--allow-all-urls", "--session-id")
-TOOLS = {
-    tool.name: tool
-    for tool in (
-        # Read from `claude --help` 2.1.331. --session-id names the first conversation, so that it can be found again.
-        Tool(
-            name="claude",
-            start=(*CLAUDE, "--session-id", "{session}"),
-            resume=(*CLAUDE, "--resume", "{conversation}"),
-            credentials=(".claude/.credentials.json",),
-            settings=(
-                ".claude/config.yml",
-                ".claude/settings.json",
-                ".claude/plugins",
-                ".claude/hooks",
-                ".claude.json",
-            ),
-            instructions=(
-                ".claude/CLAUDE.md",
-                ".claude/agents",
-                ".claude/commands",
-                ".claude/skills",
-                ".claude/output-styles",
-            ),
-            rewritten=(".claude/*.json",),
-            saved=(
-                ".claude/projects",
-                ".claude/history.jsonl",
-                ".claude/file-history",
-                ".claude/plans",
-                ".claude/tasks",
-                ".claude/todos",
-            ),
-            conversation=r"\.claude/projects/{project}/(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl",
-            github_token=True,
-            environment={"DISABLE_AUTOUPDATER": "1"},
-        ),
-        # Read from `copilot --help` 1.0.102: --session-id starts a session of that id or goes on with it, and the
-        # three switches together are its --allow-all.
-        Tool(
-            name="copilot",
-            start=(*COPILOT, "{session}"),
-            resume=(*COPILOT, "{conversation}"),
-            settings=(
-                ".copilot/config.json",
-                ".copilot/settings.json",
-                ".copilot/mcp-config.json",
-                ".copilot/lsp-config.json",
-                ".copilot/agents",
-                ".copilot/installed-plugins",
-                ".copilot.json",
-            ),
-            instructions=(".copilot/copilot-instructions.md", ".copilot/skills", ".copilot/instructions"),
-            rewritten=(".copilot/*.json", ".copilot.json"),
-            saved=(".copilot/session-state", ".copilot/history-session-state", ".copilot/command-history-state.json"),
-            unsaved=("*/inuse.*", "*.lock"),
-            conversation=r"\.copilot/session-state/(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})(/events)?\.jsonl",
-            github_token=True,
-            environment={"COPILOT_AUTO_UPDATE": "false"},
-        ),
-        # Read from `opencode --help` and `opencode debug paths` 1.18.34. All conversations are in one database, which
-        # is a container's own, so "the last one of this directory" is the right one.
-        Tool(
-            name="opencode",
-            start=("opencode",),
-            resume=("opencode", "--continue"),
-            credentials=(".local/share/opencode/auth.json", ".local/share/opencode/mcp-auth.json"),
-            settings=(
-                ".opencode.json",
-                ".config/opencode/config.json",
-                ".config/opencode/opencode.json",
-                ".config/opencode/opencode.jsonc",
-                ".config/opencode/tui.json",
-                ".config/opencode/plugin",
-                ".config/opencode/plugins",
-                ".config/opencode/themes",
-            ),
-            instructions=(
-                ".config/opencode/AGENTS.md",
-                ".config/opencode/agent",
-                ".config/opencode/agents",
-                ".config/opencode/command",
-                ".config/opencode/commands",
-                ".config/opencode/skills",
-            ),
-            rewritten=(".opencode.json", ".config/opencode/*.json", ".config/opencode/*.jsonc"),
-            saved=(".local/share/opencode", ".local/state/opencode"),
-            unsaved=(
-                "*/auth.json",
-                "*/mcp-auth.json",
-                "*/log/*",
-                "*/bin/*",
-                "*/repos/*",
-                "*/snapshot/*",  # a Git store of the workspace's files, for its undo: too many and too large at times
-                "*.db-shm",
-                "*.lock",
-                "*/locks/*",
-            ),
-            conversation=r"\.local/share/(?P<id>opencode)/(opencode[\w-]*\.db|storage/.+)",
-            environment={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
-        ),
-    )
-}
-
-
-def find_tool(name: str, config: Config) -> Tool:
-    """The tool of a name: one of the three, `shell`, or one that tool.commands or tool.binary describes.
-
-    ConfigError (400) for any other.
-    """
-    if name in TOOLS:
-        return TOOLS[name]
-    commands = config.get("tool.commands")
-    if name == "shell":
-        return Tool("shell", ("bash", "-l"), ("bash", "-l"))
-    if name in commands:
-        return Tool(name, tuple(commands[name]), tuple(commands[name]))
-    if name == config.get("tool.name") and config.get("tool.binary"):
-        return Tool(name, (name,), (name,))  # tool_command puts the binary in
-    supported = ", ".join([*TOOLS, "shell", *commands])
-    source = config.origins["tool.name"] if name == config.get("tool.name") else None
-    raise ConfigError(
-        f"{f'{source}: ' if source else ''}unknown tool: {name} (supported: {supported}); "
-        "name its program in tool.binary or tool.commands",
-        file=source,
-        key="tool.name",
-    )
-
-
-def check_tool_name(config: Config) -> None:
-    """Refuse a configuration that names an unknown tool."""
-    find_tool(config.get("tool.name"), config)
-
-
-CONFIG_CHECKS.append(check_tool_name)
-
-
-def tool_command(
-    tool: Tool,
-    config: Config,
-    session_id: str,
-    conversation: str | None,
-    *,
-    environ: Mapping[str, str] | None = None,
-) -> list[str]:
-    """The command that starts a tool, or with a conversation's id goes on with it.
-
-    tool.binary replaces the first word and defaults.model is passed on only for the tool that tool.name names, and
-    the model only if the user set it: forcing a default on everybody is no service. opencode takes PROVIDER/MODEL.
-    `environ` with CLINCUS_USE_DUMMY=1 puts the test stub `dummy` in the tool's place.
-    """
-    words = tool.resume if conversation else tool.start
-    known = {"session": session_id, "conversation": conversation or ""}
-    command = [re.sub(r"\{(session|conversation)\}", lambda found: known[found[1]], word) for word in words]
-    if tool.name == config.get("tool.name"):
-        if config.get("tool.binary"):
-            command[0] = config.get("tool.binary")
-        model = config.get("defaults.model")
-        fits = tool.name in TOOLS and (tool.name != "opencode" or "/" in model)
-        if model and fits and config.origins.get("defaults.model", "default") != "default":
-            command += ["--model", model]
-    if environ and environ.get("CLINCUS_USE_DUMMY") == "1":
-        command[0] = "dummy"
-    return command
-
-
-# Environment
-
-
-# What a plain image has a terminfo entry for (Debian's ncurses-base) and tmux can draw on. Any other terminal of today
-# takes what xterm-256color does, and tmux would not start for a name that it cannot look up.
-PLAIN_TERMINALS = (
-    *("ansi", "linux", "screen", "tmux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "vt100", "vt102", "vt220"),
-    *("xterm", "xterm-256color", "xterm-color", "xterm-mono"),
-)
-
-
-def terminal_name(term: str) -> str:
-    """The TERM to use inside."""
-    return term if term in PLAIN_TERMINALS else "xterm-256color"
-
-
-def github_token(environ: Mapping[str, str]) -> str:
-    """The user's GitHub token: GH_TOKEN, GITHUB_TOKEN, or what `gh auth token` prints within 5 s; "" if none."""
-    for name in ("GH_TOKEN", "GITHUB_TOKEN"):
-        if environ.get(name):
-            return environ[name]
-    program = shutil.which("gh", path=environ.get("PATH"))
-    if program is None:
-        return ""
-    try:
-        done = subprocess.run(
-            [program, "auth", "token"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=GH_TIMEOUT,
-            check=False,
-            env=dict(environ),
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    token = done.stdout.decode("ascii", "replace").strip()
-    return token if done.returncode == 0 and re.fullmatch(r"[\x21-\x7e]{1,1024}", token) else ""
-
-
-def tool_environment(tool: Tool, config: Config, environ: Mapping[str, str], container_home: str) -> dict[str, str]:
-    """The variables that a tool runs with, those of the profile included (they win). They may hold secrets: hand
-    them over in a file or on stdin, never in an argument list. An `-e` of the user's beats them all."""
-    user = config.get("incus.code_user")
-    variables = {
-        "HOME": container_home,
-        "USER": user,
-        "LOGNAME": user,
-        "TERM": terminal_name(environ.get("TERM", "")),
-        "IS_SANDBOX": "1",
-        **tool.environment,
-    }
-    level = config.get("tool.claude.effort_level")
-    if tool.name == "claude" and level:
-        variables["CLAUDE_CODE_EFFORT_LEVEL"] = level
-    if tool.github_token and "GH_TOKEN" not in config.environment:
-        token = github_token(environ)
-        if token:
-            variables["GH_TOKEN"] = token
-    return {**variables, **config.environment}
-
-
-# Files carried in
+# -- Files carried in
 
 
 @dataclass(frozen=True)
@@ -1484,7 +1232,7 @@ class ToolFile:
 
 @dataclass
 class Carried:
-    """The files gathered so far, within bounds; what had to stay behind becomes a warning."""
+    """The files gathered so far, within bounds; each one that has to stay behind becomes a warning."""
 
     home: str
     files: dict[str, ToolFile] = field(default_factory=dict)
@@ -1521,24 +1269,24 @@ class Carried:
             if self.seen == self.most + 1:
                 self.skip(path, f"there are more than {self.most} files")
             return
+        limit = min(self.largest, self.left)
         try:
             status = os.lstat(source)
             if not stat.S_ISREG(status.st_mode):
                 self.skip(path, "it is a link" if stat.S_ISLNK(status.st_mode) else "it is not a regular file")
                 return
-            limit = min(self.largest, self.left)
             with open(os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
                 data = stream.read(limit + 1)
         except OSError as error:
             self.skip(path, os.strerror(error.errno or 0))
             return
-        if len(data) > limit:
-            is_alone = len(data) > self.largest
-            self.skip(path, f"it is too large ({self.largest >> 20} MiB)" if is_alone else "all would be too large")
-        else:
+        if len(data) <= limit:
             self.left -= len(data)
-            mode = 0o700 if status.st_mode & 0o100 else 0o600
-            self.files[path] = ToolFile(path, data, mode, status.st_mtime)
+            self.files[path] = ToolFile(path, data, 0o700 if status.st_mode & 0o100 else 0o600, status.st_mtime)
+        elif len(data) > self.largest:
+            self.skip(path, f"it is too large ({self.largest >> 20} MiB)")
+        else:
+            self.skip(path, "all would be too large")
 
     def document(self, path: str) -> dict[str, Any]:
         """The JSON object in a file, {} if there is none; one that cannot be read is replaced, with a warning."""
@@ -1548,14 +1296,25 @@ class Carried:
             document = parse_json_with_comments(self.files[path].data.decode("utf-8-sig"))
         except (ValueError, RecursionError):
             document = None
-        if isinstance(document, dict):
-            return document
-        self.skip(path, "it is not a JSON object")
-        return {}
+        if not isinstance(document, dict):
+            self.skip(path, "it is not a JSON object")
+        return as_object(document)
 
     def put(self, path: str, document: Mapping[str, Any]) -> None:
         """Write a JSON object to a file."""
         self.files[path] = ToolFile(path, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def parse_json_with_comments(text: str) -> Any:
+    """JSON in which comments and commas behind the last item are allowed, as Copilot and opencode write it."""
+    string = r'"(?:\\.|[^"\\])*"'
+    plain = re.sub(rf"{string}|//[^\n]*|/\*.*?\*/", lambda m: m[0] if m[0][0] == '"' else " ", text, flags=re.DOTALL)
+    return json.loads(re.sub(rf"({string})|,(\s*[}}\]])", lambda m: m[1] or m[2], plain, flags=re.DOTALL))
+
+
+def as_object(value: object) -> dict[str, Any]:
+    """A JSON object as it is, an empty one for any other value."""
+    return value if isinstance(value, dict) else {}
 
 
 def matches_any(path: str, globs: Iterable[str]) -> bool:
@@ -1568,13 +1327,6 @@ def path_inside(path: str, parent: str) -> bool:
     return path == parent or path.startswith(parent.rstrip("/") + "/")
 
 
-def parse_json_with_comments(text: str) -> Any:
-    """JSON in which comments and commas behind the last item are allowed, as Copilot and opencode write it."""
-    string = r'"(?:\\.|[^"\\])*"'
-    plain = re.sub(rf"{string}|//[^\n]*|/\*.*?\*/", lambda m: m[0] if m[0][0] == '"' else " ", text, flags=re.DOTALL)
-    return json.loads(re.sub(rf"({string})|,(\s*[}}\]])", lambda m: m[1] or m[2], plain, flags=re.DOTALL))
-
-
 def with_home(value: Any, home: str, container_home: str) -> Any:
     """A JSON value in which each path below the host's home is one below the container's."""
     if isinstance(value, str):
@@ -1582,10 +1334,283 @@ def with_home(value: Any, home: str, container_home: str) -> Any:
     if isinstance(value, list):
         return [with_home(item, home, container_home) for item in value]
     if isinstance(value, dict):
-        return {
-            with_home(key, home, container_home): with_home(item, home, container_home) for key, item in value.items()
-        }
+        return dict([with_home(part, home, container_home) for part in item] for item in value.items())
     return value
+
+
+# -- Settings that let a tool start without a question, with full permissions
+
+# These keys of ~/.claude.json say that Claude Code's questions at the start were answered: first run, full permissions,
+# and whether to change the default mode or the effort. Versions before 2.1.331 ask the last one.
+CLAUDE_ANSWERS = (
+    *("hasCompletedOnboarding", "bypassPermissionsModeAccepted", "hasSeenAutoDefaultNudge"),
+    *("hasSeenEffortMediumNudge", "effortCalloutDismissed"),
+)
+CLAUDE_ACCOUNT = ("oauthAccount", "customApiKeyResponses", "mcpServers")  # no plain values, and carried in
+CLAUDE_TRUST = {
+    "hasTrustDialogAccepted": True,
+    "hasCompletedProjectOnboarding": True,
+    # The question about imports from outside the workspace counts as asked, and answered with no.
+    "hasClaudeMdExternalIncludesWarningShown": True,
+}
+
+
+def complete_claude(carried: Carried, workspace_path: str, environment: Mapping[str, str]) -> None:
+    """Answer Claude Code's questions on first run, trust and full permissions (seen with 2.1.331).
+
+    The container gets the account, plain preferences and the MCP servers of the user's ~/.claude.json. The list of all
+    projects with their prompts stays behind, and so do caches.
+    """
+    settings = carried.document(".claude/settings.json")
+    permissions = {"defaultMode": "bypassPermissions", **as_object(settings.get("permissions"))}
+    permissions.pop("disableBypassPermissionsMode", None)
+    settings |= {"skipDangerousModePermissionPrompt": True, "permissions": permissions}
+    carried.put(".claude/settings.json", settings)
+    account: dict[str, Any] = {"theme": "dark"}
+    for key, value in carried.document(".claude.json").items():
+        is_plain = isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= 1024)
+        if (is_plain and not key.startswith("cached")) or key in CLAUDE_ACCOUNT:
+            account[key] = value
+    if account.get("preferredNotifChannel", "auto") == "auto":
+        account["preferredNotifChannel"] = "terminal_bell"  # by which the dashboard knows that the tool waits
+    api_key = environment.get("ANTHROPIC_API_KEY", "")[-20:]  # Claude knows a key by its last 20 letters
+    if api_key:
+        known = as_object(account.get("customApiKeyResponses"))
+        lists = {word: keys for word, keys in known.items() if isinstance(keys, list)}
+        others = {word: [key for key in keys if key != api_key] for word, keys in lists.items()}
+        account["customApiKeyResponses"] = {**others, "approved": [*others.get("approved", []), api_key]}
+    answered = {**dict.fromkeys(CLAUDE_ANSWERS, True), "projects": {workspace_path: CLAUDE_TRUST}}
+    carried.put(".claude.json", {**account, **answered})
+
+
+def complete_copilot(carried: Carried, workspace_path: str, _environment: Mapping[str, str]) -> None:
+    """Answer Copilot's question whether the workspace is trusted (seen with 1.0.102)."""
+    document = carried.document(".copilot/config.json")
+    for key in {"trustedFolders", *({"trusted_folders"} & document.keys())}:
+        folders = document.get(key)
+        document[key] = list(dict.fromkeys([*(folders if isinstance(folders, list) else []), workspace_path]))
+    carried.put(".copilot/config.json", document)
+
+
+def complete_opencode(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
+    """Let opencode run all tools (https://opencode.ai/docs/permissions); what the user denied stays denied."""
+    paths = [f".config/opencode/{name}" for name in ("opencode.json", "opencode.jsonc", "config.json")]
+    present = [path for path in paths if path in carried.files] or paths[:1]
+    for path in [*present, *({".opencode.json"} & carried.files.keys())]:
+        document = carried.document(path)
+        rules = allowed_instead_of_asked(document.get("permission"))
+        if rules != "deny":  # the last rule that fits counts
+            document["permission"] = {"*": "allow", **as_object(rules)}
+        carried.put(path, document)
+
+
+def allowed_instead_of_asked(rules: object) -> object:
+    """Permission rules of opencode in which every question is answered with yes."""
+    if isinstance(rules, dict):
+        return {key: allowed_instead_of_asked(value) for key, value in rules.items()}
+    return "allow" if rules == "ask" else rules
+
+
+# -- The table of tools: nothing else in this file knows one by name
+
+
+def below(folder: str, names: str) -> tuple[str, ...]:
+    """The paths of names, with blanks between them, in a folder."""
+    return tuple(f"{folder}/{name}" for name in names.split())
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What is particular to one AI tool. Paths are relative to a home directory."""
+
+    name: str
+    start: tuple[str, ...]  # its command; `{session}` stands for our session id
+    resume: tuple[str, ...]  # the same to go on with a conversation; `{conversation}` stands for its id
+    models: str = ""  # pattern of the models that it takes by --model
+    effort_variable: str = ""  # the variable that tells it tool.NAME.effort_level
+    credentials: tuple[str, ...] = ()  # carried in at every start, never saved
+    settings: tuple[str, ...] = ()  # files and directories carried into a new container
+    instructions: tuple[str, ...] = ()  # carried too where tool.carry_instructions is set
+    rewritten: tuple[str, ...] = ()  # glob patterns: JSON in which the host's home path becomes the container's
+    complete: Callable[[Carried, str, Mapping[str, str]], None] | None = None  # takes files, workspace and variables
+    saved: tuple[str, ...] = ()  # files and directories that hold the conversations
+    unsaved: tuple[str, ...] = ()  # glob patterns of files below `saved` that stay behind: secrets, locks, logs
+    conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
+    github_token: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)  # the image brings the version: no update at start
+
+
+CLAUDE = ("claude", "--verbose", "--permission-mode", "bypassPermissions")
+COPILOT = ("copilot", "--allow-all-tools", "--allow-all-paths", "--allow-all-urls", "--session-id")
+UUID = r"(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        # Read from `claude --help` 2.1.331. --session-id names the first conversation, so that it can be found again.
+        Tool(
+            name="claude",
+            start=(*CLAUDE, "--session-id", "{session}"),
+            resume=(*CLAUDE, "--resume", "{conversation}"),
+            models=".+",
+            effort_variable="CLAUDE_CODE_EFFORT_LEVEL",
+            credentials=(".claude/.credentials.json",),
+            settings=(*below(".claude", "config.yml settings.json plugins hooks"), ".claude.json"),
+            instructions=below(".claude", "CLAUDE.md agents commands skills output-styles"),
+            rewritten=(".claude/*.json",),
+            complete=complete_claude,
+            saved=below(".claude", "projects history.jsonl file-history plans tasks todos"),
+            conversation=rf"\.claude/projects/{{project}}/{UUID}\.jsonl",
+            github_token=True,
+            environment={"DISABLE_AUTOUPDATER": "1"},
+        ),
+        # Read from `copilot --help` 1.0.102: --session-id starts a session of that id or goes on with it, and the
+        # three switches together are its --allow-all.
+        Tool(
+            name="copilot",
+            start=(*COPILOT, "{session}"),
+            resume=(*COPILOT, "{conversation}"),
+            models=".+",
+            settings=(
+                *below(".copilot", "config.json settings.json mcp-config.json lsp-config.json agents"),
+                *(".copilot/installed-plugins", ".copilot.json"),
+            ),
+            instructions=below(".copilot", "copilot-instructions.md skills instructions"),
+            rewritten=(".copilot/*.json", ".copilot.json"),
+            complete=complete_copilot,
+            saved=below(".copilot", "session-state history-session-state command-history-state.json"),
+            unsaved=("*/inuse.*", "*.lock"),
+            conversation=rf"\.copilot/session-state/{UUID}(/events)?\.jsonl",
+            github_token=True,
+            environment={"COPILOT_AUTO_UPDATE": "false"},
+        ),
+        # Read from `opencode --help` and `opencode debug paths` 1.18.34. All conversations are in one database, which
+        # is a container's own, so "the last one of this directory" is the right one.
+        Tool(
+            name="opencode",
+            start=("opencode",),
+            resume=("opencode", "--continue"),
+            models=".+/.+",
+            credentials=below(".local/share/opencode", "auth.json mcp-auth.json"),
+            settings=(
+                ".opencode.json",
+                *below(".config/opencode", "config.json opencode.json opencode.jsonc tui.json plugin plugins themes"),
+            ),
+            instructions=below(".config/opencode", "AGENTS.md agent agents command commands skills"),
+            rewritten=(".opencode.json", ".config/opencode/*.json", ".config/opencode/*.jsonc"),
+            complete=complete_opencode,
+            saved=(".local/share/opencode", ".local/state/opencode"),
+            # snapshot: a Git store of the workspace's files, for its undo: too many and too large at times
+            unsaved=(
+                *below("*", "auth.json mcp-auth.json log/* bin/* repos/* snapshot/* locks/*"),
+                *("*.db-shm", "*.lock"),
+            ),
+            conversation=r"\.local/share/(?P<id>opencode)/(opencode[\w-]*\.db|storage/.+)",
+            environment={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
+        ),
+    )
+}
+EFFORT = matching(r"low|medium|high|xhigh|max", "write low, medium or high")
+register_settings(
+    *(Setting(f"tool.{tool.name}.effort_level", "", EFFORT) for tool in TOOLS.values() if tool.effort_variable)
+)
+
+
+def known_tools(config: Config) -> dict[str, Tool]:
+    """All tools by name: those of the table, a plain shell, and those of tool.commands and tool.binary."""
+    commands = {**config.get("tool.commands"), "shell": ("bash", "-l")}
+    if config.get("tool.binary"):  # `tool_command` puts it in the place of the name
+        commands.setdefault(config.get("tool.name"), (config.get("tool.name"),))
+    return {**{name: Tool(name, tuple(words), tuple(words)) for name, words in commands.items()}, **TOOLS}
+
+
+def find_tool(name: str, config: Config) -> Tool:
+    """The tool of a name. ConfigError (400) if `known_tools` has none of it."""
+    tools = known_tools(config)
+    if name not in tools:
+        source = config.origins["tool.name"] if name == config.get("tool.name") else None
+        supported = ", ".join([*TOOLS, *(known for known in tools if known not in TOOLS)])
+        message = f"unknown tool: {name} (supported: {supported}); name its program in tool.binary or tool.commands"
+        raise ConfigError(f"{source}: {message}" if source else message, file=source, key="tool.name")
+    return tools[name]
+
+
+CONFIG_CHECKS.append(lambda config: find_tool(config.get("tool.name"), config))
+
+
+def tool_command(
+    tool: Tool, config: Config, session_id: str, conversation: str | None, *, environ: Mapping[str, str] | None = None
+) -> list[str]:
+    """The command that starts a tool, or with a conversation's id goes on with it.
+
+    tool.binary replaces the first word and defaults.model is passed on only for the tool that tool.name names, and
+    the model only if the user set it: a default that is forced on everybody is no service. `environ` with
+    CLINCUS_USE_DUMMY=1 puts the test stub `dummy` in the tool's place.
+    """
+    words = tool.resume if conversation else tool.start
+    command = [word.replace("{session}", session_id).replace("{conversation}", conversation or "") for word in words]
+    if tool.name == config.get("tool.name"):
+        command[0] = config.get("tool.binary") or command[0]
+        model = config.get("defaults.model")
+        is_chosen = config.origins.get("defaults.model", "default") != "default"
+        if model and is_chosen and re.fullmatch(tool.models, model):
+            command += ["--model", model]
+    if environ and environ.get("CLINCUS_USE_DUMMY") == "1":
+        command[0] = "dummy"
+    return command
+
+
+# -- Environment
+
+# A plain image has a terminfo entry for these (Debian's ncurses-base), and tmux can draw on them. Any other terminal
+# of today takes what xterm-256color does, and tmux would not start for a name that it cannot look up.
+PLAIN_TERMINALS = (
+    *("ansi", "linux", "screen", "tmux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "vt100", "vt102", "vt220"),
+    *("xterm", "xterm-256color", "xterm-color", "xterm-mono"),
+)
+
+
+def terminal_name(term: str) -> str:
+    """The TERM to use inside."""
+    return term if term in PLAIN_TERMINALS else "xterm-256color"
+
+
+def github_token(environ: Mapping[str, str]) -> str:
+    """The user's GitHub token: GH_TOKEN, GITHUB_TOKEN, or what `gh auth token` prints within 5 s; "" if none."""
+    named = environ.get("GH_TOKEN") or environ.get("GITHUB_TOKEN")
+    program = shutil.which("gh", path=environ.get("PATH"))
+    if named or program is None:
+        return named or ""
+    command, nothing = [program, "auth", "token"], subprocess.DEVNULL
+    try:
+        done = subprocess.run(
+            command, stdin=nothing, capture_output=True, timeout=GH_TIMEOUT, check=False, env=dict(environ)
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    token = done.stdout.decode("ascii", "replace").strip()
+    return token if done.returncode == 0 and re.fullmatch(r"[\x21-\x7e]{1,1024}", token) else ""
+
+
+def tool_environment(tool: Tool, config: Config, environ: Mapping[str, str], container_home: str) -> dict[str, str]:
+    """The variables that a tool runs with, those of the profile included (they win). They may hold secrets: hand
+    them over in a file or on stdin, never in an argument list. The user's `-e` beats them all."""
+    user = config.get("incus.code_user")
+    variables = {
+        "HOME": container_home,
+        "USER": user,
+        "LOGNAME": user,
+        "TERM": terminal_name(environ.get("TERM", "")),
+        "IS_SANDBOX": "1",
+        **tool.environment,
+    }
+    if tool.effort_variable:
+        variables[tool.effort_variable] = config.get(f"tool.{tool.name}.effort_level")
+    if tool.github_token and "GH_TOKEN" not in config.environment:
+        variables["GH_TOKEN"] = github_token(environ)
+    return {**{name: value for name, value in variables.items() if value}, **config.environment}
+
+
+# -- A tool's files
 
 
 def tool_files(
@@ -1600,154 +1625,32 @@ def tool_files(
     environment: Mapping[str, str] | None = None,
     present: Iterable[tuple[str, float]] = (),
 ) -> tuple[list[ToolFile], list[str]]:
-    """The files of the user's that a tool needs in its container, in order of path, and warnings.
+    """The user's files that a tool needs in its container, in order of path, and warnings.
 
     Credentials and settings are carried in with the home's path rewritten, and completed with what full-permission
     mode needs to start without a question. A setting of the user's is never overwritten, except the keys that answer
     those questions or forbid that mode. `saved_dir` adds a saved conversation. With `only_credentials` (a container
-    that already has its settings), just the credentials, and of those only what is newer than in `present`, the
+    that already has its settings), only those credentials are carried in that are newer than in `present`, the
     container's listing: a token which the tool renewed inside stays. `environment` holds the variables that the tool
     will run with, if they are more than the profile's.
     """
     carried = Carried(home)
-    for path in tool.credentials if only_credentials else (*tool.credentials, *tool.settings):
+    for path in tool.credentials:
         carried.add_tree(home, path)
     if only_credentials:
         times = dict(present)
         return [file for file in carried.files.values() if file.mtime > times.get(file.path, 0)], carried.warnings
-    if config.get("tool.carry_instructions"):
-        for path in tool.instructions:
-            carried.add_tree(home, path)
+    for path in (*tool.settings, *(tool.instructions if config.get("tool.carry_instructions") else ())):
+        carried.add_tree(home, path)
     for path in [path for path in carried.files if matches_any(path, tool.rewritten)]:
         document = carried.document(path)
         if document and path not in tool.credentials:
             carried.put(path, with_home(document, home.rstrip("/"), container_home))
-    if tool.name in COMPLETE:
-        COMPLETE[tool.name](carried, workspace_path, config.environment if environment is None else environment)
+    if tool.complete is not None:
+        tool.complete(carried, workspace_path, config.environment if environment is None else environment)
     if saved_dir is not None:
         carried.files.update(saved_files(tool, saved_dir))
     return [carried.files[path] for path in sorted(carried.files)], carried.warnings
-
-
-def saved_files(tool: Tool, saved_dir: str) -> dict[str, ToolFile]:
-    """A saved conversation; of a copy that the Go program made, only the conversations in it.
-
-    ClincusError if it cannot be read whole: a tool that went on without it would take its place at the next save.
-    """
-    saved = Carried(saved_dir, left=SAVED_LIMIT, largest=SAVED_LIMIT, most=SAVED_COUNT)
-    for path, _ in saved_listing(saved_dir):
-        if is_saved(tool, path):
-            saved.add_file(os.path.join(saved_dir, path), path)
-    if saved.warnings:
-        raise ClincusError(f"the conversation cannot go on: {saved.warnings[0]}", 500)
-    return saved.files
-
-
-# What ~/.claude.json says once Claude Code's questions at the start were answered: first run, full permissions, and
-# whether to change the default mode or the effort. The last one is asked by versions before 2.1.331.
-CLAUDE_ANSWERS = (
-    "hasCompletedOnboarding",
-    "bypassPermissionsModeAccepted",
-    "hasSeenAutoDefaultNudge",
-    "hasSeenEffortMediumNudge",
-    "effortCalloutDismissed",
-)
-
-
-def complete_claude(carried: Carried, workspace_path: str, environment: Mapping[str, str]) -> None:
-    """Answer Claude Code's questions on first run, trust and full permissions (seen with 2.1.331)."""
-    settings = carried.document(".claude/settings.json")
-    settings["skipDangerousModePermissionPrompt"] = True
-    permissions = dict(as_mapping(settings.get("permissions")))
-    permissions.pop("disableBypassPermissionsMode", None)
-    settings["permissions"] = {"defaultMode": "bypassPermissions", **permissions}
-    carried.put(".claude/settings.json", settings)
-    account = {key: value for key, value in carried.document(".claude.json").items() if is_account_key(key, value)}
-    account.setdefault("theme", "dark")
-    if account.get("preferredNotifChannel", "auto") == "auto":
-        account["preferredNotifChannel"] = "terminal_bell"  # by which the dashboard knows who waits
-    if environment.get("ANTHROPIC_API_KEY"):
-        account["customApiKeyResponses"] = with_api_key(account.get("customApiKeyResponses"), environment)
-    account.update(dict.fromkeys(CLAUDE_ANSWERS, True))
-    trust = {
-        "hasTrustDialogAccepted": True,
-        "hasCompletedProjectOnboarding": True,
-        # The question about imports from outside the workspace counts as asked, and answered with no.
-        "hasClaudeMdExternalIncludesWarningShown": True,
-    }
-    carried.put(".claude.json", {**account, "projects": {workspace_path: trust}})
-
-
-def with_api_key(responses: object, environment: Mapping[str, str]) -> dict[str, object]:
-    """The answers on API keys with yes for the one in the environment: Claude knows a key by its last 20 letters."""
-    known = {key: list(value) for key, value in as_mapping(responses).items() if isinstance(value, list)}
-    mark = environment["ANTHROPIC_API_KEY"][-20:]
-    approved = [key for key in known.get("approved", []) if key != mark]
-    return {
-        **known,
-        "approved": [*approved, mark],
-        "rejected": [key for key in known.get("rejected", []) if key != mark],
-    }
-
-
-def as_mapping(value: object) -> Mapping[str, Any]:
-    """A JSON object, or an empty one for anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def is_account_key(key: str, value: object) -> bool:
-    """True for what the container gets of ~/.claude.json: the account, plain preferences, the user's MCP servers.
-
-    Left out: the list of all projects with their prompts, and caches.
-    """
-    if key in ("oauthAccount", "customApiKeyResponses", "mcpServers"):
-        return True
-    plain = isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= 1024)
-    return plain and not key.startswith("cached")
-
-
-def complete_copilot(carried: Carried, workspace_path: str, _environment: Mapping[str, str]) -> None:
-    """Answer Copilot's question whether the workspace is trusted (seen with 1.0.102)."""
-    document = carried.document(".copilot/config.json")
-    for key in ("trustedFolders", "trusted_folders"):
-        folders = document.get(key, [])
-        if key == "trustedFolders" or key in document:
-            folders = folders if isinstance(folders, list) else []
-            document[key] = [*folders, *([workspace_path] if workspace_path not in folders else [])]
-    carried.put(".copilot/config.json", document)
-
-
-def complete_opencode(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
-    """Let opencode run all tools (https://opencode.ai/docs/permissions); what the user denied stays denied."""
-    names = ("opencode.json", "opencode.jsonc", "config.json")
-    present = [f".config/opencode/{name}" for name in names if f".config/opencode/{name}" in carried.files]
-    legacy = [".opencode.json"] if ".opencode.json" in carried.files else []
-    for path in [*(present or [".config/opencode/opencode.json"]), *legacy]:
-        document = carried.document(path)
-        document["permission"] = with_permission(document.get("permission"))
-        carried.put(path, document)
-
-
-def with_permission(permission: object) -> object:
-    """opencode's `permission` with everything allowed that is not denied. The last rule that fits counts."""
-    if permission == "deny":
-        return permission
-    rules = allowed_instead_of_asked(permission)
-    return {"*": "allow", **rules} if isinstance(rules, dict) else {"*": "allow"}
-
-
-def allowed_instead_of_asked(rules: object) -> object:
-    """Rules in which every question is answered with yes."""
-    if isinstance(rules, dict):
-        return {key: allowed_instead_of_asked(value) for key, value in rules.items()}
-    return "allow" if rules == "ask" else rules
-
-
-COMPLETE: dict[str, Callable[[Carried, str, Mapping[str, str]], None]] = {
-    "claude": complete_claude,
-    "copilot": complete_copilot,
-    "opencode": complete_opencode,
-}
 
 
 def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> bytes:
@@ -1756,21 +1659,25 @@ def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> bytes:
     made: set[str] = set()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for file in files:
-            parts = file.path.split("/")[:-1]
-            for folder in ("/".join(parts[: count + 1]) for count in range(len(parts))):
-                if folder not in made:
-                    made.add(folder)
-                    member = tarfile.TarInfo(folder)
-                    member.type, member.mode, member.uid, member.gid = tarfile.DIRTYPE, 0o700, uid, gid
-                    archive.addfile(member)
-            member = tarfile.TarInfo(file.path)
-            member.size, member.mode, member.uid, member.gid = len(file.data), file.mode, uid, gid
-            member.mtime = int(file.mtime)
-            archive.addfile(member, io.BytesIO(file.data))
+            *folders, _ = itertools.accumulate(file.path.split("/"), "{}/{}".format)
+            for path in [path for path in folders if path not in made] + [file.path]:
+                member = tarfile.TarInfo(path)
+                member.mode, member.uid, member.gid = 0o700, uid, gid
+                if path == file.path:
+                    member.mode, member.size, member.mtime = file.mode, len(file.data), int(file.mtime)
+                else:
+                    member.type = tarfile.DIRTYPE
+                    made.add(path)
+                archive.addfile(member, io.BytesIO(file.data))
     return buffer.getvalue()
 
 
 # Saved conversations: <sessions_dir>-<tool>/<session id>/ holds the paths of Tool.saved and metadata.json
+
+SAVED_LIMIT = 512 << 20  # bytes: one saved conversation
+SAVED_COUNT = 50_000
+SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take to tidy up
+METADATA_LIMIT = 64 << 10  # bytes
 
 
 @dataclass(frozen=True)
@@ -1883,6 +1790,20 @@ def saved_listing(directory: str) -> list[tuple[str, float]]:
             if stat.S_ISREG(status.st_mode) and status.st_size:
                 found.append((os.path.relpath(path, directory), status.st_mtime))
     return found
+
+
+def saved_files(tool: Tool, saved_dir: str) -> dict[str, ToolFile]:
+    """A saved conversation; of a copy that the Go program made, only the conversations in it.
+
+    ClincusError if it cannot be read whole: a tool that went on without it would take its place at the next save.
+    """
+    saved = Carried(saved_dir, left=SAVED_LIMIT, largest=SAVED_LIMIT, most=SAVED_COUNT)
+    for path, _ in saved_listing(saved_dir):
+        if is_saved(tool, path):
+            saved.add_file(os.path.join(saved_dir, path), path)
+    if saved.warnings:
+        raise ClincusError(f"the conversation cannot go on: {saved.warnings[0]}", 500)
+    return saved.files
 
 
 def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
