@@ -3436,19 +3436,20 @@ def container_ranges(configuration: str, kind: str) -> list[tuple[int, int, int]
 
 
 def mount_map(
-    ranges: list[tuple[int, int, int]], owner: int | None, code: int, spans: list[tuple[int, int]]
+    ranges: list[tuple[int, int, int]], owner: int, code: int, spans: list[tuple[int, int]]
 ) -> list[tuple[int, int, int]]:
     """The id map (on disk, seen by the container as host id, count) of a folder.
 
-    The owner on disk and the container's user `code` are one and the same. All other ids of `spans` (first, count)
-    are themselves; whoever lies in none of them is nobody, and what is his can only be read.
+    The owner on disk and the container's user `code` are one and the same; where both ids lie in `spans` (first,
+    count), they change places. All other ids of `spans` are themselves. An id that lies in none of them is nobody's,
+    and its files can only be read.
     """
     seen = next((host + code - inside for inside, host, count in ranges if inside <= code < inside + count), None)
     if seen is None:
         raise WallError(f"the container has no id {code}")
-    if owner is None:
-        return sorted((first, first, count) for first, count in spans)
     lines = [(owner, seen, 1)]
+    if owner != seen and all(any(first <= id < first + count for first, count in spans) for id in (owner, seen)):
+        lines.append((seen, owner, 1))
     for first, count in spans:
         start, end = first, first + count
         for cut in [*sorted(cut for cut in {seen, owner} if first <= cut < end), end]:
@@ -3584,7 +3585,7 @@ class Tree:
         found = os.fstat(self.raw)
         wanted: int = self.plan["owner"]
         if any(host <= found.st_uid < host + count for _, host, count in ranges):
-            os.chown(f"/proc/self/fd/{self.raw}", wanted, -1 if self.plan["group"] is None else self.plan["group"])
+            os.chown(f"/proc/self/fd/{self.raw}", wanted, self.plan["group"])
         elif found.st_uid != wanted:
             raise WallError(f"'{self.source}' belongs to uid {found.st_uid} now; the session was made for uid {wanted}")
 
@@ -3856,7 +3857,7 @@ class Stage:
             raise WallError("the container is privileged: its root would be root on the host")
         group = next((host for inside, host, _ in ranges["g"] if inside == 0), 0)
         if plan["setuid"] == "denied" and not seccomp_knows("fchmodat2"):
-            words = "libseccomp is too old to deny setuid bits in a folder that belongs to root"
+            words = "libseccomp is too old to deny setuid and setgid bits"
             raise WallError(words, unsupported=True)
         os.mkdir(self.path, 0o700)
         # Only the container's own root may pass: a stage is no way around the folders above the workspace.
@@ -3865,9 +3866,9 @@ class Stage:
             json.dump({"plan": plan, "identity": identity, "monitor": monitor}, file)
         os.rename(f"{self.path}/record.new", f"{self.path}/record")
         for number, description in enumerate(plan["trees"]):
-            # The container's users own on disk what its range says: its root is some high uid there. Groups are all
-            # themselves, for an inode of a group that has no id cannot even be written by its owner; the container is
-            # in none of them, and so cannot set their setgid bit (setattr_prepare in the kernel's fs/attr.c).
+            # The container's users own on disk what its range says: its root is some high uid there. All groups have
+            # an id, for an inode of a group without one cannot even be written by its owner. The container is in the
+            # folder's own group only, and so cannot set the setgid bit of others (setattr_prepare in fs/attr.c).
             uids = mount_map(ranges["u"], description["owner"], plan["code"], [part[1:] for part in ranges["u"]])
             gids = mount_map(ranges["g"], description["group"], plan["code"], [(0, 2**32 - 1)])
             namespace = self.kernel.user_namespace(uids, gids)
@@ -4029,19 +4030,22 @@ ALWAYS_PROTECTED = (
     ".git/worktrees/*/config.worktree",
 )
 
-# No program may make a setuid file: for a tree whose owner, in the container, is root on the host. Filters by the
-# mode's bit 04000, in every call that takes a mode; the two that hide the mode in memory do not exist then.
+SETUID, SETGID = 0o4000, 0o2000
 MODE_ARGUMENTS = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1, "mknod": 1, "mknodat": 2}
-DENY_SETUID = (
-    *(f"{call} errno 1 [{mode},2048,SCMP_CMP_MASKED_EQ,2048]" for call, mode in MODE_ARGUMENTS.items()),
-    # The mode of open(2) counts with O_CREAT (64) or O_TMPFILE (4194304) alone.
-    "open errno 1 [1,64,SCMP_CMP_MASKED_EQ,64][2,2048,SCMP_CMP_MASKED_EQ,2048]",
-    "openat errno 1 [2,64,SCMP_CMP_MASKED_EQ,64][3,2048,SCMP_CMP_MASKED_EQ,2048]",
-    "open errno 1 [1,4194304,SCMP_CMP_MASKED_EQ,4194304][2,2048,SCMP_CMP_MASKED_EQ,2048]",
-    "openat errno 1 [2,4194304,SCMP_CMP_MASKED_EQ,4194304][3,2048,SCMP_CMP_MASKED_EQ,2048]",
-    "openat2 errno 38",
-    "io_uring_setup errno 38",
-)
+
+
+def deny_mode_bit(bit: int) -> list[str]:
+    """Rules for security.syscalls.deny: no program can make a file with this bit, in any call that takes a mode.
+
+    The mode of open(2) counts with O_CREAT or O_TMPFILE alone. Two calls hide the mode in memory; they do not exist.
+    """
+    rules = [f"{call} errno 1 [{mode},{bit},SCMP_CMP_MASKED_EQ,{bit}]" for call, mode in MODE_ARGUMENTS.items()]
+    for flag in (0o100, 0o20000000):  # O_CREAT, the bit of O_TMPFILE that is no other flag's
+        for call, flags in (("open", 1), ("openat", 2)):
+            masks = f"[{flags},{flag},SCMP_CMP_MASKED_EQ,{flag}][{flags + 1},{bit},SCMP_CMP_MASKED_EQ,{bit}]"
+            rules.append(f"{call} errno 1 {masks}")
+    return [*rules, "openat2 errno 38", "io_uring_setup errno 38"]
+
 
 # Plain disk devices are mounts that root in the container may take away: without these calls it cannot. The newer
 # ones do not exist then (38, ENOSYS), so that mount(8) falls back to mount(2), which stays for all but moving a
@@ -4068,7 +4072,8 @@ class HostFolder:
     source: str  # absolute, symlinks resolved
     target: str  # absolute path in the container
     uid: int  # the owner on the host
-    gid: int | None  # the owner's own group; None if the folder's group is root's or a shared one
+    gid: int
+    is_own_group: bool = True  # the owner is a member of the group, and may make setgid files of it
     readonly: bool = False
     is_folder: bool = True
     is_repository: bool = True  # there is a .git in it
@@ -4130,7 +4135,8 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
         source,
         target,
         uid=found.st_uid,
-        gid=found.st_gid if found.st_gid == own_group(found.st_uid) else None,
+        gid=found.st_gid,
+        is_own_group=found.st_gid in groups_of(found.st_uid),
         readonly=readonly,
         is_folder=stat.S_ISDIR(found.st_mode),
         is_repository=os.path.lexists(f"{source}/.git"),
@@ -4423,13 +4429,13 @@ def path_trail(path: str) -> list[str]:
 # -- Which paths are protected
 
 
-def own_group(uid: int) -> int | None:
-    """The primary group of a user; None for root's, which no container may have."""
+def groups_of(uid: int) -> set[int]:
+    """The groups that a user is a member of."""
     try:
-        gid = pwd.getpwuid(uid).pw_gid
+        user = pwd.getpwuid(uid)
     except KeyError:
-        gid = uid  # the usual scheme of user private groups
-    return gid or None
+        return {uid}  # the usual scheme of user private groups
+    return set(os.getgrouplist(user.pw_name, user.pw_gid))
 
 
 def protection_settings(config: Mapping[str, Any]) -> ProtectionSettings:
@@ -4565,11 +4571,11 @@ def locked_protection(
     laid over a protected path, root in the container can neither take away, move nor look beneath.
     """
     paths = protected_paths(settings, folders[0])
-    no_setuid = any(folder.uid == 0 and not folder.readonly for folder in folders)
+    denied = denied_mode_bits(folders)
     plan = {
         "stage": stage,
         "code": settings.code_uid,
-        "setuid": "denied" if no_setuid else "allowed",
+        "setuid": "denied" if denied else "allowed",
         "trees": [tree_plan(folder, paths) for folder in folders],
     }
     lines = [host.profile_config.get("raw.lxc", "").rstrip("\n"), *hook_lines(host.python, plan)]
@@ -4583,12 +4589,23 @@ def locked_protection(
         "security.syscalls.intercept.mount": "false",
     }
     notes = []
-    if no_setuid:
-        config["security.syscalls.deny"] = denied_calls(host, DENY_SETUID)
-        notes.append("The folder belongs to root: no program in the container can set the setuid bit")
+    if denied:
+        config["security.syscalls.deny"] = denied_calls(host, [rule for bit in denied for rule in deny_mode_bit(bit)])
+        bits, whose = (
+            ("setuid or setgid", "root") if SETUID in denied else ("setgid", "a group that its owner is not in")
+        )
+        notes.append(f"The folder belongs to {whose}: no program in the container can set the {bits} bit")
     if settings.enabled and not folders[0].is_repository:
         notes.append("There is no .git, and the tool cannot make one: run `git init` in the folder yourself")
     return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, "; ".join(notes))
+
+
+def denied_mode_bits(folders: Sequence[HostFolder]) -> list[int]:
+    """The mode bits that would give a file in one of these folders rights that its owner on the host does not have."""
+    writable = [folder for folder in folders if not folder.readonly]
+    setuid = [SETUID] if any(folder.uid == 0 for folder in writable) else []
+    setgid = [SETGID] if any(0 in (folder.uid, folder.gid) or not folder.is_own_group for folder in writable) else []
+    return setuid + setgid
 
 
 def tree_plan(folder: HostFolder, paths: Mapping[str, str | None]) -> dict[str, object]:
@@ -4627,8 +4644,8 @@ def mount_line(source: str, folder: HostFolder) -> str:
 
 
 def denied_calls(host: ProtectionSupport, rules: Sequence[str]) -> str:
-    """Rules for security.syscalls.deny, after those of the default profile."""
-    return "\n".join([*host.profile_config.get("security.syscalls.deny", "").splitlines(), *rules])
+    """Rules for security.syscalls.deny, after those of the default profile; each once."""
+    return "\n".join(dict.fromkeys([*host.profile_config.get("security.syscalls.deny", "").splitlines(), *rules]))
 
 
 def wall_program() -> str:
@@ -4665,10 +4682,11 @@ def device_protection(
             devices[device_name(name, path)] = {**device, "readonly": "true"} if sealed else device
     config = {"raw.idmap": idmap} if idmap else {}
     if level == "basic":
-        config["security.syscalls.deny"] = denied_calls(host, (*DENY_UNMOUNT, *(DENY_SETUID if shift else ())))
+        rules = [*DENY_UNMOUNT, *(rule for bit in (SETUID, SETGID) if shift for rule in deny_mode_bit(bit))]
+        config["security.syscalls.deny"] = denied_calls(host, rules)
     reason = host.reason
     if not idmap and not shift:
-        uid, gid = workspace.uid, workspace.gid or workspace.uid
+        uid, gid = workspace.uid, workspace.gid
         reason += f"; to let the tool write there, add root:{uid}:1 to /etc/subuid and root:{gid}:1 to /etc/subgid"
     if level == "off":
         reason = f"{SWITCHED_OFF}; {reason}"
@@ -4691,7 +4709,7 @@ def raw_idmap(workspace: HostFolder, code_uid: int, host: ProtectionSupport) -> 
     if workspace.uid == 0 or not allowed(host.subordinate_uids, workspace.uid):
         return ""
     lines = [f"uid {workspace.uid} {code_uid}"]
-    if workspace.gid is not None and allowed(host.subordinate_gids, workspace.gid):
+    if workspace.gid and workspace.is_own_group and allowed(host.subordinate_gids, workspace.gid):
         lines.append(f"gid {workspace.gid} {code_uid}")
     return "\n".join(lines)
 

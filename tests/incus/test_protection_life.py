@@ -286,7 +286,7 @@ def test_a_copy_of_a_running_session_is_refused_until_that_one_stops(box):
 
 def test_a_file_system_that_cannot_be_locked_is_told_from_a_workspace_that_must_not(box):
     pid = os.getpid()
-    protection = box.protection(workspace=clincus.HostFolder(f"/proc/{pid}/task", "/workspace", uid=0, gid=None))
+    protection = box.protection(workspace=clincus.HostFolder(f"/proc/{pid}/task", "/workspace", uid=0, gid=0))
     with pytest.raises(clincus.IncusError) as caught:
         box.launch(protection)
     name = box.incus.query("/1.0/instances?recursion=1")[0]["name"]
@@ -476,7 +476,42 @@ def test_the_code_user_works_in_a_workspace_of_root(roots_box):
     name = roots_box.launch()
     assert roots_box.run(name, "echo changed > README; echo x > new; chmod 755 new; mkdir d").code == 0
     assert (roots_box.root / "README").read_text() == "changed\n"
-    assert {path.stat().st_uid for path in (roots_box.root / "new", roots_box.root / "d")} == {0}
+    made = [(roots_box.root / path).stat() for path in ("new", "d")]
+    assert {(about.st_uid, about.st_gid) for about in made} == {(0, 0)}
+
+
+# A group that the owner is not in
+
+GROUP = 2077
+
+
+@pytest.fixture
+def groups_box(box):
+    for path in [box.root, *box.root.rglob("*")]:
+        os.chown(path, OWNER, GROUP, follow_symlinks=False)
+    return box
+
+
+def test_files_get_the_group_of_the_workspace(groups_box):
+    (groups_box.root / "orphan").touch()
+    base = int(Path("/etc/subgid").read_text().split("root:")[1].split(":")[0])
+    os.chown(groups_box.root / "orphan", OWNER, base + CODE)  # as an earlier session may have left it
+    name = groups_box.launch()
+    assert groups_box.run(name, "echo x > new; mkdir d; echo x >> orphan; stat -c %g .").stdout == b"%d\n" % CODE
+    groups_box.run(name, "echo x > by-root", user=0)
+    clincus.hand_over(groups_box.incus, name, "/workspace", CODE)
+    made = [(groups_box.root / path).stat() for path in ("new", "d", "by-root")]
+    assert {(about.st_uid, about.st_gid) for about in made} == {(OWNER, GROUP)}
+    assert (groups_box.root / "orphan").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("user", [0, CODE])
+def test_nobody_can_leave_a_setgid_file_of_that_group(groups_box, user):
+    name = groups_box.launch()
+    attempts = SETUID.replace("4755", "2755").replace("u+s", "g+s")
+    assert groups_box.run(name, f"{attempts} echo the end", user).stdout.endswith(b"the end\n")
+    modes = {path.name: path.stat().st_mode for path in groups_box.root.rglob("*") if path.is_file()}
+    assert not [path for path, mode in modes.items() if mode & stat.S_ISGID]
 
 
 # The plain form

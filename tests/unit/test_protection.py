@@ -80,7 +80,7 @@ def test_the_default_profiles_own_raw_lxc_is_kept():
 
 
 def test_a_workspace_that_belongs_to_root_is_locked_without_the_setuid_bit():
-    folder = HostFolder("/srv/site", "/workspace", uid=0, gid=None)
+    folder = HostFolder("/srv/site", "/workspace", uid=0, gid=0)
     protection = protect_workspace(folder, SETTINGS, LOCKABLE, stage="cafe")
     assert "chmod errno 1 [1,2048,SCMP_CMP_MASKED_EQ,2048]" in protection.config["security.syscalls.deny"]
     assert "setuid" in protection.note
@@ -88,7 +88,7 @@ def test_a_workspace_that_belongs_to_root_is_locked_without_the_setuid_bit():
 
 
 def test_a_readonly_mount_that_belongs_to_root_costs_nothing():
-    cache = HostFolder("/var/cache/pip", "/cache", uid=0, gid=None, readonly=True)
+    cache = HostFolder("/var/cache/pip", "/cache", uid=0, gid=0, readonly=True)
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [cache], "cafe")
     assert "security.syscalls.deny" not in protection.config
 
@@ -391,22 +391,33 @@ RANGE = [(0, 1000000, 65536)]
             [(1000000, 65536)],
             [(1234, 1001000, 1), (1000000, 1000000, 1000), (1001001, 1001001, 64535)],
         ),
-        (None, 1000, [(1000000, 65536)], [(1000000, 1000000, 65536)]),
         (5, 0, [(1000000, 10)], [(5, 1000000, 1), (1000001, 1000001, 9)]),
         (1000003, 3, [(1000000, 10)], [(1000000, 1000000, 3), (1000003, 1000003, 1), (1000004, 1000004, 6)]),
-        # An owner that lies in the container's own range is cut out there.
+        # An owner that lies in the container's own range changes places with the code user.
         (
             1000005,
             3,
             [(1000000, 10)],
-            [(1000000, 1000000, 3), (1000004, 1000004, 1), (1000005, 1000003, 1), (1000006, 1000006, 4)],
+            [
+                (1000000, 1000000, 3),
+                (1000003, 1000005, 1),
+                (1000004, 1000004, 1),
+                (1000005, 1000003, 1),
+                (1000006, 1000006, 4),
+            ],
         ),
         # All groups: the owner's is the code user's, each other one is itself.
         (
             100,
             1000,
             [(0, 2**32 - 1)],
-            [(0, 0, 100), (100, 1001000, 1), (101, 101, 1000899), (1001001, 1001001, 2**32 - 1001002)],
+            [
+                (0, 0, 100),
+                (100, 1001000, 1),
+                (101, 101, 1000899),
+                (1001000, 100, 1),
+                (1001001, 1001001, 2**32 - 1001002),
+            ],
         ),
     ],
 )
@@ -428,9 +439,32 @@ def test_id_ranges_are_read_from_the_containers_configuration():
 # The host
 
 
-def test_a_group_of_root_or_of_others_is_not_given_to_the_container(tmp_path):
-    assert clincus.host_folder(str(tmp_path), "/workspace").gid == (os.getgid() or None)
-    assert clincus.own_group(0) is None
+def test_the_groups_of_a_user_are_all_that_he_is_a_member_of():
+    assert os.getgid() in clincus.groups_of(os.getuid())
+    assert clincus.groups_of(3_000_000_000) == {3_000_000_000}
+
+
+@pytest.mark.parametrize(
+    ("folder", "bits"),
+    [
+        ({"uid": 1000, "gid": 1000}, []),
+        ({"uid": 1000, "gid": 2077}, []),  # a group that the owner is a member of
+        ({"uid": 1000, "gid": 2077, "is_own_group": False}, [0o2000]),
+        ({"uid": 1000, "gid": 0}, [0o2000]),
+        ({"uid": 0, "gid": 2077}, [0o4000, 0o2000]),
+        ({"uid": 0, "gid": 0, "readonly": True}, []),
+    ],
+)
+def test_a_file_gets_no_right_that_its_owner_does_not_have(folder, bits):
+    assert clincus.denied_mode_bits([WORKSPACE, HostFolder("/srv/x", "/x", **folder)]) == bits
+
+
+@pytest.mark.parametrize(("gid", "is_own"), [(0, True), (2077, False)])
+def test_a_group_of_root_or_of_others_is_not_given_to_plain_devices(tmp_path, gid, is_own):
+    folder = HostFolder(str(tmp_path), "/workspace", uid=1000, gid=gid, is_own_group=is_own)
+    host = ProtectionSupport(reason="old", subordinate_uids=((0, 5000),), subordinate_gids=((0, 5000),))
+    config = protect_workspace(folder, ProtectionSettings(paths=()), host).config
+    assert config["raw.idmap"] == "uid 1000 1000"
 
 
 def test_a_folder_that_is_not_there_cannot_be_mounted(tmp_path):
