@@ -10242,8 +10242,7 @@ PONG = b'{"type": "pong"}'
 # Sizes in bytes. Above its mark a buffer is not filled further, so it holds at most its mark and one read more.
 BUFFER_MARK = 256 * 1024
 READ_SIZE = 64 * 1024
-# The kernel hands over a terminal's output in pieces of a page.
-FULL_READ = 4095
+FULL_READ = 4095  # the kernel hands over a terminal's output in pieces of a page
 MAX_MESSAGE_SIZE = 1024 * 1024
 MAX_REST = 1024 * 1024
 
@@ -10255,9 +10254,7 @@ HANGUP_GRACE = 2.0
 KILL_GRACE = 5.0
 SILENCE_AFTER_EXIT = 0.2
 
-# Events that one subscriber may have waiting before it counts as too slow.
-EVENT_BACKLOG = 256
-
+EVENT_BACKLOG = 256  # events that one subscriber may have waiting before it counts as too slow
 MAX_TERMINAL_SIDE = 1000
 
 
@@ -10273,13 +10270,6 @@ class CloseCode(enum.IntEnum):
     NOT_RUNNING = 4409
 
 
-class SocketMessage(NamedTuple):
-    """One whole WebSocket message from the client."""
-
-    is_text: bool
-    data: bytes
-
-
 class WebSocket:
     """An upgraded connection: its socket, its protocol state, its deadlines.
 
@@ -10291,30 +10281,28 @@ class WebSocket:
     def __init__(self, connection: socket.socket, protocol: ServerProtocol, early: bytes = b"") -> None:
         """Take over `connection`; `early` is what the client sent behind its handshake request."""
         self.subprotocol: str | None = protocol.subprotocol
-        # True once nothing more can be sent or received.
-        self.ended = False
+        self.ended = False  # nothing more can be sent or received
         self._connection = connection
         self._protocol = protocol
-        # Bytes for the socket, the answer to the handshake among them.
-        self._outgoing = bytearray()
-        # The protocol has said its last byte: half-close as soon as `_outgoing` is empty.
-        self._last_byte_queued = False
+        self._outgoing = bytearray()  # for the socket, the answer to the handshake included
+        self._half_close = False  # the protocol has said its last byte: half-close behind it
         # Whole messages that the owner has not taken yet, and what has come of the next one.
-        self._messages: list[SocketMessage] = []
+        self._messages: list[tuple[bool, bytes]] = []
         self._fragments = bytearray()
         self._fragments_are_text = False
-        # When the client was last heard, and when a ping has been sent since then (time.monotonic).
+        # When the client was last heard (time.monotonic), and whether a ping was sent since then.
         self._heard_at = time.monotonic()
-        self._pinged_at: float | None = None
+        self._pinged = False
         # When the closing handshake is given up; None while there is none.
         self._close_deadline: float | None = None
-        # What `close` asked for, from whichever thread. The lock also guards the pipe against its own closing.
+        # What `close` asked for. The lock also guards the pipe against its own closing.
         self._close_request: tuple[int, str] | None = None
         self._lock = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
         self._feed(early)
+        self._collect()
 
     def __enter__(self) -> WebSocket:
         return self
@@ -10340,20 +10328,13 @@ class WebSocket:
         """How many bytes wait for the client to read."""
         return len(self._outgoing)
 
-    def send_text(self, data: bytes) -> None:
-        """Send a text message (UTF-8), or as much of it as TCP takes now; `wait` sends the rest."""
-        self._protocol.send_text(data)
-        self._collect()
+    def send(self, data: bytes, *, text: bool = False) -> None:
+        """Send a binary message, or UTF-8 as `text`; what TCP does not take now is sent by `wait`."""
+        (self._protocol.send_text if text else self._protocol.send_binary)(data)
         self._flush()
 
-    def send_binary(self, data: bytes) -> None:
-        """Send a binary message, or as much of it as TCP takes now; `wait` sends the rest."""
-        self._protocol.send_binary(data)
-        self._collect()
-        self._flush()
-
-    def take_messages(self) -> list[SocketMessage]:
-        """Return the messages that have arrived since the last call."""
+    def take_messages(self) -> list[tuple[bool, bytes]]:
+        """Return the whole messages that have arrived since the last call: whether each is text, and its data."""
         messages, self._messages = self._messages, []
         return messages
 
@@ -10367,10 +10348,9 @@ class WebSocket:
 
     def wake(self) -> None:
         """Make the owner's `wait` return. Any thread may call it, at any time."""
-        with self._lock:
+        with self._lock, suppress(BlockingIOError):
             if self._wake_writer >= 0:
-                with suppress(BlockingIOError):
-                    os.write(self._wake_writer, b"\0")
+                os.write(self._wake_writer, b"\0")
 
     def end(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close, unless that has begun, and wait until the connection is over: at most CLOSE_WITHIN seconds."""
@@ -10390,38 +10370,38 @@ class WebSocket:
         if self.ended:
             return {}
         # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
-        receiving = reading and len(self._outgoing) < 2 * BUFFER_MARK
+        reading = reading and len(self._outgoing) < 2 * BUFFER_MARK
         poll = select.poll()
         for fd, mask in (others or {}).items():
             poll.register(fd, mask)
         poll.register(self._wake_reader, select.POLLIN)
-        poll.register(self._connection, self._interest(receiving))
-        patience = max(0.0, self._due(reading) - time.monotonic())
+        mask = (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)
+        poll.register(self._connection, select.POLLRDHUP | mask)
+        patience = max(0.0, self._due() - time.monotonic())
         # Nothing may be sent before this: `others` was chosen by what the buffers held, and if they were emptier
         # by now, poll would sleep on the wrong choice.
         ready = dict(poll.poll(1000 * (patience if timeout is None else min(patience, timeout))))
         if ready.pop(self._wake_reader, 0):
             os.read(self._wake_reader, READ_SIZE)
         if ready.pop(self._connection.fileno(), 0) & ~select.POLLOUT:
-            self._receive(receiving)
-        self._begin_close()
-        self._keep_deadlines(reading)
+            self._receive(reading)
+        if self._close_request is not None and self._close_deadline is None:
+            self._protocol.send_close(*self._close_request)
         self._flush()
+        if not self.ended and time.monotonic() >= self._due():
+            self._act_on_silence()
         return ready
 
-    def _interest(self, receiving: bool) -> int:
-        return select.POLLRDHUP | (select.POLLIN if receiving else 0) | (select.POLLOUT if self._outgoing else 0)
-
-    def _receive(self, receiving: bool) -> None:
+    def _receive(self, reading: bool) -> None:
         try:
             # While nothing is to be read, only the end of the connection is reported.
-            data = self._connection.recv(READ_SIZE) if receiving else b""
+            data = self._connection.recv(READ_SIZE) if reading else b""
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if data:
-            self._heard_at, self._pinged_at = time.monotonic(), None
+            self._heard_at, self._pinged = time.monotonic(), False
             self._feed(data)
         else:
             self.ended = True
@@ -10439,68 +10419,52 @@ class WebSocket:
                 continue
             self._fragments += frame.data
             if frame.fin:
-                self._messages.append(SocketMessage(self._fragments_are_text, bytes(self._fragments)))
+                self._messages.append((self._fragments_are_text, bytes(self._fragments)))
                 self._fragments.clear()
-        self._collect()
 
     def _collect(self) -> None:
-        """Take over what the protocol wants sent. Must follow each call to it."""
+        """Take over what the protocol wants sent."""
         for data in self._protocol.data_to_send():
-            if data:
-                self._outgoing += data
-            else:
-                self._last_byte_queued = True
+            self._outgoing += data
+            self._half_close = self._half_close or not data
         if self._protocol.close_expected() and self._close_deadline is None:
             self._close_deadline = time.monotonic() + CLOSE_WITHIN
 
-    def _begin_close(self) -> None:
-        if self._close_request is not None and self._close_deadline is None and not self.ended:
-            self._protocol.send_close(*self._close_request)
-            self._collect()
-
     def _flush(self) -> None:
+        """Send what the protocol wants sent. Must follow each call to the protocol."""
+        self._collect()
         try:
             if self._outgoing:
                 del self._outgoing[: self._connection.send(self._outgoing)]
-            if self._last_byte_queued and not self._outgoing:
-                self._last_byte_queued = False
+            if self._half_close and not self._outgoing:
+                self._half_close = False
                 self._connection.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             pass
         except OSError:
             self.ended = True
 
-    def _keep_deadlines(self, reading: bool) -> None:
-        """Ping a silent client; give up one that does not answer, and a closing handshake that drags on."""
-        now = time.monotonic()
-        if now < self._due(reading) or self.ended:
-            return
-        if self._close_deadline is not None:
-            self.ended = True
-        elif not reading:
-            self._give_up(CloseCode.TRY_AGAIN_LATER, "The input has not been taken for too long.")
-        elif self._pinged_at is not None:
-            self._give_up(CloseCode.INTERNAL_ERROR, "The client did not answer a ping.")
-        else:
-            self._pinged_at = now
-            self._protocol.send_ping(b"")
-            self._collect()
-
-    def _due(self, reading: bool) -> float:
-        """Return when the next deadline is (time.monotonic)."""
+    def _due(self) -> float:
+        """Return when the client has been silent for too long, in one way or another (time.monotonic)."""
         if self._close_deadline is not None:
             return self._close_deadline
-        if not reading:
-            # What is not read cannot be heard, not even that the client has gone.
-            return self._heard_at + PING_AFTER + PONG_WITHIN
-        if self._pinged_at is not None:
-            return self._pinged_at + PONG_WITHIN
-        return self._heard_at + PING_AFTER
+        return self._heard_at + PING_AFTER + (PONG_WITHIN if self._pinged else 0)
 
-    def _give_up(self, code: int, reason: str) -> None:
-        self._protocol.fail(code, reason)
-        self._collect()
-        self.ended = True
+    def _act_on_silence(self) -> None:
+        """Ping a silent client; give up one that does not answer, and a closing handshake that drags on.
+
+        A client whose input nobody takes is not heard, so it is given up as well.
+        """
+        if self._close_deadline is not None:
+            self.ended = True
+            return
+        if self._pinged:
+            self._protocol.fail(CloseCode.INTERNAL_ERROR, "The client did not answer a ping.")
+            self.ended = True
+        else:
+            self._protocol.send_ping(b"")
+            self._pinged = True
+        self._flush()
 
 
 def handshake_request(handler: BaseHTTPRequestHandler) -> bytes:
@@ -10520,8 +10484,8 @@ def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] 
     """Turn the GET request that `handler` is working on into a WebSocket; use it in a `with` statement.
 
     The answer to the handshake goes out with the first `WebSocket.wait`: whatever the caller sets up before that is
-    there before the client knows that it is connected. Of `subprotocols`, the first that the client offers is
-    chosen. Raises ClincusError 426 if the request does not ask for an upgrade, 400 if its handshake is wrong.
+    there before the client knows that it is connected. The first of `subprotocols` that the client offers is chosen.
+    Raises ClincusError 426 if the request does not ask for an upgrade, 400 if its handshake is wrong.
     """
     from websockets.exceptions import InvalidUpgrade
     from websockets.http11 import Request as HandshakeRequest
@@ -10530,18 +10494,20 @@ def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] 
     def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         return next((name for name in cast("Sequence[Subprotocol]", subprotocols) if name in offered), None)
 
-    # What follows on this connection, if anything, is not HTTP.
-    handler.close_connection = True
+    handler.close_connection = True  # what follows on this connection, if anything, is not HTTP
     protocol = ServerProtocol(select_subprotocol=select_subprotocol, max_size=MAX_MESSAGE_SIZE)
     protocol.receive_data(handshake_request(handler))
     # No event means that the parser could not even read the request.
     for request in protocol.events_received():
-        assert isinstance(request, HandshakeRequest)
-        response = protocol.accept(request)
+        response = protocol.accept(cast("HandshakeRequest", request))
         if response.status_code == 101:
             protocol.send_response(response)
-            prepare_connection(handler.connection)
-            return WebSocket(handler.connection, protocol, take_early_bytes(handler))
+            handler.connection.setblocking(False)
+            handler.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            early = b""
+            with suppress(OSError):  # a client may send its first frame in the same packet as the request
+                early = cast("BufferedReader", handler.rfile).peek()
+            return WebSocket(handler.connection, protocol, early)
     error = protocol.handshake_exc
     problem = f"{error}: {error.__cause__}" if error and error.__cause__ else str(error)
     status = 426 if isinstance(error, InvalidUpgrade) else 400
@@ -10549,38 +10515,11 @@ def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] 
     raise HttpError(f"this address speaks WebSocket only, and the handshake failed: {problem}", status, upgrade)
 
 
-def prepare_connection(connection: socket.socket) -> None:
-    """Make the socket non-blocking, and send each key's echo at once."""
-    connection.setblocking(False)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def take_early_bytes(handler: BaseHTTPRequestHandler) -> bytes:
-    """Return what http.server has read beyond the request: a client may send its first frame in the same packet.
-
-    The socket must be non-blocking, else this waits for the client to say something.
-    """
-    try:
-        return cast("BufferedReader", handler.rfile).peek()
-    except OSError:
-        return b""
-
-
 class TerminalSize(NamedTuple):
     """Columns and rows, in the order in which people say them."""
 
     columns: int
     rows: int
-
-
-def terminal_size(columns: object, rows: object) -> TerminalSize | None:
-    """Read a size that a client sent, as numbers or in digits; None if it is not a size from 1 to 1000 each way."""
-    sides = [
-        int(side) if isinstance(side, str) and side.isdecimal() and len(side) < 5 else side for side in (columns, rows)
-    ]
-    if all(type(side) is int and 1 <= side <= MAX_TERMINAL_SIDE for side in sides):
-        return TerminalSize(*cast("list[int]", sides))
-    return None
 
 
 def exit_descriptor(process: subprocess.Popen[bytes]) -> int:
@@ -10607,19 +10546,24 @@ class PtyProgram:
     `terminal` and `exited` are for poll: the master side of the terminal, and what `exit_descriptor` gives.
     """
 
-    def __init__(self, argv: Sequence[str], size: TerminalSize, environ: Mapping[str, str]) -> None:
+    def __init__(self, argv: Sequence[str], size: TerminalSize) -> None:
         """Start `argv`. Raises OSError if that is not possible."""
         # 0..255, 128 + signal number for a program that a signal ended; None while it runs.
         self.exit_code: int | None = None
+        # Whether the terminal may have more output. Once the program has exited: how much that may be at most, and
+        # since when there is none (time.monotonic).
+        self.has_output = True
+        self._rest = MAX_REST
+        self._silent_since = 0.0
         self.terminal, slave = os.openpty()
         try:
             os.set_blocking(self.terminal, False)
             self.resize(size)
             # setsid(1) makes the terminal the controlling one: then closing it ends an `incus exec`, and a new size
             # reaches it. It needs no preexec_fn, which is not safe beside threads.
-            self._process = subprocess.Popen(
-                ["setsid", "--ctty", *argv], stdin=slave, stdout=slave, stderr=slave, env=environ
-            )
+            environ = {**os.environ, "TERM": "xterm-256color"}
+            argv = ["setsid", "--ctty", *argv]
+            self._process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=environ)
             try:
                 self.exited = exit_descriptor(self._process)
             except BaseException:
@@ -10636,15 +10580,50 @@ class PtyProgram:
         """Set the size of the terminal; the kernel tells the program by SIGWINCH."""
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.columns, 0, 0))
 
-    def read(self) -> bytes | None:
-        """Return what the program has written, b"" if there is nothing just now, None at the end of it."""
-        try:
-            return os.read(self.terminal, READ_SIZE) or None
-        except BlockingIOError:
-            return b""
-        except OSError:
-            # EIO: no program has the terminal open any more.
+    def interest(self, listens: bool, types: bool) -> dict[int, int]:
+        """Return what to poll for, to read its output or to type."""
+        mask = (select.POLLIN if listens else 0) | (select.POLLOUT if types else 0)
+        # A terminal that nobody has open reports a hang-up whatever the mask says, so it must not be in the set.
+        interest = {self.terminal: mask} if mask and self.has_output else {}
+        return interest if self.exit_code is not None else {**interest, self.exited: select.POLLIN}
+
+    def patience(self) -> float | None:
+        """Return how many seconds more output is waited for; None is for ever."""
+        if self.exit_code is None or not self.has_output:
             return None
+        return max(0.0, self._silent_since + SILENCE_AFTER_EXIT - time.monotonic())
+
+    def take_output(self, ready: Mapping[int, int], listens: bool) -> bytes:
+        """Return what the program has written, if that is wanted, after poll; and see whether it has exited.
+
+        Something that it left behind may hold the terminal: then a short silence is the end, or MAX_REST.
+        """
+        if self.exited in ready:
+            self.reap()
+            self._silent_since = time.monotonic()
+        output = self.read() if listens and ready.get(self.terminal, 0) & ~select.POLLOUT else b""
+        if self.exit_code is not None:
+            now = time.monotonic()
+            self._silent_since = now if output or not listens else self._silent_since
+            self._rest -= len(output)
+            self.has_output &= self._rest >= 0 and now < self._silent_since + SILENCE_AFTER_EXIT
+        return output
+
+    def read(self) -> bytes:
+        """Return what there is to read, up to one frame and a read: fewer frames are cheaper for both sides."""
+        output = bytearray()
+        while len(output) < READ_SIZE:
+            try:
+                chunk = os.read(self.terminal, READ_SIZE)
+            except BlockingIOError:
+                break
+            except OSError:
+                chunk = b""  # EIO: no program has the terminal open any more
+            self.has_output = bool(chunk)
+            output += chunk
+            if len(chunk) < FULL_READ:  # after a full read the rest is on its way, after a short one there is none
+                break
+        return bytes(output)
 
     def write(self, data: bytearray) -> int:
         """Type `data`; returns how many bytes of it the terminal took."""
@@ -10653,8 +10632,7 @@ class PtyProgram:
         except BlockingIOError:
             return 0
         except OSError:
-            # There is nobody left to read it.
-            return len(data)
+            return len(data)  # there is nobody left to read it
 
     def reap(self) -> int | None:
         """Return the exit code if the program has exited, else None."""
@@ -10672,7 +10650,10 @@ class PtyProgram:
         """
         for number, grace in ((signal.SIGHUP, HANGUP_GRACE), (signal.SIGKILL, KILL_GRACE)):
             if self.reap() is None:
-                self._signal(number)
+                try:
+                    os.killpg(self._process.pid, number)
+                except ProcessLookupError:  # it has not come as far as setsid yet
+                    self._process.send_signal(number)
                 self._drain(time.monotonic() + grace)
         os.close(self.terminal)
         os.close(self.exited)
@@ -10681,19 +10662,13 @@ class PtyProgram:
     def _drain(self, deadline: float) -> None:
         """Wait for the exit, and throw the output away: a program that is stuck in a write could not leave."""
         poll = select.poll()
-        poll.register(self.exited, select.POLLIN)
-        poll.register(self.terminal, select.POLLIN)
         while self.reap() is None and time.monotonic() < deadline:
+            for fd, mask in self.interest(True, False).items():
+                poll.register(fd, mask)
             ready = dict(poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))))
-            if self.terminal in ready and self.read() is None:
+            if self.terminal in ready:
+                self.read()
                 poll.unregister(self.terminal)
-
-    def _signal(self, number: int) -> None:
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            # It has not come as far as setsid yet.
-            self._process.send_signal(number)
 
 
 MAX_STARTS = 10
@@ -10717,15 +10692,13 @@ class TerminalBridge:
         readonly: bool = False,
         control: bool = False,
         is_false_start: Callable[[int, bytes], bool] = lambda code, beginning: False,
-        environ: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare the bridge; `run` starts the program.
 
-        One that ended with a code and a beginning of its output that are a false start is started again.
-        With `readonly` what the client types is dropped; it still sizes its own terminal, so `argv` must be a
-        command that does not pass that on to others (`tmux attach -r -f ignore-size`). With `control` text messages
-        are control messages and the exit is announced by one, otherwise every message is input. `environ` is the
-        whole environment.
+        A program is started again if its exit code and the beginning of its output are a false start. With `readonly`
+        what the client types is dropped; it still sizes its own terminal, so `argv` must be a command that does not
+        pass that on to others (`tmux attach -r -f ignore-size`). With `control` text messages are control messages
+        and the exit is announced by one, otherwise every message is input.
         """
         self._websocket = websocket
         self._argv = argv
@@ -10733,34 +10706,19 @@ class TerminalBridge:
         self._readonly = readonly
         self._control = control
         self._is_false_start = is_false_start
-        self._environ = environ if environ is not None else {**os.environ, "TERM": "xterm-256color"}
-        # Typed, but not yet taken by the terminal.
-        self._input = bytearray()
-        # Whether the client has asked for no more output until it says so.
-        self._paused = False
-        self._begin()
-
-    def _begin(self) -> None:
+        self._input = bytearray()  # typed, but not yet taken by the terminal
         self._beginning = b""  # of the output
-        # Whether the terminal may still have output for us; once the program has exited, how much at most and
-        # since when there is none (time.monotonic).
-        self._more_output = True
-        self._rest = MAX_REST
-        self._silent_since = 0.0
-
-    def stop(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
-        """Close the connection and end the program. Any thread may call it, at any time."""
-        self._websocket.close(code, reason)
+        self._paused = False  # the client wants no output until it says so
 
     def run(self) -> None:
         """Run the program until it exits, the client goes or `stop` is called. Leaves no process behind."""
         for starts_left in reversed(range(MAX_STARTS)):
-            self._begin()
             try:
-                program = PtyProgram(self._argv, self._size, self._environ)
+                program = PtyProgram(self._argv, self._size)
             except OSError as error:
                 self._websocket.end(CloseCode.INTERNAL_ERROR, f"The terminal could not be started: {error}")
                 return
+            self._beginning = b""
             try:
                 self._pump(program)
             finally:
@@ -10769,110 +10727,55 @@ class TerminalBridge:
             if not (starts_left and exited_by_itself and self._is_false_start(code, self._beginning)):
                 break
         reason = f"The program ended with exit code {code}."
-        if exited_by_itself:
-            self._announce_exit(code, reason)
+        if exited_by_itself and self._control and self._websocket.open:
+            notice = {"type": "exit", "code": code, "reason": reason}
+            self._websocket.send(json.dumps(notice).encode(), text=True)
         self._websocket.end(CloseCode.NORMAL, reason)
 
     def _pump(self, program: PtyProgram) -> None:
         """Carry bytes both ways until one side is gone."""
         websocket = self._websocket
-        while websocket.open and (self._more_output or program.exit_code is None):
-            listens = self._more_output and self._keeps_up()
+        while websocket.open and (program.has_output or program.exit_code is None):
+            # Output that nobody reads stops the program.
+            listens = program.has_output and not self._paused and websocket.backlog < BUFFER_MARK
             ready = websocket.wait(
-                self._interest(program, listens),
+                program.interest(listens, bool(self._input)),
                 reading=len(self._input) < BUFFER_MARK,
-                timeout=self._patience(program) if listens else None,
+                timeout=program.patience() if listens else None,
             )
-            for message in websocket.take_messages():
-                self._obey(message, program)
+            for is_text, data in websocket.take_messages():
+                if is_text and self._control:
+                    self._obey(data, program)
+                elif not self._readonly:
+                    self._input += data
             if self._input:
                 del self._input[: program.write(self._input)]
-            if websocket.open:
-                self._carry_output(program, ready, listens)
+            output = program.take_output(ready, listens) if websocket.open else b""
+            if output:
+                self._beginning += output[: BEGINNING_SIZE - len(self._beginning)]
+                websocket.send(output)
 
-    def _keeps_up(self) -> bool:
-        """Whether the client takes output now. Output that nobody reads stops the program."""
-        return not self._paused and self._websocket.backlog < BUFFER_MARK
-
-    def _interest(self, program: PtyProgram, listens: bool) -> dict[int, int]:
-        """Return what to poll for on the program's descriptors."""
-        mask = (select.POLLIN if listens else 0) | (select.POLLOUT if self._input else 0)
-        # A terminal that nobody has open reports a hang-up whatever the mask says, so it must not be in the set.
-        interest = {program.terminal: mask} if mask and self._more_output else {}
-        if program.exit_code is None:
-            interest[program.exited] = select.POLLIN
-        return interest
-
-    def _patience(self, program: PtyProgram) -> float | None:
-        """Return how many seconds the next round may wait for more output; None is for ever."""
-        if program.exit_code is not None:
-            return max(0.0, self._silent_since + SILENCE_AFTER_EXIT - time.monotonic())
-        return None
-
-    def _carry_output(self, program: PtyProgram, ready: Mapping[int, int], listens: bool) -> None:
-        if program.exited in ready:
-            program.reap()
-            self._silent_since = time.monotonic()
-        readable = listens and ready.get(program.terminal, 0) & ~select.POLLOUT
-        output = self._read_output(program) if readable else b""
-        if output:
-            self._beginning += output[: BEGINNING_SIZE - len(self._beginning)]
-            self._websocket.send_binary(output)
-        self._watch_for_the_end(program, len(output), listens)
-
-    def _read_output(self, program: PtyProgram) -> bytes:
-        """Return what there is to read, up to one frame and a read: fewer frames are cheaper for both sides."""
-        output = bytearray()
-        while len(output) < READ_SIZE:
-            chunk = program.read()
-            if chunk is None:
-                self._more_output = False
-                break
-            output += chunk
-            # After a full read the rest is on its way, after a short one there is none.
-            if len(chunk) < FULL_READ:
-                break
-        return bytes(output)
-
-    def _watch_for_the_end(self, program: PtyProgram, size: int, listens: bool) -> None:
-        """Give up the output when the program has exited, but something that it left behind holds the terminal."""
-        if program.exit_code is None:
-            return
-        now = time.monotonic()
-        if size or not listens:
-            self._silent_since = now
-        self._rest -= size
-        if self._rest < 0 or now >= self._silent_since + SILENCE_AFTER_EXIT:
-            self._more_output = False
-
-    def _obey(self, message: SocketMessage, program: PtyProgram) -> None:
-        if message.is_text and self._control:
-            self._obey_control(message.data, program)
-        elif not self._readonly:
-            self._input += message.data
-
-    def _obey_control(self, data: bytes, program: PtyProgram) -> None:
+    def _obey(self, data: bytes, program: PtyProgram) -> None:
         """Do what a control message says. Unknown types and impossible sizes are ignored, for newer clients' sake."""
         try:
             request = json.loads(data.decode())
         except (ValueError, RecursionError):
             request = None
         if not isinstance(request, dict):
-            self.stop(CloseCode.INVALID_DATA, "A text message must be a JSON object; input goes in binary messages.")
+            words = "A text message must be a JSON object; input goes in binary messages."
+            self._websocket.close(CloseCode.INVALID_DATA, words)
         elif request.get("type") == "resize":
-            size = terminal_size(request.get("cols"), request.get("rows"))
-            if size is not None:
-                self._size = size
-                program.resize(size)
+            sides = request.get("cols"), request.get("rows")
+            if all(type(side) is int and 1 <= side <= MAX_TERMINAL_SIDE for side in sides):
+                self._size = TerminalSize(*cast("tuple[int, int]", sides))
+                program.resize(self._size)
         elif request.get("type") in ("pause", "resume"):
             self._paused = request["type"] == "pause"
         elif request.get("type") == "ping" and self._websocket.open:
-            self._websocket.send_text(PONG)
+            self._websocket.send(PONG, text=True)
 
-    def _announce_exit(self, code: int, reason: str) -> None:
-        if self._control and self._websocket.open:
-            notice = {"type": "exit", "code": code, "reason": reason}
-            self._websocket.send_text(json.dumps(notice, ensure_ascii=False).encode())
+
+GOING_AWAY = (CloseCode.GOING_AWAY, "The server is shutting down.")
 
 
 class OpenSockets:
@@ -10882,16 +10785,15 @@ class OpenSockets:
         self._changed = threading.Condition()
         # Connection -> session id; "" for one that belongs to no session.
         self._sessions: dict[WebSocket, str] = {}
-        # The code and reason that new connections are closed with, once `close_all` was called.
-        self._shut: tuple[int, str] | None = None
+        self._is_over = False  # `close_all` was called
 
     @contextmanager
     def track(self, websocket: WebSocket, session_id: str = "") -> Iterator[None]:
         """Keep `websocket` on the list while the `with` block runs."""
         with self._changed:
             self._sessions[websocket] = session_id
-            if self._shut is not None:
-                websocket.close(*self._shut)
+            if self._is_over:
+                websocket.close(*GOING_AWAY)
         try:
             yield
         finally:
@@ -10906,12 +10808,12 @@ class OpenSockets:
                 if owner == session_id:
                     websocket.close(code, reason)
 
-    def close_all(self, code: int = CloseCode.GOING_AWAY, reason: str = "The server is shutting down.") -> None:
-        """Close every connection, and each one that comes from now on."""
+    def close_all(self) -> None:
+        """Close every connection, and each one that comes from now on: the server is shutting down."""
         with self._changed:
-            self._shut = (code, reason)
+            self._is_over = True
             for websocket in self._sessions:
-                websocket.close(code, reason)
+                websocket.close(*GOING_AWAY)
 
     def wait_until_closed(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until no connection is left; returns whether that is so."""
@@ -10952,11 +10854,11 @@ class EventHub:
         try:
             while websocket.open:
                 while queue and websocket.backlog < BUFFER_MARK:
-                    websocket.send_text(queue.popleft())
+                    websocket.send(queue.popleft(), text=True)
                 websocket.wait()
                 # Clients have nothing else to say here.
-                if any(b'"ping"' in message.data for message in websocket.take_messages()) and websocket.open:
-                    websocket.send_text(PONG)
+                if any(b'"ping"' in data for _, data in websocket.take_messages()) and websocket.open:
+                    websocket.send(PONG, text=True)
         finally:
             with self._lock:
                 del self._queues[websocket]
@@ -11517,7 +11419,7 @@ class Api:
             with open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket:
                 websocket.end(codes.get(error.status, CloseCode.TRY_AGAIN_LATER), error.message)
             return
-        size = terminal_size(request.values["cols"], request.values["rows"])
+        size = TerminalSize(request.values["cols"], request.values["rows"])
         with open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket:
             is_control = websocket.subprotocol == TERMINAL_SUBPROTOCOL
             with self._app.sockets.track(websocket, session.id):

@@ -62,7 +62,7 @@ class BareTerminal:
     """The program on a pseudo-terminal, and nothing between it and us."""
 
     def __init__(self, argv: list[str]) -> None:
-        self.program = clincus.PtyProgram(argv, SIZE, {**os.environ, "TERM": "xterm-256color"})
+        self.program = clincus.PtyProgram(argv, SIZE)
         self.readable = select.poll()
         self.readable.register(self.program.terminal, select.POLLIN)
 
@@ -70,7 +70,7 @@ class BareTerminal:
         """Wait for output and return its size, None at the end."""
         self.readable.poll()
         data = self.program.read()
-        return None if data is None else len(data)
+        return len(data) if data or self.program.has_output else None
 
     def type(self, key: bytes) -> None:
         os.write(self.program.terminal, key)
