@@ -4966,6 +4966,15 @@ class Duty(NamedTuple):
     work: Callable[[], None]
 
 
+@contextlib.contextmanager
+def reported(what: str) -> Iterator[None]:
+    """Log an exception of a feature, and go on without what it was to do."""
+    try:
+        yield
+    except Exception:
+        log.exception("%s", what)
+
+
 class Extensions:
     """Everything that one feature adds to the core, and after `join` everything that all of them add.
 
@@ -4994,10 +5003,30 @@ class Extensions:
     def tell(self, moment: str, session: Session) -> None:
         """Call the listeners of a moment; one that raises is logged and stops nothing."""
         for listener in self.listeners[moment]:
-            try:
+            with reported(f"a feature failed at {moment} of {session.id}"):
                 listener(session)
-            except Exception:
-                log.exception("a feature failed at %s of %s", moment, session.id)
+
+    def add_parts(self, request: LaunchRequest, description: dict[str, Any]) -> None:
+        """Let features change the description (InstancePut) of a start that was asked for."""
+        for part in self.instance_parts:
+            with reported("a feature failed at an instance description"):
+                part(request, description)
+
+    def files(self, session: Session) -> list[ToolFile]:
+        """What features carry into a session's container."""
+        found: list[ToolFile] = []
+        for each in self.guest_files:
+            with reported(f"a feature failed at the files of {session.id}"):
+                found += each(session)
+        return found
+
+    def fields(self, session: Session) -> dict[str, object]:
+        """What features add to a session's document."""
+        found: dict[str, object] = {}
+        for name, value in self.session_fields.items():
+            with reported(f"a feature failed at {name} of {session.id}"):
+                found[name] = value(session)
+        return found
 
 
 def install_features(app: Any, package: str = "clincus_features") -> Extensions:
@@ -5190,6 +5219,9 @@ def incus_status(instance: Mapping[str, Any]) -> str:
     return "Running" if status == "Ready" else status
 
 
+PRIVATE_FIELDS = {"settings", "guest", "command", "run"}  # what the API does not show of a session
+
+
 @dataclass(frozen=True)
 class Session:
     """A session as the API shows it; `document()` has the reference's fields and ours."""
@@ -5214,15 +5246,16 @@ class Session:
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
     guest: str = ""  # who works in the container, and where: see `Guest`
+    command: str = ""  # the process of `clincus run` whose one command the container is for: see `process_mark`
     run: str = ""  # Incus's time of its last start: another one is another run
 
     def document(self) -> dict[str, object]:
         """The session object of the API."""
-        document = dict(vars(self))
-        del document["settings"], document["guest"], document["run"]
-        if not self.error:
-            del document["error"]
-        return document
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key not in PRIVATE_FIELDS and (self.error or key != "error")
+        }
 
 
 def container_prefix(environ: Mapping[str, str]) -> str:
@@ -5248,22 +5281,26 @@ def session_slot(prefix: str, name: str) -> int | None:
 
 
 def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session | None:
-    """Read a session off an Incus instance; None when it is not one of ours (name AND label must fit)."""
+    """Read a session off an Incus instance; None when neither its name nor a label says that it is ours.
+
+    What is shown of these differs: see `is_session` and `is_listed`.
+    """
     slot = session_slot(prefix, instance["name"])
     config = instance.get("config") or {}
-    workspace = config.get(LABEL + "workspace")
-    if slot is None or not workspace or config.get(LABEL + "command"):
+    if slot is None and config.get(LABEL + "managed") != "true":
         return None
+    command, workspace = config.get(LABEL + "command") or "", config.get(LABEL + "workspace") or ""
+    tool = config.get(LABEL + "tool") or ("claude" if workspace and not command else "")
     state = incus_status(instance)
     created = config.get(LABEL + "created_at") or config.get(LABEL + "created") or instance.get("created_at")
     started = parse_time(instance.get("last_used_at"))
     return Session(
         id=instance["name"],
         workspace=workspace,
-        tool=config.get(LABEL + "tool") or "claude",
-        slot=slot,
+        tool=tool,
+        slot=slot or 0,
         status=STATUS.get(state, "stopped"),
-        persistent=config.get(LABEL + "persistent") == "true",
+        persistent=config.get(LABEL + "persistent") == "true" or not workspace,  # else the next tidying up takes it
         paused=state in {"Frozen", "Freezing"},
         error="Incus reports an error in this container; `incus info` says more." if state == "Error" else "",
         protection=config.get(LABEL + "protection") or "basic",
@@ -5277,8 +5314,31 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
         deadline=config.get(LABEL + "deadline") or "",
         settings=config.get(LABEL + "settings") or "",
         guest=config.get(LABEL + "guest") or "",
+        command=command,
         run=instance.get("last_used_at") or "",
     )
+
+
+def is_session(session: Session) -> bool:
+    """Whether the API shows an instance: its name has our form, and it has a workspace and more than one command."""
+    return bool(session.slot and session.workspace) and not session.command
+
+
+def is_listed(session: Session) -> bool:
+    """Whether the command line shows an instance: also one without a workspace, as the Go program does."""
+    return not session.command
+
+
+def is_abandoned(session: Session) -> bool:
+    """Whether a container is left from a command: its process is gone, since it was killed or is to be used again."""
+    pid = session.command.partition(" ")[0]
+    return pid.isdecimal() and session.command != process_mark(int(pid))
+
+
+def process_mark(pid: int) -> str:
+    """A process told apart from later ones of the same number; "" if there is none."""
+    started = process_started(pid)
+    return f"{pid} {started}" if started else ""
 
 
 # No part of these may be a workspace; of the second group only what lies below.
@@ -5364,6 +5424,8 @@ class Change:
 def record_run(history: History, change: Change, report: Callable[[str], None]) -> None:
     """Put a start or a stop into the history. One that cannot be written is reported, and hinders no session."""
     one = change.session
+    if one.command:
+        return
     run = Run(one.session_id, one.id, one.workspace, one.tool, change.time, persistent=one.persistent)
     try:
         if change.kind == "started":
@@ -5379,11 +5441,14 @@ class Registry:
 
     It has two layers: what Incus last said of each instance, and over it the `starting` or `stopping` of work that is
     under way here. `compare` takes in what Incus says, whoever asked and for whatever reason. `on_change` is told each
-    change once, in order, and only when the listing shows it.
+    change once, in order, and only when the listing shows it. `shows` says of which sessions anything is known here.
     """
 
-    def __init__(self, prefix: str, on_change: Callable[[Change], None]) -> None:
+    def __init__(
+        self, prefix: str, on_change: Callable[[Change], None], shows: Callable[[Session], bool] = is_session
+    ) -> None:
         self.prefix = prefix
+        self._shows = shows
         self._on_change = on_change
         self._lock = threading.RLock()  # held while a change is told, so that the order holds
         self._questions = itertools.count(1)
@@ -5392,6 +5457,7 @@ class Registry:
         self._reserved: dict[str, Session] = {}  # id -> a session that is being created
         self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is under way here
         self._told: dict[str, Session] = {}  # id -> as it was told last
+        self._others: set[str] = set()  # names of instances that are not shown
         self._live: dict[str, Session] = {}  # id -> the run whose start was told and whose stop was not
 
     def all(self) -> list[Session]:
@@ -5416,21 +5482,33 @@ class Registry:
         """The number of a question that Incus is about to be asked: the answer to a later one is the newer."""
         return next(self._questions)
 
-    def compare(self, question: int, instances: Iterable[Mapping[str, Any]], *, only: str = "", when: str = "") -> None:
+    def compare(
+        self,
+        question: int,
+        instances: Collection[Mapping[str, Any]],
+        *,
+        only: str = "",
+        when: str = "",
+        ends_work: bool = False,
+    ) -> None:
         """Compare what Incus answered to a question with what is known, and tell the changes.
 
         `instances` are all that Incus has, or with `only` the one of that name: what is missing is gone. `when` is the
-        time of the event that made us ask (RFC 3339), now if empty.
+        time of the event that made us ask (RFC 3339), now if empty. `ends_work` is for the last look of a work.
         """
         found = (session_from_instance(self.prefix, instance) for instance in instances)
-        fresh = {session.id: session for session in found if session is not None}
+        fresh = {session.id: session for session in found if session is not None and self._shows(session)}
+        others = {str(instance["name"]) for instance in instances} - fresh.keys()
         with self._lock:
+            self._others = (self._others - {only}) | others if only else others
+            if ends_work:
+                self._busy.pop(only, None)
+                self._reserved.pop(only, None)
             for id in [only] if only else [*{**self._sessions, **fresh}]:
-                if self._answered.get(id, 0) > question:
-                    continue
-                self._answered[id] = question
-                self._sessions.pop(id, None)
-                self._sessions.update({id: fresh[id]} if id in fresh else {})
+                if self._answered.get(id, 0) < question:
+                    self._answered[id] = question
+                    self._sessions.pop(id, None)
+                    self._sessions.update({id: fresh[id]} if id in fresh else {})
                 self._tell(id, when)
 
     def reserve(
@@ -5444,7 +5522,7 @@ class Registry:
         with self._lock:
             everything = self.all()
             used = {session.slot for session in everything if session.workspace == workspace}
-            names = {*taken, *(session.id for session in everything)}
+            names = {*taken, *self._others, *(session.id for session in everything)}
             for candidate in [slot] if slot else SLOTS:
                 name = session_name(self.prefix, workspace, candidate)
                 if candidate in used or name in names:
@@ -5468,11 +5546,11 @@ class Registry:
             self._tell(id)
 
     def end_work(self, id: str) -> None:
-        """Show again what Incus says of a session: look at it just before."""
+        """Show what Incus said of a session last, if a look has not ended the work on it."""
         with self._lock:
-            self._busy.pop(id, None)
-            self._reserved.pop(id, None)
-            self._tell(id)
+            if self._busy.pop(id, None):
+                self._reserved.pop(id, None)
+                self._tell(id)
 
     def ring(self, name: str, moment: datetime) -> None:
         """The bell of a session's terminal rang. Told once a second at most, however often it does."""
@@ -5551,33 +5629,38 @@ class LaunchRequest:
     environment: Mapping[str, str] = field(default_factory=dict)
     debug: bool = False  # a shell instead of the tool
     tmux: bool = True  # False: the caller runs the tool in a terminal of its own, with `direct_argv`
+    command: str = ""  # the process that runs one command in the container, with `command_argv`, in place of a tool
 
 
-def describe_instance(
-    labels: Mapping[str, str],
-    limits: Mapping[str, str],
+def describe_session(
+    session: Session,
+    launch: Launch,
     protection: Protection,
-    root_disk: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """The complete description (InstancePut) that one `incus launch` turns into a session's container.
+    limits: tuple[Mapping[str, str], Mapping[str, str], Sequence[str]],
+    root_disk: Mapping[str, str],
+) -> tuple[Session, dict[str, Any]]:
+    """The complete description (InstancePut) that one `incus launch` turns into a session's container, and the session.
 
-    `root_disk` is the whole root device, needed only where limits set options on it: a device of the instance
-    replaces the profile's.
+    Pure. `limits` are those of `limit_options`. `root_disk` is the profile's: a device of the instance replaces it.
     """
-    devices = dict(protection.devices)
-    if root_disk is not None:
-        devices["root"] = dict(root_disk)
-    return {
-        "config": {
-            # Started by Incus after a reboot a container would run without its tool: it stays stopped, to be resumed.
-            "boot.autostart": "false",
-            **limits,
-            **protection.config,
-            **{LABEL + key: value for key, value in labels.items() if value},
-            LABEL + "devices": device_label(devices),
-        },
-        "devices": devices,
-    }
+    keys, root_options, warnings = limits
+    devices, config = dict(protection.devices), dict(protection.config)
+    if root_options:
+        devices["root"] = {**root_disk, **root_options}
+    tmpfs = tmpfs_entry(launch.config.get("limits"))
+    if tmpfs and "raw.lxc" in config:
+        config["raw.lxc"] += tmpfs
+    elif tmpfs:
+        warnings = [*warnings, "limits.disk.tmpfs_size is left out: it needs a locked workspace"]
+    session = replace(
+        session,
+        protection=protection.level,
+        protection_note="; ".join(filter(None, (protection.reason, protection.note))),
+        warnings=(*launch.warnings, *warnings),
+    )
+    # Started by Incus after a reboot a container would run without its tool: it stays stopped, to be resumed.
+    config = {"boot.autostart": "false", **keys, **config, **session_labels(session)}
+    return session, {"config": {**config, LABEL + "devices": device_label(devices)}, "devices": devices}
 
 
 # What a session leaves on its instance, so that any Clincus can read it back: see `session_from_instance`.
@@ -5594,6 +5677,7 @@ LABELS = (
     "warnings",
     "settings",
     "guest",
+    "command",
 )
 # The names of our devices on an instance from before there was a label with them.
 OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
@@ -5667,16 +5751,17 @@ tmux has-session -t "=clincus-$1" 2>/dev/null ||
 # Attaches to the tmux session $1, made with the program $3 in the folder $4 if it is not there. A client with its own
 # mouse gets a grouped tmux session: same windows, own settings; tmux removes it when its client detaches.
 GUEST_ATTACH = """
-session=$1 mouse=$2 program=$3 folder=$4
+session=$1 mouse=$2 program=$3 folder=$4 config=$HOME/.clincus/tmux.conf
+[ -r "$config" ] || config=/dev/null
 tmux has-session -t "=$session" 2>/dev/null ||
-    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$session" -c "$folder" sh -c "$program" clincus "$folder"
+    tmux -u -f "$config" new-session -d -s "$session" -c "$folder" sh -c "$program" clincus "$folder"
 set --
 case $session in clincus-shell-*) set -- ';' set-option prefix None ;; esac  # every key is the shell's
 [ "$mouse" = own-mouse ] || exec tmux -u attach-session -t "=$session" "$@"
 exec tmux -u new-session -t "=$session" -s "$session-$$" \\
     ';' set-option mouse off ';' set-option destroy-unattached on "$@"
 """
-GUEST_TOOL = 'exec "$HOME/.clincus/start"'
+GUEST_TOOL = '[ ! -x "$HOME/.clincus/start" ] || exec "$HOME/.clincus/start"\n'  # else the shell that follows
 GUEST_DIRECT = """
 CLINCUS_DIRECT=1 exec "$HOME/.clincus/start"
 """
@@ -5693,7 +5778,7 @@ GUEST_WATCH = 'exec tmux -u attach-session -f read-only,ignore-size -t "=$1"'
 GUEST_TMUX = 'tmux has-session -t "=$1" 2>/dev/null || exit 3\n'
 GUEST_CAPTURE = GUEST_TMUX + 'session=$1; shift; tmux capture-pane -p -t "=$session:" "$@"'
 GUEST_SHELL = """
-cd "$1" || exit 1
+cd "$1" 2>/dev/null || cd || exit 1
 [ ! -r "$HOME/.clincus/environment" ] || { set -a; . "$HOME/.clincus/environment"; set +a; }
 [ -x "${SHELL:-}" ] || SHELL=/bin/bash
 [ -x "$SHELL" ] || SHELL=/bin/sh
@@ -5837,40 +5922,33 @@ class Guest(NamedTuple):
 class Launch:
     """A request with the config applied: all that the start of a session needs to know."""
 
+    request: LaunchRequest
     config: Config
+    warnings: tuple[str, ...]  # those of the project's own file
     workspace: str
     guest: Guest
     tool: Tool
     image: str
-    profile: str
     persistent: bool
     mounts: Sequence[MountEntry]
-    environment: Mapping[str, str]  # from the request: it beats the tool's own
     session_id: str  # a new one, or that of a saved session to go on with
-    settings: Mapping[str, object]  # from the request: they are in `config`, and kept for later starts
-    tmux: bool
 
     def session(self, name: str, slot: int) -> Session:
         """The session as it will be listed while it starts."""
-        return Session(
-            id=name,
-            workspace=self.workspace,
-            tool=self.tool.name,
-            slot=slot,
-            status="starting",
-            persistent=self.persistent,
-            session_id=self.session_id,
-            created_at=utc_now(),
-            image=self.image,
-            profile=self.profile,
-            deadline=self.deadline(),
-            settings=self.settings_label(),
-            guest=self.guest.label(),
-        )
+        new = Session(name, self.workspace, self.tool.name, slot, "starting", self.persistent, created_at=utc_now())
+        return self.renewed(replace(new, session_id=self.session_id, image=self.image, profile=self.request.profile))
 
-    def settings_label(self) -> str:
-        """What was asked for, as the instance keeps it."""
-        return json.dumps(self.settings, sort_keys=True) if self.settings else ""
+    def renewed(self, session: Session) -> Session:
+        """A session with what this start decides anew."""
+        settings = json.dumps(self.request.settings, sort_keys=True) if self.request.settings else ""
+        return replace(
+            session,
+            deadline=self.deadline(),
+            settings=settings,
+            guest=self.guest.label(),
+            command=self.request.command,
+            persistent=self.persistent,
+        )
 
     def deadline(self) -> str:
         """When a run that starts now has to end; empty for never."""
@@ -5878,6 +5956,35 @@ class Launch:
         if not limit or not self.config.get("limits.runtime.auto_stop"):
             return ""
         return format_time(_now() + timedelta(seconds=parse_duration(limit)))
+
+
+NO_TOOL = Tool("", (), ())  # in the container of one command
+
+
+def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, str]) -> Launch:
+    """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
+    saved = [sessions_directory(config, environ, tool) for tool in TOOLS]
+    private = [state_directory(environ), os.path.dirname(user_config(environ)), *config_files(environ), *saved]
+    workspace = resolve_workspace(request.workspace, expand("~", environ), private)
+    general = config
+    if request.profile:
+        config = apply_profile(config, request.profile)
+    config = apply_flags(project_config(config, environ, workspace), request.settings)
+    guest = Guest.configured(config, workspace)
+    resumed = find_saved(config, environ, request.resume) if request.resume else None
+    tool = request.tool or (resumed.tool if resumed else config.get("tool.name"))
+    return Launch(
+        request=request,
+        config=config,
+        warnings=tuple(warning for warning in config.warnings if warning not in general.warnings),
+        workspace=workspace,
+        guest=guest,
+        tool=NO_TOOL if request.command else find_tool("shell" if request.debug else tool, config),
+        image=request.image or config.get("defaults.image"),
+        persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
+        mounts=mount_entries(config.get("mounts.default"), environ, guest.mount),
+        session_id=resumed.session_id if resumed else str(uuid.uuid4()),
+    )
 
 
 def workspace_mount(config: Config, workspace: str) -> str:
@@ -5894,78 +6001,35 @@ def guest_home(config: Config) -> str:
 
 
 def session_labels(session: Session) -> dict[str, str]:
-    """The labels of a session, some of them empty."""
-    return {
+    """The keys of an instance from which `session_from_instance` reads a session."""
+    labels: dict[str, str] = {
         **{label: getattr(session, label) for label in LABELS},
         "managed": "true",
         "persistent": "true" if session.persistent else "false",
         "warnings": "\n".join(session.warnings),
     }
-
-
-@dataclass(frozen=True)
-class Job:
-    """A container for one command, as `clincus run` makes it."""
-
-    name: str
-    slot: int
-    image: str
-    guest: Guest
-    persistent: bool
-    protected: tuple[str, ...]  # the paths in the workspace that the config protects
-    limit: float  # seconds that the command may take, 0 for as long as it wants
-    is_reused: bool = False
-
-    @classmethod
-    def of(cls, session: Session, launch: Launch, *, is_reused: bool) -> Job:
-        """The job of a launch."""
-        config = launch.config
-        named = [*config.get("security.protected_paths"), *config.get("security.additional_protected_paths")]
-        return cls(
-            name=session.id,
-            slot=session.slot,
-            image=launch.image,
-            guest=launch.guest,
-            persistent=launch.persistent,
-            protected=() if config.get("security.disable_protection") else tuple(named),
-            limit=parse_duration(config.get("limits.runtime.max_duration") or "0"),
-            is_reused=is_reused,
-        )
-
-
-def process_mark(pid: int) -> str:
-    """A process told apart from later ones of the same number; "" if there is none."""
-    started = process_started(pid)
-    return f"{pid} {started}" if started else ""
-
-
-def is_resting_command(instance: Mapping[str, Any]) -> bool:
-    """Whether an instance is the stopped, persistent container of an earlier command."""
-    config = instance["config"]
-    is_kept = bool(config.get(LABEL + "command")) and config.get(LABEL + "persistent") == "true"
-    return is_kept and instance["status"] == "Stopped"
+    return {LABEL + label: value for label, value in labels.items() if value}
 
 
 class Containers:
-    """What sessions and commands run in: planned, described, started, stopped and read. One way for every caller.
+    """What sessions run in: described, started, stopped and read. One way for every caller.
 
-    `load` gives the config in force at each call, `report` is told what a person should know but stops nothing, and
-    `workspaces` are those of all sessions: an agent may have put links there.
+    `report` is told what a person should know but stops nothing, and `workspaces` are those of all sessions: an agent
+    may have put links there.
     """
 
     def __init__(
         self,
         incus: Incus,
-        load: Callable[[], Config],
-        environ: Mapping[str, str],
+        *,
         report: Callable[[str], None],
         workspaces: Callable[[], Iterable[str]],
+        extensions: Extensions,
     ) -> None:
         self.incus = incus
-        self._load = load
-        self._environ = environ
         self._report = report
         self._workspaces = workspaces
+        self._extensions = extensions
         self._known_support: dict[str, ProtectionSupport] = {}  # what this host can do in each Incus project
         self._unlockable: dict[str, str] = {}  # workspaces whose file system cannot be locked, and why
 
@@ -5978,42 +6042,9 @@ class Containers:
                 raise
             return None
 
-    def plan(self, request: LaunchRequest) -> Launch:
-        """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
-        config = self._load()
-        workspace = resolve_workspace(request.workspace, expand("~", self._environ), self._private(config))
-        if request.profile:
-            config = apply_profile(config, request.profile)
-        config = apply_flags(project_config(config, self._environ, workspace), request.settings)
-        guest = Guest.configured(config, workspace)
-        saved = find_saved(config, self._environ, request.resume) if request.resume else None
-        name = request.tool or (saved.tool if saved else config.get("tool.name"))
-        return Launch(
-            config=config,
-            workspace=workspace,
-            guest=guest,
-            tool=find_tool("shell" if request.debug else name, config),
-            image=request.image or config.get("defaults.image"),
-            profile=request.profile,
-            persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
-            mounts=mount_entries(config.get("mounts.default"), self._environ, guest.mount),
-            environment=request.environment,
-            session_id=saved.session_id if saved else str(uuid.uuid4()),
-            settings=request.settings,
-            tmux=request.tmux,
-        )
-
-    def _private(self, config: Config) -> list[str]:
-        """What no workspace may hold: our own files, wherever the config and its links put them."""
-        environ = self._environ
-        saved = [sessions_directory(config, environ, tool) for tool in TOOLS]
-        return [state_directory(environ), os.path.dirname(user_config(environ)), *config_files(environ), *saved]
-
-    def launch(self, session: Session, launch: Launch, owner: str = "") -> Session:
-        """Create and start the container; `owner` makes it one of a command, see `Commands`."""
+    def launch(self, session: Session, launch: Launch) -> Session:
+        """Create and start the container; the session with what the description made of it."""
         session, description = self._describe(session, launch)
-        if owner:
-            description["config"][LABEL + "command"] = owner
         try:
             self.incus.launch(session.id, launch.image, description)
         except IncusError as error:
@@ -6026,25 +6057,19 @@ class Containers:
                 raise  # there is no container
             self._start_failed(session.id, launch.workspace, error)
             self.delete(session.id)
-            return self.launch(session, launch, owner)
-        return session
-
-    def renew(self, session: Session, launch: Launch) -> Session:
-        """Give a stopped container today's limits, mounts and protection."""
-        now = replace(session, deadline=launch.deadline(), settings=launch.settings_label(), guest=launch.guest.label())
-        session, description = self._describe(now, launch)
-        instance = self.incus.query(f"/1.0/instances/{session.id}")
-        self.incus.update(session.id, redescribe_instance(instance, description))
+            return self.launch(session, launch)
         return session
 
     def start_again(self, session: Session, launch: Launch) -> Session:
-        """Start a stopped container; with plain devices if its workspace turns out not to be lockable."""
+        """Start a stopped container with today's limits, mounts and protection."""
+        session, description = self._describe(launch.renewed(session), launch)
+        instance = self.incus.query(f"/1.0/instances/{session.id}")
+        self.incus.update(session.id, redescribe_instance(instance, description))
         try:
             self.start(session.id)
         except IncusError as error:
             self._start_failed(session.id, launch.workspace, error)
-            session = self.renew(session, launch)
-            self.start(session.id)
+            return self.start_again(session, launch)
         return session
 
     def start(self, name: str) -> None:
@@ -6116,73 +6141,28 @@ class Containers:
             except IncusError as error:  # its next start describes it anew
                 self._report(f"{name}: still has the settings with which it was read: {error}")
 
-    def run(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        guest: Guest | None = None,
-        stdin: bytes = b"",
-        timeout: float = 60,
-    ) -> Completed:
-        """Run a command in a container as the code user."""
-        guest = guest or Guest.configured(self._load(), "")
-        return self.incus.read(
-            name,
-            command,
-            user=guest.uid,
-            environment=guest.environment(),
-            stdin=stdin,
-            timeout=timeout,
-        )
-
-    def argv(
-        self, name: str, guest: Guest, script: str, *arguments: str, term: str = "", terminal: bool = True
-    ) -> list[str]:
-        """The command line that runs a script as the code user, for a process of the caller's own."""
-        return self.incus.exec_argv(
-            name,
-            ["sh", "-c", script, "clincus", *arguments],
-            user=guest.uid,
-            environment=guest.environment(**({"TERM": term} if term else {})),
-            terminal=terminal,
-            fenced=not terminal,
-            gate="" if terminal else RELAY_GATE,
-        )
-
     def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with what that does to it."""
-        limits = launch.config.get("limits")
-        config, root_options, warnings = limit_options(limits, os.cpu_count(), has_block_weights())
+        limits = limit_options(launch.config.get("limits"), os.cpu_count(), has_block_weights())
         workspaces = {launch.workspace, *self._workspaces()}
         settings = protection_settings(launch.config.values)
+        mounts = ((real_mount(mount.host, workspaces), mount.container, mount.readonly) for mount in launch.mounts)
         protection = protect_workspace(
             workspace_folder(launch.workspace, launch.guest.mount, settings),
             settings,
             self._support(launch.workspace),
-            [
-                host_folder(real_mount(mount.host, workspaces), mount.container, mount.readonly)
-                for mount in launch.mounts
-            ],
+            [host_folder(*mount) for mount in mounts],
             new_stage(),
         )
-        if tmpfs_entry(limits) and "raw.lxc" in protection.config:
-            protection.config["raw.lxc"] += tmpfs_entry(limits)
-        elif tmpfs_entry(limits):
-            warnings.append("limits.disk.tmpfs_size is left out: it needs a locked workspace")
         if protection.reason:
             self._report(f"{session.id}: protection is {protection.level}: {protection.reason}")
-        for warning in (*launch.config.warnings, *warnings):
-            self._report(f"{session.id}: {warning}")
-        own = [warning for warning in launch.config.warnings if warning not in self._load().warnings]
-        session = replace(
-            session,
-            protection=protection.level,
-            protection_note="; ".join(filter(None, (protection.reason, protection.note))),
-            warnings=(*own, *warnings),
+        session, description = describe_session(
+            session, launch, protection, limits, self._root_disk() if limits[1] else {}
         )
-        root_disk = {**self._root_disk(), **root_options} if root_options else None
-        return session, describe_instance(session_labels(session), config, protection, root_disk)
+        for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):
+            self._report(f"{session.id}: {warning}")
+        self._extensions.add_parts(launch.request, description)
+        return session, description
 
     def _root_disk(self) -> dict[str, str]:
         devices = self.incus.query("/1.0/profiles/default")["devices"]
@@ -6203,98 +6183,6 @@ class Containers:
         self._unlockable[workspace] = failure.message
 
 
-class Commands:
-    """Containers for one command each: with the limits, mounts and protection of a session, but none themselves."""
-
-    def __init__(self, containers: Containers, prefix: str, report: Callable[[str], None]) -> None:
-        self._containers = containers
-        self._prefix = prefix
-        self._report = report
-
-    def start(self, request: LaunchRequest, begin: Callable[[Job], None]) -> Job:
-        """Start a container for one command.
-
-        `begin` is told before it is made. `end` has to follow; whatever fails or interrupts this removes the
-        container. A persistent one of the slot that is named is used again. Raises ClincusError.
-        """
-        launch, owner = self._containers.plan(request), process_mark(os.getpid())
-        for slot in [request.slot] if request.slot else SLOTS:
-            session = launch.session(session_name(self._prefix, launch.workspace, slot), slot)
-            instance = self._containers.instance(session.id)
-            if instance is not None and not request.slot:
-                continue
-            is_reused = instance is not None and is_resting_command(instance)
-            if instance is not None and not is_reused:
-                raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or leave --slot out", 409)
-            job = Job.of(session, launch, is_reused=is_reused)
-            begin(job)
-            try:
-                self._start(session, launch, owner, is_reused=is_reused)
-            except BaseException as error:
-                self._undo(job, owner)
-                if isinstance(error, NameTakenError) and not request.slot:
-                    continue  # somebody was faster: the next slot
-                raise
-            return job
-        raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
-
-    def _start(self, session: Session, launch: Launch, owner: str, *, is_reused: bool) -> None:
-        containers = self._containers
-        if is_reused:
-            containers.start_again(containers.renew(session, launch), launch)
-            containers.label(session.id, "command", owner)
-        else:
-            containers.launch(session, launch, owner)
-        if launch.environment:
-            script = 'umask 077; cat >/run/clincus-command && chown "$1" /run/clincus-command'
-            command = ["sh", "-c", script, "clincus", str(launch.guest.uid)]
-            done = containers.incus.exec(session.id, command, stdin=shell_assignments(launch.environment).encode())
-            if done.code != 0:
-                raise containers.incus.guest_failure(session.id, done)
-
-    def argv(self, job: Job, command: Sequence[str], *, terminal: bool, term: str = "xterm-256color") -> list[str]:
-        """The command line that runs a command as the code user in the workspace, for a process of the caller's."""
-        words = (job.guest.mount, *command)
-        term = term if terminal else ""
-        return self._containers.argv(job.name, job.guest, GUEST_COMMAND, *words, term=term, terminal=terminal)
-
-    def end(self, job: Job) -> None:
-        """Remove a command's container, or stop a persistent one. Raises IncusError."""
-        if job.persistent:
-            self._containers.stop(job.name, STOP_TIMEOUT)
-        else:
-            self.remove(job.name)
-
-    def remove(self, name: str) -> None:
-        """Delete a command's container, if it is one. Raises IncusError."""
-        instance = self._containers.instance(name)
-        if instance is not None and instance["config"].get(LABEL + "command"):
-            self._containers.delete(name)
-
-    def abandoned(self, *, persistent_too: bool) -> list[str]:
-        """The containers of commands whose process is gone: it was killed, or they are persistent."""
-        found = []
-        for instance in self._containers.incus.query("/1.0/instances?recursion=1"):
-            config, name = instance["config"], str(instance["name"])
-            owner = config.get(LABEL + "command", "")
-            is_ours = owner and session_slot(self._prefix, name) is not None
-            is_wanted = is_ours and (persistent_too or config.get(LABEL + "persistent") != "true")
-            if is_wanted and owner != process_mark(int(owner.partition(" ")[0])):
-                found.append(name)
-        return found
-
-    def _undo(self, job: Job, owner: str) -> None:
-        """Remove what a failed start of a command made, and nothing else."""
-        try:
-            instance = self._containers.instance(job.name)
-            if job.is_reused:
-                self._containers.stop(job.name, 0)
-            elif instance is not None and instance["config"].get(LABEL + "command") == owner:
-                self.remove(job.name)
-        except ClincusError as error:
-            self._report(f"{job.name}: could not be removed after a failed start: {error}")
-
-
 class Sessions:
     """The life of sessions: create, stop, resume, delete; one launch path and one stop path for every caller.
 
@@ -6309,27 +6197,43 @@ class Sessions:
         load: Callable[[], Config],
         environ: Mapping[str, str],
         report: Callable[[str], None] = log.warning,
+        *,
+        extensions: Extensions | None = None,
     ) -> None:
         self.incus = incus
         self.registry = registry
         self._load = load
         self._environ = environ
         self._report = report
+        self._extensions = extensions or Extensions()
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
-        self.containers = Containers(incus, load, environ, report, lambda: [one.workspace for one in registry.all()])
-        self.commands = Commands(self.containers, registry.prefix, report)
+        self.containers = Containers(
+            incus,
+            report=report,
+            workspaces=lambda: filter(None, (session.workspace for session in registry.all())),
+            extensions=self._extensions,
+        )
 
     def refresh(self) -> None:
         """Look at all sessions: one call to Incus. Raises IncusError."""
         question = self.registry.question()
         self.registry.compare(question, self.incus.query("/1.0/instances?recursion=1"))
 
-    def look(self, name: str, when: str = "") -> Session | None:
-        """Look at one session, as it is to Incus; None if it is gone, or not ours. `when` is that of `compare`."""
+    def look(self, name: str, when: str = "", *, ends_work: bool = False) -> Session | None:
+        """Look at one session, as it is to Incus; None if it is gone, or not ours. The rest is that of `compare`."""
         question = self.registry.question()
         instance = self.containers.instance(name)
-        self.registry.compare(question, [instance] if instance is not None else [], only=name, when=when)
-        return None if instance is None else session_from_instance(self.registry.prefix, instance)
+        found = [instance] if instance is not None else []
+        self.registry.compare(question, found, only=name, when=when, ends_work=ends_work)
+        return session_from_instance(self.registry.prefix, instance) if instance is not None else None
+
+    def document(self, session: Session) -> dict[str, object]:
+        """The session object of the API, with what features add."""
+        return {**session.document(), **self._extensions.fields(session)}
+
+    def plan(self, request: LaunchRequest) -> Launch:
+        """What a request comes to with the config of now. Raises ClincusError(400)."""
+        return plan_launch(request, self._load(), self._environ)
 
     def create(self, request: LaunchRequest) -> Session:
         """Create a session and start its tool; returns when it runs.
@@ -6337,14 +6241,14 @@ class Sessions:
         Raises ClincusError: 400 for what was asked, 409 without a free slot, 500 with Incus's words. Whatever fails or
         interrupts it, no half-made container stays.
         """
-        launch = self.containers.plan(request)
+        launch = self.plan(request)
         taken: set[str] = set()
         while True:
             session = self.registry.reserve(launch.workspace, request.slot, launch.session, taken)
             try:
                 with self._looking_at_the_end(session.id):
                     self._launch(session, launch)
-                return self.registry.get(session.id)
+                return self._started(session.id)
             except NameTakenError:
                 other = next((one for one in self.registry.all() if one.id == session.id), None)
                 if other is not None and other.session_id == session.session_id:
@@ -6353,68 +6257,87 @@ class Sessions:
                     raise
                 taken.add(session.id)
 
+    def start_command(self, request: LaunchRequest) -> Session:
+        """Start a container for one command. `end` has to follow; whatever fails or interrupts this leaves nothing.
+
+        A persistent one of the slot that is named is used again.
+        """
+        if request.slot:
+            name = session_name(self.registry.prefix, self.plan(request).workspace, request.slot)
+            found = self.look(name)
+            if found is not None and found.command and found.persistent and found.status == "stopped":
+                return self.resume(name, request)
+        return self.create(request)
+
     def resume(self, id: str, request: LaunchRequest | None = None) -> Session:
         """Bring a stopped, paused or running session to a running tool, with its conversation where there is one.
 
-        Of a `request` counts what may differ from start to start: settings, environment, debug and tmux.
+        Only these fields of `request` may change between starts: settings, environment, debug and tmux.
         """
         with self._work(id, "starting") as found:
-            before = self._adopted(found)
-            launch = self.containers.plan(self._again(before, request))
-            is_stopped = before.status == "stopped" and not before.paused
-            if is_stopped and launch.workspace != before.workspace and before is found:
-                words = f'workspace "{before.workspace}" is a link to "{launch.workspace}" now: start a session there'
-                raise ClincusError(words, 409)  # whoever made the link, it was not asked for when the session was made
-            session = self._thawed(before)
-            if before is not found and not is_stopped:  # a start labels it anew
-                self.containers.label(id, "session_id", before.session_id)
-            if is_stopped:  # a start that fails leaves it so, unless somebody else has started it
-                session = self.containers.start_again(self.containers.renew(before, launch), launch)
-            else:
-                launch = replace(launch, guest=self.guest(session))
-            try:
-                self._start_tool(session, launch, is_new=False)
-            except BaseException:
-                if is_stopped:
-                    self.containers.stop(id, 0)
-                raise
-        return self.registry.get(id)
+            is_stopped = found.status == "stopped" and not found.paused
+            if found.workspace:
+                self._resume(found, request, is_stopped=is_stopped)
+            elif is_stopped or found.paused:
+                self.containers.start(id)  # no tool of ours is in it
+        return self._started(id)
 
-    def stop(self, id: str, timeout: int = STOP_TIMEOUT) -> Session:
-        """Save the conversation and stop the container, hard after `timeout` seconds; a stopped one stays as it is."""
-        with self._work(id, "stopping") as found:
-            session = self._thawed(found)
-            if session.status == "running":
-                error = self._try_save(session, ends_tool=True)
-                self._hand_over(session)
-                graceful = self._load().get("limits.runtime.stop_graceful")
-                self.containers.stop(id, timeout if graceful else 0)
-                if error is None:  # not before: a container that runs on would hold something newer
-                    self._mark_final(session)
-        return self.registry.get(id)
+    def _resume(self, found: Session, request: LaunchRequest | None, *, is_stopped: bool) -> None:
+        before = self._adopted(found)
+        launch = self.plan(self._again(before, request))
+        if is_stopped and launch.workspace != before.workspace and before is found:
+            words = f'workspace "{before.workspace}" is a link to "{launch.workspace}" now: start a session there'
+            raise ClincusError(words, 409)  # nobody asked for the link's target when the session was made
+        self._extensions.tell("before_start", before)
+        session = self._thawed(before)
+        if is_stopped:  # a start that fails leaves it so, unless somebody else has started it
+            session = self.containers.start_again(session, launch)
+        else:
+            launch = replace(launch, guest=self.guest(session))
+            if before is not found:
+                self.containers.label(found.id, "session_id", before.session_id)
+        try:
+            self._start_program(session, launch, is_new=False)
+        except BaseException:
+            if is_stopped:
+                self.containers.stop(found.id, 0)
+            raise
 
-    def delete(self, id: str, *, keep_unsaved: bool = False) -> None:
-        """Save what can be saved and delete the container, whatever its state.
+    def end(
+        self, id: str, *, delete: bool = False, even_unsaved: bool = False, timeout: int = STOP_TIMEOUT
+    ) -> Session | None:
+        """Save a session's conversation and stop its container, or delete it: every end of a session is this.
 
-        ClincusError(409) keeps it: if somebody else has started it since it was last looked at, if this host cannot
-        write the conversation, and with `keep_unsaved` if that cannot be saved for any reason.
+        A running guest gets `timeout` seconds for a clean stop, and is then stopped hard; a stopped one stays as it is.
+        A delete raises ClincusError(409) and keeps the container if somebody else has started it since it was last
+        looked at, if this host cannot write the conversation, and, but for `even_unsaved`, if it cannot be saved for
+        any other reason. The session that is left is returned, None where the container is gone.
         """
         known = self.registry.get(id)
         with self._work(id, "stopping") as found:
-            if found.status == "running" and known.status == "stopped" and not known.paused:
+            if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
+            self._extensions.tell("before_stop", found)
             session = self._thawed(found)
             error = self._try_save(session, ends_tool=True)
-            if error is not None and session.status == "running" and not is_hosts_fault(error):
+            if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
                 self.containers.stop(id, 0)
                 session = replace(session, status="stopped")
                 error = self._try_save(session)
-            if error is not None and (keep_unsaved or is_hosts_fault(error)):
+            if delete and error is not None and (not even_unsaved or is_hosts_fault(error)):
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
-            if session.status == "running":
+            is_running = session.status == "running"
+            if is_running and session.workspace:
                 self._hand_over(session)
-            self.containers.delete(id, even_running=session.status == "running" or bool(session.error))
+            if delete:
+                self.containers.delete(id, even_running=is_running or bool(session.error))
+            elif is_running:
+                graceful = self._load().get("limits.runtime.stop_graceful")
+                self.containers.stop(id, timeout if graceful else 0)
+                if error is None:  # not before: a container that runs on would hold something newer
+                    self._mark_final(session)
+        return next((session for session in self.registry.all() if session.id == id), None)
 
     def _hand_over(self, session: Session) -> None:
         """Give what root in a running session made in the workspace to its owner."""
@@ -6445,7 +6368,7 @@ class Sessions:
 
     def stop_expired(self, now: datetime) -> None:
         """Stop what has run past its deadline."""
-        self._tend(lambda session: is_expired(session, now), "its time is over, stopping it", self.stop)
+        self._tend(lambda session: is_expired(session, now), "its time is over, stopping it", self.end)
 
     def delete_abandoned(self, stopped_before: datetime, ended: Mapping[str, str]) -> None:
         """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run.
@@ -6459,8 +6382,7 @@ class Sessions:
             is_old = is_resting_ephemeral(session) and end is not None and end < stopped_before
             return is_old and read_metadata(self.saved_directory(session), session.tool) is not None
 
-        work = functools.partial(self.delete, keep_unsaved=True)
-        self._tend(is_due, "ephemeral and long stopped, deleting it", work)
+        self._tend(is_due, "ephemeral and long stopped, deleting it", functools.partial(self.end, delete=True))
 
     def _tend(self, is_due: Callable[[Session], bool], words: str, work: Callable[[str], object]) -> None:
         """Do work on every session that is due for it and still is when its turn comes; failures are reported."""
@@ -6483,7 +6405,7 @@ class Sessions:
         """
         script = GUEST_WATCH if readonly else GUEST_ATTACH
         mouse = "own-mouse" if own_mouse else "mouse"
-        return self._guest_argv(session, script, tmux_name(session.id), mouse, GUEST_TOOL, term=term)
+        return self._guest_argv(session, script, tmux_name(session.id), mouse, GUEST_TOOL + GUEST_SHELL, term=term)
 
     def shell_terminal_argv(self, session: Session, *, own_mouse: bool = False) -> list[str]:
         """The command that attaches a pty to the login shell in a tmux session beside the tool's.
@@ -6530,19 +6452,40 @@ class Sessions:
 
     def run(self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Completed:
         """Run a command in a running session as its code user."""
-        return self.containers.run(session.id, command, guest=self.guest(session), stdin=stdin, timeout=timeout)
+        guest = self.guest(session)
+        return self.incus.read(
+            session.id, command, user=guest.uid, environment=guest.environment(), stdin=stdin, timeout=timeout
+        )
 
     def saved_directory(self, session: Session) -> str:
         """Where a session's conversation is saved."""
         return self._saved(session).directory
 
+    def command_argv(self, session: Session, command: Sequence[str], *, term: str = "") -> list[str]:
+        """The command line that runs a command in the workspace, for a process of the caller's own.
+
+        `term` is the type of the terminal that it gets; without one the caller relays its streams with `run_relayed`.
+        """
+        return self._guest_argv(session, GUEST_COMMAND, self.guest(session).mount, *command, term=term)
+
     def _guest_argv(self, session: Session, script: str, *arguments: str, term: str) -> list[str]:
+        """The command line that runs a script as the code user, for a process of the caller's own."""
         guest = self.guest(session)
-        return self.containers.argv(session.id, guest, script, *arguments, guest.mount, term=term)
+        return self.incus.exec_argv(
+            session.id,
+            ["sh", "-c", script, "clincus", *arguments],
+            user=guest.uid,
+            environment=guest.environment(**({"TERM": term} if term else {})),
+            terminal=bool(term),
+            fenced=not term,
+            gate="" if term else RELAY_GATE,
+        )
 
     def _again(self, session: Session, request: LaunchRequest | None) -> LaunchRequest:
         """The request that a session came from, with what a new one changes."""
         new = request or LaunchRequest(session.workspace)
+        if session.command:
+            return new
         return LaunchRequest(
             workspace=session.workspace,
             tool=session.tool,
@@ -6578,18 +6521,35 @@ class Sessions:
 
     def _launch(self, session: Session, launch: Launch) -> None:
         """Make the container and start the tool; whatever fails or interrupts that, nothing stays."""
+        self._extensions.tell("before_start", session)
         try:
             session = self.containers.launch(session, launch)
-            self._start_tool(session, launch, is_new=True)
+            self._start_program(session, launch, is_new=True)
         except NameTakenError:
             raise  # it is another's
         except BaseException:
             self._undo(session)
             raise
 
+    def _started(self, id: str) -> Session:
+        session = self.registry.get(id)
+        self._extensions.tell("after_start", session)
+        return session
+
+    def _start_program(self, session: Session, launch: Launch, *, is_new: bool) -> None:
+        """Start the tool, or make ready for a command."""
+        if not launch.request.command:
+            self._start_tool(session, launch, is_new=is_new)
+        elif launch.request.environment or not is_new:  # an earlier command had others
+            script = 'umask 077; cat >/run/clincus-command && chown "$1" /run/clincus-command'
+            command = ["sh", "-c", script, "clincus", str(launch.guest.uid)]
+            done = self.incus.exec(session.id, command, stdin=shell_assignments(launch.request.environment).encode())
+            if done.code != 0:
+                raise self.incus.guest_failure(session.id, done)
+
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
-        config, tool, guest = launch.config, launch.tool, launch.guest
+        config, tool, guest, request = launch.config, launch.tool, launch.guest, launch.request
         home = guest.home
         present = [] if is_new else self._listing(session, tool)
         is_new = STARTED_FILE not in dict(present)
@@ -6606,22 +6566,23 @@ class Sessions:
             config,
             saved_dir=saved,
             only_credentials=not is_new,
-            environment={**config.environment, **launch.environment},
+            environment={**config.environment, **request.environment},
             present=present,
         )
         for warning in warnings:
             self._report(f"{session.id}: {warning}")
         environment = tool_environment(tool, config, self._environ, home)
-        chosen = launch.environment if is_new or launch.environment else None
+        chosen = request.environment if is_new or request.environment else None
         known = conversation or session.session_id
         first, again = (
             tool_command(tool, config, session.session_id, id, environ=self._environ) for id in (conversation, known)
         )
         script = start_script(first, again, conversation_test(tool, known), guest.mount, tool.name)
         unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if saved is not None and conversation else []
-        archive = pack_files([*unpacking, *files, *start_files(environment, chosen, script)], guest.uid, guest.uid)
+        own = [*start_files(environment, chosen, script), *self._extensions.files(session)]
+        archive = pack_files([*unpacking, *files, *own], guest.uid, guest.uid)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
-        mode = "tmux" if launch.tmux else "direct"
+        mode = "tmux" if request.tmux else "direct"
         command = ["sh", "-c", GUEST_START, "clincus", session.id, guest.mount, columns, rows, mode]
         done = self.run(session, command, stdin=archive, timeout=120)
         if done.code in START_ERRORS:
@@ -6708,12 +6669,12 @@ class Sessions:
             yield
         except BaseException:
             with suppress(ClincusError):
-                self.look(id)
+                self.look(id, ends_work=True)
             raise
         else:
-            self.look(id)
+            self.look(id, ends_work=True)
         finally:
-            self.registry.end_work(id)
+            self.registry.end_work(id)  # also where Incus did not answer
 
     def _undo(self, session: Session) -> None:
         """Remove the container of a create that failed, if it is the one that this create made."""
@@ -11078,7 +11039,7 @@ class Application:
         self.history = History(os.path.join(state_directory(environ), "history.jsonl"))
         incus = Incus(self.config.get("incus.project"), group=self.config.get("incus.group"))
         self.registry = Registry(container_prefix(environ), self._on_change)
-        self.sessions = Sessions(incus, self.registry, lambda: self.config, environ)
+        self.sessions = Sessions(incus, self.registry, lambda: self.config, environ, extensions=self.extensions)
         self.monitor = Monitor(self.sessions, self.history, self._on_reach)
         self.files = Files(self.sessions)
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
@@ -11146,6 +11107,9 @@ class Application:
         record_run(self.history, change, log.warning)
         if change.kind == "stopped":
             self.sockets.close_session(session.id, CloseCode.NOT_RUNNING, "The session has stopped.")
+        moment = {"rang": "ring", "deleted": "deleted"}.get(change.kind)
+        if moment:
+            self.extensions.tell(moment, session)
         public = {"started": "session.started", "resumed": "session.started", "stopped": "session.stopped"}
         if change.kind in public:
             self.hub.publish({"type": public[change.kind], "id": session.id})
@@ -11312,11 +11276,11 @@ class Api:
 
     def list_sessions(self, request: Request) -> object:
         self._app.monitor.require()
-        return [session.document() for session in self._app.registry.all()]
+        return [self._app.sessions.document(session) for session in self._app.registry.all()]
 
     def get_session(self, request: Request) -> object:
         self._app.monitor.require()
-        return self._app.registry.get(request.values["id"]).document()
+        return self._app.sessions.document(self._app.registry.get(request.values["id"]))
 
     def create_session(self, request: Request) -> object:
         values = request.values
@@ -11330,19 +11294,17 @@ class Api:
             slot=values["slot"],
             resume=values["resume"] or "",
         )
-        return self._app.sessions.create(launch).document()
+        return self._app.sessions.document(self._app.sessions.create(launch))
 
     def delete_session(self, request: Request) -> object:
         self._app.monitor.require()
-        if request.values["force"]:
-            self._app.sessions.delete(request.values["id"])
-        else:
-            self._app.sessions.stop(request.values["id"])
+        force = request.values["force"]
+        self._app.sessions.end(request.values["id"], delete=force, even_unsaved=force)
         return Response(204)
 
     def resume_session(self, request: Request) -> object:
         self._app.monitor.require()
-        return self._app.sessions.resume(request.values["id"]).document()
+        return self._app.sessions.document(self._app.sessions.resume(request.values["id"]))
 
     def list_history(self, request: Request) -> object:
         values = request.values
@@ -11976,15 +11938,17 @@ class Context:
     @functools.cached_property
     def sessions(self) -> Sessions:
         """All sessions as Incus has them now: one call. What changes by this command goes into the history."""
-        is_known = False
+        is_known, told = False, set[str]()
 
         def record(change: Change) -> None:
             if is_known:
                 record_run(self.history, change, warn)
-            if change.session.status == "starting":
+            if change.session.status == "starting" and change.session.id not in told:
+                told.add(change.session.id)
                 self.on_starting(change.session)
 
-        registry = Registry(container_prefix(self.environ), record)
+        sees_commands = self.command.name in ("run", "clean")
+        registry = Registry(container_prefix(self.environ), record, (lambda _: True) if sees_commands else is_listed)
         sessions = Sessions(self.incus, registry, lambda: self.config, self.environ, warn)
         sessions.refresh()
         is_known = True
@@ -12433,10 +12397,7 @@ def leave(sessions: Sessions, session: Session, *, is_direct: bool) -> bool:
     if now.status == "stopped":
         say(f"[cleanup] Container was stopped{'' if now.persistent else ', removing...'}")
     with progress("Ending the session"):
-        if now.persistent:
-            sessions.stop(now.id)
-        else:
-            sessions.delete(now.id, keep_unsaved=True)
+        sessions.end(now.id, delete=not now.persistent)
     say("[cleanup] Session data saved")
     say(f"[cleanup] Container {'kept, stopped' if now.persistent else 'removed'}")
     say(f"  clincus shell --resume={now.session_id} goes on with the conversation")
@@ -12551,7 +12512,7 @@ def run_list(context: Context) -> int:
     active = []
     for instance in sorted(instances, key=lambda one: str(one["created_at"])):
         session = session_from_instance(prefix, instance)
-        if session is not None:
+        if session is not None and is_listed(session):
             active.append(active_entry(session, instance))
     saved = [saved_entry(one) for one in list_saved(context.config, context.environ)] if context.options.all else []
     if context.options.format == "json":
@@ -12579,7 +12540,7 @@ def active_entry(session: Session, instance: Mapping[str, Any]) -> dict[str, Any
         "tool": session.tool,
         "workspace": session.workspace,
     }
-    return {key: value for key, value in entry.items() if key != "deadline" or value}
+    return {key: value for key, value in entry.items() if key not in ("deadline", "tool", "workspace") or value}
 
 
 def ipv4_address(instance: Mapping[str, Any]) -> str:
@@ -12759,21 +12720,21 @@ def for_each_session(
 
 def run_stop(context: Context) -> int:
     """`clincus stop`: save, stop, keep the container."""
-    stop = context.sessions.stop
+    end = context.sessions.end
     return for_each_session(
         context,
         Verb("stop", "Stopping", "Stopped"),
-        lambda name: void(stop(name, context.options.timeout)),
+        lambda name: void(end(name, timeout=context.options.timeout)),
         lambda session: session.status == "running" or session.paused,
     )
 
 
 def run_kill(context: Context) -> int:
     """`clincus kill`: save, delete at once; without --force what cannot be saved keeps its container."""
-    force, delete = context.options.force, context.sessions.delete
+    force, end = context.options.force, context.sessions.end
     hint = "" if force else "--force deletes also what a container does not hand over"
     verb = Verb("kill", "Killing", "Killed", hint=hint)
-    return for_each_session(context, verb, lambda name: delete(name, keep_unsaved=not force))
+    return for_each_session(context, verb, lambda name: void(end(name, delete=True, even_unsaved=force)))
 
 
 def run_shutdown(context: Context) -> int:
@@ -12782,10 +12743,10 @@ def run_shutdown(context: Context) -> int:
 
     def shut_down(name: str) -> None:
         print("Attempting graceful shutdown...", flush=True)
-        session = sessions.stop(name, timeout)
-        if not session.persistent or context.options.delete:
-            sessions.delete(name, keep_unsaved=True)
-        else:
+        session = sessions.end(name, timeout=timeout)
+        if session is not None and (not session.persistent or context.options.delete):
+            sessions.end(name, delete=True)
+        elif session is not None:
             print(f"{name} is persistent: it is stopped and kept (--delete removes it)")
 
     verb = Verb("shutdown", "Shutting down", "Shutdown", f" (timeout: {timeout}s)")
@@ -12864,9 +12825,10 @@ def clean_heap(context: Context, heap: Heap) -> int:
 def stopped_heap(context: Context, *, persistent_too: bool) -> Heap:
     """Stopped containers of sessions; the conversation is saved before one goes, or it stays."""
     sessions = context.sessions
-    stopped = [one for one in sessions.registry.all() if one.status == "stopped" and not one.paused]
+    everything = filter(is_listed, sessions.registry.all())
+    stopped = [one for one in everything if one.status == "stopped" and not one.paused]
     items = {
-        one.id: f"{one.workspace} ({'persistent' if one.persistent else 'ephemeral'})"
+        one.id: f"{one.workspace or 'no workspace'} ({'persistent' if one.persistent else 'ephemeral'})"
         for one in stopped
         if persistent_too or not one.persistent
     }
@@ -12874,7 +12836,7 @@ def stopped_heap(context: Context, *, persistent_too: bool) -> Heap:
         "Checking for stopped clincus containers...",
         "no stopped containers found",
         items,
-        lambda name: sessions.delete(name, keep_unsaved=True),
+        lambda name: void(sessions.end(name, delete=True)),
     )
 
 
@@ -12882,15 +12844,18 @@ def orphan_heap(context: Context) -> Heap:
     """Stopped containers whose workspace is gone."""
     heap = stopped_heap(context, persistent_too=True)
     registry = context.sessions.registry
-    orphans = {name: text for name, text in heap.items.items() if not os.path.isdir(registry.get(name).workspace)}
+    workspaces = {session.id: session.workspace for session in registry.all() if session.workspace}
+    orphans = {name: text for name, text in heap.items.items() if not os.path.isdir(workspaces.get(name, "/"))}
     return Heap("Checking for orphaned containers...", "no orphaned containers found", orphans, heap.remove)
 
 
 def command_heap(context: Context) -> Heap:
     """Containers of `clincus run` whose process is gone."""
     sessions = context.sessions
-    items = dict.fromkeys(sessions.commands.abandoned(persistent_too=context.options.all), "left by clincus run")
-    return Heap("Checking for containers left by clincus run...", "none found", items, sessions.commands.remove)
+    found = [one for one in filter(is_abandoned, sessions.registry.all()) if context.options.all or not one.persistent]
+    items = dict.fromkeys([one.id for one in found], "left by clincus run")
+    remove: Callable[[str], None] = lambda name: void(sessions.end(name, delete=True))  # noqa: E731
+    return Heap("Checking for containers left by clincus run...", "none found", items, remove)
 
 
 def saved_heap(context: Context) -> Heap:
@@ -12921,25 +12886,29 @@ TIMED_OUT = 124  # the exit code, as of timeout(1)
 
 def run_run(context: Context) -> int:
     """`clincus run`: one command in a new container, which is removed whatever happens."""
-    options, request = context.options, launch_request(context)
+    options = context.options
+    request = replace(launch_request(context), command=process_mark(os.getpid()))
     sessions = context.sessions
     talk: Callable[[str], None] = void if options.quiet else say
     command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
     is_terminal = options.format == "pretty" and has_terminal() and sys.stderr.isatty()
     held = Held(), Held()
+    config = sessions.plan(request).config
+    context.on_starting = lambda session: tell_command(session, config, options, talk)
     with progress("Starting the container"):
-        job = sessions.commands.start(request, lambda job: tell_job(job, options, talk))
-    limit = min((seconds for seconds in (options.timeout, job.limit) if seconds), default=None)
+        session = sessions.start_command(request)
+    limits = options.timeout, parse_duration(config.get("limits.runtime.max_duration") or "0")
+    limit = min(filter(None, limits), default=None)
     try:
         talk(f"Executing: {shlex.join(options.command)}")
-        argv = sessions.commands.argv(job, command, terminal=is_terminal)
+        argv = sessions.command_argv(session, command, term="xterm-256color" if is_terminal else "")
         sinks = held if options.format == "json" else OUR_STREAMS
         code = run_in_terminal(argv, limit) if is_terminal else run_relayed(argv, sinks, limit=limit)
     except subprocess.TimeoutExpired:
         say(f"The time limit of {limit:g} s is over")
         code = TIMED_OUT
     finally:
-        sessions.commands.end(job)
+        sessions.end(session.id, delete=not session.persistent)
     talk("Command completed successfully" if code == 0 else f"Command exited with code {code}")
     if options.format == "json":
         print_output(code, *held)
@@ -12954,16 +12923,17 @@ def print_output(code: int, stdout: Held, stderr: Held) -> None:
     print_json({"exit_code": code, **texts})
 
 
-def tell_job(job: Job, options: Options, talk: Callable[[str], None]) -> None:
+def tell_command(session: Session, config: Config, options: Options, talk: Callable[[str], None]) -> None:
     """Say which container a command runs in, before it is there."""
     if not options.slot:
-        talk(f"Auto-allocated slot {job.slot}")
-    if job.is_reused:
-        talk(f"Restarting existing persistent container {job.name}")
+        talk(f"Auto-allocated slot {session.slot}")
+    if session.run:
+        talk(f"Restarting existing persistent container {session.id}")
     else:
-        talk(f"Launching container {job.name} from image {job.image}")
-    if job.protected:
-        talk(f"Protected paths (mounted read-only): {', '.join(job.protected)}")
+        talk(f"Launching container {session.id} from image {session.image}")
+    protected = [*config.get("security.protected_paths"), *config.get("security.additional_protected_paths")]
+    if protected and not config.get("security.disable_protection"):
+        talk(f"Protected paths (mounted read-only): {', '.join(protected)}")
 
 
 # Sessions: their tmux, from outside
@@ -12985,7 +12955,7 @@ def tmux(context: Context, name: str, script: str, *arguments: str, stdin: bytes
     if session.status != "running":
         raise ClincusError(f"container '{name}' is not running", 409)
     command = ["sh", "-c", script, "clincus", f"clincus-{name}", *arguments]
-    done = sessions.containers.run(session.id, command, stdin=stdin)
+    done = sessions.run(session, command, stdin=stdin)
     if done.code == 3:
         done = sessions.incus.read(name, command, stdin=stdin)
     if done.code != 0:
@@ -13296,14 +13266,15 @@ def change_state(incus: Incus, name: str, action: str, *, force: bool = False, t
 
 def own_session(context: Context, instance: Mapping[str, Any]) -> Session | None:
     """The session that an instance is, None for any other instance."""
-    return session_from_instance(container_prefix(context.environ), instance)
+    session = session_from_instance(container_prefix(context.environ), instance)
+    return session if session is not None and is_listed(session) else None
 
 
 def code_mount(context: Context, instance: Mapping[str, Any]) -> str:
     """Where the workspace stands in an instance."""
     session = own_session(context, instance)
     if session is not None:
-        return workspace_mount(context.config, session.workspace)
+        return Guest.of(session, context.config).mount
     device = (instance.get("expanded_devices") or {}).get("workspace") or {}
     return device.get("path") or "/workspace"
 
@@ -13329,10 +13300,12 @@ def run_container_launch(context: Context) -> int:
         raise UsageError(f"'{options.image}' is no image's name")
     if is_there(context.incus, name):
         raise ClincusError(f'there is a container "{name}" already: choose another name, or delete it', 409)
-    description = {"config": dict.fromkeys(NESTING, "true")}
+    config = dict.fromkeys(NESTING, "true")
+    if session_slot(container_prefix(context.environ), name) is not None:
+        config[LABEL + "managed"] = "true"
     try:
         with progress(f"Launching {name}"), speaking_of(f'container "{name}"'):
-            context.incus.launch(name, options.image, description, ephemeral=options.ephemeral)
+            context.incus.launch(name, options.image, {"config": config}, ephemeral=options.ephemeral)
     except BaseException as error:
         if not (isinstance(error, IncusError) and error.status in (409, 503)):
             with suppress(IncusError):  # it never came to be
@@ -13372,7 +13345,7 @@ def run_container_stop(context: Context) -> int:
         raise ClincusError(f'container "{name}" is paused and cannot stop cleanly: use --force', 409)
     with progress(f"Stopping {name}"):
         if instance["status"] != "Stopped" and own_session(context, instance) is not None:
-            context.sessions.stop(name, 0 if options.force else options.timeout)
+            context.sessions.end(name, timeout=0 if options.force else options.timeout)
         else:
             change_state(context.incus, name, "stop", force=options.force, timeout=options.timeout)
     say(f"Container {name} stopped" + (" and gone: it was an ephemeral one" if instance["ephemeral"] else ""))
@@ -13389,7 +13362,7 @@ def run_container_delete(context: Context) -> int:
         return 0
     with progress(f"Deleting {name}"):
         if own_session(context, instance) is not None:
-            context.sessions.delete(name, keep_unsaved=not options.force)
+            context.sessions.end(name, delete=True, even_unsaved=options.force)
         else:
             delete_instance(context.incus, name)
     say(f"Container {name} deleted")
@@ -13831,7 +13804,7 @@ def run_snapshot_restore(context: Context) -> int:
     is_session = own_session(context, instance) is not None
     with progress(f"Restoring {container}"):
         if was_running and is_session:
-            context.sessions.stop(container)
+            context.sessions.end(container)
         elif was_running:
             change_state(context.incus, container, "stop", force=True)
         body = {"restore": snapshot["name"], "stateful": options.stateful}
@@ -14093,14 +14066,17 @@ def run_image_publish(context: Context) -> int:
     if was_running and not options.force:
         advice = "stop it first, or use --force to stop it meanwhile"
         raise ClincusError(f'container "{name}" is running: {advice}', 409)
-    if was_running:
+    is_session = own_session(context, instance) is not None
+    if was_running and is_session:
+        context.sessions.end(name)
+    elif was_running:
         change_state(context.incus, name, "stop", force=instance["status"] == "Frozen")
     try:
         with progress(f"Publishing {name}"), speaking_of(f'container "{name}"'):
             fingerprint = publish(context.incus, instance, alias, options.description)
     finally:
         if was_running:
-            start_again(context, name, own_session(context, instance) is not None)
+            start_again(context, name, is_session)
     print_json({"alias": alias, "fingerprint": fingerprint})
     return 0
 

@@ -651,6 +651,14 @@ def test_a_persistent_run_uses_its_container_again(bed, cli):
     assert bed.names() == []
 
 
+def test_a_run_has_its_own_variables_and_no_earlier_ones(bed, cli):
+    words = ("run", "-q", "--persistent", "--slot", "4")
+    show = "echo A=$A B=$B"
+    assert cli.ok(*words, "-e", "A=1", show) == "A=1 B=\n"
+    assert cli.ok(*words, "-e", "B=2", show) == "A= B=2\n"
+    assert cli.ok(*words, show) == "A= B=\n"
+
+
 def test_clean_finds_what_a_killed_run_left(bed, cli):
     process = subprocess.Popen(
         [*program(), "run", "echo begun; sleep 1000"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -662,6 +670,50 @@ def test_clean_finds_what_a_killed_run_left(bed, cli):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert "✓ Cleaned 1 item(s)" in cli.ok("clean", "--force")
+    assert bed.names() == []
+
+
+# ---- containers of ours that are no sessions --------------------------------------------------------------------
+
+
+@pytest.fixture(params=["launched by clincus", "left by the Go program"])
+def bare(bed, cli, request) -> str:
+    """A running container with a name of ours and no workspace."""
+    name = clincus.session_name("clincus-", str(cli.workspace), 7)
+    if request.param == "launched by clincus":
+        cli.ok("container", "launch", "clincus", name)
+        assert bed.incus.query(f"/1.0/instances/{name}")["config"]["user.clincus.managed"] == "true"
+    else:
+        bed.incus.run("launch", "--quiet", "clincus", name)
+    return name
+
+
+def test_a_container_with_a_name_of_ours_is_listed_used_and_killed(bed, cli, bare, clincus_server):
+    (entry,) = cli.listed()
+    assert (entry["name"], entry["slot"], entry["status"], "workspace" in entry) == (bare, 7, "Running", False)
+    assert clincus_server.get("/api/sessions").json == []
+    assert clincus_server.get(f"/api/sessions/{bare}").status == 404
+    terminal = cli.start("attach", bare)
+    terminal.expect("$ ")
+    cli.ok("tmux", "send", bare, "echo typed-$((40 + 2))")
+    wait_until(lambda: "typed-42" in cli.ok("tmux", "capture", bare), "the line")
+    terminal.detach()
+    assert terminal.end() == 0
+    assert "✓ Persisted" in cli.ok("persist", bare)
+    assert f"✓ Killed {bare}" in cli.ok("kill", "--force", bare)
+    assert bed.names() == []
+
+
+def test_a_container_with_a_name_of_ours_is_stopped_resumed_and_cleaned(bed, cli, bare):
+    assert "is stopped and kept" in cli.ok("shutdown", bare)
+    assert bed.state(bare) == "Stopped"
+    cli.ok("clean", "--force")
+    cli.ok("clean", "--orphans", "--force")
+    assert bed.state(bare) == "Stopped", "nobody called it ephemeral"
+    cli.ok("resume", bare)
+    assert bed.state(bare) == "Running"
+    cli.ok("stop", bare)
+    assert "✓ Cleaned 1 item(s)" in cli.ok("clean", "--all", "--force")
     assert bed.names() == []
 
 

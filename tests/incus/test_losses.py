@@ -115,7 +115,7 @@ def test_a_guest_that_filled_its_disk_and_stopped(bed, clincus_server, workspace
         "dd if=/dev/zero of=/home/code/much bs=1M; for n in $(seq 2000); do echo >~/$n || break; done; true",
     )
     bed.incus.run("stop", "--force", session["id"])
-    command_line(bed, clincus_server).delete(session["id"], keep_unsaved=True)
+    command_line(bed, clincus_server).end(session["id"], delete=True)
     assert "remember the milk" in saved(clincus_server, session)
 
 
@@ -127,7 +127,7 @@ def test_a_session_that_was_started_again_is_no_stopped_one(bed, clincus_server,
     assert clincus_server.post(f"{path}/resume").status == 200
     wait_for_screen(bed, session, "earlier: remember the milk")
     with pytest.raises(clincus.ClincusError, match="started meanwhile"):
-        late.delete(session["id"], keep_unsaved=True)
+        late.end(session["id"], delete=True)
     assert clincus_server.get(path).json["status"] == "running"
     wait_for_screen(bed, session, "earlier: remember the milk")
 
@@ -158,7 +158,7 @@ def test_a_delete_beside_a_resume(bed, clincus_server, workspace):
 
     def delete() -> None:
         with contextlib.suppress(clincus.ClincusError):
-            other.delete(session["id"])
+            other.end(session["id"], delete=True, even_unsaved=True)
 
     with ThreadPoolExecutor() as pool:
         for work in [pool.submit(delete), pool.submit(clincus_server.post, f"{path}/resume")]:

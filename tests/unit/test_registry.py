@@ -45,8 +45,26 @@ def test_a_name_is_the_workspaces_hash_and_the_slot():
     assert clincus.session_name("clincus-", "/home/ann/demo", 1) == "clincus-ec0578-1"
 
 
-def test_an_instance_without_our_label_is_no_session():
-    assert clincus.session_from_instance("clincus-", {"name": NAME, "status": "Running", "config": {}}) is None
+# What an instance is: whether the API shows it, and the command line.
+KINDS = {
+    "a session": (NAME, {"workspace": "/w"}, (True, True)),
+    "of the Go program's `run --persistent`": (NAME, {}, (False, True)),
+    "of `container launch`, by its label": ("web", {"managed": "true"}, (False, True)),
+    "of a command": (NAME, {"workspace": "/w", "command": "1 2"}, (False, False)),
+}
+
+
+@pytest.mark.parametrize(("name", "labels", "shown"), KINDS.values(), ids=KINDS.keys())
+def test_which_instances_are_shown(name, labels, shown):
+    config = {clincus.LABEL + key: value for key, value in labels.items()}
+    session = clincus.session_from_instance("clincus-", {"name": name, "status": "Stopped", "config": config})
+    assert session is not None
+    assert (clincus.is_session(session), clincus.is_listed(session)) == shown
+    assert session.persistent is ("workspace" not in labels), "what nobody called ephemeral is kept"
+
+
+def test_any_other_instance_is_not_ours():
+    assert clincus.session_from_instance("clincus-", {"name": "web", "status": "Running", "config": {}}) is None
 
 
 @pytest.mark.parametrize(
@@ -81,8 +99,8 @@ def test_what_is_on_an_instance_is_read_back():
         settings='{"limits.cpu.count": "1"}',
         guest="1000:code:/workspace",
     )
-    labels = clincus.session_labels(session)
-    assert clincus.session_from_instance("clincus-", instance(**labels)) == session
+    found = {**instance(), "config": clincus.session_labels(session)}
+    assert clincus.session_from_instance("clincus-", found) == session
 
 
 class TestWorkspace:
@@ -305,6 +323,11 @@ def make(name: str, slot: int) -> clincus.Session:
 
 
 class TestReservation:
+    def test_the_slot_of_an_instance_that_is_not_shown_is_taken(self, registry):
+        list_all(registry, instance(clincus.session_name("clincus-", "/w", 1), command="1 2"))
+        assert registry.all() == []
+        assert registry.reserve("/w", 0, make, ()).slot == 2
+
     def test_the_lowest_free_slot_is_taken_and_shown_as_starting(self, registry):
         slots = [registry.reserve("/w", 0, make, ()).slot for _ in range(3)]
         assert slots == [1, 2, 3]
@@ -350,9 +373,26 @@ WORKSPACE = {"type": "disk", "source": "/w", "path": "/workspace"}
 class TestDescription:
     PROTECTION = clincus.Protection("locked", {"raw.idmap": "x"}, {"workspace": {"type": "disk"}}, "")
 
+    LAUNCH = clincus.Launch(
+        clincus.LaunchRequest("/w"),
+        clincus.load_config({}),
+        ("the project's",),
+        "/w",
+        clincus.Guest(1000, "code", "/workspace"),
+        clincus.TOOLS["claude"],
+        "clincus",
+        persistent=False,
+        mounts=(),
+        session_id="s",
+    )
+
+    def describe(self, keys: dict[str, str], root_options: dict[str, str]) -> tuple[clincus.Session, Any]:
+        root = {"type": "disk", "path": "/", "pool": "default"}
+        limits = keys, root_options, ["a limit"]
+        return clincus.describe_session(make(NAME, 1), self.LAUNCH, self.PROTECTION, limits, root)
+
     def test_it_is_complete(self):
-        labels = clincus.session_labels(make(NAME, 1))
-        description = clincus.describe_instance(labels, {"limits.memory": "1GiB"}, self.PROTECTION)
+        session, description = self.describe({"limits.memory": "1GiB"}, {})
         assert description["config"] == {
             "boot.autostart": "false",
             "limits.memory": "1GiB",
@@ -360,16 +400,20 @@ class TestDescription:
             "user.clincus.devices": "workspace",
             "user.clincus.managed": "true",
             "user.clincus.persistent": "false",
-            "user.clincus.protection": "off",
+            "user.clincus.protection": "locked",
             "user.clincus.session_id": NAME,
             "user.clincus.tool": "claude",
+            "user.clincus.warnings": "the project's\na limit",
             "user.clincus.workspace": "/w",
         }
+        assert (session.protection, session.warnings) == ("locked", ("the project's", "a limit"))
         assert description["devices"] == {"workspace": {"type": "disk"}}
 
     def test_rates_go_on_a_root_disk_of_its_own(self):
+        _, description = self.describe({}, {"limits.read": "10MB"})
         root = {"type": "disk", "path": "/", "pool": "default", "limits.read": "10MB"}
-        assert clincus.describe_instance({}, {}, self.PROTECTION, root)["devices"]["root"] == root
+        assert description["devices"]["root"] == root
+        assert description["config"]["user.clincus.devices"] == "workspace root"
 
     def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest(self):
         old = {"limits.cpu": "2", "image.os": "Debian", "user.mine": "kept", "user.clincus.name": "kept"}
@@ -424,7 +468,7 @@ def test_an_expired_session_that_does_not_stop_keeps_no_other_running(monkeypatc
         asked.append(id)
         raise clincus.ClincusError("Incus is busy")
 
-    monkeypatch.setattr(sessions, "stop", stop)
+    monkeypatch.setattr(sessions, "end", stop)
     sessions.stop_expired(BEGIN + timedelta(hours=2))
     assert sorted(asked) == names
     assert f"{names[0]}: Incus is busy" in said

@@ -99,7 +99,7 @@ def add(sessions: clincus.Sessions, name: str = NAME, **fields: Any) -> clincus.
     }
     session = clincus.Session(id=name, **{**known, **fields})
     more = {"architecture": "x86_64", "description": "", "profiles": [], "devices": {}, "expanded_devices": {}}
-    labels = {clincus.LABEL + key: value for key, value in clincus.session_labels(session).items()}
+    labels = clincus.session_labels(session)
     sessions.incus.instances[name] = {"name": name, **more, "status": session.status.capitalize(), "config": labels}
     more = {"last_used_at": session.started_at}
     if session.paused:
@@ -133,7 +133,7 @@ def test_an_abandoned_session_whose_conversation_cannot_be_saved_stays(sessions,
     assert any("holds a conversation that is not saved" in report for report in reports)
 
 
-@pytest.mark.parametrize("act", ["delete", "stop", "resume"])
+@pytest.mark.parametrize("act", ["end", "resume"])
 def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door, act):
     def make(name: str, slot: int) -> clincus.Session:
         return clincus.Session(name, "/w", "claude", slot, "starting", persistent=False, session_id="s")
@@ -171,7 +171,7 @@ def sends_nothing(door, monkeypatch):
 def test_only_a_copy_that_came_whole_counts_as_the_last(sessions, sends_nothing, fails):
     session = add(sessions)
     sends_nothing += [clincus.IncusError("exit code 1", 500)] if fails else []
-    sessions.stop(NAME)
+    sessions.end(NAME)
     assert is_final(sessions, session) is not fails
 
 
@@ -183,7 +183,7 @@ def test_a_copy_of_a_container_that_did_not_stop_is_not_the_last(sessions, door,
 
     door.on_run = fail
     with pytest.raises(clincus.IncusError):
-        sessions.stop(NAME)
+        sessions.end(NAME)
     assert not is_final(sessions, session)
 
 
@@ -209,7 +209,7 @@ def test_a_stopped_container_is_read_within_its_limits_and_only_if_it_is_stopped
 
 def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_nothing):
     add(sessions, status="stopped")
-    sessions.delete(NAME)
+    sessions.end(NAME, delete=True)
     assert [words for words in door.calls if words[0] == "delete"] == [("delete", NAME)]  # Incus refuses if it runs
 
 
@@ -218,7 +218,7 @@ def test_a_host_that_cannot_write_keeps_what_is_not_saved(sessions, door, sends_
     add(sessions, status=status)
     (tmp_path / ".clincus").write_text("a file where the folder should be")
     with pytest.raises(clincus.ClincusError, match=r"is kept, as it holds a conversation .*clincus"):
-        sessions.delete(NAME)
+        sessions.end(NAME, delete=True)
     assert deleted(door) == []
     assert status == "stopped" or door.calls == []  # nor is it stopped
 
@@ -267,7 +267,7 @@ def test_a_workspace_that_became_a_link_is_not_followed(sessions, tmp_path):
 
 def test_no_lock_is_kept_for_a_made_up_id(sessions):
     with pytest.raises(clincus.ClincusError, match="no session"):
-        sessions.stop("clincus-ffffff-9")
+        sessions.end("clincus-ffffff-9")
     assert sessions._locks == {}
 
 
@@ -309,7 +309,7 @@ class Machine(Door):
         self.instances[name] = {"name": name, **more, **description}
 
     def exec(self, *arguments: Any, **options: Any) -> clincus.Completed:
-        self.users.append(options["user"])
+        self.users.append(options.get("user", 0))
         return clincus.Completed(self.code, clincus.FENCE.encode(), b"")
 
 
@@ -415,6 +415,26 @@ class TestStart:
         (tmp_path / f".clincus/sessions-claude/{session.session_id}/metadata.json").unlink()
         assert sessions.resume(session.id).session_id == "the-saved-id"
         assert door.instances[session.id]["config"]["user.clincus.session_id"] == "the-saved-id"
+
+    def test_features_hear_of_a_sessions_life_and_add_to_it(self, sessions, door, request_):
+        added, heard = sessions._extensions, []
+        for moment in clincus.LIFE:
+            added.listeners[moment].append(lambda session, moment=moment: heard.append((moment, session.slot)))
+            added.listeners[moment].insert(0, lambda session: 1 // 0)
+        added.instance_parts += [
+            lambda request, description: 1 // 0,
+            lambda request, description: description["config"].update({"user.mine": request.workspace}),
+        ]
+        added.guest_files.append(lambda session: [clincus.ToolFile(".mine", session.id.encode())])
+        added.session_fields.update({"broken": lambda session: 1 // 0, "mine": lambda session: session.slot})
+        sent: list[bytes] = []
+        door.read = lambda *_, stdin, **options: sent.append(stdin) or clincus.Completed(0, b"", b"")
+        session = sessions.create(clincus.replace(request_, tool="shell"))
+        assert door.instances[session.id]["config"]["user.mine"] == request_.workspace
+        assert b".mine" in sent[-1]
+        assert sessions.document(session) == {**session.document(), "mine": 1}
+        sessions.end(session.id)
+        assert heard == [("before_start", 1), ("after_start", 1), ("before_stop", 1)]  # the server tells the others
 
     def test_the_code_user_of_a_trusted_project_is_the_one_of_every_command(self, sessions, door, request_):
         file = Path(request_.workspace, ".clincus.toml")
