@@ -3322,6 +3322,7 @@ LOCK_SECONDS = 30.0
 NO_ID_MAPS = "cannot map ids"
 HIDE_FOLDER = (".gitignore", b"*\n")  # makes Git pass over a folder: `git stash -u` would else fail to remove it
 MOST_FOLDERS = 20000  # that are looked into for the Git folders of submodules
+FILLED_BY_GIT = ("objects", "refs", "logs")  # in a Git folder: many folders in them, and files called HEAD
 MOST_MOUNTS = 2000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
 
 OPEN_TREE_CLONE, AT_EMPTY_PATH = 0x1, 0x1000
@@ -3516,9 +3517,10 @@ def first_symlink(kernel: Kernel, root: int, path: str) -> str:
 
 
 def git_folders(kernel: Kernel, root: int, path: str) -> list[str]:
-    """The Git folders below `path`, at any depth, those of submodules' submodules too.
+    """The Git folders below `path`, at any depth: submodules, those of submodules, those with a `/` in their name.
 
-    A `config` makes one as well as a HEAD does: an agent can remove the HEAD, and have it back after the next start.
+    A `config` makes one as well as a HEAD does: an agent can remove the HEAD, and have it back after the next start. It
+    can as well put a HEAD above a Git folder, so the search goes on below one, but for what git fills there.
     The time is bounded by the number of folders: WallError if there are more than MOST_FOLDERS.
     """
     found: list[str] = []
@@ -3529,9 +3531,12 @@ def git_folders(kernel: Kernel, root: int, path: str) -> list[str]:
         if len(found) > MOST_MOUNTS:
             raise WallError(f"'{path}' holds more than {MOST_MOUNTS} Git folders")
         folder = unseen.pop()
-        if exists_beneath(kernel, root, f"{folder}/HEAD") or exists_beneath(kernel, root, f"{folder}/config"):
+        above, _, name = folder.rpartition("/")
+        has_config = exists_beneath(kernel, root, f"{folder}/config")
+        if name in FILLED_BY_GIT and above in found and not has_config:
+            continue
+        if has_config or exists_beneath(kernel, root, f"{folder}/HEAD"):
             found.append(folder)
-            folder += "/modules"
         unseen += folders(kernel, root, folder)
     raise WallError(f"'{path}' holds more than {MOST_FOLDERS} folders")
 
@@ -4746,18 +4751,21 @@ def plain_paths(source: str, pattern: str) -> list[str]:
     return [path.lstrip("/") for path in found]
 
 
-def plain_git_folders(path: str) -> Iterator[str]:
+def plain_git_folders(path: str) -> list[str]:
     """As `git_folders`, but by path. Raises ClincusError (409) if there are too many folders."""
-    unseen = [path]
+    found: list[str] = []
+    unseen = [f"{path}/{name}" for name in plain_folders(path)]
     for _ in range(MOST_FOLDERS):
         if not unseen:
-            return
-        here = unseen.pop()
-        for folder in (f"{here}/{name}" for name in plain_folders(here)):
-            is_git_folder = os.path.lexists(f"{folder}/HEAD") or os.path.lexists(f"{folder}/config")
-            unseen.append(f"{folder}/modules" if is_git_folder else folder)
-            if is_git_folder:
-                yield folder
+            return found
+        folder = unseen.pop()
+        above, name = os.path.split(folder)
+        has_config = os.path.lexists(f"{folder}/config")
+        if name in FILLED_BY_GIT and above in found and not has_config:
+            continue
+        if has_config or os.path.lexists(f"{folder}/HEAD"):
+            found.append(folder)
+        unseen += [f"{folder}/{name}" for name in plain_folders(folder)]
     raise ClincusError(f"'{path}' holds more than {MOST_FOLDERS} folders", 409)
 
 
