@@ -347,13 +347,7 @@ def list_of(check: Check) -> Check:
     def check_list(value: object) -> list[Any]:
         if not isinstance(value, (list, tuple)):
             raise Unfit('a list is wanted, such as ["a", "b"]')
-        result = []
-        for number, item in enumerate(value, 1):
-            try:
-                result.append(check(item))
-            except ValueError as error:
-                raise Unfit(f"entry {number}{quoted(item)}: {error}") from None
-        return result
+        return [fit_item(check, item, f"entry {number}{quoted(item)}") for number, item in enumerate(value, 1)]
 
     return check_list
 
@@ -364,17 +358,20 @@ def table_of(check: Check, pattern: str, expected: str) -> Check:
     def check_table(value: object) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise Unfit("a table is wanted")
-        result = {}
-        for name, item in value.items():
+        for name in value:
             if not re.fullmatch(pattern, name):
                 raise Unfit(f"{name!r}: {expected}")
-            try:
-                result[name] = check(item)
-            except ValueError as error:
-                raise Unfit(f"{name}: {error}") from None
-        return result
+        return {name: fit_item(check, item, name) for name, item in value.items()}
 
     return check_table
+
+
+def fit_item(check: Check, item: object, name: str) -> Any:
+    """An item in its normal form. Unfit that begins with its name if it cannot be used."""
+    try:
+        return check(item)
+    except ValueError as error:
+        raise Unfit(f"{name}: {error}") from None
 
 
 def quoted(value: object) -> str:
@@ -753,49 +750,52 @@ def apply_profile(config: Config, name: str) -> Config:
 
 def apply_flags(config: Config, flags: Mapping[str, object]) -> Config:
     """The configuration with more settings from the command line, by dotted key. ConfigError on a bad value."""
-    findings = Findings()
-    layers = [*config.layers, flag_layer(flags, findings)]
-    findings.raise_faults()
+    reader = Reader()
+    layers = [*config.layers, reader.flags(flags)]
+    reader.raise_faults()
     return make_config(layers, config.files, config.warnings, config.wanted_profile) if flags else config
 
 
-# -- Reading a source
+# -- Reading the sources
 
 
 @dataclass
-class Findings:
-    """What is wrong in the sources read so far. Only the first findings are kept: a stranger may have written them."""
+class Reader:
+    """Reads the sources of a configuration, and gathers what is wrong in them.
+
+    Only the first findings are kept: a stranger may have written the file.
+    """
 
     MOST: ClassVar[int] = 20
     faults: list[ConfigError] = field(default_factory=list)  # these stop everything
     warnings: list[str] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)  # of the files, by path: to find lines
 
-    def take(self, setting: Setting, value: object, source: str, text: str = "", key: str = "") -> dict[str, Any]:
-        """The setting's key with the value in normal form; nothing, and a fault, for one that cannot be used."""
-        try:
-            return {setting.key: setting.fit(value)}
-        except ValueError as error:
-            shown = "" if setting.secret else quoted(value)
-            self.fault(source, key or setting.key, f"{shown}: {error}", text)
-            return {}
+    def file(self, path: str, text: str, rank: int) -> Layer:
+        """What a config file sets. ConfigError with file and line if it is no TOML."""
+        self.texts[path] = text
+        return Layer(rank, path, self._values(path, parse_toml(path, text), SETTING))
 
-    def fault(self, source: str, key: str, words: str, text: str = "") -> None:
-        """Note what is wrong with a key; `text` is the file's content, to find the line."""
-        if len(self.faults) < self.MOST:
-            line = toml_line(text, key)
-            place = f"{source}, line {line}" if line else source
-            self.faults.append(ConfigError(f"{place}: invalid {key}{words}", file=source, key=key, line=line))
+    def variables(self, environ: Mapping[str, str]) -> Iterator[Layer]:
+        """What the CLINCUS_* variables set; an empty one counts as unset."""
+        for setting in SETTING.values():
+            value: Any = environ.get(setting.variable, "")
+            if value:
+                if isinstance(setting.default, bool):
+                    value = SWITCH_WORDS.get(value.lower(), value)
+                elif isinstance(setting.default, int) and re.fullmatch(r"-?\d{1,10}", value):
+                    value = int(value)
+                yield Layer(VARIABLE_RANK, setting.variable, self._fit(setting.variable, setting.key, setting, value))
 
-    def unknown(self, source: str, key: str, known: Iterable[str], text: str) -> None:
-        """Note a key that means nothing."""
-        import difflib
-
-        if len(self.warnings) < self.MOST:
-            near = difflib.get_close_matches(key[:100], list(known), 1, 0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            line = toml_line(text, key)
-            place = f"{source}, line {line}" if line else source
-            self.warnings.append(f"{place}: unknown key {key[:200]!r} is ignored{hint}")
+    def flags(self, flags: Mapping[str, object]) -> Layer:
+        """What the command line sets, by dotted key; None stands for a flag that was not given."""
+        values: dict[str, Any] = {}
+        for key, value in flags.items():
+            if key == "dashboard.port" and value == 0:
+                values[key] = value  # any free port
+            elif value is not None and value != "":
+                values.update(self._fit("command line", key, SETTING[key], value))
+        return Layer(FLAG_RANK, "command line", values)
 
     def raise_faults(self) -> None:
         """Raise one ConfigError that names every fault."""
@@ -803,6 +803,73 @@ class Findings:
             first = self.faults[0]
             message = "; ".join(fault.message for fault in self.faults)
             raise ConfigError(f"validation failed: {message}", file=first.file, key=first.key, line=first.line)
+
+    def _values(self, path: str, table: object, settings: Mapping[str, Setting], at: str = "") -> dict[str, Any]:
+        """The values of a file's table, by the dotted keys of `settings`; `at` is the table's own key and a dot."""
+        values: dict[str, Any] = {}
+        if not isinstance(table, Mapping):
+            self._fault(path, at.rstrip("."), f"{quoted(table)}: a table is wanted")
+            return values
+        for key, value in flat_values(table, settings):
+            if key in TABLES and not at:
+                tables = value if isinstance(value, Mapping) else {"": value}
+                values[key] = {
+                    name: self._values(path, one, TABLES[key], f"{key}.{name}.") for name, one in tables.items()
+                }
+            elif key in settings:
+                values.update(self._fit(path, at + key, settings[key], value, key))
+            elif any(known.lower().startswith(f"{key.lower()}.") for known in settings):
+                self._fault(path, at + key, f"{quoted(value)}: a table is wanted")
+            else:
+                self._unknown(path, at + key, (at + known for known in settings))
+        for mount in (*values.get("mounts.default", ()), *values.get("mounts", ())):
+            if not mount["host"].startswith(("/", "~")):
+                mount["host"] = os.path.normpath(os.path.join(os.path.dirname(path), mount["host"]))
+        return values
+
+    def _fit(self, source: str, place: str, setting: Setting, value: object, key: str = "") -> dict[str, Any]:
+        """A key with its value in normal form; nothing, and a fault, for a value that cannot be used."""
+        try:
+            return {key or place: setting.fit(value)}
+        except ValueError as error:
+            self._fault(source, place, f"{'' if setting.secret else quoted(value)}: {error}")
+            return {}
+
+    def _fault(self, source: str, key: str, words: str) -> None:
+        if len(self.faults) < self.MOST:
+            place, line = self._place(source, key)
+            self.faults.append(ConfigError(f"{place}: invalid {key}{words}", file=source, key=key, line=line))
+
+    def _unknown(self, source: str, key: str, known: Iterable[str]) -> None:
+        import difflib
+
+        if len(self.warnings) < self.MOST:
+            near = difflib.get_close_matches(key[:100], list(known), 1, 0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            self.warnings.append(f"{self._place(source, key)[0]}: unknown key {key[:200]!r} is ignored{hint}")
+
+    def _place(self, source: str, key: str) -> tuple[str, int | None]:
+        line = toml_line(self.texts.get(source, ""), key)
+        return f"{source}, line {line}" if line else source, line
+
+
+SWITCH_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def parse_toml(path: str, text: str) -> dict[str, Any]:
+    """The document of a file's text. ConfigError with file and line if it is broken."""
+    if sys.version_info >= (3, 11):
+        import tomllib  # novm
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text.lstrip("\ufeff"))
+    except ValueError as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found.group(1)) if found else text.count("\n") + 1
+        raise ConfigError(f"{path}, line {line}: {error}", file=path, line=line) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: too deeply nested", file=path) from None
 
 
 def toml_line(text: str, key: str) -> int | None:
@@ -841,87 +908,6 @@ def flat_values(
             yield from flat_values(value, stops, f"{key}.", depth - 1)
         else:
             yield key, value
-
-
-@dataclass(frozen=True)
-class Source:
-    """A config file that is being checked."""
-
-    path: str
-    text: str
-    findings: Findings
-
-    def document(self) -> dict[str, Any]:
-        """The document of the text. ConfigError with file and line if it is broken."""
-        if sys.version_info >= (3, 11):
-            import tomllib  # novm
-        else:
-            import tomli as tomllib
-        try:
-            return tomllib.loads(self.text.lstrip("\ufeff"))
-        except ValueError as error:
-            found = re.search(r"at line (\d+)", str(error))
-            line = int(found.group(1)) if found else self.text.count("\n") + 1
-            raise ConfigError(f"{self.path}, line {line}: {error}", file=self.path, line=line) from None
-        except RecursionError:
-            raise ConfigError(f"{self.path}: too deeply nested", file=self.path) from None
-
-    def layer(self, rank: int) -> Layer:
-        """What the file sets; faults and unknown keys go to `findings`. ConfigError if it is broken."""
-        return Layer(rank, self.path, self._values(self.document(), SETTING))
-
-    def _values(self, table: object, settings: Mapping[str, Setting], at: str = "") -> dict[str, Any]:
-        """The values of the table at a dotted prefix, by the dotted keys of `settings`, in normal form."""
-        values: dict[str, Any] = {}
-        if not isinstance(table, Mapping):
-            self.findings.fault(self.path, at.rstrip("."), f"{quoted(table)}: a table is wanted", self.text)
-            return values
-        for key, value in flat_values(table, settings):
-            if key in TABLES and not at:
-                tables = value if isinstance(value, Mapping) else {"": value}
-                rows = TABLES[key]
-                values[key] = {name: self._values(one, rows, f"{key}.{name}.") for name, one in tables.items()}
-            elif key in settings:
-                taken = self.findings.take(settings[key], value, self.path, self.text, at + key)
-                values.update((key, self._with_folder(one)) for one in taken.values())
-            elif any(known.lower().startswith(f"{key.lower()}.") for known in settings):
-                self.findings.fault(self.path, at + key, f"{quoted(value)}: a table is wanted", self.text)
-            else:
-                self.findings.unknown(self.path, at + key, (at + known for known in settings), self.text)
-        return values
-
-    def _with_folder(self, value: Any) -> Any:
-        """A value of ours in which a relative path of a mount is below the folder of the file."""
-        for mount in value if isinstance(value, list) else ():
-            if isinstance(mount, dict) and not mount["host"].startswith(("/", "~")):
-                mount["host"] = os.path.normpath(os.path.join(os.path.dirname(self.path), mount["host"]))
-        return value
-
-
-SWITCH_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-
-
-def variable_layers(environ: Mapping[str, str], findings: Findings) -> Iterator[Layer]:
-    """What the CLINCUS_* variables set; an empty one counts as unset."""
-    for setting in SETTING.values():
-        value: Any = environ.get(setting.variable, "")
-        if value:
-            if isinstance(setting.default, bool):
-                value = SWITCH_WORDS.get(value.lower(), value)
-            elif isinstance(setting.default, int) and re.fullmatch(r"-?\d{1,10}", value):
-                value = int(value)
-            yield Layer(VARIABLE_RANK, setting.variable, findings.take(setting, value, setting.variable))
-
-
-def flag_layer(flags: Mapping[str, object], findings: Findings) -> Layer:
-    """What the command line sets, by dotted key; None stands for a flag that was not given."""
-    values: dict[str, Any] = {}
-    for key, value in flags.items():
-        if key == "dashboard.port" and value == 0:
-            values[key] = value  # any free port
-        elif value is not None and value != "":
-            values.update(findings.take(SETTING[key], value, "command line"))
-    return Layer(FLAG_RANK, "command line", values)
 
 
 # -- Loading
@@ -975,7 +961,7 @@ def load_config(
 
     `flags` are values by dotted key (None: not given). ConfigError on what is broken; unknown keys become warnings.
     """
-    findings = Findings()
+    reader = Reader()
     layers, files = [], []
     for path, rank in (
         (SYSTEM_CONFIG, SYSTEM_RANK),
@@ -988,12 +974,12 @@ def load_config(
         if path:
             files.append(ConfigFile(path, text is not None))
         if text is not None:
-            layers.append(Source(path, text, findings).layer(rank))
-    layers.append(dashboard_layer(environ, layers, findings))
+            layers.append(reader.file(path, text, rank))
+    layers.append(dashboard_layer(environ, layers, reader.warnings))
     files.append(ConfigFile(dashboard_file(environ), os.path.exists(dashboard_file(environ))))
-    layers += [*variable_layers(environ, findings), flag_layer(flags or {}, findings)]
-    findings.raise_faults()
-    return make_config(layers, files, findings.warnings, profile or "")
+    layers += [*reader.variables(environ), reader.flags(flags or {})]
+    reader.raise_faults()
+    return make_config(layers, files, reader.warnings, profile or "")
 
 
 # -- What the dashboard sets: in a file of our own, since the user's files belong to the user
@@ -1013,7 +999,7 @@ def said_by_files(layers: Iterable[Layer], key: str) -> object:
     return said[-1] if said else None
 
 
-def dashboard_layer(environ: Mapping[str, str], layers: Sequence[Layer], findings: Findings) -> Layer:
+def dashboard_layer(environ: Mapping[str, str], layers: Sequence[Layer], warnings: list[str]) -> Layer:
     """What was set by the dashboard.
 
     An entry whose key was edited in a config file since, so that the files say something else, is left out: the later
@@ -1026,7 +1012,7 @@ def dashboard_layer(environ: Mapping[str, str], layers: Sequence[Layer], finding
             if key in DASHBOARD_KEYS and instead_of == said_by_files(layers, key):
                 values[key] = value
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
-        findings.warnings.append(f"{path} is broken, so what the dashboard set is left out: {error!r}")
+        warnings.append(f"{path} is broken, so what the dashboard set is left out: {error!r}")
     return Layer(DASHBOARD_RANK, path, values)
 
 
@@ -1136,9 +1122,9 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
     A file that is not trusted may choose the tool, a local image and a profile; each other key is left out and becomes
     a warning. ConfigError (400) if the file is broken.
     """
-    findings = Findings()
-    layer = Source(project.path, project.text, findings).layer(PROJECT_RANK)
-    findings.raise_faults()
+    reader = Reader()
+    layer = reader.file(project.path, project.text, PROJECT_RANK)
+    reader.raise_faults()
     refused = {} if trusted else {key: why_refused(config, key, value) for key, value in layer.values.items()}
     refused = {key: reason for key, reason in refused.items() if reason}
     warnings = [
@@ -1150,7 +1136,7 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
     return make_config(
         [*layers, Layer(PROJECT_RANK, project.path, allowed)],
         [*config.files, ConfigFile(project.path, True)],
-        [*config.warnings, *findings.warnings, *warnings],
+        [*config.warnings, *reader.warnings, *warnings],
         config.wanted_profile,
     )
 

@@ -732,7 +732,7 @@ def test_a_project_file_of_deep_tables_is_read(environ, workspace):
 
 def test_a_hostile_project_file_costs_no_time_and_few_words(environ, workspace):
     config = project(environ, workspace, "".join(f"[a{number}]\nb = 1\n" for number in range(3000)))
-    assert len(config.warnings) == clincus.Findings.MOST
+    assert len(config.warnings) == clincus.Reader.MOST
 
 
 # What the API shows
