@@ -16,7 +16,8 @@ PYTEST_FLAGS ?=
 # as far as running some commands: a test that failed is tried twice more, and the summary names it.
 WORKERS ?= 4
 
-PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json $(shell find spa_dist -type f 2>/dev/null)
+PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
+  $(shell find clincus_cli clincus_features spa_dist -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium
 
 .PHONY: serve build test lint spa spa-test bench clean packages
@@ -60,7 +61,7 @@ lint: $(VENV)/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@# It takes our bytes.decode for that of Python 2 strings, and then judges nothing at all.
-	$(BIN)/vermin --quiet --no-tips --exclude str.decode --exclude 'str.decode(errors)' --target=3.9- --violations clincus.py build_zipapp.py
+	$(BIN)/vermin --quiet --no-tips --exclude str.decode --exclude 'str.decode(errors)' --target=3.9- --violations clincus.py clincus_cli clincus_features build_zipapp.py
 
 spa/node_modules/.ready: spa/package-lock.json
 	@command -v npm >/dev/null || $(MAKE) --no-print-directory packages PACKAGES='nodejs npm'

@@ -46,6 +46,8 @@ LEFT_OUT = (
 )
 LIBRARY_SUFFIXES = (".py", "LICENSE")
 
+FOLDERS = ("clincus_cli", "clincus_features", "spa_dist")  # of the program, beside clincus.py
+
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that the zip format knows
 
 START = '''\
@@ -263,9 +265,10 @@ def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
     yield "clincus.py", stamped((root / "clincus.py").read_bytes(), *last_commit(root))
     for name in ("LICENSE", "openapi.json"):
         yield name, (root / name).read_bytes()
-    for path in (root / "spa_dist").rglob("*"):
-        if path.is_file():
-            yield path.relative_to(root).as_posix(), path.read_bytes()
+    for folder in FOLDERS:
+        for path in (root / folder).rglob("*"):
+            if path.is_file() and path.suffix != ".pyc":
+                yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
 def pack(files: dict[str, bytes]) -> bytes:

@@ -48,6 +48,10 @@ from typing import Any
 import pytest
 
 import clincus
+from clincus_cli import build as cli_build
+from clincus_cli import host as cli_host
+from clincus_cli import recipe as cli_recipe
+from clincus_cli import setup as cli_setup
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = float(os.environ.get("CLINCUS_TEST_DEADLINE", "60"))  # seconds that anything awaited may take
@@ -96,12 +100,12 @@ def note(request: pytest.FixtureRequest):
 STUB_PACKAGES = ("busybox-static", "ca-certificates", "git", "iproute2", "less", "procps", "sudo", "tmux")
 
 
-def stub_recipe() -> clincus.Recipe:
+def stub_recipe() -> cli_recipe.Recipe:
     """The image of the tests: the standard one with few packages, and stand-ins for the tools."""
     stub = (ROOT / "tests" / "image" / "tool-stub").read_bytes()
-    standard = clincus.host_recipe(clincus.Host(), {}, tools=(), user="code", uid=1000)
-    files = tuple(clincus.ImageFile(f"/usr/local/bin/{name}", stub, 0o755) for name in clincus.TOOL_PACKAGES)
-    return clincus.Recipe(
+    standard = cli_recipe.host_recipe(cli_host.Host(), {}, tools=(), user="code", uid=1000)
+    files = tuple(cli_recipe.ImageFile(f"/usr/local/bin/{name}", stub, 0o755) for name in cli_recipe.TOOL_PACKAGES)
+    return cli_recipe.Recipe(
         standard.distribution, standard.suite, packages=STUB_PACKAGES, tools=(), files=files, mirrors=standard.mirrors
     )
 
@@ -158,11 +162,11 @@ class Bed:
         """
         assert self.daemon is not None
         assert self.folder is not None
-        for _ in range(clincus.NETWORK_TRIES):
+        for _ in range(cli_setup.NETWORK_TRIES):
             self.daemon.terminate()
             self.daemon.wait(timeout=DEADLINE)
-            self.daemon = clincus.start_incusd(
-                clincus.Host(), self.folder, self.folder / "logs" / "incusd.log", group="root", env=OFFLINE
+            self.daemon = cli_setup.start_incusd(
+                cli_host.Host(), self.folder, self.folder / "logs" / "incusd.log", group="root", env=OFFLINE
             )
             if self.incus.query(f"/1.0/networks/{self.bridge}")["status"] == "Created":
                 return
@@ -199,8 +203,8 @@ def unavailable(reason: str) -> None:
 @contextlib.contextmanager
 def own_daemon() -> Iterator[Bed]:
     """Start a daemon of our own with everything in it, and take it away without a trace."""
-    host = clincus.Host()
-    if not clincus.find_incusd(host):
+    host = cli_host.Host()
+    if not cli_setup.find_incusd(host):
         unavailable("the daemon is not installed; run `make test`, or `apt-get install incus-base dnsmasq-base`")
     clear_leftovers()
     folder = Path(tempfile.mkdtemp(prefix="clincus-test-", dir="/var/lib"))
@@ -220,11 +224,11 @@ def own_daemon() -> Iterator[Bed]:
     assert leftovers(bed) == [], "the test bed left something behind"
 
 
-def start_daemon(bed: Bed, host: clincus.Host) -> None:
+def start_daemon(bed: Bed, host: cli_host.Host) -> None:
     """Start incusd and let the project's own setup do the rest."""
     assert bed.folder is not None
     # Incus's log, were a test to fail: bed.folder / "logs" / "incusd.log".
-    bed.daemon = clincus.start_incusd(host, bed.folder, bed.folder / "logs" / "incusd.log", group="root", env=OFFLINE)
+    bed.daemon = cli_setup.start_incusd(host, bed.folder, bed.folder / "logs" / "incusd.log", group="root", env=OFFLINE)
     (bed.folder / "test.pid").write_text(str(os.getpid()))
     bed.incus.run(
         "config", "set", f"core.proxy_http={NO_INTERNET}", f"core.proxy_https={NO_INTERNET}",
@@ -233,24 +237,25 @@ def start_daemon(bed: Bed, host: clincus.Host) -> None:
     run_setup(bed, host, subnet=far_subnet(host))
 
 
-def far_subnet(host: clincus.Host) -> str:
+def far_subnet(host: cli_host.Host) -> str:
     """A free subnet from the far end of the choices: a person's own network that is down is likely at the near one."""
-    return clincus.free_subnet(clincus.taken_subnets(host), clincus.SUBNET_CHOICES[::-1]).replace(".0/", ".1/")
+    return cli_setup.free_subnet(cli_setup.taken_subnets(host), cli_setup.SUBNET_CHOICES[::-1]).replace(".0/", ".1/")
 
 
-def run_setup(bed: Bed, host: clincus.Host, **options: Any) -> None:
+def run_setup(bed: Bed, host: cli_host.Host, **options: Any) -> None:
     """Take the setup's steps on the bed's Incus."""
-    chosen = clincus.SetupOptions(
+    chosen = cli_build.SetupOptions(
         project=bed.incus.project, bridge=bed.bridge, recipe=stub_recipe(), cache=image_cache(), **options
     )
-    setup = clincus.Setup(chosen, host, bed.incus, say=lambda text: print(f"setup: {text}"))
-    reports = clincus.run_steps(setup.steps(), dry_run=False, ask=lambda _: True, say=setup.say, is_root=host.is_root())
+    setup = cli_setup.Setup(chosen, host, bed.incus, say=lambda text: print(f"setup: {text}"))
+    steps = setup.steps()
+    reports = cli_setup.run_steps(steps, dry_run=False, ask=lambda _: True, say=setup.say, is_root=host.is_root())
     print(f"setup: {', '.join(f'{report.name} {report.state}' for report in reports)}")
 
 
 def delete_network(bed: Bed) -> None:
     """Delete the bridge; again where Incus gave up because an interface of somebody else's vanished meanwhile."""
-    for _ in range(clincus.NETWORK_TRIES):
+    for _ in range(cli_setup.NETWORK_TRIES):
         try:
             bed.incus.run("network", "delete", bed.bridge)
             return
@@ -358,15 +363,15 @@ def own_project() -> Iterator[Bed]:
     bed = Bed(
         clincus.Incus(name, group="incus-admin"), config=f'[incus]\nproject = "{name}"\n', bridge=own_bridge(name)
     )
-    host = clincus.Host()
+    host = cli_host.Host()
     try:
         with one_at_a_time():
             clear_projects(plain)
             plain.query("/1.0/projects", "POST", {"name": name, "config": features})
             root = {key: device for key, device in profile["devices"].items() if device["type"] == "disk"}
             # A bridge of our own: on one bridge no two instances may have one name.
-            options = clincus.SetupOptions(bridge=bed.bridge, subnet=far_subnet(host))
-            clincus.Setup(options, host, plain, say=print).create_bridge()
+            options = cli_build.SetupOptions(bridge=bed.bridge, subnet=far_subnet(host))
+            cli_setup.Setup(options, host, plain, say=print).create_bridge()
             card = {"type": "nic", "network": bed.bridge, "name": "eth0"}
             bed.incus.query("/1.0/profiles/default", "PATCH", {"devices": {**root, "eth0": card}})
             run_setup(bed, host)

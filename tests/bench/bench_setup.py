@@ -19,6 +19,8 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import conftest  # noqa: E402
 
 import clincus  # noqa: E402
+from clincus_cli import build as cli_build  # noqa: E402
+from clincus_cli import setup as cli_setup  # noqa: E402
 
 
 class Timeline:
@@ -41,8 +43,8 @@ class Timeline:
 
 def main() -> None:
     timeline = Timeline()
-    options = clincus.SetupOptions(recipe=conftest.stub_recipe())
-    reports, notes = clincus.setup(options, clincus.Incus(), os.environ, say=timeline, ask=lambda _: True)
+    options = cli_build.SetupOptions(recipe=conftest.stub_recipe())
+    reports, notes = cli_setup.setup(options, clincus.Incus(), os.environ, say=timeline, ask=lambda _: True)
     timeline.close()
     for report in reports:
         print(f"  {report.name}: {report.state} {report.text}".rstrip())

@@ -16,7 +16,8 @@ from conftest import DEADLINE
 from conftest import program
 from conftest import wait_until
 
-import clincus
+from clincus_cli import containers as cli_containers
+from clincus_cli import images as cli_images
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def session(clincus_server, workspace):
 
 def test_launch_allows_nesting(bed, box):
     config = bed.incus.query(f"/1.0/instances/{box}")["config"]
-    assert {key: config.get(key) for key in clincus.NESTING} == dict.fromkeys(clincus.NESTING, "true")
+    assert {key: config.get(key) for key in cli_containers.NESTING} == dict.fromkeys(cli_containers.NESTING, "true")
 
 
 def test_launch_leaves_an_instance_of_that_name_alone(bed, box, run):
@@ -347,8 +348,8 @@ def test_a_snapshot_of_a_taken_name_is_refused(box, succeed, run):
 def no_images_left(bed):
     yield
     for image in bed.incus.query("/1.0/images?recursion=1"):
-        if "clincus" not in clincus.alias_names(image):
-            clincus.delete_image(bed.incus, image)
+        if "clincus" not in cli_images.alias_names(image):
+            cli_images.delete_image(bed.incus, image)
 
 
 @pytest.mark.usefixtures("no_images_left")

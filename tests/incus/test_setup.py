@@ -14,6 +14,12 @@ from conftest import git
 from conftest import stub_recipe
 
 import clincus
+from clincus_cli import build as cli_build
+from clincus_cli import host as cli_host
+from clincus_cli import recipe as cli_recipe
+from clincus_cli import rootfs as cli_rootfs
+from clincus_cli import setup as cli_setup
+from clincus_features import health as cli_health
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def said():
 @pytest.fixture
 def shop(bed, said):
     """Where images are made."""
-    return clincus.Workshop(bed.incus, clincus.Host(), said.append, "clincus-")
+    return cli_build.Workshop(bed.incus, cli_host.Host(), said.append, "clincus-")
 
 
 @pytest.fixture
@@ -39,8 +45,8 @@ def new_images(bed):
 
 def setup(bed, **options):
     """What setup would do on the bed, dry."""
-    reports, _ = clincus.setup(
-        clincus.SetupOptions(project=bed.incus.project, bridge=bed.bridge, **options),
+    reports, _ = cli_setup.setup(
+        cli_build.SetupOptions(project=bed.incus.project, bridge=bed.bridge, **options),
         bed.incus,
         os.environ,
         say=lambda _: None,
@@ -94,7 +100,7 @@ class TestSetup:
 class TestCustomImage:
     def build(self, shop, script, **options):
         chosen = {"base": "clincus", "force": False, **options}
-        return clincus.build_custom(shop, "custom", script.encode(), **chosen)
+        return cli_build.build_custom(shop, "custom", script.encode(), **chosen)
 
     def test_holds_what_the_script_made_and_remembers_its_base(self, bed, shop, new_images):
         built = self.build(shop, "echo made by $(id -un) >/made")
@@ -109,7 +115,7 @@ class TestCustomImage:
     def test_a_script_that_fails_leaves_neither_image_nor_container(self, bed, shop, new_images):
         with pytest.raises(clincus.ClincusError, match="no such luck"):
             self.build(shop, "echo no such luck >&2; exit 3")
-        assert clincus.image_fingerprint(bed.incus, "custom") == ""
+        assert cli_rootfs.image_fingerprint(bed.incus, "custom") == ""
         assert bed.names() == []
 
     def test_is_left_alone_unless_forced(self, bed, shop, new_images):
@@ -140,42 +146,42 @@ class TestVersions:
         times = iter(range(1_800_000_000, 1_800_000_100))
         monkeypatch.setattr(clincus.time, "time", lambda: float(next(times)))
         built = [
-            clincus.build_custom(shop, "v", f"echo {number} >/n".encode(), base="clincus", force=True)
+            cli_build.build_custom(shop, "v", f"echo {number} >/n".encode(), base="clincus", force=True)
             for number in range(4)
         ]
         images = {built_one.fingerprint: built_one.version for built_one in built}
         left = {image["fingerprint"] for image in bed.incus.query("/1.0/images?recursion=1")} & set(images)
         assert left == {one.fingerprint for one in built[1:]}
-        assert clincus.image_fingerprint(bed.incus, "v") == built[-1].fingerprint
+        assert cli_rootfs.image_fingerprint(bed.incus, "v") == built[-1].fingerprint
 
     def test_an_image_with_another_name_is_not_pruned(self, bed, shop, new_images):
-        built = clincus.build_custom(shop, "w", b"true", base="clincus", force=True)
-        clincus.point_alias(bed.incus, "mine", built.fingerprint)
-        clincus.point_alias(bed.incus, "w", clincus.image_fingerprint(bed.incus, "clincus"))
-        assert clincus.prune_versions(bed.incus, "w", 1) == []
+        built = cli_build.build_custom(shop, "w", b"true", base="clincus", force=True)
+        cli_build.point_alias(bed.incus, "mine", built.fingerprint)
+        cli_build.point_alias(bed.incus, "w", cli_rootfs.image_fingerprint(bed.incus, "clincus"))
+        assert cli_build.prune_versions(bed.incus, "w", 1) == []
 
 
 def test_standard_image_from_another_image_has_user_packages_and_tools(bed, shop, new_images):
     """The other image is our own here: it has apt, and no network is needed when all packages are there."""
     recipe = dataclasses.replace(stub_recipe(), packages=("tmux", "git"), user="code")
-    built = clincus.build_from_image(shop, "clincus", recipe, "derived")
+    built = cli_build.build_from_image(shop, "clincus", recipe, "derived")
     bed.incus.launch("clincus-x", "derived", {})
     assert bed.shell("clincus-x", "id -un; sudo -n id -un; claude --version").split()[:2] == ["code", "root"]
     properties = bed.incus.query(f"/1.0/images/{built.fingerprint}")["properties"]
-    assert properties["clincus.recipe"] == clincus.derived_key("clincus", recipe.key())
+    assert properties["clincus.recipe"] == cli_build.derived_key("clincus", recipe.key())
 
 
 def test_image_that_is_there_is_kept_and_an_older_recipe_is_named(bed, shop):
-    options = clincus.SetupOptions(recipe=stub_recipe())
-    assert clincus.build_standard(shop, options, os.environ).notes == ()
-    other = dataclasses.replace(options, recipe=clincus.Recipe())
-    built = clincus.build_standard(shop, other, os.environ)
+    options = cli_build.SetupOptions(recipe=stub_recipe())
+    assert cli_build.build_standard(shop, options, os.environ).notes == ()
+    other = dataclasses.replace(options, recipe=cli_recipe.Recipe())
+    built = cli_build.build_standard(shop, other, os.environ)
     assert built.skipped
     assert "of another recipe" in built.notes[0]
 
 
 def test_health_of_the_bed_fails_nothing_that_setup_made(bed, home):
-    report = clincus.health_report(clincus.load_config({"HOME": str(home)}), bed.incus, {"HOME": str(home)})
+    report = cli_health.health_report(clincus.load_config({"HOME": str(home)}), bed.incus, {"HOME": str(home)})
     made = ("incus", "permissions", "image", "network_bridge", "id_mapping", "incus_storage_pool")
     assert {name: report["checks"][name]["status"] for name in made} == dict.fromkeys(made, "ok")
 

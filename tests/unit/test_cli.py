@@ -18,6 +18,13 @@ import pytest
 from conftest import wait_until
 
 import clincus
+import clincus_cli.main  # noqa: F401 (it fills the table of commands)
+from clincus_cli import console as cli_console
+from clincus_cli import files as cli_files
+from clincus_cli import help as cli_help
+from clincus_cli import sessions as cli_sessions
+from clincus_cli import shell as cli_shell
+from clincus_cli import words as cli_words
 
 PROGRAM = Path(clincus.__file__)
 NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  # no Incus, no home, a broken config
@@ -26,8 +33,8 @@ ID = "5b0c7d1e-8a34-4f6b-9d21-0c9e6f1a2b3c"
 
 def parse_command_line(words):
     """The command that the words name, and its options."""
-    command, rest = clincus.find_command(words)
-    return command, clincus.parse_words(command, rest)
+    command, rest = cli_words.find_command(words)
+    return command, cli_words.parse_words(command, rest)
 
 
 def run(*words: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -127,13 +134,13 @@ def test_without_incus_the_error_says_what_to_do(tmp_path):
 
 # ---- help --------------------------------------------------------------------------------------------------------
 
-SHOWN = [command for command in clincus.COMMAND_TABLE if command.summary]
+SHOWN = [command for command in cli_words.COMMAND_TABLE if command.summary]
 
 
 @pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
 def test_each_command_has_a_help_that_fits_a_terminal(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    text = clincus.command_help(command)
+    text = cli_help.command_help(command)
     assert text.startswith(f"{command.summary}.\n\nUsage:\n  clincus {command.name}")
     assert "Exit codes:" in text
     assert "Examples:" in text
@@ -145,16 +152,16 @@ def test_each_command_has_a_help_that_fits_a_terminal(command, monkeypatch):
 
 def test_help_tells_defaults_and_each_exit_code_once(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    shell, run = clincus.help_text("shell"), clincus.help_text("run")
-    assert "(default: 30)" in clincus.help_text("stop")
-    assert "text or json (default: text)" in clincus.help_text("list")
+    shell, run = cli_help.help_text("shell"), cli_help.help_text("run")
+    assert "(default: 30)" in cli_help.help_text("stop")
+    assert "text or json (default: text)" in cli_help.help_text("list")
     assert ("--resume" in shell, "--resume" in run) == (True, False)
-    assert len(re.findall(r"^  2 ", clincus.help_text("image exists"), re.MULTILINE)) == 1
+    assert len(re.findall(r"^  2 ", cli_help.help_text("image exists"), re.MULTILINE)) == 1
 
 
 def test_the_help_of_the_program_fits_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    assert max(map(len, clincus.help_text("").splitlines())) <= 80
+    assert max(map(len, cli_help.help_text("").splitlines())) <= 80
 
 
 @pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
@@ -171,7 +178,7 @@ def test_the_examples_of_help_can_be_read(command):
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_help_fits_narrow_and_wide_terminals(width, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
-    for text in [clincus.help_text(""), *map(clincus.command_help, SHOWN)]:
+    for text in [cli_help.help_text(""), *map(cli_help.command_help, SHOWN)]:
         prose = [line for line in text.partition("Examples:")[0].splitlines() if not line.startswith("  clincus ")]
         assert max(map(len, prose)) <= width
 
@@ -211,15 +218,15 @@ def test_a_locale_without_our_marks_gets_the_output_all_the_same(tmp_path, encod
 def test_json_is_utf8_or_ascii(monkeypatch, encoding, text):
     data = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding=encoding))
-    clincus.print_json("ü")
+    cli_console.print_json("ü")
     sys.stdout.flush()
     assert data.getvalue() == text + b"\n"
 
 
 def test_no_two_commands_have_one_name():
-    names = [command.name for command in clincus.COMMAND_TABLE]
+    names = [command.name for command in cli_words.COMMAND_TABLE]
     assert len(names) == len(set(names))
-    assert {command.group for command in SHOWN if command.group} == set(clincus.GROUPS)
+    assert {command.group for command in SHOWN if command.group} == set(cli_words.GROUPS)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
@@ -257,10 +264,10 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch):
     terminal = SimpleNamespace(isatty=lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert clincus.paint("x", "red", terminal) == "\033[31mx\033[0m"
-    assert clincus.paint("x", "red", SimpleNamespace(isatty=lambda: False)) == "x"
+    assert cli_console.paint("x", "red", terminal) == "\033[31mx\033[0m"
+    assert cli_console.paint("x", "red", SimpleNamespace(isatty=lambda: False)) == "x"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert clincus.paint("x", "red", terminal) == "x"
+    assert cli_console.paint("x", "red", terminal) == "x"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +276,8 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch):
 )
 def test_the_screen_is_reset_only_after_what_was_cut_off(script, is_screen, resets):
     """The reset moves the cursor: what a command has shown would be written over."""
-    words = f"import clincus; clincus.run_in_terminal(['sh', '-c', {script!r}], is_screen={is_screen})"
+    words = "from clincus_cli import shell as cli_shell\n"
+    words += f"cli_shell.run_in_terminal(['sh', '-c', {script!r}], is_screen={is_screen})"
     main, side = pty.openpty()
     with subprocess.Popen([sys.executable, "-c", words], stdin=side, stdout=side, cwd=PROGRAM.parent) as process:
         assert process.wait(timeout=60) == 0
@@ -288,26 +296,26 @@ def test_progress_stays_on_one_line(monkeypatch):
     monkeypatch.setattr(sys, "stderr", shown)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "20")
-    with clincus.progress("Deleting a container with a very long name"):
+    with cli_console.progress("Deleting a container with a very long name"):
         wait_until(lambda: "Deleting" in shown.getvalue())
     assert max(map(len, shown.getvalue().split("\r"))) < 20
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
-    assert clincus.table(("A", "NAME"), [("1", "x"), ("200", "yy")]) == "A    NAME\n1    x\n200  yy"
-    assert clincus.table(None, [("1", "x"), ("200", "yy")], "  ") == "  1    x\n  200  yy"
+    assert cli_console.table(("A", "NAME"), [("1", "x"), ("200", "yy")]) == "A    NAME\n1    x\n200  yy"
+    assert cli_console.table(None, [("1", "x"), ("200", "yy")], "  ") == "  1    x\n  200  yy"
 
 
 @pytest.mark.parametrize(("answer", "agreed"), [("y", True), ("YES", True), ("n", False), ("", False), ("ja", False)])
 def test_only_yes_agrees(monkeypatch, capsys, answer, agreed):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: f"{answer}\n"))
-    assert clincus.confirm("Really?", force=False) is agreed
+    assert cli_console.confirm("Really?", force=False) is agreed
     assert capsys.readouterr().out == "Really? [y/N]: " + ("" if agreed else "Cancelled.\n")
 
 
 def test_the_end_of_input_at_a_question_is_a_no_on_a_line_of_its_own(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: ""))
-    assert not clincus.confirm("Really?", force=False)
+    assert not cli_console.confirm("Really?", force=False)
     assert capsys.readouterr().out == "Really? [y/N]: \nCancelled.\n"
 
 
@@ -317,15 +325,15 @@ def test_ctrl_c_at_a_question_ends_its_line(monkeypatch, capsys):
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=interrupt))
     with pytest.raises(KeyboardInterrupt):
-        clincus.confirm("Sure?", force=False)
+        cli_console.confirm("Sure?", force=False)
     assert capsys.readouterr().out == "Sure? [y/N]: \n"
 
 
 def test_where_nobody_can_be_asked_force_is_needed(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
-    assert clincus.confirm("Really?", force=True)
+    assert cli_console.confirm("Really?", force=True)
     with pytest.raises(clincus.ClincusError, match="give --force"):
-        clincus.confirm("Really?", force=False)
+        cli_console.confirm("Really?", force=False)
 
 
 def test_what_others_wrote_reaches_the_terminal_without_control_characters():
@@ -334,10 +342,10 @@ def test_what_others_wrote_reaches_the_terminal_without_control_characters():
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"  # sets the clipboard of a terminal that obeys it (OSC 52)
 PRINTERS = {
-    "a warning": clincus.warn,
-    "an error": clincus.complain,
-    "a table": lambda text: print(clincus.table(None, [(text,)])),
-    "what a copy left out": lambda text: clincus.report_transfer(
+    "a warning": cli_console.warn,
+    "an error": cli_console.complain,
+    "a table": lambda text: print(cli_console.table(None, [(text,)])),
+    "what a copy left out": lambda text: cli_files.report_transfer(
         clincus.Transfer("here", True, [f"a link to {text}"]), "Pulled", "there", "here"
     ),
 }
@@ -385,7 +393,7 @@ STARTS = {
 def test_a_start_means_a_session_that_is_there_or_a_new_one(here, wanted, chosen):
     request = clincus.LaunchRequest("/w", tool=wanted.get("tool", ""), slot=wanted.get("slot", 0))
     persistent, background = wanted.get("persistent", False), wanted.get("background", False)
-    assert clincus.choose_session(here, request, persistent=persistent, background=background) is chosen
+    assert cli_shell.choose_session(here, request, persistent=persistent, background=background) is chosen
 
 
 @pytest.mark.parametrize(
@@ -398,7 +406,7 @@ def test_a_start_means_a_session_that_is_there_or_a_new_one(here, wanted, chosen
 def test_a_start_that_could_mean_two_things_is_refused(here, wanted, reason):
     request = clincus.LaunchRequest("/w", **wanted)
     with pytest.raises(clincus.ClincusError, match=re.escape(reason)):
-        clincus.choose_session(here, request, persistent=False, background=False)
+        cli_shell.choose_session(here, request, persistent=False, background=False)
 
 
 # ---- formatting --------------------------------------------------------------------------------------------------
@@ -417,7 +425,7 @@ def test_a_container_in_the_list_has_the_fields_that_scripts_know():
             {"family": "inet6", "address": "fe80::1"}, {"family": "inet", "address": "10.7.7.21"},
         ]}}},
     }  # fmt: skip
-    entry = clincus.active_entry(clincus.session_from_instance("clincus-", instance), instance)
+    entry = cli_sessions.active_entry(clincus.session_from_instance("clincus-", instance), instance)
     known = {
         "created_at": "2027-03-01 09:15:00", "image": "clincus image", "ipv4": "10.7.7.21",
         "name": "clincus-ec0578f9-1", "persistent": False, "status": "Frozen", "workspace": "/home/ann/demo",
@@ -427,7 +435,7 @@ def test_a_container_in_the_list_has_the_fields_that_scripts_know():
 
 @pytest.mark.parametrize("state", [None, {}, {"network": None}, {"network": {"lo": {"addresses": []}}}])
 def test_a_container_without_an_address_has_an_empty_one(state):
-    assert clincus.ipv4_address({"state": state}) == ""
+    assert cli_sessions.ipv4_address({"state": state}) == ""
 
 
 def test_the_list_as_text():
@@ -437,7 +445,7 @@ def test_the_list_as_text():
         "deadline": "",
     }  # fmt: skip
     saved = {"ID": ID, "SavedAt": "2027-03-01T09:40:12+01:00", "tool": "claude", "Workspace": "/w"}
-    assert list(clincus.list_lines([entry], [saved])) == [
+    assert list(cli_sessions.list_lines([entry], [saved])) == [
         "Active Containers:", "------------------",
         "  clincus-ec0578-1 (persistent)", "    Status:    Running", "    Created:   2027-03-01 09:15:00",
         "    Image:     i", "    Tool:      claude", "    Slot:      1", "    Workspace: /w",

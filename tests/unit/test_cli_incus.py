@@ -18,6 +18,15 @@ from pathlib import Path
 import pytest
 
 import clincus
+import clincus_cli.main  # noqa: F401 (it fills the table of commands)
+from clincus_cli import containers as cli_containers
+from clincus_cli import context as cli_context
+from clincus_cli import files as cli_files
+from clincus_cli import host as cli_host
+from clincus_cli import images as cli_images
+from clincus_cli import run as cli_run
+from clincus_cli import service as cli_service
+from clincus_cli import words as cli_words
 
 # ---- a stand-in for Incus ---------------------------------------------------------------------------------------
 
@@ -53,9 +62,9 @@ def run(tmp_path):
     """A function that runs a command line against a stand-in for Incus and returns its exit code."""
 
     def run_with(incus, *words, environ=None):
-        command, rest = clincus.find_command(words)
-        options = clincus.parse_words(command, rest)
-        context = clincus.Context(command, options, {"HOME": str(tmp_path), **(environ or {})})
+        command, rest = cli_words.find_command(words)
+        options = cli_words.parse_words(command, rest)
+        context = cli_context.Context(command, options, {"HOME": str(tmp_path), **(environ or {})})
         context.__dict__["incus"] = incus
         return command.run(context)
 
@@ -110,8 +119,8 @@ def no_terminal(monkeypatch):
 
 @pytest.mark.parametrize("name", ["", "--force", "-f", "a.", "1box", "a b", "remote:box", "box/snap", "b" * 64, "a\n"])
 def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
-    with pytest.raises(clincus.UsageError, match="no container's name"):
-        clincus.container_name(name)
+    with pytest.raises(cli_words.UsageError, match="no container's name"):
+        cli_containers.container_name(name)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +133,13 @@ def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
     ],
 )
 def test_a_place_in_a_container(text, place):
-    assert clincus.container_place(text) == place
+    assert cli_files.container_place(text) == place
 
 
 @pytest.mark.parametrize("text", ["box", "box:", "/etc/hosts", ":/etc", "-x:/etc"])
 def test_what_is_no_place_in_a_container_is_a_mistake_of_usage(text):
-    with pytest.raises(clincus.UsageError):
-        clincus.container_place(text)
+    with pytest.raises(cli_words.UsageError):
+        cli_files.container_place(text)
 
 
 @pytest.mark.parametrize(
@@ -143,18 +152,18 @@ def test_what_is_no_place_in_a_container_is_a_mistake_of_usage(text):
     ],
 )
 def test_variables_of_a_command(texts, environment):
-    assert clincus.environment_flags(texts, {"TERM": "vt100"}) == environment
+    assert cli_words.environment_flags(texts, {"TERM": "vt100"}) == environment
 
 
 @pytest.mark.parametrize("text", ["", "=1", "A B=1", "1A=2"])
 def test_a_variable_without_a_name_is_refused(text):
-    with pytest.raises(clincus.UsageError, match="KEY=VALUE"):
-        clincus.environment_flags([text], {})
+    with pytest.raises(cli_words.UsageError, match="KEY=VALUE"):
+        cli_words.environment_flags([text], {})
 
 
 def test_a_variable_to_copy_that_is_not_set_is_refused():
-    with pytest.raises(clincus.UsageError, match="NOT_SET is not set here"):
-        clincus.environment_flags(["NOT_SET"], {})
+    with pytest.raises(cli_words.UsageError, match="NOT_SET is not set here"):
+        cli_words.environment_flags(["NOT_SET"], {})
 
 
 def test_a_name_that_is_just_being_taken_is_a_conflict():
@@ -203,7 +212,7 @@ def test_a_command_that_writes_too_much_is_cut_off(monkeypatch):
     held = clincus.Held(), clincus.Held()
     assert clincus.run_relayed(relayed("yes"), held) == 128 + signal.SIGPIPE
     with pytest.raises(clincus.ClincusError, match="too much"):
-        clincus.print_output(0, *held)
+        cli_run.print_output(0, *held)
 
 
 def test_a_command_that_nobody_ends_is_ended_after_its_time():
@@ -731,7 +740,7 @@ def test_a_script_that_names_a_container_deletes_it(run):
     ],
 )
 def test_flags_of_exec_that_do_not_go_together(run, words, message):
-    with pytest.raises(clincus.UsageError, match=message):
+    with pytest.raises(cli_words.UsageError, match=message):
         run(incus_with(instance(status="Running")), "container", "exec", *words, "box", "ls")
 
 
@@ -828,7 +837,7 @@ def test_what_loses_much_needs_force_where_nobody_can_be_asked(run, words):
 
 @pytest.mark.parametrize("words", [(), ("s", "--all")])
 def test_a_snapshot_delete_needs_a_name_or_all(run, words):
-    with pytest.raises(clincus.UsageError):
+    with pytest.raises(cli_words.UsageError):
         run(incus_with(instance(snapshots=[snapshot("s")])), "snapshot", "delete", *words, "-c", "box")
 
 
@@ -904,13 +913,13 @@ VERSIONS = [f"box-2027030{day}-080000" for day in (1, 2, 3)]
     ],
 )
 def test_what_a_cleanup_deletes(images, keep, delete, kept, spared):
-    plan = clincus.plan_cleanup([image(*names) for names in images], "box-", keep)
-    assert plan == clincus.Cleanup(delete, kept, spared)
+    plan = cli_images.plan_cleanup([image(*names) for names in images], "box-", keep)
+    assert plan == cli_images.Cleanup(delete, kept, spared)
 
 
 @pytest.mark.parametrize("words", [(), ("--keep", "0"), ("--keep", "-1"), ("--keep", "many")])
 def test_a_cleanup_says_how_many_stay(run, words):
-    with pytest.raises(clincus.UsageError, match="--keep must be > 0"):
+    with pytest.raises(cli_words.UsageError, match="--keep must be > 0"):
         run(incus_with(), "image", "cleanup", "box-", *words)
 
 
@@ -958,11 +967,11 @@ def test_a_delete_says_why_it_failed(run):
     ],
 )
 def test_a_word_of_the_unit_file(word, quoted):
-    assert clincus.unit_word(word) == quoted
+    assert cli_service.unit_word(word) == quoted
 
 
 def test_the_unit_file():
-    text = clincus.unit_text(["/usr/bin/python3", "/opt/$x/clincus.pyz", "serve"], {"INCUS_DIR": "/var/$x"})
+    text = cli_service.unit_text(["/usr/bin/python3", "/opt/$x/clincus.pyz", "serve"], {"INCUS_DIR": "/var/$x"})
     lines = text.splitlines()
     assert 'ExecStart="/usr/bin/python3" "/opt/$$x/clincus.pyz" "serve"' in lines
     assert 'Environment="INCUS_DIR=/var/$x"' in lines
@@ -1137,32 +1146,32 @@ class TestUserManager:
     def host(self, tmp_path, *, systemd):
         if systemd:
             (tmp_path / "run/systemd/system").mkdir(parents=True)
-        return clincus.Host(str(tmp_path))
+        return cli_host.Host(str(tmp_path))
 
     def test_variables_that_lead_to_our_own_are_kept(self, tmp_path):
         environ = {"XDG_RUNTIME_DIR": str(tmp_path), "DBUS_SESSION_BUS_ADDRESS": "unix:path=/here"}
-        assert clincus.manager_environ(environ, str(tmp_path)) == environ
+        assert cli_service.manager_environ(environ, str(tmp_path)) == environ
 
     @pytest.mark.parametrize("environ", [{}, {"XDG_RUNTIME_DIR": "/not/there"}], ids=["none", "stale"])
     def test_without_them_our_own_is_found(self, tmp_path, environ):
-        assert clincus.manager_environ(environ, str(tmp_path)) == {
+        assert cli_service.manager_environ(environ, str(tmp_path)) == {
             "XDG_RUNTIME_DIR": str(tmp_path),
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/bus",
         }
 
     def test_a_folder_that_is_not_there_leads_nowhere(self):
-        assert clincus.manager_environ({}, "/not/there") == {}
+        assert cli_service.manager_environ({}, "/not/there") == {}
 
     def test_no_systemd(self, tmp_path):
-        assert "does not run systemd" in clincus.no_manager(self.host(tmp_path, systemd=False), {})
+        assert "does not run systemd" in cli_service.no_manager(self.host(tmp_path, systemd=False), {})
 
     def test_no_login(self, tmp_path):
-        assert "sudo loginctl enable-linger" in clincus.no_manager(self.host(tmp_path, systemd=True), {})
+        assert "sudo loginctl enable-linger" in cli_service.no_manager(self.host(tmp_path, systemd=True), {})
 
     def test_root_by_sudo(self, tmp_path, monkeypatch):
         host = self.host(tmp_path, systemd=True)
         monkeypatch.setattr(host, "is_root", lambda: True)
-        assert "run this as 'ann', without sudo" in clincus.no_manager(host, {"SUDO_USER": "ann"})
+        assert "run this as 'ann', without sudo" in cli_service.no_manager(host, {"SUDO_USER": "ann"})
 
 
 @pytest.mark.parametrize("name", ["notify", "\0clincus-test-notify"], ids=["path", "abstract"])

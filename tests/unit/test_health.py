@@ -9,6 +9,9 @@ from datetime import timezone
 import pytest
 
 import clincus
+from clincus_cli import host as cli_host
+from clincus_cli import setup_commands as cli_setup_commands
+from clincus_features import health as cli_health
 
 NOW = datetime(2027, 3, 1, 9, 15, 0, 250000, tzinfo=timezone.utc)
 NAMES = [
@@ -80,7 +83,7 @@ WELL = {
 
 @pytest.fixture
 def host(tmp_path):
-    host = clincus.Host(str(tmp_path))
+    host = cli_host.Host(str(tmp_path))
     for path, text in {
         "/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
         "/etc/subuid": "root:1000000:65536\n",
@@ -101,7 +104,7 @@ def report(host, tmp_path):
         environ = {"HOME": str(tmp_path / "home")}
         loaded = clincus.load_config(environ) if config else None
         known = incus or Answers({**WELL, **dict(changes)})
-        return clincus.health_report(loaded, known, environ, host=host, **options)
+        return cli_health.health_report(loaded, known, environ, host=host, **options)
 
     return make
 
@@ -215,7 +218,7 @@ def test_what_the_machine_shows_decides(report, host, file, check, status):
     ],
 )
 def test_room_in_the_pool(used, total, status):
-    assert clincus.pool_check("default", used, total).status == status
+    assert cli_health.pool_check("default", used, total).status == status
 
 
 @pytest.mark.parametrize(
@@ -228,7 +231,7 @@ def test_room_in_the_pool(used, total, status):
     ],
 )
 def test_age_of_the_image(created, status):
-    assert clincus.image_age(created, NOW.timestamp()).status == status
+    assert cli_health.image_age(created, NOW.timestamp()).status == status
 
 
 @pytest.mark.parametrize(
@@ -236,8 +239,8 @@ def test_age_of_the_image(created, status):
     [("ok ok", "healthy"), ("ok warning", "degraded"), ("ok warning failed", "unhealthy")],
 )
 def test_the_worst_check_decides(statuses, status):
-    checks = [clincus.Diagnosis(str(n), "", "", word, "") for n, word in enumerate(statuses.split())]
-    document = clincus.health_document(checks, NOW)
+    checks = [cli_health.Diagnosis(str(n), "", "", word, "") for n, word in enumerate(statuses.split())]
+    document = cli_health.health_document(checks, NOW)
     assert document["status"] == status
     assert document["timestamp"] == "2027-03-01T09:15:00.250000Z"
 
@@ -256,11 +259,11 @@ def test_dead_cables_are_those_with_both_ends_here_and_in_no_bridge(tmp_path):
         (folder / "iflink").write_text(f"{link}\n")
         if master:
             (folder / "master").mkdir()
-    assert clincus.dead_veths(tmp_path) == ["veth1"]
+    assert cli_health.dead_veths(tmp_path) == ["veth1"]
 
 
 def test_text_has_the_words_that_scripts_match(report):
-    text = clincus.health_text(report(incus=Gone()))
+    text = cli_setup_commands.health_text(report(incus=Gone()))
     for words in (
         "Clincus Health Check",
         "SYSTEM:",

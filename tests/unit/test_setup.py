@@ -11,6 +11,11 @@ import types
 import pytest
 
 import clincus
+from clincus_cli import build as cli_build
+from clincus_cli import host as cli_host
+from clincus_cli import recipe as cli_recipe
+from clincus_cli import rootfs as cli_rootfs
+from clincus_cli import setup as cli_setup
 
 DEB822 = """\
 # Debian's own
@@ -46,46 +51,47 @@ class TestSubnets:
         ids=["none", "default route", "wider", "one address", "everything in 10"],
     )
     def test_first_choice_that_overlaps_nothing(self, taken, free):
-        assert clincus.free_subnet(taken, ["10.1.0.0/24", "10.2.0.0/24", "192.168.9.0/24"]) == free
+        assert cli_setup.free_subnet(taken, ["10.1.0.0/24", "10.2.0.0/24", "192.168.9.0/24"]) == free
 
     def test_none_left_says_how_to_choose_one(self):
         with pytest.raises(clincus.ClincusError, match="incus network create"):
-            clincus.free_subnet(["10.0.0.0/8"], ["10.1.0.0/24"])
+            cli_setup.free_subnet(["10.0.0.0/8"], ["10.1.0.0/24"])
 
     def test_kernel_routes_are_read_in_the_machines_byte_order(self):
         table = (
             "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\nwg0\t004D400A\t0\t1\t0\t0\t0\t00FFFFFF\n"
         )
-        assert clincus.parse_kernel_routes(table) == ["10.64.77.0/255.255.255.0"]
+        assert cli_setup.parse_kernel_routes(table) == ["10.64.77.0/255.255.255.0"]
 
 
 class TestMirrors:
     def test_the_releases_own_sources_are_taken(self):
-        assert clincus.host_mirrors([DEB822], "trixie") == (
+        assert cli_recipe.host_mirrors([DEB822], "trixie") == (
             "deb [signed-by=/k.pgp] http://mirror.example/debian trixie main contrib",
             "deb [signed-by=/k.pgp] http://mirror.example/debian trixie-updates main contrib",
         )
 
     def test_one_line_format(self):
         text = "# deb http://a noble main\ndeb [arch=amd64 signed-by=/k.gpg] https://b noble main universe # note\n"
-        assert clincus.host_mirrors([text], "noble") == ("deb [signed-by=/k.gpg] https://b noble main universe",)
+        assert cli_recipe.host_mirrors([text], "noble") == ("deb [signed-by=/k.gpg] https://b noble main universe",)
 
     def test_another_release_is_left_out(self):
-        assert clincus.host_mirrors(["deb http://a sid main"], "trixie") == ()
+        assert cli_recipe.host_mirrors(["deb http://a sid main"], "trixie") == ()
 
 
 class TestProxy:
     def test_a_proxy_on_loopback_is_of_no_use_in_a_container(self):
-        assert clincus.proxy_settings({"HTTP_PROXY": "http://127.0.0.1:3128", "no_proxy": "localhost"}) == {}
+        assert cli_recipe.proxy_settings({"HTTP_PROXY": "http://127.0.0.1:3128", "no_proxy": "localhost"}) == {}
 
     def test_upper_case_counts(self):
         environ = {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": ".example"}
-        assert clincus.proxy_settings(environ) == {"https_proxy": "http://proxy.example:3128", "no_proxy": ".example"}
+        found = {"https_proxy": "http://proxy.example:3128", "no_proxy": ".example"}
+        assert cli_recipe.proxy_settings(environ) == found
 
 
 class TestRecipe:
     def test_same_recipe_same_key(self):
-        assert clincus.Recipe().key() == clincus.Recipe().key()
+        assert cli_recipe.Recipe().key() == cli_recipe.Recipe().key()
 
     @pytest.mark.parametrize(
         "change",
@@ -94,45 +100,45 @@ class TestRecipe:
             {"packages": ("tmux",)},
             {"tools": ("claude",)},
             {"tools": ("claude@1.2.3",)},
-            {"files": (clincus.ImageFile("/etc/x", b"1"),)},
+            {"files": (cli_recipe.ImageFile("/etc/x", b"1"),)},
             {"mirrors": ("deb http://a trixie main",)},
             {"uid": 1001},
         ],
         ids=lambda change: next(iter(change)),
     )
     def test_every_ingredient_changes_the_key(self, change):
-        assert clincus.Recipe(**change).key() != clincus.Recipe().key()
+        assert cli_recipe.Recipe(**change).key() != cli_recipe.Recipe().key()
 
     def test_a_file_counts_by_its_mode_too(self):
-        plain, program = (clincus.Recipe(files=(clincus.ImageFile("/x", b"", mode),)) for mode in (0o644, 0o755))
+        plain, program = (cli_recipe.Recipe(files=(cli_recipe.ImageFile("/x", b"", mode),)) for mode in (0o644, 0o755))
         assert plain.key() != program.key()
 
     def test_files_are_packed_for_root_with_their_modes(self):
-        data = clincus.pack_image_files([clincus.ImageFile("/usr/bin/x", b"hello", 0o755)])
+        data = cli_recipe.pack_image_files([cli_recipe.ImageFile("/usr/bin/x", b"hello", 0o755)])
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             (entry,) = archive.getmembers()
         assert (entry.name, entry.mode, entry.uid, entry.size) == ("usr/bin/x", 0o755, 0, 5)
 
     def test_tools_can_be_pinned(self):
-        assert "@anthropic-ai/claude-code-linux-arm64@2.1.0 claude" in clincus.Recipe(
+        assert "@anthropic-ai/claude-code-linux-arm64@2.1.0 claude" in cli_recipe.Recipe(
             tools=("claude@2.1.0",), cpu="arm64"
         ).fetch_tools().replace("'", "")
 
     @pytest.mark.parametrize(("text", "tools"), [("none", ()), ("claude, claude", ("claude",)), ("", ())])
     def test_list_of_tools(self, text, tools):
-        assert clincus.parse_tools(text) == tools
+        assert cli_recipe.parse_tools(text) == tools
 
     @pytest.mark.parametrize("text", ["cloud", "claude@", "claude@$(id)", "claude,x"])
     def test_bad_tools_are_refused(self, text):
         with pytest.raises(clincus.ClincusError) as caught:
-            clincus.parse_tools(text)
+            cli_recipe.parse_tools(text)
         assert caught.value.status == 400
 
 
 class TestBuildNotes:
     def test_stages_versions_and_what_is_missing(self):
         said: list[str] = []
-        notes = clincus.BuildNotes()
+        notes = cli_rootfs.BuildNotes()
         for line in (
             "I: running apt-get update...",
             "clincus: fetching claude",
@@ -143,7 +149,7 @@ class TestBuildNotes:
             notes.hear(line, said.append)
         assert said == ["reading the package lists", "fetching claude"]
         assert notes.properties() == {"clincus.tools": "claude=2.1.331", "clincus.missing": "copilot"}
-        assert clincus.missing_notes(notes) == (
+        assert cli_build.missing_notes(notes) == (
             "the image is without copilot: npm error code E404. `clincus build --force` tries again",
         )
 
@@ -157,7 +163,7 @@ class TestSteps:
                 log.append(number)
                 missing[number] = ""
 
-            return clincus.Step(str(number), lambda: missing[number], do, as_root)
+            return cli_setup.Step(str(number), lambda: missing[number], do, as_root)
 
         return [step(number, as_root=number == 0) for number in missing]
 
@@ -168,7 +174,7 @@ class TestSteps:
             asked.append(question)
             return answer
 
-        reports = clincus.run_steps(steps, dry_run=dry_run, ask=ask, say=lambda _: None, is_root=is_root, **options)
+        reports = cli_setup.run_steps(steps, dry_run=dry_run, ask=ask, say=lambda _: None, is_root=is_root, **options)
         return [report.state for report in reports], asked
 
     def test_only_what_is_missing_is_asked_for_and_done(self):
@@ -194,12 +200,12 @@ class TestSteps:
         )
 
     def test_a_step_that_did_not_help_is_an_error(self):
-        stuck = clincus.Step("x", lambda: "do the impossible", lambda: None)
+        stuck = cli_setup.Step("x", lambda: "do the impossible", lambda: None)
         with pytest.raises(clincus.ClincusError, match="could not do the impossible"):
             self.run([stuck])
 
 
-class FakeHost(clincus.Host):
+class FakeHost(cli_host.Host):
     """A machine in a folder, with the programs and answers it is told of."""
 
     def __init__(self, root, *, programs=(), answers=None):
@@ -272,7 +278,7 @@ class TestBareMachine:
         return host
 
     def needs(self, host, environ=None, **options):
-        setup = clincus.Setup(clincus.SetupOptions(**options), host, NoIncus(), lambda _: None, environ or {})
+        setup = cli_setup.Setup(cli_build.SetupOptions(**options), host, NoIncus(), lambda _: None, environ or {})
         return {step.name: step.need() for step in setup.steps() if step.need()}
 
     def test_everything_is_planned_though_nothing_can_be_asked(self, host):
@@ -318,7 +324,7 @@ class TestBareMachine:
     def test_a_system_without_packages_is_told_what_to_install(self, host):
         host.programs = set()
         host.write("/etc/os-release", 'ID=fedora\nPRETTY_NAME="Fedora Linux 44"\n')
-        setup = clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {})
+        setup = cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {})
         with pytest.raises(clincus.ClincusError, match=r"this is Fedora Linux 44: install Incus 6\.0 .* `dnf install"):
             setup.do_packages()
 
@@ -336,7 +342,7 @@ class TestBareMachine:
             "apt-get": clincus.Completed(0, b"", b""),
             "apt-cache": clincus.Completed(0, b"incus-base:\n  Installed: (none)\n  Candidate: 6.0.4-2\n", b""),
         }
-        clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_packages()
+        cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_packages()
         assert host.ran[-1][:3] == ("apt-get", "install", "-y")
         assert "incus-base" in host.ran[-1]
 
@@ -348,14 +354,14 @@ class TestBareMachine:
             "apt-cache": clincus.Completed(0, b"incus-base:\n  Installed: (none)\n  Candidate: (none)\n", b""),
         }
         with pytest.raises(clincus.ClincusError, match=r"Ubuntu 22\.04.* has no package of Incus"):
-            clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_packages()
+            cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_packages()
         assert [words[:2] for words in host.ran if "install" in words] == []
 
     def test_a_machine_of_systemd_has_its_daemon_started_by_systemd(self, host):
         host.write("/run/systemd/system/x", "")
         assert self.needs(host)["daemon"] == "start the Incus daemon (systemctl)"
         host.answers = {"systemctl": clincus.Completed(0, b"", b"")}
-        setup = clincus.Setup(clincus.SetupOptions(), host, AnyIncus(), lambda _: None, {})
+        setup = cli_setup.Setup(cli_build.SetupOptions(), host, AnyIncus(), lambda _: None, {})
         setup.do_daemon()
         assert host.ran == [("systemctl", "start", "incus.socket", "incus.service")]
 
@@ -372,7 +378,7 @@ class TestBareMachine:
         monkeypatch.setattr(host, "is_root", lambda: True)
         host.programs = programs
         host.answers = {"usermod": clincus.Completed(0, b"", b"")}
-        setup = clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {"SUDO_USER": "ann"})
+        setup = cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {"SUDO_USER": "ann"})
         setup.do_group()
         assert host.ran == [("usermod", "--append", "--groups", "incus-admin", "ann")]
         assert ("Clincus itself need not wait" not in setup.notes[0]) is waits
@@ -380,7 +386,7 @@ class TestBareMachine:
     def test_root_gets_ids_above_everybody_elses(self, host):
         host.write("/etc/subuid", "ann:100000:65536\n")
         host.write("/etc/subgid", "ann:5000000:65536")
-        clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_subids()
+        cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_subids()
         assert host.read("/etc/subuid") == "ann:100000:65536\nroot:1000000:1000000000\n"
         assert host.read("/etc/subgid") == "ann:5000000:65536\nroot:5065536:1000000000\n"
 
@@ -388,7 +394,7 @@ class TestBareMachine:
         monkeypatch.setattr(host, "is_root", lambda: True)
         host.write("/proc/self/uid_map", "         0    1000000 1000000000\n")
         monkeypatch.setattr(clincus.pwd, "getpwnam", lambda _: types.SimpleNamespace(pw_uid=1000, pw_gid=100))
-        setup = clincus.Setup(clincus.SetupOptions(), host, NoIncus(), lambda _: None, {"SUDO_USER": "ann"})
+        setup = cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {"SUDO_USER": "ann"})
         setup.do_subids()
         assert host.read("/etc/subuid") == "root:1000000:999000000\nroot:1000:1\n"
         assert host.read("/etc/subgid") == "root:1000000:999000000\nroot:100:1\n"
@@ -397,13 +403,13 @@ class TestBareMachine:
     def test_services_are_held_back_without_systemd_only_while_packages_install(self, host):
         host.write("/usr/sbin/x", "")
         policy = host.path("/usr/sbin/policy-rc.d")
-        with clincus.services_held_back(host):
+        with cli_setup.services_held_back(host):
             assert "exit 101" in policy.read_text()
         assert not policy.exists()
 
     def test_a_policy_of_somebody_else_stays(self, host):
         host.write("/usr/sbin/policy-rc.d", "theirs")
-        with clincus.services_held_back(host):
+        with cli_setup.services_held_back(host):
             pass
         assert host.read("/usr/sbin/policy-rc.d") == "theirs"
 
@@ -420,14 +426,14 @@ class TestBareMachine:
     ],
 )
 def test_root_needs_a_whole_range_of_ids(text, enough):
-    assert clincus.root_has_range(text) is enough
+    assert cli_host.root_has_range(text) is enough
 
 
 class TestWhatAPersonMade:
     """It is used as it is: pools, bridges and devices of any name, and nothing is put in their place."""
 
     def setup(self, tmp_path, incus):
-        return clincus.Setup(clincus.SetupOptions(), FakeHost(tmp_path), incus, lambda _: None, {})
+        return cli_setup.Setup(cli_build.SetupOptions(), FakeHost(tmp_path), incus, lambda _: None, {})
 
     def take(self, tmp_path, incus):
         """Take the steps `storage` and `network`; what was needed."""
@@ -501,22 +507,22 @@ class TestWhatAPersonMade:
 class TestIdsOfAContainer:
     def test_a_machine_has_all_ids_and_a_container_those_of_its_map(self, tmp_path):
         host = FakeHost(tmp_path)
-        assert clincus.own_ids(host) == clincus.ALL_IDS
+        assert cli_host.own_ids(host) == cli_host.ALL_IDS
         host.write("/proc/self/uid_map", "         0          0 4294967295\n")
-        assert clincus.own_ids(host) == clincus.ALL_IDS
+        assert cli_host.own_ids(host) == cli_host.ALL_IDS
         host.write("/proc/self/uid_map", "         0     100000      65536\n")
-        assert clincus.own_ids(host) == 65536
+        assert cli_host.own_ids(host) == 65536
 
     def test_a_range_that_is_not_there_is_none(self):
-        assert not clincus.root_has_range("root:1000000:1000000000\n", 1000000000)
+        assert not cli_host.root_has_range("root:1000000:1000000000\n", 1000000000)
 
     def test_one_that_somebody_wrote_is_named_and_not_changed(self):
         with pytest.raises(clincus.ClincusError, match="put `root:1000000:999000000` in the place of root's line"):
-            clincus.root_range("root:1000000:1000000000\n", 1000000000)
+            cli_setup.root_range("root:1000000:1000000000\n", 1000000000)
 
     def test_too_few_ids_are_said_to_be_so(self):
         with pytest.raises(clincus.ClincusError, match="a container with 65536 ids"):
-            clincus.root_range("", 65536)
+            cli_setup.root_range("", 65536)
 
 
 class TestRootCommand:
@@ -531,15 +537,15 @@ class TestRootCommand:
         ("programs", "start"), [({"sudo", "doas"}, "sudo '/"), ({"doas"}, "doas '/"), (set(), "su -c ")]
     )
     def test_whichever_way_there_is(self, tmp_path, program, programs, start):
-        words = clincus.root_command(FakeHost(tmp_path, programs=programs), [program, "setup", "--yes"], "ann")
+        words = cli_setup.root_command(FakeHost(tmp_path, programs=programs), [program, "setup", "--yes"], "ann")
         assert words.startswith(start)
 
     def test_su_says_who_is_meant(self, tmp_path, program):
-        words = clincus.root_command(FakeHost(tmp_path), [program, "setup"], "ann")
+        words = cli_setup.root_command(FakeHost(tmp_path), [program, "setup"], "ann")
         assert shlex.split(shlex.split(words)[2]) == ["SUDO_USER=ann", program, "setup"]
 
     def test_a_file_that_is_no_program_is_run_by_python(self, tmp_path):
-        words = clincus.root_command(FakeHost(tmp_path, programs={"sudo"}), ["/x/clincus.py", "setup"], "ann")
+        words = cli_setup.root_command(FakeHost(tmp_path, programs={"sudo"}), ["/x/clincus.py", "setup"], "ann")
         assert shlex.split(words) == ["sudo", sys.executable, "/x/clincus.py", "setup"]
 
 
@@ -595,7 +601,7 @@ class TestOtherSystems:
         ids=["debian 12", "debian 13", "debian testing", "debian 11", "ubuntu 24.04", "ubuntu 22.04", "mint"],
     )
     def test_where_apt_finds_incus(self, tmp_path, system, words):
-        assert words in clincus.missing_incus(release_of(tmp_path, system))
+        assert words in cli_setup.missing_incus(release_of(tmp_path, system))
 
     @pytest.mark.parametrize(
         ("system", "words"),
@@ -612,7 +618,7 @@ class TestOtherSystems:
         ids=["fedora", "rocky", "arch", "manjaro", "alpine", "tumbleweed", "slackware", "nothing"],
     )
     def test_what_installs_incus_without_apt(self, tmp_path, system, words):
-        assert words in clincus.other_installer(release_of(tmp_path, system))
+        assert words in cli_setup.other_installer(release_of(tmp_path, system))
 
     @pytest.mark.parametrize(
         ("system", "source"),
@@ -630,13 +636,13 @@ class TestOtherSystems:
     def test_what_the_image_is_made_of(self, tmp_path, system, source):
         host = FakeHost(tmp_path)
         host.write("/etc/os-release", system)
-        assert clincus.image_source(host) == source
+        assert cli_recipe.image_source(host) == source
 
     def test_the_image_of_ubuntu_is_of_its_release_mirrors_and_universe(self, tmp_path):
         host = FakeHost(tmp_path)
         host.write("/etc/os-release", UBUNTU_24)
         host.write("/etc/apt/sources.list.d/ubuntu.sources", UBUNTU_SOURCES)
-        recipe = clincus.host_recipe(host, {}, tools=(), user="code", uid=1000)
+        recipe = cli_recipe.host_recipe(host, {}, tools=(), user="code", uid=1000)
         key = "[signed-by=/usr/share/keyrings/ubuntu-archive-keyring.gpg]"
         sections = "main restricted universe multiverse"
         assert (recipe.distribution, recipe.suite) == ("ubuntu", "noble")
@@ -645,7 +651,7 @@ class TestOtherSystems:
             f"deb {key} http://de.archive.ubuntu.com/ubuntu/ noble-updates {sections}",
             f"deb {key} http://security.ubuntu.com/ubuntu/ noble-security {sections}",
         )
-        assert "--components=main,universe" in clincus.mmdebstrap_argv(recipe, "/build", "-", has_npmrc=False)
+        assert "--components=main,universe" in cli_rootfs.mmdebstrap_argv(recipe, "/build", "-", has_npmrc=False)
 
     def test_the_image_of_ubuntu_22_reads_the_old_format(self, tmp_path):
         host = FakeHost(tmp_path)
@@ -656,7 +662,7 @@ class TestOtherSystems:
             "# deb-src http://archive.ubuntu.com/ubuntu jammy main\n"
             "deb http://security.ubuntu.com/ubuntu jammy-security main universe\n",
         )
-        assert clincus.host_recipe(host, {}, tools=(), user="code", uid=1000).mirrors == (
+        assert cli_recipe.host_recipe(host, {}, tools=(), user="code", uid=1000).mirrors == (
             "deb http://archive.ubuntu.com/ubuntu jammy main universe",
             "deb http://security.ubuntu.com/ubuntu jammy-security main universe",
         )
@@ -665,32 +671,32 @@ class TestOtherSystems:
         host = FakeHost(tmp_path)
         host.write("/etc/os-release", FEDORA)
         with pytest.raises(clincus.ClincusError, match="clincus build --from IMAGE"):
-            clincus.host_recipe(host, {}, tools=(), user="code", uid=1000)
+            cli_recipe.host_recipe(host, {}, tools=(), user="code", uid=1000)
 
     def test_candidates_of_apt(self):
         policy = (
             "incus-base:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n"
             "zstd:\n  Installed: (none)\n  Candidate: 1.5.7\n  Version table:\n     1.5.7 500\n"
         )
-        assert clincus.candidates(policy) == {"zstd"}
+        assert cli_setup.candidates(policy) == {"zstd"}
 
 
 @pytest.mark.parametrize(("free", "size"), [(0, 5), (60 << 30, 30), (900 << 30, 100)])
 def test_pool_takes_half_of_the_disk_at_most(free, size):
-    assert clincus.pool_size(free) == size
+    assert cli_setup.pool_size(free) == size
 
 
 def test_version_alias_is_the_time_of_the_build_in_utc():
-    assert clincus.version_alias("clincus", 1803888000) == "clincus-20270301-080000"
+    assert cli_build.version_alias("clincus", 1803888000) == "clincus-20270301-080000"
 
 
 def test_certificates_and_proxy_of_the_host_go_into_the_image(tmp_path):
-    host = clincus.Host(str(tmp_path))
+    host = cli_host.Host(str(tmp_path))
     store = tmp_path / "usr/local/share/ca-certificates/company"
     store.mkdir(parents=True)
     (store / "root.crt").write_text("PEM")
     files = {
-        file.path: file.data.decode() for file in clincus.host_files(host, {"http_proxy": "http://p.example:8080"})
+        file.path: file.data.decode() for file in cli_recipe.host_files(host, {"http_proxy": "http://p.example:8080"})
     }
     assert files["/usr/local/share/ca-certificates/company-root.crt"] == "PEM"
     assert "export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt\n" in files["/etc/profile.d/clincus.sh"]
@@ -699,7 +705,7 @@ def test_certificates_and_proxy_of_the_host_go_into_the_image(tmp_path):
 
 
 def test_a_host_without_either_brings_no_files(tmp_path):
-    assert clincus.host_files(clincus.Host(str(tmp_path)), {}) == ()
+    assert cli_recipe.host_files(cli_host.Host(str(tmp_path)), {}) == ()
 
 
 def test_an_interrupted_program_that_has_much_to_say_still_tidies_up(tmp_path):
@@ -710,5 +716,5 @@ def test_an_interrupted_program_that_has_much_to_say_still_tidies_up(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        clincus.Host().follow(["sh", "-c", script], interrupt, timeout=60)
+        cli_host.Host().follow(["sh", "-c", script], interrupt, timeout=60)
     assert (tmp_path / "tidy").exists()

@@ -124,7 +124,17 @@ def test_holds_the_program_the_libraries_and_the_dashboard_only(archive):
     with zipfile.ZipFile(archive) as opened:
         names = opened.namelist()
     tops = {name.split("/")[0].split("-")[0] for name in names}
-    assert tops == {"LICENSE", "__main__.py", "clincus.py", "openapi.json", "spa_dist", "tomli", "websockets"}
+    assert tops == {
+        "LICENSE",
+        "__main__.py",
+        "clincus.py",
+        "clincus_cli",
+        "clincus_features",
+        "openapi.json",
+        "spa_dist",
+        "tomli",
+        "websockets",
+    }
     assert "spa_dist/index.html" in names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".c", ".pyi")) or "/legacy/" in name]
 

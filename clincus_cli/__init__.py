@@ -1,0 +1,1 @@
+"""The command line of Clincus: a file for each group of commands."""

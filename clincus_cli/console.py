@@ -1,0 +1,121 @@
+"""Part of the command line."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import IO
+
+import clincus
+
+
+def say(text: str) -> None:
+    """Talk goes to stderr, so that stdout holds data alone; where nobody hears it, the work goes on."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        silence(2)
+
+
+def silence(descriptor: int) -> None:
+    """Let a stream that takes nothing take all from now on, so that the interpreter can flush it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def warn(text: str) -> None:
+    """Say what went wrong without ending the command."""
+    say(paint("Warning: ", "yellow", sys.stderr) + clincus.printable(text))
+
+
+STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+
+
+def paint(text: str, style: str, stream: IO[str] | None = None) -> str:
+    """The text in a style where the stream (default: stdout) is a terminal that shows it and NO_COLOR is not set."""
+    stream = stream or sys.stdout
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return text if plain else f"\033[{STYLES[style]}m{text}\033[0m"
+
+
+def table(head: Sequence[str] | None, rows: Iterable[Sequence[object]], indent: str = "") -> str:
+    """Rows under a head, if there is one, each column as wide as its widest cell."""
+    cells = [*([list(head)] if head else []), *([clincus.printable(str(cell)) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+    return "\n".join(indent + line for line in lines)
+
+
+def size_text(size: float) -> str:
+    """A size in bytes for a person."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"
+
+
+def print_json(document: object) -> None:
+    """Print a document as JSON for programs, in ASCII where stdout has another encoding than JSON's."""
+    is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    print(json.dumps(document, indent=2, ensure_ascii=not is_utf8))
+
+
+def confirm(question: str, *, force: bool) -> bool:
+    """Ask a yes/no question; `--force` is a yes. Raises ClincusError where nobody can be asked."""
+    if force:
+        return True
+    if not sys.stdin.isatty():
+        raise clincus.ClincusError(f"{question} There is no terminal to ask at: give --force to agree", 409)
+    print(f"{question} [y/N]: ", end="", flush=True)
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print()  # what the shell says next stands on a line of its own
+        raise
+    agreed = answer.strip().lower() in ("y", "yes")
+    if not agreed:
+        print("Cancelled." if answer else "\nCancelled.")
+    return agreed
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Show on a terminal that work is under way once it takes longer than a moment, and for how long already."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield
+        return
+    done = threading.Event()
+
+    def turn() -> None:
+        began = time.monotonic()
+        for mark in itertools.cycle("|/-\\"):
+            if done.wait(0.2):
+                break
+            if time.monotonic() - began > 0.6:
+                line = f"{mark} {text} ({time.monotonic() - began:.0f} s) "
+                sys.stderr.write("\r" + line[: shutil.get_terminal_size().columns - 1])  # a second line would stay
+                sys.stderr.flush()
+        sys.stderr.write("\r\033[K")
+        sys.stderr.flush()
+
+    thread = threading.Thread(target=turn, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=2)
+
+
+def complain(message: str) -> None:
+    """Say in one line why the command failed."""
+    say(paint("Error: ", "red", sys.stderr) + clincus.printable(" ".join(message.split("\n"))))

@@ -1,0 +1,402 @@
+"""Part of the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+from contextlib import suppress
+from typing import Any
+
+import clincus
+from clincus_cli.console import complain
+from clincus_cli.console import confirm
+from clincus_cli.console import progress
+from clincus_cli.console import say
+from clincus_cli.context import Context
+from clincus_cli.run import print_output
+from clincus_cli.shell import run_in_terminal
+from clincus_cli.words import Command
+from clincus_cli.words import Options
+from clincus_cli.words import UsageError
+from clincus_cli.words import environment_flags
+from clincus_cli.words import flag
+from clincus_cli.words import format_flag
+from clincus_cli.words import number_from
+from clincus_cli.words import one_of
+
+
+def container_name(text: str) -> str:
+    """A container's name in the form that Incus allows, so that it is no flag of `incus`. Raises UsageError."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,62}", text):
+        raise UsageError(f"'{text}' is no container's name: it has up to 63 letters, digits, hyphens, a letter first")
+    return text
+
+
+@contextmanager
+def speaking_of(subject: str) -> Iterator[None]:
+    """Put in front of Incus's words what they are about; that Incus cannot be reached is about nothing else."""
+    try:
+        yield
+    except clincus.IncusError as error:
+        if error.status == 503:
+            raise
+        raise clincus.IncusError(f"{subject}: {error.message}", error.status) from error
+
+
+def find_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
+    """An instance of the project as Incus describes it. Raises ClincusError (404)."""
+    try:
+        instance = incus.query(f"/1.0/instances/{container_name(name)}")
+        return {**instance, "status": clincus.incus_status(instance)}
+    except clincus.IncusError as error:
+        if error.status == 404:
+            raise clincus.ClincusError(f'there is no container "{name}"', 404) from error
+        raise
+
+
+def running_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
+    """An instance that runs. Raises ClincusError: 404, 409 for any other state, with what to do."""
+    instance = find_instance(incus, name)
+    if instance["status"] != "Running":
+        state = "paused" if instance["status"] == "Frozen" else "not running"
+        raise clincus.ClincusError(f'container "{name}" is {state}: `clincus container start {name}` lets it run', 409)
+    return instance
+
+
+def change_state(incus: clincus.Incus, name: str, action: str, *, force: bool = False, timeout: int = 60) -> None:
+    """Start or stop an instance and wait for it. Raises IncusError."""
+    body = {"action": action, "force": force, "timeout": timeout}
+    with speaking_of(f'container "{name}"'):
+        incus.query(f"/1.0/instances/{name}/state", "PUT", body, wait=True, timeout=timeout + 30)
+
+
+def own_session(context: Context, instance: Mapping[str, Any]) -> clincus.Session | None:
+    """The session that an instance is, None for any other instance."""
+    session = clincus.session_from_instance(clincus.container_prefix(context.environ), instance)
+    return session if session is not None and clincus.is_listed(session) else None
+
+
+def code_mount(context: Context, instance: Mapping[str, Any]) -> str:
+    """Where the workspace stands in an instance."""
+    session = own_session(context, instance)
+    if session is not None:
+        return clincus.Guest.of(session, context.config).mount
+    device = (instance.get("expanded_devices") or {}).get("workspace") or {}
+    return device.get("path") or "/workspace"
+
+
+def confirm_named(question: str, *, force: bool) -> bool:
+    """Ask at a terminal before something goes that the command line names itself; a script's word is enough."""
+    return not sys.stdin.isatty() or confirm(question, force=force)
+
+
+# container
+
+NESTING = (
+    "security.nesting",
+    "security.syscalls.intercept.mknod",
+    "security.syscalls.intercept.setxattr",
+)
+
+
+def run_container_launch(context: Context) -> int:
+    """`clincus container launch`: all of it or nothing."""
+    options, name = context.options, container_name(context.options.name)
+    if options.image.startswith("-") or not options.image:
+        raise UsageError(f"'{options.image}' is no image's name")
+    if is_there(context.incus, name):
+        raise clincus.ClincusError(f'there is a container "{name}" already: choose another name, or delete it', 409)
+    config = dict.fromkeys(NESTING, "true")
+    if clincus.session_slot(clincus.container_prefix(context.environ), name) is not None:
+        config[clincus.LABEL + "managed"] = "true"
+    try:
+        with progress(f"Launching {name}"), speaking_of(f'container "{name}"'):
+            context.incus.launch(name, options.image, {"config": config}, ephemeral=options.ephemeral)
+    except BaseException as error:
+        if not (isinstance(error, clincus.IncusError) and error.status in (409, 503)):
+            with suppress(clincus.IncusError):  # it never came to be
+                context.incus.run("delete", "--force", context.incus.instance(name))
+        raise
+    say(f"Container {name} launched from {options.image}")
+    return 0
+
+
+def is_there(incus: clincus.Incus, name: str) -> bool:
+    """Whether there is an instance of exactly this name. Raises IncusError when Incus cannot be asked."""
+    try:
+        find_instance(incus, name)
+    except UsageError:
+        return False
+    except clincus.ClincusError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+def run_container_start(context: Context) -> int:
+    """`clincus container start`: a paused one runs on."""
+    name = context.options.name
+    instance = find_instance(context.incus, name)
+    change_state(context.incus, name, "unfreeze" if instance["status"] == "Frozen" else "start")
+    say(f"Container {name} started")
+    return 0
+
+
+def run_container_stop(context: Context) -> int:
+    """`clincus container stop`: a session's conversation is saved first."""
+    options, name = context.options, context.options.name
+    instance = find_instance(context.incus, name)
+    if instance["status"] == "Frozen" and not options.force:
+        raise clincus.ClincusError(f'container "{name}" is paused and cannot stop cleanly: use --force', 409)
+    with progress(f"Stopping {name}"):
+        if instance["status"] != "Stopped" and own_session(context, instance) is not None:
+            context.sessions.end(name, timeout=0 if options.force else options.timeout)
+        else:
+            change_state(context.incus, name, "stop", force=options.force, timeout=options.timeout)
+    say(f"Container {name} stopped" + (" and gone: it was an ephemeral one" if instance["ephemeral"] else ""))
+    return 0
+
+
+def run_container_delete(context: Context) -> int:
+    """`clincus container delete`: a session's conversation is saved first."""
+    options, name = context.options, context.options.name
+    instance = find_instance(context.incus, name)
+    if instance["status"] != "Stopped" and not options.force:
+        raise clincus.ClincusError(f'container "{name}" is running or paused: stop it first, or use --force', 409)
+    if not confirm_named(f'Delete container "{name}" with all that is in it?', force=options.force):
+        return 0
+    with progress(f"Deleting {name}"):
+        if own_session(context, instance) is not None:
+            context.sessions.end(name, delete=True, even_unsaved=options.force)
+        else:
+            delete_instance(context.incus, name)
+    say(f"Container {name} deleted")
+    return 0
+
+
+def delete_instance(incus: clincus.Incus, name: str) -> None:
+    """Delete an instance in any state; an ephemeral one is gone with its stop. Raises IncusError."""
+    try:
+        with speaking_of(f'container "{name}"'):
+            incus.run("delete", "--force", incus.instance(name), timeout=120)
+    except clincus.IncusError as error:
+        if error.status != 404:
+            raise
+
+
+def run_container_exists(context: Context) -> int:
+    """`clincus container exists`: the answer is the exit code."""
+    return answer(lambda: is_there(context.incus, context.options.name))
+
+
+def run_container_running(context: Context) -> int:
+    """`clincus container running`: the answer is the exit code."""
+    incus, name = context.incus, context.options.name
+    return answer(lambda: is_there(incus, name) and find_instance(incus, name)["status"] == "Running")
+
+
+def answer(ask: Callable[[], bool]) -> int:
+    """The exit code of a question: 0 yes, 1 no, 2 when it could not be asked."""
+    try:
+        return 0 if ask() else 1
+    except clincus.ClincusError as error:
+        complain(error.message)
+        return 2
+
+
+def run_container_mount(context: Context) -> int:
+    """`clincus container mount`: add a disk device."""
+    options, name = context.options, context.options.name
+    source = os.path.abspath(clincus.expand(options.source, context.environ))
+    if not os.path.exists(source):
+        raise clincus.ClincusError(f'"{source}" does not exist: nothing can be mounted from there', 400)
+    if not options.path.startswith("/"):
+        raise UsageError(f"'{options.path}' is no absolute path: write where it is mounted in the container")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", options.device):
+        raise UsageError(f"'{options.device}' is no device's name: use letters, digits, dots, hyphens")
+    if options.device in (find_instance(context.incus, name).get("expanded_devices") or {}):
+        raise clincus.ClincusError(f'container "{name}" has a device "{options.device}" already: choose another', 409)
+    device = {"type": "disk", "source": source, "path": options.path}
+    device.update({key: "true" for key in ("shift", "readonly") if getattr(options, key)})
+    with speaking_of(f'container "{name}"'):
+        body = {"devices": {options.device: device}}
+        context.incus.query(f"/1.0/instances/{name}", "PATCH", body, wait=True)
+    say(f"Disk mounted: {source} -> {name}:{options.path}")
+    return 0
+
+
+def run_container_list(context: Context) -> int:
+    """`clincus container list`: as Incus prints it."""
+    form = "json" if context.options.format == "json" else "table"
+    text = context.incus.run("list", "--format", form).decode("utf-8", "replace")
+    print(text.rstrip("\n"))
+    return 0
+
+
+def run_container_exec(context: Context) -> int:
+    """`clincus container exec`: the command on our own stdin, stdout and stderr, with its exit code."""
+    options = context.options
+    check_exec_flags(options)
+    instance = running_instance(context.incus, options.name)
+    user = options.user or 0
+    argv = context.incus.exec_argv(
+        options.name,
+        options.command,
+        user=user,
+        group=options.group,
+        environment=exec_environment(context, user),
+        cwd=exec_directory(context, instance),
+        terminal=options.tty,
+        fenced=not options.tty,
+        gate="" if options.tty else clincus.RELAY_GATE,
+    )
+    if options.tty:
+        return run_in_terminal(argv)
+    if not options.capture:
+        return clincus.run_relayed(argv, passes=clincus.END_SIGNALS)
+    if options.format == "raw":
+        return clincus.run_relayed(argv, (clincus.OUR_STREAMS[0], clincus.void), stdin=None, passes=clincus.END_SIGNALS)
+    held = clincus.Held(), clincus.Held()
+    print_output(clincus.run_relayed(argv, held, stdin=None), *held)
+    return 0
+
+
+def check_exec_flags(options: Options) -> None:
+    """Refuse flags that do not go together. Raises UsageError."""
+    if options.format and not options.capture:
+        raise UsageError("--format needs --capture; put -- in front of a command with flags of its own")
+    if options.tty and options.capture:
+        raise UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
+    if options.cwd and not options.cwd.startswith("/"):
+        raise UsageError(f"invalid cwd '{options.cwd}': write an absolute path")
+
+
+def exec_environment(context: Context, user: int) -> dict[str, str]:
+    """The variables of a command: who the code user is, the terminal's kind, and then what the flags say."""
+    config, environment = context.config, {}
+    if user == config.get("incus.code_uid"):
+        environment = {"HOME": clincus.guest_home(config), "USER": config.get("incus.code_user")}
+    if context.options.tty:
+        environment["TERM"] = clincus.terminal_name(context.environ.get("TERM", ""))
+    return {**environment, **environment_flags(context.options.env, context.environ)}
+
+
+def exec_directory(context: Context, instance: Mapping[str, Any]) -> str:
+    """Where a command runs. Incus takes / for a directory that is not there: one that was asked for is checked."""
+    wanted = context.options.cwd
+    if wanted and not clincus.container_directory(context.incus, context.options.name, wanted):
+        raise clincus.ClincusError(f'"{wanted}" is no directory in container "{context.options.name}"', 400)
+    return wanted or code_mount(context, instance)
+
+
+CONTAINER_COMMANDS = (
+    Command(
+        "container launch",
+        run_container_launch,
+        "Create a container from an image and start it",
+        arguments="IMAGE NAME",
+        flags=(flag("--ephemeral", "let Incus delete it when it stops"),),
+        about="With nesting allowed, so that containers run in it. When the start fails nothing stays behind.",
+        examples=(("clincus container launch clincus test-box", "Start a bare container of the standard image."),),
+    ),
+    Command(
+        "container start",
+        run_container_start,
+        "Start a container, or let a paused one run on",
+        arguments="NAME",
+        about="Only the container: `clincus resume` starts a session's tool as well.",
+        examples=(("clincus container start box", "Start it; nothing happens in it."),),
+    ),
+    Command(
+        "container stop",
+        run_container_stop,
+        "Stop a container",
+        arguments="NAME",
+        flags=(
+            flag("--force", "at once, as if the power went"),
+            flag("--timeout SECONDS", "how long it may take", check=number_from(1, 86400), default=60),
+        ),
+        about="A session's conversation is saved first.",
+        examples=(("clincus container stop box --timeout 10", "Stop it, by force after ten seconds."),),
+    ),
+    Command(
+        "container delete",
+        run_container_delete,
+        "Delete a container",
+        arguments="NAME",
+        flags=(flag("-f, --force", "do not ask; a running one too"),),
+        about="A session's conversation is saved first. At a terminal it asks.",
+        examples=(("clincus container delete --force box", "Delete it whatever it does."),),
+    ),
+    Command(
+        "container exec",
+        run_container_exec,
+        "Run a command in a container",
+        arguments="NAME COMMAND...",
+        flags=(
+            flag("--user UID", "run as this user (default: 0, root)", check=number_from(0, 2**31 - 1)),
+            flag("--group GID", "run as this group (default: as the user)", check=number_from(0, 2**31 - 1)),
+            flag("-e, --env KEY=VALUE", "variable for it; KEY alone copies yours", default=(), repeats=True),
+            flag("--cwd PATH", "directory to run in (default: the workspace)", default=""),
+            flag("-t, --tty", "give it a terminal"),
+            flag("--capture", "hold back its output, and print it as --format says"),
+            flag("--format FORM", "with --capture: json (default) or raw", check=one_of("json", "raw")),
+        ),
+        about="Its stdin, stdout and stderr are yours and its exit code is passed on, except with --capture, where "
+        "JSON holds all three.\n\nThe command line is visible in Incus's events: hand secrets over on stdin.",
+        examples=(
+            ("clincus container exec box --user 1000 -- git status", "Run git as the code user in the workspace."),
+            ("clincus container exec box -t bash", "Open a shell."),
+            ("tar c src | clincus container exec box -- tar x -C /tmp", "Send data through."),
+        ),
+        exits=(
+            ("N", "the command's own"),
+            ("0", "with --capture and JSON: the command ran"),
+            ("1", "it could not run"),
+        ),
+        passes_on=2,
+    ),
+    Command(
+        "container exists",
+        run_container_exists,
+        "Say by the exit code whether a container exists",
+        arguments="NAME",
+        examples=(("clincus container exists box || clincus container launch clincus box", "Make it if need be."),),
+        exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
+    ),
+    Command(
+        "container running",
+        run_container_running,
+        "Say by the exit code whether a container runs",
+        arguments="NAME",
+        about="One that is paused does not run.",
+        examples=(("clincus container running box && clincus container stop box", "Stop it if need be."),),
+        exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
+    ),
+    Command(
+        "container mount",
+        run_container_mount,
+        "Mount a directory or file of the host in a container",
+        arguments="NAME DEVICE SOURCE PATH",
+        flags=(
+            flag("--shift", "show the host's owners by the same numbers (default; --shift=false: not)", default=True),
+            flag("--readonly", "do not let the container write"),
+        ),
+        about="Writable and shifted, root in the container writes as root of the host: mount only what it may have.",
+        examples=(("clincus container mount box data ~/data /data --readonly", "Show ~/data to it as /data."),),
+    ),
+    Command(
+        "container list",
+        run_container_list,
+        "List every instance of the Incus project",
+        flags=(format_flag("text", "json"),),
+        about="As `incus list` prints them; `clincus list` shows sessions only.",
+        examples=(("clincus container list --format json", "The same as a document for programs."),),
+    ),
+)

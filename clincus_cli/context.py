@@ -1,0 +1,59 @@
+"""Part of the command line."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from collections.abc import Mapping
+
+import clincus
+from clincus_cli.console import warn
+from clincus_cli.words import Command
+from clincus_cli.words import Options
+
+
+class Context:
+    """What a command works with. Config and Incus are only touched by the commands that ask for them."""
+
+    def __init__(self, command: Command, options: Options, environ: Mapping[str, str]) -> None:
+        self.command = command
+        self.options = options
+        self.environ = environ
+        self.on_starting: Callable[[clincus.Session], None] = lambda session: None  # told of one that is being created
+
+    @functools.cached_property
+    def config(self) -> clincus.Config:
+        """The configuration in force. Raises ConfigError."""
+        return clincus.load_config(self.environ, profile=self.options.profile or None)
+
+    @functools.cached_property
+    def incus(self) -> clincus.Incus:
+        """The door to Incus."""
+        return clincus.Incus(self.config.get("incus.project"), group=self.config.get("incus.group"))
+
+    @functools.cached_property
+    def history(self) -> clincus.History:
+        """The history of all sessions."""
+        return clincus.History(os.path.join(clincus.state_directory(self.environ), "history.jsonl"))
+
+    @functools.cached_property
+    def sessions(self) -> clincus.Sessions:
+        """All sessions as Incus has them now: one call. What changes by this command goes into the history."""
+        is_known, told = False, set[str]()
+
+        def record(change: clincus.Change) -> None:
+            if is_known:
+                clincus.record_run(self.history, change, warn)
+            if change.session.status == "starting" and change.session.id not in told:
+                told.add(change.session.id)
+                self.on_starting(change.session)
+
+        sees_commands = self.command.name in ("run", "clean")
+        registry = clincus.Registry(
+            clincus.container_prefix(self.environ), record, (lambda _: True) if sees_commands else clincus.is_listed
+        )
+        sessions = clincus.Sessions(self.incus, registry, lambda: self.config, self.environ, warn)
+        sessions.refresh()
+        is_known = True
+        return sessions

@@ -1,0 +1,132 @@
+"""Part of the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+
+import clincus
+
+Say = Callable[[str], None]  # tells the user, in a few words, what goes on
+
+
+class Host:
+    """The machine that setup works on: its files below `root` and its programs. Tests hand in one of their own."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = Path(root)  # where /etc, /proc and /sys are looked for
+
+    def path(self, absolute: str) -> Path:
+        """Where an absolute path of the machine is found."""
+        return self.root / absolute.lstrip("/")
+
+    def read(self, absolute: str) -> str:
+        """The text of a file, or nothing when it is not there or not ours to read."""
+        try:
+            return self.path(absolute).read_text("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def which(self, program: str) -> str:
+        """The full path of a program or nothing; also looks where only root's PATH leads."""
+        return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/opt/incus/bin") or ""
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, env: Mapping[str, str] = {}) -> str:
+        """Run a program and return its stdout. Raises ClincusError with the program's last words."""
+        done = self.attempt(argv, stdin=stdin, timeout=timeout, env=env)
+        if done.code != 0:
+            raise clincus.ClincusError(f"`{shlex.join(argv[:4])}` failed: {clincus.last_words(done)}")
+        return done.stdout.decode("utf-8", "replace")
+
+    def attempt(
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, env: Mapping[str, str] = {}
+    ) -> clincus.Completed:
+        """Run a program and return how it ended; one that cannot be run ends with 127, one too slow with 124."""
+        try:
+            done = subprocess.run(
+                argv, input=stdin, capture_output=True, timeout=timeout, check=False, env={**os.environ, **env}
+            )
+        except OSError as error:
+            return clincus.Completed(127, b"", str(error).encode())
+        except subprocess.TimeoutExpired:
+            return clincus.Completed(124, b"", f"not finished within {timeout:g} s".encode())
+        return clincus.Completed(done.returncode, done.stdout, done.stderr)
+
+    def follow(
+        self, argv: Sequence[str], on_line: Callable[[str], None], *, timeout: float, env: Mapping[str, str] = {}
+    ) -> None:
+        """Run a program and hand over each line that it says while it says it. Raises ClincusError."""
+        tail: deque[str] = deque(maxlen=12)
+        with subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **env},
+            start_new_session=True,
+        ) as child:
+            alarm = threading.Timer(timeout, clincus.end_with_children, (child, clincus.PATIENCE))
+            alarm.start()
+            assert child.stdout is not None
+            try:
+                for raw in child.stdout:
+                    tail.append(raw.decode("utf-8", "replace").rstrip())
+                    on_line(tail[-1])
+                code = child.wait()
+            except BaseException:
+                threading.Thread(target=child.stdout.read, daemon=True).start()  # it has more to say, and has to end
+                clincus.end_with_children(child, clincus.PATIENCE)
+                raise
+            finally:
+                alarm.cancel()
+        if code != 0:
+            words = "\n".join(line for line in tail if line)
+            raise clincus.ClincusError(f"`{argv[0]}` failed (exit code {code}): {words}")
+
+    def is_root(self) -> bool:
+        """Whether we act as root."""
+        return os.geteuid() == 0
+
+    def has_systemd(self) -> bool:
+        """Whether systemd runs this machine (sd_booted(3))."""
+        return self.path("/run/systemd/system").is_dir()
+
+    def may_have_capability(self, number: int) -> bool:
+        """Whether root can have a capability here, by the bounding set (capabilities(7))."""
+        found = re.search(r"^CapBnd:\s*([0-9a-f]+)", self.read("/proc/self/status"), re.MULTILINE)
+        return bool(found and int(found.group(1), 16) >> number & 1)
+
+    def release(self) -> dict[str, str]:
+        """The fields of os-release(5), unquoted."""
+        lines = (line.partition("=") for line in self.read("/etc/os-release").splitlines())
+        return {key: value.strip("\"'") for key, _, value in lines if value}
+
+
+ALL_IDS = 2**32 - 1  # how many a machine has (user_namespaces(7))
+GIB = 1 << 30
+
+
+def own_ids(host: Host) -> int:
+    """How many user ids this machine has: fewer than all when it is a container itself (user_namespaces(7))."""
+    found = re.search(r"^\s*0\s+\d+\s+(\d+)$", host.read("/proc/self/uid_map"), re.MULTILINE)
+    return int(found.group(1)) if found else ALL_IDS
+
+
+def subid_rows(text: str) -> list[tuple[str, int, int]]:
+    """The rows of a subuid(5) file: whose, from which id on, how many."""
+    return [(name, int(first), int(count)) for name, first, count in re.findall(r"^([^:\n]+):(\d+):(\d+)$", text, re.M)]
+
+
+def root_has_range(text: str, ids: int = ALL_IDS) -> bool:
+    """Whether a subuid(5) file gives root the 65,536 ids that a container needs, and none that are not there."""
+    rows = [(first, count) for name, first, count in subid_rows(text) if name in ("root", "0")]
+    return any(count >= 65536 for _, count in rows) and all(first + count <= ids for first, count in rows)

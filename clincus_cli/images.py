@@ -1,0 +1,368 @@
+"""Part of the command line."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import clincus
+from clincus_cli.console import print_json
+from clincus_cli.console import progress
+from clincus_cli.console import say
+from clincus_cli.console import size_text
+from clincus_cli.console import table
+from clincus_cli.containers import answer
+from clincus_cli.containers import change_state
+from clincus_cli.containers import confirm_named
+from clincus_cli.containers import find_instance
+from clincus_cli.containers import own_session
+from clincus_cli.containers import speaking_of
+from clincus_cli.context import Context
+from clincus_cli.sessions import each
+from clincus_cli.snapshots import local_time
+from clincus_cli.snapshots import start_again
+from clincus_cli.words import Command
+from clincus_cli.words import UsageError
+from clincus_cli.words import flag
+from clincus_cli.words import format_flag
+
+# image
+
+STANDARD_IMAGE = "clincus"
+
+
+def query_images(incus: clincus.Incus) -> list[dict[str, Any]]:
+    """All images that have an alias, as Incus describes them, by their first alias."""
+    images = [image for image in incus.query("/1.0/images?recursion=1") or () if image["aliases"]]
+    return sorted(images, key=lambda image: min(alias_names(image)))
+
+
+def alias_names(image: Mapping[str, Any]) -> list[str]:
+    """The names of an image, sorted."""
+    return sorted(str(alias["name"]) for alias in image["aliases"])
+
+
+def find_image(incus: clincus.Incus, alias: str) -> dict[str, Any]:
+    """The local image of an alias. Raises ClincusError (404)."""
+    for image in query_images(incus):
+        if alias in alias_names(image):
+            return image
+    raise clincus.ClincusError(f"image '{alias}' not found", 404)
+
+
+def image_document(image: Mapping[str, Any]) -> dict[str, object]:
+    """An image as `--format json` shows it in a list."""
+    return {
+        "aliases": alias_names(image),
+        "created_at": image["created_at"],
+        "fingerprint": image["fingerprint"],
+        "size": image["size"],
+    }
+
+
+def run_image_list(context: Context) -> int:
+    """`clincus image list`, `clincus images`."""
+    options = context.options
+    images = query_images(context.incus)
+    if options.prefix:
+        images = [image for image in images if any(name.startswith(options.prefix) for name in alias_names(image))]
+    if options.format == "json":
+        print_json([image_document(image) for image in images])
+    elif options.prefix:
+        print(prefixed_images(images, options.prefix))
+    else:
+        print(image_overview(images, show_all=options.all))
+    return 0
+
+
+def prefixed_images(images: Iterable[Mapping[str, Any]], prefix: str) -> str:
+    """The aliases with a prefix as a person reads them."""
+    rows = [
+        (name, size_text(image["size"]), local_time(image["created_at"]))
+        for image in images
+        for name in alias_names(image)
+        if name.startswith(prefix)
+    ]
+    if not rows:
+        return f"No images found with prefix '{prefix}'"
+    return f"Images with prefix '{prefix}':\n" + table(("ALIAS", "SIZE", "CREATED"), rows, "  ")
+
+
+def image_overview(images: Sequence[Mapping[str, Any]], *, show_all: bool) -> str:
+    """The state of the standard image, and with `show_all` every alias."""
+    standard = [image for image in images if STANDARD_IMAGE in alias_names(image)]
+    lines = ["Available Images:", "", "Clincus Images:"]
+    if standard:
+        built = local_time(standard[0]["created_at"])
+        lines.append(f"  ✓ {STANDARD_IMAGE} ({size_text(standard[0]['size'])}, built {built})")
+    else:
+        lines += [f"  ✗ {STANDARD_IMAGE} (not built)", "    Build it with: clincus build"]
+    if show_all:
+        rows = [
+            (name, size_text(image["size"]), local_time(image["uploaded_at"]))
+            for image in images
+            for name in alias_names(image)
+        ]
+        lines += ["", "All Local Images:", table(("ALIAS", "SIZE", "UPLOAD DATE"), rows, "  ")]
+    else:
+        lines += ["", "All images: clincus images --all", "Another one for a session: clincus shell --image ALIAS"]
+    return "\n".join(lines)
+
+
+def run_image_info(context: Context) -> int:
+    """`clincus image info`."""
+    image = find_image(context.incus, context.options.alias)
+    properties = dict(sorted(image["properties"].items()))
+    document = {
+        **image_document(image),
+        "architecture": image["architecture"],
+        "description": properties.get("description", ""),
+        "properties": properties,
+        "uploaded_at": image["uploaded_at"],
+    }
+    if context.options.format == "json":
+        print_json(dict(sorted(document.items())))
+        return 0
+    rows = [
+        ("Image:", context.options.alias),
+        ("Aliases:", ", ".join(alias_names(image))),
+        ("Fingerprint:", image["fingerprint"]),
+        ("Description:", document["description"] or "-"),
+        ("Size:", size_text(image["size"])),
+        ("Created:", local_time(image["created_at"])),
+        ("Uploaded:", local_time(image["uploaded_at"])),
+        ("Architecture:", image["architecture"]),
+        *((f"{key}:", value) for key, value in properties.items() if value and key != "description"),
+    ]
+    width = max(len(label) for label, _ in rows) + 1
+    print("\n".join(f"{label:<{width}}{value}" for label, value in rows))
+    return 0
+
+
+def run_image_publish(context: Context) -> int:
+    """`clincus image publish`: the container stays."""
+    options, name = context.options, context.options.container
+    alias = new_alias(context.incus, options.alias)
+    instance = find_instance(context.incus, name)
+    was_running = instance["status"] != "Stopped"
+    if was_running and not options.force:
+        advice = "stop it first, or use --force to stop it meanwhile"
+        raise clincus.ClincusError(f'container "{name}" is running: {advice}', 409)
+    is_session = own_session(context, instance) is not None
+    if was_running and is_session:
+        context.sessions.end(name)
+    elif was_running:
+        change_state(context.incus, name, "stop", force=instance["status"] == "Frozen")
+    try:
+        with progress(f"Publishing {name}"), speaking_of(f'container "{name}"'):
+            fingerprint = publish(context.incus, instance, alias, options.description)
+    finally:
+        if was_running:
+            start_again(context, name, is_session)
+    print_json({"alias": alias, "fingerprint": fingerprint})
+    return 0
+
+
+def new_alias(incus: clincus.Incus, alias: str) -> str:
+    """An alias that no image has. Incus would find that out last, and keep the image without a name."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+/-]{0,254}", alias):
+        raise UsageError(f"'{alias}' is no image's name: use letters, digits, dots and hyphens")
+    if any(alias in alias_names(image) for image in query_images(incus)):
+        raise clincus.ClincusError(f"image '{alias}' exists already: choose another name, or delete it", 409)
+    return alias
+
+
+def publish(incus: clincus.Incus, instance: Mapping[str, Any], alias: str, description: str) -> str:
+    """Make an image of a stopped instance and return its fingerprint. Raises IncusError."""
+    # What the image says of itself (its recipe, its code user) holds for what was made of it as well.
+    config = instance.get("config") or {}
+    properties = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
+    body = {
+        "source": {"type": "instance", "name": instance["name"]},
+        "aliases": [{"name": alias, "description": description}],
+        "properties": {**properties, **({"description": description} if description else {})},
+        # The default, gzip, takes seven times as long.
+        "compression_algorithm": "zstd" if shutil.which("zstd") else "",
+    }
+    operation = incus.query("/1.0/images", "POST", body, wait=True, timeout=1800)
+    return str(operation["metadata"]["fingerprint"])
+
+
+def run_image_delete(context: Context) -> int:
+    """`clincus image delete`."""
+    options = context.options
+    try:
+        image = find_image(context.incus, options.alias)
+        others = [name for name in alias_names(image) if name != options.alias]
+        also = f" It is also called {', '.join(others)}." if others else ""
+        if not confirm_named(f"Delete image '{options.alias}'?{also}", force=options.force):
+            return 0
+        delete_image(context.incus, image)
+    except clincus.ClincusError as error:
+        if error.status == 503:
+            raise
+        words = f"failed to delete image '{options.alias}': {error.message}"
+        raise clincus.ClincusError(words, error.status) from error
+    say(f"Image {options.alias} deleted")
+    return 0
+
+
+def delete_image(incus: clincus.Incus, image: Mapping[str, Any]) -> None:
+    """Delete an image with all its aliases. Raises IncusError."""
+    incus.query(f"/1.0/images/{image['fingerprint']}", "DELETE", wait=True, timeout=120)
+
+
+def run_image_exists(context: Context) -> int:
+    """`clincus image exists`: the answer is the exit code."""
+    alias = context.options.alias
+    return answer(lambda: any(alias in alias_names(image) for image in query_images(context.incus)))
+
+
+class Cleanup(NamedTuple):
+    """What a cleanup does with the versions of an image: aliases, newest first."""
+
+    delete: list[str]
+    keep: list[str]
+    spared: list[str]  # old ones whose image has another name as well
+
+
+def plan_cleanup(images: Iterable[Mapping[str, Any]], prefix: str, keep: int) -> Cleanup:
+    """Which versions of an image go: aliases PREFIX…-YYYYMMDD-HHMMSS, all but the newest `keep`."""
+    versions = {
+        name: set(alias_names(image))
+        for image in images
+        for name in alias_names(image)
+        if name.startswith(prefix) and re.search(r"(?:^|-)\d{8}-\d{6}$", name)
+    }
+    newest_first = sorted(versions, key=lambda name: name[-15:], reverse=True)
+    kept, old = newest_first[:keep], newest_first[keep:]
+    spared = [name for name in old if not versions[name] <= set(old)]
+    return Cleanup([name for name in old if name not in spared], kept, spared)
+
+
+def run_image_cleanup(context: Context) -> int:
+    """`clincus image cleanup`."""
+    options, incus = context.options, context.incus
+    if options.keep is None:
+        raise UsageError("--keep must be > 0: say how many versions stay")
+    images = query_images(incus)
+    plan = plan_cleanup(images, options.prefix, options.keep)
+    if options.dry_run:
+        report_cleanup("[Dry run] Would delete", plan.delete, plan)
+        return 0
+    question = f"Delete {len(plan.delete)} old version(s): {', '.join(plan.delete)}?"
+    if plan.delete and not confirm_named(question, force=options.force):
+        return 0
+    by_name = {name: image for image in images for name in alias_names(image)}
+    gone: set[str] = set()
+
+    def delete(name: str) -> None:
+        fingerprint = by_name[name]["fingerprint"]
+        if fingerprint not in gone:
+            delete_image(incus, by_name[name])
+            gone.add(fingerprint)
+
+    deleted = each(plan.delete, delete)
+    say("Cleanup complete:")
+    report_cleanup("Deleted", deleted, plan)
+    return 0 if deleted == plan.delete else 1
+
+
+def report_cleanup(verb: str, deleted: Sequence[str], plan: Cleanup) -> None:
+    """Say what a cleanup did with each version."""
+    say(f"{verb} {len(deleted)} old version(s):")
+    for name in deleted:
+        say(f"  - {name}")
+    say(f"Kept {len(plan.keep)} recent version(s):")
+    for name in plan.keep:
+        say(f"  - {name}")
+    for name in plan.spared:
+        say(f"Spared {name}: its image has another name as well")
+
+
+def above_zero(text: str) -> int:
+    """How many versions a cleanup keeps."""
+    if not re.fullmatch(r"\d{1,6}", text) or int(text) == 0:
+        raise clincus.Unfit("--keep must be > 0")
+    return int(text)
+
+
+IMAGE_LIST_FLAGS = (
+    flag("-a, --all", "every local image"),
+    flag("--prefix TEXT", "only aliases that begin so", default=""),
+    format_flag("table", "json"),
+)
+
+IMAGE_COMMANDS = (
+    Command(
+        "images",
+        run_image_list,
+        "List images, the same as `clincus image list`",
+        flags=IMAGE_LIST_FLAGS,
+        examples=(("clincus images --all", "Every local image."),),
+    ),
+    Command(
+        "image list",
+        run_image_list,
+        "List images",
+        flags=IMAGE_LIST_FLAGS,
+        about="A table of the standard image's state; JSON holds every image that has a name.",
+        examples=(("clincus image list --prefix clincus- --format json", "The versions of the standard image."),),
+    ),
+    Command(
+        "image info",
+        run_image_info,
+        "Show one image",
+        arguments="ALIAS",
+        flags=(format_flag("text", "json"),),
+        examples=(("clincus image info clincus", "What is in it, and when it was built."),),
+    ),
+    Command(
+        "image publish",
+        run_image_publish,
+        "Make an image of a container",
+        arguments="CONTAINER ALIAS",
+        flags=(
+            flag("--description TEXT", "what it is for", default=""),
+            flag("--force", "stop a running container meanwhile"),
+        ),
+        about="The container stays. Whatever is in it is in the image, keys and conversations too.",
+        examples=(("clincus image publish box my-tools", "Make an image that `--image my-tools` starts."),),
+    ),
+    Command(
+        "image delete",
+        run_image_delete,
+        "Delete an image",
+        arguments="ALIAS",
+        flags=(flag("-f, --force", "do not ask"),),
+        about="With all its names. Containers that were made from it stay. At a terminal it asks.",
+        examples=(("clincus image delete my-tools", "Delete it with all its names."),),
+    ),
+    Command(
+        "image exists",
+        run_image_exists,
+        "Say by the exit code whether an image exists",
+        arguments="ALIAS",
+        examples=(("clincus image exists clincus || clincus build", "Build it if need be."),),
+        exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
+    ),
+    Command(
+        "image cleanup",
+        run_image_cleanup,
+        "Delete old versions of an image",
+        arguments="PREFIX",
+        flags=(
+            flag("--keep N", "how many of the newest stay (required)", check=above_zero),
+            flag("-f, --force", "do not ask"),
+            flag("--dry-run", "only say what would go"),
+        ),
+        about="Versions are aliases that begin with PREFIX and end with a time, such as clincus-20270301-080000. An "
+        "image that has another name as well stays. At a terminal it asks.",
+        examples=(("clincus image cleanup clincus- --keep 2 --dry-run", "Show which versions of clincus would go."),),
+    ),
+)

@@ -1,0 +1,80 @@
+"""Part of the command line."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import clincus
+from clincus_cli import table  # noqa: F401 (it fills the table of commands)
+from clincus_cli.console import complain
+from clincus_cli.console import say
+from clincus_cli.console import silence
+from clincus_cli.context import Context
+from clincus_cli.help import help_text
+from clincus_cli.words import HelpWanted
+from clincus_cli.words import UsageError
+from clincus_cli.words import find_command
+from clincus_cli.words import parse_words
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 usage, 130 interrupted, 143 terminated."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed before we came
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 (open till the end)
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name, or a mark, that the locale lacks
+        code = run_command_line(words)
+        sys.stdout.flush()
+    except clincus.ClincusError as error:
+        complain(error.message)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        silence(1)
+        if isinstance(error, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        complain(f"{error.filename or 'the output'}: {error.strerror}")
+        return 1
+    return code
+
+
+def run_command_line(words: Sequence[str]) -> int:
+    """Find the command, read its options and run it."""
+    command = None
+    try:
+        command, rest = find_command(words)
+        options = parse_words(command, rest)
+        for number in clincus.END_SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup, or behind & in a script
+                signal.signal(number, interrupted)
+        return command.run(Context(command, options, os.environ))
+    except HelpWanted:
+        print(help_text(command.name if command else ""))
+        return 0
+    except UsageError as error:
+        name = error.command or (command.name if command else "")
+        complain(error.message)
+        say(f'Run "clincus {name} --help" for usage.'.replace("  ", " "))
+        return 2
+
+
+def interrupted(number: int, frame: object) -> None:
+    """End as if by an exception, so that whatever is half done is undone; that is not interrupted in its turn."""
+    for one in clincus.END_SIGNALS:
+        signal.signal(one, interrupted_again)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def interrupted_again(number: int, frame: object) -> None:
+    """Ask for patience; the next signal ends us with things half done."""
+    for one in clincus.END_SIGNALS:
+        signal.signal(one, lambda number, frame: os._exit(128 + number))
+    say("Tidying up, one moment; once more ends it at once")

@@ -1,0 +1,685 @@
+"""Part of the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import clincus
+from clincus_cli.build import SETUP_BRIDGE
+from clincus_cli.build import SetupOptions
+from clincus_cli.build import Workshop
+from clincus_cli.build import build_standard
+from clincus_cli.host import ALL_IDS
+from clincus_cli.host import GIB
+from clincus_cli.host import Host
+from clincus_cli.host import Say
+from clincus_cli.host import own_ids
+from clincus_cli.host import root_has_range
+from clincus_cli.host import subid_rows
+from clincus_cli.recipe import image_source
+from clincus_cli.rootfs import image_fingerprint
+from clincus_features.health import version_numbers
+
+# ---- the daemon ----------------------------------------------------------------------------------------------
+
+INCUSD_PLACES = ("/usr/libexec/incus/incusd", "/opt/incus/bin/incusd", "/usr/bin/incusd", "/usr/sbin/incusd")
+NETWORK_TRIES = 20
+INCUSD_READY_SECONDS = 60
+
+
+def find_incusd(host: Host) -> str:
+    """The daemon's program; each distribution keeps it elsewhere. Nothing when there is none."""
+    return next((place for place in INCUSD_PLACES if host.path(place).exists()), "") or host.which("incusd")
+
+
+def start_incusd(
+    host: Host, folder: Path, log: Path, *, group: str, env: Mapping[str, str] = {}
+) -> subprocess.Popen[bytes]:
+    """Start an Incus daemon without systemd and wait until it is ready. Raises ClincusError with its last words.
+
+    `folder` is its INCUS_DIR. It gets a session of its own and none of our file descriptors, so that it outlives
+    us and nobody who reads our output waits for it.
+    """
+    program = find_incusd(host)
+    if not program:
+        raise clincus.ClincusError("the Incus daemon `incusd` is not installed")
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    own = {**os.environ, **env, "INCUS_DIR": str(folder)}
+    if folder == Path("/var/lib/incus"):
+        del own["INCUS_DIR"]
+    raise_limit = 'ulimit -n "$(ulimit -Hn)" 2>/dev/null; exec "$@"'
+    argv = ["sh", "-c", raise_limit, "sh", program, "--group", group, "--logfile", str(log)]
+    with open(f"{log}.out", "ab") as output:
+        daemon = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=own, start_new_session=True, cwd="/"
+        )
+    limit = INCUSD_READY_SECONDS
+    waiting = [program, "waitready", f"--timeout={limit}"]
+    ready = host.attempt(waiting, timeout=limit + 10, env={"INCUS_DIR": str(folder)})
+    if ready.code != 0 or daemon.poll() is not None:
+        logged = host.read(f"{log}.out")[-600:].strip() or host.read(str(log))[-600:].strip()
+        words = logged or clincus.last_words(ready)
+        if daemon.poll() is None:
+            clincus.end_with_children(daemon, clincus.PATIENCE)
+        raise clincus.ClincusError(f"the Incus daemon did not get ready; its log {log} ends with: {words}")
+    return daemon
+
+
+# ---- subnets -------------------------------------------------------------------------------------------------
+
+# Where a bridge may go: private /24s (RFC 1918) in corners that routers, VPNs and Docker seldom use by default.
+SUBNET_CHOICES = tuple(
+    f"{start}.{number}.0/24"
+    for start, first in (("10.64", 77), ("10.181", 60), ("172.30", 200), ("192.168", 213))
+    for number in range(first, first + 20)
+)
+
+
+def free_subnet(taken: Iterable[str], choices: Sequence[str] = SUBNET_CHOICES) -> str:
+    """The first choice that overlaps with nothing taken (the default route is not counted). Raises ClincusError.
+
+    Networks are texts in CIDR form, such as "10.64.77.0/24"; a lone address counts as one of itself.
+    """
+    from ipaddress import IPv4Network  # needed by setup alone
+
+    busy = [IPv4Network(text, strict=False) for text in taken]
+    for choice in choices:
+        if not any(IPv4Network(choice).overlaps(network) for network in busy if network.prefixlen > 0):
+            return choice
+    raise clincus.ClincusError(
+        "every private subnet that setup tries is in use on this machine; choose one yourself: "
+        f"incus network create {SETUP_BRIDGE} ipv4.address=10.x.y.1/24 ipv4.nat=true ipv6.address=none"
+    )
+
+
+def taken_subnets(host: Host) -> list[str]:
+    """Every IPv4 network and address this machine knows of, from its own tables: nothing is sent anywhere.
+
+    All routing tables count, since a VPN keeps its own; so do name servers.
+    """
+    found: list[str] = []
+    routes = host.attempt(["ip", "-j", "-4", "route", "show", "table", "all"], timeout=10)
+    addresses = host.attempt(["ip", "-j", "-4", "addr"], timeout=10)
+    with contextlib.suppress(ValueError):
+        found += [str(route.get("dst", "")) for route in json.loads(routes.stdout or b"[]")]
+        for link in json.loads(addresses.stdout or b"[]"):
+            found += [f"{entry.get('local')}/{entry.get('prefixlen')}" for entry in link.get("addr_info", [])]
+    if routes.code != 0:
+        found += parse_kernel_routes(host.read("/proc/net/route"))
+    found += re.findall(r"^\s*nameserver\s+(\S+)", host.read("/etc/resolv.conf"), re.MULTILINE)
+    return [text for text in found if re.fullmatch(r"[0-9.]+(/[0-9.]+)?", text)]
+
+
+def parse_kernel_routes(text: str) -> list[str]:
+    """The destinations of /proc/net/route (proc(5)), whose numbers are in the machine's own byte order."""
+    found = []
+    for line in text.splitlines()[1:]:
+        columns = line.split()
+        start, mask = (int(columns[number], 16).to_bytes(4, sys.byteorder) for number in (1, 7))
+        found.append(f"{'.'.join(map(str, start))}/{'.'.join(map(str, mask))}")
+    return found
+
+
+SETUP_POOL = "default"
+CAP_SYS_RESOURCE = 24  # capabilities(7)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that setup takes care of. What is missing is found by `need` alone, for a list and for real."""
+
+    name: str
+    need: Callable[[], str]  # what is to be done, as a sentence without its end; empty when nothing is
+    do: Callable[[], None]
+    as_root: bool = False  # only root can do it
+
+
+class Setup:
+    """The steps from a bare machine to a working Incus, in order. Nothing is done before its step's `do`."""
+
+    def __init__(
+        self,
+        options: SetupOptions,
+        host: Host,
+        incus: clincus.Incus,
+        say: Say,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.options = options
+        self.host = host
+        self.incus = incus
+        self.say = say
+        self.environ = os.environ if environ is None else environ
+        self.notes: list[str] = []  # what the user should know or do afterwards
+        self.daemon: subprocess.Popen[bytes] | None = None  # the daemon that we started without systemd
+        self._profile: dict[str, Any] | None = None  # the default profile; read again after each change
+
+    def steps(self) -> tuple[Step, ...]:
+        """All steps; each relies on those before it."""
+        return (
+            Step("id ranges", self.need_subids, self.do_subids, as_root=True),
+            Step("packages", self.need_packages, self.do_packages, as_root=True),
+            Step("cgroup", self.need_cgroup, self.do_cgroup, as_root=True),
+            Step("lxcfs", self.need_lxcfs, self.do_lxcfs, as_root=True),
+            Step("daemon", self.need_daemon, self.do_daemon, as_root=True),
+            Step("group", self.need_group, self.do_group, as_root=True),
+            Step("project", self.need_project, self.do_project),
+            Step("storage", self.need_storage, self.do_storage),
+            Step("network", self.need_network, self.do_network),
+            Step("image", self.need_image, self.do_image),
+        )
+
+    # packages
+
+    def missing_packages(self) -> tuple[str, ...]:
+        """The Debian packages that the other steps need and that are not there, found by their programs."""
+        names = []
+        if not self.host.which("incus"):
+            names += ["incus-client"]
+        if not find_incusd(self.host) and not self.answers():
+            names += ["incus-base"]
+        if self.wants_network() and not self.host.which("dnsmasq"):
+            names.append("dnsmasq-base")
+        if self.wants_pool() and self.kernel_has_btrfs() and not self.host.which("mkfs.btrfs"):
+            names.append("btrfs-progs")
+        if self.need_image() and self.image_source() == "host":
+            names += [name for name in ("mmdebstrap", "zstd") if not self.host.which(name)]
+        return tuple(names)
+
+    def need_packages(self) -> str:
+        names = self.missing_packages()
+        if names and not self.host.which("apt-get"):
+            return f"have Incus installed, by {other_installer(self.host.release())}"
+        return f"install {', '.join(names)}" if names else ""
+
+    def do_packages(self) -> None:
+        names = list(self.missing_packages())
+        release = self.host.release()
+        if not self.host.which("apt-get"):
+            raise clincus.ClincusError(
+                f"setup installs packages on Debian and Ubuntu only, and this is "
+                f"{release.get('PRETTY_NAME', 'another system')}: install Incus 6.0 or newer by "
+                f"{other_installer(release)}, then run `clincus setup` again"
+            )
+        self.say("reading the package lists")
+        env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        update = self.host.attempt(["apt-get", "update", "-qq"], timeout=300, env=env)
+        if update.code != 0:
+            self.notes.append(f"`apt-get update` failed, the package lists may be old: {clincus.last_words(update)}")
+        policy = self.host.attempt(["apt-cache", "policy", *names], timeout=60, env={"LC_ALL": "C"})
+        if "incus-base" in names and "incus-base" not in candidates(policy.stdout.decode()):
+            raise clincus.ClincusError(f"{missing_incus(release)}, then run `clincus setup` again")
+        self.say(f"installing {', '.join(names)}")
+        argv = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
+        with services_held_back(self.host):
+            self.host.run([*argv, *names], timeout=1200, env=env)
+
+    # the machine
+
+    def subids(self, name: str) -> list[str]:
+        """The lines that a subuid(5) file lacks."""
+        text, ids = self.host.read(name), own_ids(self.host)
+        lines = [] if root_has_range(text, ids) else [root_range(text, ids)]
+        if ids < ALL_IDS and self.person():
+            # In a container the kernel maps no ids on mounts, so the owner of the workspace needs one of their own.
+            user = pwd.getpwnam(self.person())
+            own = f"root:{user.pw_uid if name.endswith('uid') else user.pw_gid}:1"
+            lines += [] if own in text.split() else [own]
+        return lines
+
+    def need_subids(self) -> str:
+        short = [name for name in ("/etc/subuid", "/etc/subgid") if self.subids(name)]
+        return f"give root a range of ids for containers in {' and '.join(short)}" if short else ""
+
+    def do_subids(self) -> None:
+        for name in ("/etc/subuid", "/etc/subgid"):
+            for line in self.subids(name):
+                append_line(self.host.path(name), line)
+        if self.answers():
+            self.notes.append("Incus reads /etc/subuid when it starts: restart it (systemctl restart incus)")
+
+    def need_cgroup(self) -> str:
+        mounted = re.search(r"^\S+ /sys/fs/cgroup(/\S*)? cgroup2? ", self.host.read("/proc/mounts"), re.MULTILINE)
+        return "" if mounted else "mount the cgroup2 file system at /sys/fs/cgroup"
+
+    def do_cgroup(self) -> None:
+        self.host.run(["mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"])
+
+    def need_lxcfs(self) -> str:
+        # Where root lacks CAP_SYS_RESOURCE, lxcfs refuses to serve containers, and its hook then stops every start.
+        running = re.search(r"^lxcfs \S+ fuse", self.host.read("/proc/mounts"), re.MULTILINE)
+        if not running or self.host.may_have_capability(CAP_SYS_RESOURCE):
+            return ""
+        return "stop lxcfs, which cannot work without CAP_SYS_RESOURCE"
+
+    def do_lxcfs(self) -> None:
+        self.host.attempt(["service", "lxcfs", "stop"], timeout=30)
+        if self.need_lxcfs():
+            self.host.run(["umount", "--lazy", "/var/lib/lxcfs"])
+
+    # the daemon
+
+    def answers(self) -> bool:
+        """Whether Incus answers us."""
+        try:
+            self.incus.query("/1.0", timeout=10)
+        except clincus.ClincusError:
+            return False
+        return True
+
+    def need_daemon(self) -> str:
+        if self.answers() or self.only_lacks_group():
+            return ""
+        return "start the Incus daemon" + (" (systemctl)" if self.uses_systemd() else "")
+
+    def only_lacks_group(self) -> bool:
+        """Whether the daemon runs and only keeps us out, so that the step `group` is what helps."""
+        if self.host.is_root():
+            return False
+        # The first place: the second is that of a program which is there though the daemon is not.
+        return self.host.path(clincus.incus_sockets(self.environ)[0]).exists()
+
+    def uses_systemd(self) -> bool:
+        """Whether the daemon is systemd's to start."""
+        return self.host.has_systemd() and not self.environ.get("INCUS_DIR")
+
+    def do_daemon(self) -> None:
+        if self.uses_systemd():
+            self.host.run(["systemctl", "start", "incus.socket", "incus.service"], timeout=120)
+        else:
+            folder = Path(self.environ.get("INCUS_DIR") or "/var/lib/incus")
+            system = folder == Path("/var/lib/incus")
+            log = Path("/var/log/incus/incus.log") if system else folder / "logs" / "incusd.log"
+            self.daemon = start_incusd(self.host, folder, log, group=self.options.group)
+            pid_file = self.host.path("/run/incus.pid") if system else folder / "incusd.pid"
+            pid_file.write_text(f"{self.daemon.pid}\n")  # where `service incus status` looks
+        self.incus.query("/1.0", timeout=INCUSD_READY_SECONDS)
+
+    # the group
+
+    def person(self) -> str:
+        """The user who is to use Incus: the one behind sudo, else ourselves; nobody when root works as root."""
+        if not self.host.is_root():
+            return pwd.getpwuid(os.geteuid()).pw_name
+        name = self.environ.get("SUDO_USER") or self.environ.get("DOAS_USER") or ""
+        return "" if name == "root" else name
+
+    def need_group(self) -> str:
+        person = self.person()
+        if not person or person in (self.group_members() or ()):
+            return ""
+        if not self.host.is_root() and self.answers():
+            return ""  # let in another way, such as a group that is not in /etc/group
+        return f"let '{person}' use Incus: add the user to the group '{self.options.group}', which is as good as root"
+
+    def group_members(self) -> list[str] | None:
+        """Who is in the group that may use Incus; None while there is no such group."""
+        for line in self.host.read("/etc/group").splitlines():
+            name, _, rest = line.partition(":")
+            if name == self.options.group:
+                return [member for member in rest.rpartition(":")[2].split(",") if member]
+        return None
+
+    def do_group(self) -> None:
+        if self.group_members() is None:
+            raise clincus.ClincusError(
+                f"there is no group '{self.options.group}', so Incus lets in nobody but root: create it (groupadd "
+                f"--system {self.options.group}) and restart Incus, or name another as incus.group in the config"
+            )
+        self.host.run(["usermod", "--append", "--groups", self.options.group, self.person()])
+        words = f"'{self.person()}' belongs to the group from the next login on"
+        self.notes.append(f"{words}; Clincus itself need not wait for it" if self.host.which("sg") else words)
+
+    # project, storage, network
+
+    def need_project(self) -> str:
+        name = self.options.project
+        if name == "default" or (self.answers() and self.exists(f"/1.0/projects/{quote(name, safe='')}")):
+            return ""
+        return f"create the Incus project '{name}', which shares images and profiles with the default one"
+
+    def do_project(self) -> None:
+        features = {"features.images": "false", "features.profiles": "false"}
+        self.incus.query("/1.0/projects", "POST", {"name": self.options.project, "config": features})
+
+    def exists(self, path: str) -> bool:
+        """Whether Incus has something at an API path."""
+        try:
+            self.incus.query(path)
+        except clincus.IncusError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    def profile(self) -> dict[str, Any]:
+        """The default profile as Incus has it; an empty one while Incus does not answer."""
+        if self._profile is None:
+            if not self.answers():
+                return {"devices": {}, "used_by": []}
+            self._profile = dict(self.incus.query("/1.0/profiles/default"))
+        return self._profile
+
+    def devices(self, kind: str) -> list[dict[str, str]]:
+        """The default profile's devices of a kind: the root disk or the network cards."""
+        devices = self.profile()["devices"].values()
+        return [d for d in devices if d.get("type") == kind and (kind != "disk" or d.get("path") == "/")]
+
+    def add_device(self, name: str, device: dict[str, str]) -> None:
+        """Add a device to the default profile, which has none of that kind."""
+        arguments = [f"{key}={value}" for key, value in device.items() if key != "type"]
+        self.incus.run("profile", "device", "add", "--quiet", "default", name, device["type"], *arguments)
+        self._profile = None
+
+    def wants_pool(self) -> bool:
+        """Whether a storage pool has to be made."""
+        return not self.devices("disk") and not self.pools()
+
+    def pools(self) -> list[str]:
+        """The names of the storage pools that are there."""
+        answer = self.incus.query("/1.0/storage-pools") if self.answers() else None
+        return [str(path).rpartition("/")[2] for path in answer or ()]  # Incus says null for none
+
+    def kernel_has_btrfs(self) -> bool:
+        """Whether the kernel can do copy-on-write for us: with it a session starts in 0.2 s instead of 1 to 6."""
+        if re.search(r"^\s*btrfs$", self.host.read("/proc/filesystems"), re.MULTILINE):
+            return True
+        return self.host.attempt(["modprobe", "--dry-run", "btrfs"], timeout=10).code == 0
+
+    def need_storage(self) -> str:
+        if self.devices("disk"):
+            return ""
+        pools = self.pools()
+        if pools:
+            return f"keep sessions in the storage pool '{self.chosen_pool(pools)}' (default profile)"
+        driver = "btrfs, copy-on-write" if self.kernel_has_btrfs() else "dir: this kernel has no btrfs"
+        return f"create the storage pool '{SETUP_POOL}' ({driver})"
+
+    def chosen_pool(self, pools: list[str]) -> str:
+        """Which of the pools that are there is used."""
+        return SETUP_POOL if SETUP_POOL in pools else sorted(pools)[0]
+
+    def do_storage(self) -> None:
+        pools = self.pools()
+        if not pools:
+            self.create_pool()
+        self.add_device("root", {"type": "disk", "path": "/", "pool": self.chosen_pool(pools or [SETUP_POOL])})
+
+    def create_pool(self) -> None:
+        """Make the pool on btrfs where that works, else in a plain folder."""
+        if self.kernel_has_btrfs():
+            self.host.attempt(["modprobe", "btrfs"], timeout=10)
+            size = pool_size(shutil.disk_usage(self.environ.get("INCUS_DIR") or "/var/lib").free)
+            try:
+                self.incus.run("storage", "create", "--quiet", SETUP_POOL, "btrfs", f"size={size}GiB", timeout=120)
+            except clincus.IncusError as error:
+                self.notes.append(f"no copy-on-write storage: {error}; sessions will start more slowly")
+            else:
+                return
+        self.incus.run("storage", "create", "--quiet", SETUP_POOL, "dir", timeout=120)
+
+    def wants_network(self) -> bool:
+        """Whether a bridge has to be made."""
+        return bool(self.need_network()) and self.bridge_to_use() == ""
+
+    def bridge_to_use(self) -> str:
+        """A managed bridge that is there already: ours, that of `incus admin init`, or another that leads outside."""
+        networks = self.incus.query("/1.0/networks?recursion=1") if self.answers() else None
+        bridges = [net for net in networks or () if net.get("managed") and net.get("type") == "bridge"]
+        managed = sorted(str(net["name"]) for net in bridges)
+        own = re.compile(re.escape(self.options.bridge.rstrip("0123456789")) + r"\d*|incusbr0")
+        others = sorted(str(net["name"]) for net in bridges if net["config"].get("ipv4.nat") == "true")
+        return next((name for name in managed if own.fullmatch(name)), "") or next(iter(others), "")
+
+    def need_network(self) -> str:
+        if self.devices("nic"):
+            return ""
+        if self.profile()["used_by"]:
+            # Somebody's instances use the profile as it is: a network card is theirs to add.
+            return ""
+        bridge = self.bridge_to_use()
+        if bridge:
+            return f"connect sessions to the bridge '{bridge}' (default profile)"
+        return f"create the bridge '{self.free_bridge_name()}' on {self.options.subnet or 'a free subnet'}"
+
+    def do_network(self) -> None:
+        bridge = self.bridge_to_use() or self.create_bridge()
+        self.add_device("eth0", {"type": "nic", "network": bridge, "name": "eth0"})
+
+    def create_bridge(self) -> str:
+        """Make the bridge. Its subnet is given: Incus would look for a free one by sending packets to strangers."""
+        subnet = self.options.subnet
+        if not subnet:
+            subnet = free_subnet(taken_subnets(self.host)).replace(".0/", ".1/")
+        self.say(f"subnet {subnet}")
+        config = [f"ipv4.address={subnet}", "ipv4.nat=true", "ipv6.address=none"]
+        name = self.free_bridge_name()
+        for attempt in range(NETWORK_TRIES):
+            try:
+                self.incus.run("network", "create", "--quiet", name, *config)
+                break
+            except clincus.IncusError as error:
+                # Incus (6.0) looks at every interface of the machine and fails when one vanishes meanwhile, as those
+                # of stopping containers do. What it leaves behind is a network that did not start.
+                if "bridge children interfaces" not in error.message or attempt == NETWORK_TRIES - 1:
+                    raise
+                with suppress(clincus.IncusError):
+                    self.incus.run("network", "delete", name)
+        return name
+
+    def free_bridge_name(self) -> str:
+        """The bridge's name, with another number when an interface has it that is not this Incus's."""
+        base = self.options.bridge.rstrip("0123456789")
+        names = [self.options.bridge, *(f"{base}{number}" for number in range(10))]
+        return next((name for name in names if not self.host.path(f"/sys/class/net/{name}").exists()), names[0])
+
+    # the image
+
+    def need_image(self) -> str:
+        if self.answers() and image_fingerprint(self.incus, self.options.image):
+            return ""
+        recipe = self.options.recipe
+        tools = ", ".join(recipe.tools if recipe else self.options.tools) or "no tools"
+        source = self.image_source()
+        origin = "this distribution's packages" if source == "host" else source
+        return f"build the image '{self.options.image}' ({tools}) from {origin}"
+
+    def image_source(self) -> str:
+        """What the image is built from."""
+        return "host" if self.options.recipe else image_source(self.host)
+
+    def do_image(self) -> None:
+        shop = Workshop(self.incus, self.host, self.say, clincus.container_prefix(self.environ))
+        self.notes += build_standard(shop, self.options, self.environ, source=self.image_source()).notes
+
+
+# What installs Incus where packages are not apt's, by the ID or ID_LIKE of os-release(5).
+OTHER_INSTALLERS = {
+    "fedora": "dnf install incus incus-client dnsmasq btrfs-progs",
+    "arch": "pacman -S --needed incus dnsmasq btrfs-progs",
+    "suse": "zypper install incus dnsmasq btrfsprogs",
+    "alpine": "apk add incus incus-client dnsmasq btrfs-progs && rc-update add incusd && rc-service incusd start",
+}
+INCUS_DOCUMENTATION = "https://linuxcontainers.org/incus/docs/main/installing/"
+
+
+def other_installer(release: Mapping[str, str]) -> str:
+    """How root installs Incus without apt: a command, or where it is written."""
+    kinds = (release.get("ID", ""), *release.get("ID_LIKE", "").split())
+    command = next((OTHER_INSTALLERS[kind] for kind in kinds if kind in OTHER_INSTALLERS), "")
+    return f"`{command}` as root" if command else f"what {INCUS_DOCUMENTATION} says"
+
+
+def missing_incus(release: Mapping[str, str]) -> str:
+    """What root does on a system with apt whose sources have no Incus, such as Debian 12 and Ubuntu 22.04."""
+    system = release.get("PRETTY_NAME", "this system")
+    name, version = release.get("ID", ""), version_numbers(release.get("VERSION_ID", ""))
+    if name == "debian" and version == (12,):
+        line = "deb http://deb.debian.org/debian bookworm-backports main"
+        return (
+            f"{system} has Incus among its backports only: as root, "
+            f"`echo '{line}' >/etc/apt/sources.list.d/backports.list`"
+        )
+    if name == "debian" and not (0,) < version < (13,):
+        return f"{system} has Incus in its section main, and apt does not know it: look at apt's sources and network"
+    if name == "ubuntu" and version >= (24, 4):
+        return f"{system} has Incus in its section universe: as root, `add-apt-repository universe`"
+    code_name = release.get("UBUNTU_CODENAME") or release.get("VERSION_CODENAME") or "CODENAME"
+    key = "/etc/apt/keyrings/zabbly.asc"
+    line = f"deb [signed-by={key}] https://pkgs.zabbly.com/incus/lts-6.0 {code_name} main"
+    return (
+        f"{system} has no package of Incus, but https://github.com/zabbly/incus has: as root, "
+        f"`mkdir -p /etc/apt/keyrings && curl -fsSL https://pkgs.zabbly.com/key.asc -o {key} && "
+        f"echo '{line}' >/etc/apt/sources.list.d/zabbly-incus.list`"
+    )
+
+
+def candidates(policy: str) -> set[str]:
+    """The packages that apt could install, from what `apt-cache policy` says of them."""
+    return set(re.findall(r"^(\S+):\n(?:  .*\n)*?  Candidate: (?!\(none\))", policy, re.MULTILINE))
+
+
+def root_range(text: str, ids: int) -> str:
+    """The line that gives root ids above everybody else's, as Incus's own package writes it. Raises ClincusError."""
+    rows = subid_rows(text)
+    first = max([1000000, *(first + count for name, first, count in rows if name not in ("root", "0"))])
+    count = min(1000000000, ids - first)
+    if count < 65536:
+        raise clincus.ClincusError(
+            f"this machine is a container with {ids} ids, and setup needs 65536 of them above {first}: "
+            f"give it more where it was made"
+        )
+    line = f"root:{first}:{count}"
+    if any(name in ("root", "0") and start + number > ids for name, start, number in rows):
+        raise clincus.ClincusError(
+            f"this machine is a container with {ids} ids, and /etc/subuid or /etc/subgid gives root others: put "
+            f"`{line}` in the place of root's line in both, then restart Incus (systemctl restart incus)"
+        )
+    return line
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file of /etc, which keeps its owner and mode."""
+    with open(path, "a+", encoding="utf-8") as file:
+        file.seek(0)
+        text = file.read()
+        file.write(("" if not text or text.endswith("\n") else "\n") + line + "\n")
+
+
+def pool_size(free: int) -> int:
+    """How large a pool may grow, in GiB: half of the free bytes, 5 to 100. The file takes only what is used."""
+    return max(5, min(100, free // GIB // 2))
+
+
+@contextlib.contextmanager
+def services_held_back(host: Host) -> Iterator[None]:
+    """Keep packages from starting their services on a machine without systemd.
+
+    They would start lxcfs too, and where root lacks a capability it breaks every container (step `lxcfs`).
+    """
+    policy = host.path("/usr/sbin/policy-rc.d")
+    if host.has_systemd() or policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What became of a step: `done` before, `planned` (dry run), `made` now, or `declined`."""
+
+    name: str
+    state: str
+    text: str  # what was or would be done
+
+
+def run_steps(
+    steps: Sequence[Step],
+    *,
+    dry_run: bool,
+    ask: Callable[[str], bool],
+    say: Say,
+    is_root: bool,
+    root_command: str = "sudo clincus setup",
+) -> list[StepReport]:
+    """Take the steps one after another; one that is declined ends the run, since the rest relies on it.
+
+    `ask` gets each need as a question. Raises ClincusError when a step fails, or needs root: `root_command` is then
+    what to run instead.
+    """
+    reports: list[StepReport] = []
+    for step in steps:
+        need = step.need()
+        if not need:
+            reports.append(StepReport(step.name, "done", ""))
+            continue
+        if dry_run:
+            reports.append(StepReport(step.name, "planned", need))
+            continue
+        if step.as_root and not is_root:
+            raise clincus.ClincusError(f"setup has to {need}, which only root can do. Run: {root_command}", 403)
+        if not ask(need):
+            reports.append(StepReport(step.name, "declined", need))
+            break
+        say(f"{step.name}: {need}")
+        step.do()
+        if step.need():
+            raise clincus.ClincusError(f"setup could not {need}")
+        reports.append(StepReport(step.name, "made", need))
+    return reports
+
+
+def root_command(host: Host, argv: Sequence[str], person: str) -> str:
+    """What a person types to run this program again as root. sudo looks for programs in root's places only."""
+    words = shlex.join(
+        [*(() if os.access(argv[0], os.X_OK) else (sys.executable,)), os.path.abspath(argv[0]), *argv[1:]]
+    )
+    helper = next((name for name in ("sudo", "doas") if host.which(name)), "")
+    return f"{helper} {words}" if helper else f"su -c {shlex.quote(f'SUDO_USER={person} {words}')}"
+
+
+def setup(
+    options: SetupOptions,
+    incus: clincus.Incus,
+    environ: Mapping[str, str],
+    *,
+    say: Say,
+    ask: Callable[[str], bool],
+    dry_run: bool = False,
+    host: Host | None = None,
+) -> tuple[list[StepReport], list[str]]:
+    """Bring this machine to where sessions can start: what became of each step, and notes for the user.
+
+    Only what is missing is done, each step after `ask` agreed to it. Raises ClincusError.
+    """
+    machine = host or Host()
+    work = Setup(options, machine, incus, say, environ)
+    reports = run_steps(
+        work.steps(), dry_run=dry_run, ask=ask, say=say, is_root=machine.is_root(),
+        root_command=root_command(machine, sys.argv, work.person()),
+    )  # fmt: skip
+    return reports, work.notes

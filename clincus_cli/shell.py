@@ -1,0 +1,383 @@
+"""Part of the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import clincus
+from clincus_cli.console import paint
+from clincus_cli.console import progress
+from clincus_cli.console import say
+from clincus_cli.console import table
+from clincus_cli.console import warn
+from clincus_cli.context import Context
+from clincus_cli.words import START_FLAGS
+from clincus_cli.words import Options
+from clincus_cli.words import UsageError
+from clincus_cli.words import environment_flags
+
+
+def run_shell(context: Context) -> int:
+    """`clincus shell`: start a session or come back to one, attach to it, and save its conversation at the end."""
+    options = context.options
+    if not options.background and not has_terminal():
+        raise clincus.ClincusError("there is no terminal to attach to: give --background to start without one", 400)
+    request = launch_request(context)
+    named = context.sessions.registry.get(options.container) if options.container else None
+    start = named or choose_start(context, request)
+    if isinstance(start, clincus.LaunchRequest):
+        return present(context, start_new(context, start), is_direct=not request.tmux)
+    is_direct = not request.tmux and start.status != "running"  # a tool that runs in tmux stays there
+    return present(context, come_back(context, start, request), is_direct=is_direct)
+
+
+def launch_request(context: Context) -> clincus.LaunchRequest:
+    """What the flags of a start ask for. Raises ClincusError and UsageError for what cannot be."""
+    options = context.options
+    return clincus.LaunchRequest(
+        workspace=chosen_workspace(options),
+        tool=getattr(options, "tool", ""),
+        persistent=options.persistent,
+        image=options.image,
+        profile=options.profile,
+        slot=options.slot,
+        settings=chosen_settings(options),
+        environment=environment_flags(options.env, context.environ),
+        debug=getattr(options, "debug", False),
+        tmux=getattr(options, "tmux", True),
+    )
+
+
+def chosen_workspace(options: Options) -> str:
+    """The absolute path of the workspace: an argument, or --workspace."""
+    named, by_flag = getattr(options, "directory", ""), options.workspace
+    if named and by_flag not in (".", named):
+        raise UsageError(f"two workspaces are given: '{named}' and --workspace '{by_flag}'")
+    return os.path.realpath(os.path.expanduser(named or by_flag))
+
+
+def chosen_settings(options: Options) -> dict[str, object]:
+    """The settings that the flags of a start set, by dotted key."""
+    settings: dict[str, object] = {
+        flag.setting: value
+        for flag in START_FLAGS
+        if flag.setting and (value := getattr(options, flag.key)) is not None
+    }
+    if options.writable_git_hooks:
+        settings["git.writable_hooks"] = True
+    try:
+        mounts = [clincus.mount_argument(text, os.getcwd()) for text in options.mount]
+    except clincus.ClincusError as error:
+        raise UsageError(error.message) from error
+    if mounts:
+        settings["mounts.default"] = mounts
+    return settings
+
+
+def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Session | clincus.LaunchRequest:
+    """The session to come back to, or the request for a new one."""
+    here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
+    wanted = wanted_session(context.options)
+    if wanted:
+        return choose_resumed(context, request, here, wanted)
+    persistent = request.persistent
+    if persistent is None and not request.slot:
+        persistent = workspace_config(context, request).get("defaults.persistent")
+    return choose_session(here, request, persistent=bool(persistent), background=context.options.background) or request
+
+
+def wanted_session(options: Options) -> str:
+    """What --continue or --resume asks for: an id, `auto`, or "" where neither is given."""
+    return str(getattr(options, "continue") or options.resume)
+
+
+def choose_session(
+    here: Sequence[clincus.Session], request: clincus.LaunchRequest, *, persistent: bool, background: bool
+) -> clincus.Session | None:
+    """Which of a workspace's sessions a start comes back to, None for a new one.
+
+    A named slot is that slot. Else a running session is gone back to, as `shell` is typed to get there; with
+    --background, which has nowhere to go back to, one is started beside it. Else the lowest persistent one goes on.
+    Raises ClincusError(409) where more than one fits.
+    """
+    if request.slot:
+        there = next((one for one in here if one.slot == request.slot), None)
+        if there is not None and request.tool and there.tool != request.tool:
+            raise clincus.ClincusError(f"slot {there.slot} holds a session of {there.tool}: choose another slot", 409)
+        return there
+    fitting = [one for one in here if not request.tool or one.tool == request.tool]
+    live = [one for one in fitting if one.status == "running" or one.paused]
+    if len(live) > 1 and not background:
+        names = ", ".join(f"--slot {one.slot} ({one.tool})" for one in live)
+        raise clincus.ClincusError(f"several sessions of this workspace are running: choose one with {names}", 409)
+    if live and not background:
+        return live[0]
+    resting = [one for one in fitting if one.persistent and one.status == "stopped" and not one.paused]
+    return min(resting, key=lambda one: one.slot, default=None) if persistent else None
+
+
+def choose_resumed(
+    context: Context, request: clincus.LaunchRequest, here: Sequence[clincus.Session], wanted: str
+) -> clincus.Session | clincus.LaunchRequest:
+    """The container that a saved session still has, or a request that goes on with its conversation in a new one."""
+    if wanted == "auto":
+        everything = clincus.list_saved(context.config, context.environ)
+        tools = [request.tool] if request.tool else [one.tool for one in everything if one.tool != "shell"]
+        here_too = [one for one in everything if one.workspace and os.path.realpath(one.workspace) == request.workspace]
+        saved = [one for one in here_too if one.tool in tools]
+        if not saved:
+            raise clincus.ClincusError(f"no previous session to resume for '{request.workspace}'", 404)
+        chosen = saved[0]
+        say(f"Auto-detected session: {chosen.session_id}")
+    else:
+        chosen = clincus.find_saved(context.config, context.environ, wanted)
+    if chosen.workspace and os.path.realpath(chosen.workspace) != request.workspace:
+        named = getattr(context.options, "directory", "") or context.options.workspace != "."
+        if named:
+            raise clincus.ClincusError(f"session '{wanted}' is of the workspace '{chosen.workspace}'", 409)
+        request = replace(request, workspace=chosen.workspace)
+        here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
+    say(f"Resuming session: {chosen.session_id}")
+    for session in here:
+        if session.session_id == chosen.session_id or session.id == session.session_id == chosen.container_name:
+            return session
+    if request.persistent is None and chosen.persistent:
+        say("Inherited persistent mode")
+        request = replace(request, persistent=True)
+    return replace(
+        request,
+        resume=chosen.session_id,
+        tool=request.tool or chosen.tool,
+        image=request.image or usable_image(context, chosen.image),
+        profile=request.profile or usable_profile(context, chosen.profile),
+    )
+
+
+def usable_image(context: Context, image: str) -> str:
+    """The image of a saved session if its form is one of an alias; the Go program wrote a description there."""
+    try:
+        return str(clincus.IMAGE(image))
+    except clincus.Unfit:
+        return ""
+
+
+def usable_profile(context: Context, profile: str) -> str:
+    """The profile of a saved session if the config still has it."""
+    return profile if profile in context.config.get("profiles") else ""
+
+
+def workspace_config(context: Context, request: clincus.LaunchRequest) -> clincus.Config:
+    """The config for a workspace: with the profile that is asked for and the project's own file."""
+    config = clincus.apply_profile(context.config, request.profile) if request.profile else context.config
+    return clincus.project_config(config, context.environ, request.workspace)
+
+
+def start_new(context: Context, request: clincus.LaunchRequest) -> clincus.Session:
+    """Create a session, telling each step."""
+
+    def begun(session: clincus.Session) -> None:
+        if not request.slot:
+            say(f"Auto-allocated slot {session.slot}")
+        say(f"Setting up session {session.session_id}...")
+        say(f"[setup] Creating container {session.id} from image {session.image}")
+
+    context.on_starting = begun
+    with progress("Starting the container"):
+        session = context.sessions.create(request)
+    say(f"[setup] {session.tool} is running (protection: {session.protection})")
+    return session
+
+
+def come_back(context: Context, session: clincus.Session, request: clincus.LaunchRequest) -> clincus.Session:
+    """Bring a session that is there to a running tool; a running one is left as it is."""
+    if session.status == "running":
+        ignored = [*request.settings, *(["-e"] if request.environment else []), *(["--image"] if request.image else [])]
+        if ignored:
+            warn(f"{session.id} is running already: {', '.join(ignored)} count at its next start")
+        say(f"[setup] Session {session.id} is running, going back to it")
+        return session
+    if session.status != "stopped":
+        raise clincus.ClincusError(f'session "{session.id}" is {session.status}: wait until that has finished', 409)
+    say(f"Setting up session {session.session_id}...")
+    return awake(context, session, request)
+
+
+def awake(context: Context, session: clincus.Session, request: clincus.LaunchRequest | None = None) -> clincus.Session:
+    """Start a stopped session, or un-pause it, and its tool."""
+    say(f"[setup] {'Un-pausing' if session.paused else 'Starting'} container {session.id}")
+    if request is not None and request.persistent and not session.persistent:
+        context.sessions.set_persistent(session.id)
+    with progress("Starting the container"):
+        return context.sessions.resume(session.id, request)
+
+
+def present(context: Context, session: clincus.Session, *, is_direct: bool) -> int:
+    """Say what was started, and attach to it."""
+    options = context.options
+    mode = "Background (tmux)" if options.background else "Direct (no tmux)" if is_direct else "Interactive (tmux)"
+    say(paint("Starting session...", "bold", sys.stderr))
+    facts = {"Session ID": session.session_id, "Container": session.id, "Workspace": session.workspace, "Mode": mode}
+    if wanted_session(options):
+        facts["Resume mode"] = wanted_session(options)
+    for name, value in facts.items():
+        say(f"  {name + ':':<13}{value}")
+    if options.background:
+        say(f"Created background tmux session: clincus-{session.id}")
+        say(f"  clincus attach {session.id}\n  clincus tmux capture {session.id}")
+        return 0
+    return attend(context, session, is_direct=is_direct)
+
+
+def has_terminal() -> bool:
+    """Whether a person sits at a terminal, with keyboard and screen."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def attend(context: Context, session: clincus.Session, *, is_direct: bool = False) -> int:
+    """Attach this terminal to a session; save its conversation and tidy up when the terminal is left."""
+    sessions, term = context.sessions, clincus.terminal_name(context.environ.get("TERM", ""))
+    argv = sessions.direct_argv(session, term=term) if is_direct else sessions.terminal_argv(session, term=term)
+    try:
+        code = run_in_terminal(argv, is_screen=True)
+    finally:
+        runs_on = leave(sessions, session, is_direct=is_direct)
+    if is_direct:
+        return 0 if code in (0, 1, 130) else 1
+    if runs_on and code:
+        words = f"the terminal of {session.id} broke off (exit code {code}); the session runs on"
+        raise clincus.ClincusError(words, 500)
+    return 0
+
+
+def leave(sessions: clincus.Sessions, session: clincus.Session, *, is_direct: bool) -> bool:
+    """Save the conversation of a session whose terminal was left; whether the session runs on.
+
+    Detached, it does. When the last program in it has ended, or the container was powered off from inside, an
+    ephemeral container is removed, once its conversation is saved, and a persistent one rests until the next start.
+    """
+    say("Cleaning up session...")
+    now, has_tmux = settled_session(sessions, session)
+    if now is None:
+        say("[cleanup] Container removed")
+        return False
+    say(f"[cleanup] Saving session data to {sessions.saved_directory(now)}")
+    if now.paused or (has_tmux and not is_direct):
+        if now.paused or sessions.save(now.id):
+            say("[cleanup] Session data saved")
+        say(f"[cleanup] Container kept running: clincus attach {now.id}, or clincus stop {now.id}")
+        return True
+    if now.status == "stopped":
+        say(f"[cleanup] Container was stopped{'' if now.persistent else ', removing...'}")
+    with progress("Ending the session"):
+        sessions.end(now.id, delete=not now.persistent)
+    say("[cleanup] Session data saved")
+    say(f"[cleanup] Container {'kept, stopped' if now.persistent else 'removed'}")
+    say(f"  clincus shell --resume={now.session_id} goes on with the conversation")
+    return False
+
+
+def settled_session(sessions: clincus.Sessions, session: clincus.Session) -> tuple[clincus.Session | None, bool]:
+    """The session as it is now, None if it is gone, and whether its tmux is there.
+
+    A container that is just being stopped is called running and can be asked nothing: its end is waited for.
+    """
+    deadline = time.monotonic() + clincus.STOP_TIMEOUT
+    while True:
+        found = sessions.look(session.id)
+        if found is None or found.paused or found.status == "stopped":
+            return found, False
+        try:
+            return found, sessions.has_terminal(found)
+        except clincus.IncusError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)  # Incus has no event that this process would hear
+
+
+RESET_TERMINAL = (
+    "\033[?1000;1002;1003;1004;1006;2004l"  # mouse, focus and paste reports
+    "\033[?1049l\033[?25h\033[0m\r\n"  # the main screen, a cursor, plain colours
+)
+
+
+def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_screen: bool = False) -> int:
+    """Run a program at our terminal and return its exit code; the terminal is as before when it is over.
+
+    Whatever ends us early ends the program as well. Raises subprocess.TimeoutExpired after `limit` seconds. One that
+    draws on the whole screen was cut off when it fails, any other when it was killed.
+    """
+    attributes = termios.tcgetattr(0) if sys.stdin.isatty() else None
+    child = subprocess.Popen(argv)
+    try:
+        child.wait(limit)
+    except BaseException:
+        clincus.end_with_children(child)
+        raise
+    finally:
+        if attributes is not None:
+            with suppress(termios.error):
+                termios.tcsetattr(0, termios.TCSADRAIN, attributes)
+            is_cut_off = child.returncode not in {0, *(() if is_screen else (*range(128), 128 + signal.SIGINT))}
+            if is_cut_off and sys.stdout.isatty():
+                sys.stdout.write(RESET_TERMINAL)  # the program could not do it
+                sys.stdout.flush()
+    return clincus.exit_code(child)
+
+
+def run_attach(context: Context) -> int:
+    """`clincus attach`."""
+    options = context.options
+    sessions = context.sessions
+    session = session_to_attach(context)
+    if session is None:
+        return 0
+    require_running(session)
+    if not has_terminal():
+        raise clincus.ClincusError("there is no terminal to attach: run this in one", 400)
+    slot = f" (slot {session.slot})" if options.slot else ""
+    print(f"Attaching to {session.id}{slot}...", flush=True)
+    if options.bash:
+        term = clincus.terminal_name(context.environ.get("TERM", ""))
+        return run_in_terminal(sessions.shell_argv(session, term=term))
+    return attend(context, session)
+
+
+def session_to_attach(context: Context) -> clincus.Session | None:
+    """The session that is named, that of the slot, or the only one that runs; several are listed, and None given."""
+    options, registry = context.options, context.sessions.registry
+    name = options.name or ("" if options.slot else context.environ.get("CLINCUS_CONTAINER", ""))
+    if name:
+        return registry.get(name)
+    if options.slot:
+        workspace = chosen_workspace(options)
+        for session in registry.all():
+            if session.workspace == workspace and session.slot == options.slot:
+                return session
+        raise clincus.ClincusError(f"slot {options.slot} of '{workspace}' has no session", 404)
+    running = [session for session in registry.all() if session.status == "running"]
+    if not running:
+        print("No active sessions")
+        return None
+    if len(running) == 1:
+        return running[0]
+    print("Active sessions:")
+    rows = [(f"{number}.", one.id, one.tool, one.workspace) for number, one in enumerate(running, 1)]
+    print(table(None, rows, "  "))
+    print("Choose one: clincus attach NAME")
+    return None
+
+
+def require_running(session: clincus.Session) -> None:
+    """Raise ClincusError(409) with a session's true state and what to do, unless it runs."""
+    if session.status != "running":
+        state = "paused" if session.paused else session.status
+        advice = f"clincus resume {session.id}" if session.status == "stopped" else "try again in a moment"
+        raise clincus.ClincusError(f'session "{session.id}" is {state}: {advice}', 409)

@@ -1,0 +1,1 @@
+"""What Clincus does beyond its API reference: a file for each capability."""
