@@ -638,8 +638,8 @@ register_settings(
     Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
     Setting("sessions.ephemeral_grace", "24h", check_duration),
 )
-DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")  # what PUT /api/config may set
-UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # what any project's file may set
+DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")  # the keys that PUT /api/config may set
+UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # the keys that an untrusted project file may set
 TOOL_BOUND = ("tool.binary", "defaults.model")  # these belong to the tool that tool.name names
 
 
@@ -941,7 +941,7 @@ def config_files(environ: Mapping[str, str]) -> list[str]:
 
 
 def config_fingerprint(paths: Iterable[str]) -> tuple[object, ...]:
-    """What changes when one of the files changes, comes or goes: time (ns), size and inode of each, None if absent."""
+    """A value that is another one when a file has changed, come or gone: the time (ns), size and inode of each."""
     marks: list[object] = []
     for path in paths:
         try:
@@ -1093,7 +1093,7 @@ def is_trusted(environ: Mapping[str, str], workspace: str, project: ProjectFile)
 
 
 def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile | None) -> bool:
-    """Trust a workspace's file as it was read, or with None take the trust back; whether there was some before."""
+    """Trust a workspace's file as it was read, or with None take the trust back. True if there was trust before."""
     path = trust_file(environ)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with directory_lock(os.path.dirname(path)):
@@ -5961,7 +5961,8 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
     general = config
     if request.profile:
         config = apply_profile(config, request.profile)
-    config = apply_flags(project_config(config, environ, workspace), request.settings)
+    # The flags come first: an untrusted project's choice of a profile must not change a limit that they set.
+    config = project_config(apply_flags(config, request.settings), environ, workspace)
     guest = Guest.configured(config, workspace)
     resumed = find_saved(config, environ, request.resume) if request.resume else None
     tool = request.tool or (resumed.tool if resumed else config.get("tool.name"))

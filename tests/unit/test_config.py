@@ -602,6 +602,15 @@ def test_an_untrusted_project_lifts_no_profile_of_mine(environ, workspace, their
     assert len(config.warnings) == 1
 
 
+def test_a_flag_is_a_limit_of_mine_too(environ, workspace):
+    write(workspace / ".clincus.toml", '[defaults]\nprofile = "fast"\n')
+    user_file = os.path.join(environ["HOME"], ".config/clincus/config.toml")
+    write(user_file, "[profiles.fast]\nlimits.disk.max = '999999999iops'\n")
+    request = clincus.LaunchRequest(workspace=str(workspace), settings={"limits.disk.read": "10MiB/s"})
+    launch = clincus.plan_launch(request, clincus.load_config(environ), environ)
+    assert clincus.limit_options(launch.config.get("limits"))[1] == {"limits.read": "10MiB"}
+
+
 def test_the_profile_of_a_caller_beats_that_of_a_project(environ, workspace):
     write(workspace / ".clincus.toml", '[defaults]\nprofile = "p"')
     write(os.path.join(environ["HOME"], ".config/clincus/config.toml"), "[profiles.p]\n[profiles.q]\n")
