@@ -7184,19 +7184,90 @@ class Operation:
         return document
 
 
-# -- The head of a request
+# -- Requests and answers
 
 
-@dataclass(frozen=True)
-class Head:
-    """A request's head, taken apart."""
+@dataclass
+class Request:
+    """One request. The body is read when its route is known."""
 
     method: str
     path: str  # still percent-encoded
     query: Mapping[str, str]
-    version: str  # HTTP/1.0 or HTTP/1.1
     headers: Message
-    body_length: int  # bytes that follow
+    body_length: int  # bytes that follow the head
+    peer: Peer
+    connection: BaseHTTPRequestHandler  # for a WebSocket to take over
+    version: str = "HTTP/1.1"  # or HTTP/1.0
+    body: bytes = b""
+    values: dict[str, Any] = field(default_factory=dict)  # path, query and body fields, checked
+
+    @property
+    def is_socket(self) -> bool:
+        """Whether it is for a WebSocket."""
+        return self.path == "/ws" or self.path.startswith("/ws/")
+
+    @property
+    def is_api(self) -> bool:
+        """Whether a program asks, and no browser for a page or one of its files."""
+        return self.is_socket or self.path == "/api" or self.path.startswith("/api/")
+
+    def options(self, name: str) -> set[str]:
+        """The words of a header field that lists some (RFC 9110, 5.6.1), in small letters."""
+        words = ",".join(self.headers.get_all(name) or []).split(",")
+        return {word.strip().lower() for word in words}
+
+
+@dataclass
+class Response:
+    """What a handler may return instead of a value: status, body and headers as they go out."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+
+def json_response(value: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
+    """A value as a JSON answer. Bytes of a file name that are not UTF-8 become JSON's own escapes."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    return Response(status, body, [("Content-Type", "application/json"), *headers])
+
+
+def failure(error: ClincusError) -> Response:
+    """The answer that tells of an error."""
+    return json_response({"error": error.message}, error.status, error.headers if isinstance(error, HttpError) else ())
+
+
+class Content:
+    """The body of an answer to GET that a client may keep: it is sent once, and compressed if that makes it smaller."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
+
+    @functools.cached_property
+    def compressed(self) -> bytes:
+        """The body, compressed when the first client takes that."""
+        return gzip.compress(self.body, 6, mtime=0)
+
+    def answer(self, request: Request, headers: Iterable[tuple[str, str]]) -> Response:
+        """The answer to a request: 304 where the client has the body already."""
+        headers = [("ETag", self.etag), ("Vary", "Accept-Encoding"), *headers]
+        if self.etag in re.findall(r'"[^"]*"', request.headers.get("If-None-Match", "")):
+            return Response(304, b"", headers)
+        if len(self.body) > COMPRESS_FROM and accepts_gzip(request) and len(self.compressed) < len(self.body):
+            return Response(200, self.compressed, [*headers, ("Content-Encoding", "gzip")])
+        return Response(200, self.body, headers)
+
+
+def accepts_gzip(request: Request) -> bool:
+    """Whether the client takes gzip (RFC 9110, 12.5.3)."""
+    pairs = [option.partition(";") for option in request.options("Accept-Encoding")]
+    accepted = {coding.strip(): not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight) for coding, _, weight in pairs}
+    return accepted.get("gzip", accepted.get("*", False))
+
+
+# -- The head of a request
 
 
 def read_head(stream: io.BufferedIOBase) -> bytes:
@@ -7224,8 +7295,11 @@ _REQUEST_LINE = re.compile(rb"(" + _NAME + rb") ([!-~]+) HTTP/([0-9]\.[0-9])")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def parse_head(head: bytes) -> Head:
+def parse_head(head: bytes, peer: Peer, connection: BaseHTTPRequestHandler) -> Request:
     """Take a request's head apart, and refuse what two programs could read differently (RFC 9112, 2 to 6 and 11.2).
+
+    The parser of http.server is no help: it takes a bare CR or LF for the end of a line, so that a second
+    Content-Length can hide in the value of another field, and keeps no trace of it.
 
     Raises HttpError: 400, 411 for a chunked body, 431 for too many fields, 505.
     """
@@ -7233,7 +7307,8 @@ def parse_head(head: bytes) -> Head:
     match = _REQUEST_LINE.fullmatch(first)
     if not match:
         raise HttpError("the request's first line is not METHOD PATH HTTP/1.1", 400)
-    if not match[3].startswith(b"1."):
+    method, target, version = (part.decode("ascii") for part in match.groups())
+    if not version.startswith("1."):
         raise HttpError("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
     if len(lines) > FIELD_LIMIT:
         raise HttpError(f"the request has more than {FIELD_LIMIT} header fields", 431)
@@ -7243,9 +7318,9 @@ def parse_head(head: bytes) -> Head:
         if not colon or not re.fullmatch(_NAME, name) or _CONTROL.search(value):
             raise HttpError("a header field is not NAME: VALUE on a line of its own, ended by CR LF", 400)
         headers[name.decode("ascii")] = value.strip(b" \t").decode("latin-1")
-    path, query = parse_target(match[2].decode("ascii"), headers)
-    version = "HTTP/1.0" if match[3] == b"1.0" else "HTTP/1.1"
-    return Head(match[1].decode("ascii"), path, query, version, headers, body_length(headers))
+    path, query = parse_target(target, headers)
+    spoken = "HTTP/1.0" if version == "1.0" else "HTTP/1.1"
+    return Request(method, path, query, headers, body_length(headers), peer, connection, spoken)
 
 
 def parse_target(target: str, headers: Message) -> tuple[str, dict[str, str]]:
@@ -7388,47 +7463,7 @@ def kernel_address(host: str, port: int, *, wide: bool) -> str:
     return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
 
-# -- Requests, answers and routes
-
-
-@dataclass
-class Request:
-    """One request, its head read; the body is read when a route wants it."""
-
-    method: str
-    path: str  # still percent-encoded
-    query: Mapping[str, str]
-    headers: Message
-    body_length: int
-    peer: Peer
-    connection: BaseHTTPRequestHandler  # for a WebSocket to take over
-    body: bytes = b""
-    values: dict[str, Any] = field(default_factory=dict)  # path, query and body fields, checked
-
-    @property
-    def is_socket(self) -> bool:
-        """Whether it is for a WebSocket."""
-        return self.path == "/ws" or self.path.startswith("/ws/")
-
-    @property
-    def is_api(self) -> bool:
-        """Whether it is for a program, and not a page or one of its files."""
-        return self.is_socket or self.path == "/api" or self.path.startswith("/api/")
-
-
-@dataclass
-class Response:
-    """What a handler may return instead of a value: status, body and headers as they go out."""
-
-    status: int = 200
-    body: bytes = b""
-    headers: list[tuple[str, str]] = field(default_factory=list)
-
-
-def json_response(value: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
-    """A value as a JSON answer. Bytes of a file name that are not UTF-8 become JSON's own escapes."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-    return Response(status, body, [("Content-Type", "application/json"), *headers])
+# -- Routes
 
 
 Handler = Callable[[Request], object]
@@ -7737,102 +7772,61 @@ def check_content_type(request: Request) -> None:
 # -- The dashboard's files
 
 
-@dataclass(frozen=True)
-class Asset:
-    """A file of the dashboard in memory, as it is and compressed."""
-
-    content: bytes
-    compressed: bytes  # empty when gzip does not make it smaller
-    media_type: str
-    etag: str
-
-
 class Assets:
-    """The dashboard's files, beside this module or in the same .pyz; each one is read and compressed once."""
+    """The dashboard's files, beside this module or in the same .pyz; each one is read once."""
 
     TYPES: ClassVar[Mapping[str, str]] = {
         ".html": "text/html; charset=utf-8",
         ".js": "text/javascript; charset=utf-8",
         ".css": "text/css; charset=utf-8",
-        ".json": "application/json",
         ".webmanifest": "application/manifest+json",
         ".svg": "image/svg+xml",
         ".png": "image/png",
-        ".ico": "image/x-icon",
-        ".woff2": "font/woff2",
-        ".txt": "text/plain; charset=utf-8",
-        ".map": "application/json",
     }
 
     def __init__(self, read: Callable[[str], bytes | None]) -> None:
         self._read = read
-        self._cache: dict[str, Asset | None] = {}
+        self._cache: dict[str, Content] = {}  # no unknown path: these are without number
 
     def respond(self, request: Request) -> Response:
         """Answer GET of any path outside the API: a file, or index.html for the page's own routes."""
         path = unquote(request.path).lstrip("/")
-        asset = self._find(path) if path else None
-        is_page = asset is None
-        if is_page:
-            # A missing script or style must not come as HTML; whatever else is unknown is for the page to say.
-            if path.startswith("assets/"):
-                raise ClincusError(f"there is no file {shorten('/' + path)}", 404)
-            asset = self._find("index.html")
-        if asset is None:
+        content, is_hashed = self.find(path), path.startswith("assets/")
+        if content is None and is_hashed:  # a script that is missing must not come as HTML
+            raise ClincusError(f"there is no file {shorten('/' + path)}", 404)
+        if content is None:
+            path, content = "index.html", self.find("index.html")
+        if content is None:
             raise ClincusError("the dashboard is not built: run `make spa`, or use the released clincus.pyz", 404)
-        hashed = path.startswith("assets/")
-        headers = [
-            ("Content-Type", asset.media_type),
-            ("ETag", asset.etag),
-            ("Cache-Control", "public, max-age=31536000, immutable" if hashed else "no-cache"),
-            ("Vary", "Accept-Encoding"),
-        ]
-        if asset.etag in re.findall(r'"[^"]*"', request.headers.get("If-None-Match", "")):
-            return Response(304, b"", headers)
-        if asset.compressed and accepts_gzip(request.headers.get("Accept-Encoding", "")):
-            return Response(200, asset.compressed, [*headers, ("Content-Encoding", "gzip")])
-        return Response(200, asset.content, headers)
+        media_type = self.TYPES.get(posixpath.splitext(path)[1], "application/octet-stream")
+        cache = "public, max-age=31536000, immutable" if is_hashed else "no-cache"
+        return content.answer(request, [("Content-Type", media_type), ("Cache-Control", cache)])
 
-    def _find(self, path: str) -> Asset | None:
+    def find(self, path: str) -> Content | None:
+        """The content of a file, None if there is none."""
         if path not in self._cache:
-            content = self._read(path) if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path) and ".." not in path else None
-            if content is None:
-                return None  # not remembered: unknown paths are without number
-            self._cache[path] = make_asset(path, content)
+            body = self._read(path) if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path) and ".." not in path else None
+            if body is None:
+                return None
+            self._cache[path] = Content(body)
         return self._cache[path]
 
+    def sign_in_page(self, request: Request, error: Refused) -> Response:
+        """The answer to a person without the token: a form to paste it into.
 
-def make_asset(path: str, content: bytes) -> Asset:
-    """Compress a file and give it its type and strong ETag."""
-    media_type = Assets.TYPES.get(posixpath.splitext(path)[1], "application/octet-stream")
-    packed = gzip.compress(content, 9, mtime=0)
-    return Asset(
-        content,
-        packed if len(packed) < len(content) * 0.95 else b"",
-        media_type,
-        f'"{hashlib.sha256(content).hexdigest()[:20]}"',
-    )
-
-
-def revalidated(response: Response, request: Request) -> Response:
-    """A JSON answer to GET with an ETag: 304 for a client that has it, compressed for one that takes that."""
-    etag = f'"{hashlib.sha256(response.body).hexdigest()[:20]}"'
-    headers = [("ETag", etag), ("Cache-Control", "private, no-cache"), ("Vary", "Accept-Encoding")]
-    if etag in re.findall(r'"[^"]*"', request.headers.get("If-None-Match", "")):
-        return Response(304, b"", headers)
-    headers += response.headers
-    if len(response.body) > COMPRESS_FROM and accepts_gzip(request.headers.get("Accept-Encoding", "")):
-        return Response(200, gzip.compress(response.body, 6, mtime=0), [*headers, ("Content-Encoding", "gzip")])
-    return Response(200, response.body, headers)
-
-
-def accepts_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
-    for item in accepted.lower().split(","):
-        coding, _, parameters = item.partition(";")
-        if coding.strip() in {"gzip", "*"}:
-            return not re.fullmatch(r"\s*q=0(\.0*)?\s*", parameters)
-    return False
+        A browser keeps a SameSite=Strict cookie back when a link on another site brought it here; it sends it after a
+        refresh, which is this site's own.
+        """
+        page = self.find("sign-in.html")
+        if page is None:
+            return failure(error)
+        has_tried = "token" in request.query
+        is_led_here = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and not has_tried
+        refresh = '<meta http-equiv="refresh" content="0">' if is_led_here else ""
+        words = html.escape(error.message[:1].upper() + error.message[1:])
+        problem = f'<p class="wrong" role="alert">{words}.</p>' if has_tried or error.status != 401 else ""
+        text = page.body.decode().replace("<!-- refresh -->", refresh).replace("<!-- problem -->", problem)
+        return Response(error.status, text.encode(), [("Content-Type", self.TYPES[".html"]), *error.headers])
 
 
 def packaged_file(folder: str) -> Callable[[str], bytes | None]:
@@ -7914,52 +7908,10 @@ class Site:
     connections: ConnectionTable
 
 
-SIGN_IN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in · Clincus</title>{refresh}
-<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-<style>
-body {{ font: 14px/1.5 system-ui, sans-serif; margin: 0; padding: 18vh 16px 0;
-  background: light-dark(#f6f7f9, #0f1013); color: light-dark(#1c1f26, #e6e8ee) }}
-main {{ max-width: 20rem; margin: 0 auto; padding: 24px; border: 1px solid light-dark(#e0e2e6, #2b2d33);
-  border-radius: 10px; background: light-dark(#fff, #15161a) }}
-h1 {{ display: flex; gap: 8px; align-items: center; margin: 0 0 8px; font-size: 20px; line-height: 24px }}
-p {{ margin: 0 0 16px; color: light-dark(#545964, #a5aab6) }}
-.wrong {{ margin: 0 0 4px; color: light-dark(#b3242a, #ff8a82); font-weight: 600 }}
-input, button {{ box-sizing: border-box; width: 100%; height: 44px; padding: 0 12px; border-radius: 6px;
-  font: inherit }}
-input {{ margin-bottom: 8px; border: 1px solid light-dark(#c5c9d1, #454954); background: transparent; font-size: 16px }}
-button {{ border: 0; background: light-dark(#3c53b7, #5265c4); color: #fff; font-weight: 600; cursor: pointer }}
-:focus-visible {{ outline: 2px solid light-dark(#4568e0, #8aa4ff); outline-offset: 1px }}
-</style>
-<body><main><h1><svg viewBox="0 0 512 512" width="24" height="24" aria-hidden="true"><rect width="512" height="512"
- rx="112" fill="#1b1e2b"/><g fill="none" stroke-linecap="round" stroke-linejoin="round"><path stroke="#8fa8ff"
- stroke-width="48" d="M344 156a136 136 0 1 0 0 200"/><path stroke="#fff" stroke-width="36"
- d="M222 214l44 42-44 42M296 304h72"/></g></svg>Clincus</h1>{problem}
-<p>Open the link that <code>clincus serve</code> printed, or paste its token here.</p>
-<form><input name="token" type="password" aria-label="Token" placeholder="Token" autocomplete="current-password"
- required autofocus><button>Sign in</button></form></main></body></html>
-"""
-
-
-def sign_in_page(request: Request, error: Refused) -> Response:
-    """The answer to a person without the token: a form to paste it into.
-
-    A browser keeps a SameSite=Strict cookie back when a link on another site brought it here; it sends it after a
-    refresh, which is this site's own.
-    """
-    is_led_here = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and "token" not in request.query
-    refresh = '<meta http-equiv="refresh" content="0">' if is_led_here else ""
-    words = html.escape(error.message[:1].upper() + error.message[1:])
-    is_first_look = error.status == 401 and "token" not in request.query
-    problem = "" if is_first_look else f'<p class="wrong" role="alert">{words}.</p>'
-    page = SIGN_IN_PAGE.format(refresh=refresh, problem=problem)
-    return Response(error.status, page.encode(), [("Content-Type", "text/html; charset=utf-8"), *error.headers])
-
-
 class ConnectionHandler(BaseHTTPRequestHandler):
     """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`.
 
-    http.server lends the socket, the loop and the writing of an answer's head. A request's head is read and taken
-    apart by `read_head` and `parse_head`, since http.server's own parser guesses where these refuse.
+    http.server lends the socket, the loop and the writing of an answer's head; see `parse_head` for the rest.
     """
 
     protocol_version = "HTTP/1.1"
@@ -8004,29 +7956,25 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         request = None
         try:
             self.command, self._unread = "", 0
-            raw = read_head(self.rfile)
-            if not raw:
+            head = read_head(self.rfile)
+            if not head:
                 return None
-            request = self._begin(parse_head(raw))
+            request = parse_head(head, self.peer, self)
+            self.command, self.request_version, self.headers = request.method, request.version, request.headers
+            self._unread = request.body_length
+            self.close_connection = request.version == "HTTP/1.0" or "close" in request.options("Connection")
             return self._respond(request)
         except ClincusError as error:
             self.close_connection = self.close_connection or isinstance(error, Refused)
             is_for_page = request and not request.is_api and "text/html" in request.headers.get("Accept", "")
             if request and is_for_page and isinstance(error, Refused) and error.status != 403:
-                return sign_in_page(request, error)
+                return self.server.site.assets.sign_in_page(request, error)
             return failure(error)
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
             log.exception("%s %s: failed", self.command, request.path if request else "")
             return failure(ClincusError("Clincus failed at this; its log says why", 500))
-
-    def _begin(self, head: Head) -> Request:
-        self.command, self.request_version, self.headers = head.method, head.version, head.headers
-        self._unread = head.body_length
-        options = {option.strip().lower() for option in ",".join(head.headers.get_all("Connection") or []).split(",")}
-        self.close_connection = head.version == "HTTP/1.0" or "close" in options
-        return Request(head.method, head.path, head.query, head.headers, head.body_length, self.peer, self)
 
     def _respond(self, request: Request) -> Response | None:
         """Admit a request and have it handled."""
@@ -8052,7 +8000,9 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         if isinstance(result, Response):
             return result
         response = json_response(result, operation.status)
-        return response if route.method != "GET" else revalidated(response, request)
+        if route.method != "GET":
+            return response
+        return Content(response.body).answer(request, [*response.headers, ("Cache-Control", "private, no-cache")])
 
     def _read_body(self, request: Request, limit: int) -> bytes:
         """Read the body whole, so that it is never taken for the next request. Raises HttpError (408, 413, 417)."""
@@ -8111,11 +8061,6 @@ class ConnectionHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing per request: a busy page would drown what matters."""
-
-
-def failure(error: ClincusError) -> Response:
-    """The answer that tells of an error."""
-    return json_response({"error": error.message}, error.status, error.headers if isinstance(error, HttpError) else ())
 
 
 LISTENER_POLL = 1e6  # seconds: poll(2) takes no more than 24 days

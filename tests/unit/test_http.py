@@ -7,6 +7,7 @@ import io
 import json
 import socket
 import threading
+from email.message import Message
 
 import pytest
 from hypothesis import example
@@ -21,6 +22,11 @@ CRLF = "\r\n"
 def head(*lines):
     """The bytes of a request's head."""
     return (CRLF.join([*lines, ""]) + CRLF).encode("latin-1")
+
+
+def parse(raw):
+    """A request's head taken apart."""
+    return clincus.parse_head(raw, None, None)
 
 
 # ---- a server of these tests ------------------------------------------------------------------------------------
@@ -70,7 +76,12 @@ def make_router():
     return router
 
 
-FILES = {"index.html": b"<!doctype html>" + b"page " * 100, "assets/app-1.js": b"script" * 100, "icon.png": b"\x89PNG"}
+FILES = {
+    "index.html": b"<!doctype html>" + b"page " * 300,
+    "sign-in.html": b"<p>Sign in<!-- refresh --><!-- problem -->",
+    "assets/app-1.js": b"script" * 100,
+    "icon.png": b"\x89PNG",
+}
 
 
 @contextlib.contextmanager
@@ -143,7 +154,7 @@ def ask(server, first, *lines, body=b"", host=True):
 
 
 def test_a_head_is_taken_apart():
-    parsed = clincus.parse_head(head("PUT /a%2fb?x=1&y HTTP/1.1", "Host: here", "Content-Length:  5 ", "X-Empty:"))
+    parsed = parse(head("PUT /a%2fb?x=1&y HTTP/1.1", "Host: here", "Content-Length:  5 ", "X-Empty:"))
     assert parsed.method == "PUT"
     assert parsed.path == "/a%2fb"
     assert parsed.query == {"x": "1", "y": ""}
@@ -194,14 +205,14 @@ def test_a_head_is_taken_apart():
 )
 def test_what_can_be_read_in_two_ways_is_refused(lines, status):
     with pytest.raises(clincus.HttpError) as caught:
-        clincus.parse_head(head(*lines))
+        parse(head(*lines))
     assert caught.value.status == status
 
 
 @pytest.mark.parametrize("ending", [b"\n\n", b"\n\r\n", b"\r\n\n"])
 def test_lines_that_do_not_end_with_cr_lf_are_refused(ending):
     with pytest.raises(clincus.HttpError, match=r"line|NAME: VALUE"):
-        clincus.parse_head(clincus.read_head(io.BytesIO(b"GET / HTTP/1.1" + ending)))
+        parse(clincus.read_head(io.BytesIO(b"GET / HTTP/1.1" + ending)))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +226,7 @@ def test_lines_that_do_not_end_with_cr_lf_are_refused(ending):
     ],
 )
 def test_a_whole_url_of_this_host_is_a_path(target, path):
-    assert clincus.parse_head(head(f"GET {target} HTTP/1.1", "Host: here:1")).path == path
+    assert parse(head(f"GET {target} HTTP/1.1", "Host: here:1")).path == path
 
 
 @given(st.binary(max_size=200))
@@ -223,7 +234,7 @@ def test_a_whole_url_of_this_host_is_a_path(target, path):
 def test_any_bytes_give_a_head_or_a_refusal(data):
     with contextlib.suppress(clincus.HttpError):
         raw = clincus.read_head(io.BytesIO(data))
-        assert not raw or clincus.parse_head(raw).path.startswith("/")
+        assert not raw or parse(raw).path.startswith("/")
 
 
 @pytest.mark.parametrize(
@@ -356,6 +367,49 @@ def test_the_page_is_compressed_and_not_sent_twice(server):
         status, headers, body = client.send("GET / HTTP/1.1", f"If-None-Match: {headers['etag']}").receive()
         assert (status, body) == (304, b"")
         assert "content-length" not in headers
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_compressed"),
+    [
+        ("", False),
+        ("br, gzip", True),
+        ("GZIP;q=0.5", True),
+        ("*", True),
+        ("br", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0, *", False),
+        ("*, gzip;q=0", False),
+    ],
+)
+def test_what_the_client_takes_is_sent(server, accepted, is_compressed):
+    with Client(server) as client:
+        _, headers, _ = client.send("GET / HTTP/1.1", f"Accept-Encoding: {accepted}").receive()
+    assert ("content-encoding" in headers) is is_compressed
+
+
+def sign_in(query=None, **fields):
+    headers = Message()
+    for name, value in fields.items():
+        headers[name.replace("_", "-")] = value
+    request = clincus.Request("GET", "/", query or {}, headers, 0, None, None)
+    error = clincus.Refused("the <token> is wrong", 401, [("WWW-Authenticate", "Bearer")])
+    return clincus.Assets(FILES.get).sign_in_page(request, error)
+
+
+def test_a_person_without_the_token_gets_a_form():
+    answer = sign_in()
+    assert (answer.status, answer.body) == (401, b"<p>Sign in")
+    assert dict(answer.headers) == {"Content-Type": "text/html; charset=utf-8", "WWW-Authenticate": "Bearer"}
+
+
+def test_a_wrong_token_is_said_in_words():
+    assert b"The &lt;token&gt; is wrong." in sign_in({"token": "x"}).body
+
+
+def test_a_link_on_another_site_is_followed_once_more_with_the_cookie():
+    assert b'http-equiv="refresh"' in sign_in(Sec_Fetch_Site="cross-site").body
+    assert b'http-equiv="refresh"' not in sign_in({"token": "x"}, Sec_Fetch_Site="cross-site").body
 
 
 # ---- connections ------------------------------------------------------------------------------------------------
