@@ -4,6 +4,7 @@
 # make spa     the dashboard from its source in spa/ into spa_dist/
 # make lint    ruff, mypy and the floor of Python 3.9
 # make bench   the measurements: tables, no verdicts
+# make release dist/ with the .pyz, the wheel, the sdist and SHA256SUMS: the same bytes from the same commit
 #
 # On Debian and Ubuntu everything that is missing is installed, which needs root; elsewhere the packages must be there.
 
@@ -20,7 +21,7 @@ PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
   $(shell find clincus_cli clincus_features spa_dist -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium
 
-.PHONY: serve build test lint spa spa-test bench clean packages
+.PHONY: serve build test lint spa spa-test bench release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -86,6 +87,12 @@ bench: $(VENV)/tested dist/clincus.pyz
 	$(BIN)/python tests/bench/bench_server.py dist/clincus.pyz
 	$(BIN)/python tests/bench/bench_terminal.py
 	$(BIN)/python tests/bench/bench_page.py
+
+# The time of the commit stands for that of the build, so that both archives come out the same each time.
+release: $(VENV)/tested dist/clincus.pyz
+	@[ -z "$$(git status --porcelain)" ] || { echo "release: commit or stash your changes first" >&2; exit 1; }
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist .
+	cd dist && sha256sum clincus.pyz clincus-*.whl clincus-*.tar.gz >SHA256SUMS && cat SHA256SUMS
 
 clean:
 	rm -rf dist build $(VENV) spa/node_modules *.egg-info

@@ -7830,13 +7830,18 @@ class Assets:
 
 
 def packaged_file(folder: str) -> Callable[[str], bytes | None]:
-    """A reader of files in a folder beside this module (in a checkout, in the .pyz), or in share/clincus (pip)."""
+    """A reader of files in a folder beside this module (in a checkout, in the .pyz), or in share/clincus (pip).
+
+    Pip puts data three levels above a module: `lib/python3.11/site-packages` in a virtual environment, in a person's
+    `~/.local` and in `/usr/local`; with `--target` it is beside the module.
+    """
 
     def read(path: str) -> bytes | None:
         here, loader = os.path.dirname(os.path.abspath(__file__)), globals().get("__loader__")
         if loader is None:
             return None
-        for base in (here, os.path.join(here, "share", "clincus"), os.path.join(sys.prefix, "share", "clincus")):
+        above = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(here))), "share", "clincus")
+        for base in (here, above, os.path.join(here, "share", "clincus")):
             with suppress(OSError):
                 return cast(bytes, loader.get_data(os.path.join(base, folder, path)))
         return None

@@ -21,3 +21,10 @@ def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: 
     )
     found = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout == "3.1.0 b'<!doctype'\n"
+    (site,) = (tmp_path / "venv" / "lib").glob("python3.*/site-packages")
+    assert {path.stem.split("-")[0] for path in site.glob("*clincus*")} == {
+        "clincus",
+        "clincus_cli",
+        "clincus_features",
+    }
+    assert not (site / "spa_dist").exists(), "a name that others may use"
