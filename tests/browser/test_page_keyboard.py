@@ -39,6 +39,58 @@ def delete_by_menu(dashboard: Dashboard, answer: Callable[[Locator], None]) -> N
     expect(page.get_by_role("alertdialog")).to_have_count(0)
 
 
+def test_ctrl_k_is_the_shells(dashboard, session_on):
+    """It cuts the rest of the line there, and what is chosen for the palette in the settings opens that."""
+    page = dashboard.page
+    dashboard.go("/settings")
+    page.get_by_label("Commands, in a terminal").select_option("Ctrl Shift K")
+    dashboard.open_terminal(session_on(), tab="/shell")
+    page.keyboard.type("echo kept-whole cut-off")
+    for _ in "cut-off":
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Control+k")
+    page.keyboard.press("Enter")
+    dashboard.expect_screen(r"kept-whole\s*kept-whole")
+    assert "cut-off" not in dashboard.screen()
+    expect(page.locator(".hint:visible")).to_contain_text("Ctrl Shift K commands")
+    page.keyboard.press("Control+Shift+K")
+    expect(page.get_by_role("combobox", name="Command")).to_be_focused()
+
+
+def test_the_focus_is_in_the_place_that_one_goes_to(dashboard, session_on):
+    """By a link, by a shortcut, by the palette and back: its name is heard, and Tab goes on from its top."""
+    page, session = dashboard.page, session_on()
+    place = page.locator(":focus")
+    page.get_by_role("link", name="History").click()
+    expect(place).to_have_accessible_name("History")
+    page.keyboard.press("g")
+    page.keyboard.press("s")
+    expect(place).to_have_accessible_name("Settings")
+    page.keyboard.press("Tab")
+    expect(place).to_have_accessible_name("Theme")
+    page.keyboard.press("Control+k")
+    page.get_by_role("dialog").get_by_role("combobox").fill("projects")
+    page.keyboard.press("Enter")
+    expect(place).to_have_accessible_name("Projects")
+    page.go_back()
+    expect(place).to_have_accessible_name("Settings")
+    dashboard.server.delete(f"/api/sessions/{session['id']}")
+    page.get_by_role("main").page.keyboard.press("Alt+1")
+    expect(place).to_have_accessible_name("my-app")
+
+
+@pytest.mark.parametrize("width", [1280, 800, 390])
+def test_how_well_a_session_is_protected_is_said_in_words(open_dashboard, width):
+    """With the keyboard, at each width: a badge's tooltip is nothing for who has no mouse."""
+    dashboard = open_dashboard(viewport={"width": width, "height": 800})
+    page = dashboard.page
+    dashboard.go(f"/sessions/{dashboard.server.create(dashboard.root / 'my-app')['id']}/files")
+    press(page.get_by_role("button", name="About this session"))
+    expect(page.get_by_role("dialog", name="About my-app")).to_contain_text(re.compile("cannot change|read-only"))
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="About this session")).to_be_focused()
+
+
 @pytest.mark.parametrize(
     "opener", ["New session", "my-app", "New project", "Keyboard shortcuts", "Search and commands"]
 )

@@ -274,10 +274,10 @@ def test_a_new_project_is_made_and_can_be_started(dashboard):
 
 
 def test_the_palette_leads_everywhere(dashboard, session_on):
-    """Ctrl+K works in the terminal too, finds by a few letters, and what it leads to has the keys."""
+    """Alt+0 in a terminal and Ctrl+K elsewhere: it finds by a few letters, and what it leads to has the keys."""
     session = session_on()
     dashboard.open_terminal(session)
-    dashboard.page.keyboard.press("Control+k")
+    dashboard.page.keyboard.press("Alt+0")
     expect(dashboard.page.get_by_role("combobox", name="Command")).to_be_focused()
     dashboard.page.keyboard.type("history")
     dashboard.page.keyboard.press("Enter")
@@ -318,7 +318,7 @@ def test_the_palette_key_and_enter_go_to_and_fro(open_dashboard):
     for session in sessions[:2]:
         dashboard.open_terminal(session)
     for session in (sessions[0], sessions[1], sessions[0]):
-        dashboard.page.keyboard.press("Control+k")
+        dashboard.page.keyboard.press("Alt+0")
         expect(dashboard.page.get_by_role("combobox", name="Command")).to_be_focused()
         dashboard.page.keyboard.press("Enter")
         expect(dashboard.page).to_have_url(re.compile(f"{session['id']}$"))

@@ -49,6 +49,50 @@ def test_axe_finds_nothing_serious(open_dashboard, theme):
         assert serious(page) == [], key
 
 
+# The contrast of each field's border with what lies behind it (WCAG 2.2, 1.4.11), after the browser's own drawing.
+BORDERS = """
+() => {
+  const context = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const luminance = (...colours) => {
+    for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+    const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((value) => {
+      const part = value / 255;
+      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    const colours = [];
+    for (let at = element; at; at = at.parentElement) colours.unshift(getComputedStyle(at).backgroundColor);
+    return colours;
+  };
+  return [...document.querySelectorAll('.input')].map((field) => {
+    const [light, dark] = [
+      luminance(...behind(field.parentElement)), luminance(getComputedStyle(field).borderTopColor)
+    ].sort((a, b) => b - a);
+    return [field.id || field.ariaLabel || field.placeholder, (light + 0.05) / (dark + 0.05)];
+  });
+}
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_one_sees_where_a_field_is(open_dashboard, theme):
+    """The border of each field has a contrast of 3:1."""
+    dashboard = open_dashboard(color_scheme=theme, reduced_motion="reduce")
+    page = dashboard.page
+    seen = 0
+    for path, key in (("/settings", ""), ("/history", ""), ("/", "n")):
+        settle(dashboard, path)
+        if key:
+            page.keyboard.press(key)
+            page.get_by_role("dialog").wait_for()
+        borders = page.evaluate(BORDERS)
+        assert [name for name, contrast in borders if contrast < 3] == [], path
+        seen += len(borders)
+    assert seen > 5
+
+
 def test_a_phone_has_no_horizontal_scroll(open_dashboard):
     """At 390 px every place fits, and long names are cut rather than pushed out."""
     name = "a-project-with-a-name-that-is-much-longer-than-a-phone-is-wide-and-then-some"

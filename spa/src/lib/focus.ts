@@ -1,6 +1,8 @@
 /** Where the keys go when what had them is gone. Without this they are the page's, and Tab begins at its top again. */
 const FOCUSABLE = 'a[href], button, input, select, textarea, summary, [tabindex="0"]';
 
+const DIALOGS = '[role="dialog"], [role="alertdialog"], [role="menu"]';
+
 const isShown = (element: HTMLElement): boolean => element.getClientRects().length > 0 && getComputedStyle(element).visibility !== 'hidden';
 
 const focusables = (within: Element): HTMLElement[] => [...within.querySelectorAll<HTMLElement>(FOCUSABLE)].filter(isShown);
@@ -17,6 +19,12 @@ let givenUp: HTMLElement | null = null;
 export function giveUpFocus(): void {
   givenUp = document.activeElement instanceof HTMLElement ? document.activeElement : null;
   givenUp?.blur();
+}
+
+/** The person came to another place: the keys are there, also once the dialog is gone that led to it. */
+export function focusPlace(place: HTMLElement): void {
+  if (givenUp) givenUp = place;
+  place.focus({ preventScroll: true });
 }
 
 /** When a dialog closes over a terminal, the keys are the terminal's; elsewhere they go back to where they came from. */
@@ -68,7 +76,7 @@ class Place {
 export function keepFocus(): void {
   let last: Place | null = null;
   const look = (): void => {
-    if (!last || document.activeElement !== document.body) return;
+    if (!last || document.activeElement !== document.body || givenUp || document.querySelector(DIALOGS)) return;
     const { element } = last;
     const next = element.isConnected && isShown(element) ? element : last.successor();
     if (next?.matches(':disabled')) {
@@ -81,10 +89,12 @@ export function keepFocus(): void {
   };
   const observer = new MutationObserver(look);
   document.addEventListener('focusin', ({ target }) => {
+    // Dialogs and menus give the focus back by themselves, unless what they were opened from is gone by then.
+    if (target instanceof Element && target.closest(DIALOGS)) return;
     observer.disconnect();
     last = null;
-    // A terminal draws much, and dialogs and menus give the focus back by themselves.
-    if (!(target instanceof HTMLElement) || target.closest('.xterm, [role="dialog"], [role="alertdialog"], [role="menu"]')) return;
+    // A terminal draws much.
+    if (!(target instanceof HTMLElement) || target.closest('.xterm')) return;
     last = new Place(target);
     observer.observe(document.body, { childList: true, subtree: true, attributeFilter: ['disabled', 'hidden'] });
   });

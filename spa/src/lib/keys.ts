@@ -13,17 +13,30 @@ export const shown = {
   ends: isMac ? '⌘Home' : 'Ctrl Shift Home',
 };
 
-export const SHORTCUTS: readonly { title: string; keys: readonly (readonly [string, string])[] }[] = [
+/**
+ * What opens the palette in a terminal: Ctrl+K is readline's there, which cuts the rest of the line with it. Cmd+K of a Mac
+ * is nobody's, and opens it besides.
+ */
+export const TERMINAL_PALETTE_KEYS = ['Alt 0', 'Ctrl Shift K', 'Ctrl K', 'none'] as const;
+export type TerminalPaletteKey = (typeof TERMINAL_PALETTE_KEYS)[number];
+
+export interface ShortcutGroup {
+  title: string;
+  keys: readonly (readonly [string, string])[];
+}
+
+export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGroup[] => [
   {
     title: 'Everywhere, the terminal too',
     keys: [
-      [shown.palette, 'Command palette'],
+      ...(inTerminal === 'none' ? [] : [[inTerminal, 'Command palette'] as const]),
       [shown.switch, 'Go to the session with that number'],
     ],
   },
   {
     title: 'Outside the terminal',
     keys: [
+      [shown.palette, 'Command palette'],
       ['?', 'This list'],
       ['n', 'New session'],
       ['/', 'Search or filter what is shown'],
@@ -54,9 +67,17 @@ export const SHORTCUTS: readonly { title: string; keys: readonly (readonly [stri
   },
 ];
 
-/** The palette key: Cmd+K on a Mac, Ctrl+K elsewhere. */
-export function isPaletteKey(event: KeyboardEvent): boolean {
-  return event.code === 'KeyK' && (isMac ? event.metaKey : event.ctrlKey) && !event.shiftKey && !event.altKey;
+/** The modifiers that are down, in a fixed order. */
+function modifiers(event: KeyboardEvent): string {
+  const { ctrlKey, altKey, shiftKey, metaKey } = event;
+  return [ctrlKey && 'Ctrl', altKey && 'Alt', shiftKey && 'Shift', metaKey && 'Meta'].filter(Boolean).join(' ');
+}
+
+/** The palette key: outside of a terminal Cmd+K or Ctrl+K too, in one the key that was chosen for there. */
+export function isPaletteKey(event: KeyboardEvent, chosen: TerminalPaletteKey, inTerminal: boolean): boolean {
+  const chord = `${modifiers(event)} ${event.code.replace(/^(Key|Digit)/, '')}`;
+  if (isMac ? chord === 'Meta K' : chord === 'Ctrl K' && !inTerminal) return true;
+  return chord === chosen;
 }
 
 /** Alt+1..9 as 0..8, by the key's place, since Alt changes what many layouts type. Null for any other key. */

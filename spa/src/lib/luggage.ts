@@ -8,6 +8,7 @@ const NAMES = [
   'font-size',
   'font-family',
   'copy-on-select',
+  'terminal-palette-key',
   'rail-folded',
   'recent-sessions',
   'commands-used',

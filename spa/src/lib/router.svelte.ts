@@ -54,6 +54,8 @@ export const href = {
 
 export class Router {
   route = $state.raw<Route>({ place: 'home' });
+  /** The person has gone somewhere since the page was loaded. */
+  moved = false;
 
   /** Follows the address bar from now on, and takes over plain clicks on links of this page. */
   start(): void {
@@ -61,7 +63,10 @@ export class Router {
       this.route = parse(new URL(location.href));
     };
     follow();
-    window.addEventListener('popstate', follow);
+    window.addEventListener('popstate', () => {
+      this.moved = true;
+      follow();
+    });
     document.addEventListener('click', (event) => {
       if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
       const link = event.target instanceof Element ? event.target.closest('a') : null;
@@ -76,6 +81,7 @@ export class Router {
       if (replace) history.replaceState(null, '', path);
       else history.pushState(null, '', path);
     }
+    this.moved = true;
     // At once, so that the next key already finds the new place, and none reaches a terminal that is no longer shown.
     flushSync(() => (this.route = parse(new URL(location.href))));
     const active = document.activeElement;

@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { Session } from '../lib/types';
-import { fakeBrowser, FakeSocket, fakeServer } from '../test/fakes';
+import { fakeBrowser, FakeSocket, fakeServer, someSession } from '../test/fakes';
 import { Connection } from './connection.svelte';
 import { sessions } from './sessions.svelte';
 
-const SESSION: Session = { id: 'a', workspace: '/w/my-app', tool: 'claude', slot: 1, status: 'running', persistent: false };
+const SESSION = someSession();
 
 let connection: Connection;
 let listed: Session[];

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { Session } from '../lib/types';
+import { someSession } from '../test/fakes';
 import { Notifications } from './notifications.svelte';
 import { ui } from './ui.svelte';
 
@@ -28,9 +29,7 @@ class FakeNotification {
   }
 }
 
-function waiting(rang_at: string): Session {
-  return { id: 'a', workspace: '/w/my-app', tool: 'claude', slot: 1, status: 'running', persistent: false, rang_at };
-}
+const waiting = (rang_at: string): Session => someSession({ rang_at });
 
 beforeEach(() => {
   shown = [];

@@ -1,4 +1,5 @@
 /** What the person chose for this browser. */
+import { TERMINAL_PALETTE_KEYS, type TerminalPaletteKey } from '../lib/keys';
 import { Persisted } from '../lib/persisted.svelte';
 
 export const THEMES = ['system', 'light', 'dark'] as const;
@@ -13,11 +14,14 @@ const isFontFamily = (value: unknown): value is string => typeof value === 'stri
 const isFontSize = (value: unknown): value is number =>
   typeof value === 'number' && value >= FONT_SIZES.least && value <= FONT_SIZES.most;
 
+const isPaletteKey = (value: unknown): value is TerminalPaletteKey => TERMINAL_PALETTE_KEYS.includes(value as TerminalPaletteKey);
+
 class Preferences {
   readonly #theme = new Persisted<Theme>('theme', 'system', isTheme);
   readonly #fontSize = new Persisted<number>('font-size', FONT_SIZES.normal, isFontSize);
   readonly #fontFamily = new Persisted<string>('font-family', '', isFontFamily);
   readonly #copyOnSelect = new Persisted<boolean>('copy-on-select', true, isBoolean);
+  readonly #terminalPaletteKey = new Persisted<TerminalPaletteKey>('terminal-palette-key', 'Alt 0', isPaletteKey);
   readonly #railFolded = new Persisted<boolean>('rail-folded', false, isBoolean);
   readonly #system = window.matchMedia('(prefers-color-scheme: dark)');
   #systemDark = $state(this.#system.matches);
@@ -62,6 +66,15 @@ class Preferences {
 
   set copyOnSelect(value: boolean) {
     this.#copyOnSelect.current = value;
+  }
+
+  /** What opens the command palette while a terminal has the keys. */
+  get terminalPaletteKey(): TerminalPaletteKey {
+    return this.#terminalPaletteKey.current;
+  }
+
+  set terminalPaletteKey(key: TerminalPaletteKey) {
+    this.#terminalPaletteKey.current = key;
   }
 
   get railFolded(): boolean {

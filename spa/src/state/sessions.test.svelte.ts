@@ -1,19 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import type { Session } from '../lib/types';
-import { type Call, fakeServer, type Reply } from '../test/fakes';
+import { type Call, fakeServer, type Reply, someSession } from '../test/fakes';
 import { Sessions } from './sessions.svelte';
 
-const session = (id: string, more: Partial<Session> = {}): Session => ({
-  id,
-  workspace: `/p/${id}`,
-  tool: 'claude',
-  slot: 1,
-  status: 'running',
-  persistent: false,
-  created_at: '2026-01-01T00:00:00Z',
-  ...more,
-});
+const session = (id: string, more: Partial<Session> = {}): Session =>
+  someSession({ id, workspace: `/p/${id}`, created_at: '2026-01-01T00:00:00Z', ...more });
 
 /** What the server has; a test changes it and says so with an event. */
 let server: Map<string, Session>;

@@ -35,6 +35,8 @@ export class Ui {
   sheet = $state(false);
   newProject = $state(false);
   newSession = $state.raw<NewSessionStart | null>(null);
+  /** The session that the dialog about it shows; empty for none. */
+  about = $state('');
   question = $state.raw<Question | null>(null);
   toasts = $state.raw<readonly Toast[]>([]);
   /** How many menus are open: below them no row may move or go. */
@@ -43,7 +45,13 @@ export class Ui {
   numbers = $state(false);
   /** Whether a dialog has the keys. */
   readonly covered: boolean = $derived(
-    this.palette || this.shortcuts || this.sheet || this.newProject || this.newSession !== null || this.question !== null,
+    this.palette ||
+      this.shortcuts ||
+      this.sheet ||
+      this.newProject ||
+      this.about !== '' ||
+      this.newSession !== null ||
+      this.question !== null,
   );
   #lastKey = 0;
 

@@ -1,6 +1,32 @@
 /** Stand-ins for the browser in unit tests: a WebSocket that the test drives, and a server as a table of answers. */
 import { vi } from 'vitest';
 
+import type { Session } from '../lib/types';
+
+/** A session that runs, with what a test says of it. */
+export function someSession(fields: Partial<Session> = {}): Session {
+  return {
+    id: 'a',
+    workspace: '/w/my-app',
+    tool: 'claude',
+    slot: 1,
+    status: 'running',
+    persistent: false,
+    paused: false,
+    protection: 'locked',
+    protection_note: '',
+    warnings: [],
+    session_id: '',
+    created_at: '',
+    started_at: '',
+    image: '',
+    profile: '',
+    deadline: '',
+    rang_at: '',
+    ...fields,
+  };
+}
+
 export class FakeSocket {
   static readonly CONNECTING = 0;
   static readonly OPEN = 1;

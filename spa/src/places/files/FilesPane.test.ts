@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { router } from '../../lib/router.svelte';
 import type { Session, SessionStatus } from '../../lib/types';
-import { fakeServer } from '../../test/fakes';
+import { fakeServer, someSession } from '../../test/fakes';
 import FilesPane from './FilesPane.svelte';
 
 beforeEach(() => {
@@ -22,9 +22,7 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-function session(status: SessionStatus): Session {
-  return { id: 's', workspace: '/w/my-app', tool: 'claude', slot: 1, status, persistent: false };
-}
+const session = (status: SessionStatus): Session => someSession({ id: 's', status });
 
 const shown = (): string | undefined => EditorView.findFromDOM(document.body)?.state.doc.toString();
 

@@ -125,7 +125,7 @@ const theme = EditorView.theme({
     maxWidth: '320px',
     height: '28px',
     padding: '0 8px',
-    border: '1px solid var(--line-strong)',
+    border: '1px solid var(--line-field)',
     borderRadius: 'var(--radius)',
     backgroundColor: 'var(--surface)',
     fontFamily: 'var(--mono)',

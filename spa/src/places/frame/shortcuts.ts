@@ -51,7 +51,8 @@ export function showNumbersOnAlt(): void {
 }
 
 export function handleKey(event: KeyboardEvent): void {
-  if (isPaletteKey(event)) {
+  const inTerminal = event.target instanceof Element && event.target.closest('.xterm') !== null;
+  if (isPaletteKey(event, preferences.terminalPaletteKey, inTerminal)) {
     event.preventDefault();
     ui.palette = !ui.palette;
     // What is typed before the palette is drawn must not reach the terminal.

@@ -1,5 +1,6 @@
 /** One terminal on the page: xterm.js, its wire to the server, and what passes between them and the person. */
 import { writeClipboard } from '../../lib/clipboard';
+import { isPaletteKey } from '../../lib/keys';
 import type { Session } from '../../lib/types';
 import { copy, label } from '../../state/actions';
 import { preferences } from '../../state/preferences.svelte';
@@ -37,6 +38,7 @@ export class TerminalView {
     },
     onSelectionCopy: (text) => void copy(text),
     onSearch: () => this.search(),
+    isPaletteKey: (event) => isPaletteKey(event, preferences.terminalPaletteKey, true),
     onLinkHover: (address) => (this.hoveredLink = address),
   };
 
