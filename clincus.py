@@ -1006,9 +1006,8 @@ def dashboard_layer(environ: Mapping[str, str], layers: Sequence[Layer], warning
     path, values = dashboard_file(environ), {}
     try:
         for key, entry in json.loads(read_text(path, CONFIG_FILE_LIMIT) or "{}").items():
-            value, instead_of = SETTING[key].fit(entry["value"]), entry["instead_of"]
-            if key in DASHBOARD_KEYS and instead_of == said_by_files(layers, key):
-                values[key] = value
+            if key in DASHBOARD_KEYS and entry["instead_of"] == said_by_files(layers, key):
+                values[key] = SETTING[key].fit(entry["value"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
         warnings.append(f"{path} is broken, so what the dashboard set is left out: {error!r}")
     return Layer(DASHBOARD_RANK, path, values)

@@ -851,7 +851,7 @@ def test_a_variable_and_a_flag_beat_what_the_dashboard_sets(environ):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"dashboard.port": 1}', '{"dashboard.port": {"value": 0, "instead_of": 1}}']
+    "text", ["{", "[]", '{"dashboard.port": 1}', '{"dashboard.port": {"value": 0, "instead_of": null}}']
 )
 def test_a_broken_file_of_the_dashboard_is_left_out_and_replaced_by_the_next_save(environ, text):
     write(clincus.dashboard_file(environ), text)
