@@ -46,7 +46,7 @@ LEFT_OUT = (
 )
 LIBRARY_SUFFIXES = (".py", "LICENSE")
 
-FOLDERS = ("clincus_cli", "clincus_features", "spa_dist")  # of the program, beside clincus.py
+FOLDERS = ("clincus_cli", "clincus_features", "spa_dist", "wall")  # of the program, beside clincus.py
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that the zip format knows
 

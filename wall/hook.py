@@ -1,0 +1,685 @@
+"""The wall's program: LXC runs it as root on the host around every start of a session.
+
+LXC calls it as the hooks `lxc.hook.pre-start` and `lxc.hook.post-stop` (lxc.container.conf(5)), `clincus clean` with
+the word `sweep`. Its whole text travels in the instance's raw.lxc: there is no file that somebody could swap, and a
+session outlives every upgrade or removal of Clincus. So it uses the standard library only.
+
+It trusts its plan, which only an Incus admin can write. It trusts no path: a container of the same workspace may be
+changing paths at any moment. The plan is a JSON object, encoded in base64:
+
+    stage    the name of a folder under /run/clincus, of this instance alone
+    code     the uid and gid of the tool's user in the container
+    setuid   "denied" if the container's seccomp filter has to deny setuid or setgid bits
+    trees    the folders and files to bring in, the workspace first, each with
+        source     its path on the host, without symlinks
+        owner      the uid that it had when the session was described, shown as `code` in the container
+        group      its gid, likewise
+        readonly   whether nothing in it can be changed
+        protect    pattern of protected paths: the text of the file that stands in for an absent one, null for a folder
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import re
+import stat
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import closing
+from contextlib import contextmanager
+from contextlib import suppress
+from typing import Any
+
+STAGES = "/run/clincus"
+LOCK_SECONDS = 30.0
+NO_ID_MAPS = "cannot map ids"
+MOST_MOUNTS = 2000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
+MOST_FOLDERS = 20000  # that are looked into for the Git folders of submodules
+FILLED_BY_GIT = ("objects", "refs", "logs")  # in a Git folder: many folders in them, and files called HEAD
+PLACEHOLDER_MARK = "trusted.clincus.placeholder"  # needs CAP_SYS_ADMIN on the host: no container can forge it
+# The file in a placeholder folder makes Git pass over the folder: `git stash -u` would else fail to remove it.
+HIDING_FILE, HIDING_TEXT = ".gitignore", "*\n"
+
+# Numbers of system calls that Python's os module does not have. They are the same on every architecture that got the
+# calls after Linux 5.1, x86_64 and aarch64 among them.
+OPEN_TREE, MOVE_MOUNT, OPENAT2, MOUNT_SETATTR = 428, 429, 437, 442
+OPEN_TREE_CLONE, AT_EMPTY_PATH = 0x1, 0x1000
+MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x4, 0x40
+MOUNT_RDONLY, MOUNT_NOSUID, MOUNT_NODEV, MOUNT_IDMAP = 0x1, 0x2, 0x4, 0x100000
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x2, 0x4, 0x8
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_PRIVATE, MNT_DETACH = 0x2, 0x4, 0x8, 0x40000, 0x2
+CLONE_NEWUSER = 0x10000000
+
+Range = tuple[int, int, int]  # of ids: first here, first there, count
+
+
+class WallError(Exception):
+    """Why a stage cannot be built. `unsupported` tells a host that cannot do it from a workspace that must not."""
+
+    def __init__(self, message: str, unsupported: bool = False) -> None:
+        super().__init__(message)
+        self.unsupported = unsupported
+
+
+# -- System calls
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+
+def check(result: int, what: str) -> int:
+    """The result of a system call; OSError if it failed."""
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), what)
+    return result
+
+
+def system_call(what: str, number: int, *arguments: int | bytes) -> int:
+    """Make a system call by its number."""
+    words = [ctypes.c_char_p(word) if isinstance(word, bytes) else ctypes.c_long(word) for word in arguments]
+    return check(int(libc.syscall(ctypes.c_long(number), *words)), what)
+
+
+@contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[int]:
+    """Close a descriptor at the end."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_beneath(folder: int, path: str, flags: int) -> int:
+    """Open `path` below the descriptor `folder`; OSError ELOOP for a symlink on the way, EXDEV for a way out."""
+    resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, 0, resolve)
+    for attempt in range(50):
+        try:
+            return system_call(path, OPENAT2, folder, os.fsencode(path or ".") + b"\0", how, len(how))
+        except OSError as error:
+            # EAGAIN: somebody renamed a folder on the way while the kernel looked (openat2(2)).
+            if error.errno not in (errno.EAGAIN, errno.EINTR) or attempt == 49:
+                raise
+    raise AssertionError
+
+
+def clone_mount(at: int) -> int:
+    """A detached copy of what lies at a descriptor, without the mounts below it."""
+    return system_call("open_tree", OPEN_TREE, at, b"\0", OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH)
+
+
+def set_attributes(mount: int, attributes: int, namespace: int = 0) -> None:
+    """Add mount attributes to a detached mount, with the id map of a user namespace if MOUNT_IDMAP is given."""
+    record = struct.pack("QQQQ", attributes, 0, MS_PRIVATE, namespace)
+    system_call("mount_setattr", MOUNT_SETATTR, mount, b"\0", AT_EMPTY_PATH, record, len(record))
+
+
+def attach_mount(mount: int, at: int) -> None:
+    """Put a detached mount over the place that a descriptor names (and not over a path that may have moved)."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    system_call("move_mount", MOVE_MOUNT, mount, b"\0", at, b"\0", flags)
+
+
+def mount_tmpfs(path: str, options: str) -> None:
+    """A small private file system of our own: what is in it goes when it goes, and it propagates nowhere."""
+    flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    check(libc.mount(b"clincus", path.encode(), b"tmpfs", flags, options.encode()), path)
+    check(libc.mount(None, path.encode(), None, ctypes.c_ulong(MS_PRIVATE), None), path)
+
+
+def unmount(path: str) -> None:
+    """Take away everything mounted at `path` and below; nothing happens if nothing is mounted there."""
+    while libc.umount2(path.encode(), MNT_DETACH) == 0:
+        pass
+    if ctypes.get_errno() not in (errno.EINVAL, errno.ENOENT):
+        check(-1, path)
+
+
+def mount_id(descriptor: int) -> int:
+    """The kernel's number of the mount that a descriptor lies on (proc(5), fdinfo)."""
+    with open(f"/proc/self/fdinfo/{descriptor}") as file:
+        return int(next(line for line in file if line.startswith("mnt_id:")).split()[1])
+
+
+def seccomp_knows(call: str) -> bool:
+    """Whether libseccomp can filter a system call; LXC passes over the ones that it does not know."""
+    return int(ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name(call.encode())) >= 0
+
+
+def process_started(pid: int) -> str:
+    """When a process started, in the kernel's ticks (proc(5)): with the pid it names one process for ever."""
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:  # a process names itself as it likes
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+# -- Id maps
+
+
+def user_namespace(uids: list[Range], gids: list[Range]) -> int:
+    """A descriptor of a new user namespace with these id maps: the kernel's form of an id map for a mount."""
+    ready, say_ready = os.pipe()
+    wait, release = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(release)
+        if libc.unshare(CLONE_NEWUSER) == 0:
+            os.write(say_ready, b"1")
+            os.read(wait, 1)
+        os._exit(0)
+    os.close(say_ready)
+    os.close(wait)
+    try:
+        if os.read(ready, 1) != b"1":
+            raise WallError("the kernel refuses a user namespace to root", unsupported=True)
+        for kind, lines in (("uid_map", uids), ("gid_map", gids)):
+            with open(f"/proc/{child}/{kind}", "wb", buffering=0) as file:
+                file.write("".join(f"{first} {seen} {count}\n" for first, seen, count in lines).encode())
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(ready)
+        os.close(release)
+        os.waitpid(child, 0)
+
+
+def container_ranges(configuration: str, kind: str) -> list[Range]:
+    """The id ranges (in the container, on the host, count) of `kind` "u" or "g" in a container's lxc.conf."""
+    pattern = rf"^\s*lxc\.idmap\s*=\s*{kind}\s+(\d+)\s+(\d+)\s+(\d+)\s*$"
+    return [(int(a), int(b), int(n)) for a, b, n in re.findall(pattern, configuration, re.MULTILINE)]
+
+
+def mount_map(ranges: list[Range], owner: int, code: int, spans: list[tuple[int, int]]) -> list[Range]:
+    """The id map (on disk, seen by the container as host id, count) of a folder.
+
+    The owner on disk and the container's user `code` are one and the same; where both ids lie in `spans` (first,
+    count), they change places. All other ids of `spans` are themselves. An id that lies in none of them is nobody's,
+    and its files can only be read.
+    """
+    seen = next((host + code - inside for inside, host, count in ranges if inside <= code < inside + count), None)
+    if seen is None:
+        raise WallError(f"the container has no id {code}")
+    lines = [(owner, seen, 1)]
+    if owner != seen and all(any(first <= id < first + count for first, count in spans) for id in (owner, seen)):
+        lines.append((seen, owner, 1))
+    for first, count in spans:
+        start, end = first, first + count
+        for cut in [*sorted(cut for cut in {seen, owner} if first <= cut < end), end]:
+            if cut > start:
+                lines.append((start, start, cut - start))
+            start = cut + 1
+    return sorted(lines)
+
+
+# -- Paths in a tree
+
+
+def matching_paths(root: int, pattern: str) -> list[str]:
+    """The paths below a descriptor that a pattern means: `*` is any folder, `**` any Git folder at any depth.
+
+    A part without a star stands for itself, present or not.
+    """
+    paths = [""]
+    for part in pattern.split("/"):
+        if part == "*":
+            paths = [found for path in paths for found in folders(root, path)]
+        elif part == "**":
+            paths = [found for path in paths for found in git_folders(root, path)]
+        else:
+            paths = [f"{path}/{part}" if path else part for path in paths]
+        if len(paths) > MOST_MOUNTS:
+            raise WallError(f"there are more than {MOST_MOUNTS} places for the protected path '{pattern}'")
+    return paths
+
+
+def folders(root: int, path: str) -> list[str]:
+    """The folders directly in `path`, symlinks left out; none if it is no folder."""
+    try:
+        descriptor = open_beneath(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return []
+        if error.errno == errno.ELOOP:
+            raise WallError(f"'{path}' in the workspace is reached through a symlink") from error
+        raise
+    with closing_descriptor(descriptor), os.scandir(descriptor) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    return [f"{path}/{name}" if path else name for name in names]
+
+
+def git_folders(root: int, path: str) -> list[str]:
+    """The Git folders below `path`, at any depth: submodules, those of submodules, those with a `/` in their name.
+
+    A `config` makes one as well as a HEAD does: an agent can remove the HEAD, and have it back after the next start. It
+    can as well put a HEAD above a Git folder, so the search goes on below one, but for what git fills there. The time
+    is bounded by the number of folders: WallError if there are more than MOST_FOLDERS.
+    """
+    found: list[str] = []
+    unseen = folders(root, path)
+    for _ in range(MOST_FOLDERS):
+        if not unseen:
+            return found
+        folder = unseen.pop()
+        above, _, name = folder.rpartition("/")
+        has_config = exists_beneath(root, f"{folder}/config")
+        if name in FILLED_BY_GIT and above in found and not has_config:
+            continue
+        if has_config or exists_beneath(root, f"{folder}/HEAD"):
+            found.append(folder)
+        unseen += folders(root, folder)
+    raise WallError(f"'{path}' holds more than {MOST_FOLDERS} folders")
+
+
+def exists_beneath(root: int, path: str) -> bool:
+    """Whether there is something at `path` below a descriptor."""
+    try:
+        os.close(open_beneath(root, path, os.O_PATH | os.O_NOFOLLOW))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise
+    return True
+
+
+# -- Placeholders
+
+
+def make_placeholder(parent: int, name: str, text: str | None, owner: tuple[int, int]) -> bool:
+    """Make a marked file with this text, or a marked folder if it is None; false if there is something already."""
+    try:
+        if text is None:
+            os.mkdir(name, 0o755, dir_fd=parent)
+            flags = os.O_RDONLY | os.O_DIRECTORY
+        else:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=parent)
+    except FileExistsError:
+        return False
+    with closing_descriptor(descriptor):
+        try:
+            os.setxattr(descriptor, PLACEHOLDER_MARK, b"1")
+            os.fchown(descriptor, *owner)
+            if text:
+                os.write(descriptor, text.encode())
+        except OSError:
+            with suppress(OSError):
+                (os.rmdir if text is None else os.unlink)(name, dir_fd=parent)
+            raise
+    return True
+
+
+def remove_placeholder(parent: int, name: str, text: str | None) -> None:
+    """Remove a placeholder in which nothing was put, and the mark of one that was filled.
+
+    OSError if it is absent, a symlink or not ours, or EBUSY if a session holds it still.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with closing_descriptor(os.open(name, flags, dir_fd=parent)) as descriptor:
+        os.getxattr(descriptor, PLACEHOLDER_MARK)
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            if os.read(descriptor, 16) == (text or "").encode():
+                os.unlink(name, dir_fd=parent)
+            else:
+                os.removexattr(descriptor, PLACEHOLDER_MARK)
+            return
+        for is_last in (False, True):
+            try:
+                os.rmdir(name, dir_fd=parent)  # the kernel says "busy" before "not empty"
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                if is_last:
+                    os.removexattr(descriptor, PLACEHOLDER_MARK)
+                with suppress(OSError):
+                    remove_placeholder(descriptor, HIDING_FILE, HIDING_TEXT)
+            else:
+                return
+
+
+# -- A tree
+
+
+class Tree:
+    """One folder or file of the host on its way into the container."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.plan = plan
+        self.source: str = plan["source"]
+        self.top = -1  # the mount that the container will see, once it is attached
+        self.mounts: dict[str, tuple[int, bool]] = {}  # path: (mount id, read-only)
+        with closing_descriptor(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+            try:
+                self.host = open_beneath(root, self.source.strip("/") or ".", os.O_PATH | os.O_NOFOLLOW)
+            except OSError as error:
+                words = f"'{self.source}' cannot be opened: {error.strerror}"
+                if error.errno == errno.ELOOP:
+                    words = f"there is a symlink in '{self.source}'; use the path that it leads to"
+                raise WallError(words) from error
+        # A copy of the mount of our own: without what the host mounted below, and with the host's own ids.
+        self.raw = -1
+        if stat.S_ISLNK(os.fstat(self.host).st_mode):
+            self.close()
+            raise WallError(f"'{self.source}' is a symlink now; use the path that it leads to")
+        self.raw = clone_mount(self.host)
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for descriptor in (self.host, self.raw, self.top):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def take_back(self, ranges: list[Range]) -> None:
+        """Give the tree back to its owner if root in a container has taken it. WallError if it is somebody else's."""
+        found = os.fstat(self.raw).st_uid
+        owner: int = self.plan["owner"]
+        if any(host <= found < host + count for _, host, count in ranges):
+            os.chown(f"/proc/self/fd/{self.raw}", owner, self.plan["group"])
+        elif found != owner:
+            raise WallError(f"'{self.source}' belongs to uid {found} now; the session was made for uid {owner}")
+
+    def attach(self, place: str, namespace: int) -> None:
+        """Show the tree at `place` with the id map of a user namespace, without setuid and device files."""
+        kind = os.fstat(self.raw).st_mode
+        if stat.S_ISDIR(kind):
+            os.mkdir(place, 0o700)
+        elif stat.S_ISREG(kind):
+            os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        else:
+            raise WallError(f"'{self.source}' is neither a folder nor a file")
+        self.top = clone_mount(self.host)
+        attributes = MOUNT_IDMAP | MOUNT_NOSUID | MOUNT_NODEV | (MOUNT_RDONLY if self.plan["readonly"] else 0)
+        try:
+            set_attributes(self.top, attributes, namespace)
+        except OSError as error:
+            words = f"the file system of '{self.source}' {NO_ID_MAPS} ({error.strerror})"
+            raise WallError(words, unsupported=True) from error
+        with closing_descriptor(os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as target:
+            attach_mount(self.top, target)
+
+    def protect(self) -> None:
+        """Pin every folder on the way to each protected path and make the path itself read-only; check the result."""
+        patterns: dict[str, str | None] = self.plan["protect"]
+        paths = {path: text for pattern, text in patterns.items() for path in matching_paths(self.top, pattern)}
+        for path in sorted(paths, key=lambda path: path.split("/")):
+            self._protect_path(path, paths[path])
+        for path, (number, readonly) in self.mounts.items():
+            self._check_mount(path, number, readonly)
+
+    def _protect_path(self, path: str, text: str | None) -> None:
+        parts = path.split("/")
+        for length in range(1, len(parts) + 1):
+            part = "/".join(parts[:length])
+            whole = length == len(parts)
+            if part in self.mounts and self.mounts[part][1]:
+                return
+            here = self._open_or_make(part, text if whole else None)
+            if here is None:
+                return
+            with closing_descriptor(here[0]) as descriptor:
+                kind = os.fstat(descriptor).st_mode
+                if stat.S_ISLNK(kind):
+                    raise WallError(f"'{part}' in '{self.source}' is a symlink, so that '{path}' cannot be protected")
+                if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
+                    raise WallError(f"'{part}' in '{self.source}' is neither a folder nor a file")
+                # A file on the way (.git of a worktree) or what we made ourselves covers all that would be below.
+                seal = whole or here[1] or stat.S_ISREG(kind)
+                if seal or part not in self.mounts:
+                    self._cover(part, descriptor, seal)
+            if seal:
+                return
+
+    def _open_or_make(self, part: str, text: str | None) -> tuple[int, bool] | None:
+        """A descriptor of the path and whether we made it; None if it is absent where nobody could make it."""
+        made = False
+        for _ in range(3):
+            try:
+                return open_beneath(self.top, part, os.O_PATH | os.O_NOFOLLOW), made
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise WallError(f"'{part}' in '{self.source}' is reached through a symlink") from error
+                if error.errno != errno.ENOENT:
+                    raise WallError(f"'{part}' in '{self.source}' cannot be opened: {error.strerror}") from error
+            try:
+                made = self._make(part, text)
+            except OSError as error:
+                if error.errno == errno.EROFS or self.plan["readonly"]:
+                    return None
+                if error.errno == errno.EOPNOTSUPP:
+                    words = f"the file system of '{self.source}' has no trusted attributes"
+                    raise WallError(words, unsupported=True) from error
+                raise WallError(f"'{part}' in '{self.source}' cannot be made: {error.strerror}") from error
+        raise WallError(f"'{part}' in '{self.source}' keeps changing")
+
+    def _make(self, part: str, text: str | None) -> bool:
+        """Make a placeholder that belongs to the owner of the tree. Outside of .git, Git passes over a folder."""
+        owner = (self.plan["owner"], os.fstat(self.raw).st_gid)
+        with closing_descriptor(self._open_folder(os.path.dirname(part))) as parent:
+            made = make_placeholder(parent, os.path.basename(part), text, owner)
+        if made and text is None and ".git" not in part.split("/"):
+            with closing_descriptor(self._open_folder(part)) as folder:
+                make_placeholder(folder, HIDING_FILE, HIDING_TEXT, owner)
+        return made
+
+    def _open_folder(self, path: str) -> int:
+        return open_beneath(self.raw, path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def _cover(self, part: str, descriptor: int, readonly: bool) -> None:
+        """Mount a path over itself: a mount point cannot be renamed or removed, a read-only one not changed."""
+        if len(self.mounts) >= MOST_MOUNTS:
+            raise WallError(f"'{self.source}' has more than {MOST_MOUNTS} protected places")
+        with closing_descriptor(clone_mount(descriptor)) as mount:
+            set_attributes(mount, MOUNT_NOSUID | MOUNT_NODEV | (MOUNT_RDONLY if readonly else 0))
+            attach_mount(mount, descriptor)
+            self.mounts[part] = (mount_id(mount), readonly)
+
+    def _check_mount(self, part: str, number: int, readonly: bool) -> None:
+        words = f"'{part}' in '{self.source}' changed while it was being protected"
+        try:
+            descriptor = open_beneath(self.top, part, os.O_PATH | os.O_NOFOLLOW)
+        except OSError as error:
+            raise WallError(words) from error
+        with closing_descriptor(descriptor):
+            sealed = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
+            if mount_id(descriptor) != number or (readonly and not sealed):
+                raise WallError(words)
+
+    def remove_placeholders(self) -> None:
+        """Take away the placeholders in which nothing was put. One that another session holds is busy, and stays."""
+        texts: dict[str, str | None] = {}
+        for pattern, text in self.plan["protect"].items():
+            with suppress(OSError, WallError):
+                for path in matching_paths(self.raw, pattern):
+                    parts = path.split("/")
+                    for length in range(1, len(parts)):
+                        texts.setdefault("/".join(parts[:length]), None)
+                    texts[path] = text
+        for path in sorted(texts, reverse=True):
+            with suppress(OSError), closing_descriptor(self._open_folder(os.path.dirname(path))) as parent:
+                remove_placeholder(parent, os.path.basename(path), texts[path])
+
+
+# -- Stages
+
+
+class Stage:
+    """The folder under /run/clincus in which one session's trees are put together: a tmpfs with a record in it."""
+
+    def __init__(self, name: str) -> None:
+        self.path = f"{STAGES}/{name}"
+
+    def record(self) -> dict[str, Any]:
+        """What the stage was built for; empty if the building was cut short."""
+        try:
+            with open(f"{self.path}/record") as file:
+                record = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def is_orphaned(self) -> bool:
+        """Whether the container lives on though the process that watched over it was killed."""
+        try:
+            with open(f"{self.path}/init") as file:
+                words = file.read()
+        except OSError:
+            return False
+        pid = words.partition(" ")[0]
+        return pid.isdigit() and process_started(int(pid)) == words.rpartition(")")[2].split()[19]
+
+    def is_in_use(self) -> bool:
+        """Whether the container that the stage was built for still runs."""
+        monitor = self.record().get("monitor", [0, ""])
+        return bool(monitor[1] and process_started(monitor[0]) == monitor[1]) or self.is_orphaned()
+
+    def build(self, plan: dict[str, Any], identity: str, monitor: list[Any], configuration: str) -> None:
+        """Put the trees of a plan together. Raises WallError; what was begun is left for `remove`."""
+        ranges = {kind: container_ranges(configuration, kind) for kind in "ug"}
+        if not ranges["u"] or not ranges["g"]:
+            raise WallError("the container is privileged: its root would be root on the host")
+        if plan["setuid"] == "denied" and not seccomp_knows("fchmodat2"):
+            raise WallError("libseccomp is too old to deny setuid and setgid bits", unsupported=True)
+        os.mkdir(self.path, 0o700)
+        # Only the container's own root may pass: a stage is no way around the folders above the workspace.
+        group = next((host for inside, host, _ in ranges["g"] if inside == 0), 0)
+        mount_tmpfs(self.path, f"mode=0710,gid={group},size=1m")
+        with open(f"{self.path}/record.new", "w") as file:
+            json.dump({"plan": plan, "identity": identity, "monitor": monitor}, file)
+        os.rename(f"{self.path}/record.new", f"{self.path}/record")
+        for number, description in enumerate(plan["trees"]):
+            # The container's users own on disk what its range says: its root is some high uid there. All groups have
+            # an id, for an inode of a group without one cannot even be written by its owner. The container is in the
+            # folder's own group only, and so cannot set the setgid bit of others (setattr_prepare in fs/attr.c).
+            uids = mount_map(ranges["u"], description["owner"], plan["code"], [part[1:] for part in ranges["u"]])
+            gids = mount_map(ranges["g"], description["group"], plan["code"], [(0, 2**32 - 1)])
+            with closing_descriptor(user_namespace(uids, gids)) as namespace, closing(Tree(description)) as tree:
+                tree.take_back(ranges["u"])
+                tree.attach(f"{self.path}/{number}", namespace)
+                tree.protect()
+
+    def remove(self, placeholders: bool = True) -> None:
+        """Take the stage away, and the placeholders in the trees if nobody filled or uses them."""
+        trees = self.record().get("plan", {}).get("trees", [])
+        for number in range(len(trees)):
+            unmount(f"{self.path}/{number}")
+        for description in trees if placeholders else []:
+            # The workspace may be gone by now, or may have become a symlink: then there is nothing of ours in it.
+            with suppress(WallError, OSError), closing(Tree(description)) as tree:
+                tree.remove_placeholders()
+        unmount(self.path)
+        with suppress(FileNotFoundError):
+            os.rmdir(self.path)
+
+
+@contextmanager
+def locked_stages() -> Iterator[None]:
+    """Hold the one lock over all stages. WallError after LOCK_SECONDS."""
+    with suppress(FileExistsError):
+        os.mkdir(STAGES, 0o711)
+    deadline = time.monotonic() + LOCK_SECONDS
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with closing_descriptor(os.open(STAGES, flags)) as descriptor:
+        found = os.fstat(descriptor)
+        if found.st_uid != 0 or found.st_mode & 0o022:
+            raise WallError(f"'{STAGES}' does not belong to root alone; remove it")
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise WallError(f"another session has held '{STAGES}' for {LOCK_SECONDS:g} s") from None
+                time.sleep(0.02)
+        yield
+
+
+def sweep_stages(spare: str = "") -> list[str]:
+    """Remove the stages that a crash left behind; the paths of those that cannot be removed.
+
+    Whatever is the matter with one of them: only its own session's start may fail because of it.
+    """
+    left = []
+    for name in sorted(os.listdir(STAGES)):
+        stage = Stage(name)
+        try:
+            if name != spare and not stage.is_in_use():
+                stage.remove()
+        except Exception:
+            left.append(stage.path)
+    return left
+
+
+# -- The hooks
+
+
+def before_start(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
+    """lxc.hook.pre-start: build the stage, or raise WallError and leave nothing behind."""
+    with open(identity) as file:
+        configuration = file.read()
+    with locked_stages():
+        sweep_stages(plan["stage"])
+        stage = Stage(plan["stage"])
+        if os.path.isdir(stage.path):
+            if stage.record().get("identity", identity) != identity and stage.is_in_use():
+                raise WallError("this container is a copy of a session that runs; stop that one first")
+            # Our own from before: its watcher was killed, or is on its last steps and will leave our stage alone.
+            stage.remove(placeholders=False)
+        try:
+            stage.build(plan, identity, monitor, configuration)
+        except BaseException:
+            stage.remove(placeholders=not stage.is_orphaned())
+            raise
+
+
+def after_stop(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
+    """lxc.hook.post-stop: remove the stage, unless the container's next start has already built it anew."""
+    with locked_stages():
+        stage = Stage(plan["stage"])
+        record = stage.record()
+        ours = record.get("identity", identity) == identity and record.get("monitor", monitor) == monitor
+        if ours and os.path.isdir(stage.path):
+            stage.remove()
+        sweep_stages(plan["stage"])
+
+
+def main(argument: str, environ: Mapping[str, str]) -> int:
+    """What LXC runs: the exit code, with the reason in the container's own lxc.log, where `incus info` shows it."""
+    os.umask(0o022)
+    if argument == "sweep":
+        with locked_stages():
+            print("\n".join(sweep_stages()))
+        return 0
+    plan = json.loads(base64.urlsafe_b64decode(argument))
+    identity = environ["LXC_CONFIG_FILE"]
+    monitor = [os.getppid(), process_started(os.getppid())]
+    try:
+        (before_start if environ["LXC_HOOK_TYPE"] == "pre-start" else after_stop)(plan, identity, monitor)
+    except Exception as error:  # whatever it is: the container must not start, and the person must read why
+        kind = "unsupported" if getattr(error, "unsupported", False) else "refused"
+        words = str(error) if isinstance(error, WallError) else f"{type(error).__name__}: {error}"
+        write_log(identity, f"clincus {kind}: {words}")
+        return 1
+    return 0
+
+
+def write_log(identity: str, line: str) -> None:
+    """Append a line to the container's lxc.log."""
+    sys.stderr.write(line + "\n")
+    with suppress(OSError):
+        with open(identity) as file:
+            log = re.search(r"^\s*lxc\.log\.file\s*=\s*(\S.*?)\s*$", file.read(), re.MULTILINE)
+        if log:
+            with open(log.group(1), "a") as file:
+                file.write(line.replace("\n", " ") + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], os.environ))
