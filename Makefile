@@ -18,7 +18,7 @@ PYTEST_FLAGS ?=
 WORKERS ?= 4
 
 PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
-  $(shell find clincus_cli clincus_features spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
+  $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium
 
 .PHONY: serve build test lint spa spa-test bench release clean packages
@@ -61,6 +61,7 @@ lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck guest/*.sh
 	@# It takes our bytes.decode for that of Python 2 strings, and then judges nothing at all.
 	$(BIN)/vermin --quiet --no-tips --exclude str.decode --exclude 'str.decode(errors)' --target=3.9- --violations clincus.py clincus_cli clincus_features wall build_zipapp.py
 

@@ -46,7 +46,7 @@ LEFT_OUT = (
 )
 LIBRARY_SUFFIXES = (".py", "LICENSE")
 
-FOLDERS = ("clincus_cli", "clincus_features", "spa_dist", "wall")  # of the program, beside clincus.py
+FOLDERS = ("clincus_cli", "clincus_features", "guest", "spa_dist", "wall")  # of the program, beside clincus.py
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that the zip format knows
 
@@ -261,7 +261,7 @@ def version_line(source: bytes) -> str:
 
 
 def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    """The program, the contract of its API, its licence and the built dashboard."""
+    """The program, what runs in a container, the contract of its API, its licence and the built dashboard."""
     yield "clincus.py", stamped((root / "clincus.py").read_bytes(), *last_commit(root))
     for name in ("LICENSE", "openapi.json"):
         yield name, (root / name).read_bytes()

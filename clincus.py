@@ -275,6 +275,35 @@ def sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
+def packaged_file(folder: str) -> Callable[[str], bytes | None]:
+    """A reader of files in a folder beside this module (in a checkout, in the .pyz), or in share/clincus (pip).
+
+    Pip puts data three levels above a module: `lib/python3.11/site-packages` in a virtual environment, in a person's
+    `~/.local` and in `/usr/local`; with `--target` it is beside the module.
+    """
+
+    def read(path: str) -> bytes | None:
+        here, loader = os.path.dirname(os.path.abspath(__file__)), globals().get("__loader__")
+        if loader is None:
+            return None
+        above = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(here))), "share", "clincus")
+        for base in (here, above, os.path.join(here, "share", "clincus")):
+            with suppress(OSError):
+                return cast(bytes, loader.get_data(os.path.join(base, folder, path)))
+        return None
+
+    return read
+
+
+@functools.cache
+def packaged_text(path: str) -> str:
+    """A text that belongs to the program, such as `guest/exec.sh`. Raises ClincusError if it is missing."""
+    content = packaged_file("")(path)
+    if content is None:
+        raise ClincusError(f"{path} is missing beside clincus.py: install Clincus again", 500)
+    return content.decode()
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # config
 # Defaults, TOML layers, validation and the JSON view. Knows nothing of Incus or HTTP.
@@ -4915,7 +4944,7 @@ class LaunchRequest:
     settings: Mapping[str, object] = field(default_factory=dict)  # by dotted key: they beat the config's, profile's too
     environment: Mapping[str, str] = field(default_factory=dict)
     debug: bool = False  # a shell instead of the tool
-    tmux: bool = True  # False: the caller runs the tool in a terminal of its own, with `direct_argv`
+    tmux: bool = True  # False: the caller runs the tool in a terminal of its own, with `shell_argv`
     command: str = ""  # the process that runs one command in the container, with `command_argv`, in place of a tool
 
 
@@ -5005,132 +5034,32 @@ def instance_put(
     return {**kept, "config": {**config}, "devices": {**devices}, "ephemeral": False, "stateful": False}
 
 
-# Each script runs in the container as the code user, with constant text: what varies comes as arguments, what is
-# secret on stdin.
-START_ERRORS = {  # exit codes, since Incus may lose what a short command writes
+START_ERRORS = {  # exit codes of guest/start.sh
     71: "the image has no home {home} for uid {uid}: build one with `clincus build`",
     72: "the workspace is not mounted at {mount} in the container",
     73: "the image has no tmux: build one with `clincus build`",
 }
-GUEST_WAIT_FOR_BOOT = """
-if [ "$(cat /proc/1/comm)" = systemd ]; then  # /tmp and the user's directories are only ready after the boot
-    tries=0
-    until case "$(systemctl is-system-running --wait 2>/dev/null)" in running | degraded) true ;; *) false ;; esac; do
-        tries=$((tries + 1)); [ "$tries" -lt 200 ] || break; sleep 0.1
-    done
-fi
-"""
-GUEST_START = (
-    "set -eu\n"
-    + GUEST_WAIT_FOR_BOOT
-    + """
-[ -d "$HOME" ] && [ -w "$HOME" ] || exit 71
-[ -d "$2" ] || exit 72
-command -v tmux >/dev/null || exit 73
-tar -xf - -C "$HOME"
-rm -f "$HOME/.clincus/started" "$HOME/.clincus/unpacking"
-[ "$5" = tmux ] || exit 0
-tmux has-session -t "=clincus-$1" 2>/dev/null ||
-    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "clincus-$1" -x "$3" -y "$4" -c "$2" \\
-        "$HOME/.clincus/start" || tmux has-session -t "=clincus-$1"  # somebody else was faster
-"""
-)
-# Attaches to the tmux session $1, made with the program $3 in the folder $4 if it is not there. A client with its own
-# mouse gets a grouped tmux session: same windows, own settings; tmux removes it when its client detaches.
-GUEST_ATTACH = """
-session=$1 mouse=$2 program=$3 folder=$4 config=$HOME/.clincus/tmux.conf
-[ -r "$config" ] || config=/dev/null
-tmux has-session -t "=$session" 2>/dev/null ||
-    tmux -u -f "$config" new-session -d -s "$session" -c "$folder" sh -c "$program" clincus "$folder"
-set --
-case $session in clincus-shell-*) set -- ';' set-option prefix None ;; esac  # every key is the shell's
-[ "$mouse" = own-mouse ] || exec tmux -u attach-session -t "=$session" "$@"
-exec tmux -u new-session -t "=$session" -s "$session-$$" \\
-    ';' set-option mouse off ';' set-option destroy-unattached on "$@"
-"""
-GUEST_TOOL = '[ ! -x "$HOME/.clincus/start" ] || exec "$HOME/.clincus/start"\n'  # else the shell that follows
-GUEST_DIRECT = """
-CLINCUS_DIRECT=1 exec "$HOME/.clincus/start"
-"""
-GUEST_COMMAND = (
-    GUEST_WAIT_FOR_BOOT
-    + """
-[ ! -r /run/clincus-command ] || { set -a; . /run/clincus-command; set +a; }
-cd -- "$1" || exit 126
-shift
-exec "$@"
-"""
-)
-GUEST_WATCH = 'exec tmux -u attach-session -f read-only,ignore-size -t "=$1"'
-GUEST_TMUX = 'tmux has-session -t "=$1" 2>/dev/null || exit 3\n'
-GUEST_CAPTURE = GUEST_TMUX + 'session=$1; shift; tmux capture-pane -p -t "=$session:" "$@"'
-GUEST_SHELL = """
-cd "$1" 2>/dev/null || cd || exit 1
-[ ! -r "$HOME/.clincus/environment" ] || { set -a; . "$HOME/.clincus/environment"; set +a; }
-[ -x "${SHELL:-}" ] || SHELL=/bin/bash
-[ -x "$SHELL" ] || SHELL=/bin/sh
-exec "$SHELL" -l
-"""
-GUEST_TMUX_CONFIG = """\
-set -g default-terminal "tmux-256color"
-set -as terminal-features ",xterm*:RGB:clipboard:hyperlinks:usstyle"
-set -g set-clipboard on
-set -g mouse on
-set -g focus-events on
-set -g history-limit 50000
-set -g status off
-set -g window-size latest
-set -sg escape-time 10
-set -g assume-paste-time 0
-set-hook -g alert-bell 'if-shell -F "#{m:clincus-shell-*,#{session_name}}" "" "run-shell -b $HOME/.clincus/ring"'
-"""
-# How a bell reaches the server with nobody attached: a guest may tell Incus that it is "ready", as often as it likes,
-# and Incus makes a lifecycle event of it (https://linuxcontainers.org/incus/docs/main/dev-incus/). Then it takes that
-# back, so that its state stays Running. Only root may, which the code user becomes by sudo. Once a second is enough;
-# without sudo or Perl nothing rings.
-GUEST_RING = """\
-#!/bin/sh
-# Written by Clincus at each start: says that the terminal's bell rang.
-exec flock -n "$0" sudo -n perl -MSocket -e '
-    alarm 5;
-    for my $state ("Ready", "Started") {
-        socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or die;
-        connect($guest, sockaddr_un("/dev/incus/sock")) or die;
-        my $body = qq({"state":"$state"});
-        syswrite $guest, join "\\r\\n", "PATCH /1.0 HTTP/1.1", "Host: incus", "Connection: close",
-            "Content-Type: application/json", "Content-Length: " . length $body, "", $body;
-        1 while sysread $guest, my $answer, 4096;
-    }
-    sleep 1;
-' >/dev/null 2>&1
-"""
 
 
-def start_script(first: Sequence[str], again: Sequence[str], has_conversation: str, workspace: str, tool: str) -> str:
-    """The program that tmux runs: the tool, then a login shell.
+def guest_program(*names: str) -> str:
+    """Programs of guest/, one after the other, as one text for `sh -c`.
 
-    tmux may be lost, by a restart from inside the container, and started again by the next terminal: then `again`
-    goes on with the conversation if the shell condition `has_conversation` holds.
+    The text is always the same, so an event of Incus tells nobody anything: what varies comes as arguments, and what
+    is secret on stdin.
     """
-    return f"""#!/bin/sh
-# Written by Clincus at each start.
-cd {shlex.quote(workspace)} || exit 1
-[ ! -r "$HOME/.clincus/environment" ] || {{ set -a; . "$HOME/.clincus/environment"; set +a; }}
-PATH="$HOME/.local/bin:$PATH"; export PATH
-if [ -e "$HOME/.clincus/started" ] && {has_conversation}; then
-    {shlex.join(again)}
-else
-    : >"$HOME/.clincus/started"
-    {shlex.join(first)}
-fi
-code=$?
-[ -z "${{CLINCUS_DIRECT:-}}" ] || exit "$code"
-printf '\\n%s has ended (exit code %s). This is a shell in its container.\\n' {shlex.quote(tool)} "$code"
-[ -x "${{SHELL:-}}" ] || SHELL=/bin/bash
-[ -x "$SHELL" ] || SHELL=/bin/sh
-export SHELL
-exec "$SHELL" -l
-"""
+    return "".join(packaged_text(f"guest/{name}.sh") for name in names)
+
+
+def launch_file(first: Sequence[str], again: Sequence[str], has_conversation: str, workspace: str, tool: str) -> str:
+    """What guest/tool.sh reads: the command lines of the tool, and a shell condition for the second one."""
+    return shell_assignments({"workspace": workspace, "tool": tool}) + "".join(
+        f"{name}() {{ {command}; }}\n"
+        for name, command in {
+            "run_first": shlex.join(first),
+            "run_again": shlex.join(again),
+            "has_conversation": has_conversation,
+        }.items()
+    )
 
 
 def conversation_test(tool: Tool, conversation: str) -> str:
@@ -5146,20 +5075,21 @@ def shell_assignments(variables: Mapping[str, str]) -> str:
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items())
 
 
-def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None, script: str) -> list[ToolFile]:
-    """What a start leaves in the code user's home beside the tool's own files.
+def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None, launch: str) -> list[ToolFile]:
+    """What a start leaves in the code user's home beside the tool's own files; `launch` is a `launch_file`.
 
     `chosen` are a person's own variables; they have a file to themselves, so that without any (None) those of an
     earlier start stay.
     """
     source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
-    own = [] if chosen is None else [ToolFile(".clincus/chosen", shell_assignments(chosen).encode(), 0o600)]
+    texts = {"environment": shell_assignments(environment) + source, "launch": launch}
+    texts["tmux.conf"] = packaged_text("guest/tmux.conf")
+    if chosen is not None:
+        texts["chosen"] = shell_assignments(chosen)
     return [
-        *own,
-        ToolFile(".clincus/environment", (shell_assignments(environment) + source).encode(), 0o600),
-        ToolFile(STARTED_FILE, script.encode(), 0o700),
-        ToolFile(".clincus/tmux.conf", GUEST_TMUX_CONFIG.encode(), 0o600),
-        ToolFile(".clincus/ring", GUEST_RING.encode(), 0o700),
+        *(ToolFile(f".clincus/{name}", text.encode(), 0o600) for name, text in texts.items()),
+        ToolFile(STARTED_FILE, guest_program("tool").encode(), 0o700),
+        ToolFile(".clincus/ring", guest_program("ring").encode(), 0o700),
     ]
 
 
@@ -5684,55 +5614,67 @@ class Sessions:
                 self._report(f"{id}: {error}")
 
     def terminal_argv(
-        self, session: Session, *, readonly: bool = False, own_mouse: bool = False, term: str = "xterm-256color"
+        self,
+        session: Session,
+        *,
+        readonly: bool = False,
+        own_mouse: bool = False,
+        shell: bool = False,
+        term: str = "xterm-256color",
     ) -> list[str]:
-        """The command that attaches a pty, of the type `term`, to a session's tmux.
+        """The command that attaches a pty, of the type `term`, to a session's tmux: the tool's, or that of a shell.
 
-        With `own_mouse` only programs in tmux get the mouse, when they want it: wheel and selection are the client's,
-        which finds in `scrollback` what has left the screen.
+        Both outlive their clients; the shell ends when a person exits it. With `own_mouse` only programs in tmux get
+        the mouse, when they want it: wheel and selection are the client's, which finds in `scrollback` what has left
+        the screen.
         """
-        script = GUEST_WATCH if readonly else GUEST_ATTACH
-        mouse = "own-mouse" if own_mouse else "mouse"
-        return self._guest_argv(session, script, tmux_name(session.id), mouse, GUEST_TOOL + GUEST_SHELL, term=term)
+        how = "watch" if readonly else "own-mouse" if own_mouse else "mouse"
+        words = tmux_name(session.id, shell=shell), self.guest(session).mount, how, guest_program("shell")
+        return self.guest_argv(session, guest_program("attach"), *words, term=term)
 
-    def shell_terminal_argv(self, session: Session, *, own_mouse: bool = False) -> list[str]:
-        """The command that attaches a pty to the login shell in a tmux session beside the tool's.
+    def shell_argv(self, session: Session, program: str = "", *, term: str) -> list[str]:
+        """The command that gives a pty a login shell of its own in a session's workspace.
 
-        The shell outlives its clients, and ends when a person exits it. `own_mouse` is that of `terminal_argv`.
+        With the `program` "direct" it is the tool of a start without tmux, and ends with the tool's exit code.
         """
-        mouse = "own-mouse" if own_mouse else "mouse"
-        words = (tmux_name(session.id, shell=True), mouse, GUEST_SHELL)
-        return self._guest_argv(session, GUEST_ATTACH, *words, term="xterm-256color")
+        return self.guest_argv(session, guest_program("shell"), self.guest(session).mount, program, term=term)
+
+    def command_argv(self, session: Session, command: Sequence[str], *, term: str = "") -> list[str]:
+        """The command that runs one in the workspace of a session of `start_command`; `term` as in `guest_argv`."""
+        program = guest_program("wait-for-boot", "command")
+        return self.guest_argv(session, program, self.guest(session).mount, *command, term=term)
+
+    def guest_argv(self, session: Session, program: str, *arguments: str, term: str = "") -> list[str]:
+        """The command line that runs a program of `guest_program` as the code user, for a process of the caller's own.
+
+        `term` is the type of the terminal that it gets; without one the caller relays its streams with `run_relayed`.
+        """
+        guest = self.guest(session)
+        return self.incus.exec_argv(
+            session.id,
+            ["sh", "-c", program, "clincus", *arguments],
+            user=guest.uid,
+            environment=guest.environment(**({"TERM": term} if term else {})),
+            terminal=bool(term),
+            fenced=not term,
+            gate="" if term else RELAY_GATE,
+        )
 
     def scrollback(self, session: Session, lines: int, *, shell: bool = False) -> bytes:
         """The tool's screen, or the shell's, and the last lines above it, with their colours (ECMA-48).
 
         Raises IncusError, and ClincusError(409) when there is no such terminal.
         """
-        words = (tmux_name(session.id, shell=shell), "-e", "-J", "-S", f"-{lines}")
-        command = ["sh", "-c", GUEST_CAPTURE, "clincus", *words]
-        done = self.run(session, command, timeout=READ_TIMEOUT)
-        if done.code == 3:
-            raise ClincusError(f'"{session.id}" has no terminal now: connecting to it opens one', 409)
-        if done.code != 0:
-            raise self.incus.guest_failure(session.id, done)
-        return done.stdout
-
-    def shell_argv(self, session: Session, *, term: str = "xterm-256color") -> list[str]:
-        """The command that gives a pty a login shell of its own in a session's workspace."""
-        return self._guest_argv(session, GUEST_SHELL, term=term)
-
-    def direct_argv(self, session: Session, *, term: str = "xterm-256color") -> list[str]:
-        """The command that runs the tool of a start without tmux in a pty, and ends with the tool's exit code."""
-        return self._guest_argv(session, GUEST_DIRECT, term=term)
+        words = tmux_name(session.id, shell=shell), "-e", "-J", "-S", f"-{lines}"
+        gone = f'"{session.id}" has no terminal now: connecting to it opens one'
+        return self._output(session, "capture", *words, timeout=READ_TIMEOUT, refusals={3: ClincusError(gone, 409)})
 
     def has_terminal(self, session: Session) -> bool:
         """Whether a running session's tmux is there: it ends with the last program in it. Raises IncusError."""
-        script = 'tmux has-session -t "=$1" 2>/dev/null && echo there || echo gone'
-        done = self.run(session, ["sh", "-c", script, "clincus", f"clincus-{session.id}"])
-        if done.stdout not in (b"there\n", b"gone\n"):
-            raise self.incus.guest_failure(session.id, done)
-        return done.stdout == b"there\n"
+        with suppress(LookupError):
+            self._output(session, "capture", tmux_name(session.id), refusals={3: LookupError()})
+            return True
+        return False
 
     def guest(self, session: Session) -> Guest:
         """Who works in a session, and where."""
@@ -5745,46 +5687,41 @@ class Sessions:
             session.id, command, user=guest.uid, environment=guest.environment(), stdin=stdin, timeout=timeout
         )
 
+    def _output(
+        self,
+        session: Session,
+        programs: str,
+        *arguments: str,
+        stdin: bytes = b"",
+        timeout: float = 60,
+        refusals: Mapping[int, Exception] | None = None,
+    ) -> bytes:
+        """What programs of guest/ write. Raises what `refusals` has for an exit code, and IncusError for any but 0."""
+        command = ["sh", "-c", guest_program(*programs.split()), "clincus", *arguments]
+        done = self.run(session, command, stdin=stdin, timeout=timeout)
+        if refusals is not None and done.code in refusals:
+            raise refusals[done.code]
+        if done.code != 0:
+            raise self.incus.guest_failure(session.id, done)
+        return done.stdout
+
     def saved_directory(self, session: Session) -> str:
         """Where a session's conversation is saved."""
         return self._saved(session).directory
-
-    def command_argv(self, session: Session, command: Sequence[str], *, term: str = "") -> list[str]:
-        """The command line that runs a command in the workspace, for a process of the caller's own.
-
-        `term` is the type of the terminal that it gets; without one the caller relays its streams with `run_relayed`.
-        """
-        return self._guest_argv(session, GUEST_COMMAND, self.guest(session).mount, *command, term=term)
-
-    def _guest_argv(self, session: Session, script: str, *arguments: str, term: str) -> list[str]:
-        """The command line that runs a script as the code user, for a process of the caller's own."""
-        guest = self.guest(session)
-        return self.incus.exec_argv(
-            session.id,
-            ["sh", "-c", script, "clincus", *arguments],
-            user=guest.uid,
-            environment=guest.environment(**({"TERM": term} if term else {})),
-            terminal=bool(term),
-            fenced=not term,
-            gate="" if term else RELAY_GATE,
-        )
 
     def _again(self, session: Session, request: LaunchRequest | None) -> LaunchRequest:
         """The request that a session came from, with what a new one changes."""
         new = request or LaunchRequest(session.workspace)
         if session.command:
             return new
-        return LaunchRequest(
+        return replace(
+            new,
             workspace=session.workspace,
             tool=session.tool,
             persistent=session.persistent,
             image=session.image,
             profile=session.profile,
-            slot=session.slot,
             settings={**self._kept_settings(session), **new.settings},
-            environment=new.environment,
-            debug=new.debug,
-            tmux=new.tmux,
         )
 
     def _kept_settings(self, session: Session) -> dict[str, object]:
@@ -5865,18 +5802,17 @@ class Sessions:
         first, again = (
             tool_command(tool, config, session.session_id, id, environ=self._environ) for id in (conversation, known)
         )
-        script = start_script(first, again, conversation_test(tool, known), guest.mount, tool.name)
+        commands = launch_file(first, again, conversation_test(tool, known), guest.mount, tool.name)
         unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if saved is not None and conversation else []
-        own = [*start_files(environment, chosen, script), *self._extensions.files(session)]
+        own = [*start_files(environment, chosen, commands), *self._extensions.files(session)]
         archive = pack_files([*unpacking, *files, *own], guest.uid, guest.uid)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
-        mode = "tmux" if request.tmux else "direct"
-        command = ["sh", "-c", GUEST_START, "clincus", session.id, guest.mount, columns, rows, mode]
-        done = self.run(session, command, stdin=archive, timeout=120)
-        if done.code in START_ERRORS:
-            raise IncusError(START_ERRORS[done.code].format(home=home, uid=guest.uid, mount=guest.mount), 500)
-        if done.code != 0:
-            raise self.incus.guest_failure(session.id, done)
+        words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if request.tmux else "direct"
+        refusals = {
+            code: IncusError(text.format(home=home, uid=guest.uid, mount=guest.mount), 500)
+            for code, text in START_ERRORS.items()
+        }
+        self._output(session, "wait-for-boot start", *words, stdin=archive, timeout=120, refusals=refusals)
         write_metadata(self._saved(session))
 
     def _listing(self, session: Session, tool: Tool) -> list[tuple[str, float]]:
@@ -7122,26 +7058,6 @@ class Assets:
         problem = f'<p class="wrong" role="alert">{words}.</p>' if has_tried or error.status != 401 else ""
         text = page.body.decode().replace("<!-- refresh -->", refresh).replace("<!-- problem -->", problem)
         return Response(error.status, text.encode(), [("Content-Type", self.TYPES[".html"]), *error.headers])
-
-
-def packaged_file(folder: str) -> Callable[[str], bytes | None]:
-    """A reader of files in a folder beside this module (in a checkout, in the .pyz), or in share/clincus (pip).
-
-    Pip puts data three levels above a module: `lib/python3.11/site-packages` in a virtual environment, in a person's
-    `~/.local` and in `/usr/local`; with `--target` it is beside the module.
-    """
-
-    def read(path: str) -> bytes | None:
-        here, loader = os.path.dirname(os.path.abspath(__file__)), globals().get("__loader__")
-        if loader is None:
-            return None
-        above = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(here))), "share", "clincus")
-        for base in (here, above, os.path.join(here, "share", "clincus")):
-            with suppress(OSError):
-                return cast(bytes, loader.get_data(os.path.join(base, folder, path)))
-        return None
-
-    return read
 
 
 # -- Connections
@@ -8600,7 +8516,7 @@ class Api:
         return Response(200, text, [("Content-Type", "text/plain; charset=utf-8")])
 
     def shell(self, request: Request) -> None:
-        command = functools.partial(self._app.sessions.shell_terminal_argv, own_mouse=request.values["own_mouse"])
+        command = functools.partial(self._app.sessions.terminal_argv, shell=True, own_mouse=request.values["own_mouse"])
         self._bridge(request, command, False)
 
     def events(self, request: Request) -> None:

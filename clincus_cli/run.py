@@ -76,22 +76,13 @@ def tell_command(
         talk(f"Protected paths (mounted read-only): {', '.join(protected)}")
 
 
-GUEST_SEND = (
-    clincus.GUEST_TMUX
-    + """
-[ -z "$2" ] || { tmux load-buffer -b clincus - && tmux paste-buffer -d -r -b clincus -t "=$1:"; } || exit
-tmux send-keys -t "=$1:" Enter
-"""
-)
-
-
-def tmux(context: Context, name: str, script: str, *arguments: str, stdin: bytes = b"") -> bytes:
-    """Run a script on a session's tmux: that of the code user, else root's. Raises ClincusError."""
+def tmux(context: Context, name: str, program: str, *arguments: str, stdin: bytes = b"") -> bytes:
+    """Run a program of guest/ on a session's tmux: that of the code user, else root's. Raises ClincusError."""
     sessions = context.sessions
     session = sessions.registry.get(name)
     if session.status != "running":
         raise clincus.ClincusError(f"container '{name}' is not running", 409)
-    command = ["sh", "-c", script, "clincus", f"clincus-{name}", *arguments]
+    command = ["sh", "-c", clincus.guest_program(program), "clincus", clincus.tmux_name(name), *arguments]
     done = sessions.run(session, command, stdin=stdin)
     if done.code == 3:
         done = sessions.incus.read(name, command, stdin=stdin)
@@ -104,7 +95,7 @@ def tmux(context: Context, name: str, script: str, *arguments: str, stdin: bytes
 def run_tmux_send(context: Context) -> int:
     """`clincus tmux send`."""
     options = context.options
-    tmux(context, options.container, GUEST_SEND, "text" if options.text else "", stdin=os.fsencode(options.text))
+    tmux(context, options.container, "send", "text" if options.text else "", stdin=os.fsencode(options.text))
     print(f"Sent command to session clincus-{options.container}")
     return 0
 
@@ -113,7 +104,7 @@ def run_tmux_capture(context: Context) -> int:
     """`clincus tmux capture`."""
     options = context.options
     arguments = [*(["-S", f"-{options.lines}"] if options.lines else []), *(["-e"] if options.escapes else [])]
-    text = tmux(context, options.container, clincus.GUEST_CAPTURE, *arguments).decode("utf-8", "replace").strip()
+    text = tmux(context, options.container, "capture", *arguments).decode("utf-8", "replace").strip()
     print(text, end="\n" if sys.stdout.isatty() else "")
     return 0
 

@@ -244,7 +244,9 @@ def has_terminal() -> bool:
 def attend(context: Context, session: clincus.Session, *, is_direct: bool = False) -> int:
     """Attach this terminal to a session; save its conversation and tidy up when the terminal is left."""
     sessions, term = context.sessions, clincus.terminal_name(context.environ.get("TERM", ""))
-    argv = sessions.direct_argv(session, term=term) if is_direct else sessions.terminal_argv(session, term=term)
+    argv = (
+        sessions.shell_argv(session, "direct", term=term) if is_direct else sessions.terminal_argv(session, term=term)
+    )
     try:
         code = run_in_terminal(argv, is_screen=True)
     finally:

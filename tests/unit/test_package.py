@@ -17,10 +17,11 @@ def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: 
     version = subprocess.run([python.with_name("clincus"), "version"], capture_output=True, text=True, check=True)
     assert version.stdout.startswith("clincus ")
     script = (
-        "import clincus; print(clincus.load_contract()['openapi'], clincus.packaged_file('spa_dist')('index.html')[:9])"
+        "import clincus; print(clincus.load_contract()['openapi'], "
+        "clincus.packaged_file('spa_dist')('index.html')[:9], clincus.guest_program('shell')[:9])"
     )
     found = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout == "3.1.0 b'<!doctype'\n"
+    assert found.stdout == "3.1.0 b'<!doctype' #!/bin/sh\n"
     (site,) = (tmp_path / "venv" / "lib").glob("python3.*/site-packages")
     assert {path.stem.split("-")[0] for path in site.glob("*clincus*")} == {
         "clincus",

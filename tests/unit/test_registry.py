@@ -449,12 +449,6 @@ def redescribed(config: dict[str, str], devices: dict[str, Any], old: dict[str, 
     return clincus.redescribe_instance(instance, {"config": config, "devices": devices})
 
 
-def test_a_start_script_quotes_what_varies():
-    script = clincus.start_script(["claude", "it's"], ["claude", "-c"], "true", "/w p", "claude")
-    assert "cd '/w p' ||" in script
-    assert """claude 'it'"'"'s'""" in script
-
-
 def test_an_expired_session_that_does_not_stop_keeps_no_other_running(monkeypatch):
     deadline = clincus.format_time(BEGIN + timedelta(hours=1))
     registry = clincus.Registry("clincus-", lambda change: None)

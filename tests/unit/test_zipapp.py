@@ -128,6 +128,7 @@ def test_holds_the_program_the_libraries_and_the_dashboard_only(archive):
         "LICENSE",
         "__main__.py",
         "clincus.py",
+        "guest",
         "clincus_cli",
         "clincus_features",
         "wall",

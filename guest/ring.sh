@@ -1,0 +1,19 @@
+#!/bin/sh
+# Lies in the container as ~/.clincus/ring: says that the terminal's bell rang, to a server that nobody is attached by.
+#
+# A guest may tell Incus that it is "ready", as often as it likes, and Incus makes a lifecycle event of that
+# (https://linuxcontainers.org/incus/docs/main/dev-incus/). Then this takes it back, so that the state stays Running.
+# Only root may, which the code user becomes by sudo. Once a second is enough. Without sudo or Perl nothing rings.
+# shellcheck disable=SC2016 # Perl's variables
+exec flock -n "$0" sudo -n perl -MSocket -e '
+    alarm 5;
+    for my $state ("Ready", "Started") {
+        socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or die;
+        connect($guest, sockaddr_un("/dev/incus/sock")) or die;
+        my $body = qq({"state":"$state"});
+        syswrite $guest, join "\r\n", "PATCH /1.0 HTTP/1.1", "Host: incus", "Connection: close",
+            "Content-Type: application/json", "Content-Length: " . length $body, "", $body;
+        1 while sysread $guest, my $answer, 4096;
+    }
+    sleep 1;
+' >/dev/null 2>&1

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Lies in the container as ~/.clincus/start, the program in tmux: the tool, then a login shell. `start direct` ends with
+# the tool.
+#
+# ~/.clincus/launch has the variables `workspace` and `tool` and the functions run_first, run_again, has_conversation.
+# tmux may get lost, by a restart from inside the container; the next terminal starts this again, and run_again goes on
+# with the conversation.
+# shellcheck source=/dev/null
+. "$HOME/.clincus/launch"
+# shellcheck disable=SC2154 # `launch` sets it
+cd "$workspace" || exit 1
+# shellcheck source=/dev/null
+[ ! -r "$HOME/.clincus/environment" ] || { set -a; . "$HOME/.clincus/environment"; set +a; }
+PATH="$HOME/.local/bin:$PATH"
+export PATH
+if [ -e "$HOME/.clincus/started" ] && has_conversation; then
+    run_again
+else
+    : >"$HOME/.clincus/started"
+    run_first
+fi
+code=$?
+[ "${1:-}" != direct ] || exit "$code"
+# shellcheck disable=SC2154 # `launch` sets it
+printf '\n%s has ended (exit code %s). This is a shell in its container.\n' "$tool" "$code"
+[ -x "${SHELL:-}" ] || SHELL=/bin/bash
+[ -x "$SHELL" ] || SHELL=/bin/sh
+export SHELL
+exec "$SHELL" -l

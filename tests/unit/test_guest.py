@@ -1,0 +1,78 @@
+"""The programs of guest/, run by this machine's own shell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import clincus
+
+SAVED = '[ -e "$HOME/saved" ]'  # whether there is a conversation to go on with
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A code user's home as a start leaves it, with a tool that says which of its command lines ran."""
+    launch = clincus.launch_file(
+        ["printf", "first %s\\n", "it's"], ["printf", "again\\n"], SAVED, f"{tmp_path}/work space", "some'tool"
+    )
+    (tmp_path / "work space").mkdir()
+    (tmp_path / ".clincus").mkdir()
+    for file in clincus.start_files({"KIND": "general", "PLACE": "a b"}, {"KIND": "my own"}, launch):
+        (tmp_path / file.path).write_bytes(file.data)
+        (tmp_path / file.path).chmod(file.mode)
+    return tmp_path
+
+
+def run(home: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    environ = {"HOME": str(home), "PATH": os.environ["PATH"], "SHELL": "/bin/sh"}
+    return subprocess.run(words, input=stdin, env=environ, capture_output=True, text=True, timeout=30, check=False)
+
+
+def start(home: Path, *words: str, stdin: str = "") -> str:
+    return run(home, str(home / clincus.STARTED_FILE), *words, stdin=stdin).stdout
+
+
+def program(home: Path, name: str, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return run(home, "sh", "-c", clincus.guest_program(name), "clincus", *words, stdin=stdin)
+
+
+def test_the_tool_goes_on_with_its_conversation_when_it_is_started_again(home):
+    assert start(home, "direct") == "first it's\n"
+    assert start(home, "direct") == "first it's\n"
+    (home / "saved").touch()
+    assert start(home, "direct") == "again\n"
+
+
+def test_a_shell_in_the_workspace_follows_the_tool_and_has_its_variables(home):
+    assert start(home, stdin="pwd; echo $KIND, $PLACE").splitlines() == [
+        "first it's",
+        "",
+        "some'tool has ended (exit code 0). This is a shell in its container.",
+        f"{home}/work space",
+        "my own, a b",
+    ]
+
+
+def test_without_tmux_the_exit_code_is_the_tools(home):
+    text = (home / ".clincus/launch").read_text()
+    (home / ".clincus/launch").write_text(text + "run_first() { (exit 7); }\n")
+    assert run(home, str(home / clincus.STARTED_FILE), "direct").returncode == 7
+
+
+def test_a_shell_or_the_tool_can_be_had_beside(home):
+    place = str(home / "work space")
+    assert program(home, "shell", place, stdin="pwd; echo $KIND").stdout == f"{place}\nmy own\n"
+    assert program(home, "shell", place, "direct").stdout == "first it's\n"
+    (home / clincus.STARTED_FILE).unlink()
+    assert program(home, "shell", "/nowhere", "tool", stdin="pwd").stdout == f"{home}\n", "a container of another"
+
+
+@pytest.mark.parametrize(("missing", "code"), [("home", 71), ("workspace", 72)])
+def test_a_start_says_by_its_exit_code_what_is_missing(tmp_path, missing, code):
+    places = {"home": tmp_path, "workspace": tmp_path, missing: tmp_path / "nowhere"}
+    done = program(places["home"], "start", "clincus-x", str(places["workspace"]), "80", "24", "tmux")
+    assert done.returncode == code
