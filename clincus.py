@@ -3520,7 +3520,7 @@ def git_on_host(
     for repository in [*outer, *(inner for found in outer for inner in inner_repositories(found))]:
         for folder in repository.folders:
             tops.setdefault(folder, []).extend(repository.tops)
-    shared = [path for path in shared_git_files(git, homes, environ) if os.path.lexists(path)]
+    shared, attributes = shared_git_files(git, homes, environ)
     own = [f"{folder}/{name}" for folder in tops for name in ("config", "config.worktree")]
     settings = git_settings(git, [*own, *shared], homes)
     for file, key, value in settings:
@@ -3528,17 +3528,18 @@ def git_on_host(
         if key == "core.worktree" and folder in tops:
             tops[folder].append(joined_path(folder, value))
     everywhere = [workspace, *(top for trees in tops.values() for top in trees)]
-    places = [GitPlace(path, True) for path in shared]
+    places = [GitPlace(path, True) for path in (*shared, *attributes)]
     for setting in settings:
         folder = os.path.dirname(setting.file)
         is_own = folder in tops
         places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else list(tops), homes)
-    git_folders: dict[str, None] = {}
-    for *links, folder in (path_trail(folder) for repository in outer for folder in repository.folders):
-        git_folders[folder] = None
-        places += [GitPlace(link, False) for link in links]
-    steps = dict.fromkeys(GitPlace(step, place.is_file) for place in places for step in path_trail(place.path))
-    return tuple(git_folders), tuple(steps)
+    trails = [path_trail(place.path) for place in places]
+    folder_trails = [path_trail(folder) for repository in outer for folder in repository.folders]
+    links = [link for trail in (*trails, *folder_trails) for link in trail[:-1]]
+    ends = [GitPlace(trail[-1], place.is_file) for trail, place in zip(trails, places)]
+    # A folder above the workspace is no link that a container of the workspace could replace.
+    pins = [GitPlace(link, False) for link in links if not path_inside(workspace, link)]
+    return tuple(dict.fromkeys(trail[-1] for trail in folder_trails)), tuple(dict.fromkeys([*ends, *pins]))
 
 
 def repository_at(folder: str) -> Repository | None:
@@ -3615,17 +3616,17 @@ def ask_git(git: str, words: Sequence[str], text: str = "") -> list[str]:
     return os.fsdecode(done.stdout).split("\0")[:-1]
 
 
-def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Where the configuration files and attributes of the system and of people lie, present or not (git-config(1))."""
-    found = [environ.get(name, "") for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")]
-    found += [f"{folder}/{name}" for folder in homes for name in (".gitconfig", ".config/git/config")]
-    if environ.get("XDG_CONFIG_HOME"):
-        found.append(f"{environ['XDG_CONFIG_HOME']}/git/config")
+def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The configuration files of the system and of people that are there, and their files of attributes."""
+    folders = [*(f"{home}/.config/git" for home in homes), f"{environ.get('XDG_CONFIG_HOME', '')}/git"]
+    found = [f"{home}/.gitconfig" for home in homes] + [f"{folder}/config" for folder in folders]
+    found += [environ.get("GIT_CONFIG_GLOBAL", ""), environ.get("GIT_CONFIG_SYSTEM", ""), "/etc/gitconfig"]
     if git:
         with suppress(ClincusError):  # that there is none is an error for git
             fields = ask_git(git, ["--system", "--list", "--show-origin", "--no-includes", "-z"])
             found += [origin.partition("file:")[2] for origin in fields[::2]]
-    return list(dict.fromkeys(path for path in [*found, "/etc/gitconfig"] if path.startswith("/")))
+    there = [path for path in dict.fromkeys(found) if path.startswith("/") and os.path.lexists(path)]
+    return there, [path for folder in folders if os.path.lexists(path := f"{folder}/attributes")]
 
 
 def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[GitSetting]:

@@ -60,11 +60,14 @@ def host(tmp_path):
         ("[core] hooksPath = hooks/ ; ours\n", {"hooks/", ".git/hooks/"}),
         ("[core]\n\thooksPath = \\\n  .git\\\nhooks\n", {".githooks/", ".git/.githooks/"}),
         ("[core]\n\thooksPath = /etc/hooks\n", set()),
+        ("[core]\n\thooksPath = .git\n", {".git/", ".git/.git/"}),
         ("[core]\n\thooksPath = ~/work/hooks\n", {"hooks/"}),
         ("[core]\n\thooksPath = ~/hooks\n[include]\n\tpath = ~/team.config\n", set()),
         ("[core]\n\thooksPath = ../beside-git\n", {"beside-git/"}),
         ("[core]\n\thooksPath = ../../outside\n", set()),
         ("[core]\n\thooksPath = .\n", set()),
+        ("[core]\n\thooksPath = ~/work/../work/hooks\n", {"hooks/"}),
+        ("[core]\n\thooksPath = src/../hooks\n", {"src/", "hooks/", ".git/src/", ".git/hooks/"}),
         ("[core]\n\thooksPath = a\n[core]\n\thooksPath = b\n", {"a/", "b/", ".git/a/", ".git/b/"}),
         # Files: includes start from the file that names them.
         ("[include]\n\tpath = ../.gitconfig\n", {".gitconfig"}),
@@ -116,7 +119,9 @@ def test_a_home_folder_of_links_into_the_workspace(host):
     host.write("gitconfig", "[core]\n\thooksPath = ~/hooks\n")
     (host.home / ".gitconfig").symlink_to("work/gitconfig")
     (host.home / "hooks").symlink_to("work/githooks")
-    assert host.places() == {"gitconfig", "githooks/"}
+    (host.home / ".config/git").mkdir(parents=True)
+    (host.home / ".config/git/attributes").symlink_to("../../work/gitattributes")
+    assert host.places() == {"gitconfig", "githooks/", "gitattributes"}
 
 
 def test_a_link_of_the_workspace_on_the_way_is_found(host):
