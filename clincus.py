@@ -6037,162 +6037,6 @@ class Workspaces:
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# files
-# The files of a session's workspace, read and written inside its container. Knows nothing of HTTP.
-# ----------------------------------------------------------------------------------------------------------------
-
-
-FILE_LIMIT = 5 << 20  # bytes of a file that can be opened or saved
-ENTRY_LIMIT = 5000  # entries of one directory that are listed
-
-# Each script runs in the container as the code user, so that a symlink reaches nothing of the host. The path comes
-# first on stdin, its length in bytes as an argument: any legal file name passes, also what Incus's JSON could not hold.
-FILE_ERRORS = {
-    40: ("leads out of the workspace", 400),
-    41: ("does not exist", 404),
-    42: ("is not a directory", 400),
-    43: ("is not a regular file", 400),
-    44: (f"is larger than {FILE_LIMIT >> 20} MB", 413),
-    45: ("has changed meanwhile: read it again before you save", 412),
-    46: ("cannot be written: it is read-only in this session", 409),
-    47: ("exists already", 412),
-    48: ("did not arrive whole: save it again", 500),
-}
-GUEST_FIND_FILE = """
-set -f
-cd -- "$1" || exit 41
-path=./$(head -c "$2"; echo .)  # the dot keeps a line break at the end of a name from being cut off
-path=${path%.}
-inside() {
-    real=$(realpath -m -- "$1"; echo .)
-    real=${real%??}
-    case $real/ in "$workspace"/*) ;; *) exit 40 ;; esac
-}
-workspace=$(pwd -P)
-inside "$path"
-"""
-GUEST_LIST_FILES = (
-    GUEST_FIND_FILE
-    + """
-[ -e "$real" ] || exit 41
-[ -d "$real" ] || exit 42
-cd -- "$real" || exit 41
-find . -mindepth 1 -maxdepth 1 -printf '%y\\t%s\\t%T@\\t%P\\0' | head -z -n "$3"
-"""
-)
-GUEST_READ_FILE = (
-    GUEST_FIND_FILE
-    + """
-[ -e "$real" ] || exit 41
-[ -f "$real" ] || exit 43
-[ "$(stat -c %s -- "$real")" -le "$3" ] || exit 44
-exec head -c "$3" -- "$real"
-"""
-)
-GUEST_WRITE_FILE = (
-    GUEST_FIND_FILE
-    + """
-folder=$(dirname -- "$real"; echo .)
-folder=${folder%??}
-[ -d "$folder" ] || exit 41
-[ ! -e "$real" ] || [ -f "$real" ] || exit 43
-new=$(mktemp -- "$folder/.clincus-XXXXXXXX" 2>/dev/null) || exit 46
-trap 'rm -f -- "$new"' EXIT
-cat >"$new" || exit 1
-[ "$(stat -c %s -- "$new")" = "$4" ] || exit 48
-[ ! -r "$folder" ] || { exec 9<"$folder"; flock -w 20 9; }  # of two writers the second is to see the first one's file
-if [ "$3" = new ]; then
-    chmod "$(printf '%o' $((0666 & ~0$(umask))))" "$new"
-    ln -- "$new" "$real" 2>/dev/null || exit 47
-    exit 0
-fi
-[ -e "$real" ] || exit 45
-[ -w "$real" ] || exit 46
-chmod --reference="$real" -- "$new"
-[ "$3" = any ] || [ "$(sha256sum <"$real" | cut -c1-64)" = "$3" ] || exit 45
-mv -f -- "$new" "$real" 2>/dev/null || exit 46
-"""
-)
-
-
-class Files:
-    """The files of a session's workspace."""
-
-    KINDS: ClassVar[Mapping[str, str]] = {"f": "file", "d": "directory", "l": "symlink"}
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
-
-    def listing(self, session: Session, path: str) -> list[dict[str, object]]:
-        """The entries of a directory, directories first. Raises ClincusError: 400, 404."""
-        output = self._run(session, GUEST_LIST_FILES, path, str(ENTRY_LIMIT))
-        try:
-            entries = [self._entry(line) for line in output.split(b"\0") if line]
-        except ValueError:
-            raise ClincusError(f"{session.id} did not answer with a listing of {shorten(path)}", 500) from None
-        return sorted(entries, key=lambda entry: (entry["type"] != "directory", str(entry["name"]).lower()))
-
-    def read(self, session: Session, path: str) -> bytes:
-        """The content of a text file. Raises ClincusError: 400, 404, 413, 415 for what is not UTF-8 text."""
-        content = self._run(session, GUEST_READ_FILE, path, str(FILE_LIMIT))
-        try:
-            if b"\0" not in content:
-                content.decode("utf-8")
-                return content
-        except UnicodeDecodeError:
-            pass
-        raise ClincusError(f"{shorten(path)} is not UTF-8 text", 415)
-
-    def write(self, session: Session, path: str, content: bytes, expected: str) -> None:
-        """Replace a file whole. `expected` is the SHA-256 of what is there now, `any`, or `new` for a file to create.
-
-        Raises ClincusError: 400, 404, 409 read-only, 412 when something else is there.
-        """
-        self._run(session, GUEST_WRITE_FILE, path, expected, content)
-
-    def _run(self, session: Session, script: str, path: str, argument: str, content: bytes = b"") -> bytes:
-        name = check_file_path(path)
-        mount = self._sessions.guest(session).mount
-        command = ["sh", "-c", script, "clincus", mount, str(len(name)), argument, str(len(content))]
-        done = self._sessions.run(session, command, stdin=name + content, timeout=READ_TIMEOUT)
-        if done.code in FILE_ERRORS:
-            problem, status = FILE_ERRORS[done.code]
-            raise ClincusError(f"{shorten(path)} {problem}", status)
-        if done.code != 0:
-            raise self._sessions.incus.guest_failure(session.id, done)
-        return done.stdout
-
-    def _entry(self, line: bytes) -> dict[str, object]:
-        kind, size, modified, name = line.split(b"\t", 3)
-        entry: dict[str, object] = {
-            "name": name.decode("utf-8", "replace"),
-            "type": self.KINDS.get(kind.decode(), "other"),
-            "size": int(size),
-            "modified": file_time(float(modified)),
-        }
-        try:
-            name.decode("utf-8")
-        except UnicodeDecodeError:
-            entry["encoded"] = quote(name)  # what to put into ?path= for a name that is not UTF-8
-        return entry
-
-
-def file_time(seconds: float) -> str:
-    """The time of a file (seconds since 1970, of any size) as text, moved into the years that every reader knows."""
-    earliest, latest = (datetime(year, 1, 1, tzinfo=timezone.utc) for year in (1000, 9999))
-    return format_time(
-        datetime.fromtimestamp(min(max(seconds, earliest.timestamp()), latest.timestamp()), timezone.utc)
-    )
-
-
-def check_file_path(path: str) -> bytes:
-    """A path relative to the workspace as bytes. Raises ClincusError(400) for one that leads out of it."""
-    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
-        raise ClincusError(f"{shorten(path)} is not a path inside the workspace", 400)
-    return os.fsencode(path)
-
-
-# ----------------------------------------------------------------------------------------------------------------
 # setup
 # From a bare machine to a working Incus with the standard image; the health report. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
@@ -6761,10 +6605,7 @@ class Router:
 
 def load_contract() -> Schema:
     """openapi.json, which lies beside this module."""
-    content = packaged_file("")("openapi.json")
-    if content is None:
-        raise ClincusError("openapi.json is missing beside clincus.py: install Clincus again", 500)
-    return cast(Schema, json.loads(content))
+    return cast(Schema, json.loads(packaged_text("openapi.json")))
 
 
 # -- The gate
@@ -8200,7 +8041,6 @@ class Application:
         self.registry = Registry(container_prefix(environ), self._on_change)
         self.sessions = Sessions(incus, self.registry, lambda: self.config, environ, extensions=self.extensions)
         self.monitor = Monitor(self.sessions, self.history, self._on_reach)
-        self.files = Files(self.sessions)
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
         self.connections = ConnectionTable()
         self._assets = Assets(packaged_file("spa_dist"))
@@ -8260,6 +8100,15 @@ class Application:
             self._reload()
             if moved:
                 self._move_to(moved)
+
+    def running_session(self, id: str) -> Session:
+        """A session that runs. Raises ClincusError: 404, 409 for one that does not, 503 while Incus is out of reach."""
+        self.monitor.require()
+        session = self.registry.get(id)
+        if session.status != "running":
+            state = "paused" if session.paused else session.status
+            raise ClincusError(f'session "{id}" is {state}: resume it first', 409)
+        return session
 
     def _on_change(self, change: Change) -> None:
         session = change.session
@@ -8364,42 +8213,6 @@ class Application:
         self.hub.publish({"type": "config.error", "error": message}, extension=True)
 
 
-def list_images(incus: Incus) -> list[dict[str, object]]:
-    """The images that have an alias, one entry for each alias, by name."""
-    images = incus.query("/1.0/images?recursion=1", timeout=READ_TIMEOUT)
-    entries = [
-        {
-            "alias": alias["name"],
-            "description": alias.get("description") or image["properties"].get("description", ""),
-            "size": image["size"],
-            "created_at": image["created_at"],
-        }
-        for image in images
-        for alias in image["aliases"]
-    ]
-    return sorted(entries, key=lambda entry: str(entry["alias"]))
-
-
-def content_tag(content: bytes) -> str:
-    """The ETag of a file's content (RFC 9110, 8.8.3): its SHA-256."""
-    return f'"{hashlib.sha256(content).hexdigest()}"'
-
-
-def expected_content(headers: Mapping[str, str] | Message) -> str:
-    """What a PUT says of the present content, as `Files.write` takes it. Raises ClincusError: 412, 428 for nothing."""
-    match, none_match = headers.get("If-Match"), headers.get("If-None-Match")
-    if none_match is not None and none_match.strip() == "*":
-        return "new"
-    if match is None:
-        raise ClincusError("send If-Match with the ETag that you read, or If-None-Match: * for a new file", 428)
-    if match.strip() == "*":
-        return "any"
-    found = re.fullmatch(r'\s*"([0-9a-f]{64})"\s*', match)
-    if not found:
-        raise ClincusError("If-Match is not an ETag of this file: read it again", 412)
-    return found[1]
-
-
 class Api:
     """The handlers: each one checks what only it can know, calls one function of a section and returns a value."""
 
@@ -8425,9 +8238,6 @@ class Api:
 
     def get_tools(self, request: Request) -> object:
         return list(TOOLS)
-
-    def get_images(self, request: Request) -> object:
-        return list_images(self._app.sessions.incus)
 
     def list_sessions(self, request: Request) -> object:
         self._app.monitor.require()
@@ -8488,33 +8298,10 @@ class Api:
         values = request.values
         return {"path": self._app.workspaces.make_folder(values["root"], values["name"], git=values["git"])}
 
-    def list_files(self, request: Request) -> object:
-        session = self._running(request.values["id"])
-        path = request.values["path"].strip("/")
-        return {"path": path, "entries": self._app.files.listing(session, path)}
-
-    def read_file(self, request: Request) -> object:
-        content = self._app.files.read(self._running(request.values["id"]), request.values["path"])
-        headers = [("ETag", content_tag(content)), ("Cache-Control", "no-cache")]
-        if content_tag(content) in request.headers.get("If-None-Match", ""):
-            return Response(304, b"", headers)
-        return Response(200, content, [("Content-Type", "text/plain; charset=utf-8"), *headers])
-
-    def write_file(self, request: Request) -> object:
-        expected = expected_content(request.headers)
-        session = self._running(request.values["id"])
-        self._app.files.write(session, request.values["path"], request.body, expected)
-        return Response(204, b"", [("ETag", content_tag(request.body))])
-
     def terminal(self, request: Request) -> None:
         readonly, own_mouse = request.values["readonly"], request.values["own_mouse"]
         command = functools.partial(self._app.sessions.terminal_argv, readonly=readonly, own_mouse=own_mouse)
         self._bridge(request, command, readonly)
-
-    def get_scrollback(self, request: Request) -> object:
-        session = self._running(request.values["id"])
-        text = self._app.sessions.scrollback(session, request.values["lines"], shell=request.values["shell"])
-        return Response(200, text, [("Content-Type", "text/plain; charset=utf-8")])
 
     def shell(self, request: Request) -> None:
         command = functools.partial(self._app.sessions.terminal_argv, shell=True, own_mouse=request.values["own_mouse"])
@@ -8527,7 +8314,7 @@ class Api:
     def _bridge(self, request: Request, command: Callable[[Session], list[str]], readonly: bool) -> None:
         offered = re.split(r"[,\s]+", request.headers.get("Sec-WebSocket-Protocol", ""))
         try:
-            session = self._running(request.values["id"])
+            session = self._app.running_session(request.values["id"])
         except ClincusError as error:
             if TERMINAL_SUBPROTOCOL not in offered:
                 raise
@@ -8548,14 +8335,6 @@ class Api:
                     control=is_control,
                     is_false_start=is_out_of_sight,
                 ).run()
-
-    def _running(self, id: str) -> Session:
-        self._app.monitor.require()
-        session = self._app.registry.get(id)
-        if session.status != "running":
-            state = "paused" if session.paused else session.status
-            raise ClincusError(f'session "{id}" is {state}: resume it first', 409)
-        return session
 
     def _save_roots(self, roots: list[str]) -> object:
         if roots != list(self._app.config.get("dashboard.workspace_roots")):
@@ -8587,11 +8366,6 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("GET", one, api.get_session),
         ("GET", "/ws/shell/{id}", api.shell),
         ("GET", "/api/config/sources", api.get_sources),
-        ("GET", "/api/images", api.get_images),
-        ("GET", one + "/scrollback", api.get_scrollback),
-        ("GET", one + "/files", api.list_files),
-        ("GET", one + "/files/content", api.read_file),
-        ("PUT", one + "/files/content", api.write_file),
     ]
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-import clincus
+from clincus_features.files import FILE_LIMIT
 
 NEW = {"If-None-Match": "*"}
 
@@ -127,7 +127,7 @@ def test_a_link_within_the_workspace_is_followed(files, workspace):
 def test_what_is_no_text_file_of_a_fair_size_is_refused_with_the_reason(files, workspace):
     (workspace / "binary").write_bytes(b"a\0b")
     (workspace / "latin").write_bytes(b"\xe9")
-    (workspace / "large").write_bytes(bytes(clincus.FILE_LIMIT + 1))
+    (workspace / "large").write_bytes(bytes(FILE_LIMIT + 1))
     os.mkfifo(workspace / "pipe")
     (workspace / "dir").mkdir()
     refusals = {"binary": 415, "latin": 415, "large": 413, "pipe": 400, "dir": 400, "none": 404}
@@ -135,7 +135,7 @@ def test_what_is_no_text_file_of_a_fair_size_is_refused_with_the_reason(files, w
     assert files("GET", "README.md", place="files").status == 400
     assert files("GET", "none", place="files").status == 404
     assert files("PUT", "pipe", b"x", If_Match="*").status == 400
-    assert files("PUT", "x", bytes(clincus.FILE_LIMIT + 1), **NEW).status == 413
+    assert files("PUT", "x", bytes(FILE_LIMIT + 1), **NEW).status == 413
 
 
 def test_protected_files_can_be_read_and_not_written(files, workspace):

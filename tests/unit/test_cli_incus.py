@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -398,34 +397,6 @@ def test_a_stream_whose_end_was_lost_has_failed():
         clincus.Incus().stream("box", ["echo", "the first half"], timeout=20) as stream,
     ):
         assert stream.read() == b"the first half\n"
-
-
-@pytest.mark.parametrize(("arrives", "code", "content"), [("new text", 0, "new text"), ("new te", 48, "old text")])
-@pytest.mark.parametrize("expected", ["any", "new"])
-def test_a_file_that_arrives_cut_short_takes_no_place(tmp_path, arrives, code, content, expected):
-    if expected == "any":
-        (tmp_path / "file").write_text("old text")
-    command = ["sh", "-c", clincus.GUEST_WRITE_FILE, "clincus", str(tmp_path), "4", expected, str(len("new text"))]
-    done = subprocess.run(command, input=f"file{arrives}".encode(), capture_output=True, timeout=20, check=False)
-    assert done.returncode == code
-    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert left == ({} if (expected, code) == ("new", 48) else {"file": content})
-
-
-def test_of_many_writers_who_read_the_same_file_one_wins(tmp_path):
-    for turn in range(5):
-        (tmp_path / "file").write_text(f"{turn}")
-        expected = hashlib.sha256(f"{turn}".encode()).hexdigest()
-        command = ["sh", "-c", clincus.GUEST_WRITE_FILE, "clincus", str(tmp_path), "4", expected, "5"]
-        writers = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(8)]
-        for number, writer in enumerate(writers):
-            writer.stdin.write(f"filenew-{number}".encode())
-            writer.stdin.flush()
-        for writer in writers:
-            writer.stdin.close()
-        codes = [writer.wait(30) for writer in writers]
-        assert sorted(codes) == [0, *[45] * 7]
-        assert (tmp_path / "file").read_text() == f"new-{codes.index(0)}"
 
 
 # ---- copies out of a container ------------------------------------------------------------------------------------

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+from pathlib import Path
+
 import pytest
 
 import clincus
+from clincus_features.files import Files
 
 SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False)
 
@@ -15,6 +20,7 @@ class Sessions:
     def __init__(self, stdout):
         self.stdout = stdout
         self.asked = []
+        self.sessions = self  # of the app
 
     def guest(self, session):
         return clincus.Guest(1000, "code", "/workspace")
@@ -25,7 +31,7 @@ class Sessions:
 
 
 def listing(stdout):
-    return clincus.Files(Sessions(stdout)).listing(SESSION, "")
+    return Files(Sessions(stdout)).listing(SESSION, "")
 
 
 def test_folders_come_first():
@@ -63,8 +69,41 @@ def test_a_container_that_answers_nonsense_is_told_of(stdout):
 
 def test_nobody_waits_long_for_a_file():
     sessions = Sessions(b"text")
-    files = clincus.Files(sessions)
+    files = Files(sessions)
     files.read(SESSION, "a")
     files.write(SESSION, "a", b"text", "any")
     assert [options["timeout"] for options in sessions.asked] == [clincus.READ_TIMEOUT] * 2
     assert clincus.READ_TIMEOUT < 10
+
+
+# ---- the program in the container ---------------------------------------------------------------------------------
+
+WRITE = ["sh", str(Path(clincus.__file__).parent / "guest" / "files.sh"), "write"]
+
+
+@pytest.mark.parametrize(("arrives", "code", "content"), [("new text", 0, "new text"), ("new te", 48, "old text")])
+@pytest.mark.parametrize("expected", ["any", "new"])
+def test_a_file_that_arrives_cut_short_takes_no_place(tmp_path, arrives, code, content, expected):
+    if expected == "any":
+        (tmp_path / "file").write_text("old text")
+    command = [*WRITE, str(tmp_path), "4", expected, str(len("new text"))]
+    done = subprocess.run(command, input=f"file{arrives}".encode(), capture_output=True, timeout=20, check=False)
+    assert done.returncode == code
+    left = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert left == ({} if (expected, code) == ("new", 48) else {"file": content})
+
+
+def test_of_many_writers_who_read_the_same_file_one_wins(tmp_path):
+    for turn in range(5):
+        (tmp_path / "file").write_text(f"{turn}")
+        expected = hashlib.sha256(f"{turn}".encode()).hexdigest()
+        command = [*WRITE, str(tmp_path), "4", expected, "5"]
+        writers = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(8)]
+        for number, writer in enumerate(writers):
+            writer.stdin.write(f"filenew-{number}".encode())
+            writer.stdin.flush()
+        for writer in writers:
+            writer.stdin.close()
+        codes = [writer.wait(30) for writer in writers]
+        assert sorted(codes) == [0, *[45] * 7]
+        assert (tmp_path / "file").read_text() == f"new-{codes.index(0)}"

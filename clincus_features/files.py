@@ -1,0 +1,168 @@
+"""The files of a session's workspace: list a directory, read and write a text file.
+
+    GET /api/sessions/{id}/files            the entries of a directory
+    GET /api/sessions/{id}/files/content    a text file, with its ETag
+    PUT /api/sessions/{id}/files/content    replace or create one, if it is still as the client saw it
+
+The container opens every file, as its code user (guest/files.sh): a link there leads to nothing on the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from datetime import timezone
+from email.message import Message
+from urllib.parse import quote
+
+import clincus
+
+FILE_LIMIT = 5 << 20  # bytes of a file that can be opened or saved; openapi.json says so too
+ENTRY_LIMIT = 5000  # entries of one directory that are listed
+KINDS = {"f": "file", "d": "directory", "l": "symlink"}  # of find(1), %y
+
+ERRORS = {  # exit codes of guest/files.sh
+    40: ("leads out of the workspace", 400),
+    41: ("does not exist", 404),
+    42: ("is not a directory", 400),
+    43: ("is not a regular file", 400),
+    44: (f"is larger than {FILE_LIMIT >> 20} MB", 413),
+    45: ("has changed meanwhile: read it again before you save", 412),
+    46: ("cannot be written: it is read-only in this session", 409),
+    47: ("exists already", 412),
+    48: ("did not arrive whole: save it again", 500),
+}
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the three routes."""
+    files = Files(extensions.app)
+    extensions.routes += [
+        ("GET", "/api/sessions/{id}/files", files.get_listing),
+        ("GET", "/api/sessions/{id}/files/content", files.get_content),
+        ("PUT", "/api/sessions/{id}/files/content", files.put_content),
+    ]
+
+
+class Files:
+    """The files of the workspaces of running sessions."""
+
+    def __init__(self, app: clincus.Application) -> None:
+        self._app = app
+
+    def get_listing(self, request: clincus.Request) -> object:
+        """Answer GET …/files."""
+        path = request.values["path"].strip("/")
+        return {"path": path, "entries": self.listing(self._session(request), path)}
+
+    def get_content(self, request: clincus.Request) -> clincus.Response:
+        """Answer GET …/files/content."""
+        content = self.read(self._session(request), request.values["path"])
+        headers = [("ETag", content_tag(content)), ("Cache-Control", "no-cache")]
+        if content_tag(content) in request.headers.get("If-None-Match", ""):
+            return clincus.Response(304, b"", headers)
+        return clincus.Response(200, content, [("Content-Type", "text/plain; charset=utf-8"), *headers])
+
+    def put_content(self, request: clincus.Request) -> clincus.Response:
+        """Answer PUT …/files/content."""
+        expected = expected_content(request.headers)
+        self.write(self._session(request), request.values["path"], request.body, expected)
+        return clincus.Response(204, b"", [("ETag", content_tag(request.body))])
+
+    def listing(self, session: clincus.Session, path: str) -> list[dict[str, object]]:
+        """The entries of a directory, directories first. Raises ClincusError: 400, 404."""
+        output = self._run(session, "list", path, str(ENTRY_LIMIT))
+        try:
+            entries = [parse_entry(line) for line in output.split(b"\0") if line]
+        except ValueError:
+            message = f"{session.id} did not answer with a listing of {clincus.shorten(path)}"
+            raise clincus.ClincusError(message, 500) from None
+        return sorted(entries, key=lambda entry: (entry["type"] != "directory", str(entry["name"]).lower()))
+
+    def read(self, session: clincus.Session, path: str) -> bytes:
+        """The content of a text file. Raises ClincusError: 400, 404, 413, 415 for what is not UTF-8 text."""
+        content = self._run(session, "read", path, str(FILE_LIMIT))
+        try:
+            if b"\0" not in content:
+                content.decode("utf-8")
+                return content
+        except UnicodeDecodeError:
+            pass
+        raise clincus.ClincusError(f"{clincus.shorten(path)} is not UTF-8 text", 415)
+
+    def write(self, session: clincus.Session, path: str, content: bytes, expected: str) -> None:
+        """Replace a file whole. `expected` is the SHA-256 of what is there now, `any`, or `new` for a file to create.
+
+        Raises ClincusError: 400, 404, 409 read-only, 412 when something else is there.
+        """
+        self._run(session, "write", path, expected, content)
+
+    def _session(self, request: clincus.Request) -> clincus.Session:
+        return self._app.running_session(request.values["id"])
+
+    def _run(self, session: clincus.Session, verb: str, path: str, argument: str, content: bytes = b"") -> bytes:
+        name, sessions = check_path(path), self._app.sessions
+        mount = sessions.guest(session).mount
+        words = [verb, mount, str(len(name)), argument, str(len(content))]
+        command = ["sh", "-c", clincus.packaged_text("guest/files.sh"), "files", *words]
+        done = sessions.run(session, command, stdin=name + content, timeout=clincus.READ_TIMEOUT)
+        if done.code in ERRORS:
+            problem, status = ERRORS[done.code]
+            raise clincus.ClincusError(f"{clincus.shorten(path)} {problem}", status)
+        if done.code != 0:
+            raise sessions.incus.guest_failure(session.id, done)
+        return done.stdout
+
+
+def parse_entry(line: bytes) -> dict[str, object]:
+    """An entry of a listing from what find(1) prints of it. Raises ValueError: the container may print anything."""
+    kind, size, modified, name = line.split(b"\t", 3)
+    entry: dict[str, object] = {
+        "name": name.decode("utf-8", "replace"),
+        "type": KINDS.get(kind.decode(), "other"),
+        "size": int(size),
+        "modified": file_time(float(modified)),
+    }
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        entry["encoded"] = quote(name)  # what to put into ?path= for a name that is not UTF-8
+    return entry
+
+
+def file_time(seconds: float) -> str:
+    """The time of a file (seconds since 1970, of any size) as text, moved into the years that every reader knows."""
+    earliest, latest = (datetime(year, 1, 1, tzinfo=timezone.utc).timestamp() for year in (1000, 9999))
+    moment = datetime.fromtimestamp(min(max(seconds, earliest), latest), timezone.utc)
+    return clincus.format_time(moment)
+
+
+def check_path(path: str) -> bytes:
+    """A path relative to the workspace as bytes. Raises ClincusError(400) for one that leads out of it."""
+    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise clincus.ClincusError(f"{clincus.shorten(path)} is not a path inside the workspace", 400)
+    return os.fsencode(path)
+
+
+def content_tag(content: bytes) -> str:
+    """The ETag of a file's content (RFC 9110, 8.8.3): its SHA-256."""
+    return f'"{hashlib.sha256(content).hexdigest()}"'
+
+
+def expected_content(headers: Mapping[str, str] | Message) -> str:
+    """What a PUT says of the present content, as `Files.write` takes it. Raises ClincusError: 412, 428 for nothing."""
+    match, none_match = headers.get("If-Match"), headers.get("If-None-Match")
+    if none_match is not None and none_match.strip() == "*":
+        return "new"
+    if match is None:
+        message = "send If-Match with the ETag that you read, or If-None-Match: * for a new file"
+        raise clincus.ClincusError(message, 428)
+    if match.strip() == "*":
+        return "any"
+    found = re.fullmatch(r'\s*"([0-9a-f]{64})"\s*', match)
+    if not found:
+        raise clincus.ClincusError("If-Match is not an ETag of this file: read it again", 412)
+    return found[1]

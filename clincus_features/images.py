@@ -1,0 +1,26 @@
+"""The images in Incus, for the page to choose from: GET /api/images."""
+
+from __future__ import annotations
+
+import clincus
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the route."""
+    extensions.routes.append(("GET", "/api/images", lambda request: list_images(extensions.app.sessions.incus)))
+
+
+def list_images(incus: clincus.Incus) -> list[dict[str, object]]:
+    """The images that have an alias, one entry for each alias, by name. Raises IncusError."""
+    images = incus.query("/1.0/images?recursion=1", timeout=clincus.READ_TIMEOUT)
+    entries = [
+        {
+            "alias": alias["name"],
+            "description": alias.get("description") or image["properties"].get("description", ""),
+            "size": image["size"],
+            "created_at": image["created_at"],
+        }
+        for image in images
+        for alias in image["aliases"]
+    ]
+    return sorted(entries, key=lambda entry: str(entry["alias"]))
