@@ -6037,25 +6037,6 @@ class Workspaces:
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# setup
-# From a bare machine to a working Incus with the standard image; the health report. Knows nothing of HTTP.
-# ----------------------------------------------------------------------------------------------------------------
-
-
-def last_words(done: Completed) -> str:
-    """What a failed program said last: its reason, in at most 600 characters."""
-    text = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
-    return text[-600:] or f"exit code {done.code}"
-
-
-# For mmdebstrap to unmount and remove what it has unpacked. Its dpkg has a session of its own, and would else go on.
-PATIENCE = 60  # seconds
-
-
-# Images that are made inside a container: from another image, or by a script of the user's.
-
-
-# ----------------------------------------------------------------------------------------------------------------
 # http
 # Request, response, the routing table, static files and the gate. Knows nothing of what the handlers do.
 # ----------------------------------------------------------------------------------------------------------------

@@ -1,45 +1,39 @@
-"""Part of the command line."""
+"""Which images there are to be: the standard one, a user's own, and their versions in Incus."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import json
 import os
 import pwd
 import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import clincus
+from clincus_cli.builders import BuildOutput
+from clincus_cli.builders import ContainerBuilder
+from clincus_cli.builders import build_container
+from clincus_cli.builders import build_rootfs
 from clincus_cli.host import Host
 from clincus_cli.host import Say
 from clincus_cli.recipe import TOOL_PACKAGES
+from clincus_cli.recipe import WORK_FOLDER
 from clincus_cli.recipe import ImageFile
 from clincus_cli.recipe import Recipe
 from clincus_cli.recipe import host_files
 from clincus_cli.recipe import host_recipe
 from clincus_cli.recipe import npm_cpu
 from clincus_cli.recipe import pack_image_files
-from clincus_cli.recipe import proxy_settings
-from clincus_cli.rootfs import BuildNotes
-from clincus_cli.rootfs import build_rootfs
-from clincus_cli.rootfs import image_fingerprint
-from clincus_cli.rootfs import image_metadata
-from clincus_cli.rootfs import import_rootfs
-
-# ---- the steps -----------------------------------------------------------------------------------------------
 
 SETUP_BRIDGE = "clincusbr0"
+VERSIONS_KEPT = 3  # images of one alias, the newest included
 
 
 @dataclass(frozen=True)
@@ -58,13 +52,14 @@ class SetupOptions:
     cache: Path | None = None  # where that recipe's file system is kept for the next time
 
 
-def user_npmrc(host: Host, environ: Mapping[str, str]) -> bytes:
-    """The npm configuration of the person who builds (with sudo: not root's), so that a private registry works."""
-    home = environ.get("HOME", "/root")
-    if environ.get("SUDO_USER"):
-        with contextlib.suppress(KeyError):
-            home = pwd.getpwnam(environ["SUDO_USER"]).pw_dir
-    return host.read(f"{home}/.npmrc").encode()
+@dataclass(frozen=True)
+class BuildContext:
+    """What every build works with."""
+
+    incus: clincus.Incus
+    host: Host
+    say: Say
+    prefix: str  # of the names of containers
 
 
 @dataclass(frozen=True)
@@ -83,20 +78,22 @@ class Built:
         return document if self.skipped else {**document, "fingerprint": self.fingerprint}
 
 
-def version_alias(alias: str, now: float) -> str:
-    """The alias of one build, such as clincus-20270301-080000 (UTC)."""
-    return f"{alias}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}"
+# -- Images and aliases in Incus
 
 
-VERSIONS_KEPT = 3  # images of one alias, the newest included
+def image_fingerprint(incus: clincus.Incus, alias: str) -> str:
+    """The fingerprint of the image that an alias stands for, or nothing when there is no such alias."""
+    try:
+        return str(incus.query(f"/1.0/images/aliases/{quote(alias, safe='')}")["target"])
+    except clincus.IncusError as error:
+        if error.status != 404:
+            raise
+        return ""
 
 
-def missing_notes(notes: BuildNotes) -> tuple[str, ...]:
-    """A sentence for each tool that could not be fetched."""
-    return tuple(
-        f"the image is without {name}: {reason}. `clincus build --force` tries again"
-        for name, reason in sorted(notes.missing.items())
-    )
+def image_properties(incus: clincus.Incus, fingerprint: str) -> dict[str, str]:
+    """The properties of an image."""
+    return dict(incus.query(f"/1.0/images/{fingerprint}").get("properties") or {})
 
 
 def point_alias(incus: clincus.Incus, alias: str, fingerprint: str) -> None:
@@ -108,10 +105,16 @@ def point_alias(incus: clincus.Incus, alias: str, fingerprint: str) -> None:
         incus.query("/1.0/images/aliases", "POST", {**body, "name": alias})
 
 
+def version_alias(alias: str, now: float) -> str:
+    """The alias of one build, such as clincus-20270301-080000 (UTC)."""
+    return f"{alias}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}"
+
+
 def prune_versions(incus: clincus.Incus, alias: str, keep: int) -> list[str]:
     """Delete the oldest builds of an alias beyond `keep`; the version aliases that went.
 
-    An image that has any other alias, or that clincus did not build, is left alone.
+    An image that has any other alias, or that clincus did not build, is left alone. So is the image that the alias
+    stands for, which has two.
     """
     pattern = re.compile(re.escape(alias) + r"-\d{8}-\d{6}")
     found = []
@@ -119,9 +122,7 @@ def prune_versions(incus: clincus.Incus, alias: str, keep: int) -> list[str]:
         names = [str(entry["name"]) for entry in image.get("aliases") or []]
         if len(names) == 1 and pattern.fullmatch(names[0]) and "clincus.recipe" in image.get("properties", {}):
             found.append((names[0], str(image["fingerprint"])))
-    newest_first = sorted(found, reverse=True)
-    # The image that the alias itself stands for has two names, so it is not among them.
-    gone = newest_first[max(0, keep - 1) :]
+    gone = sorted(found, reverse=True)[max(0, keep - 1) :]
     for _, fingerprint in gone:
         incus.query(f"/1.0/images/{fingerprint}", "DELETE", wait=True)
     return [name for name, _ in gone]
@@ -137,19 +138,38 @@ def unpack_image(incus: clincus.Incus, fingerprint: str) -> None:
     try:
         incus.run("create", "--quiet", fingerprint, name, timeout=600)
     finally:
-        with contextlib.suppress(clincus.IncusError):
+        with suppress(clincus.IncusError):
             incus.run("delete", "--force", name)
 
 
+def put_in_force(build: BuildContext, alias: str, version: str, notes: tuple[str, ...] = ()) -> Built:
+    """Let an alias stand for the image that was just made under a version alias, and prune older ones."""
+    fingerprint = image_fingerprint(build.incus, version)
+    build.say("unpacking the image, so that the first session starts at once")
+    unpack_image(build.incus, fingerprint)
+    point_alias(build.incus, alias, fingerprint)
+    prune_versions(build.incus, alias, VERSIONS_KEPT)
+    return Built(alias, fingerprint, version=version, notes=notes)
+
+
+# -- An image from this host's packages
+
+
+def image_metadata(recipe: Recipe, properties: Mapping[str, str], created: int) -> bytes:
+    """The metadata archive of a split image (Incus, "Image format"); `created` is in seconds since 1970."""
+    system = recipe.distribution.capitalize()
+    own = {"os": system, "release": recipe.suite, "description": f"clincus: {system} {recipe.suite}"}
+    document = {
+        "architecture": os.uname().machine,
+        "creation_date": created,
+        "properties": {**own, "clincus.recipe": recipe.key(), "clincus.user": recipe.user, **properties},
+    }
+    # JSON is YAML too.
+    return pack_image_files([ImageFile("/metadata.yaml", json.dumps(document, indent=1).encode())])
+
+
 def build_from_host(
-    incus: clincus.Incus,
-    host: Host,
-    recipe: Recipe,
-    alias: str,
-    say: Say,
-    *,
-    npmrc: bytes = b"",
-    cache: Path | None = None,
+    build: BuildContext, recipe: Recipe, alias: str, *, npmrc: bytes = b"", cache: Path | None = None
 ) -> Built:
     """Build the recipe's image from this host's packages and give it the alias. Raises ClincusError.
 
@@ -157,139 +177,68 @@ def build_from_host(
     """
     now = time.time()
     version = version_alias(alias, now)
+    output = BuildOutput(build.say)
     with tempfile.TemporaryDirectory(prefix="clincus-", dir="/var/tmp") as folder:
         rootfs = (cache or Path(folder)) / f"image-{recipe.key()}.tar.zst"
-        notes = BuildNotes()
         if not rootfs.exists():
             rootfs.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            notes = build_rootfs(host, recipe, rootfs, say, npmrc=npmrc)
-        say("handing the image to Incus")
-        fingerprint = import_rootfs(incus, rootfs, image_metadata(recipe, notes.properties(), int(now)), version)
-    say("unpacking the image, so that the first session starts at once")
-    unpack_image(incus, fingerprint)
-    point_alias(incus, alias, fingerprint)
-    prune_versions(incus, alias, VERSIONS_KEPT)
-    return Built(alias, fingerprint, version=version, notes=missing_notes(notes))
+            build_rootfs(build.host, recipe, rootfs, output, npmrc=npmrc)
+        metadata = Path(folder, "metadata.tar")
+        metadata.write_bytes(image_metadata(recipe, output.properties(), int(now)))
+        build.say("handing the image to Incus")
+        build.incus.run("image", "import", "--quiet", str(metadata), str(rootfs), f"--alias={version}", timeout=600)
+    return put_in_force(build, alias, version, output.notes())
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """Where images are made out of others: a container that is built in, published and thrown away."""
-
-    incus: clincus.Incus
-    host: Host
-    say: Say
-    prefix: str  # of the names of containers
-
-    @contextmanager
-    def container(self, base: str) -> Iterator[str]:
-        """A running container of an image, with its network up; it is gone afterwards whatever happens."""
-        name = f"{self.prefix}build-{secrets.token_hex(4)}"
-        self.say(f"starting a container of '{base}'")
-        config = {"user.clincus.build": "true", "boot.autostart": "false"}
-        try:
-            self.incus.launch(name, base, {"config": config}, timeout=900)
-            # A script that needs no network must not fail for want of one, so this only waits for a while.
-            wait = "for i in $(seq 100); do grep -q '^[^ \t]*\t00000000\t' /proc/net/route && exit; sleep 0.1; done"
-            self.incus.exec(name, ["sh", "-c", wait], timeout=60)
-            yield name
-        finally:
-            try:
-                self.incus.run("delete", "--force", self.incus.instance(name), timeout=120)
-            except clincus.IncusError as error:
-                if error.status != 404:
-                    raise
-
-    def put(self, container: str, path: str, data: bytes, mode: str = "0700") -> None:
-        """Write a file as root into a container, by stdin: it may be secret."""
-        script = 'umask 077; cat > "$1" && chmod "$2" "$1"'
-        done = self.incus.exec(container, ["sh", "-c", script, "sh", path, mode], stdin=data)
-        if done.code != 0:
-            raise clincus.ClincusError(f"could not write {path} in the build container: {done.reason}")
-
-    def unpack(self, container: str, files: Iterable[ImageFile]) -> None:
-        """Put files into a container."""
-        done = self.incus.exec(container, ["tar", "-x", "-C", "/"], stdin=pack_image_files(files))
-        if done.code != 0:
-            raise clincus.ClincusError(f"could not unpack files in the build container: {done.reason}")
-
-    def run(self, container: str, command: Sequence[str], hear: Say) -> None:
-        """Run a command as root in a container and hand over what it says. Raises ClincusError when it fails."""
-        variables = {"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", **proxy_settings(os.environ)}
-        argv = self.incus.exec_argv(container, command, environment=variables)
-        try:
-            self.host.follow(argv, hear, timeout=3600)
-        except clincus.ClincusError as error:
-            words = error.message.replace(f"`{argv[0]}`", f"`{command[-1]}` in the build container", 1)
-            raise clincus.ClincusError(words) from error
-
-    def publish(self, container: str, alias: str, properties: Mapping[str, str]) -> Built:
-        """Make an image of a container under a version alias, then let the alias stand for it."""
-        self.say("stopping the container")
-        self.incus.run("stop", self.incus.instance(container), "--timeout=30", timeout=60)
-        self.say("packing the image")
-        version = version_alias(alias, time.time())
-        words = [f"{key}={value}" for key, value in properties.items()]
-        # zstd takes 2 s where the default, gzip, takes 16.
-        flags = ["--quiet", f"--alias={version}", "--compression=zstd"]
-        self.incus.run("publish", self.incus.instance(container), *flags, *words, timeout=1800)
-        fingerprint = image_fingerprint(self.incus, version)
-        point_alias(self.incus, alias, fingerprint)
-        prune_versions(self.incus, alias, VERSIONS_KEPT)
-        return Built(alias, fingerprint, version=version)
+# -- An image out of another image
 
 
-INSTALL_SCRIPT = 'apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" && apt-get clean'
+def publish(build: BuildContext, container: str, alias: str, properties: Mapping[str, str]) -> str:
+    """Make an image of a container, which stops; the version alias that it got."""
+    name = build.incus.instance(container)
+    build.say("stopping the container")
+    build.incus.run("stop", name, "--timeout=30", timeout=60)
+    build.say("packing the image")
+    version = version_alias(alias, time.time())
+    words = [f"{key}={value}" for key, value in properties.items()]
+    # zstd takes 2 s where the default, gzip, takes 16.
+    build.incus.run("publish", name, "--quiet", f"--alias={version}", "--compression=zstd", *words, timeout=1800)
+    return version
 
 
-def build_from_image(shop: Workshop, base: str, recipe: Recipe, alias: str, *, npmrc: bytes = b"") -> Built:
+def derived_key(base: str, recipe: bytes) -> str:
+    """The recipe key of an image that was made out of another one."""
+    return hashlib.sha256(base.encode() + b"\0" + recipe).hexdigest()[:16]
+
+
+def build_from_image(build: BuildContext, base: str, recipe: Recipe, alias: str, *, npmrc: bytes = b"") -> Built:
     """Make the standard image out of another Debian or Ubuntu image, such as images:debian/13. Raises ClincusError.
 
     The image keeps the init that it has.
     """
-    notes = BuildNotes()
-
-    def hear(line: str) -> None:
-        notes.hear(line, shop.say)
-
-    with shop.container(base) as container:
-        if shop.incus.exec(container, ["sh", "-c", "command -v apt-get"]).code != 0:
+    output = BuildOutput(build.say)
+    build.say(f"starting a container of '{base}'")
+    with build_container(build.incus, build.prefix, base) as container:
+        if build.incus.exec(container, ["sh", "-c", "command -v apt-get"]).code != 0:
             raise clincus.ClincusError(f"the image '{base}' has no apt-get: give one of Debian or Ubuntu", 400)
-        shop.unpack(container, [file for file in recipe.overlay() if "/sbin/clincus-" not in file.path])
-        shop.say("installing packages")
-        shop.run(container, ["sh", "-c", INSTALL_SCRIPT, "apt-get", *recipe.packages], hear)
-        if npmrc and recipe.tools:
-            shop.put(container, "/tmp/clincus-npmrc", npmrc, "0600")
-        for path, script in (
-            ("/tmp/provision", recipe.provision(own_init=False)),
-            ("/tmp/fetch", recipe.fetch_tools()),
-        ):
-            if script:
-                shop.put(container, path, script.encode())
-                shop.run(container, ["sh", path], hear)
-        shop.run(container, ["sh", "-c", "rm -rf /tmp/provision /tmp/fetch /tmp/clincus-*"], hear)
+        build.say("installing packages")
+        recipe.build(ContainerBuilder(build.incus, build.host, container, output.on_line), npmrc=npmrc, own_init=False)
         properties = {
             "description": f"clincus: from {base}",
-            "clincus.recipe": derived_key(base, recipe.key()),
+            "clincus.recipe": derived_key(base, recipe.key().encode()),
             "clincus.user": recipe.user,
-            **notes.properties(),
+            **output.properties(),
         }
-        built = shop.publish(container, alias, properties)
-    return replace(built, notes=missing_notes(notes))
+        version = publish(build, container, alias, properties)
+    return put_in_force(build, alias, version, output.notes())
 
 
-def derived_key(base: str, recipe: str | bytes) -> str:
-    """The recipe key of an image that was made out of another one."""
-    data = recipe if isinstance(recipe, bytes) else recipe.encode()
-    return hashlib.sha256(base.encode() + b"\0" + data).hexdigest()[:16]
-
-
-def build_custom(shop: Workshop, alias: str, script: bytes, *, base: str, force: bool) -> Built:
+def build_custom(build: BuildContext, alias: str, script: bytes, *, base: str, force: bool) -> Built:
     """Make an image by running a script as root in a container of `base`. Raises ClincusError.
 
     An alias that is there already is left alone unless `force`.
     """
-    incus = shop.incus
+    incus = build.incus
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", alias):
         raise clincus.ClincusError(f"'{alias}' cannot be the name of an image: use letters, digits, dots, - and _", 400)
     found = image_fingerprint(incus, alias)
@@ -300,42 +249,58 @@ def build_custom(shop: Workshop, alias: str, script: bytes, *, base: str, force:
         fingerprint = image_fingerprint(incus, base)
         if not fingerprint:
             raise clincus.ClincusError(f"the base image '{base}' does not exist; `clincus build` makes 'clincus'", 404)
-        known = incus.query(f"/1.0/images/{fingerprint}")["properties"]
-    with shop.container(base) as container:
-        shop.put(container, "/tmp/clincus-script", script)
-        shop.say("running the script")
-        shop.run(container, [*([] if script.startswith(b"#!") else ["sh"]), "/tmp/clincus-script"], shop.say)
-        shop.run(container, ["rm", "-f", "/tmp/clincus-script"], shop.say)
+        known = image_properties(incus, fingerprint)
+    build.say(f"starting a container of '{base}'")
+    with build_container(incus, build.prefix, base) as container:
+        builder = ContainerBuilder(incus, build.host, container, build.say)
+        program = f"{WORK_FOLDER}/script"
+        builder.add_files([ImageFile(program, script, 0o700)])
+        build.say("running the script")
+        builder.run([program] if script.startswith(b"#!") else ["sh", program])
+        builder.run(["rm", "-rf", WORK_FOLDER])
         properties = {
             "description": f"clincus: {alias}, made from {base}",
             "clincus.recipe": derived_key(known.get("clincus.recipe", base), script),
             "clincus.user": known.get("clincus.user", "code"),
         }
-        return shop.publish(container, alias, properties)
+        version = publish(build, container, alias, properties)
+    return put_in_force(build, alias, version)
+
+
+# -- The standard image
+
+
+def user_npmrc(host: Host, environ: Mapping[str, str]) -> bytes:
+    """The npm configuration of the person who builds (with sudo: not root's), so that a private registry works."""
+    home = environ.get("HOME", "/root")
+    if environ.get("SUDO_USER"):
+        with suppress(KeyError):
+            home = pwd.getpwnam(environ["SUDO_USER"]).pw_dir
+    return host.read(f"{home}/.npmrc").encode()
 
 
 def build_standard(
-    shop: Workshop, options: SetupOptions, environ: Mapping[str, str], *, force: bool = False, source: str = "host"
+    build: BuildContext, options: SetupOptions, environ: Mapping[str, str], *, force: bool = False, source: str = "host"
 ) -> Built:
     """Make the standard image, from this host's packages or from another image. Raises ClincusError.
 
     An image that is there is left alone unless `force`, and a note tells when it came from another recipe.
     """
-    incus, host = shop.incus, shop.host
+    host = build.host
     if source == "host":
         recipe = options.recipe or host_recipe(host, environ, tools=options.tools, user=options.user, uid=options.uid)
     else:
         files = host_files(host, environ)
         recipe = Recipe(tools=options.tools, user=options.user, uid=options.uid, files=files, cpu=npm_cpu())
-    found = image_fingerprint(incus, options.image)
+    found = image_fingerprint(build.incus, options.image)
     if found and not force:
-        made = incus.query(f"/1.0/images/{found}").get("properties", {}).get("clincus.recipe", "")
-        wanted = recipe.key() if source == "host" else derived_key(source, recipe.key())
+        made = image_properties(build.incus, found).get("clincus.recipe", "")
+        wanted = recipe.key() if source == "host" else derived_key(source, recipe.key().encode())
         note = f"the image '{options.image}' is of another recipe; `clincus build --force` makes it anew"
         return Built(options.image, found, skipped=True, notes=() if made == wanted else (note,))
     npmrc = user_npmrc(host, environ)
     if source != "host":
-        return build_from_image(shop, source, recipe, options.image, npmrc=npmrc)
+        return build_from_image(build, source, recipe, options.image, npmrc=npmrc)
     if not host.which("mmdebstrap") or not host.which("zstd"):
         raise clincus.ClincusError("mmdebstrap and zstd build the image and are not installed: run `clincus setup`")
-    return build_from_host(incus, host, recipe, options.image, shop.say, npmrc=npmrc, cache=options.cache)
+    return build_from_host(build, recipe, options.image, npmrc=npmrc, cache=options.cache)

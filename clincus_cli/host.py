@@ -1,4 +1,4 @@
-"""Part of the command line."""
+"""This machine: its files, its programs, and how many user ids it has."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ from pathlib import Path
 import clincus
 
 Say = Callable[[str], None]  # tells the user, in a few words, what goes on
+
+# mmdebstrap unmounts and removes what it has unpacked. Its dpkg has a session of its own, and would else go on.
+PATIENCE = 60  # seconds
+
+
+def last_words(done: clincus.Completed) -> str:
+    """The last words of a failed program, in at most 600 characters."""
+    text = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+    return text[-600:] or f"exit code {done.code}"
 
 
 class Host:
@@ -44,7 +53,7 @@ class Host:
         """Run a program and return its stdout. Raises ClincusError with the program's last words."""
         done = self.attempt(argv, stdin=stdin, timeout=timeout, env=env)
         if done.code != 0:
-            raise clincus.ClincusError(f"`{shlex.join(argv[:4])}` failed: {clincus.last_words(done)}")
+            raise clincus.ClincusError(f"`{shlex.join(argv[:4])}` failed: {last_words(done)}")
         return done.stdout.decode("utf-8", "replace")
 
     def attempt(
@@ -62,9 +71,9 @@ class Host:
         return clincus.Completed(done.returncode, done.stdout, done.stderr)
 
     def follow(
-        self, argv: Sequence[str], on_line: Callable[[str], None], *, timeout: float, env: Mapping[str, str] = {}
+        self, argv: Sequence[str], on_line: Say, *, timeout: float, env: Mapping[str, str] = {}, name: str = ""
     ) -> None:
-        """Run a program and hand over each line that it says while it says it. Raises ClincusError."""
+        """Run a program and hand over each line that it prints. Raises ClincusError, by `name` or else `argv[0]`."""
         tail: deque[str] = deque(maxlen=12)
         with subprocess.Popen(
             argv,
@@ -74,7 +83,7 @@ class Host:
             env={**os.environ, **env},
             start_new_session=True,
         ) as child:
-            alarm = threading.Timer(timeout, clincus.end_with_children, (child, clincus.PATIENCE))
+            alarm = threading.Timer(timeout, clincus.end_with_children, (child, PATIENCE))
             alarm.start()
             assert child.stdout is not None
             try:
@@ -84,13 +93,13 @@ class Host:
                 code = child.wait()
             except BaseException:
                 threading.Thread(target=child.stdout.read, daemon=True).start()  # it has more to say, and has to end
-                clincus.end_with_children(child, clincus.PATIENCE)
+                clincus.end_with_children(child, PATIENCE)
                 raise
             finally:
                 alarm.cancel()
         if code != 0:
             words = "\n".join(line for line in tail if line)
-            raise clincus.ClincusError(f"`{argv[0]}` failed (exit code {code}): {words}")
+            raise clincus.ClincusError(f"{name or argv[0]} failed (exit code {code}): {words}")
 
     def is_root(self) -> bool:
         """Whether we act as root."""

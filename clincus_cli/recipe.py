@@ -1,8 +1,7 @@
-"""Part of the command line."""
+"""What is in an image: packages, tools, files, and the steps that make it. Decides only; builders.py carries it out."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -12,13 +11,14 @@ import tarfile
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import clincus
 from clincus_cli.host import Host
-
-# ---- the image: what is in it --------------------------------------------------------------------------------
 
 IMAGE_PACKAGES = (
     # What a session itself needs.
@@ -28,150 +28,16 @@ IMAGE_PACKAGES = (
     "python3", "python3-venv", "ripgrep", "rsync", "unzip", "wget", "xz-utils", "zip",
 )  # fmt: skip
 
-
-@dataclass(frozen=True)
-class ToolPackage:
-    """Where an AI tool's native binary is found on npm: one package per platform, which runs without node."""
-
-    package: str  # name on npm, with {cpu} for the machine: x64 or arm64
-    binary: str  # path of the program inside the package
-
-
+# An AI tool's native binary on npm: its package, which needs no node and is one for each platform ({cpu} is npm's word
+# for the processor: x64 or arm64), and the path of the program inside the package.
 TOOL_PACKAGES = {
-    "claude": ToolPackage("@anthropic-ai/claude-code-linux-{cpu}", "claude"),
-    "copilot": ToolPackage("@github/copilot-linux-{cpu}", "copilot"),
-    "opencode": ToolPackage("opencode-linux-{cpu}", "bin/opencode"),
+    "claude": ("@anthropic-ai/claude-code-linux-{cpu}", "claude"),
+    "copilot": ("@github/copilot-linux-{cpu}", "copilot"),
+    "opencode": ("opencode-linux-{cpu}", "bin/opencode"),
 }
 
-# PID 1 of the image. Not systemd: this starts in 20 ms instead of half a second and takes 1 MB instead of 75 per
-# session, boots on every host (systemd 258 and newer refuses cgroup v1), and a session needs no service manager. It
-# reaps orphans, brings the network up and halts on what Incus sends: SIGPWR, or SIGRTMIN+3 for a systemd of old.
-# A custom image that wants systemd installs systemd-sysv, which puts its own /sbin/init in the place of this one.
-INIT = """\
-#!/bin/sh
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export PATH
-halt() {
-  trap '' PWR TERM INT HUP
-  kill -TERM -1 2>/dev/null
-  tries=0
-  while [ $tries -lt 20 ]; do
-    set -- /proc/[0-9]*
-    [ $# -le 1 ] && break
-    sleep 0.05
-    tries=$((tries + 1))
-  done
-  exit 0
-}
-trap halt PWR TERM INT
-(trap : RTMIN+3) 2>/dev/null && trap halt RTMIN+3
-if ! grep -q ' /dev/shm ' /proc/mounts; then
-  mkdir -p /dev/shm
-  mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs /dev/shm 2>/dev/null || chmod 1777 /dev/shm
-fi
-mkdir -p /run/lock
-chmod 1777 /run/lock
-# sudo looks its own host name up, and would wait for DNS.
-printf '127.0.0.1 localhost\\n127.0.1.1 %s\\n::1 localhost\\n' "$(hostname)" >/etc/hosts
-ip link set lo up
-if [ -e /sys/class/net/eth0 ]; then
-  ip link set eth0 up
-  busybox udhcpc -i eth0 -b -S -t 5 -T 1 -A 2 -s /usr/local/sbin/clincus-dhcp >/dev/null 2>&1 &
-fi
-while :; do
-  sleep 2147483647 &
-  wait $!
-done
-"""
-
-DHCP = """\
-#!/bin/sh
-# What busybox udhcpc calls when an address comes or goes.
-case "$1" in
-bound | renew)
-  ip addr replace "$ip/${mask:-24}" dev "$interface"
-  [ -z "$router" ] || ip route replace default via "${router%% *}" dev "$interface"
-  {
-    for server in $dns; do echo "nameserver $server"; done
-    [ -z "$domain" ] || echo "search $domain"
-  } >/etc/resolv.conf
-  ;;
-deconfig) ip addr flush dev "$interface" ;;
-esac
-exit 0
-"""
-
-TMUX_CONF = """\
-set -g default-terminal "tmux-256color"
-set -ga terminal-features "xterm-256color:RGB:clipboard:focus:title"
-set -g history-limit 50000
-set -g focus-events on
-set -s escape-time 0
-set -g mouse on
-"""
-
-# Run once as root in the new system, on the host by chroot or in a container by exec; every line may run twice.
-PROVISION = """\
-#!/bin/sh
-set -eu
-user=@USER@ uid=@UID@
-holder=$(getent passwd "$uid" | cut -d: -f1)
-if [ -n "$holder" ] && [ "$holder" != "$user" ]; then
-  # Ubuntu's images have a user of their own with uid 1000.
-  usermod --login "$user" --home "/home/$user" --move-home "$holder"
-  groupmod --new-name "$user" "$(id -gn "$user")"
-elif [ -z "$holder" ]; then
-  groupadd --gid "$uid" "$user"
-  useradd --create-home --uid "$uid" --gid "$uid" --shell /bin/bash "$user"
-fi
-printf '%s ALL=(ALL) NOPASSWD:ALL\\n' "$user" >/etc/sudoers.d/clincus
-chmod 0440 /etc/sudoers.d/clincus
-mkdir -p /workspace
-chown "$uid:$uid" /workspace
-# The workspace and its mounts may belong to another id than the one who asks.
-git config --system --replace-all safe.directory '*'
-if ls /usr/local/share/ca-certificates/*.crt >/dev/null 2>&1; then update-ca-certificates >/dev/null 2>&1; fi
-@INIT_LINK@
-"""
-
-# Fetches the tools by npm itself, which knows the user's registry, its credentials and its proxy, and checks the
-# integrity of what it downloads. Fetching a package so runs none of its scripts. A tool that cannot be had does not
-# fail the image: in its place comes a program that says why.
-FETCH_TOOLS = """\
-#!/bin/sh
-set -u
-cd /tmp && mkdir -p clincus-tools /opt/clincus/bin && cd clincus-tools || exit 1
-export HOME=/tmp/clincus-tools npm_config_cache=/tmp/clincus-tools/cache npm_config_update_notifier=false
-[ ! -e /tmp/clincus-npmrc ] || export npm_config_userconfig=/tmp/clincus-npmrc
-[ ! -e /etc/ssl/certs/ca-certificates.crt ] || {
-  NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
-  export NODE_EXTRA_CA_CERTS
-  unset npm_config_cafile SSL_CERT_FILE SSL_CERT_DIR
-}
-fetch() { # NAME PACKAGE BINARY
-  echo "clincus: fetching $1"
-  if archive=$(npm pack --loglevel=error "$2" 2>"$1.log") && archive=$(printf '%s\\n' "$archive" | tail -1) &&
-    tar -xzf "$archive" --no-same-owner "package/$3" package/package.json 2>>"$1.log"; then
-    install -m 0755 "package/$3" "/opt/clincus/bin/$1"
-    version=$(sed -n 's/^ *"version": *"\\([^"]*\\)".*/\\1/p' package/package.json | head -1)
-    echo "clincus: tool $1 $version"
-  else
-    reason=$(grep -v '^npm error A complete log' "$1.log" | grep . | tail -1 | cut -c1-300)
-    {
-      echo '#!/bin/sh'
-      echo "echo '$1 is not in this image: it could not be fetched when the image was built.' >&2"
-      echo "echo 'Run clincus build --force on the host when the npm registry can be reached.' >&2"
-      echo 'exit 127'
-    } >"/opt/clincus/bin/$1"
-    chmod 0755 "/opt/clincus/bin/$1"
-    echo "clincus: missing $1 ${reason:-npm gave no reason}"
-  fi
-  rm -rf package ./*.tgz
-  ln -sf "/opt/clincus/bin/$1" "/usr/local/bin/$1"
-}
-@FETCHES@
-rm -rf /tmp/clincus-tools /tmp/clincus-npmrc
-"""
+WORK_FOLDER = "/tmp/clincus-build"  # of a build, in the new system
+INIT = "/usr/local/sbin/clincus-init"
 
 
 @dataclass(frozen=True)
@@ -182,10 +48,52 @@ class ImageFile:
     data: bytes
     mode: int = 0o644
 
+    @classmethod
+    def packaged(cls, path: str, name: str, mode: int = 0o755) -> ImageFile:
+        """A program of guest/image, under its path in the image."""
+        return cls(path, clincus.packaged_text(f"guest/image/{name}").encode(), mode)
+
+
+class Builder(Protocol):
+    """Where a new system is made: builders.py has one for this host, and one for a container."""
+
+    def install(self, packages: Sequence[str]) -> None:
+        """Install packages of the distribution."""
+
+    def add_files(self, files: Iterable[ImageFile]) -> None:
+        """Put files in their places, owned by root."""
+
+    def run(self, command: Sequence[str]) -> None:
+        """Run a command as root in the new system."""
+
+
+class Digest:
+    """A builder that makes nothing: it takes the digest of the steps."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+
+    def take(self, *words: str) -> None:
+        """Take in some words, so that no others give the same digest."""
+        self.sha256.update(b"".join(word.encode() + b"\0" for word in words) + b"\n")
+
+    def install(self, packages: Sequence[str]) -> None:
+        """Take in the packages."""
+        self.take("install", *packages)
+
+    def add_files(self, files: Iterable[ImageFile]) -> None:
+        """Take in the files with their modes."""
+        for file in files:
+            self.take("file", file.path, f"{file.mode:o}", hashlib.sha256(file.data).hexdigest())
+
+    def run(self, command: Sequence[str]) -> None:
+        """Take in the command."""
+        self.take("run", *command)
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a built image holds; the same recipe has the same key."""
+    """Everything that decides what a built image holds."""
 
     distribution: str = "debian"  # ID of os-release: debian or ubuntu
     suite: str = "trixie"  # code name of the release
@@ -195,44 +103,48 @@ class Recipe:
     mirrors: tuple[str, ...] = ()  # lines of sources.list(5); the release's public ones when empty
     user: str = "code"
     uid: int = 1000
-    cpu: str = "x64"  # npm's word for the machine
+    cpu: str = "x64"  # npm's word for the processor
 
-    def overlay(self) -> tuple[ImageFile, ...]:
-        """All files of the image that no package brings, in a fixed order."""
-        own = (
-            ImageFile("/usr/local/sbin/clincus-init", INIT.encode(), 0o755),
-            ImageFile("/usr/local/sbin/clincus-dhcp", DHCP.encode(), 0o755),
-            ImageFile("/etc/tmux.conf", TMUX_CONF.encode()),
+    def build(self, builder: Builder, *, npmrc: bytes = b"", own_init: bool = True) -> None:
+        """Take the steps that make a system this image, in their order. Raises ClincusError.
+
+        `npmrc` is the user's npm configuration: it may be secret, serves the fetch only and is removed with the
+        folder of the build. Without `own_init` the system keeps the init it has.
+        """
+        files = [
+            *self.files,
+            ImageFile.packaged("/etc/tmux.conf", "tmux.conf", 0o644),
             ImageFile("/etc/default/locale", b"LANG=C.UTF-8\n"),
-        )
-        return tuple(sorted((*own, *self.files), key=lambda file: file.path))
+            ImageFile.packaged(f"{WORK_FOLDER}/provision.sh", "provision.sh"),
+            ImageFile.packaged(f"{WORK_FOLDER}/fetch-tools.sh", "fetch-tools.sh"),
+        ]
+        if own_init:
+            files += [
+                ImageFile.packaged(INIT, "init.sh"),
+                ImageFile.packaged("/usr/local/sbin/clincus-dhcp", "dhcp.sh"),
+            ]
+        if npmrc and self.tools:
+            files.append(ImageFile(f"{WORK_FOLDER}/npmrc", npmrc, 0o600))
+        builder.add_files(files)
+        builder.install(self.packages)
+        builder.run(["sh", f"{WORK_FOLDER}/provision.sh", self.user, str(self.uid), *([INIT] if own_init else [])])
+        if self.tools:
+            builder.run(["sh", f"{WORK_FOLDER}/fetch-tools.sh", *self.tool_arguments()])
+        builder.run(["rm", "-rf", WORK_FOLDER])
 
-    def provision(self, *, own_init: bool = True) -> str:
-        """The script that makes a plain system an image; without `own_init` the system keeps the init it has."""
-        link = "ln -sf /usr/local/sbin/clincus-init /usr/sbin/init" if own_init else ""
-        return PROVISION.replace("@USER@", self.user).replace("@UID@", str(self.uid)).replace("@INIT_LINK@", link)
-
-    def fetch_tools(self) -> str:
-        """The script that fetches the tools, or nothing when there are none to fetch."""
-        if not self.tools:
-            return ""
-        lines = []
+    def tool_arguments(self) -> Iterator[str]:
+        """The arguments of fetch-tools.sh: name, package with its version, and program of each tool."""
         for wish in self.tools:
             name, _, version = wish.partition("@")
-            tool = TOOL_PACKAGES[name]
-            package = f"{tool.package.format(cpu=self.cpu)}@{version or 'latest'}"
-            lines.append(shlex.join(["fetch", name, package, tool.binary]))
-        return FETCH_TOOLS.replace("@FETCHES@", "\n".join(lines))
+            package, program = TOOL_PACKAGES[name]
+            yield from (name, f"{package.format(cpu=self.cpu)}@{version or 'latest'}", program)
 
     def key(self) -> str:
         """16 hex digits that change whenever anything that goes into the image does."""
-        digest = hashlib.sha256()
-        parts = (self.distribution, self.suite, *self.packages, *self.mirrors, self.provision(), self.fetch_tools())
-        for part in parts:
-            digest.update(part.encode() + b"\0")
-        for file in self.overlay():
-            digest.update(f"{file.path} {file.mode:o} ".encode() + file.data + b"\0")
-        return digest.hexdigest()[:16]
+        digest = Digest()
+        digest.take(self.distribution, self.suite, *self.mirrors)
+        self.build(digest)
+        return digest.sha256.hexdigest()[:16]
 
 
 def pack_image_files(files: Iterable[ImageFile]) -> bytes:
@@ -259,6 +171,9 @@ def parse_tools(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wishes))
 
 
+# -- What the image takes over from this host
+
+
 def host_mirrors(sources: Iterable[str], suite: str) -> tuple[str, ...]:
     """The package sources of this host that the image of the same release uses too, as lines of sources.list(5).
 
@@ -270,38 +185,44 @@ def host_mirrors(sources: Iterable[str], suite: str) -> tuple[str, ...]:
     for text in sources:
         for uri, name, components, key in parse_sources(text):
             if name in wanted and uri.partition("://")[0] in ("http", "https", "mirror+http", "mirror+https"):
-                options = f"[signed-by={key}] " if key else ""
+                options = f"[signed-by={key}] " if key.startswith("/") else ""
                 lines.append(f"deb {options}{uri} {name} {components}")
     return tuple(dict.fromkeys(lines))
 
 
 def parse_sources(text: str) -> Iterator[tuple[str, str, str, str]]:
-    """Each (URI, suite, components, key file) of a sources file, in one-line or deb822 format (sources.list(5))."""
-    if re.search(r"^Types:", text, re.MULTILINE | re.IGNORECASE):
-        yield from parse_deb822_sources(text)
-        return
-    for line in text.splitlines():
-        found = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)\s+([^#]+)", line)
-        if found:
-            options, uri, suite, components = found.groups()
-            key = re.search(r"signed-by=(/\S+)", options or "")
+    """Each (URI, suite, components, key) of a sources file, in one-line or deb822 format (sources.list(5))."""
+    if not re.search(r"^Types:", text, re.MULTILINE | re.IGNORECASE):
+        for options, uri, suite, components in re.findall(
+            r"^[ \t]*deb[ \t]+(?:\[([^\]\n]*)\][ \t]+)?(\S+)[ \t]+(\S+)[ \t]+([^#\n]+)", text, re.MULTILINE
+        ):
+            key = re.search(r"signed-by=(\S+)", options)
             yield uri, suite, components.strip(), key.group(1) if key else ""
+        return
+    for fields in parse_deb822(text):
+        if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes").lower() != "no":
+            components = " ".join(fields.get("components", "").split())
+            for uri in fields.get("uris", "").split():
+                for suite in fields.get("suites", "").split():
+                    yield uri, suite, components, fields.get("signed-by", "")
 
 
-def parse_deb822_sources(text: str) -> Iterator[tuple[str, str, str, str]]:
-    """The deb822 half of parse_sources."""
-    for paragraph in re.split(r"\n\s*\n", text):
-        fields = {}
-        for line in paragraph.splitlines():
-            name, colon, value = line.partition(":")
-            if colon and not line.startswith(("#", " ", "\t")):
-                fields[name.lower()] = value.strip()
-        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() == "no":
+def parse_deb822(text: str) -> list[dict[str, str]]:
+    """The paragraphs of a deb822(5) text: values by field name in lower case; a folded value keeps its lines."""
+    paragraphs: list[dict[str, str]] = [{}]
+    name = ""
+    for line in text.splitlines():
+        if line.startswith("#"):
             continue
-        key = fields.get("signed-by", "")
-        for uri in fields.get("uris", "").split():
-            for suite in fields.get("suites", "").split():
-                yield uri, suite, fields.get("components", ""), key if key.startswith("/") else ""
+        if not line.strip():
+            paragraphs.append({})
+        elif line[0] not in " \t":
+            name, _, value = line.partition(":")
+            name = name.lower()
+            paragraphs[-1][name] = value.strip()
+        elif name in paragraphs[-1]:
+            paragraphs[-1][name] = f"{paragraphs[-1][name]}\n{line.strip()}".lstrip()
+    return [paragraph for paragraph in paragraphs if paragraph]
 
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
@@ -319,17 +240,17 @@ def proxy_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def host_files(host: Host, environ: Mapping[str, str]) -> tuple[ImageFile, ...]:
-    """What the image takes over from this host, so that a company's network works inside: certificates and proxy."""
+    """The files of this host that let a company's network work in the image: certificates and proxy settings."""
     files = []
-    variables = {f"{name}": value for name, value in proxy_settings(environ).items()}
+    variables = proxy_settings(environ)
     variables.update({name.upper(): value for name, value in variables.items()})
     store = host.path("/usr/local/share/ca-certificates")
     for certificate in sorted(store.glob("**/*.crt")):
         name = certificate.relative_to(store).as_posix().replace("/", "-")
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             files.append(ImageFile(f"/usr/local/share/ca-certificates/{name}", certificate.read_bytes()))
     if files:
-        # These bring certificates of their own unless told otherwise; the rest reads the system's.
+        # Programs of node and Python bring certificates of their own unless told otherwise.
         bundle = "/etc/ssl/certs/ca-certificates.crt"
         variables.update(dict.fromkeys(("NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE"), bundle))
     if variables:
@@ -361,25 +282,20 @@ def image_source(host: Host) -> str:
 
 
 def host_recipe(host: Host, environ: Mapping[str, str], *, tools: tuple[str, ...], user: str, uid: int) -> Recipe:
-    """The standard image of this host: its own distribution and release, its mirrors, certificates and proxy."""
+    """The standard image of this host: its own distribution and release, its mirrors, certificates and proxy.
+
+    Raises ClincusError where the host is neither Debian nor Ubuntu.
+    """
     release = host.release()
-    distribution, suite = release.get("ID", ""), release.get("VERSION_CODENAME", "")
     if image_source(host) != "host":
         raise clincus.ClincusError(
             f"an image can be built from packages on Debian and Ubuntu only, and this is "
             f"'{release.get('PRETTY_NAME', 'an unknown system')}'; use `clincus build --from IMAGE`, "
             f"such as --from {OTHER_SOURCE}"
         )
+    suite = release["VERSION_CODENAME"]
     folder = host.path("/etc/apt/sources.list.d")
     names = ["/etc/apt/sources.list", *(f"/etc/apt/sources.list.d/{path.name}" for path in sorted(folder.glob("*")))]
-    texts = [host.read(name) for name in names if name.endswith((".list", ".sources"))]
-    return Recipe(
-        distribution,
-        suite,
-        tools=tools,
-        files=host_files(host, environ),
-        mirrors=host_mirrors(texts, suite),
-        user=user,
-        uid=uid,
-        cpu=npm_cpu(),
-    )
+    mirrors = host_mirrors((host.read(name) for name in names if name.endswith((".list", ".sources"))), suite)
+    files = host_files(host, environ)
+    return Recipe(release["ID"], suite, tools=tools, files=files, mirrors=mirrors, user=user, uid=uid, cpu=npm_cpu())

@@ -24,18 +24,20 @@ from urllib.parse import quote
 
 import clincus
 from clincus_cli.build import SETUP_BRIDGE
+from clincus_cli.build import BuildContext
 from clincus_cli.build import SetupOptions
-from clincus_cli.build import Workshop
 from clincus_cli.build import build_standard
+from clincus_cli.build import image_fingerprint
 from clincus_cli.host import ALL_IDS
 from clincus_cli.host import GIB
+from clincus_cli.host import PATIENCE
 from clincus_cli.host import Host
 from clincus_cli.host import Say
+from clincus_cli.host import last_words
 from clincus_cli.host import own_ids
 from clincus_cli.host import root_has_range
 from clincus_cli.host import subid_rows
 from clincus_cli.recipe import image_source
-from clincus_cli.rootfs import image_fingerprint
 from clincus_features.health import version_numbers
 
 # ---- the daemon ----------------------------------------------------------------------------------------------
@@ -77,9 +79,9 @@ def start_incusd(
     ready = host.attempt(waiting, timeout=limit + 10, env={"INCUS_DIR": str(folder)})
     if ready.code != 0 or daemon.poll() is not None:
         logged = host.read(f"{log}.out")[-600:].strip() or host.read(str(log))[-600:].strip()
-        words = logged or clincus.last_words(ready)
+        words = logged or last_words(ready)
         if daemon.poll() is None:
-            clincus.end_with_children(daemon, clincus.PATIENCE)
+            clincus.end_with_children(daemon, PATIENCE)
         raise clincus.ClincusError(f"the Incus daemon did not get ready; its log {log} ends with: {words}")
     return daemon
 
@@ -224,7 +226,7 @@ class Setup:
         env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
         update = self.host.attempt(["apt-get", "update", "-qq"], timeout=300, env=env)
         if update.code != 0:
-            self.notes.append(f"`apt-get update` failed, the package lists may be old: {clincus.last_words(update)}")
+            self.notes.append(f"`apt-get update` failed, the package lists may be old: {last_words(update)}")
         policy = self.host.attempt(["apt-cache", "policy", *names], timeout=60, env={"LC_ALL": "C"})
         if "incus-base" in names and "incus-base" not in candidates(policy.stdout.decode()):
             raise clincus.ClincusError(f"{missing_incus(release)}, then run `clincus setup` again")
@@ -508,8 +510,8 @@ class Setup:
         return "host" if self.options.recipe else image_source(self.host)
 
     def do_image(self) -> None:
-        shop = Workshop(self.incus, self.host, self.say, clincus.container_prefix(self.environ))
-        self.notes += build_standard(shop, self.options, self.environ, source=self.image_source()).notes
+        build = BuildContext(self.incus, self.host, self.say, clincus.container_prefix(self.environ))
+        self.notes += build_standard(build, self.options, self.environ, source=self.image_source()).notes
 
 
 # What installs Incus where packages are not apt's, by the ID or ID_LIKE of os-release(5).

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import clincus
+from clincus_cli.build import BuildContext
 from clincus_cli.build import SetupOptions
-from clincus_cli.build import Workshop
 from clincus_cli.build import build_custom
 from clincus_cli.build import build_standard
 from clincus_cli.console import confirm
@@ -101,12 +101,12 @@ def run_build(context: Context) -> int:
     if options.custom not in ("", "custom"):
         raise UsageError(f"unknown command '{options.custom}' for 'clincus build'; did you mean custom?", "build")
     with Stages() as stages:
-        shop = Workshop(context.incus, Host(), stages, clincus.container_prefix(context.environ))
+        build = BuildContext(context.incus, Host(), stages, clincus.container_prefix(context.environ))
         if options.custom:
-            return run_build_custom(context, shop)
+            return run_build_custom(context, build)
         print("Building clincus image...", flush=True)
         chosen = setup_options(context)
-        built = build_standard(shop, chosen, context.environ, force=options.force, source=options.__dict__["from"])
+        built = build_standard(build, chosen, context.environ, force=options.force, source=options.__dict__["from"])
     if built.skipped:
         print(f"Image '{built.alias}' already exists. Use --force to build it anew.")
     else:
@@ -118,7 +118,7 @@ def run_build(context: Context) -> int:
     return 0
 
 
-def run_build_custom(context: Context, shop: Workshop) -> int:
+def run_build_custom(context: Context, build: BuildContext) -> int:
     """`clincus build custom NAME --script FILE`."""
     options = context.options
     if not options.name:
@@ -129,10 +129,9 @@ def run_build_custom(context: Context, shop: Workshop) -> int:
         script = Path(options.script).read_bytes()
     except OSError as error:
         raise clincus.ClincusError(f"build script not found: '{options.script}': {error.strerror}", 400) from error
-    built = build_custom(shop, options.name, script, base=options.base, force=options.force)
-    shop_stages = shop.say
-    if isinstance(shop_stages, Stages):
-        shop_stages.close()
+    built = build_custom(build, options.name, script, base=options.base, force=options.force)
+    if isinstance(build.say, Stages):
+        build.say.close()
     print_json(built.to_json())
     return 0
 

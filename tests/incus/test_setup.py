@@ -17,7 +17,6 @@ import clincus
 from clincus_cli import build as cli_build
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
-from clincus_cli import rootfs as cli_rootfs
 from clincus_cli import setup as cli_setup
 from clincus_features import health as cli_health
 
@@ -29,9 +28,9 @@ def said():
 
 
 @pytest.fixture
-def shop(bed, said):
-    """Where images are made."""
-    return cli_build.Workshop(bed.incus, cli_host.Host(), said.append, "clincus-")
+def context(bed, said):
+    """What a build works with."""
+    return cli_build.BuildContext(bed.incus, cli_host.Host(), said.append, "clincus-")
 
 
 @pytest.fixture
@@ -98,34 +97,34 @@ class TestSetup:
 
 
 class TestCustomImage:
-    def build(self, shop, script, **options):
+    def build(self, context, script, **options):
         chosen = {"base": "clincus", "force": False, **options}
-        return cli_build.build_custom(shop, "custom", script.encode(), **chosen)
+        return cli_build.build_custom(context, "custom", script.encode(), **chosen)
 
-    def test_holds_what_the_script_made_and_remembers_its_base(self, bed, shop, new_images):
-        built = self.build(shop, "echo made by $(id -un) >/made")
+    def test_holds_what_the_script_made_and_remembers_its_base(self, bed, context, new_images):
+        built = self.build(context, "echo made by $(id -un) >/made")
         bed.incus.launch("clincus-x", "custom", {})
         assert bed.shell("clincus-x", "cat /made; ls /tmp") == "made by root\n"
         assert bed.incus.query(f"/1.0/images/{built.fingerprint}")["properties"]["clincus.user"] == "code"
 
-    def test_a_script_with_an_interpreter_of_its_own(self, bed, shop, said, new_images):
-        self.build(shop, "#!/bin/bash\necho first\necho ${BASH_VERSINFO:+in bash}\n")
-        assert said[-4:-2] == ["first", "in bash"]
+    def test_a_script_with_an_interpreter_of_its_own(self, bed, context, said, new_images):
+        self.build(context, "#!/bin/bash\necho first\necho ${BASH_VERSINFO:+in bash}\n")
+        assert said[-5:-3] == ["first", "in bash"]
 
-    def test_a_script_that_fails_leaves_neither_image_nor_container(self, bed, shop, new_images):
+    def test_a_script_that_fails_leaves_neither_image_nor_container(self, bed, context, new_images):
         with pytest.raises(clincus.ClincusError, match="no such luck"):
-            self.build(shop, "echo no such luck >&2; exit 3")
-        assert cli_rootfs.image_fingerprint(bed.incus, "custom") == ""
+            self.build(context, "echo no such luck >&2; exit 3")
+        assert cli_build.image_fingerprint(bed.incus, "custom") == ""
         assert bed.names() == []
 
-    def test_is_left_alone_unless_forced(self, bed, shop, new_images):
-        first = self.build(shop, "true")
-        assert self.build(shop, "true").to_json() == {"alias": "custom", "skipped": True}
-        assert self.build(shop, "touch /second", force=True).fingerprint != first.fingerprint
+    def test_is_left_alone_unless_forced(self, bed, context, new_images):
+        first = self.build(context, "true")
+        assert self.build(context, "true").to_json() == {"alias": "custom", "skipped": True}
+        assert self.build(context, "touch /second", force=True).fingerprint != first.fingerprint
 
-    def test_unknown_base_is_refused_with_what_to_do(self, shop):
+    def test_unknown_base_is_refused_with_what_to_do(self, context):
         with pytest.raises(clincus.ClincusError, match="clincus build") as caught:
-            self.build(shop, "true", base="nothing")
+            self.build(context, "true", base="nothing")
         assert caught.value.status == 404
 
     def test_command_prints_a_document(self, bed, home, tmp_path, new_images):
@@ -142,40 +141,40 @@ class TestCustomImage:
 
 
 class TestVersions:
-    def test_the_alias_moves_on_and_two_older_builds_stay(self, bed, shop, monkeypatch, new_images):
+    def test_the_alias_moves_on_and_two_older_builds_stay(self, bed, context, monkeypatch, new_images):
         times = iter(range(1_800_000_000, 1_800_000_100))
         monkeypatch.setattr(clincus.time, "time", lambda: float(next(times)))
         built = [
-            cli_build.build_custom(shop, "v", f"echo {number} >/n".encode(), base="clincus", force=True)
+            cli_build.build_custom(context, "v", f"echo {number} >/n".encode(), base="clincus", force=True)
             for number in range(4)
         ]
         images = {built_one.fingerprint: built_one.version for built_one in built}
         left = {image["fingerprint"] for image in bed.incus.query("/1.0/images?recursion=1")} & set(images)
         assert left == {one.fingerprint for one in built[1:]}
-        assert cli_rootfs.image_fingerprint(bed.incus, "v") == built[-1].fingerprint
+        assert cli_build.image_fingerprint(bed.incus, "v") == built[-1].fingerprint
 
-    def test_an_image_with_another_name_is_not_pruned(self, bed, shop, new_images):
-        built = cli_build.build_custom(shop, "w", b"true", base="clincus", force=True)
+    def test_an_image_with_another_name_is_not_pruned(self, bed, context, new_images):
+        built = cli_build.build_custom(context, "w", b"true", base="clincus", force=True)
         cli_build.point_alias(bed.incus, "mine", built.fingerprint)
-        cli_build.point_alias(bed.incus, "w", cli_rootfs.image_fingerprint(bed.incus, "clincus"))
+        cli_build.point_alias(bed.incus, "w", cli_build.image_fingerprint(bed.incus, "clincus"))
         assert cli_build.prune_versions(bed.incus, "w", 1) == []
 
 
-def test_standard_image_from_another_image_has_user_packages_and_tools(bed, shop, new_images):
+def test_standard_image_from_another_image_has_user_packages_and_tools(bed, context, new_images):
     """The other image is our own here: it has apt, and no network is needed when all packages are there."""
     recipe = dataclasses.replace(stub_recipe(), packages=("tmux", "git"), user="code")
-    built = cli_build.build_from_image(shop, "clincus", recipe, "derived")
+    built = cli_build.build_from_image(context, "clincus", recipe, "derived")
     bed.incus.launch("clincus-x", "derived", {})
     assert bed.shell("clincus-x", "id -un; sudo -n id -un; claude --version").split()[:2] == ["code", "root"]
     properties = bed.incus.query(f"/1.0/images/{built.fingerprint}")["properties"]
-    assert properties["clincus.recipe"] == cli_build.derived_key("clincus", recipe.key())
+    assert properties["clincus.recipe"] == cli_build.derived_key("clincus", recipe.key().encode())
 
 
-def test_image_that_is_there_is_kept_and_an_older_recipe_is_named(bed, shop):
+def test_image_that_is_there_is_kept_and_an_older_recipe_is_named(bed, context):
     options = cli_build.SetupOptions(recipe=stub_recipe())
-    assert cli_build.build_standard(shop, options, os.environ).notes == ()
+    assert cli_build.build_standard(context, options, os.environ).notes == ()
     other = dataclasses.replace(options, recipe=cli_recipe.Recipe())
-    built = cli_build.build_standard(shop, other, os.environ)
+    built = cli_build.build_standard(context, other, os.environ)
     assert built.skipped
     assert "of another recipe" in built.notes[0]
 

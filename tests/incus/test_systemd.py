@@ -25,7 +25,6 @@ import build_zipapp
 from clincus_cli import build as cli_build
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
-from clincus_cli import rootfs as cli_rootfs
 
 PACKAGES = (
     "btrfs-progs", "dbus-user-session", "dnsmasq-base", "incus-base", "incus-client", "libpam-systemd", "mmdebstrap",
@@ -58,9 +57,8 @@ def systemd_image(bed):
         mirrors=stub.mirrors,
     )  # fmt: skip
     with one_at_a_time("systemd"):
-        built = cli_build.build_from_host(
-            bed.incus, cli_host.Host(), recipe, "systemd", lambda text: print(f"image: {text}"), cache=image_cache()
-        )
+        context = cli_build.BuildContext(bed.incus, cli_host.Host(), lambda text: print(f"image: {text}"), "clincus-")
+        built = cli_build.build_from_host(context, recipe, "systemd", cache=image_cache())
     yield built.alias
     bed.incus.query(f"/1.0/images/{built.fingerprint}", "DELETE", wait=True)
 
@@ -277,7 +275,7 @@ def test_a_newcomer_gets_from_setup_to_a_session(bed, systemd_image, tmp_path, p
     machine = Machine(bed, systemd_image, privileged=privileged)
     # The image is there as soon as the daemon is: to build one takes a network, and the bed has seen it.
     machine.push("/home/code/rootfs", (image_cache() / f"image-{stub_recipe().key()}.tar.zst").read_bytes(), 0o644)
-    machine.push("/home/code/metadata", cli_rootfs.image_metadata(stub_recipe(), {}, int(time.time())), 0o644)
+    machine.push("/home/code/metadata", cli_build.image_metadata(stub_recipe(), {}, int(time.time())), 0o644)
     machine.root("incus image import --quiet /home/code/metadata /home/code/rootfs --alias=clincus </dev/null")
     machine.root("systemctl stop incus.socket incus.service; rm /var/lib/incus/unix.socket")
     machine.root("sed -i /^root:/d /etc/subuid /etc/subgid")

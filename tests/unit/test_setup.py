@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import shlex
+import subprocess
 import sys
 import tarfile
 import types
+from pathlib import Path
 
 import pytest
 
 import clincus
 from clincus_cli import build as cli_build
+from clincus_cli import builders as cli_builders
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
-from clincus_cli import rootfs as cli_rootfs
 from clincus_cli import setup as cli_setup
 
 DEB822 = """\
@@ -71,6 +73,17 @@ class TestMirrors:
             "deb [signed-by=/k.pgp] http://mirror.example/debian trixie-updates main contrib",
         )
 
+    def test_folded_lines_belong_to_their_field(self):
+        text = "Types:\n deb\nURIs: http://a\n# a comment\n\thttp://b\nSuites: trixie\nComponents: main\n contrib\n"
+        assert cli_recipe.host_mirrors([text], "trixie") == (
+            "deb http://a trixie main contrib",
+            "deb http://b trixie main contrib",
+        )
+
+    def test_a_key_in_the_file_itself_is_not_taken_for_a_path(self):
+        text = "Types: deb\nURIs: http://a\nSuites: trixie\nComponents: main\nSigned-By:\n -----BEGIN\n .\n mQ/x\n"
+        assert cli_recipe.host_mirrors([text], "trixie") == ("deb http://a trixie main",)
+
     def test_one_line_format(self):
         text = "# deb http://a noble main\ndeb [arch=amd64 signed-by=/k.gpg] https://b noble main universe # note\n"
         assert cli_recipe.host_mirrors([text], "noble") == ("deb [signed-by=/k.gpg] https://b noble main universe",)
@@ -120,9 +133,8 @@ class TestRecipe:
         assert (entry.name, entry.mode, entry.uid, entry.size) == ("usr/bin/x", 0o755, 0, 5)
 
     def test_tools_can_be_pinned(self):
-        assert "@anthropic-ai/claude-code-linux-arm64@2.1.0 claude" in cli_recipe.Recipe(
-            tools=("claude@2.1.0",), cpu="arm64"
-        ).fetch_tools().replace("'", "")
+        recipe = cli_recipe.Recipe(tools=("claude@2.1.0",), cpu="arm64")
+        assert list(recipe.tool_arguments()) == ["claude", "@anthropic-ai/claude-code-linux-arm64@2.1.0", "claude"]
 
     @pytest.mark.parametrize(("text", "tools"), [("none", ()), ("claude, claude", ("claude",)), ("", ())])
     def test_list_of_tools(self, text, tools):
@@ -135,23 +147,102 @@ class TestRecipe:
         assert caught.value.status == 400
 
 
-class TestBuildNotes:
+class TestBuildOutput:
     def test_stages_versions_and_what_is_missing(self):
         said: list[str] = []
-        notes = cli_rootfs.BuildNotes()
+        output = cli_builders.BuildOutput(said.append)
         for line in (
             "I: running apt-get update...",
             "clincus: fetching claude",
             "clincus: tool claude 2.1.331",
+            "clincus: tool opencode",
             "clincus: missing copilot npm error code E404",
+            "clincus: missing",
             "anything else",
         ):
-            notes.hear(line, said.append)
+            output.on_line(line)
         assert said == ["reading the package lists", "fetching claude"]
-        assert notes.properties() == {"clincus.tools": "claude=2.1.331", "clincus.missing": "copilot"}
-        assert cli_build.missing_notes(notes) == (
-            "the image is without copilot: npm error code E404. `clincus build --force` tries again",
+        assert output.properties()["clincus.tools"] == "claude=2.1.331 opencode=unknown"
+        assert output.notes()[-1] == (
+            "the image is without copilot: npm error code E404. `clincus build --force` tries again"
         )
+
+
+class TestFetchTools:
+    """The program guest/image/fetch-tools.sh with a stand-in for npm."""
+
+    @pytest.fixture
+    def fetch(self, tmp_path):
+        """A function that fetches `claude` with an npm of some lines; the program's output."""
+        work = tmp_path / "work"
+        (work / "package").mkdir(parents=True)
+        (work / "package/claude").write_text("the tool")
+        (work / "fetch-tools.sh").write_text(clincus.packaged_text("guest/image/fetch-tools.sh"))
+
+        def run(npm, package_json="{}"):
+            (work / "package/package.json").write_text(package_json)
+            program = tmp_path / "npm"
+            program.write_text(f"#!/bin/sh\n{npm}\n")
+            program.chmod(0o755)
+            environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ROOT": str(tmp_path / "root")}
+            argv = ["sh", work / "fetch-tools.sh", "claude", "claude-linux", "claude"]
+            done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=True)
+            return done.stdout.splitlines()[-1]
+
+        return run
+
+    @pytest.mark.parametrize("text", ['{"name": "x", "version": "1.2.3"}', '{\n  "version": "1.2.3"\n}\n'])
+    def test_the_version_is_found_on_one_line_too(self, fetch, tmp_path, text):
+        assert fetch("tar -czf it.tgz package; echo it.tgz", text) == "clincus: tool claude 1.2.3"
+        assert (tmp_path / "root/opt/clincus/bin/claude").read_text() == "the tool"
+        assert (tmp_path / "root/usr/local/bin/claude").readlink() == Path("/opt/clincus/bin/claude")
+
+    def test_a_tool_that_cannot_be_had_says_so_in_its_place(self, fetch, tmp_path):
+        words = fetch("echo npm error code E404 >&2; exit 1")
+        assert words == "clincus: missing claude npm error code E404"
+        done = subprocess.run([tmp_path / "root/opt/clincus/bin/claude"], capture_output=True, text=True, check=False)
+        assert done.returncode == 127
+        assert "claude is not in this image" in done.stderr
+
+
+class HereIncus(clincus.Incus):
+    """An Incus whose containers are this machine."""
+
+    def exec_argv(self, name, command, **_):
+        return list(command)
+
+
+def test_packages_that_cannot_be_installed_are_reported_as_apt_gets_failure(tmp_path, monkeypatch):
+    (tmp_path / "apt-get").write_text("#!/bin/sh\necho no network >&2\nexit 100\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    builder = cli_builders.ContainerBuilder(HereIncus(), cli_host.Host(), "box", lambda _: None)
+    with pytest.raises(clincus.ClincusError) as caught:
+        builder.install(["tmux", "zip"])
+    assert caught.value.message == "apt-get in the build container failed (exit code 100): no network"
+
+
+def test_both_builders_take_the_same_steps(tmp_path):
+    steps = cli_recipe.Recipe(tools=("claude",))
+    ran = []
+
+    class Container(cli_builders.ContainerBuilder):
+        def add_files(self, files):
+            ran.append(f"files {' '.join(sorted(file.path for file in files))}")
+
+        def _follow(self, command, name):
+            ran.append(shlex.join(command))
+
+    steps.build(Container(HereIncus(), cli_host.Host(), "box", ran.append), npmrc=b"secret")
+    host = cli_builders.HostBuilder(cli_host.Host(), tmp_path)
+    steps.build(host, npmrc=b"secret")
+    with tarfile.open(tmp_path / "files-0.tar") as archive:
+        names = sorted(f"/{name}" for name in archive.getnames())
+    assert ran[0] == f"files {' '.join(names)}"
+    assert f"{cli_recipe.WORK_FOLDER}/npmrc" in names
+    assert host.packages == shlex.split(ran[1])[4:]
+    assert host.hooks[1:] == [f'chroot "$1" {words}' for words in ran[2:]]
+    assert ran[-1] == "rm -rf /tmp/clincus-build"
 
 
 class TestSteps:
@@ -651,7 +742,8 @@ class TestOtherSystems:
             f"deb {key} http://de.archive.ubuntu.com/ubuntu/ noble-updates {sections}",
             f"deb {key} http://security.ubuntu.com/ubuntu/ noble-security {sections}",
         )
-        assert "--components=main,universe" in cli_rootfs.mmdebstrap_argv(recipe, "/build", "-", has_npmrc=False)
+        builder = cli_builders.HostBuilder(host, tmp_path)
+        assert "--components=main,universe" in builder.argv(recipe, tmp_path / "image")
 
     def test_the_image_of_ubuntu_22_reads_the_old_format(self, tmp_path):
         host = FakeHost(tmp_path)
