@@ -80,6 +80,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import ClassVar
 from typing import NamedTuple
+from typing import Optional
 from typing import cast
 from urllib.parse import parse_qsl
 from urllib.parse import quote
@@ -3396,6 +3397,13 @@ class HostFolder:
     git_places: tuple[GitPlace, ...] = ()  # what git on the host runs, or reads as configuration, when used here
 
 
+# Path: the text of the file that stands in for it while it is absent, or None for an empty folder. In a path, `*` is
+# any folder, and `**` any Git folder at any depth.
+ProtectedPaths = dict[str, Optional[str]]
+# The folders that a container gets, the workspace first, each with what is protected below it; None for all of it.
+Trees = Sequence[tuple[HostFolder, Optional[ProtectedPaths]]]
+
+
 class GitPlace(NamedTuple):
     """A path of the host that git there runs, or reads as configuration."""
 
@@ -3477,7 +3485,7 @@ GIT_CONFIG_BYTES = 1 << 20  # of one configuration file; more is refused
 GIT_CONFIG_FILES = 1000
 # Keys of git-config(1) whose whole value is a folder or a file that git runs or obeys …
 GIT_FOLDER_KEY = re.compile(r"core\.hookspath|init\.templatedir")
-GIT_FILE_KEY = re.compile(r"core\.attributesfile|include(if\..*)?\.path", re.DOTALL)
+GIT_INCLUDE_KEY = re.compile(r"include(if\..*)?\.path", re.DOTALL)
 # … and keys whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
 GIT_COMMAND_KEY = re.compile(
     r"(alias|pager)\..*|.*(args|askpass|browser|clean|cmd|command|difffilter|driver|editor|external|fsmonitor|gitproxy"
@@ -3488,13 +3496,6 @@ SHELL_COMMAND = re.compile(r"\$\([^)]*\)|`[^`]*`")
 SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
 SHELL_PUNCTUATION = re.compile(r"[\s;&|()<>{}`'\",:=$!]+")
 SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
-
-
-class Repository(NamedTuple):
-    """A repository that a person may use from a workspace, or from a folder in it."""
-
-    folders: tuple[str, ...]  # its Git folder, and the common one that a linked worktree has besides
-    tops: tuple[str, ...]  # its working trees: git starts commands and relative paths there
 
 
 class GitSetting(NamedTuple):
@@ -3515,11 +3516,7 @@ def git_on_host(
     missing or does not understand a file.
     """
     git = find_git(workspace, environ)
-    outer = [found for folder in (workspace, *map(str, Path(workspace).parents)) if (found := repository_at(folder))]
-    tops: dict[str, list[str]] = {}  # Git folder: the working trees that use it
-    for repository in [*outer, *(inner for found in outer for inner in inner_repositories(found))]:
-        for folder in repository.folders:
-            tops.setdefault(folder, []).extend(repository.tops)
+    outer, tops = repositories_of(workspace)
     shared, attributes = shared_git_files(git, homes, environ)
     own = [f"{folder}/{name}" for folder in tops for name in ("config", "config.worktree")]
     settings = git_settings(git, [*own, *shared], homes)
@@ -3534,7 +3531,7 @@ def git_on_host(
         is_own = folder in tops
         places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else list(tops), homes)
     trails = [path_trail(place.path) for place in places]
-    folder_trails = [path_trail(folder) for repository in outer for folder in repository.folders]
+    folder_trails = [path_trail(folder) for folder in outer]
     links = [link for trail in (*trails, *folder_trails) for link in trail[:-1]]
     ends = [GitPlace(trail[-1], place.is_file) for trail, place in zip(trails, places)]
     # A folder above the workspace is no link that a container of the workspace could replace.
@@ -3542,30 +3539,38 @@ def git_on_host(
     return tuple(dict.fromkeys(trail[-1] for trail in folder_trails)), tuple(dict.fromkeys([*ends, *pins]))
 
 
-def repository_at(folder: str) -> Repository | None:
-    """The repository that git finds in a folder itself: by its `.git`, or because the folder is a bare repository."""
-    git_folder = f"{folder}/.git"
-    link = read_plain_file(git_folder)  # a linked worktree or a submodule has a file there
-    if link:
-        git_folder = joined_path(folder, link.partition("gitdir:")[2].strip())
-    elif not os.path.isdir(git_folder):
-        if not all(os.path.exists(f"{folder}/{name}") for name in ("HEAD", "objects", "refs")):
-            return None
-        git_folder = folder
-    common = read_plain_file(f"{git_folder}/commondir").strip()
-    folders = [git_folder, joined_path(git_folder, common)] if common not in ("", ".") else [git_folder]
-    return Repository(tuple(folders), (folder,))
+def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
+    """The Git folders that git finds from a workspace; and all with those of submodules, each with its working trees.
 
-
-def inner_repositories(repository: Repository) -> Iterator[Repository]:
-    """The submodules of a repository, and its linked worktrees."""
-    for folder in repository.folders:
+    Git starts commands and relative paths at the top of a working tree. That of a submodule is in its configuration.
+    """
+    tops: dict[str, list[str]] = {}
+    for top in (workspace, *map(str, Path(workspace).parents)):
+        for folder in git_folders_at(top):
+            tops.setdefault(folder, []).append(top)
+    outer = list(tops)
+    for folder in outer:
         for module in plain_git_folders(f"{folder}/modules"):
-            yield Repository((module,), ())
+            tops.setdefault(module, [])
         for name in plain_folders(f"{folder}/worktrees"):
             link = read_plain_file(f"{folder}/worktrees/{name}/gitdir").strip()
-            if link:
-                yield Repository((f"{folder}/worktrees/{name}", folder), (os.path.dirname(link),))
+            for user in (folder, f"{folder}/worktrees/{name}") if link else ():
+                tops.setdefault(user, []).append(os.path.dirname(link))
+    return outer, tops
+
+
+def git_folders_at(top: str) -> list[str]:
+    """The Git folder that git finds in a folder itself, and the common one that a linked worktree has besides."""
+    git_folder = f"{top}/.git"
+    link = read_plain_file(git_folder)  # a linked worktree or a submodule has a file there
+    if link:
+        git_folder = joined_path(top, link.partition("gitdir:")[2].strip())
+    elif not os.path.isdir(git_folder):
+        if not all(os.path.exists(f"{top}/{name}") for name in ("HEAD", "objects", "refs")):
+            return []
+        git_folder = top  # a bare repository
+    common = read_plain_file(f"{git_folder}/commondir").strip()
+    return [git_folder] if common in ("", ".") else [git_folder, joined_path(git_folder, common)]
 
 
 def read_plain_file(path: str) -> str:
@@ -3645,20 +3650,15 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
             fields = ask_git(git, ["--file", "-", "--list", "--no-includes", "-z"], text)
         except ClincusError as error:
             raise ClincusError(f"git does not understand '{file}': {error.message}", 409) from error
-        settings = [GitSetting(file, *field.partition("\n")[::2]) for field in fields]
-        included = [path for setting in settings for path in included_files(setting, homes) if path not in seen]
-        found += settings
-        seen.update(included)
-        unread += included
+        for key, _, value in (text.partition("\n") for text in fields):
+            found.append(GitSetting(file, key, value))
+            if GIT_INCLUDE_KEY.fullmatch(key):
+                included = [path for path in meant_paths(value, [os.path.dirname(file)], homes) if path not in seen]
+                seen.update(included)
+                unread += included
         if len(seen) > GIT_CONFIG_FILES:
             raise ClincusError(f"the configuration of git has more than {GIT_CONFIG_FILES} files", 409)
     return found
-
-
-def included_files(setting: GitSetting, homes: Sequence[str]) -> list[str]:
-    """The file that an `include` or `includeIf` names."""
-    is_include = re.fullmatch(r"include(if\..*)?\.path", setting.key, re.DOTALL)
-    return meant_paths(setting.value, [os.path.dirname(setting.file)], homes) if is_include else []
 
 
 def places_of(
@@ -3666,9 +3666,10 @@ def places_of(
 ) -> Iterator[GitPlace]:
     """What a setting makes git run, or read as configuration; `tops` are the working trees that it holds for."""
     key, value = setting.key, setting.value
-    if GIT_FILE_KEY.fullmatch(key):
-        bases = [os.path.dirname(setting.file)] if key.startswith("include") else tops
-        yield from (GitPlace(path, True) for path in meant_paths(value, bases, homes))
+    if GIT_INCLUDE_KEY.fullmatch(key):
+        yield from (GitPlace(path, True) for path in meant_paths(value, [os.path.dirname(setting.file)], homes))
+    elif key == "core.attributesfile":
+        yield from (GitPlace(path, True) for path in meant_paths(value, tops, homes))
     elif GIT_FOLDER_KEY.fullmatch(key):
         # A hook for what is pushed runs in the Git folder (githooks(5)).
         yield from (GitPlace(path, False) for path in meant_paths(value, [*tops, *git_folders], homes))
@@ -3768,18 +3769,16 @@ def protection_settings(config: Mapping[str, Any]) -> ProtectionSettings:
     )
 
 
-def protected_paths(settings: ProtectionSettings, workspace: HostFolder) -> dict[str, str | None]:
-    """All protected paths of the host, absolute, with `*` and `**` as in `matching_paths`.
+def protected_paths(settings: ProtectionSettings, workspace: HostFolder) -> ProtectedPaths:
+    """All protected paths of the host, absolute. Raises ClincusError (400) for one that leaves the workspace.
 
-    With each comes what stands in for it while it is absent: the text of a file, or None for an empty folder. In a Git
-    folder that is what Git does not mind: a file, but for `hooks`. A Git folder without `commondir` is its own common
-    folder, and so is one that says "." there (gitrepository-layout(5)). Elsewhere it is a folder where that will do: an
-    empty file would be committed by the next `git add -A`. Raises ClincusError (400) for a path that leaves the
-    workspace.
+    What stands in for an absent path is nothing that Git minds. In a Git folder it is a file, but for `hooks`. A Git
+    folder without `commondir` is its own common folder, and so is one that says "." there (gitrepository-layout(5)).
+    Elsewhere it is a folder where that will do: an empty file would be committed by the next `git add -A`.
     """
     if not settings.enabled:
         return {}
-    found: dict[str, str | None] = {}
+    found: ProtectedPaths = {}
     git_folders = dict.fromkeys([f"{workspace.source}/.git", *workspace.git_folders])
     for path in (*settings.paths, *ALWAYS_PROTECTED):
         normal = posixpath.normpath(path)
@@ -3798,13 +3797,13 @@ def protected_paths(settings: ProtectionSettings, workspace: HostFolder) -> dict
     return found
 
 
-def paths_within(folder: str, paths: Mapping[str, str | None]) -> dict[str, str | None] | None:
+def paths_within(folder: str, paths: ProtectedPaths) -> ProtectedPaths | None:
     """The protected paths below a folder, relative to it; None if all of it is protected.
 
     So an extra mount that holds the workspace, or is a part of it, is no way around the protection.
     """
     own = folder.strip("/").split("/") if folder != "/" else []
-    within: dict[str, str | None] = {}
+    within: ProtectedPaths = {}
     for path, text in paths.items():
         parts = path.strip("/").split("/")
         if path_matches(parts, own):
@@ -3837,15 +3836,17 @@ def protect_workspace(
     instance (`new_stage`). Raises ClincusError: 400 for mounts that contradict each other, 409 if the configuration
     demands a locked workspace and this host or session cannot have one.
     """
-    check_targets(workspace, extra, settings)
+    paths = protected_paths(settings, workspace)
+    check_targets(workspace, extra, paths)
+    trees = [(folder, paths_within(folder.source, paths)) for folder in (workspace, *extra)]
     reason = host.reason
     level = ("locked" if not reason else "basic") if settings.enabled else "off"
     if level != "locked" and settings.require_locked:
         why = reason or "security.disable_protection is set"
         raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
     if not reason:
-        return locked_protection(level, settings, host, (workspace, *extra), stage)
-    return device_protection(level, settings, host, (workspace, *extra))
+        return locked_protection(level, settings, host, trees, stage)
+    return device_protection(level, settings, host, trees)
 
 
 def new_stage() -> str:
@@ -3853,14 +3854,13 @@ def new_stage() -> str:
     return secrets.token_hex(8)
 
 
-def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], settings: ProtectionSettings) -> None:
+def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: ProtectedPaths) -> None:
     """Raise ClincusError: 400 for a mount that would hide the workspace or a protected path, 409 if git runs it all."""
     if not workspace.is_folder:
         raise ClincusError(f"workspace '{workspace.source}' is not a folder", 400)
     for folder in (workspace, *extra):
         if any(character in folder.source + folder.target for character in "\n\r\0"):
             raise ClincusError(f"the path {folder.source!r} holds a line break, which Incus does not take", 400)
-    paths = protected_paths(settings, workspace)
     if paths_within(workspace.source, paths) is None:
         words = "git on this host runs, or reads as its configuration, all that is in it"
         raise ClincusError(f"workspace '{workspace.source}' cannot be protected: {words}", 409)
@@ -3875,24 +3875,33 @@ def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], settings: 
                 raise ClincusError(f"the mount at '{folder.target}' would replace the protected path '{path}'", 400)
 
 
-# The locked form: a stage on the host, brought in as one tree
+# -- The locked form: a stage on the host, brought in as one tree
 
 
 def locked_protection(
-    level: str, settings: ProtectionSettings, host: ProtectionSupport, folders: Sequence[HostFolder], stage: str
+    level: str, settings: ProtectionSettings, host: ProtectionSupport, trees: Trees, stage: str
 ) -> Protection:
-    """The workspace (the first folder) and the rest by LXC hooks and one mount entry a tree; see `run_hook`.
+    """The workspace (the first tree) and the rest by LXC hooks and one mount entry a tree; see wall/hook.py.
 
     Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): what the host
     laid over a protected path, root in the container can neither take away, move nor look beneath.
     """
-    paths = protected_paths(settings, folders[0])
+    folders = [folder for folder, _ in trees]
     denied = denied_mode_bits(folders)
     plan = {
         "stage": stage,
         "code": settings.code_uid,
         "setuid": "denied" if denied else "allowed",
-        "trees": [tree_plan(folder, paths) for folder in folders],
+        "trees": [
+            {
+                "source": folder.source,
+                "owner": folder.uid,
+                "group": folder.gid,
+                "readonly": folder.readonly or within is None,
+                "protect": (within or {}) if folder.is_folder else {},
+            }
+            for folder, within in trees
+        ],
     }
     lines = [host.profile_config.get("raw.lxc", "").rstrip("\n"), *hook_lines(host.python, plan)]
     lines += [mount_line(f"{STAGES}/{stage}/{number}", folder) for number, folder in enumerate(folders)]
@@ -3907,9 +3916,8 @@ def locked_protection(
     notes = []
     if denied:
         config["security.syscalls.deny"] = denied_calls(host, [rule for bit in denied for rule in deny_mode_bit(bit)])
-        bits, whose = (
-            ("setuid or setgid", "root") if SETUID in denied else ("setgid", "a group that its owner is not in")
-        )
+        is_roots = SETUID in denied
+        bits, whose = ("setuid or setgid", "root") if is_roots else ("setgid", "a group that its owner is not in")
         notes.append(f"The folder belongs to {whose}: no program in the container can set the {bits} bit")
     if settings.enabled and not folders[0].is_repository:
         notes.append("There is no .git, and the tool cannot make one: run `git init` in the folder yourself")
@@ -3924,21 +3932,9 @@ def denied_mode_bits(folders: Sequence[HostFolder]) -> list[int]:
     return setuid + setgid
 
 
-def tree_plan(folder: HostFolder, paths: Mapping[str, str | None]) -> dict[str, object]:
-    """What the hook needs to know of one tree."""
-    within = paths_within(folder.source, paths)
-    return {
-        "source": folder.source,
-        "owner": folder.uid,
-        "group": folder.gid,
-        "readonly": folder.readonly or within is None,
-        "protect": (within or {}) if folder.is_folder else {},
-    }
-
-
 def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
     """The hooks as lines of lxc.container.conf(5): whole programs, with no file that could be swapped or go away."""
-    packed = base64.urlsafe_b64encode(zlib.compress(wall_program().encode(), 9)).decode()
+    packed = base64.urlsafe_b64encode(zlib.compress(packaged_text("wall/hook.py").encode(), 9)).decode()
     argument = base64.urlsafe_b64encode(json.dumps(plan, separators=(",", ":")).encode()).decode()
     unpack = f'import base64,zlib;exec(zlib.decompress(base64.urlsafe_b64decode("{packed}")))'
     command = f"{python} -I -S -c '{unpack}' {argument}"
@@ -3964,29 +3960,17 @@ def denied_calls(host: ProtectionSupport, rules: Sequence[str]) -> str:
     return "\n".join(dict.fromkeys([*host.profile_config.get("security.syscalls.deny", "").splitlines(), *rules]))
 
 
-def wall_program() -> str:
-    """The source of the program that LXC runs on the host."""
-    source = packaged_file("wall")("hook.py")
-    if source is None:
-        raise ClincusError("wall/hook.py is missing beside clincus.py: the container's hooks are made from it")
-    return source.decode()
+# -- The plain form: disk devices, for a host or project that allows nothing better
 
 
-# The plain form: disk devices, for a host or project that allows nothing better
-
-
-def device_protection(
-    level: str, settings: ProtectionSettings, host: ProtectionSupport, folders: Sequence[HostFolder]
-) -> Protection:
+def device_protection(level: str, settings: ProtectionSettings, host: ProtectionSupport, trees: Trees) -> Protection:
     """The folders by Incus disk devices, each protected path as a read-only one, its parents over themselves."""
-    workspace = folders[0]
-    paths = protected_paths(settings, workspace)
+    workspace = trees[0][0]
     idmap = raw_idmap(workspace, settings.code_uid, host)
     shift = {"shift": "true"} if settings.shift and host.shift and not idmap else {}
     devices: dict[str, dict[str, str]] = {}
-    for number, folder in enumerate(folders):
+    for number, (folder, within) in enumerate(trees):
         name = f"mount-{number - 1}" if number else "workspace"
-        within = paths_within(folder.source, paths)
         readonly = {"readonly": "true"} if folder.readonly or within is None else {}
         devices[name] = {"type": "disk", "source": folder.source, "path": folder.target, **shift, **readonly}
         for path, sealed in device_paths(folder.source, list(within or {})):
@@ -4061,7 +4045,7 @@ def plain_paths(source: str, pattern: str) -> list[str]:
 def plain_git_folders(path: str) -> list[str]:
     """As `git_folders`, but by path. Raises ClincusError (409) if there are too many folders."""
     found: list[str] = []
-    unseen = [f"{path}/{name}" for name in plain_folders(path)]
+    unseen = [path]
     for _ in range(MOST_FOLDERS):
         if not unseen:
             return found
@@ -4070,7 +4054,7 @@ def plain_git_folders(path: str) -> list[str]:
         has_config = os.path.lexists(f"{folder}/config")
         if name in FILLED_BY_GIT and above in found and not has_config:
             continue
-        if has_config or os.path.lexists(f"{folder}/HEAD"):
+        if folder != path and (has_config or os.path.lexists(f"{folder}/HEAD")):
             found.append(folder)
         unseen += [f"{folder}/{name}" for name in plain_folders(folder)]
     raise ClincusError(f"'{path}' holds more than {MOST_FOLDERS} folders", 409)
@@ -4085,7 +4069,7 @@ def plain_folders(path: str) -> list[str]:
         return []
 
 
-# What this host can do
+# -- What this host can do
 
 
 def protection_support(incus: Incus) -> ProtectionSupport:
@@ -4153,34 +4137,24 @@ def trusted_python() -> str:
 
 def only_root_changes(path: str) -> bool:
     """Whether a path and every folder above it belong to root and are writable by nobody else."""
-    while True:
-        try:
-            found = os.lstat(path)
-        except OSError:
-            return False
-        if found.st_uid != 0 or (found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)):
-            return False
-        if path == "/":
-            return True
-        path = os.path.dirname(path)
+    try:
+        found = [os.lstat(step) for step in (Path(path), *Path(path).parents)]
+    except OSError:
+        return False
+    return all(step.st_uid == 0 and (stat.S_ISLNK(step.st_mode) or not step.st_mode & 0o022) for step in found)
 
 
-def subordinate_ids(path: str) -> tuple[tuple[int, int], ...]:
-    """The ranges (first, count) of ids that root may give to a container (subuid(5))."""
+def mappable_ids(path: str, project: str | None) -> tuple[tuple[int, int], ...]:
+    """The ranges (first, count) of ids that raw.idmap may give to a container: those that subuid(5) gives to root.
+
+    `project` is a restricted project's own list ("1000,2000-2999"), which then counts as well.
+    """
     try:
         with open(path) as file:
             rows = [line.strip().split(":") for line in file]
     except OSError:
         return ()
-    return tuple((int(row[1]), int(row[2])) for row in rows if row[0] in ("root", "0") and row[1:2] and row[2:3])
-
-
-def mappable_ids(path: str, project: str | None) -> tuple[tuple[int, int], ...]:
-    """The ranges of ids that a container may be given by raw.idmap: those of root that the project allows too.
-
-    `project` is a restricted project's own list ("1000,2000-2999"), or None where there is none.
-    """
-    ranges = subordinate_ids(path)
+    ranges = tuple((int(row[1]), int(row[2])) for row in rows if row[0] in ("root", "0") and len(row) > 2)
     if project is None:
         return ranges
     both = []
@@ -4224,18 +4198,13 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
     return ClincusError(f"the workspace cannot be protected: {words}", 409)
 
 
-# Run as root in the container: what its root and other users made there becomes the code user's. Files of nobody are
-# other host users', and chown takes the setuid bit away.
-GUEST_HAND_OVER = 'find "$1" -xdev ! -user "$2" ! -user 65534 -exec chown -h "$2:$2" {} +'
-
-
 def hand_over(incus: Incus, name: str, mount: str, code_uid: int) -> None:
     """Give what root in a running container made in its workspace to the workspace's owner, as far as that works.
 
     On the host it would else belong to a user number that exists nowhere, and its owner could not remove it.
     """
-    command = ["timeout", "60", "sh", "-c", GUEST_HAND_OVER, "clincus", mount, str(code_uid)]
-    with contextlib.suppress(ClincusError):
+    command = ["timeout", "60", "sh", "-c", packaged_text("guest/hand-over.sh"), "clincus", mount, str(code_uid)]
+    with suppress(ClincusError):
         incus.exec(name, command, timeout=90)
 
 
@@ -4252,7 +4221,7 @@ def clean_stages() -> list[str]:
     """
     if os.geteuid() != 0 or not os.path.isdir(STAGES):
         return []
-    command = [sys.executable, "-I", "-S", "-c", wall_program(), "sweep"]
+    command = [sys.executable, "-I", "-S", "-c", packaged_text("wall/hook.py"), "sweep"]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, cwd="/"
     )

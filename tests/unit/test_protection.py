@@ -320,7 +320,7 @@ def test_the_hook_carries_the_whole_program():
 
 def test_the_program_needs_nothing_but_the_standard_library_of_a_system_python():
     imports = "import sys; assert not [name for name in sys.modules if name.startswith(('clincus', 'wall'))]"
-    source = clincus.wall_program().partition('if __name__ == "__main__"')[0]
+    source = clincus.packaged_text("wall/hook.py").partition('if __name__ == "__main__"')[0]
     done = subprocess.run([sys.executable, "-I", "-S", "-c", source + imports], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -484,10 +484,11 @@ def test_a_python_that_others_can_change_is_not_trusted(tmp_path):
     assert not clincus.only_root_changes(str(program))
 
 
-def test_subordinate_ids_are_those_of_root(tmp_path):
+def test_mappable_ids_are_those_of_root(tmp_path):
     table = tmp_path / "subuid"
     table.write_text("ada:100000:65536\nroot:1000000:65536\n0:1000:1\nbroken\n")
-    assert clincus.subordinate_ids(str(table)) == ((1000000, 65536), (1000, 1))
+    assert clincus.mappable_ids(str(table), None) == ((1000000, 65536), (1000, 1))
+    assert clincus.mappable_ids(str(tmp_path / "none"), None) == ()
 
 
 class FakeIncus:
