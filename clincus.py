@@ -1209,16 +1209,6 @@ def shown(setting: Setting, value: Any) -> Any:
     return dict.fromkeys(value, HIDDEN) if isinstance(value, dict) else HIDDEN
 
 
-def sources_document(config: Config, error: str | None) -> dict[str, Any]:
-    """The document of GET /api/config/sources; `error` is why a newer state of the files is not in force."""
-    return {
-        "files": [{"path": path, "exists": exists, "error": None} for path, exists in config.files],
-        "origins": dict(config.origins),
-        "warnings": list(config.warnings),
-        "error": error,
-    }
-
-
 # ----------------------------------------------------------------------------------------------------------------
 # tools
 # What each AI tool is started with and which files it carries in and out. Knows nothing of Incus or HTTP.
@@ -6495,45 +6485,37 @@ def kernel_address(host: str, port: int, *, wide: bool) -> str:
 Handler = Callable[[Request], object]
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """One endpoint: how requests find it, and the function that answers them."""
 
-    method: str
     path: str  # with {name} for one path segment
+    pattern: Pattern[str]  # of a path that is still percent-encoded
+    methods: tuple[str, ...]  # HEAD is GET without the body
     handler: Handler
     operation: Operation
 
-    @property
-    def pattern(self) -> Pattern[str]:
-        """The path as a regular expression over the still quoted path."""
-        return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(self.path)))
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods that it answers; HEAD is GET without the body."""
-        return ("GET", "HEAD") if self.method == "GET" and not self.path.startswith("/ws/") else (self.method,)
-
 
 class Router:
-    """The routing table. What each route takes and answers stands in openapi.json, the `contract`."""
+    """The routing table. openapi.json, the `contract`, says what each route takes and answers."""
 
     def __init__(self, contract: Schema) -> None:
         self._contract = contract
         self._items: Schema = inlined(contract["paths"], contract)
-        self._table: list[tuple[Pattern[str], Route]] = []
+        self._routes: list[Route] = []
 
     def add(self, method: str, path: str, handler: Handler) -> None:
         """Let a handler answer an operation of the contract. Raises KeyError for one that the contract lacks."""
-        route = Route(method, path, handler, Operation(self._items[path], method))
-        self._table.append((route.pattern, route))
-        self._table.sort(key=lambda row: row[1].path.replace("{", "~"))  # a literal segment is tried before a {name}
+        operation = Operation(self._items[path], method)
+        pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)))
+        methods = ("GET", "HEAD") if method == "GET" and not path.startswith("/ws/") else (method,)
+        self._routes.append(Route(path, pattern, methods, handler, operation))
+        self._routes.sort(key=lambda route: route.path.replace("{", "~"))  # a literal segment goes before a {name}
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route of a request and the values in its path. Raises ClincusError, or MethodNotAllowed (405)."""
         allowed: list[str] = []
-        for pattern, route in self._table:
-            match = pattern.fullmatch(path)
+        for route in self._routes:
+            match = route.pattern.fullmatch(path)
             if match and method in route.methods:
                 return route, {key: unquote(value) for key, value in match.groupdict().items()}
             if match:
@@ -6544,11 +6526,11 @@ class Router:
 
     def document(self) -> dict[str, object]:
         """The contract without the operations that nothing here answers."""
-        routes = {(route.path, route.method.lower()) for _, route in self._table}
+        answered = {(route.path, route.methods[0].lower()) for route in self._routes}
         paths = {
-            path: {key: value for key, value in item.items() if key == "parameters" or (path, key) in routes}
+            path: {key: value for key, value in item.items() if key == "parameters" or (path, key) in answered}
             for path, item in self._contract["paths"].items()
-            if any(path == known for known, _ in routes)
+            if any(path == known for known, _ in answered)
         }
         return {**self._contract, "info": {**self._contract["info"], "version": __version__}, "paths": paths}
 
@@ -6997,7 +6979,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         route, in_path = site.router.find(request.method, request.path)
         operation = route.operation
         given = operation.read_parameters(in_path, request.query)
-        if not operation.takes_bytes and route.method != "GET":
+        if not operation.takes_bytes and "GET" not in route.methods:
             check_content_type(request)
         request.body = self._read_body(request, operation.body_limit)
         request.values = {**operation.defaults, **given, **operation.read_body(request.body)}
@@ -7008,7 +6990,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         if isinstance(result, Response):
             return result
         response = json_response(result, operation.status)
-        if route.method != "GET":
+        if "GET" not in route.methods:
             return response
         return Content(response.body).answer(request, [*response.headers, ("Cache-Control", "private, no-cache")])
 
@@ -8180,9 +8162,6 @@ class Api:
             self._app.save_settings(port, roots)
         return {"status": "updated"}
 
-    def get_sources(self, request: Request) -> object:
-        return sources_document(self._app.config, self._app.config_error)
-
     def get_openapi(self, request: Request) -> object:
         return self._app.router.document()
 
@@ -8315,7 +8294,6 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("GET", "/api/openapi.json", api.get_openapi),
         ("GET", one, api.get_session),
         ("GET", "/ws/shell/{id}", api.shell),
-        ("GET", "/api/config/sources", api.get_sources),
     ]
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clincus
+from clincus_features.sources import sources_document
 
 
 @pytest.fixture
@@ -753,12 +754,12 @@ def test_the_environment_of_profiles_is_hidden(environ, user_file):
     document = clincus.config_document(config)
     assert document["profiles"] == {"x": {"image": "i", "environment": {"TOKEN": clincus.HIDDEN}}}
     assert config.environment == {"TOKEN": "sesame"}
-    assert "sesame" not in json.dumps([document, clincus.sources_document(config, None)])
+    assert "sesame" not in json.dumps([document, sources_document(config, None)])
 
 
 def test_the_sources_document(environ, user_file):
     write(user_file, "[dashboard]\nport = 3001\n")
-    document = clincus.sources_document(clincus.load_config(environ), "broken")
+    document = sources_document(clincus.load_config(environ), "broken")
     assert document["files"] == [
         {"path": clincus.SYSTEM_CONFIG, "exists": False, "error": None},
         {"path": str(user_file), "exists": True, "error": None},
@@ -933,4 +934,4 @@ def test_a_feature_adds_keys_and_tables_before_the_configuration_is_loaded(envir
     document = clincus.config_document(config)
     assert document["engines"] == {"lab": {"remote": "lab", "token": clincus.HIDDEN}}
     assert document["notify"] == {"webhook": clincus.HIDDEN}
-    assert "sesame" not in json.dumps(clincus.sources_document(config, None))
+    assert "sesame" not in json.dumps(sources_document(config, None))
