@@ -90,6 +90,7 @@ from urllib.parse import urlencode
 if TYPE_CHECKING:
     from io import BufferedReader
 
+    from typing_extensions import Self
     from websockets.server import ServerProtocol
     from websockets.typing import Subprotocol
 
@@ -303,6 +304,225 @@ def packaged_text(path: str) -> str:
     if content is None:
         raise ClincusError(f"{path} is missing beside clincus.py: install Clincus again", 500)
     return content.decode()
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# child processes
+# One runner for every program: in a session of its own, with bounded output and a timeout that says so.
+# ----------------------------------------------------------------------------------------------------------------
+
+OUTPUT_LIMIT = 32 << 20  # bytes of each stream that a child may write
+
+
+class ChildError(ClincusError):
+    """A child process could not be started, did not finish in time, or wrote too much."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The end of a command: its exit code (0..255) and what it wrote."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def reason(self) -> str:
+        """The last words on stderr, for an error message."""
+        text = self.stderr.decode("utf-8", "replace").strip()
+        lines = text[-2000:].removeprefix("Error: ").splitlines()
+        return "\n".join(map(printable, lines)) or f"exit code {self.code}"
+
+
+Sink = Callable[[bytes], object]  # takes what comes; BrokenPipeError wants no more
+
+
+class Held:
+    """A sink that keeps what it is given, up to a limit in bytes."""
+
+    def __init__(self, limit: int = OUTPUT_LIMIT) -> None:
+        self.data = bytearray()
+        self.limit = limit
+        self.is_full = False
+
+    def __call__(self, piece: bytes) -> None:
+        self.is_full = len(self.data) + len(piece) > self.limit
+        if self.is_full:
+            raise BrokenPipeError
+        self.data += piece
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write to a descriptor of ours, whether or not somebody made it non-blocking."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+
+
+def exit_code(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process as a shell gives it."""
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> None:
+    """End a process in a session of ours and those that it started, politely and after some seconds for certain."""
+    family = [child.pid, *children_of(child.pid)]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=patience)
+            return
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes below one, as /proc tells (proc_pid_stat(5): the fourth field is the parent)."""
+    parents = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError), open(path, encoding="utf-8", errors="replace") as file:
+            parents[int(path.split("/")[2])] = int(file.read().rpartition(")")[2].split()[1])
+    family = [pid]
+    for member in family:  # which grows meanwhile
+        family += [one for one, parent in parents.items() if parent == member]
+    return family[1:]
+
+
+class Child:
+    """A child process that leads a session of its own: a signal reaches all that it started (`sg` starts `incus`).
+
+    Its three streams are pipes. After `timeout` seconds, and at the end of a `with` block, it is killed. `gentle` is a
+    signal that comes before, and the seconds that the child then has. Raises ChildError.
+    """
+
+    error: ClassVar[type[ClincusError]] = ChildError
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float | None = None,
+        gentle: tuple[int, float] | None = None,
+        environ: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> None:
+        pipe = subprocess.PIPE
+        try:
+            self.process = subprocess.Popen(
+                argv, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, cwd=cwd, start_new_session=True
+            )
+        except OSError as error:
+            raise self.error(f"`{argv[0]}` cannot be started: {error.strerror}") from error
+        self.stdin, self.stdout, self.stderr = (
+            cast("IO[bytes]", stream) for stream in (self.process.stdin, self.process.stdout, self.process.stderr)
+        )
+        self.failure = ""  # why we have ended it
+        self.is_late = False
+        self._gentle = gentle
+        self._is_fed = False  # another thread writes to stdin, and closes it
+        self._alarm: threading.Timer | None = None
+        if timeout is not None:
+            words = f"`{shlex.join(argv[:6])} …` did not finish within {timeout:g} s"
+            self._alarm = threading.Timer(timeout, self._expire, (words,))
+            self._alarm.daemon = True
+            self._alarm.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self.end()
+        for stream in (self.stdout, self.stderr, *(() if self._is_fed else (self.stdin,))):
+            with suppress(OSError):
+                stream.close()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child and to all in its process group."""
+        if self.process.returncode is None:  # else the number may be another's by now
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    def end(self, failure: str = "") -> None:
+        """End the child, if it has not ended; `failure` is what `wait` raises then."""
+        if self.process.poll() is not None:
+            return
+        self.failure = self.failure or failure
+        if self._gentle is not None:
+            number, patience = self._gentle
+            self.signal(number)
+            for _ in range(int(patience * 10)):
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(0.1)
+                    return
+                self.signal(signal.SIGCONT)  # one that is stopped, or is at the end of guest/exec.sh, goes on
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def wait(self) -> int:
+        """Wait for the end; the exit code as a shell gives it. Raises ChildError if we had to end the child."""
+        self.process.wait()
+        if self.failure:
+            raise self.error(self.failure)
+        return exit_code(self.process)
+
+    def feed(self, pieces: Iterable[bytes]) -> None:
+        """Write to stdin in a thread of its own, and close it."""
+
+        def write() -> None:
+            with suppress(OSError), self.stdin:
+                for piece in pieces:
+                    write_all(self.stdin.fileno(), piece)
+
+        self._is_fed = True
+        threading.Thread(target=write, daemon=True).start()
+
+    def collect(self, stream: IO[bytes], held: Held) -> threading.Thread:
+        """Keep what comes in a stream, in a thread of its own; too much of it ends the child."""
+
+        def read() -> None:
+            try:
+                with suppress(OSError):
+                    while piece := stream.read(1 << 16):
+                        held(piece)
+            finally:
+                if held.is_full:
+                    self.end(f"the command wrote more than {held.limit >> 20} MiB")
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        return thread
+
+    def complete(self, stdin: bytes = b"") -> Completed:
+        """Feed the child its whole stdin and wait for its end and for all that it writes."""
+        held = Held(), Held()
+        threads = [self.collect(stream, one) for stream, one in zip((self.stdout, self.stderr), held)]
+        self.feed([stdin])
+        self.process.wait()
+        for thread in threads:
+            thread.join(timeout=5)  # a grandchild may hold the pipes open
+        return Completed(self.wait(), bytes(held[0].data), bytes(held[1].data))
+
+    def _expire(self, words: str) -> None:
+        self.is_late = True
+        self.end(words)
+
+
+def run_child(
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    timeout: float,
+    environ: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> Completed:
+    """Run a program to its end. Raises ChildError if it cannot start, takes too long or writes too much."""
+    with Child(argv, timeout=timeout, environ=environ, cwd=cwd) as child:
+        return child.complete(stdin)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -2114,22 +2334,6 @@ class NameTakenError(IncusError):
     """There is an instance of that name, and it is not the one that was to be made."""
 
 
-@dataclass(frozen=True)
-class Completed:
-    """The end of a command: its exit code (0..255) and what it wrote."""
-
-    code: int
-    stdout: bytes
-    stderr: bytes
-
-    @property
-    def reason(self) -> str:
-        """The last words on stderr, for an error message."""
-        text = self.stderr.decode("utf-8", "replace").strip()
-        lines = text[-2000:].removeprefix("Error: ").splitlines()
-        return "\n".join(map(printable, lines)) or f"exit code {self.code}"
-
-
 # What the client says when there is no daemon to talk to (cmd/incus, 6.0): each is answered as 503.
 INCUS_UNREACHABLE = (
     ("executable file not found", "Incus is not installed. Run `clincus setup`."),
@@ -2161,41 +2365,13 @@ def incus_failure(text: str) -> IncusError:
     return IncusError(words or "Incus failed without a word", 500)
 
 
-# What a command wrote last is lost where the client of Incus reads it after the daemon has closed the connection: it
-# cannot answer the daemon's ping then, and gives up (6.0.4: on a busy machine 56 of 400 short commands wrote in vain).
-# So a shell runs the command, marks the end of both its streams, and fills all buffers on the way behind the mark: it
-# ends when the client has read the mark. It passes signals on. What a shell starts with & ignores SIGINT; `env`
-# (coreutils) undoes that, and where it cannot, SIGTERM is sent instead.
-FENCE = f"=end-of-output-{secrets.token_hex(8)}="
-FENCED = """
-size=$1; shift
-send() { signal=$1; kill -s "$1" "$child" 2>/dev/null; }
-trap "send HUP" HUP; trap "send TERM" TERM; trap "send TERM" INT
-if env --default-signal=INT true 2>/dev/null; then
-    trap "send INT" INT
-    set -- env --default-signal=INT,QUIT "$@"
-fi
-exec 3<&0 4>&2
-"$@" <&3 3<&- 4>&- & child=$!
-exec 2>/dev/null
-[ -z "$signal" ] || kill -s "$signal" "$child"
-wait "$child"; code=$?
-while kill -0 "$child"; do wait "$child"; code=$?; done
-printf "%s%${size}s" "$0" ""; printf "%s%${size}s" "$0" "" >&4
-exit "$code"
-"""
+# -- Commands in a container
 
-
-# What Incus says when it lost sight of a command at its start, as happens to one in fifty of several in a container at
-# once (6.0.4). It runs all the same, on streams that are closed. So a command waits at a gate for a line that only one
-# that is connected gets: any other ends there, and can be tried again. Behind the gate its stdin is its own.
+# What Incus says when it lost sight of a command at its start (guest/exec.sh). The command can be run again.
 NOT_SEEN = b"Failed to retrieve PID of executing child process"
 NOT_SEEN_TRIES = 10
-GATE = "IFS= read -r go || exit 125\n"
-OPEN_GATE = b"go\n"
-BEGUN = f"<begun-{secrets.token_hex(8)}>"  # on stderr, for whoever may not send the stdin of a command twice
-FEED_GATE = GATE + "echo\n"  # on stdout, which is read no further
-RELAY_GATE = GATE + f'printf %s "{BEGUN}" >&2\n'
+GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only end the shell around it
+STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
 
 
 def is_out_of_sight(code: int, beginning: bytes) -> bool:
@@ -2203,73 +2379,44 @@ def is_out_of_sight(code: int, beginning: bytes) -> bool:
     return code == 255 and NOT_SEEN in beginning
 
 
-@functools.cache
-def fence_filling() -> int:
-    """Bytes that do not fit in the buffers between a command and the client of Incus: a pipe, a socket and copies."""
-    try:
-        socket_buffer = int(Path("/proc/sys/net/core/wmem_default").read_text())
-    except (OSError, ValueError):
-        socket_buffer = 212992
-    return socket_buffer + (256 << 10)
+class IncusChild(Child):
+    """The `incus` command as a child process. Raises IncusError."""
+
+    error = IncusError
+
+    def __init__(self, argv: Sequence[str], **options: Any) -> None:
+        try:
+            super().__init__(argv, **options)
+        except IncusError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise incus_failure("executable file not found") from error
+            raise
 
 
-def start_client(
-    argv: Sequence[str],
-    *,
-    stdin: int | None = subprocess.DEVNULL,
-    stdout: int | None = None,
-    stderr: IO[bytes] | int | None = None,
-    start_new_session: bool = True,
-) -> subprocess.Popen[bytes]:
-    """Start the `incus` command. Raises IncusError.
+class MarkedReader(io.RawIOBase):
+    """What a command under guest/exec.sh writes to one of its streams: all that stands before the mark."""
 
-    It gets a session of its own where Ctrl-C at our terminal is ours to handle, not the child's.
-    """
-    try:
-        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=start_new_session)
-    except FileNotFoundError as error:
-        raise incus_failure("executable file not found") from error
-    except OSError as error:
-        raise IncusError(f"the incus command cannot be started: {error.strerror}", 500) from error
-
-
-def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> None:
-    """End a process and those that it started (`sg` starts `incus`), politely and after some seconds for certain."""
-    family = [child.pid, *children_of(child.pid)]
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in family:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=patience)
-            return
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes below one, as /proc tells (proc_pid_stat(5): the fourth field is the parent)."""
-    parents = {}
-    for path in glob.glob("/proc/[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError), open(path, encoding="utf-8", errors="replace") as file:
-            parents[int(path.split("/")[2])] = int(file.read().rpartition(")")[2].split()[1])
-    family = [pid]
-    for member in family:  # which grows meanwhile
-        family += [one for one, parent in parents.items() if parent == member]
-    return family[1:]
-
-
-class FencedReader(io.RawIOBase):
-    """What a command wrote, read from the descriptor of its stream up to the fence."""
-
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, mark: bytes) -> None:
         self._descriptor = descriptor
+        self._mark = mark
         self._ready = b""
-        self._held = b""  # may be the beginning of the fence
+        self._held = b""  # may be the beginning of the mark
         self._is_over = False
-        self.is_whole = False  # the fence was there: the rest is filling
+        self.is_whole = False  # the mark was there
 
     def readable(self) -> bool:
         """Yes."""
         return True
+
+    def has_mark_in_front(self) -> bool:
+        """Read the mark that says that the command begins; False if something else comes."""
+        seen = b""
+        while len(seen) < len(self._mark):
+            piece = os.read(self._descriptor, len(self._mark) - len(seen))
+            if not piece:
+                break
+            seen += piece
+        return seen == self._mark
 
     def readinto(self, target: Any) -> int:
         """Fill a buffer with what is there, waiting only if that is nothing."""
@@ -2280,90 +2427,128 @@ class FencedReader(io.RawIOBase):
         return size
 
     def _take(self, piece: bytes) -> None:
-        if not piece:
-            self._is_over, self._ready = True, self._held
-        elif not self.is_whole:
-            fence = FENCE.encode()
-            text, found, _ = (self._held + piece).partition(fence)
-            self.is_whole = bool(found)
-            kept = 0 if found else next(n for n in range(len(fence) - 1, -1, -1) if text.endswith(fence[:n]))
-            self._ready, self._held = text[: len(text) - kept], text[len(text) - kept :]
+        text, found, _ = (self._held + piece).partition(self._mark)
+        self.is_whole = bool(found)
+        self._is_over = self.is_whole or not piece
+        longest = 0 if self._is_over else len(self._mark) - 1
+        kept = next(size for size in range(longest, -1, -1) if text.endswith(self._mark[:size]))
+        self._ready, self._held = text[: len(text) - kept], text[len(text) - kept :]
 
 
-STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
+class GuestInput(io.RawIOBase):
+    """The stdin of a command under guest/exec.sh. A pipe to it never breaks: `is_over` tells when nobody reads it."""
 
-Sink = Callable[[bytes], object]  # takes what comes; BrokenPipeError wants no more
-HELD_LIMIT = 64 << 20  # bytes
+    def __init__(self, descriptor: int, is_over: Callable[[], bool]) -> None:
+        self._descriptor = descriptor
+        self._is_over = is_over
+        os.set_blocking(descriptor, False)
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write all of it. Raises BrokenPipeError."""
+        rest = memoryview(data)
+        while rest:
+            if select.select([], [self._descriptor], [], 0.2)[1]:
+                rest = rest[os.write(self._descriptor, rest) :]
+            elif self._is_over():
+                raise BrokenPipeError
+        return len(data)
 
 
-class Held:
-    """A sink that keeps what it is given, up to HELD_LIMIT."""
+class GuestCommand(IncusChild):
+    """A command in an instance under guest/exec.sh: it runs once, and all that it writes arrives.
 
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.is_full = False
+    `begin` comes first. Then `stdin` and `output` are the command's own, and `finish` waits for its end.
+    """
 
-    def __call__(self, piece: bytes) -> None:
-        self.is_full = len(self.data) + len(piece) > HELD_LIMIT
-        if self.is_full:
-            raise BrokenPipeError
-        self.data += piece
+    def __init__(self, argv: Sequence[str], **options: Any) -> None:
+        super().__init__(argv, **options)
+        self._mark = f"<{secrets.token_hex(12)}>".encode()
+        self._readers = [MarkedReader(stream.fileno(), self._mark) for stream in (self.stdout, self.stderr)]
+        self.output, self.errors = (
+            cast("BufferedReader", io.BufferedReader(reader, 1 << 16)) for reader in self._readers
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the command came to its end and all that it wrote was read."""
+        return all(reader.is_whole for reader in self._readers)
+
+    def begin(self) -> bool:
+        """Let the command begin; False if it did not."""
+        with suppress(BrokenPipeError):
+            write_all(self.stdin.fileno(), self._mark + b"\n")
+        return self._readers[0].has_mark_in_front()
+
+    def refusal(self) -> Completed:
+        """How a command ended that did not begin."""
+        self.stdin.close()
+        said = Held()
+        self.collect(self.errors, said).join()
+        return Completed(self.wait(), b"", bytes(said.data))
+
+    def finish(self) -> int:
+        """Wait for the end of a command whose streams were read; its exit code. Raises IncusError."""
+        if self.is_whole:
+            self.signal(signal.SIGCONT)
+            while not select.select([self.stdout], [], [], 0.2)[0] or os.read(self.stdout.fileno(), 1 << 16):
+                self.signal(signal.SIGCONT)  # the first may have come before the client listened to it
+        return self.wait()
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write to a descriptor of ours, whether or not somebody made it non-blocking."""
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(descriptor, rest) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [])
-
+# -- Commands in a container on our own streams
 
 OUR_STREAMS: tuple[Sink, Sink] = (functools.partial(write_all, 1), functools.partial(write_all, 2))
 
 
-def pour(stream: IO[bytes], sink: Sink, failures: list[OSError]) -> None:
-    """Hand on what comes in a stream; closed early, whoever writes there gets SIGPIPE, as if he wrote to the sink."""
+def pour(source: IO[bytes], stream: IO[bytes], sink: Sink, failures: list[OSError]) -> None:
+    """Hand on what comes from a stream. If the sink closes early, the stream is closed and its writer gets SIGPIPE."""
     try:
-        with stream:
-            reader = FencedReader(stream.fileno())
-            while piece := reader.read(1 << 16):
-                sink(piece)
+        while piece := source.read1(1 << 16):  # type: ignore[attr-defined]
+            sink(piece)
     except BrokenPipeError:
-        pass
+        stream.close()
     except OSError as error:
         failures.append(error)
+        stream.close()
 
 
-class BegunSink:
-    """A sink for stderr that tells when the command has begun, and holds back what comes before."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.begun = threading.Event()
-        self.held = b""
-        self._sink = sink
-
-    def __call__(self, piece: bytes) -> None:
-        if not self.begun.is_set():
-            before, mark, after = (self.held + piece).partition(BEGUN.encode())
-            self.held, piece = (b"", before + after) if mark else (self.held + piece, b"")
-            if mark:
-                self.begun.set()
-        if piece:
-            self._sink(piece)
+def input_for(command: GuestCommand, source: int) -> Iterator[bytes]:
+    """What comes from a descriptor until it or the command ends."""
+    while command.process.poll() is None:
+        if select.select([source], [], [], 0.2)[0]:
+            piece = os.read(source, 1 << 16)
+            if not piece:
+                return
+            yield piece
 
 
-def supply(process: subprocess.Popen[bytes], source: int | None, begun: threading.Event) -> None:
-    """Open the gate of a command and, once it has begun, hand on what comes from a descriptor until either ends."""
-    with suppress(OSError), cast("IO[bytes]", process.stdin) as stream:
-        write_all(stream.fileno(), OPEN_GATE)
-        while source is not None and process.poll() is None:
-            if begun.wait(0.2) and select.select([source], [], [], 0.2)[0]:
-                piece = os.read(source, 1 << 16)
-                if not piece:
-                    break
-                write_all(stream.fileno(), piece)
+@contextmanager
+def passing_signals(numbers: Sequence[int]) -> Iterator[Callable[[Child], None]]:
+    """Pass signals that we get on to the child that was named last."""
+    early: list[int] = []
+    children: list[Child] = []
+
+    def handle(number: int, _frame: object) -> None:
+        if children:
+            children[-1].signal(number)
+        else:
+            early.append(number)
+
+    def name(child: Child) -> None:
+        children.append(child)
+        while early:
+            child.signal(early.pop())
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield name
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_relayed(
@@ -2374,72 +2559,42 @@ def run_relayed(
     limit: float | None = None,
     passes: Sequence[int] = (),
 ) -> int:
-    """Run a command line of `exec_argv`, fenced and with RELAY_GATE, on our streams, and return its exit code.
+    """Run a command line of `exec_argv` with `whole` on our streams, and return its exit code.
 
     It reads from the descriptor `stdin` and writes to the sinks for stdout and stderr. The signals that it `passes` on
-    end it as they would without us between; what else ends us ends it as well, and so do `limit` seconds
+    end it as they would without us between. What else ends us ends it as well, and so do `limit` seconds
     (subprocess.TimeoutExpired). Raises IncusError when it cannot be started, and OSError when a sink fails.
     """
-    for left in reversed(range(NOT_SEEN_TRIES)):
-        error_sink = BegunSink(sinks[1])
-        code = relay(argv, (sinks[0], error_sink), stdin, limit, passes)
-        if error_sink.begun.is_set():
-            break
-        if NOT_SEEN not in error_sink.held or not left:
-            sinks[1](error_sink.held)
-            break
-    return code
+    with passing_signals(passes) as pass_to:
+        for _ in range(NOT_SEEN_TRIES):
+            with GuestCommand(argv, timeout=limit, gentle=GENTLE) as command:
+                pass_to(command)
+                try:
+                    if command.begin():
+                        return relay(command, sinks, stdin)
+                    refusal = command.refusal()
+                except IncusError:
+                    if command.is_late:
+                        raise subprocess.TimeoutExpired(list(argv), cast(float, limit)) from None
+                    raise
+            if NOT_SEEN not in refusal.stderr:
+                break
+        sinks[1](refusal.stderr)
+        return refusal.code
 
 
-def relay(
-    argv: Sequence[str], sinks: tuple[Sink, BegunSink], stdin: int | None, limit: float | None, passes: Sequence[int]
-) -> int:
-    """One try of `run_relayed`."""
-    early: list[int] = []
+def relay(command: GuestCommand, sinks: tuple[Sink, Sink], stdin: int | None) -> int:
+    """Connect a command that has begun with our streams until it ends; its exit code."""
     failures: list[OSError] = []
-    before = {number: signal.signal(number, lambda number, frame: early.append(number)) for number in passes}
-    try:
-        pipe = subprocess.PIPE
-        process = start_client(argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=False)
-        for number in passes:
-            signal.signal(number, lambda number, frame: pass_on(process, number))
-        for number in early:
-            pass_on(process, number)
-        streams = cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr)
-        threads = [threading.Thread(target=pour, args=(*pair, failures), daemon=True) for pair in zip(streams, sinks)]
-        for thread in threads:
-            thread.start()
-        threading.Thread(target=supply, args=(process, stdin, sinks[1].begun), daemon=True).start()
-        try:
-            process.wait(limit)
-        except BaseException:
-            end_with_children(process)
-            for thread in threads:
-                thread.join(timeout=2)
-            raise
-        for thread in threads:
-            thread.join()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    command.feed([] if stdin is None else input_for(command, stdin))
+    errors = threading.Thread(target=pour, args=(command.errors, command.stderr, sinks[1], failures), daemon=True)
+    errors.start()
+    pour(command.output, command.stdout, sinks[0], failures)
+    errors.join()
+    code = command.finish()
     if failures:
         raise failures[0]
-    return exit_code(process)
-
-
-def pass_on(process: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal that we got to a child of ours, unless the terminal has sent it to both already."""
-    if number == signal.SIGINT:
-        for descriptor in (0, 1, 2):
-            with suppress(OSError):
-                if os.tcgetpgrp(descriptor) == os.getpgrp():
-                    return
-    process.send_signal(number)
-
-
-def exit_code(process: subprocess.Popen[bytes]) -> int:
-    """The exit code of a process as a shell gives it."""
-    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+    return code
 
 
 def yaml_of(document: Mapping[str, object]) -> bytes:
@@ -2532,106 +2687,63 @@ class Incus:
         self.run("config", "edit", self.instance(name), stdin=yaml_of(description))
 
     def exec(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        user: int = 0,
-        environment: Mapping[str, str] | None = None,
-        cwd: str = "/",
-        fenced: bool = False,
-        stdin: bytes = b"",
-        timeout: float = 60,
+        self, name: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, **options: Any
     ) -> Completed:
-        """Run a command in an instance as a uid (and the gid of the same number), without a terminal.
+        """Run a command in an instance and return how it ended, with all that it wrote; `options` as of `exec_argv`.
 
-        Incus writes the whole command line into its events: secrets belong on stdin, never in `command` or
-        `environment`. An exit code other than 0 is returned, not raised. What the command writes may get lost: see
-        `read`.
+        An exit code other than 0 is returned, not raised; a command that did not come to its end has one. Incus writes
+        the whole command line into its events: secrets belong on stdin, never in `command` or in an environment.
+        Raises IncusError if the command cannot begin, takes more than `timeout` seconds or writes too much.
         """
-        argv = self.exec_argv(name, command, user=user, environment=environment, cwd=cwd, fenced=fenced, gate=GATE)
-        for _ in range(NOT_SEEN_TRIES):
-            done = self._spawn(argv, OPEN_GATE + stdin, timeout)
-            if NOT_SEEN not in done.stderr:
-                break
-        return done
-
-    def read(self, name: str, command: Sequence[str], **options: Any) -> Completed:
-        """Like `exec`, with all that the command writes; if it did not come to its end the code is not 0."""
-        done = self.exec(name, command, fenced=True, **options)
-        stdout, fence, _ = done.stdout.partition(FENCE.encode())
-        return Completed(done.code if fence else done.code or 1, stdout, done.stderr.partition(FENCE.encode())[0])
+        with self._begun(name, command, timeout, options) as running:
+            output, errors = Held(), Held()
+            threads = [running.collect(running.output, output), running.collect(running.errors, errors)]
+            running.feed([stdin])
+            for thread in threads:
+                thread.join()
+            code = running.finish()
+            code = code if running.is_whole else code or 1
+            return Completed(code, bytes(output.data), bytes(errors.data))
 
     @contextmanager
-    def stream(self, name: str, argv: Sequence[str], *, timeout: float) -> Iterator[BufferedReader]:
-        """Run a command line of `exec_argv` and give its stdout to the `with` block; it is killed after `timeout`.
+    def open(
+        self, name: str, command: Sequence[str], *, timeout: float, **options: Any
+    ) -> Iterator[tuple[GuestInput, BufferedReader]]:
+        """Run a command in an instance and give its stdin and stdout to the `with` block; see `exec`.
 
-        It may run more than once before the block gets anything. Raises IncusError when the command failed.
+        The end of the block is the end of stdin. Raises IncusError if the command fails or did not come to its end;
+        what it says then beats a broken pipe.
         """
-        for left in reversed(range(NOT_SEEN_TRIES)):
-            is_given = False
-            try:
-                with self._process(name, argv, subprocess.DEVNULL, subprocess.PIPE, timeout) as process:
-                    raw = FencedReader(cast("IO[bytes]", process.stdout).fileno())
-                    stream = cast("BufferedReader", io.BufferedReader(raw, 1 << 16))
-                    is_given = bool(stream.peek(1)) or process.wait() == 0
-                    if is_given:
-                        yield stream
-                        if len(stream.read(STREAM_REST)) == STREAM_REST:
-                            process.kill()
-            except IncusError as error:
-                if is_given or not left or NOT_SEEN.decode() not in error.message:
-                    raise
-            else:
-                break
-        if not raw.is_whole:
-            raise IncusError("Incus lost the end of what the container sent", 500)
-
-    @contextlib.contextmanager
-    def feed(self, name: str, argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
-        """Run a command line of `exec_argv`, with FEED_GATE, and give its stdin to the `with` block.
-
-        It is killed after `timeout`. Raises IncusError at the end of the block when the command failed.
-        """
-        for left in reversed(range(NOT_SEEN_TRIES)):
-            is_given = False
-            try:
-                with self._process(name, argv, subprocess.PIPE, subprocess.PIPE, timeout) as process:
-                    stdin = cast("IO[bytes]", process.stdin)
-                    with suppress(BrokenPipeError):  # a command that reads no further has a reason, on stderr
-                        write_all(stdin.fileno(), OPEN_GATE)
-                        is_given = bool(cast("IO[bytes]", process.stdout).read(1))
-                        if is_given:
-                            yield stdin
-                            stdin.close()
-            except IncusError as error:
-                if is_given or not left or NOT_SEEN.decode() not in error.message:
-                    raise
-            else:
-                return
-
-    @contextlib.contextmanager
-    def _process(
-        self, name: str, argv: Sequence[str], stdin: int, stdout: int, timeout: float
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        with tempfile.TemporaryFile() as words:
-            process = start_client(argv, stdin=stdin, stdout=stdout, stderr=words)
-            killer = threading.Timer(timeout, process.kill)
-            killer.start()
-            try:
-                yield process
-                code = process.wait()
-            finally:
-                killer.cancel()
-                process.kill()
-                process.wait()
-                for stream in (process.stdin, process.stdout):
-                    if stream is not None:
-                        with suppress(BrokenPipeError):
-                            stream.close()
+        with self._begun(name, command, timeout, options) as running:
+            said = Held()
+            errors = running.collect(running.errors, said)
+            with suppress(BrokenPipeError):
+                yield GuestInput(running.stdin.fileno(), lambda: not errors.is_alive()), running.output
+            with suppress(OSError):
+                running.stdin.close()
+            if len(running.output.read(STREAM_REST)) == STREAM_REST:
+                running.end("the command in the container wrote more than was asked for")
+            errors.join()
+            code = running.finish()
             if code != 0:
-                words.seek(0)
-                raise self.guest_failure(name, Completed(code, b"", words.read(4096)))
+                raise self.guest_failure(name, Completed(code, b"", bytes(said.data)))
+            if not running.is_whole:
+                raise IncusError("Incus lost the end of what the container sent", 500)
+
+    @contextmanager
+    def _begun(
+        self, name: str, command: Sequence[str], timeout: float, options: Mapping[str, Any]
+    ) -> Iterator[GuestCommand]:
+        """A command in an instance that has begun. Raises IncusError if it does not begin."""
+        argv = self.exec_argv(name, command, whole=True, **options)
+        for left in reversed(range(NOT_SEEN_TRIES)):
+            with GuestCommand(argv, timeout=timeout, gentle=GENTLE) as running:
+                if running.begin():
+                    yield running
+                    return
+                refusal = running.refusal()
+            if NOT_SEEN not in refusal.stderr or not left:
+                raise self.guest_failure(name, refusal)
 
     def guest_failure(self, name: str, done: Completed) -> IncusError:
         """Why a command in an instance failed.
@@ -2657,31 +2769,27 @@ class Incus:
         environment: Mapping[str, str] | None = None,
         cwd: str = "/",
         terminal: bool = False,
-        fenced: bool = False,
-        gate: str = "",
+        whole: bool = False,
     ) -> list[str]:
-        """The command line of `incus exec`, for a process of the caller's own (a pty, a stream).
+        """The command line of `incus exec`, for a process of the caller's own (a pty, `run_relayed`).
 
-        Without a `group` it is the one with the number of the user. `fenced` is for what reads the output by a
-        `FencedReader`, which then gets all of it; a `gate` for what opens it on stdin.
+        The command runs as a uid, and as the gid of the same number unless a `group` is given. `whole` is for a
+        `GuestCommand`.
         """
-        if fenced:
-            command = ["sh", "-c", gate + FENCED, FENCE, str(fence_filling()), *command]
-        elif gate:
-            command = ["sh", "-c", gate + 'exec "$@"', "sh", *command]
+        if whole:
+            command = ["sh", "-c", packaged_text("guest/exec.sh"), "exec", *command]
         mode = "--force-interactive" if terminal else "--force-noninteractive"
         options = [mode, "--user", str(user), "--group", str(user if group is None else group), "--cwd", cwd]
         for key, value in (environment or {}).items():
             options += ["--env", f"{key}={value}"]
         return self.argv("exec", *options, self.instance(name), "--", *command)
 
-    def monitor(self) -> subprocess.Popen[bytes]:
+    def monitor(self) -> IncusChild:
         """Start `incus monitor`: one lifecycle event a line as JSON, with empty lines between.
 
-        It prints nothing when it is ready and ends when the daemon goes; the caller ends it with terminate().
+        It prints nothing when it is ready and ends when the daemon goes; the caller ends it.
         """
-        argv = self.argv("monitor", "--type", "lifecycle", "--format", "json")
-        return start_client(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return IncusChild(self.argv("monitor", "--type", "lifecycle", "--format", "json"))
 
     def _as_member(self, command: list[str]) -> list[str]:
         if not self._joins_group:  # asked anew each time: a server may be older than Incus, or than the membership
@@ -2699,29 +2807,15 @@ class Incus:
         except KeyError:
             return False
 
-    def _answer(self, command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
+    @staticmethod
+    def _answer(command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
         """What a command writes to stdout. Raises IncusError if it fails."""
-        done = self._spawn(command, stdin, timeout, finish=finish)
+        # SIGINT makes the client give up what can be given up, such as a download.
+        with IncusChild(command, timeout=timeout, gentle=(signal.SIGINT, timeout) if finish else None) as child:
+            done = child.complete(stdin)
         if done.code != 0:
             raise incus_failure(done.stderr.decode("utf-8", "replace"))
         return done.stdout
-
-    def _spawn(self, command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> Completed:
-        pipe = subprocess.PIPE
-        with start_client(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-            try:
-                stdout, stderr = process.communicate(stdin, timeout)
-            except BaseException as error:
-                if finish:
-                    process.send_signal(signal.SIGINT)  # the client gives up what can be given up, such as a download
-                    with suppress(subprocess.TimeoutExpired):
-                        process.communicate(timeout=timeout)
-                process.kill()
-                if isinstance(error, subprocess.TimeoutExpired):
-                    words = shlex.join(command[:6])
-                    raise IncusError(f"Incus did not finish `{words} …` within {timeout:g} s", 500) from error
-                raise
-        return Completed(process.returncode, stdout, stderr)
 
 
 def incus_sockets(environ: Mapping[str, str]) -> list[str]:
@@ -2826,9 +2920,9 @@ def send_file(incus: Incus, name: str, source: str, target: str, ids: tuple[int,
     with open(source, "rb") as file:
         found = os.fstat(file.fileno())
         words = [target, f"{ids[0]}:{ids[1]}", f"{found.st_mode & 0o777:o}", str(found.st_size)]
-        argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_FILE_SCRIPT, "push", *words], gate=FEED_GATE)
-        with incus.feed(name, argv, timeout=TRANSFER_TIMEOUT) as stream:
-            shutil.copyfileobj(file, stream, 1 << 16)
+        command = ["sh", "-c", RECEIVE_FILE_SCRIPT, "push", *words]
+        with incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (stdin, _):
+            shutil.copyfileobj(file, stdin, 1 << 16)
 
 
 def send_tree(
@@ -2847,8 +2941,11 @@ def send_tree(
         return entry
 
     words = [transfer.target, f"{ids[0]}:{ids[1]}", f"{os.stat(source).st_mode & 0o777:o}"]
-    argv = incus.exec_argv(name, ["sh", "-c", RECEIVE_TREE_SCRIPT, "push", *words], gate=FEED_GATE)
-    with incus.feed(name, argv, timeout=TRANSFER_TIMEOUT) as stream, tar_writer(stream) as archive:
+    command = ["sh", "-c", RECEIVE_TREE_SCRIPT, "push", *words]
+    with (
+        incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (stdin, _),
+        tar_writer(cast("IO[bytes]", stdin)) as archive,
+    ):
         for entry in sorted(os.listdir(source)):
             archive.add(os.path.join(source, entry), f"./{entry}", filter=member)
 
@@ -2868,11 +2965,11 @@ def pull_files(incus: Incus, name: str, path: str, local: str) -> Transfer:
     base = own_name(path) if path.strip("/") else name
     target = os.path.realpath(local) if inside and not base else os.path.abspath(os.path.join(local, base))
     target = target if inside else os.path.abspath(local)
-    argv = incus.exec_argv(name, ["sh", "-c", SEND_SCRIPT, "pull", path], fenced=True)
+    command = ["sh", "-c", SEND_SCRIPT, "pull", path]
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with Arrival(target) as arrival:
-            with incus.stream(name, argv, timeout=TRANSFER_TIMEOUT) as stream:
+            with incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (_, stream):
                 arrival.receive(path, stream)
             arrival.settle()
     except OSError as error:
@@ -5616,8 +5713,7 @@ class Sessions:
             user=guest.uid,
             environment=guest.environment(**({"TERM": term} if term else {})),
             terminal=bool(term),
-            fenced=not term,
-            gate="" if term else RELAY_GATE,
+            whole=not term,
         )
 
     def scrollback(self, session: Session, lines: int, *, shell: bool = False) -> bytes:
@@ -5643,7 +5739,7 @@ class Sessions:
     def run(self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Completed:
         """Run a command in a running session as its code user."""
         guest = self.guest(session)
-        return self.incus.read(
+        return self.incus.exec(
             session.id, command, user=guest.uid, environment=guest.environment(), stdin=stdin, timeout=timeout
         )
 
@@ -5803,9 +5899,8 @@ class Sessions:
             return
         # As root: what `sudo` wrote there belongs to the conversation as well.
         command = save_command(tool, self.guest(session).home, ends_tool=ends_tool and not is_asleep)
-        argv = self.incus.exec_argv(session.id, command, fenced=True)
         awake = self.containers.asleep(session.id) if is_asleep else contextlib.nullcontext()
-        with awake, self.incus.stream(session.id, argv, timeout=SAVE_TIMEOUT) as stream:
+        with awake, self.incus.open(session.id, command, timeout=SAVE_TIMEOUT) as (_, stream):
             store_saved(stream, saved, tool)
         if is_asleep:  # and the command did not fail: what it wrote was all
             write_metadata(replace(saved, final=True))
@@ -7845,7 +7940,7 @@ class Monitor:
         self._sessions = sessions
         self._looked = threading.Event()  # set when the first look is over, well or not
         self._stopping = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._is_stale = False  # `_process` listens to what is not wanted any more
         self._next_look = 0.0  # time.monotonic of the next look at everything
         self._thread: threading.Thread | None = None
@@ -7876,7 +7971,7 @@ class Monitor:
     def _end_stream(self) -> None:
         self._is_stale = True
         if self._process is not None:
-            self._process.terminate()
+            self._process.signal(signal.SIGTERM)
 
     def _follow(self) -> None:
         try:
@@ -7900,25 +7995,18 @@ class Monitor:
             survive("history", lambda: self._history.close_runs(running, utc_now()))
             self._set_error("")
             self._next_look = time.monotonic() + RELIST_DELAY
-            for line in read_lines(cast("IO[bytes]", process.stdout), lambda: self._next_look - time.monotonic()):
+            for line in read_lines(process.stdout, lambda: self._next_look - time.monotonic()):
                 if line:
                     self._handle(line)
                 if time.monotonic() >= self._next_look:
                     self._sessions.refresh()
                     self._next_look = time.monotonic() + LOOK_INTERVAL
         finally:
-            said = self._end(process)
+            with process:
+                process.end()
+                said = process.stderr.read(4096)
         if not self._is_stale:
             raise incus_failure(said.decode("utf-8", "replace"))
-
-    def _end(self, process: subprocess.Popen[bytes]) -> bytes:
-        """End the child; what it said on stderr."""
-        process.terminate()
-        try:
-            return process.communicate(timeout=10)[1]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.communicate()[1]
 
     def _set_error(self, error: str) -> None:
         before, self.error = self.error, error

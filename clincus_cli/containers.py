@@ -253,8 +253,7 @@ def run_container_exec(context: Context) -> int:
         environment=exec_environment(context, user),
         cwd=exec_directory(context, instance),
         terminal=options.tty,
-        fenced=not options.tty,
-        gate="" if options.tty else clincus.RELAY_GATE,
+        whole=not options.tty,
     )
     if options.tty:
         return run_in_terminal(argv)

@@ -85,7 +85,7 @@ def tmux(context: Context, name: str, program: str, *arguments: str, stdin: byte
     command = ["sh", "-c", clincus.guest_program(program), "clincus", clincus.tmux_name(name), *arguments]
     done = sessions.run(session, command, stdin=stdin)
     if done.code == 3:
-        done = sessions.incus.read(name, command, stdin=stdin)
+        done = sessions.incus.exec(name, command, stdin=stdin)
     if done.code != 0:
         reason = "it has no tmux session now" if done.code == 3 else done.reason
         raise clincus.ClincusError(f"failed to reach the terminal of '{name}': {reason}", 500)

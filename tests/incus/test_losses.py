@@ -71,7 +71,7 @@ def test_a_conversation_never_gets_a_second_container(bed, clincus_server, works
 
 
 def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_server, workspace, tmp_path, broken_client):
-    cut = 'head -c 150000 | "$real" "$@"; kill -9 $PPID'
+    cut = 'dd bs=1 count=150000 status=none | "$real" "$@"; kill -9 $PPID'
     environ = broken_client(f'if [[ "$*" == *new-session* && -e {tmp_path}/broken ]]; then {cut}; fi')
     server = start_server(environ=environ)
     session = talk(bed, server, workspace)

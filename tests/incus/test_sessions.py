@@ -26,7 +26,7 @@ REFERENCE_FIELDS = {"id": str, "workspace": str, "tool": str, "slot": int, "stat
 
 def guest(bed, session, command: str, user: int = 1000) -> str:
     """Run a shell command in a session's container and return what it prints."""
-    done = bed.incus.read(session["id"], ["sh", "-c", command], user=user, environment={"HOME": "/home/code"})
+    done = bed.incus.exec(session["id"], ["sh", "-c", command], user=user, environment={"HOME": "/home/code"})
     assert done.code == 0, done.reason
     return done.stdout.decode()
 
@@ -318,15 +318,15 @@ def test_credentials_go_in_on_stdin_and_never_into_events(bed, clincus_server, w
     (folder / "settings.json").write_text(json.dumps({"theme": "light", "permissions": {"defaultMode": "plan"}}))
     with bed.incus.monitor() as monitor:
         try:
-            wait_until(lambda: monitor.poll() is None, "the monitor")
+            wait_until(lambda: monitor.process.poll() is None, "the monitor")
             session = clincus_server.create(workspace)
             assert secret in guest(bed, session, "cat ~/.claude/.credentials.json")
             settings = json.loads(guest(bed, session, "cat ~/.claude/settings.json"))
             assert settings["theme"] == "light"
             assert guest(bed, session, "stat -c %a:%u ~/.claude/.credentials.json") == "600:1000\n"
         finally:
-            monitor.terminate()
-        events = monitor.communicate(timeout=10)[0]
+            monitor.signal(signal.SIGTERM)
+        events = monitor.stdout.read()
     assert secret.encode() not in events
     assert secret not in clincus_server.log()
 

@@ -93,7 +93,7 @@ class Machine:
     def run(self, command, *, user=1000, environ=None, timeout=DEADLINE):
         """Run a command, as `code` in a login of theirs unless told otherwise; how it ended, with texts."""
         home = {"HOME": "/home/code", "USER": "code", "LANG": "C.UTF-8", "XDG_RUNTIME_DIR": "/run/user/1000"}
-        done = self.incus.read(
+        done = self.incus.exec(
             self.name, command, user=user, environment={**(home if user == 1000 else {}), **(environ or {})},
             cwd="/home/code", timeout=timeout,
         )  # fmt: skip

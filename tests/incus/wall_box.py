@@ -121,7 +121,7 @@ class Box:
     def run(self, name, script, user=CODE):
         """Run a shell script in the workspace; a step that is refused does not end it."""
         script = f"cd /workspace || exit 99\n{script.replace('EVIL', EVIL)}\n"
-        return self.incus.read(name, ["sh"], user=user, environment={"HOME": "/tmp"}, stdin=script.encode(), timeout=60)
+        return self.incus.exec(name, ["sh"], user=user, environment={"HOME": "/tmp"}, stdin=script.encode(), timeout=60)
 
     def stages(self):
         """Our stages that are there now: mounted, or as a folder."""
@@ -146,15 +146,11 @@ class Box:
 
     def reboot_from_inside(self, name):
         """Have the guest restart itself (reboot(2), LINUX_REBOOT_CMD_RESTART), and wait until Incus says it did."""
-        monitor = self.incus.monitor()
-        try:
+        with self.incus.monitor() as monitor:
             # The monitor does not tell when it listens: an event of our own does.
             await_event(monitor, "instance-updated", lambda: self.incus.run("config", "set", name, "user.mark=1"))
             script = f"syscall({REBOOT}, 0xfee1dead, 0x28121969, 0x1234567, 0)"
             await_event(monitor, "instance-restarted", lambda: self.incus.exec(name, ["perl", "-e", script]), once=True)
-        finally:
-            monitor.terminate()
-            monitor.communicate()
 
 
 def await_event(monitor, action, cause, once=False):

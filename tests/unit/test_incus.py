@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import clincus
+
+RUN = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'  # `incus exec` without a container
 
 
 @pytest.fixture
@@ -16,14 +24,33 @@ def incus(tmp_path, monkeypatch):
     program.parent.mkdir()
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
-    def make(on_exec: str, state: str = "Running") -> clincus.Incus:
+    def make(on_exec: str = RUN, state: str = "Running") -> clincus.Incus:
         answer = f"""echo '{{"status": "{state}"}}'""" if state else "echo 'Error: Instance not found' >&2; exit 1"
-        program.write_text(f'#!/bin/sh\ncase "$*" in\n*query*) {answer} ;;\n*) {on_exec} ;;\nesac\n')
+        program.write_text(f'#!/bin/bash\ncase "$*" in\nquery*) {answer} ;;\n*) {on_exec} ;;\nesac\n')
         program.chmod(0o755)
         return clincus.Incus()
 
     return make
 
+
+@pytest.fixture
+def losing(tmp_path, incus):
+    """A stand-in that loses sight of a command some times: it runs on closed streams then."""
+
+    def make(times: int) -> clincus.Incus:
+        left = tmp_path / "left"
+        left.write_text("x" * times)
+        words = f"Error: {clincus.NOT_SEEN.decode()}: {times}"
+        lose = f"""if [ -s {left} ]; then
+            truncate -s -1 {left}; while [ "$1" != -- ]; do shift; done; shift
+            "$@" <&- >&- 2>&-; echo '{words}' >&2; exit 255
+        fi; """
+        return incus(lose + RUN)
+
+    return make
+
+
+# ---- what fails, and why -------------------------------------------------------------------------------------------
 
 FORGED = "tar: not found", "Error: The incus daemon doesn't appear to be started", "already exists", "{x}{0}"
 
@@ -47,3 +74,236 @@ def test_why_a_command_failed_is_asked_of_incus(incus, state, status, words):
 def test_what_a_guest_says_is_written_as_plain_text():
     done = clincus.Completed(1, b"", b"Error: a\x1b]52;c;eA==\x07\nb\xff")
     assert done.reason == "a\\x1b]52;c;eA==\\x07\nb\ufffd"
+
+
+# ---- child processes -----------------------------------------------------------------------------------------------
+
+
+def test_a_child_that_takes_too_long_goes_with_all_that_it_started(tmp_path):
+    script = f"sleep 600 & echo $! >{tmp_path}/pid; wait"
+    with pytest.raises(clincus.ChildError, match=r"^`sh -c .* did not finish within 0\.5 s$"):
+        clincus.run_child(["sh", "-c", script], timeout=0.5)
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_child_that_writes_too_much_is_ended(monkeypatch, stream):
+    monkeypatch.setattr(clincus.Held.__init__, "__defaults__", (1 << 20,))
+    with pytest.raises(clincus.ChildError, match="wrote more than 1 MiB"):
+        clincus.run_child(["sh", "-c", f"exec yes >&{stream}"], timeout=20)
+
+
+def test_a_child_gets_its_stdin_while_it_writes():
+    data = os.urandom(1 << 20)
+    assert clincus.run_child(["cat"], stdin=data, timeout=20) == clincus.Completed(0, data, b"")
+
+
+def test_a_program_that_is_not_there_is_told(incus):
+    with pytest.raises(clincus.ChildError, match="`nope` cannot be started"):
+        clincus.run_child(["nope"], timeout=1)
+
+
+# ---- commands in a container ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["dash", "bash", "busybox"])
+def shell(request, tmp_path, incus):
+    """`sh` is this shell."""
+    program = shutil.which(request.param)
+    if program is None:
+        pytest.skip(f"there is no {request.param} here")
+    (tmp_path / "bin" / "sh").symlink_to(program)
+
+
+@pytest.mark.usefixtures("shell")
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [
+        (["sh", "-c", "cat; echo odd >&2; exit 3"], (3, b"data", b"odd\n")),
+        (["sh", "-c", "kill -9 $$"], (137, b"", b"")),
+        (["sh", "-c", "exec nope 2>/dev/null"], (127, b"", b"")),
+        (["printf", "%s|", "a b", "$HOME"], (0, b"a b|$HOME|", b"")),
+        (["true"], (0, b"", b"")),
+    ],
+)
+def test_a_command_ends_as_it_would_alone(incus, command, end):
+    assert incus().exec("box", command, stdin=b"data") == clincus.Completed(*end)
+
+
+def test_the_end_of_a_command_waits_until_all_is_read():
+    words = ["sh", "-c", clincus.packaged_text("guest/exec.sh"), "exec", "echo", "x"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        process.stdin.write(b"MARK\n")
+        process.stdin.flush()
+        assert process.stdout.read(10) == b"MARKx\nMARK"
+        assert process.stderr.read(4) == b"MARK"
+        assert process.poll() is None
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_a_command_that_incus_lost_sight_of_runs_once_and_gets_all_of_stdin(losing, tmp_path, times):
+    done = losing(times).exec("box", ["sh", "-c", f"echo x >>{tmp_path}/ran; cat"], stdin=b"data")
+    assert done == clincus.Completed(0, b"data", b"")
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+def test_a_command_that_incus_always_loses_fails_with_its_words(losing):
+    with pytest.raises(clincus.IncusError, match=clincus.NOT_SEEN.decode()):
+        losing(1000).exec("box", ["true"])
+
+
+def test_a_command_that_was_cut_off_has_failed(incus):
+    assert incus().exec("box", ["sh", "-c", "echo half; kill -9 $PPID"]).code == 137
+    lost = incus('IFS= read -r mark; printf "%shalf" "$mark"; exit 0')
+    assert lost.exec("box", ["true"]) == clincus.Completed(1, b"half", b"")
+    with pytest.raises(clincus.IncusError, match="lost the end"), lost.open("box", ["true"], timeout=20) as (_, stdout):
+        assert stdout.read() == b"half"
+
+
+def test_a_command_that_takes_too_long_is_ended_and_told(incus):
+    with pytest.raises(clincus.IncusError, match=r"did not finish within 0\.5 s"):
+        incus().exec("box", ["sleep", "600"], timeout=0.5)
+    with (
+        pytest.raises(clincus.IncusError, match=r"did not finish within 0\.5 s"),
+        incus().open("box", ["sleep", "600"], timeout=0.5) as (_, stdout),
+    ):
+        assert stdout.read() == b""
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_command_that_writes_too_much_is_ended_and_told(incus, monkeypatch, stream):
+    monkeypatch.setattr(clincus.Held.__init__, "__defaults__", (1 << 20,))
+    with pytest.raises(clincus.IncusError, match="wrote more than 1 MiB"):
+        incus().exec("box", ["sh", "-c", f"exec yes >&{stream}"])
+
+
+def test_an_open_command_reads_and_writes(incus):
+    with incus().open("box", ["sh", "-c", "read a; echo $a; read b; echo $b"], timeout=20) as (stdin, stdout):
+        for word in (b"one\n", b"two\n"):
+            stdin.write(word)
+            assert stdout.readline() == word
+
+
+def test_what_a_command_says_beats_the_broken_pipe(incus):
+    command = ["sh", "-c", "exec <&-; echo no space >&2; exit 1"]
+    with (
+        pytest.raises(clincus.IncusError, match="no space"),
+        incus().open("box", command, timeout=20) as (stdin, _),
+    ):
+        stdin.write(b"x" * 10_000_000)
+
+
+def test_a_command_may_not_write_much_more_than_is_wanted(incus):
+    with (
+        pytest.raises(clincus.IncusError, match="more than was asked for"),
+        incus().open("box", ["yes"], timeout=20) as (_, stdout),
+    ):
+        stdout.read(10)
+
+
+MARK = b"<mark>"
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 16])
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", b""),
+        (b"all of it", b"all of it"),
+        (b"text" + MARK + b" " * 100_000, b"text"),
+        (MARK * 2, b""),
+        (b"<mar" + MARK[:5] + MARK, b"<mar" + MARK[:5]),
+        (b"cut off" + MARK[:-1], b"cut off" + MARK[:-1]),
+    ],
+    ids=["nothing", "no mark", "a mark", "two marks", "its beginning in front of it", "its beginning alone"],
+)
+def test_output_is_read_up_to_the_mark(monkeypatch, data, text, size):
+    source = io.BytesIO(data)
+    monkeypatch.setattr(os, "read", lambda descriptor, most: source.read(min(size, most)))
+    assert clincus.MarkedReader(-1, MARK).readall() == text
+
+
+# ---- commands on our own streams -----------------------------------------------------------------------------------
+
+
+def relayed(incus, script):
+    """The command line of a script for `run_relayed`."""
+    return incus.exec_argv("box", ["sh", "-c", script], whole=True)
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 37", 37), ("kill -9 $$", 137)])
+def test_a_relayed_command_gives_the_exit_code_as_a_shell_would(incus, script, code):
+    assert clincus.run_relayed(relayed(incus(), script)) == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("coreutils", [True, False])
+def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself(incus, tmp_path, number, coreutils):
+    """By the wrapper alone: the stand-in for `incus` gives the command a session of its own."""
+    if not coreutils:
+        (tmp_path / "bin" / "env").symlink_to("/bin/false")
+    door = incus(f"exec {sys.executable} -c '{PASS_ON}' \"$@\"")
+    traps = 'for s in INT TERM HUP; do trap "echo $s; exit 9" $s; done'
+    script = f"{traps}; kill -{number.value} {os.getpid()}; while :; do sleep 0.01; done"
+    held = clincus.Held()
+    assert clincus.run_relayed(relayed(door, script), (held, print), passes=[number]) == 9
+    assert held.data.decode().strip() == (number.name[3:] if coreutils or number != signal.SIGINT else "TERM")
+
+
+PASS_ON = """
+import os, signal, subprocess, sys
+words = sys.argv[sys.argv.index("--") + 1:]
+child = subprocess.Popen(words, start_new_session=True)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCONT):
+    signal.signal(number, lambda number, frame: child.send_signal(number))
+sys.exit(child.wait())
+"""
+
+
+def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd):
+    reads, writes = os.pipe()
+    held = clincus.Held()
+    sinks = (lambda piece: (held(piece), os.write(writes, b"\n")), clincus.OUR_STREAMS[1])
+    script = "echo question; read answer; echo problem >&2; exit 3"
+    assert clincus.run_relayed(relayed(incus(), script), sinks, stdin=reads) == 3
+    assert (bytes(held.data), *capfd.readouterr()) == (b"question\n", "", "problem\n")
+    os.close(reads)
+    os.close(writes)
+
+
+def test_a_relayed_command_that_writes_too_much_is_cut_off(incus):
+    held = clincus.Held(100_000), clincus.Held()
+    assert clincus.run_relayed(relayed(incus(), "yes"), held) == 128 + signal.SIGPIPE
+    assert held[0].is_full
+
+
+def test_a_relayed_command_that_nobody_ends_is_ended_after_its_time(incus):
+    with pytest.raises(subprocess.TimeoutExpired):
+        clincus.run_relayed(relayed(incus(), "sleep 600"), limit=0.5)
+
+
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_a_relayed_command_that_incus_lost_sight_of_runs_once(losing, tmp_path, capfd, times):
+    reads, writes = os.pipe()
+    os.write(writes, b"data")
+    os.close(writes)
+    script = f"echo x >>{tmp_path}/ran; cat; echo odd >&2; exit 3"
+    assert clincus.run_relayed(relayed(losing(times), script), stdin=reads) == 3
+    assert capfd.readouterr() == ("data", "odd\n")
+    assert (tmp_path / "ran").read_text() == "x\n"
+    os.close(reads)
+
+
+def test_a_relayed_command_that_incus_always_loses_fails_with_its_words(losing, capfd):
+    assert clincus.run_relayed(relayed(losing(1000), "true"), stdin=None) == 255
+    assert capfd.readouterr().err.count(clincus.NOT_SEEN.decode()) == 1
+
+
+def test_output_that_cannot_be_written_is_told(incus):
+    argv = relayed(incus(), "echo x")
+    with open("/dev/full", "wb") as full, pytest.raises(OSError, match="No space left"):
+        clincus.run_relayed(argv, (lambda piece: clincus.write_all(full.fileno(), piece), print))

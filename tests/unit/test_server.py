@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -34,7 +33,7 @@ class Engine(clincus.Incus):
         super().__init__()
         self.instances: dict[str, dict[str, Any]] = {}
         self.failures: list[Exception] = []  # what the next looks at everything end with
-        self.streams: list[subprocess.Popen[bytes]] = []
+        self.streams: list[clincus.Child] = []
 
     def add(self, name: str, status: str) -> None:
         labels = {"workspace": "/w", "tool": "claude", "session_id": name}
@@ -49,9 +48,8 @@ class Engine(clincus.Incus):
             raise self.failures.pop(0)
         return list(self.instances.values())
 
-    def monitor(self) -> subprocess.Popen[bytes]:
-        pipe = subprocess.PIPE
-        self.streams.append(subprocess.Popen(["cat"], stdin=pipe, stdout=pipe, stderr=pipe))
+    def monitor(self) -> clincus.Child:
+        self.streams.append(clincus.Child(["cat"]))
         return self.streams[-1]
 
     def tell(self, action: str, name: str) -> None:
@@ -66,7 +64,7 @@ class Engine(clincus.Incus):
 def engine():
     engine = Engine()
     yield engine
-    assert [stream.wait(PATIENCE) is not None for stream in engine.streams] == [True] * len(engine.streams)
+    assert [stream.process.wait(PATIENCE) is not None for stream in engine.streams] == [True] * len(engine.streams)
 
 
 @pytest.fixture
@@ -142,7 +140,7 @@ class TestMonitor:
     def test_a_stream_that_ends_is_a_failure(self, engine, monitor, told):
         monitor.start()
         monitor.require()
-        engine.streams[0].terminate()
+        engine.streams[0].process.terminate()
         eventually(lambda: len(told) == 2)
         assert told == ["Incus failed without a word", ""]
 
@@ -191,7 +189,7 @@ class TestMonitor:
         monkeypatch.setattr(engine, "monitor", lambda: (monitor._stopping.set(), start())[1])
         monitor.start()
         monitor._thread.join(PATIENCE)
-        assert [stream.poll() is not None for stream in engine.streams] == [True]
+        assert [stream.process.poll() is not None for stream in engine.streams] == [True]
 
 
 def test_a_duty_goes_on_whatever_goes_wrong_and_the_same_failure_is_logged_once(caplog):
