@@ -168,7 +168,7 @@ def drop_other_builds(top):
 if __name__ == "__main__":
     if not sys.dont_write_bytecode:
         sys.path.insert(0, unpacked() or ARCHIVE)
-    from clincus import main
+    from clincus_cli.main import main
 
     sys.exit(main())
 '''

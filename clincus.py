@@ -88,6 +88,7 @@ from urllib.parse import unquote
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
+    import argparse
     from io import BufferedReader
 
     from typing_extensions import Self
@@ -8391,17 +8392,117 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 # ----------------------------------------------------------------------------------------------------------------
 
 
-def void(_: object) -> None:
-    """Drop a result."""
+def port_number(text: str) -> int:
+    """The value of `--port`. Raises ValueError."""
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
+        raise ValueError("write a whole number from 0 to 65535")
+    return int(text)
 
 
+# The flags of `serve` by their usage, with the options of argparse's add_argument. clincus_cli reads them too.
+SERVE_FLAGS: dict[str, dict[str, Any]] = {
+    "--port N": {"help": "port (default: the config's, 3000); 0 for any free one", "type": port_number},
+    "--host ADDRESS": {"help": "listen here instead of on loopback only; this needs a token"},
+    "--allowed-host HOST": {
+        "help": "a name that people reach it by, as of a proxy; repeatable",
+        "action": "append",
+        "default": [],
+    },
+    "--token-file FILE": {"help": "the token that lets in other users and machines; made if missing"},
+    "--open": {"help": "open the dashboard in a browser", "action": "store_true"},
+}
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def serve(options: argparse.Namespace) -> int:
+    """`clincus serve`: until Ctrl-C or SIGTERM; a second one ends at once. Raises ClincusError."""
+    raise_descriptor_limit()
+    gate = Gate(options.allowed_host, load_token(options.token_file, os.environ))
+    hosts = listen_hosts(options.host, gate)
+    app = Application(os.environ, {"dashboard.port": options.port}, hosts=hosts, gate=gate)
+    app.start()
+    end = catch_end_signals()
+    # The token belongs on the screen of the person who started this, and in no log.
+    link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
+    log.info("Dashboard running at %s", link if sys.stderr.isatty() else app.url)
+    tell_systemd(f"READY=1\nSTATUS=Dashboard running at {app.url}")
+    if options.open:
+        import webbrowser
+
+        # Without the token: every user of this machine can read the browser's arguments. On loopback the page needs
+        # none; elsewhere it asks for it.
+        webbrowser.open(app.url)
+    give_back_memory()
+    os.read(end, 1)
+    app.close()
+    return 0
+
+
+def give_back_memory() -> None:
+    """Give the system back what compiling took, some 25 MB, where the C library can do that (malloc_trim(3))."""
+    with suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def catch_end_signals() -> int:
+    """Return a descriptor that can be read once a signal has asked for the end; the next signal ends the process.
+
+    Python writes to it as the signal comes (signal.set_wakeup_fd), so none is missed just before the wait begins.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    numbers = [number for number in END_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+
+    def end_at_once(number: int, frame: object) -> None:
+        os._exit(128 + number)
+
+    def end(number: int, frame: object) -> None:
+        for one in numbers:
+            signal.signal(one, end_at_once)
+
+    for number in numbers:
+        signal.signal(number, end)
+    return reader
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process all the file descriptors that it may have: each terminal takes five while it runs."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def serve_alone(words: Sequence[str]) -> int:
+    """The command line of a copy without clincus_cli, which only has `serve`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        "clincus", description="Serve the dashboard of Clincus and its API.", allow_abbrev=False
+    )
+    parser.add_argument("command", choices=["serve"], help="the only command of this copy: clincus_cli is not there")
+    for usage, how in SERVE_FLAGS.items():
+        name, _, value = usage.partition(" ")
+        parser.add_argument(name, **({**how, "metavar": value} if value else how))
+    try:
+        return serve(parser.parse_args(words))
+    except ClincusError as error:
+        print(f"Error: {printable(error.message)}", file=sys.stderr)
+        return 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; see clincus_cli/main.py."""
-    from clincus_cli import main as command_line
-
+    try:
+        from clincus_cli import main as command_line
+    except ModuleNotFoundError as error:
+        if error.name != "clincus_cli":
+            raise
+        return serve_alone(sys.argv[1:] if arguments is None else arguments)
     return command_line.main(arguments)
 
 

@@ -1,141 +1,152 @@
-"""Part of the command line."""
+"""Completion: one hidden command says what may come next, and each shell has a few lines that ask it."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
+from collections.abc import Iterator
 
+import clincus
+from clincus_cli import commands as cli
 from clincus_cli.context import Context
-from clincus_cli.help import program_rows
-from clincus_cli.words import COMMAND_TABLE
-from clincus_cli.words import GROUPS
-from clincus_cli.words import HELP_FLAG
-from clincus_cli.words import START_FLAGS
 
-
-def completion_table() -> dict[str, list[str]]:
-    """What may follow each command, by the command's name: for a group its commands, for "" the first words."""
-    common = [name for flag in (HELP_FLAG, *START_FLAGS) for name in flag.names]
-    names: dict[str, list[str]] = {"": [*GROUPS, *(one.name for one in COMMAND_TABLE if not one.group and one.summary)]}
-    for group in GROUPS:
-        names[group] = [one.name.split()[1] for one in COMMAND_TABLE if one.group == group]
-    for command in COMMAND_TABLE:
-        if command.summary:
-            own = [name for flag in command.flags for name in flag.names]
-            names[command.name] = list(dict.fromkeys([*own, *(common if command.starts else HELP_FLAG.names)]))
-    return names
-
-
-def run_completion_bash(context: Context) -> int:
-    """`clincus completion bash`."""
-    cases = "\n".join(
-        f"    {shlex.quote(name)}) words={shlex.quote(' '.join(words))} ;;"
-        for name, words in completion_table().items()
-    )
-    groups = "|".join(GROUPS)
-    print(f"""# bash completion for clincus: `. <(clincus completion bash)`
-_clincus() {{
-  local current=${{COMP_WORDS[COMP_CWORD]}} name= word words=
-  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-    [[ $word == -* ]] && continue
-    case $name in
-    "") name=$word ;;
-    {groups}) name="$name $word"; break ;;
-    *) break ;;
-    esac
-  done
-  case $name in
-{cases}
-  esac
-  if [[ $current == -* || -z $name || " {groups.replace("|", " ")} " == *" $name "* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+BASH = r"""# bash completion for clincus: . <(clincus completion bash)
+_clincus() {
+  local current=${COMP_WORDS[COMP_CWORD]} offered
+  offered=$(clincus __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null | cut -f 1)
+  if [[ -n $offered ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$offered" -- "$current")
   else
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
   fi
-}}
-complete -o filenames -F _clincus clincus""")
-    return 0
+}
+complete -o filenames -F _clincus clincus"""
 
-
-def run_completion_zsh(context: Context) -> int:
-    """`clincus completion zsh`."""
-    cases = "\n".join(
-        f"    {shlex.quote(name)}) offered=({' '.join(map(shlex.quote, words))}) ;;"
-        for name, words in completion_table().items()
-    )
-    print(f"""#compdef clincus
+ZSH = r"""#compdef clincus
 # zsh completion for clincus: put it as _clincus into a directory of $fpath
-_clincus() {{
-  local name=
-  local -a before offered
-  before=(${{words[2,CURRENT-1]:#-*}})
-  case $before[1] in
-    {"|".join(GROUPS)}) name="$before[1]${{before[2]:+ $before[2]}}" ;;
-    *) name=$before[1] ;;
-  esac
-  case $name in
-{cases}
-  esac
-  compadd -a offered
-  [[ -z $name ]] || _files
-}}
-if [[ $funcstack[1] == _clincus ]]; then _clincus "$@"; else compdef _clincus clincus; fi""")
-    return 0
+_clincus() {
+  local -a offered
+  offered=(${(f)"$(clincus __complete -- ${(Q)words[2,CURRENT]} 2>/dev/null)"})
+  offered=(${${offered//:/\\:}/$'\t'/:})
+  if (( $#offered )); then _describe clincus offered; else _files; fi
+}
+if [[ $funcstack[1] == _clincus ]]; then _clincus "$@"; else compdef _clincus clincus; fi"""
 
+FISH = r"""# fish completion for clincus: clincus completion fish >~/.config/fish/completions/clincus.fish
+function __clincus_offered
+  clincus __complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null
+end
+complete -c clincus -n 'count (__clincus_offered) >/dev/null' -f -a '(__clincus_offered)'"""
 
-def run_completion_fish(context: Context) -> int:
-    """`clincus completion fish`."""
-    print("# fish completion for clincus: clincus completion fish >~/.config/fish/completions/clincus.fish")
-    print("complete -c clincus -n __fish_use_subcommand -f")
-    for name, summary in program_rows():
-        print(f"complete -c clincus -n __fish_use_subcommand -f -a {name} -d {fish_text(summary)}")
-    for command in COMMAND_TABLE:
-        if not command.summary:
-            continue
-        group, _, word = command.name.rpartition(" ")
-        if group:
-            print(
-                f"complete -c clincus -n '__fish_seen_subcommand_from {group}' -f -a {word} "
-                f"-d {fish_text(command.summary)}"
-            )
-        seen = f"__fish_seen_subcommand_from {group}; and " if group else ""
-        for one in (*command.flags, *(START_FLAGS if command.starts else ()), HELP_FLAG):
-            forms = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in one.names)
-            needs = " -r" if one.value and one.implied is None else ""
-            condition = f"'{seen}__fish_seen_subcommand_from {word}'"
-            print(f"complete -c clincus -n {condition} {forms}{needs} -d {fish_text(one.meaning)}")
-    return 0
-
-
-def run_completion_powershell(context: Context) -> int:
-    """`clincus completion powershell`."""
-
-    def quoted(words: Iterable[str]) -> str:
-        return ", ".join(f"'{word}'" for word in words)
-
-    rows = "\n".join(f"        '{name}' = @({quoted(words)})" for name, words in completion_table().items())
-    print(f"""# powershell completion for clincus: clincus completion powershell | Out-String | Invoke-Expression
-Register-ArgumentCompleter -Native -CommandName clincus -ScriptBlock {{
+POWERSHELL = r"""# powershell completion for clincus: clincus completion powershell | Out-String | Invoke-Expression
+Register-ArgumentCompleter -Native -CommandName clincus -ScriptBlock {
     param($wordToComplete, $commandAst, $cursorPosition)
-    $offered = @{{
-{rows}
-    }}
-    $name = ''
-    foreach ($element in ($commandAst.CommandElements | Select-Object -Skip 1)) {{
-        $word = $element.Extent.Text
-        if ($element.Extent.EndOffset -ge $cursorPosition) {{ break }}
-        if ($word.StartsWith('-')) {{ continue }}
-        if ($name -eq '') {{ $name = $word; continue }}
-        if (@({quoted(GROUPS)}) -contains $name) {{ $name = "$name $word" }}
-        break
-    }}
-    $offered[$name] | Where-Object {{ $_ -and $_.StartsWith($wordToComplete) }} | ForEach-Object {{
-        [System.Management.Automation.CompletionResult]::new($_, $_, 'ParameterValue', $_)
-    }}
-}}""")
+    $before = @($commandAst.CommandElements | Select-Object -Skip 1 |
+        Where-Object { $_.Extent.EndOffset -lt $cursorPosition } | ForEach-Object { $_.Extent.Text })
+    & clincus __complete -- @before "$wordToComplete" 2>$null | ForEach-Object {
+        $offered, $meaning = $_ -split "`t", 2
+        if ($offered.StartsWith($wordToComplete)) {
+            [System.Management.Automation.CompletionResult]::new($offered, $offered, 'ParameterValue', $meaning)
+        }
+    }
+}"""
+
+
+@cli.command("completion bash", shows=True)
+def run_completion_bash(context: Context) -> int:
+    """Print the completion script for bash
+
+    $ . <(clincus completion bash)  # In ~/.bashrc.
+    """
+    print(BASH)
     return 0
 
 
-def fish_text(text: str) -> str:
-    """A text quoted for fish, whose single quotes only know \\\\ and \\'."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+@cli.command("completion zsh", shows=True)
+def run_completion_zsh(context: Context) -> int:
+    """Print the completion script for zsh
+
+    $ clincus completion zsh >~/.zfunc/_clincus  # With ~/.zfunc in $fpath.
+    """
+    print(ZSH)
+    return 0
+
+
+@cli.command("completion fish", shows=True)
+def run_completion_fish(context: Context) -> int:
+    """Print the completion script for fish
+
+    $ clincus completion fish >~/.config/fish/completions/clincus.fish  # For every new shell.
+    """
+    print(FISH)
+    return 0
+
+
+@cli.command("completion powershell", shows=True)
+def run_completion_powershell(context: Context) -> int:
+    """Print the completion script for PowerShell
+
+    $ clincus completion powershell | Out-String | Invoke-Expression  # In the file $PROFILE.
+    """
+    print(POWERSHELL)
+    return 0
+
+
+@cli.command("__complete [WORD...]", hidden=True)
+def run_complete(context: Context) -> int:
+    """What may stand in the place of the last word, a line each: the word, a tab, its meaning. Nothing for files."""
+    *before, current = context.options.word or [""]
+    for word, meaning in offered_words(context, before, current):
+        if word.startswith(current):
+            print(f"{word}\t{meaning}" if meaning else word)
+    return 0
+
+
+def offered_words(context: Context, before: list[str], current: str) -> Iterable[tuple[str, str]]:
+    """The words that may follow those `before`, each with its meaning; none where that is no matter of ours."""
+    at = cli.next_word(before, 0, "")
+    group = before[at] if at is not None and before[at] in cli.GROUPS else ""
+    if at is None or (group and cli.next_word(before, at + 1, group) is None):
+        is_flag = current.startswith("-")
+        return flag_rows(cli.COMMANDS["help" if group else "shell"]) if is_flag else command_rows(group)
+    try:
+        found, rest = cli.find_command(before)
+    except cli.UsageError:
+        return []
+    flag = found.all_flags.get(before[-1])
+    if flag is not None and flag.value and not flag.bare:
+        return session_rows(context) if flag.key == "container" else [(choice, "") for choice in flag.choices]
+    if current.startswith("-"):
+        return flag_rows(found)
+    _, arguments = cli.sort_words([*rest, current], found.all_flags, 0)
+    return argument_rows(context, found, len(arguments) - 1)
+
+
+def command_rows(group: str) -> Iterator[tuple[str, str]]:
+    """The commands of a group, or those of the program and the groups."""
+    yield from () if group else cli.GROUPS.items()
+    for one in cli.COMMANDS.values():
+        if one.group == group and one.summary:
+            yield one.name.rpartition(" ")[2], one.summary
+
+
+def flag_rows(command: cli.Command) -> Iterator[tuple[str, str]]:
+    """The flags of a command that its help shows."""
+    for flag in dict.fromkeys([*command.flags, *(cli.START if command.kind.starts else ()), cli.HELP]):
+        yield from ((name, flag.meaning) for name in flag.names)
+
+
+def argument_rows(context: Context, command: cli.Command, at: int) -> Iterable[tuple[str, str]]:
+    """What the argument at a place may be: the name of a session where one is asked for."""
+    places = command.arguments.split()
+    place = places[min(at, len(places) - 1)] if places else ""
+    is_session = place.strip("[].") in ("NAME", "CONTAINER") and "launch" not in command.name
+    return session_rows(context) if is_session and command.group != "snapshot" else []
+
+
+def session_rows(context: Context) -> Iterable[tuple[str, str]]:
+    """The sessions, each with what it is; none where Incus cannot be asked."""
+    try:
+        found = context.sessions.registry.all()
+    except clincus.ClincusError:
+        return []
+    return [(one.id, clincus.printable(f"{one.tool}, {one.status}, {one.workspace}")) for one in found]

@@ -1,14 +1,9 @@
-"""Part of the command line."""
+"""Talking to a person: lines on stderr, tables, colours, questions, and a mark that turns while work is under way."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-import shutil
 import sys
-import threading
-import time
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -36,6 +31,11 @@ def warn(text: str) -> None:
     say(paint("Warning: ", "yellow", sys.stderr) + clincus.printable(text))
 
 
+def complain(message: str) -> None:
+    """Say in one line why the command failed."""
+    say(paint("Error: ", "red", sys.stderr) + clincus.printable(" ".join(message.split("\n"))))
+
+
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
@@ -54,6 +54,13 @@ def table(head: Sequence[str] | None, rows: Iterable[Sequence[object]], indent: 
     return "\n".join(indent + line for line in lines)
 
 
+def facts(rows: Iterable[tuple[str, object]], width: int = 0) -> str:
+    """Names with a colon and their values, a line each; `width` is that of the names (default: the longest)."""
+    rows = list(rows)
+    width = width or max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"{name + ':':<{width}}{clincus.printable(str(value))}".rstrip() for name, value in rows)
+
+
 def size_text(size: float) -> str:
     """A size in bytes for a person."""
     for unit in ("B", "KiB", "MiB"):
@@ -63,8 +70,16 @@ def size_text(size: float) -> str:
     return f"{size:.4g} GiB"
 
 
+def local_time(text: object) -> str:
+    """An RFC 3339 time for a person, with its zone."""
+    moment = clincus.parse_time(text)
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if moment else str(text)
+
+
 def print_json(document: object) -> None:
     """Print a document as JSON for programs, in ASCII where stdout has another encoding than JSON's."""
+    import json
+
     is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
     print(json.dumps(document, indent=2, ensure_ascii=not is_utf8))
 
@@ -87,12 +102,27 @@ def confirm(question: str, *, force: bool) -> bool:
     return agreed
 
 
+def confirm_named(question: str, *, force: bool) -> bool:
+    """Ask at a terminal before something goes that the command line names itself; a script's word is enough."""
+    return not sys.stdin.isatty() or confirm(question, force=force)
+
+
+def has_terminal() -> bool:
+    """Whether a person sits at a terminal, with keyboard and screen."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 @contextmanager
 def progress(text: str) -> Iterator[None]:
     """Show on a terminal that work is under way once it takes longer than a moment, and for how long already."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield
         return
+    import itertools
+    import shutil
+    import threading
+    import time
+
     done = threading.Event()
 
     def turn() -> None:
@@ -114,8 +144,3 @@ def progress(text: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join(timeout=2)
-
-
-def complain(message: str) -> None:
-    """Say in one line why the command failed."""
-    say(paint("Error: ", "red", sys.stderr) + clincus.printable(" ".join(message.split("\n"))))

@@ -1,10 +1,9 @@
-"""Part of the command line."""
+"""`container`: any instance of the Incus project, one step at a time; and what other commands need to know of one."""
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -13,50 +12,42 @@ from contextlib import suppress
 from typing import Any
 
 import clincus
-from clincus_cli.console import complain
-from clincus_cli.console import confirm
-from clincus_cli.console import progress
-from clincus_cli.console import say
+from clincus_cli import commands as cli
+from clincus_cli import console
+from clincus_cli import run
+from clincus_cli import shell
 from clincus_cli.context import Context
-from clincus_cli.run import print_output
-from clincus_cli.shell import run_in_terminal
-from clincus_cli.words import Command
-from clincus_cli.words import Options
-from clincus_cli.words import UsageError
-from clincus_cli.words import environment_flags
-from clincus_cli.words import flag
-from clincus_cli.words import format_flag
-from clincus_cli.words import number_from
-from clincus_cli.words import one_of
 
 
 def container_name(text: str) -> str:
     """A container's name in the form that Incus allows, so that it is no flag of `incus`. Raises UsageError."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,62}", text):
-        raise UsageError(f"'{text}' is no container's name: it has up to 63 letters, digits, hyphens, a letter first")
+        raise cli.UsageError(
+            f"'{text}' is no container's name: it has up to 63 letters, digits, hyphens, a letter first"
+        )
     return text
 
 
 @contextmanager
-def speaking_of(subject: str) -> Iterator[None]:
-    """Put in front of Incus's words what they are about; that Incus cannot be reached is about nothing else."""
+def speaking_of(name: str) -> Iterator[None]:
+    """Put the container in front of Incus's words; that Incus cannot be reached is about nothing else."""
     try:
         yield
     except clincus.IncusError as error:
         if error.status == 503:
             raise
-        raise clincus.IncusError(f"{subject}: {error.message}", error.status) from error
+        raise clincus.IncusError(f'container "{name}": {error.message}', error.status) from error
 
 
 def find_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
     """An instance of the project as Incus describes it. Raises ClincusError (404)."""
     try:
         instance = incus.query(f"/1.0/instances/{container_name(name)}")
-        return {**instance, "status": clincus.incus_status(instance)}
     except clincus.IncusError as error:
         if error.status == 404:
-            raise clincus.ClincusError(f'there is no container "{name}"', 404) from error
+            raise clincus.ClincusError(f'container "{name}" not found', 404) from error
         raise
+    return {**instance, "status": clincus.incus_status(instance)}
 
 
 def running_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
@@ -68,11 +59,22 @@ def running_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
     return instance
 
 
-def change_state(incus: clincus.Incus, name: str, action: str, *, force: bool = False, timeout: int = 60) -> None:
-    """Start or stop an instance and wait for it. Raises IncusError."""
-    body = {"action": action, "force": force, "timeout": timeout}
-    with speaking_of(f'container "{name}"'):
-        incus.query(f"/1.0/instances/{name}/state", "PUT", body, wait=True, timeout=timeout + 30)
+def is_there(incus: clincus.Incus, name: str) -> bool:
+    """Whether there is an instance of exactly this name. Raises IncusError when Incus cannot be asked."""
+    try:
+        find_instance(incus, name)
+    except cli.UsageError:
+        return False
+    except clincus.ClincusError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
+def is_session(context: Context, instance: Mapping[str, Any]) -> bool:
+    """Whether an instance is one of our sessions."""
+    return own_session(context, instance) is not None
 
 
 def own_session(context: Context, instance: Mapping[str, Any]) -> clincus.Session | None:
@@ -90,115 +92,146 @@ def code_mount(context: Context, instance: Mapping[str, Any]) -> str:
     return device.get("path") or "/workspace"
 
 
-def confirm_named(question: str, *, force: bool) -> bool:
-    """Ask at a terminal before something goes that the command line names itself; a script's word is enough."""
-    return not sys.stdin.isatty() or confirm(question, force=force)
+# -- Starting and ending one
 
 
-# container
-
-NESTING = (
-    "security.nesting",
-    "security.syscalls.intercept.mknod",
-    "security.syscalls.intercept.setxattr",
-)
+def change_state(incus: clincus.Incus, name: str, action: str, *, force: bool = False, timeout: int = 60) -> None:
+    """Start or stop an instance and wait for it. Raises IncusError."""
+    body = {"action": action, "force": force, "timeout": timeout}
+    with speaking_of(name):
+        incus.query(f"/1.0/instances/{name}/state", "PUT", body, wait=True, timeout=timeout + 30)
 
 
-def run_container_launch(context: Context) -> int:
-    """`clincus container launch`: all of it or nothing."""
-    options, name = context.options, container_name(context.options.name)
-    if options.image.startswith("-") or not options.image:
-        raise UsageError(f"'{options.image}' is no image's name")
-    if is_there(context.incus, name):
-        raise clincus.ClincusError(f'there is a container "{name}" already: choose another name, or delete it', 409)
-    config = dict.fromkeys(NESTING, "true")
-    if clincus.session_slot(clincus.container_prefix(context.environ), name) is not None:
-        config[clincus.LABEL + "managed"] = "true"
-    try:
-        with progress(f"Launching {name}"), speaking_of(f'container "{name}"'):
-            context.incus.launch(name, options.image, {"config": config}, ephemeral=options.ephemeral)
-    except BaseException as error:
-        if not (isinstance(error, clincus.IncusError) and error.status in (409, 503)):
-            with suppress(clincus.IncusError):  # it never came to be
-                context.incus.run("delete", "--force", context.incus.instance(name))
-        raise
-    say(f"Container {name} launched from {options.image}")
-    return 0
+def refuse_vanishing(instance: Mapping[str, Any], purpose: str) -> None:
+    """Raise ClincusError(409) for a running instance that Incus deletes when it stops."""
+    if instance.get("ephemeral") and instance["status"] != "Stopped":
+        name = instance["name"]
+        reason = f"Incus deletes it when it stops, so it cannot be {purpose}"
+        raise clincus.ClincusError(f'container "{name}" is ephemeral: {reason}; copy it with `incus copy` first', 409)
 
 
-def is_there(incus: clincus.Incus, name: str) -> bool:
-    """Whether there is an instance of exactly this name. Raises IncusError when Incus cannot be asked."""
-    try:
-        find_instance(incus, name)
-    except UsageError:
-        return False
-    except clincus.ClincusError as error:
-        if error.status == 404:
-            return False
-        raise
-    return True
+def stop_for_a_while(context: Context, instance: Mapping[str, Any], *, hard: bool = False) -> None:
+    """Stop a running instance that is started again soon: a session with its conversation saved."""
+    if is_session(context, instance):
+        context.sessions.end(instance["name"])
+    else:
+        change_state(context.incus, instance["name"], "stop", force=hard or instance["status"] == "Frozen")
 
 
-def run_container_start(context: Context) -> int:
-    """`clincus container start`: a paused one runs on."""
-    name = context.options.name
-    instance = find_instance(context.incus, name)
-    change_state(context.incus, name, "unfreeze" if instance["status"] == "Frozen" else "start")
-    say(f"Container {name} started")
-    return 0
-
-
-def run_container_stop(context: Context) -> int:
-    """`clincus container stop`: a session's conversation is saved first."""
-    options, name = context.options, context.options.name
-    instance = find_instance(context.incus, name)
-    if instance["status"] == "Frozen" and not options.force:
-        raise clincus.ClincusError(f'container "{name}" is paused and cannot stop cleanly: use --force', 409)
-    with progress(f"Stopping {name}"):
-        if instance["status"] != "Stopped" and own_session(context, instance) is not None:
-            context.sessions.end(name, timeout=0 if options.force else options.timeout)
-        else:
-            change_state(context.incus, name, "stop", force=options.force, timeout=options.timeout)
-    say(f"Container {name} stopped" + (" and gone: it was an ephemeral one" if instance["ephemeral"] else ""))
-    return 0
-
-
-def run_container_delete(context: Context) -> int:
-    """`clincus container delete`: a session's conversation is saved first."""
-    options, name = context.options, context.options.name
-    instance = find_instance(context.incus, name)
-    if instance["status"] != "Stopped" and not options.force:
-        raise clincus.ClincusError(f'container "{name}" is running or paused: stop it first, or use --force', 409)
-    if not confirm_named(f'Delete container "{name}" with all that is in it?', force=options.force):
-        return 0
-    with progress(f"Deleting {name}"):
-        if own_session(context, instance) is not None:
-            context.sessions.end(name, delete=True, even_unsaved=options.force)
-        else:
-            delete_instance(context.incus, name)
-    say(f"Container {name} deleted")
-    return 0
+def start_again(context: Context, instance: Mapping[str, Any]) -> None:
+    """Start a container that ran before: a session with its tool."""
+    if is_session(context, instance):
+        context.sessions.refresh()  # its labels may be those of a snapshot now
+        context.sessions.resume(instance["name"])
+    else:
+        change_state(context.incus, instance["name"], "start")
 
 
 def delete_instance(incus: clincus.Incus, name: str) -> None:
     """Delete an instance in any state; an ephemeral one is gone with its stop. Raises IncusError."""
     try:
-        with speaking_of(f'container "{name}"'):
+        with speaking_of(name):
             incus.run("delete", "--force", incus.instance(name), timeout=120)
     except clincus.IncusError as error:
         if error.status != 404:
             raise
 
 
-def run_container_exists(context: Context) -> int:
-    """`clincus container exists`: the answer is the exit code."""
-    return answer(lambda: is_there(context.incus, context.options.name))
+NESTING = ("security.nesting", "security.syscalls.intercept.mknod", "security.syscalls.intercept.setxattr")
 
 
-def run_container_running(context: Context) -> int:
-    """`clincus container running`: the answer is the exit code."""
-    incus, name = context.incus, context.options.name
-    return answer(lambda: is_there(incus, name) and find_instance(incus, name)["status"] == "Running")
+@cli.command("container launch IMAGE NAME", cli.flag("--ephemeral", "let Incus delete it when it stops"))
+def run_container_launch(context: Context) -> int:
+    """Create a container from an image and start it
+
+    With nesting allowed, so that containers run in it. When the start fails nothing stays behind.
+
+    $ clincus container launch clincus test-box  # Start a bare container of the standard image.
+    """
+    options, name = context.options, container_name(context.options.name)
+    if options.image.startswith("-") or not options.image:
+        raise cli.UsageError(f"'{options.image}' is no image's name")
+    if is_there(context.incus, name):
+        raise clincus.ClincusError(f'container "{name}" already exists: choose another name, or delete it', 409)
+    config = dict.fromkeys(NESTING, "true")
+    if clincus.session_slot(clincus.container_prefix(context.environ), name) is not None:
+        config[clincus.LABEL + "managed"] = "true"
+    try:
+        with console.progress(f"Launching {name}"), speaking_of(name):
+            context.incus.launch(name, options.image, {"config": config}, ephemeral=options.ephemeral)
+    except BaseException as error:
+        if not (isinstance(error, clincus.IncusError) and error.status in (409, 503)):
+            with suppress(clincus.IncusError):  # it never came to be
+                delete_instance(context.incus, name)
+        raise
+    console.say(f"Container {name} launched from {options.image}")
+    return 0
+
+
+@cli.command("container start NAME")
+def run_container_start(context: Context) -> int:
+    """Start a container, or let a paused one run on
+
+    Only the container: `clincus resume` starts a session's tool as well.
+
+    $ clincus container start box  # Start it; nothing happens in it.
+    """
+    name = context.options.name
+    instance = find_instance(context.incus, name)
+    change_state(context.incus, name, "unfreeze" if instance["status"] == "Frozen" else "start")
+    console.say(f"Container {name} started")
+    return 0
+
+
+@cli.command(
+    "container stop NAME",
+    cli.flag("--force", "at once, as if the power went"),
+    cli.flag("--timeout SECONDS", "how long it may take", check=cli.number_from(1, 86400), default=60),
+)
+def run_container_stop(context: Context) -> int:
+    """Stop a container
+
+    A session's conversation is saved first.
+
+    $ clincus container stop box --timeout 10  # Stop it, by force after ten seconds.
+    """
+    options, name = context.options, context.options.name
+    instance = find_instance(context.incus, name)
+    if instance["status"] == "Frozen" and not options.force:
+        raise clincus.ClincusError(f'container "{name}" is paused and cannot stop cleanly: use --force', 409)
+    with console.progress(f"Stopping {name}"):
+        if instance["status"] != "Stopped" and is_session(context, instance):
+            context.sessions.end(name, timeout=0 if options.force else options.timeout)
+        else:
+            change_state(context.incus, name, "stop", force=options.force, timeout=options.timeout)
+    console.say(f"Container {name} stopped" + (" and gone: it was an ephemeral one" if instance["ephemeral"] else ""))
+    return 0
+
+
+@cli.command("container delete NAME", cli.flag("-f, --force", "do not ask; a running one too"))
+def run_container_delete(context: Context) -> int:
+    """Delete a container
+
+    A session's conversation is saved first. At a terminal it asks.
+
+    $ clincus container delete --force box  # Delete it whatever it does.
+    """
+    options, name = context.options, context.options.name
+    instance = find_instance(context.incus, name)
+    if instance["status"] != "Stopped" and not options.force:
+        raise clincus.ClincusError(f'container "{name}" is running or paused: stop it first, or use --force', 409)
+    if not console.confirm_named(f'Delete container "{name}" with all that is in it?', force=options.force):
+        return 0
+    with console.progress(f"Deleting {name}"):
+        if is_session(context, instance):
+            context.sessions.end(name, delete=True, even_unsaved=options.force)
+        else:
+            delete_instance(context.incus, name)
+    console.say(f"Container {name} deleted")
+    return 0
+
+
+# -- Looking at one
 
 
 def answer(ask: Callable[[], bool]) -> int:
@@ -206,41 +239,107 @@ def answer(ask: Callable[[], bool]) -> int:
     try:
         return 0 if ask() else 1
     except clincus.ClincusError as error:
-        complain(error.message)
+        console.complain(error.message)
         return 2
 
 
+@cli.command("container exists NAME", shows=True)
+def run_container_exists(context: Context) -> int:
+    """Say by the exit code whether a container exists
+
+    $ clincus container exists box || clincus container launch clincus box  # Make it if need be.
+
+    Exits: 0 yes; 1 no; 2 Incus could not be asked
+    """
+    return answer(lambda: is_there(context.incus, context.options.name))
+
+
+@cli.command("container running NAME", shows=True)
+def run_container_running(context: Context) -> int:
+    """Say by the exit code whether a container runs
+
+    One that is paused does not run.
+
+    $ clincus container running box && clincus container stop box  # Stop it if need be.
+
+    Exits: 0 yes; 1 no; 2 Incus could not be asked
+    """
+    incus, name = context.incus, context.options.name
+    return answer(lambda: is_there(incus, name) and find_instance(incus, name)["status"] == "Running")
+
+
+@cli.command("container list", cli.format_flag("text", "json"), shows=True)
+def run_container_list(context: Context) -> int:
+    """List every instance of the Incus project
+
+    As `incus list` prints them; `clincus list` shows sessions only.
+
+    $ clincus container list --format json  # The same as a document for programs.
+    """
+    form = "json" if context.options.format == "json" else "table"
+    print(context.incus.run("list", "--format", form).decode("utf-8", "replace").rstrip("\n"))
+    return 0
+
+
+# -- Working in one
+
+
+@cli.command(
+    "container mount NAME DEVICE SOURCE PATH",
+    cli.flag("--shift", "show the host's owners by the same numbers (default; --shift=false: not)", default=True),
+    cli.flag("--readonly", "do not let the container write"),
+)
 def run_container_mount(context: Context) -> int:
-    """`clincus container mount`: add a disk device."""
+    """Mount a directory or file of the host in a container
+
+    Writable and shifted, root in the container writes as root of the host: mount only what it may have.
+
+    $ clincus container mount box data ~/data /data --readonly  # Show ~/data to it as /data.
+    """
     options, name = context.options, context.options.name
     source = os.path.abspath(clincus.expand(options.source, context.environ))
     if not os.path.exists(source):
         raise clincus.ClincusError(f'"{source}" does not exist: nothing can be mounted from there', 400)
     if not options.path.startswith("/"):
-        raise UsageError(f"'{options.path}' is no absolute path: write where it is mounted in the container")
+        raise cli.UsageError(f"'{options.path}' is no absolute path: write where it is mounted in the container")
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", options.device):
-        raise UsageError(f"'{options.device}' is no device's name: use letters, digits, dots, hyphens")
+        raise cli.UsageError(f"'{options.device}' is no device's name: use letters, digits, dots, hyphens")
     if options.device in (find_instance(context.incus, name).get("expanded_devices") or {}):
         raise clincus.ClincusError(f'container "{name}" has a device "{options.device}" already: choose another', 409)
     device = {"type": "disk", "source": source, "path": options.path}
     device.update({key: "true" for key in ("shift", "readonly") if getattr(options, key)})
-    with speaking_of(f'container "{name}"'):
+    with speaking_of(name):
         body = {"devices": {options.device: device}}
         context.incus.query(f"/1.0/instances/{name}", "PATCH", body, wait=True)
-    say(f"Disk mounted: {source} -> {name}:{options.path}")
+    console.say(f"Disk mounted: {source} -> {name}:{options.path}")
     return 0
 
 
-def run_container_list(context: Context) -> int:
-    """`clincus container list`: as Incus prints it."""
-    form = "json" if context.options.format == "json" else "table"
-    text = context.incus.run("list", "--format", form).decode("utf-8", "replace")
-    print(text.rstrip("\n"))
-    return 0
-
-
+@cli.command(
+    "container exec NAME COMMAND...",
+    cli.flag("--user UID", "run as this user (default: 0, root)", check=cli.number_from(0, 2**31 - 1)),
+    cli.flag("--group GID", "run as this group (default: as the user)", check=cli.number_from(0, 2**31 - 1)),
+    cli.ENV._replace(meaning="variable for it; KEY alone copies yours"),
+    cli.flag("--cwd PATH", "directory to run in (default: the workspace)", default=""),
+    cli.flag("-t, --tty", "give it a terminal"),
+    cli.flag("--capture", "hold back its output, and print it as --format says"),
+    cli.format_flag("json", "raw", meaning="with --capture: json (default) or raw", default=None),
+    passes_on=2,
+)
 def run_container_exec(context: Context) -> int:
-    """`clincus container exec`: the command on our own stdin, stdout and stderr, with its exit code."""
+    """Run a command in a container
+
+    Its stdin, stdout and stderr are yours and its exit code is passed on, except with --capture, where JSON holds all
+    three.
+
+    The command line is visible in Incus's events: hand secrets over on stdin.
+
+    $ clincus container exec box --user 1000 -- git status  # Run git as the code user in the workspace.
+    $ clincus container exec box -t bash  # Open a shell.
+    $ tar c src | clincus container exec box -- tar x -C /tmp  # Send data through.
+
+    Exits: N the command's own; 0 with --capture and JSON: the command ran; 1 it could not run
+    """
     options = context.options
     check_exec_flags(options)
     instance = running_instance(context.incus, options.name)
@@ -256,24 +355,25 @@ def run_container_exec(context: Context) -> int:
         whole=not options.tty,
     )
     if options.tty:
-        return run_in_terminal(argv)
+        return shell.run_in_terminal(argv)
     if not options.capture:
         return clincus.run_relayed(argv, passes=clincus.END_SIGNALS)
     if options.format == "raw":
-        return clincus.run_relayed(argv, (clincus.OUR_STREAMS[0], clincus.void), stdin=None, passes=clincus.END_SIGNALS)
+        sinks = clincus.OUR_STREAMS[0], lambda piece: None
+        return clincus.run_relayed(argv, sinks, stdin=None, passes=clincus.END_SIGNALS)
     held = clincus.Held(), clincus.Held()
-    print_output(clincus.run_relayed(argv, held, stdin=None), *held)
+    run.print_output(clincus.run_relayed(argv, held, stdin=None), *held)
     return 0
 
 
-def check_exec_flags(options: Options) -> None:
+def check_exec_flags(options: cli.Options) -> None:
     """Refuse flags that do not go together. Raises UsageError."""
     if options.format and not options.capture:
-        raise UsageError("--format needs --capture; put -- in front of a command with flags of its own")
+        raise cli.UsageError("--format needs --capture; put -- in front of a command with flags of its own")
     if options.tty and options.capture:
-        raise UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
+        raise cli.UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
     if options.cwd and not options.cwd.startswith("/"):
-        raise UsageError(f"invalid cwd '{options.cwd}': write an absolute path")
+        raise cli.UsageError(f"invalid cwd '{options.cwd}': write an absolute path")
 
 
 def exec_environment(context: Context, user: int) -> dict[str, str]:
@@ -283,7 +383,7 @@ def exec_environment(context: Context, user: int) -> dict[str, str]:
         environment = {"HOME": clincus.guest_home(config), "USER": config.get("incus.code_user")}
     if context.options.tty:
         environment["TERM"] = clincus.terminal_name(context.environ.get("TERM", ""))
-    return {**environment, **environment_flags(context.options.env, context.environ)}
+    return {**environment, **cli.environment_flags(context.options.env, context.environ)}
 
 
 def exec_directory(context: Context, instance: Mapping[str, Any]) -> str:
@@ -292,110 +392,3 @@ def exec_directory(context: Context, instance: Mapping[str, Any]) -> str:
     if wanted and not clincus.container_directory(context.incus, context.options.name, wanted):
         raise clincus.ClincusError(f'"{wanted}" is no directory in container "{context.options.name}"', 400)
     return wanted or code_mount(context, instance)
-
-
-CONTAINER_COMMANDS = (
-    Command(
-        "container launch",
-        run_container_launch,
-        "Create a container from an image and start it",
-        arguments="IMAGE NAME",
-        flags=(flag("--ephemeral", "let Incus delete it when it stops"),),
-        about="With nesting allowed, so that containers run in it. When the start fails nothing stays behind.",
-        examples=(("clincus container launch clincus test-box", "Start a bare container of the standard image."),),
-    ),
-    Command(
-        "container start",
-        run_container_start,
-        "Start a container, or let a paused one run on",
-        arguments="NAME",
-        about="Only the container: `clincus resume` starts a session's tool as well.",
-        examples=(("clincus container start box", "Start it; nothing happens in it."),),
-    ),
-    Command(
-        "container stop",
-        run_container_stop,
-        "Stop a container",
-        arguments="NAME",
-        flags=(
-            flag("--force", "at once, as if the power went"),
-            flag("--timeout SECONDS", "how long it may take", check=number_from(1, 86400), default=60),
-        ),
-        about="A session's conversation is saved first.",
-        examples=(("clincus container stop box --timeout 10", "Stop it, by force after ten seconds."),),
-    ),
-    Command(
-        "container delete",
-        run_container_delete,
-        "Delete a container",
-        arguments="NAME",
-        flags=(flag("-f, --force", "do not ask; a running one too"),),
-        about="A session's conversation is saved first. At a terminal it asks.",
-        examples=(("clincus container delete --force box", "Delete it whatever it does."),),
-    ),
-    Command(
-        "container exec",
-        run_container_exec,
-        "Run a command in a container",
-        arguments="NAME COMMAND...",
-        flags=(
-            flag("--user UID", "run as this user (default: 0, root)", check=number_from(0, 2**31 - 1)),
-            flag("--group GID", "run as this group (default: as the user)", check=number_from(0, 2**31 - 1)),
-            flag("-e, --env KEY=VALUE", "variable for it; KEY alone copies yours", default=(), repeats=True),
-            flag("--cwd PATH", "directory to run in (default: the workspace)", default=""),
-            flag("-t, --tty", "give it a terminal"),
-            flag("--capture", "hold back its output, and print it as --format says"),
-            flag("--format FORM", "with --capture: json (default) or raw", check=one_of("json", "raw")),
-        ),
-        about="Its stdin, stdout and stderr are yours and its exit code is passed on, except with --capture, where "
-        "JSON holds all three.\n\nThe command line is visible in Incus's events: hand secrets over on stdin.",
-        examples=(
-            ("clincus container exec box --user 1000 -- git status", "Run git as the code user in the workspace."),
-            ("clincus container exec box -t bash", "Open a shell."),
-            ("tar c src | clincus container exec box -- tar x -C /tmp", "Send data through."),
-        ),
-        exits=(
-            ("N", "the command's own"),
-            ("0", "with --capture and JSON: the command ran"),
-            ("1", "it could not run"),
-        ),
-        passes_on=2,
-    ),
-    Command(
-        "container exists",
-        run_container_exists,
-        "Say by the exit code whether a container exists",
-        arguments="NAME",
-        examples=(("clincus container exists box || clincus container launch clincus box", "Make it if need be."),),
-        exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
-    ),
-    Command(
-        "container running",
-        run_container_running,
-        "Say by the exit code whether a container runs",
-        arguments="NAME",
-        about="One that is paused does not run.",
-        examples=(("clincus container running box && clincus container stop box", "Stop it if need be."),),
-        exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
-    ),
-    Command(
-        "container mount",
-        run_container_mount,
-        "Mount a directory or file of the host in a container",
-        arguments="NAME DEVICE SOURCE PATH",
-        flags=(
-            flag("--shift", "show the host's owners by the same numbers (default; --shift=false: not)", default=True),
-            flag("--readonly", "do not let the container write"),
-        ),
-        about="Writable and shifted, root in the container writes as root of the host: mount only what it may have.",
-        examples=(("clincus container mount box data ~/data /data --readonly", "Show ~/data to it as /data."),),
-    ),
-    Command(
-        "container list",
-        run_container_list,
-        "List every instance of the Incus project",
-        flags=(format_flag("text", "json"),),
-        about="As `incus list` prints them; `clincus list` shows sessions only.",
-        examples=(("clincus container list --format json", "The same as a document for programs."),),
-    ),
-)

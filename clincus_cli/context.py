@@ -1,4 +1,4 @@
-"""Part of the command line."""
+"""What a command works with: its options, and the config, Incus and the sessions once it asks for them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Callable
 from collections.abc import Mapping
 
 import clincus
-from clincus_cli.console import warn
-from clincus_cli.words import Command
-from clincus_cli.words import Options
+from clincus_cli import commands as cli
+from clincus_cli import console
 
 
 class Context:
     """What a command works with. Config and Incus are only touched by the commands that ask for them."""
 
-    def __init__(self, command: Command, options: Options, environ: Mapping[str, str]) -> None:
+    def __init__(self, command: cli.Command, options: cli.Options, environ: Mapping[str, str]) -> None:
         self.command = command
         self.options = options
         self.environ = environ
@@ -25,7 +24,7 @@ class Context:
     @functools.cached_property
     def config(self) -> clincus.Config:
         """The configuration in force. Raises ConfigError."""
-        return clincus.load_config(self.environ, profile=self.options.profile or None)
+        return clincus.load_config(self.environ, profile=getattr(self.options, "profile", "") or None)
 
     @functools.cached_property
     def incus(self) -> clincus.Incus:
@@ -44,7 +43,7 @@ class Context:
 
         def record(change: clincus.Change) -> None:
             if is_known:
-                clincus.record_run(self.history, change, warn)
+                clincus.record_run(self.history, change, console.warn)
             if change.session.status == "starting" and change.session.id not in told:
                 told.add(change.session.id)
                 self.on_starting(change.session)
@@ -53,7 +52,7 @@ class Context:
         registry = clincus.Registry(
             clincus.container_prefix(self.environ), record, (lambda _: True) if sees_commands else clincus.is_listed
         )
-        sessions = clincus.Sessions(self.incus, registry, lambda: self.config, self.environ, warn)
+        sessions = clincus.Sessions(self.incus, registry, lambda: self.config, self.environ, console.warn)
         sessions.refresh()
         is_known = True
         return sessions

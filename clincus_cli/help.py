@@ -1,151 +1,20 @@
-"""Part of the command line."""
+"""`help`, `man` and `version`: what a command's declaration and its function's docstring say, laid out for a person.
+
+A docstring has a summary in its first line, then paragraphs. A line `$ COMMAND  # meaning` is an example;
+`Exits: CODE meaning; CODE meaning` gives the exit codes.
+"""
 
 from __future__ import annotations
 
-import shutil
+import re
 import sys
 from collections.abc import Iterable
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import clincus
+from clincus_cli import commands as cli
 from clincus_cli.context import Context
-from clincus_cli.words import COMMAND_TABLE
-from clincus_cli.words import GROUPS
-from clincus_cli.words import HELP_FLAG
-from clincus_cli.words import START_FLAGS
-from clincus_cli.words import Command
-from clincus_cli.words import command_named
-
-
-def run_version(context: Context) -> int:
-    """`clincus version`."""
-    print(f"clincus {clincus.__version__} (commit: {clincus.__commit__}, built: {clincus.__built__})")
-    print(f"Python {sys.version.split()[0]}")
-    return 0
-
-
-def run_version_flag(context: Context) -> int:
-    """`clincus --version`."""
-    print(f"clincus version {clincus.__version__} ({clincus.__commit__[:7]})")
-    return 0
-
-
-def run_help(context: Context) -> int:
-    """`clincus help [COMMAND]`."""
-    words = context.options.command
-    print(help_text(" ".join(words[: 2 if words[:1] and words[0] in GROUPS else 1])))
-    return 0
-
-
-def help_text(name: str) -> str:
-    """The help of a command, a group, or of the whole program. Raises UsageError for what there is not."""
-    if not name:
-        return program_help()
-    return group_help(name) if name in GROUPS else command_help(command_named(name))
-
-
-def program_help() -> str:
-    """The help of the program: all commands."""
-    return "\n\n".join(
-        [
-            wrapped(ABOUT),
-            "Usage:\n" + columns(PROGRAM_USAGE),
-            "Commands:\n" + columns(program_rows()),
-            "Variables:\n" + columns(VARIABLES),
-            wrapped(
-                "`clincus help shell` lists the flags of a start. On a new machine begin with `clincus setup`; "
-                "`clincus health` says what is wrong."
-            ),
-        ]
-    )
-
-
-def program_rows() -> list[tuple[str, str]]:
-    """The commands and groups, and a line on each."""
-    shown = [command for command in COMMAND_TABLE if not command.group and command.summary]
-    return sorted([(command.name, command.summary) for command in shown] + list(GROUPS.items()))
-
-
-def group_help(name: str) -> str:
-    """The help of a group: its commands."""
-    rows = [(command.name.split()[1], command.summary) for command in COMMAND_TABLE if command.group == name]
-    usage = f"Usage:\n  clincus {name} COMMAND [ARGUMENTS] [FLAGS]"
-    hint = f"`clincus {name} COMMAND --help` says more about each."
-    return "\n\n".join([wrapped(f"{GROUPS[name]}."), usage, "Commands:\n" + columns(rows), hint])
-
-
-def command_help(command: Command) -> str:
-    """The help of a command: what it does, its flags, examples, exit codes."""
-    parts = [
-        wrapped(f"{command.summary}."),
-        f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " ["),
-    ]
-    parts += map(wrapped, paragraphs(command.about))
-    parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, HELP_FLAG)))
-    if command.starts:
-        parts.append(
-            wrapped("Flags of a start (default: what the config says):")
-            + "\n"
-            + columns(flag.help for flag in START_FLAGS)
-        )
-    if command.examples:
-        lines = (f"  {line}\n      {meaning}" for line, meaning in command.examples)
-        parts.append("Examples:\n" + "\n".join(lines))
-    exits: dict[str, str] = {}
-    for code, meaning in (*(command.exits or EXITS), *COMMON_EXITS):
-        exits[code] = f"{exits[code]}; {meaning}" if code in exits else meaning
-    parts.append("Exit codes:\n" + columns(exits.items()))
-    return "\n\n".join(parts)
-
-
-def run_man(context: Context) -> int:
-    """`clincus man`: the help of all commands as one page for man(1)."""
-    print("\n".join(manual_lines()))
-    return 0
-
-
-def manual_lines() -> Iterator[str]:
-    """The manual page in roff (man(7))."""
-    yield f'.TH CLINCUS 1 "" "clincus {clincus.__version__}"'
-    yield from (".SH NAME", r"clincus \- run AI coding tools in Incus containers", ".SH SYNOPSIS")
-    yield from roff_rows(PROGRAM_USAGE)
-    yield from (".SH DESCRIPTION", roff(ABOUT), ".SH COMMANDS")
-    for command in sorted(COMMAND_TABLE, key=lambda command: command.name):
-        if not command.summary:
-            continue
-        yield f".SS clincus {roff(f'{command.name} {command.arguments}')}"
-        yield roff(f"{command.summary}.")
-        for paragraph in paragraphs(command.about):
-            yield from (".PP", roff(" ".join(paragraph.split())))
-        yield from roff_rows(flag.help for flag in command.flags)
-        if command.starts:
-            yield from (".PP", roff("And the flags of a start, see below."))
-        yield from (".PP", "Examples:")
-        for line, meaning in command.examples:
-            yield from (".TP", rf"\fB{roff(line)}\fP", roff(meaning))
-        if command.exits:
-            yield from (".PP", "Exit codes:")
-            yield from roff_rows(command.exits)
-    for title, rows in (
-        ("FLAGS OF A START", [flag.help for flag in START_FLAGS]),
-        ("EXIT STATUS", [*EXITS, *COMMON_EXITS]),
-        ("ENVIRONMENT", VARIABLES),
-    ):
-        yield f".SH {title}"
-        yield from roff_rows(rows)
-
-
-def roff_rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Names and their meanings as a list in roff."""
-    for name, meaning in rows:
-        yield from (".TP", rf"\fB{roff(name)}\fP", roff(meaning))
-
-
-def roff(text: str) -> str:
-    """A text for roff, which takes a backslash, a dash, and a dot or quote at the beginning of a line for its own."""
-    text = text.replace("\\", r"\e").replace("-", r"\-")
-    return rf"\&{text}" if text.startswith((".", "'")) else text
-
 
 EXITS = (("0", "done"), ("1", "failed; stderr says why"))
 COMMON_EXITS = (("2", "the command line cannot be understood"), ("130", "interrupted (143: by SIGTERM)"))
@@ -166,6 +35,176 @@ VARIABLES = (
 )
 
 
+def release() -> dict[str, str]:
+    """The version, the commit and the day of this copy; read from the text of the core, which need not be loaded."""
+    core = vars(clincus)
+    if "__version__" in core:
+        return {name: core[f"__{name}__"] for name in ("version", "commit", "built")}
+    source = core["__spec__"].loader.get_source("clincus")
+    return dict(re.findall(r'(?m)^__(version|commit|built)__ = "([^"]*)"', source))
+
+
+@cli.command("version [ARGUMENT...]", shows=True)
+def run_version(context: Context) -> int:
+    """Print the version
+
+    Arguments count for nothing.
+
+    $ clincus version  # The version, and the commit it was built from.
+    """
+    print("clincus {version} (commit: {commit}, built: {built})".format(**release()))
+    print(f"Python {sys.version.split()[0]}")
+    return 0
+
+
+@cli.command("_version", hidden=True)
+def run_version_flag(context: Context) -> int:
+    """`clincus --version`."""
+    print("clincus version {version} ({commit:.7})".format(**release()))
+    return 0
+
+
+@cli.command("help [COMMAND...]", shows=True)
+def run_help(context: Context) -> int:
+    """Show help on a command
+
+    $ clincus help snapshot create  # Show what `snapshot create` takes and does.
+    """
+    words = context.options.command
+    print(help_text(" ".join(words[: 2 if words[:1] and words[0] in cli.GROUPS else 1])))
+    return 0
+
+
+def help_text(name: str) -> str:
+    """The help of a command, a group, or of the whole program. Raises UsageError for what there is not."""
+    if not name:
+        return program_help()
+    return group_help(name) if name in cli.GROUPS else command_help(cli.command_named(name))
+
+
+class Page(NamedTuple):
+    """A docstring taken apart."""
+
+    about: list[str]  # paragraphs
+    examples: list[tuple[str, str]]  # a command line and what it does
+    exits: list[tuple[str, str]]  # a code and what it means
+
+
+def page_of(command: cli.Command) -> Page:
+    """What a command's docstring says behind its summary."""
+    page = Page([], [], [])
+    for paragraph in re.split(r"\n\s*\n", (command.run.__doc__ or "").strip())[1:]:
+        text = " ".join(paragraph.split())
+        if text.startswith("$ "):
+            lines = (line.strip()[2:].partition("  # ") for line in paragraph.strip().splitlines())
+            page.examples.extend((line, meaning) for line, _, meaning in lines)
+        elif text.startswith("Exits: "):
+            pairs = (one.strip().partition(" ") for one in text[len("Exits: ") :].split(";"))
+            page.exits.extend((code, meaning) for code, _, meaning in pairs)
+        else:
+            page.about.append(text)
+    return page
+
+
+def program_help() -> str:
+    """The help of the program: all commands."""
+    shown = [(one.name, one.summary) for one in cli.COMMANDS.values() if not one.group and one.summary]
+    hint = "`clincus help shell` lists the flags of a start. On a new machine begin with `clincus setup`; "
+    return "\n\n".join(
+        [
+            wrapped(ABOUT),
+            "Usage:\n" + columns(PROGRAM_USAGE),
+            "Available Commands:\n" + columns(sorted([*shown, *cli.GROUPS.items()])),
+            "Variables:\n" + columns(VARIABLES),
+            wrapped(hint + "`clincus health` says what is wrong."),
+        ]
+    )
+
+
+def group_help(name: str) -> str:
+    """The help of a group: its commands."""
+    rows = [(one.name.split()[1], one.summary) for one in cli.COMMANDS.values() if one.group == name]
+    usage = f"Usage:\n  clincus {name} COMMAND [ARGUMENTS] [FLAGS]"
+    hint = f"`clincus {name} COMMAND --help` says more about each."
+    return "\n\n".join([wrapped(f"{cli.GROUPS[name]}."), usage, "Available Commands:\n" + columns(rows), hint])
+
+
+def command_help(command: cli.Command) -> str:
+    """The help of a command: what it does, its flags, examples, exit codes."""
+    page = page_of(command)
+    usage = f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " [")
+    parts = [wrapped(f"{command.summary}."), usage, *map(wrapped, page.about)]
+    parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, cli.HELP)))
+    if command.kind.starts:
+        title = wrapped("Flags of a start (default: what the config says):")
+        parts.append(title + "\n" + columns(flag.help for flag in cli.START))
+    if page.examples:
+        parts.append("Examples:\n" + "\n".join(f"  {line}\n      {meaning}" for line, meaning in page.examples))
+    exits: dict[str, str] = {}
+    for code, meaning in (*(page.exits or EXITS), *COMMON_EXITS):
+        exits[code] = f"{exits[code]}; {meaning}" if code in exits else meaning
+    parts.append("Exit codes:\n" + columns(exits.items()))
+    return "\n\n".join(parts)
+
+
+@cli.command("man", shows=True)
+def run_man(context: Context) -> int:
+    """Print the manual page
+
+    In roff: the help of all commands on one page.
+
+    $ clincus man | man -l -  # Read it.
+    """
+    print("\n".join(manual_lines()))
+    return 0
+
+
+def manual_lines() -> Iterator[str]:
+    """The manual page in roff (man(7))."""
+    yield f'.TH CLINCUS 1 "" "clincus {release()["version"]}"'
+    yield from (".SH NAME", r"clincus \- run AI coding tools in Incus containers", ".SH SYNOPSIS")
+    yield from roff_rows(PROGRAM_USAGE)
+    yield from (".SH DESCRIPTION", roff(ABOUT), ".SH COMMANDS")
+    for one in sorted(cli.COMMANDS.values(), key=lambda one: one.name):
+        if one.summary:
+            yield from command_lines(one)
+    for title, rows in (
+        ("FLAGS OF A START", [flag.help for flag in cli.START]),
+        ("EXIT STATUS", [*EXITS, *COMMON_EXITS]),
+        ("ENVIRONMENT", VARIABLES),
+    ):
+        yield f".SH {title}"
+        yield from roff_rows(rows)
+
+
+def command_lines(command: cli.Command) -> Iterator[str]:
+    """A command in the manual page."""
+    page = page_of(command)
+    yield f".SS clincus {roff(f'{command.name} {command.arguments}')}"
+    yield roff(f"{command.summary}.")
+    for paragraph in page.about:
+        yield from (".PP", roff(paragraph))
+    yield from roff_rows(flag.help for flag in command.flags)
+    if command.kind.starts:
+        yield from (".PP", roff("And the flags of a start, see below."))
+    for title, rows in (("Examples:", page.examples), ("Exit codes:", page.exits)):
+        if rows:
+            yield from (".PP", title)
+            yield from roff_rows(rows)
+
+
+def roff_rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Names and their meanings as a list in roff."""
+    for name, meaning in rows:
+        yield from (".TP", rf"\fB{roff(name)}\fP", roff(meaning))
+
+
+def roff(text: str) -> str:
+    """A text for roff, which takes a backslash, a dash, and a dot or quote at the beginning of a line for its own."""
+    text = text.replace("\\", r"\e").replace("-", r"\-")
+    return rf"\&{text}" if text.startswith((".", "'")) else text
+
+
 def columns(rows: Iterable[tuple[str, str]]) -> str:
     """Names and their meanings, the meanings in a column of their own."""
     import textwrap
@@ -182,11 +221,6 @@ def columns(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def paragraphs(about: str) -> list[str]:
-    """The paragraphs of a text."""
-    return [paragraph for paragraph in about.strip().split("\n\n") if paragraph]
-
-
 def wrapped(paragraph: str) -> str:
     """A paragraph within the terminal's width."""
     import textwrap
@@ -196,4 +230,6 @@ def wrapped(paragraph: str) -> str:
 
 def help_width() -> int:
     """Columns that help uses."""
+    import shutil
+
     return min(max(shutil.get_terminal_size((100, 24)).columns, 40), 100)

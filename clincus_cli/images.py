@@ -1,9 +1,8 @@
-"""Part of the command line."""
+"""`image` and `images`: the images that sessions start from."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -11,27 +10,11 @@ from typing import Any
 from typing import NamedTuple
 
 import clincus
-from clincus_cli.console import print_json
-from clincus_cli.console import progress
-from clincus_cli.console import say
-from clincus_cli.console import size_text
-from clincus_cli.console import table
-from clincus_cli.containers import answer
-from clincus_cli.containers import change_state
-from clincus_cli.containers import confirm_named
-from clincus_cli.containers import find_instance
-from clincus_cli.containers import own_session
-from clincus_cli.containers import speaking_of
+from clincus_cli import commands as cli
+from clincus_cli import console
+from clincus_cli import containers
+from clincus_cli import sessions
 from clincus_cli.context import Context
-from clincus_cli.sessions import each
-from clincus_cli.snapshots import local_time
-from clincus_cli.snapshots import start_again
-from clincus_cli.words import Command
-from clincus_cli.words import UsageError
-from clincus_cli.words import flag
-from clincus_cli.words import format_flag
-
-# image
 
 STANDARD_IMAGE = "clincus"
 
@@ -65,14 +48,36 @@ def image_document(image: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
+LIST_FLAGS = (
+    cli.flag("-a, --all", "every local image"),
+    cli.flag("--prefix TEXT", "only aliases that begin so", default=""),
+    cli.format_flag("table", "json"),
+)
+
+
+@cli.command("images", *LIST_FLAGS, shows=True)
+def run_images(context: Context) -> int:
+    """List images, the same as `clincus image list`
+
+    $ clincus images --all  # Every local image.
+    """
+    return run_image_list(context)
+
+
+@cli.command("image list", *LIST_FLAGS, shows=True)
 def run_image_list(context: Context) -> int:
-    """`clincus image list`, `clincus images`."""
+    """List images
+
+    A table of the standard image's state; JSON holds every image that has a name.
+
+    $ clincus image list --prefix clincus- --format json  # The versions of the standard image.
+    """
     options = context.options
     images = query_images(context.incus)
     if options.prefix:
         images = [image for image in images if any(name.startswith(options.prefix) for name in alias_names(image))]
     if options.format == "json":
-        print_json([image_document(image) for image in images])
+        console.print_json([image_document(image) for image in images])
     elif options.prefix:
         print(prefixed_images(images, options.prefix))
     else:
@@ -83,14 +88,14 @@ def run_image_list(context: Context) -> int:
 def prefixed_images(images: Iterable[Mapping[str, Any]], prefix: str) -> str:
     """The aliases with a prefix as a person reads them."""
     rows = [
-        (name, size_text(image["size"]), local_time(image["created_at"]))
+        (name, console.size_text(image["size"]), console.local_time(image["created_at"]))
         for image in images
         for name in alias_names(image)
         if name.startswith(prefix)
     ]
     if not rows:
         return f"No images found with prefix '{prefix}'"
-    return f"Images with prefix '{prefix}':\n" + table(("ALIAS", "SIZE", "CREATED"), rows, "  ")
+    return f"Images with prefix '{prefix}':\n" + console.table(("ALIAS", "SIZE", "CREATED"), rows, "  ")
 
 
 def image_overview(images: Sequence[Mapping[str, Any]], *, show_all: bool) -> str:
@@ -98,24 +103,28 @@ def image_overview(images: Sequence[Mapping[str, Any]], *, show_all: bool) -> st
     standard = [image for image in images if STANDARD_IMAGE in alias_names(image)]
     lines = ["Available Images:", "", "Clincus Images:"]
     if standard:
-        built = local_time(standard[0]["created_at"])
-        lines.append(f"  ✓ {STANDARD_IMAGE} ({size_text(standard[0]['size'])}, built {built})")
+        built = console.local_time(standard[0]["created_at"])
+        lines.append(f"  ✓ {STANDARD_IMAGE} ({console.size_text(standard[0]['size'])}, built {built})")
     else:
         lines += [f"  ✗ {STANDARD_IMAGE} (not built)", "    Build it with: clincus build"]
     if show_all:
         rows = [
-            (name, size_text(image["size"]), local_time(image["uploaded_at"]))
+            (name, console.size_text(image["size"]), console.local_time(image["uploaded_at"]))
             for image in images
             for name in alias_names(image)
         ]
-        lines += ["", "All Local Images:", table(("ALIAS", "SIZE", "UPLOAD DATE"), rows, "  ")]
+        lines += ["", "All Local Images:", console.table(("ALIAS", "SIZE", "UPLOAD DATE"), rows, "  ")]
     else:
         lines += ["", "All images: clincus images --all", "Another one for a session: clincus shell --image ALIAS"]
     return "\n".join(lines)
 
 
+@cli.command("image info ALIAS", cli.format_flag("text", "json"), shows=True)
 def run_image_info(context: Context) -> int:
-    """`clincus image info`."""
+    """Show one image
+
+    $ clincus image info clincus  # What is in it, and when it was built.
+    """
     image = find_image(context.incus, context.options.alias)
     properties = dict(sorted(image["properties"].items()))
     document = {
@@ -126,52 +135,59 @@ def run_image_info(context: Context) -> int:
         "uploaded_at": image["uploaded_at"],
     }
     if context.options.format == "json":
-        print_json(dict(sorted(document.items())))
+        console.print_json(dict(sorted(document.items())))
         return 0
-    rows = [
-        ("Image:", context.options.alias),
-        ("Aliases:", ", ".join(alias_names(image))),
-        ("Fingerprint:", image["fingerprint"]),
-        ("Description:", document["description"] or "-"),
-        ("Size:", size_text(image["size"])),
-        ("Created:", local_time(image["created_at"])),
-        ("Uploaded:", local_time(image["uploaded_at"])),
-        ("Architecture:", image["architecture"]),
-        *((f"{key}:", value) for key, value in properties.items() if value and key != "description"),
-    ]
-    width = max(len(label) for label, _ in rows) + 1
-    print("\n".join(f"{label:<{width}}{value}" for label, value in rows))
+    rows = {
+        "Image": context.options.alias,
+        "Aliases": ", ".join(alias_names(image)),
+        "Fingerprint": image["fingerprint"],
+        "Description": document["description"] or "-",
+        "Size": console.size_text(image["size"]),
+        "Created": console.local_time(image["created_at"]),
+        "Uploaded": console.local_time(image["uploaded_at"]),
+        "Architecture": image["architecture"],
+    }
+    more = [(key, value) for key, value in properties.items() if value and key != "description"]
+    print(console.facts([*rows.items(), *more]))
     return 0
 
 
+@cli.command(
+    "image publish CONTAINER ALIAS",
+    cli.flag("--description TEXT", "what it is for", default=""),
+    cli.flag("--force", "stop a running container meanwhile"),
+)
 def run_image_publish(context: Context) -> int:
-    """`clincus image publish`: the container stays."""
+    """Make an image of a container
+
+    The container stays. Whatever is in it is in the image, keys and conversations too.
+
+    $ clincus image publish box my-tools  # Make an image that `--image my-tools` starts.
+    """
     options, name = context.options, context.options.container
     alias = new_alias(context.incus, options.alias)
-    instance = find_instance(context.incus, name)
+    instance = containers.find_instance(context.incus, name)
     was_running = instance["status"] != "Stopped"
     if was_running and not options.force:
         advice = "stop it first, or use --force to stop it meanwhile"
         raise clincus.ClincusError(f'container "{name}" is running: {advice}', 409)
-    is_session = own_session(context, instance) is not None
-    if was_running and is_session:
-        context.sessions.end(name)
-    elif was_running:
-        change_state(context.incus, name, "stop", force=instance["status"] == "Frozen")
+    containers.refuse_vanishing(instance, "published")
+    if was_running:
+        containers.stop_for_a_while(context, instance)
     try:
-        with progress(f"Publishing {name}"), speaking_of(f'container "{name}"'):
+        with console.progress(f"Publishing {name}"), containers.speaking_of(name):
             fingerprint = publish(context.incus, instance, alias, options.description)
     finally:
         if was_running:
-            start_again(context, name, is_session)
-    print_json({"alias": alias, "fingerprint": fingerprint})
+            containers.start_again(context, instance)
+    console.print_json({"alias": alias, "fingerprint": fingerprint})
     return 0
 
 
 def new_alias(incus: clincus.Incus, alias: str) -> str:
     """An alias that no image has. Incus would find that out last, and keep the image without a name."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.+/-]{0,254}", alias):
-        raise UsageError(f"'{alias}' is no image's name: use letters, digits, dots and hyphens")
+        raise cli.UsageError(f"'{alias}' is no image's name: use letters, digits, dots and hyphens")
     if any(alias in alias_names(image) for image in query_images(incus)):
         raise clincus.ClincusError(f"image '{alias}' exists already: choose another name, or delete it", 409)
     return alias
@@ -179,6 +195,8 @@ def new_alias(incus: clincus.Incus, alias: str) -> str:
 
 def publish(incus: clincus.Incus, instance: Mapping[str, Any], alias: str, description: str) -> str:
     """Make an image of a stopped instance and return its fingerprint. Raises IncusError."""
+    import shutil
+
     # What the image says of itself (its recipe, its code user) holds for what was made of it as well.
     config = instance.get("config") or {}
     properties = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
@@ -193,14 +211,20 @@ def publish(incus: clincus.Incus, instance: Mapping[str, Any], alias: str, descr
     return str(operation["metadata"]["fingerprint"])
 
 
+@cli.command("image delete ALIAS", cli.FORCE_F)
 def run_image_delete(context: Context) -> int:
-    """`clincus image delete`."""
+    """Delete an image
+
+    With all its names. Containers that were made from it stay. At a terminal it asks.
+
+    $ clincus image delete my-tools  # Delete it with all its names.
+    """
     options = context.options
     try:
         image = find_image(context.incus, options.alias)
         others = [name for name in alias_names(image) if name != options.alias]
         also = f" It is also called {', '.join(others)}." if others else ""
-        if not confirm_named(f"Delete image '{options.alias}'?{also}", force=options.force):
+        if not console.confirm_named(f"Delete image '{options.alias}'?{also}", force=options.force):
             return 0
         delete_image(context.incus, image)
     except clincus.ClincusError as error:
@@ -208,7 +232,7 @@ def run_image_delete(context: Context) -> int:
             raise
         words = f"failed to delete image '{options.alias}': {error.message}"
         raise clincus.ClincusError(words, error.status) from error
-    say(f"Image {options.alias} deleted")
+    console.say(f"Image {options.alias} deleted")
     return 0
 
 
@@ -217,10 +241,16 @@ def delete_image(incus: clincus.Incus, image: Mapping[str, Any]) -> None:
     incus.query(f"/1.0/images/{image['fingerprint']}", "DELETE", wait=True, timeout=120)
 
 
+@cli.command("image exists ALIAS", shows=True)
 def run_image_exists(context: Context) -> int:
-    """`clincus image exists`: the answer is the exit code."""
+    """Say by the exit code whether an image exists
+
+    $ clincus image exists clincus || clincus build  # Build it if need be.
+
+    Exits: 0 yes; 1 no; 2 Incus could not be asked
+    """
     alias = context.options.alias
-    return answer(lambda: any(alias in alias_names(image) for image in query_images(context.incus)))
+    return containers.answer(lambda: any(alias in alias_names(image) for image in query_images(context.incus)))
 
 
 class Cleanup(NamedTuple):
@@ -245,18 +275,37 @@ def plan_cleanup(images: Iterable[Mapping[str, Any]], prefix: str, keep: int) ->
     return Cleanup([name for name in old if name not in spared], kept, spared)
 
 
+def above_zero(text: str) -> int:
+    """How many versions a cleanup keeps."""
+    if not re.fullmatch(r"\d{1,6}", text) or int(text) == 0:
+        raise ValueError("--keep must be > 0")
+    return int(text)
+
+
+@cli.command(
+    "image cleanup PREFIX",
+    cli.flag("--keep N", "how many of the newest stay (required)", check=above_zero),
+    cli.FORCE_F,
+    cli.flag("--dry-run", "only say what would go"),
+)
 def run_image_cleanup(context: Context) -> int:
-    """`clincus image cleanup`."""
+    """Delete old versions of an image
+
+    Versions are aliases that begin with PREFIX and end with a time, such as clincus-20270301-080000. An image that
+    has another name as well stays. At a terminal it asks.
+
+    $ clincus image cleanup clincus- --keep 2 --dry-run  # Show which versions of clincus would go.
+    """
     options, incus = context.options, context.incus
     if options.keep is None:
-        raise UsageError("--keep must be > 0: say how many versions stay")
+        raise cli.UsageError("--keep must be > 0: say how many versions stay")
     images = query_images(incus)
     plan = plan_cleanup(images, options.prefix, options.keep)
     if options.dry_run:
         report_cleanup("[Dry run] Would delete", plan.delete, plan)
         return 0
     question = f"Delete {len(plan.delete)} old version(s): {', '.join(plan.delete)}?"
-    if plan.delete and not confirm_named(question, force=options.force):
+    if plan.delete and not console.confirm_named(question, force=options.force):
         return 0
     by_name = {name: image for image in images for name in alias_names(image)}
     gone: set[str] = set()
@@ -267,102 +316,15 @@ def run_image_cleanup(context: Context) -> int:
             delete_image(incus, by_name[name])
             gone.add(fingerprint)
 
-    deleted = each(plan.delete, delete)
-    say("Cleanup complete:")
+    deleted = sessions.attempt_each(plan.delete, delete)
+    console.say("Cleanup complete:")
     report_cleanup("Deleted", deleted, plan)
     return 0 if deleted == plan.delete else 1
 
 
 def report_cleanup(verb: str, deleted: Sequence[str], plan: Cleanup) -> None:
     """Say what a cleanup did with each version."""
-    say(f"{verb} {len(deleted)} old version(s):")
-    for name in deleted:
-        say(f"  - {name}")
-    say(f"Kept {len(plan.keep)} recent version(s):")
-    for name in plan.keep:
-        say(f"  - {name}")
+    console.say("\n  - ".join([f"{verb} {len(deleted)} old version(s):", *deleted]))
+    console.say("\n  - ".join([f"Kept {len(plan.keep)} recent version(s):", *plan.keep]))
     for name in plan.spared:
-        say(f"Spared {name}: its image has another name as well")
-
-
-def above_zero(text: str) -> int:
-    """How many versions a cleanup keeps."""
-    if not re.fullmatch(r"\d{1,6}", text) or int(text) == 0:
-        raise clincus.Unfit("--keep must be > 0")
-    return int(text)
-
-
-IMAGE_LIST_FLAGS = (
-    flag("-a, --all", "every local image"),
-    flag("--prefix TEXT", "only aliases that begin so", default=""),
-    format_flag("table", "json"),
-)
-
-IMAGE_COMMANDS = (
-    Command(
-        "images",
-        run_image_list,
-        "List images, the same as `clincus image list`",
-        flags=IMAGE_LIST_FLAGS,
-        examples=(("clincus images --all", "Every local image."),),
-    ),
-    Command(
-        "image list",
-        run_image_list,
-        "List images",
-        flags=IMAGE_LIST_FLAGS,
-        about="A table of the standard image's state; JSON holds every image that has a name.",
-        examples=(("clincus image list --prefix clincus- --format json", "The versions of the standard image."),),
-    ),
-    Command(
-        "image info",
-        run_image_info,
-        "Show one image",
-        arguments="ALIAS",
-        flags=(format_flag("text", "json"),),
-        examples=(("clincus image info clincus", "What is in it, and when it was built."),),
-    ),
-    Command(
-        "image publish",
-        run_image_publish,
-        "Make an image of a container",
-        arguments="CONTAINER ALIAS",
-        flags=(
-            flag("--description TEXT", "what it is for", default=""),
-            flag("--force", "stop a running container meanwhile"),
-        ),
-        about="The container stays. Whatever is in it is in the image, keys and conversations too.",
-        examples=(("clincus image publish box my-tools", "Make an image that `--image my-tools` starts."),),
-    ),
-    Command(
-        "image delete",
-        run_image_delete,
-        "Delete an image",
-        arguments="ALIAS",
-        flags=(flag("-f, --force", "do not ask"),),
-        about="With all its names. Containers that were made from it stay. At a terminal it asks.",
-        examples=(("clincus image delete my-tools", "Delete it with all its names."),),
-    ),
-    Command(
-        "image exists",
-        run_image_exists,
-        "Say by the exit code whether an image exists",
-        arguments="ALIAS",
-        examples=(("clincus image exists clincus || clincus build", "Build it if need be."),),
-        exits=(("0", "yes"), ("1", "no"), ("2", "Incus could not be asked")),
-    ),
-    Command(
-        "image cleanup",
-        run_image_cleanup,
-        "Delete old versions of an image",
-        arguments="PREFIX",
-        flags=(
-            flag("--keep N", "how many of the newest stay (required)", check=above_zero),
-            flag("-f, --force", "do not ask"),
-            flag("--dry-run", "only say what would go"),
-        ),
-        about="Versions are aliases that begin with PREFIX and end with a time, such as clincus-20270301-080000. An "
-        "image that has another name as well stays. At a terminal it asks.",
-        examples=(("clincus image cleanup clincus- --keep 2 --dry-run", "Show which versions of clincus would go."),),
-    ),
-)
+        console.say(f"Spared {name}: its image has another name as well")

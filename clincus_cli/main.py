@@ -1,4 +1,4 @@
-"""Part of the command line."""
+"""Runs a command line: from its words to an exit code, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ import sys
 from collections.abc import Sequence
 
 import clincus
-from clincus_cli import table  # noqa: F401 (it fills the table of commands)
-from clincus_cli.console import complain
-from clincus_cli.console import say
-from clincus_cli.console import silence
+from clincus_cli import completion
+from clincus_cli import console
+from clincus_cli import containers
+from clincus_cli import files
+from clincus_cli import help as help_pages
+from clincus_cli import images
+from clincus_cli import run
+from clincus_cli import service
+from clincus_cli import sessions
+from clincus_cli import setup_commands
+from clincus_cli import shell
+from clincus_cli import snapshots
+from clincus_cli import trust
+from clincus_cli.commands import UsageError
+from clincus_cli.commands import find_command
+from clincus_cli.commands import parse_words
 from clincus_cli.context import Context
-from clincus_cli.help import help_text
-from clincus_cli.words import HelpWanted
-from clincus_cli.words import UsageError
-from clincus_cli.words import find_command
-from clincus_cli.words import parse_words
+
+# Each declares its commands when it is imported.
+PARTS = (shell, sessions, run, trust, snapshots, images, containers, files, service, setup_commands, completion)
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,16 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name, or a mark, that the locale lacks
         code = run_command_line(words)
         sys.stdout.flush()
-    except clincus.ClincusError as error:
-        complain(error.message)
-        return 1
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        silence(1)
+        console.silence(1)
         if isinstance(error, BrokenPipeError):
             return 128 + signal.SIGPIPE
-        complain(f"{error.filename or 'the output'}: {error.strerror}")
+        console.complain(f"{error.filename or 'the output'}: {error.strerror}")
+        return 1
+    except clincus.ClincusError as error:
+        console.complain(error.message)
         return 1
     return code
 
@@ -52,29 +63,29 @@ def run_command_line(words: Sequence[str]) -> int:
     try:
         command, rest = find_command(words)
         options = parse_words(command, rest)
-        for number in clincus.END_SIGNALS:
+        if options.help:
+            print(help_pages.help_text(command.name if rest or words else ""))
+            return 0
+        for number in END_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup, or behind & in a script
                 signal.signal(number, interrupted)
         return command.run(Context(command, options, os.environ))
-    except HelpWanted:
-        print(help_text(command.name if command else ""))
-        return 0
     except UsageError as error:
         name = error.command or (command.name if command else "")
-        complain(error.message)
-        say(f'Run "clincus {name} --help" for usage.'.replace("  ", " "))
+        console.complain(error.message)
+        console.say(f'Run "clincus {name} --help" for usage.'.replace("  ", " "))
         return 2
 
 
 def interrupted(number: int, frame: object) -> None:
     """End as if by an exception, so that whatever is half done is undone; that is not interrupted in its turn."""
-    for one in clincus.END_SIGNALS:
+    for one in END_SIGNALS:
         signal.signal(one, interrupted_again)
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def interrupted_again(number: int, frame: object) -> None:
     """Ask for patience; the next signal ends us with things half done."""
-    for one in clincus.END_SIGNALS:
+    for one in END_SIGNALS:
         signal.signal(one, lambda number, frame: os._exit(128 + number))
-    say("Tidying up, one moment; once more ends it at once")
+    console.say("Tidying up, one moment; once more ends it at once")

@@ -1,56 +1,81 @@
-"""Part of the command line."""
+"""`run`: one command in a container of its own. `tmux`: the terminal of a session from outside."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 
 import clincus
-from clincus_cli.console import print_json
-from clincus_cli.console import progress
-from clincus_cli.console import say
+from clincus_cli import commands as cli
+from clincus_cli import console
+from clincus_cli import shell
 from clincus_cli.context import Context
-from clincus_cli.shell import has_terminal
-from clincus_cli.shell import launch_request
-from clincus_cli.shell import run_in_terminal
-from clincus_cli.words import Options
 
 TIMED_OUT = 124  # the exit code, as of timeout(1)
 
 
+@cli.command(
+    "run COMMAND...",
+    cli.flag(
+        "--timeout SECONDS", "kill it after so long, with exit code 124; 0 for never", check=cli.number_from(0, 10**8)
+    ),
+    cli.flag("--capture", "accepted; the output is passed on in any case"),
+    cli.format_flag("pretty", "json"),
+    cli.flag("-q, --quiet", "nothing of our own on stderr"),
+    starts=True,
+    passes_on=1,
+)
 def run_run(context: Context) -> int:
-    """`clincus run`: one command in a new container, which is removed whatever happens."""
+    """Run one command in a container of its own
+
+    The directory is mounted, limited and protected as in a session. A single argument goes through a shell, several
+    are run as they are. Input and output pass through unchanged, and the container is removed whatever happens; with
+    --persistent it is stopped, and used again by the next run in the same --slot.
+
+    Our own flags may stand anywhere; in front of a command with flags of the same names put --.
+
+    $ clincus run 'npm ci && npm test'  # Through a shell.
+    $ clincus run --timeout 600 make -j4 test  # With a time limit; -j4 belongs to make.
+    $ clincus run -q -- grep -e x README.md | wc -l  # -e belongs to grep.
+
+    Exits: CODE that of the command; 1 also: it could not be started; 124 --timeout was over
+    """
+    import subprocess
+    from dataclasses import replace
+
     options = context.options
-    request = replace(launch_request(context), command=clincus.process_mark(os.getpid()))
+    request = replace(shell.launch_request(context), command=clincus.process_mark(os.getpid()))
     sessions = context.sessions
-    talk: Callable[[str], None] = clincus.void if options.quiet else say
     command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
-    is_terminal = options.format == "pretty" and has_terminal() and sys.stderr.isatty()
+    is_terminal = options.format == "pretty" and console.has_terminal() and sys.stderr.isatty()
     held = clincus.Held(), clincus.Held()
     config = sessions.plan(request).config
-    context.on_starting = lambda session: tell_command(session, config, options, talk)
-    with progress("Starting the container"):
+    context.on_starting = lambda session: tell_command(context, session, config)
+    with console.progress("Starting the container"):
         session = sessions.start_command(request)
     limits = options.timeout, clincus.parse_duration(config.get("limits.runtime.max_duration") or "0")
     limit = min(filter(None, limits), default=None)
     try:
-        talk(f"Executing: {shlex.join(options.command)}")
+        talk(context, f"Executing: {shlex.join(options.command)}")
         argv = sessions.command_argv(session, command, term="xterm-256color" if is_terminal else "")
         sinks = held if options.format == "json" else clincus.OUR_STREAMS
-        code = run_in_terminal(argv, limit) if is_terminal else clincus.run_relayed(argv, sinks, limit=limit)
+        code = shell.run_in_terminal(argv, limit) if is_terminal else clincus.run_relayed(argv, sinks, limit=limit)
     except subprocess.TimeoutExpired:
-        say(f"The time limit of {limit:g} s is over")
+        console.say(f"The time limit of {limit:g} s is over")
         code = TIMED_OUT
     finally:
         sessions.end(session.id, delete=not session.persistent)
-    talk("Command completed successfully" if code == 0 else f"Command exited with code {code}")
+    talk(context, "Command completed successfully" if code == 0 else f"Command exited with code {code}")
     if options.format == "json":
         print_output(code, *held)
     return code
+
+
+def talk(context: Context, text: str) -> None:
+    """Say something, unless --quiet is given."""
+    if not context.options.quiet:
+        console.say(text)
 
 
 def print_output(code: int, stdout: clincus.Held, stderr: clincus.Held) -> None:
@@ -58,66 +83,92 @@ def print_output(code: int, stdout: clincus.Held, stderr: clincus.Held) -> None:
     if stdout.is_full or stderr.is_full:
         raise clincus.ClincusError("the command wrote too much to be held: let it write to a pipe", 413)
     texts = {name: held.data.decode("utf-8", "replace") for name, held in (("stderr", stderr), ("stdout", stdout))}
-    print_json({"exit_code": code, **texts})
+    console.print_json({"exit_code": code, **texts})
 
 
-def tell_command(
-    session: clincus.Session, config: clincus.Config, options: Options, talk: Callable[[str], None]
-) -> None:
+def tell_command(context: Context, session: clincus.Session, config: clincus.Config) -> None:
     """Say which container a command runs in, before it is there."""
-    if not options.slot:
-        talk(f"Auto-allocated slot {session.slot}")
+    if not context.options.slot:
+        talk(context, f"Auto-allocated slot {session.slot}")
     if session.run:
-        talk(f"Restarting existing persistent container {session.id}")
+        talk(context, f"Restarting existing persistent container {session.id}")
     else:
-        talk(f"Launching container {session.id} from image {session.image}")
+        talk(context, f"Launching container {session.id} from image {session.image}")
     protected = [*config.get("security.protected_paths"), *config.get("security.additional_protected_paths")]
     if protected and not config.get("security.disable_protection"):
-        talk(f"Protected paths (mounted read-only): {', '.join(protected)}")
+        talk(context, f"Protected paths (mounted read-only): {', '.join(protected)}")
 
 
-def tmux(context: Context, name: str, program: str, *arguments: str, stdin: bytes = b"") -> bytes:
+# -- tmux
+
+NO_TMUX = 3  # the exit code of the programs in guest/ where there is no such tmux session
+
+
+def run_on_tmux(context: Context, session: clincus.Session, program: str, *arguments: str, stdin: bytes = b"") -> bytes:
     """Run a program of guest/ on a session's tmux: that of the code user, else root's. Raises ClincusError."""
-    sessions = context.sessions
-    session = sessions.registry.get(name)
+    sessions, name = context.sessions, session.id
     if session.status != "running":
         raise clincus.ClincusError(f"container '{name}' is not running", 409)
     command = ["sh", "-c", clincus.guest_program(program), "clincus", clincus.tmux_name(name), *arguments]
     done = sessions.run(session, command, stdin=stdin)
-    if done.code == 3:
+    if done.code == NO_TMUX:
         done = sessions.incus.exec(name, command, stdin=stdin)
     if done.code != 0:
-        reason = "it has no tmux session now" if done.code == 3 else done.reason
-        raise clincus.ClincusError(f"failed to reach the terminal of '{name}': {reason}", 500)
+        reason = "it has no tmux session now" if done.code == NO_TMUX else done.reason
+        status = 404 if done.code == NO_TMUX else 500
+        raise clincus.ClincusError(f"failed to reach the terminal of '{name}': {reason}", status)
     return done.stdout
 
 
+@cli.command("tmux send CONTAINER TEXT")
 def run_tmux_send(context: Context) -> int:
-    """`clincus tmux send`."""
-    options = context.options
-    tmux(context, options.container, "send", "text" if options.text else "", stdin=os.fsencode(options.text))
-    print(f"Sent command to session clincus-{options.container}")
+    """Type a line into a session
+
+    TEXT is typed as it is, then Enter.
+
+    $ clincus tmux send clincus-ec0578-1 'run the tests'  # Ask the tool for something.
+    """
+    name, text = context.options.container, context.options.text
+    session = context.sessions.registry.get(name)
+    run_on_tmux(context, session, "send", "text" if text else "", stdin=os.fsencode(text))
+    print(f"Sent command to session clincus-{name}")
     return 0
 
 
+@cli.command(
+    "tmux capture CONTAINER",
+    cli.flag("--lines N", "so many lines of history, too", check=cli.number_from(0, 50_000), default=0),
+    cli.flag("-e, --escapes", "with colours"),
+)
 def run_tmux_capture(context: Context) -> int:
-    """`clincus tmux capture`."""
+    """Print what a session's terminal shows
+
+    Without a newline at the end where the output is no terminal.
+
+    $ clincus tmux capture clincus-ec0578-1 --lines 500  # The screen and the 500 lines above it.
+    """
     options = context.options
     arguments = [*(["-S", f"-{options.lines}"] if options.lines else []), *(["-e"] if options.escapes else [])]
-    text = tmux(context, options.container, "capture", *arguments).decode("utf-8", "replace").strip()
-    print(text, end="\n" if sys.stdout.isatty() else "")
+    session = context.sessions.registry.get(options.container)
+    shown = run_on_tmux(context, session, "capture", *arguments)
+    print(shown.decode("utf-8", "replace").strip(), end="\n" if sys.stdout.isatty() else "")
     return 0
 
 
+@cli.command("tmux list", shows=True)
 def run_tmux_list(context: Context) -> int:
-    """`clincus tmux list`."""
-    sessions = context.sessions
-    running = [session for session in sessions.registry.all() if session.status == "running"]
-    if not running:
-        print("No active sessions")
-        return 0
-    print("Active sessions:")
+    """List the sessions with a terminal
+
+    $ clincus tmux list  # Which sessions `tmux send` can type into.
+    """
+    running = [session for session in context.sessions.registry.all() if session.status == "running"]
+    print("Active sessions:" if running else "No active sessions")
     for session in running:
-        if sessions.has_terminal(session):
+        try:
+            run_on_tmux(context, session, "capture")
+        except clincus.ClincusError as error:
+            if error.status != 404:
+                raise
+        else:
             print(f"  - {session.id} (tmux session: clincus-{session.id})")
     return 0

@@ -1,33 +1,28 @@
-"""Part of the command line."""
+"""`list`, `info`, `resume`, and what is done to several sessions: `stop`, `shutdown`, `kill`, `persist`, `clean`."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timezone
 from typing import Any
+from typing import NamedTuple
 
 import clincus
-from clincus_cli.console import confirm
-from clincus_cli.console import paint
-from clincus_cli.console import print_json
-from clincus_cli.console import progress
-from clincus_cli.console import say
-from clincus_cli.console import size_text
-from clincus_cli.console import table
-from clincus_cli.console import warn
+from clincus_cli import commands as cli
+from clincus_cli import console
 from clincus_cli.context import Context
-from clincus_cli.words import is_session_id
 
 
+@cli.command("list", cli.flag("--all", "saved conversations as well"), cli.format_flag("text", "json"), shows=True)
 def run_list(context: Context) -> int:
-    """`clincus list`: one call to Incus."""
+    """List the sessions
+
+    $ clincus list --all --format json  # Everything, for a program.
+    """
     prefix = clincus.container_prefix(context.environ)
     instances = context.incus.query("/1.0/instances?recursion=2")
     active = []
@@ -38,8 +33,7 @@ def run_list(context: Context) -> int:
     kept = clincus.list_saved(context.config, context.environ) if context.options.all else []
     saved = [saved_entry(one) for one in kept]
     if context.options.format == "json":
-        document: dict[str, object] = {"active_containers": active}
-        print_json({**document, "saved_sessions": saved} if saved else document)
+        console.print_json({"active_containers": active, **({"saved_sessions": saved} if saved else {})})
     else:
         print("\n".join(list_lines(active, saved if context.options.all else None)))
     return 0
@@ -49,7 +43,7 @@ def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[
     """A container in `list --format json`."""
     created = clincus.parse_time(session.created_at) or clincus.parse_time(instance["created_at"])
     entry = {
-        "created_at": created.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S") if created else "",
+        "created_at": clincus.format_time(created)[:19].replace("T", " ") if created else "",
         "deadline": session.deadline,
         "image": (instance.get("config") or {}).get("image.description", session.image),
         "ipv4": ipv4_address(instance),
@@ -74,46 +68,49 @@ def ipv4_address(instance: Mapping[str, Any]) -> str:
 
 def saved_entry(saved: clincus.SavedSession) -> dict[str, Any]:
     """A saved session in `list --format json`: the names of the Go program, and ours beside them."""
-    return {
-        "ID": saved.session_id,
-        "SavedAt": saved.saved_at,
-        "Workspace": saved.workspace,
-        "id": saved.session_id,
-        "saved_at": saved.saved_at,
-        "tool": saved.tool,
-        "workspace": saved.workspace,
-    }
+    ours = {"id": saved.session_id, "saved_at": saved.saved_at, "tool": saved.tool, "workspace": saved.workspace}
+    return {"ID": saved.session_id, "SavedAt": saved.saved_at, "Workspace": saved.workspace, **ours}
+
+
+LIST_FACTS = {"IPv4": "ipv4", "Created": "created_at", "Image": "image", "Tool": "tool", "Slot": "slot"}
 
 
 def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
     """The text of `clincus list`."""
     colors = {"Running": "green", "Error": "red", "Frozen": "yellow"}
-    yield paint("Active Containers:", "bold")
-    yield "-" * 18
+    yield from (console.paint("Active Containers:", "bold"), "-" * 18)
     for entry in active:
-        yield f"  {paint(entry['name'], 'bold')} ({'persistent' if entry['persistent'] else 'ephemeral'})"
+        yield f"  {console.paint(entry['name'], 'bold')} ({'persistent' if entry['persistent'] else 'ephemeral'})"
         status = entry["status"]
-        yield f"    Status:    {paint(status, colors[status]) if status in colors else status}"
-        facts = {"IPv4": "ipv4", "Created": "created_at", "Image": "image", "Tool": "tool", "Slot": "slot"}
-        for name, key in {**facts, "Workspace": "workspace", "Ends": "deadline"}.items():
-            if entry.get(key):
-                yield f"    {name + ':':<10} {entry[key]}"
+        yield f"    Status:    {console.paint(status, colors[status]) if status in colors else status}"
+        yield from fact_lines(entry, {**LIST_FACTS, "Workspace": "workspace", "Ends": "deadline"})
     if not active:
         yield "  (none)"
-    if saved is not None:
-        yield ""
-        yield paint("Saved Sessions:", "bold")
-        yield "-" * 15
-        for entry in saved:
-            yield f"  {paint(entry['ID'], 'bold')}"
-            for name, key in {"Saved": "SavedAt", "Tool": "tool", "Workspace": "Workspace"}.items():
-                yield f"    {name + ':':<10} {entry[key]}"
-        if not saved:
-            yield "  (none)"
+    if saved is None:
+        return
+    yield from ("", console.paint("Saved Sessions:", "bold"), "-" * 15)
+    for entry in saved:
+        yield f"  {console.paint(entry['ID'], 'bold')}"
+        yield from fact_lines(entry, {"Saved": "SavedAt", "Tool": "tool", "Workspace": "Workspace"})
+    if not saved:
+        yield "  (none)"
 
 
+def fact_lines(entry: Mapping[str, Any], facts: Mapping[str, str]) -> Iterator[str]:
+    """What is known of an entry, by label and key."""
+    for name, key in facts.items():
+        if entry.get(key):
+            yield f"    {name + ':':<10} {clincus.printable(str(entry[key]))}"
+
+
+@cli.command("info [SESSION_ID]", shows=True)
 def run_info(context: Context) -> int:
-    """`clincus info`: a saved session by its id or its container's name, else the newest."""
+    """Show a saved conversation
+
+    SESSION_ID is the id of a session, or its container's name; without it, the newest is shown.
+
+    $ clincus info clincus-ec0578-1  # What is saved of that container's session.
+    """
     wanted = context.options.session_id
     found = clincus.list_saved(context.config, context.environ)
     if wanted:
@@ -123,7 +120,9 @@ def run_info(context: Context) -> int:
     saved = found[0]
     files = [path for path, _ in clincus.saved_listing(saved.directory) if path != "metadata.json"]
     size = sum(os.lstat(os.path.join(saved.directory, path)).st_size for path in files)
-    facts = {
+    print(console.paint("Session Information", "bold"))
+    print("-" * 19)
+    rows = {
         "Session ID": saved.session_id,
         "Container": saved.container_name,
         "Workspace": saved.workspace,
@@ -131,29 +130,33 @@ def run_info(context: Context) -> int:
         "Mode": "persistent" if saved.persistent else "ephemeral",
         "Saved At": saved.saved_at,
         "Session Data": "✓ Present" if files else "✗ Missing",
-        "Data Size": size_text(size),
+        "Data Size": console.size_text(size),
         "Session Path": saved.directory,
         "Resume": f"clincus shell --resume={saved.session_id}",
     }
-    print(paint("Session Information", "bold"))
-    print("-" * 19)
-    for name, value in facts.items():
-        print(f"{name + ':':<14}{value}".rstrip())
+    print(console.facts(rows.items()))
     return 0
 
 
+@cli.command("resume [NAME]")
 def run_resume(context: Context) -> int:
-    """`clincus resume`: paused ones run on, a stopped one starts with its conversation."""
+    """Let a paused or stopped session go on
+
+    A paused container runs on, a stopped one is started, and its tool with the conversation that it had. Without
+    NAME: all paused ones.
+
+    $ clincus resume clincus-ec0578-1  # Go on after `clincus stop`; `clincus attach` shows it.
+    """
     name, registry = context.options.name, context.sessions.registry
     if not name:
         paused = [session for session in registry.all() if session.paused]
         if not paused:
-            say("No frozen clincus containers found")
+            console.say("No frozen clincus containers found")
             return 0
-        done = each([one.id for one in paused], lambda id: resume_one(context, id))
-        say(f"Resumed {len(done)} container(s)")
+        done = attempt_each([one.id for one in paused], lambda id: resume_one(context, id))
+        console.say(f"Resumed {len(done)} container(s)")
         return 0 if len(done) == len(paused) else 1
-    if name not in [session.id for session in registry.all()] and is_session_id([name]):
+    if name not in [session.id for session in registry.all()] and cli.is_session_id([name]):
         raise clincus.ClincusError(f"'{name}' is a conversation, not a container: clincus shell --resume={name}", 409)
     resume_one(context, name)
     return 0
@@ -163,28 +166,30 @@ def resume_one(context: Context, name: str) -> None:
     """Resume one session."""
     session = context.sessions.registry.get(name)
     if session.status == "running":
-        say(f"{name} is running already")
+        console.say(f"{name} is running already")
         return
-    with progress(f"Resuming {name}"):
+    with console.progress(f"Resuming {name}"):
         context.sessions.resume(name)
-    say(f"Resumed container: {name}")
+    console.say(f"Resumed container: {name}")
 
 
-def each(names: Iterable[str], work: Callable[[str], None]) -> list[str]:
+# -- One thing done to several sessions
+
+
+def attempt_each(names: Iterable[str], work: Callable[[str], object]) -> list[str]:
     """Do something for each name; a failure is told and stops only its own. Those for which it was done."""
     done = []
     for name in names:
         try:
             work(name)
         except clincus.ClincusError as error:
-            warn(f"{name}: {error.message}")
+            console.warn(f"{name}: {error.message}")
         else:
             done.append(name)
     return done
 
 
-@dataclass(frozen=True)
-class Verb:
+class Verb(NamedTuple):
     """The words of a command that does one thing to several containers."""
 
     plain: str  # kill
@@ -195,39 +200,39 @@ class Verb:
 
 
 def for_each_session(
-    context: Context, verb: Verb, work: Callable[[str], None], among: Callable[[clincus.Session], bool] = lambda _: True
+    context: Context,
+    verb: Verb,
+    work: Callable[[str], object],
+    among: Callable[[clincus.Session], bool] = lambda session: True,
 ) -> int:
     """Do something for the sessions that are named, or for all; several, and all, are asked for first."""
-    options, registry = context.options, context.sessions.registry
-    names = list(dict.fromkeys(options.name or [context.environ.get("CLINCUS_CONTAINER", "")]))
-    if options.all:
-        names = [session.id for session in registry.all() if among(session)]
-        if not names:
-            print(f"No containers to {verb.plain}")
-            return 0
-    if not any(names):
-        raise clincus.ClincusError("no container names provided; `clincus list` shows them, --all means every one", 400)
-    known = {session.id for session in registry.all()}
+    options = context.options
+    known = [session.id for session in context.sessions.registry.all() if not options.all or among(session)]
+    if options.all and not known:
+        print(f"No containers to {verb.plain}")
+        return 0
+    names = known if options.all else named_containers(context)
     found = [name for name in names if name in known]
     for name in names:
         if name not in known:
-            warn(f"Container {name} does not exist as a session; `clincus list` shows those that do")
-    if found and (options.all or len(names) > 1 or getattr(options, "dry_run", False)):
+            console.warn(f"Container {name} does not exist as a session; `clincus list` shows those that do")
+    is_dry = getattr(options, "dry_run", False)
+    if found and (options.all or len(names) > 1 or is_dry):
         print(f"Found {len(found)} container(s):")
         print("\n".join(f"  - {name}" for name in found))
-        if getattr(options, "dry_run", False):
+        if is_dry:
             print("[Dry run] No changes made.")
             return 0
-        if not confirm(f"{verb.plain.capitalize()} {len(found)} container(s)?", force=options.force):
+        if not console.confirm(f"{verb.plain.capitalize()} {len(found)} container(s)?", force=options.force):
             return 0
 
-    def one(name: str) -> None:
+    def work_on(name: str) -> None:
         print(f"{verb.doing} container {name}{verb.note}...", flush=True)
-        with progress(f"{verb.doing} {name}"):
+        with console.progress(f"{verb.doing} {name}"):
             work(name)
         print(f"✓ {verb.done} {name}", flush=True)
 
-    done = each(found, one)
+    done = attempt_each(found, work_on)
     if done:
         print(f"{verb.done} {len(done)} container(s)")
     if len(done) < len(names):
@@ -237,27 +242,56 @@ def for_each_session(
     return 0
 
 
-def run_stop(context: Context) -> int:
-    """`clincus stop`: save, stop, keep the container."""
-    end = context.sessions.end
-    return for_each_session(
-        context,
-        Verb("stop", "Stopping", "Stopped"),
-        lambda name: clincus.void(end(name, timeout=context.options.timeout)),
-        lambda session: session.status == "running" or session.paused,
+def named_containers(context: Context) -> list[str]:
+    """The names on the command line, each once, or that of $CLINCUS_CONTAINER. Raises ClincusError for none."""
+    names = list(dict.fromkeys(context.options.name or [context.environ.get("CLINCUS_CONTAINER", "")]))
+    if not any(names):
+        raise clincus.ClincusError("no container names provided; `clincus list` shows them, --all means every one", 400)
+    return names
+
+
+def timeout_flag(default: int) -> cli.Flag:
+    """How long a session has for a clean stop."""
+    return cli.flag(
+        "--timeout SECONDS", "for a clean stop, then it is forced", check=cli.number_from(0, 3600), default=default
     )
 
 
-def run_kill(context: Context) -> int:
-    """`clincus kill`: save, delete at once; without --force what cannot be saved keeps its container."""
-    force, end = context.options.force, context.sessions.end
-    hint = "" if force else "--force deletes also what a container does not hand over"
-    verb = Verb("kill", "Killing", "Killed", hint=hint)
-    return for_each_session(context, verb, lambda name: clincus.void(end(name, delete=True, even_unsaved=force)))
+ALL = cli.flag("--all", "every session")
+DRY_RUN = cli.flag("--dry-run", "only show which ones")
 
 
+@cli.command("stop [NAME...]", timeout_flag(30), cli.flag("--all", "every running session"), cli.FORCE)
+def run_stop(context: Context) -> int:
+    """Stop sessions and keep their containers
+
+    The conversation is saved first. `clincus resume` starts the container again. Several names, and --all, are asked
+    for first; --force agrees.
+
+    $ clincus stop clincus-ec0578-1  # Stop it for the night.
+
+    Exits: 0 done, or nothing to do, or declined; 1 a container could not be handled, or none was named
+    """
+    verb, sessions = Verb("stop", "Stopping", "Stopped"), context.sessions
+
+    def is_up(session: clincus.Session) -> bool:
+        return session.status == "running" or session.paused
+
+    return for_each_session(context, verb, lambda name: sessions.end(name, timeout=context.options.timeout), is_up)
+
+
+@cli.command(
+    "shutdown [NAME...]", timeout_flag(60), cli.flag("--delete", "delete persistent ones, too"), ALL, DRY_RUN, cli.FORCE
+)
 def run_shutdown(context: Context) -> int:
-    """`clincus shutdown`: stop cleanly, then delete what is not persistent."""
+    """Stop sessions cleanly and delete those that are not persistent
+
+    The conversation is saved first. Several names, and --all, are asked for first; --force agrees.
+
+    $ clincus shutdown --all --force  # End every session cleanly, without a question.
+
+    Exits: 0 done, or nothing to do, or declined; 1 a container could not be handled, or none was named
+    """
     timeout, sessions = context.options.timeout, context.sessions
 
     def shut_down(name: str) -> None:
@@ -268,127 +302,156 @@ def run_shutdown(context: Context) -> int:
         elif session is not None:
             print(f"{name} is persistent: it is stopped and kept (--delete removes it)")
 
-    verb = Verb("shutdown", "Shutting down", "Shutdown", f" (timeout: {timeout}s)")
-    return for_each_session(context, verb, shut_down)
-
-
-def run_persist(context: Context) -> int:
-    """`clincus persist`."""
-    keep = context.sessions.set_persistent
     return for_each_session(
-        context,
-        Verb("persist", "Persisting", "Persisted"),
-        lambda name: clincus.void(keep(name)),
-        lambda session: not session.persistent,
+        context, Verb("shutdown", "Shutting down", "Shutdown", f" (timeout: {timeout}s)"), shut_down
     )
 
 
-def run_clean(context: Context) -> int:
-    """`clincus clean`: stopped ephemeral containers, and what the switches name; each kind is asked for on its own."""
-    options = context.options
-    plain = not (options.sessions or options.orphans)
-    heaps = []
-    if plain or options.all:
-        heaps.append(stopped_heap(context, persistent_too=options.all))
-        heaps.append(command_heap(context))
-    if options.orphans or options.all:
-        heaps.append(orphan_heap(context))
-    if options.sessions or options.all:
-        heaps.append(saved_heap(context))
-    total = sum(clean_heap(context, heap) for heap in heaps)
-    if plain or options.all:
-        for path in [] if options.dry_run else clincus.clean_stages():
-            warn(f"{path} cannot be removed, though no session uses it: look what is in it")
-    if options.dry_run:
-        print("[Dry run] No changes made.")
-    elif total:
-        print(f"✓ Cleaned {total} item(s)")
-    elif not any(heap.items for heap in heaps):
-        print("Nothing to clean.")
-    return 1 if any(heap.failed for heap in heaps) else 0
+@cli.command(
+    "kill [NAME...]",
+    ALL,
+    DRY_RUN,
+    cli.flag("--force", "do not ask, and delete also a conversation that its container does not hand over"),
+)
+def run_kill(context: Context) -> int:
+    """Delete sessions at once
+
+    The conversation is saved first; where it cannot be, the container stays. Several names, and --all, are asked for
+    first; --force agrees.
+
+    $ clincus kill --all --force  # Delete every session without a question.
+
+    Exits: 0 done, or nothing to do, or declined; 1 a container could not be handled, or none was named
+    """
+    force, sessions = context.options.force, context.sessions
+    hint = "" if force else "--force deletes also what a container does not hand over"
+    verb = Verb("kill", "Killing", "Killed", hint=hint)
+    return for_each_session(context, verb, lambda name: sessions.end(name, delete=True, even_unsaved=force))
 
 
-@dataclass
-class Heap:
+@cli.command("persist [NAME...]", ALL, cli.FORCE)
+def run_persist(context: Context) -> int:
+    """Keep the containers of sessions when these end
+
+    Several names, and --all, are asked for first; --force agrees.
+
+    $ clincus persist clincus-ec0578-1  # Keep what is installed in that container.
+
+    Exits: 0 done, or nothing to do, or declined; 1 a container could not be handled, or none was named
+    """
+    verb = Verb("persist", "Persisting", "Persisted")
+    return for_each_session(context, verb, context.sessions.set_persistent, lambda session: not session.persistent)
+
+
+# -- clean
+
+
+class CleanupGroup(NamedTuple):
     """Things of one kind that `clean` may remove."""
 
     looking: str  # Checking for stopped clincus containers...
-    none: str  # (no stopped containers found)
+    none: str  # no stopped containers found
     items: dict[str, str]  # name and what is said of it
-    remove: Callable[[str], None]
-    failed: int = 0  # how many could not be removed
+    remove: Callable[[str], object]
 
 
-def clean_heap(context: Context, heap: Heap) -> int:
-    """Show a heap, ask, and remove it; how many were removed."""
-    print(heap.looking)
-    if not heap.items:
-        print(f"  ({heap.none})")
-        return 0
-    print(table(None, heap.items.items(), "  - "))
-    if context.options.dry_run or not confirm(f"Remove {len(heap.items)} item(s)?", force=context.options.force):
-        return 0
-    with progress("Removing"):
-        done = each(heap.items, heap.remove)
-    heap.failed = len(heap.items) - len(done)
-    return len(done)
+@cli.command(
+    "clean",
+    cli.flag("--sessions", "saved conversations without a container"),
+    cli.flag("--orphans", "stopped containers whose directory is gone"),
+    cli.flag("--all", "all of it, and stopped persistent containers too"),
+    cli.flag("--dry-run", "only show what would be removed"),
+    cli.FORCE,
+)
+def run_clean(context: Context) -> int:
+    """Remove what is left of ended sessions
+
+    Without a switch: stopped containers that are not persistent, and what a crash left behind. Their conversations
+    are saved first. Each kind is shown and asked for on its own.
+
+    $ clincus clean --dry-run --all  # See what there is.
+    """
+    options = context.options
+    is_plain = options.all or not (options.sessions or options.orphans)
+    groups = list(cleanup_groups(context, is_plain=is_plain))
+    found, done = sum(len(group.items) for group in groups), 0
+    failed = False
+    for group in groups:
+        removed = clean_group(context, group)
+        done += removed or 0
+        failed = failed or (removed is not None and removed < len(group.items))
+    for path in clincus.clean_stages() if is_plain and not options.dry_run else ():
+        console.warn(f"{path} cannot be removed, though no session uses it: look what is in it")
+    if options.dry_run:
+        print("[Dry run] No changes made.")
+    elif done:
+        print(f"✓ Cleaned {done} item(s)")
+    elif not found:
+        print("Nothing to clean.")
+    return 1 if failed else 0
 
 
-def stopped_heap(context: Context, *, persistent_too: bool) -> Heap:
-    """Stopped containers of sessions; the conversation is saved before one goes, or it stays."""
-    sessions = context.sessions
-    everything = filter(clincus.is_listed, sessions.registry.all())
-    stopped = [one for one in everything if one.status == "stopped" and not one.paused]
-    items = {
-        one.id: f"{one.workspace or 'no workspace'} ({'persistent' if one.persistent else 'ephemeral'})"
-        for one in stopped
-        if persistent_too or not one.persistent
-    }
-    return Heap(
-        "Checking for stopped clincus containers...",
-        "no stopped containers found",
-        items,
-        lambda name: clincus.void(sessions.end(name, delete=True)),
-    )
+def cleanup_groups(context: Context, *, is_plain: bool) -> Iterator[CleanupGroup]:
+    """What the switches of `clean` name, each thing in one group only."""
+    options = context.options
+    stopped = stopped_containers(context)
+    if is_plain:
+        items = {one.id: text for one, text in stopped if options.all or not one.persistent}
+        yield container_group(context, "stopped clincus containers", "no stopped containers found", items)
+        left = [one for one in context.sessions.registry.all() if clincus.is_abandoned(one)]
+        items = {one.id: "left by clincus run" for one in left if options.all or not one.persistent}
+        yield container_group(context, "containers left by clincus run", "none found", items)
+    if options.orphans and not options.all:  # with --all they are among the stopped ones
+        items = {one.id: text for one, text in stopped if one.workspace and not os.path.isdir(one.workspace)}
+        yield container_group(context, "orphaned containers", "no orphaned containers found", items)
+    if options.sessions or options.all:
+        yield saved_group(context)
 
 
-def orphan_heap(context: Context) -> Heap:
-    """Stopped containers whose workspace is gone."""
-    heap = stopped_heap(context, persistent_too=True)
-    registry = context.sessions.registry
-    workspaces = {session.id: session.workspace for session in registry.all() if session.workspace}
-    orphans = {name: text for name, text in heap.items.items() if not os.path.isdir(workspaces.get(name, "/"))}
-    return Heap("Checking for orphaned containers...", "no orphaned containers found", orphans, heap.remove)
-
-
-def command_heap(context: Context) -> Heap:
-    """Containers of `clincus run` whose process is gone."""
-    sessions = context.sessions
-    found = [
-        one
-        for one in filter(clincus.is_abandoned, sessions.registry.all())
-        if context.options.all or not one.persistent
+def stopped_containers(context: Context) -> list[tuple[clincus.Session, str]]:
+    """The sessions whose container is stopped, each with what is said of it."""
+    return [
+        (one, f"{one.workspace or 'no workspace'} ({'persistent' if one.persistent else 'ephemeral'})")
+        for one in context.sessions.registry.all()
+        if one.status == "stopped" and not one.paused and clincus.is_listed(one)
     ]
-    items = dict.fromkeys([one.id for one in found], "left by clincus run")
-    remove: Callable[[str], None] = lambda name: clincus.void(sessions.end(name, delete=True))  # noqa: E731
-    return Heap("Checking for containers left by clincus run...", "none found", items, remove)
 
 
-def saved_heap(context: Context) -> Heap:
+def container_group(context: Context, kind: str, none: str, items: dict[str, str]) -> CleanupGroup:
+    """Containers of sessions; the conversation is saved before one goes, or it stays."""
+    sessions = context.sessions
+    return CleanupGroup(f"Checking for {kind}...", none, items, lambda name: sessions.end(name, delete=True))
+
+
+def saved_group(context: Context) -> CleanupGroup:
     """Saved conversations that no container goes with."""
     kept = {name for session in context.sessions.registry.all() for name in (session.id, session.session_id)}
     saved = clincus.list_saved(context.config, context.environ)
-    found = [one for one in saved if not {one.session_id, one.container_name} & kept]
-    folders = {one.session_id: one.directory for one in found}
-    items = {one.session_id: f"{one.tool}, {one.workspace}, saved {one.saved_at}" for one in found}
-    return Heap(
-        "Checking for saved session data...", "no saved sessions found", items, lambda id: remove_saved(folders[id])
-    )
+    found = {one.session_id: one for one in saved if not {one.session_id, one.container_name} & kept}
+    items = {name: f"{one.tool}, {one.workspace}, saved {one.saved_at}" for name, one in found.items()}
+    looking, none = "Checking for saved session data...", "no saved sessions found"
+    return CleanupGroup(looking, none, items, lambda name: remove_saved(found[name].directory))
 
 
 def remove_saved(directory: str) -> None:
     """Delete a saved conversation."""
+    import shutil
+
     try:
         shutil.rmtree(directory)
     except OSError as error:
         raise clincus.ClincusError(f"cannot remove '{directory}': {error.strerror}", 500) from error
+
+
+def clean_group(context: Context, group: CleanupGroup) -> int | None:
+    """Show a group, ask, and remove it; how many were removed, None where nothing was to be."""
+    print(group.looking)
+    if not group.items:
+        print(f"  ({group.none})")
+        return None
+    print(console.table(None, group.items.items(), "  - "))
+    question = f"Remove {len(group.items)} item(s)?"
+    if context.options.dry_run or not console.confirm(question, force=context.options.force):
+        return None
+    with console.progress("Removing"):
+        return len(attempt_each(group.items, group.remove))

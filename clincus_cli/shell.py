@@ -1,34 +1,53 @@
-"""Part of the command line."""
+"""`shell` and `attach`: which session a start means, starting it, and this terminal on it until it is left."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import termios
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 import clincus
-from clincus_cli.console import paint
-from clincus_cli.console import progress
-from clincus_cli.console import say
-from clincus_cli.console import table
-from clincus_cli.console import warn
+from clincus_cli import commands
+from clincus_cli import commands as cli
+from clincus_cli import console
 from clincus_cli.context import Context
-from clincus_cli.words import START_FLAGS
-from clincus_cli.words import Options
-from clincus_cli.words import UsageError
-from clincus_cli.words import environment_flags
 
 
+@cli.command(
+    "shell [DIRECTORY]",
+    *commands.RESUME,
+    cli.flag("--tool NAME", "tool to start (default: the config's)", default=""),
+    cli.flag("--background", "start without attaching"),
+    cli.flag("--debug", "start bash in the tool's place"),
+    cli.flag(
+        "--tmux", "run the tool in tmux, where it outlives this terminal (default; --tmux=false: not)", default=True
+    ),
+    cli.flag("--container NAME", "use this session's container", default=""),
+    starts=True,
+)
 def run_shell(context: Context) -> int:
-    """`clincus shell`: start a session or come back to one, attach to it, and save its conversation at the end."""
+    """Start a session in a project directory, or go back to it
+
+    Makes a container with the directory mounted, starts the tool in tmux in it, and attaches. What runs on the host
+    is protected from what happens inside. Detach with Ctrl-B D: the session runs on.
+
+    A session of the directory that is running already is gone back to; --slot chooses among several, or a new one
+    beside it. --persistent also goes on with a stopped persistent session. When all programs in the terminal have
+    ended, the conversation is saved; a persistent container is stopped then, any other removed.
+
+    --resume goes on with a saved conversation, in its own container if that still is there.
+
+    $ clincus  # Start the configured tool in the current directory.
+    $ clincus shell ~/src/app --tool copilot --persistent  # Another tool, in a container that is kept.
+    $ clincus shell --resume  # Go on with the last conversation of this directory.
+    $ clincus shell --background -e API_KEY --limit-memory 4GiB  # Start without attaching.
+
+    Exits: 0 the session ended, was detached, or runs in the background; 1 it could not be started
+    """
     options = context.options
-    if not options.background and not has_terminal():
+    if not options.background and not console.has_terminal():
         raise clincus.ClincusError("there is no terminal to attach to: give --background to start without one", 400)
     request = launch_request(context)
     named = context.sessions.registry.get(options.container) if options.container else None
@@ -36,7 +55,7 @@ def run_shell(context: Context) -> int:
     if isinstance(start, clincus.LaunchRequest):
         return present(context, start_new(context, start), is_direct=not request.tmux)
     is_direct = not request.tmux and start.status != "running"  # a tool that runs in tmux stays there
-    return present(context, come_back(context, start, request), is_direct=is_direct)
+    return present(context, go_on(context, start, request), is_direct=is_direct)
 
 
 def launch_request(context: Context) -> clincus.LaunchRequest:
@@ -50,51 +69,57 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
         profile=options.profile,
         slot=options.slot,
         settings=chosen_settings(options),
-        environment=environment_flags(options.env, context.environ),
+        environment=commands.environment_flags(options.env, context.environ),
         debug=getattr(options, "debug", False),
         tmux=getattr(options, "tmux", True),
     )
 
 
-def chosen_workspace(options: Options) -> str:
+def chosen_workspace(options: cli.Options) -> str:
     """The absolute path of the workspace: an argument, or --workspace."""
     named, by_flag = getattr(options, "directory", ""), options.workspace
-    if named and by_flag not in (".", named):
-        raise UsageError(f"two workspaces are given: '{named}' and --workspace '{by_flag}'")
-    return os.path.realpath(os.path.expanduser(named or by_flag))
+    if named and by_flag not in ("", named):
+        raise cli.UsageError(f"two workspaces are given: '{named}' and --workspace '{by_flag}'")
+    return os.path.realpath(os.path.expanduser(named or by_flag or "."))
 
 
-def chosen_settings(options: Options) -> dict[str, object]:
+def chosen_settings(options: cli.Options) -> dict[str, object]:
     """The settings that the flags of a start set, by dotted key."""
-    settings: dict[str, object] = {
-        flag.setting: value
-        for flag in START_FLAGS
-        if flag.setting and (value := getattr(options, flag.key)) is not None
-    }
+    given = {one.setting: getattr(options, one.key) for one in cli.START if one.setting}
+    settings: dict[str, object] = {setting: value for setting, value in given.items() if value is not None}
     if options.writable_git_hooks:
         settings["git.writable_hooks"] = True
     try:
         mounts = [clincus.mount_argument(text, os.getcwd()) for text in options.mount]
     except clincus.ClincusError as error:
-        raise UsageError(error.message) from error
+        raise cli.UsageError(error.message) from error
     if mounts:
         settings["mounts.default"] = mounts
     return settings
 
 
+# -- Which session a start means
+
+
 def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Session | clincus.LaunchRequest:
     """The session to come back to, or the request for a new one."""
-    here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
+    here = sessions_in(context, request.workspace)
     wanted = wanted_session(context.options)
     if wanted:
         return choose_resumed(context, request, here, wanted)
     persistent = request.persistent
     if persistent is None and not request.slot:
-        persistent = workspace_config(context, request).get("defaults.persistent")
+        config = clincus.apply_profile(context.config, request.profile) if request.profile else context.config
+        persistent = clincus.project_config(config, context.environ, request.workspace).get("defaults.persistent")
     return choose_session(here, request, persistent=bool(persistent), background=context.options.background) or request
 
 
-def wanted_session(options: Options) -> str:
+def sessions_in(context: Context, workspace: str) -> list[clincus.Session]:
+    """The sessions of a workspace."""
+    return [one for one in context.sessions.registry.all() if one.workspace == workspace]
+
+
+def wanted_session(options: cli.Options) -> str:
     """What --continue or --resume asks for: an id, `auto`, or "" where neither is given."""
     return str(getattr(options, "continue") or options.resume)
 
@@ -128,40 +153,45 @@ def choose_resumed(
     context: Context, request: clincus.LaunchRequest, here: Sequence[clincus.Session], wanted: str
 ) -> clincus.Session | clincus.LaunchRequest:
     """The container that a saved session still has, or a request that goes on with its conversation in a new one."""
+    from dataclasses import replace
+
     if wanted == "auto":
-        everything = clincus.list_saved(context.config, context.environ)
-        tools = [request.tool] if request.tool else [one.tool for one in everything if one.tool != "shell"]
-        here_too = [one for one in everything if one.workspace and os.path.realpath(one.workspace) == request.workspace]
-        saved = [one for one in here_too if one.tool in tools]
-        if not saved:
-            raise clincus.ClincusError(f"no previous session to resume for '{request.workspace}'", 404)
-        chosen = saved[0]
-        say(f"Auto-detected session: {chosen.session_id}")
+        chosen = newest_saved(context, request)
+        console.say(f"Auto-detected session: {chosen.session_id}")
     else:
         chosen = clincus.find_saved(context.config, context.environ, wanted)
     if chosen.workspace and os.path.realpath(chosen.workspace) != request.workspace:
-        named = getattr(context.options, "directory", "") or context.options.workspace != "."
-        if named:
+        if getattr(context.options, "directory", "") or context.options.workspace:
             raise clincus.ClincusError(f"session '{wanted}' is of the workspace '{chosen.workspace}'", 409)
         request = replace(request, workspace=chosen.workspace)
-        here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
-    say(f"Resuming session: {chosen.session_id}")
+        here = sessions_in(context, request.workspace)
+    console.say(f"Resuming session: {chosen.session_id}")
     for session in here:
         if session.session_id == chosen.session_id or session.id == session.session_id == chosen.container_name:
             return session
     if request.persistent is None and chosen.persistent:
-        say("Inherited persistent mode")
+        console.say("Inherited persistent mode")
         request = replace(request, persistent=True)
+    has_profile = chosen.profile in context.config.get("profiles")
     return replace(
         request,
         resume=chosen.session_id,
         tool=request.tool or chosen.tool,
-        image=request.image or usable_image(context, chosen.image),
-        profile=request.profile or usable_profile(context, chosen.profile),
+        image=request.image or usable_image(chosen.image),
+        profile=request.profile or (chosen.profile if has_profile else ""),
     )
 
 
-def usable_image(context: Context, image: str) -> str:
+def newest_saved(context: Context, request: clincus.LaunchRequest) -> clincus.SavedSession:
+    """The newest saved session of a workspace, by the tool that is asked for if there is one."""
+    for one in clincus.list_saved(context.config, context.environ):
+        is_tool = one.tool == request.tool if request.tool else one.tool != "shell"
+        if is_tool and one.workspace and os.path.realpath(one.workspace) == request.workspace:
+            return one
+    raise clincus.ClincusError(f"no previous session to resume for '{request.workspace}'", 404)
+
+
+def usable_image(image: str) -> str:
     """The image of a saved session if its form is one of an alias; the Go program wrote a description there."""
     try:
         return str(clincus.IMAGE(image))
@@ -169,15 +199,7 @@ def usable_image(context: Context, image: str) -> str:
         return ""
 
 
-def usable_profile(context: Context, profile: str) -> str:
-    """The profile of a saved session if the config still has it."""
-    return profile if profile in context.config.get("profiles") else ""
-
-
-def workspace_config(context: Context, request: clincus.LaunchRequest) -> clincus.Config:
-    """The config for a workspace: with the profile that is asked for and the project's own file."""
-    config = clincus.apply_profile(context.config, request.profile) if request.profile else context.config
-    return clincus.project_config(config, context.environ, request.workspace)
+# -- Starting it
 
 
 def start_new(context: Context, request: clincus.LaunchRequest) -> clincus.Session:
@@ -185,37 +207,39 @@ def start_new(context: Context, request: clincus.LaunchRequest) -> clincus.Sessi
 
     def begun(session: clincus.Session) -> None:
         if not request.slot:
-            say(f"Auto-allocated slot {session.slot}")
-        say(f"Setting up session {session.session_id}...")
-        say(f"[setup] Creating container {session.id} from image {session.image}")
+            console.say(f"Auto-allocated slot {session.slot}")
+        console.say(f"Setting up session {session.session_id}...")
+        console.say(f"[setup] Creating container {session.id} from image {session.image}")
 
     context.on_starting = begun
-    with progress("Starting the container"):
+    with console.progress("Starting the container"):
         session = context.sessions.create(request)
-    say(f"[setup] {session.tool} is running (protection: {session.protection})")
+    console.say(f"[setup] {session.tool} is running (protection: {session.protection})")
     return session
 
 
-def come_back(context: Context, session: clincus.Session, request: clincus.LaunchRequest) -> clincus.Session:
+def go_on(context: Context, session: clincus.Session, request: clincus.LaunchRequest) -> clincus.Session:
     """Bring a session that is there to a running tool; a running one is left as it is."""
     if session.status == "running":
         ignored = [*request.settings, *(["-e"] if request.environment else []), *(["--image"] if request.image else [])]
         if ignored:
-            warn(f"{session.id} is running already: {', '.join(ignored)} count at its next start")
-        say(f"[setup] Session {session.id} is running, going back to it")
+            console.warn(f"{session.id} is running already: {', '.join(ignored)} count at its next start")
+        console.say(f"[setup] Session {session.id} is running, going back to it")
         return session
     if session.status != "stopped":
         raise clincus.ClincusError(f'session "{session.id}" is {session.status}: wait until that has finished', 409)
-    say(f"Setting up session {session.session_id}...")
-    return awake(context, session, request)
+    console.say(f"Setting up session {session.session_id}...")
+    return start_stopped_session(context, session, request)
 
 
-def awake(context: Context, session: clincus.Session, request: clincus.LaunchRequest | None = None) -> clincus.Session:
+def start_stopped_session(
+    context: Context, session: clincus.Session, request: clincus.LaunchRequest
+) -> clincus.Session:
     """Start a stopped session, or un-pause it, and its tool."""
-    say(f"[setup] {'Un-pausing' if session.paused else 'Starting'} container {session.id}")
-    if request is not None and request.persistent and not session.persistent:
+    console.say(f"[setup] {'Un-pausing' if session.paused else 'Starting'} container {session.id}")
+    if request.persistent and not session.persistent:
         context.sessions.set_persistent(session.id)
-    with progress("Starting the container"):
+    with console.progress("Starting the container"):
         return context.sessions.resume(session.id, request)
 
 
@@ -223,25 +247,23 @@ def present(context: Context, session: clincus.Session, *, is_direct: bool) -> i
     """Say what was started, and attach to it."""
     options = context.options
     mode = "Background (tmux)" if options.background else "Direct (no tmux)" if is_direct else "Interactive (tmux)"
-    say(paint("Starting session...", "bold", sys.stderr))
+    console.say(console.paint("Starting session...", "bold", sys.stderr))
     facts = {"Session ID": session.session_id, "Container": session.id, "Workspace": session.workspace, "Mode": mode}
     if wanted_session(options):
         facts["Resume mode"] = wanted_session(options)
     for name, value in facts.items():
-        say(f"  {name + ':':<13}{value}")
+        console.say(f"  {name + ':':<13}{value}")
     if options.background:
-        say(f"Created background tmux session: clincus-{session.id}")
-        say(f"  clincus attach {session.id}\n  clincus tmux capture {session.id}")
+        console.say(f"Created background tmux session: clincus-{session.id}")
+        console.say(f"  clincus attach {session.id}\n  clincus tmux capture {session.id}")
         return 0
-    return attend(context, session, is_direct=is_direct)
+    return attach_terminal(context, session, is_direct=is_direct)
 
 
-def has_terminal() -> bool:
-    """Whether a person sits at a terminal, with keyboard and screen."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+# -- This terminal
 
 
-def attend(context: Context, session: clincus.Session, *, is_direct: bool = False) -> int:
+def attach_terminal(context: Context, session: clincus.Session, *, is_direct: bool = False) -> int:
     """Attach this terminal to a session; save its conversation and tidy up when the terminal is left."""
     sessions, term = context.sessions, clincus.terminal_name(context.environ.get("TERM", ""))
     argv = (
@@ -250,7 +272,7 @@ def attend(context: Context, session: clincus.Session, *, is_direct: bool = Fals
     try:
         code = run_in_terminal(argv, is_screen=True)
     finally:
-        runs_on = leave(sessions, session, is_direct=is_direct)
+        runs_on = leave_session(sessions, session, is_direct=is_direct)
     if is_direct:
         return 0 if code in (0, 1, 130) else 1
     if runs_on and code:
@@ -259,30 +281,30 @@ def attend(context: Context, session: clincus.Session, *, is_direct: bool = Fals
     return 0
 
 
-def leave(sessions: clincus.Sessions, session: clincus.Session, *, is_direct: bool) -> bool:
+def leave_session(sessions: clincus.Sessions, session: clincus.Session, *, is_direct: bool) -> bool:
     """Save the conversation of a session whose terminal was left; whether the session runs on.
 
     Detached, it does. When the last program in it has ended, or the container was powered off from inside, an
     ephemeral container is removed, once its conversation is saved, and a persistent one rests until the next start.
     """
-    say("Cleaning up session...")
+    console.say("Cleaning up session...")
     now, has_tmux = settled_session(sessions, session)
     if now is None:
-        say("[cleanup] Container removed")
+        console.say("[cleanup] Container removed")
         return False
-    say(f"[cleanup] Saving session data to {sessions.saved_directory(now)}")
+    console.say(f"[cleanup] Saving session data to {sessions.saved_directory(now)}")
     if now.paused or (has_tmux and not is_direct):
         if now.paused or sessions.save(now.id):
-            say("[cleanup] Session data saved")
-        say(f"[cleanup] Container kept running: clincus attach {now.id}, or clincus stop {now.id}")
+            console.say("[cleanup] Session data saved")
+        console.say(f"[cleanup] Container kept running: clincus attach {now.id}, or clincus stop {now.id}")
         return True
     if now.status == "stopped":
-        say(f"[cleanup] Container was stopped{'' if now.persistent else ', removing...'}")
-    with progress("Ending the session"):
+        console.say(f"[cleanup] Container was stopped{'' if now.persistent else ', removing...'}")
+    with console.progress("Ending the session"):
         sessions.end(now.id, delete=not now.persistent)
-    say("[cleanup] Session data saved")
-    say(f"[cleanup] Container {'kept, stopped' if now.persistent else 'removed'}")
-    say(f"  clincus shell --resume={now.session_id} goes on with the conversation")
+    console.say("[cleanup] Session data saved")
+    console.say(f"[cleanup] Container {'kept, stopped' if now.persistent else 'removed'}")
+    console.say(f"  clincus shell --resume={now.session_id} goes on with the conversation")
     return False
 
 
@@ -291,6 +313,8 @@ def settled_session(sessions: clincus.Sessions, session: clincus.Session) -> tup
 
     A container that is just being stopped is called running and can be asked nothing: its end is waited for.
     """
+    import time
+
     deadline = time.monotonic() + clincus.STOP_TIMEOUT
     while True:
         found = sessions.look(session.id)
@@ -316,6 +340,9 @@ def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_scree
     Whatever ends us early ends the program as well. Raises subprocess.TimeoutExpired after `limit` seconds. One that
     draws on the whole screen was cut off when it fails, any other when it was killed.
     """
+    import subprocess
+    import termios
+
     attributes = termios.tcgetattr(0) if sys.stdin.isatty() else None
     child = subprocess.Popen(argv)
     try:
@@ -334,46 +361,61 @@ def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_scree
     return clincus.exit_code(child)
 
 
+# -- attach
+
+
+@cli.command(
+    "attach [NAME]",
+    cli.flag("--bash", "a shell of its own instead of the tool's terminal"),
+    cli.SLOT._replace(meaning="the session in this slot of the workspace (default: none)"),
+    cli.WORKSPACE,
+)
 def run_attach(context: Context) -> int:
-    """`clincus attach`."""
-    options = context.options
-    sessions = context.sessions
+    """Attach this terminal to a session
+
+    Without NAME or --slot: to the only running session, or a list of them.
+
+    $ clincus attach clincus-ec0578-1  # Go to that session's tool.
+    $ clincus attach --slot 2 --bash  # A shell beside the tool in slot 2 of this directory.
+    """
+    options, sessions = context.options, context.sessions
     session = session_to_attach(context)
     if session is None:
         return 0
     require_running(session)
-    if not has_terminal():
+    if not console.has_terminal():
         raise clincus.ClincusError("there is no terminal to attach: run this in one", 400)
     slot = f" (slot {session.slot})" if options.slot else ""
     print(f"Attaching to {session.id}{slot}...", flush=True)
     if options.bash:
         term = clincus.terminal_name(context.environ.get("TERM", ""))
         return run_in_terminal(sessions.shell_argv(session, term=term))
-    return attend(context, session)
+    return attach_terminal(context, session)
 
 
 def session_to_attach(context: Context) -> clincus.Session | None:
     """The session that is named, that of the slot, or the only one that runs; several are listed, and None given."""
     options, registry = context.options, context.sessions.registry
-    name = options.name or ("" if options.slot else context.environ.get("CLINCUS_CONTAINER", ""))
+    is_here = bool(options.slot or options.workspace)
+    name = options.name or ("" if is_here else context.environ.get("CLINCUS_CONTAINER", ""))
     if name:
         return registry.get(name)
-    if options.slot:
+    fitting = registry.all()
+    if is_here:
         workspace = chosen_workspace(options)
-        for session in registry.all():
-            if session.workspace == workspace and session.slot == options.slot:
-                return session
-        raise clincus.ClincusError(f"slot {options.slot} of '{workspace}' has no session", 404)
-    running = [session for session in registry.all() if session.status == "running"]
-    if not running:
-        print("No active sessions")
-        return None
+        fitting = [one for one in fitting if one.workspace == workspace and options.slot in (0, one.slot)]
+        if options.slot and not fitting:
+            raise clincus.ClincusError(f"slot {options.slot} of '{workspace}': session not found", 404)
+        if options.slot:
+            return fitting[0]
+    running = [session for session in fitting if session.status == "running"]
     if len(running) == 1:
         return running[0]
-    print("Active sessions:")
-    rows = [(f"{number}.", one.id, one.tool, one.workspace) for number, one in enumerate(running, 1)]
-    print(table(None, rows, "  "))
-    print("Choose one: clincus attach NAME")
+    print("Active sessions:" if running else "No active sessions")
+    if running:
+        rows = [(f"{number}.", one.id, one.tool, one.workspace) for number, one in enumerate(running, 1)]
+        print(console.table(None, rows, "  "))
+        print("Choose one: clincus attach NAME")
     return None
 
 

@@ -1,38 +1,46 @@
-"""Part of the command line."""
+"""`trust`: a person reads a project's own settings and agrees to them."""
 
 from __future__ import annotations
 
 import os
 
 import clincus
-from clincus_cli.console import confirm
+from clincus_cli import commands as cli
+from clincus_cli import console
+from clincus_cli import shell
 from clincus_cli.context import Context
-from clincus_cli.shell import chosen_workspace
 
 
+@cli.command("trust [DIRECTORY]", cli.flag("--revoke", "take the trust back"), cli.FORCE, cli.WORKSPACE)
 def run_trust(context: Context) -> int:
-    """`clincus trust`: show a workspace's .clincus.toml, ask, and remember its content."""
+    """Show a project's .clincus.toml and let it set everything
+
+    A project's own settings may choose a tool, an image and one of your profiles. Limits, mounts, protection and the
+    like wait until you have seen the file and agreed. The trust is for this content: whoever changes the file has to
+    ask you again.
+
+    $ clincus trust ~/src/app  # Read its .clincus.toml, and agree or not.
+    """
     options, environ = context.options, context.environ
-    workspace = chosen_workspace(options)
-    if not options.revoke and not os.path.isdir(workspace):
-        raise clincus.ClincusError(f"'{workspace}' is no directory", 404)
+    workspace = shell.chosen_workspace(options)
     if options.revoke:
         had = clincus.set_trust(environ, workspace, None)
         print(f"{workspace}: the trust is taken back" if had else f"{workspace}: it was not trusted")
         return 0
+    if not os.path.isdir(workspace):
+        raise clincus.ClincusError(f"'{workspace}' is no directory", 404)
     project = clincus.read_project(workspace)
     if project is None:
         raise clincus.ConfigError(f"'{workspace}' has no {clincus.PROJECT_FILE}: there is nothing to trust", status=404)
     print(f"{project.path}:\n")
-    print("\n".join(f"  {clincus.printable(line)}" for line in project.text.splitlines()))
-    print()
+    print("\n".join(f"  {clincus.printable(line)}" for line in project.text.splitlines()) + "\n")
     if clincus.is_trusted(environ, workspace, project):
         print("This content is trusted. `clincus trust --revoke` takes that back.")
         return 0
     config = clincus.apply_project(context.config, project, trusted=False)
     for warning in [one for one in config.warnings if one not in context.config.warnings]:
         print(f"  {clincus.printable(warning)}")
-    if not confirm("Let this file set all that for sessions in this workspace?", force=options.force):
+    if not console.confirm("Let this file set all that for sessions in this workspace?", force=options.force):
         return 0
     clincus.set_trust(environ, workspace, project)
     print(f"Trusted until {clincus.PROJECT_FILE} changes.")

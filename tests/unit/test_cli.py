@@ -18,23 +18,24 @@ import pytest
 from conftest import wait_until
 
 import clincus
-import clincus_cli.main  # noqa: F401 (it fills the table of commands)
+import clincus_cli.main  # noqa: F401 (it declares the commands)
+from clincus_cli import commands as cli_commands
 from clincus_cli import console as cli_console
+from clincus_cli import context as cli_context
 from clincus_cli import files as cli_files
 from clincus_cli import help as cli_help
 from clincus_cli import sessions as cli_sessions
 from clincus_cli import shell as cli_shell
-from clincus_cli import words as cli_words
 
-PROGRAM = Path(clincus.__file__)
+PROGRAM = Path(clincus.__file__).with_name("clincus_cli")
 NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  # no Incus, no home, a broken config
 ID = "5b0c7d1e-8a34-4f6b-9d21-0c9e6f1a2b3c"
 
 
 def parse_command_line(words):
     """The command that the words name, and its options."""
-    command, rest = cli_words.find_command(words)
-    return command, cli_words.parse_words(command, rest)
+    command, rest = cli_commands.find_command(words)
+    return command, cli_commands.parse_words(command, rest)
 
 
 def run(*words: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -53,7 +54,8 @@ COMMANDS = {
     "a positional workspace": (["shell", "/srv/app"], "shell", {"directory": "/srv/app"}),
     "flags in front of the command": (["-w", "/srv", "--slot", "2", "list"], "list", {"workspace": "/srv", "slot": 2}),
     "flags behind the arguments": (["kill", "a", "--force", "b"], "kill", {"name": ["a", "b"], "force": True}),
-    "flags inside a group": (["tmux", "--slot=3", "send", "c", "hi"], "tmux send", {"container": "c", "text": "hi"}),
+    "flags inside a group": (["tmux", "--slot=3", "list"], "tmux list", {"slot": 3}),
+    "flags of the command in front of it": (["--port", "4000", "serve"], "serve", {"port": 4000}),
     "joined values": (["list", "--format=json"], "list", {"format": "json"}),
     "a short flag with its value": (["list", "-w/srv"], "list", {"workspace": "/srv"}),
     "a switch that is off": (["shell", "--persistent=false"], "shell", {"persistent": False}),
@@ -62,6 +64,10 @@ COMMANDS = {
     "resume with an id": (["--resume", ID], "shell", {"resume": ID}),
     "resume with a joined id": (["shell", f"--resume={ID}"], "shell", {"resume": ID}),
     "resume and a workspace": (["shell", "--resume", "app"], "shell", {"resume": "auto", "directory": "app"}),
+    "resume and a folder called like an id": (
+        ["shell", "--resume", "./my-session"], "shell", {"resume": "auto", "directory": "./my-session"}
+    ),
+    "resume with an old id": (["shell", "--resume", "clincus-ec0578f9-1-session"], "shell", {"directory": ""}),
     "resume in front of a command": (["--resume", "list"], "list", {"resume": "auto"}),
     "repeated flags": (["shell", "-e", "A=1,2", "--env", "B"], "shell", {"env": ("A=1,2", "B")}),
     "words behind --": (["tmux", "send", "c", "--", "--help"], "tmux send", {"text": "--help"}),
@@ -81,15 +87,24 @@ def test_words_become_a_command_and_its_options(words, name, options):
 MISTAKES = {
     "an unknown command": (["shel"], "unknown command 'shel' for 'clincus'; did you mean 'shell'?"),
     "an unknown command of a group": (["tmux", "snd"], "unknown command 'snd' for 'clincus tmux'; did you mean"),
-    "an unknown flag": (["list", "--al"], "unknown flag: --al; did you mean --all?"),
-    "an abbreviated flag": (["list", "--form", "json"], "unknown flag: --form; did you mean --format?"),
+    "an unknown flag": (["list", "--al"], "unknown flag: --al; did you mean '--all'?"),
+    "an abbreviated flag": (["list", "--form", "json"], "unknown flag: --form; did you mean '--format'?"),
     "a flag without its value": (["list", "--format"], "flag needs a value: --format FORM"),
     "a wrong format": (["list", "--format", "xml"], "invalid format 'xml': write text or json"),
     "a slot that there is not": (["shell", "--slot", "11"], "invalid slot '11': write a whole number from 0 to 10"),
     "a negative slot": (["shell", "--slot", "-1"], "invalid slot '-1': write a whole number from 0 to 10"),
     "a bad switch": (["shell", "--persistent=maybe"], "invalid persistent 'maybe': write true or false"),
-    "a missing argument": (["tmux", "send", "c"], "argument TEXT is missing: clincus tmux send CONTAINER TEXT"),
-    "one argument too many": (["list", "x"], "unexpected argument 'x': clincus list"),
+    "two arguments for one": (
+        ["info", "a", "b"], "unexpected argument 'b': clincus info [SESSION_ID] accepts 1 arg(s), received 2"
+    ),
+    "one argument too few": (
+        ["tmux", "capture"],
+        "argument CONTAINER is required: clincus tmux capture CONTAINER accepts 1 arg(s), received 0",
+    ),
+    "one argument too many": (["list", "x"], "unexpected argument 'x': clincus list accepts 0 arg(s), received 1"),
+    "a flag that would be ignored": (["kill", "--all", "--slot", "2"], "unknown flag: --slot means nothing"),
+    "a folder that would be ignored": (["clean", "-w", "/srv"], "unknown flag: -w means nothing to `clincus clean`"),
+    "a port that is none": (["serve", "--port", "x"], "invalid port 'x': write a whole number from 0 to 65535"),
     "a limit that is none": (["--limit-memory", "lots"], "validation failed: invalid limit-memory 'lots': write"),
     "a mount that is none": (["run", "--mount", "x", "true"], "invalid mount 'x': write HOST:CONTAINER"),
     "a foreign flag in front of the command": (["run", "-l", "ls"], "unknown flag: -l; put -- in front of a command"),
@@ -134,7 +149,7 @@ def test_without_incus_the_error_says_what_to_do(tmp_path):
 
 # ---- help --------------------------------------------------------------------------------------------------------
 
-SHOWN = [command for command in cli_words.COMMAND_TABLE if command.summary]
+SHOWN = [command for command in cli_commands.COMMANDS.values() if command.summary]
 
 
 @pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
@@ -153,7 +168,8 @@ def test_each_command_has_a_help_that_fits_a_terminal(command, monkeypatch):
 def test_help_tells_defaults_and_each_exit_code_once(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     shell, run = cli_help.help_text("shell"), cli_help.help_text("run")
-    assert "(default: 30)" in cli_help.help_text("stop")
+    assert f"(default: {clincus.STOP_TIMEOUT})" in cli_help.help_text("stop")
+    assert f"1 to {clincus.SLOTS[-1]}" in run
     assert "text or json (default: text)" in cli_help.help_text("list")
     assert ("--resume" in shell, "--resume" in run) == (True, False)
     assert len(re.findall(r"^  2 ", cli_help.help_text("image exists"), re.MULTILINE)) == 1
@@ -166,7 +182,7 @@ def test_the_help_of_the_program_fits_a_terminal(monkeypatch):
 
 @pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
 def test_the_examples_of_help_can_be_read(command):
-    for line, _ in command.examples:
+    for line, _ in cli_help.page_of(command).examples:
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         for is_punctuation, words in itertools.groupby(lexer, lambda word: set(word) <= set("|&<>();")):
@@ -223,38 +239,72 @@ def test_json_is_utf8_or_ascii(monkeypatch, encoding, text):
     assert data.getvalue() == text + b"\n"
 
 
-def test_no_two_commands_have_one_name():
-    names = [command.name for command in cli_words.COMMAND_TABLE]
-    assert len(names) == len(set(names))
-    assert {command.group for command in SHOWN if command.group} == set(cli_words.GROUPS)
+@pytest.mark.parametrize("name", ["", *cli_commands.GROUPS])
+def test_the_commands_of_a_group_stand_under_the_words_that_scripts_know(name):
+    assert "\nAvailable Commands:\n" in cli_help.help_text(name)
+
+
+def test_no_group_is_empty():
+    assert {command.group for command in SHOWN if command.group} == set(cli_commands.GROUPS)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
-def test_completion_scripts_name_every_command(shell):
+def test_completion_scripts_ask_the_program(shell):
     text = run("completion", shell).stdout
     assert f"{shell} completion for clincus" in text.splitlines()[0 if shell != "zsh" else 1]
-    for command in SHOWN:
-        assert command.name.split()[-1] in text
+    assert "clincus __complete" in text
     if shutil.which(shell):
         done = subprocess.run([shell, "-n"], input=text, text=True, capture_output=True, check=False, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("line", "offered"),
-    [
-        (["clincus", "sh"], ["shell", "shutdown"]),
-        (["clincus", "tmux", ""], ["send", "capture", "list"]),
-        (["clincus", "snapshot", "res"], ["restore"]),
-        (["clincus", "list", "--f"], ["--format"]),
-    ],
-)
-def test_bash_completes_commands_and_flags(line, offered):
-    script = run("completion", "bash").stdout
-    words = " ".join(f"'{word}'" for word in line)
-    ask = f"{script}\nCOMP_WORDS=({words}); COMP_CWORD={len(line) - 1}; _clincus; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    done = subprocess.run(["bash", "-c", ask], text=True, capture_output=True, check=True, timeout=60)
-    assert sorted(done.stdout.split()) == sorted(offered)
+OFFERED = {
+    "commands": (["sh"], ["shell", "shutdown"]),
+    "groups": (["sna"], ["snapshot"]),
+    "the commands of a group": (["tmux", ""], ["send", "capture", "list"]),
+    "a command of a group": (["snapshot", "res"], ["restore"]),
+    "behind flags": (["-w", "/srv", "lis"], ["list"]),
+    "a flag": (["list", "--f"], ["--format"]),
+    "the flags of a start": (["run", "--limit-disk-w"], ["--limit-disk-write"]),
+    "the values of a flag": (["list", "--format", ""], ["text", "json"]),
+    "files": (["shell", ""], []),
+    "nothing for a mistake": (["no-such-command", ""], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "offered"), OFFERED.values(), ids=OFFERED.keys())
+def test_what_may_come_next(words, offered):
+    done = run("__complete", "--", *words)
+    assert sorted(line.partition("\t")[0] for line in done.stdout.splitlines()) == sorted(offered)
+
+
+def test_names_of_sessions_are_offered(monkeypatch, capsys):
+    command, options = parse_command_line(["__complete", "--", "attach", "clincus-"])
+    context = cli_context.Context(command, options, {})
+    context.__dict__["sessions"] = SimpleNamespace(registry=SimpleNamespace(all=lambda: [session(1), session(2)]))
+    command.run(context)
+    assert capsys.readouterr().out.splitlines() == [
+        "clincus-abcdef-1\tclaude, running, /w", "clincus-abcdef-2\tclaude, running, /w",
+    ]  # fmt: skip
+
+
+def test_bash_completes_with_what_the_program_offers(tmp_path):
+    program = tmp_path / "clincus"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAM} "$@"\n')
+    program.chmod(0o755)
+    ask = run("completion", "bash").stdout + "\nCOMP_WORDS=(clincus tmux se); COMP_CWORD=2; _clincus; echo $COMPREPLY"
+    environ = {**NEVER, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", ask], text=True, capture_output=True, check=True, timeout=60, env=environ)
+    assert done.stdout == "send\n"
+
+
+@pytest.mark.parametrize("words", ["help", "help run", "version", "--version", "completion zsh", "__complete -- li"])
+def test_what_needs_no_core_does_not_load_it(words):
+    """The core takes several times as long as all of the command line."""
+    code = "import sys, clincus_cli.main; clincus_cli.main.main(sys.argv[1:]); print(len(vars(sys.modules['clincus'])))"
+    argv = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60, env=NEVER, cwd=PROGRAM.parent)
+    assert int(done.stdout.splitlines()[-1]) < 20
 
 
 # ---- talking -----------------------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ class TestUnpacked:
 
     def test_the_next_start_finds_the_bytecode_and_writes_nothing(self, start, folder):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-        assert any(path.match("__pycache__/clincus.*.pyc") for path in before)
+        assert any(path.match("clincus_cli/__pycache__/main.*.pyc") for path in before)
         assert start("help").returncode == 0
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -197,7 +197,7 @@ class TestUnpacked:
         assert (folder / "clincus.py").stat().st_size == size
 
     def test_one_that_others_can_write_is_not_run(self, start, folder):
-        program = folder / "clincus.py"
+        program = folder / "clincus_cli" / "main.py"
         program.write_bytes(b"def main():\n    print('planted')\n".ljust(program.stat().st_size))
         os.utime(program, (0, 0))  # Python knows bytecode that is out of date by time and size
         assert start("help").stdout == "planted\n"  # the trap works, were it trusted …

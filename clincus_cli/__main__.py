@@ -1,0 +1,12 @@
+"""`python3 -m clincus_cli`, and `python3 clincus_cli` in a checkout."""
+
+import os
+import sys
+
+if not __package__:
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from clincus_cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())
