@@ -1,4 +1,4 @@
-"""This machine: its files, its programs, and how many user ids it has."""
+"""The programs of this machine: finding them, running them, and what the machine lets them do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from pathlib import Path
 
 import clincus
+from clincus_features.health import Machine
 
 Say = Callable[[str], None]  # tells the user, in a few words, what goes on
 
@@ -28,22 +28,8 @@ def last_words(done: clincus.Completed) -> str:
     return text[-600:] or f"exit code {done.code}"
 
 
-class Host:
-    """The machine that setup works on: its files below `root` and its programs. Tests hand in one of their own."""
-
-    def __init__(self, root: str = "/") -> None:
-        self.root = Path(root)  # where /etc, /proc and /sys are looked for
-
-    def path(self, absolute: str) -> Path:
-        """Where an absolute path of the machine is found."""
-        return self.root / absolute.lstrip("/")
-
-    def read(self, absolute: str) -> str:
-        """The text of a file, or nothing when it is not there or not ours to read."""
-        try:
-            return self.path(absolute).read_text("utf-8", "replace")
-        except OSError:
-            return ""
+class Host(Machine):
+    """The machine that setup works on: its files and its programs. Tests hand in one of their own."""
 
     def which(self, program: str) -> str:
         """The full path of a program or nothing; also looks where only root's PATH leads."""
@@ -101,10 +87,6 @@ class Host:
             words = "\n".join(line for line in tail if line)
             raise clincus.ClincusError(f"{name or argv[0]} failed (exit code {code}): {words}")
 
-    def is_root(self) -> bool:
-        """Whether we act as root."""
-        return os.geteuid() == 0
-
     def has_systemd(self) -> bool:
         """Whether systemd runs this machine (sd_booted(3))."""
         return self.path("/run/systemd/system").is_dir()
@@ -113,29 +95,3 @@ class Host:
         """Whether root can have a capability here, by the bounding set (capabilities(7))."""
         found = re.search(r"^CapBnd:\s*([0-9a-f]+)", self.read("/proc/self/status"), re.MULTILINE)
         return bool(found and int(found.group(1), 16) >> number & 1)
-
-    def release(self) -> dict[str, str]:
-        """The fields of os-release(5), unquoted."""
-        lines = (line.partition("=") for line in self.read("/etc/os-release").splitlines())
-        return {key: value.strip("\"'") for key, _, value in lines if value}
-
-
-ALL_IDS = 2**32 - 1  # how many a machine has (user_namespaces(7))
-GIB = 1 << 30
-
-
-def own_ids(host: Host) -> int:
-    """How many user ids this machine has: fewer than all when it is a container itself (user_namespaces(7))."""
-    found = re.search(r"^\s*0\s+\d+\s+(\d+)$", host.read("/proc/self/uid_map"), re.MULTILINE)
-    return int(found.group(1)) if found else ALL_IDS
-
-
-def subid_rows(text: str) -> list[tuple[str, int, int]]:
-    """The rows of a subuid(5) file: whose, from which id on, how many."""
-    return [(name, int(first), int(count)) for name, first, count in re.findall(r"^([^:\n]+):(\d+):(\d+)$", text, re.M)]
-
-
-def root_has_range(text: str, ids: int = ALL_IDS) -> bool:
-    """Whether a subuid(5) file gives root the 65,536 ids that a container needs, and none that are not there."""
-    rows = [(first, count) for name, first, count in subid_rows(text) if name in ("root", "0")]
-    return any(count >= 65536 for _, count in rows) and all(first + count <= ids for first, count in rows)

@@ -28,16 +28,15 @@ from clincus_cli.build import BuildContext
 from clincus_cli.build import SetupOptions
 from clincus_cli.build import build_standard
 from clincus_cli.build import image_fingerprint
-from clincus_cli.host import ALL_IDS
-from clincus_cli.host import GIB
 from clincus_cli.host import PATIENCE
 from clincus_cli.host import Host
 from clincus_cli.host import Say
 from clincus_cli.host import last_words
-from clincus_cli.host import own_ids
-from clincus_cli.host import root_has_range
-from clincus_cli.host import subid_rows
 from clincus_cli.recipe import image_source
+from clincus_features.health import ALL_IDS
+from clincus_features.health import GIB
+from clincus_features.health import root_has_range
+from clincus_features.health import subid_rows
 from clincus_features.health import version_numbers
 
 # ---- the daemon ----------------------------------------------------------------------------------------------
@@ -239,7 +238,7 @@ class Setup:
 
     def subids(self, name: str) -> list[str]:
         """The lines that a subuid(5) file lacks."""
-        text, ids = self.host.read(name), own_ids(self.host)
+        text, ids = self.host.read(name), self.host.own_ids()
         lines = [] if root_has_range(text, ids) else [root_range(text, ids)]
         if ids < ALL_IDS and self.person():
             # In a container the kernel maps no ids on mounts, so the owner of the workspace needs one of their own.
@@ -321,7 +320,7 @@ class Setup:
     def person(self) -> str:
         """The user who is to use Incus: the one behind sudo, else ourselves; nobody when root works as root."""
         if not self.host.is_root():
-            return pwd.getpwuid(os.geteuid()).pw_name
+            return self.host.user_name()
         name = self.environ.get("SUDO_USER") or self.environ.get("DOAS_USER") or ""
         return "" if name == "root" else name
 

@@ -9,9 +9,8 @@ from datetime import timezone
 import pytest
 
 import clincus
-from clincus_cli import host as cli_host
 from clincus_cli import setup_commands as cli_setup_commands
-from clincus_features import health as cli_health
+from clincus_features import health
 
 NOW = datetime(2027, 3, 1, 9, 15, 0, 250000, tzinfo=timezone.utc)
 NAMES = [
@@ -83,7 +82,7 @@ WELL = {
 
 @pytest.fixture
 def host(tmp_path):
-    host = cli_host.Host(str(tmp_path))
+    host = health.Machine(str(tmp_path))
     for path, text in {
         "/etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
         "/etc/subuid": "root:1000000:65536\n",
@@ -104,7 +103,7 @@ def report(host, tmp_path):
         environ = {"HOME": str(tmp_path / "home")}
         loaded = clincus.load_config(environ) if config else None
         known = incus or Answers({**WELL, **dict(changes)})
-        return cli_health.health_report(loaded, known, environ, host=host, **options)
+        return health.health_report(loaded, known, environ, machine=host, **options)
 
     return make
 
@@ -217,8 +216,10 @@ def test_what_the_machine_shows_decides(report, host, file, check, status):
         (0, 0, "warning"),
     ],
 )
-def test_room_in_the_pool(used, total, status):
-    assert cli_health.pool_check("default", used, total).status == status
+def test_room_in_the_pool(report, used, total, status):
+    space = {"used": int(used * health.GIB), "total": int(total * health.GIB)}
+    found = report({"/1.0/storage-pools/default/resources": {"space": space}})["checks"]["incus_storage_pool"]
+    assert found["status"] == status
 
 
 @pytest.mark.parametrize(
@@ -227,11 +228,11 @@ def test_room_in_the_pool(used, total, status):
         ("2027-02-01T09:15:00Z", "ok"),
         ("2027-01-20T09:15:00.5Z", "warning"),
         ("0001-01-01T00:00:00Z", "warning"),
-        ("", "ok"),
+        ("", "warning"),
     ],
 )
 def test_age_of_the_image(created, status):
-    assert cli_health.image_age(created, NOW.timestamp()).status == status
+    assert health.image_age(created, NOW.timestamp()).status == status
 
 
 @pytest.mark.parametrize(
@@ -239,8 +240,11 @@ def test_age_of_the_image(created, status):
     [("ok ok", "healthy"), ("ok warning", "degraded"), ("ok warning failed", "unhealthy")],
 )
 def test_the_worst_check_decides(statuses, status):
-    checks = [cli_health.Diagnosis(str(n), "", "", word, "") for n, word in enumerate(statuses.split())]
-    document = cli_health.health_document(checks, NOW)
+    findings = {
+        health.Check(str(n), "", "", health.check_system): health.Finding(word, "", "", {})
+        for n, word in enumerate(statuses.split())
+    }
+    document = health.health_document(findings, NOW)
     assert document["status"] == status
     assert document["timestamp"] == "2027-03-01T09:15:00.250000Z"
 
@@ -259,7 +263,42 @@ def test_dead_cables_are_those_with_both_ends_here_and_in_no_bridge(tmp_path):
         (folder / "iflink").write_text(f"{link}\n")
         if master:
             (folder / "master").mkdir()
-    assert cli_health.dead_veths(tmp_path) == ["veth1"]
+    assert health.dead_veths(tmp_path) == ["veth1"]
+
+
+def test_every_dead_cable_is_in_the_command_that_removes_them(report, host):
+    for number in (1, 3):
+        for name, index, link in ((f"veth{number}", number, number + 1), (f"veth{number + 1}", number + 1, number)):
+            folder = host.path(f"/sys/class/net/{name}")
+            folder.mkdir(parents=True)
+            (folder / "ifindex").write_text(f"{index}\n")
+            (folder / "iflink").write_text(f"{link}\n")
+    found = report()["checks"]["orphaned_resources"]
+    assert found["message"] == "Left over: 2 pairs of network interfaces"
+    assert found["fix"] == "for veth in veth1 veth3; do sudo ip link delete $veth; done"
+
+
+def test_a_user_without_a_line_in_passwd_gets_a_report(report, host, monkeypatch):
+    monkeypatch.setattr(health.os, "geteuid", lambda: 987654)
+    assert report()["checks"]["permissions"]["message"] == "'987654' may use Incus"
+    found = report({"/1.0": {"auth": "untrusted", "environment": {}}})["checks"]["permissions"]
+    assert (found["status"], found["fix"]) == (
+        "failed",
+        "give the uid 987654 a line in /etc/passwd, and that user the group incus-admin",
+    )
+
+
+def test_no_question_is_asked_twice(report):
+    asked = []
+
+    class Counting(Answers):
+        def query(self, path, *_, **__):
+            asked.append(path)
+            return super().query(path)
+
+    report(incus=Counting(WELL))
+    ours = [path for path in asked if path != "/1.0"]  # which the core asks too, for the wall
+    assert len(ours) == len(set(ours))
 
 
 def test_text_has_the_words_that_scripts_match(report):

@@ -18,6 +18,7 @@ from clincus_cli import builders as cli_builders
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
 from clincus_cli import setup as cli_setup
+from clincus_features import health
 
 DEB822 = """\
 # Debian's own
@@ -460,6 +461,11 @@ class TestBareMachine:
         host.write("/run/systemd/system/x", "")
         assert self.needs(host, {"INCUS_DIR": "/srv/incus"})["daemon"] == "start the Incus daemon"
 
+    def test_a_user_without_a_line_in_passwd_can_join_no_group(self, host, monkeypatch):
+        monkeypatch.setattr(health.os, "geteuid", lambda: 987654)
+        host.write("/proc/self/uid_map", "0 1000000 1000000000\n")
+        assert "group" not in self.needs(host)
+
     def test_the_person_behind_doas_counts_too(self, host, monkeypatch):
         monkeypatch.setattr(host, "is_root", lambda: True)
         assert "let 'ann' use Incus" in self.needs(host, {"DOAS_USER": "ann"})["group"]
@@ -517,7 +523,7 @@ class TestBareMachine:
     ],
 )
 def test_root_needs_a_whole_range_of_ids(text, enough):
-    assert cli_host.root_has_range(text) is enough
+    assert health.root_has_range(text) is enough
 
 
 class TestWhatAPersonMade:
@@ -598,14 +604,14 @@ class TestWhatAPersonMade:
 class TestIdsOfAContainer:
     def test_a_machine_has_all_ids_and_a_container_those_of_its_map(self, tmp_path):
         host = FakeHost(tmp_path)
-        assert cli_host.own_ids(host) == cli_host.ALL_IDS
+        assert host.own_ids() == health.ALL_IDS
         host.write("/proc/self/uid_map", "         0          0 4294967295\n")
-        assert cli_host.own_ids(host) == cli_host.ALL_IDS
+        assert host.own_ids() == health.ALL_IDS
         host.write("/proc/self/uid_map", "         0     100000      65536\n")
-        assert cli_host.own_ids(host) == 65536
+        assert host.own_ids() == 65536
 
     def test_a_range_that_is_not_there_is_none(self):
-        assert not cli_host.root_has_range("root:1000000:1000000000\n", 1000000000)
+        assert not health.root_has_range("root:1000000:1000000000\n", 1000000000)
 
     def test_one_that_somebody_wrote_is_named_and_not_changed(self):
         with pytest.raises(clincus.ClincusError, match="put `root:1000000:999000000` in the place of root's line"):
