@@ -6131,11 +6131,11 @@ class HttpError(ClincusError):
 
 
 class Refused(HttpError):
-    """The gate does not let somebody in; the connection ends with it."""
+    """A refusal of the gate. The connection ends with the answer."""
 
 
 class MethodNotAllowed(HttpError):
-    """The path exists, but not with this method; what is possible goes into the Allow field (RFC 9110, 15.5.6)."""
+    """The path exists, but not with this method. The Allow field names the possible ones (RFC 9110, 15.5.6)."""
 
     def __init__(self, method: str, allowed: Iterable[str]) -> None:
         methods = ", ".join(sorted(set(allowed)))
@@ -6474,11 +6474,11 @@ def body_length(headers: Message) -> int:
 
 @dataclass(frozen=True)
 class Peer:
-    """The other end of a connection, found out once."""
+    """The other end of a connection, looked up once."""
 
     address: str  # numeric
     here: tuple[str, int]  # the address and port that it came in on
-    doubt: str  # why it must show the token; empty for this server's user and root on this machine
+    doubt: str  # why its requests need the token; empty for this server's user and root on this machine
     uid: int | None = None  # of the user, on this machine
 
     def __str__(self) -> str:
@@ -6491,7 +6491,7 @@ def find_peer(connection: socket.socket) -> Peer:
     if not (_is_loopback(there[0]) and _is_loopback(here[0])):
         return Peer(there[0], here, "this connection comes from another machine")
     owner = _SOCKETS.owner(there, here)
-    # No other connection can have this pair of addresses while this one lives: so if it lives now, the owner is its.
+    # While this connection lives, no other one has its pair of addresses: if it lives now, that was its owner.
     connection.getpeername()
     doubt = ""
     if owner is None:
@@ -6519,9 +6519,9 @@ def user_name(uid: int) -> str:
 
 
 class SocketTable:
-    """Who holds the TCP sockets of this machine, as /proc/net/tcp and tcp6 say.
+    """The owners of this machine's TCP sockets, as /proc/net/tcp and tcp6 name them.
 
-    Reading them takes milliseconds, so that one reading serves all who ask while another is going on.
+    A reading takes milliseconds. Threads that ask while one is under way share the next one.
     """
 
     def __init__(self) -> None:
@@ -6530,13 +6530,13 @@ class SocketTable:
         self._owners: dict[tuple[str, str], int] = {}
 
     def owner(self, theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
-        """The user id of who holds the other end of a local connection; None if the kernel does not say."""
+        """The user id of the process at the other end of a local connection; None if the kernel does not say."""
         pairs = [
             (kernel_address(*theirs, wide=wide), kernel_address(*ours, wide=wide))
             # An IPv4 connection of an IPv6 socket stands in the wide table.
             for wide in ([True] if ":" in theirs[0] else [False, True])
         ]
-        for _ in range(2):  # a row can be passed over while others come and go
+        for _ in range(2):  # the kernel can skip a row of its table while connections come and go
             owners = self._read_after(time.monotonic())
             for pair in pairs:
                 if pair in owners:
@@ -6544,7 +6544,7 @@ class SocketTable:
         return None
 
     def _read_after(self, moment: float) -> dict[tuple[str, str], int]:
-        """The owners as of some time after a moment."""
+        """The owners as the kernel had them at some time after `moment`."""
         with self._lock:
             if self._read_at <= moment:
                 self._read_at, self._owners = time.monotonic(), {}
@@ -6688,7 +6688,7 @@ class RefusalLog:
         self._lock = threading.Lock()
 
     def note(self, peer: str, cause: str, message: str) -> None:
-        """Write a refusal down, unless it was just now."""
+        """Log a refusal, unless the same one was logged within the interval."""
         now = self._clock()
         with self._lock:
             while self._written and next(iter(self._written.values())) <= now - self.INTERVAL:
@@ -6703,7 +6703,7 @@ class Gate:
     """Who may come in: asked once for each connection and once for each request, before any handler.
 
     `allowed_hosts` are names, with or without a port, that people reach this server by through a reverse proxy or
-    another address; `token` lets in who is not this server's user on this machine.
+    another address. `token` admits everybody who is neither this server's user nor root on this machine.
     """
 
     PROXY_FIELDS = frozenset(
@@ -6716,16 +6716,16 @@ class Gate:
             if not split_host(host)[0]:
                 raise ClincusError(f"--allowed-host must be NAME or NAME:PORT, not {shorten(host)}", 400)
         self.token = token
-        # The cookie is derived: who reads a browser's storage has not read the token.
+        # The cookie is derived from the token: a program that reads a browser's storage does not learn the token.
         self.cookie = hmac.new(token.encode(), b"clincus cookie", hashlib.sha256).hexdigest() if token else ""
         self._refusals = RefusalLog()
 
-    def greet(self, peer: Peer) -> None:
-        """Let a connection speak. Raises Refused(403) for one that nothing it could say would let in."""
+    def admit_connection(self, peer: Peer) -> None:
+        """Let a connection send requests. Raises Refused(403) if none of them could be admitted."""
         if peer.doubt and not self.token:
             raise self._refuse(peer, "peer", f"refused: {peer.doubt}. To let others in, serve with --token-file")
 
-    def admit(self, request: Request) -> Response | None:
+    def admit_request(self, request: Request) -> Response | None:
         """Let a request pass: None, or the answer that signs a browser in. Raises Refused: 401, 403."""
         peer = request.peer
         hosts = request.headers.get_all("Host") or []
@@ -6737,7 +6737,7 @@ class Gate:
         return self._check_token(request)
 
     def _check_origin(self, request: Request) -> None:
-        """Refuse writes and WebSockets that a page of another site sent off (RFC 6454; W3C Fetch Metadata)."""
+        """Refuse a write or a WebSocket that a page of another site asked for (RFC 6454; W3C Fetch Metadata)."""
         for origin in request.headers.get_all("Origin") or []:
             scheme, _, host = origin.partition("://")
             if scheme not in {"http", "https"} or not self._is_ours(host, request.peer):
@@ -6773,9 +6773,9 @@ class Gate:
         )
 
     def _is_forwarded(self, request: Request) -> bool:
-        """Whether a proxy on this machine speaks for somebody elsewhere, so that whose process it is means nothing.
+        """Whether a proxy on this machine passes a request on: the user of the connection is then no proof.
 
-        Who allows a host and sets no token leaves it to the proxy to ask who comes.
+        With `--allowed-host` and no token, the proxy has to check its users itself.
         """
         is_by_name = not self._is_local(request.headers.get("Host", ""), request.peer)
         is_marked = any(name.lower() in self.PROXY_FIELDS for name in request.headers)
@@ -6812,7 +6812,7 @@ class Gate:
         return port in {80, 443, peer.here[1]} and bool({name, f"[{name}]"} & self.allowed_hosts)
 
     def _is_local(self, host: str, peer: Peer) -> bool:
-        """Whether a Host header names this machine in a way that no other site can: loopback, or a literal address."""
+        """Whether a Host header names this machine by loopback or a literal address, as no other site can."""
         name, port = split_host(host)
         return name in {"localhost", *LOOPBACK, peer.here[0]} and port == peer.here[1]
 
@@ -6824,7 +6824,7 @@ class Gate:
 
 
 def _is_equal(shown: str, secret: str) -> bool:
-    """Compare in a time that tells nothing of the secret, its length included."""
+    """Compare in a time that tells nothing about the secret or its length."""
     digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (shown, secret)]
     return hmac.compare_digest(*digests)
 
@@ -6852,15 +6852,15 @@ def listen_hosts(host: str | None, gate: Gate) -> Sequence[str]:
 
 
 def url_host(host: str) -> str:
-    """An address that is listened on, as a browser on this machine writes it."""
+    """The host of a URL by which a browser on this machine finds an address that is listened on."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{host}]" if ":" in host else host
 
 
 def check_content_type(request: Request) -> None:
-    """Refuse a JSON body that does not say so: a foreign page's form can only send other types. Raises HttpError(415).
+    """Refuse a JSON body of another type: the forms of foreign pages send only those. Raises HttpError(415).
 
-    curl -d calls any body a form, so that is taken from a client that shows no sign of being a browser.
+    `curl -d` calls every body a form. That is accepted from a client that shows no sign of being a browser.
     """
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if not request.body_length or media_type == "application/json":
@@ -6934,16 +6934,16 @@ class Assets:
 
 
 class ConnectionTable:
-    """All open connections: counts them, and cuts those that take too long to say what they want.
+    """All open connections: it counts them, and cuts off those that take too long.
 
-    A time-out of each read would not do: a client that sends a byte now and then would hold a thread for ever.
+    A time-out of each read is not enough: a client that sends a byte now and then would hold a thread for ever.
     """
 
     def __init__(self, limit: int = CONNECTION_LIMIT) -> None:
         self.limit = limit
         self._lock = threading.Lock()
         self._due: dict[socket.socket, float] = {}  # socket -> monotonic deadline; infinity while a handler works
-        self._half_closed: set[socket.socket] = set()  # overdue once: they may still be told
+        self._half_closed: set[socket.socket] = set()  # overdue once; their threads may still answer
 
     def add(self, connection: socket.socket) -> bool:
         """Take a new connection in; False when there are too many."""
@@ -6954,7 +6954,7 @@ class ConnectionTable:
             return True
 
     def expect(self, connection: socket.socket, seconds: float) -> None:
-        """What comes next on this connection must be complete within so many seconds."""
+        """Give a connection so many seconds for what comes next: a head, a body or an answer."""
         with self._lock:
             if connection in self._due:
                 self._due[connection] = time.monotonic() + seconds
@@ -6966,7 +6966,7 @@ class ConnectionTable:
             self._half_closed.discard(connection)
 
     def cut_overdue(self) -> None:
-        """End what is overdue: first the client's side, so that its thread can say why, then all of it."""
+        """Cut off what is overdue: first the client's side, so that the thread can still answer, then all of it."""
         now = time.monotonic()
         with self._lock:
             for connection in [connection for connection, due in self._due.items() if due <= now]:
@@ -7013,21 +7013,21 @@ class ConnectionHandler(BaseHTTPRequestHandler):
     _linger = LINGER_TIMEOUT  # seconds that the client has to read the last answer
 
     def handle(self) -> None:
-        """Find out who is there, then answer one request after the other."""
+        """Look up the peer, then answer one request after the other."""
         try:
             self.peer = find_peer(self.connection)
-            self.server.site.gate.greet(self.peer)
+            self.server.site.gate.admit_connection(self.peer)
         except OSError:
             return
         except HttpError as error:
-            # Others must not hold the places of those whom this server is for.
+            # A stranger must not hold a place that the server's own user needs.
             self.close_connection, self._linger = True, 0.0
             self._answer(failure(error))
             return
         super().handle()
 
     def handle_one_request(self) -> None:
-        """Read one request and answer it; the connection goes on only if that left nothing in doubt."""
+        """Read one request and answer it. The connection goes on only if it is clear where the next request begins."""
         self.close_connection = True
         self.server.site.connections.expect(self.connection, HEAD_TIMEOUT)
         try:
@@ -7038,7 +7038,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _respond_to_next(self) -> Response | None:
-        """Read a request and have it answered; None when there is none, or a WebSocket took the connection over."""
+        """Read a request and have it answered; None when none came, or a WebSocket took the connection over."""
         request = None
         try:
             self.command, self._unread = "", 0
@@ -7065,7 +7065,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
     def _respond(self, request: Request) -> Response | None:
         """Admit a request and have it handled."""
         site = self.server.site
-        signed_in = site.gate.admit(request)
+        signed_in = site.gate.admit_request(request)
         if signed_in is not None:
             return signed_in
         if not request.is_api:
@@ -7111,7 +7111,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
     def _answer(self, response: Response) -> None:
         """Write one answer: the only place that does."""
         self.server.site.connections.expect(self.connection, ANSWER_TIMEOUT)
-        # What was not read cannot be told from the next request.
+        # The rest of an unread body would be taken for the next request.
         self.close_connection = self.close_connection or self._unread > 0
         has_body = response.status not in {204, 304}
         self.send_response_only(response.status)
@@ -7131,9 +7131,9 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def finish(self) -> None:
-        """Close in a way that lets the client read the last answer (RFC 9112, 9.6).
+        """Close so that the client can read the last answer (RFC 9112, 9.6).
 
-        Closing a socket with unread input resets the connection, and the answer is lost with it.
+        The kernel resets a connection that is closed with unread input, and the client loses the answer.
         """
         with suppress(OSError):
             super().finish()
@@ -7213,7 +7213,7 @@ class Listener(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what no handler caught, unless it is only a connection that broke."""
+        """Log an exception that nothing caught, unless a connection broke."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             log.exception("connection from %s: failed", client_address[0])
 

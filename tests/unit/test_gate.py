@@ -27,7 +27,7 @@ def ask(gate, *, peer=OWNER, method="GET", path="/api/tools", query=None, host="
         headers[name.replace("_", "-")] = value
     request = clincus.Request(method, path, query or {}, headers, 0, peer, None)
     try:
-        return gate.admit(request)
+        return gate.admit_request(request)
     except clincus.HttpError as error:
         return error.status
 
@@ -77,7 +77,7 @@ def test_two_hosts_are_refused_even_if_both_are_ours():
     headers["Host"] = "localhost:3000"
     headers["Host"] = "localhost:3000"
     with pytest.raises(clincus.HttpError, match="Host"):
-        clincus.Gate().admit(clincus.Request("GET", "/", {}, headers, 0, OWNER, None))
+        clincus.Gate().admit_request(clincus.Request("GET", "/", {}, headers, 0, OWNER, None))
 
 
 def test_without_a_port_the_host_is_ours_on_port_80_only():
@@ -278,15 +278,15 @@ def test_a_kernel_that_says_nothing_lets_nobody_in(monkeypatch):
         monkeypatch.undo()
     assert "/proc/net/tcp" in peer.doubt
     with pytest.raises(clincus.HttpError):
-        clincus.Gate().greet(peer)
+        clincus.Gate().admit_connection(peer)
 
 
 def test_without_a_token_a_neighbour_is_not_even_listened_to():
     with pytest.raises(clincus.HttpError, match="a neighbour") as caught:
-        clincus.Gate().greet(NEIGHBOUR)
+        clincus.Gate().admit_connection(NEIGHBOUR)
     assert caught.value.status == 403
-    clincus.Gate().greet(OWNER)
-    clincus.Gate(token=TOKEN).greet(NEIGHBOUR)
+    clincus.Gate().admit_connection(OWNER)
+    clincus.Gate(token=TOKEN).admit_connection(NEIGHBOUR)
 
 
 # ---- the token --------------------------------------------------------------------------------------------------
