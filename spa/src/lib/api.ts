@@ -1,6 +1,8 @@
 /** The one place that talks HTTP to the server. */
+import { encodePath } from './paths';
 import type {
   Config,
+  ConfigChange,
   ConfigSources,
   Directory,
   FileContent,
@@ -102,7 +104,7 @@ async function write<T>(method: string, path: string, body?: unknown): Promise<T
 
 const session = (id: string): string => `/api/sessions/${encodeURIComponent(id)}`;
 
-const file = (id: string, path: string): string => `${session(id)}/files/content?${new URLSearchParams({ path }).toString()}`;
+const file = (id: string, path: string): string => `${session(id)}/files/content?path=${encodePath(path)}`;
 
 export interface HistoryQuery {
   limit: number;
@@ -135,7 +137,7 @@ export const api = {
 
   config: () => get<Config>('/api/config'),
   configSources: () => get<ConfigSources>('/api/config/sources'),
-  updateConfig: (change: { port?: number; workspace_roots?: string[] }) =>
+  updateConfig: (change: ConfigChange) =>
     write<{ status: string }>('PUT', '/api/config', change),
   tools: () => get<string[]>('/api/tools'),
   images: async () => (await (await find('/api/images')).json()) as Image[],
@@ -147,7 +149,7 @@ export const api = {
   },
 
   directory: async (id: string, path: string) =>
-    (await (await find(`${session(id)}/files?${new URLSearchParams({ path }).toString()}`)).json()) as Directory,
+    (await (await find(`${session(id)}/files?path=${encodePath(path)}`)).json()) as Directory,
 
   /** The file's text, or null if it is still the version `etag` names. */
   async readFile(id: string, path: string, etag?: string): Promise<FileContent | null> {

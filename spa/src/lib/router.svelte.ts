@@ -1,6 +1,8 @@
 /** Real paths: each place has an address that survives reload, back and a copied link. */
 import { flushSync } from 'svelte';
 
+import { decodePath, encodePath } from './paths';
+
 export const TABS = ['terminal', 'shell', 'files'] as const;
 export type Tab = (typeof TABS)[number];
 
@@ -17,7 +19,8 @@ export function parse(url: URL): Route {
   if (first === undefined || (parts.length === 1 && (first === 'sessions' || first === 'projects'))) return { place: 'home' };
   if (first === 'sessions' && second !== undefined && parts.length <= 3) {
     const tab = TABS.find((name) => name === (third ?? 'terminal'));
-    if (tab) return { place: 'session', id: second, tab, path: url.searchParams.get('path') ?? '' };
+    const path = /[?&]path=([^&]*)/.exec(url.search)?.[1] ?? '';
+    if (tab) return { place: 'session', id: second, tab, path: decodePath(path) };
   }
   if (first === 'history' && parts.length === 1) {
     const page = Math.max(1, Math.floor(Number(url.searchParams.get('page') ?? 1)) || 1);
@@ -48,7 +51,7 @@ export const href = {
   session: (id: string, tab: Tab = 'terminal', path = ''): string => {
     const base = `/sessions/${encodeURIComponent(id)}`;
     if (tab === 'terminal') return base;
-    return path ? `${base}/${tab}?${new URLSearchParams({ path }).toString()}` : `${base}/${tab}`;
+    return path ? `${base}/${tab}?path=${encodePath(path)}` : `${base}/${tab}`;
   },
 };
 

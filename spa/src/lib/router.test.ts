@@ -18,6 +18,7 @@ it.each([
 
 it.each([
   href.session('clincus-a1b2c3-1', 'files', 'a b/数据#1?.py'),
+  href.session('clincus-a1b2c3-1', 'files', 'caf\udce9.txt'),
   href.session('clincus-a1b2c3-1', 'shell'),
   href.history('my app & more', 'claude', 2),
 ])('%s leads back to where it was made from', (path) => {

@@ -31,7 +31,7 @@ const isRecord = (value: unknown): value is Record<string, string> =>
   typeof value === 'object' && value !== null && Object.values(value).every((one) => typeof one === 'string');
 
 function newestFirst(a: Session, b: Session): number {
-  return (b.created_at ?? '').localeCompare(a.created_at ?? '') || a.id.localeCompare(b.id);
+  return b.created_at.localeCompare(a.created_at) || a.id.localeCompare(b.id);
 }
 
 export class Sessions {
@@ -87,7 +87,7 @@ export class Sessions {
     const session = this.get(id);
     if (!session || !this.needsAttention(session)) return;
     const known = Object.entries(this.#seen.current).filter(([other]) => this.#snapshot.has(other));
-    this.#seen.current = { ...Object.fromEntries(known), [id]: session.rang_at ?? '' };
+    this.#seen.current = { ...Object.fromEntries(known), [id]: session.rang_at };
   }
 
   /** Its terminal's bell rang, by which the tools say that they wait, and nobody has looked since. */

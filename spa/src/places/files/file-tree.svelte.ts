@@ -1,5 +1,6 @@
 /** The folders of a workspace as far as they were unfolded. */
 import { api, sentence } from '../../lib/api';
+import { decodePath } from '../../lib/paths';
 import type { FileEntry } from '../../lib/types';
 
 export interface TreeRow {
@@ -67,7 +68,8 @@ export class FileTree {
 
   #walk(folder: string, depth: number): TreeRow[] {
     return (this.#folders.get(folder) ?? []).flatMap((entry) => {
-      const path = folder ? `${folder}/${entry.name}` : entry.name;
+      const name = entry.encoded === undefined ? entry.name : decodePath(entry.encoded);
+      const path = folder ? `${folder}/${name}` : name;
       const expanded = entry.type === 'directory' && this.#expanded.has(path);
       const row = { path, entry, depth, expanded };
       return expanded ? [row, ...this.#walk(path, depth + 1)] : [row];

@@ -7,7 +7,7 @@ export interface Protection {
   isWeak: boolean;
 }
 
-const LEVELS: Record<NonNullable<Session['protection']>, Protection> = {
+const LEVELS: Record<Session['protection'], Protection> = {
   locked: { word: 'locked', text: 'The container cannot change what runs on the host.', isWeak: false },
   basic: { word: 'protected', text: 'Protected paths are mounted read-only.', isWeak: false },
   off: { word: 'unprotected', text: 'The agent can change git hooks and other files that run on the host.', isWeak: true },
@@ -15,8 +15,8 @@ const LEVELS: Record<NonNullable<Session['protection']>, Protection> = {
 
 /** Null until it is known, which it is once the session has started. */
 export function protectionOf(session: Session): Protection | null {
-  if (!session.protection || session.status === 'starting') return null;
+  if (session.status === 'starting') return null;
   const { word, text, isWeak } = LEVELS[session.protection];
-  const note = session.protection_note ?? '';
+  const note = session.protection_note;
   return { word, text: note ? `${text} ${note.charAt(0).toUpperCase()}${note.slice(1)}` : text, isWeak };
 }

@@ -1,0 +1,100 @@
+// @vitest-environment happy-dom
+import { cleanup, render, screen } from '@testing-library/svelte';
+import userEvent from '@testing-library/user-event';
+import { flushSync } from 'svelte';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import { router } from '../../lib/router.svelte';
+import { sessions } from '../../state/sessions.svelte';
+import { ui } from '../../state/ui.svelte';
+import { workspaces } from '../../state/workspaces.svelte';
+import { type Call, fakeServer, type Reply, someSession } from '../../test/fakes';
+import NewSession from './NewSession.svelte';
+
+const PROJECT = { path: '/w/my-app', name: 'my-app', root: '/w', has_config: false, active_sessions: 0 };
+const STARTED = someSession({ id: 'clincus-a1b2c3-1' });
+
+let calls: Call[];
+let answer: () => Reply | Promise<Reply>;
+
+beforeEach(async () => {
+  answer = () => ({ json: STARTED });
+  calls = fakeServer(({ method, path }) => {
+    if (method === 'POST') return answer();
+    if (path === '/api/workspaces') return { json: { roots: ['/w'], expanded_roots: ['/w'], workspaces: [PROJECT] } };
+    if (path === '/api/tools') return { json: ['claude', 'opencode'] };
+    return { json: [] };
+  });
+  router.go('/');
+  ui.toasts = [];
+  sessions.unreachable = '';
+  await workspaces.refresh();
+});
+
+afterEach(() => {
+  ui.newSession = null;
+  cleanup();
+  vi.unstubAllGlobals();
+});
+
+const posted = (): unknown[] => calls.filter(({ method }) => method === 'POST').map(({ body }) => JSON.parse(body as string) as unknown);
+const button = (name: string | RegExp) => screen.findByRole<HTMLButtonElement>('button', { name });
+
+function open(...start: Parameters<typeof ui.startSession>): void {
+  ui.startSession(...start);
+  render(NewSession);
+  flushSync();
+}
+
+it('starts what was chosen, and goes there', async () => {
+  open('/w/my-app');
+  await userEvent.click(await screen.findByRole('radio', { name: 'opencode' }));
+  await userEvent.click(screen.getByRole('checkbox', { name: /^Persistent/ }));
+  await userEvent.click(await button('Start session'));
+  await vi.waitFor(() => expect(router.route).toMatchObject({ place: 'session', id: 'clincus-a1b2c3-1' }));
+  expect(posted()).toEqual([{ workspace: '/w/my-app', tool: 'opencode', persistent: true }]);
+  expect(ui.newSession).toBeNull();
+});
+
+it('cannot start without a project', async () => {
+  open();
+  expect((await button('Start session')).disabled).toBe(true);
+});
+
+it('says why it cannot start while Incus is away', async () => {
+  sessions.unreachable = 'The daemon does not answer.';
+  open('/w/my-app');
+  expect((await button('Start session')).disabled).toBe(true);
+  expect(screen.getByText('Not now: Incus does not answer.')).toBeTruthy();
+});
+
+it('keeps a failure with all that was chosen, and tries again', async () => {
+  answer = () => ({ status: 409, json: { error: 'no slot is free' } });
+  open('/w/my-app');
+  await userEvent.click(await button('Start session'));
+  expect(await screen.findByText('No slot is free')).toBeTruthy();
+  answer = () => ({ json: STARTED });
+  await userEvent.click(await button('Try again'));
+  await vi.waitFor(() => expect(ui.newSession).toBeNull());
+  expect(posted()).toHaveLength(2);
+});
+
+it('goes on in the background when it is closed, and tells how it went', async () => {
+  let arrive = (): void => undefined;
+  answer = () => new Promise((resolve) => (arrive = () => resolve({ status: 500, json: { error: 'the disk is full' } })));
+  open('/w/my-app');
+  await userEvent.click(await button('Start session'));
+  await userEvent.click(await button('Go on in the background'));
+  arrive();
+  await vi.waitFor(() => expect(ui.toasts.map(({ text }) => text)).toEqual(['my-app did not start. The disk is full']));
+  expect(sessions.creations).toEqual([]);
+});
+
+it('goes on with a conversation', async () => {
+  const ended_at = '2026-01-01T13:00:00Z';
+  const entry = { ...STARTED, session_id: 'abc', started_at: '2026-01-01T12:00:00Z', ended_at, exit_code: 0 };
+  open('/w/my-app', entry);
+  expect(screen.getByText(/Goes on with the conversation of/)).toBeTruthy();
+  await userEvent.click(await button('Start session'));
+  await vi.waitFor(() => expect(posted()).toMatchObject([{ workspace: '/w/my-app', tool: 'claude', resume: 'abc' }]));
+});
