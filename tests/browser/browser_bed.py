@@ -5,14 +5,17 @@
     session_on       a function that starts a session over the API and gives its object.
     wire             counts what the page's answers take on the wire: `wire.take()`.
 
-Every test fails when the page wrote an error to the console, beyond the failed requests that the test expects.
+Every test fails when the page wrote an error to the console, beyond the failed requests that the test expects. A test
+that fails leaves a trace (`playwright show-trace`), a picture of the page and the server's log in test-results/.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Generator
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -23,11 +26,14 @@ from conftest import DEADLINE
 from conftest import Server
 from conftest import unavailable
 from playwright.sync_api import Browser
+from playwright.sync_api import Error
 from playwright.sync_api import Locator
 from playwright.sync_api import Page
 from playwright.sync_api import expect
 from playwright.sync_api import sync_playwright
 
+RESULTS = Path(__file__).resolve().parents[2] / "test-results"
+FAILED = pytest.StashKey[bool]()
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 DESK = {"viewport": {"width": 1280, "height": 800}}
 # As root Chromium needs --no-sandbox; the rest keeps it from asking the internet for anything.
@@ -52,6 +58,15 @@ def chromium() -> str:
             return found
     unavailable("chromium is not installed; run `apt-get install chromium`")
     return ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the fixtures of a test know that it failed."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +105,15 @@ class Dashboard:
     root: Path  # its only workspace root
     errors: list[str] = field(default_factory=list)
 
+    def keep(self, folder: Path) -> None:
+        """Write down what there is to see of a failure."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(Error):  # the page may hang or be closed: its trace is still there
+            self.page.screenshot(path=folder / "page.png", timeout=5_000)
+        with suppress(Error):
+            self.page.context.tracing.stop(path=folder / "trace.zip")
+        (folder / "server.log").write_text(self.server.log())
+
     def go(self, path: str = "/") -> None:
         """Open a place by its address."""
         self.page.goto(self.server.url + path)
@@ -123,7 +147,7 @@ class Dashboard:
 
 
 @pytest.fixture
-def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Path):
+def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Path, request: pytest.FixtureRequest):
     """A function that starts a server with one workspace root and gives a page on it."""
     opened: list[Dashboard] = []
 
@@ -143,6 +167,7 @@ def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Pat
         server = start_server(config=roots, arguments=arguments)
         made = browser.new_context(base_url=server.url, **{**(PHONE if phone else DESK), **context})
         made.set_default_timeout(DEADLINE * 1000)
+        made.tracing.start(snapshots=True)
         made.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)
         dashboard = Dashboard(made.new_page(), server, root)
         watch(dashboard)
@@ -152,6 +177,10 @@ def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Pat
 
     yield open_one
     errors = [error for dashboard in opened for error in dashboard.errors]
+    if errors or request.node.stash.get(FAILED, False):
+        name = re.sub(r"[^\w.-]+", "-", request.node.name)
+        for number, dashboard in enumerate(opened):
+            dashboard.keep(RESULTS / f"{name}-{number}")
     for dashboard in opened:
         dashboard.page.context.close()
     assert errors == [], "the page wrote errors to the console"

@@ -20,8 +20,11 @@ def stop(dashboard, session: dict) -> None:
 
 def test_history_finds_a_run_and_resumes_it(dashboard, session_on):
     """A stopped container goes on from its line in the history."""
-    stop(dashboard, session_on())
-    page = dashboard.page
+    session, page = session_on(), dashboard.page
+    dashboard.open_terminal(session)
+    dashboard.type_line("something to go on with")
+    dashboard.expect_screen("echo: something to go on with")
+    stop(dashboard, session)
     dashboard.go("/history")
     page.get_by_role("searchbox").fill("no such project")
     expect(page.get_by_text("Nothing matches")).to_be_visible()
@@ -30,7 +33,7 @@ def test_history_finds_a_run_and_resumes_it(dashboard, session_on):
     expect(page).to_have_url(re.compile(r"/history\?q=my-app&tool=claude$"))
     page.get_by_role("row", name="my-app").get_by_role("button", name="Resume").click()
     page.get_by_role("row", name="my-app").get_by_role("link", name="Open").first.click()
-    dashboard.expect_screen("resumed|STUB-READY")
+    dashboard.expect_screen(f"resumed {session['session_id']} with 1 lines.*STUB-READY")
 
 
 def test_the_history_names_its_projects_at_any_width(dashboard, session_on):
@@ -106,6 +109,46 @@ def test_a_file_that_the_agent_deleted_can_be_saved_anew(dashboard, session_on, 
     wait_until(file.exists, "the file")
     expect(dashboard.page.get_by_text("was deleted in the container")).to_be_hidden()
     dashboard.forgive(r"status of 404 .*/files/content")
+
+
+def test_a_file_whose_name_is_no_utf_8_is_edited(dashboard, session_on):
+    """Names are bytes: this one is Latin-1, and is found again by its address."""
+    file = dashboard.root / "my-app" / os.fsdecode(b"caf\xe9.txt")
+    file.write_text("un café\n", encoding="utf-8")
+    if os.geteuid() == 0:
+        os.chown(file, 1000, 1000)
+    page = dashboard.page
+    dashboard.go(f"/sessions/{session_on()['id']}/files")
+    page.get_by_role("treeitem", name="caf\ufffd.txt").click()
+    expect(page).to_have_url(re.compile(r"\?path=caf%E9\.txt$"))
+    page.reload()
+    expect(page.locator(".cm-content")).to_contain_text("un café")
+    page.locator(".cm-content").click()
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("encore ")
+    page.keyboard.press("Control+s")
+    wait_until(lambda: file.read_text(encoding="utf-8") == "encore un café\n", "the file to be saved")
+
+
+def test_what_is_typed_stays_while_the_session_stops_and_starts(dashboard, session_on):
+    """The editor stays, says that nothing can be saved now, and saves when the session runs again."""
+    page, session = dashboard.page, session_on()
+    file = dashboard.root / "my-app" / "README.md"
+    open_file(dashboard, session, "README.md")
+    text = page.locator(".cm-content")
+    text.click()
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("typed before ")
+    stop(dashboard, session)
+    expect(page.get_by_text("nothing can be saved now")).to_be_visible()
+    text.click()
+    page.keyboard.press("Control+End")
+    page.keyboard.type("and after")
+    page.get_by_label("Editor").get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("nothing can be saved now")).to_be_hidden()
+    expect(text).to_contain_text("typed before")
+    page.get_by_role("button", name="Save").click()
+    wait_until(lambda: file.read_text() == "typed before # my-app\nand after", "both to be saved")
 
 
 def test_what_is_not_saved_is_not_lost(dashboard, session_on):

@@ -193,10 +193,12 @@ def test_a_stopped_session_is_resumed_from_its_own_page(dashboard, session_on):
     """What stands in the terminal's place offers to go on; the same page then shows the new run, which has the keys."""
     session = session_on()
     dashboard.open_terminal(session)
+    dashboard.type_line("something to go on with")
+    dashboard.expect_screen("echo: something to go on with")
     dashboard.page.get_by_role("main").get_by_role("button", name="Stop").click()
     expect(dashboard.page.get_by_text("goes on with the conversation")).to_be_visible()
     dashboard.page.get_by_role("main").get_by_role("button", name="Resume").last.click()
-    dashboard.expect_screen("resumed|STUB-READY")
+    dashboard.expect_screen(f"resumed {session['session_id']} with 1 lines.*STUB-READY")
     dashboard.page.get_by_role("main").get_by_role("button", name="Stop").wait_for()
     expect(dashboard.page.locator(".screen textarea")).to_be_focused()
     dashboard.type_line("here again")
