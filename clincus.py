@@ -4554,21 +4554,6 @@ def mount_entries(
     return list(entries.values())
 
 
-def mount_argument(text: str, directory: str) -> dict[str, object]:
-    """The mount that `--mount HOST:CONTAINER[:ro]` asks for; a relative HOST is below `directory`.
-
-    ClincusError (400) for any other form.
-    """
-    parts = text.split(":")
-    if len(parts) not in (2, 3) or not parts[0] or parts[2:] not in ([], ["ro"], ["rw"]):
-        raise ClincusError(f"invalid mount {text!r}: write HOST:CONTAINER or HOST:CONTAINER:ro", 400)
-    host = parts[0] if parts[0].startswith(("/", "~")) else os.path.normpath(os.path.join(directory, parts[0]))
-    try:
-        return check_mount({"host": host, "container": parts[1], "readonly": parts[2:] == ["ro"]})
-    except ValueError as error:
-        raise ClincusError(f"invalid mount {text!r}: {error}", 400) from None
-
-
 SLOTS = range(1, 11)
 LABEL = "user.clincus."
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
@@ -4590,7 +4575,7 @@ def incus_status(instance: Mapping[str, Any]) -> str:
     return "Running" if status == "Ready" else status
 
 
-PRIVATE_FIELDS = {"settings", "guest", "command", "run"}  # what the API does not show of a session
+PRIVATE_FIELDS = {"settings", "guest", "command", "run"}  # the API does not show these
 
 
 @dataclass(frozen=True)
@@ -4622,11 +4607,14 @@ class Session:
 
     def document(self) -> dict[str, object]:
         """The session object of the API."""
-        return {
-            key: value
-            for key, value in vars(self).items()
-            if key not in PRIVATE_FIELDS and (self.error or key != "error")
-        }
+        hidden = PRIVATE_FIELDS if self.error else {*PRIVATE_FIELDS, "error"}
+        return {key: value for key, value in vars(self).items() if key not in hidden}
+
+
+# The fields that an instance keeps in a label of the same name, so that any Clincus can read a session back. The others
+# come from the instance itself, or are no texts.
+NOT_LABELS = {"id", "slot", "status", "persistent", "paused", "error", "warnings", "started_at", "rang_at", "run"}
+LABELS = [one.name for one in dataclasses.fields(Session) if one.name not in NOT_LABELS]
 
 
 def container_prefix(environ: Mapping[str, str]) -> str:
@@ -4660,34 +4648,29 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
     config = instance.get("config") or {}
     if slot is None and config.get(LABEL + "managed") != "true":
         return None
-    command, workspace = config.get(LABEL + "command") or "", config.get(LABEL + "workspace") or ""
-    tool = config.get(LABEL + "tool") or ("claude" if workspace and not command else "")
-    state = incus_status(instance)
-    created = config.get(LABEL + "created_at") or config.get(LABEL + "created") or instance.get("created_at")
+    labels = {label: config.get(LABEL + label) or "" for label in LABELS}
+    workspace, state = labels["workspace"], incus_status(instance)
     started = parse_time(instance.get("last_used_at"))
-    return Session(
-        id=instance["name"],
-        workspace=workspace,
-        tool=tool,
-        slot=slot or 0,
-        status=STATUS.get(state, "stopped"),
-        persistent=config.get(LABEL + "persistent") == "true" or not workspace,  # else the next tidying up takes it
-        paused=state in {"Frozen", "Freezing"},
-        error="Incus reports an error in this container; `incus info` says more." if state == "Error" else "",
-        protection=config.get(LABEL + "protection") or "basic",
-        protection_note=config.get(LABEL + "protection_note") or "",
-        warnings=tuple((config.get(LABEL + "warnings") or "").splitlines()),
-        session_id=config.get(LABEL + "session_id") or instance["name"],
-        created_at=str(created or ""),
-        started_at=format_time(started) if started else "",
-        image=config.get(LABEL + "image") or config.get("image.description") or "",
-        profile=config.get(LABEL + "profile") or "",
-        deadline=config.get(LABEL + "deadline") or "",
-        settings=config.get(LABEL + "settings") or "",
-        guest=config.get(LABEL + "guest") or "",
-        command=command,
-        run=instance.get("last_used_at") or "",
-    )
+    created = labels["created_at"] or config.get(LABEL + "created") or instance.get("created_at")
+    fields: dict[str, Any] = {
+        **labels,
+        "id": instance["name"],
+        "tool": labels["tool"] or ("claude" if workspace and not labels["command"] else ""),
+        "slot": slot or 0,
+        "status": STATUS.get(state, "stopped"),
+        # Nobody called a container without a workspace ephemeral, so no tidying up takes it.
+        "persistent": config.get(LABEL + "persistent") == "true" or not workspace,
+        "paused": state in {"Frozen", "Freezing"},
+        "error": "Incus reports an error in this container; `incus info` says more." if state == "Error" else "",
+        "protection": labels["protection"] or "basic",
+        "warnings": tuple((config.get(LABEL + "warnings") or "").splitlines()),
+        "session_id": labels["session_id"] or instance["name"],
+        "created_at": str(created or ""),
+        "started_at": format_time(started) if started else "",
+        "image": labels["image"] or config.get("image.description") or "",
+        "run": instance.get("last_used_at") or "",
+    }
+    return Session(**fields)
 
 
 def is_session(session: Session) -> bool:
@@ -4698,12 +4681,6 @@ def is_session(session: Session) -> bool:
 def is_listed(session: Session) -> bool:
     """Whether the command line shows an instance: also one without a workspace, as the Go program does."""
     return not session.command
-
-
-def is_abandoned(session: Session) -> bool:
-    """Whether a container is left from a command: its process is gone, since it was killed or is to be used again."""
-    pid = session.command.partition(" ")[0]
-    return pid.isdecimal() and session.command != process_mark(int(pid))
 
 
 def process_mark(pid: int) -> str:
@@ -4830,20 +4807,17 @@ class Registry:
         self._sessions: dict[str, Session] = {}  # id -> as Incus says
         self._reserved: dict[str, Session] = {}  # id -> a session that is being created
         self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is under way here
-        self._told: dict[str, Session] = {}  # id -> as it was told last
+        self._told: dict[str, Session] = {}  # id -> as it is shown, and was told last; replaced, not changed
         self._others: set[str] = set()  # names of instances that are not shown
         self._live: dict[str, Session] = {}  # id -> the run whose start was told and whose stop was not
 
     def all(self) -> list[Session]:
-        """Every session, oldest first."""
-        with self._lock:
-            found = [self._shown(id) for id in {**self._reserved, **self._sessions}]
-        return sorted(filter(None, found), key=lambda session: (session.created_at, session.id))
+        """Every session, oldest first. It waits for nobody, not for a change that is being told either."""
+        return sorted(self._told.values(), key=lambda session: (session.created_at, session.id))
 
     def get(self, id: str) -> Session:
         """One session. Raises ClincusError(404)."""
-        with self._lock:
-            session = self._shown(id)
+        session = self._told.get(id)
         if session is None:
             raise ClincusError(f'no session "{id}"', 404)
         return session
@@ -4935,46 +4909,43 @@ class Registry:
                 self._live[name] = replace(run, rang_at=when)
                 self._tell(name, when, "rang")
 
-    def _shown(self, id: str) -> Session | None:
-        session = self._sessions.get(id) or self._reserved.get(id)
-        if session is None:
-            return None
-        rang_at = self._live[id].rang_at if id in self._live else ""
-        return replace(session, status=self._busy.get(id, session.status), rang_at=rang_at)
-
     def _tell(self, id: str, when: str = "", kind: str = "changed") -> None:
-        """Tell how a session differs from what was told last; `kind` is for what is no start and no stop."""
-        when, before = when or utc_now(), self._told.pop(id, None)
-        is_told = self._tell_run(id, before, when)
-        now = self._shown(id)
+        """Show a session as it is now, and tell how it differs; `kind` is for what is no start and no stop."""
+        when, before = when or utc_now(), self._told.get(id)
+        now = self._sessions.get(id) or self._reserved.get(id)
         if now is not None:
-            self._told[id] = now
-            if now != before and not is_told:
-                self._on_change(Change(kind, now, when))
+            now = replace(now, status=self._busy.get(id, now.status))
+        is_settled = now is None or now.status in ("running", "stopped")  # else it is on its way to either
+        changes = self._run_changes(before, now, when) if is_settled else []
+        if now is not None:
+            now = replace(now, rang_at=self._live[id].rang_at if id in self._live else "")
+            self._told = {**self._told, id: now}
+            if now != before and not changes:
+                changes.append(Change(kind, now, when))
         elif before is not None:
-            self._on_change(Change("deleted", replace(before, status="stopped"), when))
+            self._told = {other: session for other, session in self._told.items() if other != id}
+            changes.append(Change("deleted", replace(before, status="stopped"), when))
+        for change in changes:
+            self._on_change(change)
 
-    def _tell_run(self, id: str, before: Session | None, when: str) -> bool:
-        """Tell the end of the run that was told last, its resume from a pause, or the start of a new one, if so."""
-        now = self._shown(id)
-        if now is not None and now.status not in ("running", "stopped"):
-            return False  # on its way to either
-        run, is_told = self._live.pop(id, None), False
+    def _run_changes(self, before: Session | None, now: Session | None, when: str) -> list[Change]:
+        """The end of the run that was told last, its resume from a pause, and the start of a new run."""
+        known = now or before
+        if known is None:
+            return []
+        changes, run = [], self._live.pop(known.id, None)
         live = now if now is not None and (now.status == "running" or now.paused) else None
         is_over = run is not None and (live is None or live.run != run.run)
-        was_there = before is not None and before.status != "starting"
-        gone = run or before
-        if gone is not None and (is_over or (now is None and was_there)):
-            since = live.started_at if live is not None else when
-            self._on_change(Change("stopped", replace(now or gone, status="stopped", paused=False, rang_at=""), since))
-            run, is_told = None, True
+        if is_over or (run is None and now is None and known.status != "starting"):  # also: a stopped one was deleted
+            stopped = replace(known, status="stopped", paused=False, rang_at="")
+            changes.append(Change("stopped", stopped, live.started_at if live is not None else when))
+            run = None
         if live is not None:
-            self._live[id] = replace(live, rang_at=run.rang_at if run is not None else "")
+            self._live[live.id] = live = replace(live, rang_at=run.rang_at if run is not None else "")
             if live.status == "running" and (run is None or run.paused):
-                started = Change("started", self._live[id], live.started_at or when)
-                self._on_change(started if run is None else Change("resumed", self._live[id], when))
-                is_told = True
-        return is_told
+                started = Change("started", live, live.started_at or when)
+                changes.append(started if run is None else Change("resumed", live, when))
+        return changes
 
 
 def is_expired(session: Session, now: datetime) -> bool:
@@ -5003,7 +4974,7 @@ class LaunchRequest:
     environment: Mapping[str, str] = field(default_factory=dict)
     debug: bool = False  # a shell instead of the tool
     tmux: bool = True  # False: the caller runs the tool in a terminal of its own, with `shell_argv`
-    command: str = ""  # the process that runs one command in the container, with `command_argv`, in place of a tool
+    command: str = ""  # the process that runs one command in the container itself, in place of a tool
 
 
 def describe_session(
@@ -5037,26 +5008,10 @@ def describe_session(
     return session, {"config": {**config, LABEL + "devices": device_label(devices)}, "devices": devices}
 
 
-# What a session leaves on its instance, so that any Clincus can read it back: see `session_from_instance`.
-LABELS = (
-    "workspace",
-    "tool",
-    "session_id",
-    "created_at",
-    "image",
-    "profile",
-    "deadline",
-    "protection",
-    "protection_note",
-    "warnings",
-    "settings",
-    "guest",
-    "command",
-)
 # The names of our devices on an instance from before there was a label with them.
 OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 # Ours to set anew at each start; what else an instance carries (image.*, volatile.*, a person's own) stays.
-OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", LABEL + "devices", *(LABEL + label for label in LABELS))
+OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in ("devices", "warnings", *LABELS)))
 
 
 def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
@@ -5318,35 +5273,37 @@ class Containers:
                 raise
             return None
 
-    def launch(self, session: Session, launch: Launch) -> Session:
-        """Create and start the container; the session with what the description made of it."""
+    def launch(self, session: Session, launch: Launch, *, is_new: bool) -> Session:
+        """Start a container with today's limits, mounts and protection: a new one, or a stopped one.
+
+        The result is the session with what the description made of it. Raises NameTakenError; after any other failure
+        a new container may be there, stopped.
+        """
         session, description = self._describe(session, launch)
         try:
-            self.incus.launch(session.id, launch.image, description)
+            if is_new:
+                self.incus.launch(session.id, launch.image, description)
+            else:
+                instance = self.incus.query(f"/1.0/instances/{session.id}")
+                self.incus.update(session.id, redescribe_instance(instance, description))
+                self.start(session.id)
         except IncusError as error:
-            if error.status == 409:
+            if is_new and error.status == 409:
                 raise NameTakenError(error.message, 409) from error
-            if error.status == 404 and "mage" in error.message:
+            if is_new and error.status == 404 and "mage" in error.message:
                 hint = "build it with `clincus build`, or choose another"
                 raise ClincusError(f"image '{launch.image}' not found: {hint}", 400) from error
             if error.status != 500:
-                raise  # there is no container
-            self._start_failed(session.id, launch.workspace, error)
+                raise
+            failure = start_failure(self.incus, session.id, error)
+            if not isinstance(failure, WallUnsupportedError) or launch.workspace in self._unlockable:
+                raise failure from error
+        else:
+            return session
+        self._unlockable[launch.workspace] = failure.message  # so the next try is one with plain devices
+        if is_new:
             self.delete(session.id)
-            return self.launch(session, launch)
-        return session
-
-    def start_again(self, session: Session, launch: Launch) -> Session:
-        """Start a stopped container with today's limits, mounts and protection."""
-        session, description = self._describe(launch.renewed(session), launch)
-        instance = self.incus.query(f"/1.0/instances/{session.id}")
-        self.incus.update(session.id, redescribe_instance(instance, description))
-        try:
-            self.start(session.id)
-        except IncusError as error:
-            self._start_failed(session.id, launch.workspace, error)
-            return self.start_again(session, launch)
-        return session
+        return self.launch(session, launch, is_new=is_new)
 
     def start(self, name: str) -> None:
         """Start a container as it is, or un-pause it. Raises IncusError."""
@@ -5451,13 +5408,6 @@ class Containers:
         reason, support = self._unlockable.get(workspace), self._known_support[project]
         return without_lock(support, reason) if reason else support
 
-    def _start_failed(self, id: str, workspace: str, error: ClincusError) -> None:
-        """Return if a new start with plain devices may work, else raise the reason why this one did not."""
-        failure = start_failure(self.incus, id, error)
-        if not isinstance(failure, WallUnsupportedError) or workspace in self._unlockable:
-            raise failure from error
-        self._unlockable[workspace] = failure.message
-
 
 class Sessions:
     """The life of sessions: create, stop, resume, delete; one launch path and one stop path for every caller.
@@ -5533,18 +5483,6 @@ class Sessions:
                     raise
                 taken.add(session.id)
 
-    def start_command(self, request: LaunchRequest) -> Session:
-        """Start a container for one command. `end` has to follow; whatever fails or interrupts this leaves nothing.
-
-        A persistent one of the slot that is named is used again.
-        """
-        if request.slot:
-            name = session_name(self.registry.prefix, self.plan(request).workspace, request.slot)
-            found = self.look(name)
-            if found is not None and found.command and found.persistent and found.status == "stopped":
-                return self.resume(name, request)
-        return self.create(request)
-
     def resume(self, id: str, request: LaunchRequest | None = None) -> Session:
         """Bring a stopped, paused or running session to a running tool, with its conversation where there is one.
 
@@ -5567,13 +5505,13 @@ class Sessions:
         self._extensions.tell("before_start", before)
         session = self._thawed(before)
         if is_stopped:  # a start that fails leaves it so, unless somebody else has started it
-            session = self.containers.start_again(session, launch)
+            session = self.containers.launch(launch.renewed(session), launch, is_new=False)
         else:
             launch = replace(launch, guest=self.guest(session))
             if before is not found:
                 self.containers.label(found.id, "session_id", before.session_id)
         try:
-            self._start_program(session, launch, is_new=False)
+            self._start_tool(session, launch, is_new=False)
         except BaseException:
             if is_stopped:
                 self.containers.stop(found.id, 0)
@@ -5697,11 +5635,6 @@ class Sessions:
         """
         return self.guest_argv(session, guest_program("shell"), self.guest(session).mount, program, term=term)
 
-    def command_argv(self, session: Session, command: Sequence[str], *, term: str = "") -> list[str]:
-        """The command that runs one in the workspace of a session of `start_command`; `term` as in `guest_argv`."""
-        program = guest_program("wait-for-boot", "command")
-        return self.guest_argv(session, program, self.guest(session).mount, *command, term=term)
-
     def guest_argv(self, session: Session, program: str, *arguments: str, term: str = "") -> list[str]:
         """The command line that runs a program of `guest_program` as the code user, for a process of the caller's own.
 
@@ -5805,8 +5738,8 @@ class Sessions:
         """Make the container and start the tool; whatever fails or interrupts that, nothing stays."""
         self._extensions.tell("before_start", session)
         try:
-            session = self.containers.launch(session, launch)
-            self._start_program(session, launch, is_new=True)
+            session = self.containers.launch(session, launch, is_new=True)
+            self._start_tool(session, launch, is_new=True)
         except NameTakenError:
             raise  # it is another's
         except BaseException:
@@ -5818,19 +5751,10 @@ class Sessions:
         self._extensions.tell("after_start", session)
         return session
 
-    def _start_program(self, session: Session, launch: Launch, *, is_new: bool) -> None:
-        """Start the tool, or make ready for a command."""
-        if not launch.request.command:
-            self._start_tool(session, launch, is_new=is_new)
-        elif launch.request.environment or not is_new:  # an earlier command had others
-            script = 'umask 077; cat >/run/clincus-command && chown "$1" /run/clincus-command'
-            command = ["sh", "-c", script, "clincus", str(launch.guest.uid)]
-            done = self.incus.exec(session.id, command, stdin=shell_assignments(launch.request.environment).encode())
-            if done.code != 0:
-                raise self.incus.guest_failure(session.id, done)
-
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
+        if launch.request.command:
+            return
         config, tool, guest, request = launch.config, launch.tool, launch.guest, launch.request
         home = guest.home
         present = [] if is_new else self._listing(session, tool)

@@ -53,12 +53,15 @@ def run_run(context: Context) -> int:
     config = sessions.plan(request).config
     context.on_starting = lambda session: tell_command(context, session, config)
     with console.progress("Starting the container"):
-        session = sessions.start_command(request)
+        session = start_container(sessions, request)
     limits = options.timeout, clincus.parse_duration(config.get("limits.runtime.max_duration") or "0")
     limit = min(filter(None, limits), default=None)
     try:
+        if request.environment or request.slot:  # a container that is used again has those of an earlier command
+            give_variables(sessions, session, dict(request.environment))
         talk(context, f"Executing: {shlex.join(options.command)}")
-        argv = sessions.command_argv(session, command, term="xterm-256color" if is_terminal else "")
+        program, mount = clincus.guest_program("wait-for-boot", "command"), sessions.guest(session).mount
+        argv = sessions.guest_argv(session, program, mount, *command, term="xterm-256color" if is_terminal else "")
         sinks = held if options.format == "json" else clincus.OUR_STREAMS
         code = shell.run_in_terminal(argv, limit) if is_terminal else clincus.run_relayed(argv, sinks, limit=limit)
     except subprocess.TimeoutExpired:
@@ -76,6 +79,25 @@ def talk(context: Context, text: str) -> None:
     """Say something, unless --quiet is given."""
     if not context.options.quiet:
         console.say(text)
+
+
+def start_container(sessions: clincus.Sessions, request: clincus.LaunchRequest) -> clincus.Session:
+    """Start a container for one command: a new one, or the resting persistent one of the slot that is named."""
+    if request.slot:
+        name = clincus.session_name(sessions.registry.prefix, sessions.plan(request).workspace, request.slot)
+        found = sessions.look(name)
+        if found is not None and found.command and found.persistent and found.status == "stopped":
+            return sessions.resume(name, request)
+    return sessions.create(request)
+
+
+def give_variables(sessions: clincus.Sessions, session: clincus.Session, environment: dict[str, str]) -> None:
+    """Put the variables of a command where guest/command.sh finds them, in place of those of an earlier one."""
+    script = 'umask 077; cat >/run/clincus-command && chown "$1" /run/clincus-command'
+    command = ["sh", "-c", script, "clincus", str(sessions.guest(session).uid)]
+    done = sessions.incus.exec(session.id, command, stdin=clincus.shell_assignments(environment).encode())
+    if done.code != 0:
+        raise sessions.incus.guest_failure(session.id, done)
 
 
 def print_output(code: int, stdout: clincus.Held, stderr: clincus.Held) -> None:

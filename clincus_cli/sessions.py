@@ -398,7 +398,7 @@ def cleanup_groups(context: Context, *, is_plain: bool) -> Iterator[CleanupGroup
     if is_plain:
         items = {one.id: text for one, text in stopped if options.all or not one.persistent}
         yield container_group(context, "stopped clincus containers", "no stopped containers found", items)
-        left = [one for one in context.sessions.registry.all() if clincus.is_abandoned(one)]
+        left = [one for one in context.sessions.registry.all() if is_abandoned(one)]
         items = {one.id: "left by clincus run" for one in left if options.all or not one.persistent}
         yield container_group(context, "containers left by clincus run", "none found", items)
     if options.orphans and not options.all:  # with --all they are among the stopped ones
@@ -406,6 +406,12 @@ def cleanup_groups(context: Context, *, is_plain: bool) -> Iterator[CleanupGroup
         yield container_group(context, "orphaned containers", "no orphaned containers found", items)
     if options.sessions or options.all:
         yield saved_group(context)
+
+
+def is_abandoned(session: clincus.Session) -> bool:
+    """Whether a container is left from a command: its process is gone, since it was killed or is to be used again."""
+    pid = session.command.partition(" ")[0]
+    return pid.isdecimal() and session.command != clincus.process_mark(int(pid))
 
 
 def stopped_containers(context: Context) -> list[tuple[clincus.Session, str]]:

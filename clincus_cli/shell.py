@@ -90,12 +90,27 @@ def chosen_settings(options: cli.Options) -> dict[str, object]:
     if options.writable_git_hooks:
         settings["git.writable_hooks"] = True
     try:
-        mounts = [clincus.mount_argument(text, os.getcwd()) for text in options.mount]
+        mounts = [mount_argument(text, os.getcwd()) for text in options.mount]
     except clincus.ClincusError as error:
         raise cli.UsageError(error.message) from error
     if mounts:
         settings["mounts.default"] = mounts
     return settings
+
+
+def mount_argument(text: str, directory: str) -> dict[str, object]:
+    """The mount that `--mount HOST:CONTAINER[:ro]` asks for; a relative HOST is below `directory`.
+
+    ClincusError (400) for any other form.
+    """
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not parts[0] or parts[2:] not in ([], ["ro"], ["rw"]):
+        raise clincus.ClincusError(f"invalid mount {text!r}: write HOST:CONTAINER or HOST:CONTAINER:ro", 400)
+    host = parts[0] if parts[0].startswith(("/", "~")) else os.path.normpath(os.path.join(directory, parts[0]))
+    try:
+        return clincus.check_mount({"host": host, "container": parts[1], "readonly": parts[2:] == ["ro"]})
+    except ValueError as error:
+        raise clincus.ClincusError(f"invalid mount {text!r}: {error}", 400) from None
 
 
 # -- Which session a start means

@@ -7,6 +7,7 @@ import copy
 import pytest
 
 import clincus
+from clincus_cli.shell import mount_argument
 
 
 def limits(**changed):
@@ -230,10 +231,10 @@ def test_names_that_only_begin_alike_are_not_nested():
     ],
 )
 def test_mount_argument(text, mount):
-    assert clincus.mount_argument(text, "/cwd") == mount
+    assert mount_argument(text, "/cwd") == mount
 
 
 @pytest.mark.parametrize("text", ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:x", "/a:/b:ro:x", "/a:/../b"])
 def test_no_mount_argument(text):
     with pytest.raises(clincus.ClincusError, match="invalid mount"):
-        clincus.mount_argument(text, "/cwd")
+        mount_argument(text, "/cwd")
