@@ -7926,6 +7926,8 @@ class Monitor:
                 if time.monotonic() >= self._next_look:
                     self._sessions.refresh()
                     self._next_look = time.monotonic() + LOOK_INTERVAL
+            with suppress(subprocess.TimeoutExpired):
+                process.process.wait(1)  # first it says why
         finally:
             with process:
                 process.end()

@@ -33,6 +33,7 @@ class Engine(clincus.Incus):
         super().__init__()
         self.instances: dict[str, dict[str, Any]] = {}
         self.failures: list[Exception] = []  # what the next looks at everything end with
+        self.stream = ["cat"]  # the program that stands in for `incus monitor`
         self.streams: list[clincus.Child] = []
 
     def add(self, name: str, status: str) -> None:
@@ -49,7 +50,7 @@ class Engine(clincus.Incus):
         return list(self.instances.values())
 
     def monitor(self) -> clincus.Child:
-        self.streams.append(clincus.Child(["cat"]))
+        self.streams.append(clincus.Child(self.stream))
         return self.streams[-1]
 
     def tell(self, action: str, name: str) -> None:
@@ -143,6 +144,13 @@ class TestMonitor:
         engine.streams[0].process.terminate()
         eventually(lambda: len(told) == 2)
         assert told == ["Incus failed without a word", ""]
+
+    def test_a_stream_has_time_to_say_why_it_ended(self, engine, monitor, told, monkeypatch):
+        script = "exec >&-; sleep 0.1; echo 'Error: read: connection reset by peer' >&2; exit 1"
+        monkeypatch.setattr(engine, "stream", ["sh", "-c", script])
+        monitor.start()
+        eventually(lambda: told)
+        assert told[0] == "Incus closed the connection: it is restarting."
 
     def test_what_nobody_foresaw_does_not_end_it(self, engine, monitor, told):
         engine.failures = [ValueError("half an answer")]
