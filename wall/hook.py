@@ -36,6 +36,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from contextlib import contextmanager
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 STAGES = "/run/clincus"
@@ -231,7 +232,7 @@ def matching_paths(root: int, pattern: str) -> list[str]:
     paths = [""]
     for part in pattern.split("/"):
         if part == "*":
-            paths = [found for path in paths for found in folders(root, path)]
+            paths = [found for path in paths for found in list_folder(root, path)[0]]
         elif part == "**":
             paths = [found for path in paths for found in git_folders(root, path)]
         else:
@@ -241,19 +242,21 @@ def matching_paths(root: int, pattern: str) -> list[str]:
     return paths
 
 
-def folders(root: int, path: str) -> list[str]:
-    """The folders directly in `path`, symlinks left out; none if it is no folder."""
+def list_folder(root: int, path: str) -> tuple[list[str], set[str]]:
+    """The paths of the folders directly in `path`, and the names of all that is there; none if it is no folder."""
     try:
         descriptor = open_beneath(root, path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return []
+            return [], set()
         if error.errno == errno.ELOOP:
             raise WallError(f"'{path}' in the workspace is reached through a symlink") from error
         raise
     with closing_descriptor(descriptor), os.scandir(descriptor) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    return [f"{path}/{name}" if path else name for name in names]
+        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in islice(entries, MOST_FOLDERS)}
+    if len(found) == MOST_FOLDERS:
+        raise WallError(f"there are too many files in '{path}' to find what is protected")
+    return [f"{path}/{name}" if path else name for name in sorted(found) if found[name]], set(found)
 
 
 def git_folders(root: int, path: str) -> list[str]:
@@ -264,30 +267,19 @@ def git_folders(root: int, path: str) -> list[str]:
     is bounded by the number of folders: WallError if there are more than MOST_FOLDERS.
     """
     found: list[str] = []
-    unseen = folders(root, path)
+    unseen = [path]
     for _ in range(MOST_FOLDERS):
         if not unseen:
             return found
         folder = unseen.pop()
+        below, names = list_folder(root, folder)
         above, _, name = folder.rpartition("/")
-        has_config = exists_beneath(root, f"{folder}/config")
-        if name in FILLED_BY_GIT and above in found and not has_config:
+        if name in FILLED_BY_GIT and above in found and "config" not in names:
             continue
-        if has_config or exists_beneath(root, f"{folder}/HEAD"):
+        if folder != path and names & {"HEAD", "config"}:
             found.append(folder)
-        unseen += folders(root, folder)
+        unseen += below
     raise WallError(f"'{path}' holds more than {MOST_FOLDERS} folders")
-
-
-def exists_beneath(root: int, path: str) -> bool:
-    """Whether there is something at `path` below a descriptor."""
-    try:
-        os.close(open_beneath(root, path, os.O_PATH | os.O_NOFOLLOW))
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return False
-        raise
-    return True
 
 
 # -- Placeholders
@@ -358,17 +350,13 @@ class Tree:
         self.mounts: dict[str, tuple[int, bool]] = {}  # path: (mount id, read-only)
         with closing_descriptor(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             try:
-                self.host = open_beneath(root, self.source.strip("/") or ".", os.O_PATH | os.O_NOFOLLOW)
+                self.host = open_beneath(root, self.source.strip("/") or ".", os.O_PATH)
             except OSError as error:
                 words = f"'{self.source}' cannot be opened: {error.strerror}"
                 if error.errno == errno.ELOOP:
-                    words = f"there is a symlink in '{self.source}'; use the path that it leads to"
+                    words = f"there is a symlink in '{self.source}' now; use the path that it leads to"
                 raise WallError(words) from error
         # A copy of the mount of our own: without what the host mounted below, and with the host's own ids.
-        self.raw = -1
-        if stat.S_ISLNK(os.fstat(self.host).st_mode):
-            self.close()
-            raise WallError(f"'{self.source}' is a symlink now; use the path that it leads to")
         self.raw = clone_mount(self.host)
 
     def close(self) -> None:
@@ -426,8 +414,6 @@ class Tree:
                 return
             with closing_descriptor(here[0]) as descriptor:
                 kind = os.fstat(descriptor).st_mode
-                if stat.S_ISLNK(kind):
-                    raise WallError(f"'{part}' in '{self.source}' is a symlink, so that '{path}' cannot be protected")
                 if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
                     raise WallError(f"'{part}' in '{self.source}' is neither a folder nor a file")
                 # A file on the way (.git of a worktree) or what we made ourselves covers all that would be below.
@@ -442,10 +428,10 @@ class Tree:
         made = False
         for _ in range(3):
             try:
-                return open_beneath(self.top, part, os.O_PATH | os.O_NOFOLLOW), made
+                return open_beneath(self.top, part, os.O_PATH), made
             except OSError as error:
                 if error.errno == errno.ELOOP:
-                    raise WallError(f"'{part}' in '{self.source}' is reached through a symlink") from error
+                    raise WallError(f"'{part}' in '{self.source}' is a symlink, and cannot be protected") from error
                 if error.errno != errno.ENOENT:
                     raise WallError(f"'{part}' in '{self.source}' cannot be opened: {error.strerror}") from error
             try:
@@ -484,7 +470,7 @@ class Tree:
     def _check_mount(self, part: str, number: int, readonly: bool) -> None:
         words = f"'{part}' in '{self.source}' changed while it was being protected"
         try:
-            descriptor = open_beneath(self.top, part, os.O_PATH | os.O_NOFOLLOW)
+            descriptor = open_beneath(self.top, part, os.O_PATH)
         except OSError as error:
             raise WallError(words) from error
         with closing_descriptor(descriptor):

@@ -374,11 +374,12 @@ def test_links_are_not_followed_to_submodules(tmp_path):
     assert git_folders(tmp_path) == ["modules/real"]
 
 
-def test_the_search_for_submodules_has_an_end(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("path", "words"), [("{}", "too many files"), ("{}/a/b/c", "more than 20 folders")])
+def test_the_search_for_submodules_has_an_end(tmp_path, monkeypatch, path, words):
     monkeypatch.setattr(hook, "MOST_FOLDERS", 20)
-    for number in range(21):
-        (tmp_path / f"modules/{number}").mkdir(parents=True)
-    with pytest.raises(hook.WallError, match="more than 20 folders"):
+    for number in range(20 if path == "{}" else 6):
+        (tmp_path / "modules" / path.format(number)).mkdir(parents=True)
+    with pytest.raises(hook.WallError, match=words):
         git_folders(tmp_path)
 
 
