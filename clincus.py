@@ -3415,7 +3415,6 @@ NO_ID_MAPS = "cannot map ids"
 MOST_FOLDERS = 20000
 FILLED_BY_GIT = ("objects", "refs", "logs")
 
-PROTECTION_LEVELS = ("locked", "basic", "off")
 SWITCHED_OFF = "Protection is switched off in the configuration (security.disable_protection)"
 
 # Beside the configured list: what else in a Git folder makes the host's git run a command, or read its
@@ -3526,7 +3525,7 @@ class ProtectionSupport:
 class Protection:
     """What an instance description needs for its workspace and extra mounts, and how well that protects the host."""
 
-    level: str  # one of PROTECTION_LEVELS
+    level: str  # "locked", "basic" or "off"
     config: dict[str, str] = field(default_factory=dict)
     devices: dict[str, dict[str, str]] = field(default_factory=dict)
     reason: str = ""  # why it is not locked, for the person; empty when locked
@@ -3612,7 +3611,7 @@ def git_on_host(
         folder = os.path.dirname(file)
         if key == "core.worktree" and folder in tops:
             tops[folder].append(joined_path(folder, value))
-    everywhere = [workspace, *(top for trees in tops.values() for top in trees)]
+    everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
     places = [GitPlace(path, True) for path in (*shared, *attributes)]
     for setting in settings:
         folder = os.path.dirname(setting.file)
@@ -3732,8 +3731,8 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
         if not text:
             continue
         if not git:
-            words = f"git is not installed, and only git can tell what '{file}' makes it run"
-            raise ClincusError(f"the workspace cannot be protected: {words}. Install git", 409)
+            words = f"git is not in $PATH, and only git can tell what '{file}' makes it run on this host. Install git"
+            raise ClincusError(f"the workspace cannot be protected: {words}", 409)
         try:
             fields = ask_git(git, ["--file", "-", "--list", "--no-includes", "-z"], text)
         except ClincusError as error:

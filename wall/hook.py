@@ -356,7 +356,7 @@ class Tree:
                 if error.errno == errno.ELOOP:
                     words = f"there is a symlink in '{self.source}' now; use the path that it leads to"
                 raise WallError(words) from error
-        # A copy of the mount of our own: without what the host mounted below, and with the host's own ids.
+        # Our own copy of the mount has the host's ids, and nothing that the host mounted below.
         self.raw = clone_mount(self.host)
 
     def close(self) -> None:
@@ -557,7 +557,7 @@ class Stage:
         for number in range(len(trees)):
             unmount(f"{self.path}/{number}")
         for description in trees if placeholders else []:
-            # The workspace may be gone by now, or may have become a symlink: then there is nothing of ours in it.
+            # If the workspace is gone by now, or has become a symlink, there is nothing of ours in it.
             with suppress(WallError, OSError), closing(Tree(description)) as tree:
                 tree.remove_placeholders()
         unmount(self.path)
@@ -590,7 +590,7 @@ def locked_stages() -> Iterator[None]:
 def sweep_stages(spare: str = "") -> list[str]:
     """Remove the stages that a crash left behind; the paths of those that cannot be removed.
 
-    Whatever is the matter with one of them: only its own session's start may fail because of it.
+    A stage with any fault at all hinders only the start of its own session.
     """
     left = []
     for name in sorted(os.listdir(STAGES)):
@@ -616,7 +616,7 @@ def before_start(plan: dict[str, Any], identity: str, monitor: list[Any]) -> Non
         if os.path.isdir(stage.path):
             if stage.record().get("identity", identity) != identity and stage.is_in_use():
                 raise WallError("this container is a copy of a session that runs; stop that one first")
-            # Our own from before: its watcher was killed, or is on its last steps and will leave our stage alone.
+            # The stage is our own from before. Its watcher was killed, or on its last steps leaves the new one alone.
             stage.remove(placeholders=False)
         try:
             stage.build(plan, identity, monitor, configuration)
@@ -637,7 +637,7 @@ def after_stop(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
 
 
 def main(argument: str, environ: Mapping[str, str]) -> int:
-    """What LXC runs: the exit code, with the reason in the container's own lxc.log, where `incus info` shows it."""
+    """Run a hook; the exit code. The reason of a failure goes to the container's lxc.log, which `incus info` shows."""
     os.umask(0o022)
     if argument == "sweep":
         with locked_stages():
@@ -648,7 +648,7 @@ def main(argument: str, environ: Mapping[str, str]) -> int:
     monitor = [os.getppid(), process_started(os.getppid())]
     try:
         (before_start if environ["LXC_HOOK_TYPE"] == "pre-start" else after_stop)(plan, identity, monitor)
-    except Exception as error:  # whatever it is: the container must not start, and the person must read why
+    except Exception as error:  # no error may let the container start, and the person must read why
         kind = "unsupported" if getattr(error, "unsupported", False) else "refused"
         words = str(error) if isinstance(error, WallError) else f"{type(error).__name__}: {error}"
         write_log(identity, f"clincus {kind}: {words}")

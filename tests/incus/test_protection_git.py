@@ -183,3 +183,11 @@ def test_hooks_that_lie_in_an_extra_mount_are_protected_there(person):
     person.box.run(name, "echo x > /shared/mine; mkdir -p /shared/hooks; echo x > /shared/hooks/pre-commit", 0)
     assert (person.home / "shared/mine").exists()
     assert not (person.home / "shared/hooks/pre-commit").exists()
+
+
+def test_a_configuration_that_git_does_not_understand_starts_no_session(clincus_server, workspace):
+    (workspace / ".git/config").write_text("[core\n")
+    answer = clincus_server.post("/api/sessions", {"workspace": str(workspace)})
+    assert answer.status == 409
+    assert "git does not understand" in answer.json["error"]
+    assert clincus_server.get("/api/sessions").json == []
