@@ -3579,9 +3579,8 @@ GIT_COMMAND_KEY = re.compile(
     r"|helper|hooks?|httpd|pack|pager|path|process|prog|program|smtpserver|smudge|textconv|tunnel|update)",
     re.DOTALL,
 )
-SHELL_COMMAND = re.compile(r"\$\([^)]*\)|`[^`]*`")
+SHELL_WORD = re.compile(r"(?<![\w$}/.~@%+-])[\w.~/@%+-]+")
 SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
-SHELL_PUNCTUATION = re.compile(r"[\s;&|()<>{}`'\",:=$!]+")
 SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
 
 
@@ -3763,7 +3762,7 @@ def places_of(
     elif GIT_COMMAND_KEY.fullmatch(key) or "ext::" in value:
         for word in command_words(value):
             is_explicit = word.startswith(("/", "~/", "./", "../")) and not re.search(r"\s", word)
-            is_path = "/" in word and not SHELL_PUNCTUATION.search(word) and not SED_COMMAND.fullmatch(word)
+            is_path = "/" in word and SHELL_WORD.fullmatch(word) and not SED_COMMAND.fullmatch(word)
             # Much in an alias looks like a path: `origin/main` in `git log`.
             is_certain = is_explicit or (is_path and not key.startswith("alias."))
             for path in meant_paths(word, tops, homes):
@@ -3772,20 +3771,17 @@ def places_of(
                     yield GitPlace(path, False)
 
 
-def command_words(command: str) -> Iterator[str]:
-    """The words of a shell command that may be paths, those within its quotes too, and it as a whole.
+def command_words(command: str) -> set[str]:
+    """The words of a shell command that may be paths, those within its quotes too, and the whole command.
 
     What follows a substitution is taken to start at the top of the working tree, as in `$(git rev-parse …)/tool`.
     """
-    yield command
     text = re.sub(r"\$HOME\b|\$\{HOME\}", "~", command)
-    for part in [SHELL_SUBSTITUTION.sub(" ./", text), *(found[1:-1] for found in SHELL_COMMAND.findall(text))]:
-        try:
-            words = shlex.split(part)
-        except ValueError:  # a quote without end
-            words = part.split()
-        for word in words:
-            yield from {word, *SHELL_PUNCTUATION.split(word)}
+    from_top = SHELL_SUBSTITUTION.sub(" ./", text)
+    found = {command, *SHELL_WORD.findall(text), *SHELL_WORD.findall(from_top)}
+    with suppress(ValueError):  # a quote without end
+        found.update(word.strip() for word in shlex.split(from_top))
+    return found
 
 
 def meant_paths(value: str, bases: Sequence[str], homes: Sequence[str]) -> list[str]:

@@ -83,6 +83,7 @@ def host(tmp_path):
         ('[filter "x"]\n\tclean = python3 tools/clean.py %f\n\tsmudge = sed s/a/b/\n', {"tools/clean.py/"}),
         ('[filter "x"]\n\tprocess = "sh -c \'cd ci && ./run.sh\'"\n', {"run.sh/"}),
         ('[merge "x"]\n\tdriver = "$(git rev-parse --show-toplevel)/tools/merge" %O %A\n', {"tools/merge/"}),
+        ('[filter "x"]\n\tclean = $PWD/tool $(cat ci/options) %f\n', {"tool/", "ci/options/"}),
         ('[gpg "ssh"]\n\tprogram = ~/work/sign\n', {"sign/"}),
         ('[credential "https://x.y"]\n\thelper = !script.py get\n\thelper = cache --timeout=1\n', {"script.py/"}),
         (
@@ -100,6 +101,13 @@ def test_what_the_configuration_of_the_repository_names(host, config, places):
     host.write("script.py", "")
     host.write(".git/config", config)
     assert host.places() == places
+
+
+def test_a_blank_in_a_path_does_not_hide_it(host):
+    host.write("my tools/clean", "")
+    host.git("config", "filter.x.clean", '"$PWD/my tools/clean" %f')
+    host.git("config", "diff.x.command", str(host.work / "my tools/clean"))
+    assert "my tools/clean/" in host.places()
 
 
 def test_what_the_configuration_of_the_user_names(host):
