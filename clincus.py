@@ -7502,7 +7502,7 @@ class PtyProgram:
         return max(0.0, self._silent_since + SILENCE_AFTER_EXIT - time.monotonic())
 
     def take_output(self, ready: Mapping[int, int], listens: bool) -> bytes:
-        """Return what the program has written, if that is wanted, after poll; and see whether it has exited.
+        """Return what the program has written if the caller `listens`, and see whether it has exited, after poll.
 
         Something that it left behind may hold the terminal: then a short silence is the end, or MAX_REST.
         """
@@ -7552,9 +7552,9 @@ class PtyProgram:
     def end(self) -> int:
         """Hang up, kill the program if it does not go within HANGUP_GRACE, and return its exit code.
 
-        A signal, because an `incus exec` whose remote program is an interactive shell outlives its terminal; and
-        the signal first, because without a terminal it no longer passes it on. Afterwards the program is reaped
-        and all descriptors are closed.
+        An `incus exec` whose remote program is an interactive shell outlives its terminal, so it needs a signal; it
+        passes the signal on only while it has a terminal, so the signal comes first. Afterwards the program is
+        reaped and all descriptors are closed.
         """
         for number, grace in ((signal.SIGHUP, HANGUP_GRACE), (signal.SIGKILL, KILL_GRACE)):
             if self.reap() is None:
@@ -7586,9 +7586,9 @@ BEGINNING_SIZE = 512  # bytes
 class TerminalBridge:
     """A WebSocket on one side, a program on a pseudo-terminal on the other, one thread and one poll between them.
 
-    What is wanted of each side follows from how full the buffers are: output is read while the client keeps up,
-    input is read while the program keeps up, and neither waits for the other. So Ctrl-C gets through however much
-    output is stuck, and a client that stops reading stops the program instead of filling memory.
+    Output is read while the client keeps up, input is read while the program keeps up, and neither waits for the
+    other. So Ctrl-C gets through however much output is stuck, and a client that stops reading stops the program
+    instead of filling memory.
     """
 
     def __init__(
@@ -7619,7 +7619,7 @@ class TerminalBridge:
         self._paused = False  # the client wants no output until it says so
 
     def run(self) -> None:
-        """Run the program until it exits, the client goes or `stop` is called. Leaves no process behind."""
+        """Run the program until it exits or the connection is closed. Leaves no process behind."""
         for starts_left in reversed(range(MAX_STARTS)):
             try:
                 program = PtyProgram(self._argv, self._size)
@@ -7753,7 +7753,7 @@ class EventHub:
                     websocket.close(CloseCode.TRY_AGAIN_LATER, "Too slow: events were lost. Connect again.")
 
     def subscribe(self, websocket: WebSocket) -> None:
-        """Send events to `websocket` until it ends. None is missed that is published after its handshake."""
+        """Send events to `websocket` until it ends: all that are published after its handshake."""
         queue: deque[bytes] = deque()
         with self._lock:
             if self.greeting is not None and websocket.subprotocol == EVENTS_SUBPROTOCOL:
@@ -7764,7 +7764,7 @@ class EventHub:
                 while queue and websocket.backlog < BUFFER_MARK:
                     websocket.send(queue.popleft(), text=True)
                 websocket.wait()
-                # Clients have nothing else to say here.
+                # A client may ask whether we are still there; it has nothing else to say.
                 if any(b'"ping"' in data for _, data in websocket.take_messages()) and websocket.open:
                     websocket.send(PONG, text=True)
         finally:
@@ -7908,8 +7908,8 @@ class Monitor:
         self._is_stale = False
         self._process = process = self._sessions.incus.monitor()
         try:
-            if self._stopping.is_set():
-                return  # `stop` may have looked for the process just before
+            if self._stopping.is_set() or self._is_stale:
+                return  # `_end_stream` has looked for the process just before
             self._sessions.refresh()
             running = {one.id for one in self._sessions.registry.all() if one.status != "stopped" or one.paused}
             survive("history", lambda: self._history.close_runs(running, utc_now()))
