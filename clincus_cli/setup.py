@@ -202,6 +202,8 @@ class Setup:
             names.append("dnsmasq-base")
         if self.wants_pool() and self.kernel_has_btrfs() and not self.host.which("mkfs.btrfs"):
             names.append("btrfs-progs")
+        if self.host.which("apt-get") and not self.host.which("git"):  # without it no session starts in a repository
+            names.append("git")
         if self.need_image() and self.image_source() == "host":
             names += [name for name in ("mmdebstrap", "zstd") if not self.host.which(name)]
         return tuple(names)

@@ -296,6 +296,9 @@ def check_protection(look: Examination) -> Finding:
         reason = error.message
     if reason:
         return warning(f"Basic: {reason}", "sessions start, with weaker protection; see the reason", level="basic")
+    if not clincus.find_git("/nonexistent", look.environ):
+        words = "Locked, but no session starts in a repository: git on this machine has to say what it runs there"
+        return warning(words, "install git", level="locked")
     return ok("Locked: even root in a container cannot turn the workspace against this machine", level="locked")
 
 

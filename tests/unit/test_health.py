@@ -138,6 +138,14 @@ def test_a_broken_config_is_a_failed_check(report):
     assert document["checks"]["config"]["message"] == "/x/config.toml, line 3: no value"
 
 
+def test_a_machine_without_git_is_told_what_will_not_start(report, monkeypatch):
+    monkeypatch.setattr(clincus, "protection_support", lambda _: clincus.ProtectionSupport())
+    assert report()["checks"]["protection"]["status"] == "ok"
+    monkeypatch.setattr(clincus, "find_git", lambda *_: "")
+    check = report()["checks"]["protection"]
+    assert (check["status"], check["fix"]) == ("warning", "install git")
+
+
 @pytest.mark.parametrize(
     ("check", "changes", "status", "words"),
     [

@@ -375,7 +375,7 @@ class TestBareMachine:
 
     def test_everything_is_planned_though_nothing_can_be_asked(self, host):
         assert self.needs(host) == {
-            "packages": "install incus-client, incus-base, dnsmasq-base, btrfs-progs, mmdebstrap, zstd",
+            "packages": "install incus-client, incus-base, dnsmasq-base, btrfs-progs, git, mmdebstrap, zstd",
             "id ranges": "give root a range of ids for containers in /etc/subuid and /etc/subgid",
             "daemon": "start the Incus daemon",
             "storage": "create the storage pool 'default' (btrfs, copy-on-write)",
@@ -384,7 +384,7 @@ class TestBareMachine:
         }
 
     def test_what_is_there_is_not_installed_again(self, host):
-        host.programs = {"incus", "dnsmasq", "mkfs.btrfs", "mmdebstrap", "zstd"}
+        host.programs = {"incus", "dnsmasq", "mkfs.btrfs", "mmdebstrap", "zstd", "git"}
         host.write("/usr/libexec/incus/incusd", "")
         assert "packages" not in self.needs(host)
 
