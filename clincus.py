@@ -4943,17 +4943,6 @@ class Registry:
         return changes
 
 
-def is_expired(session: Session, now: datetime) -> bool:
-    """Whether a session has run past its deadline; one from before its start belongs to an earlier run."""
-    deadline, started = parse_time(session.deadline), parse_time(session.started_at)
-    return session.status == "running" and bool(deadline and started and started < deadline <= now)
-
-
-def is_resting_ephemeral(session: Session) -> bool:
-    """Whether a session is stopped and was not meant to be kept."""
-    return session.status == "stopped" and not session.persistent and not session.paused
-
-
 @dataclass(frozen=True)
 class LaunchRequest:
     """What a person asks for when a session is created; empty means: as the config says."""
@@ -5562,47 +5551,18 @@ class Sessions:
 
     def save(self, id: str) -> str:
         """Save a session's conversation now; the directory that holds it, "" if it could not be saved."""
-        with self._lock(id):
+        with self.lock(id):
             session = self.registry.get(id)
             return "" if self._try_save(session) else self.saved_directory(session)
 
     def set_persistent(self, id: str) -> Session:
         """Make a session persistent: its label, which counts, and its metadata.json."""
-        with self._lock(id):
+        with self.lock(id):
             session = replace(self.registry.get(id), persistent=True)
             self.containers.label(id, "persistent", "true")
             mark_persistent(self.saved_directory(session))
             self.look(id)
             return session
-
-    def stop_expired(self, now: datetime) -> None:
-        """Stop what has run past its deadline."""
-        self._tend(lambda session: is_expired(session, now), "its time is over, stopping it", self.end)
-
-    def delete_abandoned(self, stopped_before: datetime, ended: Mapping[str, str]) -> None:
-        """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run.
-
-        One whose conversation cannot be saved stays, and one that was not started from this home: another user of this
-        Incus would not find it again.
-        """
-
-        def is_due(session: Session) -> bool:
-            end = parse_time(ended.get(session.session_id))
-            is_old = is_resting_ephemeral(session) and end is not None and end < stopped_before
-            return is_old and read_metadata(self.saved_directory(session), session.tool) is not None
-
-        self._tend(is_due, "ephemeral and long stopped, deleting it", functools.partial(self.end, delete=True))
-
-    def _tend(self, is_due: Callable[[Session], bool], words: str, work: Callable[[str], object]) -> None:
-        """Do work on every session that is due for it and still is when its turn comes; failures are reported."""
-        for id in [session.id for session in self.registry.all() if is_due(session)]:
-            try:
-                with self._lock(id):
-                    if is_due(self.registry.get(id)):
-                        self._report(f"{id}: {words}")
-                        work(id)
-            except ClincusError as error:
-                self._report(f"{id}: {error}")
 
     def terminal_argv(
         self,
@@ -5842,7 +5802,7 @@ class Sessions:
         when = parse_time(kept.saved_at) if kept is not None and kept.final else None
         return when is not None and (started is None or when > started)  # both to the second
 
-    def _lock(self, id: str) -> threading.RLock:
+    def lock(self, id: str) -> threading.RLock:
         """The lock of a session. Raises ClincusError(404)."""
         self.registry.get(id)  # no lock is kept for what somebody made up
         return self._locks.setdefault(id, threading.RLock())
@@ -5850,7 +5810,7 @@ class Sessions:
     @contextlib.contextmanager
     def _work(self, id: str, status: str) -> Iterator[Session]:
         """Hold a session for work on it and show `status` meanwhile. Raises ClincusError: 404, 409 while it starts."""
-        with self._lock(id):
+        with self.lock(id):
             session = self.registry.get(id)
             if session.status not in {"running", "stopped"}:
                 raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
@@ -7784,8 +7744,6 @@ LOOK_INTERVAL = 60.0  # between looks at all sessions, for an event that never c
 FIRST_LOOK = 8.0  # that a request waits for the first answer of Incus
 RETRY_DELAY = 2.0
 POLL_INTERVAL = 1.0  # between looks at the config files and at overdue connections
-DEADLINE_INTERVAL = 2.0
-SWEEP_INTERVAL = 600.0  # between looks for ephemeral sessions that nobody wants any more
 
 EVENT_LIMIT = 1 << 20  # bytes of one event of Incus
 
@@ -8007,8 +7965,6 @@ class Application:
             listener.start()
         self.monitor.start()
         repeat("looking at the config", self._poll, POLL_INTERVAL, self._stopping, first=POLL_INTERVAL)
-        repeat("deadlines", self._stop_expired, DEADLINE_INTERVAL, self._stopping, first=DEADLINE_INTERVAL)
-        repeat("tidying up", self._sweep, SWEEP_INTERVAL, self._stopping, first=60)
         for duty in self.extensions.duties:
             repeat(duty.name, duty.work, duty.period, self._stopping, first=duty.period)
 
@@ -8099,17 +8055,6 @@ class Application:
     def _poll(self) -> None:
         self.connections.cut_overdue()
         self._poll_config()
-
-    def _stop_expired(self) -> None:
-        if not self.monitor.error:
-            self.sessions.stop_expired(_now())
-
-    def _sweep(self) -> None:
-        if self.monitor.error:
-            return
-        grace = timedelta(seconds=parse_duration(self.config.get("sessions.ephemeral_grace")))
-        ended = {run.session_id: run.ended_at or "" for run in reversed(self.history.runs())}
-        self.sessions.delete_abandoned(_now() - grace, ended)
 
     def _poll_config(self) -> None:
         fingerprint = config_fingerprint(config_files(self.environ))

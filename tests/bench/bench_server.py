@@ -42,7 +42,7 @@ def milliseconds(seconds: list[float]) -> str:
 @contextmanager
 def server(home: Path, bed: conftest.Bed):
     environ = {**os.environ, **bed.environ, "HOME": str(home)}
-    argv = [sys.executable, "-I", PROGRAM, "serve", "--port", "0"]
+    argv = [sys.executable, *(["-I"] if PROGRAM.endswith(".pyz") else []), PROGRAM, "serve", "--port", "0"]
     running = conftest.Server(argv, environ, home / "log", home)
     try:
         yield running

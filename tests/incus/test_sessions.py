@@ -285,8 +285,8 @@ def test_a_resume_keeps_the_devices_that_a_person_added(bed, clincus_server, wor
     (tmp_path / "data").mkdir()
     (tmp_path / "data/note").write_text("mine\n")
     source = f"source={tmp_path / 'data'}"
-    bed.incus.run("config", "device", "add", session["id"], "data", "disk", source, "path=/data")
     assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
+    bed.incus.run("config", "device", "add", session["id"], "data", "disk", source, "path=/data")
     assert clincus_server.post(f"/api/sessions/{session['id']}/resume").status == 200
     assert guest(bed, session, "cat /data/note") == "mine\n"
 

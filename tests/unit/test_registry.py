@@ -449,25 +449,6 @@ def redescribed(config: dict[str, str], devices: dict[str, Any], old: dict[str, 
     return clincus.redescribe_instance(instance, {"config": config, "devices": devices})
 
 
-def test_an_expired_session_that_does_not_stop_keeps_no_other_running(monkeypatch):
-    deadline = clincus.format_time(BEGIN + timedelta(hours=1))
-    registry = clincus.Registry("clincus-", lambda change: None)
-    names = [f"clincus-0a1b2c-{slot}" for slot in (1, 2, 3)]
-    list_all(registry, *(instance(name, deadline=deadline) for name in names))
-    said: list[str] = []
-    sessions = clincus.Sessions(clincus.Incus(), registry, lambda: clincus.load_config({}), {}, said.append)
-    asked: list[str] = []
-
-    def stop(id: str) -> None:
-        asked.append(id)
-        raise clincus.ClincusError("Incus is busy")
-
-    monkeypatch.setattr(sessions, "end", stop)
-    sessions.stop_expired(BEGIN + timedelta(hours=2))
-    assert sorted(asked) == names
-    assert f"{names[0]}: Incus is busy" in said
-
-
 def test_a_bell_is_told_once_a_second_and_forgotten_with_its_run():
     told: list[clincus.Change] = []
     registry = clincus.Registry("clincus-", told.append)

@@ -9,8 +9,6 @@ import json
 import re
 from collections.abc import Callable
 from collections.abc import Iterator
-from datetime import datetime
-from datetime import timezone
 from pathlib import Path
 from typing import IO
 from typing import Any
@@ -20,7 +18,6 @@ import pytest
 import clincus
 
 NAME = "clincus-0a1b2c-1"
-NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
 
 class Door(clincus.Incus):
@@ -118,21 +115,6 @@ def deleted(door: Door) -> list[str]:
     return [words[-1] for words in door.calls if words[0] == "delete"]
 
 
-def abandon(sessions: clincus.Sessions, *started_here: clincus.Session) -> None:
-    """Tidy up at noon, when every session has rested for two hours."""
-    for session in started_here:
-        clincus.write_metadata(sessions._saved(session))
-    sessions.delete_abandoned(NOON, {one.session_id: "2026-01-01T10:00:00Z" for one in sessions.registry.all()})
-
-
-def test_an_abandoned_session_whose_conversation_cannot_be_saved_stays(sessions, door, reports):
-    first = add(sessions, status="stopped")
-    second = add(sessions, "clincus-0a1b2c-2", status="stopped", tool="shell")  # it has no conversation
-    abandon(sessions, first, second)
-    assert deleted(door) == ["clincus-0a1b2c-2"]
-    assert any("holds a conversation that is not saved" in report for report in reports)
-
-
 @pytest.mark.parametrize("act", ["end", "resume"])
 def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door, act):
     def make(name: str, slot: int) -> clincus.Session:
@@ -213,6 +195,15 @@ def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_n
     assert [words for words in door.calls if words[0] == "delete"] == [("delete", NAME)]  # Incus refuses if it runs
 
 
+def test_a_container_that_does_not_hand_over_its_conversation_is_kept_unless_that_is_wanted(sessions, door):
+    add(sessions, status="stopped")
+    with pytest.raises(clincus.ClincusError, match="is kept, as it holds a conversation that is not saved"):
+        sessions.end(NAME, delete=True)
+    assert deleted(door) == []
+    sessions.end(NAME, delete=True, even_unsaved=True)
+    assert deleted(door) == [NAME]
+
+
 @pytest.mark.parametrize("status", ["running", "stopped"])
 def test_a_host_that_cannot_write_keeps_what_is_not_saved(sessions, door, sends_nothing, tmp_path, status):
     add(sessions, status=status)
@@ -221,39 +212,6 @@ def test_a_host_that_cannot_write_keeps_what_is_not_saved(sessions, door, sends_
         sessions.end(NAME, delete=True)
     assert deleted(door) == []
     assert status == "stopped" or door.calls == []  # nor is it stopped
-
-
-def test_a_session_that_is_resumed_meanwhile_is_not_abandoned(sessions, door):
-    first, second = (add(sessions, f"clincus-0a1b2c-{slot}", status="stopped", tool="shell") for slot in (1, 2))
-
-    def resume_the_second(words: tuple[str, ...]) -> None:
-        door.instances[second.id]["status"] = "Running"
-        sessions.look(second.id)
-
-    door.on_run = resume_the_second
-    abandon(sessions, first, second)
-    assert deleted(door) == [first.id]
-
-
-def test_what_another_user_of_this_incus_started_is_not_tidied_away(sessions, door):
-    first, _ = (add(sessions, f"clincus-0a1b2c-{slot}", status="stopped", tool="shell") for slot in (1, 2))
-    abandon(sessions, first)
-    assert deleted(door) == [first.id]
-
-
-def void(_: object) -> None:
-    """Drop a result."""
-
-
-@pytest.mark.parametrize(
-    ("deadline", "expired"),
-    [("2026-01-01T10:00:00Z", True), ("2026-01-01T13:00:00Z", False), ("2026-01-01T07:00:00Z", False), ("", False)],
-)
-def test_a_deadline_counts_for_the_run_that_it_was_set_for(deadline, expired):
-    session = clincus.Session(
-        NAME, "/w", "claude", 1, "running", False, started_at="2026-01-01T08:00:00Z", deadline=deadline
-    )
-    assert clincus.is_expired(session, NOON) is expired
 
 
 def test_a_workspace_that_became_a_link_is_not_followed(sessions, tmp_path):

@@ -1,0 +1,74 @@
+"""Ends what nobody else ends: sessions whose time is over, and ephemeral ones that stopped long ago."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+
+import clincus
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Look every two seconds and every ten minutes, unless Incus cannot be asked to end anything."""
+    app = extensions.app
+
+    def stop() -> None:
+        if not app.monitor.error:
+            stop_expired(app.sessions, now())
+
+    def delete() -> None:
+        if not app.monitor.error:
+            grace = timedelta(seconds=clincus.parse_duration(app.config.get("sessions.ephemeral_grace")))
+            ended = {run.session_id: run.ended_at or "" for run in reversed(app.history.runs())}
+            delete_abandoned(app.sessions, now() - grace, ended)
+
+    extensions.duties += [clincus.Duty("deadlines", 2.0, stop), clincus.Duty("tidying up", 600.0, delete)]
+
+
+def now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def stop_expired(sessions: clincus.Sessions, at: datetime) -> None:
+    """Stop the sessions that have run past their deadline at a time."""
+    end_each(sessions, lambda session: is_expired(session, at), "its time is over, stopping it")
+
+
+def is_expired(session: clincus.Session, at: datetime) -> bool:
+    """Whether a session has run past its deadline; one from before its start belongs to an earlier run."""
+    deadline, started = clincus.parse_time(session.deadline), clincus.parse_time(session.started_at)
+    return session.status == "running" and bool(deadline and started and started < deadline <= at)
+
+
+def delete_abandoned(sessions: clincus.Sessions, stopped_before: datetime, ended: dict[str, str]) -> None:
+    """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run.
+
+    One whose conversation cannot be saved stays, and one that was not started from this home: another user of this
+    Incus would not find it again.
+    """
+
+    def is_due(session: clincus.Session) -> bool:
+        if session.status != "stopped" or session.persistent or session.paused:
+            return False
+        end = clincus.parse_time(ended.get(session.session_id))
+        is_old = end is not None and end < stopped_before
+        return is_old and clincus.read_metadata(sessions.saved_directory(session), session.tool) is not None
+
+    end_each(sessions, is_due, "ephemeral and long stopped, deleting it", delete=True)
+
+
+def end_each(
+    sessions: clincus.Sessions, is_due: Callable[[clincus.Session], bool], words: str, *, delete: bool = False
+) -> None:
+    """End every session that is due and still is when its turn comes; a failure is logged and stops only its own."""
+    for id in [session.id for session in sessions.registry.all() if is_due(session)]:
+        try:
+            with sessions.lock(id):
+                if is_due(sessions.registry.get(id)):
+                    clincus.log.warning("%s: %s", id, words)
+                    sessions.end(id, delete=delete)
+        except clincus.ClincusError as error:
+            clincus.log.warning("%s: %s", id, error)

@@ -1,0 +1,126 @@
+"""Which sessions are ended by themselves, and when."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_features import upkeep
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+FIRST, SECOND = "clincus-0a1b2c-1", "clincus-0a1b2c-2"
+
+
+class Sessions:
+    """As much of `clincus.Sessions` as upkeep uses; `end` only notes down, and fails for the names in `broken`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.registry = clincus.Registry("clincus-", lambda change: None)
+        self.ended: list[tuple[str, bool]] = []
+        self.broken: set[str] = set()
+        self._folder = folder
+
+    def add(self, name: str = FIRST, *, is_ours: bool = True, status: str = "Stopped", **labels: str) -> None:
+        config = {"workspace": "/w", "tool": "claude", "session_id": name, **labels}
+        instance: dict[str, Any] = {"name": name, "status": status, "last_used_at": "2026-01-01T08:00:00Z"}
+        instance["config"] = {clincus.LABEL + key: value for key, value in config.items()}
+        self.registry.compare(self.registry.question(), [instance], only=name)
+        if is_ours:
+            session = self.registry.get(name)
+            directory = self.saved_directory(session)
+            clincus.write_metadata(clincus.SavedSession(session_id=name, tool=session.tool, directory=directory))
+
+    def saved_directory(self, session: clincus.Session) -> str:
+        return str(self._folder / session.id)
+
+    @contextlib.contextmanager
+    def lock(self, id: str) -> Iterator[None]:
+        yield
+
+    def end(self, id: str, *, delete: bool = False) -> None:
+        if id in self.broken:
+            raise clincus.ClincusError("Incus is busy")
+        self.ended.append((id, delete))
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Sessions:
+    return Sessions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "expired"),
+    [("2026-01-01T10:00:00Z", True), ("2026-01-01T13:00:00Z", False), ("2026-01-01T07:00:00Z", False), ("", False)],
+)
+def test_a_deadline_counts_for_the_run_that_it_was_set_for(sessions, deadline, expired):
+    sessions.add(status="Running", deadline=deadline)
+    upkeep.stop_expired(sessions, NOON)
+    assert sessions.ended == ([(FIRST, False)] if expired else [])
+
+
+def test_a_session_that_cannot_be_stopped_keeps_no_other_running(sessions, caplog):
+    for name in (FIRST, SECOND):
+        sessions.add(name, status="Running", deadline="2026-01-01T10:00:00Z")
+    sessions.broken = {FIRST}
+    clincus.log.addHandler(caplog.handler)
+    try:
+        upkeep.stop_expired(sessions, NOON)
+    finally:
+        clincus.log.removeHandler(caplog.handler)
+    assert sessions.ended == [(SECOND, False)]
+    assert f"{FIRST}: Incus is busy" in caplog.text
+
+
+def tidy_up(sessions: Sessions, ended_at: str = "2026-01-01T10:00:00Z") -> None:
+    """Tidy up at noon with a grace of an hour."""
+    ended = {session.session_id: ended_at for session in sessions.registry.all()}
+    upkeep.delete_abandoned(sessions, NOON - timedelta(hours=1), ended)
+
+
+def test_an_ephemeral_session_that_stopped_long_ago_is_deleted(sessions):
+    sessions.add()
+    tidy_up(sessions)
+    assert sessions.ended == [(FIRST, True)]
+
+
+KEPT: dict[str, dict[str, Any]] = {
+    "it runs": {"status": "Running"},
+    "it is paused": {"status": "Frozen"},
+    "it is persistent": {"persistent": "true"},
+    "another user of this Incus started it": {"is_ours": False},
+}
+
+
+@pytest.mark.parametrize("case", KEPT.values(), ids=KEPT.keys())
+def test_any_other_stays(sessions, case):
+    sessions.add(**case)
+    tidy_up(sessions)
+    assert sessions.ended == []
+
+
+@pytest.mark.parametrize("ended_at", ["2026-01-01T11:30:00Z", ""])
+def test_one_that_stopped_a_while_ago_or_nobody_knows_when_stays(sessions, ended_at):
+    sessions.add()
+    tidy_up(sessions, ended_at)
+    assert sessions.ended == []
+
+
+def test_a_session_that_is_resumed_while_another_is_deleted_stays(sessions, monkeypatch):
+    for name in (FIRST, SECOND):
+        sessions.add(name)
+
+    def end(id: str, *, delete: bool) -> None:
+        Sessions.end(sessions, id, delete=delete)
+        sessions.add(SECOND, status="Running")
+
+    monkeypatch.setattr(sessions, "end", end)
+    tidy_up(sessions)
+    assert sessions.ended == [(FIRST, True)]
