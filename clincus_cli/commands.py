@@ -168,7 +168,6 @@ START = (
 # -- Commands
 
 GROUPS = {
-    "completion": "Print a completion script for a shell",
     "container": "Work on any instance of the Incus project, one step at a time",
     "file": "Copy files into and out of a container",
     "image": "List, publish, delete and tidy up images",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import clincus
 from clincus_cli import commands as cli
+from clincus_cli import help as help_pages
 from clincus_cli.context import Context
 
 BASH = r"""# bash completion for clincus: . <(clincus completion bash)
@@ -51,43 +52,22 @@ Register-ArgumentCompleter -Native -CommandName clincus -ScriptBlock {
 }"""
 
 
-@cli.command("completion bash", shows=True)
-def run_completion_bash(context: Context) -> int:
-    """Print the completion script for bash
+SCRIPTS = {"bash": BASH, "fish": FISH, "powershell": POWERSHELL, "zsh": ZSH}
+
+
+@cli.command("completion [SHELL]", shows=True)
+def run_completion(context: Context) -> int:
+    """Print the completion script for bash, zsh, fish or powershell
 
     $ . <(clincus completion bash)  # In ~/.bashrc.
-    """
-    print(BASH)
-    return 0
-
-
-@cli.command("completion zsh", shows=True)
-def run_completion_zsh(context: Context) -> int:
-    """Print the completion script for zsh
-
     $ clincus completion zsh >~/.zfunc/_clincus  # With ~/.zfunc in $fpath.
-    """
-    print(ZSH)
-    return 0
-
-
-@cli.command("completion fish", shows=True)
-def run_completion_fish(context: Context) -> int:
-    """Print the completion script for fish
-
     $ clincus completion fish >~/.config/fish/completions/clincus.fish  # For every new shell.
-    """
-    print(FISH)
-    return 0
-
-
-@cli.command("completion powershell", shows=True)
-def run_completion_powershell(context: Context) -> int:
-    """Print the completion script for PowerShell
-
     $ clincus completion powershell | Out-String | Invoke-Expression  # In the file $PROFILE.
     """
-    print(POWERSHELL)
+    shell = context.options.shell
+    if shell and shell not in SCRIPTS:
+        raise cli.UsageError(f"unknown shell '{shell}': write bash, zsh, fish or powershell", "completion")
+    print(SCRIPTS[shell] if shell else help_pages.help_text("completion"))
     return 0
 
 
@@ -139,6 +119,8 @@ def argument_rows(context: Context, command: cli.Command, at: int) -> Iterable[t
     """What the argument at a place may be: the name of a session where one is asked for."""
     places = command.arguments.split()
     place = places[min(at, len(places) - 1)] if places else ""
+    if place == "[SHELL]":
+        return [(shell, "") for shell in SCRIPTS]
     is_session = place.strip("[].") in ("NAME", "CONTAINER") and "launch" not in command.name
     return session_rows(context) if is_session and command.group != "snapshot" else []
 

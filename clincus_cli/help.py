@@ -167,30 +167,9 @@ def manual_lines() -> Iterator[str]:
     yield from (".SH DESCRIPTION", roff(ABOUT), ".SH COMMANDS")
     for one in sorted(cli.COMMANDS.values(), key=lambda one: one.name):
         if one.summary:
-            yield from command_lines(one)
-    for title, rows in (
-        ("FLAGS OF A START", [flag.help for flag in cli.START]),
-        ("EXIT STATUS", [*EXITS, *COMMON_EXITS]),
-        ("ENVIRONMENT", VARIABLES),
-    ):
-        yield f".SH {title}"
-        yield from roff_rows(rows)
-
-
-def command_lines(command: cli.Command) -> Iterator[str]:
-    """A command in the manual page."""
-    page = page_of(command)
-    yield f".SS clincus {roff(f'{command.name} {command.arguments}')}"
-    yield roff(f"{command.summary}.")
-    for paragraph in page.about:
-        yield from (".PP", roff(paragraph))
-    yield from roff_rows(flag.help for flag in command.flags)
-    if command.kind.starts:
-        yield from (".PP", roff("And the flags of a start, see below."))
-    for title, rows in (("Examples:", page.examples), ("Exit codes:", page.exits)):
-        if rows:
-            yield from (".PP", title)
-            yield from roff_rows(rows)
+            yield from (f".SS clincus {roff(one.name)}", ".nf", *map(roff, command_help(one).split("\n")), ".fi")
+    yield ".SH ENVIRONMENT"
+    yield from roff_rows(VARIABLES)
 
 
 def roff_rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:

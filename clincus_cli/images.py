@@ -56,14 +56,6 @@ LIST_FLAGS = (
 
 
 @cli.command("images", *LIST_FLAGS, shows=True)
-def run_images(context: Context) -> int:
-    """List images, the same as `clincus image list`
-
-    $ clincus images --all  # Every local image.
-    """
-    return run_image_list(context)
-
-
 @cli.command("image list", *LIST_FLAGS, shows=True)
 def run_image_list(context: Context) -> int:
     """List images
@@ -85,14 +77,19 @@ def run_image_list(context: Context) -> int:
     return 0
 
 
-def prefixed_images(images: Iterable[Mapping[str, Any]], prefix: str) -> str:
-    """The aliases with a prefix as a person reads them."""
-    rows = [
-        (name, console.size_text(image["size"]), console.local_time(image["created_at"]))
+def image_rows(images: Iterable[Mapping[str, Any]], moment: str, prefix: str = "") -> list[tuple[str, str, str]]:
+    """Alias, size and time of each image, a row for each alias that begins with the prefix."""
+    return [
+        (name, console.size_text(image["size"]), console.local_time(image[moment]))
         for image in images
         for name in alias_names(image)
         if name.startswith(prefix)
     ]
+
+
+def prefixed_images(images: Iterable[Mapping[str, Any]], prefix: str) -> str:
+    """The aliases with a prefix as a person reads them."""
+    rows = image_rows(images, "created_at", prefix)
     if not rows:
         return f"No images found with prefix '{prefix}'"
     return f"Images with prefix '{prefix}':\n" + console.table(("ALIAS", "SIZE", "CREATED"), rows, "  ")
@@ -100,23 +97,17 @@ def prefixed_images(images: Iterable[Mapping[str, Any]], prefix: str) -> str:
 
 def image_overview(images: Sequence[Mapping[str, Any]], *, show_all: bool) -> str:
     """The state of the standard image, and with `show_all` every alias."""
-    standard = [image for image in images if STANDARD_IMAGE in alias_names(image)]
     lines = ["Available Images:", "", "Clincus Images:"]
-    if standard:
-        built = console.local_time(standard[0]["created_at"])
-        lines.append(f"  ✓ {STANDARD_IMAGE} ({console.size_text(standard[0]['size'])}, built {built})")
-    else:
+    for name, size, built in image_rows(images, "created_at", STANDARD_IMAGE):
+        lines += [f"  ✓ {name} ({size}, built {built})"] if name == STANDARD_IMAGE else []
+    if len(lines) == 3:
         lines += [f"  ✗ {STANDARD_IMAGE} (not built)", "    Build it with: clincus build"]
     if show_all:
-        rows = [
-            (name, console.size_text(image["size"]), console.local_time(image["uploaded_at"]))
-            for image in images
-            for name in alias_names(image)
-        ]
-        lines += ["", "All Local Images:", console.table(("ALIAS", "SIZE", "UPLOAD DATE"), rows, "  ")]
-    else:
-        lines += ["", "All images: clincus images --all", "Another one for a session: clincus shell --image ALIAS"]
-    return "\n".join(lines)
+        rows = image_rows(images, "uploaded_at")
+        return "\n".join([*lines, "", "All Local Images:", console.table(("ALIAS", "SIZE", "UPLOAD DATE"), rows, "  ")])
+    return "\n".join(
+        [*lines, "", "All images: clincus images --all", "Another one for a session: clincus shell --image ALIAS"]
+    )
 
 
 @cli.command("image info ALIAS", cli.format_flag("text", "json"), shows=True)

@@ -24,11 +24,6 @@ def serve_flags() -> Iterator[cli.Flag]:
         yield cli.flag(usage, options["help"], check=options.get("type", str), repeats=repeats)
 
 
-def unit_flags() -> Iterator[cli.Flag]:
-    """The flags of `serve` that a unit file may hold."""
-    return (one for one in serve_flags() if one.value)
-
-
 @cli.command("serve", serve_flags, config=False)
 def run_serve(context: Context) -> int:
     """Serve the dashboard and its API
@@ -77,9 +72,9 @@ WantedBy=default.target
 def service_command(context: Context) -> list[str]:
     """What the service starts: this program with this Python, symlinks resolved, and the flags that were given."""
     command = [sys.executable, os.path.realpath(sys.argv[0]), "serve"]
-    for known in unit_flags():
+    for known in serve_flags():
         value = getattr(context.options, known.key)
-        for text in value if known.repeats else [] if value in (None, "") else [value]:
+        for text in value if known.repeats else [value] if known.value and value not in (None, "") else []:
             is_file = known.key.endswith("_file")
             command += [known.names[-1], os.path.abspath(text) if is_file else str(text)]
     return command
@@ -183,7 +178,7 @@ def service_state() -> dict[str, str]:
 # -- The commands
 
 
-@cli.command("service install", unit_flags, config=False)
+@cli.command("service install", serve_flags, config=False)
 def run_service_install(context: Context) -> int:
     """Install the dashboard as a systemd user service
 
@@ -220,9 +215,7 @@ def run_service_install(context: Context) -> int:
 
 @cli.command("service start", config=False)
 def run_service_start(context: Context) -> int:
-    """Start the service
-
-    And say where the dashboard is then.
+    """Start the service, and say where the dashboard is then
 
     $ clincus service install && clincus service start  # Serve from now on.
     """

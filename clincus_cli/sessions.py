@@ -31,7 +31,11 @@ def run_list(context: Context) -> int:
         if session is not None and clincus.is_listed(session):
             active.append(active_entry(session, instance))
     kept = clincus.list_saved(context.config, context.environ) if context.options.all else []
-    saved = [saved_entry(one) for one in kept]
+    # The names of the Go program, and ours beside them.
+    ours = (
+        {"id": one.session_id, "saved_at": one.saved_at, "tool": one.tool, "workspace": one.workspace} for one in kept
+    )
+    saved = [{"ID": one["id"], "SavedAt": one["saved_at"], "Workspace": one["workspace"], **one} for one in ours]
     if context.options.format == "json":
         console.print_json({"active_containers": active, **({"saved_sessions": saved} if saved else {})})
     else:
@@ -66,24 +70,16 @@ def ipv4_address(instance: Mapping[str, Any]) -> str:
     return next((str(one["address"]) for one in addresses if one.get("family") == "inet"), "")
 
 
-def saved_entry(saved: clincus.SavedSession) -> dict[str, Any]:
-    """A saved session in `list --format json`: the names of the Go program, and ours beside them."""
-    ours = {"id": saved.session_id, "saved_at": saved.saved_at, "tool": saved.tool, "workspace": saved.workspace}
-    return {"ID": saved.session_id, "SavedAt": saved.saved_at, "Workspace": saved.workspace, **ours}
-
-
-LIST_FACTS = {"IPv4": "ipv4", "Created": "created_at", "Image": "image", "Tool": "tool", "Slot": "slot"}
-
-
 def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
     """The text of `clincus list`."""
     colors = {"Running": "green", "Error": "red", "Frozen": "yellow"}
+    facts = {"IPv4": "ipv4", "Created": "created_at", "Image": "image", "Tool": "tool", "Slot": "slot"}
     yield from (console.paint("Active Containers:", "bold"), "-" * 18)
     for entry in active:
         yield f"  {console.paint(entry['name'], 'bold')} ({'persistent' if entry['persistent'] else 'ephemeral'})"
         status = entry["status"]
         yield f"    Status:    {console.paint(status, colors[status]) if status in colors else status}"
-        yield from fact_lines(entry, {**LIST_FACTS, "Workspace": "workspace", "Ends": "deadline"})
+        yield from fact_lines(entry, {**facts, "Workspace": "workspace", "Ends": "deadline"})
     if not active:
         yield "  (none)"
     if saved is None:
@@ -211,7 +207,10 @@ def for_each_session(
     if options.all and not known:
         print(f"No containers to {verb.plain}")
         return 0
-    names = known if options.all else named_containers(context)
+    by_name = dict.fromkeys(options.name or [context.environ.get("CLINCUS_CONTAINER", "")])
+    names = known if options.all else list(by_name)
+    if not any(names):
+        raise clincus.ClincusError("no container names provided; `clincus list` shows them, --all means every one", 400)
     found = [name for name in names if name in known]
     for name in names:
         if name not in known:
@@ -242,14 +241,6 @@ def for_each_session(
     return 0
 
 
-def named_containers(context: Context) -> list[str]:
-    """The names on the command line, each once, or that of $CLINCUS_CONTAINER. Raises ClincusError for none."""
-    names = list(dict.fromkeys(context.options.name or [context.environ.get("CLINCUS_CONTAINER", "")]))
-    if not any(names):
-        raise clincus.ClincusError("no container names provided; `clincus list` shows them, --all means every one", 400)
-    return names
-
-
 def timeout_flag(default: int) -> cli.Flag:
     """How long a session has for a clean stop."""
     return cli.flag(
@@ -269,8 +260,6 @@ def run_stop(context: Context) -> int:
     for first; --force agrees.
 
     $ clincus stop clincus-ec0578-1  # Stop it for the night.
-
-    Exits: 0 done, or nothing to do, or declined; 1 a container could not be handled, or none was named
     """
     verb, sessions = Verb("stop", "Stopping", "Stopped"), context.sessions
 
@@ -289,8 +278,6 @@ def run_shutdown(context: Context) -> int:
     The conversation is saved first. Several names, and --all, are asked for first; --force agrees.
 
     $ clincus shutdown --all --force  # End every session cleanly, without a question.
-
-    Exits: 0 done, or nothing to do, or declined; 1 a container could not be handled, or none was named
     """
     timeout, sessions = context.options.timeout, context.sessions
 
@@ -320,8 +307,6 @@ def run_kill(context: Context) -> int:
     first; --force agrees.
 
     $ clincus kill --all --force  # Delete every session without a question.
-
-    Exits: 0 done, or nothing to do, or declined; 1 a container could not be handled, or none was named
     """
     force, sessions = context.options.force, context.sessions
     hint = "" if force else "--force deletes also what a container does not hand over"
@@ -336,8 +321,6 @@ def run_persist(context: Context) -> int:
     Several names, and --all, are asked for first; --force agrees.
 
     $ clincus persist clincus-ec0578-1  # Keep what is installed in that container.
-
-    Exits: 0 done, or nothing to do, or declined; 1 a container could not be handled, or none was named
     """
     verb = Verb("persist", "Persisting", "Persisted")
     return for_each_session(context, verb, context.sessions.set_persistent, lambda session: not session.persistent)
@@ -435,18 +418,16 @@ def saved_group(context: Context) -> CleanupGroup:
     saved = clincus.list_saved(context.config, context.environ)
     found = {one.session_id: one for one in saved if not {one.session_id, one.container_name} & kept}
     items = {name: f"{one.tool}, {one.workspace}, saved {one.saved_at}" for name, one in found.items()}
-    looking, none = "Checking for saved session data...", "no saved sessions found"
-    return CleanupGroup(looking, none, items, lambda name: remove_saved(found[name].directory))
 
+    def remove(name: str) -> None:
+        import shutil
 
-def remove_saved(directory: str) -> None:
-    """Delete a saved conversation."""
-    import shutil
+        try:
+            shutil.rmtree(found[name].directory)
+        except OSError as error:
+            raise clincus.ClincusError(f"cannot remove '{found[name].directory}': {error.strerror}", 500) from error
 
-    try:
-        shutil.rmtree(directory)
-    except OSError as error:
-        raise clincus.ClincusError(f"cannot remove '{directory}': {error.strerror}", 500) from error
+    return CleanupGroup("Checking for saved session data...", "no saved sessions found", items, remove)
 
 
 def clean_group(context: Context, group: CleanupGroup) -> int | None:

@@ -118,7 +118,7 @@ def mount_argument(text: str, directory: str) -> dict[str, object]:
 
 def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Session | clincus.LaunchRequest:
     """The session to come back to, or the request for a new one."""
-    here = sessions_in(context, request.workspace)
+    here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
     wanted = wanted_session(context.options)
     if wanted:
         return choose_resumed(context, request, here, wanted)
@@ -127,11 +127,6 @@ def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Se
         config = clincus.apply_profile(context.config, request.profile) if request.profile else context.config
         persistent = clincus.project_config(config, context.environ, request.workspace).get("defaults.persistent")
     return choose_session(here, request, persistent=bool(persistent), background=context.options.background) or request
-
-
-def sessions_in(context: Context, workspace: str) -> list[clincus.Session]:
-    """The sessions of a workspace."""
-    return [one for one in context.sessions.registry.all() if one.workspace == workspace]
 
 
 def wanted_session(options: cli.Options) -> str:
@@ -179,7 +174,7 @@ def choose_resumed(
         if getattr(context.options, "directory", "") or context.options.workspace:
             raise clincus.ClincusError(f"session '{wanted}' is of the workspace '{chosen.workspace}'", 409)
         request = replace(request, workspace=chosen.workspace)
-        here = sessions_in(context, request.workspace)
+        here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
     console.say(f"Resuming session: {chosen.session_id}")
     for session in here:
         if session.session_id == chosen.session_id or session.id == session.session_id == chosen.container_name:

@@ -104,6 +104,7 @@ MISTAKES = {
     "one argument too many": (["list", "x"], "unexpected argument 'x': clincus list accepts 0 arg(s), received 1"),
     "a flag that would be ignored": (["kill", "--all", "--slot", "2"], "unknown flag: --slot means nothing"),
     "a folder that would be ignored": (["clean", "-w", "/srv"], "unknown flag: -w means nothing to `clincus clean`"),
+    "a shell that is none of ours": (["completion", "ksh"], "unknown shell 'ksh': write bash, zsh, fish or powershell"),
     "a port that is none": (["serve", "--port", "x"], "invalid port 'x': write a whole number from 0 to 65535"),
     "a limit that is none": (["--limit-memory", "lots"], "validation failed: invalid limit-memory 'lots': write"),
     "a mount that is none": (["run", "--mount", "x", "true"], "invalid mount 'x': write HOST:CONTAINER"),
@@ -206,7 +207,7 @@ def test_the_manual_page_holds_every_command_and_flag_and_is_sound_roff():
         assert f".SS clincus {command.name}" in plain
         assert all(flag.names[-1] in plain for flag in command.flags)
     requests = {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))}
-    assert requests <= {".TH", ".SH", ".SS", ".TP", ".PP"}
+    assert requests <= {".TH", ".SH", ".SS", ".TP", ".nf", ".fi"}
     if shutil.which("groff"):
         done = subprocess.run(
             ["groff", "-ww", "-man", "-Tutf8", "-z"],
