@@ -22,12 +22,6 @@ Say = Callable[[str], None]  # tells the user, in a few words, what goes on
 PATIENCE = 60  # seconds
 
 
-def last_words(done: clincus.Completed) -> str:
-    """The last words of a failed program, in at most 600 characters."""
-    text = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
-    return text[-600:] or f"exit code {done.code}"
-
-
 class Host(Machine):
     """The machine that setup works on: its files and its programs. Tests hand in one of their own."""
 
@@ -39,22 +33,17 @@ class Host(Machine):
         """Run a program and return its stdout. Raises ClincusError with the program's last words."""
         done = self.attempt(argv, stdin=stdin, timeout=timeout, env=env)
         if done.code != 0:
-            raise clincus.ClincusError(f"`{shlex.join(argv[:4])}` failed: {last_words(done)}")
+            raise clincus.ClincusError(f"`{shlex.join(argv[:4])}` failed: {done.reason}")
         return done.stdout.decode("utf-8", "replace")
 
     def attempt(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, env: Mapping[str, str] = {}
     ) -> clincus.Completed:
-        """Run a program and return how it ended; one that cannot be run ends with 127, one too slow with 124."""
+        """Run a program and return how it ended; one that cannot be run, or takes too long, ends with 127."""
         try:
-            done = subprocess.run(
-                argv, input=stdin, capture_output=True, timeout=timeout, check=False, env={**os.environ, **env}
-            )
-        except OSError as error:
-            return clincus.Completed(127, b"", str(error).encode())
-        except subprocess.TimeoutExpired:
-            return clincus.Completed(124, b"", f"not finished within {timeout:g} s".encode())
-        return clincus.Completed(done.returncode, done.stdout, done.stderr)
+            return clincus.run_child(argv, stdin=stdin, timeout=timeout, environ={**os.environ, **env})
+        except clincus.ChildError as error:
+            return clincus.Completed(127, b"", error.message.encode())
 
     def follow(
         self, argv: Sequence[str], on_line: Say, *, timeout: float, env: Mapping[str, str] = {}, name: str = ""

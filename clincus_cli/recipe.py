@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -67,28 +68,12 @@ class Builder(Protocol):
         """Run a command as root in the new system."""
 
 
-class Digest:
-    """A builder that makes nothing: it takes the digest of the steps."""
+class Record:
+    """A builder that makes nothing: it keeps what the steps are."""
 
     def __init__(self) -> None:
-        self.sha256 = hashlib.sha256()
-
-    def take(self, *words: str) -> None:
-        """Take in some words, so that no others give the same digest."""
-        self.sha256.update(b"".join(word.encode() + b"\0" for word in words) + b"\n")
-
-    def install(self, packages: Sequence[str]) -> None:
-        """Take in the packages."""
-        self.take("install", *packages)
-
-    def add_files(self, files: Iterable[ImageFile]) -> None:
-        """Take in the files with their modes."""
-        for file in files:
-            self.take("file", file.path, f"{file.mode:o}", hashlib.sha256(file.data).hexdigest())
-
-    def run(self, command: Sequence[str]) -> None:
-        """Take in the command."""
-        self.take("run", *command)
+        self.steps: list[Any] = []
+        self.install = self.add_files = self.run = self.steps.append
 
 
 @dataclass(frozen=True)
@@ -141,10 +126,10 @@ class Recipe:
 
     def key(self) -> str:
         """16 hex digits that change whenever anything that goes into the image does."""
-        digest = Digest()
-        digest.take(self.distribution, self.suite, *self.mirrors)
-        self.build(digest)
-        return digest.sha256.hexdigest()[:16]
+        record = Record()
+        self.build(record)
+        everything = (self.distribution, self.suite, self.mirrors, record.steps)
+        return hashlib.sha256(repr(everything).encode()).hexdigest()[:16]
 
 
 def pack_image_files(files: Iterable[ImageFile]) -> bytes:

@@ -1,9 +1,10 @@
-"""Part of the command line."""
+"""`clincus setup`: the steps from a bare machine to a working Incus with the image of the sessions.
+
+A step finds out what is missing and makes it. What a person made is used as it is, and never changed.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import pwd
 import re
@@ -16,10 +17,12 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import contextmanager
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 from urllib.parse import quote
 
 import clincus
@@ -31,7 +34,6 @@ from clincus_cli.build import image_fingerprint
 from clincus_cli.host import PATIENCE
 from clincus_cli.host import Host
 from clincus_cli.host import Say
-from clincus_cli.host import last_words
 from clincus_cli.recipe import image_source
 from clincus_features.health import ALL_IDS
 from clincus_features.health import GIB
@@ -39,11 +41,13 @@ from clincus_features.health import root_has_range
 from clincus_features.health import subid_rows
 from clincus_features.health import version_numbers
 
-# ---- the daemon ----------------------------------------------------------------------------------------------
-
+SETUP_POOL = "default"
+CAP_SYS_RESOURCE = 24  # capabilities(7)
 INCUSD_PLACES = ("/usr/libexec/incus/incusd", "/opt/incus/bin/incusd", "/usr/bin/incusd", "/usr/sbin/incusd")
 NETWORK_TRIES = 20
 INCUSD_READY_SECONDS = 60
+
+# -- The daemon
 
 
 def find_incusd(host: Host) -> str:
@@ -77,15 +81,14 @@ def start_incusd(
     waiting = [program, "waitready", f"--timeout={limit}"]
     ready = host.attempt(waiting, timeout=limit + 10, env={"INCUS_DIR": str(folder)})
     if ready.code != 0 or daemon.poll() is not None:
-        logged = host.read(f"{log}.out")[-600:].strip() or host.read(str(log))[-600:].strip()
-        words = logged or last_words(ready)
+        words = host.read(f"{log}.out")[-600:].strip() or host.read(str(log))[-600:].strip() or ready.reason
         if daemon.poll() is None:
             clincus.end_with_children(daemon, PATIENCE)
         raise clincus.ClincusError(f"the Incus daemon did not get ready; its log {log} ends with: {words}")
     return daemon
 
 
-# ---- subnets -------------------------------------------------------------------------------------------------
+# -- Subnets
 
 # Where a bridge may go: private /24s (RFC 1918) in corners that routers, VPNs and Docker seldom use by default.
 SUBNET_CHOICES = tuple(
@@ -113,39 +116,21 @@ def free_subnet(taken: Iterable[str], choices: Sequence[str] = SUBNET_CHOICES) -
 
 
 def taken_subnets(host: Host) -> list[str]:
-    """Every IPv4 network and address this machine knows of, from its own tables: nothing is sent anywhere.
+    """Every IPv4 network and address of this machine, from the kernel's own tables: nothing is sent anywhere.
 
-    All routing tables count, since a VPN keeps its own; so do name servers.
+    fib_trie has all routing tables, since a VPN keeps its own, and all addresses. Name servers count too.
     """
-    found: list[str] = []
-    routes = host.attempt(["ip", "-j", "-4", "route", "show", "table", "all"], timeout=10)
-    addresses = host.attempt(["ip", "-j", "-4", "addr"], timeout=10)
-    with contextlib.suppress(ValueError):
-        found += [str(route.get("dst", "")) for route in json.loads(routes.stdout or b"[]")]
-        for link in json.loads(addresses.stdout or b"[]"):
-            found += [f"{entry.get('local')}/{entry.get('prefixlen')}" for entry in link.get("addr_info", [])]
-    if routes.code != 0:
-        found += parse_kernel_routes(host.read("/proc/net/route"))
-    found += re.findall(r"^\s*nameserver\s+(\S+)", host.read("/etc/resolv.conf"), re.MULTILINE)
-    return [text for text in found if re.fullmatch(r"[0-9.]+(/[0-9.]+)?", text)]
-
-
-def parse_kernel_routes(text: str) -> list[str]:
-    """The destinations of /proc/net/route (proc(5)), whose numbers are in the machine's own byte order."""
     found = []
-    for line in text.splitlines()[1:]:
-        columns = line.split()
-        start, mask = (int(columns[number], 16).to_bytes(4, sys.byteorder) for number in (1, 7))
-        found.append(f"{'.'.join(map(str, start))}/{'.'.join(map(str, mask))}")
+    for start, prefixes in re.findall(r"\|-- (\S+)\n((?:\s+/\d+ .*\n)+)", host.read("/proc/net/fib_trie")):
+        found += [f"{start}/{length}" for length in re.findall(r"/(\d+) ", prefixes)]
+    found += re.findall(r"^\s*nameserver\s+([0-9.]+)\s*$", host.read("/etc/resolv.conf"), re.MULTILINE)
     return found
 
 
-SETUP_POOL = "default"
-CAP_SYS_RESOURCE = 24  # capabilities(7)
+# -- The steps
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One thing that setup takes care of. What is missing is found by `need` alone, for a list and for real."""
 
     name: str
@@ -172,41 +157,67 @@ class Setup:
         self.environ = os.environ if environ is None else environ
         self.notes: list[str] = []  # what the user should know or do afterwards
         self.daemon: subprocess.Popen[bytes] | None = None  # the daemon that we started without systemd
-        self._profile: dict[str, Any] | None = None  # the default profile; read again after each change
+        self._answers: dict[str, Any] = {}  # of Incus, until something is done
 
     def steps(self) -> tuple[Step, ...]:
         """All steps; each relies on those before it."""
-        return (
-            Step("id ranges", self.need_subids, self.do_subids, as_root=True),
-            Step("packages", self.need_packages, self.do_packages, as_root=True),
-            Step("cgroup", self.need_cgroup, self.do_cgroup, as_root=True),
-            Step("lxcfs", self.need_lxcfs, self.do_lxcfs, as_root=True),
-            Step("daemon", self.need_daemon, self.do_daemon, as_root=True),
-            Step("group", self.need_group, self.do_group, as_root=True),
-            Step("project", self.need_project, self.do_project),
-            Step("storage", self.need_storage, self.do_storage),
-            Step("network", self.need_network, self.do_network),
-            Step("image", self.need_image, self.do_image),
+        table = (
+            ("id ranges", self.need_subids, self.do_subids, True),
+            ("packages", self.need_packages, self.do_packages, True),
+            ("cgroup", self.need_cgroup, self.do_cgroup, True),
+            ("lxcfs", self.need_lxcfs, self.do_lxcfs, True),
+            ("daemon", self.need_daemon, self.do_daemon, True),
+            ("group", self.need_group, self.do_group, True),
+            ("project", self.need_project, self.do_project, False),
+            ("storage", self.need_storage, self.do_storage, False),
+            ("network", self.need_network, self.do_network, False),
+            ("image", self.need_image, self.do_image, False),
         )
+        return tuple(Step(name, need, partial(self._take, do), as_root) for name, need, do, as_root in table)
 
-    # packages
+    def run(self, ask: Callable[[str], bool], *, dry_run: bool = False) -> list[StepReport]:
+        """Do what is missing, each step after `ask` agreed to it; what became of each. Raises ClincusError."""
+        command = root_command(self.host, sys.argv, self.person())
+        is_root = self.host.is_root()
+        return run_steps(self.steps(), dry_run=dry_run, ask=ask, say=self.say, is_root=is_root, root_command=command)
+
+    def _take(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        finally:
+            self._answers.clear()
+
+    def ask(self, path: str) -> Any:
+        """The answer of Incus to a query; None when it has nothing there, or does not answer us."""
+        if path not in self._answers:
+            try:
+                self._answers[path] = self.incus.query(path, timeout=10)
+            except clincus.ClincusError:
+                self._answers[path] = None
+        return self._answers[path]
+
+    def answers(self) -> bool:
+        """Whether Incus answers us."""
+        return self.ask("/1.0") is not None
+
+    # -- Packages
 
     def missing_packages(self) -> tuple[str, ...]:
         """The Debian packages that the other steps need and that are not there, found by their programs."""
-        names = []
-        if not self.host.which("incus"):
-            names += ["incus-client"]
-        if not find_incusd(self.host) and not self.answers():
-            names += ["incus-base"]
-        if self.wants_network() and not self.host.which("dnsmasq"):
-            names.append("dnsmasq-base")
-        if self.wants_pool() and self.kernel_has_btrfs() and not self.host.which("mkfs.btrfs"):
-            names.append("btrfs-progs")
-        if self.host.which("apt-get") and not self.host.which("git"):  # without it no session starts in a repository
-            names.append("git")
-        if self.need_image() and self.image_source() == "host":
-            names += [name for name in ("mmdebstrap", "zstd") if not self.host.which(name)]
-        return tuple(names)
+        makes_pool = not self.devices("disk") and not self.pools()
+        builds_here = bool(self.need_image()) and self.image_source() == "host"
+        table = (
+            ("incus-client", "incus", True),
+            ("incus-base", "", not find_incusd(self.host) and not self.answers()),
+            ("dnsmasq-base", "dnsmasq", bool(self.need_network()) and not self.bridge_to_use()),
+            ("btrfs-progs", "mkfs.btrfs", makes_pool and self.kernel_has_btrfs()),
+            ("git", "git", bool(self.host.which("apt-get"))),  # without it no session starts in a repository
+            ("mmdebstrap", "mmdebstrap", builds_here),
+            ("zstd", "zstd", builds_here),
+        )
+        return tuple(
+            package for package, program, is_needed in table if is_needed and not (program and self.host.which(program))
+        )
 
     def need_packages(self) -> str:
         names = self.missing_packages()
@@ -227,7 +238,7 @@ class Setup:
         env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
         update = self.host.attempt(["apt-get", "update", "-qq"], timeout=300, env=env)
         if update.code != 0:
-            self.notes.append(f"`apt-get update` failed, the package lists may be old: {last_words(update)}")
+            self.notes.append(f"`apt-get update` failed, the package lists may be old: {update.reason}")
         policy = self.host.attempt(["apt-cache", "policy", *names], timeout=60, env={"LC_ALL": "C"})
         if "incus-base" in names and "incus-base" not in candidates(policy.stdout.decode()):
             raise clincus.ClincusError(f"{missing_incus(release)}, then run `clincus setup` again")
@@ -236,15 +247,16 @@ class Setup:
         with services_held_back(self.host):
             self.host.run([*argv, *names], timeout=1200, env=env)
 
-    # the machine
+    # -- The machine
 
     def subids(self, name: str) -> list[str]:
         """The lines that a subuid(5) file lacks."""
         text, ids = self.host.read(name), self.host.own_ids()
         lines = [] if root_has_range(text, ids) else [root_range(text, ids)]
-        if ids < ALL_IDS and self.person():
+        person = self.person()
+        if ids < ALL_IDS and person:
             # In a container the kernel maps no ids on mounts, so the owner of the workspace needs one of their own.
-            user = pwd.getpwnam(self.person())
+            user = pwd.getpwnam(person)
             own = f"root:{user.pw_uid if name.endswith('uid') else user.pw_gid}:1"
             lines += [] if own in text.split() else [own]
         return lines
@@ -279,15 +291,7 @@ class Setup:
         if self.need_lxcfs():
             self.host.run(["umount", "--lazy", "/var/lib/lxcfs"])
 
-    # the daemon
-
-    def answers(self) -> bool:
-        """Whether Incus answers us."""
-        try:
-            self.incus.query("/1.0", timeout=10)
-        except clincus.ClincusError:
-            return False
-        return True
+    # -- The daemon and its group
 
     def need_daemon(self) -> str:
         if self.answers() or self.only_lacks_group():
@@ -316,8 +320,6 @@ class Setup:
             pid_file = self.host.path("/run/incus.pid") if system else folder / "incusd.pid"
             pid_file.write_text(f"{self.daemon.pid}\n")  # where `service incus status` looks
         self.incus.query("/1.0", timeout=INCUSD_READY_SECONDS)
-
-    # the group
 
     def person(self) -> str:
         """The user who is to use Incus: the one behind sudo, else ourselves; nobody when root works as root."""
@@ -352,11 +354,11 @@ class Setup:
         words = f"'{self.person()}' belongs to the group from the next login on"
         self.notes.append(f"{words}; Clincus itself need not wait for it" if self.host.which("sg") else words)
 
-    # project, storage, network
+    # -- Project, storage, network
 
     def need_project(self) -> str:
         name = self.options.project
-        if name == "default" or (self.answers() and self.exists(f"/1.0/projects/{quote(name, safe='')}")):
+        if name == "default" or self.ask(f"/1.0/projects/{quote(name, safe='')}") is not None:
             return ""
         return f"create the Incus project '{name}', which shares images and profiles with the default one"
 
@@ -364,23 +366,9 @@ class Setup:
         features = {"features.images": "false", "features.profiles": "false"}
         self.incus.query("/1.0/projects", "POST", {"name": self.options.project, "config": features})
 
-    def exists(self, path: str) -> bool:
-        """Whether Incus has something at an API path."""
-        try:
-            self.incus.query(path)
-        except clincus.IncusError as error:
-            if error.status != 404:
-                raise
-            return False
-        return True
-
     def profile(self) -> dict[str, Any]:
         """The default profile as Incus has it; an empty one while Incus does not answer."""
-        if self._profile is None:
-            if not self.answers():
-                return {"devices": {}, "used_by": []}
-            self._profile = dict(self.incus.query("/1.0/profiles/default"))
-        return self._profile
+        return {"devices": {}, "used_by": [], **(self.ask("/1.0/profiles/default") or {})}
 
     def devices(self, kind: str) -> list[dict[str, str]]:
         """The default profile's devices of a kind: the root disk or the network cards."""
@@ -391,16 +379,11 @@ class Setup:
         """Add a device to the default profile, which has none of that kind."""
         arguments = [f"{key}={value}" for key, value in device.items() if key != "type"]
         self.incus.run("profile", "device", "add", "--quiet", "default", name, device["type"], *arguments)
-        self._profile = None
-
-    def wants_pool(self) -> bool:
-        """Whether a storage pool has to be made."""
-        return not self.devices("disk") and not self.pools()
 
     def pools(self) -> list[str]:
-        """The names of the storage pools that are there."""
-        answer = self.incus.query("/1.0/storage-pools") if self.answers() else None
-        return [str(path).rpartition("/")[2] for path in answer or ()]  # Incus says null for none
+        """The names of the storage pools that are there; sessions use the first."""
+        names = [str(path).rpartition("/")[2] for path in self.ask("/1.0/storage-pools") or ()]
+        return sorted(names, key=lambda name: (name != SETUP_POOL, name))
 
     def kernel_has_btrfs(self) -> bool:
         """Whether the kernel can do copy-on-write for us: with it a session starts in 0.2 s instead of 1 to 6."""
@@ -413,19 +396,15 @@ class Setup:
             return ""
         pools = self.pools()
         if pools:
-            return f"keep sessions in the storage pool '{self.chosen_pool(pools)}' (default profile)"
+            return f"keep sessions in the storage pool '{pools[0]}' (default profile)"
         driver = "btrfs, copy-on-write" if self.kernel_has_btrfs() else "dir: this kernel has no btrfs"
         return f"create the storage pool '{SETUP_POOL}' ({driver})"
-
-    def chosen_pool(self, pools: list[str]) -> str:
-        """Which of the pools that are there is used."""
-        return SETUP_POOL if SETUP_POOL in pools else sorted(pools)[0]
 
     def do_storage(self) -> None:
         pools = self.pools()
         if not pools:
             self.create_pool()
-        self.add_device("root", {"type": "disk", "path": "/", "pool": self.chosen_pool(pools or [SETUP_POOL])})
+        self.add_device("root", {"type": "disk", "path": "/", "pool": pools[0] if pools else SETUP_POOL})
 
     def create_pool(self) -> None:
         """Make the pool on btrfs where that works, else in a plain folder."""
@@ -440,18 +419,17 @@ class Setup:
                 return
         self.incus.run("storage", "create", "--quiet", SETUP_POOL, "dir", timeout=120)
 
-    def wants_network(self) -> bool:
-        """Whether a bridge has to be made."""
-        return bool(self.need_network()) and self.bridge_to_use() == ""
-
     def bridge_to_use(self) -> str:
         """A managed bridge that is there already: ours, that of `incus admin init`, or another that leads outside."""
-        networks = self.incus.query("/1.0/networks?recursion=1") if self.answers() else None
-        bridges = [net for net in networks or () if net.get("managed") and net.get("type") == "bridge"]
-        managed = sorted(str(net["name"]) for net in bridges)
+        networks = self.ask("/1.0/networks?recursion=1") or ()
+        bridges = [net for net in networks if net.get("managed") and net.get("type") == "bridge"]
         own = re.compile(re.escape(self.options.bridge.rstrip("0123456789")) + r"\d*|incusbr0")
-        others = sorted(str(net["name"]) for net in bridges if net["config"].get("ipv4.nat") == "true")
-        return next((name for name in managed if own.fullmatch(name)), "") or next(iter(others), "")
+        ranks = [
+            (not own.fullmatch(net["name"]), str(net["name"]))
+            for net in bridges
+            if own.fullmatch(net["name"]) or net["config"].get("ipv4.nat") == "true"
+        ]
+        return min(ranks)[1] if ranks else ""
 
     def need_network(self) -> str:
         if self.devices("nic"):
@@ -495,7 +473,7 @@ class Setup:
         names = [self.options.bridge, *(f"{base}{number}" for number in range(10))]
         return next((name for name in names if not self.host.path(f"/sys/class/net/{name}").exists()), names[0])
 
-    # the image
+    # -- The image
 
     def need_image(self) -> str:
         if self.answers() and image_fingerprint(self.incus, self.options.image):
@@ -514,6 +492,8 @@ class Setup:
         build = BuildContext(self.incus, self.host, self.say, clincus.container_prefix(self.environ))
         self.notes += build_standard(build, self.options, self.environ, source=self.image_source()).notes
 
+
+# -- Where Incus comes from
 
 # What installs Incus where packages are not apt's, by the ID or ID_LIKE of os-release(5).
 OTHER_INSTALLERS = {
@@ -561,6 +541,9 @@ def candidates(policy: str) -> set[str]:
     return set(re.findall(r"^(\S+):\n(?:  .*\n)*?  Candidate: (?!\(none\))", policy, re.MULTILINE))
 
 
+# -- Parts of the steps
+
+
 def root_range(text: str, ids: int) -> str:
     """The line that gives root ids above everybody else's, as Incus's own package writes it. Raises ClincusError."""
     rows = subid_rows(text)
@@ -593,7 +576,7 @@ def pool_size(free: int) -> int:
     return max(5, min(100, free // GIB // 2))
 
 
-@contextlib.contextmanager
+@contextmanager
 def services_held_back(host: Host) -> Iterator[None]:
     """Keep packages from starting their services on a machine without systemd.
 
@@ -611,8 +594,10 @@ def services_held_back(host: Host) -> Iterator[None]:
         policy.unlink()
 
 
-@dataclass(frozen=True)
-class StepReport:
+# -- Taking the steps
+
+
+class StepReport(NamedTuple):
     """What became of a step: `done` before, `planned` (dry run), `made` now, or `declined`."""
 
     name: str
@@ -637,22 +622,19 @@ def run_steps(
     reports: list[StepReport] = []
     for step in steps:
         need = step.need()
-        if not need:
-            reports.append(StepReport(step.name, "done", ""))
-            continue
-        if dry_run:
-            reports.append(StepReport(step.name, "planned", need))
-            continue
-        if step.as_root and not is_root:
-            raise clincus.ClincusError(f"setup has to {need}, which only root can do. Run: {root_command}", 403)
-        if not ask(need):
-            reports.append(StepReport(step.name, "declined", need))
+        state = "planned" if need else "done"
+        if need and not dry_run:
+            if step.as_root and not is_root:
+                raise clincus.ClincusError(f"setup has to {need}, which only root can do. Run: {root_command}", 403)
+            state = "made" if ask(need) else "declined"
+        if state == "made":
+            say(f"{step.name}: {need}")
+            step.do()
+            if step.need():
+                raise clincus.ClincusError(f"setup could not {need}")
+        reports.append(StepReport(step.name, state, need))
+        if state == "declined":
             break
-        say(f"{step.name}: {need}")
-        step.do()
-        if step.need():
-            raise clincus.ClincusError(f"setup could not {need}")
-        reports.append(StepReport(step.name, "made", need))
     return reports
 
 
@@ -663,26 +645,3 @@ def root_command(host: Host, argv: Sequence[str], person: str) -> str:
     )
     helper = next((name for name in ("sudo", "doas") if host.which(name)), "")
     return f"{helper} {words}" if helper else f"su -c {shlex.quote(f'SUDO_USER={person} {words}')}"
-
-
-def setup(
-    options: SetupOptions,
-    incus: clincus.Incus,
-    environ: Mapping[str, str],
-    *,
-    say: Say,
-    ask: Callable[[str], bool],
-    dry_run: bool = False,
-    host: Host | None = None,
-) -> tuple[list[StepReport], list[str]]:
-    """Bring this machine to where sessions can start: what became of each step, and notes for the user.
-
-    Only what is missing is done, each step after `ask` agreed to it. Raises ClincusError.
-    """
-    machine = host or Host()
-    work = Setup(options, machine, incus, say, environ)
-    reports = run_steps(
-        work.steps(), dry_run=dry_run, ask=ask, say=say, is_root=machine.is_root(),
-        root_command=root_command(machine, sys.argv, work.person()),
-    )  # fmt: skip
-    return reports, work.notes

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -15,7 +15,6 @@ from clincus_cli.context import Context
 
 # What does the work is loaded by the commands that need it: it takes longer than all other commands do.
 if TYPE_CHECKING:
-    from clincus_cli.build import BuildContext
     from clincus_cli.build import SetupOptions
 
 TOOLS = cli.flag(
@@ -23,27 +22,15 @@ TOOLS = cli.flag(
 )
 
 
-class Stages:
+class Stages(ExitStack):
     """Says what goes on during long work: a line for each stage, and on a terminal how long it takes."""
 
-    def __init__(self) -> None:
-        self._shown = contextlib.ExitStack()
-
     def __call__(self, text: str) -> None:
-        """The stage before is over and this one begins."""
+        """The stage before is over and this one begins; the text may come from a container."""
         self.close()
-        console.say(f"  {text}")
-        self._shown.enter_context(console.progress(text))
-
-    def close(self) -> None:
-        """The last stage is over."""
-        self._shown.close()
-
-    def __enter__(self) -> Stages:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        words = clincus.printable(text)
+        console.say(f"  {words}")
+        self.enter_context(console.progress(words))
 
 
 def setup_options(context: Context) -> SetupOptions:
@@ -73,7 +60,8 @@ def run_setup(context: Context) -> int:
     $ clincus setup --dry-run  # List what is missing.
     $ sudo clincus setup --yes  # Do all of it.
     """
-    from clincus_cli.setup import setup
+    from clincus_cli.host import Host
+    from clincus_cli.setup import Setup
 
     options = context.options
 
@@ -87,13 +75,12 @@ def run_setup(context: Context) -> int:
         return console.confirm(f"{need[0].upper()}{need[1:]}?", force=False)
 
     with Stages() as stages:
-        reports, notes = setup(
-            setup_options(context), context.incus, context.environ, say=stages, ask=ask, dry_run=options.dry_run
-        )
+        setup = Setup(setup_options(context), Host(), context.incus, stages, context.environ)
+        reports = setup.run(ask, dry_run=options.dry_run)
     planned = [report for report in reports if report.state == "planned"]
     for report in planned:
         print(f"{report.name}: {report.text}")
-    for text in notes:
+    for text in setup.notes:
         console.say(f"Note: {text}.")
     if any(report.state == "declined" for report in reports):
         return 1
@@ -120,20 +107,26 @@ def run_build(context: Context) -> int:
     $ clincus build custom go --script install-go.sh  # Make an image 'go' for `clincus shell --image go`.
     """
     from clincus_cli.build import BuildContext
+    from clincus_cli.build import build_custom
     from clincus_cli.build import build_standard
     from clincus_cli.host import Host
 
     options = context.options
     if options.custom not in ("", "custom"):
         raise cli.UsageError(f"unknown command '{options.custom}' for 'clincus build'; did you mean custom?", "build")
+    script = read_script(context) if options.custom else b""
+    if not options.custom:
+        print("Building clincus image...", flush=True)
     with Stages() as stages:
         build = BuildContext(context.incus, Host(), stages, clincus.container_prefix(context.environ))
         if options.custom:
-            return run_build_custom(context, build)
-        print("Building clincus image...", flush=True)
-        chosen = setup_options(context)
-        built = build_standard(build, chosen, context.environ, force=options.force, source=vars(options)["from"])
-    if built.skipped:
+            built = build_custom(build, options.name, script, base=options.base, force=options.force)
+        else:
+            chosen, source = setup_options(context), vars(options)["from"]
+            built = build_standard(build, chosen, context.environ, force=options.force, source=source)
+    if options.custom:
+        console.print_json(built.to_json())
+    elif built.skipped:
         print(f"Image '{built.alias}' already exists. Use --force to build it anew.")
     else:
         print(f"Image '{built.alias}' built successfully!")
@@ -144,26 +137,18 @@ def run_build(context: Context) -> int:
     return 0
 
 
-def run_build_custom(context: Context, build: BuildContext) -> int:
-    """`clincus build custom NAME --script FILE`."""
-    from pathlib import Path
-
-    from clincus_cli.build import build_custom
-
+def read_script(context: Context) -> bytes:
+    """The script of `clincus build custom NAME --script FILE`. Raises UsageError, or ClincusError (400)."""
     options = context.options
     if not options.name:
         raise cli.UsageError("argument NAME is required: clincus build custom NAME --script FILE", "build")
     if not options.script:
         raise cli.UsageError("flag --script FILE is required: the script that makes the image", "build")
     try:
-        script = Path(options.script).read_bytes()
+        with open(options.script, "rb") as file:
+            return file.read()
     except OSError as error:
         raise clincus.ClincusError(f"build script not found: '{options.script}': {error.strerror}", 400) from error
-    built = build_custom(build, options.name, script, base=options.base, force=options.force)
-    if isinstance(build.say, Stages):
-        build.say.close()
-    console.print_json(built.to_json())
-    return 0
 
 
 @cli.command(

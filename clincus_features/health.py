@@ -124,7 +124,8 @@ class Examination:
     incus: clincus.Incus
     environ: Mapping[str, str]
     machine: Machine
-    own_folder: str
+    tool: str  # the default tool
+    own_folder: str  # of Clincus's files
     sessions_folder: str  # where the default tool's conversations are kept
     unreachable: str = ""  # why Incus does not answer
     unanswered: list[str] = field(default_factory=list)  # the questions that Incus gave no answer to in time
@@ -354,15 +355,6 @@ def check_config(look: Examination) -> Finding:
     return ok(", ".join(files) or "Defaults", loaded_from=files)
 
 
-def check_tool(look: Examination) -> Finding:
-    """Whether the default tool is one that we know."""
-    name = look.config.get("tool.name")
-    known = clincus.known_tools(look.config)
-    if name not in known:
-        return warning(f"Unknown tool '{name}'", f"set tool.name to one of {', '.join(known)}", name=name)
-    return ok(name, name=name)
-
-
 def check_containers(look: Examination) -> Finding:
     """How many sessions there are."""
     sessions = look.instances("user.clincus.workspace")
@@ -372,7 +364,7 @@ def check_containers(look: Examination) -> Finding:
 
 def check_saved(look: Examination) -> Finding:
     """How many conversations are saved."""
-    count = 0 if look.config_error else len(clincus.list_saved(look.config, look.environ))
+    count = len(clincus.list_saved(look.config, look.environ))
     return ok(f"{count} saved", count=count, path=os.path.dirname(look.sessions_folder))
 
 
@@ -449,7 +441,8 @@ CHECKS = (
     Check("disk_space", "Disk space", "STORAGE", check_disk),
     Check("incus_storage_pool", "Incus storage pool", "STORAGE", check_pool),
     Check("config", "Config loaded", "CONFIGURATION", check_config),
-    Check("tool", "Tool", "CONFIGURATION", check_tool),
+    # A configuration that names an unknown tool cannot be read, so there is nothing to find.
+    Check("tool", "Tool", "CONFIGURATION", lambda look: ok(look.tool, name=look.tool)),
     Check("active_containers", "Containers", "STATUS", check_containers),
     Check("saved_sessions", "Saved sessions", "STATUS", check_saved),
     Check("orphaned_resources", "Orphaned resources", "STATUS", check_orphans),
@@ -474,9 +467,9 @@ def health_report(
     Asks Incus about ten times, none of it slow. `config` is None when it is broken, `config_error` says how.
     """
     known = config or clincus.make_config(())
-    folder = clincus.sessions_directory(known, environ, known.get("tool.name"))
-    own_folder = clincus.state_directory(environ)
-    look = Examination(known, config_error, incus, environ, machine or Machine(), own_folder, folder)
+    tool = known.get("tool.name")
+    folders = clincus.state_directory(environ), clincus.sessions_directory(known, environ, tool)
+    look = Examination(known, config_error, incus, environ, machine or Machine(), tool, *folders)
     checks = [check for check in CHECKS if verbose or check.name != "dns_resolution"]
     # The check of Incus is made last: by then it is known which questions Incus gave no answer to.
     findings = {check.name: check.examine(look) for check in sorted(checks, key=lambda check: check.name == "incus")}

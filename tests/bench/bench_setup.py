@@ -8,7 +8,6 @@ long a bare one takes. The second part of the table is a second run of the comma
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import conftest  # noqa: E402
 
 import clincus  # noqa: E402
 from clincus_cli import build as cli_build  # noqa: E402
+from clincus_cli import host as cli_host  # noqa: E402
 from clincus_cli import setup as cli_setup  # noqa: E402
 
 
@@ -44,11 +44,12 @@ class Timeline:
 def main() -> None:
     timeline = Timeline()
     options = cli_build.SetupOptions(recipe=conftest.stub_recipe())
-    reports, notes = cli_setup.setup(options, clincus.Incus(), os.environ, say=timeline, ask=lambda _: True)
+    setup = cli_setup.Setup(options, cli_host.Host(), clincus.Incus(), timeline)
+    reports = setup.run(lambda _: True)
     timeline.close()
     for report in reports:
         print(f"  {report.name}: {report.state} {report.text}".rstrip())
-    for text in notes:
+    for text in setup.notes:
         print(f"  note: {text}")
 
     began = time.perf_counter()

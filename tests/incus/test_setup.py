@@ -1,4 +1,4 @@
-"""The section `setup` on a real Incus: what it makes, that it makes it once, and images out of images."""
+"""`clincus setup` and image building on a real Incus: what is made, that it is made once, and images out of images."""
 
 from __future__ import annotations
 
@@ -44,14 +44,8 @@ def new_images(bed):
 
 def setup(bed, **options):
     """What setup would do on the bed, dry."""
-    reports, _ = cli_setup.setup(
-        cli_build.SetupOptions(project=bed.incus.project, bridge=bed.bridge, **options),
-        bed.incus,
-        os.environ,
-        say=lambda _: None,
-        ask=lambda _: False,
-        dry_run=True,
-    )
+    chosen = cli_build.SetupOptions(project=bed.incus.project, bridge=bed.bridge, **options)
+    reports = cli_setup.Setup(chosen, cli_host.Host(), bed.incus, print).run(lambda _: False, dry_run=True)
     return {report.name: report.text for report in reports if report.state != "done"}
 
 

@@ -1,4 +1,4 @@
-"""The health report of the section `setup`: what is found, what is said of it, and what to do."""
+"""The health report: what is found, what is said of it, and what to do."""
 
 from __future__ import annotations
 

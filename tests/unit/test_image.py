@@ -1,0 +1,245 @@
+"""What is in an image, and how it is built: the recipe, its two builders, the programs of guest/image."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import clincus
+from clincus_cli import build as cli_build
+from clincus_cli import builders as cli_builders
+from clincus_cli import host as cli_host
+from clincus_cli import recipe as cli_recipe
+from clincus_cli import setup_commands as cli_setup_commands
+
+DEB822 = """\
+# Debian's own
+Types: deb deb-src
+URIs: http://mirror.example/debian
+Suites: trixie trixie-updates
+Components: main contrib
+Signed-By: /k.pgp
+
+Types: deb
+URIs: file:/srv/packages
+Suites: ./
+Trusted: yes
+
+Types: deb
+Enabled: no
+URIs: http://off.example/debian
+Suites: trixie
+Components: main
+"""
+
+
+class TestMirrors:
+    def test_the_releases_own_sources_are_taken(self):
+        assert cli_recipe.host_mirrors([DEB822], "trixie") == (
+            "deb [signed-by=/k.pgp] http://mirror.example/debian trixie main contrib",
+            "deb [signed-by=/k.pgp] http://mirror.example/debian trixie-updates main contrib",
+        )
+
+    def test_folded_lines_belong_to_their_field(self):
+        text = "Types:\n deb\nURIs: http://a\n# a comment\n\thttp://b\nSuites: trixie\nComponents: main\n contrib\n"
+        assert cli_recipe.host_mirrors([text], "trixie") == (
+            "deb http://a trixie main contrib",
+            "deb http://b trixie main contrib",
+        )
+
+    def test_a_key_in_the_file_itself_is_not_taken_for_a_path(self):
+        text = "Types: deb\nURIs: http://a\nSuites: trixie\nComponents: main\nSigned-By:\n -----BEGIN\n .\n mQ/x\n"
+        assert cli_recipe.host_mirrors([text], "trixie") == ("deb http://a trixie main",)
+
+    def test_one_line_format(self):
+        text = "# deb http://a noble main\ndeb [arch=amd64 signed-by=/k.gpg] https://b noble main universe # note\n"
+        assert cli_recipe.host_mirrors([text], "noble") == ("deb [signed-by=/k.gpg] https://b noble main universe",)
+
+    def test_another_release_is_left_out(self):
+        assert cli_recipe.host_mirrors(["deb http://a sid main"], "trixie") == ()
+
+
+class TestProxy:
+    def test_a_proxy_on_loopback_is_of_no_use_in_a_container(self):
+        assert cli_recipe.proxy_settings({"HTTP_PROXY": "http://127.0.0.1:3128", "no_proxy": "localhost"}) == {}
+
+    def test_upper_case_counts(self):
+        environ = {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": ".example"}
+        found = {"https_proxy": "http://proxy.example:3128", "no_proxy": ".example"}
+        assert cli_recipe.proxy_settings(environ) == found
+
+
+class TestRecipe:
+    def test_same_recipe_same_key(self):
+        assert cli_recipe.Recipe().key() == cli_recipe.Recipe().key()
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"suite": "bookworm"},
+            {"packages": ("tmux",)},
+            {"tools": ("claude",)},
+            {"tools": ("claude@1.2.3",)},
+            {"files": (cli_recipe.ImageFile("/etc/x", b"1"),)},
+            {"mirrors": ("deb http://a trixie main",)},
+            {"uid": 1001},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_every_ingredient_changes_the_key(self, change):
+        assert cli_recipe.Recipe(**change).key() != cli_recipe.Recipe().key()
+
+    def test_a_file_counts_by_its_mode_too(self):
+        plain, program = (cli_recipe.Recipe(files=(cli_recipe.ImageFile("/x", b"", mode),)) for mode in (0o644, 0o755))
+        assert plain.key() != program.key()
+
+    def test_files_are_packed_for_root_with_their_modes(self):
+        data = cli_recipe.pack_image_files([cli_recipe.ImageFile("/usr/bin/x", b"hello", 0o755)])
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            (entry,) = archive.getmembers()
+        assert (entry.name, entry.mode, entry.uid, entry.size) == ("usr/bin/x", 0o755, 0, 5)
+
+    def test_tools_can_be_pinned(self):
+        recipe = cli_recipe.Recipe(tools=("claude@2.1.0",), cpu="arm64")
+        assert list(recipe.tool_arguments()) == ["claude", "@anthropic-ai/claude-code-linux-arm64@2.1.0", "claude"]
+
+    @pytest.mark.parametrize(("text", "tools"), [("none", ()), ("claude, claude", ("claude",)), ("", ())])
+    def test_list_of_tools(self, text, tools):
+        assert cli_recipe.parse_tools(text) == tools
+
+    @pytest.mark.parametrize("text", ["cloud", "claude@", "claude@$(id)", "claude,x"])
+    def test_bad_tools_are_refused(self, text):
+        with pytest.raises(clincus.ClincusError) as caught:
+            cli_recipe.parse_tools(text)
+        assert caught.value.status == 400
+
+
+class TestBuildOutput:
+    def test_stages_versions_and_what_is_missing(self):
+        said: list[str] = []
+        output = cli_builders.BuildOutput(said.append)
+        for line in (
+            "I: running apt-get update...",
+            "clincus: fetching claude",
+            "clincus: tool claude 2.1.331",
+            "clincus: tool opencode",
+            "clincus: missing copilot npm error code E404",
+            "clincus: missing",
+            "anything else",
+        ):
+            output.on_line(line)
+        assert said == ["reading the package lists", "fetching claude"]
+        assert output.properties()["clincus.tools"] == "claude=2.1.331 opencode=unknown"
+        assert output.notes()[-1] == (
+            "the image is without copilot: npm error code E404. `clincus build --force` tries again"
+        )
+
+
+class TestFetchTools:
+    """The program guest/image/fetch-tools.sh with a stand-in for npm."""
+
+    @pytest.fixture
+    def fetch(self, tmp_path):
+        """A function that fetches `claude` with an npm of some lines; the program's output."""
+        work = tmp_path / "work"
+        (work / "package").mkdir(parents=True)
+        (work / "package/claude").write_text("the tool")
+        (work / "fetch-tools.sh").write_text(clincus.packaged_text("guest/image/fetch-tools.sh"))
+
+        def run(npm, package_json="{}"):
+            (work / "package/package.json").write_text(package_json)
+            program = tmp_path / "npm"
+            program.write_text(f"#!/bin/sh\n{npm}\n")
+            program.chmod(0o755)
+            environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "ROOT": str(tmp_path / "root")}
+            argv = ["sh", work / "fetch-tools.sh", "claude", "claude-linux", "claude"]
+            done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=True)
+            return done.stdout.splitlines()[-1]
+
+        return run
+
+    @pytest.mark.parametrize("text", ['{"name": "x", "version": "1.2.3"}', '{\n  "version": "1.2.3"\n}\n'])
+    def test_the_version_is_found_on_one_line_too(self, fetch, tmp_path, text):
+        assert fetch("tar -czf it.tgz package; echo it.tgz", text) == "clincus: tool claude 1.2.3"
+        assert (tmp_path / "root/opt/clincus/bin/claude").read_text() == "the tool"
+        assert (tmp_path / "root/usr/local/bin/claude").readlink() == Path("/opt/clincus/bin/claude")
+
+    def test_a_tool_that_cannot_be_had_says_so_in_its_place(self, fetch, tmp_path):
+        words = fetch("echo npm error code E404 >&2; exit 1")
+        assert words == "clincus: missing claude npm error code E404"
+        done = subprocess.run([tmp_path / "root/opt/clincus/bin/claude"], capture_output=True, text=True, check=False)
+        assert done.returncode == 127
+        assert "claude is not in this image" in done.stderr
+
+
+class HereIncus(clincus.Incus):
+    """An Incus whose containers are this machine."""
+
+    def exec_argv(self, name, command, **_):
+        return list(command)
+
+
+def test_packages_that_cannot_be_installed_are_reported_as_apt_gets_failure(tmp_path, monkeypatch):
+    (tmp_path / "apt-get").write_text("#!/bin/sh\necho no network >&2\nexit 100\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    builder = cli_builders.ContainerBuilder(HereIncus(), cli_host.Host(), "box", lambda _: None)
+    with pytest.raises(clincus.ClincusError) as caught:
+        builder.install(["tmux", "zip"])
+    assert caught.value.message == "apt-get in the build container failed (exit code 100): no network"
+
+
+def test_what_a_build_prints_is_escaped(capsys):
+    with cli_setup_commands.Stages() as stages:
+        stages("fetching \x1b]52;c;ZXZpbA==\a")
+    assert "\x1b]52" not in capsys.readouterr().err
+
+
+def test_both_builders_take_the_same_steps(tmp_path):
+    steps = cli_recipe.Recipe(tools=("claude",))
+    ran = []
+
+    class Container(cli_builders.ContainerBuilder):
+        def add_files(self, files):
+            ran.append(f"files {' '.join(sorted(file.path for file in files))}")
+
+        def _follow(self, command, name):
+            ran.append(shlex.join(command))
+
+    steps.build(Container(HereIncus(), cli_host.Host(), "box", ran.append), npmrc=b"secret")
+    host = cli_builders.HostBuilder(cli_host.Host(), tmp_path)
+    steps.build(host, npmrc=b"secret")
+    with tarfile.open(tmp_path / "files-0.tar") as archive:
+        names = sorted(f"/{name}" for name in archive.getnames())
+    assert ran[0] == f"files {' '.join(names)}"
+    assert f"{cli_recipe.WORK_FOLDER}/npmrc" in names
+    assert host.packages == shlex.split(ran[1])[4:]
+    assert host.hooks[1:] == [f'chroot "$1" {words}' for words in ran[2:]]
+    assert ran[-1] == "rm -rf /tmp/clincus-build"
+
+
+def test_version_alias_is_the_time_of_the_build_in_utc():
+    assert cli_build.version_alias("clincus", 1803888000) == "clincus-20270301-080000"
+
+
+def test_certificates_and_proxy_of_the_host_go_into_the_image(tmp_path):
+    host = cli_host.Host(str(tmp_path))
+    store = tmp_path / "usr/local/share/ca-certificates/company"
+    store.mkdir(parents=True)
+    (store / "root.crt").write_text("PEM")
+    files = {
+        file.path: file.data.decode() for file in cli_recipe.host_files(host, {"http_proxy": "http://p.example:8080"})
+    }
+    assert files["/usr/local/share/ca-certificates/company-root.crt"] == "PEM"
+    assert "export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt\n" in files["/etc/profile.d/clincus.sh"]
+    assert "export HTTP_PROXY=http://p.example:8080\n" in files["/etc/profile.d/clincus.sh"]
+    assert files["/etc/apt/apt.conf.d/90clincus-http-proxy"] == 'Acquire::http::Proxy "http://p.example:8080";\n'
+
+
+def test_a_host_without_either_brings_no_files(tmp_path):
+    assert cli_recipe.host_files(cli_host.Host(str(tmp_path)), {}) == ()
