@@ -264,7 +264,7 @@ class TestStatic:
 
     def test_hashed_assets_are_compressed_and_immutable(self, clincus_server):
         page = clincus_server.get("/").body.decode()
-        path = page.split('src="')[1].split('"')[0]
+        path = "/assets/index" + page.split('src="/assets/index')[1].split('"')[0]
         plain = clincus_server.get(path)
         packed = clincus_server.get(path, headers={"Accept-Encoding": "gzip, br"})
         assert plain.headers["cache-control"] == "public, max-age=31536000, immutable"
