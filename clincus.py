@@ -3608,14 +3608,14 @@ def git_on_host(
     settings = git_settings(git, [*own, *shared], homes)
     for file, key, value in settings:
         folder = os.path.dirname(file)
-        if key == "core.worktree" and folder in tops:
-            tops[folder].append(joined_path(folder, value))
+        if key == "core.worktree" and folder in tops and os.path.isdir(top := joined_path(folder, value)):
+            tops[folder].append(top)
     everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
     places = [GitPlace(path, True) for path in (*shared, *attributes)]
     for setting in settings:
         folder = os.path.dirname(setting.file)
         is_own = folder in tops
-        places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else list(tops), homes)
+        places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
     trails = [path_trail(place.path) for place in places]
     folder_trails = [path_trail(folder) for folder in outer]
     links = [link for trail in (*trails, *folder_trails) for link in trail[:-1]]
@@ -3628,6 +3628,7 @@ def git_on_host(
 def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
     """The Git folders that git finds from a workspace; and all with those of submodules, each with its working trees.
 
+    Working trees that are absent do not count: a placeholder in one would keep git from making it.
     Git starts commands and relative paths at the top of a working tree. That of a submodule is in its configuration.
     """
     tops: dict[str, list[str]] = {}
@@ -3639,9 +3640,9 @@ def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
         for module in plain_git_folders(f"{folder}/modules"):
             tops.setdefault(module, [])
         for name in plain_folders(f"{folder}/worktrees"):
-            link = read_plain_file(f"{folder}/worktrees/{name}/gitdir").strip()
-            for user in (folder, f"{folder}/worktrees/{name}") if link else ():
-                tops.setdefault(user, []).append(os.path.dirname(link))
+            top = os.path.dirname(read_plain_file(f"{folder}/worktrees/{name}/gitdir").strip())
+            for user in (folder, f"{folder}/worktrees/{name}") if os.path.isdir(top) else ():
+                tops.setdefault(user, []).append(top)
     return outer, tops
 
 

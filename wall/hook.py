@@ -42,7 +42,7 @@ from typing import Any
 STAGES = "/run/clincus"
 LOCK_SECONDS = 30.0
 NO_ID_MAPS = "cannot map ids"
-MOST_MOUNTS = 2000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
+MOST_MOUNTS = 4000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
 MOST_FOLDERS = 20000  # that are looked into for the Git folders of submodules
 FILLED_BY_GIT = ("objects", "refs", "logs")  # in a Git folder: many folders in them, and files called HEAD
 PLACEHOLDER_MARK = "trusted.clincus.placeholder"  # needs CAP_SYS_ADMIN on the host: no container can forge it

@@ -175,6 +175,14 @@ def test_a_submodule_is_looked_at(host):
     assert host.places() == {"ci/hooks/", ".git/modules/ci/hooks/"}
 
 
+def test_a_working_tree_that_is_absent_does_not_count(host):
+    (host.home / ".gitconfig").write_text("[core]\n\thooksPath = .githooks\n")
+    host.write(".git/modules/lib/config", "[core]\n\tworktree = ../../../lib\n")
+    host.write(".git/worktrees/tree/gitdir", f"{host.work}/tree/.git\n")
+    host.write(".git/worktrees/broken/gitdir", "tree\n")
+    assert host.places() == {".githooks/", ".git/.githooks/"}
+
+
 def test_a_git_folder_of_another_name_is_found(host):
     (host.work / ".git").rename(host.work / ".bare")
     host.write(".git", "gitdir: ./.bare\n")
