@@ -4958,7 +4958,7 @@ class LaunchRequest:
     settings: Mapping[str, object] = field(default_factory=dict)  # by dotted key: they beat the config's, profile's too
     environment: Mapping[str, str] = field(default_factory=dict)
     debug: bool = False  # a shell instead of the tool
-    tmux: bool = True  # False: the caller runs the tool in a terminal of its own, with `shell_argv`
+    tmux: bool = True  # False: the caller runs the tool in a terminal of its own, by `guest/shell.sh`
     command: str = ""  # the process that runs one command in the container itself, in place of a tool
 
 
@@ -5037,6 +5037,9 @@ START_ERRORS = {  # exit codes of guest/start.sh
     72: "the workspace is not mounted at {mount} in the container",
     73: "the image has no tmux: build one with `clincus build`",
 }
+
+
+NO_REFUSALS: Mapping[int, Exception] = {}
 
 
 def guest_program(*names: str) -> str:
@@ -5584,13 +5587,6 @@ class Sessions:
         words = tmux_name(session.id, shell=shell), self.guest(session).mount, how, guest_program("shell")
         return self.guest_argv(session, guest_program("attach"), *words, term=term)
 
-    def shell_argv(self, session: Session, program: str = "", *, term: str) -> list[str]:
-        """The command that gives a pty a login shell of its own in a session's workspace.
-
-        With the `program` "direct" it is the tool of a start without tmux, and ends with the tool's exit code.
-        """
-        return self.guest_argv(session, guest_program("shell"), self.guest(session).mount, program, term=term)
-
     def guest_argv(self, session: Session, program: str, *arguments: str, term: str = "") -> list[str]:
         """The command line that runs a program of `guest_program` as the code user, for a process of the caller's own.
 
@@ -5606,22 +5602,6 @@ class Sessions:
             whole=not term,
         )
 
-    def scrollback(self, session: Session, lines: int, *, shell: bool = False) -> bytes:
-        """The tool's screen, or the shell's, and the last lines above it, with their colours (ECMA-48).
-
-        Raises IncusError, and ClincusError(409) when there is no such terminal.
-        """
-        words = tmux_name(session.id, shell=shell), "-e", "-J", "-S", f"-{lines}"
-        gone = f'"{session.id}" has no terminal now: connecting to it opens one'
-        return self._output(session, "capture", *words, timeout=READ_TIMEOUT, refusals={3: ClincusError(gone, 409)})
-
-    def has_terminal(self, session: Session) -> bool:
-        """Whether a running session's tmux is there: it ends with the last program in it. Raises IncusError."""
-        with suppress(LookupError):
-            self._output(session, "capture", tmux_name(session.id), refusals={3: LookupError()})
-            return True
-        return False
-
     def guest(self, session: Session) -> Guest:
         """Who works in a session, and where."""
         return Guest.of(session, self._load())
@@ -5633,19 +5613,21 @@ class Sessions:
             session.id, command, user=guest.uid, environment=guest.environment(), stdin=stdin, timeout=timeout
         )
 
-    def _output(
+    def output(
         self,
         session: Session,
         programs: str,
         *arguments: str,
-        stdin: bytes = b"",
-        timeout: float = 60,
-        refusals: Mapping[int, Exception] | None = None,
+        refusals: Mapping[int, Exception] = NO_REFUSALS,
+        **more: Any,
     ) -> bytes:
-        """What programs of guest/ write. Raises what `refusals` has for an exit code, and IncusError for any but 0."""
+        """What programs of guest/ write, with `more` as in `run`.
+
+        Raises what `refusals` has for an exit code, and IncusError for any other but 0.
+        """
         command = ["sh", "-c", guest_program(*programs.split()), "clincus", *arguments]
-        done = self.run(session, command, stdin=stdin, timeout=timeout)
-        if refusals is not None and done.code in refusals:
+        done = self.run(session, command, **more)
+        if done.code in refusals:
             raise refusals[done.code]
         if done.code != 0:
             raise self.incus.guest_failure(session.id, done)
@@ -5749,7 +5731,7 @@ class Sessions:
             code: IncusError(text.format(home=home, uid=guest.uid, mount=guest.mount), 500)
             for code, text in START_ERRORS.items()
         }
-        self._output(session, "wait-for-boot start", *words, stdin=archive, timeout=120, refusals=refusals)
+        self.output(session, "wait-for-boot start", *words, stdin=archive, timeout=120, refusals=refusals)
         write_metadata(self._saved(session))
 
     def _listing(self, session: Session, tool: Tool) -> list[tuple[str, float]]:

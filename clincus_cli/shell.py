@@ -276,9 +276,7 @@ def present(context: Context, session: clincus.Session, *, is_direct: bool) -> i
 def attach_terminal(context: Context, session: clincus.Session, *, is_direct: bool = False) -> int:
     """Attach this terminal to a session; save its conversation and tidy up when the terminal is left."""
     sessions, term = context.sessions, clincus.terminal_name(context.environ.get("TERM", ""))
-    argv = (
-        sessions.shell_argv(session, "direct", term=term) if is_direct else sessions.terminal_argv(session, term=term)
-    )
+    argv = shell_argv(context, session, "direct") if is_direct else sessions.terminal_argv(session, term=term)
     try:
         code = run_in_terminal(argv, is_screen=True)
     finally:
@@ -318,6 +316,21 @@ def leave_session(sessions: clincus.Sessions, session: clincus.Session, *, is_di
     return False
 
 
+def shell_argv(context: Context, session: clincus.Session, program: str = "") -> list[str]:
+    """The command that gives this terminal a login shell in a session, or with "direct" the tool, until that ends."""
+    guest, term = context.sessions.guest(session), clincus.terminal_name(context.environ.get("TERM", ""))
+    return context.sessions.guest_argv(session, clincus.guest_program("shell"), guest.mount, program, term=term)
+
+
+def has_tmux(sessions: clincus.Sessions, session: clincus.Session) -> bool:
+    """Whether a running session's tmux is there: it ends with the last program in it. Raises IncusError."""
+    try:
+        sessions.output(session, "capture", clincus.tmux_name(session.id), refusals={3: LookupError()})
+    except LookupError:
+        return False
+    return True
+
+
 def settled_session(sessions: clincus.Sessions, session: clincus.Session) -> tuple[clincus.Session | None, bool]:
     """The session as it is now, None if it is gone, and whether its tmux is there.
 
@@ -331,7 +344,7 @@ def settled_session(sessions: clincus.Sessions, session: clincus.Session) -> tup
         if found is None or found.paused or found.status == "stopped":
             return found, False
         try:
-            return found, sessions.has_terminal(found)
+            return found, has_tmux(sessions, found)
         except clincus.IncusError:
             if time.monotonic() > deadline:
                 raise
@@ -388,7 +401,7 @@ def run_attach(context: Context) -> int:
     $ clincus attach clincus-ec0578-1  # Go to that session's tool.
     $ clincus attach --slot 2 --bash  # A shell beside the tool in slot 2 of this directory.
     """
-    options, sessions = context.options, context.sessions
+    options = context.options
     session = session_to_attach(context)
     if session is None:
         return 0
@@ -398,8 +411,7 @@ def run_attach(context: Context) -> int:
     slot = f" (slot {session.slot})" if options.slot else ""
     print(f"Attaching to {session.id}{slot}...", flush=True)
     if options.bash:
-        term = clincus.terminal_name(context.environ.get("TERM", ""))
-        return run_in_terminal(sessions.shell_argv(session, term=term))
+        return run_in_terminal(shell_argv(context, session))
     return attach_terminal(context, session)
 
 

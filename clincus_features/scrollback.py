@@ -11,7 +11,15 @@ def install(extensions: clincus.Extensions) -> None:
 
     def get_scrollback(request: clincus.Request) -> clincus.Response:
         session = app.running_session(request.values["id"])
-        text = app.sessions.scrollback(session, request.values["lines"], shell=request.values["shell"])
+        name = clincus.tmux_name(session.id, shell=request.values["shell"])
+        gone = f'"{session.id}" has no terminal now: connecting to it opens one'
+        text = app.sessions.output(
+            session,
+            "capture",
+            *(name, "-e", "-J", "-S", f"-{request.values['lines']}"),
+            timeout=clincus.READ_TIMEOUT,
+            refusals={3: clincus.ClincusError(gone, 409)},
+        )
         return clincus.Response(200, text, [("Content-Type", "text/plain; charset=utf-8")])
 
     extensions.routes.append(("GET", "/api/sessions/{id}/scrollback", get_scrollback))
