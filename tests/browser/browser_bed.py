@@ -116,7 +116,13 @@ class Dashboard:
 
     def go(self, path: str = "/") -> None:
         """Open a place by its address."""
-        self.page.goto(self.server.url + path)
+        for attempt in (1, 2, 3):
+            try:
+                self.page.goto(self.server.url + path)
+                return
+            except Error as error:
+                if attempt == 3 or "ERR_NETWORK_CHANGED" not in error.message:
+                    raise
 
     @property
     def rows(self) -> Locator:
@@ -190,7 +196,9 @@ def watch(dashboard: Dashboard) -> None:
     """Collect what the page complains of."""
 
     def console(message: Any) -> None:
-        if message.type in {"error", "warning"}:
+        # Chromium drops what it has not sent yet when a network interface appears, as with each container that starts
+        # here. The page asks again.
+        if message.type in {"error", "warning"} and "ERR_NETWORK_CHANGED" not in message.text:
             dashboard.errors.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
 
     dashboard.page.on("console", console)

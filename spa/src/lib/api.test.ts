@@ -49,6 +49,12 @@ describe('a read', () => {
     expect(calls).toHaveLength(1);
   });
 
+  it('that the browser dropped on its way is sent again, once', async () => {
+    const calls = fakeServer(() => (calls.length < 2 ? new TypeError('Failed to fetch') : { json: [] }));
+    expect(await api.images()).toEqual([]);
+    expect(calls).toHaveLength(2);
+  });
+
   it('that is answered with an error is not', async () => {
     const calls = fakeServer(() => ({ status: 503 }));
     await failure(api.sessions());
@@ -57,6 +63,12 @@ describe('a read', () => {
 });
 
 describe('a write', () => {
+  it('that the browser dropped is never sent again: it may have arrived', async () => {
+    const calls = fakeServer(() => new TypeError('Failed to fetch'));
+    expect((await failure(api.stopSession('s'))).status).toBe(0);
+    expect(calls).toHaveLength(1);
+  });
+
   it('that goes unanswered is never tried twice', async () => {
     const calls = fakeServer(() => new DOMException('late', 'TimeoutError'));
     expect((await failure(api.stopSession('s'))).message).toBe('The server did not answer within 300 seconds.');

@@ -1,4 +1,5 @@
 /** The one place that talks HTTP to the server. */
+import { AGAIN_MS, pause } from './load';
 import { encodePath } from './paths';
 import type {
   Config,
@@ -46,13 +47,21 @@ export function sentence(error: unknown): string {
 
 const isTimeout = (error: unknown): boolean => error instanceof DOMException && error.name === 'TimeoutError';
 
-/** One try. Each answer is asked for anew, and an unchanged one comes as 304 with no body. */
+/**
+ * One try. Each answer is asked for anew, and an unchanged one comes as 304 with no body. A GET that the browser dropped on
+ * its way is sent again.
+ */
 async function ask(path: string, init: RequestInit, timeout: number): Promise<Response> {
   const controller = new AbortController();
   const limit = (ms: number) => setTimeout(() => controller.abort(new DOMException('Too late', 'TimeoutError')), ms);
   const timer = limit(timeout);
+  const once = (): Promise<Response> => fetch(path, { ...init, signal: controller.signal, cache: 'no-cache' });
   try {
-    return await fetch(path, { ...init, signal: controller.signal, cache: 'no-cache' });
+    return await once();
+  } catch (error) {
+    if (init.method !== 'GET' || isTimeout(error)) throw error;
+    await pause(AGAIN_MS);
+    return await once();
   } finally {
     clearTimeout(timer);
     limit(BODY_TIMEOUT_MS);

@@ -53,6 +53,7 @@ beforeEach(() => {
 
 afterEach(() => {
   cleanup();
+  vi.useRealTimers();
   vi.unstubAllGlobals();
 });
 
@@ -121,10 +122,11 @@ it('says that the shell ended, and opens another one on Enter', async () => {
 
 it('says that keys go nowhere while it is not connected', async () => {
   const socket = await connected();
+  vi.useFakeTimers(); // it does not try again by itself meanwhile
   socket.lose(1006);
   flushSync();
   expect(screen.getByRole('status').textContent).toContain('Not connected, keys go nowhere');
-  await userEvent.click(screen.getByRole('button', { name: 'Try now' }));
+  screen.getByRole('button', { name: 'Try now' }).click();
   expect(FakeSocket.all).toHaveLength(2);
 });
 

@@ -1,5 +1,6 @@
 /** What has left a terminal's screen: a still picture of what tmux keeps, scrolled, selected and searched in the page alone. */
 import { api, sentence } from '../../lib/api';
+import { load } from '../../lib/load';
 import { ui } from '../../state/ui.svelte';
 import type { Look, TerminalHost, TerminalParts } from './terminal';
 import type { TerminalKind } from './terminal-link.svelte';
@@ -27,7 +28,7 @@ export class Past {
   /** Shows it in the element, which must be as large as the terminal's own. */
   async open(element: HTMLElement, look: () => Look, host: TerminalHost): Promise<void> {
     try {
-      const { openTerminal, SCROLLBACK_LINES } = await import('./terminal');
+      const { openTerminal, SCROLLBACK_LINES } = await load(() => import('./terminal'));
       const text = await api.scrollback(this.session, SCROLLBACK_LINES, this.kind === 'shell');
       if (this.#over) return;
       const onOverscroll = (lines: number): void => {

@@ -1,6 +1,7 @@
 /** One terminal on the page: xterm.js, its wire to the server, and what passes between them and the person. */
 import { writeClipboard } from '../../lib/clipboard';
 import { isPaletteKey } from '../../lib/keys';
+import { load } from '../../lib/load';
 import type { Session } from '../../lib/types';
 import { copy, label } from '../../state/actions';
 import { preferences } from '../../state/preferences.svelte';
@@ -50,7 +51,7 @@ export class TerminalView {
   /** Shows the terminal in the element, which must be visible: its size becomes the program's. */
   async open(element: HTMLElement, look: () => Look): Promise<void> {
     try {
-      const { openTerminal } = await import('./terminal');
+      const { openTerminal } = await load(() => import('./terminal'));
       if (this.parts) return;
       const parts = openTerminal(element, look(), {
         ...this.host,
