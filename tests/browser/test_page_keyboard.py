@@ -43,7 +43,7 @@ def test_ctrl_k_is_the_shells(dashboard, session_on):
     """It cuts the rest of the line there, and what is chosen for the palette in the settings opens that."""
     page = dashboard.page
     dashboard.go("/settings")
-    page.get_by_label("Commands, in a terminal").select_option("Ctrl Shift K")
+    page.get_by_label("Key for commands, in a terminal").select_option("Ctrl Shift K")
     dashboard.open_terminal(session_on(), tab="/shell")
     page.keyboard.type("echo kept-whole cut-off")
     for _ in "cut-off":
