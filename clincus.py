@@ -424,12 +424,10 @@ class Child:
         self.is_late = False
         self._gentle = gentle
         self._is_fed = False  # another thread writes to stdin, and closes it
+        self._words = f"`{shlex.join(argv[:6])} …`"
         self._alarm: threading.Timer | None = None
         if timeout is not None:
-            words = f"`{shlex.join(argv[:6])} …` did not finish within {timeout:g} s"
-            self._alarm = threading.Timer(timeout, self._expire, (words,))
-            self._alarm.daemon = True
-            self._alarm.start()
+            self.allow(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -441,6 +439,15 @@ class Child:
         for stream in (self.stdout, self.stderr, *(() if self._is_fed else (self.stdin,))):
             with suppress(OSError):
                 stream.close()
+
+    def allow(self, seconds: float) -> None:
+        """Give the child so many seconds from now."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        words = f"{self._words} did not finish within {seconds:g} s"
+        self._alarm = threading.Timer(seconds, self._expire, (words,))
+        self._alarm.daemon = True
+        self._alarm.start()
 
     def signal(self, number: int) -> None:
         """Send a signal to the child and to all in its process group."""
@@ -1449,9 +1456,10 @@ class ToolFile:
     """A file for the container's home."""
 
     path: str  # relative to the container's home
-    data: bytes
+    data: bytes = b""
     mode: int = 0o600
     mtime: float = 0.0  # seconds since 1970: that of the host's file, 0 for one that was made or merged here
+    source: str = ""  # a file of the host whose content it gets, in the place of `data`
 
 
 @dataclass
@@ -1844,7 +1852,6 @@ def tool_files(
     workspace_path: str,
     config: Config,
     *,
-    saved_dir: str | None = None,
     only_credentials: bool = False,
     environment: Mapping[str, str] | None = None,
     present: Iterable[tuple[str, float]] = (),
@@ -1853,10 +1860,10 @@ def tool_files(
 
     Credentials and settings are carried in with the home's path rewritten, and completed with what full-permission
     mode needs to start without a question. A setting of the user's is never overwritten, except the keys that answer
-    those questions or forbid that mode. `saved_dir` adds a saved conversation. With `only_credentials` (a container
-    that already has its settings), only those credentials are carried in that are newer than in `present`, the
-    container's listing: a token which the tool renewed inside stays. `environment` holds the variables that the tool
-    will run with, if they are more than the profile's.
+    those questions or forbid that mode. With `only_credentials` (a container that already has its settings), only
+    those credentials are carried in that are newer than in `present`, the container's listing: a token which the tool
+    renewed inside stays. `environment` holds the variables that the tool will run with, if they are more than the
+    profile's.
     """
     carried = Carried(home)
     for path in tool.credentials:
@@ -1872,453 +1879,38 @@ def tool_files(
             carried.put(path, with_home(document, home.rstrip("/"), container_home))
     if tool.complete is not None:
         tool.complete(carried, workspace_path, config.environment if environment is None else environment)
-    if saved_dir is not None:
-        carried.files.update(saved_files(tool, saved_dir))
     return [carried.files[path] for path in sorted(carried.files)], carried.warnings
 
 
-def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> bytes:
+def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> Iterator[bytes]:
     """A tar with the files and their directories, all of one owner, to be unpacked in the container's home."""
-    buffer = io.BytesIO()
     made: set[str] = set()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for file in files:
-            *folders, _ = itertools.accumulate(file.path.split("/"), "{}/{}".format)
-            for path in [path for path in folders if path not in made] + [file.path]:
-                member = tarfile.TarInfo(path)
-                member.mode, member.uid, member.gid = 0o700, uid, gid
-                if path == file.path:
-                    member.mode, member.size, member.mtime = file.mode, len(file.data), int(file.mtime)
-                else:
-                    member.type = tarfile.DIRTYPE
-                    made.add(path)
-                archive.addfile(member, io.BytesIO(file.data))
-    return buffer.getvalue()
-
-
-# Saved conversations: <sessions_dir>-<tool>/<session id>/ holds the paths of Tool.saved and metadata.json
-
-SAVED_LIMIT = 512 << 20  # bytes: one saved conversation
-SAVED_COUNT = 50_000
-SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take to tidy up
-METADATA_LIMIT = 64 << 10  # bytes
-
-
-@dataclass(frozen=True)
-class SavedSession:
-    """A conversation on the host, as its metadata.json tells it; fields that old files lack are empty."""
-
-    session_id: str
-    tool: str
-    directory: str
-    container_name: str = ""
-    workspace: str = ""
-    persistent: bool = False
-    saved_at: str = ""  # RFC 3339 with zone
-    slot: int = 0
-    tool_session_id: str = ""
-    image: str = ""
-    profile: str = ""
-    final: bool = False  # the container had stopped by then: it holds nothing newer
-
-
-def sessions_directory(config: Config, environ: Mapping[str, str], tool_name: str) -> str:
-    """Where a tool's conversations are kept: `<paths.sessions_dir>-<tool>`."""
-    return f"{expand(config.get('paths.sessions_dir'), environ)}-{tool_name}"
-
-
-def session_directory(config: Config, environ: Mapping[str, str], tool_name: str, session_id: str) -> str:
-    """Where one conversation is kept; ClincusError (404) for an id that cannot be one."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", session_id):
-        raise ClincusError(f"session '{session_id}' not found", 404)
-    return os.path.join(sessions_directory(config, environ, tool_name), session_id)
-
-
-def is_saved(tool: Tool, path: str) -> bool:
-    """True for a file, relative to the home, that belongs to a tool's conversations."""
-    inside = any(path == part or path.startswith(part + "/") for part in tool.saved)
-    return inside and not matches_any(path, tool.unsaved)
-
-
-# Arguments: the home and the paths in it. GNU tar gives code 1 when a file changed meanwhile: no failure.
-SAVE_SCRIPT = """
-cd -- "$1" || exit 3
-shift
-[ ! -e {unpacking} ] || set --
-for path; do shift; [ ! -e "$path" ] || set -- "$@" "$path"; done
-[ $# -gt 0 ] || exec tar -cf - -T /dev/null
-tar --format=gnu --hard-dereference --anchored --wildcards --wildcards-match-slash -cf - {excluded} -- "$@"
-[ $? -le 1 ]
-"""
-# Up to 3 s for the tool to write what it still has and to close its database: copied in between, a line may be half
-# and a database's file and log would not belong together. One that was killed can be opened again.
-END_SCRIPT = """
-if pkill -TERM -x {tool}; then
-    for turn in $(seq 30); do pgrep -x {tool} >/dev/null || break; sleep 0.1; done
-    if pkill -KILL -x {tool}; then sleep 0.2; fi
-fi
-"""
-
-
-def save_command(tool: Tool, container_home: str, *, ends_tool: bool = False) -> list[str]:
-    """The command that writes a tool's conversations as a tar to stdout, for `unpack_saved`.
-
-    If there are none, or only part of what the host has, it is an archive of nothing. `ends_tool` is for a container
-    that is about to stop: nothing is to be written after the copy.
-    """
-    excluded = " ".join(shlex.quote(f"--exclude={pattern}") for pattern in tool.unsaved)
-    end = END_SCRIPT.format(tool=tool.name) if ends_tool else ""
-    script = end + SAVE_SCRIPT.format(excluded=excluded, unpacking=UNPACKING_FILE)
-    return ["sh", "-c", script, "save", container_home, *tool.saved]
-
-
-STARTED_FILE = ".clincus/start"  # what runs in tmux; a container without it was never started to the end
-UNPACKING_FILE = ".clincus/unpacking"  # there while a saved conversation goes in: what there is may be half of it
-
-
-def listing_command(tool: Tool, container_home: str) -> list[str]:
-    """The command that lists a tool's conversations and credentials in a container, for `parse_listing`.
-
-    In front come STARTED_FILE and UNPACKING_FILE, if they are there.
-    """
-    script = 'cd -- "$1" || exit 3; shift; find "$@" -type f -size +0 -printf "%T@ %p\\0" 2>/dev/null | head -c 4194304'
-    marks = (STARTED_FILE, UNPACKING_FILE)
-    return ["sh", "-c", script, "list", container_home, *marks, *tool.saved, *tool.credentials]
-
-
-def parse_listing(output: bytes) -> list[tuple[str, float]]:
-    """The paths and times (s since 1970) that `listing_command` wrote; what is not in its form is left out."""
-    found = []
-    for line in output.decode("utf-8", "replace").split("\0"):
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ([^/].*)", line)
-        if match:
-            found.append((match.group(2), float(match.group(1))))
-    return found
-
-
-def saved_listing(directory: str) -> list[tuple[str, float]]:
-    """The paths and times of the files of a saved conversation; empty ones are left out.
-
-    ClincusError if not all of it can be read: a copy with a hole must not go on, nor count as the lesser one.
-    """
-
-    def refuse(error: OSError) -> None:
-        if error.filename != directory or not isinstance(error, FileNotFoundError):
-            raise ClincusError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-    found = []
-    for folder, _, names in os.walk(directory, onerror=refuse):
-        for name in names:
-            path = os.path.join(folder, name)
-            status = os.lstat(path)
-            if stat.S_ISREG(status.st_mode) and status.st_size:
-                found.append((os.path.relpath(path, directory), status.st_mtime))
-    return found
-
-
-def saved_files(tool: Tool, saved_dir: str) -> dict[str, ToolFile]:
-    """A saved conversation; of a copy that the Go program made, only the conversations in it.
-
-    ClincusError if it cannot be read whole: a tool that went on without it would take its place at the next save.
-    """
-    saved = Carried(saved_dir, left=SAVED_LIMIT, largest=SAVED_LIMIT, most=SAVED_COUNT)
-    for path, _ in saved_listing(saved_dir):
-        if is_saved(tool, path):
-            saved.add_file(os.path.join(saved_dir, path), path)
-    if saved.warnings:
-        raise ClincusError(f"the conversation cannot go on: {saved.warnings[0]}", 500)
-    return saved.files
-
-
-def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
-    """What the path of a conversation's file looks like."""
-    return re.compile(tool.conversation.replace("{project}", project))
-
-
-def choose_conversation(
-    tool: Tool, session_id: str, workspace_path: str, listing: Iterable[tuple[str, float]]
-) -> str | None:
-    """The id of the conversation to go on with: that of the session's own id, else the newest, None if there is none.
-
-    Claude keeps a directory for each working directory, named like its path with every other character a dash.
-    """
-    if not tool.conversation:
-        return None
-    project = re.escape(re.sub(r"[^A-Za-z0-9]", "-", workspace_path))
-    pattern = conversation_pattern(tool, project)
-    found: dict[str, float] = {}
-    for path, mtime in listing:
-        match = pattern.fullmatch(path)
-        if match:
-            found[match.group("id")] = max(mtime, found.get(match.group("id"), 0.0))
-    return session_id if session_id in found else max(found, key=lambda one: (found[one], one), default=None)
-
-
-class TarEntry(NamedTuple):
-    """One member of a tar that came out of a container; only the name has been checked (`safe_relative`)."""
-
-    name: str
-    kind: str  # file, directory, hardlink, symlink; other: devices, named pipes and what no reader needs
-    mode: int
-    mtime: float
-    link: str  # where a link leads; not checked
-    content: Iterator[bytes]
-
-
-TAR_KINDS = {b"0": "file", b"\0": "file", b"1": "hardlink", b"2": "symlink", b"5": "directory"}
-
-
-class SavedTar:
-    """A reader of the tar that comes out of a container, which is hostile input.
-
-    Only what GNU and busybox tar write without options is understood: files, directories, links and long names. What
-    is else (devices, sparse files, PAX headers) is passed over. tarfile is not used here: it follows whatever
-    form the archive takes, and the Pythons that Clincus meets have known holes in it. Each size and count is bounded.
-    """
-
-    BLOCK = 512
-    NAME_LIMIT = 4096
-
-    def __init__(
-        self,
-        stream: IO[bytes],
-        limit: int = SAVED_LIMIT,
-        count: int = SAVED_COUNT,
-        *,
-        what: str = "the saved conversation",
-    ) -> None:
-        self.stream = stream
-        self.left = limit  # bytes of content that may still come
-        self.members = count  # members that may still come
-        self.what = what  # the subject of an error's sentence
-        self._position = 0  # bytes read so far
-
-    def entries(self) -> Iterator[TarEntry]:
-        """Every member in order, with the name as it came. ClincusError on a broken or too large archive."""
-        long = {b"L": "", b"K": ""}  # a long name and a long link's target come before their member
-        while True:
-            header = self._read(self.BLOCK)
-            if header.strip(b"\0") == b"":
-                return
-            self.members -= 1
-            if self.members < 0:
-                raise ClincusError(f"{self.what} holds too many files", 500)
-            size, mtime, kind = self._header(header)
-            if kind in long:
-                if size > self.NAME_LIMIT:
-                    raise ClincusError(f"{self.what} holds a name that is too long", 500)
-                long[kind] = self._text(b"".join(self._content(size)))
-                continue
-            content = self._content(size)
-            yield TarEntry(
-                long[b"L"] or self._text(header[:100]),
-                TAR_KINDS.get(kind, "other"),
-                self._number(header[100:108]) & 0o777,
-                mtime,
-                long[b"K"] or self._text(header[157:257]),
-                content,
-            )
-            for _ in content:  # what the caller did not read
-                pass
-            long = dict.fromkeys(long, "")
-
-    def _header(self, header: bytes) -> tuple[int, float, bytes]:
-        """Size, time and type of a member (GNU tar manual, "Basic Tar Format")."""
-        if header[257:262] != b"ustar" or self._number(header[148:156]) != sum(header) - sum(header[148:156]) + 256:
-            raise ClincusError(f"{self.what} is not a tar archive", 500)
-        mtime = min(self._number(header[136:148]), 1 << 40)
-        return self._number(header[124:136]), float(mtime), header[156:157]
-
-    @staticmethod
-    def _text(field_: bytes) -> str:
-        return field_.split(b"\0")[0].decode("utf-8", "surrogateescape")
-
-    def _number(self, field_: bytes) -> int:
-        """A number: in octal, or in base 256 (a file of 8 GiB and more; a time before 1970 counts as 0)."""
-        if field_[0] in (0x80, 0xFF):
-            return int.from_bytes(field_[1:], "big") if field_[0] == 0x80 else 0
-        text = field_.strip(b" \0")
-        if not re.fullmatch(rb"[0-7]{1,12}", text):
-            raise ClincusError(f"{self.what} is not a tar archive", 500)
-        return int(text, 8)
-
-    def _content(self, size: int) -> Iterator[bytes]:
-        """The content of a member in pieces; its padding is read as well."""
-        self.left -= size
-        if self.left < 0:
-            raise ClincusError(f"{self.what} is too large", 500)
-        while size:
-            piece = self._read(min(size, 1 << 16))
-            size -= len(piece)
-            yield piece
-            if not size:
-                self._read(-self._position % self.BLOCK)
-
-    def _read(self, size: int) -> bytes:
-        data = self.stream.read(size)
-        self._position += len(data)
-        if len(data) < size:  # an archive of nothing has bytes too
-            raise ClincusError(f"{self.what} ends too early", 500)
-        return data
-
-
-def safe_relative(path: str) -> bool:
-    """True for a relative path in normal form without `..`, control characters or overlong parts."""
-    parts = path.split("/")
-    plain = all(part not in ("", ".", "..") and len(os.fsencode(part)) <= 255 for part in parts)
-    return plain and len(parts) <= 32 and not any(ord(char) < 32 for char in path)
-
-
-def unpack_saved(stream: IO[bytes], directory: str, tool: Tool) -> list[str]:
-    """Write the conversations in a tar to a new, empty directory of ours (mode 0700, files 0600); gives the paths.
-
-    Only regular files of `Tool.saved` are taken. What a broken archive held before its fault stays; the ClincusError
-    says what is wrong. An OSError is this host's fault.
-    """
-    written = []
-    for entry in SavedTar(stream).entries():
-        target = os.path.join(directory, entry.name)
-        if entry.kind != "file" or not safe_relative(entry.name) or not is_saved(tool, entry.name):
-            continue
-        try:
-            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
-                raise
-            continue  # one name is there twice, is a file's and a folder's, or is too long here
-        with open(descriptor, "wb") as file:
-            for piece in entry.content:
-                file.write(piece)
-            file.flush()
-            os.fsync(descriptor)  # the container may be gone before the next power cut
-        os.utime(target, (entry.mtime, entry.mtime))
-        written.append(entry.name)
-    return written
-
-
-def store_saved(stream: IO[bytes], saved: SavedSession, tool: Tool) -> list[str]:
-    """Save the conversations in a tar as a session's copy on the host, all or nothing; gives the paths.
-
-    The new copy is written beside the old one and takes its place only when it is whole and not emptier: a
-    conversation is never lost to a container that has none. ClincusError if the archive is broken.
-    """
-    parent = os.path.dirname(saved.directory)
-    os.makedirs(parent, mode=0o700, exist_ok=True)
-    os.chmod(parent, 0o700)
-    with contextlib.ExitStack() as held:
-        with directory_lock(parent, SAVED_LOCK_TIMEOUT):
-            mend_saved(parent)
-            fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
-            held.callback(shutil.rmtree, fresh, ignore_errors=True)
-            held.enter_context(directory_lock(fresh))
-        written = unpack_saved(stream, fresh, tool)
-        kept = [path for path, _ in saved_listing(saved.directory) if path != "metadata.json"]
-        is_talk = conversation_pattern(tool).fullmatch
-        if kept and (not written or (any(map(is_talk, kept)) and not any(map(is_talk, written)))):
-            write_metadata(saved)
-            return kept
-        write_metadata(dataclasses.replace(saved, directory=fresh))
-        take_place(fresh, saved.directory)
-    return written
-
-
-def take_place(fresh: str, directory: str) -> None:
-    """Give a new copy the name of the old one, which is removed. What a crash in between leaves, `mend_saved` mends."""
-    parent, old = os.path.dirname(directory), f"{fresh}.old"
-    with directory_lock(parent, SAVED_LOCK_TIMEOUT):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(directory, old)
-        os.rename(fresh, directory)
-        sync_directory(parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def mend_saved(parent: str) -> None:
-    """Tidy up, with the lock held, after saves into `parent` that were cut short.
-
-    A copy whose place was just being taken gets it back from what is no more than metadata.json; the rest goes.
-    """
-    for left in glob.glob(f"{glob.escape(parent)}/.*.new-*"):
-        name, _, ending = os.path.basename(left)[1:].rpartition(".new-")
-        directory = os.path.join(parent, name)
-        with contextlib.suppress(ClincusError, OSError), directory_lock(left, timeout=0):  # else it is in use
-            if ending.endswith(".old") and all(path == "metadata.json" for path, _ in saved_listing(directory)):
-                shutil.rmtree(directory, ignore_errors=True)
-                os.rename(left, directory)
-            else:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def write_metadata(saved: SavedSession) -> None:
-    """Write metadata.json of a session, with the time of now; the directory is made if need be (0700).
-
-    ClincusError if that is not possible.
-    """
-    document = {**vars(saved), "saved_at": datetime.now().astimezone().isoformat(timespec="seconds")}
-    del document["directory"]
-    path = os.path.join(saved.directory, "metadata.json")
-    try:
-        os.makedirs(saved.directory, mode=0o700, exist_ok=True)
-        replace_file(path, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
-    except OSError as error:
-        raise ClincusError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def mark_persistent(directory: str) -> None:
-    """Set `persistent` in a metadata.json and leave all else, its time too; nothing where there is none."""
-    path = os.path.join(directory, "metadata.json")
-    text = read_text(path, METADATA_LIMIT, follow=False)
-    if text is not None:
-        document = {**json.loads(text), "persistent": True}
-        replace_file(path, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
-
-
-def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
-    """A saved session, None if its metadata.json is missing, broken or without a session id."""
-    try:
-        text = read_text(os.path.join(directory, "metadata.json"), METADATA_LIMIT, follow=False)
-        document = json.loads(text or "null")
-    except (ConfigError, ValueError, RecursionError):
-        return None
-    if not isinstance(document, dict) or not isinstance(document.get("session_id"), str) or not document["session_id"]:
-        return None
-    fields = {one.name: one.default for one in dataclasses.fields(SavedSession)}
-    fits = {name: value for name, value in document.items() if type(value) is type(fields.get(name))}
-    return SavedSession(**{**fits, "session_id": document["session_id"], "tool": tool_name, "directory": directory})
-
-
-def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]:
-    """All saved sessions of all tools, the newest first."""
-    base = expand(config.get("paths.sessions_dir"), environ)
-    found = []
-    for parent in sorted(glob.glob(f"{glob.escape(base)}-*")):
-        if glob.glob(f"{glob.escape(parent)}/.*.new-*.old"):
-            with contextlib.suppress(OSError, ClincusError), directory_lock(parent):
-                mend_saved(parent)
-        with contextlib.suppress(OSError), os.scandir(parent) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    saved = read_metadata(entry.path, parent[len(base) + 1 :])
-                    if saved is not None:
-                        found.append(saved)
-    return sorted(found, key=saved_time, reverse=True)
-
-
-def saved_time(saved: SavedSession) -> float:
-    """When a session was saved, in seconds since 1970; 0 if unknown."""
-    try:
-        return datetime.fromisoformat(re.sub(r"Z$", "+00:00", saved.saved_at)).timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
-
-
-def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> SavedSession:
-    """The saved session of an id, whatever its tool; ClincusError (404) if there is none."""
-    for saved in list_saved(config, environ):
-        if saved.session_id == session_id:
-            return saved
-    raise ClincusError(f"session '{session_id}' not found", 404)
+    for file in files:
+        *folders, _ = itertools.accumulate(file.path.split("/"), "{}/{}".format)
+        for path in [path for path in folders if path not in made]:
+            made.add(path)
+            yield tar_header(path, 0o700, (uid, gid), kind=tarfile.DIRTYPE)
+        with open(file.source, "rb") if file.source else io.BytesIO(file.data) as content:
+            left = content.seek(0, os.SEEK_END)
+            content.seek(0)
+            yield tar_header(file.path, file.mode, (uid, gid), size=left, mtime=int(file.mtime))
+            padding = -left % tarfile.BLOCKSIZE
+            while left:
+                piece = content.read(min(left, 1 << 16)) or bytes(min(left, 1 << 16))
+                left -= len(piece)
+                yield piece
+            yield bytes(padding)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def tar_header(
+    path: str, mode: int, owner: tuple[int, int], *, size: int = 0, mtime: int = 0, kind: bytes = tarfile.REGTYPE
+) -> bytes:
+    """What stands in a tar in front of a file's content."""
+    member = tarfile.TarInfo(path)
+    member.mode, member.size, member.mtime, member.type = mode, size, mtime, kind
+    member.uid, member.gid = owner
+    return member.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape")
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -2439,7 +2031,8 @@ class MarkedReader(io.RawIOBase):
 class GuestInput(io.RawIOBase):
     """The stdin of a command under guest/exec.sh. A pipe to it never breaks: `is_over` tells when nobody reads it."""
 
-    def __init__(self, descriptor: int, is_over: Callable[[], bool]) -> None:
+    def __init__(self, descriptor: int, is_over: Callable[[], bool], allow: Callable[[float], None]) -> None:
+        self.allow = allow  # gives the command so many seconds from now
         self._descriptor = descriptor
         self._is_over = is_over
         os.set_blocking(descriptor, False)
@@ -2688,7 +2281,13 @@ class Incus:
         self.run("config", "edit", self.instance(name), stdin=yaml_of(description))
 
     def exec(
-        self, name: str, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, **options: Any
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        stdin: bytes | Iterable[bytes] = b"",
+        timeout: float = 60,
+        **options: Any,
     ) -> Completed:
         """Run a command in an instance and return how it ended, with all that it wrote; `options` as of `exec_argv`.
 
@@ -2699,7 +2298,7 @@ class Incus:
         with self._begun(name, command, timeout, options) as running:
             output, errors = Held(), Held()
             threads = [running.collect(running.output, output), running.collect(running.errors, errors)]
-            running.feed([stdin])
+            running.feed([stdin] if isinstance(stdin, bytes) else stdin)
             for thread in threads:
                 thread.join()
             code = running.finish()
@@ -2719,7 +2318,8 @@ class Incus:
             said = Held()
             errors = running.collect(running.errors, said)
             with suppress(BrokenPipeError):
-                yield GuestInput(running.stdin.fileno(), lambda: not errors.is_alive()), running.output
+                stdin = GuestInput(running.stdin.fileno(), lambda: not errors.is_alive(), running.allow)
+                yield stdin, running.output
             with suppress(OSError):
                 running.stdin.close()
             if len(running.output.read(STREAM_REST)) == STREAM_REST:
@@ -2833,7 +2433,6 @@ def incus_sockets(environ: Mapping[str, str]) -> list[str]:
 
 TRANSFER_TIMEOUT = 6 * 3600.0  # seconds that one copy may take
 TRANSFER_COUNT = 2_000_000  # files in one copy
-DISK_RESERVE = 256 << 20  # bytes that a copy leaves free on the host's disk
 
 # $1 is the path. The first line says what it is, the rest is its content.
 SEND_SCRIPT = """
@@ -2858,6 +2457,114 @@ exit 0
 code=$?; rm -f -- "$new"; exit "$code"
 """
 )
+
+
+class TarEntry(NamedTuple):
+    """One member of a tar that came out of a container; only the name has been checked (`safe_relative`)."""
+
+    name: str
+    kind: str  # file, directory, hardlink, symlink; other: devices, named pipes and what no reader needs
+    mode: int
+    mtime: float
+    link: str  # where a link leads; not checked
+    content: Iterator[bytes]
+
+
+TAR_KINDS = {b"0": "file", b"\0": "file", b"1": "hardlink", b"2": "symlink", b"5": "directory"}
+
+
+class SavedTar:
+    """A reader of the tar that comes out of a container, which is hostile input.
+
+    Only what GNU and busybox tar write without options is understood: files, directories, links and long names. What
+    is else (devices, sparse files, PAX headers) is passed over. tarfile is not used here: it follows whatever
+    form the archive takes, and the Pythons that Clincus meets have known holes in it. Each size and count is bounded.
+    """
+
+    BLOCK = 512
+    NAME_LIMIT = 4096
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        limit: int,
+        count: int,
+        *,
+        what: str = "what the container sent",
+    ) -> None:
+        self.stream = stream
+        self.left = limit  # bytes of content that may still come
+        self.members = count  # members that may still come
+        self.what = what  # the subject of an error's sentence
+        self._position = 0  # bytes read so far
+
+    def entries(self) -> Iterator[TarEntry]:
+        """Every member in order, with the name as it came. ClincusError on a broken or too large archive."""
+        long = {b"L": "", b"K": ""}  # a long name and a long link's target come before their member
+        while True:
+            header = self._read(self.BLOCK)
+            if header.strip(b"\0") == b"":
+                return
+            self.members -= 1
+            if self.members < 0:
+                raise ClincusError(f"{self.what} holds too many files", 500)
+            size, mtime, kind = self._header(header)
+            if kind in long:
+                if size > self.NAME_LIMIT:
+                    raise ClincusError(f"{self.what} holds a name that is too long", 500)
+                long[kind] = self._text(b"".join(self._content(size)))
+                continue
+            content = self._content(size)
+            yield TarEntry(
+                long[b"L"] or self._text(header[:100]),
+                TAR_KINDS.get(kind, "other"),
+                self._number(header[100:108]) & 0o777,
+                mtime,
+                long[b"K"] or self._text(header[157:257]),
+                content,
+            )
+            for _ in content:  # what the caller did not read
+                pass
+            long = dict.fromkeys(long, "")
+
+    def _header(self, header: bytes) -> tuple[int, float, bytes]:
+        """Size, time and type of a member (GNU tar manual, "Basic Tar Format")."""
+        if header[257:262] != b"ustar" or self._number(header[148:156]) != sum(header) - sum(header[148:156]) + 256:
+            raise ClincusError(f"{self.what} is not a tar archive", 500)
+        mtime = min(self._number(header[136:148]), 1 << 40)
+        return self._number(header[124:136]), float(mtime), header[156:157]
+
+    @staticmethod
+    def _text(field_: bytes) -> str:
+        return field_.split(b"\0")[0].decode("utf-8", "surrogateescape")
+
+    def _number(self, field_: bytes) -> int:
+        """A number: in octal, or in base 256 (a file of 8 GiB and more; a time before 1970 counts as 0)."""
+        if field_[0] in (0x80, 0xFF):
+            return int.from_bytes(field_[1:], "big") if field_[0] == 0x80 else 0
+        text = field_.strip(b" \0")
+        if not re.fullmatch(rb"[0-7]{1,12}", text):
+            raise ClincusError(f"{self.what} is not a tar archive", 500)
+        return int(text, 8)
+
+    def _content(self, size: int) -> Iterator[bytes]:
+        """The content of a member in pieces; its padding is read as well."""
+        self.left -= size
+        if self.left < 0:
+            raise ClincusError(f"{self.what} is too large", 500)
+        while size:
+            piece = self._read(min(size, 1 << 16))
+            size -= len(piece)
+            yield piece
+            if not size:
+                self._read(-self._position % self.BLOCK)
+
+    def _read(self, size: int) -> bytes:
+        data = self.stream.read(size)
+        self._position += len(data)
+        if len(data) < size:  # an archive of nothing has bytes too
+            raise ClincusError(f"{self.what} ends too early", 500)
+        return data
 
 
 @dataclass
@@ -3040,7 +2747,7 @@ class Arrival:
     def _receive_tree(self, stream: IO[bytes]) -> None:
         root = self._open_root()
         try:
-            for entry in SavedTar(stream, 1 << 62, TRANSFER_COUNT, what="what the container sent").entries():
+            for entry in SavedTar(stream, 1 << 62, TRANSFER_COUNT).entries():
                 self._take(root, entry)
             for parts, link in self._links:
                 self._place(root, parts, functools.partial(self._make_link, link))
@@ -3189,6 +2896,409 @@ def stays_inside(link: str, depth: int) -> bool:
     parts = [part for part in link.split("/") if part not in ("", ".")]
     up = next((count for count, part in enumerate(parts) if part != ".."), len(parts))
     return bool(parts) and not link.startswith("/") and up <= depth and ".." not in parts[up:]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# conversations
+# Saved conversations: <sessions_dir>-<tool>/<session id>/ holds the paths of Tool.saved and metadata.json. Knows
+# nothing of HTTP.
+# ----------------------------------------------------------------------------------------------------------------
+
+
+SAVED_LIMIT = 8 << 30  # bytes of one session on the host: beyond it the oldest files of a conversation are left out
+DISK_RESERVE = 256 << 20  # bytes that a copy out of a container leaves free on the host's disk
+LISTING_LIMIT = 64 << 20  # bytes
+SAVE_TIMEOUT = 120  # seconds, and one more for each 4 MiB that are to be copied
+SAVE_RATE = 4 << 20  # bytes per second
+SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take to tidy up
+METADATA_LIMIT = 64 << 10  # bytes
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """A conversation on the host, as its metadata.json tells it; fields that old files lack are empty."""
+
+    session_id: str
+    tool: str
+    directory: str
+    container_name: str = ""
+    workspace: str = ""
+    persistent: bool = False
+    saved_at: str = ""  # RFC 3339 with zone
+    slot: int = 0
+    tool_session_id: str = ""
+    image: str = ""
+    profile: str = ""
+    final: bool = False  # the container had stopped by then: it holds nothing newer
+
+
+def sessions_directory(config: Config, environ: Mapping[str, str], tool_name: str) -> str:
+    """Where a tool's conversations are kept: `<paths.sessions_dir>-<tool>`."""
+    return f"{expand(config.get('paths.sessions_dir'), environ)}-{tool_name}"
+
+
+def session_directory(config: Config, environ: Mapping[str, str], tool_name: str, session_id: str) -> str:
+    """Where one conversation is kept; ClincusError (404) for an id that cannot be one."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", session_id):
+        raise ClincusError(f"session '{session_id}' not found", 404)
+    return os.path.join(sessions_directory(config, environ, tool_name), session_id)
+
+
+def is_saved(tool: Tool, path: str) -> bool:
+    """True for a file, relative to the home, that belongs to a tool's conversations."""
+    inside = any(path == part or path.startswith(part + "/") for part in tool.saved)
+    return inside and not matches_any(path, tool.unsaved)
+
+
+STARTED_FILE = ".clincus/start"  # what runs in tmux; a container without it was never started to the end
+UNPACKING_FILE = ".clincus/unpacking"  # there while a saved conversation goes in: what there is may be half of it
+
+
+def listing_command(tool: Tool, container_home: str) -> list[str]:
+    """The command that lists a tool's conversations and credentials in a container, for `parse_listing`.
+
+    In front come STARTED_FILE and UNPACKING_FILE, if they are there.
+    """
+    script = 'cd -- "$1" || exit 3; shift; find "$@" -type f -size +0 -printf "%T@ %p\\0" 2>/dev/null | head -c 4194304'
+    marks = (STARTED_FILE, UNPACKING_FILE)
+    return ["sh", "-c", script, "list", container_home, *marks, *tool.saved, *tool.credentials]
+
+
+def parse_listing(output: bytes) -> list[tuple[str, float]]:
+    """The paths and times (s since 1970) that `listing_command` wrote; what is not in its form is left out."""
+    found = []
+    for line in output.decode("utf-8", "replace").split("\0"):
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ([^/].*)", line)
+        if match:
+            found.append((match.group(2), float(match.group(1))))
+    return found
+
+
+def saved_files_status(directory: str) -> dict[str, os.stat_result]:
+    """The files of a saved conversation by their path; empty ones are left out.
+
+    ClincusError if not all of it can be read: a copy with a hole must not go on, nor count as the lesser one.
+    """
+
+    def refuse(error: OSError) -> None:
+        if error.filename != directory or not isinstance(error, FileNotFoundError):
+            raise ClincusError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    found = {}
+    for folder, _, names in os.walk(directory, onerror=refuse):
+        for name in names:
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                found[os.path.relpath(path, directory)] = status
+    return found
+
+
+def saved_listing(directory: str) -> list[tuple[str, float]]:
+    """The paths and times of the files of a saved conversation; see `saved_files_status`."""
+    return [(path, status.st_mtime) for path, status in saved_files_status(directory).items()]
+
+
+def saved_files(tool: Tool, saved_dir: str) -> list[ToolFile]:
+    """A saved conversation, to be streamed; of a copy that the Go program made, only the conversations in it.
+
+    ClincusError if it cannot be read whole: a tool that went on without it would take its place at the next save.
+    """
+    found = []
+    for path, mtime in sorted(saved_listing(saved_dir)):
+        source = os.path.join(saved_dir, path)
+        if is_saved(tool, path):
+            if not os.access(source, os.R_OK):
+                raise ClincusError(f"the conversation cannot go on: {source} cannot be read", 500)
+            found.append(ToolFile(path, mtime=mtime, source=source))
+    return found
+
+
+def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
+    """What the path of a conversation's file looks like."""
+    return re.compile(tool.conversation.replace("{project}", project))
+
+
+def choose_conversation(
+    tool: Tool, session_id: str, workspace_path: str, listing: Iterable[tuple[str, float]]
+) -> str | None:
+    """The id of the conversation to go on with: that of the session's own id, else the newest, None if there is none.
+
+    Claude keeps a directory for each working directory, named like its path with every other character a dash.
+    """
+    if not tool.conversation:
+        return None
+    project = re.escape(re.sub(r"[^A-Za-z0-9]", "-", workspace_path))
+    pattern = conversation_pattern(tool, project)
+    found: dict[str, float] = {}
+    for path, mtime in listing:
+        match = pattern.fullmatch(path)
+        if match:
+            found[match.group("id")] = max(mtime, found.get(match.group("id"), 0.0))
+    return session_id if session_id in found else max(found, key=lambda one: (found[one], one), default=None)
+
+
+def safe_relative(path: str) -> bool:
+    """True for a relative path in normal form without `..`, control characters or overlong parts."""
+    parts = path.split("/")
+    plain = all(part not in ("", ".", "..") and len(os.fsencode(part)) <= 255 for part in parts)
+    return plain and len(parts) <= 32 and not any(ord(char) < 32 for char in path)
+
+
+class GuestFile(NamedTuple):
+    """A file of a conversation in a container, as guest/save.sh lists it."""
+
+    path: str
+    size: int
+    mtime: int  # nanoseconds since 1970
+    stamp: bytes  # size and time as the container wrote them
+
+
+class UnsettledError(ClincusError):
+    """A conversation changed while it was copied, so that its files would not fit together."""
+
+
+def read_guest_files(stream: BufferedReader) -> Iterator[GuestFile]:
+    """The list that guest/save.sh writes; what is not in its form is left out. Raises ClincusError."""
+    data = bytearray()
+    while not data.endswith(b"\0/\0") and data != b"/\0":
+        piece = stream.read1(1 << 16)
+        data += piece
+        if not piece or len(data) > LISTING_LIMIT:
+            raise ClincusError(f"the container's list of files {'is too long' if piece else 'ends too early'}", 500)
+    for record in bytes(data).split(b"\0"):
+        match = re.fullmatch(rb"((\d{1,15}) (\d{1,10})(?:\.(\d{1,9})\d*)?) (.+)", record, re.DOTALL)
+        if match:
+            stamp, size, seconds, fraction, path = match.groups()
+            mtime = int(seconds) * 10**9 + int((fraction or b"").ljust(9, b"0"))
+            yield GuestFile(os.fsdecode(path), int(size), mtime, stamp)
+
+
+def save_conversation(
+    stdin: GuestInput, stream: BufferedReader, saved: SavedSession, tool: Tool, *, is_last: bool = False
+) -> list[str]:
+    """Bring the host's copy of a conversation up to date with guest/save.sh; gives what a person should know.
+
+    Only what changed is copied, and of a file that grew only the rest. The new copy is made beside the old one and
+    takes its place when it is whole and not emptier: a conversation is never lost to a container that has none. With
+    `is_last` the tool has ended, so that what still changes may be taken as it is. Raises ClincusError, and OSError
+    for a fault of this host.
+    """
+    parent = os.path.dirname(saved.directory)
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    os.chmod(parent, 0o700)
+    is_talk = conversation_pattern(tool).fullmatch
+    listed = [file for file in read_guest_files(stream) if safe_relative(file.path) and is_saved(tool, file.path)]
+    wanted: list[GuestFile] = []
+    skipped: list[GuestFile] = []
+    left = SAVED_LIMIT
+    for file in sorted(listed, key=lambda file: not is_talk(file.path)):  # the newest first, as they are listed
+        (wanted if file.size <= left else skipped).append(file)
+        left -= file.size if file.size <= left else 0
+    kept = {path: status for path, status in saved_files_status(saved.directory).items() if path != "metadata.json"}
+    changed = {file.path for file in wanted if not is_same_file(kept.get(file.path), file)}
+    is_emptier = kept and (not wanted or (any(map(is_talk, kept)) and not any(is_talk(file.path) for file in wanted)))
+    if is_emptier or (kept and not changed and kept.keys() == {file.path for file in listed}):
+        write_metadata(saved)
+        return []
+    size = sum(file.size for file in wanted if file.path in changed)
+    disk = os.statvfs(parent)
+    if disk.f_bavail * disk.f_frsize < size + DISK_RESERVE:
+        raise OSError(errno.ENOSPC, "the disk of the saved conversations is nearly full", parent)
+    stdin.allow(SAVE_TIMEOUT + size / SAVE_RATE)
+    with contextlib.ExitStack() as held:
+        with directory_lock(parent, SAVED_LOCK_TIMEOUT):
+            mend_saved(parent)
+            fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
+            held.callback(shutil.rmtree, fresh, ignore_errors=True)
+            held.enter_context(directory_lock(fresh))
+        copier = Copier(stdin, stream, saved.directory, fresh, is_last)
+        for file in wanted:
+            copier.take(file, is_changed=file.path in changed, is_kept=file.path in kept)
+        for file in skipped:
+            if file.path in kept:
+                copier.link(file.path)
+        write_metadata(dataclasses.replace(saved, directory=fresh))
+        take_place(fresh, saved.directory)
+    return [f"{len(skipped)} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"] if skipped else []
+
+
+def is_same_file(status: os.stat_result | None, file: GuestFile) -> bool:
+    """Whether the host's copy of a file is what the container has."""
+    return status is not None and (status.st_size, status.st_mtime_ns) == (file.size, file.mtime)
+
+
+@dataclass
+class Copier:
+    """Fills a new directory of ours (folders 0700, files 0600) with files of a container, by guest/save.sh."""
+
+    stdin: GuestInput
+    stream: BufferedReader
+    old: str  # the copy that is there
+    new: str
+    is_last: bool
+
+    def take(self, file: GuestFile, *, is_changed: bool, is_kept: bool) -> None:
+        """Copy a file, or link the copy that is there."""
+        target = os.path.join(self.new, file.path)
+        try:
+            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+            if not is_changed:
+                self.link(file.path)
+                return
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise
+            return  # one name is a file's and a folder's, or is too long here
+        with open(descriptor, "wb") as output:
+            is_whole = self._fetch(file, output, os.path.join(self.old, file.path) if is_kept else "")
+            output.flush()
+            os.fsync(descriptor)  # the container may be gone before the next power cut
+        os.utime(target, ns=(file.mtime, file.mtime))
+        if not is_whole:
+            os.unlink(target)
+            if not self.is_last:
+                raise UnsettledError(f"{file.path} changes just now", 409)
+            if is_kept:
+                self.link(file.path)
+
+    def link(self, path: str) -> None:
+        """Take a file over from the old copy."""
+        target = os.path.join(self.new, path)
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        os.link(os.path.join(self.old, path), target, follow_symlinks=False)
+
+    def _fetch(self, file: GuestFile, output: IO[bytes], old: str) -> bool:
+        """Write a file's content; whether it fits what was listed. `old` is what there is of it, if anything."""
+        digest, known = hashlib.sha256(), 0
+        with open(old, "rb") if old else io.BytesIO() as before:
+            if old and os.fstat(before.fileno()).st_size <= file.size:
+                for piece in iter(lambda: before.read(1 << 16), b""):
+                    digest.update(piece)
+                    known += len(piece)
+            self.stdin.write(b"%d %s %s\n" % (known, digest.hexdigest().encode(), os.fsencode(file.path)))
+            start, size = self._numbers(rb"(\d{1,15}) (\d{1,15})\n")
+            if start not in (0, known) or start + size > max(2 * file.size, file.size + (64 << 20)):
+                raise ClincusError(f"the container sends more of {file.path} than it has listed", 500)
+            before.seek(0)
+            if start:
+                shutil.copyfileobj(before, output, 1 << 16)
+        left = size
+        while left:
+            piece = self.stream.read(min(left, 1 << 16))
+            if not piece:
+                raise ClincusError("the container ended a file too early", 500)
+            output.write(piece)
+            left -= len(piece)
+        stamp = self.stream.readline(64).rstrip(b"\n")
+        now = re.match(rb"\d{1,15}(?= )", stamp)
+        has_grown = now is not None and int(now[0]) >= start + size
+        return stamp == file.stamp or (has_grown and (self.is_last or file.path.endswith(".jsonl")))
+
+    def _numbers(self, pattern: bytes) -> tuple[int, int]:
+        match = re.fullmatch(pattern, self.stream.readline(64))
+        if match is None:
+            raise ClincusError("the container did not answer as guest/save.sh does", 500)
+        return int(match[1]), int(match[2])
+
+
+def take_place(fresh: str, directory: str) -> None:
+    """Give a new copy the name of the old one, which is removed. What a crash in between leaves, `mend_saved` mends."""
+    parent, old = os.path.dirname(directory), f"{fresh}.old"
+    with directory_lock(parent, SAVED_LOCK_TIMEOUT):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(directory, old)
+        os.rename(fresh, directory)
+        sync_directory(parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def mend_saved(parent: str) -> None:
+    """Tidy up, with the lock held, after saves into `parent` that were cut short.
+
+    A copy whose place was just being taken gets it back from what is no more than metadata.json; the rest goes.
+    """
+    for left in glob.glob(f"{glob.escape(parent)}/.*.new-*"):
+        name, _, ending = os.path.basename(left)[1:].rpartition(".new-")
+        directory = os.path.join(parent, name)
+        with contextlib.suppress(ClincusError, OSError), directory_lock(left, timeout=0):  # else it is in use
+            if ending.endswith(".old") and all(path == "metadata.json" for path, _ in saved_listing(directory)):
+                shutil.rmtree(directory, ignore_errors=True)
+                os.rename(left, directory)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def write_metadata(saved: SavedSession) -> None:
+    """Write metadata.json of a session, with the time of now; the directory is made if need be (0700).
+
+    ClincusError if that is not possible.
+    """
+    document = {**vars(saved), "saved_at": datetime.now().astimezone().isoformat(timespec="seconds")}
+    del document["directory"]
+    path = os.path.join(saved.directory, "metadata.json")
+    try:
+        os.makedirs(saved.directory, mode=0o700, exist_ok=True)
+        replace_file(path, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
+    except OSError as error:
+        raise ClincusError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def mark_persistent(directory: str) -> None:
+    """Set `persistent` in a metadata.json and leave all else, its time too; nothing where there is none."""
+    path = os.path.join(directory, "metadata.json")
+    text = read_text(path, METADATA_LIMIT, follow=False)
+    if text is not None:
+        document = {**json.loads(text), "persistent": True}
+        replace_file(path, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
+
+
+def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
+    """A saved session, None if its metadata.json is missing, broken or without a session id."""
+    try:
+        text = read_text(os.path.join(directory, "metadata.json"), METADATA_LIMIT, follow=False)
+        document = json.loads(text or "null")
+    except (ConfigError, ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or not isinstance(document.get("session_id"), str) or not document["session_id"]:
+        return None
+    fields = {one.name: one.default for one in dataclasses.fields(SavedSession)}
+    fits = {name: value for name, value in document.items() if type(value) is type(fields.get(name))}
+    return SavedSession(**{**fits, "session_id": document["session_id"], "tool": tool_name, "directory": directory})
+
+
+def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]:
+    """All saved sessions of all tools, the newest first."""
+    base = expand(config.get("paths.sessions_dir"), environ)
+    found = []
+    for parent in sorted(glob.glob(f"{glob.escape(base)}-*")):
+        if glob.glob(f"{glob.escape(parent)}/.*.new-*.old"):
+            with contextlib.suppress(OSError, ClincusError), directory_lock(parent):
+                mend_saved(parent)
+        with contextlib.suppress(OSError), os.scandir(parent) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    saved = read_metadata(entry.path, parent[len(base) + 1 :])
+                    if saved is not None:
+                        found.append(saved)
+    return sorted(found, key=saved_time, reverse=True)
+
+
+def saved_time(saved: SavedSession) -> float:
+    """When a session was saved, in seconds since 1970; 0 if unknown."""
+    try:
+        return datetime.fromisoformat(re.sub(r"Z$", "+00:00", saved.saved_at)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> SavedSession:
+    """The saved session of an id, whatever its tool; ClincusError (404) if there is none."""
+    for saved in list_saved(config, environ):
+        if saved.session_id == session_id:
+            return saved
+    raise ClincusError(f"session '{session_id}' not found", 404)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -5100,7 +5210,9 @@ def is_hosts_fault(error: Exception) -> bool:
 
 
 STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
-SAVE_TIMEOUT = 120  # seconds
+SAVE_AFTER_RING = 15.0  # seconds between two saves of a running session, if its bell rang
+SAVE_EVERY = 180.0  # seconds, if it did not
+SAVE_CHECK = 5.0  # seconds between two looks at which sessions are due
 
 
 class Guest(NamedTuple):
@@ -5347,7 +5459,7 @@ class Containers:
             for key, device in before["expanded_devices"].items()
         }
         whole = instance_put(before, before["config"], before["devices"])
-        init = {"raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT + 60}\n"}
+        init = {"raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT + SAVED_LIMIT // SAVE_RATE + 60}\n"}
         sleeping = instance_put(before, {**settings, **init}, devices)
         try:
             self.incus.update(name, sleeping)
@@ -5420,6 +5532,7 @@ class Sessions:
         self._environ = environ
         self._report = report
         self._extensions = extensions or Extensions()
+        self._saves: dict[str, tuple[str, float]] = {}  # id -> ring and monotonic time of its last save while it ran
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
         self.containers = Containers(
             incus,
@@ -5559,6 +5672,23 @@ class Sessions:
             session = self.registry.get(id)
             return "" if self._try_save(session) else self.saved_directory(session)
 
+    def save_running(self) -> None:
+        """Save the conversations of running sessions soon after a turn (a ring) and every few minutes.
+
+        So a container that is lost from outside loses no more than that.
+        """
+        now = time.monotonic()
+        for session in self.registry.all():
+            rang_at, at = self._saves.setdefault(session.id, ("", now))
+            is_due = now - at > (SAVE_AFTER_RING if session.rang_at != rang_at else SAVE_EVERY)
+            lock = self._locks.setdefault(session.id, threading.RLock())
+            if is_due and session.status == "running" and lock.acquire(blocking=False):
+                try:
+                    self._saves[session.id] = (session.rang_at, now)
+                    self._try_save(session)
+                finally:
+                    lock.release()
+
     def set_persistent(self, id: str) -> Session:
         """Make a session persistent: its label, which counts, and its metadata.json."""
         with self.lock(id):
@@ -5606,7 +5736,9 @@ class Sessions:
         """Who works in a session, and where."""
         return Guest.of(session, self._load())
 
-    def run(self, session: Session, command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> Completed:
+    def run(
+        self, session: Session, command: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60
+    ) -> Completed:
         """Run a command in a running session as its code user."""
         guest = self.guest(session)
         return self.incus.exec(
@@ -5708,7 +5840,6 @@ class Sessions:
             home,
             guest.mount,
             config,
-            saved_dir=saved,
             only_credentials=not is_new,
             environment={**config.environment, **request.environment},
             present=present,
@@ -5724,14 +5855,17 @@ class Sessions:
         commands = launch_file(first, again, conversation_test(tool, known), guest.mount, tool.name)
         unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if saved is not None and conversation else []
         own = [*start_files(environment, chosen, commands), *self._extensions.files(session)]
-        archive = pack_files([*unpacking, *files, *own], guest.uid, guest.uid)
+        talk = [] if saved is None else saved_files(tool, saved)
+        size = sum(os.path.getsize(file.source) for file in talk)
+        archive = pack_files([*unpacking, *files, *talk, *own], guest.uid, guest.uid)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if request.tmux else "direct"
         refusals = {
             code: IncusError(text.format(home=home, uid=guest.uid, mount=guest.mount), 500)
             for code, text in START_ERRORS.items()
         }
-        self.output(session, "wait-for-boot start", *words, stdin=archive, timeout=120, refusals=refusals)
+        time_limit = 120 + size / SAVE_RATE
+        self.output(session, "wait-for-boot start", *words, stdin=archive, timeout=time_limit, refusals=refusals)
         write_metadata(self._saved(session))
 
     def _listing(self, session: Session, tool: Tool) -> list[tuple[str, float]]:
@@ -5761,10 +5895,13 @@ class Sessions:
         if tool is None or session.paused or (is_asleep and self._is_saved(session, saved)):
             return
         # As root: what `sudo` wrote there belongs to the conversation as well.
-        command = save_command(tool, self.guest(session).home, ends_tool=ends_tool and not is_asleep)
+        name = tool.name if ends_tool and not is_asleep else ""
+        command = ["sh", "-c", guest_program("save"), "save", self.guest(session).home, name, *tool.saved]
         awake = self.containers.asleep(session.id) if is_asleep else contextlib.nullcontext()
-        with awake, self.incus.open(session.id, command, timeout=SAVE_TIMEOUT) as (_, stream):
-            store_saved(stream, saved, tool)
+        with awake, self.incus.open(session.id, command, timeout=SAVE_TIMEOUT) as (stdin, stream):
+            is_last = bool(name) or is_asleep
+            for note in save_conversation(stdin, stream, saved, tool, is_last=is_last):
+                self._report(f"{session.id}: {note}")
         if is_asleep:  # and the command did not fail: what it wrote was all
             write_metadata(replace(saved, final=True))
 
@@ -5831,6 +5968,8 @@ class Sessions:
         """Save the conversation to the host; why that did not work is reported, returned, and stops nobody."""
         try:
             self._save(session, ends_tool=ends_tool)
+        except UnsettledError as error:  # the next save finds it at rest
+            return error
         except (ClincusError, OSError) as error:
             self._report(f"{session.id}: the conversation was not saved: {error}")
             return error
@@ -7948,6 +8087,7 @@ class Application:
             listener.start()
         self.monitor.start()
         repeat("looking at the config", self._poll, POLL_INTERVAL, self._stopping, first=POLL_INTERVAL)
+        repeat("saving conversations", self.sessions.save_running, SAVE_CHECK, self._stopping, first=SAVE_CHECK)
         for duty in self.extensions.duties:
             repeat(duty.name, duty.work, duty.period, self._stopping, first=duty.period)
 

@@ -63,6 +63,17 @@ def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tm
     assert "and the bread" in saved(server, session)
 
 
+def test_a_container_that_is_lost_from_outside_loses_no_more_than_the_last_turn(bed, clincus_server, workspace):
+    session = talk(bed, clincus_server, workspace)
+    type_line(bed, session, r'sh printf "\a"')  # as a tool rings at the end of a turn
+    wait_until(lambda: "remember the milk" in saved(clincus_server, session), "the save")
+    bed.incus.run("delete", "--force", session["id"])
+    path = f"/api/sessions/{session['id']}"
+    wait_until(lambda: clincus_server.get(path).status == 404, "the server to see that it is gone")
+    again = clincus_server.create(workspace, resume=session["session_id"])
+    wait_for_screen(bed, again, "earlier: remember the milk")
+
+
 def test_a_conversation_never_gets_a_second_container(bed, clincus_server, workspace):
     session = talk(bed, clincus_server, workspace)
     assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -13,6 +14,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import clincus
 import clincus_cli.main  # noqa: F401 (it declares the commands)
@@ -195,6 +198,35 @@ def arrive(target, data):
 
 def arrive_tree(target, *members):
     return arrive(target, b"directory\n" + archive(*members))
+
+
+GOOD = archive(member("x", content=b"1" * 2000))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"x" * 4096, "not a tar archive"),
+        (b"", "ends too early"),
+        (GOOD[:700], "ends too early"),
+        (GOOD[:512], "ends too early"),
+        (GOOD[:2560], "ends too early"),
+        (GOOD[:148] + b"0000000\0" + GOOD[156:], "not a tar archive"),
+        (archive(member("d" * 5000)), "a name that is too long"),
+        (archive(*[member(str(number)) for number in range(11)]), "too many files"),
+        (archive(member("x", content=b"1" * 20001)), "too large"),
+    ],
+)
+def test_a_broken_or_too_large_archive_is_refused(data, message):
+    with pytest.raises(clincus.ClincusError, match=message):
+        [b"".join(entry.content) for entry in clincus.SavedTar(io.BytesIO(data), 20000, 10).entries()]
+
+
+@given(st.binary(max_size=3000), st.integers(0, 2000))
+def test_no_archive_whatever_gets_past_the_reader(data, at):
+    with contextlib.suppress(clincus.ClincusError):
+        for entry in clincus.SavedTar(io.BytesIO(GOOD[:at] + data + GOOD[at:]), 100_000, 1000).entries():
+            assert len(b"".join(entry.content)) <= 100_000
 
 
 def tree(folder):

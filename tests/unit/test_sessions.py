@@ -9,7 +9,10 @@ import json
 import re
 from collections.abc import Callable
 from collections.abc import Iterator
+from datetime import datetime
+from datetime import timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO
 from typing import Any
 
@@ -140,13 +143,38 @@ def sends_nothing(door, monkeypatch):
     errors: list[clincus.ClincusError] = []
 
     @contextlib.contextmanager
-    def open_command(name: str, command: list[str], timeout: float) -> Iterator[tuple[None, IO[bytes]]]:
-        yield None, io.BytesIO(bytes(10240))
+    def open_command(name: str, command: list[str], timeout: float) -> Iterator[tuple[Any, IO[bytes]]]:
+        yield SimpleNamespace(allow=lambda seconds: None), io.BufferedReader(io.BytesIO(b"/\0"))
         if errors:
             raise errors[0]
 
     monkeypatch.setattr(door, "open", open_command)
     return errors
+
+
+def test_running_sessions_are_saved_after_a_ring_and_every_few_minutes(sessions, monkeypatch):
+    saved: list[str] = []
+    clock = [1000.0]
+    monkeypatch.setattr(sessions, "_try_save", lambda session: saved.append(session.id))
+    monkeypatch.setattr(clincus.time, "monotonic", lambda: clock[0])
+    add(sessions)
+    add(sessions, "clincus-0a1b2c-2", slot=2, status="stopped")
+
+    def after(seconds: float) -> list[str]:
+        clock[0] += seconds
+        saved.clear()
+        sessions.save_running()
+        return list(saved)
+
+    assert after(0) == []
+    assert after(clincus.SAVE_AFTER_RING + 1) == []
+    sessions.registry.ring(NAME, datetime(2126, 1, 1, tzinfo=timezone.utc))
+    assert after(1) == [NAME]
+    sessions.registry.ring(NAME, datetime(2126, 1, 2, tzinfo=timezone.utc))
+    assert after(1) == []  # a bell that never rests costs no more than this
+    assert after(clincus.SAVE_AFTER_RING) == [NAME]
+    assert after(clincus.SAVE_EVERY - 1) == []
+    assert after(2) == [NAME]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -389,7 +417,7 @@ class TestStart:
         door.exec = lambda *_, stdin=b"", **options: sent.append(stdin) or clincus.Completed(0, b"", b"")
         session = sessions.create(clincus.replace(request_, tool="shell"))
         assert door.instances[session.id]["config"]["user.mine"] == request_.workspace
-        assert b".mine" in sent[-1]
+        assert b".mine" in b"".join(sent[-1])
         assert sessions.document(session) == {**session.document(), "mine": 1}
         sessions.end(session.id)
         assert heard == [("before_start", 1), ("after_start", 1), ("before_stop", 1)]  # the server tells the others

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Writes a tool's conversations to stdout, file by file, as Clincus asks for them on stdin. Runs as root.
+#
+# Arguments: the home, the name of a process to end before (or nothing), the paths of the conversations in the home.
+# 1. It lists the files, the newest first: `SIZE MTIME PATH` and a NUL each, and at the end `/` and a NUL.
+# 2. It reads a line for each file that is wanted: `FROM SHA256 PATH`. If the first FROM bytes have this hash, only what
+#    follows them is sent.
+# 3. It answers with a line `FROM SIZE`, SIZE bytes, and a line `SIZE MTIME` of the file as it is after the copy.
+home=$1 tool=$2
+shift 2
+cd -- "$home" || exit 3
+# The tool gets 3 s to write what it still has and to close its database. One that was killed can be opened again.
+if [ -n "$tool" ] && pkill -TERM -x "$tool"; then
+    for _ in $(seq 30); do pgrep -x "$tool" >/dev/null || break; sleep 0.1; done
+    if pkill -KILL -x "$tool"; then sleep 0.2; fi
+fi
+# While a saved conversation goes in, what there is may be half of it.
+if [ ! -e .clincus/unpacking ]; then
+    find "$@" -type f -size +0 -printf '%s %T@ %p\0' 2>/dev/null | sort -z -k2,2nr | head -z -n 100000
+fi
+printf '/\0'
+while IFS= read -r line; do
+    from=${line%% *} rest=${line#* }
+    hash=${rest%% *} path=${rest#* }
+    total=$(find "./$path" -maxdepth 0 -type f -printf '%s' 2>/dev/null)
+    total=${total:-0}
+    if [ "$total" -lt "$from" ]; then
+        from=0
+    elif [ "$from" -gt 0 ] && [ "$(head -c "$from" -- "$path" | sha256sum)" != "$hash  -" ]; then
+        from=0
+    fi
+    size=$((total - from))
+    printf '%s %s\n' "$from" "$size"
+    # A file that gets shorter meanwhile is filled up with zeros: the count of bytes was announced.
+    [ "$size" -eq 0 ] || { tail -c "+$((from + 1))" -- "$path"; cat /dev/zero; } 2>/dev/null | head -c "$size"
+    find "./$path" -maxdepth 0 -type f -printf '%s %T@' 2>/dev/null
+    echo
+done

@@ -1,0 +1,440 @@
+"""The section `conversations`: saved from a container, listed, and carried in again."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import stat
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clincus
+
+SESSION = "0cb916db-26aa-40f2-86b5-1ba81b225fd2"
+OTHER = "11111111-2222-3333-4444-555555555555"
+ROOT = ".claude/projects"
+TALK = f"{ROOT}/-workspace/{SESSION}.jsonl"
+
+
+@pytest.fixture
+def environ(tmp_path, monkeypatch):
+    """A home directory of its own, and no system-wide config file."""
+    monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "etc" / "config.toml"))
+    (tmp_path / "home").mkdir()
+    return {"HOME": str(tmp_path / "home"), "PATH": "/nowhere"}
+
+
+@pytest.fixture
+def config(environ):
+    return clincus.load_config(environ)
+
+
+def write(path, data=b"", mtime=None):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data if isinstance(data, bytes) else data.encode())
+    if mtime is not None:
+        os.utime(path, (mtime, mtime))
+
+
+def saved_session(tmp_path, tool="claude"):
+    return clincus.SavedSession(SESSION, tool, str(tmp_path / f"sessions-{tool}" / SESSION), workspace="/w", slot=2)
+
+
+def copies(tmp_path, tool="claude"):
+    """What the host has of a conversation: the content by path."""
+    directory = Path(saved_session(tmp_path, tool).directory)
+    paths = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    return {path: (directory / path).read_bytes() for path in paths if path != "metadata.json"}
+
+
+class Tap(io.BufferedReader):
+    """A stream that counts what passes."""
+
+    count = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+def save(tmp_path, tool="claude", *, ends="", is_last=False):
+    """Save the conversations of the home `guest`; the notes, and the bytes of content that were sent."""
+    home, paths = str(tmp_path / "guest"), clincus.TOOLS[tool].saved
+    argv = ["sh", "-c", clincus.guest_program("save"), "save", home, ends, *paths]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        stdin = clincus.GuestInput(process.stdin.fileno(), lambda: process.poll() is not None, lambda seconds: None)
+        stream = Tap(process.stdout)
+        try:
+            saved = saved_session(tmp_path, tool)
+            notes = clincus.save_conversation(stdin, stream, saved, clincus.TOOLS[tool], is_last=is_last)
+        finally:
+            process.stdin.close()
+            process.kill()
+    return notes, stream.count
+
+
+# ---- what is saved ------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_survives_the_way_out_and_in_again(tmp_path):
+    write(tmp_path / "guest" / TALK, b"x" * 70000, mtime=77)
+    write(tmp_path / "guest/.claude/.credentials.json", "sesame")
+    write(tmp_path / "guest/.claude/settings.json", "{}")
+    assert save(tmp_path) == ([], 70000)
+    directory = saved_session(tmp_path).directory
+    assert sorted(os.listdir(directory)) == [".claude", "metadata.json"]
+    assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(os.path.join(directory, TALK)).st_mode) == 0o600
+    listing = clincus.saved_listing(directory)
+    assert clincus.choose_conversation(clincus.TOOLS["claude"], SESSION, "/workspace", listing) == SESSION
+    (tmp_path / "again").mkdir()
+    archive = b"".join(clincus.pack_files(clincus.saved_files(clincus.TOOLS["claude"], directory), 0, 0))
+    subprocess.run(["tar", "-xf", "-", "-C", tmp_path / "again"], input=archive, check=True)
+    assert (tmp_path / "again" / TALK).read_bytes() == b"x" * 70000
+    assert os.stat(tmp_path / "again" / TALK).st_mtime == 77
+
+
+def test_only_what_changed_is_copied(tmp_path):
+    guest = tmp_path / "guest"
+    write(guest / TALK, "one\n", mtime=1)
+    write(guest / f"{ROOT}/other", "other", mtime=1)
+    assert save(tmp_path)[1] == 9
+    assert save(tmp_path)[1] == 0
+    write(guest / TALK, "one\ntwo\n", mtime=2)  # appended: only the rest comes
+    assert save(tmp_path)[1] == 4
+    write(guest / TALK, "ONE\ntwo\nthree\n", mtime=3)  # written anew: all of it comes
+    assert save(tmp_path)[1] == 14
+    write(guest / TALK, "4\n", mtime=4)  # cut short
+    assert save(tmp_path)[1] == 2
+    assert copies(tmp_path) == {TALK: b"4\n", f"{ROOT}/other": b"other"}
+
+
+@pytest.mark.parametrize("size", [9 << 20])
+def test_a_large_conversation_is_saved_and_read_again_in_pieces(tmp_path, size):
+    write(tmp_path / "guest" / TALK, os.urandom(size))
+    save(tmp_path)
+    (file,) = clincus.saved_files(clincus.TOOLS["claude"], saved_session(tmp_path).directory)
+    assert max(map(len, clincus.pack_files([file], 0, 0))) <= 1 << 16
+    assert copies(tmp_path)[TALK] == (tmp_path / "guest" / TALK).read_bytes()
+
+
+def test_the_newest_files_are_saved_where_all_would_be_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr(clincus, "SAVED_LIMIT", 10)
+    write(tmp_path / "guest" / f"{ROOT}/kept", "kept", mtime=5)
+    save(tmp_path)
+    write(tmp_path / "guest" / f"{ROOT}/kept", "too large by now", mtime=6)
+    for number in range(4):
+        write(tmp_path / "guest" / f"{ROOT}/{number}", "1234", mtime=number)
+    (note,), _ = save(tmp_path)
+    assert note.startswith("3 files are not saved")
+    assert copies(tmp_path) == {
+        f"{ROOT}/{name}": text for name, text in (("2", b"1234"), ("3", b"1234"), ("kept", b"kept"))
+    }
+
+
+def test_a_disk_that_is_nearly_full_keeps_the_old_copy(tmp_path, monkeypatch):
+    write(tmp_path / "guest" / TALK, "old")
+    save(tmp_path)
+    write(tmp_path / "guest" / TALK, "new and longer")
+    monkeypatch.setattr(clincus, "DISK_RESERVE", 1 << 62)
+    with pytest.raises(OSError, match="nearly full") as caught:
+        save(tmp_path)
+    assert clincus.is_hosts_fault(caught.value)
+    assert copies(tmp_path) == {TALK: b"old"}
+
+
+def test_secrets_locks_and_logs_stay_in_the_container(tmp_path):
+    names = ("auth.json", "mcp-auth.json", "log/a.log", "bin/x", "snapshot/0a1b/objects/00/x", "opencode.db-shm")
+    for name in (*names, "opencode.db", "opencode.db-wal"):
+        write(tmp_path / "guest/.local/share/opencode" / name, "x")
+    write(tmp_path / "guest/.local/state/opencode/locks/a.lock", "x")
+    save(tmp_path, "opencode")
+    assert [os.path.basename(path) for path in copies(tmp_path, "opencode")] == ["opencode.db", "opencode.db-wal"]
+
+
+def test_a_tool_that_does_not_end_is_killed_before_the_copy(tmp_path):
+    name = f"stub{os.getpid()}"
+    write(tmp_path / name, "#!/bin/sh\ntrap '' TERM\necho ready\nwhile :; do sleep 0.1; done\n")
+    (tmp_path / name).chmod(0o755)
+    write(tmp_path / "guest" / TALK, "talk")
+    with subprocess.Popen([tmp_path / name], stdout=subprocess.PIPE) as stub:
+        assert stub.stdout.readline() == b"ready\n"
+        threading.Thread(target=stub.wait, daemon=True).start()
+        save(tmp_path, ends=name)
+        assert stub.wait(10) == -signal.SIGKILL
+
+
+def test_a_conversation_with_two_names_is_saved_under_both(tmp_path):
+    write(tmp_path / "guest" / TALK, "talk")
+    os.link(tmp_path / "guest" / TALK, tmp_path / "guest" / f"{ROOT}/second")
+    save(tmp_path)
+    assert list(copies(tmp_path).values()) == [b"talk"] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [(clincus.UNPACKING_FILE, "x"), (".claude/history.jsonl", "/clear"), (".bashrc", "")]
+)
+def test_a_container_without_the_conversation_never_takes_the_old_one(tmp_path, path, text):
+    write(tmp_path / "guest" / TALK, "the whole talk")
+    save(tmp_path)
+    if path == clincus.UNPACKING_FILE:
+        write(tmp_path / "guest" / TALK, "the wh")
+    else:
+        os.unlink(tmp_path / "guest" / TALK)
+    write(tmp_path / "guest" / path, text)
+    save(tmp_path)
+    assert copies(tmp_path) == {TALK: b"the whole talk"}
+
+
+def test_what_the_tool_removed_goes(tmp_path):
+    for name in "ab":
+        write(tmp_path / "guest" / f"{ROOT}/{name}", "1")
+    save(tmp_path)
+    os.unlink(tmp_path / "guest" / f"{ROOT}/a")
+    save(tmp_path)
+    assert copies(tmp_path) == {f"{ROOT}/b": b"1"}
+    assert os.listdir(os.path.dirname(saved_session(tmp_path).directory)) == [SESSION]
+
+
+# ---- the copy on the host -----------------------------------------------------------------------------------------
+
+
+def test_what_a_save_left_that_was_cut_short_is_mended(tmp_path):
+    write(tmp_path / "guest" / TALK, "talk")
+    save(tmp_path)
+    directory = saved_session(tmp_path).directory
+    parent = os.path.dirname(directory)
+    os.rename(directory, f"{parent}/.{SESSION}.new-1.old")  # killed between the two renames
+    os.mkdir(f"{parent}/.{SESSION}.new-1")
+    os.mkdir(f"{parent}/.{SESSION}.new-2")
+    with clincus.directory_lock(f"{parent}/.{SESSION}.new-2"):  # somebody writes there
+        clincus.mend_saved(parent)
+    assert copies(tmp_path) == {TALK: b"talk"}
+    assert sorted(os.listdir(parent)) == [f".{SESSION}.new-2", SESSION]
+
+
+@pytest.mark.parametrize("is_started_again", [False, True])
+def test_a_copy_that_lost_its_name_is_found(tmp_path, environ, config, is_started_again):
+    base = Path(environ["HOME"]) / ".clincus"
+    saved = saved_session(base)
+    clincus.write_metadata(saved)
+    write(Path(saved.directory) / TALK, "talk")
+    os.rename(saved.directory, f"{base}/sessions-claude/.{SESSION}.new-1.old")  # killed between the two renames
+    if is_started_again:
+        clincus.write_metadata(saved)
+    assert clincus.find_saved(config, environ, SESSION).directory == saved.directory
+    assert copies(base) == {TALK: b"talk"}
+    assert os.listdir(base / "sessions-claude") == [SESSION]
+
+
+def test_a_copy_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monkeypatch):
+    done = []
+    fsync, rename = os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.readlink(f"/proc/self/fd/{file}")) or fsync(file))
+    monkeypatch.setattr(os, "rename", lambda old, new: done.append(new) or rename(old, new))
+    for name in "ab":
+        write(tmp_path / "guest" / f"{ROOT}/{name}", name)
+    save(tmp_path)
+    directory = saved_session(tmp_path).directory
+    before = done[: done.index(directory)]
+    assert {os.path.basename(path) for path in before} >= {"a", "b"}
+    assert done[-1] == os.path.dirname(directory)
+
+
+def test_two_saves_at_once_leave_one_whole_copy(tmp_path):
+    for number in range(20):
+        write(tmp_path / "guest" / f"{ROOT}/{number}", b"x" * 1000)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda _: save(tmp_path), range(4)))
+    assert len(copies(tmp_path)) == 20
+    assert os.listdir(tmp_path / "sessions-claude") == [SESSION]
+
+
+def test_a_copy_with_a_hole_does_not_go_on(tmp_path, monkeypatch):
+    write(tmp_path / "guest" / f"{ROOT}/deep/a", "1")
+    save(tmp_path)
+    scandir = os.scandir
+
+    def fail(path):
+        if str(path).endswith("/deep"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    directory = saved_session(tmp_path).directory
+    for work in (lambda: clincus.saved_files(clincus.TOOLS["claude"], directory), lambda: save(tmp_path)):
+        with pytest.raises(clincus.ClincusError, match="deep: cannot be read"):
+            work()
+
+
+# ---- hostile containers -------------------------------------------------------------------------------------------
+
+
+class Script(io.RawIOBase):
+    """What a container writes: a piece for each read."""
+
+    def __init__(self, *pieces):
+        self.pieces = list(pieces)
+
+    def readable(self):
+        return True
+
+    def readinto(self, target):
+        piece = self.pieces.pop(0) if self.pieces else b""
+        target[: len(piece)] = piece
+        return len(piece)
+
+
+def receive(tmp_path, *pieces, is_last=False):
+    """Save what a container sends that does as it likes."""
+
+    class Stdin:
+        def write(self, data):
+            pass
+
+        def allow(self, seconds):
+            pass
+
+    stream = io.BufferedReader(Script(*pieces), 1 << 17)
+    return clincus.save_conversation(Stdin(), stream, saved_session(tmp_path), clincus.TOOLS["claude"], is_last=is_last)
+
+
+def listing(*paths, size=1):
+    return b"".join(b"%d 5.0 %s\0" % (size, os.fsencode(path)) for path in paths) + b"/\0"
+
+
+ANSWER = b"0 1\nx1 5.0\n"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/cron.d/x",
+        f"{ROOT}/../../../x",
+        f"{ROOT}/./x",
+        f"{ROOT}//x",
+        f"{ROOT}/a\nb",
+        f"{ROOT}/" + "d" * 256,
+        f"{ROOT}/" + "d/" * 40 + "x",
+        ".bashrc",
+        ".claude/.credentials.json",
+        ".claude/projects2/x",
+        "metadata.json",
+    ],
+)
+def test_a_hostile_name_is_passed_over_and_the_rest_is_kept(tmp_path, path):
+    receive(tmp_path, listing(path, f"{ROOT}/good"), ANSWER)
+    found = [name for _, _, names in os.walk(tmp_path) for name in names]
+    assert sorted(found) == ["good", "metadata.json"]
+
+
+def test_names_that_do_not_go_together_cost_no_more_than_themselves(tmp_path):
+    receive(tmp_path, listing(f"{ROOT}/x", f"{ROOT}/x/y", f"{ROOT}/x", f"{ROOT}/good"), ANSWER, ANSWER)
+    assert sorted(copies(tmp_path)) == [f"{ROOT}/good", f"{ROOT}/x"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ((b"",), "list of files ends too early"),
+        ((b"x" * 200, b"y" * 200), "list of files is too long"),
+        ((listing(f"{ROOT}/x"),), "did not answer"),
+        ((listing(f"{ROOT}/x"), b"x\n"), "did not answer"),
+        ((listing(f"{ROOT}/x"), b"7 1\nx1 5.0\n"), "sends more"),
+        ((listing(f"{ROOT}/x"), b"0 99999999999\n"), "sends more"),
+        ((listing(f"{ROOT}/x"), b"0 1\n"), "ended a file too early"),
+        ((listing(f"{ROOT}/x"), b"0 1\nx9 6.0\n"), "changes just now"),
+        ((listing(f"{ROOT}/x.jsonl"), b"0 1\nx0 6.0\n"), "changes just now"),
+    ],
+)
+def test_a_container_that_does_as_it_likes_leaves_the_old_copy(tmp_path, monkeypatch, pieces, message):
+    receive(tmp_path, listing(f"{ROOT}/old"), ANSWER)
+    monkeypatch.setattr(clincus, "LISTING_LIMIT", 300)
+    with pytest.raises(clincus.ClincusError, match=message):
+        receive(tmp_path, *pieces)
+    assert copies(tmp_path) == {f"{ROOT}/old": b"x"}
+    assert os.listdir(os.path.dirname(saved_session(tmp_path).directory)) == [SESSION]
+
+
+def test_what_is_written_meanwhile_is_no_hindrance(tmp_path):
+    """A conversation may grow while it is copied, and at the end anything may."""
+    receive(tmp_path, listing(f"{ROOT}/a.jsonl"), b"0 2\nxy9 6.0\n")
+    assert copies(tmp_path) == {f"{ROOT}/a.jsonl": b"xy"}
+    receive(tmp_path, listing(f"{ROOT}/b"), b"0 2\nxz9 6.0\n", is_last=True)
+    assert copies(tmp_path) == {f"{ROOT}/b": b"xz"}
+
+
+@given(st.binary(max_size=300))
+def test_no_listing_whatever_gets_past_the_reader(data):
+    with_end = io.BufferedReader(Script(data, b"\0/\0"), 1 << 17)
+    try:
+        for file in clincus.read_guest_files(with_end):
+            assert file.size >= 0
+    except clincus.ClincusError:
+        pass
+
+
+# ---- the list of saved sessions -----------------------------------------------------------------------------------
+
+
+def test_metadata_is_written_as_the_go_program_did_and_read_again(tmp_path):
+    saved = saved_session(tmp_path)
+    clincus.write_metadata(saved)
+    text = (Path(saved.directory) / "metadata.json").read_bytes()
+    assert (text[:18], text[-2:]) == (b'{\n  "session_id": ', b"}\n")
+    read = clincus.read_metadata(saved.directory, "claude")
+    assert read.saved_at[-6] in "+-"
+    assert (read.session_id, read.workspace, read.slot, read.persistent) == (SESSION, "/w", 2, False)
+
+
+def test_metadata_that_cannot_be_written_says_why(tmp_path):
+    (tmp_path / "sessions-claude").write_text("a file where the folder should be")
+    with pytest.raises(clincus.ClincusError, match=r"metadata\.json: cannot be written: Not a directory"):
+        clincus.write_metadata(saved_session(tmp_path))
+
+
+def test_saved_sessions_of_all_tools_are_listed_the_newest_first(environ, config):
+    base = os.path.join(environ["HOME"], ".clincus")
+    write(
+        f"{base}/sessions-claude/a/metadata.json",
+        '{"session_id": "a", "container_name": "clincus-1a2b3c4d-1", "persistent": true, "workspace": "/w",'
+        ' "saved_at": "2026-01-01T10:00:00+01:00"}',
+    )
+    write(f"{base}/sessions-copilot/b/metadata.json", '{"session_id": "b", "saved_at": "2026-01-01T09:30:00Z"}')
+    write(f"{base}/sessions-claude/c/metadata.json", '{"session_id": "c", "saved_at": 3, "slot": "x"}')
+    write(f"{base}/sessions-claude/broken/metadata.json", "{")
+    write(f"{base}/sessions-claude/no-id/metadata.json", '{"workspace": "/w"}')
+    write(f"{base}/sessions-claude/.a.new-x/metadata.json", '{"session_id": "tmp"}')
+    listed = clincus.list_saved(config, environ)
+    assert [(saved.session_id, saved.tool) for saved in listed] == [("b", "copilot"), ("a", "claude"), ("c", "claude")]
+    assert listed[1].persistent is True
+    assert clincus.find_saved(config, environ, "c").slot == 0
+
+
+@pytest.mark.parametrize("session_id", ["nope", "", "../x", "a/b", "."])
+def test_an_unknown_session_id_is_not_found(environ, config, session_id):
+    with pytest.raises(clincus.ClincusError, match="not found") as caught:
+        clincus.find_saved(config, environ, session_id)
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("session_id", ["", ".", "..", "../x", "a/b", "-x", "a\0", "x" * 200])
+def test_a_session_id_never_leads_elsewhere(environ, config, session_id):
+    with pytest.raises(clincus.ClincusError, match="not found"):
+        clincus.session_directory(config, environ, "claude", session_id)
+
+
+def test_the_sessions_directory_follows_the_config(environ):
+    write(os.path.join(environ["HOME"], ".config/clincus/config.toml"), '[paths]\nsessions_dir = "~/kept"')
+    config = clincus.load_config(environ)
+    assert clincus.sessions_directory(config, environ, "claude") == os.path.join(environ["HOME"], "kept-claude")
