@@ -200,12 +200,12 @@ def expand(path: str, environ: Mapping[str, str]) -> str:
     return os.path.abspath(path)
 
 
-def read_text(path: str, limit: int, follow: bool = True) -> str | None:
-    """A file's text, None if there is no file.
+def read_plain_file(path: str, limit: int, follow: bool = True) -> bytes | None:
+    """What is in a file, None if there is no file.
 
-    ConfigError if it is no regular file, larger than `limit` bytes or not UTF-8; without `follow` also for a symlink.
+    ConfigError if it is no regular file or larger than `limit` bytes; without `follow` also for a symlink.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags)
     except (FileNotFoundError, NotADirectoryError):
@@ -220,10 +220,16 @@ def read_text(path: str, limit: int, follow: bool = True) -> str | None:
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB", file=path)
+    return data
+
+
+def read_text(path: str, limit: int, follow: bool = True) -> str | None:
+    """As `read_plain_file`, but a text; ConfigError also if it is not UTF-8."""
+    data = read_plain_file(path, limit, follow)
     try:
-        return data.decode("utf-8")
+        return None if data is None else data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text", file=path, line=line) from None
 
 
@@ -3750,7 +3756,7 @@ def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
         for module in plain_git_folders(f"{folder}/modules"):
             tops.setdefault(module, [])
         for name in plain_folders(f"{folder}/worktrees"):
-            top = os.path.dirname(read_plain_file(f"{folder}/worktrees/{name}/gitdir").strip())
+            top = os.path.dirname(read_git_file(f"{folder}/worktrees/{name}/gitdir").strip())
             for user in (folder, f"{folder}/worktrees/{name}") if os.path.isdir(top) else ():
                 tops.setdefault(user, []).append(top)
     return outer, tops
@@ -3759,36 +3765,27 @@ def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
 def git_folders_at(top: str) -> list[str]:
     """The Git folder that git finds in a folder itself, and the common one that a linked worktree has besides."""
     git_folder = f"{top}/.git"
-    link = read_plain_file(git_folder)  # a linked worktree or a submodule has a file there
+    link = read_git_file(git_folder)  # a linked worktree or a submodule has a file there
     if link:
         git_folder = joined_path(top, link.partition("gitdir:")[2].strip())
     elif not os.path.isdir(git_folder):
         if not all(os.path.exists(f"{top}/{name}") for name in ("HEAD", "objects", "refs")):
             return []
         git_folder = top  # a bare repository
-    common = read_plain_file(f"{git_folder}/commondir").strip()
+    common = read_git_file(f"{git_folder}/commondir").strip()
     return [git_folder] if common in ("", ".") else [git_folder, joined_path(git_folder, common)]
 
 
-def read_plain_file(path: str) -> str:
-    """A small file; empty if there is none. Raises ClincusError (409) for anything but a small plain file."""
-    special = os.path.realpath(path).startswith(("/dev/", "/proc/", "/sys/"))  # reading one of these may do anything
-    try:
-        # Without O_NONBLOCK a pipe that an agent put there would keep us for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+def read_git_file(path: str) -> str:
+    """A file that git on this host reads; empty if there is none. ClincusError (409) unless it is small and plain."""
+    if os.path.isdir(path):
         return ""
-    except OSError as error:
-        raise ClincusError(f"'{path}', which git on this host reads, cannot be read: {error.strerror}", 409) from error
+    if os.path.realpath(path).startswith(("/dev/", "/proc/", "/sys/")):
+        raise ClincusError(f"{path}: cannot be read: reading a special file may do anything", 409)
     try:
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
-            return ""
-        if special or not stat.S_ISREG(found.st_mode) or found.st_size > GIT_CONFIG_BYTES:
-            raise ClincusError(f"'{path}' is not a small plain file, though git on this host reads it", 409)
-        return os.fsdecode(os.read(descriptor, GIT_CONFIG_BYTES))
-    finally:
-        os.close(descriptor)
+        return os.fsdecode(read_plain_file(path, GIT_CONFIG_BYTES) or b"")
+    except ConfigError as error:
+        raise ClincusError(f"what git on this host runs cannot be found out: {error.message}", 409) from error
 
 
 def find_git(workspace: str, environ: Mapping[str, str]) -> str:
@@ -3807,14 +3804,11 @@ def ask_git(git: str, words: Sequence[str], text: str = "") -> list[str]:
     """
     environ = {"PATH": os.defpath, "LC_ALL": "C", "HOME": "/nonexistent", "GIT_DIR": os.devnull}
     try:
-        done = subprocess.run(
-            [git, "config", *words], input=os.fsencode(text), capture_output=True, env=environ, cwd="/", timeout=20,
-            check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClincusError(f"git cannot be asked about its configuration: {error}", 409) from error
-    if done.returncode:
-        raise ClincusError(os.fsdecode(done.stderr).strip() or f"git ended with {done.returncode}", 409)
+        done = run_child([git, "config", *words], stdin=os.fsencode(text), timeout=20, environ=environ, cwd="/")
+    except ChildError as error:
+        raise ClincusError(f"git cannot be asked about its configuration: {error.message}", 409) from error
+    if done.code:
+        raise ClincusError(done.reason, 409)
     return os.fsdecode(done.stdout).split("\0")[:-1]
 
 
@@ -3837,7 +3831,7 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
     unread, seen = list(files), set(files)
     while unread:
         file = unread.pop()
-        text = read_plain_file(file).removeprefix("\ufeff")
+        text = read_git_file(file).removeprefix("\ufeff")
         if not text:
             continue
         if not git:
@@ -4317,15 +4311,10 @@ def whole_id_range() -> bool:
 def trusted_python() -> str:
     """A Python that only root can change, for the hook; empty if there is none."""
     for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
-        if not only_root_changes(path) or not only_root_changes(os.path.realpath(path)):
-            continue
-        check = [path, "-I", "-S", "-c", "import ctypes, fcntl, json, zlib"]
-        try:
-            done = subprocess.run(check, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if done.returncode == 0:
-            return path
+        if only_root_changes(path) and only_root_changes(os.path.realpath(path)):
+            with suppress(ChildError):
+                if run_child([path, "-I", "-S", "-c", "import ctypes, fcntl, json, zlib"], timeout=20).code == 0:
+                    return path
     return ""
 
 
@@ -4415,13 +4404,11 @@ def clean_stages() -> list[str]:
     """
     if os.geteuid() != 0 or not os.path.isdir(STAGES):
         return []
-    command = [sys.executable, "-I", "-S", "-c", packaged_text("wall/hook.py"), "sweep"]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, cwd="/"
-    )
-    if done.returncode:
-        raise ClincusError(f"the stages under {STAGES} cannot be swept: {done.stderr.strip()[-500:]}")
-    return done.stdout.split()
+    program = packaged_text("wall/hook.py")
+    done = run_child([sys.executable, "-I", "-S", "-c", program, "sweep"], timeout=60, cwd="/")
+    if done.code:
+        raise ClincusError(f"the stages under {STAGES} cannot be swept: {done.reason}")
+    return done.stdout.decode().split()
 
 
 # ----------------------------------------------------------------------------------------------------------------

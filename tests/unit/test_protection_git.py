@@ -248,7 +248,7 @@ def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(host, path):
     host.write(".git/config", "[include]\n\tpath = ../included\n")
     (host.work / path).unlink(missing_ok=True)
     os.mkfifo(host.work / path)
-    with pytest.raises(clincus.ClincusError, match="is not a small plain file"):
+    with pytest.raises(clincus.ClincusError, match="is not a regular file"):
         host.places()
     with open(os.open(host.work / path, os.O_RDWR)), pytest.raises(clincus.ClincusError):  # somebody who never writes
         host.places()
@@ -256,14 +256,19 @@ def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(host, path):
 
 def test_a_configuration_without_end_is_refused(host):
     host.write(".git/config", "# " + "x" * (2 << 20))
-    with pytest.raises(clincus.ClincusError, match="is not a small plain file"):
+    with pytest.raises(clincus.ClincusError, match="is larger than 1024 KiB"):
         host.places()
 
 
 def test_a_device_is_not_read(host):
     host.write(".git/config", "[include]\n\tpath = /proc/kmsg\n")
-    with pytest.raises(clincus.ClincusError, match="is not a small plain file"):
+    with pytest.raises(clincus.ClincusError, match="special file"):
         host.places()
+
+
+def test_a_configuration_in_another_encoding_is_read(host):
+    (host.work / ".git/config").write_bytes(b"[user]\n\tname = Andr\xe9\n[core]\n\thooksPath = \xe9\n")
+    assert os.fsdecode(b"\xe9/") in host.places()
 
 
 def test_files_that_include_each_other_come_to_an_end(host):
