@@ -70,6 +70,8 @@ from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
 from email.message import Message
+from email.utils import formatdate
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -6092,6 +6094,7 @@ HEAD_TIMEOUT = 30.0  # seconds for a request to arrive, and for an idle connecti
 BODY_RATE = 16 << 10  # bytes a second that a body must come at on average, HEAD_TIMEOUT granted on top
 ANSWER_TIMEOUT = 120.0  # seconds for a client to take an answer
 LINGER_TIMEOUT = 2.0  # seconds for a client to read the last answer before its connection is closed
+REFUSED_LINGER = 0.5  # seconds for a stranger to read why
 LINGER_LIMIT = 8 << 20  # bytes that may still come from it meanwhile
 CONNECTION_LIMIT = 512
 COMPRESS_FROM = 1000  # bytes of an answer in JSON
@@ -6336,6 +6339,23 @@ def json_response(value: object, status: int = 200, headers: Iterable[tuple[str,
 def failure(error: ClincusError) -> Response:
     """The answer that tells of an error."""
     return json_response({"error": error.message}, error.status, error.headers if isinstance(error, HttpError) else ())
+
+
+def response_bytes(response: Response, *, is_last: bool, head_only: bool = False) -> bytes:
+    """An answer as it goes out; `is_last` tells the client that the connection ends with it."""
+    has_body = response.status not in {204, 304}
+    headers = [("Date", formatdate(usegmt=True)), *response.headers]
+    if response.status != 304:  # a client that is told 304 keeps the header fields that it has (RFC 9111, 4.3.4)
+        headers += SAFE_HEADERS
+    if not any(key == "Cache-Control" for key, _ in headers):
+        headers.append(("Cache-Control", "no-store"))
+    if has_body:
+        headers.append(("Content-Length", str(len(response.body))))
+    if is_last:
+        headers.append(("Connection", "close"))
+    lines = [f"{key}: " + re.sub(r"[^\t -~\x80-\xff]", "?", value) for key, value in headers]
+    head = "\r\n".join([f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}", *lines, "", ""])
+    return head.encode("latin-1") + (response.body if has_body and not head_only else b"")
 
 
 class Content:
@@ -6921,65 +6941,45 @@ class Assets:
 # -- Connections
 
 
-class ConnectionTable:
-    """All open connections: it counts them, and cuts off those that take too long.
+class TimedInput(io.RawIOBase):
+    """What a client sends, up to a deadline: after it the stream reads as ended.
 
-    A time-out of each read is not enough: a client that sends a byte now and then would hold a thread for ever.
+    The deadline holds for all reads together. With a time-out of each read, a client that sends a byte now and then
+    would hold a thread for ever.
     """
 
-    def __init__(self, limit: int = CONNECTION_LIMIT) -> None:
-        self.limit = limit
-        self._lock = threading.Lock()
-        self._due: dict[socket.socket, float] = {}  # socket -> monotonic deadline; infinity while a handler works
-        self._half_closed: set[socket.socket] = set()  # overdue once; their threads may still answer
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._deadline = 0.0  # of time.monotonic()
 
-    def add(self, connection: socket.socket) -> bool:
-        """Take a new connection in; False when there are too many."""
-        with self._lock:
-            if len(self._due) >= self.limit:
-                return False
-            self._due[connection] = time.monotonic() + HEAD_TIMEOUT
-            return True
+    def allow(self, seconds: float) -> None:
+        """Give the client so many seconds for all that is read next."""
+        self._deadline = time.monotonic() + seconds
 
-    def expect(self, connection: socket.socket, seconds: float) -> None:
-        """Give a connection so many seconds for what comes next: a head, a body or an answer."""
-        with self._lock:
-            if connection in self._due:
-                self._due[connection] = time.monotonic() + seconds
+    def readable(self) -> bool:
+        """It can be read, as the interface asks."""
+        return True
 
-    def remove(self, connection: socket.socket) -> None:
-        """A connection is closed."""
-        with self._lock:
-            self._due.pop(connection, None)
-            self._half_closed.discard(connection)
-
-    def cut_overdue(self) -> None:
-        """Cut off what is overdue: first the client's side, so that the thread can still answer, then all of it."""
-        now = time.monotonic()
-        with self._lock:
-            for connection in [connection for connection, due in self._due.items() if due <= now]:
-                how = socket.SHUT_RDWR if connection in self._half_closed else socket.SHUT_RD
-                self._half_closed.add(connection)
-                self._due[connection] = now + LINGER_TIMEOUT
-                with suppress(OSError):
-                    connection.shutdown(how)
-
-    def close_all(self) -> None:
-        """Shut down every connection."""
-        with self._lock:
-            for connection in self._due:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+    def readinto(self, buffer: Any) -> int:
+        """Read what has come, and wait for it first; 0 at the end, at the deadline, and when the connection broke."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            return 0
+        with suppress(OSError):
+            if self._connection.gettimeout() != 0:  # else a WebSocket has the connection, and does not wait here
+                self._connection.settimeout(left)
+            return self._connection.recv_into(buffer)
+        return 0
 
 
 @dataclass
 class Site:
-    """What a connection needs to answer: the routes, the files, the gate, the table it stands in."""
+    """What connections need to be answered: the routes, the files, the gate, and so many places."""
 
     router: Router
     assets: Assets
     gate: Gate
-    connections: ConnectionTable
+    places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(CONNECTION_LIMIT))
 
 
 class ConnectionHandler(BaseHTTPRequestHandler):
@@ -6989,16 +6989,20 @@ class ConnectionHandler(BaseHTTPRequestHandler):
     """
 
     protocol_version = "HTTP/1.1"
-    server_version = "clincus"
-    sys_version = ""
     disable_nagle_algorithm = True
-    wbufsize = -1  # one write per answer
     server: Listener
     request_version = "HTTP/1.1"
     command = ""
     peer: Peer
     _unread = 0  # bytes of the request's body that are still to come
     _linger = LINGER_TIMEOUT  # seconds that the client has to read the last answer
+
+    def setup(self) -> None:
+        """Read by a deadline instead of for ever."""
+        super().setup()
+        self.rfile.close()
+        self._input = TimedInput(self.connection)
+        self.rfile = io.BufferedReader(self._input)
 
     def handle(self) -> None:
         """Look up the peer, then answer one request after the other."""
@@ -7009,7 +7013,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             return
         except HttpError as error:
             # A stranger must not hold a place that the server's own user needs.
-            self.close_connection, self._linger = True, 0.0
+            self.close_connection, self._linger = True, REFUSED_LINGER
             self._answer(failure(error))
             return
         super().handle()
@@ -7017,12 +7021,12 @@ class ConnectionHandler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         """Read one request and answer it. The connection goes on only if it is clear where the next request begins."""
         self.close_connection = True
-        self.server.site.connections.expect(self.connection, HEAD_TIMEOUT)
+        self._input.allow(HEAD_TIMEOUT)
         try:
             response = self._respond_to_next()
             if response is not None:
                 self._answer(response)
-        except (ConnectionError, TimeoutError):
+        except OSError:
             self.close_connection = True
 
     def _respond_to_next(self) -> Response | None:
@@ -7067,7 +7071,6 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             check_content_type(request)
         request.body = self._read_body(request, operation.body_limit)
         request.values = {**operation.defaults, **given, **operation.read_body(request.body)}
-        site.connections.expect(self.connection, math.inf)
         result = route.handler(request)
         if request.is_socket:
             return None
@@ -7086,10 +7089,8 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         if expected not in {"", "100-continue"}:
             raise HttpError(f"the expectation {shorten(expected)} cannot be met", 417)
         if length and expected and self.request_version != "HTTP/1.0":
-            self.send_response_only(100)
-            self.end_headers()
-            self.wfile.flush()
-        self.server.site.connections.expect(self.connection, HEAD_TIMEOUT + length / BODY_RATE)
+            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._input.allow(HEAD_TIMEOUT + length / BODY_RATE)
         body = self.rfile.read(length)
         if len(body) < length:
             raise HttpError(f"only {len(body)} of the body's {length} bytes arrived in time", 408)
@@ -7098,40 +7099,27 @@ class ConnectionHandler(BaseHTTPRequestHandler):
 
     def _answer(self, response: Response) -> None:
         """Write one answer: the only place that does."""
-        self.server.site.connections.expect(self.connection, ANSWER_TIMEOUT)
         # The rest of an unread body would be taken for the next request.
         self.close_connection = self.close_connection or self._unread > 0
-        has_body = response.status not in {204, 304}
-        self.send_response_only(response.status)
-        self.send_header("Date", self.date_time_string())
-        # A client that is told 304 keeps the header fields that it has (RFC 9111, 4.3.4).
-        for key, value in (*response.headers, *(() if response.status == 304 else SAFE_HEADERS)):
-            self.send_header(key, re.sub(r"[^\t -~\x80-\xff]", "?", value))
-        if not any(key == "Cache-Control" for key, _ in response.headers):
-            self.send_header("Cache-Control", "no-store")
-        if has_body:
-            self.send_header("Content-Length", str(len(response.body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if has_body and self.command != "HEAD":
-            self.wfile.write(response.body)
-        self.wfile.flush()
+        self._send(response_bytes(response, is_last=self.close_connection, head_only=self.command == "HEAD"))
+
+    def _send(self, data: bytes) -> None:
+        self.connection.settimeout(ANSWER_TIMEOUT)  # for all of it (socket.sendall)
+        self.connection.sendall(data)
 
     def finish(self) -> None:
         """Close so that the client can read the last answer (RFC 9112, 9.6).
 
         The kernel resets a connection that is closed with unread input, and the client loses the answer.
         """
-        with suppress(OSError):
-            super().finish()
-        self.server.site.connections.expect(self.connection, self._linger)
+        self._input.allow(self._linger)
         with suppress(OSError):
             self.connection.setblocking(True)
             self.connection.shutdown(socket.SHUT_WR)
             left = LINGER_LIMIT
-            while left > 0 and (data := self.connection.recv(64 << 10)):
+            while left > 0 and (data := self._input.read(64 << 10)):
                 left -= len(data)
+        super().finish()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing per request: a busy page would drown what matters."""
@@ -7169,10 +7157,6 @@ class Listener(ThreadingHTTPServer):
         """Bind; http.server would look its own name up in the DNS besides, which can take long."""
         TCPServer.server_bind(self)
 
-    def service_actions(self) -> None:
-        """End overdue connections; serve_forever calls this every time that it wakes up, and so does the server."""
-        self.site.connections.cut_overdue()
-
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection; out of file descriptors, wait a moment instead of spinning."""
         try:
@@ -7184,20 +7168,19 @@ class Listener(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Take a connection in, or turn it away with 503 when there are too many."""
-        if self.site.connections.add(request):
+        if self.site.places.acquire(blocking=False):
             super().process_request(request, client_address)
             return
-        body = b'{"error":"too many connections: close some and try again"}'
-        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        error = HttpError("too many connections: close some and try again", 503, [("Retry-After", "1")])
         with suppress(OSError):
             request.setblocking(False)
-            request.send(f"{head}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n".encode() + body)
+            request.send(response_bytes(failure(error), is_last=True))
             request.recv(HEAD_LIMIT)  # unread input would reset the connection before the answer is read
-        self.shutdown_request(request)
+        super().shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection and strike it from the table."""
-        self.site.connections.remove(request)
+        """Close a connection that was taken in, and give its place back."""
+        self.site.places.release()
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -8040,7 +8023,6 @@ class Application:
         self._fingerprint = config_fingerprint(config_files(environ))
         self._config_lock = threading.Lock()
         self._hosts = hosts
-        self._gate = gate or Gate()
         self._listeners: list[Listener] = []
         self._stopping = threading.Event()
         self.hub = EventHub()
@@ -8051,11 +8033,10 @@ class Application:
         self.sessions = Sessions(incus, self.registry, lambda: self.config, environ, extensions=self.extensions)
         self.monitor = Monitor(self.sessions, self.history, self._on_reach)
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
-        self.connections = ConnectionTable()
-        self._assets = Assets(packaged_file("spa_dist"))
         self.router = Router(load_contract())
         for method, path, handler in (*api_routes(self), *self.extensions.routes):
             survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, handler))
+        self._site = Site(self.router, Assets(packaged_file("spa_dist")), gate or Gate())
 
     @property
     def port(self) -> int:
@@ -8073,7 +8054,7 @@ class Application:
         for listener in self._listeners:
             listener.start()
         self.monitor.start()
-        repeat("looking at the config", self._poll, POLL_INTERVAL, self._stopping, first=POLL_INTERVAL)
+        repeat("looking at the config", self._poll_config, POLL_INTERVAL, self._stopping, first=POLL_INTERVAL)
         repeat("saving conversations", self.sessions.save_running, SAVE_CHECK, self._stopping, first=SAVE_CHECK)
         for duty in self.extensions.duties:
             repeat(duty.name, duty.work, duty.period, self._stopping, first=duty.period)
@@ -8086,7 +8067,6 @@ class Application:
         self.sockets.close_all()
         self.sockets.wait_until_closed(CLOSE_WITHIN + HANGUP_GRACE + 1)
         self.monitor.stop()
-        self.connections.close_all()
 
     def save_settings(self, port: int | None, roots: Sequence[str] | None) -> None:
         """Keep port and roots and put them in force. Raises ClincusError: 400, 409, 500."""
@@ -8139,11 +8119,10 @@ class Application:
 
     def _bind(self, port: int, hint: str = "") -> list[Listener]:
         """Bind every address at one port; on loopback IPv6 is welcome but not needed. `hint` says what else to try."""
-        site = Site(self.router, self._assets, self._gate, self.connections)
         listeners: list[Listener] = []
         for host in self._hosts:
             try:
-                listeners.append(Listener((host, port), site))
+                listeners.append(Listener((host, port), self._site))
             except OSError as error:
                 if listeners and host == "::1":
                     continue
@@ -8161,10 +8140,6 @@ class Application:
         tell_systemd(f"STATUS=Dashboard running at {self.url}")
         for listener in old:
             listener.close()
-
-    def _poll(self) -> None:
-        self.connections.cut_overdue()
-        self._poll_config()
 
     def _poll_config(self) -> None:
         fingerprint = config_fingerprint(config_files(self.environ))

@@ -244,7 +244,7 @@ def server_of_a_person():
             os.setuid(1000)
             router = clincus.Router(clincus.load_contract())
             router.add("GET", "/api/tools", lambda _: [])
-            site = clincus.Site(router, clincus.Assets(lambda _: None), clincus.Gate(), clincus.ConnectionTable())
+            site = clincus.Site(router, clincus.Assets(lambda _: None), clincus.Gate())
             listener = clincus.Listener(("127.0.0.1", 0), site)
             os.write(writer, str(listener.server_address[1]).encode())
             os.close(writer)

@@ -223,7 +223,6 @@ def listener() -> clincus.Listener:
         clincus.Router(clincus.load_contract()),
         clincus.Assets(lambda _: None),
         clincus.Gate(),
-        clincus.ConnectionTable(),
     )
     return clincus.Listener(("127.0.0.1", 0), site)
 
