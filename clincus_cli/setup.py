@@ -35,11 +35,7 @@ from clincus_cli.host import PATIENCE
 from clincus_cli.host import Host
 from clincus_cli.host import Say
 from clincus_cli.recipe import image_source
-from clincus_features.health import ALL_IDS
-from clincus_features.health import GIB
-from clincus_features.health import root_has_range
-from clincus_features.health import subid_rows
-from clincus_features.health import version_numbers
+from clincus_features import health
 
 SETUP_POOL = "default"
 CAP_SYS_RESOURCE = 24  # capabilities(7)
@@ -139,6 +135,14 @@ class Step(NamedTuple):
     as_root: bool = False  # only root can do it
 
 
+class StepReport(NamedTuple):
+    """What became of a step: `done` before, `planned` (dry run), `made` now, or `declined`."""
+
+    name: str
+    state: str
+    text: str  # what was or would be done
+
+
 class Setup:
     """The steps from a bare machine to a working Incus, in order. Nothing is done before its step's `do`."""
 
@@ -176,10 +180,28 @@ class Setup:
         return tuple(Step(name, need, partial(self._take, do), as_root) for name, need, do, as_root in table)
 
     def run(self, ask: Callable[[str], bool], *, dry_run: bool = False) -> list[StepReport]:
-        """Do what is missing, each step after `ask` agreed to it; what became of each. Raises ClincusError."""
-        command = root_command(self.host, sys.argv, self.person())
-        is_root = self.host.is_root()
-        return run_steps(self.steps(), dry_run=dry_run, ask=ask, say=self.say, is_root=is_root, root_command=command)
+        """Take the steps one after another; one that is declined ends the run, since the rest relies on it.
+
+        `ask` gets each need as a question. Raises ClincusError when a step fails, or needs root.
+        """
+        reports: list[StepReport] = []
+        for step in self.steps():
+            need = step.need()
+            state = "planned" if need else "done"
+            if need and not dry_run:
+                if step.as_root and not self.host.is_root():
+                    command = root_command(self.host, sys.argv, self.person())
+                    raise clincus.ClincusError(f"setup has to {need}, which only root can do. Run: {command}", 403)
+                state = "made" if ask(need) else "declined"
+            if state == "made":
+                self.say(f"{step.name}: {need}")
+                step.do()
+                if step.need():
+                    raise clincus.ClincusError(f"setup could not {need}")
+            reports.append(StepReport(step.name, state, need))
+            if state == "declined":
+                break
+        return reports
 
     def _take(self, do: Callable[[], None]) -> None:
         try:
@@ -252,9 +274,9 @@ class Setup:
     def subids(self, name: str) -> list[str]:
         """The lines that a subuid(5) file lacks."""
         text, ids = self.host.read(name), self.host.own_ids()
-        lines = [] if root_has_range(text, ids) else [root_range(text, ids)]
+        lines = [] if health.root_has_range(text, ids) else [root_range(text, ids)]
         person = self.person()
-        if ids < ALL_IDS and person:
+        if ids < health.ALL_IDS and person:
             # In a container the kernel maps no ids on mounts, so the owner of the workspace needs one of their own.
             user = pwd.getpwnam(person)
             own = f"root:{user.pw_uid if name.endswith('uid') else user.pw_gid}:1"
@@ -515,7 +537,7 @@ def other_installer(release: Mapping[str, str]) -> str:
 def missing_incus(release: Mapping[str, str]) -> str:
     """What root does on a system with apt whose sources have no Incus, such as Debian 12 and Ubuntu 22.04."""
     system = release.get("PRETTY_NAME", "this system")
-    name, version = release.get("ID", ""), version_numbers(release.get("VERSION_ID", ""))
+    name, version = release.get("ID", ""), health.version_numbers(release.get("VERSION_ID", ""))
     if name == "debian" and version == (12,):
         line = "deb http://deb.debian.org/debian bookworm-backports main"
         return (
@@ -546,7 +568,7 @@ def candidates(policy: str) -> set[str]:
 
 def root_range(text: str, ids: int) -> str:
     """The line that gives root ids above everybody else's, as Incus's own package writes it. Raises ClincusError."""
-    rows = subid_rows(text)
+    rows = health.subid_rows(text)
     first = max([1000000, *(first + count for name, first, count in rows if name not in ("root", "0"))])
     count = min(1000000000, ids - first)
     if count < 65536:
@@ -573,7 +595,7 @@ def append_line(path: Path, line: str) -> None:
 
 def pool_size(free: int) -> int:
     """How large a pool may grow, in GiB: half of the free bytes, 5 to 100. The file takes only what is used."""
-    return max(5, min(100, free // GIB // 2))
+    return max(5, min(100, free // health.GIB // 2))
 
 
 @contextmanager
@@ -592,50 +614,6 @@ def services_held_back(host: Host) -> Iterator[None]:
         yield
     finally:
         policy.unlink()
-
-
-# -- Taking the steps
-
-
-class StepReport(NamedTuple):
-    """What became of a step: `done` before, `planned` (dry run), `made` now, or `declined`."""
-
-    name: str
-    state: str
-    text: str  # what was or would be done
-
-
-def run_steps(
-    steps: Sequence[Step],
-    *,
-    dry_run: bool,
-    ask: Callable[[str], bool],
-    say: Say,
-    is_root: bool,
-    root_command: str = "sudo clincus setup",
-) -> list[StepReport]:
-    """Take the steps one after another; one that is declined ends the run, since the rest relies on it.
-
-    `ask` gets each need as a question. Raises ClincusError when a step fails, or needs root: `root_command` is then
-    what to run instead.
-    """
-    reports: list[StepReport] = []
-    for step in steps:
-        need = step.need()
-        state = "planned" if need else "done"
-        if need and not dry_run:
-            if step.as_root and not is_root:
-                raise clincus.ClincusError(f"setup has to {need}, which only root can do. Run: {root_command}", 403)
-            state = "made" if ask(need) else "declined"
-        if state == "made":
-            say(f"{step.name}: {need}")
-            step.do()
-            if step.need():
-                raise clincus.ClincusError(f"setup could not {need}")
-        reports.append(StepReport(step.name, state, need))
-        if state == "declined":
-            break
-    return reports
 
 
 def root_command(host: Host, argv: Sequence[str], person: str) -> str:

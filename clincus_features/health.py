@@ -167,84 +167,198 @@ class Examination:
         found = self.ask("/1.0/instances?recursion=1")
         return [instance for instance in found if any((instance.get("config") or {}).get(label) for label in labels)]
 
+    def check_system(self) -> Finding:
+        """The operating system; there is nothing that it must be."""
+        name = os.uname()
+        release = self.machine.release().get("PRETTY_NAME", name.sysname)
+        details = {"os": name.sysname.lower(), "arch": name.machine, "details": release, "environment": ""}
+        return ok(f"{release} ({name.machine})", **details)
 
-def check_system(look: Examination) -> Finding:
-    """The operating system; there is nothing that it must be."""
-    name = os.uname()
-    release = look.machine.release().get("PRETTY_NAME", name.sysname)
-    details = {"os": name.sysname.lower(), "arch": name.machine, "details": release, "environment": ""}
-    return ok(f"{release} ({name.machine})", **details)
+    def check_cgroup(self) -> Finding:
+        """Which control groups the kernel offers for limits."""
+        mounts = self.machine.read("/proc/mounts")
+        path = "/sys/fs/cgroup"
+        if re.search(rf"^\S+ {path} cgroup2 ", mounts, re.MULTILINE):
+            controllers = self.machine.read(f"{path}/cgroup.controllers").split()
+            return ok("cgroup v2", path=path, controllers=controllers)
+        details = {"path": path, "controllers": re.findall(rf"^\S+ {path}/(\S+) cgroup ", mounts, re.MULTILINE)}
+        if not details["controllers"]:
+            return failed("No control groups are mounted: no container can start", "clincus setup", **details)
+        words = "cgroup v1: limits work, but images with systemd 258 or newer do not start"
+        fix = "boot with systemd.unified_cgroup_hierarchy=1, if the system can"
+        return warning(words, fix, hint="limits work; newer systemd does not", **details)
 
+    def check_ids(self) -> Finding:
+        """Whether root has ids to give to containers, and the kernel maps them on mounts."""
+        maps = self.environment("kernel_features", {}).get("idmapped_mounts", "unknown")
+        for name in ("/etc/subuid", "/etc/subgid"):
+            if not root_has_range(self.machine.read(name), self.machine.own_ids()):
+                words = f"{name} gives root no range of 65536 ids for containers"
+                return failed(words, "clincus setup", idmapped_mounts=maps)
+        if maps == "false":
+            words = "The kernel cannot map ids on mounts: files of a workspace may belong to another user inside"
+            return warning(words, "use a kernel of 5.12 or newer", idmapped_mounts=maps)
+        return ok("Ranges for containers, mapped on mounts", idmapped_mounts=maps)
 
-def check_cgroup(look: Examination) -> Finding:
-    """Which control groups the kernel offers for limits."""
-    mounts = look.machine.read("/proc/mounts")
-    path = "/sys/fs/cgroup"
-    if re.search(rf"^\S+ {path} cgroup2 ", mounts, re.MULTILINE):
-        controllers = look.machine.read(f"{path}/cgroup.controllers").split()
-        return ok("cgroup v2", path=path, controllers=controllers)
-    details = {"path": path, "controllers": re.findall(rf"^\S+ {path}/(\S+) cgroup ", mounts, re.MULTILINE)}
-    if not details["controllers"]:
-        return failed("No control groups are mounted: no container can start", "clincus setup", **details)
-    words = "cgroup v1: limits work, but images with systemd 258 or newer do not start"
-    fix = "boot with systemd.unified_cgroup_hierarchy=1, if the system can"
-    return warning(words, fix, hint="limits work; newer systemd does not", **details)
+    def check_incus(self) -> Finding:
+        """Whether the daemon answers, and which one it is."""
+        if self.unreachable or not self.ask("/1.0"):
+            return failed(self.unreachable or "Incus gives no answer", "clincus setup")
+        version = str(self.environment("server_version", "unknown"))
+        if self.unanswered:
+            words = f"No answer in time to {', '.join(self.unanswered)}"
+            return failed(words, "check the incus service", version=version)
+        if version_numbers(version) < (6, 0):
+            return warning(f"Incus {version} is older than 6.0", "install Incus 6.0 or newer", version=version)
+        return ok(f"Running (version {version})", version=version)
 
+    def check_permissions(self) -> Finding:
+        """Whether this user may use Incus: the socket decides, not the group's list."""
+        group = self.config.get("incus.group")
+        name = self.machine.user_name()
+        user = name or str(os.geteuid())
+        if self.ask("/1.0").get("auth") == "trusted":
+            return ok(f"'{user}' may use Incus", user=user, group=group)
+        fix = f"sudo usermod -aG {group} {user}, then log in again"
+        if self.machine.is_root():
+            fix = "clincus setup"
+        elif not name:
+            fix = f"give the uid {user} a line in /etc/passwd, and that user the group {group}"
+        return failed(f"'{user}' cannot use Incus now", fix, user=user, group=group)
 
-def check_ids(look: Examination) -> Finding:
-    """Whether root has ids to give to containers, and the kernel maps them on mounts."""
-    maps = look.environment("kernel_features", {}).get("idmapped_mounts", "unknown")
-    for name in ("/etc/subuid", "/etc/subgid"):
-        if not root_has_range(look.machine.read(name), look.machine.own_ids()):
-            words = f"{name} gives root no range of 65536 ids for containers"
-            return failed(words, "clincus setup", idmapped_mounts=maps)
-    if maps == "false":
-        words = "The kernel cannot map ids on mounts: files of a workspace may belong to another user inside"
-        return warning(words, "use a kernel of 5.12 or newer", idmapped_mounts=maps)
-    return ok("Ranges for containers, mapped on mounts", idmapped_mounts=maps)
+    def check_image(self) -> Finding:
+        """Whether sessions have their image, with all tools in it."""
+        alias, image = self.config.get("defaults.image"), self.image()
+        if not image:
+            fix = "clincus build" if alias == "clincus" else f"clincus build custom {alias} --script FILE"
+            reason = "cannot be looked for without Incus" if self.unreachable else "is missing"
+            return failed(f"Image '{alias}' {reason}", fix, alias=alias)
+        fingerprint = image["fingerprint"][:12]
+        details = {"alias": alias, "fingerprint": fingerprint, "size": image["size"]}
+        missing = (image.get("properties") or {}).get("clincus.missing", "")
+        if missing:
+            return warning(f"Image '{alias}' is without {missing}", "clincus build --force", **details)
+        return ok(f"{alias} ({fingerprint})", **details)
 
+    def check_network(self) -> Finding:
+        """Whether sessions get a network card on a bridge that is up and has an address."""
+        cards = [device for device in self.devices() if device.get("type") == "nic"]
+        if not cards:
+            return failed("Sessions have no network", "clincus setup")
+        name = str(cards[0].get("network") or cards[0].get("parent") or "")
+        network = self.ask(f"/1.0/networks/{quote(name, safe='')}")
+        address = (network.get("config") or {}).get("ipv4.address", "")
+        status = network.get("status") or ""
+        details = {"name": name, "ipv4": address, "driver": network.get("type", ""), "status": status}
+        fix = f"incus network set {name} ipv4.address=A.B.C.1/24"
+        if status not in ("Created", ""):
+            words = f"Network '{name}' is {status.lower()}: its subnet may be in use by something else"
+            return failed(words, f"{fix} with a subnet that is free", **details)
+        if network.get("managed") and address in ("", "none"):
+            return failed(f"'{name}' has no IPv4 address", f"{fix} ipv4.nat=true", **details)
+        return ok(f"{name} ({address or 'not managed by Incus'})", **details)
 
-def check_incus(look: Examination) -> Finding:
-    """Whether the daemon answers, and which one it is."""
-    if look.unreachable or not look.ask("/1.0"):
-        return failed(look.unreachable or "Incus gives no answer", "clincus setup")
-    version = str(look.environment("server_version", "unknown"))
-    if look.unanswered:
-        words = f"No answer in time to {', '.join(look.unanswered)}"
-        return failed(words, "check the incus service", version=version)
-    if version_numbers(version) < (6, 0):
-        return warning(f"Incus {version} is older than 6.0", "install Incus 6.0 or newer", version=version)
-    return ok(f"Running (version {version})", version=version)
+    def check_forwarding(self) -> Finding:
+        """Whether the kernel passes the containers' packets on."""
+        if self.machine.read("/proc/sys/net/ipv4/ip_forward").strip() == "1":
+            return ok("On")
+        return warning("Off: containers reach nothing beyond this machine", "sysctl -w net.ipv4.ip_forward=1")
 
+    def check_protection(self) -> Finding:
+        """How well sessions can be walled off from this machine (the section `wall` of the core)."""
+        if self.config.get("security.disable_protection"):
+            fix = "remove security.disable_protection from the config"
+            return warning("Switched off in the config", fix, level="off")
+        try:
+            reason = "Incus cannot be reached" if self.unreachable else clincus.protection_support(self.incus).reason
+        except clincus.ClincusError as error:
+            reason = error.message
+        if reason:
+            return warning(f"Basic: {reason}", "sessions start, with weaker protection; see the reason", level="basic")
+        if not clincus.find_git("/nonexistent", self.environ):
+            words = "Locked, but no session starts in a repository: git on this machine has to say what it runs there"
+            return warning(words, "install git", level="locked")
+        return ok("Locked: even root in a container cannot turn the workspace against this machine", level="locked")
 
-def check_permissions(look: Examination) -> Finding:
-    """Whether this user may use Incus: the socket decides, not the group's list."""
-    group = look.config.get("incus.group")
-    name = look.machine.user_name()
-    user = name or str(os.geteuid())
-    if look.ask("/1.0").get("auth") == "trusted":
-        return ok(f"'{user}' may use Incus", user=user, group=group)
-    fix = f"sudo usermod -aG {group} {user}, then log in again"
-    if look.machine.is_root():
-        fix = "clincus setup"
-    elif not name:
-        fix = f"give the uid {user} a line in /etc/passwd, and that user the group {group}"
-    return failed(f"'{user}' cannot use Incus now", fix, user=user, group=group)
+    def check_disk(self) -> Finding:
+        """Whether the disk of our own files has room."""
+        path = self.own_folder
+        while not os.path.exists(path):
+            path = os.path.dirname(path)
+        free = shutil.disk_usage(path).free / 1e9
+        details = {"available_gb": round(free, 2), "path": path}
+        if free < 5:
+            return warning(f"Low disk space: {free:.1f} GB available", "make room", **details)
+        return ok(f"{free:.1f} GB available", **details)
 
+    def check_pool(self) -> Finding:
+        """Whether the storage pool of the sessions has room."""
+        name = next((str(device.get("pool", "")) for device in self.devices() if device.get("path") == "/"), "")
+        if not name:
+            return failed("Sessions have no storage", "clincus setup")
+        space = self.ask(f"/1.0/storage-pools/{quote(name, safe='')}/resources").get("space") or {}
+        used, total = int(space.get("used", 0)) / GIB, int(space.get("total", 0)) / GIB
+        if not total:
+            return warning(f"The use of '{name}' is unknown", f"look at it: incus storage info {name}", pool=name)
+        free, percent = total - used, 100 * used / total
+        details = {"pool": name, "used_gib": round(used, 2), "total_gib": round(total, 2), "free_gib": round(free, 2)}
+        words = f"{name}: {free:.1f} of {total:.1f} GiB free"
+        if free >= 5 and percent <= 80:
+            return ok(words, used_pct=round(percent, 1), **details)
+        status = "failed" if free < 2 or percent > 90 else "warning"
+        fix = f"`clincus clean`, delete old images, or grow the pool: incus storage set {name} size=…GiB"
+        return trouble(status, words, fix, used_pct=round(percent, 1), **details)
 
-def check_image(look: Examination) -> Finding:
-    """Whether sessions have their image, with all tools in it."""
-    alias, image = look.config.get("defaults.image"), look.image()
-    if not image:
-        fix = "clincus build" if alias == "clincus" else f"clincus build custom {alias} --script FILE"
-        reason = "cannot be looked for without Incus" if look.unreachable else "is missing"
-        return failed(f"Image '{alias}' {reason}", fix, alias=alias)
-    fingerprint = image["fingerprint"][:12]
-    details = {"alias": alias, "fingerprint": fingerprint, "size": image["size"]}
-    missing = (image.get("properties") or {}).get("clincus.missing", "")
-    if missing:
-        return warning(f"Image '{alias}' is without {missing}", "clincus build --force", **details)
-    return ok(f"{alias} ({fingerprint})", **details)
+    def check_config(self) -> Finding:
+        """Whether the configuration can be read."""
+        if self.config_error:
+            return failed(self.config_error, "mend the file, or move it away")
+        files = [file.path for file in self.config.files if file.exists]
+        warnings = self.config.warnings
+        if warnings:
+            return warning(f"{len(warnings)} warning(s): {warnings[0]}", "mend the file", loaded_from=files)
+        return ok(", ".join(files) or "Defaults", loaded_from=files)
+
+    def check_containers(self) -> Finding:
+        """How many sessions there are."""
+        sessions = self.instances("user.clincus.workspace")
+        running = sum(clincus.incus_status(instance) == "Running" for instance in sessions)
+        return ok(f"{running} running, {len(sessions)} in all", running=running, total=len(sessions))
+
+    def check_saved(self) -> Finding:
+        """How many conversations are saved."""
+        count = len(clincus.list_saved(self.config, self.environ))
+        return ok(f"{count} saved", count=count, path=os.path.dirname(self.sessions_folder))
+
+    def check_orphans(self) -> Finding:
+        """What crashes left behind: containers of a build or without a workspace, and dead network cables."""
+        containers = [
+            str(instance["name"])
+            for instance in self.instances("user.clincus.workspace", "user.clincus.build")
+            if "user.clincus.build" in instance["config"]
+            or not os.path.isdir(instance["config"]["user.clincus.workspace"])
+        ]
+        cables = dead_veths(self.machine.path("/sys/class/net"))
+        details = {"orphaned_veths": len(cables), "veths": cables, "containers": containers}
+        if not containers and not cables:
+            return ok("None", **details)
+        found = [f"containers {', '.join(containers)}"] if containers else []
+        found += [f"{len(cables)} pair{'s' * (len(cables) > 1)} of network interfaces"] if cables else []
+        fixes = ["clincus clean --orphans"] if containers else []
+        fixes += [f"for veth in {' '.join(cables)}; do sudo ip link delete $veth; done"] if cables else []
+        return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), **details)
+
+    def check_dns(self) -> Finding:
+        """Whether this machine finds names, which containers ask it for."""
+        domain, output = "github.com", ""
+        with suppress(OSError, subprocess.SubprocessError):
+            argv = ["getent", "ahosts", domain]
+            output = subprocess.check_output(argv, stdin=subprocess.DEVNULL, text=True, timeout=10)
+        count = len({line.split()[0] for line in output.splitlines() if line.strip()})
+        if not count:
+            fix = "check /etc/resolv.conf, unless this machine is to have no internet"
+            return warning(f"'{domain}' cannot be looked up", fix, test_domain=domain, ip_count=0)
+        return ok(f"{domain} has {count} address(es)", test_domain=domain, ip_count=count)
 
 
 def image_age(created: str, now: float) -> Finding:
@@ -260,49 +374,6 @@ def image_age(created: str, now: float) -> Finding:
     return ok(f"{days} days", **details)
 
 
-def check_network(look: Examination) -> Finding:
-    """Whether sessions get a network card on a bridge that is up and has an address."""
-    cards = [device for device in look.devices() if device.get("type") == "nic"]
-    if not cards:
-        return failed("Sessions have no network", "clincus setup")
-    name = str(cards[0].get("network") or cards[0].get("parent") or "")
-    network = look.ask(f"/1.0/networks/{quote(name, safe='')}")
-    address = (network.get("config") or {}).get("ipv4.address", "")
-    status = network.get("status") or ""
-    details = {"name": name, "ipv4": address, "driver": network.get("type", ""), "status": status}
-    fix = f"incus network set {name} ipv4.address=A.B.C.1/24"
-    if status not in ("Created", ""):
-        words = f"Network '{name}' is {status.lower()}: its subnet may be in use by something else"
-        return failed(words, f"{fix} with a subnet that is free", **details)
-    if network.get("managed") and address in ("", "none"):
-        return failed(f"'{name}' has no IPv4 address", f"{fix} ipv4.nat=true", **details)
-    return ok(f"{name} ({address or 'not managed by Incus'})", **details)
-
-
-def check_forwarding(look: Examination) -> Finding:
-    """Whether the kernel passes the containers' packets on."""
-    if look.machine.read("/proc/sys/net/ipv4/ip_forward").strip() == "1":
-        return ok("On")
-    return warning("Off: containers reach nothing beyond this machine", "sysctl -w net.ipv4.ip_forward=1")
-
-
-def check_protection(look: Examination) -> Finding:
-    """How well sessions can be walled off from this machine (the section `wall` of the core)."""
-    if look.config.get("security.disable_protection"):
-        fix = "remove security.disable_protection from the config"
-        return warning("Switched off in the config", fix, level="off")
-    try:
-        reason = "Incus cannot be reached" if look.unreachable else clincus.protection_support(look.incus).reason
-    except clincus.ClincusError as error:
-        reason = error.message
-    if reason:
-        return warning(f"Basic: {reason}", "sessions start, with weaker protection; see the reason", level="basic")
-    if not clincus.find_git("/nonexistent", look.environ):
-        words = "Locked, but no session starts in a repository: git on this machine has to say what it runs there"
-        return warning(words, "install git", level="locked")
-    return ok("Locked: even root in a container cannot turn the workspace against this machine", level="locked")
-
-
 def folder_finding(path: str) -> Finding:
     """Whether a folder of ours can be written; one that is not there yet is made when it is needed."""
     if not os.path.isdir(path):
@@ -311,79 +382,6 @@ def folder_finding(path: str) -> Finding:
         fix = f"give yourself the folder: sudo chown -R $USER {shlex.quote(path)}"
         return failed(f"{path} cannot be written", fix, path=path)
     return ok(path, path=path)
-
-
-def check_disk(look: Examination) -> Finding:
-    """Whether the disk of our own files has room."""
-    path = look.own_folder
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    free = shutil.disk_usage(path).free / 1e9
-    details = {"available_gb": round(free, 2), "path": path}
-    if free < 5:
-        return warning(f"Low disk space: {free:.1f} GB available", "make room", **details)
-    return ok(f"{free:.1f} GB available", **details)
-
-
-def check_pool(look: Examination) -> Finding:
-    """Whether the storage pool of the sessions has room."""
-    name = next((str(device.get("pool", "")) for device in look.devices() if device.get("path") == "/"), "")
-    if not name:
-        return failed("Sessions have no storage", "clincus setup")
-    space = look.ask(f"/1.0/storage-pools/{quote(name, safe='')}/resources").get("space") or {}
-    used, total = int(space.get("used", 0)) / GIB, int(space.get("total", 0)) / GIB
-    if not total:
-        return warning(f"The use of '{name}' is unknown", f"look at it: incus storage info {name}", pool=name)
-    free, percent = total - used, 100 * used / total
-    details = {"pool": name, "used_gib": round(used, 2), "total_gib": round(total, 2), "free_gib": round(free, 2)}
-    words = f"{name}: {free:.1f} of {total:.1f} GiB free"
-    if free >= 5 and percent <= 80:
-        return ok(words, used_pct=round(percent, 1), **details)
-    status = "failed" if free < 2 or percent > 90 else "warning"
-    fix = f"`clincus clean`, delete old images, or grow the pool: incus storage set {name} size=…GiB"
-    return trouble(status, words, fix, used_pct=round(percent, 1), **details)
-
-
-def check_config(look: Examination) -> Finding:
-    """Whether the configuration can be read."""
-    if look.config_error:
-        return failed(look.config_error, "mend the file, or move it away")
-    files = [file.path for file in look.config.files if file.exists]
-    warnings = look.config.warnings
-    if warnings:
-        return warning(f"{len(warnings)} warning(s): {warnings[0]}", "mend the file", loaded_from=files)
-    return ok(", ".join(files) or "Defaults", loaded_from=files)
-
-
-def check_containers(look: Examination) -> Finding:
-    """How many sessions there are."""
-    sessions = look.instances("user.clincus.workspace")
-    running = sum(clincus.incus_status(instance) == "Running" for instance in sessions)
-    return ok(f"{running} running, {len(sessions)} in all", running=running, total=len(sessions))
-
-
-def check_saved(look: Examination) -> Finding:
-    """How many conversations are saved."""
-    count = len(clincus.list_saved(look.config, look.environ))
-    return ok(f"{count} saved", count=count, path=os.path.dirname(look.sessions_folder))
-
-
-def check_orphans(look: Examination) -> Finding:
-    """What crashes left behind: containers of a build or without a workspace, and dead network cables."""
-    containers = [
-        str(instance["name"])
-        for instance in look.instances("user.clincus.workspace", "user.clincus.build")
-        if "user.clincus.build" in instance["config"] or not os.path.isdir(instance["config"]["user.clincus.workspace"])
-    ]
-    cables = dead_veths(look.machine.path("/sys/class/net"))
-    details = {"orphaned_veths": len(cables), "veths": cables, "containers": containers}
-    if not containers and not cables:
-        return ok("None", **details)
-    found = [f"containers {', '.join(containers)}"] if containers else []
-    found += [f"{len(cables)} pair{'s' * (len(cables) > 1)} of network interfaces"] if cables else []
-    fixes = ["clincus clean --orphans"] if containers else []
-    fixes += [f"for veth in {' '.join(cables)}; do sudo ip link delete $veth; done"] if cables else []
-    return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), **details)
 
 
 def dead_veths(folder: Path) -> list[str]:
@@ -401,19 +399,6 @@ def dead_veths(folder: Path) -> list[str]:
     return sorted(name for name, (number, link) in numbers.items() if name < names.get((link, number), ""))
 
 
-def check_dns(_look: Examination) -> Finding:
-    """Whether this machine finds names, which containers ask it for."""
-    domain, output = "github.com", ""
-    with suppress(OSError, subprocess.SubprocessError):
-        argv = ["getent", "ahosts", domain]
-        output = subprocess.check_output(argv, stdin=subprocess.DEVNULL, text=True, timeout=10)
-    count = len({line.split()[0] for line in output.splitlines() if line.strip()})
-    if not count:
-        fix = "check /etc/resolv.conf, unless this machine is to have no internet"
-        return warning(f"'{domain}' cannot be looked up", fix, test_domain=domain, ip_count=0)
-    return ok(f"{domain} has {count} address(es)", test_domain=domain, ip_count=count)
-
-
 class Check(NamedTuple):
     """A row of the table of checks."""
 
@@ -424,29 +409,29 @@ class Check(NamedTuple):
 
 
 CHECKS = (
-    Check("os", "Operating system", "SYSTEM", check_system),
-    Check("incus", "Incus", "CRITICAL", check_incus),
-    Check("permissions", "Permissions", "CRITICAL", check_permissions),
-    Check("image", "Default image", "CRITICAL", check_image),
+    Check("os", "Operating system", "SYSTEM", Examination.check_system),
+    Check("incus", "Incus", "CRITICAL", Examination.check_incus),
+    Check("permissions", "Permissions", "CRITICAL", Examination.check_permissions),
+    Check("image", "Default image", "CRITICAL", Examination.check_image),
     Check(
         "image_age", "Image age", "OPTIONAL", lambda look: image_age(look.image().get("created_at", ""), time.time())
     ),
-    Check("network_bridge", "Network bridge", "CRITICAL", check_network),
-    Check("ip_forwarding", "IP forwarding", "CRITICAL", check_forwarding),
-    Check("cgroup_availability", "Cgroup", "SYSTEM", check_cgroup),
-    Check("id_mapping", "Id mapping", "SYSTEM", check_ids),
-    Check("protection", "Protection", "CRITICAL", check_protection),
+    Check("network_bridge", "Network bridge", "CRITICAL", Examination.check_network),
+    Check("ip_forwarding", "IP forwarding", "CRITICAL", Examination.check_forwarding),
+    Check("cgroup_availability", "Cgroup", "SYSTEM", Examination.check_cgroup),
+    Check("id_mapping", "Id mapping", "SYSTEM", Examination.check_ids),
+    Check("protection", "Protection", "CRITICAL", Examination.check_protection),
     Check("clincus_directory", "Clincus directory", "STORAGE", lambda look: folder_finding(look.own_folder)),
     Check("sessions_directory", "Sessions dir", "STORAGE", lambda look: folder_finding(look.sessions_folder)),
-    Check("disk_space", "Disk space", "STORAGE", check_disk),
-    Check("incus_storage_pool", "Incus storage pool", "STORAGE", check_pool),
-    Check("config", "Config loaded", "CONFIGURATION", check_config),
+    Check("disk_space", "Disk space", "STORAGE", Examination.check_disk),
+    Check("incus_storage_pool", "Incus storage pool", "STORAGE", Examination.check_pool),
+    Check("config", "Config loaded", "CONFIGURATION", Examination.check_config),
     # A configuration that names an unknown tool cannot be read, so there is nothing to find.
     Check("tool", "Tool", "CONFIGURATION", lambda look: ok(look.tool, name=look.tool)),
-    Check("active_containers", "Containers", "STATUS", check_containers),
-    Check("saved_sessions", "Saved sessions", "STATUS", check_saved),
-    Check("orphaned_resources", "Orphaned resources", "STATUS", check_orphans),
-    Check("dns_resolution", "DNS resolution", "OPTIONAL", check_dns),
+    Check("active_containers", "Containers", "STATUS", Examination.check_containers),
+    Check("saved_sessions", "Saved sessions", "STATUS", Examination.check_saved),
+    Check("orphaned_resources", "Orphaned resources", "STATUS", Examination.check_orphans),
+    Check("dns_resolution", "DNS resolution", "OPTIONAL", Examination.check_dns),
 )
 
 

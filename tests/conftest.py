@@ -248,8 +248,7 @@ def run_setup(bed: Bed, host: cli_host.Host, **options: Any) -> None:
         project=bed.incus.project, bridge=bed.bridge, recipe=stub_recipe(), cache=image_cache(), **options
     )
     setup = cli_setup.Setup(chosen, host, bed.incus, say=lambda text: print(f"setup: {text}"))
-    steps = setup.steps()
-    reports = cli_setup.run_steps(steps, dry_run=False, ask=lambda _: True, say=setup.say, is_root=host.is_root())
+    reports = setup.run(lambda _: True)
     print(f"setup: {', '.join(f'{report.name} {report.state}' for report in reports)}")
 
 

@@ -249,7 +249,7 @@ def test_age_of_the_image(created, status):
 )
 def test_the_worst_check_decides(statuses, status):
     findings = {
-        health.Check(str(n), "", "", health.check_system): health.Finding(word, "", "", {})
+        health.Check(str(n), "", "", health.Examination.check_system): health.Finding(word, "", "", {})
         for n, word in enumerate(statuses.split())
     }
     document = health.health_document(findings, NOW)
