@@ -16,6 +16,7 @@ from clincus_cli import commands as cli
 from clincus_cli import console
 from clincus_cli import run
 from clincus_cli import shell
+from clincus_cli import transfer
 from clincus_cli.context import Context
 
 
@@ -389,6 +390,6 @@ def exec_environment(context: Context, user: int) -> dict[str, str]:
 def exec_directory(context: Context, instance: Mapping[str, Any]) -> str:
     """Where a command runs. Incus takes / for a directory that is not there: one that was asked for is checked."""
     wanted = context.options.cwd
-    if wanted and not clincus.container_directory(context.incus, context.options.name, wanted):
+    if wanted and not transfer.container_directory(context.incus, context.options.name, wanted):
         raise clincus.ClincusError(f'"{wanted}" is no directory in container "{context.options.name}"', 400)
     return wanted or code_mount(context, instance)

@@ -8,6 +8,7 @@ import clincus
 from clincus_cli import commands as cli
 from clincus_cli import console
 from clincus_cli import containers
+from clincus_cli import transfer
 from clincus_cli.context import Context
 
 
@@ -42,7 +43,7 @@ def run_file_push(context: Context) -> int:
         return int(context.config.get("incus.code_uid")) if is_codes else None
 
     with console.progress(f"Copying to {name}"), containers.speaking_of(name):
-        done = clincus.push_files(context.incus, name, options.local, path, owner=owner, recursive=options.recursive)
+        done = transfer.push_files(context.incus, name, options.local, path, owner=owner, recursive=options.recursive)
     return report_transfer(done, "Pushed", options.local, f"{name}:{done.target}")
 
 
@@ -64,11 +65,11 @@ def run_file_pull(context: Context) -> int:
     name, path = container_place(context.options.container_path)
     containers.running_instance(context.incus, name)
     with console.progress(f"Copying from {name}"), containers.speaking_of(name):
-        done = clincus.pull_files(context.incus, name, path, context.options.local)
+        done = transfer.pull_files(context.incus, name, path, context.options.local)
     return report_transfer(done, "Pulled", f"{name}:{path}", done.target)
 
 
-def report_transfer(done: clincus.Transfer, verb: str, source: str, target: str) -> int:
+def report_transfer(done: transfer.Transfer, verb: str, source: str, target: str) -> int:
     """Say what was copied, and what was not."""
     for text in done.left_out:
         console.warn(f"left out: {text}")

@@ -26,6 +26,7 @@ from clincus_cli import files as cli_files
 from clincus_cli import help as cli_help
 from clincus_cli import sessions as cli_sessions
 from clincus_cli import shell as cli_shell
+from clincus_cli import transfer as cli_transfer
 
 PROGRAM = Path(clincus.__file__).with_name("clincus_cli")
 NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  # no Incus, no home, a broken config
@@ -397,7 +398,7 @@ PRINTERS = {
     "an error": cli_console.complain,
     "a table": lambda text: print(cli_console.table(None, [(text,)])),
     "what a copy left out": lambda text: cli_files.report_transfer(
-        clincus.Transfer("here", True, [f"a link to {text}"]), "Pulled", "there", "here"
+        cli_transfer.Transfer("here", True, [f"a link to {text}"]), "Pulled", "there", "here"
     ),
 }
 

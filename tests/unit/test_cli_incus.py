@@ -25,6 +25,7 @@ from clincus_cli import context as cli_context
 from clincus_cli import files as cli_files
 from clincus_cli import images as cli_images
 from clincus_cli import service as cli_service
+from clincus_cli import transfer as cli_transfer
 
 # ---- a stand-in for Incus ---------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ def archive(*members):
 
 
 def arrive(target, data):
-    with clincus.Arrival(str(target)) as arrival:
+    with cli_transfer.Arrival(str(target)) as arrival:
         arrival.receive("/there", io.BytesIO(data))
         arrival.settle()
     return arrival
@@ -219,13 +220,13 @@ GOOD = archive(member("x", content=b"1" * 2000))
 )
 def test_a_broken_or_too_large_archive_is_refused(data, message):
     with pytest.raises(clincus.ClincusError, match=message):
-        [b"".join(entry.content) for entry in clincus.SavedTar(io.BytesIO(data), 20000, 10).entries()]
+        [b"".join(entry.content) for entry in cli_transfer.TarReader(io.BytesIO(data), 20000, 10).entries()]
 
 
 @given(st.binary(max_size=3000), st.integers(0, 2000))
 def test_no_archive_whatever_gets_past_the_reader(data, at):
     with contextlib.suppress(clincus.ClincusError):
-        for entry in clincus.SavedTar(io.BytesIO(GOOD[:at] + data + GOOD[at:]), 100_000, 1000).entries():
+        for entry in cli_transfer.TarReader(io.BytesIO(GOOD[:at] + data + GOOD[at:]), 100_000, 1000).entries():
             assert len(b"".join(entry.content)) <= 100_000
 
 
@@ -386,7 +387,7 @@ def test_a_file_whose_sender_fails_leaves_the_old_one(tmp_path):
     (tmp_path / "file").write_text("old")
 
     def fail():
-        with clincus.Arrival(str(tmp_path / "file")) as arrival:
+        with cli_transfer.Arrival(str(tmp_path / "file")) as arrival:
             arrival.receive("/there", io.BytesIO(b"file 644 0\nne"))
             raise clincus.IncusError("the container went away")
 
@@ -435,14 +436,14 @@ def test_what_cannot_be_copied_is_named(tmp_path, line, message):
     ],
 )
 def test_a_link_stays_inside_or_does_not(link, depth, inside):
-    assert clincus.stays_inside(link, depth) is inside
+    assert cli_transfer.stays_inside(link, depth) is inside
 
 
 @pytest.mark.parametrize(
     ("path", "name"), [("/a/b", "b"), ("b/", "b"), (".", ""), ("..", ""), ("a/.", ""), ("a/..", ""), ("/", "")]
 )
 def test_the_name_a_copy_takes_in_a_directory(path, name):
-    assert clincus.own_name(path) == name
+    assert cli_transfer.own_name(path) == name
 
 
 # ---- containers ---------------------------------------------------------------------------------------------------
