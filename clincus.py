@@ -3611,16 +3611,7 @@ def locked_protection(
         "stage": stage,
         "code": settings.code_uid,
         "setuid": "denied" if denied else "allowed",
-        "trees": [
-            {
-                "source": folder.source,
-                "owner": folder.uid,
-                "group": folder.gid,
-                "readonly": folder.readonly or within is None,
-                "protect": (within or {}) if folder.is_folder else {},
-            }
-            for folder, within in trees
-        ],
+        "trees": [tree_plan(folder, within) for folder, within in trees],
     }
     lines = [host.profile_config.get("raw.lxc", "").rstrip("\n"), *hook_lines(host.python, plan)]
     lines += [mount_line(f"{STAGES}/{stage}/{number}", folder) for number, folder in enumerate(folders)]
@@ -3641,6 +3632,17 @@ def locked_protection(
     if settings.enabled and not folders[0].is_repository:
         notes.append("There is no .git, and the tool cannot make one: run `git init` in the folder yourself")
     return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, "; ".join(notes))
+
+
+def tree_plan(folder: HostFolder, within: ProtectedPaths | None) -> dict[str, object]:
+    """What the hook needs to know of one tree."""
+    return {
+        "source": folder.source,
+        "owner": folder.uid,
+        "group": folder.gid,
+        "readonly": folder.readonly or within is None,
+        "protect": (within or {}) if folder.is_folder else {},
+    }
 
 
 def denied_mode_bits(folders: Sequence[HostFolder]) -> list[int]:
@@ -3764,19 +3766,16 @@ def plain_paths(source: str, pattern: str) -> list[str]:
 def plain_git_folders(path: str) -> list[str]:
     """As `git_folders`, but by path. Raises ClincusError (409) if there are too many folders."""
     found: list[str] = []
-    unseen = [path]
-    for _ in range(MOST_FOLDERS):
-        if not unseen:
-            return found
-        folder = unseen.pop()
+    for number, (folder, below, files) in enumerate(os.walk(path)):
+        if number >= MOST_FOLDERS:
+            raise ClincusError(f"'{path}' holds more than {MOST_FOLDERS} folders", 409)
         above, name = os.path.split(folder)
-        has_config = os.path.lexists(f"{folder}/config")
-        if name in FILLED_BY_GIT and above in found and not has_config:
-            continue
-        if folder != path and (has_config or os.path.lexists(f"{folder}/HEAD")):
+        names = {*below, *files}
+        if name in FILLED_BY_GIT and above in found and "config" not in names:
+            below.clear()
+        elif folder != path and names & {"HEAD", "config"}:
             found.append(folder)
-        unseen += [f"{folder}/{name}" for name in plain_folders(folder)]
-    raise ClincusError(f"'{path}' holds more than {MOST_FOLDERS} folders", 409)
+    return found
 
 
 def plain_folders(path: str) -> list[str]:
