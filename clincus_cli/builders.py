@@ -17,6 +17,7 @@ from pathlib import Path
 import clincus
 from clincus_cli.host import Host
 from clincus_cli.host import Say
+from clincus_cli.recipe import Builder
 from clincus_cli.recipe import ImageFile
 from clincus_cli.recipe import Recipe
 from clincus_cli.recipe import pack_image_files
@@ -72,7 +73,7 @@ class BuildOutput:
         )
 
 
-class HostBuilder:
+class HostBuilder(Builder):
     """Builds on this host by mmdebstrap(1), as root or, without root, in a user namespace (its mode "unshare").
 
     The steps are collected as its hooks, and `pack` runs it. It installs the packages before all other steps.
@@ -85,17 +86,14 @@ class HostBuilder:
         self.hooks: list[str] = []
 
     def install(self, packages: Sequence[str]) -> None:
-        """Install packages of the distribution."""
         self.packages += packages
 
     def add_files(self, files: Iterable[ImageFile]) -> None:
-        """Put files in their places, owned by root."""
         archive = self.folder / f"files-{len(self.hooks)}.tar"
         archive.write_bytes(pack_image_files(files))
         self.hooks.append(f"tar-in {shlex.quote(str(archive))} /")
 
     def run(self, command: Sequence[str]) -> None:
-        """Run a command as root in the new system."""
         self.hooks.append(f'chroot "$1" {shlex.join(command)}')
 
     def argv(self, recipe: Recipe, target: Path) -> list[str]:
@@ -129,12 +127,12 @@ def build_rootfs(host: Host, recipe: Recipe, target: Path, output: BuildOutput, 
 
 INSTALL_SCRIPT = 'apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" && apt-get clean'
 
-# A script that needs no network must not fail for want of one, so this only waits for a while.
+# It waits for a while only: a script that needs no network must not fail without one.
 WAIT_FOR_NETWORK = "for i in $(seq 100); do grep -q '^[^ \t]*\t00000000\t' /proc/net/route && exit; sleep 0.1; done"
 
 
 @dataclass(frozen=True)
-class ContainerBuilder:
+class ContainerBuilder(Builder):
     """Builds in a running container, step by step."""
 
     incus: clincus.Incus
@@ -143,17 +141,15 @@ class ContainerBuilder:
     on_line: Say  # gets each line that a step prints
 
     def install(self, packages: Sequence[str]) -> None:
-        """Install packages of the distribution."""
         self._follow(["sh", "-c", INSTALL_SCRIPT, "apt-get", *packages], "apt-get")
 
     def add_files(self, files: Iterable[ImageFile]) -> None:
-        """Put files in their places, owned by root; by stdin, since they may be secret."""
+        # By stdin, since files may be secret.
         done = self.incus.exec(self.container, ["tar", "-x", "-C", "/"], stdin=pack_image_files(files))
         if done.code != 0:
             raise clincus.ClincusError(f"could not unpack files in the build container: {done.reason}")
 
     def run(self, command: Sequence[str]) -> None:
-        """Run a command as root in the container."""
         self._follow(command, next(word for word in command if word != "sh"))
 
     def _follow(self, command: Sequence[str], name: str) -> None:

@@ -162,8 +162,8 @@ def parse_tools(text: str) -> tuple[str, ...]:
 def host_mirrors(sources: Iterable[str], suite: str) -> tuple[str, ...]:
     """The package sources of this host that the image of the same release uses too, as lines of sources.list(5).
 
-    `sources` are the texts of apt's source files, in either format. Taken are binary packages of the release and
-    its updates and security fixes from a mirror; files and discs of this machine and other releases are left out.
+    `sources` are the texts of apt's source files, in either format. A line is taken if it brings binary packages of
+    the release, its updates or its security fixes from a mirror: no files or discs of this machine.
     """
     wanted = {suite, f"{suite}-updates", f"{suite}-security"}
     lines: list[str] = []

@@ -56,8 +56,8 @@ def start_incusd(
 ) -> subprocess.Popen[bytes]:
     """Start an Incus daemon without systemd and wait until it is ready. Raises ClincusError with its last words.
 
-    `folder` is its INCUS_DIR. It gets a session of its own and none of our file descriptors, so that it outlives
-    us and nobody who reads our output waits for it.
+    `folder` is its INCUS_DIR. The daemon gets a session of its own, so that it outlives us, and none of our file
+    descriptors, so that a reader of our output does not wait for it.
     """
     program = find_incusd(host)
     if not program:
@@ -324,7 +324,7 @@ class Setup:
         """Whether the daemon runs and only keeps us out, so that the step `group` is what helps."""
         if self.host.is_root():
             return False
-        # The first place: the second is that of a program which is there though the daemon is not.
+        # Only the first socket is the daemon's; the second is that of incus-user, which is there without the daemon.
         return self.host.path(clincus.incus_sockets(self.environ)[0]).exists()
 
     def uses_systemd(self) -> bool:

@@ -32,6 +32,8 @@ ANSWER_TIME = 4.0  # seconds that one question to Incus may take
 HEALTH_TIME = 7.0  # seconds that all of them may take together
 ALL_IDS = 2**32 - 1  # how many user ids a machine has (user_namespaces(7))
 GIB = 1 << 30
+CABLES_SHOWN = 8  # dead network cables that a command names
+LIST_CABLES = "clincus health --format json | jq -r '.checks.orphaned_resources.details.veths[]'"
 
 
 class Machine:
@@ -345,7 +347,8 @@ class Examination:
         found = [f"containers {', '.join(containers)}"] if containers else []
         found += [f"{len(cables)} pair{'s' * (len(cables) > 1)} of network interfaces"] if cables else []
         fixes = ["clincus clean --orphans"] if containers else []
-        fixes += [f"for veth in {' '.join(cables)}; do sudo ip link delete $veth; done"] if cables else []
+        listed = f"echo {' '.join(cables)}" if len(cables) <= CABLES_SHOWN else LIST_CABLES
+        fixes += [f"{listed} | xargs -n 1 sudo ip link delete"] if cables else []
         return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), **details)
 
     def check_dns(self) -> Finding:
@@ -466,7 +469,7 @@ def health_document(findings: Mapping[Check, Finding], now: datetime) -> dict[st
     counts = Counter(finding.status for finding in findings.values())
     documents = {}
     for check, finding in findings.items():
-        document = {**finding._asdict(), "name": check.name, "label": check.label, "section": check.section}
+        document = {"name": check.name, **finding._asdict(), "label": check.label, "section": check.section}
         documents[check.name] = {key: value for key, value in document.items() if key != "details" or value}
     return {
         "status": "unhealthy" if counts["failed"] else "degraded" if counts["warning"] else "healthy",
