@@ -5566,15 +5566,15 @@ class Workspaces:
         return path
 
     def _make_repository(self, path: str) -> None:
-        """Run `git init` in a directory that was just made; without a repository there is to be no directory."""
+        """Run `git init` in a directory that was just made. If that fails, remove the directory too."""
         try:
-            command = ["git", "init", "--quiet"]
-            subprocess.run(command, cwd=path, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=30)
-        except (OSError, subprocess.SubprocessError) as error:
+            done = run_child(["git", "init", "--quiet"], timeout=30, cwd=path)
+            problem = done.reason if done.code != 0 else ""
+        except ChildError as error:
+            problem = error.message
+        if problem:
             shutil.rmtree(path, ignore_errors=True)
-            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else b""
-            words = said.decode("utf-8", "replace").strip() or str(error)
-            raise ClincusError(f'cannot make "{path}" a Git repository: {words}', 500) from error
+            raise ClincusError(f'cannot make "{path}" a Git repository: {problem}', 500)
 
     def _roots(self) -> list[str]:
         return list(self._load().get("dashboard.workspace_roots"))

@@ -257,16 +257,6 @@ def test_no_lock_is_kept_for_a_made_up_id(sessions):
     assert sessions._locks == {}
 
 
-def test_a_folder_that_cannot_become_a_repository_is_not_made(tmp_path, monkeypatch):
-    config = clincus.load_config({"HOME": "/"}, flags={"dashboard.workspace_roots": [str(tmp_path)]})
-    workspaces = clincus.Workspaces(lambda: config, {}, list)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(clincus.ClincusError, match=r"a Git repository: .*'git'") as raised:
-        workspaces.make_folder(str(tmp_path), "my-app", git=True)
-    assert raised.value.status == 500
-    assert list(tmp_path.iterdir()) == []
-
-
 class Machine(Door):
     """A door to Incus behind which instances are made, and commands in them end with `code`."""
 

@@ -45,3 +45,13 @@ def test_a_folder_has_a_plain_name(tmp_path, name):
     with pytest.raises(clincus.ClincusError, match="folder name"):
         clincus.Workspaces(lambda: config, {}, list).make_folder(str(tmp_path), name)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_cannot_become_a_repository_is_not_made(tmp_path, monkeypatch):
+    config = clincus.load_config({"HOME": "/"}, flags={"dashboard.workspace_roots": [str(tmp_path)]})
+    workspaces = clincus.Workspaces(lambda: config, {}, list)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(clincus.ClincusError, match="a Git repository: `git` cannot be started") as raised:
+        workspaces.make_folder(str(tmp_path), "my-app", git=True)
+    assert raised.value.status == 500
+    assert list(tmp_path.iterdir()) == []
