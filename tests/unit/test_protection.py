@@ -4,8 +4,6 @@ import base64
 import json
 import os
 import re
-import subprocess
-import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -318,128 +316,9 @@ def test_the_hook_carries_the_whole_program():
     assert zlib.decompress(base64.urlsafe_b64decode(packed)).decode() == Path(hook.__file__).read_text()
 
 
-def test_the_program_needs_nothing_but_the_standard_library_of_a_system_python():
-    imports = "import sys; assert not [name for name in sys.modules if name.startswith(('clincus', 'wall'))]"
-    source = clincus.packaged_text("wall/hook.py").partition('if __name__ == "__main__"')[0]
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", source + imports], capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-
-
 def test_what_both_halves_of_the_wall_know_is_the_same():
     names = ("STAGES", "NO_ID_MAPS", "MOST_FOLDERS", "FILLED_BY_GIT")
     assert [getattr(clincus, name) for name in names] == [getattr(hook, name) for name in names]
-
-
-# Git folders of submodules
-
-
-def git_folders(path):
-    """As the hook finds them, and as it is done for plain devices."""
-    root = os.open(path, os.O_PATH | os.O_DIRECTORY)
-    try:
-        found = sorted(hook.git_folders(root, "modules"))
-    finally:
-        os.close(root)
-    assert found == sorted(os.path.relpath(folder, path) for folder in clincus.plain_git_folders(f"{path}/modules"))
-    return found
-
-
-def make_git_folder(path):
-    for folder in ("objects/12", "refs/remotes/origin", "logs/refs"):
-        (path / folder).mkdir(parents=True)
-    for file in ("HEAD", "config", "refs/remotes/origin/HEAD", "logs/HEAD"):
-        (path / file).touch()
-
-
-def test_submodules_are_found_at_any_depth(tmp_path):
-    deep = tmp_path / "modules" / "/".join("a" * 40)
-    make_git_folder(deep)
-    make_git_folder(deep / "modules/inner")
-    found = str(deep.relative_to(tmp_path))
-    assert git_folders(tmp_path) == [found, f"{found}/modules/inner"]
-
-
-@pytest.mark.parametrize("file", ["HEAD", "config"])
-@pytest.mark.parametrize("name", ["lib", "logs", "refs"])
-def test_a_file_above_a_submodule_does_not_hide_it(tmp_path, file, name):
-    make_git_folder(tmp_path / "modules/vendor" / name)
-    (tmp_path / "modules/vendor" / file).touch()
-    assert git_folders(tmp_path) == ["modules/vendor", f"modules/vendor/{name}"]
-
-
-def test_links_are_not_followed_to_submodules(tmp_path):
-    make_git_folder(tmp_path / "modules/real")
-    (tmp_path / "modules/loop").symlink_to(".")
-    (tmp_path / "modules/real/modules").symlink_to(tmp_path / "modules")
-    assert git_folders(tmp_path) == ["modules/real"]
-
-
-@pytest.mark.parametrize(("path", "words"), [("{}", "too many files"), ("{}/a/b/c", "more than 20 folders")])
-def test_the_search_for_submodules_has_an_end(tmp_path, monkeypatch, path, words):
-    monkeypatch.setattr(hook, "MOST_FOLDERS", 20)
-    for number in range(20 if path == "{}" else 6):
-        (tmp_path / "modules" / path.format(number)).mkdir(parents=True)
-    with pytest.raises(hook.WallError, match=words):
-        git_folders(tmp_path)
-
-
-# Id maps
-
-RANGE = [(0, 1000000, 65536)]
-
-
-@pytest.mark.parametrize(
-    ("owner", "code", "spans", "expected"),
-    [
-        (
-            1234,
-            1000,
-            [(1000000, 65536)],
-            [(1234, 1001000, 1), (1000000, 1000000, 1000), (1001001, 1001001, 64535)],
-        ),
-        (5, 0, [(1000000, 10)], [(5, 1000000, 1), (1000001, 1000001, 9)]),
-        (1000003, 3, [(1000000, 10)], [(1000000, 1000000, 3), (1000003, 1000003, 1), (1000004, 1000004, 6)]),
-        # An owner that lies in the container's own range changes places with the code user.
-        (
-            1000005,
-            3,
-            [(1000000, 10)],
-            [
-                (1000000, 1000000, 3),
-                (1000003, 1000005, 1),
-                (1000004, 1000004, 1),
-                (1000005, 1000003, 1),
-                (1000006, 1000006, 4),
-            ],
-        ),
-        # All groups: the owner's is the code user's, each other one is itself.
-        (
-            100,
-            1000,
-            [(0, 2**32 - 1)],
-            [
-                (0, 0, 100),
-                (100, 1001000, 1),
-                (101, 101, 1000899),
-                (1001000, 100, 1),
-                (1001001, 1001001, 2**32 - 1001002),
-            ],
-        ),
-    ],
-)
-def test_the_owner_is_the_code_user_and_everybody_else_is_who_they_are_on_the_host(owner, code, spans, expected):
-    assert hook.mount_map(RANGE, owner, code, spans) == expected
-
-
-def test_a_container_without_the_code_user_is_refused():
-    with pytest.raises(hook.WallError, match="no id 1000"):
-        hook.mount_map([(0, 1000000, 1000)], 1000, 1000, [])
-
-
-def test_id_ranges_are_read_from_the_containers_configuration():
-    text = "lxc.idmap = u 0 1000000 65536\nlxc.idmap = g 0 2000000 65536\nlxc.net.0.name = eth0\n"
-    assert hook.container_ranges(text, "u") == [(0, 1000000, 65536)]
-    assert hook.container_ranges(text, "g") == [(0, 2000000, 65536)]
 
 
 # The host
