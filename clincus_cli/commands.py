@@ -349,7 +349,10 @@ def sort_words(words: Sequence[str], known: Mapping[str, Flag], passes_on: int) 
         if not word.startswith("-") or word == "-" or (0 < passes_on <= len(arguments) and name not in known):
             arguments.append(word)
         elif found is None or not found.value:
-            flags.append(word)
+            last = known.get("-" + word[-1]) if re.fullmatch(r"-[a-z]{2,}", word) else None
+            switches = (known.get(f"-{letter}", HELP._replace(value="?")) for letter in word[1:-1])
+            takes_next = last is not None and last.value and not any(one.value for one in switches)
+            flags += [word, left.popleft()] if takes_next and left else [word]  # -fc NAME
         elif found.bare and not is_session_id([*left][:1]):
             flags.append(f"{word}={found.bare}")
         elif left:

@@ -59,6 +59,9 @@ COMMANDS = {
     "flags of the command in front of it": (["--port", "4000", "serve"], "serve", {"port": 4000}),
     "joined values": (["list", "--format=json"], "list", {"format": "json"}),
     "a short flag with its value": (["list", "-w/srv"], "list", {"workspace": "/srv"}),
+    "short flags in one word": (
+        ["snapshot", "restore", "s", "-fc", "box"], "snapshot restore", {"force": True, "container": "box"}
+    ),
     "a switch that is off": (["shell", "--persistent=false"], "shell", {"persistent": False}),
     "a switch that is not given": (["shell"], "shell", {"persistent": None, "tmux": True}),
     "a bare resume": (["--resume"], "shell", {"resume": "auto", "directory": ""}),
