@@ -22,10 +22,8 @@ import fnmatch
 import functools
 import glob
 import grp
-import gzip
 import hashlib
 import hmac
-import html
 import io
 import itertools
 import json
@@ -36,7 +34,6 @@ import os
 import posixpath
 import pwd
 import re
-import secrets
 import select
 import shlex
 import shutil
@@ -47,11 +44,9 @@ import struct
 import subprocess
 import sys
 import tarfile
-import tempfile
 import termios
 import threading
 import time
-import uuid
 import zlib
 from collections import Counter
 from collections import deque
@@ -69,14 +64,7 @@ from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
-from email.message import Message
-from email.utils import formatdate
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from http.server import ThreadingHTTPServer
-from pathlib import Path
 from re import Pattern
-from socketserver import TCPServer
 from typing import IO
 from typing import TYPE_CHECKING
 from typing import Any
@@ -89,13 +77,19 @@ from urllib.parse import quote
 from urllib.parse import unquote
 from urllib.parse import urlencode
 
+# What only few paths need, or only `serve`, is imported there: each command loads this module.
 if TYPE_CHECKING:
     import argparse
+    from email.message import Message
+    from http.server import BaseHTTPRequestHandler
+    from http.server import ThreadingHTTPServer
     from io import BufferedReader
 
     from typing_extensions import Self
     from websockets.server import ServerProtocol
     from websockets.typing import Subprotocol
+else:
+    BaseHTTPRequestHandler = ThreadingHTTPServer = object  # `open_listener` adds the true ones
 
 __version__ = "0.1.0"
 __commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
@@ -256,6 +250,8 @@ def directory_lock(directory: str, timeout: float = 5.0) -> Iterator[None]:
 
 def replace_file(path: str, data: bytes, mode: int) -> None:
     """Give a file new content at once or not at all; an old file's mode and owner stay, `mode` is for a new one."""
+    import tempfile
+
     directory = os.path.dirname(path)
     descriptor, temporary = tempfile.mkstemp(prefix=".clincus-", dir=directory)
     try:
@@ -2068,7 +2064,7 @@ class GuestCommand(IncusChild):
 
     def __init__(self, argv: Sequence[str], **options: Any) -> None:
         super().__init__(argv, **options)
-        self._mark = f"<{secrets.token_hex(12)}>".encode()
+        self._mark = f"<{os.urandom(12).hex()}>".encode()
         self._readers = [MarkedReader(stream.fileno(), self._mark) for stream in (self.stdout, self.stderr)]
         self.output, self.errors = (
             cast("BufferedReader", io.BufferedReader(reader, 1 << 16)) for reader in self._readers
@@ -2621,6 +2617,8 @@ def save_conversation(
     `is_last` the tool has ended, so that what still changes may be taken as it is. Raises ClincusError, and OSError
     for a fault of this host.
     """
+    import tempfile
+
     parent = os.path.dirname(saved.directory)
     os.makedirs(parent, mode=0o700, exist_ok=True)
     os.chmod(parent, 0o700)
@@ -3278,6 +3276,8 @@ def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
     Working trees that are absent do not count: a placeholder in one would keep git from making it.
     Git starts commands and relative paths at the top of a working tree. That of a submodule is in its configuration.
     """
+    from pathlib import Path
+
     tops: dict[str, list[str]] = {}
     for top in (workspace, *map(str, Path(workspace).parents)):
         for folder in git_folders_at(top):
@@ -3570,6 +3570,8 @@ def protect_workspace(
 
 def new_stage() -> str:
     """A name for a stage that no other instance has."""
+    import secrets
+
     return secrets.token_hex(8)
 
 
@@ -3850,6 +3852,8 @@ def trusted_python() -> str:
 
 def only_root_changes(path: str) -> bool:
     """Whether a path and every folder above it belong to root and are writable by nobody else."""
+    from pathlib import Path
+
     try:
         found = [os.lstat(step) for step in (Path(path), *Path(path).parents)]
     except OSError:
@@ -4810,6 +4814,8 @@ NO_TOOL = Tool("", (), ())  # in the container of one command
 
 def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, str]) -> Launch:
     """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
+    import uuid
+
     saved = [sessions_directory(config, environ, tool) for tool in TOOLS]
     private = [state_directory(environ), os.path.dirname(user_config(environ)), *config_files(environ), *saved]
     workspace = resolve_workspace(request.workspace, expand("~", environ), private)
@@ -5314,6 +5320,8 @@ class Sessions:
 
     def _adopted(self, session: Session) -> Session:
         """A session of the Go program, which has no id on its container, with the id that it was saved under."""
+        import uuid
+
         if session.session_id != session.id:
             return session
         for saved in list_saved(self._load(), self._environ):
@@ -5871,6 +5879,9 @@ def failure(error: ClincusError) -> Response:
 
 def response_bytes(response: Response, *, is_last: bool, head_only: bool = False) -> bytes:
     """An answer as it goes out; `is_last` tells the client that the connection ends with it."""
+    from email.utils import formatdate
+    from http import HTTPStatus
+
     has_body = response.status not in {204, 304}
     headers = [("Date", formatdate(usegmt=True)), *response.headers]
     if response.status != 304:  # a client that is told 304 keeps the header fields that it has (RFC 9111, 4.3.4)
@@ -5896,6 +5907,8 @@ class Content:
     @functools.cached_property
     def compressed(self) -> bytes:
         """The body, compressed when the first client takes that."""
+        import gzip
+
         return gzip.compress(self.body, 6, mtime=0)
 
     def answer(self, request: Request, headers: Iterable[tuple[str, str]]) -> Response:
@@ -5951,6 +5964,8 @@ def parse_head(head: bytes, peer: Peer, connection: BaseHTTPRequestHandler) -> R
 
     Raises HttpError: 400, 411 for a chunked body, 431 for too many fields, 505.
     """
+    from email.message import Message
+
     first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     match = _REQUEST_LINE.fullmatch(first)
     if not match:
@@ -6196,6 +6211,8 @@ def load_token(path: str | None, environ: Mapping[str, str]) -> str:
 
 
 def _read_token_file(path: str) -> str:
+    import secrets
+
     try:
         with suppress(FileExistsError):
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -6454,6 +6471,8 @@ class Assets:
         A browser keeps a SameSite=Strict cookie back when a link on another site brought it here; it sends it after a
         refresh, which is this site's own.
         """
+        import html
+
         page = self.find("sign-in.html")
         if page is None:
             return failure(error)
@@ -6663,12 +6682,13 @@ class Listener(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 1024
     allow_reuse_address = True
+    handler: type[ConnectionHandler]
 
     def __init__(self, address: tuple[str, int], site: Site) -> None:
         self.site = site
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
-        super().__init__(address, ConnectionHandler)
+        super().__init__(address, self.handler)
 
     def start(self) -> None:
         """Take connections in, in a thread of its own, until `close`. Nothing wakes it but a connection."""
@@ -6683,6 +6703,8 @@ class Listener(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """Bind; http.server would look its own name up in the DNS besides, which can take long."""
+        from socketserver import TCPServer
+
         TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[Any, Any]:
@@ -6715,6 +6737,19 @@ class Listener(ThreadingHTTPServer):
         """Log an exception that nothing caught, unless a connection broke."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             log.exception("connection from %s: failed", client_address[0])
+
+
+def open_listener(address: tuple[str, int], site: Site) -> Listener:
+    """Listen at an address (name or literal, port). Raises OSError."""
+    import http.server
+
+    class Handler(ConnectionHandler, http.server.BaseHTTPRequestHandler):
+        pass
+
+    class Server(Listener, http.server.ThreadingHTTPServer):
+        handler = Handler
+
+    return Server(address, site)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -7650,7 +7685,7 @@ class Application:
         listeners: list[Listener] = []
         for host in self._hosts:
             try:
-                listeners.append(Listener((host, port), self._site))
+                listeners.append(open_listener((host, port), self._site))
             except OSError as error:
                 if listeners and host == "::1":
                     continue

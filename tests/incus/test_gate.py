@@ -245,7 +245,7 @@ def server_of_a_person():
             router = clincus.Router(clincus.load_contract())
             router.add("GET", "/api/tools", lambda _: [])
             site = clincus.Site(router, clincus.Assets(lambda _: None), clincus.Gate())
-            listener = clincus.Listener(("127.0.0.1", 0), site)
+            listener = clincus.open_listener(("127.0.0.1", 0), site)
             os.write(writer, str(listener.server_address[1]).encode())
             os.close(writer)
             listener.serve_forever()

@@ -88,7 +88,7 @@ FILES = {
 def serving(limit=clincus.CONNECTION_LIMIT):
     """A listener on a free port, which goes away without leaving a thread."""
     site = clincus.Site(make_router(), clincus.Assets(FILES.get), clincus.Gate(), threading.Semaphore(limit))
-    listener = clincus.Listener(("127.0.0.1", 0), site)
+    listener = clincus.open_listener(("127.0.0.1", 0), site)
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,))
     thread.start()
     try:

@@ -224,7 +224,7 @@ def listener() -> clincus.Listener:
         clincus.Assets(lambda _: None),
         clincus.Gate(),
     )
-    return clincus.Listener(("127.0.0.1", 0), site)
+    return clincus.open_listener(("127.0.0.1", 0), site)
 
 
 def test_a_listener_that_nothing_wakes_ends_at_once():
