@@ -8,6 +8,7 @@ pytest does not collect this file by itself. Each picture is a PNG of at most 15
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,16 @@ def save(dashboard: Dashboard, name: str) -> None:
 
 
 @pytest.fixture
-def work(open_dashboard):
+def work(open_dashboard, make_workspace, home):
     """A function that opens a page on four projects with three sessions, one of which waits for an answer."""
 
     def open_one(**options):
-        dashboard = open_dashboard(projects=PROJECTS, **options)
-        server, root = dashboard.server, dashboard.root
+        root = home / "work"
+        root.mkdir()
+        for name in PROJECTS:
+            shutil.move(make_workspace(name), root / name)
+        dashboard = open_dashboard(projects=(), config='[dashboard]\nworkspace_roots = ["~/work"]\n', **options)
+        server = dashboard.server
         server.create(root / "infra", tool="opencode")
         server.create(root / "web-shop", tool="copilot")
         shop = server.create(root / "shop-api", persistent=True)
