@@ -70,6 +70,19 @@ def test_ctrl_c_is_the_programs_also_with_a_selection(dashboard, session_on):
     wait_until(lambda: "antidis" in page.evaluate("navigator.clipboard.readText()"), "the copy")
 
 
+def test_a_selection_is_copied_over_plain_http(dashboard, session_on):
+    """From another machine browsers hide the clipboard's API: here it is taken away."""
+    page = dashboard.page
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'clipboard', { get: () => undefined })")
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.type_line("clear; echo antidisestablishment")
+    word = page.locator(".xterm-rows:visible > div", has_text=re.compile("^antidis"))
+    word.dblclick(position={"x": 40, "y": 6}, force=True)
+    other = page.context.new_page()
+    other.goto(dashboard.server.url)
+    wait_until(lambda: "antidis" in other.evaluate("navigator.clipboard.readText()"), "the selection")
+
+
 def test_what_a_program_copies_behind_ones_back_is_offered(dashboard, session_on):
     """A browser refuses the clipboard to a window without focus: the page keeps the text until the person takes it."""
     dashboard.open_terminal(session_on(), tab="/shell")

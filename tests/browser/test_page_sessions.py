@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from conftest import wait_until
 from playwright.sync_api import Locator
 from playwright.sync_api import Page
@@ -215,6 +216,26 @@ def test_a_lost_server_is_seen_and_found_again(dashboard, start_server):
     start_server(arguments=["--port", str(dashboard.server.port)])
     expect(page.get_by_text("Connection to the server lost")).to_be_hidden()
     dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
+
+
+def test_an_incus_that_dies_is_shown_and_found_again(dashboard, session_on, bed):
+    """Nothing stays green that nobody sees running; what cannot work can't be pressed."""
+    if bed.daemon is None:
+        pytest.skip("only a daemon of the tests may be ended")
+    page = dashboard.page
+    session_on()
+    expect_state(dashboard, "Running")
+    bed.daemon.terminate()
+    expect(page.get_by_text("Incus does not answer. What you see")).to_be_visible()
+    expect_state(dashboard, "Unknown")
+    expect(page.get_by_role("navigation").get_by_text("Last seen running")).to_be_visible()
+    row(dashboard).get_by_role("button", name="More actions").click()
+    expect(page.get_by_role("menuitem", name="Stop (Incus does not answer)")).to_be_disabled()
+    page.keyboard.press("Escape")
+    bed.restart()
+    expect(page.get_by_text("Incus does not answer")).to_be_hidden()
+    expect_state(dashboard, "Running")
+    dashboard.forgive("status of 503")
 
 
 def test_without_incus_the_page_says_what_to_do(open_dashboard, start_server, tmp_path):

@@ -235,6 +235,30 @@ def test_the_shell_is_a_second_program_beside_the_tool(dashboard, session_on):
     assert "only-in-the-shell" not in dashboard.screen()
 
 
+def test_a_shell_outlives_its_page(dashboard, session_on):
+    """After a reload, and in another tab, it is the same shell with what it showed."""
+    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.type_line("kept=the-same-shell")
+    dashboard.page.reload()
+    dashboard.expect_screen("kept=the-same-shell")
+    dashboard.type_line("echo $kept-")
+    dashboard.expect_screen("the-same-shell-")
+
+
+def test_a_page_that_cannot_draw_for_a_while_loses_no_connection(dashboard, session_on):
+    """The output waits in tmux meanwhile, and its end is shown then."""
+    page = dashboard.page
+    dashboard.open_terminal(session_on(), tab="/shell")
+    sockets: list[str] = []
+    page.on("websocket", lambda one: sockets.append(one.url))
+    dashboard.type_line("kept=the-same-shell; seq -f '%.0f of many lines that are long enough' 400000; echo fl''ood")
+    page.evaluate("() => { const end = Date.now() + 4000; while (Date.now() < end); }")
+    dashboard.expect_screen("flood")
+    dashboard.type_line("echo $kept-")
+    dashboard.expect_screen("the-same-shell-")
+    assert sockets == []
+
+
 def test_a_shell_that_ended_is_not_opened_again_by_itself(dashboard, session_on):
     """A close with 1000 is final until the person wants a new one."""
     dashboard.open_terminal(session_on(), tab="/shell")
