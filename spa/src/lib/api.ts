@@ -89,17 +89,17 @@ async function reason(response: Response): Promise<string> {
     if (typeof body === 'object' && body !== null && 'error' in body && typeof body.error === 'string')
       return body.error.charAt(0).toUpperCase() + body.error.slice(1);
   } catch {
-    // Not JSON: the status has to do.
+    // The answer is no JSON: the status has to do.
   }
   return `The server answered ${response.status}.`;
 }
 
-/** What the server has at hand. */
+/** A GET that the server answers out of its memory. */
 async function get<T>(path: string): Promise<T> {
   return (await (await send('GET', path, {}, READ_TIMEOUTS_MS)).json()) as T;
 }
 
-/** What the server has to find out first, in a container, from Incus or in a long file. */
+/** A GET that makes the server look: in a container, at Incus or in a long file. */
 function find(path: string, init: RequestInit = {}): Promise<Response> {
   return send('GET', path, init, WORK_TIMEOUTS_MS);
 }

@@ -12,7 +12,7 @@ export function shownTerminal(): HTMLElement | undefined {
   return [...document.querySelectorAll<HTMLElement>('.xterm-helper-textarea')].find((one) => one.offsetParent !== null);
 }
 
-/** What had the focus when the palette took it. */
+/** The element that had the focus when the palette took it. */
 let givenUp: HTMLElement | null = null;
 
 /** Lets nothing that is typed from now on reach what has the focus; `afterDialog` gives it back. */
@@ -21,7 +21,7 @@ export function giveUpFocus(): void {
   givenUp?.blur();
 }
 
-/** The person came to another place: the keys are there, also once the dialog is gone that led to it. */
+/** Focuses a place that the person went to, and keeps the focus there when the palette that led to it closes. */
 export function focusPlace(place: HTMLElement): void {
   if (givenUp) givenUp = place;
   place.focus({ preventScroll: true });
@@ -53,7 +53,7 @@ class Place {
     this.#above = above;
   }
 
-  /** What comes nearest to it: the same in its row, else what took its place, else what is left around it. */
+  /** The nearest element that is left: the same button of its row, else the one in its place, else one around it. */
   successor(): HTMLElement | undefined {
     const left = this.#above.filter(({ element }) => element.isConnected);
     const near = left.slice(0, 4).map(({ element }) => element);

@@ -14,8 +14,8 @@ export const shown = {
 };
 
 /**
- * What opens the palette in a terminal: Ctrl+K is readline's there, which cuts the rest of the line with it. Cmd+K of a Mac
- * is nobody's, and opens it besides.
+ * Keys that can open the palette in a terminal. Ctrl+K belongs to readline there: it cuts the rest of the line. On a Mac
+ * Cmd+K opens the palette everywhere.
  */
 export const TERMINAL_PALETTE_KEYS = ['Alt 0', 'Ctrl Shift K', 'Ctrl K', 'none'] as const;
 export type TerminalPaletteKey = (typeof TERMINAL_PALETTE_KEYS)[number];

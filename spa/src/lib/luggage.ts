@@ -47,6 +47,6 @@ export function unpack(): void {
       if (typeof text === 'string' && localStorage.getItem(key) === null) localStorage.setItem(key, text);
     }
   } catch {
-    // Not ours, or storage is forbidden: the page begins as it does for somebody new.
+    // The fragment is not ours, or storage is forbidden: the page begins with its defaults.
   }
 }

@@ -17,7 +17,7 @@ export class Persisted<T> {
         const stored: unknown = JSON.parse(text ?? 'null');
         if (accept(stored)) this.#value = stored;
       } catch {
-        // Not ours: keep what there is.
+        // The stored text is not ours: keep the value.
       }
     };
     try {

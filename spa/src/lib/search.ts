@@ -1,6 +1,6 @@
 /** Finds what a person means by a few letters: in lists of sessions, projects and commands. */
 
-/** What one word of the search is worth where it fits; a name always beats a detail. */
+/** Value of one word of the search by where it fits; a name always beats a detail. */
 const WORTH = { whole: 100, start: 80, wordStart: 60, inside: 40, initials: 30, scattered: 10, detail: 5 };
 
 const SEPARATOR = /[\s\-_./·]+/;
@@ -36,7 +36,7 @@ export function fit(search: string, name: string, detail = ''): number {
   return values.includes(0) ? 0 : values.reduce((sum, value) => sum + value, 0);
 }
 
-/** What fits, best first; of equals, the one that came first. No search gives all. */
+/** The items that fit, best first; equals keep their order. An empty search gives all. */
 export function find<T>(search: string, items: readonly T[], texts: (item: T) => readonly [string, string]): T[] {
   if (!search.trim()) return [...items];
   return items

@@ -40,14 +40,14 @@ export type ServerEvent =
   | { type: 'config.reloaded'; timestamp: string }
   | { type: 'config.error'; error: string };
 
-/** What the server says in text frames on a terminal; its binary frames are output. Other types may come one day. */
+/** A text frame of the server on a terminal; its binary frames are output. Other types may come one day. */
 export interface TerminalExit {
   type: string;
   code: number;
   reason: string;
 }
 
-/** What the page says in text frames on a terminal; its binary frames are keys. */
+/** A text frame of the page on a terminal; its binary frames are keys. */
 export type TerminalRequest =
   | { type: 'resize'; cols: number; rows: number }
   /** Hold the output back, and go on with it. */

@@ -1,4 +1,4 @@
-/** What a person can do to a session, with the questions and reports that belong to it. */
+/** The actions of a person on a session, each with its question and its report. */
 import { sentence } from '../lib/api';
 import { writeClipboard } from '../lib/clipboard';
 import { basename, plural } from '../lib/format';

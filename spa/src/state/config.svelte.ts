@@ -60,7 +60,7 @@ export class Configuration {
 
   readonly defaultTool: string = $derived(this.current?.tool.name ?? 'claude');
 
-  /** What stands between the person and a first session. Without Incus all the rest fails, too, and says nothing more. */
+  /** Failed checks that keep a first session from starting. Without Incus all others fail too, so Incus stands alone. */
   readonly obstacles: readonly HealthCheck[] = $derived.by(() => {
     const failed = Object.values(this.health?.checks ?? {}).filter((check) => check.status === 'failed');
     return failed.filter((check) => check.name === 'incus' || failed.every((other) => other.name !== 'incus'));
@@ -94,7 +94,7 @@ export class Configuration {
     }
   }
 
-  /** What the New session dialog offers. What cannot be fetched keeps its last value. */
+  /** Fetches the choices of the New session dialog. A choice that cannot be fetched keeps its last value. */
   async refreshChoices(): Promise<void> {
     const [tools, images] = await Promise.allSettled([api.tools(), api.images()]);
     if (tools.status === 'fulfilled') this.tools = tools.value;

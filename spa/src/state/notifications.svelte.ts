@@ -43,7 +43,7 @@ export class Notifications {
     for (const { id, rang_at = '', workspace } of waiting) {
       if (this.#known.get(id) === rang_at) continue;
       this.#known.set(id, rang_at);
-      // What rang before this page was opened is in its list already.
+      // A bell from before the page was opened is in its list already.
       const isNew = Date.parse(rang_at) >= performance.timeOrigin;
       if (this.on && isNew && !here) this.#show(id, basename(workspace));
     }

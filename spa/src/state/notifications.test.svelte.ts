@@ -25,7 +25,7 @@ class FakeNotification {
   }
 
   close(): void {
-    // What is shown is shown.
+    // The test looks at what was shown, not for how long.
   }
 }
 

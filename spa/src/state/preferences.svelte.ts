@@ -1,4 +1,4 @@
-/** What the person chose for this browser. */
+/** The person's choices for this browser. */
 import { TERMINAL_PALETTE_KEYS, type TerminalPaletteKey } from '../lib/keys';
 import { Persisted } from '../lib/persisted.svelte';
 
@@ -38,7 +38,7 @@ class Preferences {
     this.#theme.current = theme;
   }
 
-  /** What is in force: the choice, or the system's. */
+  /** Whether the page is dark: by the person's choice, or the system's. */
   get dark(): boolean {
     return this.theme === 'system' ? this.#systemDark : this.theme === 'dark';
   }
@@ -68,7 +68,7 @@ class Preferences {
     this.#copyOnSelect.current = value;
   }
 
-  /** What opens the command palette while a terminal has the keys. */
+  /** The key that opens the command palette while a terminal has the focus. */
   get terminalPaletteKey(): TerminalPaletteKey {
     return this.#terminalPaletteKey.current;
   }

@@ -37,12 +37,12 @@ function newestFirst(a: Session, b: Session): number {
 export class Sessions {
   phase = $state<Phase>('loading');
   error = $state('');
-  /** Why Incus does not answer; empty while it does. What is listed then is what was last seen. */
+  /** Why Incus does not answer; empty while it answers. Meanwhile the list holds what was seen last. */
   unreachable = $state('');
   creations = $state.raw<readonly Creation[]>([]);
 
   #snapshot = $state.raw<ReadonlyMap<string, Session>>(new Map());
-  /** What the person asked for and the server has not settled yet. */
+  /** Changes that the person asked for and the server has not settled yet. */
   #pending = $state.raw<ReadonlyMap<string, SessionStatus>>(new Map());
   /** The bell of each session that was last answered by a look, by its time. */
   readonly #seen = new Persisted<Record<string, string>>('seen-bells', {}, isRecord);

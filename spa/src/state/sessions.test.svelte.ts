@@ -7,7 +7,7 @@ import { Sessions } from './sessions.svelte';
 const session = (id: string, more: Partial<Session> = {}): Session =>
   someSession({ id, workspace: `/p/${id}`, created_at: '2026-01-01T00:00:00Z', ...more });
 
-/** What the server has; a test changes it and says so with an event. */
+/** The server's sessions; a test changes them and says so with an event. */
 let server: Map<string, Session>;
 let sessions: Sessions;
 let calls: Call[];

@@ -1,4 +1,4 @@
-/** What floats above the places: dialogs, questions and toasts. */
+/** The state of all that floats above the places: dialogs, questions and toasts. */
 import type { HistoryEntry } from '../lib/types';
 
 export interface Toast {
@@ -15,7 +15,7 @@ export interface Question {
   answer: (yes: boolean) => void;
 }
 
-/** What the New session dialog was opened for. */
+/** The project and conversation that the New session dialog was opened for. */
 export interface NewSessionStart {
   /** Empty: choose one. */
   workspace: string;

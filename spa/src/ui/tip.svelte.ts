@@ -32,7 +32,7 @@ class Tip {
 
   #at(target: EventTarget | null, delay: number): void {
     const found = target instanceof Element ? target.closest<HTMLElement>('[data-tip]') : null;
-    // What the button opened lies where the tooltip would.
+    // The menu that the button opened lies where the tooltip would.
     const element = found?.dataset['state'] === 'open' ? null : found;
     if (element === this.element) return;
     this.hide();

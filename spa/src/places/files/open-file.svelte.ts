@@ -12,7 +12,7 @@ export class OpenFile {
   error = $state('');
   /** The file is none for an editor: trying again is in vain. */
   unfit = $state(false);
-  /** What the server has, as far as we know; the editor's text may differ. */
+  /** The text that the server has, as far as the page knows; the editor's text may differ. */
   saved = $state('');
   text = $state('');
   /** The server has another version than the one that was opened; null while it has not. */

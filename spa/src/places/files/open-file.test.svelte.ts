@@ -7,7 +7,7 @@ import { OpenFile } from './open-file.svelte';
 let disk: { text: string; version: number; gone?: boolean };
 let file: OpenFile;
 let calls: Call[];
-/** What the next answers wait for after the server has given them. */
+/** The next answers arrive when this settles; the server gives them before. */
 let onTheWay: Promise<void>;
 
 const etag = () => `"${disk.version}"`;

@@ -1,4 +1,4 @@
-/** What the palette offers: sessions, projects, actions and settings, those used last first. */
+/** The palette's offers: sessions, projects, actions and settings, most recently used first. */
 import FileText from '@lucide/svelte/icons/file-text';
 import Folder from '@lucide/svelte/icons/folder';
 import FolderGit2 from '@lucide/svelte/icons/folder-git-2';
@@ -62,7 +62,7 @@ class Commands {
     { title: 'Settings', commands: this.#settings() },
   ]);
 
-  /** What fits the search, best first; each group stands where its best command does. */
+  /** The commands that fit the search, best first. The rank of a group is that of its best command. */
   search(text: string): CommandGroup[] {
     const texts = ({ title, detail = '' }: Command) => [title, detail] as const;
     const best = (group: CommandGroup): number => (group.commands[0] ? fit(text, ...texts(group.commands[0])) : 0);

@@ -55,7 +55,7 @@ export function handleKey(event: KeyboardEvent): void {
   if (isPaletteKey(event, preferences.terminalPaletteKey, inTerminal)) {
     event.preventDefault();
     ui.palette = !ui.palette;
-    // What is typed before the palette is drawn must not reach the terminal.
+    // Keys typed before the palette is drawn must not reach the terminal.
     if (ui.palette) giveUpFocus();
     return;
   }

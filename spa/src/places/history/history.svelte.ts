@@ -10,7 +10,7 @@ export class HistoryPage {
   total = $state(0);
   #latest = 0;
 
-  /** Of answers that overtake each other, the last question's wins. */
+  /** If answers overtake each other, the answer to the newest question wins. */
   async load(query: HistoryQuery): Promise<void> {
     this.#latest += 1;
     const mine = this.#latest;

@@ -10,7 +10,7 @@ import { type Call, fakeServer, FakeSocket, someSession } from '../../test/fakes
 import type { TerminalHost } from './terminal';
 import TerminalPane from './TerminalPane.svelte';
 
-/** What a person types into the terminal that stands in for xterm.js. */
+/** Types into the terminal that stands in for xterm.js. */
 let type: (text: string) => void;
 let written: string;
 let opens: boolean;

@@ -1,4 +1,4 @@
-/** What has left a terminal's screen: a still picture of what tmux keeps, scrolled, selected and searched in the page alone. */
+/** A still picture of the lines that left a terminal's screen, which tmux keeps. The page alone scrolls and searches it. */
 import { api, sentence } from '../../lib/api';
 import { load } from '../../lib/load';
 import { ui } from '../../state/ui.svelte';

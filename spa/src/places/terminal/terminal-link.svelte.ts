@@ -4,7 +4,7 @@ import type { TerminalExit, TerminalRequest } from '../../lib/types';
 
 export type TerminalKind = 'terminal' | 'shell';
 
-/** What the link needs of xterm.js; tests give their own. */
+/** The part of xterm.js that the link uses; tests give their own. */
 export interface Screen {
   readonly cols: number;
   readonly rows: number;
@@ -22,7 +22,7 @@ const PAUSE_ABOVE_BYTES = 512 * 1024;
 const RESUME_BELOW_BYTES = 64 * 1024;
 /** The server takes no message above 1 MiB; a long paste goes in pieces. */
 const PIECE_BYTES = 64 * 1024;
-/** What the terminal says by itself: that it has the focus, what it is, where cursor and mouse are. */
+/** Reports that xterm.js sends by itself: focus, its kind, the places of cursor and mouse. */
 // eslint-disable-next-line no-control-regex
 const REPORT = /^\x1b(?:\[(?:[IO]$|[<>?M]|[\d;]*[nRt]$)|[P\]].)/;
 

@@ -23,7 +23,7 @@ export class TerminalView {
   parts = $state.raw<TerminalParts | null>(null);
   /** Null until it has connected once. */
   link = $state.raw<TerminalLink | null>(null);
-  /** What the person looks back at; null for the present. The past is tmux's, which draws no line twice. */
+  /** The past that the person looks back at; null for the present. tmux keeps the lines that left the screen. */
   past = $state.raw<Past | null>(null);
   searching = $state(false);
   /** The key bar's Ctrl is held for the next key. */

@@ -84,7 +84,7 @@ export interface Look {
 }
 
 export interface TerminalHost {
-  /** What the program puts on the clipboard (OSC 52). It can never read it. */
+  /** Text that the program puts on the clipboard (OSC 52). The program can never read the clipboard. */
   onCopied: (text: string) => void;
   /** The mouse has selected something. */
   onSelected: (text: string) => void;
