@@ -53,6 +53,7 @@ def test_requests_use_only_what_the_server_checks(name, schema):
         assert {one["type"]} if isinstance(one["type"], str) else set(one["type"]) <= set(clincus.KINDS)
         assert "pattern" not in one or (one["pattern"][0] == "^" and one["pattern"][-1] == "$")
         assert one["type"] != "array" or "items" in one
+        assert one["type"] != "object" or "additionalProperties" in one, "the server refuses what is not named"
 
 
 @pytest.mark.parametrize(("name", "schema"), list(request_schemas()))
