@@ -1,0 +1,95 @@
+"""The layout of the code: which file may import which, and how large one may grow."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("clincus_cli", "clincus_features", "wall")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+CORE = ROOT / "clincus.py"
+
+
+def module_name(path: Path) -> str:
+    """The dotted name that a file is imported by."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path, *, at_top: bool = False) -> Iterator[str]:
+    """The dotted names of ours that a file imports; with `at_top` only when it is loaded, not later in a function.
+
+    What stands below `if TYPE_CHECKING` is never loaded.
+    """
+    for node in walk(ast.parse(path.read_text("utf-8")), at_top=at_top):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("clincus"))
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("clincus"):
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in NAMES else node.module
+
+
+def walk(node: ast.AST, *, at_top: bool) -> Iterator[ast.AST]:
+    """The nodes below one, without those that do not run when the module is loaded, if asked so."""
+    for child in ast.iter_child_nodes(node):
+        is_later = isinstance(child, (ast.FunctionDef, ast.Lambda)) or "TYPE_CHECKING" in ast.dump(
+            getattr(child, "test", ast.Pass())
+        )
+        if not (at_top and is_later):
+            yield child
+            yield from walk(child, at_top=at_top)
+
+
+NAMES = {module_name(path) for path in MODULES}
+
+
+def test_the_core_imports_no_feature_and_no_command_when_it_is_loaded():
+    assert [name for name in imports(CORE, at_top=True) if name != "clincus"] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "clincus_features").rglob("*.py")), ids=module_name)
+def test_a_feature_imports_the_core_only(path):
+    assert set(imports(path)) <= {"clincus"}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module_name(path): set(imports(path, at_top=True)) for path in MODULES}
+    while leaves := [name for name, needed in graph.items() if not needed & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert graph == {}
+
+
+@pytest.mark.parametrize("path", [CORE, ROOT / "build_zipapp.py", *MODULES], ids=module_name)
+def test_no_file_is_too_long_to_be_read(path):
+    assert path.read_text("utf-8").count("\n") <= (7000 if path == CORE else 800)
+
+
+def test_the_sections_of_the_core_stand_in_their_order():
+    """Each section uses only what stands above it; its banner is a rule, its name, two lines on what it owns."""
+    lines = CORE.read_text("utf-8").splitlines()
+    rules = [at for at, line in enumerate(lines) if line.startswith("# -----") and len(line) > 100]
+    banners = [lines[first + 1].removeprefix("# ") for first in rules[::2]]
+    assert banners == SECTIONS
+
+
+SECTIONS = [
+    "errors, helpers",
+    "config",
+    "tools",
+    "incus",
+    "conversations",
+    "history",
+    "wall",
+    "features",
+    "sessions",
+    "workspaces",
+    "http",
+    "websocket",
+    "server",
+    "main",
+]
