@@ -1,4 +1,4 @@
-"""The README's examples, run as they stand but for the address, the paths and the session's id."""
+"""The examples of README and docs/api.md, run as they stand but for the address, the paths and the session's id."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pytest
 
 import clincus
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = ("docs/api.md", "README.md")
+LINKS = [(page, path) for page in PAGES for path in re.findall(r"\]\((?![a-z]+:)([^)#]+)", page.read_text())]
 
 
 def curl_examples() -> list[str]:
-    block = re.search(r"## The API.*?```sh\n(.*?)```", README, re.DOTALL)
-    assert block
-    lines = block[1].replace("\\\n", " ").splitlines()
+    blocks = [re.search(r"# The API.*?```sh\n(.*?)```", (ROOT / name).read_text(), re.DOTALL) for name in EXAMPLES]
+    lines = "".join(block[1] for block in blocks if block).replace("\\\n", " ").splitlines()
     return [line for line in lines if line.startswith("curl")]
 
 
@@ -43,9 +45,9 @@ def test_each_curl_example_works_as_written(clincus_server, make_workspace):
         assert done.returncode == 0, f"{example}\n{done.stdout}{done.stderr}"
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(([a-z][^):]*)\)", README))
-def test_each_link_leads_to_a_file(path):
-    assert (Path(__file__).resolve().parents[2] / path).exists()
+@pytest.mark.parametrize(("page", "path"), LINKS, ids=[f"{page.name}: {path}" for page, path in LINKS])
+def test_each_link_leads_to_a_file(page, path):
+    assert (page.parent / path).exists()
 
 
 def test_every_endpoint_of_the_reference_has_an_example():
