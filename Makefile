@@ -13,8 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?=
 PYTEST_FLAGS ?=
-# The tests wait more than they compute: each worker has an Incus of its own. On a machine that busy Incus does not get
-# as far as running some commands: a test that failed is tried twice more, and the summary names it.
+# The tests wait more than they compute: each worker has an Incus of its own.
 WORKERS ?= 4
 
 PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
@@ -81,7 +80,7 @@ test: $(VENV)/tested
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory spa-test
 	@$(MAKE) --no-print-directory build
-	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --reruns=2 $(PYTEST_FLAGS)
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_FLAGS)
 
 bench: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'

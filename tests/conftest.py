@@ -70,10 +70,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOTES] = []
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run a test with a real Incus or Chromium once more when it fails: four of each share two cores in CI.
+
+    A unit test is never run again: nothing but its own code can have failed.
+    """
+    for item in items:
+        if {"incus", "browser"} & set(item.path.parts):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say it."""
+    """Say the notes, and which test ran again because of what."""
     for note in config.stash[NOTES]:
         terminalreporter.write_line(note)
+    for report in terminalreporter.stats.get("rerun", []):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        cause = str(crash.message if crash else report.longrepr).strip().split("\n")[0]
+        terminalreporter.write_line(f"ran again: {report.nodeid}: {cause[:300]}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
