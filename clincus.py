@@ -3049,7 +3049,7 @@ def _history_line(record: Mapping[str, object], run: Run, when: str) -> bytes:
 
 
 # ----------------------------------------------------------------------------------------------------------------
-# protection
+# wall
 # The wall between a workspace and the host: which paths are protected, and what an instance description needs so that
 # even root in the container cannot turn the workspace against its owner. The program that builds the wall at each start
 # is wall/hook.py. Knows nothing of HTTP.
