@@ -4446,7 +4446,7 @@ class Registry:
         """One session. Raises ClincusError(404)."""
         session = self._told.get(id)
         if session is None:
-            raise ClincusError(f'no session "{id}"', 404)
+            raise ClincusError(f'session "{id}" not found', 404)
         return session
 
     def owns(self, name: str) -> bool:
@@ -5463,7 +5463,7 @@ class Sessions:
             with self._looking_at_the_end(id):
                 found = self.look(id)  # what is known here may be old: others work with Incus too
                 if found is None:
-                    raise ClincusError(f'no session "{id}"', 404)
+                    raise ClincusError(f'session "{id}" not found', 404)
                 yield found
 
     @contextlib.contextmanager

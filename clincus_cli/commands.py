@@ -181,51 +181,54 @@ COMMANDS: dict[str, Command] = {}  # by name, in the order of their files
 class Command:
     """One command: what it is called, takes and does. Its function's docstring is its help (see `help.page_of`)."""
 
-    def __init__(self, usage: str, run: Callable[[Context], int], parts: Sequence[Flags], kind: Kind) -> None:
+    def __init__(
+        self,
+        usage: str,
+        run: Callable[[Context], int],
+        parts: Sequence[Flags],
+        *,
+        starts: bool = False,
+        shows: bool = False,
+        hidden: bool = False,
+        config: bool = True,
+        passes_on: int = 0,
+    ) -> None:
         self.name = " ".join(re.findall(r"^_*[a-z]+(?: [a-z]+)*", usage))  # one word, or a group and a word
         self.group = self.name.partition(" ")[0] if " " in self.name else ""
         self.arguments = usage[len(self.name) :].strip()  # `NAME`, `[NAME]`, `NAME...`, `[NAME...]`
         self.run = run
-        self.kind = kind
-        self.parts = parts
+        self.summary = "" if hidden else (run.__doc__ or "").strip().partition("\n")[0]  # "": help does not show it
+        self.starts = starts  # a session: it takes the flags of a start
+        self.passes_on = passes_on  # behind so many words a flag that is not ours belongs to the command they are
+        self._parts = parts
+        # One that only shows something takes the flags of a start for nothing: scripts put them anywhere.
+        self._common = [HELP, *([PROFILE] if config else []), *(START if starts or shows else ())]
+        self._common += RESUME if shows else ()
+
+    @property
+    def known_flags(self) -> list[Flag]:
+        """Its own flags that are known without the core."""
+        return [part for part in self._parts if isinstance(part, Flag)]
 
     @functools.cached_property
-    def flags(self) -> tuple[Flag, ...]:
+    def flags(self) -> list[Flag]:
         """Its own flags, as its help shows them."""
-        return tuple(flag for part in self.parts for flag in ([part] if isinstance(part, Flag) else part()))
+        return [flag for part in self._parts for flag in ([part] if isinstance(part, Flag) else part())]
 
     @property
     def all_flags(self) -> dict[str, Flag]:
         """Every flag that it takes, by each name."""
-        common = [
-            HELP,
-            *([PROFILE] if self.kind.config else []),
-            *(START if self.kind.starts else ()),
-            *((*START, *RESUME) if self.kind.shows else ()),
-        ]
-        return by_name([*common, *self.flags])
-
-    @property
-    def summary(self) -> str:
-        """What it does, in a line; "" for one that help does not show."""
-        return "" if self.kind.hidden else (self.run.__doc__ or "").strip().partition("\n")[0]
+        return by_name([*self._common, *self.flags])
 
 
-class Kind(NamedTuple):
-    """How a command treats its words."""
+def command(usage: str, *parts: Flags, **how: Any) -> Callable[[Callable[[Context], int]], Callable[[Context], int]]:
+    """Declare a function as the command of a usage such as `tmux send CONTAINER TEXT`, with its flags.
 
-    starts: bool = False  # a session: it takes the flags of a start
-    shows: bool = False  # and changes nothing: it takes the flags of a start, which scripts put anywhere, for nothing
-    hidden: bool = False  # from help
-    config: bool = True  # it may read the config, and so takes --profile
-    passes_on: int = 0  # behind so many words a flag that is not ours belongs to the command that the words are
-
-
-def command(usage: str, *parts: Flags, **kind: Any) -> Callable[[Callable[[Context], int]], Callable[[Context], int]]:
-    """Declare a function as the command of a usage such as `tmux send CONTAINER TEXT`, with its flags."""
+    `how` is as in `Command`: it starts a session, only shows something, is hidden, reads no config, passes words on.
+    """
 
     def declare(run: Callable[[Context], int]) -> Callable[[Context], int]:
-        made = Command(usage, run, parts, Kind(**kind))
+        made = Command(usage, run, parts, **how)
         COMMANDS[made.name] = made
         return run
 
@@ -296,8 +299,8 @@ def next_word(words: Sequence[str], at: int, group: str) -> int | None:
 
 def flags_before_command(group: str) -> dict[str, Flag]:
     """The flags that may stand in front of a command's last word, which is not known yet; common ones win."""
-    own = [one.parts for one in COMMANDS.values() if group in ("", one.group)]
-    return by_name([*(part for parts in own for part in parts if isinstance(part, Flag)), HELP, *START, *RESUME])
+    own = (flag for one in COMMANDS.values() if group in ("", one.group) for flag in one.known_flags)
+    return by_name([*own, HELP, *START, *RESUME])
 
 
 def is_session_id(words: Sequence[str]) -> bool:
@@ -312,7 +315,7 @@ def is_session_id(words: Sequence[str]) -> bool:
 def parse_words(command: Command, words: Sequence[str]) -> Options:
     """The options of a command from the words beside its name. Raises UsageError."""
     known = command.all_flags
-    ours, arguments = sort_words(words, known, command.kind.passes_on)
+    ours, arguments = sort_words(words, known, command.passes_on)
     try:
         options, left = flag_parser(known.values()).parse_known_args(ours)
     except argparse.ArgumentError as error:
@@ -387,7 +390,7 @@ def unknown_flag(name: str, command: Command) -> UsageError:
     """The error for a flag that the command does not have."""
     if name in by_name([*START, *RESUME]):
         return UsageError(f"unknown flag: {name} means nothing to `clincus {command.name}`, which would ignore it")
-    behind = "; put -- in front of a command that has flags of its own" if command.kind.passes_on else ""
+    behind = "; put -- in front of a command that has flags of its own" if command.passes_on else ""
     return UsageError(f"unknown flag: {name}{did_you_mean(name, command.all_flags)}{behind}")
 
 

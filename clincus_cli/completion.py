@@ -111,7 +111,7 @@ def command_rows(group: str) -> Iterator[tuple[str, str]]:
 
 def flag_rows(command: cli.Command) -> Iterator[tuple[str, str]]:
     """The flags of a command that its help shows."""
-    for flag in dict.fromkeys([*command.flags, *(cli.START if command.kind.starts else ()), cli.HELP]):
+    for flag in dict.fromkeys([*command.flags, *(cli.START if command.starts else ()), cli.HELP]):
         yield from ((name, flag.meaning) for name in flag.names)
 
 

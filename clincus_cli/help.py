@@ -135,7 +135,7 @@ def command_help(command: cli.Command) -> str:
     usage = f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " [")
     parts = [wrapped(f"{command.summary}."), usage, *map(wrapped, page.about)]
     parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, cli.HELP)))
-    if command.kind.starts:
+    if command.starts:
         title = wrapped("Flags of a start (default: what the config says):")
         parts.append(title + "\n" + columns(flag.help for flag in cli.START))
     if page.examples:

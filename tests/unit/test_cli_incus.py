@@ -596,6 +596,8 @@ def test_all_snapshots_are_those_of_containers_with_the_prefix(run, capsys):
         (("container", "start", "nope"), 'container "nope" not found'),
         (("snapshot", "info", "nope", "-c", "box"), 'snapshot "nope" not found in container "box"'),
         (("image", "info", "nope"), "image 'nope' not found"),
+        (("attach", "nope"), 'session "nope" not found'),
+        (("tmux", "capture", "nope"), 'session "nope" not found'),
     ],
 )
 def test_what_is_not_there_is_not_found(run, words, message):

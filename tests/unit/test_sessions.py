@@ -252,7 +252,7 @@ def test_a_workspace_that_became_a_link_is_not_followed(sessions, tmp_path):
 
 
 def test_no_lock_is_kept_for_a_made_up_id(sessions):
-    with pytest.raises(clincus.ClincusError, match="no session"):
+    with pytest.raises(clincus.ClincusError, match="not found"):
         sessions.end("clincus-ffffff-9")
     assert sessions._locks == {}
 
