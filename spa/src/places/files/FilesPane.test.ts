@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { router } from '../../lib/router.svelte';
 import type { Session, SessionStatus } from '../../lib/types';
+import { ui } from '../../state/ui.svelte';
 import { fakeServer, someSession } from '../../test/fakes';
 import FilesPane from './FilesPane.svelte';
 
@@ -25,6 +26,19 @@ afterEach(() => {
 const session = (status: SessionStatus): Session => someSession({ id: 's', status });
 
 const shown = (): string | undefined => EditorView.findFromDOM(document.body)?.state.doc.toString();
+
+it('hands out what was typed when the session is deleted', async () => {
+  const { unmount } = render(FilesPane, { session: session('running'), path: 'a.txt', visible: true });
+  await vi.waitFor(() => expect(shown()).toBe('one'));
+  EditorView.findFromDOM(document.body)?.dispatch({ changes: { from: 3, insert: ' two' } });
+  const writeText = vi.fn(() => Promise.resolve());
+  vi.stubGlobal('navigator', { clipboard: { writeText } });
+  unmount();
+  const toast = ui.toasts.at(-1);
+  expect(toast?.text).toBe('a.txt was not saved, and its session is gone.');
+  toast?.action?.run();
+  expect(writeText).toHaveBeenCalledExactlyOnceWith('one two');
+});
 
 it('keeps what was typed while the session stops, starts and runs again', async () => {
   const { rerender } = render(FilesPane, { session: session('running'), path: 'a.txt', visible: true });
