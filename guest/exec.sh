@@ -12,7 +12,7 @@
 # says so by SIGCONT, which `incus exec` passes on and which does nothing to anybody else.
 IFS= read -r mark || exit 125
 child='' early=''
-# shellcheck disable=SC2317  # the traps call it
+# shellcheck disable=SC2317,SC2329  # the traps call it
 send() { if [ -n "$child" ]; then kill -s "$1" "$child" 2>/dev/null; else early=$1; fi; }
 trap 'send HUP' HUP; trap 'send TERM' TERM; trap 'send TERM' INT
 # A shell makes what it starts with & ignore SIGINT and SIGQUIT. `env` of coreutils undoes that; without it the command

@@ -9,8 +9,9 @@ session=$1 workspace=$2 columns=$3 rows=$4 mode=$5
 [ -d "$workspace" ] || exit 72
 command -v tmux >/dev/null || exit 73
 tar -xf - -C "$HOME"
-rm -f "$HOME/.clincus/started" "$HOME/.clincus/unpacking"
+cd "$HOME/.clincus"
+[ ! -e started ] && [ ! -e unpacking ] || rm -f started unpacking
 [ "$mode" = tmux ] || exit 0
-tmux has-session -t "=$session" 2>/dev/null ||
-    tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$session" -x "$columns" -y "$rows" -c "$workspace" \
-        "$HOME/.clincus/start" || tmux has-session -t "=$session" # another start was faster
+# First the common case: each process costs when many sessions start at once.
+tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$session" -x "$columns" -y "$rows" -c "$workspace" \
+    "$HOME/.clincus/start" || tmux has-session -t "=$session"

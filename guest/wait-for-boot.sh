@@ -1,7 +1,8 @@
 #!/bin/sh
 # Goes in front of other programs: waits until systemd, if that is the container's init, has made /tmp and the user's
 # directories ready. Gives up after a few minutes.
-if [ "$(cat /proc/1/comm)" = systemd ]; then
+read -r init </proc/1/comm
+if [ "$init" = systemd ]; then
     tries=0
     until case "$(systemctl is-system-running --wait 2>/dev/null)" in running | degraded) true ;; *) false ;; esac; do
         tries=$((tries + 1))
