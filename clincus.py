@@ -4057,7 +4057,7 @@ def install_features(app: Any, package: str = "clincus_features") -> Extensions:
 # HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-# Limits and mounts (pure)
+# -- Limits
 
 
 # Setting and the instance key that Incus has for it.
@@ -4149,6 +4149,45 @@ def incus_unit(text: str) -> str:
     return re.sub(r"(?<=\d)KB\b", "kB", text[:-2] if text.endswith("B/s") else text)
 
 
+# -- Workspaces and extra mounts
+
+
+# No part of these may be a workspace; of the second group only what lies below.
+SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
+SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/lib", "/var/tmp")
+
+
+def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> str:
+    """Check a workspace path and resolve its symlinks.
+
+    `private` are files and directories of our own (config, saved conversations): an agent that could write there would
+    run on the host. Raises ClincusError(400) with the reason for anything that should not be mounted into a container.
+    """
+    if not isinstance(path, str) or not path:
+        raise ClincusError("workspace is missing: give the absolute path of a project directory", 400)
+    if not os.path.isabs(path):
+        raise ClincusError(f'workspace "{path}" is not an absolute path', 400)
+    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+        raise ClincusError("the workspace path holds a control character: rename the directory", 400)
+    try:
+        resolved = os.path.realpath(path)
+        resolved.encode()
+    except UnicodeEncodeError as error:
+        raise ClincusError(f"workspace {shorten(path)} has a name that is not UTF-8: rename it", 400) from error
+    if not os.path.isdir(resolved):
+        problem = "is not a directory" if os.path.exists(resolved) else "does not exist"
+        raise ClincusError(f'workspace "{path}" {problem}', 400)
+    if resolved in SHARED_ROOTS or any(path_inside(resolved, tree) for tree in SYSTEM_TREES):
+        raise ClincusError(f'workspace "{resolved}" is a system directory: choose a project directory below it', 400)
+    home = os.path.realpath(home)
+    if path_inside(home, resolved):
+        raise ClincusError(f'workspace "{resolved}" holds your home directory: choose a project in it', 400)
+    for folder in map(os.path.realpath, private):
+        if path_inside(resolved, folder) or path_inside(folder, resolved):
+            raise ClincusError(f'workspace "{resolved}" overlaps with Clincus\'s own files in "{folder}"', 400)
+    return resolved
+
+
 class MountEntry(NamedTuple):
     """One extra mount, ready to become a disk device."""
 
@@ -4181,27 +4220,46 @@ def mount_entries(
     return list(entries.values())
 
 
+def real_mount(path: str, workspaces: Collection[str]) -> str:
+    """Where an extra mount really lies, its links followed; a directory that is missing is made.
+
+    Raises ClincusError(400), also for a link in one of the workspaces: an agent may have put it there, to be given
+    whatever it leads to.
+    """
+    here, rest, followed = "/", path.split("/")[::-1], 0
+    while rest:
+        part = rest.pop()
+        if part in ("", "."):
+            continue
+        step = os.path.dirname(here) if part == ".." else os.path.join(here, part)
+        if not os.path.islink(step):
+            here = step
+            continue
+        followed += 1
+        if followed > 40 or any(path_inside(step, workspace) for workspace in workspaces):
+            raise ClincusError(f'mount "{path}": "{step}" is a link; name the directory that it leads to', 400)
+        target = os.readlink(step)
+        here = "/" if target.startswith("/") else here
+        rest += target.split("/")[::-1]
+    try:
+        if not os.path.exists(here):
+            os.makedirs(here)
+    except OSError as error:
+        raise ClincusError(f'mount "{path}" cannot be made: {error.strerror}', 400) from error
+    if os.path.realpath(here) != here:
+        raise ClincusError(f'mount "{path}" changes just now', 400)
+    return here
+
+
+# -- What a session is
+
+
 SLOTS = range(1, 11)
 LABEL = "user.clincus."
+
+
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
-
-# The lifecycle actions after which an instance may differ. Others (exec, snapshots) come often and change nothing here.
-LOOK_AFTER = frozenset(
-    f"instance-{action}"
-    for action in ("started", "restarted", "resumed", "paused", "stopped", "shutdown", "deleted", "restored", "updated")
-)
-
-
-def incus_status(instance: Mapping[str, Any]) -> str:
-    """Incus's word for the state of an instance, but Running for Ready: root in a running guest chooses between them.
-
-    (https://linuxcontainers.org/incus/docs/main/dev-incus/, PATCH of /1.0.)
-    """
-    status = str(instance.get("status", ""))
-    return "Running" if status == "Ready" else status
-
-
 PRIVATE_FIELDS = {"settings", "guest", "command", "run"}  # the API does not show these
 
 
@@ -4266,6 +4324,15 @@ def session_slot(prefix: str, name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def incus_status(instance: Mapping[str, Any]) -> str:
+    """Incus's word for the state of an instance, but Running for Ready: root in a running guest chooses between them.
+
+    (https://linuxcontainers.org/incus/docs/main/dev-incus/, PATCH of /1.0.)
+    """
+    status = str(instance.get("status", ""))
+    return "Running" if status == "Ready" else status
+
+
 def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session | None:
     """Read a session off an Incus instance; None when neither its name nor a label says that it is ours.
 
@@ -4300,6 +4367,17 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
     return Session(**fields)
 
 
+def session_labels(session: Session) -> dict[str, str]:
+    """The keys of an instance from which `session_from_instance` reads a session."""
+    labels: dict[str, str] = {
+        **{label: getattr(session, label) for label in LABELS},
+        "managed": "true",
+        "persistent": "true" if session.persistent else "false",
+        "warnings": "\n".join(session.warnings),
+    }
+    return {LABEL + label: value for label, value in labels.items() if value}
+
+
 def is_session(session: Session) -> bool:
     """Whether the API shows an instance: its name has our form, and it has a workspace and more than one command."""
     return bool(session.slot and session.workspace) and not session.command
@@ -4319,71 +4397,14 @@ def process_mark(pid: int) -> str:
         return ""
 
 
-# No part of these may be a workspace; of the second group only what lies below.
-SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
-SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/lib", "/var/tmp")
+# -- What is known of all sessions
 
 
-def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> str:
-    """Check a workspace path and resolve its symlinks.
-
-    `private` are files and directories of our own (config, saved conversations): an agent that could write there would
-    run on the host. Raises ClincusError(400) with the reason for anything that should not be mounted into a container.
-    """
-    if not isinstance(path, str) or not path:
-        raise ClincusError("workspace is missing: give the absolute path of a project directory", 400)
-    if not os.path.isabs(path):
-        raise ClincusError(f'workspace "{path}" is not an absolute path', 400)
-    if any(ord(character) < 32 or ord(character) == 127 for character in path):
-        raise ClincusError("the workspace path holds a control character: rename the directory", 400)
-    try:
-        resolved = os.path.realpath(path)
-        resolved.encode()
-    except UnicodeEncodeError as error:
-        raise ClincusError(f"workspace {shorten(path)} has a name that is not UTF-8: rename it", 400) from error
-    if not os.path.isdir(resolved):
-        problem = "is not a directory" if os.path.exists(resolved) else "does not exist"
-        raise ClincusError(f'workspace "{path}" {problem}', 400)
-    if resolved in SHARED_ROOTS or any(path_inside(resolved, tree) for tree in SYSTEM_TREES):
-        raise ClincusError(f'workspace "{resolved}" is a system directory: choose a project directory below it', 400)
-    home = os.path.realpath(home)
-    if path_inside(home, resolved):
-        raise ClincusError(f'workspace "{resolved}" holds your home directory: choose a project in it', 400)
-    for folder in map(os.path.realpath, private):
-        if path_inside(resolved, folder) or path_inside(folder, resolved):
-            raise ClincusError(f'workspace "{resolved}" overlaps with Clincus\'s own files in "{folder}"', 400)
-    return resolved
-
-
-def real_mount(path: str, workspaces: Collection[str]) -> str:
-    """Where an extra mount really lies, its links followed; a directory that is missing is made.
-
-    Raises ClincusError(400), also for a link in one of the workspaces: an agent may have put it there, to be given
-    whatever it leads to.
-    """
-    here, rest, followed = "/", path.split("/")[::-1], 0
-    while rest:
-        part = rest.pop()
-        if part in ("", "."):
-            continue
-        step = os.path.dirname(here) if part == ".." else os.path.join(here, part)
-        if not os.path.islink(step):
-            here = step
-            continue
-        followed += 1
-        if followed > 40 or any(path_inside(step, workspace) for workspace in workspaces):
-            raise ClincusError(f'mount "{path}": "{step}" is a link; name the directory that it leads to', 400)
-        target = os.readlink(step)
-        here = "/" if target.startswith("/") else here
-        rest += target.split("/")[::-1]
-    try:
-        if not os.path.exists(here):
-            os.makedirs(here)
-    except OSError as error:
-        raise ClincusError(f'mount "{path}" cannot be made: {error.strerror}', 400) from error
-    if os.path.realpath(here) != here:
-        raise ClincusError(f'mount "{path}" changes just now', 400)
-    return here
+# The lifecycle actions after which an instance may differ. Others (exec, snapshots) come often and change nothing here.
+LOOK_AFTER = frozenset(
+    f"instance-{action}"
+    for action in ("started", "restarted", "resumed", "paused", "stopped", "shutdown", "deleted", "restored", "updated")
+)
 
 
 @dataclass(frozen=True)
@@ -4588,6 +4609,9 @@ class Registry:
         return changes
 
 
+# -- From a request to an instance
+
+
 @dataclass(frozen=True)
 class LaunchRequest:
     """What a person asks for when a session is created; empty means: as the config says."""
@@ -4606,151 +4630,8 @@ class LaunchRequest:
     command: str = ""  # the process that runs one command in the container itself, in place of a tool
 
 
-def describe_session(
-    session: Session,
-    launch: Launch,
-    protection: Protection,
-    limits: tuple[Mapping[str, str], Mapping[str, str], Sequence[str]],
-    root_disk: Mapping[str, str],
-) -> tuple[Session, dict[str, Any]]:
-    """The complete description (InstancePut) that one `incus launch` turns into a session's container, and the session.
-
-    Pure. `limits` are those of `limit_options`. `root_disk` is the profile's: a device of the instance replaces it.
-    """
-    keys, root_options, warnings = limits
-    devices, config = dict(protection.devices), dict(protection.config)
-    if root_options:
-        devices["root"] = {**root_disk, **root_options}
-    tmpfs = tmpfs_entry(launch.config.get("limits"))
-    if tmpfs and "raw.lxc" in config:
-        config["raw.lxc"] += tmpfs
-    elif tmpfs:
-        warnings = [*warnings, "limits.disk.tmpfs_size is left out: it needs a locked workspace"]
-    session = replace(
-        session,
-        protection=protection.level,
-        protection_note="; ".join(filter(None, (protection.reason, protection.note))),
-        warnings=(*launch.warnings, *warnings),
-    )
-    # Started by Incus after a reboot a container would run without its tool: it stays stopped, to be resumed.
-    config = {"boot.autostart": "false", **keys, **config, **session_labels(session)}
-    return session, {"config": {**config, LABEL + "devices": device_label(devices)}, "devices": devices}
-
-
-# The names of our devices on an instance from before there was a label with them.
-OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
-# Ours to set anew at each start; what else an instance carries (image.*, volatile.*, a person's own) stays.
-OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in ("devices", "warnings", *LABELS)))
-
-
-def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """An existing instance with today's description in place of the one it was created with (for PUT).
-
-    Keys and devices that somebody else added stay; of somebody's own root disk all but the limits does.
-    """
-    config, new = instance["config"], dict(description["devices"])
-    ours = config.get(LABEL + "devices")
-    names = (
-        ours.split() if ours is not None else [name for name in instance["devices"] if re.fullmatch(OUR_DEVICE, name)]
-    )
-    others = {name: device for name, device in instance["devices"].items() if name not in names}
-    if "root" in others:
-        limits = {key: value for key, value in new.pop("root", {}).items() if key.startswith("limits.")}
-        own = {key: value for key, value in others["root"].items() if not key.startswith("limits.")}
-        others["root"] = {**own, **limits}
-    kept = {key: value for key, value in config.items() if not key.startswith(OWNED_KEYS)}
-    labels = {LABEL + "devices": device_label(new)}
-    return instance_put(instance, {**kept, **description["config"], **labels}, {**others, **new})
-
-
-def device_label(names: Iterable[str]) -> str:
-    """The names of our devices as an instance keeps them; never empty, for older instances have no such label."""
-    return " ".join(names) or "-"
-
-
-def instance_put(
-    instance: Mapping[str, Any], config: Mapping[str, str], devices: Mapping[str, Mapping[str, str]]
-) -> dict[str, Any]:
-    """The document (InstancePut) that gives an instance another config and other devices, and nothing else."""
-    kept = {key: instance[key] for key in ("architecture", "description", "profiles")}
-    return {**kept, "config": {**config}, "devices": {**devices}, "ephemeral": False, "stateful": False}
-
-
-START_ERRORS = {  # exit codes of guest/start.sh
-    71: "the image has no home {home} for uid {uid}: build one with `clincus build`",
-    72: "the workspace is not mounted at {mount} in the container",
-    73: "the image has no tmux: build one with `clincus build`",
-}
-
-
-NO_REFUSALS: Mapping[int, Exception] = {}
-
-
-def guest_program(*names: str) -> str:
-    """Programs of guest/, one after the other, as one text for `sh -c`.
-
-    The text is always the same, so an event of Incus tells nobody anything: what varies comes as arguments, and what
-    is secret on stdin.
-    """
-    return "".join(packaged_text(f"guest/{name}.sh") for name in names)
-
-
-def launch_file(first: Sequence[str], again: Sequence[str], has_conversation: str, workspace: str, tool: str) -> str:
-    """What guest/tool.sh reads: the command lines of the tool, and a shell condition for the second one."""
-    return shell_assignments({"workspace": workspace, "tool": tool}) + "".join(
-        f"{name}() {{ {command}; }}\n"
-        for name, command in {
-            "run_first": shlex.join(first),
-            "run_again": shlex.join(again),
-            "has_conversation": has_conversation,
-        }.items()
-    )
-
-
-def conversation_test(tool: Tool, conversation: str) -> str:
-    """A shell condition: the tool has a conversation to go on with. Tools that take our id name files after it."""
-    if not any("{session}" in word for word in tool.start):
-        return "true"
-    places = " ".join(f'"$HOME"/{shlex.quote(path)}' for path in tool.saved)
-    return f"find {places} -name {shlex.quote(f'*{conversation}*')} 2>/dev/null | grep -q ."
-
-
-def shell_assignments(variables: Mapping[str, str]) -> str:
-    """Variables as lines for a shell."""
-    return "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items())
-
-
-def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None, launch: str) -> list[ToolFile]:
-    """What a start leaves in the code user's home beside the tool's own files; `launch` is a `launch_file`.
-
-    `chosen` are a person's own variables; they have a file to themselves, so that without any (None) those of an
-    earlier start stay.
-    """
-    source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
-    texts = {"environment": shell_assignments(environment) + source, "launch": launch}
-    texts["tmux.conf"] = packaged_text("guest/tmux.conf")
-    if chosen is not None:
-        texts["chosen"] = shell_assignments(chosen)
-    return [
-        *(ToolFile(f".clincus/{name}", text.encode(), 0o600) for name, text in texts.items()),
-        ToolFile(STARTED_FILE, guest_program("tool").encode(), 0o700),
-        ToolFile(".clincus/ring", guest_program("ring").encode(), 0o700),
-    ]
-
-
-def is_hosts_fault(error: Exception) -> bool:
-    """Whether a save failed for want of room, or of a right, on this host: a person can mend that and try again."""
-    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-
-
-STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
-SAVE_AFTER_RING = 15.0  # seconds between two saves of a running session, if its bell rang
-SAVE_EVERY = 180.0  # seconds, if it did not
-SAVE_CHECK = 5.0  # seconds between two looks at which sessions are due
-
-
 class Guest(NamedTuple):
-    """Who works in a container, and where; fixed at each start, since the config and the project's file may change."""
+    """Who works in a container, and where. A start decides that: the config and the project's file may change later."""
 
     uid: int
     user: str
@@ -4758,15 +4639,20 @@ class Guest(NamedTuple):
 
     @classmethod
     def configured(cls, config: Config, workspace: str) -> Guest:
-        """As a config says, with the project's own file in it where that counts."""
-        return cls(config.get("incus.code_uid"), config.get("incus.code_user"), workspace_mount(config, workspace))
+        """As a config says. The workspace stands in /workspace, or at its own path where the config wants that."""
+        uid, user = config.get("incus.code_uid"), config.get("incus.code_user")
+        taken = ("/root", f"/home/{user}", *SYSTEM_TREES, "/var")
+        keeps_path = config.get("paths.preserve_workspace_path") and workspace
+        is_free = keeps_path and not any(path_inside(workspace, folder) for folder in taken)
+        return cls(uid, user, workspace if is_free else "/workspace")
 
     @classmethod
     def of(cls, session: Session, config: Config) -> Guest:
         """As a session's label says; one from before there was a label goes by the config."""
         uid, _, rest = session.guest.partition(":")
         user, _, mount = rest.partition(":")
-        return cls(int(uid), user, mount) if mount else cls.configured(config, session.workspace)
+        is_known = uid.isdecimal() and mount
+        return cls(int(uid), user, mount) if is_known else cls.configured(config, session.workspace)
 
     def label(self) -> str:
         """The label that `of` reads."""
@@ -4854,28 +4740,145 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
     )
 
 
-def workspace_mount(config: Config, workspace: str) -> str:
-    """Where a workspace stands in its container: /workspace, or its own path where the config wants that."""
-    taken = ("/root", "/home/" + config.get("incus.code_user"), *SYSTEM_TREES, "/var")
-    if config.get("paths.preserve_workspace_path") and not any(path_inside(workspace, folder) for folder in taken):
-        return workspace
-    return "/workspace"
+def describe_session(
+    session: Session,
+    launch: Launch,
+    protection: Protection,
+    limits: tuple[Mapping[str, str], Mapping[str, str], Sequence[str]],
+    root_disk: Mapping[str, str],
+) -> tuple[Session, dict[str, Any]]:
+    """The complete description (InstancePut) that one `incus launch` turns into a session's container, and the session.
+
+    Pure. `limits` are those of `limit_options`. `root_disk` is the profile's: a device of the instance replaces it.
+    """
+    keys, root_options, warnings = limits
+    devices, config = dict(protection.devices), dict(protection.config)
+    if root_options:
+        devices["root"] = {**root_disk, **root_options}
+    tmpfs = tmpfs_entry(launch.config.get("limits"))
+    if tmpfs and "raw.lxc" in config:
+        config["raw.lxc"] += tmpfs
+    elif tmpfs:
+        warnings = [*warnings, "limits.disk.tmpfs_size is left out: it needs a locked workspace"]
+    session = replace(
+        session,
+        protection=protection.level,
+        protection_note="; ".join(filter(None, (protection.reason, protection.note))),
+        warnings=(*launch.warnings, *warnings),
+    )
+    # Started by Incus after a reboot a container would run without its tool: it stays stopped, to be resumed.
+    config = {"boot.autostart": "false", **keys, **config, **session_labels(session)}
+    return session, {"config": {**config, LABEL + "devices": device_label(devices)}, "devices": devices}
 
 
-def guest_home(config: Config) -> str:
-    """The home directory of the code user in a container."""
-    return Guest.configured(config, "").home
+# The names of our devices on an instance from before there was a label with them.
+OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 
 
-def session_labels(session: Session) -> dict[str, str]:
-    """The keys of an instance from which `session_from_instance` reads a session."""
-    labels: dict[str, str] = {
-        **{label: getattr(session, label) for label in LABELS},
-        "managed": "true",
-        "persistent": "true" if session.persistent else "false",
-        "warnings": "\n".join(session.warnings),
-    }
-    return {LABEL + label: value for label, value in labels.items() if value}
+# Ours to set anew at each start; what else an instance carries (image.*, volatile.*, a person's own) stays.
+OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in ("devices", "warnings", *LABELS)))
+
+
+def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+    """An existing instance with today's description in place of the one it was created with (for PUT).
+
+    Keys and devices that somebody else added stay; of somebody's own root disk all but the limits does.
+    """
+    config, new = instance["config"], dict(description["devices"])
+    ours = config.get(LABEL + "devices")
+    names = (
+        ours.split() if ours is not None else [name for name in instance["devices"] if re.fullmatch(OUR_DEVICE, name)]
+    )
+    others = {name: device for name, device in instance["devices"].items() if name not in names}
+    if "root" in others:
+        limits = {key: value for key, value in new.pop("root", {}).items() if key.startswith("limits.")}
+        own = {key: value for key, value in others["root"].items() if not key.startswith("limits.")}
+        others["root"] = {**own, **limits}
+    kept = {key: value for key, value in config.items() if not key.startswith(OWNED_KEYS)}
+    labels = {LABEL + "devices": device_label(new)}
+    return instance_put(instance, {**kept, **description["config"], **labels}, {**others, **new})
+
+
+def device_label(names: Iterable[str]) -> str:
+    """The names of our devices as an instance keeps them; never empty, for older instances have no such label."""
+    return " ".join(names) or "-"
+
+
+def instance_put(
+    instance: Mapping[str, Any], config: Mapping[str, str], devices: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """The document (InstancePut) that gives an instance another config and other devices, and nothing else."""
+    kept = {key: instance[key] for key in ("architecture", "description", "profiles")}
+    return {**kept, "config": {**config}, "devices": {**devices}, "ephemeral": False, "stateful": False}
+
+
+# -- Programs in a container
+
+
+START_ERRORS = {  # exit codes of guest/start.sh
+    71: "the image has no home {home} for uid {uid}: build one with `clincus build`",
+    72: "the workspace is not mounted at {mount} in the container",
+    73: "the image has no tmux: build one with `clincus build`",
+}
+NO_REFUSALS: Mapping[int, Exception] = {}
+
+
+def guest_program(*names: str) -> str:
+    """Programs of guest/, one after the other, as one text for `sh -c`.
+
+    The text is always the same, so an event of Incus tells nobody anything: what varies comes as arguments, and what
+    is secret on stdin.
+    """
+    return "".join(packaged_text(f"guest/{name}.sh") for name in names)
+
+
+def launch_file(first: Sequence[str], again: Sequence[str], has_conversation: str, workspace: str, tool: str) -> str:
+    """What guest/tool.sh reads: the command lines of the tool, and a shell condition for the second one."""
+    return shell_assignments({"workspace": workspace, "tool": tool}) + "".join(
+        f"{name}() {{ {command}; }}\n"
+        for name, command in {
+            "run_first": shlex.join(first),
+            "run_again": shlex.join(again),
+            "has_conversation": has_conversation,
+        }.items()
+    )
+
+
+def conversation_test(tool: Tool, conversation: str) -> str:
+    """A shell condition: the tool has a conversation to go on with. Tools that take our id name files after it."""
+    if not any("{session}" in word for word in tool.start):
+        return "true"
+    places = " ".join(f'"$HOME"/{shlex.quote(path)}' for path in tool.saved)
+    return f"find {places} -name {shlex.quote(f'*{conversation}*')} 2>/dev/null | grep -q ."
+
+
+def shell_assignments(variables: Mapping[str, str]) -> str:
+    """Variables as lines for a shell."""
+    return "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items())
+
+
+def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None, launch: str) -> list[ToolFile]:
+    """What a start leaves in the code user's home beside the tool's own files; `launch` is a `launch_file`.
+
+    `chosen` are a person's own variables; they have a file to themselves, so that without any (None) those of an
+    earlier start stay.
+    """
+    source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
+    texts = {"environment": shell_assignments(environment) + source, "launch": launch}
+    texts["tmux.conf"] = packaged_text("guest/tmux.conf")
+    if chosen is not None:
+        texts["chosen"] = shell_assignments(chosen)
+    return [
+        *(ToolFile(f".clincus/{name}", text.encode(), 0o600) for name, text in texts.items()),
+        ToolFile(STARTED_FILE, guest_program("tool").encode(), 0o700),
+        ToolFile(".clincus/ring", guest_program("ring").encode(), 0o700),
+    ]
+
+
+# -- Containers
+
+
+STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
 
 
 class Containers:
@@ -5045,6 +5048,14 @@ class Containers:
         return without_lock(support, reason) if reason else support
 
 
+# -- The life of sessions
+
+
+def is_hosts_fault(error: Exception) -> bool:
+    """Whether a save failed for want of room, or of a right, on this host: a person can mend that and try again."""
+    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+
+
 class Sessions:
     """The life of sessions: create, stop, resume, delete; one launch path and one stop path for every caller.
 
@@ -5068,7 +5079,6 @@ class Sessions:
         self._environ = environ
         self._report = report
         self._extensions = extensions or Extensions()
-        self._saves: dict[str, tuple[str, float]] = {}  # id -> ring and monotonic time of its last save while it ran
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
         self.containers = Containers(
             incus,
@@ -5182,7 +5192,8 @@ class Sessions:
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
             is_running = session.status == "running"
             if is_running and session.workspace:
-                self._hand_over(session)
+                guest = self.guest(session)
+                hand_over(self.incus, id, guest.mount, guest.uid)
             if delete:
                 self.containers.delete(id, even_running=is_running or bool(session.error))
             elif is_running:
@@ -5192,11 +5203,6 @@ class Sessions:
                     self._mark_final(session)
         return next((session for session in self.registry.all() if session.id == id), None)
 
-    def _hand_over(self, session: Session) -> None:
-        """Give what root in a running session made in the workspace to its owner."""
-        guest = self.guest(session)
-        hand_over(self.incus, session.id, guest.mount, guest.uid)
-
     def _thawed(self, session: Session) -> Session:
         """A session that is not paused any more: a frozen guest can neither be read nor stop."""
         if not session.paused:
@@ -5204,28 +5210,19 @@ class Sessions:
         self.containers.start(session.id)
         return replace(session, status="running", paused=False)
 
-    def save(self, id: str) -> str:
-        """Save a session's conversation now; the directory that holds it, "" if it could not be saved."""
-        with self.lock(id):
+    def save(self, id: str, *, wait: bool = True) -> str | None:
+        """Save a session's conversation now; the directory that holds it, "" if it could not be saved.
+
+        Without `wait` a session that is being worked on is left alone: None.
+        """
+        lock = self.lock(id)
+        if not lock.acquire(blocking=wait):
+            return None
+        try:
             session = self.registry.get(id)
             return "" if self._try_save(session) else self.saved_directory(session)
-
-    def save_running(self) -> None:
-        """Save the conversations of running sessions soon after a turn (a ring) and every few minutes.
-
-        So a container that is lost from outside loses no more than that.
-        """
-        now = time.monotonic()
-        for session in self.registry.all():
-            rang_at, at = self._saves.setdefault(session.id, ("", now))
-            is_due = now - at > (SAVE_AFTER_RING if session.rang_at != rang_at else SAVE_EVERY)
-            lock = self._locks.setdefault(session.id, threading.RLock())
-            if is_due and session.status == "running" and lock.acquire(blocking=False):
-                try:
-                    self._saves[session.id] = (session.rang_at, now)
-                    self._try_save(session)
-                finally:
-                    lock.release()
+        finally:
+            lock.release()
 
     def set_persistent(self, id: str) -> Session:
         """Make a session persistent: its label, which counts, and its metadata.json."""
@@ -5365,48 +5362,54 @@ class Sessions:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
         if launch.request.command:
             return
-        config, tool, guest, request = launch.config, launch.tool, launch.guest, launch.request
-        home = guest.home
-        present = [] if is_new else self._listing(session, tool)
+        guest = launch.guest
+        files = self._start_files(session, launch, [] if is_new else self._listing(session, launch.tool))
+        size = sum(os.path.getsize(file.source) for file in files if file.source)
+        columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
+        words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if launch.request.tmux else "direct"
+        self.output(
+            session,
+            "wait-for-boot start",
+            *words,
+            stdin=pack_files(files, guest.uid, guest.uid),
+            timeout=120 + size / SAVE_RATE,
+            refusals={
+                code: IncusError(text.format(home=guest.home, uid=guest.uid, mount=guest.mount), 500)
+                for code, text in START_ERRORS.items()
+            },
+        )
+        write_metadata(self._saved(session))
+
+    def _start_files(self, session: Session, launch: Launch, present: list[tuple[str, float]]) -> list[ToolFile]:
+        """The files that a start carries into the code user's home; `present` are those of the tool's in there."""
+        config, tool, guest, chosen = launch.config, launch.tool, launch.guest, launch.request.environment
         is_new = STARTED_FILE not in dict(present)
         choose = functools.partial(choose_conversation, tool, session.session_id, guest.mount)
-        conversation = None if UNPACKING_FILE in dict(present) else choose(present)
-        saved = self.saved_directory(session) if is_new and conversation is None else None
-        if saved is not None:  # there is something in it where the session goes on in a new container
-            conversation = choose(saved_listing(saved))
+        conversation, talk = None if UNPACKING_FILE in dict(present) else choose(present), []
+        if is_new and conversation is None:  # a session that goes on in a new container has one on the host
+            conversation = choose(saved_listing(self.saved_directory(session)))
+            talk = saved_files(tool, self.saved_directory(session))
         files, warnings = tool_files(
             tool,
             expand("~", self._environ),
-            home,
+            guest.home,
             guest.mount,
             config,
             only_credentials=not is_new,
-            environment={**config.environment, **request.environment},
+            environment={**config.environment, **chosen},
             present=present,
         )
         for warning in warnings:
             self._report(f"{session.id}: {warning}")
-        environment = tool_environment(tool, config, self._environ, home)
-        chosen = request.environment if is_new or request.environment else None
         known = conversation or session.session_id
         first, again = (
             tool_command(tool, config, session.session_id, id, environ=self._environ) for id in (conversation, known)
         )
         commands = launch_file(first, again, conversation_test(tool, known), guest.mount, tool.name)
-        unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if saved is not None and conversation else []
-        own = [*start_files(environment, chosen, commands), *self._extensions.files(session)]
-        talk = [] if saved is None else saved_files(tool, saved)
-        size = sum(os.path.getsize(file.source) for file in talk)
-        archive = pack_files([*unpacking, *files, *talk, *own], guest.uid, guest.uid)
-        columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
-        words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if request.tmux else "direct"
-        refusals = {
-            code: IncusError(text.format(home=home, uid=guest.uid, mount=guest.mount), 500)
-            for code, text in START_ERRORS.items()
-        }
-        time_limit = 120 + size / SAVE_RATE
-        self.output(session, "wait-for-boot start", *words, stdin=archive, timeout=time_limit, refusals=refusals)
-        write_metadata(self._saved(session))
+        environment = tool_environment(tool, config, self._environ, guest.home)
+        own = start_files(environment, chosen if is_new or chosen else None, commands)
+        unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if talk and conversation else []
+        return [*unpacking, *files, *talk, *own, *self._extensions.files(session)]
 
     def _listing(self, session: Session, tool: Tool) -> list[tuple[str, float]]:
         done = self.run(session, listing_command(tool, self.guest(session).home))
@@ -7633,7 +7636,6 @@ class Application:
             listener.start()
         self.monitor.start()
         repeat("looking at the config", self._poll_config, POLL_INTERVAL, self._stopping, first=POLL_INTERVAL)
-        repeat("saving conversations", self.sessions.save_running, SAVE_CHECK, self._stopping, first=SAVE_CHECK)
         for duty in self.extensions.duties:
             repeat(duty.name, duty.work, duty.period, self._stopping, first=duty.period)
 

@@ -381,7 +381,7 @@ def exec_environment(context: Context, user: int) -> dict[str, str]:
     """The variables of a command: who the code user is, the terminal's kind, and then what the flags say."""
     config, environment = context.config, {}
     if user == config.get("incus.code_uid"):
-        environment = {"HOME": clincus.guest_home(config), "USER": config.get("incus.code_user")}
+        environment = {"HOME": clincus.Guest.configured(config, "").home, "USER": config.get("incus.code_user")}
     if context.options.tty:
         environment["TERM"] = clincus.terminal_name(context.environ.get("TERM", ""))
     return {**environment, **cli.environment_flags(context.options.env, context.environ)}

@@ -36,7 +36,7 @@ def run_file_push(context: Context) -> int:
     if os.path.isdir(options.local) and not options.recursive:
         raise cli.UsageError(f"'{options.local}' is a directory: use --recursive")
     instance = containers.running_instance(context.incus, name)
-    code = (containers.code_mount(context, instance), clincus.guest_home(context.config))
+    code = (containers.code_mount(context, instance), clincus.Guest.configured(context.config, "").home)
 
     def owner(target: str) -> int | None:
         is_codes = any(clincus.path_inside(target, folder) for folder in code)

@@ -1,7 +1,13 @@
-"""Ends what nobody else ends: sessions whose time is over, and ephemeral ones that stopped long ago."""
+"""What the server does for sessions in the background.
+
+It saves the conversations of those that run, stops those whose time is over, and deletes ephemeral ones that stopped
+long ago.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from datetime import datetime
 from datetime import timedelta
@@ -9,10 +15,14 @@ from datetime import timezone
 
 import clincus
 
+SAVE_AFTER_RING = 15.0  # seconds between two saves of a running session, if its bell rang
+SAVE_EVERY = 180.0  # seconds, if it did not
+
 
 def install(extensions: clincus.Extensions) -> None:
-    """Look every two seconds and every ten minutes, unless Incus cannot be asked to end anything."""
+    """Add the duties. Nothing is ended while Incus cannot be asked."""
     app = extensions.app
+    saves = Saves()
 
     def stop() -> None:
         if not app.monitor.error:
@@ -24,7 +34,33 @@ def install(extensions: clincus.Extensions) -> None:
             ended = {run.session_id: run.ended_at or "" for run in reversed(app.history.runs())}
             delete_abandoned(app.sessions, now() - grace, ended)
 
-    extensions.duties += [clincus.Duty("deadlines", 2.0, stop), clincus.Duty("tidying up", 600.0, delete)]
+    extensions.duties += [
+        clincus.Duty("saving conversations", 5.0, lambda: saves.save_due(app.sessions)),
+        clincus.Duty("deadlines", 2.0, stop),
+        clincus.Duty("tidying up", 600.0, delete),
+    ]
+
+
+class Saves:
+    """Saves the conversations of running sessions soon after a turn (a ring) and every few minutes.
+
+    A container that is lost from outside loses no more than what was said since.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, float]] = {}  # id -> ring and monotonic time of the last save of this run
+
+    def save_due(self, sessions: clincus.Sessions) -> None:
+        """Save what is due. A session that is being worked on waits for the next time."""
+        at = time.monotonic()
+        running = [session for session in sessions.registry.all() if session.status == "running"]
+        self._last = {session.id: self._last.get(session.id, ("", at)) for session in running}
+        for session in running:
+            rang_at, saved = self._last[session.id]
+            is_due = at - saved > (SAVE_AFTER_RING if session.rang_at != rang_at else SAVE_EVERY)
+            with contextlib.suppress(clincus.ClincusError):  # it is gone by now
+                if is_due and sessions.save(session.id, wait=False) is not None:
+                    self._last[session.id] = (session.rang_at, at)
 
 
 def now() -> datetime:

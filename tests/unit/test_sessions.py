@@ -9,8 +9,6 @@ import json
 import re
 from collections.abc import Callable
 from collections.abc import Iterator
-from datetime import datetime
-from datetime import timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO
@@ -150,31 +148,6 @@ def sends_nothing(door, monkeypatch):
 
     monkeypatch.setattr(door, "open", open_command)
     return errors
-
-
-def test_running_sessions_are_saved_after_a_ring_and_every_few_minutes(sessions, monkeypatch):
-    saved: list[str] = []
-    clock = [1000.0]
-    monkeypatch.setattr(sessions, "_try_save", lambda session: saved.append(session.id))
-    monkeypatch.setattr(clincus.time, "monotonic", lambda: clock[0])
-    add(sessions)
-    add(sessions, "clincus-0a1b2c-2", slot=2, status="stopped")
-
-    def after(seconds: float) -> list[str]:
-        clock[0] += seconds
-        saved.clear()
-        sessions.save_running()
-        return list(saved)
-
-    assert after(0) == []
-    assert after(clincus.SAVE_AFTER_RING + 1) == []
-    sessions.registry.ring(NAME, datetime(2126, 1, 1, tzinfo=timezone.utc))
-    assert after(1) == [NAME]
-    sessions.registry.ring(NAME, datetime(2126, 1, 2, tzinfo=timezone.utc))
-    assert after(1) == []  # a bell that never rests costs no more than this
-    assert after(clincus.SAVE_AFTER_RING) == [NAME]
-    assert after(clincus.SAVE_EVERY - 1) == []
-    assert after(2) == [NAME]
 
 
 @pytest.mark.parametrize("fails", [False, True])

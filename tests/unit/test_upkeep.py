@@ -25,6 +25,7 @@ class Sessions:
     def __init__(self, folder: Path) -> None:
         self.registry = clincus.Registry("clincus-", lambda change: None)
         self.ended: list[tuple[str, bool]] = []
+        self.saved: list[str] = []
         self.broken: set[str] = set()
         self._folder = folder
 
@@ -40,6 +41,12 @@ class Sessions:
 
     def saved_directory(self, session: clincus.Session) -> str:
         return str(self._folder / session.id)
+
+    def save(self, id: str, *, wait: bool) -> str | None:
+        if id in self.broken:
+            return None
+        self.saved.append(id)
+        return "/saved"
 
     @contextlib.contextmanager
     def lock(self, id: str) -> Iterator[None]:
@@ -124,3 +131,29 @@ def test_a_session_that_is_resumed_while_another_is_deleted_stays(sessions, monk
     monkeypatch.setattr(sessions, "end", end)
     tidy_up(sessions)
     assert sessions.ended == [(FIRST, True)]
+
+
+def test_running_sessions_are_saved_after_a_ring_and_every_few_minutes(sessions, monkeypatch):
+    clock, saves = [1000.0], upkeep.Saves()
+    monkeypatch.setattr(upkeep.time, "monotonic", lambda: clock[0])
+    sessions.add(status="Running")
+    sessions.add(SECOND)  # a stopped one was saved at its stop
+
+    def after(seconds: float) -> list[str]:
+        clock[0] += seconds
+        sessions.saved.clear()
+        saves.save_due(sessions)
+        return list(sessions.saved)
+
+    assert after(0) == []
+    assert after(upkeep.SAVE_AFTER_RING + 1) == []
+    sessions.registry.ring(FIRST, NOON)
+    assert after(1) == [FIRST]
+    sessions.registry.ring(FIRST, NOON + timedelta(seconds=1))
+    assert after(1) == []  # a bell that never rests costs no more than this
+    assert after(upkeep.SAVE_AFTER_RING) == [FIRST]
+    assert after(upkeep.SAVE_EVERY - 1) == []
+    sessions.broken = {FIRST}
+    assert after(2) == [], "it is being worked on"
+    sessions.broken = set()
+    assert after(5) == [FIRST]
