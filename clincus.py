@@ -4053,8 +4053,8 @@ def install_features(app: Any, package: str = "clincus_features") -> Extensions:
 
 # ----------------------------------------------------------------------------------------------------------------
 # sessions
-# Names, slots and the instance description; create, stop, delete, resume; the live registry. Knows nothing of
-# HTTP.
+# Owns sessions: names and slots, the instance description, the live registry, how they start and end. Knows nothing of
+# HTTP and WebSocket.
 # ----------------------------------------------------------------------------------------------------------------
 
 # -- Limits
@@ -4152,7 +4152,7 @@ def incus_unit(text: str) -> str:
 # -- Workspaces and extra mounts
 
 
-# No part of these may be a workspace; of the second group only what lies below.
+# No folder in one of the first may be a workspace. The second ones may not be one themselves.
 SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
 SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/lib", "/var/tmp")
 
@@ -4325,7 +4325,7 @@ def session_slot(prefix: str, name: str) -> int | None:
 
 
 def incus_status(instance: Mapping[str, Any]) -> str:
-    """Incus's word for the state of an instance, but Running for Ready: root in a running guest chooses between them.
+    """Incus's word for the state of an instance. Ready counts as Running: root in a running guest chooses between them.
 
     (https://linuxcontainers.org/incus/docs/main/dev-incus/, PATCH of /1.0.)
     """
@@ -4766,7 +4766,7 @@ def describe_session(
         protection_note="; ".join(filter(None, (protection.reason, protection.note))),
         warnings=(*launch.warnings, *warnings),
     )
-    # Started by Incus after a reboot a container would run without its tool: it stays stopped, to be resumed.
+    # Incus must not start a container after a reboot: it would run without its tool. It stays stopped, to be resumed.
     config = {"boot.autostart": "false", **keys, **config, **session_labels(session)}
     return session, {"config": {**config, LABEL + "devices": device_label(devices)}, "devices": devices}
 
@@ -4775,14 +4775,14 @@ def describe_session(
 OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 
 
-# Ours to set anew at each start; what else an instance carries (image.*, volatile.*, a person's own) stays.
+# Each start sets these keys anew. All others of an instance (image.*, volatile.*, a person's own) stay.
 OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in ("devices", "warnings", *LABELS)))
 
 
 def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
     """An existing instance with today's description in place of the one it was created with (for PUT).
 
-    Keys and devices that somebody else added stay; of somebody's own root disk all but the limits does.
+    Keys and devices that somebody else added stay. So does a root disk of somebody else's, but for its limits.
     """
     config, new = instance["config"], dict(description["devices"])
     ours = config.get(LABEL + "devices")
@@ -4860,8 +4860,7 @@ def shell_assignments(variables: Mapping[str, str]) -> str:
 def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None, launch: str) -> list[ToolFile]:
     """What a start leaves in the code user's home beside the tool's own files; `launch` is a `launch_file`.
 
-    `chosen` are a person's own variables; they have a file to themselves, so that without any (None) those of an
-    earlier start stay.
+    `chosen` are a person's own variables. They have a file of their own: with None that of an earlier start stays.
     """
     source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
     texts = {"environment": shell_assignments(environment) + source, "launch": launch}
@@ -4882,10 +4881,10 @@ STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stop
 
 
 class Containers:
-    """What sessions run in: described, started, stopped and read. One way for every caller.
+    """Describes, starts, stops and reads the containers of sessions, in one way for every caller.
 
-    `report` is told what a person should know but stops nothing, and `workspaces` are those of all sessions: an agent
-    may have put links there.
+    `report` is told what a person should know but stops nothing. `workspaces` gives those of all sessions: an agent may
+    have put links there.
     """
 
     def __init__(
@@ -5052,12 +5051,12 @@ class Containers:
 
 
 def is_hosts_fault(error: Exception) -> bool:
-    """Whether a save failed for want of room, or of a right, on this host: a person can mend that and try again."""
+    """Whether this host made a save fail, by lack of room or of a right: a person can mend that and try again."""
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
 class Sessions:
-    """The life of sessions: create, stop, resume, delete; one launch path and one stop path for every caller.
+    """The life of sessions: one way in which they start, and one in which they end, for every caller.
 
     `load` gives the config in force at each call, `report` is told what a person should know but stops nothing. Calls
     on one session wait for each other.
@@ -5204,7 +5203,7 @@ class Sessions:
         return next((session for session in self.registry.all() if session.id == id), None)
 
     def _thawed(self, session: Session) -> Session:
-        """A session that is not paused any more: a frozen guest can neither be read nor stop."""
+        """Un-pause a session if it is paused: a frozen guest can neither be read nor stop."""
         if not session.paused:
             return session
         self.containers.start(session.id)
@@ -5432,7 +5431,7 @@ class Sessions:
         )
 
     def _save(self, session: Session, *, ends_tool: bool) -> None:
-        """Copy the tool's conversations to the host; with `ends_tool` the tool in a running container ends before."""
+        """Copy the tool's conversations to the host. With `ends_tool` a tool that runs is ended first."""
         tool, saved = TOOLS.get(session.tool), self._saved(session)
         is_asleep = session.status == "stopped"
         if tool is None or session.paused or (is_asleep and self._is_saved(session, saved)):
