@@ -3395,8 +3395,8 @@ def places_of(
     elif GIT_FOLDER_KEY.fullmatch(key):
         # A hook for what is pushed runs in the Git folder (githooks(5)).
         yield from (GitPlace(path, False) for path in meant_paths(value, [*tops, *git_folders], homes))
-    elif GIT_COMMAND_KEY.fullmatch(key) or "ext::" in value:
-        for word in command_words(value):
+    elif GIT_COMMAND_KEY.fullmatch(key) or "ext::" in key + value:  # a URL that names a command (git-remote-ext(1))
+        for word in command_words(f"{key} {value}" if "ext::" in key else value):
             is_explicit = word.startswith(("/", "~/", "./", "../")) and not re.search(r"\s", word)
             is_path = "/" in word and SHELL_WORD.fullmatch(word) and not SED_COMMAND.fullmatch(word)
             # Much in an alias looks like a path: `origin/main` in `git log`.
@@ -3657,9 +3657,12 @@ def denied_mode_bits(folders: Sequence[HostFolder]) -> list[int]:
 
 def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
     """The hooks as lines of lxc.container.conf(5): whole programs, with no file that could be swapped or go away."""
-    packed = base64.urlsafe_b64encode(zlib.compress(packaged_text("wall/hook.py").encode(), 9)).decode()
-    argument = base64.urlsafe_b64encode(json.dumps(plan, separators=(",", ":")).encode()).decode()
-    unpack = f'import base64,zlib;exec(zlib.decompress(base64.urlsafe_b64decode("{packed}")))'
+    # LXC hands the command to a shell as one argument, which may have 131072 bytes (execve(2)).
+    program, argument = (
+        base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode()
+        for text in (packaged_text("wall/hook.py"), json.dumps(plan))
+    )
+    unpack = f'import base64,zlib;exec(zlib.decompress(base64.urlsafe_b64decode("{program}")))'
     command = f"{python} -I -S -c '{unpack}' {argument}"
     # The first process of the container, by which a stage is known to be in use even if its monitor is killed.
     note_init = f"""/bin/sh -c 'cat "/proc/$LXC_PID/stat" >{STAGES}/{plan["stage"]}/init'"""

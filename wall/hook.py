@@ -5,7 +5,7 @@ the word `sweep`. Its whole text travels in the instance's raw.lxc: there is no 
 session outlives every upgrade or removal of Clincus. So it uses the standard library only.
 
 It trusts its plan, which only an Incus admin can write. It trusts no path: a container of the same workspace may be
-changing paths at any moment. The plan is a JSON object, encoded in base64:
+changing paths at any moment. The plan is a JSON object, packed by zlib and base64:
 
     stage    the name of a folder under /run/clincus, of this instance alone
     code     the uid and gid of the tool's user in the container
@@ -31,6 +31,7 @@ import stat
 import struct
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import closing
@@ -643,7 +644,7 @@ def main(argument: str, environ: Mapping[str, str]) -> int:
         with locked_stages():
             print("\n".join(sweep_stages()))
         return 0
-    plan = json.loads(base64.urlsafe_b64decode(argument))
+    plan = json.loads(zlib.decompress(base64.urlsafe_b64decode(argument)))
     identity = environ["LXC_CONFIG_FILE"]
     monitor = [os.getppid(), process_started(os.getppid())]
     try:

@@ -26,7 +26,7 @@ LOCKABLE = ProtectionSupport(subordinate_uids=((1000000, 65536),))
 def plan_of(protection):
     """The plan that the pre-start hook of a locked session gets."""
     line = next(line for line in protection.config["raw.lxc"].splitlines() if line.startswith("lxc.hook.pre-start"))
-    return json.loads(base64.urlsafe_b64decode(line.rpartition(" ")[2]))
+    return json.loads(zlib.decompress(base64.urlsafe_b64decode(line.rpartition(" ")[2])))
 
 
 def refusal(*arguments, **options):
@@ -305,7 +305,9 @@ def test_device_names_are_readable_and_differ():
 
 
 def test_the_hook_is_one_line_of_plain_characters():
-    for line in protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"].splitlines():
+    places = tuple(GitPlace(f"/home/ada/project/submodules/number-{number}/.githooks", False) for number in range(2000))
+    workspace = replace(WORKSPACE, git_places=places)
+    for line in protect_workspace(workspace, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"].splitlines():
         assert re.fullmatch(r"[\x20-\x7e]+", line)
         assert len(line) < 100_000  # MAX_ARG_STRLEN of Linux is 131072
 

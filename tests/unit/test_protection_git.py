@@ -93,6 +93,7 @@ def host(tmp_path):
         ("[sequence]\n\teditor = ci/todo\n[core]\n\tgitProxy = ci/proxy for x\n", {"ci/todo/", "ci/proxy/"}),
         ("[uploadpack]\n\tpackObjectsHook = ci/pack\n", {"ci/pack/"}),
         ('[remote "x"]\n\turl = ext::ci/transport %S\n\tfetch = +refs/heads/*:refs/remotes/x/*\n', {"ci/transport/"}),
+        ('[url "ext::ci/other %S"]\n\tinsteadOf = https://x.y/\n', {"ci/other/"}),
         ('[submodule "x"]\n\tupdate = !ci/update\n\turl = ./sub/module\n', {"ci/update/"}),
         ('[difftool "x"]\n\tcmd = code --diff $LOCAL $REMOTE\n\tpath = ~/work/differ\n', {"differ/"}),
     ],
