@@ -372,30 +372,6 @@ def exit_code(process: subprocess.Popen[bytes]) -> int:
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
-def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> None:
-    """End a process in a session of ours and those that it started, politely and after some seconds for certain."""
-    family = [child.pid, *children_of(child.pid)]
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in family:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=patience)
-            return
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes below one, as /proc tells (proc_pid_stat(5): the fourth field is the parent)."""
-    parents = {}
-    for path in glob.glob("/proc/[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError), open(path, encoding="utf-8", errors="replace") as file:
-            parents[int(path.split("/")[2])] = int(file.read().rpartition(")")[2].split()[1])
-    family = [pid]
-    for member in family:  # which grows meanwhile
-        family += [one for one, parent in parents.items() if parent == member]
-    return family[1:]
-
-
 class Child:
     """A child process that leads a session of its own: a signal reaches all that it started (`sg` starts `incus`).
 
@@ -2097,104 +2073,6 @@ class GuestCommand(IncusChild):
         return self.wait()
 
 
-# -- Commands in a container on our own streams
-
-OUR_STREAMS: tuple[Sink, Sink] = (functools.partial(write_all, 1), functools.partial(write_all, 2))
-
-
-def pour(source: IO[bytes], stream: IO[bytes], sink: Sink, failures: list[OSError]) -> None:
-    """Hand on what comes from a stream. If the sink closes early, the stream is closed and its writer gets SIGPIPE."""
-    try:
-        while piece := source.read1(1 << 16):  # type: ignore[attr-defined]
-            sink(piece)
-    except BrokenPipeError:
-        stream.close()
-    except OSError as error:
-        failures.append(error)
-        stream.close()
-
-
-def input_for(command: GuestCommand, source: int) -> Iterator[bytes]:
-    """What comes from a descriptor until it or the command ends."""
-    while command.process.poll() is None:
-        if select.select([source], [], [], 0.2)[0]:
-            piece = os.read(source, 1 << 16)
-            if not piece:
-                return
-            yield piece
-
-
-@contextmanager
-def passing_signals(numbers: Sequence[int]) -> Iterator[Callable[[Child], None]]:
-    """Pass signals that we get on to the child that was named last."""
-    early: list[int] = []
-    children: list[Child] = []
-
-    def handle(number: int, _frame: object) -> None:
-        if children:
-            children[-1].signal(number)
-        else:
-            early.append(number)
-
-    def name(child: Child) -> None:
-        children.append(child)
-        while early:
-            child.signal(early.pop())
-
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield name
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def run_relayed(
-    argv: Sequence[str],
-    sinks: tuple[Sink, Sink] = OUR_STREAMS,
-    *,
-    stdin: int | None = 0,
-    limit: float | None = None,
-    passes: Sequence[int] = (),
-) -> int:
-    """Run a command line of `exec_argv` with `whole` on our streams, and return its exit code.
-
-    It reads from the descriptor `stdin` and writes to the sinks for stdout and stderr. The signals that it `passes` on
-    end it as they would without us between. What else ends us ends it as well, and so do `limit` seconds
-    (subprocess.TimeoutExpired). Raises IncusError when it cannot be started, and OSError when a sink fails.
-    """
-    with passing_signals(passes) as pass_to:
-        for _ in range(NOT_SEEN_TRIES):
-            with GuestCommand(argv, timeout=limit, gentle=GENTLE) as command:
-                pass_to(command)
-                try:
-                    if command.begin():
-                        return relay(command, sinks, stdin)
-                    refusal = command.refusal()
-                except IncusError:
-                    if command.is_late:
-                        raise subprocess.TimeoutExpired(list(argv), cast(float, limit)) from None
-                    raise
-            if NOT_SEEN not in refusal.stderr:
-                break
-        sinks[1](refusal.stderr)
-        return refusal.code
-
-
-def relay(command: GuestCommand, sinks: tuple[Sink, Sink], stdin: int | None) -> int:
-    """Connect a command that has begun with our streams until it ends; its exit code."""
-    failures: list[OSError] = []
-    command.feed([] if stdin is None else input_for(command, stdin))
-    errors = threading.Thread(target=pour, args=(command.errors, command.stderr, sinks[1], failures), daemon=True)
-    errors.start()
-    pour(command.output, command.stdout, sinks[0], failures)
-    errors.join()
-    code = command.finish()
-    if failures:
-        raise failures[0]
-    return code
-
-
 def yaml_of(document: Mapping[str, object]) -> bytes:
     """A document for the client's stdin: JSON is YAML but for some characters, so that all but ASCII is escaped."""
     text = json.dumps(document, ensure_ascii=False)
@@ -2376,7 +2254,7 @@ class Incus:
         terminal: bool = False,
         whole: bool = False,
     ) -> list[str]:
-        """The command line of `incus exec`, for a process of the caller's own (a pty, `run_relayed`).
+        """The command line of `incus exec`, for a process of the caller's own (a pty, a relay).
 
         The command runs as a uid, and as the gid of the same number unless a `group` is given. `whole` is for a
         `GuestCommand`.
@@ -5257,7 +5135,7 @@ class Sessions:
     def guest_argv(self, session: Session, program: str, *arguments: str, term: str = "") -> list[str]:
         """The command line that runs a program of `guest_program` as the code user, for a process of the caller's own.
 
-        `term` is the type of the terminal that it gets; without one the caller relays its streams with `run_relayed`.
+        `term` is the type of the terminal that it gets; without one the caller relays its streams.
         """
         guest = self.guest(session)
         return self.incus.exec_argv(

@@ -16,7 +16,6 @@ from clincus_cli import commands as cli
 from clincus_cli import console
 from clincus_cli import run
 from clincus_cli import shell
-from clincus_cli import transfer
 from clincus_cli.context import Context
 
 
@@ -355,15 +354,17 @@ def run_container_exec(context: Context) -> int:
         terminal=options.tty,
         whole=not options.tty,
     )
+    from clincus_cli import relay
+
     if options.tty:
         return shell.run_in_terminal(argv)
     if not options.capture:
-        return clincus.run_relayed(argv, passes=clincus.END_SIGNALS)
+        return relay.run_relayed(argv, passes=clincus.END_SIGNALS)
     if options.format == "raw":
-        sinks = clincus.OUR_STREAMS[0], lambda piece: None
-        return clincus.run_relayed(argv, sinks, stdin=None, passes=clincus.END_SIGNALS)
+        sinks = relay.OUR_STREAMS[0], lambda piece: None
+        return relay.run_relayed(argv, sinks, stdin=None, passes=clincus.END_SIGNALS)
     held = clincus.Held(), clincus.Held()
-    run.print_output(clincus.run_relayed(argv, held, stdin=None), *held)
+    run.print_output(relay.run_relayed(argv, held, stdin=None), *held)
     return 0
 
 
@@ -390,6 +391,8 @@ def exec_environment(context: Context, user: int) -> dict[str, str]:
 def exec_directory(context: Context, instance: Mapping[str, Any]) -> str:
     """Where a command runs. Incus takes / for a directory that is not there: one that was asked for is checked."""
     wanted = context.options.cwd
+    from clincus_cli import transfer
+
     if wanted and not transfer.container_directory(context.incus, context.options.name, wanted):
         raise clincus.ClincusError(f'"{wanted}" is no directory in container "{context.options.name}"', 400)
     return wanted or code_mount(context, instance)

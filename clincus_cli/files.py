@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import clincus
 from clincus_cli import commands as cli
 from clincus_cli import console
 from clincus_cli import containers
-from clincus_cli import transfer
 from clincus_cli.context import Context
+
+if TYPE_CHECKING:
+    from clincus_cli import transfer
 
 
 def container_place(text: str) -> tuple[str, str]:
@@ -31,6 +34,8 @@ def run_file_push(context: Context) -> int:
 
     $ clincus file push -r ./fixtures clincus-ec0578-1:/workspace/fixtures  # Copy a directory in.
     """
+    from clincus_cli import transfer
+
     options = context.options
     name, path = container_place(options.container_path)
     if os.path.isdir(options.local) and not options.recursive:
@@ -62,6 +67,8 @@ def run_file_pull(context: Context) -> int:
 
     $ clincus file pull clincus-ec0578-1:/home/code/report.txt .  # Copy a file to this directory.
     """
+    from clincus_cli import transfer
+
     name, path = container_place(context.options.container_path)
     containers.running_instance(context.incus, name)
     with console.progress(f"Copying from {name}"), containers.speaking_of(name):

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 import clincus
+from clincus_cli import relay
 from clincus_features.health import Machine
 
 Say = Callable[[str], None]  # tells the user, in a few words, what goes on
@@ -58,7 +59,7 @@ class Host(Machine):
             env={**os.environ, **env},
             start_new_session=True,
         ) as child:
-            alarm = threading.Timer(timeout, clincus.end_with_children, (child, PATIENCE))
+            alarm = threading.Timer(timeout, relay.end_with_children, (child, PATIENCE))
             alarm.start()
             assert child.stdout is not None
             try:
@@ -68,7 +69,7 @@ class Host(Machine):
                 code = child.wait()
             except BaseException:
                 threading.Thread(target=child.stdout.read, daemon=True).start()  # it has more to say, and has to end
-                clincus.end_with_children(child, PATIENCE)
+                relay.end_with_children(child, PATIENCE)
                 raise
             finally:
                 alarm.cancel()

@@ -49,6 +49,8 @@ def run_run(context: Context) -> int:
     sessions = context.sessions
     command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
     is_terminal = options.format == "pretty" and console.has_terminal() and sys.stderr.isatty()
+    from clincus_cli import relay
+
     held = clincus.Held(), clincus.Held()
     config = sessions.plan(request).config
     context.on_starting = lambda session: tell_command(context, session, config)
@@ -62,8 +64,8 @@ def run_run(context: Context) -> int:
         talk(context, f"Executing: {shlex.join(options.command)}")
         program, mount = clincus.guest_program("wait-for-boot", "command"), sessions.guest(session).mount
         argv = sessions.guest_argv(session, program, mount, *command, term="xterm-256color" if is_terminal else "")
-        sinks = held if options.format == "json" else clincus.OUR_STREAMS
-        code = shell.run_in_terminal(argv, limit) if is_terminal else clincus.run_relayed(argv, sinks, limit=limit)
+        sinks = held if options.format == "json" else relay.OUR_STREAMS
+        code = shell.run_in_terminal(argv, limit) if is_terminal else relay.run_relayed(argv, sinks, limit=limit)
     except subprocess.TimeoutExpired:
         console.say(f"The time limit of {limit:g} s is over")
         code = TIMED_OUT

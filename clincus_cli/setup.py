@@ -26,6 +26,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 import clincus
+from clincus_cli import relay
 from clincus_cli.build import SETUP_BRIDGE
 from clincus_cli.build import BuildContext
 from clincus_cli.build import SetupOptions
@@ -79,7 +80,7 @@ def start_incusd(
     if ready.code != 0 or daemon.poll() is not None:
         words = host.read(f"{log}.out")[-600:].strip() or host.read(str(log))[-600:].strip() or ready.reason
         if daemon.poll() is None:
-            clincus.end_with_children(daemon, PATIENCE)
+            relay.end_with_children(daemon, PATIENCE)
         raise clincus.ClincusError(f"the Incus daemon did not get ready; its log {log} ends with: {words}")
     return daemon
 

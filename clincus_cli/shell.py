@@ -371,7 +371,9 @@ def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_scree
     try:
         child.wait(limit)
     except BaseException:
-        clincus.end_with_children(child)
+        from clincus_cli import relay
+
+        relay.end_with_children(child)
         raise
     finally:
         if attributes is not None:

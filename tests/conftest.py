@@ -51,6 +51,7 @@ import clincus
 from clincus_cli import build as cli_build
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
+from clincus_cli import relay as cli_relay
 from clincus_cli import setup as cli_setup
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -296,7 +297,7 @@ def stop_daemon(bed: Bed) -> None:
         bed.incus.run("admin", "shutdown", "--timeout=20", timeout=40)
     with contextlib.suppress(subprocess.TimeoutExpired):
         bed.daemon.wait(timeout=20)
-    clincus.end_with_children(bed.daemon, 20)
+    cli_relay.end_with_children(bed.daemon, 20)
     for name in containers:
         for path in Path("/sys/fs/cgroup").glob(f"**/lxc.*.{name}"):
             with contextlib.suppress(OSError):

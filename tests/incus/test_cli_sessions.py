@@ -17,6 +17,7 @@ from conftest import wait_until
 from terminal_box import Terminal
 
 import clincus
+from clincus_cli import relay as cli_relay
 
 
 class Cli:
@@ -262,7 +263,7 @@ def test_an_interrupted_start_leaves_nothing(bed, cli, how):
 def test_a_terminated_shell_leaves_no_child_and_keeps_the_session(bed, cli):
     terminal = cli.start("shell")
     terminal.expect("STUB-READY claude")
-    children = clincus.children_of(terminal.pid)
+    children = cli_relay.children_of(terminal.pid)
     assert children
     os.kill(terminal.pid, signal.SIGTERM)
     terminal.expect("Container kept running")

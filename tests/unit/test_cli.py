@@ -24,6 +24,7 @@ from clincus_cli import console as cli_console
 from clincus_cli import context as cli_context
 from clincus_cli import files as cli_files
 from clincus_cli import help as cli_help
+from clincus_cli import relay as cli_relay
 from clincus_cli import sessions as cli_sessions
 from clincus_cli import shell as cli_shell
 from clincus_cli import transfer as cli_transfer
@@ -526,10 +527,10 @@ def status_of(pid: int) -> str:
 
 def test_children_are_found_down_to_the_last():
     with subprocess.Popen(["sh", "-c", "sleep 100 & wait"], start_new_session=True) as child:
-        while not clincus.children_of(child.pid):
+        while not cli_relay.children_of(child.pid):
             pass
-        family = clincus.children_of(child.pid)
-        clincus.end_with_children(child)
+        family = cli_relay.children_of(child.pid)
+        cli_relay.end_with_children(child)
         assert child.returncode is not None
         while any("State:\tZ" not in status_of(pid) for pid in family):  # the test's time limit ends this
             pass

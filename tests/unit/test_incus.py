@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import clincus
+from clincus_cli import relay as cli_relay
 
 RUN = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'  # `incus exec` without a container
 
@@ -237,7 +238,7 @@ def relayed(incus, script):
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 37", 37), ("kill -9 $$", 137)])
 def test_a_relayed_command_gives_the_exit_code_as_a_shell_would(incus, script, code):
-    assert clincus.run_relayed(relayed(incus(), script)) == code
+    assert cli_relay.run_relayed(relayed(incus(), script)) == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -250,7 +251,7 @@ def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself(inc
     traps = 'for s in INT TERM HUP; do trap "echo $s; exit 9" $s; done'
     script = f"{traps}; kill -{number.value} {os.getpid()}; while :; do sleep 0.01; done"
     held = clincus.Held()
-    assert clincus.run_relayed(relayed(door, script), (held, print), passes=[number]) == 9
+    assert cli_relay.run_relayed(relayed(door, script), (held, print), passes=[number]) == 9
     assert held.data.decode().strip() == (number.name[3:] if coreutils or number != signal.SIGINT else "TERM")
 
 
@@ -267,9 +268,9 @@ sys.exit(child.wait())
 def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd):
     reads, writes = os.pipe()
     held = clincus.Held()
-    sinks = (lambda piece: (held(piece), os.write(writes, b"\n")), clincus.OUR_STREAMS[1])
+    sinks = (lambda piece: (held(piece), os.write(writes, b"\n")), cli_relay.OUR_STREAMS[1])
     script = "echo question; read answer; echo problem >&2; exit 3"
-    assert clincus.run_relayed(relayed(incus(), script), sinks, stdin=reads) == 3
+    assert cli_relay.run_relayed(relayed(incus(), script), sinks, stdin=reads) == 3
     assert (bytes(held.data), *capfd.readouterr()) == (b"question\n", "", "problem\n")
     os.close(reads)
     os.close(writes)
@@ -277,13 +278,13 @@ def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd
 
 def test_a_relayed_command_that_writes_too_much_is_cut_off(incus):
     held = clincus.Held(100_000), clincus.Held()
-    assert clincus.run_relayed(relayed(incus(), "yes"), held) == 128 + signal.SIGPIPE
+    assert cli_relay.run_relayed(relayed(incus(), "yes"), held) == 128 + signal.SIGPIPE
     assert held[0].is_full
 
 
 def test_a_relayed_command_that_nobody_ends_is_ended_after_its_time(incus):
     with pytest.raises(subprocess.TimeoutExpired):
-        clincus.run_relayed(relayed(incus(), "sleep 600"), limit=0.5)
+        cli_relay.run_relayed(relayed(incus(), "sleep 600"), limit=0.5)
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])
@@ -292,18 +293,18 @@ def test_a_relayed_command_that_incus_lost_sight_of_runs_once(losing, tmp_path, 
     os.write(writes, b"data")
     os.close(writes)
     script = f"echo x >>{tmp_path}/ran; cat; echo odd >&2; exit 3"
-    assert clincus.run_relayed(relayed(losing(times), script), stdin=reads) == 3
+    assert cli_relay.run_relayed(relayed(losing(times), script), stdin=reads) == 3
     assert capfd.readouterr() == ("data", "odd\n")
     assert (tmp_path / "ran").read_text() == "x\n"
     os.close(reads)
 
 
 def test_a_relayed_command_that_incus_always_loses_fails_with_its_words(losing, capfd):
-    assert clincus.run_relayed(relayed(losing(1000), "true"), stdin=None) == 255
+    assert cli_relay.run_relayed(relayed(losing(1000), "true"), stdin=None) == 255
     assert capfd.readouterr().err.count(clincus.NOT_SEEN.decode()) == 1
 
 
 def test_output_that_cannot_be_written_is_told(incus):
     argv = relayed(incus(), "echo x")
     with open("/dev/full", "wb") as full, pytest.raises(OSError, match="No space left"):
-        clincus.run_relayed(argv, (lambda piece: clincus.write_all(full.fileno(), piece), print))
+        cli_relay.run_relayed(argv, (lambda piece: clincus.write_all(full.fileno(), piece), print))

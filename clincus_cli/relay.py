@@ -1,0 +1,142 @@
+"""Programs on our own streams: relayed commands of a container, and the end of a program with its family."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import select
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from contextlib import suppress
+from typing import IO
+from typing import cast
+
+import clincus
+
+OUR_STREAMS: tuple[clincus.Sink, clincus.Sink] = (
+    functools.partial(clincus.write_all, 1),
+    functools.partial(clincus.write_all, 2),
+)
+
+
+def pour(source: IO[bytes], stream: IO[bytes], sink: clincus.Sink, failures: list[OSError]) -> None:
+    """Hand on what comes from a stream. If the sink closes early, the stream is closed and its writer gets SIGPIPE."""
+    try:
+        while piece := source.read1(1 << 16):  # type: ignore[attr-defined]
+            sink(piece)
+    except BrokenPipeError:
+        stream.close()
+    except OSError as error:
+        failures.append(error)
+        stream.close()
+
+
+def input_for(command: clincus.GuestCommand, source: int) -> Iterator[bytes]:
+    """What comes from a descriptor until it or the command ends."""
+    while command.process.poll() is None:
+        if select.select([source], [], [], 0.2)[0]:
+            piece = os.read(source, 1 << 16)
+            if not piece:
+                return
+            yield piece
+
+
+@contextmanager
+def passing_signals(numbers: Sequence[int]) -> Iterator[Callable[[clincus.Child], None]]:
+    """Pass signals that we get on to the child that was named last."""
+    early: list[int] = []
+    children: list[clincus.Child] = []
+
+    def handle(number: int, _frame: object) -> None:
+        if children:
+            children[-1].signal(number)
+        else:
+            early.append(number)
+
+    def name(child: clincus.Child) -> None:
+        children.append(child)
+        while early:
+            child.signal(early.pop())
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield name
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_relayed(
+    argv: Sequence[str],
+    sinks: tuple[clincus.Sink, clincus.Sink] = OUR_STREAMS,
+    *,
+    stdin: int | None = 0,
+    limit: float | None = None,
+    passes: Sequence[int] = (),
+) -> int:
+    """Run a command line of `exec_argv` with `whole` on our streams, and return its exit code.
+
+    It reads from the descriptor `stdin` and writes to the sinks for stdout and stderr. The signals that it `passes` on
+    end it as they would without us between. What else ends us ends it as well, and so do `limit` seconds
+    (subprocess.TimeoutExpired). Raises IncusError when it cannot be started, and OSError when a sink fails.
+    """
+    with passing_signals(passes) as pass_to:
+        for _ in range(clincus.NOT_SEEN_TRIES):
+            with clincus.GuestCommand(argv, timeout=limit, gentle=clincus.GENTLE) as command:
+                pass_to(command)
+                try:
+                    if command.begin():
+                        return relay(command, sinks, stdin)
+                    refusal = command.refusal()
+                except clincus.IncusError:
+                    if command.is_late:
+                        raise subprocess.TimeoutExpired(list(argv), cast(float, limit)) from None
+                    raise
+            if clincus.NOT_SEEN not in refusal.stderr:
+                break
+        sinks[1](refusal.stderr)
+        return refusal.code
+
+
+def relay(command: clincus.GuestCommand, sinks: tuple[clincus.Sink, clincus.Sink], stdin: int | None) -> int:
+    """Connect a command that has begun with our streams until it ends; its exit code."""
+    failures: list[OSError] = []
+    command.feed([] if stdin is None else input_for(command, stdin))
+    errors = threading.Thread(target=pour, args=(command.errors, command.stderr, sinks[1], failures), daemon=True)
+    errors.start()
+    pour(command.output, command.stdout, sinks[0], failures)
+    errors.join()
+    code = command.finish()
+    if failures:
+        raise failures[0]
+    return code
+
+
+def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> None:
+    """End a process in a session of ours and those that it started, politely and after some seconds for certain."""
+    family = [child.pid, *children_of(child.pid)]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=patience)
+            return
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes below one, as /proc tells (proc_pid_stat(5): the fourth field is the parent)."""
+    parents = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError), open(path, encoding="utf-8", errors="replace") as file:
+            parents[int(path.split("/")[2])] = int(file.read().rpartition(")")[2].split()[1])
+    family = [pid]
+    for member in family:  # which grows meanwhile
+        family += [one for one, parent in parents.items() if parent == member]
+    return family[1:]
