@@ -181,6 +181,40 @@ log.addHandler(LogHandler())
 log.handlers[0].setFormatter(LogFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
 
 
+# -- Times
+
+
+def utc_now() -> str:
+    """The time as RFC 3339 in UTC, to the second."""
+    return format_time(_now())
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def format_time(moment: datetime) -> str:
+    """A time as RFC 3339 in UTC, to the second."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: object) -> datetime | None:
+    """Read an RFC 3339 time of any zone; None for anything else and for Incus's "never" (year 1 or 1970).
+
+    Nanoseconds are cut to microseconds, which is all that datetime holds.
+    """
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", str(text))
+    if not match:
+        return None
+    day, clock, fraction, zone = match.groups()
+    micros = f"{(fraction or '.')[1:7]:0<6}"
+    try:
+        moment = datetime.fromisoformat(f"{day}T{clock}.{micros}{'+00:00' if zone in 'Zz' else zone}")
+    except ValueError:
+        return None
+    return moment if moment.year > 1970 else None
+
+
 # -- Files
 
 
@@ -1792,15 +1826,12 @@ def github_token(environ: Mapping[str, str]) -> str:
     program = shutil.which("gh", path=environ.get("PATH"))
     if named or program is None:
         return named or ""
-    command, nothing = [program, "auth", "token"], subprocess.DEVNULL
     try:
-        done = subprocess.run(
-            command, stdin=nothing, capture_output=True, timeout=GH_TIMEOUT, check=False, env=dict(environ)
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = run_child([program, "auth", "token"], timeout=GH_TIMEOUT, environ=environ)
+    except ChildError:
         return ""
     token = done.stdout.decode("ascii", "replace").strip()
-    return token if done.returncode == 0 and re.fullmatch(r"[\x21-\x7e]{1,1024}", token) else ""
+    return token if done.code == 0 and re.fullmatch(r"[\x21-\x7e]{1,1024}", token) else ""
 
 
 def tool_environment(tool: Tool, config: Config, environ: Mapping[str, str], container_home: str) -> dict[str, str]:
@@ -2511,7 +2542,7 @@ def save_conversation(
     kept = {path: status for path, status in saved_files_status(saved.directory).items() if path != "metadata.json"}
     changed = {file.path for file in wanted if not is_same_file(kept.get(file.path), file)}
     is_emptier = kept and (not wanted or (any(map(is_talk, kept)) and not any(is_talk(file.path) for file in wanted)))
-    if is_emptier or (kept and not changed and kept.keys() == {file.path for file in listed}):
+    if is_emptier or (not changed and kept.keys() == {file.path for file in listed}):
         write_metadata(saved)
         return []
     size = sum(file.size for file in wanted if file.path in changed)
@@ -2526,11 +2557,14 @@ def save_conversation(
             held.callback(shutil.rmtree, fresh, ignore_errors=True)
             held.enter_context(directory_lock(fresh))
         copier = Copier(stdin, stream, saved.directory, fresh, is_last)
-        for file in wanted:
-            copier.take(file, is_changed=file.path in changed, is_kept=file.path in kept)
-        for file in skipped:
-            if file.path in kept:
-                copier.link(file.path)
+        try:
+            for file in wanted:
+                copier.take(file, is_changed=file.path in changed, is_kept=file.path in kept)
+            for file in skipped:
+                if file.path in kept:
+                    copier.link(file.path)
+        except FileNotFoundError:  # of the old copy
+            raise UnsettledError("another save was faster", 409) from None
         write_metadata(dataclasses.replace(saved, directory=fresh))
         take_place(fresh, saved.directory)
     return [f"{len(skipped)} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"] if skipped else []
@@ -2578,9 +2612,12 @@ class Copier:
 
     def link(self, path: str) -> None:
         """Take a file over from the old copy."""
-        target = os.path.join(self.new, path)
+        source, target = os.path.join(self.old, path), os.path.join(self.new, path)
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-        os.link(os.path.join(self.old, path), target, follow_symlinks=False)
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except PermissionError:  # a file system without hard links
+            shutil.copy2(source, target, follow_symlinks=False)
 
     def _fetch(self, file: GuestFile, output: IO[bytes], old: str) -> bool:
         """Write a file's content; whether it fits what was listed. `old` is what there is of it, if anything."""
@@ -2723,37 +2760,6 @@ def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> S
 HISTORY_LIMIT = 4 << 20  # bytes, about ten thousand runs: beyond it the older half of the runs is forgotten
 # Two starts of one container this close together are one start, written by two processes (server and command line).
 SAME_START = timedelta(seconds=10)
-
-
-def utc_now() -> str:
-    """The time as RFC 3339 in UTC, to the second."""
-    return format_time(_now())
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
-def format_time(moment: datetime) -> str:
-    """A time as RFC 3339 in UTC, to the second."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def parse_time(text: object) -> datetime | None:
-    """Read an RFC 3339 time of any zone; None for anything else and for Incus's "never" (year 1 or 1970).
-
-    Nanoseconds are cut to microseconds, which is all that datetime holds.
-    """
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", str(text))
-    if not match:
-        return None
-    day, clock, fraction, zone = match.groups()
-    micros = f"{(fraction or '.')[1:7]:0<6}"
-    try:
-        moment = datetime.fromisoformat(f"{day}T{clock}.{micros}{'+00:00' if zone in 'Zz' else zone}")
-    except ValueError:
-        return None
-    return moment if moment.year > 1970 else None
 
 
 @dataclass

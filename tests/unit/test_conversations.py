@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -249,6 +250,25 @@ def test_a_copy_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monk
     before = done[: done.index(directory)]
     assert {os.path.basename(path) for path in before} >= {"a", "b"}
     assert done[-1] == os.path.dirname(directory)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"), [(PermissionError, None), (FileNotFoundError, "another save was faster")]
+)
+def test_an_unchanged_file_that_cannot_be_linked(tmp_path, monkeypatch, error, failure):
+    """Some file systems have no hard links; and a save by another process may have taken the old copy away."""
+
+    def link(*names, **options):
+        raise error
+
+    for name in "ab":
+        write(tmp_path / "guest" / f"{ROOT}/{name}", name)
+    save(tmp_path)
+    write(tmp_path / "guest" / f"{ROOT}/b", "changed")
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(clincus.UnsettledError, match=failure) if failure else contextlib.nullcontext():
+        save(tmp_path)
+    assert copies(tmp_path) == {f"{ROOT}/a": b"a", f"{ROOT}/b": b"b" if failure else b"changed"}
 
 
 def test_two_saves_at_once_leave_one_whole_copy(tmp_path):
