@@ -2348,6 +2348,7 @@ def incus_sockets(environ: Mapping[str, str]) -> list[str]:
 
 
 SAVED_LIMIT = 8 << 30  # bytes of one session on the host: beyond it the oldest files of a conversation are left out
+GROWTH_LIMIT = 64 << 20  # bytes by which the files of a conversation may grow while they are copied
 DISK_RESERVE = 256 << 20  # bytes that a copy out of a container leaves free on the host's disk
 LISTING_LIMIT = 64 << 20  # bytes
 SAVE_TIMEOUT = 120  # seconds, and one more for each 4 MiB that are to be copied
@@ -2533,13 +2534,9 @@ def save_conversation(
     os.chmod(parent, 0o700)
     is_talk = conversation_pattern(tool).fullmatch
     listed = [file for file in read_guest_files(stream) if safe_relative(file.path) and is_saved(tool, file.path)]
-    wanted: list[GuestFile] = []
-    skipped: list[GuestFile] = []
-    left = SAVED_LIMIT
-    for file in sorted(listed, key=lambda file: not is_talk(file.path)):  # the newest first, as they are listed
-        (wanted if file.size <= left else skipped).append(file)
-        left -= file.size if file.size <= left else 0
     kept = {path: status for path, status in saved_files_status(saved.directory).items() if path != "metadata.json"}
+    listed.sort(key=lambda file: not is_talk(file.path))  # else as they are listed: the newest first
+    wanted, stay = within_limit(listed, {path: status.st_size for path, status in kept.items()})
     changed = {file.path for file in wanted if not is_same_file(kept.get(file.path), file)}
     is_emptier = kept and (not wanted or (any(map(is_talk, kept)) and not any(is_talk(file.path) for file in wanted)))
     if is_emptier or (not changed and kept.keys() == {file.path for file in listed}):
@@ -2560,14 +2557,29 @@ def save_conversation(
         try:
             for file in wanted:
                 copier.take(file, is_changed=file.path in changed, is_kept=file.path in kept)
-            for file in skipped:
-                if file.path in kept:
-                    copier.link(file.path)
+            for path in stay:
+                copier.link(path)
         except FileNotFoundError:  # of the old copy
             raise UnsettledError("another save was faster", 409) from None
         write_metadata(dataclasses.replace(saved, directory=fresh))
         take_place(fresh, saved.directory)
-    return [f"{len(skipped)} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"] if skipped else []
+    left_out = len(listed) - len(wanted)
+    return [f"{left_out} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"] if left_out else []
+
+
+def within_limit(listed: Iterable[GuestFile], kept: Mapping[str, int]) -> tuple[list[GuestFile], list[str]]:
+    """The first files that fit into SAVED_LIMIT, and the paths of those of which only the copy in `kept` does."""
+    wanted, stay, left = [], [], SAVED_LIMIT
+    for file in listed:
+        size = file.size if file.size <= left else kept.get(file.path, left + 1)
+        if size > left:
+            continue
+        left -= size
+        if size == file.size:
+            wanted.append(file)
+        else:
+            stay.append(file.path)
+    return wanted, stay
 
 
 def is_same_file(status: os.stat_result | None, file: GuestFile) -> bool:
@@ -2584,6 +2596,7 @@ class Copier:
     old: str  # the copy that is there
     new: str
     is_last: bool
+    growth: int = field(default_factory=lambda: GROWTH_LIMIT)  # bytes that may still come beyond what was listed
 
     def take(self, file: GuestFile, *, is_changed: bool, is_kept: bool) -> None:
         """Copy a file, or link the copy that is there."""
@@ -2629,7 +2642,8 @@ class Copier:
                     known += len(piece)
             self.stdin.write(b"%d %s %s\n" % (known, digest.hexdigest().encode(), os.fsencode(file.path)))
             start, size = self._numbers(rb"(\d{1,15}) (\d{1,15})\n")
-            if start not in (0, known) or start + size > max(2 * file.size, file.size + (64 << 20)):
+            self.growth -= max(start + size - file.size, 0)
+            if start not in (0, known) or self.growth < 0:
                 raise ClincusError(f"the container sends more of {file.path} than it has listed", 500)
             before.seek(0)
             if start:
