@@ -4188,7 +4188,7 @@ class Session:
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
     guest: str = ""  # who works in the container, and where: see `Guest`
-    command: str = ""  # the process of `clincus run` whose one command the container is for: see `process_mark`
+    command: str = ""  # the process of `clincus run` whose one command the container is for: its mark
     run: str = ""  # Incus's time of its last start: another one is another run
 
     def document(self) -> dict[str, object]:
@@ -4287,15 +4287,6 @@ def is_session(session: Session) -> bool:
 def is_listed(session: Session) -> bool:
     """Whether the command line shows an instance: also one without a workspace, as the Go program does."""
     return not session.command
-
-
-def process_mark(pid: int) -> str:
-    """A process told apart from later ones of the same number, by when it started (proc(5)); "" if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", errors="replace") as file:  # a process names itself as it likes
-            return f"{pid} {file.read().rpartition(')')[2].split()[19]}"
-    except (OSError, IndexError):
-        return ""
 
 
 # -- What is known of all sessions

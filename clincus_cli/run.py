@@ -45,7 +45,7 @@ def run_run(context: Context) -> int:
     from dataclasses import replace
 
     options = context.options
-    request = replace(shell.launch_request(context), command=clincus.process_mark(os.getpid()))
+    request = replace(shell.launch_request(context), command=process_mark(os.getpid()))
     sessions = context.sessions
     command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
     is_terminal = options.format == "pretty" and console.has_terminal() and sys.stderr.isatty()
@@ -81,6 +81,15 @@ def talk(context: Context, text: str) -> None:
     """Say something, unless --quiet is given."""
     if not context.options.quiet:
         console.say(text)
+
+
+def process_mark(pid: int) -> str:
+    """A process told apart from later ones of the same number, by when it started (proc(5)); "" if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:  # a process names itself as it likes
+            return f"{pid} {file.read().rpartition(')')[2].split()[19]}"
+    except (OSError, IndexError):
+        return ""
 
 
 def start_container(sessions: clincus.Sessions, request: clincus.LaunchRequest) -> clincus.Session:

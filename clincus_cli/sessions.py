@@ -393,8 +393,10 @@ def cleanup_groups(context: Context, *, is_plain: bool) -> Iterator[CleanupGroup
 
 def is_abandoned(session: clincus.Session) -> bool:
     """Whether a container is left from a command: its process is gone, since it was killed or is to be used again."""
+    from clincus_cli.run import process_mark
+
     pid = session.command.partition(" ")[0]
-    return pid.isdecimal() and session.command != clincus.process_mark(int(pid))
+    return pid.isdecimal() and session.command != process_mark(int(pid))
 
 
 def stopped_containers(context: Context) -> list[tuple[clincus.Session, str]]:

@@ -28,6 +28,7 @@ from clincus_cli import relay as cli_relay
 from clincus_cli import sessions as cli_sessions
 from clincus_cli import shell as cli_shell
 from clincus_cli import transfer as cli_transfer
+from clincus_cli.run import process_mark
 
 PROGRAM = Path(clincus.__file__).with_name("clincus_cli")
 NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  # no Incus, no home, a broken config
@@ -511,10 +512,10 @@ def test_the_list_as_text():
 
 
 def test_a_process_has_a_mark_that_ends_with_it():
-    assert clincus.process_mark(os.getpid()) == clincus.process_mark(os.getpid()) != ""
+    assert process_mark(os.getpid()) == process_mark(os.getpid()) != ""
     child = subprocess.Popen(["true"])
     child.wait()
-    assert clincus.process_mark(child.pid) == ""
+    assert process_mark(child.pid) == ""
 
 
 def status_of(pid: int) -> str:
