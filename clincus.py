@@ -4313,9 +4313,9 @@ class Change:
 
 
 def record_run(history: History, change: Change, report: Callable[[str], None]) -> None:
-    """Put a start or a stop into the history. One that cannot be written is reported, and hinders no session."""
+    """Put a start or a stop of a session into the history. One that cannot be written is reported, and stops nobody."""
     one = change.session
-    if one.command:
+    if not is_session(one):
         return
     run = Run(one.session_id, one.id, one.workspace, one.tool, change.time, persistent=one.persistent)
     try:

@@ -63,6 +63,16 @@ def test_which_instances_are_shown(name, labels, shown):
     assert session.persistent is ("workspace" not in labels), "what nobody called ephemeral is kept"
 
 
+@pytest.mark.parametrize(("name", "labels", "shown"), KINDS.values(), ids=KINDS.keys())
+def test_only_sessions_are_in_the_history(tmp_path: Path, name, labels, shown):
+    config = {clincus.LABEL + key: value for key, value in labels.items()}
+    session = clincus.session_from_instance("clincus-", {"name": name, "status": "Running", "config": config})
+    history = clincus.History(str(tmp_path / "history.jsonl"))
+    for kind in ("started", "stopped"):
+        clincus.record_run(history, clincus.Change(kind, session, "2026-01-01T00:00:00Z"), pytest.fail)
+    assert len(history.runs()) == shown[0]
+
+
 def test_any_other_instance_is_not_ours():
     assert clincus.session_from_instance("clincus-", {"name": "web", "status": "Running", "config": {}}) is None
 
