@@ -19,7 +19,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from typing import NamedTuple
@@ -144,41 +145,33 @@ class StepReport(NamedTuple):
     text: str  # what was or would be done
 
 
+@dataclass
 class Setup:
     """The steps from a bare machine to a working Incus, in order. Nothing is done before its step's `do`."""
 
-    def __init__(
-        self,
-        options: SetupOptions,
-        host: Host,
-        incus: clincus.Incus,
-        say: Say,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
-        self.options = options
-        self.host = host
-        self.incus = incus
-        self.say = say
-        self.environ = os.environ if environ is None else environ
-        self.notes: list[str] = []  # what the user should know or do afterwards
-        self.daemon: subprocess.Popen[bytes] | None = None  # the daemon that we started without systemd
-        self._answers: dict[str, Any] = {}  # of Incus, until something is done
+    options: SetupOptions
+    host: Host
+    incus: clincus.Incus
+    say: Say
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    notes: list[str] = field(default_factory=list)  # what the user should know or do afterwards
+    daemon: subprocess.Popen[bytes] | None = None  # the daemon that we started without systemd
+    answers_kept: dict[str, Any] = field(default_factory=dict)  # of Incus by question, until something is done
 
     def steps(self) -> tuple[Step, ...]:
         """All steps; each relies on those before it."""
-        table = (
-            ("id ranges", self.need_subids, self.do_subids, True),
-            ("packages", self.need_packages, self.do_packages, True),
-            ("cgroup", self.need_cgroup, self.do_cgroup, True),
-            ("lxcfs", self.need_lxcfs, self.do_lxcfs, True),
-            ("daemon", self.need_daemon, self.do_daemon, True),
-            ("group", self.need_group, self.do_group, True),
-            ("project", self.need_project, self.do_project, False),
-            ("storage", self.need_storage, self.do_storage, False),
-            ("network", self.need_network, self.do_network, False),
-            ("image", self.need_image, self.do_image, False),
+        return (
+            Step("id ranges", self.need_subids, self.do_subids, as_root=True),
+            Step("packages", self.need_packages, self.do_packages, as_root=True),
+            Step("cgroup", self.need_cgroup, self.do_cgroup, as_root=True),
+            Step("lxcfs", self.need_lxcfs, self.do_lxcfs, as_root=True),
+            Step("daemon", self.need_daemon, self.do_daemon, as_root=True),
+            Step("group", self.need_group, self.do_group, as_root=True),
+            Step("project", self.need_project, self.do_project),
+            Step("storage", self.need_storage, self.do_storage),
+            Step("network", self.need_network, self.do_network),
+            Step("image", self.need_image, self.do_image),
         )
-        return tuple(Step(name, need, partial(self._take, do), as_root) for name, need, do, as_root in table)
 
     def run(self, ask: Callable[[str], bool], *, dry_run: bool = False) -> list[StepReport]:
         """Take the steps one after another; one that is declined ends the run, since the rest relies on it.
@@ -197,6 +190,7 @@ class Setup:
             if state == "made":
                 self.say(f"{step.name}: {need}")
                 step.do()
+                self.answers_kept.clear()
                 if step.need():
                     raise clincus.ClincusError(f"setup could not {need}")
             reports.append(StepReport(step.name, state, need))
@@ -204,20 +198,14 @@ class Setup:
                 break
         return reports
 
-    def _take(self, do: Callable[[], None]) -> None:
-        try:
-            do()
-        finally:
-            self._answers.clear()
-
     def ask(self, path: str) -> Any:
         """The answer of Incus to a query; None when it has nothing there, or does not answer us."""
-        if path not in self._answers:
+        if path not in self.answers_kept:
             try:
-                self._answers[path] = self.incus.query(path, timeout=10)
+                self.answers_kept[path] = self.incus.query(path, timeout=10)
             except clincus.ClincusError:
-                self._answers[path] = None
-        return self._answers[path]
+                self.answers_kept[path] = None
+        return self.answers_kept[path]
 
     def answers(self) -> bool:
         """Whether Incus answers us."""
