@@ -23,7 +23,9 @@ fetch() { # NAME PACKAGE BINARY
     version=$(grep -o '"version" *: *"[^"]*"' package/package.json | head -1 | cut -d'"' -f4)
     echo "clincus: tool $1 ${version:-unknown}"
   else
-    reason=$(grep -v '^npm error A complete log' "$1.log" | grep . | tail -1 | cut -c1-300)
+    # npm 9 says "npm ERR!", npm 10 "npm error"; codes come before the sentence, and the place of a log after it.
+    reason=$(sed -E '/A complete log/,$d; s/^npm (ERR!|error) //; /^(code|errno|syscall) /d; /^ *$/d' "$1.log" |
+      head -1 | cut -c1-300)
     cat >"$program" <<MISSING
 #!/bin/sh
 echo '$1 is not in this image: it could not be fetched when the image was built.' >&2

@@ -169,9 +169,11 @@ class TestFetchTools:
         assert (tmp_path / "root/opt/clincus/bin/claude").read_text() == "the tool"
         assert (tmp_path / "root/usr/local/bin/claude").readlink() == Path("/opt/clincus/bin/claude")
 
-    def test_a_tool_that_cannot_be_had_says_so_in_its_place(self, fetch, tmp_path):
-        words = fetch("echo npm error code E404 >&2; exit 1")
-        assert words == "clincus: missing claude npm error code E404"
+    @pytest.mark.parametrize("word", ["ERR!", "error"])
+    def test_a_tool_that_cannot_be_had_says_so_in_its_place(self, fetch, tmp_path, word):
+        lines = ("code E404", "404 Not Found - GET http://r/x", "404", "A complete log of it is in:", "    /x.log")
+        words = fetch("\n".join(f"echo 'npm {word} {line}' >&2" for line in lines) + "\nexit 1")
+        assert words == "clincus: missing claude 404 Not Found - GET http://r/x"
         done = subprocess.run([tmp_path / "root/opt/clincus/bin/claude"], capture_output=True, text=True, check=False)
         assert done.returncode == 127
         assert "claude is not in this image" in done.stderr
