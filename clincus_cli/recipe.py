@@ -101,13 +101,14 @@ class Recipe:
             ImageFile.packaged("/etc/tmux.conf", "tmux.conf", 0o644),
             ImageFile("/etc/default/locale", b"LANG=C.UTF-8\n"),
             ImageFile.packaged(f"{WORK_FOLDER}/provision.sh", "provision.sh"),
-            ImageFile.packaged(f"{WORK_FOLDER}/fetch-tools.sh", "fetch-tools.sh"),
         ]
         if own_init:
             files += [
                 ImageFile.packaged(INIT, "init.sh"),
                 ImageFile.packaged("/usr/local/sbin/clincus-dhcp", "dhcp.sh"),
             ]
+        if self.tools:
+            files.append(ImageFile.packaged(f"{WORK_FOLDER}/fetch-tools.sh", "fetch-tools.sh"))
         if npmrc and self.tools:
             files.append(ImageFile(f"{WORK_FOLDER}/npmrc", npmrc, 0o600))
         builder.add_files(files)
