@@ -2098,8 +2098,11 @@ class GuestCommand(IncusChild):
     def finish(self) -> int:
         """Wait for the end of a command whose streams were read; its exit code. Raises IncusError."""
         if self.is_whole:
+            watched = [] if self.stdout.closed else [self.stdout]  # a sink that failed has closed it
             self.signal(signal.SIGCONT)
-            while not select.select([self.stdout], [], [], 0.2)[0] or os.read(self.stdout.fileno(), 1 << 16):
+            while self.process.poll() is None:
+                if select.select(watched, [], [], 0.2)[0] and not os.read(self.stdout.fileno(), 1 << 16):
+                    break
                 self.signal(signal.SIGCONT)  # the first may have come before the client listened to it
         return self.wait()
 
