@@ -583,7 +583,7 @@ def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE
 
 def program(python: str = sys.executable) -> list[str]:
     """The command line that runs Clincus; the archive without any site packages, as on a person's machine."""
-    path = ROOT / os.environ.get("CLINCUS_TEST_PROGRAM", "clincus.py")
+    path = ROOT / os.environ.get("CLINCUS_TEST_PROGRAM", "clincus_cli")
     return [python, *(["-I"] if path.suffix == ".pyz" else []), str(path)]
 
 
