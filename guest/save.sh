@@ -9,6 +9,10 @@
 home=$1 tool=$2
 shift 2
 cd -- "$home" || exit 3
+# Without these the list would be empty, as if there were no conversation.
+for program in find sort head tail sha256sum; do
+    command -v "$program" >/dev/null || { echo "the container has no $program" >&2; exit 127; }
+done
 # The tool gets 3 s to write what it still has and to close its database. One that was killed can be opened again.
 if [ -n "$tool" ] && pkill -TERM -x "$tool"; then
     for _ in $(seq 30); do pgrep -x "$tool" >/dev/null || break; sleep 0.1; done

@@ -473,7 +473,7 @@ def test_only_what_is_there_is_asked_about(bed, cli):
 
 def test_kill_keeps_what_the_container_does_not_hand_over_unless_forced(bed, cli):
     name = cli.background()["name"]
-    cli.ok("container", "exec", name, "--", "sh", "-c", "rm $(command -v tar)")
+    cli.ok("container", "exec", name, "--", "sh", "-c", "rm $(command -v find)")
     done = cli.run("kill", name)
     assert done.returncode == 1
     assert b"holds a conversation that is not saved" in done.stderr
