@@ -7909,12 +7909,15 @@ def serve_alone(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "clincus", description="Serve the dashboard of Clincus and its API.", allow_abbrev=False
     )
-    parser.add_argument("command", choices=["serve"], help="the only command of this copy: clincus_cli is not there")
+    parser.add_argument("command", help="serve, the only command of this copy: clincus_cli/ is not beside it")
     for usage, how in SERVE_FLAGS.items():
         name, _, value = usage.partition(" ")
         parser.add_argument(name, **({**how, "metavar": value} if value else how))
+    options = parser.parse_args(words)
+    if options.command != "serve":
+        parser.error("this copy has only `serve`: clincus_cli/ is not beside it")
     try:
-        return serve(parser.parse_args(words))
+        return serve(options)
     except ClincusError as error:
         print(f"Error: {printable(error.message)}", file=sys.stderr)
         return 1
