@@ -257,11 +257,15 @@ def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself(inc
 
 PASS_ON = """
 import os, signal, subprocess, sys
-words = sys.argv[sys.argv.index("--") + 1:]
-child = subprocess.Popen(words, start_new_session=True)
+children, early = [], []
+def pass_on(number, frame):
+    children[0].send_signal(number) if children else early.append(number)
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCONT):
-    signal.signal(number, lambda number, frame: child.send_signal(number))
-sys.exit(child.wait())
+    signal.signal(number, pass_on)
+children.append(subprocess.Popen(sys.argv[sys.argv.index("--") + 1:], start_new_session=True))
+for number in early:
+    children[0].send_signal(number)
+sys.exit(children[0].wait())
 """
 
 
