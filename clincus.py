@@ -48,41 +48,20 @@ import termios
 import threading
 import time
 import zlib
-from collections import Counter
-from collections import deque
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from contextlib import contextmanager
-from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
-from datetime import datetime
-from datetime import timedelta
-from datetime import timezone
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from re import Pattern
-from typing import IO
-from typing import TYPE_CHECKING
-from typing import Any
-from typing import ClassVar
-from typing import NamedTuple
-from typing import Optional
-from typing import cast
-from urllib.parse import parse_qsl
-from urllib.parse import quote
-from urllib.parse import unquote
-from urllib.parse import urlencode
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, cast
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 # What only few paths need, or only `serve`, is imported there: each command loads this module.
 if TYPE_CHECKING:
     import argparse
     from email.message import Message
-    from http.server import BaseHTTPRequestHandler
-    from http.server import ThreadingHTTPServer
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
     from io import BufferedReader
 
     from typing_extensions import Self
@@ -6842,8 +6821,7 @@ class WebSocket:
             self.ended = True
 
     def _feed(self, data: bytes) -> None:
-        from websockets.frames import Frame
-        from websockets.frames import Opcode
+        from websockets.frames import Frame, Opcode
 
         self._protocol.receive_data(data)
         for frame in self._protocol.events_received():

@@ -17,20 +17,18 @@ from pathlib import Path
 from urllib.parse import quote
 
 import clincus
-from clincus_cli.builders import BuildOutput
-from clincus_cli.builders import ContainerBuilder
-from clincus_cli.builders import build_container
-from clincus_cli.builders import build_rootfs
-from clincus_cli.host import Host
-from clincus_cli.host import Say
-from clincus_cli.recipe import TOOL_PACKAGES
-from clincus_cli.recipe import WORK_FOLDER
-from clincus_cli.recipe import ImageFile
-from clincus_cli.recipe import Recipe
-from clincus_cli.recipe import host_files
-from clincus_cli.recipe import host_recipe
-from clincus_cli.recipe import npm_cpu
-from clincus_cli.recipe import pack_image_files
+from clincus_cli.builders import BuildOutput, ContainerBuilder, build_container, build_rootfs
+from clincus_cli.host import Host, Say
+from clincus_cli.recipe import (
+    TOOL_PACKAGES,
+    WORK_FOLDER,
+    ImageFile,
+    Recipe,
+    host_files,
+    host_recipe,
+    npm_cpu,
+    pack_image_files,
+)
 
 SETUP_BRIDGE = "clincusbr0"
 VERSIONS_KEPT = 3  # images of one alias, the newest included

@@ -6,22 +6,14 @@ import os
 import secrets
 import shlex
 import tempfile
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import clincus
-from clincus_cli.host import Host
-from clincus_cli.host import Say
-from clincus_cli.recipe import Builder
-from clincus_cli.recipe import ImageFile
-from clincus_cli.recipe import Recipe
-from clincus_cli.recipe import pack_image_files
-from clincus_cli.recipe import proxy_settings
+from clincus_cli.host import Host, Say
+from clincus_cli.recipe import Builder, ImageFile, Recipe, pack_image_files, proxy_settings
 
 # What a build prints when a stage begins, and what the user is told. The first ones are mmdebstrap's.
 BUILD_STAGES = (

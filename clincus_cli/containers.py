@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from contextlib import contextmanager
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import clincus
 from clincus_cli import commands as cli
-from clincus_cli import console
-from clincus_cli import run
-from clincus_cli import shell
+from clincus_cli import console, run, shell
 from clincus_cli.context import Context
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import clincus
 from clincus_cli import commands as cli
-from clincus_cli import console
-from clincus_cli import containers
+from clincus_cli import console, containers
 from clincus_cli.context import Context
 
 if TYPE_CHECKING:

@@ -9,9 +9,7 @@ import shutil
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import clincus
 from clincus_cli import relay

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from typing import Any
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import clincus
 from clincus_cli import commands as cli
-from clincus_cli import console
-from clincus_cli import containers
-from clincus_cli import sessions
+from clincus_cli import console, containers, sessions
 from clincus_cli.context import Context
 
 STANDARD_IMAGE = "clincus"

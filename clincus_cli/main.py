@@ -9,22 +9,22 @@ import sys
 from collections.abc import Sequence
 
 import clincus
-from clincus_cli import completion
-from clincus_cli import console
-from clincus_cli import containers
-from clincus_cli import files
+from clincus_cli import (
+    completion,
+    console,
+    containers,
+    files,
+    images,
+    run,
+    service,
+    sessions,
+    setup_commands,
+    shell,
+    snapshots,
+    trust,
+)
 from clincus_cli import help as help_pages
-from clincus_cli import images
-from clincus_cli import run
-from clincus_cli import service
-from clincus_cli import sessions
-from clincus_cli import setup_commands
-from clincus_cli import shell
-from clincus_cli import snapshots
-from clincus_cli import trust
-from clincus_cli.commands import UsageError
-from clincus_cli.commands import find_command
-from clincus_cli.commands import parse_words
+from clincus_cli.commands import UsageError, find_command, parse_words
 from clincus_cli.context import Context
 
 # Each declares its commands when it is imported.

@@ -9,13 +9,9 @@ import select
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from contextlib import contextmanager
-from contextlib import suppress
-from typing import IO
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, cast
 
 import clincus
 

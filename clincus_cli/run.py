@@ -8,8 +8,7 @@ import sys
 
 import clincus
 from clincus_cli import commands as cli
-from clincus_cli import console
-from clincus_cli import shell
+from clincus_cli import console, shell
 from clincus_cli.context import Context
 
 TIMED_OUT = 124  # the exit code, as of timeout(1)

@@ -12,30 +12,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from contextlib import contextmanager
-from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import clincus
 from clincus_cli import relay
-from clincus_cli.build import SETUP_BRIDGE
-from clincus_cli.build import BuildContext
-from clincus_cli.build import SetupOptions
-from clincus_cli.build import build_standard
-from clincus_cli.build import image_fingerprint
-from clincus_cli.host import PATIENCE
-from clincus_cli.host import Host
-from clincus_cli.host import Say
+from clincus_cli.build import SETUP_BRIDGE, BuildContext, SetupOptions, build_standard, image_fingerprint
+from clincus_cli.host import PATIENCE, Host, Say
 from clincus_cli.recipe import image_source
 from clincus_features import health
 

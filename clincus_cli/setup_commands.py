@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import clincus
 from clincus_cli import commands as cli
@@ -36,8 +35,7 @@ class Stages(ExitStack):
 def setup_options(context: Context) -> SetupOptions:
     """What the config and the flags say about the installation."""
     from clincus_cli.build import SetupOptions
-    from clincus_cli.recipe import TOOL_PACKAGES
-    from clincus_cli.recipe import parse_tools
+    from clincus_cli.recipe import TOOL_PACKAGES, parse_tools
 
     tools = getattr(context.options, "tools", "")
     return SetupOptions(
@@ -106,9 +104,7 @@ def run_build(context: Context) -> int:
     $ clincus build --force  # Build the standard image anew, with the newest tools.
     $ clincus build custom go --script install-go.sh  # Make an image 'go' for `clincus shell --image go`.
     """
-    from clincus_cli.build import BuildContext
-    from clincus_cli.build import build_custom
-    from clincus_cli.build import build_standard
+    from clincus_cli.build import BuildContext, build_custom, build_standard
     from clincus_cli.host import Host
 
     options = context.options

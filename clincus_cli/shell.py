@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import clincus
-from clincus_cli import commands
+from clincus_cli import commands, console
 from clincus_cli import commands as cli
-from clincus_cli import console
 from clincus_cli.context import Context
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import clincus
 from clincus_cli import commands as cli
-from clincus_cli import console
-from clincus_cli import containers
-from clincus_cli import sessions
+from clincus_cli import console, containers, sessions
 from clincus_cli.context import Context
 
 CONTAINER = cli.flag(

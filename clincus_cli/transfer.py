@@ -15,16 +15,10 @@ import secrets
 import shutil
 import stat
 import tarfile
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field
-from typing import IO
-from typing import NamedTuple
-from typing import cast
+from dataclasses import dataclass, field
+from typing import IO, NamedTuple, cast
 
 import clincus
 

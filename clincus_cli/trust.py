@@ -6,8 +6,7 @@ import os
 
 import clincus
 from clincus_cli import commands as cli
-from clincus_cli import console
-from clincus_cli import shell
+from clincus_cli import console, shell
 from clincus_cli.context import Context
 
 

@@ -13,8 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from datetime import datetime
-from datetime import timezone
+from datetime import datetime, timezone
 from email.message import Message
 from urllib.parse import quote
 

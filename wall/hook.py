@@ -32,11 +32,8 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Iterator
-from collections.abc import Mapping
-from contextlib import closing
-from contextlib import contextmanager
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from typing import Any
 

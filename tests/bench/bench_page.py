@@ -22,8 +22,10 @@ sys.path[:0] = [
 
 import browser_bed  # noqa: E402
 import conftest  # noqa: E402
-from playwright.sync_api import Page  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
+from playwright.sync_api import (
+    Page,  # noqa: E402
+    sync_playwright,  # noqa: E402
+)
 
 LOADS = 7
 KEYS = 200

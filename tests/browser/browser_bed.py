@@ -13,24 +13,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Generator
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DEADLINE
-from conftest import Server
-from conftest import unavailable
-from playwright.sync_api import Browser
-from playwright.sync_api import Error
-from playwright.sync_api import Locator
-from playwright.sync_api import Page
-from playwright.sync_api import expect
-from playwright.sync_api import sync_playwright
+from conftest import DEADLINE, Server, unavailable
+from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 
 RESULTS = Path(__file__).resolve().parents[2] / "test-results"
 FAILED = pytest.StashKey[bool]()

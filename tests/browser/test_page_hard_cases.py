@@ -6,8 +6,7 @@ import hashlib
 import re
 
 from conftest import wait_until
-from playwright.sync_api import Page
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 pytest_plugins = ("browser_bed",)
 

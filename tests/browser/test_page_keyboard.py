@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from browser_bed import Dashboard
-from playwright.sync_api import Locator
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 pytest_plugins = ("browser_bed",)
 

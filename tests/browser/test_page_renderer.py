@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from browser_bed import Dashboard

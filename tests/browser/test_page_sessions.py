@@ -6,10 +6,7 @@ import re
 
 import pytest
 from conftest import wait_until
-from playwright.sync_api import Locator
-from playwright.sync_api import Page
-from playwright.sync_api import Route
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 pytest_plugins = ("browser_bed",)
 

@@ -7,8 +7,7 @@ import pty
 import select
 import signal
 import time
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from conftest import DEADLINE

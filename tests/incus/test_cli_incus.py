@@ -12,9 +12,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import DEADLINE
-from conftest import program
-from conftest import wait_until
+from conftest import DEADLINE, program, wait_until
 
 from clincus_cli import containers as cli_containers
 from clincus_cli import images as cli_images

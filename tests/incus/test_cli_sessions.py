@@ -11,9 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE
-from conftest import program
-from conftest import wait_until
+from conftest import DEADLINE, program, wait_until
 from terminal_box import Terminal
 
 import clincus

@@ -11,9 +11,7 @@ from http.client import HTTPException
 
 import pytest
 from conftest import wait_until
-from test_sessions import guest
-from test_sessions import type_line
-from test_sessions import wait_for_screen
+from test_sessions import guest, type_line, wait_for_screen
 
 import clincus
 

@@ -6,12 +6,7 @@ setuid bit, or be a device.
 """
 
 import pytest
-from wall_box import CODE
-from wall_box import EVIL
-from wall_box import PROTECTED
-from wall_box import new_box
-from wall_box import planted
-from wall_box import snapshot
+from wall_box import CODE, EVIL, PROTECTED, new_box, planted, snapshot
 
 BOTH = {
     "write a hook": "echo EVIL > .git/hooks/pre-commit; echo EVIL > .git/hooks/post-checkout",

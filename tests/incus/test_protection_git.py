@@ -8,9 +8,7 @@ import os
 import subprocess
 
 import pytest
-from wall_box import CODE
-from wall_box import OWNER
-from wall_box import new_box
+from wall_box import CODE, OWNER, new_box
 
 import clincus
 

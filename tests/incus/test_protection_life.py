@@ -9,11 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from wall_box import CODE
-from wall_box import OWNER
-from wall_box import eventually
-from wall_box import new_box
-from wall_box import planted
+from wall_box import CODE, OWNER, eventually, new_box, planted
 
 import clincus
 from wall import hook

@@ -15,10 +15,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.conftest import DEADLINE
-from tests.conftest import ROOT
-from tests.conftest import program
-from tests.conftest import wait_until
+from tests.conftest import DEADLINE, ROOT, program, wait_until
 
 SESSION_FIELDS = {"workspace": str, "tool": str, "slot": int, "status": str, "persistent": bool, "id": str}
 AWAY = ("clincus_cli", "clincus_features")

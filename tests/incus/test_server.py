@@ -12,8 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import git
-from conftest import wait_until
+from conftest import git, wait_until
 from test_sessions import Events
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect

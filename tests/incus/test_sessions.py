@@ -13,10 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import git
-from conftest import wait_until
-from websockets.exceptions import ConnectionClosed
-from websockets.exceptions import InvalidStatus
+from conftest import git, wait_until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import clincus

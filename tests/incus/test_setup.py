@@ -9,9 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
-from conftest import git
-from conftest import stub_recipe
+from conftest import ROOT, git, stub_recipe
 
 import clincus
 from clincus_cli import build as cli_build

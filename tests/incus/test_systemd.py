@@ -14,11 +14,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import DEADLINE
-from conftest import image_cache
-from conftest import one_at_a_time
-from conftest import stub_recipe
-from conftest import wait_until
+from conftest import DEADLINE, image_cache, one_at_a_time, stub_recipe, wait_until
 from terminal_box import Terminal
 
 import build_zipapp

@@ -7,10 +7,8 @@ import socket
 import time
 
 import pytest
-from conftest import DEADLINE
-from conftest import wait_until
-from websockets.exceptions import ConnectionClosed
-from websockets.exceptions import InvalidStatus
+from conftest import DEADLINE, wait_until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 CONTROL = ["clincus.terminal.v1"]

@@ -10,8 +10,7 @@ import threading
 from email.message import Message
 
 import pytest
-from hypothesis import example
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import clincus

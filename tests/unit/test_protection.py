@@ -11,11 +11,7 @@ from pathlib import Path
 import pytest
 
 import clincus
-from clincus import GitPlace
-from clincus import HostFolder
-from clincus import ProtectionSettings
-from clincus import ProtectionSupport
-from clincus import protect_workspace
+from clincus import GitPlace, HostFolder, ProtectionSettings, ProtectionSupport, protect_workspace
 from wall import hook
 
 WORKSPACE = HostFolder("/home/ada/project", "/workspace", uid=1000, gid=1000)

@@ -7,12 +7,10 @@ import copy
 import io
 import json
 import re
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO
-from typing import Any
+from typing import IO, Any
 
 import pytest
 

@@ -9,27 +9,19 @@ import socket
 import sys
 import threading
 import time
-from contextlib import closing
-from contextlib import contextmanager
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler
-from http.server import ThreadingHTTPServer
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Close
-from websockets.frames import Frame
-from websockets.frames import Opcode
+from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import State
 from websockets.sync.client import connect
 from websockets.uri import parse_uri
 
 import clincus
-from clincus import EventHub
-from clincus import OpenSockets
-from clincus import TerminalBridge
-from clincus import TerminalSize
+from clincus import EventHub, OpenSockets, TerminalBridge, TerminalSize
 
 # Ten seconds are for a machine that is busy; nothing here takes as long.
 PATIENCE = 10

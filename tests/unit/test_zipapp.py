@@ -17,8 +17,7 @@ import pytest
 
 import build_zipapp
 import clincus
-from tests.interpreters import PYTHONS
-from tests.interpreters import SUPPORTED
+from tests.interpreters import PYTHONS, SUPPORTED
 
 
 @pytest.fixture(scope="session")
