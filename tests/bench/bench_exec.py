@@ -20,9 +20,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-import conftest  # noqa: E402
-
-import clincus  # noqa: E402
+import clincus
+from tests import incus_bed
 
 COMMANDS = int(sys.argv[1]) if len(sys.argv) > 1 else 400
 AT_ONCE = int(sys.argv[2]) if len(sys.argv) > 2 else 8
@@ -79,7 +78,7 @@ def main() -> None:
         if os.environ.get("INCUS_DIR"):
             incus = clincus.Incus()
         else:
-            incus = held.enter_context(conftest.own_daemon()).incus
+            incus = held.enter_context(incus_bed.own_daemon()).incus
             incus.launch(BOX, "clincus", {"config": {}})
         for load in (0, 4):
             with busy(load):

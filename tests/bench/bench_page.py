@@ -20,11 +20,15 @@ sys.path[:0] = [
     str(Path(__file__).parents[1] / "browser"),
 ]
 
-import browser_bed  # noqa: E402
-import conftest  # noqa: E402
+import browser_bed
 from playwright.sync_api import (
-    Page,  # noqa: E402
-    sync_playwright,  # noqa: E402
+    Page,
+    sync_playwright,
+)
+
+from tests import (
+    incus_bed,
+    programs,
 )
 
 LOADS = 7
@@ -76,7 +80,7 @@ def echoes(page: Page, address: str) -> list[float]:
     return list(page.evaluate("window.echoes"))
 
 
-def measure(server: conftest.Server, session: dict[str, Any]) -> None:
+def measure(server: programs.Server, session: dict[str, Any]) -> None:
     """Take all measurements and print the table."""
     terminal = f"{server.url}/sessions/{session['id']}"
     with sync_playwright() as playwright:
@@ -94,14 +98,14 @@ def measure(server: conftest.Server, session: dict[str, Any]) -> None:
 
 def main() -> None:
     """Bring up Incus, a server and one session, and measure."""
-    with conftest.own_daemon() as bed, tempfile.TemporaryDirectory() as folder:
+    with incus_bed.own_daemon() as bed, tempfile.TemporaryDirectory() as folder:
         home, project = Path(folder) / "home", Path(folder) / "root" / "project"
         home.mkdir()
         project.mkdir(parents=True)
         Path(folder).chmod(0o755)
         os.chown(project, 1000, 1000)
-        argv = [*conftest.program(), "serve", "--port", "0"]
-        server = conftest.Server(argv, {**os.environ, **bed.environ, "HOME": str(home)}, home / "log", cwd=home)
+        argv = [*programs.program(), "serve", "--port", "0"]
+        server = programs.Server(argv, {**os.environ, **bed.environ, "HOME": str(home)}, home / "log", cwd=home)
         session = server.create(project)
         try:
             measure(server, session)

@@ -20,11 +20,13 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-import conftest  # noqa: E402
+import clincus
+from tests import (
+    incus_bed,
+    programs,
+)
 
-import clincus  # noqa: E402
-
-PROGRAM = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else str(conftest.ROOT / "clincus.py")
+PROGRAM = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else str(programs.ROOT / "clincus.py")
 REQUESTS = 2000
 CREATES = 7
 
@@ -40,17 +42,17 @@ def milliseconds(seconds: list[float]) -> str:
 
 
 @contextmanager
-def server(home: Path, bed: conftest.Bed):
+def server(home: Path, bed: incus_bed.Bed):
     environ = {**os.environ, **bed.environ, "HOME": str(home)}
     argv = [sys.executable, *(["-I"] if PROGRAM.endswith(".pyz") else []), PROGRAM, "serve", "--port", "0"]
-    running = conftest.Server(argv, environ, home / "log", home)
+    running = programs.Server(argv, environ, home / "log", home)
     try:
         yield running
     finally:
         running.stop()
 
 
-def listings(running: conftest.Server) -> list[float]:
+def listings(running: programs.Server) -> list[float]:
     """Seconds of each GET /api/sessions on one kept connection."""
     connection = http.client.HTTPConnection(running.host, running.port)
     taken = []
@@ -62,7 +64,7 @@ def listings(running: conftest.Server) -> list[float]:
     return taken
 
 
-def create(running: conftest.Server, workspace: Path) -> float:
+def create(running: programs.Server, workspace: Path) -> float:
     began = time.perf_counter()
     session = running.create(workspace)
     taken = time.perf_counter() - began
@@ -70,7 +72,7 @@ def create(running: conftest.Server, workspace: Path) -> float:
     return taken
 
 
-def floor(bed: conftest.Bed, description: dict) -> float:
+def floor(bed: incus_bed.Bed, description: dict) -> float:
     """One bare `incus launch` and one `incus exec` of the same description."""
     began = time.perf_counter()
     argv = ["incus", "launch", "--quiet", "clincus", "clincus-0f1007-1"]
@@ -82,14 +84,14 @@ def floor(bed: conftest.Bed, description: dict) -> float:
     return taken
 
 
-def description_of(bed: conftest.Bed, id: str) -> dict:
+def description_of(bed: incus_bed.Bed, id: str) -> dict:
     """What a session was launched with: its own keys and devices, without what the image and Incus added."""
     instance = bed.incus.query(f"/1.0/instances/{id}")
     config = {key: value for key, value in instance["config"].items() if not key.startswith(("volatile.", "image."))}
     return {"config": config, "devices": instance["devices"]}
 
 
-def first_answer(home: Path, bed: conftest.Bed) -> float:
+def first_answer(home: Path, bed: incus_bed.Bed) -> float:
     began = time.perf_counter()
     with server(home, bed) as running:
         running.get("/api/sessions")
@@ -111,7 +113,7 @@ def usage(pid: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    with conftest.own_daemon() as bed, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+    with incus_bed.own_daemon() as bed, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         home = Path(folder) / "home"
         workspaces = [Path(folder) / f"project-{number}" for number in range(2)]
         for path in (home, *workspaces):

@@ -15,12 +15,14 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-import conftest  # noqa: E402
-
-import clincus  # noqa: E402
-from clincus_cli import build as cli_build  # noqa: E402
-from clincus_cli import host as cli_host  # noqa: E402
-from clincus_cli import setup as cli_setup  # noqa: E402
+import clincus
+from clincus_cli import build as cli_build
+from clincus_cli import host as cli_host
+from clincus_cli import setup as cli_setup
+from tests import (
+    incus_bed,
+    programs,
+)
 
 
 class Timeline:
@@ -43,7 +45,7 @@ class Timeline:
 
 def main() -> None:
     timeline = Timeline()
-    options = cli_build.SetupOptions(recipe=conftest.stub_recipe())
+    options = cli_build.SetupOptions(recipe=incus_bed.stub_recipe())
     setup = cli_setup.Setup(options, cli_host.Host(), clincus.Incus(), timeline)
     reports = setup.run(lambda _: True)
     timeline.close()
@@ -53,7 +55,7 @@ def main() -> None:
         print(f"  note: {text}")
 
     began = time.perf_counter()
-    argv = [sys.executable, "-I", str(conftest.ROOT / "clincus.py"), "setup", "--yes"]
+    argv = [sys.executable, "-I", str(programs.ROOT / "clincus.py"), "setup", "--yes"]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True)
     print(f"{'a second run':58} {time.perf_counter() - began:10.2f} s   under 1")
 

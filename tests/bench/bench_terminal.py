@@ -27,9 +27,8 @@ from websockets.uri import parse_uri
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-import conftest  # noqa: E402
-
-import clincus  # noqa: E402
+import clincus
+from tests import incus_bed
 
 ROUNDS = 5
 KEYS = 2000
@@ -172,7 +171,7 @@ def compare(name: str, echo: list[str], flood: list[str]) -> None:
 def main() -> None:
     line = b"0123456789abcdef" * 4 + b"\n"
     raw = "stty raw -echo; echo ready;"
-    with tempfile.NamedTemporaryFile() as text, conftest.own_daemon() as bed:
+    with tempfile.NamedTemporaryFile() as text, incus_bed.own_daemon() as bed:
         text.write(line * (FLOOD_SIZE // len(line) + 1))
         text.flush()
         bed.incus.launch("bench", "clincus", {})

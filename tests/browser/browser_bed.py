@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DEADLINE, Server, unavailable
 from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
+
+from tests.incus_bed import unavailable
+from tests.programs import DEADLINE, Server
 
 RESULTS = Path(__file__).resolve().parents[2] / "test-results"
 FAILED = pytest.StashKey[bool]()

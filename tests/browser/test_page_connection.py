@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import pytest
 from browser_bed import Dashboard
-from conftest import wait_until
 from playwright.sync_api import expect
+
+from tests.programs import wait_until
 
 pytest_plugins = ("browser_bed",)
 

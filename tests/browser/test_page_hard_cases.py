@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 
-from conftest import wait_until
 from playwright.sync_api import Page, expect
+
+from tests.programs import wait_until
 
 pytest_plugins = ("browser_bed",)
 

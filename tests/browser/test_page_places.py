@@ -7,8 +7,9 @@ import re
 import socket
 
 import pytest
-from conftest import wait_until
 from playwright.sync_api import expect
+
+from tests.programs import wait_until
 
 pytest_plugins = ("browser_bed",)
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from browser_bed import Dashboard
-from conftest import wait_until
 from playwright.sync_api import expect
+
+from tests.programs import wait_until
 
 pytest_plugins = ("browser_bed",)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import wait_until
 from playwright.sync_api import expect
+
+from tests.programs import wait_until
 
 pytest_plugins = ("browser_bed",)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from conftest import DEADLINE
+from tests.programs import DEADLINE
 
 
 class Terminal:

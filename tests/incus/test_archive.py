@@ -8,8 +8,8 @@ import pytest
 from websockets.sync.client import connect
 
 import build_zipapp
-from tests.conftest import DEADLINE
 from tests.interpreters import PYTHONS
+from tests.programs import DEADLINE
 
 
 @pytest.fixture(scope="module")

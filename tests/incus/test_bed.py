@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from conftest import own_project
+
+from tests.incus_bed import own_project
 
 
 def launch(bed, name="clincus-bed"):

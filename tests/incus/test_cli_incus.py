@@ -12,10 +12,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import DEADLINE, program, wait_until
 
 from clincus_cli import containers as cli_containers
 from clincus_cli import images as cli_images
+from tests.programs import DEADLINE, program, wait_until
 
 
 @pytest.fixture

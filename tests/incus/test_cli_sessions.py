@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE, program, wait_until
 from terminal_box import Terminal
 
 import clincus
 from clincus_cli import relay as cli_relay
+from tests.programs import DEADLINE, program, wait_until
 
 
 class Cli:

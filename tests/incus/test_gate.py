@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import clincus
-from tests.conftest import DEADLINE, program, wait_until
+from tests.programs import DEADLINE, program, wait_until
 
 NEIGHBOUR = 65534
 HANDSHAKE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",

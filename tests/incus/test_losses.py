@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 import pytest
-from conftest import wait_until
 from test_sessions import guest, type_line, wait_for_screen
 
 import clincus
+from tests.programs import wait_until
 
 TALK = "~/.claude/projects/-workspace/{session_id}.jsonl"
 

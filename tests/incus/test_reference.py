@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.conftest import DEADLINE, ROOT, program, wait_until
+from tests.programs import DEADLINE, ROOT, program, wait_until
 
 SESSION_FIELDS = {"workspace": str, "tool": str, "slot": int, "status": str, "persistent": bool, "id": str}
 AWAY = ("clincus_cli", "clincus_features")

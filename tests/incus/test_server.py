@@ -12,12 +12,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import git, wait_until
 from test_sessions import Events
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import clincus
+from tests.programs import git, wait_until
 
 REFERENCE = {
     "defaults": {"image": str, "persistent": bool, "model": str},

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import git, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import clincus
+from tests.programs import git, wait_until
 
 REFERENCE_FIELDS = {"id": str, "workspace": str, "tool": str, "slot": int, "status": str, "persistent": bool}
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, git, stub_recipe
 
 import clincus
 from clincus_cli import build as cli_build
@@ -17,6 +16,8 @@ from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
 from clincus_cli import setup as cli_setup
 from clincus_features import health as cli_health
+from tests.incus_bed import stub_recipe
+from tests.programs import ROOT, git
 
 
 @pytest.fixture

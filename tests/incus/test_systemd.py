@@ -14,13 +14,14 @@ import subprocess
 import time
 
 import pytest
-from conftest import DEADLINE, image_cache, one_at_a_time, stub_recipe, wait_until
 from terminal_box import Terminal
 
 import build_zipapp
 from clincus_cli import build as cli_build
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
+from tests.incus_bed import image_cache, one_at_a_time, stub_recipe
+from tests.programs import DEADLINE, wait_until
 
 PACKAGES = (
     "btrfs-progs", "dbus-user-session", "dnsmasq-base", "incus-base", "incus-client", "libpam-systemd", "mmdebstrap",

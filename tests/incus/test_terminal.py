@@ -7,9 +7,10 @@ import socket
 import time
 
 import pytest
-from conftest import DEADLINE, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+
+from tests.programs import DEADLINE, wait_until
 
 CONTROL = ["clincus.terminal.v1"]
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import wait_until
 
 import clincus
 import clincus_cli.main  # noqa: F401 (it declares the commands)
@@ -29,6 +28,7 @@ from clincus_cli import sessions as cli_sessions
 from clincus_cli import shell as cli_shell
 from clincus_cli import transfer as cli_transfer
 from clincus_cli.run import process_mark
+from tests.programs import wait_until
 
 PROGRAM = Path(clincus.__file__).with_name("clincus_cli")
 NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  # no Incus, no home, a broken config

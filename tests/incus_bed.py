@@ -1,0 +1,320 @@
+"""The Incus of a test run: a daemon of our own, or a project of our own in the one that is there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_cli import build as cli_build
+from clincus_cli import host as cli_host
+from clincus_cli import recipe as cli_recipe
+from clincus_cli import relay as cli_relay
+from clincus_cli import setup as cli_setup
+from tests.programs import DEADLINE, ROOT
+
+NO_INTERNET = "http://127.0.0.1:9"  # a proxy that is not there: the daemon would else ask for its image servers
+
+
+OFFLINE = {"HTTP_PROXY": NO_INTERNET, "HTTPS_PROXY": NO_INTERNET, "http_proxy": NO_INTERNET}
+
+
+STUB_PACKAGES = ("busybox-static", "ca-certificates", "git", "iproute2", "less", "procps", "sudo", "tmux")
+
+
+def stub_recipe() -> cli_recipe.Recipe:
+    """The image of the tests: the standard one with few packages, and stand-ins for the tools."""
+    stub = (ROOT / "tests" / "image" / "tool-stub").read_bytes()
+    standard = cli_recipe.host_recipe(cli_host.Host(), {}, tools=(), user="code", uid=1000)
+    files = tuple(cli_recipe.ImageFile(f"/usr/local/bin/{name}", stub, 0o755) for name in cli_recipe.TOOL_PACKAGES)
+    return cli_recipe.Recipe(
+        standard.distribution, standard.suite, packages=STUB_PACKAGES, tools=(), files=files, mirrors=standard.mirrors
+    )
+
+
+def image_cache() -> Path:
+    """Where built images are kept between runs: per user, readable by nobody else."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "clincus" / "tests"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+@dataclass
+class Bed:
+    """The Incus that this run uses."""
+
+    incus: clincus.Incus
+    environ: dict[str, str] = field(default_factory=dict)  # for programs that are to reach it
+    config: str = ""  # TOML that every configuration needs: the table `incus`, if any
+    folder: Path | None = None  # INCUS_DIR of the daemon of our own
+    bridge: str = ""
+    daemon: subprocess.Popen[bytes] | None = None
+
+    def names(self) -> list[str]:
+        """The instances there are now."""
+        return sorted(str(instance["name"]) for instance in self.incus.query("/1.0/instances?recursion=1") or ())
+
+    def state(self, name: str) -> str:
+        """Incus's word for the state of an instance: Running, Stopped, Frozen …; empty when there is none."""
+        try:
+            return str(self.incus.query(f"/1.0/instances/{name}")["status"])
+        except clincus.IncusError as error:
+            if error.status != 404:
+                raise
+            return ""
+
+    def shell(self, name: str, script: str, user: int = 1000) -> str:
+        """Run a shell script in an instance, as the code user unless told otherwise; its output."""
+        done = self.incus.exec(name, ["sh", "-c", script], user=user, environment={"HOME": "/home/code"})
+        assert done.code == 0, f"{script!r} ended with {done.code}: {done.reason}"
+        return done.stdout.decode()
+
+    def screen(self, name: str) -> str:
+        """What the tmux session of an instance shows now."""
+        return self.shell(name, "tmux capture-pane -p -J -t $(tmux list-sessions -F '#{session_name}' | head -1)")
+
+    def restart(self) -> None:
+        """End the daemon as its service would, with its containers left running, and start it again.
+
+        And again where it came up without its bridge: see `NETWORK_TRIES` in clincus.py for why that may be.
+        """
+        assert self.daemon is not None
+        assert self.folder is not None
+        for _ in range(cli_setup.NETWORK_TRIES):
+            self.daemon.terminate()
+            self.daemon.wait(timeout=DEADLINE)
+            self.daemon = cli_setup.start_incusd(
+                cli_host.Host(), self.folder, self.folder / "logs" / "incusd.log", group="root", env=OFFLINE
+            )
+            if self.incus.query(f"/1.0/networks/{self.bridge}")["status"] == "Created":
+                return
+
+    def delete_all(self) -> None:
+        """Remove every instance, running or not."""
+        for name in self.names():
+            with contextlib.suppress(clincus.IncusError):
+                self.incus.run("delete", "--force", name, timeout=60)
+
+
+def unavailable(reason: str) -> None:
+    """End a test that needs Incus where it cannot be had: skipped for a person, failed in CI."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"needs Incus: {reason}", pytrace=False)
+    pytest.skip(f"needs Incus: {reason}")
+
+
+@contextlib.contextmanager
+def own_daemon() -> Iterator[Bed]:
+    """Start a daemon of our own with everything in it, and take it away without a trace."""
+    host = cli_host.Host()
+    if not cli_setup.find_incusd(host):
+        unavailable("the daemon is not installed; run `make test`, or `apt-get install incus-base dnsmasq-base`")
+    clear_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix="clincus-test-", dir="/var/lib"))
+    folder.chmod(0o711)
+    bed = Bed(clincus.Incus(), {"INCUS_DIR": str(folder)}, folder=folder, bridge=f"cltest{os.getpid()}"[:15])
+    os.environ["INCUS_DIR"] = str(folder)
+    try:
+        with one_at_a_time():
+            start_daemon(bed, host)
+        yield bed
+    finally:
+        try:
+            stop_daemon(bed)
+        finally:
+            os.environ.pop("INCUS_DIR", None)
+            remove_tree(folder)
+    assert leftovers(bed) == [], "the test bed left something behind"
+
+
+def start_daemon(bed: Bed, host: cli_host.Host) -> None:
+    """Start incusd and let the project's own setup do the rest."""
+    assert bed.folder is not None
+    # Incus's log, were a test to fail: bed.folder / "logs" / "incusd.log".
+    bed.daemon = cli_setup.start_incusd(host, bed.folder, bed.folder / "logs" / "incusd.log", group="root", env=OFFLINE)
+    (bed.folder / "test.pid").write_text(str(os.getpid()))
+    bed.incus.run(
+        "config", "set", f"core.proxy_http={NO_INTERNET}", f"core.proxy_https={NO_INTERNET}",
+        "images.auto_update_interval=0",
+    )  # fmt: skip
+    run_setup(bed, host, subnet=far_subnet(host))
+
+
+def far_subnet(host: cli_host.Host) -> str:
+    """A free subnet from the far end of the choices: a person's own network that is down is likely at the near one."""
+    return cli_setup.free_subnet(cli_setup.taken_subnets(host), cli_setup.SUBNET_CHOICES[::-1]).replace(".0/", ".1/")
+
+
+def run_setup(bed: Bed, host: cli_host.Host, **options: Any) -> None:
+    """Take the setup's steps on the bed's Incus."""
+    chosen = cli_build.SetupOptions(
+        project=bed.incus.project, bridge=bed.bridge, recipe=stub_recipe(), cache=image_cache(), **options
+    )
+    setup = cli_setup.Setup(chosen, host, bed.incus, say=lambda text: print(f"setup: {text}"))
+    reports = setup.run(lambda _: True)
+    print(f"setup: {', '.join(f'{report.name} {report.state}' for report in reports)}")
+
+
+def delete_network(bed: Bed) -> None:
+    """Delete the bridge; again where Incus gave up because an interface of somebody else's vanished meanwhile."""
+    for _ in range(cli_setup.NETWORK_TRIES):
+        try:
+            bed.incus.run("network", "delete", bed.bridge)
+            return
+        except clincus.IncusError as error:
+            if "does not exist" not in error.message:
+                raise
+
+
+def stop_daemon(bed: Bed) -> None:
+    """Remove what the daemon keeps in the kernel, end it, and wait for its end."""
+    if bed.daemon is None:
+        return
+    containers: list[str] = []
+    with contextlib.suppress(clincus.ClincusError):
+        containers = bed.names()
+        bed.delete_all()
+        for device in ("eth0", "root"):
+            with contextlib.suppress(clincus.ClincusError):
+                bed.incus.run("profile", "device", "remove", "default", device)
+        delete_network(bed)
+        for image in bed.incus.query("/1.0/images") or ():
+            bed.incus.query(image, "DELETE", wait=True)
+        bed.incus.run("storage", "delete", "default")
+    with contextlib.suppress(clincus.ClincusError):
+        bed.incus.run("admin", "shutdown", "--timeout=20", timeout=40)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        bed.daemon.wait(timeout=20)
+    cli_relay.end_with_children(bed.daemon, 20)
+    for name in containers:
+        for path in Path("/sys/fs/cgroup").glob(f"**/lxc.*.{name}"):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def one_at_a_time(what: str = "test") -> Iterator[None]:
+    """Keep two test runs of one user from choosing the same subnet, or building the same image twice."""
+    with open(f"/var/tmp/clincus-{what}-{os.getuid()}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def clear_leftovers() -> None:
+    """Remove what a killed run left: daemons, mounts and bridges of folders whose test run is gone."""
+    for folder in Path("/var/lib").glob("clincus-test-*"):
+        pid_file = folder / "test.pid"
+        if pid_file.exists() and Path(f"/proc/{pid_file.read_text()}").exists():
+            continue
+        if not pid_file.exists() and time.time() - folder.stat().st_mtime < 120:
+            continue  # being made just now
+        for pid in processes_with(str(folder)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if pid_file.exists():
+            bridge = f"cltest{pid_file.read_text()}"[:15]
+            subprocess.run(["ip", "link", "delete", bridge], stdin=subprocess.DEVNULL, check=False, capture_output=True)
+        remove_tree(folder)
+
+
+def processes_with(word: str) -> list[int]:
+    """The processes whose command line or INCUS_DIR names a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            text = (path / "cmdline").read_bytes() + b"\0" + (path / "environ").read_bytes()
+            if word.encode() in text and int(path.name) != os.getpid():
+                found.append(int(path.name))
+    return found
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """The mount points at or below a folder, innermost first."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    points = [line.split()[1] for line in lines]
+    return sorted((p for p in points if p == str(folder) or p.startswith(f"{folder}/")), reverse=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Unmount all that is mounted in a folder, then remove it. Never reaches through a mount."""
+    for point in mounts_below(folder):
+        subprocess.run(["umount", "--lazy", point], stdin=subprocess.DEVNULL, check=False, capture_output=True)
+    if not mounts_below(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def leftovers(bed: Bed) -> list[str]:
+    """What is still there of a bed that was taken down."""
+    assert bed.folder is not None
+    found = [f"mount {point}" for point in mounts_below(bed.folder)]
+    found += [f"process {pid}" for pid in processes_with(f"INCUS_DIR={bed.folder}")]
+    found += [f"bridge {bed.bridge}"] if Path(f"/sys/class/net/{bed.bridge}").exists() else []
+    return found + ([f"folder {bed.folder}"] if bed.folder.exists() else [])
+
+
+@contextlib.contextmanager
+def own_project() -> Iterator[Bed]:
+    """Make a project of our own in the daemon that is there, and take it away again."""
+    name = f"clincus-test-{os.getpid()}"
+    plain = clincus.Incus(group="incus-admin")
+    try:
+        profile = plain.query("/1.0/profiles/default")
+    except clincus.ClincusError as error:
+        unavailable(str(error))
+    features = {"features.images": "true", "features.profiles": "true", "features.networks": "false"}
+    bed = Bed(
+        clincus.Incus(name, group="incus-admin"), config=f'[incus]\nproject = "{name}"\n', bridge=own_bridge(name)
+    )
+    host = cli_host.Host()
+    try:
+        with one_at_a_time():
+            clear_projects(plain)
+            plain.query("/1.0/projects", "POST", {"name": name, "config": features})
+            root = {key: device for key, device in profile["devices"].items() if device["type"] == "disk"}
+            # A bridge of our own: on one bridge no two instances may have one name.
+            options = cli_build.SetupOptions(bridge=bed.bridge, subnet=far_subnet(host))
+            cli_setup.Setup(options, host, plain, say=print).create_bridge()
+            card = {"type": "nic", "network": bed.bridge, "name": "eth0"}
+            bed.incus.query("/1.0/profiles/default", "PATCH", {"devices": {**root, "eth0": card}})
+            run_setup(bed, host)
+        yield bed
+    finally:
+        remove_project(name)
+
+
+def own_bridge(project: str) -> str:
+    """The bridge of a project of the tests. It ends with a letter, so that none is taken for that of another run."""
+    return f"cltest{project.rpartition('-')[2]}u"
+
+
+def clear_projects(plain: clincus.Incus) -> None:
+    """Remove what a killed run left: the projects whose test run is gone."""
+    for project in plain.query("/1.0/projects?recursion=1"):
+        run = re.fullmatch(r"clincus-test-(\d+)", project["name"])
+        if run and not Path(f"/proc/{run.group(1)}").exists():
+            remove_project(project["name"])
+
+
+def remove_project(name: str) -> None:
+    """Delete a project of the tests, all that is in it, and its bridge."""
+    bed = Bed(clincus.Incus(name, group="incus-admin"))
+    bed.delete_all()
+    for image in bed.incus.query("/1.0/images?recursion=1") or ():
+        bed.incus.query(f"/1.0/images/{image['fingerprint']}", "DELETE", wait=True)
+    bed.incus.query(f"/1.0/projects/{name}", "DELETE")
+    with contextlib.suppress(clincus.IncusError):
+        delete_network(Bed(clincus.Incus(group="incus-admin"), bridge=own_bridge(name)))

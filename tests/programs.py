@@ -1,0 +1,161 @@
+"""Clincus as a process of its own, a small client for it, and what tests wait with."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+DEADLINE = float(os.environ.get("CLINCUS_TEST_DEADLINE", "60"))  # seconds that anything awaited may take
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in a folder with nothing of the user's own configuration."""
+    environ = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    argv = ["git", "-c", "safe.directory=*", "-c", "user.name=Test", "-c", "user.email=test@localhost", *arguments]
+    done = subprocess.run(
+        argv, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class Server:
+    """A `clincus serve` in a process of its own, and a small client for it."""
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], log: Path, cwd: Path) -> None:
+        self.log_file = log
+        self.home = Path(environ["HOME"])
+        with open(log, "wb") as output:
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(environ), cwd=cwd,
+                start_new_session=True,
+            )  # fmt: skip
+        self.host, self.port = self._wait_until_it_listens()
+
+    @property
+    def url(self) -> str:
+        """The address that a browser opens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def socket_url(self) -> str:
+        """The same for WebSocket clients."""
+        return self.url.replace("http", "ws", 1)
+
+    def log(self) -> str:
+        """All that the server has printed."""
+        return self.log_file.read_text("utf-8", "replace")
+
+    def _wait_until_it_listens(self) -> tuple[str, int]:
+        end = time.monotonic() + DEADLINE
+        while True:
+            found = re.search(r"Dashboard running at http://\[?([^\]\s]+?)\]?:(\d+)", self.log())
+            if found:
+                return found.group(1), int(found.group(2))
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise AssertionError(f"the server did not come up:\n{self.log()}")
+            time.sleep(0.01)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: Mapping[str, str] = {},
+        timeout: float = DEADLINE,
+    ) -> Answer:
+        """Send one request on a connection of its own; a body that is not bytes goes as JSON."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        sent = dict(headers)
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        try:
+            connection.request(method, path, body=body, headers=sent)
+            answer = connection.getresponse()
+            names = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, names, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **options: Any) -> Answer:
+        """GET."""
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, body: object = None, **options: Any) -> Answer:
+        """POST."""
+        return self.request("POST", path, body, **options)
+
+    def put(self, path: str, body: object = None, **options: Any) -> Answer:
+        """PUT."""
+        return self.request("PUT", path, body, **options)
+
+    def delete(self, path: str, body: object = None, **options: Any) -> Answer:
+        """DELETE."""
+        return self.request("DELETE", path, body, **options)
+
+    def create(self, workspace: Path, **fields: Any) -> dict[str, Any]:
+        """Start a session on a workspace and return the session object."""
+        answer = self.post("/api/sessions", {"workspace": str(workspace), **fields})
+        assert answer.status == 200, answer.body.decode()
+        return dict(answer.json)
+
+    def stop(self, how: int = signal.SIGTERM, timeout: float = DEADLINE) -> int:
+        """Ask the server to end and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(timeout=timeout)
+
+    def kill(self) -> None:
+        """End the server and whatever it started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE) -> Any:
+    """Wait for a condition to give something true, and return that; fail with `what` when it never does."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {timeout:g} s in vain for {what}"
+        select.select([], [], [], 0.02)
+
+
+def program(python: str = sys.executable) -> list[str]:
+    """The command line that runs Clincus; the archive without any site packages, as on a person's machine."""
+    path = ROOT / os.environ.get("CLINCUS_TEST_PROGRAM", "clincus_cli")
+    return [python, *(["-I"] if path.suffix == ".pyz" else []), str(path)]
