@@ -9,16 +9,19 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
-from tests.programs import DEADLINE, ROOT, program, wait_until
+from tests.programs import DEADLINE, ROOT, wait_until
 
 SESSION_FIELDS = {"workspace": str, "tool": str, "slot": int, "status": str, "persistent": bool, "id": str}
-AWAY = ("clincus_cli", "clincus_features")
+ALONE = [sys.executable, "-S"]  # an editable install would bring clincus_cli back by its .pth file
+LIBRARIES = {"PYTHONPATH": sysconfig.get_path("purelib")}
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +42,10 @@ def server(request, start_server, core, home):
     roots.mkdir()
     if os.geteuid() == 0:
         os.chown(roots, 1000, 1000)
-    is_whole = request.param == "the whole program"
-    command = program() if is_whole else [sys.executable, str(core)]
-    return start_server(command=command, config=f'[dashboard]\nworkspace_roots = ["{roots}"]\n')
+    config = f'[dashboard]\nworkspace_roots = ["{roots}"]\n'
+    if request.param == "the whole program":
+        return start_server(config=config)
+    return start_server(config=config, command=[*ALONE, str(core)], environ=LIBRARIES)
 
 
 @pytest.fixture
@@ -204,7 +208,11 @@ def test_a_path_without_a_route_is_the_dashboard(server, path):
 
 
 def test_without_its_other_folders_the_program_only_serves(core):
-    assert not any((core.parent / name).exists() for name in AWAY)
+    done = subprocess.run(
+        [*ALONE, str(core), "list"], env=LIBRARIES, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 2
+    assert "this copy has only `serve`" in done.stderr
 
 
 def test_a_file_of_the_config_that_changes_is_put_in_force(server, events, home, tmp_path):

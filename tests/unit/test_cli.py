@@ -550,13 +550,6 @@ def test_the_dashboards_address_is_said_on_stderr_with_the_time(tmp_path):
     assert process.returncode == 0
 
 
-def test_a_core_without_the_command_line_says_that_it_only_serves(tmp_path):
-    core = shutil.copy(clincus.__file__, tmp_path)
-    done = subprocess.run([sys.executable, core, "list"], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 2
-    assert "this copy has only `serve`" in done.stderr
-
-
 def test_output_that_nobody_reads_ends_quietly():
     reads, writes = os.pipe()
     os.close(reads)
