@@ -2776,6 +2776,14 @@ class Run:
         slot = self.id.rpartition("-")[2]
         return {**vars(self), "slot": int(slot) if slot.isdecimal() else 0}
 
+    def line(self, kind: str) -> bytes:
+        """The line of history.jsonl for its `start` or its `stop`."""
+        more: dict[str, object] = {"time": self.started_at, "tool": self.tool, "persistent": self.persistent}
+        if kind == "stop":
+            more = {"time": self.ended_at, **({} if self.exit_code is None else {"exit_code": self.exit_code})}
+        record = {"type": kind, "id": self.id, "session_id": self.session_id, "workspace": self.workspace, **more}
+        return json.dumps(record).encode() + b"\n"
+
 
 def fold_history(lines: Iterable[bytes]) -> list[Run]:
     """Fold start and stop lines into runs, newest first.
@@ -2785,31 +2793,24 @@ def fold_history(lines: Iterable[bytes]) -> list[Run]:
     """
     runs: list[Run] = []
     running: dict[str, Run] = {}
-    for line in lines:
-        record = _history_record(line)
-        if record is None:
-            continue
-        name, when = record["id"], record["time"]
+    for record in filter(None, map(_history_record, lines)):
+        name, when, is_start = record["id"], record["time"], record["type"] == "start"
         current = running.get(name)
-        if record["type"] == "stop":
-            if current is not None:
-                current.ended_at = when
-                current.exit_code = record.get("exit_code")
-                del running[name]
-            continue
         if current is not None:
-            if _same_start(current, record):
+            if is_start and _same_start(current, record):
                 continue
-            current.ended_at = when  # its stop was never seen; it had ended by now
-        running[name] = run = Run(
-            session_id=str(record.get("session_id") or name),
-            id=name,
-            workspace=str(record.get("workspace", "")),
-            tool=str(record.get("tool", "")),
-            started_at=when,
-            persistent=bool(record.get("persistent", False)),
-        )
-        runs.append(run)
+            del running[name]
+            current.ended_at, current.exit_code = when, record.get("exit_code")  # also by a start: no stop was seen
+        if is_start:
+            running[name] = run = Run(
+                session_id=str(record.get("session_id") or name),
+                id=name,
+                workspace=str(record.get("workspace", "")),
+                tool=str(record.get("tool", "")),
+                started_at=when,
+                persistent=bool(record.get("persistent", False)),
+            )
+            runs.append(run)
     runs.reverse()  # the sort is stable: runs of the same second come newest first as well
     runs.sort(key=lambda run: run.started_at, reverse=True)
     return runs
@@ -2820,7 +2821,7 @@ def _history_record(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(record, dict) or record.get("type") not in {"start", "stop"}:
+    if not isinstance(record, dict) or record.get("type") not in ("start", "stop"):
         return None
     moment = parse_time(record.get("time"))
     if moment is None or not isinstance(record.get("id"), str):
@@ -2830,15 +2831,15 @@ def _history_record(line: bytes) -> dict[str, Any] | None:
 
 def _same_start(run: Run, record: Mapping[str, Any]) -> bool:
     before, after = parse_time(run.started_at), parse_time(record["time"])
-    same_session = record.get("session_id") in {None, run.session_id}
+    same_session = record.get("session_id") in (None, run.session_id)
     return same_session and before is not None and after is not None and abs(after - before) <= SAME_START
 
 
 class History:
     """`history.jsonl`: lines are appended under a file lock that other processes honour too.
 
-    Whoever makes it longer than HISTORY_LIMIT puts a new file in its place, with the newest runs that fit in half of
-    that and those that go on. Each method raises ClincusError when the file cannot be used.
+    A writer that makes the file longer than HISTORY_LIMIT replaces it: the new one has the runs that go on, and the
+    newest others that fit in half of the limit. Each method raises ClincusError when the file cannot be used.
     """
 
     def __init__(self, path: str) -> None:
@@ -2849,11 +2850,11 @@ class History:
 
     def start(self, run: Run) -> None:
         """Record that a run has begun."""
-        self._append({"type": "start", "tool": run.tool, "persistent": run.persistent}, run, run.started_at)
+        self._append(run.line("start"))
 
     def stop(self, run: Run, when: str) -> None:
         """Record that a run ended at `when` (RFC 3339)."""
-        self._append({"type": "stop"}, run, when)
+        self._append(replace(run, ended_at=when).line("stop"))
 
     def close_runs(self, running: Collection[str], when: str) -> None:
         """End every open run whose container, by its name, does not run: it stopped while nobody watched."""
@@ -2876,11 +2877,10 @@ class History:
                 raise ClincusError(f"the history {shorten(self.path)} cannot be read: {error.strerror}") from error
             return self._runs
 
-    def _append(self, record: dict[str, object], run: Run, when: str) -> None:
-        line = _history_line(record, run, when)
+    def _append(self, line: bytes) -> None:
         try:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            with self._lock, self._locked() as file:
+            with self._locked() as file:
                 size = file.seek(0, os.SEEK_END)
                 if size > 0:
                     file.seek(-1, os.SEEK_END)
@@ -2895,7 +2895,7 @@ class History:
 
     @contextmanager
     def _locked(self) -> Iterator[IO[bytes]]:
-        """The file, locked, and still the one of that name: another may have taken its place while we waited."""
+        """The file, locked, and still the one of that name: another may have taken its place during the wait."""
         while True:
             with open(self.path, "ab+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -2905,27 +2905,17 @@ class History:
                         return
 
     def _trim(self, file: IO[bytes]) -> None:
-        """Put the newest runs in the place of the file, whole or not at all; where that fails it stays as it is."""
+        """Replace the file by one with the newest runs. If that fails, the file stays as it is."""
         file.seek(0)
         ended, going_on, left = [], [], HISTORY_LIMIT // 2
         for run in fold_history(file):
-            begun = {"type": "start", "tool": run.tool, "persistent": run.persistent}
-            lines = [_history_line(begun, run, run.started_at)]
             if run.ended_at is None:
-                going_on += lines
-                continue
-            exit_code = {} if run.exit_code is None else {"exit_code": run.exit_code}
-            lines.insert(0, _history_line({"type": "stop", **exit_code}, run, run.ended_at))
-            left -= sum(map(len, lines))
-            if left > 0:
-                ended += lines
+                going_on.append(run.line("start"))
+            elif left > 0:
+                ended.append(run.line("start") + run.line("stop"))
+                left -= len(ended[-1])
         with suppress(OSError):
             replace_file(os.path.realpath(self.path), b"".join(reversed([*going_on, *ended])), 0o600)
-
-
-def _history_line(record: Mapping[str, object], run: Run, when: str) -> bytes:
-    more = {"id": run.id, "session_id": run.session_id, "workspace": run.workspace, "time": when}
-    return json.dumps({**record, **more}).encode() + b"\n"
 
 
 # ----------------------------------------------------------------------------------------------------------------
