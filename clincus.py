@@ -5388,60 +5388,65 @@ class Sessions:
 # ----------------------------------------------------------------------------------------------------------------
 
 
-FOLDER_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 PROJECTS_PER_ROOT = 500  # more directories than that in one root are not a list a person reads
 
 
+@dataclass
 class Workspaces:
     """The workspace roots of the config and the project directories in them."""
 
-    def __init__(
-        self, load: Callable[[], Config], environ: Mapping[str, str], sessions: Callable[[], list[Session]]
-    ) -> None:
-        self._load = load
-        self._environ = environ
-        self._sessions = sessions
+    load: Callable[[], Config]
+    environ: Mapping[str, str]
+    sessions: Callable[[], list[Session]]
 
     def document(self) -> dict[str, object]:
         """The answer of `GET /api/workspaces`."""
         roots = self._roots()
-        expanded = [expand(root, self._environ) for root in roots]
-        active = Counter(session.workspace for session in self._sessions() if session.status != "stopped")
-        projects = [project for root in dict.fromkeys(expanded) for project in self._projects(root, active)]
-        return {"roots": roots, "expanded_roots": expanded, "workspaces": projects}
+        active = Counter(session.workspace for session in self.sessions() if session.status != "stopped")
+        projects = [
+            {
+                "path": path,
+                "name": os.path.basename(path),
+                "root": root,
+                "has_config": os.path.isfile(os.path.join(path, ".clincus.toml")),
+                "active_sessions": active[os.path.realpath(path)],
+            }
+            for root in dict.fromkeys(roots.values())
+            for path in project_folders(root)
+        ]
+        return {"roots": list(roots), "expanded_roots": list(roots.values()), "workspaces": projects}
 
     def with_root(self, path: str) -> list[str]:
         """The roots with one more. Raises ClincusError(400) for what is not an existing absolute directory."""
-        target = self._checked(path)
-        roots = self._roots()
-        if any(os.path.realpath(expand(root, self._environ)) == os.path.realpath(target) for root in roots):
-            return roots
-        return [*roots, path]
+        target, roots = os.path.realpath(self.check_root(path)), self._roots()
+        return list(roots) if target in map(os.path.realpath, roots.values()) else [*roots, path]
 
     def without_root(self, path: str) -> list[str]:
         """The roots without one, which may be named as configured or expanded. Raises ClincusError(400)."""
-        roots = self._roots()
-        target = expand(path, self._environ)
-        kept = [root for root in roots if root != path and expand(root, self._environ) != target]
-        if kept == roots:
+        roots, target = self._roots(), expand(path, self.environ)
+        kept = [root for root, expanded in roots.items() if root != path and expanded != target]
+        if len(kept) == len(roots):
             raise ClincusError(f'"{path}" is not a workspace root', 400)
         return kept
 
-    def check_roots(self, roots: Sequence[str]) -> None:
-        """Raise ClincusError(400) for the first root that is not an existing absolute directory."""
-        for root in roots:
-            self._checked(root)
+    def check_root(self, path: str) -> str:
+        """A workspace root, expanded. Raises ClincusError(400) for what is not an existing absolute directory."""
+        if not path.startswith(("/", "~")):
+            raise ClincusError(f'workspace root "{path}" must be an absolute path, or begin with ~', 400)
+        target = expand(path, self.environ)
+        if not os.path.isdir(target):
+            problem = "is not a directory" if os.path.exists(target) else "does not exist"
+            raise ClincusError(f'workspace root "{path}" {problem}', 400)
+        return target
 
     def make_folder(self, root: str, name: str, *, git: bool = False) -> str:
         """Create a project directory in a root, with `git` as a repository, and return its path.
 
-        A session's tool could not make it one: no container writes a .git/config. Raises ClincusError: 400, 409, 500.
+        openapi.json says which names are allowed. A session's tool could not make the repository: no container writes
+        a .git/config. Raises ClincusError: 400, 409, 500.
         """
-        if not re.fullmatch(FOLDER_NAME, name):
-            rule = "lower-case letters and digits, with single hyphens between"
-            raise ClincusError(f'folder name "{name}" must be {rule}, such as "my-app"', 400)
-        target = expand(root, self._environ)
-        if target not in [expand(known, self._environ) for known in self._roots()]:
+        target = expand(root, self.environ)
+        if target not in self._roots().values():
             raise ClincusError(f'"{root}" is not a workspace root: add it first', 400)
         path = os.path.join(target, name)
         try:
@@ -5451,51 +5456,29 @@ class Workspaces:
         except OSError as error:
             raise ClincusError(f'cannot create "{path}": {error.strerror}', 500) from error
         if git:
-            self._make_repository(path)
+            try:
+                done = run_child(["git", "init", "--quiet"], timeout=30, cwd=path)
+                problem = done.reason if done.code != 0 else ""
+            except ChildError as error:
+                problem = error.message
+            if problem:
+                shutil.rmtree(path, ignore_errors=True)
+                raise ClincusError(f'cannot make "{path}" a Git repository: {problem}', 500)
         return path
 
-    def _make_repository(self, path: str) -> None:
-        """Run `git init` in a directory that was just made. If that fails, remove the directory too."""
-        try:
-            done = run_child(["git", "init", "--quiet"], timeout=30, cwd=path)
-            problem = done.reason if done.code != 0 else ""
-        except ChildError as error:
-            problem = error.message
-        if problem:
-            shutil.rmtree(path, ignore_errors=True)
-            raise ClincusError(f'cannot make "{path}" a Git repository: {problem}', 500)
+    def _roots(self) -> dict[str, str]:
+        """The configured roots, each with its expanded path."""
+        return {root: expand(root, self.environ) for root in self.load().get("dashboard.workspace_roots")}
 
-    def _roots(self) -> list[str]:
-        return list(self._load().get("dashboard.workspace_roots"))
 
-    def _checked(self, path: str) -> str:
-        target = expand(path, self._environ) if path else ""
-        if not os.path.isabs(path if not path.startswith("~") else target):
-            raise ClincusError(f'workspace root "{path}" must be an absolute path, or begin with ~', 400)
-        if not os.path.isdir(target):
-            problem = "is not a directory" if os.path.exists(target) else "does not exist"
-            raise ClincusError(f'workspace root "{path}" {problem}', 400)
-        return target
-
-    def _projects(self, root: str, active: Mapping[str, int]) -> list[dict[str, object]]:
-        try:
-            with os.scandir(root) as entries:
-                names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-        except OSError:
-            return []  # a root that is gone shows no projects; the config still names it
-        paths = list(
-            itertools.islice(filter(os.path.isdir, (os.path.join(root, name) for name in names)), PROJECTS_PER_ROOT)
-        )
-        return [
-            {
-                "path": path,
-                "name": os.path.basename(path),
-                "root": root,
-                "has_config": os.path.isfile(os.path.join(path, ".clincus.toml")),
-                "active_sessions": active[os.path.realpath(path)],
-            }
-            for path in paths
-        ]
+def project_folders(root: str) -> list[str]:
+    """The project directories in a root, by name; none if the root is gone, which the config may still name."""
+    try:
+        names = sorted(name for name in os.listdir(root) if not name.startswith("."))
+    except OSError:
+        return []
+    paths = (os.path.join(root, name) for name in names)
+    return list(itertools.islice(filter(os.path.isdir, paths), PROJECTS_PER_ROOT))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -7638,8 +7621,8 @@ class Api:
 
     def put_config(self, request: Request) -> object:
         port, roots = request.values["port"], request.values["workspace_roots"]
-        if roots is not None:
-            self._app.workspaces.check_roots(roots)
+        for root in roots or ():
+            self._app.workspaces.check_root(root)
         if port is not None or roots is not None:
             self._app.save_settings(port, roots)
         return {"status": "updated"}

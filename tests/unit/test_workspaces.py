@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 import clincus
@@ -37,14 +35,6 @@ def test_so_many_projects_are_listed(projects, tmp_path, monkeypatch):
     for name in "cba":
         (tmp_path / name).mkdir()
     assert projects() == ["a", "b"]
-
-
-@pytest.mark.parametrize("name", ["App", "my app", "-app", "app-", "a--b", "../app", "a/b", "a\n", ""])
-def test_a_folder_has_a_plain_name(tmp_path, name):
-    config = clincus.load_config({"HOME": str(tmp_path)}, flags={"dashboard.workspace_roots": [str(tmp_path)]})
-    with pytest.raises(clincus.ClincusError, match="folder name"):
-        clincus.Workspaces(lambda: config, {}, list).make_folder(str(tmp_path), name)
-    assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_cannot_become_a_repository_is_not_made(tmp_path, monkeypatch):
