@@ -6631,7 +6631,6 @@ BUFFER_MARK = 256 * 1024
 READ_SIZE = 64 * 1024
 FULL_READ = 4095  # the kernel hands over a terminal's output in pieces of a page
 MAX_MESSAGE_SIZE = 1024 * 1024
-MAX_REST = 1024 * 1024
 
 # Times in seconds. A client that vanished is found PING_AFTER + PONG_WITHIN after it was last heard.
 PING_AFTER = 30.0
@@ -6639,7 +6638,6 @@ PONG_WITHIN = 25.0
 CLOSE_WITHIN = 5.0
 HANGUP_GRACE = 2.0
 KILL_GRACE = 5.0
-SILENCE_AFTER_EXIT = 0.2
 
 EVENT_BACKLOG = 256  # events that one subscriber may have waiting before it counts as too slow
 MAX_TERMINAL_SIDE = 1000
@@ -6746,20 +6744,18 @@ class WebSocket:
             self.wait()
             self.take_messages()
 
-    def wait(
-        self, others: Mapping[int, int] | None = None, reading: bool = True, timeout: float | None = None
-    ) -> dict[int, int]:
+    def wait(self, others: Mapping[int, int] = {}, reading: bool = True) -> dict[int, int]:
         """Go one round: sleep until there is something to do, then do the socket's part of it.
 
         `others` are file descriptors to watch besides, with their poll masks; those that are ready are returned.
-        With `reading` off nothing is read from the client, so that TCP slows it down. `timeout` is in seconds.
+        With `reading` off nothing is read from the client, so that TCP slows it down.
         """
         if self.ended:
             return {}
         # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
         reading = reading and len(self._outgoing) < 2 * BUFFER_MARK
         poll = select.poll()
-        for fd, mask in (others or {}).items():
+        for fd, mask in others.items():
             poll.register(fd, mask)
         poll.register(self._wake_reader, select.POLLIN)
         mask = (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)
@@ -6767,7 +6763,7 @@ class WebSocket:
         patience = max(0.0, self._due() - time.monotonic())
         # Nothing may be sent before this: `others` was chosen by what the buffers held, and if they were emptier
         # by now, poll would sleep on the wrong choice.
-        ready = dict(poll.poll(1000 * (patience if timeout is None else min(patience, timeout))))
+        ready = dict(poll.poll(1000 * patience))
         if ready.pop(self._wake_reader, 0):
             os.read(self._wake_reader, READ_SIZE)
         if ready.pop(self._connection.fileno(), 0) & ~select.POLLOUT:
@@ -6908,39 +6904,16 @@ class TerminalSize(NamedTuple):
     rows: int
 
 
-def exit_descriptor(process: subprocess.Popen[bytes]) -> int:
-    """Return a descriptor that poll reports when a child has exited; the caller closes it. Raises OSError.
-
-    Some builds of Python and Linux before 5.3 have no pidfd_open(2): a pipe stands in, which a thread closes.
-    """
-    with suppress(AttributeError, OSError):
-        return os.pidfd_open(process.pid)
-    reader, writer = os.pipe()
-
-    def watch() -> None:
-        with suppress(ChildProcessError):  # another thread has reaped it
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        os.close(writer)
-
-    threading.Thread(target=watch, name="exit", daemon=True).start()
-    return reader
-
-
 class PtyProgram:
     """A program on a pseudo-terminal of its own, which is its controlling terminal.
 
-    `terminal` and `exited` are for poll: the master side of the terminal, and what `exit_descriptor` gives.
+    `terminal` is the master side of the terminal, for poll. The terminal hangs up when no process has it open any more.
+    This is how the end of the program is seen: `incus exec` starts no process that could outlive it.
     """
 
     def __init__(self, argv: Sequence[str], size: TerminalSize) -> None:
         """Start `argv`. Raises OSError if that is not possible."""
-        # 0..255, 128 + signal number for a program that a signal ended; None while it runs.
-        self.exit_code: int | None = None
-        # Whether the terminal may have more output. Once the program has exited: how much that may be at most, and
-        # since when there is none (time.monotonic).
-        self.has_output = True
-        self._rest = MAX_REST
-        self._silent_since = 0.0
+        self.has_output = True  # the terminal has not hung up: more output may come
         self.terminal, slave = os.openpty()
         try:
             os.set_blocking(self.terminal, False)
@@ -6950,12 +6923,6 @@ class PtyProgram:
             environ = {**os.environ, "TERM": "xterm-256color"}
             argv = ["setsid", "--ctty", *argv]
             self._process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env=environ)
-            try:
-                self.exited = exit_descriptor(self._process)
-            except BaseException:
-                self._process.kill()
-                self._process.wait()
-                raise
         except BaseException:
             os.close(self.terminal)
             raise
@@ -6965,35 +6932,6 @@ class PtyProgram:
     def resize(self, size: TerminalSize) -> None:
         """Set the size of the terminal; the kernel tells the program by SIGWINCH."""
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.columns, 0, 0))
-
-    def interest(self, listens: bool, types: bool) -> dict[int, int]:
-        """Return what to poll for, to read its output or to type."""
-        mask = (select.POLLIN if listens else 0) | (select.POLLOUT if types else 0)
-        # A terminal that nobody has open reports a hang-up whatever the mask says, so it must not be in the set.
-        interest = {self.terminal: mask} if mask and self.has_output else {}
-        return interest if self.exit_code is not None else {**interest, self.exited: select.POLLIN}
-
-    def patience(self) -> float | None:
-        """Return how many seconds more output is waited for; None is for ever."""
-        if self.exit_code is None or not self.has_output:
-            return None
-        return max(0.0, self._silent_since + SILENCE_AFTER_EXIT - time.monotonic())
-
-    def take_output(self, ready: Mapping[int, int], listens: bool) -> bytes:
-        """Return what the program has written if the caller `listens`, and see whether it has exited, after poll.
-
-        Something that it left behind may hold the terminal: then a short silence is the end, or MAX_REST.
-        """
-        if self.exited in ready:
-            self.reap()
-            self._silent_since = time.monotonic()
-        output = self.read() if listens and ready.get(self.terminal, 0) & ~select.POLLOUT else b""
-        if self.exit_code is not None:
-            now = time.monotonic()
-            self._silent_since = now if output or not listens else self._silent_since
-            self._rest -= len(output)
-            self.has_output &= self._rest >= 0 and now < self._silent_since + SILENCE_AFTER_EXIT
-        return output
 
     def read(self) -> bytes:
         """Return what there is to read, up to one frame and a read: fewer frames are cheaper for both sides."""
@@ -7020,41 +6958,33 @@ class PtyProgram:
         except OSError:
             return len(data)  # there is nobody left to read it
 
-    def reap(self) -> int | None:
-        """Return the exit code if the program has exited, else None."""
-        code = self._process.poll() if self.exit_code is None else None
-        if code is not None:
-            self.exit_code = code if code >= 0 else 128 - code
-        return self.exit_code
-
     def end(self) -> int:
         """Hang up, kill the program if it does not go within HANGUP_GRACE, and return its exit code.
 
-        An `incus exec` whose remote program is an interactive shell outlives its terminal, so it needs a signal; it
-        passes the signal on only while it has a terminal, so the signal comes first. Afterwards the program is
-        reaped and all descriptors are closed.
+        A program that has ended by itself gets no signal. An `incus exec` whose remote program is an interactive shell
+        outlives its terminal, so it needs a signal; it passes the signal on only while it has a terminal, so the signal
+        comes first. Afterwards the program is reaped and the terminal is closed.
         """
+        if not self.has_output:
+            self._wait(HANGUP_GRACE)
         for number, grace in ((signal.SIGHUP, HANGUP_GRACE), (signal.SIGKILL, KILL_GRACE)):
-            if self.reap() is None:
+            if self._process.poll() is None:
                 try:
                     os.killpg(self._process.pid, number)
                 except ProcessLookupError:  # it has not come as far as setsid yet
                     self._process.send_signal(number)
-                self._drain(time.monotonic() + grace)
+                self._wait(grace)
         os.close(self.terminal)
-        os.close(self.exited)
-        return 128 + signal.SIGKILL if self.exit_code is None else self.exit_code
+        return 128 + signal.SIGKILL if self._process.returncode is None else exit_code(self._process)
 
-    def _drain(self, deadline: float) -> None:
+    def _wait(self, seconds: float) -> None:
         """Wait for the exit, and throw the output away: a program that is stuck in a write could not leave."""
-        poll = select.poll()
-        while self.reap() is None and time.monotonic() < deadline:
-            for fd, mask in self.interest(True, False).items():
-                poll.register(fd, mask)
-            ready = dict(poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))))
-            if self.terminal in ready:
-                self.read()
-                poll.unregister(self.terminal)
+        deadline, poll = time.monotonic() + seconds, select.poll()
+        poll.register(self.terminal, select.POLLIN)
+        while self.has_output and (left := deadline - time.monotonic()) > 0 and poll.poll(1000 * left):
+            self.read()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.0, deadline - time.monotonic()))
 
 
 MAX_STARTS = 10
@@ -7107,8 +7037,8 @@ class TerminalBridge:
             self._beginning = b""
             try:
                 self._pump(program)
+                exited_by_itself = not program.has_output
             finally:
-                exited_by_itself = program.exit_code is not None
                 code = program.end()
             if not (starts_left and exited_by_itself and self._is_false_start(code, self._beginning)):
                 break
@@ -7121,14 +7051,12 @@ class TerminalBridge:
     def _pump(self, program: PtyProgram) -> None:
         """Carry bytes both ways until one side is gone."""
         websocket = self._websocket
-        while websocket.open and (program.has_output or program.exit_code is None):
+        while websocket.open and program.has_output:
             # Output that nobody reads stops the program.
-            listens = program.has_output and not self._paused and websocket.backlog < BUFFER_MARK
-            ready = websocket.wait(
-                program.interest(listens, bool(self._input)),
-                reading=len(self._input) < BUFFER_MARK,
-                timeout=program.patience() if listens else None,
-            )
+            listens = not self._paused and websocket.backlog < BUFFER_MARK
+            mask = (select.POLLIN if listens else 0) | (select.POLLOUT if self._input else 0)
+            # A terminal that hung up says so whatever the mask is: with an empty mask that would be a busy loop.
+            ready = websocket.wait({program.terminal: mask} if mask else {}, reading=len(self._input) < BUFFER_MARK)
             for is_text, data in websocket.take_messages():
                 if is_text and self._control:
                     self._obey(data, program)
@@ -7136,8 +7064,8 @@ class TerminalBridge:
                     self._input += data
             if self._input:
                 del self._input[: program.write(self._input)]
-            output = program.take_output(ready, listens) if websocket.open else b""
-            if output:
+            has_some = listens and ready.get(program.terminal, 0) & ~select.POLLOUT
+            if has_some and websocket.open and (output := program.read()):
                 self._beginning += output[: BEGINNING_SIZE - len(self._beginning)]
                 websocket.send(output)
 
