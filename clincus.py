@@ -336,8 +336,7 @@ class ChildError(ClincusError):
     """A child process could not be started, did not finish in time, or wrote too much."""
 
 
-@dataclass(frozen=True)
-class Completed:
+class Completed(NamedTuple):
     """The end of a command: its exit code (0..255) and what it wrote."""
 
     code: int
@@ -776,8 +775,7 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One key of the configuration."""
 
     key: str  # dotted, as in the TOML files and in GET /api/config
@@ -798,29 +796,16 @@ class Setting:
 
 
 SETTING: dict[str, Setting] = {}  # every key, in the order of GET /api/config
-TABLES: dict[str, dict[str, Setting]] = {}  # what [TABLE.NAME] may hold, where the user chooses the names
-DEFAULTS: dict[str, Any] = {}  # the document of the defaults
 
 
 def register_settings(*settings: Setting) -> None:
     """Add keys to the configuration. A feature does so before the configuration is loaded."""
-    for setting in settings:
-        SETTING[setting.key] = setting
-        nest({setting.key: setting.default}, DEFAULTS)
+    SETTING.update((setting.key, setting) for setting in settings)
 
 
-def register_table(name: str, settings: Mapping[str, Setting]) -> None:
-    """Add [NAME.x], [NAME.y] … to the configuration, with what each may hold by dotted key.
-
-    A file's value of the key NAME is then a dict of dicts: the values by dotted key, for each x.
-    """
-    TABLES[name] = dict(settings)
-    register_settings(Setting(name, {}, merge=merged))
-
-
-def nest(flat: Mapping[str, object], document: dict[str, Any] | None = None) -> dict[str, Any]:
+def nest(flat: Mapping[str, object]) -> dict[str, Any]:
     """The nested document of a mapping with dotted keys; values are copied, so that nobody shares a list."""
-    document = {} if document is None else document
+    document: dict[str, Any] = {}
     for key, value in flat.items():
         *sections, name = key.split(".")
         table = document
@@ -870,21 +855,19 @@ register_settings(
     Setting("security.disable_protection", False, check_switch),
     Setting("security.require_locked", False, check_switch),
 )
-# A value of a profile is laid over the setting that has the key in its row.
-register_table(
-    "profiles",
-    {
-        "image": SETTING["defaults.image"],
-        "tool": SETTING["tool.name"],
-        "model": SETTING["defaults.model"],
-        "persistent": SETTING["defaults.persistent"],
-        "mounts": SETTING["mounts.default"],
-        "environment": Setting("environment", {}, ENVIRONMENT, secret=True),
-        "inherits": Setting("inherits", ""),
-        **{key: setting for key, setting in SETTING.items() if key.startswith("limits.")},
-    },
-)
+# What [profiles.NAME] may hold, by its own keys. Each value is laid over the setting in its row.
+PROFILE = {
+    "image": SETTING["defaults.image"],
+    "tool": SETTING["tool.name"],
+    "model": SETTING["defaults.model"],
+    "persistent": SETTING["defaults.persistent"],
+    "mounts": SETTING["mounts.default"],
+    "environment": Setting("environment", {}, ENVIRONMENT, secret=True),
+    "inherits": Setting("inherits", ""),
+    **{key: setting for key, setting in SETTING.items() if key.startswith("limits.")},
+}
 register_settings(
+    Setting("profiles", {}, merge=merged),
     Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
     Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
     Setting("sessions.ephemeral_grace", "24h", check_duration),
@@ -906,8 +889,7 @@ class ConfigFile(NamedTuple):
     exists: bool
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """What one source sets: values by dotted key, in normal form."""
 
     rank: int  # a higher rank wins
@@ -915,18 +897,17 @@ class Layer:
     values: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """The configuration in force. Never changed: `apply_profile` and `apply_project` give a new one."""
 
     values: dict[str, Any]  # the complete document, nested as GET /api/config shows it
     origins: dict[str, str]  # dotted key: where its value comes from
-    warnings: tuple[str, ...] = ()
-    files: tuple[ConfigFile, ...] = ()
-    layers: tuple[Layer, ...] = ()  # what `values` was made of, without the profile
-    profile: str = ""  # the profile in force
-    wanted_profile: str = ""  # the profile that a caller chose; it beats defaults.profile
-    environment: dict[str, str] = field(default_factory=dict)  # of the profile, for the tool
+    warnings: tuple[str, ...]
+    files: tuple[ConfigFile, ...]
+    layers: tuple[Layer, ...]  # what `values` was made of, without the profile
+    profile: str  # the profile in force
+    wanted_profile: str  # the profile that a caller chose; it beats defaults.profile
+    environment: dict[str, str]  # of the profile, for the tool
 
     def get(self, key: str) -> Any:
         """The value of a dotted key."""
@@ -979,8 +960,7 @@ def make_config(
     profile = wanted_profile or values["defaults.profile"]
     chosen = profile_values(values["profiles"], profile)
     if profile:
-        rows = TABLES["profiles"]
-        laid = {rows[key].key: value for key, value in chosen.items() if rows[key].key in SETTING}
+        laid = {PROFILE[key].key: value for key, value in chosen.items() if PROFILE[key].key in SETTING}
         values, origins = fold_layers([*layers, Layer(PROFILE_RANK, f"profile '{profile}'", laid)])
     environment = dict(chosen.get("environment", {}))
     config = Config(nest(values), origins, tuple(warnings), tuple(files), layers, profile, wanted_profile, environment)
@@ -1060,10 +1040,10 @@ class Reader:
             self._fault(path, at.rstrip("."), f"{quoted(table)}: a table is wanted")
             return values
         for key, value in flat_values(table, settings):
-            if key in TABLES and not at:
-                tables = value if isinstance(value, Mapping) else {"": value}
+            if key == "profiles" and not at:
+                profiles = value if isinstance(value, Mapping) else {"": value}
                 values[key] = {
-                    name: self._values(path, one, TABLES[key], f"{key}.{name}.") for name, one in tables.items()
+                    name: self._values(path, one, PROFILE, f"{key}.{name}.") for name, one in profiles.items()
                 }
             elif key in settings:
                 values.update(self._fit(path, at + key, settings[key], value, key))
@@ -1301,8 +1281,7 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
 # -- A project's own .clincus.toml, and trust in it
 
 
-@dataclass(frozen=True)
-class ProjectFile:
+class ProjectFile(NamedTuple):
     """A workspace's .clincus.toml as it was read once, so that what is trusted is what is applied."""
 
     path: str
@@ -1417,9 +1396,8 @@ def why_refused(config: Config, key: str, value: str) -> str:
 def config_document(config: Config) -> dict[str, Any]:
     """The document of GET /api/config; secrets are hidden."""
     document = nest({key: shown(setting, config.get(key)) for key, setting in SETTING.items()})
-    for table, rows in TABLES.items():
-        for name, values in document[table].items():
-            document[table][name] = nest({key: shown(rows[key], value) for key, value in values.items()})
+    for name, values in document["profiles"].items():
+        document["profiles"][name] = nest({key: shown(PROFILE[key], value) for key, value in values.items()})
     return document
 
 
@@ -1444,8 +1422,7 @@ GH_TIMEOUT = 5.0  # seconds for `gh auth token`
 # -- Files carried in
 
 
-@dataclass(frozen=True)
-class ToolFile:
+class ToolFile(NamedTuple):
     """A file for the container's home."""
 
     path: str  # relative to the container's home
@@ -1644,8 +1621,7 @@ def below(folder: str, names: str) -> tuple[str, ...]:
     return tuple(f"{folder}/{name}" for name in names.split())
 
 
-@dataclass(frozen=True)
-class Tool:
+class Tool(NamedTuple):
     """What is particular to one AI tool. Paths are relative to a home directory."""
 
     name: str
@@ -1662,7 +1638,7 @@ class Tool:
     unsaved: tuple[str, ...] = ()  # glob patterns of files below `saved` that stay behind: secrets, locks, logs
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
     github_token: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)  # the image brings the version: no update at start
+    environment: Mapping[str, str] = {}  # the image brings the version: no update at start
 
 
 CLAUDE = ("claude", "--verbose", "--permission-mode", "bypassPermissions")
@@ -3824,11 +3800,6 @@ def clean_stages() -> list[str]:
 # ----------------------------------------------------------------------------------------------------------------
 
 
-LIFE = ("before_start", "after_start", "ring", "before_stop", "deleted")  # moments in a session's life
-
-SessionListener = Callable[["Session"], None]
-
-
 class Duty(NamedTuple):
     """Work that the server does again and again in the background; two duties never wait for each other."""
 
@@ -3837,67 +3808,45 @@ class Duty(NamedTuple):
     work: Callable[[], None]
 
 
-@contextlib.contextmanager
-def reported(what: str) -> Iterator[None]:
-    """Log an exception of a feature, and go on without what it was to do."""
-    try:
-        yield
-    except Exception:
-        log.exception("%s", what)
-
-
+@dataclass
 class Extensions:
-    """Everything that one feature adds to the core, and after `join` everything that all of them add.
+    """Everything that features add to the core.
 
     A feature is a module of clincus_features with a function `install(extensions)`: it fills these lists and returns.
-    Nothing runs yet at that time; `extensions.app` is the Application that handlers and duties work with later.
+    Nothing runs yet at that time; `app` is the Application that handlers and duties work with later.
     """
 
-    def __init__(self, app: Any = None) -> None:
-        self.app = app
-        self.routes: list[tuple[str, str, Callable[[Any], object]]] = []  # method, path in openapi.json, handler
-        self.session_fields: dict[str, Callable[[Session], object]] = {}  # name in the session object -> its value
-        self.instance_parts: list[Callable[[LaunchRequest, dict[str, Any]], None]] = []  # change the description
-        self.guest_files: list[Callable[[Session], Iterable[ToolFile]]] = []  # more to carry in at each start
-        self.listeners: dict[str, list[SessionListener]] = {moment: [] for moment in LIFE}
-        self.duties: list[Duty] = []
-        self.settings: list[Setting] = []  # keys of the configuration
-
-    def join(self, other: Extensions) -> None:
-        """Take over what another one holds."""
-        self.session_fields.update(other.session_fields)
-        for moment, listeners in other.listeners.items():
-            self.listeners[moment] += listeners
-        for name in ("routes", "instance_parts", "guest_files", "duties", "settings"):
-            getattr(self, name).extend(getattr(other, name))
+    app: Any = None
+    # Method, path in openapi.json, handler.
+    routes: list[tuple[str, str, Callable[[Any], object]]] = field(default_factory=list)
+    # Each gives more fields of a session's document.
+    session_fields: list[Callable[[Session], Mapping[str, object]]] = field(default_factory=list)
+    # Each may change the description (InstancePut) of a start that was asked for.
+    instance_parts: list[Callable[[LaunchRequest, dict[str, Any]], None]] = field(default_factory=list)
+    # Each gives more files to carry into a session's container at a start.
+    guest_files: list[Callable[[Session], Sequence[ToolFile]]] = field(default_factory=list)
+    # Told of "before_start", "after_start", "ring", "before_stop" and "deleted".
+    listeners: list[Callable[[str, Session], None]] = field(default_factory=list)
+    duties: list[Duty] = field(default_factory=list)
 
     def tell(self, moment: str, session: Session) -> None:
-        """Call the listeners of a moment; one that raises is logged and stops nothing."""
-        for listener in self.listeners[moment]:
-            with reported(f"a feature failed at {moment} of {session.id}"):
-                listener(session)
-
-    def add_parts(self, request: LaunchRequest, description: dict[str, Any]) -> None:
-        """Let features change the description (InstancePut) of a start that was asked for."""
-        for part in self.instance_parts:
-            with reported("a feature failed at an instance description"):
-                part(request, description)
-
-    def files(self, session: Session) -> list[ToolFile]:
-        """What features carry into a session's container."""
-        found: list[ToolFile] = []
-        for each in self.guest_files:
-            with reported(f"a feature failed at the files of {session.id}"):
-                found += each(session)
-        return found
+        """Tell the listeners of a moment in a session's life."""
+        call_each(self.listeners, moment, session)
 
     def fields(self, session: Session) -> dict[str, object]:
         """What features add to a session's document."""
-        found: dict[str, object] = {}
-        for name, value in self.session_fields.items():
-            with reported(f"a feature failed at {name} of {session.id}"):
-                found[name] = value(session)
-        return found
+        return dict(itertools.chain(*(found.items() for found in call_each(self.session_fields, session))))
+
+
+def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> list[Any]:
+    """What functions of features return. One that raises is logged, and keeps no other from being called."""
+    found = []
+    for function in functions:
+        try:
+            found.append(function(*arguments))
+        except Exception:
+            log.exception("%s of a feature failed", getattr(function, "__qualname__", function))
+    return found
 
 
 def install_features(app: Any, package: str = "clincus_features") -> Extensions:
@@ -3920,7 +3869,9 @@ def install_features(app: Any, package: str = "clincus_features") -> Extensions:
         except Exception:
             log.exception("the feature %s is left out", found.name)
         else:
-            everything.join(added)
+            for name, items in vars(added).items():
+                if name != "app":
+                    getattr(everything, name).extend(items)
     return everything
 
 
@@ -4896,7 +4847,7 @@ class Containers:
         )
         for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):
             self._report(f"{session.id}: {warning}")
-        self._extensions.add_parts(launch.request, description)
+        call_each(self._extensions.instance_parts, launch.request, description)
         return session, description
 
     def _root_disk(self) -> dict[str, str]:
@@ -5272,7 +5223,8 @@ class Sessions:
         environment = tool_environment(tool, config, self._environ, guest.home)
         own = start_files(environment, chosen if is_new or chosen else None, commands)
         unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if talk and conversation else []
-        return [*unpacking, *files, *talk, *own, *self._extensions.files(session)]
+        more = call_each(self._extensions.guest_files, session)
+        return [*unpacking, *files, *talk, *own, *itertools.chain(*more)]
 
     def _listing(self, session: Session, tool: Tool) -> list[tuple[str, float]]:
         done = self.run(session, listing_command(tool, self.guest(session).home))

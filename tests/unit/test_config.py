@@ -80,7 +80,7 @@ def test_the_default_document_holds_every_key_of_the_reference(environ):
 
 
 def test_every_default_passes_its_own_check():
-    settings = [setting for key, setting in clincus.SETTING.items() if key not in clincus.TABLES]
+    settings = [setting for key, setting in clincus.SETTING.items() if key != "profiles"]
     wrong = [setting.key for setting in settings if setting.fit(setting.default) != setting.default]
     assert wrong == []
 
@@ -89,7 +89,7 @@ def test_a_changed_document_never_changes_the_defaults(environ):
     config = clincus.load_config(environ)
     clincus.config_document(config)["security"]["protected_paths"].append("x")
     config.values["dashboard"]["workspace_roots"].append("x")
-    assert clincus.DEFAULTS["dashboard"]["workspace_roots"] == []
+    assert clincus.load_config(environ).get("dashboard.workspace_roots") == []
     assert clincus.load_config(environ).get("security.protected_paths") == clincus.PROTECTED
 
 
@@ -920,18 +920,11 @@ def test_changes_at_once_lose_none(environ):
 # Keys of a feature
 
 
-def test_a_feature_adds_keys_and_tables_before_the_configuration_is_loaded(environ, user_file, monkeypatch):
-    for table in ("SETTING", "TABLES", "DEFAULTS"):
-        monkeypatch.setattr(clincus, table, dict(getattr(clincus, table)))
+def test_a_feature_adds_keys_before_the_configuration_is_loaded(environ, user_file, monkeypatch):
+    monkeypatch.setattr(clincus, "SETTING", dict(clincus.SETTING))
     clincus.register_settings(clincus.Setting("notify.webhook", "", clincus.check_text, "CLINCUS_WEBHOOK", secret=True))
-    remote = clincus.Setting("remote", "", clincus.check_text)
-    clincus.register_table("engines", {"remote": remote, "token": clincus.Setting("token", "", secret=True)})
-    write(user_file, '[notify]\nwebhook = "https://x"\n[engines.lab]\nremote = "lab"\ntoken = "sesame"\nremot = 1\n')
+    write(user_file, '[notify]\nwebhook = "https://sesame"\n')
     config = clincus.load_config(environ)
-    assert config.get("engines") == {"lab": {"remote": "lab", "token": "sesame"}}
-    assert "did you mean 'engines.lab.remote'?" in config.warnings[0]
     assert clincus.load_config({**environ, "CLINCUS_WEBHOOK": "y"}).get("notify.webhook") == "y"
-    document = clincus.config_document(config)
-    assert document["engines"] == {"lab": {"remote": "lab", "token": clincus.HIDDEN}}
-    assert document["notify"] == {"webhook": clincus.HIDDEN}
+    assert clincus.config_document(config)["notify"] == {"webhook": clincus.HIDDEN}
     assert "sesame" not in json.dumps(sources_document(config, None))

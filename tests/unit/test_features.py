@@ -15,7 +15,7 @@ import clincus
 GOOD = """
 def install(extensions):
     extensions.routes.append(("GET", "/api/weather", lambda request: "fine"))
-    extensions.session_fields["weather"] = lambda session: "fine"
+    extensions.session_fields.append(lambda session: {"weather": "fine"})
 """
 BROKEN = """
 def install(extensions):
@@ -23,6 +23,7 @@ def install(extensions):
     raise RuntimeError("out of order")
 """
 NUMBERS = itertools.count()
+SESSION = clincus.Session("clincus-a1b2c3-1", "/srv/app", "claude", 1, "running", persistent=False)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_file_in_the_package_is_a_feature(package):
     extensions = clincus.install_features(None, package(good=GOOD))
     assert [route[:2] for route in extensions.routes] == [("GET", "/api/weather")]
-    assert list(extensions.session_fields) == ["weather"]
+    assert extensions.fields(SESSION) == {"weather": "fine"}
 
 
 def test_a_feature_that_raises_is_reported_and_left_out_whole(package, caplog):
@@ -90,8 +91,7 @@ def test_without_the_package_there_are_no_features():
 def test_a_listener_that_raises_keeps_no_other_from_being_told(caplog):
     told: list[str] = []
     extensions = clincus.Extensions()
-    extensions.listeners["ring"] += [lambda session: 1 / 0, lambda session: told.append(session.id)]
+    extensions.listeners += [lambda moment, session: 1 / 0, lambda moment, session: told.append(session.id)]
     caplog.set_level(logging.ERROR)
-    session = clincus.Session("clincus-a1b2c3-1", "/srv/app", "claude", 1, "running", persistent=False)
-    extensions.tell("ring", session)
+    extensions.tell("ring", SESSION)
     assert told == ["clincus-a1b2c3-1"]

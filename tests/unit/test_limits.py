@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 
 import clincus
@@ -12,7 +10,7 @@ from clincus_cli.shell import mount_argument
 
 def limits(**changed):
     """The default limits with some changed, written as cpu_count="2"."""
-    document = copy.deepcopy(clincus.DEFAULTS["limits"])
+    document = clincus.nest(clincus.fold_layers([])[0])["limits"]
     for key, value in changed.items():
         section, _, name = key.partition("_")
         assert name in document[section]

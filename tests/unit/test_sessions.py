@@ -365,15 +365,16 @@ class TestStart:
 
     def test_features_hear_of_a_sessions_life_and_add_to_it(self, sessions, door, request_):
         added, heard = sessions._extensions, []
-        for moment in clincus.LIFE:
-            added.listeners[moment].append(lambda session, moment=moment: heard.append((moment, session.slot)))
-            added.listeners[moment].insert(0, lambda session: 1 // 0)
+        added.listeners += [
+            lambda moment, session: 1 // 0,
+            lambda moment, session: heard.append((moment, session.slot)),
+        ]
         added.instance_parts += [
             lambda request, description: 1 // 0,
             lambda request, description: description["config"].update({"user.mine": request.workspace}),
         ]
         added.guest_files.append(lambda session: [clincus.ToolFile(".mine", session.id.encode())])
-        added.session_fields.update({"broken": lambda session: 1 // 0, "mine": lambda session: session.slot})
+        added.session_fields += [lambda session: {"broken": 1 // 0}, lambda session: {"mine": session.slot}]
         sent: list[bytes] = []
         door.exec = lambda *_, stdin=b"", **options: sent.append(stdin) or clincus.Completed(0, b"", b"")
         session = sessions.create(clincus.replace(request_, tool="shell"))
