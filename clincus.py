@@ -2912,16 +2912,9 @@ SWITCHED_OFF = "Protection is switched off in the configuration (security.disabl
 # configuration from another place (gitrepository-layout(5): commondir), and our own project file.
 ALWAYS_PROTECTED = (
     ".clincus.toml",
-    ".git/commondir",
-    ".git/config.worktree",
-    ".git/info/attributes",
-    ".git/modules/**/commondir",
-    ".git/modules/**/config",
-    ".git/modules/**/config.worktree",
-    ".git/modules/**/hooks",
-    ".git/modules/**/info/attributes",
-    ".git/worktrees/*/commondir",
-    ".git/worktrees/*/config.worktree",
+    *(f".git/{name}" for name in ("commondir", "config.worktree", "info/attributes")),
+    *(f".git/modules/**/{name}" for name in ("commondir", "config", "config.worktree", "hooks", "info/attributes")),
+    *(f".git/worktrees/*/{name}" for name in ("commondir", "config.worktree")),
 )
 
 SETUID, SETGID = 0o4000, 0o2000
@@ -2945,17 +2938,11 @@ def deny_mode_bit(bit: int) -> list[str]:
 # ones do not exist then (38, ENOSYS), so that mount(8) falls back to mount(2), which stays for all but moving a
 # mount (8192) and binding a folder without what is mounted in it (4096 without 16384).
 DENY_UNMOUNT = (
-    "umount errno 1",
-    "umount2 errno 1",
-    "pivot_root errno 1",
+    *(f"{call} errno 1" for call in ("umount", "umount2", "pivot_root")),
     "mount errno 1 [3,8192,SCMP_CMP_MASKED_EQ,8192]",
     "mount errno 1 [3,20480,SCMP_CMP_MASKED_EQ,4096]",
-    "open_tree errno 38",
-    "open_tree_attr errno 38",
-    "move_mount errno 38",
-    "mount_setattr errno 38",
-    "fsopen errno 38",
-    "fspick errno 38",
+    *(f"{call} errno 38" for call in ("open_tree", "open_tree_attr", "move_mount", "mount_setattr")),
+    *(f"{call} errno 38" for call in ("fsopen", "fspick")),
 )
 
 
@@ -3007,8 +2994,8 @@ class ProtectionSupport:
     reason: str = ""
     python: str = "/usr/bin/python3"  # an interpreter that only root can change
     shift: bool = True  # the kernel maps ids on mounts
-    subordinate_uids: tuple[tuple[int, int], ...] = ()  # (first, count) that a container may be given
-    subordinate_gids: tuple[tuple[int, int], ...] = ()
+    subordinate_uids: tuple[range, ...] = ()  # that a container may be given
+    subordinate_gids: tuple[range, ...] = ()
     profile_config: Mapping[str, str] = field(default_factory=dict)  # keys of the default profile to be kept
 
 
@@ -3398,7 +3385,7 @@ def protect_workspace(
     """What to put into the instance description so that the workspace cannot be turned against the host.
 
     Pure. `stage` is a name for the place on the host where the mounts are put together; one of its own for each
-    instance (`new_stage`). Raises ClincusError: 400 for mounts that contradict each other, 409 if the configuration
+    instance. Raises ClincusError: 400 for mounts that contradict each other, 409 if the configuration
     demands a locked workspace and this host or session cannot have one.
     """
     paths = protected_paths(settings, workspace)
@@ -3412,13 +3399,6 @@ def protect_workspace(
     if not reason:
         return locked_protection(level, settings, host, trees, stage)
     return device_protection(level, settings, host, trees)
-
-
-def new_stage() -> str:
-    """A name for a stage that no other instance has."""
-    import secrets
-
-    return secrets.token_hex(8)
 
 
 def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: ProtectedPaths) -> None:
@@ -3570,16 +3550,10 @@ def device_name(tree: str, path: str) -> str:
 
 def raw_idmap(workspace: HostFolder, code_uid: int, host: ProtectionSupport) -> str:
     """`raw.idmap` that makes the owner and the code user one; empty if the host does not allow it."""
-
-    def allowed(ranges: Sequence[tuple[int, int]], number: int) -> bool:
-        return any(first <= number < first + count for first, count in ranges)
-
-    if workspace.uid == 0 or not allowed(host.subordinate_uids, workspace.uid):
+    if workspace.uid == 0 or not any(workspace.uid in ids for ids in host.subordinate_uids):
         return ""
-    lines = [f"uid {workspace.uid} {code_uid}"]
-    if workspace.gid and workspace.is_own_group and allowed(host.subordinate_gids, workspace.gid):
-        lines.append(f"gid {workspace.gid} {code_uid}")
-    return "\n".join(lines)
+    has_group = workspace.gid and workspace.is_own_group and any(workspace.gid in ids for ids in host.subordinate_gids)
+    return f"uid {workspace.uid} {code_uid}" + (f"\ngid {workspace.gid} {code_uid}" if has_group else "")
 
 
 def device_paths(source: str, paths: Sequence[str]) -> list[tuple[str, bool]]:
@@ -3643,50 +3617,33 @@ def plain_folders(path: str) -> list[str]:
 
 def protection_support(incus: Incus) -> ProtectionSupport:
     """Find out how well a workspace can be protected here. A few calls to Incus: keep the answer. Raises IncusError."""
-    server = incus.query("/1.0")
-    environment = server.get("environment", {})
+    environment = incus.query("/1.0").get("environment", {})
     project = incus.query(f"/1.0/projects/{quote(incus.project, safe='')}").get("config", {})
     profile = incus.query("/1.0/profiles/default").get("config", {})
     restricted = project.get("restricted") == "true"
-    low_level = not restricted or project.get("restricted.containers.lowlevel") == "allow"
+    maps_ids = environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
+    # The first user namespace maps all ids to themselves (user_namespaces(7)).
+    is_outermost = (read_plain_file("/proc/self/uid_map", 4096) or b"").split() == [b"0", b"0", b"4294967295"]
     python = trusted_python()
+    obstacles = {
+        f"Incus runs on another machine ('{incus.remote}')": bool(incus.remote),
+        f"The Incus project '{incus.project}' is restricted and does not allow raw.lxc": (
+            restricted and project.get("restricted.containers.lowlevel") != "allow"
+        ),
+        f"The kernel ({environment.get('kernel_version', 'unknown')}) cannot map ids on mounts; 5.12 can": not maps_ids,
+        "Clincus runs in a container itself": not is_outermost,
+        "There is no Python under /usr/bin that belongs to root and has ctypes; install python3": not python,
+    }
     return ProtectionSupport(
-        reason=lock_obstacle(incus, environment, low_level, python),
+        reason=next((words for words, holds in obstacles.items() if holds), ""),
         python=python,
         # Incus shifts no folder of a project that may mount some folders only (project/permissions.go), and the
         # kernel maps no ids on mounts of a file system that belongs to the host of our container.
-        shift=whole_id_range()
-        and environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
-        and not (restricted and project.get("restricted.devices.disk.paths")),
+        shift=is_outermost and maps_ids and not (restricted and project.get("restricted.devices.disk.paths")),
         subordinate_uids=mappable_ids("/etc/subuid", project.get("restricted.idmap.uid", "") if restricted else None),
         subordinate_gids=mappable_ids("/etc/subgid", project.get("restricted.idmap.gid", "") if restricted else None),
         profile_config={key: profile[key] for key in ("raw.lxc", "security.syscalls.deny") if key in profile},
     )
-
-
-def lock_obstacle(incus: Incus, environment: Mapping[str, Any], low_level: bool, python: str) -> str:
-    """Why no workspace can be locked here; empty if one can."""
-    version = tuple(int(number) for number in re.findall(r"\d+", environment.get("kernel_version", ""))[:2])
-    if incus.remote:
-        return f"Incus runs on another machine ('{incus.remote}')"
-    if not low_level:
-        return f"The Incus project '{incus.project}' is restricted and does not allow raw.lxc"
-    if version < (5, 12) or environment.get("kernel_features", {}).get("idmapped_mounts") != "true":
-        return f"The kernel ({environment.get('kernel_version', 'unknown')}) cannot map ids on mounts; 5.12 can"
-    if not whole_id_range():
-        return "Clincus runs in a container itself"
-    if not python:
-        return "There is no Python under /usr/bin that belongs to root and has ctypes; install python3"
-    return ""
-
-
-def whole_id_range() -> bool:
-    """Whether we see the host's own ids (user_namespaces(7): the first namespace maps all of them to themselves)."""
-    try:
-        with open("/proc/self/uid_map") as file:
-            return file.read().split() == ["0", "0", "4294967295"]
-    except OSError:
-        return False
 
 
 def trusted_python() -> str:
@@ -3710,8 +3667,8 @@ def only_root_changes(path: str) -> bool:
     return all(step.st_uid == 0 and (stat.S_ISLNK(step.st_mode) or not step.st_mode & 0o022) for step in found)
 
 
-def mappable_ids(path: str, project: str | None) -> tuple[tuple[int, int], ...]:
-    """The ranges (first, count) of ids that raw.idmap may give to a container: those that subuid(5) gives to root.
+def mappable_ids(path: str, project: str | None) -> tuple[range, ...]:
+    """The ids that raw.idmap may give to a container: those that subuid(5) gives to root.
 
     `project` is a restricted project's own list ("1000,2000-2999"), which then counts as well.
     """
@@ -3720,17 +3677,12 @@ def mappable_ids(path: str, project: str | None) -> tuple[tuple[int, int], ...]:
             rows = [line.strip().split(":") for line in file]
     except OSError:
         return ()
-    ranges = tuple((int(row[1]), int(row[2])) for row in rows if row[0] in ("root", "0") and len(row) > 2)
+    roots = [range(int(row[1]), int(row[1]) + int(row[2])) for row in rows if row[0] in ("root", "0") and len(row) > 2]
     if project is None:
-        return ranges
-    both = []
-    for text in filter(None, re.split(r"[\s,]+", project)):
-        low, _, high = text.partition("-")
-        for first, count in ranges:
-            start, end = max(first, int(low)), min(first + count, int(high or low) + 1)
-            if start < end:
-                both.append((start, end - start))
-    return tuple(both)
+        return tuple(roots)
+    parts = [text.partition("-") for text in re.split(r"[\s,]+", project) if text]
+    both = (range(max(ids.start, int(a)), min(ids.stop, int(b or a) + 1)) for a, _, b in parts for ids in roots)
+    return tuple(filter(len, both))
 
 
 class WallUnsupportedError(ClincusError):
@@ -3743,25 +3695,26 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
     To be asked after a failed launch or start, before the instance is deleted: the hook writes into its log. The
     reason is 409 for a workspace as it is now, and a WallUnsupportedError if only the host is to blame.
     """
+    log = ""
     for _ in range(20):
         try:
             log = incus.run("info", incus.instance(name), "--show-log").decode("utf-8", "replace")
             break
         except ClincusError as failure:
             if "Invalid PID" not in failure.message:
-                return error
+                break
             time.sleep(0.1)  # what watched over the container is ending just now (Incus 6.0.4)
-    else:
+    refusals = re.findall(r"^\s*clincus (refused|unsupported): (.*)$", log, re.MULTILINE)
+    if refusals:
+        kind, words = refusals[-1]
+        if kind == "unsupported":
+            return WallUnsupportedError(words[:1].upper() + words[1:], 409)
+        return ClincusError(f"the workspace cannot be protected: {words}", 409)
+    reason = re.search(r" ERROR +\S+ - \S+ - (.+)", log) if "forkstart" in error.message else None
+    if not reason:
         return error
-    found = re.findall(r"^\s*clincus (refused|unsupported): (.*)$", log, re.MULTILINE)
-    if not found:
-        reason = re.search(r" ERROR +\S+ - \S+ - (.*)", log) if "forkstart" in error.message else None
-        words = re.sub(r'"/[^"]*/lxc/rootfs/', '"/', reason[1]) if reason else ""
-        return IncusError(f"the container did not start: {words}", 500) if words else error
-    kind, words = found[-1]
-    if kind == "unsupported":
-        return WallUnsupportedError(words[:1].upper() + words[1:], 409)
-    return ClincusError(f"the workspace cannot be protected: {words}", 409)
+    words = re.sub(r'"/[^"]*/lxc/rootfs/', '"/', reason[1])
+    return IncusError(f"the container did not start: {words}", 500)
 
 
 def hand_over(incus: Incus, name: str, mount: str, code_uid: int) -> None:
@@ -3772,11 +3725,6 @@ def hand_over(incus: Incus, name: str, mount: str, code_uid: int) -> None:
     command = ["timeout", "60", "sh", "-c", packaged_text("guest/hand-over.sh"), "clincus", mount, str(code_uid)]
     with suppress(ClincusError):
         incus.exec(name, command, timeout=90)
-
-
-def without_lock(support: ProtectionSupport, reason: str) -> ProtectionSupport:
-    """What is left of a host's abilities for a workspace that turned out not to be lockable."""
-    return replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
 
 
 def clean_stages() -> list[str]:
@@ -4838,7 +4786,7 @@ class Containers:
             settings,
             self._support(launch.workspace),
             [host_folder(*mount) for mount in mounts],
-            new_stage(),
+            os.urandom(8).hex(),
         )
         if protection.reason:
             self._report(f"{session.id}: protection is {protection.level}: {protection.reason}")
@@ -4859,7 +4807,8 @@ class Containers:
         if project not in self._known_support:
             self._known_support[project] = protection_support(self.incus)
         reason, support = self._unlockable.get(workspace), self._known_support[project]
-        return without_lock(support, reason) if reason else support
+        # Without id maps on the workspace's file system, a disk device has none either.
+        return replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason) if reason else support
 
 
 # -- The life of sessions

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import stat
 import subprocess
@@ -373,7 +374,7 @@ def test_a_reboot_of_the_machine_takes_the_stage_and_the_next_start_brings_it_ba
 
 
 def test_a_stage_whose_building_was_cut_short_is_swept(box):
-    box.made.append(clincus.new_stage())
+    box.made.append(secrets.token_hex(8))
     with hook.locked_stages():
         os.mkdir(f"{clincus.STAGES}/{box.made[0]}")
         hook.mount_tmpfs(f"{clincus.STAGES}/{box.made[0]}", "mode=0710,size=64k")
@@ -382,7 +383,7 @@ def test_a_stage_whose_building_was_cut_short_is_swept(box):
 
 
 def test_a_stage_that_cannot_be_removed_hinders_no_other_session(box):
-    stuck = Path(clincus.STAGES) / clincus.new_stage()
+    stuck = Path(clincus.STAGES) / secrets.token_hex(8)
     other = box.launch()
     stuck.mkdir()
     (stuck / "of-somebody-else").touch()

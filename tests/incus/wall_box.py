@@ -105,7 +105,7 @@ class Box:
         paths = settings.pop("paths", (".git/hooks", ".git/config", ".husky", ".vscode", "ci/deploy"))
         settings = clincus.ProtectionSettings(paths=paths, enabled=level != "off", **settings)
         workspace = workspace or clincus.workspace_folder(str(self.root), "/workspace", settings)
-        self.made.append(clincus.new_stage())
+        self.made.append(secrets.token_hex(8))
         made = clincus.protect_workspace(workspace, settings, support, extra, self.made[-1])
         assert made.level == level
         return made
