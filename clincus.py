@@ -59,7 +59,6 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 # What only few paths need, or only `serve`, is imported there: each command loads this module.
 if TYPE_CHECKING:
-    import argparse
     from email.message import Message
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
     from io import BufferedReader
@@ -7597,30 +7596,11 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 # ----------------------------------------------------------------------------------------------------------------
 
 
-def port_number(text: str) -> int:
-    """The value of `--port`. Raises ValueError."""
-    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
-        raise ValueError("write a whole number from 0 to 65535")
-    return int(text)
-
-
-# The flags of `serve` by their usage, with the options of argparse's add_argument. clincus_cli reads them too.
-SERVE_FLAGS: dict[str, dict[str, Any]] = {
-    "--port N": {"help": "port (default: the config's, 3000); 0 for any free one", "type": port_number},
-    "--host ADDRESS": {"help": "listen here instead of on loopback only; this needs a token"},
-    "--allowed-host HOST": {
-        "help": "a name that people reach it by, as of a proxy; repeatable",
-        "action": "append",
-        "default": [],
-    },
-    "--token-file FILE": {"help": "the token that lets in other users and machines; made if missing"},
-    "--open": {"help": "open the dashboard in a browser", "action": "store_true"},
-}
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve(options: argparse.Namespace) -> int:
-    """`clincus serve`: until Ctrl-C or SIGTERM; a second one ends at once. Raises ClincusError."""
+def serve(options: Any) -> int:
+    """`clincus serve`, its flags as attributes: until Ctrl-C or SIGTERM, twice ends it at once. Raises ClincusError."""
     raise_descriptor_limit()
     gate = Gate(options.allowed_host, load_token(options.token_file, os.environ))
     hosts = listen_hosts(options.host, gate)
@@ -7690,9 +7670,11 @@ def serve_alone(words: Sequence[str]) -> int:
         "clincus", description="Serve the dashboard of Clincus and its API.", allow_abbrev=False
     )
     parser.add_argument("command", help="serve, the only command of this copy: clincus_cli/ is not beside it")
-    for usage, how in SERVE_FLAGS.items():
-        name, _, value = usage.partition(" ")
-        parser.add_argument(name, **({**how, "metavar": value} if value else how))
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--host")
+    parser.add_argument("--allowed-host", action="append", default=[])
+    parser.add_argument("--token-file")
+    parser.add_argument("--open", action="store_true")
     options = parser.parse_args(words)
     if options.command != "serve":
         parser.error("this copy has only `serve`: clincus_cli/ is not beside it")

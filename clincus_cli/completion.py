@@ -54,7 +54,7 @@ Register-ArgumentCompleter -Native -CommandName clincus -ScriptBlock {
 SCRIPTS = {"bash": BASH, "fish": FISH, "powershell": POWERSHELL, "zsh": ZSH}
 
 
-@cli.command("completion [SHELL]", shows=True)
+@cli.Command("completion [SHELL]", shows=True)
 def run_completion(context: Context) -> int:
     """Print the completion script for bash, zsh, fish or powershell
 
@@ -70,7 +70,7 @@ def run_completion(context: Context) -> int:
     return 0
 
 
-@cli.command("__complete [WORD...]", hidden=True)
+@cli.Command("__complete [WORD...]", hidden=True)
 def run_complete(context: Context) -> int:
     """What may stand in the place of the last word, a line each: the word, a tab, its meaning. Nothing for files."""
     *before, current = context.options.word or [""]
@@ -96,7 +96,7 @@ def offered_words(context: Context, before: list[str], current: str) -> Iterable
         return session_rows(context) if flag.key == "container" else [(choice, "") for choice in flag.choices]
     if current.startswith("-"):
         return flag_rows(found)
-    _, arguments = cli.sort_words([*rest, current], found.all_flags, 0)
+    _, arguments = cli.sort_words([*rest, current], found.all_flags)
     return argument_rows(context, found, len(arguments) - 1)
 
 

@@ -135,7 +135,7 @@ def delete_instance(incus: clincus.Incus, name: str) -> None:
 NESTING = ("security.nesting", "security.syscalls.intercept.mknod", "security.syscalls.intercept.setxattr")
 
 
-@cli.command("container launch IMAGE NAME", cli.flag("--ephemeral", "let Incus delete it when it stops"))
+@cli.Command("container launch IMAGE NAME", cli.Flag("--ephemeral", "let Incus delete it when it stops"))
 def run_container_launch(context: Context) -> int:
     """Create a container from an image and start it
 
@@ -163,7 +163,7 @@ def run_container_launch(context: Context) -> int:
     return 0
 
 
-@cli.command("container start NAME")
+@cli.Command("container start NAME")
 def run_container_start(context: Context) -> int:
     """Start a container, or let a paused one run on
 
@@ -178,10 +178,10 @@ def run_container_start(context: Context) -> int:
     return 0
 
 
-@cli.command(
+@cli.Command(
     "container stop NAME",
-    cli.flag("--force", "at once, as if the power went"),
-    cli.flag("--timeout SECONDS", "how long it may take", check=cli.number_from(1, 86400), default=60),
+    cli.Flag("--force", "at once, as if the power went"),
+    cli.Flag("--timeout SECONDS", "how long it may take", check=cli.number_from(1, 86400), default=60),
 )
 def run_container_stop(context: Context) -> int:
     """Stop a container
@@ -203,7 +203,7 @@ def run_container_stop(context: Context) -> int:
     return 0
 
 
-@cli.command("container delete NAME", cli.flag("-f, --force", "do not ask; a running one too"))
+@cli.Command("container delete NAME", cli.Flag("-f, --force", "do not ask; a running one too"))
 def run_container_delete(context: Context) -> int:
     """Delete a container
 
@@ -238,7 +238,7 @@ def answer(ask: Callable[[], bool]) -> int:
         return 2
 
 
-@cli.command("container exists NAME", shows=True)
+@cli.Command("container exists NAME", shows=True)
 def run_container_exists(context: Context) -> int:
     """Say by the exit code whether a container exists
 
@@ -249,7 +249,7 @@ def run_container_exists(context: Context) -> int:
     return answer(lambda: is_there(context.incus, context.options.name))
 
 
-@cli.command("container running NAME", shows=True)
+@cli.Command("container running NAME", shows=True)
 def run_container_running(context: Context) -> int:
     """Say by the exit code whether a container runs
 
@@ -263,7 +263,7 @@ def run_container_running(context: Context) -> int:
     return answer(lambda: is_there(incus, name) and find_instance(incus, name)["status"] == "Running")
 
 
-@cli.command("container list", cli.format_flag("text", "json"), shows=True)
+@cli.Command("container list", cli.format_flag("text", "json"), shows=True)
 def run_container_list(context: Context) -> int:
     """List every instance of the Incus project
 
@@ -279,10 +279,10 @@ def run_container_list(context: Context) -> int:
 # -- Working in one
 
 
-@cli.command(
+@cli.Command(
     "container mount NAME DEVICE SOURCE PATH",
-    cli.flag("--shift", "show the host's owners by the same numbers (default; --shift=false: not)", default=True),
-    cli.flag("--readonly", "do not let the container write"),
+    cli.Flag("--shift", "show the host's owners by the same numbers (default; --shift=false: not)", default=True),
+    cli.Flag("--readonly", "do not let the container write"),
 )
 def run_container_mount(context: Context) -> int:
     """Mount a directory or file of the host in a container
@@ -310,14 +310,14 @@ def run_container_mount(context: Context) -> int:
     return 0
 
 
-@cli.command(
+@cli.Command(
     "container exec NAME COMMAND...",
-    cli.flag("--user UID", "run as this user (default: 0, root)", check=cli.number_from(0, 2**31 - 1)),
-    cli.flag("--group GID", "run as this group (default: as the user)", check=cli.number_from(0, 2**31 - 1)),
-    cli.ENV._replace(meaning="variable for it; KEY alone copies yours"),
-    cli.flag("--cwd PATH", "directory to run in (default: the workspace)", default=""),
-    cli.flag("-t, --tty", "give it a terminal"),
-    cli.flag("--capture", "hold back its output, and print it as --format says"),
+    cli.Flag("--user UID", "run as this user (default: 0, root)", check=cli.number_from(0, 2**31 - 1)),
+    cli.Flag("--group GID", "run as this group (default: as the user)", check=cli.number_from(0, 2**31 - 1)),
+    cli.Flag("-e, --env KEY=VALUE", "variable for it; KEY alone copies yours", repeats=True),
+    cli.Flag("--cwd PATH", "directory to run in (default: the workspace)", default=""),
+    cli.Flag("-t, --tty", "give it a terminal"),
+    cli.Flag("--capture", "hold back its output, and print it as --format says"),
     cli.format_flag("json", "raw", meaning="with --capture: json (default) or raw", default=None),
     passes_on=2,
 )

@@ -22,7 +22,7 @@ def container_place(text: str) -> tuple[str, str]:
     return containers.container_name(name), "/" + path.lstrip("/")
 
 
-@cli.command("file push LOCAL CONTAINER:PATH", cli.flag("-r, --recursive", "copy a directory with all that is in it"))
+@cli.Command("file push LOCAL CONTAINER:PATH", cli.Flag("-r, --recursive", "copy a directory with all that is in it"))
 def run_file_push(context: Context) -> int:
     """Copy a file or directory into a running container
 
@@ -51,9 +51,9 @@ def run_file_push(context: Context) -> int:
     return report_transfer(done, "Pushed", options.local, f"{name}:{done.target}")
 
 
-@cli.command(
+@cli.Command(
     "file pull CONTAINER:PATH LOCAL",
-    cli.flag("-r, --recursive", "for a directory; it is copied without it as well"),
+    cli.Flag("-r, --recursive", "for a directory; it is copied without it as well"),
 )
 def run_file_pull(context: Context) -> int:
     """Copy a file or directory out of a running container

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import clincus
 from clincus_cli import commands as cli
@@ -43,7 +42,7 @@ def release() -> dict[str, str]:
     return dict(re.findall(r'(?m)^__(version|commit|built)__ = "([^"]*)"', source))
 
 
-@cli.command("version [ARGUMENT...]", shows=True)
+@cli.Command("version [ARGUMENT...]", shows=True)
 def run_version(context: Context) -> int:
     """Print the version
 
@@ -56,14 +55,14 @@ def run_version(context: Context) -> int:
     return 0
 
 
-@cli.command("_version", hidden=True)
+@cli.Command("_version", hidden=True)
 def run_version_flag(context: Context) -> int:
     """`clincus --version`."""
     print("clincus version {version} ({commit:.7})".format(**release()))
     return 0
 
 
-@cli.command("help [COMMAND...]", shows=True)
+@cli.Command("help [COMMAND...]", shows=True)
 def run_help(context: Context) -> int:
     """Show help on a command
 
@@ -81,28 +80,20 @@ def help_text(name: str) -> str:
     return group_help(name) if name in cli.GROUPS else command_help(cli.command_named(name))
 
 
-class Page(NamedTuple):
-    """A docstring taken apart."""
-
-    about: list[str]  # paragraphs
-    examples: list[tuple[str, str]]  # a command line and what it does
-    exits: list[tuple[str, str]]  # a code and what it means
-
-
-def page_of(command: cli.Command) -> Page:
-    """What a command's docstring says behind its summary."""
-    page = Page([], [], [])
+def page_of(command: cli.Command) -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]]]:
+    """What a docstring says behind its summary: paragraphs, examples with their meanings, exit codes with theirs."""
+    about, examples, exits = [], [], []
     for paragraph in re.split(r"\n\s*\n", (command.run.__doc__ or "").strip())[1:]:
         text = " ".join(paragraph.split())
         if text.startswith("$ "):
             lines = (line.strip()[2:].partition("  # ") for line in paragraph.strip().splitlines())
-            page.examples.extend((line, meaning) for line, _, meaning in lines)
+            examples += [(line, meaning) for line, _, meaning in lines]
         elif text.startswith("Exits: "):
             pairs = (one.strip().partition(" ") for one in text[len("Exits: ") :].split(";"))
-            page.exits.extend((code, meaning) for code, _, meaning in pairs)
+            exits += [(code, meaning) for code, _, meaning in pairs]
         else:
-            page.about.append(text)
-    return page
+            about.append(text)
+    return about, examples, exits
 
 
 def program_help() -> str:
@@ -130,23 +121,23 @@ def group_help(name: str) -> str:
 
 def command_help(command: cli.Command) -> str:
     """The help of a command: what it does, its flags, examples, exit codes."""
-    page = page_of(command)
+    about, examples, exits = page_of(command)
     usage = f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " [")
-    parts = [wrapped(f"{command.summary}."), usage, *map(wrapped, page.about)]
+    parts = [wrapped(f"{command.summary}."), usage, *map(wrapped, about)]
     parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, cli.HELP)))
     if command.starts:
         title = wrapped("Flags of a start (default: what the config says):")
         parts.append(title + "\n" + columns(flag.help for flag in cli.START))
-    if page.examples:
-        parts.append("Examples:\n" + "\n".join(f"  {line}\n      {meaning}" for line, meaning in page.examples))
-    exits: dict[str, str] = {}
-    for code, meaning in (*(page.exits or EXITS), *COMMON_EXITS):
-        exits[code] = f"{exits[code]}; {meaning}" if code in exits else meaning
-    parts.append("Exit codes:\n" + columns(exits.items()))
+    if examples:
+        parts.append("Examples:\n" + "\n".join(f"  {line}\n      {meaning}" for line, meaning in examples))
+    codes: dict[str, str] = {}
+    for code, meaning in (*(exits or EXITS), *COMMON_EXITS):
+        codes[code] = f"{codes[code]}; {meaning}" if code in codes else meaning
+    parts.append("Exit codes:\n" + columns(codes.items()))
     return "\n\n".join(parts)
 
 
-@cli.command("man", shows=True)
+@cli.Command("man", shows=True)
 def run_man(context: Context) -> int:
     """Print the manual page
 

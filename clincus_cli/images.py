@@ -44,14 +44,14 @@ def image_document(image: Mapping[str, Any]) -> dict[str, object]:
 
 
 LIST_FLAGS = (
-    cli.flag("-a, --all", "every local image"),
-    cli.flag("--prefix TEXT", "only aliases that begin so", default=""),
+    cli.Flag("-a, --all", "every local image"),
+    cli.Flag("--prefix TEXT", "only aliases that begin so", default=""),
     cli.format_flag("table", "json"),
 )
 
 
-@cli.command("images", *LIST_FLAGS, shows=True)
-@cli.command("image list", *LIST_FLAGS, shows=True)
+@cli.Command("images", *LIST_FLAGS, shows=True)
+@cli.Command("image list", *LIST_FLAGS, shows=True)
 def run_image_list(context: Context) -> int:
     """List images
 
@@ -105,7 +105,7 @@ def image_overview(images: Sequence[Mapping[str, Any]], *, show_all: bool) -> st
     )
 
 
-@cli.command("image info ALIAS", cli.format_flag("text", "json"), shows=True)
+@cli.Command("image info ALIAS", cli.format_flag("text", "json"), shows=True)
 def run_image_info(context: Context) -> int:
     """Show one image
 
@@ -138,10 +138,10 @@ def run_image_info(context: Context) -> int:
     return 0
 
 
-@cli.command(
+@cli.Command(
     "image publish CONTAINER ALIAS",
-    cli.flag("--description TEXT", "what it is for", default=""),
-    cli.flag("--force", "stop a running container meanwhile"),
+    cli.Flag("--description TEXT", "what it is for", default=""),
+    cli.Flag("--force", "stop a running container meanwhile"),
 )
 def run_image_publish(context: Context) -> int:
     """Make an image of a container
@@ -197,7 +197,7 @@ def publish(incus: clincus.Incus, instance: Mapping[str, Any], alias: str, descr
     return str(operation["metadata"]["fingerprint"])
 
 
-@cli.command("image delete ALIAS", cli.FORCE_F)
+@cli.Command("image delete ALIAS", cli.FORCE_F)
 def run_image_delete(context: Context) -> int:
     """Delete an image
 
@@ -227,7 +227,7 @@ def delete_image(incus: clincus.Incus, image: Mapping[str, Any]) -> None:
     incus.query(f"/1.0/images/{image['fingerprint']}", "DELETE", wait=True, timeout=120)
 
 
-@cli.command("image exists ALIAS", shows=True)
+@cli.Command("image exists ALIAS", shows=True)
 def run_image_exists(context: Context) -> int:
     """Say by the exit code whether an image exists
 
@@ -268,11 +268,11 @@ def above_zero(text: str) -> int:
     return int(text)
 
 
-@cli.command(
+@cli.Command(
     "image cleanup PREFIX",
-    cli.flag("--keep N", "how many of the newest stay (required)", check=above_zero),
+    cli.Flag("--keep N", "how many of the newest stay (required)", check=above_zero),
     cli.FORCE_F,
-    cli.flag("--dry-run", "only say what would go"),
+    cli.Flag("--dry-run", "only say what would go"),
 )
 def run_image_cleanup(context: Context) -> int:
     """Delete old versions of an image

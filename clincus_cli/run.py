@@ -14,14 +14,14 @@ from clincus_cli.context import Context
 TIMED_OUT = 124  # the exit code, as of timeout(1)
 
 
-@cli.command(
+@cli.Command(
     "run COMMAND...",
-    cli.flag(
+    cli.Flag(
         "--timeout SECONDS", "kill it after so long, with exit code 124; 0 for never", check=cli.number_from(0, 10**8)
     ),
-    cli.flag("--capture", "accepted; the output is passed on in any case"),
+    cli.Flag("--capture", "accepted; the output is passed on in any case"),
     cli.format_flag("pretty", "json"),
-    cli.flag("-q, --quiet", "nothing of our own on stderr"),
+    cli.Flag("-q, --quiet", "nothing of our own on stderr"),
     starts=True,
     passes_on=1,
 )
@@ -152,7 +152,7 @@ def run_on_tmux(context: Context, session: clincus.Session, program: str, *argum
     return done.stdout
 
 
-@cli.command("tmux send CONTAINER TEXT")
+@cli.Command("tmux send CONTAINER TEXT")
 def run_tmux_send(context: Context) -> int:
     """Type a line into a session
 
@@ -167,10 +167,10 @@ def run_tmux_send(context: Context) -> int:
     return 0
 
 
-@cli.command(
+@cli.Command(
     "tmux capture CONTAINER",
-    cli.flag("--lines N", "so many lines of history, too", check=cli.number_from(0, 50_000), default=0),
-    cli.flag("-e, --escapes", "with colours"),
+    cli.Flag("--lines N", "so many lines of history, too", check=cli.number_from(0, 50_000), default=0),
+    cli.Flag("-e, --escapes", "with colours"),
 )
 def run_tmux_capture(context: Context) -> int:
     """Print what a session's terminal shows
@@ -187,7 +187,7 @@ def run_tmux_capture(context: Context) -> int:
     return 0
 
 
-@cli.command("tmux list", shows=True)
+@cli.Command("tmux list", shows=True)
 def run_tmux_list(context: Context) -> int:
     """List the sessions with a terminal
 

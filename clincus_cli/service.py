@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import clincus
@@ -15,14 +15,17 @@ from clincus_cli.context import Context
 SERVICE = "clincus.service"
 
 
-def serve_flags() -> Iterator[cli.Flag]:
-    """The flags of `serve`, which the core reads by itself where this folder is not there."""
-    for usage, options in clincus.SERVE_FLAGS.items():
-        repeats = options.get("action") == "append"
-        yield cli.flag(usage, options["help"], check=options.get("type", str), repeats=repeats)
+# `clincus.serve_alone` reads the same flags where this folder is not there.
+SERVE_FLAGS = (
+    cli.Flag("--port N", "port (default: the config's, 3000); 0 for any free one", check=cli.number_from(0, 65535)),
+    cli.Flag("--host ADDRESS", "listen here instead of on loopback only; this needs a token"),
+    cli.Flag("--allowed-host HOST", "a name that people reach it by, as of a proxy; repeatable", repeats=True),
+    cli.Flag("--token-file FILE", "the token that lets in other users and machines; made if missing"),
+    cli.Flag("--open", "open the dashboard in a browser"),
+)
 
 
-@cli.command("serve", serve_flags, config=False)
+@cli.Command("serve", *SERVE_FLAGS, config=False)
 def run_serve(context: Context) -> int:
     """Serve the dashboard and its API
 
@@ -70,7 +73,7 @@ WantedBy=default.target
 def service_command(context: Context) -> list[str]:
     """What the service starts: this program with this Python, symlinks resolved, and the flags that were given."""
     command = [sys.executable, os.path.realpath(sys.argv[0]), "serve"]
-    for known in serve_flags():
+    for known in SERVE_FLAGS:
         value = getattr(context.options, known.key)
         for text in value if known.repeats else [value] if known.value and value not in (None, "") else []:
             is_file = known.key.endswith("_file")
@@ -176,7 +179,7 @@ def service_state() -> dict[str, str]:
 # -- The commands
 
 
-@cli.command("service install", serve_flags, config=False)
+@cli.Command("service install", *SERVE_FLAGS, config=False)
 def run_service_install(context: Context) -> int:
     """Install the dashboard as a systemd user service
 
@@ -211,7 +214,7 @@ def run_service_install(context: Context) -> int:
     return 0
 
 
-@cli.command("service start", config=False)
+@cli.Command("service start", config=False)
 def run_service_start(context: Context) -> int:
     """Start the service, and say where the dashboard is then
 
@@ -220,7 +223,7 @@ def run_service_start(context: Context) -> int:
     return service_action(context, "start", "started")
 
 
-@cli.command("service stop", config=False)
+@cli.Command("service stop", config=False)
 def run_service_stop(context: Context) -> int:
     """Stop the service
 
@@ -231,7 +234,7 @@ def run_service_stop(context: Context) -> int:
     return service_action(context, "stop", "stopped")
 
 
-@cli.command("service restart", config=False)
+@cli.Command("service restart", config=False)
 def run_service_restart(context: Context) -> int:
     """Restart the service, or start it
 
@@ -252,7 +255,7 @@ def service_action(context: Context, action: str, done: str) -> int:
     return 0
 
 
-@cli.command("service status", cli.format_flag("text", "json"), config=False)
+@cli.Command("service status", cli.format_flag("text", "json"), config=False)
 def run_service_status(context: Context) -> int:
     """Show whether the service runs
 
@@ -286,7 +289,7 @@ def run_service_status(context: Context) -> int:
     return 0 if document["active"] else 1
 
 
-@cli.command("service remove", config=False)
+@cli.Command("service remove", config=False)
 def run_service_remove(context: Context) -> int:
     """Stop the service and take it away
 

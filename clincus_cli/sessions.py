@@ -12,7 +12,7 @@ from clincus_cli import console
 from clincus_cli.context import Context
 
 
-@cli.command("list", cli.flag("--all", "saved conversations as well"), cli.format_flag("text", "json"), shows=True)
+@cli.Command("list", cli.Flag("--all", "saved conversations as well"), cli.format_flag("text", "json"), shows=True)
 def run_list(context: Context) -> int:
     """List the sessions
 
@@ -94,7 +94,7 @@ def fact_lines(entry: Mapping[str, Any], facts: Mapping[str, str]) -> Iterator[s
             yield f"    {name + ':':<10} {clincus.printable(str(entry[key]))}"
 
 
-@cli.command("info [SESSION_ID]", shows=True)
+@cli.Command("info [SESSION_ID]", shows=True)
 def run_info(context: Context) -> int:
     """Show a saved conversation
 
@@ -129,7 +129,7 @@ def run_info(context: Context) -> int:
     return 0
 
 
-@cli.command("resume [NAME]")
+@cli.Command("resume [NAME]")
 def run_resume(context: Context) -> int:
     """Let a paused or stopped session go on
 
@@ -238,16 +238,16 @@ def for_each_session(
 
 def timeout_flag(default: int) -> cli.Flag:
     """How long a session has for a clean stop."""
-    return cli.flag(
+    return cli.Flag(
         "--timeout SECONDS", "for a clean stop, then it is forced", check=cli.number_from(0, 3600), default=default
     )
 
 
-ALL = cli.flag("--all", "every session")
-DRY_RUN = cli.flag("--dry-run", "only show which ones")
+ALL = cli.Flag("--all", "every session")
+DRY_RUN = cli.Flag("--dry-run", "only show which ones")
 
 
-@cli.command("stop [NAME...]", timeout_flag(30), cli.flag("--all", "every running session"), cli.FORCE)
+@cli.Command("stop [NAME...]", timeout_flag(30), cli.Flag("--all", "every running session"), cli.FORCE)
 def run_stop(context: Context) -> int:
     """Stop sessions and keep their containers
 
@@ -264,8 +264,8 @@ def run_stop(context: Context) -> int:
     return for_each_session(context, verb, lambda name: sessions.end(name, timeout=context.options.timeout), is_up)
 
 
-@cli.command(
-    "shutdown [NAME...]", timeout_flag(60), cli.flag("--delete", "delete persistent ones, too"), ALL, DRY_RUN, cli.FORCE
+@cli.Command(
+    "shutdown [NAME...]", timeout_flag(60), cli.Flag("--delete", "delete persistent ones, too"), ALL, DRY_RUN, cli.FORCE
 )
 def run_shutdown(context: Context) -> int:
     """Stop sessions cleanly and delete those that are not persistent
@@ -289,11 +289,11 @@ def run_shutdown(context: Context) -> int:
     )
 
 
-@cli.command(
+@cli.Command(
     "kill [NAME...]",
     ALL,
     DRY_RUN,
-    cli.flag("--force", "do not ask, and delete also a conversation that its container does not hand over"),
+    cli.Flag("--force", "do not ask, and delete also a conversation that its container does not hand over"),
 )
 def run_kill(context: Context) -> int:
     """Delete sessions at once
@@ -309,7 +309,7 @@ def run_kill(context: Context) -> int:
     return for_each_session(context, verb, lambda name: sessions.end(name, delete=True, even_unsaved=force))
 
 
-@cli.command("persist [NAME...]", ALL, cli.FORCE)
+@cli.Command("persist [NAME...]", ALL, cli.FORCE)
 def run_persist(context: Context) -> int:
     """Keep the containers of sessions when these end
 
@@ -333,12 +333,12 @@ class CleanupGroup(NamedTuple):
     remove: Callable[[str], object]
 
 
-@cli.command(
+@cli.Command(
     "clean",
-    cli.flag("--sessions", "saved conversations without a container"),
-    cli.flag("--orphans", "stopped containers whose directory is gone"),
-    cli.flag("--all", "all of it, and stopped persistent containers too"),
-    cli.flag("--dry-run", "only show what would be removed"),
+    cli.Flag("--sessions", "saved conversations without a container"),
+    cli.Flag("--orphans", "stopped containers whose directory is gone"),
+    cli.Flag("--all", "all of it, and stopped persistent containers too"),
+    cli.Flag("--dry-run", "only show what would be removed"),
     cli.FORCE,
 )
 def run_clean(context: Context) -> int:

@@ -16,7 +16,7 @@ from clincus_cli.context import Context
 if TYPE_CHECKING:
     from clincus_cli.build import SetupOptions
 
-TOOLS = cli.flag(
+TOOLS = cli.Flag(
     "--tools LIST", "tools in the image: names with commas, each with @VERSION if need be; none (default: all three)"
 )
 
@@ -47,7 +47,7 @@ def setup_options(context: Context) -> SetupOptions:
     )
 
 
-@cli.command("setup", cli.flag("-y, --yes", "do not ask"), cli.flag("--dry-run", "only list what would be done"), TOOLS)
+@cli.Command("setup", cli.Flag("-y, --yes", "do not ask"), cli.Flag("--dry-run", "only list what would be done"), TOOLS)
 def run_setup(context: Context) -> int:
     """Install what is missing for sessions to start
 
@@ -87,13 +87,13 @@ def run_setup(context: Context) -> int:
     return 0
 
 
-@cli.command(
+@cli.Command(
     "build [custom] [NAME]",
-    cli.flag("--force", "build even if the image is there"),
-    cli.flag("--from SOURCE", "host (this machine's packages), or an image such as images:debian/13", default="host"),
+    cli.Flag("--force", "build even if the image is there"),
+    cli.Flag("--from SOURCE", "host (this machine's packages), or an image such as images:debian/13", default="host"),
     TOOLS,
-    cli.flag("--script FILE", "with `custom`: the script, run as root in the image", default=""),
-    cli.flag("--base ALIAS", "with `custom`: the image to begin with", default="clincus"),
+    cli.Flag("--script FILE", "with `custom`: the script, run as root in the image", default=""),
+    cli.Flag("--base ALIAS", "with `custom`: the image to begin with", default="clincus"),
 )
 def run_build(context: Context) -> int:
     """Build the image of the sessions, or one of your own
@@ -147,10 +147,10 @@ def read_script(context: Context) -> bytes:
         raise clincus.ClincusError(f"build script not found: '{options.script}': {error.strerror}", 400) from error
 
 
-@cli.command(
+@cli.Command(
     "health",
     cli.format_flag("text", "json"),
-    cli.flag("-v, --verbose", "also check that names can be looked up"),
+    cli.Flag("-v, --verbose", "also check that names can be looked up"),
     shows=True,
 )
 def run_health(context: Context) -> int:

@@ -14,16 +14,16 @@ from clincus_cli import commands as cli
 from clincus_cli.context import Context
 
 
-@cli.command(
+@cli.Command(
     "shell [DIRECTORY]",
     *commands.RESUME,
-    cli.flag("--tool NAME", "tool to start (default: the config's)", default=""),
-    cli.flag("--background", "start without attaching"),
-    cli.flag("--debug", "start bash in the tool's place"),
-    cli.flag(
+    cli.Flag("--tool NAME", "tool to start (default: the config's)", default=""),
+    cli.Flag("--background", "start without attaching"),
+    cli.Flag("--debug", "start bash in the tool's place"),
+    cli.Flag(
         "--tmux", "run the tool in tmux, where it outlives this terminal (default; --tmux=false: not)", default=True
     ),
-    cli.flag("--container NAME", "use this session's container", default=""),
+    cli.Flag("--container NAME", "use this session's container", default=""),
     starts=True,
 )
 def run_shell(context: Context) -> int:
@@ -388,10 +388,10 @@ def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_scree
 # -- attach
 
 
-@cli.command(
+@cli.Command(
     "attach [NAME]",
-    cli.flag("--bash", "a shell of its own instead of the tool's terminal"),
-    cli.SLOT._replace(meaning="the session in this slot of the workspace (default: none)"),
+    cli.Flag("--bash", "a shell of its own instead of the tool's terminal"),
+    cli.Flag("--slot N", "the session in this slot of the workspace (default: none)", check=cli.SLOT.check, default=0),
     cli.WORKSPACE,
 )
 def run_attach(context: Context) -> int:

@@ -11,7 +11,7 @@ from clincus_cli import commands as cli
 from clincus_cli import console, containers, sessions
 from clincus_cli.context import Context
 
-CONTAINER = cli.flag(
+CONTAINER = cli.Flag(
     "-c, --container NAME", "container (default: $CLINCUS_CONTAINER, or the workspace's only one)", default=""
 )
 
@@ -79,7 +79,7 @@ def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, 
         raise
 
 
-@cli.command("snapshot create [NAME]", CONTAINER, cli.WORKSPACE, cli.flag("--stateful", "with its running programs"))
+@cli.Command("snapshot create [NAME]", CONTAINER, cli.WORKSPACE, cli.Flag("--stateful", "with its running programs"))
 def run_snapshot_create(context: Context) -> int:
     """Keep the present state of a container
 
@@ -107,11 +107,11 @@ def run_snapshot_create(context: Context) -> int:
     return 0
 
 
-@cli.command(
+@cli.Command(
     "snapshot list",
     CONTAINER,
     cli.WORKSPACE,
-    cli.flag("--all", "of every Clincus container"),
+    cli.Flag("--all", "of every Clincus container"),
     cli.format_flag("text", "json"),
     shows=True,
 )
@@ -152,12 +152,12 @@ def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) ->
     return "\n".join([f"Snapshots for {container}:", *(line.rstrip() for line in lines), "", total])
 
 
-@cli.command(
+@cli.Command(
     "snapshot restore NAME",
     CONTAINER,
     cli.WORKSPACE,
-    cli.flag("-f, --force", "do not ask; a running one is stopped first and started again"),
-    cli.flag("--stateful", "with the programs that ran then"),
+    cli.Flag("-f, --force", "do not ask; a running one is stopped first and started again"),
+    cli.Flag("--stateful", "with the programs that ran then"),
 )
 def run_snapshot_restore(context: Context) -> int:
     """Bring back the state of a container
@@ -191,13 +191,13 @@ def run_snapshot_restore(context: Context) -> int:
     return 0
 
 
-@cli.command(
+@cli.Command(
     "snapshot delete [NAME]",
     CONTAINER,
     cli.WORKSPACE,
-    cli.flag("--all", "all snapshots of the container"),
+    cli.Flag("--all", "all snapshots of the container"),
     cli.FORCE_F,
-    cli.flag("--dry-run", "only say what would go"),
+    cli.Flag("--dry-run", "only say what would go"),
 )
 def run_snapshot_delete(context: Context) -> int:
     """Delete a snapshot, or all of a container
@@ -238,7 +238,7 @@ def delete_snapshot(incus: clincus.Incus, container: str, name: str) -> None:
     incus.query(snapshot_path(container, name), "DELETE", wait=True, timeout=120)
 
 
-@cli.command("snapshot info NAME", CONTAINER, cli.WORKSPACE, cli.format_flag("text", "json"), shows=True)
+@cli.Command("snapshot info NAME", CONTAINER, cli.WORKSPACE, cli.format_flag("text", "json"), shows=True)
 def run_snapshot_info(context: Context) -> int:
     """Show one snapshot
 

@@ -189,7 +189,7 @@ def test_the_help_of_the_program_fits_a_terminal(monkeypatch):
 
 @pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
 def test_the_examples_of_help_can_be_read(command):
-    for line, _ in cli_help.page_of(command).examples:
+    for line, _ in cli_help.page_of(command)[1]:
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         for is_punctuation, words in itertools.groupby(lexer, lambda word: set(word) <= set("|&<>();")):
