@@ -2354,28 +2354,27 @@ STARTED_FILE = ".clincus/start"  # what runs in tmux; a container without it was
 UNPACKING_FILE = ".clincus/unpacking"  # there while a saved conversation goes in: what there is may be half of it
 
 
-def listing_command(tool: Tool, container_home: str) -> list[str]:
-    """The command that lists a tool's conversations and credentials in a container, for `parse_listing`.
+class ListedFile(NamedTuple):
+    """A file of a home directory, in a container or in the copy on the host."""
 
-    In front come STARTED_FILE and UNPACKING_FILE, if they are there.
-    """
-    script = 'cd -- "$1" || exit 3; shift; find "$@" -type f -size +0 -printf "%T@ %p\\0" 2>/dev/null | head -c 4194304'
-    marks = (STARTED_FILE, UNPACKING_FILE)
-    return ["sh", "-c", script, "list", container_home, *marks, *tool.saved, *tool.credentials]
+    path: str  # relative to the home
+    size: int
+    mtime: int  # nanoseconds since 1970
+    stamp: bytes = b""  # size and time as the container wrote them
 
 
-def parse_listing(output: bytes) -> list[tuple[str, float]]:
-    """The paths and times (s since 1970) that `listing_command` wrote; what is not in its form is left out."""
-    found = []
-    for line in output.decode("utf-8", "replace").split("\0"):
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ([^/].*)", line)
+def parse_listing(data: bytes) -> Iterator[ListedFile]:
+    """The files that guest/save.sh and guest/list.sh write; what is not in their form is left out."""
+    for record in data.split(b"\0"):
+        match = re.fullmatch(rb"((\d{1,15}) (\d{1,10})(?:\.(\d{1,9})\d*)?) (.+)", record, re.DOTALL)
         if match:
-            found.append((match.group(2), float(match.group(1))))
-    return found
+            stamp, size, seconds, fraction, path = match.groups()
+            mtime = int(seconds) * 10**9 + int((fraction or b"").ljust(9, b"0"))
+            yield ListedFile(os.fsdecode(path), int(size), mtime, stamp)
 
 
-def saved_files_status(directory: str) -> dict[str, os.stat_result]:
-    """The files of a saved conversation by their path; empty ones are left out.
+def saved_listing(directory: str) -> dict[str, ListedFile]:
+    """The files of a saved conversation by their path; empty ones and metadata.json are left out.
 
     ClincusError if not all of it can be read: a copy with a hole must not go on, nor count as the lesser one.
     """
@@ -2387,16 +2386,11 @@ def saved_files_status(directory: str) -> dict[str, os.stat_result]:
     found = {}
     for folder, _, names in os.walk(directory, onerror=refuse):
         for name in names:
-            path = os.path.join(folder, name)
-            status = os.lstat(path)
-            if stat.S_ISREG(status.st_mode) and status.st_size:
-                found[os.path.relpath(path, directory)] = status
+            status = os.lstat(os.path.join(folder, name))
+            path = os.path.relpath(os.path.join(folder, name), directory)
+            if stat.S_ISREG(status.st_mode) and status.st_size and path != "metadata.json":
+                found[path] = ListedFile(path, status.st_size, status.st_mtime_ns)
     return found
-
-
-def saved_listing(directory: str) -> list[tuple[str, float]]:
-    """The paths and times of the files of a saved conversation; see `saved_files_status`."""
-    return [(path, status.st_mtime) for path, status in saved_files_status(directory).items()]
 
 
 def saved_files(tool: Tool, saved_dir: str) -> list[ToolFile]:
@@ -2405,12 +2399,12 @@ def saved_files(tool: Tool, saved_dir: str) -> list[ToolFile]:
     ClincusError if it cannot be read whole: a tool that went on without it would take its place at the next save.
     """
     found = []
-    for path, mtime in sorted(saved_listing(saved_dir)):
+    for path, file in sorted(saved_listing(saved_dir).items()):
         source = os.path.join(saved_dir, path)
         if is_saved(tool, path):
             if not os.access(source, os.R_OK):
                 raise ClincusError(f"the conversation cannot go on: {source} cannot be read", 500)
-            found.append(ToolFile(path, mtime=mtime, source=source))
+            found.append(ToolFile(path, mtime=file.mtime / 10**9, source=source))
     return found
 
 
@@ -2419,23 +2413,17 @@ def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
     return re.compile(tool.conversation.replace("{project}", project))
 
 
-def choose_conversation(
-    tool: Tool, session_id: str, workspace_path: str, listing: Iterable[tuple[str, float]]
-) -> str | None:
+def choose_conversation(tool: Tool, session_id: str, workspace: str, files: Iterable[ListedFile]) -> str | None:
     """The id of the conversation to go on with: that of the session's own id, else the newest, None if there is none.
 
     Claude keeps a directory for each working directory, named like its path with every other character a dash.
     """
     if not tool.conversation:
         return None
-    project = re.escape(re.sub(r"[^A-Za-z0-9]", "-", workspace_path))
-    pattern = conversation_pattern(tool, project)
-    found: dict[str, float] = {}
-    for path, mtime in listing:
-        match = pattern.fullmatch(path)
-        if match:
-            found[match.group("id")] = max(mtime, found.get(match.group("id"), 0.0))
-    return session_id if session_id in found else max(found, key=lambda one: (found[one], one), default=None)
+    pattern = conversation_pattern(tool, re.escape(re.sub(r"[^A-Za-z0-9]", "-", workspace)))
+    matches = [(pattern.fullmatch(file.path), file.mtime) for file in files]
+    found = [(mtime, match["id"]) for match, mtime in matches if match]
+    return session_id if any(id == session_id for _, id in found) else max(found, default=(0, None))[1]
 
 
 def safe_relative(path: str) -> bool:
@@ -2445,44 +2433,36 @@ def safe_relative(path: str) -> bool:
     return plain and len(parts) <= 32 and not any(ord(char) < 32 for char in path)
 
 
-class GuestFile(NamedTuple):
-    """A file of a conversation in a container, as guest/save.sh lists it."""
-
-    path: str
-    size: int
-    mtime: int  # nanoseconds since 1970
-    stamp: bytes  # size and time as the container wrote them
-
-
 class UnsettledError(ClincusError):
     """A conversation changed while it was copied, so that its files would not fit together."""
 
 
-def read_guest_files(stream: BufferedReader) -> Iterator[GuestFile]:
-    """The list that guest/save.sh writes; what is not in its form is left out. Raises ClincusError."""
-    data = bytearray()
-    while not data.endswith(b"\0/\0") and data != b"/\0":
-        piece = stream.read1(1 << 16)
-        data += piece
-        if not piece or len(data) > LISTING_LIMIT:
-            raise ClincusError(f"the container's list of files {'is too long' if piece else 'ends too early'}", 500)
-    for record in bytes(data).split(b"\0"):
-        match = re.fullmatch(rb"((\d{1,15}) (\d{1,10})(?:\.(\d{1,9})\d*)?) (.+)", record, re.DOTALL)
-        if match:
-            stamp, size, seconds, fraction, path = match.groups()
-            mtime = int(seconds) * 10**9 + int((fraction or b"").ljust(9, b"0"))
-            yield GuestFile(os.fsdecode(path), int(size), mtime, stamp)
-
-
 def save_conversation(
-    stdin: GuestInput, stream: BufferedReader, saved: SavedSession, tool: Tool, *, is_last: bool = False
+    open_command: Callable[..., contextlib.AbstractContextManager[tuple[GuestInput, BufferedReader]]],
+    home: str,
+    saved: SavedSession,
+    tool: Tool,
+    *,
+    is_last: bool = False,
 ) -> list[str]:
-    """Bring the host's copy of a conversation up to date with guest/save.sh; gives what a person should know.
+    """Bring the host's copy of a conversation up to date; gives what a person should know.
 
-    Only what changed is copied, and of a file that grew only the rest. The new copy is made beside the old one and
-    takes its place when it is whole and not emptier: a conversation is never lost to a container that has none. With
-    `is_last` the tool has ended, so that what still changes may be taken as it is. Raises ClincusError, and OSError
-    for a fault of this host.
+    `open_command` runs a command in the container as root (what `sudo` wrote belongs to the conversation as well), in
+    the manner of `Incus.open`; `home` is that of the tool there. With `is_last` a tool that runs is ended first, and
+    what still changes is taken as it is. Raises ClincusError, and OSError for a fault of this host.
+    """
+    command = ["sh", "-c", packaged_text("guest/save.sh"), "save", home, tool.name if is_last else "", *tool.saved]
+    with open_command(command, timeout=SAVE_TIMEOUT) as (stdin, stream):
+        return update_copy(stdin, stream, saved, tool, is_last=is_last)
+
+
+def update_copy(
+    stdin: GuestInput, stream: BufferedReader, saved: SavedSession, tool: Tool, *, is_last: bool
+) -> list[str]:
+    """Ask guest/save.sh for what the copy on the host lacks: files that are new, and the rest of those that grew.
+
+    The new copy is made beside the old one and takes its place when it is whole and not emptier: a container without
+    the conversation never replaces it.
     """
     import tempfile
 
@@ -2490,17 +2470,16 @@ def save_conversation(
     os.makedirs(parent, mode=0o700, exist_ok=True)
     os.chmod(parent, 0o700)
     is_talk = conversation_pattern(tool).fullmatch
-    listed = [file for file in read_guest_files(stream) if safe_relative(file.path) and is_saved(tool, file.path)]
-    kept = {path: status for path, status in saved_files_status(saved.directory).items() if path != "metadata.json"}
+    listed = [file for file in read_listing(stream) if safe_relative(file.path) and is_saved(tool, file.path)]
     listed.sort(key=lambda file: not is_talk(file.path))  # else as they are listed: the newest first
-    wanted, stay = within_limit(listed, {path: status.st_size for path, status in kept.items()})
-    changed = {file.path for file in wanted if not is_same_file(kept.get(file.path), file)}
+    kept = saved_listing(saved.directory)
+    wanted, stay = within_limit(listed, kept)
+    changed = {file.path: file.size for file in wanted if kept.get(file.path) != file._replace(stamp=b"")}
     is_emptier = kept and (not wanted or (any(map(is_talk, kept)) and not any(is_talk(file.path) for file in wanted)))
     if is_emptier or (not changed and kept.keys() == {file.path for file in listed}):
         write_metadata(saved)
         return []
-    size = sum(file.size for file in wanted if file.path in changed)
-    disk = os.statvfs(parent)
+    size, disk = sum(changed.values()), os.statvfs(parent)
     if disk.f_bavail * disk.f_frsize < size + DISK_RESERVE:
         raise OSError(errno.ENOSPC, "the disk of the saved conversations is nearly full", parent)
     stdin.allow(SAVE_TIMEOUT + size / SAVE_RATE)
@@ -2518,30 +2497,34 @@ def save_conversation(
                 copier.link(path)
         except FileNotFoundError:  # of the old copy
             raise UnsettledError("another save was faster", 409) from None
-        write_metadata(dataclasses.replace(saved, directory=fresh))
+        write_metadata(replace(saved, directory=fresh))
         take_place(fresh, saved.directory)
     left_out = len(listed) - len(wanted)
     return [f"{left_out} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"] if left_out else []
 
 
-def within_limit(listed: Iterable[GuestFile], kept: Mapping[str, int]) -> tuple[list[GuestFile], list[str]]:
+def read_listing(stream: BufferedReader) -> list[ListedFile]:
+    """The list that guest/save.sh writes. Raises ClincusError."""
+    data = bytearray()
+    while not data.endswith(b"\0/\0") and data != b"/\0":
+        piece = stream.read1(1 << 16)
+        data += piece
+        if not piece or len(data) > LISTING_LIMIT:
+            raise ClincusError(f"the container's list of files {'is too long' if piece else 'ends too early'}", 500)
+    return list(parse_listing(bytes(data)))
+
+
+def within_limit(listed: Iterable[ListedFile], kept: Mapping[str, ListedFile]) -> tuple[list[ListedFile], list[str]]:
     """The first files that fit into SAVED_LIMIT, and the paths of those of which only the copy in `kept` does."""
     wanted, stay, left = [], [], SAVED_LIMIT
     for file in listed:
-        size = file.size if file.size <= left else kept.get(file.path, left + 1)
-        if size > left:
-            continue
-        left -= size
-        if size == file.size:
+        if file.size <= left:
             wanted.append(file)
-        else:
+            left -= file.size
+        elif file.path in kept and kept[file.path].size <= left:
             stay.append(file.path)
+            left -= kept[file.path].size
     return wanted, stay
-
-
-def is_same_file(status: os.stat_result | None, file: GuestFile) -> bool:
-    """Whether the host's copy of a file is what the container has."""
-    return status is not None and (status.st_size, status.st_mtime_ns) == (file.size, file.mtime)
 
 
 @dataclass
@@ -2555,14 +2538,14 @@ class Copier:
     is_last: bool
     growth: int = field(default_factory=lambda: GROWTH_LIMIT)  # bytes that may still come beyond what was listed
 
-    def take(self, file: GuestFile, *, is_changed: bool, is_kept: bool) -> None:
+    def take(self, file: ListedFile, *, is_changed: bool, is_kept: bool) -> None:
         """Copy a file, or link the copy that is there."""
         target = os.path.join(self.new, file.path)
         try:
-            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
             if not is_changed:
                 self.link(file.path)
                 return
+            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG):
@@ -2589,7 +2572,7 @@ class Copier:
         except PermissionError:  # a file system without hard links
             shutil.copy2(source, target, follow_symlinks=False)
 
-    def _fetch(self, file: GuestFile, output: IO[bytes], old: str) -> bool:
+    def _fetch(self, file: ListedFile, output: IO[bytes], old: str) -> bool:
         """Write a file's content; whether it fits what was listed. `old` is what there is of it, if anything."""
         digest, known = hashlib.sha256(), 0
         with open(old, "rb") if old else io.BytesIO() as before:
@@ -2598,14 +2581,17 @@ class Copier:
                     digest.update(piece)
                     known += len(piece)
             self.stdin.write(b"%d %s %s\n" % (known, digest.hexdigest().encode(), os.fsencode(file.path)))
-            start, size = self._numbers(rb"(\d{1,15}) (\d{1,15})\n")
-            self.growth -= max(start + size - file.size, 0)
+            answer = re.fullmatch(rb"(\d{1,15}) (\d{1,15})\n", self.stream.readline(64))
+            if answer is None:
+                raise ClincusError("the container did not answer as guest/save.sh does", 500)
+            start, left = map(int, answer.groups())
+            size = start + left
+            self.growth -= max(size - file.size, 0)
             if start not in (0, known) or self.growth < 0:
                 raise ClincusError(f"the container sends more of {file.path} than it has listed", 500)
             before.seek(0)
             if start:
                 shutil.copyfileobj(before, output, 1 << 16)
-        left = size
         while left:
             piece = self.stream.read(min(left, 1 << 16))
             if not piece:
@@ -2614,21 +2600,15 @@ class Copier:
             left -= len(piece)
         stamp = self.stream.readline(64).rstrip(b"\n")
         now = re.match(rb"\d{1,15}(?= )", stamp)
-        has_grown = now is not None and int(now[0]) >= start + size
+        has_grown = now is not None and int(now[0]) >= size
         return stamp == file.stamp or (has_grown and (self.is_last or file.path.endswith(".jsonl")))
-
-    def _numbers(self, pattern: bytes) -> tuple[int, int]:
-        match = re.fullmatch(pattern, self.stream.readline(64))
-        if match is None:
-            raise ClincusError("the container did not answer as guest/save.sh does", 500)
-        return int(match[1]), int(match[2])
 
 
 def take_place(fresh: str, directory: str) -> None:
     """Give a new copy the name of the old one, which is removed. What a crash in between leaves, `mend_saved` mends."""
     parent, old = os.path.dirname(directory), f"{fresh}.old"
     with directory_lock(parent, SAVED_LOCK_TIMEOUT):
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.rename(directory, old)
         os.rename(fresh, directory)
         sync_directory(parent)
@@ -2644,19 +2624,20 @@ def mend_saved(parent: str) -> None:
         name, _, ending = os.path.basename(left)[1:].rpartition(".new-")
         directory = os.path.join(parent, name)
         with contextlib.suppress(ClincusError, OSError), directory_lock(left, timeout=0):  # else it is in use
-            if ending.endswith(".old") and all(path == "metadata.json" for path, _ in saved_listing(directory)):
+            if ending.endswith(".old") and not saved_listing(directory):
                 shutil.rmtree(directory, ignore_errors=True)
                 os.rename(left, directory)
             else:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def write_metadata(saved: SavedSession) -> None:
-    """Write metadata.json of a session, with the time of now; the directory is made if need be (0700).
+def write_metadata(saved: SavedSession, saved_at: str = "") -> None:
+    """Write metadata.json of a session; the directory is made if need be (0700). `saved_at` is now if it is empty.
 
     ClincusError if that is not possible.
     """
-    document = {**vars(saved), "saved_at": datetime.now().astimezone().isoformat(timespec="seconds")}
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    document = {**vars(saved), "saved_at": saved_at or now}
     del document["directory"]
     path = os.path.join(saved.directory, "metadata.json")
     try:
@@ -2664,15 +2645,6 @@ def write_metadata(saved: SavedSession) -> None:
         replace_file(path, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
     except OSError as error:
         raise ClincusError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def mark_persistent(directory: str) -> None:
-    """Set `persistent` in a metadata.json and leave all else, its time too; nothing where there is none."""
-    path = os.path.join(directory, "metadata.json")
-    text = read_text(path, METADATA_LIMIT, follow=False)
-    if text is not None:
-        document = {**json.loads(text), "persistent": True}
-        replace_file(path, (json.dumps(document, indent=2) + "\n").encode(), 0o600)
 
 
 def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
@@ -2703,15 +2675,8 @@ def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]
                     saved = read_metadata(entry.path, parent[len(base) + 1 :])
                     if saved is not None:
                         found.append(saved)
-    return sorted(found, key=saved_time, reverse=True)
-
-
-def saved_time(saved: SavedSession) -> float:
-    """When a session was saved, in seconds since 1970; 0 if unknown."""
-    try:
-        return datetime.fromisoformat(re.sub(r"Z$", "+00:00", saved.saved_at)).timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
+    never = datetime.min.replace(tzinfo=timezone.utc)
+    return sorted(found, key=lambda saved: parse_time(saved.saved_at) or never, reverse=True)
 
 
 def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> SavedSession:
@@ -2720,6 +2685,16 @@ def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> S
         if saved.session_id == session_id:
             return saved
     raise ClincusError(f"session '{session_id}' not found", 404)
+
+
+def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
+    """Whether the copy on the host holds all of a stopped container, whose last run began at a time (RFC 3339).
+
+    That run may be one that somebody began with `incus start`: it wrote no metadata.
+    """
+    kept, started = read_metadata(saved.directory, saved.tool), parse_time(started_at)
+    when = parse_time(kept.saved_at) if kept is not None and kept.final else None
+    return when is not None and (started is None or when > started)  # both to the second
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -4944,12 +4919,12 @@ class Sessions:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             self._extensions.tell("before_stop", found)
             session = self._thawed(found)
-            error = self._try_save(session, ends_tool=True)
+            error = self._save(session, ends_tool=True)
             if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
                 self.containers.stop(id, 0)
                 session = replace(session, status="stopped")
-                error = self._try_save(session)
+                error = self._save(session)
             if delete and error is not None and (not even_unsaved or is_hosts_fault(error)):
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
             is_running = session.status == "running"
@@ -4982,7 +4957,7 @@ class Sessions:
             return None
         try:
             session = self.registry.get(id)
-            return "" if self._try_save(session) else self.saved_directory(session)
+            return "" if self._save(session) else self.saved_directory(session)
         finally:
             lock.release()
 
@@ -4991,7 +4966,9 @@ class Sessions:
         with self.lock(id):
             session = replace(self.registry.get(id), persistent=True)
             self.containers.label(id, "persistent", "true")
-            mark_persistent(self.saved_directory(session))
+            kept = read_metadata(self.saved_directory(session), session.tool)
+            if kept is not None:
+                write_metadata(replace(kept, persistent=True), kept.saved_at)
             self.look(id)
             return session
 
@@ -5142,14 +5119,15 @@ class Sessions:
         )
         write_metadata(self._saved(session))
 
-    def _start_files(self, session: Session, launch: Launch, present: list[tuple[str, float]]) -> list[ToolFile]:
+    def _start_files(self, session: Session, launch: Launch, present: list[ListedFile]) -> list[ToolFile]:
         """The files that a start carries into the code user's home; `present` are those of the tool's in there."""
         config, tool, guest, chosen = launch.config, launch.tool, launch.guest, launch.request.environment
-        is_new = STARTED_FILE not in dict(present)
+        times = {file.path: file.mtime / 10**9 for file in present}
+        is_new = STARTED_FILE not in times
         choose = functools.partial(choose_conversation, tool, session.session_id, guest.mount)
-        conversation, talk = None if UNPACKING_FILE in dict(present) else choose(present), []
+        conversation, talk = None if UNPACKING_FILE in times else choose(present), []
         if is_new and conversation is None:  # a session that goes on in a new container has one on the host
-            conversation = choose(saved_listing(self.saved_directory(session)))
+            conversation = choose(saved_listing(self.saved_directory(session)).values())
             talk = saved_files(tool, self.saved_directory(session))
         files, warnings = tool_files(
             tool,
@@ -5159,7 +5137,7 @@ class Sessions:
             config,
             only_credentials=not is_new,
             environment={**config.environment, **chosen},
-            present=present,
+            present=times.items(),
         )
         for warning in warnings:
             self._report(f"{session.id}: {warning}")
@@ -5174,11 +5152,10 @@ class Sessions:
         more = call_each(self._extensions.guest_files, session)
         return [*unpacking, *files, *talk, *own, *itertools.chain(*more)]
 
-    def _listing(self, session: Session, tool: Tool) -> list[tuple[str, float]]:
-        done = self.run(session, listing_command(tool, self.guest(session).home))
-        if done.code != 0:
-            raise self.incus.guest_failure(session.id, done)
-        return parse_listing(done.stdout)
+    def _listing(self, session: Session, tool: Tool) -> list[ListedFile]:
+        """The tool's conversations and credentials in a container, and the marks of earlier starts."""
+        paths = STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials
+        return list(parse_listing(self.output(session, "list", *paths)))
 
     def _saved(self, session: Session) -> SavedSession:
         return SavedSession(
@@ -5194,22 +5171,31 @@ class Sessions:
             profile=session.profile,
         )
 
-    def _save(self, session: Session, *, ends_tool: bool) -> None:
-        """Copy the tool's conversations to the host. With `ends_tool` a tool that runs is ended first."""
-        tool, saved = TOOLS.get(session.tool), self._saved(session)
-        is_asleep = session.status == "stopped"
-        if tool is None or session.paused or (is_asleep and self._is_saved(session, saved)):
-            return
-        # As root: what `sudo` wrote there belongs to the conversation as well.
-        name = tool.name if ends_tool and not is_asleep else ""
-        command = ["sh", "-c", guest_program("save"), "save", self.guest(session).home, name, *tool.saved]
-        awake = self.containers.asleep(session.id) if is_asleep else contextlib.nullcontext()
-        with awake, self.incus.open(session.id, command, timeout=SAVE_TIMEOUT) as (stdin, stream):
-            is_last = bool(name) or is_asleep
-            for note in save_conversation(stdin, stream, saved, tool, is_last=is_last):
-                self._report(f"{session.id}: {note}")
-        if is_asleep:  # and the command did not fail: what it wrote was all
-            write_metadata(replace(saved, final=True))
+    def _save(self, session: Session, *, ends_tool: bool = False) -> Exception | None:
+        """Copy the tool's conversation to the host. Why that did not work is reported, returned, and stops nobody.
+
+        With `ends_tool` a tool that runs is ended first.
+        """
+        tool, is_asleep = TOOLS.get(session.tool), session.status == "stopped"
+        if tool is None or session.paused:
+            return None
+        try:
+            saved = self._saved(session)
+            if is_asleep and is_copy_of_last_run(saved, session.started_at):
+                return None
+            command, home = functools.partial(self.incus.open, session.id), self.guest(session).home
+            with self.containers.asleep(session.id) if is_asleep else contextlib.nullcontext():
+                notes = save_conversation(command, home, saved, tool, is_last=ends_tool or is_asleep)
+            if is_asleep:
+                write_metadata(replace(saved, final=True))
+        except UnsettledError as error:  # the next save finds it at rest
+            return error
+        except (ClincusError, OSError) as error:
+            self._report(f"{session.id}: the conversation was not saved: {error}")
+            return error
+        for note in notes:
+            self._report(f"{session.id}: {note}")
+        return None
 
     def _mark_final(self, session: Session) -> None:
         """Note that a container which has just stopped holds nothing newer than the copy on the host."""
@@ -5218,15 +5204,6 @@ class Sessions:
                 write_metadata(replace(self._saved(session), final=True))
         except ClincusError as error:
             self._report(f"{session.id}: {error}")
-
-    def _is_saved(self, session: Session, saved: SavedSession) -> bool:
-        """Whether the copy on the host was made after the last run: a stopped container holds nothing newer.
-
-        A run that somebody began with `incus start` counts as well, though it wrote no metadata.
-        """
-        kept, started = read_metadata(saved.directory, saved.tool), parse_time(session.started_at)
-        when = parse_time(kept.saved_at) if kept is not None and kept.final else None
-        return when is not None and (started is None or when > started)  # both to the second
 
     def lock(self, id: str) -> threading.RLock:
         """The lock of a session. Raises ClincusError(404)."""
@@ -5269,17 +5246,6 @@ class Sessions:
                 self.containers.delete(session.id)
         except ClincusError as error:
             self._report(f"{session.id}: could not be removed after a failed start: {error}")
-
-    def _try_save(self, session: Session, *, ends_tool: bool = False) -> Exception | None:
-        """Save the conversation to the host; why that did not work is reported, returned, and stops nobody."""
-        try:
-            self._save(session, ends_tool=ends_tool)
-        except UnsettledError as error:  # the next save finds it at rest
-            return error
-        except (ClincusError, OSError) as error:
-            self._report(f"{session.id}: the conversation was not saved: {error}")
-            return error
-        return None
 
 
 # ----------------------------------------------------------------------------------------------------------------

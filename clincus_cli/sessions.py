@@ -109,8 +109,8 @@ def run_info(context: Context) -> int:
     if not found:
         raise clincus.ClincusError(f"session '{wanted}' not found" if wanted else "no saved session yet", 404)
     saved = found[0]
-    files = [path for path, _ in clincus.saved_listing(saved.directory) if path != "metadata.json"]
-    size = sum(os.lstat(os.path.join(saved.directory, path)).st_size for path in files)
+    files = clincus.saved_listing(saved.directory)
+    size = sum(file.size for file in files.values())
     print(console.paint("Session Information", "bold"))
     print("-" * 19)
     rows = {

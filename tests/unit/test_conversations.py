@@ -12,6 +12,7 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -68,20 +69,25 @@ class Tap(io.BufferedReader):
         return data
 
 
-def save(tmp_path, tool="claude", *, ends="", is_last=False):
+def save(tmp_path, tool="claude", *, ends=""):
     """Save the conversations of the home `guest`; the notes, and the bytes of content that were sent."""
-    home, paths = str(tmp_path / "guest"), clincus.TOOLS[tool].saved
-    argv = ["sh", "-c", clincus.guest_program("save"), "save", home, ends, *paths]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
-        stdin = clincus.GuestInput(process.stdin.fileno(), lambda: process.poll() is not None, lambda seconds: None)
-        stream = Tap(process.stdout)
-        try:
-            saved = saved_session(tmp_path, tool)
-            notes = clincus.save_conversation(stdin, stream, saved, clincus.TOOLS[tool], is_last=is_last)
-        finally:
-            process.stdin.close()
-            process.kill()
-    return notes, stream.count
+    taps = []
+
+    @contextlib.contextmanager
+    def run(command, timeout):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+            stdin = clincus.GuestInput(process.stdin.fileno(), lambda: process.poll() is not None, lambda seconds: None)
+            taps.append(Tap(process.stdout))
+            try:
+                yield stdin, taps[0]
+            finally:
+                process.stdin.close()
+                process.kill()
+
+    known = clincus.TOOLS[tool]._replace(name=ends or tool)
+    saved = saved_session(tmp_path, tool)
+    notes = clincus.save_conversation(run, str(tmp_path / "guest"), saved, known, is_last=bool(ends))
+    return notes, taps[0].count
 
 
 # ---- what is saved ------------------------------------------------------------------------------------------------
@@ -96,7 +102,7 @@ def test_a_conversation_survives_the_way_out_and_in_again(tmp_path):
     assert sorted(os.listdir(directory)) == [".claude", "metadata.json"]
     assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(os.path.join(directory, TALK)).st_mode) == 0o600
-    listing = clincus.saved_listing(directory)
+    listing = clincus.saved_listing(directory).values()
     assert clincus.choose_conversation(clincus.TOOLS["claude"], SESSION, "/workspace", listing) == SESSION
     (tmp_path / "again").mkdir()
     archive = b"".join(clincus.pack_files(clincus.saved_files(clincus.TOOLS["claude"], directory), 0, 0))
@@ -317,15 +323,10 @@ class Script(io.RawIOBase):
 def receive(tmp_path, *pieces, is_last=False):
     """Save what a container sends that does as it likes."""
 
-    class Stdin:
-        def write(self, data):
-            pass
-
-        def allow(self, seconds):
-            pass
-
-    stream = io.BufferedReader(Script(*pieces), 1 << 17)
-    return clincus.save_conversation(Stdin(), stream, saved_session(tmp_path), clincus.TOOLS["claude"], is_last=is_last)
+    stdin = SimpleNamespace(write=lambda data: None, allow=lambda seconds: None)
+    container = contextlib.nullcontext((stdin, io.BufferedReader(Script(*pieces), 1 << 17)))
+    saved, tool = saved_session(tmp_path), clincus.TOOLS["claude"]
+    return clincus.save_conversation(lambda *_, timeout: container, "/home", saved, tool, is_last=is_last)
 
 
 def listing(*paths, size=1):
@@ -398,11 +399,60 @@ def test_what_is_written_meanwhile_is_no_hindrance(tmp_path):
 @given(st.binary(max_size=300))
 def test_no_listing_whatever_gets_past_the_reader(data):
     with_end = io.BufferedReader(Script(data, b"\0/\0"), 1 << 17)
-    try:
-        for file in clincus.read_guest_files(with_end):
-            assert file.size >= 0
-    except clincus.ClincusError:
-        pass
+    with contextlib.suppress(clincus.ClincusError):
+        for file in clincus.read_listing(with_end):
+            assert min(file.size, file.mtime) >= 0
+
+
+# ---- which conversation to go on with -----------------------------------------------------------------------------
+
+
+def files(*paths):
+    return [clincus.ListedFile(path, 1, time) for time, path in enumerate(paths)]
+
+
+def in_claude(*names, project="-workspace"):
+    return files(*(f"{ROOT}/{project}/{name}" for name in names))
+
+
+@pytest.mark.parametrize(
+    ("tool", "listing", "chosen"),
+    [
+        ("claude", in_claude(f"{SESSION}.jsonl", f"{OTHER}.jsonl"), SESSION),
+        ("claude", in_claude(f"{OTHER}.jsonl"), OTHER),
+        ("claude", in_claude(f"{OTHER}.jsonl", f"{OTHER[::-1]}.jsonl".replace("-", "x")), OTHER),
+        ("claude", in_claude("agent-1.jsonl", f"{OTHER}/subagents/{SESSION}.jsonl"), None),
+        ("claude", in_claude(f"{SESSION}.jsonl", project="-elsewhere"), None),
+        ("claude", [], None),
+        ("copilot", files(f".copilot/session-state/{OTHER}/events.jsonl"), OTHER),
+        ("copilot", files(f".copilot/session-state/{OTHER}.jsonl"), OTHER),
+        ("copilot", files(f".copilot/session-state/{OTHER}/workspace.yaml"), None),
+        ("opencode", files(".local/share/opencode/opencode.db"), "opencode"),
+        ("opencode", files(".local/share/opencode/storage/session/a.json"), "opencode"),
+        ("opencode", files(".local/share/opencode/storage.json"), None),
+    ],
+)
+def test_the_conversation_of_the_session_goes_on_or_the_newest(tool, listing, chosen):
+    assert clincus.choose_conversation(clincus.TOOLS[tool], SESSION, "/workspace", listing) == chosen
+
+
+def test_claudes_directory_is_named_after_the_workspace():
+    listing = in_claude(f"{OTHER}.jsonl", project="-home-ann-my-app-v2")
+    assert clincus.choose_conversation(clincus.TOOLS["claude"], SESSION, "/home/ann/my.app_v2", listing) == OTHER
+
+
+def test_a_shell_has_no_conversation(config):
+    assert clincus.choose_conversation(clincus.find_tool("shell", config), SESSION, "/workspace", files("a")) is None
+
+
+def test_a_start_sees_the_files_that_are_there(tmp_path):
+    path = f"{ROOT}/-workspace/{OTHER}.jsonl"
+    write(tmp_path / path, "{}")
+    write(tmp_path / ROOT / "empty")
+    os.utime(tmp_path / path, (12, 12.5))
+    command = ["sh", "-c", clincus.guest_program("list"), "list", ".claude/none", ROOT]
+    output = subprocess.run(command, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, check=True).stdout
+    assert [file[:3] for file in clincus.parse_listing(output)] == [(path, 2, 12_500_000_000)]
 
 
 # ---- the list of saved sessions -----------------------------------------------------------------------------------

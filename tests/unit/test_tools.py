@@ -8,8 +8,6 @@ import stat
 import subprocess
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import clincus
 
@@ -374,61 +372,3 @@ def test_a_pack_unpacks_to_the_same_files(tmp_path):
     assert stat.S_IMODE((tmp_path / "a/b/c").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
     assert (tmp_path / ("d" * 150) / "e").read_bytes() == b""
-
-
-# Which conversation to go on with
-
-
-def in_claude(*names, project="-workspace"):
-    return [(f".claude/projects/{project}/{name}", float(time)) for time, name in enumerate(names)]
-
-
-@pytest.mark.parametrize(
-    ("tool", "listing", "chosen"),
-    [
-        ("claude", in_claude(f"{SESSION}.jsonl", f"{OTHER}.jsonl"), SESSION),
-        ("claude", in_claude(f"{OTHER}.jsonl"), OTHER),
-        ("claude", in_claude(f"{OTHER}.jsonl", f"{OTHER[::-1]}.jsonl".replace("-", "x")), OTHER),
-        ("claude", in_claude("agent-1.jsonl", f"{OTHER}/subagents/{SESSION}.jsonl"), None),
-        ("claude", in_claude(f"{SESSION}.jsonl", project="-elsewhere"), None),
-        ("claude", [], None),
-        ("copilot", [(f".copilot/session-state/{OTHER}/events.jsonl", 1.0)], OTHER),
-        ("copilot", [(f".copilot/session-state/{OTHER}.jsonl", 1.0)], OTHER),
-        ("copilot", [(f".copilot/session-state/{OTHER}/workspace.yaml", 1.0)], None),
-        ("opencode", [(".local/share/opencode/opencode.db", 1.0)], "opencode"),
-        ("opencode", [(".local/share/opencode/storage/session/a.json", 1.0)], "opencode"),
-        ("opencode", [(".local/share/opencode/storage.json", 1.0)], None),
-    ],
-)
-def test_conversation(tool, listing, chosen):
-    assert clincus.choose_conversation(clincus.TOOLS[tool], SESSION, "/workspace", listing) == chosen
-
-
-def test_claudes_directory_is_named_after_the_workspace():
-    listing = in_claude(f"{OTHER}.jsonl", project="-home-ann-my-app-v2")
-    assert clincus.choose_conversation(clincus.TOOLS["claude"], SESSION, "/home/ann/my.app_v2", listing) == OTHER
-
-
-def test_a_shell_has_no_conversation(config):
-    assert clincus.choose_conversation(clincus.find_tool("shell", config), SESSION, "/workspace", [("a", 1.0)]) is None
-
-
-def run(command):
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=20).stdout
-
-
-def test_the_listing_command_lists_what_is_there(tmp_path):
-    path = tmp_path / ".claude/projects/-workspace" / f"{OTHER}.jsonl"
-    write(path, "{}")
-    write(path.with_name(f"{SESSION}.jsonl"), "")
-    os.utime(path, (12, 12.5))
-    tool = clincus.TOOLS["claude"]
-    listing = clincus.parse_listing(run(clincus.listing_command(tool, str(tmp_path))))
-    assert listing == [(f".claude/projects/-workspace/{OTHER}.jsonl", 12.5)]
-
-
-@given(st.binary(max_size=200))
-def test_a_hostile_listing_is_harmless(output):
-    for path, time in clincus.parse_listing(output):
-        assert not path.startswith("/")
-        assert time >= 0
