@@ -3022,10 +3022,8 @@ def workspace_folder(path: str, target: str, settings: ProtectionSettings) -> Ho
 
 GIT_CONFIG_BYTES = 1 << 20  # of one configuration file; more is refused
 GIT_CONFIG_FILES = 1000
-# Keys of git-config(1) whose whole value is a folder or a file that git runs or obeys …
-GIT_FOLDER_KEY = re.compile(r"core\.hookspath|init\.templatedir")
 GIT_INCLUDE_KEY = re.compile(r"include(if\..*)?\.path", re.DOTALL)
-# … and keys whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
+# Keys of git-config(1) whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
 GIT_COMMAND_KEY = re.compile(
     r"(alias|pager)\..*|.*(args|askpass|browser|clean|cmd|command|difffilter|driver|editor|external|fsmonitor|gitproxy"
     r"|helper|hooks?|httpd|pack|pager|path|process|prog|program|smtpserver|smudge|textconv|tunnel|update)",
@@ -3035,13 +3033,7 @@ SHELL_WORD = re.compile(r"(?<![\w$}/.~@%+-])[\w.~/@%+-]+")
 SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
 SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
 
-
-class GitSetting(NamedTuple):
-    """A key and its value in a configuration file of git."""
-
-    file: str
-    key: str  # in lower case, but for the part between the first and the last dot
-    value: str
+GitSetting = tuple[str, str, str]  # file, key (in lower case, but for what is between its first and last dot), value
 
 
 def git_on_host(
@@ -3065,16 +3057,15 @@ def git_on_host(
     everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
     places = [GitPlace(path, True) for path in (*shared, *attributes)]
     for setting in settings:
-        folder = os.path.dirname(setting.file)
+        folder = os.path.dirname(setting[0])
         is_own = folder in tops
         places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
-    trails = [path_trail(place.path) for place in places]
-    folder_trails = [path_trail(folder) for folder in outer]
-    links = [link for trail in (*trails, *folder_trails) for link in trail[:-1]]
-    ends = [GitPlace(trail[-1], place.is_file) for trail, place in zip(trails, places)]
+    trails = [path_trail(path) for path in (*outer, *(place.path for place in places))]
+    ends = [trail.pop() for trail in trails]
+    found = [GitPlace(end, place.is_file) for end, place in zip(ends[len(outer) :], places)]
     # A folder above the workspace is no link that a container of the workspace could replace.
-    pins = [GitPlace(link, False) for link in links if not path_inside(workspace, link)]
-    return tuple(dict.fromkeys(trail[-1] for trail in folder_trails)), tuple(dict.fromkeys([*ends, *pins]))
+    found += [GitPlace(link, False) for trail in trails for link in trail if not path_inside(workspace, link)]
+    return tuple(dict.fromkeys(ends[: len(outer)])), tuple(dict.fromkeys(found))
 
 
 def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
@@ -3166,9 +3157,10 @@ def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str])
 def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[GitSetting]:
     """All settings in configuration files, and in those that they include."""
     found: list[GitSetting] = []
-    unread, seen = list(files), set(files)
-    while unread:
-        file = unread.pop()
+    files = list(files)
+    for file in files:  # the list grows by what they include
+        if len(files) > GIT_CONFIG_FILES:
+            raise ClincusError(f"the configuration of git has more than {GIT_CONFIG_FILES} files", 409)
         text = read_git_file(file).removeprefix("\ufeff")
         if not text:
             continue
@@ -3180,13 +3172,9 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
         except ClincusError as error:
             raise ClincusError(f"git does not understand '{file}': {error.message}", 409) from error
         for key, _, value in (text.partition("\n") for text in fields):
-            found.append(GitSetting(file, key, value))
+            found.append((file, key, value))
             if GIT_INCLUDE_KEY.fullmatch(key):
-                included = [path for path in meant_paths(value, [os.path.dirname(file)], homes) if path not in seen]
-                seen.update(included)
-                unread += included
-        if len(seen) > GIT_CONFIG_FILES:
-            raise ClincusError(f"the configuration of git has more than {GIT_CONFIG_FILES} files", 409)
+                files += [path for path in meant_paths(value, [os.path.dirname(file)], homes) if path not in files]
     return found
 
 
@@ -3194,12 +3182,12 @@ def places_of(
     setting: GitSetting, tops: Sequence[str], git_folders: Sequence[str], homes: Sequence[str]
 ) -> Iterator[GitPlace]:
     """What a setting makes git run, or read as configuration; `tops` are the working trees that it holds for."""
-    key, value = setting.key, setting.value
+    file, key, value = setting
     if GIT_INCLUDE_KEY.fullmatch(key):
-        yield from (GitPlace(path, True) for path in meant_paths(value, [os.path.dirname(setting.file)], homes))
+        yield from (GitPlace(path, True) for path in meant_paths(value, [os.path.dirname(file)], homes))
     elif key == "core.attributesfile":
         yield from (GitPlace(path, True) for path in meant_paths(value, tops, homes))
-    elif GIT_FOLDER_KEY.fullmatch(key):
+    elif key in ("core.hookspath", "init.templatedir"):
         # A hook for what is pushed runs in the Git folder (githooks(5)).
         yield from (GitPlace(path, False) for path in meant_paths(value, [*tops, *git_folders], homes))
     elif GIT_COMMAND_KEY.fullmatch(key) or "ext::" in key + value:  # a URL that names a command (git-remote-ext(1))
