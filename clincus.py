@@ -3084,9 +3084,9 @@ def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
     for folder in outer:
         for module in plain_git_folders(f"{folder}/modules"):
             tops.setdefault(module, [])
-        for name in plain_folders(f"{folder}/worktrees"):
-            top = os.path.dirname(read_git_file(f"{folder}/worktrees/{name}/gitdir").strip())
-            for user in (folder, f"{folder}/worktrees/{name}") if os.path.isdir(top) else ():
+        for own in (f"{folder}/worktrees/{name}" for name in plain_folders(f"{folder}/worktrees")):
+            top, name = os.path.split(joined_path(own, read_git_file(f"{own}/gitdir").strip()))
+            for user in (folder, own) if name == ".git" and os.path.isdir(top) else ():
                 tops.setdefault(user, []).append(top)
     return outer, tops
 

@@ -149,9 +149,11 @@ def test_a_linked_worktree_has_the_configuration_of_its_repository(host):
     assert host.places(host.home / "tree") == {".githooks/", "ci/watch/"}
 
 
-def test_a_worktree_in_the_workspace_is_looked_at(host):
+@pytest.mark.parametrize("gitdir", ["", "../../../trees/one/.git\n"])  # the second: worktree.useRelativePaths
+def test_a_worktree_in_the_workspace_is_looked_at(host, gitdir):
     host.commit()
     host.git("worktree", "add", "-q", "trees/one")
+    host.write(".git/worktrees/one/gitdir", gitdir or f"{host.work}/trees/one/.git\n")
     host.git("config", "core.hooksPath", ".githooks")
     assert host.places() == {".githooks/", ".git/.githooks/", "trees/one/.githooks/"}
 
