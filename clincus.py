@@ -6918,8 +6918,8 @@ class TerminalBridge:
                     self._input += data
             if self._input:
                 del self._input[: program.write(self._input)]
-            has_some = listens and ready.get(program.terminal, 0) & ~select.POLLOUT
-            if has_some and websocket.open and (output := program.read()):
+            may_send = listens and websocket.open and not self._paused  # a message may just have paused it
+            if may_send and ready.get(program.terminal, 0) & ~select.POLLOUT and (output := program.read()):
                 self._beginning += output[: BEGINNING_SIZE - len(self._beginning)]
                 websocket.send(output)
 
