@@ -5398,11 +5398,9 @@ KINDS = {
     "object": "an object",
     "null": "null",
 }
-# What the schemas of a request may use of JSON Schema: all that `check_value` and `check_object` understand.
-SCHEMA_KEYWORDS = frozenset(
-    {"type", "enum", "minimum", "maximum", "pattern", "items"}
-    | {"properties", "required", "additionalProperties", "description", "default"}
-)
+# What no argument of a command and no name of a file can hold: NUL, and half surrogates. Those from U+DC80 to U+DCFF
+# stand for bytes that are not UTF-8 (PEP 383).
+UNUSABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 Schema = Mapping[str, Any]
 
 
@@ -5416,23 +5414,32 @@ def inlined(node: Any, document: Schema) -> Any:
     return [inlined(value, document) for value in node] if isinstance(node, list) else node
 
 
-def check_value(schema: Schema, value: object, name: str) -> None:
-    """Raise ClincusError(400) naming the value and what it should be, unless it fits its schema."""
+def check_value(schema: Schema, value: Any, name: str = "") -> None:
+    """Raise ClincusError(400) with the name of the value and what it must be, unless the value fits its schema.
+
+    Without a name it is the body. An integer has both bounds, and an object names its members: the tests see to that.
+    """
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     kind = json_kind(value)
+    wanted = ""
     if kind not in kinds:
-        raise ClincusError(f'"{name}" must be {" or ".join(KINDS[one] for one in kinds)}, not {shorten(value)}', 400)
-    if "enum" in schema and value not in schema["enum"]:
-        raise ClincusError(f'"{name}" must be one of {", ".join(map(str, schema["enum"]))}, not {shorten(value)}', 400)
-    if isinstance(value, str):
-        check_string(schema, value, name)
-    elif kind == "integer":
-        check_bounds(schema, value, name)
-    elif isinstance(value, list):
+        wanted = "be " + " or ".join(KINDS[one] for one in kinds)
+    elif "enum" in schema and value not in schema["enum"]:
+        wanted = "be one of " + ", ".join(map(str, schema["enum"]))
+    elif kind == "string" and UNUSABLE.search(value):
+        wanted = "hold only characters that a name can have"
+    elif kind == "string" and "pattern" in schema and not re.fullmatch(schema["pattern"], value):
+        wanted = f"match {schema['pattern']} ({schema['description']})"
+    elif kind == "integer" and not schema["minimum"] <= value <= schema["maximum"]:
+        wanted = f"be from {schema['minimum']} to {schema['maximum']}"
+    if wanted:
+        subject = f'"{name}"' if name else "the body"
+        raise ClincusError(f"{subject} must {wanted}, not {shorten(value)}", 400)
+    if kind == "array":
         for index, item in enumerate(value):
             check_value(schema["items"], item, f"{name}[{index}]")
-    elif isinstance(value, dict):
-        check_object(schema, value, f"{name}.")
+    elif kind == "object":
+        check_members(schema, value, f"{name}." if name else "")
 
 
 def json_kind(value: object) -> str:
@@ -5441,31 +5448,9 @@ def json_kind(value: object) -> str:
     return kinds.get(type(value), "number")
 
 
-def check_string(schema: Schema, text: str, name: str) -> None:
-    """Check a text against its pattern, and that the system can take it as a path or an argument."""
-    try:
-        is_usable = b"\0" not in text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        is_usable = False
-    if not is_usable:
-        raise ClincusError(f'"{name}" holds a character that no name can have: {shorten(text)}', 400)
-    pattern = schema.get("pattern", "")
-    if pattern and not re.fullmatch(pattern, text):
-        raise ClincusError(f'"{name}" must match {pattern} ({schema["description"]}), not {shorten(text)}', 400)
-
-
-def check_bounds(schema: Schema, value: Any, name: str) -> None:
-    """Check a number against its bounds."""
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if (low is not None and value < low) or (high is not None and value > high):
-        both = f"from {low} to {high}"
-        bounds = both if None not in {low, high} else f"at least {low}" if high is None else f"at most {high}"
-        raise ClincusError(f'"{name}" must be {bounds}, not {shorten(value)}', 400)
-
-
-def check_object(schema: Schema, value: Mapping[str, object], prefix: str = "") -> None:
+def check_members(schema: Schema, value: Mapping[str, object], prefix: str) -> None:
     """Check the members of an object; `prefix` leads to their names in a message."""
-    known, others = schema.get("properties", {}), schema.get("additionalProperties", False)
+    known, others = schema.get("properties", {}), schema["additionalProperties"]
     for name, member in value.items():
         if name not in known and others is False:
             listed = ", ".join(known) or "none"
@@ -5485,17 +5470,6 @@ def parse_text(schema: Schema, text: str, name: str) -> Any:
         value = text in {"true", "1"}
     check_value(schema, value, name)
     return value
-
-
-def read_object(body: bytes) -> dict[str, Any]:
-    """Read a JSON object; nothing is an empty one. Raises ClincusError(400)."""
-    try:
-        document = json.loads(body.decode("utf-8") or "{}")
-    except (ValueError, RecursionError) as error:
-        raise ClincusError(f"the body is not valid JSON: {error}", 400) from error
-    if not isinstance(document, dict):
-        raise ClincusError("the body must be a JSON object", 400)
-    return document
 
 
 class Operation:
@@ -5533,11 +5507,14 @@ class Operation:
         return values
 
     def read_body(self, body: bytes) -> dict[str, Any]:
-        """The fields of a JSON body. Raises ClincusError(400)."""
-        if self.takes_bytes or not self.body:
+        """The fields of a JSON body; nothing is an empty object. Raises ClincusError(400)."""
+        if not self.body:
             return {}
-        document = read_object(body)
-        check_object(self.body, document)
+        try:
+            document: dict[str, Any] = json.loads(body.decode("utf-8") or "{}")
+        except (ValueError, RecursionError) as error:
+            raise ClincusError(f"the body is not valid JSON: {error}", 400) from error
+        check_value(self.body, document)
         return document
 
 
@@ -5800,16 +5777,11 @@ class SocketTable:
 
     def owner(self, theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
         """The user id of the process at the other end of a local connection; None if the kernel does not say."""
-        pairs = [
-            (kernel_address(*theirs, wide=wide), kernel_address(*ours, wide=wide))
-            # An IPv4 connection of an IPv6 socket stands in the wide table.
-            for wide in ([True] if ":" in theirs[0] else [False, True])
-        ]
+        pair = kernel_address(*theirs), kernel_address(*ours)
         for _ in range(2):  # the kernel can skip a row of its table while connections come and go
             owners = self._read_after(time.monotonic())
-            for pair in pairs:
-                if pair in owners:
-                    return owners[pair]
+            if pair in owners:
+                return owners[pair]
         return None
 
     def _read_after(self, moment: float) -> dict[tuple[str, str], int]:
@@ -5817,31 +5789,31 @@ class SocketTable:
         with self._lock:
             if self._read_at <= moment:
                 self._read_at, self._owners = time.monotonic(), {}
-                for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+                # An IPv4 connection stands in tcp, or in tcp6 if its socket is of IPv6.
+                for path, prefix in (("/proc/net/tcp", kernel_address("0.0.0.0", 0)[:24]), ("/proc/net/tcp6", "")):
                     with suppress(OSError), open(path, encoding="utf-8") as table:
-                        self._owners.update(read_owners(table))
+                        self._owners.update(read_owners(table, prefix))
             return self._owners
 
 
-def read_owners(table: Iterable[str]) -> dict[tuple[str, str], int]:
-    """The user ids of the connections in /proc/net/tcp or tcp6, by their own and their other end's address (proc(5)).
+def kernel_address(host: str, port: int) -> str:
+    """Write an address as /proc/net/tcp6 does: 32-bit words in the machine's own byte order."""
+    packed = socket.inet_pton(socket.AF_INET6, host if ":" in host else f"::ffff:{host}")
+    words = [int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, len(packed), 4)]
+    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
-    A socket without an inode was closed by its process already: the kernel shows it as root's, so it is left out.
+
+def read_owners(table: Iterable[str], prefix: str = "") -> dict[tuple[str, str], int]:
+    """The user ids of the connections in /proc/net/tcp6, by their own and their other end's address (proc(5)).
+
+    `prefix` makes addresses of /proc/net/tcp such ones. A socket without an inode was closed by its process already:
+    the kernel shows it as root's, so it is left out.
     """
     rows = (line.split() for line in itertools.islice(table, 1, None))
-    return {(row[1], row[2]): int(row[7]) for row in rows if row[9] != "0"}
+    return {(prefix + row[1], prefix + row[2]): int(row[7]) for row in rows if row[9] != "0"}
 
 
 _SOCKETS = SocketTable()
-
-
-def kernel_address(host: str, port: int, *, wide: bool) -> str:
-    """Write an address as /proc/net/tcp does, or as tcp6 if `wide`: 32-bit words in the machine's own byte order."""
-    if wide and ":" not in host:
-        host = f"::ffff:{host}"
-    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
-    words = [int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, len(packed), 4)]
-    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
 
 # -- Routes
@@ -5908,8 +5880,8 @@ def load_contract() -> Schema:
 # -- The gate
 
 
-# Guesses are not counted: a peer that guesses must never keep out a peer that knows. So the token itself must be out of
-# reach; 22 characters of base64 hold 128 random bits.
+# Nothing counts wrong tokens, because a peer that guesses must never keep out a peer that knows the token. So the token
+# must be too long to guess: 22 characters of base64 hold 128 random bits.
 TOKEN_FORM = r"[!-~]{22,256}"
 
 
@@ -5955,18 +5927,19 @@ class RefusalLog:
     def __init__(self, write: Callable[[str], None] = log.warning, clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
-        self._written: dict[tuple[str, str], float] = {}  # (peer, cause) -> when, oldest first
+        self._began = -math.inf  # the interval
+        self._written: set[tuple[str, str]] = set()  # peer and cause, in this interval
         self._lock = threading.Lock()
 
     def note(self, peer: str, cause: str, message: str) -> None:
         """Log a refusal, unless the same one was logged within the interval."""
-        now = self._clock()
         with self._lock:
-            while self._written and next(iter(self._written.values())) <= now - self.INTERVAL:
-                del self._written[next(iter(self._written))]
+            if self._clock() >= self._began + self.INTERVAL:
+                self._began = self._clock()
+                self._written.clear()
             if (peer, cause) in self._written or len(self._written) >= self.LIMIT:
                 return
-            self._written[peer, cause] = now
+            self._written.add((peer, cause))
         self._write(f"gate: {peer}: {message}".encode("ascii", "backslashreplace").decode())
 
 
@@ -6012,9 +5985,8 @@ class Gate:
         for origin in request.headers.get_all("Origin") or []:
             scheme, _, host = origin.partition("://")
             if scheme not in {"http", "https"} or not self._is_ours(host, request.peer):
-                raise self._refuse(
-                    request.peer, "origin", f"refused: a page of {shorten(origin)} may not do this; see --allowed-host"
-                )
+                problem = f"a page of {shorten(origin)} may not do this; see --allowed-host"
+                raise self._refuse(request.peer, "origin", f"refused: {problem}")
         if request.headers.get("Sec-Fetch-Site", "none").lower() not in {"none", "same-origin"}:
             raise self._refuse(request.peer, "site", "refused: the page of another site asked for this")
 
@@ -6022,26 +5994,16 @@ class Gate:
         peer, shown = request.peer, self._shown_token(request)
         if self.token and shown is not None:
             if not _is_equal(shown, self.token):
-                challenge = 'Bearer realm="clincus", error="invalid_token"'
-                raise self._refuse(peer, "token", "the token is wrong", 401, [("WWW-Authenticate", challenge)])
-            if "token" in request.query and request.method in {"GET", "HEAD"} and not request.is_socket:
-                return self._sign_in(request)
-            return None
-        if self.token and self._has_cookie(request):
-            return None
-        if not peer.doubt and not self._is_forwarded(request):
+                raise self._refuse(peer, "token", "the token is wrong", 401)
+            is_page = "token" in request.query and request.method in {"GET", "HEAD"} and not request.is_socket
+            return self._sign_in(request) if is_page else None
+        if (self.token and self._has_cookie(request)) or not (peer.doubt or self._is_forwarded(request)):
             return None
         if not self.token:
-            raise self._refuse(
-                peer, "proxy", "refused: this request came through a proxy; serve with --token-file to let it in"
-            )
-        raise self._refuse(
-            peer,
-            "token",
-            "this needs the token: open the link that `clincus serve` printed, or send Authorization: Bearer TOKEN",
-            401,
-            [("WWW-Authenticate", 'Bearer realm="clincus"')],
-        )
+            problem = "this request came through a proxy; serve with --token-file to let it in"
+            raise self._refuse(peer, "proxy", f"refused: {problem}")
+        how = "open the link that `clincus serve` printed, or send Authorization: Bearer TOKEN"
+        raise self._refuse(peer, "token", f"this needs the token: {how}", 401)
 
     def _is_forwarded(self, request: Request) -> bool:
         """Whether a proxy on this machine passes a request on: the user of the connection is then no proof.
@@ -6087,11 +6049,9 @@ class Gate:
         name, port = split_host(host)
         return name in {"localhost", *LOOPBACK, peer.here[0]} and port == peer.here[1]
 
-    def _refuse(
-        self, peer: Peer, cause: str, message: str, status: int = 403, headers: Sequence[tuple[str, str]] = ()
-    ) -> Refused:
+    def _refuse(self, peer: Peer, cause: str, message: str, status: int = 403) -> Refused:
         self._refusals.note(str(peer), cause, message)
-        return Refused(message, status, headers)
+        return Refused(message, status, [("WWW-Authenticate", 'Bearer realm="clincus"')] if status == 401 else ())
 
 
 def _is_equal(shown: str, secret: str) -> bool:

@@ -184,16 +184,15 @@ def test_the_kernel_says_who_holds_the_other_end(port, owner):
 
 
 @pytest.mark.parametrize(
-    ("host", "wide", "little_endian"),
+    ("host", "little_endian"),
     [
-        ("127.0.0.1", False, "0100007F:0BB8"),
-        ("127.0.0.1", True, "0000000000000000FFFF00000100007F:0BB8"),
-        ("::1", True, "00000000000000000000000001000000:0BB8"),
+        ("127.0.0.1", "0000000000000000FFFF00000100007F:0BB8"),
+        ("::1", "00000000000000000000000001000000:0BB8"),
     ],
 )
-def test_addresses_are_written_as_the_kernel_does(monkeypatch, host, wide, little_endian):
+def test_addresses_are_written_as_the_kernel_does(monkeypatch, host, little_endian):
     monkeypatch.setattr(clincus.sys, "byteorder", "little")
-    assert clincus.kernel_address(host, 3000, wide=wide) == little_endian
+    assert clincus.kernel_address(host, 3000) == little_endian
 
 
 PAIRS = [
