@@ -38,82 +38,84 @@ ERRORS = {  # exit codes of guest/files.sh
 
 def install(extensions: clincus.Extensions) -> None:
     """Add the three routes."""
-    files = Files(extensions.app)
-    extensions.routes += [
-        ("GET", "/api/sessions/{id}/files", files.get_listing),
-        ("GET", "/api/sessions/{id}/files/content", files.get_content),
-        ("PUT", "/api/sessions/{id}/files/content", files.put_content),
-    ]
+    app = extensions.app
 
+    def session(request: clincus.Request) -> clincus.Session:
+        found: clincus.Session = app.running_session(request.values["id"])
+        return found
 
-class Files:
-    """The files of the workspaces of running sessions."""
-
-    def __init__(self, app: clincus.Application) -> None:
-        self._app = app
-
-    def get_listing(self, request: clincus.Request) -> object:
-        """Answer GET …/files."""
+    def get_listing(request: clincus.Request) -> object:
         path = request.values["path"].strip("/")
-        return {"path": path, "entries": self.listing(self._session(request), path)}
+        return {"path": path, "entries": list_directory(app.sessions, session(request), path)}
 
-    def get_content(self, request: clincus.Request) -> clincus.Response:
-        """Answer GET …/files/content."""
-        content = self.read(self._session(request), request.values["path"])
+    def get_content(request: clincus.Request) -> clincus.Response:
+        content = read_file(app.sessions, session(request), request.values["path"])
         headers = [("ETag", content_tag(content)), ("Cache-Control", "no-cache")]
         if content_tag(content) in request.headers.get("If-None-Match", ""):
             return clincus.Response(304, b"", headers)
         return clincus.Response(200, content, [("Content-Type", "text/plain; charset=utf-8"), *headers])
 
-    def put_content(self, request: clincus.Request) -> clincus.Response:
-        """Answer PUT …/files/content."""
+    def put_content(request: clincus.Request) -> clincus.Response:
         expected = expected_content(request.headers)
-        self.write(self._session(request), request.values["path"], request.body, expected)
+        write_file(app.sessions, session(request), request.values["path"], request.body, expected)
         return clincus.Response(204, b"", [("ETag", content_tag(request.body))])
 
-    def listing(self, session: clincus.Session, path: str) -> list[dict[str, object]]:
-        """The entries of a directory, directories first. Raises ClincusError: 400, 404."""
-        output = self._run(session, "list", path, str(ENTRY_LIMIT))
-        try:
-            entries = [parse_entry(line) for line in output.split(b"\0") if line]
-        except ValueError:
-            message = f"{session.id} did not answer with a listing of {clincus.shorten(path)}"
-            raise clincus.ClincusError(message, 500) from None
-        return sorted(entries, key=lambda entry: (entry["type"] != "directory", str(entry["name"]).lower()))
+    extensions.routes += [
+        ("GET", "/api/sessions/{id}/files", get_listing),
+        ("GET", "/api/sessions/{id}/files/content", get_content),
+        ("PUT", "/api/sessions/{id}/files/content", put_content),
+    ]
 
-    def read(self, session: clincus.Session, path: str) -> bytes:
-        """The content of a text file. Raises ClincusError: 400, 404, 413, 415 for what is not UTF-8 text."""
-        content = self._run(session, "read", path, str(FILE_LIMIT))
-        try:
-            if b"\0" not in content:
-                content.decode("utf-8")
-                return content
-        except UnicodeDecodeError:
-            pass
-        raise clincus.ClincusError(f"{clincus.shorten(path)} is not UTF-8 text", 415)
 
-    def write(self, session: clincus.Session, path: str, content: bytes, expected: str) -> None:
-        """Replace a file whole. `expected` is the SHA-256 of what is there now, `any`, or `new` for a file to create.
+def list_directory(sessions: clincus.Sessions, session: clincus.Session, path: str) -> list[dict[str, object]]:
+    """The entries of a directory, directories first. Raises ClincusError: 400, 404."""
+    output = run_program(sessions, session, "list", path, str(ENTRY_LIMIT))
+    try:
+        entries = [parse_entry(line) for line in output.split(b"\0") if line]
+    except ValueError:
+        message = f"{session.id} did not answer with a listing of {clincus.shorten(path)}"
+        raise clincus.ClincusError(message, 500) from None
+    return sorted(entries, key=lambda entry: (entry["type"] != "directory", str(entry["name"]).lower()))
 
-        Raises ClincusError: 400, 404, 409 read-only, 412 when something else is there.
-        """
-        self._run(session, "write", path, expected, content)
 
-    def _session(self, request: clincus.Request) -> clincus.Session:
-        return self._app.running_session(request.values["id"])
+def read_file(sessions: clincus.Sessions, session: clincus.Session, path: str) -> bytes:
+    """The content of a text file. Raises ClincusError: 400, 404, 413, 415 for what is not UTF-8 text."""
+    content = run_program(sessions, session, "read", path, str(FILE_LIMIT))
+    try:
+        if b"\0" not in content:
+            content.decode("utf-8")
+            return content
+    except UnicodeDecodeError:
+        pass
+    raise clincus.ClincusError(f"{clincus.shorten(path)} is not UTF-8 text", 415)
 
-    def _run(self, session: clincus.Session, verb: str, path: str, argument: str, content: bytes = b"") -> bytes:
-        name, sessions = check_path(path), self._app.sessions
-        mount = sessions.guest(session).mount
-        words = [verb, mount, str(len(name)), argument, str(len(content))]
-        command = ["sh", "-c", clincus.packaged_text("guest/files.sh"), "files", *words]
-        done = sessions.run(session, command, stdin=name + content, timeout=clincus.READ_TIMEOUT)
-        if done.code in ERRORS:
-            problem, status = ERRORS[done.code]
-            raise clincus.ClincusError(f"{clincus.shorten(path)} {problem}", status)
-        if done.code != 0:
-            raise sessions.incus.guest_failure(session.id, done)
-        return done.stdout
+
+def write_file(sessions: clincus.Sessions, session: clincus.Session, path: str, content: bytes, expected: str) -> None:
+    """Replace a file whole. `expected` is the SHA-256 of what is there now, `any`, or `new` for a file to create.
+
+    Raises ClincusError: 400, 404, 409 read-only, 412 when something else is there.
+    """
+    run_program(sessions, session, "write", path, expected, content=content)
+
+
+def run_program(
+    sessions: clincus.Sessions, session: clincus.Session, verb: str, path: str, argument: str, *, content: bytes = b""
+) -> bytes:
+    """What guest/files.sh answers. The path is relative to the workspace. ClincusError(400) if it leads out of it."""
+    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise clincus.ClincusError(f"{clincus.shorten(path)} is not a path inside the workspace", 400)
+    name, mount = os.fsencode(path), sessions.guest(session).mount
+    return sessions.output(
+        session,
+        "files",
+        *(verb, mount, str(len(name)), argument, str(len(content))),
+        stdin=name + content,
+        timeout=clincus.READ_TIMEOUT,
+        refusals={
+            code: clincus.ClincusError(f"{clincus.shorten(path)} {problem}", status)
+            for code, (problem, status) in ERRORS.items()
+        },
+    )
 
 
 def parse_entry(line: bytes) -> dict[str, object]:
@@ -139,20 +141,13 @@ def file_time(seconds: float) -> str:
     return clincus.format_time(moment)
 
 
-def check_path(path: str) -> bytes:
-    """A path relative to the workspace as bytes. Raises ClincusError(400) for one that leads out of it."""
-    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
-        raise clincus.ClincusError(f"{clincus.shorten(path)} is not a path inside the workspace", 400)
-    return os.fsencode(path)
-
-
 def content_tag(content: bytes) -> str:
     """The ETag of a file's content (RFC 9110, 8.8.3): its SHA-256."""
     return f'"{hashlib.sha256(content).hexdigest()}"'
 
 
 def expected_content(headers: Mapping[str, str] | Message) -> str:
-    """What a PUT says of the present content, as `Files.write` takes it. Raises ClincusError: 412, 428 for nothing."""
+    """What a PUT says of the present content, as `write_file` takes it. Raises ClincusError: 412, 428 for nothing."""
     match, none_match = headers.get("If-Match"), headers.get("If-None-Match")
     if none_match is not None and none_match.strip() == "*":
         return "new"

@@ -24,13 +24,13 @@ def install(extensions: clincus.Extensions) -> None:
 
     def stop() -> None:
         if not app.monitor.error:
-            stop_expired(app.sessions, now())
+            stop_expired(app.sessions, datetime.now(timezone.utc))
 
     def delete() -> None:
         if not app.monitor.error:
             grace = timedelta(seconds=clincus.parse_duration(app.config.get("sessions.ephemeral_grace")))
             ended = {run.session_id: run.ended_at or "" for run in reversed(app.history.runs())}
-            delete_abandoned(app.sessions, now() - grace, ended)
+            delete_abandoned(app.sessions, datetime.now(timezone.utc) - grace, ended)
 
     extensions.duties += [
         clincus.Duty("saving conversations", 5.0, lambda: saves.save_due(app.sessions)),
@@ -61,27 +61,22 @@ class Saves:
                     self._last[session.id] = (session.rang_at, at)
 
 
-def now() -> datetime:
-    """The time in UTC."""
-    return datetime.now(timezone.utc)
-
-
 def stop_expired(sessions: clincus.Sessions, at: datetime) -> None:
     """Stop the sessions that have run past their deadline at a time."""
-    end_each(sessions, lambda session: is_expired(session, at), "its time is over, stopping it")
 
+    def is_due(session: clincus.Session) -> bool:
+        deadline, started = clincus.parse_time(session.deadline), clincus.parse_time(session.started_at)
+        # A deadline from before the start belongs to an earlier run.
+        return session.status == "running" and bool(deadline and started and started < deadline <= at)
 
-def is_expired(session: clincus.Session, at: datetime) -> bool:
-    """Whether a session has run past its deadline; one from before its start belongs to an earlier run."""
-    deadline, started = clincus.parse_time(session.deadline), clincus.parse_time(session.started_at)
-    return session.status == "running" and bool(deadline and started and started < deadline <= at)
+    end_each(sessions, is_due, "its time is over, stopping it")
 
 
 def delete_abandoned(sessions: clincus.Sessions, stopped_before: datetime, ended: dict[str, str]) -> None:
     """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run.
 
-    One whose conversation cannot be saved stays, and one that was not started from this home: another user of this
-    Incus would not find it again.
+    A session stays if its conversation cannot be saved. It also stays if it was not started from this home: it may
+    belong to another user of this Incus, who would not find the conversation.
     """
 
     def is_due(session: clincus.Session) -> bool:
@@ -97,7 +92,7 @@ def delete_abandoned(sessions: clincus.Sessions, stopped_before: datetime, ended
 def end_each(
     sessions: clincus.Sessions, is_due: Callable[[clincus.Session], bool], words: str, *, delete: bool = False
 ) -> None:
-    """End every session that is due and still is when its turn comes; a failure is logged and stops only its own."""
+    """End every session that is due, if it still is when its turn comes. A failure is logged; the others go on."""
     for id in [session.id for session in sessions.registry.all() if is_due(session)]:
         try:
             with sessions.lock(id):

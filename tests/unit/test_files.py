@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import clincus
-from clincus_features.files import Files
+from clincus_features import files
 
 SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False)
 
@@ -20,18 +20,17 @@ class Sessions:
     def __init__(self, stdout):
         self.stdout = stdout
         self.asked = []
-        self.sessions = self  # of the app
 
     def guest(self, session):
         return clincus.Guest(1000, "code", "/workspace")
 
-    def run(self, session, command, **options):
+    def output(self, session, programs, *words, **options):
         self.asked.append(options)
-        return clincus.Completed(0, self.stdout, b"")
+        return self.stdout
 
 
 def listing(stdout):
-    return Files(Sessions(stdout)).listing(SESSION, "")
+    return files.list_directory(Sessions(stdout), SESSION, "")
 
 
 def test_folders_come_first():
@@ -69,9 +68,8 @@ def test_a_container_that_answers_nonsense_is_told_of(stdout):
 
 def test_nobody_waits_long_for_a_file():
     sessions = Sessions(b"text")
-    files = Files(sessions)
-    files.read(SESSION, "a")
-    files.write(SESSION, "a", b"text", "any")
+    files.read_file(sessions, SESSION, "a")
+    files.write_file(sessions, SESSION, "a", b"text", "any")
     assert [options["timeout"] for options in sessions.asked] == [clincus.READ_TIMEOUT] * 2
     assert clincus.READ_TIMEOUT < 10
 
