@@ -1,23 +1,23 @@
-"""Which images there are to be: the standard one, a user's own, and their versions in Incus."""
+"""Builds images: the standard one, from this host's packages or another image, and a user's own by a script."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import pwd
 import re
 import secrets
+import shlex
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 import clincus
-from clincus_cli.builders import BuildOutput, ContainerBuilder, build_container, build_rootfs
+from clincus_cli import images
 from clincus_cli.host import Host, Say
 from clincus_cli.recipe import (
     TOOL_PACKAGES,
@@ -28,6 +28,7 @@ from clincus_cli.recipe import (
     host_recipe,
     npm_cpu,
     pack_image_files,
+    proxy_settings,
 )
 
 SETUP_BRIDGE = "clincusbr0"
@@ -89,11 +90,6 @@ def image_fingerprint(incus: clincus.Incus, alias: str) -> str:
         return ""
 
 
-def image_properties(incus: clincus.Incus, fingerprint: str) -> dict[str, str]:
-    """The properties of an image."""
-    return dict(incus.query(f"/1.0/images/{fingerprint}").get("properties") or {})
-
-
 def point_alias(incus: clincus.Incus, alias: str, fingerprint: str) -> None:
     """Let an alias stand for an image, in one step when it stood for another."""
     body = {"target": fingerprint, "description": ""}
@@ -150,6 +146,58 @@ def put_in_force(build: BuildContext, alias: str, version: str, notes: tuple[str
     return Built(alias, fingerprint, version=version, notes=notes)
 
 
+# -- What a build prints
+
+# What a build prints when a stage begins, and what the user is told. The first ones are mmdebstrap's.
+BUILD_STAGES = {
+    "I: running apt-get update": "reading the package lists",
+    "I: downloading packages": "downloading the base system",
+    "I: extracting archives": "unpacking the base system",
+    "I: installing essential": "installing the base system",
+    "I: installing remaining": "installing packages",
+    "I: cleaning package lists": "cleaning up",
+    "I: creating tarball": "packing the image",
+}
+BUILD_TIME = 3600.0  # seconds that one program of a build may take
+BUILD_EPOCH = "1577836800"  # files get this time at the latest (2020-01-01): the same packages give the same bytes
+
+
+@dataclass
+class BuildOutput:
+    """Reads the output of a build line by line: tells the user the stages, and notes what fetch-tools.sh reports."""
+
+    say: Say
+    versions: dict[str, str] = field(default_factory=dict)  # tool -> version that was fetched
+    missing: dict[str, str] = field(default_factory=dict)  # tool -> why it could not be
+
+    def on_line(self, line: str) -> None:
+        """Take in one line."""
+        report = re.fullmatch(r"clincus: (fetching|tool|missing) (\S+) ?(.*)", line)
+        if report:
+            word, name, text = report.groups()
+            if word == "fetching":
+                self.say(f"fetching {name}")
+            else:
+                {"tool": self.versions, "missing": self.missing}[word][name] = text or "unknown"
+        for mark, words in BUILD_STAGES.items():
+            if line.startswith(mark):
+                self.say(words)
+
+    def properties(self) -> dict[str, str]:
+        """The image properties that record the tools."""
+        return {
+            "clincus.tools": " ".join(f"{name}={version}" for name, version in sorted(self.versions.items())),
+            "clincus.missing": " ".join(sorted(self.missing)),
+        }
+
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each tool that could not be fetched."""
+        return tuple(
+            f"the image is without {name}: {reason}. `clincus build --force` tries again"
+            for name, reason in sorted(self.missing.items())
+        )
+
+
 # -- An image from this host's packages
 
 
@@ -164,6 +212,36 @@ def image_metadata(recipe: Recipe, properties: Mapping[str, str], created: int) 
     }
     # JSON is YAML too.
     return pack_image_files([ImageFile("/metadata.yaml", json.dumps(document, indent=1).encode())])
+
+
+def mmdebstrap_argv(recipe: Recipe, files: Path, commands: Iterable[Sequence[str]], target: Path) -> list[str]:
+    """The command line that builds the recipe's file system; `files` is a tar archive of the recipe's files."""
+    argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join(recipe.packages)}"]
+    argv += ["--dpkgopt=force-unsafe-io", "--skip=output/dev", "--format=tar"]
+    argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "info", "locale")]
+    if recipe.distribution == "ubuntu":
+        argv.append("--components=main,universe")
+    hooks = [f"tar-in {shlex.quote(str(files))} /", *(f'chroot "$1" {shlex.join(command)}' for command in commands)]
+    # mmdebstrap copies these from the host; each container gets its own.
+    hooks.append('rm -f "$1"/etc/hostname; : > "$1"/etc/resolv.conf')
+    return [*argv, *(f"--customize-hook={hook}" for hook in hooks), recipe.suite, str(target), *recipe.mirrors]
+
+
+def build_rootfs(host: Host, recipe: Recipe, target: Path, output: BuildOutput, *, npmrc: bytes = b"") -> None:
+    """Build the recipe's file system into `target`, a tar archive packed with zstd. Raises ClincusError.
+
+    mmdebstrap(1) does it as root or, without root, in a user namespace (its mode "unshare").
+    """
+    files, commands = recipe.contents(npmrc=npmrc)
+    # Nobody else may read the folder.
+    with tempfile.TemporaryDirectory(prefix="clincus-build-", dir=str(target.parent)) as folder:
+        archive, part = Path(folder, "files.tar"), Path(folder, target.name)
+        archive.write_bytes(pack_image_files(files))
+        # mmdebstrap starts zstd(1), which reads its level and threads here: the image is unpacked only once.
+        environ = {"SOURCE_DATE_EPOCH": BUILD_EPOCH, "ZSTD_CLEVEL": "1", "ZSTD_NBTHREADS": "0"}
+        argv = mmdebstrap_argv(recipe, archive, commands, part)
+        host.follow(argv, output.on_line, timeout=BUILD_TIME, env=environ)
+        os.replace(part, target)
 
 
 def build_from_host(
@@ -190,17 +268,49 @@ def build_from_host(
 
 # -- An image out of another image
 
+# The wait is short: a script that needs no network must not fail without one.
+WAIT_FOR_NETWORK = "for i in $(seq 100); do grep -q '^[^ \t]*\t00000000\t' /proc/net/route && exit; sleep 0.1; done"
+
+
+@contextmanager
+def build_container(build: BuildContext, base: str) -> Iterator[str]:
+    """The name of a running container of an image, with its network up; it is gone afterwards whatever happens."""
+    incus, name = build.incus, f"{build.prefix}build-{secrets.token_hex(4)}"
+    build.say(f"starting a container of '{base}'")
+    try:
+        incus.launch(name, base, {"config": {"user.clincus.build": "true", "boot.autostart": "false"}}, timeout=900)
+        incus.exec(name, ["sh", "-c", WAIT_FOR_NETWORK], timeout=60)
+        yield name
+    finally:
+        try:
+            incus.run("delete", "--force", incus.instance(name), timeout=120)
+        except clincus.IncusError as error:
+            if error.status != 404:
+                raise
+
+
+def fill_container(
+    build: BuildContext, container: str, files: Iterable[ImageFile], commands: Iterable[Sequence[str]], on_line: Say
+) -> None:
+    """Put files in their places in a build container, then run commands there as root. Raises ClincusError."""
+    # By stdin, since files may be secret.
+    done = build.incus.exec(container, ["tar", "-x", "-C", "/"], stdin=pack_image_files(files))
+    if done.code != 0:
+        raise clincus.ClincusError(f"could not unpack files in the build container: {done.reason}")
+    variables = {"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", **proxy_settings(os.environ)}
+    for command in commands:
+        name = next(word for word in command if word != "sh")
+        argv = build.incus.exec_argv(container, command, environment=variables)
+        build.host.follow(argv, on_line, timeout=BUILD_TIME, name=f"{name} in the build container")
+
 
 def publish(build: BuildContext, container: str, alias: str, properties: Mapping[str, str]) -> str:
     """Make an image of a container, which stops; the version alias that it got."""
-    name = build.incus.instance(container)
     build.say("stopping the container")
-    build.incus.run("stop", name, "--timeout=30", timeout=60)
+    build.incus.run("stop", build.incus.instance(container), "--timeout=30", timeout=60)
     build.say("packing the image")
     version = version_alias(alias, time.time())
-    words = [f"{key}={value}" for key, value in properties.items()]
-    # zstd takes 2 s where the default, gzip, takes 16.
-    build.incus.run("publish", name, "--quiet", f"--alias={version}", "--compression=zstd", *words, timeout=1800)
+    images.publish(build.incus, container, version, properties)
     return version
 
 
@@ -215,12 +325,12 @@ def build_from_image(build: BuildContext, base: str, recipe: Recipe, alias: str,
     The image keeps the init that it has.
     """
     output = BuildOutput(build.say)
-    build.say(f"starting a container of '{base}'")
-    with build_container(build.incus, build.prefix, base) as container:
+    with build_container(build, base) as container:
         if build.incus.exec(container, ["sh", "-c", "command -v apt-get"]).code != 0:
             raise clincus.ClincusError(f"the image '{base}' has no apt-get: give one of Debian or Ubuntu", 400)
         build.say("installing packages")
-        recipe.build(ContainerBuilder(build.incus, build.host, container, output.on_line), npmrc=npmrc, own_init=False)
+        files, commands = recipe.contents(npmrc=npmrc, own_init=False)
+        fill_container(build, container, files, [*apt_commands(recipe.packages), *commands], output.on_line)
         properties = {
             "description": f"clincus: from {base}",
             "clincus.recipe": derived_key(base, recipe.key().encode()),
@@ -229,6 +339,12 @@ def build_from_image(build: BuildContext, base: str, recipe: Recipe, alias: str,
         }
         version = publish(build, container, alias, properties)
     return put_in_force(build, alias, version, output.notes())
+
+
+def apt_commands(packages: Sequence[str]) -> list[list[str]]:
+    """What installs packages of Debian or Ubuntu."""
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    return [["apt-get", "update", "-qq"], install, ["apt-get", "clean"]]
 
 
 def build_custom(build: BuildContext, alias: str, script: bytes, *, base: str, force: bool) -> Built:
@@ -242,39 +358,24 @@ def build_custom(build: BuildContext, alias: str, script: bytes, *, base: str, f
     found = image_fingerprint(incus, alias)
     if found and not force:
         return Built(alias, found, skipped=True)
-    known: dict[str, str] = {}
-    if ":" not in base:
-        fingerprint = image_fingerprint(incus, base)
-        if not fingerprint:
-            raise clincus.ClincusError(f"the base image '{base}' does not exist; `clincus build` makes 'clincus'", 404)
-        known = image_properties(incus, fingerprint)
-    build.say(f"starting a container of '{base}'")
-    with build_container(incus, build.prefix, base) as container:
-        builder = ContainerBuilder(incus, build.host, container, build.say)
+    known = base if ":" in base else image_fingerprint(incus, base)
+    if not known:
+        raise clincus.ClincusError(f"the base image '{base}' does not exist; `clincus build` makes 'clincus'", 404)
+    with build_container(build, base) as container:
         program = f"{WORK_FOLDER}/script"
-        builder.add_files([ImageFile(program, script, 0o700)])
+        command = [program] if script.startswith(b"#!") else ["sh", program]
         build.say("running the script")
-        builder.run([program] if script.startswith(b"#!") else ["sh", program])
-        builder.run(["rm", "-rf", WORK_FOLDER])
+        files = [ImageFile(program, script, 0o700)]
+        fill_container(build, container, files, [command, ["rm", "-rf", WORK_FOLDER]], build.say)
         properties = {
             "description": f"clincus: {alias}, made from {base}",
-            "clincus.recipe": derived_key(known.get("clincus.recipe", base), script),
-            "clincus.user": known.get("clincus.user", "code"),
+            "clincus.recipe": derived_key(known, script),
         }
         version = publish(build, container, alias, properties)
     return put_in_force(build, alias, version)
 
 
 # -- The standard image
-
-
-def user_npmrc(host: Host, environ: Mapping[str, str]) -> bytes:
-    """The npm configuration of the person who builds (with sudo: not root's), so that a private registry works."""
-    home = environ.get("HOME", "/root")
-    if environ.get("SUDO_USER"):
-        with suppress(KeyError):
-            home = pwd.getpwnam(environ["SUDO_USER"]).pw_dir
-    return host.read(f"{home}/.npmrc").encode()
 
 
 def build_standard(
@@ -292,11 +393,12 @@ def build_standard(
         recipe = Recipe(tools=options.tools, user=options.user, uid=options.uid, files=files, cpu=npm_cpu())
     found = image_fingerprint(build.incus, options.image)
     if found and not force:
-        made = image_properties(build.incus, found).get("clincus.recipe", "")
+        made = build.incus.query(f"/1.0/images/{found}")["properties"].get("clincus.recipe")
         wanted = recipe.key() if source == "host" else derived_key(source, recipe.key().encode())
         note = f"the image '{options.image}' is of another recipe; `clincus build --force` makes it anew"
         return Built(options.image, found, skipped=True, notes=() if made == wanted else (note,))
-    npmrc = user_npmrc(host, environ)
+    # The npm configuration of the person who builds (with sudo: not root's), so that a private registry works.
+    npmrc = host.read(os.path.expanduser(f"~{environ.get('SUDO_USER', '')}/.npmrc")).encode()
     if source != "host":
         return build_from_image(build, source, recipe, options.image, npmrc=npmrc)
     if not host.which("mmdebstrap") or not host.which("zstd"):

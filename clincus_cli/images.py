@@ -160,9 +160,10 @@ def run_image_publish(context: Context) -> int:
     containers.refuse_vanishing(instance, "published")
     if was_running:
         containers.stop_for_a_while(context, instance)
+    properties = {"description": options.description} if options.description else {}
     try:
         with console.progress(f"Publishing {name}"), containers.speaking_of(name):
-            fingerprint = publish(context.incus, instance, alias, options.description)
+            fingerprint = publish(context.incus, name, alias, properties)
     finally:
         if was_running:
             containers.start_again(context, instance)
@@ -179,17 +180,17 @@ def new_alias(incus: clincus.Incus, alias: str) -> str:
     return alias
 
 
-def publish(incus: clincus.Incus, instance: Mapping[str, Any], alias: str, description: str) -> str:
+def publish(incus: clincus.Incus, instance: str, alias: str, properties: Mapping[str, str]) -> str:
     """Make an image of a stopped instance and return its fingerprint. Raises IncusError."""
     import shutil
 
-    # What the image says of itself (its recipe, its code user) holds for what was made of it as well.
-    config = instance.get("config") or {}
-    properties = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
+    # What the instance's image says of itself (its recipe, its code user) holds for what was made of it as well.
+    config = incus.query(f"/1.0/instances/{instance}")["config"]
+    inherited = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
     body = {
-        "source": {"type": "instance", "name": instance["name"]},
-        "aliases": [{"name": alias, "description": description}],
-        "properties": {**properties, **({"description": description} if description else {})},
+        "source": {"type": "instance", "name": instance},
+        "aliases": [{"name": alias, "description": properties.get("description", "")}],
+        "properties": {**inherited, **properties},
         # The default, gzip, takes seven times as long.
         "compression_algorithm": "zstd" if shutil.which("zstd") else "",
     }

@@ -1,17 +1,17 @@
-"""What is in an image: packages, tools, files, and the steps that make it. Decides only; builders.py carries it out."""
+"""What is in an image: packages, tools, files, and the commands that make it. build.py carries it out."""
 
 from __future__ import annotations
 
+import email
 import hashlib
 import io
 import os
 import re
 import shlex
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import clincus
@@ -51,27 +51,6 @@ class ImageFile:
         return cls(path, clincus.packaged_text(f"guest/image/{name}").encode(), mode)
 
 
-class Builder(Protocol):
-    """Where a new system is made: builders.py has one for this host, and one for a container."""
-
-    def install(self, packages: Sequence[str]) -> None:
-        """Install packages of the distribution."""
-
-    def add_files(self, files: Iterable[ImageFile]) -> None:
-        """Put files in their places, owned by root."""
-
-    def run(self, command: Sequence[str]) -> None:
-        """Run a command as root in the new system."""
-
-
-class Record:
-    """A builder that makes nothing: it keeps what the steps are."""
-
-    def __init__(self) -> None:
-        self.steps: list[Any] = []
-        self.install = self.add_files = self.run = self.steps.append
-
-
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides what a built image holds."""
@@ -86,11 +65,11 @@ class Recipe:
     uid: int = 1000
     cpu: str = "x64"  # npm's word for the processor
 
-    def build(self, builder: Builder, *, npmrc: bytes = b"", own_init: bool = True) -> None:
-        """Take the steps that make a system this image, in their order. Raises ClincusError.
+    def contents(self, *, npmrc: bytes = b"", own_init: bool = True) -> tuple[list[ImageFile], list[list[str]]]:
+        """What makes a system this image: the files that come first, and the commands that root runs last.
 
-        `npmrc` is the user's npm configuration: it may be secret, serves the fetch only and is removed with the
-        folder of the build. Without `own_init` the system keeps the init it has.
+        The packages are installed in between. `npmrc` is the user's npm configuration. It may be secret, so it is
+        no part of the image: it goes with the folder of the build. Without `own_init` the system keeps its init.
         """
         files = [
             *self.files,
@@ -98,21 +77,17 @@ class Recipe:
             ImageFile("/etc/default/locale", b"LANG=C.UTF-8\n"),
             ImageFile.packaged(f"{WORK_FOLDER}/provision.sh", "provision.sh"),
         ]
+        commands = [["sh", f"{WORK_FOLDER}/provision.sh", self.user, str(self.uid)]]
         if own_init:
-            files += [
-                ImageFile.packaged(INIT, "init.sh"),
-                ImageFile.packaged("/usr/local/sbin/clincus-dhcp", "dhcp.sh"),
-            ]
+            files.append(ImageFile.packaged(INIT, "init.sh"))
+            files.append(ImageFile.packaged("/usr/local/sbin/clincus-dhcp", "dhcp.sh"))
+            commands[0].append(INIT)
         if self.tools:
             files.append(ImageFile.packaged(f"{WORK_FOLDER}/fetch-tools.sh", "fetch-tools.sh"))
+            commands.append(["sh", f"{WORK_FOLDER}/fetch-tools.sh", *self.tool_arguments()])
         if npmrc and self.tools:
             files.append(ImageFile(f"{WORK_FOLDER}/npmrc", npmrc, 0o600))
-        builder.add_files(files)
-        builder.install(self.packages)
-        builder.run(["sh", f"{WORK_FOLDER}/provision.sh", self.user, str(self.uid), *([INIT] if own_init else [])])
-        if self.tools:
-            builder.run(["sh", f"{WORK_FOLDER}/fetch-tools.sh", *self.tool_arguments()])
-        builder.run(["rm", "-rf", WORK_FOLDER])
+        return files, [*commands, ["rm", "-rf", WORK_FOLDER]]
 
     def tool_arguments(self) -> Iterator[str]:
         """The arguments of fetch-tools.sh: name, package with its version, and program of each tool."""
@@ -123,9 +98,8 @@ class Recipe:
 
     def key(self) -> str:
         """16 hex digits that change whenever anything that goes into the image does."""
-        record = Record()
-        self.build(record)
-        everything = (self.distribution, self.suite, self.mirrors, record.steps)
+        files, commands = self.contents()
+        everything = (self.distribution, self.suite, self.mirrors, [files, self.packages, *commands])
         return hashlib.sha256(repr(everything).encode()).hexdigest()[:16]
 
 
@@ -181,30 +155,14 @@ def parse_sources(text: str) -> Iterator[tuple[str, str, str, str]]:
             key = re.search(r"signed-by=(\S+)", options)
             yield uri, suite, components.strip(), key.group(1) if key else ""
         return
-    for fields in parse_deb822(text):
-        if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes").lower() != "no":
-            components = " ".join(fields.get("components", "").split())
-            for uri in fields.get("uris", "").split():
-                for suite in fields.get("suites", "").split():
-                    yield uri, suite, components, fields.get("signed-by", "")
-
-
-def parse_deb822(text: str) -> list[dict[str, str]]:
-    """The paragraphs of a deb822(5) text: values by field name in lower case; a folded value keeps its lines."""
-    paragraphs: list[dict[str, str]] = [{}]
-    name = ""
-    for line in text.splitlines():
-        if line.startswith("#"):
-            continue
-        if not line.strip():
-            paragraphs.append({})
-        elif line[0] not in " \t":
-            name, _, value = line.partition(":")
-            name = name.lower()
-            paragraphs[-1][name] = value.strip()
-        elif name in paragraphs[-1]:
-            paragraphs[-1][name] = f"{paragraphs[-1][name]}\n{line.strip()}".lstrip()
-    return [paragraph for paragraph in paragraphs if paragraph]
+    for paragraph in re.split(r"\n\s*\n", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)):
+        # deb822(5) has the form of an e-mail's header.
+        fields = email.message_from_string(paragraph.strip())
+        if "deb" in fields.get("Types", "").split() and fields.get("Enabled", "yes").strip().lower() != "no":
+            components = " ".join(fields.get("Components", "").split())
+            for uri in fields.get("URIs", "").split():
+                for suite in fields.get("Suites", "").split():
+                    yield uri, suite, components, fields.get("Signed-By", "").strip()
 
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")

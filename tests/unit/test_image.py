@@ -1,4 +1,4 @@
-"""What is in an image, and how it is built: the recipe, its two builders, the programs of guest/image."""
+"""What is in an image, and how it is built: the recipe, the two ways to carry it out, the programs of guest/image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 import clincus
 from clincus_cli import build as cli_build
-from clincus_cli import builders as cli_builders
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
 from clincus_cli import setup_commands as cli_setup_commands
@@ -122,7 +121,7 @@ class TestRecipe:
 class TestBuildOutput:
     def test_stages_versions_and_what_is_missing(self):
         said: list[str] = []
-        output = cli_builders.BuildOutput(said.append)
+        output = cli_build.BuildOutput(said.append)
         for line in (
             "I: running apt-get update...",
             "clincus: fetching claude",
@@ -182,17 +181,25 @@ class TestFetchTools:
 class HereIncus(clincus.Incus):
     """An Incus whose containers are this machine."""
 
+    def exec(self, name, command, *, stdin=b""):
+        return clincus.run_child(command, stdin=stdin, timeout=60)
+
     def exec_argv(self, name, command, **_):
         return list(command)
 
 
-def test_packages_that_cannot_be_installed_are_reported_as_apt_gets_failure(tmp_path, monkeypatch):
+@pytest.fixture
+def context():
+    """What a build works with."""
+    return cli_build.BuildContext(HereIncus(), cli_host.Host(), lambda _: None, "clincus-")
+
+
+def test_packages_that_cannot_be_installed_are_reported_as_apt_gets_failure(context, tmp_path, monkeypatch):
     (tmp_path / "apt-get").write_text("#!/bin/sh\necho no network >&2\nexit 100\n")
     (tmp_path / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    builder = cli_builders.ContainerBuilder(HereIncus(), cli_host.Host(), "box", lambda _: None)
     with pytest.raises(clincus.ClincusError) as caught:
-        builder.install(["tmux", "zip"])
+        cli_build.fill_container(context, "box", [], cli_build.apt_commands(["tmux", "zip"]), print)
     assert caught.value.message == "apt-get in the build container failed (exit code 100): no network"
 
 
@@ -202,27 +209,23 @@ def test_what_a_build_prints_is_escaped(capsys):
     assert "\x1b]52" not in capsys.readouterr().err
 
 
-def test_both_builders_take_the_same_steps(tmp_path):
-    steps = cli_recipe.Recipe(tools=("claude",))
-    ran = []
+def test_both_ways_to_build_take_the_same_steps(context, tmp_path):
+    recipe = cli_recipe.Recipe(packages=("tmux",), tools=("claude",))
+    files, commands = recipe.contents(npmrc=b"secret")
+    assert f"{cli_recipe.WORK_FOLDER}/npmrc" in [file.path for file in files]
+    assert commands[-1] == ["rm", "-rf", "/tmp/clincus-build"]
+    argv = cli_build.mmdebstrap_argv(recipe, tmp_path / "files.tar", commands, tmp_path / "image")
+    hooks = [word.partition("=")[2] for word in argv if word.startswith("--customize-hook=")]
+    assert "--include=tmux" in argv
+    assert hooks[:-1] == [f"tar-in {tmp_path}/files.tar /", *(f'chroot "$1" {shlex.join(words)}' for words in commands)]
 
-    class Container(cli_builders.ContainerBuilder):
-        def add_files(self, files):
-            ran.append(f"files {' '.join(sorted(file.path for file in files))}")
 
-        def _follow(self, command, name):
-            ran.append(shlex.join(command))
-
-    steps.build(Container(HereIncus(), cli_host.Host(), "box", ran.append), npmrc=b"secret")
-    host = cli_builders.HostBuilder(cli_host.Host(), tmp_path)
-    steps.build(host, npmrc=b"secret")
-    with tarfile.open(tmp_path / "files-0.tar") as archive:
-        names = sorted(f"/{name}" for name in archive.getnames())
-    assert ran[0] == f"files {' '.join(names)}"
-    assert f"{cli_recipe.WORK_FOLDER}/npmrc" in names
-    assert host.packages == shlex.split(ran[1])[4:]
-    assert host.hooks[1:] == [f'chroot "$1" {words}' for words in ran[2:]]
-    assert ran[-1] == "rm -rf /tmp/clincus-build"
+def test_a_container_gets_the_files_first_and_then_the_commands_in_their_order(context, tmp_path):
+    made = tmp_path / "made"
+    file = cli_recipe.ImageFile(str(made), b"file\n")
+    commands = [["sh", "-c", f"echo {word} >>{made}"] for word in ("one", "two")]
+    cli_build.fill_container(context, "box", [file], commands, print)
+    assert made.read_text() == "file\none\ntwo\n"
 
 
 def test_version_alias_is_the_time_of_the_build_in_utc():
