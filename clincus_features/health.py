@@ -11,9 +11,11 @@ import re
 import shlex
 import shutil
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -24,12 +26,9 @@ from urllib.parse import quote
 
 import clincus
 
-ANSWER_TIME = 4.0  # seconds that one question to Incus may take
-HEALTH_TIME = 7.0  # seconds that all of them may take together
+PATIENCE = 5.0  # seconds that the report waits for its checks
 ALL_IDS = 2**32 - 1  # how many user ids a machine has (user_namespaces(7))
 GIB = 1 << 30
-CABLES_SHOWN = 8  # dead network cables that a command names
-LIST_CABLES = "clincus health --format json | jq -r '.checks.orphaned_resources.details.veths[]'"
 
 
 class Machine:
@@ -99,11 +98,6 @@ class Finding(NamedTuple):
     details: Mapping[str, object]
 
 
-def ok(message: str, /, **details: object) -> Finding:
-    """All is well."""
-    return Finding("ok", message, "", details)
-
-
 def trouble(status: str, message: str, fix: str, /, **details: object) -> Finding:
     """Something is to be done: `status` is "warning" or "failed"."""
     return Finding(status, message, fix, details)
@@ -113,43 +107,39 @@ failed = partial(trouble, "failed")
 warning = partial(trouble, "warning")
 
 
+def ok(message: str, /, **details: object) -> Finding:
+    """All is well."""
+    return Finding("ok", message, "", details)
+
+
 @dataclass
 class Examination:
-    """What the checks look at. None of its questions to Incus raises, and together they end within HEALTH_TIME."""
+    """What the checks look at. Each check runs in a thread of its own, and raises ClincusError where Incus does."""
 
     config: clincus.Config  # the defaults when it is broken
     config_error: str  # how it is broken
     incus: clincus.Incus
     environ: Mapping[str, str]
     machine: Machine
-    tool: str  # the default tool
-    own_folder: str  # of Clincus's files
-    sessions_folder: str  # where the default tool's conversations are kept
-    unreachable: str = ""  # why Incus does not answer
-    unanswered: list[str] = field(default_factory=list)  # the questions that Incus gave no answer to in time
-    deadline: float = field(default_factory=lambda: time.monotonic() + HEALTH_TIME)
-    answers: dict[str, Any] = field(default_factory=dict)  # by question
+    pool: ThreadPoolExecutor
+    answers: dict[str, Future[Any]] = field(default_factory=dict)  # of Incus, by question: each is asked once
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of the answers
 
     def ask(self, path: str) -> Any:
-        """The answer of Incus to a query; an empty one when it has nothing there or does not answer in time."""
-        if path not in self.answers and not self.unreachable:
-            began = time.monotonic()
-            patience = max(0.1, min(ANSWER_TIME, self.deadline - began))
-            try:
-                self.answers[path] = self.incus.query(path, timeout=patience)
-            except clincus.IncusError as error:
-                self.answers[path] = None
-                if error.status == 503:
-                    self.unreachable = error.message
-                elif time.monotonic() - began >= patience:
-                    self.unanswered.append(path)
-                    if path == "/1.0" or time.monotonic() >= self.deadline:
-                        self.unreachable = "Incus does not answer: check the incus service"
-        return self.answers.get(path) or {}
+        """The answer of Incus to a query; an empty one when it has nothing there. Raises IncusError."""
+        with self.lock:
+            if path not in self.answers:
+                self.answers[path] = self.pool.submit(self.incus.query, path, timeout=PATIENCE + 1)
+        try:
+            return self.answers[path].result() or {}
+        except clincus.IncusError as error:
+            if error.status != 404:
+                raise
+            return {}
 
-    def environment(self, key: str, default: Any) -> Any:
-        """What Incus says of itself and its machine."""
-        return (self.ask("/1.0").get("environment") or {}).get(key, default)
+    def sessions_folder(self) -> str:
+        """Where the conversations of the default tool are kept."""
+        return clincus.sessions_directory(self.config, self.environ, self.config.get("tool.name"))
 
     def devices(self) -> list[dict[str, Any]]:
         """The devices that sessions get from the default profile."""
@@ -188,7 +178,8 @@ class Examination:
 
     def check_ids(self) -> Finding:
         """Whether root has ids to give to containers, and the kernel maps them on mounts."""
-        maps = self.environment("kernel_features", {}).get("idmapped_mounts", "unknown")
+        features = (self.ask("/1.0").get("environment") or {}).get("kernel_features") or {}
+        maps = features.get("idmapped_mounts", "unknown")
         for name in ("/etc/subuid", "/etc/subgid"):
             if not root_has_range(self.machine.read(name), self.machine.own_ids()):
                 words = f"{name} gives root no range of 65536 ids for containers"
@@ -200,12 +191,7 @@ class Examination:
 
     def check_incus(self) -> Finding:
         """Whether the daemon answers, and which one it is."""
-        if self.unreachable or not self.ask("/1.0"):
-            return failed(self.unreachable or "Incus gives no answer", "clincus setup")
-        version = str(self.environment("server_version", "unknown"))
-        if self.unanswered:
-            words = f"No answer in time to {', '.join(self.unanswered)}"
-            return failed(words, "check the incus service", version=version)
+        version = str((self.ask("/1.0").get("environment") or {}).get("server_version", "unknown"))
         if version_numbers(version) < (6, 0):
             return warning(f"Incus {version} is older than 6.0", "install Incus 6.0 or newer", version=version)
         return ok(f"Running (version {version})", version=version)
@@ -215,8 +201,9 @@ class Examination:
         group = self.config.get("incus.group")
         name = self.machine.user_name()
         user = name or str(os.geteuid())
-        if self.ask("/1.0").get("auth") == "trusted":
-            return ok(f"'{user}' may use Incus", user=user, group=group)
+        with suppress(clincus.IncusError):
+            if self.ask("/1.0").get("auth") == "trusted":
+                return ok(f"'{user}' may use Incus", user=user, group=group)
         fix = f"sudo usermod -aG {group} {user}, then log in again"
         if self.machine.is_root():
             fix = "clincus setup"
@@ -229,8 +216,7 @@ class Examination:
         alias, image = self.config.get("defaults.image"), self.image()
         if not image:
             fix = "clincus build" if alias == "clincus" else f"clincus build custom {alias} --script FILE"
-            reason = "cannot be looked for without Incus" if self.unreachable else "is missing"
-            return failed(f"Image '{alias}' {reason}", fix, alias=alias)
+            return failed(f"Image '{alias}' is missing", fix, alias=alias)
         fingerprint = image["fingerprint"][:12]
         details = {"alias": alias, "fingerprint": fingerprint, "size": image["size"]}
         missing = (image.get("properties") or {}).get("clincus.missing", "")
@@ -267,10 +253,8 @@ class Examination:
         if self.config.get("security.disable_protection"):
             fix = "remove security.disable_protection from the config"
             return warning("Switched off in the config", fix, level="off")
-        try:
-            reason = "Incus cannot be reached" if self.unreachable else clincus.protection_support(self.incus).reason
-        except clincus.ClincusError as error:
-            reason = error.message
+        self.ask("/1.0")  # an Incus that hangs is waited for here, and not for the longer time of the next line
+        reason = clincus.protection_support(self.incus).reason
         if reason:
             return warning(f"Basic: {reason}", "sessions start, with weaker protection; see the reason", level="basic")
         if not clincus.find_git("/nonexistent", self.environ):
@@ -280,7 +264,7 @@ class Examination:
 
     def check_disk(self) -> Finding:
         """Whether the disk of our own files has room."""
-        path = self.own_folder
+        path = clincus.state_directory(self.environ)
         while not os.path.exists(path):
             path = os.path.dirname(path)
         free = shutil.disk_usage(path).free / 1e9
@@ -317,6 +301,10 @@ class Examination:
             return warning(f"{len(warnings)} warning(s): {warnings[0]}", "mend the file", loaded_from=files)
         return ok(", ".join(files) or "Defaults", loaded_from=files)
 
+    def check_tool(self) -> Finding:
+        """The default tool. A configuration that names an unknown one cannot be read: there is nothing to find."""
+        return ok(self.config.get("tool.name"), name=self.config.get("tool.name"))
+
     def check_containers(self) -> Finding:
         """How many sessions there are."""
         sessions = self.instances("user.clincus.workspace")
@@ -326,7 +314,7 @@ class Examination:
     def check_saved(self) -> Finding:
         """How many conversations are saved."""
         count = len(clincus.list_saved(self.config, self.environ))
-        return ok(f"{count} saved", count=count, path=os.path.dirname(self.sessions_folder))
+        return ok(f"{count} saved", count=count, path=os.path.dirname(self.sessions_folder()))
 
     def check_orphans(self) -> Finding:
         """What crashes left behind: containers of a build or without a workspace, and dead network cables."""
@@ -343,8 +331,7 @@ class Examination:
         found = [f"containers {', '.join(containers)}"] if containers else []
         found += [f"{len(cables)} pair{'s' * (len(cables) > 1)} of network interfaces"] if cables else []
         fixes = ["clincus clean --orphans"] if containers else []
-        listed = f"echo {' '.join(cables)}" if len(cables) <= CABLES_SHOWN else LIST_CABLES
-        fixes += [f"{listed} | xargs -n 1 sudo ip link delete"] if cables else []
+        fixes += [f"echo {' '.join(cables)} | xargs -n 1 sudo ip link delete"] if cables else []
         return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), **details)
 
     def check_dns(self) -> Finding:
@@ -352,7 +339,7 @@ class Examination:
         domain, output = "github.com", ""
         with suppress(OSError, subprocess.SubprocessError):
             argv = ["getent", "ahosts", domain]
-            output = subprocess.check_output(argv, stdin=subprocess.DEVNULL, text=True, timeout=10)
+            output = subprocess.check_output(argv, stdin=subprocess.DEVNULL, text=True, timeout=PATIENCE - 1)
         count = len({line.split()[0] for line in output.splitlines() if line.strip()})
         if not count:
             fix = "check /etc/resolv.conf, unless this machine is to have no internet"
@@ -420,13 +407,17 @@ CHECKS = (
     Check("cgroup_availability", "Cgroup", "SYSTEM", Examination.check_cgroup),
     Check("id_mapping", "Id mapping", "SYSTEM", Examination.check_ids),
     Check("protection", "Protection", "CRITICAL", Examination.check_protection),
-    Check("clincus_directory", "Clincus directory", "STORAGE", lambda look: folder_finding(look.own_folder)),
-    Check("sessions_directory", "Sessions dir", "STORAGE", lambda look: folder_finding(look.sessions_folder)),
+    Check(
+        "clincus_directory",
+        "Clincus directory",
+        "STORAGE",
+        lambda look: folder_finding(clincus.state_directory(look.environ)),
+    ),
+    Check("sessions_directory", "Sessions dir", "STORAGE", lambda look: folder_finding(look.sessions_folder())),
     Check("disk_space", "Disk space", "STORAGE", Examination.check_disk),
     Check("incus_storage_pool", "Incus storage pool", "STORAGE", Examination.check_pool),
     Check("config", "Config loaded", "CONFIGURATION", Examination.check_config),
-    # A configuration that names an unknown tool cannot be read, so there is nothing to find.
-    Check("tool", "Tool", "CONFIGURATION", lambda look: ok(look.tool, name=look.tool)),
+    Check("tool", "Tool", "CONFIGURATION", Examination.check_tool),
     Check("active_containers", "Containers", "STATUS", Examination.check_containers),
     Check("saved_sessions", "Saved sessions", "STATUS", Examination.check_saved),
     Check("orphaned_resources", "Orphaned resources", "STATUS", Examination.check_orphans),
@@ -448,35 +439,41 @@ def health_report(
 ) -> dict[str, Any]:
     """The health document of `clincus health --format json` and `GET /api/health`.
 
-    Asks Incus about ten times, none of it slow. `config` is None when it is broken, `config_error` says how.
+    It is there after PATIENCE at the latest: a check that Incus does not answer by then says so. `config` is None when
+    it is broken, and `config_error` says how.
     """
-    known = config or clincus.make_config(())
-    tool = known.get("tool.name")
-    folders = clincus.state_directory(environ), clincus.sessions_directory(known, environ, tool)
-    look = Examination(known, config_error, incus, environ, machine or Machine(), tool, *folders)
     checks = [check for check in CHECKS if verbose or check.name != "dns_resolution"]
-    # The check of Incus is made last: by then it is known which questions Incus gave no answer to.
-    findings = {check.name: check.examine(look) for check in sorted(checks, key=lambda check: check.name == "incus")}
-    return health_document({check: findings[check.name] for check in checks}, datetime.now(timezone.utc))
+    pool = ThreadPoolExecutor(2 * len(CHECKS))  # each check, and each question that one waits for, has its thread
+    look = Examination(config or clincus.make_config(()), config_error, incus, environ, machine or Machine(), pool)
+    futures = {check: pool.submit(check.examine, look) for check in checks}
+    wait(futures.values(), PATIENCE)
+    pool.shutdown(wait=False)
+    findings = {check: outcome(future) for check, future in futures.items()}
+    return health_document(findings, datetime.now(timezone.utc))
+
+
+def outcome(future: Future[Finding]) -> Finding:
+    """What a check found, or why it found nothing."""
+    if not future.done():
+        return failed(f"No answer within {PATIENCE:g} s", "check the incus service")
+    try:
+        return future.result()
+    except clincus.ClincusError as error:
+        return failed(error.message, "clincus setup" if error.status == 503 else "check the incus service")
 
 
 def health_document(findings: Mapping[Check, Finding], now: datetime) -> dict[str, Any]:
-    """The document: unhealthy if a check failed, degraded if one warns. A finding without details has no such key."""
+    """The document: unhealthy if a check failed, degraded if one warns."""
     counts = Counter(finding.status for finding in findings.values())
-    documents = {}
-    for check, finding in findings.items():
-        document = {"name": check.name, **finding._asdict(), "label": check.label, "section": check.section}
-        documents[check.name] = {key: value for key, value in document.items() if key != "details" or value}
+    summary = {"passed": counts["ok"], "warnings": counts["warning"], "failed": counts["failed"]}
     return {
         "status": "unhealthy" if counts["failed"] else "degraded" if counts["warning"] else "healthy",
         "timestamp": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "checks": documents,
-        "summary": {
-            "total": len(findings),
-            "passed": counts["ok"],
-            "warnings": counts["warning"],
-            "failed": counts["failed"],
+        "checks": {
+            check.name: {"name": check.name, "label": check.label, "section": check.section, **finding._asdict()}
+            for check, finding in findings.items()
         },
+        "summary": {"total": len(findings), **summary},
     }
 
 
