@@ -397,14 +397,14 @@ class Child:
         argv: Sequence[str],
         *,
         timeout: float | None = None,
-        gentle: tuple[int, float] | None = None,
+        gentle: tuple[int, float] = (signal.SIGKILL, 0),
         environ: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> None:
         pipe = subprocess.PIPE
         try:
             self.process = subprocess.Popen(
-                argv, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, cwd=cwd, start_new_session=True
+                argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=environ, cwd=cwd, start_new_session=True
             )
         except OSError as error:
             raise self.error(f"`{argv[0]}` cannot be started: {error.strerror}") from error
@@ -416,7 +416,7 @@ class Child:
         self._gentle = gentle
         self._is_fed = False  # another thread writes to stdin, and closes it
         self._words = f"`{shlex.join(argv[:6])} …`"
-        self._alarm: threading.Timer | None = None
+        self._alarm = threading.Timer(0, self._expire)  # not started
         if timeout is not None:
             self.allow(timeout)
 
@@ -424,8 +424,7 @@ class Child:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.cancel()
         self.end()
         for stream in (self.stdout, self.stderr, *(() if self._is_fed else (self.stdin,))):
             with suppress(OSError):
@@ -433,12 +432,14 @@ class Child:
 
     def allow(self, seconds: float) -> None:
         """Give the child so many seconds from now."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        words = f"{self._words} did not finish within {seconds:g} s"
-        self._alarm = threading.Timer(seconds, self._expire, (words,))
+        self._alarm.cancel()
+        self._alarm = threading.Timer(seconds, self._expire, (seconds,))
         self._alarm.daemon = True
         self._alarm.start()
+
+    def _expire(self, seconds: float) -> None:
+        self.is_late = True
+        self.end(f"{self._words} did not finish within {seconds:g} s")
 
     def signal(self, number: int) -> None:
         """Send a signal to the child and to all in its process group."""
@@ -451,20 +452,24 @@ class Child:
         if self.process.poll() is not None:
             return
         self.failure = self.failure or failure
-        if self._gentle is not None:
-            number, patience = self._gentle
+        number, patience = self._gentle
+        for _ in range(int(patience * 10)):
             self.signal(number)
-            for _ in range(int(patience * 10)):
-                with suppress(subprocess.TimeoutExpired):
-                    self.process.wait(0.1)
-                    return
-                self.signal(signal.SIGCONT)  # one that is stopped, or is at the end of guest/exec.sh, goes on
+            number = signal.SIGCONT  # a child that is stopped, or is at the end of guest/exec.sh, goes on
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.1)
+                return
         self.signal(signal.SIGKILL)
         self.process.wait()
 
-    def wait(self) -> int:
-        """Wait for the end; the exit code as a shell gives it. Raises ChildError if we had to end the child."""
+    def wait(self, readers: Iterable[threading.Thread] = ()) -> int:
+        """Wait for the end and for the threads of `collect`; the exit code as a shell gives it.
+
+        Raises ChildError if we had to end the child.
+        """
         self.process.wait()
+        for reader in readers:
+            reader.join(timeout=5)  # a grandchild may hold the pipes open
         if self.failure:
             raise self.error(self.failure)
         return exit_code(self.process)
@@ -496,19 +501,12 @@ class Child:
         thread.start()
         return thread
 
-    def complete(self, stdin: bytes = b"") -> Completed:
+    def complete(self, stdin: bytes | Iterable[bytes] = b"") -> Completed:
         """Feed the child its whole stdin and wait for its end and for all that it writes."""
         held = Held(), Held()
-        threads = [self.collect(stream, one) for stream, one in zip((self.stdout, self.stderr), held)]
-        self.feed([stdin])
-        self.process.wait()
-        for thread in threads:
-            thread.join(timeout=5)  # a grandchild may hold the pipes open
-        return Completed(self.wait(), bytes(held[0].data), bytes(held[1].data))
-
-    def _expire(self, words: str) -> None:
-        self.is_late = True
-        self.end(words)
+        readers = [self.collect(stream, one) for stream, one in zip((self.stdout, self.stderr), held)]
+        self.feed([stdin] if isinstance(stdin, bytes) else stdin)
+        return Completed(self.wait(readers), bytes(held[0].data), bytes(held[1].data))
 
 
 def run_child(
@@ -1894,7 +1892,6 @@ class NameTakenError(IncusError):
 
 # What the client says when there is no daemon to talk to (cmd/incus, 6.0): each is answered as 503.
 INCUS_UNREACHABLE = (
-    ("executable file not found", "Incus is not installed. Run `clincus setup`."),
     ("doesn't appear to be started", "Incus is not running. Run `clincus setup`, or start the incus service."),
     (
         "needed permissions to talk to the incus daemon",
@@ -1906,7 +1903,7 @@ INCUS_UNREACHABLE = (
 )
 
 
-# The third is of one that is being started at this moment.
+# The last one is said while the daemon is making the instance of that name.
 NAME_TAKEN = ("UNIQUE constraint failed: instances", "already exists", "creating instance record: Instance is busy")
 
 
@@ -1947,15 +1944,15 @@ class IncusChild(Child):
             super().__init__(argv, **options)
         except IncusError as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                raise incus_failure("executable file not found") from error
+                raise IncusError("Incus is not installed. Run `clincus setup`.", 503) from error
             raise
 
 
 class MarkedReader(io.RawIOBase):
     """What a command under guest/exec.sh writes to one of its streams: all that stands before the mark."""
 
-    def __init__(self, descriptor: int, mark: bytes) -> None:
-        self._descriptor = descriptor
+    def __init__(self, source: IO[bytes], mark: bytes) -> None:
+        self._source = source  # without a buffer
         self._mark = mark
         self._ready = b""
         self._held = b""  # may be the beginning of the mark
@@ -1966,20 +1963,15 @@ class MarkedReader(io.RawIOBase):
         """Yes."""
         return True
 
-    def has_mark_in_front(self) -> bool:
-        """Read the mark that says that the command begins; False if something else comes."""
-        seen = b""
-        while len(seen) < len(self._mark):
-            piece = os.read(self._descriptor, len(self._mark) - len(seen))
-            if not piece:
-                break
-            seen += piece
-        return seen == self._mark
+    def close(self) -> None:
+        """Close the stream itself."""
+        self._source.close()
+        super().close()
 
     def readinto(self, target: Any) -> int:
         """Fill a buffer with what is there, waiting only if that is nothing."""
         while not self._ready and not self._is_over:
-            self._take(os.read(self._descriptor, 1 << 16))
+            self._take(self._source.read(1 << 16))
         size = min(len(target), len(self._ready))
         target[:size], self._ready = self._ready[:size], self._ready[size:]
         return size
@@ -2020,16 +2012,15 @@ class GuestInput(io.RawIOBase):
 class GuestCommand(IncusChild):
     """A command in an instance under guest/exec.sh: it runs once, and all that it writes arrives.
 
-    `begin` comes first. Then `stdin` and `output` are the command's own, and `finish` waits for its end.
+    `begin` comes first. From then on the three streams are the command's own.
     """
 
     def __init__(self, argv: Sequence[str], **options: Any) -> None:
         super().__init__(argv, **options)
         self._mark = f"<{os.urandom(12).hex()}>".encode()
-        self._readers = [MarkedReader(stream.fileno(), self._mark) for stream in (self.stdout, self.stderr)]
-        self.output, self.errors = (
-            cast("BufferedReader", io.BufferedReader(reader, 1 << 16)) for reader in self._readers
-        )
+        self._pipe = self.stdout
+        self._readers = [MarkedReader(stream, self._mark) for stream in (self.stdout, self.stderr)]
+        self.stdout, self.stderr = (cast("IO[bytes]", io.BufferedReader(one, 1 << 16)) for one in self._readers)
 
     @property
     def is_whole(self) -> bool:
@@ -2037,28 +2028,26 @@ class GuestCommand(IncusChild):
         return all(reader.is_whole for reader in self._readers)
 
     def begin(self) -> bool:
-        """Let the command begin; False if it did not."""
+        """Let the command begin, which it says by the mark; False if something else comes."""
         with suppress(BrokenPipeError):
             write_all(self.stdin.fileno(), self._mark + b"\n")
-        return self._readers[0].has_mark_in_front()
+        seen = piece = self._pipe.read(len(self._mark))
+        while piece and len(seen) < len(self._mark):
+            seen += (piece := self._pipe.read(len(self._mark) - len(seen)))
+        return seen == self._mark
 
-    def refusal(self) -> Completed:
-        """How a command ended that did not begin."""
-        self.stdin.close()
-        said = Held()
-        self.collect(self.errors, said).join()
-        return Completed(self.wait(), b"", bytes(said.data))
-
-    def finish(self) -> int:
-        """Wait for the end of a command whose streams were read; its exit code. Raises IncusError."""
+    def wait(self, readers: Iterable[threading.Thread] = ()) -> int:
+        """Wait for the end of a command whose streams are read; its exit code. Raises IncusError."""
+        for reader in readers:
+            reader.join()
         if self.is_whole:
-            watched = [] if self.stdout.closed else [self.stdout]  # a sink that failed has closed it
+            watched = [] if self._pipe.closed else [self._pipe]  # a sink that failed has closed it
             self.signal(signal.SIGCONT)
             while self.process.poll() is None:
-                if select.select(watched, [], [], 0.2)[0] and not os.read(self.stdout.fileno(), 1 << 16):
+                if select.select(watched, [], [], 0.2)[0] and not self._pipe.read(1 << 16):
                     break
                 self.signal(signal.SIGCONT)  # the first may have come before the client listened to it
-        return self.wait()
+        return super().wait()
 
 
 def yaml_of(document: Mapping[str, object]) -> bytes:
@@ -2133,18 +2122,9 @@ class Incus:
         When the start fails Incus leaves the instance behind, stopped: removing it is the caller's work. An
         `ephemeral` one (a word that Incus does not read in the description) is deleted by Incus when it stops.
         """
-        target = ["--target", self.target] if self.target else []
-        self.run(
-            "launch",
-            "--quiet",
-            *target,
-            *(["--ephemeral"] if ephemeral else []),
-            image,
-            self.instance(name),
-            stdin=yaml_of(description),
-            timeout=timeout,
-            finish=True,
-        )
+        words = ["--quiet", *(["--target", self.target] if self.target else [])]
+        words += ["--ephemeral"] if ephemeral else []
+        self.run("launch", *words, image, self.instance(name), stdin=yaml_of(description), timeout=timeout, finish=True)
 
     def update(self, name: str, description: Mapping[str, object]) -> None:
         """Replace an instance's description (InstancePut); on stdin, for a person's own keys may hold secrets."""
@@ -2166,14 +2146,8 @@ class Incus:
         Raises IncusError if the command cannot begin, takes more than `timeout` seconds or writes too much.
         """
         with self._begun(name, command, timeout, options) as running:
-            output, errors = Held(), Held()
-            threads = [running.collect(running.output, output), running.collect(running.errors, errors)]
-            running.feed([stdin] if isinstance(stdin, bytes) else stdin)
-            for thread in threads:
-                thread.join()
-            code = running.finish()
-            code = code if running.is_whole else code or 1
-            return Completed(code, bytes(output.data), bytes(errors.data))
+            done = running.complete(stdin)
+            return done if running.is_whole else done._replace(code=done.code or 1)
 
     @contextmanager
     def open(
@@ -2186,16 +2160,15 @@ class Incus:
         """
         with self._begun(name, command, timeout, options) as running:
             said = Held()
-            errors = running.collect(running.errors, said)
+            errors = running.collect(running.stderr, said)
             with suppress(BrokenPipeError):
                 stdin = GuestInput(running.stdin.fileno(), lambda: not errors.is_alive(), running.allow)
-                yield stdin, running.output
+                yield stdin, cast("BufferedReader", running.stdout)
             with suppress(OSError):
                 running.stdin.close()
-            if len(running.output.read(STREAM_REST)) == STREAM_REST:
+            if len(running.stdout.read(STREAM_REST)) == STREAM_REST:
                 running.end("the command in the container wrote more than was asked for")
-            errors.join()
-            code = running.finish()
+            code = running.wait([errors])
             if code != 0:
                 raise self.guest_failure(name, Completed(code, b"", bytes(said.data)))
             if not running.is_whole:
@@ -2212,7 +2185,7 @@ class Incus:
                 if running.begin():
                     yield running
                     return
-                refusal = running.refusal()
+                refusal = running.complete()
             if NOT_SEEN not in refusal.stderr or not left:
                 raise self.guest_failure(name, refusal)
 
@@ -2282,7 +2255,8 @@ class Incus:
     def _answer(command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
         """What a command writes to stdout. Raises IncusError if it fails."""
         # SIGINT makes the client give up what can be given up, such as a download.
-        with IncusChild(command, timeout=timeout, gentle=(signal.SIGINT, timeout) if finish else None) as child:
+        gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
+        with IncusChild(command, timeout=timeout, gentle=gentle) as child:
             done = child.complete(stdin)
         if done.code != 0:
             raise incus_failure(done.stderr.decode("utf-8", "replace"))

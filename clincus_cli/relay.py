@@ -21,10 +21,10 @@ OUR_STREAMS: tuple[clincus.Sink, clincus.Sink] = (
 )
 
 
-def pour(source: IO[bytes], stream: IO[bytes], sink: clincus.Sink, failures: list[OSError]) -> None:
+def pour(stream: IO[bytes], sink: clincus.Sink, failures: list[OSError]) -> None:
     """Hand on what comes from a stream. If the sink closes early, the stream is closed and its writer gets SIGPIPE."""
     try:
-        while piece := source.read1(1 << 16):  # type: ignore[attr-defined]
+        while piece := stream.read1(1 << 16):  # type: ignore[attr-defined]
             sink(piece)
     except BrokenPipeError:
         stream.close()
@@ -89,7 +89,7 @@ def run_relayed(
                 try:
                     if command.begin():
                         return relay(command, sinks, stdin)
-                    refusal = command.refusal()
+                    refusal = command.complete()
                 except clincus.IncusError:
                     if command.is_late:
                         raise subprocess.TimeoutExpired(list(argv), cast(float, limit)) from None
@@ -104,11 +104,10 @@ def relay(command: clincus.GuestCommand, sinks: tuple[clincus.Sink, clincus.Sink
     """Connect a command that has begun with our streams until it ends; its exit code."""
     failures: list[OSError] = []
     command.feed([] if stdin is None else input_for(command, stdin))
-    errors = threading.Thread(target=pour, args=(command.errors, command.stderr, sinks[1], failures), daemon=True)
+    errors = threading.Thread(target=pour, args=(command.stderr, sinks[1], failures), daemon=True)
     errors.start()
-    pour(command.output, command.stdout, sinks[0], failures)
-    errors.join()
-    code = command.finish()
+    pour(command.stdout, sinks[0], failures)
+    code = command.wait([errors])
     if failures:
         raise failures[0]
     return code

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -222,10 +223,10 @@ MARK = b"<mark>"
     ],
     ids=["nothing", "no mark", "a mark", "two marks", "its beginning in front of it", "its beginning alone"],
 )
-def test_output_is_read_up_to_the_mark(monkeypatch, data, text, size):
+def test_output_is_read_up_to_the_mark(data, text, size):
     source = io.BytesIO(data)
-    monkeypatch.setattr(os, "read", lambda descriptor, most: source.read(min(size, most)))
-    assert clincus.MarkedReader(-1, MARK).readall() == text
+    pieces = SimpleNamespace(read=lambda most: source.read(min(size, most)), close=source.close)
+    assert clincus.MarkedReader(pieces, MARK).readall() == text
 
 
 # ---- commands on our own streams -----------------------------------------------------------------------------------
