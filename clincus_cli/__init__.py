@@ -8,6 +8,8 @@ import importlib.util
 import sys
 import types
 
+TYPE_CHECKING = False  # mypy reads this name as true; no start has to wait for `typing`
+
 
 class LazyModule(types.ModuleType):
     """A module that is empty until a name of it is asked for."""

@@ -6,11 +6,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
 
 import clincus
+from clincus_cli import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from clincus_cli.context import Context
 
 Options = SimpleNamespace  # a command's flags and arguments by name; a flag that was not given is its default
@@ -43,11 +45,12 @@ class Flag:
         choices: Sequence[str] = (),  # for completion
     ) -> None:
         self.usage, self.meaning = usage, meaning
-        self.names = re.findall(r"(?:^|(?<=, ))--?[a-z][a-z-]*", usage)  # as they are typed, the long one last
-        self.key = self.names[-1].lstrip("-").replace("-", "_")  # its attribute in the options
-        value = re.sub(r".*--?[a-z][a-z-]*", "", usage).strip()
-        self.bare = "auto" if value.startswith("[=") else ""  # what it means without a value; "" where it needs one
-        self.value = value[2:-1] if self.bare else value  # what its value is called; "" for a switch
+        *short, long = usage.split(", ")
+        long, _, value = long.rstrip("]").partition("[=") if "[=" in long else long.partition(" ")
+        self.names = [*short, long]  # as they are typed
+        self.key = long[2:].replace("-", "_")  # its attribute in the options
+        self.value = value  # what its value is called; "" for a switch
+        self.bare = "auto" if "[=" in usage else ""  # what it means without a value; "" where it needs one
         self.check = check if value else switch_state
         self.default = default if default is not ... else () if repeats else None if value else False
         self.repeats, self.setting, self.choices = repeats, setting, choices
@@ -189,7 +192,8 @@ class Command:
         config: bool = True,
         passes_on: int = 0,
     ) -> None:
-        self.name = " ".join(re.findall(r"^_*[a-z]+(?: [a-z]+)*", usage))  # one word, or a group and a word
+        words = (word for word in usage.split() if word.islower() and "[" not in word)
+        self.name = " ".join(words)  # one word, or a group and a word
         self.group = self.name.partition(" ")[0] if " " in self.name else ""
         self.arguments = usage[len(self.name) :].strip()  # `NAME`, `[NAME]`, `NAME...`, `[NAME...]`
         self.flags = flags  # its own, as its help shows them
@@ -346,7 +350,7 @@ def read_arguments(command: Command, words: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for place in places:
         name = place.strip("[].")
-        key = re.sub(r"\W", "_", name.lower())
+        key = name.lower().replace(":", "_")
         if not left and not place.startswith("["):
             raise UsageError(f"argument {name} is required: {usage} {count}")
         if "..." in place:

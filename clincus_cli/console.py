@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO
+from contextlib import contextmanager, suppress
 
 import clincus
+from clincus_cli import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 def say(text: str) -> None:
@@ -37,7 +40,7 @@ def complain(message: str) -> None:
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
-def paint(text: str, style: str, stream: IO[str] | None = None) -> str:
+def paint(text: str, style: str, stream: TextIO | None = None) -> str:
     """The text in a style where the stream (default: stdout) is a terminal that shows it and NO_COLOR is not set."""
     stream = stream or sys.stdout
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
@@ -110,6 +113,13 @@ def has_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
+def screen_width() -> int:
+    """Columns of the terminal, 100 where there is none: as shutil.get_terminal_size, which takes long to load."""
+    with suppress(ValueError, OSError):
+        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size().columns or 100
+    return 100
+
+
 @contextmanager
 def progress(text: str) -> Iterator[None]:
     """Show on a terminal that work is under way once it takes longer than a moment, and for how long already."""
@@ -117,7 +127,6 @@ def progress(text: str) -> Iterator[None]:
         yield
         return
     import itertools
-    import shutil
     import threading
     import time
 
@@ -130,7 +139,7 @@ def progress(text: str) -> Iterator[None]:
                 break
             if time.monotonic() - began > 0.6:
                 line = f"{mark} {text} ({time.monotonic() - began:.0f} s) "
-                sys.stderr.write("\r" + line[: shutil.get_terminal_size().columns - 1])  # a second line would stay
+                sys.stderr.write("\r" + line[: screen_width() - 1])  # a second line would stay
                 sys.stderr.flush()
         sys.stderr.write("\r\033[K")
         sys.stderr.flush()

@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console, run, shell
 from clincus_cli import commands as cli
-from clincus_cli import console, run, shell
 from clincus_cli.context import Context
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def container_name(text: str) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console, containers
 from clincus_cli import commands as cli
-from clincus_cli import console, containers
 from clincus_cli.context import Context
 
 if TYPE_CHECKING:

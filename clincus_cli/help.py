@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import clincus
 from clincus_cli import commands as cli
+from clincus_cli import console
 from clincus_cli.context import Context
 
 EXITS = (("0", "done"), ("1", "failed; stderr says why"))
@@ -36,9 +37,7 @@ VARIABLES = (
 def release() -> dict[str, str]:
     """The version, the commit and the day of this copy; read from the text of the core, which need not be loaded."""
     core = vars(clincus)
-    if "__version__" in core:
-        return {name: core[f"__{name}__"] for name in ("version", "commit", "built")}
-    source = core["__spec__"].loader.get_source("clincus")
+    source = core["__loader__"].get_data(core["__file__"])[:8192].decode(errors="replace")
     return dict(re.findall(r'(?m)^__(version|commit|built)__ = "([^"]*)"', source))
 
 
@@ -83,7 +82,7 @@ def help_text(name: str) -> str:
 def page_of(command: cli.Command) -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]]]:
     """What a docstring says behind its summary: paragraphs, examples with their meanings, exit codes with theirs."""
     about, examples, exits = [], [], []
-    for paragraph in re.split(r"\n\s*\n", (command.run.__doc__ or "").strip())[1:]:
+    for paragraph in (command.run.__doc__ or "").strip().split("\n\n")[1:]:
         text = " ".join(paragraph.split())
         if text.startswith("$ "):
             lines = (line.strip()[2:].partition("  # ") for line in paragraph.strip().splitlines())
@@ -199,6 +198,4 @@ def wrapped(paragraph: str) -> str:
 
 def help_width() -> int:
     """Columns that help uses."""
-    import shutil
-
-    return min(max(shutil.get_terminal_size((100, 24)).columns, 40), 100)
+    return min(max(console.screen_width(), 40), 100)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console, containers, sessions
 from clincus_cli import commands as cli
-from clincus_cli import console, containers, sessions
 from clincus_cli.context import Context
+
+if TYPE_CHECKING:
+    from typing import Any
 
 STANDARD_IMAGE = "clincus"
 
@@ -240,12 +243,9 @@ def run_image_exists(context: Context) -> int:
     return containers.answer(lambda: any(alias in alias_names(image) for image in query_images(context.incus)))
 
 
-class Cleanup(NamedTuple):
-    """What a cleanup does with the versions of an image: aliases, newest first."""
-
-    delete: list[str]
-    keep: list[str]
-    spared: list[str]  # old ones whose image has another name as well
+# What a cleanup does with the versions of an image: aliases, newest first. `spared` are old ones whose image has
+# another name as well.
+Cleanup = namedtuple("Cleanup", "delete keep spared")
 
 
 def plan_cleanup(images: Iterable[Mapping[str, Any]], prefix: str, keep: int) -> Cleanup:

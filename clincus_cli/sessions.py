@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
-from clincus_cli import console
 from clincus_cli.context import Context
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @cli.Command("list", cli.Flag("--all", "saved conversations as well"), cli.format_flag("text", "json"), shows=True)
@@ -180,14 +183,9 @@ def attempt_each(names: Iterable[str], work: Callable[[str], object]) -> list[st
     return done
 
 
-class Verb(NamedTuple):
-    """The words of a command that does one thing to several containers."""
-
-    plain: str  # kill
-    doing: str  # Killing
-    done: str  # Killed
-    note: str = ""  # behind the name
-    hint: str = ""  # what to do about those that it was not done to
+# The words of a command that does one thing to several containers: kill, Killing, Killed; a note behind the name; what
+# to do about those that it was not done to.
+Verb = namedtuple("Verb", "plain doing done note hint", defaults=("", ""))
 
 
 def for_each_session(
@@ -324,13 +322,9 @@ def run_persist(context: Context) -> int:
 # -- clean
 
 
-class CleanupGroup(NamedTuple):
-    """Things of one kind that `clean` may remove."""
-
-    looking: str  # Checking for stopped clincus containers...
-    none: str  # no stopped containers found
-    items: dict[str, str]  # name and what is said of it
-    remove: Callable[[str], object]
+# Things of one kind that `clean` may remove: what is looked for, what to say if there are none, names and what is said
+# of each, a function that removes one.
+CleanupGroup = namedtuple("CleanupGroup", "looking none items remove")
 
 
 @cli.Command(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
-from clincus_cli import console
 from clincus_cli.context import Context
 
 # What does the work is loaded by the commands that need it: it takes longer than all other commands do.
 if TYPE_CHECKING:
+    from typing import Any
+
     from clincus_cli.build import SetupOptions
 
 TOOLS = cli.Flag(

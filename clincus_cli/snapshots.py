@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console, containers, sessions
 from clincus_cli import commands as cli
-from clincus_cli import console, containers, sessions
 from clincus_cli.context import Context
+
+if TYPE_CHECKING:
+    from typing import Any
 
 CONTAINER = cli.Flag(
     "-c, --container NAME", "container (default: $CLINCUS_CONTAINER, or the workspace's only one)", default=""
