@@ -2062,21 +2062,13 @@ READ_TIMEOUT = 8.0  # seconds for Incus to answer where a person waits for it
 class Incus:
     """The one door to the `incus` command.
 
-    A remote, project and cluster target are kept here, so that nothing above assumes that a container is local.
     Every call has a timeout in seconds and gets its whole input; a call that fails raises IncusError with Incus's
     own words.
     """
 
-    def __init__(self, project: str = "default", *, remote: str = "", target: str = "", group: str = "") -> None:
+    def __init__(self, project: str = "default", *, group: str = "") -> None:
         self.project = project
-        self.remote = remote
-        self.target = target
         self._group = group  # joined through `sg` when the login is older than the membership
-        self._joins_group = False  # whether `sg` is needed
-
-    def instance(self, name: str) -> str:
-        """The name as the command line takes it, with the remote in front where there is one."""
-        return f"{self.remote}:{name}" if self.remote else name
 
     def argv(self, *arguments: str) -> list[str]:
         """The whole command line for `incus ARGUMENTS` in this project."""
@@ -2098,14 +2090,10 @@ class Incus:
         `wait` waits for the operation that an asynchronous answer names, and raises when it fails.
         """
         # `incus query` refuses --project: it goes into the path (cmd/incus/query.go).
-        joined = f"{path}{'&' if '?' in path else '?'}project={quote(self.project, safe='')}"
-        command = ["incus", "query", "--request", method]
-        if wait:
-            command.append("--wait")
-        if data is not None:
-            command += ["--data", json.dumps(data)]
-        command.append(f"{self.remote}:{joined}" if self.remote else joined)
-        answer = self._answer(self._as_member(command), b"", timeout)
+        path = f"{path}{'&' if '?' in path else '?'}project={quote(self.project, safe='')}"
+        options = [*(["--wait"] if wait else []), *(["--data", json.dumps(data)] if data is not None else [])]
+        command = self._as_member(["incus", "query", "--request", method, *options, path])
+        answer = self._answer(command, b"", timeout)
         return json.loads(answer) if answer.strip() else None
 
     def launch(
@@ -2122,13 +2110,12 @@ class Incus:
         When the start fails Incus leaves the instance behind, stopped: removing it is the caller's work. An
         `ephemeral` one (a word that Incus does not read in the description) is deleted by Incus when it stops.
         """
-        words = ["--quiet", *(["--target", self.target] if self.target else [])]
-        words += ["--ephemeral"] if ephemeral else []
-        self.run("launch", *words, image, self.instance(name), stdin=yaml_of(description), timeout=timeout, finish=True)
+        options = ["--quiet", *(["--ephemeral"] if ephemeral else [])]
+        self.run("launch", *options, image, name, stdin=yaml_of(description), timeout=timeout, finish=True)
 
     def update(self, name: str, description: Mapping[str, object]) -> None:
         """Replace an instance's description (InstancePut); on stdin, for a person's own keys may hold secrets."""
-        self.run("config", "edit", self.instance(name), stdin=yaml_of(description))
+        self.run("config", "edit", name, stdin=yaml_of(description))
 
     def exec(
         self,
@@ -2226,7 +2213,7 @@ class Incus:
         options = [mode, "--user", str(user), "--group", str(user if group is None else group), "--cwd", cwd]
         for key, value in (environment or {}).items():
             options += ["--env", f"{key}={value}"]
-        return self.argv("exec", *options, self.instance(name), "--", *command)
+        return self.argv("exec", *options, name, "--", *command)
 
     def monitor(self) -> IncusChild:
         """Start `incus monitor`: one lifecycle event a line as JSON, with empty lines between.
@@ -2236,20 +2223,16 @@ class Incus:
         return IncusChild(self.argv("monitor", "--type", "lifecycle", "--format", "json"))
 
     def _as_member(self, command: list[str]) -> list[str]:
-        if not self._joins_group:  # asked anew each time: a server may be older than Incus, or than the membership
-            self._joins_group = self._needs_group()
-        return ["sg", self._group, "-c", shlex.join(command)] if self._joins_group else command
+        """A command, through `sg` if the socket is out of reach: the user may be in its group since a later `usermod`.
 
-    def _needs_group(self) -> bool:
-        """Whether the socket is out of reach now, though the user is in its group since a later `usermod`."""
+        That is looked up each time: a server may be older than Incus, or than the membership.
+        """
         sockets = incus_sockets(os.environ)
-        if not self._group or self.remote or any(os.access(path, os.W_OK) for path in sockets):
-            return False
-        try:
-            members = grp.getgrnam(self._group).gr_mem
-            return pwd.getpwuid(os.getuid()).pw_name in members and any(os.path.exists(path) for path in sockets)
-        except KeyError:
-            return False
+        if self._group and any(map(os.path.exists, sockets)) and not any(os.access(one, os.W_OK) for one in sockets):
+            with suppress(KeyError):
+                if pwd.getpwuid(os.getuid()).pw_name in grp.getgrnam(self._group).gr_mem:
+                    return ["sg", self._group, "-c", shlex.join(command)]
+        return command
 
     @staticmethod
     def _answer(command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
@@ -3562,7 +3545,6 @@ def protection_support(incus: Incus) -> ProtectionSupport:
     is_outermost = (read_plain_file("/proc/self/uid_map", 4096) or b"").split() == [b"0", b"0", b"4294967295"]
     python = trusted_python()
     obstacles = {
-        f"Incus runs on another machine ('{incus.remote}')": bool(incus.remote),
         f"The Incus project '{incus.project}' is restricted and does not allow raw.lxc": (
             restricted and project.get("restricted.containers.lowlevel") != "allow"
         ),
@@ -3634,7 +3616,7 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
     log = ""
     for _ in range(20):
         try:
-            log = incus.run("info", incus.instance(name), "--show-log").decode("utf-8", "replace")
+            log = incus.run("info", name, "--show-log").decode("utf-8", "replace")
             break
         except ClincusError as failure:
             if "Invalid PID" not in failure.message:
@@ -4644,34 +4626,33 @@ class Containers:
 
     def start(self, name: str) -> None:
         """Start a container as it is, or un-pause it. Raises IncusError."""
-        self.incus.run("start", "--quiet", self.incus.instance(name))
+        self.incus.run("start", "--quiet", name)
 
     def stop(self, name: str, timeout: int) -> None:
         """Stop a container cleanly within `timeout` seconds, else hard. One that has stopped by itself is fine."""
-        instance = self.incus.instance(name)
         try:
             if timeout > 0:
-                self.incus.run("stop", instance, "--timeout", str(timeout), timeout=timeout + 30)
+                self.incus.run("stop", name, "--timeout", str(timeout), timeout=timeout + 30)
                 return
         except IncusError as error:
             if "already stopped" in error.message:
                 return
             self._report(f"{name}: does not stop cleanly ({error}), stopping it hard")
         try:
-            self.incus.run("stop", "--force", instance)
+            self.incus.run("stop", "--force", name)
         except IncusError as error:
             if "already stopped" not in error.message:
                 raise
 
     def label(self, name: str, label: str, value: str) -> None:
         """Set one of our labels on a container. Raises IncusError."""
-        self.incus.run("config", "set", self.incus.instance(name), f"{LABEL}{label}={value}")
+        self.incus.run("config", "set", name, f"{LABEL}{label}={value}")
 
     def delete(self, name: str, *, even_running: bool = True) -> None:
         """Delete a container; one that is gone is fine. Raises IncusError, also when it runs and should not."""
         try:
             force = ["--force"] if even_running else []
-            self.incus.run("delete", *force, self.incus.instance(name), timeout=120)
+            self.incus.run("delete", *force, name, timeout=120)
         except IncusError as error:
             if error.status != 404:
                 raise

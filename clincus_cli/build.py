@@ -283,7 +283,7 @@ def build_container(build: BuildContext, base: str) -> Iterator[str]:
         yield name
     finally:
         try:
-            incus.run("delete", "--force", incus.instance(name), timeout=120)
+            incus.run("delete", "--force", name, timeout=120)
         except clincus.IncusError as error:
             if error.status != 404:
                 raise
@@ -307,7 +307,7 @@ def fill_container(
 def publish(build: BuildContext, container: str, alias: str, properties: Mapping[str, str]) -> str:
     """Make an image of a container, which stops; the version alias that it got."""
     build.say("stopping the container")
-    build.incus.run("stop", build.incus.instance(container), "--timeout=30", timeout=60)
+    build.incus.run("stop", container, "--timeout=30", timeout=60)
     build.say("packing the image")
     version = version_alias(alias, time.time())
     images.publish(build.incus, container, version, properties)

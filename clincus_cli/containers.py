@@ -128,7 +128,7 @@ def delete_instance(incus: clincus.Incus, name: str) -> None:
     """Delete an instance in any state; an ephemeral one is gone with its stop. Raises IncusError."""
     try:
         with speaking_of(name):
-            incus.run("delete", "--force", incus.instance(name), timeout=120)
+            incus.run("delete", "--force", name, timeout=120)
     except clincus.IncusError as error:
         if error.status != 404:
             raise

@@ -52,9 +52,6 @@ class FakeIncus:
         self.asked.append(arguments)
         return b""
 
-    def instance(self, name):
-        return name
-
 
 @pytest.fixture
 def run(tmp_path):
