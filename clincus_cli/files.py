@@ -57,8 +57,8 @@ def run_file_push(context: Context) -> int:
 def run_file_pull(context: Context) -> int:
     """Copy a file or directory out of a running container
 
-    As with cp, a directory LOCAL that exists takes the copy in under its own name; nothing that is there already is
-    removed, but a file of the same name gets the new content.
+    As with cp, a directory LOCAL that exists takes the copy in under its own name, and a file takes the place of a
+    file. A directory is copied only to a place where nothing is, and appears there when it is whole.
 
     What comes out of a container is not trusted: device files, named pipes and links that lead out of the copy are
     left out and named on stderr, setuid bits are dropped, and no link is ever written through.

@@ -7,7 +7,7 @@ start and stop of that container (seen with 6.0.4).
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
 import posixpath
 import re
@@ -15,123 +15,16 @@ import secrets
 import shutil
 import stat
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, NamedTuple, cast
+from typing import IO, cast
 
 import clincus
 
 TRANSFER_TIMEOUT = 6 * 3600.0  # seconds that one copy may take
 TRANSFER_COUNT = 2_000_000  # files in one copy
-
-
-class TarEntry(NamedTuple):
-    """One member of a tar that came out of a container; only the name has been checked (`safe_relative`)."""
-
-    name: str
-    kind: str  # file, directory, hardlink, symlink; other: devices, named pipes and what no reader needs
-    mode: int
-    mtime: float
-    link: str  # where a link leads; not checked
-    content: Iterator[bytes]
-
-
-TAR_KINDS = {b"0": "file", b"\0": "file", b"1": "hardlink", b"2": "symlink", b"5": "directory"}
-
-
-class TarReader:
-    """A reader of the tar that comes out of a container, which is hostile input.
-
-    Only what GNU and busybox tar write without options is understood: files, directories, links and long names. What
-    is else (devices, sparse files, PAX headers) is passed over. tarfile is not used here: it follows whatever
-    form the archive takes, and the Pythons that Clincus meets have known holes in it. Each size and count is bounded.
-    """
-
-    BLOCK = 512
-    NAME_LIMIT = 4096
-
-    def __init__(
-        self,
-        stream: IO[bytes],
-        limit: int,
-        count: int,
-        *,
-        what: str = "what the container sent",
-    ) -> None:
-        self.stream = stream
-        self.left = limit  # bytes of content that may still come
-        self.members = count  # members that may still come
-        self.what = what  # the subject of an error's sentence
-        self._position = 0  # bytes read so far
-
-    def entries(self) -> Iterator[TarEntry]:
-        """Every member in order, with the name as it came. ClincusError on a broken or too large archive."""
-        long = {b"L": "", b"K": ""}  # a long name and a long link's target come before their member
-        while True:
-            header = self._read(self.BLOCK)
-            if header.strip(b"\0") == b"":
-                return
-            self.members -= 1
-            if self.members < 0:
-                raise clincus.ClincusError(f"{self.what} holds too many files", 500)
-            size, mtime, kind = self._header(header)
-            if kind in long:
-                if size > self.NAME_LIMIT:
-                    raise clincus.ClincusError(f"{self.what} holds a name that is too long", 500)
-                long[kind] = self._text(b"".join(self._content(size)))
-                continue
-            content = self._content(size)
-            yield TarEntry(
-                long[b"L"] or self._text(header[:100]),
-                TAR_KINDS.get(kind, "other"),
-                self._number(header[100:108]) & 0o777,
-                mtime,
-                long[b"K"] or self._text(header[157:257]),
-                content,
-            )
-            for _ in content:  # what the caller did not read
-                pass
-            long = dict.fromkeys(long, "")
-
-    def _header(self, header: bytes) -> tuple[int, float, bytes]:
-        """Size, time and type of a member (GNU tar manual, "Basic Tar Format")."""
-        if header[257:262] != b"ustar" or self._number(header[148:156]) != sum(header) - sum(header[148:156]) + 256:
-            raise clincus.ClincusError(f"{self.what} is not a tar archive", 500)
-        mtime = min(self._number(header[136:148]), 1 << 40)
-        return self._number(header[124:136]), float(mtime), header[156:157]
-
-    @staticmethod
-    def _text(field_: bytes) -> str:
-        return field_.split(b"\0")[0].decode("utf-8", "surrogateescape")
-
-    def _number(self, field_: bytes) -> int:
-        """A number: in octal, or in base 256 (a file of 8 GiB and more; a time before 1970 counts as 0)."""
-        if field_[0] in (0x80, 0xFF):
-            return int.from_bytes(field_[1:], "big") if field_[0] == 0x80 else 0
-        text = field_.strip(b" \0")
-        if not re.fullmatch(rb"[0-7]{1,12}", text):
-            raise clincus.ClincusError(f"{self.what} is not a tar archive", 500)
-        return int(text, 8)
-
-    def _content(self, size: int) -> Iterator[bytes]:
-        """The content of a member in pieces; its padding is read as well."""
-        self.left -= size
-        if self.left < 0:
-            raise clincus.ClincusError(f"{self.what} is too large", 500)
-        while size:
-            piece = self._read(min(size, 1 << 16))
-            size -= len(piece)
-            yield piece
-            if not size:
-                self._read(-self._position % self.BLOCK)
-
-    def _read(self, size: int) -> bytes:
-        data = self.stream.read(size)
-        self._position += len(data)
-        if len(data) < size:  # an archive of nothing has bytes too
-            raise clincus.ClincusError(f"{self.what} ends too early", 500)
-        return data
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @dataclass
@@ -141,6 +34,15 @@ class Transfer:
     target: str
     is_tree: bool
     left_out: list[str] = field(default_factory=list)
+
+
+def own_name(path: str) -> str:
+    """The name that a copy of a path takes in a directory; empty where its content goes in without it, as for `.`."""
+    name = posixpath.basename(path.rstrip("/"))
+    return "" if name in (".", "..") else name
+
+
+# -- In
 
 
 def push_files(
@@ -154,33 +56,28 @@ def push_files(
     source = os.path.realpath(local)
     try:
         found = os.stat(source)
+        is_tree = stat.S_ISDIR(found.st_mode)
+        if is_tree and not recursive:
+            raise clincus.ClincusError(f'"{local}" is a directory: use --recursive', 400)
+        if not is_tree and not stat.S_ISREG(found.st_mode):
+            raise clincus.ClincusError(f'"{local}" is neither a file nor a directory', 400)
+        inside = container_directory(incus, name, path) or (path.endswith("/") and not is_tree)
+        transfer = Transfer(posixpath.normpath(posixpath.join(path, own_name(local)) if inside else path), is_tree)
+        uid = owner(transfer.target)
+        ids = (found.st_uid, found.st_gid) if uid is None else (uid, uid)
+        with contextlib.nullcontext() if is_tree else open(source, "rb") as file:
+            size = str(os.fstat(file.fileno()).st_size) if file else "tree"
+            words = [transfer.target, f"{ids[0]}:{ids[1]}", f"{found.st_mode & 0o777:o}", size]
+            command = ["sh", "-c", clincus.guest_program("push"), "push", *words]
+            with incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (stdin, _):
+                if file:
+                    shutil.copyfileobj(file, stdin, 1 << 16)
+                else:
+                    send_tree(source, cast("IO[bytes]", stdin), None if uid is None else ids, transfer.left_out)
     except OSError as error:
-        raise clincus.ClincusError(f'"{local}" cannot be read: {error.strerror}', 400) from error
-    is_tree = stat.S_ISDIR(found.st_mode)
-    if is_tree and not recursive:
-        raise clincus.ClincusError(f'"{local}" is a directory: use --recursive', 400)
-    if not is_tree and not stat.S_ISREG(found.st_mode):
-        raise clincus.ClincusError(f'"{local}" is neither a file nor a directory', 400)
-    inside = container_directory(incus, name, path) or (path.endswith("/") and not is_tree)
-    target = posixpath.normpath(posixpath.join(path, own_name(local)) if inside else path)
-    transfer = Transfer(target, is_tree)
-    uid = owner(target)
-    ids = (found.st_uid, found.st_gid) if uid is None else (uid, uid)
-    try:
-        if is_tree:
-            send_tree(incus, name, source, transfer, ids, keep_owner=uid is None)
-        else:
-            send_file(incus, name, source, target, ids)
-    except OSError as error:
-        words = f'"{error.filename or local}" cannot be read: {error.strerror or error}'
-        raise clincus.ClincusError(words, 500) from error
+        reason = error.strerror or error
+        raise clincus.ClincusError(f'"{error.filename or local}" cannot be read: {reason}', 500) from error
     return transfer
-
-
-def own_name(path: str) -> str:
-    """The name that a copy of a path takes in a directory; empty where its content goes in without it, as for `.`."""
-    name = posixpath.basename(path.rstrip("/"))
-    return "" if name in (".", "..") else name
 
 
 def container_directory(incus: clincus.Incus, name: str, path: str) -> bool:
@@ -191,269 +88,210 @@ def container_directory(incus: clincus.Incus, name: str, path: str) -> bool:
     return done.code == 0
 
 
-def send_file(incus: clincus.Incus, name: str, source: str, target: str, ids: tuple[int, int]) -> None:
-    """Copy one file of the host into a container, whole or not at all."""
-    with open(source, "rb") as file:
-        found = os.fstat(file.fileno())
-        words = [target, f"{ids[0]}:{ids[1]}", f"{found.st_mode & 0o777:o}", str(found.st_size)]
-        command = ["sh", "-c", clincus.guest_program("push"), "push", *words]
-        with incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (stdin, _):
-            shutil.copyfileobj(file, stdin, 1 << 16)
-
-
-def send_tree(
-    incus: clincus.Incus, name: str, source: str, transfer: Transfer, ids: tuple[int, int], *, keep_owner: bool
-) -> None:
-    """Copy a directory of the host into a container; its links stay links, what is no file is left out."""
+def send_tree(source: str, stream: IO[bytes], ids: tuple[int, int] | None, left_out: list[str]) -> None:
+    """Write a directory as a tar, for an owner where one is given. Links stay links; what is no file is left out."""
 
     def member(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         if not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
-            transfer.left_out.append(f'"{entry.name}" is neither a file, a directory nor a link')
+            left_out.append(f'"{entry.name}" is neither a file, a directory nor a link')
             return None
         entry.uname = entry.gname = ""  # the container's names are not the host's
         entry.mode &= 0o777
-        if not keep_owner:
-            entry.uid, entry.gid = ids
+        entry.uid, entry.gid = ids or (entry.uid, entry.gid)
         return entry
 
-    words = [transfer.target, f"{ids[0]}:{ids[1]}", f"{os.stat(source).st_mode & 0o777:o}", "tree"]
-    command = ["sh", "-c", clincus.guest_program("push"), "push", *words]
-    with (
-        incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (stdin, _),
-        tar_writer(cast("IO[bytes]", stdin)) as archive,
-    ):
-        for entry in sorted(os.listdir(source)):
-            archive.add(os.path.join(source, entry), f"./{entry}", filter=member)
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as archive:
+        for name in sorted(os.listdir(source)):
+            archive.add(os.path.join(source, name), f"./{name}", filter=member)
 
 
-def tar_writer(stream: IO[bytes]) -> tarfile.TarFile:
-    """A tar that is written to a pipe."""
-    return tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT)
+# -- Out
 
 
 def pull_files(incus: clincus.Incus, name: str, path: str, local: str) -> Transfer:
-    """Copy a file or a directory out of a running container, like `cp -r`.
+    """Copy a file or a directory out of a running container.
 
-    A directory that exists at `local` takes the copy in under its own name, and files in it that the copy does not
-    have stay. Raises ClincusError; a file or directory that is new on the host appears when it is whole.
+    As with cp, a directory that exists at `local` takes the copy in under its own name, and a file takes the place of
+    a file. A directory only goes where nothing is. The copy is made in a fresh folder beside its place and moves there
+    when it is whole. Raises ClincusError.
     """
-    inside = os.path.isdir(local) or local.endswith("/")
-    base = own_name(path) if path.strip("/") else name
-    target = os.path.realpath(local) if inside and not base else os.path.abspath(os.path.join(local, base))
-    target = target if inside else os.path.abspath(local)
+    own = own_name(path) if path.strip("/") else name
+    target = os.path.abspath(os.path.join(local, own) if os.path.isdir(local) or local.endswith("/") else local)
+    folder, base = os.path.split(target)
     command = ["sh", "-c", clincus.guest_program("pull"), "pull", path]
     try:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with Arrival(target) as arrival:
+        os.makedirs(folder, exist_ok=True)
+        with fresh_folder(folder) as (parent, fresh, root):
+            arrival = Arrival(target, root)
             with incus.open(name, command, timeout=TRANSFER_TIMEOUT) as (_, stream):
                 arrival.receive(path, stream)
-            arrival.settle()
+            if arrival.is_tree is None:
+                raise clincus.ClincusError("the container sent nothing that can be a copy", 500)
+            held, arrived = (parent, fresh) if arrival.is_tree else (root, arrival.CONTENT)
+            os.rename(arrived, base, src_dir_fd=held, dst_dir_fd=parent)
     except OSError as error:
         raise clincus.ClincusError(f'"{target}" cannot be written: {error.strerror or error}') from error
     return Transfer(target, arrival.is_tree, arrival.left_out)
 
 
-class Arrival:
-    """A copy that arrives from a container at one path of the host: it never writes anywhere else.
+@contextlib.contextmanager
+def fresh_folder(parent: str) -> Iterator[tuple[int, str, int]]:
+    """A new folder: the descriptor of its parent, its name and its own descriptor. It is removed if still there."""
+    name = f".clincus-{secrets.token_hex(8)}"
+    with contextlib.ExitStack() as held:
+        above = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+        held.callback(os.close, above)
+        os.mkdir(name, dir_fd=above)
+        held.callback(shutil.rmtree, f"/proc/self/fd/{above}/{name}", ignore_errors=True)
+        root = os.open(name, FOLDER, dir_fd=above)
+        held.callback(os.close, root)
+        yield above, name, root
 
-    Every folder on the way below `target` is opened without following links and held open while something is written
-    in it, so neither the names that arrive nor a container that changes a shared workspace meanwhile lead elsewhere.
+
+class Bounded:
+    """What a container sends, read up to a limit that its reader moves."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self.limit = limit
+        self._stream = stream
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        """Read as a file does. Raises ClincusError beyond the limit."""
+        data = self._stream.read(size)
+        self._position += len(data)
+        if self._position > self.limit:
+            raise clincus.ClincusError("what the container sent holds a name that is too long", 500)
+        return data
+
+
+HEADER_LIMIT = 1 << 16  # bytes of one header of a tar with its names, and of what is read ahead
+
+
+def tar_members(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """The members of a tar, a file with its content. Raises ClincusError, TarError and ValueError.
+
+    tarfile by itself would hold names of any length, and all members, in memory.
+    """
+    bounded = Bounded(stream, HEADER_LIMIT)
+    with tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r|") as archive:
+        for count, member in enumerate(archive):
+            archive.members = []  # type: ignore[attr-defined]
+            if count >= TRANSFER_COUNT:
+                raise clincus.ClincusError("what the container sent holds too many files", 500)
+            if member.issparse() or member.size < 0:
+                raise tarfile.ReadError(f"{member.name} has a size that is not its own")
+            bounded.limit = member.offset_data + (member.size if member.isreg() else 0) + HEADER_LIMIT
+            yield member, archive.extractfile(member) if member.isreg() else None
+
+
+class Arrival:
+    """A copy that arrives from a container in a fresh folder, and writes nowhere else.
+
+    Whoever runs in the container sees that folder, too, where it lies in a shared workspace. So each folder in it is
+    opened without following links, and held open while something is written to it.
     """
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    CONTENT = "content"  # the name of a single file
+
+    def __init__(self, target: str, root: int) -> None:
+        self.is_tree: bool | None = None  # None until something has arrived
         self.left_out: list[str] = []
-        self.is_tree = False
-        self._name = os.path.basename(target)
-        self._fresh = ""  # name beside the target of what takes its place when it is whole
-        self._links: list[tuple[list[str], str]] = []  # made at the end: nothing is ever written through one
+        self._target = target  # what it is to become
+        self._root = root
         self._files: set[str] = set()  # what arrived, for hard links
-        self._written = 0
-        self._umask = os.umask(0o77)
-        os.umask(self._umask)
-
-    def __enter__(self) -> Arrival:
-        self._parent = os.open(os.path.dirname(self.target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._fresh:
-            self._discard()
-        os.close(self._parent)
+        self._written = 0  # bytes
 
     def receive(self, path: str, stream: IO[bytes]) -> None:
         """Take in what guest/pull.sh sends of `path`; a stream that ends at once is its failure, told by others."""
         words = re.fullmatch(rb"(file|directory|other|missing)(?: ([0-7]{1,4}) ([0-9]{1,11}))?\n", stream.readline(64))
-        kind = words[1].decode() if words else ""
-        if kind == "directory":
-            self.is_tree = True
-            self._receive_tree(stream)
-        elif words and kind == "file":
-            self._refuse_directory(self._parent, self._name)
-            pieces = iter(lambda: stream.read(1 << 16), b"")
-            self._fresh = self._write(self._parent, int(words[2] or b"644", 8), int(words[3] or 0), pieces)
-        elif kind == "other":
+        if not words:
+            return
+        if words[1] == b"other":
             raise clincus.ClincusError(f'"{path}" is neither a file nor a directory', 400)
-        elif kind == "missing":
+        if words[1] == b"missing":
             raise clincus.ClincusError(f'"{path}" does not exist in the container', 404)
-
-    def settle(self) -> None:
-        """Give what has arrived whole its name."""
-        if not self.is_tree and not self._fresh:
-            raise clincus.ClincusError("the container sent nothing that can be a copy", 500)
-        if self._fresh:
-            os.rename(self._fresh, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
-            self._fresh = ""
-
-    def _discard(self) -> None:
-        if self.is_tree:
-            shutil.rmtree(os.path.join(os.path.dirname(self.target), self._fresh), ignore_errors=True)
+        is_tree = words[1] == b"directory"
+        if os.path.isdir(self._target) or (is_tree and os.path.lexists(self._target)):
+            advice = "move it away, or name a place where nothing is"
+            raise clincus.ClincusError(f'"{self._target}" exists already: {advice}', 409)
+        if is_tree:
+            try:
+                for member, content in tar_members(stream):
+                    self._take(member, content)
+            except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+                raise clincus.ClincusError(f"what the container sent is not a tar archive: {error}", 500) from error
         else:
-            with suppress(OSError):
-                os.unlink(self._fresh, dir_fd=self._parent)
+            self._write(self._root, self.CONTENT, int(words[2] or b"644", 8), int(words[3] or 0), stream)
+        self.is_tree = is_tree
 
-    def _receive_tree(self, stream: IO[bytes]) -> None:
-        root = self._open_root()
-        try:
-            for entry in TarReader(stream, 1 << 62, TRANSFER_COUNT).entries():
-                self._take(root, entry)
-            for parts, link in self._links:
-                self._place(root, parts, functools.partial(self._make_link, link))
-        finally:
-            os.close(root)
-        rest = stream.read(1 << 16)  # tar fills its last block
-        if rest.strip(b"\0") or len(rest) == 1 << 16:
-            raise clincus.ClincusError("what the container sent goes on after its end", 500)
-
-    def _open_root(self) -> int:
-        """The directory that takes the tree in: the one that is there, or a fresh one beside the target."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            return os.open(self._name, flags, dir_fd=self._parent)
-        except NotADirectoryError:
-            raise clincus.ClincusError(f'"{self.target}" is no directory: a tree cannot take its place', 409) from None
-        except FileNotFoundError:
-            self._fresh = fresh_name()
-            os.mkdir(self._fresh, 0o777, dir_fd=self._parent)
-            return os.open(self._fresh, flags, dir_fd=self._parent)
-
-    def _take(self, root: int, entry: TarEntry) -> None:
+    def _take(self, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
         """Take in one member of a tree."""
-        parts = [part for part in entry.name.split("/") if part not in ("", ".")]
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
         name = "/".join(parts)
-        if not parts:
-            return
         if not clincus.safe_relative(name):
-            self._leave_out(entry.name, "has a name that is not safe, or lies too deep")
-        elif entry.kind == "directory":
-            os.close(self._folder(root, parts, entry.mode | 0o700))
-        elif entry.kind == "file":
-            self._place(root, parts, lambda folder: self._write(folder, entry.mode, entry.mtime, entry.content))
-            self._files.add(name)
-        elif entry.kind == "hardlink":
-            self._take_hard_link(root, parts, entry)
-        elif entry.kind == "symlink" and stays_inside(entry.link, len(parts) - 1):
-            self._links.append((parts, entry.link))
+            if parts:
+                self._leave_out(member, "has a name that is not safe, or lies too deep")
+            return
+        try:
+            with self._folder(parts[:-1]) as folder:
+                self._make(member, content, folder, parts)
+        except OSError as error:
+            raise clincus.ClincusError(f'"{self._target}/{name}" cannot be written: {error.strerror}', 500) from error
+
+    def _make(self, member: tarfile.TarInfo, content: IO[bytes] | None, folder: int, parts: Sequence[str]) -> None:
+        """Make a member of a tree in its folder."""
+        link = member.linkname
+        if member.isdir():
+            with contextlib.suppress(FileExistsError):  # it was made for what came before
+                os.mkdir(parts[-1], member.mode & 0o777 | 0o700, dir_fd=folder)
+        elif content:
+            self._write(folder, parts[-1], member.mode, member.mtime, content)
+            self._files.add("/".join(parts))
+        elif member.islnk() and link.removeprefix("./") in self._files:
+            *folders, last = link.removeprefix("./").split("/")
+            with self._folder(folders) as source:
+                os.link(last, parts[-1], src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+        elif member.issym() and stays_inside(link, len(parts) - 1):
+            os.symlink(link, parts[-1], dir_fd=folder)
+        elif member.islnk() or member.issym():
+            why = "out of the tree" if member.issym() else "which did not arrive"
+            self._leave_out(member, f'is a link to "{clincus.shorten(link)}", {why}')
         else:
-            reason = f'is a link to "{entry.link}", out of the tree' if entry.kind == "symlink" else "is not a file"
-            self._leave_out(entry.name, reason)
+            self._leave_out(member, "is not a file")
 
-    def _take_hard_link(self, root: int, parts: list[str], entry: TarEntry) -> None:
-        first = entry.link.removeprefix("./")
-        if first not in self._files:
-            self._leave_out(entry.name, f'is a link to "{entry.link}", which did not arrive')
-            return
-        *folders, last = first.split("/")
-        source = self._folder(root, folders)
-        try:
-            self._place(root, parts, lambda folder: self._link_again(source, last, folder))
-        finally:
-            os.close(source)
-
-    def _leave_out(self, name: str, reason: str) -> None:
+    def _leave_out(self, member: tarfile.TarInfo, reason: str) -> None:
         if len(self.left_out) < 1000:
-            self.left_out.append(f"{clincus.shorten(name)} {reason}")
+            self.left_out.append(f"{clincus.shorten(member.name)} {reason}")
 
-    def _folder(self, root: int, parts: Sequence[str], mode: int = 0o777) -> int:
-        """Open a folder below the root, made where it is missing; no link on the way is followed."""
-        folder = os.dup(root)
-        for depth, part in enumerate(parts):
-            above = folder
-            try:
-                with suppress(FileExistsError):
-                    os.mkdir(part, mode if depth == len(parts) - 1 else 0o777, dir_fd=above)
-                folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-            except OSError as error:
-                where = os.path.join(self.target, *parts[: depth + 1])
-                raise clincus.ClincusError(f'"{where}" is no directory to write to: {error.strerror}', 409) from error
-            finally:
-                os.close(above)
-        return folder
+    @contextlib.contextmanager
+    def _folder(self, parts: Sequence[str]) -> Iterator[int]:
+        """A folder of the tree, made where it is missing; no link on the way is followed."""
+        with contextlib.ExitStack() as held:
+            folder = self._root
+            for part in parts:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=folder)
+                folder = os.open(part, FOLDER, dir_fd=folder)
+                held.callback(os.close, folder)
+            yield folder
 
-    def _place(self, root: int, parts: Sequence[str], make: Callable[[int], str]) -> None:
-        """Make something under a fresh name in its folder, then give it its own; what had the name before goes."""
-        folder = self._folder(root, parts[:-1])
-        try:
-            self._refuse_directory(folder, parts[-1])
-            fresh = make(folder)
-            try:
-                os.rename(fresh, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
-            except BaseException:
-                os.unlink(fresh, dir_fd=folder)
-                raise
-        finally:
-            os.close(folder)
+    def _write(self, folder: int, name: str, mode: int, mtime: float, content: IO[bytes]) -> None:
+        """Write a new file in a folder."""
+        with open(os.open(name, NEW_FILE, mode & 0o777, dir_fd=folder), "wb") as file:
+            for piece in iter(lambda: content.read(1 << 16), b""):
+                file.write(piece)
+                before, self._written = self._written, self._written + len(piece)
+                if before >> 24 != self._written >> 24:  # a container could send for ever
+                    self._refuse_full(folder)
+            file.flush()
+            seconds = min(max(0.0, mtime), 2.0**40)
+            os.utime(file.fileno(), (seconds, seconds))
 
-    def _refuse_directory(self, folder: int, name: str) -> None:
-        try:
-            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(found.st_mode):
-            raise clincus.ClincusError(f'"{name}" is a directory here and a file there: move one of them away', 409)
-
-    def _write(self, folder: int, mode: int, mtime: float, pieces: Iterable[bytes]) -> str:
-        """Write a new file of ours in a folder under a fresh name, which is returned."""
-        fresh = fresh_name()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(fresh, flags, 0o600, dir_fd=folder)
-        try:
-            with open(descriptor, "wb") as file:
-                for piece in pieces:
-                    file.write(piece)
-                    self._count(folder, len(piece))
-                file.flush()
-                os.fchmod(descriptor, mode & 0o777 & ~self._umask)
-                os.utime(descriptor, (mtime, mtime))
-        except BaseException:
-            os.unlink(fresh, dir_fd=folder)
-            raise
-        return fresh
-
-    def _count(self, folder: int, size: int) -> None:
-        """Stop before the disk is full: a container could send for ever."""
-        before, self._written = self._written, self._written + size
-        if before >> 24 != self._written >> 24:
-            disk = os.fstatvfs(folder)
-            if disk.f_bavail * disk.f_frsize < clincus.DISK_RESERVE:
-                raise clincus.ClincusError(f'the disk of "{self.target}" is nearly full: the copy was stopped', 500)
-
-    @staticmethod
-    def _make_link(link: str, folder: int) -> str:
-        fresh = fresh_name()
-        os.symlink(link, fresh, dir_fd=folder)
-        return fresh
-
-    @staticmethod
-    def _link_again(source: int, name: str, folder: int) -> str:
-        fresh = fresh_name()
-        os.link(name, fresh, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
-        return fresh
-
-
-def fresh_name() -> str:
-    """A name for something that is not whole yet."""
-    return f".clincus-{secrets.token_hex(8)}"
+    def _refuse_full(self, folder: int) -> None:
+        disk = os.fstatvfs(folder)
+        if disk.f_bavail * disk.f_frsize < clincus.DISK_RESERVE:
+            raise clincus.ClincusError(f'the disk of "{self._target}" is nearly full: the copy was stopped', 500)
 
 
 def stays_inside(link: str, depth: int) -> bool:
@@ -463,4 +301,5 @@ def stays_inside(link: str, depth: int) -> bool:
     """
     parts = [part for part in link.split("/") if part not in ("", ".")]
     up = next((count for count, part in enumerate(parts) if part != ".."), len(parts))
-    return bool(parts) and not link.startswith("/") and up <= depth and ".." not in parts[up:]
+    is_plain = bool(parts) and not link.startswith("/") and not any(ord(char) < 32 for char in link)
+    return is_plain and up <= depth and ".." not in parts[up:]

@@ -250,12 +250,16 @@ def test_what_is_pushed_home_belongs_to_the_code_user(session, succeed, source):
     assert owners.split() == ["code", "code"]
 
 
-def test_pulling_into_a_directory_that_exists_removes_nothing(box, succeed, tmp_path):
-    (tmp_path / "here/etc").mkdir(parents=True)
-    (tmp_path / "here/etc/mine").write_text("mine")
+def test_a_tree_is_pulled_into_a_directory_under_its_name_and_only_where_nothing_is(box, succeed, run, tmp_path):
+    (tmp_path / "here").mkdir()
     succeed("file", "pull", f"{box}:/etc", str(tmp_path / "here"))
-    assert (tmp_path / "here/etc/mine").read_text() == "mine"
     assert (tmp_path / "here/etc/passwd").exists()
+    (tmp_path / "here/etc/passwd").write_text("mine")
+    done = run("file", "pull", f"{box}:/etc", str(tmp_path / "here"))
+    assert done.returncode == 1
+    assert b"exists already: move it away" in done.stderr
+    assert os.listdir(tmp_path / "here") == ["etc"]
+    assert (tmp_path / "here/etc/passwd").read_text() == "mine"
 
 
 def test_a_file_is_pulled_to_the_current_directory(box, succeed, tmp_path):
@@ -288,10 +292,11 @@ while [ ! -e /tmp/end ]; do
 done >/dev/null 2>&1 &"""
     bed.shell(box, swap)
     for count in range(8):
-        run("file", "pull", f"{box}:/tmp/t", str(tmp_path / "copy"))
+        run("file", "pull", f"{box}:/tmp/t", str(tmp_path / f"copy{count}"))
         assert precious.read_text() == "mine", f"after copy {count}"
     assert precious.read_text() == "mine"
-    assert not [path for path in (tmp_path / "copy").rglob("*") if path.is_symlink() and os.readlink(path)[0] == "/"]
+    assert list(tmp_path.glob("copy*"))
+    assert not [path for path in tmp_path.glob("copy*/**/*") if path.is_symlink() and os.readlink(path)[0] == "/"]
 
 
 # ---- snapshot -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -14,7 +15,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import clincus
@@ -187,11 +188,22 @@ def archive(*members):
     return buffer.getvalue()
 
 
-def arrive(target, data):
-    with cli_transfer.Arrival(str(target)) as arrival:
-        arrival.receive("/there", io.BytesIO(data))
-        arrival.settle()
-    return arrival
+class Sender:
+    """An Incus whose container sends what it is told; then its command fails, where there is an error."""
+
+    def __init__(self, data, error=None):
+        self.data = data
+        self.error = error
+
+    @contextlib.contextmanager
+    def open(self, name, command, timeout):
+        yield None, io.BytesIO(self.data)
+        if self.error:
+            raise self.error
+
+
+def arrive(target, data, error=None):
+    return cli_transfer.pull_files(Sender(data, error), "box", "/there", str(target))
 
 
 def arrive_tree(target, *members):
@@ -199,32 +211,48 @@ def arrive_tree(target, *members):
 
 
 GOOD = archive(member("x", content=b"1" * 2000))
+SPARSE = member("x", tarfile.GNUTYPE_SPARSE)
+LONG = member("x" * 100_000, content=b"x")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"x" * 4096, "not a tar archive"),
-        (b"", "ends too early"),
-        (GOOD[:700], "ends too early"),
-        (GOOD[:512], "ends too early"),
-        (GOOD[:2560], "ends too early"),
+        (b"", "not a tar archive"),
+        (GOOD[:700], "not a tar archive"),
+        (GOOD[:512], "not a tar archive"),
         (GOOD[:148] + b"0000000\0" + GOOD[156:], "not a tar archive"),
-        (archive(member("d" * 5000)), "a name that is too long"),
+        (GOOD[:124] + b"\xff" * 12 + GOOD[136:], "not a tar archive"),
+        (archive(SPARSE), "not a tar archive"),
+        (archive(LONG), "a name that is too long"),
+        (archive(member("x", tarfile.SYMTYPE, linkname="x" * 100_000)), "a name that is too long"),
+        (archive(member("x", tarfile.XHDTYPE, content=b"x" * 100_000)), "a name that is too long"),
         (archive(*[member(str(number)) for number in range(11)]), "too many files"),
-        (archive(member("x", content=b"1" * 20001)), "too large"),
     ],
 )
-def test_a_broken_or_too_large_archive_is_refused(data, message):
+def test_a_broken_or_too_large_archive_leaves_nothing(tmp_path, monkeypatch, data, message):
+    monkeypatch.setattr(cli_transfer, "TRANSFER_COUNT", 10)
     with pytest.raises(clincus.ClincusError, match=message):
-        [b"".join(entry.content) for entry in cli_transfer.TarReader(io.BytesIO(data), 20000, 10).entries()]
+        arrive(tmp_path / "copy", b"directory\n" + data)
+    assert tree(tmp_path) == {}
 
 
+def test_a_name_is_bounded_behind_what_only_claims_to_be_long(tmp_path):
+    claim = member("link", tarfile.SYMTYPE, linkname="x")
+    claim[0].size = 1 << 30
+    with pytest.raises(clincus.ClincusError, match="a name that is too long"):
+        arrive(tmp_path / "copy", b"directory\n" + claim[0].tobuf(tarfile.GNU_FORMAT) + archive(LONG))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=3000), st.integers(0, 2000))
-def test_no_archive_whatever_gets_past_the_reader(data, at):
+def test_no_archive_whatever_writes_outside_its_place(tmp_path, data, at):
+    target = tmp_path / "copy"
     with contextlib.suppress(clincus.ClincusError):
-        for entry in cli_transfer.TarReader(io.BytesIO(GOOD[:at] + data + GOOD[at:]), 100_000, 1000).entries():
-            assert len(b"".join(entry.content)) <= 100_000
+        arrive(target, b"directory\n" + GOOD[:at] + data + GOOD[at:])
+    shutil.rmtree(target, ignore_errors=True)
+    assert os.listdir(tmp_path) == []
 
 
 def tree(folder):
@@ -300,96 +328,98 @@ def test_an_absolute_name_lands_in_the_copy(tmp_path):
     assert tree(tmp_path / "copy") == {"etc": None, "etc/passwd": "x"}
 
 
-def test_nothing_is_written_through_a_link_that_arrived_before(tmp_path):
-    arrive_tree(
-        tmp_path / "copy",
-        member("./door", tarfile.SYMTYPE, linkname="inside"),
-        member("./inside/", tarfile.DIRTYPE),
-    )
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.REGTYPE])
+def test_nothing_is_written_through_a_link_that_arrived_before(tmp_path, kind):
+    (tmp_path / "outside").mkdir()
+    door = member("./door", tarfile.SYMTYPE, linkname="inside")
     with pytest.raises(clincus.ClincusError, match="door"):
-        arrive_tree(tmp_path / "copy", member("./door/evil", content=b"x"))
-    assert tree(tmp_path / "copy") == {"door": "inside", "inside": None}
+        arrive_tree(tmp_path / "copy", member("./inside/", tarfile.DIRTYPE), door, member("./door/evil", kind))
+    assert tree(tmp_path) == {"outside": None}
 
 
-def test_a_name_that_comes_twice_is_not_followed_the_second_time(tmp_path):
-    with pytest.raises(clincus.ClincusError, match="door"):
+def test_a_name_that_comes_twice_is_refused(tmp_path):
+    with pytest.raises(clincus.ClincusError, match="/door"):
         arrive_tree(
-            tmp_path / "copy",
-            member("./door", tarfile.SYMTYPE, linkname="inside"),
-            member("./door/evil", content=b"x"),
+            tmp_path / "copy", member("./door", tarfile.SYMTYPE, linkname="inside"), member("./door", content=b"x")
         )
     assert tree(tmp_path) == {}
 
 
-def test_a_link_that_lies_there_from_an_earlier_copy_is_not_followed(tmp_path):
+def test_a_container_that_swaps_a_folder_for_a_link_meanwhile_reaches_nothing_outside(tmp_path, monkeypatch):
     (tmp_path / "outside").mkdir()
-    (tmp_path / "copy").mkdir()
-    (tmp_path / "copy/door").symlink_to(tmp_path / "outside")
+    (tmp_path / "shared").mkdir()
+
+    def swap(name, mode=0o777, *, dir_fd=None):
+        made(name, mode, dir_fd=dir_fd)
+        if name == "door":
+            os.rmdir(name, dir_fd=dir_fd)
+            os.symlink(tmp_path / "outside", name, dir_fd=dir_fd)
+
+    made = os.mkdir
+    monkeypatch.setattr(os, "mkdir", swap)
     with pytest.raises(clincus.ClincusError, match="door"):
-        arrive_tree(tmp_path / "copy", member("./door/authorized_keys", content=b"evil"))
-    assert tree(tmp_path / "outside") == {}
+        arrive_tree(tmp_path / "shared/copy", member("./door/authorized_keys", content=b"evil"))
+    assert tree(tmp_path) == {"outside": None, "shared": None}
 
 
-def test_a_file_takes_the_place_of_a_link_and_not_of_what_it_leads_to(tmp_path):
+def test_a_hard_link_to_a_link_is_no_way_out(tmp_path):
+    done = arrive_tree(
+        tmp_path / "copy",
+        member("./a/b/link", tarfile.SYMTYPE, linkname="../../x"),
+        member("./door", tarfile.LNKTYPE, linkname="./a/b/link"),
+    )
+    assert "did not arrive" in done.left_out[0]
+    assert "door" not in tree(tmp_path / "copy")
+
+
+def test_a_link_with_control_characters_is_left_out_and_escaped(tmp_path, capsys):
+    done = arrive_tree(tmp_path / "copy", member("./x", tarfile.SYMTYPE, linkname="\x1b]52;c;eA==\a"))
+    cli_files.report_transfer(done, "Pulled", "there", "here")
+    told = capsys.readouterr().err
+    assert "out of the tree" in told
+    assert told.replace("\n", "").isprintable()
+    assert tree(tmp_path / "copy") == {}
+
+
+def test_a_file_takes_the_place_of_a_file_or_link_and_not_of_what_that_leads_to(tmp_path):
     (tmp_path / "precious").write_text("mine")
-    (tmp_path / "copy").mkdir()
-    (tmp_path / "copy/door").symlink_to(tmp_path / "precious")
-    arrive_tree(tmp_path / "copy", member("./door", content=b"theirs"))
-    assert (tmp_path / "precious").read_text() == "mine"
-    assert tree(tmp_path / "copy") == {"door": "theirs"}
+    (tmp_path / "copy").symlink_to(tmp_path / "precious")
+    for text in ("theirs", "newer"):
+        arrive(tmp_path / "copy", b"file 644 0\n" + text.encode())
+        assert tree(tmp_path) == {"precious": "mine", "copy": text}
 
 
-def test_a_tree_does_not_arrive_through_a_link_at_its_own_place(tmp_path):
+@pytest.mark.parametrize("there", ["file", "folder", "link to a folder", "broken link"])
+def test_a_tree_takes_no_place_that_is_taken(tmp_path, there):
+    place = tmp_path / "copy/there"  # a folder that exists takes the copy in under its own name
+    place.parent.mkdir()
     (tmp_path / "outside").mkdir()
-    (tmp_path / "copy").symlink_to(tmp_path / "outside")
-    with pytest.raises(clincus.ClincusError, match="no directory"):
-        arrive_tree(tmp_path / "copy", member("./evil", content=b"x"))
-    assert tree(tmp_path / "outside") == {}
+    if there == "file":
+        place.write_text("mine")
+    elif there == "folder":
+        place.mkdir()
+        (place / "mine").write_text("mine")
+    else:
+        place.symlink_to("../outside" if there == "link to a folder" else "nowhere")
+    before = tree(tmp_path)
+    with pytest.raises(clincus.ClincusError, match=r"there\" exists already: move it away"):
+        arrive_tree(tmp_path / "copy", member("./x", content=b"x"))
+    assert tree(tmp_path) == before
 
 
-def test_a_directory_that_exists_keeps_what_the_copy_does_not_have(tmp_path):
-    (tmp_path / "copy/src").mkdir(parents=True)
-    (tmp_path / "copy/src/mine").write_text("mine")
-    (tmp_path / "copy/src/both").write_text("old")
-    arrive_tree(tmp_path / "copy", member("./src/both", content=b"new"))
-    assert tree(tmp_path / "copy") == {"src": None, "src/mine": "mine", "src/both": "new"}
-
-
-def test_a_file_never_takes_the_place_of_a_directory(tmp_path):
-    (tmp_path / "copy/src").mkdir(parents=True)
-    with pytest.raises(clincus.ClincusError, match="is a directory here and a file there"):
-        arrive_tree(tmp_path / "copy", member("./src", content=b"x"))
-    with pytest.raises(clincus.ClincusError, match="is a directory here and a file there"):
+def test_a_file_takes_no_place_of_a_directory(tmp_path):
+    (tmp_path / "copy/there").mkdir(parents=True)
+    with pytest.raises(clincus.ClincusError, match="exists already"):
         arrive(tmp_path / "copy", b"file 644 0\nx")
-    assert tree(tmp_path / "copy") == {"src": None}
+    assert tree(tmp_path) == {"copy": None, "copy/there": None}
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"directory\n" + archive(member("./a", content=b"a" * 5000))[:3000],
-        b"directory\n" + archive(member("./a", content=b"a"))[:1024] + b"x" * 512,
-        b"directory\n" + archive(member("./a", content=b"a")) + b"more",
-        b"directory\n" + archive(member("./a", content=b"a")) + bytes(1 << 17),
-    ],
-    ids=["cut short", "no tar", "goes on", "goes on for ever"],
-)
-def test_a_new_tree_that_does_not_arrive_whole_leaves_nothing(tmp_path, data):
-    with pytest.raises(clincus.ClincusError):
-        arrive(tmp_path / "copy", data)
-    assert tree(tmp_path) == {}
-
-
-def test_a_file_whose_sender_fails_leaves_the_old_one(tmp_path):
+@pytest.mark.parametrize("data", [b"file 644 0\nne", b"directory\n" + GOOD], ids=["file", "tree"])
+def test_a_sender_that_fails_changes_nothing(tmp_path, data):
+    name = "file" if data.startswith(b"file") else "copy"
     (tmp_path / "file").write_text("old")
-
-    def fail():
-        with cli_transfer.Arrival(str(tmp_path / "file")) as arrival:
-            arrival.receive("/there", io.BytesIO(b"file 644 0\nne"))
-            raise clincus.IncusError("the container went away")
-
     with pytest.raises(clincus.IncusError):
-        fail()
+        arrive(tmp_path / name, data, clincus.IncusError("the container went away"))
     assert tree(tmp_path) == {"file": "old"}
 
 
