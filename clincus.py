@@ -4513,18 +4513,6 @@ def guest_program(*names: str) -> str:
     return "".join(packaged_text(f"guest/{name}.sh") for name in names)
 
 
-def launch_file(first: Sequence[str], again: Sequence[str], has_conversation: str, workspace: str, tool: str) -> str:
-    """What guest/tool.sh reads: the command lines of the tool, and a shell condition for the second one."""
-    return shell_assignments({"workspace": workspace, "tool": tool}) + "".join(
-        f"{name}() {{ {command}; }}\n"
-        for name, command in {
-            "run_first": shlex.join(first),
-            "run_again": shlex.join(again),
-            "has_conversation": has_conversation,
-        }.items()
-    )
-
-
 def conversation_test(tool: Tool, conversation: str) -> str:
     """A shell condition: the tool has a conversation to go on with. Tools that take our id name files after it."""
     if not any("{session}" in word for word in tool.start):
@@ -4538,21 +4526,24 @@ def shell_assignments(variables: Mapping[str, str]) -> str:
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items())
 
 
-def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None, launch: str) -> list[ToolFile]:
-    """What a start leaves in the code user's home beside the tool's own files; `launch` is a `launch_file`.
+def start_files(
+    launch: Mapping[str, str], environment: Mapping[str, str], chosen: Mapping[str, str] | None
+) -> list[ToolFile]:
+    """What a start leaves in the code user's home beside the tool's own files; `launch` is for guest/tool.sh.
 
     `chosen` are a person's own variables. They have a file of their own: with None that of an earlier start stays.
     """
     source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
-    texts = {"environment": shell_assignments(environment) + source, "launch": launch}
-    texts["tmux.conf"] = packaged_text("guest/tmux.conf")
+    files = {
+        "launch": (shell_assignments(launch), 0o600),
+        "environment": (shell_assignments(environment) + source, 0o600),
+        "tmux.conf": (packaged_text("guest/tmux.conf"), 0o600),
+        "start": (guest_program("tool"), 0o700),
+        "ring": (guest_program("ring"), 0o700),
+    }
     if chosen is not None:
-        texts["chosen"] = shell_assignments(chosen)
-    return [
-        *(ToolFile(f".clincus/{name}", text.encode(), 0o600) for name, text in texts.items()),
-        ToolFile(STARTED_FILE, guest_program("tool").encode(), 0o700),
-        ToolFile(".clincus/ring", guest_program("ring").encode(), 0o700),
-    ]
+        files["chosen"] = (shell_assignments(chosen), 0o600)
+    return [ToolFile(f".clincus/{name}", text.encode(), mode) for name, (text, mode) in files.items()]
 
 
 # -- Containers
@@ -4561,27 +4552,16 @@ def start_files(environment: Mapping[str, str], chosen: Mapping[str, str] | None
 STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
 
 
+@dataclass
 class Containers:
-    """Describes, starts, stops and reads the containers of sessions, in one way for every caller.
+    """Describes, starts, stops and reads the containers of sessions, in one way for every caller."""
 
-    `report` is told what a person should know but stops nothing. `workspaces` gives those of all sessions: an agent may
-    have put links there.
-    """
-
-    def __init__(
-        self,
-        incus: Incus,
-        *,
-        report: Callable[[str], None],
-        workspaces: Callable[[], Iterable[str]],
-        extensions: Extensions,
-    ) -> None:
-        self.incus = incus
-        self._report = report
-        self._workspaces = workspaces
-        self._extensions = extensions
-        self._known_support: dict[str, ProtectionSupport] = {}  # what this host can do in each Incus project
-        self._unlockable: dict[str, str] = {}  # workspaces whose file system cannot be locked, and why
+    incus: Incus
+    registry: Registry
+    report: Callable[[str], None]  # is told what a person should know but stops nothing
+    extensions: Extensions
+    support: dict[str, ProtectionSupport] = field(default_factory=dict)  # what this host can do in each Incus project
+    unlockable: dict[str, str] = field(default_factory=dict)  # workspaces that cannot be locked, and why
 
     def instance(self, name: str) -> dict[str, Any] | None:
         """An instance as Incus has it, None if there is none. Raises IncusError."""
@@ -4615,11 +4595,11 @@ class Containers:
             if error.status != 500:
                 raise
             failure = start_failure(self.incus, session.id, error)
-            if not isinstance(failure, WallUnsupportedError) or launch.workspace in self._unlockable:
+            if not isinstance(failure, WallUnsupportedError) or launch.workspace in self.unlockable:
                 raise failure from error
         else:
             return session
-        self._unlockable[launch.workspace] = failure.message  # so the next try is one with plain devices
+        self.unlockable[launch.workspace] = failure.message  # so the next try is one with plain devices
         if is_new:
             self.delete(session.id)
         return self.launch(session, launch, is_new=is_new)
@@ -4630,19 +4610,16 @@ class Containers:
 
     def stop(self, name: str, timeout: int) -> None:
         """Stop a container cleanly within `timeout` seconds, else hard. One that has stopped by itself is fine."""
+        how = ["--timeout", str(timeout)] if timeout > 0 else ["--force"]
         try:
-            if timeout > 0:
-                self.incus.run("stop", name, "--timeout", str(timeout), timeout=timeout + 30)
-                return
+            self.incus.run("stop", *how, name, timeout=max(timeout, 30) + 30)
         except IncusError as error:
             if "already stopped" in error.message:
                 return
-            self._report(f"{name}: does not stop cleanly ({error}), stopping it hard")
-        try:
-            self.incus.run("stop", "--force", name)
-        except IncusError as error:
-            if "already stopped" not in error.message:
+            if timeout <= 0:
                 raise
+            self.report(f"{name}: does not stop cleanly ({error}), stopping it hard")
+            self.stop(name, 0)
 
     def label(self, name: str, label: str, value: str) -> None:
         """Set one of our labels on a container. Raises IncusError."""
@@ -4657,16 +4634,17 @@ class Containers:
             if error.status != 404:
                 raise
 
-    @contextlib.contextmanager
+    @contextmanager
     def asleep(self, name: str) -> Iterator[None]:
         """Run a stopped container with one sleeping process, without workspace and network, to read its files.
 
-        Nothing that lies in it is started, and it needs no workspace. `incus file pull` is no way to read a container
-        that may be hostile: it follows the links that it writes, and a named pipe blocks every later start.
+        Nothing that lies in the container is started. `incus file pull` cannot read a hostile container: it follows
+        links, and a named pipe blocks every later start.
         """
         before = self.incus.query(f"/1.0/instances/{name}")
         if before["status"] not in ("Stopped", "Error"):
             raise ClincusError(f"{name} is {before['status']} by now", 409)
+        init = f"lxc.init.cmd = sleep {SAVE_TIMEOUT + SAVED_LIMIT // SAVE_RATE + 60}\n"
         settings = {key: value for key, value in before["config"].items() if not key.startswith("raw.")}
         if "limits.processes" in settings:
             settings["limits.processes"] = "100"  # a guest may have died of too few; `sleep` is its own, and may fork
@@ -4676,11 +4654,8 @@ class Containers:
             else {"type": "none"}
             for key, device in before["expanded_devices"].items()
         }
-        whole = instance_put(before, before["config"], before["devices"])
-        init = {"raw.lxc": f"lxc.init.cmd = sleep {SAVE_TIMEOUT + SAVED_LIMIT // SAVE_RATE + 60}\n"}
-        sleeping = instance_put(before, {**settings, **init}, devices)
         try:
-            self.incus.update(name, sleeping)
+            self.incus.update(name, instance_put(before, {**settings, "raw.lxc": init}, devices))
             self.start(name)
             try:
                 yield
@@ -4688,44 +4663,37 @@ class Containers:
                 self.stop(name, 0)
         finally:
             try:
-                self.incus.update(name, whole)
+                self.incus.update(name, instance_put(before, before["config"], before["devices"]))
             except IncusError as error:  # its next start describes it anew
-                self._report(f"{name}: still has the settings with which it was read: {error}")
+                self.report(f"{name}: still has the settings with which it was read: {error}")
 
     def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with what that does to it."""
-        limits = limit_options(launch.config.get("limits"), os.cpu_count(), has_block_weights())
-        workspaces = {launch.workspace, *self._workspaces()}
+        project, reason = self.incus.project, self.unlockable.get(launch.workspace)
+        if project not in self.support:
+            self.support[project] = protection_support(self.incus)
+        support = self.support[project]
+        if reason:  # without id maps on the workspace's file system, a disk device has none either
+            support = replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
+        workspaces = {launch.workspace, *(known.workspace for known in self.registry.all() if known.workspace)}
         settings = protection_settings(launch.config.values)
-        mounts = ((real_mount(mount.host, workspaces), mount.container, mount.readonly) for mount in launch.mounts)
         protection = protect_workspace(
             workspace_folder(launch.workspace, launch.guest.mount, settings),
             settings,
-            self._support(launch.workspace),
-            [host_folder(*mount) for mount in mounts],
+            support,
+            [host_folder(real_mount(host, workspaces), path, readonly) for host, path, readonly in launch.mounts],
             os.urandom(8).hex(),
         )
         if protection.reason:
-            self._report(f"{session.id}: protection is {protection.level}: {protection.reason}")
-        session, description = describe_session(
-            session, launch, protection, limits, self._root_disk() if limits[1] else {}
-        )
+            self.report(f"{session.id}: protection is {protection.level}: {protection.reason}")
+        limits = limit_options(launch.config.get("limits"), os.cpu_count(), has_block_weights())
+        disks = self.incus.query("/1.0/profiles/default")["devices"].values() if limits[1] else ()
+        root: dict[str, str] = next((disk for disk in disks if disk.get("path") == "/"), {})
+        session, description = describe_session(session, launch, protection, limits, root)
         for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):
-            self._report(f"{session.id}: {warning}")
-        call_each(self._extensions.instance_parts, launch.request, description)
+            self.report(f"{session.id}: {warning}")
+        call_each(self.extensions.instance_parts, launch.request, description)
         return session, description
-
-    def _root_disk(self) -> dict[str, str]:
-        devices = self.incus.query("/1.0/profiles/default")["devices"]
-        return next((device for device in devices.values() if device.get("path") == "/"), {})
-
-    def _support(self, workspace: str) -> ProtectionSupport:
-        project = self.incus.project
-        if project not in self._known_support:
-            self._known_support[project] = protection_support(self.incus)
-        reason, support = self._unlockable.get(workspace), self._known_support[project]
-        # Without id maps on the workspace's file system, a disk device has none either.
-        return replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason) if reason else support
 
 
 # -- The life of sessions
@@ -4736,36 +4704,23 @@ def is_hosts_fault(error: Exception) -> bool:
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
+@dataclass
 class Sessions:
     """The life of sessions: one way in which they start, and one in which they end, for every caller.
 
-    `load` gives the config in force at each call, `report` is told what a person should know but stops nothing. Calls
-    on one session wait for each other.
+    Calls on one session wait for each other.
     """
 
-    def __init__(
-        self,
-        incus: Incus,
-        registry: Registry,
-        load: Callable[[], Config],
-        environ: Mapping[str, str],
-        report: Callable[[str], None] = log.warning,
-        *,
-        extensions: Extensions | None = None,
-    ) -> None:
-        self.incus = incus
-        self.registry = registry
-        self._load = load
-        self._environ = environ
-        self._report = report
-        self._extensions = extensions or Extensions()
+    incus: Incus
+    registry: Registry
+    load: Callable[[], Config]  # gives the config in force at each call
+    environ: Mapping[str, str]
+    report: Callable[[str], None] = log.warning  # is told what a person should know but stops nothing
+    extensions: Extensions = field(default_factory=Extensions)
+
+    def __post_init__(self) -> None:
+        self.containers = Containers(self.incus, self.registry, self.report, self.extensions)
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
-        self.containers = Containers(
-            incus,
-            report=report,
-            workspaces=lambda: filter(None, (session.workspace for session in registry.all())),
-            extensions=self._extensions,
-        )
 
     def refresh(self) -> None:
         """Look at all sessions: one call to Incus. Raises IncusError."""
@@ -4784,11 +4739,11 @@ class Sessions:
 
     def document(self, session: Session) -> dict[str, object]:
         """The session object of the API, with what features add."""
-        return {**session.document(), **self._extensions.fields(session)}
+        return {**session.document(), **self.extensions.fields(session)}
 
     def plan(self, request: LaunchRequest) -> Launch:
         """What a request comes to with the config of now. Raises ClincusError(400)."""
-        return plan_launch(request, self._load(), self._environ)
+        return plan_launch(request, self.load(), self.environ)
 
     def create(self, request: LaunchRequest) -> Session:
         """Create a session and start its tool; returns when it runs.
@@ -4831,7 +4786,7 @@ class Sessions:
         if is_stopped and launch.workspace != before.workspace and before is found:
             words = f'workspace "{before.workspace}" is a link to "{launch.workspace}" now: start a session there'
             raise ClincusError(words, 409)  # nobody asked for the link's target when the session was made
-        self._extensions.tell("before_start", before)
+        self.extensions.tell("before_start", before)
         session = self._thawed(before)
         if is_stopped:  # a start that fails leaves it so, unless somebody else has started it
             session = self.containers.launch(launch.renewed(session), launch, is_new=False)
@@ -4860,7 +4815,7 @@ class Sessions:
         with self._work(id, "stopping") as found:
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
-            self._extensions.tell("before_stop", found)
+            self.extensions.tell("before_stop", found)
             session = self._thawed(found)
             error = self._save(session, ends_tool=True)
             if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
@@ -4877,7 +4832,7 @@ class Sessions:
             if delete:
                 self.containers.delete(id, even_running=is_running or bool(session.error))
             elif is_running:
-                graceful = self._load().get("limits.runtime.stop_graceful")
+                graceful = self.load().get("limits.runtime.stop_graceful")
                 self.containers.stop(id, timeout if graceful else 0)
                 if error is None:  # not before: a container that runs on would hold something newer
                     self._mark_final(session)
@@ -4951,7 +4906,7 @@ class Sessions:
 
     def guest(self, session: Session) -> Guest:
         """Who works in a session, and where."""
-        return Guest.of(session, self._load())
+        return Guest.of(session, self.load())
 
     def run(
         self, session: Session, command: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60
@@ -4998,19 +4953,8 @@ class Sessions:
             persistent=session.persistent,
             image=session.image,
             profile=session.profile,
-            settings={**self._kept_settings(session), **new.settings},
+            settings={**json.loads(session.settings or "{}"), **new.settings},
         )
-
-    def _kept_settings(self, session: Session) -> dict[str, object]:
-        """The settings of a session's creation."""
-        try:
-            settings = json.loads(session.settings or "{}")
-        except ValueError:
-            settings = None
-        if not isinstance(settings, dict) or not settings.keys() <= SETTING.keys():
-            self._report(f"{session.id}: its label {LABEL}settings cannot be read, so the config alone counts")
-            return {}
-        return settings
 
     def _adopted(self, session: Session) -> Session:
         """A session of the Go program, which has no id on its container, with the id that it was saved under."""
@@ -5018,14 +4962,14 @@ class Sessions:
 
         if session.session_id != session.id:
             return session
-        for saved in list_saved(self._load(), self._environ):
+        for saved in list_saved(self.load(), self.environ):
             if (saved.container_name, saved.workspace, saved.tool) == (session.id, session.workspace, session.tool):
                 return replace(session, session_id=saved.session_id)
         return replace(session, session_id=str(uuid.uuid4()))
 
     def _launch(self, session: Session, launch: Launch) -> None:
         """Make the container and start the tool; whatever fails or interrupts that, nothing stays."""
-        self._extensions.tell("before_start", session)
+        self.extensions.tell("before_start", session)
         try:
             session = self.containers.launch(session, launch, is_new=True)
             self._start_tool(session, launch, is_new=True)
@@ -5037,7 +4981,7 @@ class Sessions:
 
     def _started(self, id: str) -> Session:
         session = self.registry.get(id)
-        self._extensions.tell("after_start", session)
+        self.extensions.tell("after_start", session)
         return session
 
     def _start_tool(self, session: Session, launch: Launch, *, is_new: bool) -> None:
@@ -5074,7 +5018,7 @@ class Sessions:
             talk = saved_files(tool, self.saved_directory(session))
         files, warnings = tool_files(
             tool,
-            expand("~", self._environ),
+            expand("~", self.environ),
             guest.home,
             guest.mount,
             config,
@@ -5083,16 +5027,18 @@ class Sessions:
             present=times.items(),
         )
         for warning in warnings:
-            self._report(f"{session.id}: {warning}")
+            self.report(f"{session.id}: {warning}")
         known = conversation or session.session_id
         first, again = (
-            tool_command(tool, config, session.session_id, id, environ=self._environ) for id in (conversation, known)
+            shlex.join(tool_command(tool, config, session.session_id, id, environ=self.environ))
+            for id in (conversation, known)
         )
-        commands = launch_file(first, again, conversation_test(tool, known), guest.mount, tool.name)
-        environment = tool_environment(tool, config, self._environ, guest.home)
-        own = start_files(environment, chosen if is_new or chosen else None, commands)
+        words = {"workspace": guest.mount, "tool": tool.name, "first": first, "again": again}
+        words["has_conversation"] = conversation_test(tool, known)
+        environment = tool_environment(tool, config, self.environ, guest.home)
+        own = start_files(words, environment, chosen if is_new or chosen else None)
         unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if talk and conversation else []
-        more = call_each(self._extensions.guest_files, session)
+        more = call_each(self.extensions.guest_files, session)
         return [*unpacking, *files, *talk, *own, *itertools.chain(*more)]
 
     def _listing(self, session: Session, tool: Tool) -> list[ListedFile]:
@@ -5104,7 +5050,7 @@ class Sessions:
         return SavedSession(
             session_id=session.session_id,
             tool=session.tool,
-            directory=session_directory(self._load(), self._environ, session.tool, session.session_id),
+            directory=session_directory(self.load(), self.environ, session.tool, session.session_id),
             container_name=session.id,
             workspace=session.workspace,
             persistent=session.persistent,
@@ -5134,10 +5080,10 @@ class Sessions:
         except UnsettledError as error:  # the next save finds it at rest
             return error
         except (ClincusError, OSError) as error:
-            self._report(f"{session.id}: the conversation was not saved: {error}")
+            self.report(f"{session.id}: the conversation was not saved: {error}")
             return error
         for note in notes:
-            self._report(f"{session.id}: {note}")
+            self.report(f"{session.id}: {note}")
         return None
 
     def _mark_final(self, session: Session) -> None:
@@ -5146,7 +5092,7 @@ class Sessions:
             if session.tool in TOOLS:
                 write_metadata(replace(self._saved(session), final=True))
         except ClincusError as error:
-            self._report(f"{session.id}: {error}")
+            self.report(f"{session.id}: {error}")
 
     def lock(self, id: str) -> threading.RLock:
         """The lock of a session. Raises ClincusError(404)."""
@@ -5188,7 +5134,7 @@ class Sessions:
             if made and (made.session_id, made.created_at) == (session.session_id, session.created_at):
                 self.containers.delete(session.id)
         except ClincusError as error:
-            self._report(f"{session.id}: could not be removed after a failed start: {error}")
+            self.report(f"{session.id}: could not be removed after a failed start: {error}")
 
 
 # ----------------------------------------------------------------------------------------------------------------

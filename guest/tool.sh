@@ -2,9 +2,9 @@
 # Lies in the container as ~/.clincus/start, the program in tmux: the tool, then a login shell. `start direct` ends with
 # the tool.
 #
-# ~/.clincus/launch has the variables `workspace` and `tool` and the functions run_first, run_again, has_conversation.
-# tmux may get lost, by a restart from inside the container; the next terminal starts this again, and run_again goes on
-# with the conversation.
+# ~/.clincus/launch has the variables `workspace` and `tool`, and the command lines `first`, `again` and
+# `has_conversation`. tmux may get lost, by a restart from inside the container; the next terminal starts this again, and
+# `again` goes on with the conversation.
 # shellcheck source=/dev/null
 . "$HOME/.clincus/launch"
 # shellcheck disable=SC2154 # `launch` sets it
@@ -13,11 +13,12 @@ cd "$workspace" || exit 1
 [ ! -r "$HOME/.clincus/environment" ] || { set -a; . "$HOME/.clincus/environment"; set +a; }
 PATH="$HOME/.local/bin:$PATH"
 export PATH
-if [ -e "$HOME/.clincus/started" ] && has_conversation; then
-    run_again
+# shellcheck disable=SC2154
+if [ -e "$HOME/.clincus/started" ] && eval "$has_conversation"; then
+    eval "$again"
 else
     : >"$HOME/.clincus/started"
-    run_first
+    eval "$first"
 fi
 code=$?
 [ "${1:-}" != direct ] || exit "$code"

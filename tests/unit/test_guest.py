@@ -16,12 +16,11 @@ SAVED = '[ -e "$HOME/saved" ]'  # whether there is a conversation to go on with
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A code user's home as a start leaves it, with a tool that says which of its command lines ran."""
-    launch = clincus.launch_file(
-        ["printf", "first %s\\n", "it's"], ["printf", "again\\n"], SAVED, f"{tmp_path}/work space", "some'tool"
-    )
+    launch = {"workspace": f"{tmp_path}/work space", "tool": "some'tool", "has_conversation": SAVED}
+    launch.update(first="printf 'first %s\\n' \"it's\"", again="printf 'again\\n'")
     (tmp_path / "work space").mkdir()
     (tmp_path / ".clincus").mkdir()
-    for file in clincus.start_files({"KIND": "general", "PLACE": "a b"}, {"KIND": "my own"}, launch):
+    for file in clincus.start_files(launch, {"KIND": "general", "PLACE": "a b"}, {"KIND": "my own"}):
         (tmp_path / file.path).write_bytes(file.data)
         (tmp_path / file.path).chmod(file.mode)
     return tmp_path
@@ -59,7 +58,7 @@ def test_a_shell_in_the_workspace_follows_the_tool_and_has_its_variables(home):
 
 def test_without_tmux_the_exit_code_is_the_tools(home):
     text = (home / ".clincus/launch").read_text()
-    (home / ".clincus/launch").write_text(text + "run_first() { (exit 7); }\n")
+    (home / ".clincus/launch").write_text(text + "first='(exit 7)'\n")
     assert run(home, str(home / clincus.STARTED_FILE), "direct").returncode == 7
 
 

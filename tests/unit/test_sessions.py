@@ -267,7 +267,7 @@ class TestStart:
 
     @pytest.fixture
     def sessions(self, sessions: clincus.Sessions) -> clincus.Sessions:
-        sessions.containers._known_support = {"default": clincus.ProtectionSupport()}
+        sessions.containers.support = {"default": clincus.ProtectionSupport()}
         return sessions
 
     @pytest.fixture
@@ -364,7 +364,7 @@ class TestStart:
         assert door.instances[session.id]["config"]["user.clincus.session_id"] == "the-saved-id"
 
     def test_features_hear_of_a_sessions_life_and_add_to_it(self, sessions, door, request_):
-        added, heard = sessions._extensions, []
+        added, heard = sessions.extensions, []
         added.listeners += [
             lambda moment, session: 1 // 0,
             lambda moment, session: heard.append((moment, session.slot)),
@@ -387,7 +387,7 @@ class TestStart:
     def test_the_code_user_of_a_trusted_project_is_the_one_of_every_command(self, sessions, door, request_):
         file = Path(request_.workspace, ".clincus.toml")
         file.write_text('[incus]\ncode_uid = 1001\ncode_user = "ann"\n')
-        clincus.set_trust(sessions._environ, request_.workspace, clincus.read_project(request_.workspace))
+        clincus.set_trust(sessions.environ, request_.workspace, clincus.read_project(request_.workspace))
         session = sessions.create(request_)
         file.unlink()  # what runs goes on as it was started
         sessions.run(session, ["true"])
@@ -403,7 +403,7 @@ class TestStart:
         limits = clincus.replace(request_, settings={"limits.disk.tmpfs_size": "64MiB"})
         session = sessions.create(limits)
         assert "size=67108864" in door.instances[session.id]["config"]["raw.lxc"]
-        sessions.containers._known_support = {"default": clincus.ProtectionSupport(reason="The kernel is too old")}
+        sessions.containers.support = {"default": clincus.ProtectionSupport(reason="The kernel is too old")}
         assert "tmpfs_size is left out" in " ".join(sessions.create(limits).warnings)
 
     def test_what_the_host_can_do_is_asked_for_each_project(self, sessions, door, request_, monkeypatch):
