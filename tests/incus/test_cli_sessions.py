@@ -736,6 +736,16 @@ def test_a_line_may_be_long_or_empty(bed, cli):
     wait_until(lambda: "\n$\n" in bed.screen(entry["name"]), "the empty line")
 
 
+def test_a_terminal_in_the_tmux_of_root_is_listed_typed_into_and_read(bed, cli):
+    name = clincus.session_name("clincus-", str(cli.workspace), 7)
+    bed.incus.run("launch", "--quiet", "clincus", name)
+    assert cli.ok("tmux", "list") == "Active sessions:\n"
+    bed.shell(name, f"tmux new-session -d -s clincus-{name} sh")
+    assert f"  - {name} (tmux session: clincus-{name})" in cli.ok("tmux", "list")
+    cli.ok("tmux", "send", name, "echo typed-$((40 + 2))")
+    wait_until(lambda: "typed-42" in cli.ok("tmux", "capture", name), "the line")
+
+
 def test_a_line_for_a_stopped_session_is_refused(bed, cli):
     entry = cli.background()
     cli.ok("stop", entry["name"])
