@@ -6721,21 +6721,20 @@ class TerminalBridge:
         size: TerminalSize | None = None,
         *,
         readonly: bool = False,
-        control: bool = False,
         is_false_start: Callable[[int, bytes], bool] = lambda code, beginning: False,
     ) -> None:
         """Prepare the bridge; `run` starts the program.
 
         A program is started again if its exit code and the beginning of its output are a false start. With `readonly`
         what the client types is dropped; it still sizes its own terminal, so `argv` must be a command that does not
-        pass that on to others (`tmux attach -r -f ignore-size`). With `control` text messages are control messages
-        and the exit is announced by one, otherwise every message is input.
+        pass that on to others (`tmux attach -r -f ignore-size`). For a client of TERMINAL_SUBPROTOCOL text messages are
+        control messages and the exit is announced by one, otherwise every message is input.
         """
         self._websocket = websocket
         self._argv = argv
         self._size = size or TerminalSize(80, 24)
         self._readonly = readonly
-        self._control = control
+        self._control = websocket.subprotocol == TERMINAL_SUBPROTOCOL
         self._is_false_start = is_false_start
         self._input = bytearray()  # typed, but not yet taken by the terminal
         self._beginning = b""  # of the output
@@ -7086,10 +7085,8 @@ class Application:
         self.environ = dict(environ)
         self._flags = dict(flags)
         self.extensions = install_features(self)
-        self._forget_overruled()
-        self.config = load_config(environ, flags=self._flags)  # in force
+        self.config = self._read_config()  # in force
         self.config_error: str | None = None  # what is wrong with the files, while the last good config is in force
-        self._fingerprint = config_fingerprint(config_files(environ))
         self._config_lock = threading.Lock()
         self._hosts = hosts
         self._listeners: list[Listener] = []
@@ -7139,14 +7136,13 @@ class Application:
     def save_settings(self, port: int | None, roots: Sequence[str] | None) -> None:
         """Keep port and roots and put them in force. Raises ClincusError: 400, 409, 500."""
         with self._config_lock:
-            moved = None
-            if port is not None and port != self.port:
-                moved = self._bind(port)  # bound before anything is written: a taken port changes nothing
+            # Bound before anything is written: a taken port changes nothing.
+            moved = [] if port in (None, self.port) else self._bind(port)
             try:
                 wanted = {"dashboard.port": port, "dashboard.workspace_roots": None if roots is None else list(roots)}
                 save_dashboard(self.environ, {key: value for key, value in wanted.items() if value is not None})
             except BaseException:
-                for listener in moved or ():
+                for listener in moved:
                     listener.server_close()
                 raise
             if port is not None:
@@ -7210,40 +7206,36 @@ class Application:
             listener.close()
 
     def _poll_config(self) -> None:
-        fingerprint = config_fingerprint(config_files(self.environ))
-        if fingerprint == self._fingerprint:
-            return
         with self._config_lock:
-            if fingerprint != self._fingerprint:
-                before = self.config.get("dashboard.port")
-                self._reload()
-                after = self.config.get("dashboard.port")
-                if after not in (before, self.port):
-                    self._follow_port(after)
+            if config_fingerprint(config_files(self.environ)) == self._fingerprint:
+                return
+            before = self.config.get("dashboard.port")
+            self._reload()
+            port = self.config.get("dashboard.port")
+            if port not in (before, self.port):
+                try:
+                    self._move_to(self._bind(port))
+                except ClincusError as error:
+                    self._set_config_error(f"{error.message} (still on port {self.port})")
 
-    def _follow_port(self, port: int) -> None:
-        try:
-            self._move_to(self._bind(port))
-        except ClincusError as error:
-            self._set_config_error(f"{error.message} (still on port {self.port})")
-
-    def _forget_overruled(self) -> None:
-        """Drop for good what an edit of the config files has overruled: undoing that edit must not bring it back."""
-        with suppress(ClincusError):  # a broken file is reported when the config is loaded
+    def _read_config(self) -> Config:
+        """Read the files. Raises ConfigError."""
+        # What an edit of the files has overruled is dropped for good: undoing that edit must not bring it back.
+        with suppress(ClincusError):  # a broken file is reported by `load_config`
             save_dashboard(self.environ, {})
+        self._fingerprint = config_fingerprint(config_files(self.environ))
+        return load_config(self.environ, flags=self._flags)
 
     def _reload(self) -> None:
         """Read the files again; a broken one leaves the last good config in force."""
-        self._forget_overruled()
-        self._fingerprint = config_fingerprint(config_files(self.environ))
         try:
-            config = load_config(self.environ, flags=self._flags)
+            before, self.config, self.config_error = self.config, self._read_config(), None
         except ClincusError as error:
             self._set_config_error(error.message)
             return
-        incus, self.config, self.config_error = self.config.get("incus.project"), config, None
-        if config.get("incus.project") != incus:
-            self.sessions.incus.project = config.get("incus.project")
+        project = self.config.get("incus.project")
+        if project != before.get("incus.project"):
+            self.sessions.incus.project = project
             self.monitor.reconnect()
         self.hub.publish({"type": "config.reloaded", "timestamp": utc_now()})
 
@@ -7253,155 +7245,105 @@ class Application:
         self.hub.publish({"type": "config.error", "error": message}, extension=True)
 
 
-class Api:
-    """The handlers: each one checks what only it can know, calls one function of a section and returns a value."""
+def list_history(app: Application, request: Request) -> Response:
+    """Answer GET /api/sessions/history: one page of the runs that fit, and how many fit in all."""
+    values = request.values
+    words = (values["q"] or "").lower()
+    runs = [
+        run
+        for run in app.history.runs()
+        if words in f"{run.workspace} {run.id}".lower() and values["tool"] in (None, "", run.tool)
+    ]
+    page = runs[values["offset"] : values["offset"] + values["limit"]]
+    return json_response([run.document() for run in page], headers=[("X-Total-Count", str(len(runs)))])
 
-    def __init__(self, app: Application) -> None:
-        self._app = app
 
-    def get_config(self, request: Request) -> object:
-        return config_document(self._app.config)
-
-    def put_config(self, request: Request) -> object:
-        port, roots = request.values["port"], request.values["workspace_roots"]
-        for root in roots or ():
-            self._app.workspaces.check_root(root)
-        if port is not None or roots is not None:
-            self._app.save_settings(port, roots)
-        return {"status": "updated"}
-
-    def get_openapi(self, request: Request) -> object:
-        return self._app.router.document()
-
-    def get_tools(self, request: Request) -> object:
-        return list(TOOLS)
-
-    def list_sessions(self, request: Request) -> object:
-        self._app.monitor.require()
-        return [self._app.sessions.document(session) for session in self._app.registry.all()]
-
-    def get_session(self, request: Request) -> object:
-        self._app.monitor.require()
-        return self._app.sessions.document(self._app.registry.get(request.values["id"]))
-
-    def create_session(self, request: Request) -> object:
-        values = request.values
-        self._app.monitor.require()
-        launch = LaunchRequest(
-            workspace=values["workspace"],
-            tool=values["tool"] or "",
-            persistent=values["persistent"],
-            image=values["image"] or "",
-            profile=values["profile"] or "",
-            slot=values["slot"],
-            resume=values["resume"] or "",
-        )
-        return self._app.sessions.document(self._app.sessions.create(launch))
-
-    def delete_session(self, request: Request) -> object:
-        self._app.monitor.require()
-        force = request.values["force"]
-        self._app.sessions.end(request.values["id"], delete=force, even_unsaved=force)
-        return Response(204)
-
-    def resume_session(self, request: Request) -> object:
-        self._app.monitor.require()
-        return self._app.sessions.document(self._app.sessions.resume(request.values["id"]))
-
-    def list_history(self, request: Request) -> object:
-        values = request.values
-        words = (values["q"] or "").lower()
-        runs = [
-            run
-            for run in self._app.history.runs()
-            if words in f"{run.workspace} {run.id}".lower() and values["tool"] in (None, "", run.tool)
-        ]
-        page = runs[values["offset"] : values["offset"] + values["limit"]]
-        return json_response([run.document() for run in page], 200, [("X-Total-Count", str(len(runs)))])
-
-    def list_workspaces(self, request: Request) -> object:
-        return self._app.workspaces.document()
-
-    def add_workspace(self, request: Request) -> object:
-        return self._save_roots(self._app.workspaces.with_root(request.values["path"]))
-
-    def remove_workspace(self, request: Request) -> object:
-        path = request.values["path"]
-        if not path:
-            raise ClincusError('"path" is missing: name the root to remove in the body or as ?path=', 400)
-        return self._save_roots(self._app.workspaces.without_root(path))
-
-    def make_folder(self, request: Request) -> object:
-        values = request.values
-        return {"path": self._app.workspaces.make_folder(values["root"], values["name"], git=values["git"])}
-
-    def terminal(self, request: Request) -> None:
-        readonly, own_mouse = request.values["readonly"], request.values["own_mouse"]
-        command = functools.partial(self._app.sessions.terminal_argv, readonly=readonly, own_mouse=own_mouse)
-        self._bridge(request, command, readonly)
-
-    def shell(self, request: Request) -> None:
-        command = functools.partial(self._app.sessions.terminal_argv, shell=True, own_mouse=request.values["own_mouse"])
-        self._bridge(request, command, False)
-
-    def events(self, request: Request) -> None:
-        with open_websocket(request.connection, [EVENTS_SUBPROTOCOL]) as websocket, self._app.sockets.track(websocket):
-            self._app.hub.subscribe(websocket)
-
-    def _bridge(self, request: Request, command: Callable[[Session], list[str]], readonly: bool) -> None:
-        offered = re.split(r"[,\s]+", request.headers.get("Sec-WebSocket-Protocol", ""))
-        try:
-            session = self._app.running_session(request.values["id"])
-        except ClincusError as error:
-            if TERMINAL_SUBPROTOCOL not in offered:
-                raise
-            # A page cannot read a refused handshake: it gets the reason as a close code.
-            codes = {404: CloseCode.UNKNOWN_SESSION, 409: CloseCode.NOT_RUNNING}
-            with open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket:
-                websocket.end(codes.get(error.status, CloseCode.TRY_AGAIN_LATER), error.message)
-            return
-        size = TerminalSize(request.values["cols"], request.values["rows"])
+def open_terminal(app: Application, request: Request, shell: bool = False) -> None:
+    """Bridge a WebSocket to the terminal of a session's tool, or to its shell's."""
+    values = request.values
+    try:
+        session = app.running_session(values["id"])
+    except ClincusError as error:
+        if TERMINAL_SUBPROTOCOL not in request.options("Sec-WebSocket-Protocol"):
+            raise
+        # A page cannot read a refused handshake: it gets the reason as a close code.
+        codes = {404: CloseCode.UNKNOWN_SESSION, 409: CloseCode.NOT_RUNNING}
         with open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket:
-            is_control = websocket.subprotocol == TERMINAL_SUBPROTOCOL
-            with self._app.sockets.track(websocket, session.id):
-                TerminalBridge(
-                    websocket,
-                    command(session),
-                    size,
-                    readonly=readonly,
-                    control=is_control,
-                    is_false_start=is_out_of_sight,
-                ).run()
-
-    def _save_roots(self, roots: list[str]) -> object:
-        if roots != list(self._app.config.get("dashboard.workspace_roots")):
-            self._app.save_settings(None, roots)
-        return self._app.workspaces.document()
+            websocket.end(codes.get(error.status, CloseCode.TRY_AGAIN_LATER), error.message)
+        return
+    readonly, size = values.get("readonly", False), TerminalSize(values["cols"], values["rows"])
+    argv = app.sessions.terminal_argv(session, readonly=readonly, own_mouse=values["own_mouse"], shell=shell)
+    with (
+        open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket,
+        app.sockets.track(websocket, session.id),
+    ):
+        TerminalBridge(websocket, argv, size, readonly=readonly, is_false_start=is_out_of_sight).run()
 
 
 def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
     """Method, path in openapi.json and handler of every route of the core."""
-    api = Api(app)
+
+    def sessions() -> Sessions:
+        """The sessions. Raises ClincusError(503) while Incus cannot be reached."""
+        app.monitor.require()
+        return app.sessions
+
+    def put_config(request: Request) -> object:
+        port, roots = request.values["port"], request.values["workspace_roots"]
+        for root in roots or ():
+            app.workspaces.check_root(root)
+        if port is not None or roots is not None:
+            app.save_settings(port, roots)
+        return {"status": "updated"}
+
+    def create_session(request: Request) -> object:
+        given = {name: value for name, value in request.values.items() if value is not None}
+        return app.sessions.document(sessions().create(LaunchRequest(**given)))
+
+    def delete_session(request: Request) -> object:
+        force = request.values["force"]
+        sessions().end(request.values["id"], delete=force, even_unsaved=force)
+        return Response(204)
+
+    def save_roots(roots: list[str]) -> object:
+        if roots != list(app.config.get("dashboard.workspace_roots")):
+            app.save_settings(None, roots)
+        return app.workspaces.document()
+
+    def remove_workspace(request: Request) -> object:
+        path = request.values["path"]
+        if not path:
+            raise ClincusError('"path" is missing: name the root to remove in the body or as ?path=', 400)
+        return save_roots(app.workspaces.without_root(path))
+
+    def make_folder(request: Request) -> object:
+        values = request.values
+        return {"path": app.workspaces.make_folder(values["root"], values["name"], git=values["git"])}
+
+    def send_events(request: Request) -> None:
+        with open_websocket(request.connection, [EVENTS_SUBPROTOCOL]) as websocket, app.sockets.track(websocket):
+            app.hub.subscribe(websocket)
+
     one = "/api/sessions/{id}"
     return [
-        ("GET", "/api/config", api.get_config),
-        ("PUT", "/api/config", api.put_config),
-        ("GET", "/api/tools", api.get_tools),
-        ("GET", "/api/sessions", api.list_sessions),
-        ("POST", "/api/sessions", api.create_session),
-        ("DELETE", one, api.delete_session),
-        ("POST", one + "/resume", api.resume_session),
-        ("GET", "/api/sessions/history", api.list_history),
-        ("GET", "/api/workspaces", api.list_workspaces),
-        ("POST", "/api/workspaces", api.add_workspace),
-        ("DELETE", "/api/workspaces", api.remove_workspace),
-        ("POST", "/api/workspaces/folder", api.make_folder),
-        ("GET", "/ws/terminal/{id}", api.terminal),
-        ("GET", "/ws/events", api.events),
+        ("GET", "/api/config", lambda request: config_document(app.config)),
+        ("PUT", "/api/config", put_config),
+        ("GET", "/api/tools", lambda request: list(TOOLS)),
+        ("GET", "/api/sessions", lambda request: list(map(sessions().document, app.registry.all()))),
+        ("POST", "/api/sessions", create_session),
+        ("DELETE", one, delete_session),
+        ("POST", one + "/resume", lambda request: app.sessions.document(sessions().resume(request.values["id"]))),
+        ("GET", "/api/sessions/history", functools.partial(list_history, app)),
+        ("GET", "/api/workspaces", lambda request: app.workspaces.document()),
+        ("POST", "/api/workspaces", lambda request: save_roots(app.workspaces.with_root(request.values["path"]))),
+        ("DELETE", "/api/workspaces", remove_workspace),
+        ("POST", "/api/workspaces/folder", make_folder),
+        ("GET", "/ws/terminal/{id}", functools.partial(open_terminal, app)),
+        ("GET", "/ws/events", send_events),
         # Beyond the reference
-        ("GET", "/api/openapi.json", api.get_openapi),
-        ("GET", one, api.get_session),
-        ("GET", "/ws/shell/{id}", api.shell),
+        ("GET", "/api/openapi.json", lambda request: app.router.document()),
+        ("GET", one, lambda request: sessions().document(app.registry.get(request.values["id"]))),
+        ("GET", "/ws/shell/{id}", functools.partial(open_terminal, app, shell=True)),
     ]
 
 

@@ -92,13 +92,8 @@ def serving(behave, subprotocols=(clincus.TERMINAL_SUBPROTOCOL, clincus.EVENTS_S
 
 
 def terminal(argv, size=None, **options):
-    """Return what a server does that has a terminal for everybody; a client that chose our subprotocol controls it."""
-
-    def behave(websocket):
-        control = websocket.subprotocol == clincus.TERMINAL_SUBPROTOCOL
-        TerminalBridge(websocket, argv, size, control=control, **options).run()
-
-    return behave
+    """Return what a server does that has a terminal for everybody."""
+    return lambda websocket: TerminalBridge(websocket, argv, size, **options).run()
 
 
 @contextmanager
