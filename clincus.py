@@ -53,7 +53,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from re import Pattern
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -5291,13 +5290,13 @@ class MethodNotAllowed(HttpError):
 # -- The contract: openapi.json
 
 
-KINDS = {
-    "string": "a text",
-    "boolean": "true or false",
-    "integer": "a whole number",
-    "array": "a list",
-    "object": "an object",
-    "null": "null",
+KINDS = {  # JSON Schema's types, but for "number", which no request needs: Python's type, and words for people
+    "string": (str, "a text"),
+    "boolean": (bool, "true or false"),
+    "integer": (int, "a whole number"),
+    "array": (list, "a list"),
+    "object": (dict, "an object"),
+    "null": (type(None), "null"),
 }
 # What no argument of a command and no name of a file can hold: NUL, and half surrogates. Those from U+DC80 to U+DCFF
 # stand for bytes that are not UTF-8 (PEP 383).
@@ -5321,10 +5320,10 @@ def check_value(schema: Schema, value: Any, name: str = "") -> None:
     Without a name it is the body. An integer has both bounds, and an object names its members: the tests see to that.
     """
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    kind = json_kind(value)
+    kind = next((name for name, (known, _) in KINDS.items() if known is type(value)), "number")
     wanted = ""
     if kind not in kinds:
-        wanted = "be " + " or ".join(KINDS[one] for one in kinds)
+        wanted = "be " + " or ".join(KINDS[one][1] for one in kinds)
     elif "enum" in schema and value not in schema["enum"]:
         wanted = "be one of " + ", ".join(map(str, schema["enum"]))
     elif kind == "string" and UNUSABLE.search(value):
@@ -5341,12 +5340,6 @@ def check_value(schema: Schema, value: Any, name: str = "") -> None:
             check_value(schema["items"], item, f"{name}[{index}]")
     elif kind == "object":
         check_members(schema, value, f"{name}." if name else "")
-
-
-def json_kind(value: object) -> str:
-    """The JSON Schema type of a value that json.loads gave."""
-    kinds = {str: "string", bool: "boolean", int: "integer", list: "array", dict: "object", type(None): "null"}
-    return kinds.get(type(value), "number")
 
 
 def check_members(schema: Schema, value: Mapping[str, object], prefix: str) -> None:
@@ -5371,52 +5364,6 @@ def parse_text(schema: Schema, text: str, name: str) -> Any:
         value = text in {"true", "1"}
     check_value(schema, value, name)
     return value
-
-
-class Operation:
-    """What openapi.json says of one method of one path, made ready to check requests by it."""
-
-    def __init__(self, item: Schema, method: str) -> None:
-        operation = item[method.lower()]
-        content = operation.get("requestBody", {}).get("content", {})
-        raw = content.get("application/octet-stream")
-        self.parameters: list[Schema] = [*item.get("parameters", ()), *operation.get("parameters", ())]
-        self.body: Schema = content.get("application/json", {"schema": {}})["schema"]
-        self.takes_bytes = raw is not None  # the body is for the handler as it is, not JSON
-        self.body_limit: int = raw["schema"]["maxLength"] if raw else BODY_LIMIT
-        self.status = int(min(operation["responses"]))  # of a plain returned value
-        fields = {known["name"]: known["schema"] for known in self.parameters} | self.body.get("properties", {})
-        self.defaults = {name: schema.get("default") for name, schema in fields.items()}
-
-    def read_parameters(self, in_path: Mapping[str, str], query: Mapping[str, str]) -> dict[str, Any]:
-        """The known parameters that were given; unknown ones are left alone.
-
-        Raises ClincusError: 404 for a value in the path that nothing can have, 400 for one in the query.
-        """
-        values = {}
-        for known in self.parameters:
-            name, given, status = known["name"], query, 400
-            if known["in"] == "path":
-                given, status = in_path, 404
-            if name in given:
-                try:
-                    values[name] = parse_text(known["schema"], given[name], name)
-                except ClincusError as error:
-                    raise ClincusError(error.message, status) from None
-            elif known.get("required"):
-                raise ClincusError(f'"{name}" is missing in the query: {known["description"]}', 400)
-        return values
-
-    def read_body(self, body: bytes) -> dict[str, Any]:
-        """The fields of a JSON body; nothing is an empty object. Raises ClincusError(400)."""
-        if not self.body:
-            return {}
-        try:
-            document: dict[str, Any] = json.loads(body.decode("utf-8") or "{}")
-        except (ValueError, RecursionError) as error:
-            raise ClincusError(f"the body is not valid JSON: {error}", 400) from error
-        check_value(self.body, document)
-        return document
 
 
 # -- Requests and answers
@@ -5723,14 +5670,55 @@ _SOCKETS = SocketTable()
 Handler = Callable[[Request], object]
 
 
-class Route(NamedTuple):
-    """One endpoint: how requests find it, and the function that answers them."""
+class Route:
+    """One operation of openapi.json: how requests find it, what they may say, and the handler that answers them."""
 
-    path: str  # with {name} for one path segment
-    pattern: Pattern[str]  # of a path that is still percent-encoded
-    methods: tuple[str, ...]  # HEAD is GET without the body
-    handler: Handler
-    operation: Operation
+    def __init__(self, method: str, path: str, item: Schema, handler: Handler) -> None:
+        """`item` is what the document says of the path, {name} in which stands for one segment."""
+        operation = item[method.lower()]
+        content = operation.get("requestBody", {}).get("content", {})
+        raw = content.get("application/octet-stream")
+        self.path = path
+        self.pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)))  # still percent-encoded
+        self.methods = ("GET", "HEAD") if method == "GET" and not path.startswith("/ws/") else (method,)
+        self.handler = handler
+        self.parameters: list[Schema] = [*item.get("parameters", ()), *operation.get("parameters", ())]
+        self.body: Schema = content.get("application/json", {"schema": {}})["schema"]
+        self.takes_bytes = raw is not None  # the body is for the handler as it is, not JSON
+        self.body_limit: int = raw["schema"]["maxLength"] if raw else BODY_LIMIT
+        self.status = int(min(operation["responses"]))  # of a plain returned value
+        fields = {known["name"]: known["schema"] for known in self.parameters} | self.body.get("properties", {})
+        self.defaults = {name: schema.get("default") for name, schema in fields.items()}
+
+    def read_parameters(self, in_path: Mapping[str, str], query: Mapping[str, str]) -> dict[str, Any]:
+        """The known parameters that were given; unknown ones are left alone.
+
+        Raises ClincusError: 404 for a value in the path that nothing can have, 400 for one in the query.
+        """
+        values = {}
+        for known in self.parameters:
+            name, given, status = known["name"], query, 400
+            if known["in"] == "path":
+                given, status = in_path, 404
+            if name in given:
+                try:
+                    values[name] = parse_text(known["schema"], given[name], name)
+                except ClincusError as error:
+                    raise ClincusError(error.message, status) from None
+            elif known.get("required"):
+                raise ClincusError(f'"{name}" is missing in the query: {known["description"]}', 400)
+        return values
+
+    def read_body(self, body: bytes) -> dict[str, Any]:
+        """The fields of a JSON body; nothing is an empty object. Raises ClincusError(400)."""
+        if not self.body:
+            return {}
+        try:
+            document: dict[str, Any] = json.loads(body.decode("utf-8") or "{}")
+        except (ValueError, RecursionError) as error:
+            raise ClincusError(f"the body is not valid JSON: {error}", 400) from error
+        check_value(self.body, document)
+        return document
 
 
 class Router:
@@ -5743,10 +5731,7 @@ class Router:
 
     def add(self, method: str, path: str, handler: Handler) -> None:
         """Let a handler answer an operation of the contract. Raises KeyError for one that the contract lacks."""
-        operation = Operation(self._items[path], method)
-        pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)))
-        methods = ("GET", "HEAD") if method == "GET" and not path.startswith("/ws/") else (method,)
-        self._routes.append(Route(path, pattern, methods, handler, operation))
+        self._routes.append(Route(method, path, self._items[path], handler))
         self._routes.sort(key=lambda route: route.path.replace("{", "~"))  # a literal segment goes before a {name}
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
@@ -6045,21 +6030,21 @@ class Assets:
         return self._cache[path]
 
     def sign_in_page(self, request: Request, error: Refused) -> Response:
-        """The answer to a person without the token: a form to paste it into.
+        """The answer to a request without the token: a form to paste it into, if a browser asks for a page.
 
-        A browser keeps a SameSite=Strict cookie back when a link on another site brought it here; it sends it after a
-        refresh, which is this site's own.
+        A browser keeps a SameSite=Strict cookie back when a link on another site brought it here. It sends the cookie
+        after a refresh, because that request comes from this site.
         """
         import html
 
         page = self.find("sign-in.html")
-        if page is None:
+        if page is None or request.is_api or "text/html" not in request.headers.get("Accept", ""):
             return failure(error)
         has_tried = "token" in request.query
         is_led_here = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and not has_tried
         refresh = '<meta http-equiv="refresh" content="0">' if is_led_here else ""
         words = html.escape(error.message[:1].upper() + error.message[1:])
-        problem = f'<p class="wrong" role="alert">{words}.</p>' if has_tried or error.status != 401 else ""
+        problem = f'<p class="wrong" role="alert">{words}.</p>' if has_tried else ""
         text = page.body.decode().replace("<!-- refresh -->", refresh).replace("<!-- problem -->", problem)
         return Response(error.status, text.encode(), [("Content-Type", self.TYPES[".html"]), *error.headers])
 
@@ -6170,8 +6155,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             return self._respond(request)
         except ClincusError as error:
             self.close_connection = self.close_connection or isinstance(error, Refused)
-            is_for_page = request and not request.is_api and "text/html" in request.headers.get("Accept", "")
-            if request and is_for_page and isinstance(error, Refused) and error.status != 403:
+            if request and isinstance(error, Refused) and error.status == 401:
                 return self.server.site.assets.sign_in_page(request, error)
             return failure(error)
         except (ConnectionError, TimeoutError):
@@ -6191,18 +6175,17 @@ class ConnectionHandler(BaseHTTPRequestHandler):
                 raise MethodNotAllowed(request.method, ["GET", "HEAD"])
             return site.assets.respond(request)
         route, in_path = site.router.find(request.method, request.path)
-        operation = route.operation
-        given = operation.read_parameters(in_path, request.query)
-        if not operation.takes_bytes and "GET" not in route.methods:
+        given = route.read_parameters(in_path, request.query)
+        if not route.takes_bytes and "GET" not in route.methods:
             check_content_type(request)
-        request.body = self._read_body(request, operation.body_limit)
-        request.values = {**operation.defaults, **given, **operation.read_body(request.body)}
+        request.body = self._read_body(request, route.body_limit)
+        request.values = {**route.defaults, **given, **route.read_body(request.body)}
         result = route.handler(request)
         if request.is_socket:
             return None
         if isinstance(result, Response):
             return result
-        response = json_response(result, operation.status)
+        response = json_response(result, route.status)
         if "GET" not in route.methods:
             return response
         return Content(response.body).answer(request, [*response.headers, ("Cache-Control", "private, no-cache")])

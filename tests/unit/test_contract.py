@@ -27,10 +27,10 @@ def operations():
 def request_schemas():
     """The schema of every parameter and every JSON body."""
     for method, path, item in operations():
-        operation = clincus.Operation(item, method)
-        yield from ((f"{method} {path} {known['name']}", known["schema"]) for known in operation.parameters)
-        if operation.body:
-            yield f"{method} {path}", operation.body
+        route = clincus.Route(method, path, item, print)
+        yield from ((f"{method} {path} {known['name']}", known["schema"]) for known in route.parameters)
+        if route.body:
+            yield f"{method} {path}", route.body
 
 
 def nested(schema):
@@ -155,7 +155,7 @@ ITEM = {
     },
     "get": {"parameters": QUERY, "responses": {"200": {}}},
 }
-WITH_BODY, WITH_QUERY = clincus.Operation(ITEM, "POST"), clincus.Operation(ITEM, "GET")
+WITH_BODY, WITH_QUERY = clincus.Route("POST", "/x", ITEM, print), clincus.Route("GET", "/x", ITEM, print)
 
 
 @pytest.mark.parametrize(
@@ -240,5 +240,5 @@ def test_parameters_that_are_not_known_are_left_alone():
     }
 
 
-def test_the_operation_says_what_a_plain_answer_means():
+def test_the_route_says_what_a_plain_answer_means():
     assert (WITH_BODY.status, WITH_QUERY.status) == (201, 200)

@@ -388,6 +388,7 @@ def test_what_the_client_takes_is_sent(server, accepted, is_compressed):
 
 def sign_in(query=None, **fields):
     headers = Message()
+    headers["Accept"] = "text/html"
     for name, value in fields.items():
         headers[name.replace("_", "-")] = value
     request = clincus.Request("GET", "/", query or {}, headers, 0, None, None)
