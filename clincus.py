@@ -2751,7 +2751,7 @@ class History:
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._seen: tuple[int, int, int] = (-1, -1, -1)  # inode, size and mtime (ns) of the file behind _runs
+        self._seen: tuple[int, int, int] | None = None  # inode, size and mtime (ns) of the file behind _runs
         self._runs: list[Run] = []
 
     def start(self, run: Run) -> None:
@@ -2773,12 +2773,12 @@ class History:
         with self._lock:
             try:
                 with open(self.path, "rb") as file:
-                    state = os.fstat(file.fileno())
-                    if (state.st_ino, state.st_size, state.st_mtime_ns) != self._seen:
-                        self._runs = fold_history(file)
-                        self._seen = (state.st_ino, state.st_size, state.st_mtime_ns)
+                    status = os.fstat(file.fileno())
+                    state = status.st_ino, status.st_size, status.st_mtime_ns
+                    if state != self._seen:
+                        self._runs, self._seen = fold_history(file), state
             except FileNotFoundError:
-                self._runs, self._seen = [], (-1, -1, -1)
+                self._runs, self._seen = [], None
             except OSError as error:
                 raise ClincusError(f"the history {shorten(self.path)} cannot be read: {error.strerror}") from error
             return self._runs
@@ -3789,26 +3789,25 @@ def limit_options(
     return config, disk, warnings
 
 
-def rate_measure(text: str) -> tuple[str, float]:
-    """The kind and amount of a disk rate: operations or bytes in a second."""
-    return ("iops", float(text[:-4])) if text.endswith("iops") else ("bytes", float(size_bytes(text[:-2])))
-
-
 def disk_options(disk: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     """The rate options of the root disk. Incus lets limits.max override both others, so it is spelled out here."""
     top = disk["max"]
-    if not disk["read"] and not disk["write"]:
-        return ({"limits.max": incus_unit(top)} if top else {}), []
-    options, warnings = {}, []
+    options: dict[str, str] = {}
+    warnings: list[str] = []
+    if top and not disk["read"] and not disk["write"]:
+        return {"limits.max": incus_unit(top)}, []
+
+    def amount(rate: str) -> float:
+        return float(rate[:-4]) if rate.endswith("iops") else float(size_bytes(rate[:-2]))
+
     for name in ("read", "write"):
         rates = [rate for rate in (disk[name], top) if rate]
-        if len({rate_measure(rate)[0] for rate in rates}) > 1:
-            warnings.append(
-                f"limits.disk.{name} ({rates[0]}) is of another kind than limits.disk.max ({top}): max holds"
-            )
+        if len({rate.endswith("iops") for rate in rates}) > 1:
+            kinds = f"limits.disk.{name} ({rates[0]}) is of another kind than limits.disk.max ({top})"
+            warnings.append(f"{kinds}: max holds")
             rates = [top]
         if rates:
-            options[f"limits.{name}"] = incus_unit(min(rates, key=rate_measure))
+            options[f"limits.{name}"] = incus_unit(min(rates, key=amount))
     return options, warnings
 
 
@@ -3828,7 +3827,7 @@ def tmpfs_entry(limits: Mapping[str, Mapping[str, Any]]) -> str:
 
     Incus 6.0 has no device for it (lxc.container.conf(5), "Mount points").
     """
-    size = str(limits["disk"]["tmpfs_size"])
+    size = limits["disk"]["tmpfs_size"]
     options = f"rw,nosuid,nodev,mode=1777,size={size_bytes(size)},create=dir" if size else ""
     return f"lxc.mount.entry = tmpfs tmp tmpfs {options} 0 0\n" if size else ""
 
@@ -3915,26 +3914,23 @@ def real_mount(path: str, workspaces: Collection[str]) -> str:
     Raises ClincusError(400), also for a link in one of the workspaces: an agent may have put it there, to be given
     whatever it leads to.
     """
-    here, rest, followed = "/", path.split("/")[::-1], 0
-    while rest:
-        part = rest.pop()
-        if part in ("", "."):
-            continue
-        step = os.path.dirname(here) if part == ".." else os.path.join(here, part)
-        if not os.path.islink(step):
-            here = step
-            continue
-        followed += 1
-        if followed > 40 or any(path_inside(step, workspace) for workspace in workspaces):
-            raise ClincusError(f'mount "{path}": "{step}" is a link; name the directory that it leads to', 400)
-        target = os.readlink(step)
-        here = "/" if target.startswith("/") else here
-        rest += target.split("/")[::-1]
+
+    def first_link(path: str) -> str:
+        steps = itertools.accumulate(path.split("/"), "{}/{}".format)
+        return next(filter(os.path.islink, steps), "")
+
+    here, followed = path, 0
+    while link := first_link(here):
+        place, followed = os.path.normpath(link), followed + 1
+        if followed > 40 or any(path_inside(place, workspace) for workspace in workspaces):
+            raise ClincusError(f'mount "{path}": "{place}" is a link; name the directory that it leads to', 400)
+        here = os.path.join(os.path.dirname(place), os.readlink(link), here[len(link) + 1 :])
+    here = "/" + os.path.normpath(here).strip("/")
     try:
-        if not os.path.exists(here):
-            os.makedirs(here)
+        os.makedirs(here, exist_ok=True)
     except OSError as error:
-        raise ClincusError(f'mount "{path}" cannot be made: {error.strerror}', 400) from error
+        if not os.path.exists(here):  # else it is a file
+            raise ClincusError(f'mount "{path}" cannot be made: {error.strerror}', 400) from error
     if os.path.realpath(here) != here:
         raise ClincusError(f'mount "{path}" changes just now', 400)
     return here
@@ -4144,9 +4140,13 @@ class Registry:
         """Every session, oldest first. It waits for nobody, not for a change that is being told either."""
         return sorted(self._told.values(), key=lambda session: (session.created_at, session.id))
 
+    def find(self, id: str) -> Session | None:
+        """One session, None if there is none of that id."""
+        return self._told.get(id)
+
     def get(self, id: str) -> Session:
         """One session. Raises ClincusError(404)."""
-        session = self._told.get(id)
+        session = self.find(id)
         if session is None:
             raise ClincusError(f'session "{id}" not found', 404)
         return session
@@ -4329,10 +4329,8 @@ class Guest(NamedTuple):
     @classmethod
     def of(cls, session: Session, config: Config) -> Guest:
         """As a session's label says; one from before there was a label goes by the config."""
-        uid, _, rest = session.guest.partition(":")
-        user, _, mount = rest.partition(":")
-        is_known = uid.isdecimal() and mount
-        return cls(int(uid), user, mount) if is_known else cls.configured(config, session.workspace)
+        found = re.fullmatch(r"(\d+):([^:]*):(.+)", session.guest)
+        return cls(int(found[1]), found[2], found[3]) if found else cls.configured(config, session.workspace)
 
     def label(self) -> str:
         """The label that `of` reads."""
@@ -4369,23 +4367,17 @@ class Launch:
         return self.renewed(replace(new, session_id=self.session_id, image=self.image, profile=self.request.profile))
 
     def renewed(self, session: Session) -> Session:
-        """A session with what this start decides anew."""
-        settings = json.dumps(self.request.settings, sort_keys=True) if self.request.settings else ""
+        """A session with what this start decides anew; `deadline` is when a run that starts now has to end."""
+        limits = self.config.get("limits.runtime")
+        seconds = parse_duration(limits["max_duration"] or "0") if limits["auto_stop"] else 0
         return replace(
             session,
-            deadline=self.deadline(),
-            settings=settings,
+            deadline=format_time(_now() + timedelta(seconds=seconds)) if seconds else "",
+            settings=json.dumps(self.request.settings, sort_keys=True) if self.request.settings else "",
             guest=self.guest.label(),
             command=self.request.command,
             persistent=self.persistent,
         )
-
-    def deadline(self) -> str:
-        """When a run that starts now has to end; empty for never."""
-        limit = self.config.get("limits.runtime.max_duration")
-        if not limit or not self.config.get("limits.runtime.auto_stop"):
-            return ""
-        return format_time(_now() + timedelta(seconds=parse_duration(limit)))
 
 
 NO_TOOL = Tool("", (), ())  # in the container of one command
@@ -4448,10 +4440,10 @@ def describe_session(
     )
     # Incus must not start a container after a reboot: it would run without its tool. It stays stopped, to be resumed.
     config = {"boot.autostart": "false", **keys, **config, **session_labels(session)}
-    return session, {"config": {**config, LABEL + "devices": device_label(devices)}, "devices": devices}
+    return session, {"config": {**config, LABEL + "devices": " ".join(devices) or "-"}, "devices": devices}
 
 
-# The names of our devices on an instance from before there was a label with them.
+# The names of our devices on an instance without a label with them, as the Go program made it.
 OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 
 
@@ -4465,23 +4457,16 @@ def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, A
     Keys and devices that somebody else added stay. So does a root disk of somebody else's, but for its limits.
     """
     config, new = instance["config"], dict(description["devices"])
-    ours = config.get(LABEL + "devices")
-    names = (
-        ours.split() if ours is not None else [name for name in instance["devices"] if re.fullmatch(OUR_DEVICE, name)]
-    )
-    others = {name: device for name, device in instance["devices"].items() if name not in names}
+    label = config.get(LABEL + "devices")
+    ours = label.split() if label else [name for name in instance["devices"] if re.fullmatch(OUR_DEVICE, name)]
+    others = {name: device for name, device in instance["devices"].items() if name not in ours}
     if "root" in others:
         limits = {key: value for key, value in new.pop("root", {}).items() if key.startswith("limits.")}
         own = {key: value for key, value in others["root"].items() if not key.startswith("limits.")}
         others["root"] = {**own, **limits}
     kept = {key: value for key, value in config.items() if not key.startswith(OWNED_KEYS)}
-    labels = {LABEL + "devices": device_label(new)}
-    return instance_put(instance, {**kept, **description["config"], **labels}, {**others, **new})
-
-
-def device_label(names: Iterable[str]) -> str:
-    """The names of our devices as an instance keeps them; never empty, for older instances have no such label."""
-    return " ".join(names) or "-"
+    label = {LABEL + "devices": " ".join(new) or "-"}
+    return instance_put(instance, {**kept, **description["config"], **label}, {**others, **new})
 
 
 def instance_put(
@@ -4759,7 +4744,7 @@ class Sessions:
                     self._launch(session, launch)
                 return self._started(session.id)
             except NameTakenError:
-                other = next((one for one in self.registry.all() if one.id == session.id), None)
+                other = self.registry.find(session.id)
                 if other is not None and other.session_id == session.session_id:
                     raise ClincusError(f'"{session.id}" goes on with this conversation since just now', 409) from None
                 if request.slot:
@@ -4833,9 +4818,10 @@ class Sessions:
             elif is_running:
                 graceful = self.load().get("limits.runtime.stop_graceful")
                 self.containers.stop(id, timeout if graceful else 0)
-                if error is None:  # not before: a container that runs on would hold something newer
-                    self._mark_final(session)
-        return next((session for session in self.registry.all() if session.id == id), None)
+                if error is None and session.tool in TOOLS:  # not before: a container that runs on gets something newer
+                    with suppress(ClincusError):  # the container is read again then
+                        write_metadata(replace(self._saved(session), final=True))
+        return self.registry.find(id)
 
     def _thawed(self, session: Session) -> Session:
         """Un-pause a session if it is paused: a frozen guest can neither be read nor stop."""
@@ -4988,7 +4974,9 @@ class Sessions:
         if launch.request.command:
             return
         guest = launch.guest
-        files = self._start_files(session, launch, [] if is_new else self._listing(session, launch.tool))
+        paths = STARTED_FILE, UNPACKING_FILE, *launch.tool.saved, *launch.tool.credentials
+        present = [] if is_new else list(parse_listing(self.output(session, "list", *paths)))
+        files = self._start_files(session, launch, present)
         size = sum(os.path.getsize(file.source) for file in files if file.source)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if launch.request.tmux else "direct"
@@ -5040,11 +5028,6 @@ class Sessions:
         more = call_each(self.extensions.guest_files, session)
         return [*unpacking, *files, *talk, *own, *itertools.chain(*more)]
 
-    def _listing(self, session: Session, tool: Tool) -> list[ListedFile]:
-        """The tool's conversations and credentials in a container, and the marks of earlier starts."""
-        paths = STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials
-        return list(parse_listing(self.output(session, "list", *paths)))
-
     def _saved(self, session: Session) -> SavedSession:
         return SavedSession(
             session_id=session.session_id,
@@ -5084,14 +5067,6 @@ class Sessions:
         for note in notes:
             self.report(f"{session.id}: {note}")
         return None
-
-    def _mark_final(self, session: Session) -> None:
-        """Note that a container which has just stopped holds nothing newer than the copy on the host."""
-        try:
-            if session.tool in TOOLS:
-                write_metadata(replace(self._saved(session), final=True))
-        except ClincusError as error:
-            self.report(f"{session.id}: {error}")
 
     def lock(self, id: str) -> threading.RLock:
         """The lock of a session. Raises ClincusError(404)."""
