@@ -116,11 +116,14 @@ def taken_subnets(host: Host) -> list[str]:
 
 
 class Step(NamedTuple):
-    """One thing that setup takes care of. What is missing is found by `need` alone, for a list and for real."""
+    """One thing that setup takes care of.
+
+    `take` looks for what is missing. If something is, it yields what is to be done, as a sentence without its end, and
+    does it when it is resumed.
+    """
 
     name: str
-    need: Callable[[], str]  # what is to be done, as a sentence without its end; empty when nothing is
-    do: Callable[[], None]
+    take: Callable[[], Iterator[str]]
     as_root: bool = False  # only root can do it
 
 
@@ -134,7 +137,7 @@ class StepReport(NamedTuple):
 
 @dataclass
 class Setup:
-    """The steps from a bare machine to a working Incus, in order. Nothing is done before its step's `do`."""
+    """The steps from a bare machine to a working Incus, in order."""
 
     options: SetupOptions
     host: Host
@@ -148,16 +151,16 @@ class Setup:
     def steps(self) -> tuple[Step, ...]:
         """All steps; each relies on those before it."""
         return (
-            Step("id ranges", self.need_subids, self.do_subids, as_root=True),
-            Step("packages", self.need_packages, self.do_packages, as_root=True),
-            Step("cgroup", self.need_cgroup, self.do_cgroup, as_root=True),
-            Step("lxcfs", self.need_lxcfs, self.do_lxcfs, as_root=True),
-            Step("daemon", self.need_daemon, self.do_daemon, as_root=True),
-            Step("group", self.need_group, self.do_group, as_root=True),
-            Step("project", self.need_project, self.do_project),
-            Step("storage", self.need_storage, self.do_storage),
-            Step("network", self.need_network, self.do_network),
-            Step("image", self.need_image, self.do_image),
+            Step("id ranges", self.give_ids, as_root=True),
+            Step("packages", self.install_packages, as_root=True),
+            Step("cgroup", self.mount_cgroup, as_root=True),
+            Step("lxcfs", self.stop_lxcfs, as_root=True),
+            Step("daemon", self.start_daemon, as_root=True),
+            Step("group", self.join_group, as_root=True),
+            Step("project", self.create_project),
+            Step("storage", self.give_storage),
+            Step("network", self.give_network),
+            Step("image", self.build_image),
         )
 
     def run(self, ask: Callable[[str], bool], *, dry_run: bool = False) -> list[StepReport]:
@@ -167,7 +170,8 @@ class Setup:
         """
         reports: list[StepReport] = []
         for step in self.steps():
-            need = step.need()
+            work = step.take()
+            need = next(work, "")
             state = "planned" if need else "done"
             if need and not dry_run:
                 if step.as_root and not self.host.is_root():
@@ -176,9 +180,9 @@ class Setup:
                 state = "made" if ask(need) else "declined"
             if state == "made":
                 self.say(f"{step.name}: {need}")
-                step.do()
+                next(work, "")
                 self.answers_kept.clear()
-                if step.need():
+                if next(step.take(), ""):
                     raise clincus.ClincusError(f"setup could not {need}")
             reports.append(StepReport(step.name, state, need))
             if state == "declined":
@@ -188,66 +192,25 @@ class Setup:
     def ask(self, path: str) -> Any:
         """The answer of Incus to a query; None when it has nothing there, or does not answer us."""
         if path not in self.answers_kept:
-            try:
+            self.answers_kept[path] = None
+            with suppress(clincus.ClincusError):
                 self.answers_kept[path] = self.incus.query(path, timeout=10)
-            except clincus.ClincusError:
-                self.answers_kept[path] = None
         return self.answers_kept[path]
 
     def answers(self) -> bool:
         """Whether Incus answers us."""
         return self.ask("/1.0") is not None
 
-    # -- Packages
-
-    def missing_packages(self) -> tuple[str, ...]:
-        """The Debian packages that the other steps need and that are not there, found by their programs."""
-        makes_pool = not self.devices("disk") and not self.pools()
-        builds_here = bool(self.need_image()) and self.image_source() == "host"
-        table = (
-            ("incus-client", "incus", True),
-            ("incus-base", "", not find_incusd(self.host) and not self.answers()),
-            ("dnsmasq-base", "dnsmasq", bool(self.need_network()) and not self.bridge_to_use()),
-            ("btrfs-progs", "mkfs.btrfs", makes_pool and self.kernel_has_btrfs()),
-            ("git", "git", bool(self.host.which("apt-get"))),  # without it no session starts in a repository
-            ("mmdebstrap", "mmdebstrap", builds_here),
-            ("zstd", "zstd", builds_here),
-        )
-        return tuple(
-            package for package, program, is_needed in table if is_needed and not (program and self.host.which(program))
-        )
-
-    def need_packages(self) -> str:
-        names = self.missing_packages()
-        if names and not self.host.which("apt-get"):
-            return f"have Incus installed, by {other_installer(self.host.release())}"
-        return f"install {', '.join(names)}" if names else ""
-
-    def do_packages(self) -> None:
-        names = list(self.missing_packages())
-        release = self.host.release()
-        if not self.host.which("apt-get"):
-            raise clincus.ClincusError(
-                f"setup installs packages on Debian and Ubuntu only, and this is "
-                f"{release.get('PRETTY_NAME', 'another system')}: install Incus 6.0 or newer by "
-                f"{other_installer(release)}, then run `clincus setup` again"
-            )
-        self.say("reading the package lists")
-        env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-        update = self.host.attempt(["apt-get", "update", "-qq"], timeout=300, env=env)
-        if update.code != 0:
-            self.notes.append(f"`apt-get update` failed, the package lists may be old: {update.reason}")
-        policy = self.host.attempt(["apt-cache", "policy", *names], timeout=60, env={"LC_ALL": "C"})
-        if "incus-base" in names and "incus-base" not in candidates(policy.stdout.decode()):
-            raise clincus.ClincusError(f"{missing_incus(release)}, then run `clincus setup` again")
-        self.say(f"installing {', '.join(names)}")
-        argv = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
-        with services_held_back(self.host):
-            self.host.run([*argv, *names], timeout=1200, env=env)
-
     # -- The machine
 
-    def subids(self, name: str) -> list[str]:
+    def person(self) -> str:
+        """The user who is to use Incus: the one behind sudo, else ourselves; nobody when root works as root."""
+        if not self.host.is_root():
+            return self.host.user_name()
+        name = self.environ.get("SUDO_USER") or self.environ.get("DOAS_USER") or ""
+        return "" if name == "root" else name
+
+    def missing_ids(self, name: str) -> list[str]:
         """The lines that a subuid(5) file lacks."""
         text, ids = self.host.read(name), self.host.own_ids()
         lines = [] if health.root_has_range(text, ids) else [root_range(text, ids)]
@@ -259,58 +222,88 @@ class Setup:
             lines += [] if own in text.split() else [own]
         return lines
 
-    def need_subids(self) -> str:
-        short = [name for name in ("/etc/subuid", "/etc/subgid") if self.subids(name)]
-        return f"give root a range of ids for containers in {' and '.join(short)}" if short else ""
-
-    def do_subids(self) -> None:
-        for name in ("/etc/subuid", "/etc/subgid"):
-            for line in self.subids(name):
-                append_line(self.host.path(name), line)
+    def give_ids(self) -> Iterator[str]:
+        missing = {name: lines for name in ("/etc/subuid", "/etc/subgid") if (lines := self.missing_ids(name))}
+        if not missing:
+            return
+        yield f"give root a range of ids for containers in {' and '.join(missing)}"
+        for name, lines in missing.items():
+            text = self.host.read(name)
+            with open(self.host.path(name), "a", encoding="utf-8") as file:  # it keeps its owner and mode
+                file.write("\n" if text and not text.endswith("\n") else "")
+                file.writelines(f"{line}\n" for line in lines)
         if self.answers():
             self.notes.append("Incus reads /etc/subuid when it starts: restart it (systemctl restart incus)")
 
-    def need_cgroup(self) -> str:
-        mounted = re.search(r"^\S+ /sys/fs/cgroup(/\S*)? cgroup2? ", self.host.read("/proc/mounts"), re.MULTILINE)
-        return "" if mounted else "mount the cgroup2 file system at /sys/fs/cgroup"
+    def missing_packages(self) -> list[str]:
+        """The Debian packages that the other steps need and that are not there, found by their programs."""
+        makes_pool = not self.devices("disk") and not self.pools()
+        builds_here = bool(next(self.build_image(), "")) and self.image_source() == "host"
+        table = (
+            ("incus-client", "incus", True),
+            ("incus-base", "", not find_incusd(self.host) and not self.answers()),
+            ("dnsmasq-base", "dnsmasq", bool(next(self.give_network(), "")) and not self.bridge_to_use()),
+            ("btrfs-progs", "mkfs.btrfs", makes_pool and self.kernel_has_btrfs()),
+            ("git", "git", bool(self.host.which("apt-get"))),  # without it no session starts in a repository
+            ("mmdebstrap", "mmdebstrap", builds_here),
+            ("zstd", "zstd", builds_here),
+        )
+        return [package for package, program, needed in table if needed and not (program and self.host.which(program))]
 
-    def do_cgroup(self) -> None:
-        self.host.run(["mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"])
+    def install_packages(self) -> Iterator[str]:
+        names, release = self.missing_packages(), self.host.release()
+        if not names:
+            return
+        if not self.host.which("apt-get"):
+            yield f"have Incus installed, by {other_installer(release)}"
+            raise clincus.ClincusError(
+                f"setup installs packages on Debian and Ubuntu only, and this is "
+                f"{release.get('PRETTY_NAME', 'another system')}: install Incus 6.0 or newer by "
+                f"{other_installer(release)}, then run `clincus setup` again"
+            )
+        yield f"install {', '.join(names)}"
+        self.say("reading the package lists")
+        env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        update = self.host.attempt(["apt-get", "update", "-qq"], timeout=300, env=env)
+        if update.code != 0:
+            self.notes.append(f"`apt-get update` failed, the package lists may be old: {update.reason}")
+        policy = self.host.attempt(["apt-cache", "policy", "incus-base"], env={"LC_ALL": "C"}).stdout
+        if "incus-base" in names and (b"Candidate:" not in policy or b"Candidate: (none)" in policy):
+            raise clincus.ClincusError(f"{missing_incus(release)}, then run `clincus setup` again")
+        self.say(f"installing {', '.join(names)}")
+        argv = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
+        with services_held_back(self.host):
+            self.host.run([*argv, *names], timeout=1200, env=env)
 
-    def need_lxcfs(self) -> str:
+    def mount_cgroup(self) -> Iterator[str]:
+        if not self.is_mounted(r"\S+ /sys/fs/cgroup(/\S*)? cgroup2? "):
+            yield "mount the cgroup2 file system at /sys/fs/cgroup"
+            self.host.run(["mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"])
+
+    def stop_lxcfs(self) -> Iterator[str]:
         # Where root lacks CAP_SYS_RESOURCE, lxcfs refuses to serve containers, and its hook then stops every start.
-        running = re.search(r"^lxcfs \S+ fuse", self.host.read("/proc/mounts"), re.MULTILINE)
-        if not running or self.host.may_have_capability(CAP_SYS_RESOURCE):
-            return ""
-        return "stop lxcfs, which cannot work without CAP_SYS_RESOURCE"
+        if self.is_mounted(r"lxcfs \S+ fuse") and not self.host.may_have_capability(CAP_SYS_RESOURCE):
+            yield "stop lxcfs, which cannot work without CAP_SYS_RESOURCE"
+            self.host.attempt(["service", "lxcfs", "stop"], timeout=30)
+            if self.is_mounted(r"lxcfs \S+ fuse"):
+                self.host.run(["umount", "--lazy", "/var/lib/lxcfs"])
 
-    def do_lxcfs(self) -> None:
-        self.host.attempt(["service", "lxcfs", "stop"], timeout=30)
-        if self.need_lxcfs():
-            self.host.run(["umount", "--lazy", "/var/lib/lxcfs"])
+    def is_mounted(self, pattern: str) -> bool:
+        """Whether a line of the table of mounts begins so."""
+        return bool(re.search(f"^{pattern}", self.host.read("/proc/mounts"), re.MULTILINE))
 
     # -- The daemon and its group
 
-    def need_daemon(self) -> str:
-        if self.answers() or self.only_lacks_group():
-            return ""
-        return "start the Incus daemon" + (" (systemctl)" if self.uses_systemd() else "")
-
-    def only_lacks_group(self) -> bool:
-        """Whether the daemon runs and only keeps us out, so that the step `group` is what helps."""
-        if self.host.is_root():
-            return False
+    def start_daemon(self) -> Iterator[str]:
         # Only the first socket is the daemon's; the second is that of incus-user, which is there without the daemon.
-        return self.host.path(clincus.incus_sockets(self.environ)[0]).exists()
-
-    def uses_systemd(self) -> bool:
-        """Whether the daemon is systemd's to start."""
-        return self.host.has_systemd() and not self.environ.get("INCUS_DIR")
-
-    def do_daemon(self) -> None:
-        if self.uses_systemd():
+        socket = self.host.path(clincus.incus_sockets(self.environ)[0])
+        if self.answers() or (socket.exists() and not self.host.is_root()):
+            return  # one that runs and keeps us out is a matter of the group
+        if self.host.has_systemd() and not self.environ.get("INCUS_DIR"):
+            yield "start the Incus daemon (systemctl)"
             self.host.run(["systemctl", "start", "incus.socket", "incus.service"], timeout=120)
         else:
+            yield "start the Incus daemon"
             folder = Path(self.environ.get("INCUS_DIR") or "/var/lib/incus")
             system = folder == Path("/var/lib/incus")
             log = Path("/var/log/incus/incus.log") if system else folder / "logs" / "incusd.log"
@@ -319,50 +312,31 @@ class Setup:
             pid_file.write_text(f"{self.daemon.pid}\n")  # where `service incus status` looks
         self.incus.query("/1.0", timeout=INCUSD_READY_SECONDS)
 
-    def person(self) -> str:
-        """The user who is to use Incus: the one behind sudo, else ourselves; nobody when root works as root."""
-        if not self.host.is_root():
-            return self.host.user_name()
-        name = self.environ.get("SUDO_USER") or self.environ.get("DOAS_USER") or ""
-        return "" if name == "root" else name
-
-    def need_group(self) -> str:
-        person = self.person()
-        if not person or person in (self.group_members() or ()):
-            return ""
+    def join_group(self) -> Iterator[str]:
+        person, group = self.person(), self.options.group
+        line = re.search(rf"^{re.escape(group)}:.*:(.*)$", self.host.read("/etc/group"), re.MULTILINE)
+        if not person or (line and person in line.group(1).split(",")):
+            return
         if not self.host.is_root() and self.answers():
-            return ""  # let in another way, such as a group that is not in /etc/group
-        return f"let '{person}' use Incus: add the user to the group '{self.options.group}', which is as good as root"
-
-    def group_members(self) -> list[str] | None:
-        """Who is in the group that may use Incus; None while there is no such group."""
-        for line in self.host.read("/etc/group").splitlines():
-            name, _, rest = line.partition(":")
-            if name == self.options.group:
-                return [member for member in rest.rpartition(":")[2].split(",") if member]
-        return None
-
-    def do_group(self) -> None:
-        if self.group_members() is None:
+            return  # let in another way, such as a group that is not in /etc/group
+        yield f"let '{person}' use Incus: add the user to the group '{group}', which is as good as root"
+        if not line:
             raise clincus.ClincusError(
-                f"there is no group '{self.options.group}', so Incus lets in nobody but root: create it (groupadd "
-                f"--system {self.options.group}) and restart Incus, or name another as incus.group in the config"
+                f"there is no group '{group}', so Incus lets in nobody but root: create it (groupadd --system {group}) "
+                f"and restart Incus, or name another as incus.group in the config"
             )
-        self.host.run(["usermod", "--append", "--groups", self.options.group, self.person()])
-        words = f"'{self.person()}' belongs to the group from the next login on"
+        self.host.run(["usermod", "--append", "--groups", group, person])
+        words = f"'{person}' belongs to the group from the next login on"
         self.notes.append(f"{words}; Clincus itself need not wait for it" if self.host.which("sg") else words)
 
     # -- Project, storage, network
 
-    def need_project(self) -> str:
+    def create_project(self) -> Iterator[str]:
         name = self.options.project
-        if name == "default" or self.ask(f"/1.0/projects/{quote(name, safe='')}") is not None:
-            return ""
-        return f"create the Incus project '{name}', which shares images and profiles with the default one"
-
-    def do_project(self) -> None:
-        features = {"features.images": "false", "features.profiles": "false"}
-        self.incus.query("/1.0/projects", "POST", {"name": self.options.project, "config": features})
+        if name != "default" and self.ask(f"/1.0/projects/{quote(name, safe='')}") is None:
+            yield f"create the Incus project '{name}', which shares images and profiles with the default one"
+            features = {"features.images": "false", "features.profiles": "false"}
+            self.incus.query("/1.0/projects", "POST", {"name": name, "config": features})
 
     def profile(self) -> dict[str, Any]:
         """The default profile as Incus has it; an empty one while Incus does not answer."""
@@ -373,10 +347,9 @@ class Setup:
         devices = self.profile()["devices"].values()
         return [d for d in devices if d.get("type") == kind and (kind != "disk" or d.get("path") == "/")]
 
-    def add_device(self, name: str, device: dict[str, str]) -> None:
+    def add_device(self, name: str, *words: str) -> None:
         """Add a device to the default profile, which has none of that kind."""
-        arguments = [f"{key}={value}" for key, value in device.items() if key != "type"]
-        self.incus.run("profile", "device", "add", "--quiet", "default", name, device["type"], *arguments)
+        self.incus.run("profile", "device", "add", "--quiet", "default", name, *words)
 
     def pools(self) -> list[str]:
         """The names of the storage pools that are there; sessions use the first."""
@@ -389,26 +362,24 @@ class Setup:
             return True
         return self.host.attempt(["modprobe", "--dry-run", "btrfs"], timeout=10).code == 0
 
-    def need_storage(self) -> str:
+    def give_storage(self) -> Iterator[str]:
         if self.devices("disk"):
-            return ""
-        pools = self.pools()
-        if pools:
-            return f"keep sessions in the storage pool '{pools[0]}' (default profile)"
-        driver = "btrfs, copy-on-write" if self.kernel_has_btrfs() else "dir: this kernel has no btrfs"
-        return f"create the storage pool '{SETUP_POOL}' ({driver})"
-
-    def do_storage(self) -> None:
-        pools = self.pools()
-        if not pools:
+            return
+        pool = next(iter(self.pools()), "")
+        if pool:
+            yield f"keep sessions in the storage pool '{pool}' (default profile)"
+        else:
+            driver = "btrfs, copy-on-write" if self.kernel_has_btrfs() else "dir: this kernel has no btrfs"
+            yield f"create the storage pool '{SETUP_POOL}' ({driver})"
             self.create_pool()
-        self.add_device("root", {"type": "disk", "path": "/", "pool": pools[0] if pools else SETUP_POOL})
+        self.add_device("root", "disk", "path=/", f"pool={pool or SETUP_POOL}")
 
     def create_pool(self) -> None:
         """Make the pool on btrfs where that works, else in a plain folder."""
         if self.kernel_has_btrfs():
             self.host.attempt(["modprobe", "btrfs"], timeout=10)
-            size = pool_size(shutil.disk_usage(self.environ.get("INCUS_DIR") or "/var/lib").free)
+            free = shutil.disk_usage(self.environ.get("INCUS_DIR") or "/var/lib").free
+            size = max(5, min(100, free // health.GIB // 2))  # the file takes only what is used
             try:
                 self.incus.run("storage", "create", "--quiet", SETUP_POOL, "btrfs", f"size={size}GiB", timeout=120)
             except clincus.IncusError as error:
@@ -419,36 +390,30 @@ class Setup:
 
     def bridge_to_use(self) -> str:
         """A managed bridge that is there already: ours, that of `incus admin init`, or another that leads outside."""
-        networks = self.ask("/1.0/networks?recursion=1") or ()
-        bridges = [net for net in networks if net.get("managed") and net.get("type") == "bridge"]
         own = re.compile(re.escape(self.options.bridge.rstrip("0123456789")) + r"\d*|incusbr0")
         ranks = [
             (not own.fullmatch(net["name"]), str(net["name"]))
-            for net in bridges
+            for net in self.ask("/1.0/networks?recursion=1") or ()
+            if net.get("managed") and net.get("type") == "bridge"
             if own.fullmatch(net["name"]) or net["config"].get("ipv4.nat") == "true"
         ]
         return min(ranks)[1] if ranks else ""
 
-    def need_network(self) -> str:
-        if self.devices("nic"):
-            return ""
-        if self.profile()["used_by"]:
-            # Somebody's instances use the profile as it is: a network card is theirs to add.
-            return ""
+    def give_network(self) -> Iterator[str]:
+        # Where somebody's instances use the profile as it is, a network card is theirs to add.
+        if self.devices("nic") or self.profile()["used_by"]:
+            return
         bridge = self.bridge_to_use()
         if bridge:
-            return f"connect sessions to the bridge '{bridge}' (default profile)"
-        return f"create the bridge '{self.free_bridge_name()}' on {self.options.subnet or 'a free subnet'}"
-
-    def do_network(self) -> None:
-        bridge = self.bridge_to_use() or self.create_bridge()
-        self.add_device("eth0", {"type": "nic", "network": bridge, "name": "eth0"})
+            yield f"connect sessions to the bridge '{bridge}' (default profile)"
+        else:
+            yield f"create the bridge '{self.free_bridge_name()}' on {self.options.subnet or 'a free subnet'}"
+            bridge = self.create_bridge()
+        self.add_device("eth0", "nic", f"network={bridge}", "name=eth0")
 
     def create_bridge(self) -> str:
         """Make the bridge. Its subnet is given: Incus would look for a free one by sending packets to strangers."""
-        subnet = self.options.subnet
-        if not subnet:
-            subnet = free_subnet(taken_subnets(self.host)).replace(".0/", ".1/")
+        subnet = self.options.subnet or free_subnet(taken_subnets(self.host)).replace(".0/", ".1/")
         self.say(f"subnet {subnet}")
         config = [f"ipv4.address={subnet}", "ipv4.nat=true", "ipv6.address=none"]
         name = self.free_bridge_name()
@@ -473,22 +438,19 @@ class Setup:
 
     # -- The image
 
-    def need_image(self) -> str:
+    def build_image(self) -> Iterator[str]:
         if self.answers() and image_fingerprint(self.incus, self.options.image):
-            return ""
-        recipe = self.options.recipe
+            return
+        recipe, source = self.options.recipe, self.image_source()
         tools = ", ".join(recipe.tools if recipe else self.options.tools) or "no tools"
-        source = self.image_source()
         origin = "this distribution's packages" if source == "host" else source
-        return f"build the image '{self.options.image}' ({tools}) from {origin}"
+        yield f"build the image '{self.options.image}' ({tools}) from {origin}"
+        build = BuildContext(self.incus, self.host, self.say, clincus.container_prefix(self.environ))
+        self.notes += build_standard(build, self.options, self.environ, source=source).notes
 
     def image_source(self) -> str:
         """What the image is built from."""
         return "host" if self.options.recipe else image_source(self.host)
-
-    def do_image(self) -> None:
-        build = BuildContext(self.incus, self.host, self.say, clincus.container_prefix(self.environ))
-        self.notes += build_standard(build, self.options, self.environ, source=self.image_source()).notes
 
 
 # -- Where Incus comes from
@@ -534,11 +496,6 @@ def missing_incus(release: Mapping[str, str]) -> str:
     )
 
 
-def candidates(policy: str) -> set[str]:
-    """The packages that apt could install, from what `apt-cache policy` says of them."""
-    return set(re.findall(r"^(\S+):\n(?:  .*\n)*?  Candidate: (?!\(none\))", policy, re.MULTILINE))
-
-
 # -- Parts of the steps
 
 
@@ -559,19 +516,6 @@ def root_range(text: str, ids: int) -> str:
             f"`{line}` in the place of root's line in both, then restart Incus (systemctl restart incus)"
         )
     return line
-
-
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file of /etc, which keeps its owner and mode."""
-    with open(path, "a+", encoding="utf-8") as file:
-        file.seek(0)
-        text = file.read()
-        file.write(("" if not text or text.endswith("\n") else "\n") + line + "\n")
-
-
-def pool_size(free: int) -> int:
-    """How large a pool may grow, in GiB: half of the free bytes, 5 to 100. The file takes only what is used."""
-    return max(5, min(100, free // health.GIB // 2))
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 import types
+from functools import partial
 
 import pytest
 
@@ -62,14 +64,13 @@ class TestSteps:
     def steps(self, log, *needs):
         missing = dict(enumerate(needs))
 
-        def step(number, as_root):
-            def do():
+        def take(number):
+            if missing[number]:
+                yield missing[number]
                 log.append(number)
                 missing[number] = ""
 
-            return cli_setup.Step(str(number), lambda: missing[number], do, as_root)
-
-        return [step(number, as_root=number == 0) for number in missing]
+        return [cli_setup.Step(str(number), partial(take, number), as_root=number == 0) for number in missing]
 
     def run(self, steps, *, dry_run=False, answer=True, is_root=True):
         class Steps(cli_setup.Setup):
@@ -110,7 +111,7 @@ class TestSteps:
             self.run(self.steps([], "install incus"), is_root=False)
 
     def test_a_step_that_did_not_help_is_an_error(self):
-        stuck = cli_setup.Step("x", lambda: "do the impossible", lambda: None)
+        stuck = cli_setup.Step("x", lambda: iter(["do the impossible"]))
         with pytest.raises(clincus.ClincusError, match="could not do the impossible"):
             self.run([stuck])
 
@@ -136,10 +137,15 @@ class FakeHost(cli_host.Host):
         return self.answers.get(argv[0], clincus.Completed(127, b"", b"not found"))
 
 
-class AnyIncus(clincus.Incus):
-    """An Incus that answers."""
+class JustStartedIncus(clincus.Incus):
+    """An Incus that answers from the second question on."""
+
+    asked = 0
 
     def query(self, *_, **__):
+        self.asked += 1
+        if self.asked == 1:
+            raise clincus.IncusError("Incus is not running.", 503)
         return {}
 
 
@@ -189,7 +195,7 @@ class TestBareMachine:
 
     def needs(self, host, environ=None, **options):
         setup = cli_setup.Setup(cli_build.SetupOptions(**options), host, NoIncus(), lambda _: None, environ or {})
-        return {step.name: step.need() for step in setup.steps() if step.need()}
+        return {step.name: need for step in setup.steps() for need in itertools.islice(step.take(), 1)}
 
     def test_everything_is_planned_though_nothing_can_be_asked(self, host):
         assert self.needs(host) == {
@@ -236,7 +242,7 @@ class TestBareMachine:
         host.write("/etc/os-release", 'ID=fedora\nPRETTY_NAME="Fedora Linux 44"\n')
         setup = cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {})
         with pytest.raises(clincus.ClincusError, match=r"this is Fedora Linux 44: install Incus 6\.0 .* `dnf install"):
-            setup.do_packages()
+            list(setup.install_packages())
 
     def test_a_system_without_packages_makes_its_image_out_of_another(self, host):
         host.write("/etc/os-release", 'ID=arch\nPRETTY_NAME="Arch Linux"\n')
@@ -252,7 +258,7 @@ class TestBareMachine:
             "apt-get": clincus.Completed(0, b"", b""),
             "apt-cache": clincus.Completed(0, b"incus-base:\n  Installed: (none)\n  Candidate: 6.0.4-2\n", b""),
         }
-        cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_packages()
+        list(cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).install_packages())
         assert host.ran[-1][:3] == ("apt-get", "install", "-y")
         assert "incus-base" in host.ran[-1]
 
@@ -264,15 +270,15 @@ class TestBareMachine:
             "apt-cache": clincus.Completed(0, b"incus-base:\n  Installed: (none)\n  Candidate: (none)\n", b""),
         }
         with pytest.raises(clincus.ClincusError, match=r"Ubuntu 22\.04.* has no package of Incus"):
-            cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_packages()
+            list(cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).install_packages())
         assert [words[:2] for words in host.ran if "install" in words] == []
 
     def test_a_machine_of_systemd_has_its_daemon_started_by_systemd(self, host):
         host.write("/run/systemd/system/x", "")
         assert self.needs(host)["daemon"] == "start the Incus daemon (systemctl)"
         host.answers = {"systemctl": clincus.Completed(0, b"", b"")}
-        setup = cli_setup.Setup(cli_build.SetupOptions(), host, AnyIncus(), lambda _: None, {})
-        setup.do_daemon()
+        setup = cli_setup.Setup(cli_build.SetupOptions(), host, JustStartedIncus(), lambda _: None, {})
+        list(setup.start_daemon())
         assert host.ran == [("systemctl", "start", "incus.socket", "incus.service")]
 
     def test_a_daemon_of_ones_own_is_not_started_by_systemd(self, host):
@@ -294,14 +300,14 @@ class TestBareMachine:
         host.programs = programs
         host.answers = {"usermod": clincus.Completed(0, b"", b"")}
         setup = cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {"SUDO_USER": "ann"})
-        setup.do_group()
+        list(setup.join_group())
         assert host.ran == [("usermod", "--append", "--groups", "incus-admin", "ann")]
         assert ("Clincus itself need not wait" not in setup.notes[0]) is waits
 
     def test_root_gets_ids_above_everybody_elses(self, host):
         host.write("/etc/subuid", "ann:100000:65536\n")
         host.write("/etc/subgid", "ann:5000000:65536")
-        cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).do_subids()
+        list(cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).give_ids())
         assert host.read("/etc/subuid") == "ann:100000:65536\nroot:1000000:1000000000\n"
         assert host.read("/etc/subgid") == "ann:5000000:65536\nroot:5065536:1000000000\n"
 
@@ -310,10 +316,10 @@ class TestBareMachine:
         host.write("/proc/self/uid_map", "         0    1000000 1000000000\n")
         monkeypatch.setattr(clincus.pwd, "getpwnam", lambda _: types.SimpleNamespace(pw_uid=1000, pw_gid=100))
         setup = cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {"SUDO_USER": "ann"})
-        setup.do_subids()
+        list(setup.give_ids())
         assert host.read("/etc/subuid") == "root:1000000:999000000\nroot:1000:1\n"
         assert host.read("/etc/subgid") == "root:1000000:999000000\nroot:100:1\n"
-        assert setup.need_subids() == ""
+        assert list(setup.give_ids()) == []
 
     def test_services_are_held_back_without_systemd_only_while_packages_install(self, host):
         host.write("/usr/sbin/x", "")
@@ -353,11 +359,7 @@ class TestWhatAPersonMade:
     def take(self, tmp_path, incus):
         """Take the steps `storage` and `network`; what was needed."""
         setup = self.setup(tmp_path, incus)
-        needs = [(step.need(), step.do) for step in setup.steps() if step.name in ("storage", "network")]
-        for need, do in needs:
-            if need:
-                do()
-        return [need for need, _ in needs]
+        return ["".join(take()) for take in (setup.give_storage, setup.give_network)]
 
     def test_a_profile_with_devices_of_any_name_is_complete(self, tmp_path):
         incus = TheirIncus(
@@ -376,6 +378,15 @@ class TestWhatAPersonMade:
         incus = TheirIncus(card, pools)
         assert self.take(tmp_path, incus) == [f"keep sessions in the storage pool '{chosen}' (default profile)", ""]
         assert incus.done == [f"profile device add --quiet default root disk path=/ pool={chosen}"]
+
+    @pytest.mark.parametrize(("free", "size"), [(0, 5), (60 << 30, 30), (900 << 30, 100)])
+    def test_a_new_pool_takes_half_of_the_disk_at_most(self, tmp_path, monkeypatch, free, size):
+        incus = TheirIncus({"eth0": {"type": "nic", "network": "x"}})
+        setup = self.setup(tmp_path, incus)
+        setup.host.write("/proc/filesystems", "\tbtrfs\n")
+        monkeypatch.setattr(cli_setup.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=free))
+        list(setup.give_storage())
+        assert incus.done[0] == f"storage create --quiet default btrfs size={size}GiB"
 
     @pytest.mark.parametrize(
         ("names", "chosen"),
@@ -408,15 +419,16 @@ class TestWhatAPersonMade:
         setup = self.setup(tmp_path, TheirIncus())
         monkeypatch.setattr(setup.host, "is_root", lambda: False)
         monkeypatch.setattr(setup, "person", lambda: "ann")
-        assert setup.need_group() == ""
+        assert list(setup.join_group()) == []
 
     def test_a_group_that_is_not_there_is_said_to_be_so(self, tmp_path, monkeypatch):
         setup = self.setup(tmp_path, TheirIncus())
         monkeypatch.setattr(setup.host, "is_root", lambda: True)
         setup.environ = {"SUDO_USER": "ann"}
-        assert "add the user to the group" in setup.need_group()
+        work = setup.join_group()
+        assert "add the user to the group" in next(work)
         with pytest.raises(clincus.ClincusError, match="groupadd --system incus-admin"):
-            setup.do_group()
+            next(work)
 
 
 class TestIdsOfAContainer:
@@ -588,18 +600,6 @@ class TestOtherSystems:
         host.write("/etc/os-release", FEDORA)
         with pytest.raises(clincus.ClincusError, match="clincus build --from IMAGE"):
             cli_recipe.host_recipe(host, {}, tools=(), user="code", uid=1000)
-
-    def test_candidates_of_apt(self):
-        policy = (
-            "incus-base:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n"
-            "zstd:\n  Installed: (none)\n  Candidate: 1.5.7\n  Version table:\n     1.5.7 500\n"
-        )
-        assert cli_setup.candidates(policy) == {"zstd"}
-
-
-@pytest.mark.parametrize(("free", "size"), [(0, 5), (60 << 30, 30), (900 << 30, 100)])
-def test_pool_takes_half_of_the_disk_at_most(free, size):
-    assert cli_setup.pool_size(free) == size
 
 
 def test_an_interrupted_program_that_has_much_to_say_still_tidies_up(tmp_path):
