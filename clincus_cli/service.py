@@ -111,47 +111,21 @@ def installed_unit(context: Context) -> str:
 
 def systemctl(*arguments: str) -> str:
     """Run `systemctl --user ARGUMENTS` and return its stdout. Raises ClincusError with its words."""
-    import subprocess
-
-    words = f"`systemctl --user {' '.join(arguments)}`"
+    # Where our own user manager listens. su and sudo keep the variables of the user who called them, or drop them.
+    folder = f"/run/user/{os.getuid()}"
+    manager = {"XDG_RUNTIME_DIR": folder, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={folder}/bus"}
     try:
-        done = subprocess.run(
-            ["systemctl", "--user", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=120,
-            check=False,
-            env=manager_environ(os.environ, f"/run/user/{os.getuid()}"),
-        )
-    except FileNotFoundError:
+        done = clincus.run_child(["systemctl", "--user", *arguments], timeout=120, environ={**os.environ, **manager})
+    except clincus.ChildError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
         words = "this machine does not run systemd: start `clincus serve` in another way"
         raise clincus.ClincusError(words, 500) from None
-    except subprocess.TimeoutExpired:
-        raise clincus.ClincusError(f"{words} did not finish within 120 s", 500) from None
-    if done.returncode != 0:
-        reason = done.stderr.strip() or f"exit code {done.returncode}"
-        if "Failed to connect to" in reason:
-            reason += f". Run this as yourself, without sudo, while you are logged in or after {lingering()}"
-        raise clincus.ClincusError(f"{words} failed: {reason}", 500)
-    return done.stdout
-
-
-def manager_environ(environ: Mapping[str, str], folder: str) -> dict[str, str]:
-    """Variables with which systemctl finds our own user manager, whose sockets are in `folder`.
-
-    su and sudo keep the runtime directory of the user who called them, or drop it.
-    """
-
-    def is_ours(path: str) -> bool:
-        with suppress(OSError):
-            return os.stat(path).st_uid == os.getuid()
-        return False
-
-    if is_ours(environ.get("XDG_RUNTIME_DIR", "")) or not is_ours(folder):
-        return dict(environ)
-    return {**environ, "XDG_RUNTIME_DIR": folder, "DBUS_SESSION_BUS_ADDRESS": f"unix:path={folder}/bus"}
+    if done.code != 0:
+        advice = f". Run this as yourself, without sudo, while you are logged in or after {lingering()}"
+        reason = done.reason + (advice if "Failed to connect to" in done.reason else "")
+        raise clincus.ClincusError(f"`systemctl --user {' '.join(arguments)}` failed: {reason}", 500)
+    return done.stdout.decode("utf-8", "replace")
 
 
 def user_name() -> str:
@@ -220,7 +194,7 @@ def run_service_start(context: Context) -> int:
 
     $ clincus service install && clincus service start  # Serve from now on.
     """
-    return service_action(context, "start", "started")
+    return service_action(context, "started")
 
 
 @cli.Command("service stop", config=False)
@@ -231,7 +205,7 @@ def run_service_stop(context: Context) -> int:
 
     $ clincus service stop  # Free the port for a `clincus serve` of your own.
     """
-    return service_action(context, "stop", "stopped")
+    return service_action(context, "stopped")
 
 
 @cli.Command("service restart", config=False)
@@ -242,15 +216,15 @@ def run_service_restart(context: Context) -> int:
 
     $ clincus service restart  # After an update of clincus, or `clincus service install`.
     """
-    return service_action(context, "restart", "restarted")
+    return service_action(context, "restarted")
 
 
-def service_action(context: Context, action: str, done: str) -> int:
-    """Have systemd do something with the service."""
+def service_action(context: Context, done: str) -> int:
+    """Have systemd do what the command is called; `done` is what is said of the service then."""
     installed_unit(context)
-    systemctl(action, SERVICE)
+    systemctl(context.command.name.rpartition(" ")[2], SERVICE)
     console.say(f"Service {done}.")
-    if action != "stop":
+    if done != "stopped":
         console.say(service_state()["StatusText"])
     return 0
 

@@ -966,22 +966,11 @@ def test_a_machine_without_systemd_is_told_so(run, tmp_path, monkeypatch):
     assert not unit(tmp_path).exists()
 
 
-class TestUserManager:
-    """Which user manager systemctl is led to."""
-
-    def test_variables_that_lead_to_our_own_are_kept(self, tmp_path):
-        environ = {"XDG_RUNTIME_DIR": str(tmp_path), "DBUS_SESSION_BUS_ADDRESS": "unix:path=/here"}
-        assert cli_service.manager_environ(environ, str(tmp_path)) == environ
-
-    @pytest.mark.parametrize("environ", [{}, {"XDG_RUNTIME_DIR": "/not/there"}], ids=["none", "stale"])
-    def test_without_them_our_own_is_found(self, tmp_path, environ):
-        assert cli_service.manager_environ(environ, str(tmp_path)) == {
-            "XDG_RUNTIME_DIR": str(tmp_path),
-            "DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/bus",
-        }
-
-    def test_a_folder_that_is_not_there_leads_nowhere(self):
-        assert cli_service.manager_environ({}, "/not/there") == {}
+def test_systemctl_is_led_to_our_own_user_manager(run, systemctl, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/of-the-one-who-called-su")
+    (systemctl / "systemctl").write_text(f"#!/bin/sh\necho $XDG_RUNTIME_DIR >{tmp_path}/folder\n")
+    run(None, "service", "install")
+    assert (tmp_path / "folder").read_text() == f"/run/user/{os.getuid()}\n"
 
 
 @pytest.mark.parametrize("name", ["notify", "\0clincus-test-notify"], ids=["path", "abstract"])
