@@ -118,7 +118,7 @@ def prune_versions(incus: clincus.Incus, alias: str, keep: int) -> list[str]:
             found.append((names[0], str(image["fingerprint"])))
     gone = sorted(found, reverse=True)[max(0, keep - 1) :]
     for _, fingerprint in gone:
-        incus.query(f"/1.0/images/{fingerprint}", "DELETE", wait=True)
+        images.delete_image(incus, fingerprint)
     return [name for name, _ in gone]
 
 

@@ -68,44 +68,38 @@ def run_image_list(context: Context) -> int:
         images = [image for image in images if any(name.startswith(options.prefix) for name in alias_names(image))]
     if options.format == "json":
         console.print_json([image_document(image) for image in images])
+    elif options.prefix and not images:
+        print(f"No images found with prefix '{options.prefix}'")
     elif options.prefix:
-        print(prefixed_images(images, options.prefix))
+        print(f"Images with prefix '{options.prefix}':")
+        print(image_table(images, options.prefix, "created_at", "CREATED"))
     else:
         print(image_overview(images, show_all=options.all))
     return 0
 
 
-def image_rows(images: Iterable[Mapping[str, Any]], moment: str, prefix: str = "") -> list[tuple[str, str, str]]:
-    """Alias, size and time of each image, a row for each alias that begins with the prefix."""
-    return [
+def image_table(images: Iterable[Mapping[str, Any]], prefix: str, moment: str, head: str) -> str:
+    """Alias, size and a time of each image, a row for each alias that begins with the prefix."""
+    rows = [
         (name, console.size_text(image["size"]), console.local_time(image[moment]))
         for image in images
         for name in alias_names(image)
         if name.startswith(prefix)
     ]
-
-
-def prefixed_images(images: Iterable[Mapping[str, Any]], prefix: str) -> str:
-    """The aliases with a prefix as a person reads them."""
-    rows = image_rows(images, "created_at", prefix)
-    if not rows:
-        return f"No images found with prefix '{prefix}'"
-    return f"Images with prefix '{prefix}':\n" + console.table(("ALIAS", "SIZE", "CREATED"), rows, "  ")
+    return console.table(("ALIAS", "SIZE", head), rows, "  ")
 
 
 def image_overview(images: Sequence[Mapping[str, Any]], *, show_all: bool) -> str:
     """The state of the standard image, and with `show_all` every alias."""
-    lines = ["Available Images:", "", "Clincus Images:"]
-    for name, size, built in image_rows(images, "created_at", STANDARD_IMAGE):
-        lines += [f"  ✓ {name} ({size}, built {built})"] if name == STANDARD_IMAGE else []
-    if len(lines) == 3:
-        lines += [f"  ✗ {STANDARD_IMAGE} (not built)", "    Build it with: clincus build"]
+    state = f"  ✗ {STANDARD_IMAGE} (not built)\n    Build it with: clincus build"
+    for image in images:
+        if STANDARD_IMAGE in alias_names(image):
+            size, built = console.size_text(image["size"]), console.local_time(image["created_at"])
+            state = f"  ✓ {STANDARD_IMAGE} ({size}, built {built})"
+    rest = "All images: clincus images --all\nAnother one for a session: clincus shell --image ALIAS"
     if show_all:
-        rows = image_rows(images, "uploaded_at")
-        return "\n".join([*lines, "", "All Local Images:", console.table(("ALIAS", "SIZE", "UPLOAD DATE"), rows, "  ")])
-    return "\n".join(
-        [*lines, "", "All images: clincus images --all", "Another one for a session: clincus shell --image ALIAS"]
-    )
+        rest = "All Local Images:\n" + image_table(images, "", "uploaded_at", "UPLOAD DATE")
+    return f"Available Images:\n\nClincus Images:\n{state}\n\n{rest}"
 
 
 @cli.Command("image info ALIAS", cli.format_flag("text", "json"), shows=True)
@@ -216,7 +210,7 @@ def run_image_delete(context: Context) -> int:
         also = f" It is also called {', '.join(others)}." if others else ""
         if not console.confirm_named(f"Delete image '{options.alias}'?{also}", force=options.force):
             return 0
-        delete_image(context.incus, image)
+        delete_image(context.incus, image["fingerprint"])
     except clincus.ClincusError as error:
         if error.status == 503:
             raise
@@ -226,9 +220,9 @@ def run_image_delete(context: Context) -> int:
     return 0
 
 
-def delete_image(incus: clincus.Incus, image: Mapping[str, Any]) -> None:
+def delete_image(incus: clincus.Incus, fingerprint: str) -> None:
     """Delete an image with all its aliases. Raises IncusError."""
-    incus.query(f"/1.0/images/{image['fingerprint']}", "DELETE", wait=True, timeout=120)
+    incus.query(f"/1.0/images/{fingerprint}", "DELETE", wait=True, timeout=120)
 
 
 @cli.Command("image exists ALIAS", shows=True)
@@ -294,14 +288,14 @@ def run_image_cleanup(context: Context) -> int:
     question = f"Delete {len(plan.delete)} old version(s): {', '.join(plan.delete)}?"
     if plan.delete and not console.confirm_named(question, force=options.force):
         return 0
-    by_name = {name: image for image in images for name in alias_names(image)}
-    gone: set[str] = set()
+    fingerprints = {name: str(image["fingerprint"]) for image in images for name in alias_names(image)}
 
     def delete(name: str) -> None:
-        fingerprint = by_name[name]["fingerprint"]
-        if fingerprint not in gone:
-            delete_image(incus, by_name[name])
-            gone.add(fingerprint)
+        try:
+            delete_image(incus, fingerprints[name])
+        except clincus.IncusError as error:
+            if error.status != 404:  # it is gone with another of its names
+                raise
 
     deleted = sessions.attempt_each(plan.delete, delete)
     console.say("Cleanup complete:")
