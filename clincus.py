@@ -89,19 +89,10 @@ class ClincusError(Exception):
 
 
 class ConfigError(ClincusError):
-    """A setting that cannot be used; `file` (or variable, or flag), `key` and `line` say where, None if unknown."""
+    """A setting, or a file, that cannot be used; the message says where."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        file: str | None = None,
-        key: str | None = None,
-        line: int | None = None,
-        status: int = 400,
-    ) -> None:
+    def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message, status)
-        self.file, self.key, self.line = file, key, line
 
 
 def shorten(value: object) -> str:
@@ -219,14 +210,14 @@ def read_plain_file(path: str, limit: int, follow: bool = True) -> bytes | None:
         return None
     except OSError as error:
         reason = "it is a symbolic link" if error.errno == errno.ELOOP and not follow else os.strerror(error.errno or 0)
-        raise ConfigError(f"{path}: cannot be read: {reason}", file=path) from None
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ConfigError(f"{path}: cannot be read: it is not a regular file", file=path)
+        raise ConfigError(f"{path}: cannot be read: it is not a regular file")
     with open(descriptor, "rb") as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
-        raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB", file=path)
+        raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB")
     return data
 
 
@@ -237,7 +228,7 @@ def read_text(path: str, limit: int, follow: bool = True) -> str | None:
         return None if data is None else data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text", file=path, line=line) from None
+        raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text") from None
 
 
 @contextmanager
@@ -574,11 +565,10 @@ def whole(low: int, high: int) -> Check:
 
 def matching(pattern: str, expected: str) -> Check:
     """A check for texts that a pattern matches as a whole; `expected` says what to write."""
-    compiled = re.compile(pattern)
 
     def check(value: object) -> str:
         text = check_text(value)
-        if not compiled.fullmatch(text):
+        if not re.fullmatch(pattern, text):
             raise Unfit(expected)
         return text
 
@@ -591,7 +581,7 @@ def list_of(check: Check) -> Check:
     def check_list(value: object) -> list[Any]:
         if not isinstance(value, (list, tuple)):
             raise Unfit('a list is wanted, such as ["a", "b"]')
-        return [fit_item(check, item, f"entry {number}{quoted(item)}") for number, item in enumerate(value, 1)]
+        return [fit_item(check, item, f"entry {number} {shorten(item)}") for number, item in enumerate(value, 1)]
 
     return check_list
 
@@ -618,15 +608,7 @@ def fit_item(check: Check, item: object, name: str) -> Any:
         raise Unfit(f"{name}: {error}") from None
 
 
-def quoted(value: object) -> str:
-    """A plain value for an error message, with a blank before it; nothing for a table or a list."""
-    if not isinstance(value, (str, int, float)):
-        return ""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python prints
-        text = "a number without end"
-    return f" {text}" if len(text) <= 80 else f" {text[:77]}…"
+DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str) -> float:
@@ -635,13 +617,10 @@ def parse_duration(text: str) -> float:
     Units: ns, us (µs), ms, s, m, h, as Go's time.ParseDuration has them; `0` needs none. Unfit for
     anything else, a sign and days included, and for more than 290 years.
     """
-    if text == "0":
-        return 0.0
-    parts = re.findall(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", text) if len(text) <= 100 else []
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    parts = re.findall(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", text[:100])
+    if text != "0" and (not parts or "".join(map("".join, parts)) != text):
         raise Unfit("write a duration such as 90s, 45m or 1h30m (units: ms, s, m, h)")
-    units = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-    seconds = sum(float(number) * units[unit] for number, unit in parts)
+    seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in parts)
     if seconds > 290 * 365 * 86400:
         raise Unfit("a duration may not be longer than 290 years")
     return seconds
@@ -665,13 +644,12 @@ def size_bytes(text: str) -> int:
     return int(number) * int(base ** ("KMGT".index(prefix[0].upper()) + 1))
 
 
+CPUS = r"(?!0+$)\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?){0,80}"
+
+
 def check_cpu_count(value: object) -> str:
     """A number of CPUs from 1, or a list of CPUs and ranges to pin to such as `0-1,3` (Incus: limits.cpu)."""
-    text = check_text(value)
-    if len(text) > 1000:
-        raise Unfit("a list of CPUs may not be longer than 1000 characters")
-    if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", text) or re.fullmatch(r"0+", text):
-        raise Unfit("write a number of CPUs from 1, or a list of CPUs such as 0-1,3")
+    text = str(matching(CPUS, "write a number of CPUs from 1, or a list of CPUs such as 0-1,3")(value))
     for first, last in re.findall(r"(\d+)-(\d+)", text):
         if int(first) > int(last):
             raise Unfit(f"the range {first}-{last} ends before it begins")
@@ -687,8 +665,8 @@ def check_swap(value: object) -> str:
 def check_relative_path(value: object) -> str:
     """A path below the workspace, in normal form."""
     text = check_text(value)
-    path = posixpath.normpath(text) if text else ""
-    if path in ("", ".", "..") or path.startswith(("/", "../")) or text.startswith("~"):
+    path = posixpath.normpath(text)
+    if path in (".", "..") or path.startswith(("/", "../")) or text.startswith("~"):
         raise Unfit("write a path relative to the workspace, without '..'")
     return path
 
@@ -701,27 +679,27 @@ def check_container_path(value: object) -> str:
     return "/" + posixpath.normpath(text).strip("/")
 
 
-def check_mount(value: object) -> dict[str, object]:
-    """One extra mount: host, container and, if wanted, readonly. The reader makes a relative host path absolute."""
-    if not isinstance(value, Mapping):
-        raise Unfit("write a table with host and container")
-    unknown = sorted(set(value) - {"host", "container", "readonly"})
-    if unknown or not {"host", "container"} <= set(value):
-        wrong = f"{unknown[0]!r} is not known; " if unknown else ""
-        raise Unfit(f"{wrong}a mount has host, container and, if wanted, readonly")
-    host = check_text(value["host"])
-    if not host:
-        raise Unfit("host may not be empty")
-    mount: dict[str, object] = {"host": host, "container": check_container_path(value["container"])}
-    if "readonly" in value:
-        mount["readonly"] = check_switch(value["readonly"])
-    return mount
+MOUNT = {
+    "host": matching(".+", "host may not be empty"),  # `Reader` makes a relative one absolute
+    "container": check_container_path,
+    "readonly": check_switch,
+}
+
+
+def check_mount(value: object) -> dict[str, Any]:
+    """One extra mount: host, container and, if wanted, readonly."""
+    if not isinstance(value, Mapping) or not {"host", "container"} <= set(value):
+        raise Unfit("a mount has host, container and, if wanted, readonly")
+    for key in value:
+        if key not in MOUNT:
+            raise Unfit(f"{key!r} is not known; a mount has host, container and, if wanted, readonly")
+    return {key: MOUNT[key](item) for key, item in value.items()}
 
 
 def check_command(value: object) -> list[str]:
     """A command as a list of words, or as one text that is split as a shell would."""
     try:
-        words = shlex.split(value) if isinstance(value, str) else [str(word) for word in list_of(check_text)(value)]
+        words: list[str] = shlex.split(value) if isinstance(value, str) else list_of(check_text)(value)
     except ValueError as error:
         raise Unfit(f"write a command as a list of words ({error})") from None
     if not words or not words[0]:
@@ -744,22 +722,10 @@ PROTECTED = [".git/hooks", ".git/config", ".husky", ".vscode"]
 
 # -- Settings
 
-Merge = Callable[[Any, Any], Any]  # gives the value of a key from that of the sources so far and that of one more
 
-
-def newer(_old: object, new: object) -> object:
-    """The later source replaces the earlier ones."""
-    return new
-
-
-def joined(old: Iterable[str], new: Iterable[str]) -> list[str]:
-    """The entries of all sources."""
-    return list(dict.fromkeys([*old, *new]))
-
-
-def joined_mounts(old: Iterable[Mapping[str, Any]], new: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The mounts of all sources; a later one replaces an earlier one of the same container path."""
-    return list({mount["container"]: mount for mount in [*old, *new]}.values())
+def joined(old: Iterable[Any], new: Iterable[Any]) -> list[Any]:
+    """The entries of all sources; a later mount replaces an earlier one of the same container path."""
+    return list({one["container"] if isinstance(one, Mapping) else one: one for one in [*old, *new]}.values())
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -778,7 +744,7 @@ class Setting(NamedTuple):
     default: Any
     check: Check = check_text
     variable: str = ""  # the environment variable that sets it
-    merge: Merge = newer
+    merge: Callable[[Any, Any], Any] | None = None  # from the value so far and a later one; None: the later one wins
     may_be_empty: bool = False  # a text whose default is empty may be so anyway
     secret: bool = False  # it is never shown
 
@@ -829,7 +795,7 @@ register_settings(
     Setting("tool.binary", "", matching(r"[^-\s].*", "write the name or the path of a program")),
     Setting("tool.carry_instructions", False, check_switch),
     Setting("tool.commands", {}, COMMANDS, merge=merged),
-    Setting("mounts.default", [], list_of(check_mount), merge=joined_mounts),
+    Setting("mounts.default", [], list_of(check_mount), merge=joined),
     Setting("limits.cpu.count", "", check_cpu_count, "CLINCUS_LIMIT_CPU"),
     Setting("limits.cpu.allowance", "", ALLOWANCE, "CLINCUS_LIMIT_CPU_ALLOWANCE"),
     Setting("limits.cpu.priority", 0, whole(0, 10), "CLINCUS_LIMIT_CPU_PRIORITY"),
@@ -889,12 +855,12 @@ class Layer(NamedTuple):
     """What one source sets: values by dotted key, in normal form."""
 
     rank: int  # a higher rank wins
-    source: str  # a file's path, a variable's name, "profile 'x'", "flag" …
+    source: str  # a file's path, a variable's name, "profile 'x'", "command line"
     values: Mapping[str, Any]
 
 
 class Config(NamedTuple):
-    """The configuration in force. Never changed: `apply_profile` and `apply_project` give a new one."""
+    """The configuration in force. Never changed: `with_flags` and `apply_project` give a new one."""
 
     values: dict[str, Any]  # the complete document, nested as GET /api/config shows it
     origins: dict[str, str]  # dotted key: where its value comes from
@@ -907,10 +873,7 @@ class Config(NamedTuple):
 
     def get(self, key: str) -> Any:
         """The value of a dotted key."""
-        value: Any = self.values
-        for part in key.split("."):
-            value = value[part]
-        return value
+        return functools.reduce(operator.getitem, key.split("."), self.values)
 
 
 def fold_layers(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -922,9 +885,10 @@ def fold_layers(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]
             for key in TOOL_BOUND:
                 values[key], origins[key] = SETTING[key].default, "default"
         for key, value in layer.values.items():
-            is_mixed = SETTING[key].merge is not newer and values[key] != SETTING[key].default
+            merge = SETTING[key].merge
+            is_mixed = merge is not None and values[key] != SETTING[key].default
             origins[key] = f"{origins[key]}, {layer.source}" if is_mixed else layer.source
-            values[key] = SETTING[key].merge(values[key], value)
+            values[key] = merge(values[key], value) if merge else value
     if values["limits.memory.limit"] and origins["limits.memory.enforce"] == "default":
         values["limits.memory.enforce"] = "hard"  # Incus holds a soft limit only when the host runs short
     return values, origins
@@ -936,9 +900,9 @@ def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str) -> dict
     while name:
         if name not in profiles:
             origin = f" (which profile {chain[-1]!r} inherits)" if chain else ""
-            raise ConfigError(f"profile '{name}' not found{origin}", key=f"profiles.{name}", status=404)
+            raise ConfigError(f"profile '{name}' not found{origin}", 404)
         if name in chain:
-            raise ConfigError(f"profile '{name}' inherits itself", key=f"profiles.{name}.inherits")
+            raise ConfigError(f"profile '{name}' inherits itself")
         chain.append(name)
         name = str(profiles[name].get("inherits", ""))
     return functools.reduce(merged, (profiles[step] for step in reversed(chain)), {})
@@ -965,40 +929,37 @@ def make_config(
     return config
 
 
-def apply_profile(config: Config, name: str) -> Config:
-    """The configuration with another profile. It beats files and variables; flags beat it.
+def with_flags(config: Config, flags: Mapping[str, object], profile: str = "") -> Config:
+    """The configuration with more settings from the command line, by dotted key, and maybe another profile.
 
-    ConfigError (404) if there is no such profile.
+    The profile beats files and variables; flags beat it. ConfigError: 400 for a bad value, 404 if there is no such
+    profile.
     """
-    return make_config(config.layers, config.files, config.warnings, name)
-
-
-def apply_flags(config: Config, flags: Mapping[str, object]) -> Config:
-    """The configuration with more settings from the command line, by dotted key. ConfigError on a bad value."""
     reader = Reader()
     layers = [*config.layers, reader.flags(flags)]
     reader.raise_faults()
-    return make_config(layers, config.files, config.warnings, config.wanted_profile) if flags else config
+    return make_config(layers, config.files, config.warnings, profile or config.wanted_profile)
 
 
 # -- Reading the sources
 
 
-@dataclass
 class Reader:
     """Reads the sources of a configuration, and gathers what is wrong in them.
 
     Only the first findings are kept: a stranger may have written the file.
     """
 
-    MOST: ClassVar[int] = 20
-    faults: list[ConfigError] = field(default_factory=list)  # these stop everything
-    warnings: list[str] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)  # of the files, by path: to find lines
+    MOST = 20
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []  # these stop everything
+        self.warnings: list[str] = []
+        self._texts: dict[str, str] = {}  # of the files, by path: to find lines
 
     def file(self, path: str, text: str, rank: int) -> Layer:
         """What a config file sets. ConfigError with file and line if it is no TOML."""
-        self.texts[path] = text
+        self._texts[path] = text
         return Layer(rank, path, self._values(path, parse_toml(path, text), SETTING))
 
     def variables(self, environ: Mapping[str, str]) -> Iterator[Layer]:
@@ -1025,15 +986,13 @@ class Reader:
     def raise_faults(self) -> None:
         """Raise one ConfigError that names every fault."""
         if self.faults:
-            first = self.faults[0]
-            message = "; ".join(fault.message for fault in self.faults)
-            raise ConfigError(f"validation failed: {message}", file=first.file, key=first.key, line=first.line)
+            raise ConfigError(f"validation failed: {'; '.join(self.faults)}")
 
     def _values(self, path: str, table: object, settings: Mapping[str, Setting], at: str = "") -> dict[str, Any]:
         """The values of a file's table, by the dotted keys of `settings`; `at` is the table's own key and a dot."""
         values: dict[str, Any] = {}
         if not isinstance(table, Mapping):
-            self._fault(path, at.rstrip("."), f"{quoted(table)}: a table is wanted")
+            self._fault(path, at.rstrip("."), "a table is wanted", table)
             return values
         for key, value in flat_values(table, settings):
             if key == "profiles" and not at:
@@ -1044,7 +1003,7 @@ class Reader:
             elif key in settings:
                 values.update(self._fit(path, at + key, settings[key], value, key))
             elif any(known.lower().startswith(f"{key.lower()}.") for known in settings):
-                self._fault(path, at + key, f"{quoted(value)}: a table is wanted")
+                self._fault(path, at + key, "a table is wanted", value)
             else:
                 self._unknown(path, at + key, (at + known for known in settings))
         for mount in (*values.get("mounts.default", ()), *values.get("mounts", ())):
@@ -1057,13 +1016,12 @@ class Reader:
         try:
             return {key or place: setting.fit(value)}
         except ValueError as error:
-            self._fault(source, place, f"{'' if setting.secret else quoted(value)}: {error}")
+            self._fault(source, place, str(error), HIDDEN if setting.secret else value)
             return {}
 
-    def _fault(self, source: str, key: str, words: str) -> None:
+    def _fault(self, source: str, key: str, reason: str, value: object) -> None:
         if len(self.faults) < self.MOST:
-            place, line = self._place(source, key)
-            self.faults.append(ConfigError(f"{place}: invalid {key}{words}", file=source, key=key, line=line))
+            self.faults.append(f"{self._place(source, key)}: invalid {key} {shorten(value)}: {reason}")
 
     def _unknown(self, source: str, key: str, known: Iterable[str]) -> None:
         import difflib
@@ -1071,11 +1029,11 @@ class Reader:
         if len(self.warnings) < self.MOST:
             near = difflib.get_close_matches(key[:100], list(known), 1, 0.6)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            self.warnings.append(f"{self._place(source, key)[0]}: unknown key {key[:200]!r} is ignored{hint}")
+            self.warnings.append(f"{self._place(source, key)}: unknown key {key[:200]!r} is ignored{hint}")
 
-    def _place(self, source: str, key: str) -> tuple[str, int | None]:
-        line = toml_line(self.texts.get(source, ""), key)
-        return f"{source}, line {line}" if line else source, line
+    def _place(self, source: str, key: str) -> str:
+        line = toml_line(self._texts.get(source, ""), key)
+        return f"{source}, line {line}" if line else source
 
 
 SWITCH_WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -1091,30 +1049,29 @@ def parse_toml(path: str, text: str) -> dict[str, Any]:
         return tomllib.loads(text.lstrip("\ufeff"))
     except ValueError as error:
         found = re.search(r"at line (\d+)", str(error))
-        line = int(found.group(1)) if found else text.count("\n") + 1
-        raise ConfigError(f"{path}, line {line}: {error}", file=path, line=line) from None
+        line = found[1] if found else text.count("\n") + 1
+        raise ConfigError(f"{path}, line {line}: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: too deeply nested", file=path) from None
+        raise ConfigError(f"{path}: too deeply nested") from None
 
 
-def toml_line(text: str, key: str) -> int | None:
-    """The number of the line that sets a dotted key, or the table around it; None if it cannot be found.
+def toml_line(text: str, key: str) -> int:
+    """The number of the line that sets a dotted key, or the table around it; 0 if it cannot be found.
 
     tomllib tells no positions, so this looks for what usual files have: one header or key in a line.
     """
     wanted = key.lower().split(".")
     table: list[str] = []
-    most, found = 0, None  # how many parts of the key the best line has
+    most = found = 0  # how many parts of the key the best line has
     for number, line in enumerate(text.lstrip("\ufeff").split("\n"), 1):
         is_header = line.lstrip().startswith("[")
-        if not is_header and "=" not in line:
-            continue
-        name = line.partition("]" if is_header else "=")[0].strip(" \t[")
-        parts = [part.strip(" \t\"'").lower() for part in name.split(".")]
-        table = parts if is_header else table
-        path = parts if is_header else [*table, *parts]
-        if path == wanted[: len(path)] and len(path) > most:
-            most, found = len(path), number
+        if is_header or "=" in line:
+            name = line.partition("]" if is_header else "=")[0].strip(" \t[")
+            parts = [part.strip(" \t\"'").lower() for part in name.split(".")]
+            path = parts if is_header else [*table, *parts]
+            table = parts if is_header else table
+            if path == wanted[: len(path)] and len(path) > most:
+                most, found = len(path), number
     return found
 
 
@@ -1144,27 +1101,21 @@ def state_directory(environ: Mapping[str, str]) -> str:
 
 
 def user_configs(environ: Mapping[str, str]) -> list[str]:
-    """Where the user's config file may be: below XDG_CONFIG_HOME, and in ~/.config."""
+    """Where the user's config file may be, best first: below XDG_CONFIG_HOME, and in ~/.config."""
     base = environ.get("XDG_CONFIG_HOME", "")
     below = [os.path.join(base, "clincus", "config.toml")] if os.path.isabs(base) else []
     return [*below, expand("~/.config/clincus/config.toml", environ)]
 
 
-def user_config(environ: Mapping[str, str]) -> str:
-    """The user's config file: the first one that exists, else the one to make."""
-    places = user_configs(environ)
-    return next(filter(os.path.exists, places), places[0])
-
-
-def named_config(environ: Mapping[str, str]) -> str:
-    """The config file that CLINCUS_CONFIG names, "" if it names none."""
-    return expand(environ["CLINCUS_CONFIG"], environ) if environ.get("CLINCUS_CONFIG") else ""
-
-
-def config_files(environ: Mapping[str, str]) -> list[str]:
-    """Every path whose change can change the configuration, present or not: what `serve` polls."""
-    files = [SYSTEM_CONFIG, *user_configs(environ), named_config(environ), dashboard_file(environ)]
-    return list(filter(None, files))
+def config_files(environ: Mapping[str, str]) -> dict[str, int]:
+    """Every path whose change can change the configuration, present or not, with its rank: what `serve` polls."""
+    named = environ.get("CLINCUS_CONFIG")
+    return {
+        SYSTEM_CONFIG: SYSTEM_RANK,
+        **dict.fromkeys(user_configs(environ), USER_RANK),
+        **({expand(named, environ): NAMED_RANK} if named else {}),
+        dashboard_file(environ): DASHBOARD_RANK,
+    }
 
 
 def config_fingerprint(paths: Iterable[str]) -> tuple[object, ...]:
@@ -1187,21 +1138,20 @@ def load_config(
     `flags` are values by dotted key (None: not given). ConfigError on what is broken; unknown keys become warnings.
     """
     reader = Reader()
-    layers, files = [], []
-    for path, rank in (
-        (SYSTEM_CONFIG, SYSTEM_RANK),
-        (user_config(environ), USER_RANK),
-        (named_config(environ), NAMED_RANK),
-    ):
-        text = read_text(path, CONFIG_FILE_LIMIT) if path else None
-        if path and text is None and rank == NAMED_RANK:
-            raise ConfigError(f"CLINCUS_CONFIG names {path!r}, but there is no such file", file=path)
-        if path:
-            files.append(ConfigFile(path, text is not None))
-        if text is not None:
+    layers: list[Layer] = []
+    files: list[ConfigFile] = []
+    places = user_configs(environ)
+    user = next(filter(os.path.exists, places), places[0])
+    for path, rank in config_files(environ).items():
+        if rank == USER_RANK and path != user:
+            continue
+        files.append(ConfigFile(path, os.path.exists(path)))
+        if rank == DASHBOARD_RANK:
+            layers.append(dashboard_layer(path, layers, reader.warnings))
+        elif (text := read_text(path, CONFIG_FILE_LIMIT)) is not None:
             layers.append(reader.file(path, text, rank))
-    layers.append(dashboard_layer(environ, layers, reader.warnings))
-    files.append(ConfigFile(dashboard_file(environ), os.path.exists(dashboard_file(environ))))
+        elif rank == NAMED_RANK:
+            raise ConfigError(f"CLINCUS_CONFIG names {path!r}, but there is no such file")
     layers += [*reader.variables(environ), reader.flags(flags or {})]
     reader.raise_faults()
     return make_config(layers, files, reader.warnings, profile or "")
@@ -1224,13 +1174,13 @@ def said_by_files(layers: Iterable[Layer], key: str) -> object:
     return said[-1] if said else None
 
 
-def dashboard_layer(environ: Mapping[str, str], layers: Sequence[Layer], warnings: list[str]) -> Layer:
-    """What was set by the dashboard.
+def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> Layer:
+    """What was set by the dashboard, as its file tells. A broken file becomes a warning.
 
-    An entry whose key was edited in a config file since, so that the files say something else, is left out: the later
-    change wins. A broken file becomes a warning.
+    An entry is left out if its key was edited in a config file since, so that the files say something else: the later
+    change wins.
     """
-    path, values = dashboard_file(environ), {}
+    values = {}
     try:
         for key, entry in json.loads(read_text(path, CONFIG_FILE_LIMIT) or "{}").items():
             if key in DASHBOARD_KEYS and entry["instead_of"] == said_by_files(layers, key):
@@ -1251,13 +1201,12 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
         try:
             checked[key] = SETTING[key].fit(value)
         except ValueError as error:
-            raise ConfigError(f"invalid {key.rpartition('.')[2]}: {error}", key=key) from None
+            raise ConfigError(f"invalid {key.rpartition('.')[2]}: {error}") from None
     path = dashboard_file(environ)
     if not checked and not os.path.exists(path):
         return
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with directory_lock(os.path.dirname(path)):
+        with state_lock(environ):
             layers = load_config(environ).layers
             kept = next(layer.values for layer in layers if layer.rank == DASHBOARD_RANK)
             entries = {
@@ -1269,9 +1218,9 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
             if text != (read_text(path, CONFIG_FILE_LIMIT) or "{}\n"):
                 replace_file(path, text.encode(), 0o600)
     except ConfigError as error:
-        raise ConfigError(error.message, file=error.file, key=error.key, line=error.line, status=409) from None
+        raise ConfigError(error.message, 409) from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", file=path, status=500) from None
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", 500) from None
 
 
 # -- A project's own .clincus.toml, and trust in it
@@ -1294,12 +1243,12 @@ def read_project(workspace: str) -> ProjectFile | None:
     for number, line in enumerate((text or "").split("\n"), 1):
         if len(line) > PROJECT_LINE_LIMIT:
             reason = f"the line is longer than {PROJECT_LINE_LIMIT} characters"
-            raise ConfigError(f"{path}, line {number}: {reason}: break it up", file=path, line=number)
+            raise ConfigError(f"{path}, line {number}: {reason}: break it up")
     return None if text is None else ProjectFile(path, text, hashlib.sha256(text.encode()).hexdigest())
 
 
 def trust_file(environ: Mapping[str, str]) -> str:
-    """The list of trusted project files: workspace to SHA-256."""
+    """The list of trusted project files: a JSON object of SHA-256 by workspace."""
     return os.path.join(state_directory(environ), "trust.json")
 
 
@@ -1307,8 +1256,8 @@ def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
     """The digest of the .clincus.toml that the user trusts, by workspace. A broken list trusts nothing."""
     try:
         document = json.loads(read_text(trust_file(environ), CONFIG_FILE_LIMIT) or "{}")
-        return {key: str(value) for key, value in document["trusted"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError, ConfigError):
+        return {key: str(value) for key, value in document.items()}
+    except (ValueError, AttributeError, RecursionError, ConfigError):
         return {}
 
 
@@ -1319,16 +1268,22 @@ def is_trusted(environ: Mapping[str, str], workspace: str, project: ProjectFile)
 
 def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile | None) -> bool:
     """Trust a workspace's file as it was read, or with None take the trust back. True if there was trust before."""
-    path = trust_file(environ)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with directory_lock(os.path.dirname(path)):
+    with state_lock(environ):
         trusted = trusted_digests(environ)
         had = trusted.pop(os.path.realpath(workspace), None) is not None
         if project is not None:
             trusted[os.path.realpath(workspace)] = project.digest
-        text = json.dumps({"trusted": trusted}, indent=2, sort_keys=True) + "\n"
-        replace_file(path, text.encode("utf-8", "surrogateescape"), 0o600)
+        text = json.dumps(trusted, indent=2, sort_keys=True) + "\n"
+        replace_file(trust_file(environ), text.encode("utf-8", "surrogateescape"), 0o600)
     return had
+
+
+@contextmanager
+def state_lock(environ: Mapping[str, str]) -> Iterator[None]:
+    """Make the directory of our own files, if need be, and keep other Clincus processes from changing them."""
+    os.makedirs(state_directory(environ), mode=0o700, exist_ok=True)
+    with directory_lock(state_directory(environ)):
+        yield
 
 
 def project_config(config: Config, environ: Mapping[str, str], workspace: str) -> Config:
@@ -1349,17 +1304,14 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
     layer = reader.file(project.path, project.text, PROJECT_RANK)
     reader.raise_faults()
     refused = {} if trusted else {key: why_refused(config, key, value) for key, value in layer.values.items()}
-    refused = {key: reason for key, reason in refused.items() if reason}
-    warnings = [
-        f"{project.path}: {key} is left out, since {reason} (clincus trust allows it)"
-        for key, reason in sorted(refused.items())
-    ]
-    allowed = {key: value for key, value in layer.values.items() if key not in refused}
-    layers = [other for other in config.layers if other.rank != PROJECT_RANK]
+    for key, reason in sorted(refused.items()):
+        if reason:
+            reader.warnings.append(f"{project.path}: {key} is left out, since {reason} (clincus trust allows it)")
+    allowed = {key: value for key, value in layer.values.items() if not refused.get(key)}
     return make_config(
-        [*layers, Layer(PROJECT_RANK, project.path, allowed)],
+        [*config.layers, layer._replace(values=allowed)],
         [*config.files, ConfigFile(project.path, True)],
-        [*config.warnings, *reader.warnings, *warnings],
+        [*config.warnings, *reader.warnings],
         config.wanted_profile,
     )
 
@@ -1724,10 +1676,10 @@ def find_tool(name: str, config: Config) -> Tool:
     """The tool of a name. ConfigError (400) if `known_tools` has none of it."""
     tools = known_tools(config)
     if name not in tools:
-        source = config.origins["tool.name"] if name == config.get("tool.name") else None
+        source = f"{config.origins['tool.name']}: " if name == config.get("tool.name") else ""
         supported = ", ".join([*TOOLS, *(known for known in tools if known not in TOOLS)])
-        message = f"unknown tool: {name} (supported: {supported}); name its program in tool.binary or tool.commands"
-        raise ConfigError(f"{source}: {message}" if source else message, file=source, key="tool.name")
+        advice = "name its program in tool.binary or tool.commands"
+        raise ConfigError(f"{source}unknown tool: {name} (supported: {supported}); {advice}")
     return tools[name]
 
 
@@ -4388,13 +4340,11 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
     import uuid
 
     saved = [sessions_directory(config, environ, tool) for tool in TOOLS]
-    private = [state_directory(environ), os.path.dirname(user_config(environ)), *config_files(environ), *saved]
+    private = [state_directory(environ), *map(os.path.dirname, user_configs(environ)), *config_files(environ), *saved]
     workspace = resolve_workspace(request.workspace, expand("~", environ), private)
     general = config
-    if request.profile:
-        config = apply_profile(config, request.profile)
     # The flags come first: an untrusted project's choice of a profile must not change a limit that they set.
-    config = project_config(apply_flags(config, request.settings), environ, workspace)
+    config = project_config(with_flags(config, request.settings, request.profile), environ, workspace)
     guest = Guest.configured(config, workspace)
     resumed = find_saved(config, environ, request.resume) if request.resume else None
     tool = request.tool or (resumed.tool if resumed else config.get("tool.name"))

@@ -123,7 +123,7 @@ def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Se
         return choose_resumed(context, request, here, wanted)
     persistent = request.persistent
     if persistent is None and not request.slot:
-        config = clincus.apply_profile(context.config, request.profile) if request.profile else context.config
+        config = clincus.with_flags(context.config, {}, request.profile)
         persistent = clincus.project_config(config, context.environ, request.workspace).get("defaults.persistent")
     return choose_session(here, request, persistent=bool(persistent), background=context.options.background) or request
 

@@ -30,7 +30,7 @@ def run_trust(context: Context) -> int:
         raise clincus.ClincusError(f"'{workspace}' is no directory", 404)
     project = clincus.read_project(workspace)
     if project is None:
-        raise clincus.ConfigError(f"'{workspace}' has no {clincus.PROJECT_FILE}: there is nothing to trust", status=404)
+        raise clincus.ConfigError(f"'{workspace}' has no {clincus.PROJECT_FILE}: there is nothing to trust", 404)
     print(f"{project.path}:\n")
     print("\n".join(f"  {clincus.printable(line)}" for line in project.text.splitlines()) + "\n")
     if clincus.is_trusted(environ, workspace, project):

@@ -216,7 +216,7 @@ def test_what_a_layer_does_not_mention_stays(below, above):
     for key, value in both.items():
         if key not in above:
             assert value == alone[key]
-        elif clincus.SETTING[key].merge is clincus.newer:
+        elif clincus.SETTING[key].merge is None:
             assert value == above[key]
             assert origins[key] == "above"
 
@@ -289,9 +289,8 @@ def test_variable(environ, variable, text, key, value):
 
 
 def test_a_bad_variable_is_named(environ):
-    with pytest.raises(clincus.ConfigError, match=r"CLINCUS_PORT: invalid dashboard.port 'x'") as caught:
+    with pytest.raises(clincus.ConfigError, match=r'CLINCUS_PORT: invalid dashboard.port "x"'):
         clincus.load_config({**environ, "CLINCUS_PORT": "x"})
-    assert (caught.value.file, caught.value.key, caught.value.line) == ("CLINCUS_PORT", "dashboard.port", None)
 
 
 def test_the_profile_of_a_variable_applies_and_an_argument_beats_it(environ, user_file):
@@ -307,7 +306,7 @@ def test_a_profile_inherits(environ, user_file):
         '[profiles.base]\nimage = "base"\npersistent = true\nenvironment = {A = "1", B = "2"}\n'
         '[profiles.big]\ninherits = "base"\nimage = "big"\nenvironment = {B = "3"}\ntool = "copilot"\n',
     )
-    config = clincus.apply_profile(clincus.load_config(environ), "big")
+    config = clincus.with_flags(clincus.load_config(environ), {}, "big")
     assert (config.get("defaults.image"), config.get("defaults.persistent")) == ("big", True)
     assert config.environment == {"A": "1", "B": "3"}
     assert (config.profile, config.get("tool.name")) == ("big", "copilot")
@@ -324,7 +323,7 @@ def test_a_profile_inherits(environ, user_file):
 def test_a_profile_that_cannot_be_applied(environ, user_file, text, name, fault):
     write(user_file, text)
     with pytest.raises(clincus.ConfigError, match=fault[0]) as caught:
-        clincus.apply_profile(clincus.load_config(environ), name)
+        clincus.with_flags(clincus.load_config(environ), {}, name)
     assert caught.value.status == fault[1]
 
 
@@ -342,11 +341,11 @@ def test_a_profile_that_cannot_be_applied(environ, user_file, text, name, fault)
         (
             '[dashboard]\nworkspace_roots = ["~/p", "p"]',
             ("dashboard.workspace_roots", 2),
-            r"entry 2 'p': write an abs",
+            r'entry 2 "p": write an abs',
         ),
         ("dashboard = 3", ("dashboard", 1), "a table is wanted"),
         ("limits = {cpu = 3}", ("limits.cpu", 1), "a table is wanted"),
-        (f'[limits.cpu]\ncount = "{"0-99999," * 8000}1"', ("limits.cpu.count", 2), "not be longer than 1000"),
+        (f'[limits.cpu]\ncount = "{"0-99999," * 8000}1"', ("limits.cpu.count", 2), "write a number of CPUs from 1"),
         ('[limits.cpu]\n# two\ncount = "0"', ("limits.cpu.count", 3), "write a number of CPUs from 1"),
         ('[limits.cpu]\npriority = "5"', ("limits.cpu.priority", 2), "write a whole number from 0 to 10"),
         ('[limits]\nmemory.enforce = "firm"', ("limits.memory.enforce", 2), "write hard or soft"),
@@ -382,7 +381,6 @@ def test_a_wrong_value_is_reported_with_file_key_and_line(environ, user_file, te
     write(user_file, text)
     with pytest.raises(clincus.ConfigError, match=reason) as caught:
         clincus.load_config(environ)
-    assert (caught.value.file, caught.value.key, caught.value.line) == (str(user_file), *place)
     assert f"{user_file}, line {place[1]}: invalid {place[0]}" in caught.value.message
     assert caught.value.status == 400
 
@@ -414,9 +412,8 @@ def test_all_faults_are_reported_at_once(environ, user_file):
 )
 def test_broken_toml_is_reported_with_the_file(environ, user_file, text, message):
     write(user_file, text)
-    with pytest.raises(clincus.ConfigError, match=message) as caught:
+    with pytest.raises(clincus.ConfigError, match=f"^{user_file}.*{message}"):
         clincus.load_config(environ)
-    assert caught.value.file == str(user_file)
 
 
 def test_a_file_that_is_not_utf8_is_reported_with_its_line(environ, user_file):
@@ -887,7 +884,7 @@ def test_nothing_is_saved_while_a_config_file_is_broken(environ, user_file):
     write(user_file, "[dashboard\n")
     with pytest.raises(clincus.ConfigError, match="line 1") as caught:
         clincus.save_dashboard(environ, {"dashboard.port": 3})
-    assert (caught.value.status, caught.value.file) == (409, str(user_file))
+    assert (caught.value.status, caught.value.message[: len(str(user_file))]) == (409, str(user_file))
     assert not os.path.exists(clincus.dashboard_file(environ))
 
 

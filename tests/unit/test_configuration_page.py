@@ -39,4 +39,4 @@ def test_each_example_loads_without_a_warning(tmp_path, monkeypatch, text):
     config = clincus.load_config({"HOME": str(tmp_path)})
     assert config.warnings == ()
     for name in config.get("profiles"):
-        clincus.apply_profile(config, name)
+        clincus.with_flags(config, {}, name)
