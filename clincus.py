@@ -5616,20 +5616,13 @@ class Route:
         self.defaults = {name: schema.get("default") for name, schema in fields.items()}
 
     def read_parameters(self, in_path: Mapping[str, str], query: Mapping[str, str]) -> dict[str, Any]:
-        """The known parameters that were given; unknown ones are left alone.
-
-        Raises ClincusError: 404 for a value in the path that nothing can have, 400 for one in the query.
-        """
+        """The known parameters that were given; unknown ones are left alone. Raises ClincusError(400)."""
+        given = {**query, **in_path}
         values = {}
         for known in self.parameters:
-            name, given, status = known["name"], query, 400
-            if known["in"] == "path":
-                given, status = in_path, 404
+            name = known["name"]
             if name in given:
-                try:
-                    values[name] = parse_text(known["schema"], given[name], name)
-                except ClincusError as error:
-                    raise ClincusError(error.message, status) from None
+                values[name] = parse_text(known["schema"], given[name], name)
             elif known.get("required"):
                 raise ClincusError(f'"{name}" is missing in the query: {known["description"]}', 400)
         return values
@@ -5663,7 +5656,7 @@ class Router:
         """The route of a request and the values in its path. Raises ClincusError, or MethodNotAllowed (405)."""
         allowed: list[str] = []
         for route in self._routes:
-            match = route.pattern.fullmatch(path)
+            match = None if UNUSABLE.search(unquote(path)) else route.pattern.fullmatch(path)
             if match and method in route.methods:
                 return route, {key: unquote(value) for key, value in match.groupdict().items()}
             if match:
@@ -6303,12 +6296,11 @@ class WebSocket:
         self._pinged = False
         # When the closing handshake is given up; None while there is none.
         self._close_deadline: float | None = None
-        # What `close` asked for. The lock also guards the pipe against its own closing.
+        # What `close` asked for. The lock also guards the waker against its own closing.
         self._close_request: tuple[int, str] | None = None
         self._lock = threading.Lock()
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
+        self._wake_reader, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
         self._feed(early)
         self._collect()
 
@@ -6322,9 +6314,8 @@ class WebSocket:
             self.end()
         finally:
             with self._lock:
-                os.close(self._wake_reader)
-                os.close(self._wake_writer)
-                self._wake_reader = self._wake_writer = -1
+                self._wake_reader.close()
+                self._waker.close()
 
     @property
     def open(self) -> bool:
@@ -6356,9 +6347,8 @@ class WebSocket:
 
     def wake(self) -> None:
         """Make the owner's `wait` return. Any thread may call it, at any time."""
-        with self._lock, suppress(BlockingIOError):
-            if self._wake_writer >= 0:
-                os.write(self._wake_writer, b"\0")
+        with self._lock, suppress(OSError):  # it is closed already, or full: then `wait` returns anyway
+            self._waker.send(b"\0")
 
     def end(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close, unless that has begun, and wait until the connection is over: at most CLOSE_WITHIN seconds."""
@@ -6387,8 +6377,8 @@ class WebSocket:
         # Nothing may be sent before this: `others` was chosen by what the buffers held, and if they were emptier
         # by now, poll would sleep on the wrong choice.
         ready = dict(poll.poll(1000 * patience))
-        if ready.pop(self._wake_reader, 0):
-            os.read(self._wake_reader, READ_SIZE)
+        if ready.pop(self._wake_reader.fileno(), 0):
+            self._wake_reader.recv(READ_SIZE)
         if ready.pop(self._connection.fileno(), 0) & ~select.POLLOUT:
             self._receive(reading)
         if self._close_request is not None and self._close_deadline is None:
@@ -6923,17 +6913,16 @@ class Monitor:
         try:
             while not self._stopping.is_set():
                 self._listen()
+        except ClincusError as error:
+            self._set_error(error.message)
         except Exception as error:
-            is_known = isinstance(error, ClincusError)
-            self._set_error(str(error) if is_known else f"Clincus failed to follow Incus: {error!r}")
-            if not is_known:
-                raise
+            self._set_error(f"Clincus failed to follow Incus: {error!r}")
+            raise
 
     def _listen(self) -> None:
         """Look at everything, then at what events name, until `_end_stream`. Raises ClincusError if Incus is lost."""
         self._is_stale = False
-        self._process = process = self._sessions.incus.monitor()
-        try:
+        with self._sessions.incus.monitor() as self._process:
             if self._stopping.is_set() or self._is_stale:
                 return  # `_end_stream` has looked for the process just before
             self._sessions.refresh()
@@ -6941,18 +6930,16 @@ class Monitor:
             survive("history", lambda: self._history.close_runs(running, utc_now()))
             self._set_error("")
             self._next_look = time.monotonic() + RELIST_DELAY
-            for line in read_lines(process.stdout, lambda: self._next_look - time.monotonic()):
+            for line in read_lines(self._process.stdout, lambda: self._next_look - time.monotonic()):
                 if line:
                     self._handle(line)
                 if time.monotonic() >= self._next_look:
                     self._sessions.refresh()
                     self._next_look = time.monotonic() + LOOK_INTERVAL
             with suppress(subprocess.TimeoutExpired):
-                process.process.wait(1)  # first it says why
-        finally:
-            with process:
-                process.end()
-                said = process.stderr.read(4096)
+                self._process.process.wait(1)  # first it says why
+            self._process.end()
+            said = self._process.stderr.read(4096)
         if not self._is_stale:
             raise incus_failure(said.decode("utf-8", "replace"))
 
@@ -7090,16 +7077,14 @@ class Application:
         self.hub.publish(event, extension=True)
 
     def _bind(self, port: int, hint: str = "") -> list[Listener]:
-        """Bind every address at one port; on loopback IPv6 is welcome but not needed. `hint` says what else to try."""
+        """Bind every address at one port; only the first is needed: IPv4, on loopback. `hint` says what else to try."""
         listeners: list[Listener] = []
         for host in self._hosts:
             try:
                 listeners.append(open_listener((host, port), self._site))
             except OSError as error:
-                if listeners and host == "::1":
-                    continue
-                for bound in listeners:
-                    bound.server_close()
+                if listeners:
+                    break
                 raise ClincusError(f"port {port} cannot be used: {error.strerror}{hint}", 409) from error
             port = int(listeners[0].server_address[1])
         return listeners
@@ -7306,12 +7291,9 @@ def catch_end_signals() -> int:
     signal.set_wakeup_fd(writer)
     numbers = [number for number in END_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
-    def end_at_once(number: int, frame: object) -> None:
-        os._exit(128 + number)
-
     def end(number: int, frame: object) -> None:
         for one in numbers:
-            signal.signal(one, end_at_once)
+            signal.signal(one, lambda second, _: os._exit(128 + second))
 
     for number in numbers:
         signal.signal(number, end)
@@ -7319,7 +7301,7 @@ def catch_end_signals() -> int:
 
 
 def raise_descriptor_limit() -> None:
-    """Allow this process all the file descriptors that it may have: each terminal takes five while it runs."""
+    """Allow this process all the file descriptors that it may have: each terminal takes four while it runs."""
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
