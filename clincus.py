@@ -11,19 +11,15 @@ file of its own.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import copy
 import dataclasses
 import enum
 import errno
 import fcntl
 import fnmatch
 import functools
-import glob
 import grp
-import hashlib
-import hmac
+import importlib
 import io
 import itertools
 import json
@@ -36,14 +32,11 @@ import pwd
 import re
 import select
 import shlex
-import shutil
 import signal
-import socket
 import stat
 import struct
 import subprocess
 import sys
-import tarfile
 import termios
 import threading
 import time
@@ -56,8 +49,16 @@ from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-# What only few paths need, or only `serve`, is imported there: each command loads this module.
+# What only few paths need, or only `serve`, is loaded there: each command loads this module.
 if TYPE_CHECKING:
+    import base64
+    import copy
+    import glob
+    import hashlib
+    import hmac
+    import shutil
+    import socket
+    import tarfile
     from email.message import Message
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
     from io import BufferedReader
@@ -66,6 +67,18 @@ if TYPE_CHECKING:
     from websockets.server import ServerProtocol
     from websockets.typing import Subprotocol
 else:
+
+    class LaterModule:
+        """A module that is loaded when the first of its names is used."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(importlib.import_module(self._name), name)
+
+    for name in ("base64", "copy", "glob", "hashlib", "hmac", "shutil", "socket", "tarfile"):
+        globals()[name] = LaterModule(name)
     BaseHTTPRequestHandler = ThreadingHTTPServer = object  # `open_listener` adds the true ones
 
 __version__ = "0.1.0"
@@ -1818,7 +1831,7 @@ def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> Iterator[bytes]
 
 
 def tar_header(
-    path: str, mode: int, owner: tuple[int, int], *, size: int = 0, mtime: int = 0, kind: bytes = tarfile.REGTYPE
+    path: str, mode: int, owner: tuple[int, int], *, size: int = 0, mtime: int = 0, kind: bytes = b"0"
 ) -> bytes:
     """What stands in a tar in front of a file's content."""
     member = tarfile.TarInfo(path)
