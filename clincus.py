@@ -2096,7 +2096,7 @@ class Incus:
         the whole command line into its events: secrets belong on stdin, never in `command` or in an environment.
         Raises IncusError if the command cannot begin, takes more than `timeout` seconds or writes too much.
         """
-        with self._begun(name, command, timeout, options) as running:
+        with self.begun(name, command, timeout, **options) as running:
             done = running.complete(stdin)
             return done if running.is_whole else done._replace(code=done.code or 1)
 
@@ -2109,7 +2109,7 @@ class Incus:
         The end of the block is the end of stdin. Raises IncusError if the command fails or did not come to its end;
         what it says then beats a broken pipe.
         """
-        with self._begun(name, command, timeout, options) as running:
+        with self.begun(name, command, timeout, **options) as running:
             said = Held()
             errors = running.collect(running.stderr, said)
             with suppress(BrokenPipeError):
@@ -2126,10 +2126,8 @@ class Incus:
                 raise IncusError("Incus lost the end of what the container sent", 500)
 
     @contextmanager
-    def _begun(
-        self, name: str, command: Sequence[str], timeout: float, options: Mapping[str, Any]
-    ) -> Iterator[GuestCommand]:
-        """A command in an instance that has begun. Raises IncusError if it does not begin."""
+    def begun(self, name: str, command: Sequence[str], timeout: float | None, **options: Any) -> Iterator[GuestCommand]:
+        """A command in an instance that has begun, with `options` of `exec_argv`. Raises IncusError if it does not."""
         argv = self.exec_argv(name, command, whole=True, **options)
         for left in reversed(range(NOT_SEEN_TRIES)):
             with GuestCommand(argv, timeout=timeout, gentle=GENTLE) as running:
@@ -4837,19 +4835,18 @@ class Sessions:
         words = tmux_name(session.id, shell=shell), self.guest(session).mount, how, guest_program("shell")
         return self.guest_argv(session, guest_program("attach"), *words, term=term)
 
-    def guest_argv(self, session: Session, program: str, *arguments: str, term: str = "") -> list[str]:
-        """The command line that runs a program of `guest_program` as the code user, for a process of the caller's own.
+    def guest_argv(self, session: Session, program: str, *arguments: str, term: str) -> list[str]:
+        """The command line that runs a program of `guest_program` as the code user, at a terminal of the type `term`.
 
-        `term` is the type of the terminal that it gets; without one the caller relays its streams.
+        It is for a process of the caller's own.
         """
         guest = self.guest(session)
         return self.incus.exec_argv(
             session.id,
             ["sh", "-c", program, "clincus", *arguments],
             user=guest.uid,
-            environment=guest.environment(**({"TERM": term} if term else {})),
-            terminal=bool(term),
-            whole=not term,
+            environment=guest.environment(TERM=term),
+            terminal=True,
         )
 
     def guest(self, session: Session) -> Guest:

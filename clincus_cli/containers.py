@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -341,27 +342,23 @@ def run_container_exec(context: Context) -> int:
     check_exec_flags(options)
     instance = running_instance(context.incus, options.name)
     user = options.user or 0
-    argv = context.incus.exec_argv(
-        options.name,
-        options.command,
-        user=user,
-        group=options.group,
-        environment=exec_environment(context, user),
-        cwd=exec_directory(context, instance),
-        terminal=options.tty,
-        whole=not options.tty,
-    )
+    how: dict[str, Any] = {
+        "user": user,
+        "group": options.group,
+        "environment": exec_environment(context, user),
+        "cwd": exec_directory(context, instance),
+    }
+    if options.tty:
+        return shell.run_in_terminal(context.incus.exec_argv(options.name, options.command, terminal=True, **how))
     from clincus_cli import relay
 
-    if options.tty:
-        return shell.run_in_terminal(argv)
+    relayed = functools.partial(relay.run_relayed, context.incus, options.name, options.command, **how)
     if not options.capture:
-        return relay.run_relayed(argv, passes=clincus.END_SIGNALS)
+        return relayed(passes=clincus.END_SIGNALS)
     if options.format == "raw":
-        sinks = relay.OUR_STREAMS[0], lambda piece: None
-        return relay.run_relayed(argv, sinks, stdin=None, passes=clincus.END_SIGNALS)
+        return relayed(sinks=(relay.OUR_STREAMS[0], lambda piece: None), stdin=None, passes=clincus.END_SIGNALS)
     held = clincus.Held(), clincus.Held()
-    run.print_output(relay.run_relayed(argv, held, stdin=None), *held)
+    run.print_output(relayed(sinks=held, stdin=None), *held)
     return 0
 
 

@@ -9,16 +9,14 @@ import select
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import IO, cast
+from typing import IO, Any
 
 import clincus
 
-OUR_STREAMS: tuple[clincus.Sink, clincus.Sink] = (
-    functools.partial(clincus.write_all, 1),
-    functools.partial(clincus.write_all, 2),
-)
+OUR_STREAMS = functools.partial(clincus.write_all, 1), functools.partial(clincus.write_all, 2)
 
 
 def pour(stream: IO[bytes], sink: clincus.Sink, failures: list[OSError]) -> None:
@@ -43,74 +41,50 @@ def input_for(command: clincus.GuestCommand, source: int) -> Iterator[bytes]:
             yield piece
 
 
-@contextmanager
-def passing_signals(numbers: Sequence[int]) -> Iterator[Callable[[clincus.Child], None]]:
-    """Pass signals that we get on to the child that was named last."""
-    early: list[int] = []
-    children: list[clincus.Child] = []
-
-    def handle(number: int, _frame: object) -> None:
-        if children:
-            children[-1].signal(number)
-        else:
-            early.append(number)
-
-    def name(child: clincus.Child) -> None:
-        children.append(child)
-        while early:
-            child.signal(early.pop())
-
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield name
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run_relayed(
-    argv: Sequence[str],
+    incus: clincus.Incus,
+    name: str,
+    command: Sequence[str],
     sinks: tuple[clincus.Sink, clincus.Sink] = OUR_STREAMS,
     *,
     stdin: int | None = 0,
     limit: float | None = None,
     passes: Sequence[int] = (),
+    **options: Any,
 ) -> int:
-    """Run a command line of `exec_argv` with `whole` on our streams, and return its exit code.
+    """Run a command in an instance on our streams, with `options` of `exec_argv`, and return its exit code.
 
     It reads from the descriptor `stdin` and writes to the sinks for stdout and stderr. The signals that it `passes` on
     end it as they would without us between. What else ends us ends it as well, and so do `limit` seconds
     (subprocess.TimeoutExpired). Raises IncusError when it cannot be started, and OSError when a sink fails.
     """
-    with passing_signals(passes) as pass_to:
-        for _ in range(clincus.NOT_SEEN_TRIES):
-            with clincus.GuestCommand(argv, timeout=limit, gentle=clincus.GENTLE) as command:
-                pass_to(command)
-                try:
-                    if command.begin():
-                        return relay(command, sinks, stdin)
-                    refusal = command.complete()
-                except clincus.IncusError:
-                    if command.is_late:
-                        raise subprocess.TimeoutExpired(list(argv), cast(float, limit)) from None
-                    raise
-            if clincus.NOT_SEEN not in refusal.stderr:
-                break
-        sinks[1](refusal.stderr)
-        return refusal.code
-
-
-def relay(command: clincus.GuestCommand, sinks: tuple[clincus.Sink, clincus.Sink], stdin: int | None) -> int:
-    """Connect a command that has begun with our streams until it ends; its exit code."""
     failures: list[OSError] = []
-    command.feed([] if stdin is None else input_for(command, stdin))
-    errors = threading.Thread(target=pour, args=(command.stderr, sinks[1], failures), daemon=True)
-    errors.start()
-    pour(command.stdout, sinks[0], failures)
-    code = command.wait([errors])
+    deadline = time.monotonic() + (limit or 0)
+    try:
+        with incus.begun(name, command, limit, **options) as running, passing_signals(running, passes):
+            running.feed([] if stdin is None else input_for(running, stdin))
+            errors = threading.Thread(target=pour, args=(running.stderr, sinks[1], failures), daemon=True)
+            errors.start()
+            pour(running.stdout, sinks[0], failures)
+            code = running.wait([errors])
+    except clincus.IncusError:
+        if limit and time.monotonic() >= deadline:
+            raise subprocess.TimeoutExpired(list(command), limit) from None
+        raise
     if failures:
         raise failures[0]
     return code
+
+
+@contextmanager
+def passing_signals(child: clincus.Child, numbers: Sequence[int]) -> Iterator[None]:
+    """Pass signals that we get on to a child."""
+    before = {number: signal.signal(number, lambda number, _: child.signal(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from typing import Any
 
 import clincus
 from clincus_cli import commands as cli
@@ -61,10 +62,15 @@ def run_run(context: Context) -> int:
         if request.environment or request.slot:  # a container that is used again has those of an earlier command
             give_variables(sessions, session, dict(request.environment))
         talk(context, f"Executing: {shlex.join(options.command)}")
-        program, mount = clincus.guest_program("wait-for-boot", "command"), sessions.guest(session).mount
-        argv = sessions.guest_argv(session, program, mount, *command, term="xterm-256color" if is_terminal else "")
-        sinks = held if options.format == "json" else relay.OUR_STREAMS
-        code = shell.run_in_terminal(argv, limit) if is_terminal else relay.run_relayed(argv, sinks, limit=limit)
+        guest, program = sessions.guest(session), clincus.guest_program("wait-for-boot", "command")
+        if is_terminal:
+            argv = sessions.guest_argv(session, program, guest.mount, *command, term="xterm-256color")
+            code = shell.run_in_terminal(argv, limit)
+        else:
+            sinks = held if options.format == "json" else relay.OUR_STREAMS
+            command = ["sh", "-c", program, "clincus", guest.mount, *command]
+            who: dict[str, Any] = {"user": guest.uid, "environment": guest.environment()}
+            code = relay.run_relayed(context.incus, session.id, command, sinks, limit=limit, **who)
     except subprocess.TimeoutExpired:
         console.say(f"The time limit of {limit:g} s is over")
         code = TIMED_OUT

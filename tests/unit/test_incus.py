@@ -232,14 +232,14 @@ def test_output_is_read_up_to_the_mark(data, text, size):
 # ---- commands on our own streams -----------------------------------------------------------------------------------
 
 
-def relayed(incus, script):
-    """The command line of a script for `run_relayed`."""
-    return incus.exec_argv("box", ["sh", "-c", script], whole=True)
+def relayed(incus, script, *sinks, **options):
+    """The exit code of a script on our streams."""
+    return cli_relay.run_relayed(incus, "box", ["sh", "-c", script], *sinks, **options)
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 37", 37), ("kill -9 $$", 137)])
 def test_a_relayed_command_gives_the_exit_code_as_a_shell_would(incus, script, code):
-    assert cli_relay.run_relayed(relayed(incus(), script)) == code
+    assert relayed(incus(), script) == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -250,10 +250,16 @@ def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself(inc
         (tmp_path / "bin" / "env").symlink_to("/bin/false")
     door = incus(f"exec {sys.executable} -c '{PASS_ON}' \"$@\"")
     traps = 'for s in INT TERM HUP; do trap "echo $s; exit 9" $s; done'
-    script = f"{traps}; kill -{number.value} {os.getpid()}; while :; do sleep 0.01; done"
+    script = f"{traps}; echo READY; while :; do sleep 0.01; done"
     held = clincus.Held()
-    assert cli_relay.run_relayed(relayed(door, script), (held, print), passes=[number]) == 9
-    assert held.data.decode().strip() == (number.name[3:] if coreutils or number != signal.SIGINT else "TERM")
+
+    def on_output(piece):
+        held(piece)
+        if piece == b"READY\n":
+            os.kill(os.getpid(), number)
+
+    assert relayed(door, script, (on_output, print), passes=[number]) == 9
+    assert held.data.decode().split()[1] == (number.name[3:] if coreutils or number != signal.SIGINT else "TERM")
 
 
 PASS_ON = """
@@ -275,7 +281,7 @@ def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd
     held = clincus.Held()
     sinks = (lambda piece: (held(piece), os.write(writes, b"\n")), cli_relay.OUR_STREAMS[1])
     script = "echo question; read answer; echo problem >&2; exit 3"
-    assert cli_relay.run_relayed(relayed(incus(), script), sinks, stdin=reads) == 3
+    assert relayed(incus(), script, sinks, stdin=reads) == 3
     assert (bytes(held.data), *capfd.readouterr()) == (b"question\n", "", "problem\n")
     os.close(reads)
     os.close(writes)
@@ -283,13 +289,13 @@ def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd
 
 def test_a_relayed_command_that_writes_too_much_is_cut_off(incus):
     held = clincus.Held(100_000), clincus.Held()
-    assert cli_relay.run_relayed(relayed(incus(), "yes"), held) == 128 + signal.SIGPIPE
+    assert relayed(incus(), "yes", held) == 128 + signal.SIGPIPE
     assert held[0].is_full
 
 
 def test_a_relayed_command_that_nobody_ends_is_ended_after_its_time(incus):
     with pytest.raises(subprocess.TimeoutExpired):
-        cli_relay.run_relayed(relayed(incus(), "sleep 600"), limit=0.5)
+        relayed(incus(), "sleep 600", limit=0.5)
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])
@@ -298,18 +304,17 @@ def test_a_relayed_command_that_incus_lost_sight_of_runs_once(losing, tmp_path, 
     os.write(writes, b"data")
     os.close(writes)
     script = f"echo x >>{tmp_path}/ran; cat; echo odd >&2; exit 3"
-    assert cli_relay.run_relayed(relayed(losing(times), script), stdin=reads) == 3
+    assert relayed(losing(times), script, stdin=reads) == 3
     assert capfd.readouterr() == ("data", "odd\n")
     assert (tmp_path / "ran").read_text() == "x\n"
     os.close(reads)
 
 
-def test_a_relayed_command_that_incus_always_loses_fails_with_its_words(losing, capfd):
-    assert cli_relay.run_relayed(relayed(losing(1000), "true"), stdin=None) == 255
-    assert capfd.readouterr().err.count(clincus.NOT_SEEN.decode()) == 1
+def test_a_relayed_command_that_incus_always_loses_fails_with_its_words(losing):
+    with pytest.raises(clincus.IncusError, match=clincus.NOT_SEEN.decode()):
+        relayed(losing(1000), "true", stdin=None)
 
 
 def test_output_that_cannot_be_written_is_told(incus):
-    argv = relayed(incus(), "echo x")
     with open("/dev/full", "wb") as full, pytest.raises(OSError, match="No space left"):
-        cli_relay.run_relayed(argv, (lambda piece: clincus.write_all(full.fileno(), piece), print))
+        relayed(incus(), "echo x", (lambda piece: clincus.write_all(full.fileno(), piece), print))
