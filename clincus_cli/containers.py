@@ -57,22 +57,16 @@ def running_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
     return instance
 
 
-def is_there(incus: clincus.Incus, name: str) -> bool:
-    """Whether there is an instance of exactly this name. Raises IncusError when Incus cannot be asked."""
+def status_of(incus: clincus.Incus, name: str) -> str:
+    """The status of the instance of exactly this name, "" if there is none. Raises IncusError if Incus cannot tell."""
     try:
-        find_instance(incus, name)
+        return str(find_instance(incus, name)["status"])
     except cli.UsageError:
-        return False
+        return ""
     except clincus.ClincusError as error:
         if error.status == 404:
-            return False
+            return ""
         raise
-    return True
-
-
-def is_session(context: Context, instance: Mapping[str, Any]) -> bool:
-    """Whether an instance is one of our sessions."""
-    return own_session(context, instance) is not None
 
 
 def own_session(context: Context, instance: Mapping[str, Any]) -> clincus.Session | None:
@@ -100,29 +94,39 @@ def change_state(incus: clincus.Incus, name: str, action: str, *, force: bool = 
         incus.query(f"/1.0/instances/{name}/state", "PUT", body, wait=True, timeout=timeout + 30)
 
 
-def refuse_vanishing(instance: Mapping[str, Any], purpose: str) -> None:
-    """Raise ClincusError(409) for a running instance that Incus deletes when it stops."""
-    if instance.get("ephemeral") and instance["status"] != "Stopped":
-        name = instance["name"]
+def stop_instance(context: Context, instance: Mapping[str, Any], *, force: bool = False, timeout: int = 60) -> None:
+    """Stop an instance: a session that runs with its conversation saved. Raises ClincusError."""
+    name, status = instance["name"], instance["status"]
+    if status != "Stopped" and own_session(context, instance):
+        context.sessions.end(name, timeout=0 if force else timeout)
+    else:
+        change_state(context.incus, name, "stop", force=force or status == "Frozen", timeout=timeout)
+
+
+@contextmanager
+def stopped(context: Context, instance: Mapping[str, Any], purpose: str, *, force: bool = False) -> Iterator[None]:
+    """Keep an instance stopped for a while, a session with its conversation saved; one that was up starts again.
+
+    Raises ClincusError(409) for one that Incus deletes when it stops.
+    """
+    name, incus = instance["name"], context.incus
+    if instance["status"] == "Stopped":
+        yield
+        return
+    if instance.get("ephemeral"):
         reason = f"Incus deletes it when it stops, so it cannot be {purpose}"
         raise clincus.ClincusError(f'container "{name}" is ephemeral: {reason}; copy it with `incus copy` first', 409)
-
-
-def stop_for_a_while(context: Context, instance: Mapping[str, Any], *, hard: bool = False) -> None:
-    """Stop a running instance that is started again soon: a session with its conversation saved."""
-    if is_session(context, instance):
-        context.sessions.end(instance["name"])
-    else:
-        change_state(context.incus, instance["name"], "stop", force=hard or instance["status"] == "Frozen")
-
-
-def start_again(context: Context, instance: Mapping[str, Any]) -> None:
-    """Start a container that ran before: a session with its tool."""
-    if is_session(context, instance):
-        context.sessions.refresh()  # its labels may be those of a snapshot now
-        context.sessions.resume(instance["name"])
-    else:
-        change_state(context.incus, instance["name"], "start")
+    stop_instance(context, instance, force=force)
+    try:
+        yield
+    finally:
+        if find_instance(incus, name)["status"] != "Stopped":
+            pass  # a stateful snapshot has started it
+        elif own_session(context, instance):
+            context.sessions.refresh()  # its labels may be those of a snapshot now
+            context.sessions.resume(name)
+        else:
+            change_state(incus, name, "start")
 
 
 def delete_instance(incus: clincus.Incus, name: str) -> None:
@@ -149,7 +153,7 @@ def run_container_launch(context: Context) -> int:
     options, name = context.options, container_name(context.options.name)
     if options.image.startswith("-") or not options.image:
         raise cli.UsageError(f"'{options.image}' is no image's name")
-    if is_there(context.incus, name):
+    if status_of(context.incus, name):
         raise clincus.ClincusError(f'container "{name}" already exists: choose another name, or delete it', 409)
     config = dict.fromkeys(NESTING, "true")
     if clincus.session_slot(clincus.container_prefix(context.environ), name) is not None:
@@ -198,10 +202,7 @@ def run_container_stop(context: Context) -> int:
     if instance["status"] == "Frozen" and not options.force:
         raise clincus.ClincusError(f'container "{name}" is paused and cannot stop cleanly: use --force', 409)
     with console.progress(f"Stopping {name}"):
-        if instance["status"] != "Stopped" and is_session(context, instance):
-            context.sessions.end(name, timeout=0 if options.force else options.timeout)
-        else:
-            change_state(context.incus, name, "stop", force=options.force, timeout=options.timeout)
+        stop_instance(context, instance, force=options.force, timeout=options.timeout)
     console.say(f"Container {name} stopped" + (" and gone: it was an ephemeral one" if instance["ephemeral"] else ""))
     return 0
 
@@ -221,7 +222,7 @@ def run_container_delete(context: Context) -> int:
     if not console.confirm_named(f'Delete container "{name}" with all that is in it?', force=options.force):
         return 0
     with console.progress(f"Deleting {name}"):
-        if is_session(context, instance):
+        if own_session(context, instance):
             context.sessions.end(name, delete=True, even_unsaved=options.force)
         else:
             delete_instance(context.incus, name)
@@ -249,7 +250,7 @@ def run_container_exists(context: Context) -> int:
 
     Exits: 0 yes; 1 no; 2 Incus could not be asked
     """
-    return answer(lambda: is_there(context.incus, context.options.name))
+    return answer(lambda: status_of(context.incus, context.options.name) != "")
 
 
 @cli.Command("container running NAME", shows=True)
@@ -262,8 +263,7 @@ def run_container_running(context: Context) -> int:
 
     Exits: 0 yes; 1 no; 2 Incus could not be asked
     """
-    incus, name = context.incus, context.options.name
-    return answer(lambda: is_there(incus, name) and find_instance(incus, name)["status"] == "Running")
+    return answer(lambda: status_of(context.incus, context.options.name) == "Running")
 
 
 @cli.Command("container list", cli.format_flag("text", "json"), shows=True)

@@ -150,20 +150,16 @@ def run_image_publish(context: Context) -> int:
     options, name = context.options, context.options.container
     alias = new_alias(context.incus, options.alias)
     instance = containers.find_instance(context.incus, name)
-    was_running = instance["status"] != "Stopped"
-    if was_running and not options.force:
+    if instance["status"] != "Stopped" and not options.force:
         advice = "stop it first, or use --force to stop it meanwhile"
         raise clincus.ClincusError(f'container "{name}" is running: {advice}', 409)
-    containers.refuse_vanishing(instance, "published")
-    if was_running:
-        containers.stop_for_a_while(context, instance)
     properties = {"description": options.description} if options.description else {}
-    try:
-        with console.progress(f"Publishing {name}"), containers.speaking_of(name):
-            fingerprint = publish(context.incus, name, alias, properties)
-    finally:
-        if was_running:
-            containers.start_again(context, instance)
+    with (
+        containers.stopped(context, instance, "published"),
+        console.progress(f"Publishing {name}"),
+        containers.speaking_of(name),
+    ):
+        fingerprint = publish(context.incus, name, alias, properties)
     console.print_json({"alias": alias, "fingerprint": fingerprint})
     return 0
 

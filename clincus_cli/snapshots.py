@@ -34,51 +34,42 @@ def snapshot_container(context: Context) -> str:
     return found[0]
 
 
-def snapshot_path(container: str, name: str = "") -> str:
-    """The address of a container's snapshot in Incus's API. Raises UsageError for a name that cannot be one."""
+def snapshots_address(container: str, name: str = "") -> str:
+    """The address of a container's snapshots in Incus's API, or of one of them."""
     from urllib.parse import quote
 
-    if not name:
-        return f"/1.0/instances/{container}/snapshots"
-    if "/" in name or name in (".", "..") or any(ord(letter) < 33 for letter in name):
-        raise cli.UsageError(f"'{name}' is no snapshot's name: write it without slashes and spaces")
-    return f"/1.0/instances/{container}/snapshots/{quote(name, safe='')}"
-
-
-def snapshot_document(snapshot: Mapping[str, Any]) -> dict[str, object]:
-    """A snapshot as `--format json` shows it."""
-    document = {
-        "created_at": snapshot["created_at"],
-        "description": snapshot.get("description") or "",
-        "expires_at": snapshot.get("expires_at") or "",
-        "name": str(snapshot["name"]).rpartition("/")[2],
-        "stateful": bool(snapshot.get("stateful")),
-    }
-    if str(document["expires_at"]).startswith("0001-"):  # Incus's word for never
-        del document["expires_at"]
-    return {key: value for key, value in document.items() if value != ""}
+    return f"/1.0/instances/{container}/snapshots" + (f"/{quote(name, safe='')}" if name else "")
 
 
 def snapshot_documents(snapshots: Iterable[Mapping[str, Any]] | None) -> list[dict[str, object]]:
-    """Snapshots as documents, oldest first."""
-    return sorted(map(snapshot_document, snapshots or ()), key=lambda document: str(document["created_at"]))
+    """Snapshots as `--format json` shows them, oldest first."""
+    documents: list[dict[str, object]] = []
+    for one in sorted(snapshots or (), key=lambda one: str(one["created_at"])):
+        expires, description = one.get("expires_at") or "", one.get("description") or ""
+        documents.append(
+            {
+                "created_at": one["created_at"],
+                **({"description": description} if description else {}),
+                **({"expires_at": expires} if expires and not expires.startswith("0001-") else {}),  # that is never
+                "name": str(one["name"]).rpartition("/")[2],
+                "stateful": bool(one.get("stateful")),
+            }
+        )
+    return documents
 
 
 def list_snapshots(incus: clincus.Incus, container: str) -> list[dict[str, object]]:
     """The snapshots of a container, oldest first. Raises ClincusError (404)."""
     containers.find_instance(incus, container)
-    return snapshot_documents(incus.query(f"{snapshot_path(container)}?recursion=1"))
+    return snapshot_documents(incus.query(f"{snapshots_address(container)}?recursion=1"))
 
 
 def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, object]:
     """One snapshot of a container. Raises ClincusError (404)."""
-    containers.find_instance(incus, container)
-    try:
-        return snapshot_document(incus.query(snapshot_path(container, name)))
-    except clincus.IncusError as error:
-        if error.status == 404:
-            raise clincus.ClincusError(f'snapshot "{name}" not found in container "{container}"', 404) from error
-        raise
+    for snapshot in list_snapshots(incus, container):
+        if snapshot["name"] == name:
+            return snapshot
+    raise clincus.ClincusError(f'snapshot "{name}" not found in container "{container}"', 404)
 
 
 @cli.Command("snapshot create [NAME]", CONTAINER, cli.WORKSPACE, cli.Flag("--stateful", "with its running programs"))
@@ -93,8 +84,8 @@ def run_snapshot_create(context: Context) -> int:
 
     options, container = context.options, snapshot_container(context)
     name = options.name or time.strftime("snap-%Y%m%d-%H%M%S")
-    address = snapshot_path(container)
-    snapshot_path(container, name)
+    if "/" in name or name in (".", "..") or any(ord(letter) < 33 for letter in name):
+        raise cli.UsageError(f"'{name}' is no snapshot's name: write it without slashes and spaces")
     instance = containers.find_instance(context.incus, container)
     if options.stateful and instance.get("expanded_config", {}).get("migration.stateful") != "true":
         advice = f"set it with `incus config set {container} migration.stateful=true`, and restart the container"
@@ -103,7 +94,7 @@ def run_snapshot_create(context: Context) -> int:
         raise clincus.ClincusError(f'snapshot "{name}" of container "{container}" already exists: choose another', 409)
     with console.progress(f"Taking a snapshot of {container}"), containers.speaking_of(container):
         body = {"name": name, "stateful": options.stateful}
-        context.incus.query(address, "POST", body, wait=True, timeout=600)
+        context.incus.query(snapshots_address(container), "POST", body, wait=True, timeout=600)
     kind = "stateful snapshot" if options.stateful else "snapshot"
     console.say(f"Created {kind} '{name}' for container '{container}'")
     return 0
@@ -143,15 +134,13 @@ def run_snapshot_list(context: Context) -> int:
 
 def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) -> str:
     """The snapshots of a container as a person reads them."""
-    row = "  {:<20} {:<26} {:<8}"
-    lines = [row.format("NAME", "CREATED", "STATEFUL")] if snapshots else ["  (none)"]
-    for snapshot in snapshots:
-        stateful = "yes" if snapshot["stateful"] else "no"
-        lines.append(
-            row.format(clincus.printable(str(snapshot["name"])), console.local_time(snapshot["created_at"]), stateful)
-        )
+    rows = [("NAME", "CREATED", "STATEFUL")]
+    for one in snapshots:
+        stateful = "yes" if one["stateful"] else "no"
+        rows.append((clincus.printable(str(one["name"])), console.local_time(one["created_at"]), stateful))
+    lines = ["  {:<20} {:<26} {}".format(*row) for row in rows] if snapshots else ["  (none)"]
     total = f"Total: {len(snapshots)} snapshot{'' if len(snapshots) == 1 else 's'}"
-    return "\n".join([f"Snapshots for {container}:", *(line.rstrip() for line in lines), "", total])
+    return "\n".join([f"Snapshots for {container}:", *lines, "", total])
 
 
 @cli.Command(
@@ -172,23 +161,20 @@ def run_snapshot_restore(context: Context) -> int:
     options, container = context.options, snapshot_container(context)
     snapshot = find_snapshot(context.incus, container, options.name)
     instance = containers.find_instance(context.incus, container)
-    was_running = instance["status"] != "Stopped"
-    if was_running and not options.force:
-        stop = "clincus stop" if containers.is_session(context, instance) else "clincus container stop"
+    if instance["status"] != "Stopped" and not options.force:
+        stop = "clincus stop" if containers.own_session(context, instance) else "clincus container stop"
         advice = f"stop it with `{stop} {container}`, or use --force to stop it, restore and start it again"
         raise clincus.ClincusError(f'container "{container}" must be stopped before restore: {advice}', 409)
-    containers.refuse_vanishing(instance, "restored")
     question = f"Restore container '{container}' from snapshot '{options.name}'? What changed since is lost."
     if not console.confirm(question, force=options.force):
         return 0
-    with console.progress(f"Restoring {container}"):
-        if was_running:
-            containers.stop_for_a_while(context, instance, hard=True)
-        with containers.speaking_of(container):
-            body = {"restore": snapshot["name"], "stateful": options.stateful}
-            context.incus.query(f"/1.0/instances/{container}", "PUT", body, wait=True, timeout=600)
-        if was_running and not options.stateful:
-            containers.start_again(context, instance)
+    body = {"restore": snapshot["name"], "stateful": options.stateful}
+    with (
+        console.progress(f"Restoring {container}"),
+        containers.stopped(context, instance, "restored", force=True),
+        containers.speaking_of(container),
+    ):
+        context.incus.query(f"/1.0/instances/{container}", "PUT", body, wait=True, timeout=600)
     console.say(f"Restored container '{container}' from snapshot '{options.name}'")
     return 0
 
@@ -209,35 +195,28 @@ def run_snapshot_delete(context: Context) -> int:
     options = context.options
     if bool(options.name) == options.all:
         raise cli.UsageError("give a snapshot name or --all" if options.all else "snapshot name required, or --all")
-    container = snapshot_container(context)
-    if not options.all:
-        find_snapshot(context.incus, container, options.name)
-    names = [options.name]
-    if options.all:
-        names = [str(snapshot["name"]) for snapshot in list_snapshots(context.incus, container)]
+    incus, container = context.incus, snapshot_container(context)
+    found = list_snapshots(incus, container) if options.all else [find_snapshot(incus, container, options.name)]
+    names = [str(snapshot["name"]) for snapshot in found]
     if not names:
         console.say("No snapshots to delete")
         return 0
     if options.dry_run:
         console.say(f"[Dry run] Would delete from container '{container}': {', '.join(names)}")
         return 0
+
+    def delete(name: str) -> None:
+        incus.query(snapshots_address(container, name), "DELETE", wait=True, timeout=120)
+        console.say(f"Deleted snapshot '{name}'" + ("" if options.all else f" from container '{container}'"))
+
     if options.all:
         question = f"Delete {len(names)} snapshot(s) of '{container}': {', '.join(names)}?"
         if not console.confirm(question, force=options.force):
             return 0
-        deleted = sessions.attempt_each(names, lambda name: delete_snapshot(context.incus, container, name))
-        for name in deleted:
-            console.say(f"Deleted snapshot '{name}'")
-        return 0 if deleted == names else 1
+        return 0 if sessions.attempt_each(names, delete) == names else 1
     if console.confirm_named(f"Delete snapshot '{options.name}' of container '{container}'?", force=options.force):
-        delete_snapshot(context.incus, container, options.name)
-        console.say(f"Deleted snapshot '{options.name}' from container '{container}'")
+        delete(options.name)
     return 0
-
-
-def delete_snapshot(incus: clincus.Incus, container: str, name: str) -> None:
-    """Delete one snapshot. Raises IncusError."""
-    incus.query(snapshot_path(container, name), "DELETE", wait=True, timeout=120)
 
 
 @cli.Command("snapshot info NAME", CONTAINER, cli.WORKSPACE, cli.format_flag("text", "json"), shows=True)
