@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from typing import Any
 
 import clincus
 from clincus_cli import commands as cli
@@ -69,8 +68,10 @@ def run_run(context: Context) -> int:
         else:
             sinks = held if options.format == "json" else relay.OUR_STREAMS
             command = ["sh", "-c", program, "clincus", guest.mount, *command]
-            who: dict[str, Any] = {"user": guest.uid, "environment": guest.environment()}
-            code = relay.run_relayed(context.incus, session.id, command, sinks, limit=limit, **who)
+            environment = guest.environment()
+            code = relay.run_relayed(
+                context.incus, session.id, command, sinks, limit=limit, user=guest.uid, environment=environment
+            )
     except subprocess.TimeoutExpired:
         console.say(f"The time limit of {limit:g} s is over")
         code = TIMED_OUT
