@@ -25,8 +25,9 @@ class Host(Machine):
     """The machine that setup works on: its files and its programs. Tests hand in one of their own."""
 
     def which(self, program: str) -> str:
-        """The full path of a program or nothing; also looks where only root's PATH leads."""
-        return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/opt/incus/bin") or ""
+        """The full path of a program or nothing. It may be where only root looks, or Incus's own."""
+        more = "/usr/sbin:/sbin:/usr/libexec/incus:/opt/incus/bin"
+        return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{more}") or ""
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, env: Mapping[str, str] = {}) -> str:
         """Run a program and return its stdout. Raises ClincusError with the program's last words."""

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -28,16 +29,10 @@ from clincus_features import health
 
 SETUP_POOL = "default"
 CAP_SYS_RESOURCE = 24  # capabilities(7)
-INCUSD_PLACES = ("/usr/libexec/incus/incusd", "/opt/incus/bin/incusd", "/usr/bin/incusd", "/usr/sbin/incusd")
 NETWORK_TRIES = 20
 INCUSD_READY_SECONDS = 60
 
 # -- The daemon
-
-
-def find_incusd(host: Host) -> str:
-    """The daemon's program; each distribution keeps it elsewhere. Nothing when there is none."""
-    return next((place for place in INCUSD_PLACES if host.path(place).exists()), "") or host.which("incusd")
 
 
 def start_incusd(
@@ -48,7 +43,7 @@ def start_incusd(
     `folder` is its INCUS_DIR. The daemon gets a session of its own, so that it outlives us, and none of our file
     descriptors, so that a reader of our output does not wait for it.
     """
-    program = find_incusd(host)
+    program = host.which("incusd")
     if not program:
         raise clincus.ClincusError("the Incus daemon `incusd` is not installed")
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -57,16 +52,15 @@ def start_incusd(
     if folder == Path("/var/lib/incus"):
         del own["INCUS_DIR"]
     raise_limit = 'ulimit -n "$(ulimit -Hn)" 2>/dev/null; exec "$@"'
-    argv = ["sh", "-c", raise_limit, "sh", program, "--group", group, "--logfile", str(log)]
-    with open(f"{log}.out", "ab") as output:
+    argv = ["sh", "-c", raise_limit, "sh", program, "--group", group]
+    with open(log, "ab") as output:
         daemon = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=own, start_new_session=True, cwd="/"
         )
-    limit = INCUSD_READY_SECONDS
-    waiting = [program, "waitready", f"--timeout={limit}"]
-    ready = host.attempt(waiting, timeout=limit + 10, env={"INCUS_DIR": str(folder)})
+    waiting = [program, "waitready", f"--timeout={INCUSD_READY_SECONDS}"]
+    ready = host.attempt(waiting, timeout=INCUSD_READY_SECONDS + 10, env={"INCUS_DIR": str(folder)})
     if ready.code != 0 or daemon.poll() is not None:
-        words = host.read(f"{log}.out")[-600:].strip() or host.read(str(log))[-600:].strip() or ready.reason
+        words = host.read(str(log))[-600:].strip() or ready.reason
         if daemon.poll() is None:
             relay.end_with_children(daemon, PATIENCE)
         raise clincus.ClincusError(f"the Incus daemon did not get ready; its log {log} ends with: {words}")
@@ -76,11 +70,8 @@ def start_incusd(
 # -- Subnets
 
 # Where a bridge may go: private /24s (RFC 1918) in corners that routers, VPNs and Docker seldom use by default.
-SUBNET_CHOICES = tuple(
-    f"{start}.{number}.0/24"
-    for start, first in (("10.64", 77), ("10.181", 60), ("172.30", 200), ("192.168", 213))
-    for number in range(first, first + 20)
-)
+CORNERS = (("10.64", 77), ("10.181", 60), ("172.30", 200), ("192.168", 213))
+SUBNET_CHOICES = [f"{start}.{number}.0/24" for start, first in CORNERS for number in range(first, first + 20)]
 
 
 def free_subnet(taken: Iterable[str], choices: Sequence[str] = SUBNET_CHOICES) -> str:
@@ -127,14 +118,6 @@ class Step(NamedTuple):
     as_root: bool = False  # only root can do it
 
 
-class StepReport(NamedTuple):
-    """What became of a step: `done` before, `planned` (dry run), `made` now, or `declined`."""
-
-    name: str
-    state: str
-    text: str  # what was or would be done
-
-
 @dataclass
 class Setup:
     """The steps from a bare machine to a working Incus, in order."""
@@ -163,31 +146,31 @@ class Setup:
             Step("image", self.build_image),
         )
 
-    def run(self, ask: Callable[[str], bool], *, dry_run: bool = False) -> list[StepReport]:
-        """Take the steps one after another; one that is declined ends the run, since the rest relies on it.
+    def plan(self) -> dict[str, str]:
+        """What is to be done, by the name of the step; nothing is done."""
+        return {step.name: need for step in self.steps() for need in islice(step.take(), 1)}
+
+    def run(self, ask: Callable[[str], bool]) -> bool:
+        """Take the steps one after another; False when one is declined, which ends it, since the rest relies on it.
 
         `ask` gets each need as a question. Raises ClincusError when a step fails, or needs root.
         """
-        reports: list[StepReport] = []
         for step in self.steps():
             work = step.take()
             need = next(work, "")
-            state = "planned" if need else "done"
-            if need and not dry_run:
-                if step.as_root and not self.host.is_root():
-                    command = root_command(self.host, sys.argv, self.person())
-                    raise clincus.ClincusError(f"setup has to {need}, which only root can do. Run: {command}", 403)
-                state = "made" if ask(need) else "declined"
-            if state == "made":
-                self.say(f"{step.name}: {need}")
-                next(work, "")
-                self.answers_kept.clear()
-                if next(step.take(), ""):
-                    raise clincus.ClincusError(f"setup could not {need}")
-            reports.append(StepReport(step.name, state, need))
-            if state == "declined":
-                break
-        return reports
+            if not need:
+                continue
+            if step.as_root and not self.host.is_root():
+                command = root_command(self.host, sys.argv, self.person())
+                raise clincus.ClincusError(f"setup has to {need}, which only root can do. Run: {command}", 403)
+            if not ask(need):
+                return False
+            self.say(f"{step.name}: {need}")
+            next(work, "")
+            self.answers_kept.clear()
+            if next(step.take(), ""):
+                raise clincus.ClincusError(f"setup could not {need}")
+        return True
 
     def ask(self, path: str) -> Any:
         """The answer of Incus to a query; None when it has nothing there, or does not answer us."""
@@ -241,7 +224,7 @@ class Setup:
         builds_here = bool(next(self.build_image(), "")) and self.image_source() == "host"
         table = (
             ("incus-client", "incus", True),
-            ("incus-base", "", not find_incusd(self.host) and not self.answers()),
+            ("incus-base", "", not self.host.which("incusd") and not self.answers()),
             ("dnsmasq-base", "dnsmasq", bool(next(self.give_network(), "")) and not self.bridge_to_use()),
             ("btrfs-progs", "mkfs.btrfs", makes_pool and self.kernel_has_btrfs()),
             ("git", "git", bool(self.host.which("apt-get"))),  # without it no session starts in a repository

@@ -75,17 +75,15 @@ def run_setup(context: Context) -> int:
 
     with Stages() as stages:
         setup = Setup(setup_options(context), Host(), context.incus, stages, context.environ)
-        reports = setup.run(ask, dry_run=options.dry_run)
-    planned = [report for report in reports if report.state == "planned"]
-    for report in planned:
-        print(f"{report.name}: {report.text}")
+        planned = setup.plan() if options.dry_run else {}
+        is_ready = not planned and (options.dry_run or setup.run(ask))
+    for name, need in planned.items():
+        print(f"{name}: {need}")
     for text in setup.notes:
         console.say(f"Note: {text}.")
-    if any(report.state == "declined" for report in reports):
-        return 1
-    if not planned:
+    if is_ready:
         console.say("Clincus is ready. Start the dashboard with `clincus serve`, or a session with `clincus shell`.")
-    return 0
+    return 0 if is_ready or options.dry_run else 1
 
 
 @cli.Command(

@@ -47,10 +47,10 @@ def main() -> None:
     timeline = Timeline()
     options = cli_build.SetupOptions(recipe=incus_bed.stub_recipe())
     setup = cli_setup.Setup(options, cli_host.Host(), clincus.Incus(), timeline)
-    reports = setup.run(lambda _: True)
+    for name, need in setup.plan().items():
+        print(f"  {name}: {need}")
+    setup.run(lambda _: True)
     timeline.close()
-    for report in reports:
-        print(f"  {report.name}: {report.state} {report.text}".rstrip())
     for text in setup.notes:
         print(f"  note: {text}")
 

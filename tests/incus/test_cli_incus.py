@@ -352,7 +352,7 @@ def no_images_left(bed):
     yield
     for image in bed.incus.query("/1.0/images?recursion=1"):
         if "clincus" not in cli_images.alias_names(image):
-            cli_images.delete_image(bed.incus, image)
+            cli_images.delete_image(bed.incus, image["fingerprint"])
 
 
 @pytest.mark.usefixtures("no_images_left")

@@ -42,10 +42,9 @@ def new_images(bed):
 
 
 def setup(bed, **options):
-    """What setup would do on the bed, dry."""
+    """What setup would do on the bed."""
     chosen = cli_build.SetupOptions(project=bed.incus.project, bridge=bed.bridge, **options)
-    reports = cli_setup.Setup(chosen, cli_host.Host(), bed.incus, print).run(lambda _: False, dry_run=True)
-    return {report.name: report.text for report in reports if report.state != "done"}
+    return cli_setup.Setup(chosen, cli_host.Host(), bed.incus, print).plan()
 
 
 def run_clincus(bed, home, *arguments):
