@@ -3934,7 +3934,7 @@ class Session:
     deadline: str = ""
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
-    guest: str = ""  # who works in the container, and where: see `Guest`
+    guest: str = ""  # who works in the container, and where: a `Guest` as JSON
     command: str = ""  # the process of `clincus run` whose one command the container is for: its mark
     run: str = ""  # Incus's time of its last start: another one is another run
 
@@ -4162,30 +4162,26 @@ class Registry:
                 self._deferred[id] = self.question()
             return id in self._busy
 
-    def reserve(
-        self, workspace: str, slot: int, make: Callable[[str, int], Session], taken: Collection[str]
-    ) -> Session:
-        """Take a slot for a session that is about to be created, and show it as `starting`; `end_work` ends that.
+    def reserve(self, draft: Session, slot: int, taken: Collection[str]) -> Session:
+        """Give a session that is about to be created a name and a slot, and show it as `starting` until `end_work`.
 
         `slot` 0 means the lowest free one; `taken` are names that Incus refused. Raises ClincusError(409), also for a
         conversation that has a container: of two that go on with it, one would take the other's place on the host.
         """
         with self._lock:
             everything = self.all()
-            used = {session.slot for session in everything if session.workspace == workspace}
+            for other in everything:
+                if other.session_id == draft.session_id:
+                    words = f'session "{other.session_id}" still has its container: resume "{other.id}"'
+                    raise ClincusError(words, 409)
+            used = {session.slot for session in everything if session.workspace == draft.workspace}
             names = {*taken, *self._others, *(session.id for session in everything)}
             for candidate in [slot] if slot else SLOTS:
-                name = session_name(self.prefix, workspace, candidate)
-                if candidate in used or name in names:
-                    continue
-                session = make(name, candidate)
-                for other in everything:
-                    if other.session_id == session.session_id:
-                        words = f'session "{session.session_id}" still has its container: resume "{other.id}"'
-                        raise ClincusError(words, 409)
-                self._reserved[name] = session
-                self.begin_work(name, "starting")
-                return session
+                name = session_name(self.prefix, draft.workspace, candidate)
+                if candidate not in used and name not in names:
+                    self._reserved[name] = replace(draft, id=name, slot=candidate, created_at=utc_now())
+                    self.begin_work(name, "starting")
+                    return self._reserved[name]
         if slot:
             raise ClincusError(f"slot {slot} of this workspace is in use: choose another, or 0 for any", 409)
         raise ClincusError(f"all {len(SLOTS)} slots of this workspace are in use: delete a session first", 409)
@@ -4291,13 +4287,8 @@ class Guest(NamedTuple):
 
     @classmethod
     def of(cls, session: Session, config: Config) -> Guest:
-        """As a session's label says; one from before there was a label goes by the config."""
-        found = re.fullmatch(r"(\d+):([^:]*):(.+)", session.guest)
-        return cls(int(found[1]), found[2], found[3]) if found else cls.configured(config, session.workspace)
-
-    def label(self) -> str:
-        """The label that `of` reads."""
-        return f"{self.uid}:{self.user}:{self.mount}"
+        """As a session's label says; one without such a label goes by the config."""
+        return cls(*json.loads(session.guest)) if session.guest else cls.configured(config, session.workspace)
 
     @property
     def home(self) -> str:
@@ -4316,31 +4307,15 @@ class Launch:
     request: LaunchRequest
     config: Config
     warnings: tuple[str, ...]  # those of the project's own file
-    workspace: str
+    draft: Session  # the session without its name and slot
     guest: Guest
     tool: Tool
-    image: str
-    persistent: bool
     mounts: Sequence[MountEntry]
-    session_id: str  # a new one, or that of a saved session to go on with
-
-    def session(self, name: str, slot: int) -> Session:
-        """The session as it will be listed while it starts."""
-        new = Session(name, self.workspace, self.tool.name, slot, "starting", self.persistent, created_at=utc_now())
-        return self.renewed(replace(new, session_id=self.session_id, image=self.image, profile=self.request.profile))
 
     def renewed(self, session: Session) -> Session:
-        """A session with what this start decides anew; `deadline` is when a run that starts now has to end."""
-        limits = self.config.get("limits.runtime")
-        seconds = parse_duration(limits["max_duration"] or "0") if limits["auto_stop"] else 0
-        return replace(
-            session,
-            deadline=format_time(_now() + timedelta(seconds=seconds)) if seconds else "",
-            settings=json.dumps(self.request.settings, sort_keys=True) if self.request.settings else "",
-            guest=self.guest.label(),
-            command=self.request.command,
-            persistent=self.persistent,
-        )
+        """An existing session with what each start decides anew."""
+        decided = ("deadline", "settings", "guest", "command", "persistent")
+        return replace(session, **{name: getattr(self.draft, name) for name in decided})
 
 
 NO_TOOL = Tool("", (), ())  # in the container of one command
@@ -4358,19 +4333,28 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
     config = project_config(with_flags(config, request.settings, request.profile), environ, workspace)
     guest = Guest.configured(config, workspace)
     resumed = find_saved(config, environ, request.resume) if request.resume else None
-    tool = request.tool or (resumed.tool if resumed else config.get("tool.name"))
-    return Launch(
-        request=request,
-        config=config,
-        warnings=tuple(warning for warning in config.warnings if warning not in general.warnings),
+    name = request.tool or (resumed.tool if resumed else config.get("tool.name"))
+    tool = NO_TOOL if request.command else find_tool("shell" if request.debug else name, config)
+    runtime = config.get("limits.runtime")
+    seconds = parse_duration(runtime["max_duration"] or "0") if runtime["auto_stop"] else 0
+    draft = Session(
+        id="",
         workspace=workspace,
-        guest=guest,
-        tool=NO_TOOL if request.command else find_tool("shell" if request.debug else tool, config),
-        image=request.image or config.get("defaults.image"),
+        tool=tool.name,
+        slot=0,
+        status="starting",
         persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
-        mounts=mount_entries(config.get("mounts.default"), environ, guest.mount),
         session_id=resumed.session_id if resumed else str(uuid.uuid4()),
+        image=request.image or config.get("defaults.image"),
+        profile=request.profile,
+        deadline=format_time(_now() + timedelta(seconds=seconds)) if seconds else "",
+        settings=json.dumps(request.settings, sort_keys=True) if request.settings else "",
+        guest=json.dumps(guest),
+        command=request.command,
     )
+    warnings = tuple(warning for warning in config.warnings if warning not in general.warnings)
+    mounts = mount_entries(config.get("mounts.default"), environ, guest.mount)
+    return Launch(request, config, warnings, draft, guest, tool, mounts)
 
 
 def describe_session(
@@ -4526,7 +4510,7 @@ class Containers:
         session, description = self._describe(session, launch)
         try:
             if is_new:
-                self.incus.launch(session.id, launch.image, description)
+                self.incus.launch(session.id, launch.draft.image, description)
             else:
                 instance = self.incus.query(f"/1.0/instances/{session.id}")
                 self.incus.update(session.id, redescribe_instance(instance, description))
@@ -4536,15 +4520,15 @@ class Containers:
                 raise NameTakenError(error.message, 409) from error
             if is_new and error.status == 404 and "mage" in error.message:
                 hint = "build it with `clincus build`, or choose another"
-                raise ClincusError(f"image '{launch.image}' not found: {hint}", 400) from error
+                raise ClincusError(f"image '{launch.draft.image}' not found: {hint}", 400) from error
             if error.status != 500:
                 raise
             failure = start_failure(self.incus, session.id, error)
-            if not isinstance(failure, WallUnsupportedError) or launch.workspace in self.unlockable:
+            if not isinstance(failure, WallUnsupportedError) or launch.draft.workspace in self.unlockable:
                 raise failure from error
         else:
             return session
-        self.unlockable[launch.workspace] = failure.message  # so the next try is one with plain devices
+        self.unlockable[launch.draft.workspace] = failure.message  # so the next try is one with plain devices
         if is_new:
             self.delete(session.id)
         return self.launch(session, launch, is_new=is_new)
@@ -4614,16 +4598,16 @@ class Containers:
 
     def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with what that does to it."""
-        project, reason = self.incus.project, self.unlockable.get(launch.workspace)
+        project, reason = self.incus.project, self.unlockable.get(launch.draft.workspace)
         if project not in self.support:
             self.support[project] = protection_support(self.incus)
         support = self.support[project]
         if reason:  # without id maps on the workspace's file system, a disk device has none either
             support = replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
-        workspaces = {launch.workspace, *(known.workspace for known in self.registry.all() if known.workspace)}
+        workspaces = {launch.draft.workspace, *(known.workspace for known in self.registry.all() if known.workspace)}
         settings = protection_settings(launch.config.values)
         protection = protect_workspace(
-            workspace_folder(launch.workspace, launch.guest.mount, settings),
+            workspace_folder(launch.draft.workspace, launch.guest.mount, settings),
             settings,
             support,
             [host_folder(real_mount(host, workspaces), path, readonly) for host, path, readonly in launch.mounts],
@@ -4699,7 +4683,7 @@ class Sessions:
         launch = self.plan(request)
         taken: set[str] = set()
         while True:
-            session = self.registry.reserve(launch.workspace, request.slot, launch.session, taken)
+            session = self.registry.reserve(launch.draft, request.slot, taken)
             try:
                 with self._looking_at_the_end(session.id):
                     self._launch(session, launch)
@@ -4728,9 +4712,11 @@ class Sessions:
     def _resume(self, found: Session, request: LaunchRequest | None, *, is_stopped: bool) -> None:
         before = self._adopted(found)
         launch = self.plan(self._again(before, request))
-        if is_stopped and launch.workspace != before.workspace and before is found:
-            words = f'workspace "{before.workspace}" is a link to "{launch.workspace}" now: start a session there'
-            raise ClincusError(words, 409)  # nobody asked for the link's target when the session was made
+        if is_stopped and launch.draft.workspace != before.workspace and before is found:
+            target = launch.draft.workspace  # nobody asked for it when the session was made
+            raise ClincusError(
+                f'workspace "{before.workspace}" is a link to "{target}" now: start a session there', 409
+            )
         self.extensions.tell("before_start", before)
         session = self._thawed(before)
         if is_stopped:  # a start that fails leaves it so, unless somebody else has started it
@@ -4921,7 +4907,12 @@ class Sessions:
         except NameTakenError:
             raise  # it is another's
         except BaseException:
-            self._undo(session)
+            try:
+                made = self.look(session.id)
+                if made and (made.session_id, made.created_at) == (session.session_id, session.created_at):
+                    self.containers.delete(session.id)
+            except ClincusError as error:
+                self.report(f"{session.id}: could not be removed after a failed start: {error}")
             raise
 
     def _started(self, id: str) -> Session:
@@ -5060,15 +5051,6 @@ class Sessions:
             self.look(id, ends_work=True)
         finally:
             self.registry.end_work(id)  # also where Incus did not answer
-
-    def _undo(self, session: Session) -> None:
-        """Remove the container of a create that failed, if it is the one that this create made."""
-        try:
-            made = self.look(session.id)
-            if made and (made.session_id, made.created_at) == (session.session_id, session.created_at):
-                self.containers.delete(session.id)
-        except ClincusError as error:
-            self.report(f"{session.id}: could not be removed after a failed start: {error}")
 
 
 # ----------------------------------------------------------------------------------------------------------------

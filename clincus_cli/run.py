@@ -101,7 +101,7 @@ def process_mark(pid: int) -> str:
 def start_container(sessions: clincus.Sessions, request: clincus.LaunchRequest) -> clincus.Session:
     """Start a container for one command: a new one, or the resting persistent one of the slot that is named."""
     if request.slot:
-        name = clincus.session_name(sessions.registry.prefix, sessions.plan(request).workspace, request.slot)
+        name = clincus.session_name(sessions.registry.prefix, sessions.plan(request).draft.workspace, request.slot)
         found = sessions.look(name)
         if found is not None and found.command and found.persistent and found.status == "stopped":
             return sessions.resume(name, request)

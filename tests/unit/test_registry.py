@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def test_states_of_incus_become_ours(status, expected):
 
 def test_what_is_on_an_instance_is_read_back():
     session = clincus.replace(
-        make(NAME, 1),
+        draft(NAME),
+        id=NAME,
+        slot=1,
         status="running",
         protection="basic",
         protection_note="The kernel is too old",
@@ -105,7 +108,7 @@ def test_what_is_on_an_instance_is_read_back():
         started_at="2026-01-01T00:00:00Z",
         run="2026-01-01T00:00:00Z",
         settings='{"limits.cpu.count": "1"}',
-        guest="1000:code:/workspace",
+        guest='[1000, "code", "/workspace"]',
     )
     found = {**instance(), "config": clincus.session_labels(session)}
     assert clincus.session_from_instance("clincus-", found) == session
@@ -330,7 +333,7 @@ class TestWork:
         assert (registry.get(NAME).status, registry.defer(NAME)) == ("stopped", False)
 
     def test_a_stop_while_the_start_comes_to_its_end_is_seen(self, registry, heard):
-        session = registry.reserve("/w", 0, make, ())
+        session = reserve(registry)
         look(registry, {**RUNNING, "name": session.id}, name=session.id)
         look(registry, {**STOPPED, "name": session.id}, name=session.id)
         registry.end_work(session.id)
@@ -338,46 +341,50 @@ class TestWork:
         assert heard.public == []
 
 
-def make(name: str, slot: int) -> clincus.Session:
-    return clincus.Session(name, "/w", "claude", slot, "starting", False, session_id=name)
+def draft(session_id: str) -> clincus.Session:
+    return clincus.Session("", "/w", "claude", 0, "starting", False, session_id=session_id)
+
+
+def reserve(registry: clincus.Registry, slot: int = 0, taken: Collection[str] = ()) -> clincus.Session:
+    return registry.reserve(draft(str(len(registry.all()))), slot, taken)
 
 
 class TestReservation:
     def test_the_slot_of_an_instance_that_is_not_shown_is_taken(self, registry):
         list_all(registry, instance(clincus.session_name("clincus-", "/w", 1), command="1 2"))
         assert registry.all() == []
-        assert registry.reserve("/w", 0, make, ()).slot == 2
+        assert reserve(registry).slot == 2
 
     def test_the_lowest_free_slot_is_taken_and_shown_as_starting(self, registry):
-        slots = [registry.reserve("/w", 0, make, ()).slot for _ in range(3)]
+        slots = [reserve(registry).slot for _ in range(3)]
         assert slots == [1, 2, 3]
         assert {session.status for session in registry.all()} == {"starting"}
 
     def test_ten_slots_are_all(self, registry):
         for _ in clincus.SLOTS:
-            registry.reserve("/w", 0, make, ())
+            reserve(registry)
         with pytest.raises(clincus.ClincusError, match="all 10 slots") as raised:
-            registry.reserve("/w", 0, make, ())
+            reserve(registry)
         assert raised.value.status == 409
 
     def test_a_busy_slot_that_was_named_is_refused(self, registry):
-        registry.reserve("/w", 4, make, ())
+        reserve(registry, 4)
         with pytest.raises(clincus.ClincusError, match="slot 4"):
-            registry.reserve("/w", 4, make, ())
+            reserve(registry, 4)
 
     def test_a_name_that_incus_refused_is_passed_over(self, registry):
         taken = {clincus.session_name("clincus-", "/w", 1)}
-        assert registry.reserve("/w", 0, make, taken).slot == 2
+        assert reserve(registry, taken=taken).slot == 2
 
     def test_the_start_is_told_when_the_tool_runs_not_when_the_container_does(self, registry, heard):
-        session = registry.reserve("/w", 0, make, ())
+        session = reserve(registry)
         look(registry, {**RUNNING, "name": session.id}, name=session.id)
         assert (heard.public, registry.get(session.id).status) == ([], "starting")
         registry.end_work(session.id)
         assert (heard.public, registry.get(session.id).status) == (["started"], "running")
 
     def test_a_failed_create_leaves_nothing_and_tells_no_stop(self, registry, heard):
-        session = registry.reserve("/w", 0, make, ())
+        session = reserve(registry)
         look(registry, {**RUNNING, "name": session.id}, name=session.id)
         look(registry, None, name=session.id)
         registry.end_work(session.id)
@@ -397,19 +404,18 @@ class TestDescription:
         clincus.LaunchRequest("/w"),
         clincus.load_config({}),
         ("the project's",),
-        "/w",
+        draft("s"),
         clincus.Guest(1000, "code", "/workspace"),
         clincus.TOOLS["claude"],
-        "clincus",
-        persistent=False,
         mounts=(),
-        session_id="s",
     )
 
     def describe(self, keys: dict[str, str], root_options: dict[str, str]) -> tuple[clincus.Session, Any]:
         root = {"type": "disk", "path": "/", "pool": "default"}
         limits = keys, root_options, ["a limit"]
-        return clincus.describe_session(make(NAME, 1), self.LAUNCH, self.PROTECTION, limits, root)
+        return clincus.describe_session(
+            clincus.replace(draft(NAME), id=NAME, slot=1), self.LAUNCH, self.PROTECTION, limits, root
+        )
 
     def test_it_is_complete(self):
         session, description = self.describe({"limits.memory": "1GiB"}, {})

@@ -116,10 +116,8 @@ def deleted(door: Door) -> list[str]:
 
 @pytest.mark.parametrize("act", ["end", "resume"])
 def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door, act):
-    def make(name: str, slot: int) -> clincus.Session:
-        return clincus.Session(name, "/w", "claude", slot, "starting", persistent=False, session_id="s")
-
-    starting = sessions.registry.reserve("/w", 0, make, ())
+    draft = clincus.Session("", "/w", "claude", 0, "starting", persistent=False, session_id="s")
+    starting = sessions.registry.reserve(draft, 0, ())
     with pytest.raises(clincus.ClincusError, match="is starting: wait until that has finished") as caught:
         getattr(sessions, act)(starting.id)
     assert caught.value.status == 409
