@@ -1375,8 +1375,7 @@ def shown(setting: Setting, value: Any) -> Any:
 # ----------------------------------------------------------------------------------------------------------------
 
 CARRIED_FILE_LIMIT = 8 << 20  # bytes: a single file carried in
-CARRIED_LIMIT = 64 << 20  # bytes: all files carried in
-CARRIED_COUNT = 20_000
+CARRIED_LIMIT = 64 << 20  # bytes of the tar of all files carried in
 GH_TIMEOUT = 5.0  # seconds for `gh auth token`
 
 
@@ -1393,86 +1392,69 @@ class ToolFile(NamedTuple):
     source: str = ""  # a file of the host whose content it gets, in the place of `data`
 
 
-@dataclass
 class Carried:
     """The files gathered so far, within bounds; each one that has to stay behind becomes a warning."""
 
-    home: str
-    files: dict[str, ToolFile] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    left: int = CARRIED_LIMIT  # bytes that may still be added
-    largest: int = CARRIED_FILE_LIMIT  # bytes of one file
-    most: int = CARRIED_COUNT
-    seen: int = 0  # files looked at
+    def __init__(self, home: str, left: int = CARRIED_LIMIT) -> None:
+        self.home = home
+        self.files: dict[str, ToolFile] = {}
+        self.warnings: list[str] = []
+        self._left = left  # bytes that the tar may still grow by
 
     def skip(self, path: str, reason: str) -> None:
         """Note a file that stays behind."""
         self.warnings.append(f"{os.path.join(self.home, path)} is not carried into the container: {reason}")
 
-    def add_tree(self, base: str, relative: str) -> None:
+    def add(self, path: str) -> None:
         """Add a file, or a directory with all in it. A symlink counts as its target if that lies in the home."""
-        source = os.path.join(base, relative)
-        if not os.path.lexists(source):
-            return
+        source = os.path.join(self.home, path)
         real = os.path.realpath(source)
-        if not path_inside(real, os.path.realpath(base)):
-            self.skip(relative, "it is a link that leads out of the home directory")
+        if not path_inside(real, os.path.realpath(self.home)):
+            self.skip(path, "it is a link that leads out of the home directory")
         elif os.path.isdir(real):
             for folder, _, names in os.walk(real):
+                inner = os.path.normpath(os.path.join(path, os.path.relpath(folder, real)))
                 for name in sorted(names):
-                    inner = os.path.relpath(os.path.join(folder, name), real)
-                    self.add_file(os.path.join(folder, name), os.path.join(relative, inner))
-        else:
-            self.add_file(real, relative)
+                    self._add_file(os.path.join(folder, name), os.path.join(inner, name))
+        elif os.path.lexists(source):
+            self._add_file(real, path)
 
-    def add_file(self, source: str, path: str) -> None:
-        """Add one regular file."""
-        self.seen += 1
-        if self.seen > self.most:
-            if self.seen == self.most + 1:
-                self.skip(path, f"there are more than {self.most} files")
-            return
-        limit = min(self.largest, self.left)
+    def _add_file(self, source: str, path: str) -> None:
         try:
             status = os.lstat(source)
-            if not stat.S_ISREG(status.st_mode):
-                self.skip(path, "it is a link" if stat.S_ISLNK(status.st_mode) else "it is not a regular file")
-                return
-            with open(os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
-                data = stream.read(limit + 1)
-        except OSError as error:
-            self.skip(path, os.strerror(error.errno or 0))
+            size = tarfile.BLOCKSIZE + status.st_size
+            data = read_plain_file(source, CARRIED_FILE_LIMIT, follow=False) if size <= self._left else None
+        except (OSError, ConfigError) as error:
+            self.skip(path, str(error).rpartition(": ")[2])
             return
-        if len(data) <= limit:
-            self.left -= len(data)
-            self.files[path] = ToolFile(path, data, 0o700 if status.st_mode & 0o100 else 0o600, status.st_mtime)
-        elif len(data) > self.largest:
-            self.skip(path, f"it is too large ({self.largest >> 20} MiB)")
-        else:
-            self.skip(path, "all would be too large")
+        if data is None:
+            self.skip(path, f"all files together would be larger than {CARRIED_LIMIT >> 20} MiB")
+            return
+        self._left -= size
+        self.files[path] = ToolFile(path, data, 0o700 if status.st_mode & 0o100 else 0o600, status.st_mtime)
 
     def document(self, path: str) -> dict[str, Any]:
         """The JSON object in a file, {} if there is none; one that cannot be read is replaced, with a warning."""
-        if path not in self.files:
-            return {}
-        try:
-            document = parse_json_with_comments(self.files[path].data.decode("utf-8-sig"))
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
+        value = self.value(path) if path in self.files else {}
+        if not isinstance(value, dict):
             self.skip(path, "it is not a JSON object")
-        return as_object(document)
+        return as_object(value)
 
-    def put(self, path: str, document: Mapping[str, Any]) -> None:
-        """Write a JSON object to a file."""
+    def value(self, path: str) -> Any:
+        """The value of a file if it is JSON, in which comments and commas behind the last item are allowed."""
+        string = r'"(?:\\.|[^"\\])*"'
+        try:
+            text = self.files[path].data.decode("utf-8-sig")
+            text = re.sub(
+                rf"{string}|//[^\n]*|/\*.*?\*/", lambda m: m[0] if m[0][0] == '"' else " ", text, flags=re.DOTALL
+            )
+            return json.loads(re.sub(rf"({string})|,(\s*[}}\]])", lambda m: m[1] or m[2], text, flags=re.DOTALL))
+        except (ValueError, RecursionError):
+            return None
+
+    def put(self, path: str, document: object) -> None:
+        """Write JSON to a file."""
         self.files[path] = ToolFile(path, (json.dumps(document, indent=2) + "\n").encode())
-
-
-def parse_json_with_comments(text: str) -> Any:
-    """JSON in which comments and commas behind the last item are allowed, as Copilot and opencode write it."""
-    string = r'"(?:\\.|[^"\\])*"'
-    plain = re.sub(rf"{string}|//[^\n]*|/\*.*?\*/", lambda m: m[0] if m[0][0] == '"' else " ", text, flags=re.DOTALL)
-    return json.loads(re.sub(rf"({string})|,(\s*[}}\]])", lambda m: m[1] or m[2], plain, flags=re.DOTALL))
 
 
 def as_object(value: object) -> dict[str, Any]:
@@ -1480,13 +1462,8 @@ def as_object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def matches_any(path: str, globs: Iterable[str]) -> bool:
-    """True if one of the glob patterns matches the path; `*` matches slashes too."""
-    return any(fnmatch.fnmatchcase(path, pattern) for pattern in globs)
-
-
 def path_inside(path: str, parent: str) -> bool:
-    """True if an absolute path in normal form is another one or lies below it."""
+    """True if a path in normal form is another one or lies below it; both are absolute, or of one folder."""
     return path == parent or path.startswith(parent.rstrip("/") + "/")
 
 
@@ -1593,10 +1570,11 @@ class Tool(NamedTuple):
     credentials: tuple[str, ...] = ()  # carried in at every start, never saved
     settings: tuple[str, ...] = ()  # files and directories carried into a new container
     instructions: tuple[str, ...] = ()  # carried too where tool.carry_instructions is set
-    rewritten: tuple[str, ...] = ()  # glob patterns: JSON in which the host's home path becomes the container's
     complete: Callable[[Carried, str, Mapping[str, str]], None] | None = None  # takes files, workspace and variables
     saved: tuple[str, ...] = ()  # files and directories that hold the conversations
-    unsaved: tuple[str, ...] = ()  # glob patterns of files below `saved` that stay behind: secrets, locks, logs
+    unsaved: tuple[
+        str, ...
+    ] = ()  # glob patterns (`*` matches slashes too) of files that stay behind: secrets, locks, logs
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
     github_token: bool = False
     environment: Mapping[str, str] = {}  # the image brings the version: no update at start
@@ -1618,7 +1596,6 @@ TOOLS = {
             credentials=(".claude/.credentials.json",),
             settings=(*below(".claude", "config.yml settings.json plugins hooks"), ".claude.json"),
             instructions=below(".claude", "CLAUDE.md agents commands skills output-styles"),
-            rewritten=(".claude/*.json",),
             complete=complete_claude,
             saved=below(".claude", "projects history.jsonl file-history plans tasks todos"),
             conversation=rf"\.claude/projects/{{project}}/{UUID}\.jsonl",
@@ -1637,7 +1614,6 @@ TOOLS = {
                 *(".copilot/installed-plugins", ".copilot.json"),
             ),
             instructions=below(".copilot", "copilot-instructions.md skills instructions"),
-            rewritten=(".copilot/*.json", ".copilot.json"),
             complete=complete_copilot,
             saved=below(".copilot", "session-state history-session-state command-history-state.json"),
             unsaved=("*/inuse.*", "*.lock"),
@@ -1658,7 +1634,6 @@ TOOLS = {
                 *below(".config/opencode", "config.json opencode.json opencode.jsonc tui.json plugin plugins themes"),
             ),
             instructions=below(".config/opencode", "AGENTS.md agent agents command commands skills"),
-            rewritten=(".opencode.json", ".config/opencode/*.json", ".config/opencode/*.jsonc"),
             complete=complete_opencode,
             saved=(".local/share/opencode", ".local/state/opencode"),
             # snapshot: a Git store of the workspace's files, for its undo: too many and too large at times
@@ -1723,17 +1698,15 @@ def tool_command(
 
 # -- Environment
 
-# A plain image has a terminfo entry for these (Debian's ncurses-base), and tmux can draw on them. Any other terminal
-# of today takes what xterm-256color does, and tmux would not start for a name that it cannot look up.
-PLAIN_TERMINALS = (
-    *("ansi", "linux", "screen", "tmux", "rxvt", "rxvt-unicode", "rxvt-unicode-256color", "vt100", "vt102", "vt220"),
-    *("xterm", "xterm-256color", "xterm-color", "xterm-mono"),
-)
-
 
 def terminal_name(term: str) -> str:
-    """The TERM to use inside."""
-    return term if term in PLAIN_TERMINALS else "xterm-256color"
+    """The TERM to use inside: tmux does not start for a name that it cannot look up there.
+
+    A plain image has a terminfo entry for these (Debian's ncurses-base), and tmux can draw on them. Any other terminal
+    of today takes what xterm-256color does.
+    """
+    plain = r"ansi|linux|screen|tmux|rxvt(-unicode(-256color)?)?|vt(100|102|220)|xterm(-(256color|color|mono))?"
+    return term if re.fullmatch(plain, term) else "xterm-256color"
 
 
 def github_token(environ: Mapping[str, str]) -> str:
@@ -1751,8 +1724,10 @@ def github_token(environ: Mapping[str, str]) -> str:
 
 
 def tool_environment(tool: Tool, config: Config, environ: Mapping[str, str], container_home: str) -> dict[str, str]:
-    """The variables that a tool runs with, those of the profile included (they win). They may hold secrets: hand
-    them over in a file or on stdin, never in an argument list. The user's `-e` beats them all."""
+    """The variables that a tool runs with, those of the profile included (they win); the user's `-e` beats them all.
+
+    They may hold secrets: hand them over in a file or on stdin, never in an argument list.
+    """
     user = config.get("incus.code_user")
     variables = {
         "HOME": container_home,
@@ -1794,16 +1769,18 @@ def tool_files(
     """
     carried = Carried(home)
     for path in tool.credentials:
-        carried.add_tree(home, path)
+        carried.add(path)
     if only_credentials:
         times = dict(present)
         return [file for file in carried.files.values() if file.mtime > times.get(file.path, 0)], carried.warnings
     for path in (*tool.settings, *(tool.instructions if config.get("tool.carry_instructions") else ())):
-        carried.add_tree(home, path)
-    for path in [path for path in carried.files if matches_any(path, tool.rewritten)]:
-        document = carried.document(path)
-        if document and path not in tool.credentials:
-            carried.put(path, with_home(document, home.rstrip("/"), container_home))
+        carried.add(path)
+    for path in carried.files:
+        if path.endswith((".json", ".jsonc")) and path not in tool.credentials:
+            value = carried.value(path)
+            moved = with_home(value, home.rstrip("/"), container_home)
+            if moved != value:
+                carried.put(path, moved)
     if tool.complete is not None:
         tool.complete(carried, workspace_path, config.environment if environment is None else environment)
     return [carried.files[path] for path in sorted(carried.files)], carried.warnings
@@ -2265,8 +2242,8 @@ def session_directory(config: Config, environ: Mapping[str, str], tool_name: str
 
 def is_saved(tool: Tool, path: str) -> bool:
     """True for a file, relative to the home, that belongs to a tool's conversations."""
-    inside = any(path == part or path.startswith(part + "/") for part in tool.saved)
-    return inside and not matches_any(path, tool.unsaved)
+    inside = any(path_inside(path, part) for part in tool.saved)
+    return inside and not any(fnmatch.fnmatchcase(path, pattern) for pattern in tool.unsaved)
 
 
 STARTED_FILE = ".clincus/start"  # what runs in tmux; a container without it was never started to the end

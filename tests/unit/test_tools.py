@@ -344,17 +344,19 @@ def test_what_leaves_the_home_or_is_no_file_stays_behind_with_a_warning(home, co
     ]
 
 
-def test_a_huge_file_stays_behind_and_the_sum_is_bounded(home):
+def test_a_huge_file_stays_behind_and_the_sum_is_bounded(home, monkeypatch):
     for name in ("a", "b", "c"):
         write(home / ".claude/hooks" / name, name * 70)
     write(home / ".claude/plugins/huge", "x" * 101)
-    tool = clincus.TOOLS["claude"]
-    carried = clincus.Carried(str(home), left=150, largest=100)
-    for path in tool.settings:
-        carried.add_tree(str(home), path)
-    assert sum(len(file.data) for file in carried.files.values()) <= 150
-    assert len(carried.warnings) == 2
-    assert all("too large" in warning for warning in carried.warnings)
+    monkeypatch.setattr(clincus, "CARRIED_FILE_LIMIT", 100)
+    carried = clincus.Carried(str(home), left=2 * 512 + 150)
+    for path in (".claude/hooks", ".claude/plugins"):
+        carried.add(path)
+    assert sum(len(file.data) for file in carried.files.values()) == 140
+    monkeypatch.setattr(carried, "_left", 1000)
+    carried.add(".claude/plugins/huge")
+    assert ["together" in warning for warning in carried.warnings] == [True, True, False]
+    assert all("larger than" in warning for warning in carried.warnings)
 
 
 def test_a_broken_settings_file_is_replaced_with_a_warning(home, config):
