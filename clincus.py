@@ -92,12 +92,13 @@ __built__ = "unknown"
 
 
 class ClincusError(Exception):
-    """A failure with a sentence that says what to do, and the HTTP status that fits it."""
+    """A failure with a sentence that says what to do, and the HTTP status and header fields that fit it."""
 
-    def __init__(self, message: str, status: int = 500) -> None:
+    def __init__(self, message: str, status: int = 500, headers: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
+        self.headers = headers
 
 
 class ConfigError(ClincusError):
@@ -5156,24 +5157,14 @@ SAFE_HEADERS = (
 )
 
 
-class HttpError(ClincusError):
-    """A failure whose answer carries header fields of its own."""
-
-    def __init__(self, message: str, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(message, status)
-        self.headers = list(headers)
-
-
-class Refused(HttpError):
+class Refused(ClincusError):
     """A refusal of the gate. The connection ends with the answer."""
 
 
-class MethodNotAllowed(HttpError):
+def method_not_allowed(method: str, allowed: Iterable[str]) -> ClincusError:
     """The path exists, but not with this method. The Allow field names the possible ones (RFC 9110, 15.5.6)."""
-
-    def __init__(self, method: str, allowed: Iterable[str]) -> None:
-        methods = ", ".join(sorted(set(allowed)))
-        super().__init__(f"{shorten(method)} is not possible here; use {methods}", 405, [("Allow", methods)])
+    methods = ", ".join(sorted(set(allowed)))
+    return ClincusError(f"{shorten(method)} is not possible here; use {methods}", 405, [("Allow", methods)])
 
 
 # -- The contract: openapi.json
@@ -5306,7 +5297,7 @@ def json_response(value: object, status: int = 200, headers: Iterable[tuple[str,
 
 def failure(error: ClincusError) -> Response:
     """The answer that tells of an error."""
-    return json_response({"error": error.message}, error.status, error.headers if isinstance(error, HttpError) else ())
+    return json_response({"error": error.message}, error.status, error.headers)
 
 
 def response_bytes(response: Response, *, is_last: bool, head_only: bool = False) -> bytes:
@@ -5366,7 +5357,7 @@ def accepts_gzip(request: Request) -> bool:
 def read_head(stream: io.BufferedIOBase) -> bytes:
     """Read to the empty line that ends a request's head; b"" if the stream ends before it begins.
 
-    Raises HttpError: 408 when the stream ends within it, 414 and 431 when it is too large.
+    Raises ClincusError: 408 when the stream ends within it, 414 and 431 when it is too large.
     """
     line = stream.readline(HEAD_LIMIT)
     if line == b"\r\n":  # one empty line before a request is to be ignored (RFC 9112, 2.2)
@@ -5377,9 +5368,9 @@ def read_head(stream: io.BufferedIOBase) -> bytes:
         head += line
     if len(head) >= HEAD_LIMIT:
         status, what = (431, "header fields are") if b"\n" in head else (414, "address is")
-        raise HttpError(f"the request's {what} too large: more than {HEAD_LIMIT >> 10} KiB", status)
+        raise ClincusError(f"the request's {what} too large: more than {HEAD_LIMIT >> 10} KiB", status)
     if head and not line.endswith(b"\n"):
-        raise HttpError("the request broke off, or did not arrive in time", 408)
+        raise ClincusError("the request broke off, or did not arrive in time", 408)
     return bytes(head)
 
 
@@ -5394,24 +5385,24 @@ def parse_head(head: bytes, peer: Peer, connection: BaseHTTPRequestHandler) -> R
     The parser of http.server is no help: it takes a bare CR or LF for the end of a line, so that a second
     Content-Length can hide in the value of another field, and keeps no trace of it.
 
-    Raises HttpError: 400, 411 for a chunked body, 431 for too many fields, 505.
+    Raises ClincusError: 400, 411 for a chunked body, 431 for too many fields, 505.
     """
     from email.message import Message
 
     first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     match = _REQUEST_LINE.fullmatch(first)
     if not match:
-        raise HttpError("the request's first line is not METHOD PATH HTTP/1.1", 400)
+        raise ClincusError("the request's first line is not METHOD PATH HTTP/1.1", 400)
     method, target, version = (part.decode("ascii") for part in match.groups())
     if not version.startswith("1."):
-        raise HttpError("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
+        raise ClincusError("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
     if len(lines) > FIELD_LIMIT:
-        raise HttpError(f"the request has more than {FIELD_LIMIT} header fields", 431)
+        raise ClincusError(f"the request has more than {FIELD_LIMIT} header fields", 431)
     headers = Message()
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon or not re.fullmatch(_NAME, name) or _CONTROL.search(value):
-            raise HttpError("a header field is not NAME: VALUE on a line of its own, ended by CR LF", 400)
+            raise ClincusError("a header field is not NAME: VALUE on a line of its own, ended by CR LF", 400)
         headers[name.decode("ascii")] = value.strip(b" \t").decode("latin-1")
     path, query = parse_target(target, headers)
     spoken = "HTTP/1.0" if version == "1.0" else "HTTP/1.1"
@@ -5421,34 +5412,34 @@ def parse_head(head: bytes, peer: Peer, connection: BaseHTTPRequestHandler) -> R
 def parse_target(target: str, headers: Message) -> tuple[str, dict[str, str]]:
     """Split a request's target into path and query; a whole URL is taken if it names the same host (RFC 9112, 3.2.2).
 
-    Raises HttpError(400).
+    Raises ClincusError(400).
     """
     absolute = re.fullmatch(r"https?://([^/?]*)(.*)", target, re.IGNORECASE)
     if absolute:
         if absolute[1].lower() != headers.get("Host", "").lower():
-            raise HttpError("the request's address and its Host header name different servers", 400)
+            raise ClincusError("the request's address and its Host header name different servers", 400)
         target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
     if not target.startswith("/") or "#" in target:
-        raise HttpError(f"the request's address must be a path, not {shorten(target)}", 400)
+        raise ClincusError(f"the request's address must be a path, not {shorten(target)}", 400)
     path, _, text = target.partition("?")
     pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
     query = dict(pairs)
     if len(query) < len(pairs):
-        raise HttpError("the query gives a parameter more than once", 400)
+        raise ClincusError("the query gives a parameter more than once", 400)
     return path, query
 
 
 def body_length(headers: Message) -> int:
-    """How many bytes follow a head. Raises HttpError (400, 411) where that is not beyond doubt (RFC 9112, 6.3)."""
+    """How many bytes follow a head. Raises ClincusError (400, 411) where that is not beyond doubt (RFC 9112, 6.3)."""
     lengths = headers.get_all("Content-Length") or []
     if headers.get_all("Transfer-Encoding"):
         if lengths:
-            raise HttpError("Content-Length and Transfer-Encoding together are not accepted", 400)
-        raise HttpError("a chunked body is not accepted: send Content-Length", 411)
+            raise ClincusError("Content-Length and Transfer-Encoding together are not accepted", 400)
+        raise ClincusError("a chunked body is not accepted: send Content-Length", 411)
     if not lengths:
         return 0
     if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
-        raise HttpError("Content-Length must be one number of bytes", 400)
+        raise ClincusError("Content-Length must be one number of bytes", 400)
     return int(lengths[0])
 
 
@@ -5617,7 +5608,7 @@ class Router:
         self._routes.sort(key=lambda route: route.path.replace("{", "~"))  # a literal segment goes before a {name}
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
-        """The route of a request and the values in its path. Raises ClincusError, or MethodNotAllowed (405)."""
+        """The route of a request and the values in its path. Raises ClincusError: 404, 405."""
         allowed: list[str] = []
         for route in self._routes:
             match = None if UNUSABLE.search(unquote(path)) else route.pattern.fullmatch(path)
@@ -5627,7 +5618,7 @@ class Router:
                 allowed += route.methods
         if not allowed:
             raise ClincusError(f"there is no {shorten(path)} here; the API is described at /api/openapi.json", 404)
-        raise MethodNotAllowed(method, allowed)
+        raise method_not_allowed(method, allowed)
 
     def document(self) -> dict[str, object]:
         """The contract without the operations that nothing here answers."""
@@ -5735,7 +5726,7 @@ class Gate:
     def admit_connection(self, peer: Peer) -> None:
         """Let a connection send requests. Raises Refused(403) if none of them could be admitted."""
         if peer.doubt and not self.token:
-            raise self._refuse(peer, "peer", f"refused: {peer.doubt}. To let others in, serve with --token-file")
+            raise self._refuse(peer, "peer", f"{peer.doubt}. To let others in, serve with --token-file")
 
     def admit_request(self, request: Request) -> Response | None:
         """Let a request pass: None, or the answer that signs a browser in. Raises Refused: 401, 403."""
@@ -5743,7 +5734,7 @@ class Gate:
         hosts = request.headers.get_all("Host") or []
         if len(hosts) != 1 or not self._is_ours(hosts[0], peer):
             problem = f"the Host header {shorten(hosts)} is not a name of this server; see --allowed-host"
-            raise self._refuse(peer, "host", f"refused: {problem}")
+            raise self._refuse(peer, "host", problem)
         if request.is_socket or request.method not in {"GET", "HEAD", "OPTIONS"}:
             self._check_origin(request)
         return self._check_token(request)
@@ -5754,9 +5745,9 @@ class Gate:
             scheme, _, host = origin.partition("://")
             if scheme not in {"http", "https"} or not self._is_ours(host, request.peer):
                 problem = f"a page of {shorten(origin)} may not do this; see --allowed-host"
-                raise self._refuse(request.peer, "origin", f"refused: {problem}")
+                raise self._refuse(request.peer, "origin", problem)
         if request.headers.get("Sec-Fetch-Site", "none").lower() not in {"none", "same-origin"}:
-            raise self._refuse(request.peer, "site", "refused: the page of another site asked for this")
+            raise self._refuse(request.peer, "site", "the page of another site asked for this")
 
     def _check_token(self, request: Request) -> Response | None:
         peer, shown = request.peer, self._shown_token(request)
@@ -5768,8 +5759,7 @@ class Gate:
         if (self.token and self._has_cookie(request)) or not (peer.doubt or self._is_forwarded(request)):
             return None
         if not self.token:
-            problem = "this request came through a proxy; serve with --token-file to let it in"
-            raise self._refuse(peer, "proxy", f"refused: {problem}")
+            raise self._refuse(peer, "proxy", "this request came through a proxy; serve with --token-file to let it in")
         how = "open the link that `clincus serve` printed, or send Authorization: Bearer TOKEN"
         raise self._refuse(peer, "token", f"this needs the token: {how}", 401)
 
@@ -5805,12 +5795,10 @@ class Gate:
         return Response(303, b"", [("Location", path), ("Set-Cookie", cookie + secure)])
 
     def _is_ours(self, host: str, peer: Peer) -> bool:
-        if self._is_local(host, peer):
-            return True
         name, port = split_host(host)
-        if f"{name}:{port}" in self.allowed_hosts or f"[{name}]:{port}" in self.allowed_hosts:
-            return True
-        return port in {80, 443, peer.here[1]} and bool({name, f"[{name}]"} & self.allowed_hosts)
+        names = {f"{name}:{port}", f"[{name}]:{port}"}
+        names |= {name, f"[{name}]"} if port in {80, 443, peer.here[1]} else set()
+        return self._is_local(host, peer) or not names.isdisjoint(self.allowed_hosts)
 
     def _is_local(self, host: str, peer: Peer) -> bool:
         """Whether a Host header names this machine by loopback or a literal address, as no other site can."""
@@ -5818,6 +5806,7 @@ class Gate:
         return name in {"localhost", *LOOPBACK, peer.here[0]} and port == peer.here[1]
 
     def _refuse(self, peer: Peer, cause: str, message: str, status: int = 403) -> Refused:
+        message = message if status == 401 else f"refused: {message}"
         self._refusals.note(str(peer), cause, message)
         return Refused(message, status, [("WWW-Authenticate", 'Bearer realm="clincus"')] if status == 401 else ())
 
@@ -5857,7 +5846,7 @@ def url_host(host: str) -> str:
 
 
 def check_content_type(request: Request) -> None:
-    """Refuse a JSON body of another type: the forms of foreign pages send only those. Raises HttpError(415).
+    """Refuse a JSON body of another type: the forms of foreign pages send only those. Raises ClincusError(415).
 
     `curl -d` calls every body a form. That is accepted from a client that shows no sign of being a browser.
     """
@@ -5866,7 +5855,7 @@ def check_content_type(request: Request) -> None:
         return
     is_browser = any(name.lower() == "origin" or name.lower().startswith("sec-fetch-") for name in request.headers)
     if is_browser or media_type not in {"", "application/x-www-form-urlencoded"}:
-        raise HttpError("send the body as Content-Type: application/json", 415)
+        raise ClincusError("send the body as Content-Type: application/json", 415)
 
 
 # -- The dashboard's files
@@ -6004,7 +5993,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             self.server.site.gate.admit_connection(self.peer)
         except OSError:
             return
-        except HttpError as error:
+        except ClincusError as error:
             # A stranger must not hold a place that the server's own user needs.
             self.close_connection, self._linger = True, REFUSED_LINGER
             self._answer(failure(error))
@@ -6054,7 +6043,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             return signed_in
         if not request.is_api:
             if request.method not in {"GET", "HEAD"}:
-                raise MethodNotAllowed(request.method, ["GET", "HEAD"])
+                raise method_not_allowed(request.method, ["GET", "HEAD"])
             return site.assets.respond(request)
         route, in_path = site.router.find(request.method, request.path)
         given = route.read_parameters(in_path, request.query)
@@ -6073,18 +6062,18 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         return Content(response.body).answer(request, [*response.headers, ("Cache-Control", "private, no-cache")])
 
     def _read_body(self, request: Request, limit: int) -> bytes:
-        """Read the body whole, so that it is never taken for the next request. Raises HttpError (408, 413, 417)."""
+        """Read the body whole, so that it is never taken for the next request. Raises ClincusError (408, 413, 417)."""
         length, expected = request.body_length, request.headers.get("Expect", "").lower()
         if length > limit:
-            raise HttpError(f"the body is larger than {limit >> 10} KiB", 413)
+            raise ClincusError(f"the body is larger than {limit >> 10} KiB", 413)
         if expected not in {"", "100-continue"}:
-            raise HttpError(f"the expectation {shorten(expected)} cannot be met", 417)
+            raise ClincusError(f"the expectation {shorten(expected)} cannot be met", 417)
         if length and expected and self.request_version != "HTTP/1.0":
             self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._input.allow(HEAD_TIMEOUT + length / BODY_RATE)
         body = self.rfile.read(length)
         if len(body) < length:
-            raise HttpError(f"only {len(body)} of the body's {length} bytes arrived in time", 408)
+            raise ClincusError(f"only {len(body)} of the body's {length} bytes arrived in time", 408)
         self._unread = 0
         return body
 
@@ -6165,7 +6154,7 @@ class Listener(ThreadingHTTPServer):
         if self.site.places.acquire(blocking=False):
             super().process_request(request, client_address)
             return
-        error = HttpError("too many connections: close some and try again", 503, [("Retry-After", "1")])
+        error = ClincusError("too many connections: close some and try again", 503, [("Retry-After", "1")])
         with suppress(OSError):
             request.setblocking(False)
             request.send(response_bytes(failure(error), is_last=True))
@@ -6426,19 +6415,6 @@ class WebSocket:
         self._flush()
 
 
-def handshake_request(handler: BaseHTTPRequestHandler) -> bytes:
-    """Write the request out again, as the bytes that the websockets library wants to see.
-
-    Only what the handshake needs is in it, so that a long cookie or an odd path cannot fail it.
-    """
-    wanted = [
-        f"{name}: {value}"
-        for name, value in handler.headers.items()
-        if name.lower() in ("host", "origin", "connection", "upgrade") or name.lower().startswith("sec-websocket-")
-    ]
-    return "\r\n".join([f"{handler.command} / {handler.request_version}", *wanted, "", ""]).encode("iso-8859-1")
-
-
 def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] = ()) -> WebSocket:
     """Turn the GET request that `handler` is working on into a WebSocket; use it in a `with` statement.
 
@@ -6455,7 +6431,11 @@ def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] 
 
     handler.close_connection = True  # what follows on this connection, if anything, is not HTTP
     protocol = ServerProtocol(select_subprotocol=select_subprotocol, max_size=MAX_MESSAGE_SIZE)
-    protocol.receive_data(handshake_request(handler))
+    # The library reads the request again, without what a handshake does not need: a long cookie could fail it.
+    wanted = re.compile("host|origin|connection|upgrade|sec-websocket-.*", re.IGNORECASE)
+    fields = [f"{name}: {value}" for name, value in handler.headers.items() if wanted.fullmatch(name)]
+    head = "\r\n".join([f"{handler.command} / {handler.request_version}", *fields, "", ""])
+    protocol.receive_data(head.encode("latin-1"))
     # No event means that the parser could not even read the request.
     for request in protocol.events_received():
         response = protocol.accept(cast("HandshakeRequest", request))
@@ -6471,7 +6451,7 @@ def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] 
     problem = f"{error}: {error.__cause__}" if error and error.__cause__ else str(error)
     status = 426 if isinstance(error, InvalidUpgrade) else 400
     upgrade = [("Upgrade", "websocket")] if status == 426 else []  # RFC 9110, 15.5.22
-    raise HttpError(f"this address speaks WebSocket only, and the handshake failed: {problem}", status, upgrade)
+    raise ClincusError(f"this address speaks WebSocket only, and the handshake failed: {problem}", status, upgrade)
 
 
 class TerminalSize(NamedTuple):
@@ -6775,14 +6755,11 @@ def survive(what: str, work: Callable[[], object], known: str = "") -> str:
     try:
         work()
     except Exception as error:
-        failure = repr(error)
-        if failure == known:
-            pass
-        elif isinstance(error, ClincusError):
+        if repr(error) != known and isinstance(error, ClincusError):
             log.warning("%s: %s", what, error)
-        else:
+        elif repr(error) != known:
             log.exception("%s failed", what)
-        return failure
+        return repr(error)
     return ""
 
 

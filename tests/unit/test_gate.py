@@ -28,7 +28,7 @@ def ask(gate, *, peer=OWNER, method="GET", path="/api/tools", query=None, host="
     request = clincus.Request(method, path, query or {}, headers, 0, peer, None)
     try:
         return gate.admit_request(request)
-    except clincus.HttpError as error:
+    except clincus.ClincusError as error:
         return error.status
 
 
@@ -76,7 +76,7 @@ def test_two_hosts_are_refused_even_if_both_are_ours():
     headers = Message()
     headers["Host"] = "localhost:3000"
     headers["Host"] = "localhost:3000"
-    with pytest.raises(clincus.HttpError, match="Host"):
+    with pytest.raises(clincus.ClincusError, match="Host"):
         clincus.Gate().admit_request(clincus.Request("GET", "/", {}, headers, 0, OWNER, None))
 
 
@@ -276,12 +276,12 @@ def test_a_kernel_that_says_nothing_lets_nobody_in(monkeypatch):
         peer = clincus.find_peer(here)
         monkeypatch.undo()
     assert "/proc/net/tcp" in peer.doubt
-    with pytest.raises(clincus.HttpError):
+    with pytest.raises(clincus.ClincusError):
         clincus.Gate().admit_connection(peer)
 
 
 def test_without_a_token_a_neighbour_is_not_even_listened_to():
-    with pytest.raises(clincus.HttpError, match="a neighbour") as caught:
+    with pytest.raises(clincus.ClincusError, match="a neighbour") as caught:
         clincus.Gate().admit_connection(NEIGHBOUR)
     assert caught.value.status == 403
     clincus.Gate().admit_connection(OWNER)

@@ -202,14 +202,14 @@ def test_a_head_is_taken_apart():
     ],
 )
 def test_what_can_be_read_in_two_ways_is_refused(lines, status):
-    with pytest.raises(clincus.HttpError) as caught:
+    with pytest.raises(clincus.ClincusError) as caught:
         parse(head(*lines))
     assert caught.value.status == status
 
 
 @pytest.mark.parametrize("ending", [b"\n\n", b"\n\r\n", b"\r\n\n"])
 def test_lines_that_do_not_end_with_cr_lf_are_refused(ending):
-    with pytest.raises(clincus.HttpError, match=r"line|NAME: VALUE"):
+    with pytest.raises(clincus.ClincusError, match=r"line|NAME: VALUE"):
         parse(clincus.read_head(io.BytesIO(b"GET / HTTP/1.1" + ending)))
 
 
@@ -230,7 +230,7 @@ def test_a_whole_url_of_this_host_is_a_path(target, path):
 @given(st.binary(max_size=200))
 @example(b"GET / HTTP/1.1\r\nA:\x85b\r\n\r\n")
 def test_any_bytes_give_a_head_or_a_refusal(data):
-    with contextlib.suppress(clincus.HttpError):
+    with contextlib.suppress(clincus.ClincusError):
         raw = clincus.read_head(io.BytesIO(data))
         assert not raw or parse(raw).path.startswith("/")
 
@@ -247,7 +247,7 @@ def test_any_bytes_give_a_head_or_a_refusal(data):
 )
 def test_a_head_that_is_too_large_or_breaks_off_is_refused(data, status):
     stream = io.BytesIO(data)
-    with pytest.raises(clincus.HttpError) as caught:
+    with pytest.raises(clincus.ClincusError) as caught:
         clincus.read_head(stream)
     assert caught.value.status == status
     assert stream.tell() <= clincus.HEAD_LIMIT
