@@ -163,11 +163,7 @@ log = Log()
 
 def utc_now() -> str:
     """The time as RFC 3339 in UTC, to the second."""
-    return format_time(_now())
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+    return format_time(datetime.now(timezone.utc))
 
 
 def format_time(moment: datetime) -> str:
@@ -176,20 +172,13 @@ def format_time(moment: datetime) -> str:
 
 
 def parse_time(text: object) -> datetime | None:
-    """Read an RFC 3339 time of any zone; None for anything else and for Incus's "never" (year 1 or 1970).
-
-    Nanoseconds are cut to microseconds, which is all that datetime holds.
-    """
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)", str(text))
-    if not match:
-        return None
-    day, clock, fraction, zone = match.groups()
-    micros = f"{(fraction or '.')[1:7]:0<6}"
-    try:
-        moment = datetime.fromisoformat(f"{day}T{clock}.{micros}{'+00:00' if zone in 'Zz' else zone}")
+    """Read an RFC 3339 time of any zone; None for anything else and for Incus's "never" (year 1 or 1970)."""
+    try:  # of the fraction datetime takes six digits
+        micros = re.sub(r"\.\d+", lambda found: f"{found[0]:0<7}"[:7], str(text))
+        moment = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", micros))
     except ValueError:
         return None
-    return moment if moment.year > 1970 else None
+    return moment if moment.tzinfo and moment.year > 1970 else None
 
 
 # -- Files
@@ -269,8 +258,7 @@ def replace_file(path: str, data: bytes, mode: int) -> None:
         with open(descriptor, "wb") as stream:
             with suppress(FileNotFoundError):
                 old = os.stat(path)
-                if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(descriptor, old.st_uid, old.st_gid)
+                os.fchown(descriptor, old.st_uid, old.st_gid)
                 mode = stat.S_IMODE(old.st_mode)
             os.fchmod(descriptor, mode)
             stream.write(data)
@@ -293,30 +281,23 @@ def sync_directory(directory: str) -> None:
         os.close(descriptor)
 
 
-def packaged_file(folder: str) -> Callable[[str], bytes | None]:
-    """A reader of files in a folder beside this module (in a checkout, in the .pyz), or in share/clincus (pip).
+def packaged_file(path: str) -> bytes | None:
+    """A file beside this module (in a checkout, in the .pyz), or in share/clincus (pip); None if there is none.
 
     Pip puts data three levels above a module: `lib/python3.11/site-packages` in a virtual environment, in a person's
     `~/.local` and in `/usr/local`; with `--target` it is beside the module.
     """
-
-    def read(path: str) -> bytes | None:
-        here, loader = os.path.dirname(os.path.abspath(__file__)), globals().get("__loader__")
-        if loader is None:
-            return None
-        above = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(here))), "share", "clincus")
-        for base in (here, above, os.path.join(here, "share", "clincus")):
-            with suppress(OSError):
-                return cast(bytes, loader.get_data(os.path.join(base, folder, path)))
-        return None
-
-    return read
+    here = os.path.dirname(os.path.abspath(__file__))
+    for base in (here, os.path.abspath(f"{here}/../../../share/clincus"), f"{here}/share/clincus"):
+        with suppress(OSError):
+            return cast(bytes, globals()["__loader__"].get_data(os.path.join(base, path)))
+    return None
 
 
 @functools.cache
 def packaged_text(path: str) -> str:
     """A text that belongs to the program, such as `guest/exec.sh`. Raises ClincusError if it is missing."""
-    content = packaged_file("")(path)
+    content = packaged_file(path)
     if content is None:
         raise ClincusError(f"{path} is missing beside clincus.py: install Clincus again", 500)
     return content.decode()
@@ -4320,7 +4301,7 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
         session_id=resumed.session_id if resumed else str(uuid.uuid4()),
         image=request.image or config.get("defaults.image"),
         profile=request.profile,
-        deadline=format_time(_now() + timedelta(seconds=seconds)) if seconds else "",
+        deadline=format_time(datetime.now(timezone.utc) + timedelta(seconds=seconds)) if seconds else "",
         settings=json.dumps(request.settings, sort_keys=True) if request.settings else "",
         guest=json.dumps(guest),
         command=request.command,
@@ -6938,7 +6919,7 @@ class Application:
         self.router = Router(load_contract())
         for method, path, handler in (*api_routes(self), *self.extensions.routes):
             survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, handler))
-        self._site = Site(self.router, Assets(packaged_file("spa_dist")), gate or Gate())
+        self._site = Site(self.router, Assets(lambda path: packaged_file(f"spa_dist/{path}")), gate or Gate())
 
     @property
     def port(self) -> int:

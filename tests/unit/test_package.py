@@ -18,7 +18,7 @@ def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: 
     assert version.stdout.startswith("clincus ")
     script = (
         "import clincus; print(clincus.load_contract()['openapi'], "
-        "clincus.packaged_file('spa_dist')('index.html')[:9], clincus.guest_program('shell')[:9])"
+        "clincus.packaged_file('spa_dist/index.html')[:9], clincus.guest_program('shell')[:9])"
         "; clincus.packaged_text('wall/hook.py')"
     )
     found = subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=True)
