@@ -2249,7 +2249,7 @@ def parse_listing(data: bytes) -> Iterator[ListedFile]:
 def saved_listing(directory: str) -> dict[str, ListedFile]:
     """The files of a saved conversation by their path; empty ones and metadata.json are left out.
 
-    ClincusError if not all of it can be read: a copy with a hole must not go on, nor count as the lesser one.
+    ClincusError if a part cannot be read: no tool may go on with half of a conversation, and no save may replace it.
     """
 
     def refuse(error: OSError) -> None:
@@ -2267,9 +2267,9 @@ def saved_listing(directory: str) -> dict[str, ListedFile]:
 
 
 def saved_files(tool: Tool, saved_dir: str) -> list[ToolFile]:
-    """A saved conversation, to be streamed; of a copy that the Go program made, only the conversations in it.
+    """The files of a saved conversation, to be streamed. The Go program saved other files too: they are left out.
 
-    ClincusError if it cannot be read whole: a tool that went on without it would take its place at the next save.
+    ClincusError if one cannot be read: the tool would go on without it, and the next save would replace it.
     """
     found = []
     for path, file in sorted(saved_listing(saved_dir).items()):
@@ -2287,9 +2287,10 @@ def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
 
 
 def choose_conversation(tool: Tool, session_id: str, workspace: str, files: Iterable[ListedFile]) -> str | None:
-    """The id of the conversation to go on with: that of the session's own id, else the newest, None if there is none.
+    """The id of the conversation to go on with: the session's own, else the newest; None if there is none.
 
-    Claude keeps a directory for each working directory, named like its path with every other character a dash.
+    Claude Code keeps a directory for each working directory. Its name is the path, with a dash for all but letters and
+    digits.
     """
     if not tool.conversation:
         return None
@@ -2388,7 +2389,7 @@ def read_listing(stream: BufferedReader) -> list[ListedFile]:
 
 
 def within_limit(listed: Iterable[ListedFile], kept: Mapping[str, ListedFile]) -> tuple[list[ListedFile], list[str]]:
-    """The first files that fit into SAVED_LIMIT, and the paths of those of which only the copy in `kept` does."""
+    """The first files that fit into SAVED_LIMIT, and the paths of files that do not, but whose copy in `kept` does."""
     wanted, stay, left = [], [], SAVED_LIMIT
     for file in listed:
         if file.size <= left:
@@ -2446,7 +2447,7 @@ class Copier:
             shutil.copy2(source, target, follow_symlinks=False)
 
     def _fetch(self, file: ListedFile, output: IO[bytes], old: str) -> bool:
-        """Write a file's content; whether it fits what was listed. `old` is what there is of it, if anything."""
+        """Write a file's content; False if it is not what was listed. `old` is the copy on the host, or empty."""
         digest, known = hashlib.sha256(), 0
         with open(old, "rb") if old else io.BytesIO() as before:
             if old and os.fstat(before.fileno()).st_size <= file.size:
@@ -2489,9 +2490,9 @@ def take_place(fresh: str, directory: str) -> None:
 
 
 def mend_saved(parent: str) -> None:
-    """Tidy up, with the lock held, after saves into `parent` that were cut short.
+    """Clean up after interrupted saves into `parent`; the caller holds its lock.
 
-    A copy whose place was just being taken gets it back from what is no more than metadata.json; the rest goes.
+    An old copy gets its name back if nothing but metadata.json has that name. All else is removed.
     """
     for left in glob.glob(f"{glob.escape(parent)}/.*.new-*"):
         name, _, ending = os.path.basename(left)[1:].rpartition(".new-")
@@ -2577,7 +2578,7 @@ def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
 
 
 HISTORY_LIMIT = 4 << 20  # bytes, about ten thousand runs: beyond it the older half of the runs is forgotten
-# Two starts of one container this close together are one start, written by two processes (server and command line).
+# Two starts of one container this close together are one start: server and command line both wrote it.
 SAME_START = timedelta(seconds=10)
 
 
@@ -2615,47 +2616,37 @@ def fold_history(lines: Iterable[bytes]) -> list[Run]:
     which have no session id, as well. Lines that are torn or of another kind are passed over.
     """
     runs: list[Run] = []
-    running: dict[str, Run] = {}
-    for record in filter(None, map(_history_record, lines)):
-        name, when, is_start = record["id"], record["time"], record["type"] == "start"
-        current = running.get(name)
-        if current is not None:
-            if is_start and _same_start(current, record):
+    running: dict[str, tuple[Run, datetime]] = {}  # the open run of each container, and its start
+    for line in lines:
+        try:
+            record = json.loads(line)
+            kind, name, moment = record.get("type"), record.get("id"), parse_time(record.get("time"))
+        except (ValueError, AttributeError):  # torn, or no object
+            continue
+        if kind not in ("start", "stop") or not isinstance(name, str) or moment is None:
+            continue
+        if name in running:
+            run, started = running[name]
+            is_same = record.get("session_id") in (None, run.session_id) and abs(moment - started) <= SAME_START
+            if kind == "start" and is_same:
                 continue
             del running[name]
-            current.ended_at, current.exit_code = when, record.get("exit_code")  # also by a start: no stop was seen
-        if is_start:
-            running[name] = run = Run(
+            # A start ends the run too: its stop was not seen.
+            run.ended_at, run.exit_code = format_time(moment), record.get("exit_code")
+        if kind == "start":
+            run = Run(
                 session_id=str(record.get("session_id") or name),
                 id=name,
                 workspace=str(record.get("workspace", "")),
                 tool=str(record.get("tool", "")),
-                started_at=when,
+                started_at=format_time(moment),
                 persistent=bool(record.get("persistent", False)),
             )
+            running[name] = run, moment
             runs.append(run)
     runs.reverse()  # the sort is stable: runs of the same second come newest first as well
     runs.sort(key=lambda run: run.started_at, reverse=True)
     return runs
-
-
-def _history_record(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(record, dict) or record.get("type") not in ("start", "stop"):
-        return None
-    moment = parse_time(record.get("time"))
-    if moment is None or not isinstance(record.get("id"), str):
-        return None
-    return {**record, "time": format_time(moment)}
-
-
-def _same_start(run: Run, record: Mapping[str, Any]) -> bool:
-    before, after = parse_time(run.started_at), parse_time(record["time"])
-    same_session = record.get("session_id") in (None, run.session_id)
-    return same_session and before is not None and after is not None and abs(after - before) <= SAME_START
 
 
 class History:
@@ -3889,8 +3880,8 @@ class Session:
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
     guest: str = ""  # who works in the container, and where: a `Guest` as JSON
-    command: str = ""  # the process of `clincus run` whose one command the container is for: its mark
-    run: str = ""  # Incus's time of its last start: another one is another run
+    command: str = ""  # mark of the `clincus run` process that made the container for one command
+    run: str = ""  # Incus's time of the last start, which tells one run from the next
 
     def document(self) -> dict[str, object]:
         """The session object of the API."""
@@ -3954,7 +3945,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
         "tool": labels["tool"] or ("claude" if workspace and not labels["command"] else ""),
         "slot": slot or 0,
         "status": STATUS.get(state, "stopped"),
-        # Nobody called a container without a workspace ephemeral, so no tidying up takes it.
+        # A container without a workspace counts as persistent, so that no clean-up deletes it.
         "persistent": config.get(LABEL + "persistent") == "true" or not workspace,
         "paused": state in {"Frozen", "Freezing"},
         "error": "Incus reports an error in this container; `incus info` says more." if state == "Error" else "",
@@ -3981,12 +3972,12 @@ def session_labels(session: Session) -> dict[str, str]:
 
 
 def is_session(session: Session) -> bool:
-    """Whether the API shows an instance: its name has our form, and it has a workspace and more than one command."""
+    """Whether the API shows a session: it has a name of our form and a workspace, and is not for one command only."""
     return bool(session.slot and session.workspace) and not session.command
 
 
 def is_listed(session: Session) -> bool:
-    """Whether the command line shows an instance: also one without a workspace, as the Go program does."""
+    """Whether the command line shows a session: also one without a workspace, as the Go program does."""
     return not session.command
 
 
@@ -4014,7 +4005,7 @@ class Change:
 
 
 def record_run(history: History, change: Change, report: Callable[[str], None]) -> None:
-    """Put a start or a stop of a session into the history. One that cannot be written is reported, and stops nobody."""
+    """Record a start or a stop of a session in the history. A failure is only reported."""
     one = change.session
     if not is_session(one):
         return
@@ -4032,8 +4023,8 @@ class Registry:
     """What runs, for the listing and the event stream: both read the same state.
 
     It has two layers: what Incus last said of each instance, and over it the `starting` or `stopping` of work that is
-    under way here. `compare` takes in what Incus says, whoever asked and for whatever reason. `on_change` is told each
-    change once, in order, and only when the listing shows it. `shows` says of which sessions anything is known here.
+    under way here. `compare` takes in what Incus says, for whatever reason it was asked. `on_change` is told each
+    change once, in order, and only when the listing shows it. `shows` selects the sessions that the registry knows.
     """
 
     def __init__(
@@ -4054,7 +4045,7 @@ class Registry:
         self._live: dict[str, Session] = {}  # id -> the run whose start was told and whose stop was not
 
     def all(self) -> list[Session]:
-        """Every session, oldest first. It waits for nobody, not for a change that is being told either."""
+        """Every session, oldest first. It never waits, not even while a change is being told."""
         return sorted(self._told.values(), key=lambda session: (session.created_at, session.id))
 
     def find(self, id: str) -> Session | None:
@@ -4088,8 +4079,8 @@ class Registry:
         """Compare what Incus answered to a question with what is known, and tell the changes.
 
         `instances` are all that Incus has, or with `only` the one of that name: what is missing is gone. `when` is the
-        time of the event that made us ask (RFC 3339), now if empty. With `ends_work` the work on `only` ends,
-        but for one case: an event came after the question, so that there has to be another look. False says that.
+        time of the event that made us ask (RFC 3339), now if empty. `ends_work` ends the work on `only`. The answer is
+        False if an event came after the question: the work has not ended, and there has to be another look.
         """
         found = (session_from_instance(self.prefix, instance) for instance in instances)
         fresh = {session.id: session for session in found if session is not None and self._shows(session)}
@@ -4110,7 +4101,7 @@ class Registry:
         return True
 
     def defer(self, id: str) -> bool:
-        """Whether the look that an event calls for can wait for the end of the work on a session: that looks too."""
+        """True while a session is being worked on: an event about it can wait, since the end of the work looks too."""
         with self._lock:
             if id in self._busy:
                 self._deferred[id] = self.question()
@@ -4583,7 +4574,7 @@ class Containers:
 
 
 def is_hosts_fault(error: Exception) -> bool:
-    """Whether this host made a save fail, by lack of room or of a right: a person can mend that and try again."""
+    """Whether a save failed because of this host (a full disk, a missing right): a person can mend it and try again."""
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
@@ -4606,12 +4597,12 @@ class Sessions:
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
 
     def refresh(self) -> None:
-        """Look at all sessions: one call to Incus. Raises IncusError."""
+        """Ask Incus for all sessions, in one call. Raises IncusError."""
         question = self.registry.question()
         self.registry.compare(question, self.incus.query("/1.0/instances?recursion=1"))
 
     def look(self, name: str, when: str = "", *, ends_work: bool = False) -> Session | None:
-        """Look at one session, as it is to Incus; None if it is gone, or not ours. The rest is that of `compare`."""
+        """Ask Incus for one session; None if it is gone or not ours. `when` and `ends_work` are those of `compare`."""
         is_done = False
         while not is_done:
             question = self.registry.question()
@@ -4689,12 +4680,12 @@ class Sessions:
     def end(
         self, id: str, *, delete: bool = False, even_unsaved: bool = False, timeout: int = STOP_TIMEOUT
     ) -> Session | None:
-        """Save a session's conversation and stop its container, or delete it: every end of a session is this.
+        """Save a session's conversation and stop its container, or delete it. There is no other way to end a session.
 
-        A running guest gets `timeout` seconds for a clean stop, and is then stopped hard; a stopped one stays as it is.
-        A delete raises ClincusError(409) and keeps the container if somebody else has started it since it was last
-        looked at, if this host cannot write the conversation, and, but for `even_unsaved`, if it cannot be saved for
-        any other reason. The session that is left is returned, None where the container is gone.
+        A running guest gets `timeout` seconds for a clean stop, and is then stopped hard. A delete raises
+        ClincusError(409) and keeps the container if somebody has started it meanwhile, or if its conversation cannot be
+        saved. `even_unsaved` deletes it all the same, but not where the fault is this host's. The result is the session
+        that is left, None if the container is gone.
         """
         known = self.registry.get(id)
         with self._work(id, "stopping") as found:
@@ -4934,17 +4925,12 @@ class Sessions:
         return [*unpacking, *files, *talk, *own, *itertools.chain(*more)]
 
     def _saved(self, session: Session) -> SavedSession:
+        same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile")
         return SavedSession(
-            session_id=session.session_id,
-            tool=session.tool,
+            **{name: getattr(session, name) for name in same},
             directory=session_directory(self.load(), self.environ, session.tool, session.session_id),
             container_name=session.id,
-            workspace=session.workspace,
-            persistent=session.persistent,
-            slot=session.slot,
             tool_session_id=session.session_id,
-            image=session.image,
-            profile=session.profile,
         )
 
     def _save(self, session: Session, *, ends_tool: bool = False) -> Exception | None:
