@@ -24,9 +24,7 @@ from clincus_cli.recipe import (
     WORK_FOLDER,
     ImageFile,
     Recipe,
-    host_files,
     host_recipe,
-    npm_cpu,
     pack_image_files,
     proxy_settings,
 )
@@ -70,11 +68,6 @@ class Built:
     skipped: bool = False
     version: str = ""  # the alias that stays when `alias` moves on
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        """The document that `build custom` prints; a skipped build has no fingerprint."""
-        document: dict[str, object] = {"alias": self.alias, "skipped": self.skipped}
-        return document if self.skipped else {**document, "fingerprint": self.fingerprint}
 
 
 # -- Images and aliases in Incus
@@ -232,7 +225,7 @@ def build_rootfs(host: Host, recipe: Recipe, target: Path, output: BuildOutput, 
 
     mmdebstrap(1) does it as root or, without root, in a user namespace (its mode "unshare").
     """
-    files, commands = recipe.contents(npmrc=npmrc)
+    files, commands = recipe.contents(npmrc)
     # Nobody else may read the folder.
     with tempfile.TemporaryDirectory(prefix="clincus-build-", dir=str(target.parent)) as folder:
         archive, part = Path(folder, "files.tar"), Path(folder, target.name)
@@ -314,26 +307,18 @@ def publish(build: BuildContext, container: str, alias: str, properties: Mapping
     return version
 
 
-def derived_key(base: str, recipe: bytes) -> str:
-    """The recipe key of an image that was made out of another one."""
-    return hashlib.sha256(base.encode() + b"\0" + recipe).hexdigest()[:16]
-
-
-def build_from_image(build: BuildContext, base: str, recipe: Recipe, alias: str, *, npmrc: bytes = b"") -> Built:
-    """Make the standard image out of another Debian or Ubuntu image, such as images:debian/13. Raises ClincusError.
-
-    The image keeps the init that it has.
-    """
+def build_from_image(build: BuildContext, recipe: Recipe, alias: str, *, npmrc: bytes = b"") -> Built:
+    """Make the standard image out of another Debian or Ubuntu image, such as images:debian/13. Raises ClincusError."""
     output = BuildOutput(build.say)
-    with build_container(build, base) as container:
+    with build_container(build, recipe.base) as container:
         if build.incus.exec(container, ["sh", "-c", "command -v apt-get"]).code != 0:
-            raise clincus.ClincusError(f"the image '{base}' has no apt-get: give one of Debian or Ubuntu", 400)
+            raise clincus.ClincusError(f"the image '{recipe.base}' has no apt-get: give one of Debian or Ubuntu", 400)
         build.say("installing packages")
-        files, commands = recipe.contents(npmrc=npmrc, own_init=False)
+        files, commands = recipe.contents(npmrc)
         fill_container(build, container, files, [*apt_commands(recipe.packages), *commands], output.on_line)
         properties = {
-            "description": f"clincus: from {base}",
-            "clincus.recipe": derived_key(base, recipe.key().encode()),
+            "description": f"clincus: from {recipe.base}",
+            "clincus.recipe": recipe.key(),
             "clincus.user": recipe.user,
             **output.properties(),
         }
@@ -369,7 +354,7 @@ def build_custom(build: BuildContext, alias: str, script: bytes, *, base: str, f
         fill_container(build, container, files, [command, ["rm", "-rf", WORK_FOLDER]], build.say)
         properties = {
             "description": f"clincus: {alias}, made from {base}",
-            "clincus.recipe": derived_key(known, script),
+            "clincus.recipe": hashlib.sha256(known.encode() + script).hexdigest()[:16],
         }
         version = publish(build, container, alias, properties)
     return put_in_force(build, alias, version)
@@ -386,21 +371,18 @@ def build_standard(
     An image that is there is left alone unless `force`, and a note tells when it came from another recipe.
     """
     host = build.host
-    if source == "host":
-        recipe = options.recipe or host_recipe(host, environ, tools=options.tools, user=options.user, uid=options.uid)
-    else:
-        files = host_files(host, environ)
-        recipe = Recipe(tools=options.tools, user=options.user, uid=options.uid, files=files, cpu=npm_cpu())
+    recipe = options.recipe or host_recipe(
+        host, environ, tools=options.tools, user=options.user, uid=options.uid, source=source
+    )
     found = image_fingerprint(build.incus, options.image)
     if found and not force:
         made = build.incus.query(f"/1.0/images/{found}")["properties"].get("clincus.recipe")
-        wanted = recipe.key() if source == "host" else derived_key(source, recipe.key().encode())
         note = f"the image '{options.image}' is of another recipe; `clincus build --force` makes it anew"
-        return Built(options.image, found, skipped=True, notes=() if made == wanted else (note,))
+        return Built(options.image, found, skipped=True, notes=() if made == recipe.key() else (note,))
     # The npm configuration of the person who builds (with sudo: not root's), so that a private registry works.
     npmrc = host.read(os.path.expanduser(f"~{environ.get('SUDO_USER', '')}/.npmrc")).encode()
-    if source != "host":
-        return build_from_image(build, source, recipe, options.image, npmrc=npmrc)
+    if recipe.base:
+        return build_from_image(build, recipe, options.image, npmrc=npmrc)
     if not host.which("mmdebstrap") or not host.which("zstd"):
         raise clincus.ClincusError("mmdebstrap and zstd build the image and are not installed: run `clincus setup`")
     return build_from_host(build, recipe, options.image, npmrc=npmrc, cache=options.cache)

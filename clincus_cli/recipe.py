@@ -11,7 +11,7 @@ import shlex
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import clincus
@@ -64,12 +64,13 @@ class Recipe:
     user: str = "code"
     uid: int = 1000
     cpu: str = "x64"  # npm's word for the processor
+    base: str = ""  # the image that it is made out of, which keeps its init; "" for one made of packages alone
 
-    def contents(self, *, npmrc: bytes = b"", own_init: bool = True) -> tuple[list[ImageFile], list[list[str]]]:
+    def contents(self, npmrc: bytes = b"") -> tuple[list[ImageFile], list[list[str]]]:
         """What makes a system this image: the files that come first, and the commands that root runs last.
 
         The packages are installed in between. `npmrc` is the user's npm configuration. It may be secret, so it is
-        no part of the image: it goes with the folder of the build. Without `own_init` the system keeps its init.
+        no part of the image: it goes with the folder of the build.
         """
         files = [
             *self.files,
@@ -78,7 +79,7 @@ class Recipe:
             ImageFile.packaged(f"{WORK_FOLDER}/provision.sh", "provision.sh"),
         ]
         commands = [["sh", f"{WORK_FOLDER}/provision.sh", self.user, str(self.uid)]]
-        if own_init:
+        if not self.base:
             files.append(ImageFile.packaged(INIT, "init.sh"))
             files.append(ImageFile.packaged("/usr/local/sbin/clincus-dhcp", "dhcp.sh"))
             commands[0].append(INIT)
@@ -100,7 +101,7 @@ class Recipe:
         """16 hex digits that change whenever anything that goes into the image does."""
         files, commands = self.contents()
         everything = (self.distribution, self.suite, self.mirrors, [files, self.packages, *commands])
-        return hashlib.sha256(repr(everything).encode()).hexdigest()[:16]
+        return hashlib.sha256(self.base.encode() + repr(everything).encode()).hexdigest()[:16]
 
 
 def pack_image_files(files: Iterable[ImageFile]) -> bytes:
@@ -206,11 +207,6 @@ def host_files(host: Host, environ: Mapping[str, str]) -> tuple[ImageFile, ...]:
     return tuple(files)
 
 
-def npm_cpu() -> str:
-    """npm's word for this machine's processor."""
-    return {"aarch64": "arm64"}.get(os.uname().machine, "x64")
-
-
 OTHER_SOURCE = "images:debian/13"  # what the image is made of where no packages for it are at hand
 
 
@@ -221,11 +217,18 @@ def image_source(host: Host) -> str:
     return "host" if has_packages else OTHER_SOURCE
 
 
-def host_recipe(host: Host, environ: Mapping[str, str], *, tools: tuple[str, ...], user: str, uid: int) -> Recipe:
-    """The standard image of this host: its own distribution and release, its mirrors, certificates and proxy.
+def host_recipe(
+    host: Host, environ: Mapping[str, str], *, tools: tuple[str, ...], user: str, uid: int, source: str = "host"
+) -> Recipe:
+    """The standard image of this host: with its certificates and proxy, and its own release and mirrors.
 
-    Raises ClincusError where the host is neither Debian nor Ubuntu.
+    With another `source` it is made out of that image. Raises ClincusError where the host's packages would be needed,
+    and it is neither Debian nor Ubuntu.
     """
+    cpu = {"aarch64": "arm64"}.get(os.uname().machine, "x64")
+    recipe = Recipe(tools=tools, files=host_files(host, environ), user=user, uid=uid, cpu=cpu)
+    if source != "host":
+        return replace(recipe, base=source)
     release = host.release()
     if image_source(host) != "host":
         raise clincus.ClincusError(
@@ -237,5 +240,4 @@ def host_recipe(host: Host, environ: Mapping[str, str], *, tools: tuple[str, ...
     folder = host.path("/etc/apt/sources.list.d")
     names = ["/etc/apt/sources.list", *(f"/etc/apt/sources.list.d/{path.name}" for path in sorted(folder.glob("*")))]
     mirrors = host_mirrors((host.read(name) for name in names if name.endswith((".list", ".sources"))), suite)
-    files = host_files(host, environ)
-    return Recipe(release["ID"], suite, tools=tools, files=files, mirrors=mirrors, user=user, uid=uid, cpu=npm_cpu())
+    return replace(recipe, distribution=release["ID"], suite=suite, mirrors=mirrors)

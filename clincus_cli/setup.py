@@ -457,26 +457,24 @@ def other_installer(release: Mapping[str, str]) -> str:
 
 def missing_incus(release: Mapping[str, str]) -> str:
     """What root does on a system with apt whose sources have no Incus, such as Debian 12 and Ubuntu 22.04."""
-    system = release.get("PRETTY_NAME", "this system")
     name, version = release.get("ID", ""), health.version_numbers(release.get("VERSION_ID", ""))
     if name == "debian" and version == (12,):
         line = "deb http://deb.debian.org/debian bookworm-backports main"
-        return (
-            f"{system} has Incus among its backports only: as root, "
-            f"`echo '{line}' >/etc/apt/sources.list.d/backports.list`"
+        advice = f"as root, `echo '{line}' >/etc/apt/sources.list.d/backports.list`"
+    elif name == "debian" and not (0,) < version < (13,):
+        advice = "look at apt's sources and network, since Debian has Incus in its section main"
+    elif name == "ubuntu" and version >= (24, 4):
+        advice = "as root, `add-apt-repository universe`"
+    else:
+        code_name = release.get("UBUNTU_CODENAME") or release.get("VERSION_CODENAME") or "CODENAME"
+        key = "/etc/apt/keyrings/zabbly.asc"
+        line = f"deb [signed-by={key}] https://pkgs.zabbly.com/incus/lts-6.0 {code_name} main"
+        advice = (
+            f"take it from https://github.com/zabbly/incus: as root, "
+            f"`mkdir -p /etc/apt/keyrings && curl -fsSL https://pkgs.zabbly.com/key.asc -o {key} && "
+            f"echo '{line}' >/etc/apt/sources.list.d/zabbly-incus.list`"
         )
-    if name == "debian" and not (0,) < version < (13,):
-        return f"{system} has Incus in its section main, and apt does not know it: look at apt's sources and network"
-    if name == "ubuntu" and version >= (24, 4):
-        return f"{system} has Incus in its section universe: as root, `add-apt-repository universe`"
-    code_name = release.get("UBUNTU_CODENAME") or release.get("VERSION_CODENAME") or "CODENAME"
-    key = "/etc/apt/keyrings/zabbly.asc"
-    line = f"deb [signed-by={key}] https://pkgs.zabbly.com/incus/lts-6.0 {code_name} main"
-    return (
-        f"{system} has no package of Incus, but https://github.com/zabbly/incus has: as root, "
-        f"`mkdir -p /etc/apt/keyrings && curl -fsSL https://pkgs.zabbly.com/key.asc -o {key} && "
-        f"echo '{line}' >/etc/apt/sources.list.d/zabbly-incus.list`"
-    )
+    return f"apt has no Incus on {release.get('PRETTY_NAME', 'this system')}: {advice}"
 
 
 # -- Parts of the steps
@@ -521,8 +519,7 @@ def services_held_back(host: Host) -> Iterator[None]:
 
 def root_command(host: Host, argv: Sequence[str], person: str) -> str:
     """What a person types to run this program again as root. sudo looks for programs in root's places only."""
-    words = shlex.join(
-        [*(() if os.access(argv[0], os.X_OK) else (sys.executable,)), os.path.abspath(argv[0]), *argv[1:]]
-    )
+    python = [] if os.access(argv[0], os.X_OK) else [sys.executable]
+    words = shlex.join([*python, os.path.abspath(argv[0]), *argv[1:]])
     helper = next((name for name in ("sudo", "doas") if host.which(name)), "")
     return f"{helper} {words}" if helper else f"su -c {shlex.quote(f'SUDO_USER={person} {words}')}"

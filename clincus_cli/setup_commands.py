@@ -120,7 +120,8 @@ def run_build(context: Context) -> int:
             chosen, source = setup_options(context), vars(options)["from"]
             built = build_standard(build, chosen, context.environ, force=options.force, source=source)
     if options.custom:
-        console.print_json(built.to_json())
+        document = {"alias": built.alias, "skipped": built.skipped}
+        console.print_json(document if built.skipped else {**document, "fingerprint": built.fingerprint})
     elif built.skipped:
         print(f"Image '{built.alias}' already exists. Use --force to build it anew.")
     else:
@@ -134,16 +135,15 @@ def run_build(context: Context) -> int:
 
 def read_script(context: Context) -> bytes:
     """The script of `clincus build custom NAME --script FILE`. Raises UsageError, or ClincusError (400)."""
-    options = context.options
-    if not options.name:
-        raise cli.UsageError("argument NAME is required: clincus build custom NAME --script FILE", "build")
-    if not options.script:
-        raise cli.UsageError("flag --script FILE is required: the script that makes the image", "build")
+    name, path = context.options.name, context.options.script
+    if not name or not path:
+        missing = "flag --script FILE" if name else "argument NAME"
+        raise cli.UsageError(f"{missing} is required: clincus build custom NAME --script FILE", "build")
     try:
-        with open(options.script, "rb") as file:
+        with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise clincus.ClincusError(f"build script not found: '{options.script}': {error.strerror}", 400) from error
+        raise clincus.ClincusError(f"build script not found: '{path}': {error.strerror}", 400) from error
 
 
 @cli.Command(

@@ -87,6 +87,7 @@ class TestRecipe:
             {"files": (cli_recipe.ImageFile("/etc/x", b"1"),)},
             {"mirrors": ("deb http://a trixie main",)},
             {"uid": 1001},
+            {"base": "images:debian/13"},
         ],
         ids=lambda change: next(iter(change)),
     )
@@ -211,7 +212,7 @@ def test_what_a_build_prints_is_escaped(capsys):
 
 def test_both_ways_to_build_take_the_same_steps(context, tmp_path):
     recipe = cli_recipe.Recipe(packages=("tmux",), tools=("claude",))
-    files, commands = recipe.contents(npmrc=b"secret")
+    files, commands = recipe.contents(b"secret")
     assert f"{cli_recipe.WORK_FOLDER}/npmrc" in [file.path for file in files]
     assert commands[-1] == ["rm", "-rf", "/tmp/clincus-build"]
     argv = cli_build.mmdebstrap_argv(recipe, tmp_path / "files.tar", commands, tmp_path / "image")

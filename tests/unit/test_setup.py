@@ -265,7 +265,7 @@ class TestBareMachine:
             "apt-get": clincus.Completed(0, b"", b""),
             "apt-cache": clincus.Completed(0, b"incus-base:\n  Installed: (none)\n  Candidate: (none)\n", b""),
         }
-        with pytest.raises(clincus.ClincusError, match=r"Ubuntu 22\.04.* has no package of Incus"):
+        with pytest.raises(clincus.ClincusError, match=r"apt has no Incus on Ubuntu 22\.04.*zabbly"):
             list(cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, {}).install_packages())
         assert [words[:2] for words in host.ran if "install" in words] == []
 
@@ -514,8 +514,8 @@ class TestOtherSystems:
         ("system", "words"),
         [
             (DEBIAN_12, "deb http://deb.debian.org/debian bookworm-backports main"),
-            (DEBIAN_13, "has Incus in its section main"),
-            (DEBIAN_SID, "has Incus in its section main"),
+            (DEBIAN_13, "since Debian has Incus in its section main"),
+            (DEBIAN_SID, "since Debian has Incus in its section main"),
             (DEBIAN_11, "https://pkgs.zabbly.com/incus/lts-6.0 bullseye main"),
             (UBUNTU_24, "add-apt-repository universe"),
             (UBUNTU_22, "https://pkgs.zabbly.com/incus/lts-6.0 jammy main"),
