@@ -98,10 +98,10 @@ def version_alias(alias: str, now: float) -> str:
 
 
 def prune_versions(incus: clincus.Incus, alias: str, keep: int) -> list[str]:
-    """Delete the oldest builds of an alias beyond `keep`; the version aliases that went.
+    """Delete all builds of an alias but the newest `keep`. Returns the version aliases that went.
 
-    An image that has any other alias, or that clincus did not build, is left alone. So is the image that the alias
-    stands for, which has two.
+    An image that has another alias stays, and so does one that clincus did not build. The newest image has two: its
+    version alias and the alias itself.
     """
     pattern = re.compile(re.escape(alias) + r"-\d{8}-\d{6}")
     found = []
@@ -139,9 +139,9 @@ def put_in_force(build: BuildContext, alias: str, version: str, notes: tuple[str
     return Built(alias, fingerprint, version=version, notes=notes)
 
 
-# -- What a build prints
+# -- The output of a build
 
-# What a build prints when a stage begins, and what the user is told. The first ones are mmdebstrap's.
+# What mmdebstrap prints when a stage begins, and what the user is told.
 BUILD_STAGES = {
     "I: running apt-get update": "reading the package lists",
     "I: downloading packages": "downloading the base system",
@@ -157,7 +157,7 @@ BUILD_EPOCH = "1577836800"  # files get this time at the latest (2020-01-01): th
 
 @dataclass
 class BuildOutput:
-    """Reads the output of a build line by line: tells the user the stages, and notes what fetch-tools.sh reports."""
+    """Reads the output of a build: tells the user of each stage, and keeps what fetch-tools.sh reports of the tools."""
 
     say: Say
     versions: dict[str, str] = field(default_factory=dict)  # tool -> version that was fetched
@@ -267,7 +267,7 @@ WAIT_FOR_NETWORK = "for i in $(seq 100); do grep -q '^[^ \t]*\t00000000\t' /proc
 
 @contextmanager
 def build_container(build: BuildContext, base: str) -> Iterator[str]:
-    """The name of a running container of an image, with its network up; it is gone afterwards whatever happens."""
+    """Start a container of an image, wait for its network, and give its name. It is removed in the end in any case."""
     incus, name = build.incus, f"{build.prefix}build-{secrets.token_hex(4)}"
     build.say(f"starting a container of '{base}'")
     try:
@@ -298,7 +298,7 @@ def fill_container(
 
 
 def publish(build: BuildContext, container: str, alias: str, properties: Mapping[str, str]) -> str:
-    """Make an image of a container, which stops; the version alias that it got."""
+    """Stop a container and make an image of it. Returns the version alias that the image got."""
     build.say("stopping the container")
     build.incus.run("stop", container, "--timeout=30", timeout=60)
     build.say("packing the image")

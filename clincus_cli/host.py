@@ -25,7 +25,7 @@ class Host(Machine):
     """The machine that setup works on: its files and its programs. Tests hand in one of their own."""
 
     def which(self, program: str) -> str:
-        """The full path of a program or nothing. It may be where only root looks, or Incus's own."""
+        """The full path of a program, or nothing. Root's own folders and Incus's are searched too."""
         more = "/usr/sbin:/sbin:/usr/libexec/incus:/opt/incus/bin"
         return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{more}") or ""
 

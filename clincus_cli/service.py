@@ -82,7 +82,7 @@ def service_command(context: Context) -> list[str]:
 
 
 def service_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """What decides how `serve` behaves in the user's shell, and is not the same in systemd's user manager.
+    """The variables that change what `serve` does: systemd's user manager does not have those of the user's shell.
 
     No secret is among them: everybody may read a unit file, and systemd tells everybody its variables.
     """
@@ -129,13 +129,10 @@ def systemctl(*arguments: str) -> str:
 
 
 def user_name() -> str:
-    """Our own name, or number where there is no name."""
-    import pwd
+    """Our own name, or our number where there is no name."""
+    from clincus_features.health import Machine
 
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
+    return Machine().user_name() or str(os.getuid())
 
 
 def lingering() -> str:

@@ -501,10 +501,7 @@ def root_range(text: str, ids: int) -> str:
 
 @contextmanager
 def services_held_back(host: Host) -> Iterator[None]:
-    """Keep packages from starting their services on a machine without systemd.
-
-    They would start lxcfs too, and where root lacks a capability it breaks every container (step `lxcfs`).
-    """
+    """Keep packages from starting their services on a machine without systemd: lxcfs may break every container."""
     policy = host.path("/usr/sbin/policy-rc.d")
     if host.has_systemd() or policy.exists():
         yield
@@ -518,7 +515,7 @@ def services_held_back(host: Host) -> Iterator[None]:
 
 
 def root_command(host: Host, argv: Sequence[str], person: str) -> str:
-    """What a person types to run this program again as root. sudo looks for programs in root's places only."""
+    """What a person types to run this program again as root. The path is absolute: sudo searches root's PATH only."""
     python = [] if os.access(argv[0], os.X_OK) else [sys.executable]
     words = shlex.join([*python, os.path.abspath(argv[0]), *argv[1:]])
     helper = next((name for name in ("sudo", "doas") if host.which(name)), "")

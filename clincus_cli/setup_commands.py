@@ -26,7 +26,7 @@ class Stages(ExitStack):
     """Says what goes on during long work: a line for each stage, and on a terminal how long it takes."""
 
     def __call__(self, text: str) -> None:
-        """The stage before is over and this one begins; the text may come from a container."""
+        """End the stage before, and begin this one. The text may come from a container."""
         self.close()
         words = clincus.printable(text)
         console.say(f"  {words}")
@@ -38,7 +38,7 @@ def setup_options(context: Context) -> SetupOptions:
     from clincus_cli.build import SetupOptions
     from clincus_cli.recipe import TOOL_PACKAGES, parse_tools
 
-    tools = getattr(context.options, "tools", "")
+    tools = context.options.tools
     return SetupOptions(
         project=context.config.get("incus.project"),
         group=context.config.get("incus.group"),

@@ -1,6 +1,6 @@
 """The health report: all that sessions need, each check with what to do; `GET /api/health` and `clincus health`.
 
-It also owns what setup asks of the machine in the same way: its files, its user ids, its version numbers.
+What setup asks of the machine too stands here: its files and its user ids.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def ok(message: str, /, **details: object) -> Finding:
 
 @dataclass
 class Examination:
-    """What the checks look at. Each check runs in a thread of its own, and raises ClincusError where Incus does."""
+    """What the checks look at. Each check runs in a thread of its own; one that Incus fails raises ClincusError."""
 
     config: clincus.Config  # the defaults when it is broken
     config_error: str  # how it is broken
@@ -253,7 +253,7 @@ class Examination:
         if self.config.get("security.disable_protection"):
             fix = "remove security.disable_protection from the config"
             return warning("Switched off in the config", fix, level="off")
-        self.ask("/1.0")  # an Incus that hangs is waited for here, and not for the longer time of the next line
+        self.ask("/1.0")  # does not wait as long for an Incus that hangs as the next line does
         reason = clincus.protection_support(self.incus).reason
         if reason:
             return warning(f"Basic: {reason}", "sessions start, with weaker protection; see the reason", level="basic")
@@ -439,11 +439,11 @@ def health_report(
 ) -> dict[str, Any]:
     """The health document of `clincus health --format json` and `GET /api/health`.
 
-    It is there after PATIENCE at the latest: a check that Incus does not answer by then says so. `config` is None when
-    it is broken, and `config_error` says how.
+    It takes PATIENCE at most: a check that is not done by then says so. `config` is None when it is broken, and
+    `config_error` says how.
     """
     checks = [check for check in CHECKS if verbose or check.name != "dns_resolution"]
-    pool = ThreadPoolExecutor(2 * len(CHECKS))  # each check, and each question that one waits for, has its thread
+    pool = ThreadPoolExecutor(2 * len(CHECKS))  # a thread for each check, and for each question that it waits for
     look = Examination(config or clincus.make_config(()), config_error, incus, environ, machine or Machine(), pool)
     futures = {check: pool.submit(check.examine, look) for check in checks}
     wait(futures.values(), PATIENCE)
