@@ -23,6 +23,7 @@ import importlib
 import io
 import itertools
 import json
+import logging
 import math
 import operator
 import os
@@ -127,35 +128,39 @@ def printable(text: str) -> str:
 # -- The log
 
 
-class Log:
-    """Tells the person who watches the server what it does: a line on stderr, with the local time. No secret is logged.
+class LogFormatter(logging.Formatter):
+    """One line with the local time for each message, and no control characters: text of a container may be in it."""
 
-    It never raises: a stderr that is gone, full or not read must not end a thread that works.
-    """
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message on one line."""
+        return printable(" ".join(super().formatMessage(record).split("\n")))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback, line by line."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+class LogHandler(logging.Handler):
+    """Writes to stderr and never raises: a stderr that is gone, full or not read must not end a thread that works."""
 
     PATIENCE = 1.0  # seconds to wait for the reader of a pipe
 
-    def info(self, form: str, *values: object, trace: str = "") -> None:
-        """Write a message, and a traceback behind it; text of a container may be in them, so control characters go."""
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, or drop it."""
         with suppress(Exception):
-            message = " ".join((form % values if values else form).split("\n"))
-            text = "\n".join(map(printable, (message, *trace.splitlines())))
+            text, stream = self.format(record), sys.stderr
             with suppress(io.UnsupportedOperation):  # no file is behind it, so nothing has to be waited for
-                if not select.select([], [sys.stderr.fileno()], [], self.PATIENCE)[1]:
+                if not select.select([], [stream.fileno()], [], self.PATIENCE)[1]:
                     return
-            sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-            sys.stderr.flush()
-
-    warning = error = info
-
-    def exception(self, form: str, *values: object) -> None:
-        """Write a message and the traceback of the exception that is being handled."""
-        import traceback
-
-        self.info(form, *values, trace=traceback.format_exc())
+            print(text, file=stream, flush=True)
 
 
-log = Log()
+# What Clincus does, for the person who watches the server. No secret is ever logged.
+log = logging.getLogger("clincus")
+log.setLevel(logging.INFO)
+log.propagate = False
+log.addHandler(LogHandler())
+log.handlers[0].setFormatter(LogFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
 
 
 # -- Times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -48,12 +49,15 @@ def test_a_file_in_the_package_is_a_feature(package):
     assert extensions.fields(SESSION) == {"weather": "fine"}
 
 
-def test_a_feature_that_raises_is_reported_and_left_out_whole(package, capsys):
-    extensions = clincus.install_features(None, package(broken=BROKEN, good=GOOD))
+def test_a_feature_that_raises_is_reported_and_left_out_whole(package, caplog):
+    clincus.log.addHandler(caplog.handler)
+    try:
+        extensions = clincus.install_features(None, package(broken=BROKEN, good=GOOD))
+    finally:
+        clincus.log.removeHandler(caplog.handler)
     assert [route[1] for route in extensions.routes] == ["/api/weather"]
-    said = capsys.readouterr().err
-    assert "the feature broken is left out" in said
-    assert "out of order" in said
+    assert "the feature broken is left out" in caplog.text
+    assert "out of order" in caplog.text
 
 
 def test_a_route_of_a_feature_is_answered_if_the_contract_has_it(tmp_path, monkeypatch):
@@ -84,9 +88,10 @@ def test_without_the_package_there_are_no_features():
     assert clincus.install_features(None, "no_such_features").routes == []
 
 
-def test_a_listener_that_raises_keeps_no_other_from_being_told():
+def test_a_listener_that_raises_keeps_no_other_from_being_told(caplog):
     told: list[str] = []
     extensions = clincus.Extensions()
     extensions.listeners += [lambda moment, session: 1 / 0, lambda moment, session: told.append(session.id)]
+    caplog.set_level(logging.ERROR)
     extensions.tell("ring", SESSION)
     assert told == ["clincus-a1b2c3-1"]

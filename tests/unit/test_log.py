@@ -59,7 +59,7 @@ class Unread(io.TextIOWrapper):
 
 @pytest.mark.parametrize("stderr", [gone, closed, full, without_reader, not_read])
 def test_a_stderr_that_takes_nothing_ends_no_thread(monkeypatch, stderr):
-    monkeypatch.setattr(clincus.Log, "PATIENCE", 0.01)
+    monkeypatch.setattr(clincus.LogHandler, "PATIENCE", 0.01)
     stream, done = stderr(), []
     monkeypatch.setattr(sys, "stderr", stream)
     clincus.survive("work", lambda: (_ for _ in ()).throw(clincus.ClincusError("broken")))

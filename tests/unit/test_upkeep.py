@@ -71,13 +71,17 @@ def test_a_deadline_counts_for_the_run_that_it_was_set_for(sessions, deadline, e
     assert sessions.ended == ([(FIRST, False)] if expired else [])
 
 
-def test_a_session_that_cannot_be_stopped_keeps_no_other_running(sessions, capsys):
+def test_a_session_that_cannot_be_stopped_keeps_no_other_running(sessions, caplog):
     for name in (FIRST, SECOND):
         sessions.add(name, status="Running", deadline="2026-01-01T10:00:00Z")
     sessions.broken = {FIRST}
-    upkeep.stop_expired(sessions, NOON)
+    clincus.log.addHandler(caplog.handler)
+    try:
+        upkeep.stop_expired(sessions, NOON)
+    finally:
+        clincus.log.removeHandler(caplog.handler)
     assert sessions.ended == [(SECOND, False)]
-    assert f"{FIRST}: Incus is busy" in capsys.readouterr().err
+    assert f"{FIRST}: Incus is busy" in caplog.text
 
 
 def tidy_up(sessions: Sessions, ended_at: str = "2026-01-01T10:00:00Z") -> None:
