@@ -14,7 +14,6 @@ user's cache directory, and Python keeps its bytecode there as it does everywher
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import importlib.util
 import io
@@ -23,7 +22,6 @@ import re
 import stat
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +30,8 @@ ROOT = Path(__file__).resolve().parent
 
 # The pure Python wheels: websockets 15.0.1 is the last that runs on Python 3.9; tomli is used below Python 3.11.
 WHEELS = {
-    "websockets==15.0.1": "f7a866fbc1e97b5c617ee4116daaa09b722101d4a3c170c787450ba409f9736f",
-    "tomli==2.2.1": "cb55c73c5f4408779d0cf3eef9f762b9c9f147a77de7b258bef0a5628adc85cc",
+    "websockets-15.0.1-py3-none-any.whl": "f7a866fbc1e97b5c617ee4116daaa09b722101d4a3c170c787450ba409f9736f",
+    "tomli-2.2.1-py3-none-any.whl": "cb55c73c5f4408779d0cf3eef9f762b9c9f147a77de7b258bef0a5628adc85cc",
 }
 
 # Parts of websockets that nothing of ours imports. Its C code could not be loaded from an archive.
@@ -174,49 +172,34 @@ if __name__ == "__main__":
 '''
 
 
-def find_wheels() -> dict[str, bytes]:
-    """The wheels by requirement, from the cache or else by pip. Ends the program with a reason if neither has them."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = base / "clincus-wheels"
+def find_wheel(name: str, digest: str) -> bytes:
+    """A wheel from the cache, or else by pip. Ends the program with a reason if neither has it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clincus-wheels"
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = cached_wheels(cache)
-    if len(found) < len(WHEELS):
-        download_wheels(cache)
-        found = cached_wheels(cache)
-    missing = sorted(set(WHEELS) - set(found))
-    if missing:
-        sys.exit(f"build_zipapp: pip brought no wheel of {' and '.join(missing)} with the expected hash")
-    return found
-
-
-def cached_wheels(cache: Path) -> dict[str, bytes]:
-    """The wheels in a folder whose bytes have the right hash."""
-    by_hash = {digest: requirement for requirement, digest in WHEELS.items()}
-    found = {}
-    for path in sorted(cache.glob("*.whl")):
+    path = cache / name
+    data = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(data).hexdigest() != digest:
+        path.unlink(missing_ok=True)
+        download_wheel("==".join(name.split("-")[:2]), cache)
         data = path.read_bytes()
-        requirement = by_hash.get(hashlib.sha256(data).hexdigest())
-        if requirement:
-            found[requirement] = data
-    return found
+    if hashlib.sha256(data).hexdigest() != digest:
+        sys.exit(f"build_zipapp: pip brought another {name} than the one that is expected")
+    return data
 
 
-def download_wheels(cache: Path) -> None:
-    """Let pip bring the wheels; it checks the hashes too."""
+def download_wheel(requirement: str, cache: Path) -> None:
+    """Let pip bring a wheel."""
     if importlib.util.find_spec("pip") is None:
         sys.exit(
             f"build_zipapp: {sys.executable} has no pip, which fetches the two libraries once: "
             "`apt-get install python3-venv` and use a virtual environment's Python, as `make build` does"
         )
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("".join(f"{requirement} --hash=sha256:{digest}\n" for requirement, digest in WHEELS.items()))
-        file.flush()
-        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        argv += ["--platform=any", "--implementation=py", "--abi=none", "--python-version=3.9"]
-        argv += ["--require-hashes", f"--requirement={file.name}", f"--dest={cache}"]
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    argv += ["--platform=any", "--implementation=py", "--abi=none", "--python-version=3.9"]
+    argv += [f"--dest={cache}", requirement]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
-        sys.exit(f"build_zipapp: pip could not fetch the libraries: {done.stderr.strip()[-800:]}")
+        sys.exit(f"build_zipapp: pip could not fetch {requirement}: {done.stderr.strip()[-800:]}")
 
 
 def library_files(wheel: bytes) -> Iterator[tuple[str, bytes]]:
@@ -229,19 +212,18 @@ def library_files(wheel: bytes) -> Iterator[tuple[str, bytes]]:
 
 def last_commit(root: Path) -> tuple[str, str]:
     """The commit that a checkout is at and its day, "+" behind a commit that files were changed since; or nothing."""
-    environ = {**os.environ, "TZ": "UTC0"}
-    outputs = []
-    for words in (["log", "-1", "--format=%H %cd", "--date=format-local:%Y-%m-%d"], ["status", "--porcelain", "-uno"]):
+
+    def git(*words: str) -> str:
         argv = ["git", "-c", "safe.directory=*", "-C", str(root), *words]
-        try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ, timeout=60, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return "", ""
-        outputs.append(done.stdout.strip())
-    commit, _, day = outputs[0].partition(" ")
-    return commit + ("+" if outputs[1] else ""), day
+        environ = {**os.environ, "TZ": "UTC0"}
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=environ, timeout=60, check=True)
+        return done.stdout.decode().strip()
+
+    try:
+        commit, day = git("log", "-1", "--format=%H %cd", "--date=format-local:%Y-%m-%d").split()
+        return commit + ("+" if git("status", "--porcelain", "-uno") else ""), day
+    except (OSError, subprocess.SubprocessError):
+        return "", ""
 
 
 def stamped(source: bytes, commit: str, day: str) -> bytes:
@@ -254,9 +236,9 @@ def stamped(source: bytes, commit: str, day: str) -> bytes:
 
 def version_line(source: bytes) -> str:
     """The first line of `clincus version`."""
-    found = dict(re.findall(r'(?m)^__(version|commit|built)__ = "([^"\\]*)"', source.decode()))
+    found = re.findall(r'(?m)^__(version|commit|built)__ = "([^"\\]*)"', source.decode())
     return "clincus {version} (commit: {commit}, built: {built})".format(
-        **{"version": "", "commit": "", "built": "", **found}
+        **{"version": "", "commit": "", "built": "", **dict(found)}
     )
 
 
@@ -291,10 +273,7 @@ def pack(files: dict[str, bytes]) -> bytes:
 
 
 def write_program(target: Path, data: bytes) -> None:
-    """Put the archive in its place, executable, whole or not at all; one that is the same stays untouched."""
-    with contextlib.suppress(OSError):
-        if target.read_bytes() == data:
-            return
+    """Put the archive in its place, executable, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     partial.write_bytes(data)
@@ -305,8 +284,8 @@ def write_program(target: Path, data: bytes) -> None:
 def build(root: Path = ROOT) -> bytes:
     """The archive of a checkout."""
     files = dict(own_files(root))
-    for wheel in find_wheels().values():
-        files.update(library_files(wheel))
+    for name, digest in WHEELS.items():
+        files.update(library_files(find_wheel(name, digest)))
     return pack(files)
 
 

@@ -243,6 +243,18 @@ def test_an_old_python_is_told_what_is_needed():
     assert done.stderr.startswith("clincus needs Python 3.9 or newer, and this is 3.")
 
 
-def test_a_wheel_with_another_hash_is_not_used(tmp_path):
-    (tmp_path / "websockets-15.0.1-py3-none-any.whl").write_bytes(b"not it")
-    assert build_zipapp.cached_wheels(tmp_path) == {}
+def test_a_wheel_with_another_hash_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (name, digest), *_ = build_zipapp.WHEELS.items()
+    fetched: list[str] = []
+
+    def download(requirement: str, cache: Path) -> None:
+        fetched.append(requirement)
+        (cache / name).write_bytes(b"not it either")
+
+    monkeypatch.setattr(build_zipapp, "download_wheel", download)
+    (tmp_path / "clincus-wheels").mkdir()
+    (tmp_path / "clincus-wheels" / name).write_bytes(b"not it")
+    with pytest.raises(SystemExit, match="another websockets"):
+        build_zipapp.find_wheel(name, digest)
+    assert fetched == ["websockets==15.0.1"]
