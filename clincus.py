@@ -5110,10 +5110,10 @@ HEAD_TIMEOUT = 30.0  # seconds for a request to arrive, and for an idle connecti
 BODY_RATE = 16 << 10  # bytes a second that a body must come at on average, HEAD_TIMEOUT granted on top
 ANSWER_TIMEOUT = 120.0  # seconds for a client to take an answer
 LINGER_TIMEOUT = 2.0  # seconds for a client to read the last answer before its connection is closed
-REFUSED_LINGER = 0.5  # seconds for a stranger to read why
-LINGER_LIMIT = 8 << 20  # bytes that may still come from it meanwhile
+REFUSED_LINGER = 0.5  # seconds for it if the gate refused the connection
+LINGER_LIMIT = 8 << 20  # bytes that are read and dropped meanwhile
 CONNECTION_LIMIT = 512
-COMPRESS_FROM = 1000  # bytes of an answer in JSON
+COMPRESS_FROM = 1000  # bytes of a body from which on compression pays
 LOOPBACK = ("127.0.0.1", "::1")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -5243,11 +5243,11 @@ class Request:
 
     @property
     def is_api(self) -> bool:
-        """Whether a program asks, and no browser for a page or one of its files."""
+        """Whether the path belongs to the API, and not to the dashboard's files."""
         return self.is_socket or self.path == "/api" or self.path.startswith("/api/")
 
     def options(self, name: str) -> set[str]:
-        """The words of a header field that lists some (RFC 9110, 5.6.1), in small letters."""
+        """The members of a header field that is a list (RFC 9110, 5.6.1), in lower case."""
         words = ",".join(self.headers.get_all(name) or []).split(",")
         return {word.strip().lower() for word in words}
 
@@ -5293,7 +5293,7 @@ def response_bytes(response: Response, *, is_last: bool, head_only: bool = False
 
 
 class Content:
-    """The body of an answer to GET that a client may keep: it is sent once, and compressed if that makes it smaller."""
+    """The body of an answer to GET. A client that has it gets 304; any other gets it, compressed if that is smaller."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -5847,7 +5847,7 @@ class Assets:
 
     def __init__(self, read: Callable[[str], bytes | None]) -> None:
         self._read = read
-        self._cache: dict[str, Content] = {}  # no unknown path: these are without number
+        self._cache: dict[str, Content] = {}  # of files only: the paths of none are without number
 
     def respond(self, request: Request) -> Response:
         """Answer GET of any path outside the API: a file, or index.html for the page's own routes."""
@@ -5939,7 +5939,7 @@ class Site:
 class ConnectionHandler(BaseHTTPRequestHandler):
     """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`.
 
-    http.server lends the socket, the loop and the writing of an answer's head; see `parse_head` for the rest.
+    http.server lends the socket and the loop; `parse_head` says why not more.
     """
 
     protocol_version = "HTTP/1.1"
@@ -6164,7 +6164,7 @@ def open_listener(address: tuple[str, int], site: Site) -> Listener:
 
 TERMINAL_SUBPROTOCOL = "clincus.terminal.v1"
 EVENTS_SUBPROTOCOL = "clincus.events.v1"
-# A page neither sees nor sends the pings of WebSocket itself. {"type": "ping"} asks whether we are still there.
+# A page cannot send WebSocket's own pings, so it asks by {"type": "ping"} whether the server is still there.
 PONG = b'{"type": "pong"}'
 
 # Sizes in bytes. Above its mark a buffer is not filled further, so it holds at most its mark and one read more.
@@ -6199,9 +6199,9 @@ class CloseCode(enum.IntEnum):
 class WebSocket:
     """An upgraded connection: its socket, its protocol state, its deadlines.
 
-    One thread owns it and goes round `wait` until `ended`. Only `close` and `wake` may be called from other
-    threads. Used as a context manager it always finishes the closing handshake (RFC 6455 section 7) and gives its
-    file descriptors back, except for the socket, which belongs to the HTTP server.
+    One thread owns it and calls `wait` until it has `ended`. Other threads may only call `close` and `wake`. The end of
+    a `with` block finishes the closing handshake (RFC 6455 section 7) and closes all descriptors but the connection,
+    which belongs to the HTTP server.
     """
 
     def __init__(self, connection: socket.socket, protocol: ServerProtocol, early: bytes = b"") -> None:
@@ -6263,7 +6263,7 @@ class WebSocket:
         return messages
 
     def close(self, code: int, reason: str = "") -> None:
-        """Start the closing handshake; the first call decides. Any thread may call it, at any time."""
+        """Start the closing handshake; the first call decides."""
         with self._lock:
             if self._close_request is None:
                 # A control frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
@@ -6271,7 +6271,7 @@ class WebSocket:
         self.wake()
 
     def wake(self) -> None:
-        """Make the owner's `wait` return. Any thread may call it, at any time."""
+        """Make the owner's `wait` return."""
         with self._lock, suppress(OSError):  # it is closed already, or full: then `wait` returns anyway
             self._waker.send(b"\0")
 
@@ -6299,8 +6299,7 @@ class WebSocket:
         mask = (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)
         poll.register(self._connection, select.POLLRDHUP | mask)
         patience = max(0.0, self._due() - time.monotonic())
-        # Nothing may be sent before this: `others` was chosen by what the buffers held, and if they were emptier
-        # by now, poll would sleep on the wrong choice.
+        # Nothing may be sent before poll: the caller has chosen `others` by how full the buffers are now.
         ready = dict(poll.poll(1000 * patience))
         if ready.pop(self._wake_reader.fileno(), 0):
             self._wake_reader.recv(READ_SIZE)
@@ -6315,7 +6314,7 @@ class WebSocket:
 
     def _receive(self, reading: bool) -> None:
         try:
-            # While nothing is to be read, only the end of the connection is reported.
+            # With `reading` off, poll reports nothing but the end of the connection.
             data = self._connection.recv(READ_SIZE) if reading else b""
         except BlockingIOError:
             return
@@ -6365,7 +6364,7 @@ class WebSocket:
             self.ended = True
 
     def _due(self) -> float:
-        """Return when the client has been silent for too long, in one way or another (time.monotonic)."""
+        """Return when the client will have been silent for too long (time.monotonic)."""
         if self._close_deadline is not None:
             return self._close_deadline
         return self._heard_at + PING_AFTER + (PONG_WITHIN if self._pinged else 0)
@@ -6627,7 +6626,7 @@ class OpenSockets:
         self._changed = threading.Condition()
         # Connection -> session id; "" for one that belongs to no session.
         self._sessions: dict[WebSocket, str] = {}
-        self._is_over = False  # `close_all` was called
+        self._is_over = False  # the server is shutting down
 
     @contextmanager
     def track(self, websocket: WebSocket, session_id: str = "") -> Iterator[None]:
@@ -6650,17 +6649,13 @@ class OpenSockets:
                 if owner == session_id:
                     websocket.close(code, reason)
 
-    def close_all(self) -> None:
-        """Close every connection, and each one that comes from now on: the server is shutting down."""
+    def close_all(self, timeout: float) -> None:
+        """Close every connection, and each one that comes from now on; wait up to `timeout` seconds for their ends."""
         with self._changed:
             self._is_over = True
             for websocket in self._sessions:
                 websocket.close(*GOING_AWAY)
-
-    def wait_until_closed(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until no connection is left; returns whether that is so."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._sessions, timeout)
+            self._changed.wait_for(lambda: not self._sessions, timeout)
 
 
 class EventHub:
@@ -6670,7 +6665,7 @@ class EventHub:
         self._lock = threading.Lock()
         # Subscriber -> events on their way to it, as JSON, oldest first.
         self._queues: dict[WebSocket, deque[bytes]] = {}
-        # An event of ours that still holds: a new subscriber gets it first.
+        # What every new subscriber of our subprotocol is told first.
         self.greeting: Mapping[str, object] | None = None
 
     def publish(self, event: Mapping[str, object], extension: bool = False) -> None:
@@ -6837,7 +6832,7 @@ class Monitor:
         self._is_stale = False
         with self._sessions.incus.monitor() as self._process:
             if self._stopping.is_set() or self._is_stale:
-                return  # `_end_stream` has looked for the process just before
+                return  # `_end_stream` found no process to end: it came just before this one
             self._sessions.refresh()
             running = {one.id for one in self._sessions.registry.all() if one.status != "stopped" or one.paused}
             survive("history", lambda: self._history.close_runs(running, utc_now()))
@@ -6850,7 +6845,7 @@ class Monitor:
                     self._sessions.refresh()
                     self._next_look = time.monotonic() + LOOK_INTERVAL
             with suppress(subprocess.TimeoutExpired):
-                self._process.process.wait(1)  # first it says why
+                self._process.process.wait(1)  # before its end it says why
             self._process.end()
             said = self._process.stderr.read(4096)
         if not self._is_stale:
@@ -6937,24 +6932,22 @@ class Application:
         self._stopping.set()
         for listener in self._listeners:
             listener.close()
-        self.sockets.close_all()
-        self.sockets.wait_until_closed(CLOSE_WITHIN + HANGUP_GRACE + 1)
+        self.sockets.close_all(CLOSE_WITHIN + HANGUP_GRACE + 1)
         self.monitor.stop()
 
-    def save_settings(self, port: int | None, roots: Sequence[str] | None) -> None:
-        """Keep port and roots and put them in force. Raises ClincusError: 400, 409, 500."""
+    def save_settings(self, changes: Mapping[str, Any]) -> None:
+        """Keep settings of the dashboard, by dotted key, and put them in force. Raises ClincusError: 400, 409, 500."""
         with self._config_lock:
+            port = changes.get("dashboard.port", self.port)
             # Bound before anything is written: a taken port changes nothing.
-            moved = [] if port in (None, self.port) else self._bind(port)
+            moved = [] if port == self.port else self._bind(port)
             try:
-                wanted = {"dashboard.port": port, "dashboard.workspace_roots": None if roots is None else list(roots)}
-                save_dashboard(self.environ, {key: value for key, value in wanted.items() if value is not None})
+                save_dashboard(self.environ, changes)
             except BaseException:
                 for listener in moved:
                     listener.server_close()
                 raise
-            if port is not None:
-                # What was asked for now beats the flag and the variable of the start.
+            if "dashboard.port" in changes:  # it beats the flag and the variable of the start
                 self._flags.pop("dashboard.port", None)
                 self.environ.pop("CLINCUS_PORT", None)
             self._reload()
@@ -7095,11 +7088,11 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         return app.sessions
 
     def put_config(request: Request) -> object:
-        port, roots = request.values["port"], request.values["workspace_roots"]
-        for root in roots or ():
+        changes = {f"dashboard.{name}": value for name, value in request.values.items() if value is not None}
+        for root in changes.get("dashboard.workspace_roots", ()):
             app.workspaces.check_root(root)
-        if port is not None or roots is not None:
-            app.save_settings(port, roots)
+        if changes:
+            app.save_settings(changes)
         return {"status": "updated"}
 
     def create_session(request: Request) -> object:
@@ -7113,7 +7106,7 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 
     def save_roots(roots: list[str]) -> object:
         if roots != list(app.config.get("dashboard.workspace_roots")):
-            app.save_settings(None, roots)
+            app.save_settings({"dashboard.workspace_roots": roots})
         return app.workspaces.document()
 
     def remove_workspace(request: Request) -> object:
