@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import clincus
-from clincus_cli import commands, console
 from clincus_cli import commands as cli
+from clincus_cli import console
 from clincus_cli.context import Context
 
 
 @cli.Command(
     "shell [DIRECTORY]",
-    *commands.RESUME,
+    *cli.RESUME,
     cli.Flag("--tool NAME", "tool to start (default: the config's)", default=""),
     cli.Flag("--background", "start without attaching"),
     cli.Flag("--debug", "start bash in the tool's place"),
@@ -58,8 +58,14 @@ def run_shell(context: Context) -> int:
 
 
 def launch_request(context: Context) -> clincus.LaunchRequest:
-    """What the flags of a start ask for. Raises ClincusError and UsageError for what cannot be."""
+    """What the flags of a start ask for. Raises UsageError for what cannot be."""
     options = context.options
+    given = {one.setting: getattr(options, one.key) for one in cli.START if one.setting}
+    settings = {setting: value for setting, value in given.items() if value is not None}
+    if options.writable_git_hooks:
+        settings["git.writable_hooks"] = True
+    if options.mount:
+        settings["mounts.default"] = [mount_argument(text, os.getcwd()) for text in options.mount]
     return clincus.LaunchRequest(
         workspace=chosen_workspace(options),
         tool=getattr(options, "tool", ""),
@@ -67,8 +73,8 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
         image=options.image,
         profile=options.profile,
         slot=options.slot,
-        settings=chosen_settings(options),
-        environment=commands.environment_flags(options.env, context.environ),
+        settings=settings,
+        environment=cli.environment_flags(options.env, context.environ),
         debug=getattr(options, "debug", False),
         tmux=getattr(options, "tmux", True),
     )
@@ -82,34 +88,19 @@ def chosen_workspace(options: cli.Options) -> str:
     return os.path.realpath(os.path.expanduser(named or by_flag or "."))
 
 
-def chosen_settings(options: cli.Options) -> dict[str, object]:
-    """The settings that the flags of a start set, by dotted key."""
-    given = {one.setting: getattr(options, one.key) for one in cli.START if one.setting}
-    settings: dict[str, object] = {setting: value for setting, value in given.items() if value is not None}
-    if options.writable_git_hooks:
-        settings["git.writable_hooks"] = True
-    try:
-        mounts = [mount_argument(text, os.getcwd()) for text in options.mount]
-    except clincus.ClincusError as error:
-        raise cli.UsageError(error.message) from error
-    if mounts:
-        settings["mounts.default"] = mounts
-    return settings
-
-
 def mount_argument(text: str, directory: str) -> dict[str, object]:
     """The mount that `--mount HOST:CONTAINER[:ro]` asks for; a relative HOST is below `directory`.
 
-    ClincusError (400) for any other form.
+    UsageError for any other form.
     """
     parts = text.split(":")
     if len(parts) not in (2, 3) or not parts[0] or parts[2:] not in ([], ["ro"], ["rw"]):
-        raise clincus.ClincusError(f"invalid mount {text!r}: write HOST:CONTAINER or HOST:CONTAINER:ro", 400)
+        raise cli.UsageError(f"invalid mount {text!r}: write HOST:CONTAINER or HOST:CONTAINER:ro")
     host = parts[0] if parts[0].startswith(("/", "~")) else os.path.normpath(os.path.join(directory, parts[0]))
     try:
         return clincus.check_mount({"host": host, "container": parts[1], "readonly": parts[2:] == ["ro"]})
     except ValueError as error:
-        raise clincus.ClincusError(f"invalid mount {text!r}: {error}", 400) from None
+        raise cli.UsageError(f"invalid mount {text!r}: {error}") from None
 
 
 # -- Which session a start means
@@ -117,10 +108,10 @@ def mount_argument(text: str, directory: str) -> dict[str, object]:
 
 def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Session | clincus.LaunchRequest:
     """The session to come back to, or the request for a new one."""
-    here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
     wanted = wanted_session(context.options)
     if wanted:
-        return choose_resumed(context, request, here, wanted)
+        return choose_resumed(context, request, wanted)
+    here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
     persistent = request.persistent
     if persistent is None and not request.slot:
         config = clincus.with_flags(context.config, {}, request.profile)
@@ -159,7 +150,7 @@ def choose_session(
 
 
 def choose_resumed(
-    context: Context, request: clincus.LaunchRequest, here: Sequence[clincus.Session], wanted: str
+    context: Context, request: clincus.LaunchRequest, wanted: str
 ) -> clincus.Session | clincus.LaunchRequest:
     """The container that a saved session still has, or a request that goes on with its conversation in a new one."""
     from dataclasses import replace
@@ -173,21 +164,24 @@ def choose_resumed(
         if getattr(context.options, "directory", "") or context.options.workspace:
             raise clincus.ClincusError(f"session '{wanted}' is of the workspace '{chosen.workspace}'", 409)
         request = replace(request, workspace=chosen.workspace)
-        here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
     console.say(f"Resuming session: {chosen.session_id}")
-    for session in here:
-        if session.session_id == chosen.session_id or session.id == session.session_id == chosen.container_name:
-            return session
+    for one in context.sessions.registry.all():
+        if one.session_id == chosen.session_id or one.id == one.session_id == chosen.container_name:
+            return one
     if request.persistent is None and chosen.persistent:
         console.say("Inherited persistent mode")
         request = replace(request, persistent=True)
-    has_profile = chosen.profile in context.config.get("profiles")
+    image = chosen.image
+    try:
+        clincus.IMAGE(image)
+    except clincus.Unfit:
+        image = ""  # the Go program wrote a description there
     return replace(
         request,
         resume=chosen.session_id,
         tool=request.tool or chosen.tool,
-        image=request.image or usable_image(chosen.image),
-        profile=request.profile or (chosen.profile if has_profile else ""),
+        image=request.image or image,
+        profile=request.profile or (chosen.profile if chosen.profile in context.config.get("profiles") else ""),
     )
 
 
@@ -198,14 +192,6 @@ def newest_saved(context: Context, request: clincus.LaunchRequest) -> clincus.Sa
         if is_tool and one.workspace and os.path.realpath(one.workspace) == request.workspace:
             return one
     raise clincus.ClincusError(f"no previous session to resume for '{request.workspace}'", 404)
-
-
-def usable_image(image: str) -> str:
-    """The image of a saved session if its form is one of an alias; the Go program wrote a description there."""
-    try:
-        return str(clincus.IMAGE(image))
-    except clincus.Unfit:
-        return ""
 
 
 # -- Starting it
@@ -238,13 +224,6 @@ def go_on(context: Context, session: clincus.Session, request: clincus.LaunchReq
     if session.status != "stopped":
         raise clincus.ClincusError(f'session "{session.id}" is {session.status}: wait until that has finished', 409)
     console.say(f"Setting up session {session.session_id}...")
-    return start_stopped_session(context, session, request)
-
-
-def start_stopped_session(
-    context: Context, session: clincus.Session, request: clincus.LaunchRequest
-) -> clincus.Session:
-    """Start a stopped session, or un-pause it, and its tool."""
     console.say(f"[setup] {'Un-pausing' if session.paused else 'Starting'} container {session.id}")
     if request.persistent and not session.persistent:
         context.sessions.set_persistent(session.id)
@@ -315,23 +294,8 @@ def leave_session(sessions: clincus.Sessions, session: clincus.Session, *, is_di
     return False
 
 
-def shell_argv(context: Context, session: clincus.Session, program: str = "") -> list[str]:
-    """The command that gives this terminal a login shell in a session, or with "direct" the tool, until that ends."""
-    guest, term = context.sessions.guest(session), clincus.terminal_name(context.environ.get("TERM", ""))
-    return context.sessions.guest_argv(session, clincus.guest_program("shell"), guest.mount, program, term=term)
-
-
-def has_tmux(sessions: clincus.Sessions, session: clincus.Session) -> bool:
-    """Whether a running session's tmux is there: it ends with the last program in it. Raises IncusError."""
-    try:
-        sessions.output(session, "capture", clincus.tmux_name(session.id), refusals={3: LookupError()})
-    except LookupError:
-        return False
-    return True
-
-
 def settled_session(sessions: clincus.Sessions, session: clincus.Session) -> tuple[clincus.Session | None, bool]:
-    """The session as it is now, None if it is gone, and whether its tmux is there.
+    """The session as it is now, None if it is gone, and whether its tmux is there: it ends with its last program.
 
     A container that is just being stopped is called running and can be asked nothing: its end is waited for.
     """
@@ -343,11 +307,21 @@ def settled_session(sessions: clincus.Sessions, session: clincus.Session) -> tup
         if found is None or found.paused or found.status == "stopped":
             return found, False
         try:
-            return found, has_tmux(sessions, found)
+            sessions.output(found, "capture", clincus.tmux_name(found.id), refusals={3: LookupError()})
+        except LookupError:
+            return found, False
         except clincus.IncusError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)  # Incus has no event that this process would hear
+        else:
+            return found, True
+
+
+def shell_argv(context: Context, session: clincus.Session, program: str = "") -> list[str]:
+    """The command that gives this terminal a login shell in a session, or with "direct" the tool, until that ends."""
+    guest, term = context.sessions.guest(session), clincus.terminal_name(context.environ.get("TERM", ""))
+    return context.sessions.guest_argv(session, clincus.guest_program("shell"), guest.mount, program, term=term)
 
 
 RESET_TERMINAL = (
@@ -406,14 +380,15 @@ def run_attach(context: Context) -> int:
     session = session_to_attach(context)
     if session is None:
         return 0
-    require_running(session)
+    if session.status != "running":
+        state = "paused" if session.paused else session.status
+        advice = f"clincus resume {session.id}" if session.status == "stopped" else "try again in a moment"
+        raise clincus.ClincusError(f'session "{session.id}" is {state}: {advice}', 409)
     if not console.has_terminal():
         raise clincus.ClincusError("there is no terminal to attach: run this in one", 400)
     slot = f" (slot {session.slot})" if options.slot else ""
     print(f"Attaching to {session.id}{slot}...", flush=True)
-    if options.bash:
-        return run_in_terminal(shell_argv(context, session))
-    return attach_terminal(context, session)
+    return run_in_terminal(shell_argv(context, session)) if options.bash else attach_terminal(context, session)
 
 
 def session_to_attach(context: Context) -> clincus.Session | None:
@@ -423,14 +398,13 @@ def session_to_attach(context: Context) -> clincus.Session | None:
     name = options.name or ("" if is_here else context.environ.get("CLINCUS_CONTAINER", ""))
     if name:
         return registry.get(name)
-    fitting = registry.all()
-    if is_here:
-        workspace = chosen_workspace(options)
-        fitting = [one for one in fitting if one.workspace == workspace and options.slot in (0, one.slot)]
-        if options.slot and not fitting:
+    workspace = chosen_workspace(options)
+    fitting = [one for one in registry.all() if not is_here or one.workspace == workspace]
+    if options.slot:
+        found = next((one for one in fitting if one.slot == options.slot), None)
+        if found is None:
             raise clincus.ClincusError(f"slot {options.slot} of '{workspace}': session not found", 404)
-        if options.slot:
-            return fitting[0]
+        return found
     running = [session for session in fitting if session.status == "running"]
     if len(running) == 1:
         return running[0]
@@ -440,11 +414,3 @@ def session_to_attach(context: Context) -> clincus.Session | None:
         print(console.table(None, rows, "  "))
         print("Choose one: clincus attach NAME")
     return None
-
-
-def require_running(session: clincus.Session) -> None:
-    """Raise ClincusError(409) with a session's true state and what to do, unless it runs."""
-    if session.status != "running":
-        state = "paused" if session.paused else session.status
-        advice = f"clincus resume {session.id}" if session.status == "stopped" else "try again in a moment"
-        raise clincus.ClincusError(f'session "{session.id}" is {state}: {advice}', 409)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import clincus
+from clincus_cli.commands import UsageError
 from clincus_cli.shell import mount_argument
 
 
@@ -234,5 +235,5 @@ def test_mount_argument(text, mount):
 
 @pytest.mark.parametrize("text", ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:x", "/a:/b:ro:x", "/a:/../b"])
 def test_no_mount_argument(text):
-    with pytest.raises(clincus.ClincusError, match="invalid mount"):
+    with pytest.raises(UsageError, match="invalid mount"):
         mount_argument(text, "/cwd")
