@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import clincus
@@ -29,11 +28,12 @@ def run_list(context: Context) -> int:
         if session is not None and clincus.is_listed(session):
             active.append(active_entry(session, instance))
     kept = clincus.list_saved(context.config, context.environ) if context.options.all else []
-    # The names of the Go program, and ours beside them.
-    ours = (
-        {"id": one.session_id, "saved_at": one.saved_at, "tool": one.tool, "workspace": one.workspace} for one in kept
-    )
-    saved = [{"ID": one["id"], "SavedAt": one["saved_at"], "Workspace": one["workspace"], **one} for one in ours]
+    saved = [
+        # The names of the Go program, and ours beside them.
+        {"ID": one.session_id, "SavedAt": one.saved_at, "Workspace": one.workspace}
+        | {"id": one.session_id, "saved_at": one.saved_at, "workspace": one.workspace, "tool": one.tool}
+        for one in kept
+    ]
     if context.options.format == "json":
         console.print_json({"active_containers": active, **({"saved_sessions": saved} if saved else {})})
     else:
@@ -43,12 +43,14 @@ def run_list(context: Context) -> int:
 
 def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[str, Any]:
     """A container in `list --format json`."""
+    network = (instance.get("state") or {}).get("network") or {}
+    addresses = (network.get("eth0") or {}).get("addresses") or []
     created = clincus.parse_time(session.created_at) or clincus.parse_time(instance["created_at"])
     entry = {
         "created_at": clincus.format_time(created)[:19].replace("T", " ") if created else "",
         "deadline": session.deadline,
         "image": (instance.get("config") or {}).get("image.description", session.image),
-        "ipv4": ipv4_address(instance),
+        "ipv4": next((one["address"] for one in addresses if one.get("family") == "inet"), ""),
         "name": session.id,
         "persistent": session.persistent,
         "protection": session.protection,
@@ -59,13 +61,6 @@ def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[
         "workspace": session.workspace,
     }
     return {key: value for key, value in entry.items() if key not in ("deadline", "tool", "workspace") or value}
-
-
-def ipv4_address(instance: Mapping[str, Any]) -> str:
-    """The first IPv4 address of eth0, "" if there is none."""
-    network = (instance.get("state") or {}).get("network") or {}
-    addresses = (network.get("eth0") or {}).get("addresses") or []
-    return next((str(one["address"]) for one in addresses if one.get("family") == "inet"), "")
 
 
 def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
@@ -176,29 +171,31 @@ def attempt_each(names: Iterable[str], work: Callable[[str], object]) -> list[st
     for name in names:
         try:
             work(name)
-        except clincus.ClincusError as error:
-            console.warn(f"{name}: {error.message}")
+        except (clincus.ClincusError, OSError) as error:
+            console.warn(f"{name}: {error}")
         else:
             done.append(name)
     return done
 
 
-# The words of a command that does one thing to several containers: kill, Killing, Killed; a note behind the name; what
-# to do about those that it was not done to.
-Verb = namedtuple("Verb", "plain doing done note hint", defaults=("", ""))
-
-
 def for_each_session(
     context: Context,
-    verb: Verb,
+    words: tuple[str, str, str],
     work: Callable[[str], object],
     among: Callable[[clincus.Session], bool] = lambda session: True,
+    *,
+    note: str = "",
+    hint: str = "",
 ) -> int:
-    """Do something for the sessions that are named, or for all; several, and all, are asked for first."""
+    """Do something for the sessions that are named, or for all; several, and all, are asked for first.
+
+    The words are such as kill, Killing, Killed. `note` stands behind a name, `hint` says what to do where it failed.
+    """
+    plain, doing, did = words
     options = context.options
     known = [session.id for session in context.sessions.registry.all() if not options.all or among(session)]
     if options.all and not known:
-        print(f"No containers to {verb.plain}")
+        print(f"No containers to {plain}")
         return 0
     by_name = dict.fromkeys(options.name or [context.environ.get("CLINCUS_CONTAINER", "")])
     names = known if options.all else list(by_name)
@@ -215,22 +212,22 @@ def for_each_session(
         if is_dry:
             print("[Dry run] No changes made.")
             return 0
-        if not console.confirm(f"{verb.plain.capitalize()} {len(found)} container(s)?", force=options.force):
+        if not console.confirm(f"{plain.capitalize()} {len(found)} container(s)?", force=options.force):
             return 0
 
     def work_on(name: str) -> None:
-        print(f"{verb.doing} container {name}{verb.note}...", flush=True)
-        with console.progress(f"{verb.doing} {name}"):
+        print(f"{doing} container {name}{note}...", flush=True)
+        with console.progress(f"{doing} {name}"):
             work(name)
-        print(f"✓ {verb.done} {name}", flush=True)
+        print(f"✓ {did} {name}", flush=True)
 
     done = attempt_each(found, work_on)
     if done:
-        print(f"{verb.done} {len(done)} container(s)")
+        print(f"{did} {len(done)} container(s)")
     if len(done) < len(names):
         few = f"only {len(done)} of {len(names)} containers were" if done else "no containers were"
-        hint = f": {verb.hint}" if verb.hint and len(done) < len(found) else ""
-        raise clincus.ClincusError(f"{few} {verb.done.lower().replace('shutd', 'shut d')}{hint}", 500)
+        advice = f": {hint}" if hint and len(done) < len(found) else ""
+        raise clincus.ClincusError(f"{few} {did.lower().replace('shutd', 'shut d')}{advice}", 500)
     return 0
 
 
@@ -254,12 +251,13 @@ def run_stop(context: Context) -> int:
 
     $ clincus stop clincus-ec0578-1  # Stop it for the night.
     """
-    verb, sessions = Verb("stop", "Stopping", "Stopped"), context.sessions
-
-    def is_up(session: clincus.Session) -> bool:
-        return session.status == "running" or session.paused
-
-    return for_each_session(context, verb, lambda name: sessions.end(name, timeout=context.options.timeout), is_up)
+    sessions, timeout = context.sessions, context.options.timeout
+    return for_each_session(
+        context,
+        ("stop", "Stopping", "Stopped"),
+        lambda name: sessions.end(name, timeout=timeout),
+        lambda session: session.status == "running" or session.paused,
+    )
 
 
 @cli.Command(
@@ -282,9 +280,8 @@ def run_shutdown(context: Context) -> int:
         elif session is not None:
             print(f"{name} is persistent: it is stopped and kept (--delete removes it)")
 
-    return for_each_session(
-        context, Verb("shutdown", "Shutting down", "Shutdown", f" (timeout: {timeout}s)"), shut_down
-    )
+    words, note = ("shutdown", "Shutting down", "Shutdown"), f" (timeout: {timeout}s)"
+    return for_each_session(context, words, shut_down, note=note)
 
 
 @cli.Command(
@@ -303,8 +300,8 @@ def run_kill(context: Context) -> int:
     """
     force, sessions = context.options.force, context.sessions
     hint = "" if force else "--force deletes also what a container does not hand over"
-    verb = Verb("kill", "Killing", "Killed", hint=hint)
-    return for_each_session(context, verb, lambda name: sessions.end(name, delete=True, even_unsaved=force))
+    words = ("kill", "Killing", "Killed")
+    return for_each_session(context, words, lambda name: sessions.end(name, delete=True, even_unsaved=force), hint=hint)
 
 
 @cli.Command("persist [NAME...]", ALL, cli.FORCE)
@@ -315,16 +312,11 @@ def run_persist(context: Context) -> int:
 
     $ clincus persist clincus-ec0578-1  # Keep what is installed in that container.
     """
-    verb = Verb("persist", "Persisting", "Persisted")
-    return for_each_session(context, verb, context.sessions.set_persistent, lambda session: not session.persistent)
+    words = ("persist", "Persisting", "Persisted")
+    return for_each_session(context, words, context.sessions.set_persistent, lambda session: not session.persistent)
 
 
 # -- clean
-
-
-# Things of one kind that `clean` may remove: what is looked for, what to say if there are none, names and what is said
-# of each, a function that removes one.
-CleanupGroup = namedtuple("CleanupGroup", "looking none items remove")
 
 
 @cli.Command(
@@ -345,39 +337,72 @@ def run_clean(context: Context) -> int:
     """
     options = context.options
     is_plain = options.all or not (options.sessions or options.orphans)
-    groups = list(cleanup_groups(context, is_plain=is_plain))
-    found, done = sum(len(group.items) for group in groups), 0
-    failed = False
-    for group in groups:
-        removed = clean_group(context, group)
-        done += removed or 0
-        failed = failed or (removed is not None and removed < len(group.items))
+    found = cleaned = 0
+    is_whole = True
+    for kind, none, items, remove in cleanup_groups(context, is_plain=is_plain):
+        print(f"Checking for {kind}...")
+        if not items:
+            print(f"  ({none})")
+            continue
+        print(console.table(None, items.items(), "  - "))
+        found += len(items)
+        if options.dry_run or not console.confirm(f"Remove {len(items)} item(s)?", force=options.force):
+            continue
+        with console.progress("Removing"):
+            removed = attempt_each(items, remove)
+        cleaned += len(removed)
+        is_whole = is_whole and len(removed) == len(items)
     for path in clincus.clean_stages() if is_plain and not options.dry_run else ():
         console.warn(f"{path} cannot be removed, though no session uses it: look what is in it")
     if options.dry_run:
         print("[Dry run] No changes made.")
-    elif done:
-        print(f"✓ Cleaned {done} item(s)")
+    elif cleaned:
+        print(f"✓ Cleaned {cleaned} item(s)")
     elif not found:
         print("Nothing to clean.")
-    return 1 if failed else 0
+    return 0 if is_whole else 1
 
 
-def cleanup_groups(context: Context, *, is_plain: bool) -> Iterator[CleanupGroup]:
-    """What the switches of `clean` name, each thing in one group only."""
-    options = context.options
-    stopped = stopped_containers(context)
+def cleanup_groups(
+    context: Context, *, is_plain: bool
+) -> Iterator[tuple[str, str, dict[str, str], Callable[[str], object]]]:
+    """What the switches of `clean` name, each thing in one group only.
+
+    Of a group: what is looked for, what to say if there are none, names with what is said of each, and what removes
+    one. A container goes once its conversation is saved.
+    """
+    options, sessions = context.options, context.sessions
+    known = sessions.registry.all()
+    stopped = [one for one in known if one.status == "stopped" and not one.paused and clincus.is_listed(one)]
+    about = {
+        one.id: f"{one.workspace or 'no workspace'} ({'persistent' if one.persistent else 'ephemeral'})"
+        for one in stopped
+    }
+
+    def end(name: str) -> None:
+        sessions.end(name, delete=True)
+
     if is_plain:
-        items = {one.id: text for one, text in stopped if options.all or not one.persistent}
-        yield container_group(context, "stopped clincus containers", "no stopped containers found", items)
-        left = [one for one in context.sessions.registry.all() if is_abandoned(one)]
-        items = {one.id: "left by clincus run" for one in left if options.all or not one.persistent}
-        yield container_group(context, "containers left by clincus run", "none found", items)
+        items = {one.id: about[one.id] for one in stopped if options.all or not one.persistent}
+        yield "stopped clincus containers", "no stopped containers found", items, end
+        left = [one.id for one in known if is_abandoned(one) and (options.all or not one.persistent)]
+        yield "containers left by clincus run", "none found", dict.fromkeys(left, "left by clincus run"), end
     if options.orphans and not options.all:  # with --all they are among the stopped ones
-        items = {one.id: text for one, text in stopped if one.workspace and not os.path.isdir(one.workspace)}
-        yield container_group(context, "orphaned containers", "no orphaned containers found", items)
+        items = {one.id: about[one.id] for one in stopped if one.workspace and not os.path.isdir(one.workspace)}
+        yield "orphaned containers", "no orphaned containers found", items, end
     if options.sessions or options.all:
-        yield saved_group(context)
+        kept = {name for session in sessions.registry.all() for name in (session.id, session.session_id)}
+        saved = clincus.list_saved(context.config, context.environ)
+        without = {one.session_id: one for one in saved if not {one.session_id, one.container_name} & kept}
+        items = {name: f"{one.tool}, {one.workspace}, saved {one.saved_at}" for name, one in without.items()}
+        yield "saved session data", "no saved sessions found", items, lambda name: remove_saved(without[name])
+
+
+def remove_saved(saved: clincus.SavedSession) -> None:
+    """Remove a saved conversation. Raises OSError."""
+    import shutil
+
+    shutil.rmtree(saved.directory)
 
 
 def is_abandoned(session: clincus.Session) -> bool:
@@ -386,50 +411,3 @@ def is_abandoned(session: clincus.Session) -> bool:
 
     pid = session.command.partition(" ")[0]
     return pid.isdecimal() and session.command != process_mark(int(pid))
-
-
-def stopped_containers(context: Context) -> list[tuple[clincus.Session, str]]:
-    """The sessions whose container is stopped, each with what is said of it."""
-    return [
-        (one, f"{one.workspace or 'no workspace'} ({'persistent' if one.persistent else 'ephemeral'})")
-        for one in context.sessions.registry.all()
-        if one.status == "stopped" and not one.paused and clincus.is_listed(one)
-    ]
-
-
-def container_group(context: Context, kind: str, none: str, items: dict[str, str]) -> CleanupGroup:
-    """Containers of sessions; the conversation is saved before one goes, or it stays."""
-    sessions = context.sessions
-    return CleanupGroup(f"Checking for {kind}...", none, items, lambda name: sessions.end(name, delete=True))
-
-
-def saved_group(context: Context) -> CleanupGroup:
-    """Saved conversations that no container goes with."""
-    kept = {name for session in context.sessions.registry.all() for name in (session.id, session.session_id)}
-    saved = clincus.list_saved(context.config, context.environ)
-    found = {one.session_id: one for one in saved if not {one.session_id, one.container_name} & kept}
-    items = {name: f"{one.tool}, {one.workspace}, saved {one.saved_at}" for name, one in found.items()}
-
-    def remove(name: str) -> None:
-        import shutil
-
-        try:
-            shutil.rmtree(found[name].directory)
-        except OSError as error:
-            raise clincus.ClincusError(f"cannot remove '{found[name].directory}': {error.strerror}", 500) from error
-
-    return CleanupGroup("Checking for saved session data...", "no saved sessions found", items, remove)
-
-
-def clean_group(context: Context, group: CleanupGroup) -> int | None:
-    """Show a group, ask, and remove it; how many were removed, None where nothing was to be."""
-    print(group.looking)
-    if not group.items:
-        print(f"  ({group.none})")
-        return None
-    print(console.table(None, group.items.items(), "  - "))
-    question = f"Remove {len(group.items)} item(s)?"
-    if context.options.dry_run or not console.confirm(question, force=context.options.force):
-        return None
-    with console.progress("Removing"):
-        return len(attempt_each(group.items, group.remove))

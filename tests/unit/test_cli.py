@@ -493,7 +493,9 @@ def test_a_container_in_the_list_has_the_fields_that_scripts_know():
 
 @pytest.mark.parametrize("state", [None, {}, {"network": None}, {"network": {"lo": {"addresses": []}}}])
 def test_a_container_without_an_address_has_an_empty_one(state):
-    assert cli_sessions.ipv4_address({"state": state}) == ""
+    instance = {"name": "clincus-ec0578-1", "status": "Running", "created_at": "2027-03-01T09:15:00Z", "state": state}
+    session = clincus.Session("clincus-ec0578-1", "/w", "claude", 1, "running", persistent=False)
+    assert cli_sessions.active_entry(session, instance)["ipv4"] == ""
 
 
 def test_the_list_as_text():
