@@ -3813,7 +3813,7 @@ def mount_entries(
     for path in paths:
         if path_inside(workspace_path, path):
             raise ClincusError(f"mount {path!r}: it would hide the workspace {workspace_path!r}; choose another", 400)
-        if path == "/" or any(path_inside(path, system) for system in ("/proc", "/sys", "/dev")):
+        if any(path_inside(path, system) for system in ("/proc", "/sys", "/dev")):
             raise ClincusError(f"mount {path!r}: the container needs that path itself; choose another", 400)
         for other in paths:
             if other != path and path_inside(path, other):
@@ -4375,11 +4375,6 @@ def instance_put(
 # -- Programs in a container
 
 
-START_ERRORS = {  # exit codes of guest/start.sh
-    71: "the image has no home {home} for uid {uid}: build one with `clincus build`",
-    72: "the workspace is not mounted at {mount} in the container",
-    73: "the image has no tmux: build one with `clincus build`",
-}
 NO_REFUSALS: Mapping[int, Exception] = {}
 
 
@@ -4874,24 +4869,15 @@ class Sessions:
         """Unpack the tool's files and start it in tmux: one call, with all that is secret on stdin."""
         if launch.request.command:
             return
-        guest = launch.guest
-        paths = STARTED_FILE, UNPACKING_FILE, *launch.tool.saved, *launch.tool.credentials
+        guest, tool = launch.guest, launch.tool
+        paths = STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials
         present = [] if is_new else list(parse_listing(self.output(session, "list", *paths)))
         files = self._start_files(session, launch, present)
         size = sum(os.path.getsize(file.source) for file in files if file.source)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if launch.request.tmux else "direct"
-        self.output(
-            session,
-            "wait-for-boot start",
-            *words,
-            stdin=pack_files(files, guest.uid, guest.uid),
-            timeout=120 + size / SAVE_RATE,
-            refusals={
-                code: IncusError(text.format(home=guest.home, uid=guest.uid, mount=guest.mount), 500)
-                for code, text in START_ERRORS.items()
-            },
-        )
+        archive = pack_files(files, guest.uid, guest.uid)
+        self.output(session, "wait-for-boot start", *words, stdin=archive, timeout=120 + size / SAVE_RATE)
         write_metadata(self._saved(session))
 
     def _start_files(self, session: Session, launch: Launch, present: list[ListedFile]) -> list[ToolFile]:

@@ -2,12 +2,13 @@
 # Unpacks the files of a start into the code user's home, from a tar on stdin, and starts the tool in tmux.
 #
 # Arguments: tmux session, workspace, columns, rows, and `tmux`, or anything else to unpack only.
-# Exit codes: 71 no home, 72 no workspace, 73 no tmux: Incus may lose what a short command writes.
 set -eu
 session=$1 workspace=$2 columns=$3 rows=$4 mode=$5
-[ -d "$HOME" ] && [ -w "$HOME" ] || exit 71
-[ -d "$workspace" ] || exit 72
-command -v tmux >/dev/null || exit 73
+fail() { echo "$1" >&2; exit 1; }
+build="build one with \`clincus build\`"
+[ -d "$HOME" ] && [ -w "$HOME" ] || fail "the image has no home $HOME for uid $(id -u): $build"
+[ -d "$workspace" ] || fail "the workspace is not mounted at $workspace in the container"
+command -v tmux >/dev/null || fail "the image has no tmux: $build"
 tar -xf - -C "$HOME"
 cd "$HOME/.clincus"
 [ ! -e started ] && [ ! -e unpacking ] || rm -f started unpacking
