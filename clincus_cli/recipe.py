@@ -166,13 +166,10 @@ def parse_sources(text: str) -> Iterator[tuple[str, str, str, str]]:
                     yield uri, suite, components, fields.get("Signed-By", "").strip()
 
 
-PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
-
-
 def proxy_settings(environ: Mapping[str, str]) -> dict[str, str]:
     """The host's proxy variables that make sense in a container, in lower case; a proxy on loopback does not."""
     settings = {}
-    for name in PROXY_VARIABLES:
+    for name in ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"):
         value = environ.get(name) or environ.get(name.upper()) or ""
         host = urlsplit(value if "://" in value else f"//{value}").hostname or ""
         if value and (name == "no_proxy" or not (host.startswith("127.") or host in ("localhost", "::1"))):

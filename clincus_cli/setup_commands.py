@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
+from itertools import groupby
 
 import clincus
 from clincus_cli import TYPE_CHECKING, console
@@ -177,21 +178,19 @@ def run_health(context: Context) -> int:
     return {"healthy": 0, "degraded": 1}.get(report["status"], 2)
 
 
-HEALTH_SECTIONS = ("SYSTEM", "CRITICAL", "STORAGE", "CONFIGURATION", "STATUS", "OPTIONAL")
 HEALTH_MARKS = {"ok": ("[OK]", "green"), "warning": ("[WARN]", "yellow"), "failed": ("[FAIL]", "red")}
 
 
 def health_text(report: Mapping[str, Any]) -> str:
     """The health document for people."""
     lines = [console.paint("Clincus Health Check", "bold"), ""]
-    for section in HEALTH_SECTIONS:
-        checks = [check for check in report["checks"].values() if check["section"] == section]
-        lines += [f"{section}:"] if checks else []
+    for section, checks in groupby(report["checks"].values(), lambda check: check["section"]):
+        lines.append(f"{section}:")
         for check in checks:
             mark, style = HEALTH_MARKS[check["status"]]
             lines.append(f"  {console.paint(mark.ljust(6), style)} {check['label'].ljust(20)} {check['message']}")
             lines += [console.paint(f"         fix: {check['fix']}", "dim")] if check["fix"] else []
-        lines += [""] if checks else []
+        lines.append("")
     summary = report["summary"]
     lines.append(console.paint(f"STATUS: {report['status'].upper()}", "bold"))
     if summary["failed"]:

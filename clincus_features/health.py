@@ -12,7 +12,6 @@ import shlex
 import shutil
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -137,10 +136,6 @@ class Examination:
                 raise
             return {}
 
-    def sessions_folder(self) -> str:
-        """Where the conversations of the default tool are kept."""
-        return clincus.sessions_directory(self.config, self.environ, self.config.get("tool.name"))
-
     def devices(self) -> list[dict[str, Any]]:
         """The devices that sessions get from the default profile."""
         return list((self.ask("/1.0/profiles/default").get("devices") or {}).values())
@@ -224,6 +219,17 @@ class Examination:
             return warning(f"Image '{alias}' is without {missing}", "clincus build --force", **details)
         return ok(f"{alias} ({fingerprint})", **details)
 
+    def check_age(self) -> Finding:
+        """How old the image of the sessions is: the tools in it grow old fast."""
+        made = clincus.parse_time(self.image().get("created_at"))
+        if made is None:
+            return warning("Unknown", "see the default image")
+        days = max(0, (datetime.now(timezone.utc) - made).days)
+        details = {"created_at": made.strftime("%Y-%m-%d"), "age_days": days}
+        if days > 30:
+            return warning(f"{days} days old: the tools in it are too", "clincus build --force", **details)
+        return ok(f"{days} days", **details)
+
     def check_network(self) -> Finding:
         """Whether sessions get a network card on a bridge that is up and has an address."""
         cards = [device for device in self.devices() if device.get("type") == "nic"]
@@ -261,6 +267,14 @@ class Examination:
             words = "Locked, but no session starts in a repository: git on this machine has to say what it runs there"
             return warning(words, "install git", level="locked")
         return ok("Locked: even root in a container cannot turn the workspace against this machine", level="locked")
+
+    def check_own_folder(self) -> Finding:
+        """Whether Clincus's own files can be written."""
+        return folder_finding(clincus.state_directory(self.environ))
+
+    def check_sessions_folder(self) -> Finding:
+        """Whether conversations of the default tool can be saved."""
+        return folder_finding(clincus.sessions_directory(self.config, self.environ, self.config.get("tool.name")))
 
     def check_disk(self) -> Finding:
         """Whether the disk of our own files has room."""
@@ -314,7 +328,11 @@ class Examination:
     def check_saved(self) -> Finding:
         """How many conversations are saved."""
         count = len(clincus.list_saved(self.config, self.environ))
-        return ok(f"{count} saved", count=count, path=os.path.dirname(self.sessions_folder()))
+        return ok(
+            f"{count} saved",
+            count=count,
+            path=os.path.dirname(clincus.expand(self.config.get("paths.sessions_dir"), self.environ)),
+        )
 
     def check_orphans(self) -> Finding:
         """What crashes left behind: containers of a build or without a workspace, and dead network cables."""
@@ -345,19 +363,6 @@ class Examination:
             fix = "check /etc/resolv.conf, unless this machine is to have no internet"
             return warning(f"'{domain}' cannot be looked up", fix, test_domain=domain, ip_count=0)
         return ok(f"{domain} has {count} address(es)", test_domain=domain, ip_count=count)
-
-
-def image_age(created: str, now: float) -> Finding:
-    """How old an image is that was made at an RFC 3339 time: the tools in it grow old fast."""
-    try:
-        made = datetime.strptime(created[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return warning("Unknown", "see the default image")
-    days = max(0, int((now - made.timestamp()) // 86400))
-    details = {"created_at": made.strftime("%Y-%m-%d"), "age_days": days}
-    if days > 30:
-        return warning(f"{days} days old: the tools in it are too", "clincus build --force", **details)
-    return ok(f"{days} days", **details)
 
 
 def folder_finding(path: str) -> Finding:
@@ -394,26 +399,18 @@ class Check(NamedTuple):
     examine: Callable[[Examination], Finding]
 
 
-CHECKS = (
+CHECKS = (  # by section, as people read them
     Check("os", "Operating system", "SYSTEM", Examination.check_system),
+    Check("cgroup_availability", "Cgroup", "SYSTEM", Examination.check_cgroup),
+    Check("id_mapping", "Id mapping", "SYSTEM", Examination.check_ids),
     Check("incus", "Incus", "CRITICAL", Examination.check_incus),
     Check("permissions", "Permissions", "CRITICAL", Examination.check_permissions),
     Check("image", "Default image", "CRITICAL", Examination.check_image),
-    Check(
-        "image_age", "Image age", "OPTIONAL", lambda look: image_age(look.image().get("created_at", ""), time.time())
-    ),
     Check("network_bridge", "Network bridge", "CRITICAL", Examination.check_network),
     Check("ip_forwarding", "IP forwarding", "CRITICAL", Examination.check_forwarding),
-    Check("cgroup_availability", "Cgroup", "SYSTEM", Examination.check_cgroup),
-    Check("id_mapping", "Id mapping", "SYSTEM", Examination.check_ids),
     Check("protection", "Protection", "CRITICAL", Examination.check_protection),
-    Check(
-        "clincus_directory",
-        "Clincus directory",
-        "STORAGE",
-        lambda look: folder_finding(clincus.state_directory(look.environ)),
-    ),
-    Check("sessions_directory", "Sessions dir", "STORAGE", lambda look: folder_finding(look.sessions_folder())),
+    Check("clincus_directory", "Clincus directory", "STORAGE", Examination.check_own_folder),
+    Check("sessions_directory", "Sessions dir", "STORAGE", Examination.check_sessions_folder),
     Check("disk_space", "Disk space", "STORAGE", Examination.check_disk),
     Check("incus_storage_pool", "Incus storage pool", "STORAGE", Examination.check_pool),
     Check("config", "Config loaded", "CONFIGURATION", Examination.check_config),
@@ -421,6 +418,7 @@ CHECKS = (
     Check("active_containers", "Containers", "STATUS", Examination.check_containers),
     Check("saved_sessions", "Saved sessions", "STATUS", Examination.check_saved),
     Check("orphaned_resources", "Orphaned resources", "STATUS", Examination.check_orphans),
+    Check("image_age", "Image age", "OPTIONAL", Examination.check_age),
     Check("dns_resolution", "DNS resolution", "OPTIONAL", Examination.check_dns),
 )
 

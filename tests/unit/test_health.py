@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -265,14 +265,16 @@ def test_room_in_the_pool(report, used, total, status):
 @pytest.mark.parametrize(
     ("created", "status"),
     [
-        ("2027-02-01T09:15:00Z", "ok"),
-        ("2027-01-20T09:15:00.5Z", "warning"),
-        ("0001-01-01T00:00:00Z", "warning"),
-        ("", "warning"),
+        (datetime.now(timezone.utc) - timedelta(days=28), "ok"),
+        (datetime.now(timezone.utc) - timedelta(days=40), "warning"),
+        (datetime(1, 1, 1, tzinfo=timezone.utc), "warning"),
+        (None, "warning"),
     ],
+    ids=["young", "old", "Incus's never", "none"],
 )
-def test_age_of_the_image(created, status):
-    assert health.image_age(created, NOW.timestamp()).status == status
+def test_age_of_the_image(report, created, status):
+    made = created.isoformat() if created else ""
+    assert report({IMAGE: {**WELL[IMAGE], "created_at": made}})["checks"]["image_age"]["status"] == status
 
 
 @pytest.mark.parametrize(
