@@ -397,11 +397,10 @@ class Child:
             cast("IO[bytes]", stream) for stream in (self.process.stdin, self.process.stdout, self.process.stderr)
         )
         self.failure = ""  # why we have ended it
-        self.is_late = False
         self._gentle = gentle
         self._is_fed = False  # another thread writes to stdin, and closes it
-        self._words = f"`{shlex.join(argv[:6])} …`"
-        self._alarm = threading.Timer(0, self._expire)  # not started
+        self._words = f"`{shlex.join(argv[:6])} …` did not finish within"
+        self._alarm = threading.Timer(0, self.end)  # not started
         if timeout is not None:
             self.allow(timeout)
 
@@ -418,13 +417,9 @@ class Child:
     def allow(self, seconds: float) -> None:
         """Give the child so many seconds from now."""
         self._alarm.cancel()
-        self._alarm = threading.Timer(seconds, self._expire, (seconds,))
+        self._alarm = threading.Timer(seconds, self.end, (f"{self._words} {seconds:g} s",))
         self._alarm.daemon = True
         self._alarm.start()
-
-    def _expire(self, seconds: float) -> None:
-        self.is_late = True
-        self.end(f"{self._words} did not finish within {seconds:g} s")
 
     def signal(self, number: int) -> None:
         """Send a signal to the child and to all in its process group."""
@@ -474,13 +469,11 @@ class Child:
         """Keep what comes in a stream, in a thread of its own; too much of it ends the child."""
 
         def read() -> None:
-            try:
-                with suppress(OSError):
-                    while piece := stream.read(1 << 16):
-                        held(piece)
-            finally:
-                if held.is_full:
-                    self.end(f"the command wrote more than {held.limit >> 20} MiB")
+            with suppress(OSError):
+                while piece := stream.read(1 << 16):
+                    held(piece)
+            if held.is_full:
+                self.end(f"the command wrote more than {held.limit >> 20} MiB")
 
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
@@ -839,13 +832,6 @@ TOOL_BOUND = ("tool.binary", "defaults.model")  # these belong to the tool that 
 SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, DASHBOARD_RANK, VARIABLE_RANK, PROFILE_RANK, FLAG_RANK = range(8)
 
 
-class ConfigFile(NamedTuple):
-    """One place that was looked at."""
-
-    path: str
-    exists: bool
-
-
 class Layer(NamedTuple):
     """What one source sets: values by dotted key, in normal form."""
 
@@ -860,7 +846,7 @@ class Config(NamedTuple):
     values: dict[str, Any]  # the complete document, nested as GET /api/config shows it
     origins: dict[str, str]  # dotted key: where its value comes from
     warnings: tuple[str, ...]
-    files: tuple[ConfigFile, ...]
+    files: dict[str, bool]  # path: whether it is there
     layers: tuple[Layer, ...]  # what `values` was made of, without the profile
     profile: str  # the profile in force
     wanted_profile: str  # the profile that a caller chose; it beats defaults.profile
@@ -907,7 +893,7 @@ CONFIG_CHECKS: list[Callable[[Config], object]] = []  # each raises ConfigError 
 
 
 def make_config(
-    layers: Iterable[Layer], files: Iterable[ConfigFile] = (), warnings: Iterable[str] = (), wanted_profile: str = ""
+    layers: Iterable[Layer], files: Mapping[str, bool] = {}, warnings: Iterable[str] = (), wanted_profile: str = ""
 ) -> Config:
     """The configuration that the layers make, with the profile that they or the caller choose."""
     layers = tuple(layers)
@@ -918,7 +904,7 @@ def make_config(
         laid = {PROFILE[key].key: value for key, value in chosen.items() if PROFILE[key].key in SETTING}
         values, origins = fold_layers([*layers, Layer(PROFILE_RANK, f"profile '{profile}'", laid)])
     environment = dict(chosen.get("environment", {}))
-    config = Config(nest(values), origins, tuple(warnings), tuple(files), layers, profile, wanted_profile, environment)
+    config = Config(nest(values), origins, tuple(warnings), dict(files), layers, profile, wanted_profile, environment)
     for check in CONFIG_CHECKS:
         check(config)
     return config
@@ -1134,13 +1120,13 @@ def load_config(
     """
     reader = Reader()
     layers: list[Layer] = []
-    files: list[ConfigFile] = []
+    files: dict[str, bool] = {}
     places = user_configs(environ)
     user = next(filter(os.path.exists, places), places[0])
     for path, rank in config_files(environ).items():
         if rank == USER_RANK and path != user:
             continue
-        files.append(ConfigFile(path, os.path.exists(path)))
+        files[path] = os.path.exists(path)
         if rank == DASHBOARD_RANK:
             layers.append(dashboard_layer(path, layers, reader.warnings))
         elif (text := read_text(path, CONFIG_FILE_LIMIT)) is not None:
@@ -1305,7 +1291,7 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
     allowed = {key: value for key, value in layer.values.items() if not refused.get(key)}
     return make_config(
         [*config.layers, layer._replace(values=allowed)],
-        [*config.files, ConfigFile(project.path, True)],
+        {**config.files, project.path: True},
         [*config.warnings, *reader.warnings],
         config.wanted_profile,
     )
@@ -1508,10 +1494,9 @@ def complete_claude(carried: Carried, workspace_path: str, environment: Mapping[
 def complete_copilot(carried: Carried, workspace_path: str, _environment: Mapping[str, str]) -> None:
     """Answer Copilot's question whether the workspace is trusted (seen with 1.0.102)."""
     document = carried.document(".copilot/config.json")
-    for key in {"trustedFolders", *({"trusted_folders"} & document.keys())}:
-        folders = document.get(key)
-        document[key] = list(dict.fromkeys([*(folders if isinstance(folders, list) else []), workspace_path]))
-    carried.put(".copilot/config.json", document)
+    folders = document.get("trustedFolders")
+    known = folders if isinstance(folders, list) else []
+    carried.put(".copilot/config.json", {**document, "trustedFolders": list(dict.fromkeys([*known, workspace_path]))})
 
 
 def complete_opencode(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
@@ -1634,23 +1619,17 @@ register_settings(
 )
 
 
-def known_tools(config: Config) -> dict[str, Tool]:
-    """All tools by name: those of the table, a plain shell, and those of tool.commands and tool.binary."""
+def find_tool(name: str, config: Config) -> Tool:
+    """The tool of a name: of the table, a plain shell, or one of tool.commands or tool.binary. ConfigError (400)."""
     commands = {**config.get("tool.commands"), "shell": ("bash", "-l")}
     if config.get("tool.binary"):  # `tool_command` puts it in the place of the name
         commands.setdefault(config.get("tool.name"), (config.get("tool.name"),))
-    return {**{name: Tool(name, tuple(words), tuple(words)) for name, words in commands.items()}, **TOOLS}
-
-
-def find_tool(name: str, config: Config) -> Tool:
-    """The tool of a name. ConfigError (400) if `known_tools` has none of it."""
-    tools = known_tools(config)
-    if name not in tools:
+    if name not in TOOLS and name not in commands:
         source = f"{config.origins['tool.name']}: " if name == config.get("tool.name") else ""
-        supported = ", ".join([*TOOLS, *(known for known in tools if known not in TOOLS)])
+        supported = ", ".join(dict.fromkeys([*TOOLS, *commands]))
         advice = "name its program in tool.binary or tool.commands"
         raise ConfigError(f"{source}unknown tool: {name} (supported: {supported}); {advice}")
-    return tools[name]
+    return TOOLS[name] if name in TOOLS else Tool(name, tuple(commands[name]), tuple(commands[name]))
 
 
 CONFIG_CHECKS.append(lambda config: find_tool(config.get("tool.name"), config))
@@ -1736,25 +1715,23 @@ def tool_files(
     workspace_path: str,
     config: Config,
     *,
-    only_credentials: bool = False,
-    environment: Mapping[str, str] | None = None,
-    present: Iterable[tuple[str, float]] = (),
+    environment: Mapping[str, str],
+    present: Mapping[str, float] | None = None,
 ) -> tuple[list[ToolFile], list[str]]:
     """The user's files that a tool needs in its container, in order of path, and warnings.
 
     Credentials and settings are carried in with the home's path rewritten, and completed with what full-permission
     mode needs to start without a question. A setting of the user's is never overwritten, except the keys that answer
-    those questions or forbid that mode. With `only_credentials` (a container that already has its settings), only
-    those credentials are carried in that are newer than in `present`, the container's listing: a token which the tool
-    renewed inside stays. `environment` holds the variables that the tool will run with, if they are more than the
-    profile's.
+    those questions or forbid that mode. `environment` holds the variables that the user chose for the tool.
+
+    A container that already has its settings has `present`, the times of its files. It gets only those credentials that
+    are newer: a token which the tool renewed inside stays.
     """
     carried = Carried(home)
     for path in tool.credentials:
         carried.add(path)
-    if only_credentials:
-        times = dict(present)
-        return [file for file in carried.files.values() if file.mtime > times.get(file.path, 0)], carried.warnings
+    if present is not None:
+        return [file for file in carried.files.values() if file.mtime > present.get(file.path, 0)], carried.warnings
     for path in (*tool.settings, *(tool.instructions if config.get("tool.carry_instructions") else ())):
         carried.add(path)
     for path in carried.files:
@@ -1764,7 +1741,7 @@ def tool_files(
             if moved != value:
                 carried.put(path, moved)
     if tool.complete is not None:
-        tool.complete(carried, workspace_path, config.environment if environment is None else environment)
+        tool.complete(carried, workspace_path, environment)
     return [carried.files[path] for path in sorted(carried.files)], carried.warnings
 
 
@@ -1850,11 +1827,6 @@ NOT_SEEN = b"Failed to retrieve PID of executing child process"
 NOT_SEEN_TRIES = 10
 GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only end the shell around it
 STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
-
-
-def is_out_of_sight(code: int, beginning: bytes) -> bool:
-    """Whether Incus lost sight of a command, by its exit code and what it wrote: to run again if it needs a tty."""
-    return code == 255 and NOT_SEEN in beginning
 
 
 class IncusChild(Child):
@@ -2087,7 +2059,7 @@ class Incus:
     @contextmanager
     def begun(self, name: str, command: Sequence[str], timeout: float | None, **options: Any) -> Iterator[GuestCommand]:
         """A command in an instance that has begun, with `options` of `exec_argv`. Raises IncusError if it does not."""
-        argv = self.exec_argv(name, command, whole=True, **options)
+        argv = self.exec_argv(name, ["sh", "-c", packaged_text("guest/exec.sh"), "exec", *command], **options)
         for left in reversed(range(NOT_SEEN_TRIES)):
             with GuestCommand(argv, timeout=timeout, gentle=GENTLE) as running:
                 if running.begin():
@@ -2121,15 +2093,11 @@ class Incus:
         environment: Mapping[str, str] | None = None,
         cwd: str = "/",
         terminal: bool = False,
-        whole: bool = False,
     ) -> list[str]:
         """The command line of `incus exec`, for a process of the caller's own (a pty, a relay).
 
-        The command runs as a uid, and as the gid of the same number unless a `group` is given. `whole` is for a
-        `GuestCommand`.
+        The command runs as a uid, and as the gid of the same number unless a `group` is given.
         """
-        if whole:
-            command = ["sh", "-c", packaged_text("guest/exec.sh"), "exec", *command]
         mode = "--force-interactive" if terminal else "--force-noninteractive"
         options = [mode, "--user", str(user), "--group", str(user if group is None else group), "--cwd", cwd]
         for key, value in (environment or {}).items():
@@ -4896,9 +4864,8 @@ class Sessions:
             guest.home,
             guest.mount,
             config,
-            only_credentials=not is_new,
             environment={**config.environment, **chosen},
-            present=times.items(),
+            present=None if is_new else times,
         )
         for warning in warnings:
             self.report(f"{session.id}: {warning}")
@@ -7062,7 +7029,8 @@ def open_terminal(app: Application, request: Request, shell: bool = False) -> No
         open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket,
         app.sockets.track(websocket, session.id),
     ):
-        TerminalBridge(websocket, argv, size, readonly=readonly, is_false_start=is_out_of_sight).run()
+        is_lost = lambda code, beginning: code == 255 and NOT_SEEN in beginning  # noqa: E731
+        TerminalBridge(websocket, argv, size, readonly=readonly, is_false_start=is_lost).run()
 
 
 def api_routes(app: Application) -> list[tuple[str, str, Handler]]:

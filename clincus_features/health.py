@@ -309,7 +309,7 @@ class Examination:
         """Whether the configuration can be read."""
         if self.config_error:
             return failed(self.config_error, "mend the file, or move it away")
-        files = [file.path for file in self.config.files if file.exists]
+        files = [path for path, exists in self.config.files.items() if exists]
         warnings = self.config.warnings
         if warnings:
             return warning(f"{len(warnings)} warning(s): {warnings[0]}", "mend the file", loaded_from=files)

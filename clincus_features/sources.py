@@ -17,7 +17,7 @@ def install(extensions: clincus.Extensions) -> None:
 def sources_document(config: clincus.Config, error: str | None) -> dict[str, Any]:
     """The files, the origin of each setting and the warnings; `error` says why newer files are not in force."""
     return {
-        "files": [{"path": path, "exists": exists, "error": None} for path, exists in config.files],
+        "files": [{"path": path, "exists": exists, "error": None} for path, exists in config.files.items()],
         "origins": dict(config.origins),
         "warnings": list(config.warnings),
         "error": error,

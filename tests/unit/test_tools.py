@@ -51,6 +51,7 @@ def write(path, data=b"", mode=0o600):
 def carry(name, home, config, **options):
     """The files that a tool carries in, by path, and the warnings."""
     tool = clincus.find_tool(name, config)
+    options = {"environment": {}, **options}
     files, warnings = clincus.tool_files(tool, str(home), "/home/code", "/workspace", config, **options)
     return {file.path: file for file in files}, warnings
 
@@ -305,7 +306,7 @@ def test_credentials_hooks_and_modes_go_in(home, config):
     assert (files[".claude/.credentials.json"].mode, files[".claude/.credentials.json"].mtime) == (0o600, 1000)
     assert files[".claude/hooks/deep/a.sh"].mode == 0o700
     assert ".claude/CLAUDE.md" not in files
-    only, _ = carry("claude", home, config, only_credentials=True)
+    only, _ = carry("claude", home, config, present={})
     assert list(only) == [".claude/.credentials.json"]
 
 
@@ -313,8 +314,8 @@ def test_credentials_hooks_and_modes_go_in(home, config):
 def test_a_token_that_was_renewed_inside_stays(home, config, inside, carried):
     write(home / ".claude/.credentials.json", "{}")
     os.utime(home / ".claude/.credentials.json", (1000, 1000))
-    present = [(".claude/.credentials.json", inside)]
-    files, _ = carry("claude", home, config, only_credentials=True, present=present)
+    present = {".claude/.credentials.json": inside}
+    files, _ = carry("claude", home, config, present=present)
     assert (".claude/.credentials.json" in files) is carried
 
 
