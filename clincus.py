@@ -3166,12 +3166,8 @@ def paths_within(folder: str, paths: ProtectedPaths) -> ProtectedPaths | None:
 
 def path_matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
     """Whether a path lies at or below a pattern, or could lie on the way of one that is longer."""
-    for wanted, part in zip(pattern, parts):
-        if wanted == "**":
-            return True
-        if wanted not in (part, "*"):
-            return False
-    return True
+    pairs = itertools.takewhile(lambda pair: pair[0] != "**", zip(pattern, parts))
+    return all(wanted in (part, "*") for wanted, part in pairs)
 
 
 def protect_workspace(
@@ -3238,10 +3234,23 @@ def locked_protection(
         "stage": stage,
         "code": settings.code_uid,
         "setuid": "denied" if denied else "allowed",
-        "trees": [tree_plan(folder, within) for folder, within in trees],
+        "trees": [
+            {
+                "source": folder.source,
+                "owner": folder.uid,
+                "group": folder.gid,
+                "readonly": folder.readonly or within is None,
+                "protect": (within or {}) if folder.is_folder else {},
+            }
+            for folder, within in trees
+        ],
     }
     lines = [host.profile_config.get("raw.lxc", "").rstrip("\n"), *hook_lines(host.python, plan)]
-    lines += [mount_line(f"{STAGES}/{stage}/{number}", folder) for number, folder in enumerate(folders)]
+    for number, folder in enumerate(folders):
+        # Blanks as fstab(5) writes them.
+        target = re.sub(r"[\\ \t]", lambda found: f"\\{ord(found[0]):03o}", folder.target.strip("/"))
+        kind = "dir" if folder.is_folder else "file"
+        lines.append(f"lxc.mount.entry = {STAGES}/{stage}/{number} {target} none rbind,create={kind} 0 0")
     config = {
         "raw.lxc": "\n".join(line for line in lines if line) + "\n",
         "security.privileged": "false",
@@ -3259,17 +3268,6 @@ def locked_protection(
     if settings.enabled and not folders[0].is_repository:
         notes.append("There is no .git, and the tool cannot make one: run `git init` in the folder yourself")
     return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, "; ".join(notes))
-
-
-def tree_plan(folder: HostFolder, within: ProtectedPaths | None) -> dict[str, object]:
-    """What the hook needs to know of one tree."""
-    return {
-        "source": folder.source,
-        "owner": folder.uid,
-        "group": folder.gid,
-        "readonly": folder.readonly or within is None,
-        "protect": (within or {}) if folder.is_folder else {},
-    }
 
 
 def denied_mode_bits(folders: Sequence[HostFolder]) -> list[int]:
@@ -3296,14 +3294,6 @@ def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
         f"lxc.hook.start-host = {note_init}",
         f"lxc.hook.post-stop = {command}",
     ]
-
-
-def mount_line(source: str, folder: HostFolder) -> str:
-    """The mount entry that brings a tree in; blanks as fstab(5) writes them."""
-    target = folder.target.strip("/")
-    for character in ("\\", " ", "\t"):
-        target = target.replace(character, f"\\{ord(character):03o}")
-    return f"lxc.mount.entry = {source} {target} none rbind,create={'dir' if folder.is_folder else 'file'} 0 0"
 
 
 def denied_calls(host: ProtectionSupport, rules: Sequence[str]) -> str:
@@ -3363,14 +3353,16 @@ def device_paths(source: str, paths: Sequence[str]) -> list[tuple[str, bool]]:
     """
     covers: dict[str, bool] = {}
     for path in sorted({found for pattern in paths for found in plain_paths(source, pattern)}):
-        parts = path.split("/")
-        steps = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
-        for length, step in enumerate(steps):
+        for step in itertools.accumulate(
+            path.split("/"), "{}/{}".format
+        ):  # the folders on the way, and the path itself
             if os.path.islink(f"{source}/{step}"):
                 raise ClincusError(f"'{step}' in '{source}' is a symlink, so that '{path}' cannot be protected", 400)
-            if not os.path.lexists(f"{source}/{step}") or any(covers.get(parent) for parent in steps[:length]):
+            if not os.path.lexists(f"{source}/{step}"):
                 break
             covers[step] = covers.get(step, False) or step == path or os.path.isfile(f"{source}/{step}")
+            if covers[step]:
+                break
     return sorted(covers.items())
 
 
