@@ -3353,9 +3353,8 @@ def device_paths(source: str, paths: Sequence[str]) -> list[tuple[str, bool]]:
     """
     covers: dict[str, bool] = {}
     for path in sorted({found for pattern in paths for found in plain_paths(source, pattern)}):
-        for step in itertools.accumulate(
-            path.split("/"), "{}/{}".format
-        ):  # the folders on the way, and the path itself
+        # The folders on the way, and the path itself.
+        for step in itertools.accumulate(path.split("/"), "{}/{}".format):
             if os.path.islink(f"{source}/{step}"):
                 raise ClincusError(f"'{step}' in '{source}' is a symlink, so that '{path}' cannot be protected", 400)
             if not os.path.lexists(f"{source}/{step}"):
