@@ -295,14 +295,34 @@ def test_names_of_sessions_are_offered(monkeypatch, capsys):
     ]  # fmt: skip
 
 
-def test_bash_completes_with_what_the_program_offers(tmp_path):
+ZSH = r"""
+zmodload zsh/zpty
+zpty terminal zsh -f -i
+zpty -w terminal "autoload -Uz compinit; compinit -u -D; source =(clincus completion zsh); echo LOA''DED"
+zpty -r terminal shown '*LOADED*'
+zpty -n -w terminal $'clincus tmux se\t'
+zpty -r terminal shown '*clincus tmux send*' && echo send
+"""
+ASK = {
+    "bash": ". <(clincus completion bash); COMP_WORDS=(clincus tmux se); COMP_CWORD=2; _clincus; echo $COMPREPLY",
+    "fish": "clincus completion fish | source; complete -C 'clincus tmux se' | cut -f 1",
+    "zsh": ZSH,
+}
+
+
+@pytest.mark.parametrize("shell", ASK)
+def test_each_shell_completes_with_what_the_program_offers(tmp_path, shell):
+    """In zsh by a key at a terminal, as its functions for completion work nowhere else."""
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
     program = tmp_path / "clincus"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAM} "$@"\n')
     program.chmod(0o755)
-    ask = run("completion", "bash").stdout + "\nCOMP_WORDS=(clincus tmux se); COMP_CWORD=2; _clincus; echo $COMPREPLY"
-    environ = {**NEVER, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", ask], text=True, capture_output=True, check=True, timeout=60, env=environ)
-    assert done.stdout == "send\n"
+    environ = {**NEVER, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb"}
+    done = subprocess.run(
+        [shell, "-c", ASK[shell]], text=True, capture_output=True, check=False, timeout=60, env=environ, cwd="/"
+    )  # fmt: skip
+    assert done.stdout == "send\n", done.stderr
 
 
 @pytest.mark.parametrize("words", ["help", "help run", "version", "--version", "completion zsh", "__complete -- li"])
