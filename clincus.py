@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     import socket
     import tarfile
     from email.message import Message
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from http.server import ThreadingHTTPServer
     from io import BufferedReader
 
     from typing_extensions import Self
@@ -79,7 +79,7 @@ else:
 
     for name in ("base64", "copy", "glob", "hashlib", "hmac", "shutil", "socket", "tarfile"):
         globals()[name] = LaterModule(name)
-    BaseHTTPRequestHandler = ThreadingHTTPServer = object  # `open_listener` adds the true ones
+    ThreadingHTTPServer = object  # `open_listener` adds the true one
 
 __version__ = "0.1.0"
 __commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
@@ -5175,7 +5175,7 @@ class Request:
     headers: Message
     body_length: int  # bytes that follow the head
     peer: Peer
-    connection: BaseHTTPRequestHandler  # for a WebSocket to take over
+    connection: Connection  # for a WebSocket to take over
     version: str = "HTTP/1.1"  # or HTTP/1.0
     body: bytes = b""
     values: dict[str, Any] = field(default_factory=dict)  # path, query and body fields, checked
@@ -5295,7 +5295,7 @@ _REQUEST_LINE = re.compile(rb"(" + _NAME + rb") ([!-~]+) HTTP/([0-9]\.[0-9])")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def parse_head(head: bytes, peer: Peer, connection: BaseHTTPRequestHandler) -> Request:
+def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
     """Take a request's head apart, and refuse what two programs could read differently (RFC 9112, 2 to 6 and 11.2).
 
     The parser of http.server is no help: it takes a bare CR or LF for the end of a line, so that a second
@@ -5880,80 +5880,68 @@ class Site:
     places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(CONNECTION_LIMIT))
 
 
-class ConnectionHandler(BaseHTTPRequestHandler):
+class Connection:
     """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`.
 
-    http.server lends the socket and the loop; `parse_head` says why not more.
+    http.server accepts it and gives it a thread; `parse_head` says why it does not more.
     """
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: Listener
-    request_version = "HTTP/1.1"
-    command = ""
-    peer: Peer
-    _unread = 0  # bytes of the request's body that are still to come
-    _linger = LINGER_TIMEOUT  # seconds that the client has to read the last answer
-
-    def setup(self) -> None:
-        """Read by a deadline instead of for ever."""
-        super().setup()
-        self.rfile.close()
-        self._input = TimedInput(self.connection)
+    def __init__(self, connection: socket.socket, site: Site) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = connection
+        self.close_connection = False  # the next answer is the last one
+        self._site = site
+        self._input = TimedInput(connection)
         self.rfile = io.BufferedReader(self._input)
+        self._unread = 0  # bytes of the request's body that are still to come
+        self._linger = LINGER_TIMEOUT  # seconds that the client has to read the last answer
 
-    def handle(self) -> None:
+    def serve(self) -> None:
         """Look up the peer, then answer one request after the other."""
         try:
-            self.peer = find_peer(self.connection)
-            self.server.site.gate.admit_connection(self.peer)
+            peer = find_peer(self.connection)
+            try:
+                self._site.gate.admit_connection(peer)
+            except ClincusError as error:
+                # A stranger must not hold a place that the server's own user needs.
+                self.close_connection, self._linger = True, REFUSED_LINGER
+                self._answer(failure(error))
+            while not self.close_connection:
+                self._serve_request(peer)
         except OSError:
-            return
-        except ClincusError as error:
-            # A stranger must not hold a place that the server's own user needs.
-            self.close_connection, self._linger = True, REFUSED_LINGER
-            self._answer(failure(error))
-            return
-        super().handle()
+            pass  # the client is gone
+        finally:
+            self._finish()
 
-    def handle_one_request(self) -> None:
+    def _serve_request(self, peer: Peer) -> None:
         """Read one request and answer it. The connection goes on only if it is clear where the next request begins."""
-        self.close_connection = True
+        self.close_connection, self._unread = True, 0
         self._input.allow(HEAD_TIMEOUT)
-        try:
-            response = self._respond_to_next()
-            if response is not None:
-                self._answer(response)
-        except OSError:
-            self.close_connection = True
-
-    def _respond_to_next(self) -> Response | None:
-        """Read a request and have it answered; None when none came, or a WebSocket took the connection over."""
         request = None
         try:
-            self.command, self._unread = "", 0
             head = read_head(self.rfile)
             if not head:
-                return None
-            request = parse_head(head, self.peer, self)
-            self.command, self.request_version, self.headers = request.method, request.version, request.headers
+                return
+            request = parse_head(head, peer, self)
             self._unread = request.body_length
             self.close_connection = request.version == "HTTP/1.0" or "close" in request.options("Connection")
-            return self._respond(request)
+            response = self._respond(request)
         except ClincusError as error:
             self.close_connection = self.close_connection or isinstance(error, Refused)
+            response = failure(error)
             if request and isinstance(error, Refused) and error.status == 401:
-                return self.server.site.assets.sign_in_page(request, error)
-            return failure(error)
+                response = self._site.assets.sign_in_page(request, error)
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
-            log.exception("%s %s: failed", self.command, request.path if request else "")
-            return failure(ClincusError("Clincus failed at this; its log says why", 500))
+            log.exception("%s: failed", f"{request.method} {request.path}" if request else "a request")
+            response = failure(ClincusError("Clincus failed at this; its log says why", 500))
+        if response is not None:
+            self._answer(response, head_only=request is not None and request.method == "HEAD")
 
     def _respond(self, request: Request) -> Response | None:
-        """Admit a request and have it handled."""
-        site = self.server.site
+        """Admit a request and have it handled; None when a WebSocket took the connection over."""
+        site = self._site
         signed_in = site.gate.admit_request(request)
         if signed_in is not None:
             return signed_in
@@ -5984,7 +5972,7 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             raise ClincusError(f"the body is larger than {limit >> 10} KiB", 413)
         if expected not in {"", "100-continue"}:
             raise ClincusError(f"the expectation {shorten(expected)} cannot be met", 417)
-        if length and expected and self.request_version != "HTTP/1.0":
+        if length and expected and request.version != "HTTP/1.0":
             self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._input.allow(HEAD_TIMEOUT + length / BODY_RATE)
         body = self.rfile.read(length)
@@ -5993,17 +5981,17 @@ class ConnectionHandler(BaseHTTPRequestHandler):
         self._unread = 0
         return body
 
-    def _answer(self, response: Response) -> None:
+    def _answer(self, response: Response, head_only: bool = False) -> None:
         """Write one answer: the only place that does."""
         # The rest of an unread body would be taken for the next request.
         self.close_connection = self.close_connection or self._unread > 0
-        self._send(response_bytes(response, is_last=self.close_connection, head_only=self.command == "HEAD"))
+        self._send(response_bytes(response, is_last=self.close_connection, head_only=head_only))
 
     def _send(self, data: bytes) -> None:
         self.connection.settimeout(ANSWER_TIMEOUT)  # for all of it (socket.sendall)
         self.connection.sendall(data)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Close so that the client can read the last answer (RFC 9112, 9.6).
 
         The kernel resets a connection that is closed with unread input, and the client loses the answer.
@@ -6015,10 +6003,6 @@ class ConnectionHandler(BaseHTTPRequestHandler):
             left = LINGER_LIMIT
             while left > 0 and (data := self._input.read(64 << 10)):
                 left -= len(data)
-        super().finish()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing per request: a busy page would drown what matters."""
 
 
 LISTENER_POLL = 1e6  # seconds: poll(2) takes no more than 24 days
@@ -6031,13 +6015,12 @@ class Listener(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 1024
     allow_reuse_address = True
-    handler: type[ConnectionHandler]
 
     def __init__(self, address: tuple[str, int], site: Site) -> None:
         self.site = site
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
-        super().__init__(address, self.handler)
+        super().__init__(address, cast(Any, lambda connection, *_: Connection(connection, site).serve()))
 
     def start(self) -> None:
         """Take connections in, in a thread of its own, until `close`. Nothing wakes it but a connection."""
@@ -6092,18 +6075,15 @@ def open_listener(address: tuple[str, int], site: Site) -> Listener:
     """Listen at an address (name or literal, port). Raises OSError."""
     import http.server
 
-    class Handler(ConnectionHandler, http.server.BaseHTTPRequestHandler):
-        pass
-
     class Server(Listener, http.server.ThreadingHTTPServer):
-        handler = Handler
+        pass
 
     return Server(address, site)
 
 
 # ----------------------------------------------------------------------------------------------------------------
 # websocket
-# The hand-off from http.server to the websockets library, the terminal bridge, the event hub.
+# The hand-off of a connection to the websockets library, the terminal bridge, the event hub.
 # ----------------------------------------------------------------------------------------------------------------
 
 TERMINAL_SUBPROTOCOL = "clincus.terminal.v1"
@@ -6330,8 +6310,8 @@ class WebSocket:
         self._flush()
 
 
-def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] = ()) -> WebSocket:
-    """Turn the GET request that `handler` is working on into a WebSocket; use it in a `with` statement.
+def open_websocket(request: Request, subprotocols: Sequence[str] = ()) -> WebSocket:
+    """Turn the connection of a GET request into a WebSocket; use it in a `with` statement.
 
     The answer to the handshake goes out with the first `WebSocket.wait`: whatever the caller sets up before that is
     there before the client knows that it is connected. The first of `subprotocols` that the client offers is chosen.
@@ -6344,24 +6324,24 @@ def open_websocket(handler: BaseHTTPRequestHandler, subprotocols: Sequence[str] 
     def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         return next((name for name in cast("Sequence[Subprotocol]", subprotocols) if name in offered), None)
 
-    handler.close_connection = True  # what follows on this connection, if anything, is not HTTP
+    connection = request.connection.connection
+    request.connection.close_connection = True  # what follows on this connection, if anything, is not HTTP
     protocol = ServerProtocol(select_subprotocol=select_subprotocol, max_size=MAX_MESSAGE_SIZE)
     # The library reads the request again, without what a handshake does not need: a long cookie could fail it.
     wanted = re.compile("host|origin|connection|upgrade|sec-websocket-.*", re.IGNORECASE)
-    fields = [f"{name}: {value}" for name, value in handler.headers.items() if wanted.fullmatch(name)]
-    head = "\r\n".join([f"{handler.command} / {handler.request_version}", *fields, "", ""])
+    fields = [f"{name}: {value}" for name, value in request.headers.items() if wanted.fullmatch(name)]
+    head = "\r\n".join([f"{request.method} / {request.version}", *fields, "", ""])
     protocol.receive_data(head.encode("latin-1"))
     # No event means that the parser could not even read the request.
-    for request in protocol.events_received():
-        response = protocol.accept(cast("HandshakeRequest", request))
+    for event in protocol.events_received():
+        response = protocol.accept(cast("HandshakeRequest", event))
         if response.status_code == 101:
             protocol.send_response(response)
-            handler.connection.setblocking(False)
-            handler.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setblocking(False)
             early = b""
             with suppress(OSError):  # a client may send its first frame in the same packet as the request
-                early = cast("BufferedReader", handler.rfile).peek()
-            return WebSocket(handler.connection, protocol, early)
+                early = request.connection.rfile.peek()
+            return WebSocket(connection, protocol, early)
     error = protocol.handshake_exc
     problem = f"{error}: {error.__cause__}" if error and error.__cause__ else str(error)
     status = 426 if isinstance(error, InvalidUpgrade) else 400
@@ -7011,13 +6991,13 @@ def open_terminal(app: Application, request: Request, shell: bool = False) -> No
             raise
         # A page cannot read a refused handshake: it gets the reason as a close code.
         codes = {404: CloseCode.UNKNOWN_SESSION, 409: CloseCode.NOT_RUNNING}
-        with open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket:
+        with open_websocket(request, [TERMINAL_SUBPROTOCOL]) as websocket:
             websocket.end(codes.get(error.status, CloseCode.TRY_AGAIN_LATER), error.message)
         return
     readonly, size = values.get("readonly", False), TerminalSize(values["cols"], values["rows"])
     argv = app.sessions.terminal_argv(session, readonly=readonly, own_mouse=values["own_mouse"], shell=shell)
     with (
-        open_websocket(request.connection, [TERMINAL_SUBPROTOCOL]) as websocket,
+        open_websocket(request, [TERMINAL_SUBPROTOCOL]) as websocket,
         app.sockets.track(websocket, session.id),
     ):
         is_lost = lambda code, beginning: code == 255 and NOT_SEEN in beginning  # noqa: E731
@@ -7065,7 +7045,7 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         return {"path": app.workspaces.make_folder(values["root"], values["name"], git=values["git"])}
 
     def send_events(request: Request) -> None:
-        with open_websocket(request.connection, [EVENTS_SUBPROTOCOL]) as websocket, app.sockets.track(websocket):
+        with open_websocket(request, [EVENTS_SUBPROTOCOL]) as websocket, app.sockets.track(websocket):
             app.hub.subscribe(websocket)
 
     one = "/api/sessions/{id}"

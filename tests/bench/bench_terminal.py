@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.protocol import State
@@ -49,7 +51,9 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        with clincus.open_websocket(self) as websocket:
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        request: Any = SimpleNamespace(method="GET", version="HTTP/1.1", headers=self.headers, connection=self)
+        with clincus.open_websocket(request) as websocket:
             clincus.TerminalBridge(websocket, self.server.argv, SIZE).run()
 
     def log_message(self, format: str, *args: object) -> None:

@@ -57,8 +57,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/plain":
             return self.answer(200, {"plain": True})
+        request = clincus.Request(self.command, "/", {}, self.headers, 0, None, self, self.request_version)
         try:
-            with clincus.open_websocket(self, self.server.subprotocols) as websocket:
+            with clincus.open_websocket(request, self.server.subprotocols) as websocket:
                 return self.server.behave(websocket)
         except clincus.ClincusError as error:
             return self.answer(error.status, {"error": error.message})
