@@ -2511,19 +2511,13 @@ def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
 def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]:
     """All saved sessions of all tools, the newest first."""
     base = expand(config.get("paths.sessions_dir"), environ)
-    found = []
-    for parent in sorted(glob.glob(f"{glob.escape(base)}-*")):
-        if glob.glob(f"{glob.escape(parent)}/.*.new-*.old"):
-            with contextlib.suppress(OSError, ClincusError), directory_lock(parent):
-                mend_saved(parent)
-        with contextlib.suppress(OSError), os.scandir(parent) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    saved = read_metadata(entry.path, parent[len(base) + 1 :])
-                    if saved is not None:
-                        found.append(saved)
+    for parent in {os.path.dirname(left) for left in glob.glob(f"{glob.escape(base)}-*/.*.new-*.old")}:
+        with suppress(OSError, ClincusError), directory_lock(parent):
+            mend_saved(parent)
+    folders = [folder for folder in sorted(glob.glob(f"{glob.escape(base)}-*/*")) if not os.path.islink(folder)]
+    found = [read_metadata(folder, os.path.dirname(folder)[len(base) + 1 :]) for folder in folders]
     never = datetime.min.replace(tzinfo=timezone.utc)
-    return sorted(found, key=lambda saved: parse_time(saved.saved_at) or never, reverse=True)
+    return sorted(filter(None, found), key=lambda saved: parse_time(saved.saved_at) or never, reverse=True)
 
 
 def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> SavedSession:
@@ -3723,10 +3717,8 @@ def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> s
     `private` are files and directories of our own (config, saved conversations): an agent that could write there would
     run on the host. Raises ClincusError(400) with the reason for anything that should not be mounted into a container.
     """
-    if not isinstance(path, str) or not path:
-        raise ClincusError("workspace is missing: give the absolute path of a project directory", 400)
-    if not os.path.isabs(path):
-        raise ClincusError(f'workspace "{path}" is not an absolute path', 400)
+    if not isinstance(path, str) or not os.path.isabs(path):
+        raise ClincusError(f"workspace {shorten(path)} is not the absolute path of a project directory", 400)
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
         raise ClincusError("the workspace path holds a control character: rename the directory", 400)
     try:
@@ -3818,6 +3810,11 @@ LABEL = "user.clincus."
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
 PRIVATE_FIELDS = {"settings", "guest", "command", "run"}  # the API does not show these
+
+
+def some_fields(item: object, names: Iterable[str]) -> dict[str, Any]:
+    """The fields of those names, for another dataclass that has them too."""
+    return {name: getattr(item, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -3927,7 +3924,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
 def session_labels(session: Session) -> dict[str, str]:
     """The keys of an instance from which `session_from_instance` reads a session."""
     labels: dict[str, str] = {
-        **{label: getattr(session, label) for label in LABELS},
+        **some_fields(session, LABELS),
         "managed": "true",
         "persistent": "true" if session.persistent else "false",
         "warnings": "\n".join(session.warnings),
@@ -4022,10 +4019,6 @@ class Registry:
         if session is None:
             raise ClincusError(f'session "{id}" not found', 404)
         return session
-
-    def owns(self, name: str) -> bool:
-        """Whether an instance's name could be one of ours: a cheap filter for events."""
-        return session_slot(self.prefix, name) is not None
 
     def question(self) -> int:
         """The number of a question that Incus is about to be asked: the answer to a later one is the newer."""
@@ -4223,8 +4216,7 @@ class Launch:
 
     def renewed(self, session: Session) -> Session:
         """An existing session with what each start decides anew."""
-        decided = ("deadline", "settings", "guest", "command", "persistent")
-        return replace(session, **{name: getattr(self.draft, name) for name in decided})
+        return replace(session, **some_fields(self.draft, ("deadline", "settings", "guest", "command", "persistent")))
 
 
 NO_TOOL = Tool("", (), ())  # in the container of one command
@@ -4332,9 +4324,6 @@ def instance_put(
 
 
 # -- Programs in a container
-
-
-NO_REFUSALS: Mapping[int, Exception] = {}
 
 
 def guest_program(*names: str) -> str:
@@ -4454,10 +4443,6 @@ class Containers:
             self.report(f"{name}: does not stop cleanly ({error}), stopping it hard")
             self.stop(name, 0)
 
-    def label(self, name: str, label: str, value: str) -> None:
-        """Set one of our labels on a container. Raises IncusError."""
-        self.incus.run("config", "set", name, f"{LABEL}{label}={value}")
-
     def delete(self, name: str, *, even_running: bool = True) -> None:
         """Delete a container; one that is gone is fine. Raises IncusError, also when it runs and should not."""
         try:
@@ -4562,13 +4547,11 @@ class Sessions:
 
     def look(self, name: str, when: str = "", *, ends_work: bool = False) -> Session | None:
         """Ask Incus for one session; None if it is gone or not ours. `when` and `ends_work` are those of `compare`."""
-        is_done = False
-        while not is_done:
-            question = self.registry.question()
-            instance = self.containers.instance(name)
+        while True:
+            question, instance = self.registry.question(), self.containers.instance(name)
             found = [instance] if instance is not None else []
-            is_done = self.registry.compare(question, found, only=name, when=when, ends_work=ends_work)
-        return session_from_instance(self.registry.prefix, instance) if instance is not None else None
+            if self.registry.compare(question, found, only=name, when=when, ends_work=ends_work):
+                return session_from_instance(self.registry.prefix, instance) if instance is not None else None
 
     def document(self, session: Session) -> dict[str, object]:
         """The session object of the API, with what features add."""
@@ -4628,7 +4611,7 @@ class Sessions:
         else:
             launch = replace(launch, guest=self.guest(session))
             if before is not found:
-                self.containers.label(found.id, "session_id", before.session_id)
+                self.incus.run("config", "set", found.id, f"{LABEL}session_id={before.session_id}")
         try:
             self._start_tool(session, launch, is_new=False)
         except BaseException:
@@ -4699,7 +4682,7 @@ class Sessions:
         """Make a session persistent: its label, which counts, and its metadata.json."""
         with self.lock(id):
             session = replace(self.registry.get(id), persistent=True)
-            self.containers.label(id, "persistent", "true")
+            self.incus.run("config", "set", id, f"{LABEL}persistent=true")
             kept = read_metadata(self.saved_directory(session), session.tool)
             if kept is not None:
                 write_metadata(replace(kept, persistent=True), kept.saved_at)
@@ -4757,7 +4740,7 @@ class Sessions:
         session: Session,
         programs: str,
         *arguments: str,
-        refusals: Mapping[int, Exception] = NO_REFUSALS,
+        refusals: Mapping[int, Exception] | None = None,
         **more: Any,
     ) -> bytes:
         """What programs of guest/ write, with `more` as in `run`.
@@ -4766,7 +4749,7 @@ class Sessions:
         """
         command = ["sh", "-c", guest_program(*programs.split()), "clincus", *arguments]
         done = self.run(session, command, **more)
-        if done.code in refusals:
+        if refusals and done.code in refusals:
             raise refusals[done.code]
         if done.code != 0:
             raise self.incus.guest_failure(session.id, done)
@@ -4781,15 +4764,9 @@ class Sessions:
         new = request or LaunchRequest(session.workspace)
         if session.command:
             return new
-        return replace(
-            new,
-            workspace=session.workspace,
-            tool=session.tool,
-            persistent=session.persistent,
-            image=session.image,
-            profile=session.profile,
-            settings={**json.loads(session.settings or "{}"), **new.settings},
-        )
+        settings = {**json.loads(session.settings or "{}"), **new.settings}
+        same = some_fields(session, ("workspace", "tool", "persistent", "image", "profile"))
+        return replace(new, settings=settings, **same)
 
     def _adopted(self, session: Session) -> Session:
         """A session of the Go program, which has no id on its container, with the id that it was saved under."""
@@ -4876,7 +4853,7 @@ class Sessions:
     def _saved(self, session: Session) -> SavedSession:
         same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile")
         return SavedSession(
-            **{name: getattr(session, name) for name in same},
+            **some_fields(session, same),
             directory=session_directory(self.load(), self.environ, session.tool, session.session_id),
             container_name=session.id,
             tool_session_id=session.session_id,
@@ -6790,7 +6767,7 @@ class Monitor:
         except (ValueError, KeyError, TypeError):
             return
         registry = self._sessions.registry
-        if moment is None or not registry.owns(name):
+        if moment is None or session_slot(registry.prefix, name) is None:
             return
         if action == "instance-ready":
             registry.ring(name, moment)

@@ -57,8 +57,9 @@ def install(extensions: clincus.Extensions) -> None:
 
     def put_content(request: clincus.Request) -> clincus.Response:
         expected = expected_content(request.headers)
-        write_file(app.sessions, session(request), request.values["path"], request.body, expected)
-        return clincus.Response(204, b"", [("ETag", content_tag(request.body))])
+        path, content = request.values["path"], request.body
+        run_program(app.sessions, session(request), "write", path, expected, content=content)
+        return clincus.Response(204, b"", [("ETag", content_tag(content))])
 
     extensions.routes += [
         ("GET", "/api/sessions/{id}/files", get_listing),
@@ -90,18 +91,13 @@ def read_file(sessions: clincus.Sessions, session: clincus.Session, path: str) -
     raise clincus.ClincusError(f"{clincus.shorten(path)} is not UTF-8 text", 415)
 
 
-def write_file(sessions: clincus.Sessions, session: clincus.Session, path: str, content: bytes, expected: str) -> None:
-    """Replace a file whole. `expected` is the SHA-256 of what is there now, `any`, or `new` for a file to create.
-
-    Raises ClincusError: 400, 404, 409 read-only, 412 when something else is there.
-    """
-    run_program(sessions, session, "write", path, expected, content=content)
-
-
 def run_program(
     sessions: clincus.Sessions, session: clincus.Session, verb: str, path: str, argument: str, *, content: bytes = b""
 ) -> bytes:
-    """What guest/files.sh answers. The path is relative to the workspace. ClincusError(400) if it leads out of it."""
+    """What guest/files.sh answers; see there for the arguments.
+
+    Raises ClincusError: 400 for a path that leads out of the workspace, and those of ERRORS.
+    """
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):
         raise clincus.ClincusError(f"{clincus.shorten(path)} is not a path inside the workspace", 400)
     name, mount = os.fsencode(path), sessions.guest(session).mount
@@ -147,7 +143,7 @@ def content_tag(content: bytes) -> str:
 
 
 def expected_content(headers: Mapping[str, str] | Message) -> str:
-    """What a PUT says of the present content, as `write_file` takes it. Raises ClincusError: 412, 428 for nothing."""
+    """The content that a PUT expects to replace, as guest/files.sh takes it. Raises ClincusError: 412, 428 for none."""
     match, none_match = headers.get("If-Match"), headers.get("If-None-Match")
     if none_match is not None and none_match.strip() == "*":
         return "new"

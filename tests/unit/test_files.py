@@ -69,7 +69,7 @@ def test_a_container_that_answers_nonsense_is_told_of(stdout):
 def test_nobody_waits_long_for_a_file():
     sessions = Sessions(b"text")
     files.read_file(sessions, SESSION, "a")
-    files.write_file(sessions, SESSION, "a", b"text", "any")
+    files.run_program(sessions, SESSION, "write", "a", "any", content=b"text")
     assert [options["timeout"] for options in sessions.asked] == [clincus.READ_TIMEOUT] * 2
     assert clincus.READ_TIMEOUT < 10
 

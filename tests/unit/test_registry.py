@@ -123,10 +123,10 @@ class TestWorkspace:
     @pytest.mark.parametrize(
         ("path", "reason"),
         [
-            ("", "is missing"),
-            (None, "is missing"),
-            (7, "is missing"),
-            ("project", "not an absolute path"),
+            ("", "not the absolute path"),
+            (None, "not the absolute path"),
+            (7, "not the absolute path"),
+            ("project", "not the absolute path"),
             ("/", "system directory"),
             ("/etc", "system directory"),
             ("/usr/share", "system directory"),
