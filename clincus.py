@@ -3556,7 +3556,8 @@ class Extensions:
     instance_parts: list[Callable[[LaunchRequest, dict[str, Any]], None]] = field(default_factory=list)
     # Each gives more files to carry into a session's container at a start.
     guest_files: list[Callable[[Session], Sequence[ToolFile]]] = field(default_factory=list)
-    # Told of "before_start", "after_start", "ring", "before_stop" and "deleted".
+    # Told of "before_start", "after_start", "started", "ring", "before_stop", "stopped" and "deleted". Of these,
+    # "started" and "stopped" come for every run, whoever began or ended it; "started" also for one that a server finds.
     listeners: list[Callable[[str, Session], None]] = field(default_factory=list)
     duties: list[Duty] = field(default_factory=list)
 
@@ -6869,8 +6870,8 @@ class Application:
         record_run(self.history, change, log.warning)
         if change.kind == "stopped":
             self.sockets.close_session(session.id, CloseCode.NOT_RUNNING, "The session has stopped.")
-        moment = {"rang": "ring", "deleted": "deleted"}.get(change.kind)
-        if moment:
+        moment = {"rang": "ring", "resumed": "started"}.get(change.kind, change.kind)
+        if moment != "changed":
             self.extensions.tell(moment, session)
         public = {"started": "session.started", "resumed": "session.started", "stopped": "session.stopped"}
         if change.kind in public:

@@ -51,7 +51,14 @@ class Context:
         registry = clincus.Registry(
             clincus.container_prefix(self.environ), record, (lambda _: True) if sees_commands else clincus.is_listed
         )
-        sessions = clincus.Sessions(self.incus, registry, lambda: self.config, self.environ, console.warn)
+        sessions = clincus.Sessions(
+            self.incus,
+            registry,
+            lambda: self.config,
+            self.environ,
+            console.warn,
+            extensions=clincus.install_features(None),  # what they carry into a container belongs to every start
+        )
         sessions.refresh()
         is_known = True
         return sessions

@@ -1,11 +1,17 @@
 #!/bin/sh
-# Lies in the container as ~/.clincus/ring: says that the terminal's bell rang, to a server that nobody is attached by.
+# Lies in the container as ~/.clincus/ring: tells a server that nobody is attached by that it should look here, as the
+# terminal's bell rang or a tool's hook had something to tell.
 #
 # A guest may tell Incus that it is "ready", as often as it likes, and Incus makes a lifecycle event of that
 # (https://linuxcontainers.org/incus/docs/main/dev-incus/). Then this takes it back, so that the state stays Running.
-# Only root may, which the code user becomes by sudo. Once a second is enough. Without sudo or Perl nothing rings.
+# Only root may, which the code user becomes by sudo. Once a second is enough: while one rings, one more may wait for its
+# turn, and rings for all that happened until then. Without sudo or Perl nothing rings.
+exec 8>>"$0.next" 9<"$0" || exit
+flock -n 8 || exit 0
+flock 9
+flock -u 8
 # shellcheck disable=SC2016 # Perl's variables
-exec flock -n "$0" sudo -n perl -MSocket -e '
+sudo -n perl -MSocket -e '
     alarm 5;
     for my $state ("Ready", "Started") {
         socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or die;

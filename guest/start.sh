@@ -12,6 +12,10 @@ command -v tmux >/dev/null || fail "the image has no tmux: $build"
 tar -xf - -C "$HOME"
 cd "$HOME/.clincus"
 [ ! -e started ] && [ ! -e unpacking ] || rm -f started unpacking
+# Files of the system, such as settings that no user's settings switch off. Without sudo the tool starts without them.
+[ ! -d system ] || (cd system && find . -type f) | while IFS= read -r file; do
+    cmp -s "system/$file" "/$file" || sudo -n install -D -m 644 "system/$file" "/$file" || :
+done
 [ "$mode" = tmux ] || exit 0
 # First the common case: each process costs when many sessions start at once.
 tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$session" -x "$columns" -y "$rows" -c "$workspace" \

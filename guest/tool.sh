@@ -4,7 +4,8 @@
 #
 # ~/.clincus/launch has the variables `workspace` and `tool`, and the command lines `first`, `again` and
 # `has_conversation`. tmux may get lost, by a restart from inside the container; the next terminal starts this again, and
-# `again` goes on with the conversation.
+# `again` goes on with the conversation. ~/.clincus/agent/run has the process that runs the tool, and the exit code of a
+# tool that has ended.
 # shellcheck source=/dev/null
 . "$HOME/.clincus/launch"
 # shellcheck disable=SC2154 # `launch` sets it
@@ -13,6 +14,8 @@ cd "$workspace" || exit 1
 [ ! -r "$HOME/.clincus/environment" ] || { set -a; . "$HOME/.clincus/environment"; set +a; }
 PATH="$HOME/.local/bin:$PATH"
 export PATH
+agent=$HOME/.clincus/agent
+mkdir -p "$agent" && rm -f "$agent/events" "$agent/screen" && echo $$ >"$agent/run"
 # shellcheck disable=SC2154
 if [ -e "$HOME/.clincus/started" ] && eval "$has_conversation"; then
     eval "$again"
@@ -21,6 +24,8 @@ else
     eval "$first"
 fi
 code=$?
+echo "$$ $code" >"$agent/run"
+"$HOME/.clincus/ring" &
 [ "${1:-}" != direct ] || exit "$code"
 # shellcheck disable=SC2154 # `launch` sets it
 printf '\n%s has ended (exit code %s). This is a shell in its container.\n' "$tool" "$code"

@@ -98,7 +98,8 @@ def test_the_config_is_described_whole(tmp_path):
 
 def test_a_session_is_described_whole():
     session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", False, error="broken")
-    document = json.loads(json.dumps(session.document()))
+    features = clincus.install_features(None)
+    document = json.loads(json.dumps({**session.document(), **features.fields(session)}))
     jsonschema.validate(document, SCHEMAS["Session"])
     assert set(document) == set(SCHEMAS["Session"]["properties"])
 

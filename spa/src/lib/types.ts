@@ -22,6 +22,7 @@ export type Config = Schemas['Config'];
 export type ConfigChange = Body<'put_config'>;
 export type ConfigSources = Schemas['ConfigSources'];
 export type Image = Schemas['Image'];
+export type Agent = Schemas['Agent'];
 export type Health = Schemas['Health'];
 export type HealthCheck = Schemas['HealthCheck'];
 export type FileEntry = Schemas['FileEntry'];
@@ -35,6 +36,7 @@ export interface FileContent {
 
 export type ServerEvent =
   | { type: 'session.started' | 'session.stopped' | 'session.changed'; id: string }
+  | { type: 'session.agent'; id: string; agent: Agent }
   | { type: 'incus.unreachable'; error: string }
   | { type: 'incus.reachable' }
   | { type: 'config.reloaded'; timestamp: string }

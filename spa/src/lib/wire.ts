@@ -296,6 +296,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/agent": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What the session's tool is doing, and why that is known */
+        get: operations["get_agent"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/seen": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A person has looked at the session: a turn that is over is not news any more */
+        post: operations["post_seen"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/files": {
         parameters: {
             query?: never;
@@ -341,6 +381,30 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        Agent: {
+            /** @enum {string} */
+            state: "starting" | "working" | "waiting" | "done" | "idle" | "failed" | "stuck" | "ended" | "unknown" | "none";
+            /** @enum {string} */
+            reason: "" | "retry" | "question" | "plan" | "permission" | "dialog" | "login" | "interrupted" | "rate_limit" | "auth" | "billing" | "overloaded" | "server_error" | "network" | "other" | "crashed";
+            text: string;
+            options: string[];
+            since: string;
+            /** @enum {string} */
+            source: "hook" | "screen" | "process" | "person";
+            seen: boolean;
+        };
+        AgentExplained: components["schemas"]["Agent"] & {
+            /** @description the whole of a text that is too long for `text`: a plan */
+            detail: string;
+            why: components["schemas"]["AgentWhy"];
+        };
+        AgentWhy: {
+            rule: string;
+            /** @enum {string} */
+            source: "hook" | "screen" | "process" | "person";
+            lines: string[];
+            at: string;
+        };
         Config: {
             defaults: {
                 image: string;
@@ -509,6 +573,7 @@ export interface components {
             profile: string;
             deadline: string;
             rang_at: string;
+            agent: components["schemas"]["Agent"];
             error?: string;
         };
         Workspace: {
@@ -1135,6 +1200,55 @@ export interface operations {
             304: components["responses"]["NotModified"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_agent: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgentExplained"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    post_seen: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };

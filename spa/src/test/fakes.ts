@@ -23,6 +23,7 @@ export function someSession(fields: Partial<Session> = {}): Session {
     profile: '',
     deadline: '',
     rang_at: '',
+    agent: { state: 'idle', reason: '', text: '', options: [], since: '', source: 'screen', seen: true },
     ...fields,
   };
 }

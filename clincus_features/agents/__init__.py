@@ -1,0 +1,178 @@
+"""What each session's tool is doing, and why that is known: the field `agent`, GET …/agent and POST …/seen.
+
+Three sources correct each other: the tool's hooks (hooks.py carries them in), rules on the last lines of the screen
+(rules.py), and the tool's process. A hook appends a line to a file in the container and rings. Then the server looks
+(reading.py), and one pure function (state.py) says what that means. While a tool works or waits, the server also looks
+every few seconds, since not all that happens has a hook. Nothing is asked of a tool that is idle.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+
+import clincus
+from clincus_features.agents.hooks import guest_files
+from clincus_features.agents.reading import Known, SeenTimes, first_facts, look
+from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, decide
+
+SLOW_LOOK = 3.5  # seconds between two looks at a tool that is not at rest
+FAILED_LOOK = 5.0  # seconds after a look that failed
+LOOKERS = 4  # looks at the same time
+AT_REST = ("idle", "done", "ended", "failed", "unknown", "none")
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the field, the routes, the files for the container, and the looks."""
+    app = extensions.app
+    extensions.guest_files.append(guest_files)
+    watch = Watch(app)
+
+    def get_agent(request: clincus.Request) -> object:
+        app.monitor.require()
+        return explained(watch.decision(app.registry.get(request.values["id"])))
+
+    def post_seen(request: clincus.Request) -> object:
+        watch.see(app.registry.get(request.values["id"]))
+        return clincus.Response(204)
+
+    extensions.session_fields.append(lambda session: {"agent": document(watch.decision(session).agent)})
+    extensions.routes += [
+        ("GET", "/api/sessions/{id}/agent", get_agent),
+        ("POST", "/api/sessions/{id}/seen", post_seen),
+    ]
+    extensions.listeners.append(watch.tell)
+    extensions.duties += [
+        clincus.Duty(f"looking at agents ({number})", 0.0, watch.work) for number in range(1, LOOKERS + 1)
+    ]
+
+
+def seen_file(environ: Mapping[str, str]) -> str:
+    """Where it is kept when a person last looked at each session."""
+    return os.path.join(clincus.state_directory(environ), "seen.json")
+
+
+def time_text(at: float) -> str:
+    """A time for the API, "" where it is not known."""
+    return clincus.format_time(datetime.fromtimestamp(at, timezone.utc)) if at else ""
+
+
+def document(agent: Agent) -> dict[str, object]:
+    """The agent object of the API."""
+    return {**vars(agent), "options": list(agent.options), "since": time_text(agent.since)}
+
+
+def explained(decision: Decision) -> dict[str, object]:
+    """The agent object with the reason why, and the whole of a long text such as a plan."""
+    why = {**decision.why._asdict(), "lines": list(decision.why.lines), "at": time_text(decision.why.at)}
+    return {**document(decision.agent), "detail": decision.detail, "why": why}
+
+
+class Watch:
+    """Keeps the agents of all sessions true: looks at those that rang or are not at rest, and tells what changed."""
+
+    def __init__(self, app: clincus.Application) -> None:
+        self._app = app
+        self._seen = SeenTimes(lambda: seen_file(app.environ))
+        self._changed = threading.Condition()  # guards all that follows
+        self._known: dict[str, Known] = {}  # session -> its run's facts
+        self._decisions: dict[str, Decision] = {}
+        self._due: dict[str, float] = {}  # session -> time.monotonic of its next look
+        self._looking: set[str] = set()
+
+    def tell(self, moment: str, session: clincus.Session) -> None:
+        """A moment in a session's life. It never waits: the registry holds its lock."""
+        with self._changed:
+            if moment == "started":
+                self._begin(session, Known(first_facts(session)))
+                self._wake(session.id)
+            elif moment == "stopped":
+                self._due.pop(session.id, None)
+                self._begin(session, Known(Facts(status="stopped", tool=session.tool, now=time.time())))
+            elif moment == "deleted":
+                for kept in (self._known, self._decisions, self._due):
+                    kept.pop(session.id, None)
+            elif moment == "ring" and session.id in self._known:
+                self._wake(session.id)
+
+    def decision(self, session: clincus.Session) -> Decision:
+        """What is known of a session's agent."""
+        decision = self._decisions.get(session.id)
+        if decision is None or (session.status != "running") != (decision.agent.state == "none"):
+            return decide(first_facts(session))
+        return decision
+
+    def see(self, session: clincus.Session) -> None:
+        """A person has looked at a session. Raises ClincusError if that cannot be kept."""
+        decision = self._decisions.get(session.id)
+        if decision is None or decision.agent.seen:
+            return
+        self._seen.set(session.session_id, time.time())
+        with self._changed:
+            if session.id in self._known:
+                self._decide(session)
+
+    def work(self) -> None:
+        """Wait until a look is due, and take it."""
+        with self._changed:
+            at = time.monotonic()
+            waiting = {id: due for id, due in self._due.items() if id not in self._looking}
+            id = min(waiting, key=lambda one: waiting[one], default="")
+            if not id or waiting[id] > at:
+                self._changed.wait(waiting[id] - at if id else None)
+                return
+            del self._due[id]
+            self._looking.add(id)
+            known = self._known.get(id, Known())
+        try:
+            self._look(id, known)
+        finally:
+            with self._changed:
+                self._looking.discard(id)
+                self._changed.notify_all()
+
+    def _look(self, id: str, known: Known) -> None:
+        try:
+            session = self._app.registry.get(id)
+            fresh = look(self._app.sessions, session, known) if session.status == "running" else None
+        except clincus.ClincusError:  # it is gone, or Incus is: the next look tells
+            with self._changed:
+                if id in self._known:
+                    self._due.setdefault(id, time.monotonic() + FAILED_LOOK)
+            return
+        with self._changed:
+            if fresh is not None and self._known.get(id) is known:  # else another run has begun meanwhile
+                self._known[id] = fresh
+                self._decide(session)
+                self._plan(id, fresh.facts)
+
+    def _plan(self, id: str, facts: Facts) -> None:
+        """Say when to look again: soon, if the screen may lag behind a hook; not at all, if the tool is at rest."""
+        at = time.monotonic()
+        lag = DRAWING - (facts.now - facts.said.at)
+        if self._decisions[id].agent.state not in AT_REST:
+            self._due.setdefault(id, at + (min(SLOW_LOOK, lag + 0.2) if lag > 0 else SLOW_LOOK))
+        elif lag > 0:
+            self._due.setdefault(id, at + lag + 0.2)
+
+    def _decide(self, session: clincus.Session) -> None:
+        """Decide anew by the facts at hand, and tell all pages if the answer is another one."""
+        before = self._decisions.get(session.id)
+        new = decide(
+            self._known[session.id].facts, before.agent if before else None, self._seen.get(session.session_id)
+        )
+        self._decisions[session.id] = new
+        if before is None or document(before.agent) != document(new.agent):
+            event = {"type": "session.agent", "id": session.id, "agent": document(new.agent)}
+            self._app.hub.publish(event, extension=True)
+
+    def _begin(self, session: clincus.Session, known: Known) -> None:
+        self._known[session.id] = known
+        self._decide(session)
+
+    def _wake(self, id: str) -> None:
+        self._due[id] = time.monotonic()
+        self._changed.notify_all()

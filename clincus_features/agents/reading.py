@@ -1,0 +1,120 @@
+"""Looks into a container once, and keeps what a person has seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import clincus
+from clincus_features.agents.state import Facts, Said, clean_lines, listen, parse_event
+
+# Takes off a screen what changes while nothing happens: times, the spinner in front of a line, and hints.
+STILL = r"s/[0-9]+(\.[0-9]+)?(ms|[hms])\b//g; s/^ *[^[:alnum:][:space:]] //; /^ *⎿ +Tip:/d"
+
+
+@dataclass
+class Known:
+    """What is known of the agent of one session's run."""
+
+    facts: Facts = field(default_factory=lambda: Facts(looked=False))
+    inode: int = 0  # of the file of events
+    offset: int = 0  # bytes of it that were read
+
+
+def first_facts(session: clincus.Session) -> Facts:
+    """What a session itself tells, before anybody has looked into its container."""
+    started = clincus.parse_time(session.started_at)
+    return Facts(
+        status=session.status, tool=session.tool, started=started.timestamp() if started else 0.0, looked=False
+    )
+
+
+def look(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> Known:
+    """Look into a running session's container: one command there. Raises ClincusError."""
+    mark = secrets.token_hex(8)
+    words = clincus.tmux_name(session.id), mark, str(known.inode), str(known.offset), STILL
+    old = clincus.ClincusError("started by an older Clincus", 409)
+    facts = replace(first_facts(session), said=known.facts.said, looked=True)
+    try:
+        output = sessions.output(session, "look", *words, timeout=clincus.READ_TIMEOUT, refusals={4: old})
+    except clincus.ClincusError as error:
+        if error is not old:
+            raise
+        return Known(replace(facts, tool="", now=time.time()))
+    return parse_look(output, mark, facts, known, time.time())
+
+
+def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float) -> Known:
+    """What guest/look.sh has printed; what it says in any other form counts as not said. Pure."""
+    head, screen, events = [*output.split(f"{mark}\n".encode(), 2), b"", b""][:3]
+    words = dict(word.partition("=")[::2] for word in head.decode("ascii", "replace").split()[:8])
+
+    def number(name: str) -> float:
+        text = words.get(name, "")
+        return min(float(text), now) if text.isdecimal() and len(text) < 13 else 0.0
+
+    inode, _, offset = words.get("events", "").partition(":")
+    begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
+    complete = events.rpartition(b"\n")[0] + b"\n" if b"\n" in events else b""
+    said = facts.said if begin else Said()
+    for line in complete.splitlines():
+        event = parse_event(line, now)
+        said = listen(facts.tool, said, event) if event else said
+    code = words.get("code", "")
+    lines = clean_lines(screen.decode("utf-8", "replace"))
+    facts = replace(
+        facts,
+        now=now,
+        lines=lines,
+        has_screen=bool(lines),
+        is_alive=words.get("alive") == "1",
+        exit_code=int(code) if code.isdecimal() and len(code) < 4 else None,
+        ended=number("run"),
+        moved=number("screen"),
+        said=said,
+    )
+    return Known(facts, int(inode) if inode.isdecimal() and len(inode) < 20 else 0, begin + len(complete))
+
+
+class SeenTimes:
+    """When a person last looked at each session, by its session id; kept in a file of the person's own."""
+
+    LIMIT = 1000  # sessions; the oldest are forgotten
+
+    def __init__(self, path: Callable[[], str]) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._times: dict[str, float] | None = None  # None: not read yet
+
+    def get(self, session_id: str) -> float:
+        """When a session was last seen, in seconds since 1970; 0 for never."""
+        with self._lock:
+            return self._read().get(session_id, 0.0)
+
+    def set(self, session_id: str, at: float) -> None:
+        """A session was seen. Raises ClincusError if that cannot be kept."""
+        with self._lock:
+            times = {**self._read(), session_id: at}
+            newest = sorted(times.items(), key=lambda item: item[1])[-self.LIMIT :]
+            self._times = dict(newest)
+            path = self._path()
+            try:
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                clincus.replace_file(path, json.dumps(self._times).encode(), 0o600)
+            except OSError as error:
+                raise clincus.ClincusError(f"{path}: {error.strerror}", 500) from error
+
+    def _read(self) -> dict[str, float]:
+        if self._times is None:
+            found: object = {}
+            with suppress(ValueError):
+                found = json.loads(clincus.read_text(self._path(), 1 << 20) or "{}")
+            items = found.items() if isinstance(found, dict) else ()
+            self._times = {str(key): float(value) for key, value in items if isinstance(value, (int, float))}
+        return self._times

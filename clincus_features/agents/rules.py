@@ -1,0 +1,102 @@
+"""What each tool shows on its screen and what its hooks say: tables, each with the version that they were seen on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    """What a screen means that shows a pattern in its last lines (the empty ones are left out)."""
+
+    name: str
+    state: str  # `ready`: the tool takes a prompt, which is `done` or `idle`
+    pattern: str  # searched in each line, or from line to line if it holds a line break
+    reason: str = ""
+    last: int = 24  # only so many lines count
+    group: bool = False  # the pattern's group `text` is the text
+
+
+class Hook(NamedTuple):
+    """What an event of a tool's hooks means. `keep` leaves the state as it was; `function` is named in state.py."""
+
+    state: str = ""
+    reason: str = ""
+    function: str = ""
+
+
+@dataclass(frozen=True)
+class ToolRules:
+    """All that is known of one tool."""
+
+    seen_on: str  # the versions
+    screen: Sequence[Rule]  # the first one that matches counts
+    hooks: Mapping[str, Hook] = field(default_factory=dict)
+    begins_turn: Sequence[str] = ("UserPromptSubmit",)  # events after which nothing goes on that was before
+    background: str = ""  # pattern of a line that tells of work in the background
+    notice: str = ""  # pattern of lines that are no text of the tool: borders, the prompt, hints
+
+
+# A choice in a dialog: `❯ 1. Yes`
+CHOICE = re.compile(r"^\s*(?:[│┃]\s*)?(?:[❯›>→]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*?)\s*[│┃]?\s*$")
+WORKS = Hook("working")
+
+# The end of Claude Code's screen while it takes a prompt: a border, the prompt, a border, and a few lines of hints.
+CLAUDE_BOX = r"^─{10}.*\n❯.*\n(?:(?!─).*\n)*─{10}.*(?:\n.*){0,3}\Z"
+WRAPPED = r"(?:\n {2,}\S.*)*"  # the rest of a long line
+
+CLAUDE = ToolRules(
+    seen_on="2.1.331, 2.1.332",
+    screen=(
+        Rule("trust-dialog", "waiting", r"Accessing workspace:|Do you trust the files in this folder", "dialog"),
+        Rule("resume-dialog", "waiting", r"Resume (from|full)[^\n]*(summary|session)", "dialog"),
+        Rule("login", "waiting", r"Select login method:|Paste code here if prompted", "login"),
+        Rule(
+            "plan", "waiting", r"(?P<text>Claude has written up a plan[^\n]*)|Here is Claude's plan", "plan", 12, True
+        ),
+        Rule("question", "waiting", r"Enter to select · .*Esc to cancel", "question", 3),
+        Rule("permission", "waiting", r"(?P<text>Do you want to .*\?)\n\s*❯? ?1\. ", "permission", 12, True),
+        Rule("dialog", "waiting", r"Enter to (confirm|continue)( · |$)", "dialog", 3),
+        Rule("retry", "working", r"^\S? ?(?P<text>\S.* · retrying in .*attempt \d+/\d+.*)", "retry", 14, True),
+        Rule("esc-to-interrupt", "working", r" · esc to interrupt", last=6),
+        Rule("interrupted", "ready", r"⎿\s+Interrupted · .*\n" + CLAUDE_BOX, "interrupted"),
+        Rule("not-logged-in", "failed", r"⎿\s+(?P<text>Not logged in · .*)\n" + CLAUDE_BOX, "auth", group=True),
+        Rule(
+            *("api-error", "failed"),
+            r"^● (?P<text>(?:Please run /login · )?API Error: .*" + WRAPPED + r")\n" + CLAUDE_BOX,
+            group=True,
+        ),
+        Rule("prompt", "ready", CLAUDE_BOX),
+    ),
+    hooks={
+        "SessionStart": Hook("idle", function="session_start"),
+        "UserPromptSubmit": WORKS,
+        "PostToolUse": WORKS,  # of a question or a plan only
+        "PostToolUseFailure": WORKS,
+        "PermissionRequest": Hook("waiting", "permission", function="permission"),
+        "Notification": Hook(function="notification"),
+        "Elicitation": Hook("waiting", "question", function="message"),
+        "ElicitationResult": WORKS,
+        "Stop": Hook("done", function="stop"),
+        "StopFailure": Hook("failed", "other", function="failure"),
+    },
+    background=r" · (?P<text>\d+ (?:shell|task|agent|monitor)s?)(?: · |$)",
+    notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$|^\s*⏵⏵|^\s*⏸",
+)
+
+RULES: dict[str, ToolRules] = {"claude": CLAUDE}
+
+# What StopFailure and errors on the screen say -> our reason. The first pattern that is found counts.
+FAILURES = (
+    ("auth", r"authentication_failed|oauth_org_not_allowed|\b40[13]\b|not logged in|please run /login|unauthori[sz]ed"),
+    ("billing", r"billing|credit balance|payment required|\b402\b|quota exceeded"),
+    ("rate_limit", r"rate_limit|rate limit|\b429\b|usage limit|hit your limit|limit reached"),
+    ("overloaded", r"overloaded|\b529\b"),
+    (
+        "network",
+        r"\bE(CONN|NOTFOUND|TIMEDOUT|AI_AGAIN|HOSTUNREACH)|network error|unable to connect|connection (error|refused)",
+    ),
+    ("server_error", r"server_error|\b50\d\b|internal server error|api_error"),
+)

@@ -1,0 +1,425 @@
+"""From what is known of a tool to what it does, and why: pure functions.
+
+`decide` is the only place where a state comes from. What a container says is no more than an opinion about itself: only
+words of the tables in rules.py count, and each text is cut and freed of control characters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from clincus_features.agents.rules import CHOICE, FAILURES, RULES, Hook, Rule, ToolRules
+
+TEXT_LIMIT = 500  # characters of a text
+OPTION_LIMIT = 200  # characters of an option
+OPTIONS = 12
+DETAIL_LIMIT = 32_000  # characters of a plan
+LINES = 24
+STUCK_AFTER = 300.0  # seconds without a movement
+START_WITHIN = 120.0  # seconds that a tool may take to show something that is known
+DRAWING = 2.0  # seconds that a screen may lag behind a hook
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What a tool does. Times are in seconds since 1970."""
+
+    state: str
+    reason: str = ""
+    text: str = ""
+    options: tuple[str, ...] = ()
+    since: float = 0.0
+    source: str = "process"  # hook | screen | process | person
+    seen: bool = False
+
+
+class Why(NamedTuple):
+    """What a state was taken from."""
+
+    rule: str
+    source: str
+    lines: tuple[str, ...]
+    at: float
+
+
+class Decision(NamedTuple):
+    """The answer of `decide`. `detail` is a text that is too long for the agent, such as a plan."""
+
+    agent: Agent
+    why: Why
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the hooks of a tool have said so far in this run."""
+
+    state: str = ""  # "" for nothing yet
+    reason: str = ""
+    text: str = ""
+    options: tuple[str, ...] = ()
+    since: float = 0.0  # of this state and reason
+    at: float = 0.0  # of the last event that counted
+    event: str = ""  # its name
+    detail: str = ""
+    background: int = 0  # pieces of work that go on after the turn
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is known of a session's tool at one moment."""
+
+    status: str = "running"  # of the session
+    tool: str = ""
+    started: float = 0.0  # the start of this run
+    now: float = 0.0  # of the look
+    lines: tuple[str, ...] = ()  # the last ones of the screen that are not empty
+    has_screen: bool = False
+    is_alive: bool = True  # the tool's process
+    exit_code: int | None = None  # of the tool, once it has ended
+    ended: float = 0.0  # when that was
+    moved: float = 0.0  # when screen or events last changed, apart from what counts the time
+    said: Said = Said()
+    looked: bool = True  # False: nobody has looked into the container yet
+
+
+# -- Texts of a container
+
+
+def clean(text: object, limit: int = TEXT_LIMIT) -> str:
+    """A text on one line, without control or invisible characters, cut at a limit."""
+    words = " ".join(str(text).split()) if isinstance(text, (str, int, float)) else ""
+    plain = "".join(char for char in words[: 4 * limit] if char.isprintable())
+    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
+
+
+def clean_block(text: object, limit: int = DETAIL_LIMIT) -> str:
+    """The same for a text of several lines."""
+    lines = (text if isinstance(text, str) else "")[: 2 * limit].expandtabs(4).splitlines()
+    return "\n".join("".join(char for char in line if char.isprintable()) for line in lines)[:limit]
+
+
+def clean_lines(text: str) -> tuple[str, ...]:
+    """The last lines of a screen that are not empty."""
+    plain = ("".join(char for char in line if char.isprintable()).rstrip()[:300] for line in text.split("\n"))
+    return tuple([line for line in plain if line][-LINES:])
+
+
+def failure_reason(*texts: str) -> str:
+    """Our reason for an error that a tool names."""
+    text = " ".join(texts)
+    return next((reason for reason, pattern in FAILURES if re.search(pattern, text, re.IGNORECASE)), "other")
+
+
+# -- Hooks
+
+
+class Event(NamedTuple):
+    """One line that a hook has written."""
+
+    at: float
+    name: str
+    data: Mapping[str, Any]
+
+
+def parse_event(line: bytes, now: float) -> Event | None:
+    """Read a line of a hook; None for anything else. No event is from the future."""
+    text = line.decode("utf-8", "replace")
+    begin = re.match(r'\{"at":(\d{1,12}(?:\.\d{1,9})?),"event":"([\w.-]{1,60})"', text)
+    if begin is None:
+        return None
+    try:
+        data = json.loads(text)["data"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # a hook may get what is no JSON
+        data = None
+    return Event(min(float(begin[1]), now), begin[2], data if isinstance(data, dict) else {})
+
+
+def listen(tool: str, said: Said, event: Event) -> Said:
+    """What a tool's hooks have said after one more event; one that the table does not know changes nothing."""
+    rules = RULES.get(tool)
+    hook = rules.hooks.get(event.name) if rules else None
+    if rules is None or hook is None:
+        return said
+    new = MEANINGS[hook.function](hook, said, event.data) if hook.function else Said(hook.state, hook.reason)
+    if new is None or not new.state:
+        return said
+    goes_on = (new.state, new.reason) == (said.state, said.reason) and event.name not in rules.begins_turn
+    return replace(new, since=said.since if goes_on else event.at, at=event.at, event=event.name)
+
+
+def after_session_start(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
+    """A session that begins waits for a prompt; one that was compacted goes on with what it did."""
+    return None if data.get("source") == "compact" else Said(hook.state)
+
+
+def after_permission(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
+    """A person is asked: about a choice, a plan, or whether a tool may run."""
+    name, given = clean(data.get("tool_name"), 80), data.get("tool_input")
+    words = given if isinstance(given, dict) else {}
+    if name in ("AskUserQuestion", "ask_user", "question"):
+        text, options = question_of(words)
+        return Said("waiting", "question", text, options)
+    if name in ("ExitPlanMode", "exit_plan_mode"):
+        plan = clean_block(words.get("plan") or words.get("planContent") or words.get("summary"))
+        return Said("waiting", "plan", clean(plan), detail=plan)
+    about = next((words[key] for key in ("command", "file_path", "path", "url", "description") if words.get(key)), "")
+    return Said(hook.state, hook.reason, clean(f"{name}: {clean(about)}" if about else name))
+
+
+def question_of(words: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The text and the options of a question; of several questions the first one's options."""
+    asked = words.get("questions")
+    questions = [one for one in asked if isinstance(one, dict)] if isinstance(asked, list) else [words]
+    first: Mapping[str, Any] = questions[0] if questions else {}
+    given = first.get("options") or first.get("choices")
+    labels = [one.get("label") if isinstance(one, dict) else one for one in given] if isinstance(given, list) else []
+    more = f" (1 of {len(questions)} questions)" if len(questions) > 1 else ""
+    text = clean(first.get("question") or first.get("message"), TEXT_LIMIT - len(more)) + more
+    return text, tuple(filter(None, (clean(label, OPTION_LIMIT) for label in labels[:OPTIONS])))
+
+
+def after_notification(_hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
+    """A notification tells what waits, where nothing else has told it."""
+    kinds = {
+        "permission_prompt": "permission",
+        "elicitation_dialog": "question",
+        "elicitation_url_dialog": "question",
+        "agent_needs_input": "dialog",
+    }
+    reason = kinds.get(str(data.get("notification_type")))
+    if reason is None or said.state == "waiting":
+        return None
+    return Said("waiting", reason, clean(data.get("message")))
+
+
+def after_message(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
+    """The state of the table, with the event's message."""
+    return Said(hook.state, hook.reason, clean(data.get("message")))
+
+
+def after_stop(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
+    """A turn is over, but for what goes on in the background."""
+    tasks, last = data.get("background_tasks"), clean(data.get("last_assistant_message"))
+    running = len(tasks) if isinstance(tasks, list) else 0
+    return Said("working" if running else hook.state, text=last, background=running)
+
+
+def after_failure(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
+    """A turn has failed."""
+    error, details = clean(data.get("error"), 200), clean(data.get("error_details"))
+    message = clean(data.get("last_assistant_message") or data.get("message"))
+    reason = failure_reason(message, details) if message or details else "other"
+    return Said(hook.state, reason if reason != "other" else failure_reason(error), message or details or error)
+
+
+MEANINGS = {
+    "session_start": after_session_start,
+    "permission": after_permission,
+    "notification": after_notification,
+    "message": after_message,
+    "stop": after_stop,
+    "failure": after_failure,
+}
+
+
+# -- The screen
+
+
+class Shown(NamedTuple):
+    """What a screen means."""
+
+    rule: Rule
+    text: str
+    options: tuple[str, ...]
+    background: str
+
+
+def read_screen(rules: ToolRules, lines: Sequence[str]) -> Shown | None:
+    """The first rule of a tool that the screen fulfils, None if there is none."""
+    for rule in rules.screen:
+        part = [*lines[-rule.last :]]
+        found = search(rule.pattern, part)
+        if found is None:
+            continue
+        text = clean(found.groupdict().get("text")) if rule.group else ""
+        options: tuple[str, ...] = ()
+        if rule.state == "waiting":
+            options = choices(lines)
+            text = text or dialog_text(rules, lines)
+        running = search(rules.background, lines[-4:]) if rules.background else None
+        return Shown(rule, text, options, clean(running["text"]) if running else "")
+    return None
+
+
+def search(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:
+    """Where the lines hold a pattern."""
+    return re.search(pattern, "\n".join(lines), re.MULTILINE)
+
+
+def choices(lines: Sequence[str]) -> tuple[str, ...]:
+    """The numbered choices of the last dialog on a screen, from the first one on."""
+    found: list[str] = []
+    for line in lines:
+        match = CHOICE.match(line)
+        if match and int(match["number"]) == 1:
+            found = [clean(match["label"], OPTION_LIMIT)]
+        elif match and int(match["number"]) == len(found) + 1:
+            found.append(clean(match["label"], OPTION_LIMIT))
+    return tuple(found[:OPTIONS])
+
+
+def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
+    """What stands above the choices of a dialog: the lines between its upper border and the first choice."""
+    first = next(
+        (at for at in range(len(lines) - 1, -1, -1) if re.match(r"\s*[❯›>→]?\s*1[.)]\s", lines[at])), len(lines)
+    )
+    text: list[str] = []
+    for line in reversed(lines[:first]):
+        if rules.notice and re.match(rules.notice, line):
+            break
+        text.insert(0, line)
+    return clean(" ".join(text))
+
+
+# -- All together
+
+
+def decide(facts: Facts, before: Agent | None = None, seen_at: float = 0.0) -> Decision:
+    """What a tool does now, and why.
+
+    `before` is the answer to the facts before: while state and reason stay, so does `since`. `seen_at` is when a person
+    last looked at the session: a turn that was over by then is `idle`.
+    """
+    decision = judge(facts, before)
+    agent = decision.agent
+    if before is not None and (before.state, before.reason) == (agent.state, agent.reason) and before.since:
+        agent = replace(agent, since=before.since)
+    elif before is not None and before.state == "idle" and agent.state == "done" and agent.since <= seen_at:
+        agent = replace(agent, since=min(agent.since, before.since))
+    seen = bool(agent.since) and agent.since <= seen_at
+    if agent.state == "done" and seen:
+        since = before.since if before is not None and (before.state, before.reason) == ("idle", "") else seen_at
+        agent = replace(agent, state="idle", since=since)
+    return decision._replace(agent=replace(agent, seen=seen))
+
+
+def judge(facts: Facts, before: Agent | None) -> Decision:
+    """The state by process, screen and hooks, in the order in which they correct each other."""
+    rules = RULES.get(facts.tool)
+    by_facts = judge_processes(facts, rules)
+    if by_facts is not None or rules is None:
+        return by_facts or by_process(facts, Agent("unknown", since=facts.started), "no-rules")
+    shown = read_screen(rules, facts.lines) if facts.has_screen else None
+    said = facts.said
+    if shown is not None and shown.rule.state == "waiting":
+        return by_screen_waiting(facts, shown)
+    is_drawn = facts.now - said.at >= DRAWING  # the screen shows what came of the last event
+    if said.state and (shown is None or not is_drawn or agrees(said, shown)):
+        return by_hook(facts, shown)
+    if shown is not None:
+        return by_screen(facts, shown, before)
+    is_new = facts.now - facts.started < START_WITHIN
+    agent = Agent("starting" if is_new else "unknown", since=facts.started, source="screen")
+    return Decision(agent, Why("nothing-known", "screen", facts.lines, facts.now))
+
+
+def judge_processes(facts: Facts, rules: ToolRules | None) -> Decision | None:
+    """What the processes alone tell, None if that is nothing."""
+    if facts.status != "running":
+        state = "starting" if facts.status == "starting" else "none"
+        return by_process(facts, Agent(state, since=facts.now), "session-not-running")
+    if not facts.looked:
+        return by_process(facts, Agent("starting" if rules else "unknown", since=facts.started), "not-looked-yet")
+    if facts.exit_code is not None:
+        return by_process(facts, ended(facts), "tool-ended")
+    if not facts.is_alive:
+        gone = Agent("ended", "crashed", "its process is gone", since=facts.ended or facts.moved)
+        return by_process(facts, gone, "tool-gone")
+    return None
+
+
+def agrees(said: Said, shown: Shown) -> bool:
+    """Whether the screen bears out what the hooks said last: then theirs are the better words."""
+    if shown.rule.state == "working":
+        return said.state == "working" and not shown.rule.reason and not said.background
+    if said.state == "working":
+        return bool(said.background and shown.background)
+    return said.state in ("done", "idle", "failed") and shown.rule.reason != "interrupted"
+
+
+def by_process(facts: Facts, agent: Agent, rule: str) -> Decision:
+    """A decision by what the processes are."""
+    code = "" if facts.exit_code is None else f"exit code {facts.exit_code}"
+    lines = (*facts.lines[-6:], *([code] if code else []))
+    return Decision(agent, Why(rule, "process", lines, facts.now))
+
+
+def ended(facts: Facts) -> Agent:
+    """A tool has ended by itself, by Ctrl-C or by a crash."""
+    is_crash = facts.exit_code not in (0, 130)
+    return Agent("ended", "crashed" if is_crash else "", f"exit code {facts.exit_code}", since=facts.ended)
+
+
+def by_hook(facts: Facts, shown: Shown | None) -> Decision:
+    """A decision by the last event of the hooks."""
+    said = facts.said
+    lines = (f"{said.event}: {said.text}" if said.text else said.event,)
+    agent = Agent(said.state, said.reason, said.text, said.options, said.since, "hook")
+    if said.background:
+        running = shown.background if shown and shown.background else f"{said.background} in the background"
+        agent = replace(agent, text=clean(f"{said.text} ({running})"))
+    decision = Decision(agent, Why(f"{facts.tool}/{said.event}", "hook", lines, said.at), said.detail)
+    return unless_stuck(facts, decision, background=bool(said.background))
+
+
+def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
+    """A dialog is on the screen; where the hooks told of it, theirs are the text and the options."""
+    said, rule = facts.said, shown.rule
+    since = max(said.at, min(facts.moved, facts.now)) or facts.now
+    agent = Agent("waiting", rule.reason, shown.text, shown.options, since, "screen")
+    why = Why(f"{facts.tool}/{rule.name}", "screen", facts.lines, facts.now)
+    if (said.state, said.reason) != ("waiting", rule.reason):
+        return Decision(agent, why)
+    told = replace(agent, text=said.text or shown.text, since=said.since, source="hook")
+    told = replace(told, options=said.options or shown.options)
+    return Decision(told, why, said.detail)
+
+
+def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
+    """A decision by the screen, against what the hooks said last or without them."""
+    rule, said = shown.rule, facts.said
+    since = max(said.at, min(facts.moved, facts.now)) or facts.now
+    why = Why(f"{facts.tool}/{rule.name}", "screen", facts.lines, facts.now)
+    state, reason, text = rule.state, rule.reason, shown.text
+    if state == "failed":
+        reason = reason or failure_reason(text)
+    elif state == "ready":
+        was_busy = said.state in ("working", "waiting") or (
+            before is not None and before.state in ("working", "waiting", "stuck", "done")
+        )
+        state = "done" if was_busy and not reason else "idle"
+        if state == "idle" and not reason and not said.state:
+            since = facts.started or since
+    decision = Decision(Agent(state, reason, text, (), since, "screen"), why)
+    return unless_stuck(facts, decision)
+
+
+def unless_stuck(facts: Facts, decision: Decision, *, background: bool = False) -> Decision:
+    """A decision, or `stuck` in its place: it says that it works, and nothing has moved for minutes.
+
+    Work in the background may well be silent, such as a server: after that time the turn counts as over.
+    """
+    agent = decision.agent
+    moved = max(facts.moved, facts.said.at, agent.since if agent.source == "hook" else 0.0)
+    if agent.state != "working" or agent.reason or facts.now - moved < STUCK_AFTER:
+        return decision
+    if background:
+        return decision._replace(agent=replace(agent, state="done", since=moved + STUCK_AFTER))
+    text = f"nothing has moved for {int(STUCK_AFTER // 60)} minutes"
+    why = Why(f"{decision.why.rule}, still", "screen", facts.lines, facts.now)
+    return Decision(Agent("stuck", "", text, (), moved + STUCK_AFTER, "screen"), why)

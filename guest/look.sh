@@ -1,0 +1,29 @@
+#!/bin/sh
+# Prints what there is to know of the tool in a tmux session, in parts with a mark between them: facts, screen, events.
+#
+# Arguments: tmux session, the mark, what is known of the file of events (its inode, and how much of it was read), and
+# a sed script that takes what counts the time off the screen.
+# Facts: inode of the events and the byte from which they follow, whether the tool's process is there, its exit code,
+# when the screen last changed, and when the tool was started or has ended.
+session=$1 mark=$2 inode=$3 offset=$4 still=$5
+cd "$HOME/.clincus/agent" 2>/dev/null || exit 4
+now_inode=0 size=0
+# shellcheck disable=SC2046 # two numbers
+[ ! -f events ] || [ -L events ] || { set -- $(stat -c '%i %s' events); now_inode=$1 size=$2; }
+[ "$now_inode" = "$inode" ] && [ "$size" -ge "$offset" ] || offset=0
+screen=$(tmux capture-pane -p -J -t "=$session:" 2>/dev/null | grep -v '^ *$' | tail -24 | cut -c1-400)
+# When it was that the screen without its clocks became what it is now.
+sum=$(printf %s "$screen" | sed -E "$still" | cksum)
+was=
+[ ! -f screen ] || read -r was <screen
+[ "$sum" = "$was" ] || printf '%s\n' "$sum" >screen
+pid='' code='' alive=0
+[ ! -f run ] || read -r pid code <run
+if [ -n "$pid" ] && [ -z "$code" ] && [ -r "/proc/$pid/task/$pid/children" ]; then
+    read -r children <"/proc/$pid/task/$pid/children" # without a line break at its end
+    [ -z "$children" ] || alive=1
+fi
+# shellcheck disable=SC2046 # words
+echo "events=$now_inode:$offset" "alive=$alive" "code=$code" $(stat -c '%n=%Y' screen run 2>/dev/null)
+printf '%s\n%s\n%s\n' "$mark" "$screen" "$mark"
+[ "$now_inode" = 0 ] || tail -c "+$((offset + 1))" events | head -c 262144

@@ -1,0 +1,318 @@
+"""What a tool's hooks, screen and process mean: pure functions over tables, with screens of the real tools."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from clincus_features.agents import state
+from clincus_features.agents.reading import Known, parse_look
+from clincus_features.agents.state import Agent, Facts, Said, decide
+
+NOON = 1_800_000_000.0
+NOTHING = Said()
+RULE = "─" * 40
+BOX = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on (shift+tab to cycle)      19 tokens"]
+BUSY = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on (shift+tab to cycle) · esc to interrupt      19 tokens"]
+DONE = ["❯ say hello", "● hello", "✻ Churned for 0s · done 4:09 PM", *BOX]
+QUESTION = [
+    *("❯ ask", RULE, " ☐ Colour", "Which colour do you want?", "❯ 1. Red", "     Like a rose", "  2. Green"),
+    *("     Like grass", "  3. Type something.", RULE, "  4. Chat about this"),
+    "Enter to select · ↑/↓ to navigate · Esc to cancel",
+]
+PERMISSION = [
+    *(RULE, " Bash command", " Run a command", "╌" * 20, " touch /workspace/x", "╌" * 20, " Do you want to proceed?"),
+    *(" ❯ 1. Yes", "   2. Yes, and always allow access to /workspace", "   3. No", " Esc to cancel · Tab to amend"),
+]
+PLAN = [
+    *(" 60. Step number 60 of the plan", "╌" * 20, RULE),
+    " Claude has written up a plan and is ready to execute. Would you like to proceed?",
+    *(" ❯ 1. Yes, and switch to BYPASS PERMISSIONS", "   2. Yes, manually approve edits", "   3. Tell Claude more"),
+]
+TRUST = [
+    *(RULE, " Accessing workspace:", " /tmp/q", " Quick safety check: Is this a project you created or one you trust?"),
+    *(" ❯ No, exit", "   Yes, I trust this folder", " Enter to confirm · Esc to cancel"),
+]
+LOGIN = [
+    "  Select login method:",
+    "  ❯ 1. Claude account with subscription",
+    "    2. Console account",
+    "  Esc to cancel",
+]
+NOTICE = ["  We're changing auto mode", "  Enter to continue · Esc to cancel"]
+RETRY = ["❯ status 429", "✻ 429 stand-in 429 · retrying in 3s · attempt 4/10", *BUSY]
+OFFLINE = ["❯ x", "✻ Connection refused (ECONNREFUSED) · retrying in 1s · attempt 2/2", *BUSY]
+INTERRUPTED = ["❯ stall", "● Let me think", "  ⎿  Interrupted · What should Claude do instead?", *BOX]
+LOGGED_OUT = ["❯ say hi", "  ⎿  Not logged in · Please run /login", RULE, "❯ Once fixed, resend your message", *BOX[2:]]
+STALLED = ["❯ stall", "● Let me think", "✢ Tempering… (4s · ↓ 3 tokens)", "  ⎿  Tip: Size a workflow", *BUSY]
+SHELL = [RULE, "❯", RULE, "  ⏵⏵ bypass permissions on · 1 shell · ↓ to manage"]
+
+
+def facts(lines=(), *, said: Said = NOTHING, **more) -> Facts:
+    """What is known at noon of Claude Code, which was started an hour ago and drew its screen a moment ago."""
+    fields = {"tool": "claude", "started": NOON - 3600, "now": NOON, "moved": NOON - 4, "has_screen": bool(lines)}
+    return Facts(**{**fields, "lines": tuple(lines), "said": said, **more})
+
+
+def hooks(*events, at: float = NOON - 10) -> Said:
+    """What Claude Code has said by some events, a second from one to the next, the last one at a time."""
+    said = Said()
+    for number, (name, data) in enumerate(events):
+        said = state.listen("claude", said, state.Event(at - len(events) + 1 + number, name, data))
+    return said
+
+
+def answer(*given, **more) -> tuple[str, str]:
+    agent = decide(*given, **more).agent
+    return agent.state, agent.reason
+
+
+def error(status: int, words: str = "stand-in") -> list[str]:
+    return ["❯ go on", f"● API Error: {status} {words}", *BOX]
+
+
+SCREENS = {
+    "trust": (TRUST, ("waiting", "dialog")),
+    "notice": (NOTICE, ("waiting", "dialog")),
+    "resume": (["Resume from summary (recommended)", "Resume full session as-is"], ("waiting", "dialog")),
+    "login": (LOGIN, ("waiting", "login")),
+    "question": (QUESTION, ("waiting", "question")),
+    "plan": (PLAN, ("waiting", "plan")),
+    "permission": (PERMISSION, ("waiting", "permission")),
+    "works": (STALLED, ("working", "")),
+    "retries": (RETRY, ("working", "retry")),
+    "retries without a network": (OFFLINE, ("working", "retry")),
+    "interrupted": (INTERRUPTED, ("idle", "interrupted")),
+    "nothing asked yet": (BOX, ("idle", "")),
+    "logged out": (LOGGED_OUT, ("failed", "auth")),
+    "401": (error(401), ("failed", "auth")),
+    "402": (error(402, "Your credit balance is too low"), ("failed", "billing")),
+    "429": (error(429), ("failed", "rate_limit")),
+    "500": (error(500), ("failed", "server_error")),
+    "529": (error(529), ("failed", "overloaded")),
+    "no network": (["● API Error: Connection refused (ECONNREFUSED)", *BOX], ("failed", "network")),
+    "another error": (error(400), ("failed", "other")),
+    "an error that is over": ([*error(400)[:2], "❯ say hello", "● hello", *BOX], ("idle", "")),
+    "an interruption that is over": ([*INTERRUPTED[:3], "❯ say hello", "● hello", *BOX], ("idle", "")),
+    "nothing known": (["hm"], ("unknown", "")),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), SCREENS.values(), ids=SCREENS.keys())
+def test_the_screen_alone_tells_the_state(lines, expected):
+    assert answer(facts(lines)) == expected
+
+
+PROMPT = ("UserPromptSubmit", {"prompt": "go"})
+ASKED = ("PermissionRequest", {"tool_name": "AskUserQuestion", "tool_input": {"questions": [{
+    "question": "Which colour?", "options": [{"label": "Red"}, {"label": "Green"}]}]}})  # fmt: skip
+HOOKS = {
+    "ready": ([("SessionStart", {"source": "startup"})], ("idle", "")),
+    "prompted": ([PROMPT], ("working", "")),
+    "asked": ([PROMPT, ASKED], ("waiting", "question")),
+    "answered": ([PROMPT, ASKED, ("PostToolUse", {"tool_name": "AskUserQuestion"})], ("working", "")),
+    "plan": ([("PermissionRequest", {"tool_name": "ExitPlanMode", "tool_input": {"plan": "#"}})], ("waiting", "plan")),
+    "permission": ([("PermissionRequest", {"tool_name": "Bash"})], ("waiting", "permission")),
+    "notified": ([PROMPT, ("Notification", {"notification_type": "permission_prompt"})], ("waiting", "permission")),
+    "notified of what is known": (
+        [PROMPT, ASKED, ("Notification", {"notification_type": "permission_prompt"})],
+        ("waiting", "question"),
+    ),
+    "notified of nothing": ([PROMPT, ("Notification", {"notification_type": "idle_prompt"})], ("working", "")),
+    "needed": ([("Notification", {"notification_type": "agent_needs_input"})], ("waiting", "dialog")),
+    "elicited": ([PROMPT, ("Elicitation", {"message": "Which?"})], ("waiting", "question")),
+    "over": ([PROMPT, ("Stop", {"background_tasks": []})], ("done", "")),
+    "over but for a shell": ([PROMPT, ("Stop", {"background_tasks": [{"type": "shell"}]})], ("working", "")),
+    "compacted amid work": ([PROMPT, ("SessionStart", {"source": "compact"})], ("working", "")),
+    "cleared": ([PROMPT, ("SessionStart", {"source": "clear"})], ("idle", "")),
+    "unknown words": ([PROMPT, ("Nonsense", {"state": "done"})], ("working", "")),
+    "not logged in": ([("StopFailure", {"error": "authentication_failed"})], ("failed", "auth")),
+    "limited": ([("StopFailure", {"error": "rate_limit"})], ("failed", "rate_limit")),
+    "billed": ([("StopFailure", {"error": "billing_error"})], ("failed", "billing")),
+    "overloaded": (
+        [("StopFailure", {"error": "server_error", "last_assistant_message": "API Error: 529 x"})],
+        ("failed", "overloaded"),
+    ),
+    "cut off": (
+        [("StopFailure", {"error": "server_error", "last_assistant_message": "API Error: (ECONNREFUSED)"})],
+        ("failed", "network"),
+    ),
+    "failed": ([("StopFailure", {"error": "unknown"})], ("failed", "other")),
+}
+
+
+@pytest.mark.parametrize(("events", "expected"), HOOKS.values(), ids=HOOKS.keys())
+def test_the_hooks_alone_tell_the_state(events, expected):
+    assert answer(facts(said=hooks(*events))) == expected
+
+
+STOPPED = ("Stop", {"last_assistant_message": "hello", "background_tasks": []})
+CORRECTED = {
+    "Esc has no hook": ([PROMPT], INTERRUPTED, ("idle", "interrupted")),
+    "nor has a retry": ([PROMPT], RETRY, ("working", "retry")),
+    "an answer elsewhere": ([PROMPT, ASKED], STALLED, ("working", "")),
+    "a question that Esc took away": ([PROMPT, ASKED], INTERRUPTED, ("idle", "interrupted")),
+    "a Stop that never came": ([PROMPT], DONE, ("done", "")),
+    "a dialog without a hook": ([STOPPED], TRUST, ("waiting", "dialog")),
+    "work without a hook": ([STOPPED], STALLED, ("working", "")),
+    "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], BOX, ("done", "")),
+    "and one that has not": ([("Stop", {"background_tasks": [{}]})], SHELL, ("working", "")),
+    "an unknown screen": ([PROMPT], ["hm"], ("working", "")),
+}
+
+
+@pytest.mark.parametrize(("events", "lines", "expected"), CORRECTED.values(), ids=CORRECTED.keys())
+def test_the_screen_corrects_the_hooks(events, lines, expected):
+    assert answer(facts(lines, said=hooks(*events))) == expected
+
+
+def test_a_hook_of_just_now_beats_a_screen_that_is_not_drawn_yet():
+    said = hooks(PROMPT, at=NOON - 0.5)
+    assert answer(facts(DONE, said=said)) == ("working", "")
+
+
+def test_the_words_of_a_question_are_those_of_the_hook():
+    agent = decide(facts(QUESTION, said=hooks(PROMPT, ASKED))).agent
+    assert (agent.text, agent.options, agent.source) == ("Which colour?", ("Red", "Green"), "hook")
+
+
+def test_without_a_hook_the_words_are_those_of_the_screen():
+    agent = decide(facts(QUESTION)).agent
+    assert agent.text == "☐ Colour Which colour do you want?"
+    assert agent.options == ("Red", "Green", "Type something.", "Chat about this")
+    assert decide(facts(PERMISSION)).agent.options == ("Yes", "Yes, and always allow access to /workspace", "No")
+
+
+def test_a_plan_can_be_read_whole():
+    plan = "# Plan\n\n" + "x" * 2000
+    asked = ("PermissionRequest", {"tool_name": "ExitPlanMode", "tool_input": {"plan": plan}})
+    decision = decide(facts(PLAN, said=hooks(asked)))
+    assert decision.detail == plan
+    assert len(decision.agent.text) == state.TEXT_LIMIT
+    assert decision.agent.options[1] == "Yes, manually approve edits"
+
+
+PROCESSES = {
+    "ended": ({"exit_code": 0}, ("ended", "")),
+    "ended by Ctrl-C": ({"exit_code": 130}, ("ended", "")),
+    "killed": ({"exit_code": 137}, ("ended", "crashed")),
+    "failed": ({"exit_code": 1}, ("ended", "crashed")),
+    "gone without a word": ({"is_alive": False}, ("ended", "crashed")),
+    "a tool without rules": ({"tool": "shell"}, ("unknown", "")),
+    "the session does not run": ({"status": "stopped"}, ("none", "")),
+    "it starts": ({"status": "starting"}, ("starting", "")),
+    "nobody has looked": ({"looked": False}, ("starting", "")),
+    "its screen is not drawn": ({"has_screen": False, "started": NOON - 3, "said": NOTHING}, ("starting", "")),
+}
+
+
+@pytest.mark.parametrize(("more", "expected"), PROCESSES.values(), ids=PROCESSES.keys())
+def test_the_process_beats_hooks_and_screen(more, expected):
+    assert answer(facts(STALLED, **{"said": hooks(PROMPT), **more})) == expected
+
+
+def test_the_exit_code_is_in_the_text():
+    assert decide(facts(exit_code=137)).agent.text == "exit code 137"
+
+
+def test_work_without_a_movement_for_five_minutes_is_stuck():
+    still = {"said": hooks(PROMPT, at=NOON - 1000)}
+    assert answer(facts(STALLED, **still, moved=NOON - 299)) == ("working", "")
+    assert answer(facts(STALLED, **still, moved=NOON - 301)) == ("stuck", "")
+    assert answer(facts(RETRY, **still, moved=NOON - 301)) == ("working", "retry")
+
+
+def test_work_in_the_background_that_is_silent_for_five_minutes_leaves_the_turn_done():
+    said = hooks(("Stop", {"background_tasks": [{}]}), at=NOON - 1000)
+    assert answer(facts(SHELL, said=said, moved=NOON - 299)) == ("working", "")
+    assert answer(facts(SHELL, said=said, moved=NOON - 301)) == ("done", "")
+
+
+def test_since_changes_only_with_state_or_reason():
+    events = [PROMPT, ("ElicitationResult", {}), STOPPED, PROMPT, PROMPT]
+    times = [hooks(*events[:count], at=NOON - 20 + count).since for count in range(1, 6)]
+    assert times == [NOON - 19, NOON - 19, NOON - 17, NOON - 16, NOON - 15], "each prompt begins a turn"
+    before = decide(facts(STALLED)).agent
+    assert decide(facts(STALLED, now=NOON + 60, moved=NOON + 58), before).agent.since == before.since
+
+
+def test_a_turn_that_is_over_is_idle_once_a_person_has_seen_it():
+    told = facts(DONE, said=hooks(PROMPT, STOPPED))
+    before = decide(told).agent
+    assert (before.state, before.seen, before.text) == ("done", False, "hello")
+    seen = decide(told, before, NOON + 5).agent
+    assert (seen.state, seen.seen, seen.since) == ("idle", True, NOON + 5)
+    assert decide(told, seen, NOON + 9).agent == seen
+    again = facts(DONE, said=hooks(PROMPT, STOPPED, at=NOON + 20), now=NOON + 30)
+    assert answer(again, seen, NOON + 9) == ("done", "")
+    assert answer(told, None, NOON + 5) == ("idle", ""), "a server that has just started"
+
+
+def test_a_tool_that_says_nothing_by_hooks_is_done_after_its_work():
+    works = decide(facts(STALLED)).agent
+    assert answer(facts(DONE), works) == ("done", "")
+    assert answer(facts(DONE), Agent("idle")) == ("idle", "")
+
+
+HOSTILE = {
+    "control characters": ({"message": "a\x1b[31m\u202eb\x00"}, "a[31mb"),
+    "a long text": ({"message": "x" * 9000}, "x" * 499 + "…"),
+    "lines": ({"message": "a\nb"}, "a b"),
+    "no text": ({"message": ["x"]}, ""),
+}
+
+
+@pytest.mark.parametrize(("data", "text"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_text_of_a_container_is_cleaned_and_cut(data, text):
+    assert decide(facts(said=hooks(("Elicitation", data)))).agent.text == text
+
+
+def test_a_screen_is_cleaned_and_cut():
+    lines = state.clean_lines("a\x1b[2J\n\n" + "y" * 9000 + "\nb\u202e \n" * 100)
+    assert (lines[-1], len(lines), max(map(len, lines))) == ("b", state.LINES, 300 if "y" in lines[0] else 1)
+
+
+def event(name: str, at: float = NOON - 5, **data) -> bytes:
+    return f'{{"at":{at:.3f},"event":"{name}","data":{json.dumps(data)}}}\n'.encode()
+
+
+def test_a_look_is_read_and_goes_on_where_the_last_one_ended():
+    first = event("UserPromptSubmit", prompt="go")
+    head = b"events=77:0 alive=1 code= screen=1799999990 run=1799999000\n"
+    screen = b"M\n" + "\n".join(STALLED).encode() + b"\nM\n"
+    known = parse_look(head + screen + first + b'{"at":1', "M", facts(), Known(), NOON)
+    assert (known.inode, known.offset) == (77, len(first))
+    assert (known.facts.said.state, known.facts.moved, known.facts.exit_code) == ("working", 1799999990.0, None)
+    head = b"events=77:%d alive=1 code= screen=1799999990 run=1799999000\n" % known.offset
+    then = parse_look(head + screen + event("Stop"), "M", known.facts, known, NOON)
+    assert (then.facts.said.state, then.facts.said.since) == ("done", NOON - 5)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        b"",
+        b"M\nM\n",
+        b"events=x:-1 alive=2 code=999999 screen=1e9 run=99999999999999\nM\nM\n" + b"[" * 5000 + b"\n",
+        b"events=1:0 alive=1\nM\nM\n" + b'{"at":nan,"event":"Stop"}\n{"at":1,"event":["Stop"]}\n\xff\n',
+    ],
+)
+def test_what_is_not_as_it_should_be_counts_as_not_said(output):
+    known = parse_look(output, "M", facts(), Known(), NOON)
+    assert known.facts.said == Said()
+    assert (known.facts.exit_code, known.facts.moved) == (None, 0.0)
+
+
+def test_no_event_is_from_the_future():
+    known = parse_look(b"\nM\nM\n" + event("Stop", at=NOON + 1e6), "M", facts(), Known(), NOON)
+    assert known.facts.said.at == NOON
+
+
+def test_hostile_input_costs_little():
+    """Patterns that go back and forth would take minutes on such lines."""
+    lines = state.clean_lines("\n".join(["❯ " + "─" * 290, "● API Error: " + "a " * 140, "⎿ " * 140] * 8))
+    began = time.process_time()
+    decide(facts(lines))
+    assert time.process_time() - began < 5

@@ -1,0 +1,215 @@
+"""A stand-in for the vendors' APIs: it answers the tools' requests as the prompt tells it to.
+
+It speaks the part of the Messages API (https://docs.anthropic.com/en/api/messages, streaming) that Claude Code,
+Copilot CLI and opencode use. The first word of the last prompt says what to answer:
+
+    say TEXT          that text                       bash COMMAND      call of the shell tool
+    ask               a question with three options   plan              a plan to approve
+    stall             two words, then nothing more    status NUMBER     an error, at every try
+    background        a shell command that goes on in the background
+
+Any other prompt is answered by `echo: PROMPT`, and the result of a tool by `The tool has answered.`
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+QUESTION: dict[str, Any] = {
+    "questions": [
+        {
+            "question": "Which colour do you want?",
+            "header": "Colour",
+            "multiSelect": False,
+            "options": [
+                {"label": "Red", "description": "Like a rose"},
+                {"label": "Green", "description": "Like grass"},
+                {"label": "Blue", "description": "Like the sky"},
+            ],
+        }
+    ]
+}
+PLAN = "# The plan\n\n" + "".join(f"{number}. Step number {number} of the plan\n" for number in range(1, 61))
+ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "api_error",
+    529: "overloaded_error",
+}
+Block = Mapping[str, Any]
+NUMBERS = itertools.count(1)
+
+
+def prompt_of(message: Mapping[str, Any]) -> str:
+    """The text that a person wrote in a message; what a tool adds stands in tags."""
+    content = message.get("content")
+    texts = [content] if isinstance(content, str) else [part.get("text", "") for part in content or ()]
+    plain = [re.sub(r"<(\S+)[^>]*>.*?</\1>", "", text, flags=re.DOTALL).strip() for text in texts]
+    return next((text for text in reversed(plain) if text), "")
+
+
+def current_turn(request: Mapping[str, Any]) -> tuple[str, int]:
+    """The last prompt of a request, and how many tools have answered since."""
+    prompt, results = "", 0
+    for message in request["messages"]:
+        content = message.get("content")
+        blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        for block in blocks if message.get("role") == "user" else ():
+            if block.get("type") == "tool_result":
+                results += 1
+            elif prompt_of({"content": [block]}):
+                prompt, results = prompt_of({"content": [block]}), 0
+    return prompt.strip("\"'\n "), results
+
+
+def tool_call(tools: Mapping[str, Any], names: tuple[str, ...], arguments: Mapping[str, object]) -> Block:
+    """A call of the first of some tools that there is, by its name in lower case."""
+    found = next((tools[name] for name in names if name in tools), names[0])
+    return {"type": "tool_use", "id": f"toolu_{next(NUMBERS)}", "name": found, "input": arguments}
+
+
+def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
+    """The block that answers a request: a text, or a call of a tool."""
+    tools = {str(tool.get("name", "")).lower(): tool["name"] for tool in request.get("tools") or ()}
+    verb, _, rest = prompt.partition(" ")
+    if not tools:
+        verb = "title"
+    if verb == "plan":
+        place = re.search(r"/[^\s\"'`]+/\.claude/plans/[\w-]+\.md", json.dumps(request["messages"]))
+        if place and results == 0:  # Claude Code takes the plan from this file
+            return tool_call(tools, ("write",), {"file_path": place[0], "content": PLAN})
+        if results <= bool(place):
+            return tool_call(tools, ("ExitPlanMode", "exit_plan_mode"), {"plan": PLAN, "summary": "The plan"})
+    if verb == "ask" and not results:
+        return tool_call(tools, ("askuserquestion", "question", "ask_user"), ask_arguments(tools))
+    if verb in ("bash", "background") and not results:
+        arguments: dict[str, object] = {"command": rest or "sleep 600", "description": "Run a command"}
+        if verb == "background":
+            arguments["run_in_background"] = True
+        return tool_call(tools, ("bash",), arguments)
+    texts = {"say": rest, "title": "A title"}
+    return {"type": "text", "text": "The tool has answered." if results else texts.get(verb, f"echo: {prompt}")}
+
+
+def ask_arguments(tools: Mapping[str, Any]) -> Mapping[str, object]:
+    """The question, as the tool at hand takes it."""
+    one = QUESTION["questions"][0]
+    if "ask_user" in tools:
+        return {"question": one["question"], "choices": [option["label"] for option in one["options"]]}
+    return QUESTION
+
+
+def stream(block: Block, model: str, *, stalls: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events of a streamed message; one that stalls ends amid its text."""
+    usage = {"input_tokens": 10, "output_tokens": 1}
+    head = {
+        "id": f"msg_{next(NUMBERS)}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "usage": usage,
+    }
+    yield "message_start", {"message": {**head, "stop_reason": None, "stop_sequence": None}}
+    if block["type"] == "text":
+        yield "content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}
+        yield "content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": block["text"]}}
+    else:
+        yield "content_block_start", {"index": 0, "content_block": {**block, "input": {}}}
+        delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+        yield "content_block_delta", {"index": 0, "delta": delta}
+    if stalls:
+        return
+    yield "content_block_stop", {"index": 0}
+    reason = "end_turn" if block["type"] == "text" else "tool_use"
+    yield "message_delta", {"delta": {"stop_reason": reason, "stop_sequence": None}, "usage": {"output_tokens": 9}}
+    yield "message_stop", {}
+
+
+class VendorApi(ThreadingHTTPServer):
+    """The server; `url` is where a container on the bridge of this address finds it."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int = 0) -> None:
+        super().__init__((host, port), Handler)
+        self.url = f"http://{host}:{self.server_address[1]}"
+        self.stopping = threading.Event()
+        self.requests: list[str] = []  # paths, and the last prompts
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """End it, and every answer that stalls."""
+        self.stopping.set()
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    server: VendorApi
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.server.requests.append(f"GET {self.path}")
+        self.send_json(200, {"data": [], "has_more": False})
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if "/messages" not in self.path:
+            self.server.requests.append(f"POST {self.path}")
+            self.send_json(200, {})
+            return
+        request = json.loads(body)
+        if "count_tokens" in self.path:
+            self.send_json(200, {"input_tokens": 10})
+            return
+        prompt, results = current_turn(request)
+        verb, _, rest = prompt.partition(" ")
+        self.server.requests.append(f"POST {self.path} {prompt[:200]} ({results} results)")
+        if verb == "status" and rest[:3].isdigit():
+            status = int(rest[:3])
+            error = {"type": ERRORS.get(status, "api_error"), "message": f"stand-in {status}"}
+            self.send_json(status, {"type": "error", "error": error})
+            return
+        block = answer(request, prompt, results)
+        if verb == "stall":
+            block = {"type": "text", "text": "Let me think"}
+        if not request.get("stream"):
+            reason = "end_turn" if block["type"] == "text" else "tool_use"
+            message = {"id": f"msg_{next(NUMBERS)}", "type": "message", "role": "assistant", "content": [block]}
+            usage = {"input_tokens": 10, "output_tokens": 9}
+            self.send_json(200, {**message, "model": request["model"], "stop_reason": reason, "usage": usage})
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for kind, data in stream(block, request["model"], stalls=verb == "stall"):
+            self.wfile.write(f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode())
+            self.wfile.flush()
+        if verb == "stall":
+            self.server.stopping.wait()
+        self.close_connection = True
+
+    def send_json(self, status: int, document: object) -> None:
+        data = b"" if self.command == "HEAD" else json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
