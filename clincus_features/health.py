@@ -18,7 +18,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -91,24 +90,25 @@ def version_numbers(text: str) -> tuple[int, ...]:
 class Finding(NamedTuple):
     """The outcome of a check."""
 
-    status: str  # ok; warning: sessions start, and something could be better; failed: no session can start
+    status: str  # ok, warning or failed
     message: str
     fix: str  # what to do; empty when all is well
     details: Mapping[str, object]
 
 
-def trouble(status: str, message: str, fix: str, /, **details: object) -> Finding:
-    """Something is to be done: `status` is "warning" or "failed"."""
-    return Finding(status, message, fix, details)
-
-
-failed = partial(trouble, "failed")
-warning = partial(trouble, "warning")
-
-
 def ok(message: str, /, **details: object) -> Finding:
     """All is well."""
     return Finding("ok", message, "", details)
+
+
+def warning(message: str, fix: str, /, **details: object) -> Finding:
+    """Sessions start, and something could be better."""
+    return Finding("warning", message, fix, details)
+
+
+def failed(message: str, fix: str, /, **details: object) -> Finding:
+    """No session can start."""
+    return Finding("failed", message, fix, details)
 
 
 @dataclass
@@ -135,6 +135,10 @@ class Examination:
             if error.status != 404:
                 raise
             return {}
+
+    def server(self, key: str, default: Any) -> Any:
+        """What Incus says of itself and its machine."""
+        return (self.ask("/1.0").get("environment") or {}).get(key, default)
 
     def devices(self) -> list[dict[str, Any]]:
         """The devices that sessions get from the default profile."""
@@ -173,20 +177,17 @@ class Examination:
 
     def check_ids(self) -> Finding:
         """Whether root has ids to give to containers, and the kernel maps them on mounts."""
-        features = (self.ask("/1.0").get("environment") or {}).get("kernel_features") or {}
-        maps = features.get("idmapped_mounts", "unknown")
         for name in ("/etc/subuid", "/etc/subgid"):
             if not root_has_range(self.machine.read(name), self.machine.own_ids()):
-                words = f"{name} gives root no range of 65536 ids for containers"
-                return failed(words, "clincus setup", idmapped_mounts=maps)
-        if maps == "false":
+                return failed(f"{name} gives root no range of 65536 ids for containers", "clincus setup")
+        if self.server("kernel_features", {}).get("idmapped_mounts") == "false":
             words = "The kernel cannot map ids on mounts: files of a workspace may belong to another user inside"
-            return warning(words, "use a kernel of 5.12 or newer", idmapped_mounts=maps)
-        return ok("Ranges for containers, mapped on mounts", idmapped_mounts=maps)
+            return warning(words, "use a kernel of 5.12 or newer")
+        return ok("Ranges for containers, mapped on mounts")
 
     def check_incus(self) -> Finding:
         """Whether the daemon answers, and which one it is."""
-        version = str((self.ask("/1.0").get("environment") or {}).get("server_version", "unknown"))
+        version = str(self.server("server_version", "unknown"))
         if version_numbers(version) < (6, 0):
             return warning(f"Incus {version} is older than 6.0", "install Incus 6.0 or newer", version=version)
         return ok(f"Running (version {version})", version=version)
@@ -213,7 +214,7 @@ class Examination:
             fix = "clincus build" if alias == "clincus" else f"clincus build custom {alias} --script FILE"
             return failed(f"Image '{alias}' is missing", fix, alias=alias)
         fingerprint = image["fingerprint"][:12]
-        details = {"alias": alias, "fingerprint": fingerprint, "size": image["size"]}
+        details = {"alias": alias, "fingerprint": fingerprint}
         missing = (image.get("properties") or {}).get("clincus.missing", "")
         if missing:
             return warning(f"Image '{alias}' is without {missing}", "clincus build --force", **details)
@@ -257,16 +258,15 @@ class Examination:
     def check_protection(self) -> Finding:
         """How well sessions can be walled off from this machine (the section `wall` of the core)."""
         if self.config.get("security.disable_protection"):
-            fix = "remove security.disable_protection from the config"
-            return warning("Switched off in the config", fix, level="off")
+            return warning("Switched off in the config", "remove security.disable_protection from the config")
         self.ask("/1.0")  # does not wait as long for an Incus that hangs as the next line does
         reason = clincus.protection_support(self.incus).reason
         if reason:
-            return warning(f"Basic: {reason}", "sessions start, with weaker protection; see the reason", level="basic")
+            return warning(f"Basic: {reason}", "sessions start, with weaker protection; see the reason")
         if not clincus.find_git("/nonexistent", self.environ):
             words = "Locked, but no session starts in a repository: git on this machine has to say what it runs there"
-            return warning(words, "install git", level="locked")
-        return ok("Locked: even root in a container cannot turn the workspace against this machine", level="locked")
+            return warning(words, "install git")
+        return ok("Locked: even root in a container cannot turn the workspace against this machine")
 
     def check_own_folder(self) -> Finding:
         """Whether Clincus's own files can be written."""
@@ -297,13 +297,13 @@ class Examination:
         if not total:
             return warning(f"The use of '{name}' is unknown", f"look at it: incus storage info {name}", pool=name)
         free, percent = total - used, 100 * used / total
-        details = {"pool": name, "used_gib": round(used, 2), "total_gib": round(total, 2), "free_gib": round(free, 2)}
+        sizes = {"used_gib": round(used, 2), "total_gib": round(total, 2), "free_gib": round(free, 2)}
+        details = {"pool": name, "used_pct": round(percent, 1), **sizes}
         words = f"{name}: {free:.1f} of {total:.1f} GiB free"
         if free >= 5 and percent <= 80:
-            return ok(words, used_pct=round(percent, 1), **details)
-        status = "failed" if free < 2 or percent > 90 else "warning"
+            return ok(words, **details)
         fix = f"`clincus clean`, delete old images, or grow the pool: incus storage set {name} size=…GiB"
-        return trouble(status, words, fix, used_pct=round(percent, 1), **details)
+        return (failed if free < 2 or percent > 90 else warning)(words, fix, **details)
 
     def check_config(self) -> Finding:
         """Whether the configuration can be read."""
@@ -343,14 +343,13 @@ class Examination:
             or not os.path.isdir(instance["config"]["user.clincus.workspace"])
         ]
         cables = dead_veths(self.machine.path("/sys/class/net"))
-        details = {"orphaned_veths": len(cables), "veths": cables, "containers": containers}
         if not containers and not cables:
-            return ok("None", **details)
+            return ok("None", orphaned_veths=0)
         found = [f"containers {', '.join(containers)}"] if containers else []
         found += [f"{len(cables)} pair{'s' * (len(cables) > 1)} of network interfaces"] if cables else []
         fixes = ["clincus clean --orphans"] if containers else []
         fixes += [f"echo {' '.join(cables)} | xargs -n 1 sudo ip link delete"] if cables else []
-        return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), **details)
+        return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), orphaned_veths=len(cables))
 
     def check_dns(self) -> Finding:
         """Whether this machine finds names, which containers ask it for."""
