@@ -29,19 +29,16 @@ class Host(Machine):
         more = "/usr/sbin:/sbin:/usr/libexec/incus:/opt/incus/bin"
         return shutil.which(program, path=f"{os.environ.get('PATH', '')}:{more}") or ""
 
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, env: Mapping[str, str] = {}) -> str:
-        """Run a program and return its stdout. Raises ClincusError with the program's last words."""
-        done = self.attempt(argv, stdin=stdin, timeout=timeout, env=env)
+    def run(self, argv: Sequence[str], *, timeout: float = 60, env: Mapping[str, str] = {}) -> None:
+        """Run a program. Raises ClincusError with its last words."""
+        done = self.attempt(argv, timeout=timeout, env=env)
         if done.code != 0:
             raise clincus.ClincusError(f"`{shlex.join(argv[:4])}` failed: {done.reason}")
-        return done.stdout.decode("utf-8", "replace")
 
-    def attempt(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, env: Mapping[str, str] = {}
-    ) -> clincus.Completed:
+    def attempt(self, argv: Sequence[str], *, timeout: float = 60, env: Mapping[str, str] = {}) -> clincus.Completed:
         """Run a program and return how it ended; one that cannot be run, or takes too long, ends with 127."""
         try:
-            return clincus.run_child(argv, stdin=stdin, timeout=timeout, environ={**os.environ, **env})
+            return clincus.run_child(argv, timeout=timeout, environ={**os.environ, **env})
         except clincus.ChildError as error:
             return clincus.Completed(127, b"", error.message.encode())
 

@@ -128,7 +128,6 @@ class Setup:
     say: Say
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     notes: list[str] = field(default_factory=list)  # what the user should know or do afterwards
-    daemon: subprocess.Popen[bytes] | None = None  # the daemon that we started without systemd
     answers_kept: dict[str, Any] = field(default_factory=dict)  # of Incus by question, until something is done
 
     def steps(self) -> tuple[Step, ...]:
@@ -224,14 +223,14 @@ class Setup:
         builds_here = bool(next(self.build_image(), "")) and self.image_source() == "host"
         table = (
             ("incus-client", "incus", True),
-            ("incus-base", "", not self.host.which("incusd") and not self.answers()),
+            ("incus-base", "incusd", not self.answers()),
             ("dnsmasq-base", "dnsmasq", bool(next(self.give_network(), "")) and not self.bridge_to_use()),
             ("btrfs-progs", "mkfs.btrfs", makes_pool and self.kernel_has_btrfs()),
             ("git", "git", bool(self.host.which("apt-get"))),  # without it no session starts in a repository
             ("mmdebstrap", "mmdebstrap", builds_here),
             ("zstd", "zstd", builds_here),
         )
-        return [package for package, program, needed in table if needed and not (program and self.host.which(program))]
+        return [package for package, program, is_needed in table if is_needed and not self.host.which(program)]
 
     def install_packages(self) -> Iterator[str]:
         names, release = self.missing_packages(), self.host.release()
@@ -290,9 +289,9 @@ class Setup:
             folder = Path(self.environ.get("INCUS_DIR") or "/var/lib/incus")
             system = folder == Path("/var/lib/incus")
             log = Path("/var/log/incus/incus.log") if system else folder / "logs" / "incusd.log"
-            self.daemon = start_incusd(self.host, folder, log, group=self.options.group)
+            daemon = start_incusd(self.host, folder, log, group=self.options.group)
             pid_file = self.host.path("/run/incus.pid") if system else folder / "incusd.pid"
-            pid_file.write_text(f"{self.daemon.pid}\n")  # where `service incus status` looks
+            pid_file.write_text(f"{daemon.pid}\n")  # where `service incus status` looks
         self.incus.query("/1.0", timeout=INCUSD_READY_SECONDS)
 
     def join_group(self) -> Iterator[str]:
