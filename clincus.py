@@ -208,17 +208,15 @@ def read_plain_file(path: str, limit: int, follow: bool = True) -> bytes | None:
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, flags)
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ConfigError(f"{path}: cannot be read: it is not a regular file")
+            data = stream.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         reason = "it is a symbolic link" if error.errno == errno.ELOOP and not follow else os.strerror(error.errno or 0)
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ConfigError(f"{path}: cannot be read: it is not a regular file")
-    with open(descriptor, "rb") as stream:
-        data = stream.read(limit + 1)
     if len(data) > limit:
         raise ConfigError(f"{path}: cannot be read: it is larger than {limit >> 10} KiB")
     return data
@@ -875,18 +873,16 @@ def fold_layers(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[str, str]
     return values, origins
 
 
-def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+def profile_values(profiles: Mapping[str, Mapping[str, Any]], name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
     """The values of a profile by its own keys, laid over those of the profiles that it inherits."""
-    chain: list[str] = []
-    while name:
-        if name not in profiles:
-            origin = f" (which profile {chain[-1]!r} inherits)" if chain else ""
-            raise ConfigError(f"profile '{name}' not found{origin}", 404)
-        if name in chain:
-            raise ConfigError(f"profile '{name}' inherits itself")
-        chain.append(name)
-        name = str(profiles[name].get("inherits", ""))
-    return functools.reduce(merged, (profiles[step] for step in reversed(chain)), {})
+    if not name:
+        return {}
+    if name not in profiles:
+        origin = f" (which profile {heirs[-1]!r} inherits)" if heirs else ""
+        raise ConfigError(f"profile '{name}' not found{origin}", 404)
+    if name in heirs:
+        raise ConfigError(f"profile '{name}' inherits itself")
+    return merged(profile_values(profiles, profiles[name].get("inherits", ""), (*heirs, name)), profiles[name])
 
 
 CONFIG_CHECKS: list[Callable[[Config], object]] = []  # each raises ConfigError for keys that do not fit together
@@ -1099,21 +1095,17 @@ def config_files(environ: Mapping[str, str]) -> dict[str, int]:
     }
 
 
-def config_fingerprint(paths: Iterable[str]) -> tuple[object, ...]:
+def config_fingerprint(paths: Iterable[str]) -> list[tuple[object, ...]]:
     """A value that is another one when a file has changed, come or gone: the time (ns), size and inode of each."""
-    marks: list[object] = []
+    marks: list[tuple[object, ...]] = []
     for path in paths:
-        try:
+        with suppress(OSError):
             status = os.stat(path)
-            marks.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        except OSError:
-            marks.append(None)
-    return tuple(marks)
+            marks.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
+    return marks
 
 
-def load_config(
-    environ: Mapping[str, str], *, flags: Mapping[str, object] | None = None, profile: str | None = None
-) -> Config:
+def load_config(environ: Mapping[str, str], *, flags: Mapping[str, object] = {}, profile: str = "") -> Config:
     """The configuration of defaults, files, CLINCUS_* variables, profile and flags; a later one wins.
 
     `flags` are values by dotted key (None: not given). ConfigError on what is broken; unknown keys become warnings.
@@ -1133,9 +1125,9 @@ def load_config(
             layers.append(reader.file(path, text, rank))
         elif rank == NAMED_RANK:
             raise ConfigError(f"CLINCUS_CONFIG names {path!r}, but there is no such file")
-    layers += [*reader.variables(environ), reader.flags(flags or {})]
+    layers += [*reader.variables(environ), reader.flags(flags)]
     reader.raise_faults()
-    return make_config(layers, files, reader.warnings, profile or "")
+    return make_config(layers, files, reader.warnings, profile)
 
 
 # -- What the dashboard sets: in a file of our own, since the user's files belong to the user
@@ -1747,16 +1739,23 @@ def tool_files(
 
 def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> Iterator[bytes]:
     """A tar with the files and their directories, all of one owner, to be unpacked in the container's home."""
+
+    def header(path: str, mode: int, kind: bytes, size: int = 0, mtime: float = 0) -> bytes:
+        member = tarfile.TarInfo(path)
+        member.mode, member.type, member.size, member.mtime = mode, kind, size, int(mtime)
+        member.uid, member.gid = uid, gid
+        return member.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape")
+
     made: set[str] = set()
     for file in files:
         *folders, _ = itertools.accumulate(file.path.split("/"), "{}/{}".format)
         for path in [path for path in folders if path not in made]:
             made.add(path)
-            yield tar_header(path, 0o700, (uid, gid), kind=tarfile.DIRTYPE)
+            yield header(path, 0o700, tarfile.DIRTYPE)
         with open(file.source, "rb") if file.source else io.BytesIO(file.data) as content:
             left = content.seek(0, os.SEEK_END)
             content.seek(0)
-            yield tar_header(file.path, file.mode, (uid, gid), size=left, mtime=int(file.mtime))
+            yield header(file.path, file.mode, tarfile.REGTYPE, left, file.mtime)
             padding = -left % tarfile.BLOCKSIZE
             while left:
                 piece = content.read(min(left, 1 << 16)) or bytes(min(left, 1 << 16))
@@ -1764,16 +1763,6 @@ def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> Iterator[bytes]
                 yield piece
             yield bytes(padding)
     yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def tar_header(
-    path: str, mode: int, owner: tuple[int, int], *, size: int = 0, mtime: int = 0, kind: bytes = b"0"
-) -> bytes:
-    """What stands in a tar in front of a file's content."""
-    member = tarfile.TarInfo(path)
-    member.mode, member.size, member.mtime, member.type = mode, size, mtime, kind
-    member.uid, member.gid = owner
-    return member.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape")
 
 
 # ----------------------------------------------------------------------------------------------------------------

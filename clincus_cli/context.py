@@ -23,7 +23,7 @@ class Context:
     @functools.cached_property
     def config(self) -> clincus.Config:
         """The configuration in force. Raises ConfigError."""
-        return clincus.load_config(self.environ, profile=getattr(self.options, "profile", "") or None)
+        return clincus.load_config(self.environ, profile=getattr(self.options, "profile", ""))
 
     @functools.cached_property
     def incus(self) -> clincus.Incus:
