@@ -5722,12 +5722,6 @@ def listen_hosts(host: str | None, gate: Gate) -> Sequence[str]:
     return (host,)
 
 
-def url_host(host: str) -> str:
-    """The host of a URL by which a browser on this machine finds an address that is listened on."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{host}]" if ":" in host else host
-
-
 def check_content_type(request: Request) -> None:
     """Refuse a JSON body of another type: the forms of foreign pages send only those. Raises ClincusError(415).
 
@@ -6406,8 +6400,7 @@ class PtyProgram:
             self._process.wait(max(0.0, deadline - time.monotonic()))
 
 
-MAX_STARTS = 10
-BEGINNING_SIZE = 512  # bytes
+BEGINNING_SIZE = 512  # bytes of a terminal's output in which Incus may say that it lost sight of the program
 
 
 class TerminalBridge:
@@ -6425,28 +6418,26 @@ class TerminalBridge:
         size: TerminalSize | None = None,
         *,
         readonly: bool = False,
-        is_false_start: Callable[[int, bytes], bool] = lambda code, beginning: False,
     ) -> None:
         """Prepare the bridge; `run` starts the program.
 
-        A program is started again if its exit code and the beginning of its output are a false start. With `readonly`
-        what the client types is dropped; it still sizes its own terminal, so `argv` must be a command that does not
-        pass that on to others (`tmux attach -r -f ignore-size`). For a client of TERMINAL_SUBPROTOCOL text messages are
-        control messages and the exit is announced by one, otherwise every message is input.
+        A program that Incus lost sight of is started again. With `readonly` what the client types is dropped; the
+        client still sizes its own terminal, so `argv` must be a command that does not pass that on to others
+        (`tmux attach -r -f ignore-size`). For a client of TERMINAL_SUBPROTOCOL text messages are control messages and
+        the exit is announced by one, otherwise every message is input.
         """
         self._websocket = websocket
         self._argv = argv
         self._size = size or TerminalSize(80, 24)
         self._readonly = readonly
         self._control = websocket.subprotocol == TERMINAL_SUBPROTOCOL
-        self._is_false_start = is_false_start
         self._input = bytearray()  # typed, but not yet taken by the terminal
         self._beginning = b""  # of the output
         self._paused = False  # the client wants no output until it says so
 
     def run(self) -> None:
         """Run the program until it exits or the connection is closed. Leaves no process behind."""
-        for starts_left in reversed(range(MAX_STARTS)):
+        for starts_left in reversed(range(NOT_SEEN_TRIES)):
             try:
                 program = PtyProgram(self._argv, self._size)
             except OSError as error:
@@ -6458,7 +6449,8 @@ class TerminalBridge:
                 exited_by_itself = not program.has_output
             finally:
                 code = program.end()
-            if not (starts_left and exited_by_itself and self._is_false_start(code, self._beginning)):
+            is_lost = exited_by_itself and code == 255 and NOT_SEEN in self._beginning
+            if not (is_lost and starts_left):
                 break
         reason = f"The program ended with exit code {code}."
         if exited_by_itself and self._control and self._websocket.open:
@@ -6806,7 +6798,8 @@ class Application:
     @property
     def url(self) -> str:
         """Where this machine's browser finds the dashboard."""
-        return f"http://{url_host(self._hosts[0])}:{self.port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._hosts[0], self._hosts[0])
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def start(self) -> None:
         """Listen and start the threads. Raises ClincusError when the port is taken."""
@@ -6967,8 +6960,7 @@ def open_terminal(app: Application, request: Request, shell: bool = False) -> No
         open_websocket(request, [TERMINAL_SUBPROTOCOL]) as websocket,
         app.sockets.track(websocket, session.id),
     ):
-        is_lost = lambda code, beginning: code == 255 and NOT_SEEN in beginning  # noqa: E731
-        TerminalBridge(websocket, argv, size, readonly=readonly, is_false_start=is_lost).run()
+        TerminalBridge(websocket, argv, size, readonly=readonly).run()
 
 
 def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
