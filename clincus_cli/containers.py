@@ -339,7 +339,12 @@ def run_container_exec(context: Context) -> int:
     Exits: N the command's own; 0 with --capture and JSON: the command ran; 1 it could not run
     """
     options = context.options
-    check_exec_flags(options)
+    if options.format and not options.capture:
+        raise cli.UsageError("--format needs --capture; put -- in front of a command with flags of its own")
+    if options.tty and options.capture:
+        raise cli.UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
+    if options.cwd and not options.cwd.startswith("/"):
+        raise cli.UsageError(f"invalid cwd '{options.cwd}': write an absolute path")
     instance = running_instance(context.incus, options.name)
     user = options.user or 0
     how: dict[str, Any] = {
@@ -360,16 +365,6 @@ def run_container_exec(context: Context) -> int:
     held = clincus.Held(), clincus.Held()
     run.print_output(relayed(sinks=held, stdin=None), *held)
     return 0
-
-
-def check_exec_flags(options: cli.Options) -> None:
-    """Refuse flags that do not go together. Raises UsageError."""
-    if options.format and not options.capture:
-        raise cli.UsageError("--format needs --capture; put -- in front of a command with flags of its own")
-    if options.tty and options.capture:
-        raise cli.UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
-    if options.cwd and not options.cwd.startswith("/"):
-        raise cli.UsageError(f"invalid cwd '{options.cwd}': write an absolute path")
 
 
 def exec_environment(context: Context, user: int) -> dict[str, str]:

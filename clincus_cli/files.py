@@ -46,7 +46,7 @@ def run_file_push(context: Context) -> int:
         return int(context.config.get("incus.code_uid")) if is_codes else None
 
     with console.progress(f"Copying to {name}"), containers.speaking_of(name):
-        done = transfer.push_files(context.incus, name, options.local, path, owner=owner, recursive=options.recursive)
+        done = transfer.push_files(context.incus, name, options.local, path, owner=owner)
     return report_transfer(done, "Pushed", options.local, f"{name}:{done.target}")
 
 

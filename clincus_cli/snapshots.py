@@ -34,13 +34,6 @@ def snapshot_container(context: Context) -> str:
     return found[0]
 
 
-def snapshots_address(container: str, name: str = "") -> str:
-    """The address of a container's snapshots in Incus's API, or of one of them."""
-    from urllib.parse import quote
-
-    return f"/1.0/instances/{container}/snapshots" + (f"/{quote(name, safe='')}" if name else "")
-
-
 def snapshot_documents(snapshots: Iterable[Mapping[str, Any]] | None) -> list[dict[str, object]]:
     """Snapshots as `--format json` shows them, oldest first."""
     documents: list[dict[str, object]] = []
@@ -61,7 +54,7 @@ def snapshot_documents(snapshots: Iterable[Mapping[str, Any]] | None) -> list[di
 def list_snapshots(incus: clincus.Incus, container: str) -> list[dict[str, object]]:
     """The snapshots of a container, oldest first. Raises ClincusError (404)."""
     containers.find_instance(incus, container)
-    return snapshot_documents(incus.query(f"{snapshots_address(container)}?recursion=1"))
+    return snapshot_documents(incus.query(f"/1.0/instances/{container}/snapshots?recursion=1"))
 
 
 def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, object]:
@@ -94,7 +87,7 @@ def run_snapshot_create(context: Context) -> int:
         raise clincus.ClincusError(f'snapshot "{name}" of container "{container}" already exists: choose another', 409)
     with console.progress(f"Taking a snapshot of {container}"), containers.speaking_of(container):
         body = {"name": name, "stateful": options.stateful}
-        context.incus.query(snapshots_address(container), "POST", body, wait=True, timeout=600)
+        context.incus.query(f"/1.0/instances/{container}/snapshots", "POST", body, wait=True, timeout=600)
     kind = "stateful snapshot" if options.stateful else "snapshot"
     console.say(f"Created {kind} '{name}' for container '{container}'")
     return 0
@@ -192,6 +185,8 @@ def run_snapshot_delete(context: Context) -> int:
 
     $ clincus snapshot delete --all --dry-run  # What would go.
     """
+    from urllib.parse import quote
+
     options = context.options
     if bool(options.name) == options.all:
         raise cli.UsageError("give a snapshot name or --all" if options.all else "snapshot name required, or --all")
@@ -206,7 +201,8 @@ def run_snapshot_delete(context: Context) -> int:
         return 0
 
     def delete(name: str) -> None:
-        incus.query(snapshots_address(container, name), "DELETE", wait=True, timeout=120)
+        address = f"/1.0/instances/{container}/snapshots/{quote(name, safe='')}"
+        incus.query(address, "DELETE", wait=True, timeout=120)
         console.say(f"Deleted snapshot '{name}'" + ("" if options.all else f" from container '{container}'"))
 
     if options.all:

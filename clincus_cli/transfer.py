@@ -46,9 +46,9 @@ def own_name(path: str) -> str:
 
 
 def push_files(
-    incus: clincus.Incus, name: str, local: str, path: str, *, owner: Callable[[str], int | None], recursive: bool
+    incus: clincus.Incus, name: str, local: str, path: str, *, owner: Callable[[str], int | None]
 ) -> Transfer:
-    """Copy a file or, with `recursive`, a directory of the host into a running container, like cp.
+    """Copy a file or a directory of the host into a running container, like cp.
 
     A directory that exists at `path` takes the copy in under its own name, else `path` is the copy; missing parents
     are made. `owner` gives the uid (and gid) for a path; None keeps the host's numbers. Raises ClincusError.
@@ -57,8 +57,6 @@ def push_files(
     try:
         found = os.stat(source)
         is_tree = stat.S_ISDIR(found.st_mode)
-        if is_tree and not recursive:
-            raise clincus.ClincusError(f'"{local}" is a directory: use --recursive', 400)
         if not is_tree and not stat.S_ISREG(found.st_mode):
             raise clincus.ClincusError(f'"{local}" is neither a file nor a directory', 400)
         inside = container_directory(incus, name, path) or (path.endswith("/") and not is_tree)
@@ -256,7 +254,7 @@ class Arrival:
             os.symlink(link, parts[-1], dir_fd=folder)
         elif member.islnk() or member.issym():
             why = "out of the tree" if member.issym() else "which did not arrive"
-            self._leave_out(member, f'is a link to "{clincus.shorten(link)}", {why}')
+            self._leave_out(member, f"is a link to {clincus.shorten(link)}, {why}")
         else:
             self._leave_out(member, "is not a file")
 
