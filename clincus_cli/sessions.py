@@ -205,13 +205,9 @@ def for_each_session(
     for name in names:
         if name not in known:
             console.warn(f"Container {name} does not exist as a session; `clincus list` shows those that do")
-    is_dry = getattr(options, "dry_run", False)
-    if found and (options.all or len(names) > 1 or is_dry):
+    if found and (options.all or len(names) > 1):
         print(f"Found {len(found)} container(s):")
         print("\n".join(f"  - {name}" for name in found))
-        if is_dry:
-            print("[Dry run] No changes made.")
-            return 0
         if not console.confirm(f"{plain.capitalize()} {len(found)} container(s)?", force=options.force):
             return 0
 
@@ -239,7 +235,6 @@ def timeout_flag(default: int) -> cli.Flag:
 
 
 ALL = cli.Flag("--all", "every session")
-DRY_RUN = cli.Flag("--dry-run", "only show which ones")
 
 
 @cli.Command("stop [NAME...]", timeout_flag(30), cli.Flag("--all", "every running session"), cli.FORCE)
@@ -261,7 +256,7 @@ def run_stop(context: Context) -> int:
 
 
 @cli.Command(
-    "shutdown [NAME...]", timeout_flag(60), cli.Flag("--delete", "delete persistent ones, too"), ALL, DRY_RUN, cli.FORCE
+    "shutdown [NAME...]", timeout_flag(60), cli.Flag("--delete", "delete persistent ones, too"), ALL, cli.FORCE
 )
 def run_shutdown(context: Context) -> int:
     """Stop sessions cleanly and delete those that are not persistent
@@ -287,7 +282,6 @@ def run_shutdown(context: Context) -> int:
 @cli.Command(
     "kill [NAME...]",
     ALL,
-    DRY_RUN,
     cli.Flag("--force", "do not ask, and delete also a conversation that its container does not hand over"),
 )
 def run_kill(context: Context) -> int:

@@ -178,12 +178,11 @@ def run_snapshot_restore(context: Context) -> int:
     cli.WORKSPACE,
     cli.Flag("--all", "all snapshots of the container"),
     cli.FORCE_F,
-    cli.Flag("--dry-run", "only say what would go"),
 )
 def run_snapshot_delete(context: Context) -> int:
     """Delete a snapshot, or all of a container
 
-    $ clincus snapshot delete --all --dry-run  # What would go.
+    $ clincus snapshot delete --all  # Asks before they go.
     """
     from urllib.parse import quote
 
@@ -195,9 +194,6 @@ def run_snapshot_delete(context: Context) -> int:
     names = [str(snapshot["name"]) for snapshot in found]
     if not names:
         console.say("No snapshots to delete")
-        return 0
-    if options.dry_run:
-        console.say(f"[Dry run] Would delete from container '{container}': {', '.join(names)}")
         return 0
 
     def delete(name: str) -> None:

@@ -687,13 +687,6 @@ def test_one_snapshot_that_cannot_be_deleted_does_not_keep_the_others(run, capsy
     assert "Deleted snapshot 'b'" in words
 
 
-def test_a_dry_run_deletes_no_snapshot(run, capsys):
-    incus = incus_with(instance(snapshots=[snapshot("a"), snapshot("b")]))
-    assert run(incus, "snapshot", "delete", "--all", "--dry-run", "-c", "box") == 0
-    assert incus.asked == []
-    assert "a, b" in capsys.readouterr().err
-
-
 # ---- images -------------------------------------------------------------------------------------------------------
 
 
