@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def container_name(text: str) -> str:
-    """A container's name in the form that Incus allows, so that it is no flag of `incus`. Raises UsageError."""
+    """A container's name. Raises UsageError for what Incus would refuse, or take for a flag."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,62}", text):
         raise cli.UsageError(
             f"'{text}' is no container's name: it has up to 63 letters, digits, hyphens, a letter first"
@@ -28,7 +28,7 @@ def container_name(text: str) -> str:
 
 @contextmanager
 def speaking_of(name: str) -> Iterator[None]:
-    """Put the container in front of Incus's words; that Incus cannot be reached is about nothing else."""
+    """Put the container in front of Incus's words, unless they say that Incus cannot be reached."""
     try:
         yield
     except clincus.IncusError as error:
@@ -378,7 +378,7 @@ def exec_environment(context: Context, user: int) -> dict[str, str]:
 
 
 def exec_directory(context: Context, instance: Mapping[str, Any]) -> str:
-    """Where a command runs. Incus takes / for a directory that is not there: one that was asked for is checked."""
+    """Where a command runs. Raises ClincusError if --cwd names no directory: Incus would run the command in /."""
     wanted = context.options.cwd
     from clincus_cli import transfer
 

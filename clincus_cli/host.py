@@ -17,8 +17,7 @@ from clincus_features.health import Machine
 
 Say = Callable[[str], None]  # tells the user, in a few words, what goes on
 
-# mmdebstrap unmounts and removes what it has unpacked. Its dpkg has a session of its own, and would else go on.
-PATIENCE = 60  # seconds
+PATIENCE = 60  # seconds to end in: mmdebstrap unmounts and removes what it has unpacked
 
 
 class Host(Machine):
@@ -64,7 +63,7 @@ class Host(Machine):
                     on_line(tail[-1])
                 code = child.wait()
             except BaseException:
-                threading.Thread(target=child.stdout.read, daemon=True).start()  # it has more to say, and has to end
+                threading.Thread(target=child.stdout.read, daemon=True).start()  # a full pipe would hold up its end
                 relay.end_with_children(child, PATIENCE)
                 raise
             finally:

@@ -20,7 +20,7 @@ OUR_STREAMS = functools.partial(clincus.write_all, 1), functools.partial(clincus
 
 
 def pour(stream: IO[bytes], sink: clincus.Sink, failures: list[OSError]) -> None:
-    """Hand on what comes from a stream. If the sink closes early, the stream is closed and its writer gets SIGPIPE."""
+    """Hand on what comes from a stream. If the sink takes no more, the writer of the stream gets SIGPIPE."""
     try:
         while piece := stream.read1(1 << 16):  # type: ignore[attr-defined]
             sink(piece)
@@ -54,9 +54,9 @@ def run_relayed(
 ) -> int:
     """Run a command in an instance on our streams, with `options` of `exec_argv`, and return its exit code.
 
-    It reads from the descriptor `stdin` and writes to the sinks for stdout and stderr. The signals that it `passes` on
-    end it as they would without us between. What else ends us ends it as well, and so do `limit` seconds
-    (subprocess.TimeoutExpired). Raises IncusError when it cannot be started, and OSError when a sink fails.
+    The command reads from the descriptor `stdin` (None: from nothing), and writes to the sinks for stdout and stderr.
+    It gets the signals in `passes` that come to us. Whatever ends this call ends the command, too. Raises
+    subprocess.TimeoutExpired after `limit` seconds, IncusError when the command cannot start, OSError from a sink.
     """
     failures: list[OSError] = []
     deadline = time.monotonic() + (limit or 0)
@@ -88,7 +88,7 @@ def passing_signals(child: clincus.Child, numbers: Sequence[int]) -> Iterator[No
 
 
 def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> None:
-    """End a process in a session of ours and those that it started, politely and after some seconds for certain."""
+    """End a process and all below it, in whatever session: by SIGTERM, and by SIGKILL after `patience` seconds."""
     family = [child.pid, *children_of(child.pid)]
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in family:
@@ -100,7 +100,7 @@ def end_with_children(child: subprocess.Popen[bytes], patience: float = 2) -> No
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes below one, as /proc tells (proc_pid_stat(5): the fourth field is the parent)."""
+    """The processes below one (proc_pid_stat(5): the fourth field is the parent)."""
     parents = {}
     for path in glob.glob("/proc/[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError), open(path, encoding="utf-8", errors="replace") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 
@@ -90,7 +91,7 @@ def talk(context: Context, text: str) -> None:
 
 
 def process_mark(pid: int) -> str:
-    """A process told apart from later ones of the same number, by when it started (proc(5)); "" if there is none."""
+    """The number of a process and the time of its start (proc(5)), which no later process has; "" if there is none."""
     try:
         with open(f"/proc/{pid}/stat", errors="replace") as file:  # a process names itself as it likes
             return f"{pid} {file.read().rpartition(')')[2].split()[19]}"
@@ -109,7 +110,7 @@ def start_container(sessions: clincus.Sessions, request: clincus.LaunchRequest) 
 
 
 def give_variables(sessions: clincus.Sessions, session: clincus.Session, environment: dict[str, str]) -> None:
-    """Put the variables of a command where guest/command.sh finds them, in place of those of an earlier one."""
+    """Write the variables of a command to the file that guest/command.sh reads; those of an earlier command go."""
     script = 'umask 077; cat >/run/clincus-command && chown "$1" /run/clincus-command'
     command = ["sh", "-c", script, "clincus", str(sessions.guest(session).uid)]
     done = sessions.incus.exec(session.id, command, stdin=clincus.shell_assignments(environment).encode())
@@ -143,9 +144,9 @@ def tell_command(context: Context, session: clincus.Session, config: clincus.Con
 NO_TMUX = 3  # the exit code of the programs in guest/ where there is no such tmux session
 
 
-def run_on_tmux(context: Context, session: clincus.Session, program: str, *arguments: str, stdin: bytes = b"") -> bytes:
+def run_on_tmux(context: Context, name: str, program: str, *arguments: str, stdin: bytes = b"") -> bytes:
     """Run a program of guest/ on a session's tmux: that of the code user, else root's. Raises ClincusError."""
-    sessions, name = context.sessions, session.id
+    sessions, session = context.sessions, context.sessions.registry.get(name)
     if session.status != "running":
         raise clincus.ClincusError(f"container '{name}' is not running", 409)
     command = ["sh", "-c", clincus.guest_program(program), "clincus", clincus.tmux_name(name), *arguments]
@@ -168,8 +169,7 @@ def run_tmux_send(context: Context) -> int:
     $ clincus tmux send clincus-ec0578-1 'run the tests'  # Ask the tool for something.
     """
     name, text = context.options.container, context.options.text
-    session = context.sessions.registry.get(name)
-    run_on_tmux(context, session, "send", "text" if text else "", stdin=os.fsencode(text))
+    run_on_tmux(context, name, "send", "text" if text else "", stdin=os.fsencode(text))
     print(f"Sent command to session clincus-{name}")
     return 0
 
@@ -188,10 +188,18 @@ def run_tmux_capture(context: Context) -> int:
     """
     options = context.options
     arguments = [*(["-S", f"-{options.lines}"] if options.lines else []), *(["-e"] if options.escapes else [])]
-    session = context.sessions.registry.get(options.container)
-    shown = run_on_tmux(context, session, "capture", *arguments)
-    print(shown.decode("utf-8", "replace").strip(), end="\n" if sys.stdout.isatty() else "")
+    shown = run_on_tmux(context, options.container, "capture", *arguments).decode("utf-8", "replace").strip()
+    if sys.stdout.isatty():
+        print(screen_text(shown))
+    else:
+        print(shown, end="")
     return 0
+
+
+def screen_text(shown: str) -> str:
+    """What a session's terminal shows, for ours: of all that could command it only colours and line ends are left."""
+    parts = re.split(r"(\n|\x1b\[[\d;:]*m)", shown)  # every second part is one of them
+    return "".join(part if at % 2 else clincus.printable(part) for at, part in enumerate(parts))
 
 
 @cli.Command("tmux list", shows=True)
@@ -204,7 +212,7 @@ def run_tmux_list(context: Context) -> int:
     print("Active sessions:" if running else "No active sessions")
     for session in running:
         try:
-            run_on_tmux(context, session, "capture")
+            run_on_tmux(context, session.id, "capture")
         except clincus.ClincusError as error:
             if error.status != 404:
                 raise

@@ -166,7 +166,7 @@ def resume_one(context: Context, name: str) -> None:
 
 
 def attempt_each(names: Iterable[str], work: Callable[[str], object]) -> list[str]:
-    """Do something for each name; a failure is told and stops only its own. Those for which it was done."""
+    """Do something for each name, and return the names for which it worked; each failure is told as a warning."""
     done = []
     for name in names:
         try:
@@ -400,7 +400,7 @@ def remove_saved(saved: clincus.SavedSession) -> None:
 
 
 def is_abandoned(session: clincus.Session) -> bool:
-    """Whether a container is left from a command: its process is gone, since it was killed or is to be used again."""
+    """Whether a container was made by a `clincus run` that no longer runs: it was killed, or kept the container."""
     from clincus_cli.run import process_mark
 
     pid = session.command.partition(" ")[0]

@@ -331,10 +331,11 @@ RESET_TERMINAL = (
 
 
 def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_screen: bool = False) -> int:
-    """Run a program at our terminal and return its exit code; the terminal is as before when it is over.
+    """Run a program at our terminal and return its exit code.
 
-    Whatever ends us early ends the program as well. Raises subprocess.TimeoutExpired after `limit` seconds. One that
-    draws on the whole screen was cut off when it fails, any other when it was killed.
+    Whatever ends this call ends the program, too, and `limit` seconds do (subprocess.TimeoutExpired). Afterwards the
+    terminal works as before. A program that was killed could not see to that itself; nor could one that failed, if it
+    draws on the whole screen (`is_screen`).
     """
     import subprocess
     import termios

@@ -1,7 +1,7 @@
 """Files in and out of a container, like cp.
 
-What comes out is hostile: the container names every file, and may change what it names while we read. `incus file` is
-no way to do it: its pull follows what it has just written, and a named pipe where it expects a file blocks every later
+What comes out is hostile: the container names every file, and may change what it names while we read. `incus file`
+is not used: its pull writes through links that it has just made, and a named pipe in place of a file blocks every later
 start and stop of that container (seen with 6.0.4).
 """
 

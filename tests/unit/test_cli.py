@@ -24,6 +24,7 @@ from clincus_cli import context as cli_context
 from clincus_cli import files as cli_files
 from clincus_cli import help as cli_help
 from clincus_cli import relay as cli_relay
+from clincus_cli import run as cli_run
 from clincus_cli import sessions as cli_sessions
 from clincus_cli import shell as cli_shell
 from clincus_cli import transfer as cli_transfer
@@ -435,6 +436,11 @@ def test_text_of_a_container_cannot_command_the_terminal(show, capsys):
     said = "".join(capsys.readouterr())
     assert "\\x1b]52;" in said
     assert "\x1b" not in said
+
+
+def test_a_screen_of_a_container_keeps_only_its_lines_and_colours():
+    shown = cli_run.screen_text(f"one\n\x1b[1;31mred\x1b[0m {CLIPBOARD}\x1b[2J")
+    assert shown == "one\n\x1b[1;31mred\x1b[0m \\x1b]52;c;cm0gLXJmIH4=\\x07\\x1b[2J"
 
 
 # ---- which session a start means ---------------------------------------------------------------------------------
