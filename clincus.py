@@ -2153,9 +2153,9 @@ METADATA_LIMIT = 64 << 10  # bytes
 class SavedSession:
     """A conversation on the host, as its metadata.json tells it; fields that old files lack are empty."""
 
-    session_id: str
-    tool: str
-    directory: str
+    session_id: str = ""
+    tool: str = ""
+    directory: str = ""
     container_name: str = ""
     workspace: str = ""
     persistent: bool = False
@@ -2309,7 +2309,7 @@ def update_copy(
     listed = [file for file in read_listing(stream) if safe_relative(file.path) and is_saved(tool, file.path)]
     listed.sort(key=lambda file: not is_talk(file.path))  # else as they are listed: the newest first
     kept = saved_listing(saved.directory)
-    wanted, stay = within_limit(listed, kept)
+    wanted = within_limit(listed, kept)
     changed = {file.path: file.size for file in wanted if kept.get(file.path) != file._replace(stamp=b"")}
     is_emptier = kept and (not wanted or (any(map(is_talk, kept)) and not any(is_talk(file.path) for file in wanted)))
     if is_emptier or (not changed and kept.keys() == {file.path for file in listed}):
@@ -2329,13 +2329,11 @@ def update_copy(
         try:
             for file in wanted:
                 copier.take(file, is_changed=file.path in changed, is_kept=file.path in kept)
-            for path in stay:
-                copier.link(path)
         except FileNotFoundError:  # of the old copy
             raise UnsettledError("another save was faster", 409) from None
         write_metadata(replace(saved, directory=fresh))
         take_place(fresh, saved.directory)
-    left_out = len(listed) - len(wanted)
+    left_out = len({*listed} - {*wanted})
     return [f"{left_out} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"] if left_out else []
 
 
@@ -2350,17 +2348,16 @@ def read_listing(stream: BufferedReader) -> list[ListedFile]:
     return list(parse_listing(bytes(data)))
 
 
-def within_limit(listed: Iterable[ListedFile], kept: Mapping[str, ListedFile]) -> tuple[list[ListedFile], list[str]]:
-    """The first files that fit into SAVED_LIMIT, and the paths of files that do not, but whose copy in `kept` does."""
-    wanted, stay, left = [], [], SAVED_LIMIT
+def within_limit(listed: Iterable[ListedFile], kept: Mapping[str, ListedFile]) -> list[ListedFile]:
+    """The first files that fit into SAVED_LIMIT. A file that grew too large stays as its copy in `kept` is."""
+    wanted, left = [], SAVED_LIMIT
     for file in listed:
-        if file.size <= left:
-            wanted.append(file)
-            left -= file.size
-        elif file.path in kept and kept[file.path].size <= left:
-            stay.append(file.path)
-            left -= kept[file.path].size
-    return wanted, stay
+        for state in (file, kept.get(file.path)):
+            if state is not None and state.size <= left:
+                wanted.append(state)
+                left -= state.size
+                break
+    return wanted
 
 
 @dataclass
@@ -2490,11 +2487,12 @@ def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
         document = json.loads(text or "null")
     except (ConfigError, ValueError, RecursionError):
         return None
-    if not isinstance(document, dict) or not isinstance(document.get("session_id"), str) or not document["session_id"]:
+    if not isinstance(document, dict):
         return None
-    fields = {one.name: one.default for one in dataclasses.fields(SavedSession)}
-    fits = {name: value for name, value in document.items() if type(value) is type(fields.get(name))}
-    return SavedSession(**{**fits, "session_id": document["session_id"], "tool": tool_name, "directory": directory})
+    fields = dataclasses.fields(SavedSession)
+    fits = {one.name: document[one.name] for one in fields if type(document.get(one.name)) is type(one.default)}
+    saved = SavedSession(**{**fits, "tool": tool_name, "directory": directory})
+    return saved if saved.session_id else None
 
 
 def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]:
@@ -4828,12 +4826,14 @@ class Sessions:
         for warning in warnings:
             self.report(f"{session.id}: {warning}")
         known = conversation or session.session_id
-        first, again = (
-            shlex.join(tool_command(tool, config, session.session_id, id, environ=self.environ))
-            for id in (conversation, known)
-        )
-        words = {"workspace": guest.mount, "tool": tool.name, "first": first, "again": again}
-        words["has_conversation"] = conversation_test(tool, known)
+        command = functools.partial(tool_command, tool, config, session.session_id, environ=self.environ)
+        words = {
+            "workspace": guest.mount,
+            "tool": tool.name,
+            "first": shlex.join(command(conversation)),
+            "again": shlex.join(command(known)),
+            "has_conversation": conversation_test(tool, known),
+        }
         environment = tool_environment(tool, config, self.environ, guest.home)
         own = start_files(words, environment, chosen if is_new or chosen else None)
         unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if talk and conversation else []
