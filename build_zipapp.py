@@ -6,9 +6,9 @@
 The libraries come from PyPI through pip, once, into a cache, and are checked against the hashes below each time. The
 same input gives the same bytes: fixed times and modes, sorted names, no trace of the machine or of its interpreters.
 
-An archive with bytecode would hold that of the interpreters which this machine happens to have, so its bytes would
-depend on them. Without any, Python would compile the modules at each start. So START unpacks a build once into the
-user's cache directory, and Python keeps its bytecode there as it does everywhere.
+Bytecode in the archive would depend on the interpreters of the machine that builds it. Without bytecode, Python would
+compile the modules at each start. START therefore unpacks a build once into the user's cache directory, where Python
+keeps bytecode as usual.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # till the program has a handler of its own, Ctrl-C ends it quietly
 
 if sys.argv[1:] == ["version"] and sys.stdout:
-    # The answer is known since the archive was built; the program itself takes a while to load.
+    # The build knows the answer, so the program need not be loaded.
     try:
         print("@VERSION@\\nPython " + sys.version.split()[0], flush=True)
         sys.exit()
     except OSError:
-        pass  # the program knows what to do then
+        pass  # the program says why
 
 import os
 
@@ -75,7 +75,7 @@ ARCHIVE = os.path.dirname(os.path.abspath(__file__))
 
 
 def is_private(path):
-    """Whether only we (and root) can change a folder: what lies there will be run."""
+    """Whether only we (and root) can change a folder, whose files will be run."""
     status = os.lstat(path)
     return status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
@@ -145,7 +145,7 @@ def compile_modules(folder):
 
 
 def drop_other_builds(top):
-    """Remove builds that nobody has used for a month and nobody runs, and what a killed start left."""
+    """Remove builds older than a month that do not run, and what a killed start left."""
     import fcntl
     import shutil
     import time

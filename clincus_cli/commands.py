@@ -57,7 +57,7 @@ class Flag:
 
     @property
     def help(self) -> tuple[str, str]:
-        """Its row in help: with the default, unless that is nothing, or the meaning tells it."""
+        """The flag's row in help; the default is shown unless it is empty or the meaning names it."""
         is_silent = self.default in (None, "", ()) or self.default is False or "default" in self.meaning
         return self.usage, self.meaning + ("" if is_silent else f" (default: {str(self.default).lower()})")
 
@@ -197,10 +197,10 @@ class Command:
         self.group = self.name.partition(" ")[0] if " " in self.name else ""
         self.arguments = usage[len(self.name) :].strip()  # `NAME`, `[NAME]`, `NAME...`, `[NAME...]`
         self.flags = flags  # its own, as its help shows them
-        self.starts = starts  # a session: it takes the flags of a start
+        self.starts = starts  # whether it starts a session, and takes the flags of a start
         self.hidden = hidden
-        self.passes_on = passes_on  # behind so many words a flag that is not ours belongs to the command they are
-        # One that only shows something takes the flags of a start for nothing: scripts put them anywhere.
+        self.passes_on = passes_on  # after so many words an unknown flag belongs to the program that they name
+        # A command that only shows something accepts the flags of a start and ignores them: scripts put them anywhere.
         more = [HELP, *([PROFILE] if config else []), *(START if starts or shows else ()), *(RESUME if shows else ())]
         self.all_flags = by_name([*more, *flags])  # every flag that it takes, by each name
 
@@ -218,7 +218,7 @@ def by_name(flags: Iterable[Flag]) -> dict[str, Flag]:
 
 
 def command_named(name: str) -> Command:
-    """The command of a name. Raises UsageError for one that there is not."""
+    """The command of a name. Raises UsageError if there is none."""
     if name in COMMANDS:
         return COMMANDS[name]
     group, _, word = name.rpartition(" ")
@@ -242,7 +242,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
-    """The command and the words beside its name. Without a name it is `shell`, with one that is only a group `help`."""
+    """The command and the words beside its name: `shell` if no command is named, `help` if only a group is."""
     if list(words) in (["--version"], ["-v"]):
         return COMMANDS["_version"], []
     rest, at = list(words), next_word(words, 0, "")
@@ -260,7 +260,8 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
 def next_word(words: Sequence[str], at: int, group: str) -> int | None:
     """The place of the first word from `at` that is no flag and no flag's value, None if there is none.
 
-    The command is not known yet, so any flag may stand there that a command of the group takes; common ones win.
+    The command is not known yet, so every flag of a command of the group may stand in front of it. If two commands
+    have a flag of the same name, that of START wins.
     """
     own = (flag for one in COMMANDS.values() if group in ("", one.group) for flag in one.flags)
     known = by_name([*own, HELP, *START, *RESUME])
@@ -274,9 +275,9 @@ def next_word(words: Sequence[str], at: int, group: str) -> int | None:
 
 
 def is_session_id(words: Sequence[str]) -> bool:
-    """Whether the first word is the id of a session (and not a workspace, or the next flag).
+    """Whether the first word is the id of a session, not a workspace or the next flag.
 
-    Ids are UUIDs; the oldest saved sessions are called after their container or a time, with `-session` behind.
+    Ids are UUIDs; the oldest saved sessions have the name of their container, or a time, and `-session` behind it.
     """
     form = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w-]+-session|auto"
     return bool(words) and re.fullmatch(form, words[0]) is not None
@@ -302,8 +303,8 @@ def sort_words(
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """The flags among the words, each with the text of its value, and the arguments.
 
-    With `passes_on`, an unknown flag behind so many arguments is one of them: it belongs to another program, and only
-    the forms `-w PATH` and `--slot=2` are ours there.
+    After `passes_on` arguments an unknown flag is an argument, too: it belongs to another program. There our own flags
+    have the forms `-w PATH` and `--slot=2` only.
     """
     flags: list[tuple[str, str]] = []
     arguments: list[str] = []
@@ -343,7 +344,7 @@ def unknown_flag(name: str, command: Command) -> UsageError:
 
 
 def read_arguments(command: Command, words: list[str]) -> dict[str, Any]:
-    """The words of a command by the names that its usage gives them: a text each, a list for `NAME...`."""
+    """The arguments by their names in the command's usage: a text each, a list for `NAME...`. Raises UsageError."""
     places, left = command.arguments.split(), list(words)
     usage = f"clincus {command.name} {command.arguments}".rstrip()
     count = f"accepts {len(places)} arg(s), received {len(words)}"

@@ -72,7 +72,7 @@ def run_completion(context: Context) -> int:
 
 @cli.Command("__complete [WORD...]", hidden=True)
 def run_complete(context: Context) -> int:
-    """What may stand in the place of the last word, a line each: the word, a tab, its meaning. Nothing for files."""
+    """Print what may replace the last word: lines of a word, a tab, its meaning. Nothing if a file may stand there."""
     *before, current = context.options.word or [""]
     for word, meaning in offered_words(context, before, current):
         if word.startswith(current):
@@ -81,7 +81,7 @@ def run_complete(context: Context) -> int:
 
 
 def offered_words(context: Context, before: list[str], current: str) -> Iterable[tuple[str, str]]:
-    """The words that may follow those `before`, each with its meaning; none where that is no matter of ours."""
+    """The words that may follow those `before`, each with its meaning; none where a file may follow."""
     at = cli.next_word(before, 0, "")
     group = before[at] if at is not None and before[at] in cli.GROUPS else ""
     if at is None or (group and cli.next_word(before, at + 1, group) is None):
@@ -115,7 +115,7 @@ def flag_rows(command: cli.Command) -> Iterator[tuple[str, str]]:
 
 
 def argument_rows(context: Context, command: cli.Command, at: int) -> Iterable[tuple[str, str]]:
-    """What the argument at a place may be: the name of a session where one is asked for."""
+    """What the argument at a place may be: a shell, or the name of a session."""
     places = command.arguments.split()
     place = places[min(at, len(places) - 1)] if places else ""
     if place == "[SHELL]":

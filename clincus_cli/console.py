@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Talk goes to stderr, so that stdout holds data alone; where nobody hears it, the work goes on."""
+    """Write a line to stderr: stdout holds data alone. If stderr takes nothing, the work goes on."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -23,7 +23,7 @@ def say(text: str) -> None:
 
 
 def silence(descriptor: int) -> None:
-    """Let a stream that takes nothing take all from now on, so that the interpreter can flush it at the end."""
+    """Lead a descriptor that takes nothing to /dev/null, so that the interpreter can flush its stream at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
@@ -95,7 +95,7 @@ def confirm(question: str, *, force: bool) -> bool:
     try:
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
-        print()  # what the shell says next stands on a line of its own
+        print()  # so that the prompt of the shell begins a line
         raise
     agreed = answer.strip().lower() in ("y", "yes")
     if not agreed:
@@ -104,7 +104,7 @@ def confirm(question: str, *, force: bool) -> bool:
 
 
 def confirm_named(question: str, *, force: bool) -> bool:
-    """Ask at a terminal before something goes that the command line names itself; a script's word is enough."""
+    """Ask a person before what the command line names is deleted; a script, which has no terminal, is not asked."""
     return not sys.stdin.isatty() or confirm(question, force=force)
 
 
@@ -122,7 +122,7 @@ def screen_width() -> int:
 
 @contextmanager
 def progress(text: str) -> Iterator[None]:
-    """Show on a terminal that work is under way once it takes longer than a moment, and for how long already."""
+    """Show a turning mark and the seconds on a terminal while work takes longer than a moment."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield
         return

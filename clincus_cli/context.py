@@ -1,4 +1,4 @@
-"""What a command works with: its options, and the config, Incus and the sessions once it asks for them."""
+"""What a command works with: its options; the config, Incus and the sessions, each read when it is first used."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from clincus_cli import console
 
 
 class Context:
-    """What a command works with. Config and Incus are only touched by the commands that ask for them."""
+    """What a command works with. A command that uses neither the config nor Incus never reads them."""
 
     def __init__(self, command: cli.Command, options: cli.Options, environ: Mapping[str, str]) -> None:
         self.command = command
         self.options = options
         self.environ = environ
-        self.on_starting: Callable[[clincus.Session], None] = lambda session: None  # told of one that is being created
+        self.on_starting: Callable[[clincus.Session], None] = lambda session: (
+            None
+        )  # is called with a session that is being created
 
     @functools.cached_property
     def config(self) -> clincus.Config:
@@ -37,7 +39,7 @@ class Context:
 
     @functools.cached_property
     def sessions(self) -> clincus.Sessions:
-        """All sessions as Incus has them now: one call. What changes by this command goes into the history."""
+        """All sessions as Incus has them now, by one call. What this command changes goes into the history."""
         is_known, told = False, set[str]()
 
         def record(change: clincus.Change) -> None:

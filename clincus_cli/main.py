@@ -1,4 +1,4 @@
-"""Runs a command line: from its words to an exit code, whatever happens on the way."""
+"""Runs a command line: from its words to an exit code."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 failed, 2 usage, 130 interrupted, 143 terminated."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # it was closed before we came
+        if getattr(sys, name) is None:  # the caller closed it
             setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 (open till the end)
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name, or a mark, that the locale lacks
+            sys.stdout.reconfigure(
+                errors="backslashreplace"
+            )  # a character that the locale lacks is escaped, as on stderr
         code = run_command_line(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -67,7 +69,7 @@ def run_command_line(words: Sequence[str]) -> int:
             print(help_pages.help_text(command.name if rest or words else ""))
             return 0
         for number in END_SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup, or behind & in a script
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and & in a script, ignore it
                 signal.signal(number, interrupted)
         return command.run(Context(command, options, os.environ))
     except UsageError as error:
@@ -78,14 +80,14 @@ def run_command_line(words: Sequence[str]) -> int:
 
 
 def interrupted(number: int, frame: object) -> None:
-    """End as if by an exception, so that whatever is half done is undone; that is not interrupted in its turn."""
+    """End by an exception, so that what is half done is undone; a second signal does not interrupt that."""
     for one in END_SIGNALS:
         signal.signal(one, interrupted_again)
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def interrupted_again(number: int, frame: object) -> None:
-    """Ask for patience; the next signal ends us with things half done."""
+    """Ask for patience; the next signal ends the process at once, with things half done."""
     for one in END_SIGNALS:
         signal.signal(one, lambda number, frame: os._exit(128 + number))
     console.say("Tidying up, one moment; once more ends it at once")
