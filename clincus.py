@@ -5390,10 +5390,10 @@ class SocketTable:
         """The user id of the process at the other end of a local connection; None if the kernel does not say."""
         pair = kernel_address(*theirs), kernel_address(*ours)
         for _ in range(2):  # the kernel can skip a row of its table while connections come and go
-            owners = self._read_after(time.monotonic())
-            if pair in owners:
-                return owners[pair]
-        return None
+            owner = self._read_after(time.monotonic()).get(pair)
+            if owner is not None:
+                break
+        return owner
 
     def _read_after(self, moment: float) -> dict[tuple[str, str], int]:
         """The owners as the kernel had them at some time after `moment`."""
@@ -5659,14 +5659,10 @@ class Gate:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         return value.strip() if scheme.lower() == "bearer" else request.query.get("token")
 
-    def _cookie_name(self, peer: Peer) -> str:
-        return f"clincus-{peer.here[1]}"  # cookies know no ports, so the name does
-
     def _has_cookie(self, request: Request) -> bool:
         pairs = [pair.strip().partition("=") for pair in ";".join(request.headers.get_all("Cookie") or []).split(";")]
-        return any(
-            name == self._cookie_name(request.peer) and _is_equal(value, self.cookie) for name, _, value in pairs
-        )
+        ours = f"clincus-{request.peer.here[1]}"  # cookies know no ports, so the name does
+        return any(name == ours and _is_equal(value, self.cookie) for name, _, value in pairs)
 
     def _sign_in(self, request: Request) -> Response:
         """Turn `?token=` into a cookie, and take it out of the address bar."""
@@ -5674,7 +5670,7 @@ class Gate:
         # Never "//name": a browser would take it for another server.
         path = "/" + request.path.lstrip("/") + (f"?{rest}" if rest else "")
         secure = "; Secure" if request.headers.get("X-Forwarded-Proto", "").lower() == "https" else ""
-        cookie = f"{self._cookie_name(request.peer)}={self.cookie}; Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict"
+        cookie = f"clincus-{request.peer.here[1]}={self.cookie}; Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict"
         return Response(303, b"", [("Location", path), ("Set-Cookie", cookie + secure)])
 
     def _is_ours(self, host: str, peer: Peer) -> bool:
@@ -5844,11 +5840,10 @@ class Site:
 class Connection:
     """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`.
 
-    http.server accepts it and gives it a thread; `parse_head` says why it does not more.
+    http.server accepts it and gives it a thread, and does no more: `parse_head` says why.
     """
 
     def __init__(self, connection: socket.socket, site: Site) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = connection
         self.close_connection = False  # the next answer is the last one
         self._site = site
@@ -5860,6 +5855,7 @@ class Connection:
     def serve(self) -> None:
         """Look up the peer, then answer one request after the other."""
         try:
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer = find_peer(self.connection)
             try:
                 self._site.gate.admit_connection(peer)
@@ -6025,11 +6021,6 @@ class Listener(ThreadingHTTPServer):
         """Close a connection that was taken in, and give its place back."""
         self.site.places.release()
         super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log an exception that nothing caught, unless a connection broke."""
-        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
-            log.exception("connection from %s: failed", client_address[0])
 
 
 def open_listener(address: tuple[str, int], site: Site) -> Listener:
