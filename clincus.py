@@ -369,8 +369,9 @@ def exit_code(process: subprocess.Popen[bytes]) -> int:
 class Child:
     """A child process that leads a session of its own: a signal reaches all that it started (`sg` starts `incus`).
 
-    Its three streams are pipes. After `timeout` seconds, and at the end of a `with` block, it is killed. `gentle` is a
-    signal that comes before, and the seconds that the child then has. Raises ChildError.
+    Its three streams are pipes; with `merged` stdout and stderr are one. After `timeout` seconds, and at the end of a
+    `with` block, it is killed. `gentle` is a signal that comes before, and the seconds that the child then has. Raises
+    ChildError.
     """
 
     error: ClassVar[type[ClincusError]] = ChildError
@@ -383,17 +384,18 @@ class Child:
         gentle: tuple[int, float] = (signal.SIGKILL, 0),
         environ: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        merged: bool = False,
     ) -> None:
-        pipe = subprocess.PIPE
+        pipe, errors = subprocess.PIPE, subprocess.STDOUT if merged else subprocess.PIPE
         try:
             self.process = subprocess.Popen(
-                argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=environ, cwd=cwd, start_new_session=True
+                argv, stdin=pipe, stdout=pipe, stderr=errors, bufsize=0, env=environ, cwd=cwd, start_new_session=True
             )
         except OSError as error:
             raise self.error(f"`{argv[0]}` cannot be started: {error.strerror}") from error
-        self.stdin, self.stdout, self.stderr = (
-            cast("IO[bytes]", stream) for stream in (self.process.stdin, self.process.stdout, self.process.stderr)
-        )
+        self.stdin = cast("IO[bytes]", self.process.stdin)
+        self.stdout = cast("IO[bytes]", self.process.stdout)
+        self.stderr = self.process.stderr or self.stdout
         self.failure = ""  # why we have ended it
         self._gentle = gentle
         self._is_fed = False  # another thread writes to stdin, and closes it

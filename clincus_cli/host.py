@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import re
 import shlex
 import shutil
-import subprocess
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, cast
 
 import clincus
 from clincus_cli import relay
@@ -18,6 +22,17 @@ from clincus_features.health import Machine
 Say = Callable[[str], None]  # tells the user, in a few words, what goes on
 
 PATIENCE = 60  # seconds to end in: mmdebstrap unmounts and removes what it has unpacked
+LINE_LIMIT = 1 << 16  # bytes
+
+
+class Family(clincus.Child):
+    """A child whose own children get each signal too, also in other sessions: mmdebstrap's dpkg has one of its own."""
+
+    def signal(self, number: int) -> None:
+        for pid in relay.children_of(self.process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        super().signal(number)
 
 
 class Host(Machine):
@@ -46,28 +61,19 @@ class Host(Machine):
     ) -> None:
         """Run a program and hand over each line that it prints. Raises ClincusError, by `name` or else `argv[0]`."""
         tail: deque[str] = deque(maxlen=12)
-        with subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **env},
-            start_new_session=True,
-        ) as child:
-            alarm = threading.Timer(timeout, relay.end_with_children, (child, PATIENCE))
-            alarm.start()
-            assert child.stdout is not None
+        options: dict[str, Any] = {"gentle": (signal.SIGTERM, PATIENCE), "environ": {**os.environ, **env}}
+        with Family(argv, timeout=timeout, merged=True, **options) as child:
+            child.feed([])
+            lines = io.BufferedReader(cast("io.RawIOBase", child.stdout))
             try:
-                for raw in child.stdout:
+                while raw := lines.readline(LINE_LIMIT):
                     tail.append(raw.decode("utf-8", "replace").rstrip())
                     on_line(tail[-1])
-                code = child.wait()
             except BaseException:
-                threading.Thread(target=child.stdout.read, daemon=True).start()  # a full pipe would hold up its end
-                relay.end_with_children(child, PATIENCE)
+                rest = iter(functools.partial(lines.read1, LINE_LIMIT), b"")
+                threading.Thread(target=deque, args=(rest, 0), daemon=True).start()  # a full pipe would hold up its end
                 raise
-            finally:
-                alarm.cancel()
+            code = child.wait()
         if code != 0:
             words = "\n".join(line for line in tail if line)
             raise clincus.ClincusError(f"{name or argv[0]} failed (exit code {code}): {words}")

@@ -598,6 +598,11 @@ class TestOtherSystems:
             cli_recipe.host_recipe(host, {}, tools=(), user="code", uid=1000)
 
 
+def test_a_program_that_takes_too_long_is_told():
+    with pytest.raises(clincus.ClincusError, match=r"`sleep 600 …` did not finish within 0\.5 s"):
+        cli_host.Host().follow(["sleep", "600"], print, timeout=0.5)
+
+
 def test_an_interrupted_program_that_has_much_to_say_still_tidies_up(tmp_path):
     tidy_up = f"head -c 1000000 /dev/zero; echo >{tmp_path}/tidy; exit 1"
     script = f"trap '{tidy_up}' TERM; echo begun; while :; do sleep 0.01; done"
