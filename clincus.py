@@ -88,7 +88,7 @@ __built__ = "unknown"
 
 # ----------------------------------------------------------------------------------------------------------------
 # errors, helpers
-# What went wrong, in words for the person who must act; the log; files that change as a whole. Knows nothing else.
+# Errors in words for the person who must act, the log, times, and files that change as a whole. Knows nothing else.
 # ----------------------------------------------------------------------------------------------------------------
 
 
@@ -128,39 +128,31 @@ def printable(text: str) -> str:
 # -- The log
 
 
-class LogFormatter(logging.Formatter):
-    """One line with the local time for each message, and no control characters: text of a container may be in it."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """The message on one line."""
-        return printable(" ".join(super().formatMessage(record).split("\n")))
-
-    def formatException(self, ei: Any) -> str:
-        """The traceback, line by line."""
-        return "\n".join(map(printable, super().formatException(ei).split("\n")))
-
-
 class LogHandler(logging.Handler):
-    """Writes to stderr and never raises: a stderr that is gone, full or not read must not end a thread that works."""
+    """Writes each message on one line to stderr, and a traceback below it, without control characters.
+
+    Text of a container may be in it. It never raises: a stderr that is gone, full or not read must not end a thread.
+    """
 
     PATIENCE = 1.0  # seconds to wait for the reader of a pipe
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, or drop it."""
         with suppress(Exception):
-            text, stream = self.format(record), sys.stderr
+            record.msg, record.args = " ".join(record.getMessage().split("\n")), ()
+            text, stream = "\n".join(map(printable, self.format(record).split("\n"))), sys.stderr
             with suppress(io.UnsupportedOperation):  # no file is behind it, so nothing has to be waited for
                 if not select.select([], [stream.fileno()], [], self.PATIENCE)[1]:
                     return
             print(text, file=stream, flush=True)
 
 
-# What Clincus does, for the person who watches the server. No secret is ever logged.
+# The log tells the person who watches the server what it does. No secret is ever logged.
 log = logging.getLogger("clincus")
 log.setLevel(logging.INFO)
 log.propagate = False
 log.addHandler(LogHandler())
-log.handlers[0].setFormatter(LogFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+log.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
 
 
 # -- Times
@@ -202,7 +194,7 @@ def expand(path: str, environ: Mapping[str, str]) -> str:
 
 
 def read_plain_file(path: str, limit: int, follow: bool = True) -> bytes | None:
-    """What is in a file, None if there is no file.
+    """The content of a file, None if there is no file.
 
     ConfigError if it is no regular file or larger than `limit` bytes; without `follow` also for a symlink.
     """
@@ -333,7 +325,7 @@ class Completed(NamedTuple):
         return "\n".join(map(printable, lines)) or f"exit code {self.code}"
 
 
-Sink = Callable[[bytes], object]  # takes what comes; BrokenPipeError wants no more
+Sink = Callable[[bytes], object]  # gets each piece that comes; it raises BrokenPipeError when it wants no more
 
 
 class Held:
@@ -732,7 +724,7 @@ class Setting(NamedTuple):
     default: Any
     check: Check = check_text
     variable: str = ""  # the environment variable that sets it
-    merge: Callable[[Any, Any], Any] | None = None  # from the value so far and a later one; None: the later one wins
+    merge: Callable[[Any, Any], Any] | None = None  # of the value so far and a later one; None: the later one wins
     may_be_empty: bool = False  # a text whose default is empty may be so anyway
     secret: bool = False  # it is never shown
 
@@ -805,7 +797,7 @@ register_settings(
     Setting("security.disable_protection", False, check_switch),
     Setting("security.require_locked", False, check_switch),
 )
-# What [profiles.NAME] may hold, by its own keys. Each value is laid over the setting in its row.
+# The keys of [profiles.NAME]. Each value is laid over the setting in its row.
 PROFILE = {
     "image": SETTING["defaults.image"],
     "tool": SETTING["tool.name"],
@@ -833,7 +825,7 @@ SYSTEM_RANK, USER_RANK, PROJECT_RANK, NAMED_RANK, DASHBOARD_RANK, VARIABLE_RANK,
 
 
 class Layer(NamedTuple):
-    """What one source sets: values by dotted key, in normal form."""
+    """The values that one source sets, by dotted key and in normal form."""
 
     rank: int  # a higher rank wins
     source: str  # a file's path, a variable's name, "profile 'x'", "command line"
@@ -841,7 +833,7 @@ class Layer(NamedTuple):
 
 
 class Config(NamedTuple):
-    """The configuration in force. Never changed: `with_flags` and `apply_project` give a new one."""
+    """The configuration in force. It never changes: `with_flags` and `apply_project` give a new one."""
 
     values: dict[str, Any]  # the complete document, nested as GET /api/config shows it
     origins: dict[str, str]  # dotted key: where its value comes from
@@ -937,12 +929,12 @@ class Reader:
         self._texts: dict[str, str] = {}  # of the files, by path: to find lines
 
     def file(self, path: str, text: str, rank: int) -> Layer:
-        """What a config file sets. ConfigError with file and line if it is no TOML."""
+        """The layer of a config file. ConfigError with file and line if it is no TOML."""
         self._texts[path] = text
         return Layer(rank, path, self._values(path, parse_toml(path, text), SETTING))
 
     def variables(self, environ: Mapping[str, str]) -> Iterator[Layer]:
-        """What the CLINCUS_* variables set; an empty one counts as unset."""
+        """A layer for each CLINCUS_* variable that is set; an empty one counts as unset."""
         for setting in SETTING.values():
             value: Any = environ.get(setting.variable, "")
             if value:
@@ -953,7 +945,7 @@ class Reader:
                 yield Layer(VARIABLE_RANK, setting.variable, self._fit(setting.variable, setting.key, setting, value))
 
     def flags(self, flags: Mapping[str, object]) -> Layer:
-        """What the command line sets, by dotted key; None stands for a flag that was not given."""
+        """The layer of the command line's flags by dotted key; None stands for a flag that was not given."""
         values: dict[str, Any] = {}
         for key, value in flags.items():
             if key == "dashboard.port" and value == 0:
@@ -1150,7 +1142,7 @@ def said_by_files(layers: Iterable[Layer], key: str) -> object:
 
 
 def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> Layer:
-    """What was set by the dashboard, as its file tells. A broken file becomes a warning.
+    """The layer of the dashboard's file. A broken file becomes a warning.
 
     An entry is left out if its key was edited in a config file since, so that the files say something else: the later
     change wins.
@@ -1292,7 +1284,7 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
 
 
 def why_refused(config: Config, key: str, value: str) -> str:
-    """Why an untrusted project file may not set a key to a value, "" if it may.
+    """The reason why an untrusted project file may not set a key to a value, "" if it may.
 
     No secret, no mount and no change of a limit that the user set comes with a profile that a stranger chose.
     """
@@ -1325,7 +1317,7 @@ def config_document(config: Config) -> dict[str, Any]:
 
 
 def shown(setting: Setting, value: Any) -> Any:
-    """A value as the API shows it: asterisks in the place of a secret, or of each one in a table of secrets."""
+    """A value as the API shows it: a secret is asterisks, and so is each value in a table of secrets."""
     if not setting.secret or not value:
         return value
     return dict.fromkeys(value, HIDDEN) if isinstance(value, dict) else HIDDEN
@@ -1333,7 +1325,7 @@ def shown(setting: Setting, value: Any) -> Any:
 
 # ----------------------------------------------------------------------------------------------------------------
 # tools
-# What each AI tool is started with and which files it carries in and out. Knows nothing of Incus or HTTP.
+# The AI tools: how each is started, and which files it carries in and out. Knows nothing of Incus or HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
 CARRIED_FILE_LIMIT = 8 << 20  # bytes: a single file carried in
@@ -1350,8 +1342,8 @@ class ToolFile(NamedTuple):
     path: str  # relative to the container's home
     data: bytes = b""
     mode: int = 0o600
-    mtime: float = 0.0  # seconds since 1970: that of the host's file, 0 for one that was made or merged here
-    source: str = ""  # a file of the host whose content it gets, in the place of `data`
+    mtime: float = 0.0  # seconds since 1970, of the host's file; 0 for a file that was made or merged here
+    source: str = ""  # a file of the host that holds the content, in the place of `data`
 
 
 class Carried:
@@ -1521,7 +1513,7 @@ def below(folder: str, names: str) -> tuple[str, ...]:
 
 
 class Tool(NamedTuple):
-    """What is particular to one AI tool. Paths are relative to a home directory."""
+    """One AI tool. Paths are relative to a home directory."""
 
     name: str
     start: tuple[str, ...]  # its command; `{session}` stands for our session id
@@ -1533,9 +1525,7 @@ class Tool(NamedTuple):
     instructions: tuple[str, ...] = ()  # carried too where tool.carry_instructions is set
     complete: Callable[[Carried, str, Mapping[str, str]], None] | None = None  # takes files, workspace and variables
     saved: tuple[str, ...] = ()  # files and directories that hold the conversations
-    unsaved: tuple[
-        str, ...
-    ] = ()  # glob patterns (`*` matches slashes too) of files that stay behind: secrets, locks, logs
+    unsaved: tuple[str, ...] = ()  # glob patterns of files that stay behind (`*` matches slashes): secrets, locks, logs
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
     github_token: bool = False
     environment: Mapping[str, str] = {}  # the image brings the version: no update at start
@@ -1781,7 +1771,7 @@ class NameTakenError(IncusError):
     """There is an instance of that name, and it is not the one that was to be made."""
 
 
-# What the client says when there is no daemon to talk to (cmd/incus, 6.0): each is answered as 503.
+# The client says this when there is no daemon to talk to (cmd/incus, 6.0). Each is answered as 503.
 INCUS_UNREACHABLE = (
     ("doesn't appear to be started", "Incus is not running. Run `clincus setup`, or start the incus service."),
     (
@@ -1813,7 +1803,7 @@ def incus_failure(text: str) -> IncusError:
 
 # -- Commands in a container
 
-# What Incus says when it lost sight of a command at its start (guest/exec.sh). The command can be run again.
+# Incus says this when it lost sight of a command at its start (guest/exec.sh). The command can be run again.
 NOT_SEEN = b"Failed to retrieve PID of executing child process"
 NOT_SEEN_TRIES = 10
 GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only end the shell around it
@@ -1835,7 +1825,7 @@ class IncusChild(Child):
 
 
 class MarkedReader(io.RawIOBase):
-    """What a command under guest/exec.sh writes to one of its streams: all that stands before the mark."""
+    """One stream of a command under guest/exec.sh: all that the command writes to it, up to the mark."""
 
     def __init__(self, source: IO[bytes], mark: bytes) -> None:
         self._source = source  # without a buffer
@@ -1872,7 +1862,7 @@ class MarkedReader(io.RawIOBase):
 
 
 class GuestInput(io.RawIOBase):
-    """The stdin of a command under guest/exec.sh. A pipe to it never breaks: `is_over` tells when nobody reads it."""
+    """The stdin of a command under guest/exec.sh. The pipe never breaks, so `is_over` tells when nobody reads it."""
 
     def __init__(self, descriptor: int, is_over: Callable[[], bool], allow: Callable[[float], None]) -> None:
         self.allow = allow  # gives the command so many seconds from now
@@ -1937,7 +1927,7 @@ class GuestCommand(IncusChild):
 
 
 def yaml_of(document: Mapping[str, object]) -> bytes:
-    """A document for the client's stdin: JSON is YAML but for some characters, so that all but ASCII is escaped."""
+    """A document for the client's stdin: JSON is YAML except for some characters, so all beyond ASCII is escaped."""
     text = json.dumps(document, ensure_ascii=False)
     return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text).encode()
 
@@ -1963,8 +1953,8 @@ class Incus:
     def run(self, *arguments: str, stdin: bytes = b"", timeout: float = 60, finish: bool = False) -> bytes:
         """Run `incus ARGUMENTS` and return its stdout. Raises IncusError.
 
-        With `finish` an interruption of ours, or too long a wait, is followed by the end of what Incus has begun: the
-        daemon would go on with it after its client is gone, and nobody could tell what it leaves behind.
+        With `finish` a client that takes too long, or that we leave, gets time to undo what it has begun. Else the
+        daemon would go on with it after the client is gone, and nobody could tell what it leaves behind.
         """
         return self._answer(self.argv(*arguments), stdin, timeout, finish=finish)
 
