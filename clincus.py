@@ -2377,7 +2377,7 @@ class Copier:
                 raise
             return  # one name is a file's and a folder's, or is too long here
         with open(descriptor, "wb") as output:
-            is_whole = self._fetch(file, output, os.path.join(self.old, file.path) if is_kept else "")
+            is_whole = self._fetch(file, output, os.path.join(self.old, file.path) if is_kept else os.devnull)
             output.flush()
             os.fsync(descriptor)  # the container may be gone before the next power cut
         os.utime(target, ns=(file.mtime, file.mtime))
@@ -2398,10 +2398,10 @@ class Copier:
             shutil.copy2(source, target, follow_symlinks=False)
 
     def _fetch(self, file: ListedFile, output: IO[bytes], old: str) -> bool:
-        """Write a file's content; False if it is not what was listed. `old` is the copy on the host, or empty."""
+        """Write a file's content; False if it is not what was listed. `old` is the copy on the host."""
         digest, known = hashlib.sha256(), 0
-        with open(old, "rb") if old else io.BytesIO() as before:
-            if old and os.fstat(before.fileno()).st_size <= file.size:
+        with open(old, "rb") as before:
+            if os.fstat(before.fileno()).st_size <= file.size:
                 for piece in iter(lambda: before.read(1 << 16), b""):
                     digest.update(piece)
                     known += len(piece)
@@ -3668,16 +3668,6 @@ def has_block_weights(cgroups: str = "/sys/fs/cgroup") -> bool:
         return False
 
 
-def tmpfs_entry(limits: Mapping[str, Mapping[str, Any]]) -> str:
-    """The line of raw.lxc for a /tmp in memory of limits.disk.tmpfs_size, "" without that limit.
-
-    Incus 6.0 has no device for it (lxc.container.conf(5), "Mount points").
-    """
-    size = limits["disk"]["tmpfs_size"]
-    options = f"rw,nosuid,nodev,mode=1777,size={size_bytes(size)},create=dir" if size else ""
-    return f"lxc.mount.entry = tmpfs tmp tmpfs {options} 0 0\n" if size else ""
-
-
 def incus_unit(text: str) -> str:
     """A value as Incus writes it: kB for KB, and a rate without `/s`."""
     return re.sub(r"(?<=\d)KB\b", "kB", text[:-2] if text.endswith("B/s") else text)
@@ -4253,10 +4243,11 @@ def describe_session(
     devices, config = dict(protection.devices), dict(protection.config)
     if root_options:
         devices["root"] = {**root_disk, **root_options}
-    tmpfs = tmpfs_entry(launch.config.get("limits"))
-    if tmpfs and "raw.lxc" in config:
-        config["raw.lxc"] += tmpfs
-    elif tmpfs:
+    tmpfs_size = launch.config.get("limits.disk.tmpfs_size")
+    if tmpfs_size and "raw.lxc" in config:  # no device of Incus 6.0 can do it: lxc.container.conf(5), "Mount points"
+        options = f"rw,nosuid,nodev,mode=1777,size={size_bytes(tmpfs_size)},create=dir"
+        config["raw.lxc"] += f"lxc.mount.entry = tmpfs tmp tmpfs {options} 0 0\n"
+    elif tmpfs_size:
         warnings = [*warnings, "limits.disk.tmpfs_size is left out: it needs a locked workspace"]
     session = replace(
         session,

@@ -111,12 +111,6 @@ def test_block_weights(tmp_path, files, has):
     assert clincus.has_block_weights(str(tmp_path)) is has
 
 
-def test_a_tmpfs_has_the_size_in_bytes():
-    assert clincus.tmpfs_entry(limits()) == ""
-    entry = clincus.tmpfs_entry(limits(disk_tmpfs_size="64MiB"))
-    assert entry == "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=67108864,create=dir 0 0\n"
-
-
 CHECKS = {
     "limits.cpu.count": (
         ["", "1", "16", "0-1", "0,2", "0-3,5", "1-1"],

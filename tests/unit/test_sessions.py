@@ -400,7 +400,8 @@ class TestStart:
     def test_a_tmpfs_needs_a_locked_workspace(self, sessions, door, request_):
         limits = clincus.replace(request_, settings={"limits.disk.tmpfs_size": "64MiB"})
         session = sessions.create(limits)
-        assert "size=67108864" in door.instances[session.id]["config"]["raw.lxc"]
+        entry = "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=67108864,create=dir 0 0\n"
+        assert entry in door.instances[session.id]["config"]["raw.lxc"]
         sessions.containers.support = {"default": clincus.ProtectionSupport(reason="The kernel is too old")}
         assert "tmpfs_size is left out" in " ".join(sessions.create(limits).warnings)
 
