@@ -34,7 +34,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 STAGES = "/run/clincus"
@@ -148,18 +148,22 @@ def mount_id(descriptor: int) -> int:
         return int(next(line for line in file if line.startswith("mnt_id:")).split()[1])
 
 
-def seccomp_knows(call: str) -> bool:
-    """Whether libseccomp can filter a system call; LXC passes over the ones that it does not know."""
-    return int(ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name(call.encode())) >= 0
+def process_key(stat: str) -> list[Any]:
+    """The pid and the start time in a /proc/PID/stat, or in a copy of one; empty if there is none (proc(5)).
 
-
-def process_started(pid: int) -> str:
-    """When a process started, in the kernel's ticks (proc(5)): with the pid it names one process for ever."""
+    The two name one process for ever. What stands between them is chosen by the process.
+    """
     try:
-        with open(f"/proc/{pid}/stat", errors="replace") as file:  # a process names itself as it likes
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+        with open(stat, errors="replace") as file:
+            text = file.read()
+        return [int(text.partition(" ")[0]), text.rpartition(")")[2].split()[19]]
+    except (OSError, ValueError, IndexError):
+        return []
+
+
+def is_running(key: list[Any]) -> bool:
+    """Whether the process with a `process_key` has not ended."""
+    return key != [] and process_key(f"/proc/{key[0]}/stat") == key
 
 
 # -- Id maps
@@ -167,27 +171,19 @@ def process_started(pid: int) -> str:
 
 def user_namespace(uids: list[Range], gids: list[Range]) -> int:
     """A descriptor of a new user namespace with these id maps: the kernel's form of an id map for a mount."""
-    ready, say_ready = os.pipe()
-    wait, release = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(release)
-        if libc.unshare(CLONE_NEWUSER) == 0:
-            os.write(say_ready, b"1")
-            os.read(wait, 1)
-        os._exit(0)
-    os.close(say_ready)
-    os.close(wait)
+        os._exit(libc.unshare(CLONE_NEWUSER) != 0)
     try:
-        if os.read(ready, 1) != b"1":
+        # A child that has ended keeps its user namespace until its parent takes note of the end.
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        if ended is None or ended.si_status:
             raise WallError("the kernel refuses a user namespace to root", unsupported=True)
         for kind, lines in (("uid_map", uids), ("gid_map", gids)):
             with open(f"/proc/{child}/{kind}", "wb", buffering=0) as file:
                 file.write("".join(f"{first} {seen} {count}\n" for first, seen, count in lines).encode())
         return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
-        os.close(ready)
-        os.close(release)
         os.waitpid(child, 0)
 
 
@@ -207,15 +203,13 @@ def mount_map(ranges: list[Range], owner: int, code: int, spans: list[tuple[int,
     seen = next((host + code - inside for inside, host, count in ranges if inside <= code < inside + count), None)
     if seen is None:
         raise WallError(f"the container has no id {code}")
-    lines = [(owner, seen, 1)]
-    if owner != seen and all(any(first <= id < first + count for first, count in spans) for id in (owner, seen)):
-        lines.append((seen, owner, 1))
+    swapped = {owner: seen}
+    if all(any(first <= id < first + count for first, count in spans) for id in (owner, seen)):
+        swapped[seen] = owner
+    lines = [(there, here, 1) for there, here in swapped.items()]
     for first, count in spans:
-        start, end = first, first + count
-        for cut in [*sorted(cut for cut in {seen, owner} if first <= cut < end), end]:
-            if cut > start:
-                lines.append((start, start, cut - start))
-            start = cut + 1
+        edges = [first - 1, *sorted(id for id in {owner, seen} if first <= id < first + count), first + count]
+        lines += [(low + 1, low + 1, high - low - 1) for low, high in zip(edges, edges[1:]) if high > low + 1]
     return sorted(lines)
 
 
@@ -265,19 +259,18 @@ def git_folders(root: int, path: str) -> list[str]:
     is bounded by the number of folders: WallError if there are more than MOST_FOLDERS.
     """
     found: list[str] = []
-    unseen = [path]
-    for _ in range(MOST_FOLDERS):
-        if not unseen:
-            return found
-        folder = unseen.pop()
+    folders = [path]
+    for folder in folders:  # the list grows by what is below
         below, names = list_folder(root, folder)
         above, _, name = folder.rpartition("/")
         if name in FILLED_BY_GIT and above in found and "config" not in names:
             continue
         if folder != path and names & {"HEAD", "config"}:
             found.append(folder)
-        unseen += below
-    raise WallError(f"'{path}' holds more than {MOST_FOLDERS} folders")
+        folders += below
+        if len(folders) > MOST_FOLDERS:
+            raise WallError(f"'{path}' holds more than {MOST_FOLDERS} folders")
+    return found
 
 
 # -- Placeholders
@@ -321,18 +314,16 @@ def remove_placeholder(parent: int, name: str, text: str | None) -> None:
             else:
                 os.removexattr(descriptor, PLACEHOLDER_MARK)
             return
-        for is_last in (False, True):
-            try:
-                os.rmdir(name, dir_fd=parent)  # the kernel says "busy" before "not empty"
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:
-                    raise
-                if is_last:
-                    os.removexattr(descriptor, PLACEHOLDER_MARK)
-                with suppress(OSError):
-                    remove_placeholder(descriptor, HIDING_FILE, HIDING_TEXT)
-            else:
+        try:
+            os.rmdir(name, dir_fd=parent)  # the kernel says "busy" before "not empty"
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            with suppress(OSError):
+                remove_placeholder(descriptor, HIDING_FILE, HIDING_TEXT)
+                os.rmdir(name, dir_fd=parent)
                 return
+            os.removexattr(descriptor, PLACEHOLDER_MARK)
 
 
 # -- A tree
@@ -398,16 +389,21 @@ class Tree:
         for path in sorted(paths, key=lambda path: path.split("/")):
             self._protect_path(path, paths[path])
         for path, (number, readonly) in self.mounts.items():
-            self._check_mount(path, number, readonly)
+            words = f"'{path}' in '{self.source}' changed while it was being protected"
+            try:
+                descriptor = open_beneath(self.top, path, os.O_PATH)
+            except OSError as error:
+                raise WallError(words) from error
+            with closing_descriptor(descriptor):
+                sealed = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
+                if mount_id(descriptor) != number or (readonly and not sealed):
+                    raise WallError(words)
 
     def _protect_path(self, path: str, text: str | None) -> None:
-        parts = path.split("/")
-        for length in range(1, len(parts) + 1):
-            part = "/".join(parts[:length])
-            whole = length == len(parts)
+        for part in accumulate(path.split("/"), "{}/{}".format):  # the folders on the way, and the path itself
             if part in self.mounts and self.mounts[part][1]:
                 return
-            here = self._open_or_make(part, text if whole else None)
+            here = self._open_or_make(part, text if part == path else None)
             if here is None:
                 return
             with closing_descriptor(here[0]) as descriptor:
@@ -415,7 +411,7 @@ class Tree:
                 if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
                     raise WallError(f"'{part}' in '{self.source}' is neither a folder nor a file")
                 # A file on the way (.git of a worktree) or what we made ourselves covers all that would be below.
-                seal = whole or here[1] or stat.S_ISREG(kind)
+                seal = part == path or here[1] or stat.S_ISREG(kind)
                 if seal or part not in self.mounts:
                     self._cover(part, descriptor, seal)
             if seal:
@@ -423,25 +419,24 @@ class Tree:
 
     def _open_or_make(self, part: str, text: str | None) -> tuple[int, bool] | None:
         """A descriptor of the path and whether we made it; None if it is absent where nobody could make it."""
-        made = False
-        for _ in range(3):
-            try:
-                return open_beneath(self.top, part, os.O_PATH), made
-            except OSError as error:
-                if error.errno == errno.ELOOP:
-                    raise WallError(f"'{part}' in '{self.source}' is a symlink, and cannot be protected") from error
-                if error.errno != errno.ENOENT:
-                    raise WallError(f"'{part}' in '{self.source}' cannot be opened: {error.strerror}") from error
-            try:
-                made = self._make(part, text)
-            except OSError as error:
-                if error.errno == errno.EROFS or self.plan["readonly"]:
-                    return None
-                if error.errno == errno.EOPNOTSUPP:
-                    words = f"the file system of '{self.source}' has no trusted attributes"
-                    raise WallError(words, unsupported=True) from error
+        nobody_can = made = False
+        try:
+            made = self._make(part, text)
+        except OSError as error:
+            nobody_can = error.errno == errno.EROFS or self.plan["readonly"]
+            if error.errno == errno.EOPNOTSUPP and not nobody_can:
+                words = f"the file system of '{self.source}' has no trusted attributes"
+                raise WallError(words, unsupported=True) from error
+            if not nobody_can:
                 raise WallError(f"'{part}' in '{self.source}' cannot be made: {error.strerror}") from error
-        raise WallError(f"'{part}' in '{self.source}' keeps changing")
+        try:
+            return open_beneath(self.top, part, os.O_PATH), made
+        except OSError as error:
+            if nobody_can and error.errno == errno.ENOENT:
+                return None
+            is_link = error.errno == errno.ELOOP
+            words = "is a symlink, and cannot be protected" if is_link else f"cannot be opened: {error.strerror}"
+            raise WallError(f"'{part}' in '{self.source}' {words}") from error
 
     def _make(self, part: str, text: str | None) -> bool:
         """Make a placeholder that belongs to the owner of the tree. Outside of .git, Git passes over a folder."""
@@ -465,26 +460,14 @@ class Tree:
             attach_mount(mount, descriptor)
             self.mounts[part] = (mount_id(mount), readonly)
 
-    def _check_mount(self, part: str, number: int, readonly: bool) -> None:
-        words = f"'{part}' in '{self.source}' changed while it was being protected"
-        try:
-            descriptor = open_beneath(self.top, part, os.O_PATH)
-        except OSError as error:
-            raise WallError(words) from error
-        with closing_descriptor(descriptor):
-            sealed = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
-            if mount_id(descriptor) != number or (readonly and not sealed):
-                raise WallError(words)
-
     def remove_placeholders(self) -> None:
         """Take away the placeholders in which nothing was put. One that another session holds is busy, and stays."""
         texts: dict[str, str | None] = {}
         for pattern, text in self.plan["protect"].items():
             with suppress(OSError, WallError):
                 for path in matching_paths(self.raw, pattern):
-                    parts = path.split("/")
-                    for length in range(1, len(parts)):
-                        texts.setdefault("/".join(parts[:length]), None)
+                    for part in accumulate(path.split("/"), "{}/{}".format):
+                        texts.setdefault(part, None)
                     texts[path] = text
         for path in sorted(texts, reverse=True):
             with suppress(OSError), closing_descriptor(self._open_folder(os.path.dirname(path))) as parent:
@@ -504,40 +487,34 @@ class Stage:
         """What the stage was built for; empty if the building was cut short."""
         try:
             with open(f"{self.path}/record") as file:
-                record = json.load(file)
+                return dict(json.load(file))
         except (OSError, ValueError):
             return {}
-        return record if isinstance(record, dict) else {}
 
     def is_orphaned(self) -> bool:
         """Whether the container lives on though the process that watched over it was killed."""
-        try:
-            with open(f"{self.path}/init") as file:
-                words = file.read()
-        except OSError:
-            return False
-        pid = words.partition(" ")[0]
-        return pid.isdigit() and process_started(int(pid)) == words.rpartition(")")[2].split()[19]
+        return is_running(process_key(f"{self.path}/init"))
 
     def is_in_use(self) -> bool:
         """Whether the container that the stage was built for still runs."""
-        monitor = self.record().get("monitor", [0, ""])
-        return bool(monitor[1] and process_started(monitor[0]) == monitor[1]) or self.is_orphaned()
+        return is_running(self.record().get("monitor", [])) or self.is_orphaned()
 
     def build(self, plan: dict[str, Any], identity: str, monitor: list[Any], configuration: str) -> None:
         """Put the trees of a plan together. Raises WallError; what was begun is left for `remove`."""
         ranges = {kind: container_ranges(configuration, kind) for kind in "ug"}
         if not ranges["u"] or not ranges["g"]:
             raise WallError("the container is privileged: its root would be root on the host")
-        if plan["setuid"] == "denied" and not seccomp_knows("fchmodat2"):
-            raise WallError("libseccomp is too old to deny setuid and setgid bits", unsupported=True)
+        if plan["setuid"] == "denied":
+            # LXC passes over the calls that libseccomp does not know.
+            known = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name(b"fchmodat2")
+            if known < 0:
+                raise WallError("libseccomp is too old to deny setuid and setgid bits", unsupported=True)
         os.mkdir(self.path, 0o700)
         # Only the container's own root may pass: a stage is no way around the folders above the workspace.
         group = next((host for inside, host, _ in ranges["g"] if inside == 0), 0)
         mount_tmpfs(self.path, f"mode=0710,gid={group},size=1m")
-        with open(f"{self.path}/record.new", "w") as file:
+        with open(f"{self.path}/record", "w") as file:
             json.dump({"plan": plan, "identity": identity, "monitor": monitor}, file)
-        os.rename(f"{self.path}/record.new", f"{self.path}/record")
         for number, description in enumerate(plan["trees"]):
             # The container's users own on disk what its range says: its root is some high uid there. All groups have
             # an id, for an inode of a group without one cannot even be written by its owner. The container is in the
@@ -643,7 +620,7 @@ def main(argument: str, environ: Mapping[str, str]) -> int:
         return 0
     plan = json.loads(zlib.decompress(base64.urlsafe_b64decode(argument)))
     identity = environ["LXC_CONFIG_FILE"]
-    monitor = [os.getppid(), process_started(os.getppid())]
+    monitor = process_key(f"/proc/{os.getppid()}/stat")
     try:
         (before_start if environ["LXC_HOOK_TYPE"] == "pre-start" else after_stop)(plan, identity, monitor)
     except Exception as error:  # no error may let the container start, and the person must read why
