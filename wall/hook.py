@@ -335,24 +335,23 @@ class Tree:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan = plan
         self.source: str = plan["source"]
-        self.top = -1  # the mount that the container will see, once it is attached
         self.mounts: dict[str, tuple[int, bool]] = {}  # path: (mount id, read-only)
         with closing_descriptor(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             try:
-                self.host = open_beneath(root, self.source.strip("/") or ".", os.O_PATH)
+                host = open_beneath(root, self.source.strip("/") or ".", os.O_PATH)
             except OSError as error:
                 words = f"'{self.source}' cannot be opened: {error.strerror}"
                 if error.errno == errno.ELOOP:
                     words = f"there is a symlink in '{self.source}' now; use the path that it leads to"
                 raise WallError(words) from error
-        # Our own copy of the mount has the host's ids, and nothing that the host mounted below.
-        self.raw = clone_mount(self.host)
+        with closing_descriptor(host):
+            self.raw = clone_mount(host)  # has the host's ids, and nothing that the host mounted below
+            self.top = clone_mount(host)  # the container will see this one
 
     def close(self) -> None:
         """Let go of the descriptors."""
-        for descriptor in (self.host, self.raw, self.top):
-            if descriptor >= 0:
-                os.close(descriptor)
+        os.close(self.raw)
+        os.close(self.top)
 
     def take_back(self, ranges: list[Range]) -> None:
         """Give the tree back to its owner if root in a container has taken it. WallError if it is somebody else's."""
@@ -372,7 +371,6 @@ class Tree:
             os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         else:
             raise WallError(f"'{self.source}' is neither a folder nor a file")
-        self.top = clone_mount(self.host)
         attributes = MOUNT_IDMAP | MOUNT_NOSUID | MOUNT_NODEV | (MOUNT_RDONLY if self.plan["readonly"] else 0)
         try:
             set_attributes(self.top, attributes, namespace)
