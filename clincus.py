@@ -2730,6 +2730,11 @@ DENY_UNMOUNT = (
 )
 
 
+# Each path has the text of the file that stands in for it while it is absent, or None for an empty folder. In a path,
+# `*` is any folder, and `**` any Git folder at any depth.
+ProtectedPaths = dict[str, Optional[str]]
+
+
 @dataclass(frozen=True)
 class HostFolder:
     """A folder or file of the host that a session gets: the workspace, or an extra mount."""
@@ -2743,21 +2748,13 @@ class HostFolder:
     is_folder: bool = True
     is_repository: bool = True  # there is a .git in it
     git_folders: tuple[str, ...] = ()  # of the repositories that git on the host finds from here; absolute
-    git_places: tuple[GitPlace, ...] = ()  # what git on the host runs, or reads as configuration, when used here
+    git_places: ProtectedPaths = field(
+        default_factory=dict
+    )  # what git on the host runs here, or reads as configuration
 
 
-# Path: the text of the file that stands in for it while it is absent, or None for an empty folder. In a path, `*` is
-# any folder, and `**` any Git folder at any depth.
-ProtectedPaths = dict[str, Optional[str]]
 # The folders that a container gets, the workspace first, each with what is protected below it; None for all of it.
 Trees = Sequence[tuple[HostFolder, Optional[ProtectedPaths]]]
-
-
-class GitPlace(NamedTuple):
-    """A path of the host that git there runs, or reads as configuration."""
-
-    path: str  # absolute
-    is_file: bool  # while it is absent an empty file must stand in for it; else an empty folder may
 
 
 @dataclass(frozen=True)
@@ -2848,7 +2845,7 @@ GitSetting = tuple[str, str, str]  # file, key (in lower case, but for what is b
 
 def git_on_host(
     workspace: str, homes: Sequence[str], environ: Mapping[str, str]
-) -> tuple[tuple[str, ...], tuple[GitPlace, ...]]:
+) -> tuple[tuple[str, ...], ProtectedPaths]:
     """The Git folders that git on this host finds from a workspace, and what it runs there or reads as configuration.
 
     The configuration of the system, of the people with these home folders, of the repository, its submodules and its
@@ -2865,17 +2862,20 @@ def git_on_host(
         if key == "core.worktree" and folder in tops and os.path.isdir(top := joined_path(folder, value)):
             tops[folder].append(top)
     everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
-    places = [GitPlace(path, True) for path in (*shared, *attributes)]
+    places: list[tuple[str, str | None]] = [(path, "") for path in (*shared, *attributes)]
     for setting in settings:
         folder = os.path.dirname(setting[0])
         is_own = folder in tops
         places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
-    trails = [path_trail(path) for path in (*outer, *(place.path for place in places))]
+    trails = [path_trail(path) for path in (*outer, *(path for path, _ in places))]
     ends = [trail.pop() for trail in trails]
-    found = [GitPlace(end, place.is_file) for end, place in zip(ends[len(outer) :], places)]
-    # A folder above the workspace is no link that a container of the workspace could replace.
-    found += [GitPlace(link, False) for trail in trails for link in trail if not path_inside(workspace, link)]
-    return tuple(dict.fromkeys(ends[: len(outer)])), tuple(dict.fromkeys(found))
+    found: ProtectedPaths = {}
+    for end, (_, text) in zip(ends[len(outer) :], places):
+        found.setdefault(end, text)
+    for link in itertools.chain(*trails):
+        if not path_inside(workspace, link):  # no container of the workspace could replace a folder above it
+            found.setdefault(link, None)
+    return tuple(dict.fromkeys(ends[: len(outer)])), found
 
 
 def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
@@ -2990,16 +2990,16 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
 
 def places_of(
     setting: GitSetting, tops: Sequence[str], git_folders: Sequence[str], homes: Sequence[str]
-) -> Iterator[GitPlace]:
+) -> Iterator[tuple[str, str | None]]:
     """What a setting makes git run, or read as configuration; `tops` are the working trees that it holds for."""
     file, key, value = setting
     if GIT_INCLUDE_KEY.fullmatch(key):
-        yield from (GitPlace(path, True) for path in meant_paths(value, [os.path.dirname(file)], homes))
+        yield from ((path, "") for path in meant_paths(value, [os.path.dirname(file)], homes))
     elif key == "core.attributesfile":
-        yield from (GitPlace(path, True) for path in meant_paths(value, tops, homes))
+        yield from ((path, "") for path in meant_paths(value, tops, homes))
     elif key in ("core.hookspath", "init.templatedir"):
         # A hook for what is pushed runs in the Git folder (githooks(5)).
-        yield from (GitPlace(path, False) for path in meant_paths(value, [*tops, *git_folders], homes))
+        yield from ((path, None) for path in meant_paths(value, [*tops, *git_folders], homes))
     elif GIT_COMMAND_KEY.fullmatch(key) or "ext::" in key + value:  # a URL that names a command (git-remote-ext(1))
         for word in command_words(f"{key} {value}" if "ext::" in key else value):
             is_explicit = word.startswith(("/", "~/", "./", "../")) and not re.search(r"\s", word)
@@ -3009,7 +3009,7 @@ def places_of(
             for path in meant_paths(word, tops, homes):
                 # Git looks a bare name up in $PATH, but it may be the argument of an interpreter.
                 if os.path.isfile(path) or (is_certain and not os.path.isdir(path)):
-                    yield GitPlace(path, False)
+                    yield path, None
 
 
 def command_words(command: str) -> set[str]:
@@ -3115,9 +3115,9 @@ def protected_paths(settings: ProtectionSettings, workspace: HostFolder) -> Prot
             found[f"{workspace.source}/{normal}"] = None
     # Whether a Git folder's own hooks and configuration are protected is up to the settings.
     settled = {f"{folder}/{name}" for folder in git_folders for name in ("config", "hooks")}
-    for place in workspace.git_places:
-        if place.path not in settled:
-            found.setdefault(place.path, "" if place.is_file else None)
+    for path, text in workspace.git_places.items():
+        if path not in settled:
+            found.setdefault(path, text)
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import clincus
-from clincus import GitPlace, HostFolder, ProtectionSettings, ProtectionSupport, protect_workspace
+from clincus import HostFolder, ProtectionSettings, ProtectionSupport, protect_workspace
 from wall import hook
 
 WORKSPACE = HostFolder("/home/ada/project", "/workspace", uid=1000, gid=1000)
@@ -143,8 +143,8 @@ def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
     ],
 )
 def test_a_placeholder_is_what_git_does_not_mind(path, text):
-    places = [GitPlace("/home/ada/project/team.config", True), GitPlace("/home/ada/project/.githooks", False)]
-    paths = clincus.protected_paths(SETTINGS, replace(WORKSPACE, git_places=tuple(places)))
+    places = {"/home/ada/project/team.config": "", "/home/ada/project/.githooks": None}
+    paths = clincus.protected_paths(SETTINGS, replace(WORKSPACE, git_places=places))
     assert paths[f"/home/ada/project/{path}"] == text
 
 
@@ -157,7 +157,7 @@ def test_a_git_folder_of_another_name_is_protected_as_one():
 
 
 def test_writable_hooks_holds_though_git_names_them():
-    places = tuple(GitPlace(f"/home/ada/project/.git/{name}", False) for name in ("hooks", "config", "other"))
+    places = dict.fromkeys(f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other"))
     paths = clincus.protected_paths(ProtectionSettings(paths=()), replace(WORKSPACE, git_places=places))
     named = {f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other")} & set(paths)
     assert named == {"/home/ada/project/.git/other"}
@@ -165,13 +165,13 @@ def test_writable_hooks_holds_though_git_names_them():
 
 @pytest.mark.parametrize("path", ["/home/ada/project", "/home/ada"])
 def test_a_workspace_that_is_itself_the_folder_of_hooks_is_refused(path):
-    workspace = replace(WORKSPACE, git_places=(GitPlace(path, False),))
+    workspace = replace(WORKSPACE, git_places={path: None})
     assert refusal(workspace, SETTINGS, LOCKABLE).status == 409
     assert protect_workspace(workspace, replace(SETTINGS, enabled=False), LOCKABLE).level == "off"
 
 
 def test_what_git_runs_in_an_extra_mount_is_protected_there():
-    workspace = replace(WORKSPACE, git_places=(GitPlace("/home/ada/shared/hooks", False),))
+    workspace = replace(WORKSPACE, git_places={"/home/ada/shared/hooks": None})
     shared = HostFolder("/home/ada/shared", "/shared", uid=1000, gid=1000)
     plan = plan_of(protect_workspace(workspace, SETTINGS, LOCKABLE, [shared], "cafe"))
     assert plan["trees"][1]["protect"] == {"hooks": None}
@@ -301,7 +301,7 @@ def test_device_names_are_readable_and_differ():
 
 
 def test_the_hook_is_one_line_of_plain_characters():
-    places = tuple(GitPlace(f"/home/ada/project/submodules/number-{number}/.githooks", False) for number in range(2000))
+    places = dict.fromkeys(f"/home/ada/project/submodules/number-{number}/.githooks" for number in range(2000))
     workspace = replace(WORKSPACE, git_places=places)
     for line in protect_workspace(workspace, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"].splitlines():
         assert re.fullmatch(r"[\x20-\x7e]+", line)

@@ -6,7 +6,6 @@ import subprocess
 import pytest
 
 import clincus
-from clincus import GitPlace
 
 
 class Host:
@@ -37,12 +36,8 @@ class Host:
         """What is found in a workspace, relative to it, without what is protected anyway; a `/` ends a folder."""
         root = str(workspace or self.work)
         _, places = clincus.git_on_host(root, [str(self.home)], {"PATH": os.environ["PATH"]})
-        inside = [(os.path.relpath(place.path, root), place.is_file) for place in places if inside_of(place, root)]
-        return {path + ("" if is_file else "/") for path, is_file in inside}
-
-
-def inside_of(place: GitPlace, root):
-    return place.path == root or place.path.startswith(root + "/")
+        inside = {path: text for path, text in places.items() if clincus.path_inside(path, root)}
+        return {os.path.relpath(path, root) + ("/" if text is None else text) for path, text in inside.items()}
 
 
 @pytest.fixture
