@@ -1071,6 +1071,14 @@ def state_directory(environ: Mapping[str, str]) -> str:
     return expand("~/.clincus", environ)
 
 
+@contextmanager
+def state_lock(environ: Mapping[str, str]) -> Iterator[None]:
+    """Make the directory of our own files, if need be, and keep other Clincus processes from changing them."""
+    os.makedirs(state_directory(environ), mode=0o700, exist_ok=True)
+    with directory_lock(state_directory(environ)):
+        yield
+
+
 def user_configs(environ: Mapping[str, str]) -> list[str]:
     """Where the user's config file may be, best first: below XDG_CONFIG_HOME, and in ~/.config."""
     base = environ.get("XDG_CONFIG_HOME", "")
@@ -1243,14 +1251,6 @@ def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile |
         text = json.dumps(trusted, indent=2, sort_keys=True) + "\n"
         replace_file(trust_file(environ), text.encode("utf-8", "surrogateescape"), 0o600)
     return had
-
-
-@contextmanager
-def state_lock(environ: Mapping[str, str]) -> Iterator[None]:
-    """Make the directory of our own files, if need be, and keep other Clincus processes from changing them."""
-    os.makedirs(state_directory(environ), mode=0o700, exist_ok=True)
-    with directory_lock(state_directory(environ)):
-        yield
 
 
 def project_config(config: Config, environ: Mapping[str, str], workspace: str) -> Config:
@@ -1624,9 +1624,8 @@ def tool_command(
 ) -> list[str]:
     """The command that starts a tool, or with a conversation's id goes on with it.
 
-    tool.binary replaces the first word and defaults.model is passed on only for the tool that tool.name names, and
-    the model only if the user set it: a default that is forced on everybody is no service. `environ` with
-    CLINCUS_USE_DUMMY=1 puts the test stub `dummy` in the tool's place.
+    Only the tool that tool.name names gets tool.binary, as the first word, and defaults.model, if the user set it.
+    `environ` with CLINCUS_USE_DUMMY=1 puts the test stub `dummy` in the tool's place.
     """
     words = tool.resume if conversation else tool.start
     command = [word.replace("{session}", session_id).replace("{conversation}", conversation or "") for word in words]
@@ -1771,34 +1770,31 @@ class NameTakenError(IncusError):
     """There is an instance of that name, and it is not the one that was to be made."""
 
 
-# The client says this when there is no daemon to talk to (cmd/incus, 6.0). Each is answered as 503.
-INCUS_UNREACHABLE = (
-    ("doesn't appear to be started", "Incus is not running. Run `clincus setup`, or start the incus service."),
+# What the client writes (cmd/incus, 6.0), the HTTP status that fits, and what to say instead, if anything.
+INCUS_FAILURES = (
+    ("doesn't appear to be started", 503, "Incus is not running. Run `clincus setup`, or start the incus service."),
     (
-        "needed permissions to talk to the incus daemon",
+        *("needed permissions to talk to the incus daemon", 503),
         "You may not talk to Incus yet. Run `clincus setup`, then log in again so that the group takes effect.",
     ),
-    ("connection refused", "Incus is not answering. Check the incus service."),
-    ("connection reset", "Incus closed the connection: it is restarting."),
-    ("daemon is shutting down", "Incus is shutting down."),
+    ("connection refused", 503, "Incus is not answering. Check the incus service."),
+    ("connection reset", 503, "Incus closed the connection: it is restarting."),
+    ("daemon is shutting down", 503, "Incus is shutting down."),
+    ("UNIQUE constraint failed: instances", 409, ""),
+    ("already exists", 409, ""),
+    ("creating instance record: Instance is busy", 409, ""),  # the daemon is making the instance of that name
+    ("not found", 404, ""),
+    ("Not Found", 404, ""),
+    ("file does not exist", 404, ""),
 )
 
 
-# The last one is said while the daemon is making the instance of that name.
-NAME_TAKEN = ("UNIQUE constraint failed: instances", "already exists", "creating instance record: Instance is busy")
-
-
 def incus_failure(text: str) -> IncusError:
-    """Turn what Incus wrote into an error with the HTTP status that fits: 503 unreachable, 404 unknown, else 500."""
-    words = text.strip().removeprefix("Error: ")
-    for mark, advice in INCUS_UNREACHABLE:
-        if mark in words:
-            return IncusError(advice, 503)
-    if any(mark in words for mark in NAME_TAKEN):
-        return IncusError(words, 409)
-    if "not found" in words.lower() or "file does not exist" in words:
-        return IncusError(words, 404)
-    return IncusError(words or "Incus failed without a word", 500)
+    """Turn what Incus wrote into an error with the HTTP status that fits, 500 if INCUS_FAILURES has none."""
+    words = text.strip().removeprefix("Error: ") or "Incus failed without a word"
+    found = ((status, advice) for mark, status, advice in INCUS_FAILURES if mark in words)
+    status, advice = next(found, (500, ""))
+    return IncusError(advice or words, status)
 
 
 # -- Commands in a container
