@@ -2173,8 +2173,8 @@ def is_saved(tool: Tool, path: str) -> bool:
     return inside and not any(fnmatch.fnmatchcase(path, pattern) for pattern in tool.unsaved)
 
 
-STARTED_FILE = ".clincus/start"  # what runs in tmux; a container without it was never started to the end
-UNPACKING_FILE = ".clincus/unpacking"  # there while a saved conversation goes in: what there is may be half of it
+STARTED_FILE = ".clincus/start"  # the program in tmux; a container without it was never started completely
+UNPACKING_FILE = ".clincus/unpacking"  # exists while a saved conversation goes in: its files may be incomplete
 
 
 class ListedFile(NamedTuple):
@@ -2187,7 +2187,7 @@ class ListedFile(NamedTuple):
 
 
 def parse_listing(data: bytes) -> Iterator[ListedFile]:
-    """The files that guest/save.sh and guest/list.sh write; what is not in their form is left out."""
+    """The files in a listing of guest/save.sh or guest/list.sh; records of any other form are left out."""
     for record in data.split(b"\0"):
         match = re.fullmatch(rb"((\d{1,15}) (\d{1,10})(?:\.(\d{1,9})\d*)?) (.+)", record, re.DOTALL)
         if match:
@@ -2232,7 +2232,7 @@ def saved_files(tool: Tool, saved_dir: str) -> list[ToolFile]:
 
 
 def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
-    """What the path of a conversation's file looks like."""
+    """A pattern for the paths of a tool's conversation files."""
     return re.compile(tool.conversation.replace("{project}", project))
 
 
@@ -2426,7 +2426,7 @@ class Copier:
 
 
 def take_place(fresh: str, directory: str) -> None:
-    """Give a new copy the name of the old one, which is removed. What a crash in between leaves, `mend_saved` mends."""
+    """Replace the old copy by a new one. `mend_saved` repairs what a crash in between leaves."""
     parent, old = os.path.dirname(directory), f"{fresh}.old"
     with directory_lock(parent, SAVED_LOCK_TIMEOUT):
         with suppress(FileNotFoundError):
@@ -2613,7 +2613,7 @@ class History:
         self._append(replace(run, ended_at=when).line("stop"))
 
     def close_runs(self, running: Collection[str], when: str) -> None:
-        """End every open run whose container, by its name, does not run: it stopped while nobody watched."""
+        """End every open run whose container is not among the names in `running`: nobody saw it stop."""
         for run in self.runs():
             if run.ended_at is None and run.id not in running:
                 self.stop(run, when)
@@ -3607,7 +3607,7 @@ LIMIT_KEYS = {
 def limit_options(
     limits: Mapping[str, Mapping[str, Any]], cpus: int | None = None, block_weights: bool = True
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """What `limits` of a checked configuration mean to Incus: instance keys, options of the root disk, warnings.
+    """Translate `limits` of a checked configuration for Incus: instance keys, options of the root disk, warnings.
 
     `cpus` is the host's number of CPUs, if known; without `block_weights` it cannot weigh disk use. Rates are options
     of the root disk DEVICE; as instance keys Incus knows none of them (its manual: "Type: disk", "Resource limits").
@@ -3823,7 +3823,7 @@ LABELS = [one.name for one in dataclasses.fields(Session) if one.name not in NOT
 
 
 def container_prefix(environ: Mapping[str, str]) -> str:
-    """What every container's name begins with."""
+    """The beginning of every container's name."""
     return environ.get("CLINCUS_CONTAINER_PREFIX") or "clincus-"
 
 
@@ -3920,7 +3920,7 @@ LOOK_AFTER = frozenset(
 
 @dataclass(frozen=True)
 class Change:
-    """What the registry tells its listener.
+    """A change that the registry tells its listener.
 
     `kind` is `started`, `resumed` (from a pause: no new run), `stopped` (also: deleted), `rang`, `deleted` or, for
     anything else that the listing shows, `changed`. `time` is RFC 3339.
@@ -3947,7 +3947,7 @@ def record_run(history: History, change: Change, report: Callable[[str], None]) 
 
 
 class Registry:
-    """What runs, for the listing and the event stream: both read the same state.
+    """All sessions, for the listing and the event stream: both read the same state.
 
     It has two layers: what Incus last said of each instance, and over it the `starting` or `stopping` of work that is
     under way here. `compare` takes in what Incus says, for whatever reason it was asked. `on_change` is told each
@@ -4121,7 +4121,7 @@ class Registry:
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """What a person asks for when a session is created; empty means: as the config says."""
+    """The request to create a session. An empty field means: as the config says."""
 
     workspace: str
     tool: str = ""
@@ -4164,7 +4164,7 @@ class Guest(NamedTuple):
         return "/root" if self.user == "root" else f"/home/{self.user}"
 
     def environment(self, **more: str) -> dict[str, str]:
-        """What every command of the code user runs with."""
+        """The variables of every command of the code user."""
         return {"HOME": self.home, "USER": self.user, "LANG": "C.UTF-8", **more}
 
 
@@ -4318,7 +4318,7 @@ def shell_assignments(variables: Mapping[str, str]) -> str:
 def start_files(
     launch: Mapping[str, str], environment: Mapping[str, str], chosen: Mapping[str, str] | None
 ) -> list[ToolFile]:
-    """What a start leaves in the code user's home beside the tool's own files; `launch` is for guest/tool.sh.
+    """Our files in the code user's home, beside those of the tool; `launch` holds the variables of guest/tool.sh.
 
     `chosen` are a person's own variables. They have a file of their own: with None that of an earlier start stays.
     """
@@ -4525,7 +4525,7 @@ class Sessions:
         return {**session.document(), **self.extensions.fields(session)}
 
     def plan(self, request: LaunchRequest) -> Launch:
-        """What a request comes to with the config of now. Raises ClincusError(400)."""
+        """Apply the config of now to a request. Raises ClincusError(400)."""
         return plan_launch(request, self.load(), self.environ)
 
     def create(self, request: LaunchRequest) -> Session:
@@ -4566,14 +4566,12 @@ class Sessions:
     def _resume(self, found: Session, request: LaunchRequest | None, *, is_stopped: bool) -> None:
         before = self._adopted(found)
         launch = self.plan(self._again(before, request))
-        if is_stopped and launch.draft.workspace != before.workspace and before is found:
-            target = launch.draft.workspace  # nobody asked for it when the session was made
-            raise ClincusError(
-                f'workspace "{before.workspace}" is a link to "{target}" now: start a session there', 409
-            )
+        target = launch.draft.workspace
+        if is_stopped and target != before.workspace and before is found:  # a person asked for the folder, not a link
+            raise ClincusError(f'"{before.workspace}" is a link to "{target}" now: start a session there', 409)
         self.extensions.tell("before_start", before)
         session = self._thawed(before)
-        if is_stopped:  # a start that fails leaves it so, unless somebody else has started it
+        if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
             session = self.containers.launch(launch.renewed(session), launch, is_new=False)
         else:
             launch = replace(launch, guest=self.guest(session))
@@ -4710,7 +4708,7 @@ class Sessions:
         refusals: Mapping[int, Exception] | None = None,
         **more: Any,
     ) -> bytes:
-        """What programs of guest/ write, with `more` as in `run`.
+        """Run programs of guest/ and return their output; `more` as in `run`.
 
         Raises what `refusals` has for an exit code, and IncusError for any other but 0.
         """
@@ -4736,7 +4734,7 @@ class Sessions:
         return replace(new, settings=settings, **same)
 
     def _adopted(self, session: Session) -> Session:
-        """A session of the Go program, which has no id on its container, with the id that it was saved under."""
+        """A session with its id. A container of the Go program has none: it gets the one that it was saved under."""
         import uuid
 
         if session.session_id != session.id:
@@ -4747,7 +4745,7 @@ class Sessions:
         return replace(session, session_id=str(uuid.uuid4()))
 
     def _launch(self, session: Session, launch: Launch) -> None:
-        """Make the container and start the tool; whatever fails or interrupts that, nothing stays."""
+        """Make the container and start the tool. If that fails or is interrupted, nothing stays."""
         self.extensions.tell("before_start", session)
         try:
             session = self.containers.launch(session, launch, is_new=True)
@@ -4829,7 +4827,7 @@ class Sessions:
         )
 
     def _save(self, session: Session, *, ends_tool: bool = False) -> Exception | None:
-        """Copy the tool's conversation to the host. Why that did not work is reported, returned, and stops nobody.
+        """Copy the tool's conversation to the host. A failure is reported and returned, not raised.
 
         With `ends_tool` a tool that runs is ended first.
         """
@@ -4856,7 +4854,7 @@ class Sessions:
 
     def lock(self, id: str) -> threading.RLock:
         """The lock of a session. Raises ClincusError(404)."""
-        self.registry.get(id)  # no lock is kept for what somebody made up
+        self.registry.get(id)  # an unknown id gets no lock
         return self._locks.setdefault(id, threading.RLock())
 
     @contextlib.contextmanager
@@ -4978,7 +4976,7 @@ class Workspaces:
 
 
 def project_folders(root: str) -> list[str]:
-    """The project directories in a root, by name; none if the root is gone, which the config may still name."""
+    """The project directories in a root, by name; an empty list if the root is gone."""
     try:
         names = sorted(name for name in os.listdir(root) if not name.startswith("."))
     except OSError:

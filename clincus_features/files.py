@@ -94,7 +94,7 @@ def read_file(sessions: clincus.Sessions, session: clincus.Session, path: str) -
 def run_program(
     sessions: clincus.Sessions, session: clincus.Session, verb: str, path: str, argument: str, *, content: bytes = b""
 ) -> bytes:
-    """What guest/files.sh answers; see there for the arguments.
+    """Run guest/files.sh, which explains the arguments, and return its output.
 
     Raises ClincusError: 400 for a path that leads out of the workspace, and those of ERRORS.
     """

@@ -1,4 +1,4 @@
-"""What the server does for sessions in the background.
+"""The work of the server for sessions in the background.
 
 It saves the conversations of those that run, stops those whose time is over, and deletes ephemeral ones that stopped
 long ago.
