@@ -95,7 +95,7 @@ def change_state(incus: clincus.Incus, name: str, action: str, *, force: bool = 
 
 
 def stop_instance(context: Context, instance: Mapping[str, Any], *, force: bool = False, timeout: int = 60) -> None:
-    """Stop an instance: a session that runs with its conversation saved. Raises ClincusError."""
+    """Stop an instance, and save its conversation first if it is a session that runs. Raises ClincusError."""
     name, status = instance["name"], instance["status"]
     if status != "Stopped" and own_session(context, instance):
         context.sessions.end(name, timeout=0 if force else timeout)
@@ -105,9 +105,9 @@ def stop_instance(context: Context, instance: Mapping[str, Any], *, force: bool 
 
 @contextmanager
 def stopped(context: Context, instance: Mapping[str, Any], purpose: str, *, force: bool = False) -> Iterator[None]:
-    """Keep an instance stopped for a while, a session with its conversation saved; one that was up starts again.
+    """Keep an instance stopped for the block; if it was up it is stopped as by `stop_instance`, and starts again.
 
-    Raises ClincusError(409) for one that Incus deletes when it stops.
+    Raises ClincusError(409) for an instance that Incus deletes when it stops.
     """
     name, incus = instance["name"], context.incus
     if instance["status"] == "Stopped":
@@ -120,12 +120,11 @@ def stopped(context: Context, instance: Mapping[str, Any], purpose: str, *, forc
     try:
         yield
     finally:
-        if find_instance(incus, name)["status"] != "Stopped":
-            pass  # a stateful snapshot has started it
-        elif own_session(context, instance):
+        is_stopped = find_instance(incus, name)["status"] == "Stopped"  # a stateful snapshot starts it itself
+        if is_stopped and own_session(context, instance):
             context.sessions.refresh()  # its labels may be those of a snapshot now
             context.sessions.resume(name)
-        else:
+        elif is_stopped:
             change_state(incus, name, "start")
 
 

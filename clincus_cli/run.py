@@ -59,7 +59,7 @@ def run_run(context: Context) -> int:
     limits = options.timeout, clincus.parse_duration(config.get("limits.runtime.max_duration") or "0")
     limit = min(filter(None, limits), default=None)
     try:
-        if request.environment or request.slot:  # a container that is used again has those of an earlier command
+        if request.environment or request.slot:  # a slot's container may hold variables of an earlier command
             give_variables(sessions, session, dict(request.environment))
         talk(context, f"Executing: {shlex.join(options.command)}")
         guest, program = sessions.guest(session), clincus.guest_program("wait-for-boot", "command")
@@ -197,7 +197,7 @@ def run_tmux_capture(context: Context) -> int:
 
 
 def screen_text(shown: str) -> str:
-    """What a session's terminal shows, for ours: of all that could command it only colours and line ends are left."""
+    """What a session's terminal shows, for our terminal: line ends and colours stay, other control text is escaped."""
     parts = re.split(r"(\n|\x1b\[[\d;:]*m)", shown)  # every second part is one of them
     return "".join(part if at % 2 else clincus.printable(part) for at, part in enumerate(parts))
 

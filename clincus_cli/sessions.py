@@ -137,29 +137,27 @@ def run_resume(context: Context) -> int:
     $ clincus resume clincus-ec0578-1  # Go on after `clincus stop`; `clincus attach` shows it.
     """
     name, registry = context.options.name, context.sessions.registry
+
+    def resume(name: str) -> None:
+        if registry.get(name).status == "running":
+            console.say(f"{name} is running already")
+            return
+        with console.progress(f"Resuming {name}"):
+            context.sessions.resume(name)
+        console.say(f"Resumed container: {name}")
+
     if not name:
         paused = [session for session in registry.all() if session.paused]
         if not paused:
             console.say("No frozen clincus containers found")
             return 0
-        done = attempt_each([one.id for one in paused], lambda id: resume_one(context, id))
+        done = attempt_each([one.id for one in paused], resume)
         console.say(f"Resumed {len(done)} container(s)")
         return 0 if len(done) == len(paused) else 1
     if name not in [session.id for session in registry.all()] and cli.is_session_id([name]):
         raise clincus.ClincusError(f"'{name}' is a conversation, not a container: clincus shell --resume={name}", 409)
-    resume_one(context, name)
+    resume(name)
     return 0
-
-
-def resume_one(context: Context, name: str) -> None:
-    """Resume one session."""
-    session = context.sessions.registry.get(name)
-    if session.status == "running":
-        console.say(f"{name} is running already")
-        return
-    with console.progress(f"Resuming {name}"):
-        context.sessions.resume(name)
-    console.say(f"Resumed container: {name}")
 
 
 # -- One thing done to several sessions

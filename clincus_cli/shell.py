@@ -295,9 +295,9 @@ def leave_session(sessions: clincus.Sessions, session: clincus.Session, *, is_di
 
 
 def settled_session(sessions: clincus.Sessions, session: clincus.Session) -> tuple[clincus.Session | None, bool]:
-    """The session as it is now, None if it is gone, and whether its tmux is there: it ends with its last program.
+    """The session as it is now (None if it is gone), and whether its tmux still runs, which ends with its last program.
 
-    A container that is just being stopped is called running and can be asked nothing: its end is waited for.
+    Incus calls a container running that is about to stop, and whose tmux cannot be asked: this waits for its end.
     """
     import time
 
@@ -393,7 +393,7 @@ def run_attach(context: Context) -> int:
 
 
 def session_to_attach(context: Context) -> clincus.Session | None:
-    """The session that is named, that of the slot, or the only one that runs; several are listed, and None given."""
+    """The session that is named, the one in the slot, or the only one that runs; None if several run, after a list."""
     options, registry = context.options, context.sessions.registry
     is_here = bool(options.slot or options.workspace)
     name = options.name or ("" if is_here else context.environ.get("CLINCUS_CONTAINER", ""))

@@ -134,7 +134,10 @@ def pull_files(incus: clincus.Incus, name: str, path: str, local: str) -> Transf
 
 @contextlib.contextmanager
 def fresh_folder(parent: str) -> Iterator[tuple[int, str, int]]:
-    """A new folder: the descriptor of its parent, its name and its own descriptor. It is removed if still there."""
+    """A new folder in a folder, for a while: the descriptor of `parent`, the new name, and its own descriptor.
+
+    The folder is removed at the end, unless it has another name by then.
+    """
     name = f".clincus-{secrets.token_hex(8)}"
     with contextlib.ExitStack() as held:
         above = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -201,7 +204,7 @@ class Arrival:
         self._written = 0  # bytes
 
     def receive(self, path: str, stream: IO[bytes]) -> None:
-        """Take in what guest/pull.sh sends of `path`; a stream that ends at once is its failure, told by others."""
+        """Take in what guest/pull.sh sends of `path`. An empty stream changes nothing: the program failed."""
         words = re.fullmatch(rb"(file|directory|other|missing)(?: ([0-7]{1,4}) ([0-9]{1,11}))?\n", stream.readline(64))
         if not words:
             return
@@ -214,9 +217,13 @@ class Arrival:
             advice = "move it away, or name a place where nothing is"
             raise clincus.ClincusError(f'"{self._target}" exists already: {advice}', 409)
         if is_tree:
+            member = None
             try:
                 for member, content in tar_members(stream):
                     self._take(member, content)
+            except OSError as error:
+                where = os.path.join(self._target, member.name if member else "")
+                raise clincus.ClincusError(f'"{where}" cannot be written: {error.strerror or error}', 500) from error
             except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
                 raise clincus.ClincusError(f"what the container sent is not a tar archive: {error}", 500) from error
         else:
@@ -226,32 +233,25 @@ class Arrival:
     def _take(self, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
         """Take in one member of a tree."""
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
-        name = "/".join(parts)
+        name, link = "/".join(parts), member.linkname
+        if not parts:
+            return  # the tree itself
         if not clincus.safe_relative(name):
-            if parts:
-                self._leave_out(member, "has a name that is not safe, or lies too deep")
-            return
-        try:
-            with self._folder(parts[:-1]) as folder:
-                self._make(member, content, folder, parts)
-        except OSError as error:
-            raise clincus.ClincusError(f'"{self._target}/{name}" cannot be written: {error.strerror}', 500) from error
-
-    def _make(self, member: tarfile.TarInfo, content: IO[bytes] | None, folder: int, parts: Sequence[str]) -> None:
-        """Make a member of a tree in its folder."""
-        link = member.linkname
-        if member.isdir():
-            with contextlib.suppress(FileExistsError):  # it was made for what came before
+            self._leave_out(member, "has a name that is not safe, or lies too deep")
+        elif member.isdir():
+            with self._folder(parts[:-1]) as folder, contextlib.suppress(FileExistsError):
                 os.mkdir(parts[-1], member.mode & 0o777 | 0o700, dir_fd=folder)
         elif content:
-            self._write(folder, parts[-1], member.mode, member.mtime, content)
-            self._files.add("/".join(parts))
+            with self._folder(parts[:-1]) as folder:
+                self._write(folder, parts[-1], member.mode, member.mtime, content)
+            self._files.add(name)
         elif member.islnk() and link.removeprefix("./") in self._files:
             *folders, last = link.removeprefix("./").split("/")
-            with self._folder(folders) as source:
+            with self._folder(folders) as source, self._folder(parts[:-1]) as folder:
                 os.link(last, parts[-1], src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         elif member.issym() and stays_inside(link, len(parts) - 1):
-            os.symlink(link, parts[-1], dir_fd=folder)
+            with self._folder(parts[:-1]) as folder:
+                os.symlink(link, parts[-1], dir_fd=folder)
         elif member.islnk() or member.issym():
             why = "out of the tree" if member.issym() else "which did not arrive"
             self._leave_out(member, f"is a link to {clincus.shorten(link)}, {why}")
