@@ -2,8 +2,8 @@
 # Lies in the container as ~/.clincus/hook: appends what a tool's hook tells to ~/.clincus/agent/events, one line of JSON.
 #
 # Arguments: the name of the event, and what to do: `brief` keeps only a few words of what comes on stdin, `whole` keeps
-# long texts; `ring` rings afterwards, which makes the server look. It never fails and never waits: a tool may run a
-# hook before each step, and may take an error for a "no".
+# long texts; `only=WORD` is for events that speak of it; `ring` rings afterwards, which makes the server look. It never
+# fails and never waits: a tool may run a hook before each step, and may take an error for a "no".
 # shellcheck disable=SC2016 # Perl's variables
 cd "$HOME/.clincus/agent" 2>/dev/null && perl -MTime::HiRes=time -MFcntl=:DEFAULT -e '
     alarm 5;
@@ -12,6 +12,7 @@ cd "$HOME/.clincus/agent" 2>/dev/null && perl -MTime::HiRes=time -MFcntl=:DEFAUL
     # A hook gets the end of its input at once, or none at all.
     while (length $data < 300_000 && sysread STDIN, $piece, 65536) { $data .= $piece }
     $data =~ s/[\r\n]+/ /g;
+    for my $word (map { /^only=(\w+)$/ } keys %how) { exit if index($data, qq("$word")) < 0 }
     if ($how{brief}) {
         my %kept;
         my $head = substr $data, 0, 2000;

@@ -103,7 +103,9 @@ def ask_arguments(tools: Mapping[str, Any]) -> Mapping[str, object]:
     """The question, as the tool at hand takes it."""
     one = QUESTION["questions"][0]
     if "ask_user" in tools:
-        return {"question": one["question"], "choices": [option["label"] for option in one["options"]]}
+        colours = {"type": "string", "enum": [option["label"] for option in one["options"]]}
+        schema = {"type": "object", "properties": {"colour": colours}, "required": ["colour"]}
+        return {"message": one["question"], "requestedSchema": schema}
     return QUESTION
 
 

@@ -55,6 +55,14 @@ def seen_file(environ: Mapping[str, str]) -> str:
     return os.path.join(clincus.state_directory(environ), "seen.json")
 
 
+def examine(sessions: clincus.Sessions, session: clincus.Session, environ: Mapping[str, str]) -> Decision:
+    """What a session's tool does, by a look at it now. Raises ClincusError."""
+    known = Known(first_facts(session))
+    if session.status == "running":
+        known = look(sessions, session, known)
+    return decide(known.facts, None, SeenTimes(lambda: seen_file(environ)).get(session.session_id))
+
+
 def time_text(at: float) -> str:
     """A time for the API, "" where it is not known."""
     return clincus.format_time(datetime.fromtimestamp(at, timezone.utc)) if at else ""
@@ -138,10 +146,12 @@ class Watch:
         try:
             session = self._app.registry.get(id)
             fresh = look(self._app.sessions, session, known) if session.status == "running" else None
-        except clincus.ClincusError:  # it is gone, or Incus is: the next look tells
+        except Exception as error:
             with self._changed:
                 if id in self._known:
                     self._due.setdefault(id, time.monotonic() + FAILED_LOOK)
+            if not isinstance(error, clincus.ClincusError):  # else it is gone, or Incus is: the next look tells
+                raise
             return
         with self._changed:
             if fresh is not None and self._known.get(id) is known:  # else another run has begun meanwhile

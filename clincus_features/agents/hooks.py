@@ -26,24 +26,46 @@ CLAUDE_HOOKS = (
 )
 
 
-def command(event: str, how: str) -> str:
-    """A shell command that runs our hook if it is there, and is always a success."""
-    return f"[ ! -x ~/.clincus/hook ] || ~/.clincus/hook {event} {how}".rstrip()
+# The same for Copilot CLI, whose names in this form give the words of Claude Code (docs, "Hooks reference"; seen with
+# 1.0.102). It asks its PermissionRequest also for what is allowed anyway.
+COPILOT_FILE = ".copilot/hooks/clincus.json"
+COPILOT_HOOKS = (
+    ("UserPromptSubmit", "ring"),
+    ("PreToolUse", "only=AskUserQuestion ring"),
+    ("PostToolUse", "only=AskUserQuestion brief ring"),
+    ("Notification", "ring"),
+    ("Stop", "ring"),
+    ("ErrorOccurred", "ring"),
+)
+OPENCODE_FILE = ".config/opencode/plugins/clincus.js"
 
 
-def claude_settings() -> bytes:
+def claude_settings() -> dict[str, object]:
     """Claude Code's settings with our hooks. `async`: it goes on at once."""
     hooks: dict[str, list[object]] = {}
     for event, asked_for, how in CLAUDE_HOOKS:
-        run = {"type": "command", "command": command(event, how), "async": True, "timeout": 10}
-        matcher = {"matcher": asked_for} if asked_for else {}
-        hooks.setdefault(event, []).append({**matcher, "hooks": [run]})
-    return (json.dumps({"hooks": hooks}, indent=1) + "\n").encode()
+        command = f"[ ! -x ~/.clincus/hook ] || ~/.clincus/hook {event} {how}"
+        run = {"type": "command", "command": command, "async": True, "timeout": 10}
+        hooks.setdefault(event, []).append({**({"matcher": asked_for} if asked_for else {}), "hooks": [run]})
+    return {"hooks": hooks}
+
+
+def copilot_hooks() -> dict[str, object]:
+    """Copilot CLI's file of our hooks. It waits for each, so the work goes on behind its back: an error is a "no"."""
+    hooks = {}
+    for event, how in COPILOT_HOOKS:
+        command = f"[ ! -x ~/.clincus/hook ] || ~/.clincus/hook {event} {how} <&0 >/dev/null 2>&1 & exit 0"
+        hooks[event] = [{"type": "command", "bash": command, "timeoutSec": 10}]
+    return {"version": 1, "hooks": hooks}
 
 
 def guest_files(session: clincus.Session) -> Sequence[clincus.ToolFile]:
     """The files for a session's container."""
-    files = [clincus.ToolFile(".clincus/hook", clincus.guest_program("hook").encode(), 0o700)]
+    files = {".clincus/hook": (clincus.guest_program("hook"), 0o700)}
     if session.tool == "claude":
-        files.append(clincus.ToolFile(CLAUDE_SETTINGS, claude_settings(), 0o644))
-    return files
+        files[CLAUDE_SETTINGS] = (json.dumps(claude_settings(), indent=1), 0o644)
+    elif session.tool == "copilot":
+        files[COPILOT_FILE] = (json.dumps(copilot_hooks(), indent=1), 0o600)
+    elif session.tool == "opencode":
+        files[OPENCODE_FILE] = (clincus.packaged_text("guest/opencode.js"), 0o600)
+    return [clincus.ToolFile(path, text.encode(), mode) for path, (text, mode) in files.items()]

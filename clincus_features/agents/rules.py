@@ -12,7 +12,7 @@ class Rule(NamedTuple):
     """What a screen means that shows a pattern in its last lines (the empty ones are left out)."""
 
     name: str
-    state: str  # `ready`: the tool takes a prompt, which is `done` or `idle`
+    state: str  # `ready`: the tool takes a prompt, which is `done` or `idle`; with the reason `over` its turn is over
     pattern: str  # searched in each line, or from line to line if it holds a line break
     reason: str = ""
     last: int = 24  # only so many lines count
@@ -68,6 +68,7 @@ CLAUDE = ToolRules(
             r"^● (?P<text>(?:Please run /login · )?API Error: .*" + WRAPPED + r")\n" + CLAUDE_BOX,
             group=True,
         ),
+        Rule("turn-over", "ready", r"^✻ \S+ for \d.*\n" + CLAUDE_BOX, "over"),
         Rule("prompt", "ready", CLAUDE_BOX),
     ),
     hooks={
@@ -86,7 +87,50 @@ CLAUDE = ToolRules(
     notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$|^\s*⏵⏵|^\s*⏸",
 )
 
-RULES: dict[str, ToolRules] = {"claude": CLAUDE}
+COPILOT = ToolRules(
+    seen_on="1.0.102",
+    screen=(
+        Rule("trust-dialog", "waiting", r"(?P<text>Do you trust the files in this folder\?)", "dialog", 10, True),
+        Rule("question", "waiting", r"enter accept · ctrl\+d decline", "question", 3),
+        Rule("permission", "waiting", r"(?P<text>Do you want to .*\?)[ │]*\n[ │]*❯ 1\. ", "permission", 10, True),
+        Rule("dialog", "waiting", r"enter to select · esc to cancel", "dialog", 3),
+        Rule("working", "working", r"^ *\S Working\b.* esc ", last=2),
+        Rule("interrupted", "ready", r"^ *● Operation cancelled by user\n.*\n" + CLAUDE_BOX, "interrupted"),
+        Rule("prompt", "ready", CLAUDE_BOX),
+    ),
+    hooks={
+        "UserPromptSubmit": WORKS,
+        "PreToolUse": Hook("waiting", "question", function="permission"),
+        "PostToolUse": WORKS,
+        "Notification": Hook(function="notification"),
+        "Stop": Hook("done", function="stop"),
+        "ErrorOccurred": Hook("failed", function="error"),
+    },
+    notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$",
+)
+
+OPENCODE = ToolRules(
+    seen_on="1.18.34",
+    screen=(
+        Rule("question", "waiting", r"enter submit +esc dismiss", "question", 4),
+        Rule("esc-interrupt", "working", r" esc (again to )?interrupt", last=3),
+        Rule("prompt", "ready", r"ctrl\+p commands", last=4),
+    ),
+    hooks={
+        "session.status": Hook(function="status"),
+        "session.idle": Hook("done", function="rest"),
+        "session.error": Hook("failed", function="error"),
+        "permission.asked": Hook("waiting", "permission", function="opencode_permission"),
+        "permission.updated": Hook("waiting", "permission", function="opencode_permission"),
+        "permission.replied": WORKS,
+        "question.asked": Hook("waiting", "question", function="question"),
+        "question.replied": WORKS,
+        "question.rejected": WORKS,
+    },
+    begins_turn=(),
+)
+
+RULES: dict[str, ToolRules] = {"claude": CLAUDE, "copilot": COPILOT, "opencode": OPENCODE}
 
 # What StopFailure and errors on the screen say -> our reason. The first pattern that is found counts.
 FAILURES = (

@@ -161,9 +161,8 @@ def after_permission(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
     """A person is asked: about a choice, a plan, or whether a tool may run."""
     name, given = clean(data.get("tool_name"), 80), data.get("tool_input")
     words = given if isinstance(given, dict) else {}
-    if name in ("AskUserQuestion", "ask_user", "question"):
-        text, options = question_of(words)
-        return Said("waiting", "question", text, options)
+    if name == "AskUserQuestion":
+        return after_question(hook, said, words)
     if name in ("ExitPlanMode", "exit_plan_mode"):
         plan = clean_block(words.get("plan") or words.get("planContent") or words.get("summary"))
         return Said("waiting", "plan", clean(plan), detail=plan)
@@ -171,16 +170,29 @@ def after_permission(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
     return Said(hook.state, hook.reason, clean(f"{name}: {clean(about)}" if about else name))
 
 
+def after_question(_hook: Hook, _said: Said, data: Mapping[str, Any]) -> Said:
+    """A person is asked to choose."""
+    text, options = question_of(data)
+    return Said("waiting", "question", text, options)
+
+
 def question_of(words: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     """The text and the options of a question; of several questions the first one's options."""
     asked = words.get("questions")
     questions = [one for one in asked if isinstance(one, dict)] if isinstance(asked, list) else [words]
     first: Mapping[str, Any] = questions[0] if questions else {}
-    given = first.get("options") or first.get("choices")
+    given = first.get("options") or first.get("choices") or enumerated(first.get("requestedSchema"))
     labels = [one.get("label") if isinstance(one, dict) else one for one in given] if isinstance(given, list) else []
     more = f" (1 of {len(questions)} questions)" if len(questions) > 1 else ""
     text = clean(first.get("question") or first.get("message"), TEXT_LIMIT - len(more)) + more
     return text, tuple(filter(None, (clean(label, OPTION_LIMIT) for label in labels[:OPTIONS])))
+
+
+def enumerated(schema: object) -> object:
+    """The choices of the first field of a form (JSON schema) that has some."""
+    fields = schema.get("properties") if isinstance(schema, dict) else None
+    found = (one.get("enum") for one in fields.values() if isinstance(one, dict)) if isinstance(fields, dict) else ()
+    return next((choices for choices in found if choices), None)
 
 
 def after_notification(_hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
@@ -217,6 +229,42 @@ def after_failure(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
     return Said(hook.state, reason if reason != "other" else failure_reason(error), message or details or error)
 
 
+def after_error(hook: Hook, _said: Said, data: Mapping[str, Any]) -> Said | None:
+    """An error ended a turn, unless the tool goes on with it or a person wanted it."""
+    error = data.get("error")
+    words = error if isinstance(error, dict) else {"message": error}
+    inner = words.get("data")
+    message = clean(inner.get("message") if isinstance(inner, dict) else words.get("message"))
+    if data.get("recoverable") is True:
+        return None
+    if words.get("name") == "MessageAbortedError":
+        return Said("idle", "interrupted")
+    return Said(hook.state, failure_reason(message, clean(words.get("name"))), message)
+
+
+def after_status(_hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
+    """opencode's own state: `busy`, `retry` or `idle`."""
+    status = data.get("status")
+    words = status if isinstance(status, dict) else {}
+    if words.get("type") == "retry":
+        return Said("working", "retry", clean(words.get("message")))
+    if words.get("type") == "busy":
+        return None if said.state == "waiting" else Said("working")
+    return after_rest(Hook("done"), said, data) if words.get("type") == "idle" else None
+
+
+def after_rest(hook: Hook, said: Said, _data: Mapping[str, Any]) -> Said | None:
+    """Work is over; how it ended was said before, where it did not end well."""
+    return Said(hook.state) if said.state in ("working", "waiting") else None
+
+
+def after_opencode_permission(hook: Hook, _said: Said, data: Mapping[str, Any]) -> Said:
+    """opencode asks whether it may do something."""
+    patterns = data.get("patterns")
+    about = clean(" ".join(map(str, patterns[:5]))) if isinstance(patterns, list) else clean(data.get("title"))
+    return Said(hook.state, hook.reason, clean(f"{clean(data.get('permission') or data.get('type'), 80)}: {about}"))
+
+
 MEANINGS = {
     "session_start": after_session_start,
     "permission": after_permission,
@@ -224,6 +272,11 @@ MEANINGS = {
     "message": after_message,
     "stop": after_stop,
     "failure": after_failure,
+    "question": after_question,
+    "error": after_error,
+    "status": after_status,
+    "rest": after_rest,
+    "opencode_permission": after_opencode_permission,
 }
 
 
@@ -399,12 +452,14 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
     if state == "failed":
         reason = reason or failure_reason(text)
     elif state == "ready":
-        was_busy = said.state in ("working", "waiting") or (
-            before is not None and before.state in ("working", "waiting", "stuck", "done")
-        )
-        state = "done" if was_busy and not reason else "idle"
-        if state == "idle" and not reason and not said.state:
-            since = facts.started or since
+        # The hooks tell the end of a turn. One without it was interrupted, unless the screen says that it was not.
+        was_told = said.state in ("working", "waiting")
+        was_busy = was_told or (before is not None and before.state in ("working", "waiting", "stuck", "done"))
+        if was_busy and (reason == "over" or (not reason and not was_told)):
+            state, reason = "done", ""
+        else:
+            state, reason = "idle", "interrupted" if reason == "interrupted" or (was_told and not reason) else ""
+            since = since if said.state or reason else facts.started or since
     decision = Decision(Agent(state, reason, text, (), since, "screen"), why)
     return unless_stuck(facts, decision)
 

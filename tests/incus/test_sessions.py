@@ -579,20 +579,25 @@ def test_no_read_path_asks_incus(bed, start_server, workspace, tmp_path):
     stand_in.write_text(f'#!/bin/sh\necho "$*" >>{calls}\nexec {real} "$@"\n')
     stand_in.chmod(0o755)
     server = start_server(environ={"PATH": f"{stand_in.parent}:{os.environ['PATH']}"})
-    session = server.create(workspace)
+    session = server.create(workspace, tool="shell")  # nothing to watch: its agent is looked at once
+
+    def commands(kind: str) -> list[str]:
+        return re.findall(rf"^--project default {kind} .*", calls.read_text(), re.MULTILINE)
+
     wait_until(lambda: "monitor" in calls.read_text() and calls.read_text().count("recursion=1") == 2, "the start")
+    wait_until(lambda: len(commands("exec")) == 2, "the look")
     before = calls.read_text()
     for path in (
         "/api/sessions",
         f"/api/sessions/{session['id']}",
+        f"/api/sessions/{session['id']}/agent",
         "/api/sessions/history",
         "/api/config",
         "/api/tools",
     ):
         assert server.get(path).status == 200
     assert calls.read_text() == before
-    launch = re.findall(r"^--project default (?:launch|exec) .*", before, re.MULTILINE)
-    assert len(launch) == 2, launch
+    assert (len(commands("launch")), len(commands("exec"))) == (1, 2), "start, and look"
 
 
 def test_what_a_hostile_guest_says_at_a_start_is_only_text(bed, clincus_server, workspace):

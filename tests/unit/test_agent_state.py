@@ -154,10 +154,11 @@ CORRECTED = {
     "nor has a retry": ([PROMPT], RETRY, ("working", "retry")),
     "an answer elsewhere": ([PROMPT, ASKED], STALLED, ("working", "")),
     "a question that Esc took away": ([PROMPT, ASKED], INTERRUPTED, ("idle", "interrupted")),
+    "nor a retry that Esc ended": ([PROMPT], ["❯ old", "● old", *BOX], ("idle", "interrupted")),
     "a Stop that never came": ([PROMPT], DONE, ("done", "")),
     "a dialog without a hook": ([STOPPED], TRUST, ("waiting", "dialog")),
     "work without a hook": ([STOPPED], STALLED, ("working", "")),
-    "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], BOX, ("done", "")),
+    "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], DONE, ("done", "")),
     "and one that has not": ([("Stop", {"background_tasks": [{}]})], SHELL, ("working", "")),
     "an unknown screen": ([PROMPT], ["hm"], ("working", "")),
 }
