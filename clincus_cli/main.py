@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import clincus
 from clincus_cli import (
+    agents,
     completion,
     console,
     containers,
@@ -28,7 +29,7 @@ from clincus_cli.commands import UsageError, find_command, parse_words
 from clincus_cli.context import Context
 
 # Each declares its commands when it is imported.
-PARTS = (shell, sessions, run, trust, snapshots, images, containers, files, service, setup_commands, completion)
+PARTS = (shell, sessions, agents, run, trust, snapshots, images, containers, files, service, setup_commands, completion)
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
+from clincus_cli.agents import agent_words, agents_of
 from clincus_cli.context import Context
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def run_list(context: Context) -> int:
         session = clincus.session_from_instance(prefix, instance)
         if session is not None and clincus.is_listed(session):
             active.append(active_entry(session, instance))
+    agents = agents_of(context.sessions, context.environ) if any(one["status"] == "Running" for one in active) else {}
+    active = [{**entry, **({"agent": agents[entry["name"]]} if entry["name"] in agents else {})} for entry in active]
     kept = clincus.list_saved(context.config, context.environ) if context.options.all else []
     saved = [
         # The names of the Go program, and ours beside them.
@@ -72,6 +75,8 @@ def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str,
         yield f"  {console.paint(entry['name'], 'bold')} ({'persistent' if entry['persistent'] else 'ephemeral'})"
         status = entry["status"]
         yield f"    Status:    {console.paint(status, colors[status]) if status in colors else status}"
+        if "agent" in entry:
+            yield f"    Agent:     {clincus.printable(agent_words(entry['agent']))}"
         yield from fact_lines(entry, {**facts, "Workspace": "workspace", "Ends": "deadline"})
     if not active:
         yield "  (none)"

@@ -17,7 +17,7 @@ cd "$HOME/.clincus/agent" 2>/dev/null && perl -MTime::HiRes=time -MFcntl=:DEFAUL
         my %kept;
         my $head = substr $data, 0, 2000;
         for my $key (qw(tool_name agent_id source notification_type toolName)) {
-            $kept{$key} = $1 if $head =~ /"$key":"([\w .:-]{1,80})"/;
+            $kept{$key} = $1 if $head =~ /"$key"\s*:\s*"([\w .:-]{1,80})"/;
         }
         $data = "{" . join(",", map { qq("$_":"$kept{$_}") } sort keys %kept) . "}";
     } else {

@@ -56,11 +56,11 @@ def facts(lines=(), *, said: Said = NOTHING, **more) -> Facts:
     return Facts(**{**fields, "lines": tuple(lines), "said": said, **more})
 
 
-def hooks(*events, at: float = NOON - 10) -> Said:
-    """What Claude Code has said by some events, a second from one to the next, the last one at a time."""
+def hooks(*events, at: float = NOON - 10, tool: str = "claude") -> Said:
+    """What a tool has said by some events, a second from one to the next, the last one at a time."""
     said = Said()
     for number, (name, data) in enumerate(events):
-        said = state.listen("claude", said, state.Event(at - len(events) + 1 + number, name, data))
+        said = state.listen(tool, said, state.Event(at - len(events) + 1 + number, name, data))
     return said
 
 
@@ -146,6 +146,89 @@ HOOKS = {
 @pytest.mark.parametrize(("events", "expected"), HOOKS.values(), ids=HOOKS.keys())
 def test_the_hooks_alone_tell_the_state(events, expected):
     assert answer(facts(said=hooks(*events))) == expected
+
+
+COPILOT_FORM = {"message": "Which colour?", "requestedSchema": {"properties": {"colour": {"enum": ["Red", "Green"]}}}}
+COPILOT_ASKED = ("PreToolUse", {"tool_name": "AskUserQuestion", "tool_input": COPILOT_FORM})
+OPENCODE_ASKED = ("question.asked", {"questions": [{"question": "Which?", "options": [{"label": "Red"}]}]})
+BUSY_NOW, IDLE_NOW = (("session.status", {"status": {"type": kind}}) for kind in ("busy", "idle"))
+OTHERS = {
+    "copilot, prompted": ("copilot", [PROMPT], ("working", "")),
+    "copilot, asked": ("copilot", [PROMPT, COPILOT_ASKED], ("waiting", "question")),
+    "copilot, answered": ("copilot", [PROMPT, COPILOT_ASKED, ("PostToolUse", {})], ("working", "")),
+    "copilot, permission": (
+        "copilot",
+        [PROMPT, ("Notification", {"notification_type": "permission_prompt", "message": "Run command: ls"})],
+        ("waiting", "permission"),
+    ),
+    "copilot, over": ("copilot", [PROMPT, ("Stop", {"stop_reason": "end_turn"})], ("done", "")),
+    "copilot, goes on after an error": ("copilot", [PROMPT, ("ErrorOccurred", {"recoverable": True})], ("working", "")),
+    "copilot, failed": (
+        "copilot",
+        [PROMPT, ("ErrorOccurred", {"recoverable": False, "error": {"message": "rate_limit_error"}})],
+        ("failed", "rate_limit"),
+    ),
+    "opencode, works": ("opencode", [BUSY_NOW], ("working", "")),
+    "opencode, asked": ("opencode", [BUSY_NOW, OPENCODE_ASKED, BUSY_NOW], ("waiting", "question")),
+    "opencode, answered": ("opencode", [BUSY_NOW, OPENCODE_ASKED, ("question.replied", {})], ("working", "")),
+    "opencode, over": ("opencode", [BUSY_NOW, IDLE_NOW], ("done", "")),
+    "opencode, retries": (
+        "opencode",
+        [BUSY_NOW, ("session.status", {"status": {"type": "retry", "message": "Overloaded", "attempt": 2}})],
+        ("working", "retry"),
+    ),
+    "opencode, failed": (
+        "opencode",
+        [BUSY_NOW, ("session.error", {"error": {"name": "APIError", "data": {"message": "401 no"}}}), IDLE_NOW],
+        ("failed", "auth"),
+    ),
+    "opencode, interrupted": (
+        "opencode",
+        [BUSY_NOW, ("session.error", {"error": {"name": "MessageAbortedError"}}), IDLE_NOW],
+        ("idle", "interrupted"),
+    ),
+    "opencode, permission": (
+        "opencode",
+        [BUSY_NOW, ("permission.asked", {"permission": "bash", "patterns": ["rm *"]})],
+        ("waiting", "permission"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("tool", "events", "expected"), OTHERS.values(), ids=OTHERS.keys())
+def test_the_other_tools_say_the_same_in_words_of_their_own(tool, events, expected):
+    assert answer(facts(tool=tool, said=hooks(*events, tool=tool))) == expected
+
+
+COPILOT_BOX = [" /workspace [⎇ master%]", "─" * 40, "❯", "─" * 40, " ← open sidebar · / commands · ? help"]
+OTHER_SCREENS = {
+    "copilot is ready": ("copilot", [" ● hello", *COPILOT_BOX], ("idle", "")),
+    "copilot works": ("copilot", [*COPILOT_BOX[:4], " ◉ Working · 59 B esc esc interrupt"], ("working", "")),
+    "copilot was interrupted": (
+        "copilot",
+        [" ● Operation cancelled by user", *COPILOT_BOX],
+        ("idle", "interrupted"),
+    ),
+    "copilot asks": ("copilot", [" ❯ Red", " ↑/↓ select · enter accept · ctrl+d decline"], ("waiting", "question")),
+    "copilot wants a permission": (
+        "copilot",
+        [
+            "│ Do you want to run this command?  │",
+            "│ ❯ 1. Yes │",
+            "│ ↑/↓ to navigate · enter to select · esc to cancel │",
+        ],
+        ("waiting", "permission"),
+    ),
+    "copilot wants trust": ("copilot", ["│ Do you trust the files in this folder?  │"], ("waiting", "dialog")),
+    "opencode is ready": ("opencode", ["┃  Ask anything…", "   tab agents  ctrl+p commands"], ("idle", "")),
+    "opencode works": ("opencode", ["   ⬝⬝■■  esc interrupt    tab agents  ctrl+p commands"], ("working", "")),
+    "opencode asks": ("opencode", ["┃  1. Red", "┃  ↑↓ select  enter submit  esc dismiss"], ("waiting", "question")),
+}
+
+
+@pytest.mark.parametrize(("tool", "lines", "expected"), OTHER_SCREENS.values(), ids=OTHER_SCREENS.keys())
+def test_the_screens_of_other_tools(tool, lines, expected):
+    assert answer(facts(lines, tool=tool)) == expected
 
 
 STOPPED = ("Stop", {"last_assistant_message": "hello", "background_tasks": []})

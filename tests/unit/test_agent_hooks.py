@@ -1,0 +1,142 @@
+"""What a tool's hook leaves in its container (guest/hook.sh, run by our own shell), and the settings of the tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import clincus
+from clincus_features.agents import hooks, state
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A code user's home with our hook, and a ring that notes that it rang."""
+    (tmp_path / ".clincus" / "agent").mkdir(parents=True)
+    ring = '#!/bin/sh\necho rang >>"$HOME/rang"\n'
+    for name, text in {"hook": clincus.guest_program("hook"), "ring": ring}.items():
+        (tmp_path / ".clincus" / name).write_text(text)
+        (tmp_path / ".clincus" / name).chmod(0o700)
+    return tmp_path
+
+
+def run(home: Path, *words: str, stdin: bytes | str = b"") -> subprocess.CompletedProcess[bytes]:
+    environ = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    data = stdin if isinstance(stdin, bytes) else stdin.encode()
+    return subprocess.run(words, input=data, env=environ, capture_output=True, timeout=30, check=False)
+
+
+def hook(home: Path, *words: str, stdin: object = None) -> None:
+    """Run the hook; it says nothing and succeeds, whatever it is given."""
+    data = stdin if isinstance(stdin, bytes) else json.dumps(stdin or {}).encode()
+    done = run(home, str(home / ".clincus" / "hook"), *words, stdin=data)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def events(home: Path) -> list[state.Event]:
+    file = home / ".clincus" / "agent" / "events"
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    return [event for line in lines if (event := state.parse_event(line, time.time() + 1))]
+
+
+def test_each_event_is_a_line(home):
+    hook(home, "UserPromptSubmit", stdin={"prompt": 'say "hé"\n\\'})
+    hook(home, "Stop", stdin={"background_tasks": []})
+    assert [(event.name, dict(event.data)) for event in events(home)] == [
+        ("UserPromptSubmit", {"prompt": 'say "hé"\n\\'}),
+        ("Stop", {"background_tasks": []}),
+    ]
+
+
+@pytest.mark.parametrize("filler", ["x", "é", "\\", '"', "\n", "\u0001"])
+def test_a_long_text_is_cut_and_the_rest_stays_json(home, filler):
+    hook(home, "Stop", stdin={"a": filler * 5000, "b": [{"c": filler * 5000}], "d": "end"})
+    (event,) = events(home)
+    assert set(event.data) == {"a", "b", "d"}
+    assert event.data["d"] == "end"
+    assert len((home / ".clincus/agent/events").read_bytes()) < 2000
+
+
+def test_a_plan_is_kept_whole(home):
+    hook(home, "PermissionRequest", "whole", stdin={"tool_input": {"plan": "step\n" * 3000}})
+    assert events(home)[0].data["tool_input"]["plan"] == "step\n" * 3000
+
+
+def test_of_a_brief_event_only_a_few_words_are_kept(home):
+    hook(home, "PostToolUse", "brief", stdin={"tool_name": "Bash", "tool_response": "secret"})
+    assert events(home)[0].data == {"tool_name": "Bash"}
+
+
+def test_an_event_may_be_wanted_only_if_it_speaks_of_something(home):
+    hook(home, "PreToolUse", "only=AskUserQuestion", stdin={"tool_name": "Bash"})
+    hook(home, "PreToolUse", "only=AskUserQuestion", stdin={"tool_name": "AskUserQuestion"})
+    assert [event.data["tool_name"] for event in events(home)] == ["AskUserQuestion"]
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", b"\xff\xfe{", b"[1]", b"{" * 100_000, b'{"a":"' + b"x" * 400_000])
+def test_what_is_no_json_still_tells_that_something_happened(home, junk):
+    hook(home, "Stop", stdin=junk)
+    assert [event.name for event in events(home)] == ["Stop"]
+
+
+def test_the_file_does_not_grow_without_end(home):
+    file = home / ".clincus" / "agent" / "events"
+    file.write_bytes(b"x" * 200_000)
+    hook(home, "Stop")
+    assert file.stat().st_size < 1000
+
+
+def test_a_link_in_the_place_of_the_file_is_not_followed(home):
+    (home / ".clincus" / "agent" / "events").symlink_to(home / "target")
+    hook(home, "Stop")
+    assert not (home / "target").exists()
+
+
+def test_without_its_folder_or_perl_a_hook_still_succeeds(home):
+    (home / ".clincus" / "agent").rmdir()
+    hook(home, "Stop", "ring")
+    done = subprocess.run(
+        ["/bin/sh", str(home / ".clincus/hook"), "Stop"], env={"HOME": str(home), "PATH": ""}, timeout=30, check=False
+    )
+    assert done.returncode == 0
+
+
+def test_it_rings_if_asked_to(home):
+    hook(home, "Stop")
+    assert not (home / "rang").exists()
+    hook(home, "Stop", "ring")
+    end = time.monotonic() + 20
+    while not (home / "rang").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def session(tool: str) -> clincus.Session:
+    return clincus.Session("clincus-a1b2c3-1", "/srv/app", tool, 1, "running", persistent=False)
+
+
+def test_a_tools_settings_run_the_hook_and_succeed_without_it(home):
+    commands = [
+        group["hooks"][0]["command"] for groups in hooks.claude_settings()["hooks"].values() for group in groups
+    ]
+    commands += [entries[0]["bash"] for entries in hooks.copilot_hooks()["hooks"].values()]
+    for command in commands:
+        assert run(home, "sh", "-c", command, stdin='{"tool_name": "AskUserQuestion"}').returncode == 0
+    (home / ".clincus" / "hook").unlink()
+    for command in commands:
+        done = run(home, "sh", "-c", command)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("tool", "path"),
+    [("claude", hooks.CLAUDE_SETTINGS), ("copilot", hooks.COPILOT_FILE), ("opencode", hooks.OPENCODE_FILE)],
+)
+def test_each_tool_gets_its_own_file(tool, path):
+    assert [file.path for file in hooks.guest_files(session(tool))] == [".clincus/hook", path]
+    assert [file.path for file in hooks.guest_files(session("shell"))] == [".clincus/hook"]
