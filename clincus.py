@@ -2681,15 +2681,15 @@ class History:
 # is wall/hook.py. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-STAGES = "/run/clincus"  # of wall/hook.py, as the next three
+STAGES = "/run/clincus"  # this and the next three as in wall/hook.py
 NO_ID_MAPS = "cannot map ids"
 MOST_FOLDERS = 20000
 FILLED_BY_GIT = ("objects", "refs", "logs")
 
 SWITCHED_OFF = "Protection is switched off in the configuration (security.disable_protection)"
 
-# Beside the configured list: what else in a Git folder makes the host's git run a command, or read its
-# configuration from another place (gitrepository-layout(5): commondir), and our own project file.
+# These are protected beside the configured list: our project file, and each path of a Git folder that makes the host's
+# git run a command or read its configuration from another place (gitrepository-layout(5): commondir).
 ALWAYS_PROTECTED = (
     ".clincus.toml",
     *(f".git/{name}" for name in ("commondir", "config.worktree", "info/attributes")),
@@ -2755,7 +2755,7 @@ Trees = Sequence[tuple[HostFolder, Optional[ProtectedPaths]]]
 
 @dataclass(frozen=True)
 class ProtectionSettings:
-    """What the configuration says about protection, in the form that `protect_workspace` takes."""
+    """The configuration of protection, in the form that `protect_workspace` takes."""
 
     paths: tuple[str, ...]  # relative to the workspace
     enabled: bool = True
@@ -2766,7 +2766,7 @@ class ProtectionSettings:
 
 @dataclass(frozen=True)
 class ProtectionSupport:
-    """What this host can do for protection; `reason` says why it cannot lock a workspace, and is empty if it can."""
+    """The abilities of this host; `reason` says why it cannot lock a workspace, and is empty if it can."""
 
     reason: str = ""
     python: str = "/usr/bin/python3"  # an interpreter that only root can change
@@ -2778,7 +2778,7 @@ class ProtectionSupport:
 
 @dataclass(frozen=True)
 class Protection:
-    """What an instance description needs for its workspace and extra mounts, and how well that protects the host."""
+    """The part of an instance description for workspace and extra mounts, and how well that protects the host."""
 
     level: str  # "locked", "basic" or "off"
     config: dict[str, str] = field(default_factory=dict)
@@ -2932,7 +2932,7 @@ def find_git(workspace: str, environ: Mapping[str, str]) -> str:
 
 
 def ask_git(git: str, words: Sequence[str], text: str = "") -> list[str]:
-    """What `git config` prints with -z. Raises ClincusError (409) with git's words.
+    """Ask `git config`; the fields that it prints with -z. Raises ClincusError (409) with git's words.
 
     Git runs nothing for this: it has no repository (GIT_DIR), no configuration of a person (HOME) and no terminal for a
     pager, and the hooks, filters and monitors that a configuration names belong to other commands (git-config(1)).
@@ -2987,7 +2987,7 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
 def places_of(
     setting: GitSetting, tops: Sequence[str], git_folders: Sequence[str], homes: Sequence[str]
 ) -> Iterator[tuple[str, str | None]]:
-    """What a setting makes git run, or read as configuration; `tops` are the working trees that it holds for."""
+    """The paths that a setting makes git run or read as configuration; it holds for the working trees `tops`."""
     file, key, value = setting
     if GIT_INCLUDE_KEY.fullmatch(key):
         yield from ((path, "") for path in meant_paths(value, [os.path.dirname(file)], homes))
@@ -3011,7 +3011,7 @@ def places_of(
 def command_words(command: str) -> set[str]:
     """The words of a shell command that may be paths, those within its quotes too, and the whole command.
 
-    What follows a substitution is taken to start at the top of the working tree, as in `$(git rev-parse …)/tool`.
+    A path after a substitution is taken to start at the top of the working tree, as in `$(git rev-parse …)/tool`.
     """
     text = re.sub(r"\$HOME\b|\$\{HOME\}", "~", command)
     from_top = SHELL_SUBSTITUTION.sub(" ./", text)
@@ -3092,9 +3092,9 @@ def protection_settings(config: Mapping[str, Any]) -> ProtectionSettings:
 def protected_paths(settings: ProtectionSettings, workspace: HostFolder) -> ProtectedPaths:
     """All protected paths of the host, absolute. Raises ClincusError (400) for one that leaves the workspace.
 
-    What stands in for an absent path is nothing that Git minds. In a Git folder it is a file, but for `hooks`. A Git
-    folder without `commondir` is its own common folder, and so is one that says "." there (gitrepository-layout(5)).
-    Elsewhere it is a folder where that will do: an empty file would be committed by the next `git add -A`.
+    Git must not mind the placeholder of an absent path. In a Git folder it is a file, except for `hooks`; `commondir`
+    says ".", which is the same as no such file (gitrepository-layout(5)). Elsewhere the placeholder is a folder where
+    that will do: the next `git add -A` would commit an empty file.
     """
     if not settings.enabled:
         return {}
@@ -3120,7 +3120,7 @@ def protected_paths(settings: ProtectionSettings, workspace: HostFolder) -> Prot
 def paths_within(folder: str, paths: ProtectedPaths) -> ProtectedPaths | None:
     """The protected paths below a folder, relative to it; None if all of it is protected.
 
-    So an extra mount that holds the workspace, or is a part of it, is no way around the protection.
+    An extra mount that holds the workspace, or is a part of it, must be no way around the protection.
     """
     own = folder.strip("/").split("/") if folder != "/" else []
     within: ProtectedPaths = {}
@@ -3146,11 +3146,11 @@ def protect_workspace(
     extra: Sequence[HostFolder] = (),
     stage: str = "",
 ) -> Protection:
-    """What to put into the instance description so that the workspace cannot be turned against the host.
+    """Describe the mounts of an instance so that its workspace cannot be turned against the host.
 
-    Pure. `stage` is a name for the place on the host where the mounts are put together; one of its own for each
-    instance. Raises ClincusError: 400 for mounts that contradict each other, 409 if the configuration
-    demands a locked workspace and this host or session cannot have one.
+    Pure. `stage` names the place on the host where the mounts are put together; each instance has its own. Raises
+    ClincusError: 400 for mounts that contradict each other, 409 if the configuration demands a locked workspace and
+    this host or session cannot have one.
     """
     paths = protected_paths(settings, workspace)
     check_targets(workspace, extra, paths)
@@ -3256,7 +3256,7 @@ def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
     )
     unpack = f'import base64,zlib;exec(zlib.decompress(base64.urlsafe_b64decode("{program}")))'
     command = f"{python} -I -S -c '{unpack}' {argument}"
-    # The first process of the container, by which a stage is known to be in use even if its monitor is killed.
+    # The first process of the container shows that a stage is in use, even if the monitor was killed.
     note_init = f"""/bin/sh -c 'cat "/proc/$LXC_PID/stat" >{STAGES}/{plan["stage"]}/init'"""
     return [
         f"lxc.hook.pre-start = {command}",
@@ -3448,10 +3448,10 @@ class WallUnsupportedError(ClincusError):
 
 
 def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
-    """Why an instance did not start: the wall's own reason if it refused, else what LXC says, or the error as it came.
+    """The reason why an instance did not start: the wall's own if it refused, else LXC's, or the error as it came.
 
-    To be asked after a failed launch or start, before the instance is deleted: the hook writes into its log. The
-    reason is 409 for a workspace as it is now, and a WallUnsupportedError if only the host is to blame.
+    Ask after a failed launch or start, before the instance is deleted: the hook writes into its log. The reason is 409
+    for a workspace as it is now, and a WallUnsupportedError if only the host is to blame.
     """
     log = ""
     for _ in range(20):
@@ -3486,10 +3486,9 @@ def hand_over(incus: Incus, name: str, mount: str, code_uid: int) -> None:
 
 
 def clean_stages() -> list[str]:
-    """Remove what crashes left under /run/clincus; the paths of what no session uses and cannot be removed.
+    """Remove the stages that crashes left under /run/clincus; the paths of those that cannot be removed.
 
-    Does nothing unless we are root. Any session's next start or stop does the same, as root and on its own. Raises
-    ClincusError.
+    Only root can, and else nothing is done: the next start or stop of any session does the same. Raises ClincusError.
     """
     if os.geteuid() != 0 or not os.path.isdir(STAGES):
         return []

@@ -151,7 +151,7 @@ def mount_id(descriptor: int) -> int:
 def process_key(stat: str) -> list[Any]:
     """The pid and the start time in a /proc/PID/stat, or in a copy of one; empty if there is none (proc(5)).
 
-    The two name one process for ever. What stands between them is chosen by the process.
+    Both together name one process for ever. The process itself chooses the name that stands between them.
     """
     try:
         with open(stat, errors="replace") as file:
@@ -254,9 +254,9 @@ def list_folder(root: int, path: str) -> tuple[list[str], set[str]]:
 def git_folders(root: int, path: str) -> list[str]:
     """The Git folders below `path`, at any depth: submodules, those of submodules, those with a `/` in their name.
 
-    A `config` makes one as well as a HEAD does: an agent can remove the HEAD, and have it back after the next start. It
-    can as well put a HEAD above a Git folder, so the search goes on below one, but for what git fills there. The time
-    is bounded by the number of folders: WallError if there are more than MOST_FOLDERS.
+    A folder with a `config` counts without a HEAD too: an agent can remove the HEAD, and put it back after the next
+    start. The search goes on below a Git folder, except where git fills it: an agent can put a HEAD above another one.
+    WallError if there are more than MOST_FOLDERS.
     """
     found: list[str] = []
     folders = [path]
@@ -482,7 +482,7 @@ class Stage:
         self.path = f"{STAGES}/{name}"
 
     def record(self) -> dict[str, Any]:
-        """What the stage was built for; empty if the building was cut short."""
+        """The plan, identity and monitor that the stage was built for; empty if the building was cut short."""
         try:
             with open(f"{self.path}/record") as file:
                 return dict(json.load(file))
@@ -497,8 +497,10 @@ class Stage:
         """Whether the container that the stage was built for still runs."""
         return is_running(self.record().get("monitor", [])) or self.is_orphaned()
 
-    def build(self, plan: dict[str, Any], identity: str, monitor: list[Any], configuration: str) -> None:
+    def build(self, plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
         """Put the trees of a plan together. Raises WallError; what was begun is left for `remove`."""
+        with open(identity) as file:
+            configuration = file.read()
         ranges = {kind: container_ranges(configuration, kind) for kind in "ug"}
         if not ranges["u"] or not ranges["g"]:
             raise WallError("the container is privileged: its root would be root on the host")
@@ -508,7 +510,7 @@ class Stage:
             if known < 0:
                 raise WallError("libseccomp is too old to deny setuid and setgid bits", unsupported=True)
         os.mkdir(self.path, 0o700)
-        # Only the container's own root may pass: a stage is no way around the folders above the workspace.
+        # Only the container's own root may pass through: a stage is no way around the folders above the workspace.
         group = next((host for inside, host, _ in ranges["g"] if inside == 0), 0)
         mount_tmpfs(self.path, f"mode=0710,gid={group},size=1m")
         with open(f"{self.path}/record", "w") as file:
@@ -581,18 +583,17 @@ def sweep_stages(spare: str = "") -> list[str]:
 
 def before_start(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
     """lxc.hook.pre-start: build the stage, or raise WallError and leave nothing behind."""
-    with open(identity) as file:
-        configuration = file.read()
     with locked_stages():
         sweep_stages(plan["stage"])
         stage = Stage(plan["stage"])
         if os.path.isdir(stage.path):
             if stage.record().get("identity", identity) != identity and stage.is_in_use():
                 raise WallError("this container is a copy of a session that runs; stop that one first")
-            # The stage is our own from before. Its watcher was killed, or on its last steps leaves the new one alone.
+            # The stage is from our last start. Its monitor was killed, or has yet to run `after_stop`, which will see
+            # that the new stage is not its own.
             stage.remove(placeholders=False)
         try:
-            stage.build(plan, identity, monitor, configuration)
+            stage.build(plan, identity, monitor)
         except BaseException:
             stage.remove(placeholders=not stage.is_orphaned())
             raise
