@@ -259,12 +259,17 @@ def test_paths_below_the_home_become_paths_in_the_container(home, config):
     }
     write(home / ".claude/settings.json", json.dumps(settings))
     write(home / ".claude/plugins/known.json", json.dumps({"at": f"{home}/.claude/plugins/m"}))
-    files, _ = carry("claude", home, config)
+    write(home / ".claude/plugins/list.json", json.dumps([f"{home}/x"]))
+    write(home / ".claude.json", json.dumps({"mcpServers": {"m": {"command": f"{home}/m"}}}))
+    files, warnings = carry("claude", home, config)
     carried = document(files, ".claude/settings.json")
     assert carried["a"] == "/home/code/.claude/x.sh --y=/home/code"
     assert (carried["b"], carried["c"]) == (f"{home}2/x", f"/mnt{home}/x")
     assert carried["/home/code/k"] == ["/home/code"]
     assert document(files, ".claude/plugins/known.json") == {"at": "/home/code/.claude/plugins/m"}
+    assert document(files, ".claude/plugins/list.json") == ["/home/code/x"]
+    assert document(files, ".claude.json")["mcpServers"] == {"m": {"command": "/home/code/m"}}
+    assert warnings == []
 
 
 def test_copilot_keeps_its_comments_apart_and_its_folders(home, config):
