@@ -2753,8 +2753,7 @@ class HostFolder:
 Trees = Sequence[tuple[HostFolder, Optional[ProtectedPaths]]]
 
 
-@dataclass(frozen=True)
-class ProtectionSettings:
+class ProtectionSettings(NamedTuple):
     """The configuration of protection, in the form that `protect_workspace` takes."""
 
     paths: tuple[str, ...]  # relative to the workspace
@@ -3917,8 +3916,7 @@ LOOK_AFTER = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """A change that the registry tells its listener.
 
     `kind` is `started`, `resumed` (from a pause: no new run), `stopped` (also: deleted), `rang`, `deleted` or, for
@@ -4167,8 +4165,7 @@ class Guest(NamedTuple):
         return {"HOME": self.home, "USER": self.user, "LANG": "C.UTF-8", **more}
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """A request with the config applied: all that the start of a session needs to know."""
 
     request: LaunchRequest
@@ -4573,7 +4570,7 @@ class Sessions:
         if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
             session = self.containers.launch(launch.renewed(session), launch, is_new=False)
         else:
-            launch = replace(launch, guest=self.guest(session))
+            launch = launch._replace(guest=self.guest(session))
             if before is not found:
                 self.incus.run("config", "set", found.id, f"{LABEL}session_id={before.session_id}")
         try:
@@ -5305,8 +5302,7 @@ def body_length(headers: Message) -> int:
 # -- Who is at the other end
 
 
-@dataclass(frozen=True)
-class Peer:
+class Peer(NamedTuple):
     """The other end of a connection, looked up once."""
 
     address: str  # numeric

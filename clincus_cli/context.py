@@ -18,9 +18,8 @@ class Context:
         self.command = command
         self.options = options
         self.environ = environ
-        self.on_starting: Callable[[clincus.Session], None] = lambda session: (
-            None
-        )  # is called with a session that is being created
+        # Is called with a session that is being created.
+        self.on_starting: Callable[[clincus.Session], None] = lambda session: None
 
     @functools.cached_property
     def config(self) -> clincus.Config:

@@ -167,7 +167,7 @@ def test_writable_hooks_holds_though_git_names_them():
 def test_a_workspace_that_is_itself_the_folder_of_hooks_is_refused(path):
     workspace = replace(WORKSPACE, git_places={path: None})
     assert refusal(workspace, SETTINGS, LOCKABLE).status == 409
-    assert protect_workspace(workspace, replace(SETTINGS, enabled=False), LOCKABLE).level == "off"
+    assert protect_workspace(workspace, SETTINGS._replace(enabled=False), LOCKABLE).level == "off"
 
 
 def test_what_git_runs_in_an_extra_mount_is_protected_there():
