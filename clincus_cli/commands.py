@@ -123,9 +123,8 @@ def environment_flags(texts: Iterable[str], environ: Mapping[str, str]) -> dict[
     return environment
 
 
-MAX_SLOT = 10
 WORKSPACE = Flag("-w, --workspace PATH", "project directory (default: the current one)", default="")
-SLOT = Flag("--slot N", "slot of the workspace, 1 to 10; 0 chooses", check=number_from(0, MAX_SLOT), default=0)
+SLOT = Flag("--slot N", "slot of the workspace, 1 to 10; 0 chooses", check=number_from(0, 10), default=0)
 FORCE = Flag("--force", "do not ask")
 FORCE_F = Flag("-f, --force", "do not ask")
 HELP = Flag("-h, --help", "show this help")
@@ -317,7 +316,7 @@ def sort_words(
         if not word.startswith("-") or word == "-" or (0 < passes_on <= len(arguments) and name not in known):
             arguments.append(word)
             continue
-        if name not in known and word[:2] in known:  # -w/srv, or -fc NAME for -f -c NAME
+        if name not in known and word[:2] in known and word[2:] != "-":  # -w/srv, or -fc NAME for -f -c NAME
             name, text = word[:2], word[2:]
             if not known[name].value:
                 left.appendleft(f"-{text}")

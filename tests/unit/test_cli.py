@@ -95,6 +95,8 @@ MISTAKES = {
     "an unknown command": (["shel"], "unknown command 'shel' for 'clincus'; did you mean 'shell'?"),
     "an unknown command of a group": (["tmux", "snd"], "unknown command 'snd' for 'clincus tmux'; did you mean"),
     "an unknown flag": (["list", "--al"], "unknown flag: --al; did you mean '--all'?"),
+    "an unknown short flag behind a known one": (["snapshot", "delete", "-fx"], "unknown flag: -x"),
+    "a dash behind a short flag": (["snapshot", "delete", "-f-", "name"], "unknown flag: -f-"),
     "an abbreviated flag": (["list", "--form", "json"], "unknown flag: --form; did you mean '--format'?"),
     "a flag without its value": (["list", "--format"], "flag needs a value: --format FORM"),
     "a wrong format": (["list", "--format", "xml"], "invalid format 'xml': write text or json"),
