@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 from collections.abc import Iterator, Mapping
 
 import clincus
@@ -57,6 +56,7 @@ def agent_words(agent: Mapping[str, Any]) -> str:
 
 def agents_of(sessions: clincus.Sessions, environ: Mapping[str, str]) -> dict[str, dict[str, object]]:
     """The agent object of each session that runs, by name; one that cannot be looked at is left out."""
+    from concurrent.futures import ThreadPoolExecutor
 
     from clincus_features import agents
 
@@ -68,6 +68,6 @@ def agents_of(sessions: clincus.Sessions, environ: Mapping[str, str]) -> dict[st
             return None
 
     running = [one for one in sessions.registry.all() if one.status == "running" and clincus.is_session(one)]
-    with concurrent.futures.ThreadPoolExecutor(LOOKERS) as pool:
+    with ThreadPoolExecutor(LOOKERS) as pool:
         found = pool.map(examine, running)
     return {one.id: agent for one, agent in zip(running, found) if agent is not None}

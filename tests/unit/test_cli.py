@@ -332,7 +332,9 @@ def test_each_shell_completes_with_what_the_program_offers(tmp_path, shell):
 def test_what_needs_no_core_loads_neither_it_nor_what_is_slow_to_load(words):
     """The core takes several times as long as all of the command line."""
     code = "import sys, clincus_cli.main; clincus_cli.main.main(sys.argv[1:]); core = vars(sys.modules['clincus'])"
-    code += "; print({'argparse', 'dataclasses', 'shutil', 'typing', *core} & {*sys.modules, 'ClincusError'})"
+    code += (
+        "; print({'argparse', 'dataclasses', 'logging', 'shutil', 'typing', *core} & {*sys.modules, 'ClincusError'})"
+    )
     argv = [sys.executable, "-S", "-c", code, *words.split()]
     done = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60, env=NEVER, cwd=PROGRAM.parent)
     assert done.stdout.splitlines()[-1] == "set()"
