@@ -28,6 +28,9 @@ exec 2>/dev/null
 [ -z "$early" ] || kill -s "$early" "$child"
 wait "$child"; code=$?
 while kill -0 "$child"; do wait "$child"; code=$?; done
+# A signal that comes as the command ends gives its own number in place of the command's code, which the shell still has.
+wait "$child"; last=$?
+[ "$last" -eq 127 ] || code=$last
 trap 'kill "$pause"; exit "$code"' CONT
 sleep 600 <&- >&- 2>&- 3<&- 4>&- & pause=$!
 printf %s "$mark"; printf %s "$mark" >&4
