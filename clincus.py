@@ -2152,6 +2152,7 @@ class SavedSession:
     tool_session_id: str = ""
     image: str = ""
     profile: str = ""
+    name: str = ""  # a person's
     final: bool = False  # the container had stopped by then: it holds nothing newer
 
 
@@ -3802,6 +3803,8 @@ class Session:
     image: str = ""
     profile: str = ""
     deadline: str = ""
+    name: str = ""  # a person's own for it
+    pinned: bool = False  # a person wants it at the top of lists
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
     guest: str = ""  # who works in the container, and where: a `Guest` as JSON
@@ -3816,8 +3819,8 @@ class Session:
 
 # The fields that an instance keeps in a label of the same name, so that any Clincus can read a session back. The others
 # come from the instance itself, or are no texts.
-NOT_LABELS = {"id", "slot", "status", "persistent", "paused", "error", "warnings", "started_at", "rang_at", "run"}
-LABELS = [one.name for one in dataclasses.fields(Session) if one.name not in NOT_LABELS]
+NOT_LABELS = {"id", "status", "error", "started_at", "rang_at", "run"}
+LABELS = [one.name for one in dataclasses.fields(Session) if one.type == "str" and one.name not in NOT_LABELS]
 
 
 def container_prefix(environ: Mapping[str, str]) -> str:
@@ -3829,6 +3832,17 @@ def session_name(prefix: str, workspace: str, slot: int) -> str:
     """The container's name: prefix, first 6 hex digits of the workspace's SHA-256, slot."""
     digest = hashlib.sha256(os.fsencode(workspace)).hexdigest()
     return f"{prefix}{digest[:6]}-{slot}"
+
+
+NAME_LIMIT = 80  # characters of a person's name for a session
+
+
+def check_name(name: str) -> str:
+    """A person's name for a session, without spaces around it. Raises ClincusError(400)."""
+    if len(name) > NAME_LIMIT or re.search("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", name):
+        words = f"at most {NAME_LIMIT} characters, none of them a control character"
+        raise ClincusError(f"{shorten(name)} cannot be the name of a session: it may have {words}", 400)
+    return name.strip()
 
 
 def tmux_name(id: str, *, shell: bool = False) -> str:
@@ -3872,6 +3886,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
         "status": STATUS.get(state, "stopped"),
         # A container without a workspace counts as persistent, so that no clean-up deletes it.
         "persistent": config.get(LABEL + "persistent") == "true" or not workspace,
+        "pinned": config.get(LABEL + "pinned") == "true",
         "paused": state in {"Frozen", "Freezing"},
         "error": "Incus reports an error in this container; `incus info` says more." if state == "Error" else "",
         "protection": labels["protection"] or "basic",
@@ -3891,6 +3906,7 @@ def session_labels(session: Session) -> dict[str, str]:
         **some_fields(session, LABELS),
         "managed": "true",
         "persistent": "true" if session.persistent else "false",
+        "pinned": "true" if session.pinned else "",
         "warnings": "\n".join(session.warnings),
     }
     return {LABEL + label: value for label, value in labels.items() if value}
@@ -4126,6 +4142,7 @@ class LaunchRequest:
     image: str = ""
     profile: str = ""
     slot: int = 0
+    name: str = ""  # a person's own for the session
     resume: str = ""  # a saved session whose conversation goes on in the new container
     settings: Mapping[str, object] = field(default_factory=dict)  # by dotted key: they beat the config's, profile's too
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -4210,6 +4227,7 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
         session_id=resumed.session_id if resumed else str(uuid.uuid4()),
         image=request.image or config.get("defaults.image"),
         profile=request.profile,
+        name=check_name(request.name) or (resumed.name if resumed else ""),
         deadline=format_time(datetime.now(timezone.utc) + timedelta(seconds=seconds)) if seconds else "",
         settings=json.dumps(request.settings, sort_keys=True) if request.settings else "",
         guest=json.dumps(guest),
@@ -4639,14 +4657,21 @@ class Sessions:
         finally:
             lock.release()
 
-    def set_persistent(self, id: str) -> Session:
-        """Make a session persistent: its label, which counts, and its metadata.json."""
+    def change(self, id: str, changes: Mapping[str, str | bool]) -> Session:
+        """Change the `name` of a session, or whether it is `persistent` or `pinned`: its labels and its metadata.json.
+
+        Raises ClincusError: 400 for a name that cannot be.
+        """
+        changes = {key: check_name(value) if isinstance(value, str) else value for key, value in changes.items()}
         with self.lock(id):
-            session = replace(self.registry.get(id), persistent=True)
-            self.incus.run("config", "set", id, f"{LABEL}persistent=true")
+            session = replace(self.registry.get(id), **cast("dict[str, Any]", changes))
+            labels = {
+                LABEL + key: str(value).lower() if value in (True, False) else value for key, value in changes.items()
+            }
+            self.incus.query(f"/1.0/instances/{id}", "PATCH", {"config": labels}, wait=True)
             kept = read_metadata(self.saved_directory(session), session.tool)
             if kept is not None:
-                write_metadata(replace(kept, persistent=True), kept.saved_at)
+                write_metadata(replace(kept, **some_fields(session, ("name", "persistent"))), kept.saved_at)
             self.look(id)
             return session
 
@@ -4814,7 +4839,7 @@ class Sessions:
         return [*unpacking, *files, *talk, *own, *itertools.chain(*more)]
 
     def _saved(self, session: Session) -> SavedSession:
-        same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile")
+        same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile", "name")
         return SavedSession(
             **some_fields(session, same),
             directory=session_directory(self.load(), self.environ, session.tool, session.session_id),

@@ -44,6 +44,9 @@ def run_list(context: Context) -> int:
     return 0
 
 
+OPTIONAL = ("deadline", "display_name", "tool", "workspace")  # not in `list --format json` where they are empty
+
+
 def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[str, Any]:
     """A container in `list --format json`."""
     network = (instance.get("state") or {}).get("network") or {}
@@ -52,6 +55,7 @@ def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[
     entry = {
         "created_at": clincus.format_time(created)[:19].replace("T", " ") if created else "",
         "deadline": session.deadline,
+        "display_name": session.name,
         "image": (instance.get("config") or {}).get("image.description", session.image),
         "ipv4": next((one["address"] for one in addresses if one.get("family") == "inet"), ""),
         "name": session.id,
@@ -63,13 +67,20 @@ def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[
         "tool": session.tool,
         "workspace": session.workspace,
     }
-    return {key: value for key, value in entry.items() if key not in ("deadline", "tool", "workspace") or value}
+    return {key: value for key, value in entry.items() if key not in OPTIONAL or value}
 
 
 def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]] | None) -> Iterator[str]:
     """The text of `clincus list`."""
     colors = {"Running": "green", "Error": "red", "Frozen": "yellow"}
-    facts = {"IPv4": "ipv4", "Created": "created_at", "Image": "image", "Tool": "tool", "Slot": "slot"}
+    facts = {
+        "Name": "display_name",
+        "IPv4": "ipv4",
+        "Created": "created_at",
+        "Image": "image",
+        "Tool": "tool",
+        "Slot": "slot",
+    }
     yield from (console.paint("Active Containers:", "bold"), "-" * 18)
     for entry in active:
         yield f"  {console.paint(entry['name'], 'bold')} ({'persistent' if entry['persistent'] else 'ephemeral'})"
@@ -309,8 +320,26 @@ def run_persist(context: Context) -> int:
 
     $ clincus persist clincus-ec0578-1  # Keep what is installed in that container.
     """
-    words = ("persist", "Persisting", "Persisted")
-    return for_each_session(context, words, context.sessions.set_persistent, lambda session: not session.persistent)
+    words, sessions = ("persist", "Persisting", "Persisted"), context.sessions
+    return for_each_session(
+        context,
+        words,
+        lambda name: sessions.change(name, {"persistent": True}),
+        lambda session: not session.persistent,
+    )
+
+
+@cli.Command("rename CONTAINER NAME")
+def run_rename(context: Context) -> int:
+    """Give a session a name of your own
+
+    `clincus list` and the dashboard show it. An empty NAME takes it away.
+
+    $ clincus rename clincus-ec0578-1 'login page'  # The container keeps its name.
+    """
+    session = context.sessions.change(context.options.container, {"name": context.options.name})
+    print(f"{session.id}: {session.name or 'has no name now'}")
+    return 0
 
 
 # -- clean

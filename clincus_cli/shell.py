@@ -18,6 +18,7 @@ from clincus_cli.context import Context
     "shell [DIRECTORY]",
     *cli.RESUME,
     cli.Flag("--tool NAME", "tool to start (default: the config's)", default=""),
+    cli.Flag("--name TEXT", "a name for the session, shown by `list` and in the dashboard", default=""),
     cli.Flag("--background", "start without attaching"),
     cli.Flag("--debug", "start bash in the tool's place"),
     cli.Flag(
@@ -53,6 +54,8 @@ def run_shell(context: Context) -> int:
     start = named or choose_start(context, request)
     if isinstance(start, clincus.LaunchRequest):
         return present(context, start_new(context, start), is_direct=not request.tmux)
+    if request.name:
+        context.sessions.change(start.id, {"name": request.name})
     is_direct = not request.tmux and start.status != "running"  # a tool that runs in tmux stays there
     return present(context, go_on(context, start, request), is_direct=is_direct)
 
@@ -73,6 +76,7 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
         image=options.image,
         profile=options.profile,
         slot=options.slot,
+        name=getattr(options, "name", ""),
         settings=settings,
         environment=cli.environment_flags(options.env, context.environ),
         debug=getattr(options, "debug", False),
@@ -226,7 +230,7 @@ def go_on(context: Context, session: clincus.Session, request: clincus.LaunchReq
     console.say(f"Setting up session {session.session_id}...")
     console.say(f"[setup] {'Un-pausing' if session.paused else 'Starting'} container {session.id}")
     if request.persistent and not session.persistent:
-        context.sessions.set_persistent(session.id)
+        context.sessions.change(session.id, {"persistent": True})
     with console.progress("Starting the container"):
         return context.sessions.resume(session.id, request)
 

@@ -505,6 +505,15 @@ def test_shutdown_deletes_what_is_not_persistent(bed, cli):
     assert bed.state(kept["name"]) == "Stopped"
 
 
+def test_a_session_has_the_name_that_it_is_given(cli):
+    entry = cli.background("--name", "login page")
+    assert entry["display_name"] == "login page"
+    assert "Name:      login page" in cli.ok("list")
+    assert cli.ok("rename", entry["name"], "sign-in") == f"{entry['name']}: sign-in\n"
+    assert cli.listed()[0]["display_name"] == "sign-in"
+    assert b"control character" in cli.run("rename", entry["name"], "\a").stderr
+
+
 def test_persist_sets_label_and_metadata(bed, cli):
     entry = cli.background()
     assert f"✓ Persisted {entry['name']}" in cli.ok("persist", entry["name"])

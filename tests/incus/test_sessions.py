@@ -61,6 +61,22 @@ def test_the_tool_runs_as_the_code_user_in_tmux_in_the_workspace(bed, clincus_se
     assert (workspace / "made").stat().st_uid == workspace.stat().st_uid
 
 
+def test_a_name_stays_with_a_session_until_it_is_taken_away(clincus_server, start_server, workspace):
+    session = clincus_server.create(workspace, name="  login page \N{SNOWMAN} ")
+    path = f"/api/sessions/{session['id']}"
+    assert (session["name"], session["pinned"]) == ("login page \N{SNOWMAN}", False)
+    changed = clincus_server.request("PATCH", path, {"name": "-", "pinned": True, "persistent": True})
+    assert changed.status == 200
+    assert [changed.json[key] for key in ("name", "pinned", "persistent")] == ["-", True, True]
+    assert clincus_server.delete(path).status == 204
+    assert clincus_server.post(f"{path}/resume").json["name"] == "-"
+    assert clincus_server.delete(f"{path}?force=true").status == 204
+    again = clincus_server.create(workspace, resume=session["session_id"])
+    assert (again["name"], again["pinned"]) == ("-", False)
+    assert clincus_server.request("PATCH", f"/api/sessions/{again['id']}", {"name": ""}).json["name"] == ""
+    assert start_server().get("/api/sessions").json[0]["name"] == ""  # not only remembered
+
+
 def test_when_the_tool_exits_a_shell_takes_its_place(bed, clincus_server, workspace):
     session = clincus_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY")

@@ -442,7 +442,7 @@ class TestDescription:
         assert description["config"]["user.clincus.devices"] == "workspace root"
 
     def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest(self):
-        old = {"limits.cpu": "2", "image.os": "Debian", "user.mine": "kept", "user.clincus.name": "kept"}
+        old = {"limits.cpu": "2", "image.os": "Debian", "user.mine": "kept", "user.clincus.other": "kept"}
         old["user.clincus.deadline"] = "2026-01-01T00:00:00Z"  # of the run before, when there was a limit still
         new = redescribed({"limits.memory": "1GiB"}, {}, old, {})
         assert new["config"] == {
@@ -450,7 +450,7 @@ class TestDescription:
             "limits.memory": "1GiB",
             "user.clincus.devices": "-",
             "user.mine": "kept",
-            "user.clincus.name": "kept",
+            "user.clincus.other": "kept",
         }
 
     @pytest.mark.parametrize("label", [{"user.clincus.devices": "workspace mount-0"}, {}], ids=["labelled", "older"])

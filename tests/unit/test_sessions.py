@@ -220,6 +220,20 @@ def test_a_workspace_that_became_a_link_is_not_followed(sessions, tmp_path):
     assert raised.value.status == 409
 
 
+@pytest.mark.parametrize("name", ["x" * 81, "a\nb", "\x1b[31m", "\x9b", "\u2028", "\udc80"])
+def test_a_name_that_would_break_a_line_is_refused(sessions, door, name):
+    add(sessions)
+    with pytest.raises(clincus.ClincusError, match="cannot be the name of a session") as raised:
+        sessions.change(NAME, {"name": name})
+    assert (raised.value.status, door.calls) == (400, [])
+
+
+def test_a_name_may_be_of_any_script(sessions):
+    assert clincus.check_name(" Größe 大きさ \N{WOMAN}\u200d\N{PERSONAL COMPUTER} ") == (
+        "Größe 大きさ \N{WOMAN}\u200d\N{PERSONAL COMPUTER}"
+    )
+
+
 def test_no_lock_is_kept_for_a_made_up_id(sessions):
     with pytest.raises(clincus.ClincusError, match="not found"):
         sessions.end("clincus-ffffff-9")

@@ -75,7 +75,8 @@ export interface paths {
         delete: operations["delete_session"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Change a session's name, or whether it is kept when it stops, or pinned */
+        patch: operations["change_session"];
         trace?: never;
     };
     "/api/sessions/{id}/resume": {
@@ -572,6 +573,8 @@ export interface components {
             image: string;
             profile: string;
             deadline: string;
+            name: string;
+            pinned: boolean;
             rang_at: string;
             agent: components["schemas"]["Agent"];
             error?: string;
@@ -745,6 +748,8 @@ export interface operations {
                      * @default 0
                      */
                     slot?: number;
+                    /** @description a name for people: at most 80 characters, no control characters */
+                    name?: string;
                     /** @description a saved session whose conversation goes on */
                     resume?: string;
                 };
@@ -811,6 +816,43 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    change_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description a name for people: at most 80 characters, no control characters; empty for none */
+                    name?: string;
+                    /** @description keep the container when it stops */
+                    persistent?: boolean;
+                    /** @description show it first */
+                    pinned?: boolean;
+                };
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
             };
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];

@@ -22,6 +22,8 @@ export function someSession(fields: Partial<Session> = {}): Session {
     image: '',
     profile: '',
     deadline: '',
+    name: '',
+    pinned: false,
     rang_at: '',
     agent: { state: 'idle', reason: '', text: '', options: [], since: '', source: 'screen', seen: true },
     ...fields,
