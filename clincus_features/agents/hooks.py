@@ -54,7 +54,8 @@ def copilot_hooks() -> dict[str, object]:
     """Copilot CLI's file of our hooks. It waits for each, so the work goes on behind its back: an error is a "no"."""
     hooks = {}
     for event, how in COPILOT_HOOKS:
-        command = f"[ ! -x ~/.clincus/hook ] || ~/.clincus/hook {event} {how} <&0 >/dev/null 2>&1 & exit 0"
+        run = f"~/.clincus/hook {event} {how} <&3 >/dev/null 2>&1 3<&-"  # behind an & stdin is /dev/null
+        command = f"exec 3<&0; [ ! -x ~/.clincus/hook ] || {run} & exit 0"
         hooks[event] = [{"type": "command", "bash": command, "timeoutSec": 10}]
     return {"version": 1, "hooks": hooks}
 

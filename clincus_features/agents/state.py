@@ -377,8 +377,8 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
     if shown is not None:
         return by_screen(facts, shown, before)
     is_new = facts.now - facts.started < START_WITHIN
-    agent = Agent("starting" if is_new else "unknown", since=facts.started, source="screen")
-    return Decision(agent, Why("nothing-known", "screen", facts.lines, facts.now))
+    agent = Agent("starting", since=facts.started) if is_new else Agent("unknown", since=facts.started, source="screen")
+    return Decision(agent, Why("nothing-known", agent.source, facts.lines, facts.now))
 
 
 def judge_processes(facts: Facts, rules: ToolRules | None) -> Decision | None:

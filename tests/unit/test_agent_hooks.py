@@ -12,6 +12,7 @@ import pytest
 
 import clincus
 from clincus_features.agents import hooks, state
+from tests.programs import wait_until
 
 
 @pytest.fixture
@@ -110,10 +111,7 @@ def test_it_rings_if_asked_to(home):
     hook(home, "Stop")
     assert not (home / "rang").exists()
     hook(home, "Stop", "ring")
-    end = time.monotonic() + 20
-    while not (home / "rang").exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until((home / "rang").exists, "the ring")
 
 
 def session(tool: str) -> clincus.Session:
@@ -127,6 +125,8 @@ def test_a_tools_settings_run_the_hook_and_succeed_without_it(home):
     commands += [entries[0]["bash"] for entries in hooks.copilot_hooks()["hooks"].values()]
     for command in commands:
         assert run(home, "sh", "-c", command, stdin='{"tool_name": "AskUserQuestion"}').returncode == 0
+    wait_until(lambda: len(events(home)) == len(commands), "all events")
+    assert {event.data["tool_name"] for event in events(home)} == {"AskUserQuestion"}
     (home / ".clincus" / "hook").unlink()
     for command in commands:
         done = run(home, "sh", "-c", command)

@@ -1,0 +1,324 @@
+"""The state of a session's tool, with the real tools, and a stand-in for their vendors' API."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.programs import Server, program, wait_until
+from tests.real_tools import real_tool
+from tests.vendor_api import PLAN, QUESTION, VendorApi
+
+KEY = "sk-ant-test-0123456789012345678901234567890"
+TEXT = QUESTION["questions"][0]["question"]
+COLOURS = [option["label"] for option in QUESTION["questions"][0]["options"]]
+
+
+@pytest.fixture
+def api(bed) -> Iterator[VendorApi]:
+    """The stand-in for the vendors' APIs, on the bridge of the bed."""
+    address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
+    server = VendorApi(address)
+    yield server
+    server.close()
+
+
+def config(tool: str, **variables: str) -> str:
+    """A configuration in which a tool is the real one; it runs with some variables."""
+    file = real_tool(tool)
+    environment = ", ".join(f'{name} = "{value}"' for name, value in variables.items())
+    return f"""[tool]
+name = "{tool}"
+binary = "/opt/tools/{tool}"
+[[mounts.default]]
+host = "{file.parent}"
+container = "/opt/tools"
+readonly = true
+[profiles.real]
+environment = {{ {environment} }}
+"""
+
+
+class Tool:
+    """A real tool in a session, with a person at its terminal."""
+
+    def __init__(self, bed: Any, server: Server, workspace: Path) -> None:
+        self._bed = bed
+        self.server = server
+        self.id = server.create(workspace, profile="real")["id"]
+
+    def sh(self, script: str, user: int = 1000) -> str:
+        """Run a shell script in the container."""
+        return str(self._bed.shell(self.id, script, user))
+
+    def press(self, *keys: str) -> None:
+        """Press keys, by tmux's names for them."""
+        self.sh(f"tmux send-keys -t =clincus-{self.id}: {' '.join(keys)}")
+
+    def type(self, text: str) -> None:
+        """Type a prompt and Enter, once the text is on the screen."""
+        self.sh(f"tmux send-keys -t =clincus-{self.id}: -l '{text}'")
+        wait_until(lambda: text in self.screen(), f"{text!r} on the screen")
+        self.press("Enter")
+
+    def screen(self) -> str:
+        """What the terminal shows."""
+        return self.sh(f"tmux capture-pane -p -J -t =clincus-{self.id}: || true")
+
+    def agent(self) -> dict[str, Any]:
+        """The agent object with its reason why."""
+        return dict(self.server.get(f"/api/sessions/{self.id}/agent").json)
+
+    def becomes(self, state: str, reason: str = "", text: str = "") -> dict[str, Any]:
+        """Wait for a state, and return the agent object."""
+
+        def found() -> dict[str, Any] | None:
+            agent = self.agent()
+            is_it = (agent["state"], agent["reason"]) == (state, reason) and text in agent["text"]
+            return agent if is_it else None
+
+        try:
+            return dict(wait_until(found, f"{state} {reason} {text}"))
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{json.dumps(self.agent(), indent=1)}\n{self.screen()}") from None
+
+    def start_again(self) -> None:
+        """Start the tool from the shell that it has left."""
+        wait_until(lambda: self.screen().rstrip().endswith("$"), "the shell's prompt")
+        self.type("~/.clincus/start")
+
+    def choose_mode(self, words: str) -> None:
+        """Let Claude Code change its mode until its screen says some words."""
+
+        def is_chosen() -> bool:
+            if words in self.screen():
+                return True
+            before = self.screen()
+            self.press("BTab")
+            wait_until(lambda: self.screen() != before, "another mode")
+            return words in self.screen()
+
+        wait_until(is_chosen, words)
+
+
+@pytest.fixture
+def claude(bed, start_server, workspace, api) -> Callable[..., Tool]:
+    """A function that starts the real Claude Code, with some variables, and waits until it takes a prompt."""
+
+    def start(**variables: str) -> Tool:
+        wanted = {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": KEY, **variables}
+        text = config("claude", **{name: value for name, value in wanted.items() if value})
+        tool = Tool(bed, start_server(config=text), workspace)
+        tool.becomes("idle")
+        return tool
+
+    return start
+
+
+def why(tool: Tool, bed: Any) -> dict[str, Any]:
+    """What `clincus why` says."""
+    environ = {**os.environ, **bed.environ, "HOME": str(tool.server.home)}
+    argv = [*program(), "why", tool.id, "--format", "json"]
+    done = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
+    return dict(json.loads(done.stdout))
+
+
+def test_a_turn_is_done_until_somebody_has_seen_it(bed, claude, start_server):
+    tool = claude()
+    assert tool.agent()["why"]["rule"] == "claude/SessionStart"
+    tool.type("say hello there")
+    done = tool.becomes("done", text="hello there")
+    assert (done["source"], done["seen"]) == ("hook", False)
+    same = why(tool, bed)
+    assert {name: same[name] for name in ("state", "text", "since")} == {
+        name: done[name] for name in ("state", "text", "since")
+    }
+    assert tool.server.post(f"/api/sessions/{tool.id}/seen").status == 204
+    assert tool.becomes("idle")["seen"]
+    assert why(tool, bed)["state"] == "idle"
+    tool.server.stop()
+    tool.server = start_server()
+    assert tool.becomes("idle", text="hello there")["seen"], "a server that was started again"
+    tool.type("stall")
+    tool.becomes("working")
+    tool.press("Escape")
+    tool.becomes("idle", "interrupted")
+    tool.type("say once more")
+    tool.becomes("done", text="once more")
+    tool.server.stop()
+    tool.server = start_server()
+    assert not tool.becomes("done", text="once more")["seen"]
+    assert tool.server.delete(f"/api/sessions/{tool.id}").status == 204
+    tool.becomes("none")
+
+
+def test_a_question_is_told_with_its_choices_until_it_is_answered(claude):
+    tool = claude()
+    tool.type("ask")
+    assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
+    wait_until(lambda: "Enter to select" in tool.screen(), "the question on the screen")
+    assert tool.agent()["source"] == "hook"
+    tool.press("2")
+    tool.becomes("done", text="The tool has answered.")
+    assert "Green" in tool.screen()
+    tool.type("ask")
+    tool.becomes("waiting", "question")
+    wait_until(lambda: "Enter to select" in tool.screen(), "the question on the screen")
+    tool.press("Escape")
+    tool.becomes("idle", "interrupted")
+
+
+def test_a_plan_can_be_read_whole(claude):
+    tool = claude()
+    tool.choose_mode("plan mode on")
+    tool.type("plan")
+    asked = tool.becomes("waiting", "plan")
+    assert asked["detail"] == PLAN.strip() or asked["detail"] == PLAN.rstrip("\n")
+    wait_until(lambda: tool.agent()["options"], "the choices on the screen")
+    assert tool.agent()["options"][-1].startswith("Tell Claude")
+    tool.press("Escape")
+    tool.becomes("idle", "interrupted")
+
+
+def test_a_permission_is_told_and_given(claude):
+    tool = claude()
+    tool.choose_mode("manual mode on")
+    tool.type("bash touch made")
+    asked = tool.becomes("waiting", "permission", "Bash: touch made")
+    wait_until(lambda: tool.agent()["options"], "the choices on the screen")
+    assert tool.agent()["options"][0] == "Yes"
+    assert asked["source"] == "hook"
+    tool.press("1")
+    tool.becomes("done")
+
+
+def test_work_that_stalls_is_stuck_after_five_minutes(claude):
+    """The clock is not moved: what has happened is put back by ten minutes."""
+    tool = claude()
+    tool.type("stall")
+    tool.becomes("working")
+    wait_until(lambda: re.search(r"[0-9]+s · ", tool.screen()), "the time that it has taken")
+    back = (
+        "cd ~/.clincus/agent; touch -d '-10 min' screen; perl -pi -e 's/\"at\":(\\d+)/q(\"at\":) . ($1 - 600)/e' events"
+    )
+    wait_until(lambda: not tool.sh(back) and tool.agent()["state"] == "stuck", "stuck")
+    assert tool.agent()["source"] == "screen"
+    tool.press("Escape")
+    tool.becomes("idle", "interrupted")
+
+
+@pytest.mark.parametrize(("status", "reason"), [(401, "auth"), (429, "rate_limit"), (529, "overloaded")])
+def test_a_retry_is_told_with_the_error(claude, status, reason):
+    tool = claude()
+    tool.type(f"status {status}")
+    retry = tool.becomes("working", "retry", f"{status} stand-in")
+    assert "attempt" in retry["text"]
+    tool.press("Escape")
+    tool.becomes("idle", "interrupted")
+
+
+def test_what_failed_is_told_with_its_reason(claude):
+    tool = claude(CLAUDE_CODE_MAX_RETRIES="1")
+    reasons = {401: "auth", 402: "billing", 429: "rate_limit", 500: "server_error", 529: "overloaded", 400: "other"}
+    for status, reason in reasons.items():
+        tool.type(f"status {status}")
+        failed = tool.becomes("failed", reason, str(status))
+        assert failed["source"] == "hook"
+        tool.press("C-u")
+
+
+def test_without_a_network_it_has_failed_by_that(claude):
+    tool = claude(CLAUDE_CODE_MAX_RETRIES="1", ANTHROPIC_BASE_URL="http://127.0.0.1:9")
+    tool.type("say hello")
+    tool.becomes("failed", "network", "ECONNREFUSED")
+
+
+def test_without_an_account_it_has_failed_and_a_login_waits(claude):
+    tool = claude(ANTHROPIC_API_KEY="")
+    tool.type("say hello")
+    tool.becomes("failed", "auth", "Not logged in")
+    tool.press("C-u")
+    tool.type("/login")
+    tool.becomes("waiting", "login")
+
+
+def test_work_in_the_background_counts_until_it_ends(claude):
+    tool = claude()
+    tool.type("background tail -f /dev/null")
+    tool.becomes("working", text="1 shell")
+    tool.sh("pkill -x tail")
+    tool.becomes("done")
+
+
+def test_a_tool_that_ends_or_is_killed_leaves_a_shell(claude):
+    tool = claude()
+    tool.sh("pkill -KILL -x claude")
+    tool.becomes("ended", "crashed", "137")
+    tool.start_again()
+    tool.becomes("idle")
+    tool.type("/exit")
+    tool.becomes("ended", text="exit code 0")
+    tool.sh("""sed -i 's/"hasTrustDialogAccepted": *true/"hasTrustDialogAccepted": false/' ~/.claude.json""")
+    tool.start_again()
+    tool.becomes("waiting", "dialog")
+
+
+def test_hooks_that_an_image_has_already_stay(claude):
+    tool = claude()
+    own = {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": "touch /tmp/own-$(whoami)"}]}]}}
+    tool.sh(f"echo '{json.dumps(own)}' >/etc/claude-code/managed-settings.json", user=0)
+    tool.type("/exit")
+    tool.becomes("ended")
+    tool.start_again()
+    tool.becomes("idle")
+    tool.type("say hello")
+    tool.becomes("done", text="hello")
+    wait_until(lambda: "own" in tool.sh("ls /tmp"), "the image's own hook")
+
+
+def test_copilot_tells_the_same(bed, start_server, workspace, api):
+    variables = {
+        "COPILOT_OFFLINE": "true",
+        "COPILOT_PROVIDER_TYPE": "anthropic",
+        "COPILOT_PROVIDER_BASE_URL": api.url,
+        "COPILOT_PROVIDER_API_KEY": KEY,
+        "COPILOT_MODEL": "claude-sonnet-4.5",
+    }
+    tool = Tool(bed, start_server(config=config("copilot", **variables)), workspace)
+    tool.becomes("idle")
+    tool.type("ask")
+    assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
+    wait_until(lambda: "enter accept" in tool.screen(), "the question on the screen")
+    tool.press("Enter")
+    tool.becomes("done")
+    tool.type("stall")
+    tool.becomes("working")
+    wait_until(lambda: "Let me think" in tool.screen(), "the answer")
+    wait_until(lambda: tool.press("Escape") or "cancelled by user" in tool.screen(), "the interruption")
+    tool.becomes("idle", "interrupted")
+    tool.sh("pkill -KILL -x copilot")
+    tool.becomes("ended", "crashed")
+
+
+def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
+    folder = home / ".config" / "opencode"
+    folder.mkdir(parents=True)
+    provider = {"anthropic": {"options": {"baseURL": f"{api.url}/v1", "apiKey": KEY}}}
+    document = {"model": "anthropic/claude-sonnet-4-5", "provider": provider, "permission": {"*": "allow"}}
+    (folder / "opencode.json").write_text(json.dumps(document))
+    tool = Tool(bed, start_server(config=config("opencode", OPENCODE_DISABLE_MODELS_FETCH="1")), workspace)
+    tool.becomes("idle")
+    tool.type("ask")
+    assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
+    wait_until(lambda: "enter submit" in tool.screen(), "the question on the screen")
+    tool.press("Enter")
+    tool.becomes("done")
+    tool.sh("pkill -KILL -x opencode")
+    tool.becomes("ended", "crashed")
