@@ -697,6 +697,8 @@ ALLOWANCE = matching(r"[1-9]\d{0,4}%|[1-9]\d{0,6}ms/[1-9]\d{0,6}ms", "write a sh
 ENFORCE = matching(r"hard|soft", "write hard or soft")
 ENVIRONMENT = table_of(check_text, r"[A-Za-z_]\w*", "a variable's name is made of letters, digits and '_'")
 COMMANDS = table_of(check_command, WORD, "a tool's name is made of letters, digits, '.', '_' and '-'")
+NEWS = matching("waiting|done|failed|stuck", "write waiting, done, failed or stuck")
+WEB_ADDRESS = matching(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?([/?][!-~]*)?", "write an http: or https: address")
 PROTECTED = [".git/hooks", ".git/config", ".husky", ".vscode"]
 
 
@@ -813,6 +815,12 @@ register_settings(
     Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
     Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
     Setting("sessions.ephemeral_grace", "24h", check_duration),
+    Setting("notify.on", ["waiting", "done", "failed", "stuck"], list_of(NEWS)),
+    Setting("notify.quiet", True, check_switch),
+    Setting("notify.with_text", False, check_switch),
+    Setting("notify.address", "", WEB_ADDRESS),
+    Setting("notify.webhook", "", WEB_ADDRESS, secret=True),
+    Setting("notify.template", {}, table_of(check_text, WORD, "write a plain name for a field"), secret=True),
 )
 DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")  # the keys that PUT /api/config may set
 UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # the keys that an untrusted project file may set
@@ -3533,6 +3541,8 @@ class Extensions:
     # Told of "before_start", "after_start", "started", "ring", "before_stop", "stopped" and "deleted". Of these,
     # "started" and "stopped" come for every run, whoever began or ended it; "started" also for one that a server finds.
     listeners: list[Callable[[str, Session], None]] = field(default_factory=list)
+    # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
+    agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = field(default_factory=list)
     duties: list[Duty] = field(default_factory=list)
 
     def tell(self, moment: str, session: Session) -> None:

@@ -351,6 +351,14 @@ class Examination:
         fixes += [f"echo {' '.join(cables)} | xargs -n 1 sudo ip link delete"] if cables else []
         return warning(f"Left over: {' and '.join(found)}", "; ".join(fixes), orphaned_veths=len(cables))
 
+    def check_push(self) -> Finding:
+        """Whether web push can be signed."""
+        if shutil.which("openssl", path=self.environ.get("PATH")) is None:
+            return warning(
+                "`openssl` is missing: no device can be notified by web push", "sudo apt-get install openssl"
+            )
+        return ok("Signed by openssl; needs outgoing HTTPS")
+
     def check_dns(self) -> Finding:
         """Whether this machine finds names, which containers ask it for."""
         domain, output = "github.com", ""
@@ -418,6 +426,7 @@ CHECKS = (  # by section, as people read them
     Check("saved_sessions", "Saved sessions", "STATUS", Examination.check_saved),
     Check("orphaned_resources", "Orphaned resources", "STATUS", Examination.check_orphans),
     Check("image_age", "Image age", "OPTIONAL", Examination.check_age),
+    Check("web_push", "Web push", "OPTIONAL", Examination.check_push),
     Check("dns_resolution", "DNS resolution", "OPTIONAL", Examination.check_dns),
 )
 

@@ -178,6 +178,7 @@ class Watch:
         if before is None or document(before.agent) != document(new.agent):
             event = {"type": "session.agent", "id": session.id, "agent": document(new.agent)}
             self._app.hub.publish(event, extension=True)
+            clincus.call_each(self._app.extensions.agent_listeners, session, document(new.agent))
 
     def _begin(self, session: clincus.Session, known: Known) -> None:
         self._known[session.id] = known

@@ -920,9 +920,9 @@ def test_changes_at_once_lose_none(environ):
 
 def test_a_feature_adds_keys_before_the_configuration_is_loaded(environ, user_file, monkeypatch):
     monkeypatch.setattr(clincus, "SETTING", dict(clincus.SETTING))
-    clincus.register_settings(clincus.Setting("notify.webhook", "", clincus.check_text, "CLINCUS_WEBHOOK", secret=True))
-    write(user_file, '[notify]\nwebhook = "https://sesame"\n')
+    clincus.register_settings(clincus.Setting("weather.key", "", clincus.check_text, "CLINCUS_WEATHER", secret=True))
+    write(user_file, '[weather]\nkey = "sesame"\n')
     config = clincus.load_config(environ)
-    assert clincus.load_config({**environ, "CLINCUS_WEBHOOK": "y"}).get("notify.webhook") == "y"
-    assert clincus.config_document(config)["notify"] == {"webhook": clincus.HIDDEN}
+    assert clincus.load_config({**environ, "CLINCUS_WEATHER": "y"}).get("weather.key") == "y"
+    assert clincus.config_document(config)["weather"] == {"key": clincus.HIDDEN}
     assert "sesame" not in json.dumps(sources_document(config, None))

@@ -19,6 +19,7 @@ NAMES = [
     "permissions",
     "image",
     "image_age",
+    "web_push",
     "network_bridge",
     "ip_forwarding",
     "cgroup_availability",

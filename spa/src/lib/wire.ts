@@ -337,6 +337,117 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How this person is called: the key for web push, the devices, and how the last call to each went */
+        get: operations["get_push"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/push/subscriptions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Call this browser by web push; the same endpoint again changes its name */
+        post: operations["add_push_device"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/push/subscriptions/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                id: components["parameters"]["DeviceId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Call this device no more */
+        delete: operations["remove_push_device"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/push/subscriptions/{id}/news": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                id: components["parameters"]["DeviceId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What waits for the person: for the worker of a device that was pushed, since a push itself says nothing */
+        post: operations["take_push_news"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/push/subscriptions/{id}/presence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                id: components["parameters"]["DeviceId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Whether the person is at this device's page: it is not called then; the word holds for a minute */
+        post: operations["note_push_presence"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/push/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send a test after a delay, so that a phone can be locked before */
+        post: operations["test_push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/files": {
         parameters: {
             query?: never;
@@ -484,6 +595,16 @@ export interface components {
             sessions: {
                 ephemeral_grace: string;
             };
+            notify: {
+                on: string[];
+                quiet: boolean;
+                with_text: boolean;
+                address: string;
+                webhook: string;
+                template: {
+                    [key: string]: string;
+                };
+            };
         };
         ConfigSources: {
             files: {
@@ -554,6 +675,54 @@ export interface components {
             size: number;
             created_at: string;
         };
+        Push: {
+            /** @description for PushManager.subscribe; empty if push is not possible */
+            public_key: string;
+            /** @description why push is not possible, and what to do */
+            problem: string;
+            on: string[];
+            quiet: boolean;
+            /** @description null if there is none */
+            webhook: {
+                host: string;
+                last: components["schemas"]["PushResult"];
+            } | null;
+            devices: components["schemas"]["PushDevice"][];
+        };
+        PushDevice: {
+            id: string;
+            name: string;
+            /** @description the host of its push service */
+            service: string;
+            /** @description its push service does not know it any more: it has to subscribe again */
+            gone: boolean;
+            created_at: string;
+            last: components["schemas"]["PushResult"];
+        };
+        /** @description how the last call went, null before the first */
+        PushResult: {
+            at: string;
+            /** @enum {string} */
+            outcome: "delivered" | "retrying" | "gone" | "refused" | "failed";
+            /** @description of the answer over HTTP, 0 if there was none */
+            status: number;
+            message: string;
+        } | null;
+        PushNews: {
+            /** @description of the session; empty for a test */
+            id: string;
+            /** @description of the session */
+            name: string;
+            state: string;
+            reason: string;
+            /** @description what the tool says, if notify.with_text lets it out */
+            text: string;
+            since: string;
+            /** @description the news in a sentence */
+            title: string;
+            /** @description whether this device has not had it before */
+            fresh: boolean;
+        };
         Session: {
             id: string;
             workspace: string;
@@ -613,6 +782,8 @@ export interface components {
     parameters: {
         /** @description the session's container name */
         SessionId: string;
+        /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+        DeviceId: string;
         /** @description columns of the terminal */
         Cols: number;
         /** @description rows of the terminal */
@@ -1291,6 +1462,182 @@ export interface operations {
                 content?: never;
             };
             404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Push"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            default: components["responses"]["Error"];
+        };
+    };
+    add_push_device: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description the endpoint of the browser's PushSubscription */
+                    endpoint: string;
+                    /**
+                     * @description what people call the device
+                     * @default
+                     */
+                    name?: string;
+                    /**
+                     * @description the device whose place it takes
+                     * @default
+                     */
+                    replaces?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PushDevice"];
+                };
+            };
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    remove_push_device: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                id: components["parameters"]["DeviceId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    take_push_news: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                id: components["parameters"]["DeviceId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PushNews"][];
+                };
+            };
+            404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    note_push_presence: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the device's id: the first 16 hexadecimal digits of the SHA-256 of its endpoint */
+                id: components["parameters"]["DeviceId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description whether the page has the person's focus */
+                    here: boolean;
+                };
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    test_push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description the id of a device, or `webhook` */
+                    device: string;
+                    /**
+                     * @description seconds
+                     * @default 5
+                     */
+                    delay?: number;
+                };
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        at: string;
+                    };
+                };
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };

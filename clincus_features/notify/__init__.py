@@ -1,0 +1,213 @@
+"""Calls a person when an agent needs one: web push to phones and browsers, and a webhook. Keys of `[notify]`.
+
+news.py says what is worth a call, outbox.py sends it, vapid.py signs it, store.py keeps devices and what was told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+
+import clincus
+from clincus_features.notify import store, vapid
+from clincus_features.notify.agenda import Agenda
+from clincus_features.notify.news import COOLDOWN, DWELL, News, is_told, read_news, remember
+from clincus_features.notify.outbox import PUSH_SERVICES, Outbox, Services, check_endpoint, host_of
+
+WORKERS = 4  # threads that check and send; each of them may wait for a push service
+HERE_FOR = 60.0  # seconds that a page's word of being in use holds; the page repeats it every 20
+TEST_TEXT = "Notifications of Clincus reach this device."
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the routes, the listener and the threads."""
+    notifier = Notifier(extensions.app)
+    extensions.agent_listeners.append(notifier.hear)
+    extensions.listeners.append(notifier.tell)
+    extensions.routes += [
+        ("GET", "/api/push", lambda request: notifier.document()),
+        ("POST", "/api/push/subscriptions", notifier.subscribe),
+        ("DELETE", "/api/push/subscriptions/{id}", notifier.unsubscribe),
+        ("POST", "/api/push/subscriptions/{id}/news", lambda request: notifier.take_news(request.values["id"])),
+        ("POST", "/api/push/subscriptions/{id}/presence", notifier.note_presence),
+        ("POST", "/api/push/test", notifier.test),
+    ]
+    extensions.duties += [
+        clincus.Duty(f"notifying ({number})", 0.0, notifier.agenda.work) for number in range(1, WORKERS + 1)
+    ]
+
+
+class Notifier:
+    """Decides for each change of an agent whether, when and where a person is called.
+
+    `services` are the only hosts that are ever asked to push. No API and no config changes them; tests do.
+    """
+
+    def __init__(self, app: clincus.Application, services: Services = PUSH_SERVICES) -> None:
+        self._app = app
+        self._services = services
+        self.agenda = Agenda()
+        self._outbox: Outbox | None = None
+        # Each of these is only read and set by key, which needs no lock.
+        self._agents: dict[str, Mapping[str, object]] = {}  # session -> what its tool does now
+        self._called: dict[str, float] = {}  # session -> time.monotonic of the last call for it
+        self._in_use: dict[str, float] = {}  # device -> time.monotonic until which its page counts as in use
+        self._taken: dict[str, set[tuple[str, str, str, str]]] = {}  # device -> sessions and events that it has
+        self._tests: dict[str, bool] = {}  # the devices that a test is on its way to
+
+    @property
+    def outbox(self) -> Outbox:
+        """What sends. It is made late: while features install themselves the application is not whole."""
+        if self._outbox is None:
+            self._outbox = Outbox(self._app.environ, lambda: self._app.config, self.agenda, self._services)
+            self._outbox.on_result = lambda: self._app.hub.publish({"type": "push.changed"}, extension=True)
+        return self._outbox
+
+    # -- What agents do
+
+    def tell(self, moment: str, session: clincus.Session) -> None:
+        """A moment in a session's life: a session that is gone has no news."""
+        if moment == "deleted":
+            for kept in (self._agents, self._called):
+                kept.pop(session.id, None)
+            self.agenda.drop(("check", session.id))
+
+    def hear(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
+        """What a session's tool does has changed. This never waits: the caller holds locks."""
+        self._agents[session.id] = agent
+        news = self._news(session)
+        if agent.get("seen"):
+            self._called.pop(session.id, None)  # somebody is there, so the next event is news at once
+        if news is None:
+            self.agenda.drop(("check", session.id))
+        else:
+            delay = DWELL.get(news.state, 2.0)
+            self.agenda.put(("check", session.id), delay, lambda: self._check(session.id), news.event)
+
+    def _news(self, session: clincus.Session) -> News | None:
+        config = self._app.config
+        return read_news(
+            session, self._agents.get(session.id, {}), config.get("notify.on"), config.get("notify.with_text")
+        )
+
+    def _check(self, id: str) -> None:
+        """Call the person, if a session's news has lasted, is new, and no call for this session was made just now."""
+        session = self._app.registry.find(id)
+        news = self._news(session) if session is not None else None
+        if session is None or news is None or is_told(store.read(self._app.environ).told, session.session_id, news):
+            return
+        wait = self._called.get(id, -COOLDOWN) + COOLDOWN - time.monotonic()
+        if wait > 0:
+            self.agenda.put(("check", id), wait, lambda: self._check(id), news.event)
+            return
+        self._called[id] = time.monotonic()
+        with store.changing(self._app.environ) as state:
+            state.told = remember(state.told, session.session_id, news, clincus.utc_now())
+            devices = list(state.devices.values())
+        for device in devices:
+            if not self._is_in_use(device.id):
+                self._push(device.id, 0)
+        if self._app.config.get("notify.webhook"):
+            values = {**news.document(), "url": f"{self._address()}/sessions/{id}"}
+            self.outbox.post_webhook(id, values, lambda: self._is_open(id, news))
+
+    def _is_open(self, id: str, news: News) -> bool:
+        session = self._app.registry.find(id)
+        now = self._news(session) if session is not None else None
+        return now is not None and now.event == news.event
+
+    def _push(self, device_id: str, delay: float) -> None:
+        self.outbox.push(device_id, delay, lambda: device_id in self._tests or bool(self._told_news()))
+
+    def _is_in_use(self, device_id: str) -> bool:
+        is_here = self._in_use.get(device_id, 0.0) > time.monotonic()
+        return is_here and bool(self._app.config.get("notify.quiet"))
+
+    def _told_news(self) -> list[News]:
+        """What waits for a person and was told, newest first."""
+        told = store.read(self._app.environ).told
+        found: list[News] = []
+        for session in self._app.registry.all():
+            news = self._news(session)
+            if news is not None and is_told(told, session.session_id, news):
+                found.append(news)
+        return sorted(found, key=lambda news: news.since, reverse=True)
+
+    def _address(self) -> str:
+        """Where links lead: the address that the config names, else where this machine's browser finds the page."""
+        return str(self._app.config.get("notify.address") or self._app.url).rstrip("/")
+
+    # -- Routes
+
+    def document(self) -> dict[str, object]:
+        """The answer to GET /api/push."""
+        environ, config, key, problem = self._app.environ, self._app.config, "", ""
+        try:
+            key = vapid.load_key(environ).public
+        except clincus.ClincusError as error:
+            problem = error.message
+        state = store.read(environ)
+        webhook = config.get("notify.webhook")
+        return {
+            "public_key": key,
+            "problem": problem,
+            "on": config.get("notify.on"),
+            "quiet": config.get("notify.quiet"),
+            "webhook": {"host": host_of(webhook), "last": state.webhook} if webhook else None,
+            "devices": [device.document() for device in state.devices.values()],
+        }
+
+    def subscribe(self, request: clincus.Request) -> object:
+        """Add a device, or name it anew. Raises ClincusError: 400 for an unknown push service, 409 for too many."""
+        values = request.values
+        endpoint = check_endpoint(values["endpoint"], self._services)
+        origin = request.headers.get("Origin", "")[:300]
+        with store.changing(self._app.environ) as state:
+            old = state.devices.pop(values["replaces"] or "", None)
+            name = " ".join(clincus.printable(values["name"] or (old.name if old else "")).split())[:80]
+            device = store.add_device(state, endpoint, name or host_of(endpoint), origin)
+        return device.document()
+
+    def unsubscribe(self, request: clincus.Request) -> object:
+        """Forget a device. Raises ClincusError(404)."""
+        with store.changing(self._app.environ) as state:
+            del state.devices[state.device(request.values["id"]).id]
+        return clincus.Response(204)
+
+    def take_news(self, device_id: str) -> object:
+        """What waits, for the worker of a device; `fresh` is what it has not taken before. Raises ClincusError(404)."""
+        store.read(self._app.environ).device(device_id)
+        news = self._told_news()
+        known = self._taken.get(device_id, set())
+        self._taken[device_id] = {(one.id, *one.event) for one in news}
+        found = [{**one.document(), "fresh": (one.id, *one.event) not in known} for one in news]
+        if self._tests.pop(device_id, False):
+            test = News("", "Clincus", "test", "", TEST_TEXT, clincus.utc_now())
+            found.insert(0, {**test.document(), "title": "A test of Clincus", "fresh": True})
+        return clincus.json_response(found)
+
+    def note_presence(self, request: clincus.Request) -> object:
+        """Whether a person is at a device's page. Raises ClincusError(404)."""
+        device = store.read(self._app.environ).device(request.values["id"])
+        self._in_use[device.id] = time.monotonic() + HERE_FOR if request.values["here"] else 0.0
+        return clincus.Response(204)
+
+    def test(self, request: clincus.Request) -> object:
+        """Send a test after a delay. Raises ClincusError: 404 for an unknown device, 409 for one that is gone."""
+        target, delay = request.values["device"], float(request.values["delay"])
+        if target == "webhook":
+            if not self._app.config.get("notify.webhook"):
+                raise clincus.ClincusError("no webhook is set: see notify.webhook in docs/configuration.md", 409)
+            test = News("", "Clincus", "test", "", TEST_TEXT, clincus.utc_now())
+            values = {**test.document(), "title": "A test of Clincus", "url": self._address()}
+            self.outbox.post_webhook("", values, lambda: True, delay)
+        else:
+            if not store.read(self._app.environ).device(target).endpoint:
+                raise clincus.ClincusError(
+                    "the push service has forgotten this device: turn notifications on again", 409
+                )
+            self._tests[target] = True
+            self._push(target, delay)
+        at = datetime.now(timezone.utc) + timedelta(seconds=delay)
+        return clincus.json_response({"at": clincus.format_time(at)}, 202)

@@ -1,0 +1,49 @@
+"""What is to be done at a later time, each thing under a key: a new one takes the place of an old one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+
+class Job(NamedTuple):
+    """One thing to do."""
+
+    due: float  # time.monotonic
+    work: Callable[[], None]
+    mark: object
+
+
+class Agenda:
+    """The jobs of several threads, each of which calls `work` again and again. Nothing wakes while nothing is due."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # guards the jobs
+        self._jobs: dict[Hashable, Job] = {}
+
+    def put(self, key: Hashable, delay: float, work: Callable[[], None], mark: object = None) -> None:
+        """Do `work` in `delay` seconds. A job of the same key and mark keeps its time."""
+        with self._changed:
+            old = self._jobs.get(key)
+            if old is None or mark is None or old.mark != mark:
+                self._jobs[key] = Job(time.monotonic() + delay, work, mark)
+                self._changed.notify_all()
+
+    def drop(self, key: Hashable) -> None:
+        """Do not do it after all."""
+        with self._changed:
+            self._jobs.pop(key, None)
+
+    def work(self) -> None:
+        """Wait until a job is due, and do it. The wait may end early, with nothing done."""
+        with self._changed:
+            key = min(self._jobs, key=lambda one: self._jobs[one].due, default=None)
+            due = self._jobs[key].due if key is not None else None
+            wait = None if due is None else due - time.monotonic()
+            if key is None or wait is None or wait > 0:
+                self._changed.wait(wait)
+                return
+            job = self._jobs.pop(key)
+        job.work()

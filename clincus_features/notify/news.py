@@ -1,0 +1,86 @@
+"""What of an agent's state is worth a call, and in which words: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from posixpath import basename
+from typing import NamedTuple
+
+import clincus
+
+DWELL = {"waiting": 5.0}  # seconds that a state must last before a call; 2 for any other
+COOLDOWN = 60.0  # seconds between two calls for one session, unless a person has looked at it in between
+TOLD_LIMIT = 300  # sessions whose last call is remembered
+# What a person reads behind the session's name. A reason goes before its state.
+WORDS = {
+    "waiting": "waits for you",
+    "waiting/question": "asks you a question",
+    "waiting/plan": "has a plan for you to read",
+    "waiting/permission": "asks for permission",
+    "waiting/dialog": "waits at a dialog",
+    "waiting/login": "wants you to log in",
+    "done": "is done",
+    "failed": "has failed",
+    "failed/rate_limit": "has reached its limit",
+    "failed/auth": "cannot log in",
+    "failed/billing": "has a problem with billing",
+    "failed/overloaded": "gave up: the model is overloaded",
+    "failed/network": "gave up: no network",
+    "stuck": "seems to be stuck",
+}
+
+
+class News(NamedTuple):
+    """What a person is called for."""
+
+    id: str  # of the session
+    name: str
+    state: str
+    reason: str
+    text: str  # what the tool says, "" unless the config lets it out
+    since: str  # RFC 3339
+
+    @property
+    def event(self) -> tuple[str, str, str]:
+        """What tells one event of a session from the next."""
+        return self.state, self.reason, self.since
+
+    def document(self) -> dict[str, object]:
+        """The news object of the API and of the webhook."""
+        words = WORDS.get(f"{self.state}/{self.reason}") or WORDS.get(self.state, self.state)
+        return {**self._asdict(), "title": f"{self.name} {words}"}
+
+
+class Told(NamedTuple):
+    """The last call for a session."""
+
+    state: str
+    reason: str
+    at: str  # RFC 3339
+
+
+def read_news(
+    session: clincus.Session, agent: Mapping[str, object], wanted: Collection[str], with_text: bool
+) -> News | None:
+    """The news of a session by its agent object; None if there is none, or a person has seen it."""
+    state, reason = str(agent.get("state", "")), str(agent.get("reason", ""))
+    if state not in wanted or agent.get("seen"):
+        return None
+    text = str(agent.get("text", "")) if with_text else ""
+    name = getattr(session, "name", "") or basename(session.workspace)
+    return News(session.id, clincus.printable(name)[:80], state, reason, text, str(agent.get("since", "")))
+
+
+def is_told(told: Mapping[str, Told], session_id: str, news: News) -> bool:
+    """Whether the last call for a session was for this very event: it had begun by then.
+
+    An event that is read anew, by a server that was started again, may have another time than before.
+    """
+    last = told.get(session_id)
+    return last is not None and last[:2] == (news.state, news.reason) and news.since <= last.at
+
+
+def remember(told: Mapping[str, Told], session_id: str, news: News, now: str) -> dict[str, Told]:
+    """The calls so far with one more; the oldest of too many are forgotten."""
+    everything = {**told, session_id: Told(news.state, news.reason, now)}
+    return dict(sorted(everything.items(), key=lambda item: item[1].at)[-TOLD_LIMIT:])

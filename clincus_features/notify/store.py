@@ -1,0 +1,109 @@
+"""The devices that are called, and what they were called for: one file of the person's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import clincus
+from clincus_features.notify.news import Told
+
+DEVICE_LIMIT = 30
+FILE_LIMIT = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Device:
+    """A browser that gets pushes."""
+
+    id: str
+    endpoint: str  # of the push service; who knows it can push. "" once the service has forgotten the device
+    name: str
+    origin: str  # of the page that subscribed it
+    created_at: str
+    last: Mapping[str, object] | None = None  # the result of the last push, as `result` makes it
+
+    def document(self) -> dict[str, object]:
+        """The device of the API: the endpoint is nobody's business."""
+        service = urlsplit(self.endpoint).hostname or ""
+        shown = {key: value for key, value in vars(self).items() if key not in ("endpoint", "origin")}
+        return {**shown, "service": service, "gone": not self.endpoint}
+
+
+@dataclass
+class State:
+    """What the file holds."""
+
+    devices: dict[str, Device] = field(default_factory=dict)
+    told: dict[str, Told] = field(default_factory=dict)  # session_id -> the last call for it
+    webhook: Mapping[str, object] | None = None  # the result of the last message to it
+
+    def device(self, id: str) -> Device:
+        """One device. Raises ClincusError(404)."""
+        if id not in self.devices:
+            raise clincus.ClincusError(f"device {clincus.shorten(id)} not found: turn its notifications on again", 404)
+        return self.devices[id]
+
+
+def result(outcome: str, message: str, status: int = 0) -> dict[str, object]:
+    """How a push or a message to the webhook went: `delivered`, `retrying`, `gone`, `refused` or `failed`."""
+    return {"at": clincus.utc_now(), "outcome": outcome, "status": status, "message": message}
+
+
+def add_device(state: State, endpoint: str, name: str, origin: str) -> Device:
+    """Add the device of an endpoint, or change its name. Raises ClincusError(409) for too many."""
+    id = hashlib.sha256(endpoint.encode()).hexdigest()[:16]
+    old = state.devices.get(id)
+    if old is None and len(state.devices) >= DEVICE_LIMIT:
+        raise clincus.ClincusError(f"{DEVICE_LIMIT} devices are registered: remove one first", 409)
+    device = Device(id, endpoint, name, origin, clincus.utc_now())
+    if old is not None and old.endpoint:
+        device = replace(old, name=name, origin=origin)
+    state.devices[id] = device
+    return device
+
+
+def file_of(environ: Mapping[str, str]) -> str:
+    """Where it is kept."""
+    return os.path.join(clincus.state_directory(environ), "push.json")
+
+
+def read(environ: Mapping[str, str]) -> State:
+    """What is kept. Raises ClincusError if the file is broken: then nothing overwrites it."""
+    path = file_of(environ)
+    try:
+        document: dict[str, Any] = json.loads(clincus.read_text(path, FILE_LIMIT) or "{}")
+        devices = [Device(**one) for one in document.get("devices", [])]
+        told = {key: Told(**one) for key, one in document.get("told", {}).items()}
+        return State({device.id: device for device in devices}, told, document.get("webhook"))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise clincus.ClincusError(
+            f"{path} is broken: mend it, or move it away and subscribe again ({error})"
+        ) from error
+
+
+@contextmanager
+def changing(environ: Mapping[str, str]) -> Iterator[State]:
+    """What is kept, to be changed in the `with` block; it is written at the end, whole, unless the block raises."""
+    with LOCK, clincus.state_lock(environ):
+        state = read(environ)
+        yield state
+        document = {
+            "devices": [vars(device) for device in state.devices.values()],
+            "told": {key: one._asdict() for key, one in state.told.items()},
+            "webhook": state.webhook,
+        }
+        try:
+            clincus.replace_file(file_of(environ), json.dumps(document, indent=1).encode() + b"\n", 0o600)
+        except OSError as error:
+            raise clincus.ClincusError(f"{file_of(environ)}: cannot be written: {error.strerror}") from error
+
+
+LOCK = threading.Lock()  # threads of this process wait for each other, however long; other processes are waited for 5 s

@@ -1,0 +1,97 @@
+"""Who we are for a push service: VAPID (RFC 8292), signed by the `openssl` command. No key leaves its file."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import clincus
+
+LIFETIME = 12 * 3600  # seconds that a token is good for; push services take 24 hours at most
+RENEW = LIFETIME / 2  # a token that lasts longer than this is used again
+TIMEOUT = 10.0  # seconds for `openssl`
+
+
+class Key(NamedTuple):
+    """The server's key pair on the curve P-256."""
+
+    path: str  # of the private key, PEM
+    public: str  # the uncompressed point in base64url, as browsers take it
+
+
+def key_file(environ: Mapping[str, str]) -> str:
+    """Where the private key is."""
+    return os.path.join(clincus.state_directory(environ), "push-key.pem")
+
+
+def openssl(environ: Mapping[str, str], *words: str, stdin: bytes = b"") -> bytes:
+    """What `openssl` writes. Raises ClincusError: 503 where it is missing, with its own words where it fails."""
+    program = shutil.which("openssl", path=environ.get("PATH"))
+    if program is None:
+        raise clincus.ClincusError("push needs the program `openssl`: install it (apt-get install openssl)", 503)
+    done = clincus.run_child([program, *words], stdin=stdin, timeout=TIMEOUT)
+    if done.code:
+        raise clincus.ClincusError(f"`openssl {words[0]}` failed: {done.reason}")
+    return done.stdout
+
+
+_keys: dict[str, Key] = {}  # by path: read once
+
+
+def load_key(environ: Mapping[str, str]) -> Key:
+    """The server's key; it is made once, since all devices are bound to it. Raises ClincusError."""
+    path = key_file(environ)
+    if path not in _keys or not os.path.exists(path):
+        with clincus.state_lock(environ):
+            if not os.path.exists(path):
+                made = openssl(environ, "ecparam", "-name", "prime256v1", "-genkey", "-noout")
+                clincus.replace_file(path, made, 0o600)
+        point = openssl(environ, "ec", "-in", path, "-pubout", "-outform", "DER")[-65:]
+        if point[:1] != b"\x04" or len(point) != 65:
+            raise clincus.ClincusError(
+                f"{path} is no key of the curve P-256: move it away, and subscribe all devices again"
+            )
+        _keys[path] = Key(path, encode(point))
+    return _keys[path]
+
+
+_tokens: dict[tuple[str, str, str], tuple[float, str]] = {}  # key, audience, contact -> end and token
+_lock = threading.Lock()
+
+
+def authorization(environ: Mapping[str, str], audience: str, contact: str) -> str:
+    """The Authorization header for a push service: `audience` is its origin, `contact` whom it can turn to."""
+    key = load_key(environ)
+    with _lock:
+        end, token = _tokens.get((key.public, audience, contact), (0.0, ""))
+        if end - time.time() < RENEW:
+            end = time.time() + LIFETIME
+            claims = {"aud": audience, "exp": int(end), "sub": contact}
+            signed = ".".join(encode(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "ES256"}, claims))
+            signature = openssl(environ, "dgst", "-sha256", "-sign", key.path, stdin=signed.encode())
+            token = f"{signed}.{encode(raw_signature(signature))}"
+            _tokens[key.public, audience, contact] = end, token
+    return f"vapid t={token}, k={key.public}"
+
+
+def encode(data: bytes) -> str:
+    """Base64url without padding (RFC 7515, 2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def raw_signature(der: bytes) -> bytes:
+    """A signature as JOSE wants it, r and s of 32 bytes each (RFC 7518, 3.4), from the DER form (RFC 3279, 2.2.3)."""
+    numbers: Sequence[int] = []
+    rest = der[2:]
+    while len(rest) > 2 and rest[0] == 2:
+        numbers = [*numbers, int.from_bytes(rest[2 : 2 + rest[1]], "big")]
+        rest = rest[2 + rest[1] :]
+    if der[:1] != b"\x30" or len(numbers) != 2 or rest:
+        raise clincus.ClincusError("`openssl` gave a signature that is none of ES256")
+    return b"".join(number.to_bytes(32, "big") for number in numbers)

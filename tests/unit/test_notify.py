@@ -1,0 +1,610 @@
+"""Notifications: who is called when, that pushes are signed as push services want it, and what their answers do."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_features.notify import Notifier, store, vapid
+from clincus_features.notify.agenda import Agenda
+from clincus_features.notify.news import News, Told, is_told, read_news
+from clincus_features.notify.outbox import BACKOFF, PUSH_SERVICES, check_endpoint, contact_for, fill, without_mentions
+from tests.push_service import LOCAL_SERVICES, PushService
+
+ONE, TWO = "clincus-0a1b2c-1", "clincus-0a1b2c-2"
+ON = ["waiting", "done", "failed", "stuck"]
+
+
+@pytest.fixture
+def service(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with PushService() as running:
+        yield running
+        assert running.faults == []
+
+
+@pytest.fixture
+def caller(tmp_path, monkeypatch):
+    return Caller(tmp_path, monkeypatch)
+
+
+class Caller:
+    """A Notifier with a registry of two sessions, at a time that a test sets."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, **config: object) -> None:
+        self.environ = {"HOME": str(home), "PATH": os.environ["PATH"]}
+        self.now = 1000.0  # time.monotonic
+        self._monkeypatch = monkeypatch
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        self.registry = clincus.Registry("clincus-", lambda change: None)
+        for name in (ONE, TWO):
+            labels = {"workspace": f"/srv/app-{name[-1]}", "tool": "claude", "session_id": f"talk-{name[-1]}"}
+            instance: dict[str, Any] = {"name": name, "status": "Running", "last_used_at": "2026-01-01T08:00:00Z"}
+            instance["config"] = {clincus.LABEL + key: value for key, value in labels.items()}
+            self.registry.compare(self.registry.question(), [instance], only=name)
+        self.configure(**config)
+        self.restart()
+
+    def configure(self, **keys: object) -> None:
+        flags = {f"notify.{key}": value for key, value in keys.items()}
+        self.config = clincus.make_config([clincus.Layer(clincus.USER_RANK, "test", flags)])
+        if hasattr(self, "app"):
+            self.app.config = self.config
+
+    def restart(self) -> None:
+        """A new server on the same home."""
+        self.app: Any = SimpleNamespace(environ=self.environ, config=self.config, registry=self.registry)
+        self.app.hub, self.app.url = clincus.EventHub(), "http://127.0.0.1:3000"
+        self.notifier = Notifier(self.app, LOCAL_SERVICES)
+
+    def agent(self, state: str, reason: str = "", *, id: str = ONE, age: float = 0, **more: object) -> None:
+        """A session's tool begins to do something, `age` seconds ago."""
+        since = clincus.format_time(clincus.datetime.now(clincus.timezone.utc) - clincus.timedelta(seconds=age))
+        self.notifier.hear(
+            self.registry.get(id), {"state": state, "reason": reason, "text": "", "since": since, "seen": False, **more}
+        )
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and do what becomes due in it."""
+        end, jobs = self.now + seconds, self.notifier.agenda._jobs
+        while jobs and min(job.due for job in jobs.values()) <= end:
+            self.now = max(self.now, min(job.due for job in jobs.values()))
+            self.notifier.agenda.work()
+        self.now = end
+
+    def request(self, **values: object) -> Any:
+        given = {"name": "", "replaces": "", "delay": 5, **values}
+        return SimpleNamespace(values=given, headers={"Origin": "https://laptop.example.net"})
+
+    def add(self, endpoint: str, **values: object) -> str:
+        return str(self.notifier.subscribe(self.request(endpoint=endpoint, **values))["id"])
+
+    def device(self, id: str) -> Any:
+        return next(one for one in self.notifier.document()["devices"] if one["id"] == id)
+
+    def news(self, id: str) -> Any:
+        return json.loads(self.notifier.take_news(id).body)
+
+
+# ---- what is worth a call
+
+
+@pytest.mark.parametrize(
+    ("agent", "title"),
+    [
+        ({"state": "waiting", "reason": "question"}, "app-1 asks you a question"),
+        ({"state": "waiting", "reason": "something new"}, "app-1 waits for you"),
+        ({"state": "done"}, "app-1 is done"),
+        ({"state": "failed", "reason": "rate_limit"}, "app-1 has reached its limit"),
+        ({"state": "stuck"}, "app-1 seems to be stuck"),
+        ({"state": "working"}, None),
+        ({"state": "idle"}, None),
+        ({"state": "unknown"}, None),
+        ({"state": "waiting", "seen": True}, None),
+        ({}, None),
+    ],
+)
+def test_only_what_needs_a_person_and_was_not_seen_is_news(caller, agent, title):
+    news = read_news(caller.registry.get(ONE), agent, ON, False)
+    assert (news.document()["title"] if news else None) == title
+
+
+def test_a_state_that_the_config_leaves_out_is_no_news(caller):
+    assert read_news(caller.registry.get(ONE), {"state": "done"}, ["waiting"], False) is None
+
+
+def test_what_a_tool_says_stays_here_unless_the_config_lets_it_out(caller):
+    agent, session = {"state": "waiting", "text": "Delete all?"}, caller.registry.get(ONE)
+    texts = [read_news(session, agent, ON, with_text).text for with_text in (False, True)]
+    assert texts == ["", "Delete all?"]
+
+
+@pytest.mark.parametrize(
+    ("state", "since", "told"),
+    [
+        ("waiting", "2026-01-01T10:00:00Z", True),
+        ("waiting", "2026-01-01T10:00:04Z", True),  # read anew by another server
+        ("waiting", "2026-01-01T10:07:00Z", False),
+        ("done", "2026-01-01T10:00:00Z", False),
+    ],
+)
+def test_a_call_is_for_one_event(state, since, told):
+    last = {"talk": Told("waiting", "", "2026-01-01T10:00:05Z")}
+    assert is_told(last, "talk", News(ONE, "app", state, "", "", since)) is told
+
+
+# ---- when
+
+
+@pytest.mark.parametrize(("state", "dwell"), [("waiting", 5), ("done", 2), ("failed", 2), ("stuck", 2)])
+def test_a_person_is_called_when_a_state_has_lasted(caller, service, state, dwell):
+    caller.add(service.endpoint("phone"))
+    caller.agent(state)
+    caller.wait(dwell - 0.1)
+    assert service.pushes == []
+    caller.wait(0.2)
+    assert [push.name for push in service.pushes] == ["phone"]
+
+
+@pytest.mark.parametrize("then", [{"state": "working"}, {"state": "waiting", "seen": True}])
+def test_nobody_is_called_for_what_is_over_or_seen_by_then(caller, service, then):
+    caller.add(service.endpoint("phone"))
+    caller.agent("waiting")
+    caller.wait(4)
+    caller.agent(**then)
+    caller.wait(100)
+    assert service.pushes == []
+
+
+def test_a_session_that_is_deleted_calls_nobody(caller, service):
+    caller.add(service.endpoint("phone"))
+    caller.agent("waiting")
+    caller.notifier.tell("deleted", caller.registry.get(ONE))
+    caller.wait(100)
+    assert service.pushes == []
+
+
+def test_an_event_is_told_once_however_often_its_words_change(caller, service):
+    caller.add(service.endpoint("phone"))
+    for text in "abc":
+        caller.agent("waiting", text=text, since="2026-01-01T10:00:00Z")
+        caller.wait(2)
+    caller.wait(600)
+    caller.agent("waiting", text="d", since="2026-01-01T10:00:00Z")
+    caller.wait(600)
+    assert len(service.pushes) == 1
+
+
+def test_the_next_event_of_a_session_waits_out_a_minute(caller, service):
+    caller.add(service.endpoint("phone"))
+    caller.agent("waiting", "question")
+    caller.wait(6)
+    caller.agent("working")
+    caller.agent("waiting", "permission")
+    caller.wait(50)
+    assert len(service.pushes) == 1
+    caller.wait(10)
+    assert len(service.pushes) == 2
+
+
+def test_the_next_event_is_told_at_once_if_a_person_has_looked_in_between(caller, service):
+    caller.add(service.endpoint("phone"))
+    caller.agent("waiting", "question")
+    caller.wait(6)
+    caller.agent("waiting", "question", seen=True)
+    caller.agent("waiting", "permission")
+    caller.wait(6)
+    assert len(service.pushes) == 2
+
+
+def test_a_device_in_use_is_not_called_and_any_other_is(caller, service):
+    used = caller.add(service.endpoint("laptop"))
+    caller.add(service.endpoint("phone"))
+    caller.notifier.note_presence(caller.request(id=used, here=True))
+    caller.agent("waiting")
+    caller.wait(6)
+    assert [push.name for push in service.pushes] == ["phone"]
+    caller.wait(60)  # the page has said nothing more
+    caller.agent("done")
+    caller.wait(6)
+    assert sorted(push.name for push in service.pushes) == ["laptop", "phone", "phone"]
+
+
+def test_a_device_that_is_left_is_called(caller, service):
+    id = caller.add(service.endpoint("laptop"))
+    for here in (True, False):
+        caller.notifier.note_presence(caller.request(id=id, here=here))
+    caller.agent("waiting")
+    caller.wait(6)
+    assert len(service.pushes) == 1
+
+
+def test_a_device_in_use_is_called_if_the_config_wants_no_quiet(caller, service):
+    caller.configure(quiet=False)
+    caller.notifier.note_presence(caller.request(id=caller.add(service.endpoint("laptop")), here=True))
+    caller.agent("waiting")
+    caller.wait(6)
+    assert len(service.pushes) == 1
+
+
+def test_a_new_server_keeps_key_and_devices_and_does_not_repeat_a_call(caller, service):
+    caller.add(service.endpoint("phone"))
+    before = caller.notifier.document()
+    caller.agent("waiting")
+    caller.wait(6)
+    caller.restart()
+    vapid._keys.clear()
+    caller.agent("waiting", age=3)
+    caller.wait(600)
+    assert len(service.pushes) == 1
+    after = caller.notifier.document()
+    assert after["public_key"] == before["public_key"]
+    assert [one["id"] for one in after["devices"]] == [one["id"] for one in before["devices"]]
+
+
+def test_a_new_server_tells_what_happened_while_none_ran(caller, service):
+    caller.add(service.endpoint("phone"))
+    caller.restart()
+    caller.agent("waiting", age=300)
+    caller.wait(6)
+    assert len(service.pushes) == 1
+
+
+# ---- pushes
+
+
+def test_a_push_says_nothing_but_who_asks_and_how_urgent_it_is(caller, service):
+    caller.add(service.endpoint("phone"))
+    caller.agent("waiting")
+    caller.wait(6)
+    (push,) = service.pushes
+    assert push.claims["sub"] == "https://laptop.example.net"
+    assert (push.headers["Urgency"], push.headers["Topic"]) == ("high", "clincus-news")
+    assert push.headers["Content-Length"] == "0"
+
+
+ANSWERS = {
+    201: ("delivered", 1),
+    404: ("gone", 1),
+    410: ("gone", 1),
+    403: ("refused", 1),
+    429: ("failed", 1 + len(BACKOFF)),
+    503: ("failed", 1 + len(BACKOFF)),
+}
+
+
+@pytest.mark.parametrize(("answer", "outcome", "tries"), [(key, *value) for key, value in ANSWERS.items()])
+def test_what_a_push_service_answers_is_kept_at_the_device(caller, service, answer, outcome, tries):
+    id = caller.add(service.endpoint("phone", answer))
+    caller.agent("waiting")
+    caller.wait(1000)
+    device = caller.device(id)
+    assert (device["last"]["outcome"], device["last"]["status"], len(service.pushes)) == (outcome, answer, tries)
+    assert device["gone"] == (outcome == "gone")
+
+
+def test_a_device_that_is_gone_is_not_asked_again_and_may_come_back(caller, service):
+    endpoint = service.endpoint("phone", 410, 201)
+    id = caller.add(endpoint)
+    caller.agent("waiting")
+    caller.wait(6)
+    assert endpoint not in (Path(caller.environ["HOME"]) / ".clincus" / "push.json").read_text()
+    caller.wait(60)
+    caller.agent("done")
+    caller.wait(6)
+    assert len(service.pushes) == 1
+    assert caller.add(endpoint) == id
+    assert (caller.device(id)["gone"], caller.device(id)["last"]) == (False, None)
+
+
+def test_a_push_service_that_is_busy_is_asked_again(caller, service):
+    id = caller.add(service.endpoint("phone", 429, 503, 201))
+    caller.agent("waiting")
+    caller.wait(6)
+    assert caller.device(id)["last"]["outcome"] == "retrying"
+    caller.wait(BACKOFF[0] + BACKOFF[1])
+    assert (caller.device(id)["last"]["outcome"], len(service.pushes)) == ("delivered", 3)
+
+
+def test_no_push_is_tried_again_once_the_person_has_seen_it(caller, service):
+    caller.add(service.endpoint("phone", 503))
+    caller.agent("waiting")
+    caller.wait(6)
+    caller.agent("waiting", seen=True)
+    caller.wait(1000)
+    assert len(service.pushes) == 1
+
+
+def test_a_push_service_out_of_reach_is_no_end(caller, service):
+    endpoint = service.endpoint("phone")
+    id = caller.add(endpoint)
+    service.server_close()
+    caller.agent("waiting")
+    caller.wait(6)
+    last = caller.device(id)["last"]
+    assert (last["outcome"], last["status"], last["message"]) == ("retrying", 0, "no answer: Connection refused")
+
+
+ENDPOINTS = {
+    "https://fcm.googleapis.com/fcm/send/abc:DEF_-1": True,
+    "https://updates.push.services.mozilla.com/wpush/v2/gAAA": True,
+    "https://web.push.apple.com/QGf8": True,
+    "https://wns2-par02p.notify.windows.com/w/?token=a%2b": True,
+    "http://fcm.googleapis.com/fcm/send/abc": False,
+    "https://fcm.googleapis.com:8443/x": False,
+    "https://fcm.googleapis.com": False,
+    "https://user@fcm.googleapis.com/x": False,
+    "https://fcm.googleapis.com@10.0.0.1/x": False,
+    "https://fcm.googleapis.com.evil.example/x": False,
+    "https://evilfcm.googleapis.com/x": False,
+    "https://push.services.mozilla.com.evil.example/x": False,
+    "https://evilpush.services.mozilla.com/x": False,
+    "https://.notify.windows.com/x": False,
+    "https://fcm.googleapis.com\\.evil.example/x": False,
+    "https://fcm.googleapis.com/x#y": False,
+    "https://fcm.googleapis.com/x\r\nHost: y": False,
+    "https://fcm.googleapis.com/\u0661": False,
+    "https://fcm.googleapis.com/" + "x" * 1001: False,
+    "https://127.0.0.1/x": False,
+    "https://[::1]/x": False,
+    "https://169.254.169.254/latest": False,
+    "https://localhost/x": False,
+    "file:///etc/passwd": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize(("endpoint", "is_known"), ENDPOINTS.items())
+def test_only_an_endpoint_of_a_known_push_service_is_taken(endpoint, is_known):
+    if is_known:
+        assert check_endpoint(endpoint, PUSH_SERVICES) == endpoint
+        return
+    with pytest.raises(clincus.ClincusError) as caught:
+        check_endpoint(endpoint, PUSH_SERVICES)
+    assert caught.value.status == 400
+
+
+def test_an_endpoint_that_came_into_the_file_another_way_is_never_asked(caller, service):
+    id = caller.add(service.endpoint("phone"))
+    caller.notifier = Notifier(caller.app)  # as the program makes it
+    caller.agent("waiting")
+    caller.wait(6)
+    assert service.pushes == []
+    assert "not of a push service" in caller.device(id)["last"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "contact"),
+    [
+        (("https://a.example.net/x", "https://b.example.net"), "https://a.example.net"),
+        (("", "https://b.example.net:8443"), "https://b.example.net"),
+        (("http://a.example.net", "https://localhost:3000"), "https://localhost"),
+        (("https://10.0.0.1", "https://[::1"), "https://localhost"),
+    ],
+)
+def test_the_contact_is_an_address_that_others_know(addresses, contact):
+    assert contact_for(*addresses) == contact
+
+
+# ---- the key
+
+
+def test_without_openssl_there_is_no_push_and_the_reason_is_told(caller, monkeypatch):
+    monkeypatch.setitem(caller.environ, "PATH", "/nonexistent")
+    caller.app.environ = caller.environ
+    document = caller.notifier.document()
+    assert document["public_key"] == ""
+    assert "apt-get install openssl" in document["problem"]
+
+
+def test_key_and_devices_are_for_their_owner_only(caller, service):
+    caller.add(service.endpoint("phone"))
+    caller.notifier.document()
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in Path(caller.environ["HOME"], ".clincus").iterdir()
+    }
+    assert modes == {"push.json": 0o600, "push-key.pem": 0o600}
+
+
+def test_a_broken_file_is_reported_and_stays_as_it_is(caller, service):
+    path = Path(store.file_of(caller.environ))
+    path.parent.mkdir()
+    path.write_text("{")
+    with pytest.raises(clincus.ClincusError, match="is broken"):
+        caller.add(service.endpoint("phone"))
+    assert path.read_text() == "{"
+
+
+@pytest.mark.parametrize(
+    ("der", "raw"),
+    [
+        ("3006020101020102", "00" * 31 + "01" + "00" * 31 + "02"),
+        ("30270221" + "00" + "ff" * 32 + "020103", "ff" * 32 + "00" * 31 + "03"),
+    ],
+)
+def test_a_signature_becomes_two_numbers_of_32_bytes(der, raw):
+    assert vapid.raw_signature(bytes.fromhex(der)).hex() == raw
+
+
+@pytest.mark.parametrize("der", ["", "3003020101", "3106020101020102", "300602010102010202"])
+def test_what_is_no_signature_is_refused(der):
+    with pytest.raises(clincus.ClincusError):
+        vapid.raw_signature(bytes.fromhex(der))
+
+
+# ---- devices and their news
+
+
+def test_the_worker_of_a_device_gets_what_waits_and_what_of_it_is_fresh(caller, service):
+    id = caller.add(service.endpoint("phone"))
+    caller.agent("waiting", "question", since="2026-01-01T10:00:00Z")
+    caller.wait(6)
+    assert [(one["id"], one["title"], one["fresh"]) for one in caller.news(id)] == [
+        (ONE, "app-1 asks you a question", True)
+    ]
+    caller.agent("done", id=TWO)
+    caller.wait(6)
+    assert [(one["id"], one["fresh"]) for one in caller.news(id)] == [(TWO, True), (ONE, False)]
+    caller.agent("waiting", "question", seen=True)
+    assert [(one["id"], one["fresh"]) for one in caller.news(id)] == [(TWO, False)]
+
+
+def test_a_test_comes_after_its_delay_and_is_shown_once(caller, service):
+    id = caller.add(service.endpoint("phone"))
+    answer = caller.notifier.test(caller.request(device=id))
+    assert answer.status == 202
+    caller.wait(4)
+    assert service.pushes == []
+    caller.wait(2)
+    assert len(service.pushes) == 1
+    assert [[one["title"] for one in caller.news(id)] for _ in range(2)] == [["A test of Clincus"], []]
+
+
+def test_a_test_reaches_a_device_in_use(caller, service):
+    id = caller.add(service.endpoint("phone"))
+    caller.notifier.note_presence(caller.request(id=id, here=True))
+    caller.notifier.test(caller.request(device=id, delay=0))
+    caller.wait(1)
+    assert len(service.pushes) == 1
+
+
+def test_a_device_has_a_name_of_one_line_and_its_endpoint_is_not_shown(caller, service):
+    endpoint = service.endpoint("phone")
+    device = caller.device(caller.add(endpoint, name=" My\n phone\x1b "))
+    assert device["name"] == "My\\n phone\\x1b"
+    assert endpoint not in json.dumps(device)
+
+
+def test_a_new_endpoint_takes_the_place_of_the_old_one(caller, service):
+    old = caller.add(service.endpoint("old"), name="My phone")
+    new = caller.add(service.endpoint("new"), replaces=old)
+    assert [(one["id"], one["name"]) for one in caller.notifier.document()["devices"]] == [(new, "My phone")]
+
+
+def test_there_are_only_so_many_devices(caller, service):
+    for number in range(store.DEVICE_LIMIT):
+        caller.add(service.endpoint(f"phone-{number}"))
+    with pytest.raises(clincus.ClincusError) as caught:
+        caller.add(service.endpoint("one-more"))
+    assert caught.value.status == 409
+
+
+@pytest.mark.parametrize("call", ["unsubscribe", "test", "take_news", "note_presence"])
+def test_a_device_that_is_removed_is_unknown(caller, service, call):
+    id = caller.add(service.endpoint("phone"))
+    caller.notifier.unsubscribe(caller.request(id=id))
+    argument = id if call == "take_news" else caller.request(id=id, device=id, here=True)
+    with pytest.raises(clincus.ClincusError) as caught:
+        getattr(caller.notifier, call)(argument)
+    assert caught.value.status == 404
+
+
+# ---- the webhook
+
+
+def test_the_webhook_gets_the_news_as_json(caller, service):
+    caller.configure(webhook=service.webhook("secret"), address="https://clincus.example.net/")
+    caller.agent("waiting", "question", text="Delete all?", since="2026-01-01T10:00:00Z")
+    caller.wait(6)
+    assert service.messages == [
+        (
+            "/hook/secret",
+            {
+                "id": ONE,
+                "name": "app-1",
+                "state": "waiting",
+                "reason": "question",
+                "text": "",
+                "since": "2026-01-01T10:00:00Z",
+                "title": "app-1 asks you a question",
+                "url": f"https://clincus.example.net/sessions/{ONE}",
+            },
+        )
+    ]
+
+
+def test_a_template_makes_another_message_and_text_of_a_tool_stays_text(caller, service):
+    template = {"chat_id": "4711", "text": "{title}: {text} {url} {other}"}
+    caller.configure(webhook=service.webhook("secret"), template=template, with_text=True)
+    caller.agent("waiting", text='"}, {"url": "{url}"')
+    caller.wait(6)
+    text = f'app-1 waits for you: "}}, {{"url": "{{url}}" http://127.0.0.1:3000/sessions/{ONE} {{other}}'
+    assert service.messages == [("/hook/secret", {"chat_id": "4711", "text": text})]
+
+
+def test_slack_sees_no_mention_in_what_a_tool_says():
+    assert fill({"text": "{text}"}, without_mentions({"text": "<!channel> & <@U1>"})) == {
+        "text": "&lt;!channel&gt; &amp; &lt;@U1&gt;"
+    }
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome", "count"),
+    [
+        ((500, 200), "delivered", 2),
+        ((302,), "refused", 1),
+        ((404,), "refused", 1),
+        ((503,), "failed", 1 + len(BACKOFF)),
+    ],
+)
+def test_what_the_webhook_answers_is_kept(caller, service, answers, outcome, count):
+    caller.configure(webhook=service.webhook("secret", *answers))
+    caller.agent("waiting")
+    caller.wait(1000)
+    assert [path for path, _ in service.messages] == ["/hook/secret"] * count, "no redirect is followed"
+    assert caller.notifier.document()["webhook"]["last"]["outcome"] == outcome
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_address_of_the_webhook_is_neither_logged_nor_shown(caller, service, caplog, is_there):
+    caller.configure(webhook=service.webhook("secret"))
+    if not is_there:
+        service.server_close()
+    clincus.log.addHandler(caplog.handler)
+    try:
+        caller.agent("waiting")
+        caller.wait(6)
+    finally:
+        clincus.log.removeHandler(caplog.handler)
+    assert "webhook at 127.0.0.1" in caplog.text
+    assert "secret" not in caplog.text + json.dumps(caller.notifier.document())
+    assert clincus.config_document(caller.config)["notify"]["webhook"] == clincus.HIDDEN
+
+
+def test_a_test_of_the_webhook_needs_one(caller, service):
+    with pytest.raises(clincus.ClincusError) as caught:
+        caller.notifier.test(caller.request(device="webhook"))
+    assert caught.value.status == 409
+    caller.configure(webhook=service.webhook("secret"))
+    caller.notifier.test(caller.request(device="webhook", delay=0))
+    caller.wait(1)
+    assert [body["title"] for _, body in service.messages] == ["A test of Clincus"]
+
+
+# ---- the threads
+
+
+def test_a_thread_that_waits_is_woken_by_a_job_that_is_due():
+    agenda, done = Agenda(), []
+
+    def work():
+        while not done:
+            agenda.work()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    agenda.put("late", 3600, lambda: done.append("late"))
+    agenda.put("never", 3600, lambda: done.append("never"))
+    agenda.drop("never")
+    agenda.put("soon", 0, lambda: done.append("soon"))
+    thread.join(20)
+    assert done == ["soon"]
