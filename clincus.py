@@ -2762,16 +2762,6 @@ class HostFolder:
 Trees = Sequence[tuple[HostFolder, Optional[ProtectedPaths]]]
 
 
-class ProtectionSettings(NamedTuple):
-    """The configuration of protection, in the form that `protect_workspace` takes."""
-
-    paths: tuple[str, ...]  # relative to the workspace
-    enabled: bool = True
-    require_locked: bool = False
-    code_uid: int = 1000
-    shift: bool = True  # false: incus.disable_shift
-
-
 @dataclass(frozen=True)
 class ProtectionSupport:
     """The abilities of this host; `reason` says why it cannot lock a workspace, and is empty if it can."""
@@ -2816,10 +2806,10 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
     )
 
 
-def workspace_folder(path: str, target: str, settings: ProtectionSettings) -> HostFolder:
+def workspace_folder(path: str, target: str, settings: Config) -> HostFolder:
     """As `host_folder`, with what git on the host runs in it. Raises ClincusError (409) too: see `git_on_host`."""
     folder = host_folder(path, target)
-    if not settings.enabled or not folder.is_folder:
+    if settings.get("security.disable_protection") or not folder.is_folder:
         return folder
     homes = [os.path.expanduser("~")]
     if os.geteuid() == 0:
@@ -3083,40 +3073,25 @@ def groups_of(uid: int) -> set[int]:
     return set(os.getgrouplist(user.pw_name, user.pw_gid))
 
 
-def protection_settings(config: Mapping[str, Any]) -> ProtectionSettings:
-    """Read the settings out of the nested config document (the `values` of a Config)."""
-    security = config["security"]
-    lifted = {".git/hooks"} if config["git"]["writable_hooks"] else set()
-    configured = [*security["protected_paths"], *security["additional_protected_paths"]]
-    return ProtectionSettings(
-        paths=tuple(dict.fromkeys(path for path in configured if posixpath.normpath(path) not in lifted)),
-        enabled=not security["disable_protection"],
-        require_locked=bool(security.get("require_locked", False)),
-        code_uid=config["incus"]["code_uid"],
-        shift=not config["incus"]["disable_shift"],
-    )
-
-
-def protected_paths(settings: ProtectionSettings, workspace: HostFolder) -> ProtectedPaths:
-    """All protected paths of the host, absolute. Raises ClincusError (400) for one that leaves the workspace.
+def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
+    """All protected paths of the host, absolute. Those of the config are in normal form and stay in the workspace.
 
     Git must not mind the placeholder of an absent path. In a Git folder it is a file, except for `hooks`; `commondir`
     says ".", which is the same as no such file (gitrepository-layout(5)). Elsewhere the placeholder is a folder where
     that will do: the next `git add -A` would commit an empty file.
     """
-    if not settings.enabled:
+    if settings.get("security.disable_protection"):
         return {}
     found: ProtectedPaths = {}
     git_folders = dict.fromkeys([f"{workspace.source}/.git", *workspace.git_folders])
-    for path in (*settings.paths, *ALWAYS_PROTECTED):
-        normal = posixpath.normpath(path)
-        if normal in (".", "..") or normal.startswith(("../", "/")) or "\0" in normal or "\n" in normal:
-            raise ClincusError(f"the protected path '{path}' must be relative to the workspace and stay in it", 400)
-        if normal.startswith(".git/"):
-            text = {"hooks": None, "info": None, "commondir": ".\n"}.get(posixpath.basename(normal), "")
-            found.update((f"{folder}/{normal[5:]}", text) for folder in git_folders)
+    configured = *settings.get("security.protected_paths"), *settings.get("security.additional_protected_paths")
+    lifted = ".git/hooks" if settings.get("git.writable_hooks") else ""
+    for path in (*(one for one in configured if one != lifted), *ALWAYS_PROTECTED):
+        if path.startswith(".git/"):
+            text = {"hooks": None, "info": None, "commondir": ".\n"}.get(posixpath.basename(path), "")
+            found.update((f"{folder}/{path[5:]}", text) for folder in git_folders)
         else:
-            found[f"{workspace.source}/{normal}"] = None
+            found[f"{workspace.source}/{path}"] = None
     # Whether a Git folder's own hooks and configuration are protected is up to the settings.
     settled = {f"{folder}/{name}" for folder in git_folders for name in ("config", "hooks")}
     for path, text in workspace.git_places.items():
@@ -3149,7 +3124,7 @@ def path_matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
 
 def protect_workspace(
     workspace: HostFolder,
-    settings: ProtectionSettings,
+    settings: Config,
     host: ProtectionSupport,
     extra: Sequence[HostFolder] = (),
     stage: str = "",
@@ -3164,8 +3139,8 @@ def protect_workspace(
     check_targets(workspace, extra, paths)
     trees = [(folder, paths_within(folder.source, paths)) for folder in (workspace, *extra)]
     reason = host.reason
-    level = ("locked" if not reason else "basic") if settings.enabled else "off"
-    if level != "locked" and settings.require_locked:
+    level = "off" if settings.get("security.disable_protection") else "basic" if reason else "locked"
+    if level != "locked" and settings.get("security.require_locked"):
         why = reason or "security.disable_protection is set"
         raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
     if not reason:
@@ -3197,9 +3172,7 @@ def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: Pro
 # -- The locked form: a stage on the host, brought in as one tree
 
 
-def locked_protection(
-    level: str, settings: ProtectionSettings, host: ProtectionSupport, trees: Trees, stage: str
-) -> Protection:
+def locked_protection(level: str, settings: Config, host: ProtectionSupport, trees: Trees, stage: str) -> Protection:
     """The workspace (the first tree) and the rest by LXC hooks and one mount entry a tree; see wall/hook.py.
 
     Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): what the host
@@ -3209,7 +3182,7 @@ def locked_protection(
     denied = denied_mode_bits(folders)
     plan = {
         "stage": stage,
-        "code": settings.code_uid,
+        "code": settings.get("incus.code_uid"),
         "setuid": "denied" if denied else "allowed",
         "trees": [
             {
@@ -3242,7 +3215,7 @@ def locked_protection(
         is_roots = SETUID in denied
         bits, whose = ("setuid or setgid", "root") if is_roots else ("setgid", "a group that its owner is not in")
         notes.append(f"The folder belongs to {whose}: no program in the container can set the {bits} bit")
-    if settings.enabled and not folders[0].is_repository:
+    if level != "off" and not folders[0].is_repository:
         notes.append("There is no .git, and the tool cannot make one: run `git init` in the folder yourself")
     return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, "; ".join(notes))
 
@@ -3281,11 +3254,11 @@ def denied_calls(host: ProtectionSupport, rules: Sequence[str]) -> str:
 # -- The plain form: disk devices, for a host or project that allows nothing better
 
 
-def device_protection(level: str, settings: ProtectionSettings, host: ProtectionSupport, trees: Trees) -> Protection:
+def device_protection(level: str, settings: Config, host: ProtectionSupport, trees: Trees) -> Protection:
     """The folders by Incus disk devices, each protected path as a read-only one, its parents over themselves."""
     workspace = trees[0][0]
-    idmap = raw_idmap(workspace, settings.code_uid, host)
-    shift = {"shift": "true"} if settings.shift and host.shift and not idmap else {}
+    idmap = raw_idmap(workspace, settings.get("incus.code_uid"), host)
+    shift = {"shift": "true"} if host.shift and not settings.get("incus.disable_shift") and not idmap else {}
     devices: dict[str, dict[str, str]] = {}
     for number, (folder, within) in enumerate(trees):
         name = f"mount-{number - 1}" if number else "workspace"
@@ -4485,10 +4458,9 @@ class Containers:
         if reason:  # without id maps on the workspace's file system, a disk device has none either
             support = replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
         workspaces = {launch.draft.workspace, *(known.workspace for known in self.registry.all() if known.workspace)}
-        settings = protection_settings(launch.config.values)
         protection = protect_workspace(
-            workspace_folder(launch.draft.workspace, launch.guest.mount, settings),
-            settings,
+            workspace_folder(launch.draft.workspace, launch.guest.mount, launch.config),
+            launch.config,
             support,
             [host_folder(real_mount(host, workspaces), path, readonly) for host, path, readonly in launch.mounts],
             os.urandom(8).hex(),

@@ -87,6 +87,9 @@ def support_of(incus):
     return clincus.protection_support(incus)
 
 
+PATHS = (".git/hooks", ".git/config", ".husky", ".vscode", "ci/deploy")
+
+
 class Box:
     """A workspace on the host and the containers that have it."""
 
@@ -97,13 +100,13 @@ class Box:
         self.support = support_of(incus)
         self.made = []  # the names of our stages: others' sessions may run beside the tests
 
-    def protection(self, level="locked", extra=(), workspace=None, **settings):
+    def protection(self, level="locked", extra=(), workspace=None, paths=PATHS, code_uid=1000):
         """The wall of a new container: locked, basic (as on a host that cannot do better), or off."""
         support = self.support
         if level == "basic":
             support = replace(support, reason="asked for by the test")
-        paths = settings.pop("paths", (".git/hooks", ".git/config", ".husky", ".vscode", "ci/deploy"))
-        settings = clincus.ProtectionSettings(paths=paths, enabled=level != "off", **settings)
+        flags = {"security.protected_paths": paths, "security.disable_protection": level == "off"}
+        settings = clincus.with_flags(clincus.make_config(()), {**flags, "incus.code_uid": code_uid})
         workspace = workspace or clincus.workspace_folder(str(self.root), "/workspace", settings)
         self.made.append(secrets.token_hex(8))
         made = clincus.protect_workspace(workspace, settings, support, extra, self.made[-1])

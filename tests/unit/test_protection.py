@@ -11,12 +11,20 @@ from pathlib import Path
 import pytest
 
 import clincus
-from clincus import HostFolder, ProtectionSettings, ProtectionSupport, protect_workspace
+from clincus import HostFolder, ProtectionSupport, protect_workspace
 from wall import hook
 
 WORKSPACE = HostFolder("/home/ada/project", "/workspace", uid=1000, gid=1000)
-SETTINGS = ProtectionSettings(paths=(".git/hooks", ".git/config", ".husky", ".vscode"))
 LOCKABLE = ProtectionSupport(subordinate_uids=(range(1000000, 1065536),))
+
+
+def settings_with(**security):
+    """The default config with other settings of the section `security`."""
+    return clincus.with_flags(clincus.make_config(()), {f"security.{key}": value for key, value in security.items()})
+
+
+SETTINGS = settings_with()
+OFF = settings_with(disable_protection=True)
 
 
 def plan_of(protection):
@@ -48,8 +56,7 @@ def test_a_host_that_cannot_do_it_gets_plain_devices_and_says_why():
 
 
 def test_protection_that_is_switched_off_still_maps_ids_and_forbids_setuid_files():
-    settings = ProtectionSettings(paths=SETTINGS.paths, enabled=False)
-    protection = protect_workspace(WORKSPACE, settings, LOCKABLE, stage="cafe")
+    protection = protect_workspace(WORKSPACE, OFF, LOCKABLE, stage="cafe")
     assert protection.level == "off"
     assert "disable_protection" in protection.reason
     assert plan_of(protection)["trees"][0]["protect"] == {}
@@ -59,11 +66,11 @@ def test_protection_that_is_switched_off_still_maps_ids_and_forbids_setuid_files
     ("settings", "support", "words"),
     [
         ({}, ProtectionSupport(reason="The kernel is too old"), "The kernel is too old"),
-        ({"enabled": False}, LOCKABLE, "disable_protection"),
+        ({"disable_protection": True}, LOCKABLE, "disable_protection"),
     ],
 )
 def test_require_locked_refuses_anything_less(settings, support, words):
-    error = refusal(WORKSPACE, ProtectionSettings(paths=(), require_locked=True, **settings), support)
+    error = refusal(WORKSPACE, settings_with(require_locked=True, **settings), support)
     assert error.status == 409
     assert words in error.message
 
@@ -91,24 +98,13 @@ def test_a_readonly_mount_that_belongs_to_root_costs_nothing():
 # Protected paths
 
 
-def test_settings_come_from_the_config_document():
-    config = {
-        "security": {
-            "protected_paths": [".git/hooks", ".husky"],
-            "additional_protected_paths": [".husky", "ci"],
-            "disable_protection": False,
-            "require_locked": True,
-        },
-        "git": {"writable_hooks": True},
-        "incus": {"code_uid": 1001, "disable_shift": True},
-    }
-    settings = clincus.protection_settings(config)
-    expected = ProtectionSettings((".husky", "ci"), enabled=True, require_locked=True, code_uid=1001, shift=False)
-    assert settings == expected
+def test_paths_of_ones_own_are_protected_besides():
+    paths = clincus.protected_paths(settings_with(additional_protected_paths=["ci/", ".husky"]), WORKSPACE)
+    assert {"/home/ada/project/ci", "/home/ada/project/.husky", "/home/ada/project/.vscode"} <= set(paths)
 
 
 def test_writable_hooks_lifts_the_hooks_of_the_repository_and_nothing_else():
-    paths = clincus.protected_paths(ProtectionSettings(paths=(".git/config",)), WORKSPACE)
+    paths = clincus.protected_paths(clincus.with_flags(SETTINGS, {"git.writable_hooks": True}), WORKSPACE)
     assert "/home/ada/project/.git/hooks" not in paths
     expected = {".git/config", ".git/modules/**/hooks", ".git/commondir"}
     assert {f"/home/ada/project/{path}" for path in expected} <= set(paths)
@@ -116,7 +112,9 @@ def test_writable_hooks_lifts_the_hooks_of_the_repository_and_nothing_else():
 
 @pytest.mark.parametrize("path", ["../other", "/etc", ".", "a/../..", "a\nb"])
 def test_a_protected_path_that_leaves_the_workspace_is_refused(path):
-    assert refusal(WORKSPACE, ProtectionSettings(paths=(path,)), LOCKABLE).status == 400
+    with pytest.raises(clincus.ConfigError) as caught:
+        settings_with(protected_paths=[path])
+    assert caught.value.status == 400
 
 
 def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
@@ -150,7 +148,7 @@ def test_a_placeholder_is_what_git_does_not_mind(path, text):
 
 def test_a_git_folder_of_another_name_is_protected_as_one():
     workspace = replace(WORKSPACE, git_folders=("/home/ada/project/.bare",))
-    paths = set(clincus.protected_paths(ProtectionSettings(paths=(".git/hooks",)), workspace))
+    paths = set(clincus.protected_paths(settings_with(protected_paths=[".git/hooks"]), workspace))
     expected = {"hooks", "commondir", "modules/**/config", "worktrees/*/config.worktree"}
     assert {f"/home/ada/project/.bare/{path}" for path in expected} <= paths
     assert "/home/ada/project/.bare/config" not in paths
@@ -158,7 +156,7 @@ def test_a_git_folder_of_another_name_is_protected_as_one():
 
 def test_writable_hooks_holds_though_git_names_them():
     places = dict.fromkeys(f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other"))
-    paths = clincus.protected_paths(ProtectionSettings(paths=()), replace(WORKSPACE, git_places=places))
+    paths = clincus.protected_paths(settings_with(protected_paths=[]), replace(WORKSPACE, git_places=places))
     named = {f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other")} & set(paths)
     assert named == {"/home/ada/project/.git/other"}
 
@@ -167,7 +165,7 @@ def test_writable_hooks_holds_though_git_names_them():
 def test_a_workspace_that_is_itself_the_folder_of_hooks_is_refused(path):
     workspace = replace(WORKSPACE, git_places={path: None})
     assert refusal(workspace, SETTINGS, LOCKABLE).status == 409
-    assert protect_workspace(workspace, SETTINGS._replace(enabled=False), LOCKABLE).level == "off"
+    assert protect_workspace(workspace, OFF, LOCKABLE).level == "off"
 
 
 def test_what_git_runs_in_an_extra_mount_is_protected_there():
@@ -277,17 +275,16 @@ def test_a_symlink_at_or_above_a_protected_path_is_refused(tmp_path, link):
             {},
             ("uid 1000 1000\ngid 1000 1000", None),
         ),
-        ({"subordinate_uids": (range(1000, 1001),)}, {"code_uid": 1001}, ("uid 1000 1001", None)),
+        ({"subordinate_uids": (range(1000, 1001),)}, {"incus.code_uid": 1001}, ("uid 1000 1001", None)),
         ({}, {}, (None, "true")),
         ({"shift": False}, {}, (None, None)),
-        ({}, {"shift": False}, (None, None)),
+        ({}, {"incus.disable_shift": True}, (None, None)),
     ],
 )
 def test_plain_devices_take_the_safest_id_map_that_the_host_has(tmp_path, support, settings, expected):
     folder = HostFolder(str(tmp_path), "/workspace", uid=1000, gid=1000)
-    protection = protect_workspace(
-        folder, ProtectionSettings(paths=(), **settings), ProtectionSupport(reason="old", **support)
-    )
+    support = ProtectionSupport(reason="old", **support)
+    protection = protect_workspace(folder, clincus.with_flags(SETTINGS, settings), support)
     assert (protection.config.get("raw.idmap"), protection.devices["workspace"].get("shift")) == expected
 
 
@@ -346,7 +343,7 @@ def test_a_file_gets_no_right_that_its_owner_does_not_have(folder, bits):
 def test_a_group_of_root_or_of_others_is_not_given_to_plain_devices(tmp_path, gid, is_own):
     folder = HostFolder(str(tmp_path), "/workspace", uid=1000, gid=gid, is_own_group=is_own)
     host = ProtectionSupport(reason="old", subordinate_uids=(range(5000),), subordinate_gids=(range(5000),))
-    config = protect_workspace(folder, ProtectionSettings(paths=()), host).config
+    config = protect_workspace(folder, SETTINGS, host).config
     assert config["raw.idmap"] == "uid 1000 1000"
 
 
