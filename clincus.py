@@ -1526,6 +1526,7 @@ class Tool(NamedTuple):
     name: str
     start: tuple[str, ...]  # its command; `{session}` stands for our session id
     resume: tuple[str, ...]  # the same to go on with a conversation; `{conversation}` stands for its id
+    prompt: tuple[str, ...] = ()  # comes last, for a first prompt, `{prompt}`, whatever that begins with
     models: str = ""  # pattern of the models that it takes by --model
     effort_variable: str = ""  # the variable that tells it tool.NAME.effort_level
     credentials: tuple[str, ...] = ()  # carried in at every start, never saved
@@ -1550,6 +1551,7 @@ TOOLS = {
             name="claude",
             start=(*CLAUDE, "--session-id", "{session}"),
             resume=(*CLAUDE, "--resume", "{conversation}"),
+            prompt=("--", "{prompt}"),
             models=".+",
             effort_variable="CLAUDE_CODE_EFFORT_LEVEL",
             credentials=(".claude/.credentials.json",),
@@ -1567,6 +1569,7 @@ TOOLS = {
             name="copilot",
             start=(*COPILOT, "{session}"),
             resume=(*COPILOT, "{conversation}"),
+            prompt=("--interactive={prompt}",),
             models=".+",
             settings=(
                 *below(".copilot", "config.json settings.json mcp-config.json lsp-config.json agents"),
@@ -1586,6 +1589,7 @@ TOOLS = {
             name="opencode",
             start=("opencode",),
             resume=("opencode", "--continue"),
+            prompt=("--prompt={prompt}",),
             models=".+/.+",
             credentials=below(".local/share/opencode", "auth.json mcp-auth.json"),
             settings=(
@@ -3517,6 +3521,8 @@ class Extensions:
     # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
     agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = field(default_factory=list)
     duties: list[Duty] = field(default_factory=list)
+    # Each gives the handler to use in the place of one, by method and path.
+    wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = field(default_factory=list)
 
     def tell(self, moment: str, session: Session) -> None:
         """Tell the listeners of a moment in a session's life."""
@@ -4132,6 +4138,7 @@ class LaunchRequest:
     debug: bool = False  # a shell instead of the tool
     tmux: bool = True  # False: the caller runs the tool in a terminal of its own, by `guest/shell.sh`
     command: str = ""  # the process that runs one command in the container itself, in place of a tool
+    prompt: str = ""  # the first one, which the tool takes as an argument
 
 
 class Guest(NamedTuple):
@@ -4198,6 +4205,8 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
     resumed = find_saved(config, environ, request.resume) if request.resume else None
     name = request.tool or (resumed.tool if resumed else config.get("tool.name"))
     tool = NO_TOOL if request.command else find_tool("shell" if request.debug else name, config)
+    if request.prompt and not tool.prompt:
+        raise ClincusError(f'the tool "{tool.name}" takes no prompt at its start: type it once it runs', 400)
     runtime = config.get("limits.runtime")
     seconds = parse_duration(runtime["max_duration"] or "0") if runtime["auto_stop"] else 0
     draft = Session(
@@ -4565,6 +4574,8 @@ class Sessions:
         target = launch.draft.workspace
         if is_stopped and target != before.workspace and before is found:  # a person asked for the folder, not a link
             raise ClincusError(f'"{before.workspace}" is a link to "{target}" now: start a session there', 409)
+        if launch.request.prompt and not is_stopped:
+            raise ClincusError(f'"{found.id}" was started already: clincus prompt {found.id} types a prompt', 409)
         self.extensions.tell("before_start", before)
         session = self._thawed(before)
         if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
@@ -4807,10 +4818,12 @@ class Sessions:
             self.report(f"{session.id}: {warning}")
         known = conversation or session.session_id
         command = functools.partial(tool_command, tool, config, session.session_id, environ=self.environ)
+        prompt = launch.request.prompt
+        asked = [word.replace("{prompt}", prompt) for word in tool.prompt if prompt]
         words = {
             "workspace": guest.mount,
             "tool": tool.name,
-            "first": shlex.join(command(conversation)),
+            "first": shlex.join([*command(conversation), *asked]),
             "again": shlex.join(command(known)),
             "has_conversation": conversation_test(tool, known),
         }
@@ -5424,7 +5437,8 @@ class Route:
         self.pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)))  # still percent-encoded
         self.methods = ("GET", "HEAD") if method == "GET" and not path.startswith("/ws/") else (method,)
         self.handler = handler
-        self.parameters: list[Schema] = [*item.get("parameters", ()), *operation.get("parameters", ())]
+        named: list[Schema] = [*item.get("parameters", ()), *operation.get("parameters", ())]
+        self.parameters = [known for known in named if known["in"] != "header"]  # handlers read headers themselves
         self.body: Schema = content.get("application/json", {"schema": {}})["schema"]
         self.takes_bytes = raw is not None  # the body is for the handler as it is, not JSON
         self.body_limit: int = raw["schema"]["maxLength"] if raw else BODY_LIMIT
@@ -6757,7 +6771,8 @@ class Application:
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
         self.router = Router(load_contract())
         for method, path, handler in (*api_routes(self), *self.extensions.routes):
-            survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, handler))
+            wrapped = functools.reduce(lambda one, wrap: wrap(method, path, one), self.extensions.wrappers, handler)
+            survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, wrapped))
         self._site = Site(self.router, Assets(lambda path: packaged_file(f"spa_dist/{path}")), gate or Gate())
 
     @property

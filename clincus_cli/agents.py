@@ -1,7 +1,12 @@
-"""`why`, and what `list` says of each session's tool: looked at now, whether or not a server runs."""
+"""What a session's tool does, and what is said to it: `why`, `prompt`, `answer`, `wait`, `interrupt`.
+
+`why` and `list` look for themselves, whether or not a server runs. The others ask the server, which has the queue and
+types into each session one thing at a time.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 
 import clincus
@@ -32,6 +37,134 @@ def run_why(context: Context) -> int:
     else:
         print("\n".join(why_lines(session.id, found)))
     return 0
+
+
+SERVER_PORT = cli.Flag(
+    "--port N", "port of the dashboard's server (default: the config's)", check=cli.number_from(1, 65535)
+)
+STATES = ("starting", "working", "waiting", "done", "idle", "failed", "stuck", "ended", "unknown")
+ANSWER_WITHIN = 60  # seconds: a prompt waits for its proof, and for another one that is being typed
+LOOK_EVERY = 0.5  # seconds
+TIMED_OUT = 124  # the exit code, as of timeout(1)
+
+
+@cli.Command("prompt NAME [TEXT]", SERVER_PORT)
+def run_prompt(context: Context) -> int:
+    """Give a session's tool a prompt
+
+    Without TEXT, or with -, the prompt is read from stdin. What became of it is printed: `submitted` (the tool has
+    taken it), `queued` (the tool works; it is typed when the turn ends) or `unconfirmed` (typed, but the tool did not
+    say that it took it). While the tool waits for an answer, nothing is typed. The server must run (`clincus serve`).
+
+    $ clincus prompt clincus-ec0578-1 'run the tests'  # Ask for something.
+    $ git diff | clincus prompt clincus-ec0578-1 -  # A text of many lines.
+
+    Exits: 0 submitted or queued; 1 otherwise
+    """
+    text = context.options.text
+    if text in ("", "-"):
+        text = sys.stdin.buffer.read().decode("utf-8", "replace")
+    found = ask_server(context, "POST", "prompt", {"text": text})
+    print(found["result"])
+    return 0 if found["result"] in ("submitted", "queued") else 1
+
+
+@cli.Command("answer NAME [OPTION]", cli.Flag("--text TEXT", "an answer of your own, where one is taken"), SERVER_PORT)
+def run_answer(context: Context) -> int:
+    """Answer the question that a session's tool asks
+
+    OPTION is the number of a choice, as `clincus why` lists them. Nothing is typed if no question is on the screen any
+    more. The server must run (`clincus serve`).
+
+    $ clincus answer clincus-ec0578-1 2  # The second choice.
+    $ clincus answer clincus-ec0578-1 --text 'none of these'  # Words of your own.
+    """
+    option, text = context.options.option, context.options.text
+    if bool(option) == (text is not None):
+        raise cli.UsageError("give either OPTION or --text TEXT", "answer")
+    try:
+        body = {"option": cli.number_from(1, 99)(option)} if option else {"text": text}
+    except ValueError as error:
+        raise cli.UsageError(f"invalid option '{option}': {error}", "answer") from None
+    ask_server(context, "POST", "answer", body)
+    return 0
+
+
+@cli.Command("interrupt NAME", SERVER_PORT)
+def run_interrupt(context: Context) -> int:
+    """Let a session's tool stop what it does
+
+    As Esc does at its terminal. The server must run (`clincus serve`).
+
+    $ clincus interrupt clincus-ec0578-1  # Not that way.
+    """
+    ask_server(context, "POST", "interrupt")
+    return 0
+
+
+def check_states(text: str) -> str:
+    """A check for a list of states, such as `waiting,done`."""
+    for word in text.split(","):
+        cli.one_of(*STATES)(word)
+    return text
+
+
+@cli.Command(
+    "wait NAME",
+    cli.Flag("--for STATES", "with commas between them", check=check_states, default="waiting,done,failed,ended"),
+    cli.Flag("--timeout SECONDS", "give up after so long; 0 for never", check=cli.number_from(0, 10**8), default=0),
+    SERVER_PORT,
+)
+def run_wait(context: Context) -> int:
+    """Wait until a session's tool waits, is done, has failed or has ended
+
+    The agent object is printed as JSON. `done` means that no turn goes on, whether or not somebody has seen its end;
+    `ended` also that the session does not run. The server must run (`clincus serve`).
+
+    $ clincus prompt clincus-ec0578-1 'run the tests' && clincus wait clincus-ec0578-1 --timeout 600  # In a script.
+    $ clincus wait clincus-ec0578-1 --for waiting  # Call me when it asks.
+
+    Exits: 0 it is so; 124 --timeout was over; 1 otherwise
+    """
+    import time
+
+    options = context.options
+    wanted = set(getattr(options, "for").split(","))
+    wanted |= {also for state, also in (("done", "idle"), ("ended", "none")) if state in wanted}
+    deadline = time.monotonic() + options.timeout if options.timeout else float("inf")
+    while True:
+        found = ask_server(context, "GET", "agent")
+        is_so, is_late = found["state"] in wanted, time.monotonic() > deadline
+        if is_so or is_late:
+            console.print_json({name: value for name, value in found.items() if name not in ("why", "detail")})
+            return 0 if is_so else TIMED_OUT
+        time.sleep(LOOK_EVERY)
+
+
+def ask_server(context: Context, method: str, what: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """Ask the server about the session that the options name. Raises ClincusError with what it says."""
+    import http.client
+    import json
+    from urllib.parse import quote
+
+    port = context.options.port or context.config.get("dashboard.port")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_WITHIN)
+    data = None if body is None else json.dumps(body)
+    path = f"/api/sessions/{quote(context.options.name, safe='')}/{what}"
+    try:
+        connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+        answer = connection.getresponse()
+        found = json.loads(answer.read() or b"{}")
+    except ConnectionRefusedError:
+        words = f"no server answers at port {port}: start one with `clincus serve`, or name its port with --port"
+        raise clincus.ClincusError(words, 503) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise clincus.ClincusError(f"the server at port {port} did not answer: {error}", 503) from None
+    finally:
+        connection.close()
+    if answer.status >= 400:
+        raise clincus.ClincusError(str(found.get("error", "the server refused it")), answer.status)
+    return dict(found)
 
 
 def why_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from clincus_cli.context import Context
         "--tmux", "run the tool in tmux, where it outlives this terminal (default; --tmux=false: not)", default=True
     ),
     cli.Flag("--container NAME", "use this session's container", default=""),
+    cli.Flag("--prompt TEXT", "the tool's first prompt", default=""),
     starts=True,
 )
 def run_shell(context: Context) -> int:
@@ -43,6 +44,7 @@ def run_shell(context: Context) -> int:
     $ clincus shell ~/src/app --tool copilot --persistent  # Another tool, in a container that is kept.
     $ clincus shell --resume  # Go on with the last conversation of this directory.
     $ clincus shell --background -e API_KEY --limit-memory 4GiB  # Start without attaching.
+    $ clincus shell --background --prompt 'fix the failing test'  # Let it begin at once.
 
     Exits: 0 the session ended, was detached, or runs in the background; 1 it could not be started
     """
@@ -62,9 +64,12 @@ def run_shell(context: Context) -> int:
 
 def launch_request(context: Context) -> clincus.LaunchRequest:
     """What the flags of a start ask for. Raises UsageError for what cannot be."""
+    from clincus_features.agents.keys import clean_prompt
+
     options = context.options
     given = {one.setting: getattr(options, one.key) for one in cli.START if one.setting}
     settings = {setting: value for setting, value in given.items() if value is not None}
+    prompt = getattr(options, "prompt", "")
     if options.writable_git_hooks:
         settings["git.writable_hooks"] = True
     if options.mount:
@@ -81,6 +86,7 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
         environment=cli.environment_flags(options.env, context.environ),
         debug=getattr(options, "debug", False),
         tmux=getattr(options, "tmux", True),
+        prompt=clean_prompt(prompt) if prompt else "",
     )
 
 
@@ -220,6 +226,9 @@ def start_new(context: Context, request: clincus.LaunchRequest) -> clincus.Sessi
 def go_on(context: Context, session: clincus.Session, request: clincus.LaunchRequest) -> clincus.Session:
     """Bring a session that is there to a running tool; a running one is left as it is."""
     if session.status == "running":
+        if request.prompt:
+            advice = f"clincus prompt {session.id} types a prompt, --background starts a session beside it"
+            raise clincus.ClincusError(f'session "{session.id}" is running already: {advice}', 409)
         ignored = [*request.settings, *(["-e"] if request.environment else []), *(["--image"] if request.image else [])]
         if ignored:
             console.warn(f"{session.id} is running already: {', '.join(ignored)} count at its next start")

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 
 import clincus
+from clincus_features.agents import prompts
 from clincus_features.agents.hooks import guest_files
 from clincus_features.agents.reading import Known, SeenTimes, first_facts, look
 from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, decide
@@ -48,6 +49,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.duties += [
         clincus.Duty(f"looking at agents ({number})", 0.0, watch.work) for number in range(1, LOOKERS + 1)
     ]
+    prompts.install(extensions, watch)
 
 
 def seen_file(environ: Mapping[str, str]) -> str:
@@ -85,6 +87,7 @@ class Watch:
     def __init__(self, app: clincus.Application) -> None:
         self._app = app
         self._seen = SeenTimes(lambda: seen_file(app.environ))
+        self.listeners: list[Callable[[clincus.Session, Decision], None]] = []  # told of each decision; they never wait
         self._changed = threading.Condition()  # guards all that follows
         self._known: dict[str, Known] = {}  # session -> its run's facts
         self._decisions: dict[str, Decision] = {}
@@ -112,6 +115,22 @@ class Watch:
         if decision is None or (session.status != "running") != (decision.agent.state == "none"):
             return decide(first_facts(session))
         return decision
+
+    def known(self, session: clincus.Session) -> Known:
+        """The facts of a session's run as of the last look."""
+        return self._known.get(session.id) or Known(first_facts(session))
+
+    def learn(self, session: clincus.Session, before: Known, fresh: Known) -> None:
+        """Take in a look that somebody else took, who knew `before`; what was learnt meanwhile beats it."""
+        with self._changed:
+            is_next = self._known.get(session.id) is before
+            if is_next:
+                self._known[session.id] = fresh
+                self._decide(session)
+                self._plan(session.id, fresh.facts)
+            latest = self._known.get(session.id)
+        if latest and not is_next:
+            self._look(session.id, latest)
 
     def see(self, session: clincus.Session) -> None:
         """A person has looked at a session. Raises ClincusError if that cannot be kept."""
@@ -175,6 +194,8 @@ class Watch:
             self._known[session.id].facts, before.agent if before else None, self._seen.get(session.session_id)
         )
         self._decisions[session.id] = new
+        for listener in self.listeners:
+            listener(session, new)
         if before is None or document(before.agent) != document(new.agent):
             event = {"type": "session.agent", "id": session.id, "agent": document(new.agent)}
             self._app.hub.publish(event, extension=True)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import clincus
-from clincus_features.agents.state import Facts, Said, clean_lines, listen, parse_event
+from clincus_features.agents.state import Event, Facts, Said, clean_lines, listen, parse_event
 
 # Takes off a screen what changes while nothing happens: times, the spinner in front of a line, and hints.
 STILL = r"s/[0-9]+(\.[0-9]+)?(ms|[hms])\b//g; s/^ *[^[:alnum:][:space:]] //; /^ *⎿ +Tip:/d"
@@ -38,7 +38,7 @@ def first_facts(session: clincus.Session) -> Facts:
 def look(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> Known:
     """Look into a running session's container: one command there. Raises ClincusError."""
     mark = secrets.token_hex(8)
-    words = clincus.tmux_name(session.id), mark, str(known.inode), str(known.offset), STILL
+    words = look_arguments(session, mark, known)
     old = clincus.ClincusError("started by an older Clincus", 409)
     facts = replace(first_facts(session), said=known.facts.said, looked=True)
     try:
@@ -48,6 +48,11 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> 
             raise
         return Known(replace(facts, tool="", now=time.time()))
     return parse_look(output, mark, facts, known, time.time())
+
+
+def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[str, ...]:
+    """The arguments of guest/look.sh."""
+    return clincus.tmux_name(session.id), mark, str(known.inode), str(known.offset), STILL
 
 
 def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float) -> Known:
@@ -61,11 +66,6 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
 
     inode, _, offset = words.get("events", "").partition(":")
     begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
-    complete = events.rpartition(b"\n")[0] + b"\n" if b"\n" in events else b""
-    said = facts.said if begin else Said()
-    for line in complete.splitlines():
-        event = parse_event(line, now)
-        said = listen(facts.tool, said, event) if event else said
     code = words.get("code", "")
     lines = clean_lines(screen.decode("utf-8", "replace"))
     facts = replace(
@@ -77,9 +77,21 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         exit_code=int(code) if code.isdecimal() and len(code) < 4 else None,
         ended=number("run"),
         moved=number("screen"),
-        said=said,
+        said=facts.said if begin else Said(),
     )
-    return Known(facts, int(inode) if inode.isdecimal() and len(inode) < 20 else 0, begin + len(complete))
+    known = Known(facts, int(inode) if inode.isdecimal() and len(inode) < 20 else 0, begin)
+    return with_events(known, events, now)[0]
+
+
+def with_events(known: Known, events: bytes, now: float) -> tuple[Known, list[Event]]:
+    """What is known after more lines of a tool's hooks, and the events in them. Pure."""
+    complete = events.rpartition(b"\n")[0] + b"\n" if b"\n" in events else b""
+    told = [event for event in (parse_event(line, now) for line in complete.splitlines()) if event]
+    said = known.facts.said
+    for event in told:
+        said = listen(known.facts.tool, said, event)
+    facts = replace(known.facts, said=said, now=now)
+    return replace(known, facts=facts, offset=known.offset + len(complete)), told
 
 
 class SeenTimes:

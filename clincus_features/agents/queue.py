@@ -1,0 +1,114 @@
+"""The prompts of each session, in a file of the server's own: those that wait for their turn, and the last ones.
+
+Every change reads the file and writes it, under a lock. So a server that is started again goes on where the last one
+ended, and of two servers only one takes a prompt out of the queue.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+
+import clincus
+
+KEPT = 20  # prompts that are no longer in the queue
+QUEUED = 100  # prompts in the queue
+SENDING = 60.0  # seconds that sending takes at most
+FILE_LIMIT = 32 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt. `at` is in seconds since 1970."""
+
+    prompt_id: str
+    text: str
+    result: str  # queued | sending | submitted | unconfirmed
+    at: float
+
+    def document(self) -> dict[str, object]:
+        """The prompt for the API; one whose server ended while it was sent is unconfirmed."""
+        is_lost = self.result == "sending" and time.time() - self.at > SENDING
+        at = clincus.format_time(datetime.fromtimestamp(self.at, timezone.utc))
+        return {**asdict(self), "result": "unconfirmed" if is_lost else self.result, "at": at}
+
+
+class Prompts:
+    """The prompts of all sessions, oldest first."""
+
+    def __init__(self, folder: Callable[[], str]) -> None:
+        self._folder = folder
+
+    def of(self, session: clincus.Session) -> list[Prompt]:
+        """A session's prompts. Raises ClincusError if they cannot be read."""
+        try:
+            document = json.loads(clincus.read_text(self._path(session), FILE_LIMIT) or "{}")
+            if document.get("session_id") != session.session_id:  # an earlier session had this name
+                return []
+            return [Prompt(**one) for one in document["prompts"]]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return []
+
+    def queue(self, session: clincus.Session) -> list[Prompt]:
+        """Those that wait for their turn."""
+        return [one for one in self.of(session) if one.result == "queued"]
+
+    def add(self, session: clincus.Session, text: str, result: str) -> Prompt:
+        """Keep a new prompt. Raises ClincusError: 409 when the queue is full."""
+        prompt = Prompt(secrets.token_hex(8), text, result, time.time())
+        with self._changing(session) as prompts:
+            if result == "queued" and sum(one.result == "queued" for one in prompts) >= QUEUED:
+                raise clincus.ClincusError(f"{QUEUED} prompts are in the queue: wait, or cancel some", 409)
+            prompts.append(prompt)
+        return prompt
+
+    def mark(self, session: clincus.Session, prompt: Prompt, result: str) -> bool:
+        """Give a prompt another result, if it still has the one that it had; whether that was so."""
+        with self._changing(session) as prompts:
+            for at, one in enumerate(prompts):
+                if (one.prompt_id, one.result) == (prompt.prompt_id, prompt.result):
+                    prompts[at] = replace(one, result=result, at=time.time() if result == "sending" else one.at)
+                    return True
+        return False
+
+    def cancel(self, session: clincus.Session, prompt_id: str) -> None:
+        """Take a prompt out of the queue. Raises ClincusError: 404, 409 when it is not in there any more."""
+        with self._changing(session) as prompts:
+            found = next((one for one in prompts if one.prompt_id == prompt_id), None)
+            if found is None:
+                raise clincus.ClincusError(f"prompt {clincus.shorten(prompt_id)} not found", 404)
+            if found.result != "queued":
+                raise clincus.ClincusError("the prompt is not in the queue any more: it was typed", 409)
+            prompts.remove(found)
+
+    def forget(self, session: clincus.Session) -> None:
+        """A session is gone."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(session))
+
+    def _path(self, session: clincus.Session) -> str:
+        return os.path.join(self._folder(), f"{session.id}.json")
+
+    @contextmanager
+    def _changing(self, session: clincus.Session) -> Iterator[list[Prompt]]:
+        """The prompts, to be changed in place; they are written at the end of the block, unless that raises."""
+        folder = self._folder()
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            with clincus.directory_lock(folder):
+                prompts = self.of(session)
+                before = list(prompts)
+                yield prompts
+                if prompts != before:
+                    done = [one for one in prompts if one.result not in ("queued", "sending")]
+                    kept = [one for one in prompts if one not in done[:-KEPT]]
+                    document = {"session_id": session.session_id, "prompts": [asdict(one) for one in kept]}
+                    clincus.replace_file(self._path(session), json.dumps(document).encode(), 0o600)
+        except OSError as error:
+            raise clincus.ClincusError(f"{folder}: {error.strerror}", 500) from error
