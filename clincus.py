@@ -3969,7 +3969,6 @@ class Registry:
         self._reserved: dict[str, Session] = {}  # id -> a session that is being created
         self._busy: dict[str, str] = {}  # id -> starting | stopping, while work is under way here
         self._told: dict[str, Session] = {}  # id -> as it is shown, and was told last; replaced, not changed
-        self._deferred: dict[str, int] = {}  # id -> the question at the time of an event that came amid work on it
         self._others: set[str] = set()  # names of instances that are not shown
         self._live: dict[str, Session] = {}  # id -> the run whose start was told and whose stop was not
 
@@ -4000,20 +3999,17 @@ class Registry:
         only: str = "",
         when: str = "",
         ends_work: bool = False,
-    ) -> bool:
+    ) -> None:
         """Compare what Incus answered to a question with what is known, and tell the changes.
 
         `instances` are all that Incus has, or with `only` the one of that name: what is missing is gone. `when` is the
-        time of the event that made us ask (RFC 3339), now if empty. `ends_work` ends the work on `only`. The answer is
-        False if an event came after the question: the work has not ended, and there has to be another look.
+        time of the event that made us ask (RFC 3339), now if empty. `ends_work` ends the work on `only`.
         """
         found = (session_from_instance(self.prefix, instance) for instance in instances)
         fresh = {session.id: session for session in found if session is not None and self._shows(session)}
         others = {str(instance["name"]) for instance in instances} - fresh.keys()
         with self._lock:
             self._others = (self._others - {only}) | others if only else others
-            if ends_work and self._deferred.pop(only, 0) > question:
-                return False
             if ends_work:
                 self._busy.pop(only, None)
                 self._reserved.pop(only, None)
@@ -4023,14 +4019,6 @@ class Registry:
                     self._sessions.pop(id, None)
                     self._sessions.update({id: fresh[id]} if id in fresh else {})
                 self._tell(id, when)
-        return True
-
-    def defer(self, id: str) -> bool:
-        """True while a session is being worked on: an event about it can wait, since the end of the work looks too."""
-        with self._lock:
-            if id in self._busy:
-                self._deferred[id] = self.question()
-            return id in self._busy
 
     def reserve(self, draft: Session, slot: int, taken: Collection[str]) -> Session:
         """Give a session that is about to be created a name and a slot, and show it as `starting` until `end_work`.
@@ -4065,7 +4053,6 @@ class Registry:
     def end_work(self, id: str) -> None:
         """Show what Incus said of a session last, if a look has not ended the work on it."""
         with self._lock:
-            self._deferred.pop(id, None)
             if self._busy.pop(id, None):
                 self._reserved.pop(id, None)
                 self._tell(id)
@@ -4519,11 +4506,10 @@ class Sessions:
 
     def look(self, name: str, when: str = "", *, ends_work: bool = False) -> Session | None:
         """Ask Incus for one session; None if it is gone or not ours. `when` and `ends_work` are those of `compare`."""
-        while True:
-            question, instance = self.registry.question(), self.containers.instance(name)
-            found = [instance] if instance is not None else []
-            if self.registry.compare(question, found, only=name, when=when, ends_work=ends_work):
-                return session_from_instance(self.registry.prefix, instance) if instance is not None else None
+        question, instance = self.registry.question(), self.containers.instance(name)
+        found = [instance] if instance is not None else []
+        self.registry.compare(question, found, only=name, when=when, ends_work=ends_work)
+        return session_from_instance(self.registry.prefix, instance) if instance is not None else None
 
     def document(self, session: Session) -> dict[str, object]:
         """The session object of the API, with what features add."""
@@ -6737,7 +6723,7 @@ class Monitor:
             return
         if action == "instance-ready":
             registry.ring(name, moment)
-        elif action in LOOK_AFTER and not registry.defer(name):
+        elif action in LOOK_AFTER:
             survive(f"event {action} of {name}", lambda: self._sessions.look(name, format_time(moment)))
 
 
