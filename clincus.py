@@ -1869,7 +1869,7 @@ class MarkedReader(io.RawIOBase):
         self._ready, self._held = text[: len(text) - kept], text[len(text) - kept :]
 
 
-class GuestInput(io.RawIOBase):
+class GuestInput:
     """The stdin of a command under guest/exec.sh. The pipe never breaks, so `is_over` tells when nobody reads it."""
 
     def __init__(self, descriptor: int, is_over: Callable[[], bool], allow: Callable[[float], None]) -> None:
@@ -1878,12 +1878,8 @@ class GuestInput(io.RawIOBase):
         self._is_over = is_over
         os.set_blocking(descriptor, False)
 
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def write(self, data: Any) -> int:
-        """Write all of it. Raises BrokenPipeError."""
+    def write(self, data: bytes) -> int:
+        """Write all of it, as tarfile wants. Raises BrokenPipeError."""
         rest = memoryview(data)
         while rest:
             if select.select([], [self._descriptor], [], 0.2)[1]:
@@ -3549,7 +3545,6 @@ def install_features(app: Any, package: str = "clincus_features") -> Extensions:
 
     A checkout without the package has no features, and the core is complete without them.
     """
-    import importlib
     import pkgutil
 
     everything = Extensions(app)
@@ -3705,16 +3700,12 @@ class MountEntry(NamedTuple):
 def mount_entries(
     mounts: Iterable[Mapping[str, Any]], environ: Mapping[str, str], workspace_path: str = "/workspace"
 ) -> list[MountEntry]:
-    """The extra mounts of a checked configuration; a later one for the same container path replaces an earlier one.
+    """The extra mounts of a checked configuration, which has one for each container path.
 
     ClincusError (400) where one lies in another, hides the workspace, or covers what the container itself needs.
     """
-    entries: dict[str, MountEntry] = {}
-    for mount in mounts:
-        container = str(mount["container"])
-        entries.pop(container, None)
-        entries[container] = MountEntry(expand(str(mount["host"]), environ), container, bool(mount.get("readonly")))
-    paths = sorted(entries)
+    entries = [MountEntry(expand(one["host"], environ), one["container"], one.get("readonly", False)) for one in mounts]
+    paths = sorted(entry.container for entry in entries)
     for path in paths:
         if path_inside(workspace_path, path):
             raise ClincusError(f"mount {path!r}: it would hide the workspace {workspace_path!r}; choose another", 400)
@@ -3723,7 +3714,7 @@ def mount_entries(
         for other in paths:
             if other != path and path_inside(path, other):
                 raise ClincusError(f"nested mount paths: {path!r} lies in {other!r}; mount only one of them", 400)
-    return list(entries.values())
+    return entries
 
 
 def real_mount(path: str, workspaces: Collection[str]) -> str:
@@ -5530,13 +5521,11 @@ def _read_token_file(path: str) -> str:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe(32) + "\n")
-        with open(path, encoding="ascii") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise ClincusError(f"others can read the token file {shorten(path)}: chmod 600 it", 400)
-            return file.read(1024).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", "it holds more than ASCII")
-        raise ClincusError(f"the token file {shorten(path)} cannot be used: {reason}", 400) from error
+        if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+            raise ClincusError(f"others can read the token file {shorten(path)}: chmod 600 it", 400)
+        return (read_text(path, 1024) or "").strip()
+    except OSError as error:
+        raise ClincusError(f"the token file {shorten(path)} cannot be used: {error.strerror}", 400) from error
 
 
 class RefusalLog:

@@ -466,7 +466,8 @@ def test_an_empty_token_file_is_no_token(tmp_path, content):
 
 
 def test_a_token_file_that_cannot_be_used_is_named(tmp_path):
-    with pytest.raises(clincus.ClincusError, match="cannot be used"):
+    tmp_path.chmod(0o700)
+    with pytest.raises(clincus.ClincusError, match="cannot be read"):
         clincus.load_token(str(tmp_path), {})
 
 

@@ -184,10 +184,6 @@ def test_mounts_are_ready_to_become_devices():
     ]
 
 
-def test_a_later_mount_of_the_same_path_replaces_the_earlier_one():
-    assert entries({"host": "/a", "container": "/x"}, {"host": "/b", "container": "/x"}) == [("/b", "/x", False)]
-
-
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
