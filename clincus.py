@@ -1079,6 +1079,11 @@ def state_directory(environ: Mapping[str, str]) -> str:
     return expand("~/.clincus", environ)
 
 
+def port_file(environ: Mapping[str, str]) -> str:
+    """Where the server that was started last says its port, for the command line."""
+    return os.path.join(state_directory(environ), "port")
+
+
 @contextmanager
 def state_lock(environ: Mapping[str, str]) -> Iterator[None]:
     """Make the directory of our own files, if need be, and keep other Clincus processes from changing them."""
@@ -6766,6 +6771,7 @@ class Application:
         self._listeners = self._bind(self.config.get("dashboard.port"), hint=". Choose another with --port")
         for listener in self._listeners:
             listener.start()
+        self._tell_port()
         self.monitor.start()
         repeat("looking at the config", self._poll_config, POLL_INTERVAL, self._stopping, first=POLL_INTERVAL)
         for duty in self.extensions.duties:
@@ -6839,10 +6845,16 @@ class Application:
             port = int(listeners[0].server_address[1])
         return listeners
 
+    def _tell_port(self) -> None:
+        with suppress(OSError):  # it helps the command line only
+            os.makedirs(state_directory(self.environ), mode=0o700, exist_ok=True)
+            replace_file(port_file(self.environ), f"{self.port}\n".encode(), 0o600)
+
     def _move_to(self, listeners: list[Listener]) -> None:
         old, self._listeners = self._listeners, listeners
         for listener in listeners:
             listener.start()
+        self._tell_port()
         log.info("Dashboard running at %s", self.url)
         tell_systemd(f"STATUS=Dashboard running at {self.url}")
         for listener in old:

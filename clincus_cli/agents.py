@@ -1,7 +1,7 @@
 """What a session's tool does, and what is said to it: `why`, `prompt`, `answer`, `wait`, `interrupt`.
 
-`why` and `list` look for themselves, whether or not a server runs. The others ask the server, which has the queue and
-types into each session one thing at a time.
+`why` looks for itself, whether or not a server runs. The others ask the server, which has the queue and types into each
+session one thing at a time; `list` shows what the server knows.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
+from clincus_cli.server import PORT, ask_server
 
 if TYPE_CHECKING:
     from typing import Any
-
-LOOKERS = 8  # looks at the same time
 
 
 @cli.Command("why NAME", cli.format_flag("text", "json"), shows=True)
@@ -39,16 +38,13 @@ def run_why(context: Context) -> int:
     return 0
 
 
-SERVER_PORT = cli.Flag(
-    "--port N", "port of the dashboard's server (default: the config's)", check=cli.number_from(1, 65535)
-)
+LIST_WITHIN = 2  # seconds: a list without states is better than none
 STATES = ("starting", "working", "waiting", "done", "idle", "failed", "stuck", "ended", "unknown")
-ANSWER_WITHIN = 60  # seconds: a prompt waits for its proof, and for another one that is being typed
 LOOK_EVERY = 0.5  # seconds
 TIMED_OUT = 124  # the exit code, as of timeout(1)
 
 
-@cli.Command("prompt NAME [TEXT]", SERVER_PORT)
+@cli.Command("prompt NAME [TEXT]", PORT)
 def run_prompt(context: Context) -> int:
     """Give a session's tool a prompt
 
@@ -64,12 +60,12 @@ def run_prompt(context: Context) -> int:
     text = context.options.text
     if text in ("", "-"):
         text = sys.stdin.buffer.read().decode("utf-8", "replace")
-    found = ask_server(context, "POST", "prompt", {"text": text})
+    found = ask_session(context, "POST", "prompt", {"text": text})
     print(found["result"])
     return 0 if found["result"] in ("submitted", "queued") else 1
 
 
-@cli.Command("answer NAME [OPTION]", cli.Flag("--text TEXT", "an answer of your own, where one is taken"), SERVER_PORT)
+@cli.Command("answer NAME [OPTION]", cli.Flag("--text TEXT", "an answer of your own, where one is taken"), PORT)
 def run_answer(context: Context) -> int:
     """Answer the question that a session's tool asks
 
@@ -86,11 +82,11 @@ def run_answer(context: Context) -> int:
         body = {"option": cli.number_from(1, 99)(option)} if option else {"text": text}
     except ValueError as error:
         raise cli.UsageError(f"invalid option '{option}': {error}", "answer") from None
-    ask_server(context, "POST", "answer", body)
+    ask_session(context, "POST", "answer", body)
     return 0
 
 
-@cli.Command("interrupt NAME", SERVER_PORT)
+@cli.Command("interrupt NAME", PORT)
 def run_interrupt(context: Context) -> int:
     """Let a session's tool stop what it does
 
@@ -98,7 +94,7 @@ def run_interrupt(context: Context) -> int:
 
     $ clincus interrupt clincus-ec0578-1  # Not that way.
     """
-    ask_server(context, "POST", "interrupt")
+    ask_session(context, "POST", "interrupt")
     return 0
 
 
@@ -113,7 +109,7 @@ def check_states(text: str) -> str:
     "wait NAME",
     cli.Flag("--for STATES", "with commas between them", check=check_states, default="waiting,done,failed,ended"),
     cli.Flag("--timeout SECONDS", "give up after so long; 0 for never", check=cli.number_from(0, 10**8), default=0),
-    SERVER_PORT,
+    PORT,
 )
 def run_wait(context: Context) -> int:
     """Wait until a session's tool waits, is done, has failed or has ended
@@ -133,7 +129,7 @@ def run_wait(context: Context) -> int:
     wanted |= {also for state, also in (("done", "idle"), ("ended", "none")) if state in wanted}
     deadline = time.monotonic() + options.timeout if options.timeout else float("inf")
     while True:
-        found = ask_server(context, "GET", "agent")
+        found = ask_session(context, "GET", "agent")
         is_so, is_late = found["state"] in wanted, time.monotonic() > deadline
         if is_so or is_late:
             console.print_json({name: value for name, value in found.items() if name not in ("why", "detail")})
@@ -141,29 +137,11 @@ def run_wait(context: Context) -> int:
         time.sleep(LOOK_EVERY)
 
 
-def ask_server(context: Context, method: str, what: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+def ask_session(context: Context, method: str, what: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
     """Ask the server about the session that the options name. Raises ClincusError with what it says."""
-    import http.client
-    import json
     from urllib.parse import quote
 
-    port = context.options.port or context.config.get("dashboard.port")
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_WITHIN)
-    data = None if body is None else json.dumps(body)
-    path = f"/api/sessions/{quote(context.options.name, safe='')}/{what}"
-    try:
-        connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
-        answer = connection.getresponse()
-        found = json.loads(answer.read() or b"{}")
-    except ConnectionRefusedError:
-        words = f"no server answers at port {port}: start one with `clincus serve`, or name its port with --port"
-        raise clincus.ClincusError(words, 503) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise clincus.ClincusError(f"the server at port {port} did not answer: {error}", 503) from None
-    finally:
-        connection.close()
-    if answer.status >= 400:
-        raise clincus.ClincusError(str(found.get("error", "the server refused it")), answer.status)
+    found = ask_server(context, method, f"/api/sessions/{quote(context.options.name, safe='')}/{what}", body)
     return dict(found)
 
 
@@ -187,20 +165,9 @@ def agent_words(agent: Mapping[str, Any]) -> str:
     return f"{agent['state']}{reason}" + (f": {agent['text']}" if agent["text"] else "")
 
 
-def agents_of(sessions: clincus.Sessions, environ: Mapping[str, str]) -> dict[str, dict[str, object]]:
-    """The agent object of each session that runs, by name; one that cannot be looked at is left out."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from clincus_features import agents
-
-    def examine(session: clincus.Session) -> dict[str, object] | None:
-        try:
-            return agents.document(agents.examine(sessions, session, environ).agent)
-        except clincus.ClincusError as error:
-            console.warn(f"{session.id}: {error.message}")
-            return None
-
-    running = [one for one in sessions.registry.all() if one.status == "running" and clincus.is_session(one)]
-    with ThreadPoolExecutor(LOOKERS) as pool:
-        found = pool.map(examine, running)
-    return {one.id: agent for one, agent in zip(running, found) if agent is not None}
+def known_agents(context: Context) -> dict[str, dict[str, object]]:
+    """The agent object of each session by name, as the running server knows them; empty if there is none."""
+    try:
+        return {one["id"]: one["agent"] for one in ask_server(context, "GET", "/api/sessions", within=LIST_WITHIN)}
+    except clincus.ClincusError:
+        return {}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
-from clincus_cli.agents import agent_words, agents_of
+from clincus_cli.agents import agent_words, known_agents
 from clincus_cli.context import Context
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def run_list(context: Context) -> int:
     """List the sessions
 
+    What each tool is doing is shown while the server runs (`clincus serve`).
+
     $ clincus list --all --format json  # Everything, for a program.
     """
     prefix = clincus.container_prefix(context.environ)
@@ -28,7 +30,7 @@ def run_list(context: Context) -> int:
         session = clincus.session_from_instance(prefix, instance)
         if session is not None and clincus.is_listed(session):
             active.append(active_entry(session, instance))
-    agents = agents_of(context.sessions, context.environ) if any(one["status"] == "Running" for one in active) else {}
+    agents = known_agents(context) if any(one["status"] == "Running" for one in active) else {}
     active = [{**entry, **({"agent": agents[entry["name"]]} if entry["name"] in agents else {})} for entry in active]
     kept = clincus.list_saved(context.config, context.environ) if context.options.all else []
     saved = [

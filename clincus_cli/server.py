@@ -1,0 +1,72 @@
+"""What a command asks of the running server: `clincus serve` of the same user on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+import clincus
+from clincus_cli import TYPE_CHECKING
+from clincus_cli import commands as cli
+from clincus_cli.context import Context
+
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+PORT = cli.Flag("--port N", "port of the dashboard's server (default: where it runs)", check=cli.number_from(1, 65535))
+ANSWER_WITHIN = 60  # seconds: a prompt waits for its proof, and for another one that is being typed
+ACCEPT_TRIES, ACCEPT_PAUSE = 40, 0.05  # seconds
+
+
+def ask_server(
+    context: Context, method: str, path: str, body: Mapping[str, object] | None = None, within: float = ANSWER_WITHIN
+) -> Any:
+    """The server's answer to a request, taken from JSON. Raises ClincusError with what it says; 503 if none answers.
+
+    Nothing is sent to a program of another user that listens at the port.
+    """
+    import http.client
+    import json
+
+    port = getattr(context.options, "port", None) or known_port(context)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within)
+    data = None if body is None else json.dumps(body)
+    try:
+        connection.connect()
+        check_owner(connection.sock, port)
+        connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+        answer = connection.getresponse()
+        found = json.loads(answer.read() or b"{}")
+    except ConnectionRefusedError:
+        words = f"no server answers at port {port}: start one with `clincus serve`, or name its port with --port"
+        raise clincus.ClincusError(words, 503) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise clincus.ClincusError(f"the server at port {port} did not answer: {error}", 503) from None
+    finally:
+        connection.close()
+    if answer.status >= 400:
+        raise clincus.ClincusError(str(found.get("error", "the server refused it")), answer.status)
+    return found
+
+
+def check_owner(connection: socket.socket, port: int) -> None:
+    """Make sure that a connection to this machine ends at a program of ours or of root's. Raises ClincusError, 403."""
+    for _ in range(ACCEPT_TRIES):
+        owner = clincus.find_peer(connection).uid
+        if owner is not None:
+            break
+        time.sleep(ACCEPT_PAUSE)  # the kernel names no owner before the server has accepted the connection
+    if owner not in (0, os.geteuid()):
+        whose = "a program that the kernel does not name" if owner is None else f"{clincus.user_name(owner)}'s program"
+        raise clincus.ClincusError(f"{whose} listens at port {port}, so nothing was sent to it", 403)
+
+
+def known_port(context: Context) -> int:
+    """Where the server that was started last listens, or else where the config wants it."""
+    try:
+        with open(clincus.port_file(context.environ), encoding="ascii") as file:
+            return cli.number_from(1, 65535)(file.read().strip())
+    except (OSError, ValueError):
+        return int(context.config.get("dashboard.port"))
