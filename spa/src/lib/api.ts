@@ -2,6 +2,7 @@
 import { AGAIN_MS, pause } from './load';
 import { encodePath } from './paths';
 import type {
+  AgentExplained,
   Config,
   ConfigChange,
   ConfigSources,
@@ -127,6 +128,8 @@ export const api = {
   createSession: (request: NewSessionRequest) => write<Session>('POST', '/api/sessions', request),
   stopSession: (id: string) => write<undefined>('DELETE', session(id)),
   deleteSession: (id: string) => write<undefined>('DELETE', `${session(id)}?force=true`),
+  agent: async (id: string) => (await (await find(`${session(id)}/agent`)).json()) as AgentExplained,
+  seen: (id: string) => write<undefined>('POST', `${session(id)}/seen`),
   resumeSession: (id: string) => write<{ id: string; status: string }>('POST', `${session(id)}/resume`),
 
   async history(query: HistoryQuery): Promise<{ entries: HistoryEntry[]; total: number }> {

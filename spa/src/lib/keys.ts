@@ -5,6 +5,7 @@ export const isMac = navigator.platform.startsWith('Mac');
 export const shown = {
   palette: isMac ? '⌘K' : 'Ctrl K',
   switch: isMac ? '⌥1–9' : 'Alt 1–9',
+  next: isMac ? '⌥J' : 'Alt J',
   search: isMac ? '⌘F' : 'Ctrl Shift F',
   copy: isMac ? '⌘C' : 'Ctrl Shift C',
   paste: isMac ? '⌘V' : 'Ctrl Shift V',
@@ -31,6 +32,7 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
     keys: [
       ...(inTerminal === 'none' ? [] : [[inTerminal, 'Command palette'] as const]),
       [shown.switch, 'Go to the session with that number'],
+      [shown.next, 'Jump to the next session that needs you'],
     ],
   },
   {
@@ -85,6 +87,11 @@ export function sessionSwitch(event: KeyboardEvent): number | null {
   if (!event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return null;
   const digit = /^Digit([1-9])$/.exec(event.code)?.[1];
   return digit === undefined ? null : Number(digit) - 1;
+}
+
+/** Alt+J, by the key's place: no layout writes a letter of a language with it, and no shell edits with it. */
+export function isJump(event: KeyboardEvent): boolean {
+  return event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.code === 'KeyJ';
 }
 
 /** Whether the event belongs to a field that takes text, so that single letters are not shortcuts. */

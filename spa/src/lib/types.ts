@@ -23,6 +23,7 @@ export type ConfigChange = Body<'put_config'>;
 export type ConfigSources = Schemas['ConfigSources'];
 export type Image = Schemas['Image'];
 export type Agent = Schemas['Agent'];
+export type AgentExplained = Schemas['AgentExplained'];
 export type Health = Schemas['Health'];
 export type HealthCheck = Schemas['HealthCheck'];
 export type FileEntry = Schemas['FileEntry'];

@@ -72,6 +72,9 @@ export class Connection {
       case 'session.changed':
         void sessions.refresh();
         break;
+      case 'session.agent':
+        sessions.agentIs(event.id, event.agent);
+        break;
       case 'incus.unreachable':
         sessions.unreachable = event.error;
         if (sessions.list.length === 0) void configuration.refreshHealth();

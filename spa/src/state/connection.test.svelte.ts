@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { Session } from '../lib/types';
-import { fakeBrowser, FakeSocket, fakeServer, someSession } from '../test/fakes';
+import { fakeBrowser, FakeSocket, fakeServer, someAgent, someSession } from '../test/fakes';
 import { Connection } from './connection.svelte';
 import { sessions } from './sessions.svelte';
 
@@ -57,4 +57,9 @@ it('is stale when the server is gone, which hinders more than Incus does', () =>
 it('does not stumble over an event that it does not know', () => {
   say({ type: 'of.another.day' });
   expect(sessions.list).toHaveLength(1);
+});
+
+it('shows what a tool does as soon as the server says it', () => {
+  say({ type: 'session.agent', id: 'a', agent: someAgent('waiting', { text: 'Which colour?' }) });
+  expect(sessions.waiting.map(({ agent }) => agent.text)).toEqual(['Which colour?']);
 });

@@ -1,7 +1,8 @@
 /** The sessions: one snapshot, fetched anew whenever an event says that something changed. */
+import { calls, rank } from '../lib/agent';
 import { api, ApiError, sentence } from '../lib/api';
 import { Persisted } from '../lib/persisted.svelte';
-import type { NewSessionRequest, Session, SessionStatus } from '../lib/types';
+import type { Agent, NewSessionRequest, Session, SessionStatus } from '../lib/types';
 
 export type Phase = 'loading' | 'ready' | 'error';
 
@@ -14,18 +15,28 @@ export interface Creation {
 }
 
 export interface Group {
-  key: 'attention' | SessionStatus;
+  key: 'attention' | 'working' | 'idle' | 'running' | 'stopping' | 'stopped';
   title: string;
   sessions: Session[];
 }
 
-const GROUPS: readonly { key: Group['key']; title: string }[] = [
+/** `stale` is the title while Incus does not answer. `running` are those whose tool's state nobody knows. */
+const GROUPS: readonly { key: Group['key']; title: string; stale?: string }[] = [
   { key: 'attention', title: 'Needs you' },
-  { key: 'running', title: 'Running' },
-  { key: 'starting', title: 'Starting' },
+  { key: 'working', title: 'Working', stale: 'Last seen working' },
+  { key: 'idle', title: 'Idle', stale: 'Last seen idle' },
+  { key: 'running', title: 'Running', stale: 'Last seen running' },
   { key: 'stopping', title: 'Stopping' },
   { key: 'stopped', title: 'Stopped' },
 ];
+
+/** How the tool's state groups a session that runs and needs nobody. */
+const GROUP_OF: Partial<Record<Agent['state'], Group['key']>> = {
+  working: 'working',
+  starting: 'working',
+  unknown: 'running',
+  none: 'running',
+};
 
 const isRecord = (value: unknown): value is Record<string, string> =>
   typeof value === 'object' && value !== null && Object.values(value).every((one) => typeof one === 'string');
@@ -34,16 +45,25 @@ function newestFirst(a: Session, b: Session): number {
   return b.created_at.localeCompare(a.created_at) || a.id.localeCompare(b.id);
 }
 
+/** Who needs a person first; of two with the same need the one that has waited longer. */
+function neediestFirst(a: Session, b: Session): number {
+  return rank(a.agent) - rank(b.agent) || a.agent.since.localeCompare(b.agent.since) || newestFirst(a, b);
+}
+
 export class Sessions {
   phase = $state<Phase>('loading');
   error = $state('');
   /** Why Incus does not answer; empty while it answers. Meanwhile the list holds what was seen last. */
   unreachable = $state('');
+  /** The session that the person has before them, in this page; empty for none. */
+  watched = $state('');
   creations = $state.raw<readonly Creation[]>([]);
 
   #snapshot = $state.raw<ReadonlyMap<string, Session>>(new Map());
   /** Changes that the person asked for and the server has not settled yet. */
   #pending = $state.raw<ReadonlyMap<string, SessionStatus>>(new Map());
+  /** The state of each session that this page has told the server as seen, by its time. */
+  readonly #told = new Map<string, string>();
   /** The bell of each session that was last answered by a look, by its time. */
   readonly #seen = new Persisted<Record<string, string>>('seen-bells', {}, isRecord);
   /** The fetch that is under way, and the one that follows it for all who asked meanwhile. */
@@ -52,27 +72,30 @@ export class Sessions {
   #lastKey = 0;
 
   readonly list: readonly Session[] = $derived(
-    [...this.#snapshot.values()]
-      .map((session) => {
-        const status = this.#pending.get(session.id);
-        return status ? { ...session, status } : session;
-      })
-      .sort(newestFirst),
+    [...this.#snapshot.values()].map((session) => this.#shown(session)).sort(newestFirst),
   );
 
   readonly groups: readonly Group[] = $derived(
-    GROUPS.map(({ key, title }) => ({
-      key,
-      title: this.unreachable && key === 'running' ? 'Last seen running' : title,
-      sessions: this.list.filter((s) => this.#groupOf(s) === key),
-    })).filter((group) => group.sessions.length > 0),
+    GROUPS.map(({ key, title, stale }) => {
+      const members = this.list.filter((session) => this.#groupOf(session) === key);
+      if (key === 'attention') members.sort(neediestFirst);
+      return { key, title: (this.unreachable && stale) || title, sessions: members };
+    }).filter((group) => group.sessions.length > 0),
   );
 
   /** Those that wait for the person. */
-  readonly waiting: readonly Session[] = $derived(this.list.filter((session) => this.needsAttention(session)));
+  readonly waiting: readonly Session[] = $derived(
+    this.list.filter((session) => this.needsAttention(session)).sort(neediestFirst),
+  );
 
   /** In the order in which the rail shows them: what Alt+1..9 counts. */
   readonly ordered: readonly Session[] = $derived(this.groups.flatMap((group) => group.sessions));
+
+  /** The groups for a list on the page. While it is held, each row stays where it is `shown`, unless its session is gone. */
+  arranged(shown: readonly Group[], held: boolean): readonly Group[] {
+    const left = shown.map((group) => ({ ...group, sessions: group.sessions.filter(({ id }) => this.get(id)) }));
+    return held && left.some((group) => group.sessions.length > 0) ? left.filter((group) => group.sessions.length > 0) : this.groups;
+  }
 
   get(id: string): Session | undefined {
     return this.list.find((session) => session.id === id);
@@ -82,17 +105,41 @@ export class Sessions {
     return this.list.filter((session) => session.workspace === workspace);
   }
 
-  /** The person looks at a session, in this tab or another one of this browser. */
+  /**
+   * The person looks at a session. The server keeps that for all their pages; a bell, which is all that a tool without a
+   * known state has, is kept in this browser.
+   */
   seen(id: string): void {
-    const session = this.get(id);
-    if (!session || !this.needsAttention(session)) return;
+    const session = this.#snapshot.get(id);
+    if (!session) return;
+    const { agent } = session;
+    if (calls(agent) && !agent.seen && this.#told.get(id) !== agent.since) {
+      this.#told.set(id, agent.since);
+      // If that fails, the next look at it tells again.
+      void api.seen(id).catch(() => this.#told.delete(id));
+    }
+    if (!this.#rings(session)) return;
     const known = Object.entries(this.#seen.current).filter(([other]) => this.#snapshot.has(other));
     this.#seen.current = { ...Object.fromEntries(known), [id]: session.rang_at };
   }
 
-  /** Its terminal's bell rang, by which the tools say that they wait, and nobody has looked since. */
+  /** What the server says of a session's tool. */
+  agentIs(id: string, agent: Agent): void {
+    const session = this.#snapshot.get(id);
+    if (session) this.#put({ ...session, agent });
+    // A list that is on its way may be older than this.
+    if (this.#current) void this.refresh();
+  }
+
+  /** Whether a person is needed: the tool waits, has failed, is stuck or done, or rang its bell and nobody has looked. */
   needsAttention(session: Session): boolean {
-    return session.status === 'running' && !!session.rang_at && this.#seen.current[session.id] !== session.rang_at;
+    return session.status === 'running' && (calls(session.agent) || this.#rings(session));
+  }
+
+  /** The next session that needs a person, after the one at hand; undefined if there is no other one. */
+  next(id: string): Session | undefined {
+    const at = this.waiting.findIndex((session) => session.id === id);
+    return [...this.waiting.slice(at + 1), ...this.waiting.slice(0, Math.max(0, at))][0];
   }
 
   /**
@@ -142,13 +189,31 @@ export class Sessions {
     return this.#act(id, 'stopping', () => api.deleteSession(id));
   }
 
-  /** The moment that a session's age counts from: its bell while it waits, else its start. */
+  /** The moment that a session's age counts from: when its state began, its bell if it has no other, else its start. */
   countsFrom(session: Session): string | undefined {
-    return this.needsAttention(session) ? session.rang_at : session.started_at || session.created_at;
+    const { agent, rang_at, started_at, created_at } = session;
+    if (session.status !== 'running' || (this.#rings(session) && !calls(agent))) return rang_at || started_at || created_at;
+    return agent.since || started_at || created_at;
+  }
+
+  /** Its terminal's bell rang, and nobody has looked since. Of a tool whose state is known the bell tells nothing new. */
+  #rings({ id, status, rang_at, agent }: Session): boolean {
+    const blind = agent.state === 'unknown' || agent.state === 'starting' || agent.state === 'ended';
+    return status === 'running' && blind && !!rang_at && this.#seen.current[id] !== rang_at;
+  }
+
+  /** A session as it is shown: with what was asked for already, and never `done` under the person's eyes. */
+  #shown(session: Session): Session {
+    const status = this.#pending.get(session.id) ?? session.status;
+    const isSeen = session.agent.state === 'done' && session.id === this.watched;
+    if (status === session.status && !isSeen) return session;
+    return { ...session, status, agent: isSeen ? { ...session.agent, state: 'idle' } : session.agent };
   }
 
   #groupOf(session: Session): Group['key'] {
-    return this.needsAttention(session) ? 'attention' : session.status;
+    if (this.needsAttention(session)) return 'attention';
+    if (session.status === 'running') return GROUP_OF[session.agent.state] ?? 'idle';
+    return session.status === 'starting' ? 'working' : session.status;
   }
 
   async #load(): Promise<void> {

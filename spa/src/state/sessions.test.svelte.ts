@@ -1,11 +1,15 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
-import type { Session } from '../lib/types';
-import { type Call, fakeServer, type Reply, someSession } from '../test/fakes';
+import type { Agent, Session } from '../lib/types';
+import { type Call, fakeServer, type Reply, someAgent, someSession } from '../test/fakes';
 import { Sessions } from './sessions.svelte';
 
+/** A session whose tool's state nobody knows, with what a test says of it. */
 const session = (id: string, more: Partial<Session> = {}): Session =>
-  someSession({ id, workspace: `/p/${id}`, created_at: '2026-01-01T00:00:00Z', ...more });
+  someSession({ id, workspace: `/p/${id}`, created_at: '2026-01-01T00:00:00Z', agent: someAgent('unknown'), ...more });
+
+const withAgent = (id: string, state: Agent['state'], since = '', seen = false): Session =>
+  session(id, { agent: someAgent(state, { since, seen }) });
 
 /** The server's sessions; a test changes them and says so with an event. */
 let server: Map<string, Session>;
@@ -81,6 +85,114 @@ describe('the list', () => {
     answer = () => ({ status: 503, json: { error: 'Incus is away.' } });
     await sessions.refresh();
     expect({ phase: sessions.phase, error: sessions.error }).toEqual({ phase: 'error', error: 'Incus is away.' });
+  });
+});
+
+describe('what tools do', () => {
+  const put = (...listed: Session[]): Promise<void> => {
+    server = new Map(listed.map((one) => [one.id, one]));
+    return sessions.refresh();
+  };
+  const grouped = () => sessions.groups.map(({ title, sessions }) => `${title}: ${sessions.map(({ id }) => id).join(' ')}`);
+
+  it('puts first who needs a person, and of those with one need who has waited longest', async () => {
+    await put(
+      withAgent('ended', 'ended'),
+      withAgent('idle', 'idle'),
+      withAgent('starting', 'starting'),
+      withAgent('working', 'working'),
+      withAgent('done', 'done'),
+      withAgent('stuck', 'stuck'),
+      withAgent('failed', 'failed'),
+      withAgent('later', 'waiting', '2026-01-01T00:02:00Z'),
+      withAgent('sooner', 'waiting', '2026-01-01T00:01:00Z'),
+      withAgent('unknown', 'unknown'),
+      session('stopped', { status: 'stopped', agent: someAgent('none') }),
+    );
+    expect(grouped()).toEqual([
+      'Needs you: sooner later failed stuck done',
+      'Working: starting working',
+      'Idle: ended idle',
+      'Running: unknown',
+      'Stopped: stopped',
+    ]);
+    expect(sessions.waiting.map(({ id }) => id)).toEqual(['sooner', 'later', 'failed', 'stuck', 'done']);
+  });
+
+  it('leads from one that needs a person to the next, and from the last to the first', async () => {
+    await put(withAgent('a', 'waiting'), withAgent('b', 'failed'), withAgent('c', 'working'));
+    expect(['', 'c', 'a', 'b'].map((id) => sessions.next(id)?.id)).toEqual(['a', 'a', 'b', 'a']);
+    await put(withAgent('a', 'waiting'));
+    expect(sessions.next('a')).toBeUndefined();
+  });
+
+  it('comes by an event, also while an older list is on its way', async () => {
+    await put(withAgent('a', 'working'));
+    let meanwhile: Promise<void> | undefined;
+    answer = async (call) => {
+      const reply = plain(call);
+      answer = plain;
+      await Promise.resolve();
+      server.set('a', withAgent('a', 'waiting'));
+      sessions.agentIs('a', someAgent('waiting'));
+      meanwhile = sessions.refresh();
+      return reply;
+    };
+    await sessions.refresh();
+    await meanwhile;
+    expect(grouped()).toEqual(['Needs you: a']);
+  });
+
+  it('is told to the server as seen once for each state that calls a person', async () => {
+    const posts = () => calls.filter(({ method }) => method === 'POST').map(({ path }) => path);
+    await put(withAgent('a', 'working', 'T1'), withAgent('b', 'done', 'T1', true));
+    for (const id of ['a', 'b', 'gone']) sessions.seen(id);
+    expect(posts()).toEqual([]);
+    sessions.agentIs('a', someAgent('done', { since: 'T2' }));
+    for (const id of ['a', 'a']) sessions.seen(id);
+    expect(posts()).toEqual(['/api/sessions/a/seen']);
+    sessions.agentIs('a', someAgent('waiting', { since: 'T3' }));
+    sessions.seen('a');
+    expect(posts()).toHaveLength(2);
+  });
+
+  it('is told again if the server could not keep it', async () => {
+    await put(withAgent('a', 'done', 'T1'));
+    answer = () => ({ status: 500, json: { error: 'The disk is full.' } });
+    sessions.seen('a');
+    await vi.waitFor(() => {
+      sessions.seen('a');
+      expect(calls.filter(({ method }) => method === 'POST')).toHaveLength(2);
+    });
+  });
+
+  it('is never “done” under the eyes of the person', async () => {
+    await put(withAgent('a', 'done', 'T1'));
+    sessions.watched = 'a';
+    expect([grouped(), sessions.waiting]).toEqual([['Idle: a'], []]);
+  });
+
+  it('tells the age of its state, else of the session', async () => {
+    const started_at = '2026-01-01T00:00:01Z';
+    const known = session('a', { started_at, agent: someAgent('working', { since: '2026-01-01T00:00:02Z' }) });
+    const unknown = session('b', { started_at });
+    await put(known, unknown);
+    expect([known, unknown].map((one) => sessions.countsFrom(one))).toEqual(['2026-01-01T00:00:02Z', started_at]);
+  });
+
+  it('leaves each row where it is while the list is held, but for what is gone', async () => {
+    await put(withAgent('a', 'working'), withAgent('b', 'working'), withAgent('c', 'idle'));
+    const shown = sessions.groups;
+    await put(withAgent('b', 'waiting'), withAgent('c', 'idle'), withAgent('new', 'waiting'));
+    const order = (held: boolean) => sessions.arranged(shown, held).map(({ key, sessions }) => [key, ...sessions.map(({ id }) => id)]);
+    expect(order(true)).toEqual([
+      ['working', 'b'],
+      ['idle', 'c'],
+    ]);
+    expect(order(false)).toEqual([
+      ['attention', 'b', 'new'],
+      ['idle', 'c'],
+    ]);
   });
 });
 

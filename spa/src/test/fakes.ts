@@ -1,7 +1,12 @@
 /** Stand-ins for the browser in unit tests: a WebSocket that the test drives, and a server as a table of answers. */
 import { vi } from 'vitest';
 
-import type { Session } from '../lib/types';
+import type { Agent, Session } from '../lib/types';
+
+/** What a tool does, with what a test says of it. */
+export function someAgent(state: Agent['state'], fields: Partial<Agent> = {}): Agent {
+  return { state, reason: '', text: '', options: [], since: '', source: 'screen', seen: false, ...fields };
+}
 
 /** A session that runs, with what a test says of it. */
 export function someSession(fields: Partial<Session> = {}): Session {
@@ -25,7 +30,7 @@ export function someSession(fields: Partial<Session> = {}): Session {
     name: '',
     pinned: false,
     rang_at: '',
-    agent: { state: 'idle', reason: '', text: '', options: [], since: '', source: 'screen', seen: true },
+    agent: someAgent('idle', { seen: true }),
     ...fields,
   };
 }

@@ -1,4 +1,5 @@
 /** The palette's offers: sessions, projects, actions and settings, most recently used first. */
+import BellRing from '@lucide/svelte/icons/bell-ring';
 import FileText from '@lucide/svelte/icons/file-text';
 import Folder from '@lucide/svelte/icons/folder';
 import FolderGit2 from '@lucide/svelte/icons/folder-git-2';
@@ -27,6 +28,7 @@ import { FONT_SIZES, preferences, THEMES } from '../../state/preferences.svelte'
 import { sessions } from '../../state/sessions.svelte';
 import { ui } from '../../state/ui.svelte';
 import { workspaces } from '../../state/workspaces.svelte';
+import { jump } from './shortcuts';
 
 export interface Command {
   /** Unique. */
@@ -124,6 +126,7 @@ class Commands {
 
   #actions(): Command[] {
     return [
+      { key: 'jump', title: 'Jump to the next session that needs you', icon: BellRing, keys: shown.next, run: jump },
       { key: 'new session', title: 'New session …', icon: Plus, keys: 'n', run: () => ui.startSession() },
       { key: 'new project', title: 'New project …', icon: FolderPlus, run: () => (ui.newProject = true) },
       { key: 'go projects', title: 'Projects', icon: FolderGit2, keys: 'g p', run: () => router.go(href.home) },

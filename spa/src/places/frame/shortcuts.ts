@@ -1,6 +1,6 @@
-/** Keys of the page. The terminal keeps all of its own but the palette key and the session switch. */
+/** Keys of the page. The terminal keeps all of its own but the palette key, the session switch and the jump. */
 import { giveUpFocus, shownTerminal } from '../../lib/focus';
-import { isPaletteKey, isTyping, sessionSwitch } from '../../lib/keys';
+import { isJump, isPaletteKey, isTyping, sessionSwitch } from '../../lib/keys';
 import { href, router } from '../../lib/router.svelte';
 import { preferences } from '../../state/preferences.svelte';
 import { sessions } from '../../state/sessions.svelte';
@@ -50,6 +50,13 @@ export function showNumbersOnAlt(): void {
   window.addEventListener('blur', hide); // Alt+Tab: no key goes up here
 }
 
+/** Goes to the next session that needs the person. */
+export function jump(): void {
+  const next = sessions.next(router.route.place === 'session' ? router.route.id : '');
+  if (next) router.go(href.session(next.id));
+  else ui.toast(sessions.waiting.length ? 'No other session needs you.' : 'No session needs you.');
+}
+
 export function handleKey(event: KeyboardEvent): void {
   const inTerminal = event.target instanceof Element && event.target.closest('.xterm') !== null;
   if (isPaletteKey(event, preferences.terminalPaletteKey, inTerminal)) {
@@ -57,6 +64,11 @@ export function handleKey(event: KeyboardEvent): void {
     ui.palette = !ui.palette;
     // Keys typed before the palette is drawn must not reach the terminal.
     if (ui.palette) giveUpFocus();
+    return;
+  }
+  if (isJump(event)) {
+    event.preventDefault();
+    if (!isDialogOpen()) jump();
     return;
   }
   const index = sessionSwitch(event);

@@ -7,7 +7,7 @@ import { UnicodeGraphemesAddon } from '@xterm/addon-unicode-graphemes';
 import { WebLinksAddon } from '@xterm/addon-web-links';
 import { type ITheme, Terminal } from '@xterm/xterm';
 
-import { isMac, sessionSwitch } from '../../lib/keys';
+import { isJump, isMac, sessionSwitch } from '../../lib/keys';
 import { matchColours } from './match-colours';
 import { isAtEnd, type Overscroll, scrollByTouch } from './touch-scroll';
 
@@ -235,7 +235,7 @@ function leave(terminal: Terminal): void {
 
 /** False for the keys that are not the program's. */
 function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): boolean {
-  if (host.isPaletteKey(event) || sessionSwitch(event) !== null) return false;
+  if (host.isPaletteKey(event) || isJump(event) || sessionSwitch(event) !== null) return false;
   const page = event.shiftKey && !event.ctrlKey && !event.altKey && !event.metaKey ? PAGES[event.code] : undefined;
   if (page && host.onOverscroll && isAtEnd(terminal, page)) {
     if (event.type === 'keydown') host.onOverscroll(page * (terminal.rows - 1));

@@ -1,0 +1,71 @@
+/** What a session's tool does, in the page's words and in the order of who needs a person. */
+import type { Agent, Session } from './types';
+
+/** Who needs a person first. */
+const ORDER: readonly Agent['state'][] = [
+  'waiting',
+  'failed',
+  'stuck',
+  'done',
+  'working',
+  'starting',
+  'idle',
+  'unknown',
+  'ended',
+  'none',
+];
+
+const CALLS: ReadonlySet<Agent['state']> = new Set(['waiting', 'failed', 'stuck', 'done']);
+
+export const STATE_WORDS: Record<Agent['state'], string> = {
+  starting: 'Starting',
+  working: 'Working',
+  waiting: 'Waiting',
+  done: 'Done',
+  idle: 'Idle',
+  failed: 'Failed',
+  stuck: 'Stuck',
+  ended: 'Ended',
+  unknown: 'Running',
+  none: 'Stopped',
+};
+
+const REASONS: Record<Agent['reason'], string> = {
+  '': '',
+  retry: 'tries again',
+  question: 'question',
+  plan: 'plan',
+  permission: 'permission',
+  dialog: 'dialog',
+  login: 'login',
+  interrupted: 'interrupted',
+  rate_limit: 'rate limit',
+  auth: 'not logged in',
+  billing: 'billing',
+  overloaded: 'overloaded',
+  server_error: 'server error',
+  network: 'no network',
+  other: '',
+  crashed: 'crashed',
+};
+
+/** Whether the tool can go on, or is to be judged, by a person only. */
+export function calls({ state }: Agent): boolean {
+  return CALLS.has(state);
+}
+
+export function rank({ state }: Agent): number {
+  return ORDER.indexOf(state);
+}
+
+/** The reason of a state in words; empty if there is none. */
+export function reason(agent: Agent): string {
+  return REASONS[agent.reason];
+}
+
+/** The tool's own words: its question, its error or what it said last. */
+export function words({ status, agent }: Session): string {
+  if (status !== 'running') return '';
+  // A plan begins with its title.
+  return agent.reason === 'plan' ? agent.text.replace(/^#+ /, '') : agent.text;
+}
