@@ -5321,7 +5321,7 @@ def find_peer(connection: socket.socket) -> Peer:
     there, here = _plain_address(connection.getpeername()), _plain_address(connection.getsockname())
     if not (_is_loopback(there[0]) and _is_loopback(here[0])):
         return Peer(there[0], here, "this connection comes from another machine")
-    owner = _SOCKETS.owner(there, here)
+    owner = socket_owner(there, here)
     # While this connection lives, no other one has its pair of addresses: if it lives now, that was its owner.
     connection.getpeername()
     doubt = ""
@@ -5349,36 +5349,18 @@ def user_name(uid: int) -> str:
         return f"user {uid}"
 
 
-class SocketTable:
-    """The owners of this machine's TCP sockets, as /proc/net/tcp and tcp6 name them.
-
-    A reading takes milliseconds. Threads that ask while one is under way share the next one.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._read_at = -math.inf
-        self._owners: dict[tuple[str, str], int] = {}
-
-    def owner(self, theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
-        """The user id of the process at the other end of a local connection; None if the kernel does not say."""
-        pair = kernel_address(*theirs), kernel_address(*ours)
-        for _ in range(2):  # the kernel can skip a row of its table while connections come and go
-            owner = self._read_after(time.monotonic()).get(pair)
+def socket_owner(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
+    """The user id of the process at the other end of a local connection; None if the kernel does not say."""
+    ends = [kernel_address(*theirs), kernel_address(*ours)]
+    tables = {"/proc/net/tcp6": ends}
+    if ":" not in theirs[0]:  # an IPv4 connection stands in tcp, unless its socket is of IPv6
+        tables = {"/proc/net/tcp": [end[-len("0100007F:0BB8") :] for end in ends], **tables}
+    for path, pair in [*tables.items()] * 2:  # the kernel can skip a row while connections come and go
+        with suppress(OSError), open(path, encoding="ascii") as table:
+            owner = find_owner(table, pair)
             if owner is not None:
-                break
-        return owner
-
-    def _read_after(self, moment: float) -> dict[tuple[str, str], int]:
-        """The owners as the kernel had them at some time after `moment`."""
-        with self._lock:
-            if self._read_at <= moment:
-                self._read_at, self._owners = time.monotonic(), {}
-                # An IPv4 connection stands in tcp, or in tcp6 if its socket is of IPv6.
-                for path, prefix in (("/proc/net/tcp", kernel_address("0.0.0.0", 0)[:24]), ("/proc/net/tcp6", "")):
-                    with suppress(OSError), open(path, encoding="utf-8") as table:
-                        self._owners.update(read_owners(table, prefix))
-            return self._owners
+                return owner
+    return None
 
 
 def kernel_address(host: str, port: int) -> str:
@@ -5388,17 +5370,13 @@ def kernel_address(host: str, port: int) -> str:
     return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
 
-def read_owners(table: Iterable[str], prefix: str = "") -> dict[tuple[str, str], int]:
-    """The user ids of the connections in /proc/net/tcp6, by their own and their other end's address (proc(5)).
+def find_owner(table: Iterable[str], ends: Sequence[str]) -> int | None:
+    """The user id of the connection with these two ends in /proc/net/tcp or tcp6, None if it is not there (proc(5)).
 
-    `prefix` makes addresses of /proc/net/tcp such ones. A socket without an inode was closed by its process already:
-    the kernel shows it as root's, so it is left out.
+    A socket without an inode was closed by its process already: the kernel shows it as root's, so it does not count.
     """
-    rows = (line.split() for line in itertools.islice(table, 1, None))
-    return {(prefix + row[1], prefix + row[2]): int(row[7]) for row in rows if row[9] != "0"}
-
-
-_SOCKETS = SocketTable()
+    rows = (line.split() for line in table if ends[0] in line)
+    return next((int(row[7]) for row in rows if row[1:3] == ends and row[9] != "0"), None)
 
 
 # -- Routes

@@ -180,7 +180,7 @@ TABLE = """\
     ],
 )
 def test_the_kernel_says_who_holds_the_other_end(port, owner):
-    assert clincus.read_owners(TABLE).get((f"0100007F:{port:04X}", "0100007F:0BB8")) == owner
+    assert clincus.find_owner(TABLE, [f"0100007F:{port:04X}", "0100007F:0BB8"]) == owner
 
 
 @pytest.mark.parametrize(
@@ -229,17 +229,10 @@ def test_our_own_connection_is_known_whatever_its_family(listen, connect):
     ("owner", "passes"), [(os.geteuid(), True), (0, True), (os.geteuid() + 1, False), (None, False)]
 )
 def test_only_this_user_and_root_are_beyond_doubt(monkeypatch, owner, passes):
-    monkeypatch.setattr(clincus.SocketTable, "owner", lambda *_: owner)
+    monkeypatch.setattr(clincus, "socket_owner", lambda *_: owner)
     client, here = connected("127.0.0.1", "127.0.0.1")
     with client, here:
         assert (clincus.find_peer(here).doubt == "") is passes
-
-
-def test_one_reading_of_the_kernels_table_serves_all_who_asked_before_it():
-    table = clincus.SocketTable()
-    first = table._read_after(0)
-    assert table._read_after(0) is first
-    assert table._read_after(table._read_at) is not first
 
 
 def test_a_client_that_closed_at_once_is_nobody():
@@ -260,7 +253,7 @@ def test_a_connection_that_is_reset_meanwhile_is_nobodys(monkeypatch):
         client.close()
         return 0
 
-    monkeypatch.setattr(clincus.SocketTable, "owner", owner)
+    monkeypatch.setattr(clincus, "socket_owner", owner)
     with here, pytest.raises(OSError, match="not connected"):
         clincus.find_peer(here)
 
