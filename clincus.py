@@ -5120,6 +5120,7 @@ class Request:
     connection: Connection  # for a WebSocket to take over
     version: str = "HTTP/1.1"  # or HTTP/1.0
     body: bytes = b""
+    pieces: Iterable[bytes] = ()  # the body as it comes, for a route that wants it so
     values: dict[str, Any] = field(default_factory=dict)  # path, query and body fields, checked
 
     @property
@@ -5401,6 +5402,7 @@ class Route:
         self.parameters = [known for known in named if known["in"] != "header"]  # handlers read headers themselves
         self.body: Schema = content.get("application/json", {"schema": {}})["schema"]
         self.takes_bytes = raw is not None  # the body is for the handler as it is, not JSON
+        self.takes_pieces: bool = self.takes_bytes and raw.get("x-streamed", False)  # as they come
         self.body_limit: int = raw["schema"]["maxLength"] if raw else BODY_LIMIT
         self.status = int(min(operation["responses"]))  # of a plain returned value
         fields = {known["name"]: known["schema"] for known in self.parameters} | self.body.get("properties", {})
@@ -5861,7 +5863,9 @@ class Connection:
         given = route.read_parameters(in_path, request.query)
         if not route.takes_bytes and "GET" not in route.methods:
             check_content_type(request)
-        request.body = self._read_body(request, route.body_limit)
+        request.pieces = self._body(request, route.body_limit)
+        if not route.takes_pieces:
+            request.body = b"".join(request.pieces)
         request.values = {**route.defaults, **given, **route.read_body(request.body)}
         result = route.handler(request)
         if request.is_socket:
@@ -5873,21 +5877,27 @@ class Connection:
             return response
         return Content(response.body).answer(request, [*response.headers, ("Cache-Control", "private, no-cache")])
 
-    def _read_body(self, request: Request, limit: int) -> bytes:
-        """Read the body whole, so that it is never taken for the next request. Raises ClincusError (408, 413, 417)."""
+    def _body(self, request: Request, limit: int) -> Iterator[bytes]:
+        """The body as it comes. Raises ClincusError: 413 and 417 at once, 408 where it does not arrive whole."""
         length, expected = request.body_length, request.headers.get("Expect", "").lower()
         if length > limit:
             raise ClincusError(f"the body is larger than {limit >> 10} KiB", 413)
         if expected not in {"", "100-continue"}:
             raise ClincusError(f"the expectation {shorten(expected)} cannot be met", 417)
-        if length and expected and request.version != "HTTP/1.0":
-            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._input.allow(HEAD_TIMEOUT + length / BODY_RATE)
-        body = self.rfile.read(length)
-        if len(body) < length:
-            raise ClincusError(f"only {len(body)} of the body's {length} bytes arrived in time", 408)
-        self._unread = 0
-        return body
+
+        def pieces() -> Iterator[bytes]:
+            if length and expected and request.version != "HTTP/1.0":
+                self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._input.allow(HEAD_TIMEOUT + length / BODY_RATE)
+            while self._unread:
+                piece = self.rfile.read1(min(self._unread, 64 << 10))
+                if not piece:
+                    words = f"only {length - self._unread} of the body's {length} bytes arrived in time"
+                    raise ClincusError(words, 408)
+                self._unread -= len(piece)
+                yield piece
+
+        return pieces()
 
     def _answer(self, response: Response, head_only: bool = False) -> None:
         """Write one answer: the only place that does."""

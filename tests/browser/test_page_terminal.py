@@ -66,6 +66,43 @@ def test_a_paste_is_one_paste(dashboard, session_on):
     assert not re.search(r"^one$", dashboard.screen(), re.MULTILINE)
 
 
+COPY_A_PICTURE = """
+async () => {
+  const canvas = Object.assign(document.createElement('canvas'), { width: 8, height: 8 });
+  canvas.getContext('2d').fillRect(0, 0, 8, 8);
+  const blob = await new Promise((done) => canvas.toBlob(done, 'image/png'));
+  await navigator.clipboard.write([new ClipboardItem({ 'image/png': blob })]);
+}
+"""
+DROP_A_FILE = """
+(stage) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File(['dropped'], 'dropped.txt'));
+  for (const type of ['dragenter', 'dragover', 'drop'])
+    stage.dispatchEvent(new DragEvent(type, { bubbles: true, cancelable: true, dataTransfer }));
+}
+"""
+
+
+def test_the_paths_of_pictures_and_files_come_into_the_prompt_without_enter(dashboard, session_on):
+    """Picked, dropped, and pasted by Ctrl V, which is the program's where the clipboard holds no file."""
+    session = session_on()
+    dashboard.open_terminal(session, tab="/shell")
+    dashboard.page.keyboard.type("wc -c ")
+    with dashboard.page.expect_file_chooser() as chooser:
+        dashboard.page.get_by_role("button", name="Give files to the tool").click()
+    chooser.value.set_files([{"name": "my shot.png", "mimeType": "image/png", "buffer": b"picked"}])
+    dashboard.expect_screen(r"/home/code/\.clincus/uploads/[\d-]+[0-9a-f]{4}-my-shot\.png ")
+    dashboard.page.locator(".stage:visible").evaluate(DROP_A_FILE)
+    dashboard.expect_screen(r"dropped\.txt ")
+    dashboard.page.evaluate(COPY_A_PICTURE)
+    dashboard.page.locator(".xterm:visible").click()
+    dashboard.page.keyboard.press("Control+V")
+    dashboard.expect_screen(r"-image\.png ")
+    dashboard.page.keyboard.press("Enter")
+    dashboard.expect_screen(r"6 \S*my-shot\.png\s+7 \S*dropped\.txt")
+
+
 def test_a_program_can_copy_but_never_read(dashboard, session_on):
     """OSC 52 sets the clipboard. A query gets tmux's own buffer at most, never what is on the clipboard."""
     dashboard.open_terminal(session_on(), tab="/shell")

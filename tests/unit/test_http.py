@@ -42,6 +42,9 @@ def fail(request):
 NAME = {"type": "string", "description": "a name"}
 NAMED = {"type": "object", "properties": {"name": NAME}, "additionalProperties": False}
 BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "maxLength": 100}}}}
+STREAMED = {
+    "content": {"application/octet-stream": {"schema": {"type": "string", "maxLength": 10**6}, "x-streamed": True}}
+}
 ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 DONE = {"responses": {"200": {}}}
 CONTRACT = {
@@ -53,6 +56,7 @@ CONTRACT = {
         },
         "/api/raw/{id}": {"parameters": [ID], "put": {"requestBody": BYTES, **DONE}, "delete": DONE},
         "/api/raw/all": {"put": DONE},
+        "/api/stream": {"post": {"requestBody": STREAMED, **DONE}},
         "/api/fails": {"get": DONE},
         "/ws/events": {"get": {"responses": {"101": {}}}},
         "/api/nobody": {"get": DONE},
@@ -68,6 +72,7 @@ def make_router():
         ("PUT", "/api/raw/{id}", echo),
         ("DELETE", "/api/raw/{id}", lambda _: clincus.Response(204)),
         ("PUT", "/api/raw/all", lambda _: "all"),
+        ("POST", "/api/stream", lambda request: [len(piece) for piece in request.pieces if piece != b"stop"]),
         ("GET", "/api/fails", fail),
         ("GET", "/ws/events", fail),
     ):
@@ -505,6 +510,23 @@ def test_a_client_gets_to_read_that_its_head_is_too_large(server, first, line, s
 def test_each_route_has_its_own_limit(server):
     assert ask(server, "PUT /api/raw/x HTTP/1.1", "Content-Length: 100", body=b"x" * 100)[0] == 200
     assert ask(server, "PUT /api/raw/x HTTP/1.1", "Content-Length: 101", body=b"x" * 101)[0] == 413
+
+
+def test_a_large_body_comes_in_pieces(server):
+    with Client(server) as client:
+        first = "POST /api/stream HTTP/1.1", "Content-Type: image/png", "Content-Length: 300000"
+        status, _, body = client.send(*first, body=b"x" * 300_000).receive()
+        sizes = json.loads(body)
+        assert (status, sum(sizes)) == (200, 300_000)
+        assert max(sizes) <= 64 << 10
+        assert client.send("GET /api/echo HTTP/1.1").receive()[0] == 200
+
+
+def test_of_pieces_that_do_not_all_arrive_the_sender_is_told(monkeypatch):
+    monkeypatch.setattr(clincus, "HEAD_TIMEOUT", 0.05)
+    with serving() as server, Client(server) as client:
+        assert client.send("POST /api/stream HTTP/1.1", "Content-Length: 9", body=b"half").receive()[0] == 408
+        assert client.is_closed()
 
 
 def test_the_body_is_asked_for_when_a_client_waits_for_that(server):

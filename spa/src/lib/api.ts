@@ -160,6 +160,26 @@ export const api = {
     return (await find(`${session(id)}/scrollback?lines=${lines}${shell ? '&shell=true' : ''}`)).text();
   },
 
+  /** Puts a file into the container and returns its path there. By XMLHttpRequest, since fetch tells no progress. */
+  upload(id: string, file: File, onProgress: (sent: number) => void, signal: AbortSignal): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      const fail = (): void => reject(new ApiError('The Clincus server cannot be reached, or let go of the upload.', 0));
+      request.open('POST', `${session(id)}/uploads?name=${encodeURIComponent(file.name)}`);
+      request.setRequestHeader('Content-Type', file.type || 'application/octet-stream');
+      request.upload.onprogress = ({ loaded }) => onProgress(loaded);
+      request.onerror = request.onabort = fail;
+      request.onload = () => {
+        const { status } = request;
+        if (status === 201) resolve((JSON.parse(request.responseText) as { path: string }).path);
+        else void reason(new Response(request.responseText, { status: status || 500 })).then((text) => reject(new ApiError(text, status)));
+      };
+      if (signal.aborted) fail();
+      else signal.addEventListener('abort', () => request.abort());
+      if (!signal.aborted) request.send(file);
+    });
+  },
+
   directory: async (id: string, path: string) =>
     (await (await find(`${session(id)}/files?path=${encodePath(path)}`)).json()) as Directory,
 

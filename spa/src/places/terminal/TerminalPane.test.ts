@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { Session } from '../../lib/types';
 import { sessions } from '../../state/sessions.svelte';
+import { ui } from '../../state/ui.svelte';
 import { type Call, fakeServer, FakeSocket, someSession } from '../../test/fakes';
 import type { TerminalHost } from './terminal';
 import TerminalPane from './TerminalPane.svelte';
@@ -13,6 +14,7 @@ import TerminalPane from './TerminalPane.svelte';
 /** Types into the terminal that stands in for xterm.js. */
 let type: (text: string) => void;
 let written: string;
+let pasted: string;
 let opens: boolean;
 let host: TerminalHost;
 
@@ -28,6 +30,7 @@ vi.mock('./terminal', () => ({
       onData: (listener: (text: string) => void) => (type = listener),
       onBinary: () => undefined,
       onResize: () => undefined,
+      paste: (text: string) => (pasted += text),
       write: (data: Uint8Array | string, done?: () => void) => {
         written += typeof data === 'string' ? data : new TextDecoder().decode(data);
         done?.();
@@ -44,7 +47,7 @@ let calls: Call[];
 
 beforeEach(() => {
   opens = true;
-  written = '';
+  written = pasted = '';
   FakeSocket.all = [];
   vi.stubGlobal('WebSocket', FakeSocket);
   calls = fakeServer(({ path }) => ({ json: path === '/api/sessions' ? [] : { id: 'a', status: 'running' } }));
@@ -142,4 +145,124 @@ it('searches a shell as it does a tool: in what tmux keeps', async () => {
   host.onSearch();
   flushSync();
   await vi.waitFor(() => expect(calls.map(({ path }) => path)).toContain('/api/sessions/a/scrollback?lines=100&shell=true'));
+});
+
+/** The requests of uploads, which the test answers. */
+class FakeUpload {
+  static all: FakeUpload[] = [];
+  readonly upload: { onprogress?: (event: { loaded: number }) => void } = {};
+  address = '';
+  body: File | null = null;
+  status = 0;
+  responseText = '';
+  aborted = false;
+  onload?: () => void;
+  onabort?: () => void;
+
+  constructor() {
+    FakeUpload.all.push(this);
+  }
+
+  open(_method: string, address: string): void {
+    this.address = address;
+  }
+
+  setRequestHeader(): void {
+    // As the browser does.
+  }
+
+  send(file: File): void {
+    this.body = file;
+  }
+
+  abort(): void {
+    this.aborted = true;
+    this.onabort?.();
+  }
+
+  answer(status: number, json: unknown): void {
+    this.status = status;
+    this.responseText = JSON.stringify(json);
+    this.onload?.();
+  }
+}
+
+const picture = (name: string, size = 4): File => {
+  const file = new File(['data'], name, { type: 'image/png' });
+  Object.defineProperty(file, 'size', { value: size });
+  return file;
+};
+
+/** A paste of files and text into the terminal; whether the page took it. */
+function paste(files: File[], text = ''): boolean {
+  const event = new Event('paste', { bubbles: true, cancelable: true });
+  Object.assign(event, { clipboardData: { files, getData: () => text } });
+  document.querySelector('.screen')?.dispatchEvent(event);
+  flushSync();
+  return event.defaultPrevented;
+}
+
+async function withUploads(): Promise<FakeSocket> {
+  FakeUpload.all = [];
+  ui.toasts = [];
+  vi.stubGlobal('XMLHttpRequest', FakeUpload);
+  return connected();
+}
+
+it('puts files that are pasted into the container and their paths into the prompt, without Enter', async () => {
+  await withUploads();
+  expect(paste([picture('a.png'), picture('b c.png'), picture('c.png')])).toBe(true);
+  expect(FakeUpload.all.map(({ address }) => address)).toEqual([
+    '/api/sessions/a/uploads?name=a.png',
+    '/api/sessions/a/uploads?name=b%20c.png',
+  ]);
+  FakeUpload.all[0]?.upload.onprogress?.({ loaded: 2 });
+  flushSync();
+  expect(screen.getByRole<HTMLProgressElement>('progressbar', { name: /^a\.png/ }).value).toBe(2);
+  FakeUpload.all[0]?.answer(201, { path: '/home/code/x/a.png' });
+  FakeUpload.all[1]?.answer(201, { path: '/home/code/x/b-c.png' });
+  await vi.waitFor(() => expect(pasted).toBe('/home/code/x/a.png /home/code/x/b-c.png '));
+  expect(FakeUpload.all[2]?.body?.name).toBe('c.png');
+});
+
+it('says in a sentence why a file was not uploaded', async () => {
+  await withUploads();
+  paste([picture('film.mp4', 61_000_000), picture('a.png')]);
+  expect(ui.toasts.map(({ text }) => text)).toEqual([
+    'film.mp4 was not uploaded: it is 61.0 MB, and a file for the tool may have 40 MiB at most.',
+  ]);
+  FakeUpload.all[0]?.answer(409, { error: 'the container is stopped' });
+  await vi.waitFor(() => expect(ui.toasts[1]?.text).toBe('a.png was not uploaded. The container is stopped'));
+  expect(pasted).toBe('');
+});
+
+it('gives an upload up when the person says so', async () => {
+  await withUploads();
+  paste([picture('a.png')]);
+  await userEvent.click(screen.getByRole('button', { name: 'Do not upload a.png' }));
+  expect(FakeUpload.all[0]?.aborted).toBe(true);
+  await vi.waitFor(() => expect(screen.queryByRole('progressbar')).toBeNull());
+  expect(ui.toasts).toEqual([]);
+});
+
+it.each([
+  [[], 'words', false],
+  [[picture('image.png')], 'cells of a\tspreadsheet', false],
+  [[picture('notes.txt')], '/home/me/notes.txt', true],
+])('leaves a paste of text to the terminal: %#', async (files, text, taken) => {
+  await withUploads();
+  expect(paste(files, text)).toBe(taken);
+});
+
+it('gives Ctrl V to the program unless the clipboard holds files', async () => {
+  const socket = await withUploads();
+  host.onCtrlV();
+  expect(paste([], 'words')).toBe(true);
+  expect(socket.sent).toEqual([Uint8Array.of(0x16)]);
+  host.onCtrlV();
+  await vi.waitFor(() => expect(socket.sent).toHaveLength(2)); // the browser told of no paste
+  host.onCtrlV();
+  paste([picture('a.png')]);
+  expect(FakeUpload.all).toHaveLength(1);
+  expect(socket.sent).toHaveLength(2);
 });

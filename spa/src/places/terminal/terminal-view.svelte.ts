@@ -9,8 +9,12 @@ import { ui } from '../../state/ui.svelte';
 import { Past } from './past.svelte';
 import type { Look, TerminalHost, TerminalParts } from './terminal';
 import { type TerminalKind, TerminalLink } from './terminal-link.svelte';
+import { pastedFiles, Uploads } from './uploads.svelte';
 
 const ARROWS: ReadonlySet<string> = new Set(['\x1b[A', '\x1b[B', '\x1b[C', '\x1b[D']);
+
+/** How long after Ctrl V the browser may take to tell of the paste. */
+const PASTE_MS = 100;
 
 /** The control character of a key under Ctrl: `c` becomes ^C. */
 export function control(text: string): string {
@@ -31,6 +35,12 @@ export class TerminalView {
   failed = $state(false);
   /** Address of the link under the pointer; a hostile program can show any text for it. */
   hoveredLink = $state('');
+  readonly uploads = new Uploads(
+    () => this.session().id,
+    (path) => this.#givePath(path),
+  );
+  /** Ctrl V was pressed: the program gets it unless the clipboard turns out to hold files. */
+  #ctrlV: ReturnType<typeof setTimeout> | undefined;
 
   readonly host: TerminalHost = {
     onCopied: (text) => void this.#copyFromProgram(text),
@@ -39,6 +49,7 @@ export class TerminalView {
     },
     onSelectionCopy: (text) => void copy(text),
     onSearch: () => this.search(),
+    onCtrlV: () => (this.#ctrlV = setTimeout(() => this.#typeCtrlV(), PASTE_MS)),
     isPaletteKey: (event) => isPaletteKey(event, preferences.terminalPaletteKey, true),
     onLinkHover: (address) => (this.hoveredLink = address),
   };
@@ -86,6 +97,19 @@ export class TerminalView {
     if (this.ctrl) this.parts?.terminal.focus();
   }
 
+  /** A paste into the terminal, before xterm.js sees it: files are uploaded. */
+  paste(event: ClipboardEvent): void {
+    const files = pastedFiles(event.clipboardData);
+    if (files.length > 0) this.uploads.add(files);
+    if (this.#ctrlV !== undefined) {
+      clearTimeout(this.#ctrlV);
+      if (files.length === 0) this.#typeCtrlV();
+    } else if (files.length === 0) return;
+    this.#ctrlV = undefined;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
   search(): void {
     this.lookBack(0);
     this.searching = true;
@@ -118,6 +142,8 @@ export class TerminalView {
   }
 
   dispose(): void {
+    clearTimeout(this.#ctrlV);
+    this.uploads.dispose();
     this.past?.dispose();
     this.link?.dispose();
     this.parts?.terminal.dispose();
@@ -127,6 +153,17 @@ export class TerminalView {
     if (this.link?.socket.state === 'closed' && text === '\r') this.link.reconnect();
     else this.link?.type(this.ctrl ? control(text) : text);
     this.ctrl = false;
+  }
+
+  #typeCtrlV(): void {
+    this.#ctrlV = undefined;
+    this.#typed(control('v'));
+  }
+
+  /** Puts a path into the prompt, in brackets where the program knows them, and without Enter. */
+  #givePath(path: string): void {
+    if (this.link?.socket.state === 'open') this.parts?.terminal.paste(`${path} `);
+    else ui.toast(`The file is in the container: ${path}`, 'note', { label: 'Copy', run: () => void copy(path) });
   }
 
   #tellLoss(): void {

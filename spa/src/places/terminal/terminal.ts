@@ -91,6 +91,8 @@ export interface TerminalHost {
   /** The copy key was pressed. */
   onSelectionCopy: (text: string) => void;
   onSearch: () => void;
+  /** Ctrl V was pressed where it pastes nothing into a terminal. The browser's own paste follows, if it has one. */
+  onCtrlV: () => void;
   /** A key that the page takes although the terminal has the focus. */
   isPaletteKey: (event: KeyboardEvent) => boolean;
   onLinkHover: (address: string) => void;
@@ -239,6 +241,10 @@ function takeKey(event: KeyboardEvent, terminal: Terminal, host: TerminalHost): 
   const page = event.shiftKey && !event.ctrlKey && !event.altKey && !event.metaKey ? PAGES[event.code] : undefined;
   if (page && host.onOverscroll && isAtEnd(terminal, page)) {
     if (event.type === 'keydown') host.onOverscroll(page * (terminal.rows - 1));
+    return false;
+  }
+  if (!isMac && event.code === 'KeyV' && event.ctrlKey && !event.shiftKey && !event.altKey && !event.metaKey) {
+    if (event.type === 'keydown') host.onCtrlV();
     return false;
   }
   const chord = isMac ? event.metaKey && !event.ctrlKey : event.ctrlKey && event.shiftKey;

@@ -1,0 +1,58 @@
+"""Files that a person gives to a session's tool: POST /api/sessions/{id}/uploads?name=shot.png
+
+They lie in the container, outside the workspace, so that git never sees them. The path that the answer tells is made
+of characters that no tool and no shell needs to have quoted.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+import clincus
+
+FOLDER = ".clincus/uploads"  # in the home of the code user
+ROOM = 400 << 20  # bytes that all uploads of a session may take; the oldest ones go
+NAME_BYTES = 100  # of a file's name, in UTF-8
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the route."""
+    app = extensions.app
+
+    def post_upload(request: clincus.Request) -> object:
+        session = app.running_session(request.values["id"])
+        begin = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        name = f"{begin}-{file_name(request.values['name'])}"
+        return {"path": keep_upload(app.sessions, session, name, request)}
+
+    extensions.routes.append(("POST", "/api/sessions/{id}/uploads", post_upload))
+
+
+def file_name(name: str) -> str:
+    """A name for a file from what its sender calls it: letters, digits and `._+-`, and its ending in any case."""
+    plain = re.sub(r"[^\w.+-]+", "-", name.rpartition("/")[2]).strip(".-_")
+    stem, dot, ending = plain.rpartition(".")
+    if not dot or not re.fullmatch(r"[A-Za-z0-9]{1,10}", ending):
+        stem, dot, ending = plain, "", ""
+    left = NAME_BYTES - len(dot + ending)
+    stem = stem.encode("utf-8", "ignore")[:left].decode("utf-8", "ignore").rstrip(".-_")
+    return f"{stem or 'file'}{dot}{ending}"
+
+
+def keep_upload(sessions: clincus.Sessions, session: clincus.Session, name: str, request: clincus.Request) -> str:
+    """Write the body of a request to a new file in a session's container, as it comes; the path of the file.
+
+    Raises ClincusError: 408 if it does not arrive whole, 409 for a container that does not run any more.
+    """
+    guest, size = sessions.guest(session), request.body_length
+    program = ["sh", "-c", clincus.guest_program("upload"), "clincus", FOLDER, name, str(size), str(ROOM)]
+    timeout = 2 * clincus.HEAD_TIMEOUT + size / clincus.BODY_RATE
+    with sessions.incus.open(session.id, program, timeout=timeout, user=guest.uid, environment=guest.environment()) as (
+        stdin,
+        _,
+    ):
+        for piece in request.pieces:
+            stdin.write(piece)
+    return f"{guest.home}/{FOLDER}/{name}"
