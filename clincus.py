@@ -11,7 +11,6 @@ file of its own.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
 import errno
@@ -43,7 +42,7 @@ import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, cast
@@ -1450,8 +1449,11 @@ def with_home(value: Any, home: str, container_home: str) -> Any:
 # These keys of ~/.claude.json say that Claude Code's questions at the start were answered: first run, full permissions,
 # and whether to change the default mode or the effort. Versions before 2.1.331 ask the last one.
 CLAUDE_ANSWERS = (
-    *("hasCompletedOnboarding", "bypassPermissionsModeAccepted", "hasSeenAutoDefaultNudge"),
-    *("hasSeenEffortMediumNudge", "effortCalloutDismissed"),
+    "hasCompletedOnboarding",
+    "bypassPermissionsModeAccepted",
+    "hasSeenAutoDefaultNudge",
+    "hasSeenEffortMediumNudge",
+    "effortCalloutDismissed",
 )
 CLAUDE_ACCOUNT = ("oauthAccount", "customApiKeyResponses", "mcpServers")  # no plain values, and carried in
 CLAUDE_TRUST = {
@@ -1578,7 +1580,8 @@ TOOLS = {
             models=".+",
             settings=(
                 *below(".copilot", "config.json settings.json mcp-config.json lsp-config.json agents"),
-                *(".copilot/installed-plugins", ".copilot.json"),
+                ".copilot/installed-plugins",
+                ".copilot.json",
             ),
             instructions=below(".copilot", "copilot-instructions.md skills instructions"),
             complete=complete_copilot,
@@ -1607,7 +1610,8 @@ TOOLS = {
             # snapshot: a Git store of the workspace's files, for its undo: too many and too large at times
             unsaved=(
                 *below("*", "auth.json mcp-auth.json log/* bin/* repos/* snapshot/* locks/*"),
-                *("*.db-shm", "*.lock"),
+                "*.db-shm",
+                "*.lock",
             ),
             conversation=r"\.local/share/(?P<id>opencode)/(opencode[\w-]*\.db|storage/.+)",
             environment={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
@@ -1791,7 +1795,8 @@ class NameTakenError(IncusError):
 INCUS_FAILURES = (
     ("doesn't appear to be started", 503, "Incus is not running. Run `clincus setup`, or start the incus service."),
     (
-        *("needed permissions to talk to the incus daemon", 503),
+        "needed permissions to talk to the incus daemon",
+        503,
         "You may not talk to Incus yet. Run `clincus setup`, then log in again so that the group takes effect.",
     ),
     ("connection refused", 503, "Incus is not answering. Check the incus service."),
@@ -2276,7 +2281,7 @@ class UnsettledError(ClincusError):
 
 
 def save_conversation(
-    open_command: Callable[..., contextlib.AbstractContextManager[tuple[GuestInput, BufferedReader]]],
+    open_command: Callable[..., AbstractContextManager[tuple[GuestInput, BufferedReader]]],
     home: str,
     saved: SavedSession,
     tool: Tool,
@@ -2321,7 +2326,7 @@ def update_copy(
     if disk.f_bavail * disk.f_frsize < size + DISK_RESERVE:
         raise OSError(errno.ENOSPC, "the disk of the saved conversations is nearly full", parent)
     stdin.allow(SAVE_TIMEOUT + size / SAVE_RATE)
-    with contextlib.ExitStack() as held:
+    with ExitStack() as held:
         with directory_lock(parent, SAVED_LOCK_TIMEOUT):
             mend_saved(parent)
             fresh = tempfile.mkdtemp(prefix=f".{saved.session_id}.new-", dir=parent)
@@ -2458,7 +2463,7 @@ def mend_saved(parent: str) -> None:
     for left in glob.glob(f"{glob.escape(parent)}/.*.new-*"):
         name, _, ending = os.path.basename(left)[1:].rpartition(".new-")
         directory = os.path.join(parent, name)
-        with contextlib.suppress(ClincusError, OSError), directory_lock(left, timeout=0):  # else it is in use
+        with suppress(ClincusError, OSError), directory_lock(left, timeout=0):  # else it is in use
             if ending.endswith(".old") and not saved_listing(directory):
                 shutil.rmtree(directory, ignore_errors=True)
                 os.rename(left, directory)
@@ -2835,6 +2840,7 @@ GIT_COMMAND_KEY = re.compile(
     r"|helper|hooks?|httpd|pack|pager|path|process|prog|program|smtpserver|smudge|textconv|tunnel|update)",
     re.DOTALL,
 )
+MOST_LINKS = 40  # MAXSYMLINKS of the kernel
 SHELL_WORD = re.compile(r"(?<![\w$}/.~@%+-])[\w.~/@%+-]+")
 SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
 SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
@@ -3051,7 +3057,7 @@ def path_trail(path: str) -> list[str]:
     """
     links: list[str] = []
     here, parts = "/", path.split("/")[::-1]
-    while parts and len(links) < 40:  # MAXSYMLINKS of the kernel
+    while parts and len(links) < MOST_LINKS:
         part = parts.pop()
         if part == "..":
             links.append(here)
@@ -3728,18 +3734,10 @@ def real_mount(path: str, workspaces: Collection[str]) -> str:
     Raises ClincusError(400), also for a link in one of the workspaces: an agent may have put it there, to be given
     whatever it leads to.
     """
-
-    def first_link(path: str) -> str:
-        steps = itertools.accumulate(path.split("/"), "{}/{}".format)
-        return next(filter(os.path.islink, steps), "")
-
-    here, followed = path, 0
-    while link := first_link(here):
-        place, followed = os.path.normpath(link), followed + 1
-        if followed > 40 or any(path_inside(place, workspace) for workspace in workspaces):
-            raise ClincusError(f'mount "{path}": "{place}" is a link; name the directory that it leads to', 400)
-        here = os.path.join(os.path.dirname(place), os.readlink(link), here[len(link) + 1 :])
-    here = "/" + os.path.normpath(here).strip("/")
+    *links, here = path_trail(path)
+    for link in links:
+        if len(links) == MOST_LINKS or any(path_inside(link, workspace) for workspace in workspaces):
+            raise ClincusError(f'mount "{path}": "{link}" is a link; name the directory that it leads to', 400)
     try:
         os.makedirs(here, exist_ok=True)
     except OSError as error:
@@ -4166,10 +4164,6 @@ class Launch(NamedTuple):
     tool: Tool
     mounts: Sequence[MountEntry]
 
-    def renewed(self, session: Session) -> Session:
-        """An existing session with what each start decides anew."""
-        return replace(session, **some_fields(self.draft, ("deadline", "settings", "guest", "command", "persistent")))
-
 
 NO_TOOL = Tool("", (), ())  # in the container of one command
 
@@ -4561,7 +4555,8 @@ class Sessions:
         self.extensions.tell("before_start", before)
         session = self._thawed(before)
         if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
-            session = self.containers.launch(launch.renewed(session), launch, is_new=False)
+            anew = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "persistent"))
+            session = self.containers.launch(replace(session, **anew), launch, is_new=False)
         else:
             launch = launch._replace(guest=self.guest(session))
             if before is not found:
@@ -4837,7 +4832,7 @@ class Sessions:
             if is_asleep and is_copy_of_last_run(saved, session.started_at):
                 return None
             command, home = functools.partial(self.incus.open, session.id), self.guest(session).home
-            with self.containers.asleep(session.id) if is_asleep else contextlib.nullcontext():
+            with self.containers.asleep(session.id) if is_asleep else nullcontext():
                 notes = save_conversation(command, home, saved, tool, is_last=ends_tool or is_asleep)
             if is_asleep:
                 write_metadata(replace(saved, final=True))
@@ -4855,7 +4850,7 @@ class Sessions:
         self.registry.get(id)  # an unknown id gets no lock
         return self._locks.setdefault(id, threading.RLock())
 
-    @contextlib.contextmanager
+    @contextmanager
     def _work(self, id: str, status: str) -> Iterator[Session]:
         """Hold a session for work on it and show `status` meanwhile. Raises ClincusError: 404, 409 while it starts."""
         with self.lock(id):
@@ -4869,7 +4864,7 @@ class Sessions:
                     raise ClincusError(f'session "{id}" not found', 404)
                 yield found
 
-    @contextlib.contextmanager
+    @contextmanager
     def _looking_at_the_end(self, id: str) -> Iterator[None]:
         """Look at a session when the work on it has ended, well or not, and show it as it is from then on."""
         try:
@@ -7001,7 +6996,10 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def serve(options: Any) -> int:
     """`clincus serve`, its flags as attributes: until Ctrl-C or SIGTERM, twice ends it at once. Raises ClincusError."""
-    raise_descriptor_limit()
+    import resource
+
+    with suppress(ValueError, OSError):  # a terminal takes four file descriptors while it runs: have all we may have
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     gate = Gate(options.allowed_host, load_token(options.token_file, os.environ))
     hosts = listen_hosts(options.host, gate)
     app = Application(os.environ, {"dashboard.port": options.port}, hosts=hosts, gate=gate)
@@ -7050,15 +7048,6 @@ def catch_end_signals() -> int:
     return reader
 
 
-def raise_descriptor_limit() -> None:
-    """Allow this process all the file descriptors that it may have: each terminal takes four while it runs."""
-    import resource
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def serve_alone(words: Sequence[str]) -> int:
     """The command line of a copy without clincus_cli, which only has `serve`."""
     import argparse
@@ -7066,17 +7055,14 @@ def serve_alone(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "clincus", description="Serve the dashboard of Clincus and its API.", allow_abbrev=False
     )
-    parser.add_argument("command", help="serve, the only command of this copy: clincus_cli/ is not beside it")
+    parser.add_argument("command", choices=["serve"], help="all that a copy without clincus_cli/ beside it can do")
     parser.add_argument("--port", type=int)
     parser.add_argument("--host")
     parser.add_argument("--allowed-host", action="append", default=[])
     parser.add_argument("--token-file")
     parser.add_argument("--open", action="store_true")
-    options = parser.parse_args(words)
-    if options.command != "serve":
-        parser.error("this copy has only `serve`: clincus_cli/ is not beside it")
     try:
-        return serve(options)
+        return serve(parser.parse_args(words))
     except ClincusError as error:
         print(f"Error: {printable(error.message)}", file=sys.stderr)
         return 1
