@@ -15,7 +15,8 @@ cd "$workspace" || exit 1
 PATH="$HOME/.local/bin:$PATH"
 export PATH
 agent=$HOME/.clincus/agent
-mkdir -p "$agent" && rm -f "$agent/events" "$agent/screen" && echo $$ >"$agent/run"
+mkdir -p "$agent" && rm -f "$agent/events" "$agent/screen" "$agent/rings" && echo $$ >"$agent/run"
+(command -v perl && sudo -n true && : >"$agent/rings") >/dev/null 2>&1 & # what guest/ring.sh needs
 # shellcheck disable=SC2154
 if [ -e "$HOME/.clincus/started" ] && eval "$has_conversation"; then
     eval "$again"
@@ -24,6 +25,7 @@ else
     eval "$first"
 fi
 code=$?
+[ ! -t 0 ] || stty sane # a tool that was killed leaves a terminal without an echo
 echo "$$ $code" >"$agent/run"
 "$HOME/.clincus/ring" &
 [ "${1:-}" != direct ] || exit "$code"

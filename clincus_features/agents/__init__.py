@@ -18,6 +18,7 @@ import clincus
 from clincus_features.agents import prompts
 from clincus_features.agents.hooks import guest_files
 from clincus_features.agents.reading import Known, SeenTimes, first_facts, look
+from clincus_features.agents.rules import RULES
 from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, decide
 
 SLOW_LOOK = 3.5  # seconds between two looks at a tool that is not at rest
@@ -127,7 +128,7 @@ class Watch:
             if is_next:
                 self._known[session.id] = fresh
                 self._decide(session)
-                self._plan(session.id, fresh.facts)
+                self._plan(session.id, fresh)
             latest = self._known.get(session.id)
         if latest and not is_next:
             self._look(session.id, latest)
@@ -164,7 +165,8 @@ class Watch:
     def _look(self, id: str, known: Known) -> None:
         try:
             session = self._app.registry.get(id)
-            fresh = look(self._app.sessions, session, known) if session.status == "running" else None
+            is_running = session.status == "running"
+            fresh = look(self._app.sessions, session, known, arm=self._wants_ring(id)) if is_running else None
         except Exception as error:
             with self._changed:
                 if id in self._known:
@@ -176,16 +178,27 @@ class Watch:
             if fresh is not None and self._known.get(id) is known:  # else another run has begun meanwhile
                 self._known[id] = fresh
                 self._decide(session)
-                self._plan(id, fresh.facts)
+                self._plan(id, fresh)
 
-    def _plan(self, id: str, facts: Facts) -> None:
+    def _wants_ring(self, id: str) -> bool:
+        """Whether a tool at rest needs to ring when it writes: its hooks have told nothing so far."""
+        decision, known = self._decisions.get(id), self._known.get(id)
+        if decision is None or known is None or decision.agent.state not in AT_REST:
+            return False
+        return known.facts.tool in RULES and known.facts.is_alive and not known.facts.said.state
+
+    def _plan(self, id: str, known: Known) -> None:
         """Say when to look again: soon, if the screen may lag behind a hook; not at all, if the tool is at rest."""
-        at = time.monotonic()
-        lag = DRAWING - (facts.now - facts.said.at)
-        if self._decisions[id].agent.state not in AT_REST:
-            self._due.setdefault(id, at + (min(SLOW_LOOK, lag + 0.2) if lag > 0 else SLOW_LOOK))
-        elif lag > 0:
-            self._due.setdefault(id, at + lag + 0.2)
+        lag = DRAWING - (known.facts.now - known.facts.said.at)
+        if lag > 0:
+            pause = min(SLOW_LOOK, lag + 0.2)
+        elif self._decisions[id].agent.state not in AT_REST or not known.facts.can_ring:
+            pause = SLOW_LOOK
+        elif self._wants_ring(id) and not known.is_armed:
+            pause = 0.0
+        else:
+            return
+        self._due.setdefault(id, time.monotonic() + pause)
 
     def _decide(self, session: clincus.Session) -> None:
         """Decide anew by the facts at hand, and tell all pages if the answer is another one."""

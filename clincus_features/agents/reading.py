@@ -25,6 +25,7 @@ class Known:
     facts: Facts = field(default_factory=lambda: Facts(looked=False))
     inode: int = 0  # of the file of events
     offset: int = 0  # bytes of it that were read
+    is_armed: bool = False  # what is written next rings
 
 
 def first_facts(session: clincus.Session) -> Facts:
@@ -35,10 +36,13 @@ def first_facts(session: clincus.Session) -> Facts:
     )
 
 
-def look(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> Known:
-    """Look into a running session's container: one command there. Raises ClincusError."""
+def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, arm: bool = False) -> Known:
+    """Look into a running session's container: one command there; with `arm` what is written next rings.
+
+    Raises ClincusError.
+    """
     mark = secrets.token_hex(8)
-    words = look_arguments(session, mark, known)
+    words = *look_arguments(session, mark, known), str(int(arm))
     old = clincus.ClincusError("started by an older Clincus", 409)
     facts = replace(first_facts(session), said=known.facts.said, looked=True)
     try:
@@ -47,7 +51,7 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> 
         if error is not old:
             raise
         return Known(replace(facts, tool="", now=time.time()))
-    return parse_look(output, mark, facts, known, time.time())
+    return replace(parse_look(output, mark, facts, known, time.time()), is_armed=arm)
 
 
 def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[str, ...]:
@@ -74,6 +78,7 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         lines=lines,
         has_screen=bool(lines),
         is_alive=words.get("alive") == "1",
+        can_ring=words.get("rings") != "0",
         exit_code=int(code) if code.isdecimal() and len(code) < 4 else None,
         ended=number("run"),
         moved=number("screen"),

@@ -84,6 +84,7 @@ class Facts:
     ended: float = 0.0  # when that was
     moved: float = 0.0  # when screen or events last changed, apart from what counts the time
     said: Said = Said()
+    can_ring: bool = True  # the container can make the server look
     looked: bool = True  # False: nobody has looked into the container yet
 
 

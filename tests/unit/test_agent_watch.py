@@ -1,0 +1,202 @@
+"""When the server looks at a tool, and what it tells of it; the container is stood in for."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_features import agents
+from clincus_features.agents import reading
+from clincus_features.agents.reading import Known, SeenTimes
+from clincus_features.agents.state import Facts, Said
+
+NOON = 1_700_000_000.0
+SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, session_id="s")
+
+
+class App:
+    """As much of the application as the watch uses."""
+
+    def __init__(self, home: Path) -> None:
+        self.environ = {"HOME": str(home)}
+        self.registry = self.hub = self.sessions = self
+        self.extensions = clincus.Extensions()
+        self.told: list[dict[str, Any]] = []
+
+    def get(self, id: str) -> clincus.Session:
+        return SESSION
+
+    def publish(self, event, extension: bool) -> None:
+        assert extension
+        self.told.append(event["agent"])
+
+
+class Container:
+    """What a look finds, and how often somebody looked."""
+
+    def __init__(self) -> None:
+        self.facts = Facts()
+        self.looks: list[bool] = []  # whether what is written next was to ring
+
+    def say(self, said: Said, **more) -> None:
+        fields: dict[str, Any] = {"tool": "claude", "started": NOON - 3600, "now": NOON, "moved": NOON - 4, **more}
+        self.facts = Facts(said=said, **fields)
+
+    def look(self, sessions, session, known: Known, *, arm: bool = False) -> Known:
+        self.looks.append(arm)
+        return Known(self.facts, is_armed=arm)
+
+
+@pytest.fixture
+def container(monkeypatch) -> Container:
+    made = Container()
+    monkeypatch.setattr(agents, "look", made.look)
+    return made
+
+
+@pytest.fixture
+def app(tmp_path) -> App:
+    return App(tmp_path)
+
+
+@pytest.fixture
+def watch(app, container) -> agents.Watch:
+    return agents.Watch(app)
+
+
+def said(state: str, reason: str = "", ago: float = 10.0) -> Said:
+    return Said(state, reason, since=NOON - ago, at=NOON - ago, event="Stop")
+
+
+def next_look(watch: agents.Watch) -> float | None:
+    """Seconds until the next look, None if there is none to come."""
+    due = watch._due.get(SESSION.id)
+    return None if due is None else round(due - agents.time.monotonic(), 1)
+
+
+def test_a_session_is_looked_at_when_it_starts_and_when_it_rings(watch, container):
+    container.say(said("idle"))
+    watch.tell("started", SESSION)
+    watch.work()
+    assert (len(container.looks), next_look(watch)) == (1, None)
+    watch.tell("ring", SESSION)
+    watch.work()
+    assert len(container.looks) == 2
+
+
+REST = {
+    "idle": (said("idle"), {}, None),
+    "done": (said("done"), {}, None),
+    "failed": (said("failed", "auth"), {}, None),
+    "ended": (said("working"), {"exit_code": 0}, None),
+    "unknown": (said(""), {"tool": "shell"}, None),
+    "working": (said("working"), {}, agents.SLOW_LOOK),
+    "waiting": (said("waiting", "question"), {}, agents.SLOW_LOOK),
+    "starting": (said(""), {"started": NOON - 5}, agents.SLOW_LOOK),
+    "a hook of just now": (said("done", ago=1.5), {}, 0.7),
+    "a container that cannot ring": (said("idle"), {"can_ring": False}, agents.SLOW_LOOK),
+}
+
+
+@pytest.mark.parametrize(("words", "more", "expected"), REST.values(), ids=REST.keys())
+def test_nothing_is_asked_of_a_tool_at_rest(watch, container, words, more, expected):
+    container.say(words, **more)
+    watch.tell("started", SESSION)
+    watch.work()
+    assert next_look(watch) == (None if expected is None else pytest.approx(expected, abs=0.11))
+
+
+def test_a_tool_whose_hooks_say_nothing_rings_when_it_writes(watch, container):
+    box = ("❯ old", "● old", "─" * 40, "❯", "─" * 40, "  ⏵⏵ bypass permissions on")
+    container.say(Said(), lines=box, has_screen=True)
+    watch.tell("started", SESSION)
+    watch.work()
+    watch.work()
+    assert (container.looks, next_look(watch)) == ([False, True], None)
+    container.say(said("idle"))
+    watch.tell("ring", SESSION)
+    watch.work()
+    watch.tell("ring", SESSION)
+    watch.work()
+    assert container.looks[-1] is False, "its hooks do it"
+
+
+def test_each_change_is_told_once(watch, container, app):
+    container.say(said("idle"))
+    watch.tell("started", SESSION)
+    for words in (said("idle"), said("working"), said("working"), said("done")):
+        container.say(words)
+        watch.tell("ring", SESSION)
+        watch.work()
+    watch.tell("stopped", SESSION)
+    assert [agent["state"] for agent in app.told] == ["starting", "idle", "working", "done", "none"]
+
+
+def test_what_was_seen_stays_so_after_a_restart_of_the_server(watch, container, app):
+    container.say(said("done"))
+    watch.tell("started", SESSION)
+    watch.work()
+    assert watch.decision(SESSION).agent.state == "done"
+    watch.see(SESSION)
+    assert (app.told[-1]["state"], app.told[-1]["seen"]) == ("idle", True)
+    again = agents.Watch(app)
+    again.tell("started", SESSION)
+    again.work()
+    assert again.decision(SESSION).agent.state == "idle"
+
+
+def test_a_look_that_fails_is_taken_again(watch, container, monkeypatch):
+    def fail(*arguments: object, **options: object) -> Known:
+        raise clincus.ClincusError("Incus is gone")
+
+    monkeypatch.setattr(agents, "look", fail)
+    watch.tell("started", SESSION)
+    watch.work()
+    assert next_look(watch) == pytest.approx(agents.FAILED_LOOK, abs=0.11)
+
+
+def test_a_ring_while_somebody_looks_is_not_lost(watch, container, monkeypatch):
+    container.say(said("idle"))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: object, **options: object) -> Known:
+        begun.set()
+        assert go_on.wait(20)
+        return container.look(*arguments, **options)
+
+    monkeypatch.setattr(agents, "look", slow)
+    watch.tell("started", SESSION)
+    thread = threading.Thread(target=watch.work)
+    thread.start()
+    assert begun.wait(20)
+    watch.tell("ring", SESSION)
+    go_on.set()
+    thread.join(20)
+    watch.work()
+    assert len(container.looks) == 2
+
+
+def test_a_session_that_does_not_run_has_no_agent(watch, container):
+    assert watch.decision(clincus.replace(SESSION, status="stopped")).agent.state == "none"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"s": "x"}', "{", '{"s": 5}'])
+def test_seen_times_are_read_from_whatever_the_file_holds(tmp_path, text):
+    (tmp_path / "seen.json").write_text(text)
+    times = SeenTimes(lambda: str(tmp_path / "seen.json"))
+    assert times.get("s") == (5.0 if "5" in text else 0.0)
+    times.set("t", 7.0)
+    assert SeenTimes(lambda: str(tmp_path / "seen.json")).get("t") == 7.0
+
+
+def test_a_session_of_an_older_clincus_is_unknown():
+    class Sessions:
+        def output(self, *words: object, refusals: dict[int, Exception], **more: object) -> bytes:
+            raise refusals[4]
+
+    known = reading.look(Sessions(), SESSION, Known())  # type: ignore[arg-type]
+    assert agents.decide(known.facts).agent.state == "unknown"
