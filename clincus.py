@@ -23,7 +23,6 @@ import io
 import itertools
 import json
 import logging
-import math
 import operator
 import os
 import posixpath
@@ -498,6 +497,7 @@ def run_child(
 
 SYSTEM_CONFIG = "/etc/clincus/config.toml"
 PROJECT_FILE = ".clincus.toml"
+TRUST_FILE = "trust.json"  # of our own directory: a JSON object with the SHA-256 of trusted project files by workspace
 CONFIG_FILE_LIMIT = 1 << 20  # bytes
 PROJECT_FILE_LIMIT = 64 << 10  # bytes; the file comes from a clone, which need not be friendly
 PROJECT_LINE_LIMIT = 1000  # characters; tomllib takes 15 s for a key of 32,000 parts, and a key stands on one line
@@ -1234,15 +1234,10 @@ def read_project(workspace: str) -> ProjectFile | None:
     return None if text is None else ProjectFile(path, text, hashlib.sha256(text.encode()).hexdigest())
 
 
-def trust_file(environ: Mapping[str, str]) -> str:
-    """The list of trusted project files: a JSON object of SHA-256 by workspace."""
-    return os.path.join(state_directory(environ), "trust.json")
-
-
 def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
     """The digest of the .clincus.toml that the user trusts, by workspace. A broken list trusts nothing."""
     try:
-        document = json.loads(read_text(trust_file(environ), CONFIG_FILE_LIMIT) or "{}")
+        document = json.loads(read_text(os.path.join(state_directory(environ), TRUST_FILE), CONFIG_FILE_LIMIT) or "{}")
         return {key: str(value) for key, value in document.items()}
     except (ValueError, AttributeError, RecursionError, ConfigError):
         return {}
@@ -1261,7 +1256,7 @@ def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile |
         if project is not None:
             trusted[os.path.realpath(workspace)] = project.digest
         text = json.dumps(trusted, indent=2, sort_keys=True) + "\n"
-        replace_file(trust_file(environ), text.encode("utf-8", "surrogateescape"), 0o600)
+        replace_file(os.path.join(state_directory(environ), TRUST_FILE), text.encode("utf-8", "surrogateescape"), 0o600)
     return had
 
 
@@ -2144,7 +2139,6 @@ def incus_sockets(environ: Mapping[str, str]) -> list[str]:
 # nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-
 SAVED_LIMIT = 8 << 30  # bytes of one session on the host: beyond it the oldest files of a conversation are left out
 GROWTH_LIMIT = 64 << 20  # bytes by which the files of a conversation may grow while they are copied
 DISK_RESERVE = 256 << 20  # bytes that a copy out of a container leaves free on the host's disk
@@ -2536,7 +2530,6 @@ def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
 # history
 # history.jsonl: append a line, fold the lines into entries. Knows nothing of Incus or HTTP.
 # ----------------------------------------------------------------------------------------------------------------
-
 
 HISTORY_LIMIT = 4 << 20  # bytes, about ten thousand runs: beyond it the older half of the runs is forgotten
 # Two starts of one container this close together are one start: server and command line both wrote it.
@@ -3584,7 +3577,6 @@ def install_features(app: Any, package: str = "clincus_features") -> Extensions:
 
 # -- Limits
 
-
 # Setting and the instance key that Incus has for it.
 LIMIT_KEYS = {
     "cpu.count": "limits.cpu",
@@ -3664,7 +3656,6 @@ def incus_unit(text: str) -> str:
 
 
 # -- Workspaces and extra mounts
-
 
 # No folder in one of the first may be a workspace. The second ones may not be one themselves.
 SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
@@ -3750,10 +3741,8 @@ def real_mount(path: str, workspaces: Collection[str]) -> str:
 
 # -- What a session is
 
-
 SLOTS = range(1, 11)
 LABEL = "user.clincus."
-
 
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
@@ -3907,7 +3896,6 @@ def is_listed(session: Session) -> bool:
 
 # -- What is known of all sessions
 
-
 # The lifecycle actions after which an instance may differ. Others (exec, snapshots) come often and change nothing here.
 LOOK_AFTER = frozenset(
     f"instance-{action}"
@@ -3957,7 +3945,7 @@ class Registry:
         self._shows = shows
         self._on_change = on_change
         self._lock = threading.RLock()  # held while a change is told, so that the order holds
-        self._questions = itertools.count(1)
+        self.questions = itertools.count(1)  # one for each question to Incus: of two answers that to the later counts
         self._answered: dict[str, int] = {}  # id -> the last question that was answered
         self._sessions: dict[str, Session] = {}  # id -> as Incus says
         self._reserved: dict[str, Session] = {}  # id -> a session that is being created
@@ -3980,10 +3968,6 @@ class Registry:
         if session is None:
             raise ClincusError(f'session "{id}" not found', 404)
         return session
-
-    def question(self) -> int:
-        """The number of a question that Incus is about to be asked: the answer to a later one is the newer."""
-        return next(self._questions)
 
     def compare(
         self,
@@ -4242,7 +4226,6 @@ def describe_session(
 # The names of our devices on an instance without a label with them, as the Go program made it.
 OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 
-
 # Each start sets these keys anew. All others of an instance (image.*, volatile.*, a person's own) stay.
 OWNED_KEYS = ("limits.", "raw.", "security.", "boot.", *(LABEL + label for label in ("devices", "warnings", *LABELS)))
 
@@ -4319,7 +4302,6 @@ def start_files(
 
 
 # -- Containers
-
 
 STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
 
@@ -4491,12 +4473,12 @@ class Sessions:
 
     def refresh(self) -> None:
         """Ask Incus for all sessions, in one call. Raises IncusError."""
-        question = self.registry.question()
+        question = next(self.registry.questions)
         self.registry.compare(question, self.incus.query("/1.0/instances?recursion=1"))
 
     def look(self, name: str, when: str = "", *, ends_work: bool = False) -> Session | None:
         """Ask Incus for one session; None if it is gone or not ours. `when` and `ends_work` are those of `compare`."""
-        question, instance = self.registry.question(), self.containers.instance(name)
+        question, instance = next(self.registry.questions), self.containers.instance(name)
         found = [instance] if instance is not None else []
         self.registry.compare(question, found, only=name, when=when, ends_work=ends_work)
         return session_from_instance(self.registry.prefix, instance) if instance is not None else None
@@ -4884,7 +4866,6 @@ class Sessions:
 # Workspace roots, the projects in them, new folders. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-
 PROJECTS_PER_ROOT = 500  # more directories than that in one root are not a list a person reads
 
 
@@ -4983,7 +4964,6 @@ def project_folders(root: str) -> list[str]:
 # Request, response, the routing table, static files and the gate. Knows nothing of what the handlers do.
 # ----------------------------------------------------------------------------------------------------------------
 
-
 BODY_LIMIT = 1 << 20  # bytes of a request's body
 HEAD_LIMIT = 64 << 10  # bytes of a request's head
 FIELD_LIMIT = 100  # header fields of a request
@@ -5021,7 +5001,6 @@ def method_not_allowed(method: str, allowed: Iterable[str]) -> ClincusError:
 
 
 # -- The contract: openapi.json
-
 
 KINDS = {  # JSON Schema's types, but for "number", which no request needs: Python's type, and words for people
     "string": (str, "a text"),
@@ -5377,7 +5356,6 @@ def find_owner(table: Iterable[str], ends: Sequence[str]) -> int | None:
 
 # -- Routes
 
-
 Handler = Callable[[Request], object]
 
 
@@ -5471,7 +5449,6 @@ def load_contract() -> Schema:
 
 # -- The gate
 
-
 # Nothing counts wrong tokens, because a peer that guesses must never keep out a peer that knows the token. So the token
 # must be too long to guess: 22 characters of base64 hold 128 random bits.
 TOKEN_FORM = r"[!-~]{22,256}"
@@ -5511,26 +5488,20 @@ def _read_token_file(path: str) -> str:
 class RefusalLog:
     """Logs refusals, each cause once a minute for each peer, so that nobody can fill the log."""
 
-    INTERVAL = 60.0  # seconds
-    LIMIT = 256  # lines in one interval
+    LIMIT = 256  # lines in a minute
 
-    def __init__(self, write: Callable[[str], None] = log.warning, clock: Callable[[], float] = time.monotonic) -> None:
-        self._write = write
-        self._clock = clock
-        self._began = -math.inf  # the interval
-        self._written: set[tuple[str, str]] = set()  # peer and cause, in this interval
-        self._lock = threading.Lock()
+    def __init__(self) -> None:
+        self._minute = 0
+        self._written: set[tuple[str, str]] = set()  # peer and cause, in this minute
 
     def note(self, peer: str, cause: str, message: str) -> None:
-        """Log a refusal, unless the same one was logged within the interval."""
-        with self._lock:
-            if self._clock() >= self._began + self.INTERVAL:
-                self._began = self._clock()
-                self._written.clear()
-            if (peer, cause) in self._written or len(self._written) >= self.LIMIT:
-                return
+        """Log a refusal, unless the same one was logged in this minute."""
+        minute = int(time.monotonic() / 60)
+        if minute != self._minute:
+            self._minute, self._written = minute, set()
+        if (peer, cause) not in self._written and len(self._written) < self.LIMIT:
             self._written.add((peer, cause))
-        self._write(f"gate: {peer}: {message}".encode("ascii", "backslashreplace").decode())
+            log.warning("gate: %s: %s", peer, message.encode("ascii", "backslashreplace").decode())
 
 
 class Gate:
@@ -6536,7 +6507,6 @@ class EventHub:
 # Wires the sections above together: handlers, config polling, the listener, shutdown.
 # ----------------------------------------------------------------------------------------------------------------
 
-
 # Times in seconds.
 RELIST_DELAY = 1.0  # `incus monitor` does not say when it listens: a second look closes the gap
 LOOK_INTERVAL = 60.0  # between looks at all sessions, for an event that never came and a daemon that hangs
@@ -6989,7 +6959,6 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 # main
 # `serve` is here, every other command in clincus_cli.
 # ----------------------------------------------------------------------------------------------------------------
-
 
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -690,7 +690,7 @@ def test_trust_holds_for_one_content_in_one_place(environ, workspace, tmp_path):
 def test_trust_can_be_taken_back_and_is_kept_private(environ, workspace):
     write(workspace / ".clincus.toml", "")
     clincus.set_trust(environ, str(workspace), read(workspace))
-    assert stat.S_IMODE(os.stat(clincus.trust_file(environ)).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(os.path.join(clincus.state_directory(environ), clincus.TRUST_FILE)).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(clincus.state_directory(environ)).st_mode) == 0o700
     assert clincus.set_trust(environ, str(workspace), None) is True
     assert clincus.set_trust(environ, str(workspace), None) is False
@@ -700,7 +700,7 @@ def test_trust_can_be_taken_back_and_is_kept_private(environ, workspace):
 def test_a_broken_trust_list_trusts_nothing(environ, workspace):
     write(workspace / ".clincus.toml", "")
     clincus.set_trust(environ, str(workspace), read(workspace))
-    write(clincus.trust_file(environ), "{")
+    write(os.path.join(clincus.state_directory(environ), clincus.TRUST_FILE), "{")
     assert not is_trusted(environ, workspace)
 
 

@@ -225,11 +225,11 @@ def registry(heard: Heard) -> clincus.Registry:
 
 def look(registry: clincus.Registry, found: dict[str, Any] | None, when: str = "", name: str = NAME) -> None:
     """Look at one instance, which is `found` now."""
-    registry.compare(registry.question(), [found] if found else [], only=name, when=when)
+    registry.compare(next(registry.questions), [found] if found else [], only=name, when=when)
 
 
 def list_all(registry: clincus.Registry, *found: dict[str, Any]) -> None:
-    registry.compare(registry.question(), found)
+    registry.compare(next(registry.questions), found)
 
 
 RUNNING, STOPPED, PAUSED = instance(), instance(status="Stopped"), instance(status="Frozen")
@@ -262,7 +262,7 @@ def test_what_is_seen_becomes_changes_and_states(registry, heard, case, how):
 
 
 def test_the_answer_to_an_earlier_question_comes_too_late(registry):
-    earlier = registry.question()
+    earlier = next(registry.questions)
     look(registry, STOPPED)
     registry.compare(earlier, [RUNNING], only=NAME)
     assert registry.get(NAME).status == "stopped"
@@ -323,7 +323,7 @@ class TestWork:
     def test_a_look_meanwhile_that_is_newer_than_the_one_at_its_end_counts(self, registry):
         look(registry, RUNNING)
         registry.begin_work(NAME, "starting")
-        question = registry.question()
+        question = next(registry.questions)
         look(registry, STOPPED)
         assert registry.get(NAME).status == "starting"
         registry.compare(question, [RUNNING], only=NAME, ends_work=True)

@@ -107,7 +107,7 @@ def add(sessions: clincus.Sessions, name: str = NAME, **fields: Any) -> clincus.
 
 def forget(sessions: clincus.Sessions, name: str) -> None:
     """Let a registry know of a session no more, though it is there."""
-    sessions.registry.compare(sessions.registry.question(), [], only=name)
+    sessions.registry.compare(next(sessions.registry.questions), [], only=name)
 
 
 def deleted(door: Door) -> list[str]:
