@@ -728,6 +728,7 @@ class Setting(NamedTuple):
     merge: Callable[[Any, Any], Any] | None = None  # of the value so far and a later one; None: the later one wins
     may_be_empty: bool = False  # a text whose default is empty may be so anyway
     secret: bool = False  # it is never shown
+    rows: Mapping[str, Setting] = {}  # the keys of each table in it; `check` is then that of the tables' names
 
     def fit(self, value: object) -> Any:
         """A value in its normal form. Unfit if it cannot be used."""
@@ -810,7 +811,7 @@ PROFILE = {
     **{key: setting for key, setting in SETTING.items() if key.startswith("limits.")},
 }
 register_settings(
-    Setting("profiles", {}, merge=merged),
+    Setting("profiles", {}, merge=merged, rows=PROFILE),
     Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
     Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
     Setting("sessions.ephemeral_grace", "24h", check_duration),
@@ -973,11 +974,8 @@ class Reader:
             self._fault(path, at.rstrip("."), "a table is wanted", table)
             return values
         for key, value in flat_values(table, settings):
-            if key == "profiles" and not at:
-                profiles = value if isinstance(value, Mapping) else {"": value}
-                values[key] = {
-                    name: self._values(path, one, PROFILE, f"{key}.{name}.") for name, one in profiles.items()
-                }
+            if key in settings and settings[key].rows:
+                values[key] = dict(self._tables(path, settings[key], value))
             elif key in settings:
                 values.update(self._fit(path, at + key, settings[key], value, key))
             elif any(known.lower().startswith(f"{key.lower()}.") for known in settings):
@@ -988,6 +986,15 @@ class Reader:
             if not mount["host"].startswith(("/", "~")):
                 mount["host"] = os.path.normpath(os.path.join(os.path.dirname(path), mount["host"]))
         return values
+
+    def _tables(self, path: str, setting: Setting, value: object) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The tables of a key that has one for each name."""
+        if not isinstance(value, Mapping):
+            self._fault(path, setting.key, "a table is wanted", value)
+            return
+        for name, one in value.items():
+            if self._fit(path, f"{setting.key}.{name}", setting, name):
+                yield name, self._values(path, one, setting.rows, f"{setting.key}.{name}.")
 
     def _fit(self, source: str, place: str, setting: Setting, value: object, key: str = "") -> dict[str, Any]:
         """A key with its value in normal form; nothing, and a fault, for a value that cannot be used."""
@@ -1318,8 +1325,9 @@ def why_refused(config: Config, key: str, value: str) -> str:
 def config_document(config: Config) -> dict[str, Any]:
     """The document of GET /api/config; secrets are hidden."""
     document = nest({key: shown(setting, config.get(key)) for key, setting in SETTING.items()})
-    for name, values in document["profiles"].items():
-        document["profiles"][name] = nest({key: shown(PROFILE[key], value) for key, value in values.items()})
+    for setting in SETTING.values():
+        for name, values in document[setting.key].items() if setting.rows else ():
+            document[setting.key][name] = nest({key: shown(setting.rows[key], value) for key, value in values.items()})
     return document
 
 
