@@ -1548,6 +1548,7 @@ class Tool(NamedTuple):
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
     github_token: bool = False
     environment: Mapping[str, str] = {}  # the image brings the version: no update at start
+    rules: tuple[Mapping[str, Any], ...] = ()  # of the user's own: what its screen means, for clincus_features/agents
 
 
 CLAUDE = ("claude", "--verbose", "--permission-mode", "bypassPermissions")
@@ -1627,17 +1628,29 @@ register_settings(
 )
 
 
+MORE_TOOLS: list[Callable[[Config], Mapping[str, Tool]]] = []  # features add to it before the config is loaded
+SHELL = Tool("shell", ("bash", "-l"), ("bash", "-l"))
+
+
+def all_tools(config: Config) -> dict[str, Tool]:
+    """The tools to choose from, by name: those of the table, of features, and of tool.commands."""
+    more = itertools.chain(*(tools(config).items() for tools in MORE_TOOLS))
+    commands = {name: tuple(words) for name, words in config.get("tool.commands").items()}
+    own = {name: Tool(name, words, words) for name, words in commands.items() if name not in (*TOOLS, SHELL.name)}
+    return {**TOOLS, **dict(more), **own}
+
+
 def find_tool(name: str, config: Config) -> Tool:
-    """The tool of a name: of the table, a plain shell, or one of tool.commands or tool.binary. ConfigError (400)."""
-    commands = {**config.get("tool.commands"), "shell": ("bash", "-l")}
+    """The tool of a name: one of `all_tools`, a plain shell, or the one of tool.binary. ConfigError (400)."""
+    tools = {**all_tools(config), SHELL.name: SHELL}
+    chosen = config.get("tool.name")
     if config.get("tool.binary"):  # `tool_command` puts it in the place of the name
-        commands.setdefault(config.get("tool.name"), (config.get("tool.name"),))
-    if name not in TOOLS and name not in commands:
-        source = f"{config.origins['tool.name']}: " if name == config.get("tool.name") else ""
-        supported = ", ".join(dict.fromkeys([*TOOLS, *commands]))
+        tools.setdefault(chosen, Tool(chosen, (chosen,), (chosen,)))
+    if name not in tools:
+        source = f"{config.origins['tool.name']}: " if name == chosen else ""
         advice = "name its program in tool.binary or tool.commands"
-        raise ConfigError(f"{source}unknown tool: {name} (supported: {supported}); {advice}")
-    return TOOLS[name] if name in TOOLS else Tool(name, tuple(commands[name]), tuple(commands[name]))
+        raise ConfigError(f"{source}unknown tool: {name} (supported: {', '.join(tools)}); {advice}")
+    return tools[name]
 
 
 CONFIG_CHECKS.append(lambda config: find_tool(config.get("tool.name"), config))
@@ -2296,7 +2309,8 @@ def save_conversation(
     the manner of `Incus.open`; `home` is that of the tool there. With `is_last` a tool that runs is ended first, and
     what still changes is taken as it is. Raises ClincusError, and OSError for a fault of this host.
     """
-    command = ["sh", "-c", packaged_text("guest/save.sh"), "save", home, tool.name if is_last else "", *tool.saved]
+    program = os.path.basename(tool.start[0])[:15]  # so much of it is the name of its process
+    command = ["sh", "-c", packaged_text("guest/save.sh"), "save", home, program if is_last else "", *tool.saved]
     with open_command(command, timeout=SAVE_TIMEOUT) as (stdin, stream):
         return update_copy(stdin, stream, saved, tool, is_last=is_last)
 
@@ -3754,7 +3768,7 @@ LABEL = "user.clincus."
 
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
-PRIVATE_FIELDS = {"settings", "guest", "command", "run"}  # the API does not show these
+PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "run"}  # the API does not show these
 
 
 def some_fields(item: object, names: Iterable[str]) -> dict[str, Any]:
@@ -3789,6 +3803,7 @@ class Session:
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
     guest: str = ""  # who works in the container, and where: a `Guest` as JSON
     command: str = ""  # mark of the `clincus run` process that made the container for one command
+    tool_row: str = ""  # what `session_tool` needs to know of a tool that is not in TOOLS, as JSON
     run: str = ""  # Incus's time of the last start, which tells one run from the next
 
     def document(self) -> dict[str, object]:
@@ -3823,6 +3838,25 @@ def check_name(name: str) -> str:
         words = f"at most {NAME_LIMIT} characters, none of them a control character"
         raise ClincusError(f"{shorten(name)} cannot be the name of a session: it may have {words}", 400)
     return name.strip()
+
+
+ROW_FIELDS = ("saved", "unsaved", "conversation", "rules")
+
+
+def tool_row(tool: Tool) -> str:
+    """What an instance tells of a tool that only the config of today knows, "" for one of the table."""
+    if tool.name in TOOLS or not tool.name:
+        return ""
+    return json.dumps({"start": tool.start[:1], **{name: getattr(tool, name) for name in ROW_FIELDS}})
+
+
+def session_tool(session: Session) -> Tool:
+    """A session's tool as it was when it was started, so that no change of the config loses a conversation."""
+    if session.tool in TOOLS:
+        return TOOLS[session.tool]
+    row = json.loads(session.tool_row or "{}").items()
+    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row}
+    return Tool(session.tool, (session.tool,), ())._replace(**known)
 
 
 def tmux_name(id: str, *, shell: bool = False) -> str:
@@ -4164,7 +4198,7 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
     """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
     import uuid
 
-    saved = [sessions_directory(config, environ, tool) for tool in TOOLS]
+    saved = [sessions_directory(config, environ, tool) for tool in all_tools(config)]
     private = [state_directory(environ), *map(os.path.dirname, user_configs(environ)), *config_files(environ), *saved]
     workspace = resolve_workspace(request.workspace, expand("~", environ), private)
     general = config
@@ -4193,6 +4227,7 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
         settings=json.dumps(request.settings, sort_keys=True) if request.settings else "",
         guest=json.dumps(guest),
         command=request.command,
+        tool_row=tool_row(tool),
     )
     warnings = tuple(warning for warning in config.warnings if warning not in general.warnings)
     mounts = mount_entries(config.get("mounts.default"), environ, guest.mount)
@@ -4278,10 +4313,11 @@ def guest_program(*names: str) -> str:
 
 def conversation_test(tool: Tool, conversation: str) -> str:
     """A shell condition: the tool has a conversation to go on with. Tools that take our id name files after it."""
-    if not any("{session}" in word for word in tool.start):
+    if not tool.saved:
         return "true"
+    name = f"*{conversation}*" if any("{session}" in word for word in tool.start) else "*"
     places = " ".join(f'"$HOME"/{shlex.quote(path)}' for path in tool.saved)
-    return f"find {places} -name {shlex.quote(f'*{conversation}*')} 2>/dev/null | grep -q ."
+    return f"find {places} -type f -name {shlex.quote(name)} 2>/dev/null | grep -q ."
 
 
 def shell_assignments(variables: Mapping[str, str]) -> str:
@@ -4545,7 +4581,7 @@ class Sessions:
         self.extensions.tell("before_start", before)
         session = self._thawed(before)
         if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
-            anew = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "persistent"))
+            anew = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "tool_row", "persistent"))
             session = self.containers.launch(replace(session, **anew), launch, is_new=False)
         else:
             launch = launch._replace(guest=self.guest(session))
@@ -4591,7 +4627,8 @@ class Sessions:
             elif is_running:
                 graceful = self.load().get("limits.runtime.stop_graceful")
                 self.containers.stop(id, timeout if graceful else 0)
-                if error is None and session.tool in TOOLS:  # not before: a container that runs on gets something newer
+                # Not before: a container that runs on gets something newer.
+                if error is None and session_tool(session).saved:
                     with suppress(ClincusError):  # the container is read again then
                         write_metadata(replace(self._saved(session), final=True))
         return self.registry.find(id)
@@ -4790,6 +4827,7 @@ class Sessions:
         words = {
             "workspace": guest.mount,
             "tool": tool.name,
+            "program": command(None)[0],
             "first": shlex.join([*command(conversation), *asked]),
             "again": shlex.join(command(known)),
             "has_conversation": conversation_test(tool, known),
@@ -4814,8 +4852,8 @@ class Sessions:
 
         With `ends_tool` a tool that runs is ended first.
         """
-        tool, is_asleep = TOOLS.get(session.tool), session.status == "stopped"
-        if tool is None or session.paused:
+        tool, is_asleep = session_tool(session), session.status == "stopped"
+        if not tool.saved or session.paused:
             return None
         try:
             saved = self._saved(session)
@@ -6944,7 +6982,7 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
     return [
         ("GET", "/api/config", lambda request: config_document(app.config)),
         ("PUT", "/api/config", put_config),
-        ("GET", "/api/tools", lambda request: list(TOOLS)),
+        ("GET", "/api/tools", lambda request: list(all_tools(app.config))),
         ("GET", "/api/sessions", lambda request: list(map(sessions().document, app.registry.all()))),
         ("POST", "/api/sessions", create_session),
         ("DELETE", one, delete_session),

@@ -22,8 +22,14 @@ class Context:
         self.on_starting: Callable[[clincus.Session], None] = lambda session: None
 
     @functools.cached_property
+    def extensions(self) -> clincus.Extensions:
+        """The features: what they carry into a container belongs to every start."""
+        return clincus.install_features(None)
+
+    @functools.cached_property
     def config(self) -> clincus.Config:
         """The configuration in force. Raises ConfigError."""
+        _ = self.extensions  # they may add keys and tools to it
         return clincus.load_config(self.environ, profile=getattr(self.options, "profile", ""))
 
     @functools.cached_property
@@ -58,7 +64,7 @@ class Context:
             lambda: self.config,
             self.environ,
             console.warn,
-            extensions=clincus.install_features(None),  # what they carry into a container belongs to every start
+            extensions=self.extensions,
         )
         sessions.refresh()
         is_known = True

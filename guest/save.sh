@@ -13,10 +13,22 @@ cd -- "$home" || exit 3
 for program in find sort head tail sha256sum; do
     command -v "$program" >/dev/null || { echo "the container has no $program" >&2; exit 127; }
 done
+# A tool's process may have another name, such as `node`: ~/.clincus/agent/run has its parent as long as it runs.
+tool_processes() {
+    parent='' code=''
+    [ ! -f .clincus/agent/run ] || read -r parent code <.clincus/agent/run
+    [ -z "$parent" ] || [ -n "$code" ] || pgrep -P "$parent"
+    pgrep -x "$tool"
+}
 # The tool gets 3 s to write what it still has and to close its database. One that was killed can be opened again.
-if [ -n "$tool" ] && pkill -TERM -x "$tool"; then
-    for _ in $(seq 30); do pgrep -x "$tool" >/dev/null || break; sleep 0.1; done
-    if pkill -KILL -x "$tool"; then sleep 0.2; fi
+found=''
+[ -z "$tool" ] || found=$(tool_processes)
+# shellcheck disable=SC2086 # process ids
+if [ -n "$found" ]; then
+    kill -TERM $found 2>/dev/null
+    for _ in $(seq 30); do [ -n "$(tool_processes)" ] || break; sleep 0.1; done
+    found=$(tool_processes)
+    if [ -n "$found" ]; then kill -KILL $found 2>/dev/null; sleep 0.2; fi
 fi
 # While a saved conversation goes in, what there is may be half of it.
 if [ ! -e .clincus/unpacking ]; then

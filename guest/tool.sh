@@ -2,7 +2,7 @@
 # Lies in the container as ~/.clincus/start, the program in tmux: the tool, then a login shell. `start direct` ends with
 # the tool.
 #
-# ~/.clincus/launch has the variables `workspace` and `tool`, and the command lines `first`, `again` and
+# ~/.clincus/launch has the variables `workspace`, `tool` and `program`, and the command lines `first`, `again` and
 # `has_conversation`. tmux may get lost, by a restart from inside the container; the next terminal starts this again, and
 # `again` goes on with the conversation. ~/.clincus/agent/run has the process that runs the tool, and the exit code of a
 # tool that has ended.
@@ -29,6 +29,11 @@ code=$?
 echo "$$ $code" >"$agent/run"
 "$HOME/.clincus/ring" &
 [ "${1:-}" != direct ] || exit "$code"
+# shellcheck disable=SC2154 # `launch` sets it
+if [ "$code" = 127 ] && ! command -v "$program" >/dev/null; then
+    printf '\nThis image has no program %s, which starts %s. ' "$program" "$tool"
+    echo 'docs/configuration.md, "Other tools", says how to get it into one.'
+fi
 # shellcheck disable=SC2154 # `launch` sets it
 printf '\n%s has ended (exit code %s). This is a shell in its container.\n' "$tool" "$code"
 [ -x "${SHELL:-}" ] || SHELL=/bin/bash

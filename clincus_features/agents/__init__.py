@@ -18,8 +18,7 @@ import clincus
 from clincus_features.agents import prompts
 from clincus_features.agents.hooks import guest_files
 from clincus_features.agents.reading import Known, SeenTimes, first_facts, look
-from clincus_features.agents.rules import RULES
-from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, decide
+from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, decide, rules_of
 
 SLOW_LOOK = 3.5  # seconds between two looks at a tool that is not at rest
 FAILED_LOOK = 5.0  # seconds after a look that failed
@@ -185,7 +184,7 @@ class Watch:
         decision, known = self._decisions.get(id), self._known.get(id)
         if decision is None or known is None or decision.agent.state not in AT_REST:
             return False
-        return known.facts.tool in RULES and known.facts.is_alive and not known.facts.said.state
+        return rules_of(known.facts) is not None and known.facts.is_alive and not known.facts.said.state
 
     def _plan(self, id: str, known: Known) -> None:
         """Say when to look again: soon, if the screen may lag behind a hook; not at all, if the tool is at rest."""

@@ -32,6 +32,7 @@ KEYS: Mapping[str, Keys] = {
     "claude": Keys(proof="UserPromptSubmit", own_answer="Type something"),
     "copilot": Keys(proof="UserPromptSubmit", numbers=False),
     "opencode": Keys(interrupt=("Escape", "Escape"), numbers=False),
+    "aider": Keys(interrupt=("C-c",)),
 }
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import clincus
+from clincus_features.agents.rules import own_rules
 from clincus_features.agents.state import Event, Facts, Said, clean_lines, listen, parse_event
 
 # Takes off a screen what changes while nothing happens: times, the spinner in front of a line, and hints.
@@ -32,7 +33,11 @@ def first_facts(session: clincus.Session) -> Facts:
     """What a session itself tells, before anybody has looked into its container."""
     started = clincus.parse_time(session.started_at)
     return Facts(
-        status=session.status, tool=session.tool, started=started.timestamp() if started else 0.0, looked=False
+        status=session.status,
+        tool=session.tool,
+        started=started.timestamp() if started else 0.0,
+        rules=own_rules(clincus.session_tool(session).rules),
+        looked=False,
     )
 
 

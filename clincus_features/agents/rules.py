@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
@@ -40,7 +40,7 @@ class ToolRules:
 
 
 # A choice in a dialog: `❯ 1. Yes`
-CHOICE = re.compile(r"^\s*(?:[│┃]\s*)?(?:[❯›>→]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*?)\s*[│┃]?\s*$")
+CHOICE = re.compile(r"^\s*(?:[│┃]\s*)?(?:[❯›>→●]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*?)\s*[│┃]?\s*$")
 WORKS = Hook("working")
 
 # The end of Claude Code's screen while it takes a prompt: a border, the prompt, a border, and a few lines of hints.
@@ -130,14 +130,95 @@ OPENCODE = ToolRules(
     begins_turn=(),
 )
 
-RULES: dict[str, ToolRules] = {"claude": CLAUDE, "copilot": COPILOT, "opencode": OPENCODE}
+# The end of Codex's screen while it takes a prompt: the prompt, and indented lines with model, place and hints.
+CODEX_BOX = r"^› .*(?:\n  .*)*\Z"
+
+CODEX = ToolRules(
+    seen_on="0.169.0",
+    screen=(
+        Rule("login", "waiting", r"Choose how you want to use Codex", "login"),
+        Rule("trust-dialog", "waiting", r"(?P<text>Trust this folder\?.*)", "dialog", group=True),
+        Rule("dialog", "waiting", r"^  (enter|press enter to) continue\b", "dialog", 2),
+        Rule("esc-to-interrupt", "working", r"\(\d[^()]* • esc to interrupt\)", last=12),
+        Rule("interrupted", "ready", r"^■ Conversation interrupted.*\n(?:  .*\n)*" + CODEX_BOX, "interrupted"),
+        Rule("error", "failed", r"^■ (?P<text>.*(?:\n(?![›•■]).*){0,6})\n" + CODEX_BOX, group=True),
+        Rule("turn-over", "ready", r"^  Worked for .*\n" + CODEX_BOX, "over"),
+        Rule("prompt", "ready", CODEX_BOX),
+    ),
+    notice=r"^[\s─]*$|^  /",
+)
+
+# The same of Gemini CLI: a hint, a border, and indented lines.
+GEMINI_BOX = r"(?:^ +\? for shortcuts\n)?^─{10}.*\n(?: .*\n)* .*\Z"
+
+GEMINI = ToolRules(
+    seen_on="0.61.0",
+    screen=(
+        Rule("trust-dialog", "waiting", r"(?P<text>Do you trust the files in this folder\?)", "dialog", group=True),
+        Rule("login", "waiting", r"How would you like to authenticate|Please visit the following URL to auth", "login"),
+        Rule("dialog", "waiting", r"^ *│ +● 1\. ", "dialog"),
+        Rule("esc-to-cancel", "working", r"\(esc to cancel\b", last=10),
+        Rule("interrupted", "ready", r"^\u2139 Request cancelled\.\n" + GEMINI_BOX, "interrupted"),
+        Rule(
+            *("error", "failed"),
+            r"^✕ (?P<text>\S.*(?:\n(?![\u2139✕]).*){0,4}?)\n(?:\u2139 .*\n(?:  .*\n)*)*" + GEMINI_BOX,
+            group=True,
+        ),
+        Rule("prompt", "ready", GEMINI_BOX),
+    ),
+    notice=r"^[\s─╭╮╰╯│]*$",
+)
+
+# The same of aider: a border and a prompt, in front of which its mode may stand.
+AIDER_BOX = r"^─{10}.*\n(?:[a-z]+ )*[a-z]*>.*\Z"
+
+AIDER = ToolRules(
+    seen_on="0.86.2",
+    screen=(
+        Rule("permission", "waiting", r"(?P<text>\S.*) \(Y\)es/\(N\)o", "permission", 2, True),
+        Rule("retry", "working", r"^Retrying in [\d.]+ seconds", "retry", 2),
+        Rule("waiting-for", "working", r"\bWaiting for \S+\s*\Z", last=1),
+        Rule("interrupted", "ready", r"\^C again to exit\n" + AIDER_BOX, "interrupted"),
+        Rule("error", "failed", r"(?P<text>litellm\.\w+: .*)(?:\n(?!─).*){0,4}\n" + AIDER_BOX, group=True),
+        Rule("turn-over", "ready", r"^Tokens: .*\n" + AIDER_BOX, "over"),
+        Rule("prompt", "ready", AIDER_BOX),
+        # An answer as it comes in has no mark of its own.
+        Rule("answering", "working", r"^> \S.*(?:\n(?!─{10}).*)+\Z"),
+    ),
+)
+
+RULES: dict[str, ToolRules] = {
+    "claude": CLAUDE,
+    "copilot": COPILOT,
+    "opencode": OPENCODE,
+    "codex": CODEX,
+    "gemini": GEMINI,
+    "aider": AIDER,
+}
+
+
+def own_rules(rows: Sequence[Mapping[str, Any]]) -> ToolRules | None:
+    """The rules that the user wrote for a tool of the config, None if there are none."""
+    rules = [
+        Rule(
+            row.get("name") or f"rule-{number}",
+            row["state"],
+            row["pattern"],
+            row.get("reason", ""),
+            row.get("last", Rule._field_defaults["last"]),
+            "text" in re.compile(row["pattern"]).groupindex,
+        )
+        for number, row in enumerate(rows, 1)
+    ]
+    return ToolRules("", rules) if rules else None
+
 
 # What StopFailure and errors on the screen say -> our reason. The first pattern that is found counts.
 FAILURES = (
     ("auth", r"authentication_failed|oauth_org_not_allowed|\b40[13]\b|not logged in|please run /login|unauthori[sz]ed"),
     ("billing", r"billing|credit balance|payment required|\b402\b|quota exceeded"),
     ("rate_limit", r"rate_limit|rate limit|\b429\b|usage limit|hit your limit|limit reached"),
-    ("overloaded", r"overloaded|\b529\b"),
+    ("overloaded", r"overloaded|\b529\b|high demand"),
     (
         "network",
         r"\bE(CONN|NOTFOUND|TIMEDOUT|AI_AGAIN|HOSTUNREACH)|network error|unable to connect|connection (error|refused)",

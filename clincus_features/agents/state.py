@@ -85,6 +85,7 @@ class Facts:
     moved: float = 0.0  # when screen or events last changed, apart from what counts the time
     said: Said = Said()
     can_ring: bool = True  # the container can make the server look
+    rules: ToolRules | None = None  # of the user's own tool; else those of the table
     looked: bool = True  # False: nobody has looked into the container yet
 
 
@@ -300,7 +301,7 @@ def read_screen(rules: ToolRules, lines: Sequence[str]) -> Shown | None:
         found = search(rule.pattern, part)
         if found is None:
             continue
-        text = clean(found.groupdict().get("text")) if rule.group else ""
+        text = clean(found["text"]) if rule.group else clean(found[0]) if rule.state == "failed" else ""
         options: tuple[str, ...] = ()
         if rule.state == "waiting":
             options = choices(lines)
@@ -330,7 +331,7 @@ def choices(lines: Sequence[str]) -> tuple[str, ...]:
 def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
     """What stands above the choices of a dialog: the lines between its upper border and the first choice."""
     first = next(
-        (at for at in range(len(lines) - 1, -1, -1) if re.match(r"\s*[❯›>→]?\s*1[.)]\s", lines[at])), len(lines)
+        (at for at in range(len(lines) - 1, -1, -1) if re.match(r"\s*[❯›>→●]?\s*1[.)]\s", lines[at])), len(lines)
     )
     text: list[str] = []
     for line in reversed(lines[:first]):
@@ -362,9 +363,14 @@ def decide(facts: Facts, before: Agent | None = None, seen_at: float = 0.0) -> D
     return decision._replace(agent=replace(agent, seen=seen))
 
 
+def rules_of(facts: Facts) -> ToolRules | None:
+    """What is known of a tool, None for one without rules."""
+    return facts.rules or RULES.get(facts.tool)
+
+
 def judge(facts: Facts, before: Agent | None) -> Decision:
     """The state by process, screen and hooks, in the order in which they correct each other."""
-    rules = RULES.get(facts.tool)
+    rules = rules_of(facts)
     by_facts = judge_processes(facts, rules)
     if by_facts is not None or rules is None:
         return by_facts or by_process(facts, Agent("unknown", since=facts.started), "no-rules")

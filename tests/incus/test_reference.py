@@ -122,8 +122,8 @@ def test_put_config_with_a_wrong_port_is_400(server):
     assert list(answer.json) == ["error"]
 
 
-def test_the_tools_are_three(server):
-    assert server.get("/api/tools").json == ["claude", "copilot", "opencode"]
+def test_the_three_tools_come_first(server):
+    assert server.get("/api/tools").json[:3] == ["claude", "copilot", "opencode"]
 
 
 def test_a_session_is_created_listed_stopped_resumed_and_deleted(server, events, workspace):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import clincus
+import clincus_features.tools  # noqa: F401  # it adds keys
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 ROWS = {

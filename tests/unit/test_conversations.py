@@ -84,7 +84,7 @@ def save(tmp_path, tool="claude", *, ends=""):
                 process.stdin.close()
                 process.kill()
 
-    known = clincus.TOOLS[tool]._replace(name=ends or tool)
+    known = clincus.TOOLS[tool]._replace(start=(ends or tool,))
     saved = saved_session(tmp_path, tool)
     notes = clincus.save_conversation(run, str(tmp_path / "guest"), saved, known, is_last=bool(ends))
     return notes, taps[0].count

@@ -62,6 +62,14 @@ def test_without_tmux_the_exit_code_is_the_tools(home):
     assert run(home, str(home / clincus.STARTED_FILE), "direct").returncode == 7
 
 
+def test_a_tool_that_the_image_lacks_is_named_with_what_to_do(home):
+    text = (home / ".clincus/launch").read_text()
+    (home / ".clincus/launch").write_text(text + "program=no-such-tool\nfirst=no-such-tool\n")
+    said = start(home)
+    assert "This image has no program no-such-tool, which starts some'tool." in said
+    assert '"Other tools", says how to get it into one' in said
+
+
 def test_a_shell_or_the_tool_can_be_had_beside(home):
     place = str(home / "work space")
     assert program(home, "shell", place, stdin="pwd; echo $KIND").stdout == f"{place}\nmy own\n"

@@ -1,0 +1,227 @@
+"""The tools beside the three of the reference: codex, gemini, aider, a plain shell, and those of `[tools.NAME]`.
+
+What their screens mean is in agents/rules.py, but for the rules of the user's own, which a tool carries itself.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import clincus
+from clincus import Carried, Setting, Tool, ToolFile, Unfit, below
+
+# -- The ready rows
+
+
+def complete_codex(carried: Carried, workspace_path: str, _environment: Mapping[str, str]) -> None:
+    """Answer Codex's question whether the workspace is trusted (seen with 0.169.0, which takes no flag for that)."""
+    path, header = ".codex/config.toml", f'[projects."{workspace_path}"]'
+    text = carried.files[path].data.decode("utf-8", "surrogateescape") if path in carried.files else ""
+    if header not in text and '"' not in workspace_path:
+        text = f'{text.rstrip()}\n\n{header}\ntrust_level = "trusted"\n'.lstrip()
+        carried.files[path] = ToolFile(path, text.encode("utf-8", "surrogateescape"))
+
+
+def complete_gemini(carried: Carried, _workspace_path: str, environment: Mapping[str, str]) -> None:
+    """Answer Gemini's question how to log in, where the user gives it a key, and keep its version (0.61.0)."""
+    settings = carried.document(".gemini/settings.json")
+    security = clincus.as_object(settings.get("security"))
+    auth = clincus.as_object(security.get("auth"))
+    if environment.get("GEMINI_API_KEY") and not auth.get("selectedType"):
+        settings["security"] = {**security, "auth": {**auth, "selectedType": "gemini-api-key"}}
+    settings["general"] = {"enableAutoUpdate": False, **clincus.as_object(settings.get("general"))}
+    carried.put(".gemini/settings.json", settings)
+
+
+# The bell tells the server that a turn is over. Versions that do not know one of these keys leave it alone.
+CODEX_CONFIG = (
+    *("features.daemon_auto_start=false", "check_for_update_on_startup=false"),
+    *("tui.notifications=true", "tui.notification_method=bel", "tui.notification_condition=always"),
+)
+CODEX = (
+    *("codex", "--dangerously-bypass-approvals-and-sandbox"),
+    *(word for setting in CODEX_CONFIG for word in ("-c", setting)),
+)
+GEMINI = ("gemini", "--yolo", "--skip-trust")
+# Without --no-analytics, --yes-always would also agree to be counted.
+AIDER = (
+    *("aider", "--yes-always", "--no-analytics", "--no-check-update", "--no-show-release-notes"),
+    "--notifications",  # a bell
+)
+READY = (
+    # Read from `codex --help` and tried, 0.169.0. It finds the newest conversation of this directory by its files.
+    Tool(
+        name="codex",
+        start=CODEX,
+        resume=(*CODEX, "resume", "--last"),
+        prompt=("--", "{prompt}"),
+        models=".+",
+        credentials=(".codex/auth.json",),
+        settings=below(".codex", "config.toml prompts rules"),
+        instructions=below(".codex", "AGENTS.md skills"),
+        complete=complete_codex,
+        saved=below(".codex", "sessions archived_sessions history.jsonl"),
+        conversation=r"\.codex/sessions/.+/rollout-.+-(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl",
+    ),
+    # Read from `gemini --help` and tried, 0.61.0. It starts afresh, with a warning, where there is nothing to resume.
+    Tool(
+        name="gemini",
+        start=GEMINI,
+        resume=(*GEMINI, "--resume", "latest"),
+        prompt=("--prompt-interactive={prompt}",),
+        models=".+",
+        credentials=below(".gemini", "oauth_creds.json google_accounts.json"),
+        settings=below(".gemini", "settings.json commands extensions"),
+        instructions=below(".gemini", "GEMINI.md skills agents"),
+        complete=complete_gemini,
+        saved=below(".gemini", "tmp projects.json"),
+        unsaved=("*/bin/*", "*.lock"),
+        conversation=r"\.gemini/tmp/(?P<id>[^/]+)/chats/session-.+\.jsonl?",
+    ),
+    # Read from `aider --help` and tried, 0.86.2. It keeps its conversation in the workspace, so there is none to save.
+    Tool(
+        name="aider",
+        start=(*AIDER, "--restore-chat-history"),
+        resume=(*AIDER, "--restore-chat-history"),
+        models=".+",
+        settings=(".aider.conf.yml", ".aider.model.settings.yml", ".aider.model.metadata.json"),
+    ),
+    clincus.SHELL,
+)
+
+
+# -- Those of the config
+
+
+RULE_STATES = {  # what a rule may say, and the reasons that it may give
+    "working": ("retry",),
+    "waiting": ("question", "plan", "permission", "dialog", "login"),
+    "failed": ("rate_limit", "auth", "billing", "overloaded", "network", "server_error", "other"),
+    "ready": ("over", "interrupted"),
+}
+LINES = 24  # of a screen, which rules are applied to
+
+
+def check_pattern(value: object) -> str:
+    """A regular expression, not an empty one."""
+    text = clincus.check_text(value)
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise Unfit(f"the pattern is broken: {error}") from None
+    if not text:
+        raise Unfit("a pattern may not be empty")
+    return text
+
+
+def check_rule(value: object) -> dict[str, Any]:
+    """A rule for the last lines of a screen, such as {state = "working", pattern = "esc to stop", last = 3}."""
+    if not isinstance(value, Mapping) or not {"state", "pattern"} <= set(value):
+        raise Unfit("a rule has state, pattern and, if wanted, reason, last and name")
+    checks: dict[str, Callable[[Any], Any]] = {
+        "name": clincus.matching(clincus.WORD, "write a plain name"),
+        "state": clincus.matching("|".join(RULE_STATES), f"write {', '.join(RULE_STATES)}"),
+        "pattern": check_pattern,
+        "reason": clincus.check_text,
+        "last": clincus.whole(1, LINES),
+    }
+    for key in value:
+        if key not in checks:
+            raise Unfit(f"{key!r} is not known; a rule has {', '.join(checks)}")
+    rule = {key: clincus.fit_item(checks[key], item, key) for key, item in value.items()}
+    reasons = RULE_STATES[rule["state"]]
+    if rule.get("reason", reasons[0]) not in reasons:
+        raise Unfit(f"reason: of the state {rule['state']} it is {', '.join(reasons)}")
+    return rule
+
+
+def check_home_path(value: object) -> str:
+    """A path below the home, in normal form. None of ours, and none that would be the whole home."""
+    path = posixpath.normpath(clincus.check_text(value).removeprefix("~/"))
+    if path == "." or not clincus.safe_relative(path) or clincus.path_inside(path, ".clincus"):
+        raise Unfit("write a path of your home other than .clincus, such as .config/mytool")
+    return path
+
+
+def check_words(value: object) -> list[str]:
+    """A command, of which the first word is a program, and neither a flag nor a variable."""
+    words = clincus.check_command(value)
+    if words[0].startswith("-") or "=" in words[0]:
+        raise Unfit("the first word is the name or the path of a program")
+    return words
+
+
+def check_conversation(value: object) -> str:
+    """A pattern for the path of a conversation's file, whose group `id` is the conversation's id."""
+    text = check_pattern(value)
+    if "id" not in re.compile(text).groupindex:
+        raise Unfit("the pattern needs a group (?P<id>…), which is the conversation's id")
+    return text
+
+
+def check_prompt(value: object) -> list[str]:
+    """The words that stand for a first prompt; `{prompt}` is in one of them."""
+    words: list[str] = clincus.list_of(clincus.check_text)(value)
+    if words and not any("{prompt}" in word for word in words):
+        raise Unfit('one of the words holds {prompt}, such as ["--prompt={prompt}"]')
+    return words
+
+
+RESERVED = (*clincus.TOOLS, clincus.SHELL.name)
+NAME = r"(?!(?:" + "|".join(RESERVED) + r")$)[a-z][a-z0-9-]{0,31}"
+WORDS = clincus.list_of(clincus.check_text)
+PATHS = clincus.list_of(check_home_path)
+ROW = {
+    setting.key: setting
+    for setting in (
+        Setting("command", [], check_words),
+        Setting("resume", [], WORDS),
+        Setting("prompt", [], check_prompt),
+        Setting("model", False, clincus.check_switch),
+        Setting("credentials", [], PATHS),
+        Setting("settings", [], PATHS),
+        Setting("saved", [], PATHS),
+        Setting("conversation", "", check_conversation),
+        Setting("rules", [], clincus.list_of(check_rule)),
+    )
+}
+NAME_ADVICE = f"a tool's name is made of a-z, 0-9 and '-', begins with a letter and is none of {', '.join(RESERVED)}"
+clincus.register_settings(Setting("tools", {}, clincus.matching(NAME, NAME_ADVICE), merge=clincus.merged, rows=ROW))
+
+
+def configured_tool(name: str, row: Mapping[str, Any], base: Tool | None, source: str) -> Tool:
+    """The tool of `[tools.NAME]`, laid over a ready one of that name. ConfigError if it has no command."""
+    command = tuple(row.get("command", base.start if base else ()))
+    if not command:
+        raise clincus.ConfigError(f'{source}: tools.{name} has no command: write one, such as command = ["{name}"]')
+    tool = base or Tool(name, (), ())
+    more = row.get("resume", base.resume[len(base.start) :] if base else ())
+    fields: dict[str, Any] = {
+        key: tuple(row[key]) for key in ("prompt", "credentials", "settings", "saved", "rules") if key in row
+    }
+    tool = tool._replace(start=command, resume=(*command, *more), **fields)
+    # Without a pattern any file that is saved is a conversation to go on with.
+    pattern = row.get("conversation") or (tool.conversation if "saved" not in row else "(?P<id>.+)")
+    secrets = [path + more for path in tool.credentials for more in ("", "/*")]
+    return tool._replace(
+        models=".+" if row.get("model", bool(tool.models)) else "",
+        conversation=pattern,
+        unsaved=tuple(dict.fromkeys((*tool.unsaved, *secrets))),
+    )
+
+
+def tools_of(config: clincus.Config) -> dict[str, Tool]:
+    """The tools that the core does not know, by name: the ready ones, then the user's in their order."""
+    ready = {tool.name: tool for tool in READY}
+    rows, source = config.get("tools"), config.origins["tools"]
+    return {**ready, **{name: configured_tool(name, row, ready.get(name), source) for name, row in rows.items()}}
+
+
+clincus.MORE_TOOLS.append(tools_of)
+
+
+def install(_extensions: clincus.Extensions) -> None:
+    """Nothing is left to add: keys and tools have to be there before the configuration is read."""

@@ -1,0 +1,400 @@
+"""Codex, Gemini, aider and the tools of `[tools.NAME]`: what the config makes of them, and what their screens mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+import clincus
+from clincus_features import tools
+from clincus_features.agents.rules import own_rules
+from clincus_features.agents.state import Facts, clean_lines, decide
+
+SESSION = "0cb916db-26aa-40f2-86b5-1ba81b225fd2"
+NOON = 1_700_000_000.0
+MINE = """
+[tools.mine]
+command = ["mine", "--id={session}", "two words"]
+resume = ["--continue", "{conversation}"]
+prompt = ["--ask={prompt}"]
+credentials = ["~/.mine/token"]
+settings = [".mine/config"]
+saved = [".mine"]
+rules = [
+  { state = "waiting", reason = "question", pattern = '^(?P<text>.+\\?)$', last = 2 },
+  { name = "busy", state = "working", pattern = "^busy" },
+  { state = "failed", reason = "auth", pattern = "^no key" },
+  { state = "ready", pattern = '^> \\Z' },
+]
+"""
+
+
+@pytest.fixture
+def environ(tmp_path, monkeypatch):
+    """A home of its own, and no system-wide config file."""
+    monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "none"))
+    return {"HOME": str(tmp_path / "home"), "PATH": "/nowhere"}
+
+
+def configured(environ, text):
+    """The configuration that a user's file gives."""
+    path = os.path.join(environ["HOME"], ".config/clincus/config.toml")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return clincus.load_config(environ)
+
+
+def carried(environ, name, config, *, environment=None, **files):
+    """What a tool carries into a new container, by path."""
+    for path, text in files.get("files", {}).items():
+        full = os.path.join(environ["HOME"], path)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        with open(full, "w", encoding="utf-8") as file:
+            file.write(text)
+    tool = clincus.find_tool(name, config)
+    found, _ = clincus.tool_files(
+        tool, environ["HOME"], "/home/code", "/workspace", config, environment=environment or {}
+    )
+    return {file.path: file.data.decode() for file in found}
+
+
+# The config
+
+
+def test_the_three_of_the_reference_come_first_and_those_of_the_config_last(environ):
+    config = configured(environ, f'{MINE}\n[tool.commands]\nvi = "vi"\n')
+    names = ["claude", "copilot", "opencode", "codex", "gemini", "aider", "shell", "mine", "vi"]
+    assert list(clincus.all_tools(config)) == names
+
+
+def test_a_tool_of_the_config_is_started_resumed_and_asked_by_its_own_words(environ):
+    config = configured(environ, MINE)
+    tool = clincus.find_tool("mine", config)
+    assert clincus.tool_command(tool, config, SESSION, None) == ["mine", f"--id={SESSION}", "two words"]
+    assert clincus.tool_command(tool, config, SESSION, "c1")[3:] == ["--continue", "c1"]
+    assert tool.prompt == ("--ask={prompt}",)
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "resumed"),
+    [
+        ("codex", "codex --dangerously-bypass-approvals-and-sandbox", ["resume", "--last"]),
+        ("gemini", "gemini --yolo --skip-trust", ["--resume", "latest"]),
+        ("aider", "aider --yes-always --no-analytics", []),
+    ],
+)
+def test_the_ready_rows_have_full_permissions(environ, name, begin, resumed):
+    config = configured(environ, "")
+    tool = clincus.find_tool(name, config)
+    assert " ".join(clincus.tool_command(tool, config, SESSION, None)).startswith(begin)
+    assert list(tool.resume[len(tool.start) :]) == resumed
+
+
+def test_a_row_of_the_config_is_laid_over_a_ready_one(environ):
+    tool = clincus.find_tool("codex", configured(environ, '[tools.codex]\ncommand = ["codex", "--oss"]\n'))
+    assert (tool.start, tool.resume) == (("codex", "--oss"), ("codex", "--oss", "resume", "--last"))
+    assert ".codex/sessions" in tool.saved
+
+
+def test_tool_commands_beat_a_ready_row(environ):
+    config = configured(environ, '[tool.commands]\naider = "aider --dry-run"\n')
+    assert clincus.find_tool("aider", config).start == ("aider", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("[tools]\nmine = 3", 2, "a table is wanted"),
+        ('[tools.claude]\ncommand = ["x"]', 1, "is none of claude, copilot, opencode, shell"),
+        ('[tools.Mine]\ncommand = ["x"]', 1, "a tool's name is made of a-z"),
+        ('[tools.x]\ncommand = ["--yes"]', 2, "the first word is the name or the path of a program"),
+        ('[tools.x]\ncommand = ["A=b", "x"]', 2, "the first word is the name or the path of a program"),
+        ('[tools.x]\ncommand = ["x"]\nprompt = ["--ask"]', 3, "one of the words holds {prompt}"),
+        ('[tools.x]\ncommand = ["x"]\nsaved = ["../y"]', 3, "write a path of your home"),
+        ('[tools.x]\ncommand = ["x"]\nsaved = ["~/.clincus/start"]', 3, "write a path of your home"),
+        ('[tools.x]\ncommand = ["x"]\nsettings = ["."]', 3, "write a path of your home"),
+        ('[tools.x]\ncommand = ["x"]\nconversation = "a"', 3, "needs a group (?P<id>"),
+        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "busy", pattern = "x" }]', 3, "state: write working, waiting"),
+        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready", pattern = "(" }]', 3, "the pattern is broken"),
+        ('[tools.x]\ncommand = ["x"]\nrules = [{ state = "ready" }]', 3, "a rule has state, pattern"),
+        (
+            '[tools.x]\ncommand = ["x"]\nrules = [{ state = "failed", reason = "plan", pattern = "x" }]',
+            3,
+            "reason: of the state failed it is",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_file_key_and_line(environ, text, line, reason):
+    with pytest.raises(clincus.ConfigError) as caught:
+        configured(environ, text)
+    assert f"config.toml, line {line}: invalid tools" in caught.value.message
+    assert reason in caught.value.message
+
+
+def test_a_tool_without_a_command_is_refused(environ):
+    with pytest.raises(clincus.ConfigError, match=r"config\.toml: tools\.x has no command"):
+        configured(environ, '[tools.x]\nresume = ["-c"]\n')
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_only_a_trusted_project_file_defines_a_tool(environ, tmp_path, trusted):
+    text = '[tools.theirs]\ncommand = ["theirs"]\n'
+    project = clincus.ProjectFile(str(tmp_path / ".clincus.toml"), text, "")
+    config = clincus.apply_project(configured(environ, MINE), project, trusted=trusted)
+    assert ("theirs" in clincus.all_tools(config)) is trusted
+    assert any("tools is left out" in warning for warning in config.warnings) is not trusted
+    assert "mine" in clincus.all_tools(config)
+
+
+def test_an_untrusted_project_file_may_choose_a_tool_of_mine(environ, tmp_path):
+    project = clincus.ProjectFile(str(tmp_path / ".clincus.toml"), '[tool]\nname = "mine"\n', "")
+    config = clincus.apply_project(configured(environ, MINE), project, trusted=False)
+    assert config.get("tool.name") == "mine"
+
+
+# Files in and out
+
+
+def test_the_paths_of_a_row_go_in_and_its_secrets_never_come_out(environ):
+    config = configured(environ, MINE)
+    found = carried(environ, "mine", config, files={".mine/token": "t", ".mine/config": "c", ".mine/other": "o"})
+    assert found == {".mine/token": "t", ".mine/config": "c"}
+    tool = clincus.find_tool("mine", config)
+    assert clincus.is_saved(tool, ".mine/talk/1")
+    assert not clincus.is_saved(tool, ".mine/token")
+
+
+def test_any_saved_file_is_a_conversation_unless_a_pattern_says_which(environ):
+    listed = [clincus.ListedFile(".mine/talk/7.log", 1, 5)]
+    plain = clincus.find_tool("mine", configured(environ, MINE))
+    exact = clincus.find_tool("mine", configured(environ, MINE + "conversation = '\\.mine/talk/(?P<id>\\d+)\\.log'\n"))
+    assert clincus.choose_conversation(plain, SESSION, "/w", listed) == ".mine/talk/7.log"
+    assert clincus.choose_conversation(exact, SESSION, "/w", listed) == "7"
+    assert clincus.choose_conversation(plain, SESSION, "/w", []) is None
+
+
+def test_codex_trusts_the_workspace_and_keeps_the_users_config(environ):
+    config = configured(environ, "")
+    trust = '[projects."/workspace"]\ntrust_level = "trusted"\n'
+    assert carried(environ, "codex", config)[".codex/config.toml"] == trust
+    mine = carried(environ, "codex", config, files={".codex/config.toml": 'model = "x"\n'})
+    assert mine[".codex/config.toml"] == f'model = "x"\n\n{trust}'
+    again = carried(environ, "codex", config, files={".codex/config.toml": trust})
+    assert again[".codex/config.toml"] == trust
+
+
+@pytest.mark.parametrize(("key", "chosen"), [("k", "gemini-api-key"), ("", None)])
+def test_gemini_logs_in_by_the_key_that_it_is_given(environ, key, chosen):
+    found = carried(environ, "gemini", configured(environ, ""), environment={"GEMINI_API_KEY": key})
+    settings = json.loads(found[".gemini/settings.json"])
+    assert settings.get("security", {}).get("auth", {}).get("selectedType") == chosen
+    assert settings["general"] == {"enableAutoUpdate": False}
+
+
+# The session
+
+
+def session_of(tool, *, row=None):
+    row = clincus.tool_row(tool) if row is None else row
+    return clincus.Session("clincus-a1b2c3-1", "/w", tool.name, 1, "running", persistent=False, tool_row=row)
+
+
+def test_a_session_keeps_its_tool_when_the_config_forgets_it(environ):
+    tool = clincus.find_tool("mine", configured(environ, MINE))
+    labels = clincus.session_labels(session_of(tool))
+    config = {key: value for key, value in labels.items() if isinstance(value, str)}
+    read = clincus.session_from_instance("clincus-", {"name": "clincus-a1b2c3-1", "config": config})
+    kept = clincus.session_tool(read)
+    same = ("name", "saved", "unsaved", "conversation", "rules")
+    assert [getattr(kept, name) for name in same] == [getattr(tool, name) for name in same]
+    assert "two words" not in labels[clincus.LABEL + "tool_row"]
+
+
+def test_a_tool_of_the_table_has_no_row(environ):
+    claude = clincus.find_tool("claude", configured(environ, ""))
+    assert session_of(claude).tool_row == ""
+    assert clincus.session_tool(session_of(claude)) is claude
+
+
+def test_a_session_without_a_row_saves_nothing(environ):
+    assert clincus.session_tool(session_of(clincus.Tool("old", ("old",), ()), row="")).saved == ()
+
+
+# What the screens mean
+
+
+def seen(tool, screen, rows=()):
+    rules = own_rules(rows)
+    found = Facts(
+        tool=tool,
+        started=NOON - 600,
+        now=NOON,
+        lines=clean_lines(screen),
+        has_screen=True,
+        moved=NOON - 10,
+        rules=rules,
+    )
+    return decide(found)
+
+
+ROWS = (
+    {"state": "waiting", "reason": "question", "pattern": r"^(?P<text>.+\?)$", "last": 2},
+    {"name": "busy", "state": "working", "pattern": "^busy"},
+    {"state": "failed", "pattern": "^no key: unauthorized"},
+    {"state": "ready", "pattern": r"^>\Z"},
+)
+
+
+@pytest.mark.parametrize(
+    ("screen", "state", "reason", "rule"),
+    [
+        ("Which one?\n 1. Red\n", "waiting", "question", "mine/rule-1"),
+        ("busy with it\n", "working", "", "mine/busy"),
+        ("no key: unauthorized\n", "failed", "auth", "mine/rule-3"),
+        ("hello\n>\n", "idle", "", "mine/rule-4"),
+        ("what is this\n", "unknown", "", "nothing-known"),
+    ],
+)
+def test_the_users_own_rules_tell_the_state(screen, state, reason, rule):
+    decision = seen("mine", screen, ROWS)
+    assert (decision.agent.state, decision.agent.reason, decision.why.rule) == (state, reason, rule)
+
+
+def test_the_group_text_of_a_rule_is_the_text():
+    agent = seen("mine", "Which one?\n 1. Red\n", ROWS).agent
+    assert (agent.text, agent.options) == ("Which one?", ("Red",))
+
+
+def test_own_rules_of_a_ready_tool_replace_its_table():
+    assert seen("codex", "busy\n", ROWS).why.rule == "codex/busy"
+
+
+CODEX_BOX = (
+    "› Ask Codex to do anything\n  gpt-5 default · /workspace\n  ← for agents · ? for shortcuts     ⚠ 1 warning\n"
+)
+GEMINI_BOX = f"""{" " * 84}? for shortcuts
+{"─" * 100}
+ YOLO Ctrl+Y
+ *   Type your message or @path/to/file
+ workspace (/directory)                  branch                  sandbox                     /model
+ /workspace                              master                  no sandbox                    Auto
+"""
+RULE = "─" * 100
+# Seen with Codex 0.169.0, Gemini CLI 0.61.0 and aider 0.86.2, against a stand-in for their vendors.
+SCREENS = {
+    "codex, ready": ("codex", f"  permissions: YOLO mode\n{CODEX_BOX}", "idle", ""),
+    "codex, works": ("codex", f"› do it\n• Working (3s • esc to interrupt)\n{CODEX_BOX}", "working", ""),
+    "codex, works for long": ("codex", f"› do it\n• Working (1m 03s • esc to interrupt)\n{CODEX_BOX}", "working", ""),
+    "codex, interrupted": (
+        "codex",
+        f"› do it\n■ Conversation interrupted - use /feedback if something went wrong\n{CODEX_BOX}",
+        "idle",
+        "interrupted",
+    ),
+    "codex, no right": (
+        "codex",
+        f"› again\n■ unexpected status 401 Unauthorized: some failure, url: http://x/v1/responses\n{CODEX_BOX}",
+        "failed",
+        "auth",
+    ),
+    "codex, overloaded": (
+        "codex",
+        f"› again\n■ We\u2019re currently experiencing high demand, which may cause temporary errors.\n{CODEX_BOX}",
+        "failed",
+        "overloaded",
+    ),
+    "codex, after a failure": (
+        "codex",
+        f"■ unexpected status 401 Unauthorized\n› again\n• Hello there.\n  Worked for <1s • 17:15\n{CODEX_BOX}",
+        "idle",
+        "",
+    ),
+    "codex, login": (
+        "codex",
+        "  Choose how you want to use Codex.\n> 1. Sign in with ChatGPT\n  2. Sign in another way\n"
+        "  Press enter to continue\n",
+        "waiting",
+        "login",
+    ),
+    "codex, trust": (
+        "codex",
+        "  Trust this folder? Codex can read, edit, and run files here.\n› 1. Trust and continue\n"
+        "  2. Back to Agent Command Center\n  enter continue · esc back\n",
+        "waiting",
+        "dialog",
+    ),
+    "gemini, ready": ("gemini", f"4. Be specific for the best results\n{GEMINI_BOX}", "idle", ""),
+    "gemini, works": (
+        "gemini",
+        f" > do it\n ⠸ Thinking... (esc to cancel, 3s)   ? for shortcuts\n{GEMINI_BOX.partition(chr(10))[2]}",
+        "working",
+        "",
+    ),
+    "gemini, interrupted": ("gemini", f" > do it\n\u2139 Request cancelled.\n{GEMINI_BOX}", "idle", "interrupted"),
+    "gemini, no right": (
+        "gemini",
+        ' > again\n✕ [API Error: {"error":{"message":"x","code":401}}]\n'
+        '\u2139 This request failed. Press F12 for diagnostics, or run /settings and change "Error Verbosity" to\n'
+        f"  full for full details.\n{GEMINI_BOX}",
+        "failed",
+        "auth",
+    ),
+    "gemini, answered": ("gemini", f" > hello\n   line\n✦ Hello there.\n{GEMINI_BOX}", "idle", ""),
+    "gemini, trust": (
+        "gemini",
+        " │ Do you trust the files in this folder?  │\n │ ● 1. Trust folder (ws)  │\n │   2. Don't trust  │\n ╰──╯\n",
+        "waiting",
+        "dialog",
+    ),
+    "gemini, login": (
+        "gemini",
+        "│   How would you like to authenticate for this project?  │\n│   ● 2. Use Gemini API Key │\n╰──╯\n",
+        "waiting",
+        "login",
+    ),
+    "aider, ready": ("aider", f"Repo-map: using 4096 tokens\n{RULE}\n>\n", "idle", ""),
+    "aider, ready in a mode": ("aider", f"Repo-map: using 4096 tokens\n{RULE}\narchitect> \n", "idle", ""),
+    "aider, works": ("aider", f"{RULE}\n> do it\n     ░█    Waiting for gpt-4o\n", "working", ""),
+    "aider, answers": ("aider", f"{RULE}\n> say hello\nHello th\n", "working", ""),
+    "aider, retries": ("aider", f"{RULE}\n> x\nlitellm.E: y\nRetrying in 8.0 seconds...\n", "working", "retry"),
+    "aider, interrupted": (
+        "aider",
+        f"> do it\n      ░^C  Waiting for gpt-4o\n^C again to exit\n{RULE}\n>\n",
+        "idle",
+        "interrupted",
+    ),
+    "aider, no right": (
+        "aider",
+        "> again\nlitellm.AuthenticationError: AuthenticationError: OpenAIException - 401 unauthorized\n"
+        f"The API provider is not able to authenticate you. Check your API key.\n{RULE}\n>\n",
+        "failed",
+        "auth",
+    ),
+    "aider, answered": ("aider", f"Hello there.\nTokens: 2.6k sent, 3 received.\n{RULE}\n>\n", "idle", ""),
+    "aider, asks": ("aider", "Run shell command? (Y)es/(N)o [Yes]: \n", "waiting", "permission"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tool", "screen", "state", "reason"), SCREENS.values(), ids=SCREENS.keys())
+def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
+    agent = seen(tool, screen).agent
+    assert (agent.state, agent.reason) == (state, reason)
+
+
+@pytest.mark.parametrize("name", ["codex, after a failure", "gemini, answered", "aider, answered"])
+def test_a_turn_that_was_seen_to_work_is_done_at_its_end(name):
+    tool, screen, _, _ = SCREENS[name]
+    before = decide(Facts(tool=tool, now=NOON - 5, lines=("",), has_screen=False)).agent
+    found = Facts(tool=tool, started=NOON - 600, now=NOON, lines=clean_lines(screen), has_screen=True, moved=NOON - 1)
+    assert decide(found, replace(before, state="working", reason="")).agent.state == "done"
+
+
+def test_each_state_and_reason_of_a_users_rule_is_one_of_the_api():
+    with open(os.path.join(os.path.dirname(clincus.__file__), "openapi.json"), encoding="utf-8") as file:
+        agent = json.load(file)["components"]["schemas"]["Agent"]["properties"]
+    states = set(agent["state"]["enum"])
+    assert set(tools.RULE_STATES) - {"ready"} <= states
