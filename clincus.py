@@ -497,7 +497,6 @@ def run_child(
 
 SYSTEM_CONFIG = "/etc/clincus/config.toml"
 PROJECT_FILE = ".clincus.toml"
-TRUST_FILE = "trust.json"  # of our own directory: a JSON object with the SHA-256 of trusted project files by workspace
 CONFIG_FILE_LIMIT = 1 << 20  # bytes
 PROJECT_FILE_LIMIT = 64 << 10  # bytes; the file comes from a clone, which need not be friendly
 PROJECT_LINE_LIMIT = 1000  # characters; tomllib takes 15 s for a key of 32,000 parts, and a key stands on one line
@@ -1085,9 +1084,9 @@ def state_directory(environ: Mapping[str, str]) -> str:
     return expand("~/.clincus", environ)
 
 
-def port_file(environ: Mapping[str, str]) -> str:
-    """Where the server that was started last says its port, for the command line."""
-    return os.path.join(state_directory(environ), "port")
+def own_file(environ: Mapping[str, str], name: str) -> str:
+    """The path of a file of Clincus's own: `port`, `history.jsonl`, `trust.json`, `dashboard.json`."""
+    return os.path.join(state_directory(environ), name)
 
 
 @contextmanager
@@ -1112,7 +1111,7 @@ def config_files(environ: Mapping[str, str]) -> dict[str, int]:
         SYSTEM_CONFIG: SYSTEM_RANK,
         **dict.fromkeys(user_configs(environ), USER_RANK),
         **({expand(named, environ): NAMED_RANK} if named else {}),
-        dashboard_file(environ): DASHBOARD_RANK,
+        own_file(environ, "dashboard.json"): DASHBOARD_RANK,
     }
 
 
@@ -1151,15 +1150,9 @@ def load_config(environ: Mapping[str, str], *, flags: Mapping[str, object] = {},
     return make_config(layers, files, reader.warnings, profile)
 
 
-# -- What the dashboard sets: in a file of our own, since the user's files belong to the user
+# -- What the dashboard sets: in `dashboard.json`, since the user's files belong to the user
 
-
-def dashboard_file(environ: Mapping[str, str]) -> str:
-    """The file of what `PUT /api/config` sets.
-
-    A JSON object of entries by dotted key: {"value": ..., "instead_of": what the config files said at that moment}.
-    """
-    return os.path.join(state_directory(environ), "dashboard.json")
+# It has an entry for each dotted key: {"value": ..., "instead_of": what the config files said at that moment}.
 
 
 def said_by_files(layers: Iterable[Layer], key: str) -> object:
@@ -1185,7 +1178,7 @@ def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> 
 
 
 def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) -> None:
-    """Set keys of DASHBOARD_KEYS by `dashboard_file`; what an edit of a config file has overruled is dropped for good.
+    """Set keys of DASHBOARD_KEYS in `dashboard.json`; what an edit of a config file has overruled is dropped for good.
 
     A flag or a variable that sets a key still wins. ConfigError: 400 for a bad value, 409 while a config file is
     broken, 500 if the file cannot be written.
@@ -1196,7 +1189,7 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
             checked[key] = SETTING[key].fit(value)
         except ValueError as error:
             raise ConfigError(f"invalid {key.rpartition('.')[2]}: {error}") from None
-    path = dashboard_file(environ)
+    path = own_file(environ, "dashboard.json")
     if not checked and not os.path.exists(path):
         return
     try:
@@ -1242,9 +1235,9 @@ def read_project(workspace: str) -> ProjectFile | None:
 
 
 def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
-    """The digest of the .clincus.toml that the user trusts, by workspace. A broken list trusts nothing."""
+    """The SHA-256 of the .clincus.toml that the user trusts, by workspace. A broken list trusts nothing."""
     try:
-        document = json.loads(read_text(os.path.join(state_directory(environ), TRUST_FILE), CONFIG_FILE_LIMIT) or "{}")
+        document = json.loads(read_text(own_file(environ, "trust.json"), CONFIG_FILE_LIMIT) or "{}")
         return {key: str(value) for key, value in document.items()}
     except (ValueError, AttributeError, RecursionError, ConfigError):
         return {}
@@ -1263,7 +1256,7 @@ def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile |
         if project is not None:
             trusted[os.path.realpath(workspace)] = project.digest
         text = json.dumps(trusted, indent=2, sort_keys=True) + "\n"
-        replace_file(os.path.join(state_directory(environ), TRUST_FILE), text.encode("utf-8", "surrogateescape"), 0o600)
+        replace_file(own_file(environ, "trust.json"), text.encode("utf-8", "surrogateescape"), 0o600)
     return had
 
 
@@ -4012,27 +4005,18 @@ class Registry:
         return session
 
     def compare(
-        self,
-        question: int,
-        instances: Collection[Mapping[str, Any]],
-        *,
-        only: str = "",
-        when: str = "",
-        ends_work: bool = False,
+        self, question: int, instances: Collection[Mapping[str, Any]], *, only: str = "", when: str = ""
     ) -> None:
         """Compare what Incus answered to a question with what is known, and tell the changes.
 
         `instances` are all that Incus has, or with `only` the one of that name: what is missing is gone. `when` is the
-        time of the event that made us ask (RFC 3339), now if empty. `ends_work` ends the work on `only`.
+        time of the event that made us ask (RFC 3339), now if empty.
         """
         found = (session_from_instance(self.prefix, instance) for instance in instances)
         fresh = {session.id: session for session in found if session is not None and self._shows(session)}
         others = {str(instance["name"]) for instance in instances} - fresh.keys()
         with self._lock:
             self._others = (self._others - {only}) | others if only else others
-            if ends_work:
-                self._busy.pop(only, None)
-                self._reserved.pop(only, None)
             for id in [only] if only else [*{**self._sessions, **fresh}]:
                 if self._answered.get(id, 0) < question:
                     self._answered[id] = question
@@ -4071,7 +4055,7 @@ class Registry:
             self._tell(id)
 
     def end_work(self, id: str) -> None:
-        """Show what Incus said of a session last, if a look has not ended the work on it."""
+        """Show what Incus said of a session last."""
         with self._lock:
             if self._busy.pop(id, None):
                 self._reserved.pop(id, None)
@@ -4520,11 +4504,11 @@ class Sessions:
         question = next(self.registry.questions)
         self.registry.compare(question, self.incus.query("/1.0/instances?recursion=1"))
 
-    def look(self, name: str, when: str = "", *, ends_work: bool = False) -> Session | None:
-        """Ask Incus for one session; None if it is gone or not ours. `when` and `ends_work` are those of `compare`."""
+    def look(self, name: str, when: str = "") -> Session | None:
+        """Ask Incus for one session; None if it is gone or not ours. `when` is that of `compare`."""
         question, instance = next(self.registry.questions), self.containers.instance(name)
         found = [instance] if instance is not None else []
-        self.registry.compare(question, found, only=name, when=when, ends_work=ends_work)
+        self.registry.compare(question, found, only=name, when=when)
         return session_from_instance(self.registry.prefix, instance) if instance is not None else None
 
     def document(self, session: Session) -> dict[str, object]:
@@ -4899,10 +4883,10 @@ class Sessions:
             yield
         except BaseException:
             with suppress(ClincusError):
-                self.look(id, ends_work=True)
+                self.look(id)
             raise
         else:
-            self.look(id, ends_work=True)
+            self.look(id)
         finally:
             self.registry.end_work(id)  # also where Incus did not answer
 
@@ -6742,7 +6726,7 @@ class Application:
         self._stopping = threading.Event()
         self.hub = EventHub()
         self.sockets = OpenSockets()
-        self.history = History(os.path.join(state_directory(environ), "history.jsonl"))
+        self.history = History(own_file(environ, "history.jsonl"))
         incus = Incus(self.config.get("incus.project"), group=self.config.get("incus.group"))
         self.registry = Registry(container_prefix(environ), self._on_change)
         self.sessions = Sessions(incus, self.registry, lambda: self.config, environ, extensions=self.extensions)
@@ -6847,7 +6831,7 @@ class Application:
     def _tell_port(self) -> None:
         with suppress(OSError):  # it helps the command line only
             os.makedirs(state_directory(self.environ), mode=0o700, exist_ok=True)
-            replace_file(port_file(self.environ), f"{self.port}\n".encode(), 0o600)
+            replace_file(own_file(self.environ, "port"), f"{self.port}\n".encode(), 0o600)
 
     def _move_to(self, listeners: list[Listener]) -> None:
         old, self._listeners = self._listeners, listeners

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 
 import clincus
@@ -40,7 +39,7 @@ class Context:
     @functools.cached_property
     def history(self) -> clincus.History:
         """The history of all sessions."""
-        return clincus.History(os.path.join(clincus.state_directory(self.environ), "history.jsonl"))
+        return clincus.History(clincus.own_file(self.environ, "history.jsonl"))
 
     @functools.cached_property
     def sessions(self) -> clincus.Sessions:

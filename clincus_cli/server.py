@@ -66,7 +66,7 @@ def check_owner(connection: socket.socket, port: int) -> None:
 def known_port(context: Context) -> int:
     """Where the server that was started last listens, or else where the config wants it."""
     try:
-        with open(clincus.port_file(context.environ), encoding="ascii") as file:
+        with open(clincus.own_file(context.environ, "port"), encoding="ascii") as file:
             return cli.number_from(1, 65535)(file.read().strip())
     except (OSError, ValueError):
         return int(context.config.get("dashboard.port"))

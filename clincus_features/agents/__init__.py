@@ -8,7 +8,6 @@ every few seconds, since not all that happens has a hook. Nothing is asked of a 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -54,7 +53,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 def seen_file(environ: Mapping[str, str]) -> str:
     """Where it is kept when a person last looked at each session."""
-    return os.path.join(clincus.state_directory(environ), "seen.json")
+    return clincus.own_file(environ, "seen.json")
 
 
 def examine(sessions: clincus.Sessions, session: clincus.Session, environ: Mapping[str, str]) -> Decision:

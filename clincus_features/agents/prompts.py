@@ -12,7 +12,6 @@ same rules as the state of the session. So nothing is typed into a dialog that h
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 import time
@@ -307,4 +306,4 @@ class Sender:
 
 def prompts_folder(environ: Mapping[str, str]) -> str:
     """Where the prompts of all sessions are kept."""
-    return os.path.join(clincus.state_directory(environ), "prompts")
+    return clincus.own_file(environ, "prompts")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -72,7 +71,7 @@ def add_device(state: State, endpoint: str, name: str, origin: str) -> Device:
 
 def file_of(environ: Mapping[str, str]) -> str:
     """Where it is kept."""
-    return os.path.join(clincus.state_directory(environ), "push.json")
+    return clincus.own_file(environ, "push.json")
 
 
 def read(environ: Mapping[str, str]) -> State:

@@ -27,7 +27,7 @@ class Key(NamedTuple):
 
 def key_file(environ: Mapping[str, str]) -> str:
     """Where the private key is."""
-    return os.path.join(clincus.state_directory(environ), "push-key.pem")
+    return clincus.own_file(environ, "push-key.pem")
 
 
 def openssl(environ: Mapping[str, str], *words: str, stdin: bytes = b"") -> bytes:

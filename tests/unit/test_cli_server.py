@@ -46,7 +46,7 @@ def context(tmp_path):
 
 def remember(context, text: str) -> None:
     """Say a port as a server does that starts."""
-    file = Path(clincus.port_file(context.environ))
+    file = Path(clincus.own_file(context.environ, "port"))
     file.parent.mkdir(exist_ok=True)
     file.write_text(text)
 

@@ -690,7 +690,7 @@ def test_trust_holds_for_one_content_in_one_place(environ, workspace, tmp_path):
 def test_trust_can_be_taken_back_and_is_kept_private(environ, workspace):
     write(workspace / ".clincus.toml", "")
     clincus.set_trust(environ, str(workspace), read(workspace))
-    assert stat.S_IMODE(os.stat(os.path.join(clincus.state_directory(environ), clincus.TRUST_FILE)).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(clincus.own_file(environ, "trust.json")).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(clincus.state_directory(environ)).st_mode) == 0o700
     assert clincus.set_trust(environ, str(workspace), None) is True
     assert clincus.set_trust(environ, str(workspace), None) is False
@@ -700,7 +700,7 @@ def test_trust_can_be_taken_back_and_is_kept_private(environ, workspace):
 def test_a_broken_trust_list_trusts_nothing(environ, workspace):
     write(workspace / ".clincus.toml", "")
     clincus.set_trust(environ, str(workspace), read(workspace))
-    write(os.path.join(clincus.state_directory(environ), clincus.TRUST_FILE), "{")
+    write(clincus.own_file(environ, "trust.json"), "{")
     assert not is_trusted(environ, workspace)
 
 
@@ -761,7 +761,7 @@ def test_the_sources_document(environ, user_file):
     assert document["files"] == [
         {"path": clincus.SYSTEM_CONFIG, "exists": False, "error": None},
         {"path": str(user_file), "exists": True, "error": None},
-        {"path": clincus.dashboard_file(environ), "exists": False, "error": None},
+        {"path": clincus.own_file(environ, "dashboard.json"), "exists": False, "error": None},
     ]
     assert document["origins"]["dashboard.port"] == str(user_file)
     assert (document["warnings"], document["error"]) == ([], "broken")
@@ -778,9 +778,9 @@ def test_what_the_dashboard_sets_is_kept_in_a_file_of_its_own(environ, user_file
     clincus.save_dashboard(environ, {"dashboard.port": 3001, ROOTS: ["~/p", "/q"]})
     config = clincus.load_config(environ)
     assert config.get("dashboard") == {"port": 3001, "workspace_roots": ["~/p", "/q"]}
-    assert config.origins["dashboard.port"] == clincus.dashboard_file(environ)
+    assert config.origins["dashboard.port"] == clincus.own_file(environ, "dashboard.json")
     assert user_file.read_text() == "# mine\n[dashboard]\nport = 3000\n"
-    assert stat.S_IMODE(os.stat(clincus.dashboard_file(environ)).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(clincus.own_file(environ, "dashboard.json")).st_mode) == 0o600
 
 
 def test_the_dashboard_needs_no_directory_for_config_files(environ, home, user_file):
@@ -853,7 +853,7 @@ def test_a_variable_and_a_flag_beat_what_the_dashboard_sets(environ):
     "text", ["{", "[]", '{"dashboard.port": 1}', '{"dashboard.port": {"value": 0, "instead_of": null}}']
 )
 def test_a_broken_file_of_the_dashboard_is_left_out_and_replaced_by_the_next_save(environ, text):
-    write(clincus.dashboard_file(environ), text)
+    write(clincus.own_file(environ, "dashboard.json"), text)
     config = clincus.load_config(environ)
     assert config.get("dashboard.port") == 3000
     assert "dashboard.json is broken" in config.warnings[0]
@@ -878,7 +878,7 @@ def test_saving_refuses_bad_values_and_changes_nothing(environ, key, value, mess
     with pytest.raises(clincus.ConfigError, match=message) as caught:
         clincus.save_dashboard(environ, {"dashboard.port": 3001, key: value})
     assert caught.value.status == 400
-    assert not os.path.exists(clincus.dashboard_file(environ))
+    assert not os.path.exists(clincus.own_file(environ, "dashboard.json"))
 
 
 def test_nothing_is_saved_while_a_config_file_is_broken(environ, user_file):
@@ -886,7 +886,7 @@ def test_nothing_is_saved_while_a_config_file_is_broken(environ, user_file):
     with pytest.raises(clincus.ConfigError, match="line 1") as caught:
         clincus.save_dashboard(environ, {"dashboard.port": 3})
     assert (caught.value.status, caught.value.message[: len(str(user_file))]) == (409, str(user_file))
-    assert not os.path.exists(clincus.dashboard_file(environ))
+    assert not os.path.exists(clincus.own_file(environ, "dashboard.json"))
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(environ, home, monkeypatch):

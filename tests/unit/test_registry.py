@@ -326,7 +326,8 @@ class TestWork:
         question = next(registry.questions)
         look(registry, STOPPED)
         assert registry.get(NAME).status == "starting"
-        registry.compare(question, [RUNNING], only=NAME, ends_work=True)
+        registry.compare(question, [RUNNING], only=NAME)
+        registry.end_work(NAME)
         assert registry.get(NAME).status == "stopped"
 
     def test_a_stop_while_the_start_comes_to_its_end_is_seen(self, registry, heard):
