@@ -8,16 +8,24 @@ const TOLD = new Set([
   ...["question.asked", "question.replied", "question.rejected"],
 ])
 
+const tell = (name, words) => {
+  try {
+    const how = { detached: true, stdio: ["pipe", "ignore", "ignore"] }
+    const hook = spawn(`${process.env.HOME}/.clincus/hook`, [name, "ring"], how)
+    hook.on("error", () => {})
+    hook.stdin.on("error", () => {})
+    hook.stdin.end(JSON.stringify(words ?? {}))
+    hook.unref()
+  } catch {}
+}
+
 export const Clincus = async () => ({
   event: async ({ event }) => {
-    if (!TOLD.has(event?.type)) return
-    try {
-      const words = [event.type, "ring"]
-      const hook = spawn(`${process.env.HOME}/.clincus/hook`, words, { detached: true, stdio: ["pipe", "ignore", "ignore"] })
-      hook.on("error", () => {})
-      hook.stdin.on("error", () => {})
-      hook.stdin.end(JSON.stringify(event.properties ?? {}))
-      hook.unref()
-    } catch {}
+    if (TOLD.has(event?.type)) tell(event.type, event.properties)
+  },
+  // What a person has sent, in the words of the other tools' hooks.
+  "chat.message": async (_, output) => {
+    const texts = (output?.parts ?? []).filter((part) => part.type === "text" && !part.synthetic)
+    tell("UserPromptSubmit", { prompt: texts.map((part) => part.text).join("\n") })
   },
 })

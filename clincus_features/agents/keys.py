@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 import clincus
-from clincus_features.agents.rules import RULES
-from clincus_features.agents.state import Decision, Facts, choices, read_screen
+from clincus_features.agents.state import Decision, Facts, choices, read_screen, rules_of
 
 PROMPT_LIMIT = 64 << 10  # bytes of a prompt: Linux takes 128 KiB as one argument
 SHOWN = 200  # characters of a question in a message
@@ -18,22 +17,88 @@ SHOWN = 200  # characters of a question in a message
 Step = Union[str, Sequence[str]]  # a text to paste, or keys to press, by tmux's names for them
 
 
+class Guard(NamedTuple):
+    """A text that a tool would take for a command of its own, and how it is typed so that it is a prompt."""
+
+    pattern: str  # of the begin of the text
+    how: str  # a function of GUARDS
+
+
 @dataclass(frozen=True)
 class Keys:
     """How one tool is typed at."""
 
     proof: str = ""  # the event that tells of a prompt that was taken; "": nothing proves it
+    guards: Sequence[Guard] = ()
     interrupt: Sequence[str] = ("Escape",)
     numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
     own_answer: str = ""  # pattern of the option that lets a person write an answer
 
 
 KEYS: Mapping[str, Keys] = {
-    "claude": Keys(proof="UserPromptSubmit", own_answer="Type something"),
-    "copilot": Keys(proof="UserPromptSubmit", numbers=False),
-    "opencode": Keys(interrupt=("Escape", "Escape"), numbers=False),
+    # Seen with 2.1.332. It trims a text before it looks for a command. A paste of three line breaks or more stands in
+    # the input as `[Pasted text #1 +3 lines]`, which is none. Enter behind a backslash is a line break.
+    "claude": Keys(
+        proof="UserPromptSubmit",
+        guards=(
+            Guard(r"!", "behind_a_blank"),
+            Guard(r"\s*(/|(exit|quit|:q!?|:wq!?)\s*\Z)", "as_many_lines"),
+            Guard(r"(?s:.*)\\\Z", "from_the_start"),
+        ),
+        own_answer="Type something",
+    ),
+    # Seen with 1.0.102. It looks for `/` at the very begin, and for `!` behind blanks, too.
+    "copilot": Keys(
+        proof="UserPromptSubmit",
+        guards=(Guard(r"\s*!", "behind_the_invisible"), Guard(r"/", "with_a_blank")),
+        numbers=False,
+    ),
+    "opencode": Keys(proof="UserPromptSubmit", interrupt=("Escape", "Escape"), numbers=False),
     "aider": Keys(interrupt=("C-c",)),
 }
+
+
+def as_it_is(text: str) -> list[Step]:
+    """One paste."""
+    return [text]
+
+
+def behind_a_blank(text: str) -> list[Step]:
+    """The first character is typed behind a blank, which is then taken away: a mode begins only at the very begin."""
+    return [("Space",), text[0], ("C-a",), ("DC",), ("C-e",), *([text[1:]] if text[1:] else [])]
+
+
+def as_many_lines(text: str) -> list[Step]:
+    """With line breaks at the end, so that there are three."""
+    return [text + "\n" * max(0, 3 - text.count("\n"))]
+
+
+def from_the_start(text: str) -> list[Step]:
+    """The cursor leaves the end."""
+    return [text, ("C-a",)]
+
+
+def with_a_blank(text: str) -> list[Step]:
+    """With a blank in front."""
+    return [f" {text}"]
+
+
+def behind_the_invisible(text: str) -> list[Step]:
+    """With a blank of no width in front."""
+    return [f"\u200b{text}"]
+
+
+GUARDS = {
+    function.__name__: function
+    for function in (as_it_is, behind_a_blank, as_many_lines, from_the_start, with_a_blank, behind_the_invisible)
+}
+
+
+def prompt_steps(tool: str, text: str) -> list[Step]:
+    """What is typed for a prompt, before Enter."""
+    guards = KEYS.get(tool, Keys()).guards
+    how = next((guard.how for guard in guards if re.match(guard.pattern, text)), "as_it_is")
+    return GUARDS[how](text)
 
 
 def clean_prompt(text: str) -> str:
@@ -47,12 +112,16 @@ def clean_prompt(text: str) -> str:
     return text
 
 
+class CoveredError(clincus.ClincusError):
+    """A tool at rest does not show its prompt: it draws just now, or something covers it."""
+
+
 def readiness(facts: Facts, decision: Decision) -> str:
     """Whether a prompt can be typed now (`ready`) or when a turn has ended (`busy`).
 
     Raises ClincusError(409) with the reason where neither is so.
     """
-    agent, rules = decision.agent, RULES.get(facts.tool)
+    agent, rules = decision.agent, rules_of(facts)
     if agent.state == "waiting":
         raise clincus.ClincusError(waiting_words(decision), 409)
     if agent.state in ("ended", "none") or facts.tool == "shell":
@@ -61,10 +130,15 @@ def readiness(facts: Facts, decision: Decision) -> str:
         if rules is None and facts.tool:
             return "ready"
         raise clincus.ClincusError("it is not known what the tool does: look at its terminal", 409)
+    shown = read_screen(rules, facts.lines) if rules else None
     if agent.state in ("idle", "done", "failed"):
-        return "ready"
-    shown = read_screen(rules, facts.lines) if rules and facts.said.background else None
-    return "ready" if shown and shown.rule.state == "ready" else "busy"
+        if shown is None:
+            raise CoveredError(
+                "the tool's prompt is not on its screen: look at its terminal, something may cover it", 409
+            )
+        return "ready" if shown.rule.state in ("ready", "failed") else "busy"
+    is_free = facts.said.background and shown is not None and shown.rule.state == "ready"
+    return "ready" if is_free else "busy"
 
 
 def waiting_words(decision: Decision) -> str:
@@ -89,7 +163,7 @@ def squeeze(text: str) -> str:
 
 def question_on_screen(facts: Facts, decision: Decision) -> bool:
     """Whether a tool waits for an answer, and its screen shows the question."""
-    rules = RULES.get(facts.tool)
+    rules = rules_of(facts)
     shown = read_screen(rules, facts.lines) if rules and facts.has_screen else None
     return decision.agent.state == "waiting" and shown is not None and shown.rule.state == "waiting"
 

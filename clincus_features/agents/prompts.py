@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from io import BufferedReader
 from typing import TYPE_CHECKING, cast
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SENDERS = 2  # queues that are worked on at the same time
 FIRST_PROOF, SECOND_PROOF = 5.0, 10.0  # seconds to wait for the tool's event after the first Enter, and the second
+DRAWING_TRIES, DRAWING_TIME = 2, 0.7  # more looks at a tool that may draw its screen just now; seconds between them
 SCREEN_LIMIT = 1 << 20  # bytes that a look or a proof prints at most
 
 
@@ -253,6 +254,15 @@ class Sender:
 
     def _look_and_type(self, session: clincus.Session, choose: Callable[[Terminal], Prompt | None]) -> Prompt | None:
         """Look at a terminal, choose what to do, and type the prompt that is `sending`; that prompt with its result."""
+        for _ in range(DRAWING_TRIES):
+            with suppress(typed.CoveredError):
+                return self._look_and_type_once(session, choose)
+            time.sleep(DRAWING_TIME)
+        return self._look_and_type_once(session, choose)
+
+    def _look_and_type_once(
+        self, session: clincus.Session, choose: Callable[[Terminal], Prompt | None]
+    ) -> Prompt | None:
         with self._lock(session):
             prompt, known = None, self._watch.known(session)
             try:
@@ -271,7 +281,7 @@ class Sender:
         """Type a prompt and wait for the proof; the prompt with its result."""
         proof, is_proven = typed.KEYS.get(session.tool, typed.Keys()).proof, False
         try:
-            terminal.paste(prompt.text)
+            terminal.take(typed.prompt_steps(session.tool, prompt.text))
             for seconds in (FIRST_PROOF, SECOND_PROOF) if proof else (0.0,):
                 terminal.press(["Enter"])
                 is_proven = bool(proof) and terminal.wait_for_proof(seconds, proof, prompt.text)

@@ -67,11 +67,38 @@ def test_the_size_of_a_prompt_is_limited_in_bytes():
     [
         *((state, "claude", "ready") for state in ("idle", "done", "failed")),
         *((state, "claude", "busy") for state in ("working", "stuck", "starting")),
-        ("unknown", "aider", "ready"),
+        ("unknown", "mine", "ready"),
     ],
 )
 def test_a_prompt_is_typed_at_rest_and_queued_while_the_tool_works(state, tool, expected):
-    assert keys.readiness(Facts(tool=tool), decision(state)) == expected
+    assert keys.readiness(Facts(tool=tool, lines=BOX, has_screen=True), decision(state)) == expected
+
+
+def test_a_prompt_is_not_typed_into_what_covers_the_tools_prompt():
+    facts = Facts(tool="claude", lines=("Help", "Esc to close"), has_screen=True)
+    with pytest.raises(keys.CoveredError) as caught:
+        keys.readiness(facts, decision("done"))
+    assert caught.value.status == 409
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "steps"),
+    [
+        *((tool, "#1 @x", ["#1 @x"]) for tool in ("claude", "copilot", "opencode", "mine")),
+        ("claude", "!ls", [("Space",), "!", ("C-a",), ("DC",), ("C-e",), "ls"]),
+        ("claude", "!", [("Space",), "!", ("C-a",), ("DC",), ("C-e",)]),
+        ("claude", "/help me", ["/help me\n\n\n"]),
+        ("claude", " \n/help", [" \n/help\n\n"]),
+        ("claude", "/a\nb\nc\nd", ["/a\nb\nc\nd"]),
+        ("claude", "exit", ["exit\n\n\n"]),
+        ("claude", "exit the loop", ["exit the loop"]),
+        ("claude", "a\nb\\", ["a\nb\\", ("C-a",)]),
+        ("copilot", "/help", [" /help"]),
+        ("copilot", " !ls", ["\u200b !ls"]),
+    ],
+)
+def test_no_prompt_is_a_command_of_the_tool(tool, text, steps):
+    assert keys.prompt_steps(tool, text) == steps
 
 
 @pytest.mark.parametrize(
