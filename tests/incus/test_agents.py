@@ -92,6 +92,7 @@ class Tool:
     def start_again(self) -> None:
         """Start the tool from the shell that it has left."""
         wait_until(lambda: re.search(r"^code@.*\$", self.screen(), re.MULTILINE), "the shell's prompt")
+        self.press("C-u")  # a tool that was killed at its start leaves the answer to a question about the terminal
         self.type("~/.clincus/start")
 
     def choose_mode(self, words: str) -> None:
@@ -259,6 +260,7 @@ def test_work_in_the_background_counts_until_it_ends(claude):
 
 def test_a_tool_that_ends_or_is_killed_leaves_a_shell(claude):
     tool = claude()
+    wait_until(lambda: "bypass permissions on" in tool.screen(), "the whole screen")
     tool.sh("pkill -KILL -x claude")
     tool.becomes("ended", "crashed", "137")
     tool.start_again()
