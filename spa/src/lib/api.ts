@@ -14,6 +14,7 @@ import type {
   NewFolder,
   NewSessionRequest,
   Session,
+  Usage,
   WorkspaceList,
 } from './types';
 
@@ -154,6 +155,8 @@ export const api = {
   tools: () => get<string[]>('/api/tools'),
   images: async () => (await (await find('/api/images')).json()) as Image[],
   health: async () => (await (await find('/api/health')).json()) as Health,
+
+  usage: async (id: string) => (await (await find(`${session(id)}/usage`)).json()) as Usage,
 
   /** The screen of the tool's terminal or of the shell, and so many lines above it, as tmux keeps them. */
   async scrollback(id: string, lines: number, shell: boolean): Promise<string> {

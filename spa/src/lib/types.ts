@@ -27,6 +27,7 @@ export type AgentExplained = Schemas['AgentExplained'];
 export type Health = Schemas['Health'];
 export type HealthCheck = Schemas['HealthCheck'];
 export type FileEntry = Schemas['FileEntry'];
+export type Usage = Schemas['Usage'];
 export type Directory = Schemas['FileListing'];
 
 /** A file's text, and the version it is of. */

@@ -550,6 +550,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What the session takes of the machine now, at most 2 s old */
+        get: operations["get_usage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/uploads": {
         parameters: {
             query?: never;
@@ -880,6 +900,21 @@ export interface components {
             rang_at: string;
             agent: components["schemas"]["Agent"];
             error?: string;
+        };
+        /** @description null where it is not known */
+        Usage: {
+            /** @description of all CPUs together, since the start */
+            cpu_seconds: number | null;
+            /** @description without the page cache where that is known */
+            memory_bytes: number | null;
+            /** @description the session's limit, else the machine's memory */
+            memory_limit: number | null;
+            /** @description of the container, without the workspace */
+            disk_bytes: number | null;
+            processes: number | null;
+            received_bytes: number | null;
+            sent_bytes: number | null;
+            at: string;
         };
         Workspace: {
             path: string;
@@ -1924,6 +1959,33 @@ export interface operations {
                 };
                 content?: never;
             };
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_usage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            404: components["responses"]["Error"];
             409: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
