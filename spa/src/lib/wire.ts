@@ -687,7 +687,7 @@ export interface components {
                 };
                 carry_instructions: boolean;
                 commands: {
-                    [key: string]: string;
+                    [key: string]: string[];
                 };
             };
             mounts: {
@@ -728,6 +728,10 @@ export interface components {
                 require_locked: boolean;
             };
             profiles: {
+                [key: string]: Record<string, never>;
+            };
+            /** @description the tools of the user's own, by name, with what was written for each */
+            tools: {
                 [key: string]: Record<string, never>;
             };
             dashboard: {

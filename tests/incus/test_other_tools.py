@@ -1,0 +1,83 @@
+"""A tool of the user's config, from its start to its resume in a new container, with a stub for it."""
+
+from __future__ import annotations
+
+import json
+
+from tests.programs import wait_until
+
+# The stub runs as `opencode`, but Clincus knows it by this table only.
+MINE = r"""
+[tools.mine]
+command = ["opencode", "two words"]
+resume = ["--continue"]
+prompt = ["--ask={prompt}"]
+settings = [".mine"]
+credentials = [".local/share/opencode/token"]
+saved = [".local/share/opencode"]
+rules = [
+  { name = "asks", state = "waiting", reason = "question", pattern = '^echo: (?P<text>.+\?)$', last = 1 },
+  { name = "counts", state = "working", pattern = '^\d+$', last = 1 },
+  { state = "failed", reason = "auth", pattern = '^echo: (?P<text>no key.*)', last = 1 },
+  { state = "ready", pattern = '^(STUB-READY|echo: ).*\Z', last = 1 },
+]
+[tools.absent]
+command = ["no-such-tool"]
+"""
+
+
+def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspace, home):
+    (home / ".mine").write_text("settings of mine")
+    (home / ".local/share/opencode").mkdir(parents=True)
+    (home / ".local/share/opencode/token").write_text("secret")
+    server = start_server(config=MINE)
+    assert server.get("/api/tools").json[-2:] == ["mine", "absent"]
+    session = server.create(workspace, tool="mine", prompt="say 'hi'; $HOME")
+    path = f"/api/sessions/{session['id']}"
+
+    def becomes(state: str, reason: str = "", text: str = "") -> None:
+        wanted = (state, reason, text)
+        wait_until(
+            lambda: tuple(server.get(path).json["agent"][name] for name in ("state", "reason", "text")) == wanted,
+            f"the state {wanted}; now {json.dumps(server.get(path).json['agent'])}",
+        )
+
+    def type_line(line: str) -> None:
+        bed.shell(session["id"], f"tmux send-keys -t =clincus-{session['id']}: '{line}' Enter")
+
+    becomes("idle")
+    screen = bed.screen(session["id"])
+    assert "args=two words --ask=say 'hi'; $HOME" in screen
+    assert bed.shell(session["id"], "cat ~/.mine ~/.local/share/opencode/token") == "settings of minesecret"
+    type_line("Which one?")
+    becomes("waiting", "question", "Which one?")
+    type_line("no key")
+    becomes("failed", "auth", "no key")
+    assert server.get(f"{path}/agent").json["why"]["rule"] == "mine/rule-3"
+    type_line("remember the milk")
+    becomes("idle")
+
+    config = home / ".config/clincus/config.toml"
+    config.write_text(config.read_text().partition("[tools.mine]")[0])  # what runs keeps its conversation all the same
+    wait_until(lambda: "mine" not in server.get("/api/tools").json, "the config")
+    assert server.delete(f"{path}?force=true").status == 204
+    saved = home / ".clincus/sessions-mine" / session["session_id"]
+    assert "remember the milk" in (saved / ".local/share/opencode/opencode.db").read_text()
+    assert not (saved / ".local/share/opencode/token").exists()
+
+    config.write_text(config.read_text() + MINE)
+    wait_until(lambda: "mine" in server.get("/api/tools").json, "the config")
+    again = server.create(workspace, resume=session["session_id"])
+    assert again["tool"] == "mine"
+    wait_until(lambda: "earlier: remember the milk" in bed.screen(again["id"]), "the conversation")
+    assert "args=two words --continue" in bed.screen(again["id"])
+
+
+def test_the_terminal_says_that_the_image_lacks_a_tool(bed, start_server, workspace):
+    server = start_server(config=MINE)
+    session = server.create(workspace, tool="absent")
+    screen = wait_until(
+        lambda: (text := bed.screen(session["id"])) and "absent has ended" in text and text, "the end of the tool"
+    )
+    assert "This image has no program no-such-tool, which starts absent." in screen
+    wait_until(lambda: server.get(f"/api/sessions/{session['id']}").json["agent"]["state"] == "ended", "the state")
