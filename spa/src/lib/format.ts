@@ -56,7 +56,13 @@ export function dirname(path: string): string {
   return path.slice(0, Math.max(1, path.replace(/\/+$/, '').lastIndexOf('/')));
 }
 
-const TOOL_NAMES: Record<string, string> = { claude: 'Claude Code', copilot: 'Copilot CLI', opencode: 'opencode' };
+const TOOL_NAMES: Record<string, string> = {
+  claude: 'Claude Code',
+  copilot: 'Copilot CLI',
+  codex: 'Codex',
+  gemini: 'Gemini CLI',
+  shell: 'Shell',
+};
 
 export function toolName(tool: string): string {
   return TOOL_NAMES[tool] ?? tool;

@@ -22,7 +22,7 @@ beforeEach(async () => {
   calls = fakeServer(({ method, path }) => {
     if (method === 'POST') return answer();
     if (path === '/api/workspaces') return { json: { roots: ['/w'], expanded_roots: ['/w'], workspaces: [PROJECT] } };
-    if (path === '/api/tools') return { json: ['claude', 'opencode'] };
+    if (path === '/api/tools') return { json: ['claude', 'opencode', 'codex'] };
     return { json: [] };
   });
   router.go('/');
@@ -54,6 +54,15 @@ it('starts what was chosen, and goes there', async () => {
   await vi.waitFor(() => expect(router.route).toMatchObject({ place: 'session', id: 'clincus-a1b2c3-1' }));
   expect(posted()).toEqual([{ workspace: '/w/my-app', tool: 'opencode', persistent: true }]);
   expect(ui.newSession).toBeNull();
+});
+
+it('says of a tool that the standard image lacks it', async () => {
+  const lacks = () => screen.queryByText(/^The standard image does not bring Codex/);
+  open('/w/my-app');
+  await userEvent.click(await screen.findByRole('radio', { name: 'opencode' }));
+  expect(lacks()).toBeNull();
+  await userEvent.click(screen.getByRole('radio', { name: 'Codex' }));
+  expect(lacks()).not.toBeNull();
 });
 
 it('cannot start without a project', async () => {
