@@ -12,7 +12,10 @@ import type {
   HistoryEntry,
   Image,
   NewFolder,
+  NewPushDevice,
   NewSessionRequest,
+  Push,
+  PushDevice,
   Session,
   Usage,
   WorkspaceList,
@@ -157,6 +160,13 @@ export const api = {
   health: async () => (await (await find('/api/health')).json()) as Health,
 
   usage: async (id: string) => (await (await find(`${session(id)}/usage`)).json()) as Usage,
+  push: async () => (await (await find('/api/push')).json()) as Push,
+  addDevice: (device: NewPushDevice) => write<PushDevice>('POST', '/api/push/subscriptions', device),
+  removeDevice: (id: string) => write<undefined>('DELETE', `/api/push/subscriptions/${encodeURIComponent(id)}`),
+  /** A test in so many seconds, to a device or to `webhook`. */
+  testPush: (device: string, delay: number) => write<{ at: string }>('POST', '/api/push/test', { device, delay }),
+  presence: (id: string, here: boolean) =>
+    write<undefined>('POST', `/api/push/subscriptions/${encodeURIComponent(id)}/presence`, { here }),
 
   /** The screen of the tool's terminal or of the shell, and so many lines above it, as tmux keeps them. */
   async scrollback(id: string, lines: number, shell: boolean): Promise<string> {

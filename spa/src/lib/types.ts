@@ -24,6 +24,10 @@ export type ConfigSources = Schemas['ConfigSources'];
 export type Image = Schemas['Image'];
 export type Agent = Schemas['Agent'];
 export type AgentExplained = Schemas['AgentExplained'];
+export type Push = Schemas['Push'];
+export type PushDevice = Schemas['PushDevice'];
+export type PushResult = Schemas['PushResult'];
+export type NewPushDevice = Body<'add_push_device'>;
 export type Health = Schemas['Health'];
 export type HealthCheck = Schemas['HealthCheck'];
 export type FileEntry = Schemas['FileEntry'];
@@ -39,6 +43,7 @@ export interface FileContent {
 export type ServerEvent =
   | { type: 'session.started' | 'session.stopped' | 'session.changed'; id: string }
   | { type: 'session.agent'; id: string; agent: Agent }
+  | { type: 'push.changed' }
   | { type: 'incus.unreachable'; error: string }
   | { type: 'incus.reachable' }
   | { type: 'config.reloaded'; timestamp: string }

@@ -3,6 +3,7 @@ import { ReconnectingSocket, socketUrl } from '../lib/socket.svelte';
 import type { ServerEvent } from '../lib/types';
 import { doubt } from '../lib/wake';
 import { configuration } from './config.svelte';
+import { device } from './device.svelte';
 import { sessions } from './sessions.svelte';
 import { workspaces } from './workspaces.svelte';
 
@@ -74,6 +75,9 @@ export class Connection {
         break;
       case 'session.agent':
         sessions.agentIs(event.id, event.agent);
+        break;
+      case 'push.changed':
+        device.results += 1;
         break;
       case 'incus.unreachable':
         sessions.unreachable = event.error;

@@ -1,34 +1,60 @@
-/** A notification of the system when a session begins to wait while nobody is at the page. Off until asked for. */
+/**
+ * Notifications of the system on this device. Off until asked for. The server calls by web push, and the page says when its
+ * person is here; where the browser has no push, the page itself notifies while it is open.
+ */
+import { calls } from '../lib/agent';
+import { api, ApiError } from '../lib/api';
+import { isAppleTouch, registration, serviceWorkers } from '../lib/device';
 import { basename } from '../lib/format';
 import { Persisted } from '../lib/persisted.svelte';
 import { href, router } from '../lib/router.svelte';
 import type { Session } from '../lib/types';
+import { device } from './device.svelte';
 import { ui } from './ui.svelte';
 
+/** The server counts this device as in use for a minute after each word. */
+const HERE_MS = 20_000;
 const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 
-/** Why this browser shows no notifications of this page, after asking the person for leave; empty if it does. */
-async function hindrance(): Promise<string> {
-  if (!globalThis.isSecureContext) return 'Browsers let a page notify you over HTTPS or on this machine only.';
-  if (!('Notification' in globalThis)) return 'This browser has no notifications for pages.';
-  if ((await Notification.requestPermission()) !== 'granted')
-    return 'The browser does not let this page notify you: allow it in the site’s settings.';
-  try {
-    new Notification('Clincus', { silent: true }).close();
-    return '';
-  } catch {
-    // Chrome on Android throws: https://developer.mozilla.org/docs/Web/API/Notification/Notification
-    return 'This browser notifies you by service workers only, which Clincus does not have.';
-  }
+/** Why this browser shows no notifications of this page, whatever the person wants; empty if it may. */
+export function obstacle(): string {
+  if (!globalThis.isSecureContext)
+    return 'Browsers let a page notify you over HTTPS or on this machine only, and this page came by plain HTTP.';
+  if ('Notification' in globalThis) return '';
+  return isAppleTouch(navigator.userAgent, navigator.maxTouchPoints)
+    ? 'On an iPhone or iPad, first put this page on the Home Screen (Share, then “Add to Home Screen”) and open it there.'
+    : 'This browser has no notifications for pages.';
 }
+
+/** The same, after asking the person for leave. Browsers take that question only after a tap or a click. */
+async function hindrance(): Promise<string> {
+  const reason = obstacle();
+  if (reason) return reason;
+  return (await Notification.requestPermission()) === 'granted'
+    ? ''
+    : 'The browser does not let this page notify you: allow it in the site’s settings.';
+}
+
+/** The moment at which a session began to need its person: its tool's state, else its bell. */
+const since = ({ agent, rang_at }: Session): string => (calls(agent) ? agent.since : rang_at);
+
+/** Whether the person has looked at it already: it may still wait, but it is no news. */
+const isSeen = ({ agent }: Session): boolean => calls(agent) && agent.seen;
 
 export class Notifications {
   readonly #wanted = new Persisted<boolean>('notify', false, isBoolean);
-  /** The bells that were there already, by session. */
+  /** The events that were there already, by session. */
   readonly #known = new Map<string, string>();
 
   get on(): boolean {
     return this.#wanted.current;
+  }
+
+  /** Follows a click on a notification, which the worker tells. */
+  start(): void {
+    serviceWorkers()?.addEventListener('message', ({ data }: MessageEvent<{ type?: unknown; path?: unknown } | null>) => {
+      if (data?.type === 'open' && typeof data.path === 'string' && data.path.startsWith('/')) router.go(data.path);
+    });
   }
 
   /** Asks the browser for leave first. A browser that refuses leaves it off, and says where to allow it. */
@@ -36,35 +62,72 @@ export class Notifications {
     const refusal = on ? await hindrance() : '';
     if (refusal) ui.toast(refusal, 'error');
     this.#wanted.current = on && !refusal;
+    const { push } = await import('./push.svelte');
+    await (this.on ? push.subscribe() : push.unsubscribe());
   }
 
-  /** Tells of each bell of the waiting sessions that is new, if nobody is here to see it. */
+  /** Tells the server whether the person is here, for as long as this is so: it does not call this device meanwhile. */
+  report(here: boolean): () => void {
+    const { id } = device;
+    if (!id) return () => undefined;
+    const say = (): void => void api.presence(id, here).catch((error: unknown) => this.#lost(error));
+    say();
+    const timer = here ? setInterval(say, HERE_MS) : undefined;
+    return () => clearInterval(timer);
+  }
+
+  /** Tells of each new event of the waiting sessions, if nobody is here to see it, and takes back what is over. */
   tell(waiting: readonly Session[], here: boolean): void {
-    for (const { id, rang_at = '', workspace } of waiting) {
-      if (this.#known.get(id) === rang_at) continue;
-      this.#known.set(id, rang_at);
-      // A bell from before the page was opened is in its list already.
-      const isNew = Date.parse(rang_at) >= performance.timeOrigin;
-      if (this.on && isNew && !here) this.#show(id, basename(workspace));
+    const news = waiting.filter((session) => !isSeen(session));
+    for (const session of news) {
+      const { id, name, workspace } = session;
+      const at = since(session);
+      if (this.#known.get(id) === at) continue;
+      this.#known.set(id, at);
+      // An event from before the page was opened is in its list already, and what is pushed comes by the worker.
+      const isNew = Date.parse(at) >= performance.timeOrigin;
+      if (this.on && isNew && !here && !device.id) void this.#show(id, name || basename(workspace));
+    }
+    if (this.on) void this.#close(new Set(news.map(({ id }) => id)));
+  }
+
+  /** The person has removed this device on another one: that holds here, too. */
+  async #lost(error: unknown): Promise<void> {
+    if (!(error instanceof ApiError && error.status === 404) || !device.id) return;
+    device.id = '';
+    await this.turn(false);
+    ui.toast('This device was removed from those that Clincus notifies.');
+  }
+
+  /** Closes the notifications of sessions that need nobody any more. */
+  async #close(waiting: ReadonlySet<string>): Promise<void> {
+    for (const one of (await (await registration())?.getNotifications()) ?? []) {
+      const { path = '' } = (one.data ?? {}) as { path?: string };
+      if (path.startsWith('/sessions/') && !waiting.has(one.tag)) one.close();
     }
   }
 
-  #show(id: string, name: string): void {
+  async #show(id: string, name: string): Promise<void> {
     // With the session as its tag one takes the place of the one before, in every tab that shows this server.
     // `renotify` lets the second one be heard, too; the DOM's types do not know it.
-    const options: NotificationOptions & { renotify: boolean } = { tag: id, renotify: true, icon: '/icon-192.png' };
+    const path = href.session(id);
+    const options: NotificationOptions & { renotify: boolean } = { tag: id, renotify: true, icon: '/icon-192.png', data: { path } };
     const title = `${name} needs you`;
-    const go = (): void => router.go(href.session(id));
     try {
+      const worker = await registration();
+      if (worker?.active) {
+        await worker.showNotification(title, options);
+        return;
+      }
       const notification = new Notification(title, options);
       notification.onclick = () => {
         window.focus();
-        go();
+        router.go(path);
         notification.close();
       };
     } catch {
-      // The permission was kept, and the browser knows notifications of service workers only.
-      ui.toast(`${title}.`, 'error', { label: 'Go there', run: go });
+      // Chrome on Android knows notifications of service workers only, and has none here.
+      ui.toast(`${title}.`, 'error', { label: 'Go there', run: () => router.go(path) });
     }
   }
 }

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { Session } from '../lib/types';
-import { someSession } from '../test/fakes';
+import { type Call, fakeServer, someSession } from '../test/fakes';
+import { device } from './device.svelte';
 import { Notifications } from './notifications.svelte';
 import { ui } from './ui.svelte';
 
@@ -12,6 +13,9 @@ let shown: string[];
 let given: NotificationOptions[];
 let leave: NotificationPermission;
 let mayConstruct: boolean;
+let worker: { active: boolean; showNotification: (title: string) => void; getNotifications: () => unknown[] } | undefined;
+let calls: Call[];
+let status: number;
 
 class FakeNotification {
   static requestPermission = () => Promise.resolve(leave);
@@ -29,60 +33,141 @@ class FakeNotification {
   }
 }
 
-const waiting = (rang_at: string): Session => someSession({ rang_at });
+const rings = (rang_at: string): Session => someSession({ rang_at });
+const agent = (state: Session['agent']['state'], since: string): Session =>
+  someSession({ agent: { ...someSession().agent, state, since, seen: false } });
+
+/** Lets what was begun come to its end. */
+const settle = () => new Promise((resolve) => setTimeout(resolve));
 
 beforeEach(() => {
   shown = [];
   given = [];
   leave = 'granted';
   mayConstruct = true;
+  worker = undefined;
+  status = 204;
   ui.toasts = [];
+  device.id = '';
   vi.stubGlobal('isSecureContext', true);
   vi.stubGlobal('Notification', FakeNotification);
+  vi.stubGlobal('navigator', {
+    userAgent: 'Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Firefox/144.0',
+    maxTouchPoints: 0,
+    serviceWorker: { getRegistration: () => Promise.resolve(worker) },
+  });
+  calls = fakeServer(({ path }) =>
+    path === '/api/push' ? { json: { public_key: '', problem: 'No openssl.', devices: [] } } : { status },
+  );
 });
 
-afterEach(() => vi.unstubAllGlobals());
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
 
-it('tells of each new bell once, while nobody is at the page', async () => {
+async function turnedOn(): Promise<Notifications> {
   const notifications = new Notifications();
-  notifications.tell([waiting('2026-01-01T00:00:00Z')], false);
   await notifications.turn(true);
-  for (const rang_at of [LATER, LATER, LATEST]) notifications.tell([waiting(rang_at)], false);
-  expect(shown).toEqual(['Clincus', 'my-app needs you', 'my-app needs you']);
-  expect(given.slice(1)).toEqual(Array(2).fill({ tag: 'a', renotify: true, icon: '/icon-192.png' }));
+  return notifications;
+}
+
+it.each([
+  ['bell', rings(LATER), rings(LATEST)],
+  ['state of a tool', agent('waiting', LATER), agent('done', LATEST)],
+])('tells of each new %s once, while nobody is at the page', async (_, first, second) => {
+  const notifications = new Notifications();
+  notifications.tell([rings('2026-01-01T00:00:00Z')], false);
+  await notifications.turn(true);
+  for (const session of [first, first, second]) {
+    notifications.tell([session], false);
+    await settle();
+  }
+  expect(shown).toEqual(['my-app needs you', 'my-app needs you']);
+  expect(given).toEqual(Array(2).fill({ tag: 'a', renotify: true, icon: '/icon-192.png', data: { path: '/sessions/a' } }));
 });
 
 it.each([
-  ['the person is at the page', 'granted', true, LATER],
-  ['the browser refuses', 'denied', false, LATER],
-  ['it rang before the page was opened', 'granted', false, '2026-01-01T00:00:00Z'],
-] as const)('says nothing when %s', async (_, permission, here, rang_at) => {
+  ['the person is at the page', 'granted', true, LATER, ''],
+  ['the browser refuses', 'denied', false, LATER, ''],
+  ['it began before the page was opened', 'granted', false, '2026-01-01T00:00:00Z', ''],
+  ['the server pushes to this device', 'granted', false, LATER, 'd1'],
+] as const)('says nothing when %s', async (_, permission, here, rang_at, id) => {
   leave = permission;
-  const notifications = new Notifications();
-  await notifications.turn(true);
+  const notifications = await turnedOn();
+  device.id = id;
   expect(notifications.on).toBe(permission === 'granted');
-  notifications.tell([waiting(rang_at)], here);
-  expect(shown.filter((title) => title !== 'Clincus')).toEqual([]);
+  notifications.tell([rings(rang_at)], here);
+  await settle();
+  expect(shown).toEqual([]);
 });
 
-it('stays off where the browser throws, as on Android, and says why', async () => {
+it('tells by the worker where there is one, as Android demands', async () => {
+  const told: string[] = [];
+  worker = { active: true, showNotification: (title) => told.push(title), getNotifications: () => [] };
   mayConstruct = false;
-  const notifications = new Notifications();
-  await notifications.turn(true);
-  expect([notifications.on, ui.toasts.at(-1)?.text]).toEqual([false, expect.stringContaining('service workers only')]);
-});
-
-it('stays off over plain HTTP from another machine, and says why', async () => {
-  vi.stubGlobal('isSecureContext', false);
-  const notifications = new Notifications();
-  await notifications.turn(true);
-  expect([notifications.on, ui.toasts.at(-1)?.text]).toEqual([false, expect.stringContaining('HTTPS')]);
+  (await turnedOn()).tell([rings(LATER)], false);
+  await settle();
+  expect(told).toEqual(['my-app needs you']);
 });
 
 it('says it in the page when the browser throws after all', async () => {
-  const notifications = new Notifications();
-  await notifications.turn(true);
+  const notifications = await turnedOn();
   mayConstruct = false;
-  notifications.tell([waiting(LATER)], false);
+  notifications.tell([rings(LATER)], false);
+  await settle();
   expect(ui.toasts.at(-1)?.text).toBe('my-app needs you.');
+});
+
+it('takes a notification back once its session needs nobody, or was seen', async () => {
+  const closed: string[] = [];
+  const notification = (tag: string, path: string) => ({ tag, data: { path }, close: () => closed.push(tag) });
+  const getNotifications = () => [notification('a', '/sessions/a'), notification('b', '/sessions/b'), notification('test', '/')];
+  worker = { active: true, showNotification: () => undefined, getNotifications };
+  const waiting = { ...agent('waiting', LATER), id: 'b' };
+  const notifications = await turnedOn();
+  notifications.tell([waiting], true);
+  await settle();
+  expect(closed).toEqual(['a']);
+  notifications.tell([{ ...waiting, agent: { ...waiting.agent, seen: true } }], true);
+  await settle();
+  expect(closed).toEqual(['a', 'a', 'b']);
+});
+
+it.each([
+  ['HTTPS', { isSecureContext: false }],
+  ['no notifications for pages', { Notification: undefined }],
+])('stays off where the browser cannot, and says why: %s', async (word, globals) => {
+  for (const [name, value] of Object.entries(globals)) vi.stubGlobal(name, value);
+  if ('Notification' in globals) Reflect.deleteProperty(globalThis, 'Notification');
+  const notifications = await turnedOn();
+  expect([notifications.on, ui.toasts.at(-1)?.text]).toEqual([false, expect.stringContaining(word)]);
+});
+
+it('tells the server while the person is here, and when they go', async () => {
+  vi.useFakeTimers();
+  device.id = 'd1';
+  const notifications = new Notifications();
+  const leaveIt = notifications.report(true);
+  await vi.advanceTimersByTimeAsync(45_000);
+  leaveIt();
+  notifications.report(false)();
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(calls.map(({ path, body }) => [path, body])).toEqual(
+    [true, true, true, false].map((here) => ['/api/push/subscriptions/d1/presence', JSON.stringify({ here })]),
+  );
+});
+
+it('says nothing of a browser that gets no pushes', () => {
+  new Notifications().report(true)();
+  expect(calls).toEqual([]);
+});
+
+it('turns itself off, and says so, when this device was removed on another one', async () => {
+  const notifications = await turnedOn();
+  device.id = 'd1';
+  status = 404;
+  notifications.report(false);
+  await vi.waitFor(() => expect(ui.toasts.at(-1)?.text).toContain('was removed'));
+  expect([notifications.on, device.id]).toEqual([false, '']);
 });

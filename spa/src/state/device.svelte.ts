@@ -1,0 +1,21 @@
+/** This browser among the devices that the server calls. */
+import { Persisted } from '../lib/persisted.svelte';
+
+const isString = (value: unknown): value is string => typeof value === 'string';
+
+class Device {
+  readonly #id = new Persisted<string>('push-device', '', isString);
+  /** Goes up whenever a call to some device, or to the webhook, has had a result. */
+  results = $state(0);
+
+  /** Its id at the server; empty while it gets no pushes. */
+  get id(): string {
+    return this.#id.current;
+  }
+
+  set id(id: string) {
+    this.#id.current = id;
+  }
+}
+
+export const device = new Device();

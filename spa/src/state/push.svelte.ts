@@ -1,0 +1,86 @@
+/** Web push: the devices that the server calls. The settings and the switch load it, no page does at its start. */
+import { api, ApiError, sentence } from '../lib/api';
+import { deviceName, registration, serviceWorkers } from '../lib/device';
+import type { Push } from '../lib/types';
+import { device } from './device.svelte';
+
+/** Base64url as bytes. */
+function bytes(text: string): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), (char) => char.charCodeAt(0));
+}
+
+const isSame = (a: ArrayBuffer | null | undefined, b: Uint8Array): boolean =>
+  !!a && a.byteLength === b.length && new Uint8Array(a).every((byte, at) => byte === b[at]);
+
+/** What pushes come by. There are browsers with workers and without it. */
+const managerOf = (worker: ServiceWorkerRegistration | undefined): PushManager | undefined => worker?.pushManager;
+
+export class PushDevices {
+  current = $state.raw<Push | null>(null);
+  error = $state('');
+  /** Why this browser gets no pushes although it was asked to; empty if it gets them. */
+  problem = $state('');
+
+  async refresh(): Promise<void> {
+    try {
+      this.current = await api.push();
+      this.error = '';
+    } catch (error) {
+      this.error = sentence(error);
+    }
+  }
+
+  /** Has the server call this browser, if the person gave leave to notify. */
+  async subscribe(): Promise<void> {
+    try {
+      this.problem = await this.#subscribe();
+    } catch (error) {
+      this.problem = error instanceof ApiError ? error.message : 'The browser could not reach its push service.';
+    }
+    if (this.problem) device.id = '';
+    await this.refresh();
+  }
+
+  /** Has it call this browser no more. */
+  async unsubscribe(): Promise<void> {
+    const id = device.id;
+    device.id = this.problem = '';
+    await (await managerOf(await registration())?.getSubscription())?.unsubscribe();
+    if (id) await this.#forget(id);
+  }
+
+  /** Has the server forget a device: this one or another. */
+  async remove(id: string): Promise<void> {
+    await (id === device.id ? this.unsubscribe() : this.#forget(id));
+  }
+
+  async #forget(id: string): Promise<void> {
+    try {
+      await api.removeDevice(id);
+    } catch (error) {
+      if (!(error instanceof ApiError && error.status === 404)) throw error;
+    }
+    await this.refresh();
+  }
+
+  async #subscribe(): Promise<string> {
+    const { public_key, problem } = await api.push();
+    if (!public_key) return problem;
+    const workers = serviceWorkers();
+    const manager = managerOf(await workers?.register('/worker.js', { scope: '/', updateViaCache: 'none' }));
+    if (!workers || !manager) return 'This browser has no web push.';
+    await workers.ready;
+    const applicationServerKey = bytes(public_key);
+    let subscription = await manager.getSubscription();
+    if (subscription && !isSame(subscription.options.applicationServerKey, applicationServerKey)) {
+      await subscription.unsubscribe(); // it is of a server with another key
+      subscription = null;
+    }
+    subscription ??= await manager.subscribe({ userVisibleOnly: true, applicationServerKey });
+    const name = deviceName(navigator.userAgent, navigator.maxTouchPoints);
+    device.id = (await api.addDevice({ endpoint: subscription.endpoint, name, replaces: device.id })).id;
+    return '';
+  }
+}
+
+export const push = new PushDevices();

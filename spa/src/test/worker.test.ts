@@ -1,0 +1,137 @@
+/** public/worker.js, run in a stand-in for the scope of a service worker. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import { type Call, fakeServer, type Reply } from './fakes';
+
+const SOURCE = readFileSync(join(import.meta.dirname, '../../public/worker.js'), 'utf8');
+const ENDPOINT = 'https://fcm.googleapis.com/fcm/send/abc';
+const ID = '4e9bdab8bbe7189c'; // sha256sum of it
+
+interface Shown {
+  title: string;
+  tag: string;
+  body: string;
+  silent: boolean;
+  renotify: boolean;
+  data: { path: string };
+  close: () => void;
+}
+
+const news = (id: string, fresh: boolean) => ({ id, title: `${id} waits for you`, text: '', state: 'waiting', fresh });
+
+let listeners: Map<string, (event: unknown) => void>;
+let shown: Shown[];
+let closed: string[];
+let windows: { focused: boolean; messages: unknown[]; focus: () => Promise<void>; postMessage: (message: unknown) => void }[];
+let opened: string[];
+let calls: Call[];
+let answer: Reply;
+
+function someWindow(focused: boolean) {
+  const messages: unknown[] = [];
+  return { focused, messages, focus: () => Promise.resolve(), postMessage: (message: unknown) => messages.push(message) };
+}
+
+/** Lets the worker handle an event to its end. */
+async function handle(type: string, event: object = {}): Promise<void> {
+  const work: Promise<unknown>[] = [];
+  listeners.get(type)?.({ ...event, waitUntil: (one: Promise<unknown>) => work.push(one) });
+  await Promise.all(work);
+}
+
+beforeEach(() => {
+  listeners = new Map();
+  shown = [];
+  closed = [];
+  windows = [];
+  opened = [];
+  calls = fakeServer(() => answer);
+  const subscription = { endpoint: ENDPOINT, options: { userVisibleOnly: true } };
+  const scope = {
+    addEventListener: (type: string, listener: (event: unknown) => void) => listeners.set(type, listener),
+    registration: {
+      pushManager: {
+        getSubscription: () => Promise.resolve(subscription),
+        subscribe: () => Promise.resolve({ endpoint: `${ENDPOINT}/new` }),
+      },
+      getNotifications: () => Promise.resolve(shown),
+      showNotification: (title: string, options: Omit<Shown, 'title' | 'close'>) => {
+        shown = shown.filter(({ tag }) => tag !== options.tag);
+        shown.push({ title, ...options, close: () => closed.push(options.tag) });
+        return Promise.resolve();
+      },
+    },
+    clients: { matchAll: () => Promise.resolve(windows), openWindow: (path: string) => Promise.resolve(opened.push(path)) },
+  };
+  // eslint-disable-next-line @typescript-eslint/no-implied-eval -- the worker is no module
+  (new Function('self', SOURCE) as (self: unknown) => void)(scope);
+});
+
+afterEach(() => vi.unstubAllGlobals());
+
+it('answers no request of the page, so that nothing of it can be stale', () => {
+  expect([...listeners.keys()].sort()).toEqual(['activate', 'install', 'notificationclick', 'push', 'pushsubscriptionchange']);
+});
+
+it('asks the server what waits, and shows what is new', async () => {
+  answer = { json: [news('b', true), news('a', false)] };
+  await handle('push');
+  expect(calls.map(({ method, path }) => `${method} ${path}`)).toEqual([`POST /api/push/subscriptions/${ID}/news`]);
+  expect(shown).toMatchObject([{ title: 'b waits for you', tag: 'b', renotify: true, data: { path: '/sessions/b' } }]);
+});
+
+it('closes what was seen, on this device or another', async () => {
+  answer = { json: [news('a', true)] };
+  await handle('push');
+  answer = { json: [news('b', true)] };
+  await handle('push');
+  expect(closed).toEqual(['a']);
+});
+
+it.each([
+  ['something waits that it has shown before', [news('a', false)], 'a waits for you'],
+  ['nothing waits any more', [], 'Nothing waits for you any more'],
+])('shows something without a sound when %s, as browsers demand', async (_, json, title) => {
+  answer = { json };
+  await handle('push');
+  expect(shown).toMatchObject([{ title, silent: true, renotify: false }]);
+});
+
+it.each([
+  ['does not answer', new Error('offline')],
+  ['does not know the person', { status: 401, json: { error: 'token' } }],
+])('says it in general words when the server %s', async (_, reply) => {
+  answer = reply;
+  await handle('push');
+  expect(shown).toMatchObject([{ title: 'A session may need you', data: { path: '/' } }]);
+});
+
+it('shows no more than four at once', async () => {
+  answer = { json: ['a', 'b', 'c', 'd', 'e'].map((id) => news(id, true)) };
+  await handle('push');
+  expect(shown.map(({ tag }) => tag)).toEqual(['d', 'c', 'b', 'a']);
+});
+
+it.each([
+  ['the focused window', [someWindow(false), someWindow(true)], 1],
+  ['any other', [someWindow(false)], 0],
+])('leads to the session in %s', async (_, open, index) => {
+  windows = open;
+  await handle('notificationclick', { notification: { close: () => undefined, data: { path: '/sessions/a' } } });
+  expect(windows[index]?.messages).toEqual([{ type: 'open', path: '/sessions/a' }]);
+  expect(opened).toEqual([]);
+});
+
+it('opens a window where there is none', async () => {
+  await handle('notificationclick', { notification: { close: () => undefined, data: { path: '/sessions/a' } } });
+  expect(opened).toEqual(['/sessions/a']);
+});
+
+it('gives the server the subscription that the browser has made anew', async () => {
+  answer = { status: 201, json: {} };
+  await handle('pushsubscriptionchange', { oldSubscription: { endpoint: ENDPOINT, options: {} } });
+  expect(calls.map(({ body }) => JSON.parse(String(body)) as unknown)).toEqual([{ endpoint: `${ENDPOINT}/new`, replaces: ID }]);
+});

@@ -1,0 +1,93 @@
+/**
+ * The service worker of the dashboard. A push wakes it and says nothing, so it asks the server what waits, and shows that.
+ * It answers no request of the page and keeps nothing, so nothing of it can be out of date.
+ */
+'use strict';
+
+const TIMEOUT_MS = 8_000;
+const SHOWN = 4; // notifications that one push may add
+
+self.addEventListener('install', () => self.skipWaiting());
+self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener('push', (event) => event.waitUntil(showNews()));
+self.addEventListener('notificationclick', (event) => {
+  event.notification.close();
+  event.waitUntil(open(event.notification.data?.path ?? '/'));
+});
+self.addEventListener('pushsubscriptionchange', (event) => event.waitUntil(renew(event)));
+
+/** Asks for something of our own server, with the cookie of the person. */
+async function post(path, body) {
+  const response = await fetch(path, {
+    method: 'POST',
+    cache: 'no-store',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  });
+  if (!response.ok) throw new Error(String(response.status));
+  return response.json();
+}
+
+/** The id of a subscription at the server: the beginning of its endpoint's SHA-256. */
+async function idOf(subscription) {
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(subscription.endpoint));
+  return [...new Uint8Array(digest).slice(0, 8)].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+async function takeNews() {
+  const subscription = await self.registration.pushManager.getSubscription();
+  if (!subscription) throw new Error('no subscription');
+  return post(`/api/push/subscriptions/${await idOf(subscription)}/news`, {});
+}
+
+/** Shows what is new and closes what is over. A push that shows nothing costs the browser's leave to push. */
+async function showNews() {
+  let news;
+  try {
+    news = await takeNews();
+  } catch {
+    return show({ title: 'A session may need you', text: 'The server did not say which: open the dashboard.' });
+  }
+  for (const shown of await self.registration.getNotifications()) {
+    if (!news.some((one) => tagOf(one) === shown.tag)) shown.close();
+  }
+  const fresh = news.filter((one) => one.fresh).slice(0, SHOWN);
+  // The newest comes last, on top.
+  for (const one of fresh.reverse()) await show(one);
+  if (fresh.length > 0) return;
+  await show(news[0] ?? { title: 'Nothing waits for you any more', text: '' }, true);
+}
+
+function tagOf(news) {
+  return news.id || news.state || 'clincus';
+}
+
+function show(news, silent = false) {
+  return self.registration.showNotification(news.title, {
+    body: news.text,
+    tag: tagOf(news),
+    icon: '/icon-192.png',
+    badge: '/icon-192.png',
+    data: { path: news.id ? `/sessions/${encodeURIComponent(news.id)}` : '/' },
+    silent,
+    renotify: !silent,
+  });
+}
+
+/** Leads the person to a place of the page: in a window that is open, else in a new one. */
+async function open(path) {
+  const windows = await self.clients.matchAll({ type: 'window', includeUncontrolled: true });
+  const page = windows.find((one) => one.focused) ?? windows[0];
+  if (!page) return self.clients.openWindow(path);
+  page.postMessage({ type: 'open', path });
+  return page.focus();
+}
+
+/** The browser has changed the subscription by itself: the server gets the new one in the old one's place. */
+async function renew(event) {
+  const old = event.oldSubscription;
+  const fresh = event.newSubscription ?? (old && (await self.registration.pushManager.subscribe(old.options)));
+  if (!fresh) return;
+  await post('/api/push/subscriptions', { endpoint: fresh.endpoint, replaces: old ? await idOf(old) : '' });
+}
