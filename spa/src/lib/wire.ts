@@ -550,6 +550,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/cost": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What the session's conversation has cost, as far as the tool tells it, up to its last save */
+        get: operations["get_cost"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/usage": {
         parameters: {
             query?: never;
@@ -764,6 +784,28 @@ export interface components {
             warnings: string[];
             error: string | null;
         };
+        /** @description null where it is not known */
+        Cost: {
+            model: string | null;
+            tokens: components["schemas"]["Tokens"] | null;
+            /** @description at list prices; null if one message has no known price */
+            cost_usd: number | null;
+            context: {
+                used: number;
+                size: number | null;
+            } | null;
+            windows: {
+                name: string;
+                used: number;
+                resets_at: string;
+            }[];
+            /** @description the same for each day (UTC), newest first */
+            days: {
+                day: string;
+                tokens: components["schemas"]["Tokens"];
+                cost_usd: number | null;
+            }[];
+        };
         Error: {
             /** @description what is wrong, and what to do */
             error: string;
@@ -904,6 +946,12 @@ export interface components {
             rang_at: string;
             agent: components["schemas"]["Agent"];
             error?: string;
+        };
+        Tokens: {
+            input: number;
+            output: number;
+            cache_read: number;
+            cache_write: number;
         };
         /** @description null where it is not known */
         Usage: {
@@ -1964,6 +2012,32 @@ export interface operations {
                 content?: never;
             };
             409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_cost: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Cost"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            404: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };
