@@ -695,8 +695,6 @@ ALLOWANCE = matching(r"[1-9]\d{0,4}%|[1-9]\d{0,6}ms/[1-9]\d{0,6}ms", "write a sh
 ENFORCE = matching(r"hard|soft", "write hard or soft")
 ENVIRONMENT = table_of(check_text, r"[A-Za-z_]\w*", "a variable's name is made of letters, digits and '_'")
 COMMANDS = table_of(check_command, WORD, "a tool's name is made of letters, digits, '.', '_' and '-'")
-NEWS = matching("waiting|done|failed|stuck", "write waiting, done, failed or stuck")
-WEB_ADDRESS = matching(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?([/?][!-~]*)?", "write an http: or https: address")
 PROTECTED = [".git/hooks", ".git/config", ".husky", ".vscode"]
 
 
@@ -813,13 +811,6 @@ register_settings(
     Setting("profiles", {}, merge=merged, rows=PROFILE),
     Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
     Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
-    Setting("sessions.ephemeral_grace", "24h", check_duration),
-    Setting("notify.on", ["waiting", "done", "failed", "stuck"], list_of(NEWS)),
-    Setting("notify.quiet", True, check_switch),
-    Setting("notify.with_text", False, check_switch),
-    Setting("notify.address", "", WEB_ADDRESS),
-    Setting("notify.webhook", "", WEB_ADDRESS, secret=True),
-    Setting("notify.template", {}, table_of(check_text, WORD, "write a plain name for a field"), secret=True),
 )
 DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")  # the keys that PUT /api/config may set
 UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # the keys that an untrusted project file may set
@@ -6954,10 +6945,6 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
             raise ClincusError('"path" is missing: name the root to remove in the body or as ?path=', 400)
         return save_roots(app.workspaces.without_root(path))
 
-    def make_folder(request: Request) -> object:
-        values = request.values
-        return {"path": app.workspaces.make_folder(values["root"], values["name"], git=values["git"])}
-
     def send_events(request: Request) -> None:
         with open_websocket(request, [EVENTS_SUBPROTOCOL]) as websocket, app.sockets.track(websocket):
             app.hub.subscribe(websocket)
@@ -6975,7 +6962,7 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("GET", "/api/workspaces", lambda request: app.workspaces.document()),
         ("POST", "/api/workspaces", lambda request: save_roots(app.workspaces.with_root(request.values["path"]))),
         ("DELETE", "/api/workspaces", remove_workspace),
-        ("POST", "/api/workspaces/folder", make_folder),
+        ("POST", "/api/workspaces/folder", lambda request: {"path": app.workspaces.make_folder(**request.values)}),
         ("GET", "/ws/terminal/{id}", functools.partial(open_terminal, app)),
         ("GET", "/ws/events", send_events),
         # Beyond the reference
@@ -7014,18 +7001,13 @@ def serve(options: Any) -> int:
         # Without the token: every user of this machine can read the browser's arguments. On loopback the page needs
         # none; elsewhere it asks for it.
         webbrowser.open(app.url)
-    give_back_memory()
-    os.read(end, 1)
-    app.close()
-    return 0
-
-
-def give_back_memory() -> None:
-    """Give the system back what compiling took, some 25 MB, where the C library can do that (malloc_trim(3))."""
-    with suppress(ImportError, OSError, AttributeError):
+    with suppress(ImportError, OSError, AttributeError):  # give back what compiling took, some 25 MB (malloc_trim(3))
         import ctypes
 
         ctypes.CDLL(None).malloc_trim(0)
+    os.read(end, 1)
+    app.close()
+    return 0
 
 
 def catch_end_signals() -> int:

@@ -16,6 +16,8 @@ import clincus
 SAVE_AFTER_RING = 15.0  # seconds between two saves of a running session, if its bell rang
 SAVE_EVERY = 180.0  # seconds, if it did not
 
+clincus.register_settings(clincus.Setting("sessions.ephemeral_grace", "24h", clincus.check_duration))
+
 
 def install(extensions: clincus.Extensions) -> None:
     """Add the duties. Nothing is ended while Incus cannot be asked."""

@@ -19,6 +19,18 @@ WORKERS = 4  # threads that check and send; each of them may wait for a push ser
 HERE_FOR = 60.0  # seconds that a page's word of being in use holds; the page repeats it every 20
 TEST_TEXT = "Notifications of Clincus reach this device."
 
+NEWS_WORD = clincus.matching("waiting|done|failed|stuck", "write waiting, done, failed or stuck")
+FIELDS = clincus.table_of(clincus.check_text, clincus.WORD, "write a plain name for a field")
+ADDRESS = clincus.matching(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?([/?][!-~]*)?", "write an http: or https: address")
+clincus.register_settings(
+    clincus.Setting("notify.on", ["waiting", "done", "failed", "stuck"], clincus.list_of(NEWS_WORD)),
+    clincus.Setting("notify.quiet", True, clincus.check_switch),
+    clincus.Setting("notify.with_text", False, clincus.check_switch),
+    clincus.Setting("notify.address", "", ADDRESS),
+    clincus.Setting("notify.webhook", "", ADDRESS, secret=True),
+    clincus.Setting("notify.template", {}, FIELDS, secret=True),
+)
+
 
 def install(extensions: clincus.Extensions) -> None:
     """Add the routes, the listener and the threads."""

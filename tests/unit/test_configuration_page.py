@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import clincus
-import clincus_features.tools  # noqa: F401  # it adds keys
 
+clincus.install_features(None)  # they add settings
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 ROWS = {
     key: (default.strip(), variable.strip())
