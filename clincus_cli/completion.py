@@ -93,6 +93,8 @@ def offered_words(context: Context, before: list[str], current: str) -> Iterable
         return []
     flag = found.all_flags.get(before[-1])
     if flag is not None and flag.value and not flag.bare:
+        if flag.key == "tool":
+            return tool_rows(context)
         return session_rows(context) if flag.key == "container" else [(choice, "") for choice in flag.choices]
     if current.startswith("-"):
         return flag_rows(found)
@@ -122,6 +124,14 @@ def argument_rows(context: Context, command: cli.Command, at: int) -> Iterable[t
         return [(shell, "") for shell in SCRIPTS]
     is_session = place.strip("[].") in ("NAME", "CONTAINER") and "launch" not in command.name
     return session_rows(context) if is_session and command.group != "snapshot" else []
+
+
+def tool_rows(context: Context) -> Iterable[tuple[str, str]]:
+    """The tools to choose from; none where the config is broken."""
+    try:
+        return [(name, "") for name in clincus.all_tools(context.config)]
+    except clincus.ClincusError:
+        return []
 
 
 def session_rows(context: Context) -> Iterable[tuple[str, str]]:

@@ -288,6 +288,13 @@ def test_what_may_come_next(words, offered):
     assert sorted(line.partition("\t")[0] for line in done.stdout.splitlines()) == sorted(offered)
 
 
+def test_names_of_tools_are_offered(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(clincus, "SYSTEM_CONFIG", str(tmp_path / "none"))
+    command, options = parse_command_line(["__complete", "--", "shell", "--tool", "co"])
+    command.run(cli_context.Context(command, options, {"HOME": str(tmp_path)}))
+    assert capsys.readouterr().out.splitlines() == ["copilot", "codex"]
+
+
 def test_names_of_sessions_are_offered(monkeypatch, capsys):
     command, options = parse_command_line(["__complete", "--", "attach", "clincus-"])
     context = cli_context.Context(command, options, {})
