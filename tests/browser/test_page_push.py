@@ -1,0 +1,103 @@
+"""Web push in a real Chromium: the settings, the service worker, and a push service of our own. No Incus is needed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+from browser_bed import DESK
+from playwright.sync_api import Browser, Page, expect
+
+import clincus
+from clincus_features import notify
+from tests.programs import DEADLINE, wait_until
+from tests.push_service import LOCAL_SERVICES, PushService
+
+pytest_plugins = ("browser_bed",)
+
+# Headless Chromium has no push service, so the subscription is ours; all else is the browser's own.
+SUBSCRIPTION = """
+    const subscription = {endpoint: ENDPOINT, options: {applicationServerKey: null}, unsubscribe: async () => true};
+    PushManager.prototype.subscribe = async () => subscription;
+    PushManager.prototype.getSubscription = async () => IN_WORKER ? subscription : null;
+"""
+
+
+@pytest.fixture
+def service(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with PushService() as running:
+        yield running
+    assert running.faults == []
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch, service):
+    """A server in this process, whose push service is ours."""
+    monkeypatch.setattr(notify.Notifier.__init__, "__defaults__", (LOCAL_SERVICES,))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    app = clincus.Application({"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, {"dashboard.port": 0})
+    app.start()
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server, service):
+    context = browser.new_context(base_url=server.url, **DESK)
+    context.set_default_timeout(DEADLINE * 1000)
+    context.grant_permissions(["notifications"], origin=server.url)
+    context.add_init_script(subscription(service.endpoint("laptop"), in_worker=False))
+    yield context.new_page()
+    with suppress(Exception):
+        context.close()
+
+
+def subscription(endpoint: str, *, in_worker: bool) -> str:
+    """The script that gives the page, or the worker, its subscription."""
+    return SUBSCRIPTION.replace("ENDPOINT", f'"{endpoint}"').replace("IN_WORKER", str(in_worker).lower())
+
+
+def deliver_push(page: Page, origin: str) -> None:
+    """Do what the browser does when a push comes from its push service."""
+    cdp = page.context.new_cdp_session(page)
+    found: list[str] = []
+    cdp.on("ServiceWorker.workerRegistrationUpdated", lambda event: found.extend(event["registrations"]))
+    cdp.send("ServiceWorker.enable")
+    wait_until(lambda: bool(page.evaluate("1")) and bool(found), "the registration")
+    number = SimpleNamespace(**found[0]).registrationId
+    cdp.send("ServiceWorker.deliverPushMessage", {"origin": origin, "registrationId": number, "data": ""})
+
+
+def test_a_device_is_added_tested_and_removed(page, server, service):
+    page.goto("/settings")
+    page.get_by_label("Notify me when a session needs me").check()
+    row = page.get_by_role("listitem").filter(has_text="this device")
+    expect(row).to_contain_text("Chrome on Linux")
+    expect(row).to_contain_text("Nothing was sent yet")
+    row.get_by_role("button", name="Send test").click()
+    wait_until(lambda: bool(page.evaluate("1")) and bool(service.pushes), "the push")
+    expect(row).to_contain_text("Delivered")
+
+    worker = page.context.service_workers[0]
+    worker.evaluate(f"() => {{ {subscription(f'{service.url}/push/laptop', in_worker=True)} }}")
+    deliver_push(page, server.url)
+    titles = "registration.getNotifications().then((all) => all.map(({title}) => title))"
+    wait_until(lambda: worker.evaluate(titles) == ["A test of Clincus"], "the notification")
+
+    row.get_by_role("button", name="Remove").click()
+    expect(row).to_have_count(0)
+    expect(page.get_by_label("Notify me when a session needs me")).not_to_be_checked()
+
+
+def test_the_worker_keeps_nothing_and_answers_no_request(page, server):
+    page.goto("/settings")
+    page.get_by_label("Notify me when a session needs me").check()
+    expect(page.get_by_text("this device")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("this device")).to_be_visible()
+    assert page.evaluate("caches.keys()") == []
+    answer = page.request.get("/worker.js")
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["content-type"].startswith("text/javascript")
