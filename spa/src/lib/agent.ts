@@ -49,6 +49,15 @@ const REASONS: Record<Agent['reason'], string> = {
   crashed: 'crashed',
 };
 
+/** What to do about a tool that waits and gives no options. */
+const HELP: Partial<Record<Agent['reason'], string>> = {
+  question: 'Answer it in the terminal.',
+  plan: 'Approve or refuse it in the terminal.',
+  permission: 'Allow or refuse it in the terminal.',
+  dialog: 'Answer it in the terminal, with the arrows and Enter.',
+  login: 'Log in in the terminal: the tool says how.',
+};
+
 /** Whether the tool can go on, or is to be judged, by a person only. */
 export function calls({ state }: Agent): boolean {
   return CALLS.has(state);
@@ -68,4 +77,15 @@ export function words({ status, agent }: Session): string {
   if (status !== 'running') return '';
   // A plan begins with its title.
   return agent.reason === 'plan' ? agent.text.replace(/^#+ /, '') : agent.text;
+}
+
+/** What a person can do who sees that the tool waits; empty if it does not, or its options say it. */
+export function help(agent: Agent): string {
+  if (agent.state !== 'waiting') return '';
+  return agent.options.length > 0 && agent.reason !== 'login' ? '' : (HELP[agent.reason] ?? '');
+}
+
+/** Tells one question from the next; empty while none is open. */
+export function questionOf({ state, reason, since, text }: Agent): string {
+  return state === 'waiting' ? [reason, since, text].join('\n') : '';
 }

@@ -3,6 +3,7 @@ import { AGAIN_MS, pause } from './load';
 import { encodePath } from './paths';
 import type {
   AgentExplained,
+  Answer,
   Config,
   ConfigChange,
   ConfigSources,
@@ -16,6 +17,8 @@ import type {
   NewSessionRequest,
   Push,
   PushDevice,
+  Prompt,
+  PromptResult,
   Session,
   Usage,
   WorkspaceList,
@@ -109,9 +112,9 @@ function find(path: string, init: RequestInit = {}): Promise<Response> {
   return send('GET', path, init, WORK_TIMEOUTS_MS);
 }
 
-async function write<T>(method: string, path: string, body?: unknown): Promise<T> {
+async function write<T>(method: string, path: string, body?: unknown, more: Record<string, string> = {}): Promise<T> {
   const init: RequestInit =
-    body === undefined ? {} : { headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) };
+    body === undefined ? {} : { headers: { 'Content-Type': 'application/json', ...more }, body: JSON.stringify(body) };
   const response = await send(method, path, init, WRITE_TIMEOUTS_MS);
   return (response.status === 204 ? undefined : await response.json()) as T;
 }
@@ -134,6 +137,14 @@ export const api = {
   deleteSession: (id: string) => write<undefined>('DELETE', `${session(id)}?force=true`),
   agent: async (id: string) => (await (await find(`${session(id)}/agent`)).json()) as AgentExplained,
   seen: (id: string) => write<undefined>('POST', `${session(id)}/seen`),
+  answer: (id: string, answer: Answer) => write<undefined>('POST', `${session(id)}/answer`, answer),
+  interrupt: (id: string) => write<undefined>('POST', `${session(id)}/interrupt`),
+  prompts: (id: string) => get<Prompt[]>(`${session(id)}/prompts`),
+  cancelPrompt: (id: string, prompt: string) => write<undefined>('DELETE', `${session(id)}/prompts/${encodeURIComponent(prompt)}`),
+
+  /** Types a prompt, or queues it. With the key of a try whose answer was lost nothing is done twice. */
+  prompt: (id: string, text: string, key: string) =>
+    write<{ prompt_id: string; result: PromptResult }>('POST', `${session(id)}/prompt`, { text }, { 'Idempotency-Key': key }),
   resumeSession: (id: string) => write<{ id: string; status: string }>('POST', `${session(id)}/resume`),
 
   async history(query: HistoryQuery): Promise<{ entries: HistoryEntry[]; total: number }> {

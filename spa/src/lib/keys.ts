@@ -9,6 +9,7 @@ export const shown = {
   search: isMac ? '⌘F' : 'Ctrl Shift F',
   copy: isMac ? '⌘C' : 'Ctrl Shift C',
   paste: isMac ? '⌘V' : 'Ctrl Shift V',
+  send: isMac ? '⌘Enter' : 'Ctrl Enter',
   save: isMac ? '⌘S' : 'Ctrl S',
   leave: isMac ? '⌘↑' : 'Ctrl Shift ↑',
   ends: isMac ? '⌘Home' : 'Ctrl Shift Home',
@@ -60,6 +61,7 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       ['Shift + drag', 'Select although the program uses the mouse'],
     ],
   },
+  { title: 'In the box for prompts', keys: [[shown.send, 'Send']] },
   {
     title: 'In the editor',
     keys: [

@@ -10,6 +10,7 @@ const NAMES = [
   'copy-on-select',
   'terminal-palette-key',
   'rail-folded',
+  'composer-folded',
   'recent-sessions',
   'commands-used',
   'seen-bells',

@@ -28,6 +28,9 @@ export type Push = Schemas['Push'];
 export type PushDevice = Schemas['PushDevice'];
 export type PushResult = Schemas['PushResult'];
 export type NewPushDevice = Body<'add_push_device'>;
+export type Prompt = Schemas['Prompt'];
+export type PromptResult = Schemas['PromptResult'];
+export type Answer = Body<'post_answer'>;
 export type Health = Schemas['Health'];
 export type HealthCheck = Schemas['HealthCheck'];
 export type FileEntry = Schemas['FileEntry'];
@@ -44,6 +47,7 @@ export type ServerEvent =
   | { type: 'session.started' | 'session.stopped' | 'session.changed'; id: string }
   | { type: 'session.agent'; id: string; agent: Agent }
   | { type: 'push.changed' }
+  | { type: 'session.prompts'; id: string }
   | { type: 'incus.unreachable'; error: string }
   | { type: 'incus.reachable' }
   | { type: 'config.reloaded'; timestamp: string }

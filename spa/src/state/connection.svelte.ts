@@ -4,6 +4,7 @@ import type { ServerEvent } from '../lib/types';
 import { doubt } from '../lib/wake';
 import { configuration } from './config.svelte';
 import { device } from './device.svelte';
+import { prompts } from './prompts.svelte';
 import { sessions } from './sessions.svelte';
 import { workspaces } from './workspaces.svelte';
 
@@ -78,6 +79,9 @@ export class Connection {
         break;
       case 'push.changed':
         device.results += 1;
+        break;
+      case 'session.prompts':
+        prompts.changed(event.id);
         break;
       case 'incus.unreachable':
         sessions.unreachable = event.error;

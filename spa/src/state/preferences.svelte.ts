@@ -23,6 +23,7 @@ class Preferences {
   readonly #copyOnSelect = new Persisted<boolean>('copy-on-select', true, isBoolean);
   readonly #terminalPaletteKey = new Persisted<TerminalPaletteKey>('terminal-palette-key', 'Alt 0', isPaletteKey);
   readonly #railFolded = new Persisted<boolean>('rail-folded', false, isBoolean);
+  readonly #composerFolded = new Persisted<boolean>('composer-folded', false, isBoolean);
   readonly #system = window.matchMedia('(prefers-color-scheme: dark)');
   #systemDark = $state(this.#system.matches);
 
@@ -83,6 +84,15 @@ class Preferences {
 
   set railFolded(value: boolean) {
     this.#railFolded.current = value;
+  }
+
+  /** Whether the box for prompts is away, where there is a keyboard to type into the terminal. */
+  get composerFolded(): boolean {
+    return this.#composerFolded.current;
+  }
+
+  set composerFolded(value: boolean) {
+    this.#composerFolded.current = value;
   }
 
   /** The other of light and dark: the system's again if that is it. */

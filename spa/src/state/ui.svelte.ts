@@ -37,6 +37,10 @@ export class Ui {
   newSession = $state.raw<NewSessionStart | null>(null);
   /** The session that the dialog about it shows; empty for none. */
   about = $state('');
+  /** The session whose plan is shown in full; empty for none. */
+  plan = $state('');
+  /** The session of which the page says why its state is known; empty for none. */
+  why = $state('');
   question = $state.raw<Question | null>(null);
   toasts = $state.raw<readonly Toast[]>([]);
   /** How many menus are open: below them no row may move or go. */
@@ -50,6 +54,8 @@ export class Ui {
       this.sheet ||
       this.newProject ||
       this.about !== '' ||
+      this.plan !== '' ||
+      this.why !== '' ||
       this.newSession !== null ||
       this.question !== null,
   );

@@ -6,6 +6,7 @@ import FolderGit2 from '@lucide/svelte/icons/folder-git-2';
 import FolderPlus from '@lucide/svelte/icons/folder-plus';
 import HistoryIcon from '@lucide/svelte/icons/history';
 import Keyboard from '@lucide/svelte/icons/keyboard';
+import PanelBottom from '@lucide/svelte/icons/panel-bottom';
 import Play from '@lucide/svelte/icons/play';
 import Plus from '@lucide/svelte/icons/plus';
 import SettingsIcon from '@lucide/svelte/icons/settings';
@@ -102,6 +103,12 @@ class Commands {
       { key: 'here terminal', title: 'Terminal', icon: SquareTerminal, run: go('terminal') },
       { key: 'here shell', title: 'Shell', icon: SquareTerminal, run: go('shell') },
       { key: 'here files', title: 'Files', icon: FileText, run: go('files') },
+      {
+        key: 'here composer',
+        title: preferences.composerFolded ? 'Show the box for prompts' : 'Hide the box for prompts',
+        icon: PanelBottom,
+        run: () => (preferences.composerFolded = !preferences.composerFolded),
+      },
       power,
       { key: 'here delete', title: 'Delete this session …', icon: Trash2, run: () => void remove(session) },
     ];
