@@ -30,6 +30,7 @@ while read -r verb number rest; do
         leave_scrolling
         # shellcheck disable=SC2086 # words
         tmux send-keys -t "$pane" $number $rest || exit
+        sleep 0.05 # a tool takes an Esc with something right behind it for Alt
         ;;
     paste)
         leave_scrolling

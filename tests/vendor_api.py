@@ -146,6 +146,7 @@ class VendorApi(ThreadingHTTPServer):
         self.url = f"http://{host}:{self.server_address[1]}"
         self.stopping = threading.Event()
         self.requests: list[str] = []  # paths, and the last prompts
+        self.texts: list[str] = []  # all texts of the last messages, as they arrived
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def close(self) -> None:
@@ -179,6 +180,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         prompt, results = current_turn(request)
         verb, _, rest = prompt.partition(" ")
+        last = request["messages"][-1].get("content")
+        blocks = last if isinstance(last, list) else [{"text": last}]
+        self.server.texts += [block["text"] for block in blocks if "text" in block]
         self.server.requests.append(f"POST {self.path} {prompt[:200]} ({results} results)")
         if verb == "status" and rest[:3].isdigit():
             status = int(rest[:3])

@@ -30,7 +30,7 @@ class Keys:
 
     proof: str = ""  # the event that tells of a prompt that was taken; "": nothing proves it
     guards: Sequence[Guard] = ()
-    interrupt: Sequence[str] = ("Escape",)
+    interrupt: Sequence[Step] = (("Escape",),)
     numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
     own_answer: str = ""  # pattern of the option that lets a person write an answer
 
@@ -51,10 +51,11 @@ KEYS: Mapping[str, Keys] = {
     "copilot": Keys(
         proof="UserPromptSubmit",
         guards=(Guard(r"\s*!", "behind_the_invisible"), Guard(r"/", "with_a_blank")),
+        interrupt=(("Escape",), ("Escape",)),
         numbers=False,
     ),
-    "opencode": Keys(proof="UserPromptSubmit", interrupt=("Escape", "Escape"), numbers=False),
-    "aider": Keys(interrupt=("C-c",)),
+    "opencode": Keys(proof="UserPromptSubmit", interrupt=(("Escape",), ("Escape",)), numbers=False),
+    "aider": Keys(interrupt=(("C-c",),)),
 }
 
 
@@ -190,4 +191,4 @@ def interrupt_steps(facts: Facts, decision: Decision) -> list[Step]:
     if state in ("ended", "none") or facts.tool == "shell":
         raise clincus.ClincusError("no tool runs in this session", 409)
     at_rest = state in ("idle", "done", "failed")
-    return [] if at_rest else [KEYS.get(facts.tool, Keys()).interrupt]
+    return [] if at_rest else [*KEYS.get(facts.tool, Keys()).interrupt]

@@ -170,7 +170,7 @@ def test_a_question_that_is_not_on_the_screen_cannot_be_answered():
     ("state", "tool", "steps"),
     [
         ("working", "claude", [("Escape",)]),
-        ("working", "opencode", [("Escape", "Escape")]),
+        ("working", "opencode", [("Escape",), ("Escape",)]),
         ("waiting", "claude", [("Escape",)]),
         ("idle", "claude", []),
         ("done", "claude", []),
