@@ -180,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         prompt, results = current_turn(request)
         verb, _, rest = prompt.partition(" ")
-        last = request["messages"][-1].get("content")
+        last = [one.get("content") for one in request["messages"] if one.get("role") == "user"][-1]
         blocks = last if isinstance(last, list) else [{"text": last}]
         self.server.texts += [block["text"] for block in blocks if "text" in block]
         self.server.requests.append(f"POST {self.path} {prompt[:200]} ({results} results)")
