@@ -47,7 +47,8 @@ from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-# What only few paths need, or only `serve`, is loaded there: each command loads this module.
+# Each command loads this file, so a module that takes long to load and that few commands need waits for its first use.
+# A type checker sees a plain import; what runs has a `LaterModule` of that name in its place.
 if TYPE_CHECKING:
     import base64
     import copy
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
 else:
 
     class LaterModule:
-        """A module that is loaded when the first of its names is used."""
+        """Stands for a module, and loads it when a name of it is asked for."""
 
         def __init__(self, name: str) -> None:
             self._name = name
@@ -77,7 +78,7 @@ else:
 
     for name in ("base64", "copy", "glob", "hashlib", "hmac", "shutil", "socket", "tarfile"):
         globals()[name] = LaterModule(name)
-    ThreadingHTTPServer = object  # `open_listener` adds the true one
+    ThreadingHTTPServer = object  # a base class cannot wait: `open_listener` makes the class with the true one
 
 __version__ = "0.1.0"
 __commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
@@ -5975,6 +5976,7 @@ def open_listener(address: tuple[str, int], site: Site) -> Listener:
     """Listen at an address (name or literal, port). Raises OSError."""
     import http.server
 
+    # The first lines of this file have no http.server, which takes long to load, for `Listener` to be made of.
     class Server(Listener, http.server.ThreadingHTTPServer):
         pass
 
