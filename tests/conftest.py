@@ -49,16 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOTES] = []
 
 
-WITH_SOCKETS_OR_CHILDREN = {"test_websocket", "test_http", "test_server", "test_incus", "test_cli", "test_zipapp"}
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a test with a real Incus, Chromium, socket or child once more when it fails: four share two cores in CI.
+    """Run a test with a real Incus or Chromium once more when it fails: four share two cores in CI.
 
-    The summary names it with its cause. No other unit test runs again: nothing but its own code can have failed.
+    The summary names it with its cause. No unit test runs again: nothing but its own code can have failed.
     """
     for item in items:
-        if {"incus", "browser"} & set(item.path.parts) or item.path.stem in WITH_SOCKETS_OR_CHILDREN:
+        if {"incus", "browser"} & set(item.path.parts):
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 

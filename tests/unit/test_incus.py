@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -233,6 +234,17 @@ def test_output_is_read_up_to_the_mark(data, text, size):
 # ---- commands on our own streams -----------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def pipe():
+    """Both ends of a pipe. They are closed after the threads that read them: their numbers may soon be of another."""
+    before = set(threading.enumerate())
+    reads, writes = os.pipe()
+    with open(reads, "rb"), open(writes, "wb"):
+        yield reads, writes
+        for thread in set(threading.enumerate()) - before:
+            thread.join()
+
+
 def relayed(incus, script, *sinks, **options):
     """The exit code of a script on our streams."""
     return cli_relay.run_relayed(incus, "box", ["sh", "-c", script], *sinks, **options)
@@ -277,15 +289,13 @@ sys.exit(children[0].wait())
 """
 
 
-def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd):
-    reads, writes = os.pipe()
+def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd, pipe):
+    reads, writes = pipe
     held = clincus.Held()
     sinks = (lambda piece: (held(piece), os.write(writes, b"\n")), cli_relay.OUR_STREAMS[1])
     script = "echo question; read answer; echo problem >&2; exit 3"
     assert relayed(incus(), script, sinks, stdin=reads) == 3
     assert (bytes(held.data), *capfd.readouterr()) == (b"question\n", "", "problem\n")
-    os.close(reads)
-    os.close(writes)
 
 
 def test_a_relayed_command_that_writes_too_much_is_cut_off(incus):
