@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -587,33 +587,41 @@ def test_a_killed_server_leaves_sessions_that_the_next_one_knows(bed, start_serv
 
 
 def test_no_read_path_asks_incus(bed, start_server, workspace, tmp_path):
-    """A stand-in for `incus` that counts its calls: listings, history and config make none."""
-    calls = tmp_path / "calls"
+    """A stand-in for `incus` tells its calls and, while a lock is held, makes none: a read that waits for one fails."""
+    calls, gate = tmp_path / "calls", tmp_path / "gate"
     real = subprocess.run(["sh", "-c", "command -v incus"], capture_output=True, text=True, check=True).stdout.strip()
     stand_in = tmp_path / "bin" / "incus"
     stand_in.parent.mkdir()
-    stand_in.write_text(f'#!/bin/sh\necho "$*" >>{calls}\nexec {real} "$@"\n')
+    stand_in.write_text(f'#!/bin/sh\nprintf "%s\\0" "$*" >>{calls}\nflock --shared {gate} true\nexec {real} "$@"\n')
     stand_in.chmod(0o755)
     server = start_server(environ={"PATH": f"{stand_in.parent}:{os.environ['PATH']}"})
-    session = server.create(workspace, tool="shell")  # nothing to watch: its agent is looked at once
 
-    def commands(kind: str) -> list[str]:
-        return re.findall(rf"^--project default {kind} .*", calls.read_text(), re.MULTILINE)
+    def made() -> list[str]:
+        return calls.read_text().split("\0")[:-1] if calls.exists() else []
 
-    wait_until(lambda: "monitor" in calls.read_text() and calls.read_text().count("recursion=1") == 2, "the start")
-    wait_until(lambda: len(commands("exec")) == 2, "the look")
-    before = calls.read_text()
-    for path in (
-        "/api/sessions",
-        f"/api/sessions/{session['id']}",
-        f"/api/sessions/{session['id']}/agent",
-        "/api/sessions/history",
-        "/api/config",
-        "/api/tools",
-    ):
-        assert server.get(path).status == 200
-    assert calls.read_text() == before
-    assert (len(commands("launch")), len(commands("exec"))) == (1, 2), "start, and look"
+    def looks(call: str) -> bool:  # which the server takes on its own, whoever reads
+        return clincus.guest_program("look") in call
+
+    wait_until(lambda: any("monitor" in call for call in made()), "the start")
+    wait_until(lambda: sum("recursion=1" in call for call in made()) == 2, "the start")
+    before = made()
+    session = server.create(workspace, tool="shell")
+    kinds = [call.split()[2] for call in made()[len(before) :] if call.startswith("--project") and not looks(call)]
+    assert [kind for kind in kinds if kind in {"launch", "exec"}] == ["launch", "exec"]
+    wait_until(lambda: any(looks(call) for call in made()), "the first look")
+    with open(gate, "wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = made()
+        for path in (
+            "/api/sessions",
+            f"/api/sessions/{session['id']}",
+            f"/api/sessions/{session['id']}/agent",
+            "/api/sessions/history",
+            "/api/config",
+            "/api/tools",
+        ):
+            assert server.get(path).status == 200
+        assert [call for call in made()[len(before) :] if not looks(call)] == []
 
 
 def test_what_a_hostile_guest_says_at_a_start_is_only_text(bed, clincus_server, workspace):
