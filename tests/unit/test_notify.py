@@ -259,6 +259,17 @@ def test_a_new_server_tells_what_happened_while_none_ran(caller, service):
     assert len(service.pushes) == 1
 
 
+def test_what_the_agents_feature_finds_out_reaches_the_listeners(caller):
+    extensions = clincus.install_features(caller.app)
+    caller.app.extensions = extensions
+    told: list[tuple[str, object]] = []
+    extensions.agent_listeners.append(lambda session, agent: told.append((session.id, agent["state"])))
+    extensions.tell("started", caller.registry.get(ONE))
+    extensions.tell("stopped", caller.registry.get(ONE))
+    assert told == [(ONE, "starting"), (ONE, "none")]
+    assert len(extensions.agent_listeners) > 1, "the notifier listens, too"
+
+
 # ---- pushes
 
 
