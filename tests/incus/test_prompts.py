@@ -1,0 +1,202 @@
+"""Prompts, answers and interruptions: with the stub where that will do, else with the real Claude Code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.programs import Server, program, wait_until
+from tests.real_tools import real_tool
+from tests.vendor_api import QUESTION, VendorApi
+
+KEY = "sk-ant-test-0123456789012345678901234567890"
+TEXT = QUESTION["questions"][0]["question"]
+TEN_KILOBYTES = 'é 👩‍🚀 漢字 {"json": [1, 2]} `code`\n' * 230 + "  the end"
+
+
+def cli(server: Server, *words: str, stdin: str = "", environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that asks the server."""
+    return subprocess.run(
+        [*program(), *words, "--port", str(server.port)],
+        env={**os.environ, **environ, "HOME": str(server.home)},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+# ---- without a real tool
+
+
+def test_a_prompt_before_the_tool_is_ready_waits_in_a_queue_that_outlives_the_server(start_server, workspace):
+    server = start_server()
+    path = f"/api/sessions/{server.create(workspace)['id']}"
+    first, second = (server.post(f"{path}/prompt", {"text": text}).json for text in ("one", "two\r\n"))
+    assert [first["result"], second["result"]] == ["queued", "queued"]
+    server.stop()
+    server = start_server()
+    wait_until(lambda: server.get("/api/sessions").status == 200, "Incus")
+    found = server.get(f"{path}/prompts").json
+    assert [(one["text"], one["result"]) for one in found] == [("one", "queued"), ("two\n", "queued")]
+    cancelled = f"{path}/prompts/{first['prompt_id']}"
+    assert [server.delete(cancelled).status, server.delete(cancelled).status] == [204, 404]
+    assert [one["text"] for one in server.get(f"{path}/prompts").json] == ["two\n"]
+    assert server.post(f"{path}/answer", {"option": 1}).status == 409
+    assert server.post(f"{path}/answer", {}).status == 400
+    assert server.delete(f"{path}?force=true").status == 204
+    assert list((server.home / ".clincus" / "prompts").glob("*.json")) == []
+
+
+def test_one_key_makes_one_session_with_its_first_prompt(start_server, workspace, bed):
+    server = start_server()
+    body = {"workspace": str(workspace), "prompt": "--help\r\nme"}
+    with ThreadPoolExecutor(2) as pool:
+        found = list(
+            pool.map(lambda _: server.post("/api/sessions", body, headers={"Idempotency-Key": "one"}), range(2))
+        )
+    assert [answer.status for answer in found] == [200, 200]
+    assert found[0].json["id"] == found[1].json["id"]
+    assert len(server.get("/api/sessions").json) == 1
+    wait_until(lambda: "-- --help" in bed.screen(found[0].json["id"]), "the prompt behind --")
+
+
+def test_where_no_tool_runs_nothing_is_typed(start_server, workspace, bed):
+    server = start_server()
+    session = server.create(workspace, tool="shell")["id"]
+    for what, body in (("prompt", {"text": "ls"}), ("interrupt", None)):
+        answer = server.post(f"/api/sessions/{session}/{what}", body)
+        assert answer.status == 409
+        assert "no tool runs" in answer.json["error"]
+    done = cli(server, "prompt", session, "ls", environ=bed.environ)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no tool runs" in done.stderr
+    assert cli(server, "wait", session, "--for", "done", "--timeout", "1", environ=bed.environ).returncode == 124
+
+
+# ---- with the real Claude Code
+
+
+@pytest.fixture
+def api(bed) -> Iterator[VendorApi]:
+    """The stand-in for the vendor's API, on the bridge of the bed."""
+    address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
+    server = VendorApi(address)
+    yield server
+    server.close()
+
+
+class Claude:
+    """The real Claude Code in a session."""
+
+    def __init__(self, bed: Any, server: Server, workspace: Path, **fields: str) -> None:
+        self.bed, self.server = bed, server
+        self.id = server.create(workspace, profile="real", **fields)["id"]
+
+    def post(self, what: str, body: object = None) -> Any:
+        return self.server.post(f"/api/sessions/{self.id}/{what}", body)
+
+    def prompt(self, text: str) -> str:
+        """Send a prompt; what became of it."""
+        answer = self.post("prompt", {"text": text})
+        assert answer.status == 200, f"{answer.body.decode()}\n{self.bed.screen(self.id)}"
+        return str(answer.json["result"])
+
+    def becomes(self, *states: str) -> dict[str, Any]:
+        """Wait for one of some states."""
+
+        def found() -> dict[str, Any] | None:
+            agent = self.server.get(f"/api/sessions/{self.id}/agent").json
+            return agent if agent["state"] in states else None
+
+        return dict(wait_until(found, f"{states}"))
+
+
+@pytest.fixture
+def real_server(start_server, api) -> Server:
+    """A server whose profile `real` has the real Claude Code."""
+    file = real_tool("claude")
+    return start_server(
+        config=f"""[tool]
+name = "claude"
+binary = "/opt/tools/claude"
+[[mounts.default]]
+host = "{file.parent}"
+container = "/opt/tools"
+readonly = true
+[profiles.real]
+environment = {{ ANTHROPIC_BASE_URL = "{api.url}", ANTHROPIC_API_KEY = "{KEY}" }}
+"""
+    )
+
+
+def test_prompts_arrive_as_they_were_written(bed, real_server, workspace, api):
+    tool = Claude(bed, real_server, workspace, prompt="-v is the first prompt")
+    wait_until(lambda: "-v is the first prompt" in api.texts, "the first prompt")
+    arriving = {
+        "run the tests": "run the tests",
+        "/help": "/help\n\n\n",
+        "!ls": "!ls",
+        "exit": "exit\n\n\n",
+        "ends with \\": "ends with \\",
+        "one\r\ntwo\x1b[201~": "one\ntwo",
+        **{start + TEN_KILOBYTES: start + TEN_KILOBYTES for start in ("/", "!", "#", "@")},
+    }
+    for text, arrived in arriving.items():
+        assert tool.prompt(text) in ("submitted", "queued"), text[:20]
+        wait_until(lambda wanted=arrived: wanted in api.texts, f"{text[:20]!r} at the API")
+
+    def results() -> set[str]:
+        return {one["result"] for one in real_server.get(f"/api/sessions/{tool.id}/prompts").json}
+
+    wait_until(lambda: results() == {"submitted"}, "a proof of each")
+    assert [api.texts.count(arrived) for arrived in arriving.values()] == [1] * len(arriving)
+
+
+def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(bed, real_server, workspace, api):
+    tool = Claude(bed, real_server, workspace)
+    tool.becomes("idle")
+    assert tool.prompt("stall") == "submitted"
+    done = cli(real_server, "prompt", tool.id, "-", stdin="say it was queued", environ=bed.environ)
+    assert (done.stdout, done.returncode) == ("queued\n", 0)
+    assert "say it was queued" not in api.texts
+    assert cli(real_server, "interrupt", tool.id, environ=bed.environ).returncode == 0
+    wait_until(lambda: "say it was queued" in api.texts, "the queued prompt")
+    done = cli(real_server, "wait", tool.id, "--timeout", "60", environ=bed.environ)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["state"] in ("done", "idle")
+    found = real_server.get(f"/api/sessions/{tool.id}/prompts").json
+    assert [(one["text"], one["result"]) for one in found] == [
+        ("stall", "submitted"),
+        ("say it was queued", "submitted"),
+    ]
+    assert tool.post("interrupt").status == 204
+    assert api.texts.count("say it was queued") == 1
+
+
+def test_a_question_is_answered_and_takes_no_prompt(bed, real_server, workspace, api):
+    tool = Claude(bed, real_server, workspace)
+    tool.becomes("idle")
+    answers = {"2": "Green", "--text=Purple": "Purple"}
+    for words, answer in answers.items():
+        assert tool.prompt("ask") == "submitted"
+        tool.becomes("waiting")
+        refused = tool.post("prompt", {"text": "not now"})
+        assert (refused.status, TEXT in refused.json["error"]) == (409, True)
+        assert tool.post("answer", {"option": 1, "question": "Which one?"}).status == 409
+        wait_until(
+            lambda words=words: cli(real_server, "answer", tool.id, words, environ=bed.environ).returncode == 0,
+            "the question on the screen",
+        )
+        tool.becomes("done", "idle")
+        assert answer in bed.screen(tool.id)
+        assert tool.post("answer", {"option": 1}).status == 409
+    assert "not now" not in api.texts
