@@ -13,7 +13,9 @@ class Rule(NamedTuple):
 
     name: str
     state: str  # `ready`: the tool takes a prompt, which is `done` or `idle`; with the reason `over` its turn is over
-    pattern: str  # searched in each line, or from line to line if it holds a line break
+    # Searched in each line, or from line to line if it holds a line break. One of `waiting` without a line break is
+    # also searched in all lines joined by a blank: on a phone a hint takes more than one line.
+    pattern: str
     reason: str = ""
     last: int = 24  # only so many lines count
     group: bool = False  # the pattern's group `text` is the text
@@ -57,7 +59,7 @@ CLAUDE = ToolRules(
             "plan", "waiting", r"(?P<text>Claude has written up a plan[^\n]*)|Here is Claude's plan", "plan", 12, True
         ),
         Rule("question", "waiting", r"Enter to select · .*Esc to cancel", "question", 3),
-        Rule("permission", "waiting", r"(?P<text>Do you want to .*\?)\n\s*❯? ?1\. ", "permission", 12, True),
+        Rule("permission", "waiting", r"(?P<text>Do you want to [^?]*\?)\n\s*❯? ?1\. ", "permission", 14, True),
         Rule("dialog", "waiting", r"Enter to (confirm|continue)( · |$)", "dialog", 3),
         Rule("retry", "working", r"^\S? ?(?P<text>\S.* · retrying in .*attempt \d+/\d+.*)", "retry", 14, True),
         Rule("esc-to-interrupt", "working", r" · esc to interrupt", last=6),

@@ -299,6 +299,8 @@ def read_screen(rules: ToolRules, lines: Sequence[str]) -> Shown | None:
     for rule in rules.screen:
         part = [*lines[-rule.last :]]
         found = search(rule.pattern, part)
+        if found is None and rule.state == "waiting" and r"\n" not in rule.pattern:
+            found = search(rule.pattern, [" ".join(map(str.strip, part))])  # a narrow screen wraps a line at a blank
         if found is None:
             continue
         text = clean(found["text"]) if rule.group else clean(found[0]) if rule.state == "failed" else ""

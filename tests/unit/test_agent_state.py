@@ -22,6 +22,7 @@ QUESTION = [
     *("     Like grass", "  3. Type something.", RULE, "  4. Chat about this"),
     "Enter to select · ↑/↓ to navigate · Esc to cancel",
 ]
+ON_A_PHONE = [*QUESTION[:-1], "Enter to select · ↑/↓ to navigate · Esc to", "cancel"]
 PERMISSION = [
     *(RULE, " Bash command", " Run a command", "╌" * 20, " touch /workspace/x", "╌" * 20, " Do you want to proceed?"),
     *(" ❯ 1. Yes", "   2. Yes, and always allow access to /workspace", "   3. No", " Esc to cancel · Tab to amend"),
@@ -81,6 +82,11 @@ SCREENS = {
     "question": (QUESTION, ("waiting", "question")),
     "plan": (PLAN, ("waiting", "plan")),
     "permission": (PERMISSION, ("waiting", "permission")),
+    "question on a phone": (ON_A_PHONE, ("waiting", "question")),
+    "permission on a phone": (
+        [" Do you want to make this edit to", " cart/total.py?", *PERMISSION[-4:]],
+        ("waiting", "permission"),
+    ),
     "works": (STALLED, ("working", "")),
     "retries": (RETRY, ("working", "retry")),
     "retries without a network": (OFFLINE, ("working", "retry")),
