@@ -5180,7 +5180,7 @@ class Content:
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self.etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
+        self.etag = f'"{hashlib.sha256(body).hexdigest()}"'
 
     @functools.cached_property
     def compressed(self) -> bytes:
@@ -5484,10 +5484,9 @@ def load_token(path: str | None, environ: Mapping[str, str]) -> str:
     token, source = environ.get("CLINCUS_TOKEN", ""), "CLINCUS_TOKEN"
     if path:
         token, source = _read_token_file(os.path.abspath(path)), f"the token file {shorten(path)}"
-    if token and not re.fullmatch(TOKEN_FORM, token):
-        raise ClincusError(f"{source} must hold 22 to 256 printable characters without blanks", 400)
-    if path and not token:
-        raise ClincusError(f"{source} is empty: delete it, and a token is made", 400)
+    if (path or token) and not re.fullmatch(TOKEN_FORM, token):
+        advice = ": delete it, and a token is made" if path else ""
+        raise ClincusError(f"{source} must hold 22 to 256 printable characters without blanks{advice}", 400)
     return token
 
 

@@ -9,7 +9,6 @@ The container opens every file, as its code user (guest/files.sh): a link there 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -50,16 +49,14 @@ def install(extensions: clincus.Extensions) -> None:
 
     def get_content(request: clincus.Request) -> clincus.Response:
         content = read_file(app.sessions, session(request), request.values["path"])
-        headers = [("ETag", content_tag(content)), ("Cache-Control", "no-cache")]
-        if content_tag(content) in request.headers.get("If-None-Match", ""):
-            return clincus.Response(304, b"", headers)
-        return clincus.Response(200, content, [("Content-Type", "text/plain; charset=utf-8"), *headers])
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-cache")]
+        return clincus.Content(content).answer(request, headers)
 
     def put_content(request: clincus.Request) -> clincus.Response:
         expected = expected_content(request.headers)
         path, content = request.values["path"], request.body
         run_program(app.sessions, session(request), "write", path, expected, content=content)
-        return clincus.Response(204, b"", [("ETag", content_tag(content))])
+        return clincus.Response(204, b"", [("ETag", clincus.Content(content).etag)])
 
     extensions.routes += [
         ("GET", "/api/sessions/{id}/files", get_listing),
@@ -135,11 +132,6 @@ def file_time(seconds: float) -> str:
     earliest, latest = (datetime(year, 1, 1, tzinfo=timezone.utc).timestamp() for year in (1000, 9999))
     moment = datetime.fromtimestamp(min(max(seconds, earliest), latest), timezone.utc)
     return clincus.format_time(moment)
-
-
-def content_tag(content: bytes) -> str:
-    """The ETag of a file's content (RFC 9110, 8.8.3): its SHA-256."""
-    return f'"{hashlib.sha256(content).hexdigest()}"'
 
 
 def expected_content(headers: Mapping[str, str] | Message) -> str:

@@ -462,7 +462,7 @@ def test_an_empty_token_file_is_no_token(tmp_path, content):
     path = tmp_path / "token"
     path.write_text(content)
     path.chmod(0o600)
-    with pytest.raises(clincus.ClincusError, match="is empty"):
+    with pytest.raises(clincus.ClincusError, match="delete it, and a token is made"):
         clincus.load_token(str(path), {})
 
 
