@@ -7,6 +7,7 @@ import type {
   Config,
   ConfigChange,
   ConfigSources,
+  Cost,
   Directory,
   FileContent,
   Health,
@@ -20,6 +21,7 @@ import type {
   Prompt,
   PromptResult,
   Session,
+  SessionChange,
   Usage,
   WorkspaceList,
 } from './types';
@@ -133,6 +135,7 @@ export interface HistoryQuery {
 export const api = {
   sessions: () => get<Session[]>('/api/sessions'),
   createSession: (request: NewSessionRequest) => write<Session>('POST', '/api/sessions', request),
+  changeSession: (id: string, change: SessionChange) => write<Session>('PATCH', session(id), change),
   stopSession: (id: string) => write<undefined>('DELETE', session(id)),
   deleteSession: (id: string) => write<undefined>('DELETE', `${session(id)}?force=true`),
   agent: async (id: string) => (await (await find(`${session(id)}/agent`)).json()) as AgentExplained,
@@ -169,6 +172,8 @@ export const api = {
   tools: () => get<string[]>('/api/tools'),
   images: async () => (await (await find('/api/images')).json()) as Image[],
   health: async () => (await (await find('/api/health')).json()) as Health,
+
+  cost: async (id: string) => (await (await find(`${session(id)}/cost`)).json()) as Cost,
 
   usage: async (id: string) => (await (await find(`${session(id)}/usage`)).json()) as Usage,
   push: async () => (await (await find('/api/push')).json()) as Push,

@@ -52,6 +52,11 @@ export function basename(path: string): string {
   return trimmed.slice(trimmed.lastIndexOf('/') + 1) || '/';
 }
 
+/** A session's own name, else that of its project. */
+export function sessionName({ name, workspace }: { name: string; workspace: string }): string {
+  return name || basename(workspace);
+}
+
 export function dirname(path: string): string {
   return path.slice(0, Math.max(1, path.replace(/\/+$/, '').lastIndexOf('/')));
 }

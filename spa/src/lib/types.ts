@@ -35,6 +35,8 @@ export type Health = Schemas['Health'];
 export type HealthCheck = Schemas['HealthCheck'];
 export type FileEntry = Schemas['FileEntry'];
 export type Usage = Schemas['Usage'];
+export type Cost = Schemas['Cost'];
+export type SessionChange = Body<'change_session'>;
 export type Directory = Schemas['FileListing'];
 
 /** A file's text, and the version it is of. */

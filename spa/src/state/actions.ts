@@ -1,21 +1,25 @@
 /** The actions of a person on a session, each with its question and its report. */
 import { sentence } from '../lib/api';
 import { writeClipboard } from '../lib/clipboard';
-import { basename, plural } from '../lib/format';
+import { plural, sessionName } from '../lib/format';
 import { href, router } from '../lib/router.svelte';
 import type { NewSessionRequest, Session } from '../lib/types';
 import { deck } from './deck.svelte';
 import { sessions } from './sessions.svelte';
 import { ui } from './ui.svelte';
 
-/** A session in words: `my-app` or `my-app, slot 2`. */
-export function label(session: Pick<Session, 'workspace' | 'slot'>): string {
-  const name = basename(session.workspace);
-  return session.slot > 1 ? `${name}, slot ${session.slot}` : name;
+/** A session in words: its own name, `my-app` or `my-app, slot 2`. */
+export function label(session: Pick<Session, 'name' | 'workspace' | 'slot'>): string {
+  const name = sessionName(session);
+  return session.slot > 1 && !session.name ? `${name}, slot ${session.slot}` : name;
 }
 
 export async function stop(session: Session): Promise<void> {
   await report(`${label(session)} did not stop.`, () => sessions.stop(session.id));
+}
+
+export async function rename(session: Session, name: string): Promise<void> {
+  await report(`${label(session)} was not renamed.`, () => sessions.rename(session.id, name));
 }
 
 export async function resume(session: Session): Promise<void> {

@@ -177,6 +177,10 @@ export class Sessions {
     this.creations = this.creations.filter((creation) => creation.key !== key);
   }
 
+  async rename(id: string, name: string): Promise<void> {
+    this.#put(await api.changeSession(id, { name }));
+  }
+
   stop(id: string): Promise<void> {
     return this.#act(id, 'stopping', () => api.stopSession(id));
   }

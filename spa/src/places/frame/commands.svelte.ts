@@ -16,7 +16,7 @@ import SunMoon from '@lucide/svelte/icons/sun-moon';
 import Trash2 from '@lucide/svelte/icons/trash-2';
 import Type from '@lucide/svelte/icons/type';
 
-import { basename, toolName } from '../../lib/format';
+import { sessionName, toolName } from '../../lib/format';
 import { shown } from '../../lib/keys';
 import type { Icon } from '../../lib/menu';
 import { Persisted } from '../../lib/persisted.svelte';
@@ -121,7 +121,7 @@ class Commands {
     return sessions.ordered
       .map((session, index) => ({
         key: `session ${session.id}`,
-        title: basename(session.workspace),
+        title: sessionName(session),
         detail: `${toolName(session.tool)} · slot ${session.slot}`,
         session,
         ...(index < 9 ? { keys: shown.switch.replace('1–9', String(index + 1)) } : {}),
