@@ -1,0 +1,62 @@
+"""What a tool does, on the page: a question on its screen, an answer by a button, and a turn that is over until seen.
+
+The stand-in prints what the real tool draws. The look into the container, the event and the keys are real.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from playwright.sync_api import expect
+
+pytest_plugins = ("browser_bed",)
+
+BORDER = "─" * 40
+QUESTION = [
+    "Which colour do you want?",
+    "❯ 1. Red",
+    "  2. Green",
+    "",
+    "Enter to select · ↑/↓ to navigate · Esc to cancel",
+]
+WORKS = [BORDER, "❯ ", BORDER, "  ⏵⏵ bypass permissions on · esc to interrupt"]
+READY = [BORDER, "❯ ", BORDER, "  ⏵⏵ bypass permissions on"]
+
+
+def show(bed, session, lines: list[str]) -> None:
+    """Let the stand-in draw lines at the end of an empty screen, and ring so that the server looks."""
+    text = "\\n".join(lines)
+    command = f"sh printf '\\033[2J\\033[H{text}\\n\\a'"
+    name = f"=clincus-{session['id']}:"
+    bed.shell(session["id"], f"tmux send-keys -t {name} -l {shlex.quote(command)}; tmux send-keys -t {name} Enter")
+
+
+def test_a_question_is_answered_by_a_button_of_its_row(bed, dashboard, session_on):
+    """Its text and its options are on the row; the number is typed into the tool."""
+    page, session = dashboard.page, session_on()
+    show(bed, session, QUESTION)
+    row = page.get_by_role("main").get_by_role("listitem").filter(has=page.get_by_role("link", name="my-app")).first
+    expect(row).to_contain_text("Waiting")
+    expect(row).to_contain_text("Which colour do you want?")
+    expect(page).to_have_title(re.compile(r"^\(1\)"))
+    expect(page.locator('link[rel="icon"]')).to_have_attribute("href", re.compile("^data:image/png"))
+    with page.expect_response("**/answer") as answered:
+        row.get_by_role("button", name="Green").click()
+    assert answered.value.status == 204
+    page.keyboard.press("Alt+j")
+    expect(page).to_have_url(re.compile(f"/sessions/{session['id']}$"))
+
+
+def test_a_turn_that_is_over_is_done_until_the_session_is_looked_at(bed, dashboard, session_on):
+    """In the list it needs a person; in the session's own page it is idle at once, and elsewhere too."""
+    page, session = dashboard.page, session_on()
+    show(bed, session, WORKS)
+    sidebar = page.get_by_role("navigation")
+    expect(sidebar.get_by_role("region", name="Working sessions")).to_contain_text("my-app")
+    show(bed, session, READY)
+    expect(sidebar.get_by_role("region", name="Needs you sessions")).to_contain_text("my-app")
+    with page.expect_response("**/seen"):
+        page.keyboard.press("Alt+j")
+    expect(sidebar.get_by_role("region", name="Idle sessions")).to_contain_text("my-app")
+    expect(page).to_have_title("my-app · Clincus")
