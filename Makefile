@@ -20,7 +20,7 @@ PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
   $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium busybox zsh fish
 
-.PHONY: serve build test lint spa spa-test bench release clean packages
+.PHONY: serve build test lint spa spa-test spa-lint spa-check spa-unit bench release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -72,14 +72,21 @@ spa/node_modules/.ready: spa/package-lock.json
 spa: spa/node_modules/.ready
 	cd spa && npm run build
 
-spa-test: spa/node_modules/.ready
-	cd spa && npm run --silent lint && npm run --silent check && npm test
+spa-test: spa-lint spa-check spa-unit
 
-test: $(VENV)/tested
-	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory spa-test
-	@$(MAKE) --no-print-directory build
+spa-lint: spa/node_modules/.ready
+	cd spa && npm run --silent lint
+
+spa-check: spa/node_modules/.ready
+	cd spa && npm run --silent check
+
+spa-unit: spa/node_modules/.ready
+	cd spa && npm test
+
+# What has to be installed comes first: apt runs once at a time. One of the checks waits for a registry while another computes.
+test: $(VENV)/ready
+	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint spa-test build
 	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_FLAGS)
 
 bench: $(VENV)/tested dist/clincus.pyz
