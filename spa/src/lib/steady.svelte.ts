@@ -29,9 +29,12 @@ export class Steady {
     const focus = (): void => {
       if (isFocused()) hold();
     };
+    // The focus also goes amid an update that takes its element away: no state may change there.
+    const later = (act: () => void) => (): void => queueMicrotask(act);
     for (const name of ['pointermove', 'pointerdown']) list.addEventListener(name, hold);
-    for (const name of ['pointerleave', 'focusout']) list.addEventListener(name, leave);
-    list.addEventListener('focusin', focus);
+    list.addEventListener('pointerleave', leave);
+    list.addEventListener('focusout', later(leave));
+    list.addEventListener('focusin', later(focus));
     window.addEventListener('keydown', type, true);
     return () => {
       window.removeEventListener('keydown', type, true);
