@@ -10,9 +10,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_pip_install_has_the_command_the_contract_and_the_dashboard(tmp_path: Path):
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], stdin=subprocess.DEVNULL, check=True)
+    venv = [sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"]  # ours installs there, too
+    subprocess.run(venv, stdin=subprocess.DEVNULL, check=True)
     python = tmp_path / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", ROOT]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+    install = [*pip, "install", "--quiet", ROOT]
     subprocess.run(install, stdin=subprocess.DEVNULL, check=True, timeout=240)
     version = subprocess.run([python.with_name("clincus"), "version"], capture_output=True, text=True, check=True)
     assert version.stdout.startswith("clincus ")
