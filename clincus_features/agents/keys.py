@@ -54,7 +54,13 @@ KEYS: Mapping[str, Keys] = {
         interrupt=(("Escape",), ("Escape",)),
         numbers=False,
     ),
-    "opencode": Keys(proof="UserPromptSubmit", interrupt=(("Escape",), ("Escape",)), numbers=False),
+    # Seen with 1.18.34. It looks for `/` at the very begin.
+    "opencode": Keys(
+        proof="UserPromptSubmit",
+        guards=(Guard(r"/", "with_a_blank"),),
+        interrupt=(("Escape",), ("Escape",)),
+        numbers=False,
+    ),
     "aider": Keys(interrupt=(("C-c",),)),
 }
 

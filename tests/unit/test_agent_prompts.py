@@ -93,7 +93,7 @@ def test_a_prompt_is_not_typed_into_what_covers_the_tools_prompt():
         ("claude", "exit", ["exit\n\n\n"]),
         ("claude", "exit the loop", ["exit the loop"]),
         ("claude", "a\nb\\", ["a\nb\\", ("C-a",)]),
-        ("copilot", "/help", [" /help"]),
+        *((tool, "/help", [" /help"]) for tool in ("copilot", "opencode")),
         ("copilot", " !ls", ["\u200b !ls"]),
     ],
 )
