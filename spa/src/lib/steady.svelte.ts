@@ -38,7 +38,7 @@ export class Steady {
     window.addEventListener('keydown', type, true);
     return () => {
       window.removeEventListener('keydown', type, true);
-      release();
+      clearTimeout(this.#timer);
     };
   };
 }

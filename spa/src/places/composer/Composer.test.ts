@@ -38,7 +38,8 @@ async function open(state: Agent['state'], fields: Partial<Agent> = {}): Promise
 
 const box = () => screen.getByRole<HTMLTextAreaElement>('textbox');
 const posts = () => calls.filter(({ method }) => method === 'POST');
-const bodies = () => posts().map(({ path, body }) => [path.split('/').at(-1), body ? (JSON.parse(String(body)) as unknown) : null]);
+const bodies = () =>
+  posts().map(({ path, body }) => [path.split('/').at(-1), typeof body === 'string' ? (JSON.parse(body) as unknown) : null]);
 
 it('sends by Ctrl+Enter, several lines, and is empty when the tool has it', async () => {
   await open('idle');
