@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, Page, expect
 
 pytest_plugins = ("browser_bed",)
 
@@ -25,18 +25,27 @@ READY = [BORDER, "❯ ", BORDER, "  ⏵⏵ bypass permissions on"]
 
 
 def show(bed, session, lines: list[str]) -> None:
-    """Let the stand-in draw lines at the end of an empty screen, and ring so that the server looks."""
+    """Let the stand-in draw lines on an empty screen, and ring so that the server looks.
+
+    The command is not echoed: a look at it, between two screens, would see a tool that shows nothing known.
+    """
     text = "\\n".join(lines)
-    command = f"sh printf '\\033[2J\\033[H{text}\\n\\a'"
-    name = f"=clincus-{session['id']}:"
-    bed.shell(session["id"], f"tmux send-keys -t {name} -l {shlex.quote(command)}; tmux send-keys -t {name} Enter")
+    target = f"-t =clincus-{session['id']}:"
+    for command in ("sh stty -echo", f"sh printf '\\033[2J\\033[H{text}\\n\\a'"):
+        typed = f"tmux send-keys {target} -l {shlex.quote(command)} \\; send-keys {target} Enter"
+        bed.shell(session["id"], typed)
+
+
+def row_of(page: Page) -> Locator:
+    """The line of the session in the list of the first page."""
+    return page.get_by_role("main").get_by_role("listitem").filter(has=page.get_by_role("link", name="my-app")).first
 
 
 def test_a_question_is_answered_by_a_button_of_its_row(bed, dashboard, session_on):
     """Its text and its options are on the row; the number is typed into the tool."""
     page, session = dashboard.page, session_on()
     show(bed, session, QUESTION)
-    row = page.get_by_role("main").get_by_role("listitem").filter(has=page.get_by_role("link", name="my-app")).first
+    row = row_of(page)
     expect(row).to_contain_text("Waiting")
     expect(row).to_contain_text("Which colour do you want?")
     expect(page).to_have_title(re.compile(r"^\(1\)"))
@@ -53,9 +62,9 @@ def test_a_turn_that_is_over_is_done_until_the_session_is_looked_at(bed, dashboa
     page, session = dashboard.page, session_on()
     show(bed, session, WORKS)
     sidebar = page.get_by_role("navigation")
-    expect(sidebar.get_by_role("region", name="Working sessions")).to_contain_text("my-app")
+    expect(row_of(page)).to_contain_text("Working")
     show(bed, session, READY)
-    expect(sidebar.get_by_role("region", name="Needs you sessions")).to_contain_text("my-app")
+    expect(sidebar.get_by_role("region", name="Needs you sessions")).to_contain_text("Done")
     with page.expect_response("**/seen"):
         page.keyboard.press("Alt+j")
     expect(sidebar.get_by_role("region", name="Idle sessions")).to_contain_text("my-app")
