@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from browser_bed import Dashboard
 from playwright.sync_api import expect
+from test_page_agents import show
 
 pytest_plugins = ("browser_bed",)
 
@@ -21,16 +22,29 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 MOST_BYTES = 150_000
 PROJECTS = ("handbook", "infra", "shop-api", "web-shop")
 
-# What the stand-in of a tool prints, so that the terminal looks like a day's work.
-WORK = (
-    "printf '\\033[2J\\033[H\\033[1mFix the rounding of totals\\033[0m\\n\\n"
-    "\\033[32m●\\033[0m I read cart/total.py and its tests. Each line is rounded before the sum, so three items\\n"
-    "  of 0.333 become 0.99. The sum belongs before the rounding.\\n\\n"
-    "\\033[2m  cart/total.py\\033[0m\\n"
-    "\\033[31m  - total = sum(round(item.price * item.count, 2) for item in items)\\033[0m\\n"
-    "\\033[32m  + total = round(sum(item.price * item.count for item in items), 2)\\033[0m\\n\\n"
-    "\\033[32m●\\033[0m 41 tests pass. Shall I commit this?\\n\\n'"
-)
+# What the stand-ins of the tools draw, so that the page looks like a day's work: a question, work, and a prompt.
+BORDER = "─" * 40
+WORK = [
+    "\\033[1mFix the rounding of totals\\033[0m",
+    "",
+    "\\033[32m●\\033[0m I read cart/total.py and its tests. Each line is rounded before the sum, so three items",
+    "  of 0.333 become 0.99. The sum belongs before the rounding.",
+    "",
+    "\\033[2m  cart/total.py\\033[0m",
+    "\\033[31m  - total = sum(round(item.price * item.count, 2) for item in items)\\033[0m",
+    "\\033[32m  + total = round(sum(item.price * item.count for item in items), 2)\\033[0m",
+    "",
+    BORDER,
+    "41 tests pass. Shall I commit this?",
+    "",
+    "❯ 1. Commit",
+    "  2. Show the whole diff first",
+    "  3. Keep on working",
+    "",
+    "\\033[2mEnter to select · Esc to cancel\\033[0m",
+]
+COPILOT_WORKS = ["● Reading src/cart", "", "  ◉ Working · esc to cancel"]
+OPENCODE_RESTS = ["  The plan is in PLAN.md.", "", "  ctrl+p commands"]
 
 
 def save(dashboard: Dashboard, name: str) -> None:
@@ -42,7 +56,7 @@ def save(dashboard: Dashboard, name: str) -> None:
 
 
 @pytest.fixture
-def work(open_dashboard, make_workspace, home):
+def work(bed, open_dashboard, make_workspace, home):
     """A function that opens a page on four projects with three sessions, one of which waits for an answer."""
 
     def open_one(**options):
@@ -52,12 +66,13 @@ def work(open_dashboard, make_workspace, home):
             shutil.move(make_workspace(name), root / name)
         dashboard = open_dashboard(projects=(), config='[dashboard]\nworkspace_roots = ["~/work"]\n', **options)
         server = dashboard.server
-        server.create(root / "infra", tool="opencode")
-        server.create(root / "web-shop", tool="copilot")
+        show(bed, server.create(root / "infra", tool="opencode"), OPENCODE_RESTS)
+        show(bed, server.create(root / "web-shop", tool="copilot"), COPILOT_WORKS)
         shop = server.create(root / "shop-api", persistent=True)
         dashboard.open_terminal(shop)
-        dashboard.type_line(f"sh {WORK}")
+        show(bed, shop, WORK)
         dashboard.expect_screen("Shall I commit this")
+        expect(dashboard.page.get_by_role("button", name="Show the whole diff first")).to_be_visible()
         return dashboard, shop
 
     return open_one
@@ -66,12 +81,11 @@ def work(open_dashboard, make_workspace, home):
 @pytest.mark.parametrize(("theme", "suffix"), [("light", ""), ("dark", "-dark")])
 def test_desktop(work, bed, theme, suffix):
     """A session's terminal, the projects, and the files of a session."""
-    dashboard, shop = work(color_scheme=theme)
+    dashboard, _ = work(color_scheme=theme)
     save(dashboard, f"dashboard{suffix}")
     if suffix:
         return
     dashboard.go("/")
-    bed.shell(shop["id"], f"tmux send-keys -t =clincus-{shop['id']}: 'sh printf \"\\a\"' Enter")
     expect(dashboard.page.get_by_role("main").get_by_text("Needs you").first).to_be_visible()
     expect(dashboard.page.get_by_role("button", name="handbook", exact=True)).to_be_visible()
     save(dashboard, "dashboard-projects")
@@ -79,7 +93,7 @@ def test_desktop(work, bed, theme, suffix):
 
 def test_phone(work):
     """A terminal with the keys that a phone's keyboard lacks."""
-    dashboard, _ = work(phone=True, device_scale_factor=2)
+    dashboard, _ = work(phone=True, device_scale_factor=1.5)
     expect(dashboard.page.get_by_role("toolbar", name="Terminal keys")).to_be_visible()
     expect(dashboard.rows).to_have_text(re.compile("commit this"))
     save(dashboard, "dashboard-phone")
