@@ -265,6 +265,8 @@ def test_a_tool_that_ends_or_is_killed_leaves_a_shell(claude):
     tool.becomes("ended", "crashed", "137")
     tool.start_again()
     tool.becomes("idle")
+    tool.type("say hi")  # else there is no conversation to go on with
+    tool.becomes("done", text="hi")
     tool.type("/exit")
     tool.becomes("ended", text="exit code 0")
     tool.sh("""sed -i 's/"hasTrustDialogAccepted": *true/"hasTrustDialogAccepted": false/' ~/.claude.json""")
@@ -276,6 +278,8 @@ def test_hooks_that_an_image_has_already_stay(claude):
     tool = claude()
     own = {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": "touch /tmp/own-$(whoami)"}]}]}}
     tool.sh(f"echo '{json.dumps(own)}' >/etc/claude-code/managed-settings.json", user=0)
+    tool.type("say hi")  # else there is no conversation to go on with
+    tool.becomes("done", text="hi")
     tool.type("/exit")
     tool.becomes("ended")
     tool.start_again()
