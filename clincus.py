@@ -3541,7 +3541,7 @@ class Extensions:
 
 
 def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> list[Any]:
-    """What functions of features return. One that raises is logged, and keeps no other from being called."""
+    """Call functions of features and return their results. One that raises is logged and stops no other."""
     found = []
     for function in functions:
         try:
@@ -4125,7 +4125,7 @@ class LaunchRequest:
 
 
 class Guest(NamedTuple):
-    """Who works in a container, and where. A start decides that: the config and the project's file may change later."""
+    """The user of a container and the workspace in it, as its start decided: the config may change later."""
 
     uid: int
     user: str
@@ -5137,7 +5137,7 @@ class Request:
 
 @dataclass
 class Response:
-    """What a handler may return instead of a value: status, body and headers as they go out."""
+    """An answer that a handler gives in place of a plain value: status, body and headers as they go out."""
 
     status: int = 200
     body: bytes = b""
@@ -5526,7 +5526,7 @@ class RefusalLog:
 
 
 class Gate:
-    """Who may come in: asked once for each connection and once for each request, before any handler.
+    """The gate decides who may come in, once for each connection and once for each request, before any handler.
 
     `allowed_hosts` are names, with or without a port, that people reach this server by through a reverse proxy or
     another address. `token` admits everybody who is neither this server's user nor root on this machine.
@@ -5737,7 +5737,7 @@ class Assets:
 
 
 class TimedInput(io.RawIOBase):
-    """What a client sends, up to a deadline: after it the stream reads as ended.
+    """A stream of what a client sends, with a deadline: after it the stream reads as ended.
 
     The deadline holds for all reads together. With a time-out of each read, a client that sends a byte now and then
     would hold a thread for ever.
