@@ -1434,6 +1434,8 @@ def with_home(value: Any, home: str, container_home: str) -> Any:
 
 # -- Settings that let a tool start without a question, with full permissions
 
+Completion = Callable[[Carried, str, Mapping[str, str]], None]  # takes the files, the workspace's path and variables
+
 # These keys of ~/.claude.json say that Claude Code's questions at the start were answered: first run, full permissions,
 # and whether to change the default mode or the effort. Versions before 2.1.331 ask the last one.
 CLAUDE_ANSWERS = (
@@ -1510,11 +1512,6 @@ def allowed_instead_of_asked(rules: object) -> object:
 # -- The table of tools: nothing else in this file knows one by name
 
 
-def below(folder: str, names: str) -> tuple[str, ...]:
-    """The paths of names, with blanks between them, in a folder."""
-    return tuple(f"{folder}/{name}" for name in names.split())
-
-
 class Tool(NamedTuple):
     """One AI tool. Paths are relative to a home directory."""
 
@@ -1527,86 +1524,31 @@ class Tool(NamedTuple):
     credentials: tuple[str, ...] = ()  # carried in at every start, never saved
     settings: tuple[str, ...] = ()  # files and directories carried into a new container
     instructions: tuple[str, ...] = ()  # carried too where tool.carry_instructions is set
-    complete: Callable[[Carried, str, Mapping[str, str]], None] | None = None  # takes files, workspace and variables
+    complete: Completion | None = None
     saved: tuple[str, ...] = ()  # files and directories that hold the conversations
     unsaved: tuple[str, ...] = ()  # glob patterns of files that stay behind (`*` matches slashes): secrets, locks, logs
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
     github_token: bool = False
     environment: Mapping[str, str] = {}  # the image brings the version: no update at start
     rules: tuple[Mapping[str, Any], ...] = ()  # of the user's own: what its screen means, for clincus_features/agents
+    source: str = ""  # where the row was read, and why it is so
 
 
-CLAUDE = ("claude", "--verbose", "--permission-mode", "bypassPermissions")
-COPILOT = ("copilot", "--allow-all-tools", "--allow-all-paths", "--allow-all-urls", "--session-id")
-UUID = r"(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-TOOLS = {
-    tool.name: tool
-    for tool in (
-        # Read from `claude --help` 2.1.331. --session-id names the first conversation, so that it can be found again.
-        Tool(
-            name="claude",
-            start=(*CLAUDE, "--session-id", "{session}"),
-            resume=(*CLAUDE, "--resume", "{conversation}"),
-            prompt=("--", "{prompt}"),
-            models=".+",
-            effort_variable="CLAUDE_CODE_EFFORT_LEVEL",
-            credentials=(".claude/.credentials.json",),
-            settings=(*below(".claude", "config.yml settings.json plugins hooks"), ".claude.json"),
-            instructions=below(".claude", "CLAUDE.md agents commands skills output-styles"),
-            complete=complete_claude,
-            saved=below(".claude", "projects history.jsonl file-history plans tasks todos"),
-            conversation=rf"\.claude/projects/{{project}}/{UUID}\.jsonl",
-            github_token=True,
-            environment={"DISABLE_AUTOUPDATER": "1"},
-        ),
-        # Read from `copilot --help` 1.0.102: --session-id starts a session of that id or goes on with it, and the
-        # three switches together are its --allow-all.
-        Tool(
-            name="copilot",
-            start=(*COPILOT, "{session}"),
-            resume=(*COPILOT, "{conversation}"),
-            prompt=("--interactive={prompt}",),
-            models=".+",
-            settings=(
-                *below(".copilot", "config.json settings.json mcp-config.json lsp-config.json agents"),
-                ".copilot/installed-plugins",
-                ".copilot.json",
-            ),
-            instructions=below(".copilot", "copilot-instructions.md skills instructions"),
-            complete=complete_copilot,
-            saved=below(".copilot", "session-state history-session-state command-history-state.json"),
-            unsaved=("*/inuse.*", "*.lock"),
-            conversation=rf"\.copilot/session-state/{UUID}(/events)?\.jsonl",
-            github_token=True,
-            environment={"COPILOT_AUTO_UPDATE": "false"},
-        ),
-        # Read from `opencode --help` and `opencode debug paths` 1.18.34. All conversations are in one database, which
-        # is a container's own, so "the last one of this directory" is the right one.
-        Tool(
-            name="opencode",
-            start=("opencode",),
-            resume=("opencode", "--continue"),
-            prompt=("--prompt={prompt}",),
-            models=".+/.+",
-            credentials=below(".local/share/opencode", "auth.json mcp-auth.json"),
-            settings=(
-                ".opencode.json",
-                *below(".config/opencode", "config.json opencode.json opencode.jsonc tui.json plugin plugins themes"),
-            ),
-            instructions=below(".config/opencode", "AGENTS.md agent agents command commands skills"),
-            complete=complete_opencode,
-            saved=(".local/share/opencode", ".local/state/opencode"),
-            # snapshot: a Git store of the workspace's files, for its undo: too many and too large at times
-            unsaved=(
-                *below("*", "auth.json mcp-auth.json log/* bin/* repos/* snapshot/* locks/*"),
-                "*.db-shm",
-                "*.lock",
-            ),
-            conversation=r"\.local/share/(?P<id>opencode)/(opencode[\w-]*\.db|storage/.+)",
-            environment={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
-        ),
-    )
-}
+def tool_from_row(name: str, row: Mapping[str, Any]) -> Tool:
+    """The tool that a JSON object with some fields of `Tool` describes; without them it is a bare command."""
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return Tool(**{"start": (name,), "resume": (), **fields, "name": name})
+
+
+def read_tools(path: str, complete: Mapping[str, Completion]) -> dict[str, Tool]:
+    """The tools of a packaged file with a row for each name, and what completes their files."""
+    rows = json.loads(packaged_text(path)).items()
+    return {name: tool_from_row(name, {**row, "complete": complete.get(name)}) for name, row in rows}
+
+
+TOOLS = read_tools(
+    "guest/tools.json", {"claude": complete_claude, "copilot": complete_copilot, "opencode": complete_opencode}
+)
 EFFORT = matching(r"low|medium|high|xhigh|max", "write low, medium or high")
 register_settings(
     *(Setting(f"tool.{tool.name}.effort_level", "", EFFORT) for tool in TOOLS.values() if tool.effort_variable)
@@ -3839,9 +3781,7 @@ def session_tool(session: Session) -> Tool:
     """A session's tool as it was when it was started, so that no change of the config loses a conversation."""
     if session.tool in TOOLS:
         return TOOLS[session.tool]
-    row = json.loads(session.tool_row or "{}").items()
-    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row}
-    return Tool(session.tool, (session.tool,), ())._replace(**known)
+    return tool_from_row(session.tool, json.loads(session.tool_row or "{}"))
 
 
 def tmux_name(id: str, *, shell: bool = False) -> str:

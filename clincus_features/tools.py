@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import clincus
-from clincus import Carried, Setting, Tool, ToolFile, Unfit, below
+from clincus import Carried, Setting, Tool, ToolFile, Unfit
 
-# -- The ready rows
+# -- The ready rows, in guest/more-tools.json
 
 
 def complete_codex(carried: Carried, workspace_path: str, _environment: Mapping[str, str]) -> None:
@@ -36,61 +36,10 @@ def complete_gemini(carried: Carried, _workspace_path: str, environment: Mapping
     carried.put(".gemini/settings.json", settings)
 
 
-# The bell tells the server that a turn is over. Versions that do not know one of these keys leave it alone.
-CODEX_CONFIG = (
-    *("features.daemon_auto_start=false", "check_for_update_on_startup=false"),
-    *("tui.notifications=true", "tui.notification_method=bel", "tui.notification_condition=always"),
-)
-CODEX = (
-    *("codex", "--dangerously-bypass-approvals-and-sandbox"),
-    *(word for setting in CODEX_CONFIG for word in ("-c", setting)),
-)
-GEMINI = ("gemini", "--yolo", "--skip-trust")
-# Without --no-analytics, --yes-always would also agree to be counted.
-AIDER = (
-    *("aider", "--yes-always", "--no-analytics", "--no-check-update", "--no-show-release-notes"),
-    "--notifications",  # a bell
-)
-READY = (
-    # Read from `codex --help` and tried, 0.169.0. It finds the newest conversation of this directory by its files.
-    Tool(
-        name="codex",
-        start=CODEX,
-        resume=(*CODEX, "resume", "--last"),
-        prompt=("--", "{prompt}"),
-        models=".+",
-        credentials=(".codex/auth.json",),
-        settings=below(".codex", "config.toml prompts rules"),
-        instructions=below(".codex", "AGENTS.md skills"),
-        complete=complete_codex,
-        saved=below(".codex", "sessions archived_sessions history.jsonl"),
-        conversation=r"\.codex/sessions/.+/rollout-.+-(?P<id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.jsonl",
-    ),
-    # Read from `gemini --help` and tried, 0.61.0. It starts afresh, with a warning, where there is nothing to resume.
-    Tool(
-        name="gemini",
-        start=GEMINI,
-        resume=(*GEMINI, "--resume", "latest"),
-        prompt=("--prompt-interactive={prompt}",),
-        models=".+",
-        credentials=below(".gemini", "oauth_creds.json google_accounts.json"),
-        settings=below(".gemini", "settings.json commands extensions"),
-        instructions=below(".gemini", "GEMINI.md skills agents"),
-        complete=complete_gemini,
-        saved=below(".gemini", "tmp projects.json"),
-        unsaved=("*/bin/*", "*.lock"),
-        conversation=r"\.gemini/tmp/(?P<id>[^/]+)/chats/session-.+\.jsonl?",
-    ),
-    # Read from `aider --help` and tried, 0.86.2. It keeps its conversation in the workspace, so there is none to save.
-    Tool(
-        name="aider",
-        start=(*AIDER, "--restore-chat-history"),
-        resume=(*AIDER, "--restore-chat-history"),
-        models=".+",
-        settings=(".aider.conf.yml", ".aider.model.settings.yml", ".aider.model.metadata.json"),
-    ),
-    clincus.SHELL,
-)
+READY = {
+    **clincus.read_tools("guest/more-tools.json", {"codex": complete_codex, "gemini": complete_gemini}),
+    clincus.SHELL.name: clincus.SHELL,
+}
 
 
 # -- Those of the config
@@ -215,9 +164,8 @@ def configured_tool(name: str, row: Mapping[str, Any], base: Tool | None, source
 
 def tools_of(config: clincus.Config) -> dict[str, Tool]:
     """The tools that the core does not know, by name: the ready ones, then the user's in their order."""
-    ready = {tool.name: tool for tool in READY}
     rows, source = config.get("tools"), config.origins["tools"]
-    return {**ready, **{name: configured_tool(name, row, ready.get(name), source) for name, row in rows.items()}}
+    return {**READY, **{name: configured_tool(name, row, READY.get(name), source) for name, row in rows.items()}}
 
 
 clincus.MORE_TOOLS.append(tools_of)
