@@ -1,5 +1,6 @@
 # make serve   set up what is missing, build dist/clincus.pyz, and serve the dashboard on 127.0.0.1:3000 (PORT=N: another port)
-# make test    install what the tests need and run all of them with a real Incus
+# make test    install what the tests need and run all of them with a real Incus, but for those marked nightly
+# make nightly the tests that take long: many rounds of what `make test` does a few times
 # make build   dist/clincus.pyz alone
 # make spa     the dashboard from its source in spa/ into spa_dist/
 # make lint    ruff, mypy and the floor of Python 3.9
@@ -20,7 +21,7 @@ PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
   $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium busybox zsh fish
 
-.PHONY: serve build test lint spa spa-test spa-lint spa-check spa-unit bench release clean packages
+.PHONY: serve build test nightly lint spa spa-test spa-lint spa-check spa-unit bench release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -88,6 +89,10 @@ test: $(VENV)/ready
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint spa-test build
 	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_FLAGS)
+
+nightly: $(VENV)/tested dist/clincus.pyz
+	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest -m nightly --timeout=3600 $(PYTEST_FLAGS)
 
 bench: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'

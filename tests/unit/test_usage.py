@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_incus_is_asked_once_however_many_pages_look(monkeypatch):
                 return STATE
 
     now = iter([10.0, 11.0, 12.5, 12.5])
-    monkeypatch.setattr(usage.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(usage, "time", SimpleNamespace(monotonic=lambda: next(now)))  # not that of other threads
     session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False)
     meter = usage.Meter()
     answers = [meter.read(Sessions, session) for _ in range(3)]
