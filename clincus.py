@@ -224,14 +224,18 @@ def read_text(path: str, limit: int, follow: bool = True) -> str | None:
 
 
 @contextmanager
-def directory_lock(directory: str, timeout: float = 5.0) -> Iterator[None]:
-    """Keep other Clincus processes from changing files of a directory meanwhile; ClincusError after `timeout` s."""
+def directory_lock(directory: str, timeout: float | None = 5.0) -> Iterator[None]:
+    """Keep other Clincus processes from changing files of a directory meanwhile.
+
+    ClincusError after `timeout` seconds; with None it waits as long as it takes.
+    """
+    how = fcntl.LOCK_EX if timeout is None else fcntl.LOCK_EX | fcntl.LOCK_NB
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + (timeout or 0)
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, how)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -324,11 +328,8 @@ class Completed(NamedTuple):
         return "\n".join(map(printable, lines)) or f"exit code {self.code}"
 
 
-Sink = Callable[[bytes], object]  # gets each piece that comes; it raises BrokenPipeError when it wants no more
-
-
 class Held:
-    """A sink that keeps what it is given, up to a limit in bytes."""
+    """Keeps what it is called with, up to a limit in bytes; beyond that it raises BrokenPipeError."""
 
     def __init__(self, limit: int = OUTPUT_LIMIT) -> None:
         self.data = bytearray()
@@ -1238,18 +1239,6 @@ def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
 def is_trusted(environ: Mapping[str, str], workspace: str, project: ProjectFile) -> bool:
     """True if the user trusted exactly this content in this workspace."""
     return trusted_digests(environ).get(os.path.realpath(workspace)) == project.digest
-
-
-def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile | None) -> bool:
-    """Trust a workspace's file as it was read, or with None take the trust back. True if there was trust before."""
-    with state_lock(environ):
-        trusted = trusted_digests(environ)
-        had = trusted.pop(os.path.realpath(workspace), None) is not None
-        if project is not None:
-            trusted[os.path.realpath(workspace)] = project.digest
-        text = json.dumps(trusted, indent=2, sort_keys=True) + "\n"
-        replace_file(own_file(environ, "trust.json"), text.encode("utf-8", "surrogateescape"), 0o600)
-    return had
 
 
 def project_config(config: Config, environ: Mapping[str, str], workspace: str) -> Config:
@@ -2553,7 +2542,7 @@ def fold_history(lines: Iterable[bytes]) -> list[Run]:
 
 
 class History:
-    """`history.jsonl`: lines are appended under a file lock that other processes honour too.
+    """`history.jsonl`: lines are appended under a lock of its directory that other processes honour too.
 
     A writer that makes the file longer than HISTORY_LIMIT replaces it: the new one has the runs that go on, and the
     newest others that fit in half of the limit. Each method raises ClincusError when the file cannot be used.
@@ -2597,7 +2586,7 @@ class History:
     def _append(self, line: bytes) -> None:
         try:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            with self._locked() as file:
+            with directory_lock(os.path.dirname(self.path), timeout=None), open(self.path, "ab+") as file:
                 size = file.seek(0, os.SEEK_END)
                 if size > 0:
                     file.seek(-1, os.SEEK_END)
@@ -2609,17 +2598,6 @@ class History:
                     self._trim(file)
         except OSError as error:
             raise ClincusError(f"the history {shorten(self.path)} cannot be written: {error.strerror}") from error
-
-    @contextmanager
-    def _locked(self) -> Iterator[IO[bytes]]:
-        """The file, locked, and still the one of that name: another may have taken its place during the wait."""
-        while True:
-            with open(self.path, "ab+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                with suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
-                        yield file
-                        return
 
     def _trim(self, file: IO[bytes]) -> None:
         """Replace the file by one with the newest runs. If that fails, the file stays as it is."""
@@ -2659,32 +2637,12 @@ ALWAYS_PROTECTED = (
 )
 
 SETUID, SETGID = 0o4000, 0o2000
-MODE_ARGUMENTS = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1, "mknod": 1, "mknodat": 2}
 
 
-def deny_mode_bit(bit: int) -> list[str]:
-    """Rules for security.syscalls.deny: no program can make a file with this bit, in any call that takes a mode.
-
-    The mode of open(2) counts with O_CREAT or O_TMPFILE alone. Two calls hide the mode in memory; they do not exist.
-    """
-    rules = [f"{call} errno 1 [{mode},{bit},SCMP_CMP_MASKED_EQ,{bit}]" for call, mode in MODE_ARGUMENTS.items()]
-    for flag in (0o100, 0o20000000):  # O_CREAT, the bit of O_TMPFILE that is no other flag's
-        for call, flags in (("open", 1), ("openat", 2)):
-            masks = f"[{flags},{flag},SCMP_CMP_MASKED_EQ,{flag}][{flags + 1},{bit},SCMP_CMP_MASKED_EQ,{bit}]"
-            rules.append(f"{call} errno 1 {masks}")
-    return [*rules, "openat2 errno 38", "io_uring_setup errno 38"]
-
-
-# Plain disk devices are mounts that root in the container may take away: without these calls it cannot. The newer
-# ones do not exist then (38, ENOSYS), so that mount(8) falls back to mount(2), which stays for all but moving a
-# mount (8192) and binding a folder without what is mounted in it (4096 without 16384).
-DENY_UNMOUNT = (
-    *(f"{call} errno 1" for call in ("umount", "umount2", "pivot_root")),
-    "mount errno 1 [3,8192,SCMP_CMP_MASKED_EQ,8192]",
-    "mount errno 1 [3,20480,SCMP_CMP_MASKED_EQ,4096]",
-    *(f"{call} errno 38" for call in ("open_tree", "open_tree_attr", "move_mount", "mount_setattr")),
-    *(f"{call} errno 38" for call in ("fsopen", "fspick")),
-)
+def denying_rules(name: str, **values: int) -> list[str]:
+    """The rules of wall/deny-NAME.rules for security.syscalls.deny, with `values` filled in."""
+    lines = packaged_text(f"wall/deny-{name}.rules").splitlines()
+    return [line.format(**values) for line in lines if not line.startswith("#")]
 
 
 # Each path has the text of the file that stands in for it while it is absent, or None for an empty folder. In a path,
@@ -3164,7 +3122,9 @@ def locked_protection(level: str, settings: Config, host: ProtectionSupport, tre
     }
     notes = []
     if denied:
-        config["security.syscalls.deny"] = denied_calls(host, [rule for bit in denied for rule in deny_mode_bit(bit)])
+        config["security.syscalls.deny"] = denied_calls(
+            host, [rule for bit in denied for rule in denying_rules("mode-bit", bit=bit)]
+        )
         is_roots = SETUID in denied
         bits, whose = ("setuid or setgid", "root") if is_roots else ("setgid", "a group that its owner is not in")
         notes.append(f"The folder belongs to {whose}: no program in the container can set the {bits} bit")
@@ -3222,8 +3182,9 @@ def device_protection(level: str, settings: Config, host: ProtectionSupport, tre
             devices[device_name(name, path)] = {**device, "readonly": "true"} if sealed else device
     config = {"raw.idmap": idmap} if idmap else {}
     if level == "basic":
-        rules = [*DENY_UNMOUNT, *(rule for bit in (SETUID, SETGID) if shift for rule in deny_mode_bit(bit))]
-        config["security.syscalls.deny"] = denied_calls(host, rules)
+        bits = (SETUID, SETGID) if shift else ()
+        rules = [rule for bit in bits for rule in denying_rules("mode-bit", bit=bit)]
+        config["security.syscalls.deny"] = denied_calls(host, [*denying_rules("unmount"), *rules])
     reason = host.reason
     if not idmap and not shift:
         uid, gid = workspace.uid, workspace.gid
@@ -3417,20 +3378,6 @@ def hand_over(incus: Incus, name: str, mount: str, code_uid: int) -> None:
     command = ["timeout", "60", "sh", "-c", packaged_text("guest/hand-over.sh"), "clincus", mount, str(code_uid)]
     with suppress(ClincusError):
         incus.exec(name, command, timeout=90)
-
-
-def clean_stages() -> list[str]:
-    """Remove the stages that crashes left under /run/clincus; the paths of those that cannot be removed.
-
-    Only root can, and else nothing is done: the next start or stop of any session does the same. Raises ClincusError.
-    """
-    if os.geteuid() != 0 or not os.path.isdir(STAGES):
-        return []
-    program = packaged_text("wall/hook.py")
-    done = run_child([sys.executable, "-I", "-S", "-c", program, "sweep"], timeout=60, cwd="/")
-    if done.code:
-        raise ClincusError(f"the stages under {STAGES} cannot be swept: {done.reason}")
-    return done.stdout.decode().split()
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -3807,7 +3754,7 @@ def incus_status(instance: Mapping[str, Any]) -> str:
 def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session | None:
     """Read a session off an Incus instance; None when neither its name nor a label says that it is ours.
 
-    What is shown of these differs: see `is_session` and `is_listed`.
+    The API shows those for which `is_session` holds; the command line shows others too.
     """
     slot = session_slot(prefix, instance["name"])
     config = instance.get("config") or {}
@@ -3854,11 +3801,6 @@ def session_labels(session: Session) -> dict[str, str]:
 def is_session(session: Session) -> bool:
     """Whether the API shows a session: it has a name of our form and a workspace, and is not for one command only."""
     return bool(session.slot and session.workspace) and not session.command
-
-
-def is_listed(session: Session) -> bool:
-    """Whether the command line shows a session: also one without a workspace, as the Go program does."""
-    return not session.command
 
 
 # -- What is known of all sessions

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import clincus
 from clincus_cli import TYPE_CHECKING, console, run, shell
 from clincus_cli import commands as cli
-from clincus_cli.context import Context
+from clincus_cli.context import Context, is_listed
 
 if TYPE_CHECKING:
     from typing import Any
@@ -72,7 +72,7 @@ def status_of(incus: clincus.Incus, name: str) -> str:
 def own_session(context: Context, instance: Mapping[str, Any]) -> clincus.Session | None:
     """The session that an instance is, None for any other instance."""
     session = clincus.session_from_instance(clincus.container_prefix(context.environ), instance)
-    return session if session is not None and clincus.is_listed(session) else None
+    return session if session is not None and is_listed(session) else None
 
 
 def code_mount(context: Context, instance: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ class Context:
 
         sees_commands = self.command.name in ("run", "clean")
         registry = clincus.Registry(
-            clincus.container_prefix(self.environ), record, (lambda _: True) if sees_commands else clincus.is_listed
+            clincus.container_prefix(self.environ), record, (lambda _: True) if sees_commands else is_listed
         )
         sessions = clincus.Sessions(
             self.incus,
@@ -68,3 +68,8 @@ class Context:
         sessions.refresh()
         is_known = True
         return sessions
+
+
+def is_listed(session: clincus.Session) -> bool:
+    """Whether the command line shows a session: also one without a workspace, as the Go program does."""
+    return not session.command

@@ -10,16 +10,17 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import clincus
 
+Sink = Callable[[bytes], object]  # gets each piece that comes; it raises BrokenPipeError when it wants no more
 OUR_STREAMS = functools.partial(clincus.write_all, 1), functools.partial(clincus.write_all, 2)
 
 
-def pour(stream: IO[bytes], sink: clincus.Sink, failures: list[OSError]) -> None:
+def pour(stream: IO[bytes], sink: Sink, failures: list[OSError]) -> None:
     """Hand on what comes from a stream. If the sink takes no more, the writer of the stream gets SIGPIPE."""
     try:
         while piece := stream.read1(1 << 16):  # type: ignore[attr-defined]
@@ -45,7 +46,7 @@ def run_relayed(
     incus: clincus.Incus,
     name: str,
     command: Sequence[str],
-    sinks: tuple[clincus.Sink, clincus.Sink] = OUR_STREAMS,
+    sinks: tuple[Sink, Sink] = OUR_STREAMS,
     *,
     stdin: int | None = 0,
     limit: float | None = None,

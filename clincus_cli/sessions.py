@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.agents import agent_words, known_agents
-from clincus_cli.context import Context
+from clincus_cli.context import Context, is_listed
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,7 +29,7 @@ def run_list(context: Context) -> int:
     active = []
     for instance in sorted(instances, key=lambda one: str(one["created_at"])):
         session = clincus.session_from_instance(prefix, instance)
-        if session is not None and clincus.is_listed(session):
+        if session is not None and is_listed(session):
             active.append(active_entry(session, instance))
     agents = known_agents(context) if any(one["status"] == "Running" for one in active) else {}
     active = [{**entry, **({"agent": agents[entry["name"]]} if entry["name"] in agents else {})} for entry in active]
@@ -380,7 +381,7 @@ def run_clean(context: Context) -> int:
             removed = attempt_each(items, remove)
         cleaned += len(removed)
         is_whole = is_whole and len(removed) == len(items)
-    for path in clincus.clean_stages() if is_plain and not options.dry_run else ():
+    for path in clean_stages() if is_plain and not options.dry_run else ():
         console.warn(f"{path} cannot be removed, though no session uses it: look what is in it")
     if options.dry_run:
         print("[Dry run] No changes made.")
@@ -401,7 +402,7 @@ def cleanup_groups(
     """
     options, sessions = context.options, context.sessions
     known = sessions.registry.all()
-    stopped = [one for one in known if one.status == "stopped" and not one.paused and clincus.is_listed(one)]
+    stopped = [one for one in known if one.status == "stopped" and not one.paused and is_listed(one)]
     about = {
         one.id: f"{one.workspace or 'no workspace'} ({'persistent' if one.persistent else 'ephemeral'})"
         for one in stopped
@@ -439,3 +440,17 @@ def is_abandoned(session: clincus.Session) -> bool:
 
     pid = session.command.partition(" ")[0]
     return pid.isdecimal() and session.command != process_mark(int(pid))
+
+
+def clean_stages() -> list[str]:
+    """Remove the stages that crashes left under /run/clincus; the paths of those that cannot be removed.
+
+    Only root can, and else nothing is done: the next start or stop of any session does the same. Raises ClincusError.
+    """
+    if os.geteuid() != 0 or not os.path.isdir(clincus.STAGES):
+        return []
+    program = clincus.packaged_text("wall/hook.py")
+    done = clincus.run_child([sys.executable, "-I", "-S", "-c", program, "sweep"], timeout=60, cwd="/")
+    if done.code:
+        raise clincus.ClincusError(f"the stages under {clincus.STAGES} cannot be swept: {done.reason}")
+    return done.stdout.decode().split()

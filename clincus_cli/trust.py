@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 
 import clincus
 from clincus_cli import commands as cli
@@ -23,7 +25,7 @@ def run_trust(context: Context) -> int:
     options, environ = context.options, context.environ
     workspace = shell.chosen_workspace(options)
     if options.revoke:
-        had = clincus.set_trust(environ, workspace, None)
+        had = set_trust(environ, workspace, None)
         print(f"{workspace}: the trust is taken back" if had else f"{workspace}: it was not trusted")
         return 0
     if not os.path.isdir(workspace):
@@ -41,6 +43,18 @@ def run_trust(context: Context) -> int:
         print(f"  {clincus.printable(warning)}")
     if not console.confirm("Let this file set all that for sessions in this workspace?", force=options.force):
         return 0
-    clincus.set_trust(environ, workspace, project)
+    set_trust(environ, workspace, project)
     print(f"Trusted until {clincus.PROJECT_FILE} changes.")
     return 0
+
+
+def set_trust(environ: Mapping[str, str], workspace: str, project: clincus.ProjectFile | None) -> bool:
+    """Trust a workspace's file as it was read, or with None take the trust back. True if there was trust before."""
+    with clincus.state_lock(environ):
+        trusted = clincus.trusted_digests(environ)
+        had = trusted.pop(os.path.realpath(workspace), None) is not None
+        if project is not None:
+            trusted[os.path.realpath(workspace)] = project.digest
+        text = json.dumps(trusted, indent=2, sort_keys=True) + "\n"
+        clincus.replace_file(clincus.own_file(environ, "trust.json"), text.encode("utf-8", "surrogateescape"), 0o600)
+    return had

@@ -13,6 +13,7 @@ import pytest
 from wall_box import CODE, OWNER, eventually, new_box, planted
 
 import clincus
+from clincus_cli.sessions import clean_stages
 from wall import hook
 
 PLACEHOLDERS = (".clincus.toml", ".husky", ".git/commondir", ".git/config.worktree", ".git/info/attributes")
@@ -351,7 +352,7 @@ def test_what_a_killed_monitor_left_is_swept_by_cleaning(box):
     other = box.launch()
     kill_container(box, name)
     box.delete(name)
-    clincus.clean_stages()
+    clean_stages()
     assert box.stages() == [box.made[1]]
     assert b"Read-only" in box.run(other, "echo x > .husky/a").stderr
     box.delete(other)
@@ -362,7 +363,7 @@ def test_a_container_that_outlives_its_monitor_keeps_its_wall(box):
     name = box.launch()
     init = box.incus.query(f"/1.0/instances/{name}/state")["pid"]
     os.kill(box.monitor_of(name), signal.SIGKILL)
-    clincus.clean_stages()
+    clean_stages()
     assert box.stages() == [name for name in box.made if hook.Stage(name).is_in_use()]
     end_init(init)  # Incus takes it for stopped, and would delete a root file system that is in use
 
@@ -397,7 +398,7 @@ def test_a_stage_that_cannot_be_removed_hinders_no_other_session(box):
     try:
         name = box.launch()
         assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
-        assert clincus.clean_stages() == [str(stuck)]
+        assert clean_stages() == [str(stuck)]
         box.delete(name)
         box.delete(other)
         assert_nothing_is_left(box)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clincus
+from clincus_cli.trust import set_trust
 from clincus_features.sources import sources_document
 
 clincus.install_features(None)  # they add settings
@@ -679,7 +680,7 @@ def test_trust_holds_for_one_content_in_one_place(environ, workspace, tmp_path):
     write(workspace / ".clincus.toml", "[defaults]\npersistent = true\n")
     base = clincus.load_config(environ)
     assert not is_trusted(environ, workspace)
-    assert clincus.set_trust(environ, str(workspace), read(workspace)) is False
+    assert set_trust(environ, str(workspace), read(workspace)) is False
     assert is_trusted(environ, workspace)
     assert clincus.project_config(base, environ, str(workspace)).get("defaults.persistent") is True
     write(tmp_path / "copy/.clincus.toml", "[defaults]\npersistent = true\n")
@@ -691,17 +692,17 @@ def test_trust_holds_for_one_content_in_one_place(environ, workspace, tmp_path):
 
 def test_trust_can_be_taken_back_and_is_kept_private(environ, workspace):
     write(workspace / ".clincus.toml", "")
-    clincus.set_trust(environ, str(workspace), read(workspace))
+    set_trust(environ, str(workspace), read(workspace))
     assert stat.S_IMODE(os.stat(clincus.own_file(environ, "trust.json")).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(clincus.state_directory(environ)).st_mode) == 0o700
-    assert clincus.set_trust(environ, str(workspace), None) is True
-    assert clincus.set_trust(environ, str(workspace), None) is False
+    assert set_trust(environ, str(workspace), None) is True
+    assert set_trust(environ, str(workspace), None) is False
     assert not is_trusted(environ, workspace)
 
 
 def test_a_broken_trust_list_trusts_nothing(environ, workspace):
     write(workspace / ".clincus.toml", "")
-    clincus.set_trust(environ, str(workspace), read(workspace))
+    set_trust(environ, str(workspace), read(workspace))
     write(clincus.own_file(environ, "trust.json"), "{")
     assert not is_trusted(environ, workspace)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import clincus
+from clincus_cli.context import is_listed
 
 BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NAME = "clincus-0a1b2c-1"
@@ -58,7 +59,7 @@ def test_which_instances_are_shown(name, labels, shown):
     config = {clincus.LABEL + key: value for key, value in labels.items()}
     session = clincus.session_from_instance("clincus-", {"name": name, "status": "Stopped", "config": config})
     assert session is not None
-    assert (clincus.is_session(session), clincus.is_listed(session)) == shown
+    assert (clincus.is_session(session), is_listed(session)) == shown
     assert session.persistent is ("workspace" not in labels), "what nobody called ephemeral is kept"
 
 
