@@ -1517,6 +1517,7 @@ class Tool(NamedTuple):
     saved: tuple[str, ...] = ()  # files and directories that hold the conversations
     unsaved: tuple[str, ...] = ()  # glob patterns of files that stay behind (`*` matches slashes): secrets, locks, logs
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
+    message: str = ""  # a text in each file of a conversation with a message; without one there is nothing to resume
     github_token: bool = False
     environment: Mapping[str, str] = {}  # the image brings the version: no update at start
     rules: tuple[Mapping[str, Any], ...] = ()  # of the user's own: what its screen means, for clincus_features/agents
@@ -4169,13 +4170,11 @@ def guest_program(*names: str) -> str:
     return "".join(packaged_text(f"guest/{name}.sh") for name in names)
 
 
-def conversation_test(tool: Tool, conversation: str) -> str:
-    """A shell condition: the tool has a conversation to go on with. Tools that take our id name files after it."""
-    if not tool.saved:
-        return "true"
-    name = f"*{conversation}*" if any("{session}" in word for word in tool.start) else "*"
-    places = " ".join(f'"$HOME"/{shlex.quote(path)}' for path in tool.saved)
-    return f"find {places} -type f -name {shlex.quote(name)} 2>/dev/null | grep -q ."
+def conversation_files(tool: Tool, conversation: str) -> str:
+    """A `find` command for a conversation's files; they bear our id. A tool that saves nothing is always resumed."""
+    name = f"*{conversation}*" if tool.saved and any("{session}" in word for word in tool.start) else "*"
+    places = " ".join(f'"$HOME"/{shlex.quote(path)}' for path in tool.saved or (STARTED_FILE,))
+    return f"find {places} -type f -path {shlex.quote(name)}"
 
 
 def shell_assignments(variables: Mapping[str, str]) -> str:
@@ -4680,15 +4679,16 @@ class Sessions:
             self.report(f"{session.id}: {warning}")
         known = conversation or session.session_id
         command = functools.partial(tool_command, tool, config, session.session_id, environ=self.environ)
-        prompt = launch.request.prompt
-        asked = [word.replace("{prompt}", prompt) for word in tool.prompt if prompt]
+        asked = [word.replace("{prompt}", launch.request.prompt) for word in tool.prompt if launch.request.prompt]
         words = {
             "workspace": guest.mount,
             "tool": tool.name,
             "program": command(None)[0],
             "first": shlex.join([*command(conversation), *asked]),
             "again": shlex.join(command(known)),
-            "has_conversation": conversation_test(tool, known),
+            "afresh": shlex.join([*command(None), *asked]),
+            "files": conversation_files(tool, known),
+            "message": tool.message,
         }
         environment = tool_environment(tool, config, self.environ, guest.home)
         own = start_files(words, environment, chosen if is_new or chosen else None)

@@ -2,10 +2,12 @@
 # Lies in the container as ~/.clincus/start, the program in tmux: the tool, then a login shell. `start direct` ends with
 # the tool.
 #
-# ~/.clincus/launch has the variables `workspace`, `tool` and `program`, and the command lines `first`, `again` and
-# `has_conversation`. tmux may get lost, by a restart from inside the container; the next terminal starts this again, and
-# `again` goes on with the conversation. ~/.clincus/agent/run has the process that runs the tool, and the exit code of a
-# tool that has ended.
+# ~/.clincus/launch has the variables `workspace`, `tool` and `program`, and these command lines: `first` for the first
+# run of a start; `again` for all later ones, which go on with the conversation (tmux may get lost, by a restart from
+# inside the container; the next terminal starts this again); `afresh` where there is none; and `files`, which finds the
+# files of the conversation. One of these holds `message`, if it is one. Claude Code writes a file as it starts. If it
+# then gets no prompt, it can't resume that, and starts none of the same id beside it.
+# ~/.clincus/agent/run has the process that runs the tool, and the exit code of a tool that has ended.
 # shellcheck source=/dev/null
 . "$HOME/.clincus/launch"
 # shellcheck disable=SC2154 # `launch` sets it
@@ -18,12 +20,16 @@ agent=$HOME/.clincus/agent
 mkdir -p "$agent" && rm -f "$agent/events" "$agent/screen" "$agent/rings" && echo $$ >"$agent/run"
 (command -v perl && sudo -n true && : >"$agent/rings") >/dev/null 2>&1 & # what guest/ring.sh needs
 # shellcheck disable=SC2154
-if [ -e "$HOME/.clincus/started" ] && eval "$has_conversation"; then
-    eval "$again"
+if [ -z "$(eval "$files -exec grep -lF \"\$message\" {} +" 2>/dev/null)" ]; then
+    eval "$files -name '*.jsonl' -delete" 2>/dev/null
+    how=$afresh
+elif [ -e "$HOME/.clincus/started" ]; then
+    how=$again
 else
-    : >"$HOME/.clincus/started"
-    eval "$first"
+    how=$first
 fi
+: >"$HOME/.clincus/started"
+eval "$how"
 code=$?
 [ ! -t 0 ] || stty sane # a tool that was killed leaves a terminal without an echo
 echo "$$ $code" >"$agent/run"

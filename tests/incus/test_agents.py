@@ -265,8 +265,6 @@ def test_a_tool_that_ends_or_is_killed_leaves_a_shell(claude):
     tool.becomes("ended", "crashed", "137")
     tool.start_again()
     tool.becomes("idle")
-    tool.type("say hi")  # else there is no conversation to go on with
-    tool.becomes("done", text="hi")
     tool.type("/exit")
     tool.becomes("ended", text="exit code 0")
     tool.sh("""sed -i 's/"hasTrustDialogAccepted": *true/"hasTrustDialogAccepted": false/' ~/.claude.json""")
@@ -274,12 +272,26 @@ def test_a_tool_that_ends_or_is_killed_leaves_a_shell(claude):
     tool.becomes("waiting", "dialog")
 
 
+def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh(claude):
+    tool = claude()
+    session = f"/api/sessions/{tool.id}"
+    assert tool.server.delete(session).status == 204
+    tool.becomes("none")
+    assert tool.server.post(f"{session}/resume").status == 200
+    tool.becomes("idle")
+    tool.type("say remember the milk")
+    tool.becomes("done", text="remember the milk")
+    assert tool.server.delete(session).status == 204
+    tool.becomes("none")
+    assert tool.server.post(f"{session}/resume").status == 200
+    tool.becomes("idle")
+    assert "say remember the milk" in tool.screen()
+
+
 def test_hooks_that_an_image_has_already_stay(claude):
     tool = claude()
     own = {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": "touch /tmp/own-$(whoami)"}]}]}}
     tool.sh(f"echo '{json.dumps(own)}' >/etc/claude-code/managed-settings.json", user=0)
-    tool.type("say hi")  # else there is no conversation to go on with
-    tool.becomes("done", text="hi")
     tool.type("/exit")
     tool.becomes("ended")
     tool.start_again()

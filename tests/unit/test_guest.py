@@ -10,14 +10,15 @@ import pytest
 
 import clincus
 
-SAVED = '[ -e "$HOME/saved" ]'  # whether there is a conversation to go on with
+FILES = 'find "$HOME" -type f -name saved'  # finds the conversation to go on with
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A code user's home as a start leaves it, with a tool that says which of its command lines ran."""
-    launch = {"workspace": f"{tmp_path}/work space", "tool": "some'tool", "has_conversation": SAVED}
-    launch.update(first="printf 'first %s\\n' \"it's\"", again="printf 'again\\n'")
+    launch = {"workspace": f"{tmp_path}/work space", "tool": "some'tool", "files": FILES, "message": ""}
+    first = "printf 'first %s\\n' \"it's\""
+    launch.update(first=first, again="printf 'again\\n'", afresh=first)
     (tmp_path / "work space").mkdir()
     (tmp_path / ".clincus").mkdir()
     for file in clincus.start_files(launch, {"KIND": "general", "PLACE": "a b"}, {"KIND": "my own"}):
@@ -42,8 +43,24 @@ def program(home: Path, name: str, *words: str, stdin: str = "") -> subprocess.C
 def test_the_tool_goes_on_with_its_conversation_when_it_is_started_again(home):
     assert start(home, "direct") == "first it's\n"
     assert start(home, "direct") == "first it's\n"
-    (home / "saved").touch()
+    (home / "saved").write_text("a conversation")
     assert start(home, "direct") == "again\n"
+
+
+def test_a_conversation_without_a_message_is_none_and_makes_room_for_a_new_one(home):
+    """Claude Code leaves such a file when it ends before the first prompt."""
+    claude, projects = clincus.TOOLS["claude"], home / ".claude/projects/-workspace"
+    projects.mkdir(parents=True)
+    files = {name: projects / f"{name}.jsonl" for name in ("empty", "talk")}
+    files["empty"].write_text('{"type":"mode"}\n')
+    files["talk"].write_text('{"type":"mode"}\n{"parentUuid":null,"type":"user"}\n')
+    for name, said in {"empty": "first it's\n", "talk": "again\n"}.items():
+        (home / clincus.STARTED_FILE).with_name("started").touch()
+        words = {"files": clincus.conversation_files(claude, name), "message": claude.message}
+        with (home / ".clincus/launch").open("a") as launch:
+            launch.write(clincus.shell_assignments(words))
+        assert start(home, "direct") == said
+    assert [path.exists() for path in files.values()] == [False, True]
 
 
 def test_a_shell_in_the_workspace_follows_the_tool_and_has_its_variables(home):
@@ -58,13 +75,13 @@ def test_a_shell_in_the_workspace_follows_the_tool_and_has_its_variables(home):
 
 def test_without_tmux_the_exit_code_is_the_tools(home):
     text = (home / ".clincus/launch").read_text()
-    (home / ".clincus/launch").write_text(text + "first='(exit 7)'\n")
+    (home / ".clincus/launch").write_text(text + "afresh='(exit 7)'\n")
     assert run(home, str(home / clincus.STARTED_FILE), "direct").returncode == 7
 
 
 def test_a_tool_that_the_image_lacks_is_named_with_what_to_do(home):
     text = (home / ".clincus/launch").read_text()
-    (home / ".clincus/launch").write_text(text + "program=no-such-tool\nfirst=no-such-tool\n")
+    (home / ".clincus/launch").write_text(text + "program=no-such-tool\nafresh=no-such-tool\n")
     said = start(home)
     assert "This image has no program no-such-tool, which starts some'tool." in said
     assert '"Other tools", says how to get it into one' in said
