@@ -1405,6 +1405,21 @@ def as_object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def with_answers(value: object, answers: Any, workspace: str) -> Any:
+    """A JSON value with answers laid over it: members of an object, items of a list. `{workspace}` is filled in."""
+    if isinstance(answers, str):
+        return answers.replace("{workspace}", workspace)
+    if isinstance(answers, list):
+        items = value if isinstance(value, list) else []
+        new = [with_answers(None, item, workspace) for item in answers]
+        return [*items, *(item for item in new if item not in items)]
+    if isinstance(answers, dict):
+        old = as_object(value)
+        named = {key.replace("{workspace}", workspace): item for key, item in answers.items()}
+        return {**old, **{key: with_answers(old.get(key), item, workspace) for key, item in named.items()}}
+    return answers
+
+
 def path_inside(path: str, parent: str) -> bool:
     """True if a path in normal form is another one or lies below it; both are absolute, or of one folder."""
     return path == parent or path.startswith(parent.rstrip("/") + "/")
@@ -1425,26 +1440,12 @@ def with_home(value: Any, home: str, container_home: str) -> Any:
 
 Completion = Callable[[Carried, str, Mapping[str, str]], None]  # takes the files, the workspace's path and variables
 
-# These keys of ~/.claude.json say that Claude Code's questions at the start were answered: first run, full permissions,
-# and whether to change the default mode or the effort. Versions before 2.1.331 ask the last one.
-CLAUDE_ANSWERS = (
-    "hasCompletedOnboarding",
-    "bypassPermissionsModeAccepted",
-    "hasSeenAutoDefaultNudge",
-    "hasSeenEffortMediumNudge",
-    "effortCalloutDismissed",
-)
-CLAUDE_ACCOUNT = ("oauthAccount", "customApiKeyResponses", "mcpServers")  # no plain values, and carried in
-CLAUDE_TRUST = {
-    "hasTrustDialogAccepted": True,
-    "hasCompletedProjectOnboarding": True,
-    # The question about imports from outside the workspace counts as asked, and answered with no.
-    "hasClaudeMdExternalIncludesWarningShown": True,
-}
+# Keys of ~/.claude.json that are carried in, though they hold no plain values.
+CLAUDE_ACCOUNT = ("oauthAccount", "customApiKeyResponses", "mcpServers")
 
 
-def complete_claude(carried: Carried, workspace_path: str, environment: Mapping[str, str]) -> None:
-    """Answer Claude Code's questions on first run, trust and full permissions (seen with 2.1.331).
+def complete_claude(carried: Carried, _workspace_path: str, environment: Mapping[str, str]) -> None:
+    """Let Claude Code run with full permissions and the user's account.
 
     The container gets the account, plain preferences and the MCP servers of the user's ~/.claude.json. The list of all
     projects with their prompts stays behind, and so do caches.
@@ -1452,8 +1453,7 @@ def complete_claude(carried: Carried, workspace_path: str, environment: Mapping[
     settings = carried.document(".claude/settings.json")
     permissions = {"defaultMode": "bypassPermissions", **as_object(settings.get("permissions"))}
     permissions.pop("disableBypassPermissionsMode", None)
-    settings |= {"skipDangerousModePermissionPrompt": True, "permissions": permissions}
-    carried.put(".claude/settings.json", settings)
+    carried.put(".claude/settings.json", {**settings, "permissions": permissions})
     account: dict[str, Any] = {"theme": "dark"}
     for key, value in carried.document(".claude.json").items():
         is_plain = isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= 1024)
@@ -1467,16 +1467,7 @@ def complete_claude(carried: Carried, workspace_path: str, environment: Mapping[
         lists = {word: keys for word, keys in known.items() if isinstance(keys, list)}
         others = {word: [key for key in keys if key != api_key] for word, keys in lists.items()}
         account["customApiKeyResponses"] = {**others, "approved": [*others.get("approved", []), api_key]}
-    answered = {**dict.fromkeys(CLAUDE_ANSWERS, True), "projects": {workspace_path: CLAUDE_TRUST}}
-    carried.put(".claude.json", {**account, **answered})
-
-
-def complete_copilot(carried: Carried, workspace_path: str, _environment: Mapping[str, str]) -> None:
-    """Answer Copilot's question whether the workspace is trusted (seen with 1.0.102)."""
-    document = carried.document(".copilot/config.json")
-    folders = document.get("trustedFolders")
-    known = folders if isinstance(folders, list) else []
-    carried.put(".copilot/config.json", {**document, "trustedFolders": list(dict.fromkeys([*known, workspace_path]))})
+    carried.put(".claude.json", account)
 
 
 def complete_opencode(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
@@ -1513,7 +1504,8 @@ class Tool(NamedTuple):
     credentials: tuple[str, ...] = ()  # carried in at every start, never saved
     settings: tuple[str, ...] = ()  # files and directories carried into a new container
     instructions: tuple[str, ...] = ()  # carried too where tool.carry_instructions is set
-    complete: Completion | None = None
+    complete: Completion | None = None  # changes the files before they go in
+    answers: Mapping[str, Any] = {}  # JSON to be laid over a file, which answers a question; see `with_answers`
     saved: tuple[str, ...] = ()  # files and directories that hold the conversations
     unsaved: tuple[str, ...] = ()  # glob patterns of files that stay behind (`*` matches slashes): secrets, locks, logs
     conversation: str = ""  # pattern of a conversation's file; its group `id` is the conversation's id
@@ -1536,9 +1528,7 @@ def read_tools(path: str, complete: Mapping[str, Completion]) -> dict[str, Tool]
     return {name: tool_from_row(name, {**row, "complete": complete.get(name)}) for name, row in rows}
 
 
-TOOLS = read_tools(
-    "guest/tools.json", {"claude": complete_claude, "copilot": complete_copilot, "opencode": complete_opencode}
-)
+TOOLS = read_tools("guest/tools.json", {"claude": complete_claude, "opencode": complete_opencode})
 EFFORT = matching(r"low|medium|high|xhigh|max", "write low, medium or high")
 register_settings(
     *(Setting(f"tool.{tool.name}.effort_level", "", EFFORT) for tool in TOOLS.values() if tool.effort_variable)
@@ -1679,6 +1669,8 @@ def tool_files(
                 carried.put(path, moved)
     if tool.complete is not None:
         tool.complete(carried, workspace_path, environment)
+    for path, answers in tool.answers.items():
+        carried.put(path, with_answers(carried.document(path), answers, workspace_path))
     return [carried.files[path] for path in sorted(carried.files)], carried.warnings
 
 
@@ -4511,24 +4503,6 @@ class Sessions:
         finally:
             lock.release()
 
-    def change(self, id: str, changes: Mapping[str, str | bool]) -> Session:
-        """Change the `name` of a session, or whether it is `persistent` or `pinned`: its labels and its metadata.json.
-
-        Raises ClincusError: 400 for a name that cannot be.
-        """
-        changes = {key: check_name(value) if isinstance(value, str) else value for key, value in changes.items()}
-        with self.lock(id):
-            session = replace(self.registry.get(id), **cast("dict[str, Any]", changes))
-            labels = {
-                LABEL + key: str(value).lower() if value in (True, False) else value for key, value in changes.items()
-            }
-            self.incus.query(f"/1.0/instances/{id}", "PATCH", {"config": labels}, wait=True)
-            kept = read_metadata(self.saved_directory(session), session.tool)
-            if kept is not None:
-                write_metadata(replace(kept, **some_fields(session, ("name", "persistent"))), kept.saved_at)
-            self.look(id)
-            return session
-
     def terminal_argv(
         self,
         session: Session,
@@ -5313,19 +5287,19 @@ class Router:
     """The routing table. openapi.json, the `contract`, says what each route takes and answers."""
 
     def __init__(self, contract: Schema) -> None:
-        self._contract = contract
+        self.contract = contract
         self._items: Schema = inlined(contract["paths"], contract)
-        self._routes: list[Route] = []
+        self.routes: list[Route] = []  # what is answered
 
     def add(self, method: str, path: str, handler: Handler) -> None:
         """Let a handler answer an operation of the contract. Raises KeyError for one that the contract lacks."""
-        self._routes.append(Route(method, path, self._items[path], handler))
-        self._routes.sort(key=lambda route: route.path.replace("{", "~"))  # a literal segment goes before a {name}
+        self.routes.append(Route(method, path, self._items[path], handler))
+        self.routes.sort(key=lambda route: route.path.replace("{", "~"))  # a literal segment goes before a {name}
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route of a request and the values in its path. Raises ClincusError: 404, 405."""
         allowed: list[str] = []
-        for route in self._routes:
+        for route in self.routes:
             match = None if UNUSABLE.search(unquote(path)) else route.pattern.fullmatch(path)
             if match and method in route.methods:
                 return route, {key: unquote(value) for key, value in match.groupdict().items()}
@@ -5334,16 +5308,6 @@ class Router:
         if not allowed:
             raise ClincusError(f"there is no {shorten(path)} here; the API is described at /api/openapi.json", 404)
         raise method_not_allowed(method, allowed)
-
-    def document(self) -> dict[str, object]:
-        """The contract without the operations that nothing here answers."""
-        answered = {(route.path, route.methods[0].lower()) for route in self._routes}
-        paths = {
-            path: {key: value for key, value in item.items() if key == "parameters" or (path, key) in answered}
-            for path, item in self._contract["paths"].items()
-            if any(path == known for known, _ in answered)
-        }
-        return {**self._contract, "info": {**self._contract["info"], "version": __version__}, "paths": paths}
 
 
 def load_contract() -> Schema:
@@ -6849,7 +6813,6 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("GET", "/ws/terminal/{id}", functools.partial(open_terminal, app)),
         ("GET", "/ws/events", send_events),
         # Beyond the reference
-        ("GET", "/api/openapi.json", lambda request: app.router.document()),
         ("GET", one, lambda request: sessions().document(app.registry.get(request.values["id"]))),
         ("GET", "/ws/shell/{id}", functools.partial(open_terminal, app, shell=True)),
     ]

@@ -323,11 +323,13 @@ def run_persist(context: Context) -> int:
 
     $ clincus persist clincus-ec0578-1  # Keep what is installed in that container.
     """
+    from clincus_features.naming import change_session
+
     words, sessions = ("persist", "Persisting", "Persisted"), context.sessions
     return for_each_session(
         context,
         words,
-        lambda name: sessions.change(name, {"persistent": True}),
+        lambda name: change_session(sessions, name, {"persistent": True}),
         lambda session: not session.persistent,
     )
 
@@ -340,7 +342,9 @@ def run_rename(context: Context) -> int:
 
     $ clincus rename clincus-ec0578-1 'login page'  # The container keeps its name.
     """
-    session = context.sessions.change(context.options.container, {"name": context.options.name})
+    from clincus_features.naming import change_session
+
+    session = change_session(context.sessions, context.options.container, {"name": context.options.name})
     print(f"{session.id}: {session.name or 'has no name now'}")
     return 0
 

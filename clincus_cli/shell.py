@@ -57,7 +57,9 @@ def run_shell(context: Context) -> int:
     if isinstance(start, clincus.LaunchRequest):
         return present(context, start_new(context, start), is_direct=not request.tmux)
     if request.name:
-        context.sessions.change(start.id, {"name": request.name})
+        from clincus_features.naming import change_session
+
+        change_session(context.sessions, start.id, {"name": request.name})
     is_direct = not request.tmux and start.status != "running"  # a tool that runs in tmux stays there
     return present(context, go_on(context, start, request), is_direct=is_direct)
 
@@ -239,7 +241,9 @@ def go_on(context: Context, session: clincus.Session, request: clincus.LaunchReq
     console.say(f"Setting up session {session.session_id}...")
     console.say(f"[setup] {'Un-pausing' if session.paused else 'Starting'} container {session.id}")
     if request.persistent and not session.persistent:
-        context.sessions.change(session.id, {"persistent": True})
+        from clincus_features.naming import change_session
+
+        change_session(context.sessions, session.id, {"persistent": True})
     with console.progress("Starting the container"):
         return context.sessions.resume(session.id, request)
 

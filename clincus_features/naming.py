@@ -5,6 +5,10 @@ PATCH /api/sessions/{id}    {"name", "persistent", "pinned"}, each of which may 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
 import clincus
 
 
@@ -16,6 +20,27 @@ def install(extensions: clincus.Extensions) -> None:
         app.monitor.require()
         given = {key: request.values[key] for key in ("name", "persistent", "pinned")}
         changes = {key: value for key, value in given.items() if value is not None}
-        return app.sessions.document(app.sessions.change(request.values["id"], changes))
+        return app.sessions.document(change_session(app.sessions, request.values["id"], changes))
 
     extensions.routes.append(("PATCH", "/api/sessions/{id}", patch_session))
+
+
+def change_session(sessions: clincus.Sessions, id: str, changes: Mapping[str, str | bool]) -> clincus.Session:
+    """Change the `name` of a session, or whether it is `persistent` or `pinned`: its labels and its metadata.json.
+
+    Raises ClincusError: 400 for a name that cannot be.
+    """
+    changes = {key: clincus.check_name(value) if isinstance(value, str) else value for key, value in changes.items()}
+    with sessions.lock(id):
+        session = replace(sessions.registry.get(id), **cast("dict[str, Any]", changes))
+        labels = {
+            clincus.LABEL + key: str(value).lower() if value in (True, False) else value
+            for key, value in changes.items()
+        }
+        sessions.incus.query(f"/1.0/instances/{id}", "PATCH", {"config": labels}, wait=True)
+        kept = clincus.read_metadata(sessions.saved_directory(session), session.tool)
+        if kept is not None:
+            fresh = clincus.some_fields(session, ("name", "persistent"))
+            clincus.write_metadata(replace(kept, **fresh), kept.saved_at)
+        sessions.look(id)
+        return session

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import clincus
+from clincus_features.contract import served_contract
 
 GOOD = """
 def install(extensions):
@@ -73,7 +74,7 @@ def test_a_route_of_a_feature_is_answered_if_the_contract_has_it(tmp_path, monke
     monkeypatch.setattr(clincus, "api_routes", lambda app: [])
     app = clincus.Application({"HOME": str(tmp_path)}, {})
     assert app.router.find("GET", "/api/tools")[0].handler is answer
-    assert list(app.router.document()["paths"]) == ["/api/tools"]
+    assert list(served_contract(app.router)["paths"]) == ["/api/tools"]
 
 
 def test_the_program_and_its_features_share_one_module():

@@ -16,6 +16,7 @@ import pytest
 
 import clincus
 from clincus_cli.trust import set_trust
+from clincus_features.naming import change_session
 
 NAME = "clincus-0a1b2c-1"
 
@@ -225,7 +226,7 @@ def test_a_workspace_that_became_a_link_is_not_followed(sessions, tmp_path):
 def test_a_name_that_would_break_a_line_is_refused(sessions, door, name):
     add(sessions)
     with pytest.raises(clincus.ClincusError, match="cannot be the name of a session") as raised:
-        sessions.change(NAME, {"name": name})
+        change_session(sessions, NAME, {"name": name})
     assert (raised.value.status, door.calls) == (400, [])
 
 
