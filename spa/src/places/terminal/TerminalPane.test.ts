@@ -39,7 +39,7 @@ vi.mock('./terminal', () => ({
       focus: () => undefined,
       dispose: () => undefined,
     };
-    return { terminal, fit: () => undefined, show: () => undefined };
+    return { terminal, screen: terminal, fit: () => undefined, show: () => undefined };
   },
 }));
 

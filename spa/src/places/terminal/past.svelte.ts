@@ -37,7 +37,7 @@ export class Past {
       const parts = openTerminal(element, look(), { ...host, onOverscroll });
       this.#opened = parts;
       const hideCursor = '\x1b[?25l';
-      parts.terminal.write(hideCursor + text.replace(/\n$/, '').replaceAll('\n', '\r\n'), () => {
+      parts.screen.write(hideCursor + text.replace(/\n$/, '').replaceAll('\n', '\r\n'), () => {
         if (this.#over) return;
         parts.terminal.scrollLines(this.#lines);
         this.parts = parts;

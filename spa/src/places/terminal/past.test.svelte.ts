@@ -27,7 +27,7 @@ vi.mock('./terminal', () => ({
       scrollLines: (lines: number) => one.scrolled.push(lines),
       dispose: () => (one.disposed = true),
     };
-    return { terminal };
+    return { terminal, screen: terminal };
   },
 }));
 

@@ -80,7 +80,7 @@ export class TerminalView {
   /** Connects if it is not connected: at first, and when a session runs again. */
   connect(): void {
     if (!this.parts) return;
-    if (!this.link) this.link = new TerminalLink(this.session().id, this.kind, this.parts.terminal, () => this.#tellLoss());
+    if (!this.link) this.link = new TerminalLink(this.session().id, this.kind, this.parts.screen, () => this.#tellLoss());
     else if (this.link.socket.state === 'closed') this.link.reconnect();
   }
 

@@ -1,14 +1,14 @@
 /** Builds the xterm.js terminal with its add-ons. A chunk of its own: the list paints without it. */
 import '@xterm/xterm/css/xterm.css';
 
-import { ClipboardAddon, type IClipboardProvider } from '@xterm/addon-clipboard';
 import { FitAddon } from '@xterm/addon-fit';
-import { UnicodeGraphemesAddon } from '@xterm/addon-unicode-graphemes';
 import { WebLinksAddon } from '@xterm/addon-web-links';
 import { type ITheme, Terminal } from '@xterm/xterm';
 
 import { isJump, isMac, sessionSwitch } from '../../lib/keys';
+import { screenOf } from './glyphs';
 import { matchColours } from './match-colours';
+import type { Screen } from './terminal-link.svelte';
 import { isAtEnd, type Overscroll, scrollByTouch } from './touch-scroll';
 
 export const SCROLLBACK_LINES = 10_000;
@@ -102,6 +102,8 @@ export interface TerminalHost {
 
 export interface TerminalParts {
   readonly terminal: Terminal;
+  /** Where output is written to. */
+  readonly screen: Screen;
   /** Takes the size of its element. */
   fit: () => void;
   /** Takes on another look, and the size that comes with it. */
@@ -125,8 +127,7 @@ export function openTerminal(element: HTMLElement, look: Look, host: TerminalHos
   const fitting = new FitAddon();
   terminal.loadAddon(fitting);
   terminal.loadAddon(new WebLinksAddon(links.activate, { hover: links.hover, leave: links.leave }));
-  terminal.loadAddon(new UnicodeGraphemesAddon());
-  terminal.loadAddon(new ClipboardAddon(undefined, writeOnlyClipboard(host.onCopied)));
+  takeCopies(terminal, host.onCopied);
   terminal.attachCustomKeyEventHandler((event) => takeKey(event, terminal, host));
   terminal.attachCustomWheelEventHandler((event) => takeWheel(event, terminal, host.onOverscroll));
   terminal.open(element);
@@ -138,6 +139,7 @@ export function openTerminal(element: HTMLElement, look: Look, host: TerminalHos
   accelerateWhenBusy(terminal);
   return {
     terminal,
+    screen: screenOf(terminal),
     fit: () => fitting.fit(),
     show: (next) => {
       Object.assign(terminal.options, optionsFor(next));
@@ -204,11 +206,27 @@ function linkHandler(onHover: (address: string) => void) {
   };
 }
 
-function writeOnlyClipboard(onCopied: (text: string) => void): IClipboardProvider {
-  return {
-    readText: () => '',
-    writeText: (_selection, text) => onCopied(text),
-  };
+/** The program puts text on the clipboard (OSC 52). Its request to read gets an empty answer. */
+function takeCopies(terminal: Terminal, onCopied: (text: string) => void): void {
+  terminal.parser.registerOscHandler(52, (data) => {
+    const content = data.slice(data.indexOf(';') + 1);
+    if (content === '?') terminal.input('\x1b]52;c;\x07', false);
+    else {
+      const text = fromBase64(content);
+      if (text) onCopied(text);
+    }
+    return true;
+  });
+}
+
+/** Empty for what is no text in base64. */
+function fromBase64(encoded: string): string {
+  try {
+    const bytes = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    return '';
+  }
 }
 
 function scrollTo(terminal: Terminal, end: 'Home' | 'End', beyond?: Overscroll): void {
