@@ -47,6 +47,8 @@ export class Configuration {
   healthError = $state('');
   /** The port that this page asked for. */
   #asked = 0;
+  /** A place has shown where the values come from. */
+  #tellsSources = false;
 
   readonly values: readonly Value[] = $derived(
     flatten(this.current ?? {}).map(([key, value]) => ({
@@ -68,16 +70,22 @@ export class Configuration {
 
   async refresh(): Promise<void> {
     try {
-      const [current, sources] = await Promise.all([api.config(), api.configSources().catch(() => NO_SOURCES)]);
+      const [current] = await Promise.all([api.config(), this.#tellsSources && this.#refreshSources()]);
       if (this.current) this.#follow(this.current.dashboard.port, current.dashboard.port);
       this.current = current;
-      this.sources = sources;
       this.phase = 'ready';
       this.error = '';
     } catch (error) {
       this.error = sentence(error);
       if (this.phase === 'loading') this.phase = 'error';
     }
+  }
+
+  /** Fetches where the values come from, when it is shown for the first time; from then on it is kept up to date. */
+  tellSources(): void {
+    if (this.#tellsSources) return;
+    this.#tellsSources = true;
+    void this.#refreshSources();
   }
 
   /** The file on disk broke; the last good configuration stays in force. */
@@ -110,6 +118,10 @@ export class Configuration {
   /** Whether this page finds the server at its configured port, not through a tunnel or proxy; 0 is any port. */
   isAt(port: number): boolean {
     return port === 0 || Number(location.port) === port;
+  }
+
+  async #refreshSources(): Promise<void> {
+    this.sources = await api.configSources().catch(() => NO_SOURCES);
   }
 
   /** The port was changed elsewhere. Somebody else may listen there now, so the page goes only if the person wants it. */
