@@ -2,33 +2,40 @@ import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { readFileSync } from 'node:fs';
 import { defineConfig, type Plugin } from 'vitest/config';
 
+const read = (path: string): string => readFileSync(new URL(path, import.meta.url), 'utf8');
+
 /**
  * Puts src/theme.js in front of everything as a blocking script with a hashed name: the server's CSP forbids inline
- * scripts, and a module would run after the first paint, so that a chosen theme would flash.
+ * scripts, and a module would run after the first paint, so that a chosen theme would flash. The styles and the icon are
+ * written into the page: each saves a request, and none can be lost on the way.
  */
-function themeBeforePaint(): Plugin {
-  let reference = '';
+function completePage(): Plugin {
+  let theme = '';
   return {
-    name: 'clincus-theme-before-paint',
+    name: 'clincus-complete-page',
     apply: 'build',
     buildStart() {
-      const source = readFileSync(new URL('src/theme.js', import.meta.url), 'utf8');
-      reference = this.emitFile({ type: 'asset', name: 'theme.js', source });
+      theme = this.emitFile({ type: 'asset', name: 'theme.js', source: read('src/theme.js') });
     },
     generateBundle: {
       order: 'post',
       handler(_options, bundle) {
         const page = bundle['index.html'];
-        if (page?.type !== 'asset') throw new Error('index.html is missing from the bundle');
-        const tag = `<script src="/${this.getFileName(reference)}"></script>`;
-        page.source = String(page.source).replace('<!-- theme -->', tag);
+        const [style, ...others] = Object.values(bundle).filter(({ fileName }) => fileName.endsWith('.css'));
+        if (page?.type !== 'asset' || style?.type !== 'asset' || others.length) throw new Error('no page with one style sheet');
+        Reflect.deleteProperty(bundle, style.fileName);
+        const script = `<script src="/${this.getFileName(theme)}"></script>`;
+        page.source = String(page.source)
+          .replace('<!-- theme -->', () => script)
+          .replace(/<link rel="stylesheet"[^>]*>/, () => `<style>${String(style.source).trim()}</style>`)
+          .replace('"/icon.svg"', () => `"data:image/svg+xml,${encodeURIComponent(read('public/icon.svg'))}"`);
       },
     },
   };
 }
 
 export default defineConfig({
-  plugins: [svelte(), themeBeforePaint()],
+  plugins: [svelte(), completePage()],
   resolve: process.env['VITEST'] ? { conditions: ['browser'] } : {},
   build: {
     outDir: '../spa_dist',
@@ -37,8 +44,10 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
     assetsInlineLimit: 0,
-    // One file, there from the start: a style sheet that is lost on its way is never asked for again.
+    // The styles of all that the first look needs; those of a later part come in its script (svelte.config.js).
     cssCodeSplit: false,
+    // All that the first look needs is one file: one request, and one dictionary for gzip.
+    rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'index', tags: ['$initial'] }] } } },
   },
   server: { proxy: { '/api': 'http://127.0.0.1:3000', '/ws': { target: 'ws://127.0.0.1:3000', ws: true } } },
   test: { environment: 'node', include: ['src/**/*.test.ts', 'src/**/*.test.svelte.ts'] },

@@ -252,7 +252,7 @@ def test_a_first_load_and_a_reload_cost_few_bytes(dashboard, wire):
     session = dashboard.server.create(dashboard.root / "my-app")
     settle(dashboard, f"/sessions/{session['id']}")
     dashboard.page.locator(".xterm-rows").wait_for()
-    assert 0 < wire.take() < 180_000
+    assert 0 < wire.take() < 166_000
     dashboard.page.reload(wait_until="networkidle")
     dashboard.page.locator(".xterm-rows").wait_for()
     assert 0 < wire.take() < 2_000

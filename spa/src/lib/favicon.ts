@@ -27,10 +27,15 @@ function draw(count: number): string {
   return canvas.toDataURL('image/png');
 }
 
+/** The icon that the page came with. */
+let plain = '';
+
 export function showCount(count: number): void {
   const icon = document.querySelector<HTMLLinkElement>('link[rel="icon"]');
-  const address = count ? draw(count) : '/icon.svg';
-  if (!icon || !address || icon.getAttribute('href') === address) return;
+  if (!icon) return;
+  plain ||= icon.href;
+  const address = count ? draw(count) : plain;
+  if (!address || icon.href === address) return;
   icon.type = count ? 'image/png' : 'image/svg+xml';
   icon.href = address;
 }
