@@ -2609,14 +2609,12 @@ class History:
 # ----------------------------------------------------------------------------------------------------------------
 # wall
 # The wall between a workspace and the host: which paths are protected, and what an instance description needs so that
-# even root in the container cannot turn the workspace against its owner. The program that builds the wall at each start
-# is wall/hook.py. Knows nothing of HTTP.
+# even root in the container cannot turn the workspace against its owner. Its programs are wall/places.py, which looks
+# at the workspace, and wall/hook.py, which builds the wall at each start. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
-STAGES = "/run/clincus"  # this and the next three as in wall/hook.py
+STAGES = "/run/clincus"  # this and the next as in wall/hook.py
 NO_ID_MAPS = "cannot map ids"
-MOST_FOLDERS = 20000
-FILLED_BY_GIT = ("objects", "refs", "logs")
 
 SWITCHED_OFF = "Protection is switched off in the configuration (security.disable_protection)"
 
@@ -2724,21 +2722,27 @@ def workspace_folder(path: str, target: str, settings: Config) -> HostFolder:
 
 # -- What git on the host runs
 
-GIT_CONFIG_BYTES = 1 << 20  # of one configuration file; more is refused
-GIT_CONFIG_FILES = 1000
-GIT_INCLUDE_KEY = re.compile(r"include(if\..*)?\.path", re.DOTALL)
-# Keys of git-config(1) whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
-GIT_COMMAND_KEY = re.compile(
-    r"(alias|pager)\..*|.*(args|askpass|browser|clean|cmd|command|difffilter|driver|editor|external|fsmonitor|gitproxy"
-    r"|helper|hooks?|httpd|pack|pager|path|process|prog|program|smtpserver|smudge|textconv|tunnel|update)",
-    re.DOTALL,
-)
 MOST_LINKS = 40  # MAXSYMLINKS of the kernel
-SHELL_WORD = re.compile(r"(?<![\w$}/.~@%+-])[\w.~/@%+-]+")
-SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
-SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
+PLACES_TIMEOUT = 60.0  # seconds for wall/places.py
+GIT_VARIABLES = ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")  # name configuration files
 
-GitSetting = tuple[str, str, str]  # file, key (in lower case, but for what is between its first and last dot), value
+
+def ask_places(**question: object) -> dict[str, Any]:
+    """The answer of wall/places.py to a question. ClincusError as it says, or 409 if it finds no answer.
+
+    It is a child, since an agent may have written what it reads: it ends in time, whatever that is.
+    """
+    argv = [sys.executable, "-I", "-S", "-c", packaged_text("wall/places.py")]
+    try:
+        done = run_child(argv, stdin=json.dumps(question).encode(), timeout=PLACES_TIMEOUT, cwd="/")
+    except ChildError as error:
+        raise ClincusError(f"the workspace cannot be looked at: {error.message}", 409) from error
+    if done.code:
+        raise ClincusError(f"the workspace cannot be looked at: {done.reason}", 409)
+    answer = as_object(json.loads(done.stdout))
+    if "refused" in answer:
+        raise ClincusError(answer["refused"], answer["status"])
+    return answer
 
 
 def git_on_host(
@@ -2746,25 +2750,13 @@ def git_on_host(
 ) -> tuple[tuple[str, ...], ProtectedPaths]:
     """The Git folders that git on this host finds from a workspace, and what it runs there or reads as configuration.
 
-    The configuration of the system, of the people with these home folders, of the repository, its submodules and its
-    linked worktrees counts, and all that it includes, on whatever condition. Raises ClincusError (409) if git is
-    missing or does not understand a file.
+    `homes` are the home folders of the people whose configuration counts. Raises ClincusError (409) if git is missing
+    or does not understand a file.
     """
     git = find_git(workspace, environ)
-    outer, tops = repositories_of(workspace)
-    shared, attributes = shared_git_files(git, homes, environ)
-    own = [f"{folder}/{name}" for folder in tops for name in ("config", "config.worktree")]
-    settings = git_settings(git, [*own, *shared], homes)
-    for file, key, value in settings:
-        folder = os.path.dirname(file)
-        if key == "core.worktree" and folder in tops and os.path.isdir(top := joined_path(folder, value)):
-            tops[folder].append(top)
-    everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
-    places: list[tuple[str, str | None]] = [(path, "") for path in (*shared, *attributes)]
-    for setting in settings:
-        folder = os.path.dirname(setting[0])
-        is_own = folder in tops
-        places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
+    named = {name: environ[name] for name in GIT_VARIABLES if name in environ}
+    answer = ask_places(git=git, workspace=workspace, homes=homes, environ=named)
+    outer, places = answer["folders"], answer["places"]
     trails = [path_trail(path) for path in (*outer, *(path for path, _ in places))]
     ends = [trail.pop() for trail in trails]
     found: ProtectedPaths = {}
@@ -2776,171 +2768,12 @@ def git_on_host(
     return tuple(dict.fromkeys(ends[: len(outer)])), found
 
 
-def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
-    """The Git folders that git finds from a workspace; and all with those of submodules, each with its working trees.
-
-    Working trees that are absent do not count: a placeholder in one would keep git from making it.
-    Git starts commands and relative paths at the top of a working tree. That of a submodule is in its configuration.
-    """
-    from pathlib import Path
-
-    tops: dict[str, list[str]] = {}
-    for top in (workspace, *map(str, Path(workspace).parents)):
-        for folder in git_folders_at(top):
-            tops.setdefault(folder, []).append(top)
-    outer = list(tops)
-    for folder in outer:
-        for module in plain_git_folders(f"{folder}/modules"):
-            tops.setdefault(module, [])
-        for own in (f"{folder}/worktrees/{name}" for name in plain_folders(f"{folder}/worktrees")):
-            top, name = os.path.split(joined_path(own, read_git_file(f"{own}/gitdir").strip()))
-            for user in (folder, own) if name == ".git" and os.path.isdir(top) else ():
-                tops.setdefault(user, []).append(top)
-    return outer, tops
-
-
-def git_folders_at(top: str) -> list[str]:
-    """The Git folder that git finds in a folder itself, and the common one that a linked worktree has besides."""
-    git_folder = f"{top}/.git"
-    link = read_git_file(git_folder)  # a linked worktree or a submodule has a file there
-    if link:
-        git_folder = joined_path(top, link.partition("gitdir:")[2].strip())
-    elif not os.path.isdir(git_folder):
-        if not all(os.path.exists(f"{top}/{name}") for name in ("HEAD", "objects", "refs")):
-            return []
-        git_folder = top  # a bare repository
-    common = read_git_file(f"{git_folder}/commondir").strip()
-    return [git_folder] if common in ("", ".") else [git_folder, joined_path(git_folder, common)]
-
-
-def read_git_file(path: str) -> str:
-    """A file that git on this host reads; empty if there is none. ClincusError (409) unless it is small and plain."""
-    if os.path.isdir(path):
-        return ""
-    if os.path.realpath(path).startswith(("/dev/", "/proc/", "/sys/")):
-        raise ClincusError(f"{path}: cannot be read: reading a special file may do anything", 409)
-    try:
-        return os.fsdecode(read_plain_file(path, GIT_CONFIG_BYTES) or b"")
-    except ConfigError as error:
-        raise ClincusError(f"what git on this host runs cannot be found out: {error.message}", 409) from error
-
-
 def find_git(workspace: str, environ: Mapping[str, str]) -> str:
     """The path of git; empty if there is none. Never one that lies in the workspace, where an agent may have put it."""
     folders = [*environ.get("PATH", "").split(":"), "/usr/local/bin", "/usr/bin", "/bin"]
     path = ":".join(f for f in folders if f.startswith("/") and not path_inside(os.path.realpath(f), workspace))
     found = shutil.which("git", path=path) or ""
     return "" if path_inside(os.path.realpath(found), workspace) else found
-
-
-def ask_git(git: str, words: Sequence[str], text: str = "") -> list[str]:
-    """Ask `git config`; the fields that it prints with -z. Raises ClincusError (409) with git's words.
-
-    Git runs nothing for this: it has no repository (GIT_DIR), no configuration of a person (HOME) and no terminal for a
-    pager, and the hooks, filters and monitors that a configuration names belong to other commands (git-config(1)).
-    """
-    environ = {"PATH": os.defpath, "LC_ALL": "C", "HOME": "/nonexistent", "GIT_DIR": os.devnull}
-    try:
-        done = run_child([git, "config", *words], stdin=os.fsencode(text), timeout=20, environ=environ, cwd="/")
-    except ChildError as error:
-        raise ClincusError(f"git cannot be asked about its configuration: {error.message}", 409) from error
-    if done.code:
-        raise ClincusError(done.reason, 409)
-    return os.fsdecode(done.stdout).split("\0")[:-1]
-
-
-def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """The configuration files of the system and of people that are there, and their files of attributes."""
-    folders = [*(f"{home}/.config/git" for home in homes), f"{environ.get('XDG_CONFIG_HOME', '')}/git"]
-    found = [f"{home}/.gitconfig" for home in homes] + [f"{folder}/config" for folder in folders]
-    found += [environ.get("GIT_CONFIG_GLOBAL", ""), environ.get("GIT_CONFIG_SYSTEM", ""), "/etc/gitconfig"]
-    if git:
-        with suppress(ClincusError):  # that there is none is an error for git
-            fields = ask_git(git, ["--system", "--list", "--show-origin", "--no-includes", "-z"])
-            found += [origin.partition("file:")[2] for origin in fields[::2]]
-    there = [path for path in dict.fromkeys(found) if path.startswith("/") and os.path.lexists(path)]
-    return there, [path for folder in folders if os.path.lexists(path := f"{folder}/attributes")]
-
-
-def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[GitSetting]:
-    """All settings in configuration files, and in those that they include."""
-    found: list[GitSetting] = []
-    files = list(files)
-    for file in files:  # the list grows by what they include
-        if len(files) > GIT_CONFIG_FILES:
-            raise ClincusError(f"the configuration of git has more than {GIT_CONFIG_FILES} files", 409)
-        text = read_git_file(file).removeprefix("\ufeff")
-        if not text:
-            continue
-        if not git:
-            words = f"git is not in $PATH, and only git can tell what '{file}' makes it run on this host. Install git"
-            raise ClincusError(f"the workspace cannot be protected: {words}", 409)
-        try:
-            fields = ask_git(git, ["--file", "-", "--list", "--no-includes", "-z"], text)
-        except ClincusError as error:
-            raise ClincusError(f"git does not understand '{file}': {error.message}", 409) from error
-        for key, _, value in (text.partition("\n") for text in fields):
-            found.append((file, key, value))
-            if GIT_INCLUDE_KEY.fullmatch(key):
-                files += [path for path in meant_paths(value, [os.path.dirname(file)], homes) if path not in files]
-    return found
-
-
-def places_of(
-    setting: GitSetting, tops: Sequence[str], git_folders: Sequence[str], homes: Sequence[str]
-) -> Iterator[tuple[str, str | None]]:
-    """The paths that a setting makes git run or read as configuration; it holds for the working trees `tops`."""
-    file, key, value = setting
-    if GIT_INCLUDE_KEY.fullmatch(key):
-        yield from ((path, "") for path in meant_paths(value, [os.path.dirname(file)], homes))
-    elif key == "core.attributesfile":
-        yield from ((path, "") for path in meant_paths(value, tops, homes))
-    elif key in ("core.hookspath", "init.templatedir"):
-        # A hook for what is pushed runs in the Git folder (githooks(5)).
-        yield from ((path, None) for path in meant_paths(value, [*tops, *git_folders], homes))
-    elif GIT_COMMAND_KEY.fullmatch(key) or "ext::" in key + value:  # a URL that names a command (git-remote-ext(1))
-        for word in command_words(f"{key} {value}" if "ext::" in key else value):
-            is_explicit = word.startswith(("/", "~/", "./", "../")) and not re.search(r"\s", word)
-            is_path = "/" in word and SHELL_WORD.fullmatch(word) and not SED_COMMAND.fullmatch(word)
-            # Much in an alias looks like a path: `origin/main` in `git log`.
-            is_certain = is_explicit or (is_path and not key.startswith("alias."))
-            for path in meant_paths(word, tops, homes):
-                # Git looks a bare name up in $PATH, but it may be the argument of an interpreter.
-                if os.path.isfile(path) or (is_certain and not os.path.isdir(path)):
-                    yield path, None
-
-
-def command_words(command: str) -> set[str]:
-    """The words of a shell command that may be paths, those within its quotes too, and the whole command.
-
-    A path after a substitution is taken to start at the top of the working tree, as in `$(git rev-parse …)/tool`.
-    """
-    text = re.sub(r"\$HOME\b|\$\{HOME\}", "~", command)
-    from_top = SHELL_SUBSTITUTION.sub(" ./", text)
-    found = {command, *SHELL_WORD.findall(text), *SHELL_WORD.findall(from_top)}
-    with suppress(ValueError):  # a quote without end
-        found.update(word.strip() for word in shlex.split(from_top))
-    return found
-
-
-def meant_paths(value: str, bases: Sequence[str], homes: Sequence[str]) -> list[str]:
-    """The absolute paths that a value may mean; none for an empty one or for a word that is no path."""
-    value = value.removeprefix(":(optional)")
-    if value in ("", ".", "..") or value.startswith(("-", "%(prefix)/")) or "\0" in value:
-        return []
-    if value.startswith("~/"):
-        return [home + value[1:] for home in homes]
-    path = os.path.expanduser(value)
-    return [path] if path.startswith("/") else [joined_path(base, path) for base in bases]
-
-
-def joined_path(base: str, path: str) -> str:
-    """A path that starts from a folder; `..` at its beginning goes up by name, as no link is on the way there."""
-    step, _, rest = path.partition("/")
-    while step in ("..", "."):
-        base, path = os.path.dirname(base) if step == ".." else base, rest
-        step, _, rest = path.partition("/")
-    return os.path.join(base, path) if path else base
 
 
 def path_trail(path: str) -> list[str]:
@@ -3170,7 +3003,8 @@ def device_protection(level: str, settings: Config, host: ProtectionSupport, tre
         name = f"mount-{number - 1}" if number else "workspace"
         readonly = {"readonly": "true"} if folder.readonly or within is None else {}
         devices[name] = {"type": "disk", "source": folder.source, "path": folder.target, **shift, **readonly}
-        for path, sealed in device_paths(folder.source, list(within or {})):
+        covers = ask_places(source=folder.source, patterns=list(within))["covers"] if within else ()
+        for path, sealed in covers:
             device = {"type": "disk", "source": f"{folder.source}/{path}", "path": f"{folder.target}/{path}", **shift}
             devices[device_name(name, path)] = {**device, "readonly": "true"} if sealed else device
     config = {"raw.idmap": idmap} if idmap else {}
@@ -3200,63 +3034,6 @@ def raw_idmap(workspace: HostFolder, code_uid: int, host: ProtectionSupport) -> 
         return ""
     has_group = workspace.gid and workspace.is_own_group and any(workspace.gid in ids for ids in host.subordinate_gids)
     return f"uid {workspace.uid} {code_uid}" + (f"\ngid {workspace.gid} {code_uid}" if has_group else "")
-
-
-def device_paths(source: str, paths: Sequence[str]) -> list[tuple[str, bool]]:
-    """The paths below a folder to mount over themselves, and whether read-only, parents first.
-
-    Raises ClincusError (400) for a symlink at or above a protected path. An absent path is left out: nothing but
-    the locked form can make one and take it away again for certain.
-    """
-    covers: dict[str, bool] = {}
-    for path in sorted({found for pattern in paths for found in plain_paths(source, pattern)}):
-        # The folders on the way, and the path itself.
-        for step in itertools.accumulate(path.split("/"), "{}/{}".format):
-            if os.path.islink(f"{source}/{step}"):
-                raise ClincusError(f"'{step}' in '{source}' is a symlink, so that '{path}' cannot be protected", 400)
-            if not os.path.lexists(f"{source}/{step}"):
-                break
-            covers[step] = covers.get(step, False) or step == path or os.path.isfile(f"{source}/{step}")
-            if covers[step]:
-                break
-    return sorted(covers.items())
-
-
-def plain_paths(source: str, pattern: str) -> list[str]:
-    """As `matching_paths`, but by path: for a folder that nobody else changes just now."""
-    found = [""]
-    for part in pattern.split("/"):
-        if part == "*":
-            found = [f"{path}/{name}" for path in found for name in plain_folders(f"{source}{path}")]
-        elif part == "**":
-            found = [folder[len(source) :] for path in found for folder in plain_git_folders(f"{source}{path}")]
-        else:
-            found = [f"{path}/{part}" for path in found]
-    return [path.lstrip("/") for path in found]
-
-
-def plain_git_folders(path: str) -> list[str]:
-    """As `git_folders`, but by path. Raises ClincusError (409) if there are too many folders."""
-    found: list[str] = []
-    for number, (folder, below, files) in enumerate(os.walk(path)):
-        if number >= MOST_FOLDERS:
-            raise ClincusError(f"'{path}' holds more than {MOST_FOLDERS} folders", 409)
-        above, name = os.path.split(folder)
-        names = {*below, *files}
-        if name in FILLED_BY_GIT and above in found and "config" not in names:
-            below.clear()
-        elif folder != path and names & {"HEAD", "config"}:
-            found.append(folder)
-    return found
-
-
-def plain_folders(path: str) -> list[str]:
-    """The names of the folders in a folder, symlinks left out."""
-    try:
-        with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return []
 
 
 # -- What this host can do

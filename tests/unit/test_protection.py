@@ -12,7 +12,7 @@ import pytest
 
 import clincus
 from clincus import HostFolder, ProtectionSupport, protect_workspace
-from wall import hook
+from wall import hook, places
 
 WORKSPACE = HostFolder("/home/ada/project", "/workspace", uid=1000, gid=1000)
 LOCKABLE = ProtectionSupport(subordinate_uids=(range(1000000, 1065536),))
@@ -241,7 +241,7 @@ def repository(tmp_path):
 
 def test_plain_devices_pin_every_parent_and_seal_what_is_there(repository):
     paths = clincus.paths_within(repository.source, clincus.protected_paths(SETTINGS, repository))
-    covers = clincus.device_paths(repository.source, list(paths))
+    covers = places.device_paths(repository.source, list(paths))
     assert dict(covers) == {
         ".git": False,
         ".git/config": True,
@@ -257,7 +257,7 @@ def test_plain_devices_pin_every_parent_and_seal_what_is_there(repository):
 
 def test_a_git_file_is_sealed_as_a_file(tmp_path):
     (tmp_path / ".git").write_text("gitdir: ../main/.git/worktrees/x\n")
-    assert clincus.device_paths(str(tmp_path), (".git/hooks", ".git/config")) == [(".git", True)]
+    assert places.device_paths(str(tmp_path), (".git/hooks", ".git/config")) == [(".git", True)]
 
 
 @pytest.mark.parametrize("link", [".git", ".husky"])
@@ -311,9 +311,19 @@ def test_the_hook_carries_the_whole_program():
     assert zlib.decompress(base64.urlsafe_b64decode(packed)).decode() == Path(hook.__file__).read_text()
 
 
-def test_what_both_halves_of_the_wall_know_is_the_same():
-    names = ("STAGES", "NO_ID_MAPS", "MOST_FOLDERS", "FILLED_BY_GIT")
-    assert [getattr(clincus, name) for name in names] == [getattr(hook, name) for name in names]
+@pytest.mark.parametrize(
+    ("part", "names"), [(clincus, ("STAGES", "NO_ID_MAPS")), (places, ("MOST_FOLDERS", "FILLED_BY_GIT"))]
+)
+def test_what_the_parts_of_the_wall_know_is_the_same(part, names):
+    assert [getattr(part, name) for name in names] == [getattr(hook, name) for name in names]
+
+
+def test_a_look_at_a_workspace_that_takes_too_long_ends_and_says_so(monkeypatch):
+    monkeypatch.setattr(clincus, "packaged_text", lambda _: "import time; time.sleep(600)")
+    monkeypatch.setattr(clincus, "PLACES_TIMEOUT", 0.1)
+    with pytest.raises(clincus.ClincusError, match=r"cannot be looked at.* did not finish within") as caught:
+        clincus.ask_places(source="/", patterns=[])
+    assert caught.value.status == 409
 
 
 # The host

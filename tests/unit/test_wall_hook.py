@@ -7,12 +7,13 @@ import sys
 import pytest
 
 import clincus
-from wall import hook
+from wall import hook, places
 
 
-def test_the_program_needs_nothing_but_the_standard_library_of_a_system_python():
+@pytest.mark.parametrize("program", ["hook", "places"])
+def test_a_program_needs_nothing_but_the_standard_library_of_a_system_python(program):
     imports = "import sys; assert not [name for name in sys.modules if name.startswith(('clincus', 'wall'))]"
-    source = clincus.packaged_text("wall/hook.py").partition('if __name__ == "__main__"')[0]
+    source = clincus.packaged_text(f"wall/{program}.py").partition('if __name__ == "__main__"')[0]
     done = subprocess.run([sys.executable, "-I", "-S", "-c", source + imports], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -27,7 +28,7 @@ def git_folders(path):
         found = sorted(hook.git_folders(root, "modules"))
     finally:
         os.close(root)
-    assert found == sorted(os.path.relpath(folder, path) for folder in clincus.plain_git_folders(f"{path}/modules"))
+    assert found == sorted(os.path.relpath(folder, path) for folder in places.plain_git_folders(f"{path}/modules"))
     return found
 
 
@@ -64,13 +65,13 @@ def test_links_are_not_followed_to_submodules(tmp_path):
 @pytest.mark.parametrize(("path", "words"), [("{}", "too many files"), ("{}/a/b/c", "more than 20 folders")])
 def test_the_search_for_submodules_has_an_end(tmp_path, monkeypatch, path, words):
     monkeypatch.setattr(hook, "MOST_FOLDERS", 20)
-    monkeypatch.setattr(clincus, "MOST_FOLDERS", 20)
+    monkeypatch.setattr(places, "MOST_FOLDERS", 20)
     for number in range(20 if path == "{}" else 6):
         (tmp_path / "modules" / path.format(number)).mkdir(parents=True)
     with pytest.raises(hook.WallError, match=words):
         git_folders(tmp_path)
-    with pytest.raises(clincus.ClincusError, match="more than 20 folders"):
-        clincus.plain_git_folders(str(tmp_path / "modules"))
+    with pytest.raises(places.Refusal, match="more than 20 folders"):
+        places.plain_git_folders(str(tmp_path / "modules"))
 
 
 # Id maps

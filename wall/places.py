@@ -1,0 +1,341 @@
+"""Looks at a workspace for Clincus: what git on the host runs there or reads as its configuration, and what to protect.
+
+Clincus runs it as its own user before each start of a session, in a child with a time limit: an agent may have written
+the configuration that is read here, and the folders that are walked. Its whole text is the argument of `python3 -c`,
+so it uses the standard library only. It answers a JSON object on stdin by one on stdout:
+
+    {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}}
+        gets {"folders": [PATH], "places": [[PATH, TEXT]]}, see `git_on_host`
+    {"source": PATH, "patterns": [PATTERN]}
+        gets {"covers": [[PATH, BOOLEAN]]}, see `device_paths`
+    either may get {"refused": WORDS, "status": NUMBER}: why the session cannot start, and a status of HTTP
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+MOST_FOLDERS = 20000  # this and the next as in hook.py
+FILLED_BY_GIT = ("objects", "refs", "logs")
+GIT_CONFIG_BYTES = 1 << 20  # of one configuration file; more is refused
+GIT_CONFIG_FILES = 1000
+GIT_INCLUDE_KEY = re.compile(r"include(if\..*)?\.path", re.DOTALL)
+# Keys of git-config(1) whose value is a command, of git itself and of what keeps its settings there, such as git-lfs.
+GIT_COMMAND_KEY = re.compile(
+    r"(alias|pager)\..*|.*(args|askpass|browser|clean|cmd|command|difffilter|driver|editor|external|fsmonitor|gitproxy"
+    r"|helper|hooks?|httpd|pack|pager|path|process|prog|program|smtpserver|smudge|textconv|tunnel|update)",
+    re.DOTALL,
+)
+SHELL_WORD = re.compile(r"(?<![\w$}/.~@%+-])[\w.~/@%+-]+")
+SHELL_SUBSTITUTION = re.compile(r"(?:\$\([^)]*\)|\$\{[^}]*\}|\$\w+|`[^`]*`)/")
+SED_COMMAND = re.compile(r"[sy](\W).*\1.*\1\w*")
+
+GitSetting = tuple[str, str, str]  # file, key (in lower case, but for what is between its first and last dot), value
+
+
+class Refusal(Exception):
+    """Why the session cannot start, with a status of HTTP: 400 for what was asked, 409 for the workspace as it is."""
+
+    def __init__(self, words: str, status: int = 409) -> None:
+        super().__init__(words)
+        self.words = words
+        self.status = status
+
+
+def path_inside(path: str, parent: str) -> bool:
+    """True if a path in normal form is another one or lies below it."""
+    return path == parent or path.startswith(parent.rstrip("/") + "/")
+
+
+# -- What git on the host runs
+
+
+def git_on_host(
+    git: str, workspace: str, homes: Sequence[str], environ: Mapping[str, str]
+) -> tuple[list[str], list[tuple[str, str | None]]]:
+    """The Git folders that git on this host finds from a workspace, and what it runs or reads as configuration.
+
+    Each such path has the text of the file that stands in for it while it is absent, or None for an empty folder. Links
+    in the paths are not followed. The configuration of the system, of the people with these home folders, of the
+    repository, its submodules and its linked worktrees counts, and all that it includes, on whatever condition. Raises
+    Refusal if git is missing (`git` is empty) or does not understand a file.
+    """
+    outer, tops = repositories_of(workspace)
+    shared, attributes = shared_git_files(git, homes, environ)
+    own = [f"{folder}/{name}" for folder in tops for name in ("config", "config.worktree")]
+    settings = git_settings(git, [*own, *shared], homes)
+    for file, key, value in settings:
+        folder = os.path.dirname(file)
+        if key == "core.worktree" and folder in tops and os.path.isdir(top := joined_path(folder, value)):
+            tops[folder].append(top)
+    everywhere = list(dict.fromkeys([workspace, *(top for trees in tops.values() for top in trees)]))
+    places: list[tuple[str, str | None]] = [(path, "") for path in (*shared, *attributes)]
+    for setting in settings:
+        folder = os.path.dirname(setting[0])
+        is_own = folder in tops
+        places += places_of(setting, tops[folder] if is_own else everywhere, [folder] if is_own else outer, homes)
+    return outer, places
+
+
+def repositories_of(workspace: str) -> tuple[list[str], dict[str, list[str]]]:
+    """The Git folders that git finds from a workspace; and all with those of submodules, each with its working trees.
+
+    Working trees that are absent do not count: a placeholder in one would keep git from making it.
+    Git starts commands and relative paths at the top of a working tree. That of a submodule is in its configuration.
+    """
+    tops: dict[str, list[str]] = {}
+    for top in folders_above(workspace):
+        for folder in git_folders_at(top):
+            tops.setdefault(folder, []).append(top)
+    outer = list(tops)
+    for folder in outer:
+        for module in plain_git_folders(f"{folder}/modules"):
+            tops.setdefault(module, [])
+        for own in (f"{folder}/worktrees/{name}" for name in plain_folders(f"{folder}/worktrees")):
+            top, name = os.path.split(joined_path(own, read_git_file(f"{own}/gitdir").strip()))
+            for user in (folder, own) if name == ".git" and os.path.isdir(top) else ():
+                tops.setdefault(user, []).append(top)
+    return outer, tops
+
+
+def folders_above(path: str) -> Iterator[str]:
+    """A path and all folders above it, upwards."""
+    while path != os.path.dirname(path):
+        yield path
+        path = os.path.dirname(path)
+    yield path
+
+
+def git_folders_at(top: str) -> list[str]:
+    """The Git folder that git finds in a folder itself, and the common one that a linked worktree has besides."""
+    git_folder = f"{top}/.git"
+    link = read_git_file(git_folder)  # a linked worktree or a submodule has a file there
+    if link:
+        git_folder = joined_path(top, link.partition("gitdir:")[2].strip())
+    elif not os.path.isdir(git_folder):
+        if not all(os.path.exists(f"{top}/{name}") for name in ("HEAD", "objects", "refs")):
+            return []
+        git_folder = top  # a bare repository
+    common = read_git_file(f"{git_folder}/commondir").strip()
+    return [git_folder] if common in ("", ".") else [git_folder, joined_path(git_folder, common)]
+
+
+def read_git_file(path: str) -> str:
+    """A file that git on this host reads; empty if there is none. Raises Refusal unless it is small and plain."""
+    if os.path.isdir(path):
+        return ""
+    reason = ""
+    if os.path.realpath(path).startswith(("/dev/", "/proc/", "/sys/")):
+        raise Refusal(f"{path}: cannot be read: reading a special file may do anything")
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
+    try:
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                reason = "it is not a regular file"
+            data = b"" if reason else stream.read(GIT_CONFIG_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        reason = str(error.strerror)
+    else:
+        if len(data) > GIT_CONFIG_BYTES:
+            reason = f"it is larger than {GIT_CONFIG_BYTES >> 10} KiB"
+    if reason:
+        raise Refusal(f"what git on this host runs cannot be found out: {path}: cannot be read: {reason}")
+    return os.fsdecode(data)
+
+
+def ask_git(git: str, words: Sequence[str], text: str = "") -> list[str]:
+    """Ask `git config`; the fields that it prints with -z. Raises Refusal with git's words.
+
+    Git runs nothing for this: it has no repository (GIT_DIR), no configuration of a person (HOME) and no terminal for a
+    pager, and the hooks, filters and monitors that a configuration names belong to other commands (git-config(1)).
+    """
+    environ = {"PATH": os.defpath, "LC_ALL": "C", "HOME": "/nonexistent", "GIT_DIR": os.devnull}
+    command, given = [git, "config", *words], os.fsencode(text)
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=20, env=environ, cwd="/", check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Refusal(f"git cannot be asked about its configuration: {error}") from None
+    if done.returncode:
+        raise Refusal(os.fsdecode(done.stderr).strip() or f"exit code {done.returncode}")
+    return os.fsdecode(done.stdout).split("\0")[:-1]
+
+
+def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The configuration files of the system and of people that are there, and their files of attributes."""
+    folders = [*(f"{home}/.config/git" for home in homes), f"{environ.get('XDG_CONFIG_HOME', '')}/git"]
+    found = [f"{home}/.gitconfig" for home in homes] + [f"{folder}/config" for folder in folders]
+    found += [environ.get("GIT_CONFIG_GLOBAL", ""), environ.get("GIT_CONFIG_SYSTEM", ""), "/etc/gitconfig"]
+    if git:
+        with suppress(Refusal):  # that there is none is an error for git
+            fields = ask_git(git, ["--system", "--list", "--show-origin", "--no-includes", "-z"])
+            found += [origin.partition("file:")[2] for origin in fields[::2]]
+    there = [path for path in dict.fromkeys(found) if path.startswith("/") and os.path.lexists(path)]
+    return there, [path for folder in folders if os.path.lexists(path := f"{folder}/attributes")]
+
+
+def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[GitSetting]:
+    """All settings in configuration files, and in those that they include."""
+    found: list[GitSetting] = []
+    files = list(files)
+    for file in files:  # the list grows by what they include
+        if len(files) > GIT_CONFIG_FILES:
+            raise Refusal(f"the configuration of git has more than {GIT_CONFIG_FILES} files")
+        text = read_git_file(file).removeprefix("\ufeff")
+        if not text:
+            continue
+        if not git:
+            words = f"git is not in $PATH, and only git can tell what '{file}' makes it run on this host. Install git"
+            raise Refusal(f"the workspace cannot be protected: {words}")
+        try:
+            fields = ask_git(git, ["--file", "-", "--list", "--no-includes", "-z"], text)
+        except Refusal as error:
+            raise Refusal(f"git does not understand '{file}': {error.words}") from error
+        for key, _, value in (text.partition("\n") for text in fields):
+            found.append((file, key, value))
+            if GIT_INCLUDE_KEY.fullmatch(key):
+                files += [path for path in meant_paths(value, [os.path.dirname(file)], homes) if path not in files]
+    return found
+
+
+def places_of(
+    setting: GitSetting, tops: Sequence[str], git_folders: Sequence[str], homes: Sequence[str]
+) -> Iterator[tuple[str, str | None]]:
+    """The paths that a setting makes git run or read as configuration; it holds for the working trees `tops`."""
+    file, key, value = setting
+    if GIT_INCLUDE_KEY.fullmatch(key):
+        yield from ((path, "") for path in meant_paths(value, [os.path.dirname(file)], homes))
+    elif key == "core.attributesfile":
+        yield from ((path, "") for path in meant_paths(value, tops, homes))
+    elif key in ("core.hookspath", "init.templatedir"):
+        # A hook for what is pushed runs in the Git folder (githooks(5)).
+        yield from ((path, None) for path in meant_paths(value, [*tops, *git_folders], homes))
+    elif GIT_COMMAND_KEY.fullmatch(key) or "ext::" in key + value:  # a URL that names a command (git-remote-ext(1))
+        for word in command_words(f"{key} {value}" if "ext::" in key else value):
+            is_explicit = word.startswith(("/", "~/", "./", "../")) and not re.search(r"\s", word)
+            is_path = "/" in word and SHELL_WORD.fullmatch(word) and not SED_COMMAND.fullmatch(word)
+            # Much in an alias looks like a path: `origin/main` in `git log`.
+            is_certain = is_explicit or (is_path and not key.startswith("alias."))
+            for path in meant_paths(word, tops, homes):
+                # Git looks a bare name up in $PATH, but it may be the argument of an interpreter.
+                if os.path.isfile(path) or (is_certain and not os.path.isdir(path)):
+                    yield path, None
+
+
+def command_words(command: str) -> set[str]:
+    """The words of a shell command that may be paths, those within its quotes too, and the whole command.
+
+    A path after a substitution is taken to start at the top of the working tree, as in `$(git rev-parse …)/tool`.
+    """
+    text = re.sub(r"\$HOME\b|\$\{HOME\}", "~", command)
+    from_top = SHELL_SUBSTITUTION.sub(" ./", text)
+    found = {command, *SHELL_WORD.findall(text), *SHELL_WORD.findall(from_top)}
+    with suppress(ValueError):  # a quote without end
+        found.update(word.strip() for word in shlex.split(from_top))
+    return found
+
+
+def meant_paths(value: str, bases: Sequence[str], homes: Sequence[str]) -> list[str]:
+    """The absolute paths that a value may mean; none for an empty one or for a word that is no path."""
+    value = value.removeprefix(":(optional)")
+    if value in ("", ".", "..") or value.startswith(("-", "%(prefix)/")) or "\0" in value:
+        return []
+    if value.startswith("~/"):
+        return [home + value[1:] for home in homes]
+    path = os.path.expanduser(value)
+    return [path] if path.startswith("/") else [joined_path(base, path) for base in bases]
+
+
+def joined_path(base: str, path: str) -> str:
+    """A path that starts from a folder; `..` at its beginning goes up by name, as no link is on the way there."""
+    step, _, rest = path.partition("/")
+    while step in ("..", "."):
+        base, path = os.path.dirname(base) if step == ".." else base, rest
+        step, _, rest = path.partition("/")
+    return os.path.join(base, path) if path else base
+
+
+# -- What there is of the protected paths, for plain devices
+
+
+def device_paths(source: str, patterns: Sequence[str]) -> list[tuple[str, bool]]:
+    """The paths below a folder to mount over themselves, and whether read-only, parents first.
+
+    Raises Refusal (400) for a symlink at or above a protected path. An absent path is left out: nothing but
+    the locked form can make one and take it away again for certain.
+    """
+    covers: dict[str, bool] = {}
+    for path in sorted({found for pattern in patterns for found in plain_paths(source, pattern)}):
+        # The folders on the way, and the path itself.
+        for step in itertools.accumulate(path.split("/"), "{}/{}".format):
+            if os.path.islink(f"{source}/{step}"):
+                raise Refusal(f"'{step}' in '{source}' is a symlink, so that '{path}' cannot be protected", 400)
+            if not os.path.lexists(f"{source}/{step}"):
+                break
+            covers[step] = covers.get(step, False) or step == path or os.path.isfile(f"{source}/{step}")
+            if covers[step]:
+                break
+    return sorted(covers.items())
+
+
+def plain_paths(source: str, pattern: str) -> list[str]:
+    """As `matching_paths` of hook.py, but by path: for a folder that nobody else changes just now."""
+    found = [""]
+    for part in pattern.split("/"):
+        if part == "*":
+            found = [f"{path}/{name}" for path in found for name in plain_folders(f"{source}{path}")]
+        elif part == "**":
+            found = [folder[len(source) :] for path in found for folder in plain_git_folders(f"{source}{path}")]
+        else:
+            found = [f"{path}/{part}" for path in found]
+    return [path.lstrip("/") for path in found]
+
+
+def plain_git_folders(path: str) -> list[str]:
+    """As `git_folders` of hook.py, but by path. Raises Refusal if there are too many folders."""
+    found: list[str] = []
+    for number, (folder, below, files) in enumerate(os.walk(path)):
+        if number >= MOST_FOLDERS:
+            raise Refusal(f"'{path}' holds more than {MOST_FOLDERS} folders")
+        above, name = os.path.split(folder)
+        names = {*below, *files}
+        if name in FILLED_BY_GIT and above in found and "config" not in names:
+            below.clear()
+        elif folder != path and names & {"HEAD", "config"}:
+            found.append(folder)
+    return found
+
+
+def plain_folders(path: str) -> list[str]:
+    """The names of the folders in a folder, symlinks left out."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def answer(question: Mapping[str, Any]) -> dict[str, object]:
+    """The answer to a question."""
+    try:
+        if "source" in question:
+            return {"covers": device_paths(**question)}
+        folders, places = git_on_host(**question)
+    except Refusal as refusal:
+        return {"refused": refusal.words, "status": refusal.status}
+    return {"folders": folders, "places": places}
+
+
+if __name__ == "__main__":
+    json.dump(answer(json.load(sys.stdin)), sys.stdout)
