@@ -3181,7 +3181,7 @@ class Extensions:
     instance_parts: list[Callable[[LaunchRequest, dict[str, Any]], None]] = field(default_factory=list)
     # Each gives more files to carry into a session's container at a start.
     guest_files: list[Callable[[Session], Sequence[ToolFile]]] = field(default_factory=list)
-    # Told of "before_start", "after_start", "started", "ring", "before_stop", "stopped" and "deleted". Of these,
+    # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped" and "deleted".
     # "started" and "stopped" come for every run, whoever began or ended it; "started" also for one that a server finds.
     listeners: list[Callable[[str, Session], None]] = field(default_factory=list)
     # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.

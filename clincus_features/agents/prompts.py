@@ -264,6 +264,9 @@ class Sender:
         self, session: clincus.Session, choose: Callable[[Terminal], Prompt | None]
     ) -> Prompt | None:
         with self._lock(session):
+            if self._watch.decision(session).agent.state in ("idle", "done", "failed"):
+                # Before the look: whoever listens may take a while, and nothing is typed on an old look.
+                self._app.extensions.tell("before_prompt", session)
             prompt, known = None, self._watch.known(session)
             try:
                 with open_terminal(self._app.sessions, session, known) as terminal:

@@ -651,6 +651,107 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/checkpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** The states of the workspace that are kept, newest first; of a deleted session too */
+        get: operations["list_checkpoints"];
+        put?: never;
+        /** Keep the present state of the workspace */
+        post: operations["make_checkpoint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What differs between two states of the workspace */
+        get: operations["get_changes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/changes/file": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** Both texts of a file that differs */
+        get: operations["get_changed_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/changes/image": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** A picture that differs, before or after; 415 for what is none that can be shown */
+        get: operations["get_changed_image"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/changes/patch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What differs as a patch, of one path or of all, at most 8 MiB */
+        get: operations["get_patch"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -678,6 +779,68 @@ export interface components {
             source: "hook" | "screen" | "process" | "person";
             lines: string[];
             at: string;
+        };
+        ChangeCount: {
+            files: number;
+            /** @description lines */
+            added: number;
+            /** @description lines */
+            removed: number;
+        };
+        ChangedFile: {
+            path: string;
+            /** @description empty for a file that was not there, and for what is binary or too large */
+            old: string;
+            new: string;
+            binary: boolean;
+            /** @description one of both is larger than 1 MiB */
+            too_large: boolean;
+            /** @description the types of both, before and after, as pictures that can be shown; empty for what is none */
+            images: string[];
+            /** @description as git writes them, before and after: 100644, 100755, 120000 for a link, 000000 for none */
+            modes: string[];
+        };
+        Changes: {
+            from: string;
+            to: string;
+            files: {
+                /** @description a byte that is no UTF-8 is one of U+DC80 to U+DCFF here, and percent-encoded in a query */
+                path: string;
+                /** @description of a file that was renamed, else empty */
+                old_path: string;
+                /** @enum {string} */
+                status: "A" | "M" | "D" | "R" | "T";
+                /** @description lines; null if they were not counted */
+                added: number | null;
+                removed: number | null;
+                binary: boolean;
+                /** @description by a turn of this session, so that an undo takes it back */
+                touched: boolean;
+            }[];
+            /** @description there are more */
+            truncated: boolean;
+            /** @description what no checkpoint holds, at most 200 */
+            skipped: {
+                path: string;
+                /** @enum {string} */
+                why: "large" | "repository" | "unreadable" | "special" | "ignored";
+            }[];
+            /** @description the other sessions on the same folder, whose work may be among the changes */
+            others: string[];
+            /** @description why this is not of now; empty if it is */
+            stale: string;
+        };
+        Checkpoint: {
+            /** @description its number in the session */
+            checkpoint: string;
+            at: string;
+            /** @enum {string} */
+            why: "start" | "prompt" | "turn" | "restore" | "person" | "timer";
+            note: string;
+            /** @description that changed since the checkpoint before */
+            files: number;
+            added: number;
+            removed: number;
         };
         Config: {
             defaults: {
@@ -757,6 +920,12 @@ export interface components {
             dashboard: {
                 port: number;
                 workspace_roots: string[];
+            };
+            checkpoints: {
+                enabled: boolean;
+                max_age: string;
+                max_count: number;
+                max_size: string;
             };
             sessions: {
                 ephemeral_grace: string;
@@ -945,6 +1114,8 @@ export interface components {
             pinned: boolean;
             rang_at: string;
             agent: components["schemas"]["Agent"];
+            /** @description since the start, null while that is not known */
+            changes: components["schemas"]["ChangeCount"] | null;
             error?: string;
         };
         Tokens: {
@@ -1006,6 +1177,10 @@ export interface components {
         DeviceId: string;
         /** @description within 10 minutes the same key gets the same answer, and nothing is done twice */
         IdempotencyKey: string;
+        /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+        From: string;
+        /** @description the files as they are now, or a checkpoint */
+        To: string;
         /** @description columns of the terminal */
         Cols: number;
         /** @description rows of the terminal */
@@ -2200,6 +2375,202 @@ export interface operations {
             412: components["responses"]["Error"];
             413: components["responses"]["Error"];
             428: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    list_checkpoints: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Checkpoint"][];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    make_checkpoint: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": {
+                    /** @description what it is for: at most 200 characters, no control characters */
+                    note?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Checkpoint"];
+                };
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_changes: {
+        parameters: {
+            query?: {
+                /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+                from?: components["parameters"]["From"];
+                /** @description the files as they are now, or a checkpoint */
+                to?: components["parameters"]["To"];
+            };
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Changes"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_changed_file: {
+        parameters: {
+            query: {
+                /** @description a path of the list; bytes that are no UTF-8 percent-encoded */
+                path: string;
+                /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+                from?: components["parameters"]["From"];
+                /** @description the files as they are now, or a checkpoint */
+                to?: components["parameters"]["To"];
+            };
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChangedFile"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_changed_image: {
+        parameters: {
+            query: {
+                /** @description a path of the list; bytes that are no UTF-8 percent-encoded */
+                path: string;
+                /** @description before or after */
+                side?: "old" | "new";
+                /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+                from?: components["parameters"]["From"];
+                /** @description the files as they are now, or a checkpoint */
+                to?: components["parameters"]["To"];
+            };
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/*": string;
+                };
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            413: components["responses"]["Error"];
+            415: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_patch: {
+        parameters: {
+            query?: {
+                /** @description a path, or a folder */
+                path?: string;
+                /** @description start of the session, begin of the last turn, where the branch left its upstream or main, or a checkpoint */
+                from?: components["parameters"]["From"];
+                /** @description the files as they are now, or a checkpoint */
+                to?: components["parameters"]["To"];
+            };
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            304: components["responses"]["NotModified"];
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };

@@ -30,6 +30,7 @@ export function someSession(fields: Partial<Session> = {}): Session {
     name: '',
     pinned: false,
     rang_at: '',
+    changes: null,
     agent: someAgent('idle', { seen: true }),
     ...fields,
   };

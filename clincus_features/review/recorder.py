@@ -1,0 +1,315 @@
+"""Looks at workspaces and keeps checkpoints: who asks for one, when it is taken, and how it comes to the host.
+
+Moments of sessions and of their tools only put work into a queue, which a few threads do. Whoever asks by the API does
+the work in its own thread. Calls on one session wait for each other.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedReader
+from typing import NamedTuple
+
+import clincus
+from clincus_features.review.changes import Differences
+from clincus_features.review.records import Checkpoint, Record, Records, Skipped, records_folder
+from clincus_features.review.store import TREE, Store
+
+FILE_LIMIT = 20 << 20  # bytes of a file that is recorded
+SKIPPED = 200  # paths that are told as left out
+LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
+LAST_LOOK = 5.0  # seconds that a stop waits for the last look
+BEFORE_PROMPT = 2.0  # seconds that a prompt waits for its checkpoint
+SETTLING = 1.5  # seconds after a start that somebody else has begun
+RECORDERS = 2  # checkpoints taken at the same time
+FIRST_PERIOD, LAST_PERIOD = 30.0, 600.0  # seconds between two looks at a tool without hooks, while nothing changes
+SKIPPED_WHYS = ("large", "repository", "unreadable", "special", "ignored")
+RESTING = ("done", "idle", "failed", "waiting", "ended", "stuck")
+REFUSALS = {  # what guest/checkpoint.sh says
+    "workspace": "the workspace is not mounted in the container",
+    "git": "the container has no git: use an image with git in it",
+    "home": "the home in the container cannot be written to, or another checkpoint does not end",
+    "large": f"more than 2000 files are larger than {FILE_LIMIT >> 20} MB: name their folders in .gitignore",
+    "commits": "the workspace is no git repository with a commit",
+}
+
+clincus.register_settings(
+    clincus.Setting("checkpoints.enabled", True, clincus.check_switch),
+    clincus.Setting("checkpoints.max_age", "720h", clincus.check_duration),
+    clincus.Setting("checkpoints.max_count", 200, clincus.whole(10, 5000)),
+    clincus.Setting("checkpoints.max_size", "2GiB", clincus.matching(clincus.SIZE, f"write {clincus.WRITE_SIZE}")),
+)
+
+
+class Look(NamedTuple):
+    """What guest/checkpoint.sh found: a tree that is in the store by now."""
+
+    tree: str
+    commit: str
+    skipped: list[Skipped]
+
+
+class Recorder:
+    """Takes the checkpoints of all sessions."""
+
+    def __init__(self, app: clincus.Application) -> None:
+        self._app = app
+        self.records = Records(lambda: records_folder(app.environ))
+        self.differences = Differences()
+        self._changed = threading.Condition()  # guards all that follows
+        self._locks: dict[str, threading.Lock] = {}  # one for each session that was worked on
+        self._queue: deque[tuple[float, str, str]] = deque()  # time.monotonic from which on, session, why
+        self._doing: list[tuple[str, str]] = []  # session, why
+        self._looks: dict[str, float] = {}  # session -> time.monotonic at which the last look at its workspace began
+        self._states: dict[str, str] = {}  # session -> state of its agent
+        self._counts: dict[str, dict[str, int] | None] = {}  # session id -> changes since the start
+        self._periods: dict[str, tuple[float, float]] = {}  # session -> next look at a tool without hooks, and period
+
+    # -- Moments
+
+    def tell(self, moment: str, session: clincus.Session) -> None:
+        """A moment in a session's life; only "before_prompt" and "before_stop" wait, and not for long."""
+        if moment in ("started", "after_start"):
+            self._ask(session, "start", SETTLING if moment == "started" else 0.0)
+        elif moment == "ring":
+            self._periods.pop(session.id, None)
+        elif moment == "before_prompt" and self._is_enabled():
+            self._ask(session, "prompt")
+            with self._changed:
+                self._changed.wait_for(lambda: not self._is_asked(session.id, "prompt"), BEFORE_PROMPT)
+        elif moment == "before_stop" and session.status == "running" and not session.paused and self._is_enabled():
+            clincus.survive(f"the last look at {session.id}", lambda: self.now(session, timeout=LAST_LOOK))
+        elif moment == "deleted":
+            self._forget(session)
+
+    def hear(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
+        """A session's tool has another state: a turn has begun, or is over. It never waits."""
+        before, state = self._states.get(session.id, ""), str(agent["state"])
+        self._states[session.id] = state
+        if state == "working" and before in RESTING and before != "waiting":
+            self._ask(session, "prompt")
+        elif before == "working" and state in RESTING:
+            self._ask(session, "turn")
+
+    def look_at_quiet_tools(self) -> None:
+        """Ask for a checkpoint of sessions whose tool tells nothing; less often, the longer nothing changes there."""
+        at = time.monotonic()
+        for session in self._app.registry.all():
+            if session.status == "running" and self._states.get(session.id) == "unknown":
+                due, period = self._periods.setdefault(session.id, (at + FIRST_PERIOD, FIRST_PERIOD))
+                if at >= due:
+                    longer = min(2 * period, LAST_PERIOD)
+                    self._periods[session.id] = (at + longer, longer)
+                    self._ask(session, "timer")
+
+    def work(self) -> None:
+        """Wait until somebody has asked for a checkpoint, and take it."""
+        with self._changed:
+            at = time.monotonic()
+            due = next((one for one in self._queue if one[0] <= at), None)
+            if due is None:
+                self._changed.wait(min((one[0] for one in self._queue), default=at + 60) - at)
+                return
+            _, id, why = due
+            self._queue.remove(due)
+            self._doing.append((id, why))
+        try:
+            session = self._app.registry.find(id)
+            if session is not None and session.status == "running" and self._is_wanted(session, why):
+                self.take(session, why, only_changed=why == "timer")
+        except clincus.ClincusError as error:
+            clincus.log.info("%s: no checkpoint: %s", id, error.message)
+        finally:
+            with self._changed:
+                self._doing.remove((id, why))
+                self._changed.notify_all()
+
+    # -- Checkpoints
+
+    def take(
+        self, session: clincus.Session, why: str, note: str = "", *, only_changed: bool = False
+    ) -> Checkpoint | None:
+        """Keep the present state of a running session's workspace; None if it is that of the last checkpoint and should
+        not be kept again. Raises ClincusError.
+        """
+        with self._held(session.id):
+            record = self._look(session)
+            if only_changed and record.checkpoints and record.checkpoints[-1].tree == record.tree:
+                return None
+            self._periods.pop(session.id, None)
+            return self._add(record, why, note)
+
+    def now(self, session: clincus.Session, *, timeout: float = LOOK_TIMEOUT) -> Record:
+        """The record of a running session with its workspace as it is now. Of several who wait, one looks for all.
+
+        Raises ClincusError.
+        """
+        asked = time.monotonic()
+        with self._held(session.id, timeout):
+            if self._looks.get(session.id, 0.0) > asked:
+                return self.records.of(session)
+            return self._look(session, timeout)
+
+    def with_branch(self, session: clincus.Session) -> Record:
+        """The record of a running session with the tree of the commit at which its branch left its upstream or main.
+
+        Raises ClincusError: 409 without a commit.
+        """
+        with self._held(session.id):
+            record = self.records.of(session)
+            look = self._run(session, record, "branch", LOOK_TIMEOUT)
+            with self.records.changing(record) as record:
+                if look.tree:
+                    record.branch_commit, record.branch_tree = look.commit, look.tree
+            return record
+
+    def store(self, workspace: str) -> Store:
+        """The repository of a workspace's checkpoints."""
+        return Store(records_folder(self._app.environ), workspace, self._app.environ)
+
+    def fields(self, session: clincus.Session) -> dict[str, object]:
+        """The field of a session: how much has changed since its start, null while that is not known."""
+        if session.session_id and session.session_id not in self._counts:
+            record = self.records.find(session.id, session.session_id)
+            self._counts[session.session_id] = record.changes if record and record.changes else None
+        return {"changes": self._counts.get(session.session_id)}
+
+    def _look(self, session: clincus.Session, timeout: float = LOOK_TIMEOUT) -> Record:
+        begun, record = time.monotonic(), self.records.of(session)
+        try:
+            look = self._run(session, record, "now", timeout)
+        except clincus.ClincusError as error:
+            if error.status != 500:
+                raise
+            # The repository in the container may be damaged: once more without what is there.
+            look = self._run(session, record, "fresh", timeout)
+        with self.records.changing(record) as record:
+            record.tree, record.skipped, record.looked_at = look.tree, look.skipped, clincus.utc_now()
+            first = record.checkpoints[0].tree if record.checkpoints else look.tree
+            record.changes = self.differences.between(self.store(session.workspace), first, look.tree).counts
+        self._looks[session.id] = begun
+        self._tell_counts(session, record)
+        return record
+
+    def _add(self, record: Record, why: str, note: str) -> Checkpoint:
+        """Make the last look a checkpoint."""
+        store = self.store(record.workspace)
+        with self.records.changing(record) as now:
+            before = now.checkpoints[-1].tree if now.checkpoints else now.tree
+            counts = self.differences.between(store, before, now.tree).counts
+            made = Checkpoint(str(now.next), clincus.utc_now(), why, note, now.tree, **counts)
+            store.keep(now.tree, f"{now.key}/{now.next}")
+            now.checkpoints.append(made)
+            now.next += 1
+        self._app.hub.publish({"type": "session.checkpoint", "id": record.id}, extension=True)
+        return made
+
+    def _run(self, session: clincus.Session, record: Record, mode: str, timeout: float) -> Look:
+        """Run guest/checkpoint.sh, and take in what it sends. Raises ClincusError."""
+        store, guest = self.store(session.workspace), self._app.sessions.guest(session)
+        known = record.tree if store.exists and mode != "fresh" else ""
+        words = guest.mount, known or "-", str(FILE_LIMIT), str(SKIPPED), mode, record.branch_commit or "-"
+        program = ["sh", "-c", clincus.guest_program("checkpoint"), "clincus", *words]
+        with self._app.sessions.incus.open(
+            session.id, program, timeout=timeout, user=guest.uid, environment=guest.environment()
+        ) as (_, stdout):
+            look = read_head(stdout)
+            name = f"{record.key}/{'branch' if mode == 'branch' else 'now'}"
+            if look.tree == known and known:
+                store.keep(look.tree, name)
+            elif look.tree:
+                room = clincus.size_bytes(self._app.config.get("checkpoints.max_size")) - store.size()
+                store.take(pieces_of(stdout), look.tree, name, room)
+        return look
+
+    # -- The queue
+
+    def _ask(self, session: clincus.Session, why: str, delay: float = 0.0) -> None:
+        if not self._is_enabled():
+            return
+        with self._changed:
+            if not self._is_asked(session.id, why):
+                add = self._queue.appendleft if why == "prompt" else self._queue.append
+                add((time.monotonic() + delay, session.id, why))
+                self._changed.notify_all()
+
+    def _is_asked(self, id: str, why: str) -> bool:
+        return (id, why) in self._doing or any(one[1:] == (id, why) for one in self._queue)
+
+    def _is_wanted(self, session: clincus.Session, why: str) -> bool:
+        """Whether a checkpoint that was asked for by a moment is not there already."""
+        last = next(iter(self.records.of(session).checkpoints[-1:]), None)
+        if why == "start":
+            return last is None or last.at < session.started_at
+        return why != "prompt" or last is None or last.why != "prompt"
+
+    def _is_enabled(self) -> bool:
+        return bool(self._app.config.get("checkpoints.enabled"))
+
+    @contextmanager
+    def _held(self, id: str, timeout: float = LOOK_TIMEOUT) -> Iterator[None]:
+        """Hold a session, so that it is looked at by one at a time. Raises ClincusError(409) after the timeout."""
+        lock = self._locks.setdefault(id, threading.Lock())
+        if not lock.acquire(timeout=timeout):
+            raise clincus.ClincusError(f'another checkpoint of "{id}" is being taken: try again', 409)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _tell_counts(self, session: clincus.Session, record: Record) -> None:
+        """Tell all pages how much has changed, if that is another number."""
+        if self._counts.get(session.session_id) != record.changes:
+            self._counts[session.session_id] = record.changes
+            event = {"type": "session.changes", "id": session.id, "changes": record.changes}
+            self._app.hub.publish(event, extension=True)
+
+    def _forget(self, session: clincus.Session) -> None:
+        """A session is gone; its record stays."""
+        for kept in (self._states, self._periods, self._locks, self._looks):
+            kept.pop(session.id, None)
+        self._counts.pop(session.session_id, None)
+        record = self.records.find(session.id, session.session_id)
+        if record:
+            with self.records.changing(record) as record:
+                record.ended = True
+
+
+def pieces_of(stream: BufferedReader) -> Iterator[bytes]:
+    """What is left of a stream, as it comes."""
+    return iter(lambda: stream.read1(1 << 16), b"")
+
+
+def read_head(stream: BufferedReader) -> Look:
+    """What guest/checkpoint.sh prints before the pack. Raises ClincusError: 409 for a reason, 500 for anything else."""
+    words = stream.readline(200).decode("ascii", "replace").split()
+    if words[:1] == ["!"]:
+        raise clincus.ClincusError(REFUSALS.get(" ".join(words[1:]), "no checkpoint can be taken"), 409)
+    nonsense = clincus.ClincusError("the container did not answer with a checkpoint", 500)
+    if len(words) != 3 or not words[2].isdecimal() or not 0 <= int(words[2]) <= SKIPPED:
+        raise nonsense
+    if not all(TREE.fullmatch(word) or word == "-" for word in words[:2]):
+        raise nonsense
+    skipped = []
+    for _ in range(int(words[2])):
+        why, _, path = read_field(stream).partition(b" ")
+        if why.decode("ascii", "replace") not in SKIPPED_WHYS or not path:
+            raise nonsense
+        skipped.append(Skipped(path.decode("utf-8", "surrogateescape"), why.decode()))
+    return Look(words[0].strip("-"), words[1].strip("-"), skipped)
+
+
+def read_field(stream: BufferedReader, most: int = 8192) -> bytes:
+    """The bytes up to the next NUL. Raises ClincusError(500) where none comes."""
+    field = bytearray()
+    while byte := stream.read(1):
+        if byte == b"\0":
+            return bytes(field)
+        field += byte
+        if len(field) > most:
+            break
+    raise clincus.ClincusError("the container did not answer with a checkpoint", 500)

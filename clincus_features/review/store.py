@@ -1,0 +1,298 @@
+"""The states of one workspace, on the host: a bare repository that only holds what containers have sent.
+
+A container may send anything. So git works here with an empty configuration, no hooks, no attributes and no working
+tree; it takes in a pack only after its own checks (`index-pack --strict`), in a folder apart, within bounds of time,
+size and memory; it names each tree by a reference of ours, and compares trees with trees. Nothing is ever checked out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+import clincus
+
+GIT_TIMEOUT = 20.0  # seconds for a question
+PACK_TIMEOUT = 120.0  # seconds to take in a pack, or to pack anew
+PACK_LIMIT = 1 << 30  # bytes of one pack
+OBJECT_LIMIT = 48 << 20  # bytes of one object: a file may grow while the container records it
+MEMORY_KIB = 3 << 20  # address space of git
+MANY_PACKS = 40  # packs from which on they become one
+TREE = re.compile("[0-9a-f]{40}")
+CONFIG = b"""[core]
+    repositoryformatversion = 0
+    bare = true
+    hooksPath = /dev/null
+    attributesFile = /dev/null
+    bigFileThreshold = 16m
+    packedGitWindowSize = 32m
+    packedGitLimit = 512m
+    deltaBaseCacheLimit = 64m
+[pack]
+    threads = 1
+    windowMemory = 128m
+[gc]
+    auto = 0
+"""
+# Rules for files that git reads when it checks out, which nobody does here: any workspace may break them.
+MODULE_RULES = tuple(
+    f"gitmodules{name}" for name in ("Blob", "Large", "Name", "Parse", "Path", "Symlink", "Update", "Url")
+)
+ATTRIBUTE_RULES = tuple(f"gitattributes{name}" for name in ("Blob", "Large", "LineLength"))  # since git 2.40
+
+
+class Store:
+    """The repository of one workspace. Calls from several threads and processes wait for each other where they must."""
+
+    def __init__(self, folder: str, workspace: str, environ: Mapping[str, str]) -> None:
+        self.path = os.path.join(folder, f"{hashlib.sha256(os.fsencode(workspace)).hexdigest()[:16]}.git")
+        self._workspace = workspace
+        self._search = environ  # where git is looked for
+        self._lock = threading.Lock()  # held while objects come or go
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever kept of the workspace."""
+        return os.path.isdir(os.path.join(self.path, "objects"))
+
+    def size(self) -> int:
+        """Bytes of all packs."""
+        with contextlib.suppress(FileNotFoundError):
+            return sum(entry.stat().st_size for entry in os.scandir(os.path.join(self.path, "objects", "pack")))
+        return 0
+
+    def take(self, pieces: Iterable[bytes], tree: str, name: str, limit: int) -> None:
+        """Take in a pack with what a tree has beyond what is here, and keep the tree under a name.
+
+        Raises ClincusError: 500 for a pack that is not sound or too large, 409 for a full disk. Then nothing is kept.
+        """
+        self._make()
+        disk = os.statvfs(self.path)
+        room = min(limit, PACK_LIMIT, disk.f_bavail * disk.f_frsize - clincus.DISK_RESERVE)
+        with self._changing(), self._quarantine() as apart:
+            try:
+                self._index(within(pieces, room), apart)
+            except TooLargeError:
+                raise clincus.ClincusError(
+                    f"the checkpoint is larger than the {room >> 20} MB there is room for", 409
+                ) from None
+            for pack in self._checked(apart):
+                os.rename(pack, os.path.join(self.path, "objects", "pack", os.path.basename(pack)))
+            self.keep(tree, name)
+
+    def keep(self, tree: str, name: str) -> None:
+        """Keep a tree that is here under a name. Raises ClincusError(500) if it is not here."""
+        if self.text("cat-file", "-t", tree).strip() != "tree":
+            raise clincus.ClincusError("the container has sent no tree", 500)
+        self.run("update-ref", f"refs/clincus/{name}", tree)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget trees by their names; `tidy` gives their room back."""
+        lines = "".join(f"delete refs/clincus/{name}\n" for name in names)
+        if lines and self.exists:
+            self.run("update-ref", "--stdin", stdin=lines.encode())
+
+    def tidy(self, *, even_few: bool = False) -> None:
+        """Make one pack of many, without what no name leads to any more."""
+        if not self.exists:
+            return
+        packs = [name for name in os.listdir(os.path.join(self.path, "objects", "pack")) if name.endswith(".pack")]
+        if even_few or len(packs) > MANY_PACKS:
+            with self._changing():
+                self.run("repack", "-a", "-d", "-q", timeout=PACK_TIMEOUT)
+                self.run("prune-packed", "-q")
+
+    def delete(self) -> None:
+        """Delete everything."""
+        with self._lock:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def run(self, *words: str, stdin: bytes = b"", timeout: float = GIT_TIMEOUT) -> bytes:
+        """Run a command of git here; its output. Raises ClincusError(500) with its words."""
+        done = clincus.run_child(self._argv(*words), stdin=stdin, timeout=timeout, environ=self._environ(), cwd="/")
+        if done.code:
+            raise clincus.ClincusError(f"git cannot read the checkpoints: {done.reason}", 500)
+        return done.stdout
+
+    def text(self, *words: str) -> str:
+        """The output of a command of git that prints ASCII."""
+        return self.run(*words).decode("ascii", "replace")
+
+    def read_some(self, words: Sequence[str], most: int, *, stdin: bytes = b"") -> tuple[bytes, bool]:
+        """Run a command of git and read its output up to a number of bytes; whether that was all.
+
+        A command that takes too long ends with what it has written by then. Raises ClincusError(500).
+        """
+        output = bytearray()
+        with clincus.Child(self._argv(*words), timeout=GIT_TIMEOUT, environ=self._environ(), cwd="/") as child:
+            said = clincus.Held(1 << 16)
+            errors = child.collect(child.stderr, said)
+            child.feed([stdin])
+            while len(output) <= most and (piece := child.stdout.read(1 << 16)):
+                output += piece
+            if len(output) > most:
+                return bytes(output[:most]), False
+            try:
+                code = child.wait([errors])
+            except clincus.ChildError:
+                return bytes(output), False
+        if code:
+            words_of_git = clincus.Completed(code, b"", bytes(said.data)).reason
+            raise clincus.ClincusError(f"git cannot read the checkpoints: {words_of_git}", 500)
+        return bytes(output), True
+
+    def sizes(self, blobs: Sequence[str]) -> list[int]:
+        """The sizes of objects in bytes, by their ids."""
+        asked = "".join(f"{blob}\n" for blob in blobs).encode()
+        return [int(line.split()[2]) for line in self.run("cat-file", "--batch-check", stdin=asked).splitlines()]
+
+    @contextmanager
+    def reading(self, blobs: Sequence[str]) -> Iterator[Iterator[bytes]]:
+        """The contents of files, one after the other, by the ids of their blobs."""
+        with clincus.Child(
+            self._argv("cat-file", "--batch"), timeout=PACK_TIMEOUT, environ=self._environ(), cwd="/"
+        ) as child:
+            child.feed(f"{blob}\n".encode() for blob in blobs)
+            yield (read_blob(child.stdout) for _ in blobs)
+
+    def _argv(self, *words: str) -> list[str]:
+        git = clincus.find_git(self._workspace, self._search)
+        if not git:
+            raise clincus.ClincusError("checkpoints need git on this machine: install it", 409)
+        limited = f'ulimit -v {MEMORY_KIB} && exec "$@"'
+        return ["/bin/sh", "-c", limited, "git", git, "--literal-pathspecs", *words]
+
+    def _environ(self) -> dict[str, str]:
+        """The variables of git: nothing of a person's, of the system's or of a terminal's counts."""
+        return {
+            "PATH": os.defpath,
+            "LC_ALL": "C",
+            "HOME": "/nonexistent",
+            "XDG_CONFIG_HOME": "/nonexistent",
+            "GIT_DIR": self.path,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+        }
+
+    def _make(self) -> None:
+        """Make the repository, if need be."""
+        if self.exists:
+            return
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        fresh = tempfile.mkdtemp(prefix=".new-", dir=os.path.dirname(self.path))
+        try:
+            for name in ("objects/pack", "refs"):
+                os.makedirs(os.path.join(fresh, name))
+            for name, data in (("HEAD", b"ref: refs/heads/none\n"), ("config", CONFIG)):
+                clincus.replace_file(os.path.join(fresh, name), data, 0o600)
+            os.rename(fresh, self.path)
+        except OSError as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if not self.exists:  # else another process was faster
+                raise clincus.ClincusError(f"{self.path}: {error.strerror}", 500) from error
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._lock, clincus.directory_lock(self.path, PACK_TIMEOUT):
+            yield
+
+    @contextmanager
+    def _quarantine(self) -> Iterator[str]:
+        """A folder for objects that are not checked yet. What a killed server left there goes."""
+        for name in os.listdir(self.path):
+            if name.startswith("incoming-"):
+                shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
+        apart = tempfile.mkdtemp(prefix="incoming-", dir=self.path)
+        os.mkdir(os.path.join(apart, "pack"))
+        try:
+            yield apart
+        finally:
+            shutil.rmtree(apart, ignore_errors=True)
+
+    def _apart(self, apart: str, *, alone: bool = False) -> dict[str, str]:
+        """The variables for a folder of objects apart, which may refer to those that are here unless it is `alone`."""
+        more = {} if alone else {"GIT_ALTERNATE_OBJECT_DIRECTORIES": os.path.join(self.path, "objects")}
+        return {**self._environ(), "GIT_OBJECT_DIRECTORY": apart, **more}
+
+    def _index(self, pieces: Iterable[bytes], apart: str) -> None:
+        """Let git check a pack, and write it with its index into a folder apart."""
+        argv = self._argv("index-pack", "--stdin", "--fix-thin", f"--strict={self._rules}")
+        failure: list[Exception] = []
+
+        def guarded() -> Iterator[bytes]:
+            try:
+                yield from pieces
+            except TooLargeError as error:
+                failure.append(error)
+
+        with clincus.Child(argv, timeout=PACK_TIMEOUT, environ=self._apart(apart), cwd="/") as child:
+            done = child.complete(guarded())
+        if failure:
+            raise failure[0]
+        if done.code:
+            raise clincus.ClincusError(f"the container has sent no sound checkpoint: {done.reason}", 500)
+
+    @functools.cached_property
+    def _rules(self) -> str:
+        """The rules that do not count, those that this git knows."""
+        modules = [f"gitmodules{rule}=ignore" for rule in MODULE_RULES]
+        attributes = [f"gitattributes{rule}=ignore" for rule in ATTRIBUTE_RULES]
+        for text in (",".join([*modules, *attributes]), ",".join(modules)):
+            argv = self._argv("index-pack", "--stdin", f"--strict={text}")
+            refusal = clincus.run_child(argv, timeout=GIT_TIMEOUT, environ=self._environ(), cwd="/")  # of no pack
+            if b"Unhandled message id" not in refusal.stderr:
+                return text
+        return ""
+
+    def _checked(self, apart: str) -> list[str]:
+        """The files of a pack apart, in the order in which they may appear; ClincusError(500) if an object is huge."""
+        words = "cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectsize)"
+        argv, environ = self._argv(*words), self._apart(apart, alone=True)
+        done = clincus.run_child(argv, timeout=PACK_TIMEOUT, environ=environ, cwd="/")
+        if done.code or any(int(size) > OBJECT_LIMIT for size in done.stdout.split()):
+            raise clincus.ClincusError("the container has sent a checkpoint with a file that is too large", 500)
+        folder = os.path.join(apart, "pack")
+        names = [name for name in os.listdir(folder) if name.endswith((".pack", ".rev", ".idx"))]
+        return [os.path.join(folder, name) for name in sorted(names, key=lambda name: name.endswith(".idx"))]
+
+
+class TooLargeError(Exception):
+    """More comes than there is room for."""
+
+
+def within(pieces: Iterable[bytes], most: int) -> Iterator[bytes]:
+    """The pieces, as long as they are not too many bytes together. Raises TooLargeError."""
+    for piece in pieces:
+        most -= len(piece)
+        if most < 0:
+            raise TooLargeError
+        yield piece
+
+
+def read_blob(stream: IO[bytes]) -> bytes:
+    """The next content that `git cat-file --batch` prints. Raises ClincusError(500)."""
+    head = b""
+    while not head.endswith(b"\n") and (byte := stream.read(1)):
+        head += byte
+    words = head.split()
+    if len(words) != 3 or words[1] != b"blob":
+        raise clincus.ClincusError("a file of the checkpoint is missing", 500)
+    left, data = int(words[2]) + 1, bytearray()
+    while left and (piece := stream.read(min(left, 1 << 20))):
+        data += piece
+        left -= len(piece)
+    if left:
+        raise clincus.ClincusError("a file of the checkpoint is missing", 500)
+    return bytes(data[:-1])

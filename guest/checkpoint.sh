@@ -1,0 +1,161 @@
+#!/bin/sh
+# Records the workspace as a tree of git, and sends what the host lacks of it.
+#
+# Arguments: workspace; the tree that the host had last, or `-`; the size in bytes above which a file is left out; the
+# number of paths that are told as left out; `now` for the files as they are, `fresh` for the same without what is known
+# here, or `branch` for the commit at which the branch left its upstream or main; and for `branch` such a commit of which
+# the host has the tree, or `-`.
+#
+# Prints a line `TREE COMMIT COUNT`, then COUNT entries `WHY PATH` with a NUL each, then a pack with what TREE has and
+# the known tree has not, or nothing if they are the same. TREE is `-` if the host has that of the commit. A first line
+# `! WORD` says instead why there is nothing to record: REFUSALS of clincus_features/review/recorder.py has the words.
+#
+# Git works in a repository of Clincus's own in the home, so the repository of the workspace with its index, HEAD and
+# stash stays as it is, and is not needed. Its configuration, filters, hooks and attributes do not count: a file is
+# recorded byte by byte. What is ignored (.gitignore, .git/info/exclude), too large, special or a repository of its own
+# is left out.
+set -f
+refuse() { echo "! $1"; exit 0; }
+workspace=$1 known=$2 limit=$3 most=$4 mode=$5 base=$6
+umask 077
+LC_ALL=C
+export LC_ALL limit
+cd -- "$workspace" 2>/dev/null || refuse workspace
+command -v git >/dev/null || refuse git
+user_git() { env -u GIT_DIR -u GIT_WORK_TREE -u GIT_INDEX_FILE git -c core.fsmonitor=false "$@" 2>/dev/null; }
+GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
+GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
+export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_ATTR_NOSYSTEM
+mkdir -p "$HOME/.clincus" || refuse home
+exec 9>"$GIT_DIR.lock" || refuse home
+flock -w 20 9 || refuse home
+
+make_repository() {
+    rm -rf "$GIT_DIR"
+    mkdir -p "$GIT_DIR/objects" "$GIT_DIR/refs" "$GIT_DIR/info" || refuse home
+    echo 'ref: refs/heads/none' >"$GIT_DIR/HEAD"
+    # Each file counts as a big one, so git writes all new ones into one pack, and not each into a file of its own.
+    cat >"$GIT_DIR/config" <<END
+[core]
+    repositoryformatversion = 0
+    bare = false
+    fsmonitor = false
+    autocrlf = false
+    untrackedCache = false
+    bigFileThreshold = 1
+    compression = 1
+    fsync = none
+[pack]
+    compression = 1
+[gc]
+    auto = 0
+END
+    echo '* -text !eol -crlf -ident -filter !working-tree-encoding' >"$GIT_DIR/info/attributes"
+}
+{ [ "$mode" != fresh ] && [ -f "$GIT_DIR/config" ] && git cat-file -e "$known^{tree}" 2>/dev/null; } || known=-
+[ -f "$GIT_DIR/config" ] && [ "$mode" != fresh ] || make_repository
+rm -f "$GIT_DIR/index.lock"
+work=$GIT_DIR/work
+rm -rf "$work"
+mkdir "$work" || refuse home
+
+# Files that have changed, or are not known yet; a repository of its own is listed with a slash at its end.
+list_changed() { git ls-files -z -o -m --exclude-standard; }
+# Without folders that ignore themselves and hold nothing else, such as the places that Clincus keeps occupied.
+list_ignored() {
+    # shellcheck disable=SC2016 # for the shell that xargs starts
+    git ls-files -z -o -i --exclude-standard --directory | grep -zv '/\.gitignore$' | head -z -n "$most" |
+        xargs -0 -r sh -c '
+            for path; do
+                case $path in */) [ "$(ls -A -- "./$path" | head -n 2)" != .gitignore ] || continue ;; esac
+                printf "%s\0" "$path"
+            done' list
+}
+
+record_files() {
+    exclude=$workspace/.git/info/exclude
+    if [ -f "$exclude" ] && [ ! -L "$exclude" ]; then cat "$exclude"; fi >"$GIT_DIR/info/exclude" 2>/dev/null
+    list_changed >"$work/changed" || return
+    grep -z '/$' "$work/changed" | sed -z 's|/$||' >"$work/repository"
+    # shellcheck disable=SC2016 # for the shell that xargs starts
+    sed -z 's|^|./|' "$work/changed" |
+        xargs -0 -r sh -c 'exec find "$@" -maxdepth 0 -type f -size +"${limit}c" -print0' find 2>/dev/null |
+        sed -z 's|^\./||' >"$work/large"
+    cat "$work/repository" "$work/large" >"$work/out"
+    [ "$(tr -dc '\0' <"$work/out" | wc -c)" -le 2000 ] || refuse large
+    git update-index -z --force-remove --stdin <"$work/out" || return
+    { printf '.\0'; sed -z 's|^|:(top,exclude,literal)|' "$work/out"; } |
+        git add -A --ignore-errors --pathspec-from-file=- --pathspec-file-nul 2>"$work/errors"
+    code=$?
+    : >"$work/unreadable"
+    if [ "$code" = 1 ]; then
+        sed -z 's|/$||' "$work/out" | sort -z >"$work/left"
+        list_changed | sed -z 's|/$||' | sort -zu | comm -z -23 - "$work/left" >"$work/unreadable"
+    elif [ "$code" != 0 ]; then
+        return 1 # such as a file that got shorter while it was read
+    fi
+    tree=$(git write-tree)
+}
+
+# What is left out without git's saying so, in folders that are not ignored.
+list_special() {
+    # shellcheck disable=SC2016 # for the shell that xargs starts
+    grep -z '/$' "$work/ignored" | head -z -n 100 | xargs -0 timeout 2 sh -c '
+        count=$#
+        for folder; do set -- "$@" -path "./${folder%/}" -prune -o; done
+        shift "$count"
+        exec find . -name .git -prune -o "$@" \( -type b -o -type c -o -type p -o -type s \) -print0' find 2>/dev/null |
+        sed -z 's|^\./||'
+}
+
+take_files() {
+    tries=3
+    until record_files; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || { tail -c 500 "$work/errors" >&2; exit 1; }
+        sleep 0.2
+    done
+    commit=-
+    list_ignored >"$work/ignored"
+    list_special >"$work/special"
+    for why in large repository unreadable special ignored; do
+        sed -z "s|^|$why |" "$work/$why"
+    done | head -z -n "$most" >"$work/skipped"
+}
+
+take_branch() {
+    user_git rev-parse -q --verify 'HEAD^{commit}' >/dev/null || refuse commits
+    commit=''
+    for other in '@{upstream}' origin/HEAD origin/main origin/master main master HEAD; do
+        commit=$(user_git merge-base HEAD "$other") && [ -n "$commit" ] && break
+    done
+    : >"$work/skipped"
+    if [ "$commit" = "$base" ]; then
+        echo "- $commit 0"
+        exit 0
+    fi
+    GIT_ALTERNATE_OBJECT_DIRECTORIES=$(user_git rev-parse --git-path objects)
+    GIT_INDEX_FILE=$work/index
+    export GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_INDEX_FILE
+    git read-tree "$commit^{tree}" || exit 1
+    # shellcheck disable=SC2016 # Perl's variables
+    git ls-tree -r -l -z --full-tree "$commit" | perl -0 -ne '
+        print "$2\0" if /^(?:160000 commit \w+ +-|\d+ blob \w+ +(\d+))\t(.*)\0/s && (!defined $1 || $1 > $ENV{limit})' |
+        git update-index -z --force-remove --stdin || exit 1
+    tree=$(git write-tree) || exit 1
+}
+
+if [ "$mode" = branch ]; then take_branch; else take_files; fi
+echo "$tree ${commit:--} $(tr -dc '\0' <"$work/skipped" | wc -c)"
+cat "$work/skipped"
+rm -rf "$work"
+[ "$tree" != "$known" ] || exit 0
+{ echo "$tree"; [ "$known" = - ] || echo "^$known"; } |
+    git pack-objects -q --revs --stdout --window=0 --delta-base-offset || exit 1
+[ "$mode" != branch ] || exit 0
+# The next time only this tree is needed.
+[ "$(find "$GIT_DIR/objects/pack" -name '*.pack' 2>/dev/null | wc -l)" -lt 50 ] || {
+    git update-ref refs/clincus/last "$tree"
+    git repack -a -d -q --window=0 <&- >&- 2>&- &
+}
+exit 0
