@@ -90,13 +90,17 @@ class Differences:
         return found
 
 
-def list_changes(store: Store, old: str, new: str) -> Changes:
-    """Ask git for the list. One that takes too long or is too large comes without counts, or in part."""
+def list_changes(store: Store, old: str, new: str, *, renames: bool = True, most: int = LISTED) -> Changes:
+    """Ask git for the list. One that takes too long or is too large comes without counts, or in part.
+
+    Without `renames` a file that was moved is one that is gone and one that is new, and no lines are counted.
+    """
     if old == new:
         return Changes([], False)
-    output, is_whole = store.read_some([*DIFF, "--raw", "--numstat", "-M", "-l400", old, new], LIST_BYTES)
+    how = ["--numstat", "-M", "-l400"] if renames else ["--no-renames"]
+    output, is_whole = store.read_some([*DIFF, "--raw", *how, old, new], LIST_BYTES)
     files = parse_changes(output)
-    return Changes(files[:LISTED], len(files) > LISTED or (not is_whole and is_list_cut(output)))
+    return Changes(files[:most], len(files) > most or (not is_whole and is_list_cut(output)))
 
 
 def is_list_cut(output: bytes) -> bool:
@@ -177,6 +181,13 @@ def file_texts(store: Store, change: Change) -> dict[str, object]:
         "images": [image_type(store, side) for side in (change.old, change.new)],
         "modes": [side.mode for side in (change.old, change.new)],
     }
+
+
+def blob_of(store: Store, tree: str, path: str) -> Side | None:
+    """A file of a tree, None if there is none of that path."""
+    output, _ = store.read_some(["ls-tree", "-z", "--full-tree", tree, "--", path.rstrip("/")], 1 << 16)
+    mode, kind, blob = [*output.partition(b"\t")[0].decode("ascii", "replace").split(), "", "", ""][:3]
+    return Side(mode, blob) if kind == "blob" else None
 
 
 def content(store: Store, side: Side, limit: int) -> bytes | None:

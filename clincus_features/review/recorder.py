@@ -9,14 +9,23 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from typing import NamedTuple
 
 import clincus
-from clincus_features.review.changes import Differences
-from clincus_features.review.records import Checkpoint, Record, Records, Skipped, records_folder
+from clincus_features.review.changes import Differences, touched_paths
+from clincus_features.review.records import (
+    Checkpoint,
+    Record,
+    Records,
+    Skipped,
+    records_folder,
+    tree_of,
+    turn_pairs,
+)
+from clincus_features.review.restore import restore, wanted_changes
 from clincus_features.review.store import TREE, Store
 
 FILE_LIMIT = 20 << 20  # bytes of a file that is recorded
@@ -166,6 +175,26 @@ class Recorder:
                 if look.tree:
                     record.branch_commit, record.branch_tree = look.commit, look.tree
             return record
+
+    def undo(self, session: clincus.Session, checkpoint: str, paths: Sequence[str] | None) -> dict[str, object]:
+        """Bring paths of a running session's workspace back to a checkpoint, after one of now; what was done.
+
+        Paths None: all that the session's turns have touched. Raises ClincusError: 404, 409.
+        """
+        with self._held(session.id):
+            then = tree_of(self.records.of(session), checkpoint)
+            record = self._look(session)
+            store = self.store(record.workspace)
+            touched = touched_paths(store, turn_pairs(record.checkpoints, record.tree)) if paths is None else set()
+            changes = wanted_changes(store, record.tree, then, paths, touched)
+            if not changes:
+                raise clincus.ClincusError("these files are as they were then: there is nothing to undo", 409)
+            made = self._add(record, "restore", f"before going back to {checkpoint}")
+            try:
+                done = restore(self._app.sessions, session, store, changes)
+            finally:
+                clincus.survive(f"{session.id}: the look after an undo", lambda: self._look(session))
+        return {"checkpoint": made.checkpoint, **done}
 
     def store(self, workspace: str) -> Store:
         """The repository of a workspace's checkpoints."""

@@ -87,6 +87,38 @@ class Record:
         return cls(**fields)
 
 
+def tree_of(record: Record, name: str) -> str:
+    """The tree that `from` or `to` of a request means. Raises ClincusError(404)."""
+    if name == "now":
+        return record.tree
+    if name == "branch":
+        if not record.branch_tree:
+            raise clincus.ClincusError("it is not known where the branch began: start the session", 409)
+        return record.branch_tree
+    if name == "turn":
+        begin = next((one for one in reversed(record.checkpoints) if one.why == "prompt"), None)
+        return begin.tree if begin else tree_of(record, "start")
+    if name == "start":
+        return record.checkpoints[0].tree if record.checkpoints else record.tree
+    return record.find(name).tree
+
+
+def turn_pairs(checkpoints: list[Checkpoint], now: str) -> list[tuple[str, str]]:
+    """The trees before and after each change that the tool may have made: those of its turns. Pure.
+
+    What changed between the end of a turn and the next prompt is a person's work, or another session's. A tool that
+    never tells of turns may have made any change.
+    """
+    has_turns = any(one.why in ("prompt", "turn") for one in checkpoints)
+    pairs, is_turn, before = [], not has_turns, ""
+    for why, tree in [*((one.why, one.tree) for one in checkpoints), ("now", now)]:
+        if before and (is_turn or why in ("turn", "timer")):
+            pairs.append((before, tree))
+        is_turn = not has_turns or why == "prompt" or (is_turn and why in ("person", "restore", "timer"))
+        before = tree
+    return pairs
+
+
 def short_key(session_id: str) -> str:
     """A session id in 16 hexadecimal digits, for names of files and references."""
     return hashlib.sha256(session_id.encode()).hexdigest()[:16]

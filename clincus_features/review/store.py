@@ -151,9 +151,12 @@ class Store:
         return bytes(output), True
 
     def sizes(self, blobs: Sequence[str]) -> list[int]:
-        """The sizes of objects in bytes, by their ids."""
+        """The sizes of files in bytes, by the ids of their blobs. Raises ClincusError(500) if one is missing."""
         asked = "".join(f"{blob}\n" for blob in blobs).encode()
-        return [int(line.split()[2]) for line in self.run("cat-file", "--batch-check", stdin=asked).splitlines()]
+        found = [line.split() for line in self.run("cat-file", "--batch-check", stdin=asked).splitlines()]
+        if any(words[1:2] != [b"blob"] for words in found):
+            raise clincus.ClincusError("a file of the checkpoint is missing", 500)
+        return [int(words[2]) for words in found]
 
     @contextmanager
     def reading(self, blobs: Sequence[str]) -> Iterator[Iterator[bytes]]:

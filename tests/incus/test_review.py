@@ -90,3 +90,99 @@ def test_what_a_session_changes_is_seen_and_outlives_it(session, workspace):
     assert session.server.delete(f"{session.path}?force=true").status == 204
     assert session.files(to="2") == {"README.md": "M", "a.png": "A", "src/new.txt": "A"}
     assert session.server.post(f"{session.path}/checkpoints").status == 404
+
+
+def test_an_undo_brings_files_back_and_can_be_undone(session, workspace):
+    session.run("mkdir src; echo one >src/a; echo keep >gone.txt; echo '*.log' >.gitignore; echo log >x.log")
+    kept = session.keep()["checkpoint"]
+    session.run("echo two >src/a; chmod +x src/a; rm gone.txt; mkdir new; echo n >new/file; ln -s src/a link")
+    before = session.files()
+    answer = session.server.post(
+        f"{session.path}/restore", {"checkpoint": kept, "paths": ["src", "gone.txt", "new", "link"]}
+    )
+    assert answer.status == 200, answer.body
+    done = answer.json
+    assert (sorted(done["restored"]), sorted(done["removed"]), done["failed"]) == (
+        ["gone.txt", "src/a"],
+        ["link", "new/file"],
+        [],
+    )
+    assert session.files(**{"from": kept}) == {}
+    assert session.run("cat src/a gone.txt x.log; stat -c '%a %U' src/a; ls").split() == [
+        *("one", "keep", "log", "644", "code"),
+        *("README.md", "gone.txt", "src", "x.log"),
+    ]
+    assert session.checkpoints()[0]["why"] == "restore"
+    again = session.server.post(
+        f"{session.path}/restore", {"checkpoint": done["checkpoint"], "paths": ["src", "gone.txt", "new", "link"]}
+    )
+    assert again.status == 200, again.body
+    assert session.files() == before
+    assert session.run("cat src/a new/file; readlink link; stat -c %a src/a").split() == ["two", "n", "src/a", "755"]
+    nothing = session.server.post(f"{session.path}/restore", {"checkpoint": done["checkpoint"], "paths": ["README.md"]})
+    assert (nothing.status, "nothing to undo" in nothing.json["error"]) == (409, True)
+    assert (workspace / "src" / "a").stat().st_uid == 1000
+
+
+def test_what_no_checkpoint_holds_and_what_is_protected_is_left_alone(session):
+    session.run("echo old >data; echo h >hook.txt")
+    kept = session.keep()["checkpoint"]
+    session.run("rm data hook.txt")
+    session.changes()
+    session.run("echo data >.gitignore; echo precious >data; head -c 21000000 /dev/zero >hook.txt")
+    found = session.changes()
+    assert {(one["path"], one["why"]) for one in found["skipped"]} == {("data", "ignored"), ("hook.txt", "large")}
+    answer = session.server.post(f"{session.path}/restore", {"checkpoint": kept, "paths": ["data", "hook.txt"]})
+    assert answer.json["failed"] == [{"path": "data", "why": "occupied"}, {"path": "hook.txt", "why": "occupied"}]
+    assert session.run("cat data; stat -c %s hook.txt").split() == ["precious", "21000000"]
+
+
+def test_what_was_recorded_once_cannot_be_hidden(session):
+    session.run("echo README.md >.gitignore; echo evil >>README.md; git update-index --assume-unchanged README.md")
+    assert session.files() == {".gitignore": "A", "README.md": "M"}
+
+
+def test_comments_follow_their_lines_and_are_stale_without_them(session):
+    session.run("seq 1 9 >numbers")
+    session.changes()
+    path = f"{session.path}/comments"
+    made = session.server.post(path, {"path": "numbers", "line": 3, "end_line": 4, "text": "why?"})
+    assert made.status == 201, made.body
+    assert (made.json["code"], made.json["stale"]) == ("3\n4", False)
+    assert session.server.post(path, {"path": "numbers", "line": 99, "text": "?"}).status == 400
+    session.run("seq 0 9 >numbers")
+    session.changes()
+    assert [(one["line"], one["end_line"], one["stale"]) for one in session.server.get(path).json] == [(4, 5, False)]
+    session.run("seq 5 9 >numbers")
+    session.changes()
+    found = session.server.get(path).json
+    assert [(one["line"], one["code"], one["stale"]) for one in found] == [(3, "3\n4", True)]
+    one = f"{path}/{found[0]['comment_id']}"
+    assert session.server.request("PATCH", one, {"text": "really why?"}).json["text"] == "really why?"
+    sent = session.server.post(f"{path}/send")
+    assert sent.json["result"] == "queued", sent.body
+    assert session.server.get(path).json == []
+    text = session.server.get(f"{session.path}/prompts").json[0]["text"]
+    assert text == (
+        "Review comment:\n\nnumbers, lines 3 to 4 (the code has changed since; it was:)\n```\n3\n4\n```\nreally why?"
+    )
+    assert session.server.delete(one).status == 404
+
+
+def test_a_container_goes_back_to_a_snapshot_and_its_conversation_goes_on(bed, session):
+    path = f"{session.path}/snapshots"
+    talk = ".claude/projects/-workspace"
+    bed.shell(session.id, f"cd; echo before >file; mkdir -p {talk}; rm -f {talk}/*; echo 1 >{talk}/new.jsonl")
+    taken = session.server.post(path, {"name": "clean"})
+    assert taken.status == 201, taken.body
+    assert session.server.post(path, {"name": "clean"}).status == 409
+    bed.shell(session.id, f"cd; echo after >file; echo 2 >>{talk}/new.jsonl")
+    session.run("echo workspace >>README.md")
+    session.server.request("PATCH", session.path, {"name": "mine"})
+    back = session.server.post(f"{path}/clean/restore")
+    assert back.status == 200, back.body
+    assert (back.json["status"], back.json["name"]) == ("running", "mine")
+    assert bed.shell(session.id, f"cd; cat file {talk}/new.jsonl").split() == ["before", "1", "2"]
+    assert session.run("tail -1 README.md") == "workspace\n"
+    assert [one["name"] for one in session.server.get(path).json] == ["clean"]
+    assert [session.server.delete(f"{path}/clean").status for _ in range(2)] == [204, 404]

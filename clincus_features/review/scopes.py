@@ -1,0 +1,89 @@
+"""Which two states of a workspace a request means, and what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import clincus
+from clincus_features.review.changes import Changes, touched_paths
+from clincus_features.review.recorder import Recorder
+from clincus_features.review.records import Record, tree_of, turn_pairs
+from clincus_features.review.store import Store
+
+
+class Compared(NamedTuple):
+    """Two states of a workspace, and what differs."""
+
+    record: Record
+    store: Store
+    old: str  # tree
+    new: str
+    changes: Changes
+    stale: str  # why the later one is not of now
+
+
+class Review:
+    """Finds the states that a request means, of a session that runs, is stopped or is gone."""
+
+    def __init__(self, app: clincus.Application, recorder: Recorder) -> None:
+        self._app = app
+        self.recorder = recorder
+
+    def record(self, id: str) -> Record:
+        """The record of a session. Raises ClincusError(404)."""
+        session = self._app.registry.find(id)
+        if session is not None:
+            return self.recorder.records.of(session)
+        record = self.recorder.records.find(id)
+        if record is None:
+            self._app.monitor.require()
+            raise clincus.ClincusError(f'session "{id}" not found', 404)
+        return record
+
+    def store(self, record: Record) -> Store:
+        """The repository with a session's checkpoints."""
+        return self.recorder.store(record.workspace)
+
+    def compare(self, values: Mapping[str, Any]) -> Compared:
+        """What differs between the two states of a request. Raises ClincusError: 404, 409 where there are none."""
+        record, stale = self.record(values["id"]), ""
+        session = self._app.registry.find(record.id)
+        if session is not None and session.status == "running":
+            try:
+                if values["to"] == "now":
+                    record = self.recorder.now(session)
+                if values["from"] == "branch":
+                    record = self.recorder.with_branch(session)
+            except clincus.ClincusError as error:
+                if not record.tree or (values["from"] == "branch" and not record.branch_tree):
+                    raise
+                stale = error.message
+        if not record.tree:
+            raise clincus.ClincusError("no checkpoint of this session has been taken", 409)
+        old, new = tree_of(record, values["from"]), tree_of(record, values["to"])
+        store = self.store(record)
+        return Compared(record, store, old, new, self.recorder.differences.between(store, old, new), stale)
+
+    def changes(self, values: Mapping[str, Any]) -> dict[str, object]:
+        """The document of GET …/changes."""
+        compared = self.compare(values)
+        record = compared.record
+        touched = self.touched(record)
+        others = [
+            one.id for one in self._app.registry.all() if one.workspace == record.workspace and one.id != record.id
+        ]
+        return {
+            "from": values["from"],
+            "to": values["to"],
+            "files": [one.document(one.path in touched or one.old_path in touched) for one in compared.changes.files],
+            "truncated": compared.changes.truncated,
+            "skipped": [vars(one) for one in record.skipped],
+            "others": others,
+            "stale": compared.stale,
+        }
+
+    def touched(self, record: Record) -> set[str]:
+        """The paths that the turns of a session have changed."""
+        pairs = turn_pairs(record.checkpoints, record.tree)
+        return touched_paths(self.store(record), pairs)

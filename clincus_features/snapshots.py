@@ -1,0 +1,155 @@
+"""Snapshots of a session's container: its whole system with the tool's home, and not the workspace.
+
+    GET    /api/sessions/{id}/snapshots                  oldest first
+    POST   /api/sessions/{id}/snapshots                  take one
+    DELETE /api/sessions/{id}/snapshots/{name}           delete one
+    POST   /api/sessions/{id}/snapshots/{name}/restore   bring the container back to one
+
+Incus keeps them with the container, and deletes them with it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import clincus
+
+TIMEOUT = 600.0  # seconds: without copy-on-write Incus copies the whole container
+
+clincus.register_settings(clincus.Setting("snapshots.most", 10, clincus.whole(1, 100)))
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the routes."""
+    app = extensions.app
+
+    def keeper() -> Keeper:
+        app.monitor.require()
+        return Keeper(app.sessions, app.config.get("snapshots.most"))
+
+    def get_snapshots(request: clincus.Request) -> object:
+        return keeper().all(request.values["id"])
+
+    def post_snapshot(request: clincus.Request) -> object:
+        return keeper().take(request.values["id"], request.values["name"])
+
+    def delete_snapshot(request: clincus.Request) -> object:
+        keeper().delete(request.values["id"], request.values["name"])
+        return clincus.Response(204)
+
+    def restore_snapshot(request: clincus.Request) -> object:
+        return app.sessions.document(keeper().restore(request.values["id"], request.values["name"]))
+
+    one = "/api/sessions/{id}/snapshots"
+    extensions.routes += [
+        ("GET", one, get_snapshots),
+        ("POST", one, post_snapshot),
+        ("DELETE", f"{one}/{{name}}", delete_snapshot),
+        ("POST", f"{one}/{{name}}/restore", restore_snapshot),
+    ]
+
+
+def document(snapshot: Mapping[str, Any]) -> dict[str, object]:
+    """A snapshot for the API, from what Incus tells of it."""
+    size = snapshot.get("size", -1)
+    return {
+        "name": str(snapshot["name"]).rpartition("/")[2],
+        "created_at": str(snapshot["created_at"]),
+        "size": size if isinstance(size, int) and size > 0 else None,
+    }
+
+
+def restored_put(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a container that was brought back to a snapshot: what Incus keeps there is of then, all else
+    (labels, limits, devices) of now. Pure.
+    """
+    kept = {key: value for key, value in after["config"].items() if key.startswith(("volatile.", "image."))}
+    ours = {key: value for key, value in before["config"].items() if not key.startswith(("volatile.", "image."))}
+    return clincus.instance_put(before, {**kept, **ours}, before["devices"])
+
+
+class Keeper:
+    """Takes, lists, deletes and brings back the snapshots of sessions."""
+
+    def __init__(self, sessions: clincus.Sessions, most: int) -> None:
+        self._sessions = sessions
+        self._most = most
+
+    def all(self, id: str) -> list[dict[str, object]]:
+        """The snapshots of a session, oldest first. Raises ClincusError(404)."""
+        self._sessions.registry.get(id)
+        found = self._sessions.incus.query(f"/1.0/instances/{id}/snapshots?recursion=1") or ()
+        return sorted(map(document, found), key=lambda one: str(one["created_at"]))
+
+    def take(self, id: str, name: str | None) -> dict[str, object]:
+        """Take a snapshot; without a name it is called after the time. Raises ClincusError: 404, 409."""
+        name = name or time.strftime("snap-%Y%m%d-%H%M%S", time.gmtime())
+        with self._sessions.lock(id):
+            there = self.all(id)
+            if any(one["name"] == name for one in there):
+                raise clincus.ClincusError(f'snapshot "{name}" exists already: choose another name', 409)
+            if len(there) >= self._most:
+                words = "delete one, or raise snapshots.most in the configuration"
+                raise clincus.ClincusError(f"this session has {len(there)} snapshots: {words}", 409)
+            self._ask(id, "/snapshots", "POST", {"name": name, "stateful": False})
+            return self._find(id, name)
+
+    def delete(self, id: str, name: str) -> None:
+        """Delete a snapshot. Raises ClincusError(404)."""
+        with self._sessions.lock(id):
+            self._find(id, name)
+            self._ask(id, f"/snapshots/{quote(name, safe='')}", "DELETE")
+
+    def restore(self, id: str, name: str) -> clincus.Session:
+        """Bring a session's container back to a snapshot, with its conversation as it is now.
+
+        The tool of a running session is ended and started again. Raises ClincusError: 404, 409 if the conversation
+        cannot be saved before.
+        """
+        sessions = self._sessions
+        with sessions.lock(id):
+            self._find(id, name)
+            session = sessions.registry.get(id)
+            was_running = session.status == "running"
+            if sessions.save(id) == "":
+                raise clincus.ClincusError("the conversation cannot be saved, and would be lost: try again later", 409)
+            if was_running or session.paused:
+                sessions.end(id)
+            before = sessions.incus.query(f"/1.0/instances/{id}")
+            self._ask(id, "", "PUT", {"restore": name})
+            sessions.incus.update(id, restored_put(before, sessions.incus.query(f"/1.0/instances/{id}")))
+            self._bring_conversation(session)
+            return sessions.resume(id) if was_running else sessions.registry.get(id)
+
+    def _bring_conversation(self, session: clincus.Session) -> None:
+        """Put the saved conversation into a stopped container, over the older one that is there."""
+        sessions, tool = self._sessions, clincus.session_tool(session)
+        files = clincus.saved_files(tool, sessions.saved_directory(session))
+        if not files:
+            return
+        guest = sessions.guest(session)
+        unpack = f"cd {shlex.quote(guest.home)} && exec tar -xf -"
+        with sessions.containers.asleep(session.id):
+            done = sessions.incus.exec(
+                session.id,
+                ["sh", "-c", unpack],
+                user=guest.uid,
+                environment=guest.environment(),
+                stdin=clincus.pack_files(files, guest.uid, guest.uid),
+                timeout=TIMEOUT,
+            )
+        if done.code:
+            raise clincus.ClincusError(f"the conversation was not brought back: {done.reason}", 500)
+
+    def _find(self, id: str, name: str) -> dict[str, object]:
+        for one in self.all(id):
+            if one["name"] == name:
+                return one
+        raise clincus.ClincusError(f"snapshot {clincus.shorten(name)} of {id} not found", 404)
+
+    def _ask(self, id: str, path: str, method: str, data: object = None) -> None:
+        self._sessions.incus.query(f"/1.0/instances/{id}{path}", method, data, wait=True, timeout=TIMEOUT)

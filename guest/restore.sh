@@ -1,0 +1,115 @@
+#!/bin/sh
+# Writes and removes files of the workspace, as Clincus tells on stdin, without following any link.
+#
+# Argument: the workspace. Each order is a line `put MODE IS_NEW PATHLENGTH SIZE` with that path and that content behind
+# it, or `remove - - PATHLENGTH 0` with a path. For each a word is printed on a line: `done`, or why not. MODE is git's:
+# 100644, 100755, or 120000 for a link.
+#
+# A checkpoint has just been taken. What has changed since is left alone, as no checkpoint has it: git tells what it was
+# when this starts, and the time of change of a file what comes later. A new file takes the place of none.
+# Each folder on the way is opened without following links, and made the working directory by its handle. So a folder
+# that is swapped for a link meanwhile leads nowhere.
+set -f
+cd -- "$1" || exit 1
+GIT_DIR=$HOME/.clincus/shadow GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$GIT_DIR/index
+GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_ATTR_NOSYSTEM=1
+export GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL GIT_ATTR_NOSYSTEM
+# shellcheck disable=SC2016 # Perl's variables
+exec perl -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -MErrno=:POSIX -e '
+    use strict;
+    $| = 1;
+    umask 022;
+    sysopen my $top, ".", O_RDONLY | O_DIRECTORY or die "the workspace: $!\n";
+    # A file made now has the time of the file system, which may be that of another machine.
+    my $mark = ".clincus-$$-mark";
+    sysopen my $file, $mark, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 or die "the workspace: $!\n";
+    close $file;
+    my $begun = (lstat $mark)[10];
+    unlink $mark;
+    open my $git, "-|", "git", "diff-files", "--name-only", "-z" or die "git: $!\n";
+    my %changed = do { local $/ = "\0"; map { chomp; ($_ => 1) } <$git> };
+    close $git or die "git cannot tell what has changed\n";
+
+    sub reason {
+        return "link" if $!{ELOOP} || $!{ENOTDIR} || $!{EISDIR} || $!{EEXIST} || $!{ENOTEMPTY};
+        return "readonly" if $!{EROFS} || $!{EACCES} || $!{EPERM} || $!{EBUSY};
+        return "gone" if $!{ENOENT};
+        return "failed";
+    }
+    # Goes into a folder below the top; false with $! if that is not possible.
+    sub enter {
+        my ($makes, @parts) = @_;
+        chdir $top or return;
+        for my $part (@parts) {
+            my $way = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
+            if (!sysopen my $folder, $part, $way) {
+                return unless $makes && $!{ENOENT} && mkdir $part;
+                sysopen $folder, $part, $way or return;
+                chdir $folder or return;
+            } else {
+                chdir $folder or return;
+            }
+        }
+        return 1;
+    }
+    sub put {
+        my ($path, $mode, $is_new, $content) = @_;
+        my @parts = split m{/}, $path;
+        my $name = pop @parts;
+        enter(1, @parts) or return reason();
+        my @there = lstat $name;
+        return "occupied" if $is_new && @there;
+        return "link" if @there && S_ISDIR($there[2]);
+        return "changed" if !$is_new && (!@there || $changed{$path} || $there[10] >= $begun);
+        my $new = ".clincus-$$-new";
+        unlink $new;
+        if ($mode eq "120000") {
+            symlink $content, $new or return reason();
+        } else {
+            sysopen my $file, $new, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600 or return reason();
+            my $rights = @there && S_ISREG($there[2]) ? $there[2] & 0666 : 0644;
+            $rights |= $rights >> 2 & 0111 if $mode eq "100755";
+            my $at = 0;
+            while ($at < length $content) {
+                my $more = syswrite $file, $content, 1 << 20, $at;
+                if (!defined $more) { my $why = reason(); unlink $new; return $why }
+                $at += $more;
+            }
+            chmod $rights, $file;
+            close $file or do { unlink $new; return "failed" };
+        }
+        my $is_there = $is_new ? link($new, $name) : rename($new, $name);
+        my $why = $is_there ? "done" : reason();
+        unlink $new;
+        return $why;
+    }
+    sub remove {
+        my ($path) = @_;
+        my @parts = split m{/}, $path;
+        my $name = pop @parts;
+        enter(0, @parts) or return reason();
+        my @there = lstat $name or return reason();
+        return "changed" if S_ISDIR($there[2]) || $changed{$path} || $there[10] >= $begun;
+        unlink $name or return reason();
+        # A folder that is empty by now goes, as git has none.
+        while (@parts) {
+            my $folder = pop @parts;
+            enter(0, @parts) && rmdir $folder or last;
+        }
+        return "done";
+    }
+    sub take {
+        my ($size) = @_;
+        my $data = "";
+        while (length $data < $size) {
+            read STDIN, $data, $size - length $data, length $data or die "the order did not arrive whole\n";
+        }
+        return $data;
+    }
+    while (defined(my $line = <STDIN>)) {
+        my ($verb, $mode, $is_new, $length, $size) = $line =~ /^(put|remove) (\S+) (\S+) (\d+) (\d+)$/ or die "no order\n";
+        my ($path, $content) = (take($length), take($size));
+        die "no path of a workspace\n" if grep { /^(\.{0,2}|\.git)$/i } split m{/}, $path, -1;
+        print $verb eq "put" ? put($path, $mode, $is_new, $content) : remove($path), "\n";
+    }
+'
