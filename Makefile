@@ -88,7 +88,7 @@ spa-unit: spa/node_modules/.ready
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint spa-test build
-	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(PYTEST_FLAGS)
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_FLAGS)
 
 nightly: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'

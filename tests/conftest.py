@@ -28,7 +28,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,50 +97,54 @@ def bed() -> Iterator[Bed]:
 
 @pytest.fixture(autouse=True)
 def no_instances_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test with Incus leaves no instance to the next one."""
+    """A test with Incus leaves no instance to the next one, but for those that its file keeps."""
     yield
     if "bed" in request.fixturenames:
         request.getfixturevalue("bed").delete_all()
 
 
-@pytest.fixture
-def make_workspace(tmp_path: Path):
-    """A function that makes a workspace with the given name below this test's own folder."""
-
-    def make(name: str = "project") -> Path:
-        folder = tmp_path / "workspaces" / name
-        folder.mkdir(parents=True)
-        git(folder, "init", "--quiet", "--initial-branch=main")
-        (folder / "README.md").write_text(f"# {name}\n")
-        git(folder, "add", ".")
-        git(folder, "commit", "--quiet", "--message=Begin")
-        if os.geteuid() == 0:
-            for path in (folder, *folder.rglob("*")):
-                os.chown(path, 1000, 1000, follow_symlinks=False)
-        return folder
-
-    return make
-
-
-@pytest.fixture
-def workspace(make_workspace) -> Path:
-    """A git repository with one commit; as root it belongs to uid 1000, as a person's would."""
-    return make_workspace()
-
-
-@pytest.fixture
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A home directory of its own for a server, whose configuration leads to the bed."""
-    folder = tmp_path / "home"
-    (folder / ".config" / "clincus").mkdir(parents=True)
-    if "bed" in request.fixturenames and request.getfixturevalue("bed").config:
-        (folder / ".config" / "clincus" / "config.toml").write_text(request.getfixturevalue("bed").config)
+def new_workspace(folder: Path) -> Path:
+    """Make a git repository with one commit; as root it belongs to uid 1000, as a person's would."""
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    (folder / "README.md").write_text(f"# {folder.name}\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message=Begin")
+    if os.geteuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 1000, 1000, follow_symlinks=False)
     return folder
 
 
 @pytest.fixture
-def start_server(bed: Bed, home: Path, tmp_path: Path):
-    """A function that starts a server on the bed's Incus; all are ended after the test."""
+def make_workspace(tmp_path: Path):
+    """A function that makes a workspace with the given name below this test's own folder."""
+    return lambda name="project": new_workspace(tmp_path / "workspaces" / name)
+
+
+@pytest.fixture
+def workspace(make_workspace) -> Path:
+    """A git repository with one commit that belongs to uid 1000."""
+    return make_workspace()
+
+
+def new_home(folder: Path, bed: Bed | None) -> Path:
+    """Make a home directory for a server, whose configuration leads to the bed."""
+    (folder / ".config" / "clincus").mkdir(parents=True)
+    if bed and bed.config:
+        (folder / ".config" / "clincus" / "config.toml").write_text(bed.config)
+    return folder
+
+
+@pytest.fixture
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A home directory of its own for a server."""
+    return new_home(tmp_path / "home", request.getfixturevalue("bed") if "bed" in request.fixturenames else None)
+
+
+@contextlib.contextmanager
+def starting_servers(bed: Bed, home: Path, folder: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server on the bed's Incus; the end of the block ends all of them."""
     servers: list[Server] = []
 
     def start(
@@ -158,12 +162,12 @@ def start_server(bed: Bed, home: Path, tmp_path: Path):
             file.write_text(bed.config + config.replace("[incus]\n", "" if bed.config else "[incus]\n"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_", "TMUX"))}
         argv = [*(command or program()), "serve", *(() if port is None else ("--port", str(port))), *arguments]
-        log = tmp_path / f"server-{len(servers)}.log"
+        log = folder / f"server-{len(servers)}.log"
         server = Server(
             argv,
             {**kept, **bed.environ, "HOME": str(at), "XDG_CACHE_HOME": str(image_cache()), **environ},
             log,
-            cwd=tmp_path,
+            cwd=folder,
         )
         servers.append(server)
         return server
@@ -178,6 +182,49 @@ def start_server(bed: Bed, home: Path, tmp_path: Path):
 
 
 @pytest.fixture
+def start_server(bed: Bed, home: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server on the bed's Incus; all are ended after the test."""
+    with starting_servers(bed, home, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
 def clincus_server(start_server) -> Server:
     """A running server with the standard configuration."""
     return start_server()
+
+
+@pytest.fixture(scope="module")
+def start_shared(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """The same as `start_server` for the fixtures of a file."""
+    folder = tmp_path_factory.mktemp("shared")
+    with starting_servers(bed, new_home(folder / "home", bed), folder) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_server(start_shared) -> Server:
+    """A server for those tests of a file that leave it as they found it."""
+    return start_shared()
+
+
+@pytest.fixture(scope="module")
+def keep_session(bed: Bed, tmp_path_factory: pytest.TempPathFactory):
+    """A function that starts a session in a workspace of its own, which stays until the last test of a file."""
+    kept = []
+
+    def keep(server: Server, **fields: Any) -> dict[str, Any]:
+        session = server.create(new_workspace(tmp_path_factory.mktemp("workspaces") / "project"), **fields)
+        kept.append(session["id"])
+        bed.kept.add(session["id"])
+        return session
+
+    yield keep
+    bed.kept.difference_update(kept)
+    bed.delete_all()
+
+
+@pytest.fixture(scope="module")
+def shared_session(shared_server: Server, keep_session) -> dict[str, Any]:
+    """A session for those tests of a file that leave it as they found it."""
+    return keep_session(shared_server)

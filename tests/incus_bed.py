@@ -63,6 +63,7 @@ class Bed:
     folder: Path | None = None  # INCUS_DIR of the daemon of our own
     bridge: str = ""
     daemon: subprocess.Popen[bytes] | None = None
+    kept: set[str] = field(default_factory=set)  # the instances that outlive a test
 
     def names(self) -> list[str]:
         """The instances there are now."""
@@ -104,8 +105,10 @@ class Bed:
                 return
 
     def delete_all(self) -> None:
-        """Remove every instance, running or not."""
-        for name in self.names():
+        """Remove every instance, running or not, that is not kept."""
+        if self.folder and not os.listdir(self.folder / "containers"):
+            return  # none of any project: the daemon need not be asked after each test
+        for name in set(self.names()) - self.kept:
             with contextlib.suppress(clincus.IncusError):
                 self.incus.run("delete", "--force", name, timeout=60)
 

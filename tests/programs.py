@@ -145,14 +145,20 @@ class Server:
 
 
 def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE) -> Any:
-    """Wait for a condition to give something true, and return that; fail with `what` when it never does."""
+    """Wait for a condition to give something true, and return that; fail with `what` when it never does.
+
+    Between two looks it rests longer than a look takes: one that runs a command in a container is dear, and the others
+    who wait on these cores want to go on, too.
+    """
     end = time.monotonic() + timeout
     while True:
+        began = time.monotonic()
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"waited {timeout:g} s in vain for {what}"
-        select.select([], [], [], 0.02)
+        now = time.monotonic()
+        assert now < end, f"waited {timeout:g} s in vain for {what}"
+        select.select([], [], [], min(max(0.02, 1.5 * (now - began)), 0.3))
 
 
 def program(python: str = sys.executable) -> list[str]:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ TEXT = QUESTION["questions"][0]["question"]
 COLOURS = [option["label"] for option in QUESTION["questions"][0]["options"]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(bed) -> Iterator[VendorApi]:
     """The stand-in for the vendors' APIs, on the bridge of the bed."""
     address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
@@ -49,10 +48,10 @@ environment = {{ {environment} }}
 class Tool:
     """A real tool in a session, with a person at its terminal."""
 
-    def __init__(self, bed: Any, server: Server, workspace: Path) -> None:
+    def __init__(self, bed: Any, server: Server, session: str) -> None:
         self._bed = bed
         self.server = server
-        self.id = server.create(workspace, profile="real")["id"]
+        self.id = session
 
     def sh(self, script: str, user: int = 1000) -> str:
         """Run a shell script in the container."""
@@ -109,18 +108,40 @@ class Tool:
         wait_until(is_chosen, words)
 
 
+def config_of_claude(api: VendorApi, **variables: str) -> str:
+    """A configuration with the real Claude Code at the stand-in for its API; a variable that is empty is left out."""
+    wanted = {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": KEY, **variables}
+    return config("claude", **{name: value for name, value in wanted.items() if value})
+
+
 @pytest.fixture
 def claude(bed, start_server, workspace, api) -> Callable[..., Tool]:
     """A function that starts the real Claude Code, with some variables, and waits until it takes a prompt."""
 
     def start(**variables: str) -> Tool:
-        wanted = {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": KEY, **variables}
-        text = config("claude", **{name: value for name, value in wanted.items() if value})
-        tool = Tool(bed, start_server(config=text), workspace)
+        server = start_server(config=config_of_claude(api, **variables))
+        tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
         tool.becomes("idle")
         return tool
 
     return start
+
+
+@pytest.fixture(scope="module")
+def shared_claude(bed, start_shared, keep_session, api) -> Tool:
+    """One Claude Code: each start of it takes seconds of a core."""
+    server = start_shared(config=config_of_claude(api))
+    tool = Tool(bed, server, keep_session(server, profile="real")["id"])
+    tool.becomes("idle")
+    return tool
+
+
+@pytest.fixture
+def claude_at_rest(shared_claude) -> Tool:
+    """The Claude Code of this file, at an empty prompt and in the mode that it starts in."""
+    shared_claude.press("C-u")
+    shared_claude.choose_mode("bypass permissions on")
+    return shared_claude
 
 
 def why(tool: Tool, bed: Any) -> dict[str, Any]:
@@ -133,7 +154,7 @@ def why(tool: Tool, bed: Any) -> dict[str, Any]:
 
 def test_a_turn_is_done_until_somebody_has_seen_it(bed, claude, start_server):
     tool = claude()
-    assert tool.agent()["why"]["rule"] == "claude/SessionStart"
+    wait_until(lambda: tool.agent()["why"]["rule"] == "claude/SessionStart", "the word of the hook beside the screen's")
     tool.type("say hello there")
     done = tool.becomes("done", text="hello there")
     assert (done["source"], done["seen"]) == ("hook", False)
@@ -160,8 +181,8 @@ def test_a_turn_is_done_until_somebody_has_seen_it(bed, claude, start_server):
     tool.becomes("none")
 
 
-def test_a_question_is_told_with_its_choices_until_it_is_answered(claude):
-    tool = claude()
+def test_a_question_is_told_with_its_choices_until_it_is_answered(claude_at_rest):
+    tool = claude_at_rest
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
     wait_until(lambda: "Enter to select" in tool.screen(), "the question on the screen")
@@ -176,8 +197,8 @@ def test_a_question_is_told_with_its_choices_until_it_is_answered(claude):
     tool.becomes("idle", "interrupted")
 
 
-def test_a_plan_can_be_read_whole(claude):
-    tool = claude()
+def test_a_plan_can_be_read_whole(claude_at_rest):
+    tool = claude_at_rest
     tool.choose_mode("plan mode on")
     tool.type("plan")
     asked = tool.becomes("waiting", "plan")
@@ -188,8 +209,8 @@ def test_a_plan_can_be_read_whole(claude):
     tool.becomes("idle", "interrupted")
 
 
-def test_a_permission_is_told_and_given(claude):
-    tool = claude()
+def test_a_permission_is_told_and_given(claude_at_rest):
+    tool = claude_at_rest
     tool.choose_mode("manual mode on")
     tool.type("bash touch made")
     asked = tool.becomes("waiting", "permission", "Bash: touch made")
@@ -200,9 +221,9 @@ def test_a_permission_is_told_and_given(claude):
     tool.becomes("done")
 
 
-def test_work_that_stalls_is_stuck_after_five_minutes(claude):
+def test_work_that_stalls_is_stuck_after_five_minutes(claude_at_rest):
     """The clock is not moved: what has happened is put back by ten minutes."""
-    tool = claude()
+    tool = claude_at_rest
     tool.type("stall")
     tool.becomes("working")
     wait_until(lambda: re.search(r"[0-9]+s · ", tool.screen()), "the time that it has taken")
@@ -216,8 +237,8 @@ def test_work_that_stalls_is_stuck_after_five_minutes(claude):
 
 
 @pytest.mark.parametrize(("status", "reason"), [(401, "auth"), (429, "rate_limit"), (529, "overloaded")])
-def test_a_retry_is_told_with_the_error(claude, status, reason):
-    tool = claude()
+def test_a_retry_is_told_with_the_error(claude_at_rest, status, reason):
+    tool = claude_at_rest
     tool.type(f"status {status}")
     retry = tool.becomes("working", "retry", f"{status} stand-in")
     assert "attempt" in retry["text"]
@@ -250,8 +271,8 @@ def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool.becomes("waiting", "login")
 
 
-def test_work_in_the_background_counts_until_it_ends(claude):
-    tool = claude()
+def test_work_in_the_background_counts_until_it_ends(claude_at_rest):
+    tool = claude_at_rest
     tool.type("background tail -f /dev/null")
     tool.becomes("working", text="1 shell")
     tool.sh("pkill -x tail")
@@ -309,7 +330,8 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
         "COPILOT_PROVIDER_API_KEY": KEY,
         "COPILOT_MODEL": "claude-sonnet-4.5",
     }
-    tool = Tool(bed, start_server(config=config("copilot", **variables)), workspace)
+    server = start_server(config=config("copilot", **variables))
+    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     tool.becomes("idle")
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
@@ -325,13 +347,15 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     tool.becomes("ended", "crashed")
 
 
+@pytest.mark.nightly  # its plugins keep it two minutes from its prompt; unit/test_agent_state.py has its screens
 def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     folder = home / ".config" / "opencode"
     folder.mkdir(parents=True)
     provider = {"anthropic": {"options": {"baseURL": f"{api.url}/v1", "apiKey": KEY}}}
     document = {"model": "anthropic/claude-sonnet-4-5", "provider": provider, "permission": {"*": "allow"}}
     (folder / "opencode.json").write_text(json.dumps(document))
-    tool = Tool(bed, start_server(config=config("opencode", HTTPS_PROXY="http://127.0.0.1:9")), workspace)
+    server = start_server(config=config("opencode", HTTPS_PROXY="http://127.0.0.1:9"))
+    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     tool.becomes("idle", timeout=4 * DEADLINE)  # it looks for its plugins in the registry first
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS

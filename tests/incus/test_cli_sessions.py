@@ -15,13 +15,15 @@ from terminal_box import Terminal
 
 import clincus
 from clincus_cli import relay as cli_relay
+from tests.incus_bed import Bed
 from tests.programs import DEADLINE, program, wait_until
 
 
 class Cli:
     """The command line in a project directory."""
 
-    def __init__(self, environ: dict[str, str], workspace: Path) -> None:
+    def __init__(self, bed: Bed, environ: dict[str, str], workspace: Path) -> None:
+        self.bed = bed
         self.environ = environ
         self.workspace = workspace
         self.terminals: list[Terminal] = []
@@ -51,7 +53,7 @@ class Cli:
 
     def background(self, *words: str) -> dict:
         """Start a session in the background and return its entry in the list."""
-        before = {entry["name"] for entry in self.listed()}
+        before = self.bed.names()
         self.ok("shell", "--background", *words)
         (new,) = [entry for entry in self.listed() if entry["name"] not in before]
         return new
@@ -62,7 +64,7 @@ def cli(bed, home, workspace):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLINCUS_", "XDG_", "TMUX"))}
     own = {**kept, **bed.environ, "HOME": str(home), "TERM": "xterm-256color"}
     own.pop("GH_TOKEN", None)
-    made = Cli(own, workspace)
+    made = Cli(bed, own, workspace)
     yield made
     for terminal in made.terminals:
         terminal.close()
