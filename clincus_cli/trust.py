@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 
@@ -50,6 +49,8 @@ def run_trust(context: Context) -> int:
 
 def set_trust(environ: Mapping[str, str], workspace: str, project: clincus.ProjectFile | None) -> bool:
     """Trust a workspace's file as it was read, or with None take the trust back. True if there was trust before."""
+    import json
+
     with clincus.state_lock(environ):
         trusted = clincus.trusted_digests(environ)
         had = trusted.pop(os.path.realpath(workspace), None) is not None

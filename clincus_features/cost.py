@@ -7,7 +7,6 @@ transcript says is data of a container, and bounded; a lying agent can fake its 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -150,6 +149,8 @@ def read_on(file: BinaryIO, known: Transcript) -> Transcript:
 
 def tail_of(file: BinaryIO, offset: int) -> bytes:
     """The hash of what stands before a place in a file."""
+    import hashlib
+
     begin = max(offset - CHECKED, 0)
     file.seek(begin)
     return hashlib.sha256(file.read(offset - begin)).digest()

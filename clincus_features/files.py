@@ -13,10 +13,13 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from email.message import Message
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import clincus
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 FILE_LIMIT = 5 << 20  # bytes of a file that can be opened or saved; openapi.json says so too
 ENTRY_LIMIT = 5000  # entries of one directory that are listed

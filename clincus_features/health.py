@@ -9,20 +9,22 @@ import os
 import pwd
 import re
 import shlex
-import shutil
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import clincus
+
+# Each command loads this file, and few of them examine anything.
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+    from pathlib import Path
 
 PATIENCE = 5.0  # seconds that the report waits for its checks
 ALL_IDS = 2**32 - 1  # how many user ids a machine has (user_namespaces(7))
@@ -33,6 +35,8 @@ class Machine:
     """The files of a machine. Tests hand in one of their own."""
 
     def __init__(self, root: str = "/") -> None:
+        from pathlib import Path
+
         self.root = Path(root)  # where /etc, /proc and /sys are looked for
 
     def path(self, absolute: str) -> Path:
@@ -278,6 +282,8 @@ class Examination:
 
     def check_disk(self) -> Finding:
         """Whether the disk of our own files has room."""
+        import shutil
+
         path = clincus.state_directory(self.environ)
         while not os.path.exists(path):
             path = os.path.dirname(path)
@@ -353,6 +359,8 @@ class Examination:
 
     def check_push(self) -> Finding:
         """Whether web push can be signed."""
+        import shutil
+
         if shutil.which("openssl", path=self.environ.get("PATH")) is None:
             return warning(
                 "`openssl` is missing: no device can be notified by web push", "sudo apt-get install openssl"
@@ -448,6 +456,8 @@ def health_report(
     It takes PATIENCE at most: a check that is not done by then says so. `config` is None when it is broken, and
     `config_error` says how.
     """
+    from concurrent.futures import ThreadPoolExecutor, wait
+
     checks = [check for check in CHECKS if verbose or check.name != "dns_resolution"]
     pool = ThreadPoolExecutor(2 * len(CHECKS))  # a thread for each check, and for each question that it waits for
     look = Examination(config or clincus.make_config(()), config_error, incus, environ, machine or Machine(), pool)

@@ -6,7 +6,6 @@ nothing, so it is not kept: the same key may try again.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -60,6 +59,8 @@ class Answers:
             return handler(request)
         if not 0 < len(key) <= KEY_LIMIT:
             raise clincus.ClincusError(f"Idempotency-Key must have 1 to {KEY_LIMIT} characters", 400)
+        import hashlib
+
         asked = hashlib.sha256(f"{request.method} {request.path}\n".encode() + request.body).hexdigest()
         with self._lock:
             self._forget()

@@ -6,8 +6,8 @@ of characters that no tool and no shell needs to have quoted.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import time
 
 import clincus
@@ -23,7 +23,7 @@ def install(extensions: clincus.Extensions) -> None:
 
     def post_upload(request: clincus.Request) -> object:
         session = app.running_session(request.values["id"])
-        begin = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        begin = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(2).hex()}"
         name = f"{begin}-{file_name(request.values['name'])}"
         return {"path": keep_upload(app.sessions, session, name, request)}
 

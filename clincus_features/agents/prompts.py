@@ -12,7 +12,7 @@ same rules as the state of the session. So nothing is typed into a dialog that h
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -157,7 +157,7 @@ class Terminal:
 @contextmanager
 def open_terminal(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> Iterator[Terminal]:
     """Look at a running session's terminal, and hold it ready to be typed into. Raises ClincusError."""
-    mark, guest = secrets.token_hex(8), sessions.guest(session)
+    mark, guest = os.urandom(8).hex(), sessions.guest(session)
     program = clincus.guest_program("look", "type")
     command = ["sh", "-c", program, "clincus", *look_arguments(session, mark, known)]
     with sessions.incus.open(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -61,7 +60,7 @@ class Prompts:
 
     def add(self, session: clincus.Session, text: str, result: str) -> Prompt:
         """Keep a new prompt. Raises ClincusError: 409 when the queue is full."""
-        prompt = Prompt(secrets.token_hex(8), text, result, time.time())
+        prompt = Prompt(os.urandom(8).hex(), text, result, time.time())
         with self._changing(session) as prompts:
             if result == "queued" and sum(one.result == "queued" for one in prompts) >= QUEUED:
                 raise clincus.ClincusError(f"{QUEUED} prompts are in the queue: wait, or cancel some", 409)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -46,7 +45,7 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, 
 
     Raises ClincusError.
     """
-    mark = secrets.token_hex(8)
+    mark = os.urandom(8).hex()
     words = *look_arguments(session, mark, known), str(int(arm))
     old = clincus.ClincusError("started by an older Clincus", 409)
     facts = replace(first_facts(session), said=known.facts.said, looked=True)

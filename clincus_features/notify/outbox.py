@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from http.client import HTTPException
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -95,15 +92,17 @@ def without_mentions(values: Mapping[str, object]) -> dict[str, object]:
     return {key: escape(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
-class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: an answer of 3xx is an error as any other."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """There is no other request."""
-
-
 def post(url: str, headers: Mapping[str, str], body: bytes) -> int:
-    """The status of the answer to a POST. Raises ClincusError, without the URL, if there is no answer."""
+    """The status of the answer to a POST, also of a redirect. Raises ClincusError, without the URL, for no answer."""
+    # Each command loads this file, and none of them sends anything.
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    class NoRedirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+            """There is no other request."""
+
     request = urllib.request.Request(url, body or None, dict(headers), method="POST")
     try:
         with urllib.request.build_opener(NoRedirects).open(request, timeout=TIMEOUT) as answer:
@@ -111,7 +110,7 @@ def post(url: str, headers: Mapping[str, str], body: bytes) -> int:
     except urllib.error.HTTPError as error:
         error.close()
         return error.code
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)  # of URLError
         words = "it took too long" if isinstance(reason, TimeoutError) else getattr(reason, "strerror", None)
         words = words or type(reason).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -58,6 +57,8 @@ def result(outcome: str, message: str, status: int = 0) -> dict[str, object]:
 
 def add_device(state: State, endpoint: str, name: str, origin: str) -> Device:
     """Add the device of an endpoint, or change its name. Raises ClincusError(409) for too many."""
+    import hashlib
+
     id = hashlib.sha256(endpoint.encode()).hexdigest()[:16]
     old = state.devices.get(id)
     if old is None and len(state.devices) >= DEVICE_LIMIT:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +30,8 @@ def key_file(environ: Mapping[str, str]) -> str:
 
 def openssl(environ: Mapping[str, str], *words: str, stdin: bytes = b"") -> bytes:
     """What `openssl` writes. Raises ClincusError: 503 where it is missing, with its own words where it fails."""
+    import shutil
+
     program = shutil.which("openssl", path=environ.get("PATH"))
     if program is None:
         raise clincus.ClincusError("push needs the program `openssl`: install it (apt-get install openssl)", 503)
@@ -82,6 +82,8 @@ def authorization(environ: Mapping[str, str], audience: str, contact: str) -> st
 
 def encode(data: bytes) -> str:
     """Base64url without padding (RFC 7515, 2)."""
+    import base64
+
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
