@@ -38,6 +38,33 @@ def run_why(context: Context) -> int:
     return 0
 
 
+@cli.Command("log NAME", cli.format_flag("text", "json"), shows=True)
+def run_log(context: Context) -> int:
+    """Say what happened to a session, newest last
+
+    Who asked for what and how it ended, when the session ran, and what its tool did. A running server (`clincus serve`)
+    writes it down; it is there for deleted sessions, too.
+
+    $ clincus log clincus-ec0578-1  # Who stopped it?
+    """
+    from clincus_features import journal
+
+    folder = journal.logs_directory(context.config, context.environ)
+    history = clincus.History(clincus.own_file(context.environ, "history.jsonl"))
+    found = journal.session_log(context.sessions.registry, history, folder, context.options.name)
+    if context.options.format == "json":
+        console.print_json(found)
+    else:
+        print("\n".join(map(log_line, reversed(found))) or "Nothing is written down yet.")
+    return 0
+
+
+def log_line(entry: Mapping[str, Any]) -> str:
+    """An entry of a session's log for people."""
+    asked = f", asked by {entry['by']} from {entry['from']}: {entry['outcome']}" if entry["kind"] == "request" else ""
+    return clincus.printable(f"{entry['at']}  {entry['what']}{asked}")
+
+
 LIST_WITHIN = 2  # seconds: a list without states is better than none
 STATES = ("starting", "working", "waiting", "done", "idle", "failed", "stuck", "ended", "unknown")
 LOOK_EVERY = 0.5  # seconds

@@ -22,6 +22,13 @@ SERVE_FLAGS = (
     cli.Flag("--allowed-host HOST", "a name that people reach it by, as of a proxy; repeatable", repeats=True),
     cli.Flag("--token-file FILE", "the token that lets in other users and machines; made if missing"),
     cli.Flag("--open", "open the dashboard in a browser"),
+    cli.Flag(
+        "--log-format FORMAT",
+        "how the log is written: text, or json, an object on each line",
+        check=cli.one_of("text", "json"),
+        choices=("text", "json"),
+        default="text",
+    ),
 )
 
 
@@ -37,6 +44,10 @@ def run_serve(context: Context) -> int:
     Exits: 0 ended by Ctrl-C or SIGTERM; 1 could not start, such as a port that is taken; 130 ended at once by a
     second Ctrl-C
     """
+    if context.options.log_format == "json":
+        from clincus_features.journal import JsonFormatter
+
+        clincus.log.handlers[0].setFormatter(JsonFormatter())
     return clincus.serve(context.options)
 
 

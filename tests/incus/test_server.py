@@ -440,3 +440,20 @@ def test_every_reading_answers_while_the_daemon_hangs(bed, clincus_server, works
         assert answers[path].status in {500, 503}, path
         assert "ncus" in answers[path].json["error"]
     assert answers["/api/tools"].status == 200
+
+
+def test_a_sessions_log_says_who_asked_for_what_and_when_it_ran(clincus_server, workspace):
+    id = clincus_server.create(workspace)["id"]
+    log = f"/api/sessions/{id}/log"
+
+    def told() -> list[str]:
+        return [entry["what"].partition(" since")[0] for entry in clincus_server.get(log).json]
+
+    wait_until(lambda: "The session runs" in told(), "the entry of the start")
+    assert clincus_server.request("DELETE", f"/api/sessions/{id}?force=true").status == 204
+    wait_until(lambda: "The container is deleted" in told(), "the entry of the end")
+    asked = [entry for entry in clincus_server.get(log).json if entry["kind"] == "request"]
+    assert [(entry["what"], entry["status"], entry["from"]) for entry in asked] == [
+        ("Stop a session, or delete its container", 204, "127.0.0.1"),
+        ("Create and start a session", 200, "127.0.0.1"),
+    ]

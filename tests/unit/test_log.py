@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from contextlib import suppress
 import pytest
 
 import clincus
+from clincus_features.journal import JsonFormatter
 
 
 def gone():
@@ -89,3 +91,16 @@ def test_a_bug_is_logged_with_its_traceback(capsys):
     assert said[0].endswith("looking failed")
     assert said[1] == "Traceback (most recent call last):"
     assert said[-1] == "ValueError: invalid literal for int() with base 10: 'x'"
+
+
+def test_the_log_as_json_has_an_object_on_each_line_with_the_fields_of_the_record(capsys, monkeypatch):
+    monkeypatch.setattr(clincus.log.handlers[0], "formatter", JsonFormatter())
+    clincus.log.info("a\nb \x1b[2J", extra={"fields": {"session": "clincus-0a1b2c-1"}})
+    try:
+        int("x")
+    except ValueError:
+        clincus.log.exception("it failed")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["level"], first["message"], first["session"]) == ("info", "a b \x1b[2J", "clincus-0a1b2c-1")
+    assert first["at"].endswith("Z")
+    assert second["traceback"].endswith("ValueError: invalid literal for int() with base 10: 'x'")

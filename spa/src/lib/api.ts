@@ -13,6 +13,7 @@ import type {
   Health,
   HistoryEntry,
   Image,
+  LogEntry,
   NewFolder,
   NewPushDevice,
   NewSessionRequest,
@@ -175,6 +176,7 @@ export const api = {
 
   cost: async (id: string) => (await (await find(`${session(id)}/cost`)).json()) as Cost,
 
+  log: async (id: string) => (await (await find(`${session(id)}/log`)).json()) as LogEntry[],
   usage: async (id: string) => (await (await find(`${session(id)}/usage`)).json()) as Usage,
   push: async () => (await (await find('/api/push')).json()) as Push,
   addDevice: (device: NewPushDevice) => write<PushDevice>('POST', '/api/push/subscriptions', device),

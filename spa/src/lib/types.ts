@@ -35,6 +35,7 @@ export type Health = Schemas['Health'];
 export type HealthCheck = Schemas['HealthCheck'];
 export type FileEntry = Schemas['FileEntry'];
 export type Usage = Schemas['Usage'];
+export type LogEntry = Schemas['LogEntry'];
 export type Cost = Schemas['Cost'];
 export type SessionChange = Body<'change_session'>;
 export type Directory = Schemas['FileListing'];

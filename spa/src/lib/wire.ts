@@ -590,6 +590,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What happened to the session, newest first; also after it is deleted */
+        get: operations["get_log"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/uploads": {
         parameters: {
             query?: never;
@@ -1308,6 +1328,23 @@ export interface components {
             output: number;
             cache_read: number;
             cache_write: number;
+        };
+        LogEntry: {
+            at: string;
+            /**
+             * @description who speaks: a request to the server, the session, or its tool
+             * @enum {string}
+             */
+            kind: "request" | "session" | "agent";
+            what: string;
+            /** @description who asked, of a request; else empty, as what follows */
+            by: string;
+            /** @description the address that it came from */
+            from: string;
+            outcome: string;
+            /** @description the HTTP status */
+            status: number | null;
+            milliseconds: number | null;
         };
         /** @description null where it is not known */
         Usage: {
@@ -2425,6 +2462,35 @@ export interface operations {
             304: components["responses"]["NotModified"];
             404: components["responses"]["Error"];
             409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_log: {
+        parameters: {
+            query?: {
+                /** @description entries to return */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogEntry"][];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            404: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };

@@ -41,6 +41,8 @@ export class Ui {
   plan = $state('');
   /** The session of which the page says why its state is known; empty for none. */
   why = $state('');
+  /** The session whose log is shown; empty for none. */
+  log = $state('');
   question = $state.raw<Question | null>(null);
   toasts = $state.raw<readonly Toast[]>([]);
   /** How many menus are open: below them no row may move or go. */
@@ -56,6 +58,7 @@ export class Ui {
       this.about !== '' ||
       this.plan !== '' ||
       this.why !== '' ||
+      this.log !== '' ||
       this.newSession !== null ||
       this.question !== null,
   );

@@ -1,0 +1,303 @@
+"""What was done, by whom, and how it ended.
+
+Each write gets a line in the log and one in `audit.jsonl` below `paths.logs_dir`. What happened to a session is kept in
+words, in `sessions/SESSION_ID.jsonl` beside it, and GET /api/sessions/{id}/log tells it, also of a deleted session.
+
+A line says who asked for which operation of which session, and how that ended. It never holds a body, a query or a
+header: prompts, files and tokens are nobody's business but the session's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import logging
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from typing import IO, Any, NamedTuple
+
+import clincus
+
+Handler = Callable[[Any], object]
+Entry = dict[str, Any]
+
+AUDIT_SIZE, AUDIT_FILES = 4 << 20, 5  # bytes of one file, and how many there are at most
+LOG_SIZE, LOG_FILES = 64 << 10, 2
+LOGS_KEPT = 500  # sessions
+SESSION_LOGS = "sessions"  # their folder
+WAITING = 1000  # entries on their way to the disk
+TEXT_LIMIT = 200  # characters of a text that a container or an error gave
+# Pages say these by themselves, over and over, and nothing comes of them but what is shown.
+QUIET = {"post_seen", "note_push_presence", "take_push_news"}
+SOCKETS = {"/ws/terminal/{id}", "/ws/shell/{id}"}
+MOMENTS = {"stopped": "The session has stopped", "deleted": "The container is deleted"}
+
+
+class Outcome(NamedTuple):
+    """How a request ended."""
+
+    words: str
+    status: int  # of HTTP
+    seconds: float  # that it took
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Put the journal around the handlers, listen to sessions and their tools, and add the route."""
+    app = extensions.app
+    journal = Journal(app)
+    paths = clincus.load_contract()["paths"]
+
+    def wrap(method: str, path: str, handler: Handler) -> Handler:
+        operation = paths.get(path, {}).get(method.lower(), {})
+        if operation.get("operationId") in QUIET or (method == "GET" and path not in SOCKETS):
+            return handler
+        return functools.partial(journal.follow, handler, operation)
+
+    extensions.wrappers.append(wrap)
+    extensions.listeners.append(journal.hear)
+    extensions.agent_listeners.append(journal.hear_agent)
+    extensions.routes.append(("GET", "/api/sessions/{id}/log", lambda request: journal.entries(**request.values)))
+    extensions.duties += [
+        clincus.Duty("writing the journal", 0.0, journal.write_next),
+        clincus.Duty(
+            "dropping old logs of sessions", 3600.0, lambda: drop_old_logs(logs_directory(app.config, app.environ))
+        ),
+    ]
+
+
+def logs_directory(config: clincus.Config, environ: Mapping[str, str]) -> str:
+    """Where the journal is kept."""
+    return clincus.expand(config.get("paths.logs_dir"), environ)
+
+
+class Journal:
+    """Writes down what is asked of the server and what happens to its sessions."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._queue: queue.Queue[tuple[str, Entry]] = queue.Queue(WAITING)  # session_id, entry
+        self._lock = threading.Lock()  # guards what follows
+        self._newest: dict[tuple[str, str], str] = {}  # session_id and kind -> the words of the newest entry
+        self._complaint = ""  # why the last write failed
+
+    # -- What people ask for
+
+    def follow(self, handler: Handler, operation: Mapping[str, Any], request: clincus.Request) -> object:
+        """Handle a request, and write down how it ended."""
+        if request.is_socket and request.values.get("readonly"):
+            return handler(request)
+        session = self._session(request.values.get("id"))
+        note = functools.partial(self._note, request.peer, operation)
+        if request.is_socket:
+            note(session, Outcome("opened", 101, 0.0))
+        began = time.monotonic()
+        try:
+            result = handler(request)
+        except Exception as error:
+            status = error.status if isinstance(error, clincus.ClincusError) else 500
+            note(session, Outcome(str(error), status, time.monotonic() - began))
+            raise
+        if isinstance(result, dict) and session is None:
+            session = self._session(result.get("id"))
+        status = result.status if isinstance(result, clincus.Response) else int(min(operation["responses"]))
+        words = "closed" if request.is_socket else result_word(result)
+        note(session, Outcome(words, status, time.monotonic() - began))
+        return result
+
+    def _session(self, id: object) -> clincus.Session | None:
+        with contextlib.suppress(clincus.ClincusError):
+            return self._app.registry.get(id) if isinstance(id, str) else None
+        return None
+
+    def _note(
+        self, peer: clincus.Peer, operation: Mapping[str, Any], session: clincus.Session | None, ended: Outcome
+    ) -> None:
+        entry = {
+            "at": clincus.utc_now(),
+            **asker(peer),
+            "action": operation["operationId"],
+            "session": session.id if session else "",
+            "outcome": clip(ended.words),
+            "status": ended.status,
+            "milliseconds": round(1000 * ended.seconds),
+        }
+        words = "{session} {action} by {by}: {outcome} ({status}, {milliseconds} ms)".format(**entry).strip()
+        clincus.log.info("%s", words, extra={"fields": entry})
+        self._write("audit.jsonl", entry, AUDIT_SIZE, AUDIT_FILES)
+        if session:
+            what = operation["summary"].partition(";")[0]
+            self._keep(session.session_id, {**entry, "kind": "request", "what": what})
+
+    # -- What happens by itself
+
+    def hear(self, moment: str, session: clincus.Session) -> None:
+        """Write down that a session started, stopped or is deleted, whoever began it."""
+        what = f"The session runs since {session.started_at}" if moment == "started" else MOMENTS.get(moment)
+        if what:
+            self._happened(session, "session", what)
+
+    def hear_agent(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
+        """Write down what a session's tool does now."""
+        reason = f" ({agent['reason']})" if agent["reason"] else ""
+        text = f": {agent['text']}" if agent["text"] else ""
+        self._happened(session, "agent", f"The tool is {agent['state']}{reason}{text}")
+
+    def _happened(self, session: clincus.Session, kind: str, what: str) -> None:
+        entry = {"at": clincus.utc_now(), "kind": kind, "what": clip(what)}
+        with contextlib.suppress(queue.Full):  # who listens may not wait
+            self._queue.put_nowait((session.session_id, entry))
+
+    def write_next(self) -> None:
+        """Wait for what happens to a session and write it down."""
+        self._keep(*self._queue.get())
+
+    def _keep(self, session_id: str, entry: Entry) -> None:
+        """Add to a session's log. A server that starts finds sessions as they are: what is known is not said again."""
+        name = log_name(session_id)
+        if not name:
+            return
+        if entry["kind"] != "request":
+            with self._lock:
+                key = session_id, entry["kind"]
+                if key not in self._newest:
+                    known = (old["what"] for old in read_entries(self._path(name)) if old["kind"] == entry["kind"])
+                    self._newest[key] = next(known, "")
+                if self._newest[key] == entry["what"]:
+                    return
+                self._newest[key] = entry["what"]
+                if entry["what"] == MOMENTS["deleted"]:
+                    self._newest = {key: what for key, what in self._newest.items() if key[0] != session_id}
+        self._write(name, entry, LOG_SIZE, LOG_FILES)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(logs_directory(self._app.config, self._app.environ), name)
+
+    def _write(self, name: str, entry: Entry, size: int, files: int) -> None:
+        """Write a line. A disk that is full stops no work: it is logged, once while it stays so."""
+        try:
+            append_line(self._path(name), json.dumps(entry).encode() + b"\n", size, files)
+        except OSError as error:
+            complaint = f"{self._path('')} cannot be written: {error.strerror}"
+        else:
+            complaint = ""
+        with self._lock:
+            before, self._complaint = self._complaint, complaint
+        if complaint and complaint != before:
+            clincus.log.warning("journal: %s", complaint)
+
+    # -- What is asked of it
+
+    def entries(self, id: str, limit: int) -> list[Entry]:
+        """What happened to a session, newest first. Raises ClincusError(404) for one that never was."""
+        if self._session(id) is None:
+            self._app.monitor.require()
+        return session_log(self._app.registry, self._app.history, self._path(""), id)[:limit]
+
+
+def session_log(registry: clincus.Registry, history: clincus.History, directory: str, id: str) -> list[Entry]:
+    """What happened to a session, or to the last one of that name, newest first. Raises ClincusError(404)."""
+    try:
+        session_id = registry.get(id).session_id
+    except clincus.ClincusError:
+        session_id = next((run.session_id for run in history.runs() if run.id == id), "")
+    name = log_name(session_id)
+    if not name:
+        raise clincus.ClincusError(f'session "{id}" not found', 404)
+    return [public(entry) for entry in read_entries(os.path.join(directory, name))]
+
+
+def asker(peer: clincus.Peer) -> Entry:
+    """Who a request comes from: a user of this machine, or whoever knows the token."""
+    by = clincus.user_name(peer.uid) if peer.uid is not None and not peer.doubt else "the token"
+    return {"by": by, "uid": peer.uid, "from": peer.address}
+
+
+def result_word(result: object) -> str:
+    """How a request ended, in a word: what the answer calls its result, else "done"."""
+    found = result.get("result") if isinstance(result, dict) else None
+    return found if isinstance(found, str) else "done"
+
+
+def clip(text: str) -> str:
+    """A text that a container may have written, on one line, without control characters and not long."""
+    text = clincus.printable(" ".join(text.split()))
+    return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1] + "…"
+
+
+def public(entry: Entry) -> Entry:
+    """An entry as the API tells it: every field is there."""
+    words = {name: entry.get(name, "") for name in ("at", "kind", "what", "by", "from", "outcome")}
+    return {**words, "status": entry.get("status"), "milliseconds": entry.get("milliseconds")}
+
+
+def log_name(session_id: str) -> str:
+    """The file of a session's log below the directory of the journal; "" for what is no session's id."""
+    is_id = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", session_id)
+    return f"{SESSION_LOGS}/{session_id}.jsonl" if is_id else ""
+
+
+def append_line(path: str, line: bytes, size: int, files: int) -> None:
+    """Add a line to a file for its owner only; a file that would outgrow `size` becomes PATH.1. Raises OSError.
+
+    There are at most `files` files. More than one process may write: a lock is held on the file itself.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with open_private(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        length = os.fstat(file.fileno()).st_size
+        if length + len(line) <= size:
+            is_torn = length and os.pread(file.fileno(), 1, length - 1) != b"\n"  # by a power cut
+            file.write((b"\n" if is_torn else b"") + line)
+            return
+        for number in range(files - 1, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path if number == 1 else f"{path}.{number - 1}", f"{path}.{number}")
+    with open_private(path) as file:
+        file.write(line)
+
+
+def open_private(path: str) -> IO[bytes]:
+    """Open a file to read and append to; a new one is its owner's only. A link is refused. Raises OSError."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o600), "ab", buffering=0)
+
+
+def read_entries(path: str) -> Iterator[Entry]:
+    """The entries of a session's log, newest first. What a power cut has torn is left out."""
+    for name in (path, f"{path}.1"):
+        with contextlib.suppress(clincus.ClincusError):
+            data = clincus.read_plain_file(name, 2 * LOG_SIZE, follow=False) or b""
+            for line in reversed(data.splitlines()):
+                with contextlib.suppress(ValueError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict) and {"kind", "what"} <= entry.keys():
+                        yield entry
+
+
+def drop_old_logs(directory: str) -> None:
+    """Remove the logs of all but the newest sessions, below the directory of the journal."""
+    with contextlib.suppress(FileNotFoundError):
+        found = sorted(
+            os.scandir(os.path.join(directory, SESSION_LOGS)), key=lambda file: file.stat().st_mtime, reverse=True
+        )
+        for file in found[LOGS_KEPT * LOG_FILES :]:
+            os.unlink(file.path)
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as a JSON object, with the fields that the record itself has, such as the session's id."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record on one line."""
+        at = clincus.format_time(datetime.fromtimestamp(record.created, timezone.utc))
+        found = {"at": at, "level": record.levelname.lower(), "message": record.getMessage()}
+        if record.exc_info:
+            found["traceback"] = self.formatException(record.exc_info)
+        return json.dumps({**getattr(record, "fields", {}), **found})

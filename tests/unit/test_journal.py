@@ -1,0 +1,265 @@
+"""What the journal writes down of requests and sessions, and that it never holds what was said."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from email.message import Message
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_features import journal
+
+ID = "clincus-0a1b2c-1"
+PROMPT = {
+    "operationId": "post_prompt",
+    "summary": "Type a prompt; 409 says what is in the way",
+    "responses": {"202": {}, "409": {}, "default": {}},
+}
+AGENT = {"state": "waiting", "reason": "question", "text": "Red\nor blue?\x1b[2J"}
+
+
+def found(**labels: str) -> dict[str, Any]:
+    """What Incus says of the session."""
+    config = {"workspace": "/srv/app", "tool": "claude", "session_id": "talk-1", **labels}
+    return {
+        "name": ID,
+        "status": "Running",
+        "last_used_at": "2026-01-01T08:00:00Z",
+        "config": {clincus.LABEL + key: value for key, value in config.items()},
+    }
+
+
+class Office:
+    """A journal of a server with one session."""
+
+    def __init__(self, home: Path) -> None:
+        self.environ = {"HOME": str(home)}
+        self.folder = home / ".clincus" / "logs"
+        self.config = clincus.load_config(self.environ)
+        self.registry = clincus.Registry("clincus-", lambda change: None)
+        self.registry.compare(next(self.registry.questions), [found()], only=ID)
+        self.history = clincus.History(str(home / ".clincus" / "history.jsonl"))
+        self.monitor = SimpleNamespace(require=lambda: None)
+        self.restart()
+
+    def restart(self) -> None:
+        self.journal = journal.Journal(self)
+
+    @property
+    def session(self) -> clincus.Session:
+        return self.registry.get(ID)
+
+    def request(self, path: str = "/api/sessions/x/prompt", peer: Any = None, **values: object) -> Any:
+        headers = Message()
+        headers["Authorization"] = "Bearer a-secret-token"
+        peer = peer or clincus.Peer("127.0.0.1", ("127.0.0.1", 3000), "", os.getuid())
+        query = {"token": "a-secret-token"}
+        given = {"id": ID, **values}
+        return clincus.Request("POST", path, query, headers, 0, peer, None, body=b"a secret", values=given)  # type: ignore[arg-type]
+
+    def ask(self, handler: Any = lambda request: {"result": "queued"}, **more: object) -> object:
+        return self.journal.follow(handler, PROMPT, self.request(**more))
+
+    def audit(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "audit.jsonl").read_text().splitlines()]
+
+    def happen(self, moment: str = "", agent: dict[str, str] | None = None) -> None:
+        if agent:
+            self.journal.hear_agent(self.session, agent)
+        else:
+            self.journal.hear(moment, self.session)
+        self.journal.write_next()
+
+    def log(self, id: str = ID) -> list[str]:
+        return [entry["what"] for entry in self.journal.entries(id, 100)]
+
+
+@pytest.fixture
+def office(tmp_path):
+    return Office(tmp_path)
+
+
+def fail(_request: object) -> object:
+    raise clincus.ClincusError("it waits for an answer", 409)
+
+
+def break_down(_request: object) -> object:
+    raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("handler", "error", "outcome", "status"),
+    [
+        (lambda request: {"result": "queued"}, None, "queued", 202),
+        (lambda request: clincus.Response(204), None, "done", 204),
+        (fail, clincus.ClincusError, "it waits for an answer", 409),
+        (break_down, ZeroDivisionError, "a bug", 500),
+    ],
+)
+def test_each_write_has_a_line_with_who_what_and_how_it_ended(office, handler, error, outcome, status):
+    if error:
+        with pytest.raises(error):
+            office.ask(handler)
+    else:
+        office.ask(handler)
+    (line,) = office.audit()
+    assert line["at"]
+    assert line["milliseconds"] >= 0
+    assert {key: line[key] for key in ("uid", "from", "action", "session", "outcome", "status")} == {
+        "uid": os.getuid(),
+        "from": "127.0.0.1",
+        "action": "post_prompt",
+        "session": ID,
+        "outcome": outcome,
+        "status": status,
+    }
+
+
+def test_what_was_said_and_the_token_are_in_no_file(office, capsys):
+    office.ask(text="a secret")
+    with pytest.raises(clincus.ClincusError):
+        office.ask(fail, text="a secret")
+    written = b"".join(path.read_bytes() for path in office.folder.rglob("*") if path.is_file())
+    assert b"post_prompt" in written
+    assert b"secret" not in written + capsys.readouterr().err.encode()
+
+
+def test_who_shows_the_token_is_not_taken_for_the_user_of_the_connection(office):
+    office.ask(peer=clincus.Peer("10.0.0.7", ("10.0.0.1", 3000), "this connection comes from another machine"))
+    assert [(line["by"], line["from"]) for line in office.audit()] == [("the token", "10.0.0.7")]
+
+
+def test_a_session_that_a_request_creates_is_named(office):
+    office.journal.follow(lambda request: {"id": ID}, PROMPT, office.request(id=None))
+    assert [line["session"] for line in office.audit()] == [ID]
+
+
+def test_a_terminal_is_written_down_as_it_opens_and_as_it_closes(office):
+    seen = []
+    office.ask(lambda request: seen.append(office.audit()[-1]["outcome"]), path="/ws/terminal/x")
+    assert seen == ["opened"]
+    assert [line["outcome"] for line in office.audit()] == ["opened", "closed"]
+
+
+def test_who_only_watches_a_terminal_writes_nothing(office):
+    office.ask(lambda request: None, path="/ws/terminal/x", readonly=True)
+    assert not (office.folder / "audit.jsonl").exists()
+
+
+def test_the_files_are_for_their_owner_only(office):
+    office.ask()
+    paths = [office.folder, office.folder / "sessions", *office.folder.rglob("*.jsonl")]
+    assert len(paths) == 4
+    assert [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+
+
+def test_the_log_of_a_session_tells_requests_runs_and_its_tool_newest_first(office):
+    office.happen("started")
+    office.happen(agent=AGENT)
+    office.ask()
+    office.happen("stopped")
+    assert office.log() == [
+        "The session has stopped",
+        "Type a prompt",
+        "The tool is waiting (question): Red or blue?\\x1b[2J",
+        "The session runs since 2026-01-01T08:00:00Z",
+    ]
+
+
+def test_a_server_that_starts_does_not_say_again_what_is_known(office):
+    office.happen("started")
+    office.happen(agent=AGENT)
+    before = office.log()
+    office.restart()
+    office.happen("started")
+    office.happen(agent=AGENT)
+    assert office.log() == before
+
+
+def test_the_log_of_a_deleted_session_stays(office):
+    office.history.start(clincus.Run("talk-1", ID, "/srv/app", "claude", "2026-01-01T08:00:00Z", persistent=False))
+    office.happen("deleted")
+    office.registry.compare(next(office.registry.questions), [], only=ID)
+    assert office.log() == ["The container is deleted"]
+
+
+def test_a_session_that_never_was_is_404(office):
+    with pytest.raises(clincus.ClincusError) as caught:
+        office.log("clincus-ffffff-1")
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("id", ["../../etc/passwd", "", ".hidden", "a/b", "a" * 200])
+def test_an_id_from_incus_leads_to_no_other_file(id):
+    assert journal.log_name(id) == ""
+
+
+def test_a_container_cannot_make_an_entry_long(office):
+    office.happen(agent={**AGENT, "text": "x" * 10_000})
+    assert len(office.log()[0]) == journal.TEXT_LIMIT
+
+
+# ---- files
+
+
+def test_a_file_that_is_full_gives_way_and_the_oldest_goes(tmp_path):
+    path = str(tmp_path / "a.jsonl")
+    for number in range(10):
+        journal.append_line(path, b"%d\n" % number, size=4, files=3)
+    names = ["a.jsonl", "a.jsonl.1", "a.jsonl.2"]
+    assert sorted(os.listdir(tmp_path)) == names
+    assert [(tmp_path / name).read_text().split() for name in names] == [["8", "9"], ["6", "7"], ["4", "5"]]
+
+
+def test_a_line_that_a_power_cut_has_torn_spoils_no_other(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"kind": "agent", "wh')
+    journal.append_line(str(path), b'{"kind": "agent", "what": "b"}\n', 1000, 2)
+    assert [entry["what"] for entry in journal.read_entries(str(path))] == ["b"]
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path):
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        journal.append_line(str(tmp_path / "a.jsonl"), b"x\n", 1000, 2)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_disk_that_takes_nothing_stops_no_work_and_is_said_once(office, capsys, monkeypatch):
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal, "append_line", full)
+    assert office.ask() == office.ask() == {"result": "queued"}
+    assert capsys.readouterr().err.count("No space left on device") == 1
+
+
+def test_only_the_logs_of_the_newest_sessions_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "LOGS_KEPT", 1)
+    folder = tmp_path / "sessions"
+    folder.mkdir()
+    for age in range(4):
+        (folder / f"{age}.jsonl").write_text("")
+        os.utime(folder / f"{age}.jsonl", (1000 - age, 1000 - age))
+    journal.drop_old_logs(str(tmp_path))
+    assert sorted(os.listdir(folder)) == ["0.jsonl", "1.jsonl"]
+
+
+def test_every_write_of_the_contract_is_followed_but_those_that_pages_repeat():
+    extensions = clincus.Extensions(SimpleNamespace(environ={}))
+    journal.install(extensions)
+    (wrap,) = extensions.wrappers
+    paths = clincus.load_contract()["paths"]
+    plain = {
+        path if method == "get" else operation["operationId"]
+        for path, item in paths.items()
+        for method, operation in item.items()
+        if method != "parameters" and wrap(method.upper(), path, fail) is fail
+    }
+    assert {name for name in plain if not name.startswith(("/api/", "/metrics"))} == {"/ws/events", *journal.QUIET}
