@@ -61,7 +61,7 @@ lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck guest/*.sh guest/image/*.sh
+	$(BIN)/shellcheck guest/*.sh guest/image/*.sh clincus_cli/completion_scripts/*.bash
 	@# It takes our bytes.decode for that of Python 2 strings, and then judges nothing at all.
 	$(BIN)/vermin --quiet --no-tips --exclude str.decode --exclude 'str.decode(errors)' --target=3.9- --violations clincus.py clincus_cli clincus_features wall build_zipapp.py
 

@@ -1513,6 +1513,7 @@ class Tool(NamedTuple):
     github_token: bool = False
     environment: Mapping[str, str] = {}  # the image brings the version: no update at start
     rules: tuple[Mapping[str, Any], ...] = ()  # of the user's own: what its screen means, for clincus_features/agents
+    package: tuple[str, ...] = ()  # for the image: the package on npm, and the path of the program in it
     source: str = ""  # where the row was read, and why it is so
 
 

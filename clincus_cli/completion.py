@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 
 import clincus
@@ -9,49 +10,13 @@ from clincus_cli import commands as cli
 from clincus_cli import help as help_pages
 from clincus_cli.context import Context
 
-BASH = r"""# bash completion for clincus: . <(clincus completion bash)
-_clincus() {
-  local current=${COMP_WORDS[COMP_CWORD]} offered
-  offered=$(clincus __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null | cut -f 1)
-  if [[ -n $offered ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "$offered" -- "$current")
-  else
-    mapfile -t COMPREPLY < <(compgen -f -- "$current")
-  fi
-}
-complete -o filenames -F _clincus clincus"""
-
-ZSH = r"""#compdef clincus
-# zsh completion for clincus: put it as _clincus into a directory of $fpath
-_clincus() {
-  local -a offered
-  offered=(${(f)"$(clincus __complete -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)"})
-  offered=(${${offered//:/\\:}/$'\t'/:})
-  if (( $#offered )); then _describe clincus offered; else _files; fi
-}
-if [[ $funcstack[1] == _clincus ]]; then _clincus "$@"; else compdef _clincus clincus; fi"""
-
-FISH = r"""# fish completion for clincus: clincus completion fish >~/.config/fish/completions/clincus.fish
-function __clincus_offered
-  clincus __complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null
-end
-complete -c clincus -n 'count (__clincus_offered) >/dev/null' -f -a '(__clincus_offered)'"""
-
-POWERSHELL = r"""# powershell completion for clincus: clincus completion powershell | Out-String | Invoke-Expression
-Register-ArgumentCompleter -Native -CommandName clincus -ScriptBlock {
-    param($wordToComplete, $commandAst, $cursorPosition)
-    $before = @($commandAst.CommandElements | Select-Object -Skip 1 |
-        Where-Object { $_.Extent.EndOffset -lt $cursorPosition } | ForEach-Object { $_.Extent.Text })
-    & clincus __complete -- @before "$wordToComplete" 2>$null | ForEach-Object {
-        $offered, $meaning = $_ -split "`t", 2
-        if ($offered.StartsWith($wordToComplete)) {
-            [System.Management.Automation.CompletionResult]::new($offered, $offered, 'ParameterValue', $meaning)
-        }
-    }
-}"""
+SHELLS = {"bash": "bash", "fish": "fish", "powershell": "ps1", "zsh": "zsh"}  # with the ending of its script
 
 
-SCRIPTS = {"bash": BASH, "fish": FISH, "powershell": POWERSHELL, "zsh": ZSH}
+def completion_script(shell: str) -> str:
+    """What a shell runs to ask `clincus __complete`; read without the core, which need not be loaded."""
+    path = os.path.join(os.path.dirname(__file__), "completion_scripts", f"clincus.{SHELLS[shell]}")
+    return str(globals()["__loader__"].get_data(path).decode())
 
 
 @cli.Command("completion [SHELL]", shows=True)
@@ -64,9 +29,9 @@ def run_completion(context: Context) -> int:
     $ clincus completion powershell | Out-String | Invoke-Expression  # In the file $PROFILE.
     """
     shell = context.options.shell
-    if shell and shell not in SCRIPTS:
+    if shell and shell not in SHELLS:
         raise cli.UsageError(f"unknown shell '{shell}': write bash, zsh, fish or powershell", "completion")
-    print(SCRIPTS[shell] if shell else help_pages.help_text("completion"))
+    print(completion_script(shell).rstrip("\n") if shell else help_pages.help_text("completion"))
     return 0
 
 
@@ -121,7 +86,7 @@ def argument_rows(context: Context, command: cli.Command, at: int) -> Iterable[t
     places = command.arguments.split()
     place = places[min(at, len(places) - 1)] if places else ""
     if place == "[SHELL]":
-        return [(shell, "") for shell in SCRIPTS]
+        return [(shell, "") for shell in SHELLS]
     is_session = place.strip("[].") in ("NAME", "CONTAINER") and "launch" not in command.name
     return session_rows(context) if is_session and command.group != "snapshot" else []
 

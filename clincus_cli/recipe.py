@@ -17,21 +17,10 @@ from urllib.parse import urlsplit
 import clincus
 from clincus_cli.host import Host
 
-IMAGE_PACKAGES = (
-    # What a session itself needs.
-    "bash", "busybox-static", "ca-certificates", "curl", "git", "iproute2", "less", "procps", "sudo", "tmux",
-    # What people and agents expect of a place to work in.
-    "build-essential", "file", "gh", "jq", "nano", "nodejs", "npm", "openssh-client", "patch", "pkg-config",
-    "python3", "python3-venv", "ripgrep", "rsync", "unzip", "wget", "xz-utils", "zip",
-)  # fmt: skip
-
-# An AI tool's native binary on npm: its package, which needs no node and is one for each platform ({cpu} is npm's word
-# for the processor: x64 or arm64), and the path of the program inside the package.
-TOOL_PACKAGES = {
-    "claude": ("@anthropic-ai/claude-code-linux-{cpu}", "claude"),
-    "copilot": ("@github/copilot-linux-{cpu}", "copilot"),
-    "opencode": ("opencode-linux-{cpu}", "bin/opencode"),
-}
+IMAGE_PACKAGES = tuple(re.sub("#.*", "", clincus.packaged_text("guest/image/packages.txt")).split())
+# The package of each tool's native binary on npm, which needs no node, and the path of the program in it. Packages are
+# one for each platform: {cpu} is npm's word for the processor, x64 or arm64.
+TOOL_PACKAGES = {name: tool.package for name, tool in clincus.TOOLS.items()}
 
 WORK_FOLDER = "/tmp/clincus-build"  # of a build, in the new system
 INIT = "/usr/local/sbin/clincus-init"
