@@ -1333,6 +1333,7 @@ class ToolFile(NamedTuple):
     mode: int = 0o600
     mtime: float = 0.0  # seconds since 1970, of the host's file; 0 for a file that was made or merged here
     source: str = ""  # a file of the host that holds the content, in the place of `data`
+    link: str = ""  # makes it a symlink to this
 
 
 class Carried:
@@ -1675,12 +1676,13 @@ def tool_files(
     return [carried.files[path] for path in sorted(carried.files)], carried.warnings
 
 
-def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> Iterator[bytes]:
-    """A tar with the files and their directories, all of one owner, to be unpacked in the container's home."""
+def pack_files(files: Iterable[ToolFile], uid: int, gid: int, folder_mode: int = 0o700) -> Iterator[bytes]:
+    """A tar with the files and their directories, all of one owner, to be unpacked in a container."""
 
-    def header(path: str, mode: int, kind: bytes, size: int = 0, mtime: float = 0) -> bytes:
+    def header(path: str, mode: int, kind: bytes, *, size: int = 0, mtime: float = 0, link: str = "") -> bytes:
         member = tarfile.TarInfo(path)
         member.mode, member.type, member.size, member.mtime = mode, kind, size, int(mtime)
+        member.linkname = link
         member.uid, member.gid = uid, gid
         return member.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape")
 
@@ -1689,11 +1691,14 @@ def pack_files(files: Iterable[ToolFile], uid: int, gid: int) -> Iterator[bytes]
         *folders, _ = itertools.accumulate(file.path.split("/"), "{}/{}".format)
         for path in [path for path in folders if path not in made]:
             made.add(path)
-            yield header(path, 0o700, tarfile.DIRTYPE)
+            yield header(path, folder_mode, tarfile.DIRTYPE)
+        if file.link:
+            yield header(file.path, file.mode, tarfile.SYMTYPE, mtime=file.mtime, link=file.link)
+            continue
         with open(file.source, "rb") if file.source else io.BytesIO(file.data) as content:
             left = content.seek(0, os.SEEK_END)
             content.seek(0)
-            yield header(file.path, file.mode, tarfile.REGTYPE, left, file.mtime)
+            yield header(file.path, file.mode, tarfile.REGTYPE, size=left, mtime=file.mtime)
             padding = -left % tarfile.BLOCKSIZE
             while left:
                 piece = content.read(min(left, 1 << 16)) or bytes(min(left, 1 << 16))
@@ -2096,6 +2101,7 @@ class SavedSession:
     image: str = ""
     profile: str = ""
     name: str = ""  # a person's
+    mode: str = "mount"
     final: bool = False  # the container had stopped by then: it holds nothing newer
 
 
@@ -2617,6 +2623,7 @@ class History:
 STAGES = "/run/clincus"  # this and the next as in wall/hook.py
 NO_ID_MAPS = "cannot map ids"
 
+NOTHING_MOUNTED = "A clone: no folder of this host is mounted"
 SWITCHED_OFF = "Protection is switched off in the configuration (security.disable_protection)"
 
 # These are protected beside the configured list: our project file, and each path of a Git folder that makes the host's
@@ -2866,23 +2873,32 @@ def protect_workspace(
     host: ProtectionSupport,
     extra: Sequence[HostFolder] = (),
     stage: str = "",
+    *,
+    is_clone: bool = False,
 ) -> Protection:
     """Describe the mounts of an instance so that its workspace cannot be turned against the host.
 
-    Pure. `stage` names the place on the host where the mounts are put together; each instance has its own. Raises
+    Pure. With `is_clone` the workspace itself is not mounted, so that nothing but the extra mounts is to be protected.
+    `stage` names the place on the host where the mounts are put together; each instance has its own. Raises
     ClincusError: 400 for mounts that contradict each other, 409 if the configuration demands a locked workspace and
     this host or session cannot have one.
     """
     paths = protected_paths(settings, workspace)
     check_targets(workspace, extra, paths)
-    trees = [(folder, paths_within(folder.source, paths)) for folder in (workspace, *extra)]
+    folders = extra if is_clone else (workspace, *extra)
+    trees = [(folder, paths_within(folder.source, paths)) for folder in folders]
     reason = host.reason
+    if not trees:
+        return Protection("locked", {} if reason else base_config(host, []), {}, note=NOTHING_MOUNTED)
     level = "off" if settings.get("security.disable_protection") else "basic" if reason else "locked"
     if level != "locked" and settings.get("security.require_locked"):
         why = reason or "security.disable_protection is set"
         raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
     if not reason:
-        return locked_protection(level, settings, host, trees, stage)
+        notes = []
+        if level != "off" and not is_clone and not workspace.is_repository:
+            notes = ["There is no .git, and the tool cannot make one: run `git init` in the folder yourself"]
+        return locked_protection(level, settings, host, trees, stage, notes=notes)
     return device_protection(level, settings, host, trees)
 
 
@@ -2910,7 +2926,9 @@ def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: Pro
 # -- The locked form: a stage on the host, brought in as one tree
 
 
-def locked_protection(level: str, settings: Config, host: ProtectionSupport, trees: Trees, stage: str) -> Protection:
+def locked_protection(
+    level: str, settings: Config, host: ProtectionSupport, trees: Trees, stage: str, *, notes: Sequence[str]
+) -> Protection:
     """The workspace (the first tree) and the rest by LXC hooks and one mount entry a tree; see wall/hook.py.
 
     Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): what the host
@@ -2933,31 +2951,33 @@ def locked_protection(level: str, settings: Config, host: ProtectionSupport, tre
             for folder, within in trees
         ],
     }
-    lines = [host.profile_config.get("raw.lxc", "").rstrip("\n"), *hook_lines(host.python, plan)]
+    lines = hook_lines(host.python, plan)
     for number, folder in enumerate(folders):
         # Blanks as fstab(5) writes them.
         target = re.sub(r"[\\ \t]", lambda found: f"\\{ord(found[0]):03o}", folder.target.strip("/"))
         kind = "dir" if folder.is_folder else "file"
         lines.append(f"lxc.mount.entry = {STAGES}/{stage}/{number} {target} none rbind,create={kind} 0 0")
-    config = {
-        "raw.lxc": "\n".join(line for line in lines if line) + "\n",
-        "security.privileged": "false",
-        "security.nesting": "true",
-        # Incus would make the device file, or the mount, as root on the host.
-        "security.syscalls.intercept.mknod": "false",
-        "security.syscalls.intercept.mount": "false",
-    }
-    notes = []
+    config = base_config(host, lines)
     if denied:
         config["security.syscalls.deny"] = denied_calls(
             host, [rule for bit in denied for rule in denying_rules("mode-bit", bit=bit)]
         )
         is_roots = SETUID in denied
         bits, whose = ("setuid or setgid", "root") if is_roots else ("setgid", "a group that its owner is not in")
-        notes.append(f"The folder belongs to {whose}: no program in the container can set the {bits} bit")
-    if level != "off" and not folders[0].is_repository:
-        notes.append("There is no .git, and the tool cannot make one: run `git init` in the folder yourself")
+        notes = [f"The folder belongs to {whose}: no program in the container can set the {bits} bit", *notes]
     return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, "; ".join(notes))
+
+
+def base_config(host: ProtectionSupport, lines: Sequence[str]) -> dict[str, str]:
+    """The instance keys of every locked session; `lines` are its own of lxc.container.conf(5)."""
+    return {
+        "raw.lxc": "\n".join(filter(None, [host.profile_config.get("raw.lxc", "").rstrip("\n"), *lines])) + "\n",
+        "security.privileged": "false",
+        "security.nesting": "true",
+        # Incus would make the device file, or the mount, as root on the host.
+        "security.syscalls.intercept.mknod": "false",
+        "security.syscalls.intercept.mount": "false",
+    }
 
 
 def denied_mode_bits(folders: Sequence[HostFolder]) -> list[int]:
@@ -3180,6 +3200,12 @@ class Extensions:
     session_fields: list[Callable[[Session], Mapping[str, object]]] = field(default_factory=list)
     # Each may change the description (InstancePut) of a start that was asked for.
     instance_parts: list[Callable[[LaunchRequest, dict[str, Any]], None]] = field(default_factory=list)
+    # Each looks at what a new session needs in its container before there is one, and gives the function that brings
+    # it in before the tool starts; None if there is nothing. What either raises fails the start.
+    fillers: list[Callable[[Session, LaunchRequest], Callable[[Session], None] | None]] = field(default_factory=list)
+    # Each raises ClincusError if a container that is to be deleted holds what else would be lost; with True it keeps
+    # that on the host instead, if it can.
+    keepers: list[Callable[[Session, bool], None]] = field(default_factory=list)
     # Each gives more files to carry into a session's container at a start.
     guest_files: list[Callable[[Session], Sequence[ToolFile]]] = field(default_factory=list)
     # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped" and "deleted".
@@ -3443,6 +3469,7 @@ class Session:
     profile: str = ""
     deadline: str = ""
     name: str = ""  # a person's own for it
+    mode: str = "mount"  # or "clone": its workspace is a clone in the container
     pinned: bool = False  # a person wants it at the top of lists
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
@@ -3549,6 +3576,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session |
         "protection": labels["protection"] or "basic",
         "warnings": tuple((config.get(LABEL + "warnings") or "").splitlines()),
         "session_id": labels["session_id"] or instance["name"],
+        "mode": labels["mode"] or "mount",
         "created_at": str(created or ""),
         "started_at": format_time(started) if started else "",
         "image": labels["image"] or config.get("image.description") or "",
@@ -3775,6 +3803,8 @@ class LaunchRequest:
     tmux: bool = True  # False: the caller runs the tool in a terminal of its own, by `guest/shell.sh`
     command: str = ""  # the process that runs one command in the container itself, in place of a tool
     prompt: str = ""  # the first one, which the tool takes as an argument
+    mode: str = ""  # "mount" or "clone"; empty: as the conversation that goes on, else "mount"
+    branch: str = ""  # what a clone starts from; empty: what is checked out, with its uncommitted changes
 
 
 class Guest(NamedTuple):
@@ -3852,6 +3882,7 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
         image=request.image or config.get("defaults.image"),
         profile=request.profile,
         name=check_name(request.name) or (resumed.name if resumed else ""),
+        mode=request.mode or (resumed.mode if resumed else "mount"),
         deadline=format_time(datetime.now(timezone.utc) + timedelta(seconds=seconds)) if seconds else "",
         settings=json.dumps(request.settings, sort_keys=True) if request.settings else "",
         guest=json.dumps(guest),
@@ -4103,6 +4134,7 @@ class Containers:
             support,
             [host_folder(real_mount(host, workspaces), path, readonly) for host, path, readonly in launch.mounts],
             os.urandom(8).hex(),
+            is_clone=session.mode == "clone",
         )
         if protection.reason:
             self.report(f"{session.id}: protection is {protection.level}: {protection.reason}")
@@ -4235,8 +4267,10 @@ class Sessions:
         with self._work(id, "stopping") as found:
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
-            self.extensions.tell("before_stop", found)
             session = self._thawed(found)
+            if delete and not even_unsaved:
+                self._keep(session)
+            self.extensions.tell("before_stop", found)
             error = self._save(session, ends_tool=True)
             if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
@@ -4245,6 +4279,8 @@ class Sessions:
                 error = self._save(session)
             if delete and error is not None and (not even_unsaved or is_hosts_fault(error)):
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
+            if delete and even_unsaved:
+                self._keep(session, saves=True)
             is_running = session.status == "running"
             if is_running and session.workspace:
                 guest = self.guest(session)
@@ -4259,6 +4295,26 @@ class Sessions:
                     with suppress(ClincusError):  # the container is read again then
                         write_metadata(replace(self._saved(session), final=True))
         return self.registry.find(id)
+
+    def _keep(self, session: Session, *, saves: bool = False) -> None:
+        """Let features look for what a delete would lose, and save it if so wanted. Raises ClincusError."""
+        if session.mode == "mount":  # the workspace outlives the container
+            return
+        with self.containers.asleep(session.id) if session.status == "stopped" else nullcontext():
+            for keep in self.extensions.keepers:
+                keep(session, saves)
+
+    @contextmanager
+    def awake(self, id: str) -> Iterator[Session]:
+        """Hold a session whose container answers; a stopped one sleeps meanwhile. Raises ClincusError(404, 409)."""
+        with self.lock(id), ExitStack() as held:
+            session = self.registry.get(id)
+            if session.paused:
+                raise ClincusError(f'session "{id}" is paused: resume it first', 409)
+            if session.status != "running":
+                session = held.enter_context(self._work(id, "stopping"))
+                held.enter_context(self.containers.asleep(id))
+            yield session
 
     def _thawed(self, session: Session) -> Session:
         """Un-pause a session if it is paused: a frozen guest can neither be read nor stop."""
@@ -4357,7 +4413,7 @@ class Sessions:
         if session.command:
             return new
         settings = {**json.loads(session.settings or "{}"), **new.settings}
-        same = some_fields(session, ("workspace", "tool", "persistent", "image", "profile"))
+        same = some_fields(session, ("workspace", "tool", "persistent", "image", "profile", "mode"))
         return replace(new, settings=settings, **same)
 
     def _adopted(self, session: Session) -> Session:
@@ -4375,7 +4431,10 @@ class Sessions:
         """Make the container and start the tool. If that fails or is interrupted, nothing stays."""
         self.extensions.tell("before_start", session)
         try:
+            fills = [fill(session, launch.request) for fill in self.extensions.fillers]
             session = self.containers.launch(session, launch, is_new=True)
+            for bring_in in filter(None, fills):
+                bring_in(session)
             self._start_tool(session, launch, is_new=True)
         except NameTakenError:
             raise  # it is another's
@@ -4449,7 +4508,7 @@ class Sessions:
         return [*unpacking, *files, *talk, *own, *itertools.chain(*more)]
 
     def _saved(self, session: Session) -> SavedSession:
-        same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile", "name")
+        same = ("session_id", "tool", "workspace", "persistent", "slot", "image", "profile", "name", "mode")
         return SavedSession(
             **some_fields(session, same),
             directory=session_directory(self.load(), self.environ, session.tool, session.session_id),

@@ -42,6 +42,22 @@ def refusal(*arguments, **options):
 # Levels
 
 
+def test_a_clone_mounts_nothing_and_needs_no_hook_on_the_host():
+    for support in (LOCKABLE, ProtectionSupport(reason="The kernel is too old")):
+        protection = protect_workspace(WORKSPACE, settings_with(require_locked=True), support, is_clone=True)
+        assert (protection.level, protection.devices, protection.reason) == ("locked", {}, "")
+        assert "lxc.mount" not in protection.config.get("raw.lxc", "")
+    assert protection.note == clincus.NOTHING_MOUNTED
+
+
+def test_an_extra_mount_of_a_clone_is_locked_as_any_other():
+    above = HostFolder("/home/ada", "/home-of-ada", uid=1000, gid=1000)
+    protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [above], "cafe", is_clone=True)
+    assert [tree["source"] for tree in plan_of(protection)["trees"]] == ["/home/ada"]
+    assert "project/.git/hooks" in plan_of(protection)["trees"][0]["protect"]
+    assert "git init" not in protection.note
+
+
 def test_a_host_that_can_do_it_gets_a_locked_workspace_without_a_disk_device():
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe")
     assert (protection.level, protection.reason, protection.devices) == ("locked", "", {})

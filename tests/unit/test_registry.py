@@ -428,6 +428,7 @@ class TestDescription:
             "user.clincus.protection": "locked",
             "user.clincus.session_id": NAME,
             "user.clincus.tool": "claude",
+            "user.clincus.mode": "mount",
             "user.clincus.warnings": "the project's\na limit",
             "user.clincus.workspace": "/w",
         }

@@ -28,6 +28,7 @@ export function someSession(fields: Partial<Session> = {}): Session {
     profile: '',
     deadline: '',
     name: '',
+    mode: 'mount',
     pinned: false,
     rang_at: '',
     changes: null,
