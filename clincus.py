@@ -3202,10 +3202,12 @@ class Extensions:
     instance_parts: list[Callable[[LaunchRequest, dict[str, Any]], None]] = field(default_factory=list)
     # Each looks at what a new session needs in its container before there is one, and gives the function that brings
     # it in before the tool starts; None if there is nothing. What either raises fails the start.
-    fillers: list[Callable[[Session, LaunchRequest], Callable[[Session], None] | None]] = field(default_factory=list)
+    fillers: list[Callable[[Sessions, Session, LaunchRequest], Callable[[Session], None] | None]] = field(
+        default_factory=list
+    )
     # Each raises ClincusError if a container that is to be deleted holds what else would be lost; with True it keeps
     # that on the host instead, if it can.
-    keepers: list[Callable[[Session, bool], None]] = field(default_factory=list)
+    keepers: list[Callable[[Sessions, Session, bool], None]] = field(default_factory=list)
     # Each gives more files to carry into a session's container at a start.
     guest_files: list[Callable[[Session], Sequence[ToolFile]]] = field(default_factory=list)
     # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped" and "deleted".
@@ -4302,7 +4304,7 @@ class Sessions:
             return
         with self.containers.asleep(session.id) if session.status == "stopped" else nullcontext():
             for keep in self.extensions.keepers:
-                keep(session, saves)
+                keep(self, session, saves)
 
     @contextmanager
     def awake(self, id: str) -> Iterator[Session]:
@@ -4431,7 +4433,7 @@ class Sessions:
         """Make the container and start the tool. If that fails or is interrupted, nothing stays."""
         self.extensions.tell("before_start", session)
         try:
-            fills = [fill(session, launch.request) for fill in self.extensions.fillers]
+            fills = [fill(self, session, launch.request) for fill in self.extensions.fillers]
             session = self.containers.launch(session, launch, is_new=True)
             for bring_in in filter(None, fills):
                 bring_in(session)

@@ -630,6 +630,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/fetch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Bring the commits of a session's clone, and as one commit what is uncommitted, into the host's repository */
+        post: operations["fetch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Give a session's clone the newer commits of a branch of the host as `host/<branch>`; nothing is merged */
+        post: operations["push"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/unfetched": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What a session's clone holds that no fetch has brought here; git in the container counts it */
+        get: operations["get_unfetched"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/files": {
         parameters: {
             query?: never;
@@ -1111,6 +1171,9 @@ export interface components {
             snapshots: {
                 most: number;
             };
+            clone: {
+                size_limit: string;
+            };
             sessions: {
                 ephemeral_grace: string;
             };
@@ -1264,6 +1327,22 @@ export interface components {
             /** @description whether this device has not had it before */
             fresh: boolean;
         };
+        MovedBranch: {
+            branch: string;
+            /** @description the commit that it names now */
+            head: string;
+            /** @description that no branch there had before */
+            commits: number;
+        };
+        Unfetched: {
+            /** @description what is checked out in the clone; empty for a commit */
+            branch: string;
+            /** @description the commit that is checked out; empty before the first one */
+            head: string;
+            commits: number;
+            /** @description whether something uncommitted was not fetched */
+            uncommitted: boolean;
+        };
         Prompt: {
             prompt_id: string;
             text: string;
@@ -1310,6 +1389,8 @@ export interface components {
             profile: string;
             deadline: string;
             name: string;
+            /** @enum {string} */
+            mode: "mount" | "clone";
             pinned: boolean;
             rang_at: string;
             agent: components["schemas"]["Agent"];
@@ -1547,6 +1628,13 @@ export interface operations {
                     resume?: string;
                     /** @description the first prompt, at most 64 KiB; the tool gets it as an argument at its start */
                     prompt?: string;
+                    /**
+                     * @description `mount`: the tool works in the folder itself; `clone`: in a clone of its own
+                     * @enum {string}
+                     */
+                    mode?: "mount" | "clone";
+                    /** @description what a clone starts from; HEAD with the uncommitted changes when absent */
+                    branch?: string;
                 };
             };
         };
@@ -2529,6 +2617,104 @@ export interface operations {
             408: components["responses"]["Error"];
             409: components["responses"]["Error"];
             413: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    fetch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": {
+                    /**
+                     * @description the branch that they become; `clincus/` and the session's name or id when absent
+                     * @default
+                     */
+                    branch?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MovedBranch"];
+                };
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    push: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": {
+                    /**
+                     * @description what is checked out when absent
+                     * @default
+                     */
+                    branch?: string;
+                };
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MovedBranch"];
+                };
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_unfetched: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Unfetched"];
+                };
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };

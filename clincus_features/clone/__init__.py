@@ -1,0 +1,118 @@
+"""Clone mode: a session works on a clone of its folder, in its own container, and gives its commits back as a branch.
+
+`POST /api/sessions {"mode": "clone", "branch"}` makes the clone, `POST …/fetch` and `…/push` move commits, and
+`GET …/unfetched` tells what a delete would lose. repository.py and private.py say why nothing that lies in the folder
+runs on this host, landing.py why nothing that a container sends does.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import clincus
+
+from .landing import fetch
+from .transfer import Source, State, give_branch, make_clone, take_bundle, unfetched
+
+Handler = Callable[[clincus.Request], object]
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the routes, what fills a new container, and what looks before one is deleted."""
+    app = extensions.app
+
+    def with_clone(work: Callable[[clincus.Sessions, clincus.Session, clincus.Request], object]) -> Handler:
+        def handle(request: clincus.Request) -> object:
+            app.monitor.require()
+            with clone_of(app.sessions, request.values["id"]) as session:
+                return work(app.sessions, session, request)
+
+        return handle
+
+    one = "/api/sessions/{id}"
+    extensions.routes += [
+        (
+            "POST",
+            f"{one}/fetch",
+            with_clone(lambda sessions, session, request: fetch(sessions, session, request.values["branch"])._asdict()),
+        ),
+        (
+            "POST",
+            f"{one}/push",
+            with_clone(lambda sessions, session, request: give_branch(sessions, session, request.values["branch"])),
+        ),
+        (
+            "GET",
+            f"{one}/unfetched",
+            with_clone(lambda sessions, session, request: unfetched(sessions, session)[0].document()),
+        ),
+    ]
+    extensions.fillers.append(prepare)
+    extensions.keepers.append(keep)
+
+
+@contextmanager
+def clone_of(sessions: clincus.Sessions, id: str) -> Iterator[clincus.Session]:
+    """Hold a session with a clone that answers. Raises ClincusError(404, 409)."""
+    if sessions.registry.get(id).mode != "clone":
+        raise clincus.ClincusError(f'"{id}" works in the folder itself: its commits are there already', 409)
+    with sessions.awake(id) as session:
+        yield session
+
+
+def prepare(
+    sessions: clincus.Sessions, session: clincus.Session, request: clincus.LaunchRequest
+) -> Callable[[clincus.Session], None] | None:
+    """Look at the folder that a new session is to have a clone of. Raises ClincusError: 400, 409."""
+    if session.mode != "clone":
+        if request.branch:
+            raise clincus.ClincusError("a branch is for a clone: a mounted folder stays as it is checked out", 400)
+        return None
+    limit = clincus.size_bytes(sessions.load().get("clone.size_limit"))
+    source = Source.find(session.workspace, request.branch, sessions.environ, limit)
+    return functools.partial(make_clone, sessions, source)
+
+
+def keep(sessions: clincus.Sessions, session: clincus.Session, saves: bool) -> None:
+    """Look for commits that a delete would lose. Raises ClincusError(409) for them, or keeps them as a bundle.
+
+    A clone that cannot be read is kept too, unless its delete is to save what can be saved.
+    """
+    if session.mode != "clone":
+        return
+    try:
+        told, state = unfetched(sessions, session)
+        if told.commits and saves:
+            keep_bundle(sessions, session, state)
+    except OSError as error:
+        raise clincus.ClincusError(
+            f'"{session.id}" is kept, as its commits cannot be kept here: {error}', 409
+        ) from error
+    except clincus.ClincusError as error:
+        if not saves:
+            raise clincus.ClincusError(f'"{session.id}" is kept, as its clone cannot be read: {error}', 409) from error
+        sessions.report(f"{session.id}: what its clone holds is lost: {error}")
+        return
+    if told.commits and not saves:
+        raise clincus.ClincusError(
+            f'"{session.id}" is kept: {told.words} were not fetched (clincus fetch {session.id})', 409
+        )
+
+
+def keep_bundle(sessions: clincus.Sessions, session: clincus.Session, state: State) -> None:
+    """Keep all branches of a clone, and what is uncommitted, as a bundle beside the session's saved conversation."""
+    directory = sessions.saved_directory(session)
+    os.makedirs(os.path.dirname(directory), mode=0o700, exist_ok=True)
+    path = f"{directory}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.bundle"
+    try:
+        _, size = take_bundle(sessions, session, "all", state.known, f"{path}.part")
+        os.rename(f"{path}.part", path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.remove(f"{path}.part")
+    words = f"git fetch {path} 'refs/heads/*:refs/heads/kept/*' refs/clincus/tip:refs/heads/kept/tip"
+    sessions.report(f"{session.id}: its commits are kept ({size >> 10} KiB): {words}")

@@ -1,0 +1,134 @@
+"""Bringing a clone's commits into the repository of this host as a branch.
+
+The container's bundle is unpacked into a Git folder of our own first, where git checks every object and that none is
+missing. Only then does git fetch from there what the branch needs into the repository.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import replace
+from typing import NamedTuple
+
+import clincus
+
+from .private import PrivateGit, known, private_git
+from .repository import Repository, checked_out, find_repository, is_ref
+from .transfer import FETCHED, Told, read_state, take_bundle, write_state
+
+QUIET = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules")
+NEW = "refs/clincus/new"
+
+
+class UnfitBundleError(clincus.ClincusError):
+    """Git does not take what a clone sent."""
+
+
+class Landed(NamedTuple):
+    """A branch that was fetched."""
+
+    branch: str
+    head: str
+    commits: int  # that no branch or tag of the repository had before
+
+
+def branch_name(session: clincus.Session, asked: str) -> str:
+    """The branch that a session is fetched as: `clincus/<name or id>` by default. Raises ClincusError(400)."""
+    if not asked:
+        name = "".join(char if char.isalnum() or char in "._-" else "-" for char in session.name).strip("-.")
+        asked = f"clincus/{name or session.id}"
+        if not is_ref(f"refs/heads/{asked}"):
+            asked = f"clincus/{session.id}"
+    if not is_ref(f"refs/heads/{asked}") or asked.startswith("-") or asked == "HEAD" or len(asked.encode()) > 250:
+        raise clincus.ClincusError(f"{clincus.shorten(asked)} cannot be the name of a branch", 400)
+    return asked
+
+
+def fetch(sessions: clincus.Sessions, session: clincus.Session, asked: str) -> Landed:
+    """Bring the commits of a session's clone, and as one commit what is uncommitted, into the host's repository.
+
+    HEAD, index, work tree and hooks of the host are not touched. Raises ClincusError: 400 for the name of the branch,
+    409 if it is checked out or moved elsewhere, or if the container sends what git does not take.
+    """
+    branch = branch_name(session, asked)
+    repository = find_repository(session.workspace, sessions.environ)
+    if not repository.folder:
+        words = f"'{session.workspace}' is no Git repository: run `git init` there, and fetch again"
+        raise clincus.ClincusError(words, 409)
+    ref = f"refs/heads/{branch}"
+    if ref in checked_out(repository):
+        words = f"the branch '{branch}' is checked out in '{session.workspace}': fetch into another one"
+        raise clincus.ClincusError(words, 409)
+    state = read_state(sessions, session.id)
+    with private_git(repository) as git:
+        path = f"{git.folder}/incoming.bundle"
+
+        def take(commits: list[str]) -> str:
+            told, size = take_bundle(sessions, session, "tip", commits, path)
+            if os.geteuid() == 0:
+                os.chown(path, *repository.owner)
+            return check_bundle(git, path, told) if size else known_tip(git, told)
+
+        commits = known(git, state.known)
+        try:
+            new = take(commits)
+        except UnfitBundleError:
+            # The clone may have lost what it could build on. Its whole history stands for itself.
+            if not commits:
+                raise
+            new = take([])
+        git.output("update-ref", NEW, new)
+        old = repository.refs.get(ref, "")
+        check_move(git, branch, old, new, state.fetched.get(branch, ""))
+        count = int(git.text("rev-list", "--count", new, "--not", "--branches", "--tags", "--remotes"))
+        if new != old:
+            land(git, repository, ref, new, f"clincus fetch {session.id}")
+    fetched = {**{name: at for name, at in state.fetched.items() if name != branch}, branch: new}
+    write_state(sessions, session.id, replace(state, fetched=dict([*fetched.items()][-FETCHED:])))
+    return Landed(branch, new, count)
+
+
+def known_tip(git: PrivateGit, told: Told) -> str:
+    """The tip of a clone that sent no bundle, as it has nothing new. Raises ClincusError(409) if that is not so."""
+    if not known(git, [told.tip]):
+        raise UnfitBundleError("the clone says that it holds nothing new, but its commit is not here", 409)
+    return told.tip
+
+
+def check_bundle(git: PrivateGit, path: str, told: Told) -> str:
+    """Unpack a bundle into our own Git folder and let git check it; its commit. Raises ClincusError(409)."""
+    try:
+        git.output("fetch", *QUIET, path, f"+refs/clincus/tip:{NEW}")
+        new = git.text("rev-parse", "--verify", f"{NEW}^{{commit}}")
+    except clincus.ClincusError as error:
+        raise UnfitBundleError(f"git does not take what the clone sent: {error.message}", 409) from error
+    if new != told.tip:
+        raise UnfitBundleError("the clone sent another commit than it named", 409)
+    return new
+
+
+def check_move(git: PrivateGit, branch: str, old: str, new: str, fetched: str) -> None:
+    """Raise ClincusError(409) if a branch has commits that a fetch would take away.
+
+    A commit that this session was fetched as before may go: the branch's log still has it.
+    """
+    if not old or old in (new, fetched):
+        return
+    if git.run("merge-base", "--is-ancestor", old, new).code != 0:
+        words = f"the branch '{branch}' has moved elsewhere since it was fetched (now {old[:12]})"
+        raise clincus.ClincusError(f"{words}: merge it, or fetch into another branch", 409)
+
+
+def land(git: PrivateGit, repository: Repository, ref: str, new: str, message: str) -> None:
+    """Copy a commit, with what it needs, into the repository, and let a branch name it. Raises ClincusError(409)."""
+    old = repository.refs.get(ref, "0" * len(new))
+    for place in (ref, f"logs/{ref}"):
+        for path in itertools.accumulate(place.split("/"), "{}/{}".format):
+            if os.path.islink(f"{repository.common}/{path}"):
+                raise clincus.ClincusError(
+                    f"'{repository.common}/{path}' is a link: nothing is written through it", 409
+                )
+    with private_git(repository, writes=True) as target:
+        target.output("fetch", *QUIET, git.folder, NEW)
+        target.output("update-ref", "-m", message, ref, new, old)

@@ -1,0 +1,130 @@
+"""What a work tree has beyond its commit: the changed, new and deleted files that a clone gets laid on top.
+
+git says which files these are. Their content is read by us, without following a link: another session may have the
+same folder mounted, and swap one in at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import clincus
+
+from .folder import Folder
+from .private import PrivateGit
+from .repository import Repository
+
+MOST_FILES = 200_000
+POINTER = b"version https://git-lfs.github.com/spec/"
+POINTER_SIZE = 1024  # bytes: a pointer of Git LFS is smaller
+NAMED = 3  # paths that a note names
+
+
+class Overlay(NamedTuple):
+    """The changes of a work tree against its commit."""
+
+    files: Sequence[str] = ()  # changed and new
+    removed: Sequence[str] = ()
+    notes: Sequence[str] = ()  # what does not come along, for the person
+
+
+class Entry(NamedTuple):
+    """A line of `git diff-files --raw`."""
+
+    path: str
+    status: str
+    object_name: str  # in the commit
+
+
+def find_overlay(git: PrivateGit, repository: Repository, limit: int) -> Overlay:
+    """Compare a work tree with its commit. Raises ClincusError(409) if the changes are more than `limit` bytes."""
+    git.output("read-tree", repository.head or "--empty")
+    git.run("update-index", "-q", "--refresh")  # its code only says that there are changes
+    changed = diff_entries(git.output("diff-files", "--raw", "-z", "--no-renames", "--ignore-submodules=all"))
+    others = paths_of(git.output("ls-files", "--others", "--exclude-standard", "-z"))
+    pointers = lfs_pointers(git, [entry.object_name for entry in changed if entry.status == "M"])
+    modules = submodules(git)
+    nested = [path for path in others if path.endswith("/")]
+    removed = [e.path for e in changed if e.status == "D" and e.path not in modules and not repository.is_sparse]
+    files = [e.path for e in changed if e.status != "D" and e.object_name not in pointers and e.path not in modules]
+    with Folder(repository.workspace) as folder:
+        found = [(path, folder.status(path)) for path in (*files, *others) if not path.endswith("/")]
+    kinds = {path: status for path, status in found if status is not None}
+    files = [path for path, one in kinds.items() if stat.S_ISREG(one.st_mode) or stat.S_ISLNK(one.st_mode)]
+    check_size(repository.workspace, {path: kinds[path].st_size for path in files}, limit)
+    in_lfs = [entry.path for entry in changed if entry.object_name in pointers]
+    notes = (
+        *note("submodules are not in the clone; `git submodule update --init` there gets them", modules),
+        *note("files of Git LFS are pointers in the clone, and changes to them stay here", in_lfs),
+        *note("repositories of their own stay here", nested),
+    )
+    return Overlay(files, removed, notes)
+
+
+def diff_entries(data: bytes) -> list[Entry]:
+    """Read `git diff-files --raw -z`: `:OLDMODE NEWMODE OLD NEW STATUS`, NUL, path, NUL."""
+    fields = [os.fsdecode(field) for field in data.split(b"\0")[:-1]]
+    return [Entry(path, head.split()[4][0], head.split()[2]) for head, path in zip(fields[::2], fields[1::2])]
+
+
+def paths_of(data: bytes) -> list[str]:
+    """The paths of an output with -z."""
+    return [os.fsdecode(path) for path in data.split(b"\0")[:-1]]
+
+
+def lfs_pointers(git: PrivateGit, names: Sequence[str]) -> set[str]:
+    """The objects that stand for a file of Git LFS. Git without LFS takes the file itself for a change."""
+    asked = "".join(f"{name}\n" for name in dict.fromkeys(names)).encode()
+    sizes = git.output("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=asked).decode().split("\n")
+    small = [line.split()[0] for line in sizes if re.fullmatch(r"\S+ \d{1,4}", line) and int(line.split()[1]) < 1024]
+    data = git.output("cat-file", "--batch=%(objectname)", stdin="".join(f"{name}\n" for name in small).encode())
+    return set(
+        re.findall(rf"^([0-9a-f]{{40,64}})\n{re.escape(POINTER.decode())}", data.decode("latin-1"), re.MULTILINE)
+    )
+
+
+def submodules(git: PrivateGit) -> list[str]:
+    """The paths of the submodules of the commit."""
+    lines = paths_of(git.output("ls-files", "--stage", "-z"))
+    return [line.partition("\t")[2] for line in lines if line.startswith("160000 ")]
+
+
+def note(words: str, paths: Sequence[str]) -> list[str]:
+    """A sentence on paths that do not come along as they are; none if there are none."""
+    named = ", ".join(clincus.shorten(path) for path in paths[:NAMED])
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return [f"{words}: {named}{more}"] if paths else []
+
+
+def check_size(workspace: str, sizes: dict[str, int], limit: int) -> None:
+    """Raise ClincusError(409) if files are too many or too large to be laid on a clone."""
+    total = sum(sizes.values())
+    if total <= limit and len(sizes) <= MOST_FILES:
+        return
+    largest = max(sizes, key=lambda path: sizes[path])
+    words = f"its uncommitted files are {len(sizes)} with {total >> 20} MiB, the largest one {clincus.shorten(largest)}"
+    advice = f"a clone may take {MOST_FILES} and {limit >> 20} MiB (clone.size_limit). Commit, ignore or remove some"
+    raise clincus.ClincusError(f"'{workspace}' cannot be cloned: {words}; {advice}", 409)
+
+
+def read_files(workspace: str, paths: Sequence[str]) -> Iterator[clincus.ToolFile]:
+    """The files at some paths of a work tree, as they are when their turn comes. One that is gone is passed over."""
+    with Folder(workspace) as folder:
+        for path in paths:
+            found = folder.status(path)
+            if found is None:
+                continue
+            with contextlib.suppress(OSError):
+                if stat.S_ISLNK(found.st_mode):
+                    yield clincus.ToolFile(path, mode=0o777, mtime=found.st_mtime, link=folder.link(path))
+                elif stat.S_ISREG(found.st_mode):
+                    mode = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
+                    with folder.open(path) as descriptor:
+                        # pack_files opens it anew by this name, which no link can lead elsewhere.
+                        source = f"/proc/self/fd/{descriptor}"
+                        yield clincus.ToolFile(path, mode=mode, mtime=found.st_mtime, source=source)

@@ -1,0 +1,204 @@
+"""git on this host with a Git folder of our own in the place of a repository's.
+
+A repository can name programs: hooks, filters, diff drivers, monitors of files (githooks(5), git-config(1)). All of
+them stand in its Git folder, or need a setting there or in a person's configuration. A Git folder of ours has no hooks
+and no settings but our own, and git reads no other configuration, so it runs nothing that the repository names.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import clincus
+
+from .repository import Repository
+
+GIT_TIMEOUT = 600  # seconds for git to look at a work tree, or at a bundle
+BIG_FILE = "16m"  # larger files go through git in pieces
+
+CONFIG = """
+[core]
+    repositoryformatversion = {version}
+    bare = false
+    fsmonitor = false
+    untrackedCache = false
+    hooksPath = /dev/null
+    bigFileThreshold = {big}
+    logAllRefUpdates = always
+{core}
+[extensions]
+    objectFormat = {format}
+[gc]
+    auto = 0
+[maintenance]
+    auto = false
+[submodule]
+    recurse = false
+[pack]
+    threads = 2
+[transfer]
+    fsckObjects = true
+[protocol]
+    allow = never
+[protocol "file"]
+    allow = always
+"""
+
+
+@dataclass(frozen=True)
+class PrivateGit:
+    """git with a Git folder of our own. As root it runs as the repository's owner, so that nothing becomes root's."""
+
+    program: str
+    folder: str
+    owner: tuple[int, int]
+    work_tree: str = ""
+
+    def argv(self, *words: str) -> list[str]:
+        """The whole command line of a git command."""
+        as_owner: list[str] = []
+        if os.geteuid() == 0 and self.owner[0] != 0:
+            # Reading stays root's: the folders above may be closed to the owner.
+            keep = ("--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+            as_owner = ["setpriv", f"--reuid={self.owner[0]}", f"--regid={self.owner[1]}", *keep, "--"]
+        return [*as_owner, self.program, *words]
+
+    def environ(self) -> dict[str, str]:
+        """The whole environment of a git command."""
+        null = os.devnull
+        return {
+            "PATH": os.defpath,
+            "LC_ALL": "C",
+            "HOME": "/nonexistent",
+            "GIT_DIR": self.folder,
+            **({"GIT_WORK_TREE": self.work_tree} if self.work_tree else {}),
+            **dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), null),
+            **dict.fromkeys(("GIT_CONFIG_NOSYSTEM", "GIT_ATTR_NOSYSTEM", "GIT_NO_REPLACE_OBJECTS"), "1"),
+            "GIT_NO_LAZY_FETCH": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_AUTHOR_NAME": "Clincus",
+            "GIT_AUTHOR_EMAIL": "clincus@localhost",
+            "GIT_COMMITTER_NAME": "Clincus",
+            "GIT_COMMITTER_EMAIL": "clincus@localhost",
+        }
+
+    def run(self, *words: str, stdin: bytes = b"") -> clincus.Completed:
+        """Run a git command to its end."""
+        return clincus.run_child(
+            self.argv(*words), stdin=stdin, timeout=GIT_TIMEOUT, environ=self.environ(), cwd=self.work_tree or "/"
+        )
+
+    def output(self, *words: str, stdin: bytes = b"") -> bytes:
+        """What a git command prints. Raises ClincusError(409) with git's words if it fails."""
+        done = self.run(*words, stdin=stdin)
+        if done.code != 0:
+            raise clincus.ClincusError(f"git: {done.reason.removeprefix('fatal: ')}", 409)
+        return done.stdout
+
+    def text(self, *words: str) -> str:
+        """The one line that a git command prints. Raises ClincusError(409)."""
+        return self.output(*words).decode("utf-8", "replace").strip()
+
+    @contextmanager
+    def stream(self, *words: str, timeout: float) -> Iterator[Iterator[bytes]]:
+        """What a git command prints, piece by piece as it comes. Raises ClincusError(409) at the end if it failed."""
+        with clincus.Child(self.argv(*words), timeout=timeout, environ=self.environ(), cwd="/") as child:
+            child.stdin.close()
+            said = clincus.Held()
+            errors = child.collect(child.stderr, said)
+            yield iter(lambda: child.stdout.read(1 << 16), b"")
+            child.stdout.close()
+            code = child.wait([errors])
+        if code != 0:
+            raise clincus.ClincusError(f"git: {clincus.Completed(code, b'', bytes(said.data)).reason}", 409)
+
+
+@contextmanager
+def private_git(repository: Repository, *, writes: bool = False) -> Iterator[PrivateGit]:
+    """A Git folder of our own, for as long as the block lasts, with the objects and references of a repository.
+
+    It reads the repository's objects and writes its own. With `writes` objects, references and their logs are the
+    repository's own, as in a work tree that git-new-workdir makes.
+    """
+    base = "/var/tmp" if os.path.isdir("/var/tmp") else None  # /tmp is often memory
+    folder = tempfile.mkdtemp(prefix="clincus-git-", dir=base)
+    try:
+        fill_folder(folder, repository, writes=writes)
+        if os.geteuid() == 0:
+            for path, folders, files in os.walk(folder):
+                for name in (path, *(f"{path}/{one}" for one in (*folders, *files))):
+                    os.chown(name, *repository.owner, follow_symlinks=False)
+        work_tree = "" if repository.is_bare or writes else repository.workspace
+        git = PrivateGit(repository.git, folder, repository.owner, work_tree)
+        if repository.common and not writes:
+            keep_whole_refs(git, repository)
+        yield git
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fill_folder(folder: str, repository: Repository, *, writes: bool) -> None:
+    """Write a Git folder (gitrepository-layout(5))."""
+    core = "".join(f"    {key} = {value}\n" for key, value in repository.core.items())
+    version = 1 if repository.object_format == "sha256" else 0
+    text = CONFIG.format(version=version, big=BIG_FILE, core=core, format=repository.object_format)
+    if not version:
+        text = text.replace("[extensions]\n    objectFormat = sha1\n", "")
+    is_at_commit = repository.head and not repository.branch and not writes
+    head = (
+        repository.head
+        if is_at_commit
+        else f"ref: {'refs/heads/none' if writes else repository.branch or 'refs/heads/main'}"
+    )
+    write(folder, "config", text.encode())
+    write(folder, "HEAD", f"{head}\n".encode())
+    if writes:
+        for name in (
+            "objects",
+            "refs",
+            "packed-refs",
+            *(["logs"] if os.path.isdir(f"{repository.common}/logs") else []),
+        ):
+            os.symlink(f"{repository.common}/{name}", f"{folder}/{name}")
+        return
+    os.makedirs(f"{folder}/refs")
+    os.makedirs(f"{folder}/objects/info")
+    write(folder, "info/exclude", repository.ignored)
+    if repository.common:
+        write(folder, "objects/info/alternates", os.fsencode(f"{repository.common}/objects\n"))
+
+
+def write(folder: str, name: str, data: bytes) -> None:
+    """Write a file of a Git folder."""
+    os.makedirs(os.path.dirname(f"{folder}/{name}"), exist_ok=True)
+    with open(f"{folder}/{name}", "wb") as file:
+        file.write(data)
+
+
+def keep_whole_refs(git: PrivateGit, repository: Repository) -> None:
+    """Give the private folder all references whose objects are there; git refuses to work with any other."""
+    names = list(repository.refs)
+    asked = "".join(f"{repository.refs[name]}\n" for name in names).encode()
+    answers = git.output("cat-file", "--batch-check=%(objecttype)", stdin=asked).decode().splitlines()
+    lines = [
+        f"{repository.refs[name]} {name}\n"
+        for name, kind in zip(names, answers)
+        if kind == "commit" or (kind in ("tag", "tree", "blob") and name.startswith("refs/tags/"))
+    ]
+    write(git.folder, "packed-refs", "".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def is_commit(git: PrivateGit, name: str) -> bool:
+    """Whether an object is a commit that is there."""
+    return git.run("cat-file", "-e", f"{name}^{{commit}}").code == 0
+
+
+def known(git: PrivateGit, names: Sequence[str]) -> list[str]:
+    """Those of some commits that are there."""
+    return [name for name in dict.fromkeys(names) if name and is_commit(git, name)]

@@ -1,0 +1,230 @@
+"""Between a clone in a container and this host: how it is made, and what it gives and takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import clincus
+
+from .overlay import Overlay, find_overlay, read_files
+from .private import private_git
+from .repository import Repository, find_repository, starting_at
+
+LABEL = clincus.LABEL + "clone"
+TRANSFER_TIMEOUT = 3600  # seconds for a bundle or a tar on its way
+SMALL_TIMEOUT = 120  # seconds for git in the container to look at the work tree
+FETCHED = 50  # branches that a session remembers
+DISK_RESERVE = 256 << 20  # bytes that a bundle leaves free on this host
+FIRST_COMMIT = "The folder as it was"
+TOLD = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}|-) (\d{1,9}) ([^\n]*)\n")
+LINE = 4096  # bytes of what a clone tells of itself
+
+clincus.register_settings(
+    clincus.Setting("clone.size_limit", "4GiB", clincus.matching(clincus.SIZE, f"write {clincus.WRITE_SIZE}"))
+)
+
+
+@dataclass(frozen=True)
+class State:
+    """What this host knows of a clone; a label of its instance keeps it, which no container can change."""
+
+    base: str = ""  # the host's commit that the clone was made from
+    start: str = ""  # the clone's commit of `snapshot` when the tool started
+    fetched: Mapping[str, str] = field(default_factory=dict)  # branch of the host -> the commit that was fetched as it
+    given: Sequence[str] = ()  # commits of the host that were pushed to the clone
+
+    @property
+    def known(self) -> list[str]:
+        """The commits of the clone that this host has, with all before them."""
+        return [commit for commit in dict.fromkeys((self.base, *self.fetched.values(), *self.given)) if commit]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a clone tells of itself. Nothing of it is true for certain."""
+
+    tip: str  # the checked-out commit, or one on top of it with what is uncommitted
+    head: str  # the checked-out commit; empty before the first one
+    commits: int  # on any branch, and the tip, that this host does not have
+    branch: str  # the short name of what is checked out; empty for a commit
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is uncommitted that this host does not have; one of the commits is it then."""
+        return self.tip != self.head and self.commits > 0
+
+    @property
+    def words(self) -> str:
+        """What this host does not have, for a sentence."""
+        commits = self.commits - self.is_open
+        parts = [f"{commits} commit{'' if commits == 1 else 's'}"] if commits else []
+        return " and ".join([*parts, *(["uncommitted changes"] if self.is_open else [])]) + " in its clone"
+
+    def document(self) -> dict[str, object]:
+        """The answer of GET /api/sessions/{id}/unfetched."""
+        open_too = {"uncommitted": self.is_open, "commits": self.commits - self.is_open}
+        return {"branch": self.branch, "head": self.head, **open_too}
+
+
+def read_state(sessions: clincus.Sessions, id: str) -> State:
+    """The state of a session's clone. Raises ClincusError."""
+    instance = sessions.containers.instance(id) or {"config": {}}
+    document = json.loads(instance["config"].get(LABEL) or "{}")
+    return State(**document)
+
+
+def write_state(sessions: clincus.Sessions, id: str, state: State, **labels: str) -> None:
+    """Keep the state of a session's clone, and more of its labels. Raises ClincusError."""
+    changed = {LABEL: json.dumps(vars(state)), **{clincus.LABEL + name: value for name, value in labels.items()}}
+    sessions.incus.query(f"/1.0/instances/{id}", "PATCH", {"config": changed}, wait=True)
+
+
+# -- Making a clone
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a clone is made from, as it was found before there is a container."""
+
+    repository: Repository
+    overlay: Overlay
+    notes: tuple[str, ...]
+
+    @classmethod
+    def find(cls, workspace: str, branch: str, environ: Mapping[str, str], limit: int) -> Source:
+        """Look at a folder of this host. Raises ClincusError: 400 for the branch, 409 for the folder."""
+        repository = find_repository(workspace, environ)
+        if branch:
+            repository = starting_at(repository, branch)
+        overlay, notes = Overlay(), list[str]()
+        with private_git(repository) as git:
+            if repository.head and git.run("cat-file", "-e", f"{repository.head}^{{commit}}").code != 0:
+                words = (
+                    f"its HEAD, {repository.head[:12]}, is no commit that is there. `git fsck` tells what is missing"
+                )
+                raise clincus.ClincusError(f"'{workspace}' cannot be cloned: {words}", 409)
+            if git.work_tree:
+                overlay = find_overlay(git, repository, limit)
+        if repository.holder:
+            notes.append(f"the clone has this folder alone, without the repository of '{repository.holder}'")
+        if repository.is_sparse:
+            notes.append("the clone has all files, not those of the sparse checkout alone")
+        return cls(repository, overlay, (*notes, *overlay.notes))
+
+
+def make_clone(sessions: clincus.Sessions, source: Source, session: clincus.Session) -> None:
+    """Make the clone of a new session in its container. Raises ClincusError, and nothing stays then."""
+    guest, repository = sessions.guest(session), source.repository
+    program = ["sh", "-c", clincus.guest_program("clone-folder"), "clincus", guest.mount, str(guest.uid)]
+    done = sessions.incus.exec(session.id, program)
+    if done.code != 0:
+        raise sessions.incus.guest_failure(session.id, done)
+    words = guest.mount, repository.object_format, repository.branch, repository.head
+    with private_git(repository) as git:
+        if repository.head:
+            with git.stream("bundle", "create", "--quiet", "-", "--all", timeout=TRANSFER_TIMEOUT) as bundle:
+                sessions.output(session, "clone-in", *words, stdin=bundle, timeout=TRANSFER_TIMEOUT)
+        else:
+            sessions.output(session, "clone-in", *words)
+    removed = b"".join(os.fsencode(path) + b"\0" for path in source.overlay.removed)
+    files = read_files(repository.workspace, source.overlay.files)
+    archive = clincus.pack_files(files, guest.uid, guest.uid, 0o755)
+
+    def pieces() -> Iterator[bytes]:
+        yield removed
+        yield from archive
+
+    laid = guest.mount, str(len(removed)), "" if repository.folder else FIRST_COMMIT
+    told = sessions.output(session, "clone-snapshot clone-lay", *laid, stdin=pieces(), timeout=TRANSFER_TIMEOUT)
+    for note in source.notes:
+        sessions.report(f"{session.id}: {note}")
+    state = State(repository.head, told.decode("ascii", "replace").strip()[:64])
+    write_state(sessions, session.id, state, warnings="\n".join((*session.warnings, *source.notes)))
+
+
+# -- What a clone gives
+
+
+def unfetched(sessions: clincus.Sessions, session: clincus.Session) -> tuple[Told, State]:
+    """What a session's clone holds that was not fetched. Raises ClincusError."""
+    state = read_state(sessions, session.id)
+    words = sessions.guest(session).mount, "count", *state.known, state.start
+    told = sessions.output(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT)
+    return parse_told(told), state
+
+
+def parse_told(line: bytes) -> Told:
+    """Read the first line of guest/clone-out.sh. Raises ClincusError(409) for any other line."""
+    match = TOLD.fullmatch(line)
+    if match is None:
+        raise clincus.ClincusError("git in the container does not answer as git: the clone cannot be read", 409)
+    tip, head, count, branch = (field.decode("utf-8", "replace") for field in match.groups())
+    branch = clincus.printable(branch.removeprefix("refs/heads/"))[:250]
+    return Told(tip, "" if head == "-" else head, int(count), branch)
+
+
+def take_bundle(
+    sessions: clincus.Sessions, session: clincus.Session, what: str, known: Sequence[str], path: str
+) -> tuple[Told, int]:
+    """Write a bundle of the clone's `tip`, or of `all` its branches, to a file; what was told, and the bundle's bytes.
+
+    Raises ClincusError(409) if it is larger than the setting allows, and OSError for a fault of this host.
+    """
+    limit = clincus.size_bytes(sessions.load().get("clone.size_limit"))
+    guest, size = sessions.guest(session), 0
+    program = ["sh", "-c", clincus.guest_program("clone-snapshot", "clone-out"), "clincus", guest.mount, what, *known]
+    options: dict[str, Any] = {"user": guest.uid, "environment": guest.environment()}
+    with (
+        open(path, "wb") as file,
+        sessions.incus.open(session.id, program, timeout=TRANSFER_TIMEOUT, **options) as (_, stream),
+    ):
+        told = parse_told(stream.readline(LINE))
+        while piece := stream.read(1 << 16):
+            size += len(piece)
+            if size > limit:
+                words = f"what the clone sends is more than {limit >> 20} MiB (clone.size_limit)"
+                raise clincus.ClincusError(f"{session.id}: {words}", 409)
+            disk = os.fstatvfs(file.fileno())
+            if disk.f_bavail * disk.f_frsize < DISK_RESERVE:
+                raise OSError(28, "the disk is nearly full", path)
+            file.write(piece)
+    return told, size
+
+
+# -- What a clone takes
+
+
+def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: str) -> dict[str, object]:
+    """Give a clone the newer commits of a branch of this host as `host/BRANCH`; the answer of POST …/push.
+
+    Raises ClincusError: 400 for the branch, 409 for the folder.
+    """
+    state, guest = read_state(sessions, session.id), sessions.guest(session)
+    repository = find_repository(session.workspace, sessions.environ)
+    if not repository.folder:
+        raise clincus.ClincusError(f"'{session.workspace}' is no Git repository: there is nothing to push", 409)
+    branch = branch or repository.branch.removeprefix("refs/heads/")
+    commit = repository.refs.get(f"refs/heads/{branch}", "")
+    if not commit:
+        raise clincus.ClincusError(f"'{session.workspace}' has no branch {clincus.shorten(branch)}", 400)
+    asked = sessions.output(session, "clone-known", guest.mount, commit, *state.known, timeout=SMALL_TIMEOUT)
+    # A clone that lies gets a bundle that it cannot use.
+    there = [name for name in (commit, *state.known) if name.encode() in asked.split()]
+    words = guest.mount, f"refs/remotes/host/{branch}", commit
+    with private_git(repository) as git:
+        shown = [name for name in there if git.run("cat-file", "-e", f"{name}^{{commit}}").code == 0]
+        without = [f"^{name}" for name in shown]
+        count = int(git.text("rev-list", "--count", commit, *without))
+        if commit in there:
+            sessions.output(session, "clone-more", *words)
+        else:
+            made = "bundle", "create", "--quiet", "-", f"refs/heads/{branch}", *without
+            with git.stream(*made, timeout=TRANSFER_TIMEOUT) as bundle:
+                sessions.output(session, "clone-more", *words, "bundle", stdin=bundle, timeout=TRANSFER_TIMEOUT)
+    write_state(sessions, session.id, replace(state, given=[*state.given, commit][-FETCHED:]))
+    return {"branch": f"host/{branch}", "head": commit, "commits": count}

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Lays the uncommitted changes of the host on the clone: clone-lay.sh FOLDER LENGTH FIRST
+#
+# The first LENGTH bytes of stdin are the paths to remove, each with a NUL behind it. A tar with the other changes
+# follows. With FIRST, a message, all of it becomes the first commit. Prints the commit of `snapshot`.
+set -eu
+cd -- "$1"
+length=$2 first=$3
+head -c "$length" | xargs -0 -r rm -f --
+tar -xf - --no-overwrite-dir
+if [ -n "$first" ]; then
+    git add --all
+    git -c user.name=Clincus -c user.email=clincus@localhost commit --quiet --allow-empty --no-verify -m "$first"
+fi
+snapshot
+# shellcheck disable=SC2154 # `snapshot` sets it
+echo "$tip"

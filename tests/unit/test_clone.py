@@ -1,0 +1,598 @@
+"""Clones without Incus: real git on this host, and the guest's programs in a folder that stands in for a container."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_features import clone
+from clincus_features.clone import landing, repository, transfer
+from tests.programs import git
+
+SESSION = clincus.Session("clincus-a1b2c3-1", "", "claude", 1, "running", persistent=False, mode="clone")
+
+
+class Box:
+    """A stand-in for a container and for `Sessions`: a folder, in which the guest's programs run for real."""
+
+    def __init__(self, folder: Path, workspace: Path, home: Path) -> None:
+        self.folder, self.workspace = folder, workspace
+        self.environ = {"HOME": str(home), "PATH": os.environ["PATH"]}
+        self.labels: dict[str, str] = {}
+        self.reports: list[str] = []
+        self.report = self.reports.append
+        self.settings = {"clone.size_limit": "1MiB"}
+        self.incus = self.containers = self
+        self.session = replace(SESSION, workspace=str(workspace))
+
+    def load(self) -> SimpleNamespace:
+        return SimpleNamespace(get=self.settings.__getitem__)
+
+    def guest(self, session: clincus.Session) -> SimpleNamespace:
+        return SimpleNamespace(mount=str(self.folder), uid=os.getuid(), environment=lambda: None)
+
+    def instance(self, id: str) -> dict[str, Any]:
+        return {"config": self.labels}
+
+    def query(self, path: str, method: str, data: Any, *, wait: bool) -> None:
+        self.labels.update(data["config"])
+
+    def exec(self, id: str, command: list[str], stdin: Any = b"") -> clincus.Completed:
+        data = stdin if isinstance(stdin, bytes) else b"".join(stdin)
+        environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+        done = subprocess.run(command, check=False, input=data, capture_output=True, env=environ, timeout=60)
+        return clincus.Completed(done.returncode, done.stdout, done.stderr)
+
+    def output(
+        self, session: clincus.Session, programs: str, *words: str, stdin: Any = b"", timeout: float = 0
+    ) -> bytes:
+        done = self.exec("", ["sh", "-c", clincus.guest_program(*programs.split()), "clincus", *words], stdin)
+        if done.code != 0:
+            raise clincus.IncusError(done.reason, 500)
+        return done.stdout
+
+    @contextmanager
+    def open(self, id: str, command: list[str], **options: Any) -> Iterator[tuple[None, Any]]:
+        import io
+
+        done = self.exec(id, command)
+        yield None, io.BytesIO(done.stdout)
+        if done.code != 0:
+            raise clincus.IncusError(done.reason, 500)
+
+    def make(self, branch: str = "") -> Box:
+        request = clincus.LaunchRequest(str(self.workspace), mode="clone", branch=branch)
+        bring_in = clone.prepare(self, self.session, request)
+        bring_in(self.session)
+        return self
+
+    def fetch(self, branch: str = "") -> landing.Landed:
+        return landing.fetch(self, self.session, branch)
+
+    def commit(self, name: str = "made", text: str = "by the agent\n") -> str:
+        (self.folder / name).write_text(text)
+        git(self.folder, "add", "--all")
+        git(self.folder, "commit", "--quiet", "--message", f"Make {name}")
+        return git(self.folder, "rev-parse", "HEAD").strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository with two commits on `main`."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    for name in ("one", "two"):
+        (folder / name).write_text(f"{name}\n")
+        git(folder, "add", ".")
+        git(folder, "commit", "--quiet", "--message", f"Add {name}")
+    return folder
+
+
+@pytest.fixture
+def box(tmp_path: Path, project: Path) -> Box:
+    (tmp_path / "home").mkdir()
+    return Box(tmp_path / "box", project, tmp_path / "home")
+
+
+def look(folder: Path) -> dict[str, object]:
+    """All files of a folder but those of .git, each with its mode and content."""
+    found: dict[str, object] = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name.split("/")[0] != ".git" and (path.is_symlink() or path.is_file()):
+            mode = stat.S_IMODE(path.lstat().st_mode) & 0o100
+            found[name] = os.readlink(path) if path.is_symlink() else (mode, path.read_bytes())
+    return found
+
+
+def refusal(work: Any, *arguments: Any) -> str:
+    with pytest.raises(clincus.ClincusError) as caught:
+        work(*arguments)
+    assert caught.value.status in (400, 409)
+    return caught.value.message
+
+
+# ---- making a clone ------------------------------------------------------------------------------------------------
+
+
+def test_a_clone_has_the_whole_history_and_the_same_branch(box, project):
+    git(project, "branch", "other")
+    git(project, "tag", "v1")
+    box.make()
+    assert git(box.folder, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
+    assert git(box.folder, "symbolic-ref", "HEAD").strip() == "refs/heads/main"
+    refs = git(box.folder, "for-each-ref", "--format=%(refname)").split()
+    assert refs == ["refs/heads/main", "refs/remotes/host/main", "refs/remotes/host/other", "refs/tags/v1"]
+    assert git(box.folder, "status", "--porcelain") == ""
+    assert git(box.folder, "rev-list", "--count", "HEAD").strip() == "2"
+    git(box.folder, "fsck", "--full")
+
+
+ODD = [
+    "with space",
+    "quote'\"",
+    "line\nbreak",
+    "-dash",
+    "back\\slash",
+    "\udcff",
+    "sub/deep/er",
+    ":(glob)x",
+    "$(touch x)",
+]
+
+
+def test_uncommitted_changes_lie_on_top(box, project):
+    for name in ODD:
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"new")
+    (project / "one").write_text("changed\n")
+    (project / "two").unlink()
+    (project / "script").write_text("#!/bin/sh\n")
+    (project / "script").chmod(0o755)
+    (project / "link").symlink_to("/etc/passwd")
+    (project / ".gitignore").write_text("ignored/\n")
+    (project / "ignored").mkdir()
+    (project / "ignored" / "secret").write_text("x")
+    os.mkfifo(project / "pipe")
+    box.make()
+    expected = look(project)
+    del expected["ignored/secret"]
+    assert look(box.folder) == expected
+    assert "two" not in look(box.folder)
+    assert git(box.folder, "rev-list", "--count", "HEAD").strip() == "2"
+
+
+def make_file(path: Path) -> None:
+    path.write_text("x")
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "in").write_text("y")
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to("one")
+
+
+def make_program(path: Path) -> None:
+    make_file(path)
+    path.chmod(0o755)
+
+
+KINDS = [make_file, make_folder, make_link, make_program]
+
+
+@pytest.mark.parametrize("before", KINDS)
+@pytest.mark.parametrize("after", KINDS)
+def test_a_path_may_have_become_another_kind_of_thing(box, project, before, after):
+    path = project / "thing"
+    before(path)
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message=Thing")
+    shutil.rmtree(path) if before is make_folder else path.unlink()
+    after(path)
+    box.make()
+    assert look(box.folder) == look(project)
+
+
+def test_another_branch_is_cloned_without_the_uncommitted_changes(box, project):
+    git(project, "branch", "older", "HEAD~1")
+    (project / "new").write_text("x")
+    box.make("older")
+    assert set(look(box.folder)) == {"one"}
+    assert git(box.folder, "symbolic-ref", "HEAD").strip() == "refs/heads/older"
+    assert "has no branch 'no-such'" in refusal(Box(box.folder, project, box.folder).make, "no-such").replace('"', "'")
+
+
+def test_a_detached_head_and_a_repository_without_a_commit_are_cloned_as_they_are(box, project, tmp_path):
+    git(project, "checkout", "--quiet", "--detach", "HEAD~1")
+    box.make()
+    assert git(box.folder, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    git(empty, "init", "--quiet", "--initial-branch=first")
+    (empty / "draft").write_text("x")
+    other = Box(tmp_path / "box2", empty, tmp_path / "home").make()
+    assert git(other.folder, "symbolic-ref", "HEAD").strip() == "refs/heads/first"
+    assert look(other.folder) == look(empty)
+
+
+def test_a_folder_without_git_gets_a_repository_in_the_container_alone(tmp_path):
+    folder = tmp_path / "plain"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "file").write_text("x")
+    box = Box(tmp_path / "box", folder, tmp_path).make()
+    assert look(box.folder) == look(folder)
+    assert git(box.folder, "log", "--format=%s").strip() == transfer.FIRST_COMMIT
+    assert not (folder / ".git").exists()
+    assert "run `git init` there" in refusal(box.fetch)
+    git(folder, "init", "--quiet")
+    assert box.fetch("theirs").commits == 1
+    assert git(folder, "show", "theirs:sub/file") == "x"
+
+
+def test_a_linked_work_tree_and_a_submodule_are_cloned_as_repositories(box, project, tmp_path):
+    git(project, "worktree", "add", "--quiet", "-b", "side", str(tmp_path / "side"))
+    side = Box(tmp_path / "box-side", tmp_path / "side", tmp_path / "home").make()
+    assert git(side.folder, "symbolic-ref", "HEAD").strip() == "refs/heads/side"
+    side.commit()
+    assert side.fetch("from-side").commits == 1
+    git(project, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(tmp_path / "side"), "module")
+    inner = Box(tmp_path / "box-inner", project / "module", tmp_path / "home").make()
+    assert set(look(inner.folder)) == {"one", "two"}
+
+
+def test_what_does_not_come_along_is_said(box, project, tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n"
+    (project / "large.bin").write_text(pointer)
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message=LFS")
+    (project / "large.bin").write_text("the real content")
+    git(project, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(project), "module")
+    git(project, "commit", "--quiet", "--message=Module")
+    (project / "nested").mkdir()
+    git(project / "nested", "init", "--quiet")
+    (project / "nested" / "file").write_text("x")
+    box.make()
+    assert (box.folder / "large.bin").read_text() == pointer
+    said = "\n".join(box.reports)
+    assert "submodules are not in the clone" in said
+    assert "files of Git LFS are pointers" in said
+    assert "repositories of their own stay here: " in said
+    assert json.loads(json.dumps(box.labels))["user.clincus.warnings"].count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda p: (p / ".git" / "shallow").write_text(""), "git fetch --unshallow"),
+        (lambda p: (p / ".git/objects/info/alternates").write_text("/elsewhere\n"), "borrows objects"),
+        (lambda p: (p / ".git/objects/pack/pack-1.promisor").write_text(""), "partial clone"),
+        (lambda p: (p / ".git/reftable").mkdir(), "reftable"),
+        (lambda p: (p / ".git/HEAD").write_text("what\n"), "HEAD is broken"),
+        (lambda p: (p / ".git/HEAD").write_text("1" * 40 + "\n"), "no commit that is there"),
+        (lambda p: ((p / ".git").rename(p / "g"), (p / ".git").symlink_to("g")), "symbolic link"),
+        (lambda p: ((p / ".git/refs/heads").rename(p / "h"), (p / ".git/refs/heads").symlink_to(p / "h")), "symbolic"),
+        (lambda p: ((p / ".git").rename(p / "g"), (p / ".git").write_text("gitdir: g\n")), "does not name this folder"),
+        (lambda p: ((p / ".git").rename(p / "g"), (p / ".git").write_text("what\n")), "leads to no Git folder"),
+        (lambda p: (p / "huge").write_bytes(bytes(2 << 20)), "clone.size_limit"),
+    ],
+    ids=[
+        "shallow",
+        "alternates",
+        "partial",
+        "reftable",
+        "head",
+        "no-commit",
+        "link",
+        "refs",
+        "not-back",
+        "no-git",
+        "huge",
+    ],
+)
+def test_a_folder_that_cannot_be_cloned_whole_is_refused_with_what_to_do(box, project, spoil, words):
+    spoil(project)
+    assert words in refusal(box.make)
+    assert not box.folder.exists()
+
+
+def test_references_that_git_would_pass_over_do_no_harm(box, project):
+    head = git(project, "rev-parse", "HEAD").strip()
+    heads = project / ".git/refs/heads"
+    for name in ("a..b", "x~1", "y.lock", "line\nbreak", '"quoted'):
+        (heads / name).write_text(f"{head}\n")
+    (heads / "gone").write_text("1" * 40 + "\n")
+    (heads / "garbage").write_text("rubbish\n")
+    (heads / "away").symlink_to("/etc/hostname")
+    box.make()
+    refs = git(box.folder, "for-each-ref", "--format=%(refname)", "refs/remotes").split()
+    assert refs == ['refs/remotes/host/"quoted', "refs/remotes/host/main"]
+
+
+# ---- nothing that lies in the folder runs --------------------------------------------------------------------------
+
+
+def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_path):
+    """Each hook, filter, driver and monitor that git knows writes a file when it runs."""
+    ran, program = tmp_path / "ran", tmp_path / "evil"
+    program.write_text(f'#!/bin/sh\necho "$0 $*" >>{ran}\ncat\n')
+    program.chmod(0o755)
+    evil = str(program)
+    for key in (
+        "core.fsmonitor", "core.sshCommand", "core.editor", "core.pager", "core.askPass", "core.gitProxy",
+        "core.alternateRefsCommand", "filter.evil.clean", "filter.evil.smudge", "filter.evil.process",
+        "diff.evil.textconv", "diff.evil.command", "diff.external", "merge.evil.driver", "gpg.program",
+        "uploadpack.packObjectsHook", "credential.helper", "hook.evil.command", "alias.fetch", "pager.log",
+        "trailer.evil.command", "remote.origin.uploadpack", "sequence.editor",
+    ):  # fmt: skip
+        git(project, "config", key, evil)
+    for event in (
+        "reference-transaction",
+        "post-index-change",
+        "pre-auto-gc",
+        "post-checkout",
+        "pre-receive",
+        "update",
+    ):
+        (project / ".git/hooks").mkdir(exist_ok=True)
+        (project / ".git/hooks" / event).symlink_to(evil)
+        git(project, "config", "--add", "hook.evil.event", event)
+    ran.unlink(missing_ok=True)
+    git(project, "config", "remote.origin.url", f"ext::{evil}")
+    git(project, "config", "core.hooksPath", str(project / ".git/hooks"))
+    (project / ".gitattributes").write_text("* filter=evil diff=evil merge=evil\n")
+    (project / ".git/info/attributes").write_text("* filter=evil diff=evil merge=evil\n")
+    (project / "one").write_text("changed\n")
+    (project / "new").write_text("new\n")
+    ran.unlink(missing_ok=True)
+    box.make()
+    box.commit()
+    assert box.fetch().commits == 1
+    assert transfer.give_branch(box, box.session, "main")["commits"] == 0
+    assert not ran.exists(), ran.read_text()
+    assert git(project, "cat-file", "-t", "clincus/clincus-a1b2c3-1").strip() == "commit"
+
+
+# ---- fetch ---------------------------------------------------------------------------------------------------------
+
+
+def state_of(project: Path) -> dict[str, object]:
+    """What a fetch may not touch."""
+    kept = {path: (project / ".git" / path).read_bytes() for path in ("HEAD", "index", "config")}
+    branches = git(project, "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads/main", "refs/tags")
+    return {**kept, "files": look(project), "branches": branches, "hooks": sorted(os.listdir(project / ".git/hooks"))}
+
+
+def test_commits_come_back_as_a_branch_and_nothing_else_changes(box, project):
+    (project / "open").write_text("mine\n")
+    box.make()
+    before = state_of(project)
+    head = box.commit()
+    landed = box.fetch()
+    assert landed == ("clincus/clincus-a1b2c3-1", head, 1)
+    assert state_of(project) == before
+    assert git(project, "show", f"{landed.branch}:made") == "by the agent\n"
+    assert "clincus fetch" in git(project, "reflog", landed.branch)
+    git(project, "fsck", "--full", "--strict")
+    again = box.fetch()
+    assert (again.head, again.commits) == (head, 0)
+
+
+def test_what_is_uncommitted_comes_as_one_commit_on_top(box, project):
+    box.make()
+    head = box.commit()
+    (box.folder / "half").write_text("done\n")
+    (box.folder / "one").unlink()
+    landed = box.fetch("work")
+    assert landed.commits == 2
+    assert git(project, "rev-parse", "work~1").strip() == head
+    assert git(project, "diff", "--name-status", "work~1", "work").split() == ["A", "half", "D", "one"]
+    assert git(box.folder, "status", "--porcelain").split() == ["D", "one", "??", "half"]
+    assert box.fetch("work") == ("work", landed.head, 0)
+
+
+def test_a_rewritten_history_takes_the_place_of_what_was_fetched(box, project):
+    box.make()
+    old = box.commit()
+    box.fetch("work")
+    git(box.folder, "commit", "--quiet", "--amend", "--message=Anew")
+    new = git(box.folder, "rev-parse", "HEAD").strip()
+    assert box.fetch("work").head == new
+    assert git(project, "rev-parse", "work@{1}").strip() == old
+    git(box.folder, "checkout", "--quiet", "--orphan", "alone")
+    git(box.folder, "commit", "--quiet", "--message=Alone")
+    git(box.folder, "reflog", "expire", "--expire=now", "--all")
+    git(box.folder, "for-each-ref", "--format=delete %(refname)")
+    assert box.fetch("work").commits == 1
+
+
+def test_a_branch_that_moved_elsewhere_is_left_alone(box, project):
+    box.make()
+    box.commit()
+    box.fetch("work")
+    git(
+        project,
+        "update-ref",
+        "refs/heads/work",
+        git(project, "commit-tree", "work^{tree}", "-p", "work", "-m", "Mine").strip(),
+    )
+    mine = git(project, "rev-parse", "work")
+    box.commit("more")
+    assert "moved elsewhere" in refusal(box.fetch, "work")
+    assert git(project, "rev-parse", "work") == mine
+    assert box.fetch("work-2").commits == 1
+
+
+@pytest.mark.parametrize(
+    ("branch", "words"),
+    [("main", "checked out"), ("main/x", "main")]
+    + [(name, "cannot be") for name in ("-x", "a..b", "x.lock", "a/b/", "HEAD", "with space", "../x", "@{1}")],
+)
+def test_a_branch_that_cannot_be_written_is_refused(box, project, branch, words):
+    box.make()
+    box.commit()
+    before = state_of(project)
+    assert words in refusal(box.fetch, branch)
+    assert state_of(project) == before
+
+
+def test_a_link_in_the_place_of_branches_is_not_written_through(box, project, tmp_path):
+    box.make()
+    box.commit()
+    (tmp_path / "elsewhere").mkdir()
+    (project / ".git/refs/heads/clincus").symlink_to(tmp_path / "elsewhere")
+    assert "is a link" in refusal(box.fetch)
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "branch"),
+    [("Fix login", "clincus/Fix-login"), ("a/b~c", "clincus/a-b-c"), ("..", "clincus/clincus-a1b2c3-1"),
+     ("x.lock", "clincus/clincus-a1b2c3-1"), ("\N{SNOWMAN}", "clincus/clincus-a1b2c3-1")],
+)  # fmt: skip
+def test_the_branch_has_the_name_of_the_session(name, branch):
+    assert landing.branch_name(replace(SESSION, name=name), "") == branch
+
+
+def lie(box: Box, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """Let the container answer a fetch with something else than what the program would send."""
+    true = Box.exec
+
+    def false(self: Box, id: str, command: list[str], stdin: Any = b"") -> clincus.Completed:
+        done = true(self, id, command, stdin)
+        line, _, rest = done.stdout.partition(b"\n")
+        return done._replace(stdout=change(line, rest)) if b"clone-out" in command[2].encode() else done
+
+    monkeypatch.setattr(Box, "exec", false)
+
+
+LIES = {
+    "nothing": lambda line, rest: b"",
+    "no-line": lambda line, rest: rest,
+    "long-line": lambda line, rest: b"a" * 100_000,
+    "odd-line": lambda line, rest: b"\x1b[2J --upload-pack=x 1 main\n" + rest,
+    "no-bundle": lambda line, rest: line.replace(line[:40], b"1" * 40) + b"\n",
+    "garbage": lambda line, rest: line + b"\n" + b"# v2 git bundle\n" + b"x" * 5000,
+    "cut-short": lambda line, rest: line + b"\n" + rest[:-30],
+    "flipped": lambda line, rest: line + b"\n" + rest[:-60] + bytes([rest[-60] ^ 1]) + rest[-59:],
+    "other-ref": lambda line, rest: line + b"\n" + rest.replace(b"refs/clincus/tip", b"refs/heads/../../x"),
+    "other-tip": lambda line, rest: line.replace(line[:40], b"2" * 40) + b"\n" + rest,
+    "missing-base": lambda line, rest: line + b"\n" + rest.replace(b"bundle\n", b"bundle\n-" + b"3" * 40 + b" x\n", 1),
+    "too-large": lambda line, rest: line + b"\n" + rest + bytes(2 << 20),
+}
+
+
+@pytest.mark.parametrize("kind", LIES)
+def test_a_container_that_lies_changes_nothing_here(box, project, monkeypatch, kind):
+    box.make()
+    box.commit()
+    before, objects = state_of(project), sorted((project / ".git/objects").rglob("*"))
+    lie(box, monkeypatch, LIES[kind])
+    refusal(box.fetch, "work")
+    assert state_of(project) == before
+    assert sorted((project / ".git/objects").rglob("*")) == objects
+    assert not (project / ".git/refs/heads/work").exists()
+
+
+def test_a_bundle_with_a_broken_object_is_not_taken(box, project):
+    """Git's own check finds what no client should get, such as a path that leads into .git."""
+    box.make()
+    blob = git(box.folder, "hash-object", "-w", "one").strip()
+    tree = subprocess.run(
+        ["git", "mktree"],
+        input=f"100644 blob {blob}\t.git\n",
+        cwd=box.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    commit = git(box.folder, "commit-tree", tree, "-p", "HEAD", "-m", "Evil").strip()
+    git(box.folder, "update-ref", "HEAD", commit)
+    assert "git does not take what the clone sent" in refusal(box.fetch)
+
+
+# ---- push and what a delete would lose -----------------------------------------------------------------------------
+
+
+def test_newer_commits_of_the_host_come_as_a_remote_branch_and_merge_nothing(box, project):
+    box.make()
+    head = box.commit()
+    (project / "three").write_text("x")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message=Three")
+    mine = git(project, "rev-parse", "HEAD").strip()
+    assert transfer.give_branch(box, box.session, "") == {"branch": "host/main", "head": mine, "commits": 1}
+    assert git(box.folder, "rev-parse", "host/main").strip() == mine
+    assert git(box.folder, "rev-parse", "HEAD").strip() == head
+    assert transfer.give_branch(box, box.session, "main")["commits"] == 0
+    assert "has no branch" in refusal(transfer.give_branch, box, box.session, "nope")
+
+
+def test_what_was_not_fetched_is_counted(box, project):
+    (project / "open").write_text("mine\n")
+    git(project, "branch", "other", git(project, "commit-tree", "HEAD^{tree}", "-m", "Else").strip())
+    box.make()
+
+    def count() -> tuple[object, object]:
+        found = transfer.unfetched(box, box.session)[0].document()
+        return found["commits"], found["uncommitted"]
+
+    assert count() == (0, False)
+    (box.folder / "more").write_text("x")
+    assert count() == (0, True)
+    box.commit()
+    assert count() == (1, False)
+    git(box.folder, "checkout", "--quiet", "-b", "second")
+    box.commit("second")
+    git(box.folder, "checkout", "--quiet", "main")
+    assert count() == (2, False)
+    box.fetch()
+    assert count() == (1, False)
+
+
+def test_a_delete_is_refused_until_all_is_fetched_or_kept_as_a_bundle(box, project, tmp_path):
+    box.make()
+    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
+    clone.keep(box, box.session, False)
+    head = box.commit()
+    assert "1 commit in its clone were not fetched" in refusal(clone.keep, box, box.session, False).replace(
+        "was", "were"
+    )
+    clone.keep(box, box.session, True)
+    (bundle,) = (tmp_path / "sessions-claude").iterdir()
+    git(project, "fetch", "--quiet", str(bundle), "refs/heads/main:refs/heads/kept/main")
+    assert git(project, "rev-parse", "kept/main").strip() == head
+    assert str(bundle) in box.reports[-1]
+    box.fetch()
+    clone.keep(box, box.session, False)
+
+
+def test_a_clone_that_cannot_be_read_is_kept_unless_a_person_insists(box, tmp_path):
+    box.make()
+    subprocess.run(["rm", "-r", str(box.folder / ".git")], check=True)
+    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
+    assert "cannot be read" in refusal(clone.keep, box, box.session, False)
+    clone.keep(box, box.session, True)
+    assert "is lost" in box.reports[-1]
+
+
+def test_a_session_with_a_mounted_folder_has_nothing_to_fetch(box):
+    request = clincus.LaunchRequest("/srv/app", branch="main")
+    assert "a branch is for a clone" in refusal(clone.prepare, box, replace(SESSION, mode="mount"), request)
+    assert repository.is_ref("refs/heads/x")
