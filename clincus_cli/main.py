@@ -16,6 +16,7 @@ from clincus_cli import (
     containers,
     files,
     images,
+    review,
     run,
     service,
     sessions,
@@ -29,7 +30,21 @@ from clincus_cli.commands import UsageError, find_command, parse_words
 from clincus_cli.context import Context
 
 # Each declares its commands when it is imported.
-PARTS = (shell, sessions, agents, run, trust, snapshots, images, containers, files, service, setup_commands, completion)
+PARTS = (
+    shell,
+    sessions,
+    agents,
+    review,
+    run,
+    trust,
+    snapshots,
+    images,
+    containers,
+    files,
+    service,
+    setup_commands,
+    completion,
+)
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

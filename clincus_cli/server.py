@@ -23,7 +23,20 @@ ACCEPT_TRIES, ACCEPT_PAUSE = 40, 0.05  # seconds
 def ask_server(
     context: Context, method: str, path: str, body: Mapping[str, object] | None = None, within: float = ANSWER_WITHIN
 ) -> Any:
-    """The server's answer to a request, taken from JSON. Raises ClincusError with what it says; 503 if none answers.
+    """The server's answer to a request, taken from JSON. Raises ClincusError as `fetch_from_server` does."""
+    import json
+
+    answer = fetch_from_server(context, path, method, None if body is None else json.dumps(body), within)
+    try:
+        return json.loads(answer or b"{}")
+    except ValueError as error:
+        raise clincus.ClincusError(f"the server's answer cannot be read: {error}", 503) from None
+
+
+def fetch_from_server(
+    context: Context, path: str, method: str = "GET", data: str | None = None, within: float = ANSWER_WITHIN
+) -> bytes:
+    """The body of the server's answer to a request. Raises ClincusError with what it says; 503 if none answers.
 
     Nothing is sent to a program of another user that listens at the port.
     """
@@ -31,23 +44,24 @@ def ask_server(
     import socket
 
     port = getattr(context.options, "port", None) or known_port(context)
-    data = b"" if body is None else json.dumps(body).encode()
+    body = (data or "").encode()
     # By HTTP/1.0, whose answer ends with the connection: http.client takes as long to load as all the rest of `list`.
-    fields = f"Host: 127.0.0.1:{port}", "Content-Type: application/json", f"Content-Length: {len(data)}"
+    fields = f"Host: 127.0.0.1:{port}", "Content-Type: application/json", f"Content-Length: {len(body)}"
     head = "\r\n".join([f"{method} {path} HTTP/1.0", *fields, "", ""])
     try:
         with socket.create_connection(("127.0.0.1", port), within) as connection:
             check_owner(connection, port)
-            connection.sendall(head.encode("ascii") + data)
-            answer, _, content = connection.makefile("rb").read().partition(b"\r\n\r\n")
-        status, found = int(answer.split()[1]), json.loads(content or b"{}")
+            connection.sendall(head.encode("ascii") + body)
+            answer, _, found = connection.makefile("rb").read().partition(b"\r\n\r\n")
+        status = int(answer.split()[1])
+        words = json.loads(found).get("error", "the server refused it") if status >= 400 else ""
     except ConnectionRefusedError:
         words = f"no server answers at port {port}: start one with `clincus serve`, or name its port with --port"
         raise clincus.ClincusError(words, 503) from None
     except (OSError, IndexError, ValueError) as error:
         raise clincus.ClincusError(f"the server at port {port} did not answer: {error}", 503) from None
     if status >= 400:
-        raise clincus.ClincusError(str(found.get("error", "the server refused it")), status)
+        raise clincus.ClincusError(str(words), status)
     return found
 
 

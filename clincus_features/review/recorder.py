@@ -25,7 +25,7 @@ from clincus_features.review.records import (
     tree_of,
     turn_pairs,
 )
-from clincus_features.review.restore import restore, wanted_changes
+from clincus_features.review.restore import is_chosen, restore, wanted_changes
 from clincus_features.review.store import TREE, Store
 
 FILE_LIMIT = 20 << 20  # bytes of a file that is recorded
@@ -186,7 +186,8 @@ class Recorder:
             record = self._look(session)
             store = self.store(record.workspace)
             touched = touched_paths(store, turn_pairs(record.checkpoints, record.tree)) if paths is None else set()
-            changes = wanted_changes(store, record.tree, then, paths, touched)
+            chosen = None if paths is None else [*paths, *self._old_names(store, then, record.tree, paths)]
+            changes = wanted_changes(store, record.tree, then, chosen, touched)
             if not changes:
                 raise clincus.ClincusError("these files are as they were then: there is nothing to undo", 409)
             made = self._add(record, "restore", f"before going back to {checkpoint}")
@@ -254,6 +255,11 @@ class Recorder:
                 room = clincus.size_bytes(self._app.config.get("checkpoints.max_size")) - store.size()
                 store.take(pieces_of(stdout), look.tree, name, room)
         return look
+
+    def _old_names(self, store: Store, then: str, now: str, paths: Sequence[str]) -> list[str]:
+        """What files that were renamed since, and are chosen by their new names, were called then."""
+        files = self.differences.between(store, then, now).files
+        return [one.old_path for one in files if one.old_path and is_chosen(one.path, set(paths))]
 
     # -- The queue
 

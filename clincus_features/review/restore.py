@@ -7,7 +7,7 @@ checkpoint because it is ignored or too large, is left as it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import clincus
@@ -46,13 +46,14 @@ def wanted_changes(store: Store, now: str, then: str, paths: Sequence[str] | Non
     if paths is None:
         return [one for one in found.files if one.path in touched]
     chosen = {path.strip("/") for path in paths}
-    return [one for one in found.files if one.path in chosen or any(above in chosen for above in folders_of(one.path))]
+    return [one for one in found.files if is_chosen(one.path, chosen)]
 
 
-def folders_of(path: str) -> Iterator[str]:
-    """The folders above a path."""
-    while path := path.rpartition("/")[0]:
-        yield path
+def is_chosen(path: str, chosen: Collection[str]) -> bool:
+    """Whether a path, or a folder above it, is one of those that were chosen."""
+    while path and path not in chosen:
+        path = path.rpartition("/")[0]
+    return bool(path)
 
 
 def restore(

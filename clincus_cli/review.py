@@ -1,0 +1,186 @@
+"""What a session has changed, and back: `diff`, `checkpoints`, `undo`. The server does the work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+
+import clincus
+from clincus_cli import TYPE_CHECKING, console
+from clincus_cli import commands as cli
+from clincus_cli.context import Context
+from clincus_cli.server import PORT, ask_server, fetch_from_server
+
+if TYPE_CHECKING:
+    from typing import Any
+
+LOOK_WITHIN = 300  # seconds: the first look at a large workspace takes a while
+WHYS = {"link": "a link or a folder is in the way", "readonly": "it is protected, or cannot be written to",
+        "gone": "it is gone", "failed": "it cannot be written", "occupied": "a file is there that no checkpoint holds",
+        "changed": "it has changed meanwhile"}  # fmt: skip
+
+
+def check_scope(text: str) -> str:
+    """A check for what a state is called."""
+    if text not in ("start", "turn", "branch", "now") and not (text.isdecimal() and len(text) < 10):
+        raise ValueError("write start, turn, branch, now or the number of a checkpoint")
+    return text
+
+
+@cli.Command(
+    "diff NAME [PATH]",
+    cli.Flag("--stat", "only the files, with their counts"),
+    cli.Flag("--from STATE", "start, turn, branch or a checkpoint", check=check_scope, default="start"),
+    cli.Flag("--to STATE", "now or a checkpoint", check=check_scope, default="now"),
+    cli.Flag("--json", "the list of files as JSON"),
+    PORT,
+)
+def run_diff(context: Context) -> int:
+    """Show what a session has changed in its workspace
+
+    Since its start, or since another STATE: `turn` is the begin of the tool's last turn, `branch` where the branch left
+    its upstream or main, and a number a checkpoint. It works for stopped and deleted sessions too. The server must run
+    (`clincus serve`).
+
+    $ clincus diff clincus-ec0578-1 --stat  # Which files, and how much.
+    $ clincus diff clincus-ec0578-1 --from turn src/app.js  # One file, in the last turn.
+    """
+    options = context.options
+    scope = {"from": getattr(options, "from"), "to": options.to}
+    if options.stat or options.json:
+        found = ask(context, "GET", "changes", query=scope)
+        if options.path:
+            found["files"] = [one for one in found["files"] if is_in(one["path"], [options.path.rstrip("/")])]
+        if options.json:
+            console.print_json(found)
+        else:
+            print("\n".join(stat_lines(found)))
+        return 0
+    query = {**scope, **({"path": options.path} if options.path else {})}
+    patch = fetch_from_server(context, session_path(context, "changes/patch", query), within=LOOK_WITHIN)
+    if sys.stdout.isatty():
+        print("\n".join(painted(patch.decode("utf-8", "replace").split("\n"))))
+    else:  # for `patch` and `git apply`, byte by byte
+        sys.stdout.buffer.write(patch)
+    return 0
+
+
+@cli.Command(
+    "checkpoints NAME",
+    cli.Flag("--keep NOTE", "keep the present state, with a note"),
+    cli.format_flag("text", "json"),
+    PORT,
+)
+def run_checkpoints(context: Context) -> int:
+    """List the states of a session's workspace that are kept, newest first
+
+    `clincus diff --from` and `clincus undo --to` take their numbers. The server must run (`clincus serve`).
+
+    $ clincus checkpoints clincus-ec0578-1  # What can I go back to?
+    $ clincus checkpoints clincus-ec0578-1 --keep 'before the big move'  # Keep the present state.
+    """
+    if context.options.keep is not None:
+        made = ask(context, "POST", "checkpoints", {"note": context.options.keep})
+        console.say(f"Kept as checkpoint {made['checkpoint']}")
+        return 0
+    found = ask(context, "GET", "checkpoints")
+    if context.options.format == "json":
+        console.print_json(found)
+    elif found:
+        rows = (
+            (one["checkpoint"], console.local_time(one["at"]), one["why"], count(one), one["note"]) for one in found
+        )
+        print(console.table(["NUMBER", "TIME", "WHY", "CHANGES", "NOTE"], rows))
+    else:
+        console.say("No checkpoints are kept of this session.")
+    return 0
+
+
+@cli.Command(
+    "undo NAME [PATH...]",
+    cli.Flag("--to STATE", "start, turn or a checkpoint", check=check_scope, default="turn"),
+    cli.FORCE,
+    PORT,
+)
+def run_undo(context: Context) -> int:
+    """Bring files of a session's workspace back to an earlier state
+
+    By default to the begin of the tool's last turn, and only files that the tool's turns have touched; with PATHs those
+    files and folders. The present state is kept as a checkpoint first, so an undo can be undone. Files that are ignored
+    or have changed meanwhile stay. The server must run (`clincus serve`).
+
+    $ clincus undo clincus-ec0578-1  # Take back the last turn.
+    $ clincus undo clincus-ec0578-1 --to start src  # A folder, as it was when the session began.
+
+    Exits: 0 all was brought back; 1 otherwise
+    """
+    options = context.options
+    paths = [path.rstrip("/") for path in options.path]
+    found = ask(context, "GET", "changes", query={"from": options.to, "to": "now"})
+    files = [one for one in found["files"] if (is_in(one["path"], paths) if paths else one["touched"])]
+    if not files:
+        console.say("These files are as they were then: there is nothing to undo.")
+        return 0
+    print("\n".join(stat_lines({**found, "files": files, "skipped": []})))
+    if found["others"]:
+        console.warn(
+            f"these sessions work in the same folder, and some changes may be theirs: {', '.join(found['others'])}"
+        )
+    if not console.confirm(f"Bring {len(files)} file(s) back to '{options.to}'?", force=options.force):
+        return 1
+    done = ask(context, "POST", "restore", {"checkpoint": options.to, "paths": paths or None})
+    for one in done["failed"]:
+        console.warn(f"{one['path']} was left as it is: {WHYS.get(one['why'], one['why'])}")
+    brought = len(done["restored"]) + len(done["removed"])
+    console.say(f"{brought} file(s) brought back. To undo this: clincus undo {options.name} --to {done['checkpoint']}")
+    return 1 if done["failed"] else 0
+
+
+def ask(
+    context: Context, method: str, what: str, body: Mapping[str, object] | None = None, query: Mapping[str, str] = {}
+) -> Any:
+    """Ask the server about the session that the options name. Raises ClincusError with what it says."""
+    return ask_server(context, method, session_path(context, what, query), body, within=LOOK_WITHIN)
+
+
+def session_path(context: Context, what: str, query: Mapping[str, str] = {}) -> str:
+    """The path of an operation on the session that the options name."""
+    from urllib.parse import quote, urlencode
+
+    path = f"/api/sessions/{quote(context.options.name, safe='')}/{what}"
+    encoded = urlencode({name: os.fsencode(value) for name, value in query.items()})
+    return f"{path}?{encoded}" if query else path
+
+
+def is_in(path: str, chosen: Iterable[str]) -> bool:
+    """Whether a path is one of those that were chosen, or in one."""
+    return any(path == one or path.startswith(f"{one}/") for one in chosen)
+
+
+def count(one: Mapping[str, Any]) -> str:
+    """How much has changed, in one word or three."""
+    return f"{one['files']} file(s) +{one['added']} -{one['removed']}" if one["files"] else "none"
+
+
+def stat_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The text of `clincus diff --stat`."""
+    for one in found["files"]:
+        lines = "binary" if one["binary"] else "" if one["added"] is None else f"+{one['added']} -{one['removed']}"
+        path = f"{one['old_path']} -> {one['path']}" if one["old_path"] else one["path"]
+        yield f"{one['status']}  {clincus.printable(path)}  {lines}".rstrip()
+    if found["truncated"]:
+        yield "… and more: this list is cut"
+    for one in found["skipped"]:
+        if one["why"] != "ignored":
+            yield f"-  {clincus.printable(one['path'])}  not looked at: {one['why']}"
+    if found["stale"]:
+        yield f"(not of now: {clincus.printable(found['stale'])})"
+
+
+def painted(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a patch for a terminal: a container has written them, so nothing in them moves the cursor."""
+    for line in lines:
+        text = clincus.printable(line.replace("\t", "    "))
+        style = {"+": "green", "-": "red", "@": "dim", "d": "bold"}.get(line[:1], "")
+        yield console.paint(text, style) if style else text
