@@ -49,12 +49,12 @@ def install(extensions: clincus.Extensions) -> None:
         return answer(request, review.changes(request.values))
 
     def get_file(request: clincus.Request) -> clincus.Response:
-        compared = review.compare(request.values)
+        compared = review.compare(request.values, looks=False)
         change = compared.changes.find(request.values["path"])
         return answer(request, differing.file_texts(compared.store, change))
 
     def get_image(request: clincus.Request) -> clincus.Response:
-        compared = review.compare(request.values)
+        compared = review.compare(request.values, looks=False)
         change = compared.changes.find(request.values["path"])
         return image(compared.store, change.old if request.values["side"] == "old" else change.new)
 

@@ -69,6 +69,7 @@ class Recorder:
         self._app = app
         self.records = Records(lambda: records_folder(app.environ))
         self.differences = Differences()
+        self._stores: dict[str, Store] = {}  # by workspace
         self._changed = threading.Condition()  # guards all that follows
         self._locks: dict[str, threading.Lock] = {}  # one for each session that was worked on
         self._queue: deque[tuple[float, str, str]] = deque()  # time.monotonic from which on, session, why
@@ -199,7 +200,8 @@ class Recorder:
 
     def store(self, workspace: str) -> Store:
         """The repository of a workspace's checkpoints."""
-        return Store(records_folder(self._app.environ), workspace, self._app.environ)
+        made = Store(records_folder(self._app.environ), workspace, self._app.environ)
+        return self._stores.setdefault(workspace, made)
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
         """The field of a session: how much has changed since its start, null while that is not known."""

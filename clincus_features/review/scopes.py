@@ -45,15 +45,18 @@ class Review:
         """The repository with a session's checkpoints."""
         return self.recorder.store(record.workspace)
 
-    def compare(self, values: Mapping[str, Any]) -> Compared:
-        """What differs between the two states of a request. Raises ClincusError: 404, 409 where there are none."""
+    def compare(self, values: Mapping[str, Any], *, looks: bool = True) -> Compared:
+        """What differs between the two states of a request. Raises ClincusError: 404, 409 where there are none.
+
+        Without `looks` the last list counts as now: the files of a list are asked for one after the other.
+        """
         record, stale = self.record(values["id"]), ""
         session = self._app.registry.find(record.id)
         if session is not None and session.status == "running":
             try:
-                if values["to"] == "now":
+                if values["to"] == "now" and (looks or not record.tree):
                     record = self.recorder.now(session)
-                if values["from"] == "branch":
+                if values["from"] == "branch" and (looks or not record.branch_tree):
                     record = self.recorder.with_branch(session)
             except clincus.ClincusError as error:
                 if not record.tree or (values["from"] == "branch" and not record.branch_tree):

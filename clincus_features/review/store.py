@@ -8,7 +8,6 @@ size and memory; it names each tree by a reference of ours, and compares trees w
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
 import re
@@ -44,10 +43,8 @@ CONFIG = b"""[core]
     auto = 0
 """
 # Rules for files that git reads when it checks out, which nobody does here: any workspace may break them.
-MODULE_RULES = tuple(
-    f"gitmodules{name}" for name in ("Blob", "Large", "Name", "Parse", "Path", "Symlink", "Update", "Url")
-)
-ATTRIBUTE_RULES = tuple(f"gitattributes{name}" for name in ("Blob", "Large", "LineLength"))  # since git 2.40
+MODULE_RULES = ["Blob", "Large", "Name", "Parse", "Path", "Symlink", "Update", "Url"]
+ATTRIBUTE_RULES = ["Blob", "Large", "LineLength"]  # since git 2.40
 
 
 class Store:
@@ -57,6 +54,7 @@ class Store:
         self.path = os.path.join(folder, f"{hashlib.sha256(os.fsencode(workspace)).hexdigest()[:16]}.git")
         self._workspace = workspace
         self._search = environ  # where git is looked for
+        self._rules: str | None = None  # those of `index-pack` that do not count; None: not known yet
         self._lock = threading.Lock()  # held while objects come or go
 
     @property
@@ -231,6 +229,8 @@ class Store:
 
     def _index(self, pieces: Iterable[bytes], apart: str) -> None:
         """Let git check a pack, and write it with its index into a folder apart."""
+        if self._rules is None:
+            self._rules = self._known_rules(apart)
         argv = self._argv("index-pack", "--stdin", "--fix-thin", f"--strict={self._rules}")
         failure: list[Exception] = []
 
@@ -247,14 +247,13 @@ class Store:
         if done.code:
             raise clincus.ClincusError(f"the container has sent no sound checkpoint: {done.reason}", 500)
 
-    @functools.cached_property
-    def _rules(self) -> str:
+    def _known_rules(self, apart: str) -> str:
         """The rules that do not count, those that this git knows."""
         modules = [f"gitmodules{rule}=ignore" for rule in MODULE_RULES]
         attributes = [f"gitattributes{rule}=ignore" for rule in ATTRIBUTE_RULES]
         for text in (",".join([*modules, *attributes]), ",".join(modules)):
             argv = self._argv("index-pack", "--stdin", f"--strict={text}")
-            refusal = clincus.run_child(argv, timeout=GIT_TIMEOUT, environ=self._environ(), cwd="/")  # of no pack
+            refusal = clincus.run_child(argv, timeout=GIT_TIMEOUT, environ=self._apart(apart), cwd="/")  # of no pack
             if b"Unhandled message id" not in refusal.stderr:
                 return text
         return ""

@@ -1,0 +1,308 @@
+"""What a container may send as a checkpoint, taken in by the git of this machine; and guest/checkpoint.sh itself."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import clincus
+from clincus_features.review import changes, store
+from clincus_features.review.recorder import FILE_LIMIT, Look, pieces_of, read_head
+from tests.programs import git
+
+SPY = "#!/bin/sh\ntouch '{mark}'\ncat\n"
+ROOM = 1 << 30
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> store.Store:
+    """The store of a workspace."""
+    (tmp_path / "work").mkdir()
+    return store.Store(str(tmp_path / "checkpoints"), str(tmp_path / "work"), os.environ)
+
+
+def checkpoint(tmp_path: Path, known: str = "-", mode: str = "now", most: int = 200) -> tuple[Look, bytes]:
+    """Run guest/checkpoint.sh on a folder of this machine; what it says, and the pack."""
+    words = str(tmp_path / "work"), known, str(FILE_LIMIT), str(most), mode, "-"
+    argv = ["sh", "-c", clincus.guest_program("checkpoint"), "clincus", *words]
+    (tmp_path / "home").mkdir(exist_ok=True)
+    environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
+    done = subprocess.run(argv, env=environ, capture_output=True, cwd="/", timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    stream = io.BufferedReader(io.BytesIO(done.stdout))  # type: ignore[arg-type]
+    return read_head(stream), b"".join(pieces_of(stream))
+
+
+def take(kept: store.Store, tmp_path: Path, **how: str) -> Look:
+    """Take a checkpoint into the store."""
+    look, pack = checkpoint(tmp_path, **how)
+    kept.take([pack], look.tree, "test/now", ROOM)
+    return look
+
+
+def names(kept: store.Store, tree: str) -> set[str]:
+    """The paths in a tree."""
+    return set(os.fsdecode(kept.run("ls-tree", "-r", "-z", "--name-only", tree)).split("\0")[:-1])
+
+
+# ---- what is recorded
+
+
+def test_untracked_files_are_in_and_the_repository_is_left_as_it_is(kept, tmp_path):
+    work = tmp_path / "work"
+    git(work, "init", "-q")
+    (work / "tracked").write_text("1")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "one")
+    (work / "new").write_text("2")
+    before = git(work, "status", "--porcelain"), (work / ".git" / "index").read_bytes()
+    look = take(kept, tmp_path)
+    assert names(kept, look.tree) == {"tracked", "new"}
+    assert (git(work, "status", "--porcelain"), (work / ".git" / "index").read_bytes()) == before
+
+
+def test_what_is_left_out_is_told(kept, tmp_path):
+    work = tmp_path / "work"
+    git(work, "init", "-q")
+    (work / ".git" / "info" / "exclude").write_text("mine\n")
+    for name in ("ignored.log", "mine", "seen", "logs/a", "logs/b"):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_text("x")
+    (work / ".gitignore").write_text("*.log\nlogs/\n")
+    (work / "husk").mkdir()
+    (work / "husk" / ".gitignore").write_text("*\n")
+    with open(work / "large", "wb") as file:
+        file.truncate(FILE_LIMIT + 1)
+    os.mkfifo(work / "pipe")
+    os.mkfifo(work / "logs" / "pipe")
+    for name in ("nested", "empty repository"):
+        (work / name).mkdir()
+        git(work / name, "init", "-q")
+    (work / "nested" / "file").write_text("x")
+    git(work / "nested", "add", ".")
+    git(work / "nested", "commit", "-qm", "one")
+    look = take(kept, tmp_path)
+    assert names(kept, look.tree) == {".gitignore", "seen"}
+    assert {(one.why, one.path) for one in look.skipped} == {
+        ("ignored", "ignored.log"),
+        ("ignored", "mine"),
+        ("ignored", "logs/"),
+        ("large", "large"),
+        ("special", "pipe"),
+        ("repository", "nested"),
+        ("repository", "empty repository"),
+    }
+
+
+def test_a_file_is_recorded_byte_by_byte_whatever_attributes_say(kept, tmp_path):
+    work = tmp_path / "work"
+    (work / ".gitattributes").write_text("* text=auto eol=crlf ident filter=x working-tree-encoding=UTF-16\n")
+    content = b"a\r\nb\n$Id$\r\n\xff"
+    (work / "file").write_bytes(content)
+    look = take(kept, tmp_path)
+    assert kept.run("cat-file", "blob", f"{look.tree}:file") == content
+
+
+def test_only_what_is_new_is_sent(kept, tmp_path):
+    for number in range(300):
+        (tmp_path / "work" / f"{number}").write_bytes(os.urandom(1000))
+    first, pack = checkpoint(tmp_path)
+    kept.take([pack], first.tree, "test/1", ROOM)
+    (tmp_path / "work" / "7").write_text("changed")
+    second, more = checkpoint(tmp_path, first.tree)
+    kept.take([more], second.tree, "test/2", ROOM)
+    assert len(more) < len(pack) / 10
+    assert [one.path for one in changes.list_changes(kept, first.tree, second.tree).files] == ["7"]
+    third, nothing = checkpoint(tmp_path, second.tree)
+    assert (third.tree, nothing) == (second.tree, b"")
+
+
+def test_a_damaged_repository_in_the_container_is_made_anew(kept, tmp_path):
+    (tmp_path / "work" / "file").write_text("one")
+    first = take(kept, tmp_path)
+    for pack in (tmp_path / "home" / ".clincus" / "shadow" / "objects" / "pack").iterdir():
+        pack.chmod(0o600)
+        pack.write_bytes(b"nonsense")
+    (tmp_path / "work" / "file").write_text("2")
+    second, pack = checkpoint(tmp_path, first.tree, mode="fresh")
+    kept.take([pack], second.tree, "test/2", ROOM)
+    assert kept.run("cat-file", "blob", f"{second.tree}:file") == b"2"
+
+
+def test_the_base_of_a_branch_is_where_it_left_main(kept, tmp_path):
+    work = tmp_path / "work"
+    git(work, "init", "-q", "--initial-branch=main")
+    (work / "file").write_text("base")
+    git(work, "add", ".")
+    git(work, "commit", "-qm", "one")
+    git(work, "switch", "-qc", "topic")
+    (work / "file").write_text("topic")
+    git(work, "commit", "-qam", "two")
+    base = git(work, "rev-parse", "main").strip()
+    look, pack = checkpoint(tmp_path, mode="branch")
+    kept.take([pack], look.tree, "test/branch", ROOM)
+    assert (look.commit, kept.run("cat-file", "blob", f"{look.tree}:file")) == (base, b"base")
+
+
+def test_a_folder_without_a_commit_has_no_branch(tmp_path):
+    (tmp_path / "work").mkdir()
+    git(tmp_path / "work", "init", "-q")
+    with pytest.raises(clincus.ClincusError) as caught:
+        checkpoint(tmp_path, mode="branch")
+    assert (caught.value.status, "no git repository with a commit" in caught.value.message) == (409, True)
+
+
+@pytest.mark.parametrize("name", ["line\nbreak", "quote\"'`$(touch x)", b"\xff\xfe", "-rf", ":(top)x", "a\tb", " "])
+def test_any_name_comes_through(kept, tmp_path, name):
+    path = os.path.join(os.fsencode(tmp_path / "work"), os.fsencode(name))
+    Path(os.fsdecode(path)).write_text("x")
+    empty = take(kept, tmp_path)
+    assert names(kept, empty.tree) == {os.fsdecode(name)}
+    side = changes.blob_of(kept, empty.tree, os.fsdecode(name))
+    assert side is not None
+    assert changes.content(kept, side, 10) == b"x"
+
+
+# ---- what a hostile container sends
+
+
+def pack_of(folder: Path, objects: Mapping[str, tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
+    """A pack with objects that no git would make, and their ids: name -> (kind, content; {file} is that one's id)."""
+    git(folder, "init", "-q", "--bare", "bad.git")
+    ids: dict[str, str] = {}
+    for name, (kind, text) in objects.items():
+        content = text.replace(b"{file}", bytes.fromhex(ids.get("file", "")))
+        argv = ["git", "-C", str(folder / "bad.git"), "hash-object", "-w", "-t", kind, "--literally", "--stdin"]
+        ids[name] = subprocess.run(argv, input=content, capture_output=True, check=True).stdout.decode().strip()
+    argv = ["git", "-C", str(folder / "bad.git"), "pack-objects", "-q", "--stdout"]
+    listed = "".join(f"{id}\n" for id in ids.values()).encode()
+    return subprocess.run(argv, input=listed, capture_output=True, check=True).stdout, ids
+
+
+def tree(*entries: str) -> tuple[str, bytes]:
+    """A tree with a file of each name."""
+    return "tree", b"".join(b"100644 " + os.fsencode(name) + b"\0{file}" for name in entries)
+
+
+FILE = ("blob", b"content\n")
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        {"file": FILE, "tree": tree(".git")},
+        {"file": FILE, "tree": tree("..")},
+        {"file": FILE, "tree": tree("a/b")},
+        {"file": FILE, "tree": tree("GIT~1")},
+        {"file": FILE, "tree": tree("b", "a")},
+        {"file": FILE, "tree": tree("a", "a")},
+        {"tree": ("tree", b"100644 missing\0" + b"\x01" * 20)},
+        {"tree": ("tree", b"no tree at all")},
+        {"tree": FILE},
+    ],
+    ids=["git folder", "parent", "slash", "short name", "unsorted", "twice", "missing", "nonsense", "file"],
+)
+def test_a_tree_that_git_does_not_find_sound_is_refused(kept, tmp_path, objects):
+    pack, ids = pack_of(tmp_path, objects)
+    with pytest.raises(clincus.ClincusError):
+        kept.take([pack], ids["tree"], "test/now", ROOM)
+    assert kept.run("for-each-ref") == b""
+
+
+@pytest.mark.parametrize(
+    "pack", [b"", b"PACK", b"#!/bin/sh\n", b"# v2 git bundle\n\nPACK", b"PACK\0\0\0\2\0\1\0\0" + b"x" * 99]
+)
+def test_what_is_no_pack_is_refused(kept, pack):
+    with pytest.raises(clincus.ClincusError):
+        kept.take([pack], "a" * 40, "test/now", ROOM)
+    assert os.listdir(os.path.join(kept.path, "objects", "pack")) == []
+    assert [name for name in os.listdir(kept.path) if name.startswith("incoming")] == []
+
+
+def test_a_pack_larger_than_the_room_ends_there(kept, tmp_path):
+    (tmp_path / "work" / "file").write_bytes(os.urandom(1 << 20))
+    look, pack = checkpoint(tmp_path)
+    with pytest.raises(clincus.ClincusError) as caught:
+        kept.take(iter([pack[:1000], pack[1000:]]), look.tree, "test/now", 1 << 19)
+    assert caught.value.status == 409
+
+
+def test_a_file_that_unfolds_to_more_than_the_limit_is_refused(kept, tmp_path):
+    pack, ids = pack_of(tmp_path, {"file": ("blob", bytes(store.OBJECT_LIMIT + 1)), "tree": tree("zeros")})
+    assert len(pack) < 1 << 20
+    with pytest.raises(clincus.ClincusError) as caught:
+        kept.take([pack], ids["tree"], "test/now", ROOM)
+    assert "too large" in caught.value.message
+
+
+def test_a_workspace_may_break_the_rules_of_files_that_only_a_checkout_reads(kept, tmp_path):
+    (tmp_path / "work" / ".gitmodules").write_text('[submodule "x"]\n\tpath = x\n\turl = -u./payload\n')
+    (tmp_path / "work" / ".gitattributes").write_text("x" * 3000 + " text\n")
+    look = take(kept, tmp_path)
+    assert names(kept, look.tree) == {".gitmodules", ".gitattributes"}
+
+
+def test_nothing_that_a_tree_or_a_person_configures_runs_on_the_host(kept, tmp_path, monkeypatch):
+    work, mark = tmp_path / "work", tmp_path / "ran"
+    spy = tmp_path / "spy"
+    spy.write_text(SPY.format(mark=mark))
+    spy.chmod(0o755)
+    config = tmp_path / "hostile"
+    config.write_text(
+        f'[diff]\n\texternal = {spy}\n[diff "x"]\n\ttextconv = {spy}\n\tcommand = {spy}\n'
+        f'[filter "x"]\n\tclean = {spy}\n\tsmudge = {spy}\n[core]\n\tfsmonitor = {spy}\n\thooksPath = {tmp_path}\n'
+        f"\tpager = {spy}\n"
+    )
+    for name, value in {
+        "GIT_CONFIG_GLOBAL": str(config),
+        "GIT_CONFIG_SYSTEM": str(config),
+        "GIT_EXTERNAL_DIFF": str(spy),
+        "GIT_PAGER": str(spy),
+        "GIT_DIR": str(work / ".git"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    (work / ".gitattributes").write_text("* diff=x filter=x merge=x\n")
+    (work / "file").write_text("one\n")
+    first = take(kept, tmp_path)
+    (work / "file").write_text("two\n")
+    second = take(kept, tmp_path)
+    found = changes.list_changes(kept, first.tree, second.tree)
+    assert [(one.path, one.added) for one in found.files] == [("file", 1)]
+    assert b"+two" in changes.patch(kept, first.tree, second.tree, None)
+    kept.tidy(even_few=True)
+    assert not mark.exists()
+
+
+# ---- what is kept
+
+
+def test_trees_without_a_name_go_and_the_others_stay(kept, tmp_path):
+    trees = []
+    for number in range(3):
+        (tmp_path / "work" / "file").write_bytes(os.urandom(200_000))
+        look, pack = checkpoint(tmp_path)
+        kept.take([pack], look.tree, f"test/{number}", ROOM)
+        trees.append(look.tree)
+    before = kept.size()
+    kept.forget(["test/1", "test/no-such-name"])
+    kept.tidy(even_few=True)
+    assert kept.size() < before * 0.75
+    assert names(kept, trees[0]) == {"file"}
+    with pytest.raises(clincus.ClincusError):
+        names(kept, trees[1])
+
+
+def test_many_files_are_listed_in_part_and_say_so(kept, tmp_path):
+    for number in range(50):
+        (tmp_path / "work" / f"{number}").write_text(str(number))
+    look = take(kept, tmp_path)
+    (tmp_path / "work" / "0").unlink()
+    empty = take(kept, tmp_path)
+    assert empty.tree != look.tree
+    found = changes.list_changes(kept, empty.tree, look.tree, most=0)
+    assert (found.files, found.truncated) == ([], True)
