@@ -1,6 +1,7 @@
 // Lies in the container as a plugin of opencode (https://opencode.ai/docs/plugins): hands what it does to guest/hook.sh,
 // in a process of its own that nobody waits for.
 import { spawn } from "node:child_process"
+import { appendFile } from "node:fs"
 
 const TOLD = new Set([
   ...["session.status", "session.idle", "session.error"],
@@ -19,9 +20,24 @@ const tell = (name, words) => {
   } catch {}
 }
 
+// What each answer has used, for clincus_features/cost/dialects.py; it is saved with the conversation.
+const USAGE = `${process.env.HOME}/.local/share/opencode/clincus-usage.jsonl`
+const counted = new Set()
+
+const account = ({ id, role, time, tokens, cost, modelID }) => {
+  if (role !== "assistant" || !time?.completed || !tokens || counted.has(id)) return
+  counted.add(id)
+  const { input, output, reasoning, cache } = tokens
+  const used = { input, output, reasoning, cache_read: cache?.read, cache_write: cache?.write }
+  appendFile(USAGE, JSON.stringify({ id, at: time.completed, model: modelID, cost, ...used }) + "\n", () => {})
+}
+
 export const Clincus = async () => ({
   event: async ({ event }) => {
     if (TOLD.has(event?.type)) tell(event.type, event.properties)
+    try {
+      if (event?.type === "message.updated") account(event.properties.info)
+    } catch {}
   },
   // What a person has sent, in the words of the other tools' hooks.
   "chat.message": async (_, output) => {

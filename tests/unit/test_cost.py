@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import jsonschema
@@ -11,9 +12,11 @@ import pytest
 
 import clincus
 from clincus_features import cost
+from clincus_features.cost import dialects, ledger
 
 MODEL = "claude-opus-4-5-20251101"
-SCHEMA = clincus.inlined(clincus.load_contract()["components"]["schemas"]["Cost"], clincus.load_contract())
+SCHEMAS = clincus.load_contract()["components"]["schemas"]
+SCHEMA, SPENDING = (clincus.inlined(SCHEMAS[name], clincus.load_contract()) for name in ("Cost", "Spending"))
 
 
 def line(id: str, *counts: object, **more: object) -> str:
@@ -33,14 +36,14 @@ def talk(tmp_path: Path) -> Path:
     return folder / "a.jsonl"
 
 
-def document(tmp_path: Path, ledger: cost.Ledger | None = None) -> dict:
-    found = cost.document((ledger or cost.Ledger()).read(str(tmp_path)))
+def document(tmp_path: Path, reader: ledger.Ledger | None = None, tool: str = "claude") -> dict:
+    found = cost.document((reader or ledger.Ledger()).read(tool, str(tmp_path)))
     jsonschema.validate(found, SCHEMA)
     return dict(found)
 
 
-def tokens(tmp_path: Path, ledger: cost.Ledger | None = None) -> list[int]:
-    return list(document(tmp_path, ledger)["tokens"].values())
+def tokens(tmp_path: Path, reader: ledger.Ledger | None = None) -> list[int]:
+    return list(document(tmp_path, reader)["tokens"].values())
 
 
 def test_a_message_counts_once_with_its_largest_usage(tmp_path, talk):
@@ -89,7 +92,7 @@ def test_a_cost_is_told_where_the_price_is_known(tmp_path, talk, message, dollar
         '{"usage": 1' + "0" * 10_000 + "}\n",
         '{"message": {"usage": []}}\n["usage"]\n"usage"\nnull "usage"\n',
         '{"message": {"usage": {"input_tokens": NaN}}}\n',
-        '"usage"' + "x" * (cost.LINE + 10) + "\n",
+        '"usage"' + "x" * (ledger.LINE + 10) + "\n",
         "\0\n",
     ],
 )
@@ -110,23 +113,166 @@ def test_links_and_pipes_are_not_followed(tmp_path, talk):
 
 def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, monkeypatch):
     parsed = []
-    monkeypatch.setattr(cost, "parse_line", lambda text, place: parsed.append(text) or real(text, place))
-    ledger, first, second = cost.Ledger(), line("a", 1, 1, 1, 1), line("b", 2, 2, 2, 2)
+    real = dialects.parse_line
+    monkeypatch.setattr(ledger, "parse_line", lambda *words: parsed.append(words) or real(*words))
+    reader, first, second = ledger.Ledger(), line("a", 1, 1, 1, 1), line("b", 2, 2, 2, 2)
     talk.write_text(first + second[:30])
-    assert tokens(tmp_path, ledger) == [1, 1, 1, 1]
+    assert tokens(tmp_path, reader) == [1, 1, 1, 1]
     talk.write_text(first + second)
-    assert tokens(tmp_path, ledger) == [3, 3, 3, 3]
+    assert tokens(tmp_path, reader) == [3, 3, 3, 3]
     assert len(parsed) == 2
     talk.write_text(line("c", 5, 5, 5, 5) + second)
-    assert tokens(tmp_path, ledger) == [7, 7, 7, 7]
+    assert tokens(tmp_path, reader) == [7, 7, 7, 7]
     talk.write_text("")
-    assert tokens(tmp_path, ledger) == [0, 0, 0, 0]
-
-
-real = cost.parse_line
+    assert tokens(tmp_path, reader) == [0, 0, 0, 0]
 
 
 def test_of_a_tool_that_tells_nothing_nothing_is_known():
     found = dict(cost.document(None))
     jsonschema.validate(found, SCHEMA)
     assert set(map(str, found.values())) == {"None", "[]"}
+
+
+# ---- the same transcript in ccusage ------------------------------------------------------------------------------
+
+SONNET, HAIKU = "claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001"
+WHOLE = (
+    line("a", 12, 345, 20_000, 6_000, model=SONNET),
+    line("b", 3, 1_200, 26_000, 900, model=SONNET),
+    line("c", 7, 80, 1_000, 0, model=HAIKU),
+    line("d", 9, 2_500, 40_000, 12_000, timestamp="2026-11-26T09:00:00.000Z"),
+)
+# As Claude Code writes it: a line for each block of an answer and while it comes in; some gateways give no request id.
+IN_PARTS = (
+    line("a", 12, 1, 20_000, 6_000, model=SONNET) * 2 + WHOLE[0],
+    WHOLE[1] * 2,
+    line("c", 7, 80, 1_000, 0, model=HAIKU, requestId=None) * 2,
+    WHOLE[3],
+)
+
+
+@pytest.mark.parametrize("lines", [WHOLE, IN_PARTS], ids=["each message once", "in parts"])
+def test_tokens_and_dollars_equal_those_of_ccusage(tmp_path, talk, lines):
+    """What `ccusage claude daily --json --offline` 20.0.26 prints of both.
+
+    ccusage 18.0.11 agrees on the first. Of the second it tells 38 tokens in and 3,861 out, $0.216294: it takes the
+    first line of a message, where only one token has come out, and counts a message without a request id as often as
+    it is written. The API charges each answer once, for all that came out, which is what the largest usage says.
+    """
+    talk.write_text("".join(lines))
+    found = document(tmp_path)
+    assert found["tokens"] == {"input": 31, "output": 4_125, "cache_read": 87_000, "cache_write": 18_900}
+    assert found["cost_usd"] == pytest.approx(0.220947)
+    days = [(day["day"], day["tokens"]["output"], day["cost_usd"]) for day in found["days"]]
+    assert days == [("2026-11-26", 2_500, pytest.approx(0.157545)), ("2026-11-25", 1_625, pytest.approx(0.063402))]
+
+
+# ---- the other tools ---------------------------------------------------------------------------------------------
+
+
+def copilot_line(id: str, at: str = "2026-11-25T19:55:24.165Z", **counts: object) -> str:
+    """A line of events.jsonl, as Copilot CLI 1.0.102 wrote it, cut to what counts."""
+    usage = {"model": "claude-sonnet-4.5", "inputTokens": 1210, "outputTokens": 9, "cacheReadTokens": 1000}
+    usage |= {"cacheWriteTokens": 200, "cost": 0.0, "interactionType": "conversation-agent"}
+    usage |= {"maxPromptTokens": 168_000, "maxOutputTokens": 32_000, **counts}
+    return json.dumps({"type": "session.usage_record", "data": {"usage": usage}, "id": id, "timestamp": at}) + "\n"
+
+
+def opencode_line(id: str, **more: object) -> str:
+    """A line that guest/opencode.js writes."""
+    entry = {"id": id, "at": 1795636666243, "model": "claude-sonnet-4-5", "cost": 0.001215, "input": 10, "output": 9}
+    return json.dumps({**entry, "reasoning": 4, "cache_read": 1000, "cache_write": 200, **more}) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file in a folder that is made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_copilot_tells_tokens_and_context_but_no_dollars(tmp_path):
+    """Its input holds the cached tokens; a record that comes twice counts once; other events count nothing."""
+    other = '{"type":"session.shutdown","data":{"usage":{"inputTokens":5},"of":"session.usage_record"}}\n'
+    lines = copilot_line("1") * 2 + copilot_line("2", outputTokens=1) + copilot_line("3", inputTokens=5) + other
+    write(tmp_path / ".copilot/session-state/x/events.jsonl", lines)
+    found = document(tmp_path, tool="copilot")
+    assert found["tokens"] == {"input": 20, "output": 10, "cache_read": 2000, "cache_write": 400}
+    assert (found["cost_usd"], found["model"]) == (None, "claude-sonnet-4.5")
+    assert found["context"] == {"used": 1219, "size": 200_000}
+
+
+def test_opencode_tells_tokens_and_its_own_dollars(tmp_path):
+    """Reasoning is output; a model that it knows no price of has the cost 0, which is none."""
+    lines = opencode_line("a") * 2 + opencode_line("b", model="local", cost=0) + opencode_line("c", at="soon")
+    write(tmp_path / ".local/share/opencode/clincus-usage.jsonl", lines)
+    found = document(tmp_path, tool="opencode")
+    assert found["tokens"] == {"input": 20, "output": 26, "cache_read": 2000, "cache_write": 400}
+    assert (found["cost_usd"], found["days"][0]["day"]) == (None, "2026-11-25")
+    write(tmp_path / ".local/share/opencode/clincus-usage.jsonl", opencode_line("a"))
+    assert document(tmp_path, tool="opencode")["cost_usd"] == 0.001215
+
+
+def test_of_another_tool_nothing_is_known(tmp_path):
+    assert ledger.Ledger().read("aider", str(tmp_path)) is None
+
+
+# ---- all conversations -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function that saves a conversation of a project, and gives its record."""
+
+    def save(id: str, workspace: str, path: str, text: str, tool: str = "claude") -> clincus.SavedSession:
+        write(tmp_path / id / path, text)
+        return clincus.SavedSession(session_id=id, tool=tool, directory=str(tmp_path / id), workspace=workspace)
+
+    return save
+
+
+def spending(*sessions: clincus.SavedSession, days: int = 30) -> dict:
+    found = cost.spending(ledger.Ledger(), sessions, days)
+    jsonschema.validate(found, SPENDING)
+    return dict(found)
+
+
+def today(hours_ago: int = 0) -> str:
+    return (datetime.now(timezone.utc) - timedelta(hours=hours_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+CLAUDE_FILE, COPILOT_FILE = ".claude/projects/-workspace/a.jsonl", ".copilot/session-state/x/events.jsonl"
+
+
+def test_what_was_spent_is_told_by_project_and_day(saved):
+    now, before = today(), today(hours_ago=48)
+    found = spending(
+        saved("one", "/w/app", CLAUDE_FILE, line("a", 1000, 0, 0, 0, timestamp=now)),
+        saved("two", "/w/app", CLAUDE_FILE, line("b", 1000, 0, 0, 0, timestamp=before)),
+        saved("three", "/w/web", CLAUDE_FILE, line("c", 9000, 0, 0, 0, timestamp=now)),
+        saved("four", "/w/web", COPILOT_FILE, copilot_line("d", at=now), tool="copilot"),
+        saved("five", "/w/web", "talk.md", "hi", tool="aider"),
+    )
+    assert [(one["workspace"], one["sessions"], one["cost_usd"]) for one in found["projects"]] == [
+        ("/w/web", 2, 0.045),
+        ("/w/app", 2, 0.01),
+    ]
+    assert [day["day"] for day in found["projects"][1]["days"]] == [now[:10], before[:10]]
+    assert [(day["day"], day["cost_usd"]) for day in found["days"]] == [(now[:10], 0.05), (before[:10], 0.005)]
+    assert (found["cost_usd"], found["unpriced_tokens"], found["silent_tools"]) == (0.055, 1219, ["aider"])
+
+
+def test_a_conversation_that_went_on_in_another_session_counts_once(saved):
+    talk = line("a", 1000, 0, 0, 0, timestamp=today())
+    found = spending(saved("one", "/w/app", CLAUDE_FILE, talk * 2), saved("two", "/w/app", CLAUDE_FILE, talk))
+    assert (found["tokens"]["input"], found["projects"][0]["sessions"]) == (1000, 1)
+
+
+def test_only_the_days_that_are_asked_for_count(saved):
+    talk = line("a", 1000, 0, 0, 0, timestamp=today()) + line("b", 5, 0, 0, 0, timestamp=today(hours_ago=49))
+    one = saved("one", "/w/app", CLAUDE_FILE, talk + line("c", 7, 0, 0, 0, timestamp="when?"))
+    assert [spending(one, days=days)["tokens"]["input"] for days in (1, 30)] == [1000, 1005]
+
+
+def test_without_a_conversation_nothing_was_spent():
+    found = spending()
+    assert (found["cost_usd"], found["projects"], found["truncated"]) == (0, [], False)

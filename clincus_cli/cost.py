@@ -1,0 +1,77 @@
+"""What conversations have cost: `cost`, by project and day, from the copies on the host. No server is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import clincus
+from clincus_cli import TYPE_CHECKING, console
+from clincus_cli import commands as cli
+from clincus_cli.context import Context
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@cli.Command(
+    "cost [NAME]",
+    cli.Flag("--days N", "how many days, up to today", check=cli.number_from(1, 366), default=30),
+    cli.format_flag("text", "json"),
+    shows=True,
+)
+def run_cost(context: Context) -> int:
+    """Show what conversations have cost, by project and day
+
+    Tokens and dollars at list prices, as far as the tools tell them, from the conversations that are saved on this
+    machine: also those of deleted sessions. With NAME, only that session's.
+
+    $ clincus cost --days 7  # This week.
+    $ clincus cost clincus-ec0578-1  # One session.
+    """
+    from clincus_features.cost import spending
+    from clincus_features.cost.ledger import Ledger
+
+    saved = clincus.list_saved(context.config, context.environ)
+    if context.options.name:
+        directory = context.sessions.saved_directory(context.sessions.registry.get(context.options.name))
+        saved = [one for one in saved if one.directory == directory]
+    found = spending(Ledger(), saved, context.options.days)
+    if context.options.format == "json":
+        console.print_json(found)
+    else:
+        print("\n".join(cost_lines(found)))
+    return 0
+
+
+def cost_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The text of `clincus cost`."""
+    rows = [
+        (day["day"], project["workspace"], count_text(sum(day["tokens"].values())), dollar_text(day))
+        for project in found["projects"]
+        for day in project["days"]
+    ]
+    if rows:
+        total = ("in all", "", count_text(sum(found["tokens"].values())), dollar_text(found))
+        yield console.table(("DAY (UTC)", "PROJECT", "TOKENS", "COST"), [*sorted(rows, reverse=True), total])
+    else:
+        yield f"nothing was used since {found['since']}, as far as the tools tell"
+    if found["silent_tools"]:
+        yield f"not told by: {', '.join(found['silent_tools'])}"
+    if found["truncated"]:
+        yield "there are more conversations than are read: the oldest are left out"
+
+
+def count_text(count: float) -> str:
+    """A number of tokens for a person."""
+    for unit in ("", "k", "M"):
+        if count < 1000:
+            return f"{count:.4g}{unit}"
+        count /= 1000
+    return f"{count:.4g}G"
+
+
+def dollar_text(spent: Mapping[str, Any]) -> str:
+    """The dollars of a row; `+` if there are tokens without a known price, too."""
+    if spent["cost_usd"] is None:
+        return "not known"
+    return f"${spent['cost_usd']:.2f}" + ("+" if spent["unpriced_tokens"] else "")

@@ -1,0 +1,140 @@
+"""What conversations have cost: GET /api/sessions/{id}/cost, and GET /api/cost by project and day.
+
+The source are the copies of the conversations on the host (saved after each turn and every 3 minutes, kept when a
+session is deleted), in the form of each tool (dialects.py). A tool that writes nothing gets null. What a transcript
+says is data of a container, and bounded; a lying agent can fake its own figures and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+import clincus
+
+from .ledger import MESSAGES, Ledger, merge
+from .prices import Message, price_of, totals
+
+DAYS = 30  # that are told unless more are asked for
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the routes."""
+    app = extensions.app
+    ledger = Ledger()
+
+    def get_cost(request: clincus.Request) -> object:
+        app.monitor.require()
+        session = app.registry.get(request.values["id"])
+        return document(ledger.read(session.tool, app.sessions.saved_directory(session)))
+
+    def get_costs(request: clincus.Request) -> object:
+        return spending(ledger, clincus.list_saved(app.config, app.environ), request.values.get("days", DAYS))
+
+    extensions.routes.append(("GET", "/api/sessions/{id}/cost", get_cost))
+    extensions.routes.append(("GET", "/api/cost", get_costs))
+
+
+def document(found: Mapping[str, Message] | None) -> Mapping[str, object]:
+    """The answer of the API of one session; all is null for a tool that tells nothing, or too much. Pure."""
+    nothing: dict[str, object] = {
+        "model": None,
+        "tokens": None,
+        "cost_usd": None,
+        "context": None,
+        "windows": [],
+        "days": [],
+    }
+    if found is None:
+        return nothing
+    charged = [message for message in found.values() if sum(message.tokens)]
+    last = max((one for one in charged if one.is_main), key=lambda one: one.at, default=None)
+    price = price_of(last.model) if last else None
+    size = (last.size or (price.context if price else None)) if last else None
+    return {
+        **nothing,
+        **in_full(charged),
+        "model": last.model or None if last else None,
+        "context": {"used": sum(last.tokens), "size": size} if last else None,
+        "days": [{"day": day, **in_full(of_day)} for day, of_day in by_day(charged)[:366]],
+    }
+
+
+def in_full(messages: Iterable[Message]) -> dict[str, object]:
+    """Tokens and dollars; None if the price of one message is not known."""
+    found = totals(messages)
+    unpriced = found.pop("unpriced_tokens")
+    return {**found, "cost_usd": None if unpriced else found["cost_usd"]}
+
+
+def by_day(messages: Iterable[Message]) -> list[tuple[str, list[Message]]]:
+    """The messages of each day (UTC), the newest first; those without a time are left out."""
+    days: dict[str, list[Message]] = {}
+    for message in messages:
+        if clincus.parse_time(message.at):
+            days.setdefault(message.at[:10], []).append(message)
+    return sorted(days.items(), reverse=True)
+
+
+class Spent(NamedTuple):
+    """What was spent in one project."""
+
+    sessions: set[str]
+    messages: list[Message]
+
+
+def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int) -> Mapping[str, object]:
+    """The answer of the API for all saved conversations, of the last `days` days (UTC).
+
+    A conversation that went on in another session is saved twice: each of its messages counts once, for the project
+    of the session that was saved last.
+    """
+    since = (datetime.now(timezone.utc) - timedelta(days=days - 1)).strftime("%Y-%m-%d")
+    counted: dict[str, Message] = {}
+    projects: dict[str, Spent] = {}
+    silent: set[str] = set()
+    is_cut = False
+    for session in saved:
+        found = ledger.read(session.tool, session.directory)
+        if found is None:
+            silent.add(session.tool)
+            continue
+        is_cut = is_cut or len(counted) > MESSAGES
+        if is_cut:
+            break
+        fresh = {
+            key: message
+            for key, message in named(session.tool, found)
+            if key not in counted
+            and message.at[:10] >= since
+            and sum(message.tokens)
+            and clincus.parse_time(message.at)
+        }
+        merge(counted, fresh.items())
+        if fresh:
+            project = projects.setdefault(session.workspace, Spent(set(), []))
+            project.sessions.add(session.session_id)
+            project.messages.extend(fresh.values())
+    documents: list[dict[str, Any]] = [
+        {"workspace": workspace, "sessions": len(spent.sessions), **summary(spent.messages)}
+        for workspace, spent in projects.items()
+    ]
+    return {
+        "since": since,
+        **summary(counted.values()),
+        "projects": sorted(documents, key=lambda one: (-(one["cost_usd"] or 0), one["workspace"])),
+        "silent_tools": sorted(silent),
+        "truncated": is_cut,
+    }
+
+
+def named(tool: str, found: Mapping[str, Message]) -> Iterable[tuple[str, Message]]:
+    """Messages with a key that no other tool's message has."""
+    return ((f"{tool}:{key}", message) for key, message in found.items())
+
+
+def summary(messages: Iterable[Message]) -> dict[str, Any]:
+    """Tokens and dollars, in all and by day."""
+    messages = list(messages)
+    return {**totals(messages), "days": [{"day": day, **totals(of_day)} for day, of_day in by_day(messages)]}

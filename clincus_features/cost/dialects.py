@@ -1,0 +1,120 @@
+"""How each tool writes down what its models have charged. Each line is data of a container, and may say anything.
+
+claude      ~/.claude/projects/**/*.jsonl, `message.usage`, once for each block of an answer and while it comes in
+            (seen with 2.1.332).
+copilot     ~/.copilot/session-state/*/events.jsonl, `session.usage_record`, once for each request; its `inputTokens`
+            hold the cached ones too. It tells no dollars: its plans count requests (seen with 1.0.102).
+opencode    ~/.local/share/opencode/clincus-usage.jsonl, which our plugin guest/opencode.js writes. opencode itself has
+            a database, and the host opens no database that a container has written (seen with 1.18.34).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import clincus
+
+from .prices import Message
+
+MOST = 10**9  # tokens of one message
+MOST_DOLLARS = 10**5  # of one message
+
+
+class Dialect(NamedTuple):
+    """Where a tool writes, and how a line of it is read."""
+
+    folder: str  # below the home
+    suffix: str  # of the files' names
+    mark: bytes  # is in each line that counts
+    parse: Callable[
+        [Mapping[str, object], str], Iterator[tuple[str, Message]]
+    ]  # entry, place in the file -> key, message
+
+
+def parse_claude(entry: Mapping[str, object], place: str) -> Iterator[tuple[str, Message]]:
+    """The message of a line of Claude Code's; `place` is the key of one without an id."""
+    message = clincus.as_object(entry.get("message"))
+    usage = clincus.as_object(message.get("usage"))
+    names = "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"
+    counts = counted(usage, names)
+    hour = counted(clincus.as_object(usage.get("cache_creation")), ("ephemeral_1h_input_tokens",))
+    if not usage or not counts or not hour or hour[0] > counts[3]:
+        return
+    id, request = text(message.get("id")), text(entry.get("requestId"))
+    key = f"{id}:{request}" if id else place
+    is_main = entry.get("isSidechain") is not True
+    yield key, Message(text(message.get("model")), text(entry.get("timestamp")), is_main, as_kinds(counts), hour[0])
+
+
+def parse_copilot(entry: Mapping[str, object], place: str) -> Iterator[tuple[str, Message]]:
+    """The request of a line of Copilot's; `place` is the key of one without an id."""
+    usage = clincus.as_object(clincus.as_object(entry.get("data")).get("usage"))
+    counts = counted(usage, ("inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"))
+    if entry.get("type") != "session.usage_record" or not usage or not counts or counts[0] < counts[2] + counts[3]:
+        return
+    counts[0] -= counts[2] + counts[3]
+    key = text(entry.get("id")) or place
+    is_main = usage.get("interactionType") in (None, "conversation-agent")
+    sizes = counted(usage, ("maxPromptTokens", "maxOutputTokens"))
+    size = sum(sizes) if sizes and all(sizes) else None
+    yield key, Message(text(usage.get("model")), text(entry.get("timestamp")), is_main, as_kinds(counts), size=size)
+
+
+def parse_opencode(entry: Mapping[str, object], _place: str) -> Iterator[tuple[str, Message]]:
+    """The message of a line that our plugin wrote."""
+    counts = counted(entry, ("input", "output", "reasoning", "cache_read", "cache_write"))
+    at, dollars, id = entry.get("at"), entry.get("cost"), text(entry.get("id"))
+    if not counts or not id or not isinstance(at, int) or not 0 <= at < 10**14:
+        return
+    plain, output, reasoning, read, write = counts
+    told = isinstance(dollars, (int, float)) and 0 < dollars < MOST_DOLLARS  # 0 is also what it says of unknown models
+    yield (
+        id,
+        Message(
+            text(entry.get("model")),
+            datetime.fromtimestamp(at / 1000, timezone.utc).isoformat(),
+            True,  # it does not tell subagents apart
+            (plain, output + reasoning, read, write),
+            dollars=float(dollars) if told and isinstance(dollars, (int, float)) else None,
+        ),
+    )
+
+
+DIALECTS = {
+    "claude": Dialect(".claude/projects", ".jsonl", b'"usage"', parse_claude),
+    "copilot": Dialect(".copilot/session-state", "events.jsonl", b'"session.usage_record"', parse_copilot),
+    "opencode": Dialect(".local/share/opencode", "clincus-usage.jsonl", b'"cache_read"', parse_opencode),
+}
+
+
+def parse_line(dialect: Dialect, line: bytes, place: str) -> Iterator[tuple[str, Message]]:
+    """The message of a line with its key, if the line tells a usage."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return
+    yield from dialect.parse(clincus.as_object(entry), place)
+
+
+def counted(usage: Mapping[str, object], names: tuple[str, ...]) -> list[int]:
+    """The counts of these names, 0 for what is not told; empty if one is no count."""
+    counts = []
+    for name in names:
+        count = usage.get(name, 0)
+        if type(count) is not int or not 0 <= count <= MOST:
+            return []
+        counts.append(count)
+    return counts
+
+
+def as_kinds(counts: list[int]) -> tuple[int, int, int, int]:
+    """Four counts as a tuple."""
+    return counts[0], counts[1], counts[2], counts[3]
+
+
+def text(value: object) -> str:
+    """A short text, "" for anything else."""
+    return value if isinstance(value, str) and len(value) <= 200 and value.isprintable() else ""
