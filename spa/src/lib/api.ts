@@ -23,6 +23,7 @@ import type {
   PromptResult,
   Session,
   SessionChange,
+  Spending,
   Usage,
   WorkspaceList,
 } from './types';
@@ -174,6 +175,7 @@ export const api = {
   images: async () => (await (await find('/api/images')).json()) as Image[],
   health: async () => (await (await find('/api/health')).json()) as Health,
 
+  spending: async (days: number) => (await (await find(`/api/cost?days=${days}`)).json()) as Spending,
   cost: async (id: string) => (await (await find(`${session(id)}/cost`)).json()) as Cost,
 
   log: async (id: string) => (await (await find(`${session(id)}/log`)).json()) as LogEntry[],

@@ -37,6 +37,7 @@ export type FileEntry = Schemas['FileEntry'];
 export type Usage = Schemas['Usage'];
 export type LogEntry = Schemas['LogEntry'];
 export type Cost = Schemas['Cost'];
+export type Spending = Schemas['Spending'];
 export type SessionChange = Body<'change_session'>;
 export type Directory = Schemas['FileListing'];
 

@@ -550,6 +550,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/cost": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What all saved conversations have cost, by project and day, as far as their tools tell it */
+        get: operations["get_costs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/cost": {
         parameters: {
             query?: never;
@@ -1403,6 +1420,36 @@ export interface components {
             created_at: string;
             /** @description bytes, null if Incus does not tell */
             size: number | null;
+        };
+        /** @description each message of a conversation counts once; cost_usd is the sum of those with a known price */
+        Spending: {
+            /** @description the first day (UTC) */
+            since: string;
+            tokens: components["schemas"]["Tokens"];
+            /** @description at list prices; null if no price is known */
+            cost_usd: number | null;
+            /** @description tokens whose price is not known */
+            unpriced_tokens: number;
+            days: components["schemas"]["SpentDay"][];
+            /** @description the dearest first */
+            projects: {
+                workspace: string;
+                sessions: number;
+                tokens: components["schemas"]["Tokens"];
+                cost_usd: number | null;
+                unpriced_tokens: number;
+                days: components["schemas"]["SpentDay"][];
+            }[];
+            /** @description tools that do not tell what they use */
+            silent_tools: string[];
+            /** @description there are more conversations than are read */
+            truncated: boolean;
+        };
+        SpentDay: {
+            day: string;
+            tokens: components["schemas"]["Tokens"];
+            cost_usd: number | null;
+            unpriced_tokens: number;
         };
         Tokens: {
             input: number;
@@ -2497,6 +2544,32 @@ export interface operations {
                 content?: never;
             };
             409: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_costs: {
+        parameters: {
+            query?: {
+                /** @description how many days (UTC), up to today */
+                days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Spending"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            400: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };

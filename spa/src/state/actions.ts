@@ -22,6 +22,10 @@ export async function rename(session: Session, name: string): Promise<void> {
   await report(`${label(session)} was not renamed.`, () => sessions.rename(session.id, name));
 }
 
+export async function pin(session: Session, pinned: boolean): Promise<void> {
+  await report(`${label(session)} was not ${pinned ? 'pinned' : 'unpinned'}.`, () => sessions.pin(session.id, pinned));
+}
+
 export async function resume(session: Session): Promise<void> {
   await report(`${label(session)} did not resume.`, () => sessions.resume(session.id));
 }

@@ -41,13 +41,18 @@ const GROUP_OF: Partial<Record<Agent['state'], Group['key']>> = {
 const isRecord = (value: unknown): value is Record<string, string> =>
   typeof value === 'object' && value !== null && Object.values(value).every((one) => typeof one === 'string');
 
+/** What a person has pinned stands first wherever it is listed. */
+function pinnedFirst(a: Session, b: Session): number {
+  return Number(b.pinned) - Number(a.pinned);
+}
+
 function newestFirst(a: Session, b: Session): number {
-  return b.created_at.localeCompare(a.created_at) || a.id.localeCompare(b.id);
+  return pinnedFirst(a, b) || b.created_at.localeCompare(a.created_at) || a.id.localeCompare(b.id);
 }
 
 /** Who needs a person first; of two with the same need the one that has waited longer. */
 function neediestFirst(a: Session, b: Session): number {
-  return rank(a.agent) - rank(b.agent) || a.agent.since.localeCompare(b.agent.since) || newestFirst(a, b);
+  return pinnedFirst(a, b) || rank(a.agent) - rank(b.agent) || a.agent.since.localeCompare(b.agent.since) || newestFirst(a, b);
 }
 
 export class Sessions {
@@ -179,6 +184,10 @@ export class Sessions {
 
   async rename(id: string, name: string): Promise<void> {
     this.#put(await api.changeSession(id, { name }));
+  }
+
+  async pin(id: string, pinned: boolean): Promise<void> {
+    this.#put(await api.changeSession(id, { pinned }));
   }
 
   stop(id: string): Promise<void> {

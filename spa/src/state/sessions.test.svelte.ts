@@ -51,6 +51,30 @@ describe('the list', () => {
     expect({ first: sessions.ordered[0]?.id, waiting: sessions.waiting.length }).toEqual({ first: 'a', waiting: 1 });
   });
 
+  it('puts what is pinned first in its group, and also among those that need a person', async () => {
+    const pinned = { pinned: true };
+    server = new Map(
+      [
+        session('old', pinned),
+        session('new', { created_at: '2026-02-02T00:00:00Z' }),
+        { ...withAgent('failed', 'failed'), ...pinned },
+        withAgent('waits', 'waiting'),
+      ].map((one) => [one.id, one]),
+    );
+    await sessions.refresh();
+    expect(sessions.ordered.map(({ id }) => id)).toEqual(['failed', 'waits', 'old', 'new']);
+    expect([sessions.waiting[0]?.id, sessions.next('failed')?.id]).toEqual(['failed', 'waits']);
+  });
+
+  it('moves a session when it is pinned', async () => {
+    server.set('c', session('c', { created_at: '2026-02-02T00:00:00Z' }));
+    await sessions.refresh();
+    answer = (call) => (call.method === 'PATCH' ? { json: session('a', { pinned: true }) } : plain(call));
+    await sessions.pin('a', true);
+    expect([calls.at(-1)?.path, calls.at(-1)?.body]).toEqual(['/api/sessions/a', '{"pinned":true}']);
+    expect(sessions.ordered.map(({ id }) => id)).toEqual(['a', 'c', 'b']);
+  });
+
   it('keeps what it had when a later fetch fails', async () => {
     await sessions.refresh();
     answer = () => ({ status: 503, json: { error: 'Incus is away.' } });

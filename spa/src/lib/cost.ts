@@ -1,0 +1,17 @@
+/** Tokens and dollars as a person reads them. */
+import type { Cost } from './types';
+
+type Tokens = Exclude<Cost['tokens'], null>;
+
+const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 });
+
+export const count = (amount: number): string => compact.format(amount);
+
+/** `+` says that there are tokens whose price is not known, too. */
+export function dollars(amount: number | null, unpriced = 0): string {
+  return amount === null ? 'not known' : `$${amount.toFixed(2)}${unpriced > 0 ? '+' : ''}`;
+}
+
+export function total({ input, output, cache_read, cache_write }: Tokens): number {
+  return input + output + cache_read + cache_write;
+}
