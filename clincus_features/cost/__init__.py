@@ -108,7 +108,7 @@ def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int) -
             for key, message in named(session.tool, found)
             if key not in counted
             and message.at[:10] >= since
-            and sum(message.tokens)
+            and any(message.tokens)
             and clincus.parse_time(message.at)
         }
         merge(counted, fresh.items())

@@ -164,6 +164,28 @@ def test_an_open_menu_stays_where_it_is(dashboard, session_on):
     expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
 
 
+def test_a_pin_keeps_a_session_at_the_top(dashboard, session_on):
+    """Pinned in the older one's menu, it stands before the newer one, in the list and in the sidebar."""
+    page, older, newer = dashboard.page, session_on(), session_on()
+    links = page.locator(f'a[href$="{older["id"]}"], a[href$="{newer["id"]}"]')
+
+    def expect_order(*wanted: dict) -> None:
+        for place in (page.get_by_role("main"), page.get_by_role("navigation", name="Main")):
+            for at, session in enumerate(wanted):
+                expect(place.locator("li").filter(has=links).nth(at).locator("a").first).to_have_attribute(
+                    "href", f"/sessions/{session['id']}"
+                )
+
+    expect_order(newer, older)
+    entry = page.get_by_role("main").locator("li").filter(has=page.locator(f'a[href$="{older["id"]}"]')).first
+    for action, order in (("Pin to the top", (older, newer)), ("Unpin", (newer, older))):
+        entry.get_by_role("button", name="More actions").click()
+        page.get_by_role("menuitem", name=action).click()
+        page.mouse.move(0, 0)
+        page.get_by_role("heading", name="Projects", exact=True).click()
+        expect_order(*order)
+
+
 def test_a_menu_that_is_still_being_fetched_opens_all_the_same(dashboard, session_on):
     """It arrives while the pointer is down on its button, which must not be taken away under it."""
     session_on()
