@@ -2,59 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote
-
 import pytest
 
-from tests.programs import Server, git, wait_until
-
-
-class Reviewed:
-    """A session whose workspace is reviewed."""
-
-    def __init__(self, bed: Any, server: Server, workspace: Path, **fields: Any) -> None:
-        self.bed, self.server, self.workspace = bed, server, workspace
-        self.id = server.create(workspace, **fields)["id"]
-        self.path = f"/api/sessions/{self.id}"
-        wait_until(self.checkpoints, "the first checkpoint")
-
-    def checkpoints(self) -> list[dict[str, Any]]:
-        return list(self.server.get(f"{self.path}/checkpoints").json)
-
-    def keep(self, note: str = "") -> dict[str, Any]:
-        answer = self.server.post(f"{self.path}/checkpoints", {"note": note})
-        assert answer.status == 201, answer.body
-        return dict(answer.json)
-
-    def changes(self, **scope: str) -> dict[str, Any]:
-        query = "&".join(f"{name}={value}" for name, value in scope.items())
-        answer = self.server.get(f"{self.path}/changes?{query}")
-        assert answer.status == 200, answer.body
-        return dict(answer.json)
-
-    def files(self, **scope: str) -> dict[str, str]:
-        """Path and status of each file that differs."""
-        return {one["path"]: one["status"] for one in self.changes(**scope)["files"]}
-
-    def file(self, path: str, **scope: str) -> dict[str, Any]:
-        query = "&".join(
-            f"{name}={value}"
-            for name, value in {"path": quote(path.encode("utf-8", "surrogateescape")), **scope}.items()
-        )
-        answer = self.server.get(f"{self.path}/changes/file?{query}")
-        assert answer.status == 200, answer.body
-        return dict(answer.json)
-
-    def run(self, script: str, user: int = 1000) -> str:
-        """Run a script in the workspace, as the tool would."""
-        return str(self.bed.shell(self.id, f"cd /workspace; {script}", user))
+from tests.incus.review_box import Reviewed
+from tests.programs import git
 
 
 @pytest.fixture
-def session(bed, clincus_server, workspace) -> Reviewed:
-    return Reviewed(bed, clincus_server, workspace)
+def session(bed, shared_server, workspace) -> Reviewed:
+    return Reviewed(bed, shared_server, workspace)
 
 
 def test_what_a_session_changes_is_seen_and_outlives_it(session, workspace):
@@ -186,3 +142,20 @@ def test_a_container_goes_back_to_a_snapshot_and_its_conversation_goes_on(bed, s
     assert session.run("tail -1 README.md") == "workspace\n"
     assert [one["name"] for one in session.server.get(path).json] == ["clean"]
     assert [session.server.delete(f"{path}/clean").status for _ in range(2)] == [204, 404]
+
+
+def test_the_command_line_shows_and_takes_back(session):
+    session.run("echo two >>README.md; printf 'esc\\033[2J\\n' >new")
+    assert session.cli("diff", "--stat").stdout == "M  README.md  +1 -0\nA  new  +1 -0\n"
+    assert "+two\n" in session.cli("diff", "README.md").stdout
+    assert session.cli("checkpoints", "--keep", "mine").returncode == 0
+    listed = session.cli("checkpoints").stdout.splitlines()
+    assert ("mine" in listed[1], "start" in listed[2]) == (True, True)
+    session.run("rm new")
+    refused = session.cli("undo", "--to", "2", "new")
+    assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    done = session.cli("undo", "--to", "2", "--force", "new")
+    assert done.returncode == 0, done.stderr
+    assert session.run("cat new") == "esc\033[2J\n"
+    assert session.cli("diff", "--from", "nonsense").returncode == 2
+    assert "not found" in session.cli("diff", "--from", "99").stderr

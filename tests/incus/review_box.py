@@ -1,0 +1,70 @@
+"""A session whose workspace is reviewed, as the tests of review and undo use it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tests.programs import Server, program, wait_until
+
+
+class Reviewed:
+    """A session whose workspace is reviewed."""
+
+    def __init__(self, bed: Any, server: Server, workspace: Path, **fields: Any) -> None:
+        self.bed, self.server, self.workspace = bed, server, workspace
+        self.id = server.create(workspace, **fields)["id"]
+        self.path = f"/api/sessions/{self.id}"
+        wait_until(self.checkpoints, "the first checkpoint")
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        return list(self.server.get(f"{self.path}/checkpoints").json)
+
+    def keep(self, note: str = "") -> dict[str, Any]:
+        answer = self.server.post(f"{self.path}/checkpoints", {"note": note})
+        assert answer.status == 201, answer.body
+        return dict(answer.json)
+
+    def changes(self, **scope: str) -> dict[str, Any]:
+        query = "&".join(f"{name}={value}" for name, value in scope.items())
+        answer = self.server.get(f"{self.path}/changes?{query}")
+        assert answer.status == 200, answer.body
+        return dict(answer.json)
+
+    def files(self, **scope: str) -> dict[str, str]:
+        """Path and status of each file that differs."""
+        return {one["path"]: one["status"] for one in self.changes(**scope)["files"]}
+
+    def file(self, path: str, **scope: str) -> dict[str, Any]:
+        query = "&".join(
+            f"{name}={value}"
+            for name, value in {"path": quote(path.encode("utf-8", "surrogateescape")), **scope}.items()
+        )
+        answer = self.server.get(f"{self.path}/changes/file?{query}")
+        assert answer.status == 200, answer.body
+        return dict(answer.json)
+
+    def cli(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on this session."""
+        return subprocess.run(
+            [*program(), command, self.id, *words, "--port", str(self.server.port)],
+            env={**os.environ, **self.bed.environ, "HOME": str(self.server.home)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def restore(self, checkpoint: str, *paths: str) -> dict[str, Any]:
+        """Go back to a checkpoint with these paths."""
+        answer = self.server.post(f"{self.path}/restore", {"checkpoint": checkpoint, "paths": list(paths)})
+        assert answer.status == 200, answer.body
+        return dict(answer.json)
+
+    def run(self, script: str, user: int = 1000) -> str:
+        """Run a script in the workspace, as the tool would."""
+        return str(self.bed.shell(self.id, f"cd /workspace; {script}", user))

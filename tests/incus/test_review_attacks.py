@@ -1,0 +1,197 @@
+"""What hostile workspaces and containers do to review and undo: nothing runs on the host, nothing leads out."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.incus.review_box import Reviewed
+from tests.programs import git
+
+
+@pytest.fixture
+def session(bed, shared_server, workspace) -> Reviewed:
+    return Reviewed(bed, shared_server, workspace)
+
+
+def see_everything(session: Reviewed) -> None:
+    """Ask for all that a review asks for, and undo."""
+    session.run("echo more >>README.md")
+    kept = session.keep()["checkpoint"]
+    session.run("echo most >>README.md")
+    session.changes()
+    session.changes(**{"from": "branch"})
+    session.file("README.md")
+    assert session.server.get(f"{session.path}/changes/patch").status == 200
+    assert session.restore(kept, "README.md")["restored"] == ["README.md"]
+
+
+def test_no_program_that_a_repository_names_runs_on_the_host(bed, shared_server, workspace, tmp_path):
+    ran = f"touch {tmp_path}/ran; cat"  # a folder that no container has
+    settings = {
+        "core.fsmonitor": ran,
+        "core.hooksPath": ".hooks",
+        "diff.external": ran,
+        "diff.x.textconv": ran,
+        "diff.x.command": ran,
+        "filter.x.clean": ran,
+        "filter.x.smudge": ran,
+        "filter.x.process": ran,
+        "merge.x.driver": ran,
+    }
+    for name, command in settings.items():
+        git(workspace, "config", name, command)
+    (workspace / ".gitattributes").write_text("* diff=x filter=x merge=x\n")
+    (workspace / ".hooks").mkdir()
+    for name in ("post-checkout", "post-index-change", "reference-transaction", "pre-auto-gc"):
+        (workspace / ".hooks" / name).write_text(f"#!/bin/sh\n{ran}\n")
+        (workspace / ".hooks" / name).chmod(0o755)
+    session = Reviewed(bed, shared_server, workspace)
+    session.run("echo '* diff=x filter=x' >.git/info/attributes")
+    see_everything(session)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_submodules_and_nested_repositories_are_told_and_not_entered(session):
+    session.run(
+        "git init -q sub; cd sub; echo x >f; git add f; git -c user.name=a -c user.email=a@b commit -qm x; cd ..;"
+        "git -c protocol.file.allow=always submodule --quiet add ./sub module; git init -q nested; echo x >nested/f"
+    )
+    see_everything(session)
+    found = session.changes()
+    assert {one["path"] for one in found["skipped"] if one["why"] == "repository"} == {"module", "nested", "sub"}
+    assert not any(one["path"].startswith(("module/", "nested/", "sub/")) for one in found["files"])
+
+
+NAMES = ["line\nbreak", "quo\"te'$(touch x)`", "\udcff\udcfe", " ", "-rf", "😀", "a\\b", ":(glob)*"]
+
+
+def test_files_of_any_name_are_shown_and_brought_back(session):
+    for name in NAMES:
+        (session.workspace / name).write_text(f"{name!a} one\n")
+    kept = session.keep()["checkpoint"]
+    for name in NAMES:
+        (session.workspace / name).write_text("two\n")
+    assert session.files(**{"from": kept}) == dict.fromkeys(NAMES, "M")
+    for name in NAMES:
+        assert session.file(name, **{"from": kept})["old"] == f"{name!a} one\n"
+    assert sorted(session.restore(kept, *NAMES)["restored"]) == sorted(NAMES)
+    assert {(session.workspace / name).read_text() for name in NAMES} == {f"{name!a} one\n" for name in NAMES}
+
+
+def test_a_line_of_many_megabytes_is_not_sent_to_the_page(session):
+    session.run("head -c 52428800 /dev/zero | tr '\\0' x >fifty; head -c 15000000 /dev/zero | tr '\\0' x >fifteen")
+    found = session.changes()
+    assert [(one["path"], one["status"]) for one in found["files"]] == [("fifteen", "A")]
+    assert [(one["path"], one["why"]) for one in found["skipped"]] == [("fifty", "large")]
+    shown = session.file("fifteen")
+    assert (shown["too_large"], shown["new"]) == (True, "")
+
+
+def test_a_link_is_its_target_and_leads_nowhere(session):
+    session.run("mkdir d; echo in >d/file; ln -s /etc/passwd out; ln -s .. up")
+    kept = session.keep()["checkpoint"]
+    assert (session.file("out")["new"], session.file("out")["modes"][1]) == ("/etc/passwd", "120000")
+    session.run("rm -r d; mkdir -p /home/code/elsewhere; ln -s /home/code/elsewhere d; rm out; echo x >out")
+    done = session.restore(kept, "d/file", "out")
+    assert (done["restored"], done["failed"]) == (["out"], [{"path": "d/file", "why": "link"}])
+    assert session.run("ls -A /home/code/elsewhere; readlink out") == "/etc/passwd\n"
+
+
+def test_a_folder_that_is_swapped_for_a_link_while_an_undo_runs_leads_nowhere(session):
+    """The undo writes 300 files into a folder that is a link half of the time."""
+    session.run("mkdir -p d /home/code/elsewhere; for n in $(seq 300); do echo one >d/$n; done")
+    kept = session.keep()["checkpoint"]
+    session.run("for n in $(seq 300); do echo two >d/$n; done; ln -s /home/code/elsewhere link")
+    stopped = threading.Event()
+    script = "mv d e && mv link d; mv d link && mv e d"
+
+    def swap() -> None:
+        while not stopped.is_set():
+            session.run(f"for n in $(seq 2000); do {script}; done")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        failed = [one["why"] for _ in range(3) for one in session.restore(kept, "d")["failed"]]
+    finally:
+        stopped.set()
+        swapping.join()
+    assert set(failed) <= {"link", "gone", "changed", "occupied"}
+    assert session.run("ls -A /home/code/elsewhere") == ""
+
+
+@pytest.mark.parametrize("state", ["merge in progress", "no commits", "no repository", "worktree"])
+def test_any_state_of_a_repository_can_be_reviewed(bed, shared_server, make_workspace, tmp_path, state):
+    workspace = make_workspace("state")
+    if state == "merge in progress":
+        for branch, text in (("other", "theirs"), ("main", "ours")):
+            git(workspace, "switch", "-qC", branch)
+            (workspace / "README.md").write_text(f"{text}\n")
+            git(workspace, "commit", "-qam", text)
+        git(workspace, "switch", "-qC", "topic", "main~1")
+        (workspace / "README.md").write_text("mine\n")
+        git(workspace, "commit", "-qam", "mine")
+        with pytest.raises(Exception, match="non-zero"):
+            git(workspace, "merge", "other")
+    else:
+        remove_repository(workspace)
+        if state == "no commits":
+            git(workspace, "init", "-q")
+    before = git(workspace, "status", "--porcelain") if (workspace / ".git").exists() else ""
+    session = Reviewed(bed, shared_server, workspace)
+    session.run("echo one >new; sed -i 1d README.md")
+    kept = session.keep()["checkpoint"]
+    assert session.files() == {"new": "A", "README.md": "M"}
+    session.run("rm new")
+    assert session.restore(kept, "new")["restored"] == ["new"]
+    branch = session.server.get(f"{session.path}/changes?from=branch").status
+    assert branch == (200 if state == "merge in progress" else 409)
+    if before:
+        session.restore("1", "new", "README.md")
+        assert git(workspace, "status", "--porcelain") == before, "the merge goes on as it was"
+
+
+def remove_repository(workspace: Path) -> None:
+    """Make a folder one without a repository."""
+    for path in sorted((workspace / ".git").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (workspace / ".git").rmdir()
+
+
+FAKES = {
+    "endless": "printf '%s - 0\\nPACK' $(printf a%.0s $(seq 40)); yes",
+    "nonsense": "echo --upload-pack=/bin/sh",
+    "silent": "exit 0",
+    "other tree": "echo 0123456789012345678901234567890123456789 - 0",
+}
+
+
+def test_a_container_whose_git_lies_gets_no_checkpoint_and_keeps_nobody_up(bed, session):
+    bed.shell(session.id, "mv /usr/bin/git /usr/bin/true-git", user=0)
+    for name, script in FAKES.items():
+        fake = f"#!/bin/sh\ncase $* in *write-tree*) {script} ;; *pack-objects*) yes ;; esac\n"
+        bed.incus.exec(session.id, ["sh", "-c", "cat >/usr/bin/git; chmod 755 /usr/bin/git"], stdin=fake.encode())
+        answer = session.server.post(f"{session.path}/checkpoints", {})
+        assert answer.status in (409, 500), name
+        assert session.changes()["stale"], "the last list is shown, and says that it is old"
+    bed.shell(session.id, "rm /usr/bin/git", user=0)
+    answer = session.server.post(f"{session.path}/checkpoints", {})
+    assert (answer.status, "has no git" in answer.json["error"]) == (409, True)
+    bed.shell(session.id, "mv /usr/bin/true-git /usr/bin/git", user=0)
+    session.run("echo x >new")
+    assert session.files() == {"new": "A"}
+    assert session.changes()["stale"] == ""
+
+
+def test_the_shadow_may_be_a_link_or_damaged(bed, session):
+    session.run("echo x >new; cd; mkdir elsewhere; rm -rf .clincus/shadow; ln -s elsewhere .clincus/shadow")
+    assert session.files() == {"new": "A"}
+    session.run(
+        "echo y >new2; cd; find -L .clincus/shadow -name '*.pack' -exec chmod u+w {} + -exec cp /bin/true {} ';'"
+    )
+    assert session.files() == {"new": "A", "new2": "A"}
+    session.run("cd; rm -rf .clincus/shadow; mkfifo .clincus/shadow")
+    assert session.files() == {"new": "A", "new2": "A"}
