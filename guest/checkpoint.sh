@@ -109,10 +109,10 @@ list_special() {
 }
 
 take_files() {
-    tries=3
+    tries=6
     until record_files; do
         tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || { tail -c 500 "$work/errors" >&2; exit 1; }
+        [ "$tries" -gt 0 ] || { echo 'files change faster than they are recorded:' >&2; tail -n 1 "$work/errors" >&2; exit 1; }
         sleep 0.2
     done
     commit=-

@@ -32,7 +32,8 @@ exec perl -MFcntl=:DEFAULT,:mode -MTime::HiRes=lstat -MErrno=:POSIX -e '
 
     sub reason {
         return "link" if $!{ELOOP} || $!{ENOTDIR} || $!{EISDIR} || $!{EEXIST} || $!{ENOTEMPTY};
-        return "readonly" if $!{EROFS} || $!{EACCES} || $!{EPERM} || $!{EBUSY};
+        # EOVERFLOW: the file belongs to somebody whom the container does not know.
+        return "readonly" if $!{EROFS} || $!{EACCES} || $!{EPERM} || $!{EBUSY} || $!{EOVERFLOW};
         return "gone" if $!{ENOENT};
         return "failed";
     }

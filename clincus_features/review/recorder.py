@@ -31,10 +31,12 @@ from clincus_features.review.store import TREE, Store
 FILE_LIMIT = 20 << 20  # bytes of a file that is recorded
 SKIPPED = 200  # paths that are told as left out
 LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
+SLOW = 20.0  # seconds after which a look that failed is not repeated, and moments of that session wait for a while
+REST = 600.0  # seconds
 LAST_LOOK = 5.0  # seconds that a stop waits for the last look
 BEFORE_PROMPT = 2.0  # seconds that a prompt waits for its checkpoint
 SETTLING = 1.5  # seconds after a start that somebody else has begun
-RECORDERS = 2  # checkpoints taken at the same time
+RECORDERS = 4  # checkpoints taken at the same time
 FIRST_PERIOD, LAST_PERIOD = 30.0, 600.0  # seconds between two looks at a tool without hooks, while nothing changes
 SKIPPED_WHYS = ("large", "repository", "unreadable", "special", "ignored")
 RESTING = ("done", "idle", "failed", "waiting", "ended", "stuck")
@@ -52,6 +54,10 @@ clincus.register_settings(
     clincus.Setting("checkpoints.max_count", 200, clincus.whole(10, 5000)),
     clincus.Setting("checkpoints.max_size", "2GiB", clincus.matching(clincus.SIZE, f"write {clincus.WRITE_SIZE}")),
 )
+
+
+class NothingSaid(BrokenPipeError):
+    """The program has ended without a word: `Incus.open` then raises what it has written to stderr."""
 
 
 class Look(NamedTuple):
@@ -74,6 +80,7 @@ class Recorder:
         self._locks: dict[str, threading.Lock] = {}  # one for each session that was worked on
         self._queue: deque[tuple[float, str, str]] = deque()  # time.monotonic from which on, session, why
         self._doing: list[tuple[str, str]] = []  # session, why
+        self._resting: dict[str, float] = {}  # session -> time.monotonic until which its moments count for nothing
         self._looks: dict[str, float] = {}  # session -> time.monotonic at which the last look at its workspace began
         self._states: dict[str, str] = {}  # session -> state of its agent
         self._counts: dict[str, dict[str, int] | None] = {}  # session id -> changes since the start
@@ -133,6 +140,8 @@ class Recorder:
                 self.take(session, why, only_changed=why == "timer")
         except clincus.ClincusError as error:
             clincus.log.info("%s: no checkpoint: %s", id, error.message)
+            if time.monotonic() - at > SLOW:  # a container that hangs must not keep others waiting again and again
+                self._resting[id] = time.monotonic() + REST
         finally:
             with self._changed:
                 self._doing.remove((id, why))
@@ -215,7 +224,7 @@ class Recorder:
         try:
             look = self._run(session, record, "now", timeout)
         except clincus.ClincusError as error:
-            if error.status != 500:
+            if error.status != 500 or time.monotonic() - begun > SLOW:
                 raise
             # The repository in the container may be damaged: once more without what is there.
             look = self._run(session, record, "fresh", timeout)
@@ -256,7 +265,8 @@ class Recorder:
             elif look.tree:
                 room = clincus.size_bytes(self._app.config.get("checkpoints.max_size")) - store.size()
                 store.take(pieces_of(stdout), look.tree, name, room)
-        return look
+            return look
+        raise clincus.ClincusError("the container did not answer with a checkpoint", 500)
 
     def _old_names(self, store: Store, then: str, now: str, paths: Sequence[str]) -> list[str]:
         """What files that were renamed since, and are chosen by their new names, were called then."""
@@ -279,6 +289,8 @@ class Recorder:
 
     def _is_wanted(self, session: clincus.Session, why: str) -> bool:
         """Whether a checkpoint that was asked for by a moment is not there already."""
+        if self._resting.get(session.id, 0.0) > time.monotonic():
+            return False
         last = next(iter(self.records.of(session).checkpoints[-1:]), None)
         if why == "start":
             return last is None or last.at < session.started_at
@@ -307,7 +319,7 @@ class Recorder:
 
     def _forget(self, session: clincus.Session) -> None:
         """A session is gone; its record stays."""
-        for kept in (self._states, self._periods, self._locks, self._looks):
+        for kept in (self._states, self._periods, self._locks, self._looks, self._resting):
             kept.pop(session.id, None)
         self._counts.pop(session.session_id, None)
         record = self.records.find(session.id, session.session_id)
@@ -323,7 +335,10 @@ def pieces_of(stream: BufferedReader) -> Iterator[bytes]:
 
 def read_head(stream: BufferedReader) -> Look:
     """What guest/checkpoint.sh prints before the pack. Raises ClincusError: 409 for a reason, 500 for anything else."""
-    words = stream.readline(200).decode("ascii", "replace").split()
+    line = stream.readline(200)
+    if not line:
+        raise NothingSaid
+    words = line.decode("ascii", "replace").split()
     if words[:1] == ["!"]:
         raise clincus.ClincusError(REFUSALS.get(" ".join(words[1:]), "no checkpoint can be taken"), 409)
     nonsense = clincus.ClincusError("the container did not answer with a checkpoint", 500)
