@@ -5011,7 +5011,7 @@ class Peer(NamedTuple):
 def find_peer(connection: socket.socket) -> Peer:
     """Find out who is at the other end of a connection. Raises OSError when it is gone."""
     there, here = _plain_address(connection.getpeername()), _plain_address(connection.getsockname())
-    if not (_is_loopback(there[0]) and _is_loopback(here[0])):
+    if not (is_loopback(there[0]) and is_loopback(here[0])):
         return Peer(there[0], here, "this connection comes from another machine")
     owner = socket_owner(there, here)
     # While this connection lives, no other one has its pair of addresses: if it lives now, that was its owner.
@@ -5029,7 +5029,8 @@ def _plain_address(address: tuple[Any, ...]) -> tuple[str, int]:
     return host[7:] if host.startswith("::ffff:") and "." in host else host, int(address[1])
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a numeric address is one of this machine's own."""
     return bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}|::1", host))
 
 
@@ -5155,40 +5156,6 @@ def load_contract() -> Schema:
 
 
 # -- The gate
-
-# Nothing counts wrong tokens, because a peer that guesses must never keep out a peer that knows the token. So the token
-# must be too long to guess: 22 characters of base64 hold 128 random bits.
-TOKEN_FORM = r"[!-~]{22,256}"
-
-
-def load_token(path: str | None, environ: Mapping[str, str]) -> str:
-    """The token that admits people from elsewhere: in the file `path`, else CLINCUS_TOKEN, else "" (there is none).
-
-    A file that is not there is made with a fresh token, for its owner only. Raises ClincusError(400).
-    """
-    token, source = environ.get("CLINCUS_TOKEN", ""), "CLINCUS_TOKEN"
-    if path:
-        token, source = _read_token_file(os.path.abspath(path)), f"the token file {shorten(path)}"
-    if (path or token) and not re.fullmatch(TOKEN_FORM, token):
-        advice = ": delete it, and a token is made" if path else ""
-        raise ClincusError(f"{source} must hold 22 to 256 printable characters without blanks{advice}", 400)
-    return token
-
-
-def _read_token_file(path: str) -> str:
-    import secrets
-
-    try:
-        with suppress(FileExistsError):
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_urlsafe(32) + "\n")
-        if stat.S_IMODE(os.stat(path).st_mode) & 0o077:
-            raise ClincusError(f"others can read the token file {shorten(path)}: chmod 600 it", 400)
-        return (read_text(path, 1024) or "").strip()
-    except OSError as error:
-        raise ClincusError(f"the token file {shorten(path)} cannot be used: {error.strerror}", 400) from error
 
 
 class RefusalLog:
@@ -5327,20 +5294,6 @@ def split_host(host: str) -> tuple[str, int]:
     if not match:
         return "", -1
     return (match[1] or match[2]).lower(), int(match[3]) if match[3] else 80
-
-
-def listen_hosts(host: str | None, gate: Gate) -> Sequence[str]:
-    """The addresses to listen on: loopback, or what the user named. Raises ClincusError for that without a token."""
-    host = (host or "localhost").strip("[]")
-    if host == "localhost":
-        return LOOPBACK
-    if not _is_loopback(host) and not gate.token:
-        raise ClincusError(
-            f"--host {host} would let other machines in, so it needs a token: add --token-file ~/.clincus/token "
-            "(it is made if missing), or set CLINCUS_TOKEN",
-            400,
-        )
-    return (host,)
 
 
 def check_content_type(request: Request) -> None:
@@ -6665,22 +6618,21 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve(options: Any) -> int:
-    """`clincus serve`, its flags as attributes: until Ctrl-C or SIGTERM, twice ends it at once. Raises ClincusError."""
+def serve(port: int | None, *, hosts: Sequence[str] = LOOPBACK, gate: Gate | None = None, opens: bool = False) -> int:
+    """Serve until Ctrl-C or SIGTERM, twice ends it at once; `opens` opens a browser. Raises ClincusError."""
     import resource
 
     with suppress(ValueError, OSError):  # a terminal takes four file descriptors while it runs: have all we may have
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    gate = Gate(options.allowed_host, load_token(options.token_file, os.environ))
-    hosts = listen_hosts(options.host, gate)
-    app = Application(os.environ, {"dashboard.port": options.port}, hosts=hosts, gate=gate)
+    gate = gate or Gate()
+    app = Application(os.environ, {"dashboard.port": port}, hosts=hosts, gate=gate)
     app.start()
     end = catch_end_signals()
     # The token belongs on the screen of the person who started this, and in no log.
     link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
     log.info("Dashboard running at %s", link if sys.stderr.isatty() else app.url)
     tell_systemd(f"READY=1\nSTATUS=Dashboard running at {app.url}")
-    if options.open:
+    if opens:
         import webbrowser
 
         # Without the token: every user of this machine can read the browser's arguments. On loopback the page needs
@@ -6723,12 +6675,8 @@ def serve_alone(words: Sequence[str]) -> int:
     )
     parser.add_argument("command", choices=["serve"], help="all that a copy without clincus_cli/ beside it can do")
     parser.add_argument("--port", type=int)
-    parser.add_argument("--host")
-    parser.add_argument("--allowed-host", action="append", default=[])
-    parser.add_argument("--token-file")
-    parser.add_argument("--open", action="store_true")
     try:
-        return serve(parser.parse_args(words))
+        return serve(parser.parse_args(words).port)
     except ClincusError as error:
         print(f"Error: {printable(error.message)}", file=sys.stderr)
         return 1

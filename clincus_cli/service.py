@@ -9,13 +9,12 @@ from contextlib import suppress
 
 import clincus
 from clincus_cli import commands as cli
-from clincus_cli import console
+from clincus_cli import console, entry
 from clincus_cli.context import Context
 
 SERVICE = "clincus.service"
 
 
-# `clincus.serve_alone` reads the same flags where this folder is not there.
 SERVE_FLAGS = (
     cli.Flag("--port N", "port (default: the config's, 3000); 0 for any free one", check=cli.number_from(0, 65535)),
     cli.Flag("--host ADDRESS", "listen here instead of on loopback only; this needs a token"),
@@ -44,11 +43,14 @@ def run_serve(context: Context) -> int:
     Exits: 0 ended by Ctrl-C or SIGTERM; 1 could not start, such as a port that is taken; 130 ended at once by a
     second Ctrl-C
     """
-    if context.options.log_format == "json":
+    options = context.options
+    if options.log_format == "json":
         from clincus_features.journal import JsonFormatter
 
         clincus.log.handlers[0].setFormatter(JsonFormatter())
-    return clincus.serve(context.options)
+    gate = clincus.Gate(options.allowed_host, entry.load_token(options.token_file, context.environ))
+    hosts = entry.listen_hosts(options.host, gate)
+    return clincus.serve(options.port, hosts=hosts, gate=gate, opens=options.open)
 
 
 # -- The unit file

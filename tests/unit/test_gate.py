@@ -10,6 +10,7 @@ from email.message import Message
 import pytest
 
 import clincus
+from clincus_cli import entry
 
 PORT = 3000
 TOKEN = "a-token-of-these-tests"
@@ -432,21 +433,21 @@ def test_what_a_stranger_sent_cannot_steer_the_terminal_that_shows_the_log(capsy
 
 def test_a_token_file_is_made_for_its_owner_alone_and_kept(tmp_path):
     path = tmp_path / "state" / "token"
-    token = clincus.load_token(str(path), {"CLINCUS_TOKEN": "another-one-that-is-weaker"})
+    token = entry.load_token(str(path), {"CLINCUS_TOKEN": "another-one-that-is-weaker"})
     assert len(token) >= 40
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert clincus.load_token(str(path), {}) == token
+    assert entry.load_token(str(path), {}) == token
 
 
 def test_without_a_file_the_variable_counts():
-    assert clincus.load_token(None, {"CLINCUS_TOKEN": TOKEN}) == TOKEN
-    assert clincus.load_token(None, {"CLINCUS_TOKEN": ""}) == clincus.load_token(None, {}) == ""
+    assert entry.load_token(None, {"CLINCUS_TOKEN": TOKEN}) == TOKEN
+    assert entry.load_token(None, {"CLINCUS_TOKEN": ""}) == entry.load_token(None, {}) == ""
 
 
 @pytest.mark.parametrize("token", ["short", "x" * 21, "with a blank inside of it", "\xe4" * 30, "x" * 300])
 def test_a_weak_or_odd_token_is_refused(token):
     with pytest.raises(clincus.ClincusError, match="22 to 256 printable characters"):
-        clincus.load_token(None, {"CLINCUS_TOKEN": token})
+        entry.load_token(None, {"CLINCUS_TOKEN": token})
 
 
 def test_a_token_file_that_others_can_read_is_refused(tmp_path):
@@ -454,7 +455,7 @@ def test_a_token_file_that_others_can_read_is_refused(tmp_path):
     path.write_text(TOKEN)
     path.chmod(0o640)
     with pytest.raises(clincus.ClincusError, match="chmod 600"):
-        clincus.load_token(str(path), {})
+        entry.load_token(str(path), {})
 
 
 @pytest.mark.parametrize("content", ["", "\n"])
@@ -463,20 +464,20 @@ def test_an_empty_token_file_is_no_token(tmp_path, content):
     path.write_text(content)
     path.chmod(0o600)
     with pytest.raises(clincus.ClincusError, match="delete it, and a token is made"):
-        clincus.load_token(str(path), {})
+        entry.load_token(str(path), {})
 
 
 def test_a_token_file_that_cannot_be_used_is_named(tmp_path):
     tmp_path.chmod(0o700)
     with pytest.raises(clincus.ClincusError, match="cannot be read"):
-        clincus.load_token(str(tmp_path), {})
+        entry.load_token(str(tmp_path), {})
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "box.example", "127.0.0.1.evil.example"])
 def test_other_machines_are_listened_to_with_a_token_only(host):
     with pytest.raises(clincus.ClincusError, match="needs a token"):
-        clincus.listen_hosts(host, clincus.Gate())
-    assert clincus.listen_hosts(host, clincus.Gate(token=TOKEN)) == (host,)
+        entry.listen_hosts(host, clincus.Gate())
+    assert entry.listen_hosts(host, clincus.Gate(token=TOKEN)) == (host,)
 
 
 @pytest.mark.parametrize(
@@ -490,4 +491,4 @@ def test_other_machines_are_listened_to_with_a_token_only(host):
     ],
 )
 def test_loopback_needs_no_token(host, hosts):
-    assert clincus.listen_hosts(host, clincus.Gate()) == hosts
+    assert entry.listen_hosts(host, clincus.Gate()) == hosts
