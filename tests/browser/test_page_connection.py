@@ -91,7 +91,7 @@ def dashboard(open_dashboard, road: Road) -> Iterator[Dashboard]:
     """A page that reaches its server over the road."""
     made = open_dashboard(arguments=("--allowed-host", f"127.0.0.1:{road.port}"))
     road.server_port = made.server.port
-    made.page.goto(f"http://127.0.0.1:{road.port}/")
+    made.blank.goto(f"http://127.0.0.1:{road.port}/")
     yield made
     made.forgive(OF_A_LOST_SERVER)
 

@@ -133,7 +133,9 @@ def test_keys_typed_while_another_session_connects_reach_no_other(open_dashboard
     dashboard = open_dashboard(projects=("one", "two"))
     sessions = [dashboard.server.create(dashboard.root / name) for name in ("one", "two")]
     page = dashboard.page
-    order = [link.get_attribute("href") for link in page.locator("aside section a").all()]
+    links = page.locator("aside section a")
+    expect(links).to_have_count(2)
+    order = [link.get_attribute("href") for link in links.all()]
     for turn in range(8):
         page.keyboard.press(f"Alt+{turn % 2 + 1}")
         dashboard.type_line(f"not-{turn % 2}")

@@ -235,7 +235,9 @@ def test_keys_go_to_the_session_that_is_shown(open_dashboard):
     for index in range(2):  # what is typed before a terminal is connected is dropped
         dashboard.page.keyboard.press(f"Alt+{index + 1}")
         dashboard.expect_screen("STUB-READY")
-    order = [link.get_attribute("href") for link in dashboard.page.locator("aside section a").all()]
+    links = dashboard.page.locator("aside section a")
+    expect(links).to_have_count(2)
+    order = [link.get_attribute("href") for link in links.all()]
     for turn in range(6):
         index = turn % 2
         dashboard.page.keyboard.press(f"Alt+{index + 1}")
