@@ -3216,6 +3216,8 @@ class Extensions:
     # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
     agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = field(default_factory=list)
     duties: list[Duty] = field(default_factory=list)
+    # Each may give a page in the place of the answer that a request needs the token.
+    sign_in_pages: list[Callable[[Any, Any], Any]] = field(default_factory=list)
     # Each gives the handler to use in the place of one, by method and path.
     wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = field(default_factory=list)
 
@@ -5351,25 +5353,6 @@ class Assets:
             self._cache[path] = Content(body)
         return self._cache[path]
 
-    def sign_in_page(self, request: Request, error: Refused) -> Response:
-        """The answer to a request without the token: a form to paste it into, if a browser asks for a page.
-
-        A browser keeps a SameSite=Strict cookie back when a link on another site brought it here. It sends the cookie
-        after a refresh, because that request comes from this site.
-        """
-        import html
-
-        page = self.find("sign-in.html")
-        if page is None or request.is_api or "text/html" not in request.headers.get("Accept", ""):
-            return failure(error)
-        has_tried = "token" in request.query
-        is_led_here = request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and not has_tried
-        refresh = '<meta http-equiv="refresh" content="0">' if is_led_here else ""
-        words = html.escape(error.message[:1].upper() + error.message[1:])
-        problem = f'<p class="wrong" role="alert">{words}.</p>' if has_tried else ""
-        text = page.body.decode().replace("<!-- refresh -->", refresh).replace("<!-- problem -->", problem)
-        return Response(error.status, text.encode(), [("Content-Type", self.TYPES[".html"]), *error.headers])
-
 
 # -- Connections
 
@@ -5413,6 +5396,7 @@ class Site:
     assets: Assets
     gate: Gate
     places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(CONNECTION_LIMIT))
+    sign_in_pages: Sequence[Callable[[Request, Refused], Response | None]] = ()  # see `Extensions`
 
 
 class Connection:
@@ -5465,7 +5449,7 @@ class Connection:
             self.close_connection = self.close_connection or isinstance(error, Refused)
             response = failure(error)
             if request and isinstance(error, Refused) and error.status == 401:
-                response = self._site.assets.sign_in_page(request, error)
+                response = next(filter(None, call_each(self._site.sign_in_pages, request, error)), response)
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
@@ -6366,7 +6350,8 @@ class Application:
         for method, path, handler in (*api_routes(self), *self.extensions.routes):
             wrapped = functools.reduce(lambda one, wrap: wrap(method, path, one), self.extensions.wrappers, handler)
             survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, wrapped))
-        self._site = Site(self.router, Assets(lambda path: packaged_file(f"spa_dist/{path}")), gate or Gate())
+        assets = Assets(lambda path: packaged_file(f"spa_dist/{path}"))
+        self._site = Site(self.router, assets, gate or Gate(), sign_in_pages=self.extensions.sign_in_pages)
 
     @property
     def port(self) -> int:

@@ -7,7 +7,6 @@ import io
 import json
 import socket
 import threading
-from email.message import Message
 
 import pytest
 from hypothesis import example, given
@@ -82,16 +81,16 @@ def make_router():
 
 FILES = {
     "index.html": b"<!doctype html>" + b"page " * 300,
-    "sign-in.html": b"<p>Sign in<!-- refresh --><!-- problem -->",
     "assets/app-1.js": b"script" * 100,
     "icon.png": b"\x89PNG",
 }
 
 
 @contextlib.contextmanager
-def serving(limit=clincus.CONNECTION_LIMIT):
+def serving(limit=clincus.CONNECTION_LIMIT, gate=None, pages=()):
     """A listener on a free port, which goes away without leaving a thread."""
-    site = clincus.Site(make_router(), clincus.Assets(FILES.get), clincus.Gate(), threading.Semaphore(limit))
+    gate = gate or clincus.Gate()
+    site = clincus.Site(make_router(), clincus.Assets(FILES.get), gate, threading.Semaphore(limit), pages)
     listener = clincus.open_listener(("127.0.0.1", 0), site)
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,))
     thread.start()
@@ -391,29 +390,17 @@ def test_what_the_client_takes_is_sent(server, accepted, is_compressed):
     assert ("content-encoding" in headers) is is_compressed
 
 
-def sign_in(query=None, **fields):
-    headers = Message()
-    headers["Accept"] = "text/html"
-    for name, value in fields.items():
-        headers[name.replace("_", "-")] = value
-    request = clincus.Request("GET", "/", query or {}, headers, 0, None, None)
-    error = clincus.Refused("the <token> is wrong", 401, [("WWW-Authenticate", "Bearer")])
-    return clincus.Assets(FILES.get).sign_in_page(request, error)
+def test_a_request_without_the_token_is_answered_by_the_page_of_a_feature():
+    def page(request, error):
+        return clincus.Response(error.status, b"a form") if request.path == "/" else None
 
-
-def test_a_person_without_the_token_gets_a_form():
-    answer = sign_in()
-    assert (answer.status, answer.body) == (401, b"<p>Sign in")
-    assert dict(answer.headers) == {"Content-Type": "text/html; charset=utf-8", "WWW-Authenticate": "Bearer"}
-
-
-def test_a_wrong_token_is_said_in_words():
-    assert b"The &lt;token&gt; is wrong." in sign_in({"token": "x"}).body
-
-
-def test_a_link_on_another_site_is_followed_once_more_with_the_cookie():
-    assert b'http-equiv="refresh"' in sign_in(Sec_Fetch_Site="cross-site").body
-    assert b'http-equiv="refresh"' not in sign_in({"token": "x"}, Sec_Fetch_Site="cross-site").body
+    with serving(gate=clincus.Gate(token="t" * 22), pages=[page]) as listener:
+        wrong = "Authorization: Bearer wrong"
+        with Client(listener) as client:
+            assert client.send("GET / HTTP/1.1", wrong).receive()[::2] == (401, b"a form")
+        with Client(listener) as client:
+            status, _, body = client.send("GET /api/echo HTTP/1.1", wrong).receive()
+            assert (status, json.loads(body)) == (401, {"error": "the token is wrong"})
 
 
 # ---- connections ------------------------------------------------------------------------------------------------

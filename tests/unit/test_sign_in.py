@@ -1,0 +1,38 @@
+"""The page for a person who comes without the token."""
+
+from __future__ import annotations
+
+from email.message import Message
+
+import clincus
+from clincus_features.sign_in import sign_in_page
+
+
+def sign_in(query=None, path="/", accept="text/html", **fields):
+    headers = Message()
+    headers["Accept"] = accept
+    for name, value in fields.items():
+        headers[name.replace("_", "-")] = value
+    request = clincus.Request("GET", path, query or {}, headers, 0, None, None)
+    return sign_in_page(request, clincus.Refused("the <token> is wrong", 401, [("WWW-Authenticate", "Bearer")]))
+
+
+def test_a_person_without_the_token_gets_a_form():
+    answer = sign_in()
+    assert answer.status == 401
+    assert b"<form" in answer.body
+    assert b"is wrong" not in answer.body
+    assert dict(answer.headers) == {"Content-Type": "text/html; charset=utf-8", "WWW-Authenticate": "Bearer"}
+
+
+def test_a_program_gets_no_page():
+    assert sign_in(path="/api/sessions") is sign_in(accept="*/*") is None
+
+
+def test_a_wrong_token_is_said_in_words():
+    assert b"The &lt;token&gt; is wrong." in sign_in({"token": "x"}).body
+
+
+def test_a_link_on_another_site_is_followed_once_more_with_the_cookie():
+    assert b'http-equiv="refresh"' in sign_in(Sec_Fetch_Site="cross-site").body
+    assert b'http-equiv="refresh"' not in sign_in({"token": "x"}, Sec_Fetch_Site="cross-site").body
