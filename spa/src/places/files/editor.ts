@@ -1,109 +1,14 @@
 /** Builds the CodeMirror editor. Only the Files tab loads it. */
 import { closeBrackets, closeBracketsKeymap } from '@codemirror/autocomplete';
 import { defaultKeymap, history, historyKeymap, indentWithTab } from '@codemirror/commands';
-import {
-  bracketMatching,
-  defaultHighlightStyle,
-  HighlightStyle,
-  indentOnInput,
-  indentUnit,
-  LanguageSupport,
-  StreamLanguage,
-  syntaxHighlighting,
-} from '@codemirror/language';
+import { bracketMatching, defaultHighlightStyle, indentOnInput, indentUnit, syntaxHighlighting } from '@codemirror/language';
 import { highlightSelectionMatches, search, searchKeymap } from '@codemirror/search';
-import { Compartment, EditorState, type Extension } from '@codemirror/state';
+import { Compartment, EditorState } from '@codemirror/state';
 import { drawSelection, EditorView, highlightActiveLine, highlightActiveLineGutter, keymap, lineNumbers } from '@codemirror/view';
-import { tags } from '@lezer/highlight';
 
-type Loader = () => Promise<Extension>;
-
-const legacy = async (parser: Promise<Parameters<typeof StreamLanguage.define>[0]>): Promise<Extension> =>
-  new LanguageSupport(StreamLanguage.define(await parser));
-
-const javascript = (options: { jsx?: boolean; typescript?: boolean }): Loader => async () =>
-  (await import('@codemirror/lang-javascript')).javascript(options);
-const cpp: Loader = async () => (await import('@codemirror/lang-cpp')).cpp();
-const shell: Loader = () => legacy(import('@codemirror/legacy-modes/mode/shell').then((mode) => mode.shell));
-const yaml: Loader = async () => (await import('@codemirror/lang-yaml')).yaml();
-const html: Loader = async () => (await import('@codemirror/lang-html')).html();
-const css: Loader = async () => (await import('@codemirror/lang-css')).css();
-
-/** Each language is a chunk of its own, by file ending. */
-const BY_ENDING: Record<string, Loader> = {
-  js: javascript({ jsx: true }),
-  mjs: javascript({}),
-  cjs: javascript({}),
-  jsx: javascript({ jsx: true }),
-  ts: javascript({ typescript: true }),
-  mts: javascript({ typescript: true }),
-  tsx: javascript({ jsx: true, typescript: true }),
-  py: async () => (await import('@codemirror/lang-python')).python(),
-  json: async () => (await import('@codemirror/lang-json')).json(),
-  md: async () => (await import('@codemirror/lang-markdown')).markdown(),
-  html,
-  htm: html,
-  svelte: html,
-  vue: html,
-  css,
-  scss: css,
-  rs: async () => (await import('@codemirror/lang-rust')).rust(),
-  go: async () => (await import('@codemirror/lang-go')).go(),
-  c: cpp,
-  h: cpp,
-  cc: cpp,
-  cpp,
-  hpp: cpp,
-  java: async () => (await import('@codemirror/lang-java')).java(),
-  kt: () => legacy(import('@codemirror/legacy-modes/mode/clike').then((mode) => mode.kotlin)),
-  cs: () => legacy(import('@codemirror/legacy-modes/mode/clike').then((mode) => mode.csharp)),
-  php: async () => (await import('@codemirror/lang-php')).php(),
-  sql: async () => (await import('@codemirror/lang-sql')).sql(),
-  xml: async () => (await import('@codemirror/lang-xml')).xml(),
-  svg: async () => (await import('@codemirror/lang-xml')).xml(),
-  yaml,
-  yml: yaml,
-  toml: () => legacy(import('@codemirror/legacy-modes/mode/toml').then((mode) => mode.toml)),
-  sh: shell,
-  bash: shell,
-  zsh: shell,
-  rb: () => legacy(import('@codemirror/legacy-modes/mode/ruby').then((mode) => mode.ruby)),
-  lua: () => legacy(import('@codemirror/legacy-modes/mode/lua').then((mode) => mode.lua)),
-  swift: () => legacy(import('@codemirror/legacy-modes/mode/swift').then((mode) => mode.swift)),
-  dockerfile: () => legacy(import('@codemirror/legacy-modes/mode/dockerfile').then((mode) => mode.dockerFile)),
-};
-
-function languageOf(path: string): Loader | undefined {
-  const name = path.slice(path.lastIndexOf('/') + 1).toLowerCase();
-  return BY_ENDING[name.slice(name.lastIndexOf('.') + 1)];
-}
-
-/** Colours by variables of the page, so that both themes come for free. */
-const highlight = HighlightStyle.define([
-  { tag: [tags.keyword, tags.modifier, tags.operatorKeyword], color: 'var(--code-keyword)' },
-  { tag: [tags.string, tags.special(tags.string), tags.regexp], color: 'var(--code-string)' },
-  { tag: [tags.number, tags.bool, tags.null, tags.atom], color: 'var(--code-number)' },
-  { tag: [tags.comment, tags.meta], color: 'var(--muted)' },
-  { tag: [tags.function(tags.variableName), tags.function(tags.propertyName), tags.heading], color: 'var(--code-function)' },
-  { tag: [tags.typeName, tags.className, tags.tagName, tags.namespace], color: 'var(--code-type)' },
-  { tag: [tags.propertyName, tags.attributeName], color: 'var(--code-property)' },
-  { tag: tags.heading, fontWeight: '600' },
-  { tag: tags.strong, fontWeight: '600' },
-  { tag: tags.emphasis, fontStyle: 'italic' },
-  { tag: [tags.link, tags.url], color: 'var(--accent)' },
-  { tag: tags.invalid, color: 'var(--danger)' },
-]);
+import { highlight, languageOf, sheet } from './code';
 
 const theme = EditorView.theme({
-  '&': { height: '100%', backgroundColor: 'var(--surface)', color: 'var(--text)' },
-  '.cm-scroller': { fontFamily: 'var(--editor-font)', fontSize: 'var(--editor-size)', lineHeight: '1.54' },
-  '.cm-gutters': { backgroundColor: 'var(--surface)', color: 'var(--muted)', border: 'none', paddingLeft: '8px' },
-  '.cm-activeLine, .cm-activeLineGutter': { backgroundColor: 'var(--hover)' },
-  '&.cm-focused': { outline: 'none' },
-  '.cm-cursor': { borderLeftColor: 'var(--accent)' },
-  '&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground': {
-    backgroundColor: 'var(--code-selection)',
-  },
   '.cm-selectionMatch': { backgroundColor: 'var(--active)' },
   '.cm-matchingBracket': { backgroundColor: 'var(--active)' },
   '.cm-panels': { backgroundColor: 'var(--bg)', color: 'var(--text)', borderColor: 'var(--line)', fontFamily: 'var(--sans)' },
@@ -181,6 +86,7 @@ export function openEditor(element: HTMLElement, { path, text, onChange }: Edito
         syntaxHighlighting(defaultHighlightStyle, { fallback: true }),
         keymap.of([...closeBracketsKeymap, ...defaultKeymap, ...searchKeymap, ...historyKeymap, indentWithTab]),
         language.of([]),
+        sheet,
         theme,
         EditorView.contentAttributes.of({ 'aria-label': `Text of ${path}` }),
         EditorState.lineSeparator.of(text.includes('\r\n') ? '\r\n' : '\n'),
