@@ -1,4 +1,4 @@
-/** The one place that talks HTTP to the server. */
+/** The one place that talks HTTP to the server. Calls that only a lazy place makes are in a file of their own beside it. */
 import { AGAIN_MS, pause } from './load';
 import { encodePath } from './paths';
 import type {
@@ -107,23 +107,25 @@ async function reason(response: Response): Promise<string> {
 }
 
 /** A GET that the server answers out of its memory. */
-async function get<T>(path: string): Promise<T> {
+export async function get<T>(path: string): Promise<T> {
   return (await (await send('GET', path, {}, READ_TIMEOUTS_MS)).json()) as T;
 }
 
 /** A GET that makes the server look: in a container, at Incus or in a long file. */
-function find(path: string, init: RequestInit = {}): Promise<Response> {
+export function find(path: string, init: RequestInit = {}): Promise<Response> {
   return send('GET', path, init, WORK_TIMEOUTS_MS);
 }
 
-async function write<T>(method: string, path: string, body?: unknown, more: Record<string, string> = {}): Promise<T> {
+/** A request that changes something. Nothing is sent twice. */
+export async function write<T>(method: string, path: string, body?: unknown, more: Record<string, string> = {}): Promise<T> {
   const init: RequestInit =
     body === undefined ? {} : { headers: { 'Content-Type': 'application/json', ...more }, body: JSON.stringify(body) };
   const response = await send(method, path, init, WRITE_TIMEOUTS_MS);
   return (response.status === 204 ? undefined : await response.json()) as T;
 }
 
-const session = (id: string): string => `/api/sessions/${encodeURIComponent(id)}`;
+/** The address of a session. */
+export const session = (id: string): string => `/api/sessions/${encodeURIComponent(id)}`;
 
 const file = (id: string, path: string): string => `${session(id)}/files/content?path=${encodePath(path)}`;
 

@@ -61,6 +61,18 @@ export const shortcuts = (inTerminal: TerminalPaletteKey): readonly ShortcutGrou
       ['Shift + drag', 'Select although the program uses the mouse'],
     ],
   },
+  {
+    title: 'In the changes',
+    keys: [
+      ['j', 'Next change'],
+      ['k', 'Change before'],
+      ['Shift J', 'Next file'],
+      ['Shift K', 'File before'],
+      ['c', 'Comment on the selected lines'],
+      ['u', 'Side by side or in one column'],
+      ['w', 'Hide or show changes of white space'],
+    ],
+  },
   { title: 'In the box for prompts', keys: [[shown.send, 'Send']] },
   {
     title: 'In the editor',

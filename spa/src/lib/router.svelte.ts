@@ -3,8 +3,11 @@ import { flushSync } from 'svelte';
 
 import { decodePath, encodePath } from './paths';
 
-export const TABS = ['terminal', 'shell', 'files'] as const;
+export const TABS = ['terminal', 'shell', 'files', 'changes'] as const;
 export type Tab = (typeof TABS)[number];
+
+/** Whether a tab is a terminal, which takes the keys. */
+export const isTerminal = (tab: Tab | null): boolean => tab === 'terminal' || tab === 'shell';
 
 export type Route =
   | { place: 'home' }

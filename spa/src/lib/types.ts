@@ -41,6 +41,16 @@ export type Spending = Schemas['Spending'];
 export type SessionChange = Body<'change_session'>;
 export type Directory = Schemas['FileListing'];
 
+export type ChangeList = Schemas['Changes'];
+export type ChangedFile = ChangeList['files'][number];
+/** Both texts of a file that changed. */
+export type FileVersions = Schemas['ChangedFile'];
+export type Checkpoint = Schemas['Checkpoint'];
+export type ReviewComment = Schemas['Comment'];
+export type NewComment = Body<'add_comment'>;
+export type Restored = Schemas['Restored'];
+export type Snapshot = Schemas['Snapshot'];
+
 /** A file's text, and the version it is of. */
 export interface FileContent {
   text: string;
@@ -52,6 +62,8 @@ export type ServerEvent =
   | { type: 'session.agent'; id: string; agent: Agent }
   | { type: 'push.changed' }
   | { type: 'session.prompts'; id: string }
+  | { type: 'session.changes'; id: string; changes: Session['changes'] }
+  | { type: 'session.checkpoint' | 'session.comments'; id: string }
   | { type: 'incus.unreachable'; error: string }
   | { type: 'incus.reachable' }
   | { type: 'config.reloaded'; timestamp: string }

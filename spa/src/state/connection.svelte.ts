@@ -77,6 +77,13 @@ export class Connection {
       case 'session.agent':
         sessions.agentIs(event.id, event.agent);
         break;
+      case 'session.changes':
+        sessions.changesAre(event.id, event.changes);
+        break;
+      case 'session.checkpoint':
+      case 'session.comments':
+        sessions.reviewed += 1;
+        break;
       case 'push.changed':
         device.results += 1;
         break;

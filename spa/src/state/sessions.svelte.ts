@@ -62,6 +62,8 @@ export class Sessions {
   unreachable = $state('');
   /** The session that the person has before them, in this page; empty for none. */
   watched = $state('');
+  /** Counts the checkpoints that were made while the page was open, and the times that comments changed, of whichever session. */
+  reviewed = $state(0);
   creations = $state.raw<readonly Creation[]>([]);
 
   #snapshot = $state.raw<ReadonlyMap<string, Session>>(new Map());
@@ -134,6 +136,12 @@ export class Sessions {
     if (session) this.#put({ ...session, agent });
     // A list that is on its way may be older than this.
     if (this.#current) void this.refresh();
+  }
+
+  /** The server says how much a session has changed since its start. */
+  changesAre(id: string, changes: Session['changes']): void {
+    const session = this.#snapshot.get(id);
+    if (session) this.#put({ ...session, changes });
   }
 
   /** Whether a person is needed: the tool waits, has failed, is stuck or done, or rang its bell and nobody has looked. */

@@ -43,6 +43,8 @@ export class Ui {
   why = $state('');
   /** The session whose log is shown; empty for none. */
   log = $state('');
+  /** The session whose snapshots are shown; empty for none. */
+  snapshots = $state('');
   question = $state.raw<Question | null>(null);
   toasts = $state.raw<readonly Toast[]>([]);
   /** How many menus are open: below them no row may move or go. */
@@ -59,6 +61,7 @@ export class Ui {
       this.plan !== '' ||
       this.why !== '' ||
       this.log !== '' ||
+      this.snapshots !== '' ||
       this.newSession !== null ||
       this.question !== null,
   );

@@ -1,7 +1,7 @@
 /** Stand-ins for the browser in unit tests: a WebSocket that the test drives, and a server as a table of answers. */
 import { vi } from 'vitest';
 
-import type { Agent, Session } from '../lib/types';
+import type { Agent, ChangedFile, Session } from '../lib/types';
 
 /** What a tool does, with what a test says of it. */
 export function someAgent(state: Agent['state'], fields: Partial<Agent> = {}): Agent {
@@ -31,10 +31,15 @@ export function someSession(fields: Partial<Session> = {}): Session {
     mode: 'mount',
     pinned: false,
     rang_at: '',
-    changes: null,
     agent: someAgent('idle', { seen: true }),
+    changes: null,
     ...fields,
   };
+}
+
+/** A file that changed, with what a test says of it. */
+export function someChange(fields: Partial<ChangedFile> = {}): ChangedFile {
+  return { path: 'a.ts', old_path: '', status: 'M', added: 1, removed: 1, binary: false, touched: true, ...fields };
 }
 
 export class FakeSocket {

@@ -1,7 +1,7 @@
 /** Keys of the page. The terminal keeps all of its own but the palette key, the session switch and the jump. */
 import { giveUpFocus, shownTerminal } from '../../lib/focus';
 import { isJump, isPaletteKey, isTyping, sessionSwitch } from '../../lib/keys';
-import { href, router } from '../../lib/router.svelte';
+import { href, isTerminal, router } from '../../lib/router.svelte';
 import { preferences } from '../../state/preferences.svelte';
 import { sessions } from '../../state/sessions.svelte';
 import { ui } from '../../state/ui.svelte';
@@ -17,7 +17,7 @@ function isDialogOpen(): boolean {
 /** Whether a terminal is on its way: what is typed already was meant for it, and is no shortcut. */
 function isTerminalDue(): boolean {
   const { route } = router;
-  if (route.place !== 'session' || route.tab === 'files' || document.activeElement !== document.body) return false;
+  if (route.place !== 'session' || !isTerminal(route.tab) || document.activeElement !== document.body) return false;
   return sessions.get(route.id)?.status === 'running' && !shownTerminal();
 }
 

@@ -1,0 +1,89 @@
+/** What a session changed: the list of files between two moments, and the texts of the file that is shown. */
+import { sentence } from '../../lib/api';
+import { review } from '../../lib/api-review';
+import type { ChangedFile, ChangeList, Checkpoint, FileVersions } from '../../lib/types';
+import { type Address, SINCE_START } from './address';
+
+export class Changes {
+  phase = $state<'loading' | 'ready' | 'error'>('loading');
+  error = $state('');
+  files = $state.raw<readonly ChangedFile[]>([]);
+  /** What the list is of. */
+  scope = $state.raw<Pick<Address, 'from' | 'to'>>(SINCE_START);
+  /** The other sessions on the same folder. */
+  others = $state.raw<readonly string[]>([]);
+  /** Why the list is not of now; empty if it is. */
+  stale = $state('');
+  truncated = $state(false);
+  /** What no checkpoint holds. */
+  skipped = $state.raw<ChangeList['skipped']>([]);
+  /** The list is being fetched, while an older one is shown. */
+  busy = $state(false);
+  checkpoints = $state.raw<readonly Checkpoint[]>([]);
+  checkpointsError = $state('');
+  file = $state.raw<FileVersions | null>(null);
+  fileError = $state('');
+
+  #asked: Pick<Address, 'from' | 'to'> = SINCE_START;
+  /** Counts the questions: an answer to any but the last one comes too late. */
+  #turn = 0;
+  #fileTurn = 0;
+
+  constructor(readonly session: string) {}
+
+  find(path: string): ChangedFile | undefined {
+    return this.files.find((file) => file.path === path);
+  }
+
+  /** Fetches the list of files between two moments. What was shown stays until the answer is there. */
+  async look({ from, to }: Pick<Address, 'from' | 'to'>): Promise<void> {
+    const isOther = from !== this.#asked.from || to !== this.#asked.to;
+    this.#asked = { from, to };
+    if (isOther || this.phase === 'error') this.phase = 'loading';
+    const turn = (this.#turn += 1);
+    this.busy = true;
+    try {
+      const answer = await review.changes(this.session, from, to);
+      if (turn !== this.#turn) return;
+      this.files = answer.files;
+      this.scope = { from, to };
+      this.others = answer.others;
+      this.stale = answer.stale;
+      this.truncated = answer.truncated;
+      this.skipped = answer.skipped;
+      this.phase = 'ready';
+      this.error = '';
+    } catch (error) {
+      if (turn !== this.#turn) return;
+      this.error = sentence(error);
+      // A list that is on the screen stays there when one look fails.
+      if (this.phase === 'loading') this.phase = 'error';
+    } finally {
+      if (turn === this.#turn) this.busy = false;
+    }
+  }
+
+  async lookAtCheckpoints(): Promise<void> {
+    try {
+      this.checkpoints = await review.checkpoints(this.session);
+      this.checkpointsError = '';
+    } catch (error) {
+      this.checkpointsError = sentence(error);
+    }
+  }
+
+  /** Fetches the texts of a file; none for `''`. Those that are shown stay, unless there are others. */
+  async open(path: string): Promise<void> {
+    const turn = (this.#fileTurn += 1);
+    this.fileError = '';
+    if (this.file?.path !== path) this.file = null;
+    if (!path) return;
+    try {
+      const file = await review.file(this.session, path, this.scope.from, this.scope.to);
+      if (turn !== this.#fileTurn) return;
+      if (JSON.stringify(file) !== JSON.stringify(this.file)) this.file = file;
+    } catch (error) {
+      if (turn === this.#fileTurn) this.fileError = sentence(error);
+    }
+  }
+}

@@ -1,0 +1,42 @@
+/** How a difference looks: the page's colours in place of those of @codemirror/merge. */
+import type { Extension } from '@codemirror/state';
+import { EditorView } from '@codemirror/view';
+
+import { sheet } from '../files/code';
+
+const colours = EditorView.theme({
+  '&': { fontSize: 'var(--editor-size)' },
+  '.cm-gutters': { paddingLeft: '0' },
+  '.cm-lineNumbers .cm-gutterElement': { minWidth: '44px', padding: '0 8px 0 4px' },
+  '.cm-line': { padding: '0 12px 0 6px' },
+  '.cm-changeGutter': { width: '2px', padding: '0' },
+  '&.cm-merge-a .cm-changedLine, .cm-deletedChunk, &.cm-whole-a .cm-line': { backgroundColor: 'var(--diff-old)' },
+  '&.cm-merge-b .cm-changedLine, &.cm-whole-b .cm-line': { backgroundColor: 'var(--diff-new)' },
+  '&.cm-merge-a .cm-changedText, .cm-deletedChunk .cm-deletedText': { background: 'var(--diff-old-text) !important', borderRadius: '2px' },
+  '&.cm-merge-b .cm-changedText': { background: 'var(--diff-new-text) !important', borderRadius: '2px' },
+  '&.cm-merge-a .cm-changedLineGutter, .cm-deletedLineGutter': { background: 'var(--danger) !important' },
+  '&.cm-merge-b .cm-changedLineGutter': { background: 'var(--ok) !important' },
+  '.cm-deletedChunk': { padding: '0' },
+  '.cm-deletedLine': { padding: '0 12px 0 6px', whiteSpace: 'break-spaces', overflowWrap: 'anywhere' },
+  '.cm-mergeSpacer': {
+    background: 'repeating-linear-gradient(-45deg, transparent 0 5px, var(--line) 5px 6px)',
+    opacity: '0.55',
+  },
+  '.cm-collapsedLines': {
+    padding: '3px 12px !important',
+    color: 'var(--muted) !important',
+    background: 'var(--bg) !important',
+    borderBlock: '1px solid var(--line)',
+    fontFamily: 'var(--sans)',
+    fontSize: 'var(--fs-small)',
+    textAlign: 'center',
+  },
+  '.cm-collapsedLines:hover': { color: 'var(--text) !important' },
+  '.cm-collapsedLines:before, .cm-collapsedLines:after': { content: '"" !important' },
+  // The number of a line is the button that begins a comment.
+  '&.cm-commentable .cm-lineNumbers .cm-gutterElement': { position: 'relative', cursor: 'pointer' },
+  '&.cm-commentable .cm-lineNumbers .cm-gutterElement:hover': { color: 'var(--accent)', fontWeight: '600' },
+  '&.cm-commentable .cm-lineNumbers .cm-gutterElement:hover::before': { content: '"+"', position: 'absolute', left: '4px' },
+});
+
+export const diffTheme: Extension = [sheet, colours];
