@@ -13,7 +13,7 @@ now_inode=0 size=0
 # shellcheck disable=SC2046 # two numbers
 [ ! -f events ] || [ -L events ] || { set -- $(stat -c '%i %s' events); now_inode=$1 size=$2; }
 [ "$now_inode" = "$inode" ] && [ "$size" -ge "$offset" ] || offset=0
-screen=$(tmux capture-pane -p -t "=$session:" 2>/dev/null | grep -v '^ *$' | tail -24 | cut -c1-400)
+screen=$(tmux capture-pane -p -J -t "=$session:" 2>/dev/null | grep -v '^ *$' | tail -24 | cut -c1-400)
 # When it was that the screen without its clocks became what it is now.
 sum=$(printf %s "$screen" | sed -E "$still" | cksum)
 was=

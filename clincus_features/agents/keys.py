@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Union
 
 import clincus
-from clincus_features.agents.state import Decision, Facts, choices, read_screen, rules_of
+from clincus_features.agents.menus import Menu
+from clincus_features.agents.state import Decision, Facts, read_screen, rules_of
 
 PROMPT_LIMIT = 64 << 10  # bytes of a prompt: Linux takes 128 KiB as one argument
 SHOWN = 200  # characters of a question in a message
@@ -175,20 +176,31 @@ def question_on_screen(facts: Facts, decision: Decision) -> bool:
     return decision.agent.state == "waiting" and shown is not None and shown.rule.state == "waiting"
 
 
+def menu_of(facts: Facts) -> Menu:
+    """The choices on a tool's screen."""
+    rules = rules_of(facts)
+    shown = read_screen(rules, facts.lines) if rules else None
+    return shown.menu if shown else Menu()
+
+
 def answer_steps(facts: Facts, decision: Decision, option: int | None, text: str | None) -> list[Step]:
     """What is typed to choose an option, counted from 1, or to answer by a text. ClincusError: 400, 409."""
-    keys, options = KEYS.get(facts.tool, Keys()), choices(facts.lines)
+    keys, menu = KEYS.get(facts.tool, Keys()), menu_of(facts)
+    options = menu.labels
     if option is None:
         own = next((number for number, label in enumerate(options, 1) if re.match(keys.own_answer, label)), None)
         if not keys.own_answer or own is None:
             raise clincus.ClincusError("this question takes one of its options, not a text", 409)
         return [(str(own),), clean_prompt(text or ""), ("Enter",)]
     count = len(options) or len(decision.agent.options)
+    if not count:
+        raise clincus.ClincusError("the choices of this dialog cannot be read: answer it in the terminal", 409)
     if option > count:
         raise clincus.ClincusError(f"the question has {count} options", 409)
-    if keys.numbers and option < 10:
+    is_list = menu.is_numbered or not options  # the hooks told of them, and the screen is too small to show them
+    if keys.numbers and is_list and option < 10:
         return [(str(option),)]
-    return [(*("Down",) * (option - 1), "Enter")]
+    return [menu.steps_to(option - 1)]
 
 
 def interrupt_steps(facts: Facts, decision: Decision) -> list[Step]:

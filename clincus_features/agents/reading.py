@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import clincus
 from clincus_features.agents.rules import own_rules
-from clincus_features.agents.state import Event, Facts, Said, clean_lines, listen, parse_event
+from clincus_features.agents.state import Event, Facts, Said, listen, parse_event
+from clincus_features.agents.texts import clean_lines
 
 # Takes off a screen what changes while nothing happens: times, the spinner in front of a line, and hints.
 STILL = r"s/[0-9]+(\.[0-9]+)?(ms|[hms])\b//g; s/^ *[^[:alnum:][:space:]] //; /^ *⎿ +Tip:/d"

@@ -14,7 +14,8 @@ class Rule(NamedTuple):
     name: str
     state: str  # `ready`: the tool takes a prompt, which is `done` or `idle`; with the reason `over` its turn is over
     # Searched in each line, or from line to line if it holds a line break. One of `waiting` without a line break is
-    # also searched in all lines joined by a blank: on a phone a hint takes more than one line.
+    # also searched in all lines joined by a blank: on a phone a hint takes more than one line. A group `across` has
+    # choices that stand in one line.
     pattern: str
     reason: str = ""
     last: int = 24  # only so many lines count
@@ -41,12 +42,15 @@ class ToolRules:
     notice: str = ""  # pattern of lines that are no text of the tool: borders, the prompt, hints
 
 
-# A choice in a dialog: `❯ 1. Yes`
-CHOICE = re.compile(r"^\s*(?:[│┃]\s*)?(?:[❯›>→●]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*?)\s*[│┃]?\s*$")
 WORKS = Hook("working")
 
 # The end of Claude Code's screen while it takes a prompt: a border, the prompt, a border, and a few lines of hints.
 CLAUDE_BOX = r"^─{10}.*\n❯.*\n(?:(?!─).*\n)*─{10}.*(?:\n.*){0,3}\Z"
+# Choices below a border and some text, where the prompt was. A menu of commands stands below the prompt.
+CLAUDE_CHOICE = (
+    r"\A(?!(?s:.*)^─{10}.*\n❯.*\n(?:  .*\n)*─{10}.*\n(?:(?!─).*\n)*.*\Z)"
+    r"(?s:.*)^─{10}.*\n(?:(?!─|❯).*\n)+ {1,4}❯ \S.*(?:\n {3,}\S.*)*\Z"
+)
 WRAPPED = r"(?:\n {2,}\S.*)*"  # the rest of a long line
 
 CLAUDE = ToolRules(
@@ -61,6 +65,7 @@ CLAUDE = ToolRules(
         Rule("question", "waiting", r"Enter to select · .*Esc to cancel", "question", 3),
         Rule("permission", "waiting", r"(?P<text>Do you want to [^?]*\?)\n\s*❯? ?1\. ", "permission", 14, True),
         Rule("dialog", "waiting", r"Enter to (confirm|continue)( · |$)", "dialog", 3),
+        Rule("choice", "waiting", CLAUDE_CHOICE, "dialog"),
         Rule("retry", "working", r"^\S? ?(?P<text>\S.* · retrying in .*attempt \d+/\d+.*)", "retry", 14, True),
         Rule("esc-to-interrupt", "working", r" · esc to interrupt", last=6),
         Rule("interrupted", "ready", r"⎿\s+Interrupted · .*\n" + CLAUDE_BOX, "interrupted"),
@@ -98,6 +103,7 @@ COPILOT = ToolRules(
         Rule("dialog", "waiting", r"enter to select · esc to cancel", "dialog", 3),
         Rule("working", "working", r"^ *\S Working\b.* esc ", last=2),
         Rule("interrupted", "ready", r"^ *● Operation cancelled by user\n.*\n" + CLAUDE_BOX, "interrupted"),
+        Rule("error", "failed", r"^ *✗ (?P<text>\S.*(?:\n {3,}\S.*){0,4})\n.*\n" + CLAUDE_BOX, group=True),
         Rule("prompt", "ready", CLAUDE_BOX),
     ),
     hooks={
@@ -115,6 +121,8 @@ OPENCODE = ToolRules(
     seen_on="1.18.34",
     screen=(
         Rule("question", "waiting", r"enter submit +esc dismiss", "question", 4),
+        Rule("permission", "waiting", r"^ *┃ +(?P<across>Allow once {2,}Allow always {2,}Reject)\b", "permission", 8),
+        Rule("retry", "working", r"^\W*(?P<text>\S.* \[retrying in .*attempt #\d+\])", "retry", 3, True),
         Rule("esc-interrupt", "working", r" esc (again to )?interrupt", last=3),
         Rule("prompt", "ready", r"ctrl\+p commands", last=4),
     ),

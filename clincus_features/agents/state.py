@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from clincus_features.agents.rules import CHOICE, FAILURES, RULES, Hook, Rule, ToolRules
+from clincus_features.agents.menus import Menu, across_menu, read_menu
+from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
+from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
 
-TEXT_LIMIT = 500  # characters of a text
-OPTION_LIMIT = 200  # characters of an option
-OPTIONS = 12
-DETAIL_LIMIT = 32_000  # characters of a plan
-LINES = 24
 STUCK_AFTER = 300.0  # seconds without a movement
 START_WITHIN = 120.0  # seconds that a tool may take to show something that is known
 DRAWING = 2.0  # seconds that a screen may lag behind a hook
@@ -67,6 +65,7 @@ class Said:
     event: str = ""  # its name
     detail: str = ""
     background: int = 0  # pieces of work that go on after the turn
+    tries: int = 0  # attempts that have failed in a row
 
 
 @dataclass(frozen=True)
@@ -87,28 +86,6 @@ class Facts:
     can_ring: bool = True  # the container can make the server look
     rules: ToolRules | None = None  # of the user's own tool; else those of the table
     looked: bool = True  # False: nobody has looked into the container yet
-
-
-# -- Texts of a container
-
-
-def clean(text: object, limit: int = TEXT_LIMIT) -> str:
-    """A text on one line, without control or invisible characters, cut at a limit."""
-    words = " ".join(str(text).split()) if isinstance(text, (str, int, float)) else ""
-    plain = "".join(char for char in words[: 4 * limit] if char.isprintable())
-    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
-
-
-def clean_block(text: object, limit: int = DETAIL_LIMIT) -> str:
-    """The same for a text of several lines."""
-    lines = (text if isinstance(text, str) else "")[: 2 * limit].expandtabs(4).splitlines()
-    return "\n".join("".join(char for char in line if char.isprintable()) for line in lines)[:limit]
-
-
-def clean_lines(text: str) -> tuple[str, ...]:
-    """The last lines of a screen that are not empty."""
-    plain = ("".join(char for char in line if char.isprintable()).rstrip()[:300] for line in text.split("\n"))
-    return tuple([line for line in plain if line][-LINES:])
 
 
 def failure_reason(*texts: str) -> str:
@@ -231,17 +208,33 @@ def after_failure(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said:
     return Said(hook.state, reason if reason != "other" else failure_reason(error), message or details or error)
 
 
-def after_error(hook: Hook, _said: Said, data: Mapping[str, Any]) -> Said | None:
-    """An error ended a turn, unless the tool goes on with it or a person wanted it."""
+def after_error(hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
+    """An error ended a turn, unless a person wanted it, or the tool may try again.
+
+    Copilot CLI calls each error recoverable. Where it does not try again, its screen tells.
+    """
     error = data.get("error")
     words = error if isinstance(error, dict) else {"message": error}
     inner = words.get("data")
-    message = clean(inner.get("message") if isinstance(inner, dict) else words.get("message"))
+    message = error_text(inner.get("message") if isinstance(inner, dict) else words.get("message"))
     if data.get("recoverable") is True:
-        return None
+        text = clean(f"{message} (attempt {said.tries + 1} failed)")
+        return Said("working", "retry", text, tries=said.tries + 1)
     if words.get("name") == "MessageAbortedError":
         return Said("idle", "interrupted")
-    return Said(hook.state, failure_reason(message, clean(words.get("name"))), message)
+    status = clean(inner.get("statusCode"), 9) if isinstance(inner, dict) else ""
+    return Said(hook.state, failure_reason(message, clean(words.get("name")), status), message)
+
+
+def error_text(message: object) -> str:
+    """The words of an error; some tools hand on the API's own JSON."""
+    text = clean(message)
+    if text.startswith("{"):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(text)
+            if isinstance(found, dict) and "message" in found:
+                return clean(f"{clean(found.get('type'), 80)}: {clean(found['message'])}")
+    return text
 
 
 def after_status(_hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | None:
@@ -249,7 +242,8 @@ def after_status(_hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | Non
     status = data.get("status")
     words = status if isinstance(status, dict) else {}
     if words.get("type") == "retry":
-        return Said("working", "retry", clean(words.get("message")))
+        attempt = clean(words.get("attempt"), 9)
+        return Said("working", "retry", clean(f"{clean(words.get('message'))} (attempt {attempt} failed)"))
     if words.get("type") == "busy":
         return None if said.state == "waiting" else Said("working")
     return after_rest(Hook("done"), said, data) if words.get("type") == "idle" else None
@@ -290,7 +284,7 @@ class Shown(NamedTuple):
 
     rule: Rule
     text: str
-    options: tuple[str, ...]
+    menu: Menu  # of a dialog
     background: str
 
 
@@ -304,12 +298,13 @@ def read_screen(rules: ToolRules, lines: Sequence[str]) -> Shown | None:
         if found is None:
             continue
         text = clean(found["text"]) if rule.group else clean(found[0]) if rule.state == "failed" else ""
-        options: tuple[str, ...] = ()
+        menu = Menu()
         if rule.state == "waiting":
-            options = choices(lines)
-            text = text or dialog_text(rules, lines)
+            across = found.groupdict().get("across")
+            menu = across_menu(across) if across else read_menu(lines)
+            text = text or dialog_text(rules, lines[: menu.first or None])
         running = search(rules.background, lines[-4:]) if rules.background else None
-        return Shown(rule, text, options, clean(running["text"]) if running else "")
+        return Shown(rule, text, menu, clean(running["text"]) if running else "")
     return None
 
 
@@ -318,25 +313,10 @@ def search(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:
     return re.search(pattern, "\n".join(lines), re.MULTILINE)
 
 
-def choices(lines: Sequence[str]) -> tuple[str, ...]:
-    """The numbered choices of the last dialog on a screen, from the first one on."""
-    found: list[str] = []
-    for line in lines:
-        match = CHOICE.match(line)
-        if match and int(match["number"]) == 1:
-            found = [clean(match["label"], OPTION_LIMIT)]
-        elif match and int(match["number"]) == len(found) + 1:
-            found.append(clean(match["label"], OPTION_LIMIT))
-    return tuple(found[:OPTIONS])
-
-
 def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
-    """What stands above the choices of a dialog: the lines between its upper border and the first choice."""
-    first = next(
-        (at for at in range(len(lines) - 1, -1, -1) if re.match(r"\s*[❯›>→●]?\s*1[.)]\s", lines[at])), len(lines)
-    )
+    """What stands above the choices of a dialog, below its upper border."""
     text: list[str] = []
-    for line in reversed(lines[:first]):
+    for line in reversed(lines):
         if rules.notice and re.match(rules.notice, line):
             break
         text.insert(0, line)
@@ -432,6 +412,8 @@ def by_hook(facts: Facts, shown: Shown | None) -> Decision:
     said = facts.said
     lines = (f"{said.event}: {said.text}" if said.text else said.event,)
     agent = Agent(said.state, said.reason, said.text, said.options, said.since, "hook")
+    if said.tries and facts.moved > said.at + 2 * DRAWING:  # no hook tells that the next try went well
+        agent = replace(agent, reason="", text="")
     if said.background:
         running = shown.background if shown and shown.background else f"{said.background} in the background"
         agent = replace(agent, text=clean(f"{said.text} ({running})"))
@@ -443,12 +425,12 @@ def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
     """A dialog is on the screen; where the hooks told of it, theirs are the text and the options."""
     said, rule = facts.said, shown.rule
     since = max(said.at, min(facts.moved, facts.now)) or facts.now
-    agent = Agent("waiting", rule.reason, shown.text, shown.options, since, "screen")
+    agent = Agent("waiting", rule.reason, shown.text, shown.menu.labels, since, "screen")
     why = Why(f"{facts.tool}/{rule.name}", "screen", facts.lines, facts.now)
     if (said.state, said.reason) != ("waiting", rule.reason):
         return Decision(agent, why)
     told = replace(agent, text=said.text or shown.text, since=said.since, source="hook")
-    told = replace(told, options=said.options or shown.options)
+    told = replace(told, options=said.options or shown.menu.labels)
     return Decision(told, why, said.detail)
 
 

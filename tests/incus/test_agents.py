@@ -88,6 +88,19 @@ class Tool:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{json.dumps(self.agent(), indent=1)}\n{self.screen()}") from None
 
+    def post(self, what: str, body: object = None) -> None:
+        """A POST to the session."""
+        answer = self.server.post(f"/api/sessions/{self.id}/{what}", body)
+        assert answer.status in (200, 204), f"{answer.body.decode()}\n{self.screen()}"
+
+    def answer(self, option: int) -> None:
+        """Answer the question, once it is on the screen."""
+
+        def answered() -> bool:
+            return self.server.post(f"/api/sessions/{self.id}/answer", {"option": option}).status == 204
+
+        wait_until(answered, "the question on the screen")
+
     def start_again(self) -> None:
         """Start the tool from the shell that it has left."""
         wait_until(lambda: re.search(r"^code@.*\$", self.screen(), re.MULTILINE), "the shell's prompt")
@@ -246,6 +259,27 @@ def test_a_retry_is_told_with_the_error(claude_at_rest, status, reason):
     tool.becomes("idle", "interrupted")
 
 
+def test_a_dialog_is_told_with_its_choices_and_answered(claude):
+    """The offer that Clincus answers beforehand has choices without numbers, and no line of hints."""
+    tool = claude()
+    tool.type("/exit")
+    tool.becomes("ended")
+    tool.sh("""sed -i 's/"hasSeenAutoDefaultNudge": *true/"hasSeenAutoDefaultNudge": false/' ~/.claude.json""")
+    tool.start_again()
+    asked = tool.becomes("waiting", "dialog", "Make auto mode your default permission mode?")
+    assert asked["options"] == ["Yes, set auto mode as my default permission mode", "No, keep bypass permissions"]
+    tool.answer(2)
+    tool.becomes("idle")
+    wait_until(lambda: "bypass permissions on" in tool.screen(), "the mode as it was")
+    tool.type("/exit")
+    tool.becomes("ended")
+    tool.sh("""sed -i 's/"hasTrustDialogAccepted": *true/"hasTrustDialogAccepted": false/' ~/.claude.json""")
+    tool.start_again()
+    asked = tool.becomes("waiting", "dialog", "Is this a project you created or one you trust?")
+    tool.answer(asked["options"].index("Yes, I trust this folder") + 1)
+    tool.becomes("idle")
+
+
 def test_what_failed_is_told_with_its_reason(claude):
     tool = claude(CLAUDE_CODE_MAX_RETRIES="1")
     reasons = {401: "auth", 402: "billing", 429: "rate_limit", 500: "server_error", 529: "overloaded", 400: "other"}
@@ -288,9 +322,6 @@ def test_a_tool_that_ends_or_is_killed_leaves_a_shell(claude):
     tool.becomes("idle")
     tool.type("/exit")
     tool.becomes("ended", text="exit code 0")
-    tool.sh("""sed -i 's/"hasTrustDialogAccepted": *true/"hasTrustDialogAccepted": false/' ~/.claude.json""")
-    tool.start_again()
-    tool.becomes("waiting", "dialog")
 
 
 def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh(claude):
@@ -335,14 +366,26 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     tool.becomes("idle")
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
-    wait_until(lambda: "enter accept" in tool.screen(), "the question on the screen")
-    tool.press("Enter")
+    tool.answer(2)
     tool.becomes("done")
+    assert "Green" in tool.screen()
     tool.type("stall")
     tool.becomes("working")
     wait_until(lambda: "Let me think" in tool.screen(), "the answer")
     wait_until(lambda: tool.press("Escape") or "cancelled by user" in tool.screen(), "the interruption")
     tool.becomes("idle", "interrupted")
+    for status, reason in {401: "auth", 400: "other"}.items():
+        tool.type(f"status {status}")
+        assert tool.becomes("failed", reason, str(status))["source"] == "screen"
+    for status in (429, 500):  # it tries for a minute
+        tool.type(f"status {status}")
+        tool.becomes("working", "retry", f"stand-in {status} (attempt 2 failed)")
+        tool.post("interrupt")
+        wait_until(lambda: "Working" not in tool.screen(), "the interruption")
+        tool.press("C-u")
+    tool.type("say hello")
+    tool.becomes("done")
+    assert "● hello" in tool.screen()
     tool.sh("pkill -KILL -f [/]opt/tools/copilot")
     tool.becomes("ended", "crashed")
 
@@ -352,15 +395,30 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     folder = home / ".config" / "opencode"
     folder.mkdir(parents=True)
     provider = {"anthropic": {"options": {"baseURL": f"{api.url}/v1", "apiKey": KEY}}}
-    document = {"model": "anthropic/claude-sonnet-4-5", "provider": provider, "permission": {"*": "allow"}}
-    (folder / "opencode.json").write_text(json.dumps(document))
+    (folder / "opencode.json").write_text(json.dumps({"model": "anthropic/claude-sonnet-4-5", "provider": provider}))
+    own = {"permission": {"bash": "ask"}}  # the project's own file beats ours
+    (workspace / "opencode.json").write_text(json.dumps(own))
     server = start_server(config=config("opencode", HTTPS_PROXY="http://127.0.0.1:9"))
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     tool.becomes("idle", timeout=4 * DEADLINE)  # it looks for its plugins in the registry first
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
-    wait_until(lambda: "enter submit" in tool.screen(), "the question on the screen")
-    tool.press("Enter")
+    tool.answer(2)
     tool.becomes("done")
+    assert "Green" in tool.screen()
+    for option, made in ((3, False), (1, True)):
+        tool.type("bash touch made")
+        asked = tool.becomes("waiting", "permission", "bash: touch made")
+        tool.answer(option)
+        tool.becomes("done")
+        assert (workspace / "made").exists() == made
+        assert asked["source"] == "hook"
+    tool.type("status 401")
+    tool.becomes("failed", "auth", "stand-in 401")
+    for status in (429, 500):
+        tool.type(f"status {status}")
+        tool.becomes("working", "retry", f"stand-in {status}")
+        tool.post("interrupt")
+        tool.becomes("idle", "interrupted")
     tool.sh("pkill -KILL -f [/]opt/tools/opencode")
     tool.becomes("ended", "crashed")

@@ -51,6 +51,9 @@ def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspac
     assert bed.shell(session["id"], "cat ~/.mine ~/.local/share/opencode/token") == "settings of minesecret"
     type_line("Which one?")
     becomes("waiting", "question", "Which one?")
+    bed.shell(session["id"], f"tmux resize-window -t =clincus-{session['id']}: -x 12")
+    type_line("Which one of these, then?")  # tmux breaks the line amid a word
+    becomes("waiting", "question", "Which one of these, then?")
     type_line("no key")
     becomes("failed", "auth", "no key")
     assert server.get(f"{path}/agent").json["why"]["rule"] == "mine/rule-3"

@@ -160,6 +160,15 @@ def test_an_option_is_chosen_by_its_number():
     assert caught.value.status == 409
 
 
+def test_a_choice_without_a_number_is_taken_by_arrow_keys():
+    lines = ("─" * 40, " Do you trust it?", "   Yes", " ❯ No, exit", " Enter to confirm · Esc to cancel")
+    facts = Facts(tool="claude", lines=lines, has_screen=True)
+    assert keys.answer_steps(facts, decision("waiting", "dialog"), 1, None) == [("Up", "Enter")]
+    hidden = replace(facts, lines=(" Enter to confirm · Esc to cancel",))
+    with pytest.raises(clincus.ClincusError, match="answer it in the terminal"):
+        keys.answer_steps(hidden, decision("waiting", "dialog"), 1, None)
+
+
 def test_a_question_that_is_not_on_the_screen_cannot_be_answered():
     facts = Facts(tool="claude", lines=BOX, has_screen=True)
     assert not keys.question_on_screen(facts, decision("waiting", "question"))

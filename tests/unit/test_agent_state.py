@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
-from clincus_features.agents import state
+from clincus_features.agents import state, texts
 from clincus_features.agents.reading import Known, parse_look
 from clincus_features.agents.state import Agent, Facts, Said, decide
 
@@ -36,6 +37,18 @@ TRUST = [
     *(RULE, " Accessing workspace:", " /tmp/q", " Quick safety check: Is this a project you created or one you trust?"),
     *(" ❯ No, exit", "   Yes, I trust this folder", " Enter to confirm · Esc to cancel"),
 ]
+NUDGE = [
+    *(
+        RULE,
+        "❯ /exit      Exit the CLI",
+        "claude has ended",
+        " ▝▝   ▝▝   /workspace",
+        RULE,
+        "  Make auto mode your default permission mode?",
+    ),
+    *("  Auto mode lets Claude handle permission prompts.", "  ❯ Yes, set auto mode as my default", "    No, keep it"),
+]
+COMMANDS = ["● hi", RULE, "❯ /e", RULE, "    /effort                  Set the effort", "  ❯ /exit         Exit the CLI"]
 LOGIN = [
     "  Select login method:",
     "  ❯ 1. Claude account with subscription",
@@ -77,6 +90,7 @@ def error(status: int, words: str = "stand-in") -> list[str]:
 SCREENS = {
     "trust": (TRUST, ("waiting", "dialog")),
     "notice": (NOTICE, ("waiting", "dialog")),
+    "a choice without a hint": (NUDGE, ("waiting", "dialog")),
     "resume": (["Resume from summary (recommended)", "Resume full session as-is"], ("waiting", "dialog")),
     "login": (LOGIN, ("waiting", "login")),
     "question": (QUESTION, ("waiting", "question")),
@@ -168,7 +182,11 @@ OTHERS = {
         ("waiting", "permission"),
     ),
     "copilot, over": ("copilot", [PROMPT, ("Stop", {"stop_reason": "end_turn"})], ("done", "")),
-    "copilot, goes on after an error": ("copilot", [PROMPT, ("ErrorOccurred", {"recoverable": True})], ("working", "")),
+    "copilot, tries again after an error": (
+        "copilot",
+        [PROMPT, ("ErrorOccurred", {"recoverable": True})],
+        ("working", "retry"),
+    ),
     "copilot, failed": (
         "copilot",
         [PROMPT, ("ErrorOccurred", {"recoverable": False, "error": {"message": "rate_limit_error"}})],
@@ -203,7 +221,7 @@ OTHERS = {
 
 @pytest.mark.parametrize(("tool", "events", "expected"), OTHERS.values(), ids=OTHERS.keys())
 def test_the_other_tools_say_the_same_in_words_of_their_own(tool, events, expected):
-    assert answer(facts(tool=tool, said=hooks(*events, tool=tool))) == expected
+    assert answer(facts(tool=tool, said=hooks(*events, tool=tool), moved=NOON - 10)) == expected
 
 
 COPILOT_BOX = [" /workspace [⎇ master%]", "─" * 40, "❯", "─" * 40, " ← open sidebar · / commands · ? help"]
@@ -214,6 +232,11 @@ OTHER_SCREENS = {
         "copilot",
         [" ● Operation cancelled by user", *COPILOT_BOX],
         ("idle", "interrupted"),
+    ),
+    "copilot has given up": (
+        "copilot",
+        [" ❯ go", " ✗ Failed to get response from the AI model; Last error:", "   429 too many", *COPILOT_BOX],
+        ("failed", "rate_limit"),
     ),
     "copilot asks": ("copilot", [" ❯ Red", " ↑/↓ select · enter accept · ctrl+d decline"], ("waiting", "question")),
     "copilot wants a permission": (
@@ -228,6 +251,16 @@ OTHER_SCREENS = {
     "copilot wants trust": ("copilot", ["│ Do you trust the files in this folder?  │"], ("waiting", "dialog")),
     "opencode is ready": ("opencode", ["┃  Ask anything…", "   tab agents  ctrl+p commands"], ("idle", "")),
     "opencode works": ("opencode", ["   ⬝⬝■■  esc interrupt    tab agents  ctrl+p commands"], ("working", "")),
+    "opencode retries": (
+        "opencode",
+        ["   ⬝⬝⬝■ Overloaded [retrying in 3s attempt #2]      esc interrupt"],
+        ("working", "retry"),
+    ),
+    "opencode wants a permission": (
+        "opencode",
+        ["┃  $ touch made", "┃   Allow once   Allow always   Reject", "┃  ctrl+f fullscreen  ⇆ select"],
+        ("waiting", "permission"),
+    ),
     "opencode asks": ("opencode", ["┃  1. Red", "┃  ↑↓ select  enter submit  esc dismiss"], ("waiting", "question")),
 }
 
@@ -250,6 +283,7 @@ CORRECTED = {
     "a shell in the background that has ended": ([("Stop", {"background_tasks": [{}]})], DONE, ("done", "")),
     "and one that has not": ([("Stop", {"background_tasks": [{}]})], SHELL, ("working", "")),
     "an unknown screen": ([PROMPT], ["hm"], ("working", "")),
+    "a menu of commands": ([("SessionStart", {})], COMMANDS, ("idle", "")),
 }
 
 
@@ -275,12 +309,19 @@ def test_without_a_hook_the_words_are_those_of_the_screen():
     assert decide(facts(PERMISSION)).agent.options == ("Yes", "Yes, and always allow access to /workspace", "No")
 
 
+def test_an_error_that_copilot_recovers_from_is_told_with_its_attempts_until_the_screen_moves():
+    failed = ("ErrorOccurred", {"recoverable": True, "error": {"message": '{"type":"api_error","message":"oh"}'}})
+    retry = facts(tool="copilot", said=hooks(PROMPT, failed, failed, tool="copilot"))
+    assert decide(replace(retry, moved=NOON - 10)).agent.text == "api_error: oh (attempt 2 failed)"
+    assert answer(replace(retry, moved=NOON - 2)) == ("working", "")
+
+
 def test_a_plan_can_be_read_whole():
     plan = "# Plan\n\n" + "x" * 2000
     asked = ("PermissionRequest", {"tool_name": "ExitPlanMode", "tool_input": {"plan": plan}})
     decision = decide(facts(PLAN, said=hooks(asked)))
     assert decision.detail == plan
-    assert len(decision.agent.text) == state.TEXT_LIMIT
+    assert len(decision.agent.text) == texts.TEXT_LIMIT
     assert decision.agent.options[1] == "Yes, manually approve edits"
 
 
@@ -360,8 +401,8 @@ def test_a_text_of_a_container_is_cleaned_and_cut(data, text):
 
 
 def test_a_screen_is_cleaned_and_cut():
-    lines = state.clean_lines("a\x1b[2J\n\n" + "y" * 9000 + "\nb\u202e \n" * 100)
-    assert (lines[-1], len(lines), max(map(len, lines))) == ("b", state.LINES, 300 if "y" in lines[0] else 1)
+    lines = texts.clean_lines("a\x1b[2J\n\n" + "y" * 9000 + "\nb\u202e \n" * 100)
+    assert (lines[-1], len(lines), max(map(len, lines))) == ("b", texts.LINES, 300 if "y" in lines[0] else 1)
 
 
 def event(name: str, at: float = NOON - 5, **data) -> bytes:
@@ -402,7 +443,7 @@ def test_no_event_is_from_the_future():
 
 def test_hostile_input_costs_little():
     """Patterns that go back and forth would take minutes on such lines."""
-    lines = state.clean_lines("\n".join(["❯ " + "─" * 290, "● API Error: " + "a " * 140, "⎿ " * 140] * 8))
+    lines = texts.clean_lines("\n".join(["❯ " + "─" * 290, "● API Error: " + "a " * 140, "⎿ " * 140] * 8))
     began = time.process_time()
     decide(facts(lines))
     assert time.process_time() - began < 5

@@ -11,7 +11,8 @@ import pytest
 import clincus
 from clincus_features import tools
 from clincus_features.agents.rules import own_rules
-from clincus_features.agents.state import Facts, clean_lines, decide
+from clincus_features.agents.state import Facts, decide
+from clincus_features.agents.texts import clean_lines
 
 SESSION = "0cb916db-26aa-40f2-86b5-1ba81b225fd2"
 NOON = 1_700_000_000.0

@@ -1,0 +1,84 @@
+"""Reads what a dialog on a tool's screen offers, and how a choice is taken: pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, clean
+
+FRAME = r"^\s*(?:[│┃]\s*)?"
+# `❯ 1. Yes`
+NUMBERED = re.compile(FRAME + r"(?P<mark>[❯›>→●]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*?)\s*[│┃]?\s*$")
+# `❯ Yes`
+MARKED = re.compile(r"^(?P<before> *[❯›] )(?P<label>\S.*)$")
+MARGIN = 8  # columns at the right that a tool may leave empty where it wraps a line
+
+
+class Menu(NamedTuple):
+    """The choices of a dialog, in their order."""
+
+    labels: tuple[str, ...] = ()
+    chosen: int = 0  # which one Enter takes, from 0
+    first: int = 0  # the line of the screen that has the first one
+    is_numbered: bool = False
+    keys: tuple[str, str] = ("Up", "Down")  # to the one before, and to the next
+
+    def steps_to(self, option: int) -> tuple[str, ...]:
+        """The keys that take an option, counted from 0, where numbers do nothing."""
+        away = option - self.chosen
+        return (*(self.keys[away > 0],) * abs(away), "Enter")
+
+
+def read_menu(lines: Sequence[str]) -> Menu:
+    """The last choices on a screen; none where it is not certain what they are."""
+    menu = numbered_menu(lines)
+    return menu if menu.labels else marked_menu(lines)
+
+
+def numbered_menu(lines: Sequence[str]) -> Menu:
+    """Choices with numbers, from the first one on."""
+    labels: list[str] = []
+    chosen = first = 0
+    for at, line in enumerate(lines):
+        match = NUMBERED.match(line)
+        if match and int(match["number"]) == 1:
+            labels, chosen, first = [], 0, at
+        if match and int(match["number"]) == len(labels) + 1:
+            chosen = len(labels) if match["mark"] else chosen
+            labels.append(clean(match["label"], OPTION_LIMIT))
+    return Menu(tuple(labels[:OPTIONS]), chosen, first, is_numbered=True)
+
+
+def marked_menu(lines: Sequence[str]) -> Menu:
+    """Choices without numbers: the line with the mark, and those beside it whose text begins in the same column.
+
+    Where a label may have been wrapped, its second half would look like a choice: then there are none.
+    """
+    at = next((at for at in range(len(lines) - 1, -1, -1) if MARKED.match(lines[at])), None)
+    if at is None:
+        return Menu()
+    column, width = len(MARKED.sub(r"\g<before>", lines[at])), max(map(len, lines))
+
+    def indent(line: str) -> int:
+        return len(line) - len(line.lstrip())
+
+    begin, end = at, at + 1
+    while begin > 0 and indent(lines[begin - 1]) >= column:
+        begin -= 1
+    while end < len(lines) and indent(lines[end]) >= column:
+        end += 1
+    block = lines[begin:end]
+    for line, following in zip(block, block[1:]):
+        if len(line) + 1 + len(following.split()[0]) > width - MARGIN:
+            return Menu()
+    rows = [row for row in range(begin, end) if row == at or indent(lines[row]) == column]
+    labels = tuple(clean(lines[row][column:], OPTION_LIMIT) for row in rows)
+    return Menu(labels[:OPTIONS], rows.index(at), begin) if len(rows) > 1 else Menu()
+
+
+def across_menu(text: str) -> Menu:
+    """Choices in one line, with blanks between them; the first one is chosen."""
+    labels = tuple(clean(label, OPTION_LIMIT) for label in re.split(r" {2,}", text.strip()))
+    return Menu(labels[:OPTIONS], keys=("Left", "Right"))

@@ -1,0 +1,28 @@
+"""Makes what a container says fit to be shown: on one line or as lines, without control characters, cut at a limit."""
+
+from __future__ import annotations
+
+TEXT_LIMIT = 500  # characters of a text
+OPTION_LIMIT = 200  # characters of an option
+OPTIONS = 12
+DETAIL_LIMIT = 32_000  # characters of a plan
+LINES = 24
+
+
+def clean(text: object, limit: int = TEXT_LIMIT) -> str:
+    """A text on one line, without control or invisible characters, cut at a limit."""
+    words = " ".join(str(text).split()) if isinstance(text, (str, int, float)) else ""
+    plain = "".join(char for char in words[: 4 * limit] if char.isprintable())
+    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
+
+
+def clean_block(text: object, limit: int = DETAIL_LIMIT) -> str:
+    """The same for a text of several lines."""
+    lines = (text if isinstance(text, str) else "")[: 2 * limit].expandtabs(4).splitlines()
+    return "\n".join("".join(char for char in line if char.isprintable()) for line in lines)[:limit]
+
+
+def clean_lines(text: str) -> tuple[str, ...]:
+    """The last lines of a screen that are not empty."""
+    plain = ("".join(char for char in line if char.isprintable()).rstrip()[:300] for line in text.split("\n"))
+    return tuple([line for line in plain if line][-LINES:])

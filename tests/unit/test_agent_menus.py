@@ -1,0 +1,42 @@
+"""The choices of a dialog, as they are read off a screen, and the keys that take one."""
+
+from __future__ import annotations
+
+import pytest
+
+from clincus_features.agents.menus import Menu, across_menu, read_menu
+
+RULE = "─" * 80
+NUMBERED = [RULE, "Which colour?", "  1. Red", "     Like a rose", "❯ 2. Green", "Enter to select"]
+FRAMED = ["│ 1. an old one │", "│ Run this?  │", "│ ❯ 1. Yes   │", "│   2. No    │"]
+MARKED = [RULE, " Is this a project you trust?", " ❯ No, exit", "   Yes, I trust this folder", " Enter to confirm"]
+DESCRIBED = [RULE, "  Which one?", "    Red", "      Like a rose", "  ❯ Green", "    Blue"]
+WRAPPED = [RULE, "  ❯ Yes, set the mode that asks nobody for anything as my very own", "    default", "    No"]
+
+SCREENS = {
+    "numbers": (NUMBERED, ("Red", "Green"), 1, 2),
+    "numbers in a frame": (FRAMED, ("Yes", "No"), 0, 2),
+    "a mark": (MARKED, ("No, exit", "Yes, I trust this folder"), 0, 2),
+    "a mark amid descriptions": (DESCRIBED, ("Red", "Green", "Blue"), 1, 2),
+    "a label that may go on in the next line": (WRAPPED, (), 0, 0),
+    "a single line with a mark": (["❯ hello", "● hello"], (), 0, 0),
+    "nothing": ([], (), 0, 0),
+}
+
+
+@pytest.mark.parametrize(("lines", "labels", "chosen", "first"), SCREENS.values(), ids=SCREENS.keys())
+def test_choices_are_read_with_the_one_that_is_chosen(lines, labels, chosen, first):
+    assert read_menu(lines)[:3] == (labels, chosen, first)
+
+
+KEYS = {
+    "down": (Menu(("a", "b", "c"), chosen=0), 2, ("Down", "Down", "Enter")),
+    "up": (Menu(("a", "b", "c"), chosen=2), 1, ("Up", "Enter")),
+    "here": (Menu(("a", "b"), chosen=1), 1, ("Enter",)),
+    "across": (across_menu("Allow once   Allow always   Reject"), 2, ("Right", "Right", "Enter")),
+}
+
+
+@pytest.mark.parametrize(("menu", "option", "keys"), KEYS.values(), ids=KEYS.keys())
+def test_the_way_to_a_choice_begins_where_the_mark_is(menu, option, keys):
+    assert menu.steps_to(option) == keys
