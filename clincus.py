@@ -471,9 +471,9 @@ class Child:
         thread.start()
         return thread
 
-    def complete(self, stdin: bytes | Iterable[bytes] = b"") -> Completed:
-        """Feed the child its whole stdin and wait for its end and for all that it writes."""
-        held = Held(), Held()
+    def complete(self, stdin: bytes | Iterable[bytes] = b"", limit: int = OUTPUT_LIMIT) -> Completed:
+        """Feed the child its whole stdin and wait for its end and for all that it writes, up to a limit in bytes."""
+        held = Held(limit), Held(limit)
         readers = [self.collect(stream, one) for stream, one in zip((self.stdout, self.stderr), held)]
         self.feed([stdin] if isinstance(stdin, bytes) else stdin)
         return Completed(self.wait(readers), bytes(held[0].data), bytes(held[1].data))
@@ -1945,16 +1945,17 @@ class Incus:
         *,
         stdin: bytes | Iterable[bytes] = b"",
         timeout: float = 60,
+        limit: int = OUTPUT_LIMIT,
         **options: Any,
     ) -> Completed:
         """Run a command in an instance and return how it ended, with all that it wrote; `options` as of `exec_argv`.
 
         An exit code other than 0 is returned, not raised; a command that did not come to its end has one. Incus writes
         the whole command line into its events: secrets belong on stdin, never in `command` or in an environment.
-        Raises IncusError if the command cannot begin, takes more than `timeout` seconds or writes too much.
+        Raises IncusError if the command cannot begin, takes more than `timeout` seconds or writes more than `limit`.
         """
         with self.begun(name, command, timeout, **options) as running:
-            done = running.complete(stdin)
+            done = running.complete(stdin, limit)
             return done if running.is_whole else done._replace(code=done.code or 1)
 
     @contextmanager
@@ -4378,14 +4379,10 @@ class Sessions:
         """Who works in a session, and where."""
         return Guest.of(session, self.load())
 
-    def run(
-        self, session: Session, command: Sequence[str], *, stdin: bytes | Iterable[bytes] = b"", timeout: float = 60
-    ) -> Completed:
-        """Run a command in a running session as its code user."""
+    def run(self, session: Session, command: Sequence[str], **more: Any) -> Completed:
+        """Run a command in a running session as its code user; `more` as in `Incus.exec`."""
         guest = self.guest(session)
-        return self.incus.exec(
-            session.id, command, user=guest.uid, environment=guest.environment(), stdin=stdin, timeout=timeout
-        )
+        return self.incus.exec(session.id, command, user=guest.uid, environment=guest.environment(), **more)
 
     def output(
         self,

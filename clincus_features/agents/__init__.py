@@ -22,6 +22,8 @@ from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, decid
 SLOW_LOOK = 3.5  # seconds between two looks at a tool that is not at rest
 FAILED_LOOK = 5.0  # seconds after a look that failed
 LOOKERS = 4  # looks at the same time
+SLOW = 2.0  # seconds that a look may take before its session counts as slow
+SLOW_LOOKERS = 2  # looks at slow sessions at the same time: a container that hangs must not keep others waiting
 AT_REST = ("idle", "done", "ended", "failed", "unknown", "none")
 
 
@@ -92,6 +94,7 @@ class Watch:
         self._decisions: dict[str, Decision] = {}
         self._due: dict[str, float] = {}  # session -> time.monotonic of its next look
         self._looking: set[str] = set()
+        self._slow: set[str] = set()  # sessions whose last look took long
 
     def tell(self, moment: str, session: clincus.Session) -> None:
         """A moment in a session's life. It never waits: the registry holds its lock."""
@@ -105,6 +108,7 @@ class Watch:
             elif moment == "deleted":
                 for kept in (self._known, self._decisions, self._due):
                     kept.pop(session.id, None)
+                self._slow.discard(session.id)
             elif moment == "ring" and session.id in self._known:
                 self._wake(session.id)
 
@@ -145,7 +149,8 @@ class Watch:
         """Wait until a look is due, and take it."""
         with self._changed:
             at = time.monotonic()
-            waiting = {id: due for id, due in self._due.items() if id not in self._looking}
+            busy = self._looking | (self._slow if len(self._slow & self._looking) >= SLOW_LOOKERS else set())
+            waiting = {id: due for id, due in self._due.items() if id not in busy}
             id = min(waiting, key=lambda one: waiting[one], default="")
             if not id or waiting[id] > at:
                 self._changed.wait(waiting[id] - at if id else None)
@@ -156,8 +161,10 @@ class Watch:
         try:
             self._look(id, known)
         finally:
+            is_slow = time.monotonic() - at > SLOW
             with self._changed:
                 self._looking.discard(id)
+                (self._slow.add if is_slow and id in self._known else self._slow.discard)(id)
                 self._changed.notify_all()
 
     def _look(self, id: str, known: Known) -> None:

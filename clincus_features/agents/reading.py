@@ -15,6 +15,8 @@ from clincus_features.agents.rules import own_rules
 from clincus_features.agents.state import Event, Facts, Said, listen, parse_event
 from clincus_features.agents.texts import clean_lines
 
+SCREEN_LIMIT = 64 << 10  # bytes of a screen: guest/look.sh prints 24 lines of 400 bytes
+EVENTS_LIMIT = 256 << 10  # bytes of events that guest/look.sh prints at most
 # Takes off a screen what changes while nothing happens: times, the spinner in front of a line, and hints.
 STILL = r"s/[0-9]+(\.[0-9]+)?(ms|[hms])\b//g; s/^ *[^[:alnum:][:space:]] //; /^ *⎿ +Tip:/d"
 
@@ -51,7 +53,8 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, 
     old = clincus.ClincusError("started by an older Clincus", 409)
     facts = replace(first_facts(session), said=known.facts.said, looked=True)
     try:
-        output = sessions.output(session, "look", *words, timeout=clincus.READ_TIMEOUT, refusals={4: old})
+        limit = SCREEN_LIMIT + EVENTS_LIMIT + 4096
+        output = sessions.output(session, "look", *words, timeout=clincus.READ_TIMEOUT, limit=limit, refusals={4: old})
     except clincus.ClincusError as error:
         if error is not old:
             raise
@@ -67,7 +70,7 @@ def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[s
 def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float) -> Known:
     """What guest/look.sh has printed; what it says in any other form counts as not said. Pure."""
     head, screen, events = [*output.split(f"{mark}\n".encode(), 2), b"", b""][:3]
-    words = dict(word.partition("=")[::2] for word in head.decode("ascii", "replace").split()[:8])
+    words = dict(word.partition("=")[::2] for word in head[:4096].decode("ascii", "replace").split()[:8])
 
     def number(name: str) -> float:
         text = words.get(name, "")
@@ -76,7 +79,7 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
     inode, _, offset = words.get("events", "").partition(":")
     begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
     code = words.get("code", "")
-    lines = clean_lines(screen.decode("utf-8", "ignore"))  # guest/look.sh cuts a long line anywhere
+    lines = clean_lines(screen[-SCREEN_LIMIT:].decode("utf-8", "ignore"))  # guest/look.sh cuts a long line anywhere
     facts = replace(
         facts,
         now=now,
@@ -94,8 +97,13 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
 
 
 def with_events(known: Known, events: bytes, now: float) -> tuple[Known, list[Event]]:
-    """What is known after more lines of a tool's hooks, and the events in them. Pure."""
-    complete = events.rpartition(b"\n")[0] + b"\n" if b"\n" in events else b""
+    """What is known after more lines of a tool's hooks, and the events in them. Pure.
+
+    The begin of a line waits for its end, unless it is longer than any that guest/hook.sh writes.
+    """
+    events = events[:EVENTS_LIMIT]
+    is_endless = len(events) == EVENTS_LIMIT and b"\n" not in events
+    complete = events if is_endless else events[: events.rfind(b"\n") + 1]
     told = [event for event in (parse_event(line, now) for line in complete.splitlines()) if event]
     said = known.facts.said
     for event in told:

@@ -112,7 +112,7 @@ def parse_event(line: bytes, now: float) -> Event | None:
     if begin is None:
         return None
     try:
-        data = json.loads(text)["data"]
+        data = json.loads(text, parse_int=str)["data"]  # the digits of a number may have no end
     except (ValueError, KeyError, TypeError, RecursionError):  # a hook may get what is no JSON
         data = None
     return Event(min(float(begin[1]), now), begin[2], data if isinstance(data, dict) else {})
@@ -250,7 +250,9 @@ def after_status(_hook: Hook, said: Said, data: Mapping[str, Any]) -> Said | Non
 
 
 def after_rest(hook: Hook, said: Said, _data: Mapping[str, Any]) -> Said | None:
-    """Work is over; how it ended was said before, where it did not end well."""
+    """Work is over; how it ended was said before, where it did not end well. Only a person ends a wait for a retry."""
+    if said.reason == "retry":
+        return Said("idle", "interrupted")
     return Said(hook.state) if said.state in ("working", "waiting") else None
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from clincus_features.agents import state, texts
-from clincus_features.agents.reading import Known, parse_look
+from clincus_features.agents.reading import EVENTS_LIMIT, Known, parse_look, with_events
 from clincus_features.agents.state import Agent, Facts, Said, decide
 
 NOON = 1_800_000_000.0
@@ -200,6 +200,11 @@ OTHERS = {
         "opencode",
         [BUSY_NOW, ("session.status", {"status": {"type": "retry", "message": "Overloaded", "attempt": 2}})],
         ("working", "retry"),
+    ),
+    "opencode, interrupted between two tries": (
+        "opencode",
+        [BUSY_NOW, ("session.status", {"status": {"type": "retry", "message": "Overloaded", "attempt": 2}}), IDLE_NOW],
+        ("idle", "interrupted"),
     ),
     "opencode, failed": (
         "opencode",
@@ -434,6 +439,15 @@ def test_what_is_not_as_it_should_be_counts_as_not_said(output):
     known = parse_look(output, "M", facts(), Known(), NOON)
     assert known.facts.said == Said()
     assert (known.facts.exit_code, known.facts.moved) == (None, 0.0)
+
+
+def test_a_line_without_an_end_is_passed_over():
+    known = Known(facts(), offset=10)
+    known = with_events(known, b"x" * EVENTS_LIMIT, NOON)[0]
+    assert known.offset == 10 + EVENTS_LIMIT
+    known = with_events(known, b"x\n" + event("Stop") + b'{"at":', NOON)[0]
+    assert known.facts.said.state == "done"
+    assert known.offset == 10 + EVENTS_LIMIT + 2 + len(event("Stop"))
 
 
 def test_no_event_is_from_the_future():

@@ -13,6 +13,7 @@ from clincus_features import agents
 from clincus_features.agents import reading
 from clincus_features.agents.reading import Known, SeenTimes
 from clincus_features.agents.state import Facts, Said
+from tests.programs import wait_until
 
 NOON = 1_700_000_000.0
 SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, session_id="s")
@@ -28,7 +29,7 @@ class App:
         self.told: list[dict[str, Any]] = []
 
     def get(self, id: str) -> clincus.Session:
-        return SESSION
+        return clincus.replace(SESSION, id=id)
 
     def publish(self, event, extension: bool) -> None:
         assert extension
@@ -178,6 +179,40 @@ def test_a_ring_while_somebody_looks_is_not_lost(watch, container, monkeypatch):
     thread.join(20)
     watch.work()
     assert len(container.looks) == 2
+
+
+def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatch):
+    container.say(said("idle"))
+    hanging, honest = [f"clincus-a1b2c3-{number}" for number in (1, 2, 3)], "clincus-a1b2c3-4"
+    monkeypatch.setattr(agents, "SLOW", -1.0)  # the first look at these three took long
+    for id in hanging:
+        watch.tell("started", clincus.replace(SESSION, id=id))
+        watch.work()
+    monkeypatch.setattr(agents, "SLOW", 60.0)
+    go_on, looked = threading.Event(), threading.Semaphore(0)
+
+    def look(sessions, session, known: Known, *, arm: bool = False) -> Known:
+        if session.id in hanging:
+            assert go_on.wait(20)
+        else:
+            looked.release()
+        return container.look(sessions, session, known)
+
+    monkeypatch.setattr(agents, "look", look)
+    for id in hanging:
+        watch.tell("ring", clincus.replace(SESSION, id=id))
+    workers = [threading.Thread(target=watch.work) for _ in range(agents.SLOW_LOOKERS)]
+    for worker in workers:
+        worker.start()
+    wait_until(lambda: len(watch._looking) == agents.SLOW_LOOKERS, "those that hang")
+    watch.tell("started", clincus.replace(SESSION, id=honest))
+    watch.work()
+    assert looked.acquire(timeout=20)
+    go_on.set()
+    for worker in workers:
+        worker.join(20)
+    watch.work()
+    assert len(container.looks) == 7, "the third one's turn has come"
 
 
 def test_a_session_that_does_not_run_has_no_agent(watch, container):
