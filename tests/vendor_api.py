@@ -145,6 +145,7 @@ class VendorApi(ThreadingHTTPServer):
         super().__init__((host, port), Handler)
         self.url = f"http://{host}:{self.server_address[1]}"
         self.stopping = threading.Event()
+        self.failures = 0  # so many of the next requests are answered by a 429
         self.requests: list[str] = []  # paths, and the last prompts
         self.texts: list[str] = []  # all texts of the last messages, as they arrived
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -184,8 +185,10 @@ class Handler(BaseHTTPRequestHandler):
         blocks = last if isinstance(last, list) else [{"text": last}]
         self.server.texts += [block["text"] for block in blocks if "text" in block]
         self.server.requests.append(f"POST {self.path} {prompt[:200]} ({results} results)")
-        if verb == "status" and rest[:3].isdigit():
-            status = int(rest[:3])
+        is_failing = self.server.failures > 0 and bool(request.get("tools"))
+        self.server.failures -= is_failing
+        if is_failing or (verb == "status" and rest[:3].isdigit()):
+            status = 429 if is_failing else int(rest[:3])
             error = {"type": ERRORS.get(status, "api_error"), "message": f"stand-in {status}"}
             self.send_json(status, {"type": "error", "error": error})
             return

@@ -296,6 +296,29 @@ def test_without_a_network_it_has_failed_by_that(claude):
     tool.becomes("failed", "network", "ECONNREFUSED")
 
 
+def test_the_state_is_known_without_a_network_card_and_after_each_restart(bed, claude):
+    if bed.daemon is None:
+        pytest.skip("restarts a daemon of our own only")
+    tool = claude(CLAUDE_CODE_MAX_RETRIES="1")
+    bed.incus.run("config", "device", "add", tool.id, "eth0", "none")
+    tool.type("say hello")
+    tool.becomes("failed", "network")
+    tool.press("C-u")
+    bed.incus.run("config", "device", "remove", tool.id, "eth0")
+    bed.restart()
+    wait_until(lambda: tool.server.get("/api/sessions").status == 200, "the daemon that was started again")
+    tool.type("say hello again")
+    tool.becomes("done", text="hello again")
+    bed.incus.run("restart", "--force", tool.id)
+    tool.becomes("ended", "crashed")
+    tool.post("resume")
+    tool.becomes("idle")
+    tool.type("say hello at last")
+    tool.becomes("done", text="hello at last")
+    listed = tool.server.get("/api/sessions").json[0]["agent"]
+    assert (listed["state"], listed["text"]) == ("done", "hello at last"), "for a page that comes now"
+
+
 def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool = claude(ANTHROPIC_API_KEY="")
     tool.type("say hello")
@@ -303,6 +326,27 @@ def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool.press("C-u")
     tool.type("/login")
     tool.becomes("waiting", "login")
+
+
+def test_a_prompt_in_the_tools_own_queue_is_its_next_turn(claude_at_rest):
+    tool = claude_at_rest
+    tool.type("bash sleep 3")
+    tool.becomes("working")
+    tool.type("ask")  # Claude Code takes it when the command has ended
+    wait_until(lambda: "Queued" in tool.screen(), "the queue of the tool")
+    assert tool.agent()["state"] == "working"
+    tool.becomes("waiting", "question", TEXT)
+    tool.press("3")
+    tool.becomes("done", text="The tool has answered.")
+
+
+def test_a_retry_that_goes_well_is_work_again(claude_at_rest, api):
+    tool = claude_at_rest
+    api.failures = 2
+    tool.type("bash sleep 4")
+    tool.becomes("working", "retry", "429 stand-in")
+    tool.becomes("working", timeout=DEADLINE)
+    tool.becomes("done", text="The tool has answered.")
 
 
 def test_work_in_the_background_counts_until_it_ends(claude_at_rest):
