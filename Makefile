@@ -99,6 +99,7 @@ bench: $(VENV)/tested dist/clincus.pyz
 	$(BIN)/python tests/bench/bench_server.py dist/clincus.pyz
 	$(BIN)/python tests/bench/bench_terminal.py
 	$(BIN)/python tests/bench/bench_page.py
+	$(BIN)/python tests/bench/bench_agents.py
 
 # The time of the commit stands for that of the build, so that both archives come out the same each time.
 release: $(VENV)/tested dist/clincus.pyz

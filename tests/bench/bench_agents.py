@@ -2,7 +2,8 @@
 
     python tests/bench/bench_agents.py [CHANGES] [SESSIONS] [MINUTES]
 
-As root it starts an Incus of its own, as the tests do. The tools are stand-ins; hook, ring, look and event are real.
+With 0 CHANGES or 0 SESSIONS that part is left out. As root it starts an Incus of its own, as the tests do. The tools
+are stand-ins; hook, ring, look and event are real.
 """
 
 from __future__ import annotations
@@ -134,6 +135,21 @@ def idle_sessions(server: Server, folder: Path) -> None:
     show("processes more than without a session", str(children(pid) - processes), "goal: 0")
 
 
+def changes(bed: incus_bed.Bed, server: Server, workspace: Path) -> None:
+    """How soon a change is told, with a hook and without."""
+    events = Events(server)
+    for tool, script, states, what, goal in (
+        ("claude", BY_HOOK, ("done", "working"), "from a hook to its event", "goal: p50 under 1 s"),
+        ("mine", BY_SCREEN, ("waiting", "working"), "from a screen to its event, no hook", "goal: under 5 s"),
+    ):
+        id = server.create(workspace, tool=tool)["id"]
+        time.sleep(8)
+        found = delays(bed, events, id, script, states)
+        show(what, spread(found) if found else "nothing was told", goal)
+        server.request("DELETE", f"/api/sessions/{id}?force=true")
+    events.close()
+
+
 def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with contextlib.ExitStack() as held:
@@ -149,18 +165,10 @@ def main() -> None:
         workspace = folder / "project"
         workspace.mkdir()
         os.chown(workspace, 1000, 1000)
-        events = Events(server)
-        for tool, script, states, what, goal in (
-            ("claude", BY_HOOK, ("done", "working"), "from a hook to its event", "goal: p50 under 1 s"),
-            ("mine", BY_SCREEN, ("waiting", "working"), "from a screen to its event, no hook", "goal: under 5 s"),
-        ):
-            id = server.create(workspace, tool=tool)["id"]
-            time.sleep(8)
-            found = delays(bed, events, id, script, states)
-            show(what, spread(found) if found else "nothing was told", goal)
-            server.request("DELETE", f"/api/sessions/{id}?force=true")
-        events.close()
-        idle_sessions(server, folder)
+        if CHANGES:
+            changes(bed, server, workspace)
+        if SESSIONS:
+            idle_sessions(server, folder)
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         bed.delete_all()
 
