@@ -5,14 +5,15 @@
 # A guest may tell Incus that it is "ready", as often as it likes, and Incus makes a lifecycle event of that
 # (https://linuxcontainers.org/incus/docs/main/dev-incus/). Then this takes it back, so that the state stays Running.
 # Only root may, which the code user becomes by sudo. Once a second is enough: while one rings, one more may wait for its
-# turn, and rings for all that happened until then. Without sudo or Perl nothing rings.
+# turn, and rings for all that happened until then. Without sudo or Perl nothing rings. A busy host may take its time:
+# a ring that is lost is a state that nobody hears of.
 exec 8>>"$0.next" 9<"$0" || exit
 flock -n 8 || exit 0
 flock 9
 flock -u 8
 # shellcheck disable=SC2016 # Perl's variables
 sudo -n perl -MSocket -e '
-    alarm 5;
+    alarm 60;
     for my $state ("Ready", "Started") {
         socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or die;
         connect($guest, sockaddr_un("/dev/incus/sock")) or die;
