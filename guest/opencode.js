@@ -9,15 +9,38 @@ const TOLD = new Set([
   ...["question.asked", "question.replied", "question.rejected"],
 ])
 
+// One process after the other, since a busy host may well let the second of two be faster.
+const MOST = 200 // that wait
+const waiting = []
+let running = false
+
 const tell = (name, words) => {
+  waiting.push([name, words])
+  if (waiting.length > MOST) waiting.shift()
+  if (!running) next()
+}
+
+const next = () => {
+  running = waiting.length > 0
+  if (!running) return
+  const [name, words] = waiting.shift()
+  let isOver = false
+  const over = () => {
+    if (isOver) return
+    isOver = true
+    next()
+  }
   try {
     const how = { detached: true, stdio: ["pipe", "ignore", "ignore"] }
     const hook = spawn(`${process.env.HOME}/.clincus/hook`, [name, "ring"], how)
-    hook.on("error", () => {})
+    hook.on("error", over)
+    hook.on("exit", over)
     hook.stdin.on("error", () => {})
     hook.stdin.end(JSON.stringify(words ?? {}))
     hook.unref()
-  } catch {}
+  } catch {
+    over()
+  }
 }
 
 // What each answer has used, for clincus_features/cost/dialects.py; it is saved with the conversation.

@@ -114,6 +114,28 @@ def test_it_rings_if_asked_to(home):
     wait_until((home / "rang").exists, "the ring")
 
 
+def test_opencode_tells_its_events_in_their_order(home):
+    """The process of the first one takes longest, and is killed."""
+    hook = """#!/bin/sh
+        [ "$1" != session.status ] || { sleep 0.3; echo "$1" >>"$HOME/told"; kill -9 $$; }
+        echo "$1 $(cat)" >>"$HOME/told"
+        """
+    (home / ".clincus/hook").write_text(hook)
+    (home / "plugin.mjs").write_text(clincus.packaged_text("guest/opencode.js"))
+    program = """import { Clincus } from "./plugin.mjs"
+        setInterval(() => {}, 1000)  // opencode goes on
+        const { event } = await Clincus()
+        for (const type of ["session.status", "unknown", "session.idle", "session.error"])
+          await event({ event: { type, properties: { a: 1 } } })"""
+    told, environ = home / "told", {"HOME": str(home), "PATH": os.environ["PATH"]}
+    with subprocess.Popen(["node", "--input-type=module", "-e", program], cwd=home, env=environ) as node:
+        try:
+            wait_until(lambda: told.exists() and told.read_text().count("\n") == 3, "all events")
+        finally:
+            node.kill()
+    assert told.read_text().splitlines() == ["session.status", 'session.idle {"a":1}', 'session.error {"a":1}']
+
+
 def session(tool: str) -> clincus.Session:
     return clincus.Session("clincus-a1b2c3-1", "/srv/app", tool, 1, "running", persistent=False)
 
