@@ -54,8 +54,9 @@ def show(what: str, figure: str, goal: str = "") -> None:
 class Events:
     """The events of one session's agent, with the time of their arrival."""
 
-    def __init__(self, server: Server) -> None:
-        self.found: list[tuple[float, str, str]] = []  # time, session, state
+    def __init__(self, server: Server, id: str) -> None:
+        self.id = id
+        self.found: list[tuple[float, str]] = []  # time, state
         self._socket = connect(f"{server.socket_url}/ws/events", subprotocols=["clincus.events.v1"])  # type: ignore[list-item]
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -63,29 +64,25 @@ class Events:
         with contextlib.suppress(Exception):
             for message in self._socket:
                 event = json.loads(message)
-                if event["type"] == "session.agent":
-                    self.found.append((time.time(), event["id"], event["agent"]["state"]))
+                if event["type"] == "session.agent" and event["id"] == self.id:
+                    self.found.append((time.time(), event["agent"]["state"]))
 
     def close(self) -> None:
         self._socket.close()
 
 
-def delays(
-    bed: incus_bed.Bed, events: Events, id: str, script: str, states: tuple[str, str], pause: float
-) -> list[float]:
-    """Make the changes in the container; how long after each one its event came, in seconds."""
-    text = script.replace("COUNT", str(CHANGES)).replace("PAUSE", str(pause)).replace("ID", id)
+def delays(bed: incus_bed.Bed, events: Events, script: str, states: tuple[str, str], pause: float) -> list[float]:
+    """Make the changes in a container; how long after each one its event came, in seconds."""
+    text = script.replace("COUNT", str(CHANGES)).replace("PAUSE", str(pause)).replace("ID", events.id)
     command = ["sh", "-c", text]
     done = bed.incus.exec(
-        id, command, user=1000, environment={"HOME": "/home/code"}, timeout=CHANGES * (pause + 2) + 60
+        events.id, command, user=1000, environment={"HOME": "/home/code"}, timeout=CHANGES * (pause + 2) + 60
     )
     begins = [float(line) for line in done.stdout.split()]
     time.sleep(6)
     found = []
     for number, (begin, end) in enumerate(zip(begins, [*begins[1:], begins[-1] + 6]), 1):
-        times = (
-            at for at, one, state in events.found if (one, state) == (id, states[number % 2]) and begin <= at < end
-        )
+        times = (at for at, state in events.found if state == states[number % 2] and begin <= at < end)
         found += [at - begin for at in times][:1]
     print(f"  {len(found)} of {len(begins)} changes were told before the next one")
     return sorted(found)
@@ -138,17 +135,17 @@ def idle_sessions(server: Server, folder: Path) -> None:
 
 def changes(bed: incus_bed.Bed, server: Server, workspace: Path) -> None:
     """How soon a change is told, with a hook and without."""
-    events = Events(server)
     for tool, script, states, pause, what, goal in (  # a container rings once a second, and is looked at every 3.5 s
         ("claude", BY_HOOK, ("done", "working"), 3, "from a hook to its event", "goal: p50 under 1 s"),
         ("mine", BY_SCREEN, ("waiting", "working"), 6, "from a screen to its event, no hook", "goal: under 5 s"),
     ):
         id = server.create(workspace, tool=tool)["id"]
+        events = Events(server, id)
         time.sleep(8)
-        found = delays(bed, events, id, script, states, pause)
+        found = delays(bed, events, script, states, pause)
+        events.close()
         show(what, spread(found) if found else "nothing was told", goal)
         server.request("DELETE", f"/api/sessions/{id}?force=true")
-    events.close()
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from tests.programs import Server, wait_until
 
 HANGS = "#!/bin/sh\nexec sleep 1000\n"
-WRITES = "#!/bin/sh\nexec head -c 300000000 /dev/zero\n"
+FLOODS = "#!/bin/sh\nexec yes\n"
+WRITES = "#!/bin/sh\ndd if=/dev/zero bs=1M count=30 | tr \\\\0 x\n"
 RINGS = r"""perl -MSocket -e 'while (1) { for my $state ("Ready", "Started") {
     socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or next;
     connect($guest, sockaddr_un("/dev/incus/sock")) or next;
@@ -51,8 +52,8 @@ ATTACKS = {
     "the file of events is a folder": (1000, f"{EVENTS} mkdir events", ""),
     "it names another session": (1000, f"{EVENTS} echo {NAMING} >events", ""),
     "tmux hangs": (0, replaced("tmux", HANGS), "mv /usr/bin/tmux.kept /usr/bin/tmux; pkill sleep"),
-    "stat writes 300 MB": (0, replaced("stat", WRITES), "mv /usr/bin/stat.kept /usr/bin/stat"),
-    "tail writes 300 MB": (0, replaced("tail", WRITES), "mv /usr/bin/tail.kept /usr/bin/tail"),
+    "head writes without end": (0, replaced("head", FLOODS), "mv /usr/bin/head.kept /usr/bin/head"),
+    "cut writes 30 MB": (0, replaced("cut", WRITES), "mv /usr/bin/cut.kept /usr/bin/cut"),
 }
 
 
@@ -85,7 +86,7 @@ def test_a_hostile_agent_changes_nothing_but_its_own_state(bed, start_server, ma
         hook(honest, "Stop", last_assistant_message=attack)
         becomes(honest, "done", attack, attack)
         bed.shell(liar, f"{end} || true" if end else "true", 0)
-    assert peak_memory(server) - before < 100
+    assert peak_memory(server) - before < 32
     bed.shell(liar, EVENTS)
     hook(liar, "Stop", last_assistant_message="well again")
     becomes(liar, "done", "well again", "nothing is wrong any more")

@@ -302,6 +302,12 @@ def test_a_hook_of_just_now_beats_a_screen_that_is_not_drawn_yet():
     assert answer(facts(DONE, said=said)) == ("working", "")
 
 
+def test_a_screen_that_only_lacks_the_sign_of_work_is_given_more_time():
+    assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 4))) == ("working", "")
+    assert answer(facts(BOX, said=hooks(PROMPT, at=NOON - 6))) == ("idle", "interrupted")
+    assert answer(facts(INTERRUPTED, said=hooks(PROMPT, at=NOON - 4))) == ("idle", "interrupted")
+
+
 def test_the_words_of_a_question_are_those_of_the_hook():
     agent = decide(facts(QUESTION, said=hooks(PROMPT, ASKED))).agent
     assert (agent.text, agent.options, agent.source) == ("Which colour?", ("Red", "Green"), "hook")
