@@ -471,9 +471,9 @@ class Child:
         thread.start()
         return thread
 
-    def complete(self, stdin: bytes | Iterable[bytes] = b"", limit: int = OUTPUT_LIMIT) -> Completed:
-        """Feed the child its whole stdin and wait for its end and for all that it writes, up to a limit in bytes."""
-        held = Held(limit), Held(limit)
+    def complete(self, stdin: bytes | Iterable[bytes] = b"", limit: int | None = None) -> Completed:
+        """Feed the child its whole stdin and wait for its end and all it writes: OUTPUT_LIMIT bytes, or `limit`."""
+        held = Held(limit or OUTPUT_LIMIT), Held(limit or OUTPUT_LIMIT)
         readers = [self.collect(stream, one) for stream, one in zip((self.stdout, self.stderr), held)]
         self.feed([stdin] if isinstance(stdin, bytes) else stdin)
         return Completed(self.wait(readers), bytes(held[0].data), bytes(held[1].data))
@@ -1945,14 +1945,14 @@ class Incus:
         *,
         stdin: bytes | Iterable[bytes] = b"",
         timeout: float = 60,
-        limit: int = OUTPUT_LIMIT,
+        limit: int | None = None,
         **options: Any,
     ) -> Completed:
         """Run a command in an instance and return how it ended, with all that it wrote; `options` as of `exec_argv`.
 
         An exit code other than 0 is returned, not raised; a command that did not come to its end has one. Incus writes
         the whole command line into its events: secrets belong on stdin, never in `command` or in an environment.
-        Raises IncusError if the command cannot begin, takes more than `timeout` seconds or writes more than `limit`.
+        Raises IncusError if the command cannot begin, takes more than `timeout` seconds or writes too much.
         """
         with self.begun(name, command, timeout, **options) as running:
             done = running.complete(stdin, limit)

@@ -296,30 +296,6 @@ def test_without_a_network_it_has_failed_by_that(claude):
     tool.becomes("failed", "network", "ECONNREFUSED")
 
 
-def test_the_state_is_known_without_a_network_card_and_after_each_restart(bed, claude):
-    if bed.daemon is None:
-        pytest.skip("restarts a daemon of our own only")
-    tool = claude()
-    bed.incus.run("config", "device", "add", tool.id, "eth0", "none")
-    tool.type("say hello")
-    tool.becomes("working")
-    tool.press("Escape")
-    tool.becomes("idle", "interrupted")
-    bed.incus.run("config", "device", "remove", tool.id, "eth0")
-    bed.restart()
-    wait_until(lambda: tool.server.get("/api/sessions").status == 200, "the daemon that was started again")
-    tool.type("say hello again")
-    tool.becomes("done", text="hello again")
-    bed.incus.run("restart", "--force", tool.id)
-    tool.becomes("ended", "crashed")
-    tool.post("resume")
-    tool.becomes("idle")
-    tool.type("say hello at last")
-    tool.becomes("done", text="hello at last")
-    listed = tool.server.get("/api/sessions").json[0]["agent"]
-    assert (listed["state"], listed["text"]) == ("done", "hello at last"), "for a page that comes now"
-
-
 def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool = claude(ANTHROPIC_API_KEY="")
     tool.type("say hello")
@@ -327,26 +303,6 @@ def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool.press("C-u")
     tool.type("/login")
     tool.becomes("waiting", "login")
-
-
-def test_a_prompt_in_the_tools_own_queue_is_work(claude_at_rest):
-    tool = claude_at_rest
-    tool.type("bash sleep 5")
-    tool.becomes("working")
-    tool.type("say later")
-    wait_until(lambda: "Queued" in tool.screen(), "the queue of the tool")
-    assert tool.agent()["state"] == "working"
-    tool.becomes("done")
-    assert "Queued" not in tool.screen()
-
-
-def test_a_retry_that_goes_well_is_work_again(claude_at_rest, api):
-    tool = claude_at_rest
-    api.failures = 2
-    tool.type("bash sleep 4")
-    tool.becomes("working", "retry", "429 stand-in")
-    tool.becomes("working", timeout=DEADLINE)
-    tool.becomes("done", text="The tool has answered.")
 
 
 def test_work_in_the_background_counts_until_it_ends(claude_at_rest):
@@ -439,30 +395,15 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     folder = home / ".config" / "opencode"
     folder.mkdir(parents=True)
     provider = {"anthropic": {"options": {"baseURL": f"{api.url}/v1", "apiKey": KEY}}}
-    (folder / "opencode.json").write_text(json.dumps({"model": "anthropic/claude-sonnet-4-5", "provider": provider}))
-    own = {"permission": {"bash": "ask"}}  # the project's own file beats ours
-    (workspace / "opencode.json").write_text(json.dumps(own))
+    document = {"model": "anthropic/claude-sonnet-4-5", "provider": provider, "permission": {"*": "allow"}}
+    (folder / "opencode.json").write_text(json.dumps(document))
     server = start_server(config=config("opencode", HTTPS_PROXY="http://127.0.0.1:9"))
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     tool.becomes("idle", timeout=4 * DEADLINE)  # it looks for its plugins in the registry first
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
-    tool.answer(2)
+    wait_until(lambda: "enter submit" in tool.screen(), "the question on the screen")
+    tool.press("Enter")
     tool.becomes("done")
-    assert "Green" in tool.screen()
-    for option, made in ((3, False), (1, True)):
-        tool.type("bash touch made")
-        asked = tool.becomes("waiting", "permission", "bash: touch made")
-        tool.answer(option)
-        tool.becomes("done")
-        assert (workspace / "made").exists() == made
-        assert asked["source"] == "hook"
-    tool.type("status 401")
-    tool.becomes("failed", "auth", "stand-in 401")
-    for status in (429, 500):
-        tool.type(f"status {status}")
-        tool.becomes("working", "retry", f"stand-in {status}")
-        tool.post("interrupt")
-        tool.becomes("idle", "interrupted")
     tool.sh("pkill -KILL -f [/]opt/tools/opencode")
     tool.becomes("ended", "crashed")

@@ -93,7 +93,7 @@ def test_a_child_that_takes_too_long_goes_with_all_that_it_started(tmp_path):
 
 @pytest.mark.parametrize("stream", [1, 2])
 def test_a_child_that_writes_too_much_is_ended(monkeypatch, stream):
-    monkeypatch.setattr(clincus.Held.__init__, "__defaults__", (1 << 20,))
+    monkeypatch.setattr(clincus, "OUTPUT_LIMIT", 1 << 20)
     with pytest.raises(clincus.ChildError, match="wrote more than 1 MiB"):
         clincus.run_child(["sh", "-c", f"exec yes >&{stream}"], timeout=20)
 
@@ -180,7 +180,7 @@ def test_a_command_that_takes_too_long_is_ended_and_told(incus):
 
 @pytest.mark.parametrize("stream", [1, 2])
 def test_a_command_that_writes_too_much_is_ended_and_told(incus, monkeypatch, stream):
-    monkeypatch.setattr(clincus.Held.__init__, "__defaults__", (1 << 20,))
+    monkeypatch.setattr(clincus, "OUTPUT_LIMIT", 1 << 20)
     with pytest.raises(clincus.IncusError, match="wrote more than 1 MiB"):
         incus().exec("box", ["sh", "-c", f"exec yes >&{stream}"])
 
