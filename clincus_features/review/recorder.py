@@ -228,11 +228,13 @@ class Recorder:
                 raise
             # The repository in the container may be damaged: once more without what is there.
             look = self._run(session, record, "fresh", timeout)
-        with self.records.changing(record) as record:
-            record.tree, record.skipped, record.looked_at = look.tree, look.skipped, clincus.utc_now()
-            first = record.checkpoints[0].tree if record.checkpoints else look.tree
-            record.changes = self.differences.between(self.store(session.workspace), first, look.tree).counts
         self._looks[session.id] = begun
+        if (look.tree, look.skipped) != (record.tree, record.skipped) or not record.changes:
+            first = record.checkpoints[0].tree if record.checkpoints else look.tree
+            counts = self.differences.between(self.store(session.workspace), first, look.tree).counts
+            with self.records.changing(record) as record:
+                record.tree, record.skipped, record.looked_at = look.tree, look.skipped, clincus.utc_now()
+                record.changes = counts
         self._tell_counts(session, record)
         return record
 
@@ -325,7 +327,7 @@ class Recorder:
         record = self.records.find(session.id, session.session_id)
         if record:
             with self.records.changing(record) as record:
-                record.ended = True
+                record.ended, record.looked_at = True, clincus.utc_now()
 
 
 def pieces_of(stream: BufferedReader) -> Iterator[bytes]:

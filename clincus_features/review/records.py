@@ -58,7 +58,7 @@ class Record:
     mode: str = "mount"  # or "clone": no other session works in its folder
     checkpoints: list[Checkpoint] = field(default_factory=list)  # oldest first
     tree: str = ""  # of the workspace when it was last looked at
-    looked_at: str = ""
+    looked_at: str = ""  # when it was last found to have changed, or the session ended
     skipped: list[Skipped] = field(default_factory=list)  # at that time
     branch_commit: str = ""  # where the branch left its upstream or main
     branch_tree: str = ""

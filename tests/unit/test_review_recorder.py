@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import clincus
 from clincus_features.review import recorder as recording
 from clincus_features.review.changes import Changes
 from clincus_features.review.recorder import Look, Recorder
+from clincus_features.review.thinning import thin
 
 SESSION = clincus.Session(
     "clincus-a1b2c3-1",
@@ -211,3 +213,18 @@ def test_a_session_that_is_gone_leaves_its_record(recorder):
     record = recorder.records.find(SESSION.id)
     assert record is not None
     assert (record.ended, len(record.checkpoints)) == (True, 1)
+
+
+def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorder, app, monkeypatch):
+    forgotten: list[str] = []
+    monkeypatch.setattr(recording.Store, "forget", lambda _, names: forgotten.extend(names))
+    for why in ("start", "turn", "turn"):
+        recorder.take(SESSION, why)
+    far = datetime(2999, 1, 1, tzinfo=timezone.utc)
+    thin(recorder, app.config, far)
+    record = recorder.records.of(SESSION)
+    assert [one.checkpoint for one in record.checkpoints] == ["1", "3"]
+    assert forgotten == [f"{record.key}/2"]
+    recorder.tell("deleted", SESSION)
+    thin(recorder, app.config, far)
+    assert recorder.records.find(SESSION.id) is None
