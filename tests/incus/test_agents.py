@@ -305,6 +305,17 @@ def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool.becomes("waiting", "login")
 
 
+def test_a_prompt_in_the_tools_own_queue_is_work(claude_at_rest):
+    tool = claude_at_rest
+    tool.type("bash sleep 5")
+    tool.becomes("working")
+    tool.type("say later")
+    wait_until(lambda: "Queued" in tool.screen(), "the queue of the tool")
+    assert tool.agent()["state"] == "working"
+    tool.becomes("done")
+    assert "Queued" not in tool.screen()
+
+
 def test_work_in_the_background_counts_until_it_ends(claude_at_rest):
     tool = claude_at_rest
     tool.type("background tail -f /dev/null")
