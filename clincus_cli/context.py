@@ -32,9 +32,19 @@ class Context:
         return clincus.load_config(self.environ, profile=getattr(self.options, "profile", ""))
 
     @functools.cached_property
+    def basics(self) -> clincus.Config:
+        """The configuration without the keys of features: enough to find Incus, the server and our files.
+
+        Features take as long to load as all the rest of `clincus list`. Raises ClincusError.
+        """
+        import clincus_features.tools  # noqa: F401 (tool.name may be a tool of that feature)
+
+        return clincus.load_config(self.environ, profile=getattr(self.options, "profile", ""))
+
+    @functools.cached_property
     def incus(self) -> clincus.Incus:
         """The door to Incus."""
-        return clincus.Incus(self.config.get("incus.project"), group=self.config.get("incus.group"))
+        return clincus.Incus(self.basics.get("incus.project"), group=self.basics.get("incus.group"))
 
     @functools.cached_property
     def history(self) -> clincus.History:

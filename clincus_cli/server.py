@@ -83,4 +83,4 @@ def known_port(context: Context) -> int:
         with open(clincus.own_file(context.environ, "port"), encoding="ascii") as file:
             return cli.number_from(1, 65535)(file.read().strip())
     except (OSError, ValueError):
-        return int(context.config.get("dashboard.port"))
+        return int(context.basics.get("dashboard.port"))

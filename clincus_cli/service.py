@@ -88,7 +88,8 @@ def service_command(context: Context) -> list[str]:
     command = [sys.executable, os.path.realpath(sys.argv[0]), "serve"]
     for known in SERVE_FLAGS:
         value = getattr(context.options, known.key)
-        for text in value if known.repeats else [value] if known.value and value not in (None, "") else []:
+        is_said = known.value and value not in (None, "", known.default)
+        for text in value if known.repeats else [value] if is_said else []:
             is_file = known.key.endswith("_file")
             command += [known.names[-1], os.path.abspath(text) if is_file else str(text)]
     return command

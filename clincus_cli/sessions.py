@@ -33,7 +33,7 @@ def run_list(context: Context) -> int:
             active.append(active_entry(session, instance))
     agents = known_agents(context) if any(one["status"] == "Running" for one in active) else {}
     active = [{**entry, **({"agent": agents[entry["name"]]} if entry["name"] in agents else {})} for entry in active]
-    kept = clincus.list_saved(context.config, context.environ) if context.options.all else []
+    kept = clincus.list_saved(context.basics, context.environ) if context.options.all else []
     saved = [
         # The names of the Go program, and ours beside them.
         {"ID": one.session_id, "SavedAt": one.saved_at, "Workspace": one.workspace}

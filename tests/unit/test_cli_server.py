@@ -41,7 +41,7 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def context(tmp_path):
     """What a command has at hand, with a home of its own and a config that names a port where nothing listens."""
-    return SimpleNamespace(options=SimpleNamespace(), environ={"HOME": str(tmp_path)}, config={"dashboard.port": 9})
+    return SimpleNamespace(options=SimpleNamespace(), environ={"HOME": str(tmp_path)}, basics={"dashboard.port": 9})
 
 
 def remember(context, text: str) -> None:
