@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from io import BufferedReader
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ SLOW = 20.0  # seconds after which a look that failed is not repeated, and momen
 REST = 600.0  # seconds
 LAST_LOOK = 5.0  # seconds that a stop waits for the last look
 BEFORE_PROMPT = 2.0  # seconds that a prompt waits for its checkpoint
+SAME_PROMPT = 60.0  # seconds for which the checkpoint before a prompt is that of the turn that begins
 SETTLING = 1.5  # seconds after a start that somebody else has begun
 RECORDERS = 4  # checkpoints taken at the same time
 FIRST_PERIOD, LAST_PERIOD = 30.0, 600.0  # seconds between two looks at a tool without hooks, while nothing changes
@@ -228,11 +230,13 @@ class Recorder:
                 raise
             # The repository in the container may be damaged: once more without what is there.
             look = self._run(session, record, "fresh", timeout)
-        with self.records.changing(record) as record:
-            record.tree, record.skipped, record.looked_at = look.tree, look.skipped, clincus.utc_now()
-            first = record.checkpoints[0].tree if record.checkpoints else look.tree
-            record.changes = self.differences.between(self.store(session.workspace), first, look.tree).counts
         self._looks[session.id] = begun
+        if (look.tree, look.skipped) != (record.tree, record.skipped) or not record.changes:
+            first = record.checkpoints[0].tree if record.checkpoints else look.tree
+            counts = self.differences.between(self.store(session.workspace), first, look.tree).counts
+            with self.records.changing(record) as record:
+                record.tree, record.skipped, record.looked_at = look.tree, look.skipped, clincus.utc_now()
+                record.changes = counts
         self._tell_counts(session, record)
         return record
 
@@ -294,7 +298,8 @@ class Recorder:
         last = next(iter(self.records.of(session).checkpoints[-1:]), None)
         if why == "start":
             return last is None or last.at < session.started_at
-        return why != "prompt" or last is None or last.why != "prompt"
+        taken = clincus.parse_time(last.at) if last and last.why == "prompt" else None
+        return why != "prompt" or taken is None or (datetime.now(timezone.utc) - taken).total_seconds() > SAME_PROMPT
 
     def _is_enabled(self) -> bool:
         return bool(self._app.config.get("checkpoints.enabled"))
@@ -325,7 +330,7 @@ class Recorder:
         record = self.records.find(session.id, session.session_id)
         if record:
             with self.records.changing(record) as record:
-                record.ended = True
+                record.ended, record.looked_at = True, clincus.utc_now()
 
 
 def pieces_of(stream: BufferedReader) -> Iterator[bytes]:

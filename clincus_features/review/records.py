@@ -55,9 +55,10 @@ class Record:
     session_id: str
     workspace: str
     tool: str
+    mode: str = "mount"  # or "clone": no other session works in its folder
     checkpoints: list[Checkpoint] = field(default_factory=list)  # oldest first
     tree: str = ""  # of the workspace when it was last looked at
-    looked_at: str = ""
+    looked_at: str = ""  # when it was last found to have changed, or the session ended
     skipped: list[Skipped] = field(default_factory=list)  # at that time
     branch_commit: str = ""  # where the branch left its upstream or main
     branch_tree: str = ""
@@ -139,7 +140,7 @@ class Records:
     def of(self, session: clincus.Session) -> Record:
         """The record of a session, a new one if there is none."""
         found = self.find(session.id, session.session_id)
-        return found or Record(session.id, session.session_id, session.workspace, session.tool)
+        return found or Record(session.id, session.session_id, session.workspace, session.tool, session.mode)
 
     def all(self) -> Iterator[Record]:
         """Every record."""

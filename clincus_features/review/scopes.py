@@ -73,9 +73,7 @@ class Review:
         compared = self.compare(values)
         record = compared.record
         touched = self.touched(record)
-        others = [
-            one.id for one in self._app.registry.all() if one.workspace == record.workspace and one.id != record.id
-        ]
+        others = [one.id for one in self._app.registry.all() if shares_folder(one, record)]
         return {
             "from": values["from"],
             "to": values["to"],
@@ -90,3 +88,9 @@ class Review:
         """The paths that the turns of a session have changed."""
         pairs = turn_pairs(record.checkpoints, record.tree)
         return touched_paths(self.store(record), pairs)
+
+
+def shares_folder(other: clincus.Session, record: Record) -> bool:
+    """Whether another session works in the same folder of the same machine, and not in a clone of its own."""
+    is_same = (other.workspace, other.id.rpartition(":")[0]) == (record.workspace, record.id.rpartition(":")[0])
+    return is_same and other.mode == "mount" and record.mode == "mount" and other.id != record.id

@@ -80,7 +80,9 @@ def test_only_changes_in_turns_are_the_tools(whys, pairs):
 
 
 def test_a_scope_means_a_tree():
-    record = Record("a", "s", "/w", "claude", checkpoints("start", "prompt", "turn", "prompt", "turn"), tree="now")
+    record = Record(
+        "a", "s", "/w", "claude", "mount", checkpoints("start", "prompt", "turn", "prompt", "turn"), tree="now"
+    )
     assert [tree_of(record, name) for name in ("start", "turn", "now", "3")] == ["1", "4", "now", "3"]
     for name, status in (("9", 404), ("branch", 409)):
         with pytest.raises(clincus.ClincusError) as caught:

@@ -1,0 +1,230 @@
+"""When a checkpoint is taken, and for whom; the container and git are stood in for."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_features.review import recorder as recording
+from clincus_features.review.changes import Changes
+from clincus_features.review.recorder import Look, Recorder
+from clincus_features.review.thinning import thin
+
+SESSION = clincus.Session(
+    "clincus-a1b2c3-1",
+    "/w",
+    "claude",
+    1,
+    "running",
+    persistent=False,
+    session_id="s",
+    started_at="2026-01-01T00:00:00Z",
+)
+
+
+class App:
+    """As much of the application as the recorder uses."""
+
+    def __init__(self, home: Path) -> None:
+        self.environ = {"HOME": str(home)}
+        self.registry = self.hub = self
+        self.config = clincus.load_config({"HOME": str(home)})
+        self.sessions = [SESSION]
+        self.told: list[dict[str, Any]] = []
+
+    def all(self) -> list[clincus.Session]:
+        return self.sessions
+
+    def find(self, id: str) -> clincus.Session | None:
+        return next((one for one in self.sessions if one.id == id), None)
+
+    def publish(self, event, extension: bool) -> None:
+        assert extension
+        self.told.append(event)
+
+
+@pytest.fixture
+def app(tmp_path) -> App:
+    clincus.install_features(None)  # they register settings
+    return App(tmp_path)
+
+
+@pytest.fixture
+def tree() -> list[str]:
+    """What the workspace holds, as its last item; a test appends what it changes to."""
+    return ["one"]
+
+
+@pytest.fixture
+def recorder(app, tree, monkeypatch) -> Recorder:
+    made = Recorder(app)
+    monkeypatch.setattr(made, "_run", lambda session, record, mode, timeout: Look(tree[-1], "", []))
+    monkeypatch.setattr(recording.Store, "keep", lambda *_: None)
+    monkeypatch.setattr(made.differences, "between", lambda *_: Changes([], False))
+    return made
+
+
+def work_off(recorder: Recorder) -> list[str]:
+    """Do all that was asked for; why each checkpoint of the session was taken."""
+    while recorder._queue:
+        recorder._queue[0] = (0.0, *recorder._queue[0][1:])
+        recorder.work()
+    return [one.why for one in recorder.records.of(SESSION).checkpoints]
+
+
+def hear(recorder: Recorder, *states: str) -> list[str]:
+    """Let the tool change its state; why checkpoints were taken by then."""
+    for state in states:
+        recorder.hear(SESSION, {"state": state})
+        whys = work_off(recorder)
+    return whys
+
+
+def test_a_start_has_one_checkpoint_whoever_tells_of_it(recorder):
+    recorder.tell("started", SESSION)
+    recorder.tell("after_start", SESSION)
+    assert work_off(recorder) == ["start"]
+    recorder.tell("started", SESSION)  # a server that was started again finds it
+    assert work_off(recorder) == ["start"]
+    later = replace(SESSION, started_at="2999-01-01T00:00:00Z")
+    recorder._app.sessions = [later]
+    recorder.tell("started", later)
+    assert work_off(recorder) == ["start", "start"]
+
+
+@pytest.mark.parametrize(
+    ("states", "whys"),
+    [
+        (("starting", "idle", "working", "done"), ["prompt", "turn"]),
+        (("idle", "working", "waiting", "working", "idle"), ["prompt", "turn", "turn"]),
+        (("working", "failed"), ["turn"]),
+        (("idle", "done", "none"), []),
+        (("unknown",), []),
+    ],
+)
+def test_a_turn_has_one_before_and_one_after_it(recorder, states, whys):
+    assert hear(recorder, *states) == whys
+
+
+def test_a_prompt_waits_for_its_checkpoint_and_its_turn_gets_no_second_one(recorder):
+    waiting = threading.Thread(target=lambda: recorder.tell("before_prompt", SESSION))
+    waiting.start()
+    while not recorder._queue:
+        waiting.join(0.01)
+    assert work_off(recorder) == ["prompt"]
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert hear(recorder, "idle", "working") == ["prompt"]
+
+
+def test_a_prompt_does_not_wait_for_ever(recorder, monkeypatch):
+    monkeypatch.setattr(recording, "BEFORE_PROMPT", 0.01)
+    recorder.tell("before_prompt", SESSION)
+    assert len(recorder._queue) == 1
+
+
+def test_a_quiet_tool_is_looked_at_less_often_while_nothing_changes(recorder, tree, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(recording.time, "monotonic", lambda: clock[0])
+    recorder.take(SESSION, "start")
+    recorder.hear(SESSION, {"state": "unknown"})
+    asked = []
+    for second in range(0, 1000, 10):
+        clock[0] = float(second)
+        recorder.look_at_quiet_tools()
+        if recorder._queue:
+            asked.append(second)
+            work_off(recorder)
+    assert asked[:4] == [30, 90, 210, 450]
+    tree.append("two")
+    clock[0] = 10_000.0
+    recorder.look_at_quiet_tools()
+    assert work_off(recorder) == ["start", "timer"]
+
+
+def test_nothing_is_taken_by_itself_where_that_is_switched_off(recorder, app):
+    app.config = clincus.with_flags(app.config, {"checkpoints.enabled": False})
+    recorder.tell("started", SESSION)
+    recorder.tell("before_prompt", SESSION)
+    assert hear(recorder, "idle", "working", "done") == []
+    assert recorder.take(SESSION, "person") is not None
+
+
+def test_a_container_that_hangs_keeps_nobody_waiting_again_and_again(recorder, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(recording.time, "monotonic", lambda: clock[0])
+
+    def hang(*_: object) -> Look:
+        clock[0] += 120
+        raise clincus.IncusError("did not finish", 500)
+
+    monkeypatch.setattr(recorder, "_run", hang)
+    hear(recorder, "idle", "working", "done", "working", "done")
+    assert clock[0] == 120
+
+
+def test_a_look_that_failed_at_once_is_repeated_without_what_the_container_has(recorder, monkeypatch):
+    modes = []
+
+    def fail_once(session, record, mode, timeout) -> Look:
+        modes.append(mode)
+        if mode == "now":
+            raise clincus.ClincusError("damaged", 500)
+        return Look("two", "", [])
+
+    monkeypatch.setattr(recorder, "_run", fail_once)
+    assert recorder.now(SESSION).tree == "two"
+    assert modes == ["now", "fresh"]
+
+
+def test_who_waits_for_a_look_that_began_later_takes_its_result(recorder, monkeypatch):
+    looks = []
+    monkeypatch.setattr(
+        recorder, "_look", lambda session, timeout=0.0: looks.append(session) or recorder.records.of(session)
+    )
+    recorder._looks[SESSION.id] = float("inf")
+    recorder.now(SESSION)
+    assert looks == []
+    recorder._looks[SESSION.id] = 0.0
+    recorder.now(SESSION)
+    assert looks == [SESSION]
+
+
+def test_the_counts_are_told_once_and_are_a_field_of_the_session(recorder, app):
+    assert recorder.fields(SESSION) == {"changes": None}
+    recorder.take(SESSION, "person")
+    recorder.take(SESSION, "person")
+    counts = {"files": 0, "added": 0, "removed": 0}
+    assert [one for one in app.told if one["type"] == "session.changes"] == [
+        {"type": "session.changes", "id": SESSION.id, "changes": counts}
+    ]
+    assert Recorder(app).fields(SESSION) == {"changes": counts}
+
+
+def test_a_session_that_is_gone_leaves_its_record(recorder):
+    recorder.take(SESSION, "person")
+    recorder.tell("deleted", SESSION)
+    record = recorder.records.find(SESSION.id)
+    assert record is not None
+    assert (record.ended, len(record.checkpoints)) == (True, 1)
+
+
+def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorder, app, monkeypatch):
+    forgotten: list[str] = []
+    monkeypatch.setattr(recording.Store, "forget", lambda _, names: forgotten.extend(names))
+    for why in ("start", "turn", "turn"):
+        recorder.take(SESSION, why)
+    far = datetime(2999, 1, 1, tzinfo=timezone.utc)
+    thin(recorder, app.config, far)
+    record = recorder.records.of(SESSION)
+    assert [one.checkpoint for one in record.checkpoints] == ["1", "3"]
+    assert forgotten == [f"{record.key}/2"]
+    recorder.tell("deleted", SESSION)
+    thin(recorder, app.config, far)
+    assert recorder.records.find(SESSION.id) is None
