@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import clincus
 from clincus_cli import (
     agents,
+    clone,
     completion,
     console,
     containers,
@@ -37,6 +38,7 @@ PARTS = (
     agents,
     cost,
     review,
+    clone,
     run,
     trust,
     snapshots,

@@ -26,6 +26,8 @@ from clincus_cli.context import Context
     ),
     cli.Flag("--container NAME", "use this session's container", default=""),
     cli.Flag("--prompt TEXT", "the tool's first prompt", default=""),
+    cli.Flag("--clone", "work on a clone in the container; `clincus fetch` brings its commits back"),
+    cli.Flag("--branch NAME", "what --clone starts from (default: what is checked out, as it is)", default=""),
     starts=True,
 )
 def run_shell(context: Context) -> int:
@@ -45,6 +47,7 @@ def run_shell(context: Context) -> int:
     $ clincus shell --resume  # Go on with the last conversation of this directory.
     $ clincus shell --background -e API_KEY --limit-memory 4GiB  # Start without attaching.
     $ clincus shell --background --prompt 'fix the failing test'  # Let it begin at once.
+    $ clincus shell --clone --name login  # On a clone: nothing of this directory is mounted.
 
     Exits: 0 the session ended, was detached, or runs in the background; 1 it could not be started
     """
@@ -72,6 +75,8 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
     given = {one.setting: getattr(options, one.key) for one in cli.START if one.setting}
     settings = {setting: value for setting, value in given.items() if value is not None}
     prompt = getattr(options, "prompt", "")
+    if getattr(options, "branch", "") and not options.clone:
+        raise cli.UsageError("--branch is for a clone: give --clone, too", "shell")
     if options.writable_git_hooks:
         settings["git.writable_hooks"] = True
     if options.mount:
@@ -89,6 +94,8 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
         debug=getattr(options, "debug", False),
         tmux=getattr(options, "tmux", True),
         prompt=clean_prompt(prompt) if prompt else "",
+        mode="clone" if getattr(options, "clone", False) else "",
+        branch=getattr(options, "branch", ""),
     )
 
 
@@ -151,6 +158,8 @@ def choose_session(
             raise clincus.ClincusError(f"slot {there.slot} holds a session of {there.tool}: choose another slot", 409)
         return there
     fitting = [one for one in here if not request.tool or one.tool == request.tool]
+    if request.mode:
+        fitting = [one for one in fitting if one.mode == request.mode]
     live = [one for one in fitting if one.status == "running" or one.paused]
     if len(live) > 1 and not background:
         names = ", ".join(f"--slot {one.slot} ({one.tool})" for one in live)

@@ -33,23 +33,20 @@ def install(extensions: clincus.Extensions) -> None:
 
         return handle
 
+    def post_fetch(sessions: clincus.Sessions, session: clincus.Session, request: clincus.Request) -> object:
+        return fetch(sessions, session, request.values["branch"])._asdict()
+
+    def post_push(sessions: clincus.Sessions, session: clincus.Session, request: clincus.Request) -> object:
+        return give_branch(sessions, session, request.values["branch"])._asdict()
+
+    def get_unfetched(sessions: clincus.Sessions, session: clincus.Session, _: clincus.Request) -> object:
+        return unfetched(sessions, session)[0].document()
+
     one = "/api/sessions/{id}"
     extensions.routes += [
-        (
-            "POST",
-            f"{one}/fetch",
-            with_clone(lambda sessions, session, request: fetch(sessions, session, request.values["branch"])._asdict()),
-        ),
-        (
-            "POST",
-            f"{one}/push",
-            with_clone(lambda sessions, session, request: give_branch(sessions, session, request.values["branch"])),
-        ),
-        (
-            "GET",
-            f"{one}/unfetched",
-            with_clone(lambda sessions, session, request: unfetched(sessions, session)[0].document()),
-        ),
+        ("POST", f"{one}/fetch", with_clone(post_fetch)),
+        ("POST", f"{one}/push", with_clone(post_push)),
+        ("GET", f"{one}/unfetched", with_clone(get_unfetched)),
     ]
     extensions.fillers.append(prepare)
     extensions.keepers.append(keep)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 import os
 from dataclasses import replace
-from typing import NamedTuple
 
 import clincus
 
 from .private import PrivateGit, known, private_git
 from .repository import Repository, checked_out, find_repository, is_ref
-from .transfer import FETCHED, Told, read_state, take_bundle, write_state
+from .transfer import FETCHED, MovedBranch, Told, read_state, take_bundle, write_state
 
 QUIET = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules")
 NEW = "refs/clincus/new"
@@ -23,14 +22,6 @@ NEW = "refs/clincus/new"
 
 class UnfitBundleError(clincus.ClincusError):
     """Git does not take what a clone sent."""
-
-
-class Landed(NamedTuple):
-    """A branch that was fetched."""
-
-    branch: str
-    head: str
-    commits: int  # that no branch or tag of the repository had before
 
 
 def branch_name(session: clincus.Session, asked: str) -> str:
@@ -45,7 +36,7 @@ def branch_name(session: clincus.Session, asked: str) -> str:
     return asked
 
 
-def fetch(sessions: clincus.Sessions, session: clincus.Session, asked: str) -> Landed:
+def fetch(sessions: clincus.Sessions, session: clincus.Session, asked: str) -> MovedBranch:
     """Bring the commits of a session's clone, and as one commit what is uncommitted, into the host's repository.
 
     HEAD, index, work tree and hooks of the host are not touched. Raises ClincusError: 400 for the name of the branch,
@@ -86,7 +77,7 @@ def fetch(sessions: clincus.Sessions, session: clincus.Session, asked: str) -> L
             land(git, repository, ref, new, f"clincus fetch {session.id}")
     fetched = {**{name: at for name, at in state.fetched.items() if name != branch}, branch: new}
     write_state(sessions, session.id, replace(state, fetched=dict([*fetched.items()][-FETCHED:])))
-    return Landed(branch, new, count)
+    return MovedBranch(branch, new, count)
 
 
 def known_tip(git: PrivateGit, told: Told) -> str:

@@ -63,9 +63,10 @@ class PrivateGit:
         """The whole command line of a git command."""
         as_owner: list[str] = []
         if os.geteuid() == 0 and self.owner[0] != 0:
-            # Reading stays root's: the folders above may be closed to the owner.
-            keep = ("--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-            as_owner = ["setpriv", f"--reuid={self.owner[0]}", f"--regid={self.owner[1]}", *keep, "--"]
+            # Reading stays root's, for access(2) too: the folders above may be closed to the owner.
+            who = (f"--reuid={self.owner[0]}", f"--regid={self.owner[1]}", "--clear-groups")
+            may = ("--securebits=+no_setuid_fixup", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+            as_owner = ["setpriv", *who, *may, "--"]
         return [*as_owner, self.program, *words]
 
     def environ(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import clincus
 
@@ -17,7 +17,8 @@ from .repository import Repository, find_repository, starting_at
 
 LABEL = clincus.LABEL + "clone"
 TRANSFER_TIMEOUT = 3600  # seconds for a bundle or a tar on its way
-SMALL_TIMEOUT = 120  # seconds for git in the container to look at the work tree
+SMALL_TIMEOUT = 120  # seconds for git in the container to look at the work tree, or to send the next STEP
+STEP = 4 << 20  # bytes of a bundle that may take that long
 FETCHED = 50  # branches that a session remembers
 DISK_RESERVE = 256 << 20  # bytes that a bundle leaves free on this host
 FIRST_COMMIT = "The folder as it was"
@@ -42,6 +43,14 @@ class State:
     def known(self) -> list[str]:
         """The commits of the clone that this host has, with all before them."""
         return [commit for commit in dict.fromkeys((self.base, *self.fetched.values(), *self.given)) if commit]
+
+
+class MovedBranch(NamedTuple):
+    """A branch that was fetched or pushed, in the form of the API."""
+
+    branch: str
+    head: str
+    commits: int  # that no branch there had before
 
 
 @dataclass(frozen=True)
@@ -180,11 +189,13 @@ def take_bundle(
     program = ["sh", "-c", clincus.guest_program("clone-snapshot", "clone-out"), "clincus", guest.mount, what, *known]
     options: dict[str, Any] = {"user": guest.uid, "environment": guest.environment()}
     with (
-        open(path, "wb") as file,
-        sessions.incus.open(session.id, program, timeout=TRANSFER_TIMEOUT, **options) as (_, stream),
+        open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
+        sessions.incus.open(session.id, program, timeout=SMALL_TIMEOUT, **options) as (stdin, stream),
     ):
         told = parse_told(stream.readline(LINE))
         while piece := stream.read(1 << 16):
+            if size // STEP < (size + len(piece)) // STEP:
+                stdin.allow(SMALL_TIMEOUT)  # one that sends nothing more holds up nobody for long
             size += len(piece)
             if size > limit:
                 words = f"what the clone sends is more than {limit >> 20} MiB (clone.size_limit)"
@@ -199,8 +210,8 @@ def take_bundle(
 # -- What a clone takes
 
 
-def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: str) -> dict[str, object]:
-    """Give a clone the newer commits of a branch of this host as `host/BRANCH`; the answer of POST …/push.
+def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: str) -> MovedBranch:
+    """Give a clone the newer commits of a branch of this host as `host/BRANCH`.
 
     Raises ClincusError: 400 for the branch, 409 for the folder.
     """
@@ -227,4 +238,4 @@ def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: st
             with git.stream(*made, timeout=TRANSFER_TIMEOUT) as bundle:
                 sessions.output(session, "clone-more", *words, "bundle", stdin=bundle, timeout=TRANSFER_TIMEOUT)
     write_state(sessions, session.id, replace(state, given=[*state.given, commit][-FETCHED:]))
-    return {"branch": f"host/{branch}", "head": commit, "commits": count}
+    return MovedBranch(f"host/{branch}", commit, count)

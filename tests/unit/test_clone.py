@@ -64,11 +64,11 @@ class Box:
         return done.stdout
 
     @contextmanager
-    def open(self, id: str, command: list[str], **options: Any) -> Iterator[tuple[None, Any]]:
+    def open(self, id: str, command: list[str], **options: Any) -> Iterator[tuple[SimpleNamespace, Any]]:
         import io
 
         done = self.exec(id, command)
-        yield None, io.BytesIO(done.stdout)
+        yield SimpleNamespace(allow=lambda seconds: None), io.BytesIO(done.stdout)
         if done.code != 0:
             raise clincus.IncusError(done.reason, 500)
 
@@ -78,7 +78,7 @@ class Box:
         bring_in(self.session)
         return self
 
-    def fetch(self, branch: str = "") -> landing.Landed:
+    def fetch(self, branch: str = "") -> transfer.MovedBranch:
         return landing.fetch(self, self.session, branch)
 
     def commit(self, name: str = "made", text: str = "by the agent\n") -> str:
@@ -364,7 +364,7 @@ def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_pat
     box.make()
     box.commit()
     assert box.fetch().commits == 1
-    assert transfer.give_branch(box, box.session, "main")["commits"] == 0
+    assert transfer.give_branch(box, box.session, "main").commits == 0
     assert not ran.exists(), ran.read_text()
     assert git(project, "cat-file", "-t", "clincus/clincus-a1b2c3-1").strip() == "commit"
 
@@ -392,6 +392,17 @@ def test_commits_come_back_as_a_branch_and_nothing_else_changes(box, project):
     git(project, "fsck", "--full", "--strict")
     again = box.fetch()
     assert (again.head, again.commits) == (head, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone works for others")
+def test_as_root_git_writes_as_the_owner_of_the_repository(box, project, tmp_path):
+    for path in (project, *project.rglob("*")):
+        os.chown(path, 1000, 1000, follow_symlinks=False)
+    tmp_path.chmod(0o700)  # and the owner cannot go there by himself
+    box.make()
+    box.commit()
+    assert box.fetch().commits == 1
+    assert {path.lstat().st_uid for path in (project / ".git").rglob("*")} == {1000}
 
 
 def test_what_is_uncommitted_comes_as_one_commit_on_top(box, project):
@@ -537,10 +548,10 @@ def test_newer_commits_of_the_host_come_as_a_remote_branch_and_merge_nothing(box
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message=Three")
     mine = git(project, "rev-parse", "HEAD").strip()
-    assert transfer.give_branch(box, box.session, "") == {"branch": "host/main", "head": mine, "commits": 1}
+    assert transfer.give_branch(box, box.session, "") == ("host/main", mine, 1)
     assert git(box.folder, "rev-parse", "host/main").strip() == mine
     assert git(box.folder, "rev-parse", "HEAD").strip() == head
-    assert transfer.give_branch(box, box.session, "main")["commits"] == 0
+    assert transfer.give_branch(box, box.session, "main").commits == 0
     assert "has no branch" in refusal(transfer.give_branch, box, box.session, "nope")
 
 
