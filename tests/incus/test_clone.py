@@ -27,7 +27,7 @@ def call(server, session, word: str, **body):
 def host_state(workspace) -> tuple[object, ...]:
     """What a fetch may not touch."""
     kept = [(workspace / ".git" / name).read_bytes() for name in ("HEAD", "index", "config")]
-    return (*kept, git(workspace, "status", "--porcelain"), git(workspace, "rev-parse", "main"))
+    return (*kept, git(workspace, "--no-optional-locks", "status", "--porcelain"), git(workspace, "rev-parse", "main"))
 
 
 def run_cli(bed, server, *words: str) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ import type {
   HistoryEntry,
   Image,
   LogEntry,
+  MovedBranch,
   NewFolder,
   NewPushDevice,
   NewSessionRequest,
@@ -24,6 +25,7 @@ import type {
   Session,
   SessionChange,
   Spending,
+  Unfetched,
   Usage,
   WorkspaceList,
 } from './types';
@@ -178,6 +180,8 @@ export const api = {
   health: async () => (await (await find('/api/health')).json()) as Health,
 
   spending: async (days: number) => (await (await find(`/api/cost?days=${days}`)).json()) as Spending,
+  fetchCommits: (id: string) => write<MovedBranch>('POST', `${session(id)}/fetch`, {}),
+  unfetched: async (id: string) => (await (await find(`${session(id)}/unfetched`)).json()) as Unfetched,
   cost: async (id: string) => (await (await find(`${session(id)}/cost`)).json()) as Cost,
 
   log: async (id: string) => (await (await find(`${session(id)}/log`)).json()) as LogEntry[],

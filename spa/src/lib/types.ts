@@ -38,6 +38,8 @@ export type Usage = Schemas['Usage'];
 export type LogEntry = Schemas['LogEntry'];
 export type Cost = Schemas['Cost'];
 export type Spending = Schemas['Spending'];
+export type MovedBranch = Schemas['MovedBranch'];
+export type Unfetched = Schemas['Unfetched'];
 export type SessionChange = Body<'change_session'>;
 export type Directory = Schemas['FileListing'];
 

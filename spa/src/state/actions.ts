@@ -2,6 +2,7 @@
 import { sentence } from '../lib/api';
 import { writeClipboard } from '../lib/clipboard';
 import { plural, sessionName } from '../lib/format';
+import { load } from '../lib/load';
 import { href, router } from '../lib/router.svelte';
 import type { NewSessionRequest, Session } from '../lib/types';
 import { deck } from './deck.svelte';
@@ -32,9 +33,12 @@ export async function resume(session: Session): Promise<void> {
 
 export async function remove(session: Session): Promise<void> {
   const unsaved = deck.holds(session.id) ? ' The file that is open here has changes that are not saved: they are lost.' : '';
+  const isClone = session.mode === 'clone';
+  const lost = isClone ? ` ${await load(() => import('./clone')).then(({ wouldBeLost }) => wouldBeLost(session))}` : '';
+  const what = isClone ? 'the clone in it' : 'everything in it outside the project folder';
   const yes = await ui.confirm(
     `Delete ${label(session)}?`,
-    `The container ${session.id} and everything in it outside the project folder is deleted. The project's files stay, and the conversation is saved first where that is possible.${unsaved}`,
+    `The container ${session.id} and ${what} is deleted. The project's files stay, and the conversation is saved first where that is possible.${lost}${unsaved}`,
     'Delete',
   );
   if (!yes) return;

@@ -56,6 +56,14 @@ it('starts what was chosen, and goes there', async () => {
   expect(ui.newSession).toBeNull();
 });
 
+it('works on a clone of a branch if asked to', async () => {
+  open('/w/my-app');
+  await userEvent.click(await screen.findByRole('checkbox', { name: /^Work on a clone/ }));
+  await userEvent.type(await screen.findByLabelText('Branch to start from'), 'main');
+  await userEvent.click(await button('Start session'));
+  await vi.waitFor(() => expect(posted()).toMatchObject([{ workspace: '/w/my-app', mode: 'clone', branch: 'main' }]));
+});
+
 it('says of a tool that the standard image lacks it', async () => {
   const lacks = () => screen.queryByText(/^The standard image does not bring Codex/);
   open('/w/my-app');
