@@ -77,12 +77,13 @@ def stop_expired(sessions: clincus.Sessions, at: datetime) -> None:
 def delete_abandoned(sessions: clincus.Sessions, stopped_before: datetime, ended: dict[str, str]) -> None:
     """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run.
 
-    A session stays if its conversation cannot be saved. It also stays if it was not started from this home: it may
+    A session stays if its conversation cannot be saved, or if it works on a clone, which may hold what nobody has
+    fetched: a person decides on that. It also stays if it was not started from this home: it may
     belong to another user of this Incus, who would not find the conversation.
     """
 
     def is_due(session: clincus.Session) -> bool:
-        if session.status != "stopped" or session.persistent or session.paused:
+        if session.status != "stopped" or session.persistent or session.paused or session.mode == "clone":
             return False
         end = clincus.parse_time(ended.get(session.session_id))
         is_old = end is not None and end < stopped_before

@@ -107,6 +107,8 @@ def keep_bundle(sessions: clincus.Sessions, session: clincus.Session, state: Sta
     path = f"{directory}.{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.bundle"
     try:
         _, size = take_bundle(sessions, session, "all", state.known, f"{path}.part")
+        if not size:
+            raise clincus.ClincusError("its clone sent no bundle", 409)
         os.rename(f"{path}.part", path)
     finally:
         with suppress(FileNotFoundError):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import clincus
 
 from .folder import Folder
-from .private import PrivateGit
+from .private import GIT_TIMEOUT, PrivateGit
 from .repository import Repository
 
 MOST_FILES = 200_000
@@ -90,8 +90,12 @@ def lfs_pointers(git: PrivateGit, names: Sequence[str]) -> set[str]:
 
 def submodules(git: PrivateGit) -> list[str]:
     """The paths of the submodules of the commit."""
-    lines = paths_of(git.output("ls-files", "--stage", "-z"))
-    return [line.partition("\t")[2] for line in lines if line.startswith("160000 ")]
+    found, rest = list[bytes](), b""
+    with git.stream("ls-files", "--stage", "-z", timeout=GIT_TIMEOUT) as pieces:
+        for piece in pieces:
+            *lines, rest = (rest + piece).split(b"\0")
+            found += [line.partition(b"\t")[2] for line in lines if line.startswith(b"160000 ")]
+    return [os.fsdecode(path) for path in found]
 
 
 def note(words: str, paths: Sequence[str]) -> list[str]:

@@ -109,7 +109,9 @@ class PrivateGit:
     @contextmanager
     def stream(self, *words: str, timeout: float) -> Iterator[Iterator[bytes]]:
         """What a git command prints, piece by piece as it comes. Raises ClincusError(409) at the end if it failed."""
-        with clincus.Child(self.argv(*words), timeout=timeout, environ=self.environ(), cwd="/") as child:
+        with clincus.Child(
+            self.argv(*words), timeout=timeout, environ=self.environ(), cwd=self.work_tree or "/"
+        ) as child:
             child.stdin.close()
             said = clincus.Held()
             errors = child.collect(child.stderr, said)

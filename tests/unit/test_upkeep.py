@@ -100,6 +100,7 @@ KEPT: dict[str, dict[str, Any]] = {
     "it runs": {"status": "Running"},
     "it is paused": {"status": "Frozen"},
     "it is persistent": {"persistent": "true"},
+    "it works on a clone": {"mode": "clone"},
     "another user of this Incus started it": {"is_ours": False},
 }
 
