@@ -76,12 +76,14 @@ class Wire:
 
     def __init__(self, page: Page) -> None:
         self.bytes = 0
+        self.answers = 0  # in all
         cdp = page.context.new_cdp_session(page)
         cdp.send("Network.enable")
         cdp.on("Network.loadingFinished", self._count)
 
     def _count(self, event: dict[str, Any]) -> None:
         self.bytes += int(event["encodedDataLength"])
+        self.answers += 1
 
     def take(self) -> int:
         """The bytes since the last call."""
