@@ -17,10 +17,14 @@ import itertools
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+# How much of a person's plan is used, as a subscriber is told it (seen with Claude Code 2.1.332).
+LIMITS = {"status": "allowed", "representative-claim": "five_hour"}
+LIMITS |= {"5h-status": "allowed", "5h-utilization": "0.42", "7d-status": "allowed", "7d-utilization": "0.17"}
 QUESTION: dict[str, Any] = {
     "questions": [
         {
@@ -204,6 +208,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
+        resets = {f"{name}reset": str(int(time.time()) + 3600) for name in ("", "5h-", "7d-")}
+        for name, value in {**LIMITS, **resets}.items():
+            self.send_header(f"anthropic-ratelimit-unified-{name}", value)
         self.end_headers()
         for kind, data in stream(block, request["model"], stalls=verb == "stall"):
             self.wfile.write(f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode())

@@ -1,12 +1,15 @@
 """What conversations have cost: GET /api/sessions/{id}/cost, and GET /api/cost by project and day.
 
-The source are the copies of the conversations on the host (saved after each turn and every 3 minutes, kept when a
-session is deleted), in the form of each tool (dialects.py). A tool that writes nothing gets null. What a transcript
-says is data of a container, and bounded; a lying agent can fake its own figures and nothing else.
+The sources are the copies of the conversations on the host (saved after each turn and every 3 minutes, kept when a
+session is deleted), in the form of each tool (dialects.py), and for the limits of a person's plan Claude Code's status
+line (status.py). A tool that writes nothing gets null. What a transcript says is data of a container, and bounded; a
+lying agent can fake its own figures and nothing else.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
@@ -15,6 +18,7 @@ import clincus
 
 from .ledger import MESSAGES, Ledger, merge
 from .prices import Message, price_of, totals
+from .status import Status, guest_files
 
 DAYS = 30  # that are told unless more are asked for
 
@@ -27,36 +31,38 @@ def install(extensions: clincus.Extensions) -> None:
     def get_cost(request: clincus.Request) -> object:
         app.monitor.require()
         session = app.registry.get(request.values["id"])
-        return document(ledger.read(session.tool, app.sessions.saved_directory(session)))
+        directory = app.sessions.saved_directory(session)
+        return document(ledger.read(session.tool, directory), Status(directory))
 
     def get_costs(request: clincus.Request) -> object:
         return spending(ledger, clincus.list_saved(app.config, app.environ), request.values.get("days", DAYS))
 
+    extensions.guest_files.append(guest_files(os.environ if app is None else app.environ))
     extensions.routes.append(("GET", "/api/sessions/{id}/cost", get_cost))
     extensions.routes.append(("GET", "/api/cost", get_costs))
 
 
-def document(found: Mapping[str, Message] | None) -> Mapping[str, object]:
-    """The answer of the API of one session; all is null for a tool that tells nothing, or too much. Pure."""
+def document(found: Mapping[str, Message] | None, status: Status | None = None) -> Mapping[str, object]:
+    """The answer of the API of one session; all is null where nothing is known."""
     nothing: dict[str, object] = {
         "model": None,
         "tokens": None,
         "cost_usd": None,
         "context": None,
-        "windows": [],
+        "windows": status.windows(time.time()) if status else [],
         "days": [],
     }
-    if found is None:
+    if not found:  # nothing was saved yet, or the tool writes nothing
         return nothing
     charged = [message for message in found.values() if sum(message.tokens)]
     last = max((one for one in charged if one.is_main), key=lambda one: one.at, default=None)
     price = price_of(last.model) if last else None
-    size = (last.size or (price.context if price else None)) if last else None
+    sizes = last and last.size, status and status.context_size, price and price.context
     return {
         **nothing,
         **in_full(charged),
         "model": last.model or None if last else None,
-        "context": {"used": sum(last.tokens), "size": size} if last else None,
+        "context": {"used": sum(last.tokens), "size": next(filter(None, sizes), None)} if last else None,
         "days": [{"day": day, **in_full(of_day)} for day, of_day in by_day(charged)[:366]],
     }
 

@@ -1,8 +1,13 @@
-"""What a session takes of the machine, on a real Incus."""
+"""What a session takes of the machine, and what its conversation has cost, on a real Incus."""
 
 from __future__ import annotations
 
-from tests.programs import wait_until
+import json
+
+import pytest
+from test_agents import KEY, Tool, api, config, config_of_claude  # noqa: F401 (`api` is a fixture)
+
+from tests.programs import DEADLINE, wait_until
 
 
 def test_a_session_that_works_takes_more(bed, clincus_server, workspace):
@@ -18,3 +23,56 @@ def test_a_session_that_works_takes_more(bed, clincus_server, workspace):
     )
     assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
     assert clincus_server.get(path).status == 409
+
+
+# What each real tool needs to reach the stand-in for its vendor's API; Claude Code with a plan, which has limits.
+COPILOT = {"COPILOT_OFFLINE": "true", "COPILOT_PROVIDER_TYPE": "anthropic", "COPILOT_MODEL": "claude-sonnet-4.5"}
+PLAN = {"ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": KEY.replace("test", "oat01")}
+
+TOLD = {"claude": (None, [("5 h", 42), ("7 days", 17)]), "copilot": (None, []), "opencode": (0.000165, [])}
+
+
+@pytest.fixture
+def config_of(request, home):
+    """A function that gives the configuration with a real tool."""
+
+    def configure(tool: str) -> str:
+        vendor = request.getfixturevalue("api")
+        if tool == "claude":
+            return config_of_claude(vendor, **PLAN)
+        if tool == "copilot":
+            return config("copilot", **COPILOT, COPILOT_PROVIDER_BASE_URL=vendor.url, COPILOT_PROVIDER_API_KEY=KEY)
+        provider = {"anthropic": {"options": {"baseURL": f"{vendor.url}/v1", "apiKey": KEY}}}
+        document = {"model": "anthropic/claude-sonnet-4-5", "provider": provider, "permission": {"*": "allow"}}
+        (home / ".config/opencode").mkdir(parents=True)
+        (home / ".config/opencode/opencode.json").write_text(json.dumps(document))
+        return config("opencode", HTTPS_PROXY="http://127.0.0.1:9")
+
+    return configure
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        "claude",
+        pytest.param("copilot", marks=pytest.mark.nightly),
+        pytest.param("opencode", marks=pytest.mark.nightly),
+    ],
+)
+def test_what_a_real_tool_has_used_is_told(bed, start_server, workspace, config_of, tool):
+    """The stand-in counts 10 tokens in and 9 out for each answer."""
+    dollars, windows = TOLD[tool]
+    server = start_server(config=config_of(tool))
+    session = server.create(workspace, profile="real")
+    real = Tool(bed, server, session["id"])
+    real.becomes("idle", timeout=4 * DEADLINE)
+    real.type("say hello there")
+    real.becomes("done", text="hello there" if tool == "claude" else "")
+    path = f"/api/sessions/{session['id']}"
+    assert server.delete(path).status == 204, "all is saved when it stops"
+    cost = server.get(f"{path}/cost").json
+    assert cost["tokens"] == {"input": 10, "output": 9, "cache_read": 0, "cache_write": 0}
+    assert (cost["cost_usd"], cost["context"]["used"]) == (dollars, 19)
+    assert [(one["name"], one["used"]) for one in cost["windows"]] == windows
+    spent = server.get("/api/cost?days=2").json
+    assert [(one["workspace"], one["tokens"]["output"]) for one in spent["projects"]] == [(str(workspace), 9)]

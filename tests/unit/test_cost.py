@@ -124,11 +124,12 @@ def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, mo
     talk.write_text(line("c", 5, 5, 5, 5) + second)
     assert tokens(tmp_path, reader) == [7, 7, 7, 7]
     talk.write_text("")
-    assert tokens(tmp_path, reader) == [0, 0, 0, 0]
+    assert document(tmp_path, reader)["tokens"] is None
 
 
-def test_of_a_tool_that_tells_nothing_nothing_is_known():
-    found = dict(cost.document(None))
+@pytest.mark.parametrize("messages", [None, {}])
+def test_of_a_tool_that_tells_nothing_nothing_is_known(messages):
+    found = dict(cost.document(messages))
     jsonschema.validate(found, SCHEMA)
     assert set(map(str, found.values())) == {"None", "[]"}
 

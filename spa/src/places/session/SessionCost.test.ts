@@ -12,7 +12,7 @@ const COST: Cost = {
   tokens,
   cost_usd: 0.756,
   context: { used: 51_500, size: 200_000 },
-  windows: [],
+  windows: [{ name: '5 h', used: 42, resets_at: '2026-11-25T23:40:00Z' }],
   days: [
     { day: '2026-11-25', tokens, cost_usd: 0.5 },
     { day: '2026-11-24', tokens, cost_usd: null },
@@ -38,6 +38,7 @@ it('tells dollars, tokens, context and days', async () => {
   const cost = await screen.findByRole('region', { name: 'Cost' });
   expect(cost.textContent.replace(/\s+/g, ' ')).toContain('$0.76 at list prices · 1.2K in, 300 out, 50K read from the cache');
   expect(cost.textContent).toContain('Context: 51.5K of 200K tokens · claude-opus-4-5');
+  expect(cost.textContent).toContain('Of the plan’s 5 h: 42 % used, until ');
   expect([...cost.querySelectorAll('tbody tr')].map(({ textContent }) => textContent)).toEqual([
     '2026-11-2551.5K$0.50',
     '2026-11-2451.5Knot known',

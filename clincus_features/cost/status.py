@@ -1,0 +1,78 @@
+"""The limits of a person's plan, as Claude Code tells them: to the program of its status line, and nowhere else.
+
+guest/status.sh is that program where neither the person nor the project has one of their own: of a status line there is
+only one. It prints nothing and keeps what it is told beside the transcripts, so that it is saved with them. Seen with
+2.1.332; without a status line of its own the screen looks the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+
+import clincus
+
+from .ledger import open_plain
+
+SETTINGS = ".clincus/system/etc/claude-code/managed-settings.d/60-clincus-status.json"
+OWN_SETTINGS = ".claude/settings.json", ".claude/settings.local.json"
+PROGRAM, KEPT = ".clincus/status", ".claude/projects/clincus-status.json"
+LONGEST = 1 << 20  # bytes of a settings file, and of what is kept
+WINDOWS = {"five_hour": "5 h", "seven_day": "7 days"}  # as Claude Code names them, as people do
+LARGEST = 10**8  # tokens of a context
+
+
+def guest_files(environ: Mapping[str, str]) -> Callable[[clincus.Session], Sequence[clincus.ToolFile]]:
+    """What gives the files for a session's container. The settings are there even if empty: they replace older ones."""
+
+    def files(session: clincus.Session) -> Sequence[clincus.ToolFile]:
+        if session.tool != "claude":
+            return []
+        homes = clincus.expand("~", environ), session.workspace
+        own = any(has_status_line(os.path.join(home, name)) for home in homes for name in OWN_SETTINGS)
+        command = f"[ ! -x ~/{PROGRAM} ] || ~/{PROGRAM}"
+        settings = {} if own else {"statusLine": {"type": "command", "command": command}}
+        return [
+            clincus.ToolFile(SETTINGS, json.dumps(settings).encode(), 0o644),
+            clincus.ToolFile(PROGRAM, clincus.guest_program("status").encode(), 0o700),
+        ]
+
+    return files
+
+
+def has_status_line(path: str) -> bool:
+    """Whether a settings file of Claude Code names a status line; false for a file that cannot be read."""
+    with suppress(OSError, ValueError, RecursionError, clincus.ConfigError):
+        return bool(clincus.as_object(json.loads(clincus.read_plain_file(path, LONGEST) or b"{}")).get("statusLine"))
+    return False
+
+
+class Status:
+    """What Claude Code told last, out of a saved conversation. It is data of a container, and may say anything."""
+
+    def __init__(self, directory: str) -> None:
+        self._told: Mapping[str, object] = {}
+        with suppress(OSError, ValueError, RecursionError), open_plain(os.path.join(directory, KEPT)) as file:
+            self._told = clincus.as_object(json.loads(file.read(LONGEST)))
+
+    @property
+    def context_size(self) -> int | None:
+        """Tokens of the context of the model in use."""
+        size = clincus.as_object(self._told.get("context_window")).get("context_window_size")
+        return size if type(size) is int and 0 < size < LARGEST else None
+
+    def windows(self, now: float) -> list[dict[str, object]]:
+        """The windows of the plan that have not ended by `now` (seconds since 1970): percents used, and their ends."""
+        limits = clincus.as_object(self._told.get("rate_limits"))
+        found: list[dict[str, object]] = []
+        for key, name in WINDOWS.items():
+            limit = clincus.as_object(limits.get(key))
+            used, end = limit.get("used_percentage"), limit.get("resets_at")
+            fits = isinstance(used, (int, float)) and 0 <= used <= 1000
+            if fits and type(end) is int and now < end < now + 10**7:
+                at = clincus.format_time(datetime.fromtimestamp(end, timezone.utc))
+                found.append({"name": name, "used": used, "resets_at": at})
+        return found
