@@ -2,6 +2,8 @@ import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { readFileSync } from 'node:fs';
 import { defineConfig, type Plugin } from 'vitest/config';
 
+const LIST_PARTS = /places\/home\/(?!NewProject)|BrokenConfig|ui\/Notice|lib\/search|icons\/square-terminal/;
+
 const read = (path: string): string => readFileSync(new URL(path, import.meta.url), 'utf8');
 
 /**
@@ -46,8 +48,11 @@ export default defineConfig({
     assetsInlineLimit: 0,
     // The styles of all that the first look needs; those of a later part come in its script (svelte.config.js).
     cssCodeSplit: false,
-    // All that the first look needs is one file: one request, and one dictionary for gzip.
-    rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'index', tags: ['$initial'] }] } } },
+    // All that the first look needs is one file: one request, and one dictionary for gzip. What the list of sessions
+    // shares with later parts is in the list's.
+    rolldownOptions: {
+      output: { codeSplitting: { groups: [{ name: 'index', tags: ['$initial'] }, { name: 'Home', test: LIST_PARTS }] } },
+    },
   },
   server: { proxy: { '/api': 'http://127.0.0.1:3000', '/ws': { target: 'ws://127.0.0.1:3000', ws: true } } },
   test: { environment: 'node', include: ['src/**/*.test.ts', 'src/**/*.test.svelte.ts'] },

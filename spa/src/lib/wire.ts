@@ -1227,8 +1227,10 @@ export interface components {
                 used: number;
                 size: number | null;
             } | null;
+            /** @description limits of the person's plan, where the tool tells them; each until it is reset */
             windows: {
                 name: string;
+                /** @description percent */
                 used: number;
                 resets_at: string;
             }[];
