@@ -18,7 +18,8 @@ import pytest
 
 import clincus
 from clincus_features import clone
-from clincus_features.clone import landing, repository, transfer
+from clincus_features.clone import landing, overlay, repository, transfer
+from clincus_features.clone.folder import Folder
 from tests.programs import git
 
 SESSION = clincus.Session("clincus-a1b2c3-1", "", "claude", 1, "running", persistent=False, mode="clone")
@@ -367,6 +368,23 @@ def test_nothing_that_a_repository_names_runs_on_this_host(box, project, tmp_pat
     assert transfer.give_branch(box, box.session, "main").commits == 0
     assert not ran.exists(), ran.read_text()
     assert git(project, "cat-file", "-t", "clincus/clincus-a1b2c3-1").strip() == "commit"
+
+
+@pytest.mark.parametrize("path", ["sub/secret", "secret", "../secret", "/etc/hostname", "sub/../secret", ""])
+def test_a_link_that_is_swapped_in_leads_nowhere(tmp_path, path):
+    """Another session may have the folder mounted, and change it between git's look and ours."""
+    outside, folder = tmp_path / "outside", tmp_path / "folder"
+    outside.mkdir()
+    folder.mkdir()
+    (tmp_path / "secret").write_text("x")
+    (outside / "secret").write_text("x")
+    (folder / "sub").symlink_to(outside)
+    (folder / "secret").symlink_to(outside / "secret")
+    found = list(overlay.read_files(str(folder), [path]))
+    assert [(file.path, file.link, file.source) for file in found if not file.link] == []
+    with Folder(str(folder)) as held:
+        assert held.read(path or "sub", 10) == b""
+        assert list(held.files("sub")) == []
 
 
 # ---- fetch ---------------------------------------------------------------------------------------------------------
