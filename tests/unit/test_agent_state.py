@@ -113,6 +113,7 @@ SCREENS = {
     "500": (error(500), ("failed", "server_error")),
     "529": (error(529), ("failed", "overloaded")),
     "no network": (["● API Error: Connection refused (ECONNREFUSED)", *BOX], ("failed", "network")),
+    "no network card": (["● API Error: No internet route (ENETUNREACH)", *BOX], ("failed", "network")),
     "another error": (error(400), ("failed", "other")),
     "an error that is over": ([*error(400)[:2], "❯ say hello", "● hello", *BOX], ("idle", "")),
     "an interruption that is over": ([*INTERRUPTED[:3], "❯ say hello", "● hello", *BOX], ("idle", "")),
