@@ -1,0 +1,215 @@
+"""Engines for the tests: Incus daemons of our own that are reached over HTTPS, on loopback addresses only.
+
+    far_daemon(bed)    one daemon, as the remote `far`
+    cluster(bed)       three daemons as one cluster, as the remote `cl`, with the members m1, m2 and m3
+
+Both need root. Each daemon has its own INCUS_DIR and its own address in 127.0.0.0/8, and no network: a bridge would be
+shared with the bed's, as all stand in one network namespace. Afterwards nothing of them is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import clincus
+from clincus_cli import host as cli_host
+from clincus_cli import setup as cli_setup
+from tests.incus_bed import NO_INTERNET, OFFLINE, Bed, clear_leftovers, mounts_below, processes_with, remove_tree
+from tests.incus_bed import unavailable as unavailable_incus
+
+QUIET = {"core.proxy_http": NO_INTERNET, "core.proxy_https": NO_INTERNET, "images.auto_update_interval": "0"}
+ROOT_DISK = {"name": "default", "devices": {"root": {"type": "disk", "path": "/", "pool": "default"}}}
+
+
+@dataclass
+class Daemon:
+    """An Incus daemon that listens on a loopback address."""
+
+    folder: Path  # INCUS_DIR
+    address: str  # with the port
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        log = self.folder.with_suffix(".log")
+        self.process = cli_setup.start_incusd(cli_host.Host(), self.folder, log, group="root", env=OFFLINE)
+
+    def incus(self, *words: str, stdin: str = "", timeout: float = 60) -> str:
+        """Run `incus WORDS` on its own socket, as its administrator would; the output."""
+        environ = {**os.environ, "INCUS_DIR": str(self.folder)}
+        done = subprocess.run(
+            ["incus", *words], env=environ, input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert done.returncode == 0, f"incus {words}: {done.stderr}"
+        return done.stdout
+
+    def init(self, document: object) -> None:
+        """`incus admin init` with a document."""
+        self.incus("admin", "init", "--preseed", stdin=json.dumps(document))
+
+    def token(self, *options: str, name: str = "tests") -> str:
+        """A new token with which a client is trusted."""
+        return self.incus("config", "trust", "add", "--quiet", name, *options).split()[-1]
+
+    def processes(self) -> list[int]:
+        """The daemon's own processes."""
+        assert self.process is not None
+        pid = self.process.pid
+        return [pid, *(int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        """Let it hang: it accepts connections and answers none."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in self.processes():
+                os.kill(pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once, as a power failure would; its containers run on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(timeout=20)
+
+
+@dataclass
+class Engine:
+    """A remote of the tests: its daemons, and what a program needs to reach it."""
+
+    remote: str
+    folder: Path
+    daemons: list[Daemon] = field(default_factory=list)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """For a program that is to reach it: the configuration of the `incus` command."""
+        return {"INCUS_CONF": str(self.folder / "client")}
+
+    def incus(self, *words: str, timeout: float = 120) -> str:
+        """Run `incus WORDS` as a client of this remote; the output."""
+        done = subprocess.run(
+            ["incus", *words], env={**os.environ, **self.environ}, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"incus {words}: {done.stderr}"
+        return done.stdout
+
+    def query(self, path: str) -> Any:
+        """What its API answers."""
+        return json.loads(self.incus("query", f"{self.remote}:{path}"))
+
+    def delete_all(self) -> None:
+        """Remove every instance, running or not."""
+        for name in self.query("/1.0/instances"):
+            with contextlib.suppress(AssertionError):
+                self.incus("delete", "--force", f"{self.remote}:{name.rpartition('/')[2]}")
+
+
+def loopback(number: int) -> str:
+    """An address of our own: parallel runs have other ones."""
+    pid = os.getpid()
+    return f"127.{1 + pid // 240 % 240}.{1 + pid % 240}.{number}:8443"
+
+
+@contextlib.contextmanager
+def engine(bed: Bed, remote: str) -> Iterator[Engine]:
+    """A folder for the daemons of a remote, all of whom are ended afterwards."""
+    if os.geteuid() != 0 or bed.folder is None:
+        unavailable_incus("a second daemon needs root")
+    clear_leftovers()
+    folder = Path(tempfile.mkdtemp(prefix="clincus-test-", dir="/var/lib"))
+    folder.chmod(0o711)
+    (folder / "test.pid").write_text(str(os.getpid()))
+    (folder / "client").mkdir()
+    made = Engine(remote, folder)
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(Exception):
+            made.delete_all()
+        for pid in processes_with(f"INCUS_DIR={folder}"):  # the last members of a cluster have no quorum to end well
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for daemon in made.daemons:
+            if daemon.process is not None:
+                daemon.process.wait(timeout=20)
+        remove_tree(folder)
+    left = [*mounts_below(folder), *processes_with(f"INCUS_DIR={folder}")]
+    assert left == [], f"the engine left something behind: {left}"
+
+
+def join(made: Engine, bed: Bed) -> None:
+    """Let this run's client be trusted, and give the engine the image of the bed."""
+    made.incus("remote", "add", made.remote, made.daemons[0].token())
+    archive = made.folder / "image"
+    if not archive.exists():
+        bed.incus.run("image", "export", "clincus", str(archive), timeout=120)
+    parts = sorted(map(str, made.folder.glob("image*")), key=lambda path: ".root" in path)
+    made.incus("image", "import", *parts, f"{made.remote}:", "--alias", "clincus")
+
+
+@contextlib.contextmanager
+def far_daemon(bed: Bed) -> Iterator[Engine]:
+    """One more daemon, as a remote over HTTPS."""
+    with engine(bed, "far") as made:
+        daemon = Daemon(made.folder / "far", loopback(1))
+        made.daemons.append(daemon)
+        daemon.start()
+        pool = {"name": "default", "driver": "dir"}
+        daemon.init(
+            {
+                "config": {"core.https_address": daemon.address, **QUIET},
+                "storage_pools": [pool],
+                "profiles": [ROOT_DISK],
+            }
+        )
+        join(made, bed)
+        yield made
+
+
+@contextlib.contextmanager
+def cluster(bed: Bed) -> Iterator[Engine]:
+    """A cluster of three members; the client knows the first one's address."""
+    with engine(bed, "cl") as made:
+        for number in (1, 2, 3):
+            made.daemons.append(Daemon(made.folder / f"m{number}", loopback(10 + number)))
+            made.daemons[-1].start()
+        first, *others = made.daemons
+        first.init(
+            {
+                "config": {"core.https_address": first.address},
+                "cluster": {"enabled": True, "server_name": "m1"},
+                "storage_pools": [{"name": "default", "driver": "dir"}],
+                "profiles": [ROOT_DISK],
+            }
+        )
+        for daemon in others:
+            joining = {
+                "enabled": True,
+                "server_name": daemon.folder.name,
+                "server_address": daemon.address,
+                "cluster_token": first.incus("cluster", "add", "--quiet", daemon.folder.name).split()[-1],
+                "member_config": [{"entity": "storage-pool", "name": "default", "key": "source", "value": ""}],
+            }
+            daemon.init({"cluster": joining})
+        settings = {"cluster.offline_threshold": "11", **QUIET}
+        first.incus("config", "set", *(f"{key}={value}" for key, value in settings.items()))
+        join(made, bed)
+        yield made
+
+
+def host_incus(remote: str) -> clincus.Incus:
+    """The door to a remote, as the server has it."""
+    return clincus.Incus(engine=remote, remote=remote)
