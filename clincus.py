@@ -809,8 +809,18 @@ PROFILE = {
     "inherits": Setting("inherits", ""),
     **{key: setting for key, setting in SETTING.items() if key.startswith("limits.")},
 }
+# The keys of [engines.NAME]: an Incus remote, as `incus remote list` names it, and what is to be used there.
+ENGINE_NAME = r"[a-z0-9][a-z0-9-]{0,31}"
+ENGINE = {
+    "remote": Setting("remote", "", matching(r"[A-Za-z0-9][\w.-]*", "write a name of `incus remote list`")),
+    "project": SETTING["incus.project"],
+    "target": Setting("target", "", matching(r"@?[\w.-]+", "write a cluster member, or @ and a group of members")),
+    "image": SETTING["defaults.image"],
+    "roots": Setting("roots", [], list_of(HOST_PATH)),  # folders of that host below which workspaces may be
+}
 register_settings(
     Setting("profiles", {}, merge=merged, rows=PROFILE),
+    Setting("engines", {}, matching(ENGINE_NAME, "a name has small letters, digits and -"), merge=merged, rows=ENGINE),
     Setting("dashboard.port", 3000, whole(1, 65535), "CLINCUS_PORT"),
     Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
 )
@@ -1740,14 +1750,41 @@ INCUS_FAILURES = (
     ("Not Found", 404, ""),
     ("file does not exist", 404, ""),
 )
+# The same for a client that talks to a remote over HTTPS; what it wrote follows after the advice.
+ENGINE_FAILURES = (
+    ("failed to verify certificate", 503, "its server is not the one that was trusted, so nothing is sent to it"),
+    ("The remote", 503, "run `clincus engine add`"),
+    ("not authorized", 503, "it does not trust this machine (any more): run `clincus engine add` with a new token"),
+    ('"https://', 503, "it cannot be reached"),
+    ("websocket: close", 503, "the connection broke"),
+)
 
 
-def incus_failure(text: str) -> IncusError:
-    """Turn what Incus wrote into an error with the HTTP status that fits, 500 if INCUS_FAILURES has none."""
+def incus_failure(text: str, engine: str = "") -> IncusError:
+    """Turn what Incus wrote into an error with the HTTP status that fits, 500 if no table has one."""
     words = text.strip().removeprefix("Error: ") or "Incus failed without a word"
-    found = ((status, advice) for mark, status, advice in INCUS_FAILURES if mark in words)
+    table = (*ENGINE_FAILURES, *INCUS_FAILURES) if engine else INCUS_FAILURES
+    found = ((status, advice) for mark, status, advice in table if mark in words)
     status, advice = next(found, (500, ""))
-    return IncusError(advice or words, status)
+    return IncusError(f"engine {engine}: {advice and advice + ': '}{words}" if engine else advice or words, status)
+
+
+# -- Engines: this host, and each Incus remote of the config
+
+
+def engine_of(id: str) -> str:
+    """The engine that a session is on, from its id (`NAME:clincus-…`); "" is this host."""
+    return id.rpartition(":")[0]
+
+
+def instance_name(id: str) -> str:
+    """The name of a session's container on its engine."""
+    return id.rpartition(":")[2]
+
+
+def session_id_on(engine: str, name: str) -> str:
+    """The id of a session whose container has a name on an engine."""
+    return f"{engine}:{name}" if engine else name
 
 
 # -- Commands in a container
@@ -1887,9 +1924,27 @@ class Incus:
     own words.
     """
 
-    def __init__(self, project: str = "default", *, group: str = "") -> None:
+    def __init__(
+        self, project: str = "default", *, group: str = "", engine: str = "", remote: str = "", target: str = ""
+    ) -> None:
         self.project = project
         self._group = group  # joined through `sg` when the login is older than the membership
+        self.engine = engine  # whose door it is: only its sessions are known here
+        self.remote = remote  # the remote of the `incus` command, "" for the Incus of this host
+        self.target = target  # the cluster member or `@group` for new instances, "" for any
+        self._running: set[IncusChild] = set()  # commands that are waited for; see `give_up`
+
+    def place(self, name: str) -> str:
+        """A word of the command line for an instance (a session's id will do) or an image: `remote:name`."""
+        return f"{self.remote}:{self._own_name(name)}" if self.remote else self._own_name(name)
+
+    def path(self, id: str, more: str = "") -> str:
+        """The path of an instance in Incus's API; a session's id will do."""
+        return f"/1.0/instances/{quote(self._own_name(id), safe='')}{more}"
+
+    def _own_name(self, id: str) -> str:
+        assert engine_of(id) in ("", self.engine), f"{id} is not on the engine {self.engine!r}"
+        return instance_name(id)
 
     def argv(self, *arguments: str) -> list[str]:
         """The whole command line for `incus ARGUMENTS` in this project."""
@@ -1912,10 +1967,14 @@ class Incus:
         """
         # `incus query` refuses --project: it goes into the path (cmd/incus/query.go).
         path = f"{path}{'&' if '?' in path else '?'}project={quote(self.project, safe='')}"
+        path = f"{self.remote}:{path}" if self.remote else path
         options = [*(["--wait"] if wait else []), *(["--data", json.dumps(data)] if data is not None else [])]
         command = self._as_member(["incus", "query", "--request", method, *options, path])
         answer = self._answer(command, b"", timeout)
-        return json.loads(answer) if answer.strip() else None
+        try:
+            return json.loads(answer) if answer.strip() else None
+        except ValueError as error:
+            raise IncusError(f"engine {self.engine}: {shorten(answer[:80])} is no JSON", 503) from error
 
     def launch(
         self,
@@ -1924,6 +1983,7 @@ class Incus:
         description: Mapping[str, object],
         *,
         ephemeral: bool = False,
+        target: str = "",
         timeout: float = 300,
     ) -> None:
         """Create and start an instance from its complete description (InstancePut) in one call.
@@ -1931,12 +1991,14 @@ class Incus:
         When the start fails Incus leaves the instance behind, stopped: removing it is the caller's work. An
         `ephemeral` one (a word that Incus does not read in the description) is deleted by Incus when it stops.
         """
-        options = ["--quiet", *(["--ephemeral"] if ephemeral else [])]
-        self.run("launch", *options, image, name, stdin=yaml_of(description), timeout=timeout, finish=True)
+        target = target or self.target
+        options = ["--quiet", *(["--ephemeral"] if ephemeral else []), *([f"--target={target}"] if target else [])]
+        words = image if ":" in image else self.place(image), self.place(name)
+        self.run("launch", *options, *words, stdin=yaml_of(description), timeout=timeout, finish=True)
 
     def update(self, name: str, description: Mapping[str, object]) -> None:
         """Replace an instance's description (InstancePut); on stdin, for a person's own keys may hold secrets."""
-        self.run("config", "edit", name, stdin=yaml_of(description))
+        self.run("config", "edit", self.place(name), stdin=yaml_of(description))
 
     def exec(
         self,
@@ -2003,7 +2065,7 @@ class Incus:
         reason of Incus's: Incus is asked whether the instance can run a command.
         """
         try:
-            status = self.query(f"/1.0/instances/{quote(name, safe='')}")["status"]
+            status = self.query(self.path(name))["status"]
         except IncusError as error:
             return error
         if status != "Running":
@@ -2029,14 +2091,21 @@ class Incus:
         options = [mode, "--user", str(user), "--group", str(user if group is None else group), "--cwd", cwd]
         for key, value in (environment or {}).items():
             options += ["--env", f"{key}={value}"]
-        return self.argv("exec", *options, name, "--", *command)
+        return self.argv("exec", *options, self.place(name), "--", *command)
 
     def monitor(self) -> IncusChild:
         """Start `incus monitor`: one lifecycle event a line as JSON, with empty lines between.
 
         It prints nothing when it is ready and ends when the daemon goes; the caller ends it.
         """
-        return IncusChild(self.argv("monitor", "--type", "lifecycle", "--format", "json"))
+        words = [f"{self.remote}:"] if self.remote else []
+        return IncusChild(self.argv("monitor", *words, "--type", "lifecycle", "--format", "json"))
+
+    def give_up(self) -> None:
+        """End all commands that wait for Incus: it cannot be reached. Each of them raises IncusError."""
+        for child in tuple(self._running):
+            child.failure = child.failure or "`incus` did not finish"
+            child.signal(signal.SIGKILL)
 
     def _as_member(self, command: list[str]) -> list[str]:
         """A command, through `sg` if the socket is out of reach: the user may be in its group since a later `usermod`.
@@ -2050,15 +2119,23 @@ class Incus:
                     return ["sg", self._group, "-c", shlex.join(command)]
         return command
 
-    @staticmethod
-    def _answer(command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
+    def _answer(self, command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
         """What a command writes to stdout. Raises IncusError if it fails."""
         # SIGINT makes the client give up what can be given up, such as a download.
         gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
         with IncusChild(command, timeout=timeout, gentle=gentle) as child:
-            done = child.complete(stdin)
+            self._running.add(child)
+            try:
+                done = child.complete(stdin)
+            except IncusError as error:
+                if not self.engine:
+                    raise
+                words = "it does not answer" if "did not finish" in error.message else error.message
+                raise IncusError(f"engine {self.engine}: {words}", 503) from error
+            finally:
+                self._running.discard(child)
         if done.code != 0:
-            raise incus_failure(done.stderr.decode("utf-8", "replace"))
+            raise incus_failure(done.stderr.decode("utf-8", "replace"), self.engine)
         return done.stdout
 
 
@@ -2068,6 +2145,26 @@ def incus_sockets(environ: Mapping[str, str]) -> list[str]:
         return [environ["INCUS_SOCKET"]]
     folder = environ.get("INCUS_DIR") or "/var/lib/incus"
     return [f"{folder}/unix.socket", f"{folder}/unix.socket.user"]
+
+
+def engine_door(config: Config, engine: str) -> Incus:
+    """The door to an engine of the config, "" for this host. Raises ClincusError(404) if there is none of that name."""
+    if not engine:
+        return Incus(config.get("incus.project"), group=config.get("incus.group"))
+    row = config.get("engines").get(engine)
+    if row is None:
+        raise ClincusError(f'there is no engine "{engine}": `clincus engine list` shows them', 404)
+    project, remote = row.get("project") or "default", row.get("remote") or engine
+    return Incus(project, engine=engine, remote=remote, target=row.get("target", ""))
+
+
+def lost_members(incus: Incus, instances: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The cluster members that are down, asked for only if an instance is in the state Error, as theirs are."""
+    members: list[Mapping[str, Any]] = []
+    if any(one["status"] == "Error" for one in instances):
+        with suppress(IncusError):  # it is no cluster
+            members = incus.query("/1.0/cluster/members?recursion=1", timeout=READ_TIMEOUT)
+    return [str(one["server_name"]) for one in members if one["status"] == "Offline"]
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -2563,10 +2660,10 @@ class History:
         """Record that a run ended at `when` (RFC 3339)."""
         self._append(replace(run, ended_at=when).line("stop"))
 
-    def close_runs(self, running: Collection[str], when: str) -> None:
-        """End every open run whose container is not among the names in `running`: nobody saw it stop."""
+    def close_runs(self, running: Collection[str], when: str, engine: str = "") -> None:
+        """End every open run on an engine whose session is not among the ids in `running`: nobody saw it stop."""
         for run in self.runs():
-            if run.ended_at is None and run.id not in running:
+            if run.ended_at is None and run.id not in running and engine_of(run.id) == engine:
                 self.stop(run, when)
 
     def runs(self) -> list[Run]:
@@ -2656,8 +2753,8 @@ class HostFolder:
 
     source: str  # absolute, symlinks resolved
     target: str  # absolute path in the container
-    uid: int  # the owner on the host
-    gid: int
+    uid: int | None  # the owner on the host; None for a folder of another host, which the hook there looks at
+    gid: int | None
     is_own_group: bool = True  # the owner is a member of the group, and may make setgid files of it
     readonly: bool = False
     is_folder: bool = True
@@ -2716,15 +2813,20 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
     )
 
 
-def workspace_folder(path: str, target: str, settings: Config) -> HostFolder:
-    """As `host_folder`, with what git on the host runs in it. Raises ClincusError (409) too: see `git_on_host`."""
+def workspace_folder(path: str, target: str, settings: Config, engine: str = "") -> HostFolder:
+    """As `host_folder`, with what git on the host runs in it; unseen if it is on the host of another engine.
+
+    Raises ClincusError (409) too: see `git_on_host`.
+    """
+    if engine:
+        return HostFolder(path, target, uid=None, gid=None, is_own_group=False)
     folder = host_folder(path, target)
     if settings.get("security.disable_protection") or not folder.is_folder:
         return folder
     homes = [os.path.expanduser("~")]
     if os.geteuid() == 0:
         with suppress(KeyError):  # a uid without an entry in passwd has no configuration of its own
-            homes.append(pwd.getpwuid(folder.uid).pw_dir)
+            homes.append(pwd.getpwuid(cast("int", folder.uid)).pw_dir)
     git_folders, git_places = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ)
     return replace(folder, git_folders=git_folders, git_places=git_places)
 
@@ -2888,10 +2990,13 @@ def protect_workspace(
     check_targets(workspace, extra, paths)
     folders = extra if is_clone else (workspace, *extra)
     trees = [(folder, paths_within(folder.source, paths)) for folder in folders]
-    reason = host.reason
+    reason, is_far = host.reason, workspace.uid is None
     if not trees:
         return Protection("locked", {} if reason else base_config(host, []), {}, note=NOTHING_MOUNTED)
     level = "off" if settings.get("security.disable_protection") else "basic" if reason else "locked"
+    if is_far and reason:  # plain devices follow links, and from here nobody sees what they would lead to
+        level, trees = "off", [(workspace, {})]
+        host = replace(host, reason=f"{reason}; so nothing in the folder is protected there")
     if level != "locked" and settings.get("security.require_locked"):
         why = reason or "security.disable_protection is set"
         raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
@@ -2963,9 +3068,10 @@ def locked_protection(
         config["security.syscalls.deny"] = denied_calls(
             host, [rule for bit in denied for rule in denying_rules("mode-bit", bit=bit)]
         )
-        is_roots = SETUID in denied
+        is_roots, is_far = SETUID in denied, any(folder.uid is None for folder in folders)
         bits, whose = ("setuid or setgid", "root") if is_roots else ("setgid", "a group that its owner is not in")
-        notes = [f"The folder belongs to {whose}: no program in the container can set the {bits} bit", *notes]
+        known = "is on another host" if is_far else f"belongs to {whose}"
+        notes = [f"The folder {known}: no program in the container can set the {bits} bit", *notes]
     return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, "; ".join(notes))
 
 
@@ -2984,8 +3090,8 @@ def base_config(host: ProtectionSupport, lines: Sequence[str]) -> dict[str, str]
 def denied_mode_bits(folders: Sequence[HostFolder]) -> list[int]:
     """The mode bits that would give a file in one of these folders rights that its owner on the host does not have."""
     writable = [folder for folder in folders if not folder.readonly]
-    setuid = [SETUID] if any(folder.uid == 0 for folder in writable) else []
-    setgid = [SETGID] if any(0 in (folder.uid, folder.gid) or not folder.is_own_group for folder in writable) else []
+    setuid = [SETUID] if any(not folder.uid for folder in writable) else []  # 0, or not known
+    setgid = [SETGID] if setuid or any(not folder.gid or not folder.is_own_group for folder in writable) else []
     return setuid + setgid
 
 
@@ -3035,10 +3141,10 @@ def device_protection(level: str, settings: Config, host: ProtectionSupport, tre
         rules = [rule for bit in bits for rule in denying_rules("mode-bit", bit=bit)]
         config["security.syscalls.deny"] = denied_calls(host, [*denying_rules("unmount"), *rules])
     reason = host.reason
-    if not idmap and not shift:
+    if not idmap and not shift and workspace.uid is not None:
         uid, gid = workspace.uid, workspace.gid
         reason += f"; to let the tool write there, add root:{uid}:1 to /etc/subuid and root:{gid}:1 to /etc/subgid"
-    if level == "off":
+    if settings.get("security.disable_protection"):
         reason = f"{SWITCHED_OFF}; {reason}"
     return Protection(level, config, devices, reason)
 
@@ -3052,7 +3158,7 @@ def device_name(tree: str, path: str) -> str:
 
 def raw_idmap(workspace: HostFolder, code_uid: int, host: ProtectionSupport) -> str:
     """`raw.idmap` that makes the owner and the code user one; empty if the host does not allow it."""
-    if workspace.uid == 0 or not any(workspace.uid in ids for ids in host.subordinate_uids):
+    if not workspace.uid or not any(workspace.uid in ids for ids in host.subordinate_uids):
         return ""
     has_group = workspace.gid and workspace.is_own_group and any(workspace.gid in ids for ids in host.subordinate_gids)
     return f"uid {workspace.uid} {code_uid}" + (f"\ngid {workspace.gid} {code_uid}" if has_group else "")
@@ -3068,9 +3174,16 @@ def protection_support(incus: Incus) -> ProtectionSupport:
     profile = incus.query("/1.0/profiles/default").get("config", {})
     restricted = project.get("restricted") == "true"
     maps_ids = environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
+    # Of another host only what its Incus tells is known. A hook without a Python does not let the container start.
+    is_here = not incus.engine
     # The first user namespace maps all ids to themselves (user_namespaces(7)).
-    is_outermost = (read_plain_file("/proc/self/uid_map", 4096) or b"").split() == [b"0", b"0", b"4294967295"]
-    python = trusted_python()
+    outermost = [b"0", b"0", b"4294967295"]
+    is_outermost = not is_here or (read_plain_file("/proc/self/uid_map", 4096) or b"").split() == outermost
+    python = trusted_python() if is_here else "/usr/bin/python3"
+
+    def allowed(kind: str) -> str | None:
+        return project.get(f"restricted.idmap.{kind}", "") if restricted else None
+
     obstacles = {
         f"The Incus project '{incus.project}' is restricted and does not allow raw.lxc": (
             restricted and project.get("restricted.containers.lowlevel") != "allow"
@@ -3085,8 +3198,8 @@ def protection_support(incus: Incus) -> ProtectionSupport:
         # Incus shifts no folder of a project that may mount some folders only (project/permissions.go), and the
         # kernel maps no ids on mounts of a file system that belongs to the host of our container.
         shift=is_outermost and maps_ids and not (restricted and project.get("restricted.devices.disk.paths")),
-        subordinate_uids=mappable_ids("/etc/subuid", project.get("restricted.idmap.uid", "") if restricted else None),
-        subordinate_gids=mappable_ids("/etc/subgid", project.get("restricted.idmap.gid", "") if restricted else None),
+        subordinate_uids=mappable_ids("/etc/subuid", allowed("uid")) if is_here else (),
+        subordinate_gids=mappable_ids("/etc/subgid", allowed("gid")) if is_here else (),
         profile_config={key: profile[key] for key in ("raw.lxc", "security.syscalls.deny") if key in profile},
     )
 
@@ -3143,7 +3256,7 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
     log = ""
     for _ in range(20):
         try:
-            log = incus.run("info", name, "--show-log").decode("utf-8", "replace")
+            log = incus.run("info", incus.place(name), "--show-log").decode("utf-8", "replace")
             break
         except ClincusError as failure:
             if "Invalid PID" not in failure.message:
@@ -3183,7 +3296,8 @@ class Duty(NamedTuple):
 
     name: str  # for the log
     period: float  # seconds from the end of one run to the begin of the next
-    work: Callable[[], None]
+    work: Callable[..., None]
+    each_engine: bool = False  # one thread for each engine, whose name `work` gets: none of them delays another
 
 
 @dataclass
@@ -3389,6 +3503,21 @@ def resolve_workspace(path: object, home: str, private: Sequence[str] = ()) -> s
     return resolved
 
 
+def far_workspace(path: str, engine: str, roots: Sequence[str]) -> str:
+    """Check a workspace path on the host of an engine: it lies in one of the roots. Raises ClincusError(400).
+
+    From here nobody sees whether it exists, nor links in it: the start does, and refuses them.
+    """
+    plain, parents = path.rstrip("/"), [root.rstrip("/") for root in roots]
+    is_plain = path.startswith("/") and plain == os.path.normpath(path) and path.isprintable()
+    if not is_plain or plain in parents or not any(path_inside(plain, parent) for parent in parents):
+        where = f"in one of its roots ({', '.join(roots)})" if roots else f"in a root: add roots to [engines.{engine}]"
+        raise ClincusError(
+            f'a workspace mounted on "{engine}" is a folder of that host, by its full path, {where}', 400
+        )
+    return plain
+
+
 class MountEntry(NamedTuple):
     """One extra mount, ready to become a disk device."""
 
@@ -3475,6 +3604,9 @@ class Session:
     deadline: str = ""
     name: str = ""  # a person's own for it
     mode: str = "mount"  # or "clone": its workspace is a clone in the container
+    engine: str = ""  # the Incus remote by its name in the config, "" for this host
+    member: str = ""  # of a cluster, on which the container is
+    unreachable_since: str = ""  # RFC 3339: engine or member cannot be reached, and all else is as of then
     pinned: bool = False  # a person wants it at the top of lists
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
@@ -3491,7 +3623,7 @@ class Session:
 
 # The fields that an instance keeps in a label of the same name, so that any Clincus can read a session back. The others
 # come from the instance itself, or are no texts.
-NOT_LABELS = {"id", "status", "error", "started_at", "rang_at", "run"}
+NOT_LABELS = {"id", "status", "error", "started_at", "rang_at", "run", "engine", "member", "unreachable_since"}
 LABELS = [one.name for one in dataclasses.fields(Session) if one.type == "str" and one.name not in NOT_LABELS]
 
 
@@ -3536,7 +3668,7 @@ def session_tool(session: Session) -> Tool:
 
 def tmux_name(id: str, *, shell: bool = False) -> str:
     """The name of the tmux session of a session's tool, or of the shell beside it."""
-    return f"clincus-shell-{id}" if shell else f"clincus-{id}"
+    return f"clincus-shell-{instance_name(id)}" if shell else f"clincus-{instance_name(id)}"
 
 
 def session_slot(prefix: str, name: str) -> int | None:
@@ -3554,22 +3686,27 @@ def incus_status(instance: Mapping[str, Any]) -> str:
     return "Running" if status == "Ready" else status
 
 
-def session_from_instance(prefix: str, instance: Mapping[str, Any]) -> Session | None:
-    """Read a session off an Incus instance; None when neither its name nor a label says that it is ours.
+def session_from_instance(prefix: str, instance: Mapping[str, Any], engine: str = "") -> Session | None:
+    """Read a session off an instance of an engine; None when neither its name nor a label says that it is ours.
 
-    The API shows those for which `is_session` holds; the command line shows others too.
+    The API shows those for which `is_session` holds; the command line shows others too. Labels lead to files of this
+    host. Who writes those of another host need not be its master, so one that is no name counts as absent.
     """
     slot = session_slot(prefix, instance["name"])
     config = instance.get("config") or {}
-    if slot is None and config.get(LABEL + "managed") != "true":
+    if slot is None and (engine or config.get(LABEL + "managed") != "true"):
         return None
     labels = {label: config.get(LABEL + label) or "" for label in LABELS}
+    for label in ("tool", "session_id") if engine else ():
+        labels[label] = labels[label] if re.fullmatch(WORD, labels[label]) else ""
     workspace, state = labels["workspace"], incus_status(instance)
     started = parse_time(instance.get("last_used_at"))
     created = labels["created_at"] or config.get(LABEL + "created") or instance.get("created_at")
     fields: dict[str, Any] = {
         **labels,
-        "id": instance["name"],
+        "id": session_id_on(engine, instance["name"]),
+        "engine": engine,
+        "member": "" if instance.get("location") in (None, "none") else str(instance["location"]),
         "tool": labels["tool"] or ("claude" if workspace and not labels["command"] else ""),
         "slot": slot or 0,
         "status": STATUS.get(state, "stopped"),
@@ -3643,6 +3780,10 @@ def record_run(history: History, change: Change, report: Callable[[str], None]) 
         report(error.message)
 
 
+Instances = Collection[Mapping[str, Any]]  # as Incus describes them
+Names = Collection[str]
+
+
 class Registry:
     """All sessions, for the listing and the event stream: both read the same state.
 
@@ -3666,6 +3807,7 @@ class Registry:
         self._told: dict[str, Session] = {}  # id -> as it is shown, and was told last; replaced, not changed
         self._others: set[str] = set()  # names of instances that are not shown
         self._live: dict[str, Session] = {}  # id -> the run whose start was told and whose stop was not
+        self._lost: dict[str, str] = {}  # engines, and members as ENGINE/MEMBER, that are out of reach -> since when
 
     def all(self) -> list[Session]:
         """Every session, oldest first. It never waits, not even while a change is being told."""
@@ -3683,24 +3825,53 @@ class Registry:
         return session
 
     def compare(
-        self, question: int, instances: Collection[Mapping[str, Any]], *, only: str = "", when: str = ""
+        self, question: int, found: Instances, *, engine: str = "", only: str = "", when: str = "", lost: Names = ()
     ) -> None:
-        """Compare what Incus answered to a question with what is known, and tell the changes.
+        """Compare what an engine answered to a question with what is known, and tell the changes.
 
-        `instances` are all that Incus has, or with `only` the one of that name: what is missing is gone. `when` is the
-        time of the event that made us ask (RFC 3339), now if empty.
+        `found` is all that it has, or with `only` the instance of that id: what is missing is gone. `when` is the time
+        of the event that made us ask (RFC 3339), now if empty. Of instances on members that a cluster has `lost`, or
+        whose name alone it tells in that case (Incus 6.0.4), holds on what was known before.
         """
-        found = (session_from_instance(self.prefix, instance) for instance in instances)
-        fresh = {session.id: session for session in found if session is not None and self._shows(session)}
-        others = {str(instance["name"]) for instance in instances} - fresh.keys()
+        read = (session_from_instance(self.prefix, instance, engine) for instance in found)
+        fresh = {session.id: session for session in read if session is not None and self._shows(session)}
+        ids = {session_id_on(engine, str(instance["name"])): instance for instance in found}
+        others = ids.keys() - fresh.keys()
+        silent = {id for id, instance in ids.items() if instance["status"] == "Error" and not instance.get("config")}
         with self._lock:
-            self._others = (self._others - {only}) | others if only else others
-            for id in [only] if only else [*{**self._sessions, **fresh}]:
+            known = {id for id, session in self._sessions.items() if session.engine == engine}
+            elsewhere = {id for id in self._others if engine_of(id) != engine}
+            self._others = (self._others - {only}) | others if only else elsewhere | others
+            places = {f"{engine}/{member}": when or utc_now() for member in lost}
+            back = {one for one in self._lost if one.startswith(f"{engine}/") and not only} - places.keys()
+            self._lost = {**places, **{one: since for one, since in self._lost.items() if one not in back}}
+            for id in [only] if only else sorted({*known, *fresh}):
                 if self._answered.get(id, 0) < question:
                     self._answered[id] = question
-                    self._sessions.pop(id, None)
-                    self._sessions.update({id: fresh[id]} if id in fresh else {})
+                    before = self._sessions.pop(id, None)
+                    if before and (id in silent or (id in fresh and fresh[id].member in lost)):
+                        self._sessions[id] = before
+                    elif id in fresh:
+                        self._sessions[id] = fresh[id]
                 self._tell(id, when)
+
+    def reach(self, engine: str, lost_since: str) -> None:
+        """Note that an engine is out of reach since a time (RFC 3339), or with "" that it is not."""
+        with self._lock:
+            self._lost[engine] = lost_since
+            for id in [id for id, session in self._told.items() if session.engine == engine]:
+                self._tell(id)
+
+    def forget(self, engine: str) -> None:
+        """Show the sessions of an engine no more: it is not in the config any more. What runs there runs on."""
+        with self._lock:
+            for kept in (self._sessions, self._live, self._reserved, self._answered):
+                for id in [id for id in kept if engine_of(id) == engine]:
+                    kept.pop(id)
+            gone = [session for session in self._told.values() if session.engine == engine]
+            self._told = {id: session for id, session in self._told.items() if session.engine != engine}
+            for session in gone:
+                self._on_change(Change("changed", session, utc_now()))
 
     def reserve(self, draft: Session, slot: int, taken: Collection[str]) -> Session:
         """Give a session that is about to be created a name and a slot, and show it as `starting` until `end_work`.
@@ -3714,10 +3885,11 @@ class Registry:
                 if other.session_id == draft.session_id:
                     words = f'session "{other.session_id}" still has its container: resume "{other.id}"'
                     raise ClincusError(words, 409)
-            used = {session.slot for session in everything if session.workspace == draft.workspace}
+            place = (draft.engine, draft.workspace)
+            used = {session.slot for session in everything if (session.engine, session.workspace) == place}
             names = {*taken, *self._others, *(session.id for session in everything)}
             for candidate in [slot] if slot else SLOTS:
-                name = session_name(self.prefix, draft.workspace, candidate)
+                name = session_id_on(draft.engine, session_name(self.prefix, draft.workspace, candidate))
                 if candidate not in used and name not in names:
                     self._reserved[name] = replace(draft, id=name, slot=candidate, created_at=utc_now())
                     self.begin_work(name, "starting")
@@ -3753,7 +3925,8 @@ class Registry:
         when, before = when or utc_now(), self._told.get(id)
         now = self._sessions.get(id) or self._reserved.get(id)
         if now is not None:
-            now = replace(now, status=self._busy.get(id, now.status))
+            since = self._lost.get(now.engine) or self._lost.get(f"{now.engine}/{now.member}", "")
+            now = replace(now, status=self._busy.get(id, now.status), unreachable_since=since)
         is_settled = now is None or now.status in ("running", "stopped")  # else it is on its way to either
         changes = self._run_changes(before, now, when) if is_settled else []
         if now is not None:
@@ -3810,6 +3983,8 @@ class LaunchRequest:
     prompt: str = ""  # the first one, which the tool takes as an argument
     mode: str = ""  # "mount" or "clone"; empty: as the conversation that goes on, else "mount"
     branch: str = ""  # what a clone starts from; empty: what is checked out, with its uncommitted changes
+    engine: str = ""  # of the config, "" for this host
+    target: str = ""  # a member of its cluster, or `@group`
 
 
 class Guest(NamedTuple):
@@ -3864,12 +4039,17 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
 
     saved = [sessions_directory(config, environ, tool) for tool in all_tools(config)]
     private = [state_directory(environ), *map(os.path.dirname, user_configs(environ)), *config_files(environ), *saved]
-    workspace = resolve_workspace(request.workspace, expand("~", environ), private)
-    general = config
+    general, engine = config, config.get("engines").get(request.engine, {})
     # The flags come first: an untrusted project's choice of a profile must not change a limit that they set.
-    config = project_config(with_flags(config, request.settings, request.profile), environ, workspace)
-    guest = Guest.configured(config, workspace)
+    config = with_flags(config, request.settings, request.profile)
     resumed = find_saved(config, environ, request.resume) if request.resume else None
+    mode = request.mode or (resumed.mode if resumed else "clone" if request.engine else "mount")
+    if request.engine and mode == "mount":
+        workspace = far_workspace(request.workspace, request.engine, engine.get("roots", []))
+    else:
+        workspace = resolve_workspace(request.workspace, expand("~", environ), private)
+        config = project_config(config, environ, workspace)
+    guest = Guest.configured(config, workspace)
     name = request.tool or (resumed.tool if resumed else config.get("tool.name"))
     tool = NO_TOOL if request.command else find_tool("shell" if request.debug else name, config)
     if request.prompt and not tool.prompt:
@@ -3884,10 +4064,11 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
         status="starting",
         persistent=config.get("defaults.persistent") if request.persistent is None else request.persistent,
         session_id=resumed.session_id if resumed else str(uuid.uuid4()),
-        image=request.image or config.get("defaults.image"),
+        image=request.image or engine.get("image") or config.get("defaults.image"),
+        engine=request.engine,
         profile=request.profile,
         name=check_name(request.name) or (resumed.name if resumed else ""),
-        mode=request.mode or (resumed.mode if resumed else "mount"),
+        mode=mode,
         deadline=format_time(datetime.now(timezone.utc) + timedelta(seconds=seconds)) if seconds else "",
         settings=json.dumps(request.settings, sort_keys=True) if request.settings else "",
         guest=json.dumps(guest),
@@ -3896,6 +4077,8 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
     )
     warnings = tuple(warning for warning in config.warnings if warning not in general.warnings)
     mounts = mount_entries(config.get("mounts.default"), environ, guest.mount)
+    if mounts and request.engine:
+        mounts, warnings = [], (*warnings, "mounts.default is left out: its folders are on another host")
     return Launch(request, config, warnings, draft, guest, tool, mounts)
 
 
@@ -4027,7 +4210,7 @@ class Containers:
     def instance(self, name: str) -> dict[str, Any] | None:
         """An instance as Incus has it, None if there is none. Raises IncusError."""
         try:
-            return cast("dict[str, Any]", self.incus.query(f"/1.0/instances/{quote(name, safe='')}"))
+            return cast("dict[str, Any]", self.incus.query(self.incus.path(name)))
         except IncusError as error:
             if error.status != 404:
                 raise
@@ -4042,17 +4225,18 @@ class Containers:
         session, description = self._describe(session, launch)
         try:
             if is_new:
-                self.incus.launch(session.id, launch.draft.image, description)
+                self.incus.launch(session.id, launch.draft.image, description, target=launch.request.target)
             else:
-                instance = self.incus.query(f"/1.0/instances/{session.id}")
+                instance = self.incus.query(self.incus.path(session.id))
                 self.incus.update(session.id, redescribe_instance(instance, description))
                 self.start(session.id)
         except IncusError as error:
             if is_new and error.status == 409:
                 raise NameTakenError(error.message, 409) from error
             if is_new and error.status == 404 and "mage" in error.message:
-                hint = "build it with `clincus build`, or choose another"
-                raise ClincusError(f"image '{launch.draft.image}' not found: {hint}", 400) from error
+                engine = self.incus.engine
+                hint = f"`clincus engine add {engine}` copies it" if engine else "build it with `clincus build`"
+                raise ClincusError(f"image '{launch.draft.image}' not found: {hint}, or choose another", 400) from error
             if error.status != 500:
                 raise
             failure = start_failure(self.incus, session.id, error)
@@ -4067,13 +4251,13 @@ class Containers:
 
     def start(self, name: str) -> None:
         """Start a container as it is, or un-pause it. Raises IncusError."""
-        self.incus.run("start", "--quiet", name)
+        self.incus.run("start", "--quiet", self.incus.place(name))
 
     def stop(self, name: str, timeout: int) -> None:
         """Stop a container cleanly within `timeout` seconds, else hard. One that has stopped by itself is fine."""
         how = ["--timeout", str(timeout)] if timeout > 0 else ["--force"]
         try:
-            self.incus.run("stop", *how, name, timeout=max(timeout, 30) + 30)
+            self.incus.run("stop", *how, self.incus.place(name), timeout=max(timeout, 30) + 30)
         except IncusError as error:
             if "already stopped" in error.message:
                 return
@@ -4086,7 +4270,7 @@ class Containers:
         """Delete a container; one that is gone is fine. Raises IncusError, also when it runs and should not."""
         try:
             force = ["--force"] if even_running else []
-            self.incus.run("delete", *force, name, timeout=120)
+            self.incus.run("delete", *force, self.incus.place(name), timeout=120)
         except IncusError as error:
             if error.status != 404:
                 raise
@@ -4098,7 +4282,7 @@ class Containers:
         Nothing that lies in the container is started. `incus file pull` cannot read a hostile container: it follows
         links, and a named pipe blocks every later start.
         """
-        before = self.incus.query(f"/1.0/instances/{name}")
+        before = self.incus.query(self.incus.path(name))
         if before["status"] not in ("Stopped", "Error"):
             raise ClincusError(f"{name} is {before['status']} by now", 409)
         init = f"lxc.init.cmd = sleep {SAVE_TIMEOUT + SAVED_LIMIT // SAVE_RATE + 60}\n"
@@ -4132,9 +4316,10 @@ class Containers:
         support = self.support[project]
         if reason:  # without id maps on the workspace's file system, a disk device has none either
             support = replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
-        workspaces = {launch.draft.workspace, *(known.workspace for known in self.registry.all() if known.workspace)}
+        here = {known.workspace for known in self.registry.all() if known.workspace and not known.engine}
+        workspaces, engine = {launch.draft.workspace, *here}, self.incus.engine if session.mode == "mount" else ""
         protection = protect_workspace(
-            workspace_folder(launch.draft.workspace, launch.guest.mount, launch.config),
+            workspace_folder(launch.draft.workspace, launch.guest.mount, launch.config, engine),
             launch.config,
             support,
             [host_folder(real_mount(host, workspaces), path, readonly) for host, path, readonly in launch.mounts],
@@ -4143,7 +4328,8 @@ class Containers:
         )
         if protection.reason:
             self.report(f"{session.id}: protection is {protection.level}: {protection.reason}")
-        limits = limit_options(launch.config.get("limits"), os.cpu_count(), has_block_weights())
+        machine = (None, True) if self.incus.engine else (os.cpu_count(), has_block_weights())
+        limits = limit_options(launch.config.get("limits"), *machine)
         disks = self.incus.query("/1.0/profiles/default")["devices"].values() if limits[1] else ()
         root: dict[str, str] = next((disk for disk in disks if disk.get("path") == "/"), {})
         session, description = describe_session(session, launch, protection, limits, root)
@@ -4176,20 +4362,38 @@ class Sessions:
     extensions: Extensions = field(default_factory=Extensions)
 
     def __post_init__(self) -> None:
-        self.containers = Containers(self.incus, self.registry, self.report, self.extensions)
+        # By an engine's name and its table in the config.
+        self._engines = {"": Containers(self.incus, self.registry, self.report, self.extensions)}
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
+        self.half_made: dict[str, Session] = {}  # could not be removed after a failed start: a feature does so later
 
-    def refresh(self) -> None:
-        """Ask Incus for all sessions, in one call. Raises IncusError."""
-        question = next(self.registry.questions)
-        self.registry.compare(question, self.incus.query("/1.0/instances?recursion=1"))
+    def containers(self, id: str) -> Containers:
+        """The containers of the engine that a session is on. Raises ClincusError(404) if the config has none such."""
+        engine = engine_of(id)
+        key = f"{engine} {json.dumps(self.load().get('engines').get(engine))}" if engine else ""
+        if key not in self._engines:
+            incus = engine_door(self.load(), engine)
+            self._engines[key] = Containers(incus, self.registry, self.report, self.extensions)
+        return self._engines[key]
 
-    def look(self, name: str, when: str = "") -> Session | None:
+    def door(self, id: str) -> Incus:
+        """The door to the engine that a session is on. Raises ClincusError(404) if the config has none such."""
+        return self.containers(id).incus
+
+    def refresh(self, engine: str = "", timeout: float = 30) -> None:
+        """Ask an engine for all its sessions, in one call. Raises IncusError."""
+        question, incus = next(self.registry.questions), self.door(f"{engine}:")
+        instances = incus.query("/1.0/instances?recursion=1", timeout=timeout)
+        self.registry.compare(question, instances, engine=engine, lost=lost_members(incus, instances))
+
+    def look(self, id: str, when: str = "") -> Session | None:
         """Ask Incus for one session; None if it is gone or not ours. `when` is that of `compare`."""
-        question, instance = next(self.registry.questions), self.containers.instance(name)
+        question, containers = next(self.registry.questions), self.containers(id)
+        instance, engine = containers.instance(id), containers.incus.engine
         found = [instance] if instance is not None else []
-        self.registry.compare(question, found, only=name, when=when)
-        return session_from_instance(self.registry.prefix, instance) if instance is not None else None
+        lost = lost_members(containers.incus, found)
+        self.registry.compare(question, found, engine=engine, only=id, when=when, lost=lost)
+        return session_from_instance(self.registry.prefix, instance, engine) if instance is not None else None
 
     def document(self, session: Session) -> dict[str, object]:
         """The session object of the API, with what features add."""
@@ -4231,7 +4435,7 @@ class Sessions:
             if found.workspace:
                 self._resume(found, request, is_stopped=is_stopped)
             elif is_stopped or found.paused:
-                self.containers.start(id)  # no tool of ours is in it
+                self.containers(id).start(id)  # no tool of ours is in it
         return self._started(id)
 
     def _resume(self, found: Session, request: LaunchRequest | None, *, is_stopped: bool) -> None:
@@ -4246,16 +4450,17 @@ class Sessions:
         session = self._thawed(before)
         if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
             anew = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "tool_row", "persistent"))
-            session = self.containers.launch(replace(session, **anew), launch, is_new=False)
+            session = self.containers(found.id).launch(replace(session, **anew), launch, is_new=False)
         else:
             launch = launch._replace(guest=self.guest(session))
             if before is not found:
-                self.incus.run("config", "set", found.id, f"{LABEL}session_id={before.session_id}")
+                incus = self.door(found.id)
+                incus.run("config", "set", incus.place(found.id), f"{LABEL}session_id={before.session_id}")
         try:
             self._start_tool(session, launch, is_new=False)
         except BaseException:
             if is_stopped:
-                self.containers.stop(found.id, 0)
+                self.containers(found.id).stop(found.id, 0)
             raise
 
     def end(
@@ -4279,7 +4484,7 @@ class Sessions:
             error = self._save(session, ends_tool=True)
             if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
-                self.containers.stop(id, 0)
+                self.containers(id).stop(id, 0)
                 session = replace(session, status="stopped")
                 error = self._save(session)
             if delete and error is not None and (not even_unsaved or is_hosts_fault(error)):
@@ -4289,12 +4494,12 @@ class Sessions:
             is_running = session.status == "running"
             if is_running and session.workspace:
                 guest = self.guest(session)
-                hand_over(self.incus, id, guest.mount, guest.uid)
+                hand_over(self.door(id), id, guest.mount, guest.uid)
             if delete:
-                self.containers.delete(id, even_running=is_running or bool(session.error))
+                self.containers(id).delete(id, even_running=is_running or bool(session.error))
             elif is_running:
                 graceful = self.load().get("limits.runtime.stop_graceful")
-                self.containers.stop(id, timeout if graceful else 0)
+                self.containers(id).stop(id, timeout if graceful else 0)
                 # Not before: a container that runs on gets something newer.
                 if error is None and session_tool(session).saved:
                     with suppress(ClincusError):  # the container is read again then
@@ -4305,7 +4510,7 @@ class Sessions:
         """Let features look for what a delete would lose, and save it if so wanted. Raises ClincusError."""
         if session.mode == "mount":  # the workspace outlives the container
             return
-        with self.containers.asleep(session.id) if session.status == "stopped" else nullcontext():
+        with self.containers(session.id).asleep(session.id) if session.status == "stopped" else nullcontext():
             for keep in self.extensions.keepers:
                 keep(self, session, saves)
 
@@ -4318,14 +4523,14 @@ class Sessions:
                 raise ClincusError(f'session "{id}" is paused: resume it first', 409)
             if session.status != "running":
                 session = held.enter_context(self._work(id, "stopping"))
-                held.enter_context(self.containers.asleep(id))
+                held.enter_context(self.containers(id).asleep(id))
             yield session
 
     def _thawed(self, session: Session) -> Session:
         """Un-pause a session if it is paused: a frozen guest can neither be read nor stop."""
         if not session.paused:
             return session
-        self.containers.start(session.id)
+        self.containers(session.id).start(session.id)
         return replace(session, status="running", paused=False)
 
     def save(self, id: str, *, wait: bool = True) -> str | None:
@@ -4367,7 +4572,7 @@ class Sessions:
         It is for a process of the caller's own.
         """
         guest = self.guest(session)
-        return self.incus.exec_argv(
+        return self.door(session.id).exec_argv(
             session.id,
             ["sh", "-c", program, "clincus", *arguments],
             user=guest.uid,
@@ -4382,7 +4587,8 @@ class Sessions:
     def run(self, session: Session, command: Sequence[str], **more: Any) -> Completed:
         """Run a command in a running session as its code user; `more` as in `Incus.exec`."""
         guest = self.guest(session)
-        return self.incus.exec(session.id, command, user=guest.uid, environment=guest.environment(), **more)
+        door, environment = self.door(session.id), guest.environment()
+        return door.exec(session.id, command, user=guest.uid, environment=environment, **more)
 
     def output(
         self,
@@ -4401,7 +4607,7 @@ class Sessions:
         if refusals and done.code in refusals:
             raise refusals[done.code]
         if done.code != 0:
-            raise self.incus.guest_failure(session.id, done)
+            raise self.door(session.id).guest_failure(session.id, done)
         return done.stdout
 
     def saved_directory(self, session: Session) -> str:
@@ -4414,7 +4620,7 @@ class Sessions:
         if session.command:
             return new
         settings = {**json.loads(session.settings or "{}"), **new.settings}
-        same = some_fields(session, ("workspace", "tool", "persistent", "image", "profile", "mode"))
+        same = some_fields(session, ("workspace", "tool", "persistent", "image", "profile", "mode", "engine"))
         return replace(new, settings=settings, **same)
 
     def _adopted(self, session: Session) -> Session:
@@ -4433,7 +4639,7 @@ class Sessions:
         self.extensions.tell("before_start", session)
         try:
             fills = [fill(self, session, launch.request) for fill in self.extensions.fillers]
-            session = self.containers.launch(session, launch, is_new=True)
+            session = self.containers(session.id).launch(session, launch, is_new=True)
             for bring_in in filter(None, fills):
                 bring_in(session)
             self._start_tool(session, launch, is_new=True)
@@ -4443,8 +4649,9 @@ class Sessions:
             try:
                 made = self.look(session.id)
                 if made and (made.session_id, made.created_at) == (session.session_id, session.created_at):
-                    self.containers.delete(session.id)
+                    self.containers(session.id).delete(session.id)
             except ClincusError as error:
+                self.half_made[session.id] = session
                 self.report(f"{session.id}: could not be removed after a failed start: {error}")
             raise
 
@@ -4529,8 +4736,8 @@ class Sessions:
             saved = self._saved(session)
             if is_asleep and is_copy_of_last_run(saved, session.started_at):
                 return None
-            command, home = functools.partial(self.incus.open, session.id), self.guest(session).home
-            with self.containers.asleep(session.id) if is_asleep else nullcontext():
+            command, home = functools.partial(self.door(session.id).open, session.id), self.guest(session).home
+            with self.containers(session.id).asleep(session.id) if is_asleep else nullcontext():
                 notes = save_conversation(command, home, saved, tool, is_last=ends_tool or is_asleep)
             if is_asleep:
                 write_metadata(replace(saved, final=True))
@@ -6109,11 +6316,13 @@ class EventHub:
         self._queues: dict[WebSocket, deque[bytes]] = {}
         # What every new subscriber of our subprotocol is told first.
         self.greeting: Mapping[str, object] | None = None
+        self.revision = 0  # counts the events: what pages are told of is the same while it is
 
     def publish(self, event: Mapping[str, object], extension: bool = False) -> None:
         """Send `event` to all, or, with `extension`, to those who chose our subprotocol. Never blocks."""
         data = json.dumps(event, ensure_ascii=False).encode()
         with self._lock:
+            self.revision += 1
             for websocket, queue in self._queues.items():
                 if extension and websocket.subprotocol != EVENTS_SUBPROTOCOL:
                     continue
@@ -6151,7 +6360,10 @@ class EventHub:
 # Times in seconds.
 RELIST_DELAY = 1.0  # `incus monitor` does not say when it listens: a second look closes the gap
 LOOK_INTERVAL = 60.0  # between looks at all sessions, for an event that never came and a daemon that hangs
+ENGINE_INTERVAL = 15.0  # the same for a remote: a connection that is cut off says nothing
+ENGINE_PATIENCE = 8.0  # for a remote to answer such a look
 FIRST_LOOK = 8.0  # that a request waits for the first answer of Incus
+OTHERS_WAIT = 2.0  # that a list of all sessions waits for the first answer of an engine
 RETRY_DELAY = 2.0
 POLL_INTERVAL = 1.0  # between looks at the config files and at overdue connections
 
@@ -6215,16 +6427,20 @@ def tell_systemd(state: str) -> None:
 class Monitor:
     """Keeps the registry true: looks at what Incus's lifecycle events name, and at everything now and then.
 
-    `error` is why Incus cannot be reached, empty while it can. `on_reach` is told whenever that changes.
+    There is one for each engine. `error` is why it cannot be reached, empty while it can; `since` is when that changed
+    last (RFC 3339). `on_reach` is told whenever that changes.
     """
 
-    def __init__(self, sessions: Sessions, history: History, on_reach: Callable[[str], None]) -> None:
+    def __init__(self, sessions: Sessions, history: History, on_reach: Callable[[str], None], engine: str = "") -> None:
         self.error = ""
+        self.since = utc_now()
+        self.engine = engine
+        self._interval, self._patience = (ENGINE_INTERVAL, ENGINE_PATIENCE) if engine else (LOOK_INTERVAL, 30.0)
         self._history = history
         self._on_reach = on_reach
         self._sessions = sessions
-        self._looked = threading.Event()  # set when the first look is over, well or not
-        self._stopping = threading.Event()
+        self.looked = threading.Event()  # set when the first look is over, well or not
+        self.stopping = threading.Event()
         self._process: Child | None = None
         self._is_stale = False  # `_process` listens to what is not wanted any more
         self._next_look = 0.0  # time.monotonic of the next look at everything
@@ -6232,24 +6448,25 @@ class Monitor:
 
     def start(self) -> None:
         """Read all sessions, so that the first request finds them, and follow what happens from then on."""
-        self._thread = repeat("following Incus", self._follow, RETRY_DELAY, self._stopping)
+        self._thread = repeat(f"following Incus {self.engine}", self._follow, RETRY_DELAY, self.stopping)
 
     def stop(self) -> None:
         """End the thread and its child."""
-        self._stopping.set()
+        self.stopping.set()
         self._end_stream()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
     def reconnect(self) -> None:
         """Begin anew, with a fresh look that requests wait for: the project is another one."""
-        self._looked.clear()
+        self.looked.clear()
         self._end_stream()
 
     def require(self) -> None:
         """Raise why Incus cannot be reached (503), if so; the first requests wait for the first look."""
-        if not self._looked.wait(timeout=FIRST_LOOK):
-            raise ClincusError("Incus does not answer: check the incus service", 503)
+        if not self.looked.wait(FIRST_LOOK):
+            where = f"engine {self.engine}: it does not answer" if self.engine else "Incus does not answer"
+            raise ClincusError(f"{where}: check the incus service", 503)
         if self.error:
             raise ClincusError(self.error, 503)
 
@@ -6260,43 +6477,52 @@ class Monitor:
 
     def _follow(self) -> None:
         try:
-            while not self._stopping.is_set():
+            while not self.stopping.is_set():
                 self._listen()
         except ClincusError as error:
             self._set_error(error.message)
         except Exception as error:
-            self._set_error(f"Clincus failed to follow Incus: {error!r}")
+            what = f"engine {self.engine}: its answer is no use" if self.engine else "Clincus failed to follow Incus"
+            self._set_error(f"{what}: {error!r}")
             raise
 
     def _listen(self) -> None:
         """Look at everything, then at what events name, until `_end_stream`. Raises ClincusError if Incus is lost."""
         self._is_stale = False
-        with self._sessions.incus.monitor() as self._process:
-            if self._stopping.is_set() or self._is_stale:
+        with self._sessions.door(f"{self.engine}:").monitor() as self._process:
+            if self.stopping.is_set() or self._is_stale:
                 return  # `_end_stream` found no process to end: it came just before this one
-            self._sessions.refresh()
-            running = {one.id for one in self._sessions.registry.all() if one.status != "stopped" or one.paused}
-            survive("history", lambda: self._history.close_runs(running, utc_now()))
+            self._sessions.refresh(self.engine, self._patience)
+            everything = self._sessions.registry.all()
+            running = {one.id for one in everything if one.status != "stopped" or one.paused or one.unreachable_since}
+            survive("history", lambda: self._history.close_runs(running, utc_now(), self.engine))
             self._set_error("")
             self._next_look = time.monotonic() + RELIST_DELAY
             for line in read_lines(self._process.stdout, lambda: self._next_look - time.monotonic()):
                 if line:
                     self._handle(line)
                 if time.monotonic() >= self._next_look:
-                    self._sessions.refresh()
-                    self._next_look = time.monotonic() + LOOK_INTERVAL
+                    self._sessions.refresh(self.engine, self._patience)
+                    self._next_look = time.monotonic() + self._interval
             with suppress(subprocess.TimeoutExpired):
                 self._process.process.wait(1)  # before its end it says why
             self._process.end()
             said = self._process.stderr.read(4096)
         if not self._is_stale:
-            raise incus_failure(said.decode("utf-8", "replace"))
+            raise incus_failure(said.decode("utf-8", "replace"), self.engine)
 
     def _set_error(self, error: str) -> None:
         before, self.error = self.error, error
-        self._looked.set()
+        if bool(error) != bool(before):
+            self.since = utc_now()
+        if not self.stopping.is_set():
+            self._sessions.registry.reach(self.engine, self.since if error else "")
+        if error and self.engine:
+            self._sessions.door(f"{self.engine}:").give_up()
+        self.looked.set()
         if error != before:
-            log.warning("Incus cannot be reached: %s", error) if error else log.info("Incus is reached again")
+            where = f"engine {self.engine}" if self.engine else "Incus"
+            log.warning("%s cannot be reached: %s", where, error) if error else log.info("%s is reached again", where)
             self._on_reach(error)
 
     def _handle(self, line: bytes) -> None:
@@ -6309,10 +6535,11 @@ class Monitor:
         registry = self._sessions.registry
         if moment is None or session_slot(registry.prefix, name) is None:
             return
+        id = session_id_on(self.engine, name)
         if action == "instance-ready":
-            registry.ring(name, moment)
+            registry.ring(id, moment)
         elif action in LOOK_AFTER:
-            survive(f"event {action} of {name}", lambda: self._sessions.look(name, format_time(moment)))
+            survive(f"event {action} of {id}", lambda: self._sessions.look(id, format_time(moment)))
 
 
 class Application:
@@ -6338,10 +6565,12 @@ class Application:
         self.hub = EventHub()
         self.sockets = OpenSockets()
         self.history = History(own_file(environ, "history.jsonl"))
-        incus = Incus(self.config.get("incus.project"), group=self.config.get("incus.group"))
+        incus = engine_door(self.config, "")
         self.registry = Registry(container_prefix(environ), self._on_change)
         self.sessions = Sessions(incus, self.registry, lambda: self.config, environ, extensions=self.extensions)
         self.monitor = Monitor(self.sessions, self.history, self._on_reach)
+        self.monitors = {"": self.monitor}  # one for each engine; replaced, not changed
+        self._followed: dict[str, object] = {}  # engines that are followed -> their tables in the config
         self.workspaces = Workspaces(lambda: self.config, environ, self.registry.all)
         self.router = Router(load_contract())
         for method, path, handler in (*api_routes(self), *self.extensions.routes):
@@ -6367,10 +6596,12 @@ class Application:
         for listener in self._listeners:
             listener.start()
         self._tell_port()
-        self.monitor.start()
+        self._begin("")
+        self._follow_engines()
         repeat("looking at the config", self._poll_config, POLL_INTERVAL, self._stopping, first=POLL_INTERVAL)
         for duty in self.extensions.duties:
-            repeat(duty.name, duty.work, duty.period, self._stopping, first=duty.period)
+            if not duty.each_engine:
+                repeat(duty.name, duty.work, duty.period, self._stopping, first=duty.period)
 
     def close(self) -> None:
         """End everything in order: no new connection, sockets closed with a code, children gone."""
@@ -6378,7 +6609,8 @@ class Application:
         for listener in self._listeners:
             listener.close()
         self.sockets.close_all(CLOSE_WITHIN + HANGUP_GRACE + 1)
-        self.monitor.stop()
+        for monitor in self.monitors.values():
+            monitor.stop()
 
     def save_settings(self, changes: Mapping[str, Any]) -> None:
         """Keep settings of the dashboard, by dotted key, and put them in force. Raises ClincusError: 400, 409, 500."""
@@ -6399,10 +6631,40 @@ class Application:
             if moved:
                 self._move_to(moved)
 
+    def require(self, engine: str) -> None:
+        """Raise ClincusError: 404 for an engine that the config has not, 503 with the reason if it does not answer."""
+        monitor = self.monitors.get(engine)
+        if monitor is None:
+            raise ClincusError(f'there is no engine "{engine}": `clincus engine list` shows them', 404)
+        monitor.require()
+
+    def all_sessions(self) -> list[Session]:
+        """All sessions, also those that are out of reach. Raises ClincusError(503) if there is no other engine."""
+        if len(self.monitors) == 1:
+            self.monitor.require()
+        end = time.monotonic() + OTHERS_WAIT
+        for monitor in self.monitors.values():
+            monitor.looked.wait(end - time.monotonic())
+        return self.registry.all()
+
+    def known_session(self, id: str) -> Session:
+        """A session, as it was known last if it is out of reach. Raises ClincusError: 404, 503."""
+        self.all_sessions()
+        return self.registry.get(id)
+
+    def reachable_session(self, id: str) -> Session:
+        """A session that can be worked with. Raises ClincusError: 404, 503 while engine or member does not answer."""
+        if engine_of(id) in self.monitors:
+            self.require(engine_of(id))
+        session = self.registry.get(id)
+        if session.unreachable_since:
+            place = f'the member "{session.member}" of the engine "{session.engine}"'
+            raise ClincusError(f"{place} cannot be reached since {session.unreachable_since}", 503)
+        return session
+
     def running_session(self, id: str) -> Session:
         """A session that runs. Raises ClincusError: 404, 409 for one that does not, 503 while Incus is out of reach."""
-        self.monitor.require()
-        session = self.registry.get(id)
+        session = self.reachable_session(id)
         if session.status != "running":
             state = "paused" if session.paused else session.status
             raise ClincusError(f'session "{id}" is {state}: resume it first', 409)
@@ -6421,6 +6683,31 @@ class Application:
             self.hub.publish({"type": public[change.kind], "id": session.id})
         else:
             self.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
+
+    def _begin(self, engine: str) -> None:
+        """Follow an engine, and begin the duties that each engine has."""
+        monitor = self.monitors[engine]
+        monitor.start()
+        for duty in self.extensions.duties:
+            if duty.each_engine:
+                name, work = f"{duty.name} {engine}".strip(), functools.partial(duty.work, engine)
+                repeat(name, work, duty.period, monitor.stopping, first=duty.period)
+
+    def _follow_engines(self) -> None:
+        """Follow the engines of the config in force as they are there, and no others."""
+        wanted = self.config.get("engines")
+        for engine in [one for one, row in self._followed.items() if wanted.get(one) != row]:
+            self.monitors[engine].stop()
+            self.monitors = {one: monitor for one, monitor in self.monitors.items() if one != engine}
+            self.registry.forget(engine)
+        for engine in wanted.keys() - self.monitors.keys():
+            told = functools.partial(self._on_engine, engine)
+            self.monitors = {**self.monitors, engine: Monitor(self.sessions, self.history, told, engine)}
+            self._begin(engine)
+        self._followed = dict(wanted)
+
+    def _on_engine(self, engine: str, error: str) -> None:
+        self.hub.publish({"type": "engine.changed", "engine": engine, "error": error}, extension=True)
 
     def _on_reach(self, error: str) -> None:
         event = {"type": "incus.unreachable", "error": error} if error else {"type": "incus.reachable"}
@@ -6487,6 +6774,7 @@ class Application:
         if project != before.get("incus.project"):
             self.sessions.incus.project = project
             self.monitor.reconnect()
+        self._follow_engines()
         self.hub.publish({"type": "config.reloaded", "timestamp": utc_now()})
 
     def _set_config_error(self, message: str) -> None:
@@ -6533,11 +6821,6 @@ def open_terminal(app: Application, request: Request, shell: bool = False) -> No
 def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
     """Method, path in openapi.json and handler of every route of the core."""
 
-    def sessions() -> Sessions:
-        """The sessions. Raises ClincusError(503) while Incus cannot be reached."""
-        app.monitor.require()
-        return app.sessions
-
     def put_config(request: Request) -> object:
         changes = {f"dashboard.{name}": value for name, value in request.values.items() if value is not None}
         for root in changes.get("dashboard.workspace_roots", ()):
@@ -6548,12 +6831,16 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 
     def create_session(request: Request) -> object:
         given = {name: value for name, value in request.values.items() if value is not None}
-        return app.sessions.document(sessions().create(LaunchRequest(**given)))
+        app.require(given.get("engine", ""))
+        return app.sessions.document(app.sessions.create(LaunchRequest(**given)))
 
     def delete_session(request: Request) -> object:
-        force = request.values["force"]
-        sessions().end(request.values["id"], delete=force, even_unsaved=force)
+        force, id = request.values["force"], app.reachable_session(request.values["id"]).id
+        app.sessions.end(id, delete=force, even_unsaved=force)
         return Response(204)
+
+    def resume_session(request: Request) -> object:
+        return app.sessions.document(app.sessions.resume(app.reachable_session(request.values["id"]).id))
 
     def save_roots(roots: list[str]) -> object:
         if roots != list(app.config.get("dashboard.workspace_roots")):
@@ -6575,10 +6862,10 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("GET", "/api/config", lambda request: config_document(app.config)),
         ("PUT", "/api/config", put_config),
         ("GET", "/api/tools", lambda request: list(all_tools(app.config))),
-        ("GET", "/api/sessions", lambda request: list(map(sessions().document, app.registry.all()))),
+        ("GET", "/api/sessions", lambda request: list(map(app.sessions.document, app.all_sessions()))),
         ("POST", "/api/sessions", create_session),
         ("DELETE", one, delete_session),
-        ("POST", one + "/resume", lambda request: app.sessions.document(sessions().resume(request.values["id"]))),
+        ("POST", one + "/resume", resume_session),
         ("GET", "/api/sessions/history", functools.partial(list_history, app)),
         ("GET", "/api/workspaces", lambda request: app.workspaces.document()),
         ("POST", "/api/workspaces", lambda request: save_roots(app.workspaces.with_root(request.values["path"]))),
@@ -6587,7 +6874,7 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("GET", "/ws/terminal/{id}", functools.partial(open_terminal, app)),
         ("GET", "/ws/events", send_events),
         # Beyond the reference
-        ("GET", one, lambda request: sessions().document(app.registry.get(request.values["id"]))),
+        ("GET", one, lambda request: app.sessions.document(app.known_session(request.values["id"]))),
         ("GET", "/ws/shell/{id}", functools.partial(open_terminal, app, shell=True)),
     ]
 

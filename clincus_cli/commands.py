@@ -163,6 +163,7 @@ START = (
 
 GROUPS = {
     "container": "Work on any instance of the Incus project, one step at a time",
+    "engine": "Run sessions on Incus servers and clusters elsewhere",
     "file": "Copy files into and out of a container",
     "image": "List, publish, delete and tidy up images",
     "service": "Run the dashboard as a systemd user service",

@@ -6,8 +6,15 @@ import functools
 from collections.abc import Callable, Mapping
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
-from clincus_cli import console
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Answer = TypeVar("Answer")
+
+PATIENCE = 2.0  # seconds for each engine to answer where all are asked
 
 
 class Context:
@@ -75,9 +82,47 @@ class Context:
             console.warn,
             extensions=self.extensions,
         )
-        sessions.refresh()
+        self._refresh(sessions)
         is_known = True
         return sessions
+
+    def _refresh(self, sessions: clincus.Sessions) -> None:
+        """Ask the engines of the sessions that the command names, all engines if it names none."""
+        options = vars(self.options)
+        given = [options.get("name"), options.get("container"), *(options.get("names") or ())]
+        named = {clincus.engine_of(one) for one in given if one}
+        if not named - {""}:
+            sessions.refresh()
+        for engine in named - {""}:
+            sessions.refresh(engine, clincus.READ_TIMEOUT)
+        if not named:
+            self.each_engine(lambda incus: sessions.refresh(incus.engine, PATIENCE), here=False)
+
+    def each_engine(
+        self, ask: Callable[[clincus.Incus], Answer], *, here: bool = True
+    ) -> dict[str, Answer | clincus.ClincusError]:
+        """Ask all engines something at the same time; what each answers, or why it does not.
+
+        This host is among them with `here`. One that does not answer is told as a warning.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        engines = [*([""] if here else []), *self.config.get("engines")]
+
+        def attempt(engine: str) -> Answer | clincus.ClincusError:
+            try:
+                return ask(clincus.engine_door(self.config, engine))
+            except clincus.ClincusError as error:
+                return error
+
+        if not engines:
+            return {}
+        with ThreadPoolExecutor(len(engines)) as pool:
+            found = dict(zip(engines, pool.map(attempt, engines)))
+        for said in found.values():
+            if isinstance(said, clincus.ClincusError) and engines != [""]:
+                console.warn(said.message)
+        return found
 
 
 def is_listed(session: clincus.Session) -> bool:

@@ -28,6 +28,9 @@ from clincus_cli.context import Context
     cli.Flag("--prompt TEXT", "the tool's first prompt", default=""),
     cli.Flag("--clone", "work on a clone in the container; `clincus fetch` brings its commits back"),
     cli.Flag("--branch NAME", "what --clone starts from (default: what is checked out, as it is)", default=""),
+    cli.Flag("--engine NAME", "run it on an engine of the config (default: this host)", default=""),
+    cli.Flag("--target MEMBER", "a member of the engine's cluster, or @ and a group of members", default=""),
+    cli.Flag("--there", "with --engine: mount DIRECTORY of that host, which lies in one of the engine's roots"),
     starts=True,
 )
 def run_shell(context: Context) -> int:
@@ -94,8 +97,10 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
         debug=getattr(options, "debug", False),
         tmux=getattr(options, "tmux", True),
         prompt=clean_prompt(prompt) if prompt else "",
-        mode="clone" if getattr(options, "clone", False) else "",
+        mode="clone" if getattr(options, "clone", False) else "mount" if getattr(options, "there", False) else "",
         branch=getattr(options, "branch", ""),
+        engine=getattr(options, "engine", ""),
+        target=getattr(options, "target", ""),
     )
 
 
@@ -104,6 +109,8 @@ def chosen_workspace(options: cli.Options) -> str:
     named, by_flag = getattr(options, "directory", ""), options.workspace
     if named and by_flag not in ("", named):
         raise cli.UsageError(f"two workspaces are given: '{named}' and --workspace '{by_flag}'")
+    if getattr(options, "there", False):
+        return named or by_flag or os.getcwd()
     return os.path.realpath(os.path.expanduser(named or by_flag or "."))
 
 
@@ -130,7 +137,8 @@ def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Se
     wanted = wanted_session(context.options)
     if wanted:
         return choose_resumed(context, request, wanted)
-    here = [one for one in context.sessions.registry.all() if one.workspace == request.workspace]
+    place = (request.engine, request.workspace)
+    here = [one for one in context.sessions.registry.all() if (one.engine, one.workspace) == place]
     persistent = request.persistent
     if persistent is None and not request.slot:
         config = clincus.with_flags(context.config, {}, request.profile)

@@ -17,10 +17,10 @@ def install(extensions: clincus.Extensions) -> None:
     app = extensions.app
 
     def patch_session(request: clincus.Request) -> object:
-        app.monitor.require()
+        session = app.reachable_session(request.values["id"])
         given = {key: request.values[key] for key in ("name", "persistent", "pinned")}
         changes = {key: value for key, value in given.items() if value is not None}
-        return app.sessions.document(change_session(app.sessions, request.values["id"], changes))
+        return app.sessions.document(change_session(app.sessions, session.id, changes))
 
     extensions.routes.append(("PATCH", "/api/sessions/{id}", patch_session))
 
@@ -37,7 +37,8 @@ def change_session(sessions: clincus.Sessions, id: str, changes: Mapping[str, st
             clincus.LABEL + key: str(value).lower() if value in (True, False) else value
             for key, value in changes.items()
         }
-        sessions.incus.query(f"/1.0/instances/{id}", "PATCH", {"config": labels}, wait=True)
+        incus = sessions.door(id)
+        incus.query(incus.path(id), "PATCH", {"config": labels}, wait=True)
         kept = clincus.read_metadata(sessions.saved_directory(session), session.tool)
         if kept is not None:
             fresh = clincus.some_fields(session, ("name", "persistent"))

@@ -27,22 +27,22 @@ def install(extensions: clincus.Extensions) -> None:
     """Add the routes."""
     app = extensions.app
 
-    def keeper() -> Keeper:
-        app.monitor.require()
+    def keeper(request: clincus.Request) -> Keeper:
+        app.reachable_session(request.values["id"])
         return Keeper(app.sessions, app.config.get("snapshots.most"))
 
     def get_snapshots(request: clincus.Request) -> object:
-        return keeper().all(request.values["id"])
+        return keeper(request).all(request.values["id"])
 
     def post_snapshot(request: clincus.Request) -> object:
-        return keeper().take(request.values["id"], request.values["name"])
+        return keeper(request).take(request.values["id"], request.values["name"])
 
     def delete_snapshot(request: clincus.Request) -> object:
-        keeper().delete(request.values["id"], request.values["name"])
+        keeper(request).delete(request.values["id"], request.values["name"])
         return clincus.Response(204)
 
     def restore_snapshot(request: clincus.Request) -> object:
-        return app.sessions.document(keeper().restore(request.values["id"], request.values["name"]))
+        return app.sessions.document(keeper(request).restore(request.values["id"], request.values["name"]))
 
     one = "/api/sessions/{id}/snapshots"
     extensions.routes += [
@@ -82,7 +82,8 @@ class Keeper:
     def all(self, id: str) -> list[dict[str, object]]:
         """The snapshots of a session, oldest first. Raises ClincusError(404)."""
         self._sessions.registry.get(id)
-        found = self._sessions.incus.query(f"/1.0/instances/{id}/snapshots?recursion=1") or ()
+        incus = self._sessions.door(id)
+        found = incus.query(incus.path(id, "/snapshots?recursion=1")) or ()
         return sorted(map(document, found), key=lambda one: str(one["created_at"]))
 
     def take(self, id: str, name: str | None) -> dict[str, object]:
@@ -119,9 +120,10 @@ class Keeper:
                 raise clincus.ClincusError("the conversation cannot be saved, and would be lost: try again later", 409)
             if was_running or session.paused:
                 sessions.end(id)
-            before = sessions.incus.query(f"/1.0/instances/{id}")
+            incus = sessions.door(id)
+            before = incus.query(incus.path(id))
             self._ask(id, "", "PUT", {"restore": name})
-            sessions.incus.update(id, restored_put(before, sessions.incus.query(f"/1.0/instances/{id}")))
+            incus.update(id, restored_put(before, incus.query(incus.path(id))))
             self._bring_conversation(session)
             return sessions.resume(id) if was_running else sessions.registry.get(id)
 
@@ -133,8 +135,8 @@ class Keeper:
             return
         guest = sessions.guest(session)
         unpack = f"cd {shlex.quote(guest.home)} && exec tar -xf -"
-        with sessions.containers.asleep(session.id):
-            done = sessions.incus.exec(
+        with sessions.containers(session.id).asleep(session.id):
+            done = sessions.door(session.id).exec(
                 session.id,
                 ["sh", "-c", unpack],
                 user=guest.uid,
@@ -152,4 +154,5 @@ class Keeper:
         raise clincus.ClincusError(f"snapshot {clincus.shorten(name)} of {id} not found", 404)
 
     def _ask(self, id: str, path: str, method: str, data: object = None) -> None:
-        self._sessions.incus.query(f"/1.0/instances/{id}{path}", method, data, wait=True, timeout=TIMEOUT)
+        incus = self._sessions.door(id)
+        incus.query(incus.path(id, path), method, data, wait=True, timeout=TIMEOUT)

@@ -24,20 +24,23 @@ def install(extensions: clincus.Extensions) -> None:
     app = extensions.app
     saves = Saves()
 
-    def stop() -> None:
-        if not app.monitor.error:
-            stop_expired(app.sessions, datetime.now(timezone.utc))
+    def stop(engine: str) -> None:
+        if not app.monitors[engine].error:
+            stop_expired(app.sessions, datetime.now(timezone.utc), engine)
+            remove_half_made(app.sessions, engine)
 
-    def delete() -> None:
-        if not app.monitor.error:
+    def delete(engine: str) -> None:
+        if not app.monitors[engine].error:
             grace = timedelta(seconds=clincus.parse_duration(app.config.get("sessions.ephemeral_grace")))
             ended = {run.session_id: run.ended_at or "" for run in reversed(app.history.runs())}
-            delete_abandoned(app.sessions, datetime.now(timezone.utc) - grace, ended)
+            delete_abandoned(app.sessions, datetime.now(timezone.utc) - grace, ended, engine)
 
     extensions.duties += [
-        clincus.Duty("saving conversations", 5.0, lambda: saves.save_due(app.sessions)),
-        clincus.Duty("deadlines", 2.0, stop),
-        clincus.Duty("tidying up", 600.0, delete),
+        clincus.Duty(
+            "saving conversations", 5.0, lambda engine: saves.save_due(app.sessions, engine), each_engine=True
+        ),
+        clincus.Duty("deadlines", 2.0, stop, each_engine=True),
+        clincus.Duty("tidying up", 600.0, delete, each_engine=True),
     ]
 
 
@@ -48,35 +51,55 @@ class Saves:
     """
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[str, float]] = {}  # id -> ring and monotonic time of the last save of this run
+        # Engine -> id -> ring and monotonic time of the last save of this run.
+        self._last: dict[str, dict[str, tuple[str, float]]] = {}
 
-    def save_due(self, sessions: clincus.Sessions) -> None:
-        """Save what is due. A session that is being worked on waits for the next time."""
-        at = time.monotonic()
-        running = [session for session in sessions.registry.all() if session.status == "running"]
-        self._last = {session.id: self._last.get(session.id, ("", at)) for session in running}
+    def save_due(self, sessions: clincus.Sessions, engine: str = "") -> None:
+        """Save what is due on an engine. A session that is being worked on waits for the next time."""
+        at, known = time.monotonic(), self._last.get(engine, {})
+        running = [session for session in reachable(sessions, engine) if session.status == "running"]
+        last = self._last[engine] = {session.id: known.get(session.id, ("", at)) for session in running}
         for session in running:
-            rang_at, saved = self._last[session.id]
+            rang_at, saved = last[session.id]
             is_due = at - saved > (SAVE_AFTER_RING if session.rang_at != rang_at else SAVE_EVERY)
             with contextlib.suppress(clincus.ClincusError):  # it is gone by now
                 if is_due and sessions.save(session.id, wait=False) is not None:
-                    self._last[session.id] = (session.rang_at, at)
+                    last[session.id] = (session.rang_at, at)
 
 
-def stop_expired(sessions: clincus.Sessions, at: datetime) -> None:
-    """Stop the sessions that have run past their deadline at a time."""
+def reachable(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:
+    """The sessions on an engine that can be worked with now."""
+    return [one for one in sessions.registry.all() if one.engine == engine and not one.unreachable_since]
+
+
+def remove_half_made(sessions: clincus.Sessions, engine: str) -> None:
+    """Remove the containers of starts that failed because their engine was gone, now that it is back."""
+    for id, session in list(sessions.half_made.items()):
+        if session.engine == engine:
+            found = sessions.look(id)
+            if found and (found.session_id, found.created_at) == (session.session_id, session.created_at):
+                sessions.containers(id).delete(id)
+                sessions.look(id)
+            sessions.half_made.pop(id)
+
+
+def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str = "") -> None:
+    """Stop the sessions of an engine that have run past their deadline at a time."""
 
     def is_due(session: clincus.Session) -> bool:
         deadline, started = clincus.parse_time(session.deadline), clincus.parse_time(session.started_at)
         # A deadline from before the start belongs to an earlier run.
         return session.status == "running" and bool(deadline and started and started < deadline <= at)
 
-    end_each(sessions, is_due, "its time is over, stopping it")
+    end_each(sessions, engine, is_due, "its time is over, stopping it")
 
 
-def delete_abandoned(sessions: clincus.Sessions, stopped_before: datetime, ended: dict[str, str]) -> None:
-    """Delete ephemeral sessions that stopped before a time; `ended` has the end of each session's last run.
+def delete_abandoned(
+    sessions: clincus.Sessions, stopped_before: datetime, ended: dict[str, str], engine: str = ""
+) -> None:
+    """Delete the ephemeral sessions of an engine that stopped before a time.
 
+    `ended` has the end of each session's last run.
     A session stays if its conversation cannot be saved, or if it works on a clone, which may hold what nobody has
     fetched: a person decides on that. It also stays if it was not started from this home: it may
     belong to another user of this Incus, who would not find the conversation.
@@ -89,14 +112,19 @@ def delete_abandoned(sessions: clincus.Sessions, stopped_before: datetime, ended
         is_old = end is not None and end < stopped_before
         return is_old and clincus.read_metadata(sessions.saved_directory(session), session.tool) is not None
 
-    end_each(sessions, is_due, "ephemeral and long stopped, deleting it", delete=True)
+    end_each(sessions, engine, is_due, "ephemeral and long stopped, deleting it", delete=True)
 
 
 def end_each(
-    sessions: clincus.Sessions, is_due: Callable[[clincus.Session], bool], words: str, *, delete: bool = False
+    sessions: clincus.Sessions,
+    engine: str,
+    is_due: Callable[[clincus.Session], bool],
+    words: str,
+    *,
+    delete: bool = False,
 ) -> None:
     """End every session that is due, if it still is when its turn comes. A failure is logged; the others go on."""
-    for id in [session.id for session in sessions.registry.all() if is_due(session)]:
+    for id in [session.id for session in reachable(sessions, engine) if is_due(session)]:
         try:
             with sessions.lock(id):
                 if is_due(sessions.registry.get(id)):

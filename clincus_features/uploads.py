@@ -49,7 +49,9 @@ def keep_upload(sessions: clincus.Sessions, session: clincus.Session, name: str,
     guest, size = sessions.guest(session), request.body_length
     program = ["sh", "-c", clincus.guest_program("upload"), "clincus", FOLDER, name, str(size), str(ROOM)]
     timeout = 2 * clincus.HEAD_TIMEOUT + size / clincus.BODY_RATE
-    with sessions.incus.open(session.id, program, timeout=timeout, user=guest.uid, environment=guest.environment()) as (
+    with sessions.door(session.id).open(
+        session.id, program, timeout=timeout, user=guest.uid, environment=guest.environment()
+    ) as (
         stdin,
         _,
     ):

@@ -47,8 +47,9 @@ class Meter:
         with lock:
             at, answer = self._answers.get(session.id, (-KEPT, {}))
             if not answer or time.monotonic() - at >= KEPT:
-                state = sessions.incus.query(f"/1.0/instances/{session.id}/state", timeout=clincus.READ_TIMEOUT)
-                cache = page_cache(session.id, amount(state.get("pid")) or 0)
+                incus = sessions.door(session.id)
+                state = incus.query(incus.path(session.id, "/state"), timeout=clincus.READ_TIMEOUT)
+                cache = None if session.engine else page_cache(session.id, amount(state.get("pid")) or 0)
                 answer = usage_document(state, cache, clincus.utc_now())
                 self._answers[session.id] = time.monotonic(), answer
             return answer

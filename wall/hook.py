@@ -12,7 +12,8 @@ changing paths at any moment. The plan is a JSON object, packed by zlib and base
     setuid   "denied" if the container's seccomp filter has to deny setuid or setgid bits
     trees    the folders and files to bring in, the workspace first, each with
         source     its path on the host, without symlinks
-        owner      the uid that it had when the session was described, shown as `code` in the container
+        owner      the uid that it had when the session was described, shown as `code` in the container; null if
+                   Clincus runs on another host and cannot see the folder: then the uid that it has now
         group      its gid, likewise
         readonly   whether nothing in it can be changed
         protect    pattern of protected paths: the text of the file that stands in for an absent one, null for a folder
@@ -509,6 +510,9 @@ class Stage:
             known = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name(b"fchmodat2")
             if known < 0:
                 raise WallError("libseccomp is too old to deny setuid and setgid bits", unsupported=True)
+        for description in plan["trees"]:
+            if description["owner"] is None:
+                description.update(owner_of(description, ranges["u"]))
         os.mkdir(self.path, 0o700)
         # Only the container's own root may pass through: a stage is no way around the folders above the workspace.
         group = next((host for inside, host, _ in ranges["g"] if inside == 0), 0)
@@ -538,6 +542,15 @@ class Stage:
         unmount(self.path)
         with suppress(FileNotFoundError):
             os.rmdir(self.path)
+
+
+def owner_of(description: dict[str, Any], ranges: list[Range]) -> dict[str, int]:
+    """Owner and group of a folder that Clincus could not see. Raises WallError if a container has taken it."""
+    with closing(Tree(description)) as tree:
+        found = os.fstat(tree.raw)
+    if any(host <= found.st_uid < host + count for _, host, count in ranges):
+        raise WallError(f"'{tree.source}' belongs to a container's user; give it back to its owner with chown")
+    return {"owner": found.st_uid, "group": found.st_gid}
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, decid
 
 SLOW_LOOK = 3.5  # seconds between two looks at a tool that is not at rest
 FAILED_LOOK = 5.0  # seconds after a look that failed
-LOOKERS = 4  # looks at the same time
+LOOKERS = 4  # looks at the same time on one engine
 SLOW = 2.0  # seconds that a look may take before its session counts as slow
 SLOW_LOOKERS = 2  # looks at slow sessions at the same time: a container that hangs must not keep others waiting
 AT_REST = ("idle", "done", "ended", "failed", "unknown", "none")
@@ -34,8 +34,7 @@ def install(extensions: clincus.Extensions) -> None:
     watch = Watch(app)
 
     def get_agent(request: clincus.Request) -> object:
-        app.monitor.require()
-        return explained(watch.decision(app.registry.get(request.values["id"])))
+        return explained(watch.decision(app.known_session(request.values["id"])))
 
     def post_seen(request: clincus.Request) -> object:
         watch.see(app.registry.get(request.values["id"]))
@@ -48,7 +47,8 @@ def install(extensions: clincus.Extensions) -> None:
     ]
     extensions.listeners.append(watch.tell)
     extensions.duties += [
-        clincus.Duty(f"looking at agents ({number})", 0.0, watch.work) for number in range(1, LOOKERS + 1)
+        clincus.Duty(f"looking at agents ({number})", 0.0, watch.work, each_engine=True)
+        for number in range(1, LOOKERS + 1)
     ]
     prompts.install(extensions, watch)
 
@@ -89,7 +89,8 @@ class Watch:
         self._app = app
         self._seen = SeenTimes(lambda: seen_file(app.environ))
         self.listeners: list[Callable[[clincus.Session, Decision], None]] = []  # told of each decision; they never wait
-        self._changed = threading.Condition()  # guards all that follows
+        self._changed = threading.RLock()  # guards all that follows
+        self._looks: dict[str, threading.Condition] = {}  # engine -> tells those who look there that a look is due
         self._known: dict[str, Known] = {}  # session -> its run's facts
         self._decisions: dict[str, Decision] = {}
         self._due: dict[str, float] = {}  # session -> time.monotonic of its next look
@@ -145,15 +146,17 @@ class Watch:
             if session.id in self._known:
                 self._decide(session)
 
-    def work(self) -> None:
-        """Wait until a look is due, and take it."""
+    def work(self, engine: str = "") -> None:
+        """Wait until a look at a session of an engine is due, and take it."""
         with self._changed:
             at = time.monotonic()
-            busy = self._looking | (self._slow if len(self._slow & self._looking) >= SLOW_LOOKERS else set())
-            waiting = {id: due for id, due in self._due.items() if id not in busy}
+            here = {id: due for id, due in self._due.items() if clincus.engine_of(id) == engine}
+            slow = {id for id in self._slow if clincus.engine_of(id) == engine}
+            busy = self._looking | (slow if len(slow & self._looking) >= SLOW_LOOKERS else set())
+            waiting = {id: due for id, due in here.items() if id not in busy}
             id = min(waiting, key=lambda one: waiting[one], default="")
             if not id or waiting[id] > at:
-                self._changed.wait(waiting[id] - at if id else None)
+                self._look_is_due(engine).wait(waiting[id] - at if id else None)
                 return
             del self._due[id]
             self._looking.add(id)
@@ -165,7 +168,7 @@ class Watch:
             with self._changed:
                 self._looking.discard(id)
                 (self._slow.add if is_slow and id in self._known else self._slow.discard)(id)
-                self._changed.notify_all()
+                self._look_is_due(engine).notify_all()
 
     def _look(self, id: str, known: Known) -> None:
         try:
@@ -225,4 +228,7 @@ class Watch:
 
     def _wake(self, id: str) -> None:
         self._due[id] = time.monotonic()
-        self._changed.notify_all()
+        self._look_is_due(clincus.engine_of(id)).notify_all()
+
+    def _look_is_due(self, engine: str) -> threading.Condition:
+        return self._looks.setdefault(engine, threading.Condition(self._changed))

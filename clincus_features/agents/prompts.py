@@ -80,7 +80,8 @@ def install(extensions: clincus.Extensions, watch: Watch) -> None:
     extensions.wrappers.append(with_clean_prompt)
     extensions.listeners.append(sender.tell)
     extensions.duties += [
-        clincus.Duty(f"sending queued prompts ({number})", 0.0, sender.work) for number in range(1, SENDERS + 1)
+        clincus.Duty(f"sending queued prompts ({number})", 0.0, sender.work, each_engine=True)
+        for number in range(1, SENDERS + 1)
     ]
 
 
@@ -160,7 +161,7 @@ def open_terminal(sessions: clincus.Sessions, session: clincus.Session, known: K
     mark, guest = os.urandom(8).hex(), sessions.guest(session)
     program = clincus.guest_program("look", "type")
     command = ["sh", "-c", program, "clincus", *look_arguments(session, mark, known)]
-    with sessions.incus.open(
+    with sessions.door(session.id).open(
         session.id, command, timeout=clincus.READ_TIMEOUT, user=guest.uid, environment=guest.environment()
     ) as (stdin, stdout):
         terminal = Terminal(stdin, stdout, mark)
@@ -175,7 +176,8 @@ class Sender:
         self._app, self._watch = app, watch
         self.prompts = Prompts(lambda: prompts_folder(app.environ))
         self._locks: dict[str, threading.Lock] = {}  # one for each session that was typed into
-        self._due = threading.Condition()
+        self._lock_of_queues = threading.RLock()
+        self._due: dict[str, threading.Condition] = {}  # engine -> tells that a queue there may go on
         self._queues: dict[str, bool] = {}  # sessions to look at for their queue; whether also after a failure
         watch.listeners.append(self.hear)
 
@@ -224,12 +226,12 @@ class Sender:
             terminal.take(typed.interrupt_steps(terminal.facts, terminal.decision))
         self._watch.tell("ring", session)
 
-    def work(self) -> None:
-        """Wait until a queue may go on, and send its first prompt."""
-        with self._due:
-            while not self._queues:
-                self._due.wait()
-            id = next(iter(self._queues))
+    def work(self, engine: str = "") -> None:
+        """Wait until a queue of an engine's session may go on, and send its first prompt."""
+        with self._lock_of_queues:
+            while not (here := [id for id in self._queues if clincus.engine_of(id) == engine]):
+                self._queue_is_due(engine).wait()
+            id = here[0]
             even_failed = self._queues.pop(id)
         session = self._app.registry.find(id)
         if session is None or session.status != "running" or not self.prompts.queue(session):
@@ -312,9 +314,12 @@ class Sender:
         return open_terminal(self._app.sessions, session, self._watch.known(session))
 
     def _wake(self, id: str, *, even_failed: bool = False) -> None:
-        with self._due:
+        with self._lock_of_queues:
             self._queues[id] = even_failed or self._queues.get(id, False)
-            self._due.notify()
+            self._queue_is_due(clincus.engine_of(id)).notify()
+
+    def _queue_is_due(self, engine: str) -> threading.Condition:
+        return self._due.setdefault(engine, threading.Condition(self._lock_of_queues))
 
 
 def prompts_folder(environ: Mapping[str, str]) -> str:

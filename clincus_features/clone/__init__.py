@@ -27,7 +27,7 @@ def install(extensions: clincus.Extensions) -> None:
 
     def with_clone(work: Callable[[clincus.Sessions, clincus.Session, clincus.Request], object]) -> Handler:
         def handle(request: clincus.Request) -> object:
-            app.monitor.require()
+            app.reachable_session(request.values["id"])
             with clone_of(app.sessions, request.values["id"]) as session:
                 return work(app.sessions, session, request)
 

@@ -27,10 +27,11 @@ class UnfitBundleError(clincus.ClincusError):
 def branch_name(session: clincus.Session, asked: str) -> str:
     """The branch that a session is fetched as: `clincus/<name or id>` by default. Raises ClincusError(400)."""
     if not asked:
+        own = session.id.replace(":", "-")
         name = "".join(char if char.isalnum() or char in "._-" else "-" for char in session.name).strip("-.")
-        asked = f"clincus/{name or session.id}"
+        asked = f"clincus/{name or own}"
         if not is_ref(f"refs/heads/{asked}"):
-            asked = f"clincus/{session.id}"
+            asked = f"clincus/{own}"
     if not is_ref(f"refs/heads/{asked}") or asked.startswith("-") or asked == "HEAD" or len(asked.encode()) > 250:
         raise clincus.ClincusError(f"{clincus.shorten(asked)} cannot be the name of a branch", 400)
     return asked

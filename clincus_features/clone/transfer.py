@@ -82,7 +82,7 @@ class Told:
 
 def read_state(sessions: clincus.Sessions, id: str) -> State:
     """The state of a session's clone. Raises ClincusError."""
-    instance = sessions.containers.instance(id) or {"config": {}}
+    instance = sessions.containers(id).instance(id) or {"config": {}}
     document = json.loads(instance["config"].get(LABEL) or "{}")
     return State(**document)
 
@@ -90,7 +90,8 @@ def read_state(sessions: clincus.Sessions, id: str) -> State:
 def write_state(sessions: clincus.Sessions, id: str, state: State, **labels: str) -> None:
     """Keep the state of a session's clone, and more of its labels. Raises ClincusError."""
     changed = {LABEL: json.dumps(vars(state)), **{clincus.LABEL + name: value for name, value in labels.items()}}
-    sessions.incus.query(f"/1.0/instances/{id}", "PATCH", {"config": changed}, wait=True)
+    incus = sessions.door(id)
+    incus.query(incus.path(id), "PATCH", {"config": changed}, wait=True)
 
 
 # -- Making a clone
@@ -130,9 +131,9 @@ def make_clone(sessions: clincus.Sessions, source: Source, session: clincus.Sess
     """Make the clone of a new session in its container. Raises ClincusError, and nothing stays then."""
     guest, repository = sessions.guest(session), source.repository
     program = ["sh", "-c", clincus.guest_program("clone-folder"), "clincus", guest.mount, str(guest.uid)]
-    done = sessions.incus.exec(session.id, program)
+    done = sessions.door(session.id).exec(session.id, program)
     if done.code != 0:
-        raise sessions.incus.guest_failure(session.id, done)
+        raise sessions.door(session.id).guest_failure(session.id, done)
     words = guest.mount, repository.object_format, repository.branch, repository.head
     with private_git(repository) as git:
         if repository.head:
@@ -190,7 +191,7 @@ def take_bundle(
     options: dict[str, Any] = {"user": guest.uid, "environment": guest.environment()}
     with (
         open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
-        sessions.incus.open(session.id, program, timeout=SMALL_TIMEOUT, **options) as (stdin, stream),
+        sessions.door(session.id).open(session.id, program, timeout=SMALL_TIMEOUT, **options) as (stdin, stream),
     ):
         told = parse_told(stream.readline(LINE))
         while piece := stream.read(1 << 16):

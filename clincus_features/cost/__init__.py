@@ -29,8 +29,7 @@ def install(extensions: clincus.Extensions) -> None:
     ledger = Ledger()
 
     def get_cost(request: clincus.Request) -> object:
-        app.monitor.require()
-        session = app.registry.get(request.values["id"])
+        session = app.known_session(request.values["id"])
         directory = app.sessions.saved_directory(session)
         return document(ledger.read(session.tool, directory), Status(directory))
 

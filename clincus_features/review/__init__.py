@@ -78,7 +78,10 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.listeners.append(recorder.tell)
     extensions.agent_listeners.append(recorder.hear)
     extensions.duties += [
-        *(clincus.Duty(f"taking checkpoints ({number})", 0.0, recorder.work) for number in range(1, RECORDERS + 1)),
+        *(
+            clincus.Duty(f"taking checkpoints ({number})", 0.0, recorder.work, each_engine=True)
+            for number in range(1, RECORDERS + 1)
+        ),
         clincus.Duty("looking at workspaces of quiet tools", 10.0, recorder.look_at_quiet_tools),
         clincus.Duty(
             "thinning checkpoints", THIN_EVERY, lambda: thin(recorder, app.config, datetime.now(timezone.utc))

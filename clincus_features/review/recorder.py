@@ -118,20 +118,22 @@ class Recorder:
         """Ask for a checkpoint of sessions whose tool tells nothing; less often, the longer nothing changes there."""
         at = time.monotonic()
         for session in self._app.registry.all():
-            if session.status == "running" and self._states.get(session.id) == "unknown":
+            is_there = session.status == "running" and not session.unreachable_since
+            if is_there and self._states.get(session.id) == "unknown":
                 due, period = self._periods.setdefault(session.id, (at + FIRST_PERIOD, FIRST_PERIOD))
                 if at >= due:
                     longer = min(2 * period, LAST_PERIOD)
                     self._periods[session.id] = (at + longer, longer)
                     self._ask(session, "timer")
 
-    def work(self) -> None:
-        """Wait until somebody has asked for a checkpoint, and take it."""
+    def work(self, engine: str = "") -> None:
+        """Wait until somebody has asked for a checkpoint of an engine's session, and take it."""
         with self._changed:
             at = time.monotonic()
-            due = next((one for one in self._queue if one[0] <= at), None)
+            asked = [one for one in self._queue if clincus.engine_of(one[1]) == engine]
+            due = next((one for one in asked if one[0] <= at), None)
             if due is None:
-                self._changed.wait(min((one[0] for one in self._queue), default=at + 60) - at)
+                self._changed.wait(min((one[0] for one in asked), default=at + 60) - at)
                 return
             _, id, why = due
             self._queue.remove(due)
@@ -259,7 +261,7 @@ class Recorder:
         known = record.tree if store.exists and mode != "fresh" else ""
         words = guest.mount, known or "-", str(FILE_LIMIT), str(SKIPPED), mode, record.branch_commit or "-"
         program = ["sh", "-c", clincus.guest_program("checkpoint"), "clincus", *words]
-        with self._app.sessions.incus.open(
+        with self._app.sessions.door(session.id).open(
             session.id, program, timeout=timeout, user=guest.uid, environment=guest.environment()
         ) as (_, stdout):
             look = read_head(stdout)

@@ -395,7 +395,7 @@ def test_mappable_ids_are_those_of_root(tmp_path):
 class FakeIncus:
     """Answers queries from a table."""
 
-    project = "default"
+    project, engine = "default", ""
 
     def __init__(self, environment=None, project=None, profile=None):
         kernel = {"kernel_version": "6.12.0", "kernel_features": {"idmapped_mounts": "true"}}

@@ -171,7 +171,7 @@ class TestMonitor:
     def test_an_incus_that_does_not_answer_is_not_waited_for(self, engine, monitor, monkeypatch):
         monkeypatch.setattr(clincus, "FIRST_LOOK", 0.05)
         answer = threading.Event()
-        monkeypatch.setattr(monitor._sessions, "refresh", answer.wait)
+        monkeypatch.setattr(monitor._sessions, "refresh", lambda *_: answer.wait())
         monitor.start()
         with pytest.raises(clincus.ClincusError, match="does not answer") as raised:
             monitor.require()
@@ -194,7 +194,7 @@ class TestMonitor:
 
     def test_its_child_ends_with_it_whenever_that_is(self, engine, monitor, monkeypatch):
         start = engine.monitor
-        monkeypatch.setattr(engine, "monitor", lambda: (monitor._stopping.set(), start())[1])
+        monkeypatch.setattr(engine, "monitor", lambda: (monitor.stopping.set(), start())[1])
         monitor.start()
         monitor._thread.join(PATIENCE)
         assert [stream.process.poll() is not None for stream in engine.streams] == [True]

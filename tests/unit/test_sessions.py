@@ -182,7 +182,7 @@ def test_a_stopped_container_is_read_within_its_limits_and_only_if_it_is_stopped
 
     door.instances[NAME]["status"] = "Running"
     before = len(door.calls)
-    with pytest.raises(clincus.ClincusError, match="is Running by now"), sessions.containers.asleep(NAME):
+    with pytest.raises(clincus.ClincusError, match="is Running by now"), sessions.containers(NAME).asleep(NAME):
         pass
     assert door.calls[before:] == []
     assert {key: door.instances[NAME]["config"][key] for key in limits} == limits
@@ -281,7 +281,7 @@ class TestStart:
 
     @pytest.fixture
     def sessions(self, sessions: clincus.Sessions) -> clincus.Sessions:
-        sessions.containers.support = {"default": clincus.ProtectionSupport()}
+        sessions.containers("").support = {"default": clincus.ProtectionSupport()}
         return sessions
 
     @pytest.fixture
@@ -418,7 +418,7 @@ class TestStart:
         session = sessions.create(limits)
         entry = "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=67108864,create=dir 0 0\n"
         assert entry in door.instances[session.id]["config"]["raw.lxc"]
-        sessions.containers.support = {"default": clincus.ProtectionSupport(reason="The kernel is too old")}
+        sessions.containers("").support = {"default": clincus.ProtectionSupport(reason="The kernel is too old")}
         assert "tmpfs_size is left out" in " ".join(sessions.create(limits).warnings)
 
     def test_what_the_host_can_do_is_asked_for_each_project(self, sessions, door, request_, monkeypatch):

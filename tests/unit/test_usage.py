@@ -56,11 +56,14 @@ def test_incus_is_asked_once_however_many_pages_look(monkeypatch):
     asked = []
 
     class Sessions:
-        class incus:
-            @staticmethod
-            def query(path, **options):
+        class Door(clincus.Incus):
+            def query(self, path, **options):
                 asked.append(path)
                 return STATE
+
+        @classmethod
+        def door(cls, id):
+            return cls.Door()
 
     now = iter([10.0, 11.0, 12.5, 12.5])
     monkeypatch.setattr(usage, "time", SimpleNamespace(monotonic=lambda: next(now)))  # not that of other threads

@@ -1,0 +1,247 @@
+"""`engine list|add|check`: the Incus servers and clusters elsewhere on which sessions can run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections import namedtuple
+from collections.abc import Iterator, Mapping
+
+import clincus
+from clincus_cli import TYPE_CHECKING, console
+from clincus_cli import commands as cli
+from clincus_cli.context import Context
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from clincus_features.engines import Facts
+
+IMAGE_TIMEOUT = 1800  # seconds for an image to be copied: some hundred megabytes over a person's network
+NEW_TOKEN = "ask for a new one, which `incus config trust add NAME` prints on that host"
+
+ADD_FLAGS = (
+    cli.Flag("--project NAME", "the Incus project there (default: default)", default=""),
+    cli.Flag("--target MEMBER", "cluster member, or @ and a group, for new sessions (default: any)", default=""),
+    cli.Flag("--root PATH", "folder of that host below which workspaces may be mounted", repeats=True),
+    cli.Flag("--image ALIAS", "image to copy there and to use (default: the config's)", default=""),
+    cli.Flag("--copy-image", "copy the image if it is not there (default; --copy-image=false: do not)", default=True),
+)
+
+
+@cli.Command("engine list", cli.format_flag("text", "json"))
+def run_engine_list(context: Context) -> int:
+    """List the engines of the config
+
+    $ clincus engine list --format json  # For a program.
+    """
+    from clincus_features.engines import ask_facts
+
+    found = context.each_engine(ask_facts, here=False)
+    rows: Mapping[str, Mapping[str, Any]] = context.config.get("engines")
+    entries = [entry_of(name, row, found[name]) for name, row in sorted(rows.items())]
+    if context.options.format == "json":
+        console.print_json(entries)
+    elif not entries:
+        console.say("There are no engines: sessions run on this host. `clincus engine add` adds one.")
+    else:
+        shown = [(one["name"], one["kind"], one["project"], one["version"], one["state"]) for one in entries]
+        print(console.table(("NAME", "KIND", "PROJECT", "INCUS", "STATE"), shown))
+    return 0
+
+
+def entry_of(name: str, row: Mapping[str, Any], said: Facts | clincus.ClincusError) -> dict[str, Any]:
+    """An engine in `engine list --format json`."""
+    from clincus_features.engines import Facts
+
+    known = Facts() if isinstance(said, clincus.ClincusError) else said
+    down = [member for member, status, _ in known.members if status != "Online"]
+    state = f"{len(known.members)} members" if known.members else "reachable"
+    return {
+        "name": name,
+        "kind": "cluster" if known.is_cluster else "remote",
+        "remote": row.get("remote") or name,
+        "project": row.get("project") or "default",
+        "target": row.get("target", ""),
+        "roots": list(row.get("roots", [])),
+        "version": known.version,
+        "members": [{"name": member, "status": status} for member, status, _ in known.members],
+        "reachable": not isinstance(said, clincus.ClincusError),
+        "state": str(said) if isinstance(said, clincus.ClincusError) else f"{state}, down: {', '.join(down)}" if down
+        else state,
+    }  # fmt: skip
+
+
+@cli.Command("engine add NAME [TOKEN]", *ADD_FLAGS)
+def run_engine_add(context: Context) -> int:
+    """Add an Incus server or cluster elsewhere as an engine
+
+    TOKEN is what `incus config trust add` printed there; with `--projects P --restricted` it is for one project, which
+    is enough. The token holds the fingerprint of the server's certificate: no other server is talked to. Without TOKEN,
+    NAME is a remote that `incus remote list` shows already.
+
+    $ clincus engine add tower eyJjbGllbnRfbmFtZSI6...  # Trust it, copy the image, write [engines.tower], and check.
+    $ clincus engine add tower --root /srv/projects  # The remote is there already; folders of it may be mounted.
+
+    Exits: 0 it can be used; 1 it cannot, and why
+    """
+    from clincus_cli.build import image_fingerprint
+
+    options, name = context.options, context.options.name
+    if not re.fullmatch(clincus.ENGINE_NAME, name):
+        raise cli.UsageError(f"invalid name '{name}': an engine's name has small letters, digits and -")
+    if name in context.config.get("engines"):
+        raise clincus.ClincusError(f'there is an engine "{name}" already: edit [engines.{name}] of your config', 409)
+    if options.token:
+        add_remote(context.incus, name, options.token)
+    restrict_key(context.environ)
+    given = {"project": options.project, "target": options.target, "image": options.image, "roots": [*options.root]}
+    row = {key: value for key, value in given.items() if value}
+    incus = clincus.Incus(options.project or "default", engine=name, remote=name)
+    incus.query("/1.0", timeout=clincus.READ_TIMEOUT)
+    image = options.image or context.config.get("defaults.image")
+    if options.copy_image and not image_fingerprint(incus, image):
+        with console.progress(f'Copying the image "{image}" to {name}'):
+            words = "--quiet", f"--alias={image}", f"--target-project={incus.project}", "--mode=relay"
+            context.incus.run("image", "copy", image, f"{incus.remote}:", *words, timeout=IMAGE_TIMEOUT)
+    path = write_engine(context.environ, name, row)
+    console.say(f'Added the engine "{name}" to {path}')
+    return report(examine(incus, image, row.get("roots", [])))
+
+
+def add_remote(incus: clincus.Incus, name: str, token: str) -> None:
+    """Let the `incus` command trust a server, and be trusted by it. Raises ClincusError with what to do."""
+    import base64
+
+    try:
+        document = json.loads(base64.b64decode(token, validate=True))
+        addresses = document["addresses"]
+    except (ValueError, TypeError, KeyError):
+        raise clincus.ClincusError(f"that is no token: {NEW_TOKEN}", 400) from None
+    try:
+        incus.run("remote", "add", name, token, timeout=60)
+    except clincus.IncusError as error:
+        if "oken" in error.message:
+            raise clincus.ClincusError(f"the token is not good any more ({error}): {NEW_TOKEN}", 400) from error
+        if "already trusted" in error.message:
+            hint = f"add it by its remote, without a token; `incus remote list` shows which has {addresses}"
+            raise clincus.ClincusError(f"that server trusts this machine already: {hint}", 409) from error
+        if "exists as" in error.message or "already exists" in error.message:
+            hint = (
+                f"`clincus engine add {name}` without a token takes it; or remove it with `incus remote remove {name}`"
+            )
+            raise clincus.ClincusError(f'there is a remote "{name}" already: {hint}', 409) from error
+        raise
+
+
+def client_folder(environ: Mapping[str, str]) -> str:
+    """Where the `incus` command keeps its remotes, its key and the certificates that it trusts."""
+    return environ.get("INCUS_CONF") or clincus.expand("~/.config/incus", environ)
+
+
+def restrict_key(environ: Mapping[str, str]) -> None:
+    """Let nobody else read the client's key: whoever has it has what the engines allow."""
+    path = os.path.join(client_folder(environ), "client.key")
+    if os.path.exists(path) and stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+        os.chmod(path, 0o600)
+        console.warn(f"{path} was open to others: its mode is 0600 now")
+
+
+def write_engine(environ: Mapping[str, str], name: str, row: Mapping[str, object]) -> str:
+    """Append the table of an engine to the user's config file, and return its path."""
+    paths = clincus.user_configs(environ)
+    path = next((one for one in paths if os.path.exists(one)), paths[0])
+    text = (clincus.read_text(path, 1 << 20) or "") if os.path.exists(path) else ""
+    lines = [f"[engines.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())]
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    whole = f"{text.rstrip()}\n\n" if text.strip() else ""
+    mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o600
+    clincus.replace_file(os.path.realpath(path), (whole + "\n".join(lines) + "\n").encode(), mode)
+    return path
+
+
+@cli.Command("engine check NAME")
+def run_engine_check(context: Context) -> int:
+    """Say what an engine can do, and what it cannot
+
+    $ clincus engine check tower  # Is it there, does it trust us, has it the image, what does its project forbid?
+
+    Exits: 0 sessions can run there; 1 they cannot
+    """
+    incus = clincus.engine_door(context.config, context.options.name)
+    row = context.config.get("engines")[context.options.name]
+    restrict_key(context.environ)
+    return report(examine(incus, row.get("image") or context.config.get("defaults.image"), row.get("roots", [])))
+
+
+# What was found out about an engine; `status` is "ok", "note" or "failed".
+Finding = namedtuple("Finding", ("status", "words"))
+
+
+def report(findings: Iterator[Finding]) -> int:
+    """Print findings as they come; the exit code: 1 if one failed."""
+    marks, has_failed = {"ok": "✓", "note": "·", "failed": "✗"}, False
+    for finding in findings:
+        print(f"{marks[finding.status]} {clincus.printable(finding.words)}", flush=True)
+        has_failed = has_failed or finding.status == "failed"
+    return int(has_failed)
+
+
+def examine(incus: clincus.Incus, image: str, roots: list[str]) -> Iterator[Finding]:
+    """What an engine can do. After a failure that hides the rest, nothing more comes."""
+    from urllib.parse import quote
+
+    from clincus_cli.build import image_fingerprint
+    from clincus_features.engines import ask_facts
+
+    try:
+        facts = ask_facts(incus)
+        project = incus.query(f"/1.0/projects/{quote(incus.project, safe='')}", timeout=clincus.READ_TIMEOUT)
+    except clincus.IncusError as error:
+        where = f'the project "{incus.project}" is not there, or not for us' if error.status == 404 else str(error)
+        yield Finding("failed", where)
+        return
+    yield Finding("ok", f"Incus {facts.version} answers, and trusts this machine")
+    for name, status, _ in facts.members:
+        yield Finding("ok" if status == "Online" else "note", f"member {name}: {status.lower()}")
+    yield from project_findings(project.get("config") or {}, incus.project, roots)
+    reason = clincus.protection_support(incus).reason
+    if roots:
+        words = (
+            "a folder that is mounted there is locked" if not reason else f"a mounted folder is not protected: {reason}"
+        )
+        yield Finding("note" if reason else "ok", words)
+    if image_fingerprint(incus, image):
+        yield Finding("ok", f'the image "{image}" is there')
+    else:
+        yield Finding(
+            "failed", f'the image "{image}" is not there: `clincus engine add` copies it, or `incus image copy`'
+        )
+    devices = incus.query("/1.0/profiles/default", timeout=clincus.READ_TIMEOUT).get("devices") or {}
+    if not any(device.get("path") == "/" for device in devices.values()):
+        yield Finding("failed", "its default profile has no root disk, so no container can be made")
+    if not any(device.get("type") == "nic" for device in devices.values()):
+        yield Finding("note", "its default profile has no network: tools there reach nothing outside")
+
+
+# What a restricted project forbids unless it says otherwise, and what follows for sessions. See
+# https://linuxcontainers.org/incus/docs/main/reference/projects/, "Project restrictions".
+RESTRICTIONS = {
+    "restricted.containers.nesting": ("allow", "no containers in a session (security.nesting)"),
+    "restricted.containers.lowlevel": ("allow", "no locked workspace, and no conversation read from a stopped session"),
+    "restricted.snapshots": ("allow", "no snapshots"),
+    "restricted.devices.proxy": ("allow", "no previews of ports"),
+}
+
+
+def project_findings(config: Mapping[str, str], project: str, roots: list[str]) -> Iterator[Finding]:
+    """What a project's restrictions mean for sessions. Pure."""
+    if config.get("restricted") != "true":
+        yield Finding("note", f'the project "{project}" is not restricted: a certificate for it may do all in it')
+        return
+    lost = [words for key, (value, words) in RESTRICTIONS.items() if config.get(key) != value]
+    yield Finding("ok", f'the project "{project}" is restricted' + (f": {'; '.join(lost)}" if lost else ""))
+    if roots and config.get("restricted.devices.disk", "managed") != "allow":
+        yield Finding("failed", "its project forbids to mount folders of that host (restricted.devices.disk=allow)")

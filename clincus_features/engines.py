@@ -1,0 +1,165 @@
+"""Where sessions can run: GET /api/engines, and the way to a cluster through any of its members.
+
+What an engine says of itself (version, members of its cluster) is asked for in the background, now and then, and kept
+in a file: a server that starts while the member that it knows is down finds the others there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import clincus
+
+SURVEY_PERIOD = 5.0  # seconds between two looks at an engine that cannot be reached
+SURVEY_EVERY = 15.0  # seconds between two questions to one that can
+PATIENCE = 4.0  # seconds for a member to answer before the next one is tried
+FACTS_LIMIT = 1 << 20  # bytes of the file
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the route and the looks."""
+    app = extensions.app
+    survey = Survey(app)
+    extensions.routes.append(("GET", "/api/engines", lambda request: survey.document()))
+    extensions.duties.append(clincus.Duty("asking engines", SURVEY_PERIOD, survey.look, each_engine=True))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an engine said of itself last."""
+
+    version: str = ""
+    is_cluster: bool = False
+    members: tuple[tuple[str, str, str], ...] = ()  # name, Incus's word for its state, URL
+    groups: tuple[str, ...] = ()
+
+
+def facts_file(environ: Mapping[str, str]) -> str:
+    """Where it is kept what the engines said of themselves."""
+    return clincus.own_file(environ, "engines.json")
+
+
+def read_facts(environ: Mapping[str, str]) -> dict[str, Facts]:
+    """What the engines said of themselves last, by their names; nothing where that cannot be read."""
+    try:
+        kept = json.loads(clincus.read_plain_file(facts_file(environ), FACTS_LIMIT) or b"{}")
+        return {name: known_facts(one) for name, one in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        return {}
+
+
+def known_facts(kept: Mapping[str, Any]) -> Facts:
+    """Facts from their JSON form. Raises KeyError, TypeError or ValueError for any other."""
+    members = tuple((str(name), str(status), str(url)) for name, status, url in kept["members"])
+    return Facts(str(kept["version"]), bool(kept["is_cluster"]), members, tuple(map(str, kept["groups"])))
+
+
+def ask_facts(incus: clincus.Incus) -> Facts:
+    """Ask an engine about itself, in one to three calls. Raises ClincusError."""
+    environment = incus.query("/1.0", timeout=clincus.READ_TIMEOUT).get("environment") or {}
+    version = str(environment.get("server_version", ""))
+    if not environment.get("server_clustered"):
+        return Facts(version)
+    members = incus.query("/1.0/cluster/members?recursion=1", timeout=clincus.READ_TIMEOUT)
+    groups = incus.query("/1.0/cluster/groups", timeout=clincus.READ_TIMEOUT)
+    return Facts(
+        version,
+        True,
+        tuple(sorted((str(one["server_name"]), str(one["status"]), str(one["url"])) for one in members)),
+        tuple(sorted(str(path).rpartition("/")[2] for path in groups)),
+    )
+
+
+class Survey:
+    """Keeps what the engines say of themselves, and finds another member of a cluster when the known one is down."""
+
+    def __init__(self, app: clincus.Application) -> None:
+        self._app = app
+        self._lock = threading.Lock()  # guards what follows
+        self._facts: dict[str, Facts] | None = None  # None: the file was not read yet
+        self._next: dict[str, float] = {}  # engine -> time.monotonic of the next question
+
+    def document(self) -> list[dict[str, object]]:
+        """The answer of GET /api/engines: this host first, then the engines of the config by name."""
+        everything, found = self._app.registry.all(), self._known()
+        rows = self._app.config.get("engines")
+        return [
+            engine_document(monitor, found.get(name, Facts()), everything, rows.get(name, {}).get("roots", []))
+            for name, monitor in sorted(self._app.monitors.items())
+        ]
+
+    def look(self, engine: str) -> None:
+        """Ask an engine about itself, if it is time to; or look for another member of one that is out of reach."""
+        monitor, incus = self._app.monitors[engine], self._app.sessions.door(f"{engine}:")
+        known = self._known().get(engine, Facts())
+        if monitor.error:
+            if known.is_cluster and engine and find_member(incus, known):
+                monitor.reconnect()
+            return
+        if time.monotonic() >= self._next.get(engine, 0.0) and (
+            engine or not known.version
+        ):  # this host stays as it is
+            fresh = ask_facts(incus)
+            self._next[engine] = time.monotonic() + SURVEY_EVERY
+            if fresh != known:
+                self._keep(engine, fresh)
+                event = {"type": "engine.changed", "engine": engine, "error": ""}
+                self._app.hub.publish(event, extension=True)
+
+    def _known(self) -> dict[str, Facts]:
+        with self._lock:
+            if self._facts is None:
+                self._facts = read_facts(self._app.environ)
+            return self._facts
+
+    def _keep(self, engine: str, fresh: Facts) -> None:
+        with self._lock:
+            wanted = {"", *self._app.config.get("engines")}
+            known = {**(self._facts or {}), engine: fresh}
+            self._facts = {name: facts for name, facts in known.items() if name in wanted}
+            document = {name: asdict(facts) for name, facts in self._facts.items()}
+            path = facts_file(self._app.environ)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            clincus.replace_file(path, json.dumps(document).encode(), 0o600)
+
+
+def find_member(incus: clincus.Incus, known: Facts) -> bool:
+    """Turn the remote to a member that answers, and tell whether there is one.
+
+    All members show one certificate, which the `incus` command compares with the one that was trusted.
+    """
+    for _, _, url in known.members:
+        if url.startswith("https://"):
+            incus.run("remote", "set-url", incus.remote, url, timeout=clincus.READ_TIMEOUT)
+            try:
+                incus.query("/1.0", timeout=PATIENCE)
+            except clincus.ClincusError:
+                continue
+            clincus.log.info("engine %s: through %s from now on", incus.engine, url)
+            return True
+    return False
+
+
+def engine_document(
+    monitor: clincus.Monitor, known: Facts, sessions: Iterable[clincus.Session], roots: Iterable[str]
+) -> dict[str, object]:
+    """An engine as the API shows it. Pure."""
+    counts = Counter(session.member for session in sessions if session.engine == monitor.engine)
+    return {
+        "name": monitor.engine,
+        "kind": "local" if not monitor.engine else "cluster" if known.is_cluster else "remote",
+        "reachable": not monitor.error and monitor.looked.is_set(),
+        "since": monitor.since,
+        "error": monitor.error,
+        "version": known.version,
+        "members": [{"name": name, "status": status, "sessions": counts[name]} for name, status, _ in known.members],
+        "groups": list(known.groups),
+        "roots": list(roots),
+    }

@@ -1,0 +1,156 @@
+"""Sessions on an engine: a daemon of our own that is reached over HTTPS, as a server elsewhere would be."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.engines_bed import Engine, far_daemon
+from tests.programs import Server, git, wait_until
+
+
+@pytest.fixture(scope="module")
+def far(bed) -> Iterator[Engine]:
+    with far_daemon(bed) as made:
+        yield made
+
+
+@pytest.fixture
+def there(workspace) -> Path:
+    """A project on the host of the engine."""
+    return workspace
+
+
+@pytest.fixture
+def server(start_server, far, there) -> Iterator[Server]:
+    """A server with the engine `far`, on which projects may be mounted."""
+    yield start_server(config=f'[engines.far]\nroots = ["{there.parent}"]\n', environ=far.environ)
+    far.delete_all()
+
+
+def listed(server: Server) -> dict[str, dict]:
+    """The sessions by their ids."""
+    answer = server.get("/api/sessions")
+    assert answer.status == 200, answer.body
+    return {one["id"]: one for one in answer.json}
+
+
+def engine(server: Server, name: str = "far") -> dict:
+    return next(one for one in server.get("/api/engines").json if one["name"] == name)
+
+
+def typed(server: Server, id: str, text: str, shown: str) -> None:
+    """Type a line into a session's terminal, and wait for what it shows."""
+    with connect(f"{server.socket_url}/ws/terminal/{id}?cols=120&rows=30") as terminal:
+        terminal.send(f"{text}\r".encode())
+        seen = ""
+        while shown not in seen:
+            seen += terminal.recv(timeout=30).decode("utf-8", "replace")
+
+
+def test_a_session_there_lives_as_one_here(server, there):
+    made = server.create(there, engine="far", mode="mount", name="over there")
+    id, path = made["id"], f"/api/sessions/{made['id']}"
+    assert id.startswith("far:clincus-")
+    assert (made["engine"], made["status"], made["workspace"]) == ("far", "running", str(there))
+    assert (made["protection"], made["unreachable_since"]) == ("locked", "")
+    typed(server, id, "hello", "echo: hello")
+    typed(server, id, "sh touch made-there && echo done-$((1 + 1))", "done-2")
+    assert (there / "made-there").stat().st_uid == 1000
+    assert "README.md" in [one["name"] for one in server.get(f"{path}/files?path=").json["entries"]]
+    assert server.get(f"{path}/agent").status == 200
+    assert server.get(f"{path}/usage").json["processes"] > 0
+    assert server.delete(path).status == 204
+    assert listed(server)[id]["status"] == "stopped"
+    assert server.post(f"{path}/resume").json["status"] == "running"
+    typed(server, id, "again", "earlier: hello")
+    assert server.delete(f"{path}?force=true").status == 204
+    assert id not in listed(server)
+    assert [run["id"] for run in server.get("/api/sessions/history").json] == [id, id]
+
+
+@pytest.fixture
+def pair(server, there, make_workspace) -> tuple[str, str]:
+    """The ids of a session here and of one there."""
+    return server.create(make_workspace("near"))["id"], server.create(there, engine="far", mode="mount")["id"]
+
+
+def unreachable(server: Server, id: str) -> bool:
+    return bool(listed(server)[id]["unreachable_since"])
+
+
+def test_an_engine_that_stops_hides_nothing_and_comes_back(server, far, pair):
+    near, id = pair
+    daemon = far.daemons[0]
+    with connect(f"{server.socket_url}/ws/terminal/{id}?cols=120&rows=30") as terminal:
+        daemon.kill()
+        try:
+            with pytest.raises(ConnectionClosed):
+                deque(iter(lambda: terminal.recv(timeout=30), ""), maxlen=0)
+            wait_until(lambda: unreachable(server, id), "the loss to be seen")
+            assert {one["status"] for one in listed(server).values()} == {"running"}
+            assert (engine(server)["reachable"], engine(server, "")["reachable"]) == (False, True)
+            for refused in (
+                server.post(f"/api/sessions/{id}/prompt", {"text": "lost?"}),
+                server.post(f"/api/sessions/{id}/resume"),
+                server.delete(f"/api/sessions/{id}?force=true"),
+            ):
+                assert (refused.status, refused.json["error"].split(":")[0]) == (503, "engine far")
+            typed(server, near, "still here", "echo: still here")
+        finally:
+            daemon.start()
+    wait_until(lambda: not unreachable(server, id), "the engine to be back")
+    typed(server, id, "back", "echo: back")
+    assert [run["ended_at"] for run in server.get("/api/sessions/history").json] == [None, None]
+
+
+def test_an_engine_that_hangs_delays_no_other_and_takes_no_prompt(server, far, pair):
+    near, id = pair
+    rounds = 0
+    with far.daemons[0].hung(), ThreadPoolExecutor() as pool:
+        prompt = pool.submit(server.post, f"/api/sessions/{id}/prompt", {"text": "lost?"})
+        while not unreachable(server, id):
+            typed(server, near, "quick", "echo: quick")
+            assert listed(server)[near]["status"] == "running"
+            rounds += 1
+        assert prompt.result().status in (500, 503)
+        assert server.post("/api/sessions", {"workspace": "/nowhere", "engine": "far", "mode": "mount"}).status == 503
+    assert rounds > 1, "the session here waited for the engine that hangs"
+    wait_until(lambda: not unreachable(server, id), "the engine to be back")
+    assert server.post(f"/api/sessions/{id}/prompt", {"text": "and then"}).json["result"] == "queued"  # for the stub
+    assert [one["text"] for one in server.get(f"/api/sessions/{id}/prompts").json] == ["and then"]
+    typed(server, id, "back", "echo: back")
+
+
+def test_a_create_on_an_engine_that_is_lost_leaves_nothing(server, far, there):
+    daemon = far.daemons[0]
+    with ThreadPoolExecutor() as pool:
+        create = pool.submit(server.post, "/api/sessions", {"workspace": str(there), "engine": "far", "mode": "mount"})
+        wait_until(lambda: far.query("/1.0/instances"), "the container to be begun")
+        daemon.kill()
+        try:
+            answer = create.result()
+            assert answer.status in (500, 503), answer.body
+            assert "far" in answer.json["error"]
+        finally:
+            daemon.start()
+    wait_until(lambda: engine(server)["reachable"], "the engine to be back")
+    wait_until(lambda: far.query("/1.0/instances") == [], "the half-made container to be gone")
+    wait_until(lambda: listed(server) == {}, "the session to be gone")
+
+
+def test_a_clone_of_a_folder_here_is_what_a_session_there_gets(server, make_workspace):
+    here = make_workspace("mine")
+    made = server.create(here, engine="far")
+    assert (made["mode"], made["workspace"]) == ("clone", str(here))
+    say = 'sh git -c user.name=a -c user.email=a@b commit -q --allow-empty -m "from there" && echo done-$((1 + 1))'
+    typed(server, made["id"], say, "done-2")
+    assert server.delete(f"/api/sessions/{made['id']}").status == 204
+    fetched = server.post(f"/api/sessions/{made['id']}/fetch", {}).json
+    assert git(here, "log", "-1", "--format=%s", fetched["branch"]).strip() == "from there"

@@ -1,0 +1,323 @@
+"""Engines without Incus: the door to a remote, the registry of all engines, what a remote may not make us do."""
+
+from __future__ import annotations
+
+import base64
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import clincus
+from clincus_cli import engines as commands
+from clincus_features import engines, upkeep
+
+NAME = "clincus-0a1b2c-1"
+FAR = f"far:{NAME}"
+NOW = "2026-01-01T10:00:00Z"
+
+
+# ---- the door
+
+
+class Door(clincus.Incus):
+    """A door that notes the command lines instead of running them, and answers from a list."""
+
+    def __init__(self, *answers: object, **options: Any) -> None:
+        super().__init__(**{"project": "p", "engine": "far", "remote": "tower", "target": "@gpu", **options})
+        self.lines: list[str] = []
+        self.answers = list(answers)
+
+    def _answer(self, command: Any, stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
+        self.lines.append(" ".join(command))
+        answer = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, bytes) else b"" if answer is None else json.dumps(answer).encode()
+
+
+def test_a_remote_stands_before_instance_and_image_and_the_project_before_all():
+    door = Door()
+    door.launch(FAR, "clincus", {})
+    door.launch(FAR, "images:debian/13", {}, target="m2")
+    door.query(door.path(FAR, "/state"))
+    door.update(FAR, {})
+    assert door.lines == [
+        f"incus --project p launch --quiet --target=@gpu tower:clincus tower:{NAME}",
+        f"incus --project p launch --quiet --target=m2 images:debian/13 tower:{NAME}",
+        f"incus query --request GET tower:/1.0/instances/{NAME}/state?project=p",
+        f"incus --project p config edit tower:{NAME}",
+    ]
+    assert f"tower:{NAME} -- true" in " ".join(door.exec_argv(FAR, ["true"]))
+
+
+@pytest.mark.parametrize("id", [f"other:{NAME}", f"far:x:{NAME}"])
+def test_a_door_takes_no_session_of_another_engine(id):
+    with pytest.raises(AssertionError, match="not on the engine"):
+        Door().place(id)
+    with pytest.raises(AssertionError, match="not on the engine"):
+        clincus.Incus().path(FAR)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ('Error: Get "https://h:8443/1.0": Unable to connect to: h:8443', 503, "cannot be reached"),
+        ('Error: Get "https://h:8443/1.0": tls: failed to verify certificate: x509: …', 503, "not the one that was tr"),
+        ('Error: The remote "tower" doesn\'t exist', 503, "clincus engine add"),
+        ("Error: not authorized", 503, "a new token"),
+        ("Error: Instance not found", 404, "not found"),
+    ],
+)
+def test_a_failure_names_the_engine_and_says_what_to_do(words, status, said):
+    failure = clincus.incus_failure(words, "far")
+    assert failure.status == status
+    assert failure.message.startswith("engine far: ")
+    assert said in failure.message
+
+
+def test_an_answer_that_is_no_json_is_the_engines_fault():
+    with pytest.raises(clincus.IncusError, match="is no JSON") as caught:
+        Door(b"<html>").query("/1.0")
+    assert caught.value.status == 503
+
+
+# ---- the registry
+
+
+class Told:
+    """A registry and what it has told."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, str]] = []
+        self.registry = clincus.Registry("clincus-", lambda one: self.changes.append((one.kind, one.session.id)))
+
+    def hear(self, *instances: dict[str, Any], engine: str = "far", **options: Any) -> None:
+        self.registry.compare(next(self.registry.questions), instances, engine=engine, **options)
+
+    def shown(self) -> dict[str, tuple[str, str]]:
+        return {one.id: (one.status, one.unreachable_since) for one in self.registry.all()}
+
+
+def instance(name: str = NAME, status: str = "Running", location: str = "none", **labels: str) -> dict[str, Any]:
+    config = {"workspace": "/w", "tool": "claude", "session_id": name, **labels}
+    keys = {clincus.LABEL + key: value for key, value in config.items()}
+    return {"name": name, "status": status, "location": location, "config": keys, "last_used_at": NOW}
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def test_what_one_engine_lists_changes_nothing_of_another(told):
+    told.hear(instance(), engine="")
+    told.hear(instance())
+    told.hear(instance(), engine="near")
+    told.changes.clear()
+    told.hear()
+    assert (list(told.shown()), told.changes) == ([NAME, f"near:{NAME}"], [("stopped", FAR), ("deleted", FAR)])
+
+
+def test_sessions_of_an_engine_that_is_lost_stay_as_they_were(told):
+    told.hear(instance(), engine="")
+    told.hear(instance())
+    told.changes.clear()
+    told.registry.reach("far", NOW)
+    assert told.shown() == {NAME: ("running", ""), FAR: ("running", NOW)}
+    told.registry.reach("far", "")
+    assert told.shown()[FAR] == ("running", "")
+    assert told.changes == [("changed", FAR), ("changed", FAR)]
+
+
+@pytest.mark.parametrize("config", [None, {}])
+def test_a_member_that_is_down_takes_only_its_own_sessions_along(told, config):
+    """The cluster has no more than the names of its instances, in the state Error, before and after it knows that."""
+    other = "clincus-0a1b2c-2"
+    told.hear(instance(location="m1"), instance(other, location="m2"))
+    told.changes.clear()
+    silent = {**instance(status="Error", location="m1"), "config": config}
+    told.hear(silent, instance(other, location="m2"))
+    assert (told.shown()[FAR], told.changes) == (("running", ""), [])
+    told.hear(silent, instance(other, location="m2"), lost=["m1"], when=NOW)
+    assert told.shown() == {FAR: ("running", NOW), f"far:{other}": ("running", "")}
+    told.hear(instance(location="m1"), instance(other, location="m2"))
+    assert told.shown()[FAR] == ("running", "")
+    assert {kind for kind, _ in told.changes} == {"changed"}
+
+
+def test_an_engine_that_leaves_the_config_is_forgotten_without_an_end_of_its_sessions(told):
+    told.hear(instance())
+    told.changes.clear()
+    told.registry.forget("far")
+    assert (told.shown(), told.changes) == ({}, [("changed", FAR)])
+
+
+def test_a_slot_belongs_to_a_workspace_on_its_engine(told):
+    name = clincus.session_name("clincus-", "/w", 1)
+    told.hear(instance(name), engine="")
+    draft = clincus.Session("", "/w", "claude", 0, "starting", False, session_id="new", engine="far")
+    assert told.registry.reserve(draft, 0, ()).id == f"far:{name}"
+
+
+# ---- what another host may not make us do
+
+
+def test_labels_that_would_lead_elsewhere_on_this_host_count_as_absent():
+    evil = instance(session_id="../../.ssh", tool="x/../../etc")
+    session = clincus.session_from_instance("clincus-", evil, "far")
+    assert session is not None
+    assert (session.session_id, session.tool, session.id) == (NAME, "claude", FAR)
+
+
+def test_a_name_of_another_form_is_no_session_of_ours():
+    named = instance("../evil")
+    named["config"][clincus.LABEL + "managed"] = "true"
+    assert clincus.session_from_instance("clincus-", named, "far") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "roots"),
+    [
+        ("/srv/projects", ["/srv/projects"]),  # the root itself
+        ("/srv/projects/../etc", ["/srv/projects"]),
+        ("/srv/projects-other/app", ["/srv/projects"]),
+        ("srv/projects/app", ["/srv/projects"]),
+        ("/srv/projects/a\nb", ["/srv/projects"]),
+        ("/srv/projects/app", []),
+    ],
+)
+def test_a_workspace_there_lies_in_a_root(path, roots):
+    with pytest.raises(clincus.ClincusError) as caught:
+        clincus.far_workspace(path, "far", roots)
+    assert caught.value.status == 400
+    assert clincus.far_workspace("/srv/projects/app/", "far", ["/srv/projects/"]) == "/srv/projects/app"
+
+
+def plan(tmp_path, **fields: Any) -> clincus.Launch:
+    folder = tmp_path / ".config" / "clincus"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = '[engines.far]\nroots = ["/srv"]\nimage = "theirs"\n[[mounts.default]]\nhost = "/opt/x"\ncontainer = "/x"\n'
+    (folder / "config.toml").write_text(text)
+    environ = {"HOME": str(tmp_path)}
+    request = clincus.LaunchRequest(engine="far", **fields)
+    return clincus.plan_launch(request, clincus.load_config(environ), environ)
+
+
+def test_a_session_there_works_on_a_clone_unless_a_folder_of_that_host_is_asked_for(tmp_path):
+    (tmp_path / "app").mkdir()
+    clone = plan(tmp_path, workspace=str(tmp_path / "app"))
+    assert (clone.draft.mode, clone.draft.engine, clone.draft.image) == ("clone", "far", "theirs")
+    mount = plan(tmp_path, workspace="/srv/app", mode="mount")
+    assert (mount.draft.workspace, mount.mounts) == ("/srv/app", [])
+    assert "mounts.default is left out" in mount.warnings[-1]
+
+
+def protect(reason: str = "") -> clincus.Protection:
+    settings = clincus.load_config({"HOME": "/nowhere", "CLINCUS_CONFIG": ""})
+    folder = clincus.workspace_folder("/srv/app", "/workspace", settings, "far")
+    return clincus.protect_workspace(folder, settings, clincus.ProtectionSupport(reason), stage="s")
+
+
+def test_a_folder_of_another_host_is_locked_with_the_owner_that_it_has_there():
+    locked = protect()
+    assert (locked.level, "is on another host" in locked.note) == ("locked", True)
+    assert "chmod errno 1 [1,2048" in locked.config["security.syscalls.deny"]  # it may be root's
+
+
+def test_a_folder_of_another_host_that_cannot_be_locked_is_mounted_without_a_look_at_this_host():
+    plain = protect("The kernel is too old")
+    assert (plain.level, list(plain.devices)) == ("off", ["workspace"])
+    assert "nothing in the folder is protected there" in plain.reason
+
+
+# ---- background work, facts
+
+
+def test_upkeep_leaves_what_cannot_be_reached_alone(told):
+    told.hear(instance())
+    sessions: Any = SimpleNamespace(registry=told.registry)
+    assert [one.id for one in upkeep.reachable(sessions, "far")] == [FAR]
+    assert upkeep.reachable(sessions, "") == []
+    told.registry.reach("far", NOW)
+    assert upkeep.reachable(sessions, "far") == []
+
+
+CLUSTER = engines.Facts("6.0.4", True, (("m1", "Online", "https://a:1"), ("m2", "Online", "https://b:1")), ("default",))
+
+
+def test_another_member_is_found_when_the_known_one_is_down():
+    door = Door(None, clincus.IncusError("gone", 503), None, {"environment": {}})
+    assert engines.find_member(door, CLUSTER)
+    assert [line for line in door.lines if "set-url" in line] == [
+        "incus --project p remote set-url tower https://a:1",
+        "incus --project p remote set-url tower https://b:1",
+    ]
+
+
+def test_what_an_engine_said_outlives_the_server(tmp_path):
+    environ = {"HOME": str(tmp_path)}
+    (tmp_path / ".clincus").mkdir()
+    path = tmp_path / ".clincus" / "engines.json"
+    for text in ("", "[]", '{"far": {"version": 1}}', "{"):
+        path.write_text(text)
+        assert engines.read_facts(environ) == {}
+    known = {"version": "6.0.4", "is_cluster": True, "members": CLUSTER.members, "groups": ["default"]}
+    path.write_text(json.dumps({"far": known}))
+    assert engines.read_facts(environ) == {"far": CLUSTER}
+
+
+# ---- clincus engine
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "said"),
+    [
+        ("Failed to create certificate: Token has expired", 400, "ask for a new one"),
+        ("Failed to create certificate: Client is already trusted", 409, "incus remote list"),
+        ("Remote tower exists as <https://h>", 409, "without a token"),
+    ],
+)
+def test_a_token_that_does_not_work_says_what_would(failure, status, said):
+    token = base64.b64encode(json.dumps({"addresses": ["h:8443"]}).encode()).decode()
+    with pytest.raises(clincus.ClincusError, match=said) as caught:
+        commands.add_remote(Door(clincus.IncusError(failure, 500)), "tower", token)
+    assert caught.value.status == status
+
+
+def test_what_is_no_token_is_not_given_to_incus():
+    door = Door()
+    with pytest.raises(clincus.ClincusError, match="that is no token"):
+        commands.add_remote(door, "tower", "--help")
+    assert door.lines == []
+
+
+def test_an_engine_is_added_behind_what_the_config_says(tmp_path):
+    environ = {"HOME": str(tmp_path)}
+    path = tmp_path / ".config" / "clincus" / "config.toml"
+    commands.write_engine(environ, "a", {"roots": ['/s"x']})
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text(f"# mine\n{path.read_text()}")
+    commands.write_engine(environ, "b", {})
+    assert clincus.load_config(environ).get("engines") == {"a": {"roots": ['/s"x']}, "b": {}}
+    assert path.read_text().startswith("# mine\n")
+
+
+def test_the_clients_key_is_closed_to_others(tmp_path, capsys):
+    (tmp_path / "client.key").write_text("secret")
+    (tmp_path / "client.key").chmod(0o644)
+    commands.restrict_key({"INCUS_CONF": str(tmp_path)})
+    assert (tmp_path / "client.key").stat().st_mode & 0o777 == 0o600
+    assert "was open to others" in capsys.readouterr().err
+
+
+def test_what_a_restricted_project_forbids_is_said():
+    found = list(commands.project_findings({"restricted": "true"}, "agents", ["/srv"]))
+    assert [one.status for one in found] == ["ok", "failed"]
+    assert "no locked workspace" in found[0].words
+    allowed = {key: value for key, (value, _) in commands.RESTRICTIONS.items()}
+    config = {"restricted": "true", **allowed, "restricted.devices.disk": "allow"}
+    assert [one.words for one in commands.project_findings(config, "agents", ["/srv"])] == [
+        'the project "agents" is restricted'
+    ]
