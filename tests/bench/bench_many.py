@@ -1,0 +1,142 @@
+"""Measure the server with 500 sessions on 20 engines. Prints a table; asserts nothing.
+
+    python tests/bench/bench_many.py [SESSIONS [ENGINES]]
+
+No Incus is needed: tests/bench/stand-in/incus answers in the place of the `incus` command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from websockets.sync.client import connect
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+
+import clincus
+from tests import programs
+from tests.bench.bench_server import listings, milliseconds, show
+
+SESSIONS, ENGINES = (int(word) for word in (*sys.argv[1:], *("500", "20")[len(sys.argv) - 1 :]))
+STAND_IN = Path(__file__).parent / "stand-in"
+
+
+def instance(number: int) -> dict:
+    """An instance as Incus lists it."""
+    workspace = f"/srv/projects/project-{number}"
+    labels = {"workspace": workspace, "tool": "claude", "session_id": f"session-{number}", "protection": "locked"}
+    return {
+        "name": clincus.session_name("clincus-", workspace, 1),
+        "status": "Running",
+        "created_at": "2026-01-01T00:00:00Z",
+        "last_used_at": "2026-01-01T00:00:00Z",
+        "config": {clincus.LABEL + key: value for key, value in labels.items()},
+    }
+
+
+def lay_out(folder: Path) -> list[str]:
+    """Write what the stand-in answers; the names of the engines."""
+    names = [f"engine-{number}" for number in range(ENGINES)]
+    for at, name in enumerate(names):
+        here = [instance(number) for number in range(at, SESSIONS, ENGINES)]
+        (folder / f"{name}.json").write_text(json.dumps(here))
+    (folder / "local.json").write_text("[]")
+    for name in ("local", *names):
+        (folder / f"{name}.events").touch()
+    return names
+
+
+def calls(folder: Path) -> int:
+    """How often the stand-in was called so far."""
+    return len((folder / "calls").read_text().splitlines())
+
+
+def settled(folder: Path) -> None:
+    """Wait until nothing is asked any more but the looks now and then."""
+    before = -1
+    while (now := calls(folder)) - before > 5:
+        before = now
+        time.sleep(3)
+
+
+def event(folder: Path, engine: str, name: str) -> None:
+    """Let an engine say that an instance has changed."""
+    metadata = {"action": "instance-updated", "name": name}
+    line = json.dumps({"timestamp": clincus.utc_now(), "metadata": metadata})
+    with (folder / f"{engine}.events").open("a") as file:
+        file.write(f"{line}\n\n")
+
+
+def change(folder: Path, engine: str, persistent: str) -> str:
+    """Change the first session of an engine; its container's name."""
+    path = folder / f"{engine}.json"
+    here = json.loads(path.read_text())
+    here[0]["config"][f"{clincus.LABEL}persistent"] = persistent
+    path.with_suffix(".new").write_text(json.dumps(here))
+    path.with_suffix(".new").replace(path)
+    return str(here[0]["name"])
+
+
+def heard(running: programs.Server, folder: Path, engine: str) -> tuple[list[float], int]:
+    """Seconds from a change to the page's news of it, and how many calls of Incus one change costs."""
+    taken, before = [], calls(folder)
+    with connect(f"{running.socket_url}/ws/events", subprotocols=["clincus.events.v1"]) as events:
+        for number in range(20):
+            name = change(folder, engine, "true" if number % 2 == 0 else "false")
+            began = time.perf_counter()
+            event(folder, engine, name)
+            while json.loads(events.recv(timeout=20)).get("id") != f"{engine}:{name}":
+                pass
+            taken.append(time.perf_counter() - began)
+    return taken, calls(folder) - before
+
+
+def seconds(pid: int) -> tuple[float, float]:
+    """CPU seconds of a process, and of its children that have ended (proc_pid_stat(5))."""
+    ticks = [int(one) for one in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15]]
+    each = os.sysconf("SC_CLK_TCK")
+    return (ticks[0] + ticks[1]) / each, (ticks[2] + ticks[3]) / each
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        folder, home = Path(place) / "engines", Path(place) / "home"
+        (home / ".config" / "clincus").mkdir(parents=True)
+        folder.mkdir()
+        names = lay_out(folder)
+        (home / ".config" / "clincus" / "config.toml").write_text("".join(f"[engines.{name}]\n" for name in names))
+        environ = {**os.environ, "HOME": str(home), "STAND_IN": str(folder), "PATH": f"{STAND_IN}:{os.environ['PATH']}"}
+        argv = [sys.executable, str(programs.ROOT / "clincus.py"), "serve", "--port", "0"]
+        began = time.perf_counter()
+        running = programs.Server(argv, environ, home / "log", home)
+        try:
+            while len(running.get("/api/sessions").json) < SESSIONS:
+                time.sleep(0.05)
+            show(f"start to {SESSIONS} sessions on {ENGINES} engines", f"{time.perf_counter() - began:.2f} s")
+            settled(folder)
+            show("start to the last tool looked at", f"{time.perf_counter() - began:.1f} s")
+            size = len(running.get("/api/sessions").body)
+            show(f"GET /api/sessions, {size >> 10} KiB", milliseconds(listings(running)), "goal: p50 under 5 ms")
+            taken, asked = heard(running, folder, names[0])
+            show("a change there to the event here", f"median {statistics.median(taken) * 1000:.0f} ms")
+            show("calls of Incus for 20 changes", str(asked), "goal: 20, and the looks now and then")
+            before = seconds(running.process.pid)
+            time.sleep(60)
+            own, others = (now - then for now, then in zip(seconds(running.process.pid), before))
+            show("CPU in 60 s at rest", f"{own:.2f} s, its children {others:.2f} s")
+            status = Path(f"/proc/{running.process.pid}/status").read_text()
+            show("memory of the server", f"{int(status.split('VmRSS:')[1].split()[0]) >> 10} MB")
+            show("threads", str(len(list(Path(f"/proc/{running.process.pid}/task").iterdir()))))
+        finally:
+            running.stop()
+
+
+if __name__ == "__main__":
+    print(f"clincus {clincus.__version__}")
+    main()
