@@ -107,11 +107,11 @@ class Context:
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        engines = [*([""] if here else []), *self.config.get("engines")]
+        engines = [*([""] if here else []), *self.basics.get("engines")]
 
         def attempt(engine: str) -> Answer | clincus.ClincusError:
             try:
-                return ask(clincus.engine_door(self.config, engine))
+                return ask(clincus.engine_door(self.basics, engine))
             except clincus.ClincusError as error:
                 return error
 

@@ -9,6 +9,7 @@ import type {
   ConfigSources,
   Cost,
   Directory,
+  Engine,
   FileContent,
   Health,
   HistoryEntry,
@@ -176,6 +177,7 @@ export const api = {
   updateConfig: (change: ConfigChange) =>
     write<{ status: string }>('PUT', '/api/config', change),
   tools: () => get<string[]>('/api/tools'),
+  engines: () => get<Engine[]>('/api/engines'),
   images: async () => (await (await find('/api/images')).json()) as Image[],
   health: async () => (await (await find('/api/health')).json()) as Health,
 

@@ -22,6 +22,7 @@ export type Config = Schemas['Config'];
 export type ConfigChange = Body<'put_config'>;
 export type ConfigSources = Schemas['ConfigSources'];
 export type Image = Schemas['Image'];
+export type Engine = Schemas['Engine'];
 export type Agent = Schemas['Agent'];
 export type AgentExplained = Schemas['AgentExplained'];
 export type Push = Schemas['Push'];
@@ -66,6 +67,7 @@ export type ServerEvent =
   | { type: 'session.prompts'; id: string }
   | { type: 'session.changes'; id: string; changes: Session['changes'] }
   | { type: 'session.checkpoint' | 'session.comments'; id: string }
+  | { type: 'engine.changed'; engine: string; error: string }
   | { type: 'incus.unreachable'; error: string }
   | { type: 'incus.reachable' }
   | { type: 'config.reloaded'; timestamp: string }

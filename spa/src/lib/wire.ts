@@ -260,6 +260,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/engines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Where sessions can run: this host, and the engines of the config */
+        get: operations["list_engines"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/images": {
         parameters: {
             query?: never;
@@ -1171,6 +1188,9 @@ export interface components {
             profiles: {
                 [key: string]: Record<string, never>;
             };
+            engines: {
+                [key: string]: Record<string, never>;
+            };
             /** @description the tools of the user's own, by name, with what was written for each */
             tools: {
                 [key: string]: Record<string, never>;
@@ -1240,6 +1260,30 @@ export interface components {
                 tokens: components["schemas"]["Tokens"];
                 cost_usd: number | null;
             }[];
+        };
+        Engine: {
+            /** @description "" is this host */
+            name: string;
+            /** @enum {string} */
+            kind: "local" | "remote" | "cluster";
+            reachable: boolean;
+            /** @description since when it is reachable, or not */
+            since: string;
+            /** @description why it cannot be reached */
+            error: string;
+            /** @description of its Incus, "" until it has answered */
+            version: string;
+            /** @description of its cluster, as they were when it answered last */
+            members: {
+                name: string;
+                /** @description Incus's word: Online, Offline, Evacuated, Blocked */
+                status: string;
+                sessions: number;
+            }[];
+            /** @description of its cluster's members */
+            groups: string[];
+            /** @description below which a workspace may be mounted there */
+            roots: string[];
         };
         Error: {
             /** @description what is wrong, and what to do */
@@ -1410,6 +1454,12 @@ export interface components {
             name: string;
             /** @enum {string} */
             mode: "mount" | "clone";
+            /** @description the Incus remote by its name in the config; "" is this host */
+            engine: string;
+            /** @description of a cluster, on which the container is; "" if there is none */
+            member: string;
+            /** @description since when engine or member does not answer, "" while it does; all else is as of then */
+            unreachable_since: string;
             pinned: boolean;
             rang_at: string;
             agent: components["schemas"]["Agent"];
@@ -1675,6 +1725,16 @@ export interface operations {
                     name?: string;
                     /** @description a saved session whose conversation goes on */
                     resume?: string;
+                    /**
+                     * @description an engine of the config; "" is this host
+                     * @default
+                     */
+                    engine?: string;
+                    /**
+                     * @description a member of the engine's cluster, or @ and a group of members; the config's when empty
+                     * @default
+                     */
+                    target?: string;
                     /** @description the first prompt, at most 64 KiB; the tool gets it as an argument at its start */
                     prompt?: string;
                     /**
@@ -2117,6 +2177,28 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Health"];
+                };
+            };
+            304: components["responses"]["NotModified"];
+            default: components["responses"]["Error"];
+        };
+    };
+    list_engines: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Engine"][];
                 };
             };
             304: components["responses"]["NotModified"];

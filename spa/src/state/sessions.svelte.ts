@@ -146,7 +146,8 @@ export class Sessions {
 
   /** Whether a person is needed: the tool waits, has failed, is stuck or done, or rang its bell and nobody has looked. */
   needsAttention(session: Session): boolean {
-    return session.status === 'running' && (calls(session.agent) || this.#rings(session));
+    const reachable = session.status === 'running' && !session.unreachable_since;
+    return reachable && (calls(session.agent) || this.#rings(session));
   }
 
   /** The next session that needs a person, after the one at hand; undefined if there is no other one. */

@@ -16,12 +16,18 @@ const STARTED = someSession({ id: 'clincus-a1b2c3-1' });
 
 let calls: Call[];
 let answer: () => Reply | Promise<Reply>;
+let engines: unknown[];
+
+const ENGINE = { kind: 'local', reachable: true, since: '', error: '', version: '6.0.4', members: [], groups: [], roots: [] };
 
 beforeEach(async () => {
+  const members = [{ name: 'm1', status: 'Online', sessions: 2 }];
+  engines = [{ ...ENGINE, name: '' }, { ...ENGINE, name: 'tower', kind: 'cluster', members, groups: ['gpu'], roots: ['/srv'] }];
   answer = () => ({ json: STARTED });
   calls = fakeServer(({ method, path }) => {
     if (method === 'POST') return answer();
     if (path === '/api/workspaces') return { json: { roots: ['/w'], expanded_roots: ['/w'], workspaces: [PROJECT] } };
+    if (path === '/api/engines') return { json: engines };
     if (path === '/api/tools') return { json: ['claude', 'opencode', 'codex'] };
     return { json: [] };
   });
@@ -62,6 +68,20 @@ it('works on a clone of a branch if asked to', async () => {
   await userEvent.type(await screen.findByLabelText('Branch to start from'), 'main');
   await userEvent.click(await button('Start session'));
   await vi.waitFor(() => expect(posted()).toMatchObject([{ workspace: '/w/my-app', mode: 'clone', branch: 'main' }]));
+});
+
+it('offers the engines of the config, each with what is wrong', async () => {
+  engines = [engines[0], { ...ENGINE, name: 'tower', kind: 'remote', reachable: false, error: 'it cannot be reached' }];
+  open('/w/my-app');
+  const offered = await screen.findByRole('combobox', { name: 'Runs on' });
+  expect([...offered.querySelectorAll('option')].map((one) => one.textContent)).toEqual(['This host', 'tower (unreachable)']);
+});
+
+it('asks nothing about engines where there are none', async () => {
+  engines = [engines[0]];
+  open('/w/my-app');
+  await button('Start session');
+  expect(screen.queryByRole('combobox', { name: 'Runs on' })).toBeNull();
 });
 
 it('says of a tool that the standard image lacks it', async () => {
