@@ -159,3 +159,13 @@ def test_the_command_line_shows_and_takes_back(session):
     assert session.run("cat new") == "esc\033[2J\n"
     assert session.cli("diff", "--from", "nonsense").returncode == 2
     assert "not found" in session.cli("diff", "--from", "99").stderr
+
+
+def test_a_clone_is_reviewed_as_a_mounted_folder_is(bed, shared_server, workspace):
+    session = Reviewed(bed, shared_server, workspace, mode="clone")
+    session.run("echo two >>README.md; echo x >new")
+    assert session.files() == session.files(**{"from": "branch"}) == {"README.md": "M", "new": "A"}
+    assert session.restore("1", "new")["removed"] == ["new"]
+    assert session.server.delete(session.path).status == 204
+    assert session.files() == {"README.md": "M"}, "of a stopped one, as it was when it stopped"
+    assert (workspace / "README.md").read_text() == "# project\n"

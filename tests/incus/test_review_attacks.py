@@ -210,3 +210,16 @@ def test_the_shadow_may_be_a_link_or_damaged(bed, session):
     assert session.files() == {"new": "A", "new2": "A"}
     session.run("cd; rm -rf .clincus/shadow; mkfifo .clincus/shadow")
     assert session.files() == {"new": "A", "new2": "A"}
+
+
+@pytest.mark.nightly
+def test_a_hundred_thousand_files_are_listed_in_part(session):
+    parts = range(10)
+    for part in parts:  # each command has a minute
+        session.run(f"mkdir -p many/{part}; cd many/{part}; seq 10000 | split -l 1 -a 5 -")
+    found = session.changes()
+    assert (len(found["files"]), found["truncated"]) == (10_000, True)
+    assert session.keep()["files"] == 10_000
+    for part in parts:
+        session.run(f"rm -r many/{part}")
+    assert session.files() == {}
