@@ -49,7 +49,13 @@ class Sessions:
 
     def __init__(self, names: list[str]) -> None:
         self.names, self.asked = names, []
-        self.registry = self.incus = self
+        self.registry = self
+
+    def door(self, id: str) -> Sessions:
+        return self
+
+    def path(self, id: str, more: str = "") -> str:
+        return f"/1.0/instances/{id}{more}"
 
     def lock(self, id: str) -> Any:
         return nullcontext()
