@@ -36,6 +36,10 @@ function completePage(): Plugin {
   };
 }
 
+const TESTS = ['src/**/*.test.ts', 'src/**/*.test.svelte.ts'];
+/** They listen at the window, change a prototype, or need a router that has been nowhere. */
+const ALONE = ['src/lib/focus.test.ts', 'src/lib/steady.test.svelte.ts', 'src/ui/Page.test.ts'];
+
 export default defineConfig({
   plugins: [svelte(), completePage()],
   resolve: process.env['VITEST'] ? { conditions: ['browser'] } : {},
@@ -55,5 +59,13 @@ export default defineConfig({
     },
   },
   server: { proxy: { '/api': 'http://127.0.0.1:3000', '/ws': { target: 'ws://127.0.0.1:3000', ws: true } } },
-  test: { environment: 'node', include: ['src/**/*.test.ts', 'src/**/*.test.svelte.ts'] },
+  test: {
+    environment: 'node',
+    pool: 'threads',
+    projects: [
+      // A fresh environment for each of the forty files takes half a minute of a core.
+      { extends: true, test: { name: 'together', isolate: false, include: TESTS, exclude: ALONE } },
+      { extends: true, test: { name: 'alone', include: ALONE } },
+    ],
+  },
 });

@@ -1,4 +1,5 @@
 // @vitest-environment happy-dom
+// In an environment of its own: ALONE in vite.config.ts.
 import { beforeAll, beforeEach, expect, it, vi } from 'vitest';
 
 import { keepFocus } from './focus';

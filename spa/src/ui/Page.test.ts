@@ -1,4 +1,5 @@
 // @vitest-environment happy-dom
+// In an environment of its own: ALONE in vite.config.ts.
 import { cleanup, render, screen } from '@testing-library/svelte';
 import { createRawSnippet } from 'svelte';
 import { afterEach, expect, it } from 'vitest';
