@@ -2552,6 +2552,13 @@ def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> S
     raise ClincusError(f"session '{session_id}' not found", 404)
 
 
+def check_own_copy(saved: SavedSession) -> None:
+    """Raise ClincusError(409) if the copy on the host is that of another container's conversation."""
+    kept = read_metadata(saved.directory, saved.tool)
+    if kept is not None and kept.container_name != saved.container_name:
+        raise ClincusError(f'its id is that of a conversation of "{kept.container_name}"', 409)
+
+
 def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
     """Whether the copy on the host holds all of a stopped container, whose last run began at a time (RFC 3339).
 
@@ -4736,6 +4743,8 @@ class Sessions:
             saved = self._saved(session)
             if is_asleep and is_copy_of_last_run(saved, session.started_at):
                 return None
+            if session.engine:  # another host may say any id
+                check_own_copy(saved)
             command, home = functools.partial(self.door(session.id).open, session.id), self.guest(session).home
             with self.containers(session.id).asleep(session.id) if is_asleep else nullcontext():
                 notes = save_conversation(command, home, saved, tool, is_last=ends_tool or is_asleep)

@@ -171,6 +171,19 @@ def test_labels_that_would_lead_elsewhere_on_this_host_count_as_absent():
     assert (session.session_id, session.tool, session.id) == (NAME, "claude", FAR)
 
 
+def test_a_session_there_takes_no_conversation_of_another_session_by_its_id(tmp_path):
+    plan(tmp_path, workspace="/srv/app", mode="mount")  # writes the config
+    environ, reports = {"HOME": str(tmp_path)}, list[str]()
+    registry = clincus.Registry("clincus-", lambda change: None)
+    config = clincus.load_config(environ)
+    sessions = clincus.Sessions(Door(engine="", remote=""), registry, lambda: config, environ, reports.append)
+    registry.compare(1, [instance(session_id="mine")], engine="far")
+    directory = clincus.session_directory(config, environ, "claude", "mine")
+    clincus.write_metadata(clincus.SavedSession("mine", "claude", directory, container_name=NAME, workspace="/w"))
+    assert sessions.save(FAR) == ""
+    assert reports == [f'{FAR}: the conversation was not saved: its id is that of a conversation of "{NAME}"']
+
+
 def test_a_name_of_another_form_is_no_session_of_ours():
     named = instance("../evil")
     named["config"][clincus.LABEL + "managed"] = "true"
