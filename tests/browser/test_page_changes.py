@@ -1,0 +1,83 @@
+"""The Changes tab: what a session changed, comments on it, and undo; and the snapshots of its container."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.programs import wait_until
+
+pytest_plugins = ("browser_bed",)
+
+# A picture of 1 by 1, and one of 2 by 1.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+WIDER = "R0lGODlhAgABAPAAAAAAAP///ywAAAAAAgABAAACAgQKADs="
+
+
+@pytest.fixture
+def reviewed(dashboard, session_on, bed):
+    """A session with a checkpoint of its start, and a function that runs a script in its workspace."""
+    session = session_on()
+    path = f"/api/sessions/{session['id']}"
+    wait_until(lambda: dashboard.server.get(f"{path}/checkpoints").json, "the first checkpoint")
+    return session, lambda script: bed.shell(session["id"], f"cd /workspace; {script}")
+
+
+def keep(dashboard, session: dict) -> None:
+    """Make a checkpoint, which tells every page."""
+    assert dashboard.server.post(f"/api/sessions/{session['id']}/checkpoints", {"note": "kept"}).status == 201
+
+
+def test_comments_stay_until_the_tool_has_them(dashboard, reviewed):
+    """Written between the lines, kept over a reload, marked when their code is gone, sent together."""
+    (session, run), page = reviewed, dashboard.page
+    run("seq 9 >numbers")
+    dashboard.go(f"/sessions/{session['id']}/changes?path=numbers")
+    page.locator(".cm-lineNumbers .cm-gutterElement", has_text="4").click()
+    page.keyboard.type("Why four?")
+    page.reload()
+    expect(page.get_by_label("Comment on line 4")).to_have_value("Why four?")
+    page.get_by_label("Comment on line 4").press("Control+Enter")
+    expect(page.get_by_text("line 4 · not sent yet")).to_be_visible()
+    run("seq 5 9 >numbers")
+    keep(dashboard, session)
+    above = page.get_by_role("region", name="Comments above the file")
+    expect(above.locator("pre")).to_have_text("4")
+    expect(above).to_contain_text("Why four?")
+    page.get_by_role("button", name="Comments 1").click()
+    page.get_by_role("button", name="Send 1 comment").click()
+    expect(page.get_by_text("The tool works. They are sent when its turn ends.")).to_be_visible()
+    path = f"/api/sessions/{session['id']}"
+    assert dashboard.server.get(f"{path}/comments").json == []
+    assert dashboard.server.get(f"{path}/prompts").json[0]["text"].endswith("Why four?")
+
+
+def test_pictures_are_shown_before_and_after(dashboard, session_on, bed):
+    """One that was there, and what came in its place."""
+    (dashboard.root / "my-app" / "a.gif").write_bytes(b"GIF89a" + b"\0" * 4)
+    session, page = session_on(), dashboard.page
+    path = f"/api/sessions/{session['id']}"
+    wait_until(lambda: dashboard.server.get(f"{path}/checkpoints").json, "the first checkpoint")
+    bed.shell(session["id"], f"cd /workspace; echo {PNG} | base64 -d >new.png; echo {WIDER} | base64 -d >wide.gif")
+    dashboard.go(f"/sessions/{session['id']}/changes?path=new.png")
+    expect(page.get_by_text(re.compile("After · 1 . 1 "))).to_be_visible()
+    dashboard.go(f"/sessions/{session['id']}/changes?path=wide.gif")
+    expect(page.get_by_text(re.compile("After · 2 . 1 "))).to_be_visible()
+
+
+def test_snapshots_are_taken_and_deleted(dashboard, session_on):
+    """Their place says what is not in them."""
+    page = dashboard.page
+    dashboard.go(f"/sessions/{session_on()['id']}/changes")
+    page.get_by_role("banner").or_(page.locator("header")).get_by_role("button", name="More actions").click()
+    page.get_by_role("menuitem", name="Snapshots").click()
+    dialog = page.get_by_role("dialog", name=re.compile("^Snapshots of"))
+    expect(dialog).to_contain_text("The project folder is not in it")
+    dialog.get_by_label("Name of the snapshot").fill("clean")
+    dialog.get_by_role("button", name="Take a snapshot").click()
+    expect(dialog.get_by_role("listitem")).to_contain_text("clean")
+    dialog.get_by_role("button", name="Delete the snapshot").click()
+    page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
+    expect(dialog.get_by_text("No snapshots")).to_be_visible()
