@@ -85,6 +85,7 @@ class Survey:
         self._lock = threading.Lock()  # guards what follows
         self._facts: dict[str, Facts] | None = None  # None: the file was not read yet
         self._next: dict[str, float] = {}  # engine -> time.monotonic of the next question
+        self._turning = threading.Lock()  # the `incus` command rewrites the file with all remotes
 
     def document(self) -> list[dict[str, object]]:
         """The answer of GET /api/engines: this host first, then the engines of the config by name."""
@@ -100,8 +101,9 @@ class Survey:
         monitor, incus = self._app.monitors[engine], self._app.sessions.door(f"{engine}:")
         known = self._known().get(engine, Facts())
         if monitor.error:
-            if known.is_cluster and engine and find_member(incus, known):
-                monitor.reconnect()
+            with self._turning:
+                if known.is_cluster and engine and find_member(incus, known):
+                    monitor.reconnect()
             return
         if time.monotonic() >= self._next.get(engine, 0.0) and (
             engine or not known.version
