@@ -316,6 +316,15 @@ def test_a_prompt_in_the_tools_own_queue_is_work(claude_at_rest):
     assert "Queued" not in tool.screen()
 
 
+def test_a_retry_that_goes_well_is_work_again(claude_at_rest, api):
+    tool = claude_at_rest
+    api.failures = 5  # the tool tries again after 1, 2, 4 … seconds
+    tool.type("bash sleep 4")
+    tool.becomes("working", "retry", "429 stand-in")
+    tool.becomes("working")
+    tool.becomes("done", text="The tool has answered.")
+
+
 def test_work_in_the_background_counts_until_it_ends(claude_at_rest):
     tool = claude_at_rest
     tool.type("background tail -f /dev/null")
