@@ -296,6 +296,30 @@ def test_without_a_network_it_has_failed_by_that(claude):
     tool.becomes("failed", "network", "ECONNREFUSED")
 
 
+def test_the_state_is_known_without_a_network_card_and_after_each_restart(bed, claude):
+    if bed.daemon is None:
+        pytest.skip("restarts a daemon of our own only")
+    tool = claude()
+    bed.incus.run("config", "device", "add", tool.id, "eth0", "none")
+    for text in ("say hello", "say hello again"):
+        tool.type(text)
+        wait_until(lambda: tool.agent()["state"] == "working", "work, or a retry: a connection of before hangs")
+        tool.press("Escape")
+        tool.becomes("idle", "interrupted")
+        tool.press("C-u")
+        bed.restart()
+        wait_until(lambda: tool.server.get("/api/sessions").status == 200, "the daemon that was started again")
+    bed.incus.run("config", "device", "remove", tool.id, "eth0")
+    bed.incus.run("restart", "--force", tool.id)
+    tool.becomes("ended", "crashed")
+    tool.post("resume")
+    tool.becomes("idle")
+    tool.type("say hello at last")
+    tool.becomes("done", text="hello at last")
+    listed = tool.server.get("/api/sessions").json[0]["agent"]
+    assert (listed["state"], listed["text"]) == ("done", "hello at last"), "for a page that comes now"
+
+
 def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool = claude(ANTHROPIC_API_KEY="")
     tool.type("say hello")
