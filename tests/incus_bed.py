@@ -220,10 +220,15 @@ def clear_leftovers() -> None:
     """Remove what a killed run left: daemons, mounts and bridges of folders whose test run is gone."""
     for folder in Path("/var/lib").glob("clincus-test-*"):
         pid_file = folder / "test.pid"
-        if pid_file.exists() and Path(f"/proc/{pid_file.read_text()}").exists():
+        try:
+            if pid_file.exists():
+                is_used = Path(f"/proc/{pid_file.read_text()}").exists()
+            else:
+                is_used = time.time() - folder.stat().st_mtime < 120  # being made just now
+        except FileNotFoundError:
+            continue  # its run has just ended and taken it away
+        if is_used:
             continue
-        if not pid_file.exists() and time.time() - folder.stat().st_mtime < 120:
-            continue  # being made just now
         for pid in processes_with(str(folder)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

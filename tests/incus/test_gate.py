@@ -80,23 +80,23 @@ def other_machine():
 
 
 @pytest.mark.parametrize("first", ["GET / HTTP/1.1", "GET /api/sessions HTTP/1.1", "POST /api/sessions HTTP/1.1"])
-def test_a_name_that_is_not_ours_is_refused(clincus_server, first):
-    ours = f"localhost:{clincus_server.port}"
-    assert ask(clincus_server, first, host=[f"Host: {ours}"]) != 403
+def test_a_name_that_is_not_ours_is_refused(shared_server, first):
+    ours = f"localhost:{shared_server.port}"
+    assert ask(shared_server, first, host=[f"Host: {ours}"]) != 403
     for forged in (
-        [f"Host: evil.example:{clincus_server.port}"],
-        [f"Host: localhost:{clincus_server.port + 1}"],
+        [f"Host: evil.example:{shared_server.port}"],
+        [f"Host: localhost:{shared_server.port + 1}"],
         ["Host: localhost"],
         ["Host:"],
         [],
         [f"Host: {ours}", f"Host: {ours}"],
         [f"Host: {ours}", "Host: evil.example"],
     ):
-        assert ask(clincus_server, first, host=forged) == 403, forged
-    assert ask(clincus_server, "GET /ws/events HTTP/1.1", *HANDSHAKE, host=["Host: evil.example"]) == 403
+        assert ask(shared_server, first, host=forged) == 403, forged
+    assert ask(shared_server, "GET /ws/events HTTP/1.1", *HANDSHAKE, host=["Host: evil.example"]) == 403
 
 
-def test_foreign_pages_can_read_nothing_and_write_nothing(clincus_server):
+def test_foreign_pages_can_read_nothing_and_write_nothing(shared_server):
     writes = [
         ("POST", "/api/sessions"), ("DELETE", "/api/sessions/x"), ("POST", "/api/sessions/x/resume"),
         ("PUT", "/api/config"), ("POST", "/api/workspaces"), ("DELETE", "/api/workspaces"),
@@ -104,25 +104,25 @@ def test_foreign_pages_can_read_nothing_and_write_nothing(clincus_server):
     ]  # fmt: skip
     for mark in ("Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"):
         for method, path in writes:
-            status = ask(clincus_server, f"{method} {path} HTTP/1.1", JSON, mark, "Content-Length: 2", body=b"{}")
+            status = ask(shared_server, f"{method} {path} HTTP/1.1", JSON, mark, "Content-Length: 2", body=b"{}")
             assert status == 403, (method, path, mark)
         for path in ("/ws/events", "/ws/terminal/x", "/ws/shell/x"):
-            assert ask(clincus_server, f"GET {path} HTTP/1.1", mark, *HANDSHAKE) == 403, (path, mark)
-    answer = clincus_server.get("/api/sessions", headers={"Origin": "http://evil.example"})
+            assert ask(shared_server, f"GET {path} HTTP/1.1", mark, *HANDSHAKE) == 403, (path, mark)
+    answer = shared_server.get("/api/sessions", headers={"Origin": "http://evil.example"})
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_a_form_that_posts_text_is_refused(clincus_server):
+def test_a_form_that_posts_text_is_refused(shared_server):
     body = b'{"path": "/tmp"}'
-    answer = clincus_server.post("/api/workspaces", body, headers={"Content-Type": "text/plain"})
+    answer = shared_server.post("/api/workspaces", body, headers={"Content-Type": "text/plain"})
     assert answer.status == 415
-    assert clincus_server.get("/api/workspaces").json["roots"] == []
+    assert shared_server.get("/api/workspaces").json["roots"] == []
 
 
-def test_our_own_page_can_write_and_listen(clincus_server):
-    headers = {"Origin": clincus_server.url, "Sec-Fetch-Site": "same-origin"}
-    assert clincus_server.put("/api/config", {}, headers=headers).status == 200
-    with connect(clincus_server.socket_url + "/ws/events", origin=clincus_server.url) as websocket:
+def test_our_own_page_can_write_and_listen(shared_server):
+    headers = {"Origin": shared_server.url, "Sec-Fetch-Site": "same-origin"}
+    assert shared_server.put("/api/config", {}, headers=headers).status == 200
+    with connect(shared_server.socket_url + "/ws/events", origin=shared_server.url) as websocket:
         assert websocket.response.status_code == 101
 
 
@@ -192,21 +192,21 @@ def test_a_neighbour_on_the_same_machine_gets_nothing(clincus_server, host):
 
 
 @needs_root
-def test_a_neighbour_that_hangs_up_at_once_has_done_nothing(clincus_server):
+def test_a_neighbour_that_hangs_up_at_once_has_done_nothing(shared_server):
     """The kernel lists a socket that its process closed as root's."""
-    head = f"POST /api/workspaces HTTP/1.1\r\nHost: localhost:{clincus_server.port}\r\n{JSON}\r\n"
+    head = f"POST /api/workspaces HTTP/1.1\r\nHost: localhost:{shared_server.port}\r\n{JSON}\r\n"
     request = f'{head}Content-Length: 16\r\n\r\n{{"path": "/tmp"}}'.encode()
 
     def fire():
         for _ in range(50):
             with contextlib.suppress(ConnectionError):
-                connection = socket.create_connection((clincus_server.host, clincus_server.port))
+                connection = socket.create_connection((shared_server.host, shared_server.port))
                 connection.sendall(request)
                 connection.close()
         return True
 
     assert as_user(NEIGHBOUR, fire)
-    assert clincus_server.get("/api/workspaces").json["roots"] == []
+    assert shared_server.get("/api/workspaces").json["roots"] == []
 
 
 @needs_root
@@ -403,7 +403,7 @@ def test_foreign_containers_are_not_there(bed, clincus_server):
         "a" * 5000,
     ],
 )
-def test_odd_ids_are_unknown(clincus_server, id):
+def test_odd_ids_are_unknown(shared_server, id):
     for method, path in (
         ("GET", f"/api/sessions/{id}"),
         ("DELETE", f"/api/sessions/{id}"),
@@ -411,10 +411,10 @@ def test_odd_ids_are_unknown(clincus_server, id):
         ("POST", f"/api/sessions/{id}/resume"),
         ("GET", f"/api/sessions/{id}/files?path="),
     ):
-        assert ask(clincus_server, f"{method} {path} HTTP/1.1") == 404, (method, path)
+        assert ask(shared_server, f"{method} {path} HTTP/1.1") == 404, (method, path)
     for kind in ("terminal", "shell"):
-        assert ask(clincus_server, f"GET /ws/{kind}/{id} HTTP/1.1", *HANDSHAKE) == 404
-    assert "Traceback" not in clincus_server.log()
+        assert ask(shared_server, f"GET /ws/{kind}/{id} HTTP/1.1", *HANDSHAKE) == 404
+    assert "Traceback" not in shared_server.log()
 
 
 # ---- what only a broken or hostile client sends -----------------------------------------------------------------
@@ -441,11 +441,11 @@ def test_odd_ids_are_unknown(clincus_server, id):
         (["GET / HTTP/2.0"], 505),
     ],
 )
-def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(clincus_server, lines, status):
+def test_a_request_that_can_be_read_in_two_ways_ends_the_connection(shared_server, lines, status):
     """What follows it would be answered with 200: exactly one answer comes back."""
-    host = f"Host: localhost:{clincus_server.port}"
+    host = f"Host: localhost:{shared_server.port}"
     follower = f"GET /api/tools HTTP/1.1\r\n{host}\r\nConnection: close\r\n\r\n".encode()
-    answer = exchange(clincus_server, lines[0], host, *lines[1:], body=follower)
+    answer = exchange(shared_server, lines[0], host, *lines[1:], body=follower)
     assert status_of(answer) == status
     assert answer.count(b"\r\nDate: ") == 1
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
@@ -469,11 +469,11 @@ def test_a_connection_too_many_gets_a_clear_503(clincus_server):
     assert wait_until(lambda: clincus_server.get("/api/tools").status == 200, "a free place")
 
 
-def test_many_clients_at_once_are_all_answered(clincus_server):
+def test_many_clients_at_once_are_all_answered(shared_server):
     statuses = []
 
     def work():
-        statuses.extend(clincus_server.get("/api/tools").status for _ in range(10))
+        statuses.extend(shared_server.get("/api/tools").status for _ in range(10))
 
     threads = [threading.Thread(target=work) for _ in range(20)]
     for thread in threads:

@@ -72,8 +72,8 @@ BAD_SETTINGS = [
 
 
 class TestConfig:
-    def test_the_document_has_every_section_and_key_of_the_reference(self, clincus_server):
-        document = clincus_server.get("/api/config").json
+    def test_the_document_has_every_section_and_key_of_the_reference(self, shared_server):
+        document = shared_server.get("/api/config").json
         for section, keys in REFERENCE.items():
             for key, kind in keys.items():
                 assert type(document[section][key]) is kind, f"{section}.{key}"
@@ -114,8 +114,8 @@ class TestConfig:
         edit([str(tmp_path / "mine")])
         edit([])
 
-    def test_put_of_nothing_is_fine(self, clincus_server):
-        assert clincus_server.put("/api/config", {}).status == 200
+    def test_put_of_nothing_is_fine(self, shared_server):
+        assert shared_server.put("/api/config", {}).status == 200
 
     @pytest.mark.parametrize(
         "body",
@@ -128,11 +128,11 @@ class TestConfig:
             {"workspace_roots": [1]},
         ],
     )
-    def test_put_of_a_bad_value_is_refused(self, clincus_server, body):
-        assert clincus_server.put("/api/config", body).status == 400
+    def test_put_of_a_bad_value_is_refused(self, shared_server, body):
+        assert shared_server.put("/api/config", body).status == 400
 
-    def test_a_root_that_is_not_there_is_refused(self, clincus_server):
-        answer = clincus_server.put("/api/config", {"workspace_roots": ["/nowhere/at/all"]})
+    def test_a_root_that_is_not_there_is_refused(self, shared_server):
+        answer = shared_server.put("/api/config", {"workspace_roots": ["/nowhere/at/all"]})
         assert (answer.status, "does not exist" in answer.json["error"]) == (400, True)
 
     def test_a_new_port_is_listened_on_and_the_old_one_let_go(self, clincus_server):
@@ -243,29 +243,29 @@ class TestWorkspaces:
         clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
         assert clincus_server.post("/api/workspaces/folder", {"root": str(tmp_path), "name": name}).status == 400
 
-    def test_a_folder_outside_the_roots_is_refused(self, clincus_server, tmp_path):
-        assert clincus_server.post("/api/workspaces/folder", {"root": str(tmp_path), "name": "x"}).status == 400
+    def test_a_folder_outside_the_roots_is_refused(self, shared_server, tmp_path):
+        assert shared_server.post("/api/workspaces/folder", {"root": str(tmp_path), "name": "x"}).status == 400
 
 
 class TestStatic:
-    def test_the_page_has_an_etag_and_is_not_sent_twice(self, clincus_server):
-        page = clincus_server.get("/")
+    def test_the_page_has_an_etag_and_is_not_sent_twice(self, shared_server):
+        page = shared_server.get("/")
         assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-        again = clincus_server.get("/", headers={"If-None-Match": page.headers["etag"]})
+        again = shared_server.get("/", headers={"If-None-Match": page.headers["etag"]})
         assert (again.status, again.body) == (304, b"")
 
-    def test_unknown_paths_fall_back_to_the_page_and_assets_do_not(self, clincus_server):
-        page = clincus_server.get("/").body
+    def test_unknown_paths_fall_back_to_the_page_and_assets_do_not(self, shared_server):
+        page = shared_server.get("/").body
         for path in ("/sessions", "/sessions/clincus-a1b2c3-1/files", "/settings", "/nothing.js"):
-            assert clincus_server.get(path).body == page
+            assert shared_server.get(path).body == page
         for path in ("/assets/nothing.js", "/assets/"):
-            assert clincus_server.get(path).status == 404
+            assert shared_server.get(path).status == 404
 
-    def test_hashed_assets_are_compressed_and_immutable(self, clincus_server):
-        page = clincus_server.get("/").body.decode()
+    def test_hashed_assets_are_compressed_and_immutable(self, shared_server):
+        page = shared_server.get("/").body.decode()
         path = "/assets/index" + page.split('src="/assets/index')[1].split('"')[0]
-        plain = clincus_server.get(path)
-        packed = clincus_server.get(path, headers={"Accept-Encoding": "gzip, br"})
+        plain = shared_server.get(path)
+        packed = shared_server.get(path, headers={"Accept-Encoding": "gzip, br"})
         assert plain.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert plain.headers["content-type"].startswith("text/javascript")
         assert packed.headers["content-encoding"] == "gzip"
@@ -280,21 +280,21 @@ class TestStatic:
         assert json.loads(gzip.decompress(first.body) if packed else first.body) == clincus_server.get(path).json
 
     @pytest.mark.parametrize("path", ["/api", "/api/nothing", "/ws/nothing", "/ws"])
-    def test_unknown_api_paths_are_json_404(self, clincus_server, path):
-        answer = clincus_server.get(path)
+    def test_unknown_api_paths_are_json_404(self, shared_server, path):
+        answer = shared_server.get(path)
         assert answer.status == 404
         assert answer.json["error"]
 
     @pytest.mark.parametrize("path", ["/../clincus.py", "/..%2fclincus.py", "/%2e%2e/clincus.py", "//etc/passwd"])
-    def test_nothing_outside_the_folder_is_served(self, clincus_server, path):
-        assert b"Clincus runs AI coding tools" not in clincus_server.get(path).body
+    def test_nothing_outside_the_folder_is_served(self, shared_server, path):
+        assert b"Clincus runs AI coding tools" not in shared_server.get(path).body
 
-    def test_a_wrong_method_names_the_right_ones(self, clincus_server):
-        answer = clincus_server.put("/api/sessions")
+    def test_a_wrong_method_names_the_right_ones(self, shared_server):
+        answer = shared_server.put("/api/sessions")
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST")
 
-    def test_a_body_is_never_read_as_the_next_request(self, clincus_server):
-        connection = http.client.HTTPConnection("127.0.0.1", clincus_server.port, timeout=10)
+    def test_a_body_is_never_read_as_the_next_request(self, shared_server):
+        connection = http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=10)
         body = b"GET /api/tools HTTP/1.1\r\nHost: x\r\n\r\n"
         for method, path in (("GET", "/api/tools"), ("DELETE", "/api/nothing"), ("POST", "/"), ("PUT", "/api/config")):
             connection.request(method, path, body=body, headers={"Content-Type": "application/json"})
@@ -409,10 +409,6 @@ def test_another_project_is_no_outage(bed, start_server, workspace):
     finally:
         server.stop()
         bed.incus.run("project", "delete", "clincus-test-empty")
-
-
-def test_the_version_is_the_modules(clincus_server):
-    assert clincus.__version__
 
 
 def test_every_reading_answers_while_the_daemon_hangs(bed, clincus_server, workspace):

@@ -236,8 +236,8 @@ def test_bad_input_is_refused_with_a_reason_and_leaves_nothing(bed, clincus_serv
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"text"', b"\xff", b"{} {}"])
-def test_a_body_that_is_no_json_object_is_refused(clincus_server, body):
-    answer = clincus_server.post("/api/sessions", body, headers={"Content-Type": "application/json"})
+def test_a_body_that_is_no_json_object_is_refused(shared_server, body):
+    answer = shared_server.post("/api/sessions", body, headers={"Content-Type": "application/json"})
     assert answer.status == 400
     assert answer.json["error"]
 
