@@ -89,8 +89,8 @@ class Context:
     def _refresh(self, sessions: clincus.Sessions) -> None:
         """Ask the engines of the sessions that the command names, all engines if it names none."""
         options = vars(self.options)
-        given = [options.get("name"), options.get("container"), *(options.get("names") or ())]
-        named = {clincus.engine_of(one) for one in given if one}
+        given = options.get("name") or options.get("container") or ()
+        named = {clincus.engine_of(one) for one in ([given] if isinstance(given, str) else given)}
         if not named - {""}:
             sessions.refresh()
         for engine in named - {""}:

@@ -276,7 +276,7 @@ def present(context: Context, session: clincus.Session, *, is_direct: bool) -> i
     for name, value in facts.items():
         console.say(f"  {name + ':':<13}{value}")
     if options.background:
-        console.say(f"Created background tmux session: clincus-{session.id}")
+        console.say(f"Created background tmux session: {clincus.tmux_name(session.id)}")
         console.say(f"  clincus attach {session.id}\n  clincus tmux capture {session.id}")
         return 0
     return attach_terminal(context, session, is_direct=is_direct)
