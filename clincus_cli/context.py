@@ -89,8 +89,11 @@ class Context:
     def _refresh(self, sessions: clincus.Sessions) -> None:
         """Ask the engines of the sessions that the command names, all engines if it names none."""
         options = vars(self.options)
-        given = options.get("name") or options.get("container") or ()
-        named = {clincus.engine_of(one) for one in ([given] if isinstance(given, str) else given)}
+        given = [options.get("container") or (), options.get("name") or ()]  # a text or several; `name` may be a title
+        words = [word for one in given for word in ([one] if isinstance(one, str) else one)]
+        prefix = sessions.registry.prefix
+        ids = [word for word in words if clincus.session_slot(prefix, clincus.instance_name(word)) is not None]
+        named = {clincus.engine_of(id) for id in ids}
         if not named - {""}:
             sessions.refresh()
         for engine in named - {""}:
