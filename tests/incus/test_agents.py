@@ -439,15 +439,31 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     folder = home / ".config" / "opencode"
     folder.mkdir(parents=True)
     provider = {"anthropic": {"options": {"baseURL": f"{api.url}/v1", "apiKey": KEY}}}
-    document = {"model": "anthropic/claude-sonnet-4-5", "provider": provider, "permission": {"*": "allow"}}
-    (folder / "opencode.json").write_text(json.dumps(document))
+    (folder / "opencode.json").write_text(json.dumps({"model": "anthropic/claude-sonnet-4-5", "provider": provider}))
+    own = {"permission": {"bash": "ask"}}  # the project's own file beats ours
+    (workspace / "opencode.json").write_text(json.dumps(own))
     server = start_server(config=config("opencode", HTTPS_PROXY="http://127.0.0.1:9"))
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     tool.becomes("idle", timeout=4 * DEADLINE)  # it looks for its plugins in the registry first
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
-    wait_until(lambda: "enter submit" in tool.screen(), "the question on the screen")
-    tool.press("Enter")
+    tool.answer(2)
     tool.becomes("done")
+    assert "Green" in tool.screen()
+    for option, made in ((3, False), (1, True)):
+        tool.type("bash touch made")
+        asked = tool.becomes("waiting", "permission", "bash: touch made")
+        tool.answer(option)
+        tool.becomes("done")
+        assert (workspace / "made").exists() == made
+        assert asked["source"] == "hook"
+    tool.type("status 401")
+    tool.becomes("failed", "auth", "stand-in 401")
+    for status in (429, 500):
+        tool.type(f"status {status}")
+        tool.becomes("working", "retry", f"stand-in {status}")
+        # The second Esc counts only for a moment, which may pass on a busy host.
+        wait_until(lambda: tool.post("interrupt") or tool.agent()["state"] == "idle", "the interruption")
+        assert tool.agent()["reason"] == "interrupted"
     tool.sh("pkill -KILL -f [/]opt/tools/opencode")
     tool.becomes("ended", "crashed")
