@@ -94,7 +94,7 @@ class Context:
         prefix = sessions.registry.prefix
         ids = [word for word in words if clincus.session_slot(prefix, clincus.instance_name(word)) is not None]
         named = {clincus.engine_of(id) for id in ids}
-        if not named - {""}:
+        if "" in named or not named:
             sessions.refresh()
         for engine in named - {""}:
             sessions.refresh(engine, clincus.READ_TIMEOUT)

@@ -11,6 +11,7 @@ import pytest
 
 import clincus
 from clincus_cli import engines as commands
+from clincus_cli.context import Context
 from clincus_features import engines, upkeep
 
 NAME = "clincus-0a1b2c-1"
@@ -279,6 +280,28 @@ def test_what_an_engine_said_outlives_the_server(tmp_path):
     known = {"version": "6.0.4", "is_cluster": True, "members": CLUSTER.members, "groups": ["default"]}
     path.write_text(json.dumps({"far": known}))
     assert engines.read_facts(environ) == {"far": CLUSTER}
+
+
+# ---- the command line
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({}, ["", "all"]),
+        ({"name": "fix: the title of a session"}, ["", "all"]),
+        ({"name": [NAME]}, [""]),
+        ({"name": [FAR, NAME]}, ["", "far"]),
+        ({"container": FAR, "name": "fix: it"}, ["far"]),
+    ],
+)
+def test_a_command_asks_the_engines_of_the_sessions_that_it_names(options, asked):
+    calls: list[str] = []
+    registry = SimpleNamespace(prefix="clincus-")
+    sessions: Any = SimpleNamespace(registry=registry, refresh=lambda engine="", *_: calls.append(engine))
+    context: Any = SimpleNamespace(options=SimpleNamespace(**options), each_engine=lambda *_, **__: calls.append("all"))
+    Context._refresh(context, sessions)
+    assert calls == asked
 
 
 # ---- clincus engine
