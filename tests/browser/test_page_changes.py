@@ -30,6 +30,44 @@ def keep(dashboard, session: dict) -> None:
     assert dashboard.server.post(f"/api/sessions/{session['id']}/checkpoints", {"note": "kept"}).status == 201
 
 
+def test_what_changed_is_shown_as_it_appears_and_is_undone(dashboard, reviewed):
+    """The tree, the count at the row, one file, keys, an undo from the dialog, and the undo of that."""
+    (session, run), page = reviewed, dashboard.page
+    readme = dashboard.root / "my-app" / "README.md"
+    before = readme.read_text()
+    dashboard.go(f"/sessions/{session['id']}/changes")
+    expect(page.get_by_text("Nothing changed")).to_be_visible()
+    run("echo two >>README.md; mkdir src; seq 40 >src/new.txt; printf 'a\\0b' >data.bin")
+    keep(dashboard, session)
+    rows = page.get_by_role("treeitem")
+    expect(rows).to_contain_text(
+        ["src", re.compile(r"A new\.txt\s+\+40"), "data.bin", re.compile(r"M README\.md\s+\+1")]
+    )
+    expect(page.get_by_role("navigation", name="Main")).to_contain_text("±3")
+    page.keyboard.press("j")
+    expect(page).to_have_url(re.compile(r"path=src%2Fnew\.txt$"))
+    page.keyboard.press("Shift+J")
+    expect(page.get_by_text("A binary file")).to_be_visible()
+    page.keyboard.press("j")
+    expect(page.locator(".cm-merge-b .cm-changedLine")).to_have_text("two")
+    page.keyboard.press("u")
+    expect(page.locator(".cm-mergeView")).to_have_count(0)
+    page.keyboard.press("u")
+    page.get_by_role("button", name="Undo …").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("A checkpoint is made first")
+    dialog.get_by_role("checkbox", name="data.bin").uncheck()
+    dialog.get_by_role("button", name="Undo in 2 files").click()
+    expect(page.get_by_text("Put back 1 file and removed 1 file.")).to_be_visible()
+    assert readme.read_text() == before
+    page.get_by_role("button", name="Undo this").click()
+    wait_until(lambda: readme.read_text() == f"{before}two\n", "the undo of the undo")
+    page.get_by_role("button", name="Timeline").click()
+    expect(page.get_by_role("listitem")).to_contain_text(
+        ["before going back to 3", "before going back to start", "kept", "Start"]
+    )
+
+
 def test_comments_stay_until_the_tool_has_them(dashboard, reviewed):
     """Written between the lines, kept over a reload, marked when their code is gone, sent together."""
     (session, run), page = reviewed, dashboard.page

@@ -28,6 +28,8 @@ export class Changes {
   /** Counts the questions: an answer to any but the last one comes too late. */
   #turn = 0;
   #fileTurn = 0;
+  /** Somebody asked for another look while one was under way. */
+  #again = false;
 
   constructor(readonly session: string) {}
 
@@ -38,7 +40,13 @@ export class Changes {
   /** Fetches the list of files between two moments. What was shown stays until the answer is there. */
   async look({ from, to }: Pick<Address, 'from' | 'to'>): Promise<void> {
     const isOther = from !== this.#asked.from || to !== this.#asked.to;
+    // A look that takes longer than the time between two is not given up for the next one: it would never end.
+    if (this.busy && !isOther) {
+      this.#again = true;
+      return;
+    }
     this.#asked = { from, to };
+    this.#again = false;
     if (isOther || this.phase === 'error') this.phase = 'loading';
     const turn = (this.#turn += 1);
     this.busy = true;
@@ -59,7 +67,10 @@ export class Changes {
       // A list that is on the screen stays there when one look fails.
       if (this.phase === 'loading') this.phase = 'error';
     } finally {
-      if (turn === this.#turn) this.busy = false;
+      if (turn === this.#turn) {
+        this.busy = false;
+        if (this.#again) void this.look(this.#asked);
+      }
     }
   }
 
