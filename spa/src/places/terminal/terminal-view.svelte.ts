@@ -152,7 +152,8 @@ export class TerminalView {
   #typed(text: string): void {
     if (this.link?.socket.state === 'closed' && text === '\r') this.link.reconnect();
     else this.link?.type(this.ctrl ? control(text) : text);
-    this.ctrl = false;
+    // A terminal that is taken away still reports that it lost the focus, at a time when no state may change.
+    if (this.ctrl) this.ctrl = false;
   }
 
   #typeCtrlV(): void {
