@@ -1,5 +1,7 @@
 /** Numbers, times and paths as a person reads them. */
 
+import type { Session } from './types';
+
 const UNITS = ['B', 'KB', 'MB', 'GB', 'TB'];
 
 export function bytes(count: number): string {
@@ -55,6 +57,12 @@ export function basename(path: string): string {
 /** A session's own name, else that of its project. */
 export function sessionName({ name, workspace }: { name: string; workspace: string }): string {
   return name || basename(workspace);
+}
+
+/** A session in words: its own name, `my-app` or `my-app, slot 2`. */
+export function label(session: Pick<Session, 'name' | 'workspace' | 'slot'>): string {
+  const name = sessionName(session);
+  return session.slot > 1 && !session.name ? `${name}, slot ${session.slot}` : name;
 }
 
 export function dirname(path: string): string {

@@ -1,19 +1,13 @@
 /** The actions of a person on a session, each with its question and its report. */
 import { sentence } from '../lib/api';
 import { writeClipboard } from '../lib/clipboard';
-import { plural, sessionName } from '../lib/format';
+import { label, plural } from '../lib/format';
 import { load } from '../lib/load';
 import { href, router } from '../lib/router.svelte';
 import type { NewSessionRequest, Session } from '../lib/types';
 import { deck } from './deck.svelte';
 import { sessions } from './sessions.svelte';
 import { ui } from './ui.svelte';
-
-/** A session in words: its own name, `my-app` or `my-app, slot 2`. */
-export function label(session: Pick<Session, 'name' | 'workspace' | 'slot'>): string {
-  const name = sessionName(session);
-  return session.slot > 1 && !session.name ? `${name}, slot ${session.slot}` : name;
-}
 
 export async function stop(session: Session): Promise<void> {
   await report(`${label(session)} did not stop.`, () => sessions.stop(session.id));

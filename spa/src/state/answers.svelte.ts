@@ -1,8 +1,8 @@
 /** The answers of a person to the tools' questions: each question is answered once, wherever its buttons stand. */
 import { questionOf } from '../lib/agent';
 import { api, sentence } from '../lib/api';
+import { label } from '../lib/format';
 import type { Answer, Session } from '../lib/types';
-import { label } from './actions';
 import { sessions } from './sessions.svelte';
 import { ui } from './ui.svelte';
 

@@ -1,8 +1,7 @@
 /** What a person does with a session that works on a clone. A chunk of its own: most pages show no such session. */
 import { api, sentence } from '../lib/api';
-import { basename, plural } from '../lib/format';
+import { basename, label, plural } from '../lib/format';
 import type { Session } from '../lib/types';
-import { label } from './actions';
 import { ui } from './ui.svelte';
 
 /** Brings the session's commits into the project as a branch, and says which. */

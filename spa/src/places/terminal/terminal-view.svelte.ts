@@ -1,9 +1,10 @@
 /** One terminal on the page: xterm.js, its wire to the server, and what passes between them and the person. */
 import { writeClipboard } from '../../lib/clipboard';
+import { label } from '../../lib/format';
 import { isPaletteKey } from '../../lib/keys';
 import { load } from '../../lib/load';
 import type { Session } from '../../lib/types';
-import { copy, label } from '../../state/actions';
+import { copy } from '../../state/actions';
 import { preferences } from '../../state/preferences.svelte';
 import { ui } from '../../state/ui.svelte';
 import { Past } from './past.svelte';
