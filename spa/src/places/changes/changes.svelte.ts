@@ -46,10 +46,17 @@ export class Changes {
       return;
     }
     this.#asked = { from, to };
-    this.#again = false;
     if (isOther || this.phase === 'error') this.phase = 'loading';
     const turn = (this.#turn += 1);
     this.busy = true;
+    do await this.#fetch(turn);
+    while (turn === this.#turn && this.#isAskedAgain());
+    if (turn === this.#turn) this.busy = false;
+  }
+
+  async #fetch(turn: number): Promise<void> {
+    const { from, to } = this.#asked;
+    this.#again = false;
     try {
       const answer = await review.changes(this.session, from, to);
       if (turn !== this.#turn) return;
@@ -66,12 +73,11 @@ export class Changes {
       this.error = sentence(error);
       // A list that is on the screen stays there when one look fails.
       if (this.phase === 'loading') this.phase = 'error';
-    } finally {
-      if (turn === this.#turn) {
-        this.busy = false;
-        if (this.#again) void this.look(this.#asked);
-      }
     }
+  }
+
+  #isAskedAgain(): boolean {
+    return this.#again;
   }
 
   async lookAtCheckpoints(): Promise<void> {
