@@ -316,7 +316,7 @@ def test_the_state_is_known_without_a_network_card_and_after_each_restart(bed, c
     tool.becomes("idle")
     tool.type("say hello at last")
     tool.becomes("done", text="hello at last")
-    listed = tool.server.get("/api/sessions").json[0]["agent"]
+    listed = {one["id"]: one["agent"] for one in tool.server.get("/api/sessions").json}[tool.id]
     assert (listed["state"], listed["text"]) == ("done", "hello at last"), "for a page that comes now"
 
 

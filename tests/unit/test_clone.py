@@ -35,8 +35,8 @@ class Box:
         self.reports: list[str] = []
         self.report = self.reports.append
         self.settings = {"clone.size_limit": "1MiB"}
-        self.incus = self.containers = self
-        self.door = lambda id: self
+        self.incus = self
+        self.door = self.containers = lambda id: self
         self.session = replace(SESSION, workspace=str(workspace))
 
     def load(self) -> SimpleNamespace:
@@ -47,6 +47,9 @@ class Box:
 
     def instance(self, id: str) -> dict[str, Any]:
         return {"config": self.labels}
+
+    def path(self, id: str) -> str:
+        return f"/1.0/instances/{id}"
 
     def query(self, path: str, method: str, data: Any, *, wait: bool) -> None:
         self.labels.update(data["config"])
