@@ -304,7 +304,8 @@ class Recorder:
         return why != "prompt" or taken is None or (datetime.now(timezone.utc) - taken).total_seconds() > SAME_PROMPT
 
     def _is_enabled(self) -> bool:
-        return bool(self._app.config.get("checkpoints.enabled"))
+        """Whether checkpoints are taken: never by a command, which has no server and no time for them."""
+        return self._app is not None and bool(self._app.config.get("checkpoints.enabled"))
 
     @contextmanager
     def _held(self, id: str, timeout: float = LOOK_TIMEOUT) -> Iterator[None]:

@@ -228,3 +228,10 @@ def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorde
     recorder.tell("deleted", SESSION)
     thin(recorder, app.config, far)
     assert recorder.records.find(SESSION.id) is None
+
+
+def test_a_command_without_a_server_takes_no_checkpoint():
+    alone = Recorder(None)
+    for moment in ("started", "before_prompt", "before_stop"):
+        alone.tell(moment, SESSION)
+    assert not alone._queue
