@@ -95,7 +95,7 @@ class Journal:
             return handler(request)
         session = self._session(request.values.get("id"))
         note = functools.partial(self._note, request.peer, operation)
-        if request.is_socket:
+        if request.is_socket and session and session.status == "running":
             note(session, Outcome("opened", 101, 0.0))
         began = time.monotonic()
         try:

@@ -147,6 +147,12 @@ def test_a_terminal_is_written_down_as_it_opens_and_as_it_closes(office):
     assert [line["outcome"] for line in office.audit()] == ["opened", "closed"]
 
 
+def test_a_terminal_that_is_refused_never_opened(office):
+    with pytest.raises(clincus.ClincusError):
+        office.ask(fail, path="/ws/terminal/x", id="clincus-ffffff-1")
+    assert [line["outcome"] for line in office.audit()] == ["it waits for an answer"]
+
+
 def test_who_only_watches_a_terminal_writes_nothing(office):
     office.ask(lambda request: None, path="/ws/terminal/x", readonly=True)
     assert not (office.folder / "audit.jsonl").exists()
