@@ -16,7 +16,7 @@
 # is left out.
 set -f
 refuse() { echo "! $1"; exit 0; }
-workspace=$1 known=$2 limit=$3 most=$4 mode=$5 base=$6
+workspace=$1 known=$2 limit=$3 most=$4 mode=$5 base=$6 imported=no
 umask 077
 LC_ALL=C
 export LC_ALL limit
@@ -59,6 +59,40 @@ work=$GIT_DIR/work
 rm -rf "$work"
 mkdir "$work" || refuse home
 
+# Records all files at once, where none is known yet: `git add` looks for each one among what is recorded, which takes
+# most of its time. Fails where git does not take a name; `git add` then leaves out that file alone.
+import_files() {
+    # shellcheck disable=SC2016 # Perl's variables
+    perl -0 -MFcntl=:DEFAULT,:mode -e '
+        use strict;
+        binmode STDOUT;
+        my ($mark, @entries) = (0);
+        open my $unreadable, ">", $ARGV[0] or die;
+        while (my $path = <STDIN>) {
+            chomp $path;
+            my @is = lstat $path or next;
+            my ($mode, $content) = ("120000", "");
+            if (S_ISLNK($is[2])) {
+                $content = readlink $path;
+            } elsif (S_ISREG($is[2]) && $is[7] <= $ENV{limit}) {
+                my $is_open = sysopen my $file, $path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
+                print $unreadable "$path\0" and next unless $is_open;
+                while (length $content <= $ENV{limit} && sysread $file, $content, 1 << 20, length $content) {}
+                next if length $content > $ENV{limit};
+                $mode = $is[2] & 0100 ? "100755" : "100644";
+            } else {
+                next;
+            }
+            print "blob\nmark :", ++$mark, "\ndata ", length $content, "\n", $content, "\n";
+            $path =~ s/(["\\\n])/sprintf "\\%03o", ord $1/ge;
+            push @entries, "M $mode :$mark \"$path\"\n";
+        }
+        print "commit refs/clincus/last\ncommitter clincus <> 0 +0000\ndata 0\n", @entries, "done\n";
+    ' "$work/unreadable" <"$work/changed" |
+        git -c core.bigFileThreshold=1g fast-import --quiet --done --force --depth=0 2>/dev/null &&
+        tree=$(git rev-parse -q --verify 'refs/clincus/last^{tree}') && git read-tree "$tree" 2>/dev/null && imported=yes
+}
+
 # Files that have changed, or are not known yet; a repository of its own is listed with a slash at its end.
 list_changed() { git ls-files -z -o -m --exclude-standard; }
 # Without folders that ignore themselves and hold nothing else, such as the places that Clincus keeps occupied.
@@ -83,6 +117,7 @@ record_files() {
         sed -z 's|^\./||' >"$work/large"
     cat "$work/repository" "$work/large" >"$work/out"
     [ "$(tr -dc '\0' <"$work/out" | wc -c)" -le 2000 ] || refuse large
+    [ -e "$GIT_INDEX_FILE" ] || ! import_files || return 0
     git update-index -z --force-remove --stdin <"$work/out" || return
     { printf '.\0'; sed -z 's|^|:(top,exclude,literal)|' "$work/out"; } |
         git add -A --ignore-errors --pathspec-from-file=- --pathspec-file-nul 2>"$work/errors"
@@ -153,6 +188,8 @@ rm -rf "$work"
 { echo "$tree"; [ "$known" = - ] || echo "^$known"; } |
     git pack-objects -q --revs --stdout --window=0 --delta-base-offset || exit 1
 [ "$mode" != branch ] || exit 0
+# The index gets to know the times of the files, so that the next time none is read again.
+[ "$imported" = no ] || { git -c core.bigFileThreshold=1g update-index -q --refresh <&- >&- 2>&- & exit 0; }
 # The next time only this tree is needed.
 [ "$(find "$GIT_DIR/objects/pack" -name '*.pack' 2>/dev/null | wc -l)" -lt 50 ] || {
     git update-ref refs/clincus/last "$tree"

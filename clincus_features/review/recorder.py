@@ -284,10 +284,14 @@ class Recorder:
     def _ask(self, session: clincus.Session, why: str, delay: float = 0.0) -> None:
         if not self._is_enabled():
             return
+        at = time.monotonic() + delay
         with self._changed:
+            later = [one for one in self._queue if one[1:] == (session.id, why) and one[0] > at]
+            for one in later:
+                self._queue.remove(one)
             if not self._is_asked(session.id, why):
                 add = self._queue.appendleft if why == "prompt" else self._queue.append
-                add((time.monotonic() + delay, session.id, why))
+                add((at, session.id, why))
                 self._changed.notify_all()
 
     def _is_asked(self, id: str, why: str) -> bool:

@@ -42,9 +42,10 @@ def fill(folder: Path, count: int, name: str = "d") -> None:
     for number in range(count):
         place = folder / f"{name}{number // 200}"
         place.mkdir(exist_ok=True)
-        (place / f"{number}.txt").write_text(f"line {number}\n" * 40)
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, 1000, 1000)
+        file = place / f"{number}.txt"
+        file.write_text(f"line {number}\n" * 40)
+        for path in (place, file):
+            os.chown(path, 1000, 1000)
 
 
 def main() -> None:

@@ -179,8 +179,8 @@ FAKES = {
     "endless": "*pack-objects*) exec yes",
     "endless after a sound begin": "*pack-objects*) printf 'PACK\\0\\0\\0\\2\\0\\0\\0\\1'; exec cat /dev/zero",
     "nothing": "*pack-objects*) exit 0",
-    "a tree that is not sent": "*write-tree*) echo 0123456789012345678901234567890123456789",
-    "an option for a tree": "*write-tree*) echo --upload-pack=/bin/sh",
+    "a tree that is not sent": "*write-tree*|*'^{tree}'*) echo 0123456789012345678901234567890123456789",
+    "an option for a tree": "*write-tree*|*'^{tree}'*) echo --upload-pack=/bin/sh",
 }
 
 

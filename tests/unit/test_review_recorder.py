@@ -98,6 +98,14 @@ def test_a_start_has_one_checkpoint_whoever_tells_of_it(recorder):
     assert work_off(recorder) == ["start", "start"]
 
 
+def test_a_start_that_was_made_here_is_not_waited_for(recorder):
+    """Incus tells of each start as it begins; a start of this server's own tells when it is done."""
+    recorder.tell("started", SESSION)
+    recorder.tell("after_start", SESSION)
+    recorder.work()
+    assert [one.why for one in recorder.records.of(SESSION).checkpoints] == ["start"]
+
+
 @pytest.mark.parametrize(
     ("states", "whys"),
     [

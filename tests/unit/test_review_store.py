@@ -13,6 +13,7 @@ import pytest
 import clincus
 from clincus_features.review import changes, store
 from clincus_features.review.recorder import FILE_LIMIT, Look, pieces_of, read_head
+from clincus_features.review.records import Skipped
 from tests.programs import git
 
 SPY = "#!/bin/sh\ntouch '{mark}'\ncat\n"
@@ -106,6 +107,30 @@ def test_a_file_is_recorded_byte_by_byte_whatever_attributes_say(kept, tmp_path)
     (work / "file").write_bytes(content)
     look = take(kept, tmp_path)
     assert kept.run("cat-file", "blob", f"{look.tree}:file") == content
+
+
+def test_the_first_checkpoint_is_the_tree_that_git_makes(kept, tmp_path):
+    """All files are recorded at once there, and none is known yet."""
+    work = tmp_path / "work"
+    (work / "a" / "b").mkdir(parents=True)
+    for name, content in {"a/b/file": b"1", "a.b": b"\0" * 70_000, "a-": b"", "same": b"1"}.items():
+        (work / name).write_bytes(content)
+    (work / "a" / "run").write_text("#!/bin/sh\n")
+    (work / "a" / "run").chmod(0o755)
+    (work / "link").symlink_to("no/where")
+    look = take(kept, tmp_path)
+    git(work, "init", "-q")
+    git(work, "add", "-A")
+    assert look.tree == git(work, "write-tree").strip()
+    again, pack = checkpoint(tmp_path, look.tree)
+    assert (again.tree, pack) == (look.tree, b"")
+
+
+def test_a_name_that_git_does_not_take_leaves_out_that_file_alone(kept, tmp_path):
+    for name in ("git~1", "file"):
+        (tmp_path / "work" / name).write_text("x")
+    look = take(kept, tmp_path)
+    assert (names(kept, look.tree), look.skipped) == ({"file"}, [Skipped("git~1", "unreadable")])
 
 
 def test_only_what_is_new_is_sent(kept, tmp_path):
