@@ -124,7 +124,7 @@ def printable(text: str) -> str:
     )
 
 
-# -- The log
+# -- The log, and what is measured
 
 
 class LogHandler(logging.Handler):
@@ -152,6 +152,15 @@ log.setLevel(logging.INFO)
 log.propagate = False
 log.addHandler(LogHandler())
 log.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+
+# Each is told of a piece of work that is over: its kind, which one of the kind, and the seconds that it took.
+meters: list[Callable[[str, str, float], None]] = []
+
+
+def tally(kind: str, which: str, seconds: float = 0.0) -> None:
+    """Tell the meters of a piece of work, such as ("answer", "404")."""
+    for meter in meters:
+        meter(kind, which, seconds)
 
 
 # -- Times
@@ -391,7 +400,7 @@ class Child:
         self.failure = ""  # why we have ended it
         self._gentle = gentle
         self._is_fed = False  # another thread writes to stdin, and closes it
-        self._words = f"`{shlex.join(argv[:6])} …` did not finish within"
+        self._began, self._words = time.monotonic(), shlex.join(argv[:6])
         self._alarm = threading.Timer(0, self.end)  # not started
         if timeout is not None:
             self.allow(timeout)
@@ -402,6 +411,7 @@ class Child:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._alarm.cancel()
         self.end()
+        tally("child" if exit_code(self.process) == 0 else "failed child", self._words, time.monotonic() - self._began)
         for stream in (self.stdout, self.stderr, *(() if self._is_fed else (self.stdin,))):
             with suppress(OSError):
                 stream.close()
@@ -409,7 +419,7 @@ class Child:
     def allow(self, seconds: float) -> None:
         """Give the child so many seconds from now."""
         self._alarm.cancel()
-        self._alarm = threading.Timer(seconds, self.end, (f"{self._words} {seconds:g} s",))
+        self._alarm = threading.Timer(seconds, self.end, (f"`{self._words} …` did not finish within {seconds:g} s",))
         self._alarm.daemon = True
         self._alarm.start()
 
@@ -4753,8 +4763,10 @@ class Sessions:
         except UnsettledError as error:  # the next save finds it at rest
             return error
         except (ClincusError, OSError) as error:
+            tally("save", "failed")
             self.report(f"{session.id}: the conversation was not saved: {error}")
             return error
+        tally("save", "done")
         for note in notes:
             self.report(f"{session.id}: {note}")
         return None
@@ -5037,7 +5049,7 @@ class Request:
     @property
     def is_api(self) -> bool:
         """Whether the path belongs to the API, and not to the dashboard's files."""
-        return self.is_socket or self.path == "/api" or self.path.startswith("/api/")
+        return self.is_socket or self.path in {"/api", "/metrics"} or self.path.startswith("/api/")
 
     def options(self, name: str) -> set[str]:
         """The members of a header field that is a list (RFC 9110, 5.6.1), in lower case."""
@@ -5725,6 +5737,7 @@ class Connection:
         """Write one answer: the only place that does."""
         # The rest of an unread body would be taken for the next request.
         self.close_connection = self.close_connection or self._unread > 0
+        tally("answer", str(response.status))
         self._send(response_bytes(response, is_last=self.close_connection, head_only=head_only))
 
     def _send(self, data: bytes) -> None:

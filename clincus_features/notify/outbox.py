@@ -168,6 +168,7 @@ class Outbox:
                 last = store.result(outcome, words, status)
                 endpoint = "" if outcome == "gone" else device.endpoint
                 state.devices[device_id] = replace(state.devices[device_id], endpoint=endpoint, last=last)
+        clincus.tally("push", outcome)
         if outcome != "delivered":
             clincus.log.warning("push to %r by %s: %s, %s", device.name, host_of(device.endpoint), outcome, words)
         if outcome == "retrying":
@@ -212,6 +213,7 @@ class Outbox:
             outcome = "failed"
         with store.changing(self._environ) as state:
             state.webhook = store.result(outcome, words, status)
+        clincus.tally("webhook", outcome)
         level = clincus.log.info if outcome == "delivered" else clincus.log.warning
         level("webhook at %s: %s, %s", host, outcome, words)
         if outcome == "retrying":

@@ -281,6 +281,8 @@ def test_another_machine_signs_in_with_the_token(start_server, home, other_machi
     assert server.get("/api/sessions").status == 401
     assert server.get("/api/sessions", headers={"Authorization": f"Bearer {token}x"}).status == 401
     assert server.get("/api/sessions", headers={"Authorization": f"Bearer {token}"}).status == 200
+    assert server.get("/metrics").status == 401
+    assert server.get("/metrics", headers={"Authorization": f"Bearer {token}"}).status == 200, "as Prometheus asks"
     assert server.get("/api/sessions", headers={"Host": f"evil.example:{server.port}"}).status == 403
     with pytest.raises(InvalidStatus, match="401"):
         connect(server.socket_url + "/ws/events")

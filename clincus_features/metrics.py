@@ -1,0 +1,248 @@
+"""Figures of the server for Prometheus: GET /metrics, in its text format (docs/metrics.md lists them).
+
+Every label has few values that are known before: operations, statuses, words of the `incus` command. Nothing that a
+container or a person names becomes one, so however much happens, the answer stays small.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import logging
+import os
+import re
+import resource
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import clincus
+
+Handler = Callable[[Any], object]
+Samples = Iterator[tuple[str, float]]  # labels as the format has them, number
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+STARTED = time.time()
+# What a child's command line is called: the word after `incus`, or the method of `incus query`.
+CALL = re.compile(r"(?:sg \S+ -c ')?incus (?:--project \S+ )?(?:query --request (?P<method>\w+)|(?P<word>\S+))")
+CALLS = {"GET", "POST", "PUT", "PATCH", "DELETE", "config", "delete", "exec", "info", "launch", "list", "start", "stop"}
+LABELS = {"answer": "status", "save": "outcome", "push": "outcome", "webhook": "outcome"}  # of what the core tallies
+
+
+class Family(NamedTuple):
+    """One metric."""
+
+    kind: str  # counter, gauge or histogram
+    help: str
+
+
+FAMILIES = {
+    "clincus_build_info": Family("gauge", "The version that runs; always 1."),
+    "clincus_sessions": Family("gauge", "Sessions by their status."),
+    "clincus_agents": Family("gauge", "Sessions by what their tool does."),
+    "clincus_engine_up": Family("gauge", "Whether an engine answers; this host is the engine with no name."),
+    "clincus_sockets": Family("gauge", "Open WebSockets: terminals, shells and pages that listen to events."),
+    "clincus_request_seconds": Family("histogram", "Time that requests took, by operation of the API."),
+    "clincus_request_failures_total": Family("counter", "Requests that an operation refused or failed at."),
+    "clincus_answers_total": Family("counter", "Answers by HTTP status, also of what came to no operation."),
+    "clincus_incus_call_seconds": Family("histogram", "Time that calls of the incus command took, by kind."),
+    "clincus_incus_call_failures_total": Family("counter", "Calls of the incus command that ended with an error."),
+    "clincus_saves_total": Family("counter", "Copies of conversations to this host."),
+    "clincus_pushes_total": Family("counter", "Web pushes to devices, by how it went."),
+    "clincus_webhooks_total": Family("counter", "Messages to the webhook, by how it went."),
+    "clincus_log_messages_total": Family("counter", "Lines in the server's log, by level."),
+    "clincus_threads": Family("gauge", "Threads of the server."),
+    "process_cpu_seconds_total": Family("counter", "CPU time of the server itself."),
+    "process_resident_memory_bytes": Family("gauge", "Memory of the server itself."),
+    "process_open_fds": Family("gauge", "Open file descriptors."),
+    "process_max_fds": Family("gauge", "How many there may be."),
+    "process_start_time_seconds": Family("gauge", "When the server started (Unix time)."),
+}
+
+
+@dataclass
+class Histogram:
+    """How long things took."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))  # of each bucket; the last has the rest
+    seconds: float = 0.0  # in all
+
+    def samples(self, labels: str) -> Iterator[tuple[str, str, float]]:
+        """Suffix of the name, labels and number of each line; a bucket counts all that is not longer."""
+        total = 0
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts):
+            total += count
+            yield "_bucket", f'{labels},le="{bound}"', total
+        yield "_sum", labels, self.seconds
+        yield "_count", labels, total
+
+
+class Tallies:
+    """Everything that was counted since the process began."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str]] = Counter()  # name and labels -> number
+        self._times: dict[tuple[str, str], Histogram] = {}
+
+    def count(self, name: str, labels: str) -> None:
+        """Count one more."""
+        with self._lock:
+            self._counts[name, labels] += 1
+
+    def time(self, name: str, labels: str, seconds: float) -> None:
+        """Note how long something took."""
+        with self._lock:
+            found = self._times.setdefault((name, labels), Histogram())
+            found.counts[bisect.bisect_left(BUCKETS, seconds)] += 1
+            found.seconds += seconds
+
+    def note(self, kind: str, which: str, seconds: float) -> None:
+        """Take in what the core tallies."""
+        if kind in LABELS:
+            plural = "pushes" if kind == "push" else f"{kind}s"
+            self.count(f"clincus_{plural}_total", label(LABELS[kind], which))
+        elif (found := CALL.match(which)) and kind in {"child", "failed child"}:
+            word = found["method"] or found["word"]
+            call = label("call", word if word in CALLS else "other")
+            self.time("clincus_incus_call_seconds", call, seconds)
+            if kind == "failed child":
+                self.count("clincus_incus_call_failures_total", call)
+
+    def lines(self) -> dict[str, list[str]]:
+        """The lines of each metric."""
+        with self._lock:
+            found: dict[str, list[str]] = {}
+            for (name, labels), number in self._counts.items():
+                found.setdefault(name, []).append(sample(name, labels, number))
+            for (name, labels), one in self._times.items():
+                found.setdefault(name, []).extend(sample(name + end, more, n) for end, more, n in one.samples(labels))
+            return found
+
+
+class LogCounter(logging.Handler):
+    """Counts the lines of the log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count one."""
+        TALLIES.count("clincus_log_messages_total", label("level", record.levelname.lower()))
+
+
+# Of the process: there is one log, and one door to Incus for all that runs in it.
+TALLIES = Tallies()
+clincus.meters.append(TALLIES.note)
+clincus.log.addHandler(LogCounter())
+
+
+def label(name: str, value: str) -> str:
+    """A label as the format has it."""
+    return '{}="{}"'.format(name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
+
+
+def sample(name: str, labels: str, number: float) -> str:
+    """One line of the answer."""
+    return f"{name}{{{labels}}} {number}" if labels else f"{name} {number}"
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the route, and measure every other one."""
+    contract = clincus.load_contract()
+    gauges = Gauges(extensions.app, contract)
+    paths = contract["paths"]
+
+    def wrap(method: str, path: str, handler: Handler) -> Handler:
+        operation = paths.get(path, {}).get(method.lower(), {}).get("operationId")
+        if operation is None:
+            return handler
+        follow = gauges.follow_socket if path.startswith("/ws/") else follow_request
+        return functools.partial(follow, handler, operation)
+
+    extensions.wrappers.append(wrap)
+    extensions.routes.append(("GET", "/metrics", lambda request: gauges.answer()))
+
+
+def follow_request(handler: Handler, operation: str, request: clincus.Request) -> object:
+    """Handle a request, and note how long that took and whether it failed."""
+    labels, began = label("operation", operation), time.monotonic()
+    try:
+        return handler(request)
+    except Exception as error:
+        status = error.status if isinstance(error, clincus.ClincusError) else 500
+        TALLIES.count("clincus_request_failures_total", f"{labels},{label('status', str(status))}")
+        raise
+    finally:
+        TALLIES.time("clincus_request_seconds", labels, time.monotonic() - began)
+
+
+class Gauges:
+    """What is so now: read when somebody asks."""
+
+    def __init__(self, app: Any, contract: clincus.Schema) -> None:
+        schemas = contract["components"]["schemas"]
+        self._app = app
+        self._statuses: list[str] = schemas["Session"]["properties"]["status"]["enum"]
+        self._states: list[str] = schemas["Agent"]["properties"]["state"]["enum"]
+        self._lock = threading.Lock()
+        sockets = (item["get"]["operationId"] for path, item in contract["paths"].items() if path.startswith("/ws/"))
+        self._sockets = dict.fromkeys(sockets, 0)  # operation -> how many are open
+
+    def follow_socket(self, handler: Handler, operation: str, request: clincus.Request) -> object:
+        """Handle a WebSocket, which is open until the handler returns."""
+        self._add(operation, 1)
+        try:
+            return handler(request)
+        finally:
+            self._add(operation, -1)
+
+    def _add(self, operation: str, number: int) -> None:
+        with self._lock:
+            self._sockets[operation] += number
+
+    def answer(self) -> clincus.Response:
+        """The answer to GET /metrics. It asks nobody: neither Incus nor a container."""
+        lines = TALLIES.lines()
+        for name, samples in self._now():
+            lines[name] = [sample(name, labels, number) for labels, number in samples]
+        text = "".join(
+            f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n" + "".join(f"{one}\n" for one in lines[name])
+            for name, family in FAMILIES.items()
+            if name in lines
+        )
+        return clincus.Response(200, text.encode(), [("Content-Type", CONTENT_TYPE)])
+
+    def _now(self) -> Iterator[tuple[str, Samples]]:
+        sessions = self._app.registry.all()
+        fields = map(self._app.extensions.fields, sessions)
+        states = [agent.get("state") for one in fields if isinstance(agent := one.get("agent"), dict)]
+        yield "clincus_build_info", iter([(label("version", clincus.__version__), 1)])
+        yield "clincus_sessions", counted("status", self._statuses, (one.status for one in sessions))
+        yield "clincus_agents", counted("state", self._states, states)
+        up = {engine: not monitor.error for engine, monitor in self._app.monitors.items()}
+        yield "clincus_engine_up", ((label("engine", engine), int(is_up)) for engine, is_up in up.items())
+        yield "clincus_sockets", ((label("operation", one), number) for one, number in list(self._sockets.items()))
+        for name, number in process_figures().items():
+            yield name, iter([("", number)])
+
+
+def counted(name: str, known: Iterable[str], found: Iterable[object]) -> Samples:
+    """How often each of the known values was found, also those that were not."""
+    numbers = Counter(found)
+    return ((label(name, one), numbers[one]) for one in known)
+
+
+def process_figures() -> dict[str, float]:
+    """What this process takes of the machine."""
+    pages = int((clincus.read_plain_file("/proc/self/statm", 1 << 10) or b"0 0").split()[1])
+    return {
+        "clincus_threads": threading.active_count(),
+        "process_cpu_seconds_total": time.process_time(),
+        "process_resident_memory_bytes": pages * resource.getpagesize(),
+        "process_open_fds": len(os.listdir("/proc/self/fd")) - 1,  # one was open to list them
+        "process_max_fds": min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], sys.maxsize),
+        "process_start_time_seconds": STARTED,
+    }

@@ -1,0 +1,208 @@
+"""GET /metrics: that Prometheus reads it, what is counted, and that no name of a session can make it grow."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import clincus
+from clincus_features import metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACT = clincus.load_contract()
+REQUEST: Any = SimpleNamespace()
+
+
+@pytest.fixture(autouse=True)
+def tallies(monkeypatch: pytest.MonkeyPatch) -> metrics.Tallies:
+    """An empty count for each test; the core and the log tell it what happens."""
+    fresh = metrics.Tallies()
+    monkeypatch.setattr(metrics, "TALLIES", fresh)
+    monkeypatch.setattr(clincus, "meters", [fresh.note])
+    return fresh
+
+
+@pytest.fixture
+def app() -> Any:
+    """As much of the application as the figures are read from: two sessions, an engine that is away."""
+    sessions = [clincus.Session(f"clincus-a1b2c3-{slot}", "/w", "claude", slot, "running", False) for slot in (1, 2)]
+    extensions = clincus.Extensions()
+    extensions.session_fields.append(lambda session: {"agent": {"state": "waiting", "text": 'a "b"\n'}})
+    monitors = {"": SimpleNamespace(error=""), "far": SimpleNamespace(error="it does not answer")}
+    return SimpleNamespace(registry=SimpleNamespace(all=lambda: sessions), extensions=extensions, monitors=monitors)
+
+
+@pytest.fixture
+def gauges(app) -> metrics.Gauges:
+    return metrics.Gauges(app, CONTRACT)
+
+
+def read(gauges: metrics.Gauges) -> dict[str, float]:
+    """What Prometheus's own parser reads: `name{label=value}` to number."""
+    text = gauges.answer().body.decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation, family.name
+        for one in family.samples:
+            found[one.name + "".join(f"{{{key}={value}}}" for key, value in one.labels.items())] = one.value
+    return found
+
+
+def test_prometheus_reads_all_of_it_and_it_says_what_is_so_now(gauges):
+    found = read(gauges)
+    assert found["clincus_sessions{status=running}"] == 2
+    assert found["clincus_sessions{status=stopped}"] == 0
+    assert found["clincus_agents{state=waiting}"] == 2
+    assert found["clincus_engine_up{engine=}"] == 1
+    assert found["clincus_engine_up{engine=far}"] == 0
+    assert found["clincus_sockets{operation=terminal}"] == 0
+    assert found["clincus_threads"] >= 1
+    assert found["process_resident_memory_bytes"] > 1 << 20
+    assert found["process_open_fds"] > 2
+
+
+def test_a_request_counts_for_its_operation_with_its_time_and_how_it_failed(gauges):
+    def refuse(request: object) -> None:
+        raise clincus.ClincusError("no", 409)
+
+    assert metrics.follow_request(lambda request: "fine", "list_sessions", REQUEST) == "fine"
+    for handler, error in ((refuse, clincus.ClincusError), (lambda request: 1 / 0, ZeroDivisionError)):
+        with pytest.raises(error):
+            metrics.follow_request(handler, "list_sessions", REQUEST)
+    found = read(gauges)
+    assert found["clincus_request_seconds_count{operation=list_sessions}"] == 3
+    assert found["clincus_request_seconds_bucket{operation=list_sessions}{le=+Inf}"] == 3
+    assert found["clincus_request_failures_total{operation=list_sessions}{status=409}"] == 1
+    assert found["clincus_request_failures_total{operation=list_sessions}{status=500}"] == 1
+
+
+def test_a_bucket_counts_all_that_is_not_longer(gauges, tallies):
+    for seconds in (0.001, 0.3, 100):
+        tallies.time("clincus_request_seconds", 'operation="x"', seconds)
+    found = read(gauges)
+    name = "clincus_request_seconds_bucket{{operation=x}}{{le={}}}"
+    bounds = {bound: found[name.format(bound)] for bound in ("0.001", "0.5", "60", "+Inf")}
+    assert bounds == {"0.001": 1, "0.5": 2, "60": 2, "+Inf": 3}
+    assert found["clincus_request_seconds_sum{operation=x}"] == pytest.approx(100.301)
+
+
+def test_a_socket_is_counted_while_it_is_open(gauges):
+    def look(request: object) -> float:
+        return read(gauges)["clincus_sockets{operation=events}"]
+
+    assert gauges.follow_socket(look, "events", REQUEST) == 1
+    assert look(REQUEST) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        ("incus --project default launch --quiet clincus", "launch"),
+        ("incus query --request POST /1.0/instances", "POST"),
+        ("sg incus-admin -c 'incus --project default exec --force-noninteractive", "exec"),
+        ("incus --project default --help", "other"),
+        ("incus --project default clincus-a1b2c3-1", "other"),
+    ],
+)
+def test_a_call_of_incus_counts_by_its_kind(gauges, words, call):
+    clincus.tally("child", words, 0.2)
+    clincus.tally("failed child", words, 0.2)
+    found = read(gauges)
+    assert found[f"clincus_incus_call_seconds_count{{call={call}}}"] == 2
+    assert found[f"clincus_incus_call_failures_total{{call={call}}}"] == 1
+
+
+def test_a_child_that_is_not_incus_does_not_count(gauges):
+    clincus.run_child(["true"], timeout=10)
+    assert not any("call" in name for name in read(gauges))
+
+
+def test_the_core_tells_how_children_end(tallies, monkeypatch):
+    told = []
+    monkeypatch.setattr(clincus, "meters", [lambda kind, which, seconds: told.append((kind, which))])
+    for program in ("true", "false"):
+        clincus.run_child([program], timeout=10)
+    assert told == [("child", "true"), ("failed child", "false")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "which", "name"),
+    [
+        ("answer", "404", "clincus_answers_total{status=404}"),
+        ("save", "failed", "clincus_saves_total{outcome=failed}"),
+        ("push", "delivered", "clincus_pushes_total{outcome=delivered}"),
+        ("webhook", "refused", "clincus_webhooks_total{outcome=refused}"),
+    ],
+)
+def test_what_the_core_and_other_features_tally_is_counted(gauges, kind, which, name):
+    clincus.tally(kind, which)
+    clincus.tally(kind, which)
+    assert read(gauges)[name] == 2
+
+
+def test_a_kind_that_is_not_known_makes_no_metric(gauges):
+    before = read(gauges).keys()
+    clincus.tally("weather", "fine")
+    assert read(gauges).keys() == before
+
+
+def test_lines_of_the_log_count_by_level(gauges):
+    metrics.LogCounter().emit(logging.makeLogRecord({"levelname": "WARNING"}))
+    assert read(gauges)["clincus_log_messages_total{level=warning}"] == 1
+
+
+def test_no_count_is_lost_between_threads(gauges, tallies):
+    threads = [threading.Thread(target=lambda: [clincus.tally("answer", "200") for _ in range(500)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read(gauges)["clincus_answers_total{status=200}"] == 4000
+
+
+def test_more_sessions_make_the_answer_no_longer(gauges, app):
+    before = len(gauges.answer().body.splitlines())
+    more = [clincus.Session(f"clincus-a1b2c3-{slot}", "/w", "claude", slot, "running", False) for slot in range(99)]
+    app.registry = SimpleNamespace(all=lambda: more)
+    assert len(gauges.answer().body.splitlines()) == before
+
+
+def test_every_operation_of_a_server_is_measured(tmp_path):
+    app = clincus.Application({"HOME": str(tmp_path)}, {})
+    route, _ = app.router.find("GET", "/metrics")
+    app.router.find("GET", "/api/config")[0].handler(REQUEST)
+    answer: Any = route.handler(REQUEST)
+    assert dict(answer.headers)["Content-Type"].startswith("text/plain; version=0.0.4")
+    text = answer.body.decode()
+    assert 'clincus_request_seconds_count{operation="get_config"} 1\n' in text
+
+
+def test_the_path_is_one_of_the_api_so_that_no_page_stands_in_its_place():
+    assert clincus.Request("GET", "/metrics", {}, None, 0, None, None).is_api  # type: ignore[arg-type]
+    assert not clincus.Request("GET", "/metrics/more", {}, None, 0, None, None).is_api  # type: ignore[arg-type]
+
+
+# ---- what people read -------------------------------------------------------------------------------------------
+
+
+def test_the_document_lists_exactly_the_metrics_that_there_are():
+    text = (ROOT / "docs" / "metrics.md").read_text().partition("## Dashboard")[0]
+    assert set(re.findall(r"`((?:clincus|process)_\w+)", text)) == set(metrics.FAMILIES)
+
+
+def test_the_dashboard_file_asks_for_metrics_that_there_are():
+    board = json.loads((ROOT / "docs" / "grafana.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    asked = {name for query in queries for name in re.findall(r"\b(?:clincus|process)_\w+", query)}
+    kinds = {name: family.kind for name, family in metrics.FAMILIES.items()}
+    lines = {f"{name}_{end}" for name in kinds if kinds[name] == "histogram" for end in ("bucket", "sum", "count")}
+    assert asked <= set(kinds) | lines
+    assert len(queries) >= 8
