@@ -11,6 +11,7 @@ file of its own.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import errno
@@ -375,7 +376,7 @@ class Child:
     ChildError.
     """
 
-    error: ClassVar[type[ClincusError]] = ChildError
+    error: type[ClincusError] = ChildError
 
     def __init__(
         self,
@@ -1752,6 +1753,7 @@ INCUS_FAILURES = (
     ),
     ("connection refused", 503, "Incus is not answering. Check the incus service."),
     ("connection reset", 503, "Incus closed the connection: it is restarting."),
+    ("websocket: close 1006", 503, "Incus closed the connection: it is restarting."),
     ("daemon is shutting down", 503, "Incus is shutting down."),
     ("UNIQUE constraint failed: instances", 409, ""),
     ("already exists", 409, ""),
@@ -1809,7 +1811,7 @@ STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such
 class IncusChild(Child):
     """The `incus` command as a child process. Raises IncusError."""
 
-    error = IncusError
+    error: type[ClincusError] = IncusError
 
     def __init__(self, argv: Sequence[str], **options: Any) -> None:
         try:
@@ -1942,7 +1944,8 @@ class Incus:
         self.engine = engine  # whose door it is: only its sessions are known here
         self.remote = remote  # the remote of the `incus` command, "" for the Incus of this host
         self.target = target  # the cluster member or `@group` for new instances, "" for any
-        self._running: set[IncusChild] = set()  # commands that are waited for; see `give_up`
+        self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
+        self.lost = ""  # why the engine is taken for lost: no command begins then, but through `anew`
 
     def place(self, name: str) -> str:
         """A word of the command line for an instance (a session's id will do) or an image: `remote:name`."""
@@ -2060,7 +2063,7 @@ class Incus:
         """A command in an instance that has begun, with `options` of `exec_argv`. Raises IncusError if it does not."""
         argv = self.exec_argv(name, ["sh", "-c", packaged_text("guest/exec.sh"), "exec", *command], **options)
         for left in reversed(range(NOT_SEEN_TRIES)):
-            with GuestCommand(argv, timeout=timeout, gentle=GENTLE) as running:
+            with GuestCommand(argv, timeout=timeout, gentle=GENTLE) as running, self._awaited(running):
                 if running.begin():
                     yield running
                     return
@@ -2111,17 +2114,27 @@ class Incus:
         words = [f"{self.remote}:"] if self.remote else []
         return IncusChild(self.argv("monitor", *words, "--type", "lifecycle", "--format", "json"))
 
-    def give_up(self) -> None:
-        """End all commands that wait for Incus: it cannot be reached. Each of them raises IncusError."""
-        for child in tuple(self._running):
-            child.failure = child.failure or "`incus` did not finish"
-            child.signal(signal.SIGKILL)
+    def anew(self) -> Incus:
+        """The same door, open also while the engine is taken for lost: for a look whether it is back."""
+        door = copy.copy(self)
+        door.lost, door.waiting = "", set()
+        return door
+
+    @contextmanager
+    def _awaited(self, child: IncusChild) -> Iterator[None]:
+        self.waiting.add(child)
+        try:
+            yield
+        finally:
+            self.waiting.discard(child)
 
     def _as_member(self, command: list[str]) -> list[str]:
         """A command, through `sg` if the socket is out of reach: the user may be in its group since a later `usermod`.
 
         That is looked up each time: a server may be older than Incus, or than the membership.
         """
+        if self.lost:
+            raise IncusError(self.lost, 503)
         sockets = incus_sockets(os.environ)
         if self._group and any(map(os.path.exists, sockets)) and not any(os.access(one, os.W_OK) for one in sockets):
             with suppress(KeyError):
@@ -2133,17 +2146,14 @@ class Incus:
         """What a command writes to stdout. Raises IncusError if it fails."""
         # SIGINT makes the client give up what can be given up, such as a download.
         gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
-        with IncusChild(command, timeout=timeout, gentle=gentle) as child:
-            self._running.add(child)
+        with IncusChild(command, timeout=timeout, gentle=gentle) as child, self._awaited(child):
             try:
                 done = child.complete(stdin)
             except IncusError as error:
-                if not self.engine:
+                if not self.engine or error.status == 503:
                     raise
                 words = "it does not answer" if "did not finish" in error.message else error.message
                 raise IncusError(f"engine {self.engine}: {words}", 503) from error
-            finally:
-                self._running.discard(child)
         if done.code != 0:
             raise incus_failure(done.stderr.decode("utf-8", "replace"), self.engine)
         return done.stdout
@@ -3123,11 +3133,7 @@ def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
     command = f"{python} -I -S -c '{unpack}' {argument}"
     # The first process of the container shows that a stage is in use, even if the monitor was killed.
     note_init = f"""/bin/sh -c 'cat "/proc/$LXC_PID/stat" >{STAGES}/{plan["stage"]}/init'"""
-    return [
-        f"lxc.hook.pre-start = {command}",
-        f"lxc.hook.start-host = {note_init}",
-        f"lxc.hook.post-stop = {command}",
-    ]
+    return [f"lxc.hook.pre-start = {command}", f"lxc.hook.start-host = {note_init}", f"lxc.hook.post-stop = {command}"]
 
 
 def denied_calls(host: ProtectionSupport, rules: Sequence[str]) -> str:
@@ -4399,7 +4405,7 @@ class Sessions:
 
     def refresh(self, engine: str = "", timeout: float = 30) -> None:
         """Ask an engine for all its sessions, in one call. Raises IncusError."""
-        question, incus = next(self.registry.questions), self.door(f"{engine}:")
+        question, incus = next(self.registry.questions), self.door(f"{engine}:").anew()
         instances = incus.query("/1.0/instances?recursion=1", timeout=timeout)
         self.registry.compare(question, instances, engine=engine, lost=lost_members(incus, instances))
 
@@ -6200,12 +6206,7 @@ class TerminalBridge:
     """
 
     def __init__(
-        self,
-        websocket: WebSocket,
-        argv: Sequence[str],
-        size: TerminalSize | None = None,
-        *,
-        readonly: bool = False,
+        self, websocket: WebSocket, argv: Sequence[str], size: TerminalSize | None = None, *, readonly: bool = False
     ) -> None:
         """Prepare the bridge; `run` starts the program.
 
@@ -6457,6 +6458,8 @@ class Monitor:
         self.error = ""
         self.since = utc_now()
         self.engine = engine
+        where = f"engine {engine}: it does not answer" if engine else "Incus does not answer"
+        self.silence = f"{where}: check the incus service"  # the words for an Incus that hangs
         self._interval, self._patience = (ENGINE_INTERVAL, ENGINE_PATIENCE) if engine else (LOOK_INTERVAL, 30.0)
         self._history = history
         self._on_reach = on_reach
@@ -6484,11 +6487,15 @@ class Monitor:
         self.looked.clear()
         self._end_stream()
 
+    def lose(self) -> None:
+        """Take Incus for lost, as it answers nobody, until it answers a look again."""
+        self._set_error(self.silence)
+        self._end_stream()
+
     def require(self) -> None:
         """Raise why Incus cannot be reached (503), if so; the first requests wait for the first look."""
         if not self.looked.wait(FIRST_LOOK):
-            where = f"engine {self.engine}: it does not answer" if self.engine else "Incus does not answer"
-            raise ClincusError(f"{where}: check the incus service", 503)
+            raise ClincusError(self.silence, 503)
         if self.error:
             raise ClincusError(self.error, 503)
 
@@ -6511,7 +6518,7 @@ class Monitor:
     def _listen(self) -> None:
         """Look at everything, then at what events name, until `_end_stream`. Raises ClincusError if Incus is lost."""
         self._is_stale = False
-        with self._sessions.door(f"{self.engine}:").monitor() as self._process:
+        with self._sessions.door(f"{self.engine}:").anew().monitor() as self._process:
             if self.stopping.is_set() or self._is_stale:
                 return  # `_end_stream` found no process to end: it came just before this one
             self._sessions.refresh(self.engine, self._patience)
@@ -6539,8 +6546,7 @@ class Monitor:
             self.since = utc_now()
         if not self.stopping.is_set():
             self._sessions.registry.reach(self.engine, self.since if error else "")
-        if error and self.engine:
-            self._sessions.door(f"{self.engine}:").give_up()
+        self._sessions.door(f"{self.engine}:").lost = error
         self.looked.set()
         if error != before:
             where = f"engine {self.engine}" if self.engine else "Incus"
@@ -6833,10 +6839,7 @@ def open_terminal(app: Application, request: Request, shell: bool = False) -> No
         return
     readonly, size = values.get("readonly", False), TerminalSize(values["cols"], values["rows"])
     argv = app.sessions.terminal_argv(session, readonly=readonly, own_mouse=values["own_mouse"], shell=shell)
-    with (
-        open_websocket(request, [TERMINAL_SUBPROTOCOL]) as websocket,
-        app.sockets.track(websocket, session.id),
-    ):
+    with open_websocket(request, [TERMINAL_SUBPROTOCOL]) as websocket, app.sockets.track(websocket, session.id):
         TerminalBridge(websocket, argv, size, readonly=readonly).run()
 
 

@@ -102,7 +102,7 @@ class Survey:
         known = self._known().get(engine, Facts())
         if monitor.error:
             with self._turning:
-                if known.is_cluster and engine and find_member(incus, known):
+                if known.is_cluster and engine and find_member(incus.anew(), known):
                     monitor.reconnect()
             return
         if time.monotonic() >= self._next.get(engine, 0.0) and (

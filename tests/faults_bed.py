@@ -1,0 +1,128 @@
+"""Causes faults for real: a daemon that hangs or dies, a disk that is full, a server that is killed at a moment.
+
+hung(bed)            the bed's daemon accepts connections and answers none, until the end of the block
+killed(bed)          it is dead until the end of the block; its containers run on
+answers(server, …)   sends requests at once, and gives how each was answered and after how many seconds
+talk(bed, server, …) a session in which something was said
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clincus_cli import host as cli_host
+from clincus_cli import setup as cli_setup
+from tests.incus_bed import OFFLINE, Bed, unavailable
+from tests.programs import Server, wait_until
+
+
+def own(bed: Bed) -> Bed:
+    """A bed whose daemon is our own, so that it may be hurt."""
+    if bed.daemon is None:
+        unavailable("only a daemon of our own may be hurt, which needs root")
+    return bed
+
+
+def daemon_processes(bed: Bed) -> list[int]:
+    """The daemon's own processes, without its containers."""
+    assert bed.daemon is not None
+    pid = bed.daemon.pid
+    return [pid, *(int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+@contextlib.contextmanager
+def hung(bed: Bed) -> Iterator[None]:
+    """Let the daemon hang: it accepts connections and answers none."""
+    stopped = daemon_processes(own(bed))
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def killed(bed: Bed) -> Iterator[None]:
+    """Let the daemon die, and start it again."""
+    own(bed)
+    assert bed.daemon is not None
+    bed.daemon.kill()
+    bed.daemon.wait()
+    try:
+        yield
+    finally:
+        start_daemon_again(bed)
+
+
+def start_daemon_again(bed: Bed) -> None:
+    """Start the daemon of a bed that has died, and wait until it is ready."""
+    assert bed.folder is not None
+    log = bed.folder / "logs" / "incusd.log"
+    bed.daemon = cli_setup.start_incusd(cli_host.Host(), bed.folder, log, group="root", env=OFFLINE)
+
+
+class Timed(NamedTuple):
+    """How a request was answered, and after how many seconds."""
+
+    request: str
+    status: int
+    seconds: float
+    error: str
+
+
+def answers(server: Server, requests: Iterable[tuple[str, str, Any]]) -> list[Timed]:
+    """Send requests (method, path, body) at once, and wait for all answers."""
+
+    def ask(request: tuple[str, str, Any]) -> Timed:
+        method, path, body = request
+        began = time.monotonic()
+        try:
+            answer = server.request(method, path, body, timeout=60)
+        except TimeoutError:
+            return Timed(f"{method} {path}", 0, time.monotonic() - began, "no answer")
+        took = time.monotonic() - began
+        error = answer.json.get("error", "") if answer.status >= 400 else ""
+        return Timed(f"{method} {path}", answer.status, took, error)
+
+    requests = list(requests)
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(ask, requests))
+
+
+def screen(bed: Bed, id: str) -> str:
+    """What the tool's tmux shows; nothing while there is no tmux."""
+    return bed.shell(id, f"tmux capture-pane -p -S - -t =clincus-{id}: 2>/dev/null || true")
+
+
+def wait_for_screen(bed: Bed, id: str, words: str) -> None:
+    """Wait until a session's screen shows something."""
+    wait_until(lambda: words in screen(bed, id), f"{words!r} on the screen")
+
+
+def say(bed: Bed, id: str, text: str) -> None:
+    """Type a line into a session's tool, and wait for the answer: it is in the conversation by then."""
+    bed.shell(id, f"tmux send-keys -t =clincus-{id}: '{text}' Enter")
+    wait_for_screen(bed, id, f"echo: {text}")
+
+
+def talk(bed: Bed, server: Server, workspace: Path, text: str = "remember the milk", **fields: Any) -> dict[str, Any]:
+    """A session in which something was said."""
+    session = server.create(workspace, **fields)
+    wait_for_screen(bed, session["id"], "STUB-READY")
+    say(bed, session["id"], text)
+    return session
+
+
+def saved(server: Server, session: dict[str, Any]) -> str:
+    """What the host has of a conversation."""
+    folder = server.home / ".clincus" / f"sessions-{session['tool']}" / session["session_id"]
+    return "".join(path.read_text() for path in folder.rglob(f"{session['session_id']}.jsonl"))

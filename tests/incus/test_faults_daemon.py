@@ -1,0 +1,112 @@
+"""The daemon stops, dies or hangs: every answer comes in time, and everything goes on by itself afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from test_sessions import Events
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+import clincus
+from tests.faults_bed import answers, hung, killed, talk, wait_for_screen
+from tests.incus_bed import Bed
+from tests.programs import Server, wait_until
+
+IN_TIME = 10.0  # seconds for any answer, whatever the daemon does
+UNANSWERED = "Incus does not answer: check the incus service"
+
+
+def requests_of(id: str, other: str, workspace: str) -> list[tuple[str, str, object]]:
+    """One request of each kind: `id` is a session that runs, `other` another one that is to be stopped."""
+    one = f"/api/sessions/{id}"
+    reads = [
+        "/api/sessions", one, "/api/sessions/history", "/api/health", "/api/engines", "/api/images", "/api/config",
+        "/api/workspaces", "/api/tools", "/api/cost", "/api/push", f"{one}/files?path=", f"{one}/usage",
+        f"{one}/agent", f"{one}/scrollback", f"{one}/changes", f"{one}/checkpoints", f"{one}/snapshots", f"{one}/log",
+        f"{one}/prompts", f"{one}/cost", f"{one}/files/content?path=README.md", f"{one}/unfetched",
+    ]  # fmt: skip
+    return [
+        *(("GET", path, None) for path in reads),
+        ("POST", "/api/sessions", {"workspace": workspace}),
+        ("POST", f"{one}/prompt", {"text": "hello"}),
+        ("POST", f"{one}/interrupt", {}),
+        ("POST", f"{one}/seen", {}),
+        ("POST", f"{one}/checkpoints", {}),
+        ("POST", f"{one}/snapshots", {"name": "now"}),
+        ("PATCH", one, {"name": "mine"}),
+        ("POST", f"{one}/resume", None),
+        ("DELETE", f"/api/sessions/{other}", None),
+        ("PUT", "/api/config", {"workspace_roots": []}),
+    ]
+
+
+def shown(server: Server, terminal: ClientConnection, line: str, words: str) -> None:
+    """Type a line into a terminal, and wait for what it shows."""
+    terminal.send(f"{line}\r".encode())
+    seen = ""
+    while words not in seen:
+        seen += bytes(terminal.recv(timeout=30)).decode("utf-8", "replace")
+
+
+def no_half_made(bed: Bed, server: Server, expected: set[str]) -> None:
+    """Wait until just these sessions are there, as Incus and the server say, and the server reaches Incus."""
+    wait_until(lambda: server.get("/api/sessions").status == 200, "Incus to be reached again")
+    wait_until(lambda: set(bed.names()) == expected, "the half-made container to be gone")
+    wait_until(lambda: {one["id"] for one in server.get("/api/sessions").json} == expected, "the list to say so")
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(8, id="8 s"), pytest.param(60, id="60 s", marks=pytest.mark.nightly)])
+def test_a_daemon_that_hangs_keeps_nobody_waiting(bed, clincus_server, workspace, make_workspace, seconds):
+    server = clincus_server
+    id, other = (talk(bed, server, one)["id"] for one in (workspace, make_workspace("other")))
+    asked = requests_of(id, other, str(make_workspace("third")))
+    with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal, ThreadPoolExecutor(1) as pool:
+        events = Events(server, [clincus.EVENTS_SUBPROTOCOL])
+        shown(server, terminal, "before", "echo: before")
+        create = pool.submit(server.post, "/api/sessions", {"workspace": str(make_workspace("fourth"))})
+        wait_until(lambda: len(bed.names()) == 3, "the container to be begun")
+        with hung(bed):
+            began = time.monotonic()
+            first, then = (answers(server, asked) for _ in range(2))
+            refused = create.result()
+            assert (refused.status, refused.json["error"]) == (503, UNANSWERED)
+            assert max(one.seconds for one in first) < IN_TIME, first
+            assert {one.error for one in (*first, *then) if one.status == 503} == {UNANSWERED}
+            assert {one.status for one in then} <= {200, 204, 503}
+            time.sleep(max(0, seconds - (time.monotonic() - began)))
+        no_half_made(bed, server, {id, other})
+        shown(server, terminal, "after", "echo: after")
+    wait_until(lambda: {"incus.unreachable", "incus.reachable"} <= {one["type"] for one in events.seen}, "the events")
+    assert server.delete(f"/api/sessions/{other}").status == 204
+    wait_until(lambda: events.of(other)[-1:] == ["session.stopped"], "the event of the stop")
+    assert server.post(f"/api/sessions/{other}/resume").status == 200
+    wait_for_screen(bed, other, "earlier: remember the milk")
+
+
+def test_a_daemon_that_dies_is_told_at_once_and_all_goes_on(bed, clincus_server, workspace, make_workspace):
+    server = clincus_server
+    id, other = (talk(bed, server, one)["id"] for one in (workspace, make_workspace("other")))
+    asked = requests_of(id, other, str(make_workspace("third")))
+    events = Events(server)
+    with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal, ThreadPoolExecutor(1) as pool:
+        create = pool.submit(server.post, "/api/sessions", {"workspace": str(make_workspace("fourth"))})
+        wait_until(lambda: len(bed.names()) == 3, "the container to be begun")
+        with killed(bed):
+            with pytest.raises(ConnectionClosed):
+                deque(iter(lambda: terminal.recv(timeout=30), ""), maxlen=0)
+            refused = create.result()
+            assert (refused.status, bool(refused.json["error"])) == (503, True), refused.json
+            slow = [one for one in answers(server, asked) if one.seconds > IN_TIME]
+            assert slow == []
+            again = [one.request for one in answers(server, asked) if one.status not in (200, 204, 503)]
+            assert again == []
+    no_half_made(bed, server, {id, other})
+    assert {run["ended_at"] for run in server.get("/api/sessions/history").json if run["id"] in (id, other)} == {None}
+    with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal:
+        shown(server, terminal, "after", "echo: after")
+    assert server.delete(f"/api/sessions/{other}").status == 204
+    wait_until(lambda: events.of(other)[-1:] == ["session.stopped"], "the event of the stop")
