@@ -6,12 +6,13 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def image_cache() -> Path:
     return folder
 
 
+# What Claude Code's screen ends with while it works, and while it waits for a prompt.
+BORDER = "─" * 40
+CLAUDE_WORKS = [BORDER, "❯ ", BORDER, "  ⏵⏵ bypass permissions on · esc to interrupt"]
+CLAUDE_RESTS = [BORDER, "❯ ", BORDER, "  ⏵⏵ bypass permissions on"]
+
+
 @dataclass
 class Bed:
     """The Incus that this run uses."""
@@ -87,6 +94,17 @@ class Bed:
     def screen(self, name: str) -> str:
         """What the tmux session of an instance shows now."""
         return self.shell(name, "tmux capture-pane -p -J -t $(tmux list-sessions -F '#{session_name}' | head -1)")
+
+    def draw(self, name: str, lines: Sequence[str]) -> None:
+        """Let the stand-in of a tool draw lines on an empty screen, and ring so that the server looks.
+
+        The command is not echoed: a look at it, between two screens, would see a tool that shows nothing known.
+        """
+        text = "\\n".join(lines)
+        target = f"-t =clincus-{name}:"
+        for command in ("sh stty -echo", f"sh printf '\\033[2J\\033[H{text}\\n\\a'"):
+            typed = f"tmux send-keys {target} -l {shlex.quote(command)} \\; send-keys {target} Enter"
+            self.shell(name, typed)
 
     def restart(self) -> None:
         """End the daemon as its service would, with its containers left running, and start it again.

@@ -27,6 +27,7 @@ from clincus_features.review.store import Store
 from clincus_features.review.thinning import thin
 
 THIN_EVERY = 3600.0  # seconds between two looks at what is too old or too much
+QUIET_EVERY = 10.0  # seconds between two looks at whose tool tells nothing
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -82,7 +83,7 @@ def install(extensions: clincus.Extensions) -> None:
             clincus.Duty(f"taking checkpoints ({number})", 0.0, recorder.work, each_engine=True)
             for number in range(1, RECORDERS + 1)
         ),
-        clincus.Duty("looking at workspaces of quiet tools", 10.0, recorder.look_at_quiet_tools),
+        clincus.Duty("looking at workspaces of quiet tools", QUIET_EVERY, recorder.look_at_quiet_tools),
         clincus.Duty(
             "thinning checkpoints", THIN_EVERY, lambda: thin(recorder, app.config, datetime.now(timezone.utc))
         ),

@@ -199,7 +199,7 @@ class Recorder:
             then = tree_of(self.records.of(session), checkpoint)
             record = self._look(session)
             store = self.store(record.workspace)
-            touched = touched_paths(store, turn_pairs(record.checkpoints, record.tree)) if paths is None else set()
+            touched = self.touched(record) if paths is None else set()
             chosen = None if paths is None else [*paths, *self._old_names(store, then, record.tree, paths)]
             changes = wanted_changes(store, record.tree, then, chosen, touched)
             if not changes:
@@ -210,6 +210,21 @@ class Recorder:
             finally:
                 clincus.survive(f"{session.id}: the look after an undo", lambda: self._look(session))
         return {"checkpoint": made.checkpoint, **done}
+
+    def others(self, record: Record) -> list[str]:
+        """The other sessions in the same folder of the same machine; one with a clone works in its own."""
+        engine = clincus.engine_of(record.id)
+        everything = self._app.registry.all() if record.mode == "mount" else ()
+        return [
+            one.id
+            for one in everything
+            if (one.workspace, one.engine, one.mode) == (record.workspace, engine, "mount") and one.id != record.id
+        ]
+
+    def touched(self, record: Record) -> set[str]:
+        """The paths that the turns of a session have changed."""
+        pairs = turn_pairs(record.checkpoints, record.tree, is_alone=not self.others(record))
+        return touched_paths(self.store(record.workspace), pairs)
 
     def store(self, workspace: str) -> Store:
         """The repository of a workspace's checkpoints."""

@@ -104,18 +104,18 @@ def tree_of(record: Record, name: str) -> str:
     return record.find(name).tree
 
 
-def turn_pairs(checkpoints: list[Checkpoint], now: str) -> list[tuple[str, str]]:
+def turn_pairs(checkpoints: list[Checkpoint], now: str, *, is_alone: bool = True) -> list[tuple[str, str]]:
     """The trees before and after each change that the tool may have made: those of its turns. Pure.
 
     What changed between the end of a turn and the next prompt is a person's work, or another session's. A tool that
-    never tells of turns may have made any change.
+    never tells of turns may have made any change, if it is alone in the folder.
     """
-    has_turns = any(one.why in ("prompt", "turn") for one in checkpoints)
-    pairs, is_turn, before = [], not has_turns, ""
+    is_silent = is_alone and not any(one.why in ("prompt", "turn") for one in checkpoints)
+    pairs, is_turn, before = [], is_silent, ""
     for why, tree in [*((one.why, one.tree) for one in checkpoints), ("now", now)]:
-        if before and (is_turn or why in ("turn", "timer")):
+        if before and (is_turn or why == "turn" or (why == "timer" and is_alone)):
             pairs.append((before, tree))
-        is_turn = not has_turns or why == "prompt" or (is_turn and why in ("person", "restore", "timer"))
+        is_turn = is_silent or why == "prompt" or (is_turn and why in ("person", "restore", "timer"))
         before = tree
     return pairs
 

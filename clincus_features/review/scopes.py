@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import clincus
-from clincus_features.review.changes import Changes, touched_paths
+from clincus_features.review.changes import Changes
 from clincus_features.review.recorder import Recorder
-from clincus_features.review.records import Record, tree_of, turn_pairs
+from clincus_features.review.records import Record, tree_of
 from clincus_features.review.store import Store
 
 
@@ -72,25 +72,13 @@ class Review:
         """The document of GET …/changes."""
         compared = self.compare(values)
         record = compared.record
-        touched = self.touched(record)
-        others = [one.id for one in self._app.registry.all() if shares_folder(one, record)]
+        touched = self.recorder.touched(record)
         return {
             "from": values["from"],
             "to": values["to"],
             "files": [one.document(one.path in touched or one.old_path in touched) for one in compared.changes.files],
             "truncated": compared.changes.truncated,
             "skipped": [vars(one) for one in record.skipped],
-            "others": others,
+            "others": self.recorder.others(record),
             "stale": compared.stale,
         }
-
-    def touched(self, record: Record) -> set[str]:
-        """The paths that the turns of a session have changed."""
-        pairs = turn_pairs(record.checkpoints, record.tree)
-        return touched_paths(self.store(record), pairs)
-
-
-def shares_folder(other: clincus.Session, record: Record) -> bool:
-    """Whether another session works in the same folder of the same machine, and not in a clone of its own."""
-    is_same = (other.workspace, other.id.rpartition(":")[0]) == (record.workspace, record.id.rpartition(":")[0])
-    return is_same and other.mode == "mount" and record.mode == "mount" and other.id != record.id

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from browser_bed import Dashboard
 from playwright.sync_api import expect
-from test_page_agents import show
 
 pytest_plugins = ("browser_bed",)
 
@@ -66,11 +65,11 @@ def work(bed, open_dashboard, make_workspace, home):
             shutil.move(make_workspace(name), root / name)
         dashboard = open_dashboard(projects=(), config='[dashboard]\nworkspace_roots = ["~/work"]\n', **options)
         server = dashboard.server
-        show(bed, server.create(root / "infra", tool="opencode"), OPENCODE_RESTS)
-        show(bed, server.create(root / "web-shop", tool="copilot"), COPILOT_WORKS)
+        bed.draw(server.create(root / "infra", tool="opencode")["id"], OPENCODE_RESTS)
+        bed.draw(server.create(root / "web-shop", tool="copilot")["id"], COPILOT_WORKS)
         shop = server.create(root / "shop-api", persistent=True)
         dashboard.open_terminal(shop)
-        show(bed, shop, WORK)
+        bed.draw(shop["id"], WORK)
         dashboard.expect_screen("Shall I commit this")
         expect(dashboard.page.get_by_role("button", name="Show the whole diff first")).to_be_visible()
         return dashboard, shop

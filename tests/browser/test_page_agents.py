@@ -6,13 +6,13 @@ The stand-in prints what the real tool draws. The look into the container, the e
 from __future__ import annotations
 
 import re
-import shlex
 
 from playwright.sync_api import Locator, Page, expect
 
+from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
+
 pytest_plugins = ("browser_bed",)
 
-BORDER = "─" * 40
 QUESTION = [
     "Which colour do you want?",
     "❯ 1. Red",
@@ -20,20 +20,6 @@ QUESTION = [
     "",
     "Enter to select · ↑/↓ to navigate · Esc to cancel",
 ]
-WORKS = [BORDER, "❯ ", BORDER, "  ⏵⏵ bypass permissions on · esc to interrupt"]
-READY = [BORDER, "❯ ", BORDER, "  ⏵⏵ bypass permissions on"]
-
-
-def show(bed, session, lines: list[str]) -> None:
-    """Let the stand-in draw lines on an empty screen, and ring so that the server looks.
-
-    The command is not echoed: a look at it, between two screens, would see a tool that shows nothing known.
-    """
-    text = "\\n".join(lines)
-    target = f"-t =clincus-{session['id']}:"
-    for command in ("sh stty -echo", f"sh printf '\\033[2J\\033[H{text}\\n\\a'"):
-        typed = f"tmux send-keys {target} -l {shlex.quote(command)} \\; send-keys {target} Enter"
-        bed.shell(session["id"], typed)
 
 
 def row_of(page: Page) -> Locator:
@@ -44,7 +30,7 @@ def row_of(page: Page) -> Locator:
 def test_a_question_is_answered_by_a_button_of_its_row(bed, dashboard, session_on):
     """Its text and its options are on the row; the number is typed into the tool."""
     page, session = dashboard.page, session_on()
-    show(bed, session, QUESTION)
+    bed.draw(session["id"], QUESTION)
     row = row_of(page)
     expect(row).to_contain_text("Waiting")
     expect(row).to_contain_text("Which colour do you want?")
@@ -60,10 +46,10 @@ def test_a_question_is_answered_by_a_button_of_its_row(bed, dashboard, session_o
 def test_a_turn_that_is_over_is_done_until_the_session_is_looked_at(bed, dashboard, session_on):
     """In the list it needs a person; in the session's own page it is idle at once, and elsewhere too."""
     page, session = dashboard.page, session_on()
-    show(bed, session, WORKS)
+    bed.draw(session["id"], CLAUDE_WORKS)
     sidebar = page.get_by_role("navigation")
     expect(row_of(page)).to_contain_text("Working")
-    show(bed, session, READY)
+    bed.draw(session["id"], CLAUDE_RESTS)
     expect(sidebar.get_by_role("region", name="Needs you sessions")).to_contain_text("Done")
     with page.expect_response("**/seen"):
         page.keyboard.press("Alt+j")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 from tests.programs import Server, program, wait_until
 
 
@@ -22,6 +23,21 @@ class Reviewed:
 
     def checkpoints(self) -> list[dict[str, Any]]:
         return list(self.server.get(f"{self.path}/checkpoints").json)
+
+    def whys(self) -> list[str]:
+        """Why each checkpoint was taken, the first one first."""
+        return [one["why"] for one in reversed(self.checkpoints())]
+
+    def turn(self, script: str) -> None:
+        """Let the tool have a turn, as far as its screen tells, in which it runs a script."""
+        self.bed.draw(self.id, CLAUDE_RESTS)
+        wait_until(lambda: self.server.get(f"{self.path}/agent").json["state"] in ("idle", "done"), "a tool at rest")
+        before = self.whys()
+        for drawn, why, work in ((CLAUDE_WORKS, "prompt", script), (CLAUDE_RESTS, "turn", "")):
+            self.bed.draw(self.id, drawn)
+            before.append(why)
+            wait_until(lambda: self.whys() == before, f"checkpoints {before}")
+            self.run(work)
 
     def keep(self, note: str = "") -> dict[str, Any]:
         answer = self.server.post(f"{self.path}/checkpoints", {"note": note})

@@ -60,6 +60,14 @@ def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspac
     type_line("remember the milk")
     becomes("idle")
 
+    # Nothing proves that this tool takes a prompt, so the comments stay.
+    wait_until(lambda: server.get(f"{path}/checkpoints").json, "the first checkpoint")
+    comment = {"path": "README.md", "line": 1, "text": "Not like this."}
+    assert server.post(f"{path}/comments", comment).status == 201
+    assert server.post(f"{path}/comments/send").json["result"] == "unconfirmed"
+    assert [one["text"] for one in server.get(f"{path}/comments").json] == ["Not like this."]
+    wait_until(lambda: "echo: Not like this." in bed.screen(session["id"]), "the comment")
+
     config = home / ".config/clincus/config.toml"
     config.write_text(config.read_text().partition("[tools.mine]")[0])  # what runs keeps its conversation all the same
     wait_until(lambda: "mine" not in server.get("/api/tools").json, "the config")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 from tests.incus.review_box import Reviewed
-from tests.programs import git
+from tests.programs import ROOT, git, wait_until
 
 
 @pytest.fixture
@@ -93,6 +96,35 @@ def test_what_no_checkpoint_holds_and_what_is_protected_is_left_alone(session):
     assert session.run("cat data; stat -c %s hook.txt").split() == ["precious", "21000000"]
 
 
+def test_what_cannot_be_read_is_told_and_stays(bed, shared_server, workspace):
+    """From the start, and later."""
+    (workspace / "theirs").write_text("secret\n")
+    (workspace / "theirs").chmod(0o600)
+    os.chown(workspace / "theirs", 12345, 12345)
+    session = Reviewed(bed, shared_server, workspace)
+    session.run("echo mine >mine; sudo sh -c 'umask 077; echo secret >roots'")
+    found = session.changes()
+    assert [(one["path"], one["why"]) for one in found["skipped"]] == [
+        ("roots", "unreadable"),
+        ("theirs", "unreadable"),
+    ]
+    assert session.restore("start", "mine", "roots")["removed"] == ["mine"]
+    assert session.run("ls").split() == ["README.md", "roots", "theirs"]
+
+
+def test_of_two_sessions_in_a_folder_each_offers_what_its_own_turns_changed(bed, session):
+    other = Reviewed(bed, session.server, session.workspace)
+    session.turn("echo its >its")
+    other.run("echo theirs >theirs; echo theirs >>README.md")
+    found = session.changes()
+    assert {one["path"]: one["touched"] for one in found["files"]} == {"README.md": False, "its": True, "theirs": False}
+    assert (found["others"], other.changes()["others"]) == ([other.id], [session.id])
+    assert not any(one["touched"] for one in other.changes()["files"]), "it had no turn"
+    done = session.server.post(f"{session.path}/restore", {"checkpoint": "start"}).json
+    assert (done["restored"], done["removed"]) == ([], ["its"])
+    assert session.run("cat theirs") == "theirs\n"
+
+
 def test_what_was_recorded_once_cannot_be_hidden(session):
     session.run("echo README.md >.gitignore; echo evil >>README.md; git update-index --assume-unchanged README.md")
     assert session.files() == {".gitignore": "A", "README.md": "M"}
@@ -169,3 +201,36 @@ def test_a_clone_is_reviewed_as_a_mounted_folder_is(bed, shared_server, workspac
     assert session.server.delete(session.path).status == 204
     assert session.files() == {"README.md": "M"}, "of a stopped one, as it was when it stopped"
     assert (workspace / "README.md").read_text() == "# project\n"
+
+
+# A server that looks at quiet tools, and thins, every second.
+HASTY = f"""
+import sys; sys.path[:0] = [{str(ROOT)!r}]
+from clincus_features import review
+from clincus_features.agents import state
+from clincus_features.review import recorder
+state.START_WITHIN = recorder.FIRST_PERIOD = review.QUIET_EVERY = review.THIN_EVERY = 1.0
+from clincus_cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.nightly
+def test_a_tool_that_tells_nothing_is_looked_at_and_its_store_stays_small(bed, start_server, workspace):
+    server = start_server(config='[checkpoints]\nmax_size = "4MiB"\n', command=[sys.executable, "-c", HASTY])
+    session = Reviewed(bed, server, workspace)
+    session.run("head -c 1500000 /dev/urandom >data")
+    wait_until(lambda: "timer" in session.whys(), "the checkpoint of the timer")
+    for _ in range(3):
+        session.run("head -c 1500000 /dev/urandom >data")
+        answer = session.server.post(f"{session.path}/checkpoints", {})
+        assert answer.status == 201 or "there is room for" in answer.json["error"], answer.body
+    packs = server.home / ".clincus" / "checkpoints"
+    size = lambda: sum(path.stat().st_size for path in packs.rglob("*.pack"))  # noqa: E731
+    wait_until(lambda: size() < 3 << 20, "a smaller store")
+    assert session.whys()[0] == "start"
+    session.run("head -c 9000000 /dev/urandom >data")
+    refused = session.server.post(f"{session.path}/checkpoints", {})
+    assert (refused.status, "there is room for" in refused.json["error"]) == (409, True)
+    session.run("rm data")
+    assert session.files() == {}

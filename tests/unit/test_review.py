@@ -79,6 +79,13 @@ def test_only_changes_in_turns_are_the_tools(whys, pairs):
     assert turn_pairs(checkpoints(*whys), "now") == pairs
 
 
+@pytest.mark.parametrize(
+    ("whys", "pairs"), [(("start", "timer", "timer"), []), (("start", "timer", "prompt", "turn"), [("3", "4")])]
+)
+def test_beside_another_session_only_a_turn_tells_whose_a_change_is(whys, pairs):
+    assert turn_pairs(checkpoints(*whys), "now", is_alone=False) == pairs
+
+
 def test_a_scope_means_a_tree():
     record = Record(
         "a", "s", "/w", "claude", "mount", checkpoints("start", "prompt", "turn", "prompt", "turn"), tree="now"
