@@ -5372,8 +5372,8 @@ class Router:
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route of a request and the values in its path. Raises ClincusError: 404, 405."""
         allowed: list[str] = []
-        for route in self.routes:
-            match = None if UNUSABLE.search(unquote(path)) else route.pattern.fullmatch(path)
+        for route in () if UNUSABLE.search(unquote(path)) else self.routes:
+            match = route.pattern.fullmatch(path)
             if match and method in route.methods:
                 return route, {key: unquote(value) for key, value in match.groupdict().items()}
             if match:
@@ -5383,6 +5383,7 @@ class Router:
         raise method_not_allowed(method, allowed)
 
 
+@functools.cache
 def load_contract() -> Schema:
     """openapi.json, which lies beside this module."""
     return cast(Schema, json.loads(packaged_text("openapi.json")))

@@ -159,16 +159,17 @@ def install(extensions: clincus.Extensions) -> None:
         operation = paths.get(path, {}).get(method.lower(), {}).get("operationId")
         if operation is None:
             return handler
-        follow = gauges.follow_socket if path.startswith("/ws/") else follow_request
-        return functools.partial(follow, handler, operation)
+        if path.startswith("/ws/"):
+            return functools.partial(gauges.follow_socket, handler, operation)
+        return functools.partial(follow_request, handler, label("operation", operation))
 
     extensions.wrappers.append(wrap)
     extensions.routes.append(("GET", "/metrics", lambda request: gauges.answer()))
 
 
-def follow_request(handler: Handler, operation: str, request: clincus.Request) -> object:
+def follow_request(handler: Handler, labels: str, request: clincus.Request) -> object:
     """Handle a request, and note how long that took and whether it failed."""
-    labels, began = label("operation", operation), time.monotonic()
+    began = time.monotonic()
     try:
         return handler(request)
     except Exception as error:

@@ -2,20 +2,17 @@
 
     python tests/bench/bench_page.py
 
-Prints a table. A real Chromium against a real server on a real Incus; as root it starts an Incus of its own, as the
-tests do.
+A real Chromium against a real server on a real Incus; as root it starts an Incus of its own, as the tests do. Asserts
+nothing.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [
     str(Path(__file__).parents[2]),
@@ -24,17 +21,12 @@ sys.path[:0] = [
 ]
 
 import browser_bed
-from playwright.sync_api import (
-    Page,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests import (
-    incus_bed,
-    programs,
-)
+from tests import programs
+from tests.bench.measuring import House, Results, Row, main, percentile
 
-LOADS = 7
+LOADS = 5
 KEYS = 200
 STATES = 40
 SLOW_DOWN = 4  # of the CPU, for the times of a first load
@@ -121,49 +113,52 @@ def echoes(page: Page, address: str) -> list[float]:
     return list(page.evaluate("window.echoes"))
 
 
-def measure(server: programs.Server, session: dict[str, Any], shell: Callable[[str], str]) -> None:
-    """Take all measurements and print the table; `shell` runs a script in the session's container."""
-    terminal = f"{server.url}/sessions/{session['id']}"
+def first_pages(browser: Browser, server: programs.Server, id: str, results: Results) -> None:
+    """The rows of a first load."""
+    terminal = f"{server.url}/sessions/{id}"
+    first, requests, reload = cost_of(browser.new_page(), terminal)
+    of_list, requests_of_list, _ = cost_of(browser.new_page(), server.url)
+    lists = [first_seen(browser.new_page(), server.url, "main li a") for _ in range(LOADS)]
+    terminals = [first_seen(browser.new_page(), terminal, ".xterm-rows") for _ in range(LOADS)]
+    note = f"of the list alone {of_list / 1000:.0f} KB, {requests_of_list} requests; a reload {reload / 1000:.0f} KB"
+    slow = f"median of {LOADS}, cold, CPU {SLOW_DOWN} times slower"
+    results.add(
+        Row("first page with a terminal: bytes", "KB", first / 1000, 150, note=note),
+        Row("first page with a terminal: requests", "", requests, 8),
+        Row("first page: usable list", "s", statistics.median(lists) / 1000, 0.8, note=slow),
+        Row("first page: usable terminal", "s", statistics.median(terminals) / 1000, 1.5, note=slow),
+    )
+
+
+def on_the_way(
+    browser: Browser, server: programs.Server, id: str, shell: Callable[[str], str], results: Results
+) -> None:
+    """The rows of a state's way to the page, and of keys that are typed there."""
+    states = states_seen(browser.new_page(), server.url, shell)
+    keys = echoes(browser.new_page(), f"{server.url}/sessions/{id}/shell")
+    results.add(
+        Row(f"hook to the row's word, p50 of {STATES}", "s", statistics.median(states) / 1000),
+        Row(f"hook to the row's word, p95 of {STATES}", "s", percentile(states, 0.95) / 1000),
+        Row(f"typing echo in the page, p50 of {KEYS}", "s", statistics.median(keys) / 1000),
+        Row(f"typing echo in the page, p95 of {KEYS}", "s", percentile(keys, 0.95) / 1000),
+    )
+
+
+def pages(made: House, server: programs.Server, id: str, results: Results, *, whole: bool = True) -> None:
+    """All rows, or those of a first load."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_bed.chromium(), args=browser_bed.FLAGS)
-        open_page = lambda: browser.new_context().new_page()  # noqa: E731
-        first, requests, reload = cost_of(open_page(), terminal)
-        of_list, requests_of_list, _ = cost_of(open_page(), server.url)
-        lists = [first_seen(open_page(), server.url, "main li a") for _ in range(LOADS)]
-        terminals = [first_seen(open_page(), terminal, ".xterm-rows") for _ in range(LOADS)]
-        states = sorted(states_seen(open_page(), server.url, shell))
-        keys = sorted(echoes(open_page(), f"{terminal}/shell"))
+        first_pages(browser, server, id, results)
+        if whole:
+            on_the_way(browser, server, id, lambda script: made.bed.shell(id, script, 1000), results)
         browser.close()
-    print(f"first load with the terminal, all answers   {first:8d} bytes, {requests} requests")
-    print(f"first load of the list, all answers         {of_list:8d} bytes, {requests_of_list} requests")
-    print(f"reload with the terminal, all answers       {reload:8d} bytes")
-    print(
-        f"list can be used, cold, {SLOW_DOWN} times slower CPU    {statistics.median(lists):8.0f} ms, median of {LOADS}"
-    )
-    print(f"terminal is drawn, the same                 {statistics.median(terminals):8.0f} ms, median of {LOADS}")
-    print(f"hook to the row's word, p50                 {statistics.median(states):8.0f} ms of {STATES} changes")
-    print(f"hook to the row's word, p95                 {states[int(len(states) * 0.95)]:8.0f} ms")
-    print(f"typing echo, p50                            {statistics.median(keys):8.1f} ms of {KEYS} keys")
-    print(f"typing echo, p95                            {keys[int(len(keys) * 0.95)]:8.1f} ms")
 
 
-def main() -> None:
-    """Bring up Incus, a server and one session, and measure."""
-    with incus_bed.own_daemon() as bed, tempfile.TemporaryDirectory() as folder:
-        home, project = Path(folder) / "home", Path(folder) / "root" / "project"
-        home.mkdir()
-        project.mkdir(parents=True)
-        Path(folder).chmod(0o755)
-        os.chown(project, 1000, 1000)
-        argv = [*programs.program(), "serve", "--port", "0"]
-        server = programs.Server(argv, {**os.environ, **bed.environ, "HOME": str(home)}, home / "log", cwd=home)
-        session = server.create(project)
-        try:
-            measure(server, session, lambda script: bed.shell(session["id"], script, 1000))
-        finally:
-            server.delete(f"/api/sessions/{session['id']}?force=true")
-            server.stop()
+def measure(made: House, results: Results) -> None:
+    """It alone."""
+    with made.server() as server:
+        pages(made, server, server.create(made.workspace())["id"], results)
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

@@ -1,159 +1,381 @@
-"""Measure the server: listings, create, start, idle. Prints a table; asserts nothing.
+"""Measure the server: its start, listings, create, stop and resume, and what it takes at rest. Asserts nothing.
 
-    python tests/bench/bench_server.py [dist/clincus.pyz]
+    python tests/bench/bench_server.py [--quick]
 
-As root it starts an Incus of its own, as the tests do.
+As root it starts an Incus of its own, as the tests do. CLINCUS_TEST_PROGRAM=dist/clincus.pyz measures the archive.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import itertools
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import clincus
-from tests import (
-    incus_bed,
-    programs,
+from tests import programs
+from tests.bench.measuring import (
+    Client,
+    House,
+    Process,
+    Results,
+    Row,
+    Series,
+    delete,
+    in_turns,
+    main,
+    median_ratio,
+    timed,
 )
 
-PROGRAM = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else str(programs.ROOT / "clincus.py")
-REQUESTS = 2000
-CREATES = 7
+REQUESTS = 300  # of each turn
+STARTS, CREATES, STOPS = 7, 5, 4
+AT_ONCE = 10
+RUNNING, STOPPED = 20, 80  # sessions when there are a hundred
+NUMBERS = itertools.count(1)
 
 
-def show(what: str, figure: str, goal: str = "") -> None:
-    print(f"{what:58} {figure:>24}   {goal}", flush=True)
+# -- The start
 
 
-def milliseconds(seconds: list[float]) -> str:
-    ordered = sorted(seconds)
-    p50, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99) - 1]
-    return f"p50 {p50 * 1000:.2f}  p99 {p99 * 1000:.2f} ms"
+def starts(results: Results) -> None:
+    """The program's start, to the version and to the first answer, beside Python's own."""
+    python, program = [sys.executable, "-I"], programs.program()
+
+    def run(*argv: str) -> Callable[[], float]:
+        return lambda: timed(lambda: subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, capture_output=True))
+
+    run(*program, "version")()  # unpacks the archive, once
+    bare, version = in_turns(2 * STARTS, run(*python, "-c", "pass"), run(*program, "version"))
+    answers = [first_answer(program) for _ in range(STARTS)]
+    floor = statistics.median(bare)
+    results.add(
+        Row("`version`", "s", statistics.median(version), 0.010, floor, "more"),
+        Row(
+            "start to first answer", "s", statistics.median(answers), 0.12, floor, note="without a first look at Incus"
+        ),
+    )
 
 
-@contextmanager
-def server(home: Path, bed: incus_bed.Bed):
-    environ = {**os.environ, **bed.environ, "HOME": str(home)}
-    argv = [sys.executable, *(["-I"] if PROGRAM.endswith(".pyz") else []), PROGRAM, "serve", "--port", "0"]
-    running = programs.Server(argv, environ, home / "log", home)
-    try:
-        yield running
-    finally:
-        running.stop()
-
-
-def listings(running: programs.Server) -> list[float]:
-    """Seconds of each GET /api/sessions on one kept connection."""
-    connection = http.client.HTTPConnection(running.host, running.port)
-    taken = []
-    for _ in range(REQUESTS):
+def first_answer(program: list[str]) -> float:
+    """Seconds from the start of a server to its answer to a first request, which waits for no look at Incus."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as home:
+        environ = {**os.environ, "HOME": home}
         began = time.perf_counter()
-        connection.request("GET", "/api/sessions")
-        connection.getresponse().read()
-        taken.append(time.perf_counter() - began)
-    return taken
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([*program, "serve", "--port", str(port)], env=environ, **quiet) as process:  # type: ignore[call-overload]
+            while True:
+                connection = http.client.HTTPConnection("127.0.0.1", port)
+                try:
+                    connection.request("GET", "/api/tools")
+                    connection.getresponse().read()
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.001)
+                finally:
+                    connection.close()
+            taken = time.perf_counter() - began
+            process.terminate()
+        return taken
 
 
-def create(running: programs.Server, workspace: Path) -> float:
+# -- Listings
+
+
+class Constant(BaseHTTPRequestHandler):
+    """Answers every GET with the same bytes."""
+
+    protocol_version = "HTTP/1.1"
+    body = b""
+
+    def do_GET(self) -> None:
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(self.body)}\r\n\r\n"
+        self.wfile.write(head.encode() + self.body)
+
+
+@contextlib.contextmanager
+def constant_server(body: bytes) -> Iterator[tuple[str, int]]:
+    """A bare server of Python's own that answers a constant, in a process of its own; its address."""
+    handler = type("Handler", (Constant,), {"body": body, "log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    child = os.fork()
+    if child == 0:
+        server.serve_forever()
+    server.socket.close()
+    try:
+        yield "127.0.0.1", server.server_port
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def listing(server: programs.Server) -> tuple[float, float, int]:
+    """Seconds of GET /api/sessions (median), of the bare server's answer of the same size, and that size."""
+    ours = Client(server.host, server.port)
+    body = ours.get("/api/sessions")[1]
+    with constant_server(body) as address:
+        bare = Client(*address)
+        turns = in_turns(
+            3,
+            *(
+                lambda client=client: statistics.median(client.get("/api/sessions")[0] for _ in range(REQUESTS))
+                for client in (ours, bare)
+            ),
+        )
+        bare.close()
+    ours.close()
+    return min(turns[0]), min(turns[1]), len(body)
+
+
+class Listings:
+    """The row and the points of GET /api/sessions, measured when there are so many sessions."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._series = Series("list", "GET /api/sessions, p50", "s")
+        results.series.append(self._series)
+
+    def take(self, server: programs.Server, count: int, *, is_row: bool = False) -> None:
+        """Measure now."""
+        ours, floor, size = listing(server)
+        self._series.points.append((count, ours))
+        self._series.floor.append((count, floor))
+        if is_row:
+            note = f"{size:,} bytes"
+            row = Row(f"GET /api/sessions p50, {count} sessions", "s", ours, 1.5, floor, "times", note=note)
+            self._results.add(row)
+
+
+# -- The life of a session
+
+
+class Floor:
+    """Bare containers with the description that a session's was launched with."""
+
+    def __init__(self, made: House, server: programs.Server) -> None:
+        self._bed = made.bed
+        session = server.create(made.workspace(900))
+        instance = self._bed.incus.query(f"/1.0/instances/{session['id']}")
+        config = {
+            key: value for key, value in instance["config"].items() if not key.startswith(("volatile.", "image."))
+        }
+        # Not a session of ours: the server would look at it, and its own is gone by then.
+        config = {key: value for key, value in config.items() if not key.startswith(clincus.LABEL)}
+        self._description = json.dumps({"config": config, "devices": instance["devices"]}).encode()
+        delete(server, session["id"])
+
+    def incus(self, *words: str, stdin: bytes = b"") -> None:
+        subprocess.run(["incus", *words], input=stdin, check=True, capture_output=True)
+
+    def launch(self, name: str) -> None:
+        """One bare `incus launch` and one `incus exec`."""
+        self.incus("launch", "--quiet", "clincus", name, stdin=self._description)
+        self.first_command(name)
+
+    def first_command(self, name: str) -> None:
+        """What a session's start does at least in its container."""
+        self.incus("exec", name, "--user", "1000", "--", "tmux", "new-session", "-d")
+
+    def delete(self, name: str) -> None:
+        """Remove one."""
+        self.incus("delete", "--force", name)
+
+
+def creates(
+    made: House, server: programs.Server, floor: Floor, rounds: int = CREATES
+) -> tuple[list[float], list[float]]:
+    """Seconds of creates one at a time, and of their floor."""
+
+    def ours() -> float:
+        began = time.perf_counter()
+        session = server.create(made.workspace(901))
+        taken = time.perf_counter() - began
+        delete(server, session["id"])
+        return taken
+
+    def bare() -> float:
+        name = f"bare-{next(NUMBERS)}"
+        taken = timed(lambda: floor.launch(name))
+        floor.delete(name)
+        return taken
+
+    found = in_turns(rounds, ours, bare)
+    return found[0], found[1]
+
+
+def at_once(count: int, work: Callable[[int], object]) -> float:
+    """Seconds until all of some works that begin together are done."""
+    failures: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
     began = time.perf_counter()
-    session = running.create(workspace)
-    taken = time.perf_counter() - began
-    running.delete(f"/api/sessions/{session['id']}?force=true")
-    return taken
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return time.perf_counter() - began
 
 
-def floor(bed: incus_bed.Bed, description: dict) -> float:
-    """One bare `incus launch` and one `incus exec` of the same description."""
-    began = time.perf_counter()
-    argv = ["incus", "launch", "--quiet", "clincus", "clincus-0f1007-1"]
-    subprocess.run(argv, input=json.dumps(description).encode(), check=True, capture_output=True)
-    argv = ["incus", "exec", "clincus-0f1007-1", "--user", "1000", "--", "tmux", "new-session", "-d"]
-    subprocess.run(argv, stdin=subprocess.DEVNULL, check=True, capture_output=True)
-    taken = time.perf_counter() - began
-    bed.incus.run("delete", "--force", "clincus-0f1007-1")
-    return taken
+def ten_at_once(made: House, server: programs.Server, floor: Floor, results: Results) -> None:
+    """Ten creates that begin together, beside ten bare ones."""
+
+    def ours() -> float:
+        ids: list[str] = []
+        taken = at_once(AT_ONCE, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
+        at_once(AT_ONCE, lambda number: delete(server, ids[number]))
+        return taken
+
+    def bare() -> float:
+        names = [f"bare-{next(NUMBERS)}" for _ in range(AT_ONCE)]
+        taken = at_once(AT_ONCE, lambda number: floor.launch(names[number]))
+        at_once(AT_ONCE, lambda number: floor.delete(names[number]))
+        return taken
+
+    one, other = in_turns(2, ours, bare)
+    note = f"ten bare ones at once; {AT_ONCE} creates in the median of 2 turns"
+    row = Row(
+        "create to running, ten at once",
+        "s",
+        statistics.median(one),
+        1.25,
+        statistics.median(other),
+        "times",
+        note=note,
+    )
+    results.add(row)
 
 
-def description_of(bed: incus_bed.Bed, id: str) -> dict:
-    """What a session was launched with: its own keys and devices, without what the image and Incus added."""
-    instance = bed.incus.query(f"/1.0/instances/{id}")
-    config = {key: value for key, value in instance["config"].items() if not key.startswith(("volatile.", "image."))}
-    return {"config": config, "devices": instance["devices"]}
+def stop_and_resume(made: House, server: programs.Server, floor: Floor, results: Results) -> None:
+    """Stop and save, and resume, beside `incus stop`, and `incus start` with one command."""
+    id = server.create(made.workspace(902), persistent=True)["id"]
+    bare = f"bare-{next(NUMBERS)}"
+    floor.launch(bare)
+    time.sleep(2)
+
+    def resume() -> None:
+        answer = server.post(f"/api/sessions/{id}/resume", timeout=120)
+        assert answer.status == 200, answer.body
+
+    def start() -> None:
+        floor.incus("start", bare)
+        floor.first_command(bare)
+
+    stops, bare_stops, resumes, bare_starts = in_turns(
+        STOPS,
+        lambda: timed(lambda: server.delete(f"/api/sessions/{id}", timeout=120)),
+        lambda: timed(lambda: floor.incus("stop", bare)),
+        lambda: timed(resume),
+        lambda: timed(start),
+    )
+    floor.delete(bare)
+    delete(server, id)
+    for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):
+        results.add(Row(figure, "s", statistics.median(one), 1.15, statistics.median(other), "times"))
 
 
-def first_answer(home: Path, bed: incus_bed.Bed) -> float:
-    began = time.perf_counter()
-    with server(home, bed) as running:
-        running.get("/api/sessions")
-        return time.perf_counter() - began
+# -- Many sessions
 
 
-def wake_ups(pid: int) -> int:
-    """How often the threads of a process have slept so far."""
-    statuses = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
-    return sum(int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0]) for status in statuses)
+def add_running(made: House, server: programs.Server, ids: list[str], count: int) -> None:
+    """Start sessions until there are so many, two at a time."""
+    missing = iter(range(len(ids), count))
+
+    def work(_: int) -> None:
+        for number in missing:
+            ids.append(server.create(made.workspace(number // 8))["id"])
+
+    at_once(2, work)
 
 
-def usage(pid: int) -> tuple[float, float]:
-    """Resident memory in MB and CPU seconds, of a process and its children."""
-    pids = [pid, *map(int, subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False).stdout.split())]
-    ticks = sum(sum(map(int, Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()[11:13])) for one in pids)
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024, ticks / os.sysconf("SC_CLK_TCK")
+def add_stopped(made: House, server: programs.Server, ids: list[str], count: int) -> None:
+    """Copy a stopped session's container until the server knows so many sessions."""
+    id = server.create(made.workspace(903), persistent=True)["id"]
+    server.delete(f"/api/sessions/{id}", timeout=120)
+    ids.append(id)
+    while len(ids) < count:
+        workspace = str(made.folder / f"elsewhere-{len(ids)}")
+        name = clincus.session_name("clincus-", workspace, 1)
+        labels = {"workspace": workspace, "session_id": f"{clincus.LABEL}{len(ids)}", "slot": "1"}
+        words = [word for key, value in labels.items() for word in ("--config", f"{clincus.LABEL}{key}={value}")]
+        made.bed.incus.run("copy", id, name, "--instance-only", *words)
+        ids.append(name)
+    programs.wait_until(lambda: len(server.get("/api/sessions").json) >= count, "all sessions to be listed")
 
 
-def main() -> None:
-    with incus_bed.own_daemon() as bed, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        home = Path(folder) / "home"
-        workspaces = [Path(folder) / f"project-{number}" for number in range(2)]
-        for path in (home, *workspaces):
-            path.mkdir(parents=True)
-        for path in workspaces:
-            os.chown(path, 1000, 1000)
-        starts = [first_answer(home, bed) for _ in range(5)]
-        show("start to first answer", f"median {statistics.median(starts):.3f} s", "goal: under 0.4 s")
-        with server(home, bed) as running:
-            listings(running)
-            show("GET /api/sessions, no session", milliseconds(listings(running)), "goal: p50 under 1 ms")
-            create(running, workspaces[0])
-            session = running.create(workspaces[0])
-            description = description_of(bed, session["id"])
-            running.delete(f"/api/sessions/{session['id']}?force=true")
-            pairs = [(create(running, workspaces[0]), floor(bed, description)) for _ in range(CREATES)]
-            ours, bare = (statistics.median(side) for side in zip(*pairs))
-            show("create to running", f"median {ours:.3f} s")
-            show("one bare launch and one exec", f"median {bare:.3f} s")
-            ratio = statistics.median(one / other for one, other in pairs)
-            show("ratio, pair by pair", f"{ratio:.2f}", "goal: at most 1.25")
-            for number in range(20):
-                running.create(workspaces[number % 2])
-            show("GET /api/sessions, 20 sessions", milliseconds(listings(running)), "goal: p50 under 1 ms")
-            for one in running.get("/api/sessions").json:
-                running.delete(f"/api/sessions/{one['id']}?force=true")
-        with server(home, bed) as running:
-            running.get("/api/sessions")
-            time.sleep(3)
-            memory, before = usage(running.process.pid)
-            woken = wake_ups(running.process.pid)
-            time.sleep(120)
-            woken = wake_ups(running.process.pid) - woken
-            show("memory at rest", f"{memory:.1f} MB", "goal: under 40 MB")
-            cpu = usage(running.process.pid)[1] - before
-            show("CPU in 120 s at rest, with the monitor", f"{cpu:.2f} s", "goal: at most 0.03 s")
-            show("wake-ups at rest", f"{woken / 120:.1f} a second", "goal: at most 2")
-        bed.delete_all()
+# -- At rest
+
+
+def idle(made: House, results: Results, minutes: float) -> None:
+    """What a server that finds the running sessions takes while nobody asks it for anything."""
+    with made.server() as server:
+        process = Process(server.process.pid)
+        count = len(server.get("/api/sessions").json)
+        time.sleep(30)  # its first looks are over
+        cpu, woken, began = process.seconds, process.wake_ups, time.monotonic()
+        time.sleep(minutes * 60)
+        seconds = time.monotonic() - began
+        note = f"measured for {minutes:g} minutes"
+        results.add(
+            Row(f"idle, {count} sessions: CPU in 10 minutes", "s of CPU", (process.seconds - cpu) * 600 / seconds, 0.3,
+                note=f"{note}; with that of the `incus` commands that it has run"),
+            Row(f"idle, {count} sessions: wake-ups a second", "", (process.wake_ups - woken) / seconds, 2, note=note),
+            Row(f"idle, {count} sessions: memory", "MB", process.memory, 32,
+                note=f"{process.own_memory:.1f} MB of them its own share (PSS), {process.threads} threads"),
+        )  # fmt: skip
+
+
+def measure(made: House, results: Results, *, minutes: float = 2) -> None:
+    """All of it, alone."""
+    starts(results)
+    lists = Listings(results)
+    with made.server() as server:
+        server.get("/api/sessions")
+        lists.take(server, 0, is_row=True)
+        floor = Floor(made, server)
+        one_at_a_time(made, server, floor, results)
+        ten_at_once(made, server, floor, results)
+        stop_and_resume(made, server, floor, results)
+        ids: list[str] = []
+        add_running(made, server, ids, RUNNING)
+        lists.take(server, RUNNING, is_row=True)
+    idle(made, results, minutes)
+
+
+def one_at_a_time(made: House, server: programs.Server, floor: Floor, results: Results) -> None:
+    """The row of single creates."""
+    creates(made, server, floor, 1)  # the first of a bed is slower
+    ours, bare = creates(made, server, floor)
+    note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}"
+    results.add(
+        Row("create to running", "s", statistics.median(ours), 1.10, statistics.median(bare), "times", note=note)
+    )
 
 
 if __name__ == "__main__":
-    print(f"clincus {clincus.__version__}, {PROGRAM}")
-    main()
+    quick = "--quick" in sys.argv
+    main(lambda made, results: measure(made, results, minutes=0.5 if quick else 10))

@@ -1,14 +1,15 @@
 """Measure what a terminal costs through the server, against the same program on a bare pseudo-terminal.
 
-    python tests/bench/bench_terminal.py
+    python tests/bench/bench_terminal.py [--quick]
 
-First with a local program, then through `incus exec` in a container; as root it starts an Incus of its own, as the
-tests do. Prints a table and asserts nothing. The bare terminal is read by this process, the WebSocket by it too, from a
-server in a process of its own.
+Keys and floods go through a local program and through `incus exec`, by a server in a process of its own that has
+nothing but the terminal's bridge. What it takes to open a terminal, and its memory, are of the whole server. Asserts
+nothing. As root it starts an Incus of its own, as the tests do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,34 +31,18 @@ from websockets.uri import parse_uri
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import clincus
-from tests import incus_bed
+from tests import programs
+from tests.bench.measuring import House, Process, Results, Row, Series, in_turns, main, percentile
 
-ROUNDS = 5
-KEYS = 2000
+ROUNDS, KEYS = 5, 1000
 FLOOD_SIZE = 50_000_000
+OPENS = 15
+TERMINALS = (1, 5, 10, 25, 50, 100)
 SIZE = clincus.TerminalSize(80, 24)
+RAW = "stty raw -echo; echo ready;"
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = False
-
-    def __init__(self, argv: list[str]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.argv = argv
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_GET(self) -> None:
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        request: Any = SimpleNamespace(method="GET", version="HTTP/1.1", headers=self.headers, connection=self)
-        with clincus.open_websocket(request) as websocket:
-            clincus.TerminalBridge(websocket, self.server.argv, SIZE).run()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+# -- The two ways to a program
 
 
 class BareTerminal:
@@ -81,20 +66,52 @@ class BareTerminal:
         self.program.end()
 
 
-class ServedTerminal:
-    """The program behind a server that runs in a process of its own."""
+class Handler(BaseHTTPRequestHandler):
+    """Bridges a WebSocket to the program that its path names."""
 
-    def __init__(self, argv: list[str]) -> None:
-        server = Server(argv)
-        self.server = os.fork()
-        if self.server == 0:
-            server.handle_request()
-            server.server_close()
-            os._exit(0)
-        server.socket.close()
-        self.connection = socket.create_connection(("127.0.0.1", server.server_port))
+    protocol_version = "HTTP/1.1"
+    programs: dict[str, list[str]]
+
+    def do_GET(self) -> None:
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"))
+        request: Any = SimpleNamespace(method="GET", version="HTTP/1.1", headers=self.headers, connection=self)
+        with clincus.open_websocket(request) as websocket:
+            clincus.TerminalBridge(websocket, self.programs[self.path], SIZE).run()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class BridgeServer:
+    """A server of terminals and nothing else, in a process of its own."""
+
+    def __init__(self, **argvs: list[str]) -> None:
+        handler = type("Programs", (Handler,), {"programs": {f"/{name}": argv for name, argv in argvs.items()}})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.address = ("127.0.0.1", server.server_port)
+        self.pid = os.fork()
+        if self.pid == 0:
+            server.serve_forever()
+        server.socket.close()
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds of it alone, without those of the programs."""
+        ticks = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        os.kill(self.pid, 9)
+        os.waitpid(self.pid, 0)
+
+
+class ServedTerminal:
+    """A terminal behind a server, ours or the whole one."""
+
+    def __init__(self, address: tuple[str, int], path: str) -> None:
+        self.connection = socket.create_connection(address)
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.protocol = ClientProtocol(parse_uri(f"ws://{address[0]}:{address[1]}{path}"))
         self.protocol.send_request(self.protocol.connect())
         self._send()
         while self.protocol.state is State.CONNECTING:
@@ -117,79 +134,230 @@ class ServedTerminal:
 
     def close(self) -> None:
         self.connection.close()
-        _, _, usage = os.wait4(self.server, 0)
-        self.cpu_seconds = usage.ru_utime + usage.ru_stime
 
 
-Terminal = Callable[[list[str]], "BareTerminal | ServedTerminal"]
+Terminal = Callable[[], "BareTerminal | ServedTerminal"]
 
 
-def echo_times(kind: Terminal, argv: list[str]) -> list[float]:
-    """Return how long each of many keys took to come back, in microseconds."""
-    terminal = kind(argv)
+# -- Keys
+
+
+def echo_times(terminal: BareTerminal | ServedTerminal, count: int) -> list[float]:
+    """Seconds that each of many keys took to come back."""
     terminal.read()
     time.sleep(0.3)
     times = []
-    for _ in range(KEYS):
-        start = time.perf_counter()
+    for _ in range(count):
+        began = time.perf_counter()
         terminal.type(b"x")
         terminal.read()
-        times.append((time.perf_counter() - start) * 1e6)
+        times.append(time.perf_counter() - began)
     terminal.close()
     return times
 
 
-def flood_speed(kind: Terminal, argv: list[str]) -> float:
-    """Return megabytes a second."""
-    start = time.perf_counter()
-    terminal = kind(argv)
+@contextlib.contextmanager
+def flooding(open_terminal: Terminal) -> Iterator[None]:
+    """Somebody else reads a terminal that floods, in a process of its own."""
+    child = os.fork()
+    if child == 0:
+        terminal = open_terminal()
+        while terminal.read():
+            pass
+        os._exit(0)
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def keys(name: str, echo: list[str], flood: list[str], results: Results, count: int = KEYS) -> None:
+    """The rows of a key's echo, alone and beside a terminal that floods."""
+    server = BridgeServer(echo=echo, flood=flood)
+    ours: Terminal = lambda: ServedTerminal(server.address, "/echo")  # noqa: E731
+    bare: Terminal = lambda: BareTerminal(echo)  # noqa: E731
+    served_flood: Terminal = lambda: ServedTerminal(server.address, "/flood")  # noqa: E731
+    times: dict[str, list[list[float]]] = {"alone": [[], []], "beside a flood": [[], []]}
+    for _ in range(ROUNDS):
+        for side, open_terminal in enumerate((ours, bare)):
+            times["alone"][side] += echo_times(open_terminal(), count)
+        for side, (open_terminal, other) in enumerate(((ours, served_flood), (bare, lambda: BareTerminal(flood)))):
+            with flooding(other):
+                times["beside a flood"][side] += echo_times(open_terminal(), count)
+    server.close()
+    for place, (served, floor) in times.items():
+        for share, goal in ((0.5, 0.12e-3), (0.99, 1e-3)):
+            results.add(
+                Row(
+                    f"key echo {place}, {name}, p{share * 100:.0f}", "s", percentile(served, share), goal,
+                    percentile(floor, share), "more",
+                )
+            )  # fmt: skip
+
+
+# -- A flood
+
+
+def flood_speed(terminal: BareTerminal | ServedTerminal) -> float:
+    """Megabytes a second."""
+    began = time.perf_counter()
     received = 0
     while received < FLOOD_SIZE:
         size = terminal.read()
         if size is None:
             break
         received += size
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
     terminal.close()
     return received / seconds / 1e6
 
 
-def compare(name: str, echo: list[str], flood: list[str]) -> None:
-    """Run bare and served in turns, so that a noisy machine is equally noisy for both, and print two rows."""
-    times: dict[Terminal, list[float]] = {BareTerminal: [], ServedTerminal: []}
-    speeds: dict[Terminal, list[float]] = {BareTerminal: [], ServedTerminal: []}
-    for _ in range(ROUNDS):
-        for kind in times:
-            times[kind] += echo_times(kind, echo)
-            speeds[kind].append(flood_speed(kind, flood))
-    for kind, title in ((BareTerminal, "bare"), (ServedTerminal, "served")):
-        percentiles = statistics.quantiles(times[kind], n=100)
-        speed = statistics.median(speeds[kind])
-        spread = f"({min(speeds[kind]):.0f} to {max(speeds[kind]):.0f})"
-        print(f"{name:12} {title:8} {percentiles[49]:8.0f} {percentiles[98]:8.0f} {speed:8.0f} {spread}")
-    more = statistics.median(times[ServedTerminal]) - statistics.median(times[BareTerminal])
-    part = statistics.median(speeds[ServedTerminal]) / statistics.median(speeds[BareTerminal])
-    print(f"{name:12} {'served':8} {more / 1000:+.3f} ms at p50, {part:.0%} of the bare flood\n")
+def floods(name: str, flood: list[str], results: Results) -> None:
+    """The rows of a flood: its speed, and what it costs the server."""
+    server = BridgeServer(flood=flood)
+    cpu: list[float] = []
+
+    def ours() -> float:
+        before = server.seconds
+        speed = flood_speed(ServedTerminal(server.address, "/flood"))
+        cpu.append((server.seconds - before) / FLOOD_SIZE * 100e6)
+        return speed
+
+    served, bare = in_turns(ROUNDS, ours, lambda: flood_speed(BareTerminal(flood)))
+    server.close()
+    results.add(
+        Row(f"flood, {name}", "MB/s", statistics.median(served), 0.95, statistics.median(bare), "times", at_least=True),
+        Row(f"server CPU per 100 MB, {name}", "s", statistics.median(cpu), 0.5),
+    )
 
 
-def main() -> None:
+# -- The whole server
+
+
+def attach_of(server: programs.Server, id: str) -> list[str]:
+    """The command line that the server attaches to a session's terminal with."""
+    process = Process(server.process.pid)
+    before = set(process.children)
+    terminal = ServedTerminal((server.host, server.port), f"/ws/terminal/{id}")
+    terminal.read()
+    found = [Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1] for pid in set(process.children) - before]
+    terminal.close()
+    return next(argv for argv in found if "exec" in argv)
+
+
+def first_bytes(server: programs.Server, id: str, results: Results) -> None:
+    """The row of a terminal's first byte."""
+    attach = attach_of(server, id)
+
+    def first(open_terminal: Terminal) -> Callable[[], float]:
+        def work() -> float:
+            time.sleep(0.2)  # the one before is gone
+            began = time.perf_counter()
+            terminal = open_terminal()
+            terminal.read()
+            taken = time.perf_counter() - began
+            terminal.close()
+            return taken
+
+        return work
+
+    address = (server.host, server.port)
+    ours, bare = in_turns(
+        OPENS, first(lambda: ServedTerminal(address, f"/ws/terminal/{id}")), first(lambda: BareTerminal(attach))
+    )
+    row = Row("terminal open to first byte", "s", statistics.median(ours), 0.015, statistics.median(bare), "more")
+    results.add(row)
+
+
+def memory(server: programs.Server, ids: list[str], results: Results, most: int = TERMINALS[-1]) -> None:
+    """The rows of a further terminal's memory, and how keys and memory grow with terminals."""
+    process, attach = Process(server.process.pid), attach_of(server, ids[0])
+    time.sleep(2)
+    grown = Series("terminal-memory", "memory of the server", "MB", "terminals")
+    echoes = Series("terminal-echo", "key echo of one of many terminals, p50", "s", "terminals")
+    results.series += [grown, echoes]
+    open_ones: list[ServedTerminal] = []
+    others = set(process.children)
+    before = process.own_memory
+    for count in (one for one in TERMINALS if one <= most):
+        while len(open_ones) < count:
+            id = ids[len(open_ones) % len(ids)]
+            open_ones.append(ServedTerminal((server.host, server.port), f"/ws/shell/{id}"))
+            open_ones[-1].read()
+        time.sleep(2)
+        grown.points.append((count, process.own_memory))
+        echoes.points.append((count, statistics.median(shell_echoes(server, ids[0]))))
+    clients = set(process.children) - others
+    added = process.own_memory - before
+    each = (added + sum(Process(pid).own_memory for pid in clients)) / len(open_ones)
+    count = len(open_ones)
+    for terminal in open_ones:
+        terminal.close()
+    programs.wait_until(lambda: not clients & set(process.children), "the terminals to end")
+    bare = [BareTerminal([*attach]) for _ in range(count)]
+    for one in bare:
+        one.read()
+    time.sleep(2)
+    floor = sum(Process(one.program.process.pid).own_memory for one in bare) / count
+    for one in bare:
+        one.close()
+    note = f"of {count} terminals; shares of memory (PSS)"
+    results.add(
+        Row("server memory per further terminal", "MB", added / count, 0.2, note=note),
+        Row("a terminal's memory with its `incus exec`", "MB", each, 1.03, floor, "times", note=note),
+    )
+
+
+def shell_echoes(server: programs.Server, id: str) -> list[float]:
+    """Seconds of keys in a further shell of a session."""
+    terminal = ServedTerminal((server.host, server.port), f"/ws/shell/{id}")
+    terminal.read()
+    time.sleep(0.5)
+    terminal.connection.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while terminal.read():
+            pass
+    terminal.connection.setblocking(True)
+    times = []
+    for number in range(60):
+        began = time.perf_counter()
+        terminal.type(b"x" if number % 2 == 0 else b"\x7f")
+        terminal.read()
+        times.append(time.perf_counter() - began)
+        time.sleep(0.02)
+    terminal.close()
+    return times
+
+
+def bridges(made: House, results: Results) -> None:
+    """What needs no server but the bridge."""
     line = b"0123456789abcdef" * 4 + b"\n"
-    raw = "stty raw -echo; echo ready;"
-    with tempfile.NamedTemporaryFile() as text, incus_bed.own_daemon() as bed:
+    with tempfile.NamedTemporaryFile(dir="/var/tmp") as text:
         text.write(line * (FLOOD_SIZE // len(line) + 1))
         text.flush()
-        bed.incus.launch("bench", "clincus", {})
-        os.environ.update(bed.environ)
+        made.bed.incus.launch("bench", "clincus", {})
+        # Not `incus file push`: a command's own standard input needs no rights on the host's files.
+        argv = ["incus", "exec", "-T", "bench", "--", "sh", "-c", "cat >/tmp/flood"]
         with open(text.name, "rb") as source:
-            # Not `incus file push`: a command's own standard input needs no rights on the host's files.
-            subprocess.run(
-                ["incus", "exec", "-T", "bench", "--", "sh", "-c", "cat >/tmp/flood"], stdin=source, check=True
-            )
+            subprocess.run(argv, stdin=source, check=True)
         remote = ["incus", "exec", "-t", "bench", "--", "sh", "-c"]
-        print(f"{'program':12} {'':8} {'p50 us':>8} {'p99 us':>8} {'MB/s':>8}")
-        compare("cat", ["sh", "-c", f"{raw} exec cat"], ["sh", "-c", f"stty raw; exec cat {text.name}"])
-        compare("incus exec", [*remote, f"{raw} exec cat"], [*remote, "stty raw; exec cat /tmp/flood"])
+        keys("a local program", ["sh", "-c", f"{RAW} exec cat"], ["sh", "-c", "stty raw; exec yes"], results)
+        keys("`incus exec`", [*remote, f"{RAW} exec cat"], [*remote, "stty raw; exec yes"], results, KEYS // 4)
+        floods("a local program", ["sh", "-c", f"stty raw; exec cat {text.name}"], results)
+        floods("`incus exec`", [*remote, "stty raw; exec cat /tmp/flood"], results)
+        made.bed.incus.run("delete", "--force", "bench")
+
+
+def measure(made: House, results: Results) -> None:
+    """All of it, alone."""
+    bridges(made, results)
+    with made.server() as server:
+        ids = [server.create(made.workspace(number))["id"] for number in range(3)]
+        first_bytes(server, ids[0], results)
+        memory(server, ids, results, most=25 if "--quick" in sys.argv else TERMINALS[-1])
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

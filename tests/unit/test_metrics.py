@@ -19,6 +19,7 @@ from clincus_features import metrics
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = clincus.load_contract()
 REQUEST: Any = SimpleNamespace()
+LISTING = 'operation="list_sessions"'
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +74,10 @@ def test_a_request_counts_for_its_operation_with_its_time_and_how_it_failed(gaug
     def refuse(request: object) -> None:
         raise clincus.ClincusError("no", 409)
 
-    assert metrics.follow_request(lambda request: "fine", "list_sessions", REQUEST) == "fine"
+    assert metrics.follow_request(lambda request: "fine", LISTING, REQUEST) == "fine"
     for handler, error in ((refuse, clincus.ClincusError), (lambda request: 1 / 0, ZeroDivisionError)):
         with pytest.raises(error):
-            metrics.follow_request(handler, "list_sessions", REQUEST)
+            metrics.follow_request(handler, LISTING, REQUEST)
     found = read(gauges)
     assert found["clincus_request_seconds_count{operation=list_sessions}"] == 3
     assert found["clincus_request_seconds_bucket{operation=list_sessions}{le=+Inf}"] == 3
