@@ -4,7 +4,8 @@
 # make build   dist/clincus.pyz alone
 # make spa     the dashboard from its source in spa/ into spa_dist/
 # make lint    ruff, mypy and the floor of Python 3.9
-# make bench   the measurements: tables, no verdicts
+# make bench   the measurements of docs/performance.md: one table, no verdicts; it wants an idle machine for ten minutes
+# make bench-load  terminals, subscribers, requests and prompts for 15 minutes, and what is left of them
 # make release dist/ with the .pyz, the wheel, the sdist and SHA256SUMS: the same bytes from the same commit
 #
 # On Debian and Ubuntu everything that is missing is installed, which needs root; elsewhere the packages must be there.
@@ -14,6 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?=
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 # The tests wait more than they compute: each worker has an Incus of its own.
 WORKERS ?= 4
 
@@ -21,7 +23,7 @@ PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
   $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium busybox zsh fish
 
-.PHONY: serve build test nightly lint spa spa-test spa-lint spa-check spa-unit bench release clean packages
+.PHONY: serve build test nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -96,10 +98,11 @@ nightly: $(VENV)/tested dist/clincus.pyz
 
 bench: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
-	$(BIN)/python tests/bench/bench_server.py dist/clincus.pyz
-	$(BIN)/python tests/bench/bench_terminal.py
-	$(BIN)/python tests/bench/bench_page.py
-	$(BIN)/python tests/bench/bench_agents.py
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python tests/bench/bench_all.py --write dist/bench.json $(BENCH_FLAGS)
+
+bench-load: $(VENV)/tested dist/clincus.pyz
+	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
+	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python tests/bench/bench_load.py --write dist/load.json $(BENCH_FLAGS)
 
 # The time of the commit stands for that of the build, so that both archives come out the same each time.
 release: $(VENV)/tested dist/clincus.pyz

@@ -40,6 +40,11 @@ State = tuple[float, int, int, int]  # memory in MB, threads, descriptors, child
 KEY_PAUSE = 0.1  # seconds between two keys
 PROMPT_PAUSE, STOP_PAUSE = 5.0, 30.0
 SETTLE = 60.0  # seconds at most for all to be over
+# The stand-in of the tests as a tool with rules of its own, so that the server knows when it takes a prompt.
+TOOL = r"""[tools.mine]
+command = ["opencode"]
+rules = [{ state = "ready", pattern = '^(STUB-READY|echo: ).*\Z', last = 1 }]
+"""
 EVENTS: Any = ["clincus.events.v1"]
 OUTPUT = "sh while sleep {pause}; do echo $RANDOM some output of a tool that works $RANDOM; done"
 
@@ -234,7 +239,7 @@ def start_sessions(made: House, server: programs.Server, count: int) -> list[str
 
     def work() -> None:
         for number in numbers:
-            ids.append(server.create(made.workspace(number // 8))["id"])
+            ids.append(server.create(made.workspace(number // 8), tool="mine")["id"])
 
     run_threads([work] * 3)
     return ids
@@ -258,7 +263,7 @@ def print_output(server: programs.Server, id: str, pause: float) -> None:
 def measure(made: House, results: Results, options: argparse.Namespace) -> None:
     """The whole bench."""
     figures = Figures()
-    with made.server() as server:
+    with made.server(TOOL) as server:
         process = Process(server.process.pid)
         ids = start_sessions(made, server, options.sessions + 3)
         untouched, worked, printing = ids[0], ids[1:3], ids[3:]

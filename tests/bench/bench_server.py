@@ -102,12 +102,16 @@ class Constant(BaseHTTPRequestHandler):
     """Answers every GET with the same bytes."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body in one packet
     body = b""
 
     def do_GET(self) -> None:
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(self.body)}\r\n\r\n"
-        self.wfile.write(head.encode() + self.body)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
 
 
 @contextlib.contextmanager
@@ -144,6 +148,17 @@ def listing(server: programs.Server) -> tuple[float, float, int]:
     return min(turns[0]), min(turns[1]), len(body)
 
 
+def settle(server: programs.Server) -> None:
+    """Wait until the list has stayed the same for some seconds: what has just started is looked at for a while."""
+    before = b""
+    for _ in range(15):
+        body = server.get("/api/sessions").body
+        if body == before:
+            return
+        before = body
+        time.sleep(3)
+
+
 class Listings:
     """The row and the points of GET /api/sessions, measured when there are so many sessions."""
 
@@ -153,7 +168,8 @@ class Listings:
         results.series.append(self._series)
 
     def take(self, server: programs.Server, count: int, *, is_row: bool = False) -> None:
-        """Measure now."""
+        """Measure, when nothing changes any more."""
+        settle(server)
         ours, floor, size = listing(server)
         self._series.points.append((count, ours))
         self._series.floor.append((count, floor))
@@ -170,23 +186,29 @@ class Floor:
     """Bare containers with the description that a session's was launched with."""
 
     def __init__(self, made: House, server: programs.Server) -> None:
-        self._bed = made.bed
-        session = server.create(made.workspace(900))
-        instance = self._bed.incus.query(f"/1.0/instances/{session['id']}")
-        config = {
-            key: value for key, value in instance["config"].items() if not key.startswith(("volatile.", "image."))
-        }
-        # Not a session of ours: the server would look at it, and its own is gone by then.
-        config = {key: value for key, value in config.items() if not key.startswith(clincus.LABEL)}
-        self._description = json.dumps({"config": config, "devices": instance["devices"]}).encode()
-        delete(server, session["id"])
+        self._incus = made.bed.incus
+        ids: list[str] = []
+        # The wall lets no two run that have one session's: each of those that run together needs one of its own.
+        at_once(AT_ONCE, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
+        self._descriptions = [self._describe(id) for id in ids]
+        at_once(AT_ONCE, lambda number: delete(server, ids[number]))
+
+    def _describe(self, id: str) -> bytes:
+        instance = self._incus.query(f"/1.0/instances/{id}")
+        own = {key: value for key, value in instance["config"].items() if not key.startswith(("volatile.", "image."))}
+        # Without labels it is no session: the server would look at it.
+        config = {key: value for key, value in own.items() if not key.startswith(clincus.LABEL)}
+        return json.dumps({"config": config, "devices": instance["devices"]}).encode()
 
     def incus(self, *words: str, stdin: bytes = b"") -> None:
-        subprocess.run(["incus", *words], input=stdin, check=True, capture_output=True)
+        done = subprocess.run(["incus", *words], input=stdin, check=False, capture_output=True)
+        if done.returncode != 0:
+            log = subprocess.run(["incus", "info", words[-1], "--show-log"], capture_output=True, check=False).stdout
+            raise AssertionError(f"incus {words}: {done.stderr.decode()}\n{log.decode()[-2000:]}")
 
-    def launch(self, name: str) -> None:
+    def launch(self, name: str, which: int = 0) -> None:
         """One bare `incus launch` and one `incus exec`."""
-        self.incus("launch", "--quiet", "clincus", name, stdin=self._description)
+        self.incus("launch", "--quiet", "clincus", name, stdin=self._descriptions[which])
         self.first_command(name)
 
     def first_command(self, name: str) -> None:
@@ -252,7 +274,7 @@ def ten_at_once(made: House, server: programs.Server, floor: Floor, results: Res
 
     def bare() -> float:
         names = [f"bare-{next(NUMBERS)}" for _ in range(AT_ONCE)]
-        taken = at_once(AT_ONCE, lambda number: floor.launch(names[number]))
+        taken = at_once(AT_ONCE, lambda number: floor.launch(names[number], number))
         at_once(AT_ONCE, lambda number: floor.delete(names[number]))
         return taken
 

@@ -238,13 +238,23 @@ def floods(name: str, flood: list[str], results: Results) -> None:
 
 def attach_of(server: programs.Server, id: str) -> list[str]:
     """The command line that the server attaches to a session's terminal with."""
-    process = Process(server.process.pid)
-    before = set(process.children)
     terminal = ServedTerminal((server.host, server.port), f"/ws/terminal/{id}")
     terminal.read()
-    found = [Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1] for pid in set(process.children) - before]
+    found = clients_of(server)
     terminal.close()
-    return next(argv for argv in found if "exec" in argv)
+    programs.wait_until(lambda: not clients_of(server), "the terminal to end")
+    return next(iter(found.values()))
+
+
+def clients_of(server: programs.Server) -> dict[int, list[str]]:
+    """The `incus exec` of each open terminal, and its command line."""
+    found = {}
+    for pid in Process(server.process.pid).children:
+        with contextlib.suppress(OSError):  # a call that is over
+            argv = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+            if "--force-interactive" in argv:
+                found[pid] = argv
+    return found
 
 
 def first_bytes(server: programs.Server, id: str, results: Results) -> None:
@@ -279,7 +289,6 @@ def memory(server: programs.Server, ids: list[str], results: Results, most: int 
     echoes = Series("terminal-echo", "key echo of one of many terminals, p50", "s", "terminals")
     results.series += [grown, echoes]
     open_ones: list[ServedTerminal] = []
-    others = set(process.children)
     before = process.own_memory
     for count in (one for one in TERMINALS if one <= most):
         while len(open_ones) < count:
@@ -289,13 +298,13 @@ def memory(server: programs.Server, ids: list[str], results: Results, most: int 
         time.sleep(2)
         grown.points.append((count, process.own_memory))
         echoes.points.append((count, statistics.median(shell_echoes(server, ids[0]))))
-    clients = set(process.children) - others
+    clients = clients_of(server)
     added = process.own_memory - before
     each = (added + sum(Process(pid).own_memory for pid in clients)) / len(open_ones)
     count = len(open_ones)
     for terminal in open_ones:
         terminal.close()
-    programs.wait_until(lambda: not clients & set(process.children), "the terminals to end")
+    programs.wait_until(lambda: not clients_of(server), "the terminals to end")
     bare = [BareTerminal([*attach]) for _ in range(count)]
     for one in bare:
         one.read()
