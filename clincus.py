@@ -4453,7 +4453,7 @@ class Sessions:
 
         Only these fields of `request` may change between starts: settings, environment, debug and tmux.
         """
-        with self._work(id, "starting") as found:
+        with self.work(id, "starting") as found:
             is_stopped = found.status == "stopped" and not found.paused
             if found.workspace:
                 self._resume(found, request, is_stopped=is_stopped)
@@ -4497,7 +4497,7 @@ class Sessions:
         that is left, None if the container is gone.
         """
         known = self.registry.get(id)
-        with self._work(id, "stopping") as found:
+        with self.work(id, "stopping") as found:
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._thawed(found)
@@ -4536,18 +4536,6 @@ class Sessions:
         with self.containers(session.id).asleep(session.id) if session.status == "stopped" else nullcontext():
             for keep in self.extensions.keepers:
                 keep(self, session, saves)
-
-    @contextmanager
-    def awake(self, id: str) -> Iterator[Session]:
-        """Hold a session whose container answers; a stopped one sleeps meanwhile. Raises ClincusError(404, 409)."""
-        with self.lock(id), ExitStack() as held:
-            session = self.registry.get(id)
-            if session.paused:
-                raise ClincusError(f'session "{id}" is paused: resume it first', 409)
-            if session.status != "running":
-                session = held.enter_context(self._work(id, "stopping"))
-                held.enter_context(self.containers(id).asleep(id))
-            yield session
 
     def _thawed(self, session: Session) -> Session:
         """Un-pause a session if it is paused: a frozen guest can neither be read nor stop."""
@@ -4783,7 +4771,7 @@ class Sessions:
         return self._locks.setdefault(id, threading.RLock())
 
     @contextmanager
-    def _work(self, id: str, status: str) -> Iterator[Session]:
+    def work(self, id: str, status: str) -> Iterator[Session]:
         """Hold a session for work on it and show `status` meanwhile. Raises ClincusError: 404, 409 while it starts."""
         with self.lock(id):
             session = self.registry.get(id)

@@ -11,7 +11,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import clincus
 
@@ -54,10 +54,16 @@ def install(extensions: clincus.Extensions) -> None:
 
 @contextmanager
 def clone_of(sessions: clincus.Sessions, id: str) -> Iterator[clincus.Session]:
-    """Hold a session with a clone that answers. Raises ClincusError(404, 409)."""
+    """Hold a session with a clone that answers; a stopped one sleeps meanwhile. Raises ClincusError(404, 409)."""
     if sessions.registry.get(id).mode != "clone":
         raise clincus.ClincusError(f'"{id}" works in the folder itself: its commits are there already', 409)
-    with sessions.awake(id) as session:
+    with sessions.lock(id), ExitStack() as held:
+        session = sessions.registry.get(id)
+        if session.paused:
+            raise clincus.ClincusError(f'session "{id}" is paused: resume it first', 409)
+        if session.status != "running":
+            session = held.enter_context(sessions.work(id, "stopping"))
+            held.enter_context(sessions.containers(id).asleep(id))
         yield session
 
 
