@@ -25,6 +25,7 @@ found=''
 [ -z "$tool" ] || found=$(tool_processes)
 # shellcheck disable=SC2086 # process ids
 if [ -n "$found" ]; then
+    mkdir .clincus/ended 2>/dev/null # if the container is not stopped then, the next start brings the tool back
     kill -TERM $found 2>/dev/null
     for _ in $(seq 30); do [ -n "$(tool_processes)" ] || break; sleep 0.1; done
     found=$(tool_processes)

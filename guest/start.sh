@@ -17,6 +17,10 @@ cd "$HOME/.clincus"
     cmp -s "system/$file" "/$file" || sudo -n install -D -m 644 "system/$file" "/$file" || :
 done
 [ "$mode" = tmux ] || exit 0
+# A stop ended the tool and came no further: a shell has its place, and keeps it.
+if rmdir ended 2>/dev/null && tmux has-session -t "=$session" 2>/dev/null; then
+    exec tmux new-window -t "=$session:" -c "$workspace" "$HOME/.clincus/start"
+fi
 # First the common case: each process costs when many sessions start at once.
 tmux -u -f "$HOME/.clincus/tmux.conf" new-session -d -s "$session" -x "$columns" -y "$rows" -c "$workspace" \
     "$HOME/.clincus/start" || tmux has-session -t "=$session"

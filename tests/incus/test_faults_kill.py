@@ -1,0 +1,127 @@
+"""`kill -9` of the server in the middle of what it does: nothing stays half made, and nothing that was said is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from typing import Any
+
+import pytest
+
+from tests.faults_bed import say, wait_for_screen
+from tests.incus_bed import Bed
+from tests.programs import Server, wait_until
+
+# What is killed, and within how many seconds of its begin.
+ACTIONS = {"create": 1.6, "stop": 1.2, "resume": 1.4, "delete": 1.4, "save": 0.4, "restore": 1.5, "undo": 0.6}
+
+
+class Life:
+    """One conversation, through all the servers that are killed."""
+
+    def __init__(self, bed: Bed, start_server: Any, workspace: Any) -> None:
+        self.bed, self.start_server, self.workspace = bed, start_server, workspace
+        self.server: Server = start_server()
+        self.session = self.server.create(workspace)
+        self.said = 0
+        wait_for_screen(bed, self.id, "STUB-READY")
+        self.say_more()
+
+    @property
+    def id(self) -> str:
+        return str(self.session["id"])
+
+    @property
+    def path(self) -> str:
+        return f"/api/sessions/{self.id}"
+
+    def say_more(self) -> None:
+        self.said += 1
+        say(self.bed, self.id, f"line {self.said}.")
+
+    def prepare(self, action: str) -> None:
+        """Bring the session to where the action begins."""
+        if action == "create":
+            assert self.server.delete(f"{self.path}?force=true").status == 204
+        elif action == "resume":
+            assert self.server.delete(self.path).status == 204
+        elif action == "restore":
+            taken = self.server.post(f"{self.path}/snapshots", {"name": f"at-{self.said}"})
+            assert taken.status in (200, 201), taken.body
+        elif action == "undo":
+            (self.workspace / "work").write_text(f"{self.said}\n")
+
+    def act(self, action: str) -> None:
+        """Ask for the action; the server is killed meanwhile."""
+        requests: dict[str, tuple[str, str, Any]] = {
+            "create": (
+                "POST",
+                "/api/sessions",
+                {"workspace": str(self.workspace), "resume": self.session["session_id"]},
+            ),
+            "stop": ("DELETE", self.path, None),
+            "resume": ("POST", f"{self.path}/resume", None),
+            "delete": ("DELETE", f"{self.path}?force=true", None),
+            "restore": ("POST", f"{self.path}/snapshots/at-{self.said}/restore", {}),
+            "undo": ("POST", f"{self.path}/restore", {"checkpoint": "start"}),
+        }
+        with contextlib.suppress(OSError, HTTPException):
+            self.server.request(*requests[action])
+
+    def kill(self, action: str, after: float) -> None:
+        """Kill the server so many seconds after the begin of an action."""
+        with ThreadPoolExecutor(1) as pool:
+            if action == "save":
+                folder = self.server.home / ".clincus" / "sessions-claude"
+                self.bed.shell(self.id, f"tmux send-keys -t =clincus-{self.id}: 'sh printf \"\\a\"' Enter")
+                with contextlib.suppress(AssertionError):
+                    wait_until(lambda: [*folder.glob(".*.new-*")], "the save to begin", timeout=8)
+            else:
+                pool.submit(self.act, action)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: False, timeout=after)
+            self.server.process.kill()
+            self.server.process.wait()
+
+    def go_on(self) -> None:
+        """A new server: what is there is whole, and the conversation goes on by one call."""
+        self.server = self.start_server()
+        wait_until(lambda: self.server.get("/api/sessions").status == 200, "Incus")
+
+        def found() -> bool:
+            listed = self.server.get("/api/sessions").json
+            assert len(listed) <= 1, listed
+            return [one["id"] for one in listed] == self.bed.names() and all(
+                one["status"] in ("running", "stopped") for one in listed
+            )
+
+        wait_until(found, "the list to be that of Incus")
+        if self.bed.names():
+            answer = self.server.post(f"{self.path}/resume")
+        else:
+            body = {"workspace": str(self.workspace), "resume": self.session["session_id"]}
+            answer = self.server.post("/api/sessions", body)
+        assert answer.status == 200, answer.body
+        self.session = answer.json
+        assert (self.session["slot"], self.session["status"]) == (1, "running")
+        wait_for_screen(self.bed, self.id, "STUB-READY")
+        wait_for_screen(self.bed, self.id, f": line {self.said}.")
+
+
+@pytest.mark.parametrize("rounds", [7, pytest.param(50, marks=pytest.mark.nightly)])
+def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, note, rounds):
+    seed = int(os.environ.get("CLINCUS_TEST_SEED") or random.randrange(1 << 32))
+    chance = random.Random(seed)
+    life, done = Life(bed, start_server, workspace), []
+    note(f"servers killed with CLINCUS_TEST_SEED={seed}")
+    for number in range(rounds):
+        action = [*ACTIONS][number % len(ACTIONS)]
+        done.append((action, round(chance.uniform(0, ACTIONS[action]), 3)))
+        print("round", number, *done[-1], flush=True)
+        life.prepare(action)
+        life.kill(*done[-1])
+        life.go_on()
+        life.say_more()
