@@ -233,6 +233,21 @@ def read_text(path: str, limit: int, follow: bool = True) -> str | None:
         raise ConfigError(f"{path}, line {line}: the file is not UTF-8 text") from None
 
 
+def read_json(path: str, limit: int, fit: Callable[[Any], Any]) -> Any:
+    """What `fit` makes of a JSON file of ours, None if there is none. ConfigError if it cannot be read.
+
+    A torn one is put aside, so that nothing overwrites it, and the log says so.
+    """
+    data = read_plain_file(path, limit)
+    try:
+        return None if data is None else fit(json.loads(data))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        log.warning("%s is torn, so it is left out, and kept as %s.torn: %r", path, path, error)
+        with suppress(OSError):
+            os.replace(path, f"{path}.torn")
+    return None
+
+
 @contextmanager
 def directory_lock(directory: str, timeout: float | None = 5.0) -> Iterator[None]:
     """Keep other Clincus processes from changing files of a directory meanwhile.
@@ -1176,19 +1191,22 @@ def said_by_files(layers: Iterable[Layer], key: str) -> object:
 
 
 def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> Layer:
-    """The layer of the dashboard's file. A broken file becomes a warning.
+    """The layer of the dashboard's file. A file that cannot be read becomes a warning.
 
     An entry is left out if its key was edited in a config file since, so that the files say something else: the later
     change wins.
     """
-    values = {}
+
+    def fit(document: dict[str, Any]) -> dict[str, Any]:
+        kept = ((key, one) for key, one in document.items() if key in DASHBOARD_KEYS)
+        kept = ((key, one) for key, one in kept if one["instead_of"] == said_by_files(layers, key))
+        return {key: SETTING[key].fit(one["value"]) for key, one in kept}
+
     try:
-        for key, entry in json.loads(read_text(path, CONFIG_FILE_LIMIT) or "{}").items():
-            if key in DASHBOARD_KEYS and entry["instead_of"] == said_by_files(layers, key):
-                values[key] = SETTING[key].fit(entry["value"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
-        warnings.append(f"{path} is broken, so what the dashboard set is left out: {error!r}")
-    return Layer(DASHBOARD_RANK, path, values)
+        return Layer(DASHBOARD_RANK, path, read_json(path, CONFIG_FILE_LIMIT, fit) or {})
+    except ConfigError as error:
+        warnings.append(error.message)
+        return Layer(DASHBOARD_RANK, path, {})
 
 
 def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) -> None:
@@ -1249,12 +1267,9 @@ def read_project(workspace: str) -> ProjectFile | None:
 
 
 def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
-    """The SHA-256 of the .clincus.toml that the user trusts, by workspace. A broken list trusts nothing."""
-    try:
-        document = json.loads(read_text(own_file(environ, "trust.json"), CONFIG_FILE_LIMIT) or "{}")
-        return {key: str(value) for key, value in document.items()}
-    except (ValueError, AttributeError, RecursionError, ConfigError):
-        return {}
+    """The SHA-256 of the .clincus.toml that the user trusts, by workspace. A torn list trusts nothing."""
+    path = own_file(environ, "trust.json")
+    return read_json(path, CONFIG_FILE_LIMIT, lambda found: {key: str(one) for key, one in found.items()}) or {}
 
 
 def is_trusted(environ: Mapping[str, str], workspace: str, project: ProjectFile) -> bool:
@@ -2538,18 +2553,17 @@ def write_metadata(saved: SavedSession, saved_at: str = "") -> None:
 
 
 def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
-    """A saved session, None if its metadata.json is missing, broken or without a session id."""
-    try:
+    """A saved session, None if there is none. Where metadata.json is torn, the directory's name tells which it is."""
+    document: dict[str, Any] = {}
+    with suppress(ConfigError, ValueError, RecursionError):
         text = read_text(os.path.join(directory, "metadata.json"), METADATA_LIMIT, follow=False)
-        document = json.loads(text or "null")
-    except (ConfigError, ValueError, RecursionError):
-        return None
-    if not isinstance(document, dict):
-        return None
+        document = as_object(json.loads(text or "null"))
+    if not isinstance(document.get("session_id") or None, str):
+        with suppress(ClincusError):
+            document = {"session_id": os.path.basename(directory)} if saved_listing(directory) else {}
     fields = dataclasses.fields(SavedSession)
     fits = {one.name: document[one.name] for one in fields if type(document.get(one.name)) is type(one.default)}
-    saved = SavedSession(**{**fits, "tool": tool_name, "directory": directory})
-    return saved if saved.session_id else None
+    return SavedSession(**{**fits, "tool": tool_name, "directory": directory}) if "session_id" in fits else None
 
 
 def list_saved(config: Config, environ: Mapping[str, str]) -> list[SavedSession]:
@@ -2575,7 +2589,7 @@ def find_saved(config: Config, environ: Mapping[str, str], session_id: str) -> S
 def check_own_copy(saved: SavedSession) -> None:
     """Raise ClincusError(409) if the copy on the host is that of another container's conversation."""
     kept = read_metadata(saved.directory, saved.tool)
-    if kept is not None and kept.container_name != saved.container_name:
+    if kept is not None and kept.container_name not in ("", saved.container_name):
         raise ClincusError(f'its id is that of a conversation of "{kept.container_name}"', 409)
 
 

@@ -47,12 +47,12 @@ def facts_file(environ: Mapping[str, str]) -> str:
 
 
 def read_facts(environ: Mapping[str, str]) -> dict[str, Facts]:
-    """What the engines said of themselves last, by their names; nothing where that cannot be read."""
-    try:
-        kept = json.loads(clincus.read_plain_file(facts_file(environ), FACTS_LIMIT) or b"{}")
+    """What the engines said of themselves last, by their names. Raises ClincusError if that cannot be read."""
+
+    def fit(kept: dict[str, Any]) -> dict[str, Facts]:
         return {name: known_facts(one) for name, one in kept.items()}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        return {}
+
+    return clincus.read_json(facts_file(environ), FACTS_LIMIT, fit) or {}
 
 
 def known_facts(kept: Mapping[str, Any]) -> Facts:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 import clincus
 
@@ -46,13 +47,12 @@ class Prompts:
 
     def of(self, session: clincus.Session) -> list[Prompt]:
         """A session's prompts. Raises ClincusError if they cannot be read."""
-        try:
-            document = json.loads(clincus.read_text(self._path(session), FILE_LIMIT) or "{}")
-            if document.get("session_id") != session.session_id:  # an earlier session had this name
-                return []
-            return [Prompt(**one) for one in document["prompts"]]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return []
+
+        def fit(document: dict[str, Any]) -> list[Prompt]:
+            is_ours = document["session_id"] == session.session_id  # else an earlier session had this name
+            return [Prompt(**one) for one in document["prompts"]] if is_ours else []
+
+        return clincus.read_json(self._path(session), FILE_LIMIT, fit) or []
 
     def queue(self, session: clincus.Session) -> list[Prompt]:
         """Those that wait for their turn."""

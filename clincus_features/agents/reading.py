@@ -6,9 +6,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import clincus
 from clincus_features.agents.rules import own_rules
@@ -112,6 +112,11 @@ def with_events(known: Known, events: bytes, now: float) -> tuple[Known, list[Ev
     return replace(known, facts=facts, offset=known.offset + len(complete)), told
 
 
+def read_times(document: Mapping[str, Any]) -> dict[str, float]:
+    """Times in seconds by session id, from their JSON form."""
+    return {key: float(value) for key, value in document.items()}
+
+
 class SeenTimes:
     """When a person last looked at each session, by its session id; kept in a file of the person's own."""
 
@@ -142,9 +147,5 @@ class SeenTimes:
 
     def _read(self) -> dict[str, float]:
         if self._times is None:
-            found: object = {}
-            with suppress(ValueError):
-                found = json.loads(clincus.read_text(self._path(), 1 << 20) or "{}")
-            items = found.items() if isinstance(found, dict) else ()
-            self._times = {str(key): float(value) for key, value in items if isinstance(value, (int, float))}
+            self._times = clincus.read_json(self._path(), 1 << 20, read_times) or {}
         return self._times

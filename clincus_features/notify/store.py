@@ -76,17 +76,14 @@ def file_of(environ: Mapping[str, str]) -> str:
 
 
 def read(environ: Mapping[str, str]) -> State:
-    """What is kept. Raises ClincusError if the file is broken: then nothing overwrites it."""
-    path = file_of(environ)
-    try:
-        document: dict[str, Any] = json.loads(clincus.read_text(path, FILE_LIMIT) or "{}")
+    """What is kept; nothing if the file is torn, so that devices have to subscribe again. Raises ClincusError."""
+
+    def fit(document: dict[str, Any]) -> State:
         devices = [Device(**one) for one in document.get("devices", [])]
         told = {key: Told(**one) for key, one in document.get("told", {}).items()}
         return State({device.id: device for device in devices}, told, document.get("webhook"))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise clincus.ClincusError(
-            f"{path} is broken: mend it, or move it away and subscribe again ({error})"
-        ) from error
+
+    return clincus.read_json(file_of(environ), FILE_LIMIT, fit) or State()
 
 
 @contextmanager

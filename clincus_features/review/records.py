@@ -80,9 +80,8 @@ class Record:
         raise clincus.ClincusError(f"checkpoint {clincus.shorten(name)} not found", 404)
 
     @classmethod
-    def read(cls, text: str) -> Record:
-        """Read a record. Raises ValueError, TypeError or KeyError."""
-        fields = json.loads(text)
+    def fit(cls, fields: dict[str, Any]) -> Record:
+        """A record from its JSON form. Raises TypeError or KeyError."""
         fields["checkpoints"] = [Checkpoint(**one) for one in fields["checkpoints"]]
         fields["skipped"] = [Skipped(**one) for one in fields["skipped"]]
         return cls(**fields)
@@ -171,10 +170,9 @@ class Records:
         return []
 
     def _read(self, name: str) -> Record | None:
-        with suppress(ValueError, TypeError, KeyError, AttributeError, clincus.ConfigError):
-            text = clincus.read_text(os.path.join(self._folder(), name), FILE_LIMIT)
-            return Record.read(text) if text else None
-        return None
+        path = os.path.join(self._folder(), name)
+        found: Record | None = clincus.read_json(path, FILE_LIMIT, Record.fit)
+        return found
 
 
 def records_folder(environ: Mapping[str, str]) -> str:

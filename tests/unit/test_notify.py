@@ -426,15 +426,6 @@ def test_key_and_devices_are_for_their_owner_only(caller, service):
     assert modes == {"push.json": 0o600, "push-key.pem": 0o600}
 
 
-def test_a_broken_file_is_reported_and_stays_as_it_is(caller, service):
-    path = Path(store.file_of(caller.environ))
-    path.parent.mkdir()
-    path.write_text("{")
-    with pytest.raises(clincus.ClincusError, match="is broken"):
-        caller.add(service.endpoint("phone"))
-    assert path.read_text() == "{"
-
-
 @pytest.mark.parametrize(
     ("der", "raw"),
     [

@@ -1,0 +1,186 @@
+"""Files of ours that a power cut or a disk has torn: what is torn is told and kept aside, and nothing else is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import clincus
+from clincus_cli import entry, trust
+from clincus_features import engines, journal
+from clincus_features.agents import queue, reading
+from clincus_features.notify import store
+from clincus_features.review import records
+
+NAME = "clincus-0a1b2c-1"
+SESSION = clincus.Session(NAME, "/work", "claude", 1, "running", persistent=False, session_id="one")
+DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
+    "the first byte": lambda data: data[:1],
+    "a half": lambda data: data[: len(data) // 2],
+    "all but the end": lambda data: data.rstrip()[:-1],
+    "nothing": lambda data: b"",
+    "zeros": lambda data: bytes(len(data)),
+    "binary": lambda data: b"\x7fELF\xff\xfe" + data,
+    "another form": lambda data: b"[7]",
+}
+
+
+class Kept(NamedTuple):
+    """A file that holds JSON: how a text gets into it, and how it is read again ("" for none)."""
+
+    path: str
+    write: Callable[[Mapping[str, str], str], object]
+    read: Callable[[Mapping[str, str]], str]
+
+
+def in_home(environ: Mapping[str, str], *parts: str) -> str:
+    return os.path.join(clincus.state_directory(environ), *parts)
+
+
+def prompts(environ: Mapping[str, str]) -> queue.Prompts:
+    return queue.Prompts(lambda: in_home(environ, "prompts"))
+
+
+def seen(environ: Mapping[str, str]) -> reading.SeenTimes:
+    return reading.SeenTimes(lambda: in_home(environ, "seen.json"))
+
+
+def reviewed(environ: Mapping[str, str]) -> records.Records:
+    return records.Records(lambda: in_home(environ, "checkpoints"))
+
+
+def note_record(environ: Mapping[str, str], text: str) -> None:
+    with reviewed(environ).changing(reviewed(environ).of(SESSION)) as record:
+        record.tree = text
+
+
+def note_device(environ: Mapping[str, str], text: str) -> None:
+    os.makedirs(in_home(environ), exist_ok=True)
+    with store.changing(environ) as state:
+        state.devices = {text: store.Device(text, "https://push.test/1", "phone", "http://here", clincus.utc_now())}
+
+
+def note_facts(environ: Mapping[str, str], text: str) -> None:
+    app = type("App", (), {"environ": environ, "config": clincus.load_config(environ)})
+    engines.Survey(app)._keep("", engines.Facts(text))
+
+
+def trust_text(environ: Mapping[str, str], text: str) -> None:
+    trust.set_trust(environ, "/work", clincus.ProjectFile("/work/.clincus.toml", "", text))
+
+
+KEPT = [
+    Kept(
+        "dashboard.json",
+        lambda environ, text: clincus.save_dashboard(environ, {"dashboard.workspace_roots": [f"/{text}"]}),
+        lambda environ: "".join(clincus.load_config(environ).get("dashboard.workspace_roots")).strip("/"),
+    ),
+    Kept("trust.json", trust_text, lambda environ: clincus.trusted_digests(environ).get("/work", "")),
+    Kept(
+        "seen.json",
+        lambda environ, text: seen(environ).set("one", float(len(text))),
+        lambda environ: "x" * int(seen(environ).get("one")),
+    ),
+    Kept(
+        f"prompts/{NAME}.json",
+        lambda environ, text: prompts(environ).add(SESSION, text, "queued"),
+        lambda environ: "".join(one.text for one in prompts(environ).of(SESSION)),
+    ),
+    Kept("push.json", note_device, lambda environ: "".join(store.read(environ).devices)),
+    Kept("engines.json", note_facts, lambda environ: engines.read_facts(environ).get("", engines.Facts()).version),
+    Kept(
+        f"checkpoints/{NAME}.{records.short_key('one')}.json",
+        note_record,
+        lambda environ: reviewed(environ).of(SESSION).tree,
+    ),
+]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {"HOME": str(tmp_path)}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+@pytest.mark.parametrize("kept", KEPT, ids=[one.path.replace("/", " ") for one in KEPT])
+def test_a_torn_file_is_told_and_kept_aside(kept, damage, environ, caplog):
+    kept.write(environ, "xx")
+    assert kept.read(environ) == "xx"
+    path = Path(in_home(environ, kept.path))
+    torn = damage(path.read_bytes())
+    path.write_bytes(torn)
+    assert kept.read(environ) == ""
+    assert f"{path} is torn, so it is left out" in caplog.text
+    assert Path(f"{path}.torn").read_bytes() == torn
+    kept.write(environ, "x")
+    assert kept.read(environ) == "x"
+
+
+def test_a_file_that_cannot_be_read_now_is_not_put_aside(environ, tmp_path):
+    path = tmp_path / "file.json"
+    path.mkdir()
+    with pytest.raises(clincus.ConfigError, match="cannot be read"):
+        clincus.read_json(str(path), 1000, dict)
+    assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_a_record_that_is_torn_costs_no_other_session_its_own(environ):
+    note_record(environ, "tree")
+    other = replace(SESSION, session_id="two")
+    with reviewed(environ).changing(reviewed(environ).of(other)) as record:
+        record.tree = "other"
+    os.truncate(in_home(environ, "checkpoints", f"{NAME}.{records.short_key('one')}.json"), 5)
+    assert [one.tree for one in reviewed(environ).all()] == ["other"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_torn_conversation_folder_is_still_found_by_its_name(damage, environ, tmp_path):
+    directory = tmp_path / ".clincus" / "sessions-claude" / "one"
+    talk = directory / ".claude" / "projects" / "-work" / "one.jsonl"
+    talk.parent.mkdir(parents=True)
+    talk.write_text("hello\n")
+    clincus.write_metadata(clincus.SavedSession("one", "claude", str(directory), NAME, "/work"))
+    metadata = directory / "metadata.json"
+    metadata.write_bytes(damage(metadata.read_bytes()))
+    config = clincus.load_config(environ)
+    (found,) = clincus.list_saved(config, environ)
+    assert (found.session_id, found.tool, found.directory) == ("one", "claude", str(directory))
+
+
+def test_a_folder_without_a_conversation_is_none(environ, tmp_path):
+    (tmp_path / ".clincus" / "sessions-claude" / "one").mkdir(parents=True)
+    assert clincus.list_saved(clincus.load_config(environ), environ) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_what_follows_a_torn_line_of_the_history_is_kept(damage, environ):
+    history = clincus.History(in_home(environ, "history.jsonl"))
+    history.start(clincus.Run("one", NAME, "/work", "claude", "2026-01-01T10:00:00Z"))
+    path = Path(history.path)
+    path.write_bytes(damage(path.read_bytes()))
+    history.start(clincus.Run("two", NAME, "/work", "claude", "2026-01-01T11:00:00Z"))
+    assert [run.session_id for run in history.runs()][:1] == ["two"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_what_follows_a_torn_line_of_a_sessions_log_is_kept(damage, tmp_path):
+    path = tmp_path / "one.jsonl"
+    line = b'{"kind": "session", "what": "%s"}\n'
+    journal.append_line(str(path), line % b"first", 1000, 2)
+    path.write_bytes(damage(path.read_bytes()))
+    journal.append_line(str(path), line % b"second", 1000, 2)
+    assert [one["what"] for one in journal.read_entries(str(path))][:1] == ["second"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"abc", b"\xff" * 30, bytes(30)], ids=["nothing", "a part", "binary", "zeros"])
+def test_a_torn_token_lets_nobody_in_and_says_what_to_do(damage, tmp_path):
+    path = tmp_path / "token"
+    entry.load_token(str(path), {})
+    path.write_bytes(damage)
+    with pytest.raises(clincus.ClincusError, match=r"(delete it, and a token is made|is not UTF-8 text)"):
+        entry.load_token(str(path), {})
