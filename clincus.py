@@ -3350,8 +3350,8 @@ class Extensions:
     routes: list[tuple[str, str, Callable[[Any], object]]] = field(default_factory=list)
     # Each gives more fields of a session's document.
     session_fields: list[Callable[[Session], Mapping[str, object]]] = field(default_factory=list)
-    # Each may change the description (InstancePut) of a start that was asked for.
-    instance_parts: list[Callable[[LaunchRequest, dict[str, Any]], None]] = field(default_factory=list)
+    # Each may change the description (InstancePut) of a start. What it raises fails the start.
+    instance_parts: list[Callable[[Incus, Session, Launch, dict[str, Any]], None]] = field(default_factory=list)
     # Each looks at what a new session needs in its container before there is one, and gives the function that brings
     # it in before the tool starts; None if there is nothing. What either raises fails the start.
     fillers: list[Callable[[Sessions, Session, LaunchRequest], Callable[[Session], None] | None]] = field(
@@ -3370,6 +3370,8 @@ class Extensions:
     duties: list[Duty] = field(default_factory=list)
     # Each may give a page in the place of the answer that a request needs the token.
     sign_in_pages: list[Callable[[Any, Any], Any]] = field(default_factory=list)
+    # Each puts what it knows of a session's PATCH in force, by the values of the request.
+    changes: list[Callable[[Session, Mapping[str, Any]], None]] = field(default_factory=list)
     # Each gives the handler to use in the place of one, by method and path.
     wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = field(default_factory=list)
 
@@ -3610,7 +3612,7 @@ LABEL = "user.clincus."
 
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
-PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "run"}  # the API does not show these
+PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "network", "run"}  # the API does not show these
 
 
 def some_fields(item: object, names: Iterable[str]) -> dict[str, Any]:
@@ -3650,6 +3652,7 @@ class Session:
     guest: str = ""  # who works in the container, and where: a `Guest` as JSON
     command: str = ""  # mark of the `clincus run` process that made the container for one command
     tool_row: str = ""  # what `session_tool` needs to know of a tool that is not in TOOLS, as JSON
+    network: str = ""  # what it may reach, as the feature of that name wrote it
     run: str = ""  # Incus's time of the last start, which tells one run from the next
 
     def document(self) -> dict[str, object]:
@@ -4372,7 +4375,8 @@ class Containers:
         session, description = describe_session(session, launch, protection, limits, root)
         for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):
             self.report(f"{session.id}: {warning}")
-        call_each(self.extensions.instance_parts, launch.request, description)
+        for add in self.extensions.instance_parts:
+            add(self.incus, session, launch, description)
         return session, description
 
 

@@ -142,6 +142,12 @@ START = (
     PROFILE,
     ENV,
     Flag("--mount HOST:PATH[:ro]", "mount a directory or file as PATH in the container", repeats=True),
+    Flag(
+        "--network MODE",
+        "what it reaches: open, allow-list or none (default: the config's)",
+        check=one_of("open", "allow-list", "none"),
+        choices=("open", "allow-list", "none"),
+    ),
     Flag("--writable-git-hooks", "leave .git/hooks open to writing; all else stays protected"),
     Flag("--limit-cpu N", "CPUs: a number, or a list to pin to such as 0-1,3", setting="limits.cpu.count"),
     Flag("--limit-cpu-allowance SHARE", "50% under load, or 25ms/100ms at most", setting="limits.cpu.allowance"),

@@ -12,6 +12,7 @@ import clincus
 from clincus_cli import commands as cli
 from clincus_cli import console
 from clincus_cli.context import Context
+from clincus_cli.network import network_settings, warn_without_server
 
 
 @cli.Command(
@@ -30,6 +31,9 @@ from clincus_cli.context import Context
     cli.Flag("--branch NAME", "what --clone starts from (default: what is checked out, as it is)", default=""),
     cli.Flag("--engine NAME", "run it on an engine of the config (default: this host)", default=""),
     cli.Flag("--target MEMBER", "a member of the engine's cluster, or @ and a group of members", default=""),
+    cli.Flag(
+        "--allow NAME", "allow a host or a preset beside those of the config (--network allow-list)", repeats=True
+    ),
     cli.Flag("--there", "with --engine: mount DIRECTORY of that host, which lies in one of the engine's roots"),
     starts=True,
 )
@@ -50,6 +54,7 @@ def run_shell(context: Context) -> int:
     $ clincus shell --resume  # Go on with the last conversation of this directory.
     $ clincus shell --background -e API_KEY --limit-memory 4GiB  # Start without attaching.
     $ clincus shell --background --prompt 'fix the failing test'  # Let it begin at once.
+    $ clincus shell --allow pypi --allow '*.example.com'  # With these names only, and those of the tool's vendor.
     $ clincus shell --clone --name login  # On a clone: nothing of this directory is mounted.
 
     Exits: 0 the session ended, was detached, or runs in the background; 1 it could not be started
@@ -77,6 +82,7 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
     options = context.options
     given = {one.setting: getattr(options, one.key) for one in cli.START if one.setting}
     settings = {setting: value for setting, value in given.items() if value is not None}
+    settings.update(network_settings(context))
     prompt = getattr(options, "prompt", "")
     if getattr(options, "branch", "") and not options.clone:
         raise cli.UsageError("--branch is for a clone: give --clone, too", "shell")
@@ -239,6 +245,7 @@ def start_new(context: Context, request: clincus.LaunchRequest) -> clincus.Sessi
     with console.progress("Starting the container"):
         session = context.sessions.create(request)
     console.say(f"[setup] {session.tool} is running (protection: {session.protection})")
+    warn_without_server(context, session)
     return session
 
 

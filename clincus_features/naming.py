@@ -1,6 +1,6 @@
 """What a person changes of a session: its name, whether it is kept when it stops, whether it is shown first.
 
-PATCH /api/sessions/{id}    {"name", "persistent", "pinned"}, each of which may be left out
+PATCH /api/sessions/{id}    {"name", "persistent", "pinned"}, each of which may be left out, and fields of features
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ def install(extensions: clincus.Extensions) -> None:
 
     def patch_session(request: clincus.Request) -> object:
         session = app.reachable_session(request.values["id"])
+        for change in app.extensions.changes:
+            change(session, request.values)
         given = {key: request.values[key] for key in ("name", "persistent", "pinned")}
         changes = {key: value for key, value in given.items() if value is not None}
         return app.sessions.document(change_session(app.sessions, session.id, changes))

@@ -383,10 +383,9 @@ class TestStart:
             lambda moment, session: 1 // 0,
             lambda moment, session: heard.append((moment, session.slot)),
         ]
-        added.instance_parts += [
-            lambda request, description: 1 // 0,
-            lambda request, description: description["config"].update({"user.mine": request.workspace}),
-        ]
+        added.instance_parts.append(
+            lambda incus, session, launch, description: description["config"].update({"user.mine": session.workspace})
+        )
         added.guest_files.append(lambda session: [clincus.ToolFile(".mine", session.id.encode())])
         added.session_fields += [lambda session: {"broken": 1 // 0}, lambda session: {"mine": session.slot}]
         sent: list[bytes] = []

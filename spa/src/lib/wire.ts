@@ -75,7 +75,7 @@ export interface paths {
         delete: operations["delete_session"];
         options?: never;
         head?: never;
-        /** Change a session's name, or whether it is kept when it stops, or pinned */
+        /** Change a session's name or network, or whether it is kept when it stops, or pinned */
         patch: operations["change_session"];
         trace?: never;
     };
@@ -785,6 +785,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/network": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What a session may reach, and what it was refused */
+        get: operations["get_network"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/network/presets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Ready lists of names, and what the config says for new sessions */
+        get: operations["list_network_presets"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/checkpoints": {
         parameters: {
             query?: never;
@@ -1219,6 +1256,13 @@ export interface components {
                 port: number;
                 workspace_roots: string[];
             };
+            network: {
+                /** @enum {string} */
+                mode: "open" | "allow-list" | "none";
+                allow: string[];
+                presets: string[];
+                reachable: string[];
+            };
             checkpoints: {
                 enabled: boolean;
                 max_age: string;
@@ -1452,6 +1496,54 @@ export interface components {
                 why: "link" | "readonly" | "gone" | "failed" | "occupied" | "changed";
             }[];
         };
+        NetworkState: {
+            /** @enum {string} */
+            mode: "open" | "allow-list" | "none";
+            /** @description connections of this run that were refused since somebody looked */
+            refused: number;
+        };
+        /** @description what it may reach, and what was asked for in this run; newest first */
+        Network: {
+            /** @enum {string} */
+            mode: "open" | "allow-list" | "none";
+            allow: string[];
+            presets: {
+                name: string;
+                hosts: string[];
+            }[];
+            refused: {
+                /** @description "" if the request named none */
+                host: string;
+                port: number;
+                reason: string;
+                count: number;
+                last: string;
+            }[];
+            passed: {
+                host: string;
+                port: number;
+                count: number;
+                /** @description bytes */
+                sent: number;
+                /** @description bytes */
+                received: number;
+                last: string;
+            }[];
+        };
+        NetworkPresets: {
+            presets: {
+                name: string;
+                title: string;
+                hosts: string[];
+            }[];
+            default: {
+                /** @enum {string} */
+                mode: "open" | "allow-list" | "none";
+                allow: string[];
+                /** @description `tool` stands for that of the session's tool */
+                presets: string[];
+            };
+        };
         Session: {
             id: string;
             workspace: string;
@@ -1485,6 +1577,7 @@ export interface components {
             agent: components["schemas"]["Agent"];
             /** @description since the start, null while that is not known */
             changes: components["schemas"]["ChangeCount"] | null;
+            network: components["schemas"]["NetworkState"];
             error?: string;
         };
         Snapshot: {
@@ -1762,6 +1855,15 @@ export interface operations {
                      * @enum {string}
                      */
                     mode?: "mount" | "clone";
+                    /**
+                     * @description what it can reach: everything, names, or nothing; the config's when absent
+                     * @enum {string}
+                     */
+                    network?: "open" | "allow-list" | "none";
+                    /** @description names that an allow-list allows, in place of those of the config: pypi.org, *.github.com, host:8443 */
+                    allow?: string[];
+                    /** @description presets that an allow-list allows, in place of those of the config */
+                    presets?: string[];
                     /** @description what a clone starts from; HEAD with the uncommitted changes when absent */
                     branch?: string;
                 };
@@ -1851,6 +1953,15 @@ export interface operations {
                     name?: string;
                     /** @description keep the container when it stops */
                     persistent?: boolean;
+                    /**
+                     * @description what it can reach from now on: everything, names, or nothing
+                     * @enum {string}
+                     */
+                    network?: "open" | "allow-list" | "none";
+                    /** @description all names that its allow-list allows from now on, beside those of presets */
+                    allow?: string[];
+                    /** @description all presets that its allow-list allows from now on */
+                    presets?: string[];
                     /** @description show it first */
                     pinned?: boolean;
                 };
@@ -3010,6 +3121,55 @@ export interface operations {
             412: components["responses"]["Error"];
             413: components["responses"]["Error"];
             428: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_network: {
+        parameters: {
+            query?: {
+                /** @description a person looks: count refusals from 0 again */
+                seen?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Network"];
+                };
+            };
+            404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    list_network_presets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkPresets"];
+                };
+            };
             default: components["responses"]["Error"];
         };
     };

@@ -36,6 +36,7 @@ export function someSession(fields: Partial<Session> = {}): Session {
     rang_at: '',
     agent: someAgent('idle', { seen: true }),
     changes: null,
+    network: { mode: 'open', refused: 0 },
     ...fields,
   };
 }

@@ -1,0 +1,268 @@
+"""What a session can reach: everything (`open`), some names (`allow-list`), or nothing (`none`).
+
+POST and PATCH of sessions take `network`, `allow` and `presets`; GET /api/sessions/{id}/network tells what was refused
+and what passed. devices.py says how the container is closed, proxy.py how the names of a list are let through.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import ipaddress
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import clincus
+
+from .addresses import Network
+from .devices import SUDOERS, VARIABLES, Fitting, find_instance, own_folder, refuse_impossible, socket_path, start_part
+from .policy import ALLOW_LIST, MODES, NONE, OPEN, Policy, bounded, check_entry, check_preset
+from .presets import PRESETS, TOOL, documents
+from .proxy import Proxy
+
+Handler = Callable[[clincus.Request], object]
+FIELDS = {"network": "network.mode", "allow": "network.allow", "presets": "network.presets"}
+LOCK_PERIOD = 1.0  # seconds between two tries to be the server that has the sockets
+TELL_WITHIN = 5.0  # seconds for a container to hear of a change
+TELL_PERIOD = 2.0  # seconds between two events that tell of refusals
+
+
+def check_network(value: object) -> str:
+    """A network in CIDR. Raises Unfit."""
+    text = clincus.check_text(value)
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise clincus.Unfit(f"write a network such as 10.1.2.0/24 ({error})") from None
+
+
+clincus.register_settings(
+    clincus.Setting("network.mode", OPEN, clincus.matching("|".join(MODES), f"write {', '.join(MODES)}")),
+    clincus.Setting("network.allow", [], clincus.list_of(check_entry)),
+    clincus.Setting("network.presets", [TOOL], clincus.list_of(check_preset)),
+    clincus.Setting("network.reachable", [], clincus.list_of(check_network)),
+)
+
+
+def check_layers(config: clincus.Config) -> None:
+    """Raise ConfigError if a project's own file opens private networks: that is for the user's config alone."""
+    for layer in config.layers:
+        if layer.rank == clincus.PROJECT_RANK and "network.reachable" in layer.values:
+            raise clincus.ConfigError(f"{layer.source}: network.reachable can be set in your own config only")
+
+
+clincus.CONFIG_CHECKS.append(check_layers)
+read_policy = functools.lru_cache(1024)(Policy.from_label)
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add what a start needs, the routes, and the proxy."""
+    app = extensions.app
+    gateway = Gateway(app)
+    extensions.instance_parts.append(start_part(os.environ if app is None else app.environ, gateway.expect))
+    extensions.guest_files.append(lambda session: [clincus.ToolFile(SUDOERS[0], SUDOERS[1].encode(), 0o644)])
+    extensions.session_fields.append(gateway.fields)
+    extensions.changes.append(gateway.change)
+    extensions.wrappers.append(with_settings)
+    extensions.listeners.append(gateway.hear)
+    extensions.routes += [
+        ("GET", "/api/sessions/{id}/network", gateway.get_network),
+        ("GET", "/api/network/presets", lambda request: gateway.presets()),
+    ]
+    extensions.duties.append(clincus.Duty("passing connections", 0.0, gateway.serve))
+
+
+class Gateway:
+    """The proxy of this server, and what people ask of it."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._lock = -1  # descriptor of the file that says which server has the sockets
+        self._changing: set[str] = set()  # sessions whose policy is being changed just now
+        self._runs: dict[str, str] = {}  # session -> the run that its records are of
+        self._untold: set[str] = set()  # sessions with refusals that no event has told of
+        self._told_at = 0.0
+
+    @functools.cached_property
+    def proxy(self) -> Proxy:
+        """The proxy."""
+        return Proxy(lambda id: socket_path(self._app.environ, id), self._untold.add, reachable=self._reachable)
+
+    def _reachable(self) -> list[Network]:
+        return [ipaddress.ip_network(text) for text in self._app.config.get("network.reachable")]
+
+    # -- The proxy's thread
+
+    def serve(self) -> None:
+        """One round of the proxy. Of several servers of one user, one has it."""
+        if self._lock < 0 and not self._take_lock():
+            time.sleep(LOCK_PERIOD)
+            return
+        self._compare()
+        self.proxy.serve_round()
+        now = time.monotonic()
+        if self._untold and now > self._told_at + TELL_PERIOD:
+            self._told_at = now
+            for id in list(self._untold):
+                self._untold.discard(id)
+                self._app.hub.publish({"type": "session.changed", "id": id}, extension=True)
+
+    def _take_lock(self) -> bool:
+        path = socket_path(self._app.environ, "lock")
+        own_folder(os.path.dirname(path))
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._lock = descriptor
+        return True
+
+    def _compare(self) -> None:
+        """Let the proxy have the policies that the instances say, also those that another program has changed."""
+        known = {session.id: session for session in self._app.registry.all()}
+        for id, session in known.items():
+            if session.status in ("running", "stopped") and id not in self._changing and not session.engine:
+                policy = read_policy(session.network)
+                runs = session.status == "running" or session.paused
+                self.proxy.want(id, policy if runs and policy.has_proxy and policy.mode != NONE else None)
+        for id in self.proxy.wanted() - known.keys():
+            self.proxy.want(id, None)
+
+    def expect(self, id: str, policy: Policy) -> None:
+        """Have the way out ready before a container starts, in a server."""
+        if self._app is not None and policy.has_proxy and not clincus.engine_of(id):
+            self.proxy.want(id, policy)
+
+    def hear(self, moment: str, session: clincus.Session) -> None:
+        """Begin new records with each run."""
+        if moment == "deleted" or (moment == "started" and self._runs.get(session.id) not in (None, session.run)):
+            self.proxy.forget(session.id)
+        if moment == "started":
+            self._runs[session.id] = session.run
+        elif moment == "deleted":
+            self._runs.pop(session.id, None)
+
+    # -- What people ask
+
+    def fields(self, session: clincus.Session) -> dict[str, object]:
+        """What a session's document tells."""
+        unseen = self.proxy.unseen(session.id) if self._app is not None else 0
+        return {"network": {"mode": read_policy(session.network).mode, "refused": unseen}}
+
+    def change(self, session: clincus.Session, values: Mapping[str, Any]) -> None:
+        """Do our part of a PATCH: now if the session runs. Raises ClincusError."""
+        given = taken_settings(values)
+        if given:
+            self._change(session.id, given)
+
+    def get_network(self, request: clincus.Request) -> object:
+        """The answer of GET …/network."""
+        session = self._app.known_session(request.values["id"])
+        records = self.proxy.records(session.id)
+        if request.values["seen"]:
+            self._see(session.id)
+        policy = read_policy(session.network)
+        presets = [{"name": name, "hosts": list(PRESETS[name].hosts)} for name in policy.presets]
+        return {"mode": policy.mode, "allow": list(policy.allow), "presets": presets, **records.documents()}
+
+    def _see(self, id: str) -> None:
+        if self.proxy.unseen(id):
+            self.proxy.records(id).unseen = 0
+            self._app.hub.publish({"type": "session.changed", "id": id}, extension=True)
+
+    def presets(self) -> object:
+        """The answer of GET /api/network/presets."""
+        settings = {name: self._app.config.get(f"network.{name}") for name in ("mode", "allow", "presets")}
+        return {"presets": documents(), "default": settings}
+
+    def _change(self, id: str, given: Mapping[str, object]) -> None:
+        """Put other settings of the network in force, now if the session runs. Raises ClincusError."""
+        sessions = self._app.sessions
+        with sessions.lock(id):
+            session = sessions.registry.get(id)
+            if session.status not in ("running", "stopped"):
+                raise clincus.ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
+            before = find_instance(sessions.door(id), id)
+            if before is None:
+                raise clincus.ClincusError(f'session "{id}" not found', 404)
+            policy = changed(Policy.from_label(before["config"].get(f"{clincus.LABEL}network", "")), given, session)
+            self._changing.add(id)
+            try:
+                self._put(session, before, policy, given)
+                self._see(id)
+            finally:
+                sessions.look(id)
+                self._changing.discard(id)
+
+    def _put(
+        self, session: clincus.Session, before: Mapping[str, Any], policy: Policy, given: Mapping[str, object]
+    ) -> None:
+        runs = session.status == "running" or session.paused
+        policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST or (runs and policy.has_proxy))
+        if not session.engine:  # what is closed ends at once, and what is opened is there before a program asks
+            self.proxy.want(session.id, policy if runs and policy.has_proxy and policy.mode != NONE else None)
+        settings = {**json.loads(session.settings or "{}"), **given}
+        sessions = self._app.sessions
+        fitting = Fitting(sessions.door(session.id), before, socket_path(self._app.environ, session.id))
+        fitting.put(policy, json.dumps(settings, sort_keys=True))
+        if session.status == "running":
+            self._tell(session, policy)
+
+    def _tell(self, session: clincus.Session, policy: Policy) -> None:
+        """Let the container use a card that it got, and its terminals know the proxy; it holds without that, too."""
+        sessions, door = self._app.sessions, self._app.sessions.door(session.id)
+        try:
+            if policy.mode == OPEN:
+                program = ["sh", "-c", clincus.guest_program("network-up")]
+                door.exec(session.id, program, user=0, timeout=TELL_WITHIN)
+            if policy.has_proxy:
+                words = [f"{name}={value}" for name, value in VARIABLES.items()]
+                sessions.output(session, "network", *words, timeout=TELL_WITHIN)
+        except clincus.ClincusError as error:
+            sessions.report(f"{session.id}: its programs were not told of the network: {error}")
+
+
+def with_settings(method: str, path: str, handler: Handler) -> Handler:
+    """Let the request for a new session take our fields as settings."""
+    if (method, path) != ("POST", "/api/sessions"):
+        return handler
+
+    def create(request: clincus.Request) -> object:
+        given = taken_settings(request.values)
+        request.values = {name: value for name, value in request.values.items() if name not in FIELDS}
+        request.values["settings"] = given or None
+        return handler(request)
+
+    return create
+
+
+def taken_settings(values: Mapping[str, Any]) -> dict[str, object]:
+    """Our fields of a request, as settings by dotted key. Raises ClincusError(400)."""
+    found: dict[str, object] = {}
+    for name, key in FIELDS.items():
+        value = values[name]
+        if value is not None:
+            try:
+                found[key] = clincus.SETTING[key].fit(bounded(value) if isinstance(value, list) else value)
+            except ValueError as error:
+                raise clincus.ClincusError(f'"{name}": {error}', 400) from None
+    return found
+
+
+def changed(policy: Policy, given: Mapping[str, Any], session: clincus.Session) -> Policy:
+    """A policy with what is given in place of what it has. Raises ClincusError(400) where it cannot hold."""
+    named = [session.tool if one == TOOL else one for one in given.get("network.presets", policy.presets)]
+    policy = replace(
+        policy,
+        mode=given.get("network.mode", policy.mode),
+        allow=tuple(given.get("network.allow", policy.allow)),
+        presets=tuple(dict.fromkeys(one for one in named if one in PRESETS)),
+    )
+    refuse_impossible(policy, session)
+    return policy

@@ -1,0 +1,179 @@
+"""What a policy is made of on an instance: its network devices, the device that leads to the proxy, and variables.
+
+No network card, rather than rules for one: what is not there cannot be turned against the host, not by root in the
+container either. A card that a profile gives is hidden by a device `none` of its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import clincus
+
+from .policy import ALLOW_LIST, NONE, OPEN, Policy
+
+DEVICE = "clincus-network"
+PORT = 3128  # in the container, on 127.0.0.1
+LABEL = f"{clincus.LABEL}network"
+DEVICES_LABEL = f"{clincus.LABEL}devices"
+HIDDEN = {"type": "none"}
+PATH_LIMIT = 107  # bytes of the path of a socket (unix(7))
+_URL = f"http://127.0.0.1:{PORT}"
+_LOCAL = "localhost,127.0.0.1,::1"
+# What programs read: curl and apt the small letters, others either; Node from 22.21 and 24, if it is told to.
+VARIABLES = {
+    **{name: _URL for word in ("http_proxy", "https_proxy", "all_proxy") for name in (word, word.upper())},
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), _LOCAL),
+    "NODE_USE_ENV_PROXY": "1",
+}
+# `sudo apt-get` and the like keep them.
+SUDOERS = (".clincus/system/etc/sudoers.d/clincus-network", f'Defaults env_keep += "{" ".join(VARIABLES)}"\n')
+# Sockets to the hypervisor (vsock(7)) belong to no network namespace before Linux 7, so taking the cards away does not
+# close them. The other two calls could make such a socket past the first rule.
+DENIED = ("socket errno 97 [0,40,SCMP_CMP_EQ]", "socketcall errno 38", "io_uring_setup errno 38")
+DENY = "security.syscalls.deny"
+
+Devices = dict[str, dict[str, str]]
+
+
+def socket_path(environ: Mapping[str, str], id: str) -> str:
+    """Where the proxy listens for a session: in a folder of the user's own, with a short name if need be."""
+    folder = clincus.own_file(environ, "network")
+    if len(os.fsencode(folder)) + len(id) + 6 > PATH_LIMIT:
+        folder = f"/tmp/clincus-{os.geteuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
+    return f"{folder}/{id}.sock"
+
+
+def own_folder(path: str) -> None:
+    """Make a folder that nobody else can enter. Raises ClincusError if somebody else made it."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise clincus.ClincusError(f"{path} is not a folder that is yours alone (mode 0700): remove it", 500)
+
+
+def is_network(device: Mapping[str, str]) -> bool:
+    """Whether a device lets a container reach something over a network."""
+    inwards = device.get("type") == "proxy" and device.get("bind") in ("instance", "guest", "container")
+    return device.get("type") in ("nic", "infiniband") or inwards
+
+
+def profile_devices(incus: clincus.Incus, names: list[str]) -> Devices:
+    """The devices that profiles give. Raises IncusError."""
+    found: Devices = {}
+    for name in names:
+        found.update(incus.query(f"/1.0/profiles/{name}")["devices"])
+    return found
+
+
+def lay(
+    policy: Policy, before: Mapping[str, Any] | None, profiles: Devices, config: dict[str, str], path: str
+) -> tuple[Policy, Devices]:
+    """Bring a policy into the config of an instance, and give the devices that it needs, with what it keeps in mind.
+
+    `before` is the instance as it is, None for a new one. Pure but for `config`.
+    """
+    mine: Devices = dict(before["devices"]) if before else {}
+    known = Policy.from_label((before["config"] if before else {}).get(LABEL, ""))
+    own = {**known.own, **{name: one for name, one in mine.items() if is_network(one) and name != DEVICE}}
+    cards = {name for name, one in profiles.items() if is_network(one)} | own.keys()
+    devices: Devices = {}
+    if policy.mode == OPEN:
+        devices = {name: dict(one) for name, one in own.items() if mine.get(name) != one}
+        policy = replace(policy, own={})
+    else:
+        devices = {name: dict(HIDDEN) for name in sorted(cards)}
+        policy = replace(policy, own=own)
+    if policy.has_proxy and policy.mode != NONE:
+        user = str(os.geteuid())
+        devices[DEVICE] = {
+            "type": "proxy",
+            "bind": "instance",
+            "listen": f"tcp:127.0.0.1:{PORT}",
+            "connect": f"unix:{path}",
+            "security.uid": user,
+            "security.gid": str(os.getegid()),
+        }
+    for name, value in VARIABLES.items():
+        config[f"environment.{name}"] = value if policy.has_proxy else ""  # Incus drops a key without a value
+    config[LABEL] = policy.label()
+    return policy, devices
+
+
+def start_part(
+    environ: Mapping[str, str], expect: Callable[[str, Policy], None]
+) -> Callable[[clincus.Incus, clincus.Session, clincus.Launch, dict[str, Any]], None]:
+    """What changes the description of a start; `expect` is told the policy before the container runs."""
+
+    def add(
+        incus: clincus.Incus, session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]
+    ) -> None:
+        policy = Policy.configured(launch.config, session.tool)
+        refuse_impossible(policy, session)
+        policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST)
+        before = find_instance(incus, session.id)
+        profiles = profile_devices(incus, before["profiles"] if before else ["default"])
+        config, path = description["config"], socket_path(environ, session.id)
+        policy, devices = lay(policy, before, profiles, config, path)
+        description["devices"].update(devices)
+        config[DEVICES_LABEL] = " ".join(description["devices"]) or "-"
+        if DENY in config or policy.mode != OPEN:
+            config[DENY] = "\n".join(dict.fromkeys([*config.get(DENY, "").splitlines(), *DENIED]))
+        expect(session.id, policy)
+
+    return add
+
+
+def find_instance(incus: clincus.Incus, id: str) -> dict[str, Any] | None:
+    """An instance as Incus has it, None if there is none. Raises IncusError."""
+    try:
+        return dict(incus.query(incus.path(id)))
+    except clincus.IncusError as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+def refuse_impossible(policy: Policy, session: clincus.Session) -> None:
+    """Raise ClincusError(400) for a policy that cannot hold where a session is."""
+    if policy.mode == ALLOW_LIST and session.engine:
+        words = f'an allow-list needs a way to this host, and "{session.id}" is on another: choose open or none'
+        raise clincus.ClincusError(words, 400)
+    if policy.mode == ALLOW_LIST and session.command:
+        raise clincus.ClincusError(
+            "a container for one command has no allow-list: give --network open or --network none", 400
+        )
+
+
+class Fitting:
+    """Gives an instance, running or not, another policy."""
+
+    def __init__(self, incus: clincus.Incus, before: Mapping[str, Any], path: str) -> None:
+        """`before` is the instance as it is, `path` that of its proxy's socket. Raises IncusError."""
+        self._incus, self._before, self._path = incus, before, path
+        self._profiles = profile_devices(incus, before["profiles"])
+
+    def put(self, policy: Policy, settings: str) -> None:
+        """Put a policy in force; `settings` is for the label that later starts go by. Raises IncusError.
+
+        The cards go before the proxy comes: what in the container holds the proxy's port keeps nothing open.
+        """
+        if policy.mode == ALLOW_LIST and Policy.from_label(self._before["config"].get(LABEL, "")).mode == OPEN:
+            self._update(replace(policy, mode=NONE), settings)
+            self._before = self._incus.query(self._incus.path(self._before["name"]))
+        self._update(policy, settings)
+
+    def _update(self, policy: Policy, settings: str) -> None:
+        before, label = self._before["devices"], self._before["config"].get(DEVICES_LABEL, "").split()
+        config = {**self._before["config"], f"{clincus.LABEL}settings": settings}
+        policy, fresh = lay(policy, self._before, self._profiles, config, self._path)
+        kept = {name: one for name, one in before.items() if name != DEVICE and one != HIDDEN}
+        devices = {**kept, **fresh}
+        ours = [*label, *(name for name, one in fresh.items() if name == DEVICE or one == HIDDEN)]
+        config[DEVICES_LABEL] = " ".join(name for name in dict.fromkeys(ours) if name in devices) or "-"
+        self._incus.update(self._before["name"], clincus.instance_put(self._before, config, devices))

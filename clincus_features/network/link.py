@@ -1,0 +1,360 @@
+"""One connection of a program in a container through the proxy, from its request to its end.
+
+A link reads what the program asks for, lets the host's addresses be looked up, connects to one of those, and passes
+bytes both ways. What the program says first in a tunnel is looked at before the server gets any of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from .policy import WEB_PORTS
+from .records import Passage
+from .requests import HEAD_LIMIT, HELLO_LIMIT, Asked, Refused, answer, parse_request, server_name
+
+WAITING = 256 << 10  # bytes that wait for one side before the other is not read any more
+ASK_WITHIN = 10.0  # seconds for a program to say what it wants: its request, and its ClientHello
+LOOK_UP_WITHIN = 15.0  # seconds to find a host's addresses
+CONNECT_WITHIN = 10.0  # seconds for each address
+MOST_ADDRESSES = 4  # of a host, that are tried
+IDLE_WITHIN = 3600.0  # seconds without a byte
+LIFE = 24 * 3600.0  # seconds of a connection in all
+LINGER = 2.0  # seconds for a program to read the answer that it was refused
+METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"TRACE ")
+
+Found = Sequence[tuple[Any, ...]]  # of getaddrinfo
+
+
+class Side:
+    """One end of a link: a socket, and what waits to be written to it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self.waiting = bytearray()
+        self.is_over = False  # nothing more comes from it
+        self.is_shut = False  # nothing more goes to it
+        self.mask = 0  # what the selector watches it for
+
+    def give(self, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes now as far as it takes them, and the rest later. Raises OSError."""
+        count = 0
+        if not self.waiting:
+            with suppress(BlockingIOError):
+                count = self.socket.send(data)
+        if count < len(data):
+            self.waiting += data[count:]
+
+    def flush(self) -> None:
+        """Write what waits. Raises OSError."""
+        with suppress(BlockingIOError):
+            del self.waiting[: self.socket.send(self.waiting)]
+
+    def shut(self) -> None:
+        """Say that nothing more comes, once all is written."""
+        if not self.waiting and not self.is_shut:
+            self.is_shut = True
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+
+
+class Outlet(Protocol):
+    """What a link needs of the proxy of its session."""
+
+    selector: selectors.BaseSelector
+    piece: bytearray  # for one read; all links share it
+
+    def look_up(self, link: Link, asked: Asked) -> None:
+        """Ask the policy, and let addresses be found for `try_addresses`. Raises Refused."""
+
+    def passage(self, host: str, port: int) -> Passage:
+        """The row that a connection is counted in."""
+
+    def refuse(self, host: str, port: int, reason: str) -> None:
+        """Note that a host and a port were refused, and why."""
+
+    def leave(self, link: Link) -> None:
+        """A link has ended."""
+
+
+class Link:
+    """A program's connection, and the one to the server that it asked for."""
+
+    def __init__(self, outlet: Outlet, connection: socket.socket) -> None:
+        self._outlet = outlet
+        self._client = Side(connection)
+        self._server: Side | None = None
+        self.asked: Asked | None = None
+        self._held = bytearray()  # what the program has sent and no server got yet
+        self._step: Callable[[], None] = self._read_request  # what is done with it
+        self._body = 0  # bytes of a plain request's body that are still to come
+        self._addresses: deque[tuple[Any, ...]] = deque()  # those that may be tried yet
+        self._row: Passage | None = None
+        self._is_ending = False  # it was refused, and reads no more
+        now = time.monotonic()
+        self._end, self._deadline = now + LIFE, now + ASK_WITHIN  # of all, and of this step
+        self._watch()
+
+    def check_time(self, now: float) -> None:
+        """End it if a step takes too long."""
+        if now > min(self._end, self._deadline):
+            is_silent = self.asked is None or not self._is_connected
+            self.fail(Refused(504, "that took too long")) if is_silent and not self._is_ending else self.drop()
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._row is not None
+
+    # -- Steps: each does what it can with what the program has sent. They raise Refused and OSError.
+
+    def _read_request(self) -> None:
+        head = take_head(self._held)
+        if head:
+            self.asked = parse_request(head)
+            self._begin(self._wait, LOOK_UP_WITHIN)
+            self._outlet.look_up(self, self.asked)
+
+    def _wait(self) -> None:
+        """Nothing: there is no server yet."""
+
+    def _inspect(self) -> None:
+        """See what begins a tunnel: TLS to the host that was asked for, a plain request to it, or something else."""
+        assert self.asked
+        host, port, held = self.asked.host, self.asked.port, self._held
+        if held[:1] == b"\x16":
+            try:
+                name = server_name(bytes(held))
+            except ValueError as error:
+                raise Refused(403, f"TLS to {host}: {error}", is_policy=True) from None
+            if name is None:
+                if len(held) > HELLO_LIMIT:
+                    raise Refused(403, f"TLS to {host}: the ClientHello is too large", is_policy=True)
+            elif name != host and (name or port in WEB_PORTS):
+                raise Refused(403, f"TLS names {name or 'no server'}, CONNECT {host}", is_policy=True)
+            else:
+                self._begin(self._pass, IDLE_WITHIN)
+        elif held and port == 443:
+            raise Refused(403, f"what was sent to {host}:443 is not TLS", is_policy=True)
+        elif held and (port == 80 or begins_request(held)):
+            head = take_head(held)
+            if head:
+                self._begin_plain(parse_request(head, self.asked))
+        elif held and not may_begin_request(held):
+            self._begin(self._pass, IDLE_WITHIN)
+
+    def _pass(self) -> None:
+        if self._held and self._server and self._row:
+            self._row.sent += len(self._held)
+            self._server.give(self._held)
+            self._held.clear()
+
+    def _pass_body(self) -> None:
+        """Pass the body of the one request, and nothing that comes after it."""
+        assert self._server
+        assert self._row
+        piece = self._held[: self._body]
+        self._server.give(piece)
+        self._row.sent += len(piece)
+        self._body -= len(piece)
+        if not self._body:
+            self._held.clear()
+
+    def _begin(self, step: Callable[[], None], within: float) -> None:
+        self._step, self._deadline = step, time.monotonic() + within
+        step()
+
+    def _begin_plain(self, asked: Asked) -> None:
+        assert self._server
+        self._server.give(asked.head)
+        self._body = asked.length
+        self._begin(self._pass_body, IDLE_WITHIN)
+
+    # -- The server
+
+    def try_addresses(self, found: Found) -> None:
+        """Connect to one of these addresses."""
+        self._addresses = deque(found[:MOST_ADDRESSES])
+        self._try_next("it has no address")
+
+    def _try_next(self, failure: str) -> None:
+        assert self.asked
+        while self._addresses:
+            family, kind, protocol, _, address = self._addresses.popleft()
+            try:
+                server = Side(socket.socket(family, kind, protocol))
+            except OSError as error:  # such as a kernel without IPv6
+                failure = str(error.strerror)
+                continue
+            code = server.socket.connect_ex(address)
+            if code in (0, errno.EINPROGRESS):
+                self._server, self._deadline = server, time.monotonic() + CONNECT_WITHIN
+                self._watch()
+                return
+            failure = os.strerror(code)
+            server.socket.close()
+        self._server = None
+        self.fail(Refused(502, f"no connection to {self.asked.host}: {failure}"))
+
+    def _connected(self) -> None:
+        assert self._server
+        assert self.asked
+        code = self._server.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._close(self._server)
+            self._try_next(os.strerror(code))
+            return
+        self._server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._row = self._outlet.passage(self.asked.host, self.asked.port)
+        if self.asked.is_tunnel:
+            self._client.give(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            self._begin(self._inspect, ASK_WITHIN if self.asked.port in WEB_PORTS else IDLE_WITHIN)
+        else:
+            self._begin_plain(self.asked)
+
+    # -- What the selector tells
+
+    def _ready(self, side: Side, mask: int) -> None:
+        if not side.mask:  # closed in this round
+            return
+        try:
+            if side is self._server and not self._is_connected:
+                self._connected()
+            else:
+                if mask & selectors.EVENT_WRITE:
+                    side.flush()
+                if mask & selectors.EVENT_READ:
+                    self._read(side)
+                self._end_sides()
+            self._watch()
+        except Refused as refused:
+            self.fail(refused)
+        except OSError:
+            self.drop()
+
+    def _read(self, side: Side) -> None:
+        try:
+            count = side.socket.recv_into(self._outlet.piece)
+        except BlockingIOError:
+            return
+        if not count:
+            side.is_over = True
+            return
+        data = memoryview(self._outlet.piece)[:count]
+        if self._step in (self._pass, self._pass_body):
+            self._deadline = time.monotonic() + IDLE_WITHIN
+        if side is self._server:
+            assert self._row
+            self._row.received += count
+            self._client.give(data)
+        elif self._is_ending:
+            return
+        elif self._step == self._pass and self._server and self._row:
+            self._row.sent += count
+            self._server.give(data)
+        else:
+            self._held += data
+            self._step()
+
+    def _end_sides(self) -> None:
+        """Hand an end on to the other side, and drop the link when nothing is left to pass."""
+        client, server = self._client, self._server
+        if self._is_ending:
+            client.shut()
+            if client.is_over:
+                self.drop()
+        elif server is None:
+            if client.is_over:
+                self.drop()
+        elif server.is_over:
+            client.shut()
+            if client.is_shut and (client.is_over or self._step != self._pass):
+                self.drop()
+        elif client.is_over:
+            if self._step == self._pass:
+                server.shut()
+            elif self._step != self._pass_body:
+                self.drop()
+
+    def _watch(self) -> None:
+        """Watch for what can be done next: no side is read that sends more than the other one takes."""
+        client, server = self._client, self._server
+        if client.socket.fileno() < 0:
+            return
+        is_full = len(self._held) > max(HEAD_LIMIT, HELLO_LIMIT) or bool(server and len(server.waiting) >= WAITING)
+        self._set(client, (is_full and not self._is_ending) or client.is_over, bool(client.waiting))
+        if server:
+            is_held = not self._is_connected or server.is_over or len(client.waiting) >= WAITING
+            self._set(server, is_held, bool(server.waiting) or not self._is_connected)
+
+    def _set(self, side: Side, is_held: bool, writes: bool) -> None:
+        mask = (0 if is_held else selectors.EVENT_READ) | (selectors.EVENT_WRITE if writes else 0)
+        if mask == side.mask:
+            return
+        if not side.mask:
+            self._outlet.selector.register(side.socket, mask, lambda ready: self._ready(side, ready))
+        elif not mask:
+            self._outlet.selector.unregister(side.socket)
+        else:
+            self._outlet.selector.modify(side.socket, mask, lambda ready: self._ready(side, ready))
+        side.mask = mask
+
+    # -- Its end
+
+    def fail(self, refused: Refused) -> None:
+        """Refuse it: the program is told, if it has got nothing else yet."""
+        if refused.is_policy:
+            host, port = (self.asked.host, self.asked.port) if self.asked else ("", 0)
+            self._outlet.refuse(host, port, refused.words)
+        if self._is_connected:
+            self.drop()
+            return
+        self._is_ending, self._deadline = True, time.monotonic() + LINGER
+        try:
+            self._client.give(answer(refused))
+            self._end_sides()
+            self._watch()
+        except OSError:
+            self.drop()
+
+    def drop(self) -> None:
+        """End both connections now."""
+        for side in filter(None, (self._client, self._server)):
+            self._close(side)
+        self._outlet.leave(self)
+
+    def _close(self, side: Side) -> None:
+        if side.mask:
+            self._outlet.selector.unregister(side.socket)
+        side.mask = 0
+        side.socket.close()
+
+
+def take_head(held: bytearray) -> bytes:
+    """Take a request's head off the bytes that came, b"" while its end is not there. Raises Refused."""
+    end = held.find(b"\r\n\r\n", 0, HEAD_LIMIT)
+    if end < 0:
+        if len(held) >= HEAD_LIMIT:
+            raise Refused(400, "the head of the request is too large")
+        return b""
+    head = bytes(held[: end + 4])
+    del held[: end + 4]
+    return head
+
+
+def begins_request(held: bytearray) -> bool:
+    """Whether bytes are the beginning of a plain HTTP request."""
+    return bytes(held[:64]).lstrip(b"\r\n").upper().startswith(METHODS)
+
+
+def may_begin_request(held: bytearray) -> bool:
+    """Whether bytes are too few to tell that they are no plain HTTP request."""
+    text = bytes(held[:64]).lstrip(b"\r\n").upper()
+    return any(method.startswith(text) for method in METHODS)

@@ -1,0 +1,64 @@
+"""Names that belong together: what the vendor of a tool, or a registry of packages, is reached by."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Preset(NamedTuple):
+    """A set of names that is allowed by one word."""
+
+    title: str  # for people
+    hosts: tuple[str, ...]  # entries, as in `network.allow`
+
+
+# What a tool needs to work, by the tool's own name. Where anybody could have a project of their own, such as for
+# reports of crashes, is left out: it would be a way out for what an agent has read.
+PRESETS = {
+    "claude": Preset(
+        "Claude Code",
+        (
+            "api.anthropic.com",
+            "claude.ai",
+            "platform.claude.com",
+            "console.anthropic.com",
+            "statsig.anthropic.com",
+        ),
+    ),
+    "copilot": Preset(
+        "GitHub Copilot CLI",
+        (
+            "github.com",
+            "api.github.com",
+            "*.githubcopilot.com",
+            "copilot-proxy.githubusercontent.com",
+            "copilot-telemetry.githubusercontent.com",
+            "origin-tracker.githubusercontent.com",
+        ),
+    ),
+    "opencode": Preset(
+        "opencode and its model vendors",
+        (
+            "opencode.ai",
+            "*.opencode.ai",
+            "models.dev",
+            "registry.npmjs.org",
+            "api.anthropic.com",
+            "api.openai.com",
+            "generativelanguage.googleapis.com",
+            "openrouter.ai",
+        ),
+    ),
+    "npm": Preset("npm", ("registry.npmjs.org", "registry.yarnpkg.com")),
+    "pypi": Preset("PyPI", ("pypi.org", "files.pythonhosted.org")),
+    "debian": Preset("Debian", ("deb.debian.org", "security.debian.org")),
+    "github": Preset("GitHub", ("github.com", "api.github.com", "codeload.github.com", "*.githubusercontent.com")),
+    "crates": Preset("crates.io", ("crates.io", "index.crates.io", "static.crates.io")),
+    "go": Preset("Go modules", ("proxy.golang.org", "sum.golang.org")),
+}
+TOOL = "tool"  # stands for the preset of a session's own tool, if it has one
+
+
+def documents() -> list[dict[str, object]]:
+    """All presets, as the API shows them."""
+    return [{"name": name, "title": one.title, "hosts": list(one.hosts)} for name, one in PRESETS.items()]

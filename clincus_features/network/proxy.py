@@ -1,0 +1,279 @@
+"""The way out of sessions in allow-list mode: a proxy on the host, with a socket of its own for each session.
+
+One thread and one selector serve all of them, so that no number of connections costs threads; names are looked up by a
+few others. Everything is bounded: connections, bytes that wait, and the time for each step. What a session may reach is
+asked of its policy for each connection, and again when the policy changes.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import resource
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from .addresses import Network, why_closed
+from .link import Found, Link
+from .policy import Policy
+from .records import Passage, Records
+from .requests import Asked, Refused, answer
+
+MOST_OF_SESSION, MOST_IN_ALL = 256, 1024  # connections
+MOST_NEW = 300  # connections of a session in a round; more wait
+PIECE = 256 << 10  # bytes that are read at once
+LOOK_UPS = 8  # at the same time
+ROUND = 0.5  # seconds between two looks at times, at most
+
+Resolver = Callable[[str, int], Found]
+
+
+def look_up(host: str, port: int) -> Found:
+    """The addresses of a host, by this host's resolver. Raises OSError."""
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+
+
+class Outlet:
+    """The way out of one session: its socket, its policy, and its connections."""
+
+    def __init__(self, proxy: Proxy, session: str, policy: Policy) -> None:
+        self.selector, self.piece = proxy.selector, proxy.piece
+        self.policy = policy
+        self._proxy, self._session = proxy, session
+        self.links: set[Link] = set()
+        self.new = 0  # connections of this round
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def look_up(self, link: Link, asked: Asked) -> None:
+        """Let the addresses of a host be looked up, if the policy allows it. Raises Refused."""
+        if not self.policy.allows(asked.host, asked.port):
+            raise Refused(403, f"{asked.host}:{asked.port} is not on this session's list of names", is_policy=True)
+        self._proxy.look_up(link, asked)
+
+    def passage(self, host: str, port: int) -> Passage:
+        """The row that a connection is counted in."""
+        return self._proxy.records(self._session).passage(host, port)
+
+    def refuse(self, host: str, port: int, reason: str) -> None:
+        """Count a refusal."""
+        self._proxy.records(self._session).refuse(host, port, reason)
+        self._proxy.on_refusal(self._session)
+
+    def leave(self, link: Link) -> None:
+        """A connection has ended."""
+        self.links.discard(link)
+
+
+class Proxy:
+    """Passes the connections of all sessions that have a policy here."""
+
+    def __init__(
+        self,
+        path_of: Callable[[str], str],
+        on_refusal: Callable[[str], None] = lambda session: None,
+        resolve: Resolver = look_up,
+        reachable: Callable[[], Sequence[Network]] = tuple,
+    ) -> None:
+        """`path_of` gives a session's socket, `reachable` the private networks that the user has opened.
+
+        `on_refusal` is told the session. It may not wait.
+        """
+        self._path_of, self.on_refusal, self._resolve, self._reachable = path_of, on_refusal, resolve, reachable
+        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
+        self._wake_reader, self._wake_writer = os.pipe()
+        for end in (self._wake_reader, self._wake_writer):
+            os.set_blocking(end, False)
+        self.selector.register(self._wake_reader, selectors.EVENT_READ, self._awake)
+        self._lock = threading.Lock()  # guards the next two
+        self._wanted: dict[str, Policy] = {}  # by session
+        self._records: dict[str, Records] = {}
+        self._outlets: dict[str, Outlet] = {}
+        self._found: deque[tuple[Link, Found | Refused]] = deque()
+        self._questions: queue.SimpleQueue[tuple[Link, Asked]] = queue.SimpleQueue()
+        self._workers: list[threading.Thread] = []
+        self.piece = bytearray(PIECE)
+        self._swept = 0.0
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = MOST_IN_ALL if files < 0 else min(MOST_IN_ALL, files // 4)
+
+    # -- For other threads
+
+    def want(self, session: str, policy: Policy | None) -> None:
+        """Let a session have a policy from now on, or no way out with None. Takes effect within a round."""
+        with self._lock:
+            if self._wanted.get(session) == policy:
+                return
+            if policy is None:
+                del self._wanted[session]
+            else:
+                self._wanted[session] = policy
+        self._wake()
+
+    def wanted(self) -> set[str]:
+        """The sessions that have a policy here."""
+        with self._lock:
+            return set(self._wanted)
+
+    def records(self, session: str) -> Records:
+        """What was passed and refused in a session's run."""
+        with self._lock:
+            return self._records.setdefault(session, Records())
+
+    def unseen(self, session: str) -> int:
+        """How many refusals of a session nobody has looked at."""
+        with self._lock:
+            return self._records[session].unseen if session in self._records else 0
+
+    def forget(self, session: str) -> None:
+        """Begin a session's records anew."""
+        with self._lock:
+            self._records.pop(session, None)
+
+    def count(self) -> int:
+        """How many connections there are."""
+        return sum(len(outlet.links) for outlet in self._outlets.values())
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):
+            os.write(self._wake_writer, b"!")
+
+    # -- The loop
+
+    def serve_round(self) -> None:
+        """Wait for something to do, half a second at most, and do it."""
+        for key, mask in self.selector.select(ROUND):
+            key.data(mask)
+        while self._found:
+            self._go_on(*self._found.popleft())
+        now = time.monotonic()
+        if now >= self._swept + ROUND:
+            self._swept = now
+            for outlet in self._outlets.values():
+                if outlet.new >= MOST_NEW:
+                    self._register(outlet)
+                outlet.new = 0
+                for link in list(outlet.links):
+                    link.check_time(now)
+
+    def close(self) -> None:
+        """End everything."""
+        for session in list(self._outlets):
+            self._stop_listening(session)
+
+    def _awake(self, mask: int) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._wake_reader, 4096)
+        with self._lock:
+            wanted = dict(self._wanted)
+        for session in self._outlets.keys() - wanted.keys():
+            self._stop_listening(session)
+        for session, policy in wanted.items():
+            outlet = self._outlets.get(session)
+            if outlet is None:
+                self._listen(session, policy)
+            elif outlet.policy != policy:
+                outlet.policy = policy
+                for link in list(outlet.links):
+                    if link.asked and not policy.allows(link.asked.host, link.asked.port):
+                        link.drop()
+
+    # -- Sessions
+
+    def _listen(self, session: str, policy: Policy) -> None:
+        path, outlet = self._path_of(session), Outlet(self, session, policy)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        outlet.socket.bind(path)
+        outlet.socket.listen(128)
+        outlet.socket.setblocking(False)
+        self._outlets[session] = outlet
+        self._register(outlet)
+
+    def _register(self, outlet: Outlet) -> None:
+        self.selector.register(outlet.socket, selectors.EVENT_READ, lambda mask: self._accept(outlet))
+
+    def _stop_listening(self, session: str) -> None:
+        outlet = self._outlets.pop(session)
+        if outlet.new < MOST_NEW:
+            self.selector.unregister(outlet.socket)
+        outlet.socket.close()
+        with suppress(OSError):
+            os.unlink(self._path_of(session))
+        for link in list(outlet.links):
+            link.drop()
+
+    def _accept(self, outlet: Outlet) -> None:
+        try:
+            connection, _ = outlet.socket.accept()
+        except OSError:
+            return
+        outlet.new += 1
+        if outlet.new >= MOST_NEW:  # an agent that knocks all the time must not take the time of the others
+            self.selector.unregister(outlet.socket)
+        if not is_ours(connection):
+            connection.close()
+        elif (
+            len(outlet.links) >= MOST_OF_SESSION or sum(len(one.links) for one in self._outlets.values()) >= self._most
+        ):
+            # One that waited would take memory of Incus's own proxy. This one is told at once.
+            with suppress(OSError):
+                connection.send(answer(Refused(503, "too many connections at once")), socket.MSG_DONTWAIT)
+            connection.close()
+        else:
+            outlet.links.add(Link(outlet, connection))
+
+    # -- Names
+
+    def look_up(self, link: Link, asked: Asked) -> None:
+        """Let the addresses of a host be looked up, and the link go on with them."""
+        if len(self._workers) < LOOK_UPS:
+            worker = threading.Thread(target=self._look_ups, name="looking up names", daemon=True)
+            worker.start()
+            self._workers.append(worker)
+        self._questions.put((link, asked))
+
+    def _look_ups(self) -> None:
+        """The work of a thread that looks up names."""
+        while True:
+            link, asked = self._questions.get()
+            found: Found | Refused
+            try:
+                found = self._usable(asked)
+            except Refused as refused:
+                found = refused
+            except Exception as error:
+                found = Refused(502, f"{asked.host} cannot be looked up: {error}")
+            self._found.append((link, found))
+            self._wake()
+
+    def _usable(self, asked: Asked) -> Found:
+        """The addresses of a host that something may be sent to. Raises Refused, OSError."""
+        reachable, closed, usable = self._reachable(), "it has no address", []
+        for one in self._resolve(asked.host, asked.port):
+            why = why_closed(str(one[4][0]), reachable)
+            closed = why or closed
+            if not why:
+                usable.append(one)
+        if not usable:
+            raise Refused(403, f"{asked.host} is closed: {closed}", is_policy=True)
+        return usable
+
+    def _go_on(self, link: Link, found: Found | Refused) -> None:
+        if not any(link in outlet.links for outlet in self._outlets.values()):
+            return  # it ended meanwhile
+        if isinstance(found, Refused):
+            link.fail(found)
+        else:
+            link.try_addresses(found)
+
+
+def is_ours(connection: socket.socket) -> bool:
+    """Whether a connection to one of our sockets comes from Incus (root), or from this server's own user."""
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", peer)[1] in (0, os.geteuid())

@@ -1,0 +1,183 @@
+"""What a program in a container asks the proxy for: a tunnel (CONNECT), or a plain HTTP request. Pure.
+
+Whatever two programs could read in two ways is refused, and what goes on to a server is written anew.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from .policy import plain_host
+
+HEAD_LIMIT = 32 << 10  # bytes
+HELLO_LIMIT = 32 << 10
+MOST_RECORDS = 32  # of TLS, that a ClientHello may come in
+MOST_FIELDS = 100
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_FIRST = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/1\.[01]")
+_FIELD = re.compile(rf"({_TOKEN}):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+# Fields between two neighbours (RFC 9110, 7.6.1), and those that are written anew.
+_DROPPED = {"connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "host"}
+_DROPPED |= {"proxy-authorization", "proxy-authenticate", "content-length"}
+
+
+class Refused(Exception):
+    """What is answered in place of a connection; `is_policy` if the policy forbids it, so that a person may want it."""
+
+    def __init__(self, status: int, words: str, *, is_policy: bool = False) -> None:
+        super().__init__(words)
+        self.status, self.words, self.is_policy = status, words, is_policy
+
+
+class Asked(NamedTuple):
+    """A request for a connection."""
+
+    host: str  # in the form of `plain_host`
+    port: int
+    is_tunnel: bool
+    head: bytes = b""  # of a plain request, for the server
+    length: int = 0  # bytes of its body
+
+
+def parse_request(head: bytes, tunnel: Asked | None = None) -> Asked:
+    """Read a request's head, with the empty line at its end. In a `tunnel` it is for the host of that.
+
+    Raises Refused.
+    """
+    try:
+        first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        matches = [_FIELD.fullmatch(line) for line in lines]
+        match = _FIRST.fullmatch(first)
+        if not match or None in matches or len(lines) > MOST_FIELDS:
+            raise Refused(400, "the request is not well-formed HTTP/1.1")
+        method, target = match[1], match[2]
+        fields = [(found[1], found[2]) for found in matches if found]
+        if method == "CONNECT" and not tunnel:
+            return Asked(*split_authority(target), is_tunnel=True)
+        return plain_request(method, target, fields, tunnel)
+    except ValueError as error:
+        raise Refused(400, str(error)) from None
+
+
+def plain_request(method: str, target: str, fields: list[tuple[str, str]], tunnel: Asked | None) -> Asked:
+    """A request for plain HTTP, as it goes to the server: one, and the connection ends with its answer.
+
+    Raises ValueError and Refused.
+    """
+    absolute = re.fullmatch(r"http://([^/?#@]+)([/?][^#]*)?", target, re.IGNORECASE)
+    named = [value for name, value in fields if name.lower() == "host"]
+    if tunnel and target.startswith("/") and len(named) == 1:
+        host, port, path = *split_authority(named[0], 80), target
+    elif absolute:
+        host, port, path = *split_authority(absolute[1], 80), absolute[2] or "/"
+        path = path if path.startswith("/") else f"/{path}"
+    else:
+        raise ValueError("write the whole address (http://…) in a request to a proxy, or use CONNECT")
+    if len(named) > 1 or any(split_authority(one, 80) != (host, port) for one in named):
+        raise Refused(403, "the Host header names another host than the address", is_policy=True)
+    if tunnel and (host, port) != (tunnel.host, tunnel.port):
+        raise Refused(403, f"the Host header is not the {tunnel.host} of CONNECT", is_policy=True)
+    lengths = [value for name, value in fields if name.lower() == "content-length"]
+    if any(name.lower() == "transfer-encoding" for name, _ in fields):
+        raise Refused(411, "a chunked body cannot go over plain HTTP: send Content-Length, or use HTTPS")
+    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,15}", one) for one in lengths):
+        raise ValueError("Content-Length must be one number of bytes")
+    between = {
+        word.strip().lower() for name, value in fields if name.lower() == "connection" for word in value.split(",")
+    }
+    kept = [f"{name}: {value}" for name, value in fields if name.lower() not in _DROPPED | between]
+    own = [f"Host: {host}" + (f":{port}" if port != 80 else ""), "Connection: close"]
+    own += [f"Content-Length: {one}" for one in lengths]
+    text = "\r\n".join([f"{method} {path} HTTP/1.1", *own, *kept, "", ""])
+    return Asked(host, port, False, text.encode("latin-1"), int(lengths[0]) if lengths else 0)
+
+
+def split_authority(text: str, port: int = 0) -> tuple[str, int]:
+    """Host and port of `host:port`; `port` is for a text without one. Raises ValueError."""
+    host, colon, number = text.partition(":")
+    if (colon and not re.fullmatch("[0-9]{1,5}", number)) or (not colon and not port):
+        raise ValueError("write HOST:PORT with the name of a host: addresses are not taken")
+    port = int(number) if colon else port
+    if not 1 <= port <= 65535:
+        raise ValueError("a port is from 1 to 65535")
+    return plain_host(host), port
+
+
+def answer(refused: Refused) -> bytes:
+    """The answer that a program gets in place of a connection."""
+    phrases = {400: "Bad Request", 403: "Forbidden", 411: "Length Required", 502: "Bad Gateway"}
+    body = f"Clincus: {refused.words}\n".encode("utf-8", "backslashreplace")
+    fields = f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close"
+    return f"HTTP/1.1 {refused.status} {phrases.get(refused.status, 'Unavailable')}\r\n{fields}\r\n\r\n".encode() + body
+
+
+# -- TLS
+
+
+def server_name(data: bytes) -> str | None:
+    """The name in the ClientHello that a TLS connection begins with (RFC 8446, 4.1.2; RFC 6066, 3), "" if it has none.
+
+    None while more bytes are needed. Raises ValueError for what is no ClientHello. It may come in several records.
+    """
+    hello, at, records = bytearray(), 0, 0
+    while len(data) >= at + 5 and (len(hello) < 4 or len(hello) < 4 + int.from_bytes(hello[1:4], "big")):
+        size = int.from_bytes(data[at + 3 : at + 5], "big")
+        if data[at] != 0x16 or data[at + 1] != 3 or not 1 <= size <= 16384 + 256:
+            raise ValueError("no TLS handshake")
+        hello += data[at + 5 : at + 5 + size]
+        if len(data) < at + 5 + size:
+            break
+        at, records = at + 5 + size, records + 1
+        if records > MOST_RECORDS:  # each byte that comes is a reason to look at all of them again
+            raise ValueError("the ClientHello is in too many pieces")
+    if not b"\x16".startswith(data[:1]) or not b"\x01".startswith(hello[:1]):
+        raise ValueError("no TLS handshake")
+    size = int.from_bytes(hello[1:4], "big")
+    if size > HELLO_LIMIT:
+        raise ValueError("the ClientHello is too large")
+    return name_in_hello(bytes(hello[4 : 4 + size])) if len(hello) >= 4 and len(hello) >= 4 + size else None
+
+
+class Fields:
+    """Reads numbers and vectors of TLS off bytes. Raises ValueError where there are too few."""
+
+    def __init__(self, data: bytes) -> None:
+        self.rest = data
+
+    def take(self, count: int) -> bytes:
+        """The next bytes."""
+        if count > len(self.rest):
+            raise ValueError("the ClientHello is cut short")
+        taken, self.rest = self.rest[:count], self.rest[count:]
+        return taken
+
+    def number(self, size: int) -> int:
+        """The next number of so many bytes."""
+        return int.from_bytes(self.take(size), "big")
+
+    def vector(self, size: int) -> bytes:
+        """The next bytes that have their length, of `size` bytes, before them."""
+        return self.take(self.number(size))
+
+
+def name_in_hello(body: bytes) -> str:
+    """The server's name in the body of a ClientHello, "" if it has none. Raises ValueError."""
+    fields = Fields(body)
+    fields.take(2 + 32)  # version, random
+    fields.vector(1)
+    fields.vector(2)
+    fields.vector(1)
+    names: list[str] = []
+    extensions = Fields(fields.vector(2) if fields.rest else b"")
+    while extensions.rest:
+        kind, content = extensions.number(2), Fields(extensions.vector(2))
+        if kind == 0:
+            entries = Fields(content.vector(2))
+            while entries.rest:
+                if entries.number(1) != 0:
+                    raise ValueError("the server name is of an unknown kind")
+                names.append(entries.vector(2).decode("ascii"))
+    if len(names) > 1:
+        raise ValueError("the ClientHello has more than one server name")
+    return plain_host(names[0]) if names else ""

@@ -1,0 +1,314 @@
+"""What a session may reach: names, addresses, requests, TLS greetings, and the devices that come of a policy. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import ssl
+
+import pytest
+
+import clincus
+from clincus_features import network
+from clincus_features.network import addresses, devices, requests
+from clincus_features.network.policy import Entry, Policy
+from clincus_features.network.presets import PRESETS
+
+
+@pytest.mark.parametrize(
+    ("entry", "host", "port", "fits"),
+    [
+        ("pypi.org", "pypi.org", 443, True),
+        ("pypi.org", "pypi.org", 80, True),
+        ("pypi.org", "pypi.org", 22, False),
+        ("pypi.org", "files.pypi.org", 443, False),
+        ("pypi.org", "notpypi.org", 443, False),
+        ("*.github.com", "api.github.com", 443, True),
+        ("*.github.com", "a.b.github.com", 443, True),
+        ("*.github.com", "github.com", 443, False),
+        ("*.github.com", "evilgithub.com", 443, False),
+        ("host.example:8443", "host.example", 8443, True),
+        ("host.example:8443", "host.example", 443, False),
+        ("Host.Example.", "host.example", 443, True),
+    ],
+)
+def test_an_entry_allows_its_names_and_ports(entry, host, port, fits):
+    assert Entry.read(entry).fits(host, port) is fits
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "*",
+        "*.com",
+        "a..b",
+        "a b",
+        "http://a.b",
+        "a.b/c",
+        "10.1.2.3",
+        "0x7f.1",
+        "[::1]:443",
+        "a.b:0",
+        "a.b:99999",
+        "-a.b",
+        "a.*.b",
+        "x" * 64 + ".org",
+    ],
+)
+def test_what_is_no_name_is_no_entry(text):
+    with pytest.raises(ValueError, match=r"."):
+        Entry.read(text)
+
+
+def test_every_preset_can_be_read():
+    assert all(Entry.read(host) for preset in PRESETS.values() for host in preset.hosts)
+
+
+def test_a_label_gives_the_policy_that_wrote_it():
+    policy = Policy("allow-list", ("pypi.org",), ("npm",), has_proxy=True, own={"eth1": {"type": "nic"}})
+    assert Policy.from_label(policy.label()) == policy
+
+
+@pytest.mark.parametrize("label", ["nonsense", "[]", '{"mode": "other"}', '{"mode": "open", "allow": ["*"]}'])
+def test_a_label_that_cannot_be_read_allows_nothing(label):
+    assert Policy.from_label(label).mode == "none"
+
+
+def test_a_session_of_an_older_clincus_is_open():
+    assert Policy.from_label("").mode == "open"
+
+
+@pytest.mark.parametrize(
+    "address",
+    "0.0.0.0 10.0.0.1 100.64.0.1 127.0.0.1 169.254.169.254 172.16.0.1 192.0.0.192 192.168.1.1 198.18.0.1 203.0.113.9 "  # noqa: SIM905
+    "224.0.0.1 240.0.0.1 255.255.255.255 168.63.129.16 100.100.100.200 :: ::1 fe80::1 fe80::1%1 fc00::1 fd00:ec2::254 "
+    "ff02::1 ::ffff:10.0.0.1 ::ffff:127.0.0.1 ::10.0.0.1 64:ff9b::a00:1 64:ff9b:1::1 2002:a00:1::1 2001::1 2001:db8::1 "
+    "3fff::1".split(),
+)
+def test_nothing_is_sent_to_an_address_that_is_not_public(address, monkeypatch):
+    monkeypatch.setattr(addresses, "is_elsewhere", lambda address: True)
+    assert "not an address of the public internet" in addresses.why_closed(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "151.101.0.223", "2606:4700::1111", "64:ff9b::101:101", "2a04:4e42::223"]
+)
+def test_a_public_address_is_sent_to_if_a_network_leads_there(address, monkeypatch):
+    monkeypatch.setattr(addresses, "is_elsewhere", lambda address: True)
+    assert addresses.why_closed(address) == ""
+    monkeypatch.setattr(addresses, "is_elsewhere", lambda address: False)
+    assert "of this host" in addresses.why_closed(address)
+
+
+def test_the_kernel_knows_the_addresses_of_this_host():
+    assert not addresses.is_elsewhere(ipaddress.ip_address("127.0.0.1"))
+    assert not addresses.is_elsewhere(ipaddress.ip_address("224.0.0.1"))
+
+
+def test_a_network_of_the_users_own_config_is_open():
+    assert addresses.why_closed("10.1.2.3", [ipaddress.ip_network("10.1.2.0/24")]) == ""
+
+
+# ---- requests ---------------------------------------------------------------------------------------------------
+
+
+def head(*lines: str) -> bytes:
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def test_a_tunnel_is_asked_for_by_name_and_port():
+    assert requests.parse_request(head("CONNECT PyPI.org.:443 HTTP/1.1", "Host: x")) == ("pypi.org", 443, True, b"", 0)
+
+
+def test_a_plain_request_goes_on_as_one_that_was_written_anew():
+    asked = requests.parse_request(
+        head(
+            "POST http://Host.example:81/a?b HTTP/1.1",
+            "Host: host.example:81",
+            "Proxy-Authorization: secret",
+            "Connection: keep-alive, X-Hop",
+            "X-Hop: 1",
+            "Accept: */*",
+            "Content-Length: 3",
+        )
+    )
+    assert asked[:3] == ("host.example", 81, False)
+    assert asked.length == 3
+    assert asked.head == head(
+        "POST /a?b HTTP/1.1", "Host: host.example:81", "Connection: close", "Content-Length: 3", "Accept: */*"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "lines"),
+    [
+        (400, ["CONNECT pypi.org HTTP/1.1"]),
+        (400, ["CONNECT 10.0.0.1:443 HTTP/1.1"]),
+        (400, ["CONNECT [::1]:443 HTTP/1.1"]),
+        (400, ["CONNECT pypi.org:0 HTTP/1.1"]),
+        (400, ["CONNECT pypi.org:443"]),
+        (400, ["GET / HTTP/1.1", "Host: pypi.org"]),
+        (400, ["GET https://pypi.org/ HTTP/1.1"]),
+        (400, ["GET http://user@pypi.org/ HTTP/1.1"]),
+        (400, ["GET http://pypi.org/ HTTP/1.1", "A : b"]),
+        (400, ["GET http://pypi.org/ HTTP/1.1", "A: b\nHost: evil"]),
+        (400, ["GET http://pypi.org/ HTTP/1.1", "A: b", " folded"]),
+        (400, ["GET http://pypi.org/ HTTP/1.1", "Content-Length: 1", "Content-Length: 2"]),
+        (411, ["POST http://pypi.org/ HTTP/1.1", "Transfer-Encoding: chunked"]),
+        (403, ["GET http://pypi.org/ HTTP/1.1", "Host: evil.example"]),
+        (403, ["GET http://pypi.org/ HTTP/1.1", "Host: pypi.org", "Host: pypi.org"]),
+    ],
+)
+def test_what_two_programs_could_read_differently_is_refused(status, lines):
+    with pytest.raises(requests.Refused) as refused:
+        requests.parse_request(head(*lines))
+    assert refused.value.status == status
+
+
+def test_a_plain_request_in_a_tunnel_is_for_the_host_of_the_tunnel():
+    tunnel = requests.Asked("pypi.org", 80, True)
+    assert requests.parse_request(head("GET / HTTP/1.1", "Host: pypi.org"), tunnel).head.startswith(
+        b"GET / HTTP/1.1\r\nHo"
+    )
+    with pytest.raises(requests.Refused, match=r"not the pypi\.org of CONNECT"):
+        requests.parse_request(head("GET / HTTP/1.1", "Host: evil.example"), tunnel)
+
+
+# ---- TLS --------------------------------------------------------------------------------------------------------
+
+
+def hello(name: str | None) -> bytes:
+    """The ClientHello of a real TLS client."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    outgoing = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name).do_handshake()
+    return outgoing.read()
+
+
+def in_records(data: bytes, size: int) -> bytes:
+    """A handshake message in records of so many bytes."""
+    message = data[5:]
+    pieces = [message[at : at + size] for at in range(0, len(message), size)]
+    return b"".join(data[:3] + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+@pytest.mark.parametrize("size", [100, 400, 16384])
+def test_the_name_of_a_greeting_is_found_in_any_number_of_records(size):
+    data = in_records(hello("Host.Example"), size)
+    assert requests.server_name(data) == "host.example"
+    assert {requests.server_name(data[:end]) for end in range(0, len(data) - 1, 7)} == {None}
+
+
+def test_a_greeting_in_thousands_of_pieces_is_refused():
+    with pytest.raises(ValueError, match="too many pieces"):
+        requests.server_name(in_records(hello("host.example"), 1))
+
+
+def test_a_greeting_without_a_name_says_so():
+    assert requests.server_name(hello(None)) == ""
+
+
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1", b"\x16\x02\x01\x00\x05", b"\x16\x03\x01\x00\x00\x01", b"\x16\x03\x01\x00\x04\x02\0\0\0",
+             b"\x16\x03\x01\x00\x04\x01\xff\xff\xff", b"\x16\x03\x01\x00\x06\x01\0\0\x02\x03\x03"]
+)  # fmt: skip
+def test_what_is_no_greeting_is_no_tls(data):
+    with pytest.raises(ValueError, match=r"."):
+        requests.server_name(data)
+
+
+# ---- devices ----------------------------------------------------------------------------------------------------
+
+PROFILE = {
+    "root": {"type": "disk"},
+    "eth0": {"type": "nic"},
+    "lan": {"type": "nic"},
+    "door": {"type": "proxy", "bind": "instance"},
+    "in": {"type": "proxy", "bind": "host"},
+}
+
+
+def laid(policy: Policy, own: dict[str, dict[str, str]] | None = None, label: str = ""):
+    before = None if own is None else {"devices": own, "config": {devices.LABEL: label}}
+    config: dict[str, str] = {}
+    kept, found = devices.lay(policy, before, PROFILE, config, "/run/x.sock")
+    return kept, found, config
+
+
+def test_without_a_network_every_card_and_every_door_outwards_is_hidden():
+    _, found, config = laid(Policy("none"))
+    assert found == {name: {"type": "none"} for name in ("door", "eth0", "lan")}
+    assert json.loads(config[devices.LABEL]) == {"mode": "none"}
+
+
+def test_an_allow_list_has_one_way_out():
+    _, found, config = laid(Policy("allow-list", ("a.example",), has_proxy=True))
+    assert set(found) == {"door", "eth0", "lan", devices.DEVICE}
+    assert found[devices.DEVICE]["connect"] == "unix:/run/x.sock"
+    assert config["environment.https_proxy"] == "http://127.0.0.1:3128"
+
+
+def test_a_persons_own_card_comes_back_when_all_is_open():
+    card = {"type": "nic", "network": "other"}
+    kept, found, config = laid(Policy("none"), {"eth9": card})
+    assert found["eth9"] == {"type": "none"}
+    _, back, config = laid(Policy("open"), {"eth9": {"type": "none"}}, kept.label())
+    assert back == {"eth9": card}
+    assert config["environment.https_proxy"] == ""
+
+
+def test_the_folder_of_the_sockets_has_a_short_name_where_home_is_deep():
+    path = devices.socket_path({"HOME": f"/home/{'x' * 90}"}, "clincus-abcdef-1")
+    assert path.startswith("/tmp/clincus-")
+    assert devices.socket_path({"HOME": "/home/ann"}, "clincus-abcdef-1") == (
+        "/home/ann/.clincus/network/clincus-abcdef-1.sock"
+    )
+
+
+def test_a_folder_of_the_sockets_that_others_can_enter_is_not_used(tmp_path):
+    (tmp_path / "open").mkdir(mode=0o755)
+    with pytest.raises(clincus.ClincusError, match="not a folder that is yours alone"):
+        devices.own_folder(str(tmp_path / "open"))
+
+
+# ---- settings ---------------------------------------------------------------------------------------------------
+
+
+def config_of(tmp_path, text: str = "", project: str = "", *, trusted: bool = False) -> clincus.Config:
+    path = tmp_path / ".config/clincus/config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    config = clincus.load_config({"HOME": str(tmp_path)})
+    return clincus.apply_project(config, clincus.ProjectFile("/w/.clincus.toml", project, ""), trusted=trusted)
+
+
+def test_a_project_that_is_not_trusted_widens_nothing(tmp_path):
+    config = config_of(tmp_path, '[network]\nmode = "none"\n', '[network]\nmode = "open"\nallow = ["evil.example"]\n')
+    assert Policy.configured(config, "claude") == Policy("none", (), ("claude",))
+    assert "network.mode is left out" in " ".join(config.warnings)
+
+
+def test_a_project_that_is_trusted_has_names_of_its_own(tmp_path):
+    config = config_of(tmp_path, "", '[network]\nmode = "allow-list"\nallow = ["a.example"]\n', trusted=True)
+    assert Policy.configured(config, "shell") == Policy("allow-list", ("a.example",))
+
+
+def test_no_project_opens_private_networks(tmp_path):
+    with pytest.raises(clincus.ConfigError, match="in your own config only"):
+        config_of(tmp_path, "", '[network]\nreachable = ["10.0.0.0/8"]\n', trusted=True)
+
+
+@pytest.mark.parametrize("given", [{"network.mode": "shut"}, {"network.allow": ["*"]}, {"network.presets": ["maven"]}])
+def test_a_setting_that_cannot_be_is_told(given):
+    with pytest.raises(clincus.ConfigError):
+        clincus.Reader().flags(given) and clincus.with_flags(clincus.load_config({"HOME": "/none"}), given)
+
+
+def test_an_allow_list_is_refused_where_it_cannot_hold():
+    far = clincus.Session("tower:clincus-a1b2c3-1", "/w", "claude", 1, "running", False, engine="tower")
+    with pytest.raises(clincus.ClincusError, match="is on another: choose open or none"):
+        network.changed(Policy(), {"network.mode": "allow-list"}, far)
+    assert network.changed(Policy(), {"network.mode": "none"}, far).mode == "none"

@@ -1,0 +1,301 @@
+"""The proxy of allow-list mode: real sockets on loopback, and a resolver of the test's own."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from clincus_features.network import link as links
+from clincus_features.network import proxy as proxies
+from clincus_features.network.policy import Policy
+from tests.programs import DEADLINE, wait_until
+from tests.unit.test_network_policy import hello
+
+LOOPBACK = [ipaddress.ip_network("127.0.0.1/32")]
+POLICY = Policy("allow-list", ("a.example", "b.example", "a.example:7", "*.wide.example"), has_proxy=True)
+
+
+class Upstream:
+    """A server that sends back what it gets, after a word of its own for each connection; its port is any name's."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.got: list[bytes] = []
+        self.connections: list[socket.socket] = []
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections.append(connection)
+            threading.Thread(target=self.echo, args=(connection,), daemon=True).start()
+
+    def echo(self, connection: socket.socket) -> None:
+        at = len(self.got)
+        self.got.append(b"")
+        while data := connection.recv(65536):
+            self.got[at] += data
+            connection.sendall(b"echo " + data)
+        connection.close()
+
+
+class Road:
+    """A proxy with one session, and connections to it as a program in the container makes them."""
+
+    def __init__(self, folder: str) -> None:
+        self.upstream = Upstream()
+        self.addresses = {"a.example": "127.0.0.1"}
+        self.asked: list[str] = []
+        self.proxy = proxies.Proxy(lambda id: f"{folder}/{id}", resolve=self.resolve, reachable=lambda: LOOPBACK)
+        self.path, self.is_over = f"{folder}/one", False
+        self.proxy.want("one", POLICY)
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        while not self.is_over:
+            self.proxy.serve_round()
+        self.proxy.close()
+
+    def resolve(self, host: str, port: int) -> links.Found:
+        self.asked.append(host)
+        address = self.addresses.get(host, "127.0.0.1")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, self.upstream.port))]
+
+    def connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(DEADLINE)
+        wait_until(lambda: connection.connect_ex(self.path) == 0, "the proxy's socket")
+        return connection
+
+    def tunnel(self, target: str = "a.example:443") -> socket.socket:
+        connection = self.connect()
+        connection.sendall(f"CONNECT {target} HTTP/1.1\r\n\r\n".encode())
+        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        return connection
+
+    def refusals(self) -> list[tuple[object, ...]]:
+        rows = self.proxy.records("one").documents()["refused"]
+        return [(row["host"], row["port"], row["count"]) for row in rows]
+
+
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    """What comes up to and with some bytes, or up to the end of all."""
+    found = b""
+    while not found.endswith(end):
+        data = connection.recv(1)
+        if not data:
+            break
+        found += data
+    return found
+
+
+def rest(connection: socket.socket) -> bytes:
+    """All that comes yet."""
+    found = b""
+    try:
+        while data := connection.recv(65536):
+            found += data
+    except ConnectionResetError:
+        pass
+    return found
+
+
+@pytest.fixture
+def road(tmp_path_factory) -> Iterator[Road]:
+    made = Road(str(tmp_path_factory.mktemp("s")))
+    yield made
+    made.is_over = True
+    made.proxy.want("one", None)
+    made.thread.join(DEADLINE)
+    made.upstream.listener.close()
+    for connection in made.upstream.connections:
+        connection.close()
+
+
+def test_tls_to_an_allowed_name_passes_both_ways_and_is_counted(road):
+    tunnel, greeting = road.tunnel(), hello("a.example")
+    tunnel.sendall(greeting[:50])
+    tunnel.sendall(greeting[50:] + b"more")
+    wait_until(lambda: b"".join(road.upstream.got) == greeting + b"more", "the bytes to arrive")
+    tunnel.shutdown(socket.SHUT_WR)
+    assert b"more" in rest(tunnel)
+    (row,) = road.proxy.records("one").documents()["passed"]
+    assert (row["host"], row["port"], row["count"], row["sent"]) == ("a.example", 443, 1, len(greeting) + 4)
+    assert row["received"] > row["sent"]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "host"),
+    [
+        ("CONNECT evil.example:443", 403, "evil.example"),
+        ("CONNECT a.example:22", 403, "a.example"),
+        ("CONNECT wide.example:443", 403, "wide.example"),
+        ("GET http://evil.example/", 403, "evil.example"),
+        ("CONNECT 127.0.0.1:443", 400, None),
+        ("nonsense", 400, None),
+    ],
+)
+def test_what_is_not_on_the_list_is_refused_and_never_looked_up(road, request_line, status, host):
+    connection = road.connect()
+    connection.sendall(f"{request_line} HTTP/1.1\r\n\r\n".encode())
+    assert rest(connection).startswith(f"HTTP/1.1 {status} ".encode())
+    assert road.asked == []
+    assert [one[0] for one in road.refusals()] == ([host] if host else [])
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "169.254.169.254", "127.0.0.2", "0.0.0.0"])
+def test_a_name_that_leads_to_a_private_address_is_refused(road, address):
+    road.addresses["a.example"] = address
+    connection = road.connect()
+    connection.sendall(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")
+    assert b"is not an address of the public internet" in rest(connection)
+    assert road.refusals() == [("a.example", 443, 1)]
+
+
+def test_a_name_is_looked_up_once_for_each_connection(road):
+    """So no second answer can lead elsewhere than the one that was checked."""
+    tunnel = road.tunnel()
+    road.addresses["a.example"] = "10.1.2.3"
+    tunnel.sendall(hello("a.example"))
+    wait_until(lambda: road.upstream.got and road.upstream.got[0], "the bytes to arrive")
+    assert road.asked == ["a.example"]
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        ("a.example:443", hello("b.example")),
+        ("a.example:443", hello(None)),
+        ("a.example:443", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+        ("a.example:443", b"SSH-2.0-x\r\n"),
+        ("a.example:80", b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n"),
+        ("a.example:80", hello("b.example")),
+        ("a.example:7", b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n"),
+        ("a.example:7", hello("b.example")),
+    ],
+)
+def test_a_tunnel_to_one_host_carries_nothing_for_another(road, target, sent):
+    tunnel = road.tunnel(target)
+    tunnel.sendall(sent)
+    assert rest(tunnel) == b""
+    assert b"".join(road.upstream.got) == b""
+    assert len(road.refusals()) == 1
+
+
+def test_another_protocol_passes_at_a_port_that_the_list_names(road):
+    tunnel = road.tunnel("a.example:7")
+    tunnel.sendall(b"SSH-2.0-client\r\n")
+    assert read_until(tunnel, b"\n") == b"echo SSH-2.0-client\r\n"
+
+
+@pytest.mark.parametrize("is_tunnel", [False, True])
+def test_a_plain_connection_carries_one_request(road, is_tunnel):
+    connection = road.tunnel("a.example:80") if is_tunnel else road.connect()
+    place = "" if is_tunnel else "http://a.example"
+    first = f"POST {place}/x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\n\r\n"
+    connection.sendall(first.encode() + b"bodyGET / HTTP/1.1\r\nHost: b.example\r\n\r\n")
+    wait_until(lambda: b"body" in b"".join(road.upstream.got), "the request to arrive")
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n")
+    road.upstream.connections[0].shutdown(socket.SHUT_RDWR)
+    assert b"echo POST /x" in rest(connection)
+    assert b"b.example" not in b"".join(road.upstream.got)
+
+
+def test_a_name_that_is_taken_off_the_list_loses_its_connections(road):
+    gone, stays = road.tunnel("b.example:443"), road.tunnel("a.example:443")
+    for tunnel, name in ((gone, "b.example"), (stays, "a.example")):
+        tunnel.sendall(hello(name))
+        assert tunnel.recv(5) == b"echo "
+    road.proxy.want("one", Policy("allow-list", ("a.example",), has_proxy=True))
+    rest(gone)
+    stays.sendall(b"still here")
+    assert read_until(stays, b"still here").endswith(b"still here")
+
+
+def test_a_session_without_a_policy_has_no_socket(road):
+    tunnel = road.tunnel()
+    road.proxy.want("one", None)
+    rest(tunnel)
+    with pytest.raises(OSError, match=r"."):
+        socket.socket(socket.AF_UNIX).connect(road.path)
+
+
+def test_connections_past_the_bound_are_told_so_and_the_others_go_on(road, monkeypatch):
+    monkeypatch.setattr(proxies, "MOST_OF_SESSION", 3)
+    kept = [road.tunnel() for _ in range(3)]
+    for _ in range(20):
+        assert b"503" in rest(road.connect())
+    kept.pop().close()
+    wait_until(lambda: road.proxy.count() == 2, "the place to be free")
+    tunnel = road.tunnel()
+    tunnel.sendall(hello("a.example"))
+    assert tunnel.recv(4) == b"echo"
+
+
+def test_who_knocks_all_the_time_waits(road, monkeypatch):
+    monkeypatch.setattr(proxies, "MOST_NEW", 3)
+    for _ in range(7):
+        connection = road.connect()
+        connection.sendall(b"CONNECT evil.example:443 HTTP/1.1\r\n\r\n")
+        assert b"403" in rest(connection)
+    assert road.refusals() == [("evil.example", 443, 7)]
+
+
+@pytest.mark.parametrize("sent", [b"", b"CONNECT a.exa", b"CONNECT a.example:443 HTTP/1.1\r\n\r\n\x16\x03"])
+def test_who_is_slow_to_say_what_he_wants_is_left(road, monkeypatch, sent):
+    monkeypatch.setattr(links, "ASK_WITHIN", 0.2)
+    monkeypatch.setattr(links, "LINGER", 0.2)
+    connection = road.connect()
+    connection.sendall(sent)
+    rest(connection)
+    wait_until(lambda: road.proxy.count() == 0, "the end of the connection")
+
+
+def test_a_head_without_end_is_refused(road):
+    connection = road.connect()
+    connection.sendall(b"GET http://a.example/ HTTP/1.1\r\nA: " + b"x" * links.HEAD_LIMIT)
+    assert rest(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_side_that_does_not_read_holds_up_no_more_than_a_bounded_part(road):
+    tunnel = road.tunnel("a.example:7")
+    tunnel.setblocking(False)
+    sent, piece = 0, b"y" * 65536
+    try:
+        while sent < 1 << 28:
+            sent += tunnel.send(piece)
+            if sent > 1 << 24:
+                break
+    except BlockingIOError:
+        pass
+    other = road.tunnel("a.example:7")
+    other.sendall(b"hi there, all\r\n")
+    assert read_until(other, b"\n") == b"echo hi there, all\r\n"
+    assert sent < 1 << 24
+
+
+def test_an_address_that_does_not_answer_is_told(road):
+    road.upstream.listener.shutdown(socket.SHUT_RDWR)
+    road.upstream.listener.close()
+    connection = road.connect()
+    connection.sendall(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")
+    assert b"no connection to a.example: Connection refused" in rest(connection)
+    assert road.refusals() == [], "nobody has forbidden it"
+
+
+def test_the_rows_are_bounded(road):
+    records = road.proxy.records("one")
+    for number in range(1000):
+        records.refuse(f"h{number}.example", 443, "no")
+        records.passage(f"h{number}.example", 443)
+    assert {name: len(rows) for name, rows in records.documents().items()} == {"refused": 200, "passed": 200}
+    assert records.unseen == 1000
