@@ -124,8 +124,8 @@ class Bed:
 
     def delete_all(self) -> None:
         """Remove every instance, running or not, that is not kept."""
-        if self.folder and not os.listdir(self.folder / "containers"):
-            return  # none of any project: the daemon need not be asked after each test
+        if self.folder and self.kept.issuperset(os.listdir(self.folder / "containers")):
+            return  # no other of any project: the daemon need not be asked after each test
         for name in set(self.names()) - self.kept:
             with contextlib.suppress(clincus.IncusError):
                 self.incus.run("delete", "--force", name, timeout=60)
