@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -13,16 +15,28 @@ NEW = {"If-None-Match": "*"}
 
 
 @pytest.fixture
-def files(clincus_server, workspace):
+def workspace(shared_session):
+    """The workspace of this file's session, which is as it was again after each test."""
+    folder = Path(shared_session["workspace"])
+    there = set(os.listdir(folder))
+    yield folder
+    for name in set(os.listdir(folder)) - there:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    readme = folder / "README.md"
+    readme.write_text("# project\n")
+    os.chown(readme, folder.stat().st_uid, folder.stat().st_gid)
+
+
+@pytest.fixture
+def files(shared_server, shared_session, workspace):
     """What asks for the files of a running session: (method, path) -> answer."""
-    session = clincus_server.create(workspace)
 
     def ask(method: str, path: str, body: bytes | None = None, *, place: str = "files/content", **headers: str):
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         where = path if "%" in path else quote(path)
-        return clincus_server.request(
-            method, f"/api/sessions/{session['id']}/{place}?path={where}", body, headers=names
-        )
+        address = f"/api/sessions/{shared_session['id']}/{place}?path={where}"
+        return shared_server.request(method, address, body, headers=names)
 
     return ask
 
@@ -147,8 +161,8 @@ def test_protected_files_can_be_read_and_not_written(files, workspace):
     assert (workspace / ".git/config").read_text() == before
 
 
-def test_a_stopped_session_has_no_files(clincus_server, workspace):
-    session = clincus_server.create(workspace)
-    clincus_server.delete(f"/api/sessions/{session['id']}")
-    answer = clincus_server.get(f"/api/sessions/{session['id']}/files")
+def test_a_stopped_session_has_no_files(shared_server, make_workspace):
+    session = shared_server.create(make_workspace())
+    shared_server.delete(f"/api/sessions/{session['id']}")
+    answer = shared_server.get(f"/api/sessions/{session['id']}/files")
     assert (answer.status, "resume it first" in answer.json["error"]) == (409, True)

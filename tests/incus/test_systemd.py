@@ -263,7 +263,9 @@ class TestService:
         assert "It runs while you are logged in. To keep it running: sudo loginctl enable-linger code" in done.stderr
 
 
-@pytest.mark.parametrize(("privileged", "protection"), [(False, "basic"), (True, "locked")])
+@pytest.mark.parametrize(
+    ("privileged", "protection"), [pytest.param(False, "basic", marks=pytest.mark.nightly), (True, "locked")]
+)
 def test_a_newcomer_gets_from_setup_to_a_session(bed, systemd_image, tmp_path, privileged, protection):
     """Incus's packages are there, everything else is missing; the person's login is older than all that setup does.
 

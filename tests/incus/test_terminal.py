@@ -61,18 +61,40 @@ def tmux_clients(bed, session) -> str:
     return bed.shell(session["id"], f"tmux list-clients -t =clincus-{session['id']} -F '#{{client_pid}}'")
 
 
+def path_of(session) -> str:
+    return f"/ws/terminal/{session['id']}"
+
+
 @pytest.fixture
-def session(clincus_server, workspace):
-    return clincus_server.create(workspace)
+def session(bed, shared_session):
+    """The session of this file, with an empty screen and no shell."""
+    id = shared_session["id"]
+    clear = f"tmux send-keys -t '=clincus-{id}:' 'sh clear; echo STUB-READY' Enter"
+    bed.shell(id, f"tmux kill-session -t =clincus-shell-{id} 2>/dev/null; {clear}")
+    return shared_session
 
 
 @pytest.fixture
 def terminal_path(session):
-    return f"/ws/terminal/{session['id']}"
+    return path_of(session)
 
 
-def test_a_plain_client_types_with_text_or_binary_and_reads_bytes(clincus_server, terminal_path):
-    with Terminal(clincus_server, terminal_path) as terminal:
+@pytest.fixture
+def own_session(shared_server, workspace):
+    """A session for a test that stops it, or changes its tmux."""
+    return shared_server.create(workspace)
+
+
+@pytest.fixture(scope="module")
+def stopped_path(shared_server, keep_session):
+    """The terminal of a stopped session."""
+    session = keep_session(shared_server)
+    shared_server.delete(f"/api/sessions/{session['id']}")
+    return path_of(session)
+
+
+def test_a_plain_client_types_with_text_or_binary_and_reads_bytes(shared_server, terminal_path):
+    with Terminal(shared_server, terminal_path) as terminal:
         terminal.wait_for("STUB-READY")
         terminal.socket.send("héllo 中文 👋\r")
         terminal.wait_for("echo: héllo 中文 👋")
@@ -81,15 +103,15 @@ def test_a_plain_client_types_with_text_or_binary_and_reads_bytes(clincus_server
         assert terminal.notices == []
 
 
-def test_the_first_size_is_that_of_the_query(clincus_server, terminal_path):
-    with Terminal(clincus_server, terminal_path + "?cols=97&rows=31") as terminal:
+def test_the_first_size_is_that_of_the_query(shared_server, terminal_path):
+    with Terminal(shared_server, terminal_path + "?cols=97&rows=31") as terminal:
         terminal.wait_for("STUB-READY")
         terminal.type("size\r")
         terminal.wait_for("size: 31 97")
 
 
-def test_a_resize_reaches_the_tool(clincus_server, terminal_path):
-    with Terminal(clincus_server, terminal_path, subprotocols=CONTROL) as terminal:
+def test_a_resize_reaches_the_tool(shared_server, terminal_path):
+    with Terminal(shared_server, terminal_path, subprotocols=CONTROL) as terminal:
         terminal.wait_for("STUB-READY")
         terminal.resize(101, 33)
 
@@ -102,10 +124,10 @@ def test_a_resize_reaches_the_tool(clincus_server, terminal_path):
         wait_until(is_resized, "the new size")
 
 
-def test_a_watcher_sees_and_cannot_type(bed, clincus_server, session, terminal_path):
+def test_a_watcher_sees_and_cannot_type(bed, shared_server, session, terminal_path):
     with (
-        Terminal(clincus_server, terminal_path) as terminal,
-        Terminal(clincus_server, terminal_path + "?readonly=1&cols=40&rows=10") as watcher,
+        Terminal(shared_server, terminal_path) as terminal,
+        Terminal(shared_server, terminal_path + "?readonly=1&cols=40&rows=10") as watcher,
     ):
         terminal.wait_for("STUB-READY")
         watcher.type("from the watcher\r")
@@ -114,43 +136,41 @@ def test_a_watcher_sees_and_cannot_type(bed, clincus_server, session, terminal_p
         assert "from the watcher" not in bed.screen(session["id"])
 
 
-def test_a_shell_is_one_of_its_own_in_the_workspace(clincus_server, session):
-    with Terminal(clincus_server, f"/ws/shell/{session['id']}?cols=90&rows=20") as shell:
+def test_a_shell_is_one_of_its_own_in_the_workspace(shared_server, session):
+    with Terminal(shared_server, f"/ws/shell/{session['id']}?cols=90&rows=20") as shell:
         shell.type("echo $((40 + 2)):$PWD:$(id -un):$IS_SANDBOX; stty size\r")
         shell.wait_for("42:/workspace:code:1")
         shell.wait_for("20 90")
 
 
-def test_the_exit_of_a_shell_is_announced_before_the_close(clincus_server, session):
-    with Terminal(clincus_server, f"/ws/shell/{session['id']}", subprotocols=CONTROL) as shell:
+def test_the_exit_of_a_shell_is_announced_before_the_close(shared_server, session):
+    with Terminal(shared_server, f"/ws/shell/{session['id']}", subprotocols=CONTROL) as shell:
         shell.type("exit\r")
         assert shell.close_code() == 1000
         assert [(notice["type"], notice["code"]) for notice in shell.notices] == [("exit", 0)]
 
 
 @pytest.mark.parametrize(("id", "status"), [("clincus-000000-1", 404), ("web", 404), ("..", 404)])
-def test_an_unknown_session_refuses_the_handshake(clincus_server, id, status):
+def test_an_unknown_session_refuses_the_handshake(shared_server, id, status):
     with pytest.raises(InvalidStatus) as refused:
-        connect(f"{clincus_server.socket_url}/ws/terminal/{id}")
+        connect(f"{shared_server.socket_url}/ws/terminal/{id}")
     assert refused.value.response.status_code == status
 
 
-def test_a_stopped_session_refuses_the_handshake(clincus_server, session, terminal_path):
-    clincus_server.delete(f"/api/sessions/{session['id']}")
+def test_a_stopped_session_refuses_the_handshake(shared_server, stopped_path):
     with pytest.raises(InvalidStatus) as refused:
-        connect(clincus_server.socket_url + terminal_path)
+        connect(shared_server.socket_url + stopped_path)
     assert refused.value.response.status_code == 409
 
 
-def test_our_own_client_gets_the_reason_as_a_close_code(clincus_server, session, terminal_path):
-    clincus_server.delete(f"/api/sessions/{session['id']}")
-    for path, code in ((terminal_path, 4409), ("/ws/terminal/clincus-000000-1", 4404)):
-        with Terminal(clincus_server, path, subprotocols=CONTROL) as terminal:
+def test_our_own_client_gets_the_reason_as_a_close_code(shared_server, stopped_path):
+    for path, code in ((stopped_path, 4409), ("/ws/terminal/clincus-000000-1", 4404)):
+        with Terminal(shared_server, path, subprotocols=CONTROL) as terminal:
             assert terminal.close_code() == code
 
 
-def test_ctrl_c_gets_through_a_flood(clincus_server, session):
-    with Terminal(clincus_server, f"/ws/shell/{session['id']}") as shell:
+def test_ctrl_c_gets_through_a_flood(shared_server, session):
+    with Terminal(shared_server, f"/ws/shell/{session['id']}") as shell:
         shell.type("yes flood-$((40 + 2))\r")
         shell.wait_for("flood-42")
         shell.type("\x03")
@@ -158,8 +178,8 @@ def test_ctrl_c_gets_through_a_flood(clincus_server, session):
         shell.wait_for("after-42")
 
 
-def test_a_client_that_vanishes_leaves_no_process_and_no_tmux_client(bed, clincus_server, session, terminal_path):
-    terminal = Terminal(clincus_server, terminal_path)
+def test_a_client_that_vanishes_leaves_no_process_and_no_tmux_client(bed, shared_server, session, terminal_path):
+    terminal = Terminal(shared_server, terminal_path)
     terminal.wait_for("STUB-READY")
     assert tmux_clients(bed, session)
     terminal.socket.socket.shutdown(socket.SHUT_RDWR)  # gone without a close frame
@@ -171,15 +191,15 @@ def tmux_sessions(bed, session) -> list[str]:
 
 
 @pytest.mark.parametrize("query", ["", "?own_mouse=1"])
-def test_a_shell_outlives_its_client_and_ends_when_a_person_exits_it(bed, clincus_server, session, query):
+def test_a_shell_outlives_its_client_and_ends_when_a_person_exits_it(bed, shared_server, session, query):
     path = f"/ws/shell/{session['id']}{query}"
     name = f"clincus-shell-{session['id']}"
-    with Terminal(clincus_server, path) as shell:
+    with Terminal(shared_server, path) as shell:
         shell.type("answer=42; echo it-is-$answer\r")
         shell.wait_for("it-is-42")
         shell.socket.socket.shutdown(socket.SHUT_RDWR)  # gone without a close frame
     wait_until(lambda: tmux_sessions(bed, session) == [f"clincus-{session['id']}", name], "the client to go")
-    with Terminal(clincus_server, path) as shell:
+    with Terminal(shared_server, path) as shell:
         shell.type("echo the-answer-is-$answer; exit\r")
         shell.wait_for("the-answer-is-42")
         assert shell.close_code() == 1000
@@ -198,32 +218,32 @@ def test_a_shell_outlives_the_server(start_server, workspace):
         shell.wait_for("the-answer-is-42")
 
 
-def test_a_shell_gets_every_key(clincus_server, session):
+def test_a_shell_gets_every_key(shared_server, session):
     """Ctrl-B, the prefix of tmux, goes one letter back in a line."""
-    with Terminal(clincus_server, f"/ws/shell/{session['id']}?own_mouse=1") as shell:
+    with Terminal(shared_server, f"/ws/shell/{session['id']}?own_mouse=1") as shell:
         shell.type("echo back-ac\x02b\r")
         shell.wait_for("\nback-abc")
 
 
-def test_a_bell_of_the_shell_is_not_the_tools(bed, clincus_server, session, terminal_path):
-    path = f"/api/sessions/{session['id']}"
+def test_a_bell_of_the_shell_is_not_the_tools(bed, shared_server, own_session):
+    path = f"/api/sessions/{own_session['id']}"
     with (
-        Terminal(clincus_server, terminal_path) as terminal,
-        Terminal(clincus_server, f"/ws/shell/{session['id']}?own_mouse=1") as shell,
+        Terminal(shared_server, path_of(own_session)) as terminal,
+        Terminal(shared_server, f"/ws/shell/{own_session['id']}?own_mouse=1") as shell,
     ):
         terminal.wait_for("STUB-READY")
         hook = "tmux set-hook -ga alert-bell 'set-option -gaF @bells \"#{session_name} \"'"
-        bed.shell(session["id"], hook)
+        bed.shell(own_session["id"], hook)
         shell.type("printf '\\a'; echo rang-$((40 + 2))\r")
         shell.wait_for("rang-42")
-        wait_until(lambda: "shell" in bed.shell(session["id"], "tmux show-options -gv @bells"), "the bell")
-        assert clincus_server.get(path).json["rang_at"] == ""
+        wait_until(lambda: "shell" in bed.shell(own_session["id"], "tmux show-options -gv @bells"), "the bell")
+        assert shared_server.get(path).json["rang_at"] == ""
         terminal.type("sh printf '\\a'\r")
-        wait_until(lambda: clincus_server.get(path).json["rang_at"], "the tool's bell")
+        wait_until(lambda: shared_server.get(path).json["rang_at"], "the tool's bell")
 
 
-def test_a_paused_terminal_is_sent_nothing_until_it_is_resumed(clincus_server, session):
-    with Terminal(clincus_server, f"/ws/shell/{session['id']}", subprotocols=CONTROL) as shell:
+def test_a_paused_terminal_is_sent_nothing_until_it_is_resumed(shared_server, session):
+    with Terminal(shared_server, f"/ws/shell/{session['id']}", subprotocols=CONTROL) as shell:
         shell.type("yes flood-$((40 + 2))\r")
         shell.wait_for("flood-42")
         shell.socket.send('{"type": "pause"}')
@@ -238,57 +258,54 @@ def test_a_paused_terminal_is_sent_nothing_until_it_is_resumed(clincus_server, s
         shell.wait_for("after-42")
 
 
-def test_stopping_the_session_ends_its_terminals(clincus_server, session, terminal_path):
-    with Terminal(clincus_server, terminal_path, subprotocols=CONTROL) as terminal:
+def test_stopping_the_session_ends_its_terminals(shared_server, own_session):
+    with Terminal(shared_server, path_of(own_session), subprotocols=CONTROL) as terminal:
         terminal.wait_for("STUB-READY")
-        clincus_server.delete(f"/api/sessions/{session['id']}")
+        shared_server.delete(f"/api/sessions/{own_session['id']}")
         assert terminal.close_code() in (1000, 4409)
 
 
-def test_two_clients_share_one_screen(clincus_server, terminal_path):
-    with Terminal(clincus_server, terminal_path) as one, Terminal(clincus_server, terminal_path) as other:
+def test_two_clients_share_one_screen(shared_server, terminal_path):
+    with Terminal(shared_server, terminal_path) as one, Terminal(shared_server, terminal_path) as other:
         one.wait_for("STUB-READY")
         one.type("seen by both\r")
         other.wait_for("echo: seen by both")
 
 
-def test_the_scrollback_holds_what_left_the_screen(clincus_server, session, terminal_path):
-    with Terminal(clincus_server, terminal_path) as terminal:
+def test_the_scrollback_holds_what_left_the_screen(shared_server, own_session):
+    with Terminal(shared_server, path_of(own_session)) as terminal:
         terminal.wait_for("STUB-READY")
         terminal.type("sh seq -f 'line %.0f.' 500; printf '\\033[32mgreen'\n")
         terminal.wait_for("green")
-    path = f"/api/sessions/{session['id']}/scrollback"
-    whole = clincus_server.get(f"{path}?lines=2000")
+    path = f"/api/sessions/{own_session['id']}/scrollback"
+    whole = shared_server.get(f"{path}?lines=2000")
     assert whole.headers["content-type"] == "text/plain; charset=utf-8"
     assert [f"line {number}." for number in range(1, 501)] == [
         line for line in whole.body.decode().splitlines() if line.startswith("line ")
     ]
     assert "\x1b[32mgreen" in whole.body.decode()
-    assert "line 300." not in clincus_server.get(f"{path}?lines=100").body.decode()
-    assert clincus_server.get(f"{path}?lines=-1").status == 400
-    assert clincus_server.get(f"{path}?shell=1").status == 409
-    with Terminal(clincus_server, f"/ws/shell/{session['id']}") as shell:
+    assert "line 300." not in shared_server.get(f"{path}?lines=100").body.decode()
+    assert shared_server.get(f"{path}?lines=-1").status == 400
+    assert shared_server.get(f"{path}?shell=1").status == 409
+    with Terminal(shared_server, f"/ws/shell/{own_session['id']}") as shell:
         shell.type("echo only-$((40 + 2))\r")
         shell.wait_for("only-42")
-    assert "only-42" in clincus_server.get(f"{path}?shell=1").body.decode()
-    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
-    assert clincus_server.get(path).status == 409
+    assert "only-42" in shared_server.get(f"{path}?shell=1").body.decode()
+    assert shared_server.delete(f"/api/sessions/{own_session['id']}").status == 204
+    assert shared_server.get(path).status == 409
 
 
-def test_tmux_leaves_the_mouse_to_a_client_that_wants_it(bed, clincus_server, session, terminal_path):
+def test_tmux_leaves_the_mouse_to_a_client_that_wants_it(bed, shared_server, own_session):
     """Such a client gets the mouse of programs alone, in a session of its own that goes with it."""
     tmux_wants_it = b"\x1b[?1002h"
     with (
-        Terminal(clincus_server, terminal_path) as plain,
-        Terminal(clincus_server, f"{terminal_path}?own_mouse=1") as own,
+        Terminal(shared_server, path_of(own_session)) as plain,
+        Terminal(shared_server, f"{path_of(own_session)}?own_mouse=1") as own,
     ):
         plain.wait_for("STUB-READY")
         own.wait_for("STUB-READY")
         assert [tmux_wants_it in terminal.output for terminal in (plain, own)] == [True, False]
         own.type("sh printf '\\033[?1003h'\n")
         own.wait_for("\x1b[?1003h")
-    names = ["tmux", "list-sessions", "-F", "#{session_name}"]
-    wait_until(
-        lambda: bed.incus.exec(session["id"], names, user=1000).stdout.decode().split() == [f"clincus-{session['id']}"],
-        "the client's own session to go with it",
-    )
+    name = f"clincus-{own_session['id']}"
+    wait_until(lambda: tmux_sessions(bed, own_session) == [name], "the client's own session to go with it")
