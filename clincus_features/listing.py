@@ -39,10 +39,9 @@ class Listing:
 
     def answer(self, request: clincus.Request) -> clincus.Response:
         """The answer to GET /api/sessions. Raises ClincusError(503)."""
-        revision, everything = self._app.hub.revision, self._app.all_sessions()
-        kept = self._kept
-        if kept.revision != revision:
-            self._texts = {session.id: self._text(session) for session in everything}
+        revision, kept = self._app.hub.revision, self._kept
+        if kept.revision != revision:  # also where Incus has gone out of reach: then this raises each time
+            self._texts = {session.id: self._text(session) for session in self._app.all_sessions()}
             body = b"[" + b",".join(text for _, _, text in self._texts.values()) + b"]"
             self._kept = kept = Kept(revision, clincus.Content(body))
         headers = [("Content-Type", "application/json"), ("Cache-Control", "private, no-cache")]

@@ -8,17 +8,15 @@ are changed and not committed.
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from tests import incus_bed
-from tests.programs import Server, git, program
+from tests.bench.measuring import House, Results, Row, delete, in_turns, main
+from tests.programs import Server, git
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 FILES = int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
@@ -41,35 +39,28 @@ def make_repository(folder: Path, files: int) -> Path:
 
 def time_of(server: Server, folder: Path, **fields: str) -> float:
     """Seconds that a create takes; the session is deleted afterwards."""
-    begin = time.monotonic()
+    began = time.perf_counter()
     session = server.create(folder, **fields)
-    seconds = time.monotonic() - begin
-    assert server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    seconds = time.perf_counter() - began
+    delete(server, session["id"])
     return seconds
 
 
-def main() -> None:
-    """Print the median and the longest of each kind."""
-    with incus_bed.own_daemon() as bed, tempfile.TemporaryDirectory() as scratch:
-        home = Path(scratch) / "home"
-        home.mkdir()
-        server = Server(
-            [*program(), "serve", "--port", "0"], {**os.environ, **bed.environ, "HOME": str(home)}, home / "log", home
-        )
-        try:
-            for files in (10, FILES):
-                folder = make_repository(Path(scratch) / str(files), files)
-                times: dict[str, list[float]] = {"mount": [], "clone": []}
-                for _ in range(ROUNDS):
-                    for mode, seconds in times.items():
-                        seconds.append(time_of(server, folder, mode=mode))
-                for mode, seconds in times.items():
-                    middle, most = statistics.median(seconds), max(seconds)
-                    print(f"{files:>6} files  {mode}  median {middle:6.2f} s  most {most:6.2f} s")
-        finally:
-            server.stop()
-            server.kill()
+def measure(made: House, results: Results) -> None:
+    """The median of each kind, and the longest."""
+    with made.server() as server:
+        for files in (10, FILES):
+            folder = make_repository(made.folder / str(files), files)
+            clones, mounts = in_turns(
+                ROUNDS,
+                *(lambda mode=mode, folder=folder: time_of(server, folder, mode=mode) for mode in ("clone", "mount")),
+            )
+            note = f"the floor is the mounted folder; most {max(clones):.2f} and {max(mounts):.2f} s"
+            figure = f"create on a clone, {files} files"
+            results.add(
+                Row(figure, "s", statistics.median(clones), floor=statistics.median(mounts), compare="times", note=note)
+            )
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

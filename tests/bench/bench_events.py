@@ -8,6 +8,7 @@ As root it starts an Incus of its own, as the tests do.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import statistics
 import subprocess
@@ -31,6 +32,7 @@ from tests import programs
 from tests.bench.measuring import House, Results, Row, main, percentile, timed
 
 CHANGES = 25
+NUMBERS = itertools.count()
 # All events that a page hears, with the time of their arrival in milliseconds.
 LISTEN = """address => new Promise(resolve => {
     window.heard = [];
@@ -83,10 +85,11 @@ def delays(made: House, page: Page, server: programs.Server, id: str) -> tuple[l
     page.evaluate(LISTEN, f"{server.socket_url}/ws/events")
     ours, floor = [], []
     with incus_monitor() as monitor:
-        for number in range(CHANGES):
+        for _ in range(CHANGES):
             time.sleep(0.3)
             began = time.time()
-            change = {"config": {f"{clincus.LABEL}persistent": "true" if number % 2 == 0 else "false"}}
+            value = "true" if next(NUMBERS) % 2 == 0 else "false"  # a change each time, also in a further call
+            change = {"config": {f"{clincus.LABEL}persistent": value}}
             made.bed.incus.query(f"/1.0/instances/{id}", "PATCH", change)
             at = page.wait_for_function(HEARD, arg=[id, began * 1000], polling=5).json_value()
             told = programs.wait_until(lambda since=began: monitor.told(id, since), "the monitor's line")

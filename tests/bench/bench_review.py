@@ -7,34 +7,21 @@ As root it starts an Incus of its own, as the tests do. The floor of a checkpoin
 
 from __future__ import annotations
 
-import contextlib
 import os
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from tests import incus_bed
-from tests.programs import Server, program, wait_until
+from tests.bench.measuring import House, Results, Row, main, timed
+from tests.programs import wait_until
 
 FILES, CHANGED = 20_000, 5_000
 NEW = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 REPEATS = 7
 GIT = "rm -rf /tmp/f; git init -q --bare /tmp/f; GIT_DIR=/tmp/f GIT_WORK_TREE=/workspace git -c core.bare=false"
-
-
-def show(what: str, seconds: float, goal: str = "") -> None:
-    print(f"{what:70} {seconds:8.3f} s   {goal}", flush=True)
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def fill(folder: Path, count: int, name: str = "d") -> None:
@@ -48,24 +35,16 @@ def fill(folder: Path, count: int, name: str = "d") -> None:
             os.chown(path, 1000, 1000)
 
 
-def main() -> None:
-    with contextlib.ExitStack() as held:
-        bed = held.enter_context(incus_bed.own_daemon())
-        home = Path(held.enter_context(tempfile.TemporaryDirectory()))
-        held.callback(bed.delete_all)  # before the folders that they mount
-        config = home / ".config" / "clincus" / "config.toml"
-        config.parent.mkdir(parents=True)
-        config.write_text(bed.config)
-        small, large = home / "small", home / "large"
-        for folder in (small, large):
-            folder.mkdir()
-            os.chown(folder, 1000, 1000)
-        fill(large, FILES)
-        environ = {**os.environ, **bed.environ, "HOME": str(home)}
-        server = Server([*program(), "serve", "--port", "0"], environ, home / "log", home)
-        held.callback(server.stop)
+def measure(made: House, results: Results) -> None:
+    """All of it."""
+    small, large = made.workspace(0), made.workspace(1)
+    fill(large, FILES)
+
+    def show(what: str, seconds: float, goal: float | None = None) -> None:
+        results.add(Row(what, "s", seconds, goal))
+
+    with made.server() as server:
         wait_until(lambda: server.get("/api/sessions").status == 200, "Incus")
-        print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
         server.create(small)
         show("create a session, empty folder", timed(lambda: server.create(small)))
         began = time.perf_counter()
@@ -73,30 +52,29 @@ def main() -> None:
         show(f"create a session, {FILES} files (nothing is held up)", time.perf_counter() - began)
         path = f"/api/sessions/{session}"
         wait_until(lambda: server.get(f"{path}/checkpoints").json, "the first checkpoint", timeout=300)
-        show(f"first checkpoint of {FILES} files, from the request to create", time.perf_counter() - began, "goal 3 s")
-        show(f"  floor: git add of {FILES} files in the container", timed(lambda: bed.shell(session, f"{GIT} add -A")))
-        show("  floor: a command in the container", timed(lambda: bed.shell(session, "true")))
+        first = time.perf_counter() - began
+        floor = timed(lambda: made.bed.shell(session, f"{GIT} add -A"))
+        note = "from the request to create; floor: git add of all in the container, a command there takes "
+        note += f"{timed(lambda: made.bed.shell(session, 'true')):.2f} s"
+        results.add(Row(f"first checkpoint of {FILES} files", "s", first, 3, floor, note=note))
         later = []
         for number in range(REPEATS):
             (large / "d0" / "0.txt").write_text(f"{number}\n")
             later.append(timed(lambda: server.post(f"{path}/checkpoints", {})))
-        show("a later checkpoint, one file changed (median)", statistics.median(later), "goal 0.5 s")
+        show("a later checkpoint, one file changed", statistics.median(later), 0.5)
         for number in range(CHANGED):
             (large / f"d{number // 200}" / f"{number}.txt").write_text("changed\n")
-        show(
-            f"list {CHANGED} changed files, with a look at the workspace", timed(lambda: server.get(f"{path}/changes"))
-        )
-        show(
-            f"list {CHANGED} changed files again", timed(lambda: server.get(f"{path}/changes")), "goal 1 s in the page"
-        )
+        show(f"list {CHANGED} changed files, with a look", timed(lambda: server.get(f"{path}/changes")))
+        show(f"list {CHANGED} changed files again", timed(lambda: server.get(f"{path}/changes")), 1)
         show("one file's two texts", timed(lambda: server.get(f"{path}/changes/file?path=d0/0.txt")))
         answer = server.post(f"{path}/restore", {"checkpoint": "start"}, timeout=300)
-        print(f"{'undo of ' + str(CHANGED) + ' files':70} {len(answer.json['restored'])} restored")
+        results.add(Row("files that an undo restored", "", len(answer.json["restored"])))
         fill(large, NEW, "new")
         show(f"list {NEW} new files (cut to 10,000)", timed(lambda: server.get(f"{path}/changes", timeout=300)))
-        size = sum(path.stat().st_size for path in (home / ".clincus" / "checkpoints").rglob("*") if path.is_file())
-        print(f"{'store of all that':70} {size / 1e6:8.1f} MB")
-        server.request("DELETE", f"{path}?force=true")
+        store = server.home / ".clincus" / "checkpoints"
+        size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+        results.add(Row("store of all that", "MB", size / 1e6))
 
 
-main()
+if __name__ == "__main__":
+    main(measure)

@@ -34,6 +34,7 @@ from tests.bench.measuring import (
     Results,
     Row,
     Series,
+    Spent,
     delete,
     in_turns,
     main,
@@ -278,18 +279,15 @@ def ten_at_once(made: House, server: programs.Server, floor: Floor, results: Res
         at_once(AT_ONCE, lambda number: floor.delete(names[number]))
         return taken
 
+    spent = Spent(server)
     one, other = in_turns(2, ours, bare)
-    note = f"ten bare ones at once; {AT_ONCE} creates in the median of 2 turns"
-    row = Row(
-        "create to running, ten at once",
-        "s",
-        statistics.median(one),
-        1.25,
-        statistics.median(other),
-        "times",
-        note=note,
-    )
-    results.add(row)
+    note = f"the floor is ten bare ones at once; with its delete {spent.words(2 * AT_ONCE)}"
+    results.add(
+        Row(
+            "create to running, ten at once", "s", statistics.median(one), 1.25, statistics.median(other), "times",
+            note=note,
+        )
+    )  # fmt: skip
 
 
 def stop_and_resume(made: House, server: programs.Server, floor: Floor, results: Results) -> None:
@@ -307,6 +305,7 @@ def stop_and_resume(made: House, server: programs.Server, floor: Floor, results:
         floor.incus("start", bare)
         floor.first_command(bare)
 
+    spent = Spent(server)
     stops, bare_stops, resumes, bare_starts = in_turns(
         STOPS,
         lambda: timed(lambda: server.delete(f"/api/sessions/{id}", timeout=120)),
@@ -314,10 +313,11 @@ def stop_and_resume(made: House, server: programs.Server, floor: Floor, results:
         lambda: timed(resume),
         lambda: timed(start),
     )
+    note = f"a stop with its resume: {spent.words(STOPS)}"
     floor.delete(bare)
     delete(server, id)
     for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):
-        results.add(Row(figure, "s", statistics.median(one), 1.15, statistics.median(other), "times"))
+        results.add(Row(figure, "s", statistics.median(one), 1.15, statistics.median(other), "times", note=note))
 
 
 # -- Many sessions
@@ -358,13 +358,13 @@ def idle(made: House, results: Results, minutes: float) -> None:
         process = Process(server.process.pid)
         count = len(server.get("/api/sessions").json)
         time.sleep(30)  # its first looks are over
-        cpu, woken, began = process.seconds, process.wake_ups, time.monotonic()
+        spent, cpu, woken, began = Spent(server), process.seconds, process.wake_ups, time.monotonic()
         time.sleep(minutes * 60)
         seconds = time.monotonic() - began
         note = f"measured for {minutes:g} minutes"
         results.add(
             Row(f"idle, {count} sessions: CPU in 10 minutes", "s of CPU", (process.seconds - cpu) * 600 / seconds, 0.3,
-                note=f"{note}; with that of the `incus` commands that it has run"),
+                note=f"{note}, which took {spent.words(1).removeprefix('each took ')}"),
             Row(f"idle, {count} sessions: wake-ups a second", "", (process.wake_ups - woken) / seconds, 2, note=note),
             Row(f"idle, {count} sessions: memory", "MB", process.memory, 32,
                 note=f"{process.own_memory:.1f} MB of them its own share (PSS), {process.threads} threads"),
@@ -391,8 +391,9 @@ def measure(made: House, results: Results, *, minutes: float = 2) -> None:
 def one_at_a_time(made: House, server: programs.Server, floor: Floor, results: Results) -> None:
     """The row of single creates."""
     creates(made, server, floor, 1)  # the first of a bed is slower
+    spent = Spent(server)
     ours, bare = creates(made, server, floor)
-    note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}"
+    note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}; with its delete {spent.words(len(ours))}"
     results.add(
         Row("create to running", "s", statistics.median(ours), 1.10, statistics.median(bare), "times", note=note)
     )

@@ -240,16 +240,16 @@ def attach_of(server: programs.Server, id: str) -> list[str]:
     """The command line that the server attaches to a session's terminal with."""
     terminal = ServedTerminal((server.host, server.port), f"/ws/terminal/{id}")
     terminal.read()
-    found = clients_of(server)
+    found = clients_of(server.process.pid)
     terminal.close()
-    programs.wait_until(lambda: not clients_of(server), "the terminal to end")
+    programs.wait_until(lambda: not clients_of(server.process.pid), "the terminal to end")
     return next(iter(found.values()))
 
 
-def clients_of(server: programs.Server) -> dict[int, list[str]]:
-    """The `incus exec` of each open terminal, and its command line."""
+def clients_of(parent: int) -> dict[int, list[str]]:
+    """The `incus exec` of each terminal that a process has open, and its command line."""
     found = {}
-    for pid in Process(server.process.pid).children:
+    for pid in Process(parent).children:
         with contextlib.suppress(OSError):  # a call that is over
             argv = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
             if "--force-interactive" in argv:
@@ -298,18 +298,18 @@ def memory(server: programs.Server, ids: list[str], results: Results, most: int 
         time.sleep(2)
         grown.points.append((count, process.own_memory))
         echoes.points.append((count, statistics.median(shell_echoes(server, ids[0]))))
-    clients = clients_of(server)
+    clients = clients_of(server.process.pid)
     added = process.own_memory - before
     each = (added + sum(Process(pid).own_memory for pid in clients)) / len(open_ones)
     count = len(open_ones)
     for terminal in open_ones:
         terminal.close()
-    programs.wait_until(lambda: not clients_of(server), "the terminals to end")
+    programs.wait_until(lambda: not clients_of(server.process.pid), "the terminals to end")
     bare = [BareTerminal([*attach]) for _ in range(count)]
     for one in bare:
         one.read()
     time.sleep(2)
-    floor = sum(Process(one.program.process.pid).own_memory for one in bare) / count
+    floor = sum(Process(pid).own_memory for pid in clients_of(os.getpid())) / count
     for one in bare:
         one.close()
     note = f"of {count} terminals; shares of memory (PSS)"

@@ -7,11 +7,13 @@ import http.client
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -216,6 +218,28 @@ class Process:
 
     def _status(self, name: str) -> int:
         return int(Path(f"/proc/{self.pid}/status").read_text().split(f"\n{name}:")[1].split()[0])
+
+
+class Spent:
+    """What a server has spent since this was made: calls of the `incus` command, and CPU."""
+
+    def __init__(self, server: programs.Server) -> None:
+        self._server = server
+        self._before = self._now()
+
+    def _now(self) -> tuple[Counter[str], float, float]:
+        text = self._server.get("/metrics").body.decode()
+        found = re.findall(r'clincus_incus_call_seconds_count{call="(\w+)"} (\d+)', text)
+        own = float(re.findall(r"^process_cpu_seconds_total (\S+)$", text, re.MULTILINE)[0])
+        return Counter({call: int(count) for call, count in found}), own, Process(self._server.process.pid).seconds
+
+    def words(self, count: int) -> str:
+        """What each of so many things took."""
+        before, now = self._before, self._now()
+        calls = ", ".join(f"{call} {number / count:.2g}" for call, number in sorted((now[0] - before[0]).items()))
+        own = (now[1] - before[1]) / count
+        others = (now[2] - before[2]) / count - own
+        return f"each took {own * 1000:.0f} ms of CPU in the server and {others * 1000:.0f} in its children; {calls}"
 
 
 # -- The house
