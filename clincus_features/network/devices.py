@@ -166,7 +166,13 @@ class Fitting:
         if policy.mode == ALLOW_LIST and Policy.from_label(self._before["config"].get(LABEL, "")).mode == OPEN:
             self._update(replace(policy, mode=NONE), settings)
             self._before = self._incus.query(self._incus.path(self._before["name"]))
-        self._update(policy, settings)
+        try:
+            self._update(policy, settings)
+        except clincus.IncusError as error:
+            if policy.mode != ALLOW_LIST:
+                raise
+            words = f"the way to the proxy cannot be made, so the session has no network now: {error.message}"
+            raise clincus.ClincusError(f"{words} (what holds port {PORT} in the container?)", 409) from error
 
     def _update(self, policy: Policy, settings: str) -> None:
         before, label = self._before["devices"], self._before["config"].get(DEVICES_LABEL, "").split()

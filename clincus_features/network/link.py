@@ -12,8 +12,8 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from .policy import WEB_PORTS
@@ -182,7 +182,8 @@ class Link:
     def try_addresses(self, found: Found) -> None:
         """Connect to one of these addresses."""
         self._addresses = deque(found[:MOST_ADDRESSES])
-        self._try_next("it has no address")
+        with self._ending():
+            self._try_next("it has no address")
 
     def _try_next(self, failure: str) -> None:
         assert self.asked
@@ -224,7 +225,7 @@ class Link:
     def _ready(self, side: Side, mask: int) -> None:
         if not side.mask:  # closed in this round
             return
-        try:
+        with self._ending():
             if side is self._server and not self._is_connected:
                 self._connected()
             else:
@@ -234,10 +235,18 @@ class Link:
                     self._read(side)
                 self._end_sides()
             self._watch()
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """End the link by whatever goes wrong in the block: no other link may feel it, and no log is filled."""
+        try:
+            yield
         except Refused as refused:
             self.fail(refused)
         except OSError:
             self.drop()
+        except Exception as error:
+            self.fail(Refused(500, f"the proxy failed: {error!r}", is_policy=True))
 
     def _read(self, side: Side) -> None:
         try:

@@ -5,10 +5,11 @@ A policy is kept on the instance, as the label `user.clincus.network`, so that e
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import clincus
@@ -113,8 +114,10 @@ class Policy:
 
     def label(self) -> str:
         """The text from which `from_label` reads it."""
-        return json.dumps({name: value for name, value in vars(self).items() if value}, sort_keys=True)
+        kept = {one.name: getattr(self, one.name) for one in fields(self)}
+        return json.dumps({name: value for name, value in kept.items() if value}, sort_keys=True)
 
+    @functools.cached_property
     def entries(self) -> list[Entry]:
         """All names that it allows, those of the presets included."""
         texts = [*self.allow, *(host for name in self.presets for host in PRESETS[name].hosts)]
@@ -122,7 +125,7 @@ class Policy:
 
     def allows(self, host: str, port: int) -> bool:
         """Whether the proxy may pass a connection; `host` in the form of `plain_host`."""
-        return self.mode == OPEN or (self.mode == ALLOW_LIST and any(one.fits(host, port) for one in self.entries()))
+        return self.mode == OPEN or (self.mode == ALLOW_LIST and any(one.fits(host, port) for one in self.entries))
 
 
 def bounded(entries: Iterable[str]) -> list[str]:

@@ -154,6 +154,7 @@ class Proxy:
         now = time.monotonic()
         if now >= self._swept + ROUND:
             self._swept = now
+            self._adjust()  # again, if it failed
             for outlet in self._outlets.values():
                 if outlet.new >= MOST_NEW:
                     self._register(outlet)
@@ -169,6 +170,10 @@ class Proxy:
     def _awake(self, mask: int) -> None:
         with suppress(BlockingIOError):
             os.read(self._wake_reader, 4096)
+        self._adjust()
+
+    def _adjust(self) -> None:
+        """Listen for those sessions that have a policy, and end what it does not allow. Raises OSError."""
         with self._lock:
             wanted = dict(self._wanted)
         for session in self._outlets.keys() - wanted.keys():

@@ -312,3 +312,49 @@ def test_an_allow_list_is_refused_where_it_cannot_hold():
     with pytest.raises(clincus.ClincusError, match="is on another: choose open or none"):
         network.changed(Policy(), {"network.mode": "allow-list"}, far)
     assert network.changed(Policy(), {"network.mode": "none"}, far).mode == "none"
+
+
+class Door:
+    """An Incus with one instance, which notes its devices at each update, and fails one that brings the proxy."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self.instance = {"name": "one", "architecture": "", "description": "", "profiles": ["default"], "config": {},
+                         "devices": {}}  # fmt: skip
+        self.fails, self.steps = fails, []
+
+    def path(self, name: str) -> str:
+        return f"/1.0/instances/{name}"
+
+    def query(self, path: str) -> dict:
+        return {"devices": PROFILE} if "profiles" in path else dict(self.instance)
+
+    def update(self, name: str, description: dict) -> None:
+        if self.fails and devices.DEVICE in description["devices"]:
+            raise clincus.IncusError("address already in use", 500)
+        self.steps.append(sorted(description["devices"]))
+        self.instance = {**self.instance, **{key: description[key] for key in ("config", "devices")}}
+
+
+LISTED = Policy("allow-list", ("a.example",), has_proxy=True)
+
+
+def test_the_cards_go_before_the_proxy_comes():
+    door = Door(fails=False)
+    devices.Fitting(door, door.instance, "/run/x.sock").put(LISTED, "{}")
+    assert door.steps == [["door", "eth0", "lan"], [devices.DEVICE, "door", "eth0", "lan"]]
+
+
+def test_where_the_proxy_cannot_come_the_session_has_no_network():
+    door = Door(fails=True)
+    with pytest.raises(clincus.ClincusError, match="what holds port 3128"):
+        devices.Fitting(door, door.instance, "/run/x.sock").put(LISTED, "{}")
+    assert door.steps == [["door", "eth0", "lan"]]
+    assert Policy.from_label(door.instance["config"][devices.LABEL]).mode == "none"
+
+
+def test_a_session_that_is_opened_again_has_the_cards_of_its_profile():
+    door = Door(fails=False)
+    devices.Fitting(door, door.instance, "/run/x.sock").put(Policy("none"), "{}")
+    devices.Fitting(door, door.instance, "/run/x.sock").put(Policy("open"), "{}")
+    assert door.instance["devices"] == {}
+    assert door.instance["config"][devices.DEVICES_LABEL] == "-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import threading
@@ -41,9 +42,10 @@ class Upstream:
     def echo(self, connection: socket.socket) -> None:
         at = len(self.got)
         self.got.append(b"")
-        while data := connection.recv(65536):
-            self.got[at] += data
-            connection.sendall(b"echo " + data)
+        with contextlib.suppress(OSError):
+            while data := connection.recv(65536):
+                self.got[at] += data
+                connection.sendall(b"echo " + data)
         connection.close()
 
 

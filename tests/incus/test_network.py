@@ -1,0 +1,200 @@
+"""Network modes on a real Incus, against root in the container: nothing leaves but what the list allows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from network_box import HOSTS, Box, Upstream, command_with_hosts, open_tunnel, tunnel
+
+from tests.programs import wait_until
+from tests.unit.test_network_policy import hello
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
+
+# Each line is a way out that root tries: its name, and what the kernel says.
+WAYS_OUT = r"""
+use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6 AF_INET6);
+sub attempt { my ($name, $family, $kind, $protocol, $to) = @_;
+    socket(my $s, $family, $kind, $protocol) or return print "$name: $!\n";
+    print "$name: ", (defined(send($s, "x" x 64, 0, $to)) ? "SENT" : $!), "\n"; }
+my $bridge = shift;
+attempt("ping", AF_INET, SOCK_RAW, 1, pack_sockaddr_in(0, inet_aton("1.1.1.1")));
+attempt("raw IP", AF_INET, SOCK_RAW, 255, pack_sockaddr_in(0, inet_aton("1.1.1.1")));
+attempt("DNS", AF_INET, SOCK_DGRAM, 17, pack_sockaddr_in(53, inet_aton("8.8.8.8")));
+attempt("metadata", AF_INET, SOCK_DGRAM, 17, pack_sockaddr_in(80, inet_aton("169.254.169.254")));
+attempt("bridge", AF_INET, SOCK_DGRAM, 17, pack_sockaddr_in(53, inet_aton($bridge)));
+attempt("broadcast", AF_INET, SOCK_DGRAM, 17, pack_sockaddr_in(67, inet_aton("10.255.255.255")));
+attempt("IPv6", AF_INET6, SOCK_DGRAM, 17, pack_sockaddr_in6(53, inet_pton(AF_INET6, "2606:4700::1111")));
+attempt("IPv6 on the link", AF_INET6, SOCK_DGRAM, 17, pack_sockaddr_in6(53, inet_pton(AF_INET6, "fe80::1")));
+print "hypervisor: ", (socket(my $v, 40, SOCK_STREAM, 0) ? "OPEN" : $!), "\n";
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory) -> Iterator[Upstream]:
+    made = Upstream(tmp_path_factory.mktemp("upstream"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def start_with_names(start_shared, tmp_path_factory):
+    """A function that starts a server which finds the names of a file of hosts, and that file."""
+    hosts = tmp_path_factory.mktemp("hosts") / "hosts"
+    hosts.write_text(HOSTS)
+    command = command_with_hosts(hosts)
+    return lambda: (start_shared(config='[network]\nreachable = ["127.0.0.1/32"]\n', command=command), hosts)
+
+
+@pytest.fixture(scope="module")
+def box(bed, start_with_names, keep_session, upstream) -> Box:
+    server, hosts = start_with_names()
+    made = Box(bed, server, upstream, "", hosts)
+    session = keep_session(server, tool="shell", network="allow-list", allow=made.allow, presets=[])
+    assert session["network"] == {"mode": "allow-list", "refused": 0}
+    return Box(bed, server, upstream, session["id"], hosts)
+
+
+@pytest.fixture
+def listed(box: Box) -> Iterator[Box]:
+    """The session, which a test leaves with its list of names."""
+    yield box
+    box.hosts.write_text(HOSTS)
+    box.change(network="allow-list", allow=box.allow)
+
+
+def bridge_address(bed: Any) -> str:
+    """The host's address on the bridge."""
+    return str(bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"]).partition("/")[0]
+
+
+def test_nothing_of_roots_leaves_a_container_without_a_card(bed, box):
+    assert box.cards() == ["lo"]
+    command = ["perl", "-e", WAYS_OUT, bridge_address(bed)]
+    tried = bed.incus.exec(box.id, command, user=0).stdout.decode().splitlines()
+    assert len(tried) == 9
+    refused = ("Network is unreachable", "Invalid argument", "Address family not supported by protocol")
+    assert [line for line in tried if not line.endswith(refused)] == []
+
+
+def test_a_program_goes_by_the_variables_and_gets_through(box):
+    assert "refs/heads/main" in box.fetch()
+    (row,) = [one for one in box.network()["passed"] if one["port"] == box.upstream.tls]
+    assert row["host"] == "registry.example"
+    assert row["count"] >= 1
+    assert row["sent"] > 100
+    assert row["received"] > row["sent"]
+
+
+def test_terminals_and_sudo_know_the_proxy(bed, box):
+    names = ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NODE_USE_ENV_PROXY")
+    for command in ("env", "sudo -n env", "sh -lc env", "tmux show-environment -g"):
+        found = bed.shell(box.id, command)
+        assert [name for name in names if f"{name}=" not in found] == [], command
+
+
+def test_a_plain_request_passes(box):
+    request = f"GET http://registry.example:{box.upstream.plain}/repository/HEAD HTTP/1.1\r\n\r\n"
+    assert box.ask(request.encode()).endswith("ref: refs/heads/main\n")
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (tunnel("evil.example:443"), "evil.example:443 is not on this session's list of names"),
+        (tunnel("registry.example:22"), "registry.example:22 is not on this session's list of names"),
+        (tunnel("private.example:443"), "10.1.2.3 is not an address of the public internet"),
+        (tunnel("metadata.example:80"), "169.254.169.254 is not an address of the public internet"),
+        (tunnel("169.254.169.254:80"), "is an address: only names are allowed"),
+        (b"GET http://registry.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", "the Host header names another host"),
+    ],
+)
+def test_what_the_list_does_not_allow_is_refused_with_the_reason(box, request_, words):
+    answer = box.ask(request_)
+    assert answer.startswith("HTTP/1.1 40")
+    assert words in answer
+
+
+def test_tls_for_another_name_does_not_get_through_and_refusals_are_told(box):
+    answer = box.ask(tunnel(f"registry.example:{box.upstream.tls}", hello("front.example")))
+    assert answer == "HTTP/1.1 200 Connection established\r\n\r\n"
+    (row,) = [one for one in box.network()["refused"] if one["port"] == box.upstream.tls]
+    assert row["reason"] == "TLS names front.example, CONNECT registry.example"
+    assert box.server.get(box.path).json["network"]["refused"] > 0
+    box.network("?seen=true")
+    assert box.server.get(box.path).json["network"] == {"mode": "allow-list", "refused": 0}
+
+
+def test_a_name_that_leads_elsewhere_later_is_refused_then(listed):
+    assert "refs/heads/main" in listed.fetch()
+    listed.hosts.write_text(HOSTS.replace("127.0.0.1 localhost registry.example", "10.9.9.9 registry.example"))
+    assert "403" in listed.fetch()
+
+
+@pytest.mark.parametrize(
+    "change", [{"allow": ["other.example"]}, {"network": "none"}, {"network": "open"}], ids=["name", "none", "open"]
+)
+def test_a_change_holds_at_once_also_for_connections(listed, change):
+    holder = open_tunnel(listed)
+    listed.change(**change)
+    if change.get("network") == "open":
+        assert holder.poll() is None, "what is allowed goes on"
+        assert "eth0" in listed.cards()
+        bridge = listed.bed.incus.query(f"/1.0/networks/{listed.bed.bridge}")["config"]["ipv4.address"].partition("/")[
+            0
+        ]
+        wait_until(
+            lambda: listed.bed.shell(listed.id, f"busybox ping -c1 -W1 {bridge} >/dev/null && echo yes || true", 0),
+            "an address on the bridge",
+        )
+        assert "refs/heads/main" in listed.fetch(), "programs that know the proxy still get through"
+        listed.change(network="none")
+    holder.wait(30)
+    assert listed.cards() == ["lo"]
+    assert "refs/heads/main" not in listed.fetch()
+
+
+@pytest.mark.nightly  # Incus tries for ten seconds
+def test_root_cannot_keep_the_card_by_taking_the_proxys_port(bed, listed):
+    listed.change(network="none")
+    listed.change(network="open")
+    listed.server.delete(listed.path)  # so that this run knows no proxy
+    listed.server.post(f"{listed.path}/resume")
+    taken = "my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => q(127.0.0.1:3128)); sleep 300"
+    take = f"(perl -MIO::Socket::INET -e '{taken}' </dev/null >/dev/null 2>&1 &)"
+    bed.shell(listed.id, f"{take}; until ss -ltn | grep -q :3128; do sleep 0.05; done", 0)
+    assert "eth0" in listed.cards()
+    answer = listed.server.request("PATCH", listed.path, {"network": "allow-list"})
+    assert answer.status == 409, answer.body
+    assert "port 3128" in answer.json["error"]
+    assert listed.cards() == ["lo"]
+    assert listed.server.get(listed.path).json["network"]["mode"] == "none"
+    bed.shell(listed.id, "pkill perl", 0)
+
+
+def test_more_connections_than_a_session_may_have_harm_nobody(box):
+    many = r"""use IO::Socket::INET; my @kept; for (1..$ARGV[0]) {
+        push @kept, IO::Socket::INET->new(PeerAddr => "127.0.0.1:3128") || last; } print scalar @kept, "\n"; sleep 1;"""
+    box.bed.incus.exec(box.id, ["perl", "-e", many, "600"], user=0, timeout=120)
+    assert "refs/heads/main" in box.fetch()
+
+
+def test_a_session_keeps_its_mode_when_it_is_resumed(listed):
+    listed.change(network="none")
+    assert listed.server.delete(listed.path).status == 204
+    answer = listed.server.post(f"{listed.path}/resume")
+    assert answer.json["network"]["mode"] == "none"
+    assert listed.cards() == ["lo"]
+
+
+def test_nothing_passes_without_a_server_and_the_next_one_knows_all(listed, start_with_names):
+    holder = open_tunnel(listed)
+    listed.server.kill()
+    holder.wait(30)
+    assert listed.ask(tunnel("registry.example:443")) == ""
+    listed.server, _ = start_with_names()
+    wait_until(lambda: "refs/heads/main" in listed.fetch(), "the way out")
+    assert listed.network()["allow"] == listed.allow
