@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import clincus
 
@@ -63,12 +64,22 @@ def is_network(device: Mapping[str, str]) -> bool:
     return device.get("type") in ("nic", "infiniband") or inwards
 
 
-def profile_devices(incus: clincus.Incus, names: list[str]) -> Devices:
-    """The devices that profiles give. Raises IncusError."""
-    found: Devices = {}
+def merged_profiles(incus: clincus.Incus, names: Iterable[str]) -> tuple[Devices, dict[str, str]]:
+    """The devices and the config that profiles give. Raises IncusError."""
+    devices: Devices = {}
+    config: dict[str, str] = {}
     for name in names:
-        found.update(incus.query(f"/1.0/profiles/{name}")["devices"])
-    return found
+        profile = incus.query(f"/1.0/profiles/{quote(name, safe='')}")
+        devices.update(profile["devices"])
+        config.update(profile.get("config") or {})
+    return devices, config
+
+
+def refuse_raw(policy: Policy, config: Mapping[str, str]) -> None:
+    """Raise ClincusError(409) if settings for LXC itself give a card, or the host's own: no device hides those."""
+    if policy.mode != OPEN and "lxc.net" in config.get("raw.lxc", ""):
+        words = "its raw.lxc, or that of a profile, has lxc.net: take that away, or choose open"
+        raise clincus.ClincusError(f"the network cannot be closed: {words}", 409)
 
 
 def lay(
@@ -117,7 +128,8 @@ def start_part(
         refuse_impossible(policy, session)
         policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST)
         before = find_instance(incus, session.id)
-        profiles = profile_devices(incus, before["profiles"] if before else ["default"])
+        profiles, general = merged_profiles(incus, before["profiles"] if before else ["default"])
+        refuse_raw(policy, {**general, **description["config"]})
         config, path = description["config"], socket_path(environ, session.id)
         policy, devices = lay(policy, before, profiles, config, path)
         description["devices"].update(devices)
@@ -156,13 +168,14 @@ class Fitting:
     def __init__(self, incus: clincus.Incus, before: Mapping[str, Any], path: str) -> None:
         """`before` is the instance as it is, `path` that of its proxy's socket. Raises IncusError."""
         self._incus, self._before, self._path = incus, before, path
-        self._profiles = profile_devices(incus, before["profiles"])
+        self._profiles, self._general = merged_profiles(incus, before["profiles"])
 
     def put(self, policy: Policy, settings: str) -> None:
         """Put a policy in force; `settings` is for the label that later starts go by. Raises IncusError.
 
         The cards go before the proxy comes: what in the container holds the proxy's port keeps nothing open.
         """
+        refuse_raw(policy, {**self._general, **self._before["config"]})
         if policy.mode == ALLOW_LIST and Policy.from_label(self._before["config"].get(LABEL, "")).mode == OPEN:
             self._update(replace(policy, mode=NONE), settings)
             self._before = self._incus.query(self._incus.path(self._before["name"]))

@@ -23,7 +23,8 @@ from .requests import HEAD_LIMIT, HELLO_LIMIT, Asked, Refused, answer, parse_req
 WAITING = 256 << 10  # bytes that wait for one side before the other is not read any more
 ASK_WITHIN = 10.0  # seconds for a program to say what it wants: its request, and its ClientHello
 LOOK_UP_WITHIN = 15.0  # seconds to find a host's addresses
-CONNECT_WITHIN = 10.0  # seconds for each address
+CONNECT_WITHIN = 10.0  # seconds for the last address that is tried
+NEXT_WITHIN = 3.0  # seconds for each of the others
 MOST_ADDRESSES = 4  # of a host, that are tried
 IDLE_WITHIN = 3600.0  # seconds without a byte
 LIFE = 24 * 3600.0  # seconds of a connection in all
@@ -104,10 +105,17 @@ class Link:
         self._watch()
 
     def check_time(self, now: float) -> None:
-        """End it if a step takes too long."""
-        if now > min(self._end, self._deadline):
-            is_silent = self.asked is None or not self._is_connected
-            self.fail(Refused(504, "that took too long")) if is_silent and not self._is_ending else self.drop()
+        """End a step that takes too long: the next address is tried, or the link ends."""
+        if now <= min(self._end, self._deadline):
+            return
+        if self._server and not self._is_connected:
+            self._close(self._server)
+            with self._ending():
+                self._try_next("it does not answer")
+        elif self._is_connected or self._is_ending:
+            self.drop()
+        else:
+            self.fail(Refused(504, "that took too long"))
 
     @property
     def _is_connected(self) -> bool:
@@ -196,7 +204,8 @@ class Link:
                 continue
             code = server.socket.connect_ex(address)
             if code in (0, errno.EINPROGRESS):
-                self._server, self._deadline = server, time.monotonic() + CONNECT_WITHIN
+                patience = NEXT_WITHIN if self._addresses else CONNECT_WITHIN
+                self._server, self._deadline = server, time.monotonic() + patience
                 self._watch()
                 return
             failure = os.strerror(code)

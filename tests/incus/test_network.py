@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -188,6 +190,17 @@ def test_a_session_keeps_its_mode_when_it_is_resumed(listed):
     answer = listed.server.post(f"{listed.path}/resume")
     assert answer.json["network"]["mode"] == "none"
     assert listed.cards() == ["lo"]
+
+
+def test_nothing_passes_without_incus_own_proxy(listed):
+    """It comes back with the device, such as by a change of the mode."""
+    found = subprocess.run(["pgrep", "-f", f"forkproxy -- .*{listed.id}.sock"], stdout=subprocess.PIPE, check=True)
+    os.kill(int(found.stdout), signal.SIGKILL)
+    wait_until(lambda: listed.ask(tunnel("registry.example:443")) == "", "the end of the way out")
+    assert listed.cards() == ["lo"]
+    listed.change(network="none")
+    listed.change(network="allow-list")
+    assert "refs/heads/main" in listed.fetch()
 
 
 def test_nothing_passes_without_a_server_and_the_next_one_knows_all(listed, start_with_names):

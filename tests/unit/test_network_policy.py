@@ -358,3 +358,11 @@ def test_a_session_that_is_opened_again_has_the_cards_of_its_profile():
     devices.Fitting(door, door.instance, "/run/x.sock").put(Policy("open"), "{}")
     assert door.instance["devices"] == {}
     assert door.instance["config"][devices.DEVICES_LABEL] == "-"
+
+
+def test_a_card_that_settings_for_lxc_give_cannot_be_hidden():
+    door = Door(fails=False)
+    door.instance["config"] = {"raw.lxc": "lxc.net.1.type = none\n"}
+    with pytest.raises(clincus.ClincusError, match=r"raw\.lxc, or that of a profile, has lxc\.net"):
+        devices.Fitting(door, door.instance, "/run/x.sock").put(Policy("none"), "{}")
+    assert door.steps == []

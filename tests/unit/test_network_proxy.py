@@ -294,6 +294,32 @@ def test_an_address_that_does_not_answer_is_told(road):
     assert road.refusals() == [], "nobody has forbidden it"
 
 
+def test_the_next_address_is_tried_when_one_does_not_answer(road, monkeypatch):
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    waiting = [socket.socket() for _ in range(3)]  # they fill its queue, so that it answers nobody
+    for one in waiting:
+        one.setblocking(False)
+        one.connect_ex(full.getsockname())
+    monkeypatch.setattr(links, "NEXT_WITHIN", 0.2)
+    answers = road.resolve("a.example", 443)
+    monkeypatch.setattr(road.proxy, "_resolve", lambda host, port: [(*answers[0][:4], full.getsockname()), *answers])
+    road.tunnel().close()
+    for one in (full, *waiting):
+        one.close()
+
+
+def test_what_goes_wrong_with_one_connection_harms_no_other(road, monkeypatch):
+    def broken(self, asked):
+        raise RuntimeError("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(links.Link, "_begin", broken)
+        connection = road.connect()
+        connection.sendall(b"CONNECT a.example:443 HTTP/1.1\r\n\r\n")
+        assert b"the proxy failed" in rest(connection)
+    road.tunnel()
+
+
 def test_the_rows_are_bounded(road):
     records = road.proxy.records("one")
     for number in range(1000):
