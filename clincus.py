@@ -3372,6 +3372,8 @@ class Extensions:
     sign_in_pages: list[Callable[[Any, Any], Any]] = field(default_factory=list)
     # Each puts what it knows of a session's PATCH in force, by the values of the request.
     changes: list[Callable[[Session, Mapping[str, Any]], None]] = field(default_factory=list)
+    # Each gets the head of a request, its peer and its `Connection`, and may answer what is for another Host than ours.
+    visitors: list[Callable[[bytes, Any, Any], bool]] = field(default_factory=list)
     # Each gives the handler to use in the place of one, by method and path.
     wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = field(default_factory=list)
 
@@ -4934,8 +4936,8 @@ COMPRESS_FROM = 1000  # bytes of a body from which on compression pays
 LOOPBACK = ("127.0.0.1", "::1")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "connect-src 'self'; font-src 'self'; worker-src 'self' blob:; manifest-src 'self'; object-src 'none'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    "connect-src 'self'; font-src 'self'; frame-src http:; worker-src 'self' blob:; manifest-src 'self'; "
+    "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 SAFE_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -5450,7 +5452,7 @@ class Gate:
         if len(hosts) != 1 or not self._is_ours(hosts[0], peer):
             problem = f"the Host header {shorten(hosts)} is not a name of this server; see --allowed-host"
             raise self._refuse(peer, "host", problem)
-        if request.is_socket or request.method not in {"GET", "HEAD", "OPTIONS"}:
+        if request.is_api or request.method not in {"GET", "HEAD", "OPTIONS"}:
             self._check_origin(request)
         return self._check_token(request)
 
@@ -5634,7 +5636,7 @@ class Site:
     assets: Assets
     gate: Gate
     places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(CONNECTION_LIMIT))
-    sign_in_pages: Sequence[Callable[[Request, Refused], Response | None]] = ()  # see `Extensions`
+    extensions: Extensions = field(default_factory=Extensions)
 
 
 class Connection:
@@ -5677,7 +5679,7 @@ class Connection:
         request = None
         try:
             head = read_head(self.rfile)
-            if not head:
+            if not head or any(takes(head, peer, self) for takes in self._site.extensions.visitors):
                 return
             request = parse_head(head, peer, self)
             self._unread = request.body_length
@@ -5687,7 +5689,7 @@ class Connection:
             self.close_connection = self.close_connection or isinstance(error, Refused)
             response = failure(error)
             if request and isinstance(error, Refused) and error.status == 401:
-                response = next(filter(None, call_each(self._site.sign_in_pages, request, error)), response)
+                response = next(filter(None, call_each(self._site.extensions.sign_in_pages, request, error)), response)
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
@@ -5699,8 +5701,7 @@ class Connection:
     def _respond(self, request: Request) -> Response | None:
         """Admit a request and have it handled; None when a WebSocket took the connection over."""
         site = self._site
-        signed_in = site.gate.admit_request(request)
-        if signed_in is not None:
+        if (signed_in := site.gate.admit_request(request)) is not None:
             return signed_in
         if not request.is_api:
             if request.method not in {"GET", "HEAD"}:
@@ -6612,7 +6613,7 @@ class Application:
             wrapped = functools.reduce(lambda one, wrap: wrap(method, path, one), self.extensions.wrappers, handler)
             survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, wrapped))
         assets = Assets(lambda path: packaged_file(f"spa_dist/{path}"))
-        self._site = Site(self.router, assets, gate or Gate(), sign_in_pages=self.extensions.sign_in_pages)
+        self.site = Site(self.router, assets, gate or Gate(), extensions=self.extensions)
 
     @property
     def port(self) -> int:
@@ -6754,7 +6755,7 @@ class Application:
         listeners: list[Listener] = []
         for host in self._hosts:
             try:
-                listeners.append(open_listener((host, port), self._site))
+                listeners.append(open_listener((host, port), self.site))
             except OSError as error:
                 if listeners:
                     break

@@ -90,7 +90,8 @@ FILES = {
 def serving(limit=clincus.CONNECTION_LIMIT, gate=None, pages=()):
     """A listener on a free port, which goes away without leaving a thread."""
     gate = gate or clincus.Gate()
-    site = clincus.Site(make_router(), clincus.Assets(FILES.get), gate, threading.Semaphore(limit), pages)
+    extensions = clincus.Extensions(sign_in_pages=list(pages))
+    site = clincus.Site(make_router(), clincus.Assets(FILES.get), gate, threading.Semaphore(limit), extensions)
     listener = clincus.open_listener(("127.0.0.1", 0), site)
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,))
     thread.start()

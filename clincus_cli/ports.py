@@ -1,0 +1,53 @@
+"""What serves in a session's container, in a browser: `ports`. The server knows, and lets browsers in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import clincus
+from clincus_cli import TYPE_CHECKING, console
+from clincus_cli import commands as cli
+from clincus_cli.agents import ask_session
+from clincus_cli.context import Context
+from clincus_cli.server import PORT
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@cli.Command(
+    "ports NAME",
+    cli.Flag("--open N", "open this port and print a link that lets one browser in", check=cli.number_from(1, 65535)),
+    cli.Flag("--close N", "close this port", check=cli.number_from(1, 65535)),
+    cli.format_flag("text", "json"),
+    PORT,
+)
+def run_ports(context: Context) -> int:
+    """Show what serves in a session, or open it in a browser
+
+    Works without a network in the container, too. The link holds for a minute, for one browser on this machine. The
+    server must run (`clincus serve`).
+
+    $ clincus ports clincus-ec0578-1  # What listens there?
+    $ xdg-open "$(clincus ports clincus-ec0578-1 --open 5173)"  # Look at it.
+    """
+    options = context.options
+    if options.open:
+        print(ask_session(context, "POST", f"ports/{options.open}")["url"])
+        return 0
+    if options.close:
+        ask_session(context, "DELETE", f"ports/{options.close}")
+        return 0
+    found = ask_session(context, "GET", "ports")
+    if options.format == "json":
+        console.print_json(found)
+    else:
+        print("\n".join(map(port_line, found["ports"])) or "Nothing listens there.")
+    return 0
+
+
+def port_line(one: Mapping[str, Any]) -> str:
+    """A port for people."""
+    state = "open" if one["open"] else ""
+    places = ", ".join(one["addresses"])
+    return clincus.printable(f"{one['port']:<6} {places:<24} {one['process']:<16} {state}".rstrip())

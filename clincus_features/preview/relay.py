@@ -1,0 +1,282 @@
+"""Carries one request to an app in a container and its answer back, as they come: nothing is held but one piece."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import socket
+import time
+from collections.abc import Iterable, Iterator
+
+import clincus
+from clincus_features.preview import heads
+
+PIECE = 64 << 10  # bytes
+HEAD_MOST = 64 << 10  # bytes of the head of an answer, with all interim answers before it
+LINE_MOST = 4096  # bytes of a line between chunks
+ANSWER_WITHIN = 300.0  # seconds for an app to begin its answer: it may be built only now
+STALLED_AFTER = 120.0  # seconds in which a side takes nothing of what it is sent
+HEARD = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+class Unanswered(clincus.ClincusError):
+    """The app gave no answer that could go on, and the browser has got nothing yet."""
+
+    def __init__(self, message: str, status: int = 502) -> None:
+        super().__init__(message, status)
+
+
+class Silent(Unanswered):
+    """It closed the connection without a word, as Incus does where nothing listens."""
+
+
+class Gone(Exception):
+    """One of the two sides went away, or broke off, in the midst of it."""
+
+
+class Broken(Gone):
+    """It was the side that was read from, or sent to."""
+
+
+class Stream:
+    """One of the two sides: what it sends, and what it is sent."""
+
+    def __init__(self, connection: socket.socket, held: bytes = b"") -> None:
+        self.socket = connection
+        self.held = held  # what came and was not taken yet
+        connection.setblocking(False)
+
+    def read(self, most: int = PIECE, *, end: float | None = None, watched: Stream | None = None) -> bytes:
+        """Wait for a piece and take it; b"" is the end of the stream.
+
+        Raises TimeoutError after the moment `end` (time.monotonic), Gone when the `watched` side hangs up meanwhile.
+        """
+        while not self.held:
+            left = None if end is None else max(0, int((end - time.monotonic()) * 1000))
+            poll = select.poll()
+            poll.register(self.socket, select.POLLIN)
+            if watched:
+                poll.register(watched.socket, select.POLLRDHUP)
+            ready = dict(poll.poll(left))
+            if self.socket.fileno() not in ready:
+                raise Gone if ready else TimeoutError
+            try:
+                return self.socket.recv(most)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise Broken from error
+        piece, self.held = self.held[:most], self.held[most:]
+        return piece
+
+    def line(self, watched: Stream) -> bytes:
+        """A line without its end. Raises Gone, also if it is too long."""
+        while b"\n" not in self.held:
+            known, self.held = self.held, b""
+            piece = self.read(watched=watched)
+            self.held = known + piece + self.held
+            if not piece or len(self.held) > LINE_MOST + PIECE:
+                raise Gone
+        line, _, self.held = self.held.partition(b"\n")
+        if len(line) > LINE_MOST:
+            raise Gone
+        return line.rstrip(b"\r")
+
+    def send(self, data: bytes, *, listening: bool = False) -> bool:
+        """Send all of it. False if, while `listening`, this side said something before that. Raises Broken."""
+        rest = memoryview(data)
+        while rest:
+            poll = select.poll()
+            poll.register(self.socket, select.POLLOUT | (select.POLLIN if listening else 0))
+            ready = poll.poll(int(STALLED_AFTER * 1000))
+            if not ready:
+                raise Broken
+            if listening and ready[0][1] & HEARD:
+                return False
+            try:
+                rest = rest[self.socket.send(rest) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise Broken from error
+        return True
+
+
+def carry(request: clincus.Request, target: str, app: socket.socket, place: heads.Place) -> None:
+    """Ask the app that a socket leads to, and answer the browser. The connection goes on if both came to their end.
+
+    Raises Unanswered, Gone.
+    """
+    connection, upstream = request.connection, Stream(app)
+    connection.close_connection = True
+    is_sent = False
+    with contextlib.suppress(Broken):  # an app that hangs up may have answered before
+        upstream.send(heads.request_head(request, target, place))
+        is_sent = send_body(request, upstream)
+    early = b""
+    if heads.wants_socket(request):
+        connection.connection.setblocking(False)
+        with contextlib.suppress(OSError):  # a client may send its first frame in the packet of the request
+            early = connection.rfile.peek()
+    browser = Stream(connection.connection, early)
+    try:
+        answer = first_answer(upstream, browser)
+        fields = heads.answer_fields(answer, place)
+        if answer.status == 101:
+            if not heads.wants_socket(request) or heads.members(answer.fields, "upgrade") != ["websocket"]:
+                raise Unanswered("The app changed to another protocol that nobody asked for.")
+            browser.send(head_bytes(101, [*fields, ("Connection", "Upgrade"), ("Upgrade", "websocket")]))
+            pump(browser, upstream)
+            return
+        is_last = request.version == "HTTP/1.0" or "close" in request.options("Connection") or not is_sent
+        send_answer(request, answer, fields, browser, upstream, is_last=is_last)
+    finally:
+        connection.connection.settimeout(clincus.ANSWER_TIMEOUT)
+    connection.close_connection = is_last
+
+
+def send_body(request: clincus.Request, upstream: Stream) -> bool:
+    """Pass the body of a request on as it comes; False if the app answered before it had taken all. Raises Gone."""
+    connection, left = request.connection, request.body_length
+    if left and request.headers.get("Expect", "").lower() == "100-continue" and request.version != "HTTP/1.0":
+        connection.connection.settimeout(clincus.ANSWER_TIMEOUT)
+        connection.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    allow = getattr(connection.rfile.raw, "allow")  # noqa: B009 (mypy knows the stream by its interface only)
+    allow(clincus.HEAD_TIMEOUT + left / clincus.BODY_RATE)
+    while left:
+        piece = connection.rfile.read1(min(left, PIECE))
+        if not piece:
+            raise Gone  # the browser
+        left -= len(piece)
+        if not upstream.send(piece, listening=True):
+            return False
+    return True
+
+
+def first_answer(upstream: Stream, browser: Stream) -> heads.Answer:
+    """The head of the app's answer; interim ones (100, 103) are skipped. Raises Unanswered, Gone."""
+    end, left, said = time.monotonic() + ANSWER_WITHIN, HEAD_MOST, b""
+    while True:
+        found = re.search(rb"\r?\n\r?\n", said)
+        if found:
+            upstream.held = said[found.end() :]
+            try:
+                answer = heads.read_answer(said[: found.start()])
+            except heads.BadAnswer as error:
+                raise Unanswered(f"What the app answered is not HTTP: {error}.") from error
+            if answer.status >= 200 or answer.status == 101:
+                return answer
+            left -= found.end()
+            said, upstream.held = upstream.held, b""
+            continue
+        if len(said) > left:
+            raise Unanswered(f"The head of the app's answer is larger than {HEAD_MOST >> 10} KiB.")
+        piece = b""
+        try:
+            piece = upstream.read(end=end, watched=browser)
+        except TimeoutError:
+            raise Unanswered(f"The app did not answer within {ANSWER_WITHIN:g} seconds.", 504) from None
+        except Broken:
+            pass
+        if not piece and not said:
+            raise Silent("Nothing answers at this port.")
+        if not piece:
+            raise Unanswered("The app broke off its answer.")
+        said += piece
+
+
+def head_bytes(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
+    """The head of an answer as it goes out, with words of our own for the status."""
+    import http
+
+    phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Unknown"
+    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in fields), "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def send_answer(
+    request: clincus.Request,
+    answer: heads.Answer,
+    fields: list[tuple[str, str]],
+    browser: Stream,
+    upstream: Stream,
+    *,
+    is_last: bool,
+) -> None:
+    """Send an answer in a framing of our own. Raises Gone, also where the app broke off: the connection then ends."""
+    has_body, is_old = answer.has_body(request.method), request.version == "HTTP/1.0"
+    in_chunks = has_body and answer.length is None and not is_old
+    if answer.length is not None and answer.status not in (204, 304):
+        fields.append(("Content-Length", str(answer.length)))
+    elif in_chunks:
+        fields.append(("Transfer-Encoding", "chunked"))
+    elif not has_body and request.method != "HEAD" and answer.status not in (204, 304):
+        fields.append(("Content-Length", "0"))
+    if is_last:
+        fields.append(("Connection", "close"))
+    browser.send(head_bytes(answer.status, fields))
+    if not has_body:
+        return
+    for piece in body_pieces(answer, upstream, browser):
+        browser.send(b"%x\r\n%s\r\n" % (len(piece), piece) if in_chunks else piece)
+    if in_chunks:
+        browser.send(b"0\r\n\r\n")
+
+
+def body_pieces(answer: heads.Answer, upstream: Stream, browser: Stream) -> Iterator[bytes]:
+    """The body of an answer as it comes, out of its framing. Raises Gone where it breaks off."""
+    if answer.chunked:
+        while size := chunk_size(upstream.line(browser)):
+            yield from exactly(size, upstream, browser)
+            if upstream.line(browser):
+                raise Gone
+        for _ in range(heads.FIELDS_MOST):  # what may follow the last chunk
+            if not upstream.line(browser):
+                return
+        raise Gone
+    if answer.length is not None:
+        yield from exactly(answer.length, upstream, browser)
+        return
+    while piece := upstream.read(watched=browser):
+        yield piece
+
+
+def exactly(count: int, upstream: Stream, browser: Stream) -> Iterator[bytes]:
+    """So many bytes of what an app sends. Raises Gone if it ends before."""
+    while count:
+        piece = upstream.read(min(count, PIECE), watched=browser)
+        if not piece:
+            raise Gone
+        count -= len(piece)
+        yield piece
+
+
+def chunk_size(line: bytes) -> int:
+    """The size that a line before a chunk says (RFC 9112, 7.1). Raises Gone if it says none."""
+    digits = line.partition(b";")[0].strip(b" \t")
+    if not re.fullmatch(b"[0-9A-Fa-f]{1,15}", digits):
+        raise Gone
+    return int(digits, 16)
+
+
+def pump(one: Stream, other: Stream) -> None:
+    """Pass on what either side sends until one of them ends. A side that takes nothing is not read for."""
+    pending = {one: b"", other: one.held}  # what each is still to be sent
+    pending[one] = other.held
+    peer = {one: other, other: one}
+    while True:
+        poll, sides = select.poll(), {side.socket.fileno(): side for side in peer}
+        for side in peer:
+            events = (select.POLLOUT if pending[side] else 0) | (0 if pending[peer[side]] else select.POLLIN)
+            if events:
+                poll.register(side.socket, events)
+        for number, event in poll.poll():
+            side = sides[number]
+            with contextlib.suppress(BlockingIOError):
+                if event & select.POLLOUT:
+                    pending[side] = pending[side][side.socket.send(pending[side]) :]
+                elif not (data := side.socket.recv(PIECE)):
+                    return
+                else:
+                    pending[peer[side]] = data

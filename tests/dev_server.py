@@ -1,0 +1,156 @@
+"""A stand-in for a dev server: checks the Host it is asked for, and serves what is hard to pass on. ADDRESS PORT…"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+BIG = 50 << 20
+# A page that tries what an app must not be able to do. `report` is what came of it.
+ATTACKS = """<!doctype html><title>attacks</title><script>
+const post = (path, type, more) =>
+  fetch(API + path, {method: 'POST', body: '{"path": "/tmp"}', headers: {'Content-Type': type}, ...more});
+const loaded = one => new Promise((done, fail) => { one.onload = one.onopen = done; one.onerror = fail; });
+const tries = {
+  write: () => post('/api/workspaces', 'application/json'),
+  read: () => fetch(API + '/api/sessions').then(answer => answer.json()),
+  socket: () => loaded(new WebSocket(API.replace('http', 'ws') + '/ws/events')),
+  script: () => loaded(document.head.appendChild(Object.assign(document.createElement('script'),
+    {src: API + '/api/sessions'}))),
+};
+(async () => {
+  const report = {cookie: document.cookie};
+  for (const [name, work] of Object.entries(tries)) report[name] = await work().then(() => 'done', error => 'failed');
+  await post('/api/workspaces', 'text/plain', {mode: 'no-cors', credentials: 'include'});
+  for (const domain of ['localhost', '.localhost', location.hostname])
+    document.cookie = COOKIE + '=tossed; path=/; domain=' + domain;
+  document.cookie = COOKIE + '=tossed; path=/';
+  report.tossed = document.cookie;
+  const worker = await navigator.serviceWorker.register('/worker.js').then(() => navigator.serviceWorker.ready);
+  report.worker = worker.scope;
+  window.report = report;
+})().catch(error => { window.report = {error: String(error)}; });
+</script>"""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Every path is a hard case of its own."""
+        port = self.server.server_address[1]
+        if self.headers["Host"] != f"localhost:{port}":
+            self.answer(403, b"Blocked request. This host is not allowed.")
+            return
+        path, _, query = self.path.partition("?")
+        if path == "/ws":
+            self.echo_frames()
+        elif path == "/redirect":
+            self.answer(302, b"", Location=f"http://localhost:{port}/after")
+        elif path == "/login":
+            self.send_response(200)
+            self.send_header("Set-Cookie", "app=1; Domain=localhost; Path=/")
+            self.send_header("Set-Cookie", "clincus-preview-1=stolen")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif path == "/big":
+            self.send_response(200)
+            self.send_header("Content-Length", str(BIG))
+            self.end_headers()
+            for _ in range(BIG >> 16):
+                self.wfile.write(b"x" * (1 << 16))
+        elif path == "/chunks":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"5\r\nfirst\r\n6;a=b\r\nsecond\r\n0\r\nEnd: 1\r\n\r\n")
+        elif path == "/endless":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * (1 << 16))
+        elif path == "/attacks":
+            api, cookie = query.split("&")
+            page = ATTACKS.replace("API", json.dumps(api)).replace("COOKIE", json.dumps(cookie))
+            self.answer(200, page.encode(), **{"Content-Type": "text/html"})
+        elif path == "/worker.js":
+            self.answer(200, b"self.onfetch = () => {};", **{"Content-Type": "text/javascript"})
+        else:
+            told = json.dumps({"path": self.path, "headers": dict(self.headers)}).encode()
+            self.answer(200, told, **{"Content-Type": "application/json", "X-Frame-Options": "DENY"})
+
+    def do_POST(self) -> None:
+        """Tell how much came."""
+        left, digest = int(self.headers["Content-Length"]), hashlib.sha256()
+        while left:
+            piece = self.rfile.read(min(left, 1 << 16))
+            digest.update(piece)
+            left -= len(piece)
+        self.answer(200, digest.hexdigest().encode())
+
+    def answer(self, status: int, body: bytes, **fields: str) -> None:
+        """Send a whole answer."""
+        self.send_response(status)
+        for name, value in fields.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def echo_frames(self) -> None:
+        """Send back each short text frame of a WebSocket (RFC 6455), until the first that is none."""
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+        self.end_headers()
+        while (start := self.rfile.read(2))[:1] == b"\x81":
+            mask, data = self.rfile.read(4), self.rfile.read(start[1] & 0x7F)
+            text = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
+            self.wfile.write(bytes((0x81, len(text))) + text)
+        self.close_connection = True
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def app_in(bed: Any, name: str, address: str, *ports: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Python from this host in the network of a container, whose image has none."""
+    pid = str(bed.incus.query(f"/1.0/instances/{name}/state")["pid"])
+    argv = ["nsenter", "--target", pid, "--net", sys.executable, __file__, address, *map(str, ports)]
+    running = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+class Server6(http.server.ThreadingHTTPServer):
+    """The same at an address of IPv6."""
+
+    address_family = socket.AF_INET6
+
+
+def main() -> None:
+    """Serve at the address and each of the ports, until killed."""
+    address, *ports = sys.argv[1:]
+    kind = Server6 if ":" in address else http.server.ThreadingHTTPServer
+    servers = [kind((address, int(port)), Handler) for port in ports]
+    for server in servers[1:]:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    servers[0].serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""What serves in a container, in a browser's place: one session without a network for all of it, on a real Incus."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.conftest import new_workspace
+from tests.dev_server import BIG, app_in
+from tests.programs import DEADLINE, program, wait_until
+
+PORT, OTHER_PORT, PORT_6 = 3000, 3001, 3006
+
+
+class Preview:
+    """A port of a session that is open, and a browser that was let in."""
+
+    def __init__(self, server: Any, id: str, port: int) -> None:
+        self.server, self.path = server, f"/api/sessions/{id}/ports/{port}"
+        self.host = f"{port}-{id}.localhost:{server.port}"
+        self.link = ""
+        self.cookie = ""
+
+    def open(self) -> Preview:
+        """Open it and go in by the link."""
+        answer = self.server.post(self.path)
+        assert answer.status == 200, answer.body
+        self.link = answer.json["url"]
+        assert self.link.startswith(f"http://{self.host}/")
+        let_in = self.ask(self.link.partition(self.host)[2])
+        assert (let_in.status, let_in.headers["location"]) == (303, "/")
+        self.cookie = let_in.headers["set-cookie"].partition(";")[0]
+        return self
+
+    def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Any:
+        """Send a request to its origin, as the browser does."""
+        fields = {"Host": self.host, **({"Cookie": self.cookie} if self.cookie else {})}
+        fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.server.request(method, path, body, headers=fields)
+
+
+@pytest.fixture(scope="module")
+def served(bed, start_shared, tmp_path_factory):
+    """A server, and a session without a network card in which apps listen."""
+    if bed.folder is None:
+        pytest.skip("only root may enter the network of a container")
+    server = start_shared()
+    session = server.create(new_workspace(tmp_path_factory.mktemp("served") / "app"))
+    id = session["id"]
+    bed.kept.add(id)
+    bed.incus.run("config", "device", "add", id, "eth0", "none")
+    with app_in(bed, id, "127.0.0.1", PORT, OTHER_PORT), app_in(bed, id, "::1", PORT_6):
+        wait_until(lambda: len(server.get(f"/api/sessions/{id}/ports").json["ports"]) >= 3, "the apps to listen")
+        yield bed, server, id
+    bed.kept.discard(id)
+
+
+@pytest.fixture(scope="module")
+def preview(served):
+    """An app on 127.0.0.1 that is open."""
+    _, server, id = served
+    return Preview(server, id, PORT).open()
+
+
+def test_what_listens_is_told(served):
+    _, server, id = served
+    known = {one["port"]: one for one in server.get(f"/api/sessions/{id}/ports").json["ports"]}
+    assert known[PORT_6] == {"port": PORT_6, "addresses": ["::1"], "process": "", "open": False, "url": None}
+    assert known[OTHER_PORT]["addresses"] == ["127.0.0.1"]
+
+
+def test_nothing_is_reached_before_the_click_and_without_the_key(served, preview):
+    _, server, id = served
+    assert Preview(server, id, OTHER_PORT).ask("/").status == 403
+    stranger = Preview(server, id, PORT)
+    assert stranger.ask("/").status == 403
+    assert stranger.ask(preview.link.partition(preview.host)[2]).status == 403, "a link lets in once"
+    assert stranger.ask("/", Cookie=f"{preview.cookie}x").status == 403
+
+
+def test_the_app_sees_itself_at_localhost_and_nothing_of_ours(preview):
+    answer = preview.ask(
+        "/a?b=1&b=2",
+        Cookie=f"x=1; {preview.cookie}; clincus-3000=secret",
+        Origin=f"http://{preview.host}",
+        Authorization="Bearer of-the-app",
+    )
+    told = answer.json
+    assert told["path"] == "/a?b=1&b=2"
+    assert told["headers"]["Host"] == f"localhost:{PORT}"
+    assert told["headers"]["Origin"] == f"http://localhost:{PORT}"
+    assert told["headers"]["Cookie"] == "x=1"
+    assert told["headers"]["Authorization"] == "Bearer of-the-app"
+    assert "x-frame-options" not in answer.headers
+    assert answer.headers["content-security-policy"] == f"frame-ancestors 'self' http://127.0.0.1:{preview.server.port}"
+
+
+def test_answers_come_through_as_they_are(preview):
+    assert preview.ask("/redirect").headers["location"] == f"http://{preview.host}/after"
+    assert preview.ask("/login").headers["set-cookie"] == "app=1; Path=/"
+    assert preview.ask("/chunks").body == b"firstsecond"
+    assert preview.ask("/chunks", "HEAD").status == 501, "the app's own answer"
+    assert preview.ask("/big").body == b"x" * BIG
+    body = os.urandom(5 << 20)
+    assert preview.ask("/", "POST", body).body.decode() == hashlib.sha256(body).hexdigest()
+
+
+def test_an_app_that_answers_nonsense_is_told_so(preview):
+    answer = preview.ask("/endless")
+    assert (answer.status, b"larger than" in answer.body) == (502, True)
+
+
+def test_a_page_of_another_origin_may_not_ask_the_app(preview):
+    for origin in ("http://evil.example", f"http://127.0.0.1:{preview.server.port}", "null"):
+        assert preview.ask("/", "POST", b"x", Origin=origin).status == 403
+    assert preview.ask("/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors").status == 403
+    assert preview.ask("/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate").status == 200
+
+
+def test_a_page_of_the_app_may_not_ask_the_dashboard(preview):
+    origin, server = f"http://{preview.host}", preview.server
+    assert server.post("/api/sessions", {}, headers={"Origin": origin}).status == 403
+    assert server.get("/api/sessions", headers={"Origin": origin}).status == 403
+    assert server.get("/api/sessions", headers={"Sec-Fetch-Site": "cross-site"}).status == 403
+
+
+def connected(preview: Preview) -> Any:
+    """A WebSocket to the app, as its page opens it."""
+    connection = socket.create_connection(("127.0.0.1", preview.server.port))
+    fields = {"Cookie": preview.cookie}
+    return connect(
+        f"ws://{preview.host}/ws", sock=connection, origin=f"http://{preview.host}", additional_headers=fields
+    )
+
+
+def test_a_websocket_goes_through(preview):
+    with connected(preview) as websocket:
+        websocket.send("hot")
+        assert websocket.recv(timeout=DEADLINE) == "hot"
+
+
+def test_an_app_on_the_other_loopback_is_reached(served):
+    _, server, id = served
+    assert Preview(server, id, PORT_6).open().ask("/").json["headers"]["Host"] == f"localhost:{PORT_6}"
+
+
+def test_closing_ends_what_is_connected(served):
+    bed, server, id = served
+    opened = Preview(server, id, OTHER_PORT).open()
+    with connected(opened) as websocket:
+        assert server.delete(opened.path).status == 204
+        with pytest.raises(ConnectionClosed):
+            websocket.recv(timeout=DEADLINE)
+    assert opened.ask("/").status == 403
+    devices = bed.incus.query(f"/1.0/instances/{id}")["devices"]
+    assert [name for name in devices if name.endswith(str(OTHER_PORT))] == []
+    assert server.post(f"/api/sessions/{id}/ports/9").status == 409, "nothing listens there"
+
+
+def test_the_command_line_lists_and_opens(served):
+    bed, server, id = served
+    environ = {**os.environ, **bed.environ, "HOME": str(server.home)}
+
+    def run(*words: str) -> str:
+        return subprocess.run(
+            [*program(), "ports", id, *words], env=environ, check=True, capture_output=True, text=True, timeout=DEADLINE
+        ).stdout
+
+    assert re.search(rf"^{PORT_6} +::1", run(), re.MULTILINE)
+    link = urllib.parse.urlsplit(run("--open", str(PORT_6)).strip())
+    assert link.netloc == f"{PORT_6}-{id}.localhost:{server.port}"
+    assert json.loads(run("--format", "json"))["ports"]
+
+
+def check_from_elsewhere(server: Any, id: str, address: str, token: str) -> None:
+    """Open a port from another machine: it gets a port of its own, and the token is needed."""
+    path, host = f"/api/sessions/{id}/ports/{PORT}", f"{address}:{server.port}"
+    here, server.host = server.host, address
+    assert server.post(path, {}).status == 401
+    signed = {"Authorization": f"Bearer {token}"}
+    assert server.post(path, headers={**signed, "X-Forwarded-For": "192.0.2.1"}).status == 409, "through a proxy"
+    url = urllib.parse.urlsplit(server.post(path, headers=signed).json["url"])
+    known = server.get(f"/api/sessions/{id}/ports", headers=signed).json["ports"]
+    assert [one["url"] for one in known if one["open"]] == [f"http://{url.netloc}/"]
+    dashboard, server.port = server.port, url.port
+    assert (url.hostname, server.port == dashboard) == (address, False)
+    assert server.get("/").status == 403
+    assert server.get("/api/sessions", headers=signed).status == 403, "neither dashboard nor token there"
+    cookie = server.get(f"{url.path}?{url.query}").headers["set-cookie"].partition(";")[0]
+    told = server.get("/", headers={"Cookie": f"{cookie}; clincus-{dashboard}=signed-in; app=1"})
+    assert told.json["headers"]["Cookie"] == "app=1"
+    assert told.headers["content-security-policy"] == f"frame-ancestors 'self' http://{host}"
+    server.port = dashboard
+    assert server.get("/api/sessions", headers={"Cookie": cookie}).status == 401
+    server.host = here
+
+
+@pytest.fixture
+def short_home() -> Iterator[Path]:
+    """A home in which a socket has room: the folders of tests have long names."""
+    with tempfile.TemporaryDirectory(prefix="home") as folder:
+        yield Path(folder)
+
+
+def test_an_opening_ends_with_the_run_and_leaves_nothing(bed, start_server, workspace, short_home, tmp_path):
+    """Also with a server that is killed: the next one takes away what it left."""
+    if bed.folder is None:
+        pytest.skip("only root may enter the network of a container")
+    server = start_server(at=short_home)
+    id = server.create(workspace, persistent=True)["id"]
+
+    token = short_home / "token"
+
+    def devices() -> list[str]:
+        found = bed.incus.query(f"/1.0/instances/{id}")["devices"]
+        return [name for name in found if name.startswith("clincus-preview")]
+
+    with app_in(bed, id, "127.0.0.1", PORT):
+        wait_until(lambda: server.get(f"/api/sessions/{id}/ports").json["ports"], "the app to listen")
+        Preview(server, id, PORT).open()
+        assert len(devices()) == 1
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        server = start_server(at=short_home, arguments=["--host", "0.0.0.0", "--token-file", str(token)])
+        wait_until(lambda: not devices(), "the left device to go")
+        address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
+        check_from_elsewhere(server, id, address, token.read_text().strip())
+        assert server.delete(f"/api/sessions/{id}/ports/{PORT}").status == 204
+        by_commands = Preview(start_server(at=tmp_path / ("x" * 90)), id, PORT).open()
+        assert devices() == [], "no socket may have such a long path"
+        assert by_commands.ask("/big").body == b"x" * BIG
+        opened = Preview(server, id, PORT).open()
+        assert server.delete(f"/api/sessions/{id}").status == 204
+        assert (opened.ask("/").status, devices()) == (403, [])
+    assert os.listdir(server.home / ".clincus" / "preview") == []

@@ -1,0 +1,340 @@
+"""The preview without Incus: what is said to be listening, how heads are rewritten, who may come in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+import clincus
+from clincus_features.preview import doors, heads, listening, openings, relay
+
+ORIGIN = "http://3000-clincus-a1b2c3-1.localhost:8080"
+PLACE = heads.Place(3000, ORIGIN, ["http://localhost:8080"])
+HERE = ("127.0.0.1", 8080)
+
+# ---- what listens -----------------------------------------------------------------------------------------------
+
+SAID = """\
+   0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 30125 1
+   1: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 30126 1
+   0: 00000000000000000000000001000000:1432 00000000000000000000000000000000:0000 0A 0 0 0
+   1: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0 0 0
+   2: 0000000000000000FFFF00000100007F:0BB9 00000000000000000000000000000000:0000 0A 0 0 0
+   3: 0100007F:0C38 00000000:0000 0A 0 0 0
+   9: 0100007F:0050 0100007F:0051 01 0 0 0
+   9: 0100007F:0000 00000000:0000 0A 0 0 0
+nonsense 0A nonsense
+processes
+LISTEN 0      511        127.0.0.1:3000       0.0.0.0:*    users:(("node",pid=33,fd=18))
+LISTEN 0      511            [::1]:5170          [::]:*    users:(("\x1b[31mevil",pid=33,fd=18))
+"""
+
+
+def test_ports_are_read_from_what_the_container_says():
+    found = listening.parse_ports(SAID)
+    assert found == [
+        listening.Listening(3000, ("127.0.0.1",), "node"),
+        listening.Listening(3001, ("127.0.0.1",), ""),
+        listening.Listening(5170, ("::1",), "\\x1b[31mevil"),
+        listening.Listening(8080, ("0.0.0.0", "::"), ""),
+    ]
+    assert [one.address for one in found] == ["127.0.0.1", "127.0.0.1", "::1", "127.0.0.1"]
+
+
+def test_only_so_many_ports_are_shown():
+    rows = [f"{port}: 00000000:{port:04X} 00000000:0000 0A 0" for port in range(1, 1000)]
+    assert len(listening.parse_ports("\n".join(rows))) == listening.PORTS_MOST
+
+
+def test_a_port_at_which_nothing_listens_is_said_so():
+    with pytest.raises(clincus.ClincusError, match="nothing listens at port 81"):
+        listening.port_at(listening.parse_ports(SAID), 81)
+
+
+# ---- names ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("id", "label"),
+    [
+        ("clincus-a1b2c3-1", "3000-clincus-a1b2c3-1"),
+        ("box:clincus-a1b2c3-1", "3000-box--clincus-a1b2c3-1"),
+        ("Big_Box:clincus-a1b2c3-1", None),
+        ("a--b:clincus-a1b2c3-1", None),
+        (f"{'x' * 60}:clincus-a1b2c3-1", None),
+    ],
+)
+def test_the_name_of_an_origin_is_one_of_the_dns(id, label):
+    found = openings.host_label(3000, id)
+    assert found == label or (label is None and openings.host_label(3000, id + "1") != found)
+    assert len(found) <= openings.LABEL_MOST
+    assert clincus.split_host(f"{found}.localhost:8080") == (f"{found}.localhost", 8080)
+
+
+# ---- requests ---------------------------------------------------------------------------------------------------
+
+
+def request(*lines: str, first: str = "GET / HTTP/1.1", connection=None) -> clincus.Request:
+    """A request with these fields, from this machine."""
+    head = "\r\n".join([first, f"Host: {ORIGIN[7:]}", *lines, "", ""]).encode("latin-1")
+    return clincus.parse_head(head, clincus.Peer("127.0.0.1", HERE, ""), connection)
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("Cookie: a=1; clincus-preview-8080=x; b=2", "Cookie: a=1; b=2"),
+        ("Cookie: clincus-3000=x", None),
+        ("Cookie:  clincus-3000 =x;c=3", "Cookie: c=3"),
+        (f"Origin: {ORIGIN}", "Origin: http://localhost:3000"),
+        (f"Referer: {ORIGIN}/a?b", "Referer: http://localhost:3000/a?b"),
+        (f"Referer: {ORIGIN}.evil.example/", None),
+        ("Referer: http://localhost:8080/sessions/x", None),
+        ("X-Forwarded-For: 1.2.3.4", None),
+        ("Authorization: Bearer of-the-app", "Authorization: Bearer of-the-app"),
+        ("Transfer-Coding: x", "Transfer-Coding: x"),
+        ("Keep-Alive: 5", None),
+        ("Upgrade: h2c", None),
+    ],
+)
+def test_a_field_of_a_request(field, expected):
+    head = heads.request_head(request(field), "/x?a=1&a=2", PLACE).decode()
+    kept = [expected] if expected else []
+    assert head.split("\r\n") == [
+        "GET /x?a=1&a=2 HTTP/1.1", "Host: localhost:3000", *kept, "Connection: close", "", ""
+    ]  # fmt: skip
+
+
+def test_what_a_connection_names_ends_with_it():
+    assert b"X-Hop" not in heads.request_head(request("Connection: x-hop", "X-Hop: 1"), "/", PLACE)
+
+
+def test_a_websocket_is_asked_for():
+    asked = request("Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x")
+    assert heads.request_head(asked, "/", PLACE).endswith(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+
+
+@pytest.mark.parametrize("target", [b"http://x.localhost/", b"*", b"x", b"/a#b", b"/a\x80", b""])
+def test_a_target_that_is_no_path_is_refused(target):
+    with pytest.raises(clincus.ClincusError):
+        openings.split_target(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+# ---- answers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("Location: http://localhost:3000/a", f"{ORIGIN}/a"),
+        ("Location: //127.0.0.1:3000", ORIGIN),
+        ("Location: http://[::1]:3000?x", f"{ORIGIN}?x"),
+        ("Location: http://localhost:30001/a", "http://localhost:30001/a"),
+        ("Location: http://localhost:3000.evil.example/", "http://localhost:3000.evil.example/"),
+        ("Location: /a", "/a"),
+        ("Set-Cookie: a=1; domain=localhost; HttpOnly", "a=1; HttpOnly"),
+        ("Set-Cookie: a=1;Domain = .localhost;Path=/", "a=1;Path=/"),
+        ("Set-Cookie: clincus-8080=x", None),
+        ("Set-Cookie:  clincus-preview-8080 =x", None),
+        ("Content-Security-Policy: default-src 'self'; frame-ancestors 'none'", "default-src 'self'"),
+        ("Content-Security-Policy: frame-ancestors 'none'", None),
+        ("Access-Control-Allow-Origin: http://localhost:3000", ORIGIN),
+        ("X-Frame-Options: DENY", None),
+        ("Strict-Transport-Security: max-age=9", None),
+        ("Alt-Svc: h3=\":443\"", None),
+        ("Transfer-Encoding: chunked", None),
+        ("X-Powered-By: app", "app"),
+    ],
+)  # fmt: skip
+def test_a_field_of_an_answer(field, expected):
+    answer = heads.read_answer(f"HTTP/1.1 200 OK\r\n{field}".encode())
+    *fields, ancestors = heads.answer_fields(answer, PLACE)
+    assert fields == ([(field.partition(":")[0], expected)] if expected else [])
+    assert ancestors == ("Content-Security-Policy", "frame-ancestors 'self' http://localhost:8080")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "HTTP/2 200 OK",
+        "SSH-2.0-x",
+        "HTTP/1.1 999 x",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2",
+        "HTTP/1.1 200 OK\r\nContent-Length: -1",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
+        "HTTP/1.1 200 OK\r\nX: a\r\n folded",
+        "HTTP/1.1 200 OK\r\nX : a",
+        "HTTP/1.1 200 OK\r\nX: a\rY: b",
+        "HTTP/1.1 200 OK" + "\r\nX: a" * (heads.FIELDS_MOST + 1),
+    ],
+)
+def test_an_answer_that_could_be_read_in_two_ways_is_none(head):
+    with pytest.raises(heads.BadAnswer):
+        heads.read_answer(head.encode())
+
+
+def carried(said: bytes, *lines: str, first: str = "GET / HTTP/1.1") -> tuple[bytes, bool]:
+    """What a browser gets of what an app said before it closed, and whether its connection goes on."""
+    with contextlib.ExitStack() as stack:
+        ours, browser, ours_too, app = (
+            stack.enter_context(one) for one in (*socket.socketpair(), *socket.socketpair())
+        )
+        rfile = SimpleNamespace(raw=SimpleNamespace(allow=lambda seconds: None), peek=lambda: b"")
+        connection = SimpleNamespace(connection=ours, rfile=rfile, close_connection=False)
+        app.sendall(said)
+        app.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(relay.Gone):
+            relay.carry(request(*lines, first=first, connection=connection), "/", ours_too, PLACE)
+        ours.shutdown(socket.SHUT_WR)
+        got = b""
+        while piece := browser.recv(1 << 16):
+            got += piece
+        return got, not connection.close_connection
+
+
+@pytest.mark.parametrize(
+    ("said", "body", "goes_on"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcd", b"Content-Length: 3\r\n\r\nabc", True),
+        (b"HTTP/1.0 200 OK\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", True),
+        (b"HTTP/1.1 103 Hints\n\nHTTP/1.1 204 Ok\n\nx", b"\r\n", True),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n"
+            b"2;x=y\r\nab\r\n0\r\nT: 1\r\n\r\nrest",
+            b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+            True,
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", b"Content-Length: 9\r\n\r\nabc", False),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nab\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n",
+            False,
+        ),
+    ],
+)
+def test_bodies_get_a_framing_of_our_own(said, body, goes_on):
+    got, went_on = carried(said)
+    assert (got.partition(b"http://localhost:8080\r\n")[2], went_on) == (body, goes_on)
+
+
+@pytest.mark.parametrize("lines", [["Connection: close"], []])
+def test_the_connection_ends_when_the_browser_says_so(lines):
+    first = "GET / HTTP/1.1" if lines else "GET / HTTP/1.0"
+    got, goes_on = carried(b"HTTP/1.1 200 OK\r\n\r\nabc", *lines, first=first)
+    assert not goes_on
+    assert b"Connection: close" in got
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"", "Nothing answers"),
+        (b"HTTP/1.1 200", "broke off"),
+        (b"SSH-2.0-x\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\r\n", "nobody asked for"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20000, "larger than"),
+        (b"HTTP/1.1 100 x\r\n\r\n" * 5000, "larger than"),
+    ],
+)
+def test_an_answer_that_cannot_go_on_is_explained(said, words):
+    with pytest.raises(relay.Unanswered, match=words):
+        carried(said)
+
+
+# ---- who may come in --------------------------------------------------------------------------------------------
+
+
+def opening() -> openings.Opening:
+    """An opening that leads nowhere."""
+    return openings.Opening("clincus-a1b2c3-1", 3000, doors.Door(), "127.0.0.1")
+
+
+def admitted(*lines: str, one: openings.Opening | None, target: str = "/", token: str = "") -> bool:
+    """Whether the guard lets a request pass."""
+    with contextlib.suppress(clincus.ClincusError):
+        return openings.Guard(clincus.Gate(token=token)).admit(one, request(*lines), target, ORIGIN)
+    return False
+
+
+def test_the_cookie_lets_in_beside_what_the_app_has_tossed():
+    one = opening()
+    cookie = f"Cookie: clincus-preview-8080=tossed; clincus-framed-8080={one.secret}"
+    assert admitted(cookie, one=one)
+    assert not admitted("Cookie: clincus-preview-8080=tossed", one=one)
+    assert not admitted(f"Cookie: other={one.secret}", one=one)
+    assert not admitted(cookie, one=opening())
+    one.end()
+    assert not admitted(cookie, one=one)
+
+
+def test_the_dashboards_token_is_never_passed_on():
+    one, token = opening(), "t" * 22
+    cookie = f"Cookie: clincus-preview-8080={one.secret}"
+    assert admitted(cookie, one=one, token=token)
+    assert not admitted(cookie, f"Authorization: Bearer {token}", one=one, token=token)
+    assert not admitted(cookie, one=one, token=token, target=f"/?token={token}")
+
+
+def test_a_ticket_holds_once_and_not_for_ever(monkeypatch):
+    one, now = opening(), [1000.0]
+    monkeypatch.setattr(openings, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    tickets = [one.link(ORIGIN).partition("ticket=")[2] for _ in range(openings.TICKETS_MOST + 1)]
+    assert not one.take_ticket(tickets[0]), "too many have followed"
+    assert one.take_ticket(tickets[1])
+    assert not one.take_ticket(tickets[1])
+    now[0] += openings.TICKET_HOLDS + 1
+    assert not one.take_ticket(tickets[2])
+
+
+def test_an_opening_takes_only_so_many_connections():
+    one = opening()
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(openings.CONNECTIONS_MOST)]
+        for pair in pairs:
+            stack.enter_context(one.holding(*map(stack.enter_context, pair)))
+        with pytest.raises(clincus.ClincusError, match="Too many"), one.holding():
+            pass
+
+
+def test_what_is_connected_ends_with_the_opening():
+    one = opening()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, one.holding(ours):
+        threading.Thread(target=one.end).start()
+        assert theirs.recv(1) == b""
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_command_carries_bytes_both_ways_and_ends_with_its_connection(family, address):
+    """The relay runs here in place of in a container."""
+    incus = SimpleNamespace(exec_argv=lambda id, command, user: command)
+    with socket.create_server((address, 0), family=family) as server:
+        door = doors.CommandDoor(incus, "", address, server.getsockname()[1], 1000)  # type: ignore[arg-type]
+        with door.connected() as stream:
+            app, _ = server.accept()
+            with app:
+                stream.sendall(b"question")
+                assert app.recv(8, socket.MSG_WAITALL) == b"question"
+                app.sendall(b"answer")
+                assert stream.recv(6, socket.MSG_WAITALL) == b"answer"
+            assert stream.recv(1) == b"", "the app has hung up"
+        with door.connected(), server.accept()[0] as app:
+            pass
+    with pytest.raises(OSError, match="nothing answers"), door.connected():
+        pass
+
+
+def test_a_device_that_a_killed_server_left_is_taken_away(tmp_path):
+    removed: list[tuple[str, ...]] = []
+    incus = SimpleNamespace(place=str, run=lambda *words: removed.append(words))
+    gone = 2**22 + 1  # no process has this number (proc(5), pid_max)
+    for pid in (gone, os.getpid()):
+        (tmp_path / f"{pid}.3000.clincus-a1b2c3-1.mark").touch()
+    doors.sweep(incus, str(tmp_path))  # type: ignore[arg-type]
+    assert removed == [("config", "device", "remove", "clincus-a1b2c3-1", f"clincus-preview-{gone}-3000")]
+    assert os.listdir(tmp_path) == [f"{os.getpid()}.3000.clincus-a1b2c3-1.mark"]
