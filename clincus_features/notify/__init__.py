@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 import clincus
 from clincus_features.notify import store, vapid
@@ -17,6 +18,7 @@ from clincus_features.notify.outbox import PUSH_SERVICES, Outbox, Services, chec
 
 WORKERS = 4  # threads that check and send; each of them may wait for a push service
 HERE_FOR = 60.0  # seconds that a page's word of being in use holds; the page repeats it every 20
+OVER_AFTER = 2.0  # seconds after which a device is told that what it shows is over
 TEST_TEXT = "Notifications of Clincus reach this device."
 
 NEWS_WORD = clincus.matching("waiting|done|failed|stuck", "write waiting, done, failed or stuck")
@@ -84,6 +86,7 @@ class Notifier:
             for kept in (self._agents, self._called):
                 kept.pop(session.id, None)
             self.agenda.drop(("check", session.id))
+            self._close_elsewhere(session.id, None)
 
     def hear(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
         """What a session's tool does has changed. This never waits: the caller holds locks."""
@@ -96,6 +99,7 @@ class Notifier:
         else:
             delay = DWELL.get(news.state, 2.0)
             self.agenda.put(("check", session.id), delay, lambda: self._check(session.id), news.event)
+        self._close_elsewhere(session.id, news)
 
     def _news(self, session: clincus.Session) -> News | None:
         config = self._app.config
@@ -124,13 +128,33 @@ class Notifier:
             values = {**news.document(), "url": f"{self._address()}/sessions/{id}"}
             self.outbox.post_webhook(id, values, lambda: self._is_open(id, news))
 
+    def _close_elsewhere(self, id: str, news: News | None) -> None:
+        """Wake the devices that show what is over for a session by now, so that their workers close it."""
+        for device_id, taken in list(self._taken.items()):
+            if any(one[0] == id and (news is None or one[1:3] != news.event[:2]) for one in taken):
+                self.agenda.put(("over", device_id), OVER_AFTER, partial(self._tell_over, device_id))
+
+    def _tell_over(self, device_id: str) -> None:
+        if self._in_use.get(device_id, 0.0) > time.monotonic():
+            self._taken.pop(device_id, None)  # the page that is open there closes what is over
+        elif self._shows_over(device_id):
+            self._push(device_id, 0)
+
+    def _shows_over(self, device_id: str) -> bool:
+        """Whether a device has taken news that wait no more. What is read anew may have another time than before."""
+        waiting = {(one.id, *one.event[:2]) for one in self._told_news()}
+        return any(one[:3] not in waiting for one in self._taken.get(device_id, ()))
+
     def _is_open(self, id: str, news: News) -> bool:
         session = self._app.registry.find(id)
         now = self._news(session) if session is not None else None
         return now is not None and now.event == news.event
 
     def _push(self, device_id: str, delay: float) -> None:
-        self.outbox.push(device_id, delay, lambda: device_id in self._tests or bool(self._told_news()))
+        def is_wanted() -> bool:
+            return device_id in self._tests or bool(self._told_news()) or self._shows_over(device_id)
+
+        self.outbox.push(device_id, delay, is_wanted)
 
     def _is_in_use(self, device_id: str) -> bool:
         is_here = self._in_use.get(device_id, 0.0) > time.monotonic()
@@ -185,6 +209,7 @@ class Notifier:
         """Forget a device. Raises ClincusError(404)."""
         with store.changing(self._app.environ) as state:
             del state.devices[state.device(request.values["id"]).id]
+        self._taken.pop(request.values["id"], None)
         return clincus.Response(204)
 
     def take_news(self, device_id: str) -> object:

@@ -54,6 +54,8 @@ def test_a_question_calls_every_device_and_the_webhook_until_it_is_seen(bed, sta
     tool.press("2")
     tool.becomes("done", text="The tool has answered.")
     assert server.post(f"/api/sessions/{tool.id}/seen").status == 204
+    wait_until(lambda: len(service.pushes) > 1, "the push that lets the locked phone close it")
+    assert {push.name for push in service.pushes} == {"phone"}
     assert news(phone) == news(laptop) == []
     tool.type("say it is late")
     tool.becomes("done", text="it is late")

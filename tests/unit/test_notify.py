@@ -460,6 +460,44 @@ def test_the_worker_of_a_device_gets_what_waits_and_what_of_it_is_fresh(caller, 
     assert [(one["id"], one["fresh"]) for one in caller.news(id)] == [(TWO, False)]
 
 
+@pytest.mark.parametrize(
+    "over",
+    [
+        lambda caller: caller.agent("waiting", "question", seen=True),
+        lambda caller: caller.agent("working"),
+        lambda caller: caller.notifier.tell("deleted", caller.registry.get(ONE)),
+    ],
+    ids=["seen", "answered elsewhere", "deleted"],
+)
+def test_a_device_that_shows_what_is_over_is_woken_once_to_close_it(caller, service, over):
+    id = caller.add(service.endpoint("phone"))
+    caller.agent("waiting", "question")
+    caller.wait(6)
+    assert [one["id"] for one in caller.news(id)] == [ONE]
+    over(caller)
+    caller.wait(1)
+    assert len(service.pushes) == 1, "another state may follow at once"
+    caller.wait(2)
+    assert len(service.pushes) == 2
+    assert caller.news(id) == []
+    caller.agent("idle")
+    caller.wait(60)
+    assert len(service.pushes) == 2
+
+
+@pytest.mark.parametrize("why", ["it has shown nothing", "its page is open and closes it"])
+def test_a_device_is_not_woken_to_close_what_it_does_not_show(caller, service, why):
+    id = caller.add(service.endpoint("phone"))
+    caller.agent("waiting")
+    caller.wait(6)
+    if why == "its page is open and closes it":
+        caller.news(id)
+        caller.notifier.note_presence(caller.request(id=id, here=True))
+    caller.agent("waiting", seen=True)
+    caller.wait(120)
+    assert len(service.pushes) == 1
+
+
 def test_a_test_comes_after_its_delay_and_is_shown_once(caller, service):
     id = caller.add(service.endpoint("phone"))
     answer = caller.notifier.test(caller.request(device=id))
