@@ -5100,13 +5100,12 @@ def response_bytes(response: Response, *, is_last: bool, head_only: bool = False
     headers = [("Date", formatdate(usegmt=True)), *response.headers]
     if response.status != 304:  # a client that is told 304 keeps the header fields that it has (RFC 9111, 4.3.4)
         headers += SAFE_HEADERS
-    if not any(key == "Cache-Control" for key, _ in headers):
-        headers.append(("Cache-Control", "no-store"))
-    if has_body:
-        headers.append(("Content-Length", str(len(response.body))))
-    if is_last:
-        headers.append(("Connection", "close"))
-    lines = [f"{key}: " + re.sub(r"[^\t -~\x80-\xff]", "?", value) for key, value in headers]
+    headers += () if any(key == "Cache-Control" for key, _ in headers) else [("Cache-Control", "no-store")]
+    headers += [("Content-Length", str(len(response.body)))] if has_body else ()
+    headers += [("Connection", "close")] if is_last else ()
+    lines = [f"{key}: {value}" for key, value in headers]
+    if not (text := "".join(lines)).isascii() or not text.isprintable():
+        lines = [re.sub(r"[^\t -~\x80-\xff]", "?", line) for line in lines]
     head = "\r\n".join([f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}", *lines, "", ""])
     return head.encode("latin-1") + (response.body if has_body and not head_only else b"")
 

@@ -45,6 +45,7 @@ from tests.bench.measuring import (
 REQUESTS = 300  # of each turn
 STARTS, CREATES, STOPS = 7, 5, 4
 AT_ONCE = 10
+SETTLED = 150  # seconds after which a server that has started looks at nothing but what changes
 RUNNING, STOPPED = 20, 80  # sessions when there are a hundred
 NUMBERS = itertools.count(1)
 
@@ -281,7 +282,7 @@ def ten_at_once(made: House, server: programs.Server, floor: Floor, results: Res
 
     spent = Spent(server)
     one, other = in_turns(2, ours, bare)
-    note = f"the floor is ten bare ones at once; with its delete {spent.words(2 * AT_ONCE)}"
+    note = f"the floor is ten bare ones at once; with its delete each took {spent.words(2 * AT_ONCE)}"
     results.add(
         Row(
             "create to running, ten at once", "s", statistics.median(one), 1.25, statistics.median(other), "times",
@@ -313,7 +314,7 @@ def stop_and_resume(made: House, server: programs.Server, floor: Floor, results:
         lambda: timed(resume),
         lambda: timed(start),
     )
-    note = f"a stop with its resume: {spent.words(STOPS)}"
+    note = f"a stop with its resume took {spent.words(STOPS)}"
     floor.delete(bare)
     delete(server, id)
     for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):
@@ -357,16 +358,18 @@ def idle(made: House, results: Results, minutes: float) -> None:
     with made.server() as server:
         process = Process(server.process.pid)
         count = len(server.get("/api/sessions").json)
-        time.sleep(30)  # its first looks are over
-        spent, cpu, woken, began = Spent(server), process.seconds, process.wake_ups, time.monotonic()
+        time.sleep(SETTLED)
+        spent, woken, began = Spent(server), process.wake_ups, time.monotonic()
         time.sleep(minutes * 60)
-        seconds = time.monotonic() - began
-        note = f"measured for {minutes:g} minutes"
+        per_ten = 600 / (time.monotonic() - began)
+        own, others = (seconds * per_ten for seconds in spent.seconds())
+        what = f"idle, {count} sessions"
+        note = f"measured for {minutes:g} minutes, which took {spent.words()}"
         results.add(
-            Row(f"idle, {count} sessions: CPU in 10 minutes", "s of CPU", (process.seconds - cpu) * 600 / seconds, 0.3,
-                note=f"{note}, which took {spent.words(1).removeprefix('each took ')}"),
-            Row(f"idle, {count} sessions: wake-ups a second", "", (process.wake_ups - woken) / seconds, 2, note=note),
-            Row(f"idle, {count} sessions: memory", "MB", process.memory, 32,
+            Row(f"{what}: CPU of the server in 10 minutes", "s", own, 0.3, note=note),
+            Row(f"{what}: CPU of its `incus` commands in 10 minutes", "s", others),
+            Row(f"{what}: wake-ups a second", "", (process.wake_ups - woken) * per_ten / 600, 2),
+            Row(f"{what}: memory", "MB", process.memory, 32,
                 note=f"{process.own_memory:.1f} MB of them its own share (PSS), {process.threads} threads"),
         )  # fmt: skip
 
@@ -393,7 +396,7 @@ def one_at_a_time(made: House, server: programs.Server, floor: Floor, results: R
     creates(made, server, floor, 1)  # the first of a bed is slower
     spent = Spent(server)
     ours, bare = creates(made, server, floor)
-    note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}; with its delete {spent.words(len(ours))}"
+    note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}; each with its delete took {spent.words(len(ours))}"
     results.add(
         Row("create to running", "s", statistics.median(ours), 1.10, statistics.median(bare), "times", note=note)
     )
