@@ -66,6 +66,10 @@ def test_a_session_there_lives_as_one_here(server, there):
     assert "README.md" in [one["name"] for one in server.get(f"{path}/files?path=").json["entries"]]
     assert server.get(f"{path}/agent").status == 200
     assert server.get(f"{path}/usage").json["processes"] > 0
+    assert server.request("PATCH", path, {"network": "none"}).json["network"]["mode"] == "none"
+    refused = server.request("PATCH", path, {"network": "allow-list"})
+    assert refused.status == 400
+    assert "needs a way to this host" in refused.json["error"]
     assert server.delete(path).status == 204
     assert listed(server)[id]["status"] == "stopped"
     assert server.post(f"{path}/resume").json["status"] == "running"
