@@ -2712,6 +2712,7 @@ class History:
         with self._lock:
             try:
                 with open(self.path, "rb") as file:
+                        file.seek(max(0, status.st_size - 2 * HISTORY_LIMIT))  # the Go program lets it grow
                     status = os.fstat(file.fileno())
                     state = status.st_ino, status.st_size, status.st_mtime_ns
                     if state != self._seen:
@@ -2740,7 +2741,7 @@ class History:
 
     def _trim(self, file: IO[bytes]) -> None:
         """Replace the file by one with the newest runs. If that fails, the file stays as it is."""
-        file.seek(0)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * HISTORY_LIMIT))
         ended, going_on, left = [], [], HISTORY_LIMIT // 2
         for run in fold_history(file):
             if run.ended_at is None:

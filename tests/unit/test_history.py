@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -154,11 +156,31 @@ def test_a_long_history_forgets_its_oldest_runs_and_none_that_goes_on(tmp_path: 
     assert 10 < len(ended) < 50
 
 
+def test_of_a_history_that_is_far_too_long_the_newest_runs_are_read_in_little_memory(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 100_000)
+    path = tmp_path / "history.jsonl"
+    with open(path, "wb") as file:
+        file.truncate(50_000_000)  # without any end of a line
+        file.seek(0, os.SEEK_END)
+        for number in range(3000):
+            file.write((b"\n" if number == 0 else b"") + a_run(number).line("start"))
+    history = clincus.History(str(path))
+    tracemalloc.start()
+    try:
+        runs = history.runs()
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    assert (runs[0].session_id, 500 < len(runs) < 3000) == ("s2999", True)
+    history.start(a_run(3000))
+    assert (history.runs()[0].session_id, path.stat().st_size < 100_000) == ("s3000", True)
+
+
 def test_a_history_that_cannot_be_shortened_stays_whole(tmp_path: Path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 100)
+    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 600)
     monkeypatch.setattr(clincus, "replace_file", full)
     history = clincus.History(str(tmp_path / "history.jsonl"))
     for number in range(5):
