@@ -1761,11 +1761,7 @@ class NameTakenError(IncusError):
 # What the client writes (cmd/incus, 6.0), the HTTP status that fits, and what to say instead, if anything.
 INCUS_FAILURES = (
     ("doesn't appear to be started", 503, "Incus is not running. Run `clincus setup`, or start the incus service."),
-    (
-        "needed permissions to talk to the incus daemon",
-        503,
-        "You may not talk to Incus yet. Run `clincus setup`, then log in again so that the group takes effect.",
-    ),
+    ("needed permissions to talk", 503, "You may not talk to Incus yet. Run `clincus setup`, then log in again."),
     ("connection refused", 503, "Incus is not answering. Check the incus service."),
     ("connection reset", 503, "Incus closed the connection: it is restarting."),
     ("websocket: close 1006", 503, "Incus closed the connection: it is restarting."),
@@ -4700,6 +4696,8 @@ class Sessions:
         paths = STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials
         present = [] if is_new else list(parse_listing(self.output(session, "list", *paths)))
         files = self._start_files(session, launch, present)
+        if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
+            raise ClincusError(f'the clone of "{session.id}" was never finished: delete it, and make it anew', 409)
         size = sum(os.path.getsize(file.source) for file in files if file.source)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if launch.request.tmux else "direct"

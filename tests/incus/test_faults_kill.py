@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import Any
@@ -111,7 +112,7 @@ class Life:
         wait_for_screen(self.bed, self.id, f": line {self.said}.")
 
 
-@pytest.mark.parametrize("rounds", [7, pytest.param(50, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("rounds", [6, pytest.param(50, marks=pytest.mark.nightly)])
 def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, note, rounds):
     seed = int(os.environ.get("CLINCUS_TEST_SEED") or random.randrange(1 << 32))
     chance = random.Random(seed)
@@ -125,3 +126,24 @@ def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, not
         life.kill(*done[-1])
         life.go_on()
         life.say_more()
+
+
+def test_a_clone_that_was_never_finished_is_not_worked_on(bed, start_server, workspace, tmp_path):
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / "incus"
+    stand_in.write_text(f"""#!/bin/bash
+[[ "$*" != *"Lays the uncommitted changes"* || -e {tmp_path}/done ]] || {{ touch {tmp_path}/done; kill -9 $PPID; }}
+exec {shutil.which("incus")} "$@"
+""")
+    stand_in.chmod(0o755)
+    server = start_server(environ={"PATH": f"{stand_in.parent}:{os.environ['PATH']}"})
+    with pytest.raises((OSError, HTTPException)):
+        server.create(workspace, mode="clone")
+    server.process.wait()
+    server = start_server()
+    (id,) = wait_until(bed.names, "the container")
+    wait_until(lambda: server.get(f"/api/sessions/{id}").status == 200, "the session")
+    refused = server.post(f"/api/sessions/{id}/resume")
+    assert (refused.status, "never finished" in refused.json["error"]) == (409, True)
+    assert server.delete(f"/api/sessions/{id}?force=true").status == 204
+    assert server.create(workspace, mode="clone")["slot"] == 1
