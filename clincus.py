@@ -2596,7 +2596,8 @@ def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
     """
     kept, started = read_metadata(saved.directory, saved.tool), parse_time(started_at)
     when = parse_time(kept.saved_at) if kept is not None and kept.final else None
-    return when is not None and (started is None or when > started)  # both to the second
+    # Both to the second. A time to come is of a clock that was set back since: it says nothing.
+    return when is not None and (started is None or started < when <= datetime.now(timezone.utc))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -2708,10 +2709,10 @@ class History:
         with self._lock:
             try:
                 with open(self.path, "rb") as file:
-                        file.seek(max(0, status.st_size - 2 * HISTORY_LIMIT))  # the Go program lets it grow
                     status = os.fstat(file.fileno())
                     state = status.st_ino, status.st_size, status.st_mtime_ns
                     if state != self._seen:
+                        file.seek(max(0, status.st_size - 2 * HISTORY_LIMIT))  # the Go program lets it grow
                         self._runs, self._seen = fold_history(file), state
             except FileNotFoundError:
                 self._runs, self._seen = [], None
@@ -4695,9 +4696,9 @@ class Sessions:
         guest, tool = launch.guest, launch.tool
         paths = STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials
         present = [] if is_new else list(parse_listing(self.output(session, "list", *paths)))
-        files = self._start_files(session, launch, present)
         if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
             raise ClincusError(f'the clone of "{session.id}" was never finished: delete it, and make it anew', 409)
+        files = self._start_files(session, launch, present)
         size = sum(os.path.getsize(file.source) for file in files if file.source)
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if launch.request.tmux else "direct"
@@ -5288,7 +5289,7 @@ def socket_owner(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
     if ":" not in theirs[0]:  # an IPv4 connection stands in tcp, unless its socket is of IPv6
         tables = {"/proc/net/tcp": [end[-len("0100007F:0BB8") :] for end in ends], **tables}
     for path, pair in [*tables.items()] * 2:  # the kernel can skip a row while connections come and go
-        with suppress(OSError), open(path, encoding="ascii") as table:
+        with suppress(FileNotFoundError, PermissionError), open(path, encoding="ascii") as table:
             owner = find_owner(table, pair)
             if owner is not None:
                 return owner
@@ -5436,7 +5437,7 @@ class Gate:
         self.token = token
         # The cookie is derived from the token: a program that reads a browser's storage does not learn the token.
         self.cookie = hmac.new(token.encode(), b"clincus cookie", hashlib.sha256).hexdigest() if token else ""
-        self._refusals = RefusalLog()
+        self.refusals = RefusalLog()
 
     def admit_connection(self, peer: Peer) -> None:
         """Let a connection send requests. Raises Refused(403) if none of them could be admitted."""
@@ -5518,7 +5519,7 @@ class Gate:
 
     def _refuse(self, peer: Peer, cause: str, message: str, status: int = 403) -> Refused:
         message = message if status == 401 else f"refused: {message}"
-        self._refusals.note(str(peer), cause, message)
+        self.refusals.note(str(peer), cause, message)
         return Refused(message, status, [("WWW-Authenticate", 'Bearer realm="clincus"')] if status == 401 else ())
 
 
@@ -5810,6 +5811,8 @@ class Listener(ThreadingHTTPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
+                words = "no file descriptors are left: new connections wait (raise the limit with `ulimit -n`)"
+                self.site.gate.refusals.note("all", "descriptors", words)
                 time.sleep(0.1)
             raise
 

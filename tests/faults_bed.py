@@ -126,3 +126,9 @@ def saved(server: Server, session: dict[str, Any]) -> str:
     """What the host has of a conversation."""
     folder = server.home / ".clincus" / f"sessions-{session['tool']}" / session["session_id"]
     return "".join(path.read_text() for path in folder.rglob(f"{session['session_id']}.jsonl"))
+
+
+def guest_says(bed: Bed, session: dict[str, Any], text: str) -> None:
+    """Add words to a conversation from inside, without the tool."""
+    script = f"cd ~/.claude/projects && for f in */{session['session_id']}.jsonl; do echo '{text}' >>$f; done"
+    bed.shell(session["id"], script)

@@ -1,0 +1,147 @@
+"""A server at its limits: no descriptors left, a clock that jumps, a history that is far too long."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults_bed import guest_says, saved, say, talk, wait_for_screen
+from tests.programs import Server, program, wait_until
+
+HOUR = 3600
+# Shifts what a process takes for the time by the seconds in the file CLOCK_SHIFT, which it maps into its memory.
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+static volatile long *shift;
+__attribute__((constructor)) static void find(void) {
+    const char *path = getenv("CLOCK_SHIFT");
+    int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    void *map = file < 0 ? MAP_FAILED : mmap(0, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
+    if (map != MAP_FAILED) shift = map;
+}
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(clock, now);
+    if (!failed && clock == CLOCK_REALTIME && shift) now->tv_sec += *shift;
+    return failed;
+}
+time_t time(time_t *at) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (at) *at = now.tv_sec;
+    return now.tv_sec;
+}
+int gettimeofday(struct timeval *now, void *zone) {
+    struct timespec exact;
+    clock_gettime(CLOCK_REALTIME, &exact);
+    now->tv_sec = exact.tv_sec;
+    now->tv_usec = exact.tv_nsec / 1000;
+    return 0;
+}
+"""
+
+
+class Clock:
+    """The clock of a server, which a test sets; Incus and the containers have the real one."""
+
+    def __init__(self, folder: Path) -> None:
+        compiler = shutil.which("cc") or pytest.skip("no C compiler")
+        self._shift, library = folder / "shift", folder / "clock.so"
+        (folder / "clock.c").write_text(SHIM)
+        argv = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(folder / "clock.c"), "-ldl"]
+        subprocess.run(argv, stdin=subprocess.DEVNULL, check=True, timeout=60)
+        self._shift.write_bytes(bytes(8))
+        self.environ = {"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(self._shift)}
+
+    def set(self, seconds: int) -> None:
+        """Let the server's time be the real one and so many seconds."""
+        with open(self._shift, "r+b") as file:
+            file.write(seconds.to_bytes(8, "little", signed=True))
+
+
+@pytest.fixture
+def clock(tmp_path) -> Clock:
+    return Clock(tmp_path)
+
+
+@contextlib.contextmanager
+def idle_connections(server: Server, count: int) -> Iterator[None]:
+    """So many connections that say nothing."""
+    with contextlib.ExitStack() as held:
+        for _ in range(count):
+            held.enter_context(socket.create_connection((server.host, server.port), timeout=10))
+        yield
+
+
+def test_a_server_without_descriptors_says_so_and_goes_on(bed, start_server, workspace):
+    server = start_server(command=["sh", "-c", 'ulimit -n 90; exec "$@"', "sh", *program()])
+    session = talk(bed, server, workspace)
+    with idle_connections(server, 150):
+        wait_until(lambda: "no file descriptors are left" in server.log(), "the log to say it")
+    wait_until(lambda: answer_of(server) == 200, "the server to answer again")
+    id, path = session["id"], f"/api/sessions/{session['id']}"
+    wait_until(lambda: server.get(path).json.get("unreachable_since") == "", "Incus to be reached")
+    say(bed, id, "and the bread")
+    assert server.delete(path).status == 204
+    assert "and the bread" in saved(server, session)
+    assert server.post(f"{path}/resume").status == 200
+    assert server.log().count("no file descriptors are left") <= 2  # once a minute
+
+
+def answer_of(server: Server) -> int:
+    """The status of an answer, 0 if there is none."""
+    with contextlib.suppress(OSError):
+        return server.get("/api/sessions", timeout=5).status
+    return 0
+
+
+JUMPS = {"forward": HOUR, "back": -HOUR}
+
+
+@pytest.mark.parametrize("jump", JUMPS.values(), ids=JUMPS.keys())
+def test_a_clock_that_is_set_loses_nothing(bed, start_server, workspace, clock, jump):
+    server = start_server(environ=clock.environ)
+    session = talk(bed, server, workspace)
+    path = f"/api/sessions/{session['id']}"
+    clock.set(jump)
+    say(bed, session["id"], "after the jump")
+    assert server.delete(path).status == 204
+    clock.set(0)
+    bed.incus.run("start", session["id"])  # by hand, so that nothing of ours knows of it
+    guest_says(bed, session, "by hand")
+    bed.incus.run("stop", "--force", session["id"])
+    wait_until(lambda: server.get(path).json["status"] == "stopped", "the stop")
+    assert server.delete(f"{path}?force=true").status == 204
+    assert [words in saved(server, session) for words in ("after the jump", "by hand")] == [True, True]
+    again = server.create(workspace, resume=session["session_id"])
+    wait_for_screen(bed, again["id"], "earlier: after the jump")
+    page = server.get("/api/sessions/history?limit=50")
+    assert (page.status, {run["id"] for run in page.json}) == (200, {session["id"]})
+    assert "Traceback" not in server.log()
+
+
+def test_a_session_ends_at_its_time_by_the_servers_clock(bed, start_server, workspace, clock):
+    server = start_server(config='[limits.runtime]\nmax_duration = "30m"\n', environ=clock.environ)
+    session = talk(bed, server, workspace)
+    path = f"/api/sessions/{session['id']}"
+    clock.set(-HOUR)
+    assert server.get(path).json["status"] == "running"
+    clock.set(HOUR)
+    wait_until(lambda: server.get(path).json["status"] == "stopped", "the end of its time")
+    assert "remember the milk" in saved(server, session)
+    assert server.post(f"{path}/resume").status == 200
+    wait_for_screen(bed, session["id"], "earlier: remember the milk")
+    assert server.get(path).json["status"] == "running"
