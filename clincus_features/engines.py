@@ -128,8 +128,11 @@ class Survey:
             self._facts = {name: facts for name, facts in known.items() if name in wanted}
             document = {name: asdict(facts) for name, facts in self._facts.items()}
             path = facts_file(self._app.environ)
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            clincus.replace_file(path, json.dumps(document).encode(), 0o600)
+            try:
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                clincus.replace_file(path, json.dumps(document).encode(), 0o600)
+            except OSError as error:
+                raise clincus.ClincusError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def find_member(incus: clincus.Incus, known: Facts) -> bool:

@@ -76,6 +76,9 @@ class Store:
         self._make()
         disk = os.statvfs(self.path)
         room = min(limit, PACK_LIMIT, disk.f_bavail * disk.f_frsize - clincus.DISK_RESERVE)
+        if room <= 0:
+            words = "free some on the disk, or raise checkpoints.max_size"
+            raise clincus.ClincusError(f"there is no room for more checkpoints: {words}", 409)
         with self._changing(), self._quarantine() as apart:
             try:
                 self._index(within(pieces, room), apart)
@@ -191,8 +194,9 @@ class Store:
         """Make the repository, if need be."""
         if self.exists:
             return
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        fresh = tempfile.mkdtemp(prefix=".new-", dir=os.path.dirname(self.path))
+        with host_faults(self.path):
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            fresh = tempfile.mkdtemp(prefix=".new-", dir=os.path.dirname(self.path))
         try:
             for name in ("objects/pack", "refs"):
                 os.makedirs(os.path.join(fresh, name))
@@ -215,9 +219,11 @@ class Store:
         for name in os.listdir(self.path):
             if name.startswith("incoming-"):
                 shutil.rmtree(os.path.join(self.path, name), ignore_errors=True)
-        apart = tempfile.mkdtemp(prefix="incoming-", dir=self.path)
-        os.mkdir(os.path.join(apart, "pack"))
+        with host_faults(self.path):
+            apart = tempfile.mkdtemp(prefix="incoming-", dir=self.path)
         try:
+            with host_faults(self.path):
+                os.mkdir(os.path.join(apart, "pack"))
             yield apart
         finally:
             shutil.rmtree(apart, ignore_errors=True)
@@ -268,6 +274,15 @@ class Store:
         folder = os.path.join(apart, "pack")
         names = [name for name in os.listdir(folder) if name.endswith((".pack", ".rev", ".idx"))]
         return [os.path.join(folder, name) for name in sorted(names, key=lambda name: name.endswith(".idx"))]
+
+
+@contextmanager
+def host_faults(path: str) -> Iterator[None]:
+    """Turn a fault of this host, such as a full disk, into ClincusError(500) with its words."""
+    try:
+        yield
+    except OSError as error:
+        raise clincus.ClincusError(f"{path}: {error.strerror}", 500) from error
 
 
 class TooLargeError(Exception):

@@ -1,0 +1,95 @@
+"""A disk that is full or read-only: it is told, what was there stays, and all goes on once there is room."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults_bed import own, saved, say, talk, wait_for_screen
+
+
+class Disk:
+    """A small file system of our own at the place where a server keeps its files."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir(mode=0o700)
+        self._mount("-t", "tmpfs", "-o", "size=1g,mode=700", "tmpfs")
+
+    def _mount(self, *words: str) -> None:
+        subprocess.run(["mount", *words, str(self.place)], stdin=subprocess.DEVNULL, check=True, timeout=20)
+
+    def fill(self) -> None:
+        """Take all that is free away."""
+        now = os.statvfs(self.place)
+        self._mount("-o", f"remount,size={(now.f_blocks - now.f_bfree) * now.f_frsize}")
+
+    def lock(self) -> None:
+        """Make it read-only."""
+        self._mount("-o", "remount,ro")
+
+    def mend(self) -> None:
+        """Make it as it was."""
+        self._mount("-o", "remount,rw,size=1g")
+
+
+@pytest.fixture
+def disk(bed, home) -> Iterator[Disk]:
+    own(bed)
+    made = Disk(home / ".clincus")
+    yield made
+    subprocess.run(["umount", "--lazy", str(made.place)], stdin=subprocess.DEVNULL, check=True, timeout=20)
+
+
+FAULTS: dict[str, tuple[Callable[[Disk], None], str]] = {
+    "full": (Disk.fill, r"No space left on device|nearly full|no room"),
+    "read-only": (Disk.lock, r"Read-only file system"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_a_disk_that_takes_nothing_costs_nothing_that_is_there(disk, bed, clincus_server, make_workspace, fault):
+    (harm, words), server, workspace = fault, clincus_server, make_workspace()
+    session, roots = talk(bed, server, workspace), [str(workspace.parent)]
+    id, path = session["id"], f"/api/sessions/{session['id']}"
+    assert server.put("/api/config", {"workspace_roots": roots}).status == 200
+    assert server.post(f"{path}/checkpoints", {"note": "before"}).status == 201
+    assert server.delete(path).status == 204
+    assert server.post(f"{path}/resume").status == 200
+    wait_for_screen(bed, id, "earlier: remember the milk")
+    kept = {file: file.read_bytes() for file in disk.place.rglob("*.json*")}
+    assert "remember the milk" in saved(server, session)
+    harm(disk)
+
+    say(bed, id, "and the bread")
+    (workspace / "new").write_text("new\n")
+    refused = {
+        "a setting": server.put("/api/config", {"workspace_roots": []}),
+        "a checkpoint": server.post(f"{path}/checkpoints", {"note": "later"}),
+        "a comment": server.post(f"{path}/comments", {"path": "README.md", "line": 1, "text": "why?"}),
+        "a prompt": server.post(f"{path}/prompt", {"text": "hello"}),
+        "a session": server.post("/api/sessions", {"workspace": str(make_workspace("other"))}),
+        "a delete": server.delete(f"{path}?force=true"),
+    }
+    unclear = {what: answer.json for what, answer in refused.items() if not re.search(words, answer.json["error"])}
+    assert unclear == {}
+    assert {answer.status for answer in refused.values()} <= {409, 500}
+    assert server.get("/api/config").json["dashboard"]["workspace_roots"] == roots
+    assert bed.names() == [id]
+    assert {file: data for file, data in kept.items() if not file.read_bytes().startswith(data)} == {}
+    assert server.delete(path).status == 204  # what was said is in the container
+    assert "Traceback" not in server.log(), server.log()
+
+    disk.mend()
+    assert server.post(f"{path}/resume").status == 200
+    wait_for_screen(bed, id, "earlier: and the bread")
+    assert server.put("/api/config", {"workspace_roots": []}).status == 200
+    assert [one["note"] for one in server.get(f"{path}/checkpoints").json if one["why"] == "person"] == ["before"]
+    assert server.post(f"{path}/checkpoints", {"note": "after"}).status == 201
+    assert server.delete(f"{path}?force=true").status == 204
+    assert "and the bread" in saved(server, session)
