@@ -1768,7 +1768,7 @@ INCUS_FAILURES = (
     ("daemon is shutting down", 503, "Incus is shutting down."),
     ("UNIQUE constraint failed: instances", 409, ""),
     ("already exists", 409, ""),
-    ("creating instance record: Instance is busy", 409, ""),  # the daemon is making the instance of that name
+    ("Instance is busy", 409, ""),  # others work with it, or the daemon is making the instance of that name
     ("not found", 404, ""),
     ("Not Found", 404, ""),
     ("file does not exist", 404, ""),

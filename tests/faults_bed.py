@@ -64,10 +64,12 @@ def killed(bed: Bed) -> Iterator[None]:
 
 
 def start_daemon_again(bed: Bed) -> None:
-    """Start the daemon of a bed that has died, and wait until it is ready."""
+    """Start the daemon of a bed that has died, and wait until it is ready, with its bridge."""
     assert bed.folder is not None
     log = bed.folder / "logs" / "incusd.log"
     bed.daemon = cli_setup.start_incusd(cli_host.Host(), bed.folder, log, group="root", env=OFFLINE)
+    if bed.incus.query(f"/1.0/networks/{bed.bridge}")["status"] != "Created":
+        bed.restart()
 
 
 class Timed(NamedTuple):

@@ -1,0 +1,191 @@
+"""Others at work beside the server: containers that vanish, a power cut, many programs at once, an upgrade."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+import build_zipapp
+from tests.faults_bed import own, say, start_daemon_again, talk, wait_for_screen
+from tests.incus_bed import Bed, processes_with
+from tests.programs import DEADLINE, Server, program, wait_until
+
+# Action -> the request, and words of the `incus` command line before which the container is deleted.
+VANISHES: dict[str, tuple[str, str, Any, str]] = {
+    "a resume": ("POST", "{one}/resume", None, " exec "),
+    "a start of the container": ("POST", "{one}/resume", None, " start "),
+    "a stop": ("DELETE", "{one}", None, " stop "),
+    "the save of a stop": ("DELETE", "{one}", None, " exec "),
+    "a delete": ("DELETE", "{one}?force=true", None, " delete "),
+    "a snapshot": ("POST", "{one}/snapshots", {"name": "now"}, "/snapshots"),
+    "a prompt": ("POST", "{one}/prompt", {"text": "hello"}, " exec "),
+    "a look at its files": ("GET", "{one}/files?path=", None, " exec "),
+    "a checkpoint": ("POST", "{one}/checkpoints", {}, " exec "),
+}
+
+
+SOME = ["a start of the container", "the save of a stop", "a delete"]
+
+
+@pytest.fixture
+def vanishing(tmp_path) -> dict[str, str]:
+    """The environment of a server whose `incus` deletes a container at a moment: `now` has the moment's words."""
+    folder, real = tmp_path / "bin", shutil.which("incus")
+    folder.mkdir()
+    (folder / "incus").write_text(f"""#!/bin/bash
+if mark=$(cat {tmp_path}/now 2>/dev/null) && [[ " $* " == *"${{mark#* }}"* ]] && rm {tmp_path}/now 2>/dev/null; then
+  {real} delete --force "${{mark%% *}}" </dev/null >/dev/null 2>&1
+fi
+exec {real} "$@"
+""")
+    (folder / "incus").chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(params=[SOME, pytest.param([*VANISHES], marks=pytest.mark.nightly)], ids=["some", "all"])
+def actions(request) -> list[str]:
+    return list(request.param)
+
+
+def test_a_container_that_vanishes_meanwhile_is_told_and_nothing_stays(bed, start_server, workspace, actions, request):
+    server, tmp_path = start_server(environ=request.getfixturevalue("vanishing")), workspace.parents[1]
+    session, unclear = talk(bed, server, workspace), {}
+    assert server.delete(f"/api/sessions/{session['id']}").status == 204
+    for what in actions:
+        method, path, body, words = VANISHES[what]
+        one = f"/api/sessions/{session['id']}"
+        if "resume" in path:
+            server.delete(one)
+        else:
+            assert server.post(f"{one}/resume").status == 200, what
+        (tmp_path / "now").write_text(f"{session['id']} {words}")
+        answer = server.request(method, path.format(one=one), body)
+        assert not (tmp_path / "now").exists(), f"{what}: {words!r} never came"
+        is_gone = method == "DELETE" and answer.status == 204
+        if not is_gone and (answer.status not in (404, 409) or "error" not in answer.json):
+            unclear[what] = answer.status, answer.body
+        wait_until(lambda: server.get("/api/sessions").json == [], f"{what}: the session to be gone")
+        assert bed.names() == []
+        session = server.create(workspace, resume=session["session_id"])
+        assert session["slot"] == 1
+        wait_for_screen(bed, session["id"], "earlier: remember the milk")
+    assert unclear == {}
+    assert "Traceback" not in server.log()
+
+
+def kill_all_of(bed: Bed, id: str) -> None:
+    """Kill the daemon and everything in a container at once, as a power cut does."""
+    assert bed.folder is not None
+    groups = Path("/sys/fs/cgroup").glob(f"**/lxc.payload.*{id}")
+    inside = [int(pid) for group in groups for file in group.rglob("cgroup.procs") for pid in file.read_text().split()]
+    for pid in (*processes_with(str(bed.folder)), *inside):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if bed.daemon is not None:
+        bed.daemon.wait()
+
+
+def test_a_power_cut_loses_nothing_that_was_said(bed, start_server, workspace):
+    server = start_server()
+    id = talk(bed, server, workspace)["id"]
+    server.process.kill()
+    kill_all_of(own(bed), id)
+    server.process.wait()
+    start_daemon_again(bed)
+    server = start_server()
+    wait_until(lambda: server.get("/api/sessions").status == 200, "Incus")
+    wait_until(lambda: server.get(f"/api/sessions/{id}").json["status"] == "stopped", "the session to be stopped")
+    assert server.post(f"/api/sessions/{id}/resume").status == 200
+    wait_for_screen(bed, id, "earlier: remember the milk")
+    runs = server.get("/api/sessions/history").json
+    assert [(run["id"], bool(run["ended_at"])) for run in runs] == [(id, False), (id, True)]
+
+
+def test_two_servers_and_ten_command_lines_on_one_workspace(bed, start_server, workspace):
+    servers: list[Server] = [start_server(), start_server()]
+    environ = {**os.environ, **bed.environ, "HOME": str(servers[0].home)}
+
+    def command(*words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*program(), *words], env=environ, cwd=workspace, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=2 * DEADLINE, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    with ThreadPoolExecutor(14) as pool:
+        begun = [pool.submit(command, "shell", "--background") for _ in range(3)]
+        begun += [pool.submit(command, "list", "--format", "json") for _ in range(5)]
+        begun += [pool.submit(command, "run", "true") for _ in range(2)]
+        made = [pool.submit(server.post, "/api/sessions", {"workspace": str(workspace)}) for server in servers]
+        assert [work.result()[0] for work in begun] == [0] * 10, [work.result() for work in begun]
+        assert [work.result().status for work in made] == [200, 200]
+
+    def slots(server: Server) -> list[int]:
+        return sorted(one["slot"] for one in server.get("/api/sessions").json)
+
+    wait_until(lambda: slots(servers[0]) == slots(servers[1]) and len(slots(servers[0])) == 5, "both to know all five")
+    assert len(set(slots(servers[0]))) == 5
+    ids = [one["id"] for one in servers[0].get("/api/sessions").json]
+    with ThreadPoolExecutor(10) as pool:  # one deletes what the other deletes: Incus may refuse either
+        deletes = [pool.submit(server.delete, f"/api/sessions/{id}?force=true") for id in ids for server in servers]
+        silent = [
+            work.result().body for work in deletes if work.result().status != 204 and not work.result().json["error"]
+        ]
+    assert silent == []
+    for id in set(bed.names()) & set(ids):
+        assert servers[0].delete(f"/api/sessions/{id}?force=true").status == 204
+    wait_until(lambda: [slots(server) for server in servers] == [[], []], "all to be gone")
+    assert bed.names() == []
+    runs = Counter(run["id"] for run in servers[0].get("/api/sessions/history").json if run["ended_at"])
+    assert runs == dict.fromkeys(ids, 1), "each run is written down once, with its end"
+
+
+def other_build(archive: bytes) -> bytes:
+    """The same program as another build."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, data.replace(b'BUILD = "', b'BUILD = "x') if name == "__main__.py" else data)
+    return made.getvalue()
+
+
+def test_an_upgrade_while_agents_work_stops_none(bed, start_server, workspace, make_workspace, tmp_path):
+    archive, place = build_zipapp.build(), tmp_path / "bin" / "clincus.pyz"
+    build_zipapp.write_program(place, archive)
+    command, environ = [sys.executable, "-I", str(place)], {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    server = start_server(command=command, environ=environ)
+    id = talk(bed, server, workspace)["id"]
+    tool = bed.shell(id, "pgrep -x claude")
+    build_zipapp.write_program(place, other_build(archive))
+    listed = subprocess.run(
+        [*command, "list", "--format", "json"], env={**os.environ, **bed.environ, **environ, "HOME": str(server.home)},
+        stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=DEADLINE,
+    )  # fmt: skip
+    assert [one["name"] for one in json.loads(listed.stdout)["active_containers"]] == [id]
+    assert len(list((tmp_path / "cache" / "clincus").iterdir())) == 2, "the new build is another one"
+    # The old server goes on with its own files, also with those that it has not read yet.
+    other = talk(bed, server, make_workspace("other"))["id"]
+    assert server.get("/").status == 200
+    with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal:
+        assert terminal.recv(timeout=30)
+        server.stop()
+    server = start_server(command=command, environ=environ)
+    wait_until(lambda: {one["id"] for one in server.get("/api/sessions").json} == {id, other}, "the sessions")
+    say(bed, id, "still here")
+    assert bed.shell(id, "pgrep -x claude") == tool
+    assert [run["ended_at"] for run in server.get("/api/sessions/history").json] == [None, None]
