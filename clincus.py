@@ -2725,10 +2725,8 @@ class History:
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             with directory_lock(os.path.dirname(self.path), timeout=None), open(self.path, "ab+") as file:
                 size = file.seek(0, os.SEEK_END)
-                if size > 0:
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":
-                        line = b"\n" + line  # the last writer was cut off: its torn line stays its own
+                if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                    line = b"\n" + line  # the last writer was cut off: its torn line stays its own
                 file.write(line)
                 file.flush()
                 if size + len(line) > HISTORY_LIMIT:
@@ -5811,8 +5809,7 @@ class Listener(ThreadingHTTPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in {errno.EMFILE, errno.ENFILE}:
-                words = "no file descriptors are left: new connections wait (raise the limit with `ulimit -n`)"
-                self.site.gate.refusals.note("all", "descriptors", words)
+                self.site.gate.refusals.note("all", "descriptors", "no file descriptors are left: see `ulimit -n`")
                 time.sleep(0.1)
             raise
 
@@ -6467,8 +6464,7 @@ class Monitor:
         self.error = ""
         self.since = utc_now()
         self.engine = engine
-        where = f"engine {engine}: it does not answer" if engine else "Incus does not answer"
-        self.silence = f"{where}: check the incus service"  # the words for an Incus that hangs
+        self.silence = f"{f'engine {engine}: it' if engine else 'Incus'} does not answer: check the incus service"
         self._interval, self._patience = (ENGINE_INTERVAL, ENGINE_PATIENCE) if engine else (LOOK_INTERVAL, 30.0)
         self._history = history
         self._on_reach = on_reach
