@@ -57,7 +57,8 @@ CLAUDE = ToolRules(
     seen_on="2.1.331, 2.1.332",
     screen=(
         Rule("trust-dialog", "waiting", r"Accessing workspace:|Do you trust the files in this folder", "dialog"),
-        Rule("resume-dialog", "waiting", r"Resume (from|full)[^\n]*(summary|session)", "dialog"),
+        # As the program's own words have it: it comes for old conversations of accounts that the vendor chooses.
+        Rule("resume-dialog", "waiting", r"^ *(❯ )?(\d\. )?Resume (from summary|full session)\b", "dialog", 8),
         Rule("login", "waiting", r"Select login method:|Paste code here if prompted", "login"),
         Rule(
             "plan", "waiting", r"(?P<text>Claude has written up a plan[^\n]*)|Here is Claude's plan", "plan", 12, True

@@ -48,6 +48,10 @@ NUDGE = [
     ),
     *("  Auto mode lets Claude handle permission prompts.", "  ❯ Yes, set auto mode as my default", "    No, keep it"),
 ]
+RESUME = [  # the words of 2.1.332, which only its vendor lets it show
+    *("─" * 100, "  This session is 2h 5m old and 120k tokens.", "  Resuming from a summary uses less."),
+    *("  ❯ Resume from summary (instant, recommended)", "    Resume full session as-is", "    Don't ask again"),
+]
 COMMANDS = ["● hi", RULE, "❯ /e", RULE, "    /effort                  Set the effort", "  ❯ /exit         Exit the CLI"]
 LOGIN = [
     "  Select login method:",
@@ -91,7 +95,8 @@ SCREENS = {
     "trust": (TRUST, ("waiting", "dialog")),
     "notice": (NOTICE, ("waiting", "dialog")),
     "a choice without a hint": (NUDGE, ("waiting", "dialog")),
-    "resume": (["Resume from summary (recommended)", "Resume full session as-is"], ("waiting", "dialog")),
+    "resume": (RESUME, ("waiting", "dialog")),
+    "an answer that speaks of resuming": (["● Resume from summary is quicker.", *BOX], ("idle", "")),
     "login": (LOGIN, ("waiting", "login")),
     "question": (QUESTION, ("waiting", "question")),
     "plan": (PLAN, ("waiting", "plan")),
@@ -319,6 +324,13 @@ def test_without_a_hook_the_words_are_those_of_the_screen():
     assert agent.text == "☐ Colour Which colour do you want?"
     assert agent.options == ("Red", "Green", "Type something.", "Chat about this")
     assert decide(facts(PERMISSION)).agent.options == ("Yes", "Yes, and always allow access to /workspace", "No")
+    asked = decide(facts(RESUME)).agent
+    assert asked.text == "This session is 2h 5m old and 120k tokens. Resuming from a summary uses less."
+    assert asked.options == (
+        "Resume from summary (instant, recommended)",
+        "Resume full session as-is",
+        "Don't ask again",
+    )
 
 
 def test_an_error_that_copilot_recovers_from_is_told_with_its_attempts_until_the_screen_moves():
