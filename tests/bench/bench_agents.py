@@ -43,6 +43,23 @@ BY_SCREEN = """for number in $(seq COUNT); do
     date +%s.%N; tmux send-keys -t =clincus-ID: $([ $((number % 2)) = 0 ] && echo 'Which?' || echo $number) Enter
     sleep PAUSE; done"""
 
+# As root, so that nothing of guest/ring.sh and guest/hook.sh slows it down.
+ATTACK = r"""
+perl -MSocket -e 'my $end = time + 40; while (time < $end) { for my $state ("Ready", "Started") {
+    socket(my $guest, PF_UNIX, SOCK_STREAM, 0) or die;
+    connect($guest, sockaddr_un("/dev/incus/sock")) or die;
+    my $body = qq({"state":"$state"});
+    syswrite $guest, join "\r\n", "PATCH /1.0 HTTP/1.1", "Host: incus", "Connection: close",
+        "Content-Type: application/json", "Content-Length: " . length $body, "", $body;
+    1 while sysread $guest, my $answer, 4096; } }' &
+perl -e 'my $end = time + 40; chdir "/home/code/.clincus/agent" or die; while (time < $end) {
+    open my $file, ">>", "events" or die;
+    my $event = time % 2 ? "Stop" : "UserPromptSubmit";
+    print $file qq({"at":@{[time]}.5,"event":"$event","data":{"last_assistant_message":") . "y" x 400 . qq("}}\n);
+    close $file;
+    unlink "events" if -s "events" > 2e6; }'
+wait"""
+
 
 class Events:
     """The events of one session's agent, with the time of their arrival."""
@@ -134,11 +151,31 @@ def changes(made: House, server: Server, results: Results) -> None:
         delete(server, id)
 
 
+def under_attack(made: House, server: Server, results: Results) -> None:
+    """The CPU that a server takes while root in a container rings and writes events as fast as it can."""
+    id = server.create(made.workspace())["id"]
+    process = Process(server.process.pid)
+    time.sleep(10)
+    spent = []
+    for script in ("sleep 40", ATTACK):
+        running = threading.Thread(target=made.bed.shell, args=(id, script, 0))
+        running.start()
+        time.sleep(4)
+        before = process.seconds
+        time.sleep(30)
+        spent.append(process.seconds - before)
+        running.join()
+    note = "in 30 s, with the calls of incus; the floor is a container at rest"
+    results.add(Row("CPU while a container rings and writes without end", "s", spent[1], floor=spent[0], note=note))
+    delete(server, id)
+
+
 def measure(made: House, results: Results) -> None:
     """Both parts, unless one is left out."""
     if CHANGES:
         with made.server(CONFIG) as server:
             changes(made, server, results)
+            under_attack(made, server, results)
     if SESSIONS:
         idle_sessions(made, results)
 

@@ -9,6 +9,7 @@ nothing.
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Callable
@@ -25,11 +26,14 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests import programs
 from tests.bench.measuring import House, Results, Row, main, percentile
+from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 
 LOADS = 5
 KEYS = 200
 STATES = 40
+LOOKED = 16
 SLOW_DOWN = 4  # of the CPU, for the times of a first load
+LOOK_PAUSE_MS = 4500  # a tool that works is looked at every 3.5 s
 RING_PAUSE_MS = 1200  # guest/ring.sh rings once a second at most
 SETTLED_MS = 4000  # long enough for all that the page fetches by itself
 
@@ -100,6 +104,36 @@ def states_seen(page: Page, address: str, shell: Callable[[str], str]) -> list[f
     return took
 
 
+def states_seen_by_looks(page: Page, address: str, draw: Callable[[list[str]], float]) -> list[float]:
+    """Milliseconds from a change of the tool's screen, without a hook or a ring, to its word on the session's row.
+
+    `draw` gives the time in the container, in seconds, just before its lines are there.
+    """
+    page.goto(address)
+    page.locator("main li a").first.wait_for()
+    page.evaluate(WATCH_STATE)
+    took = []
+    for count in range(LOOKED):
+        lines, word = (CLAUDE_WORKS, "Working") if count % 2 == 0 else (CLAUDE_RESTS, "Done")
+        at = draw(lines) * 1000
+        seen = "([word, at]) => window.states.find(([one, when]) => one === word && when > at)?.[1]"
+        took.append(page.wait_for_function(seen, arg=[word, at]).json_value() - at)
+        page.wait_for_timeout(LOOK_PAUSE_MS + count * 137 % 3500)  # at any time between two looks
+    return took
+
+
+def drawing(shell: Callable[[str], str], id: str) -> Callable[[list[str]], float]:
+    """A function that lets the stand-in of a session's tool draw lines; it gives the time just before."""
+    target = f"-t =clincus-{id}:"
+    shell(f"tmux send-keys {target} -l 'sh stty -echo' \\; send-keys {target} Enter")
+
+    def draw(lines: list[str]) -> float:
+        command = shlex.quote("sh printf '\\033[2J\\033[H{}\\n'".format("\\n".join(lines)))
+        return float(shell(f"date +%s.%N; tmux send-keys {target} -l {command} \\; send-keys {target} Enter"))
+
+    return draw
+
+
 def echoes(page: Page, address: str) -> list[float]:
     """Milliseconds from key to echo, one key at a time, in a shell of the session."""
     page.goto(address)
@@ -134,11 +168,14 @@ def on_the_way(
     browser: Browser, server: programs.Server, id: str, shell: Callable[[str], str], results: Results
 ) -> None:
     """The rows of a state's way to the page, and of keys that are typed there."""
+    # First without hooks: a tool whose hooks have told nothing so far is known by its screen.
+    looks = states_seen_by_looks(browser.new_page(), server.url, drawing(shell, id))
     states = states_seen(browser.new_page(), server.url, shell)
     keys = echoes(browser.new_page(), f"{server.url}/sessions/{id}/shell")
     results.add(
-        Row(f"hook to the row's word, p50 of {STATES}", "s", statistics.median(states) / 1000),
+        Row(f"hook to the row's word, p50 of {STATES}", "s", statistics.median(states) / 1000, 1),
         Row(f"hook to the row's word, p95 of {STATES}", "s", percentile(states, 0.95) / 1000),
+        Row(f"screen without a hook to the row's word, p50 of {LOOKED}", "s", statistics.median(looks) / 1000, 5),
         Row(f"typing echo in the page, p50 of {KEYS}", "s", statistics.median(keys) / 1000),
         Row(f"typing echo in the page, p95 of {KEYS}", "s", percentile(keys, 0.95) / 1000),
     )
