@@ -11,6 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+import clincus
 from tests.engines_bed import Engine, far_daemon
 from tests.programs import Server, git, wait_until
 
@@ -89,9 +90,11 @@ def unreachable(server: Server, id: str) -> bool:
     return bool(listed(server)[id]["unreachable_since"])
 
 
-def test_an_engine_that_stops_hides_nothing_and_comes_back(server, far, pair):
+def test_an_engine_that_stops_hides_nothing_and_comes_back(server, start_server, far, pair):
     near, id = pair
     daemon = far.daemons[0]
+    memory = server.home / ".clincus" / "engine-far.json"
+    wait_until(lambda: memory.exists() and clincus.instance_name(id) in memory.read_text(), "what is remembered of it")
     with connect(f"{server.socket_url}/ws/terminal/{id}?cols=120&rows=30") as terminal:
         daemon.kill()
         try:
@@ -107,8 +110,14 @@ def test_an_engine_that_stops_hides_nothing_and_comes_back(server, far, pair):
             ):
                 assert (refused.status, refused.json["error"].split(":")[0]) == (503, "engine far")
             typed(server, near, "still here", "echo: still here")
+            again = start_server(environ=far.environ)
+            wait_until(lambda: id in listed(again), "what is remembered of the engine")
+            assert (listed(again)[id]["status"], unreachable(again, id)) == ("running", True)
+            assert engine(again)["since"] <= engine(server)["since"]
         finally:
             daemon.start()
+    wait_until(lambda: not unreachable(again, id), "the engine to be back for the server that never saw it")
+    again.stop()
     wait_until(lambda: not unreachable(server, id), "the engine to be back")
     typed(server, id, "back", "echo: back")
     assert [run["ended_at"] for run in server.get("/api/sessions/history").json] == [None, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import clincus
 from clincus_cli import engines as commands
 from clincus_cli.context import Context
-from clincus_features import engines, upkeep
+from clincus_features import engine_memory, engines, upkeep
 
 NAME = "clincus-0a1b2c-1"
 FAR = f"far:{NAME}"
@@ -357,3 +358,69 @@ def test_what_a_restricted_project_forbids_is_said():
     assert [one.words for one in commands.project_findings(config, "agents", ["/srv"])] == [
         'the project "agents" is restricted'
     ]
+
+
+# ---- what is remembered of an engine
+
+
+class Serving(Told):
+    """As much of an application as the memory uses, with the engine `far`."""
+
+    def __init__(self, home: Any, **row: str) -> None:
+        super().__init__()
+        self.environ = {"HOME": str(home)}
+        looked = SimpleNamespace(is_set=lambda: True)
+        self.far = SimpleNamespace(error="", since="2099-01-01T00:00:00Z", looked=looked)
+        self.monitors = {"far": self.far}
+        self.config = SimpleNamespace(get=lambda key: {"far": row})
+        self.memory = engine_memory.Memory(self)  # type: ignore[arg-type]
+
+
+LOST = {"error": "engine far: it does not answer"}
+
+
+def test_an_engine_that_is_down_at_the_start_shows_what_it_had_until_it_answers(tmp_path):
+    before = Serving(tmp_path)
+    before.hear(instance(pinned="true"), instance(f"{NAME}2", "Stopped", location="m1"))
+    before.memory.look("far")
+    after = Serving(tmp_path)
+    vars(after.far).update(LOST)
+    after.memory.look("far")
+    since = after.far.since
+    assert since < "2099"
+    assert after.shown() == {FAR: ("running", since), f"{FAR}2": ("stopped", since)}
+    kept, live = after.registry.get(f"{FAR}2"), before.registry.get(f"{FAR}2")
+    assert replace(kept, unreachable_since="") == live
+    after.far.error = ""
+    after.registry.reach("far", "")
+    after.hear(instance(status="Stopped"))
+    after.memory.look("far")
+    assert after.shown() == {FAR: ("stopped", "")}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"table": ["", ""], "instances": [{"name": 1}]}', "\xff" * 100])
+def test_a_damaged_memory_shows_nothing(tmp_path, text):
+    (tmp_path / ".clincus").mkdir()
+    (tmp_path / ".clincus" / "engine-far.json").write_text(text)
+    serving = Serving(tmp_path)
+    vars(serving.far).update(LOST)
+    serving.memory.look("far")
+    assert serving.shown() == {}
+
+
+def test_another_engine_of_the_same_name_has_not_what_the_first_one_had(tmp_path):
+    before = Serving(tmp_path, remote="tower")
+    before.hear(instance())
+    before.memory.look("far")
+    after = Serving(tmp_path, remote="other")
+    vars(after.far).update(LOST)
+    after.memory.look("far")
+    assert after.shown() == {}
+
+
+def test_what_an_engine_lists_without_measure_is_not_remembered(tmp_path):
+    serving = Serving(tmp_path)
+    serving.hear(instance(settings="x" * 10_000), instance(f"{NAME}2"))
+    serving.memory.look("far")
+    kept = json.loads((tmp_path / ".clincus" / "engine-far.json").read_text())
+    assert [one["name"] for one in kept["instances"]] == [f"{NAME}2"]
