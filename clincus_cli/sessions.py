@@ -54,7 +54,7 @@ def run_list(context: Context) -> int:
     return 0
 
 
-OPTIONAL = ("deadline", "display_name", "tool", "workspace")  # not in `list --format json` where they are empty
+OPTIONAL = ("deadline", "display_name", "mode", "tool", "workspace")  # not in `list --format json` where they are empty
 
 
 def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,6 +67,7 @@ def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[
         "deadline": session.deadline,
         "display_name": session.name,
         "image": (instance.get("config") or {}).get("image.description", session.image),
+        "mode": session.mode if session.mode == "clone" else "",
         "ipv4": next((one["address"] for one in addresses if one.get("family") == "inet"), ""),
         "name": session.id,
         "persistent": session.persistent,
@@ -98,7 +99,8 @@ def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str,
         yield f"    Status:    {console.paint(status, colors[status]) if status in colors else status}"
         if "agent" in entry:
             yield f"    Agent:     {clincus.printable(agent_words(entry['agent']))}"
-        yield from fact_lines(entry, {**facts, "Workspace": "workspace", "Ends": "deadline"})
+        of_clone = {"Clone of": "workspace"} if "mode" in entry else {"Workspace": "workspace"}
+        yield from fact_lines(entry, {**facts, **of_clone, "Ends": "deadline"})
     if not active:
         yield "  (none)"
     if saved is None:

@@ -77,7 +77,7 @@ def prepare(
         return None
     limit = clincus.size_bytes(sessions.load().get("clone.size_limit"))
     source = Source.find(session.workspace, request.branch, sessions.environ, limit)
-    return functools.partial(make_clone, sessions, source)
+    return functools.partial(make_clone, sessions, source, last_bundle(sessions, session) if request.resume else "")
 
 
 def keep(sessions: clincus.Sessions, session: clincus.Session, saves: bool) -> None:
@@ -104,6 +104,15 @@ def keep(sessions: clincus.Sessions, session: clincus.Session, saves: bool) -> N
         raise clincus.ClincusError(
             f'"{session.id}" is kept: {told.words} were not fetched (clincus fetch {session.id})', 409
         )
+
+
+def last_bundle(sessions: clincus.Sessions, session: clincus.Session) -> str:
+    """The newest bundle that `keep_bundle` has made of a session, "" without one. Their names tell their times."""
+    directory, name = os.path.split(sessions.saved_directory(session))
+    with suppress(FileNotFoundError):
+        found = [one for one in os.listdir(directory) if one.startswith(f"{name}.") and one.endswith(".bundle")]
+        return os.path.join(directory, max(found)) if found else ""
+    return ""
 
 
 def keep_bundle(sessions: clincus.Sessions, session: clincus.Session, state: State) -> None:

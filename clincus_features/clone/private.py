@@ -7,9 +7,11 @@ and no settings but our own, and git reads no other configuration, so it runs no
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ import clincus
 from .repository import Repository
 
 GIT_TIMEOUT = 600  # seconds for git to look at a work tree, or at a bundle
+PREFIX = "clincus-git-"
+SWEPT = 50  # folders that are looked at before a new one is made
+LEFT_FOR = 60.0  # seconds after which one that nobody holds was left
 BIG_FILE = "16m"  # larger files go through git in pieces
 
 CONFIG = """
@@ -129,8 +134,11 @@ def private_git(repository: Repository, *, writes: bool = False) -> Iterator[Pri
     It reads the repository's objects and writes its own. With `writes` objects, references and their logs are the
     repository's own, as in a work tree that git-new-workdir makes.
     """
-    base = "/var/tmp" if os.path.isdir("/var/tmp") else None  # /tmp is often memory
-    folder = tempfile.mkdtemp(prefix="clincus-git-", dir=base)
+    base = "/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir()  # /tmp is often memory
+    sweep(base)
+    folder = tempfile.mkdtemp(prefix=PREFIX, dir=base)
+    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(held, fcntl.LOCK_SH)
     try:
         fill_folder(folder, repository, writes=writes)
         if os.geteuid() == 0:
@@ -144,6 +152,29 @@ def private_git(repository: Repository, *, writes: bool = False) -> Iterator[Pri
         yield git
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def sweep(base: str) -> None:
+    """Delete the folders that a killed process has left: nobody holds them, and they are not new.
+
+    Other users may make such folders, too: `rmtree` follows no link, so theirs is all that they can lose.
+    """
+    for name in [name for name in os.listdir(base) if name.startswith(PREFIX)][:SWEPT]:
+        path = os.path.join(base, name)
+        try:
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.fstat(folder)
+            if os.geteuid() in (0, there.st_uid) and time.time() - there.st_mtime > LEFT_FOR:
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            continue  # in use
+        finally:
+            os.close(folder)
 
 
 def fill_folder(folder: str, repository: Repository, *, writes: bool) -> None:

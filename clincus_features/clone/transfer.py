@@ -127,8 +127,11 @@ class Source:
         return cls(repository, overlay, (*notes, *overlay.notes))
 
 
-def make_clone(sessions: clincus.Sessions, source: Source, session: clincus.Session) -> None:
-    """Make the clone of a new session in its container. Raises ClincusError, and nothing stays then."""
+def make_clone(sessions: clincus.Sessions, source: Source, kept: str, session: clincus.Session) -> None:
+    """Make the clone of a new session in its container. Raises ClincusError, and nothing stays then.
+
+    `kept` is the bundle of what an earlier container of the session had, "" without one.
+    """
     guest, repository = sessions.guest(session), source.repository
     program = ["sh", "-c", clincus.guest_program("clone-folder"), "clincus", guest.mount, str(guest.uid)]
     done = sessions.door(session.id).exec(session.id, program)
@@ -151,10 +154,24 @@ def make_clone(sessions: clincus.Sessions, source: Source, session: clincus.Sess
 
     laid = guest.mount, str(len(removed)), "" if repository.folder else FIRST_COMMIT
     told = sessions.output(session, "clone-snapshot clone-lay", *laid, stdin=pieces(), timeout=TRANSFER_TIMEOUT)
-    for note in source.notes:
+    notes = [*source.notes, *([put_back(sessions, session, kept)] if kept else [])]
+    for note in notes:
         sessions.report(f"{session.id}: {note}")
     state = State(repository.head, told.decode("ascii", "replace").strip()[:64])
-    write_state(sessions, session.id, state, warnings="\n".join((*session.warnings, *source.notes)))
+    write_state(sessions, session.id, state, warnings="\n".join((*session.warnings, *notes)))
+
+
+def put_back(sessions: clincus.Sessions, session: clincus.Session, kept: str) -> str:
+    """Give a new clone what the session's last one had, as branches of a remote `kept`; what became of it, in words."""
+    try:
+        with open(kept, "rb") as file:
+            pieces = iter(lambda: file.read(1 << 16), b"")
+            sessions.output(
+                session, "clone-kept", sessions.guest(session).mount, stdin=pieces, timeout=TRANSFER_TIMEOUT
+            )
+    except (OSError, clincus.ClincusError) as error:
+        return f"what its last clone had was not put back, and is still in {kept}: {error}"
+    return "what its last clone had is there as branches kept/…, and kept/uncommitted is how it ended"
 
 
 # -- What a clone gives

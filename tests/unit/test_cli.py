@@ -563,6 +563,13 @@ def test_the_list_as_text():
     ]  # fmt: skip
 
 
+def test_the_list_says_that_a_session_works_on_a_clone():
+    instance = {"name": "clincus-ec0578-1", "status": "Running", "created_at": "2027-03-01T09:15:00Z"}
+    session = clincus.Session("clincus-ec0578-1", "/w", "claude", 1, "running", persistent=False, mode="clone")
+    entry = cli_sessions.active_entry(session, instance)
+    assert (entry["mode"], "    Clone of:  /w" in [*cli_sessions.list_lines([entry], None)]) == ("clone", True)
+
+
 def test_a_process_has_a_mark_that_ends_with_it():
     assert process_mark(os.getpid()) == process_mark(os.getpid()) != ""
     child = subprocess.Popen(["true"])

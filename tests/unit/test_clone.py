@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import pytest
 
 import clincus
 from clincus_features import clone
-from clincus_features.clone import landing, overlay, repository, transfer
+from clincus_features.clone import landing, overlay, private, repository, transfer
 from clincus_features.clone.folder import Folder
 from tests.programs import git
 
@@ -77,8 +78,8 @@ class Box:
         if done.code != 0:
             raise clincus.IncusError(done.reason, 500)
 
-    def make(self, branch: str = "") -> Box:
-        request = clincus.LaunchRequest(str(self.workspace), mode="clone", branch=branch)
+    def make(self, branch: str = "", resume: str = "") -> Box:
+        request = clincus.LaunchRequest(str(self.workspace), mode="clone", branch=branch, resume=resume)
         bring_in = clone.prepare(self, self.session, request)
         bring_in(self.session)
         return self
@@ -614,6 +615,44 @@ def test_a_delete_is_refused_until_all_is_fetched_or_kept_as_a_bundle(box, proje
     assert str(bundle) in box.reports[-1]
     box.fetch()
     clone.keep(box, box.session, False)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_what_a_delete_kept_is_there_when_the_conversation_goes_on_in_a_new_clone(box, project, tmp_path, is_damaged):
+    saved = tmp_path / "sessions-claude"
+    box.make()
+    box.saved_directory = lambda session: str(saved / "id")
+    head = box.commit()
+    (box.folder / "open").write_text("not committed\n")
+    clone.keep(box, box.session, True)
+    (saved / "id.20200101-000000.bundle").write_text("an older one")
+    if is_damaged:
+        (saved / "id.20990101-000000.bundle").write_text("no bundle")
+    new = Box(tmp_path / "new", project, tmp_path / "home")
+    new.saved_directory = box.saved_directory
+    new.make(resume="id")
+    assert ("was not put back" in new.labels[clincus.LABEL + "warnings"]) == is_damaged
+    if not is_damaged:
+        assert git(new.folder, "rev-parse", "kept/main").strip() == head
+        assert git(new.folder, "show", "kept/uncommitted:open") == "not committed\n"
+    assert git(new.folder, "status", "--porcelain") == ""
+
+
+def test_folders_that_a_killed_process_left_are_deleted_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(private, "LEFT_FOR", 3600.0)
+    for name in ("left", "held", "new"):
+        (tmp_path / f"clincus-git-{name}" / "objects").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "clincus-git-link").symlink_to("elsewhere")
+    for name in ("left", "held", "link"):
+        os.utime(tmp_path / f"clincus-git-{name}", (0, 0))
+    held = os.open(tmp_path / "clincus-git-held", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    private.sweep(str(tmp_path))
+    os.close(held)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("clincus-git-held", "clincus-git-new", "clincus-git-link", "elsewhere")
+    }
 
 
 def test_a_clone_that_cannot_be_read_is_kept_unless_a_person_insists(box, tmp_path):
