@@ -197,7 +197,7 @@ class Journal:
     def entries(self, id: str, limit: int) -> list[Entry]:
         """What happened to a session, newest first. Raises ClincusError(404) for one that never was."""
         if self._session(id) is None:
-            self._app.monitor.require()
+            self._app.require(clincus.engine_of(id))
         return session_log(self._app.registry, self._app.history, self._path(""), id)[:limit]
 
 

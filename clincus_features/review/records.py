@@ -131,8 +131,11 @@ class Records:
         self._folder = folder
 
     def find(self, id: str, session_id: str = "") -> Record | None:
-        """The record of a session; without a session id that of the last session of this name."""
-        names = [f"{id}.{short_key(session_id)}.json"] if session_id else self._names(f"{re.escape(id)}\\..*\\.json")
+        """The record of a session; without a session id that of the last one of this name, or of this session id."""
+        if session_id:
+            names = [f"{id}.{short_key(session_id)}.json"]
+        else:
+            names = self._names(f"{re.escape(id)}\\..*\\.json") or self._names(f".*\\.{short_key(id)}\\.json")
         found = [record for record in map(self._read, names) if record]
         return max(found, key=lambda record: record.looked_at, default=None)
 

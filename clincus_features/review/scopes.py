@@ -31,13 +31,13 @@ class Review:
         self.recorder = recorder
 
     def record(self, id: str) -> Record:
-        """The record of a session. Raises ClincusError(404)."""
+        """The record of a session, also by the session id of one that is gone. Raises ClincusError(404)."""
         session = self._app.registry.find(id)
         if session is not None:
             return self.recorder.records.of(session)
         record = self.recorder.records.find(id)
         if record is None:
-            self._app.monitor.require()
+            self._app.require(clincus.engine_of(id))
             raise clincus.ClincusError(f'session "{id}" not found', 404)
         return record
 
@@ -51,7 +51,7 @@ class Review:
         Without `looks` the last list counts as now: the files of a list are asked for one after the other.
         """
         record, stale = self.record(values["id"]), ""
-        session = self._app.registry.find(record.id)
+        session = self._app.registry.find(values["id"])
         if session is not None and session.status == "running":
             try:
                 if values["to"] == "now" and (looks or not record.tree):

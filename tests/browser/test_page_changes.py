@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 import pytest
 from playwright.sync_api import expect
 
+from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 from tests.programs import wait_until
 
 pytest_plugins = ("browser_bed",)
@@ -72,6 +74,44 @@ def test_what_changed_is_shown_as_it_appears_and_is_undone(dashboard, reviewed):
     dashboard.forgive(r"status of 404 .*/changes/file")
 
 
+def test_a_file_and_a_turn_are_undone_and_the_history_leads_to_what_a_deleted_session_changed(dashboard, reviewed, bed):
+    """A turn renames one file and writes two; one of them is put back alone, the rest of the turn from the timeline."""
+    (session, run), page = reviewed, dashboard.page
+    folder, path = dashboard.root / "my-app", f"/api/sessions/{session['id']}"
+
+    def becomes(screen: list[str], why: str) -> None:
+        bed.draw(session["id"], screen)
+        wait_until(lambda: dashboard.server.get(f"{path}/checkpoints").json[0]["why"] == why, f"a checkpoint: {why}")
+
+    bed.draw(session["id"], CLAUDE_RESTS)
+    wait_until(lambda: dashboard.server.get(f"{path}/agent").json["state"] in ("idle", "done"), "a tool at rest")
+    becomes(CLAUDE_WORKS, "prompt")
+    run("mv README.md READ.md; echo one >one; echo two >two")
+    becomes(CLAUDE_RESTS, "turn")
+    run("echo mine >mine")
+    dashboard.go(f"/sessions/{session['id']}/changes?from=turn&path=READ.md")
+    expect(page.get_by_text("was README.md")).to_be_visible()
+    page.get_by_role("treeitem", name="two").click()
+    page.get_by_role("button", name="Undo the changes of this file").click()
+    page.get_by_role("dialog", name="Put two back?").get_by_role("button", name="Undo in 1 file").click()
+    expect(page.get_by_role("treeitem", name="two")).to_have_count(0)
+    assert not (folder / "two").exists()
+    page.get_by_role("button", name="Timeline").click()
+    turn = page.get_by_role("listitem").filter(has_text="After a turn")
+    turn.get_by_role("button", name="Actions on this checkpoint").click()
+    page.get_by_role("menuitem", name="Undo this turn …").click()
+    dialog = page.get_by_role("dialog", name="Undo this turn?")
+    expect(dialog.get_by_role("checkbox", name="mine")).to_have_count(0)
+    dialog.get_by_role("button", name="Undo in 2 files").click()
+    expect(page.get_by_text("Put back 1 file and removed 2 files.")).to_be_visible()
+    assert run("ls").split() == ["README.md", "mine"]
+    assert dashboard.server.delete(f"{path}?force=true").status == 204
+    dashboard.go("/history")
+    page.get_by_role("link", name="Changes").click()
+    expect(page.get_by_role("treeitem")).to_contain_text(["mine"])
+    dashboard.forgive(r"status of 404 .*/changes/file")
+
+
 def test_comments_stay_until_the_tool_has_them(dashboard, reviewed):
     """Written between the lines, kept over a reload, marked when their code is gone, sent together."""
     (session, run), page = reviewed, dashboard.page
@@ -98,14 +138,16 @@ def test_comments_stay_until_the_tool_has_them(dashboard, reviewed):
 
 def test_pictures_are_shown_before_and_after(dashboard, session_on, bed):
     """One that was there, and what came in its place."""
-    (dashboard.root / "my-app" / "a.gif").write_bytes(b"GIF89a" + b"\0" * 4)
+    (dashboard.root / "my-app" / "a.gif").write_bytes(base64.b64decode(PNG))  # its name tells nothing
     session, page = session_on(), dashboard.page
     path = f"/api/sessions/{session['id']}"
     wait_until(lambda: dashboard.server.get(f"{path}/checkpoints").json, "the first checkpoint")
-    bed.shell(session["id"], f"cd /workspace; echo {PNG} | base64 -d >new.png; echo {WIDER} | base64 -d >wide.gif")
+    wide = f"cd /workspace; echo {PNG} | base64 -d >new.png; echo {WIDER} | base64 -d >wide.gif; mv -f wide.gif a.gif"
+    bed.shell(session["id"], wide)
     dashboard.go(f"/sessions/{session['id']}/changes?path=new.png")
     expect(page.get_by_text(re.compile("After · 1 . 1 "))).to_be_visible()
-    dashboard.go(f"/sessions/{session['id']}/changes?path=wide.gif")
+    dashboard.go(f"/sessions/{session['id']}/changes?path=a.gif")
+    expect(page.get_by_text(re.compile("Before · 1 . 1 "))).to_be_visible()
     expect(page.get_by_text(re.compile("After · 2 . 1 "))).to_be_visible()
 
 
@@ -127,10 +169,12 @@ def test_thousands_of_files_and_a_line_of_50_mb_leave_the_page_usable(dashboard,
     expect(page.locator(".cm-content")).to_contain_text("and 995000 more characters")
 
 
-def test_snapshots_are_taken_and_deleted(dashboard, session_on):
-    """Their place says what is not in them."""
-    page = dashboard.page
-    dashboard.go(f"/sessions/{session_on()['id']}/changes")
+def test_snapshots_are_taken_brought_back_and_deleted(dashboard, session_on, bed):
+    """Their place says what is not in them. The tool goes on with its conversation after one was brought back."""
+    session, page = session_on(), dashboard.page
+    dashboard.open_terminal(session)
+    dashboard.type_line("remember the milk")
+    dashboard.expect_screen("echo: remember the milk")
     page.get_by_role("banner").or_(page.locator("header")).get_by_role("button", name="More actions").click()
     page.get_by_role("menuitem", name="Snapshots").click()
     dialog = page.get_by_role("dialog", name=re.compile("^Snapshots of"))
@@ -138,6 +182,14 @@ def test_snapshots_are_taken_and_deleted(dashboard, session_on):
     dialog.get_by_label("Name of the snapshot").fill("clean")
     dialog.get_by_role("button", name="Take a snapshot").click()
     expect(dialog.get_by_role("listitem")).to_contain_text("clean")
+    bed.shell(session["id"], "echo lost >~/lost; echo kept >/workspace/kept")
+    dialog.get_by_role("button", name="Bring the container back to this").click()
+    page.get_by_role("alertdialog").get_by_role("button", name="Bring it back").click()
+    expect(dialog.get_by_role("listitem")).not_to_contain_text("Working", timeout=60_000)
+    assert bed.shell(session["id"], "cd; ls lost /workspace/kept 2>/dev/null || true") == "/workspace/kept\n"
+    wait_until(lambda: "earlier: remember the milk" in bed.screen(session["id"]), "the conversation")
     dialog.get_by_role("button", name="Delete the snapshot").click()
     page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
     expect(dialog.get_by_text("No snapshots")).to_be_visible()
+    page.keyboard.press("Escape")
+    dashboard.expect_screen("earlier: remember the milk")

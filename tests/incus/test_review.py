@@ -49,6 +49,10 @@ def test_what_a_session_changes_is_seen_and_outlives_it(session, workspace):
     assert session.server.delete(f"{session.path}?force=true").status == 204
     assert session.files(to="2") == {"README.md": "M", "a.png": "A", "src/new.txt": "A"}
     assert session.server.post(f"{session.path}/checkpoints").status == 404
+    again = Reviewed(session.bed, session.server, workspace)
+    assert (again.id, again.files()) == (session.id, {}), "a new session of that name"
+    gone = session.server.get(f"/api/sessions/{one['session_id']}/changes?to=2").json
+    assert len(gone["files"]) == 3, "the one before is found by its session id"
 
 
 def test_an_undo_brings_files_back_and_can_be_undone(session, workspace):

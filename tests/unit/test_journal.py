@@ -45,7 +45,7 @@ class Office:
         self.registry = clincus.Registry("clincus-", lambda change: None)
         self.registry.compare(next(self.registry.questions), [found()], only=ID)
         self.history = clincus.History(str(home / ".clincus" / "history.jsonl"))
-        self.monitor = SimpleNamespace(require=lambda: None)
+        self.require = lambda engine: None
         self.restart()
 
     def restart(self) -> None:
