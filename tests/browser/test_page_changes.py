@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
+import shutil
 
 import pytest
 from playwright.sync_api import expect
@@ -138,7 +140,9 @@ def test_comments_stay_until_the_tool_has_them(dashboard, reviewed):
 
 def test_pictures_are_shown_before_and_after(dashboard, session_on, bed):
     """One that was there, and what came in its place."""
-    (dashboard.root / "my-app" / "a.gif").write_bytes(base64.b64decode(PNG))  # its name tells nothing
+    picture = dashboard.root / "my-app" / "a.gif"  # its name tells nothing
+    picture.write_bytes(base64.b64decode(PNG))
+    shutil.chown(picture, *([1000, 1000] if os.geteuid() == 0 else [os.getuid()]))
     session, page = session_on(), dashboard.page
     path = f"/api/sessions/{session['id']}"
     wait_until(lambda: dashboard.server.get(f"{path}/checkpoints").json, "the first checkpoint")
