@@ -3452,7 +3452,7 @@ def limit_options(
     for key, incus_key in LIMIT_KEYS.items():
         section, name = key.split(".")
         value = limits[section][name]
-        if value not in ("", 0):
+        if value not in ("", 0, "true"):  # that is Incus's own default, and a restricted project forbids to name swap
             config[incus_key] = incus_unit(str(value))
     disk, warnings = disk_options(limits["disk"])
     if LIMIT_KEYS["disk.priority"] in config and not block_weights:

@@ -95,7 +95,7 @@ def run_engine_add(context: Context) -> int:
     if name in context.config.get("engines"):
         raise clincus.ClincusError(f'there is an engine "{name}" already: edit [engines.{name}] of your config', 409)
     if options.token:
-        add_remote(context.incus, name, options.token)
+        add_remote(context.incus, name, options.token, options.project, context.environ)
     restrict_key(context.environ)
     given = {"project": options.project, "target": options.target, "image": options.image, "roots": [*options.root]}
     row = {key: value for key, value in given.items() if value}
@@ -111,29 +111,59 @@ def run_engine_add(context: Context) -> int:
     return report(examine(incus, image, row.get("roots", [])))
 
 
-def add_remote(incus: clincus.Incus, name: str, token: str) -> None:
+def add_remote(incus: clincus.Incus, name: str, token: str, project: str, environ: Mapping[str, str]) -> None:
     """Let the `incus` command trust a server, and be trusted by it. Raises ClincusError with what to do."""
     import base64
 
     try:
         document = json.loads(base64.b64decode(token, validate=True))
-        addresses = document["addresses"]
+        addresses, fingerprint = document["addresses"], str(document["fingerprint"])
     except (ValueError, TypeError, KeyError):
         raise clincus.ClincusError(f"that is no token: {NEW_TOKEN}", 400) from None
+    project_flag = [f"--project={project}"] if project else []
     try:
-        incus.run("remote", "add", name, token, timeout=60)
+        incus.run("remote", "add", name, token, *project_flag, timeout=60)
     except clincus.IncusError as error:
-        if "oken" in error.message:
+        if "fingerprint mismatch" in error.message:
+            hint = "its certificate is another one. Is the address still its own? Then " + NEW_TOKEN
+            raise clincus.ClincusError(f"{addresses} is not the server that the token is for: {hint}", 400) from error
+        if "permission for project" in error.message:
+            hint = f"name it: `clincus engine add {name} TOKEN --project PROJECT`"
+            raise clincus.ClincusError(f"the token is for certain projects only: {hint}", 400) from error
+        if "oken" in error.message or "certificate add operation" in error.message:  # an old one, and a used one
             raise clincus.ClincusError(f"the token is not good any more ({error}): {NEW_TOKEN}", 400) from error
         if "already trusted" in error.message:
-            hint = f"add it by its remote, without a token; `incus remote list` shows which has {addresses}"
-            raise clincus.ClincusError(f"that server trusts this machine already: {hint}", 409) from error
+            add_trusted(incus, environ, name, addresses[0], fingerprint, *project_flag)
+            return
         if "exists as" in error.message or "already exists" in error.message:
             hint = (
                 f"`clincus engine add {name}` without a token takes it; or remove it with `incus remote remove {name}`"
             )
             raise clincus.ClincusError(f'there is a remote "{name}" already: {hint}', 409) from error
         raise
+
+
+def add_trusted(
+    incus: clincus.Incus, environ: Mapping[str, str], name: str, address: str, fingerprint: str, *flags: str
+) -> None:
+    """Add a server that trusts this machine already, if its certificate is that of the token. Raises ClincusError.
+
+    The `incus` command takes a certificate only by a person's word, so it takes any here. By then it has told the
+    server nothing but who we are.
+    """
+    import hashlib
+    import ssl
+
+    incus.run("remote", "add", name, f"https://{address}", "--accept-certificate", *flags, timeout=60)
+    path = os.path.join(client_folder(environ), "servercerts", f"{name}.crt")
+    try:
+        shown = hashlib.sha256(ssl.PEM_cert_to_DER_cert(clincus.read_text(path, 1 << 16) or "")).hexdigest()
+    except (OSError, ValueError):
+        shown = ""
+    if shown != fingerprint:
+        incus.run("remote", "remove", name)
+        words = f"{address} is not the server that the token is for: its certificate is another one"
+        raise clincus.ClincusError(words, 400)
 
 
 def client_folder(environ: Mapping[str, str]) -> str:

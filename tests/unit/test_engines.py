@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -307,26 +309,44 @@ def test_a_command_asks_the_engines_of_the_sessions_that_it_names(options, asked
 
 # ---- clincus engine
 
+KNOWN = {"addresses": ["h:8443"], "fingerprint": hashlib.sha256(b"of the token").hexdigest()}
+TOKEN = base64.b64encode(json.dumps(KNOWN).encode()).decode()
+
 
 @pytest.mark.parametrize(
     ("failure", "status", "said"),
     [
         ("Failed to create certificate: Token has expired", 400, "ask for a new one"),
-        ("Failed to create certificate: Client is already trusted", 409, "incus remote list"),
+        ("Failed to create certificate: No matching certificate add operation found", 400, "ask for a new one"),
+        ("Certificate fingerprint mismatch between certificate token and server", 400, "not the server that the token"),
+        ('Failed to find project: User does not have permission for project "default"', 400, "--project PROJECT"),
         ("Remote tower exists as <https://h>", 409, "without a token"),
     ],
 )
 def test_a_token_that_does_not_work_says_what_would(failure, status, said):
-    token = base64.b64encode(json.dumps({"addresses": ["h:8443"]}).encode()).decode()
     with pytest.raises(clincus.ClincusError, match=said) as caught:
-        commands.add_remote(Door(clincus.IncusError(failure, 500)), "tower", token)
+        commands.add_remote(Door(clincus.IncusError(failure, 500)), "tower", TOKEN, "", {})
     assert caught.value.status == status
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_server_that_trusts_us_already_is_added_if_it_has_the_certificate_of_the_token(tmp_path, is_same):
+    (tmp_path / "servercerts").mkdir()
+    content = base64.b64encode(b"of the token" if is_same else b"of another").decode()
+    text = f"-----BEGIN CERTIFICATE-----\n{content}\n-----END CERTIFICATE-----\n"
+    (tmp_path / "servercerts" / "tower.crt").write_text(text)
+    door = Door(clincus.IncusError("Client is already trusted", 500))
+    refused = contextlib.nullcontext() if is_same else pytest.raises(clincus.ClincusError, match="not the server")
+    with refused:
+        commands.add_remote(door, "tower", TOKEN, "mine", {"INCUS_CONF": str(tmp_path)})
+    assert door.lines[1].endswith("remote add tower https://h:8443 --accept-certificate --project=mine")
+    assert [line.split()[-3:] for line in door.lines[2:]] == ([] if is_same else [["remote", "remove", "tower"]])
 
 
 def test_what_is_no_token_is_not_given_to_incus():
     door = Door()
     with pytest.raises(clincus.ClincusError, match="that is no token"):
-        commands.add_remote(door, "tower", "--help")
+        commands.add_remote(door, "tower", "--help", "", {})
     assert door.lines == []
 
 

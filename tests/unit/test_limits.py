@@ -26,7 +26,7 @@ def instance_keys(**changed):
 
 
 MEMORY_HARD = {"limits.memory": "512MiB", "limits.memory.enforce": "hard"}
-UNLIMITED = {"limits.memory.enforce": "soft", "limits.memory.swap": "true"}
+UNLIMITED = {"limits.memory.enforce": "soft"}
 
 
 def test_without_limits_only_the_memory_modes_are_written():
