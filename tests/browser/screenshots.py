@@ -15,6 +15,8 @@ import pytest
 from browser_bed import Dashboard
 from playwright.sync_api import expect
 
+from tests.programs import wait_until
+
 pytest_plugins = ("browser_bed",)
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -88,6 +90,47 @@ def test_desktop(work, bed, theme, suffix):
     expect(dashboard.page.get_by_role("main").get_by_text("Needs you").first).to_be_visible()
     expect(dashboard.page.get_by_role("button", name="handbook", exact=True)).to_be_visible()
     save(dashboard, "dashboard-projects")
+
+
+BEFORE = """\
+from decimal import Decimal
+
+
+def total(items):
+    \"\"\"What the customer pays.\"\"\"
+    return sum(round(item.price * item.count, 2) for item in items)
+"""
+AFTER = """\
+from decimal import ROUND_HALF_UP, Decimal
+
+CENT = Decimal("0.01")
+
+
+def total(items):
+    \"\"\"What the customer pays, rounded once.\"\"\"
+    amount = sum(item.price * item.count for item in items)
+    return amount.quantize(CENT, ROUND_HALF_UP)
+"""
+
+
+def test_changes(work, bed):
+    """What a session changed, side by side."""
+    dashboard, shop = work()
+    page, path = dashboard.page, f"/api/sessions/{shop['id']}"
+    wait_until(lambda: dashboard.server.get(f"{path}/checkpoints").json, "the first checkpoint")
+
+    def write(**files: str) -> None:
+        for name, text in files.items():
+            place = f"/workspace/{name.replace('__', '/')}.py"
+            script = f"mkdir -p $(dirname {place}); cat >{place}"
+            bed.incus.exec(shop["id"], ["sh", "-c", script], user=1000, stdin=text.encode())
+
+    write(cart__total=BEFORE)
+    kept = dashboard.server.post(f"{path}/checkpoints", {}).json["checkpoint"]
+    write(cart__total=AFTER, tests__test_total="def test_three_thirds_are_one():\n    ...\n")
+    dashboard.go(f"/sessions/{shop['id']}/changes?from={kept}&path=cart%2Ftotal.py")
+    expect(page.locator(".cm-merge-b")).to_contain_text("ROUND_HALF_UP")
+    save(dashboard, "dashboard-changes")
 
 
 def test_phone(work):

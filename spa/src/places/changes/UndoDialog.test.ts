@@ -1,0 +1,63 @@
+// @vitest-environment happy-dom
+import { cleanup, render, screen } from '@testing-library/svelte';
+import userEvent from '@testing-library/user-event';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import { sessions } from '../../state/sessions.svelte';
+import { type Call, fakeServer, someChange, someSession } from '../../test/fakes';
+import { Undo } from './undo.svelte';
+import UndoDialog from './UndoDialog.svelte';
+
+const FILES = [someChange({ path: 'its' }), someChange({ path: 'now', old_path: 'then', status: 'R' }), someChange({ path: 'theirs', touched: false })];
+const DONE = { checkpoint: '7', restored: ['its', 'then'], removed: ['now'], failed: [] };
+
+let calls: Call[];
+let undo: Undo;
+
+beforeEach(() => {
+  calls = fakeServer(({ method }) => ({ json: method === 'POST' ? DONE : { files: FILES, truncated: false, skipped: [], others: ['b'], stale: '' } }));
+  undo = new Undo('a', () => undefined);
+});
+
+afterEach(() => {
+  cleanup();
+  vi.restoreAllMocks();
+  vi.unstubAllGlobals();
+});
+
+/** Opens the dialog of an undo of all, beside another session in the same folder. */
+async function open(fields: Partial<Parameters<Undo['ask']>[0]> = {}): Promise<void> {
+  vi.spyOn(sessions, 'get').mockImplementation((id) => (id === 'b' ? someSession({ id, name: 'the other one' }) : undefined));
+  await undo.ask({ title: 'Undo all?', from: 'start', only: null, end: '', ...fields });
+  render(UndoDialog, { undo, session: someSession() });
+}
+
+const boxes = (): string[] => screen.getAllByRole<HTMLInputElement>('checkbox').map((box) => `${box.closest('label')?.textContent.trim().split(/\s/)[0] ?? ''} ${box.checked}`);
+
+it('chooses what the turns of this session touched, and names the other session', async () => {
+  await open();
+  expect(boxes()).toEqual(['2 false', 'its true', 'now true', 'theirs false']);
+  expect(screen.getByRole('dialog').textContent).toContain('Another session works in the same folder: the other one.');
+});
+
+it('puts back what is chosen, a renamed file by both of its names', async () => {
+  await open();
+  await userEvent.click(screen.getByRole('checkbox', { name: /^its/ }));
+  await userEvent.click(screen.getByRole('button', { name: 'Undo in 1 file' }));
+  await vi.waitFor(() => expect(undo.request).toBeNull());
+  const sent = calls.find(({ method }) => method === 'POST');
+  expect([sent?.path, sent?.body]).toEqual(['/api/sessions/a/restore', '{"checkpoint":"start","paths":["then","now"]}']);
+});
+
+it('offers the files of a turn alone, and tells which of them changed again', async () => {
+  await open({ only: new Set(['its']), end: '5' });
+  expect(boxes()).toEqual(['1 true', 'its true']);
+  expect(screen.getByRole('dialog').textContent).toContain('1 file changed again after that turn');
+});
+
+it('stays open with the reason when nothing was undone', async () => {
+  await open();
+  fakeServer(() => ({ status: 409, json: { error: 'the session is stopped' } }));
+  await userEvent.click(screen.getByRole('button', { name: 'Undo in 2 files' }));
+  await vi.waitFor(() => expect(screen.getByRole('dialog').textContent).toContain('The session is stopped'));
+});
