@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import clincus
-from tests.engines_bed import Engine, far_daemon
+from tests.engines_bed import Engine, Relay, far_daemon
 from tests.programs import Server, git, wait_until
 
 
@@ -61,9 +62,14 @@ def test_a_session_there_lives_as_one_here(server, there):
     assert id.startswith("far:clincus-")
     assert (made["engine"], made["status"], made["workspace"]) == ("far", "running", str(there))
     assert (made["protection"], made["unreachable_since"]) == ("locked", "")
+    wait_until(lambda: server.get(f"{path}/checkpoints").json, "the first checkpoint")
     typed(server, id, "hello", "echo: hello")
     typed(server, id, "sh touch made-there && echo done-$((1 + 1))", "done-2")
     assert (there / "made-there").stat().st_uid == 1000
+    assert [one["path"] for one in server.get(f"{path}/changes").json["files"]] == ["made-there"]
+    assert server.get(f"{path}/changes/file?path=made-there").json["new"] == ""
+    undone = server.post(f"{path}/restore", {"checkpoint": "start", "paths": ["made-there"]}).json
+    assert (undone["removed"], (there / "made-there").exists()) == (["made-there"], False)
     assert "README.md" in [one["name"] for one in server.get(f"{path}/files?path=").json["entries"]]
     assert server.get(f"{path}/agent").status == 200
     assert server.get(f"{path}/usage").json["processes"] > 0
@@ -167,3 +173,33 @@ def test_a_clone_of_a_folder_here_is_what_a_session_there_gets(server, make_work
     assert server.delete(f"/api/sessions/{made['id']}").status == 204
     fetched = server.post(f"/api/sessions/{made['id']}/fetch", {}).json
     assert git(here, "log", "-1", "--format=%s", fetched["branch"]).strip() == "from there"
+
+
+@pytest.fixture
+def wire(far, server) -> Iterator[Relay]:
+    """What the server reaches the engine through."""
+    with far.through_relay() as relay:
+        wait_until(lambda: engine(server)["reachable"], "the engine through the relay")
+        yield relay
+
+
+@pytest.mark.nightly
+def test_a_network_that_is_cut_in_the_middle_of_a_create_and_of_a_prompt_loses_neither_host(server, far, pair, wire):
+    """Nothing is refused and nothing answers; the daemon there goes on."""
+    near, id = pair
+    with ThreadPoolExecutor() as pool:
+        body = {"workspace": server.get(f"/api/sessions/{id}").json["workspace"], "engine": "far", "mode": "mount"}
+        create = pool.submit(server.post, "/api/sessions", body, timeout=120)
+        wait_until(lambda: len(json.loads(far.daemons[0].incus("list", "--format", "json"))) == 2, "a container begun")
+        with wire.cut():
+            prompt = pool.submit(server.post, f"/api/sessions/{id}/prompt", {"text": "lost?"}, timeout=120)
+            rounds = 0
+            while not unreachable(server, id):
+                typed(server, near, "quick", "echo: quick")
+                rounds += 1
+            assert rounds > 1, "the session here waited for the engine that is cut off"
+            assert {create.result().status, prompt.result().status} <= {500, 503}
+    wait_until(lambda: not unreachable(server, id), "the engine to be back")
+    wait_until(lambda: len(far.query("/1.0/instances")) == 1, "the half-made container to be gone")
+    wait_until(lambda: listed(server).keys() == {near, id}, "the session to be gone")
+    typed(server, id, "back", "echo: back")
