@@ -22,6 +22,8 @@ const post = (path, type, more) =>
 const loaded = one => new Promise((done, fail) => { one.onload = one.onopen = done; one.onerror = fail; });
 const tries = {
   write: () => post('/api/workspaces', 'application/json'),
+  form: () => post('/api/workspaces', 'text/plain', {mode: 'no-cors', credentials: 'include'}),
+  look: () => fetch(API + '/api/sessions', {mode: 'no-cors', credentials: 'include'}),
   read: () => fetch(API + '/api/sessions').then(answer => answer.json()),
   socket: () => loaded(new WebSocket(API.replace('http', 'ws') + '/ws/events')),
   script: () => loaded(document.head.appendChild(Object.assign(document.createElement('script'),
@@ -30,7 +32,6 @@ const tries = {
 (async () => {
   const report = {cookie: document.cookie};
   for (const [name, work] of Object.entries(tries)) report[name] = await work().then(() => 'done', error => 'failed');
-  await post('/api/workspaces', 'text/plain', {mode: 'no-cors', credentials: 'include'});
   for (const domain of ['localhost', '.localhost', location.hostname])
     document.cookie = COOKIE + '=tossed; path=/; domain=' + domain;
   document.cookie = COOKIE + '=tossed; path=/';

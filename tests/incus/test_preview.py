@@ -23,7 +23,7 @@ from tests.conftest import new_workspace
 from tests.dev_server import BIG, app_in
 from tests.programs import DEADLINE, program, wait_until
 
-PORT, OTHER_PORT, PORT_6 = 3000, 3001, 3006
+PORT, OTHER_PORT, PORT_6, INNER_PORT = 3000, 3001, 3006, 8088
 
 
 class Preview:
@@ -63,8 +63,9 @@ def served(bed, start_shared, tmp_path_factory):
     id = session["id"]
     bed.kept.add(id)
     bed.incus.run("config", "device", "add", id, "eth0", "none")
+    bed.shell(id, f"busybox httpd -p 127.0.0.1:{INNER_PORT} -h /tmp")
     with app_in(bed, id, "127.0.0.1", PORT, OTHER_PORT), app_in(bed, id, "::1", PORT_6):
-        wait_until(lambda: len(server.get(f"/api/sessions/{id}/ports").json["ports"]) >= 3, "the apps to listen")
+        wait_until(lambda: len(server.get(f"/api/sessions/{id}/ports").json["ports"]) >= 4, "the apps to listen")
         yield bed, server, id
     bed.kept.discard(id)
 
@@ -81,6 +82,7 @@ def test_what_listens_is_told(served):
     known = {one["port"]: one for one in server.get(f"/api/sessions/{id}/ports").json["ports"]}
     assert known[PORT_6] == {"port": PORT_6, "addresses": ["::1"], "process": "", "open": False, "url": None}
     assert known[OTHER_PORT]["addresses"] == ["127.0.0.1"]
+    assert known[INNER_PORT]["process"] == "busybox"
 
 
 def test_nothing_is_reached_before_the_click_and_without_the_key(served, preview):
@@ -239,10 +241,12 @@ def test_an_opening_ends_with_the_run_and_leaves_nothing(bed, start_server, work
         wait_until(lambda: not devices(), "the left device to go")
         address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
         check_from_elsewhere(server, id, address, token.read_text().strip())
-        assert server.delete(f"/api/sessions/{id}/ports/{PORT}").status == 204
+        assert len(devices()) == 1
+        assert (server.stop(), devices()) == (0, []), "a server that ends leaves nothing"
         by_commands = Preview(start_server(at=tmp_path / ("x" * 90)), id, PORT).open()
         assert devices() == [], "no socket may have such a long path"
         assert by_commands.ask("/big").body == b"x" * BIG
+        server = start_server(at=short_home)
         opened = Preview(server, id, PORT).open()
         assert server.delete(f"/api/sessions/{id}").status == 204
         assert (opened.ask("/").status, devices()) == (403, [])
