@@ -38,6 +38,7 @@ ROUNDS, KEYS = 5, 1000
 FLOOD_SIZE = 50_000_000
 OPENS = 15
 TERMINALS = (1, 5, 10, 25, 50, 100)
+TOGETHER = 20
 SIZE = clincus.TerminalSize(80, 24)
 RAW = "stty raw -echo; echo ready;"
 
@@ -298,25 +299,42 @@ def memory(server: programs.Server, ids: list[str], results: Results, most: int 
         time.sleep(2)
         grown.points.append((count, process.own_memory))
         echoes.points.append((count, statistics.median(shell_echoes(server, ids[0]))))
-    clients = clients_of(server.process.pid)
-    added = process.own_memory - before
-    each = (added + sum(Process(pid).own_memory for pid in clients)) / len(open_ones)
-    count = len(open_ones)
-    for terminal in open_ones:
+    added, count = process.own_memory - before, len(open_ones)
+    close_all(server, open_ones)
+    row = Row("server memory per further terminal", "MB", added / count, 0.2, note=f"of {count} terminals (PSS)")
+    results.add(row)
+    whole_cost(server, ids[0], attach, results)
+
+
+def whole_cost(server: programs.Server, id: str, attach: list[str], results: Results) -> None:
+    """The row of a terminal's memory with its `incus exec`, each measured as long after its start."""
+
+    def clients_memory(parent: int) -> float:
+        time.sleep(5)
+        return sum(Process(pid).own_memory for pid in clients_of(parent)) / TOGETHER
+
+    process = Process(server.process.pid)
+    before = process.own_memory
+    served = [ServedTerminal((server.host, server.port), f"/ws/terminal/{id}") for _ in range(TOGETHER)]
+    for one in served:
+        one.read()
+    ours = clients_memory(process.pid) + (process.own_memory - before) / TOGETHER
+    close_all(server, served)
+    bare = [BareTerminal(attach) for _ in range(TOGETHER)]
+    for terminal in bare:
+        terminal.read()
+    floor = clients_memory(os.getpid())
+    for terminal in bare:
+        terminal.close()
+    note = f"of {TOGETHER} at a time (PSS)"
+    results.add(Row("a terminal's memory with its `incus exec`", "MB", ours, 1.03, floor, "times", note=note))
+
+
+def close_all(server: programs.Server, terminals: list[ServedTerminal]) -> None:
+    """Close terminals, and wait until nothing is left of them."""
+    for terminal in terminals:
         terminal.close()
     programs.wait_until(lambda: not clients_of(server.process.pid), "the terminals to end")
-    bare = [BareTerminal([*attach]) for _ in range(count)]
-    for one in bare:
-        one.read()
-    time.sleep(2)
-    floor = sum(Process(pid).own_memory for pid in clients_of(os.getpid())) / count
-    for one in bare:
-        one.close()
-    note = f"of {count} terminals; shares of memory (PSS)"
-    results.add(
-        Row("server memory per further terminal", "MB", added / count, 0.2, note=note),
-        Row("a terminal's memory with its `incus exec`", "MB", each, 1.03, floor, "times", note=note),
-    )
 
 
 def shell_echoes(server: programs.Server, id: str) -> list[float]:
