@@ -16,6 +16,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import socket
 import struct
 import sys
@@ -95,6 +96,7 @@ async def _hold(crowd: Crowd) -> None:
         except Exception as error:
             count[f"{kind} lost: {type(error).__name__}"] += 1
         count[f"{kind} open"] -= 1
+        count[f"{kind} closed: {client.close_code} {client.close_reason}"] += 1
 
     tasks = [asyncio.create_task(follow(url)) for url in crowd.terminals]
     tasks += [asyncio.create_task(follow(crowd.events, subprotocols=EVENTS)) for _ in range(crowd.subscribers)]
@@ -223,13 +225,16 @@ def state(process: Process, when: str) -> State:
 
 
 def settle(process: Process, before: State) -> float:
-    """Wait until threads and descriptors are what they were; the seconds that took."""
+    """Wait until threads and descriptors are what they were; the seconds that took. What is left is told."""
     began = time.monotonic()
     while time.monotonic() - began < SETTLE:
         if process.threads <= before[1] and process.descriptors <= before[2] and len(process.children) <= before[3]:
-            break
+            return time.monotonic() - began
         time.sleep(0.5)
-    return time.monotonic() - began
+    for pid in process.children:
+        with contextlib.suppress(OSError):
+            print(f"  still runs: {Path(f'/proc/{pid}/cmdline').read_text()[:300].split(chr(0))}")
+    return SETTLE
 
 
 def start_sessions(made: House, server: programs.Server, count: int) -> list[str]:
@@ -296,7 +301,7 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
         last = state(process, f"{took_again:.0f} s after {options.cycles} that vanished")
         report(results, figures, [rest, after, last], options)
         print(f"  {dict(figures.done)}\n  the clients got {got}")
-        log = [line for line in server.log().splitlines() if "Traceback" in line or "failed" in line]
+        log = [line for line in server.log().splitlines() if re.search("Traceback|failed|reached|not ", line)]
         print(f"  lines of the log with a failure: {len(log)}", *log[:5], sep="\n    ")
         for id in ids:
             delete(server, id)
