@@ -161,13 +161,18 @@ def run_snapshot_restore(context: Context) -> int:
     question = f"Restore container '{container}' from snapshot '{options.name}'? What changed since is lost."
     if not console.confirm(question, force=options.force):
         return 0
-    body = {"restore": snapshot["name"], "stateful": options.stateful}
+    from clincus_features.snapshots import restored_put
+
+    body, incus = {"restore": snapshot["name"], "stateful": options.stateful}, context.incus
     with (
         console.progress(f"Restoring {container}"),
         containers.stopped(context, instance, "restored", force=True),
         containers.speaking_of(container),
     ):
-        context.incus.query(f"/1.0/instances/{container}", "PUT", body, wait=True, timeout=600)
+        before = containers.find_instance(incus, container)
+        incus.query(f"/1.0/instances/{container}", "PUT", body, wait=True, timeout=600)
+        if containers.own_session(context, instance):  # a network that was closed since must not open again
+            incus.update(container, restored_put(before, containers.find_instance(incus, container)))
     console.say(f"Restored container '{container}' from snapshot '{options.name}'")
     return 0
 

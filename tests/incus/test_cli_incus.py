@@ -317,8 +317,10 @@ def test_restore_by_force_stops_a_session_and_starts_its_tool_again(bed, session
     bed.shell(session, "echo old > ~/state")
     succeed("snapshot", "create", "before", "-w", str(workspace))
     bed.shell(session, "echo new > ~/state")
+    bed.incus.run("config", "set", session, 'user.clincus.settings={"network.mode": "none"}')
     succeed("snapshot", "restore", "before", "-w", str(workspace), "--force")
     assert bed.state(session) == "Running"
+    assert bed.shell(session, "ls /sys/class/net") == "lo\n", "what was closed since stays closed"
     assert bed.shell(session, "cat ~/state") == "old\n"
     assert f"clincus-{session}" in bed.shell(session, "tmux list-sessions")
     assert (workspace / "README.md").exists()
