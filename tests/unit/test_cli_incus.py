@@ -38,6 +38,9 @@ class FakeIncus:
         self.answers = answers
         self.asked = []
 
+    def anew(self):
+        return self
+
     def query(self, path, method="GET", data=None, *, wait=False, timeout=30):
         if method != "GET":
             self.asked.append((method, path, data))
