@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults_bed import own, saved, say, talk, wait_for_screen
+from tests.programs import wait_until
 
 
 class Disk:
@@ -18,11 +19,16 @@ class Disk:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self._is_locked = False
         place.mkdir(mode=0o700)
         self._mount("-t", "tmpfs", "-o", "size=1g,mode=700", "tmpfs")
 
     def _mount(self, *words: str) -> None:
-        subprocess.run(["mount", *words, str(self.place)], stdin=subprocess.DEVNULL, check=True, timeout=20)
+        """Mount it; again where it is busy, as the server writes a file just then."""
+        argv = ["mount", *words, str(self.place)]
+        wait_until(
+            lambda: subprocess.run(argv, stdin=subprocess.DEVNULL, timeout=20, check=False).returncode == 0, f"{argv}"
+        )
 
     def fill(self) -> None:
         """Take all that is free away."""
@@ -30,12 +36,17 @@ class Disk:
         self._mount("-o", f"remount,size={(now.f_blocks - now.f_bfree) * now.f_frsize}")
 
     def lock(self) -> None:
-        """Make it read-only."""
-        self._mount("-o", "remount,ro")
+        """Make it read-only: a view of it that lies over it, since files may be open."""
+        self._mount("--bind", str(self.place))
+        self._mount("-o", "remount,bind,ro")
+        self._is_locked = True
 
     def mend(self) -> None:
         """Make it as it was."""
-        self._mount("-o", "remount,rw,size=1g")
+        if self._is_locked:
+            subprocess.run(["umount", "--lazy", str(self.place)], stdin=subprocess.DEVNULL, check=True, timeout=20)
+        self._is_locked = False
+        self._mount("-o", "remount,size=1g")
 
 
 @pytest.fixture
@@ -43,6 +54,7 @@ def disk(bed, home) -> Iterator[Disk]:
     own(bed)
     made = Disk(home / ".clincus")
     yield made
+    made.mend()
     subprocess.run(["umount", "--lazy", str(made.place)], stdin=subprocess.DEVNULL, check=True, timeout=20)
 
 
