@@ -19,6 +19,7 @@ import type {
   NewFolder,
   NewPushDevice,
   NewSessionRequest,
+  Port,
   Push,
   PushDevice,
   Prompt,
@@ -186,6 +187,7 @@ export const api = {
   unfetched: async (id: string) => (await (await find(`${session(id)}/unfetched`)).json()) as Unfetched,
   cost: async (id: string) => (await (await find(`${session(id)}/cost`)).json()) as Cost,
 
+  ports: async (id: string) => ((await (await find(`${session(id)}/ports`)).json()) as { ports: Port[] }).ports,
   log: async (id: string) => (await (await find(`${session(id)}/log`)).json()) as LogEntry[],
   usage: async (id: string) => (await (await find(`${session(id)}/usage`)).json()) as Usage,
   push: async () => (await (await find('/api/push')).json()) as Push,

@@ -3,7 +3,7 @@ import { flushSync } from 'svelte';
 
 import { decodePath, encodePath } from './paths';
 
-export const TABS = ['terminal', 'shell', 'files', 'changes'] as const;
+export const TABS = ['terminal', 'shell', 'files', 'changes', 'network'] as const;
 export type Tab = (typeof TABS)[number];
 
 /** Whether a tab is a terminal, which takes the keys. */

@@ -54,6 +54,15 @@ export type NewComment = Body<'add_comment'>;
 export type Restored = Schemas['Restored'];
 export type Snapshot = Schemas['Snapshot'];
 
+export type Network = Schemas['Network'];
+export type NetworkMode = Network['mode'];
+export type NetworkChange = Pick<SessionChange, 'network' | 'allow' | 'presets'>;
+export type NetworkPresets = Schemas['NetworkPresets'];
+export type Refusal = Network['refused'][number];
+export type Passage = Network['passed'][number];
+/** A port on which something in the container listens. */
+export type Port = Schemas['Ports']['ports'][number];
+
 /** A file's text, and the version it is of. */
 export interface FileContent {
   text: string;

@@ -114,7 +114,7 @@ it('interrupts a tool that works, and no other', async () => {
 it('shows what the tool asks with its options, and takes an answer in words', async () => {
   answer = () => ({ status: 204 });
   await open('waiting', { reason: 'question', text: 'Which colour?', options: ['Red', 'Green'] });
-  expect(screen.getByRole('button', { name: 'Red' })).toBeTruthy();
+  expect(await screen.findByRole('button', { name: 'Red' })).toBeTruthy();
   await userEvent.type(box(), 'Mauve');
   await userEvent.click(screen.getByRole('button', { name: 'Answer' }));
   await vi.waitFor(() => expect(box().value).toBe(''));

@@ -6,6 +6,7 @@ import FolderGit2 from '@lucide/svelte/icons/folder-git-2';
 import FolderPlus from '@lucide/svelte/icons/folder-plus';
 import HistoryIcon from '@lucide/svelte/icons/history';
 import Keyboard from '@lucide/svelte/icons/keyboard';
+import Network from '@lucide/svelte/icons/network';
 import PanelBottom from '@lucide/svelte/icons/panel-bottom';
 import Play from '@lucide/svelte/icons/play';
 import Plus from '@lucide/svelte/icons/plus';
@@ -20,7 +21,7 @@ import { sessionName, toolName } from '../../lib/format';
 import { shown } from '../../lib/keys';
 import type { Icon } from '../../lib/menu';
 import { Persisted } from '../../lib/persisted.svelte';
-import { href, router } from '../../lib/router.svelte';
+import { href, router, type Tab } from '../../lib/router.svelte';
 import { find, fit } from '../../lib/search';
 import type { Session } from '../../lib/types';
 import { remove, resume, stop } from '../../state/actions';
@@ -94,7 +95,7 @@ class Commands {
     const route = router.route;
     const session = route.place === 'session' ? sessions.get(route.id) : undefined;
     if (!session) return [];
-    const go = (tab: 'terminal' | 'shell' | 'files') => () => router.go(href.session(session.id, tab));
+    const go = (tab: Tab) => () => router.go(href.session(session.id, tab));
     const power: Command =
       session.status === 'stopped'
         ? { key: 'here resume', title: 'Resume this session', icon: Play, run: () => void resume(session) }
@@ -103,6 +104,7 @@ class Commands {
       { key: 'here terminal', title: 'Terminal', icon: SquareTerminal, run: go('terminal') },
       { key: 'here shell', title: 'Shell', icon: SquareTerminal, run: go('shell') },
       { key: 'here files', title: 'Files', icon: FileText, run: go('files') },
+      { key: 'here network', title: 'Network', icon: Network, run: go('network') },
       {
         key: 'here composer',
         title: preferences.composerFolded ? 'Show the box for prompts' : 'Hide the box for prompts',

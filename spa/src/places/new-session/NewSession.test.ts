@@ -14,6 +14,9 @@ import NewSession from './NewSession.svelte';
 const PROJECT = { path: '/w/my-app', name: 'my-app', root: '/w', has_config: false, active_sessions: 0 };
 const STARTED = someSession({ id: 'clincus-a1b2c3-1' });
 
+const PRESETS = ['claude', 'opencode', 'npm'].map((name) => ({ name, title: `For ${name}`, hosts: [`${name}.example`] }));
+const NETWORKS = { presets: PRESETS, default: { mode: 'open', allow: ['ours.example'], presets: ['tool'] } };
+
 let calls: Call[];
 let answer: () => Reply | Promise<Reply>;
 let engines: unknown[];
@@ -28,6 +31,7 @@ beforeEach(async () => {
     if (method === 'POST') return answer();
     if (path === '/api/workspaces') return { json: { roots: ['/w'], expanded_roots: ['/w'], workspaces: [PROJECT] } };
     if (path === '/api/engines') return { json: engines };
+    if (path === '/api/network/presets') return { json: NETWORKS };
     if (path === '/api/tools') return { json: ['claude', 'opencode', 'codex'] };
     return { json: [] };
   });
@@ -68,6 +72,35 @@ it('works on a clone of a branch if asked to', async () => {
   await userEvent.type(await screen.findByLabelText('Branch to start from'), 'main');
   await userEvent.click(await button('Start session'));
   await vi.waitFor(() => expect(posted()).toMatchObject([{ workspace: '/w/my-app', mode: 'clone', branch: 'main' }]));
+});
+
+it('asks for an allow list with names of its own and of a ready list', async () => {
+  open('/w/my-app');
+  await userEvent.click(await screen.findByRole('radio', { name: 'Allow list' }));
+  await userEvent.type(await screen.findByLabelText('Names to allow'), ' pypi.org');
+  await userEvent.click(await button('For npm'));
+  await userEvent.click(await button('Start session'));
+  const asked = { network: 'allow-list', allow: ['ours.example', 'pypi.org'], presets: ['tool', 'npm'] };
+  await vi.waitFor(() => expect(posted()).toMatchObject([asked]));
+});
+
+it('allows what the chosen tool needs, also of another tool', async () => {
+  open('/w/my-app');
+  await userEvent.click(await screen.findByRole('radio', { name: 'Allow list' }));
+  expect((await button('For claude')).getAttribute('aria-pressed')).toBe('true');
+  await userEvent.click(screen.getByRole('radio', { name: 'opencode' }));
+  expect((await button('For opencode')).getAttribute('aria-pressed')).toBe('true');
+  expect((await button('For claude')).getAttribute('aria-pressed')).toBe('false');
+  await userEvent.click(await button('Start session'));
+  await vi.waitFor(() => expect(posted()).toEqual([{ workspace: '/w/my-app', tool: 'opencode', persistent: false, network: 'allow-list' }]));
+});
+
+it('leaves the network to the configuration unless something else is chosen', async () => {
+  open('/w/my-app');
+  await userEvent.click(await screen.findByRole('radio', { name: 'No network' }));
+  await userEvent.click(screen.getByRole('radio', { name: 'Open' }));
+  await userEvent.click(await button('Start session'));
+  await vi.waitFor(() => expect(posted()).toEqual([{ workspace: '/w/my-app', tool: 'claude', persistent: false }]));
 });
 
 it('offers the engines of the config, each with what is wrong', async () => {

@@ -218,7 +218,7 @@ it('puts files that are pasted into the container and their paths into the promp
   ]);
   FakeUpload.all[0]?.upload.onprogress?.({ loaded: 2 });
   flushSync();
-  expect(screen.getByRole<HTMLProgressElement>('progressbar', { name: /^a\.png/ }).value).toBe(2);
+  expect((await screen.findByRole<HTMLProgressElement>('progressbar', { name: /^a\.png/ })).value).toBe(2);
   FakeUpload.all[0]?.answer(201, { path: '/home/code/x/a.png' });
   FakeUpload.all[1]?.answer(201, { path: '/home/code/x/b-c.png' });
   await vi.waitFor(() => expect(pasted).toBe('/home/code/x/a.png /home/code/x/b-c.png '));
@@ -239,7 +239,7 @@ it('says in a sentence why a file was not uploaded', async () => {
 it('gives an upload up when the person says so', async () => {
   await withUploads();
   paste([picture('a.png')]);
-  await userEvent.click(screen.getByRole('button', { name: 'Do not upload a.png' }));
+  await userEvent.click(await screen.findByRole('button', { name: 'Do not upload a.png' }));
   expect(FakeUpload.all[0]?.aborted).toBe(true);
   await vi.waitFor(() => expect(screen.queryByRole('progressbar')).toBeNull());
   expect(ui.toasts).toEqual([]);
