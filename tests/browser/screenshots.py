@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from browser_bed import Dashboard
 from playwright.sync_api import expect
+from test_page_network import ASK
 
 from tests.programs import wait_until
 
@@ -131,6 +132,18 @@ def test_changes(work, bed):
     dashboard.go(f"/sessions/{shop['id']}/changes?from={kept}&path=cart%2Ftotal.py")
     expect(page.locator(".cm-merge-b")).to_contain_text("ROUND_HALF_UP")
     save(dashboard, "dashboard-changes")
+
+
+def test_network(bed, open_dashboard):
+    """What a session with an allow list was refused."""
+    dashboard = open_dashboard(projects=("shop-api",))
+    allow = ["registry.example.com", "*.docs.example.org"]
+    session = dashboard.server.create(dashboard.root / "shop-api", network="allow-list", allow=allow)
+    for host in ("tracker.example.net", "tracker.example.net", "files.example.com:8443"):
+        bed.shell(session["id"], ASK.format(host))
+    dashboard.go(f"/sessions/{session['id']}/network")
+    expect(dashboard.page.get_by_role("button", name="Allow files.example.com:8443")).to_be_visible()
+    save(dashboard, "dashboard-network")
 
 
 def test_phone(work):
