@@ -54,11 +54,15 @@ class Previews:
     # -- The API
 
     def get_ports(self, request: clincus.Request) -> object:
-        """What listens, and where it is open for who asks."""
-        session = self._app.running_session(request.values["id"])
-        return {
-            "ports": [self._document(session, one, request) for one in self._scanner.ports(self._app.sessions, session)]
-        }
+        """What listens, and where it is open for who asks; nothing where the session does not run."""
+        session = self._app.reachable_session(request.values["id"])
+        try:
+            found = self._scanner.ports(self._app.sessions, session) if session.status == "running" else []
+        except clincus.ClincusError:
+            if self._app.registry.get(session.id).status == "running":
+                raise
+            found = []  # it stopped meanwhile
+        return {"ports": [self._document(session, one, request) for one in found]}
 
     def post_port(self, request: clincus.Request) -> object:
         """Open a port, and give a link that lets one browser in."""

@@ -249,5 +249,6 @@ def test_an_opening_ends_with_the_run_and_leaves_nothing(bed, start_server, work
         server = start_server(at=short_home)
         opened = Preview(server, id, PORT).open()
         assert server.delete(f"/api/sessions/{id}").status == 204
+        assert server.get(f"/api/sessions/{id}/ports").json == {"ports": []}, "nothing, as in a look that came late"
         assert (opened.ask("/").status, devices()) == (403, [])
     assert os.listdir(server.home / ".clincus" / "preview") == []
