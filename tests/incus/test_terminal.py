@@ -42,6 +42,17 @@ class Terminal:
             assert time.monotonic() < end, f"waited in vain for {words!r} in {self.output[-2000:]!r}"
             self._take(self.socket.recv(timeout=DEADLINE))
 
+    def wait_for_size(self, size: str) -> None:
+        """Ask the tool until it has this size: tmux gives a new one to its programs a moment later."""
+
+        def has_it() -> bool:
+            self.output = b""
+            self.type("size\r")
+            self.wait_for("size: ")
+            return f"size: {size}".encode() in self.output
+
+        wait_until(has_it, f"the size {size}")
+
     def close_code(self) -> int:
         """Read to the end and return the server's close code."""
         try:
@@ -106,22 +117,14 @@ def test_a_plain_client_types_with_text_or_binary_and_reads_bytes(shared_server,
 def test_the_first_size_is_that_of_the_query(shared_server, terminal_path):
     with Terminal(shared_server, terminal_path + "?cols=97&rows=31") as terminal:
         terminal.wait_for("STUB-READY")
-        terminal.type("size\r")
-        terminal.wait_for("size: 31 97")
+        terminal.wait_for_size("31 97")
 
 
 def test_a_resize_reaches_the_tool(shared_server, terminal_path):
     with Terminal(shared_server, terminal_path, subprotocols=CONTROL) as terminal:
         terminal.wait_for("STUB-READY")
         terminal.resize(101, 33)
-
-        def is_resized() -> bool:
-            terminal.output = b""
-            terminal.type("size\r")
-            terminal.wait_for("size: ")
-            return b"size: 33 101" in terminal.output
-
-        wait_until(is_resized, "the new size")
+        terminal.wait_for_size("33 101")
 
 
 def test_a_watcher_sees_and_cannot_type(bed, shared_server, session, terminal_path):
