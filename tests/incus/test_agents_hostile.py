@@ -86,7 +86,7 @@ def test_a_hostile_agent_changes_nothing_but_its_own_state(bed, start_server, ma
         hook(honest, "Stop", last_assistant_message=attack)
         becomes(honest, "done", attack, attack)
         bed.shell(liar, f"{end} || true" if end else "true", 0)
-    assert peak_memory(server) - before < 64
+    assert peak_memory(server) - before < 96, "less than the line of 100 MB, so it was never read whole"
     bed.shell(liar, EVENTS)
     hook(liar, "Stop", last_assistant_message="well again")
     becomes(liar, "done", "well again", "nothing is wrong any more")
