@@ -163,10 +163,10 @@ def test_a_terminal_takes_all_keys_but_lets_go(dashboard, session_on):
     expect(terminal).to_be_focused()
     page.keyboard.press("Control+Shift+ArrowUp")
     expect(page.get_by_role("main").get_by_role("link", name="Shell")).to_be_focused()
-    for _ in ("Files", "Changes", "Stop"):
+    for _ in ("Files", "Changes", "Network", "Stop"):
         page.keyboard.press("Tab")
     expect_focus_on_words(dashboard, "^Stop$")
-    for _ in ("Changes", "Files", "Shell"):
+    for _ in ("Network", "Changes", "Files", "Shell"):
         page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     expect(terminal).to_be_focused()

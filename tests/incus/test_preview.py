@@ -218,7 +218,7 @@ def short_home() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_an_opening_ends_with_the_run_and_leaves_nothing(bed, start_server, workspace, short_home, tmp_path):
+def test_an_opening_ends_with_the_run_and_leaves_nothing(bed, short_home, start_server, workspace, tmp_path):
     """Also with a server that is killed: the next one takes away what it left."""
     if bed.folder is None:
         pytest.skip("only root may enter the network of a container")
