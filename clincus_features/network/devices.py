@@ -24,6 +24,7 @@ LABEL = f"{clincus.LABEL}network"
 DEVICES_LABEL = f"{clincus.LABEL}devices"
 HIDDEN = {"type": "none"}
 PATH_LIMIT = 107  # bytes of the path of a socket (unix(7))
+NAME_ROOM = len("/.sock") + 63  # bytes for a socket's name: Incus gives an instance's name 63 characters at most
 _URL = f"http://127.0.0.1:{PORT}"
 _LOCAL = "localhost,127.0.0.1,::1"
 # What programs read: curl and apt the small letters, others either; Node from 22.21 and 24, if it is told to.
@@ -43,9 +44,12 @@ Devices = dict[str, dict[str, str]]
 
 
 def socket_path(environ: Mapping[str, str], id: str) -> str:
-    """Where the proxy listens for a session: in a folder of the user's own, with a short name if need be."""
+    """Where the proxy listens for a session: in a folder of the user's own, the same one for every session.
+
+    One with a short name takes the place of a folder in which not every session's socket has room.
+    """
     folder = clincus.own_file(environ, "network")
-    if len(os.fsencode(folder)) + len(id) + 6 > PATH_LIMIT:
+    if len(os.fsencode(folder)) + NAME_ROOM > PATH_LIMIT:
         folder = f"/tmp/clincus-{os.geteuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
     return f"{folder}/{id}.sock"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import ssl
 
 import pytest
@@ -266,6 +267,13 @@ def test_the_folder_of_the_sockets_has_a_short_name_where_home_is_deep():
     assert devices.socket_path({"HOME": "/home/ann"}, "clincus-abcdef-1") == (
         "/home/ann/.clincus/network/clincus-abcdef-1.sock"
     )
+
+
+@pytest.mark.parametrize("depth", range(1, 110))
+def test_all_sessions_have_their_sockets_in_one_folder(depth):
+    paths = [devices.socket_path({"HOME": f"/{'x' * depth}"}, id) for id in ("lock", "clincus-abcdef-1", "x" * 63)]
+    assert len({os.path.dirname(path) for path in paths}) == 1
+    assert max(map(len, paths)) <= devices.PATH_LIMIT
 
 
 def test_a_folder_of_the_sockets_that_others_can_enter_is_not_used(tmp_path):
