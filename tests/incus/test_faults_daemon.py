@@ -87,6 +87,7 @@ def test_a_daemon_that_hangs_keeps_nobody_waiting(bed, clincus_server, workspace
     wait_for_screen(bed, other, "earlier: remember the milk")
 
 
+@pytest.mark.nightly
 def test_a_daemon_that_dies_is_told_at_once_and_all_goes_on(bed, clincus_server, workspace, make_workspace):
     server = clincus_server
     id, other = (talk(bed, server, one)["id"] for one in (workspace, make_workspace("other")))

@@ -135,6 +135,7 @@ class TestCustomImage:
 
 
 class TestVersions:
+    @pytest.mark.nightly
     def test_the_alias_moves_on_and_two_older_builds_stay(self, bed, context, monkeypatch, new_images):
         times = iter(range(1_800_000_000, 1_800_000_100))
         monkeypatch.setattr(clincus.time, "time", lambda: float(next(times)))
