@@ -131,9 +131,12 @@ def start_part(
         policy = Policy.configured(launch.config, session.tool)
         refuse_impossible(policy, session)
         policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST)
-        before = find_instance(incus, session.id)
-        profiles, general = merged_profiles(incus, before["profiles"] if before else ["default"])
-        refuse_raw(policy, {**general, **description["config"]})
+        before: dict[str, Any] | None = None
+        profiles: Devices = {}
+        if policy.mode != OPEN or Policy.from_label(session.network).mode != OPEN:  # no device changes else
+            before = find_instance(incus, session.id)
+            profiles, general = merged_profiles(incus, before["profiles"] if before else ["default"])
+            refuse_raw(policy, {**general, **description["config"]})
         config, path = description["config"], socket_path(environ, session.id)
         policy, devices = lay(policy, before, profiles, config, path)
         description["devices"].update(devices)
