@@ -18,7 +18,7 @@ from clincus_features.notify import store
 from clincus_features.review import records
 
 NAME = "clincus-0a1b2c-1"
-SESSION = clincus.Session(NAME, "/work", "claude", 1, "running", persistent=False, session_id="one")
+SESSION = clincus.Session(NAME, "/project", "claude", 1, "running", persistent=False, session_id="one")
 DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
     "the first byte": lambda data: data[:1],
     "a half": lambda data: data[: len(data) // 2],
@@ -71,7 +71,7 @@ def note_facts(environ: Mapping[str, str], text: str) -> None:
 
 
 def trust_text(environ: Mapping[str, str], text: str) -> None:
-    trust.set_trust(environ, "/work", clincus.ProjectFile("/work/.clincus.toml", "", text))
+    trust.set_trust(environ, "/project", clincus.ProjectFile("/project/.clincus.toml", "", text))
 
 
 KEPT = [
@@ -80,7 +80,7 @@ KEPT = [
         lambda environ, text: clincus.save_dashboard(environ, {"dashboard.workspace_roots": [f"/{text}"]}),
         lambda environ: "".join(clincus.load_config(environ).get("dashboard.workspace_roots")).strip("/"),
     ),
-    Kept("trust.json", trust_text, lambda environ: clincus.trusted_digests(environ).get("/work", "")),
+    Kept("trust.json", trust_text, lambda environ: clincus.trusted_digests(environ).get("/project", "")),
     Kept(
         "seen.json",
         lambda environ, text: seen(environ).set("one", float(len(text))),
@@ -144,7 +144,7 @@ def test_a_torn_conversation_folder_is_still_found_by_its_name(damage, environ, 
     talk = directory / ".claude" / "projects" / "-work" / "one.jsonl"
     talk.parent.mkdir(parents=True)
     talk.write_text("hello\n")
-    clincus.write_metadata(clincus.SavedSession("one", "claude", str(directory), NAME, "/work"))
+    clincus.write_metadata(clincus.SavedSession("one", "claude", str(directory), NAME, "/project"))
     metadata = directory / "metadata.json"
     metadata.write_bytes(damage(metadata.read_bytes()))
     config = clincus.load_config(environ)
@@ -160,10 +160,10 @@ def test_a_folder_without_a_conversation_is_none(environ, tmp_path):
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_what_follows_a_torn_line_of_the_history_is_kept(damage, environ):
     history = clincus.History(in_home(environ, "history.jsonl"))
-    history.start(clincus.Run("one", NAME, "/work", "claude", "2026-01-01T10:00:00Z"))
+    history.start(clincus.Run("one", NAME, "/project", "claude", "2026-01-01T10:00:00Z"))
     path = Path(history.path)
     path.write_bytes(damage(path.read_bytes()))
-    history.start(clincus.Run("two", NAME, "/work", "claude", "2026-01-01T11:00:00Z"))
+    history.start(clincus.Run("two", NAME, "/project", "claude", "2026-01-01T11:00:00Z"))
     assert [run.session_id for run in history.runs()][:1] == ["two"]
 
 
