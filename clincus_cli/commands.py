@@ -194,6 +194,7 @@ class Command:
         *flags: Flag,
         starts: bool = False,
         shows: bool = False,
+        writes: bool = False,
         hidden: bool = False,
         config: bool = True,
         passes_on: int = 0,
@@ -204,6 +205,7 @@ class Command:
         self.arguments = usage[len(self.name) :].strip()  # `NAME`, `[NAME]`, `NAME...`, `[NAME...]`
         self.flags = flags  # its own, as its help shows them
         self.starts = starts  # whether it starts a session, and takes the flags of a start
+        self.writes = writes  # whether it changes something by itself, so that the journal has a line of it
         self.hidden = hidden
         self.passes_on = passes_on  # after so many words an unknown flag belongs to the program that they name
         # A command that only shows something accepts the flags of a start and ignores them: scripts put them anywhere.

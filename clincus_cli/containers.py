@@ -141,7 +141,7 @@ def delete_instance(incus: clincus.Incus, name: str) -> None:
 NESTING = ("security.nesting", "security.syscalls.intercept.mknod", "security.syscalls.intercept.setxattr")
 
 
-@cli.Command("container launch IMAGE NAME", cli.Flag("--ephemeral", "let Incus delete it when it stops"))
+@cli.Command("container launch IMAGE NAME", cli.Flag("--ephemeral", "let Incus delete it when it stops"), writes=True)
 def run_container_launch(context: Context) -> int:
     """Create a container from an image and start it
 
@@ -169,7 +169,7 @@ def run_container_launch(context: Context) -> int:
     return 0
 
 
-@cli.Command("container start NAME")
+@cli.Command("container start NAME", writes=True)
 def run_container_start(context: Context) -> int:
     """Start a container, or let a paused one run on
 
@@ -188,6 +188,7 @@ def run_container_start(context: Context) -> int:
     "container stop NAME",
     cli.Flag("--force", "at once, as if the power went"),
     cli.Flag("--timeout SECONDS", "how long it may take", check=cli.number_from(1, 86400), default=60),
+    writes=True,
 )
 def run_container_stop(context: Context) -> int:
     """Stop a container
@@ -206,7 +207,7 @@ def run_container_stop(context: Context) -> int:
     return 0
 
 
-@cli.Command("container delete NAME", cli.Flag("-f, --force", "do not ask; a running one too"))
+@cli.Command("container delete NAME", cli.Flag("-f, --force", "do not ask; a running one too"), writes=True)
 def run_container_delete(context: Context) -> int:
     """Delete a container
 
@@ -285,6 +286,7 @@ def run_container_list(context: Context) -> int:
     "container mount NAME DEVICE SOURCE PATH",
     cli.Flag("--shift", "show the host's owners by the same numbers (default; --shift=false: not)", default=True),
     cli.Flag("--readonly", "do not let the container write"),
+    writes=True,
 )
 def run_container_mount(context: Context) -> int:
     """Mount a directory or file of the host in a container
@@ -322,6 +324,7 @@ def run_container_mount(context: Context) -> int:
     cli.Flag("--capture", "hold back its output, and print it as --format says"),
     cli.format_flag("json", "raw", meaning="with --capture: json (default) or raw", default=None),
     passes_on=2,
+    writes=True,
 )
 def run_container_exec(context: Context) -> int:
     """Run a command in a container

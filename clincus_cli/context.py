@@ -26,6 +26,7 @@ class Context:
         self.environ = environ
         # Is called with a session that is being created.
         self.on_starting: Callable[[clincus.Session], None] = lambda session: None
+        self.changed: dict[str, clincus.Session] = {}  # by session_id: what this command started, stopped or changed
 
     @functools.cached_property
     def extensions(self) -> clincus.Extensions:
@@ -65,6 +66,7 @@ class Context:
 
         def record(change: clincus.Change) -> None:
             if is_known:
+                self.changed[change.session.session_id] = change.session
                 clincus.record_run(self.history, change, console.warn)
             if change.session.status == "starting" and change.session.id not in told:
                 told.add(change.session.id)
@@ -88,11 +90,12 @@ class Context:
 
     def _refresh(self, sessions: clincus.Sessions) -> None:
         """Ask the engines of the sessions that the command names, all engines if it names none."""
-        options = vars(self.options)
-        given = [options.get("container") or (), options.get("name") or ()]  # a text or several; `name` may be a title
-        words = [word for one in given for word in ([one] if isinstance(one, str) else one)]
         prefix = sessions.registry.prefix
-        ids = [word for word in words if clincus.session_slot(prefix, clincus.instance_name(word)) is not None]
+        ids = [
+            word
+            for word in named_words(self.options)
+            if clincus.session_slot(prefix, clincus.instance_name(word)) is not None
+        ]
         named = {clincus.engine_of(id) for id in ids}
         if "" in named or not named:
             sessions.refresh()
@@ -126,6 +129,12 @@ class Context:
             if isinstance(said, clincus.ClincusError) and engines != [""]:
                 console.warn(said.message)
         return found
+
+
+def named_words(options: cli.Options) -> list[str]:
+    """The sessions and containers that a command line names, as they were typed; a session's name may be a title."""
+    given = [vars(options).get("container") or (), vars(options).get("name") or ()]  # a text or several
+    return [word for one in given for word in ([one] if isinstance(one, str) else one)]
 
 
 def is_listed(session: clincus.Session) -> bool:

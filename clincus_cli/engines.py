@@ -74,7 +74,7 @@ def entry_of(name: str, row: Mapping[str, Any], said: Facts | clincus.ClincusErr
     }  # fmt: skip
 
 
-@cli.Command("engine add NAME [TOKEN]", *ADD_FLAGS)
+@cli.Command("engine add NAME [TOKEN]", *ADD_FLAGS, writes=True)
 def run_engine_add(context: Context) -> int:
     """Add an Incus server or cluster elsewhere as an engine
 

@@ -21,7 +21,11 @@ def container_place(text: str) -> tuple[str, str]:
     return containers.container_name(name), "/" + path.lstrip("/")
 
 
-@cli.Command("file push LOCAL CONTAINER:PATH", cli.Flag("-r, --recursive", "copy a directory with all that is in it"))
+@cli.Command(
+    "file push LOCAL CONTAINER:PATH",
+    cli.Flag("-r, --recursive", "copy a directory with all that is in it"),
+    writes=True,
+)
 def run_file_push(context: Context) -> int:
     """Copy a file or directory into a running container
 

@@ -139,6 +139,7 @@ def run_image_info(context: Context) -> int:
     "image publish CONTAINER ALIAS",
     cli.Flag("--description TEXT", "what it is for", default=""),
     cli.Flag("--force", "stop a running container meanwhile"),
+    writes=True,
 )
 def run_image_publish(context: Context) -> int:
     """Make an image of a container
@@ -191,7 +192,7 @@ def publish(incus: clincus.Incus, instance: str, alias: str, properties: Mapping
     return str(operation["metadata"]["fingerprint"])
 
 
-@cli.Command("image delete ALIAS", cli.FORCE_F)
+@cli.Command("image delete ALIAS", cli.FORCE_F, writes=True)
 def run_image_delete(context: Context) -> int:
     """Delete an image
 
@@ -264,6 +265,7 @@ def above_zero(text: str) -> int:
     cli.Flag("--keep N", "how many of the newest stay (required)", check=above_zero),
     cli.FORCE_F,
     cli.Flag("--dry-run", "only say what would go"),
+    writes=True,
 )
 def run_image_cleanup(context: Context) -> int:
     """Delete old versions of an image

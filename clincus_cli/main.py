@@ -19,6 +19,7 @@ from clincus_cli import (
     engines,
     files,
     images,
+    journal,
     network,
     ports,
     review,
@@ -97,7 +98,8 @@ def run_command_line(words: Sequence[str]) -> int:
         for number in END_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and & in a script, ignore it
                 signal.signal(number, interrupted)
-        return command.run(Context(command, options, os.environ))
+        context = Context(command, options, os.environ)
+        return journal.run_noted(context) if command.writes else command.run(context)
     except UsageError as error:
         name = error.command or (command.name if command else "")
         console.complain(error.message)

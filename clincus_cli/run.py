@@ -25,6 +25,7 @@ TIMED_OUT = 124  # the exit code, as of timeout(1)
     cli.Flag("-q, --quiet", "nothing of our own on stderr"),
     starts=True,
     passes_on=1,
+    writes=True,
 )
 def run_run(context: Context) -> int:
     """Run one command in a container of its own
@@ -160,7 +161,7 @@ def run_on_tmux(context: Context, name: str, program: str, *arguments: str, stdi
     return done.stdout
 
 
-@cli.Command("tmux send CONTAINER TEXT")
+@cli.Command("tmux send CONTAINER TEXT", writes=True)
 def run_tmux_send(context: Context) -> int:
     """Type a line into a session
 

@@ -155,7 +155,7 @@ def run_info(context: Context) -> int:
     return 0
 
 
-@cli.Command("resume [NAME]")
+@cli.Command("resume [NAME]", writes=True)
 def run_resume(context: Context) -> int:
     """Let a paused or stopped session go on
 
@@ -263,7 +263,7 @@ def timeout_flag(default: int) -> cli.Flag:
 ALL = cli.Flag("--all", "every session")
 
 
-@cli.Command("stop [NAME...]", timeout_flag(30), cli.Flag("--all", "every running session"), cli.FORCE)
+@cli.Command("stop [NAME...]", timeout_flag(30), cli.Flag("--all", "every running session"), cli.FORCE, writes=True)
 def run_stop(context: Context) -> int:
     """Stop sessions and keep their containers
 
@@ -282,7 +282,12 @@ def run_stop(context: Context) -> int:
 
 
 @cli.Command(
-    "shutdown [NAME...]", timeout_flag(60), cli.Flag("--delete", "delete persistent ones, too"), ALL, cli.FORCE
+    "shutdown [NAME...]",
+    timeout_flag(60),
+    cli.Flag("--delete", "delete persistent ones, too"),
+    ALL,
+    cli.FORCE,
+    writes=True,
 )
 def run_shutdown(context: Context) -> int:
     """Stop sessions cleanly and delete those that are not persistent
@@ -309,6 +314,7 @@ def run_shutdown(context: Context) -> int:
     "kill [NAME...]",
     ALL,
     cli.Flag("--force", "do not ask, and delete also a conversation that its container does not hand over"),
+    writes=True,
 )
 def run_kill(context: Context) -> int:
     """Delete sessions at once
@@ -324,7 +330,7 @@ def run_kill(context: Context) -> int:
     return for_each_session(context, words, lambda name: sessions.end(name, delete=True, even_unsaved=force), hint=hint)
 
 
-@cli.Command("persist [NAME...]", ALL, cli.FORCE)
+@cli.Command("persist [NAME...]", ALL, cli.FORCE, writes=True)
 def run_persist(context: Context) -> int:
     """Keep the containers of sessions when these end
 
@@ -343,7 +349,7 @@ def run_persist(context: Context) -> int:
     )
 
 
-@cli.Command("rename CONTAINER NAME")
+@cli.Command("rename CONTAINER NAME", writes=True)
 def run_rename(context: Context) -> int:
     """Give a session a name of your own
 
@@ -368,6 +374,7 @@ def run_rename(context: Context) -> int:
     cli.Flag("--all", "all of it, and stopped persistent containers too"),
     cli.Flag("--dry-run", "only show what would be removed"),
     cli.FORCE,
+    writes=True,
 )
 def run_clean(context: Context) -> int:
     """Remove what is left of ended sessions

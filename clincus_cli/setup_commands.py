@@ -49,7 +49,13 @@ def setup_options(context: Context) -> SetupOptions:
     )
 
 
-@cli.Command("setup", cli.Flag("-y, --yes", "do not ask"), cli.Flag("--dry-run", "only list what would be done"), TOOLS)
+@cli.Command(
+    "setup",
+    cli.Flag("-y, --yes", "do not ask"),
+    cli.Flag("--dry-run", "only list what would be done"),
+    TOOLS,
+    writes=True,
+)
 def run_setup(context: Context) -> int:
     """Install what is missing for sessions to start
 
@@ -94,6 +100,7 @@ def run_setup(context: Context) -> int:
     TOOLS,
     cli.Flag("--script FILE", "with `custom`: the script, run as root in the image", default=""),
     cli.Flag("--base ALIAS", "with `custom`: the image to begin with", default="clincus"),
+    writes=True,
 )
 def run_build(context: Context) -> int:
     """Build the image of the sessions, or one of your own

@@ -36,6 +36,7 @@ from clincus_cli.network import network_settings, warn_without_server
     ),
     cli.Flag("--there", "with --engine: mount DIRECTORY of that host, which lies in one of the engine's roots"),
     starts=True,
+    writes=True,
 )
 def run_shell(context: Context) -> int:
     """Start a session in a project directory, or go back to it
@@ -409,6 +410,7 @@ def run_in_terminal(argv: Sequence[str], limit: float | None = None, *, is_scree
     cli.Flag("--bash", "a shell of its own instead of the tool's terminal"),
     cli.Flag("--slot N", "the session in this slot of the workspace (default: none)", check=cli.SLOT.check, default=0),
     cli.WORKSPACE,
+    writes=True,
 )
 def run_attach(context: Context) -> int:
     """Attach this terminal to a session

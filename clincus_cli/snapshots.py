@@ -65,7 +65,9 @@ def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, 
     raise clincus.ClincusError(f'snapshot "{name}" not found in container "{container}"', 404)
 
 
-@cli.Command("snapshot create [NAME]", CONTAINER, cli.WORKSPACE, cli.Flag("--stateful", "with its running programs"))
+@cli.Command(
+    "snapshot create [NAME]", CONTAINER, cli.WORKSPACE, cli.Flag("--stateful", "with its running programs"), writes=True
+)
 def run_snapshot_create(context: Context) -> int:
     """Keep the present state of a container
 
@@ -142,6 +144,7 @@ def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) ->
     cli.WORKSPACE,
     cli.Flag("-f, --force", "do not ask; a running one is stopped first and started again"),
     cli.Flag("--stateful", "with the programs that ran then"),
+    writes=True,
 )
 def run_snapshot_restore(context: Context) -> int:
     """Bring back the state of a container
@@ -183,6 +186,7 @@ def run_snapshot_restore(context: Context) -> int:
     cli.WORKSPACE,
     cli.Flag("--all", "all snapshots of the container"),
     cli.FORCE_F,
+    writes=True,
 )
 def run_snapshot_delete(context: Context) -> int:
     """Delete a snapshot, or all of a container

@@ -11,7 +11,7 @@ from clincus_cli import console, shell
 from clincus_cli.context import Context
 
 
-@cli.Command("trust [DIRECTORY]", cli.Flag("--revoke", "take the trust back"), cli.FORCE, cli.WORKSPACE)
+@cli.Command("trust [DIRECTORY]", cli.Flag("--revoke", "take the trust back"), cli.FORCE, cli.WORKSPACE, writes=True)
 def run_trust(context: Context) -> int:
     """Show a project's .clincus.toml and let it set everything
 

@@ -1,7 +1,8 @@
 """What was done, by whom, and how it ended.
 
-Each write gets a line in the log and one in `audit.jsonl` below `paths.logs_dir`. What happened to a session is kept in
-words, in `sessions/SESSION_ID.jsonl` beside it, and GET /api/sessions/{id}/log tells it, also of a deleted session.
+Each write gets a line in the log and one in `audit.jsonl` below `paths.logs_dir`; a command that changes something gets
+one there, too (clincus_cli/journal.py). What happened to a session is kept in words, in `sessions/SESSION_ID.jsonl`
+beside it, and GET /api/sessions/{id}/log tells it, also of a deleted session.
 
 A line says who asked for which operation of which session, and how that ended. It never holds a body, a query or a
 header: prompts, files and tokens are nobody's business but the session's.
@@ -28,6 +29,7 @@ import clincus
 Handler = Callable[[Any], object]
 Entry = dict[str, Any]
 
+AUDIT = "audit.jsonl"
 AUDIT_SIZE, AUDIT_FILES = 4 << 20, 5  # bytes of one file, and how many there are at most
 LOG_SIZE, LOG_FILES = 64 << 10, 2
 LOGS_KEPT = 500  # sessions
@@ -130,10 +132,8 @@ class Journal:
         }
         words = "{session} {action} by {by}: {outcome} ({status}, {milliseconds} ms)".format(**entry).strip()
         clincus.log.info("%s", words, extra={"fields": entry})
-        self._write("audit.jsonl", entry, AUDIT_SIZE, AUDIT_FILES)
-        if session:
-            what = operation["summary"].partition(";")[0]
-            self._keep(session.session_id, {**entry, "kind": "request", "what": what})
+        what = operation["summary"].partition(";")[0]
+        self._attempt(lambda: write_action(self._path(""), entry, session.session_id if session else "", what))
 
     # -- What happens by itself
 
@@ -163,26 +163,25 @@ class Journal:
         name = log_name(session_id)
         if not name:
             return
-        if entry["kind"] != "request":
-            with self._lock:
-                key = session_id, entry["kind"]
-                if key not in self._newest:
-                    known = (old["what"] for old in read_entries(self._path(name)) if old["kind"] == entry["kind"])
-                    self._newest[key] = next(known, "")
-                if self._newest[key] == entry["what"]:
-                    return
-                self._newest[key] = entry["what"]
-                if entry["what"] == MOMENTS["deleted"]:
-                    self._newest = {key: what for key, what in self._newest.items() if key[0] != session_id}
-        self._write(name, entry, LOG_SIZE, LOG_FILES)
+        with self._lock:
+            key = session_id, entry["kind"]
+            if key not in self._newest:
+                known = (old["what"] for old in read_entries(self._path(name)) if old["kind"] == entry["kind"])
+                self._newest[key] = next(known, "")
+            if self._newest[key] == entry["what"]:
+                return
+            self._newest[key] = entry["what"]
+            if entry["what"] == MOMENTS["deleted"]:
+                self._newest = {key: what for key, what in self._newest.items() if key[0] != session_id}
+        self._attempt(lambda: append_line(self._path(name), line_of(entry), LOG_SIZE, LOG_FILES))
 
     def _path(self, name: str) -> str:
         return os.path.join(logs_directory(self._app.config, self._app.environ), name)
 
-    def _write(self, name: str, entry: Entry, size: int, files: int) -> None:
-        """Write a line. A disk that is full stops no work: it is logged, once while it stays so."""
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Write something. A disk that is full stops no work: it is logged, once while it stays so."""
         try:
-            append_line(self._path(name), json.dumps(entry).encode() + b"\n", size, files)
+            write()
         except OSError as error:
             complaint = f"{self._path('')} cannot be written: {error.strerror}"
         else:
@@ -241,6 +240,23 @@ def log_name(session_id: str) -> str:
     """The file of a session's log below the directory of the journal; "" for what is no session's id."""
     is_id = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", session_id)
     return f"{SESSION_LOGS}/{session_id}.jsonl" if is_id else ""
+
+
+def write_action(directory: str, entry: Entry, session_id: str, what: str) -> None:
+    """Write down who did what: in the audit file, and in the log of the session if it was one. Raises OSError.
+
+    `what` says it in words, for the session's log. `directory` is that of the journal.
+    """
+    append_line(os.path.join(directory, AUDIT), line_of(entry), AUDIT_SIZE, AUDIT_FILES)
+    name = log_name(session_id)
+    if name:
+        line = line_of({**entry, "kind": "request", "what": what})
+        append_line(os.path.join(directory, name), line, LOG_SIZE, LOG_FILES)
+
+
+def line_of(entry: Entry) -> bytes:
+    """An entry as the files have it."""
+    return json.dumps(entry).encode() + b"\n"
 
 
 def append_line(path: str, line: bytes, size: int, files: int) -> None:

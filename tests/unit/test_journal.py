@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 
 import clincus
+import clincus_cli.main  # noqa: F401 (it declares the commands)
+from clincus_cli.commands import COMMANDS, Options, find_command
+from clincus_cli.context import Context
+from clincus_cli.journal import FROM, run_noted
 from clincus_features import journal
 
 ID = "clincus-0a1b2c-1"
@@ -237,11 +241,12 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_disk_that_takes_nothing_stops_no_work_and_is_said_once(office, capsys, monkeypatch):
-    def full(*_arguments: object) -> None:
-        raise OSError(28, "No space left on device")
+def fill_the_disk(*_arguments: object) -> None:
+    raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(journal, "append_line", full)
+
+def test_a_disk_that_takes_nothing_stops_no_work_and_is_said_once(office, capsys, monkeypatch):
+    monkeypatch.setattr(journal, "append_line", fill_the_disk)
     assert office.ask() == office.ask() == {"result": "queued"}
     assert capsys.readouterr().err.count("No space left on device") == 1
 
@@ -269,3 +274,61 @@ def test_every_write_of_the_contract_is_followed_but_those_that_pages_repeat():
         if method != "parameters" and wrap(method.upper(), path, fail) is fail
     }
     assert {name for name in plain if not name.startswith(("/api/", "/metrics"))} == {"/ws/events", *journal.QUIET}
+
+
+# ---- what the command line does -----------------------------------------------------------------------------------
+
+
+class Asked:
+    """A command on one running session, as the command line runs it."""
+
+    def __init__(self, home: Path) -> None:
+        self.office = Office(home)
+        self.context = Context(find_command(["rename"])[0], Options(container=ID, name="login"), self.office.environ)
+        vars(self.context)["sessions"] = SimpleNamespace(registry=self.office.registry)
+
+    def run(self, does: Any) -> Any:
+        self.context.command = SimpleNamespace(name="rename", summary="Give a session a name", run=does)  # type: ignore[assignment]
+        return run_noted(self.context)
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Asked:
+    return Asked(tmp_path)
+
+
+def refuse(context: Context) -> int:
+    raise clincus.ClincusError("there is no such session", 404)
+
+
+def test_a_command_is_written_down_with_who_gave_it_and_how_it_ended(asked):
+    asked.run(lambda context: context.changed.setdefault("talk-1", asked.office.session) and 0)
+    (line,) = asked.office.audit()
+    assert (line["by"], line["uid"], line["from"]) == (clincus.user_name(os.getuid()), os.getuid(), FROM)
+    assert (line["action"], line["session"], line["outcome"]) == ("clincus rename", ID, "done")
+    assert asked.office.log() == ["Give a session a name"]
+
+
+@pytest.mark.parametrize("container", [ID, "box"])
+def test_a_command_that_changed_no_session_is_told_of_what_it_names(asked, container):
+    asked.context.options.container = container
+    asked.run(lambda context: 3)
+    assert [(line["session"], line["outcome"]) for line in asked.office.audit()] == [(container, "exit code 3")]
+
+
+def test_a_command_that_fails_says_why(asked):
+    with pytest.raises(clincus.ClincusError):
+        asked.run(refuse)
+    assert {line["outcome"] for line in asked.office.audit()} == {"there is no such session"}
+
+
+def test_a_command_whose_journal_cannot_be_written_ends_as_it_would(asked, monkeypatch, capsys):
+    monkeypatch.setattr(journal, "append_line", fill_the_disk)
+    assert asked.run(lambda context: 0) == 0
+    assert "the journal cannot be written" in capsys.readouterr().err
+
+
+def test_a_command_that_only_shows_or_asks_the_server_has_no_line_of_its_own():
+    silent = {name for name, command in COMMANDS.items() if not command.writes and not command.hidden}
+    assert {"list", "cost", "diff", "prompt", "answer", "network", "serve"} <= silent
+    assert silent.isdisjoint({"shell", "stop", "kill", "container exec", "trust", "snapshot restore"})
