@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.incus_bed import Bed, image_cache, own_daemon, own_project
 from tests.programs import Server, git, program
@@ -40,6 +41,10 @@ from tests.programs import Server, git, program
 # A job that a script runs in the background has SIGINT ignored and hands that on, and no test of Ctrl-C would end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("clincus", deadline=None)
+settings.load_profile("clincus")
 
 NOTES: pytest.StashKey[list[str]] = pytest.StashKey()
 
