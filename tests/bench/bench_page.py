@@ -69,23 +69,28 @@ WATCH_STATE = """() => {
 }"""
 
 
-def cost_of(page: Page, address: str) -> tuple[int, int, int]:
+def cost_of(browser: Browser, address: str) -> tuple[int, int, int]:
     """Bytes and requests of a first load of an address, and the bytes of a reload."""
-    wire = browser_bed.Wire(page)
-    page.goto(address)
-    page.wait_for_timeout(SETTLED_MS)
-    requests, first = wire.answers, wire.take()
-    page.reload()
-    page.wait_for_timeout(SETTLED_MS)
-    return first, requests, wire.take()
+    with browser.new_page() as page:
+        wire = browser_bed.Wire(page)
+        page.goto(address)
+        page.wait_for_timeout(SETTLED_MS)
+        requests, first = wire.answers, wire.take()
+        page.reload()
+        page.wait_for_timeout(SETTLED_MS)
+        return first, requests, wire.take()
 
 
-def first_seen(page: Page, address: str, selector: str) -> float:
-    """Milliseconds from the start of a load with an empty cache, on a slow machine, to something that can be used."""
-    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOW_DOWN})
-    page.add_init_script(WATCH_FIRST.replace("SELECTOR", selector))
-    page.goto(address)
-    return float(page.evaluate("window.found"))
+def first_seen(browser: Browser, address: str, selector: str) -> float:
+    """Milliseconds from the start of a load with an empty cache, on a slow machine, to something that can be used.
+
+    The page is closed at the end: Chromium slows a page down by keeping a core busy, also when nothing happens in it.
+    """
+    with browser.new_page() as page:
+        page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOW_DOWN})
+        page.add_init_script(WATCH_FIRST.replace("SELECTOR", selector))
+        page.goto(address)
+        return float(page.evaluate("window.found"))
 
 
 def states_seen(page: Page, address: str, shell: Callable[[str], str]) -> list[float]:
@@ -150,10 +155,10 @@ def echoes(page: Page, address: str) -> list[float]:
 def first_pages(browser: Browser, server: programs.Server, id: str, results: Results) -> None:
     """The rows of a first load."""
     terminal = f"{server.url}/sessions/{id}"
-    first, requests, reload = cost_of(browser.new_page(), terminal)
-    of_list, requests_of_list, _ = cost_of(browser.new_page(), server.url)
-    lists = [first_seen(browser.new_page(), server.url, "main li a") for _ in range(LOADS)]
-    terminals = [first_seen(browser.new_page(), terminal, ".xterm-rows") for _ in range(LOADS)]
+    first, requests, reload = cost_of(browser, terminal)
+    of_list, requests_of_list, _ = cost_of(browser, server.url)
+    lists = [first_seen(browser, server.url, "main li a") for _ in range(LOADS)]
+    terminals = [first_seen(browser, terminal, ".xterm-rows") for _ in range(LOADS)]
     note = f"of the list alone {of_list / 1000:.0f} KB, {requests_of_list} requests; a reload {reload / 1000:.0f} KB"
     slow = f"median of {LOADS}, cold, CPU {SLOW_DOWN} times slower"
     results.add(
