@@ -1768,6 +1768,7 @@ INCUS_FAILURES = (
     ("daemon is shutting down", 503, "Incus is shutting down."),
     ("UNIQUE constraint failed: instances", 409, ""),
     ("already exists", 409, ""),
+    ("operation has now succeeded", 409, ""),  # another client has just done the same
     ("Instance is busy", 409, ""),  # others work with it, or the daemon is making the instance of that name
     ("not found", 404, ""),
     ("Not Found", 404, ""),
@@ -4297,7 +4298,7 @@ class Containers:
         try:
             self.incus.run("stop", *how, self.incus.place(name), timeout=max(timeout, 30) + 30)
         except IncusError as error:
-            if "already stopped" in error.message:
+            if "already stopped" in error.message or "operation has now succeeded" in error.message:
                 return
             if timeout <= 0:
                 raise
@@ -4305,12 +4306,12 @@ class Containers:
             self.stop(name, 0)
 
     def delete(self, name: str, *, even_running: bool = True) -> None:
-        """Delete a container; one that is gone is fine. Raises IncusError, also when it runs and should not."""
+        """Delete a container; one that others delete is fine. Raises IncusError, also when it runs and should not."""
         try:
             force = ["--force"] if even_running else []
             self.incus.run("delete", *force, self.incus.place(name), timeout=120)
         except IncusError as error:
-            if error.status != 404:
+            if error.status != 404 and "operation has now succeeded" not in error.message:
                 raise
 
     @contextmanager

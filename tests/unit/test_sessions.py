@@ -194,6 +194,19 @@ def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_n
     assert [words for words in door.calls if words[0] == "delete"] == [("delete", NAME)]  # Incus refuses if it runs
 
 
+DONE_BY_OTHERS = "Failed to create instance operation: A matching non-reusable operation has now succeeded"
+
+
+@pytest.mark.parametrize("work", [lambda one: one.delete(NAME), lambda one: one.stop(NAME, 0)], ids=["delete", "stop"])
+def test_what_another_client_of_incus_does_at_the_same_moment_is_no_failure(sessions, door, work):
+    def refuse(words: tuple[str, ...]) -> None:
+        raise clincus.incus_failure(DONE_BY_OTHERS)
+
+    door.on_run = refuse
+    work(sessions.containers(NAME))
+    assert len(door.calls) == 1
+
+
 def test_a_container_that_does_not_hand_over_its_conversation_is_kept_unless_that_is_wanted(sessions, door):
     add(sessions, status="stopped")
     with pytest.raises(clincus.ClincusError, match="is kept, as it holds a conversation that is not saved"):
