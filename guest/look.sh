@@ -4,7 +4,8 @@
 # Arguments: tmux session, the mark, what is known of the file of events (its inode, and how much of it was read), a
 # sed script that takes what counts the time off the screen, and 1 if the next thing that is written is to ring.
 # Facts: inode of the events and the byte from which they follow, whether the tool's process is there, its exit code,
-# whether this container can ring, when the screen last changed, and when the tool was started or has ended.
+# whether this container can ring, when the screen last changed, and when the tool was started or has ended. On a line
+# of its own: the terminal's title.
 session=$1 mark=$2 inode=$3 offset=$4 still=$5 arm=${6:-}
 cd "$HOME/.clincus/agent" 2>/dev/null || exit 4
 # First, so that nothing is written unseen between this and the look.
@@ -13,7 +14,11 @@ now_inode=0 size=0
 # shellcheck disable=SC2046 # two numbers
 [ ! -f events ] || [ -L events ] || { set -- $(stat -c '%i %s' events); now_inode=$1 size=$2; }
 [ "$now_inode" = "$inode" ] && [ "$size" -ge "$offset" ] || offset=0
-screen=$(tmux capture-pane -p -J -t "=$session:" 2>/dev/null | grep -v '^ *$' | tail -24 | cut -c1-400)
+shown=$(tmux display-message -p -t "=$session:" '#{pane_title}' ';' capture-pane -p -J -t "=$session:" 2>/dev/null)
+line_end='
+'
+title=${shown%%"$line_end"*}
+screen=$(printf '%s\n' "${shown#*"$line_end"}" | grep -v '^ *$' | tail -24 | cut -c1-400)
 # When it was that the screen without its clocks became what it is now.
 sum=$(printf %s "$screen" | sed -E "$still" | cksum)
 was=
@@ -29,5 +34,5 @@ rings=0
 [ ! -e rings ] || rings=1
 # shellcheck disable=SC2046 # words
 echo "events=$now_inode:$offset" "alive=$alive" "code=$code" "rings=$rings" $(stat -c '%n=%Y' screen run 2>/dev/null)
-printf '%s\n%s\n%s\n' "$mark" "$screen" "$mark"
+printf '%.200s\n%s\n%s\n%s\n' "$title" "$mark" "$screen" "$mark"
 [ "$now_inode" = 0 ] || tail -c "+$((offset + 1))" events | head -c 262144

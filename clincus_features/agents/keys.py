@@ -66,6 +66,11 @@ KEYS: Mapping[str, Keys] = {
 }
 
 
+def keys_of(tool: str) -> Keys:
+    """How a tool is typed at, by its name."""
+    return KEYS.get(tool, Keys())
+
+
 def as_it_is(text: str) -> list[Step]:
     """One paste."""
     return [text]
@@ -104,7 +109,7 @@ GUARDS = {
 
 def prompt_steps(tool: str, text: str) -> list[Step]:
     """What is typed for a prompt, before Enter."""
-    guards = KEYS.get(tool, Keys()).guards
+    guards = keys_of(tool).guards
     how = next((guard.how for guard in guards if re.match(guard.pattern, text)), "as_it_is")
     return GUARDS[how](text)
 
@@ -138,7 +143,7 @@ def readiness(facts: Facts, decision: Decision) -> str:
         if rules is None and facts.tool:
             return "ready"
         raise clincus.ClincusError("it is not known what the tool does: look at its terminal", 409)
-    shown = read_screen(rules, facts.lines) if rules else None
+    shown = read_screen(rules, facts) if rules else None
     if agent.state in ("idle", "done", "failed"):
         if shown is None:
             raise CoveredError(
@@ -172,20 +177,20 @@ def squeeze(text: str) -> str:
 def question_on_screen(facts: Facts, decision: Decision) -> bool:
     """Whether a tool waits for an answer, and its screen shows the question."""
     rules = rules_of(facts)
-    shown = read_screen(rules, facts.lines) if rules and facts.has_screen else None
+    shown = read_screen(rules, facts) if rules and facts.has_screen else None
     return decision.agent.state == "waiting" and shown is not None and shown.rule.state == "waiting"
 
 
 def menu_of(facts: Facts) -> Menu:
     """The choices on a tool's screen."""
     rules = rules_of(facts)
-    shown = read_screen(rules, facts.lines) if rules else None
+    shown = read_screen(rules, facts) if rules else None
     return shown.menu if shown else Menu()
 
 
 def answer_steps(facts: Facts, decision: Decision, option: int | None, text: str | None) -> list[Step]:
     """What is typed to choose an option, counted from 1, or to answer by a text. ClincusError: 400, 409."""
-    keys, menu = KEYS.get(facts.tool, Keys()), menu_of(facts)
+    keys, menu = keys_of(facts.tool), menu_of(facts)
     options = menu.labels
     if option is None:
         own = next((number for number, label in enumerate(options, 1) if re.match(keys.own_answer, label)), None)
@@ -209,4 +214,4 @@ def interrupt_steps(facts: Facts, decision: Decision) -> list[Step]:
     if state in ("ended", "none") or facts.tool == "shell":
         raise clincus.ClincusError("no tool runs in this session", 409)
     at_rest = state in ("idle", "done", "failed")
-    return [] if at_rest else [*KEYS.get(facts.tool, Keys()).interrupt]
+    return [] if at_rest else [*keys_of(facts.tool).interrupt]

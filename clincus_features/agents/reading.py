@@ -13,7 +13,7 @@ from typing import Any
 import clincus
 from clincus_features.agents.rules import own_rules
 from clincus_features.agents.state import Event, Facts, Said, listen, parse_event
-from clincus_features.agents.texts import clean_lines
+from clincus_features.agents.texts import clean, clean_lines
 
 SCREEN_LIMIT = 64 << 10  # bytes of a screen: guest/look.sh prints 24 lines of 400 bytes
 EVENTS_LIMIT = 256 << 10  # bytes of events that guest/look.sh prints at most
@@ -70,7 +70,8 @@ def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[s
 def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float) -> Known:
     """What guest/look.sh has printed; what it says in any other form counts as not said. Pure."""
     head, screen, events = [*output.split(f"{mark}\n".encode(), 2), b"", b""][:3]
-    words = dict(word.partition("=")[::2] for word in head[:4096].decode("ascii", "replace").split()[:8])
+    numbers, _, title = head[:4096].decode("utf-8", "ignore").partition("\n")
+    words = dict(word.partition("=")[::2] for word in numbers.split()[:8])
 
     def number(name: str) -> float:
         text = words.get(name, "")
@@ -85,6 +86,7 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         now=now,
         lines=lines,
         has_screen=bool(lines),
+        title=clean(title, 80),
         is_alive=words.get("alive") == "1",
         can_ring=words.get("rings") != "0",
         exit_code=int(code) if code.isdecimal() and len(code) < 4 else None,

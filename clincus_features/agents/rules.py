@@ -20,6 +20,7 @@ class Rule(NamedTuple):
     reason: str = ""
     last: int = 24  # only so many lines count
     group: bool = False  # the pattern's group `text` is the text
+    is_title: bool = False  # the pattern is searched in the terminal's title
 
 
 class Hook(NamedTuple):
@@ -142,15 +143,18 @@ OPENCODE = ToolRules(
 )
 
 # The end of Codex's screen while it takes a prompt: the prompt, and indented lines with model, place and hints.
-CODEX_BOX = r"^› .*(?:\n  .*)*\Z"
+CODEX_BOX = r"^› (?!\d\. ).*(?:\n  .*)*\Z"
 
 CODEX = ToolRules(
     seen_on="0.169.0",
     screen=(
         Rule("login", "waiting", r"Choose how you want to use Codex", "login"),
         Rule("trust-dialog", "waiting", r"(?P<text>Trust this folder\?.*)", "dialog", group=True),
-        Rule("dialog", "waiting", r"^  (enter|press enter to) continue\b", "dialog", 2),
+        Rule("permission", "waiting", r"^  Would you like to (?s:.*?)^  \$ (?P<text>.*)", "permission", 24, True),
+        Rule("dialog", "waiting", r"^  (?i:enter|press enter to) (continue|confirm)\b", "dialog", 2),
         Rule("esc-to-interrupt", "working", r"\(\d[^()]* • esc to interrupt\)", last=12),
+        # While an answer comes in, only the spinner in the title tells so.
+        Rule("title-spins", "working", r"^[\u2800-\u28ff] ", is_title=True),
         Rule("interrupted", "ready", r"^■ Conversation interrupted.*\n(?:  .*\n)*" + CODEX_BOX, "interrupted"),
         Rule("error", "failed", r"^■ (?P<text>.*(?:\n(?![›•■]).*){0,6})\n" + CODEX_BOX, group=True),
         Rule("turn-over", "ready", r"^  Worked for .*\n" + CODEX_BOX, "over"),
@@ -162,12 +166,18 @@ CODEX = ToolRules(
 # The same of Gemini CLI: a hint, a border, and indented lines.
 GEMINI_BOX = r"(?:^ +\? for shortcuts\n)?^─{10}.*\n(?: .*\n)* .*\Z"
 
+# Its dialogs stand in a box: a question above its choices, or what is to be done above whether it may be.
+GEMINI_QUESTION = r"^ *│ (?P<text>\S[^│\n]*?) *│\n(?: *│[^\n]*\n)* *│ Enter to select · "
+GEMINI_PERMISSION = r"^ *│ \? (?P<text>\S[^│\n]*?) *│\n(?s:.*)^ *│ (?:Allow|Apply) [^│\n]*\?"
+
 GEMINI = ToolRules(
     seen_on="0.61.0",
     screen=(
         Rule("trust-dialog", "waiting", r"(?P<text>Do you trust the files in this folder\?)", "dialog", group=True),
         Rule("login", "waiting", r"How would you like to authenticate|Please visit the following URL to auth", "login"),
-        Rule("dialog", "waiting", r"^ *│ +● 1\. ", "dialog"),
+        Rule("question", "waiting", GEMINI_QUESTION, "question", group=True),
+        Rule("permission", "waiting", GEMINI_PERMISSION, "permission", group=True),
+        Rule("dialog", "waiting", r"^ *│ +● \d+\. ", "dialog"),
         Rule("esc-to-cancel", "working", r"\(esc to cancel\b", last=10),
         Rule("interrupted", "ready", r"^\u2139 Request cancelled\.\n" + GEMINI_BOX, "interrupted"),
         Rule(
@@ -189,7 +199,7 @@ AIDER = ToolRules(
         Rule("permission", "waiting", r"(?P<text>\S.*) \(Y\)es/\(N\)o", "permission", 2, True),
         Rule("retry", "working", r"^Retrying in [\d.]+ seconds", "retry", 2),
         Rule("waiting-for", "working", r"\bWaiting for \S+\s*\Z", last=1),
-        Rule("interrupted", "ready", r"\^C again to exit\n" + AIDER_BOX, "interrupted"),
+        Rule("interrupted", "ready", r"\^C again to exit\n(?:(?!─{10}|Tokens: ).*\n)*" + AIDER_BOX, "interrupted"),
         Rule("error", "failed", r"(?P<text>litellm\.\w+: .*)(?:\n(?!─).*){0,4}\n" + AIDER_BOX, group=True),
         Rule("turn-over", "ready", r"^Tokens: .*\n" + AIDER_BOX, "over"),
         Rule("prompt", "ready", AIDER_BOX),

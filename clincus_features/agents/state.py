@@ -79,6 +79,7 @@ class Facts:
     now: float = 0.0  # of the look
     lines: tuple[str, ...] = ()  # the last ones of the screen that are not empty
     has_screen: bool = False
+    title: str = ""  # of the terminal, as the tool sets it
     is_alive: bool = True  # the tool's process
     exit_code: int | None = None  # of the tool, once it has ended
     ended: float = 0.0  # when that was
@@ -291,10 +292,11 @@ class Shown(NamedTuple):
     background: str
 
 
-def read_screen(rules: ToolRules, lines: Sequence[str]) -> Shown | None:
+def read_screen(rules: ToolRules, facts: Facts) -> Shown | None:
     """The first rule of a tool that the screen fulfils, None if there is none."""
+    lines = facts.lines
     for rule in rules.screen:
-        part = [*lines[-rule.last :]]
+        part = [facts.title] if rule.is_title else [*lines[-rule.last :]]
         found = search(rule.pattern, part)
         if found is None and rule.state == "waiting" and r"\n" not in rule.pattern:
             found = search(rule.pattern, [" ".join(map(str.strip, part))])  # a narrow screen wraps a line at a blank
@@ -359,7 +361,7 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
     by_facts = judge_processes(facts, rules)
     if by_facts is not None or rules is None:
         return by_facts or by_process(facts, Agent("unknown", since=facts.started), "no-rules")
-    shown = read_screen(rules, facts.lines) if facts.has_screen else None
+    shown = read_screen(rules, facts) if facts.has_screen else None
     said = facts.said
     if shown is not None and shown.rule.state == "waiting":
         return by_screen_waiting(facts, shown)
@@ -443,7 +445,8 @@ def by_screen(facts: Facts, shown: Shown, before: Agent | None) -> Decision:
     """A decision by the screen, against what the hooks said last or without them."""
     rule, said = shown.rule, facts.said
     since = max(said.at, min(facts.moved, facts.now)) or facts.now
-    why = Why(f"{facts.tool}/{rule.name}", "screen", facts.lines, facts.now)
+    lines = (f"title: {facts.title}",) if rule.is_title else facts.lines
+    why = Why(f"{facts.tool}/{rule.name}", "screen", lines, facts.now)
     state, reason, text = rule.state, rule.reason, shown.text
     if state == "failed":
         reason = reason or failure_reason(text)

@@ -435,10 +435,11 @@ def event(name: str, at: float = NOON - 5, **data) -> bytes:
 
 def test_a_look_is_read_and_goes_on_where_the_last_one_ended():
     first = event("UserPromptSubmit", prompt="go")
-    head = b"events=77:0 alive=1 code= screen=1799999990 run=1799999000\n"
+    head = b"events=77:0 alive=1 code= screen=1799999990 run=1799999000\n\xe2\xa0\xb9 alive=0\x1b\n"
     screen = b"M\n" + "\n".join(STALLED).encode() + b"\nM\n"
     known = parse_look(head + screen + first + b'{"at":1', "M", facts(), Known(), NOON)
     assert (known.inode, known.offset) == (77, len(first))
+    assert (known.facts.is_alive, known.facts.title) == (True, "\u2839 alive=0")
     assert (known.facts.said.state, known.facts.moved, known.facts.exit_code) == ("working", 1799999990.0, None)
     head = b"events=77:%d alive=1 code= screen=1799999990 run=1799999000\n" % known.offset
     then = parse_look(head + screen + event("Stop"), "M", known.facts, known, NOON)

@@ -314,6 +314,15 @@ SCREENS = {
         "idle",
         "",
     ),
+    "codex, asks": (
+        "codex",
+        "› bash touch made\n• Running touch made\n  Would you like to run the following command?\n"
+        "  Environment: local\n  Reason: To see it\n  $ touch made\n› 1. Yes, proceed (y)\n"
+        "  2. Yes, and don't ask again for commands that start with `touch made` (p)\n"
+        "  3. No, and tell Codex what to do differently (esc)\n  Press enter to confirm or esc to cancel\n",
+        "waiting",
+        "permission",
+    ),
     "codex, login": (
         "codex",
         "  Choose how you want to use Codex.\n> 1. Sign in with ChatGPT\n  2. Sign in another way\n"
@@ -345,6 +354,21 @@ SCREENS = {
         "auth",
     ),
     "gemini, answered": ("gemini", f" > hello\n   line\n✦ Hello there.\n{GEMINI_BOX}", "idle", ""),
+    "gemini, asks": (
+        "gemini",
+        "│ ? Shell  touch made  │\n│ ╭────╮ │\n│ │ touch made │ │\n│ ╰────╯ │\n│ Allow execution of [Shell]?  │\n"
+        "│   │\n│ ● 1. Allow once  │\n│   2. Allow for this session  │\n│   3. No, suggest changes (esc) │\n╰──╯\n",
+        "waiting",
+        "permission",
+    ),
+    "gemini, asks for a choice": (
+        "gemini",
+        "╭──╮\n│ Which colour do you want?  │\n│     │\n│ ▲   │\n│   1.  Red │\n│       Like a rose │\n"
+        "│ ● 2.  Green │\n│       Like grass │\n│   3.  Blue │\n│ ▼   │\n│     │\n"
+        "│ Enter to select · ↑/↓ to navigate · Esc to cancel │\n╰──╯\n",
+        "waiting",
+        "question",
+    ),
     "gemini, trust": (
         "gemini",
         " │ Do you trust the files in this folder?  │\n │ ● 1. Trust folder (ws)  │\n │   2. Don't trust  │\n ╰──╯\n",
@@ -368,6 +392,12 @@ SCREENS = {
         "idle",
         "interrupted",
     ),
+    "aider, interrupted amid an answer": (
+        "aider",
+        f"{RULE}\n> do it\nLet me th\n^C again to exit\nLet me th\n{RULE}\n>\n",
+        "idle",
+        "interrupted",
+    ),
     "aider, no right": (
         "aider",
         "> again\nlitellm.AuthenticationError: AuthenticationError: OpenAIException - 401 unauthorized\n"
@@ -376,7 +406,12 @@ SCREENS = {
         "auth",
     ),
     "aider, answered": ("aider", f"Hello there.\nTokens: 2.6k sent, 3 received.\n{RULE}\n>\n", "idle", ""),
-    "aider, asks": ("aider", "Run shell command? (Y)es/(N)o [Yes]: \n", "waiting", "permission"),
+    "aider, asks": (
+        "aider",
+        "touch made\nRun shell command? (Y)es/(N)o/(D)on't ask again [Yes]: \n",
+        "waiting",
+        "permission",
+    ),
 }  # fmt: skip
 
 
@@ -384,6 +419,27 @@ SCREENS = {
 def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
     agent = seen(tool, screen).agent
     assert (agent.state, agent.reason) == (state, reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options"),
+    [
+        ("codex, asks", "touch made", "Yes, proceed (y)"),
+        ("gemini, asks", "Shell touch made", "Allow once"),
+        ("gemini, asks for a choice", "Which colour do you want?", "Red"),
+    ],
+)
+def test_a_question_on_the_screen_has_its_text_and_choices(name, text, options):
+    agent = seen(*SCREENS[name][:2]).agent
+    assert (agent.text, agent.options[0], len(agent.options)) == (text, options, 3)
+
+
+def test_codex_works_while_its_title_spins_and_its_screen_tells_nothing():
+    lines = clean_lines(f"› do it\n• Let me think\n{CODEX_BOX}")
+    found = Facts(tool="codex", started=NOON - 600, now=NOON, lines=lines, has_screen=True, moved=NOON - 1)
+    assert decide(found).agent.state == "idle"
+    decision = decide(replace(found, title="⠹ workspace"))
+    assert (decision.agent.state, decision.why.lines) == ("working", ("title: ⠹ workspace",))
 
 
 @pytest.mark.parametrize("name", ["codex, after a failure", "gemini, answered", "aider, answered"])
