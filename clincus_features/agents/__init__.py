@@ -17,7 +17,7 @@ import clincus
 from clincus_features.agents import prompts
 from clincus_features.agents.hooks import guest_files
 from clincus_features.agents.reading import Known, SeenTimes, first_facts, look
-from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, decide, rules_of
+from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, Why, decide, rules_of
 
 SLOW_LOOK = 3.5  # seconds between two looks at a tool that is not at rest
 FAILED_LOOK = 5.0  # seconds after a look that failed
@@ -136,6 +136,19 @@ class Watch:
         if latest and not is_next:
             self._look(session.id, latest)
 
+    def typed(self, session: clincus.Session) -> None:
+        """A prompt was typed, and no event will prove that the tool took it: it counts as work until the next look.
+
+        So the end of a turn is seen as one, even if the tool needs less time for it than passes between two looks.
+        """
+        now = time.time()
+        with self._changed:
+            if session.id in self._known:
+                working = Agent("working", since=now, source="person")
+                self._take(session, Decision(working, Why("prompt-typed", "person", (), now)))
+                self._due[session.id] = time.monotonic() + DRAWING
+                self._look_is_due(clincus.engine_of(session.id)).notify_all()
+
     def see(self, session: clincus.Session) -> None:
         """A person has looked at a session. Raises ClincusError if that cannot be kept."""
         decision = self._decisions.get(session.id)
@@ -209,11 +222,14 @@ class Watch:
         self._due.setdefault(id, time.monotonic() + pause)
 
     def _decide(self, session: clincus.Session) -> None:
-        """Decide anew by the facts at hand, and tell all pages if the answer is another one."""
+        """Decide anew by the facts at hand."""
         before = self._decisions.get(session.id)
-        new = decide(
-            self._known[session.id].facts, before.agent if before else None, self._seen.get(session.session_id)
-        )
+        facts, seen_at = self._known[session.id].facts, self._seen.get(session.session_id)
+        self._take(session, decide(facts, before.agent if before else None, seen_at))
+
+    def _take(self, session: clincus.Session, new: Decision) -> None:
+        """Take in a decision, and tell all pages if it is another one than before."""
+        before = self._decisions.get(session.id)
         self._decisions[session.id] = new
         for listener in self.listeners:
             listener(session, new)

@@ -276,6 +276,8 @@ class Sender:
                     if prompt is not None and prompt.result == "sending":
                         prompt = self._type(session, terminal, prompt)
                 self._watch.learn(session, known, terminal.known)
+                if prompt is not None and prompt.result == "unconfirmed" and not typed.keys_of(session.tool).proof:
+                    self._watch.typed(session)
             except clincus.IncusError as error:
                 if prompt is None:
                     raise
@@ -284,7 +286,7 @@ class Sender:
 
     def _type(self, session: clincus.Session, terminal: Terminal, prompt: Prompt) -> Prompt:
         """Type a prompt and wait for the proof; the prompt with its result."""
-        proof, is_proven = typed.KEYS.get(session.tool, typed.Keys()).proof, False
+        proof, is_proven = typed.keys_of(session.tool).proof, False
         try:
             terminal.take(typed.prompt_steps(session.tool, prompt.text))
             for seconds in (FIRST_PROOF, SECOND_PROOF) if proof else (0.0,):

@@ -126,6 +126,18 @@ def test_a_tool_whose_hooks_say_nothing_rings_when_it_writes(watch, container):
     assert container.looks[-1] is False, "its hooks do it"
 
 
+def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, container, app):
+    container.say(Said(), tool="gemini", has_screen=True, lines=("─" * 40, " >  Type your message", " /w"))
+    watch.tell("started", SESSION)
+    watch.work()
+    watch.typed(SESSION)
+    assert (app.told[-1]["state"], app.told[-1]["source"]) == ("working", "person")
+    assert next_look(watch) == pytest.approx(agents.DRAWING, abs=0.11)
+    watch.tell("ring", SESSION)
+    watch.work()
+    assert app.told[-1]["state"] == "done"
+
+
 def test_each_change_is_told_once(watch, container, app):
     container.say(said("idle"))
     watch.tell("started", SESSION)
