@@ -202,17 +202,27 @@ class Watch:
                 self._plan(id, fresh)
 
     def _wants_ring(self, id: str) -> bool:
-        """Whether a tool at rest needs to ring when it writes: its hooks have told nothing so far."""
+        """Whether a tool is to ring when it writes: its hooks have told nothing so far, and it writes nothing now."""
         decision, known = self._decisions.get(id), self._known.get(id)
-        if decision is None or known is None or decision.agent.state not in AT_REST:
+        if decision is None or known is None or not rules_of(known.facts):
             return False
-        return rules_of(known.facts) is not None and known.facts.is_alive and not known.facts.said.state
+        facts = known.facts
+        if not facts.is_alive or facts.said.state:
+            return False
+        has_rung = known.is_armed and time.time() - facts.now < SLOW_LOOK
+        is_still = facts.looked and facts.now - facts.moved > DRAWING and not has_rung
+        return decision.agent.state in AT_REST or (decision.agent.state == "starting" and is_still)
 
     def _plan(self, id: str, known: Known) -> None:
-        """Say when to look again: soon, if the screen may lag behind a hook; not at all, if the tool is at rest."""
+        """Say when to look again: soon, if the screen may lag behind a hook; not at all, if the tool is at rest.
+
+        A tool that starts, shows nothing that is known, and rings when it goes on, is looked at less and less often.
+        """
         lag = DRAWING - (known.facts.now - known.facts.said.at)
         if lag > 0:
             pause = min(SLOW_LOOK, lag + 0.2)
+        elif self._decisions[id].agent.state == "starting" and known.is_armed and known.facts.can_ring:
+            pause = max(SLOW_LOOK, known.facts.now - known.facts.started)
         elif self._decisions[id].agent.state not in AT_REST or not known.facts.can_ring:
             pause = SLOW_LOOK
         elif self._wants_ring(id) and not known.is_armed:

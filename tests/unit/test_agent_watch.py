@@ -126,6 +126,26 @@ def test_a_tool_whose_hooks_say_nothing_rings_when_it_writes(watch, container):
     assert container.looks[-1] is False, "its hooks do it"
 
 
+def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, container, monkeypatch):
+    now = [NOON]
+    monkeypatch.setattr(agents.time, "time", lambda: now[0])
+    watch.tell("started", SESSION)
+    pauses = []
+    for _ in range(6):
+        container.say(Said(), started=NOON, now=now[0], moved=NOON)
+        watch.work()
+        pauses.append(next_look(watch) or 0.0)
+        now[0] += pauses[-1]
+        watch._due[SESSION.id] = 0.0
+    assert pauses == pytest.approx([3.5, 3.5, 7, 14, 28, 56], abs=0.6)
+    assert container.looks == [False] * 2 + [True] * 4
+    now[0] = container.facts.now + 1
+    watch.tell("ring", SESSION)
+    watch.work()
+    assert container.looks[-1] is False, "it may write all the time"
+    assert next_look(watch) == pytest.approx(agents.SLOW_LOOK, abs=0.11)
+
+
 def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, container, app):
     container.say(Said(), tool="gemini", has_screen=True, lines=("─" * 40, " >  Type your message", " /w"))
     watch.tell("started", SESSION)
