@@ -3888,7 +3888,7 @@ class Registry:
                 if self._answered.get(id, 0) < question:
                     self._answered[id] = question
                     before = self._sessions.pop(id, None)
-                    if before and (id in silent or (id in fresh and fresh[id].member in lost)):
+                    if before and (id in silent or (id in fresh and (fresh[id] == before or fresh[id].member in lost))):
                         self._sessions[id] = before
                     elif id in fresh:
                         self._sessions[id] = fresh[id]
@@ -3952,9 +3952,8 @@ class Registry:
 
     def ring(self, name: str, moment: datetime) -> None:
         """The bell of a session's terminal rang. Told once a second at most, however often it does."""
-        when = format_time(moment)
         with self._lock:
-            run = self._live.get(name)
+            when, run = format_time(moment), self._live.get(name)
             if run is not None and run.rang_at != when:
                 self._live[name] = replace(run, rang_at=when)
                 self._tell(name, when, "rang")
@@ -3967,9 +3966,13 @@ class Registry:
             since = self._lost.get(now.engine) or self._lost.get(f"{now.engine}/{now.member}", "")
             now = replace(now, status=self._busy.get(id, now.status), unreachable_since=since)
         is_settled = now is None or now.status in ("running", "stopped")  # else it is on its way to either
-        changes = self._run_changes(before, now, when) if is_settled else []
+        known = now or before
+        changes = self._run_changes(known, now, when) if is_settled and known else []
         if now is not None:
             now = replace(now, rang_at=self._live[id].rang_at if id in self._live else "")
+            now = next((one for one in (before, self._sessions.get(id)) if one == now), now)
+            if self._live.get(id) == now:
+                self._live[id] = now  # what is equal is one object: it takes 2 KB
             self._told = {**self._told, id: now}
             if now != before and not changes:
                 changes.append(Change(kind, now, when))
@@ -3979,11 +3982,8 @@ class Registry:
         for change in changes:
             self._on_change(change)
 
-    def _run_changes(self, before: Session | None, now: Session | None, when: str) -> list[Change]:
+    def _run_changes(self, known: Session, now: Session | None, when: str) -> list[Change]:
         """The end of the run that was told last, its resume from a pause, and the start of a new run."""
-        known = now or before
-        if known is None:
-            return []
         changes, run = [], self._live.pop(known.id, None)
         live = now if now is not None and (now.status == "running" or now.paused) else None
         is_over = run is not None and (live is None or live.run != run.run)

@@ -229,6 +229,21 @@ def look(registry: clincus.Registry, found: dict[str, Any] | None, when: str = "
     registry.compare(next(registry.questions), [found] if found else [], only=name, when=when)
 
 
+def test_what_is_told_again_unchanged_stays_the_same_object(registry):
+    """Many sessions that rest would else take several times the memory, and their texts be made anew at each look."""
+    look(registry, instance())
+    first = registry.find(NAME)
+    registry.ring(NAME, BEGIN)
+    rung = registry.find(NAME)
+    look(registry, instance())
+    assert registry.find(NAME) is rung
+    assert first.rang_at != rung.rang_at
+    look(registry, instance(name_label="x"))
+    assert registry.find(NAME) is rung, "a label that nobody reads"
+    look(registry, instance(image="other"))
+    assert registry.find(NAME).image == "other"
+
+
 def list_all(registry: clincus.Registry, *found: dict[str, Any]) -> None:
     registry.compare(next(registry.questions), found)
 
