@@ -24,9 +24,12 @@ class Menu(NamedTuple):
     first: int = 0  # the line of the screen that has the first one
     is_numbered: bool = False
     keys: tuple[str, str] = ("Up", "Down")  # to the one before, and to the next
+    letters: str = ""  # of each choice, where letters take them
 
     def steps_to(self, option: int) -> tuple[str, ...]:
         """The keys that take an option, counted from 0, where numbers do nothing."""
+        if self.letters:
+            return self.letters[option], "Enter"
         away = option - self.chosen
         return (*(self.keys[away > 0],) * abs(away), "Enter")
 
@@ -82,3 +85,10 @@ def across_menu(text: str) -> Menu:
     """Choices in one line, with blanks between them; the first one is chosen."""
     labels = tuple(clean(label, OPTION_LIMIT) for label in re.split(r" {2,}", text.strip()))
     return Menu(labels[:OPTIONS], keys=("Left", "Right"))
+
+
+def lettered_menu(text: str) -> Menu:
+    """Choices in one line, each with the letter that takes it: `(Y)es/(N)o`."""
+    choices = re.findall(r"\(([A-Z])\)([^/]*)", text)[:OPTIONS]
+    labels = tuple(clean(letter + rest, OPTION_LIMIT) for letter, rest in choices)
+    return Menu(labels, letters="".join(letter.lower() for letter, _ in choices))

@@ -15,7 +15,7 @@ class Rule(NamedTuple):
     state: str  # `ready`: the tool takes a prompt, which is `done` or `idle`; with the reason `over` its turn is over
     # Searched in each line, or from line to line if it holds a line break. One of `waiting` without a line break is
     # also searched in all lines joined by a blank: on a phone a hint takes more than one line. A group `across` has
-    # choices that stand in one line.
+    # choices that stand in one line, a group `letters` such choices that letters take.
     pattern: str
     reason: str = ""
     last: int = 24  # only so many lines count
@@ -193,10 +193,12 @@ GEMINI = ToolRules(
 # The same of aider: a border and a prompt, in front of which its mode may stand.
 AIDER_BOX = r"^─{10}.*\n(?:[a-z]+ )*[a-z]*>.*\Z"
 
+AIDER_CHOICE = r"(?P<text>\S.*) (?P<letters>\(Y\)es/\(N\)o(?:/\([A-Z]\)[^/\[\n]*)*)"
+
 AIDER = ToolRules(
     seen_on="0.86.2",
     screen=(
-        Rule("permission", "waiting", r"(?P<text>\S.*) \(Y\)es/\(N\)o", "permission", 2, True),
+        Rule("permission", "waiting", AIDER_CHOICE, "permission", 2, True),
         Rule("retry", "working", r"^Retrying in [\d.]+ seconds", "retry", 2),
         Rule("waiting-for", "working", r"\bWaiting for \S+\s*\Z", last=1),
         Rule("interrupted", "ready", r"\^C again to exit\n(?:(?!─{10}|Tokens: ).*\n)*" + AIDER_BOX, "interrupted"),

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from clincus_features.agents.menus import Menu, across_menu, read_menu
+from clincus_features.agents.menus import Menu, across_menu, lettered_menu, read_menu
 from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
 from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
 
@@ -305,8 +305,8 @@ def read_screen(rules: ToolRules, facts: Facts) -> Shown | None:
         text = clean(found["text"]) if rule.group else clean(found[0]) if rule.state == "failed" else ""
         menu = Menu()
         if rule.state == "waiting":
-            across = found.groupdict().get("across")
-            menu = across_menu(across) if across else read_menu(lines)
+            across, letters = (found.groupdict().get(name) for name in ("across", "letters"))
+            menu = across_menu(across) if across else lettered_menu(letters) if letters else read_menu(lines)
             text = text or dialog_text(rules, lines[: menu.first or None])
         running = search(rules.background, lines[-4:]) if rules.background else None
         return Shown(rule, text, menu, clean(running["text"]) if running else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clincus_features.agents.menus import Menu, across_menu, read_menu
+from clincus_features.agents.menus import Menu, across_menu, lettered_menu, read_menu
 
 RULE = "─" * 80
 NUMBERED = [RULE, "Which colour?", "  1. Red", "     Like a rose", "❯ 2. Green", "Enter to select"]
@@ -33,6 +33,7 @@ KEYS = {
     "down": (Menu(("a", "b", "c"), chosen=0), 2, ("Down", "Down", "Enter")),
     "up": (Menu(("a", "b", "c"), chosen=2), 1, ("Up", "Enter")),
     "here": (Menu(("a", "b"), chosen=1), 1, ("Enter",)),
+    "letters": (lettered_menu("(Y)es/(N)o/(D)on't ask again "), 2, ("d", "Enter")),
     "across": (across_menu("Allow once   Allow always   Reject"), 2, ("Right", "Right", "Enter")),
 }
 

@@ -426,6 +426,7 @@ def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
     [
         ("codex, asks", "touch made", "Yes, proceed (y)"),
         ("gemini, asks", "Shell touch made", "Allow once"),
+        ("aider, asks", "Run shell command?", "Yes"),
         ("gemini, asks for a choice", "Which colour do you want?", "Red"),
     ],
 )
