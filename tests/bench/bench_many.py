@@ -7,12 +7,14 @@ No Incus is needed: tests/bench/stand-in/incus answers in the place of the `incu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from websockets.sync.client import connect
@@ -23,7 +25,8 @@ import clincus
 from tests import programs
 from tests.bench.measuring import Client, percentile
 
-SESSIONS, ENGINES = (int(word) for word in (*sys.argv[1:], *("500", "20")[len(sys.argv) - 1 :]))
+GIVEN = [int(word) for word in sys.argv[1:] if word.isdigit()]
+SESSIONS, ENGINES = (*GIVEN, *(500, 20)[len(GIVEN) :])
 STAND_IN = Path(__file__).parent / "stand-in"
 
 
@@ -84,11 +87,11 @@ def event(folder: Path, engine: str, name: str) -> None:
         file.write(f"{line}\n\n")
 
 
-def change(folder: Path, engine: str, persistent: str) -> str:
-    """Change the first session of an engine; its container's name."""
+def change(folder: Path, engine: str, title: str) -> str:
+    """Give the first session of an engine a name; that of its container."""
     path = folder / f"{engine}.json"
     here = json.loads(path.read_text())
-    here[0]["config"][f"{clincus.LABEL}persistent"] = persistent
+    here[0]["config"][f"{clincus.LABEL}name"] = title
     path.with_suffix(".new").write_text(json.dumps(here))
     path.with_suffix(".new").replace(path)
     return str(here[0]["name"])
@@ -99,7 +102,7 @@ def heard(running: programs.Server, folder: Path, engine: str) -> tuple[list[flo
     taken, before = [], calls(folder)
     with connect(f"{running.socket_url}/ws/events", subprotocols=["clincus.events.v1"]) as events:
         for number in range(20):
-            name = change(folder, engine, "true" if number % 2 == 0 else "false")
+            name = change(folder, engine, f"title {number}")
             began = time.perf_counter()
             event(folder, engine, name)
             while json.loads(events.recv(timeout=20)).get("id") != f"{engine}:{name}":
@@ -115,7 +118,9 @@ def seconds(pid: int) -> tuple[float, float]:
     return (ticks[0] + ticks[1]) / each, (ticks[2] + ticks[3]) / each
 
 
-def main() -> None:
+@contextlib.contextmanager
+def many_sessions() -> Iterator[tuple[programs.Server, Path, list[str]]]:
+    """A server that knows all sessions, the folder of the stand-in, and the names of the engines."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
         folder, home = Path(place) / "engines", Path(place) / "home"
         (home / ".config" / "clincus").mkdir(parents=True)
@@ -123,29 +128,33 @@ def main() -> None:
         names = lay_out(folder)
         (home / ".config" / "clincus" / "config.toml").write_text("".join(f"[engines.{name}]\n" for name in names))
         environ = {**os.environ, "HOME": str(home), "STAND_IN": str(folder), "PATH": f"{STAND_IN}:{os.environ['PATH']}"}
-        argv = [sys.executable, str(programs.ROOT / "clincus.py"), "serve", "--port", "0"]
-        began = time.perf_counter()
-        running = programs.Server(argv, environ, home / "log", home)
+        running = programs.Server([*programs.program(), "serve", "--port", "0"], environ, home / "log", home)
         try:
             while len(running.get("/api/sessions").json) < SESSIONS:
                 time.sleep(0.05)
-            show(f"start to {SESSIONS} sessions on {ENGINES} engines", f"{time.perf_counter() - began:.2f} s")
-            settled(folder)
-            show("start to the last tool looked at", f"{time.perf_counter() - began:.1f} s")
-            size = len(running.get("/api/sessions").body)
-            show(f"GET /api/sessions, {size >> 10} KiB", listings(running), "goal: p50 under 5 ms")
-            taken, asked = heard(running, folder, names[0])
-            show("a change there to the event here", f"median {statistics.median(taken) * 1000:.0f} ms")
-            show("calls of Incus for 20 changes", str(asked), "goal: 20, and the looks now and then")
-            before = seconds(running.process.pid)
-            time.sleep(60)
-            own, others = (now - then for now, then in zip(seconds(running.process.pid), before))
-            show("CPU in 60 s at rest", f"{own:.2f} s, its children {others:.2f} s")
-            status = Path(f"/proc/{running.process.pid}/status").read_text()
-            show("memory of the server", f"{int(status.split('VmRSS:')[1].split()[0]) >> 10} MB")
-            show("threads", str(len(list(Path(f"/proc/{running.process.pid}/task").iterdir()))))
+            yield running, folder, names
         finally:
             running.stop()
+
+
+def main() -> None:
+    began = time.perf_counter()
+    with many_sessions() as (running, folder, names):
+        show(f"start to {SESSIONS} sessions on {ENGINES} engines", f"{time.perf_counter() - began:.2f} s")
+        settled(folder)
+        show("start to the last tool looked at", f"{time.perf_counter() - began:.1f} s")
+        size = len(running.get("/api/sessions").body)
+        show(f"GET /api/sessions, {size >> 10} KiB", listings(running), "goal: p50 under 5 ms")
+        taken, asked = heard(running, folder, names[0])
+        show("a change there to the event here", f"median {statistics.median(taken) * 1000:.0f} ms")
+        show("calls of Incus for 20 changes", str(asked), "goal: 20, and the looks now and then")
+        before = seconds(running.process.pid)
+        time.sleep(60)
+        own, others = (now - then for now, then in zip(seconds(running.process.pid), before))
+        show("CPU in 60 s at rest", f"{own:.2f} s, its children {others:.2f} s")
+        status = Path(f"/proc/{running.process.pid}/status").read_text()
+        show("memory of the server", f"{int(status.split('VmRSS:')[1].split()[0]) >> 10} MB")
+        show("threads", str(len(list(Path(f"/proc/{running.process.pid}/task").iterdir()))))
 
 
 if __name__ == "__main__":

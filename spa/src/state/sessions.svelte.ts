@@ -1,4 +1,6 @@
 /** The sessions: one snapshot, fetched anew whenever an event says that something changed. */
+import { SvelteMap } from 'svelte/reactivity';
+
 import { calls, rank } from '../lib/agent';
 import { api, ApiError, sentence } from '../lib/api';
 import { Persisted } from '../lib/persisted.svelte';
@@ -46,13 +48,18 @@ function pinnedFirst(a: Session, b: Session): number {
   return Number(b.pinned) - Number(a.pinned);
 }
 
+/** Compares times of the API and ids: the order of their characters is the one that is wanted, and quick. */
+function before(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b);
+}
+
 function newestFirst(a: Session, b: Session): number {
-  return pinnedFirst(a, b) || b.created_at.localeCompare(a.created_at) || a.id.localeCompare(b.id);
+  return pinnedFirst(a, b) || before(b.created_at, a.created_at) || before(a.id, b.id);
 }
 
 /** Who needs a person first; of two with the same need the one that has waited longer. */
 function neediestFirst(a: Session, b: Session): number {
-  return pinnedFirst(a, b) || rank(a.agent) - rank(b.agent) || a.agent.since.localeCompare(b.agent.since) || newestFirst(a, b);
+  return pinnedFirst(a, b) || rank(a.agent) - rank(b.agent) || before(a.agent.since, b.agent.since) || newestFirst(a, b);
 }
 
 export class Sessions {
@@ -66,9 +73,10 @@ export class Sessions {
   reviewed = $state(0);
   creations = $state.raw<readonly Creation[]>([]);
 
-  #snapshot = $state.raw<ReadonlyMap<string, Session>>(new Map());
+  /** What shows one session hears nothing of the others. */
+  readonly #snapshot = new SvelteMap<string, Session>();
   /** Changes that the person asked for and the server has not settled yet. */
-  #pending = $state.raw<ReadonlyMap<string, SessionStatus>>(new Map());
+  readonly #pending = new SvelteMap<string, SessionStatus>();
   /** The state of each session that this page has told the server as seen, by its time. */
   readonly #told = new Map<string, string>();
   /** The bell of each session that was last answered by a look, by its time. */
@@ -82,30 +90,33 @@ export class Sessions {
     [...this.#snapshot.values()].map((session) => this.#shown(session)).sort(newestFirst),
   );
 
-  readonly groups: readonly Group[] = $derived(
-    GROUPS.map(({ key, title, stale }) => {
-      const members = this.list.filter((session) => this.#groupOf(session) === key);
-      if (key === 'attention') members.sort(neediestFirst);
-      return { key, title: (this.unreachable && stale) || title, sessions: members };
-    }).filter((group) => group.sessions.length > 0),
-  );
+  readonly groups: readonly Group[] = $derived.by(() => {
+    const members: Partial<Record<Group['key'], Session[]>> = {};
+    for (const session of this.list) (members[this.#groupOf(session)] ??= []).push(session);
+    members.attention?.sort(neediestFirst);
+    return GROUPS.flatMap(({ key, title, stale }) => {
+      const found = members[key];
+      return found ? [{ key, title: (this.unreachable && stale) || title, sessions: found }] : [];
+    });
+  });
 
   /** Those that wait for the person. */
-  readonly waiting: readonly Session[] = $derived(
-    this.list.filter((session) => this.needsAttention(session)).sort(neediestFirst),
-  );
+  readonly waiting: readonly Session[] = $derived(this.groups.find(({ key }) => key === 'attention')?.sessions ?? []);
 
   /** In the order in which the rail shows them: what Alt+1..9 counts. */
   readonly ordered: readonly Session[] = $derived(this.groups.flatMap((group) => group.sessions));
 
   /** The groups for a list on the page. While it is held, each row stays where it is `shown`, unless its session is gone. */
   arranged(shown: readonly Group[], held: boolean): readonly Group[] {
+    if (!held) return this.groups;
     const left = shown.map((group) => ({ ...group, sessions: group.sessions.filter(({ id }) => this.get(id)) }));
-    return held && left.some((group) => group.sessions.length > 0) ? left.filter((group) => group.sessions.length > 0) : this.groups;
+    const filled = left.filter((group) => group.sessions.length > 0);
+    return filled.length > 0 ? filled : this.groups;
   }
 
   get(id: string): Session | undefined {
-    return this.list.find((session) => session.id === id);
+    const session = this.#snapshot.get(id);
+    return session && this.#shown(session);
   }
 
   of(workspace: string): Session[] {
@@ -241,7 +252,7 @@ export class Sessions {
   async #load(): Promise<void> {
     try {
       const sessions = await api.sessions();
-      this.#snapshot = new Map(sessions.map((session) => [session.id, session]));
+      this.#take(sessions);
       this.phase = 'ready';
       this.error = this.unreachable = '';
     } catch (error) {
@@ -252,19 +263,25 @@ export class Sessions {
   }
 
   async #act(id: string, meanwhile: SessionStatus, request: () => Promise<unknown>): Promise<void> {
-    this.#pending = new Map(this.#pending).set(id, meanwhile);
+    this.#pending.set(id, meanwhile);
     try {
       await request();
     } finally {
       await this.refresh();
-      const pending = new Map(this.#pending);
-      pending.delete(id);
-      this.#pending = pending;
+      this.#pending.delete(id);
     }
   }
 
+  #take(all: readonly Session[]): void {
+    const ids = new Set(all.map(({ id }) => id));
+    for (const id of [...this.#snapshot.keys()]) if (!ids.has(id)) this.#snapshot.delete(id);
+    for (const session of all) this.#put(session);
+  }
+
+  /** An equal one stays, so that nothing that shows it is drawn anew. */
   #put(session: Session): void {
-    this.#snapshot = new Map(this.#snapshot).set(session.id, session);
+    const known = this.#snapshot.get(session.id);
+    if (JSON.stringify(known) !== JSON.stringify(session)) this.#snapshot.set(session.id, session);
   }
 }
 

@@ -46,11 +46,15 @@ export interface Command {
 export interface CommandGroup {
   title: string;
   commands: Command[];
+  /** How many more were found than are shown. */
+  left: number;
 }
 
 const MOST_REMEMBERED = 50;
 /** How many of a group are shown until one searches; the rest would hide the groups below. */
 const MOST_UNASKED = 7;
+/** How many of a group are shown of those that were found: nobody reads hundreds, and to draw them takes long. */
+const MOST_FOUND = 30;
 
 const isTexts = (value: unknown): value is string[] => Array.isArray(value) && value.every((one) => typeof one === 'string');
 
@@ -58,7 +62,7 @@ class Commands {
   readonly #used = new Persisted<string[]>('commands-used', [], isTexts);
 
   /** Where one can go comes first, and of that where one was last: the palette key and Enter change to and fro. */
-  readonly #groups: readonly CommandGroup[] = $derived([
+  readonly #groups: readonly Omit<CommandGroup, 'left'>[] = $derived([
     { title: 'Sessions', commands: this.#sessions() },
     { title: 'This session', commands: this.#here() },
     { title: 'Actions', commands: this.#recentFirst(this.#actions()) },
@@ -70,10 +74,11 @@ class Commands {
   search(text: string): CommandGroup[] {
     const texts = ({ title, detail = '' }: Command) => [title, detail] as const;
     const best = (group: CommandGroup): number => (group.commands[0] ? fit(text, ...texts(group.commands[0])) : 0);
-    const groups = this.#groups.map(({ title, commands }) => ({
-      title,
-      commands: text.trim() ? find(text, commands, texts) : commands.slice(0, MOST_UNASKED),
-    }));
+    const groups = this.#groups.map(({ title, commands }) => {
+      if (!text.trim()) return { title, commands: commands.slice(0, MOST_UNASKED), left: 0 };
+      const found = find(text, commands, texts);
+      return { title, commands: found.slice(0, MOST_FOUND), left: Math.max(0, found.length - MOST_FOUND) };
+    });
     return groups.filter((group) => group.commands.length > 0).sort((a, b) => best(b) - best(a));
   }
 

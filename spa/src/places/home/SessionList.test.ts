@@ -1,0 +1,68 @@
+// @vitest-environment happy-dom
+import { cleanup, render } from '@testing-library/svelte';
+import { flushSync } from 'svelte';
+import { afterEach, expect, it, vi } from 'vitest';
+
+import { sessions } from '../../state/sessions.svelte';
+import { fakeServer, someAgent, someSession } from '../../test/fakes';
+import { commands } from '../frame/commands.svelte';
+import RailSessions from '../rail/RailSessions.svelte';
+import SessionList from './SessionList.svelte';
+
+const COUNT = 130;
+
+const all = (count = COUNT) =>
+  Array.from({ length: count }, (_, number) =>
+    someSession({ id: `clincus-${number}`, workspace: `/p/project-${number}`, agent: someAgent('waiting') }),
+  );
+
+async function list(listed = all()): Promise<void> {
+  fakeServer(() => ({ json: listed }));
+  await sessions.refresh();
+  flushSync();
+}
+
+afterEach(() => {
+  cleanup();
+  vi.unstubAllGlobals();
+});
+
+it('folds a long group, also that of the sessions which need a person', async () => {
+  await list(all(26));
+  const { container } = render(SessionList);
+  const more = (): HTMLElement | null => container.querySelector('.more');
+  const steps = [];
+  for (let step = 0; step < 3; step += 1) {
+    steps.push([container.querySelectorAll('.row').length, more()?.textContent.trim()]);
+    more()?.click();
+    flushSync();
+  }
+  expect(steps).toEqual([
+    [20, 'Show 6 more'],
+    [26, 'Show fewer'],
+    [20, 'Show 6 more'],
+  ]);
+});
+
+it('draws nothing of the other sessions when one changes', async () => {
+  await list(all(40));
+  const { container } = render(RailSessions, { folded: false });
+  const touched = new Set<string>();
+  const observer = new MutationObserver((changes) => {
+    for (const { target } of changes) touched.add(target.parentElement?.closest('li')?.textContent ?? '');
+  });
+  observer.observe(container, { subtree: true, childList: true, characterData: true, attributes: true });
+  const before = sessions.list;
+  await list(all(40).map((one) => (one.id === 'clincus-7' ? { ...one, name: 'renamed' } : one)));
+  await Promise.resolve();
+  observer.disconnect();
+  expect(sessions.list.filter((one) => !before.includes(one)).map(({ id }) => id)).toEqual(['clincus-7']);
+  expect([...touched].map((text) => text.includes('renamed'))).toEqual([true]);
+});
+
+it('offers the best of many that are searched for, and says how many more there are', async () => {
+  await list();
+  const [found] = commands.search('project-1');
+  expect([found?.title, found?.commands.length, found?.left]).toEqual(['Sessions', 30, 19]);
+  expect([found?.commands[0]?.title, commands.search('')[0]?.left]).toEqual(['project-1', 0]);
+});

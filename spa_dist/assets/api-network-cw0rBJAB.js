@@ -1,1 +1,0 @@
-import{Bt as e,Ut as t,Vt as n,Wt as r}from"./index-CFF2pd4d.js";var i=(e,n)=>`${t(e)}/ports/${n}`,a={look:async(n,r)=>await(await e(`${t(n)}/network${r?`?seen=true`:``}`)).json(),change:(e,n)=>r(`PATCH`,t(e),n),presets:()=>n(`/api/network/presets`),openPort:async(e,t)=>(await r(`POST`,i(e,t))).url,closePort:(e,t)=>r(`DELETE`,i(e,t))};export{a as t};
