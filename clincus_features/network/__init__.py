@@ -1,7 +1,8 @@
 """What a session can reach: everything (`open`), some names (`allow-list`), or nothing (`none`).
 
 POST and PATCH of sessions take `network`, `allow` and `presets`; GET /api/sessions/{id}/network tells what was refused
-and what passed. devices.py says how the container is closed, proxy.py how the names of a list are let through.
+and what passed. devices.py says how the container is closed, proxy.py how the names of a list are let through, and
+lines.py how the container of an engine reaches the proxy.
 """
 
 from __future__ import annotations
@@ -19,12 +20,24 @@ from typing import Any
 import clincus
 
 from .addresses import Network
-from .devices import SUDOERS, VARIABLES, Fitting, find_instance, own_folder, refuse_impossible, socket_path, start_part
+from .devices import (
+    PORT,
+    SUDOERS,
+    VARIABLES,
+    Fitting,
+    device_path,
+    find_instance,
+    own_folder,
+    socket_path,
+    start_part,
+)
+from .lines import READY_WITHIN, Lines, check_guest
 from .policy import ALLOW_LIST, MODES, NONE, OPEN, Policy, bounded, check_entry, check_preset
 from .presets import PRESETS, TOOL, documents
 from .proxy import Proxy
 
 Handler = Callable[[clincus.Request], object]
+BringIn = Callable[[clincus.Session], None]
 FIELDS = {"network": "network.mode", "allow": "network.allow", "presets": "network.presets"}
 LOCK_PERIOD = 1.0  # seconds between two tries to be the server that has the sockets
 TELL_WITHIN = 5.0  # seconds for a container to hear of a change
@@ -66,6 +79,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.instance_parts.append(start_part(os.environ if app is None else app.environ, gateway.expect))
     extensions.guest_files.append(lambda session: [clincus.ToolFile(SUDOERS[0], SUDOERS[1].encode(), 0o644)])
     extensions.session_fields.append(gateway.fields)
+    extensions.fillers.append(gateway.filler)
     extensions.changes.append(gateway.change)
     extensions.wrappers.append(with_settings)
     extensions.listeners.append(gateway.hear)
@@ -84,6 +98,7 @@ class Gateway:
         self._lock = -1  # descriptor of the file that says which server has the sockets
         self._changing: set[str] = set()  # sessions whose policy is being changed just now
         self._runs: dict[str, str] = {}  # session -> the run that its records are of
+        self._carried: set[str] = set()  # sessions that start on an engine, and need a line
         self._untold: set[str] = set()  # sessions with refusals that no event has told of
         self._told_at = 0.0
 
@@ -91,6 +106,10 @@ class Gateway:
     def proxy(self) -> Proxy:
         """The proxy."""
         return Proxy(lambda id: socket_path(self._app.environ, id), self._untold.add, reachable=self._reachable)
+
+    @functools.cached_property
+    def _lines(self) -> Lines:
+        return Lines(self._app.sessions, PORT, lambda id: socket_path(self._app.environ, id))
 
     def _reachable(self) -> list[Network]:
         return [ipaddress.ip_network(text) for text in self._app.config.get("network.reachable")]
@@ -127,17 +146,39 @@ class Gateway:
         """Let the proxy have the policies that the instances say, also those that another program has changed."""
         known = {session.id: session for session in self._app.registry.all()}
         for id, session in known.items():
-            if session.status in ("running", "stopped") and id not in self._changing and not session.engine:
+            if session.status in ("running", "stopped") and id not in self._changing:
                 policy = read_policy(session.network)
                 runs = session.status == "running" or session.paused
-                self.proxy.want(id, policy if runs and policy.has_proxy and policy.mode != NONE else None)
+                self._lead(id, policy if runs and policy.has_proxy and policy.mode != NONE else None)
         for id in self.proxy.wanted() - known.keys():
-            self.proxy.want(id, None)
+            self._lead(id, None)
+
+    def _lead(self, id: str, policy: Policy | None) -> None:
+        """Let a session that runs have a way out by a policy, or none."""
+        self.proxy.want(id, policy)
+        if clincus.engine_of(id) and policy:
+            self._lines.want(id)
+        elif clincus.engine_of(id):
+            self._lines.end(id)
 
     def expect(self, id: str, policy: Policy) -> None:
         """Have the way out ready before a container starts, in a server."""
-        if self._app is not None and policy.has_proxy and not clincus.engine_of(id):
+        if policy.has_proxy and clincus.engine_of(id):
+            self._carried.add(id)
+        if self._app is not None and policy.has_proxy:
             self.proxy.want(id, policy)
+
+    def filler(self, sessions: clincus.Sessions, session: clincus.Session, request: object) -> BringIn | None:
+        """What gives a new container of an engine its line, before its tool starts; None on this host."""
+        return functools.partial(self._bring_in, sessions) if session.engine else None
+
+    def _bring_in(self, sessions: clincus.Sessions, session: clincus.Session) -> None:
+        """Raise ClincusError(409) if the container cannot have a line."""
+        if session.id in self._carried:
+            self._carried.discard(session.id)
+            check_guest(sessions.door(session.id), session.id)
+            if self._app is not None:
+                self._lines.want(session.id).ready.wait(READY_WITHIN)
 
     def hear(self, moment: str, session: clincus.Session) -> None:
         """Begin new records with each run."""
@@ -205,14 +246,19 @@ class Gateway:
     ) -> None:
         runs = session.status == "running" or session.paused
         policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST or (runs and policy.has_proxy))
-        if not session.engine:  # what is closed ends at once, and what is opened is there before a program asks
-            self.proxy.want(session.id, policy if runs and policy.has_proxy and policy.mode != NONE else None)
+        is_led = runs and policy.has_proxy and policy.mode != NONE
+        if is_led and session.engine and session.status == "running":
+            check_guest(self._app.sessions.door(session.id), session.id)
+        # What is closed ends at once, and what is opened is there before a program asks.
+        self._lead(session.id, policy if is_led else None)
         settings = {**json.loads(session.settings or "{}"), **given}
         sessions = self._app.sessions
-        fitting = Fitting(sessions.door(session.id), before, socket_path(self._app.environ, session.id))
+        fitting = Fitting(sessions.door(session.id), before, device_path(self._app.environ, session.id))
         fitting.put(policy, json.dumps(settings, sort_keys=True))
         if session.status == "running":
             self._tell(session, policy)
+            if is_led and session.engine:
+                self._lines.want(session.id).ready.wait(READY_WITHIN)
 
     def _tell(self, session: clincus.Session, policy: Policy) -> None:
         """Let the container use a card that it got, and its terminals know the proxy; it holds without that, too."""
@@ -256,13 +302,11 @@ def taken_settings(values: Mapping[str, Any]) -> dict[str, object]:
 
 
 def changed(policy: Policy, given: Mapping[str, Any], session: clincus.Session) -> Policy:
-    """A policy with what is given in place of what it has. Raises ClincusError(400) where it cannot hold."""
+    """A policy with what is given in place of what it has."""
     named = [session.tool if one == TOOL else one for one in given.get("network.presets", policy.presets)]
-    policy = replace(
+    return replace(
         policy,
         mode=given.get("network.mode", policy.mode),
         allow=tuple(given.get("network.allow", policy.allow)),
         presets=tuple(dict.fromkeys(one for one in named if one in PRESETS)),
     )
-    refuse_impossible(policy, session)
-    return policy

@@ -51,7 +51,13 @@ def socket_path(environ: Mapping[str, str], id: str) -> str:
     folder = clincus.own_file(environ, "network")
     if len(os.fsencode(folder)) + NAME_ROOM > PATH_LIMIT:
         folder = f"/tmp/clincus-{os.geteuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
-    return f"{folder}/{id}.sock"
+    name = f"@{hashlib.sha256(id.encode()).hexdigest()[:32]}" if clincus.engine_of(id) else id
+    return f"{folder}/{name}.sock"
+
+
+def device_path(environ: Mapping[str, str], id: str) -> str:
+    """Where the device of a session's container leads to; "" on an engine, whose Incus cannot reach this host."""
+    return "" if clincus.engine_of(id) else socket_path(environ, id)
 
 
 def own_folder(path: str) -> None:
@@ -91,7 +97,8 @@ def lay(
 ) -> tuple[Policy, Devices]:
     """Bring a policy into the config of an instance, and give the devices that it needs, with what it keeps in mind.
 
-    `before` is the instance as it is, None for a new one. Pure but for `config`.
+    `before` is the instance as it is, None for a new one; `path` is the proxy's socket, "" for one on an engine, which
+    relay.py leads to. Pure but for `config`.
     """
     mine: Devices = dict(before["devices"]) if before else {}
     known = Policy.from_label((before["config"] if before else {}).get(LABEL, ""))
@@ -104,7 +111,7 @@ def lay(
     else:
         devices = {name: dict(HIDDEN) for name in sorted(cards)}
         policy = replace(policy, own=own)
-    if policy.has_proxy and policy.mode != NONE:
+    if policy.has_proxy and policy.mode != NONE and path:
         user = str(os.geteuid())
         devices[DEVICE] = {
             "type": "proxy",
@@ -129,7 +136,6 @@ def start_part(
         incus: clincus.Incus, session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]
     ) -> None:
         policy = Policy.configured(launch.config, session.tool)
-        refuse_impossible(policy, session)
         policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST)
         before: dict[str, Any] | None = None
         profiles: Devices = {}
@@ -137,7 +143,7 @@ def start_part(
             before = find_instance(incus, session.id)
             profiles, general = merged_profiles(incus, before["profiles"] if before else ["default"])
             refuse_raw(policy, {**general, **description["config"]})
-        config, path = description["config"], socket_path(environ, session.id)
+        config, path = description["config"], device_path(environ, session.id)
         policy, devices = lay(policy, before, profiles, config, path)
         description["devices"].update(devices)
         config[DEVICES_LABEL] = " ".join(description["devices"]) or "-"
@@ -156,17 +162,6 @@ def find_instance(incus: clincus.Incus, id: str) -> dict[str, Any] | None:
         if error.status != 404:
             raise
         return None
-
-
-def refuse_impossible(policy: Policy, session: clincus.Session) -> None:
-    """Raise ClincusError(400) for a policy that cannot hold where a session is."""
-    if policy.mode == ALLOW_LIST and session.engine:
-        words = f'an allow-list needs a way to this host, and "{session.id}" is on another: choose open or none'
-        raise clincus.ClincusError(words, 400)
-    if policy.mode == ALLOW_LIST and session.command:
-        raise clincus.ClincusError(
-            "a container for one command has no allow-list: give --network open or --network none", 400
-        )
 
 
 class Fitting:

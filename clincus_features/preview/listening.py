@@ -19,7 +19,8 @@ import clincus
 KEPT = 2.0  # seconds for which an answer holds
 SAID_MOST = 256 << 10  # bytes that the container may say
 PORTS_MOST = 100  # that are shown
-PROXY = (3128, ("127.0.0.1",))  # of the network mode `allow-list`: Incus holds it, no process of the container
+PROXY = (3128, ("127.0.0.1",))  # of the network mode `allow-list`
+PROXY_HOLDERS = ("", "clincus-relay")  # Incus, which is no process of the container; on an engine, guest/relay.pl
 NAME_MOST = 32  # characters of a process's name
 ASK_WITHIN = 10  # seconds
 
@@ -58,7 +59,7 @@ def parse_ports(said: str) -> list[Listening]:
         Listening(port, tuple(sorted(places, key=lambda one: (":" in one, one))), names.get(port, ""))
         for port, places in sorted(addresses.items())
     ]
-    return [one for one in found if one.process or one[:2] != PROXY][:PORTS_MOST]
+    return [one for one in found if one.process not in PROXY_HOLDERS or one[:2] != PROXY][:PORTS_MOST]
 
 
 def address_of(digits: str) -> str:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from network_box import ASK, Upstream, tunnel
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import clincus
-from tests.engines_bed import Engine, Relay, far_daemon
+from tests.engines_bed import Engine, Relay, far_daemon, host_incus
 from tests.programs import Server, git, wait_until
+
+CONFIG = '[engines.far]\nroots = ["{}"]\n[network]\nreachable = ["127.0.0.1/32"]\n'
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,7 @@ def there(workspace) -> Path:
 @pytest.fixture
 def server(start_server, far, there) -> Iterator[Server]:
     """A server with the engine `far`, on which projects may be mounted."""
-    yield start_server(config=f'[engines.far]\nroots = ["{there.parent}"]\n', environ=far.environ)
+    yield start_server(config=CONFIG.format(there.parent), environ=far.environ)
     far.delete_all()
 
 
@@ -47,6 +52,13 @@ def engine(server: Server, name: str = "far") -> dict:
     return next(one for one in server.get("/api/engines").json if one["name"] == name)
 
 
+def asked(far: Engine, id: str, request: bytes) -> str:
+    """What the proxy answers a program of a session's container."""
+    argv = host_incus(far.remote).exec_argv(id, ["perl", "-e", ASK], user=1000)
+    environ = {**os.environ, **far.environ}
+    return subprocess.run(argv, env=environ, input=request, stdout=subprocess.PIPE, check=False).stdout.decode()
+
+
 def typed(server: Server, id: str, text: str, shown: str) -> None:
     """Type a line into a session's terminal, and wait for what it shows."""
     with connect(f"{server.socket_url}/ws/terminal/{id}?cols=120&rows=30") as terminal:
@@ -56,7 +68,7 @@ def typed(server: Server, id: str, text: str, shown: str) -> None:
             seen += terminal.recv(timeout=30).decode("utf-8", "replace")
 
 
-def test_a_session_there_lives_as_one_here(server, there):
+def test_a_session_there_lives_as_one_here(server, far, there):
     made = server.create(there, engine="far", mode="mount", name="over there")
     id, path = made["id"], f"/api/sessions/{made['id']}"
     assert id.startswith("far:clincus-")
@@ -74,9 +86,10 @@ def test_a_session_there_lives_as_one_here(server, there):
     assert server.get(f"{path}/agent").status == 200
     assert server.get(f"{path}/usage").json["processes"] > 0
     assert server.request("PATCH", path, {"network": "none"}).json["network"]["mode"] == "none"
-    refused = server.request("PATCH", path, {"network": "allow-list"})
-    assert refused.status == 400
-    assert "needs a way to this host" in refused.json["error"]
+    assert server.request("PATCH", path, {"network": "allow-list"}).json["network"]["mode"] == "allow-list"
+    assert asked(far, id, tunnel("evil.example:443")).startswith("HTTP/1.1 403 ")
+    assert [one["host"] for one in server.get(f"{path}/network").json["refused"]] == ["evil.example"]
+    assert 3128 not in [one["port"] for one in server.get(f"{path}/ports").json["ports"]]
     assert server.delete(path).status == 204
     assert listed(server)[id]["status"] == "stopped"
     assert server.post(f"{path}/resume").json["status"] == "running"
@@ -203,3 +216,37 @@ def test_a_network_that_is_cut_in_the_middle_of_a_create_and_of_a_prompt_loses_n
     wait_until(lambda: len(far.query("/1.0/instances")) == 1, "the half-made container to be gone")
     wait_until(lambda: listed(server).keys() == {near, id}, "the session to be gone")
     typed(server, id, "back", "echo: back")
+
+
+@pytest.fixture
+def upstream(tmp_path) -> Iterator[Upstream]:
+    made = Upstream(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.nightly
+def test_a_list_of_names_there_holds_while_the_engine_is_away_and_heals(server, far, there, upstream):
+    name = f"localhost:{upstream.plain}"
+    made = server.create(there, engine="far", mode="mount", network="allow-list", allow=[name], presets=[])
+    id, path = made["id"], f"/api/sessions/{made['id']}"
+    get = f"GET http://{name}/repository/HEAD HTTP/1.1\r\n\r\n".encode()
+    assert asked(far, id, get).endswith("ref: refs/heads/main\n"), "at once, as soon as the session is there"
+    assert far.incus("exec", id, "--", "ls", "/sys/class/net") == "lo\n"
+    daemon = far.daemons[0]
+    daemon.kill()
+    daemon.start()
+    wait_until(lambda: not unreachable(server, id), "the engine to be back")
+    wait_until(lambda: asked(far, id, get).endswith("main\n"), "the way out, after the daemon was away")
+    assert server.delete(path).status == 204
+    assert server.post(f"{path}/resume").status == 200
+    wait_until(lambda: asked(far, id, get).endswith("main\n"), "the way out, after a resume")
+    assert server.request("PATCH", path, {"allow": ["other.example"]}).status == 200
+    assert asked(far, id, get).startswith("HTTP/1.1 403 ")
+    assert server.request("PATCH", path, {"network": "open"}).status == 200
+    assert asked(far, id, get).endswith("main\n"), "programs that know the proxy still get through"
+    assert server.request("PATCH", path, {"network": "none"}).status == 200
+    assert asked(far, id, get) == ""
+    far.incus("exec", id, "--", "rm", "/usr/bin/perl")
+    refused = server.request("PATCH", path, {"network": "allow-list"})
+    assert (refused.status, "has no Perl" in refused.json["error"]) == (409, True)

@@ -10,7 +10,6 @@ import ssl
 import pytest
 
 import clincus
-from clincus_features import network
 from clincus_features.network import addresses, devices, requests
 from clincus_features.network.policy import Entry, Policy
 from clincus_features.network.presets import PRESETS
@@ -315,11 +314,18 @@ def test_a_setting_that_cannot_be_is_told(given):
         clincus.Reader().flags(given) and clincus.with_flags(clincus.load_config({"HOME": "/none"}), given)
 
 
-def test_an_allow_list_is_refused_where_it_cannot_hold():
-    far = clincus.Session("tower:clincus-a1b2c3-1", "/w", "claude", 1, "running", False, engine="tower")
-    with pytest.raises(clincus.ClincusError, match="is on another: choose open or none"):
-        network.changed(Policy(), {"network.mode": "allow-list"}, far)
-    assert network.changed(Policy(), {"network.mode": "none"}, far).mode == "none"
+def test_on_an_engine_no_device_leads_out():
+    config: dict[str, str] = {}
+    policy = Policy("allow-list", ("a.example",), has_proxy=True)
+    _, found = devices.lay(policy, None, PROFILE, config, devices.device_path({"HOME": "/home/ann"}, "far:clincus-1"))
+    assert found == {name: {"type": "none"} for name in ("door", "eth0", "lan")}
+    assert config["environment.https_proxy"] == "http://127.0.0.1:3128"
+
+
+def test_the_socket_of_a_session_on_an_engine_has_room_whatever_its_name():
+    path = devices.socket_path({"HOME": f"/home/{'x' * 60}"}, f"{'far' * 40}:clincus-{'x' * 40}")
+    assert len(path) <= devices.PATH_LIMIT
+    assert devices.socket_path({"HOME": "/"}, "a:b") != devices.socket_path({"HOME": "/"}, "c:b")
 
 
 class Door:

@@ -1,0 +1,160 @@
+"""The lines to the containers on engines: each is a command that runs for as long as its session has a list of names.
+
+relay.py says what goes over a line.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+
+import clincus
+
+from .relay import BrokenLineError, Carrier
+
+BEGIN_WITHIN = 20.0  # seconds for the command to come about
+FIRST_PAUSE, LAST_PAUSE = 0.25, 30.0  # seconds between two tries, each twice as long as the one before
+STEADY = 60.0  # seconds that a line must hold for the next pause to be the first one again
+READY_WITHIN = 5.0  # seconds that a start, or a change, waits for the line
+
+NO_PERL = 42  # exit code
+CHECK = f"command -v perl >/dev/null || exit {NO_PERL}"
+PERL_MISSING = "the container has no Perl, which a list of names needs on an engine: use another image, open or none"
+
+
+def check_guest(incus: clincus.Incus, id: str) -> None:
+    """Raise ClincusError(409) if a container has not what a line needs, IncusError if it cannot be asked."""
+    done = incus.exec(id, ["sh", "-c", CHECK])
+    if done.code == NO_PERL:
+        raise clincus.ClincusError(PERL_MISSING, 409)
+    if done.code != 0:
+        raise incus.guest_failure(id, done)
+
+
+def command(port: int) -> list[str]:
+    """The command in the container; it listens at a port there."""
+    start = 'exec perl -e "$1" "$2" /run/clincus-relay'
+    return ["sh", "-c", start, "relay", clincus.packaged_text("guest/relay.pl"), str(port)]
+
+
+class Line:
+    """A line that is kept: when it ends it is made anew, after a pause that grows."""
+
+    def __init__(self, argv: Callable[[], Sequence[str]], path: str, report: Callable[[str], None]) -> None:
+        """Begin. `path` is the proxy's socket; `argv` gives the whole command line, and may raise ClincusError."""
+        self._argv, self._path, self._report = argv, path, report
+        self.ready = threading.Event()  # programs in the container can connect
+        self._over = threading.Event()
+        self._lock = threading.Lock()  # guards the next one
+        self._process: subprocess.Popen[bytes] | None = None
+        name = "carrying connections"
+        threading.Thread(target=clincus.survive, args=(name, self._run), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """End it, and make no more."""
+        self._over.set()
+        with self._lock:
+            if self._process:
+                end_group(self._process)
+
+    def _run(self) -> None:
+        pause, told = FIRST_PAUSE, ""
+        while not self._over.is_set():
+            began = time.monotonic()
+            failure = self._carry()
+            if time.monotonic() > began + STEADY:
+                pause, told = FIRST_PAUSE, ""
+            if failure != told and not self._over.is_set():
+                told = failure
+                self._report(f"the way to its proxy broke: {failure}")
+            self._over.wait(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+
+    def _carry(self) -> str:
+        """Have a line, from its begin to its end; why it ended."""
+        ours, theirs = socket.socketpair()
+        try:
+            with ours:
+                with theirs:
+                    self._start(theirs.fileno())
+                begin(ours)
+                self.ready.set()
+                Carrier(ours, self._path).serve()
+        except (BrokenLineError, clincus.ClincusError, OSError) as error:
+            return str(error)
+        finally:
+            self.ready.clear()
+            with self._lock:
+                if self._process:
+                    end_group(self._process)
+                self._process = None
+        return "its command ended"
+
+    def _start(self, end: int) -> None:
+        argv = self._argv()
+        with self._lock:
+            if self._over.is_set():
+                raise BrokenLineError("it is not wanted any more")
+            self._process = subprocess.Popen(
+                argv, stdin=end, stdout=end, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+
+
+def begin(line: socket.socket) -> None:
+    """Let the command in the container begin, and wait until it listens. Raises BrokenLineError, OSError."""
+    line.settimeout(BEGIN_WITHIN)
+    line.sendall(b"\n")
+    said = b""
+    while not said.endswith(b"\n") and len(said) < 16:
+        said += line.recv(1) or b"\n"
+    if said == b"taken\n":
+        raise BrokenLineError("another program has the port of the proxy in the container")
+    if said != b"ready\n":
+        raise BrokenLineError("its command did not begin")
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a session, and all in there."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class Lines:
+    """The lines of a server, by session."""
+
+    def __init__(self, sessions: clincus.Sessions, port: int, path_of: Callable[[str], str]) -> None:
+        self._sessions, self._port, self._path_of = sessions, port, path_of
+        self._lock = threading.Lock()  # guards the next one
+        self._lines: dict[str, Line] = {}
+
+    def want(self, id: str) -> Line:
+        """The line of a session; it begins if there is none."""
+        with self._lock:
+            if id not in self._lines:
+                argv = functools.partial(self._command_line, id)
+                self._lines[id] = Line(argv, self._path_of(id), lambda words: self._sessions.report(f"{id}: {words}"))
+            return self._lines[id]
+
+    def end(self, id: str) -> None:
+        """A session has no line any more."""
+        with self._lock:
+            line = self._lines.pop(id, None)
+        if line:
+            line.stop()
+
+    def known(self) -> Collection[str]:
+        """The sessions that have a line."""
+        with self._lock:
+            return set(self._lines)
+
+    def _command_line(self, id: str) -> Sequence[str]:
+        return self._sessions.door(id).exec_argv(id, command(self._port), cwd="/")

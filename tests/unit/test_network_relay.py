@@ -1,0 +1,240 @@
+"""The line to a container on an engine: guest/relay.pl as this machine's own process, and a proxy with real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import clincus
+from clincus_features.network import lines, relay
+from clincus_features.network.relay import CLOSE, CREDIT, DATA, FIN, HEAD, NUMBER, OPEN, PIECE, WINDOW
+from tests.programs import DEADLINE, wait_until
+from tests.unit.test_network_proxy import Road, read_until, rest, road  # noqa: F401  # the fixture
+
+
+class Far:
+    """A container on an engine that stands for this machine: a line from its port to the proxy."""
+
+    def __init__(self, path: str, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.mark = folder / "relay"
+        self.told: list[str] = []
+        text = clincus.packaged_text("guest/relay.pl")
+        self.argv = ["perl", "-e", text, str(self.port), str(self.mark)]
+        self.line = lines.Line(lambda: self.argv, path, self.told.append)
+
+    def connect(self) -> socket.socket:
+        assert self.line.ready.wait(DEADLINE), self.told
+        return socket.create_connection(("127.0.0.1", self.port), DEADLINE)
+
+    def tunnel(self) -> socket.socket:
+        connection = self.connect()
+        connection.sendall(b"CONNECT a.example:7 HTTP/1.1\r\n\r\n")
+        assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        return connection
+
+
+@pytest.fixture
+def far(road: Road, tmp_path: Path) -> Iterator[Far]:  # noqa: F811
+    made = Far(road.path, tmp_path)
+    yield made
+    made.line.stop()
+
+
+def test_a_program_there_reaches_what_the_list_allows(far):
+    with far.tunnel() as connection:
+        connection.sendall(b"~hello")
+        assert connection.recv(100) == b"echo ~hello"
+        connection.shutdown(socket.SHUT_WR)
+        assert rest(connection) == b""
+
+
+def test_a_refusal_is_answered_and_counted(far, road):  # noqa: F811
+    with far.connect() as connection:
+        connection.sendall(b"CONNECT evil.example:443 HTTP/1.1\r\n\r\n")
+        assert rest(connection).startswith(b"HTTP/1.1 403 ")
+    assert road.refusals() == [("evil.example", 443, 1)]
+
+
+def test_much_passes_both_ways_beside_a_connection_that_reads_nothing(far):
+    with far.tunnel() as stuck, far.tunnel() as connection:
+        stuck.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                stuck.send(b"~" * 65536)
+        text = b"~" * (8 << 20)
+        threading.Thread(target=connection.sendall, args=(text,), daemon=True).start()
+        got = 0
+        while got < len(text):
+            got += connection.recv(1 << 20).count(b"~")
+
+
+def test_connections_end_when_a_name_is_taken_off(far, road):  # noqa: F811
+    with far.tunnel() as connection:
+        connection.sendall(b"~")
+        assert connection.recv(100) == b"echo ~"
+        road.proxy.want("one", None)
+        assert rest(connection) == b""
+
+
+def test_a_line_that_breaks_is_made_anew(far):
+    with far.tunnel() as connection:
+        process = far.line._process
+        os.kill(process.pid, signal.SIGKILL)
+        assert rest(connection) == b""
+        wait_until(lambda: far.told, "the reason")
+    with far.tunnel() as connection:
+        connection.sendall(b"~")
+        assert connection.recv(100) == b"echo ~"
+
+
+def begun(far: Far) -> subprocess.Popen[bytes]:
+    """The container's end of a line of its own, which listens."""
+    process = subprocess.Popen(far.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    process.stdin.write(b"\n")
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def test_a_new_line_takes_the_port_of_one_that_hangs_and_ends_with_its_stdin(far):
+    far.line.stop()
+    with begun(far) as old:
+        os.kill(old.pid, signal.SIGSTOP)
+        with begun(far) as new:
+            assert old.wait(DEADLINE) == -signal.SIGKILL
+            new.stdin.close()
+            assert new.wait(DEADLINE) == 0
+
+
+def test_a_port_that_another_program_holds_is_told(road, tmp_path):  # noqa: F811
+    far = Far(road.path, tmp_path)
+    far.line.stop()
+    with socket.create_server(("127.0.0.1", far.port)):
+        line = lines.Line(lambda: far.argv, road.path, far.told.append)
+        wait_until(lambda: any("another program has the port" in one for one in far.told), "the reason")
+        line.stop()
+
+
+class Guest:
+    """A door to a container that answers a check with an exit code."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def exec(self, id: str, command: list[str]) -> clincus.Completed:
+        return clincus.Completed(self.code, b"", b"")
+
+    def guest_failure(self, id: str, done: clincus.Completed) -> clincus.IncusError:
+        return clincus.IncusError("the container is stopped", 409)
+
+
+@pytest.mark.parametrize(("code", "words"), [(lines.NO_PERL, "has no Perl"), (1, "the container is stopped")])
+def test_a_container_that_can_have_no_line_is_told(code, words):
+    with pytest.raises(clincus.ClincusError, match=words):
+        lines.check_guest(Guest(code), "far:clincus-1")
+    lines.check_guest(Guest(0), "far:clincus-1")
+
+
+def frame(kind: int, number: int, content: bytes = b"") -> bytes:
+    return HEAD.pack(kind, 0, len(content), number) + content
+
+
+class Root:
+    """A container that writes what it likes on its line."""
+
+    def __init__(self, path: str) -> None:
+        self.end, ours = socket.socketpair()
+        self.end.settimeout(DEADLINE)
+        self.failure = ""
+        self.carrier = relay.Carrier(ours, path)
+        self.thread = threading.Thread(target=self.serve, args=(ours,), daemon=True)
+        self.thread.start()
+
+    def serve(self, ours: socket.socket) -> None:
+        try:
+            self.carrier.serve()
+        except (relay.BrokenLineError, OSError) as error:
+            self.failure = str(error)
+        ours.close()
+
+
+@pytest.fixture
+def silent(tmp_path_factory) -> Iterator[str]:
+    """A proxy that accepts and reads nothing."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        path = str(tmp_path_factory.mktemp("s") / "silent")
+        listener.bind(path)
+        listener.listen(1)
+        yield path
+
+
+@pytest.mark.parametrize(
+    "bytes_",
+    [
+        b"GET / HTTP/1.1\r\n",
+        frame(0, 1),
+        frame(7, 1),
+        frame(OPEN, 1, b"x"),
+        HEAD.pack(DATA, 0, PIECE + 1, 1),
+        frame(OPEN, 1) * 2,
+        frame(OPEN, 1) + frame(DATA, 1, bytes(PIECE)) * (WINDOW // PIECE + 20),
+        frame(OPEN, 1) + frame(FIN, 1) + frame(DATA, 1, b"x"),
+        frame(OPEN, 1) + frame(CREDIT, 1, NUMBER.pack(1)),
+    ],
+    ids=["no frame", "kind 0", "kind 7", "long", "large", "twice", "window", "after the end", "credit"],
+)
+def test_what_does_not_fit_ends_the_line(silent, bytes_):
+    root = Root(silent)
+    with contextlib.suppress(OSError):
+        root.end.sendall(bytes_)
+    root.thread.join(DEADLINE)
+    assert root.failure.startswith("the container ")
+
+
+def test_more_connections_than_there_may_be_are_closed_at_once(road):  # noqa: F811
+    root = Root(road.path)
+    root.end.sendall(b"".join(frame(OPEN, number) for number in range(1, relay.MOST + 3)))
+    closed = {HEAD.unpack(root.end.recv(HEAD.size, socket.MSG_WAITALL))[3] for _ in range(2)}
+    assert len(closed) == 2
+    assert len(root.carrier._streams) <= relay.MOST
+    root.end.close()
+    root.thread.join(DEADLINE)
+
+
+def test_a_container_that_takes_nothing_lets_nothing_grow(road):  # noqa: F811
+    """It opens connections without end, each of which is refused, and never reads."""
+    root = Root(road.path)
+    root.end.setblocking(False)
+    number, sent = 1, b""
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(2_000_000):
+            sent = sent or b"".join(frame(OPEN, number + at) + frame(FIN, number + at) for at in range(1000))
+            count = root.end.send(sent)
+            sent, number = sent[count:], number + (0 if sent[count:] else 1000)
+    assert len(root.carrier._unsent) < relay.UNSENT_MOST + 4 * relay.READ
+    assert len(root.carrier._came) < 2 * relay.READ
+    root.end.close()
+    root.thread.join(DEADLINE)
+    assert not root.thread.is_alive()
+
+
+def test_a_closed_connection_is_told_to_the_container(road):  # noqa: F811
+    root = Root(road.path)
+    root.end.sendall(frame(OPEN, 5) + frame(DATA, 5, b"nonsense\r\n\r\n"))
+    kinds = []
+    while CLOSE not in kinds and FIN not in kinds:
+        kind, _, size, number = HEAD.unpack(root.end.recv(HEAD.size, socket.MSG_WAITALL))
+        assert number == 5
+        root.end.recv(size, socket.MSG_WAITALL)
+        kinds.append(kind)
+    assert kinds[:2] in ([CREDIT, DATA], [DATA, CREDIT])
+    root.end.close()
