@@ -148,6 +148,7 @@ START = (
         check=one_of("open", "allow-list", "none"),
         choices=("open", "allow-list", "none"),
     ),
+    Flag("--allow NAME", "allow a host or a preset beside those of the config (--network allow-list)", repeats=True),
     Flag("--writable-git-hooks", "leave .git/hooks open to writing; all else stays protected"),
     Flag("--limit-cpu N", "CPUs: a number, or a list to pin to such as 0-1,3", setting="limits.cpu.count"),
     Flag("--limit-cpu-allowance SHARE", "50% under load, or 25ms/100ms at most", setting="limits.cpu.allowance"),

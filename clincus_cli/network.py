@@ -103,7 +103,7 @@ def network_settings(context: Context) -> dict[str, object]:
     """The settings that --network and --allow ask for; names come beside those of the config."""
     options = context.options
     settings: dict[str, object] = {"network.mode": options.network} if options.network else {}
-    allowed = getattr(options, "allow", ())
+    allowed = options.allow
     if allowed:
         hosts, presets = split_names(allowed)
         for key, more in (("network.allow", hosts), ("network.presets", presets)):

@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import clincus
 from clincus_cli import commands as cli
@@ -38,51 +40,73 @@ def run_run(context: Context) -> int:
 
     $ clincus run 'npm ci && npm test'  # Through a shell.
     $ clincus run --timeout 600 make -j4 test  # With a time limit; -j4 belongs to make.
+    $ clincus run --allow npm npm ci  # It reaches these names only.
     $ clincus run -q -- grep -e x README.md | wc -l  # -e belongs to grep.
 
     Exits: CODE that of the command; 1 also: it could not be started; 124 --timeout was over
     """
-    import subprocess
+    from contextlib import ExitStack
     from dataclasses import replace
 
     options = context.options
     request = replace(shell.launch_request(context), command=process_mark(os.getpid()))
     sessions = context.sessions
-    command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
-    is_terminal = options.format == "pretty" and console.has_terminal() and sys.stderr.isatty()
-    from clincus_cli import relay
-
-    held = clincus.Held(), clincus.Held()
     config = sessions.plan(request).config
-    context.on_starting = lambda session: tell_command(context, session, config)
-    with console.progress("Starting the container"):
-        session = start_container(sessions, request)
-    limits = options.timeout, clincus.parse_duration(config.get("limits.runtime.max_duration") or "0")
-    limit = min(filter(None, limits), default=None)
-    try:
-        if request.environment or request.slot:  # a slot's container may hold variables of an earlier command
-            give_variables(sessions, session, dict(request.environment))
-        talk(context, f"Executing: {shlex.join(options.command)}")
-        guest, program = sessions.guest(session), clincus.guest_program("wait-for-boot", "command")
-        if is_terminal:
-            argv = sessions.guest_argv(session, program, guest.mount, *command, term="xterm-256color")
-            code = shell.run_in_terminal(argv, limit)
-        else:
-            sinks = held if options.format == "json" else relay.OUR_STREAMS
-            command = ["sh", "-c", program, "clincus", guest.mount, *command]
-            environment = guest.environment()
-            code = relay.run_relayed(
-                context.incus, session.id, command, sinks, limit=limit, user=guest.uid, environment=environment
-            )
-    except subprocess.TimeoutExpired:
-        console.say(f"The time limit of {limit:g} s is over")
-        code = TIMED_OUT
-    finally:
-        sessions.end(session.id, delete=not session.persistent)
+    with ExitStack() as open_ways:
+        context.on_starting = lambda session: open_ways.enter_context(before_command(context, session, config))
+        with console.progress("Starting the container"):
+            session = start_container(sessions, request)
+        try:
+            if request.environment or request.slot:  # a slot's container may hold variables of an earlier command
+                give_variables(sessions, session, dict(request.environment))
+            talk(context, f"Executing: {shlex.join(options.command)}")
+            limits = options.timeout, clincus.parse_duration(config.get("limits.runtime.max_duration") or "0")
+            code, held = run_command(context, session, min(filter(None, limits), default=None))
+        finally:
+            sessions.end(session.id, delete=not session.persistent)
     talk(context, "Command completed successfully" if code == 0 else f"Command exited with code {code}")
     if options.format == "json":
         print_output(code, *held)
     return code
+
+
+def run_command(
+    context: Context, session: clincus.Session, limit: float | None
+) -> tuple[int, tuple[clincus.Held, clincus.Held]]:
+    """Run the command in its container, for `limit` seconds at most; its exit code, and what --format json holds."""
+    import subprocess
+
+    from clincus_cli import relay
+
+    options, sessions, held = context.options, context.sessions, (clincus.Held(), clincus.Held())
+    command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
+    guest, program = sessions.guest(session), clincus.guest_program("wait-for-boot", "command")
+    try:
+        if options.format == "pretty" and console.has_terminal() and sys.stderr.isatty():
+            argv = sessions.guest_argv(session, program, guest.mount, *command, term="xterm-256color")
+            return shell.run_in_terminal(argv, limit), held
+        sinks = held if options.format == "json" else relay.OUR_STREAMS
+        command = ["sh", "-c", program, "clincus", guest.mount, *command]
+        environment = guest.environment()
+        code = relay.run_relayed(
+            context.incus, session.id, command, sinks, limit=limit, user=guest.uid, environment=environment
+        )
+    except subprocess.TimeoutExpired:
+        console.say(f"The time limit of {limit:g} s is over")
+        code = TIMED_OUT
+    return code, held
+
+
+@contextmanager
+def before_command(context: Context, session: clincus.Session, config: clincus.Config) -> Iterator[None]:
+    """Say which container is being started, and pass what it may reach until the end of the block."""
+    from clincus_features.network.own import own_proxy
+
+    tell_command(context, session, config)
+    with own_proxy(context.environ, session.id, config, session.tool) as records:
+        yield
+    for row in records.refused.values():
+        talk(context, f"Refused {row.count}x: {row.reason}")
 
 
 def talk(context: Context, text: str) -> None:

@@ -31,9 +31,6 @@ from clincus_cli.network import network_settings, warn_without_server
     cli.Flag("--branch NAME", "what --clone starts from (default: what is checked out, as it is)", default=""),
     cli.Flag("--engine NAME", "run it on an engine of the config (default: this host)", default=""),
     cli.Flag("--target MEMBER", "a member of the engine's cluster, or @ and a group of members", default=""),
-    cli.Flag(
-        "--allow NAME", "allow a host or a preset beside those of the config (--network allow-list)", repeats=True
-    ),
     cli.Flag("--there", "with --engine: mount DIRECTORY of that host, which lies in one of the engine's roots"),
     starts=True,
     writes=True,

@@ -7,10 +7,13 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from network_box import ASK
 from terminal_box import Terminal
 
 import clincus
@@ -665,6 +668,20 @@ def test_a_run_has_its_own_variables_and_no_earlier_ones(bed, cli):
     assert cli.ok(*words, "-e", "A=1", show) == "A=1 B=\n"
     assert cli.ok(*words, "-e", "B=2", show) == "A= B=2\n"
     assert cli.ok(*words, show) == "A= B=\n"
+
+
+def test_a_run_with_a_list_of_names_reaches_these_only_and_needs_no_server(bed, cli, home):
+    with (home / ".config/clincus/config.toml").open("a") as config:
+        config.write('[network]\nreachable = ["127.0.0.1/32"]\n')
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        name = f"localhost:{site.server_port}"
+        get = 'printf "GET http://$host/ HTTP/1.1\\r\\n\\r\\n" | perl -e "$0" | head -c 12; echo'
+        script = f'for host in "$1" evil.example; do {get}; done; ls /sys/class/net'
+        done = cli.run("run", "--allow", name, "--", "sh", "-c", script, ASK, name)
+        site.shutdown()
+    assert done.stdout == b"HTTP/1.0 200\nHTTP/1.1 403\nlo\n", done.stderr
+    assert b"Refused 1x: evil.example:80 is not on this session's list of names" in done.stderr
 
 
 def test_clean_finds_what_a_killed_run_left(bed, cli):
