@@ -16,9 +16,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+from .bodies import Body, ChunkedBody, SizedBody
 from .policy import WEB_PORTS
 from .records import Passage
-from .requests import HEAD_LIMIT, HELLO_LIMIT, Asked, Refused, answer, parse_request, server_name
+from .requests import (
+    HEAD_LIMIT,
+    HELLO_LIMIT,
+    Asked,
+    Refused,
+    answer,
+    is_interim,
+    is_switched,
+    parse_request,
+    server_name,
+    with_close,
+)
 
 WAITING = 256 << 10  # bytes that wait for one side before the other is not read any more
 ASK_WITHIN = 10.0  # seconds for a program to say what it wants: its request, and its ClientHello
@@ -96,7 +108,8 @@ class Link:
         self.asked: Asked | None = None
         self._held = bytearray()  # what the program has sent and no server got yet
         self._step: Callable[[], None] = self._read_request  # what is done with it
-        self._body = 0  # bytes of a plain request's body that are still to come
+        self._body: Body = SizedBody(0)  # of a plain request
+        self._answer = bytearray()  # what the server answers to one that wants to be a WebSocket, up to its head's end
         self._addresses: deque[tuple[Any, ...]] = deque()  # those that may be tried yet
         self._row: Passage | None = None
         self._is_ending = False  # it was refused, and reads no more
@@ -168,12 +181,29 @@ class Link:
         """Pass the body of the one request, and nothing that comes after it."""
         assert self._server
         assert self._row
-        piece = self._held[: self._body]
+        try:
+            piece = self._body.take(self._held)
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
         self._server.give(piece)
         self._row.sent += len(piece)
-        self._body -= len(piece)
-        if not self._body:
+        if self._body.is_over:
             self._held.clear()
+
+    def _await_answer(self) -> None:
+        """Nothing: the server has not said yet whether it is a WebSocket."""
+
+    def _read_answer(self, data: memoryview) -> None:
+        """Pass an answer's head, and then go on as it says."""
+        self._answer += data
+        head = take_head(self._answer)
+        while head and is_interim(head):
+            self._client.give(head)
+            head = take_head(self._answer)
+        if head:
+            rest, self._answer = self._answer, bytearray()
+            self._client.give((head if is_switched(head) else with_close(head)) + rest)
+            self._begin(self._pass if is_switched(head) else self._pass_body, IDLE_WITHIN)
 
     def _begin(self, step: Callable[[], None], within: float) -> None:
         self._step, self._deadline = step, time.monotonic() + within
@@ -182,8 +212,8 @@ class Link:
     def _begin_plain(self, asked: Asked) -> None:
         assert self._server
         self._server.give(asked.head)
-        self._body = asked.length
-        self._begin(self._pass_body, IDLE_WITHIN)
+        self._body = ChunkedBody() if asked.length is None else SizedBody(asked.length)
+        self._begin(self._await_answer if asked.is_upgrade else self._pass_body, IDLE_WITHIN)
 
     # -- The server
 
@@ -271,7 +301,10 @@ class Link:
         if side is self._server:
             assert self._row
             self._row.received += count
-            self._client.give(data)
+            if self._step == self._await_answer:
+                self._read_answer(data)
+            else:
+                self._client.give(data)
         elif self._is_ending:
             return
         elif self._step == self._pass and self._server and self._row:
@@ -329,8 +362,8 @@ class Link:
     def fail(self, refused: Refused) -> None:
         """Refuse it: the program is told, if it has got nothing else yet."""
         if refused.is_policy:
-            host, port = (self.asked.host, self.asked.port) if self.asked else ("", 0)
-            self._outlet.refuse(host, port, refused.words)
+            place = refused.place or ((self.asked.host, self.asked.port) if self.asked else ("", 0))
+            self._outlet.refuse(*place, refused.words)
         if self._is_connected:
             self.drop()
             return

@@ -24,14 +24,21 @@ _HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _ENTRY = re.compile(r"(\*\.)?([^:*]+)(?::([0-9]{1,5}))?")
 
 
+class AddressError(ValueError):
+    """A host was given by its address."""
+
+
 def plain_host(text: str) -> str:
-    """A name in its one form: small letters, without the dot at the end. Raises ValueError for what is no name."""
+    """A name in its one form: small letters, without the dot at the end.
+
+    Raises ValueError for what is no name, AddressError for an address of IPv4.
+    """
     name = text.lower()
     name = name[:-1] if name.endswith(".") else name
     if not _HOST.fullmatch(name):
         raise ValueError(f"{clincus.shorten(text)} is not the name of a host")
     if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", name.rpartition(".")[2]):
-        raise ValueError(f"{clincus.shorten(text)} is an address: only names are allowed")
+        raise AddressError(f"{clincus.shorten(text)} is an address: only names are allowed")
     return name
 
 

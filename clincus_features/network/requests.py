@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .policy import plain_host
+import clincus
+
+from .policy import AddressError, plain_host
 
 HEAD_LIMIT = 32 << 10  # bytes
 HELLO_LIMIT = 32 << 10
@@ -19,15 +21,21 @@ _FIRST = re.compile(rf"({_TOKEN}) ([!-~]+) HTTP/1\.[01]")
 _FIELD = re.compile(rf"({_TOKEN}):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
 # Fields between two neighbours (RFC 9110, 7.6.1), and those that are written anew.
 _DROPPED = {"connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade", "host"}
-_DROPPED |= {"proxy-authorization", "proxy-authenticate", "content-length"}
+_DROPPED |= {"proxy-authorization", "proxy-authenticate", "content-length", "transfer-encoding"}
+_ADDRESS_6 = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}))?")
 
 
 class Refused(Exception):
-    """What is answered in place of a connection; `is_policy` if the policy forbids it, so that a person may want it."""
+    """What is answered in place of a connection; `is_policy` if the policy forbids it, so that a person may want it.
 
-    def __init__(self, status: int, words: str, *, is_policy: bool = False) -> None:
+    `place` is the host and the port that it was for, where those are in no `Asked`.
+    """
+
+    def __init__(
+        self, status: int, words: str, *, is_policy: bool = False, place: tuple[str, int] | None = None
+    ) -> None:
         super().__init__(words)
-        self.status, self.words, self.is_policy = status, words, is_policy
+        self.status, self.words, self.is_policy, self.place = status, words, is_policy, place
 
 
 class Asked(NamedTuple):
@@ -37,7 +45,8 @@ class Asked(NamedTuple):
     port: int
     is_tunnel: bool
     head: bytes = b""  # of a plain request, for the server
-    length: int = 0  # bytes of its body
+    length: int | None = 0  # bytes of its body; None if that is in chunks
+    is_upgrade: bool = False  # it wants to go on as a WebSocket
 
 
 def parse_request(head: bytes, tunnel: Asked | None = None) -> Asked:
@@ -63,10 +72,11 @@ def parse_request(head: bytes, tunnel: Asked | None = None) -> Asked:
 def plain_request(method: str, target: str, fields: list[tuple[str, str]], tunnel: Asked | None) -> Asked:
     """A request for plain HTTP, as it goes to the server: one, and the connection ends with its answer.
 
+    It may become a WebSocket, and nothing else: in HTTP/2, say, further requests could name another host.
     Raises ValueError and Refused.
     """
     absolute = re.fullmatch(r"http://([^/?#@]+)([/?][^#]*)?", target, re.IGNORECASE)
-    named = [value for name, value in fields if name.lower() == "host"]
+    named = values(fields, "host")
     if tunnel and target.startswith("/") and len(named) == 1:
         host, port, path = *split_authority(named[0], 80), target
     elif absolute:
@@ -78,35 +88,78 @@ def plain_request(method: str, target: str, fields: list[tuple[str, str]], tunne
         raise Refused(403, "the Host header names another host than the address", is_policy=True)
     if tunnel and (host, port) != (tunnel.host, tunnel.port):
         raise Refused(403, f"the Host header is not the {tunnel.host} of CONNECT", is_policy=True)
-    lengths = [value for name, value in fields if name.lower() == "content-length"]
-    if any(name.lower() == "transfer-encoding" for name, _ in fields):
-        raise Refused(411, "a chunked body cannot go over plain HTTP: send Content-Length, or use HTTPS")
+    framing, length = body_framing(fields)
+    between = {word.lower() for value in values(fields, "connection") for word in re.split(r"[ \t]*,[ \t]*", value)}
+    wanted = [one.lower() for one in values(fields, "upgrade")]
+    is_upgrade = wanted == ["websocket"] and "upgrade" in between and method == "GET" and length == 0
+    kept = [f"{name}: {value}" for name, value in fields if name.lower() not in _DROPPED | between]
+    own = [f"Host: {host}" + (f":{port}" if port != 80 else ""), *framing]
+    own += ["Connection: Upgrade", "Upgrade: websocket"] if is_upgrade else ["Connection: close"]
+    text = "\r\n".join([f"{method} {path} HTTP/1.1", *own, *kept, "", ""])
+    return Asked(host, port, False, text.encode("latin-1"), length, is_upgrade)
+
+
+def values(fields: list[tuple[str, str]], name: str) -> list[str]:
+    """The values of all fields of a name, which is in small letters."""
+    return [value for known, value in fields if known.lower() == name]
+
+
+def body_framing(fields: list[tuple[str, str]]) -> tuple[list[str], int | None]:
+    """The lines that say how long a request's body is, and its length: None if it is in chunks. Raises ValueError."""
+    lengths, codings = values(fields, "content-length"), values(fields, "transfer-encoding")
+    if codings:
+        if lengths or [one.lower() for one in codings] != ["chunked"]:
+            raise ValueError("a body has either Content-Length or Transfer-Encoding: chunked")
+        return ["Transfer-Encoding: chunked"], None
     if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,15}", one) for one in lengths):
         raise ValueError("Content-Length must be one number of bytes")
-    between = {
-        word.strip().lower() for name, value in fields if name.lower() == "connection" for word in value.split(",")
-    }
-    kept = [f"{name}: {value}" for name, value in fields if name.lower() not in _DROPPED | between]
-    own = [f"Host: {host}" + (f":{port}" if port != 80 else ""), "Connection: close"]
-    own += [f"Content-Length: {one}" for one in lengths]
-    text = "\r\n".join([f"{method} {path} HTTP/1.1", *own, *kept, "", ""])
-    return Asked(host, port, False, text.encode("latin-1"), int(lengths[0]) if lengths else 0)
+    return [f"Content-Length: {one}" for one in lengths], int(lengths[0]) if lengths else 0
+
+
+def is_interim(head: bytes) -> bool:
+    """Whether the head of an answer is followed by another one (RFC 9110, 15.2)."""
+    return bool(re.match(rb"HTTP/1\.1 1(?!01)", head))
+
+
+def is_switched(head: bytes) -> bool:
+    """Whether an answer is the last one of HTTP on its connection."""
+    return bool(re.match(rb"HTTP/1\.1 101[ \r]", head))
+
+
+def with_close(head: bytes) -> bytes:
+    """The head of an answer, which says that its connection ends with it."""
+    first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    names = (b"connection", b"keep-alive", b"upgrade")
+    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in names]
+    return b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
 
 
 def split_authority(text: str, port: int = 0) -> tuple[str, int]:
-    """Host and port of `host:port`; `port` is for a text without one. Raises ValueError."""
+    """Host and port of `host:port`; `port` is for a text without one. Raises ValueError, Refused for an address."""
+    address = _ADDRESS_6.fullmatch(text)
+    if address:
+        raise refused_address(address[1], int(address[2] or port))
     host, colon, number = text.partition(":")
     if (colon and not re.fullmatch("[0-9]{1,5}", number)) or (not colon and not port):
         raise ValueError("write HOST:PORT with the name of a host: addresses are not taken")
     port = int(number) if colon else port
     if not 1 <= port <= 65535:
         raise ValueError("a port is from 1 to 65535")
-    return plain_host(host), port
+    try:
+        return plain_host(host), port
+    except AddressError:
+        raise refused_address(host, port) from None
+
+
+def refused_address(address: str, port: int) -> Refused:
+    """What a program is told that asks for an address."""
+    words = f"{clincus.shorten(address)} is an address: only names are allowed"
+    return Refused(403, words, is_policy=True, place=(address.lower(), port))
 
 
 def answer(refused: Refused) -> bytes:
     """The answer that a program gets in place of a connection."""
-    phrases = {400: "Bad Request", 403: "Forbidden", 411: "Length Required", 502: "Bad Gateway"}
+    phrases = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}
     body = f"Clincus: {refused.words}\n".encode("utf-8", "backslashreplace")
     fields = f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close"
     return f"HTTP/1.1 {refused.status} {phrases.get(refused.status, 'Unavailable')}\r\n{fields}\r\n\r\n".encode() + body

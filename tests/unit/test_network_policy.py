@@ -11,6 +11,7 @@ import pytest
 
 import clincus
 from clincus_features.network import addresses, devices, requests
+from clincus_features.network.bodies import LINE_LIMIT, ChunkedBody
 from clincus_features.network.policy import Entry, Policy
 from clincus_features.network.presets import PRESETS
 
@@ -118,7 +119,14 @@ def head(*lines: str) -> bytes:
 
 
 def test_a_tunnel_is_asked_for_by_name_and_port():
-    assert requests.parse_request(head("CONNECT PyPI.org.:443 HTTP/1.1", "Host: x")) == ("pypi.org", 443, True, b"", 0)
+    assert requests.parse_request(head("CONNECT PyPI.org.:443 HTTP/1.1", "Host: x")) == (
+        "pypi.org",
+        443,
+        True,
+        b"",
+        0,
+        False,
+    )
 
 
 def test_a_plain_request_goes_on_as_one_that_was_written_anew():
@@ -136,7 +144,7 @@ def test_a_plain_request_goes_on_as_one_that_was_written_anew():
     assert asked[:3] == ("host.example", 81, False)
     assert asked.length == 3
     assert asked.head == head(
-        "POST /a?b HTTP/1.1", "Host: host.example:81", "Connection: close", "Content-Length: 3", "Accept: */*"
+        "POST /a?b HTTP/1.1", "Host: host.example:81", "Content-Length: 3", "Connection: close", "Accept: */*"
     )
 
 
@@ -144,8 +152,9 @@ def test_a_plain_request_goes_on_as_one_that_was_written_anew():
     ("status", "lines"),
     [
         (400, ["CONNECT pypi.org HTTP/1.1"]),
-        (400, ["CONNECT 10.0.0.1:443 HTTP/1.1"]),
-        (400, ["CONNECT [::1]:443 HTTP/1.1"]),
+        (403, ["CONNECT 10.0.0.1:443 HTTP/1.1"]),
+        (403, ["CONNECT [::1]:443 HTTP/1.1"]),
+        (403, ["GET http://[::1]/ HTTP/1.1"]),
         (400, ["CONNECT pypi.org:0 HTTP/1.1"]),
         (400, ["CONNECT pypi.org:443"]),
         (400, ["GET / HTTP/1.1", "Host: pypi.org"]),
@@ -155,7 +164,9 @@ def test_a_plain_request_goes_on_as_one_that_was_written_anew():
         (400, ["GET http://pypi.org/ HTTP/1.1", "A: b\nHost: evil"]),
         (400, ["GET http://pypi.org/ HTTP/1.1", "A: b", " folded"]),
         (400, ["GET http://pypi.org/ HTTP/1.1", "Content-Length: 1", "Content-Length: 2"]),
-        (411, ["POST http://pypi.org/ HTTP/1.1", "Transfer-Encoding: chunked"]),
+        (400, ["POST http://pypi.org/ HTTP/1.1", "Transfer-Encoding: gzip, chunked"]),
+        (400, ["POST http://pypi.org/ HTTP/1.1", "Transfer-Encoding: chunked", "Content-Length: 1"]),
+        (400, ["POST http://pypi.org/ HTTP/1.1", "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"]),
         (403, ["GET http://pypi.org/ HTTP/1.1", "Host: evil.example"]),
         (403, ["GET http://pypi.org/ HTTP/1.1", "Host: pypi.org", "Host: pypi.org"]),
     ],
@@ -164,6 +175,43 @@ def test_what_two_programs_could_read_differently_is_refused(status, lines):
     with pytest.raises(requests.Refused) as refused:
         requests.parse_request(head(*lines))
     assert refused.value.status == status
+
+
+def test_a_body_in_chunks_goes_on_without_what_two_programs_could_read_differently():
+    body, held = ChunkedBody(), bytearray()
+    passed = b""
+    for byte in b"3;a=b\r\nabc\r\nA\r\n0123456789\r\n0\r\nX: y\r\n\r\nGET /":
+        held.append(byte)
+        passed += body.take(held)
+    assert (passed, body.is_over) == (b"3\r\nabc\r\na\r\n0123456789\r\n0\r\n\r\n", True)
+    assert held == b"GET /"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\r\n", b"x\r\n", b"-1\r\n", b"1 1\r\n", b"1\r\nab\r\n", b"1" * 16 + b"\r\n", b"1" * LINE_LIMIT,
+             b"0\r\n" + (b"x" * 8000 + b"\r\n") * 5]
+)  # fmt: skip
+def test_what_is_not_in_chunks_is_refused(sent):
+    with pytest.raises(ValueError, match=r"body"):
+        ChunkedBody().take(bytearray(sent))
+
+
+def upgrade(*lines: str) -> requests.Asked:
+    return requests.parse_request(head(*lines, "Connection: keep-alive, Upgrade"))
+
+
+def test_a_request_may_become_a_websocket_and_nothing_else():
+    asked = upgrade("GET http://a.example/ HTTP/1.1", "Upgrade: WebSocket", "Sec-WebSocket-Key: x")
+    assert asked.is_upgrade
+    assert b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n" in asked.head
+    for other in (
+        ["GET http://a.example/ HTTP/1.1", "Upgrade: h2c"],
+        ["GET http://a.example/ HTTP/1.1", "Upgrade: websocket, h2c"],
+        ["POST http://a.example/ HTTP/1.1", "Upgrade: websocket"],
+        ["GET http://a.example/ HTTP/1.1", "Upgrade: websocket", "Content-Length: 1"],
+    ):
+        assert not upgrade(*other).is_upgrade
+        assert b"pgrade" not in upgrade(*other).head
 
 
 def test_a_plain_request_in_a_tunnel_is_for_the_host_of_the_tunnel():

@@ -142,7 +142,9 @@ def test_tls_to_an_allowed_name_passes_both_ways_and_is_counted(road):
         ("CONNECT a.example:22", 403, "a.example"),
         ("CONNECT wide.example:443", 403, "wide.example"),
         ("GET http://evil.example/", 403, "evil.example"),
-        ("CONNECT 127.0.0.1:443", 400, None),
+        ("CONNECT 127.0.0.1:443", 403, "127.0.0.1"),
+        ("GET http://169.254.169.254/latest", 403, "169.254.169.254"),
+        ("GET http://[fd00:EC2::254]/latest", 403, "fd00:ec2::254"),
         ("nonsense", 400, None),
     ],
 )
@@ -210,6 +212,55 @@ def test_a_plain_connection_carries_one_request(road, is_tunnel):
     road.upstream.connections[0].shutdown(socket.SHUT_RDWR)
     assert b"echo POST /x" in rest(connection)
     assert b"b.example" not in b"".join(road.upstream.got)
+
+
+def test_a_body_in_chunks_passes_and_nothing_after_it(road):
+    connection = road.connect()
+    connection.sendall(b"POST http://a.example/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo")
+    wait_until(lambda: b"4\r\nbo" in b"".join(road.upstream.got), "the first part")
+    connection.sendall(b"dy\r\n0\r\n\r\nGET http://b.example/ HTTP/1.1\r\n\r\n")
+    wait_until(lambda: b"".join(road.upstream.got).endswith(b"4\r\nbody\r\n0\r\n\r\n"), "the rest")
+    connection.sendall(b"GET http://b.example/ HTTP/1.1\r\n\r\n")
+    road.upstream.connections[0].shutdown(socket.SHUT_RDWR)
+    assert b"echo POST /" in rest(connection)
+    assert b"b.example" not in b"".join(road.upstream.got)
+
+
+UPGRADE = b"GET http://a.example/ HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def upgraded(road, answer: bytes) -> tuple[socket.socket, socket.socket]:
+    """A connection that wants to be a WebSocket and sends something at once, and its server's end."""
+    connection = road.connect()
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        road.upstream.port = listener.getsockname()[1]
+        connection.sendall(UPGRADE + b"early")
+        server, _ = listener.accept()
+    server.settimeout(DEADLINE)
+    assert read_until(server, b"\r\n\r\n").startswith(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade")
+    server.sendall(answer)
+    return connection, server
+
+
+def test_a_websocket_passes_both_ways_once_the_server_has_agreed(road):
+    connection, server = upgraded(road, b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching\r\nA: b\r\n\r\nfirst")
+    with connection, server:
+        assert read_until(connection, b"first").endswith(b"101 Switching\r\nA: b\r\n\r\nfirst")
+        assert read_until(server, b"early") == b"early"
+        connection.sendall(b"later")
+        assert read_until(server, b"later") == b"later"
+
+
+def test_nothing_more_passes_if_the_server_does_not_agree_to_a_websocket(road):
+    connection, server = upgraded(road, b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
+    with connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: b.example\r\n\r\n")
+        said = read_until(connection, b"ok")
+        assert said == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+        server.shutdown(socket.SHUT_WR)
+        assert rest(connection) == b""
+        assert rest(server) == b""
+        server.close()
 
 
 def test_a_name_that_is_taken_off_the_list_loses_its_connections(road):
