@@ -35,6 +35,26 @@ def install(extensions: clincus.Extensions) -> None:
     app = extensions.app
     recorder = Recorder(app)
     review = Review(app, recorder)
+    extensions.routes += routes(app, review)
+    restore.install(extensions, review)
+    comments.install(extensions, review)
+    extensions.session_fields.append(recorder.fields)
+    extensions.listeners.append(recorder.tell)
+    extensions.agent_listeners.append(recorder.hear)
+    extensions.duties += [
+        *(
+            clincus.Duty(f"taking checkpoints ({number})", 0.0, recorder.work, each_engine=True)
+            for number in range(1, RECORDERS + 1)
+        ),
+        clincus.Duty("looking at workspaces of quiet tools", QUIET_EVERY, recorder.look_at_quiet_tools),
+        clincus.Duty(
+            "thinning checkpoints", THIN_EVERY, lambda: thin(recorder, app.config, datetime.now(timezone.utc))
+        ),
+    ]
+
+
+def routes(app: clincus.Application, review: Review) -> list[tuple[str, str, clincus.Handler]]:
+    """The routes of checkpoints and changes."""
 
     def get_checkpoints(request: clincus.Request) -> object:
         record = review.record(request.values["id"])
@@ -42,7 +62,7 @@ def install(extensions: clincus.Extensions) -> None:
 
     def post_checkpoint(request: clincus.Request) -> object:
         session = app.running_session(request.values["id"])
-        made = recorder.take(session, "person", request.values["note"] or "")
+        made = review.recorder.take(session, "person", request.values["note"] or "")
         assert made is not None
         return made.document()
 
@@ -65,28 +85,13 @@ def install(extensions: clincus.Extensions) -> None:
         return clincus.Content(patch).answer(request, [("Content-Type", "text/plain; charset=utf-8")])
 
     one = "/api/sessions/{id}"
-    extensions.routes += [
+    return [
         ("GET", f"{one}/checkpoints", get_checkpoints),
         ("POST", f"{one}/checkpoints", post_checkpoint),
         ("GET", f"{one}/changes", get_changes),
         ("GET", f"{one}/changes/file", get_file),
         ("GET", f"{one}/changes/image", get_image),
         ("GET", f"{one}/changes/patch", get_patch),
-    ]
-    restore.install(extensions, review)
-    comments.install(extensions, review)
-    extensions.session_fields.append(recorder.fields)
-    extensions.listeners.append(recorder.tell)
-    extensions.agent_listeners.append(recorder.hear)
-    extensions.duties += [
-        *(
-            clincus.Duty(f"taking checkpoints ({number})", 0.0, recorder.work, each_engine=True)
-            for number in range(1, RECORDERS + 1)
-        ),
-        clincus.Duty("looking at workspaces of quiet tools", QUIET_EVERY, recorder.look_at_quiet_tools),
-        clincus.Duty(
-            "thinning checkpoints", THIN_EVERY, lambda: thin(recorder, app.config, datetime.now(timezone.utc))
-        ),
     ]
 
 

@@ -28,66 +28,81 @@ CODE_LIMIT = 20_000  # characters of the code of a comment
 
 def install(extensions: clincus.Extensions, review: Review) -> None:
     """Add the routes."""
-    app = extensions.app
+    comments = Comments(extensions.app, review)
+    one = "/api/sessions/{id}/comments"
+    extensions.routes += [
+        ("GET", one, comments.read),
+        ("POST", one, comments.add),
+        ("PATCH", f"{one}/{{comment_id}}", comments.change),
+        ("DELETE", f"{one}/{{comment_id}}", comments.delete),
+        ("POST", f"{one}/send", comments.send),
+    ]
 
-    def get_comments(request: clincus.Request) -> object:
-        record = review.record(request.values["id"])
-        return shown(review.store(record), record)
 
-    def post_comment(request: clincus.Request) -> object:
-        values, record = request.values, review.record(request.values["id"])
-        lines = lines_of(review.store(record), record.tree, values["path"])
+class Comments:
+    """The routes of the comments."""
+
+    def __init__(self, app: clincus.Application, review: Review) -> None:
+        self._app = app
+        self._review = review
+        self._records = review.recorder.records
+
+    def read(self, request: clincus.Request) -> object:
+        """GET /api/sessions/{id}/comments"""
+        record = self._review.record(request.values["id"])
+        return shown(self._review.store(record), record)
+
+    def add(self, request: clincus.Request) -> object:
+        """POST /api/sessions/{id}/comments"""
+        values, record = request.values, self._review.record(request.values["id"])
+        lines = lines_of(self._review.store(record), record.tree, values["path"])
         made = make(values["path"], lines, values["line"], values["end_line"] or values["line"], values["text"])
-        with review.recorder.records.changing(record) as now:
+        with self._records.changing(record) as now:
             if len(now.comments) >= MOST:
                 raise clincus.ClincusError(f"there are {MOST} comments: send them, or delete some", 409)
             now.comments.append(made)
-        tell(record)
+        self._tell(record)
         return placed(made, lines)
 
-    def patch_comment(request: clincus.Request) -> object:
-        values, record = request.values, review.record(request.values["id"])
-        with review.recorder.records.changing(record) as now:
+    def change(self, request: clincus.Request) -> object:
+        """PATCH /api/sessions/{id}/comments/{comment_id}"""
+        values, record = request.values, self._review.record(request.values["id"])
+        with self._records.changing(record) as now:
             comment = find(now, values["comment_id"])
             comment["text"] = check_text(values["text"])
-        tell(record)
-        return placed(comment, lines_of(review.store(record), record.tree, comment["path"]))
+        self._tell(record)
+        return placed(comment, lines_of(self._review.store(record), record.tree, comment["path"]))
 
-    def delete_comment(request: clincus.Request) -> object:
-        record = review.record(request.values["id"])
-        with review.recorder.records.changing(record) as now:
+    def delete(self, request: clincus.Request) -> object:
+        """DELETE /api/sessions/{id}/comments/{comment_id}"""
+        record = self._review.record(request.values["id"])
+        with self._records.changing(record) as now:
             now.comments.remove(find(now, request.values["comment_id"]))
-        tell(record)
+        self._tell(record)
         return clincus.Response(204)
 
-    def send_comments(request: clincus.Request) -> object:
-        session = app.running_session(request.values["id"])
-        record = review.recorder.now(session) if review.record(session.id).comments else review.record(session.id)
-        comments = shown(review.store(record), record)
+    def send(self, request: clincus.Request) -> object:
+        """POST /api/sessions/{id}/comments/send"""
+        session = self._app.running_session(request.values["id"])
+        record = self._review.record(session.id)
+        if record.comments:
+            record = self._review.recorder.now(session)
+        comments = shown(self._review.store(record), record)
         if not comments:
             raise clincus.ClincusError("there are no comments to send", 409)
         # By the route of the prompts, which another feature answers.
-        route, _ = app.router.find("POST", f"/api/sessions/{session.id}/prompt")
+        route, _ = self._app.router.find("POST", f"/api/sessions/{session.id}/prompt")
         values = {"id": session.id, "text": message(comments)}
-        result = route.handler(replace(request, headers=Message(), values=values))
+        result: Any = route.handler(replace(request, headers=Message(), values=values))
         if result["result"] in ("submitted", "queued"):
             sent = {one["comment_id"] for one in comments}
-            with review.recorder.records.changing(record) as now:
+            with self._records.changing(record) as now:
                 now.comments = [one for one in now.comments if one["comment_id"] not in sent]
-            tell(record)
+            self._tell(record)
         return result
 
-    def tell(record: Record) -> None:
-        app.hub.publish({"type": "session.comments", "id": record.id}, extension=True)
-
-    one = "/api/sessions/{id}/comments"
-    extensions.routes += [
-        ("GET", one, get_comments),
-        ("POST", one, post_comment),
-        ("PATCH", f"{one}/{{comment_id}}", patch_comment),
-        ("DELETE", f"{one}/{{comment_id}}", delete_comment),
-        ("POST", f"{one}/send", send_comments),
-    ]
+    def _tell(self, record: Record) -> None:
+        self._app.hub.publish({"type": "session.comments", "id": record.id}, extension=True)
 
 
 def shown(store: Store, record: Record) -> list[dict[str, Any]]:
