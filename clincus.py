@@ -5913,7 +5913,6 @@ class WebSocket:
         self._wake_reader, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         self._feed(early)
-        self._collect()
 
     def __enter__(self) -> WebSocket:
         return self
@@ -6026,6 +6025,7 @@ class WebSocket:
             if frame.fin:
                 self._messages.append((self._fragments_are_text, bytes(self._fragments)))
                 self._fragments.clear()
+        self._collect()  # the client may have closed
 
     def _collect(self) -> None:
         """Take over what the protocol wants sent."""

@@ -711,6 +711,21 @@ def test_closing_handshake_that_is_not_answered_ends_all_the_same(monkeypatch):
         raw.receive_end()
 
 
+def test_both_ends_may_close_at_the_same_moment():
+    has_left = threading.Event()
+
+    def leave(websocket):
+        websocket.wait()  # sends the answer to the handshake
+        assert has_left.wait(PATIENCE)
+        websocket.end(clincus.CloseCode.GOING_AWAY)
+
+    with serving(leave) as port, closing(RawClient(port).open()) as raw:
+        raw.protocol.send_close(clincus.CloseCode.NORMAL)
+        raw.send()
+        has_left.set()
+        assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == clincus.CloseCode.NORMAL
+
+
 def test_nothing_wakes_an_idle_terminal(monkeypatch):
     rounds = []
     wait = clincus.WebSocket.wait
