@@ -147,18 +147,18 @@ class Server:
 def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE) -> Any:
     """Wait for a condition to give something true, and return that; fail with `what` when it never does.
 
-    Between two looks it rests longer than a look takes: one that runs a command in a container is dear, and the others
-    who wait on these cores want to go on, too.
+    Between two looks it rests longer than a look takes, and longer the longer it has waited: one that runs a command in
+    a container is dear, and the others who wait on these cores want to go on, too.
     """
-    end = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
-        began = time.monotonic()
+        looked = time.monotonic()
         value = condition()
         if value:
             return value
         now = time.monotonic()
-        assert now < end, f"waited {timeout:g} s in vain for {what}"
-        select.select([], [], [], min(max(0.02, 1.5 * (now - began)), 0.3))
+        assert now < began + timeout, f"waited {timeout:g} s in vain for {what}"
+        select.select([], [], [], min(max(0.02, 2 * (now - looked), (now - began) / 10), 0.5))
 
 
 def program(python: str = sys.executable) -> list[str]:

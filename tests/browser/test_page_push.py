@@ -44,8 +44,9 @@ def server(tmp_path, monkeypatch, service):
 
 
 @pytest.fixture
-def page(browser: Browser, server, service):
-    context = browser.new_context(base_url=server.url, **DESK)
+def page(whole_browser: Browser, server, service):
+    """A page that may show notifications, which Chromium without windows cannot."""
+    context = whole_browser.new_context(base_url=server.url, **DESK)
     context.set_default_timeout(DEADLINE * 1000)
     context.grant_permissions(["notifications"], origin=server.url)
     context.add_init_script(subscription(service.endpoint("laptop"), in_worker=False))
