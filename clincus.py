@@ -11,7 +11,6 @@ file of its own.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import enum
 import errno
@@ -6500,10 +6499,8 @@ class Monitor:
 
     def require(self) -> None:
         """Raise why Incus cannot be reached (503), if so; the first requests wait for the first look."""
-        if not self.looked.wait(FIRST_LOOK):
-            raise ClincusError(self.silence, 503)
-        if self.error:
-            raise ClincusError(self.error, 503)
+        if reason := self.error if self.looked.wait(FIRST_LOOK) else self.silence:
+            raise ClincusError(reason, 503)
 
     def _end_stream(self) -> None:
         self._is_stale = True
@@ -6849,21 +6846,25 @@ def open_terminal(app: Application, request: Request, shell: bool = False) -> No
         TerminalBridge(websocket, argv, size, readonly=readonly).run()
 
 
+def put_config(app: Application, request: Request) -> object:
+    """Answer PUT /api/config: keep the settings that are given."""
+    changes = {f"dashboard.{name}": value for name, value in request.values.items() if value is not None}
+    for root in changes.get("dashboard.workspace_roots", ()):
+        app.workspaces.check_root(root)
+    if changes:
+        app.save_settings(changes)
+    return {"status": "updated"}
+
+
+def create_session(app: Application, request: Request) -> object:
+    """Answer POST /api/sessions: start a session."""
+    given = {name: value for name, value in request.values.items() if value is not None}
+    app.require(given.get("engine", ""))
+    return app.sessions.document(app.sessions.create(LaunchRequest(**given)))
+
+
 def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
     """Method, path in openapi.json and handler of every route of the core."""
-
-    def put_config(request: Request) -> object:
-        changes = {f"dashboard.{name}": value for name, value in request.values.items() if value is not None}
-        for root in changes.get("dashboard.workspace_roots", ()):
-            app.workspaces.check_root(root)
-        if changes:
-            app.save_settings(changes)
-        return {"status": "updated"}
-
-    def create_session(request: Request) -> object:
-        given = {name: value for name, value in request.values.items() if value is not None}
-        app.require(given.get("engine", ""))
-        return app.sessions.document(app.sessions.create(LaunchRequest(**given)))
 
     def delete_session(request: Request) -> object:
         force, id = request.values["force"], app.reachable_session(request.values["id"]).id
@@ -6891,10 +6892,10 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
     one = "/api/sessions/{id}"
     return [
         ("GET", "/api/config", lambda request: config_document(app.config)),
-        ("PUT", "/api/config", put_config),
+        ("PUT", "/api/config", functools.partial(put_config, app)),
         ("GET", "/api/tools", lambda request: list(all_tools(app.config))),
         ("GET", "/api/sessions", lambda request: list(map(app.sessions.document, app.all_sessions()))),
-        ("POST", "/api/sessions", create_session),
+        ("POST", "/api/sessions", functools.partial(create_session, app)),
         ("DELETE", one, delete_session),
         ("POST", one + "/resume", resume_session),
         ("GET", "/api/sessions/history", functools.partial(list_history, app)),
