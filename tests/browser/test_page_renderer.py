@@ -56,8 +56,10 @@ def is_drawn_by_gpu(dashboard) -> bool:
 
 def draw_much(dashboard) -> None:
     """Let the shell draw until the page thinks the GPU worth its bytes."""
-    dashboard.type_line("clear; for n in $(seq 400); do printf '%s\\r' $n; sleep 0.02; done; clear")
+    dashboard.type_line("clear; while printf '%s\\r' $RANDOM; do sleep 0.02; done")
     wait_until(lambda: is_drawn_by_gpu(dashboard), "the GPU to draw")
+    dashboard.page.keyboard.press("Control+c")
+    dashboard.type_line("clear")
 
 
 @pytest.fixture

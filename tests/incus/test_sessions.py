@@ -51,8 +51,8 @@ def test_a_created_session_has_the_references_fields(clincus_server, workspace):
     assert clincus_server.get("/api/sessions").json == [session]
 
 
-def test_the_tool_runs_as_the_code_user_in_tmux_in_the_workspace(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_the_tool_runs_as_the_code_user_in_tmux_in_the_workspace(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY claude")
     assert "cwd=/workspace" in screen(bed, session)
     type_line(bed, session, "sh id -u; touch made")
@@ -77,8 +77,8 @@ def test_a_name_stays_with_a_session_until_it_is_taken_away(clincus_server, star
     assert start_server().get("/api/sessions").json[0]["name"] == ""  # not only remembered
 
 
-def test_when_the_tool_exits_a_shell_takes_its_place(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_when_the_tool_exits_a_shell_takes_its_place(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY")
     type_line(bed, session, "exit 3")
     wait_for_screen(bed, session, "claude has ended (exit code 3)")
@@ -87,67 +87,67 @@ def test_when_the_tool_exits_a_shell_takes_its_place(bed, clincus_server, worksp
 
 
 @pytest.mark.parametrize("tool", ["claude", "copilot", "opencode"])
-def test_a_conversation_goes_on_after_stop_and_resume(bed, clincus_server, workspace, tool):
-    session = clincus_server.create(workspace, tool=tool)
+def test_a_conversation_goes_on_after_stop_and_resume(bed, shared_server, workspace, tool):
+    session = shared_server.create(workspace, tool=tool)
     wait_for_screen(bed, session, "STUB-READY")
     type_line(bed, session, "remember the milk")
     wait_for_screen(bed, session, "echo: remember the milk")
-    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
-    assert clincus_server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped"
-    saved = clincus_server.home / ".clincus" / f"sessions-{tool}" / session["session_id"]
+    assert shared_server.delete(f"/api/sessions/{session['id']}").status == 204
+    assert shared_server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped"
+    saved = shared_server.home / ".clincus" / f"sessions-{tool}" / session["session_id"]
     assert any("remember the milk" in file.read_text() for file in saved.rglob("*") if file.is_file())
 
-    resumed = clincus_server.post(f"/api/sessions/{session['id']}/resume")
+    resumed = shared_server.post(f"/api/sessions/{session['id']}/resume")
     assert (resumed.status, resumed.json["id"], resumed.json["status"]) == (200, session["id"], "running")
     wait_for_screen(bed, session, "earlier: remember the milk")
 
 
-def test_a_conversation_goes_on_in_a_new_container(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_a_conversation_goes_on_in_a_new_container(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY")
     type_line(bed, session, "remember the milk")
     wait_for_screen(bed, session, "echo: remember the milk")
-    assert clincus_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
-    again = clincus_server.create(workspace, resume=session["session_id"])
+    assert shared_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    again = shared_server.create(workspace, resume=session["session_id"])
     assert again["session_id"] == session["session_id"]
     wait_for_screen(bed, again, "earlier: remember the milk")
 
 
-def test_a_conversation_survives_a_stop_from_inside_and_a_delete(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_a_conversation_survives_a_stop_from_inside_and_a_delete(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY")
     type_line(bed, session, "remember the milk")
     wait_for_screen(bed, session, "echo: remember the milk")
     bed.incus.run("stop", "--force", session["id"])
-    wait_until(lambda: clincus_server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped", "the stop")
-    assert clincus_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
-    saved = clincus_server.home / ".clincus" / "sessions-claude" / session["session_id"]
+    wait_until(lambda: shared_server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped", "the stop")
+    assert shared_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    saved = shared_server.home / ".clincus" / "sessions-claude" / session["session_id"]
     assert any("remember the milk" in file.read_text() for file in saved.rglob("*.jsonl"))
 
 
-def test_a_conversation_survives_the_delete_of_a_guest_that_cannot_be_asked(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_a_conversation_survives_the_delete_of_a_guest_that_cannot_be_asked(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY")
     type_line(bed, session, "remember the milk")
     wait_for_screen(bed, session, "echo: remember the milk")
     bed.incus.run("config", "set", session["id"], "limits.processes=1")
-    assert clincus_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
-    saved = clincus_server.home / ".clincus" / "sessions-claude" / session["session_id"]
+    assert shared_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    saved = shared_server.home / ".clincus" / "sessions-claude" / session["session_id"]
     assert any("remember the milk" in file.read_text() for file in saved.rglob("*.jsonl"))
 
 
-def test_a_restart_from_inside_gives_the_tool_back_with_its_conversation(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_a_restart_from_inside_gives_the_tool_back_with_its_conversation(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY")
     type_line(bed, session, "remember the milk")
     wait_for_screen(bed, session, "echo: remember the milk")
     bed.incus.run("restart", "--force", session["id"])
     path = f"/api/sessions/{session['id']}"
-    wait_until(lambda: clincus_server.get(path).json["status"] == "running", "the restart to be over")
+    wait_until(lambda: shared_server.get(path).json["status"] == "running", "the restart to be over")
 
     def is_back() -> bool:
         """Attach as the page does: again where the news of the restart closes the terminal."""
-        url = f"{clincus_server.socket_url}/ws/terminal/{session['id']}"
+        url = f"{shared_server.socket_url}/ws/terminal/{session['id']}"
         with contextlib.suppress(ConnectionClosed, InvalidStatus, TimeoutError), connect(url) as terminal:
             terminal.recv(timeout=5)
         return "earlier: remember the milk" in screen(bed, session)
@@ -163,22 +163,22 @@ def test_force_delete_removes_the_container(bed, clincus_server, workspace):
     assert bed.incus.query("/1.0/instances") == []
 
 
-def test_a_paused_session_is_stopped_with_a_mark_and_resumes(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_a_paused_session_is_stopped_with_a_mark_and_resumes(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     path = f"/api/sessions/{session['id']}"
     bed.incus.run("pause", session["id"])
-    wait_until(lambda: clincus_server.get(path).json["paused"], "the pause")
-    assert clincus_server.get(path).json["status"] == "stopped"
-    assert clincus_server.post(path + "/resume").status == 200
-    document = clincus_server.get(path).json
+    wait_until(lambda: shared_server.get(path).json["paused"], "the pause")
+    assert shared_server.get(path).json["status"] == "stopped"
+    assert shared_server.post(path + "/resume").status == 200
+    document = shared_server.get(path).json
     assert (document["status"], document["paused"]) == ("running", False)
 
 
-def test_a_paused_session_can_be_stopped(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_a_paused_session_can_be_stopped(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     bed.incus.run("pause", session["id"])
-    wait_until(lambda: clincus_server.get(f"/api/sessions/{session['id']}").json["paused"], "the pause")
-    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
+    wait_until(lambda: shared_server.get(f"/api/sessions/{session['id']}").json["paused"], "the pause")
+    assert shared_server.delete(f"/api/sessions/{session['id']}").status == 204
     assert bed.incus.query(f"/1.0/instances/{session['id']}")["status"] == "Stopped"
 
 
@@ -189,24 +189,34 @@ def test_a_guest_that_ignores_the_stop_is_stopped_hard(bed, start_server, worksp
     assert bed.incus.query(f"/1.0/instances/{session['id']}")["status"] == "Stopped"
 
 
-def test_resuming_a_running_session_changes_nothing(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_resuming_a_running_session_changes_nothing(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY")
     pid = guest(bed, session, "pgrep -o tmux")
-    assert clincus_server.post(f"/api/sessions/{session['id']}/resume").json["status"] == "running"
+    assert shared_server.post(f"/api/sessions/{session['id']}/resume").json["status"] == "running"
     assert guest(bed, session, "pgrep -o tmux") == pid
 
 
-def test_ten_creates_at_once_fill_the_slots_and_the_eleventh_is_refused(bed, clincus_server, workspace):
-    with ThreadPoolExecutor(11) as pool:
-        body = {"workspace": str(workspace)}
-        answers = list(pool.map(lambda _: clincus_server.post("/api/sessions", body), range(11)))
-    created = [answer.json for answer in answers if answer.status == 200]
-    assert sorted(session["slot"] for session in created) == list(range(1, 11))
-    assert [answer.status for answer in answers if answer.status != 200] == [409]
+def create_at_once(server, workspace, count: int):
+    """The answers to so many creates in one workspace at the same moment, those that made a session first."""
+    with ThreadPoolExecutor(count) as pool:
+        answers = pool.map(lambda _: server.post("/api/sessions", {"workspace": str(workspace)}), range(count))
+        return sorted(answers, key=lambda answer: answer.status)
+
+
+def test_creates_at_once_get_a_slot_each(shared_server, workspace):
+    answers = create_at_once(shared_server, workspace, 3)
+    assert sorted(answer.json.get("slot") for answer in answers) == [1, 2, 3]
+
+
+@pytest.mark.nightly
+def test_ten_creates_at_once_fill_the_slots_and_the_eleventh_is_refused(bed, shared_server, workspace):
+    *created, refused = create_at_once(shared_server, workspace, 11)
+    assert sorted(answer.json.get("slot") for answer in created) == list(range(1, 11))
+    assert refused.status == 409
     assert len(bed.incus.query("/1.0/instances")) == 10
-    for session in created:
-        assert clincus_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    for answer in created:
+        assert shared_server.delete(f"/api/sessions/{answer.json['id']}?force=true").status == 204
 
 
 REFUSED = {
@@ -226,12 +236,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
-def test_bad_input_is_refused_with_a_reason_and_leaves_nothing(bed, clincus_server, workspace, case):
+def test_bad_input_is_refused_with_a_reason_and_leaves_nothing(bed, shared_server, workspace, case):
     fields, status, reason = case
     body = {**({} if "workspace" in fields or not fields else {"workspace": str(workspace)}), **fields}
-    answer = clincus_server.post("/api/sessions", body)
+    answer = shared_server.post("/api/sessions", body)
     assert (answer.status, reason in answer.json["error"]) == (status, True), answer.json
-    assert clincus_server.get("/api/sessions").json == []
+    assert str(workspace) not in {session["workspace"] for session in shared_server.get("/api/sessions").json}
     assert bed.incus.query("/1.0/instances") == []
 
 
@@ -250,13 +260,13 @@ def test_a_create_that_fails_half_way_leaves_no_container(bed, start_server, wor
     assert server.get("/api/sessions").json == []
 
 
-def test_an_instance_of_another_that_has_our_name_is_left_alone(bed, clincus_server, workspace):
+def test_an_instance_of_another_that_has_our_name_is_left_alone(bed, shared_server, workspace):
     name = clincus.session_name("clincus-", str(workspace), 1)
     bed.incus.run("create", "clincus", name)
     try:
-        session = clincus_server.create(workspace)
+        session = shared_server.create(workspace)
         assert session["slot"] == 2
-        assert clincus_server.delete(f"/api/sessions/{name}?force=true").status == 404
+        assert shared_server.delete(f"/api/sessions/{name}?force=true").status == 404
         assert bed.incus.query(f"/1.0/instances/{name}")["name"] == name
     finally:
         bed.incus.run("delete", "--force", name)
@@ -294,14 +304,14 @@ readonly = true
     assert guest(bed, session, "touch /extra/x 2>/dev/null || echo refused") == "refused\n"
 
 
-def test_a_resume_keeps_the_devices_that_a_person_added(bed, clincus_server, workspace, tmp_path):
-    session = clincus_server.create(workspace)
+def test_a_resume_keeps_the_devices_that_a_person_added(bed, shared_server, workspace, tmp_path):
+    session = shared_server.create(workspace)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/note").write_text("mine\n")
     source = f"source={tmp_path / 'data'}"
-    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
+    assert shared_server.delete(f"/api/sessions/{session['id']}").status == 204
     bed.incus.run("config", "device", "add", session["id"], "data", "disk", source, "path=/data")
-    assert clincus_server.post(f"/api/sessions/{session['id']}/resume").status == 200
+    assert shared_server.post(f"/api/sessions/{session['id']}/resume").status == 200
     assert guest(bed, session, "cat /data/note") == "mine\n"
 
 
@@ -345,17 +355,17 @@ def test_credentials_go_in_on_stdin_and_never_into_events(bed, clincus_server, w
     assert secret not in clincus_server.log()
 
 
-def test_a_bell_with_nobody_attached_is_on_the_session_until_its_end(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_a_bell_with_nobody_attached_is_on_the_session_until_its_end(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     path = f"/api/sessions/{session['id']}"
     assert session["rang_at"] == ""
     wait_for_screen(bed, session, "STUB-READY")
     type_line(bed, session, r'sh printf "\a"')
-    rang_at = wait_until(lambda: clincus_server.get(path).json["rang_at"], "the bell")
+    rang_at = wait_until(lambda: shared_server.get(path).json["rang_at"], "the bell")
     assert rang_at >= session["started_at"]
     wait_until(lambda: bed.state(session["id"]) == "Running", "the state that it had")
-    clincus_server.delete(path)
-    assert clincus_server.get(path).json["rang_at"] == ""
+    shared_server.delete(path)
+    assert shared_server.get(path).json["rang_at"] == ""
 
 
 def test_max_duration_stops_the_session_also_after_a_restart_of_the_server(bed, start_server, workspace):
@@ -423,8 +433,8 @@ class TestHistory:
         assert [os.path.basename(entry["workspace"]) for entry in found] == ["beta"]
 
     @pytest.mark.parametrize("query", ["limit=-1", "limit=x", "offset=-1", "limit=1.5", "limit=999999999999999999999"])
-    def test_bad_paging_is_refused(self, clincus_server, query):
-        assert clincus_server.get(f"/api/sessions/history?{query}").status == 400
+    def test_bad_paging_is_refused(self, shared_server, query):
+        assert shared_server.get(f"/api/sessions/history?{query}").status == 400
 
 
 class Events:
@@ -456,44 +466,44 @@ STOPS = {
 
 class TestEvents:
     @pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS.keys())
-    def test_every_way_to_stop_is_told(self, bed, clincus_server, workspace, stop):
-        events = Events(clincus_server)
-        session = clincus_server.create(workspace)
+    def test_every_way_to_stop_is_told(self, bed, shared_server, workspace, stop):
+        events = Events(shared_server)
+        session = shared_server.create(workspace)
         wait_until(lambda: events.of(session["id"]) == ["session.started"], "the start")
         stop(bed, session["id"])
         wait_until(lambda: "session.stopped" in events.of(session["id"]), "the stop", timeout=10)
 
-    def test_the_api_tells_each_change_once(self, clincus_server, workspace):
-        events = Events(clincus_server)
-        session = clincus_server.create(workspace)
+    def test_the_api_tells_each_change_once(self, shared_server, workspace):
+        events = Events(shared_server)
+        session = shared_server.create(workspace)
         path = f"/api/sessions/{session['id']}"
-        clincus_server.delete(path)
-        clincus_server.post(path + "/resume")
-        clincus_server.delete(path)
-        clincus_server.delete(path + "?force=true")
+        shared_server.delete(path)
+        shared_server.post(path + "/resume")
+        shared_server.delete(path)
+        shared_server.delete(path + "?force=true")
         started_and_stopped = ["session.started", "session.stopped"] * 2
         wait_until(lambda: len(events.of(session["id"])) == 5, "all five events")
         assert events.of(session["id"]) == [*started_and_stopped, "session.stopped"]
 
-    def test_an_outside_restart_is_told(self, bed, clincus_server, workspace):
-        session = clincus_server.create(workspace)
-        events = Events(clincus_server)
+    def test_an_outside_restart_is_told(self, bed, shared_server, workspace):
+        session = shared_server.create(workspace)
+        events = Events(shared_server)
         bed.incus.run("restart", "--force", session["id"])
         wait_until(lambda: events.of(session["id"]) == ["session.stopped", "session.started"], "the restart")
 
-    def test_a_resume_from_a_pause_is_told(self, bed, clincus_server, workspace):
-        session = clincus_server.create(workspace)
+    def test_a_resume_from_a_pause_is_told(self, bed, shared_server, workspace):
+        session = shared_server.create(workspace)
         path = f"/api/sessions/{session['id']}"
         bed.incus.run("pause", session["id"])
-        wait_until(lambda: clincus_server.get(path).json["paused"], "the pause")
-        events = Events(clincus_server)
-        assert clincus_server.post(f"{path}/resume").status == 200
+        wait_until(lambda: shared_server.get(path).json["paused"], "the pause")
+        events = Events(shared_server)
+        assert shared_server.post(f"{path}/resume").status == 200
         wait_until(lambda: events.of(session["id"]) == ["session.started"], "the resume")
 
-    def test_only_the_references_types_reach_a_plain_client(self, clincus_server, workspace):
-        plain, ours = Events(clincus_server), Events(clincus_server, ["clincus.events.v1"])
-        session = clincus_server.create(workspace)
-        clincus_server.delete(f"/api/sessions/{session['id']}?force=true")
+    def test_only_the_references_types_reach_a_plain_client(self, shared_server, workspace):
+        plain, ours = Events(shared_server), Events(shared_server, ["clincus.events.v1"])
+        session = shared_server.create(workspace)
+        shared_server.delete(f"/api/sessions/{session['id']}?force=true")
         wait_until(lambda: "session.stopped" in plain.of(session["id"]), "the stop")
         wait_until(lambda: "session.changed" in ours.of(session["id"]), "a change")
         assert set(plain.of(session["id"])) == {"session.started", "session.stopped"}
@@ -516,15 +526,15 @@ class TestEvents:
         wait_until(lambda: events.of(session["id"]) == ["session.stopped"], "the stop that was missed")
 
 
-def test_a_workspace_with_a_hard_name_works(bed, clincus_server, make_workspace):
+def test_a_workspace_with_a_hard_name_works(bed, shared_server, make_workspace):
     workspace = make_workspace('it\'s a "näme" \\ 中文 🦆 $(x) #1, 50%')
-    session = clincus_server.create(workspace)
+    session = shared_server.create(workspace)
     guest(bed, session, "cd /workspace && touch made")
     assert (workspace / "made").exists()
     assert "nothing to commit" not in git(workspace, "status")
     assert session["workspace"] == str(workspace)
-    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
-    assert clincus_server.post(f"/api/sessions/{session['id']}/resume").status == 200
+    assert shared_server.delete(f"/api/sessions/{session['id']}").status == 204
+    assert shared_server.post(f"/api/sessions/{session['id']}/resume").status == 200
     assert bed.incus.query(f"/1.0/instances/{session['id']}")["config"]["user.clincus.workspace"] == str(workspace)
 
 
@@ -535,9 +545,9 @@ def test_the_workspace_can_keep_its_own_path(bed, start_server, workspace):
     assert guest(bed, session, f"cat '{workspace}/README.md'") == "# project\n"
 
 
-def test_a_project_file_chooses_the_tool_within_bounds(bed, clincus_server, workspace):
+def test_a_project_file_chooses_the_tool_within_bounds(bed, shared_server, workspace):
     (workspace / ".clincus.toml").write_text('[tool]\nname = "opencode"\n[security]\ndisable_protection = true\n')
-    session = clincus_server.create(workspace)
+    session = shared_server.create(workspace)
     assert session["tool"] == "opencode"
     assert session["protection"] != "off"
     (warning,) = session["warnings"]
@@ -556,21 +566,21 @@ def test_why_a_session_is_not_locked_is_on_it_and_known_after_a_restart(start_se
     assert [later[key] for key in ("protection_note", "warnings")] == [clincus.SWITCHED_OFF, [warning]]
 
 
-def test_nothing_of_a_session_stays_on_the_host(bed, clincus_server, workspace):
+def test_nothing_of_a_session_stays_on_the_host(bed, shared_server, workspace):
     before = git(workspace, "status", "--porcelain", "--ignored")
-    session = clincus_server.create(workspace)
-    clincus_server.delete(f"/api/sessions/{session['id']}?force=true")
+    session = shared_server.create(workspace)
+    shared_server.delete(f"/api/sessions/{session['id']}?force=true")
     mounts = Path("/proc/self/mounts").read_text()
     assert session["id"] not in mounts
     assert git(workspace, "status", "--porcelain", "--ignored") == before
     assert sorted(path.name for path in workspace.iterdir()) == [".git", "README.md"]
 
 
-def test_a_create_that_was_cut_short_is_made_whole_by_the_next_start(bed, clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_a_create_that_was_cut_short_is_made_whole_by_the_next_start(bed, shared_server, workspace):
+    session = shared_server.create(workspace)
     wait_for_screen(bed, session, "STUB-READY")
     guest(bed, session, "tmux kill-server; rm -r ~/.clincus ~/.claude ~/.claude.json")  # as if the server had died
-    assert clincus_server.post(f"/api/sessions/{session['id']}/resume").status == 200
+    assert shared_server.post(f"/api/sessions/{session['id']}/resume").status == 200
     wait_for_screen(bed, session, "STUB-READY")
     assert json.loads(guest(bed, session, "cat ~/.claude.json"))["hasCompletedOnboarding"] is True
 
@@ -624,11 +634,11 @@ def test_no_read_path_asks_incus(bed, start_server, workspace, tmp_path):
         assert [call for call in made()[len(before) :] if not looks(call)] == []
 
 
-def test_what_a_hostile_guest_says_at_a_start_is_only_text(bed, clincus_server, workspace):
+def test_what_a_hostile_guest_says_at_a_start_is_only_text(bed, shared_server, workspace):
     """It is neither a format of ours nor a word of Incus's, which would be 404 or 503."""
-    session = clincus_server.create(workspace)
+    session = shared_server.create(workspace)
     words = "{home:>900000000} {x} Error: Instance not found"
     hostile = f"#!/bin/sh\\necho '{words}' >&2; exit 9\\n"
     guest(bed, session, f'rm -f /usr/bin/tar; printf "{hostile}" >/usr/bin/tar; chmod 755 /usr/bin/tar', user=0)
-    answer = clincus_server.post(f"/api/sessions/{session['id']}/resume")
+    answer = shared_server.post(f"/api/sessions/{session['id']}/resume")
     assert (answer.status, answer.json["error"]) == (500, words)
