@@ -207,7 +207,7 @@ def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Pat
             dashboard.keep(RESULTS / f"{name}-{number}")
     for dashboard in opened:
         dashboard.blank.context.close()
-    assert errors == [], "the page wrote errors to the console"
+    assert errors == [], f"the page wrote errors to the console: {errors}"
 
 
 def watch(dashboard: Dashboard) -> None:
