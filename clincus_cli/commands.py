@@ -351,6 +351,9 @@ def unknown_flag(name: str, command: Command) -> UsageError:
     """The error for a flag that the command does not have."""
     if name in by_name([*START, *RESUME]):
         return UsageError(f"unknown flag: {name} means nothing to `clincus {command.name}`, which would ignore it")
+    if name in ("--engine", "--target"):
+        elsewhere = "`clincus shell --engine NAME` starts a session elsewhere, and its id begins with NAME:"
+        return UsageError(f"unknown flag: {name} means nothing to `clincus {command.name}`; {elsewhere}")
     behind = "; put -- in front of a command that has flags of its own" if command.passes_on else ""
     return UsageError(f"unknown flag: {name}{did_you_mean(name, command.all_flags)}{behind}")
 

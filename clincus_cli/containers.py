@@ -38,9 +38,13 @@ def speaking_of(name: str) -> Iterator[None]:
 
 
 def find_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
-    """An instance of the project as Incus describes it. Raises ClincusError (404)."""
+    """An instance of the project as Incus describes it. Raises ClincusError: 400 for one of another engine, 404."""
+    container_name(clincus.instance_name(name))
+    if clincus.engine_of(name) != incus.engine:
+        words = f'"{name}" is on an engine, and this command knows the containers of this host only'
+        raise clincus.ClincusError(f"{words}: the `incus` command does it there, with the remote's name in front", 400)
     try:
-        instance = incus.query(f"/1.0/instances/{container_name(name)}")
+        instance = incus.query(incus.path(name))
     except clincus.IncusError as error:
         if error.status == 404:
             raise clincus.ClincusError(f'container "{name}" not found', 404) from error
@@ -250,7 +254,8 @@ def run_container_exists(context: Context) -> int:
 
     Exits: 0 yes; 1 no; 2 Incus could not be asked
     """
-    return answer(lambda: status_of(context.incus, context.options.name) != "")
+    name = context.options.name
+    return answer(lambda: status_of(context.door(name), name) != "")
 
 
 @cli.Command("container running NAME", shows=True)
@@ -263,7 +268,8 @@ def run_container_running(context: Context) -> int:
 
     Exits: 0 yes; 1 no; 2 Incus could not be asked
     """
-    return answer(lambda: status_of(context.incus, context.options.name) == "Running")
+    name = context.options.name
+    return answer(lambda: status_of(context.door(name), name) == "Running")
 
 
 @cli.Command("container list", cli.format_flag("text", "json"), shows=True)
@@ -347,19 +353,20 @@ def run_container_exec(context: Context) -> int:
         raise cli.UsageError("--tty and --capture do not go together: a terminal mixes what is captured apart")
     if options.cwd and not options.cwd.startswith("/"):
         raise cli.UsageError(f"invalid cwd '{options.cwd}': write an absolute path")
-    instance = running_instance(context.incus, options.name)
+    incus = context.door(options.name)
+    instance = running_instance(incus, options.name)
     user = options.user or 0
     how: dict[str, Any] = {
         "user": user,
         "group": options.group,
         "environment": exec_environment(context, user),
-        "cwd": exec_directory(context, instance),
+        "cwd": exec_directory(context, incus, instance),
     }
     if options.tty:
-        return shell.run_in_terminal(context.incus.exec_argv(options.name, options.command, terminal=True, **how))
+        return shell.run_in_terminal(incus.exec_argv(options.name, options.command, terminal=True, **how))
     from clincus_cli import relay
 
-    relayed = functools.partial(relay.run_relayed, context.incus, options.name, options.command, **how)
+    relayed = functools.partial(relay.run_relayed, incus, options.name, options.command, **how)
     if not options.capture:
         return relayed(passes=clincus.END_SIGNALS)
     if options.format == "raw":
@@ -379,11 +386,11 @@ def exec_environment(context: Context, user: int) -> dict[str, str]:
     return {**environment, **cli.environment_flags(context.options.env, context.environ)}
 
 
-def exec_directory(context: Context, instance: Mapping[str, Any]) -> str:
+def exec_directory(context: Context, incus: clincus.Incus, instance: Mapping[str, Any]) -> str:
     """Where a command runs. Raises ClincusError if --cwd names no directory: Incus would run the command in /."""
     wanted = context.options.cwd
     from clincus_cli import transfer
 
-    if wanted and not transfer.container_directory(context.incus, context.options.name, wanted):
+    if wanted and not transfer.container_directory(incus, context.options.name, wanted):
         raise clincus.ClincusError(f'"{wanted}" is no directory in container "{context.options.name}"', 400)
     return wanted or code_mount(context, instance)

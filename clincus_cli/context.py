@@ -54,6 +54,11 @@ class Context:
         """The door to Incus."""
         return clincus.Incus(self.basics.get("incus.project"), group=self.basics.get("incus.group"))
 
+    def door(self, id: str) -> clincus.Incus:
+        """The door to the engine that the id of a container names. Raises ClincusError(404)."""
+        engine = clincus.engine_of(id)
+        return clincus.engine_door(self.basics, engine) if engine else self.incus
+
     @functools.cached_property
     def history(self) -> clincus.History:
         """The history of all sessions."""

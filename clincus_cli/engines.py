@@ -103,12 +103,54 @@ def run_engine_add(context: Context) -> int:
     incus.query("/1.0", timeout=clincus.READ_TIMEOUT)
     image = options.image or context.config.get("defaults.image")
     if options.copy_image and not image_fingerprint(incus, image):
-        with console.progress(f'Copying the image "{image}" to {name}'):
-            words = "--quiet", f"--alias={image}", f"--target-project={incus.project}", "--mode=relay"
-            context.incus.run("image", "copy", image, f"{incus.remote}:", *words, timeout=IMAGE_TIMEOUT)
+        give_image(context, incus, image)
     path = write_engine(context.environ, name, row)
     console.say(f'Added the engine "{name}" to {path}')
     return report(examine(incus, image, row.get("roots", [])))
+
+
+def give_image(context: Context, incus: clincus.Incus, alias: str) -> bool:
+    """Copy this host's image of an alias to an engine, in the place of one there; whether there was anything to copy.
+
+    The image whose place it takes is deleted, unless it has another name. Raises ClincusError.
+    """
+    from clincus_cli import images
+    from clincus_cli.build import image_fingerprint, point_alias
+
+    ours, theirs = image_fingerprint(context.incus, alias), image_fingerprint(incus, alias)
+    if not ours:
+        raise clincus.ClincusError(f'the image "{alias}" is not on this host: `clincus build` makes it', 404)
+    if ours == theirs:
+        return False
+    if ours not in [one["fingerprint"] for one in incus.query("/1.0/images?recursion=1") or ()]:
+        with console.progress(f'Copying the image "{alias}" to {incus.engine}'):
+            words = "--quiet", f"--target-project={incus.project}", "--mode=relay"
+            context.incus.run("image", "copy", alias, f"{incus.remote}:", *words, timeout=IMAGE_TIMEOUT)
+    point_alias(incus, alias, ours)
+    if theirs and not incus.query(f"/1.0/images/{theirs}")["aliases"]:
+        images.delete_image(incus, theirs)
+    return True
+
+
+@cli.Command("engine update NAME")
+def run_engine_update(context: Context) -> int:
+    """Give an engine this host's image, after a build
+
+    What was started there before keeps its own until it is deleted.
+
+    $ clincus build && clincus engine update tower  # New sessions on tower start from the new image.
+    """
+    incus = clincus.engine_door(context.config, context.options.name)
+    image = engine_image(context, incus.engine)
+    is_new = give_image(context, incus, image)
+    words = "starts new sessions from it now" if is_new else "has it already"
+    console.say(f'The image "{image}": {incus.engine} {words}')
+    return 0
+
+
+def engine_image(context: Context, engine: str) -> str:
+    """The alias of the image that sessions on an engine start from."""
+    return str(context.config.get("engines")[engine].get("image") or context.config.get("defaults.image"))
 
 
 def add_remote(incus: clincus.Incus, name: str, token: str, project: str, environ: Mapping[str, str]) -> None:
@@ -200,10 +242,17 @@ def run_engine_check(context: Context) -> int:
 
     Exits: 0 sessions can run there; 1 they cannot
     """
+    from clincus_cli.build import image_fingerprint
+
     incus = clincus.engine_door(context.config, context.options.name)
     row = context.config.get("engines")[context.options.name]
+    image = engine_image(context, incus.engine)
     restrict_key(context.environ)
-    return report(examine(incus, row.get("image") or context.config.get("defaults.image"), row.get("roots", [])))
+    try:
+        ours = image_fingerprint(context.incus, image)
+    except clincus.IncusError:  # this host need not have an Incus of its own
+        ours = ""
+    return report(examine(incus, image, row.get("roots", []), ours))
 
 
 # What was found out about an engine; `status` is "ok", "note" or "failed".
@@ -219,8 +268,11 @@ def report(findings: Iterator[Finding]) -> int:
     return int(has_failed)
 
 
-def examine(incus: clincus.Incus, image: str, roots: list[str]) -> Iterator[Finding]:
-    """What an engine can do. After a failure that hides the rest, nothing more comes."""
+def examine(incus: clincus.Incus, image: str, roots: list[str], ours: str = "") -> Iterator[Finding]:
+    """What an engine can do. After a failure that hides the rest, nothing more comes.
+
+    `ours` is the fingerprint of the image on this host.
+    """
     from urllib.parse import quote
 
     from clincus_cli.build import image_fingerprint
@@ -243,12 +295,14 @@ def examine(incus: clincus.Incus, image: str, roots: list[str]) -> Iterator[Find
             "a folder that is mounted there is locked" if not reason else f"a mounted folder is not protected: {reason}"
         )
         yield Finding("note" if reason else "ok", words)
-    if image_fingerprint(incus, image):
-        yield Finding("ok", f'the image "{image}" is there')
+    theirs = image_fingerprint(incus, image)
+    if not theirs:
+        yield Finding("failed", f'the image "{image}" is not there: `clincus engine update {incus.engine}` copies it')
+    elif ours not in ("", theirs):
+        words = f'the image "{image}" there is another one than here: `clincus engine update {incus.engine}` copies it'
+        yield Finding("note", words)
     else:
-        yield Finding(
-            "failed", f'the image "{image}" is not there: `clincus engine add` copies it, or `incus image copy`'
-        )
+        yield Finding("ok", f'the image "{image}" is there')
     devices = incus.query("/1.0/profiles/default", timeout=clincus.READ_TIMEOUT).get("devices") or {}
     if not any(device.get("path") == "/" for device in devices.values()):
         yield Finding("failed", "its default profile has no root disk, so no container can be made")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import clincus
 from clincus_cli import TYPE_CHECKING, console, containers
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
 
 
 def container_place(text: str) -> tuple[str, str]:
-    """Container and absolute path of CONTAINER:PATH. Raises UsageError."""
+    """Container and absolute path of CONTAINER:PATH, or of ENGINE:CONTAINER:/PATH. Raises UsageError."""
     name, colon, path = text.partition(":")
+    there = re.fullmatch(rf"({clincus.ENGINE_NAME}:[^:/]+):(/.*)", text, re.DOTALL)
+    if there:
+        name, path = there.groups()
     if not colon or not path:
         raise cli.UsageError(f"'{text}' is no place in a container: write CONTAINER:PATH")
-    return containers.container_name(name), "/" + path.lstrip("/")
+    containers.container_name(clincus.instance_name(name))
+    return name, "/" + path.lstrip("/")
 
 
 @cli.Command(
@@ -42,7 +47,8 @@ def run_file_push(context: Context) -> int:
     name, path = container_place(options.container_path)
     if os.path.isdir(options.local) and not options.recursive:
         raise cli.UsageError(f"'{options.local}' is a directory: use --recursive")
-    instance = containers.running_instance(context.incus, name)
+    incus = context.door(name)
+    instance = containers.running_instance(incus, name)
     code = (containers.code_mount(context, instance), clincus.Guest.configured(context.config, "").home)
 
     def owner(target: str) -> int | None:
@@ -50,7 +56,7 @@ def run_file_push(context: Context) -> int:
         return int(context.config.get("incus.code_uid")) if is_codes else None
 
     with console.progress(f"Copying to {name}"), containers.speaking_of(name):
-        done = transfer.push_files(context.incus, name, options.local, path, owner=owner)
+        done = transfer.push_files(incus, name, options.local, path, owner=owner)
     return report_transfer(done, "Pushed", options.local, f"{name}:{done.target}")
 
 
@@ -72,9 +78,10 @@ def run_file_pull(context: Context) -> int:
     from clincus_cli import transfer
 
     name, path = container_place(context.options.container_path)
-    containers.running_instance(context.incus, name)
+    incus = context.door(name)
+    containers.running_instance(incus, name)
     with console.progress(f"Copying from {name}"), containers.speaking_of(name):
-        done = transfer.pull_files(context.incus, name, path, context.options.local)
+        done = transfer.pull_files(incus, name, path, context.options.local)
     return report_transfer(done, "Pulled", f"{name}:{path}", done.target)
 
 

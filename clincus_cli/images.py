@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 STANDARD_IMAGE = "clincus"
+BUILD = "Build it with: clincus build"
+
+
+def door(context: Context) -> clincus.Incus:
+    """The door to the engine that --engine names. Raises ClincusError(404)."""
+    return context.door(f"{context.options.engine}:")
 
 
 def query_images(incus: clincus.Incus) -> list[dict[str, Any]]:
@@ -46,9 +52,11 @@ def image_document(image: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
+ENGINE = cli.Flag("--engine NAME", "the images of an engine of the config (default: of this host)", default="")
 LIST_FLAGS = (
     cli.Flag("-a, --all", "every local image"),
     cli.Flag("--prefix TEXT", "only aliases that begin so", default=""),
+    ENGINE,
     cli.format_flag("table", "json"),
 )
 
@@ -63,7 +71,7 @@ def run_image_list(context: Context) -> int:
     $ clincus image list --prefix clincus- --format json  # The versions of the standard image.
     """
     options = context.options
-    images = query_images(context.incus)
+    images = query_images(door(context))
     if options.prefix:
         images = [image for image in images if any(name.startswith(options.prefix) for name in alias_names(image))]
     if options.format == "json":
@@ -74,7 +82,8 @@ def run_image_list(context: Context) -> int:
         print(f"Images with prefix '{options.prefix}':")
         print(image_table(images, options.prefix, "created_at", "CREATED"))
     else:
-        print(image_overview(images, show_all=options.all))
+        remedy = f"Copy it there: clincus engine update {options.engine}" if options.engine else BUILD
+        print(image_overview(images, remedy, show_all=options.all))
     return 0
 
 
@@ -89,9 +98,9 @@ def image_table(images: Iterable[Mapping[str, Any]], prefix: str, moment: str, h
     return console.table(("ALIAS", "SIZE", head), rows, "  ")
 
 
-def image_overview(images: Sequence[Mapping[str, Any]], *, show_all: bool) -> str:
-    """The state of the standard image, and with `show_all` every alias."""
-    state = f"  ✗ {STANDARD_IMAGE} (not built)\n    Build it with: clincus build"
+def image_overview(images: Sequence[Mapping[str, Any]], remedy: str, *, show_all: bool) -> str:
+    """The state of the standard image, and what helps if there is none; with `show_all` every alias."""
+    state = f"  ✗ {STANDARD_IMAGE} (not built)\n    {remedy}"
     for image in images:
         if STANDARD_IMAGE in alias_names(image):
             size, built = console.size_text(image["size"]), console.local_time(image["created_at"])
@@ -102,13 +111,13 @@ def image_overview(images: Sequence[Mapping[str, Any]], *, show_all: bool) -> st
     return f"Available Images:\n\nClincus Images:\n{state}\n\n{rest}"
 
 
-@cli.Command("image info ALIAS", cli.format_flag("text", "json"), shows=True)
+@cli.Command("image info ALIAS", ENGINE, cli.format_flag("text", "json"), shows=True)
 def run_image_info(context: Context) -> int:
     """Show one image
 
     $ clincus image info clincus  # What is in it, and when it was built.
     """
-    image = find_image(context.incus, context.options.alias)
+    image = find_image(door(context), context.options.alias)
     properties = dict(sorted(image["properties"].items()))
     document = {
         **image_document(image),
@@ -192,7 +201,7 @@ def publish(incus: clincus.Incus, instance: str, alias: str, properties: Mapping
     return str(operation["metadata"]["fingerprint"])
 
 
-@cli.Command("image delete ALIAS", cli.FORCE_F, writes=True)
+@cli.Command("image delete ALIAS", ENGINE, cli.FORCE_F, writes=True)
 def run_image_delete(context: Context) -> int:
     """Delete an image
 
@@ -202,12 +211,12 @@ def run_image_delete(context: Context) -> int:
     """
     options = context.options
     try:
-        image = find_image(context.incus, options.alias)
+        image = find_image(door(context), options.alias)
         others = [name for name in alias_names(image) if name != options.alias]
         also = f" It is also called {', '.join(others)}." if others else ""
         if not console.confirm_named(f"Delete image '{options.alias}'?{also}", force=options.force):
             return 0
-        delete_image(context.incus, image["fingerprint"])
+        delete_image(door(context), image["fingerprint"])
     except clincus.ClincusError as error:
         if error.status == 503:
             raise
@@ -222,7 +231,7 @@ def delete_image(incus: clincus.Incus, fingerprint: str) -> None:
     incus.query(f"/1.0/images/{fingerprint}", "DELETE", wait=True, timeout=120)
 
 
-@cli.Command("image exists ALIAS", shows=True)
+@cli.Command("image exists ALIAS", ENGINE, shows=True)
 def run_image_exists(context: Context) -> int:
     """Say by the exit code whether an image exists
 
@@ -231,7 +240,7 @@ def run_image_exists(context: Context) -> int:
     Exits: 0 yes; 1 no; 2 Incus could not be asked
     """
     alias = context.options.alias
-    return containers.answer(lambda: any(alias in alias_names(image) for image in query_images(context.incus)))
+    return containers.answer(lambda: any(alias in alias_names(image) for image in query_images(door(context))))
 
 
 # What a cleanup does with the versions of an image: aliases, newest first. `spared` are old ones whose image has

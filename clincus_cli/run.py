@@ -177,7 +177,7 @@ def run_on_tmux(context: Context, name: str, program: str, *arguments: str, stdi
     command = ["sh", "-c", clincus.guest_program(program), "clincus", clincus.tmux_name(name), *arguments]
     done = sessions.run(session, command, stdin=stdin)
     if done.code == NO_TMUX:
-        done = sessions.incus.exec(name, command, stdin=stdin)
+        done = sessions.door(name).exec(name, command, stdin=stdin)
     if done.code != 0:
         reason = "it has no tmux session now" if done.code == NO_TMUX else done.reason
         status = 404 if done.code == NO_TMUX else 500
@@ -239,8 +239,10 @@ def run_tmux_list(context: Context) -> int:
         try:
             run_on_tmux(context, session.id, "capture")
         except clincus.ClincusError as error:
-            if error.status != 404:
+            if error.status != 404 and not session.engine:
                 raise
+            if error.status != 404:
+                console.warn(f"{session.id}: {error}")
         else:
             print(f"  - {session.id} (tmux session: clincus-{session.id})")
     return 0

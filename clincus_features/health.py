@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE = 5.0  # seconds that the report waits for its checks
+ENGINE_PATIENCE = 3.0  # seconds that an engine has to answer
 ALL_IDS = 2**32 - 1  # how many user ids a machine has (user_namespaces(7))
 GIB = 1 << 30
 
@@ -272,6 +273,27 @@ class Examination:
             return warning(words, "install git")
         return ok("Locked: even root in a container cannot turn the workspace against this machine")
 
+    def check_engines(self) -> Finding:
+        """Whether the engines of the config answer, and have the image of their sessions."""
+        rows: Mapping[str, Mapping[str, Any]] = self.config.get("engines")
+        asked = {name: self.pool.submit(self.engine_fault, name, row) for name, row in sorted(rows.items())}
+        faults = {name: fault.result() for name, fault in asked.items() if fault.result()}
+        details = {"engines": sorted(rows), "faults": faults}
+        if faults:
+            name, count = next(iter(faults)), f"{len(faults)} of {len(rows)}"
+            return warning(f"{count} cannot be used: {faults[name]}", f"clincus engine check {name}", **details)
+        return ok(", ".join(rows), **details)
+
+    def engine_fault(self, name: str, row: Mapping[str, Any]) -> str:
+        """Why no session starts on an engine now; "" if one does."""
+        alias = row.get("image") or self.config.get("defaults.image")
+        try:
+            incus = clincus.engine_door(self.config, name)
+            incus.query(f"/1.0/images/aliases/{quote(alias, safe='')}", timeout=ENGINE_PATIENCE)
+        except clincus.IncusError as error:
+            return f'engine {name}: the image "{alias}" is not there' if error.status == 404 else error.message
+        return ""
+
     def check_own_folder(self) -> Finding:
         """Whether Clincus's own files can be written."""
         return folder_finding(clincus.state_directory(self.environ))
@@ -424,6 +446,7 @@ CHECKS = (  # by section, as people read them
     Check("network_bridge", "Network bridge", "CRITICAL", Examination.check_network),
     Check("ip_forwarding", "IP forwarding", "CRITICAL", Examination.check_forwarding),
     Check("protection", "Protection", "CRITICAL", Examination.check_protection),
+    Check("engines", "Engines", "CRITICAL", Examination.check_engines),
     Check("clincus_directory", "Clincus directory", "STORAGE", Examination.check_own_folder),
     Check("sessions_directory", "Sessions dir", "STORAGE", Examination.check_sessions_folder),
     Check("disk_space", "Disk space", "STORAGE", Examination.check_disk),
@@ -458,9 +481,11 @@ def health_report(
     """
     from concurrent.futures import ThreadPoolExecutor, wait
 
-    checks = [check for check in CHECKS if verbose or check.name != "dns_resolution"]
+    known = config or clincus.make_config(())
+    unasked = {"dns_resolution": not verbose, "engines": not known.get("engines")}
+    checks = [check for check in CHECKS if not unasked.get(check.name)]
     pool = ThreadPoolExecutor(2 * len(CHECKS))  # a thread for each check, and for each question that it waits for
-    look = Examination(config or clincus.make_config(()), config_error, incus, environ, machine or Machine(), pool)
+    look = Examination(known, config_error, incus, environ, machine or Machine(), pool)
     futures = {check: pool.submit(check.examine, look) for check in checks}
     wait(futures.values(), PATIENCE)
     pool.shutdown(wait=False)

@@ -113,6 +113,7 @@ MISTAKES = {
     "one argument too many": (["list", "x"], "unexpected argument 'x': clincus list accepts 0 arg(s), received 1"),
     "a flag that would be ignored": (["kill", "--all", "--slot", "2"], "unknown flag: --slot means nothing"),
     "a folder that would be ignored": (["clean", "-w", "/srv"], "unknown flag: -w means nothing to `clincus clean`"),
+    "an engine for a command of this host": (["run", "--engine", "x", "ls"], "unknown flag: --engine means nothing"),
     "a shell that is none of ours": (["completion", "ksh"], "unknown shell 'ksh': write bash, zsh, fish or powershell"),
     "a port that is none": (["serve", "--port", "x"], "invalid port 'x': write a whole number from 0 to 65535"),
     "a limit that is none": (["--limit-memory", "lots"], "validation failed: invalid limit-memory 'lots': write"),

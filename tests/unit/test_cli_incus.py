@@ -34,9 +34,14 @@ from clincus_cli import transfer as cli_transfer
 class FakeIncus:
     """Answers queries from a table, path to answer; an absent path is not found. `asked` keeps what changes things."""
 
+    engine = ""
+
     def __init__(self, answers):
         self.answers = answers
         self.asked = []
+
+    def path(self, id):
+        return f"/1.0/instances/{id}"
 
     def anew(self):
         return self
@@ -124,6 +129,11 @@ def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
         cli_containers.container_name(name)
 
 
+def test_a_container_of_an_engine_is_not_looked_for_on_this_host():
+    with pytest.raises(clincus.ClincusError, match="the containers of this host only"):
+        cli_containers.find_instance(FakeIncus({"/1.0/instances/box": {"status": "Running"}}), "tower:box")
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [
@@ -131,6 +141,7 @@ def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
         ("box:etc/hosts", ("box", "/etc/hosts")),
         ("box:/a:b", ("box", "/a:b")),
         ("box:/", ("box", "/")),
+        ("tower:box:/etc/hosts", ("tower:box", "/etc/hosts")),
     ],
 )
 def test_a_place_in_a_container(text, place):

@@ -369,6 +369,39 @@ def test_the_clients_key_is_closed_to_others(tmp_path, capsys):
     assert "was open to others" in capsys.readouterr().err
 
 
+def given(near: list[object], far: list[object]) -> list[str]:
+    """Give the image to an engine, with what this host and the engine answer; what was run, but for questions."""
+    doors = Door(*near, engine="", remote="", target=""), Door(*far)
+    commands.give_image(SimpleNamespace(incus=doors[0]), doors[1], "clincus")  # type: ignore[arg-type]
+    return [line for door in doors for line in door.lines if "--request GET" not in line]
+
+
+OURS, THEIRS = ({"target": one, "fingerprint": one, "aliases": []} for one in ("new", "old"))
+
+
+def test_an_engine_gets_the_new_image_under_the_name_of_the_old_one_which_goes():
+    copied, named, gone = given([OURS], [THEIRS, [THEIRS], THEIRS, None, THEIRS])
+    assert copied == "incus --project p image copy clincus tower: --quiet --target-project=p --mode=relay"
+    assert "--request PUT" in named
+    assert '"target": "new"' in named
+    assert "--request DELETE" in gone
+    assert "/1.0/images/old" in gone
+
+
+def test_an_engine_that_has_the_image_gets_nothing():
+    assert given([OURS], [OURS]) == []
+
+
+def test_the_image_that_an_engine_replaces_stays_if_it_has_another_name():
+    lines = given([OURS], [THEIRS, [OURS, THEIRS], THEIRS, None, {**THEIRS, "aliases": [{"name": "kept"}]}])
+    assert ["--request PUT" in line for line in lines] == [True]
+
+
+def test_an_image_that_is_not_here_cannot_be_given():
+    with pytest.raises(clincus.ClincusError, match="`clincus build` makes it"):
+        given([clincus.IncusError("not found", 404)], [THEIRS])
+
+
 def test_what_a_restricted_project_forbids_is_said():
     found = list(commands.project_findings({"restricted": "true"}, "agents", ["/srv"]))
     assert [one.status for one in found] == ["ok", "failed"]

@@ -330,6 +330,18 @@ def test_a_user_without_a_line_in_passwd_gets_a_report(report, host, monkeypatch
     )
 
 
+def test_engines_that_cannot_be_used_are_told_and_keep_nobody_from_sessions_here(report, tmp_path, monkeypatch):
+    path = tmp_path / "home" / ".config" / "clincus" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("[engines.bare]\n[engines.gone]\n[engines.well]\n")
+    doors = {"bare": Answers({}), "gone": Gone(), "well": Answers(WELL)}
+    monkeypatch.setattr(clincus, "engine_door", lambda config, engine: doors[engine])
+    found = report()["checks"]["engines"]
+    assert (found["status"], found["fix"]) == ("warning", "clincus engine check bare")
+    assert found["message"] == '2 of 3 cannot be used: engine bare: the image "clincus" is not there'
+    assert list(found["details"]["faults"]) == ["bare", "gone"]
+
+
 def test_no_question_is_asked_twice(report):
     asked = []
 
