@@ -202,12 +202,12 @@ class Watch:
                 self._plan(id, fresh)
 
     def _wants_ring(self, id: str) -> bool:
-        """Whether a tool is to ring when it writes: its hooks have told nothing so far, and it writes nothing now."""
+        """Whether a tool is to ring when it writes: its hooks have told nothing of what it does, and it is still."""
         decision, known = self._decisions.get(id), self._known.get(id)
         if decision is None or known is None or not rules_of(known.facts):
             return False
         facts = known.facts
-        if not facts.is_alive or facts.said.state:
+        if not facts.is_alive or (facts.said.state and decision.agent.source != "screen"):
             return False
         has_rung = known.is_armed and time.time() - facts.now < SLOW_LOOK
         is_still = facts.looked and facts.now - facts.moved > DRAWING and not has_rung

@@ -126,6 +126,17 @@ def test_a_tool_whose_hooks_say_nothing_rings_when_it_writes(watch, container):
     assert container.looks[-1] is False, "its hooks do it"
 
 
+def test_a_tool_that_was_interrupted_rings_when_it_writes(watch, container):
+    """No hook tells of a dialog that a person opens then, such as a login."""
+    box = ("⎿ Interrupted · What should Claude do instead?", "─" * 40, "❯", "─" * 40, "  ⏵⏵ bypass permissions on")
+    container.say(said("working"), lines=box, has_screen=True)
+    watch.tell("started", SESSION)
+    watch.work()
+    assert watch.decision(SESSION).agent.reason == "interrupted"
+    watch.work()
+    assert (container.looks, next_look(watch)) == ([False, True], None)
+
+
 def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, container, monkeypatch):
     now = [NOON]
     monkeypatch.setattr(agents.time, "time", lambda: now[0])
