@@ -20,7 +20,7 @@ from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, cle
 STUCK_AFTER = 300.0  # seconds without a movement
 START_WITHIN = 120.0  # seconds that a tool may take to show something that is known
 DRAWING = 2.0  # seconds that a screen may lag behind a hook
-LAGGING = 5.0  # the same on a busy host, where the screen only lacks what shows that the tool works
+LAGGING = 5.0  # the same on a busy host, where the screen only lacks what shows that the tool works, or its question
 
 
 @dataclass(frozen=True)
@@ -366,7 +366,10 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
     if shown is not None and shown.rule.state == "waiting":
         return by_screen_waiting(facts, shown)
     lacks_work = shown is not None and shown.rule.state == "ready" and not shown.rule.reason
-    may_lag = LAGGING if lacks_work and said.state in ("working", "waiting") else DRAWING
+    if lacks_work and before is not None and before.source == "person" and facts.now - before.since < LAGGING:
+        return Decision(before, Why("prompt-typed", before.source, facts.lines, facts.now))  # it may not have begun yet
+    lacks_question = shown is not None and shown.rule.state == "working" and said.state == "waiting"
+    may_lag = LAGGING if lacks_question or (lacks_work and said.state in ("working", "waiting")) else DRAWING
     is_drawn = facts.now - said.at >= may_lag  # the screen shows what came of the last event
     if said.state and (shown is None or not is_drawn or agrees(said, shown)):
         return by_hook(facts, shown)

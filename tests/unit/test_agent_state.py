@@ -314,6 +314,12 @@ def test_a_screen_that_only_lacks_the_sign_of_work_is_given_more_time():
     assert answer(facts(INTERRUPTED, said=hooks(PROMPT, at=NOON - 4))) == ("idle", "interrupted")
 
 
+def test_a_screen_that_only_lacks_the_question_is_given_more_time():
+    asked = hooks(("UserPromptSubmit", {}), ("PermissionRequest", {"tool_name": "Bash"}), at=NOON)
+    assert answer(facts(STALLED, said=asked, now=NOON + 4)) == ("waiting", "permission")
+    assert answer(facts(STALLED, said=asked, now=NOON + 6)) == ("working", ""), "it was answered in the terminal"
+
+
 def test_the_words_of_a_question_are_those_of_the_hook():
     agent = decide(facts(QUESTION, said=hooks(PROMPT, ASKED))).agent
     assert (agent.text, agent.options, agent.source) == ("Which colour?", ("Red", "Green"), "hook")

@@ -158,15 +158,18 @@ def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, con
 
 
 def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, container, app):
-    container.say(Said(), tool="gemini", has_screen=True, lines=("─" * 40, " >  Type your message", " /w"))
+    shown: dict[str, Any] = {"has_screen": True, "lines": ("─" * 40, " >  Type your message", " /w")}
+    container.say(Said(), tool="gemini", **shown)
     watch.tell("started", SESSION)
     watch.work()
     watch.typed(SESSION)
     assert (app.told[-1]["state"], app.told[-1]["source"]) == ("working", "person")
     assert next_look(watch) == pytest.approx(agents.DRAWING, abs=0.11)
-    watch.tell("ring", SESSION)
-    watch.work()
-    assert app.told[-1]["state"] == "done"
+    for after, state in ((1, "working"), (9, "done")):  # a busy host may show the begin of the work late
+        container.say(Said(), tool="gemini", **shown, now=watch.decision(SESSION).agent.since + after)
+        watch.tell("ring", SESSION)
+        watch.work()
+        assert app.told[-1]["state"] == state
 
 
 def test_each_change_is_told_once(watch, container, app):
