@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import threading
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import clincus
-from clincus_features.agents.rules import own_rules
+from clincus_features.agents.rules import ToolRules, own_rules
 from clincus_features.agents.state import Event, Facts, Said, listen, parse_event
 from clincus_features.agents.texts import clean, clean_lines
 
@@ -31,14 +32,20 @@ class Known:
     is_armed: bool = False  # what is written next rings
 
 
+@functools.lru_cache(maxsize=64)
+def rules_of_row(tool: str, row: str) -> ToolRules | None:
+    """The user's own rules for a tool, which sessions keep in a label: one object for all of them."""
+    return own_rules(clincus.tool_from_row(tool, json.loads(row)).rules)
+
+
 def first_facts(session: clincus.Session) -> Facts:
     """What a session itself tells, before anybody has looked into its container."""
-    started = clincus.parse_time(session.started_at)
+    started, has_row = clincus.parse_time(session.started_at), session.tool_row and session.tool not in clincus.TOOLS
     return Facts(
         status=session.status,
         tool=session.tool,
         started=started.timestamp() if started else 0.0,
-        rules=own_rules(clincus.session_tool(session).rules),
+        rules=rules_of_row(session.tool, session.tool_row) if has_row else None,
         looked=False,
     )
 
