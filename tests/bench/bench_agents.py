@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
@@ -98,40 +99,55 @@ def delays(bed: incus_bed.Bed, events: Events, script: str, states: tuple[str, s
     return sorted(found)
 
 
-def settled(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not what() and time.monotonic() < end:
-        time.sleep(0.2)
+CREATED_WITHIN = 600  # seconds: a busy machine gets fewer sessions, and the figure says how many
+SETTLED = 60  # seconds that a server gets after its start
 
 
 def idle_sessions(made: House, results: Results) -> None:
-    """What idle sessions cost a server: one that finds a single one as it starts, and one that finds many."""
-    costs = []
+    """What idle sessions cost a server that finds them as it starts, beside one that finds a single one."""
+    other = {"CLINCUS_CONTAINER_PREFIX": "one-"}
+    with made.server(CONFIG, **other) as server:
+        server.create(made.workspace(), tool="mine")
     with made.server(CONFIG) as server:
-        server.create(made.workspace(0), tool="mine")
-    costs.append(cost_at_rest(made))
-    with made.server(CONFIG) as server:
-        for number in range(SESSIONS):
-            server.create(made.workspace(1 + number // 8), tool="mine")
-    costs.append(cost_at_rest(made))
-    one, many = costs
-    note = f"in {MINUTES:g} minutes; the floor is one session"
+        count = create_sessions(made, server)
+    with made.server(CONFIG) as many, made.server(CONFIG, **other) as one:
+        end = time.monotonic() + SETTLED
+        while states_of(many) != {"idle": count} and time.monotonic() < 2 * SETTLED + end:
+            time.sleep(1)
+        time.sleep(max(0.0, end - time.monotonic()))
+        processes = [Process(server.process.pid) for server in (many, one)]
+        before = [process.seconds for process in processes]
+        memory: list[list[float]] = [[], []]
+        for _ in range(max(1, round(MINUTES * 12))):
+            time.sleep(5)
+            for process, found in zip(processes, memory):
+                found.append(process.own_memory)
+        cpu = [process.seconds - then for process, then in zip(processes, before)]
+        full, floor_memory = map(statistics.median, memory)
+        note = f"{dict(states_of(many))}; {full:.1f} MB, and {floor_memory:.1f} MB with one (PSS)"
+        children, floor = (len(process.children) for process in processes)
+    each = (full - floor_memory) * 1000 / (count - 1)
     results.add(
-        Row(f"memory of {SESSIONS} more idle sessions, each", "KB", (many[0] - one[0]) * 1000 / SESSIONS, 20),
-        Row(f"CPU with {SESSIONS} more idle sessions", "s", many[1], floor=one[1], compare="more", note=note),
-        Row("processes more", "", many[2], 0, one[2], "more"),
+        Row(f"memory of each of {count} idle sessions", "KB", each, 20, note=note),
+        Row(f"CPU with {count} idle sessions, in {MINUTES:g} minutes", "s", cpu[0], floor=cpu[1], compare="more"),
+        Row(f"processes with {count} idle sessions", "", children, 0, floor, "more"),
     )
 
 
-def cost_at_rest(made: House) -> tuple[float, float, int]:
-    """Memory in MB (PSS) of a server after a while, the CPU seconds that it took then, and its processes."""
-    with made.server(CONFIG) as server:
-        settled(lambda: server.get("/api/sessions").status == 200)
-        process = Process(server.process.pid)
-        time.sleep(60)
-        before = process.seconds
-        time.sleep(MINUTES * 60)
-        return process.own_memory, process.seconds - before, len(process.children)
+def create_sessions(made: House, server: Server) -> int:
+    """Create idle sessions, and how many there are."""
+    end = time.monotonic() + CREATED_WITHIN
+    for number in range(SESSIONS):
+        server.create(made.workspace(1 + number // 8), tool="mine")
+        if time.monotonic() > end:
+            return number + 1
+    return SESSIONS
+
+
+def states_of(server: Server) -> dict[str, int]:
+    """How many sessions have each state."""
+    found = server.get("/api/sessions")
+    return Counter(one["agent"]["state"] for one in found.json) if found.status == 200 else {}
 
 
 def changes(made: House, server: Server, results: Results) -> None:

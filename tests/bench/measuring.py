@@ -268,14 +268,14 @@ class House:
         return path
 
     @contextlib.contextmanager
-    def server(self, config: str = "") -> Iterator[programs.Server]:
-        """A server with a home of its own; the program is CLINCUS_TEST_PROGRAM, as in tests."""
+    def server(self, config: str = "", **variables: str) -> Iterator[programs.Server]:
+        """A server with a home of its own, and variables; the program is CLINCUS_TEST_PROGRAM, as in tests."""
         self._logs += 1
         home = self.folder / f"home-{self._logs}"
         file = home / ".config" / "clincus" / "config.toml"
         file.parent.mkdir(parents=True)
         file.write_text(self.bed.config + config)
-        environ = {**os.environ, **self.bed.environ, "HOME": str(home)}
+        environ = {**os.environ, **self.bed.environ, **variables, "HOME": str(home)}
         environ["XDG_CACHE_HOME"] = str(self.folder / "cache")
         log = self.folder / f"server-{self._logs}.log"
         running = programs.Server([*programs.program(), "serve", "--port", "0"], environ, log, self.folder)
