@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from tests.incus_bed import NO_INTERNET, OFFLINE, Bed, clear_leftovers, mounts_b
 from tests.incus_bed import unavailable as unavailable_incus
 
 QUIET = {"core.proxy_http": NO_INTERNET, "core.proxy_https": NO_INTERNET, "images.auto_update_interval": "0"}
+PLAIN_POOL = {"name": "default", "driver": "dir"}
 ROOT_DISK = {"name": "default", "devices": {"root": {"type": "disk", "path": "/", "pool": "default"}}}
 
 
@@ -222,13 +223,12 @@ def join(made: Engine, bed: Bed) -> None:
 
 
 @contextlib.contextmanager
-def far_daemon(bed: Bed) -> Iterator[Engine]:
+def far_daemon(bed: Bed, pool: Mapping[str, Any] = PLAIN_POOL) -> Iterator[Engine]:
     """One more daemon, as a remote over HTTPS."""
     with engine(bed, "far") as made:
         daemon = Daemon(made.folder / "far", loopback(1))
         made.daemons.append(daemon)
         daemon.start()
-        pool = {"name": "default", "driver": "dir"}
         daemon.init(
             {
                 "config": {"core.https_address": daemon.address, **QUIET},
@@ -252,7 +252,7 @@ def cluster(bed: Bed) -> Iterator[Engine]:
             {
                 "config": {"core.https_address": first.address},
                 "cluster": {"enabled": True, "server_name": "m1"},
-                "storage_pools": [{"name": "default", "driver": "dir"}],
+                "storage_pools": [PLAIN_POOL],
                 "profiles": [ROOT_DISK],
             }
         )

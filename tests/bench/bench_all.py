@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 from tests import programs
-from tests.bench import bench_events, bench_page, bench_server, bench_terminal
+from tests.bench import bench_engines, bench_events, bench_page, bench_server, bench_terminal
 from tests.bench.measuring import House, Process, Results, Series, house
 
 COUNTS = (1, 5, 10, bench_server.RUNNING)
@@ -43,6 +43,7 @@ class Run:
         with self._made.server() as server:
             server.get("/api/sessions")
             self._with(server)
+        self._do("engines", lambda: bench_engines.engines(self._made, self._results))
         self._do("idle", lambda: bench_server.idle(self._made, self._results, self._options.idle_minutes))
 
     def _with(self, server: programs.Server) -> None:

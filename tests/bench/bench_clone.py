@@ -18,8 +18,8 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 from tests.bench.measuring import House, Results, Row, delete, in_turns, main
 from tests.programs import Server, git
 
-ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-FILES = int(sys.argv[2]) if len(sys.argv) > 2 else 20_000
+GIVEN = [int(word) for word in sys.argv[1:] if word.isdigit()]
+ROUNDS, FILES = (*GIVEN, *(5, 20_000)[len(GIVEN) :])
 
 
 def make_repository(folder: Path, files: int) -> Path:

@@ -92,7 +92,11 @@ def test_a_delete_asks_for_what_was_not_fetched_and_keeps_it_as_a_bundle(bed, cl
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
     git(workspace, "fetch", "--quiet", str(bundle), "refs/heads/main:refs/heads/kept")
     assert git(workspace, "show", "kept:made") == "made\n"
-    assert clone(clincus_server, workspace, resume=session["session_id"])["mode"] == "clone"
+
+    again = clone(clincus_server, workspace, resume=session["session_id"])
+    bed.shell(again["id"], "git -C /workspace checkout --quiet kept/main")
+    fetched = call(clincus_server, again, "fetch", branch="back").json
+    assert (fetched["branch"], git(workspace, "show", "back:made")) == ("back", "made\n")
 
 
 def test_several_agents_work_side_by_side_on_branches_of_their_own(bed, clincus_server, workspace):

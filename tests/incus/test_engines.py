@@ -177,6 +177,27 @@ def test_a_create_on_an_engine_that_is_lost_leaves_nothing(server, far, there):
     wait_until(lambda: listed(server) == {}, "the session to be gone")
 
 
+@pytest.mark.nightly
+def test_an_engine_that_hangs_in_the_middle_of_a_create_leaves_nothing(server, far, there, make_workspace):
+    near = server.create(make_workspace("near"))["id"]
+    body = {"workspace": str(there), "engine": "far", "mode": "mount"}
+    with ThreadPoolExecutor() as pool:
+        create = pool.submit(server.post, "/api/sessions", body, timeout=120)
+        wait_until(lambda: far.query("/1.0/instances"), "the container to be begun")
+        with far.daemons[0].hung():
+            rounds = 0
+            while not create.done():
+                typed(server, near, "quick", "echo: quick")
+                rounds += 1
+            answer = create.result()
+        assert (answer.status in (500, 503), "far" in answer.json["error"]) == (True, True), answer.body
+        assert rounds > 1, "the session here waited for the engine that hangs"
+    wait_until(lambda: engine(server)["reachable"], "the engine to be back")
+    wait_until(lambda: far.query("/1.0/instances") == [], "the half-made container to be gone")
+    wait_until(lambda: listed(server).keys() == {near}, "the session to be gone")
+    assert server.create(there, engine="far", mode="mount")["status"] == "running"
+
+
 def test_a_clone_of_a_folder_here_is_what_a_session_there_gets(server, make_workspace):
     here = make_workspace("mine")
     made = server.create(here, engine="far")

@@ -1,0 +1,173 @@
+"""Measure sessions on an engine beside those on this host, in turns: create, clone, and a key's echo. Asserts nothing.
+
+    python tests/bench/bench_engines.py [--write dist/engines.json]
+
+As root it starts two Incus daemons of its own, as the tests do: this host's, and one that is reached over HTTPS on a
+loopback address. Both have the same kind of storage, and no session has a network, since that daemon has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+
+from tests import engines_bed
+from tests.bench.bench_clone import make_repository
+from tests.bench.bench_terminal import ServedTerminal
+from tests.bench.measuring import House, Results, Row, Spent, delete, house, in_turns, percentile, timed
+from tests.incus_bed import Bed
+from tests.programs import Server, git
+
+CREATES, KEYS, ROUNDS = 6, 200, 4
+FILES = 200
+TIMES, MORE = 1.3, 0.002  # the goals
+
+
+def pool_like(bed: Bed) -> dict[str, Any]:
+    """A storage pool as this host's: how it copies an image is most of a create."""
+    driver = bed.incus.query("/1.0/storage-pools?recursion=1")[0]["driver"]
+    return {"name": "default", "driver": driver, **({"config": {"size": "5GiB"}} if driver != "dir" else {})}
+
+
+@contextlib.contextmanager
+def server_with_engine(made: House) -> Iterator[tuple[Server, engines_bed.Engine]]:
+    """A server with the engine `far`, on which the bench's folder may be mounted."""
+    with engines_bed.far_daemon(made.bed, pool_like(made.bed)) as far:
+        os.environ.update(far.environ)
+        try:
+            with made.server(f'[engines.far]\nroots = ["{made.folder}"]\n') as server:
+                yield server, far
+        finally:
+            for name in far.environ:
+                del os.environ[name]
+
+
+def create_seconds(server: Server, folder: Path, **fields: str) -> float:
+    """Seconds of a create; the session is deleted afterwards."""
+    began = time.perf_counter()
+    session = server.create(folder, network="none", **fields)
+    taken = time.perf_counter() - began
+    delete(server, session["id"])
+    return taken
+
+
+def spent_words(server: Server, folder: Path, **fields: str) -> str:
+    """What a create with its delete takes of the machine."""
+    spent = Spent(server)
+    create_seconds(server, folder, **fields)
+    return spent.words()
+
+
+def create_row(server: Server, folder: Path, mode: str, transfer: float, note: str) -> Row:
+    """The row of a create there beside one here, without what its bytes take on their way."""
+    here, there = {"mode": mode}, {"mode": mode, "engine": "far"}
+    for fields in (here, there):
+        create_seconds(server, folder, **fields)  # the first of each is slower
+    ours, floor = in_turns(
+        CREATES,
+        lambda: create_seconds(server, folder, **there) - transfer,
+        lambda: create_seconds(server, folder, **here),
+    )
+    note += f"with its delete, there {spent_words(server, folder, **there)}; here {spent_words(server, folder, **here)}"
+    figure = f"create on an engine, {'mounted folder' if mode == 'mount' else 'clone'}"
+    return Row(figure, "s", statistics.median(ours), TIMES, statistics.median(floor), "times", note=note)
+
+
+def transfer_seconds(made: House, far: engines_bed.Engine, size: int) -> float:
+    """How much longer so many bytes take over an `incus exec` there than over one here, at the least."""
+    argv = ["--force-noninteractive", "--", "sh", "-c", "cat >/dev/null"]
+    made.bed.incus.launch("near-bytes", "clincus", {})
+    far.incus("launch", "far:clincus", "far:far-bytes")
+    data = os.urandom(size)
+    ours, floor = in_turns(
+        5,
+        lambda: timed(lambda: made.bed.incus.run("exec", "far:far-bytes", *argv, stdin=data)),
+        lambda: timed(lambda: made.bed.incus.run("exec", "near-bytes", *argv, stdin=data)),
+    )
+    made.bed.incus.run("delete", "--force", "near-bytes")
+    far.incus("delete", "--force", "far:far-bytes")
+    return max(0.0, min(ours) - min(floor))
+
+
+def bundle_size(folder: Path) -> int:
+    """Bytes of a repository as a clone gets them."""
+    path = folder.with_suffix(".bundle")
+    git(folder, "bundle", "create", "--quiet", str(path), "--all")
+    return path.stat().st_size
+
+
+def echo_terminal(server: Server, id: str) -> ServedTerminal:
+    """A shell of a session with a program in it that returns each byte."""
+    terminal = ServedTerminal((server.host, server.port), f"/ws/shell/{id}")
+    terminal.read()
+    for letter in b"stty raw -echo; clear; exec cat\r":
+        terminal.type(bytes([letter]))
+    time.sleep(2)
+    terminal.connection.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while terminal.read():
+            pass
+    terminal.connection.setblocking(True)
+    return terminal
+
+
+def echoes(terminal: ServedTerminal) -> list[float]:
+    """Seconds that each of many keys takes to come back."""
+
+    def press() -> None:
+        terminal.type(b"x")
+        terminal.read()
+
+    return [timed(press) for _ in range(KEYS)]
+
+
+def echo_rows(server: Server, folder: Path) -> Iterator[Row]:
+    """The rows of a key's echo in a session there beside one in a session here."""
+    ids = [server.create(folder, network="none", mode="mount", **fields)["id"] for fields in ({"engine": "far"}, {})]
+    terminals = [echo_terminal(server, id) for id in ids]
+    found: list[list[float]] = [[], []]
+    for _ in range(ROUNDS):
+        for times, terminal in zip(found, terminals):
+            times.extend(echoes(terminal))
+    for terminal, id in zip(terminals, ids):
+        terminal.close()
+        delete(server, id)
+    for share in (0.5, 0.99):
+        ours, floor = (percentile(times, share) for times in found)
+        yield Row(f"key echo on an engine, p{share * 100:.0f}", "s", ours, MORE, floor, "more")
+
+
+def engines(made: House, results: Results) -> None:
+    """All rows."""
+    with server_with_engine(made) as (server, far):
+        folder = make_repository(made.folder / "on-engine", FILES)
+        results.add(create_row(server, folder, "mount", 0, ""))
+        size = bundle_size(folder)
+        transfer = transfer_seconds(made, far, size)
+        note = f"without the {transfer * 1000:.0f} ms that its {size:,} bytes take longer over the network; "
+        results.add(create_row(server, folder, "clone", transfer, note))
+        results.add(*echo_rows(server, folder))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--write", type=Path, help="where the result goes, as JSON")
+    options, results = parser.parse_args(), Results()
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+    with house() as made:
+        engines(made, results)
+    if options.write:
+        results.write(options.write)
+
+
+if __name__ == "__main__":
+    main()
