@@ -12,7 +12,7 @@ import clincus
 
 CONTRACT = clincus.load_contract()
 # Requests for each operation and mode.
-EXAMPLES = [15, pytest.param(200, marks=pytest.mark.nightly)]
+EXAMPLES = [6, pytest.param(200, marks=pytest.mark.nightly)]
 
 
 def without_port(case):
