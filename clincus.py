@@ -1144,7 +1144,7 @@ def config_files(environ: Mapping[str, str]) -> dict[str, int]:
 
 
 def config_fingerprint(paths: Iterable[str]) -> list[tuple[object, ...]]:
-    """A value that is another one when a file has changed, come or gone: the time (ns), size and inode of each."""
+    """The time (ns), size and inode of each file that is there: they differ when a file has changed, come or gone."""
     marks: list[tuple[object, ...]] = []
     for path in paths:
         with suppress(OSError):
@@ -1309,7 +1309,7 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
 def why_refused(config: Config, key: str, value: str) -> str:
     """The reason why an untrusted project file may not set a key to a value, "" if it may.
 
-    No secret, no mount and no change of a limit that the user set comes with a profile that a stranger chose.
+    A stranger may choose no profile that brings a secret, a mount, or another value for a limit that the user set.
     """
     if key not in UNTRUSTED_KEYS:
         return "the file is not trusted"
@@ -1548,7 +1548,7 @@ class Tool(NamedTuple):
     message: str = ""  # a text in each file of a conversation with a message; without one there is nothing to resume
     github_token: bool = False
     environment: Mapping[str, str] = {}  # the image brings the version: no update at start
-    rules: tuple[Mapping[str, Any], ...] = ()  # of the user's own: what its screen means, for clincus_features/agents
+    rules: tuple[Mapping[str, Any], ...] = ()  # a user's own tool: what its screen means (clincus_features/agents)
     package: tuple[str, ...] = ()  # for the image: the package on npm, and the path of the program in it
     source: str = ""  # where the row was read, and why it is so
 
@@ -1952,11 +1952,11 @@ class Incus:
     ) -> None:
         self.project = project
         self._group = group  # joined through `sg` when the login is older than the membership
-        self.engine = engine  # whose door it is: only its sessions are known here
+        self.engine = engine  # the engine behind this door, which knows no sessions of others
         self.remote = remote  # the remote of the `incus` command, "" for the Incus of this host
         self.target = target  # the cluster member or `@group` for new instances, "" for any
         self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
-        self.lost = ""  # why the engine is taken for lost: no command begins then, but through `anew`
+        self.lost = ""  # why the engine counts as lost: no command begins while it does, but by `anew`
 
     def place(self, name: str) -> str:
         """A word of the command line for an instance (a session's id will do) or an image: `remote:name`."""
@@ -2021,7 +2021,7 @@ class Incus:
         self.run("launch", *options, *words, stdin=yaml_of(description), timeout=timeout, finish=True)
 
     def update(self, name: str, description: Mapping[str, object]) -> None:
-        """Replace an instance's description (InstancePut); on stdin, for a person's own keys may hold secrets."""
+        """Replace an instance's description (InstancePut). It goes by stdin: a person's keys may hold secrets."""
         self.run("config", "edit", self.place(name), stdin=yaml_of(description))
 
     def exec(
@@ -2126,7 +2126,7 @@ class Incus:
         return IncusChild(self.argv("monitor", *words, "--type", "lifecycle", "--format", "json"))
 
     def anew(self) -> Incus:
-        """The same door, open also while the engine is taken for lost: for a look whether it is back."""
+        """The same door for a look whether a lost engine is back: commands begin through it."""
         door = copy.copy(self)
         door.lost, door.waiting = "", set()
         return door
@@ -2596,7 +2596,7 @@ def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
     """
     kept, started = read_metadata(saved.directory, saved.tool), parse_time(started_at)
     when = parse_time(kept.saved_at) if kept is not None and kept.final else None
-    # Both to the second. A time to come is of a clock that was set back since: it says nothing.
+    # Both are whole seconds. A time in the future comes from a clock that was set back since, and proves nothing.
     return when is not None and (started is None or started < when <= datetime.now(timezone.utc))
 
 
@@ -2699,7 +2699,7 @@ class History:
         self._append(replace(run, ended_at=when).line("stop"))
 
     def close_runs(self, running: Collection[str], when: str, engine: str = "") -> None:
-        """End every open run on an engine whose session is not among the ids in `running`: nobody saw it stop."""
+        """End each open run on an engine, whose stop nobody saw: its session is not among the ids in `running`."""
         for run in self.runs():
             if run.ended_at is None and run.id not in running and engine_of(run.id) == engine:
                 self.stop(run, when)
@@ -2726,7 +2726,7 @@ class History:
             with directory_lock(os.path.dirname(self.path), timeout=None), open(self.path, "ab+") as file:
                 size = file.seek(0, os.SEEK_END)
                 if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
-                    line = b"\n" + line  # the last writer was cut off: its torn line stays its own
+                    line = b"\n" + line  # the last writer was cut off: its torn line must not swallow ours
                 file.write(line)
                 file.flush()
                 if size + len(line) > HISTORY_LIMIT:
@@ -2878,7 +2878,7 @@ GIT_VARIABLES = ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")  #
 def ask_places(**question: object) -> dict[str, Any]:
     """The answer of wall/places.py to a question. ClincusError as it says, or 409 if it finds no answer.
 
-    It is a child, since an agent may have written what it reads: it ends in time, whatever that is.
+    It runs in a child that has a deadline: an agent may have written what it reads.
     """
     argv = [sys.executable, "-I", "-S", "-c", packaged_text("wall/places.py")]
     try:
@@ -3207,7 +3207,7 @@ def protection_support(incus: Incus) -> ProtectionSupport:
     profile = incus.query("/1.0/profiles/default").get("config", {})
     restricted = project.get("restricted") == "true"
     maps_ids = environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
-    # Of another host only what its Incus tells is known. A hook without a Python does not let the container start.
+    # We know of another host only what its Incus tells. If it has no Python for the hook, the start will fail.
     is_here = not incus.engine
     # The first user namespace maps all ids to themselves (user_namespaces(7)).
     outermost = [b"0", b"0", b"4294967295"]
@@ -3311,7 +3311,7 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
 def hand_over(incus: Incus, name: str, mount: str, code_uid: int) -> None:
     """Give what root in a running container made in its workspace to the workspace's owner, as far as that works.
 
-    On the host it would else belong to a user number that exists nowhere, and its owner could not remove it.
+    Else it would belong to a uid on the host that nobody has, and the workspace's owner could not remove it.
     """
     command = ["timeout", "60", "sh", "-c", packaged_text("guest/hand-over.sh"), "clincus", mount, str(code_uid)]
     with suppress(ClincusError):
@@ -3353,8 +3353,8 @@ class Extensions:
     fillers: list[Callable[[Sessions, Session, LaunchRequest], Callable[[Session], None] | None]] = field(
         default_factory=list
     )
-    # Each raises ClincusError if a container that is to be deleted holds what else would be lost; with True it keeps
-    # that on the host instead, if it can.
+    # Each is asked before a container is deleted. It raises ClincusError if something would be lost with it; with True
+    # it saves that on the host first, if it can.
     keepers: list[Callable[[Sessions, Session, bool], None]] = field(default_factory=list)
     # Each gives more files to carry into a session's container at a start.
     guest_files: list[Callable[[Session], Sequence[ToolFile]]] = field(default_factory=list)
@@ -3506,7 +3506,7 @@ def incus_unit(text: str) -> str:
 
 # -- Workspaces and extra mounts
 
-# No folder in one of the first may be a workspace. The second ones may not be one themselves.
+# A workspace may be none of these folders, and may not lie in one of the first either.
 SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
 SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/lib", "/var/tmp")
 
@@ -3642,12 +3642,12 @@ class Session:
     name: str = ""  # a person's own for it
     mode: str = "mount"  # or "clone": its workspace is a clone in the container
     engine: str = ""  # the Incus remote by its name in the config, "" for this host
-    member: str = ""  # of a cluster, on which the container is
+    member: str = ""  # the member of a cluster that has the container
     unreachable_since: str = ""  # RFC 3339: engine or member cannot be reached, and all else is as of then
     pinned: bool = False  # a person wants it at the top of lists
     rang_at: str = ""  # when the terminal's bell last rang in this run
     settings: str = ""  # what was asked for at its creation beyond the config, as JSON: it holds for later starts too
-    guest: str = ""  # who works in the container, and where: a `Guest` as JSON
+    guest: str = ""  # the user of the container, and where the workspace stands: a `Guest` as JSON
     command: str = ""  # mark of the `clincus run` process that made the container for one command
     tool_row: str = ""  # what `session_tool` needs to know of a tool that is not in TOOLS, as JSON
     network: str = ""  # what it may reach, as the feature of that name wrote it
@@ -3728,7 +3728,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any], engine: str 
     """Read a session off an instance of an engine; None when neither its name nor a label says that it is ours.
 
     The API shows those for which `is_session` holds; the command line shows others too. Labels lead to files of this
-    host. Who writes those of another host need not be its master, so one that is no name counts as absent.
+    host, but another host's people write those of its instances. So a label that is no plain name counts as absent.
     """
     slot = session_slot(prefix, instance["name"])
     config = instance.get("config") or {}
@@ -3837,7 +3837,7 @@ class Registry:
         self._shows = shows
         self._on_change = on_change
         self._lock = threading.RLock()  # held while a change is told, so that the order holds
-        self.questions = itertools.count(1)  # one for each question to Incus: of two answers that to the later counts
+        self.questions = itertools.count(1)  # numbers the questions to Incus: the answer to the later one counts
         self._answered: dict[str, int] = {}  # id -> the last question that was answered
         self._sessions: dict[str, Session] = {}  # id -> as Incus says
         self._reserved: dict[str, Session] = {}  # id -> a session that is being created
@@ -3868,8 +3868,8 @@ class Registry:
         """Compare what an engine answered to a question with what is known, and tell the changes.
 
         `found` is all that it has, or with `only` the instance of that id: what is missing is gone. `when` is the time
-        of the event that made us ask (RFC 3339), now if empty. Of instances on members that a cluster has `lost`, or
-        whose name alone it tells in that case (Incus 6.0.4), holds on what was known before.
+        of the event that made us ask (RFC 3339), now if empty. For instances on members that a cluster has `lost`, what
+        was known before stays; Incus 6.0.4 may tell no more than their names.
         """
         read = (session_from_instance(self.prefix, instance, engine) for instance in found)
         fresh = {session.id: session for session in read if session is not None and self._shows(session)}
@@ -3915,7 +3915,7 @@ class Registry:
         """Give a session that is about to be created a name and a slot, and show it as `starting` until `end_work`.
 
         `slot` 0 means the lowest free one; `taken` are names that Incus refused. Raises ClincusError(409), also for a
-        conversation that has a container: of two that go on with it, one would take the other's place on the host.
+        conversation that has a container: two containers would overwrite each other's copy on the host.
         """
         with self._lock:
             everything = self.all()
@@ -4282,7 +4282,7 @@ class Containers:
                 raise failure from error
         else:
             return session
-        self.unlockable[launch.draft.workspace] = failure.message  # so the next try is one with plain devices
+        self.unlockable[launch.draft.workspace] = failure.message  # so the next try takes plain devices
         if is_new:
             self.delete(session.id)
         return self.launch(session, launch, is_new=is_new)
@@ -4539,7 +4539,7 @@ class Sessions:
             elif is_running:
                 graceful = self.load().get("limits.runtime.stop_graceful")
                 self.containers(id).stop(id, timeout if graceful else 0)
-                # Not before: a container that runs on gets something newer.
+                # Only now: the conversation of a container that runs on would go on, and the copy would not be final.
                 if error is None and session_tool(session).saved:
                     with suppress(ClincusError):  # the container is read again then
                         write_metadata(replace(self._saved(session), final=True))
@@ -4608,7 +4608,7 @@ class Sessions:
         )
 
     def guest(self, session: Session) -> Guest:
-        """Who works in a session, and where."""
+        """The user of a session's container, and where the workspace stands."""
         return Guest.of(session, self.load())
 
     def run(self, session: Session, command: Sequence[str], **more: Any) -> Completed:

@@ -417,8 +417,8 @@ def cleanup_groups(
 ) -> Iterator[tuple[str, str, dict[str, str], Callable[[str], object]]]:
     """What the switches of `clean` name, each thing in one group only.
 
-    Of a group: what is looked for, what to say if there are none, names with what is said of each, and what removes
-    one. A container goes once its conversation is saved.
+    A group is: what is looked for, what to say if there are none, names with what is said about each, and a function
+    that removes one. A container goes once its conversation is saved.
     """
     options, sessions = context.options, context.sessions
     known = sessions.registry.all()

@@ -189,7 +189,7 @@ def tar_members(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] 
 class Arrival:
     """A copy that arrives from a container in a fresh folder, and writes nowhere else.
 
-    Whoever runs in the container sees that folder, too, where it lies in a shared workspace. So each folder in it is
+    If that folder lies in a shared workspace, programs in the container see it, too. So each folder in it is
     opened without following links, and held open while something is written to it.
     """
 

@@ -213,7 +213,7 @@ def session_log(registry: clincus.Registry, history: clincus.History, directory:
 
 
 def asker(peer: clincus.Peer) -> Entry:
-    """Who a request comes from: a user of this machine, or whoever knows the token."""
+    """The sender of a request: a user of this machine, or somebody who knows the token."""
     by = clincus.user_name(peer.uid) if peer.uid is not None and not peer.doubt else "the token"
     return {"by": by, "uid": peer.uid, "from": peer.address}
 

@@ -133,7 +133,7 @@ class LogCounter(logging.Handler):
         TALLIES.count("clincus_log_messages_total", label("level", record.levelname.lower()))
 
 
-# Of the process: there is one log, and one door to Incus for all that runs in it.
+# They belong to the process: all that runs in it shares one log and one door to Incus.
 TALLIES = Tallies()
 clincus.meters.append(TALLIES.note)
 clincus.log.addHandler(LogCounter())
