@@ -33,6 +33,8 @@ def change_session(sessions: clincus.Sessions, id: str, changes: Mapping[str, st
     Raises ClincusError: 400 for a name that cannot be.
     """
     changes = {key: clincus.check_name(value) if isinstance(value, str) else value for key, value in changes.items()}
+    if not changes:
+        return sessions.registry.get(id)
     with sessions.lock(id):
         session = replace(sessions.registry.get(id), **cast("dict[str, Any]", changes))
         labels = {

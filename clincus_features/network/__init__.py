@@ -12,8 +12,10 @@ import functools
 import ipaddress
 import json
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,7 @@ import clincus
 
 from .addresses import Network
 from .devices import (
+    LABEL,
     PORT,
     SUDOERS,
     VARIABLES,
@@ -232,19 +235,19 @@ class Gateway:
             before = find_instance(sessions.door(id), id)
             if before is None:
                 raise clincus.ClincusError(f'session "{id}" not found', 404)
-            policy = changed(Policy.from_label(before["config"].get(f"{clincus.LABEL}network", "")), given, session)
+            known = Policy.from_label(before["config"].get(LABEL, ""))
             self._changing.add(id)
             try:
-                self._put(session, before, policy, given)
+                self._put(session, before, known, given)
                 self._see(id)
             finally:
                 sessions.look(id)
                 self._changing.discard(id)
 
     def _put(
-        self, session: clincus.Session, before: Mapping[str, Any], policy: Policy, given: Mapping[str, object]
+        self, session: clincus.Session, before: Mapping[str, Any], known: Policy, given: Mapping[str, object]
     ) -> None:
-        runs = session.status == "running" or session.paused
+        runs, policy = session.status == "running" or session.paused, changed(known, given, session)
         policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST or (runs and policy.has_proxy))
         is_led = runs and policy.has_proxy and policy.mode != NONE
         if is_led and session.engine and session.status == "running":
@@ -254,24 +257,33 @@ class Gateway:
         settings = {**json.loads(session.settings or "{}"), **given}
         sessions = self._app.sessions
         fitting = Fitting(sessions.door(session.id), before, device_path(self._app.environ, session.id))
-        fitting.put(policy, json.dumps(settings, sort_keys=True))
-        if session.status == "running":
-            self._tell(session, policy)
-            if is_led and session.engine:
-                self._lines.want(session.id).ready.wait(READY_WITHIN)
+        is_awake, is_news = session.status == "running", policy.has_proxy and not known.has_proxy
+        with self._telling_terminals(session) if is_awake and is_news else nullcontext():
+            fitting.put(policy, json.dumps(settings, sort_keys=True))
+        if is_awake and policy.mode == OPEN != known.mode:
+            program, door = ["sh", "-c", clincus.guest_program("network-up")], sessions.door(session.id)
+            self._tell(session, lambda: door.exec(session.id, program, user=0, timeout=TELL_WITHIN))
+        if is_awake and is_led and session.engine:
+            self._lines.want(session.id).ready.wait(READY_WITHIN)
 
-    def _tell(self, session: clincus.Session, policy: Policy) -> None:
-        """Let the container use a card that it got, and its terminals know the proxy; it holds without that, too."""
-        sessions, door = self._app.sessions, self._app.sessions.door(session.id)
+    def _tell(self, session: clincus.Session, tell: Callable[[], object]) -> None:
+        """Tell a container of a change; it holds without that, too."""
         try:
-            if policy.mode == OPEN:
-                program = ["sh", "-c", clincus.guest_program("network-up")]
-                door.exec(session.id, program, user=0, timeout=TELL_WITHIN)
-            if policy.has_proxy:
-                words = [f"{name}={value}" for name, value in VARIABLES.items()]
-                sessions.output(session, "network", *words, timeout=TELL_WITHIN)
+            tell()
         except clincus.ClincusError as error:
-            sessions.report(f"{session.id}: its programs were not told of the network: {error}")
+            self._app.sessions.report(f"{session.id}: its programs were not told of the network: {error}")
+
+    @contextmanager
+    def _telling_terminals(self, session: clincus.Session) -> Iterator[None]:
+        """Let the terminals of a container know the proxy, while the block gives it one: Incus takes a second."""
+        words = [f"{name}={value}" for name, value in VARIABLES.items()]
+        tell = functools.partial(self._app.sessions.output, session, "network", *words, timeout=TELL_WITHIN)
+        teller = threading.Thread(target=self._tell, args=(session, tell), name="telling terminals", daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            teller.join()
 
 
 def with_settings(method: str, path: str, handler: Handler) -> Handler:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
 import clincus
 
@@ -74,15 +73,10 @@ def is_network(device: Mapping[str, str]) -> bool:
     return device.get("type") in ("nic", "infiniband") or inwards
 
 
-def merged_profiles(incus: clincus.Incus, names: Iterable[str]) -> tuple[Devices, dict[str, str]]:
-    """The devices and the config that profiles give. Raises IncusError."""
-    devices: Devices = {}
-    config: dict[str, str] = {}
-    for name in names:
-        profile = incus.query(f"/1.0/profiles/{quote(name, safe='')}")
-        devices.update(profile["devices"])
-        config.update(profile.get("config") or {})
-    return devices, config
+def cards_of(devices: Mapping[str, Mapping[str, str]], before: Mapping[str, Any] | None = None) -> set[str]:
+    """The names of those devices that are for a network, and of those that an instance hides."""
+    hidden = {name for name, one in (before["devices"] if before else {}).items() if one == HIDDEN}
+    return hidden | {name for name, one in devices.items() if is_network(one) and name != DEVICE}
 
 
 def refuse_raw(policy: Policy, config: Mapping[str, str]) -> None:
@@ -93,23 +87,22 @@ def refuse_raw(policy: Policy, config: Mapping[str, str]) -> None:
 
 
 def lay(
-    policy: Policy, before: Mapping[str, Any] | None, profiles: Devices, config: dict[str, str], path: str
+    policy: Policy, before: Mapping[str, Any] | None, cards: set[str], config: dict[str, str], path: str
 ) -> tuple[Policy, Devices]:
     """Bring a policy into the config of an instance, and give the devices that it needs, with what it keeps in mind.
 
-    `before` is the instance as it is, None for a new one; `path` is the proxy's socket, "" for one on an engine, which
-    relay.py leads to. Pure but for `config`.
+    `before` is the instance as it is, None for a new one; `cards` are its network devices, those of profiles included.
+    `path` is the proxy's socket, "" for one on an engine, which relay.py leads to. Pure but for `config`.
     """
     mine: Devices = dict(before["devices"]) if before else {}
     known = Policy.from_label((before["config"] if before else {}).get(LABEL, ""))
     own = {**known.own, **{name: one for name, one in mine.items() if is_network(one) and name != DEVICE}}
-    cards = {name for name, one in profiles.items() if is_network(one)} | own.keys()
     devices: Devices = {}
     if policy.mode == OPEN:
         devices = {name: dict(one) for name, one in own.items() if mine.get(name) != one}
         policy = replace(policy, own={})
     else:
-        devices = {name: dict(HIDDEN) for name in sorted(cards)}
+        devices = {name: dict(HIDDEN) for name in sorted(cards | own.keys())}
         policy = replace(policy, own=own)
     if policy.has_proxy and policy.mode != NONE and path:
         user = str(os.geteuid())
@@ -138,13 +131,15 @@ def start_part(
         policy = Policy.configured(launch.config, session.tool)
         policy = replace(policy, has_proxy=policy.mode == ALLOW_LIST)
         before: dict[str, Any] | None = None
-        profiles: Devices = {}
+        cards: set[str] = set()
         if policy.mode != OPEN or Policy.from_label(session.network).mode != OPEN:  # no device changes else
             before = find_instance(incus, session.id)
-            profiles, general = merged_profiles(incus, before["profiles"] if before else ["default"])
+            profile = incus.query("/1.0/profiles/default") if before is None else before
+            general = profile["config"] if before is None else before["expanded_config"]
+            cards = cards_of(profile["devices"] if before is None else before["expanded_devices"], before)
             refuse_raw(policy, {**general, **description["config"]})
         config, path = description["config"], device_path(environ, session.id)
-        policy, devices = lay(policy, before, profiles, config, path)
+        policy, devices = lay(policy, before, cards, config, path)
         description["devices"].update(devices)
         config[DEVICES_LABEL] = " ".join(description["devices"]) or "-"
         if DENY in config or policy.mode != OPEN:
@@ -168,19 +163,18 @@ class Fitting:
     """Gives an instance, running or not, another policy."""
 
     def __init__(self, incus: clincus.Incus, before: Mapping[str, Any], path: str) -> None:
-        """`before` is the instance as it is, `path` that of its proxy's socket. Raises IncusError."""
+        """`before` is the instance as it is, `path` that of its proxy's socket."""
         self._incus, self._before, self._path = incus, before, path
-        self._profiles, self._general = merged_profiles(incus, before["profiles"])
+        self._cards = cards_of(before["expanded_devices"], before)
 
     def put(self, policy: Policy, settings: str) -> None:
         """Put a policy in force; `settings` is for the label that later starts go by. Raises IncusError.
 
         The cards go before the proxy comes: what in the container holds the proxy's port keeps nothing open.
         """
-        refuse_raw(policy, {**self._general, **self._before["config"]})
+        refuse_raw(policy, self._before["expanded_config"])
         if policy.mode == ALLOW_LIST and Policy.from_label(self._before["config"].get(LABEL, "")).mode == OPEN:
             self._update(replace(policy, mode=NONE), settings)
-            self._before = self._incus.query(self._incus.path(self._before["name"]))
         try:
             self._update(policy, settings)
         except clincus.IncusError as error:
@@ -192,9 +186,21 @@ class Fitting:
     def _update(self, policy: Policy, settings: str) -> None:
         before, label = self._before["devices"], self._before["config"].get(DEVICES_LABEL, "").split()
         config = {**self._before["config"], f"{clincus.LABEL}settings": settings}
-        policy, fresh = lay(policy, self._before, self._profiles, config, self._path)
+        policy, fresh = lay(policy, self._before, self._cards, config, self._path)
         kept = {name: one for name, one in before.items() if name != DEVICE and one != HIDDEN}
         devices = {**kept, **fresh}
         ours = [*label, *(name for name, one in fresh.items() if name == DEVICE or one == HIDDEN)]
         config[DEVICES_LABEL] = " ".join(name for name in dict.fromkeys(ours) if name in devices) or "-"
-        self._incus.update(self._before["name"], clincus.instance_put(self._before, config, devices))
+        self._write(config, devices)
+        self._before = {**self._before, "config": config, "devices": devices}
+
+    def _write(self, config: Mapping[str, str], devices: Devices) -> None:
+        """Write what is other than before, in one call; a whole description takes two, and is for what must go."""
+        known, mine = self._before["config"], self._before["devices"]
+        more = {key: value for key, value in config.items() if value != known.get(key, "")}
+        fresh = {name: one for name, one in devices.items() if mine.get(name) != one}
+        if mine.keys() - devices.keys() or "" in more.values():
+            self._incus.update(self._before["name"], clincus.instance_put(self._before, config, devices))
+        elif more or fresh:
+            path, change = self._incus.path(self._before["name"]), {"config": more, "devices": fresh}
+            self._incus.query(path, "PATCH", change, wait=True)

@@ -23,7 +23,7 @@ from tests.conftest import new_workspace
 from tests.dev_server import BIG, app_in
 from tests.programs import DEADLINE, program, wait_until
 
-PORT, OTHER_PORT, PORT_6, INNER_PORT = 3000, 3001, 3006, 8088
+PORT, OTHER_PORT, PORT_6, MOVED_PORT, INNER_PORT = 3000, 3001, 3006, 3007, 8088
 
 
 class Preview:
@@ -160,6 +160,16 @@ def test_an_app_on_the_other_loopback_is_reached(served):
     assert Preview(server, id, PORT_6).open().ask("/").json["headers"]["Host"] == f"localhost:{PORT_6}"
 
 
+def test_a_dev_server_that_comes_back_at_another_address_is_found(served):
+    bed, server, id = served
+    with app_in(bed, id, "127.0.0.1", MOVED_PORT):
+        wait_until(lambda: server.post(f"/api/sessions/{id}/ports/{MOVED_PORT}").status == 200, "the app to listen")
+        opened = Preview(server, id, MOVED_PORT).open()
+        assert opened.ask("/").status == 200
+    with app_in(bed, id, "::1", MOVED_PORT):
+        wait_until(lambda: opened.ask("/").status == 200, "the same app at its new address")
+
+
 def test_closing_ends_what_is_connected(served):
     bed, server, id = served
     opened = Preview(server, id, OTHER_PORT).open()
@@ -185,7 +195,9 @@ def test_the_command_line_lists_and_opens(served):
     assert re.search(rf"^{PORT_6} +::1", run(), re.MULTILINE)
     link = urllib.parse.urlsplit(run("--open", str(PORT_6)).strip())
     assert link.netloc == f"{PORT_6}-{id}.localhost:{server.port}"
-    assert json.loads(run("--format", "json"))["ports"]
+    assert PORT_6 in [one["port"] for one in json.loads(run("--format", "json"))["ports"] if one["open"]]
+    assert run("--close", str(PORT_6)) == ""
+    assert PORT_6 not in [one["port"] for one in json.loads(run("--format", "json"))["ports"] if one["open"]]
 
 
 def check_from_elsewhere(server: Any, id: str, address: str, token: str) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import ssl
+from dataclasses import replace
 
 import pytest
 
@@ -282,7 +283,7 @@ PROFILE = {
 def laid(policy: Policy, own: dict[str, dict[str, str]] | None = None, label: str = ""):
     before = None if own is None else {"devices": own, "config": {devices.LABEL: label}}
     config: dict[str, str] = {}
-    kept, found = devices.lay(policy, before, PROFILE, config, "/run/x.sock")
+    kept, found = devices.lay(policy, before, devices.cards_of(PROFILE, before), config, "/run/x.sock")
     return kept, found, config
 
 
@@ -365,7 +366,8 @@ def test_a_setting_that_cannot_be_is_told(given):
 def test_on_an_engine_no_device_leads_out():
     config: dict[str, str] = {}
     policy = Policy("allow-list", ("a.example",), has_proxy=True)
-    _, found = devices.lay(policy, None, PROFILE, config, devices.device_path({"HOME": "/home/ann"}, "far:clincus-1"))
+    path = devices.device_path({"HOME": "/home/ann"}, "far:clincus-1")
+    _, found = devices.lay(policy, None, devices.cards_of(PROFILE), config, path)
     assert found == {name: {"type": "none"} for name in ("door", "eth0", "lan")}
     assert config["environment.https_proxy"] == "http://127.0.0.1:3128"
 
@@ -377,54 +379,81 @@ def test_the_socket_of_a_session_on_an_engine_has_room_whatever_its_name():
 
 
 class Door:
-    """An Incus with one instance, which notes its devices at each update, and fails one that brings the proxy."""
+    """An Incus with one instance, which notes its devices at each change, and fails one that brings the proxy."""
 
-    def __init__(self, *, fails: bool) -> None:
-        self.instance = {"name": "one", "architecture": "", "description": "", "profiles": ["default"], "config": {},
-                         "devices": {}}  # fmt: skip
+    def __init__(self, *, fails: bool = False, raw: str = "") -> None:
+        self.instance = {"name": "one", "architecture": "", "description": "", "profiles": ["default"],
+                         "config": {"raw.lxc": raw}, "devices": {}}  # fmt: skip
         self.fails, self.steps = fails, []
+
+    def fitting(self) -> devices.Fitting:
+        config, own = self.instance["config"], self.instance["devices"]
+        expanded = {"expanded_config": config, "expanded_devices": {**PROFILE, **own}}
+        return devices.Fitting(self, {**self.instance, **expanded}, "/run/x.sock")
 
     def path(self, name: str) -> str:
         return f"/1.0/instances/{name}"
 
-    def query(self, path: str) -> dict:
-        return {"devices": PROFILE} if "profiles" in path else dict(self.instance)
+    def query(self, path: str, method: str, change: dict, *, wait: bool) -> None:
+        assert (path, method, wait) == ("/1.0/instances/one", "PATCH", True)
+        self._become("PATCH", {key: {**self.instance[key], **change[key]} for key in ("config", "devices")})
 
     def update(self, name: str, description: dict) -> None:
-        if self.fails and devices.DEVICE in description["devices"]:
+        self._become("PUT", {key: description[key] for key in ("config", "devices")})
+
+    def _become(self, how: str, change: dict) -> None:
+        if self.fails and devices.DEVICE in change["devices"]:
             raise clincus.IncusError("address already in use", 500)
-        self.steps.append(sorted(description["devices"]))
-        self.instance = {**self.instance, **{key: description[key] for key in ("config", "devices")}}
+        self.steps.append((how, sorted(change["devices"])))
+        self.instance = {**self.instance, **change}
 
 
 LISTED = Policy("allow-list", ("a.example",), has_proxy=True)
 
 
 def test_the_cards_go_before_the_proxy_comes():
-    door = Door(fails=False)
-    devices.Fitting(door, door.instance, "/run/x.sock").put(LISTED, "{}")
-    assert door.steps == [["door", "eth0", "lan"], [devices.DEVICE, "door", "eth0", "lan"]]
+    door = Door()
+    door.fitting().put(LISTED, "{}")
+    assert door.steps == [("PATCH", ["door", "eth0", "lan"]), ("PATCH", [devices.DEVICE, "door", "eth0", "lan"])]
+
+
+def test_more_names_take_one_call_and_what_stays_as_it_is_takes_none():
+    door = Door()
+    door.fitting().put(LISTED, "{}")
+    door.steps.clear()
+    door.fitting().put(LISTED, "{}")
+    assert door.steps == []
+    door.fitting().put(replace(LISTED, allow=("b.example",)), "{}")
+    assert door.steps == [("PATCH", [devices.DEVICE, "door", "eth0", "lan"])]
+    assert Policy.from_label(door.instance["config"][devices.LABEL]).allow == ("b.example",)
+
+
+def test_a_card_that_came_since_is_hidden_with_the_next_change():
+    door = Door()
+    door.fitting().put(LISTED, "{}")
+    door.instance["devices"]["eth9"] = {"type": "nic"}
+    door.fitting().put(LISTED, "{}")
+    assert door.instance["devices"]["eth9"] == {"type": "none"}
 
 
 def test_where_the_proxy_cannot_come_the_session_has_no_network():
     door = Door(fails=True)
     with pytest.raises(clincus.ClincusError, match="what holds port 3128"):
-        devices.Fitting(door, door.instance, "/run/x.sock").put(LISTED, "{}")
-    assert door.steps == [["door", "eth0", "lan"]]
+        door.fitting().put(LISTED, "{}")
+    assert door.steps == [("PATCH", ["door", "eth0", "lan"])]
     assert Policy.from_label(door.instance["config"][devices.LABEL]).mode == "none"
 
 
 def test_a_session_that_is_opened_again_has_the_cards_of_its_profile():
-    door = Door(fails=False)
-    devices.Fitting(door, door.instance, "/run/x.sock").put(Policy("none"), "{}")
-    devices.Fitting(door, door.instance, "/run/x.sock").put(Policy("open"), "{}")
+    door = Door()
+    door.fitting().put(Policy("none"), "{}")
+    door.fitting().put(Policy("open"), "{}")
     assert door.instance["devices"] == {}
     assert door.instance["config"][devices.DEVICES_LABEL] == "-"
 
 
 def test_a_card_that_settings_for_lxc_give_cannot_be_hidden():
-    door = Door(fails=False)
-    door.instance["config"] = {"raw.lxc": "lxc.net.1.type = none\n"}
+    door = Door(raw="lxc.net.1.type = none\n")
     with pytest.raises(clincus.ClincusError, match=r"raw\.lxc, or that of a profile, has lxc\.net"):
-        devices.Fitting(door, door.instance, "/run/x.sock").put(Policy("none"), "{}")
+        door.fitting().put(Policy("none"), "{}")
     assert door.steps == []
