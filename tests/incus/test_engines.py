@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from network_box import ASK, Upstream, tunnel
@@ -17,7 +18,7 @@ from websockets.sync.client import connect
 
 import clincus
 from tests.engines_bed import Engine, Relay, far_daemon, host_incus
-from tests.programs import Server, git, wait_until
+from tests.programs import Answer, Server, git, wait_until
 
 CONFIG = '[engines.far]\nroots = ["{}"]\n[network]\nreachable = ["127.0.0.1/32"]\n'
 
@@ -271,3 +272,26 @@ def test_a_list_of_names_there_holds_while_the_engine_is_away_and_heals(server, 
     far.incus("exec", id, "--", "rm", "/usr/bin/perl")
     refused = server.request("PATCH", path, {"network": "allow-list"})
     assert (refused.status, "has no Perl" in refused.json["error"]) == (409, True)
+
+
+@pytest.mark.nightly
+def test_what_serves_in_a_session_there_is_seen_here(server, far, there):
+    """Each connection is a command there. The card is away, and the app listens on loopback only."""
+    id = server.create(there, engine="far", mode="mount", network="none")["id"]
+    path = f"/api/sessions/{id}/ports"
+    say = "mkdir /srv/web && head -c 5000000 /dev/zero >/srv/web/big && busybox httpd -p 127.0.0.1:8088 -h /srv/web"
+    far.incus("exec", id, "--", "sh", "-c", say)
+    wait_until(lambda: 8088 in [one["port"] for one in server.get(path).json["ports"]], "the app to listen")
+    link = urlsplit(server.post(f"{path}/8088").json["url"])
+    assert link.netloc == f"8088-{id.replace(':', '--')}.localhost:{server.port}"
+    let_in = server.request("GET", f"{link.path}?{link.query}", headers={"Host": link.netloc})
+    cookie = let_in.headers["set-cookie"].partition(";")[0]
+
+    def ask(file: str) -> Answer:
+        return server.request("GET", file, headers={"Host": link.netloc, "Cookie": cookie})
+
+    assert len(ask("/big").body) == 5_000_000
+    with ThreadPoolExecutor() as pool:
+        assert [one.status for one in pool.map(ask, ["/big", "/nothing"] * 4)] == [200, 404] * 4
+    assert server.delete(f"{path}/8088").status == 204
+    assert ask("/big").status == 403
