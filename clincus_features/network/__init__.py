@@ -151,18 +151,27 @@ class Gateway:
         for id, session in known.items():
             if session.status in ("running", "stopped") and id not in self._changing:
                 policy = read_policy(session.network)
-                runs = session.status == "running" or session.paused
-                self._lead(id, policy if runs and policy.has_proxy and policy.mode != NONE else None)
+                is_awake, has_way = session.status == "running", policy.has_proxy and policy.mode != NONE
+                self._lead(id, policy if has_way and (is_awake or session.paused) else None, is_awake)
         for id in self.proxy.wanted() - known.keys():
-            self._lead(id, None)
+            self._lead(id, None, False)
 
-    def _lead(self, id: str, policy: Policy | None) -> None:
-        """Let a session that runs have a way out by a policy, or none."""
+    def _lead(self, id: str, policy: Policy | None, is_awake: bool) -> None:
+        """Let a session that runs have a way out by a policy, or none; a paused one is not awake."""
         self.proxy.want(id, policy)
-        if clincus.engine_of(id) and policy:
-            self._lines.want(id)
+        if clincus.engine_of(id) and policy and is_awake:
+            self._keep_line(id)
         elif clincus.engine_of(id):
             self._lines.end(id)
+
+    def _keep_line(self, id: str, patience: float = 0.0) -> None:
+        """Have a line to a container on an engine, and wait so many seconds for it.
+
+        Of several servers the one with the sockets has it: each line takes the port in the container from the one
+        before.
+        """
+        if self._lock >= 0:
+            self._lines.want(id).ready.wait(patience)
 
     def expect(self, id: str, policy: Policy) -> None:
         """Have the way out ready before a container starts, in a server."""
@@ -180,8 +189,7 @@ class Gateway:
         if session.id in self._carried:
             self._carried.discard(session.id)
             check_guest(sessions.door(session.id), session.id)
-            if self._app is not None:
-                self._lines.want(session.id).ready.wait(READY_WITHIN)
+            self._keep_line(session.id, READY_WITHIN)
 
     def hear(self, moment: str, session: clincus.Session) -> None:
         """Begin new records with each run."""
@@ -189,6 +197,9 @@ class Gateway:
             self.proxy.forget(session.id)
         if moment == "started":
             self._runs[session.id] = session.run
+            policy = read_policy(session.network)
+            if session.engine and policy.has_proxy and policy.mode != NONE:  # before its tool starts
+                self._keep_line(session.id)
         elif moment == "deleted":
             self._runs.pop(session.id, None)
 
@@ -253,7 +264,7 @@ class Gateway:
         if is_led and session.engine and session.status == "running":
             check_guest(self._app.sessions.door(session.id), session.id)
         # What is closed ends at once, and what is opened is there before a program asks.
-        self._lead(session.id, policy if is_led else None)
+        self._lead(session.id, policy if is_led else None, session.status == "running")
         settings = {**json.loads(session.settings or "{}"), **given}
         sessions = self._app.sessions
         fitting = Fitting(sessions.door(session.id), before, device_path(self._app.environ, session.id))
@@ -264,7 +275,7 @@ class Gateway:
             program, door = ["sh", "-c", clincus.guest_program("network-up")], sessions.door(session.id)
             self._tell(session, lambda: door.exec(session.id, program, user=0, timeout=TELL_WITHIN))
         if is_awake and is_led and session.engine:
-            self._lines.want(session.id).ready.wait(READY_WITHIN)
+            self._keep_line(session.id, READY_WITHIN)
 
     def _tell(self, session: clincus.Session, tell: Callable[[], object]) -> None:
         """Tell a container of a change; it holds without that, too."""

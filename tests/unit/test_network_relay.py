@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import clincus
+from clincus_features import network
 from clincus_features.network import lines, relay
 from clincus_features.network.relay import CLOSE, CREDIT, DATA, FIN, HEAD, NUMBER, OPEN, PIECE, WINDOW
 from tests.programs import DEADLINE, wait_until
@@ -238,3 +239,9 @@ def test_a_closed_connection_is_told_to_the_container(road):  # noqa: F811
         kinds.append(kind)
     assert kinds[:2] in ([CREDIT, DATA], [DATA, CREDIT])
     root.end.close()
+
+
+def test_a_server_without_the_sockets_begins_no_line():
+    gateway = network.Gateway(None)
+    gateway._keep_line("far:clincus-1")
+    assert "_lines" not in vars(gateway)
