@@ -1,34 +1,49 @@
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { readFileSync } from 'node:fs';
+import { minifySync, type Rolldown } from 'vite';
 import { defineConfig, type Plugin } from 'vitest/config';
+
+import { plainIcons } from './scripts/icons.mjs';
 
 const LIST_PARTS = /places\/home\/(?!NewProject)|BrokenConfig|ui\/Notice|lib\/search|icons\/square-terminal/;
 
 const read = (path: string): string => readFileSync(new URL(path, import.meta.url), 'utf8');
 
+/** What each place needs beside the page's script: a pattern of its address, and the module that it fetches. */
+const PLACES = { '^/$': 'places/home/Home.svelte', '^/sessions/[^/]+(/shell)?$': 'places/terminal/terminal.ts' };
+
+type Bundle = Rolldown.OutputBundle;
+
+/** The addresses of a module's chunk and of those that it imports, but for what the page's script holds. */
+function scriptsOf(module: string, bundle: Bundle): string[] {
+  const chunks = Object.values(bundle).filter((one) => one.type === 'chunk');
+  const chunk = chunks.find(({ moduleIds }) => moduleIds.some((id) => id.endsWith(module)));
+  if (!chunk) throw new Error(`no chunk has ${module}`);
+  const entries = chunks.filter(({ isEntry }) => isEntry).map(({ fileName }) => fileName);
+  return [chunk.fileName, ...chunk.imports].filter((name) => !entries.includes(name)).map((name) => `/${name}`);
+}
+
 /**
- * Puts src/theme.js in front of everything as a blocking script with a hashed name: the server's CSP forbids inline
+ * Puts src/start.js in front of everything as a blocking script with a hashed name: the server's CSP forbids inline
  * scripts, and a module would run after the first paint, so that a chosen theme would flash. The styles and the icon are
  * written into the page: each saves a request, and none can be lost on the way.
  */
 function completePage(): Plugin {
-  let theme = '';
   return {
     name: 'clincus-complete-page',
     apply: 'build',
-    buildStart() {
-      theme = this.emitFile({ type: 'asset', name: 'theme.js', source: read('src/theme.js') });
-    },
     generateBundle: {
       order: 'post',
       handler(_options, bundle) {
         const page = bundle['index.html'];
         const [style, ...others] = Object.values(bundle).filter(({ fileName }) => fileName.endsWith('.css'));
         if (page?.type !== 'asset' || style?.type !== 'asset' || others.length) throw new Error('no page with one style sheet');
+        const places = Object.entries(PLACES).map(([pattern, module]) => [pattern, ...scriptsOf(module, bundle)]);
+        const source = minifySync('start.js', read('src/start.js').replace('PLACES = []', `PLACES = ${JSON.stringify(places)}`)).code;
+        const start = this.emitFile({ type: 'asset', name: 'start.js', source });
         Reflect.deleteProperty(bundle, style.fileName);
-        const script = `<script src="/${this.getFileName(theme)}"></script>`;
         page.source = String(page.source)
-          .replace('<!-- theme -->', () => script)
+          .replace('<!-- start -->', () => `<script src="/${this.getFileName(start)}"></script>`)
           .replace(/<link rel="stylesheet"[^>]*>/, () => `<style>${String(style.source).trim()}</style>`)
           .replace('"/icon.svg"', () => `"data:image/svg+xml,${encodeURIComponent(read('public/icon.svg'))}"`);
       },
@@ -41,7 +56,7 @@ const TESTS = ['src/**/*.test.ts', 'src/**/*.test.svelte.ts'];
 const ALONE = ['src/lib/focus.test.ts', 'src/lib/steady.test.svelte.ts', 'src/ui/Page.test.ts'];
 
 export default defineConfig({
-  plugins: [svelte(), completePage()],
+  plugins: [plainIcons(), svelte(), completePage()],
   resolve: process.env['VITEST'] ? { conditions: ['browser'] } : {},
   build: {
     outDir: '../spa_dist',
@@ -55,7 +70,7 @@ export default defineConfig({
     // All that the first look needs is one file: one request, and one dictionary for gzip. What the list of sessions
     // shares with later parts is in the list's.
     rolldownOptions: {
-      output: { codeSplitting: { groups: [{ name: 'index', tags: ['$initial'] }, { name: 'Home', test: LIST_PARTS }] } },
+      output: { codeSplitting: { groups: [{ name: 'index', tags: ['$initial'] }, { name: 'index', test: /rolldown.runtime/ }, { name: 'Home', test: LIST_PARTS }] } },
     },
   },
   server: { proxy: { '/api': 'http://127.0.0.1:3000', '/ws': { target: 'ws://127.0.0.1:3000', ws: true } } },

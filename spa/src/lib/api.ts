@@ -1,4 +1,5 @@
 /** The one place that talks HTTP to the server. Calls that only a lazy place makes are in a file of their own beside it. */
+import { takeAnswer } from './begun';
 import { AGAIN_MS, pause } from './load';
 import { encodePath } from './paths';
 import type {
@@ -73,7 +74,8 @@ async function ask(path: string, init: RequestInit, timeout: number): Promise<Re
   const timer = limit(timeout);
   const once = (): Promise<Response> => fetch(path, { ...init, signal: controller.signal, cache: 'no-cache' });
   try {
-    return await once();
+    const begun = init.method === 'GET' ? takeAnswer(path) : undefined;
+    return await (begun ? Promise.race([begun, aborted(controller.signal)]) : once());
   } catch (error) {
     if (init.method !== 'GET' || isTimeout(error)) throw error;
     await pause(AGAIN_MS);
@@ -82,6 +84,10 @@ async function ask(path: string, init: RequestInit, timeout: number): Promise<Re
     clearTimeout(timer);
     limit(BODY_TIMEOUT_MS);
   }
+}
+
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason as DOMException)));
 }
 
 async function send(method: string, path: string, init: RequestInit, timeouts: readonly number[]): Promise<Response> {

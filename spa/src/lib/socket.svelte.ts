@@ -1,4 +1,5 @@
 /** A WebSocket that comes back by itself, and shows in which state it is. */
+import type { BegunStream } from './begun';
 import { Pulse } from './pulse';
 import { doubt, onWake } from './wake';
 
@@ -9,6 +10,8 @@ export interface SocketOptions {
   /** Asked anew for each attempt, so that a query (the terminal's size) is current. */
   url: () => string;
   protocol: string;
+  /** A connection that was begun already; the first attempt is to take it. */
+  begun?: BegunStream | null;
   onOpen?: () => void;
   onMessage: (data: string | ArrayBuffer) => void;
   /** After each loss, whether it is tried again or not; `unconfirmed` if what was typed last may not have arrived. */
@@ -51,7 +54,7 @@ export class ReconnectingSocket {
       if (this.state === 'waiting' || slow) this.#again();
       else this.#pulse?.ask();
     });
-    this.#connect();
+    this.#connect(options.begun);
   }
 
   /** Sends if the connection is open; says whether it did. Nothing is kept for later: a late key is a wrong key. */
@@ -99,18 +102,22 @@ export class ReconnectingSocket {
     socket.close();
   }
 
-  #connect(): void {
+  #connect(begun?: BegunStream | null): void {
     this.state = 'connecting';
     this.#startedAt = Date.now();
-    const socket = new WebSocket(this.#options.url(), this.#options.protocol);
+    const socket = begun?.socket ?? new WebSocket(this.#options.url(), this.#options.protocol);
     socket.binaryType = 'arraybuffer';
     this.#socket = socket;
     this.#timer = setTimeout(() => this.#lost(1006, 'no answer'), CONNECT_TIMEOUT_MS);
     socket.onopen = () => this.#opened();
-    socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => {
-      if (!this.#pulse?.heard(event.data)) this.#options.onMessage(event.data);
-    };
+    socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => this.#heard(event.data);
     socket.onclose = (event) => this.#lost(event.code, event.reason);
+    if (socket.readyState === WebSocket.OPEN) this.#opened();
+    for (const data of begun?.heard ?? []) this.#heard(data);
+  }
+
+  #heard(data: string | ArrayBuffer): void {
+    if (!this.#pulse?.heard(data)) this.#options.onMessage(data);
   }
 
   #opened(): void {

@@ -38,6 +38,21 @@ describe('a socket', () => {
     expect(socket.state).toBe('open');
   });
 
+  it('takes over a connection that was begun, with what came over it before', () => {
+    FakeSocket.last.open();
+    const begun = FakeSocket.last as unknown as WebSocket;
+    const taking = new ReconnectingSocket({
+      url: () => socketUrl('/ws/x'),
+      protocol: 'x.v1',
+      begun: { socket: begun, heard: ['early'] },
+      isFinal: () => true,
+      onMessage: (data) => received.push(data),
+    });
+    FakeSocket.last.say('late');
+    expect([taking.state, received, FakeSocket.all.length]).toEqual(['open', ['early', 'late'], 1]);
+    taking.dispose();
+  });
+
   it.each([
     [1000, 'closed'],
     [4404, 'closed'],

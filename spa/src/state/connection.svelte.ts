@@ -1,4 +1,5 @@
 /** The event stream: what keeps the page current, and knows when it is not. */
+import { takeStream } from '../lib/begun';
 import { ReconnectingSocket, socketUrl } from '../lib/socket.svelte';
 import type { ServerEvent } from '../lib/types';
 import { doubt } from '../lib/wake';
@@ -30,6 +31,7 @@ export class Connection {
     this.#socket = new ReconnectingSocket({
       url: () => socketUrl('/ws/events'),
       protocol: 'clincus.events.v1',
+      begun: takeStream(),
       isFinal: () => false,
       onOpen: () => {
         // The terminals need not wait until their own time to try has come.

@@ -1,0 +1,34 @@
+// Runs before the first paint, while the page's own script is still on its way.
+
+// A chosen theme never flashes. The key is the one of state/preferences.svelte.ts.
+try {
+  const chosen = JSON.parse(localStorage.getItem('clincus.theme') ?? '"system"');
+  if (chosen === 'light' || chosen === 'dark') document.documentElement.dataset.theme = chosen;
+} catch {
+  // A browser that forbids storage, or a value that is not ours: the system's theme it is.
+}
+
+// What the place needs beside the page's script: a pattern of its address, and its scripts. The build fills this in.
+/** @type {[string, ...string[]][]} */
+const PLACES = [];
+
+for (const [pattern, ...scripts] of PLACES) {
+  if (!new RegExp(pattern).test(location.pathname)) continue;
+  for (const href of scripts) document.head.append(Object.assign(document.createElement('link'), { rel: 'modulepreload', href }));
+}
+
+// The event stream, and what is asked for once it is open: nothing falls between. lib/begun.ts takes them over.
+{
+  const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/ws/events`, 'clincus.events.v1');
+  const begun = { stream: { socket, heard: [] }, answers: {} };
+  const { heard } = begun.stream;
+  socket.onmessage = (event) => heard.push(event.data);
+  socket.addEventListener('open', () => {
+    for (const path of ['/api/sessions', '/api/workspaces', '/api/config']) {
+      const answer = fetch(path, { cache: 'no-cache' });
+      answer.catch(() => undefined); // whoever takes it over hears of it
+      begun.answers[path] = answer;
+    }
+  });
+  globalThis.begun = begun;
+}
