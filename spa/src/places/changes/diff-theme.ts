@@ -17,7 +17,8 @@ const colours = EditorView.theme({
   '&.cm-merge-a .cm-changedLineGutter, .cm-deletedLineGutter': { background: 'var(--danger) !important' },
   '&.cm-merge-b .cm-changedLineGutter': { background: 'var(--ok) !important' },
   '.cm-deletedChunk': { padding: '0' },
-  '.cm-deletedLine': { padding: '0 12px 0 6px', whiteSpace: 'break-spaces', overflowWrap: 'anywhere' },
+  // Within a chunk only: side by side, a line that was removed has it around its text, too.
+  '.cm-deletedChunk .cm-deletedLine': { padding: '0 12px 0 6px', whiteSpace: 'break-spaces', overflowWrap: 'anywhere' },
   '.cm-mergeSpacer': {
     background: 'repeating-linear-gradient(-45deg, transparent 0 5px, var(--line) 5px 6px)',
     opacity: '0.55',
