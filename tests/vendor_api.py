@@ -1,7 +1,8 @@
 """A stand-in for the vendors' APIs: it answers the tools' requests as the prompt tells it to.
 
 It speaks the part of the Messages API (https://docs.anthropic.com/en/api/messages, streaming) that Claude Code,
-Copilot CLI and opencode use. The first word of the last prompt says what to answer:
+Copilot CLI and opencode use, and what vendor_dialects.py translates into that. The first word of the last prompt says
+what to answer:
 
     say TEXT          that text                       bash COMMAND      call of the shell tool
     ask               a question with three options   plan              a plan to approve
@@ -21,6 +22,8 @@ import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.vendor_dialects import OTHER_DIALECTS, Dialect, event
 
 # How much of a person's plan is used, as a subscriber is told it (seen with Claude Code 2.1.332).
 LIMITS = {"status": "allowed", "representative-claim": "five_hour"}
@@ -98,7 +101,7 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
         arguments: dict[str, object] = {"command": rest or "sleep 600", "description": "Run a command"}
         if verb == "background":
             arguments["run_in_background"] = True
-        return tool_call(tools, ("bash",), arguments)
+        return tool_call(tools, ("bash", "exec_command", "run_shell_command"), arguments)
     texts = {"say": rest, "title": "A title"}
     return {"type": "text", "text": "The tool has answered." if results else texts.get(verb, f"echo: {prompt}")}
 
@@ -106,16 +109,20 @@ def answer(request: Mapping[str, Any], prompt: str, results: int) -> Block:
 def ask_arguments(tools: Mapping[str, Any]) -> Mapping[str, object]:
     """The question, as the tool at hand takes it."""
     one = QUESTION["questions"][0]
-    if "ask_user" in tools:
+    if "ask_user" in tools and "run_shell_command" not in tools:  # of Copilot CLI; that of Gemini CLI is another
         colours = {"type": "string", "enum": [option["label"] for option in one["options"]]}
         schema = {"type": "object", "properties": {"colour": colours}, "required": ["colour"]}
         return {"message": one["question"], "requestedSchema": schema}
-    return QUESTION
+    return {"questions": [{**one, "type": "choice"}]} if "ask_user" in tools else QUESTION
 
 
-def stream(block: Block, model: str, *, stalls: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+def messages(block: Block, model: str, stalls: bool) -> Iterator[bytes]:
     """The events of a streamed message; one that stalls ends amid its text."""
     usage = {"input_tokens": 10, "output_tokens": 1}
+
+    def told(kind: str, **more: object) -> bytes:
+        return event({"type": kind, **more}, kind)
+
     head = {
         "id": f"msg_{next(NUMBERS)}",
         "type": "message",
@@ -124,20 +131,24 @@ def stream(block: Block, model: str, *, stalls: bool = False) -> Iterator[tuple[
         "content": [],
         "usage": usage,
     }
-    yield "message_start", {"message": {**head, "stop_reason": None, "stop_sequence": None}}
+    yield told("message_start", message={**head, "stop_reason": None, "stop_sequence": None})
     if block["type"] == "text":
-        yield "content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}
-        yield "content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": block["text"]}}
+        yield told("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        yield told("content_block_delta", index=0, delta={"type": "text_delta", "text": block["text"]})
     else:
-        yield "content_block_start", {"index": 0, "content_block": {**block, "input": {}}}
+        yield told("content_block_start", index=0, content_block={**block, "input": {}})
         delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
-        yield "content_block_delta", {"index": 0, "delta": delta}
+        yield told("content_block_delta", index=0, delta=delta)
     if stalls:
         return
-    yield "content_block_stop", {"index": 0}
+    yield told("content_block_stop", index=0)
     reason = "end_turn" if block["type"] == "text" else "tool_use"
-    yield "message_delta", {"delta": {"stop_reason": reason, "stop_sequence": None}, "usage": {"output_tokens": 9}}
-    yield "message_stop", {}
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    yield told("message_delta", delta=delta, usage={"output_tokens": 9})
+    yield told("message_stop")
+
+
+DIALECTS = (Dialect("/messages", dict, messages), *OTHER_DIALECTS)
 
 
 class VendorApi(ThreadingHTTPServer):
@@ -175,14 +186,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if "/messages" not in self.path:
+        dialect = next((one for one in DIALECTS if one.path in self.path), None)
+        if dialect is None:
             self.server.requests.append(f"POST {self.path}")
             self.send_json(200, {})
             return
-        request = json.loads(body)
-        if "count_tokens" in self.path:
-            self.send_json(200, {"input_tokens": 10})
+        if re.search("count_?tokens", self.path, re.IGNORECASE):
+            self.send_json(200, {"input_tokens": 10, "totalTokens": 10})
             return
+        request = dialect.as_messages(json.loads(body))
         prompt, results = current_turn(request)
         verb, _, rest = prompt.partition(" ")
         last = [one.get("content") for one in request["messages"] if one.get("role") == "user"][-1]
@@ -193,18 +205,22 @@ class Handler(BaseHTTPRequestHandler):
         self.server.failures -= is_failing
         if is_failing or (verb == "status" and rest[:3].isdigit()):
             status = 429 if is_failing else int(rest[:3])
-            error = {"type": ERRORS.get(status, "api_error"), "message": f"stand-in {status}"}
+            error = {"type": ERRORS.get(status, "api_error"), "message": f"stand-in {status}", "code": status}
             self.send_json(status, {"type": "error", "error": error})
             return
         block = answer(request, prompt, results)
         if verb == "stall":
             block = {"type": "text", "text": "Let me think"}
-        if not request.get("stream"):
-            reason = "end_turn" if block["type"] == "text" else "tool_use"
-            message = {"id": f"msg_{next(NUMBERS)}", "type": "message", "role": "assistant", "content": [block]}
-            usage = {"input_tokens": 10, "output_tokens": 9}
-            self.send_json(200, {**message, "model": request["model"], "stop_reason": reason, "usage": usage})
+        if request.get("stream"):
+            self.send_stream(dialect.stream(block, request["model"], verb == "stall"), stalls=verb == "stall")
             return
+        reason = "end_turn" if block["type"] == "text" else "tool_use"
+        message = {"id": f"msg_{next(NUMBERS)}", "type": "message", "role": "assistant", "content": [block]}
+        usage = {"input_tokens": 10, "output_tokens": 9}
+        self.send_json(200, {**message, "model": request["model"], "stop_reason": reason, "usage": usage})
+
+    def send_stream(self, events: Iterator[bytes], *, stalls: bool) -> None:
+        """Send server-sent events, and hold the connection if the answer is not to end."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
@@ -212,10 +228,10 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {**LIMITS, **resets}.items():
             self.send_header(f"anthropic-ratelimit-unified-{name}", value)
         self.end_headers()
-        for kind, data in stream(block, request["model"], stalls=verb == "stall"):
-            self.wfile.write(f"event: {kind}\ndata: {json.dumps({'type': kind, **data})}\n\n".encode())
+        for data in events:
+            self.wfile.write(data)
             self.wfile.flush()
-        if verb == "stall":
+        if stalls:
             self.server.stopping.wait()
         self.close_connection = True
 

@@ -1,0 +1,113 @@
+"""The real Codex, Gemini CLI and aider, with a stand-in for their vendors' APIs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from test_agents import COLOURS, TEXT, Tool
+
+from tests.more_tools import mounts
+from tests.programs import DEADLINE, wait_until
+from tests.vendor_api import VendorApi
+
+# Each takes a minute or two, and to fetch a tool some more; unit/test_other_tools.py has their screens.
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
+CODEX = """model = "gpt-5"
+model_provider = "local"
+[model_providers.local]
+name = "local"
+base_url = "{url}/v1"
+wire_api = "responses"
+env_key = "OPENAI_API_KEY"
+"""
+# Without the words that give each tool all permissions.
+ASKING = {
+    "codex": ["codex", "-c", "check_for_update_on_startup=false", "--ask-for-approval", "on-request"],
+    "gemini": ["gemini", "--skip-trust"],
+    "aider": ["aider", "--no-check-update", "--no-show-release-notes", "--no-analytics", "--no-git", "--no-gitignore"],
+}
+PERMISSIONS = {"codex": "touch made", "gemini": "Shell touch made", "aider": "Run shell command?"}
+LATER = {"codex": "say hello there", "gemini": "hello there", "aider": "Restored previous conversation history."}
+
+
+def config_of(name: str, vendor: VendorApi, home: Path, *, asks: bool) -> str:
+    """The configuration with a tool at the stand-in for its vendor."""
+    (home / ".codex").mkdir(exist_ok=True)
+    (home / ".codex/config.toml").write_text(CODEX.format(url=vendor.url))
+    (home / ".aider.conf.yml").write_text("model: openai/gpt-4o\n")
+    keys = {"OPENAI_API_KEY": "sk-x", "OPENAI_API_BASE": f"{vendor.url}/v1"}
+    keys |= {"GEMINI_API_KEY": "k", "GOOGLE_GEMINI_BASE_URL": vendor.url}
+    environment = ", ".join(f'{key} = "{value}"' for key, value in keys.items())
+    own = f"[tools.{name}]\ncommand = {json.dumps(ASKING[name])}\n" if asks else ""
+    return f"{mounts(name)}[profiles.real]\nenvironment = {{ {environment} }}\n{own}"
+
+
+@pytest.fixture
+def vendor(bed) -> Iterator[VendorApi]:
+    """The stand-in for the vendors' APIs, on the bridge of the bed."""
+    address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
+    server = VendorApi(address)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start(bed, start_server, workspace, home, vendor) -> Callable[..., Tool]:
+    """A function that starts a tool, and waits until it takes a prompt."""
+
+    def begin(name: str, *, asks: bool) -> Tool:
+        server = start_server(config=config_of(name, vendor, home, asks=asks))
+        tool = Tool(bed, server, server.create(workspace, tool=name, profile="real")["id"])
+        tool.becomes("idle", timeout=2 * DEADLINE)
+        return tool
+
+    return begin
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_a_tool_without_hooks_tells_what_it_does_and_goes_on_at_a_resume(start, vendor, name):
+    tool = start(name, asks=False)
+    session = f"/api/sessions/{tool.id}"
+    tool.post("prompt", {"text": "say hello there"})
+    tool.becomes("done")
+    assert any("say hello there" in text for text in vendor.texts)
+    tool.post("prompt", {"text": "stall"})
+    wait_until(lambda: name == "gemini" or "Let me think" in tool.screen(), "the begin of the answer")
+    tool.becomes("working")
+    queued = tool.server.post(f"{session}/prompt", {"text": "say later"}).json
+    assert queued["result"] == "queued"
+    assert tool.server.delete(f"{session}/prompts/{queued['prompt_id']}").status == 204
+    tool.post("interrupt")
+    tool.becomes("idle", "interrupted")
+    tool.post("prompt", {"text": "status 401"})
+    tool.becomes("failed", "auth", "stand-in 401")
+    tool.post("prompt", {"text": "say goodbye"})
+    tool.becomes("done")
+    assert tool.server.delete(session).status == 204
+    tool.becomes("none")
+    tool.post("resume")
+    tool.becomes("idle", timeout=2 * DEADLINE)
+    wait_until(lambda: LATER[name] in tool.sh(f"tmux capture-pane -p -S - -t =clincus-{tool.id}:"), "the conversation")
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_a_tool_without_hooks_that_asks_waits_and_is_answered(start, workspace, name):
+    tool = start(name, asks=True)
+    tool.post("prompt", {"text": "bash touch made"})
+    asked = tool.becomes("waiting", "permission", PERMISSIONS[name])
+    assert re.search("Yes|Allow", asked["options"][0])
+    refused = tool.server.post(f"/api/sessions/{tool.id}/prompt", {"text": "x"})
+    assert "waits for an answer" in refused.json["error"]
+    tool.answer(1)
+    wait_until((workspace / "made").exists, "what it was allowed to do")
+    tool.becomes("done")
+    if name == "gemini":
+        tool.post("prompt", {"text": "ask"})
+        assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
+        tool.answer(2)
+        tool.becomes("done")
+        assert "Green" in tool.screen()
