@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
-from tests.programs import wait_until
+from test_prompts import cli
+
+from tests.programs import program, wait_until
 
 # The stub runs as `opencode`, but Clincus knows it by this table only.
 MINE = r"""
@@ -24,6 +28,13 @@ rules = [
 [tools.absent]
 command = ["no-such-tool"]
 """
+
+
+def why(bed, server, session: str) -> str:
+    """What `clincus why` prints; it asks no server."""
+    environ = {**os.environ, **bed.environ, "HOME": str(server.home)}
+    argv = [*program(), "why", session]
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspace, home):
@@ -51,6 +62,14 @@ def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspac
     assert bed.shell(session["id"], "cat ~/.mine ~/.local/share/opencode/token") == "settings of minesecret"
     type_line("Which one?")
     becomes("waiting", "question", "Which one?")
+    waits = cli(server, "wait", session["id"], "--for", "waiting", environ=bed.environ)
+    assert (waits.returncode, json.loads(waits.stdout)["reason"]) == (0, "question")
+    refused = cli(server, "answer", session["id"], "1", environ=bed.environ)
+    assert (refused.returncode, "cannot be read" in refused.stderr) == (1, True)
+    said = why(bed, server, session["id"])
+    assert "waiting (question)" in said
+    assert "mine/asks (screen, " in said
+    assert "| echo: Which one?" in said
     bed.shell(session["id"], f"tmux resize-window -t =clincus-{session['id']}: -x 12")
     type_line("Which one of these, then?")  # tmux breaks the line amid a word
     becomes("waiting", "question", "Which one of these, then?")
