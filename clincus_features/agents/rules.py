@@ -167,7 +167,9 @@ CODEX = ToolRules(
 GEMINI_BOX = r"(?:^ +\? for shortcuts\n)?^─{10}.*\n(?: .*\n)* .*\Z"
 
 # Its dialogs stand in a box: a question above its choices, or what is to be done above whether it may be.
-GEMINI_QUESTION = r"^ *│ (?P<text>\S[^│\n]*?) *│\n(?: *│[^\n]*\n)* *│ Enter to select · "
+GEMINI_QUESTION = (
+    r"^ *│ (?P<text>\S[^│\n]*?) *│\n *│ *│\n *│ *(?:▲|● \d|\d\.)[^\n]*\n(?: *│[^\n]*\n)* *│ Enter to select · "
+)
 GEMINI_PERMISSION = r"^ *│ \? (?P<text>\S[^│\n]*?) *│\n(?s:.*)^ *│ (?:Allow|Apply) [^│\n]*\?"
 
 GEMINI = ToolRules(

@@ -363,7 +363,8 @@ SCREENS = {
     ),
     "gemini, asks for a choice": (
         "gemini",
-        "╭──╮\n│ Which colour do you want?  │\n│     │\n│ ▲   │\n│   1.  Red │\n│       Like a rose │\n"
+        "╭──╮\n│ Answer Questions   │\n│     │\n│ Which colour do you want?  │\n│ │\n│ ▲   │\n"
+        "│   1.  Red │\n│       Like a rose │\n"
         "│ ● 2.  Green │\n│       Like grass │\n│   3.  Blue │\n│ ▼   │\n│     │\n"
         "│ Enter to select · ↑/↓ to navigate · Esc to cancel │\n╰──╯\n",
         "waiting",
