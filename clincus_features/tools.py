@@ -36,8 +36,18 @@ def complete_gemini(carried: Carried, _workspace_path: str, environment: Mapping
     carried.put(".gemini/settings.json", settings)
 
 
+# The file of the two that a person's own ~/.gitconfig and the project beat.
+GIT_FILE, GIT_NAME = ".config/git/config", b"[user]\n\tname = Your Name\n\temail = you@example.com\n"
+
+
+def complete_aider(carried: Carried, _workspace_path: str, _environment: Mapping[str, str]) -> None:
+    """Give Git a name where none is set: aider writes this one into .git/config, or ends if it can't (0.86.2)."""
+    carried.files.setdefault(GIT_FILE, ToolFile(GIT_FILE, GIT_NAME))
+
+
+COMPLETE = {"codex": complete_codex, "gemini": complete_gemini, "aider": complete_aider}
 READY = {
-    **clincus.read_tools("guest/more-tools.json", {"codex": complete_codex, "gemini": complete_gemini}),
+    **clincus.read_tools("guest/more-tools.json", COMPLETE),
     clincus.SHELL.name: clincus.SHELL,
 }
 

@@ -188,6 +188,10 @@ def test_codex_trusts_the_workspace_and_keeps_the_users_config(environ):
     assert again[".codex/config.toml"] == trust
 
 
+def test_aider_finds_a_name_for_git_without_writing_one(environ):
+    assert "name = Your Name" in carried(environ, "aider", configured(environ, ""))[".config/git/config"]
+
+
 @pytest.mark.parametrize(("key", "chosen"), [("k", "gemini-api-key"), ("", None)])
 def test_gemini_logs_in_by_the_key_that_it_is_given(environ, key, chosen):
     found = carried(environ, "gemini", configured(environ, ""), environment={"GEMINI_API_KEY": key})
