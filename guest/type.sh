@@ -37,9 +37,11 @@ while read -r verb number rest; do
         before=$(tmux capture-pane -p -t "$pane")
         head -c "$number" | tmux load-buffer -b clincus-prompt - || exit
         tmux paste-buffer -p -d -r -b clincus-prompt -t "$pane" || exit
-        for _ in 1 2 3; do
+        tries=40 # a tool that gets Enter together with a paste takes it for a line break
+        while [ "$tries" -gt 0 ]; do
             sleep 0.05
             [ "$(tmux capture-pane -p -t "$pane")" = "$before" ] || break
+            tries=$((tries - 1))
         done
         ;;
     proof)
