@@ -17,7 +17,7 @@ import clincus
 from clincus_features.agents import prompts
 from clincus_features.agents.hooks import guest_files
 from clincus_features.agents.reading import Known, SeenTimes, first_facts, look
-from clincus_features.agents.state import DRAWING, Agent, Decision, Facts, Why, decide, rules_of
+from clincus_features.agents.state import DRAWING, START_WITHIN, Agent, Decision, Facts, Why, decide, rules_of
 
 SLOW_LOOK = 3.5  # seconds between two looks at a tool that is not at rest
 FAILED_LOOK = 5.0  # seconds after a look that failed
@@ -222,7 +222,8 @@ class Watch:
         if lag > 0:
             pause = min(SLOW_LOOK, lag + 0.2)
         elif self._decisions[id].agent.state == "starting" and known.is_armed and known.facts.can_ring:
-            pause = max(SLOW_LOOK, known.facts.now - known.facts.started)
+            age = known.facts.now - known.facts.started
+            pause = max(SLOW_LOOK, min(age, START_WITHIN + 1 - age))  # then it is `unknown`
         elif self._decisions[id].agent.state not in AT_REST or not known.facts.can_ring:
             pause = SLOW_LOOK
         elif self._wants_ring(id) and not known.is_armed:

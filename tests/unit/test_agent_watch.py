@@ -142,14 +142,14 @@ def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, con
     monkeypatch.setattr(agents.time, "time", lambda: now[0])
     watch.tell("started", SESSION)
     pauses = []
-    for _ in range(6):
+    for _ in range(7):
         container.say(Said(), started=NOON, now=now[0], moved=NOON)
         watch.work()
         pauses.append(next_look(watch) or 0.0)
         now[0] += pauses[-1]
         watch._due[SESSION.id] = 0.0
-    assert pauses == pytest.approx([3.5, 3.5, 7, 14, 28, 56], abs=0.6)
-    assert container.looks == [False] * 2 + [True] * 4
+    assert pauses == pytest.approx([3.5, 3.5, 7, 14, 28, 56, 9], abs=0.6)
+    assert container.looks == [False] * 2 + [True] * 5
     now[0] = container.facts.now + 1
     watch.tell("ring", SESSION)
     watch.work()
