@@ -415,7 +415,7 @@ class Child:
         self.failure = ""  # why we have ended it
         self._gentle = gentle
         self._is_fed = False  # another thread writes to stdin, and closes it
-        self._began, self._words = time.monotonic(), shlex.join(argv[:6])
+        self.began, self._words = time.monotonic(), shlex.join(argv[:6])
         self._alarm = threading.Timer(0, self.end)  # not started
         if timeout is not None:
             self.allow(timeout)
@@ -426,7 +426,7 @@ class Child:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._alarm.cancel()
         self.end()
-        tally("child" if exit_code(self.process) == 0 else "failed child", self._words, time.monotonic() - self._began)
+        tally("child" if exit_code(self.process) == 0 else "failed child", self._words, time.monotonic() - self.began)
         for stream in (self.stdout, self.stderr, *(() if self._is_fed else (self.stdin,))):
             with suppress(OSError):
                 stream.close()
@@ -2266,7 +2266,7 @@ class ListedFile(NamedTuple):
 
 
 def parse_listing(data: bytes) -> Iterator[ListedFile]:
-    """The files in a listing of guest/save.sh or guest/list.sh; records of any other form are left out."""
+    """The files in a listing of guest/save.sh; records of any other form are left out."""
     for record in data.split(b"\0"):
         match = re.fullmatch(rb"((\d{1,15}) (\d{1,10})(?:\.(\d{1,9})\d*)?) (.+)", record, re.DOTALL)
         if match:
@@ -2347,16 +2347,19 @@ def save_conversation(
     tool: Tool,
     *,
     is_last: bool = False,
+    owner: tuple[str, int] | None = None,
 ) -> list[str]:
     """Bring the host's copy of a conversation up to date; gives what a person should know.
 
     `open_command` runs a command in the container as root (what `sudo` wrote belongs to the conversation as well), in
     the manner of `Incus.open`; `home` is that of the tool there. With `is_last` a tool that runs is ended first, and
-    what still changes is taken as it is. Raises ClincusError, and OSError for a fault of this host.
+    what still changes is taken as it is. `owner` is a folder, and the uid that what root made there goes to at last.
+    Raises ClincusError, and OSError for a fault of this host.
     """
     program = os.path.basename(tool.start[0])[:15]  # so much of it is the name of its process
-    command = ["sh", "-c", packaged_text("guest/save.sh"), "save", home, program if is_last else "", *tool.saved]
-    with open_command(command, timeout=SAVE_TIMEOUT) as (stdin, stream):
+    programs = packaged_text("guest/save.sh") + packaged_text("guest/hand-over.sh")
+    words = home, program if is_last else "", *map(str, owner or ("", "")), *tool.saved
+    with open_command(["sh", "-c", programs, "save", *words], timeout=SAVE_TIMEOUT) as (stdin, stream):
         return update_copy(stdin, stream, saved, tool, is_last=is_last)
 
 
@@ -3308,16 +3311,6 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
     return IncusError(f"the container did not start: {words}", 500)
 
 
-def hand_over(incus: Incus, name: str, mount: str, code_uid: int) -> None:
-    """Give what root in a running container made in its workspace to the workspace's owner, as far as that works.
-
-    Else it would belong to a uid on the host that nobody has, and the workspace's owner could not remove it.
-    """
-    command = ["timeout", "60", "sh", "-c", packaged_text("guest/hand-over.sh"), "clincus", mount, str(code_uid)]
-    with suppress(ClincusError):
-        incus.exec(name, command, timeout=90)
-
-
 # ----------------------------------------------------------------------------------------------------------------
 # features
 # The points where the files of clincus_features attach, and how they are found. Knows nothing of what they do.
@@ -3358,7 +3351,8 @@ class Extensions:
     keepers: list[Callable[[Sessions, Session, bool], None]] = field(default_factory=list)
     # Each gives more files to carry into a session's container at a start.
     guest_files: list[Callable[[Session], Sequence[ToolFile]]] = field(default_factory=list)
-    # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped" and "deleted".
+    # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped", "deleted" and
+    # "changed", which stands for all that has no word of its own.
     # "started" and "stopped" come for every run, whoever began or ended it; "started" also for one that a server finds.
     listeners: list[Callable[[str, Session], None]] = field(default_factory=list)
     # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
@@ -3942,6 +3936,13 @@ class Registry:
             self._busy[id] = status
             self._tell(id)
 
+    def is_done(self, id: str) -> bool:
+        """Whether Incus has told that a session is by now what the work on it is to make of it."""
+        now = self._sessions.get(id)
+        if self._busy.get(id) == "starting":
+            return now is not None and now.status == "running"
+        return now is None or (now.status == "stopped" and not now.paused)
+
     def end_work(self, id: str) -> None:
         """Show what Incus said of a session last."""
         with self._lock:
@@ -4232,6 +4233,7 @@ def start_files(
 # -- Containers
 
 STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
+START_TIMEOUT = 120.0  # seconds that a start of the tool may take, and one more for each 4 MiB that are brought in
 
 
 @dataclass
@@ -4254,24 +4256,23 @@ class Containers:
                 raise
             return None
 
-    def launch(self, session: Session, launch: Launch, *, is_new: bool) -> Session:
-        """Start a container with today's limits, mounts and protection: a new one, or a stopped one.
+    def launch(self, session: Session, launch: Launch, before: Mapping[str, Any] | None = None) -> Session:
+        """Start a container with today's limits, mounts and protection: a new one, or one that Incus has as `before`.
 
         The result is the session with what the description made of it. Raises NameTakenError; after any other failure
         a new container may be there, stopped.
         """
         session, description = self._describe(session, launch)
         try:
-            if is_new:
+            if before is None:
                 self.incus.launch(session.id, launch.draft.image, description, target=launch.request.target)
             else:
-                instance = self.incus.query(self.incus.path(session.id))
-                self.incus.update(session.id, redescribe_instance(instance, description))
+                self.incus.update(session.id, redescribe_instance(before, description))
                 self.start(session.id)
         except IncusError as error:
-            if is_new and error.status == 409:
+            if before is None and error.status == 409:
                 raise NameTakenError(error.message, 409) from error
-            if is_new and error.status == 404 and "mage" in error.message:
+            if before is None and error.status == 404 and "mage" in error.message:
                 engine = self.incus.engine
                 hint = f"`clincus engine add {engine}` copies it" if engine else "build it with `clincus build`"
                 raise ClincusError(f"image '{launch.draft.image}' not found: {hint}, or choose another", 400) from error
@@ -4283,9 +4284,9 @@ class Containers:
         else:
             return session
         self.unlockable[launch.draft.workspace] = failure.message  # so the next try takes plain devices
-        if is_new:
+        if before is None:
             self.delete(session.id)
-        return self.launch(session, launch, is_new=is_new)
+        return self.launch(session, launch, before and self.incus.query(self.incus.path(session.id)))
 
     def start(self, name: str) -> None:
         """Start a container as it is, or un-pause it. Raises IncusError."""
@@ -4404,6 +4405,7 @@ class Sessions:
         # By an engine's name and its table in the config.
         self._engines = {"": Containers(self.incus, self.registry, self.report, self.extensions)}
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
+        self._worked_on: dict[str, dict[str, Any]] = {}  # id -> the instance, as Incus has told it last
         self.half_made: dict[str, Session] = {}  # could not be removed after a failed start: a feature does so later
 
     def containers(self, id: str) -> Containers:
@@ -4432,6 +4434,8 @@ class Sessions:
         found = [instance] if instance is not None else []
         lost = lost_members(containers.incus, found)
         self.registry.compare(question, found, engine=engine, only=id, when=when, lost=lost)
+        if instance is not None and id in self._worked_on:
+            self._worked_on[id] = instance
         return session_from_instance(self.registry.prefix, instance, engine) if instance is not None else None
 
     def document(self, session: Session) -> dict[str, object]:
@@ -4489,7 +4493,7 @@ class Sessions:
         session = self._thawed(before)
         if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
             anew = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "tool_row", "persistent"))
-            session = self.containers(found.id).launch(replace(session, **anew), launch, is_new=False)
+            session = self.containers(found.id).launch(replace(session, **anew), launch, self._worked_on[found.id])
         else:
             launch = launch._replace(guest=self.guest(session))
             if before is not found:
@@ -4519,8 +4523,10 @@ class Sessions:
             session = self._thawed(found)
             if delete and not even_unsaved:
                 self._keep(session)
-            self.extensions.tell("before_stop", found)
+            telling = threading.Thread(target=self.extensions.tell, args=("before_stop", found))
+            telling.start()  # beside the save, since both wait for Incus most of the time
             error = self._save(session, ends_tool=True)
+            telling.join()
             if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
                 self.containers(id).stop(id, 0)
@@ -4531,14 +4537,18 @@ class Sessions:
             if delete and even_unsaved:
                 self._keep(session, saves=True)
             is_running = session.status == "running"
-            if is_running and session.workspace:
-                guest = self.guest(session)
-                hand_over(self.door(id), id, guest.mount, guest.uid)
+            if is_running and session.workspace and (error is not None or not session_tool(session).saved):
+                guest, program = self.guest(session), packaged_text("guest/hand-over.sh")
+                with suppress(ClincusError):
+                    self.door(id).exec(id, ["sh", "-c", program, "clincus", guest.mount, str(guest.uid)], timeout=90)
             if delete:
                 self.containers(id).delete(id, even_running=is_running or bool(session.error))
+                self.registry.compare(next(self.registry.questions), [], engine=engine_of(id), only=id)
             elif is_running:
                 graceful = self.load().get("limits.runtime.stop_graceful")
                 self.containers(id).stop(id, timeout if graceful else 0)
+                stopped = {**self._worked_on[id], "status": "Stopped"}
+                self.registry.compare(next(self.registry.questions), [stopped], engine=engine_of(id), only=id)
                 # Only now: the conversation of a container that runs on would go on, and the copy would not be final.
                 if error is None and session_tool(session).saved:
                     with suppress(ClincusError):  # the container is read again then
@@ -4666,7 +4676,7 @@ class Sessions:
         self.extensions.tell("before_start", session)
         try:
             fills = [fill(self, session, launch.request) for fill in self.extensions.fillers]
-            session = self.containers(session.id).launch(session, launch, is_new=True)
+            session = self.containers(session.id).launch(session, launch)
             for bring_in in filter(None, fills):
                 bring_in(session)
             self._start_tool(session, launch, is_new=True)
@@ -4692,16 +4702,20 @@ class Sessions:
         if launch.request.command:
             return
         guest, tool = launch.guest, launch.tool
-        paths = STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials
-        present = [] if is_new else list(parse_listing(self.output(session, "list", *paths)))
-        if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
-            raise ClincusError(f'the clone of "{session.id}" was never finished: delete it, and make it anew', 409)
-        files = self._start_files(session, launch, present)
-        size = sum(os.path.getsize(file.source) for file in files if file.source)
+        paths = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if launch.request.tmux else "direct"
-        archive = pack_files(files, guest.uid, guest.uid)
-        self.output(session, "wait-for-boot start", *words, stdin=archive, timeout=120 + size / SAVE_RATE)
+        command = ["sh", "-c", guest_program("wait-for-boot", "start"), "clincus", *words, *paths]
+        with self.door(session.id).open(
+            session.id, command, timeout=START_TIMEOUT, user=guest.uid, environment=guest.environment()
+        ) as (stdin, stdout):
+            present = [] if is_new else read_listing(stdout)
+            if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
+                raise ClincusError(f'the clone of "{session.id}" was never finished: delete it, and make it anew', 409)
+            files = self._start_files(session, launch, present)
+            stdin.allow(START_TIMEOUT + sum(os.path.getsize(file.source) for file in files if file.source) / SAVE_RATE)
+            for piece in pack_files(files, guest.uid, guest.uid):
+                stdin.write(piece)
         write_metadata(self._saved(session))
 
     def _start_files(self, session: Session, launch: Launch, present: list[ListedFile]) -> list[ToolFile]:
@@ -4756,7 +4770,7 @@ class Sessions:
     def _save(self, session: Session, *, ends_tool: bool = False) -> Exception | None:
         """Copy the tool's conversation to the host. A failure is reported and returned, not raised.
 
-        With `ends_tool` a tool that runs is ended first.
+        With `ends_tool` a tool that runs is ended first, and at last what root made in the workspace is handed over.
         """
         tool, is_asleep = session_tool(session), session.status == "stopped"
         if not tool.saved or session.paused:
@@ -4767,9 +4781,10 @@ class Sessions:
                 return None
             if session.engine:  # another host may say any id
                 check_own_copy(saved)
-            command, home = functools.partial(self.door(session.id).open, session.id), self.guest(session).home
+            command, guest = functools.partial(self.door(session.id).open, session.id), self.guest(session)
+            owner = (guest.mount, guest.uid) if ends_tool and not is_asleep else None
             with self.containers(session.id).asleep(session.id) if is_asleep else nullcontext():
-                notes = save_conversation(command, home, saved, tool, is_last=ends_tool or is_asleep)
+                notes = save_conversation(command, guest.home, saved, tool, is_last=ends_tool or is_asleep, owner=owner)
             if is_asleep:
                 write_metadata(replace(saved, final=True))
         except UnsettledError as error:  # the next save finds it at rest
@@ -4797,6 +4812,7 @@ class Sessions:
                 raise ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
             self.registry.begin_work(id, status)
             with self._looking_at_the_end(id):
+                self._worked_on[id] = {}
                 found = self.look(id)  # what is known here may be old: others work with Incus too
                 if found is None:
                     raise ClincusError(f'session "{id}" not found', 404)
@@ -4804,7 +4820,10 @@ class Sessions:
 
     @contextmanager
     def _looking_at_the_end(self, id: str) -> Iterator[None]:
-        """Look at a session when the work on it has ended, well or not, and show it as it is from then on."""
+        """Look at a session when the work on it has ended, and show it as it is from then on.
+
+        One that was seen meanwhile as the work is to make it is not looked at again.
+        """
         try:
             yield
         except BaseException:
@@ -4812,8 +4831,10 @@ class Sessions:
                 self.look(id)
             raise
         else:
-            self.look(id)
+            if not self.registry.is_done(id):
+                self.look(id)
         finally:
+            self._worked_on.pop(id, None)
             self.registry.end_work(id)  # also where Incus did not answer
 
 
@@ -4873,12 +4894,8 @@ class Workspaces:
             raise ClincusError(f'workspace root "{path}" {problem}', 400)
         return target
 
-    def make_folder(self, root: str, name: str, *, git: bool = False) -> str:
-        """Create a project directory in a root, with `git` as a repository, and return its path.
-
-        openapi.json says which names are allowed. A session's tool could not make the repository: no container writes
-        a .git/config. Raises ClincusError: 400, 409, 500.
-        """
+    def make_folder(self, root: str, name: str) -> str:
+        """Make a folder in a root, of a name that openapi.json allows; its path. Raises ClincusError: 400, 409, 500."""
         target = expand(root, self.environ)
         if target not in self._roots().values():
             raise ClincusError(f'"{root}" is not a workspace root: add it first', 400)
@@ -4889,15 +4906,6 @@ class Workspaces:
             raise ClincusError(f'"{path}" exists already', 409) from None
         except OSError as error:
             raise ClincusError(f'cannot create "{path}": {error.strerror}', 500) from error
-        if git:
-            try:
-                done = run_child(["git", "init", "--quiet"], timeout=30, cwd=path)
-                problem = done.reason if done.code != 0 else ""
-            except ChildError as error:
-                problem = error.message
-            if problem:
-                shutil.rmtree(path, ignore_errors=True)
-                raise ClincusError(f'cannot make "{path}" a Git repository: {problem}', 500)
         return path
 
     def _roots(self) -> dict[str, str]:
@@ -6445,14 +6453,6 @@ def read_lines(stream: IO[bytes], patience: Callable[[], float]) -> Iterator[byt
             return
 
 
-def tell_systemd(state: str) -> None:
-    """Tell systemd how we are, where it started us and wants to know (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.sendto(state.encode(), address.replace("@", "\0", 1))  # @ is for the abstract namespace
-
-
 class Monitor:
     """Keeps the registry true: looks at what Incus's lifecycle events name, and at everything now and then.
 
@@ -6590,6 +6590,7 @@ class Application:
         self.config = self._read_config()  # in force
         self.config_error: str | None = None  # what is wrong with the files, while the last good config is in force
         self._config_lock = threading.Lock()
+        self.on_address: Callable[[str], object] = lambda url: None  # is told when the dashboard has moved
         self._hosts = hosts
         self._listeners: list[Listener] = []
         self._stopping = threading.Event()
@@ -6707,8 +6708,7 @@ class Application:
         if change.kind == "stopped":
             self.sockets.close_session(session.id, CloseCode.NOT_RUNNING, "The session has stopped.")
         moment = {"rang": "ring", "resumed": "started"}.get(change.kind, change.kind)
-        if moment != "changed":
-            self.extensions.tell(moment, session)
+        self.extensions.tell(moment, session)
         public = {"started": "session.started", "resumed": "session.started", "stopped": "session.stopped"}
         if change.kind in public:
             self.hub.publish({"type": public[change.kind], "id": session.id})
@@ -6769,7 +6769,7 @@ class Application:
             listener.start()
         self._tell_port()
         log.info("Dashboard running at %s", self.url)
-        tell_systemd(f"STATUS=Dashboard running at {self.url}")
+        self.on_address(self.url)
         for listener in old:
             listener.close()
 
@@ -6885,6 +6885,9 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
             raise ClincusError('"path" is missing: name the root to remove in the body or as ?path=', 400)
         return save_roots(app.workspaces.without_root(path))
 
+    def make_folder(request: Request) -> object:
+        return {"path": app.workspaces.make_folder(request.values["root"], request.values["name"])}
+
     def send_events(request: Request) -> None:
         with open_websocket(request, [EVENTS_SUBPROTOCOL]) as websocket, app.sockets.track(websocket):
             app.hub.subscribe(websocket)
@@ -6902,7 +6905,7 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("GET", "/api/workspaces", lambda request: app.workspaces.document()),
         ("POST", "/api/workspaces", lambda request: save_roots(app.workspaces.with_root(request.values["path"]))),
         ("DELETE", "/api/workspaces", remove_workspace),
-        ("POST", "/api/workspaces/folder", lambda request: {"path": app.workspaces.make_folder(**request.values)}),
+        ("POST", "/api/workspaces/folder", make_folder),
         ("GET", "/ws/terminal/{id}", functools.partial(open_terminal, app)),
         ("GET", "/ws/events", send_events),
         # Beyond the reference
@@ -6919,8 +6922,17 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve(port: int | None, *, hosts: Sequence[str] = LOOPBACK, gate: Gate | None = None, opens: bool = False) -> int:
-    """Serve until Ctrl-C or SIGTERM, twice ends it at once; `opens` opens a browser. Raises ClincusError."""
+def serve(
+    port: int | None,
+    *,
+    hosts: Sequence[str] = LOOPBACK,
+    gate: Gate | None = None,
+    on_address: Callable[[str], object] = lambda url: None,
+) -> int:
+    """Serve until Ctrl-C or SIGTERM, twice ends it at once. Raises ClincusError.
+
+    `on_address` is told where the dashboard is, when it runs and when it has moved.
+    """
     import resource
 
     with suppress(ValueError, OSError):  # a terminal takes four file descriptors while it runs: have all we may have
@@ -6932,17 +6944,8 @@ def serve(port: int | None, *, hosts: Sequence[str] = LOOPBACK, gate: Gate | Non
     # The token belongs on the screen of the person who started this, and in no log.
     link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
     log.info("Dashboard running at %s", link if sys.stderr.isatty() else app.url)
-    tell_systemd(f"READY=1\nSTATUS=Dashboard running at {app.url}")
-    if opens:
-        import webbrowser
-
-        # Without the token: every user of this machine can read the browser's arguments. On loopback the page needs
-        # none; elsewhere it asks for it.
-        webbrowser.open(app.url)
-    with suppress(ImportError, OSError, AttributeError):  # give back what compiling took, some 25 MB (malloc_trim(3))
-        import ctypes
-
-        ctypes.CDLL(None).malloc_trim(0)
+    app.on_address = on_address
+    on_address(app.url)
     os.read(end, 1)
     app.close()
     return 0

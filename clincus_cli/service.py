@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -50,7 +51,35 @@ def run_serve(context: Context) -> int:
         clincus.log.handlers[0].setFormatter(JsonFormatter())
     gate = clincus.Gate(options.allowed_host, entry.load_token(options.token_file, context.environ))
     hosts = entry.listen_hosts(options.host, gate)
-    return clincus.serve(options.port, hosts=hosts, gate=gate, opens=options.open)
+    return clincus.serve(options.port, hosts=hosts, gate=gate, on_address=Announcer(opens=options.open))
+
+
+class Announcer:
+    """Tells systemd where the dashboard runs, and once a browser too if so wanted."""
+
+    def __init__(self, *, opens: bool = False) -> None:
+        self._opens = opens
+        self._is_ready = False
+
+    def __call__(self, url: str) -> None:
+        """The dashboard runs there from now on."""
+        ready = "" if self._is_ready else "READY=1\n"
+        tell_systemd(f"{ready}STATUS=Dashboard running at {url}")
+        if self._opens and not self._is_ready:
+            import webbrowser
+
+            # Without the token: every user of this machine can read the browser's arguments. On loopback the page
+            # needs none; elsewhere it asks for it.
+            webbrowser.open(url)
+        self._is_ready = True
+
+
+def tell_systemd(state: str) -> None:
+    """Tell systemd how we are, where it started us and wants to know (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(state.encode(), address.replace("@", "\0", 1))  # @ is for the abstract namespace
 
 
 # -- The unit file

@@ -1,13 +1,14 @@
 #!/bin/sh
 # Writes a tool's conversations to stdout, file by file, as Clincus asks for them on stdin. Runs as root.
 #
-# Arguments: the home, the name of a process to end before (or nothing), the paths of the conversations in the home.
+# Arguments: the home, the name of a process to end before (or nothing), a folder and a uid for guest/hand-over.sh, which
+# comes behind this program (or nothing twice), the paths of the conversations in the home.
 # 1. It lists the files, the newest first: `SIZE MTIME PATH` and a NUL each, and at the end `/` and a NUL.
 # 2. It reads a line for each file that is wanted: `FROM SHA256 PATH`. If the first FROM bytes have this hash, only what
 #    follows them is sent.
 # 3. It answers with a line `FROM SIZE`, SIZE bytes, and a line `SIZE MTIME` of the file as it is after the copy.
-home=$1 tool=$2
-shift 2
+home=$1 tool=$2 workspace=$3 owner=$4
+shift 4
 cd -- "$home" || exit 3
 # Without these the list would be empty, as if there were no conversation.
 for program in find sort head tail sha256sum; do
@@ -27,7 +28,7 @@ found=''
 if [ -n "$found" ]; then
     mkdir .clincus/ended 2>/dev/null # if the container is not stopped then, the next start brings the tool back
     kill -TERM $found 2>/dev/null
-    for _ in $(seq 30); do [ -n "$(tool_processes)" ] || break; sleep 0.1; done
+    for pause in 0.01 0.02 0.03 0.05 $(seq -f 0.1 29); do [ -n "$(tool_processes)" ] || break; sleep "$pause"; done
     found=$(tool_processes)
     if [ -n "$found" ]; then kill -KILL $found 2>/dev/null; sleep 0.2; fi
 fi
@@ -53,3 +54,4 @@ while IFS= read -r line; do
     find "./$path" -maxdepth 0 -type f -printf '%s %T@' 2>/dev/null
     echo
 done
+set -- "$workspace" "$owner"

@@ -1,9 +1,15 @@
 #!/bin/sh
 # Unpacks the files of a start into the code user's home, from a tar on stdin, and starts the tool in tmux.
 #
-# Arguments: tmux session, workspace, columns, rows, and `tmux`, or anything else to unpack only.
+# Arguments: tmux session, workspace, columns, rows, `tmux` or anything else to unpack only, and paths in the home. If
+# there are any it begins with a list of the files there, in the form of guest/save.sh: what comes depends on it.
 set -eu
 session=$1 workspace=$2 columns=$3 rows=$4 mode=$5
+shift 5
+[ "$#" = 0 ] || {
+    (cd && find "$@" -type f -size +0 -printf '%s %T@ %p\0' 2>/dev/null | head -c 4194304) || :
+    printf '/\0'
+}
 fail() { echo "$1" >&2; exit 1; }
 build="build one with \`clincus build\`"
 [ -d "$HOME" ] && [ -w "$HOME" ] || fail "the image has no home $HOME for uid $(id -u): $build"
@@ -13,9 +19,12 @@ tar -xf - -C "$HOME"
 cd "$HOME/.clincus"
 [ ! -e started ] && [ ! -e unpacking ] || rm -f started unpacking
 # Files of the system, such as settings that no user's settings switch off. Without sudo the tool starts without them.
-[ ! -d system ] || (cd system && find . -type f) | while IFS= read -r file; do
-    cmp -s "system/$file" "/$file" || sudo -n install -D -m 644 "system/$file" "/$file" || :
-done
+[ ! -d system ] || (cd system && find . -type f -exec sh -c '
+    for file; do cmp -s "$file" "/$file" || printf "%s\n" "$file"; done' changed {} +) >system.changed
+# One sudo for all of them, and none where nothing has changed.
+# shellcheck disable=SC2016,SC2024 # for the shell that sudo starts; the list is the user's own
+[ ! -s system.changed ] || sudo -n sh -c '
+    while IFS= read -r file; do install -D -m 644 "system/$file" "/$file"; done' install <system.changed || :
 [ "$mode" = tmux ] || exit 0
 # A stop ended the tool and came no further: a shell has its place, and keeps it.
 if rmdir ended 2>/dev/null && tmux has-session -t "=$session" 2>/dev/null; then

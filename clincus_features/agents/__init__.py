@@ -24,6 +24,7 @@ FAILED_LOOK = 5.0  # seconds after a look that failed
 LOOKERS = 4  # looks at the same time on one engine
 SLOW = 2.0  # seconds that a look may take before its session counts as slow
 SLOW_LOOKERS = 2  # looks at slow sessions at the same time: a container that hangs must not keep others waiting
+WAIT_FOR_STARTS = 5.0  # seconds that the first look at a tool leaves the machine to other sessions that start
 AT_REST = ("idle", "done", "ended", "failed", "unknown", "none")
 
 
@@ -96,13 +97,14 @@ class Watch:
         self._due: dict[str, float] = {}  # session -> time.monotonic of its next look
         self._looking: set[str] = set()
         self._slow: set[str] = set()  # sessions whose last look took long
+        self._waiting: set[str] = set()  # sessions whose first look waits for other starts
 
     def tell(self, moment: str, session: clincus.Session) -> None:
         """A moment in a session's life. It never waits: the registry holds its lock."""
         with self._changed:
             if moment == "started":
                 self._begin(session, Known(first_facts(session)))
-                self._wake(session.id)
+                self._look_after_starts(session.id)
             elif moment == "stopped":
                 self._due.pop(session.id, None)
                 self._begin(session, Known(Facts(status="stopped", tool=session.tool, now=time.time())))
@@ -256,6 +258,17 @@ class Watch:
     def _wake(self, id: str) -> None:
         self._due[id] = time.monotonic()
         self._look_is_due(clincus.engine_of(id)).notify_all()
+
+    def _look_after_starts(self, id: str) -> None:
+        """Let the first look at a tool wait while other sessions start, and those that waited go on when none does."""
+        self._waiting.add(id)
+        if any(session.status == "starting" for session in self._app.registry.all()):
+            self._due[id] = time.monotonic() + WAIT_FOR_STARTS
+            self._look_is_due(clincus.engine_of(id)).notify_all()
+            return
+        for one in self._waiting & self._known.keys():
+            self._wake(one)
+        self._waiting.clear()
 
     def _look_is_due(self, engine: str) -> threading.Condition:
         return self._looks.setdefault(engine, threading.Condition(self._changed))

@@ -37,6 +37,7 @@ REST = 600.0  # seconds
 LAST_LOOK = 5.0  # seconds that a stop waits for the last look
 BEFORE_PROMPT = 2.0  # seconds that a prompt waits for its checkpoint
 SAME_PROMPT = 60.0  # seconds for which the checkpoint before a prompt is that of the turn that begins
+WAIT_FOR_STARTS = 5.0  # seconds that the first checkpoint leaves the machine to other sessions that start
 SETTLING = 1.5  # seconds after a start that somebody else has begun
 RECORDERS = 4  # checkpoints taken at the same time
 FIRST_PERIOD, LAST_PERIOD = 30.0, 600.0  # seconds between two looks at a tool without hooks, while nothing changes
@@ -84,6 +85,7 @@ class Recorder:
         self._doing: list[tuple[str, str]] = []  # session, why
         self._resting: dict[str, float] = {}  # session -> time.monotonic until which its moments count for nothing
         self._looks: dict[str, float] = {}  # session -> time.monotonic at which the last look at its workspace began
+        self._waiting: dict[str, clincus.Session] = {}  # started while others were starting
         self._states: dict[str, str] = {}  # session -> state of its agent
         self._counts: dict[str, dict[str, int] | None] = {}  # session id -> changes since the start
         self._periods: dict[str, tuple[float, float]] = {}  # session -> next look at a tool without hooks, and period
@@ -92,8 +94,8 @@ class Recorder:
 
     def tell(self, moment: str, session: clincus.Session) -> None:
         """A moment in a session's life; only "before_prompt" and "before_stop" wait, and not for long."""
-        if moment in ("started", "after_start"):
-            self._ask(session, "start", SETTLING if moment == "started" else 0.0)
+        if moment in ("started", "after_start") and self._is_enabled():
+            self._ask_for_first(session, SETTLING if moment == "started" else 0.0)
         elif moment == "ring":
             self._periods.pop(session.id, None)
         elif moment == "before_prompt" and self._is_enabled():
@@ -295,6 +297,17 @@ class Recorder:
         return [one.old_path for one in files if one.old_path and is_chosen(one.path, set(paths))]
 
     # -- The queue
+
+    def _ask_for_first(self, session: clincus.Session, delay: float) -> None:
+        """Ask for the checkpoint of a start; while other sessions start, all of them wait for the last one."""
+        with self._changed:
+            self._waiting[session.id] = session
+            if any(one.status == "starting" for one in self._app.registry.all()):
+                self._ask(session, "start", WAIT_FOR_STARTS)
+                return
+            waiting, self._waiting = self._waiting, {}
+            for one in waiting.values():
+                self._ask(one, "start", delay)
 
     def _ask(self, session: clincus.Session, why: str, delay: float = 0.0) -> None:
         if not self._is_enabled():

@@ -94,7 +94,7 @@ def test_what_root_in_the_container_made_can_be_handed_to_the_owner(box):
     name = box.launch()
     (box.root / "of-another").touch()
     box.run(name, "mkdir d; cp /bin/true d/setuid; chmod 6755 d/setuid; ln -s /etc/shadow d/link; touch d/x", user=0)
-    clincus.hand_over(box.incus, name, "/workspace", CODE)
+    box.hand_over(name)
     owners = {path.name: path.lstat().st_uid for path in [box.root / "d", *(box.root / "d").iterdir()]}
     assert owners == dict.fromkeys(("d", "setuid", "link", "x"), OWNER)
     assert stat.S_IMODE((box.root / "d/setuid").stat().st_mode) == 0o755
@@ -503,7 +503,7 @@ def test_files_get_the_group_of_the_workspace(groups_box):
     name = groups_box.launch()
     assert groups_box.run(name, "echo x > new; mkdir d; echo x >> orphan; stat -c %g .").stdout == b"%d\n" % CODE
     groups_box.run(name, "echo x > by-root", user=0)
-    clincus.hand_over(groups_box.incus, name, "/workspace", CODE)
+    groups_box.hand_over(name)
     made = [(groups_box.root / path).stat() for path in ("new", "d", "by-root")]
     assert {(about.st_uid, about.st_gid) for about in made} == {(OWNER, GROUP)}
     assert (groups_box.root / "orphan").read_text() == "x\n"

@@ -28,8 +28,13 @@ class App:
         self.extensions = clincus.Extensions()
         self.told: list[dict[str, Any]] = []
 
+        self.starting: list[clincus.Session] = []
+
     def get(self, id: str) -> clincus.Session:
         return clincus.replace(SESSION, id=id)
+
+    def all(self) -> list[clincus.Session]:
+        return self.starting
 
     def publish(self, event, extension: bool) -> None:
         assert extension
@@ -170,6 +175,15 @@ def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, contain
         watch.tell("ring", SESSION)
         watch.work()
         assert app.told[-1]["state"] == state
+
+
+def test_the_first_looks_wait_until_no_session_starts_any_more(watch, app):
+    app.starting = [clincus.replace(SESSION, status="starting")]
+    watch.tell("started", SESSION)
+    assert next_look(watch) == pytest.approx(agents.WAIT_FOR_STARTS, abs=0.5)
+    app.starting = []
+    watch.tell("started", clincus.replace(SESSION, id="clincus-a1b2c3-2"))
+    assert next_look(watch) <= 0
 
 
 def test_each_change_is_told_once(watch, container, app):

@@ -986,7 +986,7 @@ def test_systemd_is_told_by_a_datagram(tmp_path, monkeypatch, name):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(address)
         monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
-        clincus.tell_systemd("READY=1")
+        cli_service.tell_systemd("READY=1")
         assert channel.recv(100) == b"READY=1"
 
 
@@ -995,7 +995,7 @@ def test_systemd_that_does_not_listen_is_no_matter(monkeypatch, address):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     if address:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
-    clincus.tell_systemd("READY=1")
+    cli_service.tell_systemd("READY=1")
 
 
 # ---- as a program -------------------------------------------------------------------------------------------------

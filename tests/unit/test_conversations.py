@@ -69,7 +69,7 @@ class Tap(io.BufferedReader):
         return data
 
 
-def save(tmp_path, tool="claude", *, ends=""):
+def save(tmp_path, tool="claude", *, ends="", owner=None):
     """Save the conversations of the home `guest`; the notes, and the bytes of content that were sent."""
     taps = []
 
@@ -82,12 +82,25 @@ def save(tmp_path, tool="claude", *, ends=""):
                 yield stdin, taps[0]
             finally:
                 process.stdin.close()
-                process.kill()
+                process.wait(10)
 
     known = clincus.TOOLS[tool]._replace(start=(ends or tool,))
     saved = saved_session(tmp_path, tool)
-    notes = clincus.save_conversation(run, str(tmp_path / "guest"), saved, known, is_last=bool(ends))
+    notes = clincus.save_conversation(run, str(tmp_path / "guest"), saved, known, is_last=bool(ends), owner=owner)
     return notes, taps[0].count
+
+
+def test_what_root_made_in_the_workspace_goes_to_its_owner_behind_the_last_save(tmp_path, monkeypatch):
+    write(tmp_path / "guest" / TALK, b"x")
+    write(tmp_path / "work space" / "file", b"x")
+    program = tmp_path / "bin" / "chown"
+    write(program, f'#!/bin/sh\necho "$@" >>"{tmp_path}/said"\n'.encode())
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    save(tmp_path, owner=(str(tmp_path / "work space"), 4321))
+    assert copies(tmp_path) == {TALK: b"x"}
+    said = (tmp_path / "said").read_text()
+    assert said == f"-h 4321:4321 {tmp_path}/work space {tmp_path}/work space/file\n"
 
 
 # ---- what is saved ------------------------------------------------------------------------------------------------
@@ -450,9 +463,12 @@ def test_a_start_sees_the_files_that_are_there(tmp_path):
     write(tmp_path / path, "{}")
     write(tmp_path / ROOT / "empty")
     os.utime(tmp_path / path, (12, 12.5))
-    command = ["sh", "-c", clincus.guest_program("list"), "list", ".claude/none", ROOT]
-    output = subprocess.run(command, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, check=True).stdout
-    assert [file[:3] for file in clincus.parse_listing(output)] == [(path, 2, 12_500_000_000)]
+    words = ["session", str(tmp_path / "not-mounted"), "200", "50", "direct", ".claude/none", ROOT]
+    command = ["sh", "-c", clincus.guest_program("start"), "start", *words]
+    done = subprocess.run(command, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, check=False)
+    assert [file[:3] for file in clincus.read_listing(io.BufferedReader(io.BytesIO(done.stdout)))] == [
+        (path, 2, 12_500_000_000)
+    ]
 
 
 # ---- the list of saved sessions -----------------------------------------------------------------------------------

@@ -346,6 +346,19 @@ class TestWork:
         registry.end_work(NAME)
         assert registry.get(NAME).status == "stopped"
 
+    @pytest.mark.parametrize(
+        ("status", "ends"), [("starting", {"Running"}), ("stopping", {"Stopped", "gone"})], ids=["start", "stop"]
+    )
+    def test_it_is_done_when_incus_has_told_its_end(self, registry, status, ends):
+        look(registry, RUNNING if status == "stopping" else STOPPED)
+        registry.begin_work(NAME, status)
+        done = set()
+        for found in (RUNNING, PAUSED, STOPPED):
+            look(registry, found)
+            done |= {found["status"]} if registry.is_done(NAME) else set()
+        registry.compare(next(registry.questions), [], only=NAME)
+        assert done | ({"gone"} if registry.is_done(NAME) else set()) == ends
+
     def test_a_stop_while_the_start_comes_to_its_end_is_seen(self, registry, heard):
         session = reserve(registry)
         look(registry, {**RUNNING, "name": session.id}, name=session.id)

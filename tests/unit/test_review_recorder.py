@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -104,6 +105,15 @@ def test_a_start_that_was_made_here_is_not_waited_for(recorder):
     recorder.tell("after_start", SESSION)
     recorder.work()
     assert [one.why for one in recorder.records.of(SESSION).checkpoints] == ["start"]
+
+
+def test_the_first_checkpoints_wait_until_no_session_starts_any_more(recorder, app):
+    app.sessions = [SESSION, replace(SESSION, id="clincus-0a1b2c-9", status="starting")]
+    recorder.tell("after_start", SESSION)
+    assert recorder._queue[0][0] > time.monotonic() + 1
+    app.sessions = [SESSION, replace(SESSION, id="clincus-0a1b2c-9")]
+    recorder.tell("after_start", app.sessions[1])
+    assert [id for at, id, _ in recorder._queue if at <= time.monotonic()] == [one.id for one in app.sessions]
 
 
 @pytest.mark.parametrize(

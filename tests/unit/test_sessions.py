@@ -286,6 +286,16 @@ class Machine(Door):
         self.users.append(options.get("user", 0))
         return clincus.Completed(self.code, b"", b"")
 
+    @contextlib.contextmanager
+    def open(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        sent: list[bytes] = []
+        if arguments[1][3] == "save":
+            raise clincus.IncusError("there is no conversation", 500)
+        yield SimpleNamespace(write=sent.append, allow=lambda seconds: None), io.BytesIO(b"/\0")
+        done = self.exec(*arguments, stdin=sent, **options)
+        if done.code:
+            raise clincus.IncusError(done.reason, 500)
+
 
 class TestStart:
     @pytest.fixture

@@ -56,6 +56,7 @@ def door() -> SleepingDoor:
 @pytest.fixture
 def app(door, tmp_path, monkeypatch):
     monkeypatch.setattr(silence, "PATIENCE", 0.2)
+    monkeypatch.setattr(silence, "SHORT", 0.0)
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ)
@@ -84,6 +85,15 @@ def test_who_waits_for_an_incus_that_answers_waits_on(app, door):
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
     silence.look_who_waits(app, "")
     assert (app.monitors[""].error, len(door.waiting)) == ("", 1)
+    silence.give_up(door.waiting, "the test is over")
+    waiting.end()
+
+
+def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch):
+    monkeypatch.setattr(silence, "SHORT", 60.0)
+    waiting = Waiting(door, lambda: door.query("/1.0/instances"))
+    silence.look_who_waits(app, "")
+    assert app.monitors[""].error == ""
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 

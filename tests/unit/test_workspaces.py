@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import clincus
+from clincus_features import repositories
 
 
 @pytest.fixture
@@ -38,10 +39,10 @@ def test_so_many_projects_are_listed(projects, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_become_a_repository_is_not_made(tmp_path, monkeypatch):
-    config = clincus.load_config({"HOME": "/"}, flags={"dashboard.workspace_roots": [str(tmp_path)]})
-    workspaces = clincus.Workspaces(lambda: config, {}, list)
+    folder = tmp_path / "my-app"
+    folder.mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(clincus.ClincusError, match="a Git repository: `git` cannot be started") as raised:
-        workspaces.make_folder(str(tmp_path), "my-app", git=True)
+        repositories.make_repository(str(folder))
     assert raised.value.status == 500
     assert list(tmp_path.iterdir()) == []
