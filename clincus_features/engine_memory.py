@@ -37,6 +37,8 @@ class Memory:
     def look(self, engine: str) -> None:
         """Keep what an engine has, or show what it had."""
         monitor = self._app.monitors.get(engine)
+        if not engine:
+            self._app.monitor.stopping.wait()  # this host has the sessions itself
         if not engine or monitor is None or not monitor.looked.is_set():
             return
         mine = [one for one in self._app.registry.all() if one.engine == engine]

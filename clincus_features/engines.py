@@ -100,14 +100,15 @@ class Survey:
         """Ask an engine about itself, if it is time to; or look for another member of one that is out of reach."""
         monitor, incus = self._app.monitors[engine], self._app.sessions.door(f"{engine}:")
         known = self._known().get(engine, Facts())
+        if not engine and known.version:  # this host stays as it is
+            monitor.stopping.wait()
+            return
         if monitor.error:
             with self._turning:
                 if known.is_cluster and engine and find_member(incus.anew(), known):
                     monitor.reconnect()
             return
-        if time.monotonic() >= self._next.get(engine, 0.0) and (
-            engine or not known.version
-        ):  # this host stays as it is
+        if time.monotonic() >= self._next.get(engine, 0.0):
             fresh = ask_facts(incus)
             self._next[engine] = time.monotonic() + SURVEY_EVERY
             if fresh != known:

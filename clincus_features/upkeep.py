@@ -7,14 +7,19 @@ long ago.
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
 
 import clincus
 
 SAVE_AFTER_RING = 15.0  # seconds between two saves of a running session, if its bell rang
 SAVE_EVERY = 180.0  # seconds, if it did not
+SAVE_RARELY = 600.0  # the same at most, as long as a save finds nothing new
+LOOK_EVERY = 60.0  # seconds between two looks for what is due, if nothing happens
 
 clincus.register_settings(clincus.Setting("sessions.ephemeral_grace", "24h", clincus.check_duration))
 
@@ -23,8 +28,15 @@ def install(extensions: clincus.Extensions) -> None:
     """Add the duties. Nothing is ended while Incus cannot be asked."""
     app = extensions.app
     saves = Saves()
+    before_stop, before_save = Alarm(), Alarm()
+    extensions.listeners += [before_stop.hear, before_save.hear]
+
+    def save(engine: str) -> None:
+        before_save.wait(engine, saves.due(app.sessions, engine) - time.monotonic())
+        saves.save_due(app.sessions, engine)
 
     def stop(engine: str) -> None:
+        before_stop.wait(engine, seconds_until_stop(app.sessions, datetime.now(timezone.utc), engine))
         if not app.monitors[engine].error:
             stop_expired(app.sessions, datetime.now(timezone.utc), engine)
             remove_half_made(app.sessions, engine)
@@ -36,35 +48,86 @@ def install(extensions: clincus.Extensions) -> None:
             delete_abandoned(app.sessions, datetime.now(timezone.utc) - grace, ended, engine)
 
     extensions.duties += [
-        clincus.Duty(
-            "saving conversations", 5.0, lambda engine: saves.save_due(app.sessions, engine), each_engine=True
-        ),
+        clincus.Duty("saving conversations", 5.0, save, each_engine=True),
         clincus.Duty("deadlines", 2.0, stop, each_engine=True),
         clincus.Duty("tidying up", 600.0, delete, each_engine=True),
     ]
 
 
+class Alarm:
+    """Lets a duty sleep until a time, or until something happens to a session of its engine."""
+
+    def __init__(self) -> None:
+        self._happened: dict[str, threading.Event] = {}
+
+    def hear(self, moment: str, session: clincus.Session) -> None:
+        """Something happens."""
+        self._of(session.engine).set()
+
+    def wait(self, engine: str, seconds: float) -> None:
+        """Sleep for so long, but not for longer than LOOK_EVERY."""
+        happened = self._of(engine)
+        happened.wait(min(seconds, LOOK_EVERY))
+        happened.clear()
+
+    def _of(self, engine: str) -> threading.Event:
+        return self._happened.setdefault(engine, threading.Event())
+
+
+class Save(NamedTuple):
+    """The last save of a session's run; before the first one, when the session was found."""
+
+    at: float  # time.monotonic
+    rang_at: str = ""  # `Session.rang_at` at that time
+    pause: float = SAVE_EVERY  # seconds to the next one without a ring
+
+    def due(self, session: clincus.Session) -> float:
+        """When the next one is due."""
+        return self.at + (SAVE_AFTER_RING if session.rang_at != self.rang_at else self.pause)
+
+
 class Saves:
     """Saves the conversations of running sessions soon after a turn (a ring) and every few minutes.
 
-    A container that is lost from outside loses no more than what was said since.
+    A container that is lost from outside loses no more than what was said since. The pause grows while a session rests.
     """
 
     def __init__(self) -> None:
-        # Engine -> id -> ring and monotonic time of the last save of this run.
-        self._last: dict[str, dict[str, tuple[str, float]]] = {}
+        self._last: dict[str, dict[str, Save]] = {}  # by engine and session
+
+    def due(self, sessions: clincus.Sessions, engine: str = "") -> float:
+        """When something is due on an engine (time.monotonic)."""
+        at, last = time.monotonic(), self._last.get(engine, {})
+        return min((last.get(one.id, Save(at)).due(one) for one in running(sessions, engine)), default=at + LOOK_EVERY)
 
     def save_due(self, sessions: clincus.Sessions, engine: str = "") -> None:
         """Save what is due on an engine. A session that is being worked on waits for the next time."""
         at, known = time.monotonic(), self._last.get(engine, {})
-        running = [session for session in reachable(sessions, engine) if session.status == "running"]
-        last = self._last[engine] = {session.id: known.get(session.id, ("", at)) for session in running}
-        for session in running:
-            rang_at, saved = last[session.id]
-            is_due = at - saved > (SAVE_AFTER_RING if session.rang_at != rang_at else SAVE_EVERY)
-            with contextlib.suppress(clincus.ClincusError):  # it is gone by now
-                if is_due and sessions.save(session.id, wait=False) is not None:
-                    last[session.id] = (session.rang_at, at)
+        found = running(sessions, engine)
+        last = self._last[engine] = {session.id: known.get(session.id, Save(at)) for session in found}
+        for session in found:
+            before = last[session.id]
+            if at >= before.due(session):
+                with contextlib.suppress(clincus.ClincusError):  # it is gone by now
+                    copy = copy_of(sessions, session)
+                    if sessions.save(session.id, wait=False) is not None:
+                        rests = session.rang_at == before.rang_at and copy is not None
+                        rests = rests and copy_of(sessions, session) == copy
+                        pause = min(2 * before.pause, SAVE_RARELY) if rests else SAVE_EVERY
+                        last[session.id] = Save(at, session.rang_at, pause)
+
+
+def running(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:
+    """The sessions on an engine that run."""
+    return [session for session in reachable(sessions, engine) if session.status == "running"]
+
+
+def copy_of(sessions: clincus.Sessions, session: clincus.Session) -> int | None:
+    """What tells a copy of a conversation from the next one: each is made in a folder of its own."""
+    try:
+        return os.stat(sessions.saved_directory(session)).st_ino
+    except OSError:
+        return None
 
 
 def reachable(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:
@@ -83,15 +146,28 @@ def remove_half_made(sessions: clincus.Sessions, engine: str) -> None:
             sessions.half_made.pop(id)
 
 
+def seconds_until_stop(sessions: clincus.Sessions, at: datetime, engine: str = "") -> float:
+    """How long it takes from a time until there is a session to stop, or a half-made container to remove."""
+    if any(session.engine == engine for session in list(sessions.half_made.values())):
+        return 0.0
+    deadlines = filter(None, map(deadline_of, running(sessions, engine)))
+    return min(((one - at).total_seconds() for one in deadlines), default=LOOK_EVERY)
+
+
 def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str = "") -> None:
     """Stop the sessions of an engine that have run past their deadline at a time."""
 
     def is_due(session: clincus.Session) -> bool:
-        deadline, started = clincus.parse_time(session.deadline), clincus.parse_time(session.started_at)
-        # A deadline from before the start belongs to an earlier run.
-        return session.status == "running" and bool(deadline and started and started < deadline <= at)
+        deadline = deadline_of(session)
+        return session.status == "running" and deadline is not None and deadline <= at
 
     end_each(sessions, engine, is_due, "its time is over, stopping it")
+
+
+def deadline_of(session: clincus.Session) -> datetime | None:
+    """When the run of a session is to end. A deadline from before its start belongs to an earlier run."""
+    deadline, started = clincus.parse_time(session.deadline), clincus.parse_time(session.started_at)
+    return deadline if deadline and started and started < deadline else None
 
 
 def delete_abandoned(

@@ -45,6 +45,7 @@ FIELDS = {"network": "network.mode", "allow": "network.allow", "presets": "netwo
 LOCK_PERIOD = 1.0  # seconds between two tries to be the server that has the sockets
 TELL_WITHIN = 5.0  # seconds for a container to hear of a change
 TELL_PERIOD = 2.0  # seconds between two events that tell of refusals
+REST = 60.0  # seconds between two looks at the policies if nobody is told of a change
 
 
 def check_network(value: object) -> str:
@@ -125,7 +126,7 @@ class Gateway:
             time.sleep(LOCK_PERIOD)
             return
         self._compare()
-        self.proxy.serve_round()
+        self.proxy.serve_round(TELL_PERIOD if self._untold else REST)
         now = time.monotonic()
         if self._untold and now > self._told_at + TELL_PERIOD:
             self._told_at = now
@@ -192,7 +193,7 @@ class Gateway:
             self._keep_line(session.id, READY_WITHIN)
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """Begin new records with each run."""
+        """Begin new records with each run, and compare the policies whenever anything has changed."""
         if moment == "deleted" or (moment == "started" and self._runs.get(session.id) not in (None, session.run)):
             self.proxy.forget(session.id)
         if moment == "started":
@@ -202,6 +203,7 @@ class Gateway:
                 self._keep_line(session.id)
         elif moment == "deleted":
             self._runs.pop(session.id, None)
+        self.proxy.wake()
 
     # -- What people ask
 
@@ -254,6 +256,7 @@ class Gateway:
             finally:
                 sessions.look(id)
                 self._changing.discard(id)
+                self.proxy.wake()
 
     def _put(
         self, session: clincus.Session, before: Mapping[str, Any], known: Policy, given: Mapping[str, object]

@@ -29,7 +29,7 @@ MOST_OF_SESSION, MOST_IN_ALL = 256, 1024  # connections
 MOST_NEW = 300  # connections of a session in a round; more wait
 PIECE = 256 << 10  # bytes that are read at once
 LOOK_UPS = 8  # at the same time
-ROUND = 0.5  # seconds between two looks at times, at most
+ROUND = 0.5  # seconds between two looks at times, at most, while there are connections
 
 Resolver = Callable[[str, int], Found]
 
@@ -113,7 +113,7 @@ class Proxy:
                 del self._wanted[session]
             else:
                 self._wanted[session] = policy
-        self._wake()
+        self.wake()
 
     def wanted(self) -> set[str]:
         """The sessions that have a policy here."""
@@ -139,15 +139,17 @@ class Proxy:
         """How many connections there are."""
         return sum(len(outlet.links) for outlet in self._outlets.values())
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let `serve_round` come to its end."""
         with suppress(BlockingIOError):
             os.write(self._wake_writer, b"!")
 
     # -- The loop
 
-    def serve_round(self) -> None:
-        """Wait for something to do, half a second at most, and do it."""
-        for key, mask in self.selector.select(ROUND):
+    def serve_round(self, rest: float = ROUND) -> None:
+        """Wait for something to do, `rest` seconds at most, and do it."""
+        is_busy = self.wanted() != self._outlets.keys() or any(one.links or one.new for one in self._outlets.values())
+        for key, mask in self.selector.select(ROUND if is_busy else rest):
             key.data(mask)
         while self._found:
             self._go_on(*self._found.popleft())
@@ -255,7 +257,7 @@ class Proxy:
             except Exception as error:
                 found = Refused(502, f"{asked.host} cannot be looked up: {error}")
             self._found.append((link, found))
-            self._wake()
+            self.wake()
 
     def _usable(self, asked: Asked) -> Found:
         """The addresses of a host that something may be sent to. Raises Refused, OSError."""

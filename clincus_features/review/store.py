@@ -92,6 +92,9 @@ class Store:
 
     def keep(self, tree: str, name: str) -> None:
         """Keep a tree that is here under a name. Raises ClincusError(500) if it is not here."""
+        with contextlib.suppress(OSError), open(f"{self.path}/refs/clincus/{name}") as ref:
+            if ref.read().strip() == tree:
+                return  # as most looks find it
         if self.text("cat-file", "-t", tree).strip() != "tree":
             raise clincus.ClincusError("the container has sent no tree", 500)
         self.run("update-ref", f"refs/clincus/{name}", tree)

@@ -25,6 +25,7 @@ class Sessions:
         self.ended: list[tuple[str, bool]] = []
         self.saved: list[str] = []
         self.broken: set[str] = set()
+        self.half_made: dict[str, clincus.Session] = {}
         self._folder = folder
 
     def add(self, name: str = FIRST, *, is_ours: bool = True, status: str = "Stopped", **labels: str) -> None:
@@ -82,6 +83,16 @@ def test_a_session_that_cannot_be_stopped_keeps_no_other_running(sessions, caplo
         clincus.log.removeHandler(caplog.handler)
     assert sessions.ended == [(SECOND, False)]
     assert f"{FIRST}: Incus is busy" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("deadline", "seconds"),
+    [("2026-01-01T12:00:20Z", 20), ("2026-01-01T11:00:00Z", -3600), ("2026-01-01T07:00:00Z", 60), ("", 60)],
+    ids=["to come", "over", "of an earlier run", "none"],
+)
+def test_nobody_looks_for_deadlines_before_the_next_one(sessions, deadline, seconds):
+    sessions.add(status="Running", deadline=deadline)
+    assert upkeep.seconds_until_stop(sessions, NOON) == seconds
 
 
 def tidy_up(sessions: Sessions, ended_at: str = "2026-01-01T10:00:00Z") -> None:
@@ -156,3 +167,29 @@ def test_running_sessions_are_saved_after_a_ring_and_every_few_minutes(sessions,
     assert after(2) == [], "it is being worked on"
     sessions.broken = set()
     assert after(5) == [FIRST]
+
+
+def test_a_session_at_rest_is_saved_more_and_more_rarely(sessions, monkeypatch):
+    clock, saves, pauses = [1000.0], upkeep.Saves(), []
+    monkeypatch.setattr(upkeep.time, "monotonic", lambda: clock[0])
+    sessions.add(status="Running")
+    saves.save_due(sessions)
+
+    def pause() -> float:
+        before, clock[0] = clock[0], saves.due(sessions)
+        saves.save_due(sessions)
+        assert sessions.saved.pop() == FIRST
+        return clock[0] - before
+
+    pauses = [pause() for _ in range(4)]
+    assert pauses == [180, 360, 600, 600]
+    sessions.registry.ring(FIRST, NOON)
+    assert [pause(), pause()] == [upkeep.SAVE_AFTER_RING, 180]
+
+
+def test_a_duty_that_sleeps_is_woken_by_what_happens_on_its_engine_alone():
+    alarm, session = upkeep.Alarm(), clincus.Session(FIRST, "/w", "claude", 1, "running", persistent=False)
+    alarm.hear("changed", clincus.replace(session, engine="far"))
+    alarm.wait("far", 600)  # it comes back at once
+    alarm.wait("", 0.01)
+    assert not alarm._of("far").is_set()
