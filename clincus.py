@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
     from typing_extensions import Self
+    from websockets.frames import Frame
     from websockets.server import ServerProtocol
     from websockets.typing import Subprotocol
 else:
@@ -1956,6 +1957,7 @@ class Incus:
         self.remote = remote  # the remote of the `incus` command, "" for the Incus of this host
         self.target = target  # the cluster member or `@group` for new instances, "" for any
         self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
+        self.has_begun = threading.Event()  # is set whenever there is another one
         self.lost = ""  # why the engine counts as lost: no command begins while it does, but by `anew`
 
     def place(self, name: str) -> str:
@@ -2128,12 +2130,13 @@ class Incus:
     def anew(self) -> Incus:
         """The same door for a look whether a lost engine is back: commands begin through it."""
         door = copy.copy(self)
-        door.lost, door.waiting = "", set()
+        door.lost, door.waiting, door.has_begun = "", set(), threading.Event()
         return door
 
     @contextmanager
     def _awaited(self, child: IncusChild) -> Iterator[None]:
         self.waiting.add(child)
+        self.has_begun.set()
         try:
             yield
         finally:
@@ -5535,6 +5538,7 @@ def _is_equal(shown: str, secret: str) -> bool:
     return hmac.compare_digest(*digests)
 
 
+@functools.lru_cache(64)
 def split_host(host: str) -> tuple[str, int]:
     """Split a Host header or an origin's authority into name and port (80 when there is none); ("", -1) for neither."""
     match = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::([0-9]{1,5}))?", host, re.IGNORECASE)
@@ -5844,10 +5848,8 @@ def open_listener(address: tuple[str, int], site: Site) -> Listener:
     import http.server
 
     # The first lines of this file have no http.server, which takes long to load, for `Listener` to be made of.
-    class Server(Listener, http.server.ThreadingHTTPServer):
-        pass
-
-    return Server(address, site)
+    made = type("Server", (Listener, http.server.ThreadingHTTPServer), {})(address, site)
+    return cast(Listener, made)
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -5863,6 +5865,7 @@ PONG = b'{"type": "pong"}'
 # Sizes in bytes. Above its mark a buffer is not filled further, so it holds at most its mark and one read more.
 BUFFER_MARK = 256 * 1024
 READ_SIZE = 64 * 1024
+CONTINUATION, TEXT, BINARY = range(3)  # kinds of frames (RFC 6455, 5.2)
 FULL_READ = 4095  # the kernel hands over a terminal's output in pieces of a page
 MAX_MESSAGE_SIZE = 1024 * 1024
 
@@ -6019,14 +6022,11 @@ class WebSocket:
             self.ended = True
 
     def _feed(self, data: bytes) -> None:
-        from websockets.frames import Frame, Opcode
-
         self._protocol.receive_data(data)
-        for frame in self._protocol.events_received():
-            assert isinstance(frame, Frame)
-            if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
-                self._fragments_are_text = frame.opcode is Opcode.TEXT
-            elif frame.opcode is not Opcode.CONT:
+        for frame in cast("list[Frame]", self._protocol.events_received()):
+            if frame.opcode in (TEXT, BINARY):
+                self._fragments_are_text = frame.opcode == TEXT
+            elif frame.opcode != CONTINUATION:
                 continue
             self._fragments += frame.data
             if frame.fin:
@@ -6135,6 +6135,7 @@ class PtyProgram:
     def __init__(self, argv: Sequence[str], size: TerminalSize) -> None:
         """Start `argv`. Raises OSError if that is not possible."""
         self.has_output = True  # the terminal has not hung up: more output may come
+        self._room = memoryview(bytearray(READ_SIZE))  # for what is read
         self.terminal, slave = os.openpty()
         try:
             os.set_blocking(self.terminal, False)
@@ -6155,20 +6156,20 @@ class PtyProgram:
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.columns, 0, 0))
 
     def read(self) -> bytes:
-        """Return what there is to read, up to one frame and a read: fewer frames are cheaper for both sides."""
-        output = bytearray()
-        while len(output) < READ_SIZE:
+        """Return what there is to read, up to one frame: fewer frames are cheaper for both sides."""
+        size = 0
+        while size < READ_SIZE:
             try:
-                chunk = os.read(self.terminal, READ_SIZE)
+                count = os.readv(self.terminal, [self._room[size:]])
             except BlockingIOError:
                 break
             except OSError:
-                chunk = b""  # EIO: no program has the terminal open any more
-            self.has_output = bool(chunk)
-            output += chunk
-            if len(chunk) < FULL_READ:  # after a full read the rest is on its way, after a short one there is none
+                count = 0  # EIO: no program has the terminal open any more
+            self.has_output = count > 0
+            size += count
+            if count < FULL_READ:  # after a full read the rest is on its way, after a short one there is none
                 break
-        return bytes(output)
+        return bytes(self._room[:size])
 
     def write(self, data: bytearray) -> int:
         """Type `data`; returns how many bytes of it the terminal took."""
@@ -6919,8 +6920,6 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 # `serve` is here, every other command in clincus_cli.
 # ----------------------------------------------------------------------------------------------------------------
 
-END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 def serve(
     port: int | None,
@@ -6959,7 +6958,7 @@ def catch_end_signals() -> int:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
-    numbers = [number for number in END_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    numbers = [one for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
 
     def end(number: int, frame: object) -> None:
         for one in numbers:

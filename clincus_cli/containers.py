@@ -368,9 +368,9 @@ def run_container_exec(context: Context) -> int:
 
     relayed = functools.partial(relay.run_relayed, incus, options.name, options.command, **how)
     if not options.capture:
-        return relayed(passes=clincus.END_SIGNALS)
+        return relayed(passes=relay.END_SIGNALS)
     if options.format == "raw":
-        return relayed(sinks=(relay.OUR_STREAMS[0], lambda piece: None), stdin=None, passes=clincus.END_SIGNALS)
+        return relayed(sinks=(relay.OUR_STREAMS[0], lambda piece: None), stdin=None, passes=relay.END_SIGNALS)
     held = clincus.Held(), clincus.Held()
     run.print_output(relayed(sinks=held, stdin=None), *held)
     return 0

@@ -17,6 +17,7 @@ from typing import IO, Any
 import clincus
 
 Sink = Callable[[bytes], object]  # gets each piece that comes; it raises BrokenPipeError when it wants no more
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OUR_STREAMS = functools.partial(clincus.write_all, 1), functools.partial(clincus.write_all, 2)
 
 

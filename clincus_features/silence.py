@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import clincus
 
 PERIOD = 2.0  # seconds between two looks at who waits
+SLEEP = 60.0  # seconds between two looks while nobody begins to wait
 SHORT = 0.5  # seconds for which nobody is said to wait: most commands take less
 PATIENCE = (
     5.0  # seconds for the easy question: with the other two, well below the 10 s in which everybody has an answer
@@ -36,6 +37,9 @@ def install(extensions: clincus.Extensions) -> None:
 def look_who_waits(app: clincus.Application, engine: str) -> None:
     """If somebody waits for an engine that answers nobody, take it for lost, and end the commands that wait for it."""
     monitor, door = app.monitors[engine], app.sessions.door(f"{engine}:")
+    if not door.waiting:
+        door.has_begun.wait(SLEEP)
+    door.has_begun.clear()
     begun_before = time.monotonic() - SHORT
     if not monitor.error and any(one.began < begun_before for one in tuple(door.waiting)) and not answers(door):
         monitor.lose()

@@ -57,6 +57,7 @@ def door() -> SleepingDoor:
 def app(door, tmp_path, monkeypatch):
     monkeypatch.setattr(silence, "PATIENCE", 0.2)
     monkeypatch.setattr(silence, "SHORT", 0.0)
+    monkeypatch.setattr(silence, "SLEEP", 0.0)
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ)
