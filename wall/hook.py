@@ -36,7 +36,10 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import accumulate, islice
-from typing import Any
+
+TYPE_CHECKING = False  # type checkers take it for true; a start waits for typing to load
+if TYPE_CHECKING:
+    from typing import Any
 
 STAGES = "/run/clincus"
 LOCK_SECONDS = 30.0

@@ -23,7 +23,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+
+TYPE_CHECKING = False  # type checkers take it for true; a start waits for typing to load
+if TYPE_CHECKING:
+    from typing import Any
 
 MOST_FOLDERS = 20000  # this and the next as in hook.py
 FILLED_BY_GIT = ("objects", "refs", "logs")

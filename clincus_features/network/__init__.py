@@ -203,7 +203,8 @@ class Gateway:
                 self._keep_line(session.id)
         elif moment == "deleted":
             self._runs.pop(session.id, None)
-        self.proxy.wake()
+        if self._app is not None:
+            self.proxy.wake()
 
     # -- What people ask
 
