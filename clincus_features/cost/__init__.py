@@ -1,6 +1,6 @@
 """What conversations have cost: GET /api/sessions/{id}/cost, and GET /api/cost by project and day.
 
-The sources are the copies of the conversations on the host (saved after each turn and every 3 minutes, kept when a
+The sources are the copies of the conversations on the host (saved after each turn and every few minutes, kept when a
 session is deleted), in the form of each tool (dialects.py), and for the limits of a person's plan Claude Code's status
 line (status.py). A tool that writes nothing gets null. What a transcript says is data of a container, and bounded; a
 lying agent can fake its own figures and nothing else.
