@@ -5848,8 +5848,7 @@ def open_listener(address: tuple[str, int], site: Site) -> Listener:
     import http.server
 
     # The first lines of this file have no http.server, which takes long to load, for `Listener` to be made of.
-    made = type("Server", (Listener, http.server.ThreadingHTTPServer), {})(address, site)
-    return cast(Listener, made)
+    return cast(Listener, type("Server", (Listener, http.server.ThreadingHTTPServer), {})(address, site))
 
 
 # ----------------------------------------------------------------------------------------------------------------
