@@ -1952,12 +1952,12 @@ class Incus:
         self, project: str = "default", *, group: str = "", engine: str = "", remote: str = "", target: str = ""
     ) -> None:
         self.project = project
+        self.has_begun = threading.Event()  # is set whenever another command is waited for
         self._group = group  # joined through `sg` when the login is older than the membership
         self.engine = engine  # the engine behind this door, which knows no sessions of others
         self.remote = remote  # the remote of the `incus` command, "" for the Incus of this host
         self.target = target  # the cluster member or `@group` for new instances, "" for any
         self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
-        self.has_begun = threading.Event()  # is set whenever there is another one
         self.lost = ""  # why the engine counts as lost: no command begins while it does, but by `anew`
 
     def place(self, name: str) -> str:
