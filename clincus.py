@@ -1816,6 +1816,7 @@ def session_id_on(engine: str, name: str) -> str:
 # Incus says this when it lost sight of a command at its start (guest/exec.sh). The command can be run again.
 NOT_SEEN = b"Failed to retrieve PID of executing child process"
 NOT_SEEN_TRIES = 10
+NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # to read them is half a command's CPU
 GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only end the shell around it
 STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
 
@@ -1959,6 +1960,8 @@ class Incus:
         self.target = target  # the cluster member or `@group` for new instances, "" for any
         self.waiting: set[IncusChild] = set()  # the commands that somebody waits for
         self.lost = ""  # why the engine counts as lost: no command begins while it does, but by `anew`
+        trusted = expand(f"{os.environ.get('INCUS_CONF', '~/.config/incus')}/servercerts/{remote}.crt", os.environ)
+        self.environ = {**os.environ, **NO_AUTHORITIES} if remote and os.path.exists(trusted) else None
 
     def place(self, name: str) -> str:
         """A word of the command line for an instance (a session's id will do) or an image: `remote:name`."""
@@ -2076,11 +2079,11 @@ class Incus:
         """A command in an instance that has begun, with `options` of `exec_argv`. Raises IncusError if it does not."""
         argv = self.exec_argv(name, ["sh", "-c", packaged_text("guest/exec.sh"), "exec", *command], **options)
         for left in reversed(range(NOT_SEEN_TRIES)):
-            with GuestCommand(argv, timeout=timeout, gentle=GENTLE) as running, self._awaited(running):
-                if running.begin():
-                    yield running
+            with GuestCommand(argv, timeout=timeout, gentle=GENTLE, environ=self.environ) as run, self._awaited(run):
+                if run.begin():
+                    yield run
                     return
-                refusal = running.complete()
+                refusal = run.complete()
             if NOT_SEEN not in refusal.stderr or not left:
                 raise self.guest_failure(name, refusal)
 
@@ -2160,7 +2163,7 @@ class Incus:
         """What a command writes to stdout. Raises IncusError if it fails."""
         # SIGINT makes the client give up what can be given up, such as a download.
         gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
-        with IncusChild(command, timeout=timeout, gentle=gentle) as child, self._awaited(child):
+        with IncusChild(command, timeout=timeout, gentle=gentle, environ=self.environ) as child, self._awaited(child):
             try:
                 done = child.complete(stdin)
             except IncusError as error:
@@ -6457,10 +6460,10 @@ class Monitor:
     """Keeps the registry true: looks at what Incus's lifecycle events name, and at everything now and then.
 
     There is one for each engine. `error` is why it cannot be reached, empty while it can; `since` is when that changed
-    last (RFC 3339). `on_reach` is told whenever that changes.
+    last (RFC 3339). `on_reach` is told whenever that changes: engine, error.
     """
 
-    def __init__(self, sessions: Sessions, history: History, on_reach: Callable[[str], None], engine: str = "") -> None:
+    def __init__(self, sessions: Sessions, history: History, on_reach: Callable[..., None], engine: str = "") -> None:
         self.error = ""
         self.since = utc_now()
         self.engine = engine
@@ -6554,7 +6557,7 @@ class Monitor:
         if error != before:
             where = f"engine {self.engine}" if self.engine else "Incus"
             log.warning("%s cannot be reached: %s", where, error) if error else log.info("%s is reached again", where)
-            self._on_reach(error)
+            self._on_reach(self.engine, error)
 
     def _handle(self, line: bytes) -> None:
         try:
@@ -6732,17 +6735,15 @@ class Application:
             self.monitors = {one: monitor for one, monitor in self.monitors.items() if one != engine}
             self.registry.forget(engine)
         for engine in wanted.keys() - self.monitors.keys():
-            told = functools.partial(self._on_engine, engine)
-            self.monitors = {**self.monitors, engine: Monitor(self.sessions, self.history, told, engine)}
+            self.monitors = {**self.monitors, engine: Monitor(self.sessions, self.history, self._on_reach, engine)}
             self._begin(engine)
         self._followed = dict(wanted)
 
-    def _on_engine(self, engine: str, error: str) -> None:
-        self.hub.publish({"type": "engine.changed", "engine": engine, "error": error}, extension=True)
-
-    def _on_reach(self, error: str) -> None:
-        event = {"type": "incus.unreachable", "error": error} if error else {"type": "incus.reachable"}
-        self.hub.greeting = event if error else None
+    def _on_reach(self, engine: str, error: str) -> None:
+        event = {"type": "engine.changed", "engine": engine, "error": error}
+        if not engine:
+            event = {"type": "incus.unreachable", "error": error} if error else {"type": "incus.reachable"}
+            self.hub.greeting = event if error else None
         self.hub.publish(event, extension=True)
 
     def _bind(self, port: int, hint: str = "") -> list[Listener]:

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 import clincus
 from tests.engines_bed import Engine, Relay, far_daemon, host_incus
-from tests.programs import Answer, Server, git, wait_until
+from tests.programs import Answer, Server, git, program, wait_until
 
 CONFIG = '[engines.far]\nroots = ["{}"]\n[network]\nreachable = ["127.0.0.1/32"]\n'
 
@@ -197,6 +197,31 @@ def test_an_engine_that_hangs_in_the_middle_of_a_create_leaves_nothing(server, f
     wait_until(lambda: far.query("/1.0/instances") == [], "the half-made container to be gone")
     wait_until(lambda: listed(server).keys() == {near}, "the session to be gone")
     assert server.create(there, engine="far", mode="mount")["status"] == "running"
+
+
+@pytest.mark.nightly
+def test_the_command_line_reaches_a_session_there(server, bed, far, there, tmp_path):
+    id = server.create(there, engine="far", mode="mount")["id"]
+    environ = {**os.environ, **bed.environ, **far.environ, "HOME": str(server.home)}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [*program(), *words], env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    (tmp_path / "sent").write_text("over there\n")
+    run("file", "push", str(tmp_path / "sent"), f"{id}:/tmp/there")
+    assert run("container", "exec", id, "cat", "/tmp/there") == "over there\n"
+    run("file", "pull", f"{id}:/tmp/there", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_text() == "over there\n"
+    run("tmux", "send", id, "hello")
+    wait_until(lambda: "echo: hello" in run("tmux", "capture", id), "what was typed")
+    assert id in run("tmux", "list")
+    assert "✓ clincus" in run("images", "--engine", "far")
+    assert "has it already" in run("engine", "update", "far")
 
 
 def test_a_clone_of_a_folder_here_is_what_a_session_there_gets(server, make_workspace):

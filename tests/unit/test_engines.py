@@ -56,6 +56,14 @@ def test_a_remote_stands_before_instance_and_image_and_the_project_before_all():
     assert f"tower:{NAME} -- true" in " ".join(door.exec_argv(FAR, ["true"]))
 
 
+def test_where_the_servers_own_certificate_is_known_no_authority_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("INCUS_CONF", str(tmp_path))
+    (tmp_path / "servercerts").mkdir()
+    (tmp_path / "servercerts" / "tower.crt").touch()
+    assert {"SSL_CERT_FILE": "/dev/null", "SSL_CERT_DIR": "/nonexistent"}.items() <= (Door().environ or {}).items()
+    assert [Door(remote=remote).environ for remote in ("public", "")] == [None, None]
+
+
 @pytest.mark.parametrize("id", [f"other:{NAME}", f"far:x:{NAME}"])
 def test_a_door_takes_no_session_of_another_engine(id):
     with pytest.raises(AssertionError, match="not on the engine"):

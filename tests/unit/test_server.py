@@ -81,7 +81,9 @@ def monitor(engine, told, tmp_path, monkeypatch):
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(engine, registry, lambda: clincus.load_config(environ), environ)
-    monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")), told.append)
+    monitor = clincus.Monitor(
+        sessions, clincus.History(str(tmp_path / "history.jsonl")), lambda engine, error: told.append(error)
+    )
     yield monitor
     monitor.stop()
 

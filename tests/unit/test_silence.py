@@ -61,7 +61,7 @@ def app(door, tmp_path, monkeypatch):
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ)
-    monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")), lambda error: None)
+    monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")), lambda engine, error: None)
     return SimpleNamespace(monitors={"": monitor}, sessions=sessions)
 
 
