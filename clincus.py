@@ -2178,10 +2178,9 @@ class Incus:
 
 def incus_sockets(environ: Mapping[str, str]) -> list[str]:
     """Where a local daemon may listen, in the client's own order (INCUS_SOCKET, INCUS_DIR, the default)."""
-    if environ.get("INCUS_SOCKET"):
-        return [environ["INCUS_SOCKET"]]
     folder = environ.get("INCUS_DIR") or "/var/lib/incus"
-    return [f"{folder}/unix.socket", f"{folder}/unix.socket.user"]
+    usual = [f"{folder}/unix.socket", f"{folder}/unix.socket.user"]
+    return [environ["INCUS_SOCKET"]] if environ.get("INCUS_SOCKET") else usual
 
 
 def engine_door(config: Config, engine: str) -> Incus:
