@@ -6908,9 +6908,6 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("POST", "/api/workspaces/folder", make_folder),
         ("GET", "/ws/terminal/{id}", functools.partial(open_terminal, app)),
         ("GET", "/ws/events", send_events),
-        # Beyond the reference
-        ("GET", one, lambda request: app.sessions.document(app.known_session(request.values["id"]))),
-        ("GET", "/ws/shell/{id}", functools.partial(open_terminal, app, shell=True)),
     ]
 
 

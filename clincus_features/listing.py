@@ -1,4 +1,4 @@
-"""The list of all sessions, made once for each change: hundreds of sessions are listed as quickly as one.
+"""One session, and the list of all, made once for each change: hundreds are listed as quickly as one.
 
 Whatever the list shows, its pages are told of by an event when it changes, so between two events it is the same.
 """
@@ -21,10 +21,14 @@ class Kept(NamedTuple):
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Take the place of GET /api/sessions."""
+    """Take the place of GET /api/sessions, and add the route of one session."""
+    app = extensions.app
+    extensions.routes.append(
+        ("GET", "/api/sessions/{id}", lambda request: app.sessions.document(app.known_session(request.values["id"])))
+    )
     extensions.wrappers.append(
         lambda method, path, handler: (
-            Listing(extensions.app).answer if (method, path) == ("GET", "/api/sessions") else handler
+            Listing(app).answer if (method, path) == ("GET", "/api/sessions") else handler
         )
     )
 

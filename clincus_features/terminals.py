@@ -1,12 +1,14 @@
-"""What has left the screen of a session's terminal, as text: GET /api/sessions/{id}/scrollback."""
+"""More of a session's terminals: a shell beside the tool, and as text what has left the screen of either."""
 
 from __future__ import annotations
+
+import functools
 
 import clincus
 
 
 def install(extensions: clincus.Extensions) -> None:
-    """Add the route."""
+    """Add the routes /ws/shell/{id} and /api/sessions/{id}/scrollback."""
     app = extensions.app
 
     def get_scrollback(request: clincus.Request) -> clincus.Response:
@@ -22,4 +24,7 @@ def install(extensions: clincus.Extensions) -> None:
         )
         return clincus.Response(200, text, [("Content-Type", "text/plain; charset=utf-8")])
 
-    extensions.routes.append(("GET", "/api/sessions/{id}/scrollback", get_scrollback))
+    extensions.routes += [
+        ("GET", "/ws/shell/{id}", functools.partial(clincus.open_terminal, app, shell=True)),
+        ("GET", "/api/sessions/{id}/scrollback", get_scrollback),
+    ]
