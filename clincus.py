@@ -5124,8 +5124,8 @@ def response_bytes(response: Response, *, is_last: bool, head_only: bool = False
 class Content:
     """The body of an answer to GET. A client that has it gets 304; any other gets it, compressed if that is smaller."""
 
-    def __init__(self, body: bytes) -> None:
-        self.body = body
+    def __init__(self, body: bytes, brotli: bytes = b"") -> None:
+        self.body, self.brotli = body, brotli  # the same, compressed when it was built: Python has no Brotli
         self.etag = f'"{hashlib.sha256(body).hexdigest()}"'
 
     @functools.cached_property
@@ -5140,16 +5140,18 @@ class Content:
         headers = [("ETag", self.etag), ("Vary", "Accept-Encoding"), *headers]
         if self.etag in re.findall(r'"[^"]*"', request.headers.get("If-None-Match", "")):
             return Response(304, b"", headers)
-        if len(self.body) > COMPRESS_FROM and accepts_gzip(request) and len(self.compressed) < len(self.body):
+        if self.brotli and accepts(request, "br"):
+            return Response(200, self.brotli, [*headers, ("Content-Encoding", "br")])
+        if len(self.body) > COMPRESS_FROM and accepts(request, "gzip") and len(self.compressed) < len(self.body):
             return Response(200, self.compressed, [*headers, ("Content-Encoding", "gzip")])
         return Response(200, self.body, headers)
 
 
-def accepts_gzip(request: Request) -> bool:
-    """Whether the client takes gzip (RFC 9110, 12.5.3)."""
+def accepts(request: Request, coding: str) -> bool:
+    """Whether the client takes a content coding (RFC 9110, 12.5.3)."""
     pairs = [option.partition(";") for option in request.options("Accept-Encoding")]
-    accepted = {coding.strip(): not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight) for coding, _, weight in pairs}
-    return accepted.get("gzip", accepted.get("*", False))
+    accepted = {name.strip(): not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight) for name, _, weight in pairs}
+    return accepted.get(coding, accepted.get("*", False))
 
 
 # -- The head of a request
@@ -5597,12 +5599,10 @@ class Assets:
 
     def find(self, path: str) -> Content | None:
         """The content of a file, None if there is none."""
-        if path not in self._cache:
-            body = self._read(path) if re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path) and ".." not in path else None
-            if body is None:
-                return None
-            self._cache[path] = Content(body)
-        return self._cache[path]
+        is_path = re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path) and ".." not in path
+        if path not in self._cache and is_path and (body := self._read(path)) is not None:
+            self._cache[path] = Content(body, self._read(f"{path}.br") or b"")
+        return self._cache.get(path)
 
 
 # -- Connections

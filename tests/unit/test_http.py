@@ -81,7 +81,8 @@ def make_router():
 
 FILES = {
     "index.html": b"<!doctype html>" + b"page " * 300,
-    "assets/app-1.js": b"script" * 100,
+    "assets/app-1.js": b"script" * 1000,
+    "assets/app-1.js.br": b"much shorter",
     "icon.png": b"\x89PNG",
 }
 
@@ -389,6 +390,14 @@ def test_what_the_client_takes_is_sent(server, accepted, is_compressed):
     with Client(server) as client:
         _, headers, _ = client.send("GET / HTTP/1.1", f"Accept-Encoding: {accepted}").receive()
     assert ("content-encoding" in headers) is is_compressed
+
+
+@pytest.mark.parametrize(("accepted", "coding"), [("gzip, br", "br"), ("br;q=0, gzip", "gzip"), ("gzip", "gzip")])
+def test_a_file_that_was_compressed_by_the_build_is_sent_so(server, accepted, coding):
+    with Client(server) as client:
+        _, headers, body = client.send("GET /assets/app-1.js HTTP/1.1", f"Accept-Encoding: {accepted}").receive()
+    assert headers["content-encoding"] == coding
+    assert (body == FILES["assets/app-1.js.br"]) is (coding == "br")
 
 
 def test_a_request_without_the_token_is_answered_by_the_page_of_a_feature():
