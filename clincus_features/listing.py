@@ -27,9 +27,7 @@ def install(extensions: clincus.Extensions) -> None:
         ("GET", "/api/sessions/{id}", lambda request: app.sessions.document(app.known_session(request.values["id"])))
     )
     extensions.wrappers.append(
-        lambda method, path, handler: (
-            Listing(app).answer if (method, path) == ("GET", "/api/sessions") else handler
-        )
+        lambda method, path, handler: Listing(app).answer if (method, path) == ("GET", "/api/sessions") else handler
     )
 
 
