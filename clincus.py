@@ -1768,7 +1768,6 @@ INCUS_FAILURES = (
     ("daemon is shutting down", 503, "Incus is shutting down."),
     ("UNIQUE constraint failed: instances", 409, ""),
     ("already exists", 409, ""),
-    ("operation has now succeeded", 409, ""),  # another client has just done the same
     ("Instance is busy", 409, ""),  # others work with it, or the daemon is making the instance of that name
     ("not found", 404, ""),
     ("Not Found", 404, ""),
@@ -2004,6 +2003,13 @@ class Incus:
             return json.loads(answer) if answer.strip() else None
         except ValueError as error:
             raise IncusError(f"engine {self.engine}: {shorten(answer[:80])} is no JSON", 503) from error
+
+    def wait_for_others(self, id: str) -> None:
+        """Wait until what anybody does with an instance just now is over, whatever comes of it."""
+        for one in (self.query("/1.0/operations?recursion=1") or {}).get("running", []):
+            if self.path(id) in (one["resources"] or {}).get("instances", []):
+                with suppress(IncusError):
+                    self.query(f"/1.0/operations/{one['id']}/wait?timeout=40", timeout=60)
 
     def launch(
         self,
@@ -4481,7 +4487,14 @@ class Sessions:
         with self.work(id, "starting") as found:
             is_stopped = found.status == "stopped" and not found.paused
             if found.workspace:
-                self._resume(found, request, is_stopped=is_stopped)
+                try:
+                    self._resume(found, request, is_stopped=is_stopped)
+                except IncusError:  # perhaps in the middle of a stop, which a server that was killed had begun
+                    self.door(id).wait_for_others(id)
+                    now = self.look(id)
+                    if is_stopped or now is None or now.status != "stopped":
+                        raise
+                    self._resume(now, request, is_stopped=True)
             elif is_stopped or found.paused:
                 self.containers(id).start(id)  # no tool of ours is in it
         return self._started(id)
@@ -4590,21 +4603,14 @@ class Sessions:
             lock.release()
 
     def terminal_argv(
-        self,
-        session: Session,
-        *,
-        readonly: bool = False,
-        own_mouse: bool = False,
-        shell: bool = False,
-        term: str = "xterm-256color",
+        self, session: Session, how: str = "mouse", *, shell: bool = False, term: str = "xterm-256color"
     ) -> list[str]:
         """The command that attaches a pty, of the type `term`, to a session's tmux: the tool's, or that of a shell.
 
-        Both outlive their clients; the shell ends when a person exits it. With `own_mouse` only programs in tmux get
-        the mouse, when they want it: wheel and selection are the client's, which finds in `scrollback` what has left
-        the screen.
+        Both outlive their clients; the shell ends when a person exits it. `how` is `watch` (nothing can be typed),
+        `mouse`, or `own-mouse`: only programs in tmux get the mouse, when they want it. Wheel and selection are the
+        client's then, which finds in `scrollback` what has left the screen.
         """
-        how = "watch" if readonly else "own-mouse" if own_mouse else "mouse"
         words = tmux_name(session.id, shell=shell), self.guest(session).mount, how, guest_program("shell")
         return self.guest_argv(session, guest_program("attach"), *words, term=term)
 
@@ -4831,13 +4837,12 @@ class Sessions:
         """
         try:
             yield
+            if not self.registry.is_done(id):
+                self.look(id)
         except BaseException:
             with suppress(ClincusError):
                 self.look(id)
             raise
-        else:
-            if not self.registry.is_done(id):
-                self.look(id)
         finally:
             self._worked_on.pop(id, None)
             self.registry.end_work(id)  # also where Incus did not answer
@@ -4899,7 +4904,7 @@ class Workspaces:
             raise ClincusError(f'workspace root "{path}" {problem}', 400)
         return target
 
-    def make_folder(self, root: str, name: str) -> str:
+    def make_folder(self, root: str, name: str, **_of_features: object) -> str:
         """Make a folder in a root, of a name that openapi.json allows; its path. Raises ClincusError: 400, 409, 500."""
         target = expand(root, self.environ)
         if target not in self._roots().values():
@@ -6841,7 +6846,8 @@ def open_terminal(app: Application, request: Request, shell: bool = False) -> No
             websocket.end(codes.get(error.status, CloseCode.TRY_AGAIN_LATER), error.message)
         return
     readonly, size = values.get("readonly", False), TerminalSize(values["cols"], values["rows"])
-    argv = app.sessions.terminal_argv(session, readonly=readonly, own_mouse=values["own_mouse"], shell=shell)
+    how = "watch" if readonly else "own-mouse" if values["own_mouse"] else "mouse"
+    argv = app.sessions.terminal_argv(session, how, shell=shell)
     with open_websocket(request, [TERMINAL_SUBPROTOCOL]) as websocket, app.sockets.track(websocket, session.id):
         TerminalBridge(websocket, argv, size, readonly=readonly).run()
 
@@ -6885,9 +6891,6 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
             raise ClincusError('"path" is missing: name the root to remove in the body or as ?path=', 400)
         return save_roots(app.workspaces.without_root(path))
 
-    def make_folder(request: Request) -> object:
-        return {"path": app.workspaces.make_folder(request.values["root"], request.values["name"])}
-
     def send_events(request: Request) -> None:
         with open_websocket(request, [EVENTS_SUBPROTOCOL]) as websocket, app.sockets.track(websocket):
             app.hub.subscribe(websocket)
@@ -6905,7 +6908,7 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         ("GET", "/api/workspaces", lambda request: app.workspaces.document()),
         ("POST", "/api/workspaces", lambda request: save_roots(app.workspaces.with_root(request.values["path"]))),
         ("DELETE", "/api/workspaces", remove_workspace),
-        ("POST", "/api/workspaces/folder", make_folder),
+        ("POST", "/api/workspaces/folder", lambda request: {"path": app.workspaces.make_folder(**request.values)}),
         ("GET", "/ws/terminal/{id}", functools.partial(open_terminal, app)),
         ("GET", "/ws/events", send_events),
     ]

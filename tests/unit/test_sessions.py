@@ -194,6 +194,22 @@ def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_n
     assert [words for words in door.calls if words[0] == "delete"] == [("delete", NAME)]  # Incus refuses if it runs
 
 
+def test_what_others_do_with_a_container_is_waited_for_and_nothing_else(door):
+    answers = {
+        "/1.0/operations?recursion=1": {
+            "running": [
+                {"id": "mine", "resources": {"instances": [f"/1.0/instances/{NAME}"]}},
+                {"id": "another", "resources": {"instances": ["/1.0/instances/other"]}},
+                {"id": "image", "resources": None},
+            ]
+        }
+    }
+    asked: list[str] = []
+    door.query = lambda path, **_: asked.append(path) or answers.get(path)
+    door.wait_for_others(NAME)
+    assert asked == ["/1.0/operations?recursion=1", "/1.0/operations/mine/wait?timeout=40"]
+
+
 DONE_BY_OTHERS = "Failed to create instance operation: A matching non-reusable operation has now succeeded"
 
 
