@@ -17,7 +17,8 @@ SERIOUS = {"serious", "critical"}
 def serious(page, *rules: str) -> list[str]:
     """What axe-core finds of weight, by all of its rules or by some, one line each."""
     only = {"runOnly": {"type": "rule", "values": rules}} if rules else {}
-    found = Axe().run(page, options={"resultTypes": ["violations"], **only}).response["violations"]
+    options = {"resultTypes": ["violations"], "iframes": False, **only}  # what an app shows in a frame is not ours
+    found = Axe().run(page, options=options).response["violations"]
     return [f"{one['id']}: {node['html']}" for one in found if one["impact"] in SERIOUS for node in one["nodes"]]
 
 
