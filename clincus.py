@@ -4489,10 +4489,10 @@ class Sessions:
             if found.workspace:
                 try:
                     self._resume(found, request, is_stopped=is_stopped)
-                except IncusError:  # perhaps in the middle of a stop, which a server that was killed had begun
+                except IncusError as error:  # perhaps in the middle of a stop, which a killed server had begun
                     self.door(id).wait_for_others(id)
                     now = self.look(id)
-                    if is_stopped or now is None or now.status != "stopped":
+                    if now is None or now.status != "stopped" or (is_stopped and error.status != 409):
                         raise
                     self._resume(now, request, is_stopped=True)
             elif is_stopped or found.paused:

@@ -8,6 +8,7 @@ import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,16 @@ from tests.programs import Server, wait_until
 
 # What is killed, and within how many seconds of its begin.
 ACTIONS = {"create": 1.6, "stop": 1.2, "resume": 1.4, "delete": 1.4, "save": 0.4, "restore": 1.5, "undo": 0.6}
+
+
+def is_being_deleted(id: str) -> bool:
+    """Whether an `incus delete` of a container is under way. It outlives a server that is killed."""
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = process.read_bytes().split(b"\0")
+            if words[:1] == [b"incus"] and {b"delete", id.encode()} <= set(words):
+                return True
+    return False
 
 
 class Life:
@@ -91,6 +102,7 @@ class Life:
         """A new server: what is there is whole, and the conversation goes on by one call."""
         self.server = self.start_server()
         wait_until(lambda: self.server.get("/api/sessions").status == 200, "Incus")
+        wait_until(lambda: not is_being_deleted(self.id), "a delete that goes on without its server")
 
         def found() -> bool:
             listed = self.server.get("/api/sessions").json
