@@ -4,6 +4,8 @@
 # Prints the mark, then obeys lines on stdin:
 #   keys NAME...                 press keys, by tmux's names for them
 #   paste LENGTH                 paste so many bytes, which follow, as one text, and wait until the screen changes
+#   await TENTHS PATTERN         wait so long until one of the last lines has a pattern; print 1 if it has, and the mark
+#   gone TENTHS PATTERN          the same until none has it
 #   proof TENTHS OFFSET EVENT    wait so long for an event behind that byte of the events; print what came, and the mark
 # shellcheck disable=SC2154 # look.sh sets session, mark and now_inode
 pane="=$session:"
@@ -37,12 +39,23 @@ while read -r verb number rest; do
         before=$(tmux capture-pane -p -t "$pane")
         head -c "$number" | tmux load-buffer -b clincus-prompt - || exit
         tmux paste-buffer -p -d -r -b clincus-prompt -t "$pane" || exit
-        tries=40 # a tool that gets Enter together with a paste takes it for a line break
+        tries=40 # some tools take an Enter that comes with a paste for a line break
         while [ "$tries" -gt 0 ]; do
             sleep 0.05
             [ "$(tmux capture-pane -p -t "$pane")" = "$before" ] || break
             tries=$((tries - 1))
         done
+        ;;
+    await | gone)
+        while :; do
+            found=gone
+            tmux capture-pane -p -t "$pane" | grep -v '^ *$' | tail -6 | grep -qE -- "$rest" && found=await
+            [ "$found" != "$verb" ] || { echo 1 && break; }
+            [ "$number" -gt 0 ] || break
+            number=$((number - 1))
+            sleep 0.1
+        done
+        echo "$mark"
         ;;
     proof)
         offset=${rest%% *} event=${rest#* }

@@ -3,7 +3,8 @@
 Three sources correct each other: the tool's hooks (hooks.py carries them in), rules on the last lines of the screen
 (rules.py), and the tool's process. A hook appends a line to a file in the container and rings. Then the server looks
 (reading.py), and one pure function (state.py) says what that means. While a tool works or waits, the server also looks
-every few seconds, since not all that happens has a hook. Nothing is asked of a tool that is idle.
+every few seconds, since not all that happens has a hook. A tool at rest is asked nothing: it rings when it writes, as
+it does when a person opens a dialog.
 """
 
 from __future__ import annotations
@@ -204,16 +205,19 @@ class Watch:
                 self._plan(id, fresh)
 
     def _wants_ring(self, id: str) -> bool:
-        """Whether a tool is to ring when it writes: its hooks have told nothing of what it does, and it is still."""
-        decision, known = self._decisions.get(id), self._known.get(id)
-        if decision is None or known is None or not rules_of(known.facts):
+        """Whether a tool is to ring when it writes: it is at rest or still, and has not just rung."""
+        known = self._known.get(id)
+        if known is None or not self._may_ring(id, known.facts):
             return False
         facts = known.facts
-        if not facts.is_alive or (facts.said.state and decision.agent.source != "screen"):
-            return False
-        has_rung = known.is_armed and time.time() - facts.now < SLOW_LOOK
-        is_still = facts.looked and facts.now - facts.moved > DRAWING and not has_rung
-        return decision.agent.state in AT_REST or (decision.agent.state == "starting" and is_still)
+        is_still = facts.looked and facts.now - facts.moved > DRAWING
+        has_rung = known.is_armed and time.time() - facts.now < SLOW_LOOK  # a person who types would ring at each key
+        return not has_rung and (is_still or self._decisions[id].agent.state in AT_REST)
+
+    def _may_ring(self, id: str, facts: Facts) -> bool:
+        """Whether a look would understand what a tool writes now, and no other look is to come that sees it."""
+        is_known = rules_of(facts) is not None and facts.is_alive and facts.exit_code is None
+        return is_known and id in self._decisions and self._decisions[id].agent.state in (*AT_REST, "starting")
 
     def _plan(self, id: str, known: Known) -> None:
         """Say when to look again: soon, if the screen may lag behind a hook; not at all, if the tool is at rest.
@@ -226,12 +230,11 @@ class Watch:
         elif self._decisions[id].agent.state == "starting" and known.is_armed and known.facts.can_ring:
             age = known.facts.now - known.facts.started
             pause = max(SLOW_LOOK, min(age, START_WITHIN + 1 - age))  # then it is `unknown`
-        elif self._decisions[id].agent.state not in AT_REST or not known.facts.can_ring:
-            pause = SLOW_LOOK
-        elif self._wants_ring(id) and not known.is_armed:
-            pause = 0.0
         else:
-            return
+            rests = self._decisions[id].agent.state in AT_REST and known.facts.can_ring
+            if rests and (known.is_armed or not self._may_ring(id, known.facts)):
+                return
+            pause = SLOW_LOOK
         self._due.setdefault(id, time.monotonic() + pause)
 
     def _decide(self, session: clincus.Session) -> None:

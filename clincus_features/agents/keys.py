@@ -32,8 +32,14 @@ class Keys:
     proof: str = ""  # the event that tells of a prompt that was taken; "": nothing proves it
     guards: Sequence[Guard] = ()
     interrupt: Sequence[Step] = (("Escape",),)
+    # Pattern (grep -E) of the last lines while it works. An interruption is tried again while it is there: the second
+    # Esc counts only for a moment, and none before an answer begins.
+    busy: str = ""
     numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
     own_answer: str = ""  # pattern of the option that lets a person write an answer
+    # Pattern (grep -E) of an empty input. Without a proof Enter is pressed again until it is there; where nothing is in
+    # the input any more, Enter sends nothing.
+    empty: str = ""
 
 
 KEYS: Mapping[str, Keys] = {
@@ -53,6 +59,7 @@ KEYS: Mapping[str, Keys] = {
         proof="UserPromptSubmit",
         guards=(Guard(r"\s*!", "behind_the_invisible"), Guard(r"/", "with_a_blank")),
         interrupt=(("Escape",), ("Escape",)),
+        busy=r"Working\b.* esc ",
         numbers=False,
     ),
     # Seen with 1.18.34. It looks for `/` at the very begin.
@@ -60,8 +67,11 @@ KEYS: Mapping[str, Keys] = {
         proof="UserPromptSubmit",
         guards=(Guard(r"/", "with_a_blank"),),
         interrupt=(("Escape",), ("Escape",)),
+        busy=r" esc (again to )?interrupt",
         numbers=False,
     ),
+    # Seen with 0.61.0. While it starts it shows its input and takes what is typed, but seconds later.
+    "gemini": Keys(empty=r"^ [*>] +Type your message"),
     "aider": Keys(interrupt=(("C-c",),)),
 }
 

@@ -35,9 +35,13 @@ class Menu(NamedTuple):
 
 
 def read_menu(lines: Sequence[str]) -> Menu:
-    """The last choices on a screen; none where it is not certain what they are."""
+    """The last choices on a screen; none where it is not certain what they are.
+
+    The mark says which they are: above choices without numbers an answer of the tool may have a list.
+    """
     menu = numbered_menu(lines)
-    return menu if menu.labels else marked_menu(lines)
+    is_elsewhere = any(MARKED.match(line) and not NUMBERED.match(line) for line in lines[menu.first :])
+    return marked_menu(lines) if is_elsewhere or not menu.labels else menu
 
 
 def numbered_menu(lines: Sequence[str]) -> Menu:

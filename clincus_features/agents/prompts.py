@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SENDERS = 2  # queues that are worked on at the same time
 FIRST_PROOF, SECOND_PROOF = 5.0, 10.0  # seconds to wait for the tool's event after the first Enter, and the second
 DRAWING_TRIES, DRAWING_TIME = 2, 0.7  # more looks at a tool that may draw its screen just now; seconds between them
+INTERRUPTIONS, STOPPING = 4, 2.0  # tries to interrupt a tool; seconds that it takes to stop
 SCREEN_LIMIT = 1 << 20  # bytes that a look or a proof prints at most
 
 
@@ -103,6 +104,7 @@ class Terminal:
         self._stdin, self._stdout, self._mark = stdin, stdout, f"{mark}\n".encode()
         self.known = Known()  # of the look and of what the tool has told since
         self.decision: Decision
+        self.has_taken = True  # a prompt that was typed is not known to stand in the tool's input
 
     @property
     def facts(self) -> Facts:
@@ -132,6 +134,12 @@ class Terminal:
                 self.paste(step)
             else:
                 self.press(step)
+
+    def wait_for_line(self, seconds: float, pattern: str, *, gone: bool = False) -> bool:
+        """Wait until a line of the screen has a pattern (grep -E), or `gone`: until none has it. Whether it is so."""
+        self._stdin.allow(seconds + clincus.READ_TIMEOUT)
+        self._write(f"{'gone' if gone else 'await'} {round(seconds * 10)} {pattern}\n".encode())
+        return self._read(1).startswith(b"1")
 
     def wait_for_proof(self, seconds: float, event: str, text: str) -> bool:
         """Wait until the tool tells that it has taken a prompt; False if it does not."""
@@ -223,7 +231,12 @@ class Sender:
     def interrupt(self, session: clincus.Session) -> None:
         """Let the tool stop what it does; nothing is pressed where it is at rest. ClincusError(409) without a tool."""
         with self._lock(session), self._terminal(session) as terminal:
-            terminal.take(typed.interrupt_steps(terminal.facts, terminal.decision))
+            steps = typed.interrupt_steps(terminal.facts, terminal.decision)
+            busy = typed.keys_of(session.tool).busy if steps else ""
+            for _ in range(INTERRUPTIONS if busy else 1):
+                terminal.take(steps)
+                if busy and terminal.wait_for_line(STOPPING, busy, gone=True):
+                    break
         self._watch.tell("ring", session)
 
     def work(self, engine: str = "") -> None:
@@ -276,7 +289,8 @@ class Sender:
                     if prompt is not None and prompt.result == "sending":
                         prompt = self._type(session, terminal, prompt)
                 self._watch.learn(session, known, terminal.known)
-                if prompt is not None and prompt.result == "unconfirmed" and not typed.keys_of(session.tool).proof:
+                is_unproven = prompt is not None and prompt.result == "unconfirmed"
+                if is_unproven and terminal.has_taken and not typed.keys_of(session.tool).proof:
                     self._watch.typed(session)
             except clincus.IncusError as error:
                 if prompt is None:
@@ -286,13 +300,17 @@ class Sender:
 
     def _type(self, session: clincus.Session, terminal: Terminal, prompt: Prompt) -> Prompt:
         """Type a prompt and wait for the proof; the prompt with its result."""
-        proof, is_proven = typed.keys_of(session.tool).proof, False
+        keys, is_proven = typed.keys_of(session.tool), False
         try:
             terminal.take(typed.prompt_steps(session.tool, prompt.text))
-            for seconds in (FIRST_PROOF, SECOND_PROOF) if proof else (0.0,):
+            if keys.empty:
+                terminal.wait_for_line(SECOND_PROOF, keys.empty, gone=True)
+            for seconds in (FIRST_PROOF, SECOND_PROOF) if keys.proof or keys.empty else (0.0,):
                 terminal.press(["Enter"])
-                is_proven = bool(proof) and terminal.wait_for_proof(seconds, proof, prompt.text)
-                if is_proven:
+                if keys.empty:
+                    terminal.has_taken = terminal.wait_for_line(seconds, keys.empty)
+                is_proven = bool(keys.proof) and terminal.wait_for_proof(seconds, keys.proof, prompt.text)
+                if is_proven or (keys.empty and terminal.has_taken):
                     break
         except (clincus.ClincusError, OSError) as error:
             clincus.log.warning("%s: it is not known whether a prompt was typed: %s", session.id, error)

@@ -21,6 +21,7 @@ class Rule(NamedTuple):
     last: int = 24  # only so many lines count
     group: bool = False  # the pattern's group `text` is the text
     is_title: bool = False  # the pattern is searched in the terminal's title
+    is_panel: bool = False  # a person has opened it: what it shows beside choices looks like choices without numbers
 
 
 class Hook(NamedTuple):
@@ -53,21 +54,29 @@ CLAUDE_CHOICE = (
     r"(?s:.*)^─{10}.*\n(?:(?!─|❯).*\n)+ {1,4}❯ \S.*(?:\n {3,}\S.*)*\Z"
 )
 WRAPPED = r"(?:\n {2,}\S.*)*"  # the rest of a long line
+# What a person opens by a command such as /model: below a border its title, and at the end how to leave it.
+CLAUDE_LEAVE = r"\bEsc\s+to\s+(?:cancel|close|go\s+back)"
+CLAUDE_PANEL = (
+    r"^─{10}.*\n {1,4}(?P<text>\S+(?: \S+)*)(?: {2}.*)?\n(?:(?!─{10}|.*Enter to confirm).*\n)*(?!.*Enter to confirm).*"
+    + CLAUDE_LEAVE
+    + r"\Z"
+)
 
 CLAUDE = ToolRules(
     seen_on="2.1.331, 2.1.332",
     screen=(
         Rule("trust-dialog", "waiting", r"Accessing workspace:|Do you trust the files in this folder", "dialog"),
-        # As the program's own words have it: it comes for old conversations of accounts that the vendor chooses.
         Rule("resume-dialog", "waiting", r"^ *(❯ )?(\d\. )?Resume (from summary|full session)\b", "dialog", 8),
         Rule("login", "waiting", r"Select login method:|Paste code here if prompted", "login"),
         Rule(
             "plan", "waiting", r"(?P<text>Claude has written up a plan[^\n]*)|Here is Claude's plan", "plan", 12, True
         ),
-        Rule("question", "waiting", r"Enter to select · .*Esc to cancel", "question", 3),
+        Rule("question", "waiting", r"Enter to select · .* to navigate · .*Esc to cancel", "question", 3),
         Rule("permission", "waiting", r"(?P<text>Do you want to [^?]*\?)\n\s*❯? ?1\. ", "permission", 14, True),
+        Rule("panel", "waiting", CLAUDE_PANEL, "dialog", group=True, is_panel=True),
         Rule("dialog", "waiting", r"Enter to (confirm|continue)( · |$)", "dialog", 3),
         Rule("choice", "waiting", CLAUDE_CHOICE, "dialog"),
+        Rule("tall-panel", "waiting", r"(?P<text>.*" + CLAUDE_LEAVE + r")\Z", "dialog", 2, True, is_panel=True),
         Rule("retry", "working", r"^\S? ?(?P<text>\S.* · retrying in .*attempt \d+/\d+.*)", "retry", 14, True),
         Rule("esc-to-interrupt", "working", r" · esc to interrupt", last=6),
         Rule("interrupted", "ready", r"⎿\s+Interrupted · .*\n" + CLAUDE_BOX, "interrupted"),
@@ -181,6 +190,7 @@ GEMINI = ToolRules(
         Rule("permission", "waiting", GEMINI_PERMISSION, "permission", group=True),
         Rule("dialog", "waiting", r"^ *│ +● \d+\. ", "dialog"),
         Rule("esc-to-cancel", "working", r"\(esc to cancel\b", last=10),
+        Rule("queued", "working", r"^ *Queued \(press ↑ to edit\):"),
         Rule("interrupted", "ready", r"^\u2139 Request cancelled\.\n" + GEMINI_BOX, "interrupted"),
         Rule(
             *("error", "failed"),

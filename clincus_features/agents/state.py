@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from clincus_features.agents.menus import Menu, across_menu, lettered_menu, read_menu
+from clincus_features.agents.menus import Menu, across_menu, lettered_menu, numbered_menu, read_menu
 from clincus_features.agents.rules import FAILURES, RULES, Hook, Rule, ToolRules
 from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, TEXT_LIMIT, clean, clean_block
 
@@ -305,12 +305,19 @@ def read_screen(rules: ToolRules, facts: Facts) -> Shown | None:
         text = clean(found["text"]) if rule.group else clean(found[0]) if rule.state == "failed" else ""
         menu = Menu()
         if rule.state == "waiting":
-            across, letters = (found.groupdict().get(name) for name in ("across", "letters"))
-            menu = across_menu(across) if across else lettered_menu(letters) if letters else read_menu(lines)
+            menu = menu_shown(rule, found, lines)
             text = text or dialog_text(rules, lines[: menu.first or None])
         running = search(rules.background, lines[-4:]) if rules.background else None
         return Shown(rule, text, menu, clean(running["text"]) if running else "")
     return None
+
+
+def menu_shown(rule: Rule, found: re.Match[str], lines: Sequence[str]) -> Menu:
+    """The choices of a dialog whose rule has found its screen."""
+    across, letters = (found.groupdict().get(name) for name in ("across", "letters"))
+    if rule.is_panel:
+        return numbered_menu(found[0].split("\n"))
+    return across_menu(across) if across else lettered_menu(letters) if letters else read_menu(lines)
 
 
 def search(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:

@@ -43,7 +43,7 @@ WORK = [
     "  2. Show the whole diff first",
     "  3. Keep on working",
     "",
-    "\\033[2mEnter to select · Esc to cancel\\033[0m",
+    "\\033[2mEnter to select · ↑/↓ to navigate · Esc to cancel\\033[0m",
 ]
 COPILOT_WORKS = ["● Reading src/cart", "", "  ◉ Working · esc to cancel"]
 OPENCODE_RESTS = ["  The plan is in PLAN.md.", "", "  ctrl+p commands"]

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -280,6 +282,87 @@ def test_a_dialog_is_told_with_its_choices_and_answered(claude):
     tool.becomes("idle")
 
 
+def test_a_dialog_that_a_person_opens_is_told_without_a_hook(claude_at_rest):
+    tool = claude_at_rest
+    tool.type("say hello")
+    tool.becomes("done", text="hello")
+    tool.type("/model")
+    opened = tool.becomes("waiting", "dialog", "Select model")
+    assert (opened["source"], opened["why"]["rule"]) == ("screen", "claude/panel")
+    tool.press("Escape")
+    tool.becomes("done", text="hello")
+
+
+# What its vendor switches on for some accounts.
+FEATURES = dict.fromkeys(("tengu_gleaming_fair_reuse", "tengu_sepia_moth", "tengu_amber_packet"), True)
+FEATURED = f"""#!/bin/sh
+sed -i '1s/{{/{{"cachedGrowthBookFeatures": {json.dumps(FEATURES)}, /' ~/.claude.json
+exec /opt/tools/claude "$@"
+"""
+
+
+def make_old(conversation: Path) -> None:
+    """Put a conversation of Claude Code back by three hours, with a summary that it made of it in advance."""
+    rows = [json.loads(line) for line in conversation.read_text().splitlines()]
+    for row in rows:
+        if "timestamp" in row:
+            at = datetime.strptime(row["timestamp"], "%Y-%m-%dT%H:%M:%S.%fZ") - timedelta(hours=3)
+            row["timestamp"] = at.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    conversation.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked, said = ([row for row in rows if row["type"] == kind][-1] for kind in ("user", "assistant"))
+    summary = {
+        "version": 7,
+        "sessionId": conversation.stem,
+        "agentKey": "main",
+        "model": said["message"]["model"],
+        "cliVersion": said["version"],
+        "createdAt": said["timestamp"],
+        "precomputedAtUuid": said["uuid"],
+        "preCompactTokens": 1,
+        "readyDurationMs": 1,
+        "summaryText": "It said hello.",
+        "summaryMessages": [{**asked, "isCompactSummary": True}],
+        "preserveUuids": [],
+        "attempt": 1,
+        "groupsPreserved": 0,
+        "totalGroups": 1,
+        "forkAssistantMessageCount": 1,
+        "totalUsage": said["message"]["usage"],
+    }
+    conversation.with_suffix("").mkdir(exist_ok=True)
+    (conversation.with_suffix("") / "precompact.json").write_text(json.dumps(summary))
+
+
+@pytest.mark.nightly  # unit/test_agent_state.py has its screen
+def test_the_dialog_of_a_resume_is_told_and_answered(bed, start_server, workspace, api, home):
+    """It comes where its vendor has switched it on, for a conversation that is old, large and summed up in advance."""
+    program = home / "featured" / "claude"
+    program.parent.mkdir()
+    program.write_text(FEATURED)
+    program.chmod(0o755)
+    small = {"CLAUDE_CODE_RESUME_THRESHOLD_MINUTES": "1", "CLAUDE_CODE_RESUME_TOKEN_THRESHOLD": "1"}
+    mount = f'[[mounts.default]]\nhost = "{program.parent}"\ncontainer = "/opt/featured"\nreadonly = true\n'
+    config = config_of_claude(api, **small).replace("[[mounts", f"{mount}[[mounts", 1)
+    server = start_server(config=config.replace('"/opt/tools/claude"', '"/opt/featured/claude"'))
+    session = server.create(workspace, profile="real", prompt="say hello")
+    tool = Tool(bed, server, session["id"])
+    tool.becomes("done", text="hello")
+    assert server.delete(f"/api/sessions/{tool.id}?force=true").status == 204
+    [conversation] = (home / ".clincus/sessions-claude" / session["session_id"]).glob(".claude/projects/*/*.jsonl")
+    make_old(conversation)
+    tool = Tool(bed, server, server.create(workspace, profile="real", resume=session["session_id"])["id"])
+    asked = tool.becomes("waiting", "dialog", "This session is 3h")
+    assert [label.partition(" (")[0] for label in asked["options"]] == [
+        "Resume from summary",
+        "Resume full session as-is",
+        "Don't ask again",
+    ]
+    tool.answer(2)
+    tool.becomes("idle")
+    tool.type("say goodbye")
+    tool.becomes("done", text="goodbye")
+
+
 def test_what_failed_is_told_with_its_reason(claude):
     tool = claude(CLAUDE_CODE_MAX_RETRIES="1")
     reasons = {401: "auth", 402: "billing", 429: "rate_limit", 500: "server_error", 529: "overloaded", 400: "other"}
@@ -397,7 +480,7 @@ def test_hooks_that_an_image_has_already_stay(claude):
     wait_until(lambda: "own" in tool.sh("ls /tmp"), "the image's own hook")
 
 
-@pytest.mark.nightly  # an Escape in the middle of a stalled answer is lost half of the time, on a quiet machine too
+@pytest.mark.nightly  # its interruptions take their time
 def test_copilot_tells_the_same(bed, start_server, workspace, api):
     variables = {
         "COPILOT_OFFLINE": "true",
@@ -416,8 +499,7 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     assert "Green" in tool.screen()
     tool.type("stall")
     tool.becomes("working")
-    wait_until(lambda: "Let me think" in tool.screen(), "the answer")
-    wait_until(lambda: tool.press("Escape") or "cancelled by user" in tool.screen(), "the interruption")
+    tool.post("interrupt")
     tool.becomes("idle", "interrupted")
     for status, reason in {401: "auth", 400: "other"}.items():
         tool.type(f"status {status}")
@@ -463,8 +545,7 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     for status in (429, 500):
         tool.type(f"status {status}")
         tool.becomes("working", "retry", f"stand-in {status}")
-        # The second Esc counts only for a moment, which may pass on a busy host.
-        wait_until(lambda: tool.post("interrupt") or tool.agent()["state"] == "idle", "the interruption")
-        assert tool.agent()["reason"] == "interrupted"
+        tool.post("interrupt")
+        tool.becomes("idle", "interrupted")
     tool.sh("pkill -KILL -f [/]opt/tools/opencode")
     tool.becomes("ended", "crashed")

@@ -27,9 +27,10 @@ env_key = "OPENAI_API_KEY"
 # Without the words that give each tool all permissions.
 ASKING = {
     "codex": ["codex", "-c", "check_for_update_on_startup=false", "--ask-for-approval", "on-request"],
+    "gemini": ["gemini", "--skip-trust"],
     "aider": ["aider", "--no-check-update", "--no-show-release-notes", "--no-analytics", "--no-git", "--no-gitignore"],
 }
-PERMISSIONS = {"codex": "touch made", "aider": "Run shell command?"}
+PERMISSIONS = {"codex": "touch made", "gemini": "touch made", "aider": "Run shell command?"}
 LATER = {"codex": "say hello there", "gemini": "hello there", "aider": "Restored previous conversation history."}
 
 
@@ -93,7 +94,6 @@ def test_a_tool_without_hooks_tells_what_it_does_and_goes_on_at_a_resume(start, 
     wait_until(lambda: LATER[name] in tool.sh(f"tmux capture-pane -p -S - -t =clincus-{tool.id}:"), "the conversation")
 
 
-# Gemini CLI leaves a prompt in its box that is typed in the moment in which that is drawn first, so not with it.
 @pytest.mark.parametrize("name", PERMISSIONS)
 def test_a_tool_without_hooks_that_asks_waits_and_is_answered(start, workspace, name):
     tool = start(name, asks=True)

@@ -18,6 +18,12 @@ SCREENS = {
     "numbers in a frame": (FRAMED, ("Yes", "No"), 0, 2),
     "a mark": (MARKED, ("No, exit", "Yes, I trust this folder"), 0, 2),
     "a mark amid descriptions": (DESCRIBED, ("Red", "Green", "Blue"), 1, 2),
+    "a mark below an answer that is a list": (
+        ["● 1. Apples", "  2. Pears", *MARKED],
+        ("No, exit", "Yes, I trust this folder"),
+        0,
+        4,
+    ),
     "a label that may go on in the next line": (WRAPPED, (), 0, 0),
     "a single line with a mark": (["❯ hello", "● hello"], (), 0, 0),
     "nothing": ([], (), 0, 0),

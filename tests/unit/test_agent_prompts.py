@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
@@ -17,7 +18,8 @@ from clincus_features.agents.state import Agent, Decision, Facts, Said, Why
 SESSION = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False, session_id="one")
 RULE = "─" * 20
 BOX = (RULE, "❯ ", RULE)
-QUESTION = ("Which colour?", "❯ 1. Red", "  2. Green", "  3. Type something.", "Enter to select · Esc to cancel")
+HINT = "Enter to select · ↑/↓ to navigate · Esc to cancel"
+QUESTION = ("Which colour?", "❯ 1. Red", "  2. Green", "  3. Type something.", HINT)
 
 
 def decision(state: str, reason: str = "", text: str = "", options: tuple[str, ...] = ()) -> Decision:
@@ -75,7 +77,7 @@ def test_a_prompt_is_typed_at_rest_and_queued_while_the_tool_works(state, tool, 
 
 
 def test_a_prompt_is_not_typed_into_what_covers_the_tools_prompt():
-    facts = Facts(tool="claude", lines=("Help", "Esc to close"), has_screen=True)
+    facts = Facts(tool="claude", lines=("● hi", "  Showing detailed transcript · ctrl+o to toggle"), has_screen=True)
     with pytest.raises(keys.CoveredError) as caught:
         keys.readiness(facts, decision("done"))
     assert caught.value.status == 409
@@ -259,3 +261,53 @@ def test_a_broken_file_counts_as_none(kept, tmp_path, text):
     assert kept.of(SESSION) == []
     kept.add(SESSION, "two", "queued")
     assert json.load(open(file.name, encoding="utf-8"))["prompts"][0]["text"] == "two"  # noqa: SIM115
+
+
+# ---- whether it was taken
+
+
+class Input:
+    """A terminal whose tool takes what is typed with the n-th press of a key."""
+
+    def __init__(self, takes_at: int) -> None:
+        self.takes_at = takes_at
+        self.pressed: list[str] = []
+        self.has_taken = True
+        self.facts, self.decision = Facts(tool="copilot"), decision("working")
+
+    def __enter__(self) -> Input:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def take(self, steps) -> None:
+        self.pressed += [key for keys_of_step in steps if not isinstance(keys_of_step, str) for key in keys_of_step]
+
+    def press(self, names) -> None:
+        self.pressed += names
+
+    def wait_for_line(self, seconds: float, pattern: str, *, gone: bool = False) -> bool:
+        return len(self.pressed) >= self.takes_at
+
+
+@pytest.fixture
+def sender(tmp_path, monkeypatch) -> prompts.Sender:
+    app, watch = mock.Mock(environ={"HOME": str(tmp_path)}), mock.Mock(listeners=[])
+    return prompts.Sender(app, watch)
+
+
+@pytest.mark.parametrize(("takes_at", "enters", "has_taken"), [(1, 1, True), (2, 2, True), (9, 2, False)])
+def test_enter_comes_once_more_where_a_prompt_stays_in_the_input(sender, takes_at, enters, has_taken):
+    gemini, terminal = replace(SESSION, tool="gemini"), Input(takes_at)
+    typed = sender._type(gemini, terminal, sender.prompts.add(gemini, "say hello", "sending"))
+    assert (terminal.pressed, terminal.has_taken) == (["Enter"] * enters, has_taken)
+    assert typed.result == "unconfirmed"
+
+
+@pytest.mark.parametrize(("takes_at", "presses"), [(2, 2), (4, 4), (99, 8)])
+def test_a_tool_that_has_not_stopped_is_interrupted_again(sender, monkeypatch, takes_at, presses):
+    terminal = Input(takes_at)
+    monkeypatch.setattr(prompts, "open_terminal", lambda *_: terminal)
+    sender.interrupt(replace(SESSION, tool="copilot"))
+    assert terminal.pressed == ["Escape"] * presses

@@ -48,9 +48,47 @@ NUDGE = [
     ),
     *("  Auto mode lets Claude handle permission prompts.", "  ❯ Yes, set auto mode as my default", "    No, keep it"),
 ]
-RESUME = [  # the words of 2.1.332, which only its vendor lets it show
-    *("─" * 100, "  This session is 2h 5m old and 120k tokens.", "  Resuming from a summary uses less."),
-    *("  ❯ Resume from summary (instant, recommended)", "    Resume full session as-is", "    Don't ask again"),
+RESUME = [
+    *("● hello", "✻ Worked for 1s · done Wednesday 10:00 PM", "─" * 100, "  This session is 9h old and 19 tokens."),
+    "  Resuming the full session uses a lot of your usage limits. Resuming from a summary uses less.",
+    *("  ❯ 1. Resume from summary (instant, recommended)", "    2. Resume full session as-is"),
+    *("    3. Don't ask again", "  Enter to confirm · Esc to cancel"),
+]
+LIST = ["● 1. Apples", "  2. Pears"]  # an answer of the tool
+MODEL = [
+    *(
+        "❯ /model",
+        "─" * 80,
+        "  Select model",
+        "  Your pick is the default for new sessions. For other models, use --model.",
+    ),
+    *("  ❯ 1. Default (recommended) ✔  Use the default model · $4/$20 per Mtok", "    2. Opus     Opus 5.5 · Best"),
+    *(
+        "    3. Haiku    Haiku 5.5 · Fastest for quick answers · $0.10 per Mtok ($0.50 for",
+        "                prompts over 100k)",
+    ),
+    *("  ◐ Medium effort (default) ←/→ to adjust", "  s to use this session only · Enter to save · Esc to cancel"),
+]
+REWIND = [
+    *("❯ /rewind", "─" * 80, "  Rewind", "  Restore the code and/or conversation to the point before…"),
+    *("    say hi", "    No code changes", "  ❯ (current)", "  Enter to continue · Esc to cancel"),
+]
+HELP = [
+    *("❯ /help", "─" * 80, "  Help  General   Commands   Custom commands", "  Claude understands your codebase."),
+    *("  For more help: https://code.claude.com/docs/en/overview", "  ←/→ to switch · Esc to close"),
+]
+ON_A_PHONE_RESUMING = [
+    *("─" * 46, "  Resume session", "  ╭────────╮", "  │ ⌕ Search…│", "  ╰────────╯", "  ❯ say hello"),
+    *("  preview · Ctrl+R to rename · Type to", "  search · Enter to resume · Esc to", "  close"),
+]
+EXPORT = [
+    *("─" * 80, "  Export conversation", "  ❯ Copy to clipboard  Copy the conversation to your clipboard"),
+    *("    Save to file       Save it to a file", "  ↑/↓ to navigate · Enter to select · Esc to cancel"),
+]
+CONFIG = [
+    "  ❯ Auto-compact          on",
+    "    Show tips         on",
+    "  ↓ to navigate · ↑ to switch tabs · Esc to go back",
 ]
 COMMANDS = ["● hi", RULE, "❯ /e", RULE, "    /effort                  Set the effort", "  ❯ /exit         Exit the CLI"]
 LOGIN = [
@@ -97,6 +135,11 @@ SCREENS = {
     "a choice without a hint": (NUDGE, ("waiting", "dialog")),
     "resume": (RESUME, ("waiting", "dialog")),
     "an answer that speaks of resuming": (["● Resume from summary is quicker.", *BOX], ("idle", "")),
+    "models": (MODEL, ("waiting", "dialog")),
+    "an export": (EXPORT, ("waiting", "dialog")),
+    "settings that fill the screen": (CONFIG, ("waiting", "dialog")),
+    "old sessions on a phone": (ON_A_PHONE_RESUMING, ("waiting", "dialog")),
+    "an answer that tells how to leave": (["● Press it: Esc to close", *BOX], ("idle", "")),
     "login": (LOGIN, ("waiting", "login")),
     "question": (QUESTION, ("waiting", "question")),
     "plan": (PLAN, ("waiting", "plan")),
@@ -331,12 +374,27 @@ def test_without_a_hook_the_words_are_those_of_the_screen():
     assert agent.options == ("Red", "Green", "Type something.", "Chat about this")
     assert decide(facts(PERMISSION)).agent.options == ("Yes", "Yes, and always allow access to /workspace", "No")
     asked = decide(facts(RESUME)).agent
-    assert asked.text == "This session is 2h 5m old and 120k tokens. Resuming from a summary uses less."
+    assert asked.text.startswith("This session is 9h old and 19 tokens. Resuming the full session uses a lot")
     assert asked.options == (
         "Resume from summary (instant, recommended)",
         "Resume full session as-is",
         "Don't ask again",
     )
+
+
+PANELS = {
+    "numbers": (LIST + MODEL, "Select model", ("Default", "Opus", "Haiku")),
+    "a choice with what it changes": (LIST + REWIND, "Rewind", ()),
+    "nothing to choose": (LIST + HELP, "Help", ()),
+    "taller than what is seen": (CONFIG, "↓ to navigate · ↑ to switch tabs · Esc to go back", ()),
+}
+
+
+@pytest.mark.parametrize(("lines", "title", "options"), PANELS.values(), ids=PANELS.keys())
+def test_what_a_person_has_opened_is_told_by_its_title_and_the_choices_that_have_numbers(lines, title, options):
+    agent = decide(facts(lines, said=hooks(PROMPT, ("Stop", {})))).agent
+    assert (agent.state, agent.reason, agent.text) == ("waiting", "dialog", title)
+    assert tuple(label.split()[0] for label in agent.options) == options
 
 
 def test_an_error_that_copilot_recovers_from_is_told_with_its_attempts_until_the_screen_moves():

@@ -88,7 +88,7 @@ def test_a_session_is_looked_at_when_it_starts_and_when_it_rings(watch, containe
     container.say(said("idle"))
     watch.tell("started", SESSION)
     watch.work()
-    assert (len(container.looks), next_look(watch)) == (1, None)
+    assert len(container.looks) == 1
     watch.tell("ring", SESSION)
     watch.work()
     assert len(container.looks) == 2
@@ -109,37 +109,48 @@ REST = {
 
 
 @pytest.mark.parametrize(("words", "more", "expected"), REST.values(), ids=REST.keys())
-def test_nothing_is_asked_of_a_tool_at_rest(watch, container, words, more, expected):
+def test_nothing_is_asked_of_a_tool_at_rest_that_is_to_ring(watch, container, words, more, expected):
     container.say(words, **more)
     watch.tell("started", SESSION)
     watch.work()
+    if expected is None:
+        watch.tell("ring", SESSION)
+        watch.work()
     assert next_look(watch) == (None if expected is None else pytest.approx(expected, abs=0.11))
 
 
-def test_a_tool_whose_hooks_say_nothing_rings_when_it_writes(watch, container):
-    box = ("❯ old", "● old", "─" * 40, "❯", "─" * 40, "  ⏵⏵ bypass permissions on")
-    container.say(Said(), lines=box, has_screen=True)
-    watch.tell("started", SESSION)
-    watch.work()
-    watch.work()
-    assert (container.looks, next_look(watch)) == ([False, True], None)
-    container.say(said("idle"))
-    watch.tell("ring", SESSION)
-    watch.work()
-    watch.tell("ring", SESSION)
-    watch.work()
-    assert container.looks[-1] is False, "its hooks do it"
+BOX = ("─" * 40, "❯", "─" * 40, "  ⏵⏵ bypass permissions on")
+RESTING = {
+    "no hook has told anything": (Said(), ("❯ old", "● old", *BOX)),
+    "its turn is over": (said("done"), ("● old", *BOX)),
+    "it was interrupted": (said("working"), ("⎿ Interrupted · What should Claude do instead?", *BOX)),
+}
 
 
-def test_a_tool_that_was_interrupted_rings_when_it_writes(watch, container):
-    """No hook tells of a dialog that a person opens then, such as a login."""
-    box = ("⎿ Interrupted · What should Claude do instead?", "─" * 40, "❯", "─" * 40, "  ⏵⏵ bypass permissions on")
-    container.say(said("working"), lines=box, has_screen=True)
+@pytest.mark.parametrize(("words", "lines"), RESTING.values(), ids=RESTING.keys())
+def test_a_tool_at_rest_rings_when_it_writes(watch, container, words, lines):
+    """No hook tells of a dialog that a person opens then."""
+    container.say(words, lines=lines, has_screen=True)
     watch.tell("started", SESSION)
     watch.work()
-    assert watch.decision(SESSION).agent.reason == "interrupted"
+    assert next_look(watch) == pytest.approx(agents.SLOW_LOOK, abs=0.11)
+    watch.tell("ring", SESSION)
     watch.work()
     assert (container.looks, next_look(watch)) == ([False, True], None)
+
+
+def test_a_person_who_types_lets_a_tool_at_rest_ring_once_in_a_while(watch, container, monkeypatch):
+    now = [NOON]
+    monkeypatch.setattr(agents.time, "time", lambda: now[0])
+    watch.tell("started", SESSION)
+    for pause in (0.0, 60.0, 0.5, agents.SLOW_LOOK):
+        now[0] += pause
+        container.say(said("done"), now=now[0])
+        watch.tell("ring", SESSION)
+        watch.work()
+        armed = container.looks[-1]
+        assert next_look(watch) == (None if armed else pytest.approx(agents.SLOW_LOOK, abs=0.11))
+    assert container.looks == [False, True, False, True]
 
 
 def test_a_tool_that_starts_without_a_word_is_looked_at_less_and_less(watch, container, monkeypatch):

@@ -348,6 +348,12 @@ SCREENS = {
         "working",
         "",
     ),
+    "gemini, starts with a prompt": (
+        "gemini",
+        f"\u2139 Initializing... Prompts will be queued.\n  Queued (press ↑ to edit):\n    say hello\n{GEMINI_BOX}",
+        "working",
+        "",
+    ),
     "gemini, interrupted": ("gemini", f" > do it\n\u2139 Request cancelled.\n{GEMINI_BOX}", "idle", "interrupted"),
     "gemini, no right": (
         "gemini",
