@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 TEXT_LIMIT = 500  # characters of a text
 OPTION_LIMIT = 200  # characters of an option
 OPTIONS = 12
@@ -23,6 +25,6 @@ def clean_block(text: object, limit: int = DETAIL_LIMIT) -> str:
 
 
 def clean_lines(text: str) -> tuple[str, ...]:
-    """The last lines of a screen that are not empty."""
+    """The last lines of a screen that are not empty. Those that many screens have, such as a border, are kept once."""
     plain = ("".join(char for char in line if char.isprintable()).rstrip()[:300] for line in text.split("\n"))
-    return tuple([line for line in plain if line][-LINES:])
+    return tuple(map(sys.intern, [line for line in plain if line][-LINES:]))
