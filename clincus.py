@@ -368,6 +368,13 @@ class Held:
         self.data += piece
 
 
+def poll_on(stream: IO[bytes] | socket.socket | int, event: int) -> select.poll:
+    """What waits until a stream can be read (POLLIN) or written (POLLOUT). select(2) knows none beyond number 1023."""
+    poll = select.poll()
+    poll.register(stream, event)
+    return poll
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """Write to a descriptor of ours, whether or not somebody made it non-blocking."""
     rest = memoryview(data)
@@ -375,7 +382,7 @@ def write_all(descriptor: int, data: bytes) -> None:
         try:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:
-            select.select([], [descriptor], [])
+            poll_on(descriptor, select.POLLOUT).poll()
 
 
 def exit_code(process: subprocess.Popen[bytes]) -> int:
@@ -1812,9 +1819,9 @@ def session_id_on(engine: str, name: str) -> str:
 
 # -- Commands in a container
 
-# Incus says this when it lost sight of a command at its start (guest/exec.sh). The command can be run again.
-NOT_SEEN = b"Failed to retrieve PID of executing child process"
-NOT_SEEN_TRIES = 10
+# Incus lost sight of a command at its start (guest/exec.sh), or did not wait for a busy machine: it can be run again.
+NOT_BEGUN = re.compile(b"Failed to retrieve PID of executing|Timed out waiting for websockets|Operation not found")
+BEGIN_TRIES = 10
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # to read them is half a command's CPU
 GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only end the shell around it
 STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
@@ -1884,7 +1891,7 @@ class GuestInput:
         """Write all of it, as tarfile wants. Raises BrokenPipeError."""
         rest = memoryview(data)
         while rest:
-            if select.select([], [self._descriptor], [], 0.2)[1]:
+            if poll_on(self._descriptor, select.POLLOUT).poll(200):
                 rest = rest[os.write(self._descriptor, rest) :]
             elif self._is_over():
                 raise BrokenPipeError
@@ -1892,10 +1899,7 @@ class GuestInput:
 
 
 class GuestCommand(IncusChild):
-    """A command in an instance under guest/exec.sh: it runs once, and all that it writes arrives.
-
-    `begin` comes first. From then on the three streams are the command's own.
-    """
+    """A command under guest/exec.sh: it runs once, and all that it writes arrives. `begin` comes first."""
 
     def __init__(self, argv: Sequence[str], **options: Any) -> None:
         super().__init__(argv, **options)
@@ -1923,12 +1927,11 @@ class GuestCommand(IncusChild):
         for reader in readers:
             reader.join()
         if self.is_whole:
-            watched = [] if self._pipe.closed else [self._pipe]  # a sink that failed has closed it
-            self.signal(signal.SIGCONT)
+            poll = select.poll() if self._pipe.closed else poll_on(self._pipe, select.POLLIN)  # a failed sink closes it
             while self.process.poll() is None:
-                if select.select(watched, [], [], 0.2)[0] and not self._pipe.read(1 << 16):
+                self.signal(signal.SIGCONT)  # again and again: the first may come before the client listens to it
+                if poll.poll(200) and not self._pipe.read(1 << 16):
                     break
-                self.signal(signal.SIGCONT)  # the first may have come before the client listened to it
         return super().wait()
 
 
@@ -2084,13 +2087,13 @@ class Incus:
     def begun(self, name: str, command: Sequence[str], timeout: float | None, **options: Any) -> Iterator[GuestCommand]:
         """A command in an instance that has begun, with `options` of `exec_argv`. Raises IncusError if it does not."""
         argv = self.exec_argv(name, ["sh", "-c", packaged_text("guest/exec.sh"), "exec", *command], **options)
-        for left in reversed(range(NOT_SEEN_TRIES)):
+        for left in reversed(range(BEGIN_TRIES)):
             with GuestCommand(argv, timeout=timeout, gentle=GENTLE, environ=self.environ) as run, self._awaited(run):
                 if run.begin():
                     yield run
                     return
                 refusal = run.complete()
-            if NOT_SEEN not in refusal.stderr or not left:
+            if not NOT_BEGUN.search(refusal.stderr) or not left:
                 raise self.guest_failure(name, refusal)
 
     def guest_failure(self, name: str, done: Completed) -> IncusError:
@@ -5993,10 +5996,9 @@ class WebSocket:
             return {}
         # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
         reading = reading and len(self._outgoing) < 2 * BUFFER_MARK
-        poll = select.poll()
+        poll = poll_on(self._wake_reader, select.POLLIN)
         for fd, mask in others.items():
             poll.register(fd, mask)
-        poll.register(self._wake_reader, select.POLLIN)
         mask = (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)
         poll.register(self._connection, select.POLLRDHUP | mask)
         patience = max(0.0, self._due() - time.monotonic())
@@ -6207,8 +6209,7 @@ class PtyProgram:
 
     def _wait(self, seconds: float) -> None:
         """Wait for the exit, and throw the output away: a program that is stuck in a write could not leave."""
-        deadline, poll = time.monotonic() + seconds, select.poll()
-        poll.register(self.terminal, select.POLLIN)
+        deadline, poll = time.monotonic() + seconds, poll_on(self.terminal, select.POLLIN)
         while self.has_output and (left := deadline - time.monotonic()) > 0 and poll.poll(1000 * left):
             self.read()
         with suppress(subprocess.TimeoutExpired):
@@ -6231,7 +6232,7 @@ class TerminalBridge:
     ) -> None:
         """Prepare the bridge; `run` starts the program.
 
-        A program that Incus lost sight of is started again. With `readonly` what the client types is dropped; the
+        A program that Incus did not begin is started again. With `readonly` what the client types is dropped; the
         client still sizes its own terminal, so `argv` must be a command that does not pass that on to others
         (`tmux attach -r -f ignore-size`). For a client of TERMINAL_SUBPROTOCOL text messages are control messages and
         the exit is announced by one, otherwise every message is input.
@@ -6247,7 +6248,7 @@ class TerminalBridge:
 
     def run(self) -> None:
         """Run the program until it exits or the connection is closed. Leaves no process behind."""
-        for starts_left in reversed(range(NOT_SEEN_TRIES)):
+        for starts_left in reversed(range(BEGIN_TRIES)):
             try:
                 program = PtyProgram(self._argv, self._size)
             except OSError as error:
@@ -6259,7 +6260,7 @@ class TerminalBridge:
                 exited_by_itself = not program.has_output
             finally:
                 code = program.end()
-            is_lost = exited_by_itself and code == 255 and NOT_SEEN in self._beginning
+            is_lost = exited_by_itself and code in (1, 255) and NOT_BEGUN.search(self._beginning)
             if not (is_lost and starts_left):
                 break
         reason = f"The program ended with exit code {code}."
@@ -6447,8 +6448,7 @@ def repeat(
 
 def read_lines(stream: IO[bytes], patience: Callable[[], float]) -> Iterator[bytes]:
     """Yield the lines of a stream as they come, and an empty one whenever `patience()` seconds are over."""
-    poll, rest = select.poll(), b""
-    poll.register(stream, select.POLLIN)
+    poll, rest = poll_on(stream, select.POLLIN), b""
     while True:
         if not poll.poll(1000 * max(0.0, patience())):
             yield b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import clincus
 from clincus_cli import relay as cli_relay
 
+LOST = "Failed to retrieve PID of executing child process"  # what Incus says when it lost sight of a command
 RUN = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'  # `incus exec` without a container
 
 
@@ -43,10 +45,9 @@ def losing(tmp_path, incus):
     def make(times: int) -> clincus.Incus:
         left = tmp_path / "left"
         left.write_text("x" * times)
-        words = f"Error: {clincus.NOT_SEEN.decode()}: {times}"
         lose = f"""if [ -s {left} ]; then
             truncate -s -1 {left}; while [ "$1" != -- ]; do shift; done; shift
-            "$@" <&- >&- 2>&-; echo '{words}' >&2; exit 255
+            "$@" <&- >&- 2>&-; echo 'Error: {LOST}: {times}' >&2; exit 255
         fi; """
         return incus(lose + RUN)
 
@@ -103,6 +104,27 @@ def test_a_child_gets_its_stdin_while_it_writes():
     assert clincus.run_child(["cat"], stdin=data, timeout=20) == clincus.Completed(0, data, b"")
 
 
+@pytest.fixture
+def many_open():
+    """So many files that all that is opened from now on has a number which select(2) does not know."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1024)]
+    yield
+    for descriptor in held:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("many_open")
+def test_commands_run_in_a_server_with_more_than_a_thousand_descriptors(incus):
+    door, data = incus(), os.urandom(1 << 20)
+    assert door.exec("box", ["cat"], stdin=data) == clincus.Completed(0, data, b"")
+    with door.open("box", ["cat"], timeout=20) as (stdin, stdout):
+        threading.Thread(target=stdin.write, args=(data,)).start()
+        assert stdout.read(len(data)) == data
+
+
 def test_a_program_that_is_not_there_is_told(incus):
     with pytest.raises(clincus.ChildError, match="`nope` cannot be started"):
         clincus.run_child(["nope"], timeout=1)
@@ -155,8 +177,14 @@ def test_a_command_that_incus_lost_sight_of_runs_once_and_gets_all_of_stdin(losi
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
+@pytest.mark.parametrize("words", ["Timed out waiting for websockets to connect", "Operation not found"])
+def test_a_command_that_a_busy_machine_began_too_late_is_run_again(incus, tmp_path, words):
+    door = incus(f"[ -e {tmp_path}/late ] || {{ touch {tmp_path}/late; echo 'Error: {words}' >&2; exit 1; }}; {RUN}")
+    assert door.exec("box", ["cat"], stdin=b"data") == clincus.Completed(0, b"data", b"")
+
+
 def test_a_command_that_incus_always_loses_fails_with_its_words(losing):
-    with pytest.raises(clincus.IncusError, match=clincus.NOT_SEEN.decode()):
+    with pytest.raises(clincus.IncusError, match=LOST):
         losing(1000).exec("box", ["true"])
 
 
@@ -322,7 +350,7 @@ def test_a_relayed_command_that_incus_lost_sight_of_runs_once(losing, tmp_path, 
 
 
 def test_a_relayed_command_that_incus_always_loses_fails_with_its_words(losing):
-    with pytest.raises(clincus.IncusError, match=clincus.NOT_SEEN.decode()):
+    with pytest.raises(clincus.IncusError, match=LOST):
         relayed(losing(1000), "true", stdin=None)
 
 

@@ -517,16 +517,23 @@ def test_exit_is_announced_before_the_close(script, code):
     assert (close_code, close_reason) == (1000, reason)
 
 
-LOST = f"Error: {clincus.NOT_SEEN.decode()}\r\n".encode()  # what Incus says when it lost sight of a command
+# What Incus says when it lost sight of a command, and when it did not wait for one to connect.
+LOST = b"Error: Failed to retrieve PID of executing child process\r\n"
+LATE = b"Error: Timed out waiting for websockets to connect\r\n"
 
 
 @pytest.mark.parametrize(
-    ("false_starts", "output", "exit_code"),
-    [(1, LOST + LOST + b"then it runs ", 7), (99, LOST * 10, 255)],  # not for ever
+    ("failure", "false_starts", "output", "exit_code"),
+    [
+        ((LOST, 255), 1, LOST + LOST + b"then it runs ", 7),
+        ((LATE, 1), 1, LATE + LATE + b"then it runs ", 7),
+        ((LOST, 255), 99, LOST * 10, 255),  # not for ever
+    ],
 )
-def test_a_program_that_incus_lost_sight_of_is_started_again(tmp_path, false_starts, output, exit_code):
-    count = f"echo >>{tmp_path}/starts; echo '{LOST.decode().strip()}'"
-    lost = f"{count}; [ $(wc -l <{tmp_path}/starts) -gt {false_starts} ] || exit 255"
+def test_a_program_that_incus_did_not_begin_is_started_again(tmp_path, failure, false_starts, output, exit_code):
+    said, code = failure
+    count = f"echo >>{tmp_path}/starts; echo '{said.decode().strip()}'"
+    lost = f"{count}; [ $(wc -l <{tmp_path}/starts) -gt {false_starts} ] || exit {code}"
     argv = ["sh", "-c", f"{lost}; printf 'then it runs '; exit 7"]
     with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
         received, texts, _, _ = receive_all(websocket)
