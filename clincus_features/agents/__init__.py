@@ -224,7 +224,7 @@ class Watch:
 
         A tool that starts, shows nothing that is known, and rings when it goes on, is looked at less and less often.
         """
-        lag = DRAWING - (known.facts.now - known.facts.said.at)
+        lag = DRAWING - abs(known.facts.now - known.facts.said.at)
         if lag > 0:
             pause = min(SLOW_LOOK, lag + 0.2)
         elif self._decisions[id].agent.state == "starting" and known.is_armed and known.facts.can_ring:

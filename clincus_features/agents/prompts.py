@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, cast
 import clincus
 from clincus_features.agents import keys as typed
 from clincus_features.agents.queue import Prompt, Prompts
-from clincus_features.agents.reading import Known, first_facts, look_arguments, parse_look, with_events
+from clincus_features.agents.reading import CLOCK, Known, first_facts, look_arguments, parse_look, with_events
 from clincus_features.agents.state import Decision, Facts, decide
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Terminal:
         """Take in what guest/look.sh prints, and decide what it means. Raises ClincusError."""
         seen = self._read(3).removesuffix(self._mark)
         facts = replace(first_facts(session), said=known.facts.said, looked=True)
-        self.known = parse_look(seen, self._mark.decode().strip(), facts, known, time.time())
+        self.known = parse_look(seen, self._mark.decode().strip(), facts, known, CLOCK.now())
         self.decision = decide(self.known.facts)
 
     def press(self, keys: Sequence[str]) -> None:

@@ -22,6 +22,28 @@ EVENTS_LIMIT = 256 << 10  # bytes of events that guest/look.sh prints at most
 STILL = r"s/[0-9]+(\.[0-9]+)?(ms|[hms])\b//g; s/^ *[^[:alnum:][:space:]] //; /^ *⎿ +Tip:/d"
 
 
+class SteadyClock:
+    """Notices that the clock was set, or that the machine slept: what was still over that was not still for so long."""
+
+    JUMP = 5.0  # seconds
+
+    def __init__(self) -> None:
+        self._ahead = time.time() - time.monotonic()
+        self.since = 0.0  # when it has jumped last, in seconds since 1970; 0 for never
+
+    def now(self) -> float:
+        """The time in seconds since 1970."""
+        now = time.time()
+        ahead = now - time.monotonic()
+        if abs(ahead - self._ahead) > self.JUMP:
+            self.since = now
+        self._ahead = ahead
+        return now
+
+
+CLOCK = SteadyClock()
+
+
 @dataclass
 class Known:
     """What is known of the agent of one session's run."""
@@ -66,7 +88,7 @@ def look(sessions: clincus.Sessions, session: clincus.Session, known: Known, *, 
         if error is not old:
             raise
         return Known(replace(facts, tool="", now=time.time()))
-    return replace(parse_look(output, mark, facts, known, time.time()), is_armed=arm)
+    return replace(parse_look(output, mark, facts, known, CLOCK.now()), is_armed=arm)
 
 
 def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[str, ...]:
@@ -82,7 +104,8 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
 
     def number(name: str) -> float:
         text = words.get(name, "")
-        return min(float(text), now) if text.isdecimal() and len(text) < 13 else 0.0
+        found = float(text) if text.isdecimal() and len(text) < 13 else 0.0
+        return found if found <= now else CLOCK.since or now
 
     inode, _, offset = words.get("events", "").partition(":")
     begin = int(offset) if offset.isdecimal() and len(offset) < 10 else 0
@@ -99,6 +122,7 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
         exit_code=int(code) if code.isdecimal() and len(code) < 4 else None,
         ended=number("run"),
         moved=number("screen"),
+        steady=CLOCK.since,
         said=facts.said if begin else Said(),
     )
     known = Known(facts, int(inode) if inode.isdecimal() and len(inode) < 20 else 0, begin)
@@ -137,9 +161,13 @@ class SeenTimes:
         self._times: dict[str, float] | None = None  # None: not read yet
 
     def get(self, session_id: str) -> float:
-        """When a session was last seen, in seconds since 1970; 0 for never."""
+        """When a session was last seen, in seconds since 1970; 0 for never.
+
+        A time of the future is from before the clock was set back: it tells nothing of what has happened since.
+        """
         with self._lock:
-            return self._read().get(session_id, 0.0)
+            at = self._read().get(session_id, 0.0)
+        return at if at <= time.time() else 0.0
 
     def set(self, session_id: str, at: float) -> None:
         """A session was seen. Raises ClincusError if that cannot be kept."""

@@ -84,6 +84,7 @@ class Facts:
     exit_code: int | None = None  # of the tool, once it has ended
     ended: float = 0.0  # when that was
     moved: float = 0.0  # when screen or events last changed, apart from what counts the time
+    steady: float = 0.0  # since when the clock has gone on without a jump; 0 for long
     said: Said = Said()
     can_ring: bool = True  # the container can make the server look
     rules: ToolRules | None = None  # of the user's own tool; else those of the table
@@ -373,16 +374,16 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
     if shown is not None and shown.rule.state == "waiting":
         return by_screen_waiting(facts, shown)
     lacks_work = shown is not None and shown.rule.state == "ready" and not shown.rule.reason
-    if lacks_work and before is not None and before.source == "person" and facts.now - before.since < LAGGING:
+    if lacks_work and before is not None and before.source == "person" and abs(facts.now - before.since) < LAGGING:
         return Decision(before, Why("prompt-typed", before.source, facts.lines, facts.now))  # it may not have begun yet
     lacks_question = shown is not None and shown.rule.state == "working" and said.state == "waiting"
     may_lag = LAGGING if lacks_question or (lacks_work and said.state in ("working", "waiting")) else DRAWING
-    is_drawn = facts.now - said.at >= may_lag  # the screen shows what came of the last event
+    is_drawn = abs(facts.now - said.at) >= may_lag  # the screen shows what came of the last event
     if said.state and (shown is None or not is_drawn or agrees(said, shown)):
         return by_hook(facts, shown)
     if shown is not None:
         return by_screen(facts, shown, before)
-    is_new = facts.now - facts.started < START_WITHIN
+    is_new = abs(facts.now - facts.started) < START_WITHIN
     agent = Agent("starting", since=facts.started) if is_new else Agent("unknown", since=facts.started, source="screen")
     return Decision(agent, Why("nothing-known", agent.source, facts.lines, facts.now))
 
@@ -479,7 +480,8 @@ def unless_stuck(facts: Facts, decision: Decision, *, background: bool = False) 
     Work in the background may well be silent, such as a server: after that time the turn counts as over.
     """
     agent = decision.agent
-    moved = max(facts.moved, facts.said.at, agent.since if agent.source == "hook" else 0.0)
+    times = facts.steady, facts.moved, facts.said.at, agent.since if agent.source == "hook" else 0.0
+    moved = max((at for at in times if at <= facts.now), default=0.0)
     if agent.state != "working" or agent.reason or facts.now - moved < STUCK_AFTER:
         return decision
     if background:

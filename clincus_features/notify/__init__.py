@@ -111,7 +111,8 @@ class Notifier:
         """Call the person, if a session's news has lasted, is new, and no call for this session was made just now."""
         session = self._app.registry.find(id)
         news = self._news(session) if session is not None else None
-        if session is None or news is None or is_told(store.read(self._app.environ).told, session.session_id, news):
+        told, now = store.read(self._app.environ).told, clincus.utc_now()
+        if session is None or news is None or is_told(told, session.session_id, news, now):
             return
         wait = self._called.get(id, -COOLDOWN) + COOLDOWN - time.monotonic()
         if wait > 0:
@@ -119,7 +120,7 @@ class Notifier:
             return
         self._called[id] = time.monotonic()
         with store.changing(self._app.environ) as state:
-            state.told = remember(state.told, session.session_id, news, clincus.utc_now())
+            state.told = remember(state.told, session.session_id, news, now)
             devices = list(state.devices.values())
         for device in devices:
             if not self._is_in_use(device.id):
@@ -162,11 +163,11 @@ class Notifier:
 
     def _told_news(self) -> list[News]:
         """What waits for a person and was told, newest first."""
-        told = store.read(self._app.environ).told
+        told, now = store.read(self._app.environ).told, clincus.utc_now()
         found: list[News] = []
         for session in self._app.registry.all():
             news = self._news(session)
-            if news is not None and is_told(told, session.session_id, news):
+            if news is not None and is_told(told, session.session_id, news, now):
                 found.append(news)
         return sorted(found, key=lambda news: news.since, reverse=True)
 

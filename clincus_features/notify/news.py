@@ -71,13 +71,16 @@ def read_news(
     return News(session.id, clincus.printable(name)[:80], state, reason, text, str(agent.get("since", "")))
 
 
-def is_told(told: Mapping[str, Told], session_id: str, news: News) -> bool:
+def is_told(told: Mapping[str, Told], session_id: str, news: News, now: str) -> bool:
     """Whether the last call for a session was for this very event: it had begun by then.
 
-    An event that is read anew, by a server that was started again, may have another time than before.
+    An event that is read anew, by a server that was started again, may have another time than before. A call of the
+    future was made before the clock was set back, so it was for no event that has begun since.
     """
     last = told.get(session_id)
-    return last is not None and last[:2] == (news.state, news.reason) and news.since <= last.at
+    if last is None or last[:2] != (news.state, news.reason) or news.since <= now < last.at:
+        return False
+    return news.since <= last.at
 
 
 def remember(told: Mapping[str, Told], session_id: str, news: News, now: str) -> dict[str, Told]:

@@ -330,10 +330,13 @@ class Recorder:
         if self._resting.get(session.id, 0.0) > time.monotonic():
             return False
         last = next(iter(self.records.of(session).checkpoints[-1:]), None)
+        taken = clincus.parse_time(last.at) if last else None
+        age = (datetime.now(timezone.utc) - taken).total_seconds() if taken else -1.0
+        if last is None or age < 0:  # it is from before the clock was set back
+            return True
         if why == "start":
-            return last is None or last.at < session.started_at
-        taken = clincus.parse_time(last.at) if last and last.why == "prompt" else None
-        return why != "prompt" or taken is None or (datetime.now(timezone.utc) - taken).total_seconds() > SAME_PROMPT
+            return last.at < session.started_at
+        return why != "prompt" or last.why != "prompt" or age > SAME_PROMPT
 
     def _is_enabled(self) -> bool:
         """Whether checkpoints are taken: never by a command, which has no server and no time for them."""

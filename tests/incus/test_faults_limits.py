@@ -6,13 +6,17 @@ import contextlib
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+import clincus
 from tests.faults_bed import guest_says, saved, say, talk, wait_for_screen
+from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 from tests.programs import Server, program, wait_until
+from tests.push_service import PushService
 
 HOUR = 3600
 # Shifts what a process takes for the time by the seconds in the file CLOCK_SHIFT, which it maps into its memory.
@@ -145,3 +149,46 @@ def test_a_session_ends_at_its_time_by_the_servers_clock(bed, start_server, work
     assert server.post(f"{path}/resume").status == 200
     wait_for_screen(bed, session["id"], "earlier: remember the milk")
     assert server.get(path).json["status"] == "running"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("jump", JUMPS.values(), ids=JUMPS.keys())
+def test_a_clock_that_is_set_holds_no_call_no_save_and_no_checkpoint_back(bed, start_server, workspace, clock, jump):
+    with PushService() as service:
+        notify = f'[notify]\nwebhook = "{service.webhook("team")}"\n'
+        server = start_server(config=notify, environ={**clock.environ, "no_proxy": "*"})
+        session = talk(bed, server, workspace)
+        path = f"/api/sessions/{session['id']}"
+
+        def shows(lines: Sequence[str], *states: str) -> None:
+            bed.draw(session["id"], lines)
+            wait_until(lambda: server.get(f"{path}/agent").json["state"] in states, f"one of the states {states}")
+
+        def ends_turn(calls: int) -> None:
+            """The tool's turn is over, and a person is told of it and looks."""
+            shows(CLAUDE_RESTS, "done")
+            wait_until(lambda: len(service.messages) == calls, f"call {calls}")
+            assert server.post(f"{path}/seen").status == 204
+
+        shows(CLAUDE_RESTS, "idle")
+        shows(CLAUDE_WORKS, "working")
+        ends_turn(1)
+        shows(CLAUDE_WORKS, "working")
+        clock.set(jump)
+        wait_until(lambda: is_now(server.get(f"{path}/agent").json["why"]["at"], jump), "a look after the jump")
+        assert server.get(f"{path}/agent").json["state"] == "working", "it was not still for an hour"
+        ends_turn(2)
+        before = server.get(f"{path}/checkpoints").json
+        guest_says(bed, session, "after the jump")
+        shows(CLAUDE_WORKS, "working")
+        shows(CLAUDE_RESTS, "done", "idle")  # by the clock of the container it was over before the person looked
+        expected = ["turn", "prompt", *(one["why"] for one in before)]
+        wait_until(lambda: [one["why"] for one in server.get(f"{path}/checkpoints").json] == expected, f"{expected}")
+        wait_until(lambda: "after the jump" in saved(server, session), "the save after the jump")
+        assert "Traceback" not in server.log()
+
+
+def is_now(at: str, jump: int) -> bool:
+    """Whether a time of the API is that of a clock which was set by so many seconds."""
+    moment = clincus.parse_time(at)
+    return moment is not None and abs(moment.timestamp() - time.time() - jump) < HOUR / 2

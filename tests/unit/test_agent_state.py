@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from clincus_features.agents import state, texts
-from clincus_features.agents.reading import EVENTS_LIMIT, Known, parse_look, with_events
+from clincus_features.agents.reading import EVENTS_LIMIT, Known, SteadyClock, parse_look, with_events
 from clincus_features.agents.state import Agent, Facts, Said, decide
 
 NOON = 1_800_000_000.0
@@ -441,6 +441,33 @@ def test_work_without_a_movement_for_five_minutes_is_stuck():
     assert answer(facts(STALLED, **still, moved=NOON - 299)) == ("working", "")
     assert answer(facts(STALLED, **still, moved=NOON - 301)) == ("stuck", "")
     assert answer(facts(RETRY, **still, moved=NOON - 301)) == ("working", "retry")
+
+
+def test_a_tool_that_was_still_over_a_jump_of_the_clock_is_not_stuck_for_that():
+    still = {"said": hooks(PROMPT, at=NOON - 5000), "moved": NOON - 3602}
+    assert answer(facts(STALLED, **still, steady=NOON - 299)) == ("working", "")
+    assert answer(facts(STALLED, **still, steady=NOON - 301)) == ("stuck", "")
+
+
+def test_what_was_before_the_clock_was_set_back_keeps_no_tool_from_being_stuck():
+    said = hooks(PROMPT, at=NOON + 3000)
+    assert answer(facts(STALLED, said=said, moved=NOON + 3000, steady=NOON - 301)) == ("stuck", "")
+
+
+def test_a_screen_corrects_a_hook_of_before_the_clock_was_set_back():
+    assert answer(facts(INTERRUPTED, said=hooks(PROMPT, at=NOON + 3000))) == ("idle", "interrupted")
+
+
+@pytest.mark.parametrize("jump", [3600, -3600])
+def test_a_jump_of_the_clock_is_noticed(monkeypatch, jump):
+    now = {"time": NOON, "monotonic": 50.0}
+    monkeypatch.setattr(time, "time", lambda: now["time"])
+    monkeypatch.setattr(time, "monotonic", lambda: now["monotonic"])
+    clock = SteadyClock()
+    now.update(time=NOON + 100, monotonic=150.0)
+    assert (clock.now(), clock.since) == (NOON + 100, 0.0)
+    now.update(time=NOON + 101 + jump, monotonic=151.0)
+    assert (clock.now(), clock.since) == (NOON + 101 + jump, NOON + 101 + jump)
 
 
 def test_work_in_the_background_that_is_silent_for_five_minutes_leaves_the_turn_done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,14 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
 
 def test_a_session_that_does_not_run_has_no_agent(watch, container):
     assert watch.decision(clincus.replace(SESSION, status="stopped")).agent.state == "none"
+
+
+def test_a_person_who_looked_before_the_clock_was_set_back_has_seen_nothing_since(tmp_path, monkeypatch):
+    times = SeenTimes(lambda: str(tmp_path / "seen.json"))
+    times.set("t", 7200.0)
+    for now, seen in ((7300.0, 7200.0), (3700.0, 0.0)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        assert times.get("t") == seen
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"s": "x"}', "{", '{"s": 5}'])

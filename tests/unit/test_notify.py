@@ -129,17 +129,19 @@ def test_what_a_tool_says_stays_here_unless_the_config_lets_it_out(caller):
 
 
 @pytest.mark.parametrize(
-    ("state", "since", "told"),
+    ("state", "since", "now", "told"),
     [
-        ("waiting", "2026-01-01T10:00:00Z", True),
-        ("waiting", "2026-01-01T10:00:04Z", True),  # read anew by another server
-        ("waiting", "2026-01-01T10:07:00Z", False),
-        ("done", "2026-01-01T10:00:00Z", False),
+        ("waiting", "2026-01-01T10:00:00Z", "2026-01-01T10:10:00Z", True),
+        ("waiting", "2026-01-01T10:00:04Z", "2026-01-01T10:10:00Z", True),  # read anew by another server
+        ("waiting", "2026-01-01T10:07:00Z", "2026-01-01T10:10:00Z", False),
+        ("done", "2026-01-01T10:00:00Z", "2026-01-01T10:10:00Z", False),
+        ("waiting", "2026-01-01T09:07:00Z", "2026-01-01T09:10:00Z", False),  # the clock was set back since the call
+        ("waiting", "2026-01-01T10:00:00Z", "2026-01-01T09:10:00Z", True),
     ],
 )
-def test_a_call_is_for_one_event(state, since, told):
+def test_a_call_is_for_one_event(state, since, now, told):
     last = {"talk": Told("waiting", "", "2026-01-01T10:00:05Z")}
-    assert is_told(last, "talk", News(ONE, "app", state, "", "", since)) is told
+    assert is_told(last, "talk", News(ONE, "app", state, "", "", since), now) is told
 
 
 # ---- when

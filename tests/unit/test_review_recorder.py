@@ -116,6 +116,15 @@ def test_the_first_checkpoints_wait_until_no_session_starts_any_more(recorder, a
     assert [id for at, id, _ in recorder._queue if at <= time.monotonic()] == [one.id for one in app.sessions]
 
 
+@pytest.mark.parametrize("why", ["start", "prompt"])
+def test_a_checkpoint_of_before_the_clock_was_set_back_is_none_of_now(recorder, why):
+    recorder.take(SESSION, why)
+    assert not recorder._is_wanted(SESSION, why)
+    with recorder.records.changing(recorder.records.of(SESSION)) as record:
+        record.checkpoints[-1].at = "2999-01-01T00:00:00Z"
+    assert recorder._is_wanted(SESSION, why)
+
+
 @pytest.mark.parametrize(
     ("states", "whys"),
     [
