@@ -65,6 +65,20 @@ FAMILIES = {
 }
 
 
+def label(name: str, value: str) -> str:
+    """A label as the format has it."""
+    return '{}="{}"'.format(name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
+
+
+# Counters that are there from the start. One that began with its first failure would never have increased by it.
+FROM_START = {
+    "clincus_saves_total": [label("outcome", word) for word in ("done", "failed")],
+    "clincus_pushes_total": [label("outcome", word) for word in ("delivered", "retrying", "refused", "gone", "failed")],
+    "clincus_webhooks_total": [label("outcome", word) for word in ("delivered", "retrying", "refused", "failed")],
+    "clincus_log_messages_total": [label("level", word) for word in ("info", "warning", "error")],
+}
+
+
 @dataclass
 class Histogram:
     """How long things took."""
@@ -87,7 +101,8 @@ class Tallies:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, str]] = Counter()  # name and labels -> number
+        # Name and labels -> number.
+        self._counts = Counter({(name, labels): 0 for name, known in FROM_START.items() for labels in known})
         self._times: dict[tuple[str, str], Histogram] = {}
 
     def count(self, name: str, labels: str) -> None:
@@ -137,11 +152,6 @@ class LogCounter(logging.Handler):
 TALLIES = Tallies()
 clincus.meters.append(TALLIES.note)
 clincus.log.addHandler(LogCounter())
-
-
-def label(name: str, value: str) -> str:
-    """A label as the format has it."""
-    return '{}="{}"'.format(name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
 
 
 def sample(name: str, labels: str, number: float) -> str:

@@ -149,6 +149,19 @@ def test_what_the_core_and_other_features_tally_is_counted(gauges, kind, which, 
     assert read(gauges)[name] == 2
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "clincus_saves_total{outcome=failed}",
+        "clincus_pushes_total{outcome=failed}",
+        "clincus_webhooks_total{outcome=failed}",
+        "clincus_log_messages_total{level=error}",
+    ],
+)
+def test_the_first_failure_increases_a_counter_that_was_there_before(gauges, name):
+    assert read(gauges)[name] == 0
+
+
 def test_a_kind_that_is_not_known_makes_no_metric(gauges):
     before = read(gauges).keys()
     clincus.tally("weather", "fine")
