@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO
@@ -26,6 +27,7 @@ PACK_LIMIT = 1 << 30  # bytes of one pack
 OBJECT_LIMIT = 48 << 20  # bytes of one object: a file may grow while the container records it
 MEMORY_KIB = 3 << 20  # address space of git
 MANY_PACKS = 40  # packs from which on they become one
+LASTING = "committed,reference"  # what git lets a power cut not undo; by itself it leaves out references
 TREE = re.compile("[0-9a-f]{40}")
 CONFIG = b"""[core]
     repositoryformatversion = 0
@@ -86,24 +88,52 @@ class Store:
                 raise clincus.ClincusError(
                     f"the checkpoint is larger than the {room >> 20} MB there is room for", 409
                 ) from None
+            packs = os.path.join(self.path, "objects", "pack")
             for pack in self._checked(apart):
-                os.rename(pack, os.path.join(self.path, "objects", "pack", os.path.basename(pack)))
+                os.rename(pack, os.path.join(packs, os.path.basename(pack)))
+            clincus.sync_directory(packs)
             self.keep(tree, name)
 
     def keep(self, tree: str, name: str) -> None:
         """Keep a tree that is here under a name. Raises ClincusError(500) if it is not here."""
-        with contextlib.suppress(OSError), open(f"{self.path}/refs/clincus/{name}") as ref:
-            if ref.read().strip() == tree:
-                return  # as most looks find it
+        if self._named([name]).get(name) == tree:
+            return  # as most looks find it
         if self.text("cat-file", "-t", tree).strip() != "tree":
             raise clincus.ClincusError("the container has sent no tree", 500)
         self.run("update-ref", f"refs/clincus/{name}", tree)
 
     def forget(self, names: Iterable[str]) -> None:
         """Forget trees by their names; `tidy` gives their room back."""
-        lines = "".join(f"delete refs/clincus/{name}\n" for name in names)
-        if lines and self.exists:
+        lines = "".join(f"delete refs/clincus/{name}\n" for name in self._named(names))
+        if lines:
             self.run("update-ref", "--stdin", stdin=lines.encode())
+
+    def _named(self, names: Iterable[str]) -> dict[str, str]:
+        """The trees that are kept under names. What a power cut has left of others goes: git would change none then."""
+        found = {}
+        for name in names:
+            path = f"{self.path}/refs/clincus/{name}"
+            with contextlib.suppress(OSError):
+                if time.time() - os.stat(f"{path}.lock").st_mtime > PACK_TIMEOUT:
+                    os.unlink(f"{path}.lock")
+            with contextlib.suppress(OSError):
+                text = (clincus.read_plain_file(path, 1 << 10) or b"").decode("ascii", "replace").strip()
+                if TREE.fullmatch(text):
+                    found[name] = text
+                else:
+                    os.unlink(path)
+        return found
+
+    def _drop_torn(self) -> None:
+        """Forget names that lead to nothing, as a power cut has torn their file or the pack: git packs nothing then."""
+        base = os.path.join(self.path, "refs", "clincus")
+        files = [os.path.join(folder, name) for folder, _, names in os.walk(base) for name in names]
+        named = self._named(os.path.relpath(file, base) for file in files if not file.endswith(".lock"))
+        asked = "".join(f"{tree}\n" for tree in named.values()).encode()
+        found = self.run("cat-file", "--batch-check", stdin=asked).splitlines()
+        for name, line in zip(named, found):
+            if line.endswith(b" missing"):
+                os.unlink(os.path.join(base, name))
 
     def tidy(self, *, even_few: bool = False) -> None:
         """Make one pack of many, without what no name leads to any more."""
@@ -112,6 +142,7 @@ class Store:
         packs = [name for name in os.listdir(os.path.join(self.path, "objects", "pack")) if name.endswith(".pack")]
         if even_few or len(packs) > MANY_PACKS:
             with self._changing():
+                self._drop_torn()
                 self.run("repack", "-a", "-d", "-q", timeout=PACK_TIMEOUT)
                 self.run("prune-packed", "-q")
 
@@ -176,7 +207,7 @@ class Store:
         if not git:
             raise clincus.ClincusError("checkpoints need git on this machine: install it", 409)
         limited = f'ulimit -v {MEMORY_KIB} && exec "$@"'
-        return ["/bin/sh", "-c", limited, "git", git, "--literal-pathspecs", *words]
+        return ["/bin/sh", "-c", limited, "git", git, "-c", f"core.fsync={LASTING}", "--literal-pathspecs", *words]
 
     def _environ(self) -> dict[str, str]:
         """The variables of git: nothing of a person's, of the system's or of a terminal's counts."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import clincus
 from clincus_features.review.recorder import Recorder
 from clincus_features.review.records import Checkpoint, Record
+from clincus_features.review.store import Store
 
 ROUNDS = 4  # times that half of what may go is taken from a store that is too large
 
@@ -24,6 +26,7 @@ def thin(recorder: Recorder, config: clincus.Config, now: datetime) -> None:
         left = [record for record in records if not (record.ended and record.looked_at < oldest)]
         for record in records:
             if record in left:
+                name_again(store, record)
                 gone = too_many(record.checkpoints, config.get("checkpoints.max_count"), oldest)
                 remove(recorder, record, gone)
             else:
@@ -34,6 +37,13 @@ def thin(recorder: Recorder, config: clincus.Config, now: datetime) -> None:
             continue
         store.tidy()
         shrink(recorder, left, clincus.size_bytes(config.get("checkpoints.max_size")) * 3 // 4)
+
+
+def name_again(store: Store, record: Record) -> None:
+    """Keep each tree of a session under its name again, where a power cut has torn that: else tidying would drop it."""
+    for one in record.checkpoints:
+        with suppress(clincus.ClincusError):  # the tree itself is lost
+            store.keep(one.tree, f"{record.key}/{one.checkpoint}")
 
 
 def too_many(checkpoints: Sequence[Checkpoint], most: int, oldest: str) -> list[Checkpoint]:

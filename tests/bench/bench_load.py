@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -47,6 +47,9 @@ command = ["opencode"]
 rules = [{ state = "ready", pattern = '^(STUB-READY|echo: ).*\Z', last = 1 }]
 """
 EVENTS: Any = ["clincus.events.v1"]
+SILENT = "loaded, some do not read"  # the second phase
+# What is as it should be, of all that is counted.
+FINE = r"requests 200|prompts (submitted|queued)|stopped and saved: 204|resumed: 200|(terminals|events)( opened)?"
 OUTPUT = "sh while sleep {pause}; do echo $RANDOM some output of a tool that works $RANDOM; done"
 
 
@@ -86,21 +89,21 @@ async def _hold(crowd: Crowd) -> None:
     few = asyncio.Semaphore(10)  # handshakes at a time
 
     async def follow(url: str, **options: Any) -> None:
-        kind = "terminals" if "terminal" in url else "events"
-        async with few:
-            client = await connect_async(url, open_timeout=120, compression=None, ping_interval=None, **options)
-        count[f"{kind} open"] += 1
+        kind, last = ("terminals" if "terminal" in url else "events"), b""
         try:
+            async with few:
+                client = await connect_async(url, open_timeout=120, compression=None, ping_interval=None, **options)
+            count[f"{kind} opened"] += 1
             async for message in client:
                 count[kind] += len(message)
+                last = message if isinstance(message, bytes) else last
+            count[f"{kind} closed: {client.close_code} {client.close_reason} {last[-120:]!r}"] += 1
         except Exception as error:
-            count[f"{kind} lost: {type(error).__name__}"] += 1
-        count[f"{kind} open"] -= 1
-        count[f"{kind} closed: {client.close_code} {client.close_reason}"] += 1
+            count[f"{kind} lost: {error!r}"] += 1
 
     tasks = [asyncio.create_task(follow(url)) for url in crowd.terminals]
     tasks += [asyncio.create_task(follow(crowd.events, subprotocols=EVENTS)) for _ in range(crowd.subscribers)]
-    while count["terminals open"] + count["events open"] < len(tasks) and not crowd.over.is_set():
+    while len(tasks) > sum(count[name] for name in count if re.search("opened|lost", name)) and not crowd.over.is_set():
         await asyncio.sleep(0.1)
     crowd.ready.set()
     while not crowd.over.is_set():
@@ -146,14 +149,14 @@ def ask(server: programs.Server, figures: Figures, ids: list[str], rate: float, 
         if figures.stopping.wait(max(0.0, due - time.monotonic())):
             return
         try:
+            seconds, _ = client.get("/api/sessions" if number % 5 else next(others))
+            figures.done[f"requests {client.status}"] += 1
             if number % 5:
-                figures.listings.setdefault(figures.phase, []).append(client.get("/api/sessions")[0])
-            else:
-                client.get(next(others))
-            figures.done["requests"] += 1
+                figures.listings.setdefault(figures.phase, []).append(seconds)
         except OSError as error:
-            figures.done[f"requests lost: {type(error).__name__}"] += 1
-            client = Client(server.host, server.port)
+            figures.done[f"requests lost: {error!r}"] += 1
+            with contextlib.suppress(OSError):
+                client = Client(server.host, server.port)
 
 
 def work_with_sessions(server: programs.Server, figures: Figures, ids: list[str]) -> None:
@@ -289,10 +292,10 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
             thread.start()
         time.sleep(10)
         with load(server, printing, options) as got:
-            stay(process, figures, "loaded", options.minutes * 30)
+            middle = stay(process, figures, "loaded", options.minutes * 30)
             # These make 507 connections of the 512 that a server takes: requests need some for themselves.
             with silent_clients(server, printing[:2], 2):
-                stay(process, figures, "loaded, some do not read", options.minutes * 30)
+                end = stay(process, figures, SILENT, options.minutes * 30)
         figures.stopping.set()
         for thread in measuring:
             thread.join()
@@ -302,7 +305,9 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
         vanish(server, printing[0], options.cycles)
         took_again = settle(process, rest)
         last = state(process, f"{took_again:.0f} s after {options.cycles} that vanished")
-        report(results, figures, [rest, after, last], options)
+        report(results, figures, got, options)
+        results.add(*taken({"at rest": rest, "in the middle": middle, "at the end": end, "afterwards": after}))
+        results.add(*taken({"afterwards": after, f"after {options.cycles} that vanished": last}))
         print(f"  {dict(figures.done)}\n  the clients got {got}")
         log = [line for line in server.log().splitlines() if re.search("Traceback|failed|reached|not ", line)]
         print(f"  lines of the log with a failure: {len(log)}", *log[:5], sep="\n    ")
@@ -310,12 +315,13 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
             delete(server, id)
 
 
-def stay(process: Process, figures: Figures, phase: str, seconds: float) -> None:
-    """Let the load go on, and look at the server three times."""
+def stay(process: Process, figures: Figures, phase: str, seconds: float) -> State:
+    """Let the load go on, and look at the server three times; gives what was seen last."""
     figures.phase = phase
     for part in ("begins", "goes on", "ends"):
         time.sleep(seconds / 3)
-        state(process, f"{phase}, {part}")
+        last = state(process, f"{phase}, {part}")
+    return last
 
 
 @contextlib.contextmanager
@@ -336,27 +342,32 @@ def load(server: programs.Server, ids: list[str], options: argparse.Namespace) -
         holder.join(30)
 
 
-def report(results: Results, figures: Figures, states: list[State], options: argparse.Namespace) -> None:
-    """Add the rows."""
-    rest, after, last = states
-    silent = "loaded, some do not read"
-    listings = figures.listings.get("loaded", []) + figures.listings.get(silent, [])
+def report(results: Results, figures: Figures, got: Mapping[str, int], options: argparse.Namespace) -> None:
+    """Add the rows of what the clients saw."""
+    listings = figures.listings.get("loaded", []) + figures.listings.get(SILENT, [])
+    lost = {name: count for name, count in {**figures.done, **got}.items() if not re.fullmatch(FINE, name)}
+    echoes = figures.echoes
     results.add(
         Row("load: GET /api/sessions, p99", "s", percentile(listings, 0.99), 0.050,
             note=f"{options.terminals} terminals, {options.subscribers} subscribers, {options.rate:g} requests/s, "
             f"{options.minutes:g} minutes; p50 {percentile(listings, 0.5) * 1000:.1f} ms of {len(listings)}"),
-        Row("load: key echo of an untouched terminal, p99", "s", percentile(figures.echoes["loaded"], 0.99), 0.030,
-            note=f"p50 {percentile(figures.echoes['loaded'], 0.5) * 1000:.1f} ms of {len(figures.echoes['loaded'])}; "
-            f"without the load p99 {percentile(figures.echoes['before'], 0.99) * 1000:.1f} ms"),
-        Row("load: the same while clients do not read, p99", "s", percentile(figures.echoes[silent], 0.99),
-            floor=percentile(figures.echoes["loaded"], 0.99), compare="times"),
-        Row("load: memory afterwards", "MB", after[0], floor=rest[0], compare="more"),
-        Row("load: threads afterwards", "", after[1], 0, rest[1], "more"),
-        Row("load: descriptors afterwards", "", after[2], 0, rest[2], "more"),
-        Row(f"load: threads after {options.cycles} that vanished", "", last[1], 0, rest[1], "more"),
-        Row(f"load: descriptors after {options.cycles} that vanished", "", last[2], 0, rest[2], "more"),
-        Row(f"load: memory after {options.cycles} that vanished", "MB", last[0], floor=after[0], compare="more"),
+        Row("load: key echo of an untouched terminal, p99", "s", percentile(echoes["loaded"], 0.99), 0.030,
+            note=f"p50 {percentile(echoes['loaded'], 0.5) * 1000:.1f} ms of {len(echoes['loaded'])}; "
+            f"without the load p99 {percentile(echoes['before'], 0.99) * 1000:.1f} ms"),
+        Row("load: the same while clients do not read, p99", "s", percentile(echoes[SILENT], 0.99),
+            floor=percentile(echoes["loaded"], 0.99), compare="times"),
+        Row("load: what was lost or refused", "", sum(lost.values()), 0,
+            note="; ".join(f"{count} times {name}" for name, count in lost.items()) or "nothing"),
     )  # fmt: skip
+
+
+def taken(states: Mapping[str, State]) -> Iterator[Row]:
+    """The rows of what the server took of the machine, each held against the first."""
+    (_, first), *others = states.items()
+    for which, (what, unit) in enumerate((("memory", "MB"), ("threads", ""), ("descriptors", ""))):
+        for when, one in others:
+            goal = 0 if unit == "" and when.startswith("after") else None
+            yield Row(f"load: {what} {when}", unit, one[which], goal, first[which], "more")
 
 
 def options_of(words: list[str] | None = None) -> argparse.Namespace:

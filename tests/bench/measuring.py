@@ -310,6 +310,7 @@ class Client:
         self._connection = socket.create_connection((host, port), timeout=60)
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._host = f"{host}:{port}"
+        self.status = 0  # of the last answer
 
     def get(self, path: str) -> tuple[float, bytes]:
         """Seconds and body of a GET."""
@@ -320,6 +321,7 @@ class Client:
         while b"\r\n\r\n" not in answer:
             answer += self._receive()
         head, _, body = answer.partition(b"\r\n\r\n")
+        self.status = int(head[9:12])
         length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
         while len(body) < length:
             body += self._receive()

@@ -257,6 +257,15 @@ def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorde
     assert recorder.records.find(SESSION.id) is None
 
 
+def test_what_is_torn_gets_its_name_again_before_others_are_tidied(recorder, app, monkeypatch):
+    named: list[tuple[str, str]] = []
+    monkeypatch.setattr(recording.Store, "keep", lambda _, tree, name: named.append((tree, name)))
+    recorder.take(SESSION, "start")
+    named.clear()
+    thin(recorder, app.config, datetime(2026, 1, 1, tzinfo=timezone.utc))
+    assert named == [("one", f"{recorder.records.of(SESSION).key}/1")]
+
+
 def test_a_command_without_a_server_takes_no_checkpoint():
     alone = Recorder(None)
     for moment in ("started", "before_prompt", "before_stop"):

@@ -322,6 +322,39 @@ def test_trees_without_a_name_go_and_the_others_stay(kept, tmp_path):
         names(kept, trees[1])
 
 
+def reference(kept: store.Store, name: str) -> Path:
+    return Path(kept.path, "refs", "clincus", name)
+
+
+@pytest.mark.parametrize("torn", [b"", b"4b825d", bytes(41), b"\xff\xfe"], ids=["empty", "cut", "zeros", "binary"])
+def test_a_name_that_a_power_cut_has_torn_is_used_again(kept, tmp_path, torn):
+    tree = take(kept, tmp_path).tree
+    reference(kept, "test/now").write_bytes(torn)
+    kept.keep(tree, "test/now")
+    assert reference(kept, "test/now").read_text().strip() == tree
+    reference(kept, "test/now").write_bytes(torn)
+    kept.forget(["test/now"])
+    assert not reference(kept, "test/now").exists()
+
+
+def test_a_lock_that_a_power_cut_has_left_holds_nobody_up(kept, tmp_path):
+    tree = take(kept, tmp_path).tree
+    lock = reference(kept, "test/1.lock")
+    lock.touch()
+    os.utime(lock, (0, 0))
+    kept.keep(tree, "test/1")
+    assert reference(kept, "test/1").exists()
+
+
+def test_what_a_power_cut_has_torn_keeps_nothing_else_from_being_tidied(kept, tmp_path):
+    tree = take(kept, tmp_path).tree
+    for name, data in (("empty", ""), ("lost", f"{'1' * 40}\n")):
+        reference(kept, f"test/{name}").write_text(data)
+    kept.tidy(even_few=True)
+    assert sorted(path.name for path in reference(kept, "test").iterdir()) == ["now"]
+    assert kept.text("cat-file", "-t", tree) == "tree\n"
+
+
 def test_many_files_are_listed_in_part_and_say_so(kept, tmp_path):
     for number in range(50):
         (tmp_path / "work" / f"{number}").write_text(str(number))
