@@ -52,10 +52,15 @@ def load_key(environ: Mapping[str, str]) -> Key:
             if not os.path.exists(path):
                 made = openssl(environ, "ecparam", "-name", "prime256v1", "-genkey", "-noout")
                 clincus.replace_file(path, made, 0o600)
-        point = openssl(environ, "ec", "-in", path, "-pubout", "-outform", "DER")[-65:]
+        point = b""
+        try:
+            point = openssl(environ, "ec", "-in", path, "-pubout", "-outform", "DER")[-65:]
+        except clincus.ClincusError as error:
+            if error.status == 503:
+                raise
         if point[:1] != b"\x04" or len(point) != 65:
             raise clincus.ClincusError(
-                f"{path} is no key of the curve P-256: move it away, and subscribe all devices again"
+                f"{path} is torn, or no key of the curve P-256: move it away, and subscribe all devices again"
             )
         _keys[path] = Key(path, encode(point))
     return _keys[path]

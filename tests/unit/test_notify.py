@@ -419,6 +419,21 @@ def test_without_openssl_there_is_no_push_and_the_reason_is_told(caller, monkeyp
     assert "apt-get install openssl" in document["problem"]
 
 
+@pytest.mark.parametrize(
+    "torn", [b"", b"-----BEGIN EC PRIVATE KEY-----\nMHcC", bytes(227)], ids=["empty", "cut", "zeros"]
+)
+def test_a_torn_key_is_told_with_what_to_do(caller, torn):
+    caller.notifier.document()
+    path = Path(vapid.key_file(caller.environ))
+    path.write_bytes(torn)
+    vapid._keys.clear()
+    document = caller.notifier.document()
+    assert document["public_key"] == ""
+    assert f"{path} is torn" in document["problem"]
+    path.unlink()
+    assert caller.notifier.document()["public_key"]
+
+
 def test_key_and_devices_are_for_their_owner_only(caller, service):
     caller.add(service.endpoint("phone"))
     caller.notifier.document()
