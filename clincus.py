@@ -2623,6 +2623,7 @@ def is_copy_of_last_run(saved: SavedSession, started_at: str) -> bool:
 # ----------------------------------------------------------------------------------------------------------------
 
 HISTORY_LIMIT = 4 << 20  # bytes, about ten thousand runs: beyond it the older half of the runs is forgotten
+HISTORY_TAIL = 1000  # bytes at its end that tell whether a longer file is the same one with more behind
 # Two starts of one container this close together are one start: server and command line both wrote it.
 SAME_START = timedelta(seconds=10)
 
@@ -2654,28 +2655,39 @@ class Run:
         return json.dumps(record).encode() + b"\n"
 
 
-def fold_history(lines: Iterable[bytes]) -> list[Run]:
-    """Fold start and stop lines into runs, newest first.
+class Fold:
+    """Folds start and stop lines into runs.
 
     A container has at most one open run, so runs are joined by its name: that reads the lines of the Go program,
     which have no session id, as well. Lines that are torn or of another kind are passed over.
     """
-    runs: list[Run] = []
-    running: dict[str, tuple[Run, datetime]] = {}  # the open run of each container, and its start
-    for line in lines:
-        try:
-            record = json.loads(line)
-            kind, name, moment = record.get("type"), record.get("id"), parse_time(record.get("time"))
-        except (ValueError, AttributeError):  # torn, or no object
-            continue
-        if kind not in ("start", "stop") or not isinstance(name, str) or moment is None:
-            continue
-        if name in running:
-            run, started = running[name]
+
+    def __init__(self) -> None:
+        self._runs: list[Run] = []
+        self._open: dict[str, tuple[Run, datetime]] = {}  # the open run of each container, and its start
+
+    def add(self, lines: Iterable[bytes]) -> int:
+        """Fold in more lines; how many bytes that are. A line that is still being written does not count."""
+        size = 0
+        for line in lines:
+            try:
+                record = json.loads(line)
+                kind, name, moment = record.get("type"), record.get("id"), parse_time(record.get("time"))
+            except (ValueError, AttributeError):  # torn, or no object
+                size += len(line) if line.endswith(b"\n") else 0
+                continue
+            size += len(line)
+            if kind in ("start", "stop") and isinstance(name, str) and moment is not None:
+                self._add(record, kind, name, moment)
+        return size
+
+    def _add(self, record: Mapping[str, Any], kind: str, name: str, moment: datetime) -> None:
+        if name in self._open:
+            run, started = self._open[name]
             is_same = record.get("session_id") in (None, run.session_id) and abs(moment - started) <= SAME_START
             if kind == "start" and is_same:
-                continue
-            del running[name]
+                return
+            del self._open[name]
             # A start ends the run too: its stop was not seen.
             run.ended_at, run.exit_code = format_time(moment), record.get("exit_code")
         if kind == "start":
@@ -2687,11 +2699,13 @@ def fold_history(lines: Iterable[bytes]) -> list[Run]:
                 started_at=format_time(moment),
                 persistent=bool(record.get("persistent", False)),
             )
-            running[name] = run, moment
-            runs.append(run)
-    runs.reverse()  # the sort is stable: runs of the same second come newest first as well
-    runs.sort(key=lambda run: run.started_at, reverse=True)
-    return runs
+            self._open[name] = run, moment
+            self._runs.append(run)
+
+    def newest_first(self) -> list[Run]:
+        """The runs; those of the same second come newest first as well."""
+        self._runs.sort(key=lambda run: run.started_at)  # nearly in order already, and the sort is stable
+        return self._runs[::-1]
 
 
 class History:
@@ -2704,7 +2718,10 @@ class History:
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._seen: tuple[int, int, int] | None = None  # inode, size and mtime (ns) of the file behind _runs
+        self._seen = (0, 0, 0)  # inode, size and mtime (ns) of the file behind _runs
+        self._fold = Fold()
+        self._begin = self._end = 0  # the part of the file that _fold has
+        self._tail = b""  # the last bytes of that part
         self._runs: list[Run] = []
 
     def start(self, run: Run) -> None:
@@ -2722,20 +2739,34 @@ class History:
                 self.stop(run, when)
 
     def runs(self) -> list[Run]:
-        """All runs, newest first; the file is only read again when it changed. Raises ClincusError."""
+        """All runs, newest first; of a file that has grown only what is new is read. Raises ClincusError."""
         with self._lock:
             try:
                 with open(self.path, "rb") as file:
-                    status = os.fstat(file.fileno())
-                    state = status.st_ino, status.st_size, status.st_mtime_ns
-                    if state != self._seen:
-                        file.seek(max(0, status.st_size - 2 * HISTORY_LIMIT))  # the Go program lets it grow
-                        self._runs, self._seen = fold_history(file), state
+                    self._read(file)
             except FileNotFoundError:
-                self._runs, self._seen = [], None
+                self._runs, self._seen = [], (0, 0, 0)
             except OSError as error:
+                self._seen = (0, 0, 0)
                 raise ClincusError(f"the history {shorten(self.path)} cannot be read: {error.strerror}") from error
             return self._runs
+
+    def _read(self, file: BufferedReader) -> None:
+        """Fold what was appended since the last time; all of it, if the file was replaced or changed in another way."""
+        status = os.fstat(file.fileno())
+        state = status.st_ino, status.st_size, status.st_mtime_ns
+        if state == self._seen:
+            return
+        has_grown = state[0] == self._seen[0] and state[1] > self._seen[1]
+        tail = os.pread(file.fileno(), len(self._tail), self._end - len(self._tail)) if has_grown else None
+        if tail != self._tail or status.st_size - self._begin > 3 * HISTORY_LIMIT:
+            self._fold = Fold()
+            self._begin = self._end = max(0, status.st_size - 2 * HISTORY_LIMIT)  # the Go program lets it grow
+        file.seek(self._end)
+        self._end += self._fold.add(file)
+        size = min(HISTORY_TAIL, self._end - self._begin)
+        self._tail = os.pread(file.fileno(), size, self._end - size)
+        self._runs, self._seen = self._fold.newest_first(), state
 
     def _append(self, line: bytes) -> None:
         try:
@@ -2755,7 +2786,9 @@ class History:
         """Replace the file by one with the newest runs. If that fails, the file stays as it is."""
         file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * HISTORY_LIMIT))
         ended, going_on, left = [], [], HISTORY_LIMIT // 2
-        for run in fold_history(file):
+        fold = Fold()
+        fold.add(file)
+        for run in fold.newest_first():
             if run.ended_at is None:
                 going_on.append(run.line("start"))
             elif left > 0:
@@ -6822,12 +6855,9 @@ class Application:
 def list_history(app: Application, request: Request) -> Response:
     """Answer GET /api/sessions/history: one page of the runs that fit, and how many fit in all."""
     values = request.values
-    words = (values["q"] or "").lower()
-    runs = [
-        run
-        for run in app.history.runs()
-        if words in f"{run.workspace} {run.id}".lower() and values["tool"] in (None, "", run.tool)
-    ]
+    words, tool, runs = (values["q"] or "").lower(), values["tool"] or "", app.history.runs()
+    if words or tool:
+        runs = [run for run in runs if words in f"{run.workspace} {run.id}".lower() and tool in ("", run.tool)]
     page = runs[values["offset"] : values["offset"] + values["limit"]]
     return json_response([run.document() for run in page], headers=[("X-Total-Count", str(len(runs)))])
 

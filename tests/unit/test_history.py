@@ -26,6 +26,12 @@ def times(runs: list[clincus.Run]) -> list[tuple[str, str | None]]:
     return [(run.started_at[11:19], run.ended_at[11:19] if run.ended_at else None) for run in runs]
 
 
+def fold(lines: list[bytes]) -> list[clincus.Run]:
+    folded = clincus.Fold()
+    folded.add(lines)
+    return folded.newest_first()
+
+
 CASES = {
     "a start without a stop is a run that goes on": (
         [start("a-1", "2026-01-01T10:00:00Z")],
@@ -63,11 +69,11 @@ CASES = {
 
 @pytest.mark.parametrize(("lines", "expected"), CASES.values(), ids=CASES.keys())
 def test_lines_fold_into_runs(lines, expected):
-    assert times(clincus.fold_history(lines)) == expected
+    assert times(fold(lines)) == expected
 
 
 def test_the_go_programs_lines_have_the_container_as_session_id():
-    run = clincus.fold_history([start("clincus-ec0578f9-1", "2026-01-01T10:00:00Z")])[0]
+    run = fold([start("clincus-ec0578f9-1", "2026-01-01T10:00:00Z")])[0]
     assert run.document() == {
         "session_id": "clincus-ec0578f9-1",
         "id": "clincus-ec0578f9-1",
@@ -204,3 +210,123 @@ for number in range(60):
     assert [writer.wait(timeout=60) for writer in writers] == [0] * 4
     kept = {run.session_id for run in clincus.History(str(path)).runs() if run.session_id.startswith("kept")}
     assert kept == {f"kept{who}-{number}" for who in range(4) for number in range(60)}
+
+
+# -- A file that changes while it is read again and again
+
+
+def lines(*numbers: int, slot: int = 1) -> bytes:
+    """A start and a stop for each number."""
+    runs = [a_run(number, slot=slot) for number in numbers]
+    ended = [clincus.replace(run, ended_at=run.started_at) for run in runs]
+    return b"".join(run.line("start") + one.line("stop") for run, one in zip(runs, ended))
+
+
+def append(path: Path, data: bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(data)
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Other content in the same file, which stays the same inode."""
+    with open(path, "r+b") as file:
+        file.write(data)
+        file.truncate()
+
+
+def replaced(path: Path, data: bytes) -> None:
+    new = path.with_name("new")
+    new.write_bytes(data)
+    new.rename(path)
+
+
+def trimmed_by_another(path: Path) -> None:
+    other = clincus.History(str(path))
+    with open(path, "ab+") as file:
+        other._trim(file)
+
+
+BASE = lines(*range(4))
+OPEN = a_run(4).line("start")
+TORN = OPEN[:40]
+# What is done to a file that holds BASE and was read, and how many of its lines are read then.
+CHANGES = {
+    "nothing": ([lambda path: None], 0),
+    "one line": ([lambda path: append(path, OPEN)], 1),
+    "a run": ([lambda path: append(path, lines(4))], 2),
+    "many runs": ([lambda path: append(path, lines(*range(4, 60)))], 112),
+    "an older run": ([lambda path: append(path, BASE[: BASE.index(b"\n") + 1].replace(b"a-1", b"a-2"))], 1),
+    "a line of no kind": ([lambda path: append(path, b"[]\n")], 1),
+    "a line without its end": ([lambda path: append(path, OPEN[:-1])], 1),
+    "its end later": ([lambda path: append(path, OPEN[:-1]), lambda path: append(path, b"\n")], 2),
+    "a torn line": ([lambda path: append(path, TORN)], 1),
+    "its rest later": ([lambda path: append(path, TORN), lambda path: append(path, OPEN[40:])], 2),
+    "another line after a torn one": ([lambda path: append(path, TORN), lambda path: append(path, b"\n" + OPEN)], 3),
+    "a torn line in three pieces": (
+        [lambda path: append(path, TORN), lambda path: append(path, OPEN[40:60]), lambda path: append(path, OPEN[60:])],
+        3,
+    ),
+    "a start, then its stop": (
+        [lambda path: append(path, OPEN), lambda path: append(path, lines(4)[len(OPEN) :])],
+        2,
+    ),
+    "the same start by another server": ([lambda path: append(path, OPEN), lambda path: append(path, OPEN)], 2),
+    "two servers in turns": (
+        [lambda path: append(path, lines(4)), lambda path: append(path, lines(5, slot=2))],
+        4,
+    ),
+    "the line of another History": ([lambda path: clincus.History(str(path)).start(a_run(4))], 1),
+    "a new time only": ([lambda path: os.utime(path, (1, 1))], 8),
+    "gone": ([lambda path: path.unlink()], 0),
+    "gone, and made anew": ([lambda path: path.unlink(), lambda path: path.write_bytes(lines(9))], 2),
+    "empty": ([lambda path: overwrite(path, b"")], 0),
+    "empty, then filled": ([lambda path: overwrite(path, b""), lambda path: append(path, lines(9))], 2),
+    "truncated at a line": ([lambda path: overwrite(path, lines(0, 1))], 4),
+    "truncated in a line": ([lambda path: overwrite(path, BASE[:-30])], 8),
+    "replaced by a shorter one": ([lambda path: replaced(path, lines(8))], 2),
+    "replaced by a longer one": ([lambda path: replaced(path, lines(*range(20, 30)))], 20),
+    "replaced by one of the same size": ([lambda path: replaced(path, lines(*range(5, 9)))], 8),
+    "rewritten, of the same size": ([lambda path: overwrite(path, lines(*range(5, 9)))], 8),
+    "rewritten, and longer": ([lambda path: overwrite(path, lines(*range(5, 15)))], 20),
+    "shortened by another server, then longer": ([trimmed_by_another, lambda path: append(path, lines(5))], 10),
+}
+
+
+@pytest.mark.parametrize(("changes", "read"), CHANGES.values(), ids=CHANGES.keys())
+def test_after_a_change_only_what_is_new_is_read_and_the_runs_are_those_of_the_file(
+    tmp_path, monkeypatch, changes, read
+):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(BASE)
+    history = clincus.History(str(path))
+    assert len(history.runs()) == 4
+    counted = 0
+    for change in changes:
+        change(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(clincus.Fold, "add", counting(count := []))
+            runs = history.runs()
+        counted += len(count)
+        assert runs == clincus.History(str(path)).runs()
+    assert counted == read
+
+
+def counting(count: list[bytes]):
+    """`Fold.add`, which notes the lines that it is given."""
+    add = clincus.Fold.add
+
+    def noted(fold: clincus.Fold, given: list[bytes]) -> int:
+        count.extend(given := list(given))
+        return add(fold, given)
+
+    return noted
+
+
+def test_a_history_that_another_program_never_shortens_is_folded_anew_before_it_fills_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(clincus, "HISTORY_LIMIT", 10_000)
+    path = tmp_path / "history.jsonl"
+    history = clincus.History(str(path))
+    for number in range(300):
+        append(path, lines(number))
+        assert history.runs()[0].session_id == f"s{number}"
+        assert len(history.runs()) <= 30_000 / len(lines(number)) + 1
