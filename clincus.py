@@ -3465,86 +3465,6 @@ def install_features(app: Any, package: str = "clincus_features") -> Extensions:
 # HTTP and WebSocket.
 # ----------------------------------------------------------------------------------------------------------------
 
-# -- Limits
-
-# Setting and the instance key that Incus has for it.
-LIMIT_KEYS = {
-    "cpu.count": "limits.cpu",
-    "cpu.allowance": "limits.cpu.allowance",
-    "cpu.priority": "limits.cpu.priority",
-    "memory.limit": "limits.memory",
-    "memory.enforce": "limits.memory.enforce",
-    "memory.swap": "limits.memory.swap",
-    "disk.priority": "limits.disk.priority",
-    "runtime.max_processes": "limits.processes",
-}
-
-
-def limit_options(
-    limits: Mapping[str, Mapping[str, Any]], cpus: int | None = None, block_weights: bool = True
-) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Translate `limits` of a checked configuration for Incus: instance keys, options of the root disk, warnings.
-
-    `cpus` is the host's number of CPUs, if known; without `block_weights` it cannot weigh disk use. Rates are options
-    of the root disk DEVICE; as instance keys Incus knows none of them (its manual: "Type: disk", "Resource limits").
-    What Incus cannot do, `disk.tmpfs_size` and `runtime.max_duration`, is not in the result.
-    """
-    config: dict[str, str] = {}
-    for key, incus_key in LIMIT_KEYS.items():
-        section, name = key.split(".")
-        value = limits[section][name]
-        if value not in ("", 0, "true"):  # that is Incus's own default, and a restricted project forbids to name swap
-            config[incus_key] = incus_unit(str(value))
-    disk, warnings = disk_options(limits["disk"])
-    if LIMIT_KEYS["disk.priority"] in config and not block_weights:
-        del config[LIMIT_KEYS["disk.priority"]]  # Incus would refuse to start the container
-        warnings.append("limits.disk.priority is left out: this machine's kernel has no block weights (blkio.weight)")
-    count = str(limits["cpu"]["count"])
-    highest = max(map(int, re.findall(r"\d+", count)), default=0)
-    needed = highest if count.isdigit() else highest + 1  # a number of CPUs, or the CPUs to pin to, from 0
-    if cpus is not None and needed > cpus:
-        warnings.append(f"limits.cpu.count is {count!r}, but this machine has {cpus} CPUs")
-    return config, disk, warnings
-
-
-def disk_options(disk: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """The rate options of the root disk. Incus lets limits.max override both others, so it is spelled out here."""
-    top = disk["max"]
-    options: dict[str, str] = {}
-    warnings: list[str] = []
-    if top and not disk["read"] and not disk["write"]:
-        return {"limits.max": incus_unit(top)}, []
-
-    def amount(rate: str) -> float:
-        return float(rate[:-4]) if rate.endswith("iops") else float(size_bytes(rate[:-2]))
-
-    for name in ("read", "write"):
-        rates = [rate for rate in (disk[name], top) if rate]
-        if len({rate.endswith("iops") for rate in rates}) > 1:
-            kinds = f"limits.disk.{name} ({rates[0]}) is of another kind than limits.disk.max ({top})"
-            warnings.append(f"{kinds}: max holds")
-            rates = [top]
-        if rates:
-            options[f"limits.{name}"] = incus_unit(min(rates, key=amount))
-    return options, warnings
-
-
-def has_block_weights(cgroups: str = "/sys/fs/cgroup") -> bool:
-    """Whether this machine can weigh disk use between containers, which is what limits.disk.priority needs."""
-    if os.path.exists(f"{cgroups}/blkio/blkio.weight"):
-        return True
-    try:
-        with open(f"{cgroups}/cgroup.controllers", encoding="ascii") as file:
-            return "io" in file.read(4096).split()
-    except OSError:
-        return False
-
-
-def incus_unit(text: str) -> str:
-    """A value as Incus writes it: kB for KB, and a rate without `/s`."""
-    return re.sub(r"(?<=\d)KB\b", "kB", text[:-2] if text.endswith("B/s") else text)
-
-
 # -- Workspaces and extra mounts
 
 # A workspace may be none of these folders, and may not lie in one of the first either.
@@ -4168,36 +4088,17 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
     return Launch(request, config, warnings, draft, guest, tool, mounts)
 
 
-def describe_session(
-    session: Session,
-    launch: Launch,
-    protection: Protection,
-    limits: tuple[Mapping[str, str], Mapping[str, str], Sequence[str]],
-    root_disk: Mapping[str, str],
-) -> tuple[Session, dict[str, Any]]:
-    """The complete description (InstancePut) that one `incus launch` turns into a session's container, and the session.
-
-    Pure. `limits` are those of `limit_options`. `root_disk` is the profile's: a device of the instance replaces it.
-    """
-    keys, root_options, warnings = limits
-    devices, config = dict(protection.devices), dict(protection.config)
-    if root_options:
-        devices["root"] = {**root_disk, **root_options}
-    tmpfs_size = launch.config.get("limits.disk.tmpfs_size")
-    if tmpfs_size and "raw.lxc" in config:  # no device of Incus 6.0 can do it: lxc.container.conf(5), "Mount points"
-        options = f"rw,nosuid,nodev,mode=1777,size={size_bytes(tmpfs_size)},create=dir"
-        config["raw.lxc"] += f"lxc.mount.entry = tmpfs tmp tmpfs {options} 0 0\n"
-    elif tmpfs_size:
-        warnings = [*warnings, "limits.disk.tmpfs_size is left out: it needs a locked workspace"]
+def describe_session(session: Session, launch: Launch, protection: Protection) -> tuple[Session, dict[str, Any]]:
+    """The description (InstancePut) that one `incus launch` turns into a session's container, and the session. Pure."""
     session = replace(
         session,
         protection=protection.level,
         protection_note="; ".join(filter(None, (protection.reason, protection.note))),
-        warnings=(*launch.warnings, *warnings),
+        warnings=launch.warnings,
     )
     # Incus must not start a container after a reboot: it would run without its tool. It stays stopped, to be resumed.
-    config = {"boot.autostart": "false", **keys, **config, **session_labels(session)}
-    return session, {"config": {**config, LABEL + "devices": " ".join(devices) or "-"}, "devices": devices}
+    config = {"boot.autostart": "false", **protection.config, **session_labels(session)}
+    return session, {"config": config, "devices": {**protection.devices}}
 
 
 # The names of our devices on an instance without a label with them, as the Go program made it.
@@ -4414,15 +4315,14 @@ class Containers:
         )
         if protection.reason:
             self.report(f"{session.id}: protection is {protection.level}: {protection.reason}")
-        machine = (None, True) if self.incus.engine else (os.cpu_count(), has_block_weights())
-        limits = limit_options(launch.config.get("limits"), *machine)
-        disks = self.incus.query("/1.0/profiles/default")["devices"].values() if limits[1] else ()
-        root: dict[str, str] = next((disk for disk in disks if disk.get("path") == "/"), {})
-        session, description = describe_session(session, launch, protection, limits, root)
-        for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):
-            self.report(f"{session.id}: {warning}")
+        session, description = describe_session(session, launch, protection)
         for add in self.extensions.instance_parts:
             add(self.incus, session, launch, description)
+        config = description["config"]
+        config[LABEL + "devices"] = " ".join(description["devices"]) or "-"
+        session = replace(session, warnings=tuple(config.get(LABEL + "warnings", "").splitlines()))
+        for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):
+            self.report(f"{session.id}: {warning}")
         return session, description
 
 

@@ -141,7 +141,6 @@ def start_part(
         config, path = description["config"], device_path(environ, session.id)
         policy, devices = lay(policy, before, cards, config, path)
         description["devices"].update(devices)
-        config[DEVICES_LABEL] = " ".join(description["devices"]) or "-"
         if DENY in config or policy.mode != OPEN:
             config[DENY] = "\n".join(dict.fromkeys([*config.get(DENY, "").splitlines(), *DENIED]))
         expect(session.id, policy)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import clincus
 from clincus_cli.trust import set_trust
+from clincus_features.limits import limit_options
 from clincus_features.sources import sources_document
 
 clincus.install_features(None)  # they add settings
@@ -610,7 +611,7 @@ def test_a_flag_is_a_limit_of_mine_too(environ, workspace):
     write(user_file, "[profiles.fast]\nlimits.disk.max = '999999999iops'\n")
     request = clincus.LaunchRequest(workspace=str(workspace), settings={"limits.disk.read": "10MiB/s"})
     launch = clincus.plan_launch(request, clincus.load_config(environ), environ)
-    assert clincus.limit_options(launch.config.get("limits"))[1] == {"limits.read": "10MiB"}
+    assert limit_options(launch.config.get("limits"))[1] == {"limits.read": "10MiB"}
 
 
 def test_the_profile_of_a_caller_beats_that_of_a_project(environ, workspace):
@@ -658,7 +659,7 @@ def test_an_untrusted_project_lifts_no_limit(environ, workspace):
     """Incus lets limits.max override limits.read and limits.write."""
     mine = "[limits.disk]\nread = '10MiB/s'\nwrite = '10MiB/s'\n"
     config = project(environ, workspace, "[limits.disk]\nmax = '999999999iops'\n", mine)
-    assert clincus.limit_options(config.get("limits"))[1] == {"limits.read": "10MiB", "limits.write": "10MiB"}
+    assert limit_options(config.get("limits"))[1] == {"limits.read": "10MiB", "limits.write": "10MiB"}
 
 
 def test_variables_profile_and_flags_beat_a_trusted_project(environ, workspace):

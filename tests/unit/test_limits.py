@@ -1,12 +1,16 @@
-"""Limits and mounts: what the configuration means to Incus. Pure functions at the start of the section `sessions`."""
+"""Limits and mounts: what the configuration means to Incus."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 import clincus
 from clincus_cli.commands import UsageError
 from clincus_cli.shell import mount_argument
+from clincus_features.limits import add_limits, has_block_weights, limit_options
 
 
 def limits(**changed):
@@ -20,7 +24,7 @@ def limits(**changed):
 
 
 def instance_keys(**changed):
-    config, disk, warnings = clincus.limit_options(limits(**changed))
+    config, disk, warnings = limit_options(limits(**changed))
     assert (disk, warnings) == ({}, [])
     return {key: value for key, value in config.items() if UNLIMITED.get(key) != value}
 
@@ -30,7 +34,7 @@ UNLIMITED = {"limits.memory.enforce": "soft"}
 
 
 def test_without_limits_only_the_memory_modes_are_written():
-    assert clincus.limit_options(limits()) == (UNLIMITED, {}, [])
+    assert limit_options(limits()) == (UNLIMITED, {}, [])
 
 
 @pytest.mark.parametrize(
@@ -69,12 +73,12 @@ def test_instance_keys(changed, keys):
     ],
 )
 def test_rates_are_options_of_the_root_disk(changed, options):
-    config, disk, warnings = clincus.limit_options(limits(**changed))
+    config, disk, warnings = limit_options(limits(**changed))
     assert (config, disk, warnings) == (UNLIMITED, options, [])
 
 
 def test_rates_of_two_kinds_do_not_add_up():
-    _, disk, warnings = clincus.limit_options(limits(disk_max="5MB/s", disk_read="10iops"))
+    _, disk, warnings = limit_options(limits(disk_max="5MB/s", disk_read="10iops"))
     assert disk == {"limits.read": "5MB", "limits.write": "5MB"}
     assert "limits.disk.read (10iops) is of another kind" in warnings[0]
 
@@ -84,14 +88,56 @@ def test_rates_of_two_kinds_do_not_add_up():
     [("2", 2, False), ("3", 2, True), ("0-1", 2, False), ("2", None, False), ("2,5", 4, True)],
 )
 def test_more_cpus_than_the_machine_has_are_a_warning(count, cpus, warns):
-    *_, warnings = clincus.limit_options(limits(cpu_count=count), cpus)
+    *_, warnings = limit_options(limits(cpu_count=count), cpus)
     assert bool(warnings) is warns
 
 
 def test_a_disk_priority_that_the_kernel_cannot_hold_is_left_out_with_a_warning():
-    config, _, warnings = clincus.limit_options(limits(disk_priority=5), block_weights=False)
+    config, _, warnings = limit_options(limits(disk_priority=5), block_weights=False)
     assert config == UNLIMITED
     assert "no block weights" in warnings[0]
+
+
+class Profile:
+    """A door to an Incus whose default profile has this root disk."""
+
+    engine = "far"  # whose machine nobody looks at
+    ROOT: ClassVar = {"type": "disk", "path": "/", "pool": "default"}
+
+    def query(self, path: str) -> dict[str, object]:
+        assert path == "/1.0/profiles/default"
+        return {"devices": {"root": self.ROOT, "eth0": {"type": "nic"}}}
+
+
+def described(settings, config=()):
+    launch = SimpleNamespace(config=clincus.with_flags(clincus.load_config({}), settings))
+    description = {"config": {"user.clincus.warnings": "a word", **dict(config)}, "devices": {}}
+    add_limits(Profile(), None, launch, description)
+    return description
+
+
+def test_limits_go_into_the_description_of_a_start():
+    assert described({"limits.memory.limit": "1GiB"})["config"] == {
+        "user.clincus.warnings": "a word",
+        "limits.memory": "1GiB",
+        "limits.memory.enforce": "hard",
+    }
+
+
+def test_rates_go_on_a_root_disk_of_its_own():
+    devices = described({"limits.disk.read": "10MB/s"})["devices"]
+    assert devices == {"root": {**Profile.ROOT, "limits.read": "10MB"}}
+
+
+def test_without_rates_the_root_disk_is_that_of_the_profile():
+    assert described({"limits.cpu.count": "1"})["devices"] == {}
+
+
+def test_a_tmpfs_needs_a_locked_workspace():
+    settings = {"limits.disk.tmpfs_size": "64MiB"}
+    entry = "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=67108864,create=dir 0 0\n"
+    assert described(settings, {"raw.lxc": "a = b\n"})["config"]["raw.lxc"] == f"a = b\n{entry}"
+    assert described(settings)["config"]["user.clincus.warnings"].startswith("a word\nlimits.disk.tmpfs_size is left")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +154,7 @@ def test_block_weights(tmp_path, files, has):
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    assert clincus.has_block_weights(str(tmp_path)) is has
+    assert has_block_weights(str(tmp_path)) is has
 
 
 CHECKS = {

@@ -437,37 +437,23 @@ class TestDescription:
         mounts=(),
     )
 
-    def describe(self, keys: dict[str, str], root_options: dict[str, str]) -> tuple[clincus.Session, Any]:
-        root = {"type": "disk", "path": "/", "pool": "default"}
-        limits = keys, root_options, ["a limit"]
-        return clincus.describe_session(
-            clincus.replace(draft(NAME), id=NAME, slot=1), self.LAUNCH, self.PROTECTION, limits, root
-        )
-
     def test_it_is_complete(self):
-        session, description = self.describe({"limits.memory": "1GiB"}, {})
+        started = clincus.replace(draft(NAME), id=NAME, slot=1)
+        session, description = clincus.describe_session(started, self.LAUNCH, self.PROTECTION)
         assert description["config"] == {
             "boot.autostart": "false",
-            "limits.memory": "1GiB",
             "raw.idmap": "x",
-            "user.clincus.devices": "workspace",
             "user.clincus.managed": "true",
             "user.clincus.persistent": "false",
             "user.clincus.protection": "locked",
             "user.clincus.session_id": NAME,
             "user.clincus.tool": "claude",
             "user.clincus.mode": "mount",
-            "user.clincus.warnings": "the project's\na limit",
+            "user.clincus.warnings": "the project's",
             "user.clincus.workspace": "/w",
         }
-        assert (session.protection, session.warnings) == ("locked", ("the project's", "a limit"))
+        assert (session.protection, session.warnings) == ("locked", ("the project's",))
         assert description["devices"] == {"workspace": {"type": "disk"}}
-
-    def test_rates_go_on_a_root_disk_of_its_own(self):
-        _, description = self.describe({}, {"limits.read": "10MB"})
-        root = {"type": "disk", "path": "/", "pool": "default", "limits.read": "10MB"}
-        assert description["devices"]["root"] == root
-        assert description["config"]["user.clincus.devices"] == "workspace root"
 
     def test_a_later_start_replaces_what_is_ours_and_keeps_the_rest(self):
         old = {"limits.cpu": "2", "image.os": "Debian", "user.mine": "kept", "user.clincus.other": "kept"}

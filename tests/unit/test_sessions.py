@@ -451,13 +451,15 @@ class TestStart:
         sessions.resume(session.id)
         assert sessions.guest(sessions.registry.get(session.id)) == clincus.Guest(1000, "code", "/workspace")
 
-    def test_a_tmpfs_needs_a_locked_workspace(self, sessions, door, request_):
-        limits = clincus.replace(request_, settings={"limits.disk.tmpfs_size": "64MiB"})
-        session = sessions.create(limits)
-        entry = "lxc.mount.entry = tmpfs tmp tmpfs rw,nosuid,nodev,mode=1777,size=67108864,create=dir 0 0\n"
-        assert entry in door.instances[session.id]["config"]["raw.lxc"]
-        sessions.containers("").support = {"default": clincus.ProtectionSupport(reason="The kernel is too old")}
-        assert "tmpfs_size is left out" in " ".join(sessions.create(limits).warnings)
+    def test_devices_and_warnings_of_features_are_the_sessions_own(self, sessions, door, request_):
+        def add(incus, session, launch, description):
+            description["devices"]["root"] = {"type": "disk"}
+            description["config"]["user.clincus.warnings"] = "a limit does not hold"
+
+        sessions.extensions.instance_parts.append(add)
+        session = sessions.create(request_)
+        assert session.warnings == ("a limit does not hold",)
+        assert door.instances[session.id]["config"]["user.clincus.devices"] == "root"
 
     def test_what_the_host_can_do_is_asked_for_each_project(self, sessions, door, request_, monkeypatch):
         asked = []
