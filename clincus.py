@@ -531,10 +531,7 @@ def run_child(
 # ----------------------------------------------------------------------------------------------------------------
 
 SYSTEM_CONFIG = "/etc/clincus/config.toml"
-PROJECT_FILE = ".clincus.toml"
 CONFIG_FILE_LIMIT = 1 << 20  # bytes
-PROJECT_FILE_LIMIT = 64 << 10  # bytes; the file comes from a clone, which need not be friendly
-PROJECT_LINE_LIMIT = 1000  # characters; tomllib takes 15 s for a key of 32,000 parts, and a key stands on one line
 HIDDEN = "********"  # stands for a secret in what the API shows
 
 
@@ -858,7 +855,6 @@ register_settings(
     Setting("dashboard.workspace_roots", [], list_of(HOST_PATH)),
 )
 DASHBOARD_KEYS = ("dashboard.port", "dashboard.workspace_roots")  # the keys that PUT /api/config may set
-UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # the keys that an untrusted project file may set
 TOOL_BOUND = ("tool.binary", "defaults.model")  # these belong to the tool that tool.name names
 
 
@@ -876,7 +872,7 @@ class Layer(NamedTuple):
 
 
 class Config(NamedTuple):
-    """The configuration in force. It never changes: `with_flags` and `apply_project` give a new one."""
+    """The configuration in force. It never changes: `with_flags` gives a new one."""
 
     values: dict[str, Any]  # the complete document, nested as GET /api/config shows it
     origins: dict[str, str]  # dotted key: where its value comes from
@@ -1247,93 +1243,6 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
         raise ConfigError(error.message, 409) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", 500) from None
-
-
-# -- A project's own .clincus.toml, and trust in it
-
-
-class ProjectFile(NamedTuple):
-    """A workspace's .clincus.toml as it was read once, so that what is trusted is what is applied."""
-
-    path: str
-    text: str
-    digest: str  # SHA-256 of the text, hexadecimal
-
-
-def read_project(workspace: str) -> ProjectFile | None:
-    """The .clincus.toml of a workspace (an absolute, resolved path), None if there is none; a symlink is refused."""
-    path = os.path.join(workspace, PROJECT_FILE)
-    if os.path.isdir(path) and not os.path.islink(path):
-        return None  # the placeholder that keeps a running session from creating the file
-    text = read_text(path, PROJECT_FILE_LIMIT, follow=False)
-    for number, line in enumerate((text or "").split("\n"), 1):
-        if len(line) > PROJECT_LINE_LIMIT:
-            reason = f"the line is longer than {PROJECT_LINE_LIMIT} characters"
-            raise ConfigError(f"{path}, line {number}: {reason}: break it up")
-    return None if text is None else ProjectFile(path, text, hashlib.sha256(text.encode()).hexdigest())
-
-
-def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
-    """The SHA-256 of the .clincus.toml that the user trusts, by workspace. A torn list trusts nothing."""
-    path = own_file(environ, "trust.json")
-    return read_json(path, CONFIG_FILE_LIMIT, lambda found: {key: str(one) for key, one in found.items()}) or {}
-
-
-def is_trusted(environ: Mapping[str, str], workspace: str, project: ProjectFile) -> bool:
-    """True if the user trusted exactly this content in this workspace."""
-    return trusted_digests(environ).get(os.path.realpath(workspace)) == project.digest
-
-
-def project_config(config: Config, environ: Mapping[str, str], workspace: str) -> Config:
-    """The configuration for a session in a workspace: `apply_project` with what the user trusts."""
-    project = read_project(workspace)
-    if project is None:
-        return config
-    return apply_project(config, project, trusted=is_trusted(environ, workspace, project))
-
-
-def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Config:
-    """The configuration with a workspace's .clincus.toml laid under $CLINCUS_CONFIG, variables, profile and flags.
-
-    A file that is not trusted may choose the tool, a local image and a profile; each other key is left out and becomes
-    a warning. ConfigError (400) if the file is broken.
-    """
-    reader = Reader()
-    layer = reader.file(project.path, project.text, PROJECT_RANK)
-    reader.raise_faults()
-    refused = {} if trusted else {key: why_refused(config, key, value) for key, value in layer.values.items()}
-    for key, reason in sorted(refused.items()):
-        if reason:
-            reader.warnings.append(f"{project.path}: {key} is left out, since {reason} (clincus trust allows it)")
-    allowed = {key: value for key, value in layer.values.items() if not refused.get(key)}
-    return make_config(
-        [*config.layers, layer._replace(values=allowed)],
-        {**config.files, project.path: True},
-        [*config.warnings, *reader.warnings],
-        config.wanted_profile,
-    )
-
-
-def why_refused(config: Config, key: str, value: str) -> str:
-    """The reason why an untrusted project file may not set a key to a value, "" if it may.
-
-    A stranger may choose no profile that brings a secret, a mount, or another value for a limit that the user set.
-    """
-    if key not in UNTRUSTED_KEYS:
-        return "the file is not trusted"
-    if key == "defaults.image" and ":" in value:
-        return "the file is not trusted and names an image of another server"
-    if key != "defaults.profile" or config.wanted_profile or value == config.profile:
-        return ""
-    if config.profile:
-        return f"you chose the profile {config.profile!r}"
-    if value not in config.get("profiles"):
-        return f"you have no profile {value!r}"
-    profile = profile_values(config.get("profiles"), value)
-    mine = {key.rpartition(".")[0] for key, origin in config.origins.items() if origin != "default"}
-    limits = {key.rpartition(".")[0] for key in profile if key.startswith("limits.")}
-    opened = [key for key in ("mounts", "environment") if profile.get(key)] or sorted(limits & mine)
-    return f"the file is not trusted and your profile {value!r} sets {opened[0]}" if opened else ""
 
 
 # -- What the API shows
@@ -3386,6 +3295,8 @@ class Extensions:
     routes: list[tuple[str, str, Callable[[Any], object]]] = field(default_factory=list)
     # Each gives more fields of a session's document.
     session_fields: list[Callable[[Session], Mapping[str, object]]] = field(default_factory=list)
+    # Each gives the configuration for a workspace of this host, from the one so far, our variables and the path.
+    workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = field(default_factory=list)
     # Each may change the description (InstancePut) of a start. What it raises fails the start.
     instance_parts: list[Callable[[Incus, Session, Launch, dict[str, Any]], None]] = field(default_factory=list)
     # Each looks at what a new session needs in its container before there is one, and gives the function that brings
@@ -4039,7 +3950,7 @@ class Launch(NamedTuple):
 NO_TOOL = Tool("", (), ())  # in the container of one command
 
 
-def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, str]) -> Launch:
+def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, str], extensions: Extensions) -> Launch:
     """Check a request and apply the config to it. Raises ClincusError(400) before anything exists."""
     import uuid
 
@@ -4054,7 +3965,8 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
         workspace = far_workspace(request.workspace, request.engine, engine.get("roots", []))
     else:
         workspace = resolve_workspace(request.workspace, expand("~", environ), private)
-        config = project_config(config, environ, workspace)
+        for adapt in extensions.workspace_configs:
+            config = adapt(config, environ, workspace)
     guest = Guest.configured(config, workspace)
     name = request.tool or (resumed.tool if resumed else config.get("tool.name"))
     tool = NO_TOOL if request.command else find_tool("shell" if request.debug else name, config)
@@ -4391,7 +4303,7 @@ class Sessions:
 
     def plan(self, request: LaunchRequest) -> Launch:
         """Apply the config of now to a request. Raises ClincusError(400)."""
-        return plan_launch(request, self.load(), self.environ)
+        return plan_launch(request, self.load(), self.environ, self.extensions)
 
     def create(self, request: LaunchRequest) -> Session:
         """Create a session and start its tool; returns when it runs.

@@ -145,8 +145,10 @@ def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Se
     here = [one for one in context.sessions.registry.all() if (one.engine, one.workspace) == place]
     persistent = request.persistent
     if persistent is None and not request.slot:
+        from clincus_features.trust import project_config
+
         config = clincus.with_flags(context.config, {}, request.profile)
-        persistent = clincus.project_config(config, context.environ, request.workspace).get("defaults.persistent")
+        persistent = project_config(config, context.environ, request.workspace).get("defaults.persistent")
     return choose_session(here, request, persistent=bool(persistent), background=context.options.background) or request
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import clincus
 from clincus_cli import commands as cli
@@ -21,41 +20,29 @@ def run_trust(context: Context) -> int:
 
     $ clincus trust ~/src/app  # Read its .clincus.toml, and agree or not.
     """
+    from clincus_features import trust
+
     options, environ = context.options, context.environ
     workspace = shell.chosen_workspace(options)
     if options.revoke:
-        had = set_trust(environ, workspace, None)
+        had = trust.set_trust(environ, workspace, None)
         print(f"{workspace}: the trust is taken back" if had else f"{workspace}: it was not trusted")
         return 0
     if not os.path.isdir(workspace):
         raise clincus.ClincusError(f"'{workspace}' is no directory", 404)
-    project = clincus.read_project(workspace)
+    project = trust.read_project(workspace)
     if project is None:
-        raise clincus.ConfigError(f"'{workspace}' has no {clincus.PROJECT_FILE}: there is nothing to trust", 404)
+        raise clincus.ConfigError(f"'{workspace}' has no {trust.PROJECT_FILE}: there is nothing to trust", 404)
     print(f"{project.path}:\n")
     print("\n".join(f"  {clincus.printable(line)}" for line in project.text.splitlines()) + "\n")
-    if clincus.is_trusted(environ, workspace, project):
+    if trust.is_trusted(environ, workspace, project):
         print("This content is trusted. `clincus trust --revoke` takes that back.")
         return 0
-    config = clincus.apply_project(context.config, project, trusted=False)
+    config = trust.apply_project(context.config, project, trusted=False)
     for warning in [one for one in config.warnings if one not in context.config.warnings]:
         print(f"  {clincus.printable(warning)}")
     if not console.confirm("Let this file set all that for sessions in this workspace?", force=options.force):
         return 0
-    set_trust(environ, workspace, project)
-    print(f"Trusted until {clincus.PROJECT_FILE} changes.")
+    trust.set_trust(environ, workspace, project)
+    print(f"Trusted until {trust.PROJECT_FILE} changes.")
     return 0
-
-
-def set_trust(environ: Mapping[str, str], workspace: str, project: clincus.ProjectFile | None) -> bool:
-    """Trust a workspace's file as it was read, or with None take the trust back. True if there was trust before."""
-    import json
-
-    with clincus.state_lock(environ):
-        trusted = clincus.trusted_digests(environ)
-        had = trusted.pop(os.path.realpath(workspace), None) is not None
-        if project is not None:
-            trusted[os.path.realpath(workspace)] = project.digest
-        text = json.dumps(trusted, indent=2, sort_keys=True) + "\n"
-        clincus.replace_file(clincus.own_file(environ, "trust.json"), text.encode("utf-8", "surrogateescape"), 0o600)
-    return had

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clincus
-from clincus_cli.trust import set_trust
+from clincus_features import trust
 from clincus_features.limits import limit_options
 from clincus_features.sources import sources_document
 
@@ -115,10 +115,10 @@ def test_a_later_layer_wins(environ, home, user_file, workspace):
     seen = []
     for _, step in steps:
         step()
-        config = clincus.project_config(clincus.load_config(environ), environ, str(workspace))
+        config = trust.project_config(clincus.load_config(environ), environ, str(workspace))
         seen.append(config.get("defaults.image"))
     for options in ({"profile": "p"}, {"profile": "p", "flags": {"defaults.image": "flag"}}):
-        config = clincus.project_config(clincus.load_config(environ, **options), environ, str(workspace))
+        config = trust.project_config(clincus.load_config(environ, **options), environ, str(workspace))
         seen.append(config.get("defaults.image"))
     assert seen == ["clincus", "system", "user", "project", "named", "variable", "profile", "flag"]
 
@@ -548,7 +548,7 @@ def test_expand_names_a_user_that_is_not_there(environ):
 
 def read(workspace):
     """The .clincus.toml of a workspace, which has one."""
-    project = clincus.read_project(str(workspace))
+    project = trust.read_project(str(workspace))
     assert project is not None
     return project
 
@@ -557,7 +557,7 @@ def project(environ, workspace, text, mine="", trusted=False):
     """The configuration that a .clincus.toml gives over a user's file."""
     write(os.path.join(environ["HOME"], ".config/clincus/config.toml"), mine)
     write(workspace / ".clincus.toml", text)
-    return clincus.apply_project(clincus.load_config(environ), read(workspace), trusted=trusted)
+    return trust.apply_project(clincus.load_config(environ), read(workspace), trusted=trusted)
 
 
 @pytest.mark.parametrize(
@@ -610,7 +610,8 @@ def test_a_flag_is_a_limit_of_mine_too(environ, workspace):
     user_file = os.path.join(environ["HOME"], ".config/clincus/config.toml")
     write(user_file, "[profiles.fast]\nlimits.disk.max = '999999999iops'\n")
     request = clincus.LaunchRequest(workspace=str(workspace), settings={"limits.disk.read": "10MiB/s"})
-    launch = clincus.plan_launch(request, clincus.load_config(environ), environ)
+    features = clincus.Extensions(workspace_configs=[trust.project_config])
+    launch = clincus.plan_launch(request, clincus.load_config(environ), environ, features)
     assert limit_options(launch.config.get("limits"))[1] == {"limits.read": "10MiB"}
 
 
@@ -618,7 +619,7 @@ def test_the_profile_of_a_caller_beats_that_of_a_project(environ, workspace):
     write(workspace / ".clincus.toml", '[defaults]\nprofile = "p"')
     write(os.path.join(environ["HOME"], ".config/clincus/config.toml"), "[profiles.p]\n[profiles.q]\n")
     mine = clincus.load_config(environ, profile="q")
-    config = clincus.project_config(mine, environ, str(workspace))
+    config = trust.project_config(mine, environ, str(workspace))
     assert (config.profile, config.warnings) == ("q", ())
 
 
@@ -674,36 +675,36 @@ def test_a_project_that_names_another_tool_does_not_inherit_my_binary(environ, w
 
 
 def is_trusted(environ, workspace):
-    return clincus.is_trusted(environ, str(workspace), read(workspace))
+    return trust.is_trusted(environ, str(workspace), read(workspace))
 
 
 def test_trust_holds_for_one_content_in_one_place(environ, workspace, tmp_path):
     write(workspace / ".clincus.toml", "[defaults]\npersistent = true\n")
     base = clincus.load_config(environ)
     assert not is_trusted(environ, workspace)
-    assert set_trust(environ, str(workspace), read(workspace)) is False
+    assert trust.set_trust(environ, str(workspace), read(workspace)) is False
     assert is_trusted(environ, workspace)
-    assert clincus.project_config(base, environ, str(workspace)).get("defaults.persistent") is True
+    assert trust.project_config(base, environ, str(workspace)).get("defaults.persistent") is True
     write(tmp_path / "copy/.clincus.toml", "[defaults]\npersistent = true\n")
     assert not is_trusted(environ, tmp_path / "copy")
     write(workspace / ".clincus.toml", "[defaults]\npersistent = true\n# changed\n")
     assert not is_trusted(environ, workspace)
-    assert clincus.project_config(base, environ, str(workspace)).get("defaults.persistent") is False
+    assert trust.project_config(base, environ, str(workspace)).get("defaults.persistent") is False
 
 
 def test_trust_can_be_taken_back_and_is_kept_private(environ, workspace):
     write(workspace / ".clincus.toml", "")
-    set_trust(environ, str(workspace), read(workspace))
+    trust.set_trust(environ, str(workspace), read(workspace))
     assert stat.S_IMODE(os.stat(clincus.own_file(environ, "trust.json")).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(clincus.state_directory(environ)).st_mode) == 0o700
-    assert set_trust(environ, str(workspace), None) is True
-    assert set_trust(environ, str(workspace), None) is False
+    assert trust.set_trust(environ, str(workspace), None) is True
+    assert trust.set_trust(environ, str(workspace), None) is False
     assert not is_trusted(environ, workspace)
 
 
 def test_a_broken_trust_list_trusts_nothing(environ, workspace):
     write(workspace / ".clincus.toml", "")
-    set_trust(environ, str(workspace), read(workspace))
+    trust.set_trust(environ, str(workspace), read(workspace))
     write(clincus.own_file(environ, "trust.json"), "{")
     assert not is_trusted(environ, workspace)
 
@@ -716,9 +717,9 @@ def test_a_project_file_that_is_no_plain_small_file_is_refused(environ, workspac
     elif kind == "fifo":
         os.mkfifo(path)
     else:
-        write(path, "#" * (clincus.PROJECT_FILE_LIMIT + 1))
+        write(path, "#" * (trust.PROJECT_FILE_LIMIT + 1))
     with pytest.raises(clincus.ConfigError, match="cannot be read"):
-        clincus.project_config(clincus.load_config(environ), environ, str(workspace))
+        trust.project_config(clincus.load_config(environ), environ, str(workspace))
 
 
 LONG_LINES = {
@@ -733,7 +734,7 @@ LONG_LINES = {
 def test_a_project_file_with_a_line_that_takes_long_to_read_is_refused(workspace, line):
     write(workspace / ".clincus.toml", f"# fine\n{line}\n")
     with pytest.raises(clincus.ConfigError, match="line 2: the line is longer than 1000 characters"):
-        clincus.read_project(str(workspace))
+        trust.read_project(str(workspace))
 
 
 def test_a_project_file_of_deep_tables_is_read(environ, workspace):

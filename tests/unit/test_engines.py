@@ -227,7 +227,7 @@ def plan(tmp_path, **fields: Any) -> clincus.Launch:
     (folder / "config.toml").write_text(text)
     environ = {"HOME": str(tmp_path)}
     request = clincus.LaunchRequest(engine="far", **fields)
-    return clincus.plan_launch(request, clincus.load_config(environ), environ)
+    return clincus.plan_launch(request, clincus.load_config(environ), environ, clincus.Extensions())
 
 
 def test_a_session_there_works_on_a_clone_unless_a_folder_of_that_host_is_asked_for(tmp_path):

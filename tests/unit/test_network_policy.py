@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 import clincus
+from clincus_features import trust
 from clincus_features.network import addresses, devices, requests
 from clincus_features.network.bodies import LINE_LIMIT, ChunkedBody
 from clincus_features.network.policy import Entry, Policy
@@ -338,7 +339,7 @@ def config_of(tmp_path, text: str = "", project: str = "", *, trusted: bool = Fa
     path.parent.mkdir(parents=True)
     path.write_text(text)
     config = clincus.load_config({"HOME": str(tmp_path)})
-    return clincus.apply_project(config, clincus.ProjectFile("/w/.clincus.toml", project, ""), trusted=trusted)
+    return trust.apply_project(config, trust.ProjectFile("/w/.clincus.toml", project, ""), trusted=trusted)
 
 
 def test_a_project_that_is_not_trusted_widens_nothing(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 import clincus
-from clincus_features import tools
+from clincus_features import tools, trust
 from clincus_features.agents.rules import own_rules
 from clincus_features.agents.state import Facts, decide
 from clincus_features.agents.texts import clean_lines
@@ -144,16 +144,16 @@ def test_a_tool_without_a_command_is_refused(environ):
 @pytest.mark.parametrize("trusted", [False, True])
 def test_only_a_trusted_project_file_defines_a_tool(environ, tmp_path, trusted):
     text = '[tools.theirs]\ncommand = ["theirs"]\n'
-    project = clincus.ProjectFile(str(tmp_path / ".clincus.toml"), text, "")
-    config = clincus.apply_project(configured(environ, MINE), project, trusted=trusted)
+    project = trust.ProjectFile(str(tmp_path / ".clincus.toml"), text, "")
+    config = trust.apply_project(configured(environ, MINE), project, trusted=trusted)
     assert ("theirs" in clincus.all_tools(config)) is trusted
     assert any("tools is left out" in warning for warning in config.warnings) is not trusted
     assert "mine" in clincus.all_tools(config)
 
 
 def test_an_untrusted_project_file_may_choose_a_tool_of_mine(environ, tmp_path):
-    project = clincus.ProjectFile(str(tmp_path / ".clincus.toml"), '[tool]\nname = "mine"\n', "")
-    config = clincus.apply_project(configured(environ, MINE), project, trusted=False)
+    project = trust.ProjectFile(str(tmp_path / ".clincus.toml"), '[tool]\nname = "mine"\n', "")
+    config = trust.apply_project(configured(environ, MINE), project, trusted=False)
     assert config.get("tool.name") == "mine"
 
 

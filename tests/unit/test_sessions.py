@@ -15,7 +15,7 @@ from typing import IO, Any
 import pytest
 
 import clincus
-from clincus_cli.trust import set_trust
+from clincus_features import trust
 from clincus_features.naming import change_session
 
 NAME = "clincus-0a1b2c-1"
@@ -439,7 +439,8 @@ class TestStart:
     def test_the_code_user_of_a_trusted_project_is_the_one_of_every_command(self, sessions, door, request_):
         file = Path(request_.workspace, ".clincus.toml")
         file.write_text('[incus]\ncode_uid = 1001\ncode_user = "ann"\n')
-        set_trust(sessions.environ, request_.workspace, clincus.read_project(request_.workspace))
+        trust.set_trust(sessions.environ, request_.workspace, trust.read_project(request_.workspace))
+        sessions.extensions.workspace_configs.append(trust.project_config)
         session = sessions.create(request_)
         file.unlink()  # what runs goes on as it was started
         sessions.run(session, ["true"])

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 
 import clincus
-from clincus_cli import entry, trust
-from clincus_features import engines, journal
+from clincus_cli import entry
+from clincus_features import engines, journal, trust
 from clincus_features.agents import queue, reading
 from clincus_features.notify import store
 from clincus_features.review import records
@@ -71,7 +71,7 @@ def note_facts(environ: Mapping[str, str], text: str) -> None:
 
 
 def trust_text(environ: Mapping[str, str], text: str) -> None:
-    trust.set_trust(environ, "/project", clincus.ProjectFile("/project/.clincus.toml", "", text))
+    trust.set_trust(environ, "/project", trust.ProjectFile("/project/.clincus.toml", "", text))
 
 
 KEPT = [
@@ -80,7 +80,7 @@ KEPT = [
         lambda environ, text: clincus.save_dashboard(environ, {"dashboard.workspace_roots": [f"/{text}"]}),
         lambda environ: "".join(clincus.load_config(environ).get("dashboard.workspace_roots")).strip("/"),
     ),
-    Kept("trust.json", trust_text, lambda environ: clincus.trusted_digests(environ).get("/project", "")),
+    Kept("trust.json", trust_text, lambda environ: trust.trusted_digests(environ).get("/project", "")),
     Kept(
         "seen.json",
         lambda environ, text: seen(environ).set("one", float(len(text))),

@@ -1,0 +1,122 @@
+"""A project's own .clincus.toml, and which of them the user trusts.
+
+A clone brings the file, so a stranger may have written it. One that is not trusted may choose the tool, a local image
+and one of the user's profiles; everything else in it waits for `clincus trust`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import clincus
+from clincus import Config, ConfigError
+
+PROJECT_FILE = ".clincus.toml"
+PROJECT_FILE_LIMIT = 64 << 10  # bytes
+PROJECT_LINE_LIMIT = 1000  # characters; tomllib takes 15 s for a key of 32,000 parts, and a key stands on one line
+UNTRUSTED_KEYS = ("defaults.image", "defaults.profile", "tool.name")  # that an untrusted file may set
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Lay the file of a workspace under the configuration of its sessions."""
+    extensions.workspace_configs.append(project_config)
+
+
+class ProjectFile(NamedTuple):
+    """A workspace's .clincus.toml as it was read once, so that what is trusted is what is applied."""
+
+    path: str
+    text: str
+    digest: str  # SHA-256 of the text, hexadecimal
+
+
+def read_project(workspace: str) -> ProjectFile | None:
+    """The .clincus.toml of a workspace (an absolute, resolved path), None if there is none; a symlink is refused."""
+    path = os.path.join(workspace, PROJECT_FILE)
+    if os.path.isdir(path) and not os.path.islink(path):
+        return None  # the placeholder that keeps a running session from creating the file
+    text = clincus.read_text(path, PROJECT_FILE_LIMIT, follow=False)
+    for number, line in enumerate((text or "").split("\n"), 1):
+        if len(line) > PROJECT_LINE_LIMIT:
+            reason = f"the line is longer than {PROJECT_LINE_LIMIT} characters"
+            raise ConfigError(f"{path}, line {number}: {reason}: break it up")
+    return None if text is None else ProjectFile(path, text, hashlib.sha256(text.encode()).hexdigest())
+
+
+def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 of the .clincus.toml that the user trusts, by workspace. A torn list trusts nothing."""
+    path, texts = clincus.own_file(environ, "trust.json"), lambda found: {key: str(one) for key, one in found.items()}
+    return clincus.read_json(path, clincus.CONFIG_FILE_LIMIT, texts) or {}
+
+
+def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile | None) -> bool:
+    """Trust a workspace's file as it was read, or with None take the trust back. True if there was trust before."""
+    with clincus.state_lock(environ):
+        trusted = trusted_digests(environ)
+        had = trusted.pop(os.path.realpath(workspace), None) is not None
+        if project is not None:
+            trusted[os.path.realpath(workspace)] = project.digest
+        text = json.dumps(trusted, indent=2, sort_keys=True) + "\n"
+        clincus.replace_file(clincus.own_file(environ, "trust.json"), text.encode("utf-8", "surrogateescape"), 0o600)
+    return had
+
+
+def is_trusted(environ: Mapping[str, str], workspace: str, project: ProjectFile) -> bool:
+    """True if the user trusted exactly this content in this workspace."""
+    return trusted_digests(environ).get(os.path.realpath(workspace)) == project.digest
+
+
+def project_config(config: Config, environ: Mapping[str, str], workspace: str) -> Config:
+    """The configuration for a session in a workspace: `apply_project` with what the user trusts."""
+    project = read_project(workspace)
+    if project is None:
+        return config
+    return apply_project(config, project, trusted=is_trusted(environ, workspace, project))
+
+
+def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Config:
+    """The configuration with a workspace's .clincus.toml laid under $CLINCUS_CONFIG, variables, profile and flags.
+
+    A file that is not trusted may choose the tool, a local image and a profile; each other key is left out and becomes
+    a warning. ConfigError (400) if the file is broken.
+    """
+    reader = clincus.Reader()
+    layer = reader.file(project.path, project.text, clincus.PROJECT_RANK)
+    reader.raise_faults()
+    refused = {} if trusted else {key: why_refused(config, key, value) for key, value in layer.values.items()}
+    for key, reason in sorted(refused.items()):
+        if reason:
+            reader.warnings.append(f"{project.path}: {key} is left out, since {reason} (clincus trust allows it)")
+    allowed = {key: value for key, value in layer.values.items() if not refused.get(key)}
+    return clincus.make_config(
+        [*config.layers, layer._replace(values=allowed)],
+        {**config.files, project.path: True},
+        [*config.warnings, *reader.warnings],
+        config.wanted_profile,
+    )
+
+
+def why_refused(config: Config, key: str, value: str) -> str:
+    """The reason why an untrusted project file may not set a key to a value, "" if it may.
+
+    A stranger may choose no profile that brings a secret, a mount, or another value for a limit that the user set.
+    """
+    if key not in UNTRUSTED_KEYS:
+        return "the file is not trusted"
+    if key == "defaults.image" and ":" in value:
+        return "the file is not trusted and names an image of another server"
+    if key != "defaults.profile" or config.wanted_profile or value == config.profile:
+        return ""
+    if config.profile:
+        return f"you chose the profile {config.profile!r}"
+    if value not in config.get("profiles"):
+        return f"you have no profile {value!r}"
+    profile = clincus.profile_values(config.get("profiles"), value)
+    mine = {key.rpartition(".")[0] for key, origin in config.origins.items() if origin != "default"}
+    limits = {key.rpartition(".")[0] for key in profile if key.startswith("limits.")}
+    opened = [key for key in ("mounts", "environment") if profile.get(key)] or sorted(limits & mine)
+    return f"the file is not trusted and your profile {value!r} sets {opened[0]}" if opened else ""
