@@ -45,7 +45,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, cast
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import parse_qsl, quote, unquote
 
 # Each command loads this file, so a module that takes long to load and that few commands need waits for its first use.
 # A type checker sees a plain import; what runs has a `LaterModule` of that name in its place.
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     import copy
     import glob
     import hashlib
-    import hmac
     import shutil
     import socket
     import tarfile
@@ -3316,8 +3315,6 @@ class Extensions:
     # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
     agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = field(default_factory=list)
     duties: list[Duty] = field(default_factory=list)
-    # Each may give a page in the place of the answer that a request needs the token.
-    sign_in_pages: list[Callable[[Any, Any], Any]] = field(default_factory=list)
     # Each puts what it knows of a session's PATCH in force, by the values of the request.
     changes: list[Callable[[Session, Mapping[str, Any]], None]] = field(default_factory=list)
     # Each gets the head of a request, its peer and its `Connection`, and may answer what is for another Host than ours.
@@ -5287,39 +5284,61 @@ class RefusalLog:
 class Gate:
     """The gate decides who may come in, once for each connection and once for each request, before any handler.
 
-    `allowed_hosts` are names, with or without a port, that people reach this server by through a reverse proxy or
-    another address. `token` admits everybody who is neither this server's user nor root on this machine.
+    It admits this server's user and root on this machine. `allowed_hosts` are names, with or without a port, that
+    people reach this server by through a reverse proxy or another address. clincus_features/sign_in.py has a gate that
+    admits others too, by a token.
     """
 
     PROXY_FIELDS = frozenset(
         {"forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
     )
+    token = ""  # that admits others, "" for none
 
-    def __init__(self, allowed_hosts: Iterable[str] = (), token: str = "") -> None:
+    def __init__(self, allowed_hosts: Iterable[str] = ()) -> None:
         self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
         for host in self.allowed_hosts:
             if not split_host(host)[0]:
                 raise ClincusError(f"--allowed-host must be NAME or NAME:PORT, not {shorten(host)}", 400)
-        self.token = token
-        # The cookie is derived from the token: a program that reads a browser's storage does not learn the token.
-        self.cookie = hmac.new(token.encode(), b"clincus cookie", hashlib.sha256).hexdigest() if token else ""
         self.refusals = RefusalLog()
 
     def admit_connection(self, peer: Peer) -> None:
         """Let a connection send requests. Raises Refused(403) if none of them could be admitted."""
-        if peer.doubt and not self.token:
-            raise self._refuse(peer, "peer", f"{peer.doubt}. To let others in, serve with --token-file")
+        if peer.doubt:
+            raise self.refuse(peer, "peer", f"refused: {peer.doubt}. To let others in, serve with --token-file")
 
     def admit_request(self, request: Request) -> Response | None:
-        """Let a request pass: None, or the answer that signs a browser in. Raises Refused: 401, 403."""
+        """Let a request pass: None, or an answer in its place. Raises Refused: 401, 403."""
         peer = request.peer
         hosts = request.headers.get_all("Host") or []
         if len(hosts) != 1 or not self._is_ours(hosts[0], peer):
             problem = f"the Host header {shorten(hosts)} is not a name of this server; see --allowed-host"
-            raise self._refuse(peer, "host", problem)
+            raise self.refuse(peer, "host", f"refused: {problem}")
         if request.is_api or request.method not in {"GET", "HEAD", "OPTIONS"}:
             self._check_origin(request)
-        return self._check_token(request)
+        return self.check_user(request)
+
+    def check_user(self, request: Request) -> Response | None:
+        """Refuse a request of another user: None, or an answer in its place. Raises Refused.
+
+        With `--allowed-host` the proxy has to check its users itself.
+        """
+        if request.peer.doubt or (self.is_forwarded(request) and not self.is_by_name(request)):
+            words = "refused: this request came through a proxy; serve with --token-file to let it in"
+            raise self.refuse(request.peer, "proxy", words)
+        return None
+
+    def is_forwarded(self, request: Request) -> bool:
+        """Whether a proxy passes a request on: the user of the connection is then no proof."""
+        return any(name.lower() in self.PROXY_FIELDS for name in request.headers)
+
+    def is_by_name(self, request: Request) -> bool:
+        """Whether a request calls this server by one of `allowed_hosts`, as through a proxy."""
+        return not self._is_local(request.headers.get("Host", ""), request.peer)
+
+    def refuse(self, peer: Peer, cause: str, words: str, status: int = 403) -> Refused:
+        """The refusal to raise; the log tells of it."""
+        self.refusals.note(str(peer), cause, words)
+        return Refused(words, status)
 
     def _check_origin(self, request: Request) -> None:
         """Refuse a write or a WebSocket that a page of another site asked for (RFC 6454; W3C Fetch Metadata)."""
@@ -5327,50 +5346,9 @@ class Gate:
             scheme, _, host = origin.partition("://")
             if scheme not in {"http", "https"} or not self._is_ours(host, request.peer):
                 problem = f"a page of {shorten(origin)} may not do this; see --allowed-host"
-                raise self._refuse(request.peer, "origin", problem)
+                raise self.refuse(request.peer, "origin", f"refused: {problem}")
         if request.headers.get("Sec-Fetch-Site", "none").lower() not in {"none", "same-origin"}:
-            raise self._refuse(request.peer, "site", "the page of another site asked for this")
-
-    def _check_token(self, request: Request) -> Response | None:
-        peer, shown = request.peer, self._shown_token(request)
-        if self.token and shown is not None:
-            if not _is_equal(shown, self.token):
-                raise self._refuse(peer, "token", "the token is wrong", 401)
-            is_page = "token" in request.query and request.method in {"GET", "HEAD"} and not request.is_socket
-            return self._sign_in(request) if is_page else None
-        if (self.token and self._has_cookie(request)) or not (peer.doubt or self._is_forwarded(request)):
-            return None
-        if not self.token:
-            raise self._refuse(peer, "proxy", "this request came through a proxy; serve with --token-file to let it in")
-        how = "open the link that `clincus serve` printed, or send Authorization: Bearer TOKEN"
-        raise self._refuse(peer, "token", f"this needs the token: {how}", 401)
-
-    def _is_forwarded(self, request: Request) -> bool:
-        """Whether a proxy on this machine passes a request on: the user of the connection is then no proof.
-
-        With `--allowed-host` and no token, the proxy has to check its users itself.
-        """
-        is_by_name = not self._is_local(request.headers.get("Host", ""), request.peer)
-        is_marked = any(name.lower() in self.PROXY_FIELDS for name in request.headers)
-        return is_by_name or is_marked if self.token else is_marked and not is_by_name
-
-    def _shown_token(self, request: Request) -> str | None:
-        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-        return value.strip() if scheme.lower() == "bearer" else request.query.get("token")
-
-    def _has_cookie(self, request: Request) -> bool:
-        pairs = [pair.strip().partition("=") for pair in ";".join(request.headers.get_all("Cookie") or []).split(";")]
-        ours = f"clincus-{request.peer.here[1]}"  # cookies know no ports, so the name does
-        return any(name == ours and _is_equal(value, self.cookie) for name, _, value in pairs)
-
-    def _sign_in(self, request: Request) -> Response:
-        """Turn `?token=` into a cookie, and take it out of the address bar."""
-        rest = urlencode([pair for pair in request.query.items() if pair[0] != "token"], errors="surrogateescape")
-        # Never "//name": a browser would take it for another server.
-        path = "/" + request.path.lstrip("/") + (f"?{rest}" if rest else "")
-        secure = "; Secure" if request.headers.get("X-Forwarded-Proto", "").lower() == "https" else ""
-        cookie = f"clincus-{request.peer.here[1]}={self.cookie}; Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict"
-        return Response(303, b"", [("Location", path), ("Set-Cookie", cookie + secure)])
+            raise self.refuse(request.peer, "site", "refused: the page of another site asked for this")
 
     def _is_ours(self, host: str, peer: Peer) -> bool:
         name, port = split_host(host)
@@ -5382,17 +5360,6 @@ class Gate:
         """Whether a Host header names this machine by loopback or a literal address, as no other site can."""
         name, port = split_host(host)
         return name in {"localhost", *LOOPBACK, peer.here[0]} and port == peer.here[1]
-
-    def _refuse(self, peer: Peer, cause: str, message: str, status: int = 403) -> Refused:
-        message = message if status == 401 else f"refused: {message}"
-        self.refusals.note(str(peer), cause, message)
-        return Refused(message, status, [("WWW-Authenticate", 'Bearer realm="clincus"')] if status == 401 else ())
-
-
-def _is_equal(shown: str, secret: str) -> bool:
-    """Compare in a time that tells nothing about the secret or its length."""
-    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (shown, secret)]
-    return hmac.compare_digest(*digests)
 
 
 @functools.lru_cache(64)
@@ -5552,8 +5519,6 @@ class Connection:
         except ClincusError as error:
             self.close_connection = self.close_connection or isinstance(error, Refused)
             response = failure(error)
-            if request and isinstance(error, Refused) and error.status == 401:
-                response = next(filter(None, call_each(self._site.extensions.sign_in_pages, request, error)), response)
         except (ConnectionError, TimeoutError):
             raise
         except Exception:
@@ -5565,8 +5530,8 @@ class Connection:
     def _respond(self, request: Request) -> Response | None:
         """Admit a request and have it handled; None when a WebSocket took the connection over."""
         site = self._site
-        if (signed_in := site.gate.admit_request(request)) is not None:
-            return signed_in
+        if (instead := site.gate.admit_request(request)) is not None:
+            return instead
         if not request.is_api:
             if request.method not in {"GET", "HEAD"}:
                 raise method_not_allowed(request.method, ["GET", "HEAD"])

@@ -49,7 +49,12 @@ def run_serve(context: Context) -> int:
         from clincus_features.journal import JsonFormatter
 
         clincus.log.handlers[0].setFormatter(JsonFormatter())
-    gate = clincus.Gate(options.allowed_host, entry.load_token(options.token_file, context.environ))
+    gate = clincus.Gate(options.allowed_host)
+    token = entry.load_token(options.token_file, context.environ)
+    if token:
+        from clincus_features.sign_in import TokenGate
+
+        gate = TokenGate(options.allowed_host, token=token)
     hosts = entry.listen_hosts(options.host, gate)
     return clincus.serve(options.port, hosts=hosts, gate=gate, on_address=Announcer(opens=options.open))
 

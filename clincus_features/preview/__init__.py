@@ -102,8 +102,7 @@ class Previews:
         """
         here, port_here = request.peer.here
         name, named_port = clincus.split_host(request.headers["Host"])
-        is_proxied = any(field.lower() in clincus.Gate.PROXY_FIELDS for field in request.headers)
-        if is_proxied or named_port != port_here:
+        if self._app.site.gate.is_forwarded(request) or named_port != port_here:
             words = "a preview cannot be reached through a proxy: use the dashboard at localhost, or `ssh -L` to it"
             raise clincus.ClincusError(words, 409)
         if not clincus.is_loopback(here):

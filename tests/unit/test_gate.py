@@ -11,6 +11,7 @@ import pytest
 
 import clincus
 from clincus_cli import entry
+from clincus_features.sign_in import TokenGate
 
 PORT = 3000
 TOKEN = "a-token-of-these-tests"
@@ -88,7 +89,7 @@ def test_without_a_port_the_host_is_ours_on_port_80_only():
 
 def test_the_address_that_a_connection_came_in_on_is_ours():
     """A literal address cannot be made to mean another machine, as a name can."""
-    gate = clincus.Gate(token=TOKEN)
+    gate = TokenGate(token=TOKEN)
     assert ask(gate, peer=FAR, host="192.0.2.1:3000", Authorization=f"Bearer {TOKEN}") is None
     assert ask(gate, peer=FAR, host="192.0.2.2:3000", Authorization=f"Bearer {TOKEN}") == 403
 
@@ -279,7 +280,7 @@ def test_without_a_token_a_neighbour_is_not_even_listened_to():
         clincus.Gate().admit_connection(NEIGHBOUR)
     assert caught.value.status == 403
     clincus.Gate().admit_connection(OWNER)
-    clincus.Gate(token=TOKEN).admit_connection(NEIGHBOUR)
+    TokenGate(token=TOKEN).admit_connection(NEIGHBOUR)
 
 
 # ---- the token --------------------------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ def test_without_a_token_a_neighbour_is_not_even_listened_to():
 
 @pytest.fixture
 def gate():
-    return clincus.Gate(["box.example"], TOKEN)
+    return TokenGate(["box.example"], token=TOKEN)
 
 
 @pytest.mark.parametrize("peer", [NEIGHBOUR, FAR])
@@ -336,7 +337,7 @@ def test_a_token_in_the_address_becomes_a_cookie_and_goes_away(gate):
     assert TOKEN not in value
     assert ask(gate, peer=FAR, host="192.0.2.1:3000", Cookie=f"a=b; {value}; c=d") is None
     assert ask(gate, peer=FAR, host="192.0.2.1:3000", Cookie=value[:-1]) == 401
-    assert ask(clincus.Gate(token=TOKEN + "2"), peer=FAR, host="192.0.2.1:3000", Cookie=value) == 401
+    assert ask(TokenGate(token=TOKEN + "2"), peer=FAR, host="192.0.2.1:3000", Cookie=value) == 401
 
 
 def test_behind_tls_the_cookie_is_for_tls_only(gate):
@@ -358,6 +359,11 @@ def test_signing_in_never_leads_to_another_server(gate):
 @pytest.mark.parametrize(("method", "path"), [("POST", "/api/x"), ("GET", "/ws/events")])
 def test_a_token_in_the_address_serves_writes_and_sockets_as_it_is(gate, method, path):
     assert ask(gate, peer=FAR, host="192.0.2.1:3000", method=method, path=path, query={"token": TOKEN}) is None
+
+
+def test_an_empty_token_is_none():
+    with pytest.raises(ValueError, match="would let everybody in"):
+        TokenGate(token="")
 
 
 def test_without_a_token_nothing_that_is_shown_lets_in():
@@ -477,7 +483,7 @@ def test_a_token_file_that_cannot_be_used_is_named(tmp_path):
 def test_other_machines_are_listened_to_with_a_token_only(host):
     with pytest.raises(clincus.ClincusError, match="needs a token"):
         entry.listen_hosts(host, clincus.Gate())
-    assert entry.listen_hosts(host, clincus.Gate(token=TOKEN)) == (host,)
+    assert entry.listen_hosts(host, TokenGate(token=TOKEN)) == (host,)
 
 
 @pytest.mark.parametrize(

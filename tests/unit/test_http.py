@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import clincus
+from clincus_features.sign_in import TokenGate
 
 CRLF = "\r\n"
 
@@ -88,11 +89,10 @@ FILES = {
 
 
 @contextlib.contextmanager
-def serving(limit=clincus.CONNECTION_LIMIT, gate=None, pages=()):
+def serving(limit=clincus.CONNECTION_LIMIT, gate=None):
     """A listener on a free port, which goes away without leaving a thread."""
     gate = gate or clincus.Gate()
-    extensions = clincus.Extensions(sign_in_pages=list(pages))
-    site = clincus.Site(make_router(), clincus.Assets(FILES.get), gate, threading.Semaphore(limit), extensions)
+    site = clincus.Site(make_router(), clincus.Assets(FILES.get), gate, threading.Semaphore(limit))
     listener = clincus.open_listener(("127.0.0.1", 0), site)
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,))
     thread.start()
@@ -400,14 +400,12 @@ def test_a_file_that_was_compressed_by_the_build_is_sent_so(server, accepted, co
     assert (body == FILES["assets/app-1.js.br"]) is (coding == "br")
 
 
-def test_a_request_without_the_token_is_answered_by_the_page_of_a_feature():
-    def page(request, error):
-        return clincus.Response(error.status, b"a form") if request.path == "/" else None
-
-    with serving(gate=clincus.Gate(token="t" * 22), pages=[page]) as listener:
+def test_a_browser_without_the_token_is_answered_by_a_page_and_a_program_in_json():
+    with serving(gate=TokenGate(token="t" * 22)) as listener:
         wrong = "Authorization: Bearer wrong"
         with Client(listener) as client:
-            assert client.send("GET / HTTP/1.1", wrong).receive()[::2] == (401, b"a form")
+            status, headers, body = client.send("GET / HTTP/1.1", wrong, "Accept: text/html").receive()
+            assert (status, headers["connection"], b"<form" in body) == (401, "close", True)
         with Client(listener) as client:
             status, _, body = client.send("GET /api/echo HTTP/1.1", wrong).receive()
             assert (status, json.loads(body)) == (401, {"error": "the token is wrong"})
