@@ -1217,12 +1217,11 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
     A flag or a variable that sets a key still wins. ConfigError: 400 for a bad value, 409 while a config file is
     broken, 500 if the file cannot be written.
     """
-    checked = {}
-    for key, value in changes.items():
-        try:
-            checked[key] = SETTING[key].fit(value)
-        except ValueError as error:
-            raise ConfigError(f"invalid {key.rpartition('.')[2]}: {error}") from None
+    try:
+        names = {key: f"invalid {key.rpartition('.')[2]}" for key in changes}
+        checked = {key: fit_item(SETTING[key].fit, value, names[key]) for key, value in changes.items()}
+    except Unfit as error:
+        raise ConfigError(str(error)) from None
     path = own_file(environ, "dashboard.json")
     if not checked and not os.path.exists(path):
         return
@@ -3329,6 +3328,30 @@ class Extensions:
     def fields(self, session: Session) -> dict[str, object]:
         """What features add to a session's document."""
         return dict(itertools.chain(*(found.items() for found in call_each(self.session_fields, session))))
+
+
+class LastAnswers:
+    """The last answer to a question about each session: it holds for some seconds, however many ask."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._locks: dict[str, threading.Lock] = {}
+        self._answers: dict[str, tuple[float, Any]] = {}  # session -> time.monotonic, answer
+
+    def get(self, session: Session, ask: Callable[[], Any]) -> Any:
+        """The answer, asked for anew if the last one is too old. What `ask` raises is raised."""
+        with self._locks.setdefault(session.id, threading.Lock()):
+            at, answer = self._answers.get(session.id, (float("-inf"), None))
+            if time.monotonic() - at >= self._seconds:
+                answer = ask()
+                self._answers[session.id] = time.monotonic(), answer
+            return answer
+
+    def hear(self, moment: str, session: Session) -> None:
+        """Forget a session that has stopped: what comes next is another run. It is for `Extensions.listeners`."""
+        if moment in ("stopped", "deleted"):
+            self._locks.pop(session.id, None)
+            self._answers.pop(session.id, None)
 
 
 def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> list[Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import threading
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,48 +15,22 @@ KEPT = 2.0  # seconds for which an answer holds: more than one page may ask
 
 def install(extensions: clincus.Extensions) -> None:
     """Add the route."""
-    app = extensions.app
-    meter = Meter()
+    app, answers = extensions.app, clincus.LastAnswers(KEPT)
 
     def get_usage(request: clincus.Request) -> object:
         session = app.running_session(request.values["id"])
-        return meter.read(app.sessions, session)
-
-    def forget(moment: str, session: clincus.Session) -> None:
-        if moment in ("stopped", "deleted"):
-            meter.forget(session.id)
+        return answers.get(session, lambda: ask_usage(app.sessions, session))
 
     extensions.routes.append(("GET", "/api/sessions/{id}/usage", get_usage))
-    extensions.listeners.append(forget)
+    extensions.listeners.append(answers.hear)
 
 
-class Meter:
-    """Asks Incus for the state of sessions, each at most once in KEPT seconds."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards what follows
-        self._locks: dict[str, threading.Lock] = {}
-        self._answers: dict[str, tuple[float, dict[str, object]]] = {}  # session -> time.monotonic, answer
-
-    def read(self, sessions: clincus.Sessions, session: clincus.Session) -> dict[str, object]:
-        """What a session that runs takes now. Raises IncusError."""
-        with self._lock:
-            lock = self._locks.setdefault(session.id, threading.Lock())
-        with lock:
-            at, answer = self._answers.get(session.id, (-KEPT, {}))
-            if not answer or time.monotonic() - at >= KEPT:
-                incus = sessions.door(session.id)
-                state = incus.query(incus.path(session.id, "/state"), timeout=clincus.READ_TIMEOUT)
-                cache = None if session.engine else page_cache(session.id, amount(state.get("pid")) or 0)
-                answer = usage_document(state, cache, clincus.utc_now())
-                self._answers[session.id] = time.monotonic(), answer
-            return answer
-
-    def forget(self, id: str) -> None:
-        """A session has stopped: what comes next is another run."""
-        with self._lock:
-            self._locks.pop(id, None)
-            self._answers.pop(id, None)
+def ask_usage(sessions: clincus.Sessions, session: clincus.Session) -> dict[str, object]:
+    """What a session that runs takes now. Raises IncusError."""
+    incus = sessions.door(session.id)
+    state = incus.query(incus.path(session.id, "/state"), timeout=clincus.READ_TIMEOUT)
+    cache = None if session.engine else page_cache(session.id, amount(state.get("pid")) or 0)
+    return usage_document(state, cache, clincus.utc_now())
 
 
 def usage_document(state: Mapping[str, Any], cache: int | None, at: str) -> dict[str, object]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import clincus
 from clincus_features.preview import doors, heads, openings, pages, relay
-from clincus_features.preview.listening import Listening, Scanner, port_at
+from clincus_features.preview.listening import KEPT, Listening, ask_ports, port_at
 from clincus_features.preview.openings import Guard, Opening
 
 clincus.register_settings(clincus.Setting("preview.port", 0, clincus.whole(0, 65535)))
@@ -43,7 +43,7 @@ class Previews:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._scanner = Scanner()
+        self._listening = clincus.LastAnswers(KEPT)
         self._making = threading.Lock()  # one opening is made at a time
         self._lock = threading.Lock()  # guards what follows
         self._openings: dict[tuple[str, int], Opening] = {}
@@ -57,7 +57,7 @@ class Previews:
         """What listens, and where it is open for who asks; nothing where the session does not run."""
         session = self._app.reachable_session(request.values["id"])
         try:
-            found = self._scanner.ports(self._app.sessions, session) if session.status == "running" else []
+            found = self._ports(session) if session.status == "running" else []
         except clincus.ClincusError:
             if self._app.registry.get(session.id).status == "running":
                 raise
@@ -142,9 +142,14 @@ class Previews:
 
     # -- Openings
 
+    def _ports(self, session: clincus.Session) -> list[Listening]:
+        """What listens in a session that runs, as of KEPT seconds ago at most. Raises IncusError."""
+        found: list[Listening] = self._listening.get(session, lambda: ask_ports(self._app.sessions, session))
+        return found
+
     def _open(self, session: clincus.Session, port: int) -> Opening:
         """Make a way to a port at which something listens. Raises ClincusError."""
-        found = port_at(self._scanner.ports(self._app.sessions, session), port)
+        found = port_at(self._ports(session), port)
         opening = Opening(session.id, port, self._door(session, port, found.address), found.address)
         with self._lock:
             if not self._openings:
@@ -186,12 +191,12 @@ class Previews:
 
     def hear(self, moment: str, session: clincus.Session) -> None:
         """A run that ends takes its openings with it."""
+        self._listening.hear(moment, session)
         if moment == "started" and not self._is_swept:
             self._is_swept = True
             self._aside(lambda: doors.sweep(self._app.sessions.door(""), self._folder))
         if moment not in ("before_stop", "stopped", "deleted"):
             return
-        self._scanner.forget(session.id)
         for id, port in [key for key in tuple(self._openings) if key[0] == session.id]:
             opening = self._forget(id, port)
             if opening and moment == "before_stop":
@@ -271,7 +276,7 @@ class Previews:
         """Whether the app listens at another address by now, as after a restart; the door then follows."""
         with contextlib.suppress(clincus.ClincusError), self._making:
             session = self._app.running_session(opening.session_id)
-            found = port_at(self._scanner.ports(self._app.sessions, session), opening.port)
+            found = port_at(self._ports(session), opening.port)
             if found.address != opening.address and not opening.is_closed:
                 opening.door.close()
                 opening.door = self._door(session, opening.port, found.address)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import sys
-import threading
-import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -70,32 +68,11 @@ def address_of(digits: str) -> str:
     return str(mapped or address)
 
 
-class Scanner:
-    """Asks containers what listens in them, each at most once in KEPT seconds however many look."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards what follows
-        self._locks: dict[str, threading.Lock] = {}
-        self._answers: dict[str, tuple[float, list[Listening]]] = {}  # session -> time.monotonic, answer
-
-    def ports(self, sessions: clincus.Sessions, session: clincus.Session) -> list[Listening]:
-        """What listens in a session that runs. Raises IncusError."""
-        with self._lock:
-            lock = self._locks.setdefault(session.id, threading.Lock())
-        with lock:
-            at, answer = self._answers.get(session.id, (-KEPT, []))
-            if time.monotonic() - at >= KEPT:
-                program = ["sh", "-c", clincus.guest_program("ports")]
-                done = sessions.door(session.id).exec(session.id, program, timeout=ASK_WITHIN, limit=SAID_MOST)
-                answer = parse_ports(done.stdout.decode("utf-8", "replace"))
-                self._answers[session.id] = time.monotonic(), answer
-            return answer
-
-    def forget(self, id: str) -> None:
-        """A session has stopped: what comes next is another run."""
-        with self._lock:
-            self._locks.pop(id, None)
-            self._answers.pop(id, None)
+def ask_ports(sessions: clincus.Sessions, session: clincus.Session) -> list[Listening]:
+    """What listens now in a session that runs. Raises IncusError."""
+    program = ["sh", "-c", clincus.guest_program("ports")]
+    done = sessions.door(session.id).exec(session.id, program, timeout=ASK_WITHIN, limit=SAID_MOST)
+    return parse_ports(done.stdout.decode("utf-8", "replace"))
 
 
 def port_at(found: Iterable[Listening], port: int) -> Listening:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import subprocess
@@ -96,3 +97,37 @@ def test_a_listener_that_raises_keeps_no_other_from_being_told(caplog):
     caplog.set_level(logging.ERROR)
     extensions.tell("ring", SESSION)
     assert told == ["clincus-a1b2c3-1"]
+
+
+# -- The last answer for each session
+
+
+def numbers():
+    """A question whose answers are 1, 2, 3, …"""
+    return functools.partial(next, itertools.count(1))
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1e9, [1, 1, 1]), (0.0, [1, 2, 3])])
+def test_an_answer_holds_for_some_seconds_however_many_ask(seconds, expected):
+    answers, ask = clincus.LastAnswers(seconds), numbers()
+    assert [answers.get(SESSION, ask) for _ in range(3)] == expected
+
+
+def test_each_session_has_an_answer_of_its_own():
+    answers, ask = clincus.LastAnswers(1e9), numbers()
+    assert [answers.get(clincus.replace(SESSION, id=id), ask) for id in ("a", "b", "a")] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(("moment", "expected"), [("stopped", 2), ("deleted", 2), ("changed", 1)])
+def test_the_answer_of_a_run_that_is_over_is_forgotten(moment, expected):
+    answers, ask = clincus.LastAnswers(1e9), numbers()
+    answers.get(SESSION, ask)
+    answers.hear(moment, SESSION)
+    assert answers.get(SESSION, ask) == expected
+
+
+def test_a_question_that_fails_is_asked_again():
+    answers = clincus.LastAnswers(1e9)
+    with pytest.raises(ZeroDivisionError):
+        answers.get(SESSION, lambda: 1 // 0)
+    assert answers.get(SESSION, lambda: "well") == "well"

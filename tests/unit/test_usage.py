@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from types import SimpleNamespace
 
 import pytest
 
@@ -52,7 +51,7 @@ def test_another_process_of_that_number_is_not_taken_for_the_containers():
     assert usage.page_cache("clincus-a1b2c3-1", os.getpid()) is None
 
 
-def test_incus_is_asked_once_however_many_pages_look(monkeypatch):
+def test_a_session_is_asked_for_its_state():
     asked = []
 
     class Sessions:
@@ -65,10 +64,7 @@ def test_incus_is_asked_once_however_many_pages_look(monkeypatch):
         def door(cls, id):
             return cls.Door()
 
-    now = iter([10.0, 11.0, 12.5, 12.5])
-    monkeypatch.setattr(usage, "time", SimpleNamespace(monotonic=lambda: next(now)))  # not that of other threads
     session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", persistent=False)
-    meter = usage.Meter()
-    answers = [meter.read(Sessions, session) for _ in range(3)]
-    assert len(asked) == 2
-    assert answers[0] is answers[1]
+    answer = usage.ask_usage(Sessions, session)
+    assert asked == ["/1.0/instances/clincus-a1b2c3-1/state"]
+    assert answer == {**KNOWN, "at": answer["at"]}
