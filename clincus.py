@@ -3499,6 +3499,7 @@ def real_mount(path: str, workspaces: Collection[str]) -> str:
 
 SLOTS = range(1, 11)
 LABEL = "user.clincus."
+ASLEEP = LABEL + "asleep"  # on an instance that is no run of its session: what `Containers.put_back` needs, as JSON
 
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
@@ -3629,7 +3630,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any], engine: str 
     labels = {label: config.get(LABEL + label) or "" for label in LABELS}
     for label in ("tool", "session_id") if engine else ():
         labels[label] = labels[label] if re.fullmatch(WORD, labels[label]) else ""
-    workspace, state = labels["workspace"], incus_status(instance)
+    workspace, state = labels["workspace"], "Stopped" if config.get(ASLEEP) else incus_status(instance)
     started = parse_time(instance.get("last_used_at"))
     created = labels["created_at"] or config.get(LABEL + "created") or instance.get("created_at")
     fields: dict[str, Any] = {
@@ -4113,6 +4114,7 @@ def start_files(
 # -- Containers
 
 STOP_TIMEOUT = 30  # seconds that a guest has for a clean stop before it is stopped hard
+ASLEEP_PATIENCE = 20.0  # seconds that another server may take to read a stopped container
 START_TIMEOUT = 120.0  # seconds that a start of the tool may take, and one more for each 4 MiB that are brought in
 
 
@@ -4202,7 +4204,7 @@ class Containers:
         links, and a named pipe blocks every later start.
         """
         before = self.incus.query(self.incus.path(name))
-        if before["status"] not in ("Stopped", "Error"):
+        if before["status"] not in ("Stopped", "Error") or ASLEEP in before["config"]:
             raise ClincusError(f"{name} is {before['status']} by now", 409)
         init = f"lxc.init.cmd = sleep {SAVE_TIMEOUT + SAVED_LIMIT // SAVE_RATE + 60}\n"
         settings = {key: value for key, value in before["config"].items() if not key.startswith("raw.")}
@@ -4214,18 +4216,34 @@ class Containers:
             else {"type": "none"}
             for key, device in before["expanded_devices"].items()
         }
+        changed = {key: value for key, value in before["config"].items() if settings.get(key) != value}
+        mark = json.dumps({"since": utc_now(), "config": {"raw.lxc": "", **changed}, "devices": before["devices"]})
         try:
-            self.incus.update(name, instance_put(before, {**settings, "raw.lxc": init}, devices))
+            self.incus.update(name, instance_put(before, {**settings, "raw.lxc": init, ASLEEP: mark}, devices))
             self.start(name)
-            try:
-                yield
-            finally:
-                self.stop(name, 0)
+            yield
         finally:
             try:
-                self.incus.update(name, instance_put(before, before["config"], before["devices"]))
-            except IncusError as error:  # its next start describes it anew
+                self.put_back(name)
+            except IncusError as error:  # whoever works on it next does so
                 self.report(f"{name}: still has the settings with which it was read: {error}")
+
+    def put_back(self, name: str, patience: float = 0) -> None:
+        """Stop a container that is `asleep`, and give it back its own settings. Raises IncusError.
+
+        A server that was killed may have left it so. Another one that reads it just now has `patience` seconds to end.
+        """
+        while (found := self.instance(name)) is not None and ASLEEP in found["config"]:
+            before = json.loads(found["config"].pop(ASLEEP))
+            since = parse_time(before["since"])
+            if since and 0 <= (datetime.now(timezone.utc) - since).total_seconds() < patience:
+                time.sleep(0.2)
+                continue
+            if found["status"] not in ("Stopped", "Error"):
+                self.stop(name, 0)
+            config = {key: value for key, value in {**found["config"], **before["config"]}.items() if value}
+            self.incus.update(name, instance_put(found, config, before["devices"]))
+            return
 
     def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with what that does to it."""
@@ -4693,6 +4711,9 @@ class Sessions:
             with self._looking_at_the_end(id):
                 self._worked_on[id] = {}
                 found = self.look(id)  # what is known here may be old: others work with Incus too
+                if ASLEEP in self._worked_on[id].get("config", {}):
+                    self.containers(id).put_back(id, ASLEEP_PATIENCE)
+                    found = self.look(id)
                 if found is None:
                     raise ClincusError(f'session "{id}" not found', 404)
                 yield found

@@ -188,6 +188,60 @@ def test_a_stopped_container_is_read_within_its_limits_and_only_if_it_is_stopped
     assert {key: door.instances[NAME]["config"][key] for key in limits} == limits
 
 
+@contextlib.contextmanager
+def left_asleep(sessions, door, monkeypatch, since):
+    """A container that a killed server has left asleep since a time; it had a device and settings of its own."""
+    monkeypatch.setattr(clincus, "utc_now", lambda: since)
+    own = {"config": {"raw.lxc": "a = b\n", "limits.processes": "5"}, "devices": {"data": {"type": "disk"}}}
+    door.instances[NAME]["config"].update(own["config"])
+    door.instances[NAME].update(devices=own["devices"], expanded_devices=own["devices"])
+    states = {"start": "Running", "stop": "Stopped"}
+    door.on_run = lambda words: door.instances[NAME].update(status=states[words[0]])
+    with sessions.containers(NAME).asleep(NAME):
+        assert door.instances[NAME]["devices"] == {"data": {"type": "none"}}
+        monkeypatch.undo()
+        yield own
+
+
+def test_a_container_that_is_read_asleep_is_shown_as_stopped(sessions, door, sends_nothing, monkeypatch):
+    told = []
+    sessions.registry._on_change = told.append
+    add(sessions, status="stopped")
+    told.clear()
+    with left_asleep(sessions, door, monkeypatch, "2026-01-01T10:00:00Z"):
+        assert sessions.look(NAME).status == "stopped"
+        assert [change.kind for change in told] == []
+
+
+def test_a_container_that_was_left_asleep_is_put_back_before_it_is_worked_on(
+    sessions, door, sends_nothing, monkeypatch
+):
+    add(sessions, status="stopped")
+    with left_asleep(sessions, door, monkeypatch, "2026-01-01T10:00:00Z") as own:
+        with sessions.work(NAME, "stopping") as found:
+            assert found.status == "stopped"
+            now = door.instances[NAME]
+            assert {key: now["config"][key] for key in own["config"]} == own["config"]
+            assert (now["devices"], clincus.ASLEEP in now["config"]) == (own["devices"], False)
+            assert ("stop", "--force", NAME) in door.calls
+        calls = len(door.calls)
+    assert door.calls[calls:] == []  # the late reader finds nothing to do
+
+
+def test_another_server_that_reads_a_container_just_now_is_waited_for(sessions, door, sends_nothing, monkeypatch):
+    add(sessions, status="stopped")
+    with left_asleep(sessions, door, monkeypatch, clincus.utc_now()):
+        waited = []
+
+        def end_of_the_other(seconds: float) -> None:
+            waited.append(seconds)
+            sessions.containers(NAME).put_back(NAME)
+
+        monkeypatch.setattr(clincus, "time", SimpleNamespace(sleep=end_of_the_other, monotonic=clincus.time.monotonic))
+        with sessions.work(NAME, "stopping"):
+            assert waited == [0.2]
+
+
 def test_a_stopped_container_is_not_deleted_once_it_runs(sessions, door, sends_nothing):
     add(sessions, status="stopped")
     sessions.end(NAME, delete=True)
