@@ -233,9 +233,9 @@ def read_text(path: str, limit: int, follow: bool = True) -> str | None:
 
 
 def read_json(path: str, limit: int, fit: Callable[[Any], Any]) -> Any:
-    """What `fit` makes of a JSON file of ours, None if there is none. ConfigError if it cannot be read.
+    """Read a JSON file of ours; `fit` turns its document into the result. None if there is no file.
 
-    A torn one is put aside, so that nothing overwrites it, and the log says so.
+    ConfigError if it cannot be read. A torn one is put aside, so that nothing overwrites it, and the log says so.
     """
     data = read_plain_file(path, limit)
     try:
@@ -353,7 +353,7 @@ class Completed(NamedTuple):
 
 
 class Held:
-    """Keeps what it is called with, up to a limit in bytes; beyond that it raises BrokenPipeError."""
+    """Takes pieces of output and keeps them, up to a limit in bytes; beyond that it raises BrokenPipeError."""
 
     def __init__(self, limit: int = OUTPUT_LIMIT) -> None:
         self.data = bytearray()
@@ -393,8 +393,8 @@ class Child:
     """A child process that leads a session of its own: a signal reaches all that it started (`sg` starts `incus`).
 
     Its three streams are pipes; with `merged` stdout and stderr are one. After `timeout` seconds, and at the end of a
-    `with` block, it is killed. `gentle` is a signal that comes before, and the seconds that the child then has. Raises
-    ChildError.
+    `with` block, it is killed. `gentle` is a signal that is tried first, and the seconds that the child has to go by
+    it. Raises ChildError.
     """
 
     error: type[ClincusError] = ChildError
@@ -419,7 +419,7 @@ class Child:
         self.stdin = cast("IO[bytes]", self.process.stdin)
         self.stdout = cast("IO[bytes]", self.process.stdout)
         self.stderr = self.process.stderr or self.stdout
-        self.failure = ""  # why we have ended it
+        self.failure = ""  # the reason, if we had to end it
         self._gentle = gentle
         self._is_fed = False  # another thread writes to stdin, and closes it
         self.began, self._words = time.monotonic(), shlex.join(argv[:6])
@@ -459,7 +459,7 @@ class Child:
         number, patience = self._gentle
         for _ in range(int(patience * 10)):
             self.signal(number)
-            number = signal.SIGCONT  # a child that is stopped, or is at the end of guest/exec.sh, goes on
+            number = signal.SIGCONT  # lets a child go on that is stopped, or waits at the end of guest/exec.sh
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.1)
                 return
@@ -753,10 +753,10 @@ class Setting(NamedTuple):
     default: Any
     check: Check = check_text
     variable: str = ""  # the environment variable that sets it
-    merge: Callable[[Any, Any], Any] | None = None  # of the value so far and a later one; None: the later one wins
+    merge: Callable[[Any, Any], Any] | None = None  # joins the value so far and a later one; None: the later one wins
     may_be_empty: bool = False  # a text whose default is empty may be so anyway
     secret: bool = False  # it is never shown
-    rows: Mapping[str, Setting] = {}  # the keys of each table in it; `check` is then that of the tables' names
+    rows: Mapping[str, Setting] = {}  # for a table of tables: the keys of each; `check` is for their names
 
     def fit(self, value: object) -> Any:
         """A value in its normal form. Unfit if it cannot be used."""
@@ -1027,7 +1027,7 @@ class Reader:
                 yield name, self._values(path, one, setting.rows, f"{setting.key}.{name}.")
 
     def _fit(self, source: str, place: str, setting: Setting, value: object, key: str = "") -> dict[str, Any]:
-        """A key with its value in normal form; nothing, and a fault, for a value that cannot be used."""
+        """A key with its value in normal form. A value that cannot be used becomes a fault, and the result is empty."""
         try:
             return {key or place: setting.fit(value)}
         except ValueError as error:
@@ -1073,7 +1073,7 @@ def parse_toml(path: str, text: str) -> dict[str, Any]:
 def toml_line(text: str, key: str) -> int:
     """The number of the line that sets a dotted key, or the table around it; 0 if it cannot be found.
 
-    tomllib tells no positions, so this looks for what usual files have: one header or key in a line.
+    tomllib tells no positions, so this searches the text. It takes a line for one header or one key, as in usual files.
     """
     wanted = key.lower().split(".")
     table: list[str] = []
@@ -1672,7 +1672,7 @@ class NameTakenError(IncusError):
     """There is an instance of that name, and it is not the one that was to be made."""
 
 
-# What the client writes (cmd/incus, 6.0), the HTTP status that fits, and what to say instead, if anything.
+# Words of the client (cmd/incus, 6.0), the HTTP status that fits, and a sentence to say instead, if there is one.
 INCUS_FAILURES = (
     ("doesn't appear to be started", 503, "Incus is not running. Run `clincus setup`, or start the incus service."),
     ("needed permissions to talk", 503, "You may not talk to Incus yet. Run `clincus setup`, then log in again."),
@@ -4034,7 +4034,7 @@ def describe_session(session: Session, launch: Launch, protection: Protection) -
     return session, {"config": config, "devices": {**protection.devices}}
 
 
-# The names of our devices on an instance without a label with them, as the Go program made it.
+# An instance that the Go program made has no label with the names of our devices. These are they.
 OUR_DEVICE = r"workspace|mount-\d+|protect-.*-[0-9a-f]{6}|root"
 
 # Each start sets these keys anew. All others of an instance (image.*, volatile.*, a person's own) stay.
@@ -4073,14 +4073,17 @@ def instance_put(
 def guest_program(*names: str) -> str:
     """Programs of guest/, one after the other, as one text for `sh -c`.
 
-    The text is always the same, so an event of Incus tells nobody anything: what varies comes as arguments, and what
-    is secret on stdin.
+    Incus writes the whole command line into its events. So the text is always the same, what varies comes as
+    arguments, and what is secret on stdin.
     """
     return "".join(packaged_text(f"guest/{name}.sh") for name in names)
 
 
 def conversation_files(tool: Tool, conversation: str) -> str:
-    """A `find` command for a conversation's files; they bear our id. A tool that saves nothing is always resumed."""
+    """A `find` command for the files of a conversation, whose names hold our id.
+
+    A tool that saves nothing is always resumed: the command finds the file of its start.
+    """
     name = f"*{conversation}*" if tool.saved and any("{session}" in word for word in tool.start) else "*"
     places = " ".join(f'"$HOME"/{shlex.quote(path)}' for path in tool.saved or (STARTED_FILE,))
     return f"find {places} -type f -path {shlex.quote(name)}"
@@ -4096,7 +4099,7 @@ def start_files(
 ) -> list[ToolFile]:
     """Our files in the code user's home, beside those of the tool; `launch` holds the variables of guest/tool.sh.
 
-    `chosen` are a person's own variables. They have a file of their own: with None that of an earlier start stays.
+    `chosen` are a person's own variables, in a file of their own. With None the file of an earlier start stays.
     """
     source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
     files = {
@@ -4141,7 +4144,7 @@ class Containers:
     def launch(self, session: Session, launch: Launch, before: Mapping[str, Any] | None = None) -> Session:
         """Start a container with today's limits, mounts and protection: a new one, or one that Incus has as `before`.
 
-        The result is the session with what the description made of it. Raises NameTakenError; after any other failure
+        The result is the session with its protection and warnings. Raises NameTakenError; after any other failure
         a new container may be there, stopped.
         """
         session, description = self._describe(session, launch)
@@ -4246,7 +4249,7 @@ class Containers:
             return
 
     def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
-        """The instance description for a start now, and the session with what that does to it."""
+        """The instance description for a start now, and the session with its protection and warnings."""
         project, reason = self.incus.project, self.unlockable.get(launch.draft.workspace)
         if project not in self.support:
             self.support[project] = protection_support(self.incus)
@@ -4299,11 +4302,11 @@ class Sessions:
     extensions: Extensions = field(default_factory=Extensions)
 
     def __post_init__(self) -> None:
-        # By an engine's name and its table in the config.
+        # Key: an engine's name and its table in the config.
         self._engines = {"": Containers(self.incus, self.registry, self.report, self.extensions)}
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
         self._worked_on: dict[str, dict[str, Any]] = {}  # id -> the instance, as Incus has told it last
-        self.half_made: dict[str, Session] = {}  # could not be removed after a failed start: a feature does so later
+        self.half_made: dict[str, Session] = {}  # id -> its container stayed after a failed start
 
     def containers(self, id: str) -> Containers:
         """The containers of the engine that a session is on. Raises ClincusError(404) if the config has none such."""
@@ -4375,7 +4378,7 @@ class Sessions:
             if found.workspace:
                 try:
                     self._resume(found, request, is_stopped=is_stopped)
-                except IncusError as error:  # perhaps in the middle of a stop, which a killed server had begun
+                except IncusError as error:  # a killed server may have begun a stop that still goes on
                     self.door(id).wait_for_others(id)
                     now = self.look(id)
                     if now is None or now.status != "stopped" or (is_stopped and error.status != 409):
@@ -4460,7 +4463,7 @@ class Sessions:
         return self.registry.find(id)
 
     def _keep(self, session: Session, *, saves: bool = False) -> None:
-        """Let features look for what a delete would lose, and save it if so wanted. Raises ClincusError."""
+        """Let features look for what a delete would lose; with `saves` they save it first. Raises ClincusError."""
         if session.mode == "mount":  # the workspace outlives the container
             return
         with self.containers(session.id).asleep(session.id) if session.status == "stopped" else nullcontext():
@@ -4494,8 +4497,8 @@ class Sessions:
         """The command that attaches a pty, of the type `term`, to a session's tmux: the tool's, or that of a shell.
 
         Both outlive their clients; the shell ends when a person exits it. `how` is `watch` (nothing can be typed),
-        `mouse`, or `own-mouse`: only programs in tmux get the mouse, when they want it. Wheel and selection are the
-        client's then, which finds in `scrollback` what has left the screen.
+        `mouse`, or `own-mouse`: only programs in tmux get the mouse, when they want it. The client has wheel and
+        selection to itself then; what has left the screen is in `scrollback`.
         """
         words = tmux_name(session.id, shell=shell), self.guest(session).mount, how, guest_program("shell")
         return self.guest_argv(session, guest_program("attach"), *words, term=term)
@@ -4667,7 +4670,7 @@ class Sessions:
     def _save(self, session: Session, *, ends_tool: bool = False) -> Exception | None:
         """Copy the tool's conversation to the host. A failure is reported and returned, not raised.
 
-        With `ends_tool` a tool that runs is ended first, and at last what root made in the workspace is handed over.
+        With `ends_tool` a tool that runs is ended first, and at last what root made in the workspace goes to its owner.
         """
         tool, is_asleep = session_tool(session), session.status == "stopped"
         if not tool.saved or session.paused:
@@ -4722,7 +4725,7 @@ class Sessions:
     def _looking_at_the_end(self, id: str) -> Iterator[None]:
         """Look at a session when the work on it has ended, and show it as it is from then on.
 
-        One that was seen meanwhile as the work is to make it is not looked at again.
+        There is no such look if one meanwhile has shown it as the work is to make it.
         """
         try:
             yield
@@ -4865,7 +4868,7 @@ def method_not_allowed(method: str, allowed: Iterable[str]) -> ClincusError:
 
 # -- The contract: openapi.json
 
-KINDS = {  # JSON Schema's types, but for "number", which no request needs: Python's type, and words for people
+KINDS = {  # JSON Schema's types, but for "number", which no request has; each with Python's type, and words for people
     "string": (str, "a text"),
     "boolean": (bool, "true or false"),
     "integer": (int, "a whole number"),
@@ -4873,7 +4876,7 @@ KINDS = {  # JSON Schema's types, but for "number", which no request needs: Pyth
     "object": (dict, "an object"),
     "null": (type(None), "null"),
 }
-# What no argument of a command and no name of a file can hold: NUL, and half surrogates. Those from U+DC80 to U+DCFF
+# No argument of a command and no name of a file can hold these: NUL, and half surrogates. Those from U+DC80 to U+DCFF
 # stand for bytes that are not UTF-8 (PEP 383).
 UNUSABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 Schema = Mapping[str, Any]
@@ -4892,7 +4895,8 @@ def inlined(node: Any, document: Schema) -> Any:
 def check_value(schema: Schema, value: Any, name: str = "") -> None:
     """Raise ClincusError(400) with the name of the value and what it must be, unless the value fits its schema.
 
-    Without a name it is the body. An integer has both bounds, and an object names its members: the tests see to that.
+    Without a name the value is the body. The tests see to it that each integer of the contract has both bounds, and
+    that each object names its members.
     """
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     kind = next((name for name, (known, _) in KINDS.items() if known is type(value)), "number")
@@ -4962,7 +4966,7 @@ class Request:
 
     @property
     def is_socket(self) -> bool:
-        """Whether it is for a WebSocket."""
+        """Whether the request is for a WebSocket."""
         return self.path == "/ws" or self.path.startswith("/ws/")
 
     @property
@@ -5019,7 +5023,7 @@ class Content:
     """The body of an answer to GET. A client that has it gets 304; any other gets it, compressed if that is smaller."""
 
     def __init__(self, body: bytes, brotli: bytes = b"") -> None:
-        self.body, self.brotli = body, brotli  # the same, compressed when it was built: Python has no Brotli
+        self.body, self.brotli = body, brotli  # `brotli` was made when the page was built: Python cannot
         self.etag = f'"{hashlib.sha256(body).hexdigest()}"'
 
     @functools.cached_property
@@ -5505,7 +5509,7 @@ class TimedInput(io.RawIOBase):
 
 @dataclass
 class Site:
-    """What connections need to be answered: the routes, the files, the gate, and so many places."""
+    """All that a connection is answered by: routes, files, gate and features. `places` bounds how many there are."""
 
     router: Router
     assets: Assets
@@ -5711,7 +5715,7 @@ def open_listener(address: tuple[str, int], site: Site) -> Listener:
     """Listen at an address (name or literal, port). Raises OSError."""
     import http.server
 
-    # The first lines of this file have no http.server, which takes long to load, for `Listener` to be made of.
+    # `Listener` stands without its base class above, since http.server takes long to load.
     return cast(Listener, type("Server", (Listener, http.server.ThreadingHTTPServer), {})(address, site))
 
 
@@ -5780,7 +5784,7 @@ class WebSocket:
         self._pinged = False
         # When the closing handshake is given up; None while there is none.
         self._close_deadline: float | None = None
-        # What `close` asked for. The lock also guards the waker against its own closing.
+        # The code and the reason that `close` was called with. The lock also guards the waker against its own closing.
         self._close_request: tuple[int, str] | None = None
         self._lock = threading.Lock()
         self._wake_reader, self._waker = socket.socketpair()
@@ -6213,9 +6217,9 @@ class EventHub:
         self._lock = threading.Lock()
         # Subscriber -> events on their way to it, as JSON, oldest first.
         self._queues: dict[WebSocket, deque[bytes]] = {}
-        # What every new subscriber of our subprotocol is told first.
+        # The first event for every new subscriber of our subprotocol, if any.
         self.greeting: Mapping[str, object] | None = None
-        self.revision = 0  # counts the events: what pages are told of is the same while it is
+        self.revision = 0  # counts the events; while it stays, so does all that pages are told of
 
     def publish(self, event: Mapping[str, object], extension: bool = False) -> None:
         """Send `event` to all, or, with `extension`, to those who chose our subprotocol. Never blocks."""
@@ -6333,7 +6337,7 @@ class Monitor:
         self.looked = threading.Event()  # set when the first look is over, well or not
         self.stopping = threading.Event()
         self._process: Child | None = None
-        self._is_stale = False  # `_process` listens to what is not wanted any more
+        self._is_stale = False  # what `_process` listens to is not wanted any more
         self._next_look = 0.0  # time.monotonic of the next look at everything
         self._thread: threading.Thread | None = None
 
@@ -6398,7 +6402,7 @@ class Monitor:
                     self._sessions.refresh(self.engine, self._patience)
                     self._next_look = time.monotonic() + self._interval
             with suppress(subprocess.TimeoutExpired):
-                self._process.process.wait(1)  # before its end it says why
+                self._process.process.wait(1)  # it says why before it ends
             self._process.end()
             said = self._process.stderr.read(4096)
         if not self._is_stale:
@@ -6532,7 +6536,10 @@ class Application:
         monitor.require()
 
     def all_sessions(self) -> list[Session]:
-        """All sessions, also those that are out of reach. Raises ClincusError(503) if there is no other engine."""
+        """All sessions, also those that are out of reach.
+
+        Raises ClincusError(503) if Incus on this host cannot be reached, and there is no other engine.
+        """
         if len(self.monitors) == 1:
             self.monitor.require()
         end = time.monotonic() + OTHERS_WAIT
@@ -6647,7 +6654,7 @@ class Application:
 
     def _read_config(self) -> Config:
         """Read the files. Raises ConfigError."""
-        # What an edit of the files has overruled is dropped for good: undoing that edit must not bring it back.
+        # A setting that an edit has overruled is dropped for good: undoing that edit must not bring it back.
         with suppress(ClincusError):  # a broken file is reported by `load_config`
             save_dashboard(self.environ, {})
         self._fingerprint = config_fingerprint(config_files(self.environ))
@@ -6778,7 +6785,7 @@ def serve(
     gate: Gate | None = None,
     on_address: Callable[[str], object] = lambda url: None,
 ) -> int:
-    """Serve until Ctrl-C or SIGTERM, twice ends it at once. Raises ClincusError.
+    """Serve until Ctrl-C or SIGTERM; a second one ends it at once. Raises ClincusError.
 
     `on_address` is told where the dashboard is, when it runs and when it has moved.
     """
