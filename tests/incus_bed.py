@@ -25,7 +25,7 @@ from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
 from clincus_cli import relay as cli_relay
 from clincus_cli import setup as cli_setup
-from tests.programs import DEADLINE, ROOT
+from tests.programs import DEADLINE, ROOT, wait_until
 
 NO_INTERNET = "http://127.0.0.1:9"  # a proxy that is not there: the daemon would else ask for its image servers
 
@@ -123,12 +123,17 @@ class Bed:
                 return
 
     def delete_all(self) -> None:
-        """Remove every instance, running or not, that is not kept."""
+        """Remove every instance, running or not, that is not kept; again where Incus is still at work on one."""
         if self.folder and self.kept.issuperset(os.listdir(self.folder / "containers")):
             return  # no other of any project: the daemon need not be asked after each test
-        for name in set(self.names()) - self.kept:
-            with contextlib.suppress(clincus.IncusError):
-                self.incus.run("delete", "--force", name, timeout=60)
+
+        def are_gone() -> bool:
+            for name in set(self.names()) - self.kept:
+                with contextlib.suppress(clincus.IncusError):
+                    self.incus.run("delete", "--force", name, timeout=60)
+            return self.kept.issuperset(self.names())
+
+        wait_until(are_gone, "the test's instances to be deleted")
 
 
 def unavailable(reason: str) -> None:

@@ -55,10 +55,13 @@ def is_drawn_by_gpu(dashboard) -> bool:
 
 
 def draw_much(dashboard) -> None:
-    """Let the shell draw until the page thinks the GPU worth its bytes."""
-    dashboard.type_line("clear; while printf '%s\\r' $RANDOM; do sleep 0.02; done")
+    """Let the shell draw until the page thinks the GPU worth its bytes.
+
+    A key ends it, since bash forgets a Ctrl-C when the command that it waits for ends well at that moment.
+    """
+    dashboard.type_line("clear; until read -s -n 1 -t 0.02; do printf '%s\\r' $RANDOM; done")
     wait_until(lambda: is_drawn_by_gpu(dashboard), "the GPU to draw")
-    dashboard.page.keyboard.press("Control+c")
+    dashboard.type_line("")
     dashboard.type_line("clear")
 
 
@@ -91,16 +94,16 @@ def test_both_draw_the_same(shell_drawn_by, renderer):
     page = dashboard.page
     screen = page.locator(".xterm-screen:visible")
     dashboard.type_line(
-        r"clear; printf '\033[48;2;250;120;10m%20s\033[0m\n'; echo https://example.org/antidisestablishment"
+        r"clear; echo https://example.org/antidisestablishment; printf '\033[48;2;250;120;10m%20s\033[0m\n'"
     )
-    wait_until(lambda: colours(dashboard).get("250 120 10", 0) > 1000, "the colour")
+    wait_until(lambda: colours(dashboard).get("250 120 10", 0) > 1000, "the colour, below the link")
     assert colours(dashboard)[DARK] > 100_000
-    assert colours(dashboard)[CURSOR] > 50
-    screen.hover(position={"x": 60, "y": 24})
+    wait_until(lambda: colours(dashboard).get(CURSOR, 0) > 50, "the cursor")
+    screen.hover(position={"x": 60, "y": 8})
     expect(page.locator(".line .mono:visible")).to_have_text("https://example.org/antidisestablishment")
-    screen.dblclick(position={"x": 60, "y": 24})
+    screen.dblclick(position={"x": 60, "y": 8})
     wait_until(lambda: "example" in page.evaluate("navigator.clipboard.readText()"), "the selection")
-    assert colours(dashboard)[SELECTION] > 200
+    wait_until(lambda: colours(dashboard).get(SELECTION, 0) > 200, "the selection's colour")
     page.keyboard.press("Escape")
     page.emulate_media(color_scheme="light")
     wait_until(lambda: colours(dashboard).get(LIGHT, 0) > 100_000, "the light theme")
@@ -128,6 +131,6 @@ def test_without_a_gpu_of_its_own_the_add_on_is_not_even_fetched(open_dashboard)
     fetched = []
     dashboard.page.on("request", lambda request: fetched.append(request.url))
     dashboard.open_terminal(dashboard.server.create(dashboard.root / "my-app"), tab="/shell")
-    dashboard.type_line("clear; for n in $(seq 400); do printf '%s\\r' $n; sleep 0.02; done; echo do''ne")
+    dashboard.type_line("clear; for n in $(seq 400); do printf '%s\\r' $n; read -t 0.02; done; echo do''ne")
     dashboard.expect_screen("done")
     assert [url for url in fetched if "webgl" in url] == []

@@ -160,7 +160,7 @@ class TestConfig:
         server = start_server(arguments=["--port", str(free_port())])
         events = Events(server)
         config_file(server).write_text(f"[dashboard]\nport = {free_port()}\n")
-        wait_until(lambda: "config.reloaded" in [event["type"] for event in events.seen], "the reload", timeout=10)
+        wait_until(lambda: "config.reloaded" in [event["type"] for event in events.seen], "the reload")
         assert server.get("/api/tools").status == 200
 
     @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES.keys())
@@ -171,19 +171,19 @@ class TestConfig:
         wait_until(lambda: server.get("/api/tools").status == 200, "the server")
         config_file(server).parent.mkdir(parents=True, exist_ok=True)
         save(config_file(server), "[defaults]\nmodel = 'two'\n")
-        wait_until(lambda: server.get("/api/config").json["defaults"]["model"] == "two", "the reload", timeout=10)
+        wait_until(lambda: server.get("/api/config").json["defaults"]["model"] == "two", "the reload")
         wait_until(lambda: "config.reloaded" in [event["type"] for event in events.seen], "the event")
 
     def test_a_broken_file_keeps_the_last_good_config_and_is_told(self, start_server):
         server = start_server(config="[defaults]\nmodel = 'one'\n")
         events = Events(server)
         config_file(server).write_text("[defaults]\nmodel = 7, oops\n")
-        error = wait_until(lambda: server.get("/api/config/sources").json["error"], "the error", timeout=10)
+        error = wait_until(lambda: server.get("/api/config/sources").json["error"], "the error")
         assert "config.toml" in error
         assert server.get("/api/config").json["defaults"]["model"] == "one"
         assert "config.reloaded" not in [event["type"] for event in events.seen]
         config_file(server).write_text("[defaults]\nmodel = 'two'\n")
-        wait_until(lambda: server.get("/api/config/sources").json["error"] is None, "the mended file", timeout=10)
+        wait_until(lambda: server.get("/api/config/sources").json["error"] is None, "the mended file")
         assert server.get("/api/config").json["defaults"]["model"] == "two"
 
 

@@ -115,7 +115,7 @@ def receive_until(websocket, expected):
 
 def receive_all(websocket):
     """Read to the end; return the binary messages joined, the text messages, close code and reason."""
-    output, texts = b"", []
+    output, texts = bytearray(), []  # megabytes that are copied for each message would keep the server waiting
     with pytest.raises(ConnectionClosed) as closed:  # noqa: PT012
         while True:
             message = websocket.recv(PATIENCE)
@@ -123,7 +123,7 @@ def receive_all(websocket):
                 texts.append(json.loads(message))
             else:
                 output += message
-    return output, texts, closed.value.rcvd.code, closed.value.rcvd.reason
+    return bytes(output), texts, closed.value.rcvd.code, closed.value.rcvd.reason
 
 
 def eventually(condition):
