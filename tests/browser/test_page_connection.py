@@ -20,6 +20,7 @@ OF_A_LOST_SERVER = "ERR_CONNECTION|ERR_INTERNET|ERR_NETWORK|ERR_EMPTY|Failed to 
 # Milliseconds of the page's own clock, as in lib/pulse.ts and lib/api.ts, with a little more: after so long it asks
 # whether what was typed arrived, gives up on an answer, and asks for a list once more.
 TYPED_MS, ANSWER_MS, FIRST_TRY_MS = 600, 3_100, 2_600
+QUIET_MS = 15_100  # after so long without a word it asks by itself
 NOT_CONNECTED = "Not connected, keys go nowhere"
 MAYBE_LOST = "what was typed last may not have arrived"
 
@@ -135,10 +136,15 @@ def test_keys_on_a_dead_connection_are_noticed_and_told(dashboard, session_on, r
 
 def test_a_dead_connection_is_noticed_with_nobody_typing(dashboard, road):
     """The list says within 20 seconds that it may be old, and is current again when the road is."""
-    page = dashboard.page
+    page, heard = dashboard.page, []
+    page.on("websocket", lambda one: one.on("framereceived", lambda frame: heard.append(str(frame))))
+    page.clock.install()
+    page.goto(f"http://127.0.0.1:{road.port}/")
     expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    wait_until(lambda: page.title() and any("pong" in frame for frame in heard), "the page's first question")
     road.break_off()
-    expect(page.get_by_text("Connection to the server lost")).to_be_visible(timeout=22_000)
+    page.clock.run_for(QUIET_MS + ANSWER_MS)
+    expect(page.get_by_text("Connection to the server lost")).to_be_visible()
     dashboard.server.create(dashboard.root / "my-app")
     road.mend()
     expect(page.get_by_text("Connection to the server lost")).to_be_hidden()
