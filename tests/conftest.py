@@ -36,7 +36,7 @@ import pytest
 from hypothesis import settings
 
 from tests.incus_bed import Bed, image_cache, own_daemon, own_project
-from tests.programs import Server, git, program
+from tests.programs import NO_CHECKPOINTS, Server, git, program
 
 # A job that a script runs in the background has SIGINT ignored and hands that on, and no test of Ctrl-C would end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -215,8 +215,8 @@ def start_shared(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def shared_server(start_shared) -> Server:
-    """A server for those tests of a file that leave it as they found it."""
-    return start_shared()
+    """A server without checkpoints, for those tests of a file that leave it as they found it."""
+    return start_shared(config=NO_CHECKPOINTS)
 
 
 @pytest.fixture(scope="module")

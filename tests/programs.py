@@ -23,6 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = float(os.environ.get("CLINCUS_TEST_DEADLINE", "60"))  # seconds that anything awaited may take
 
 
+# For servers of tests that are not about checkpoints: each start of a session would cost a command in its container and
+# five git programs.
+NO_CHECKPOINTS = "[checkpoints]\nenabled = false\n"
+
+
 def git(folder: Path, *arguments: str) -> str:
     """Run git in a folder with nothing of the user's own configuration."""
     environ = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}

@@ -1,7 +1,7 @@
 """A real Chromium in front of a real server on a real Incus.
 
     dashboard        a server whose workspace root is this test's own folder, and a page that shows it.
-    open_dashboard   the same as a function: `open_dashboard(phone=True, config="…")`.
+    open_dashboard   the same as a function: `open_dashboard(phone=True, checkpoints=True, config="…")`.
     session_on       a function that starts a session over the API and gives its object.
     wire             counts what the page's answers take on the wire: `wire.take()`.
 
@@ -23,7 +23,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserType, Error, Locator, Page, expect, sync_playwright
 
 from tests.incus_bed import unavailable
-from tests.programs import DEADLINE, Server
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server
 
 RESULTS = Path(__file__).resolve().parents[2] / "test-results"
 FAILED = pytest.StashKey[bool]()
@@ -182,14 +182,16 @@ def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Pat
         config: str | None = None,
         arguments: tuple[str, ...] = (),
         phone: bool = False,
+        checkpoints: bool = False,
         **context: Any,
     ) -> Dashboard:
         root = tmp_path / "workspaces"
         root.mkdir(exist_ok=True)
         for name in projects:
             make_workspace(name)
-        roots = f'[dashboard]\nworkspace_roots = ["{root}"]\n' if config is None else config
-        server = start_server(config=roots, arguments=arguments)
+        if config is None:
+            config = f'[dashboard]\nworkspace_roots = ["{root}"]\n{"" if checkpoints else NO_CHECKPOINTS}'
+        server = start_server(config=config, arguments=arguments)
         made = browser.new_context(base_url=server.url, **{**(PHONE if phone else DESK), **context})
         made.set_default_timeout(DEADLINE * 1000)
         made.tracing.start(snapshots=True)

@@ -8,6 +8,7 @@ import re
 import shutil
 
 import pytest
+from browser_bed import Dashboard
 from playwright.sync_api import expect
 
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
@@ -20,6 +21,12 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kc
 WIDER = "R0lGODlhAgABAPAAAAAAAP///ywAAAAAAgABAAACAgQKADs="
 
 MANY = 5_000
+
+
+@pytest.fixture
+def dashboard(open_dashboard) -> Dashboard:
+    """A page whose server takes checkpoints."""
+    return open_dashboard(checkpoints=True)
 
 
 @pytest.fixture

@@ -8,7 +8,13 @@ import sys
 import pytest
 
 from tests.incus.review_box import Reviewed
-from tests.programs import ROOT, git, wait_until
+from tests.programs import ROOT, Server, git, wait_until
+
+
+@pytest.fixture(scope="module")
+def shared_server(start_shared) -> Server:
+    """A server with checkpoints, for those tests of a file that leave it as they found it."""
+    return start_shared()
 
 
 @pytest.fixture

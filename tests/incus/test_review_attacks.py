@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.incus.review_box import Reviewed
-from tests.programs import git
+from tests.programs import Server, git
+
+
+@pytest.fixture(scope="module")
+def shared_server(start_shared) -> Server:
+    """A server with checkpoints, for those tests of a file that leave it as they found it."""
+    return start_shared()
 
 
 @pytest.fixture
