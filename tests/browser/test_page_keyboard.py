@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import pytest
 from browser_bed import Dashboard
 from playwright.sync_api import Locator, expect
 
@@ -78,29 +77,28 @@ def test_the_focus_is_in_the_place_that_one_goes_to(dashboard, session_on):
     expect(place).to_have_accessible_name("my-app")
 
 
-@pytest.mark.parametrize("width", [1280, 800, 390])
-def test_how_well_a_session_is_protected_is_said_in_words(open_dashboard, width):
+def test_how_well_a_session_is_protected_is_said_in_words(dashboard, session_on):
     """With the keyboard, at each width: a badge's tooltip is nothing for who has no mouse."""
-    dashboard = open_dashboard(viewport={"width": width, "height": 800})
     page = dashboard.page
-    dashboard.go(f"/sessions/{dashboard.server.create(dashboard.root / 'my-app')['id']}/files")
-    press(page.get_by_role("button", name="About this session"))
-    expect(page.get_by_role("dialog", name="About my-app")).to_contain_text(re.compile("cannot change|read-only"))
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("button", name="About this session")).to_be_focused()
+    dashboard.go(f"/sessions/{session_on()['id']}/files")
+    for width in (1280, 800, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        press(page.get_by_role("button", name="About this session"))
+        expect(page.get_by_role("dialog", name="About my-app")).to_contain_text(re.compile("cannot change|read-only"))
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name="About this session")).to_be_focused()
 
 
-@pytest.mark.parametrize(
-    "opener", ["New session", "my-app", "New project", "Keyboard shortcuts", "Search and commands"]
-)
-def test_a_dialog_gives_the_focus_back(dashboard, opener):
+def test_a_dialog_gives_the_focus_back(dashboard):
     """Escape leads to the button that opened it."""
     page = dashboard.page
-    button = page.get_by_role("button", name=opener, exact=True).last
-    press(button)
-    page.get_by_role("dialog").wait_for()
-    page.keyboard.press("Escape")
-    expect(button).to_be_focused()
+    for opener in ("New session", "my-app", "New project", "Keyboard shortcuts", "Search and commands"):
+        button = page.get_by_role("button", name=opener, exact=True).last
+        press(button)
+        page.get_by_role("dialog").wait_for()
+        page.keyboard.press("Escape")
+        expect(button).to_be_focused()
+        expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_the_palette_key_gives_the_focus_back(dashboard):
