@@ -273,6 +273,11 @@ def test_a_dialog_is_told_with_its_choices_and_answered(claude):
     tool.answer(2)
     tool.becomes("idle")
     wait_until(lambda: "bypass permissions on" in tool.screen(), "the mode as it was")
+
+
+@pytest.mark.nightly  # two starts of the tool for one dialog more
+def test_the_question_of_trust_is_told_and_answered(claude):
+    tool = claude()
     tool.type("/exit")
     tool.becomes("ended")
     tool.sh("""sed -i 's/"hasTrustDialogAccepted": *true/"hasTrustDialogAccepted": false/' ~/.claude.json""")
@@ -363,12 +368,15 @@ def test_the_dialog_of_a_resume_is_told_and_answered(bed, start_server, workspac
     tool.becomes("done", text="goodbye")
 
 
-def test_what_failed_is_told_with_its_reason(claude):
+REASONS = {401: "auth", 402: "billing", 429: "rate_limit", 500: "server_error", 529: "overloaded", 400: "other"}
+
+
+@pytest.mark.parametrize("statuses", [(401, 529), pytest.param((402, 429, 500, 400), marks=pytest.mark.nightly)])
+def test_what_failed_is_told_with_its_reason(claude, statuses):
     tool = claude(CLAUDE_CODE_MAX_RETRIES="1")
-    reasons = {401: "auth", 402: "billing", 429: "rate_limit", 500: "server_error", 529: "overloaded", 400: "other"}
-    for status, reason in reasons.items():
+    for status in statuses:
         tool.type(f"status {status}")
-        failed = tool.becomes("failed", reason, str(status))
+        failed = tool.becomes("failed", REASONS[status], str(status))
         assert failed["source"] == "hook"
         tool.press("C-u")
 
@@ -379,13 +387,14 @@ def test_without_a_network_it_has_failed_by_that(claude):
     tool.becomes("failed", "network", "ECONNREFUSED")
 
 
-def test_the_state_is_known_without_a_network_card_and_after_each_restart(bed, claude):
+@pytest.mark.parametrize("restarts", [1, pytest.param(2, marks=pytest.mark.nightly)])
+def test_the_state_is_known_without_a_network_card_and_after_each_restart(bed, claude, restarts):
     if bed.daemon is None:
         pytest.skip("restarts a daemon of our own only")
     tool = claude()
     bed.incus.run("config", "device", "add", tool.id, "eth0", "none")
-    for text in ("say hello", "say hello again"):
-        tool.type(text)
+    for number in range(restarts):
+        tool.type(f"say hello {number}")
         wait_until(lambda: tool.agent()["state"] == "working", "work, or a retry: a connection of before hangs")
         tool.press("Escape")
         tool.becomes("idle", "interrupted")

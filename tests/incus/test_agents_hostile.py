@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.programs import Server, wait_until
 
 HANGS = "#!/bin/sh\nexec sleep 1000\n"
@@ -55,6 +57,13 @@ ATTACKS = {
     "head writes without end": (0, replaced("head", FLOODS), "mv /usr/bin/head.kept /usr/bin/head"),
     "cut writes 30 MB": (0, replaced("cut", WRITES), "mv /usr/bin/cut.kept /usr/bin/cut"),
 }
+# tests/unit/test_agent_state.py has what a line may hold; the others are close to one that stays.
+AT_NIGHT = {
+    "it writes a number of 60,000 digits",
+    "it nests JSON deeply",
+    "the file of events is a folder",
+    "cut writes 30 MB",
+}
 
 
 def peak_memory(server: Server) -> int:
@@ -63,7 +72,8 @@ def peak_memory(server: Server) -> int:
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
-def test_a_hostile_agent_changes_nothing_but_its_own_state(bed, start_server, make_workspace):
+@pytest.mark.parametrize("attacks", [ATTACKS.keys() - AT_NIGHT, pytest.param(AT_NIGHT, marks=pytest.mark.nightly)])
+def test_a_hostile_agent_changes_nothing_but_its_own_state(bed, start_server, make_workspace, attacks):
     server = start_server()
     liar, honest = (server.create(make_workspace(name))["id"] for name in ("liar", "honest"))
     before = peak_memory(server)
@@ -78,7 +88,8 @@ def test_a_hostile_agent_changes_nothing_but_its_own_state(bed, start_server, ma
 
         wait_until(is_so, f"{state} {text!r} while {attack}")
 
-    for attack, (user, script, end) in ATTACKS.items():
+    for attack in sorted(attacks):
+        user, script, end = ATTACKS[attack]
         bed.shell(liar, script.replace("HONEST", honest), user)
         bed.shell(liar, "~/.clincus/ring >/dev/null 2>&1 &")
         hook(honest, "UserPromptSubmit", prompt="go")

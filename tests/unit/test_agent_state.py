@@ -566,6 +566,12 @@ def test_no_event_is_from_the_future():
     assert known.facts.said.at == NOON
 
 
+@pytest.mark.parametrize("data", ["9" * 60_000, "[" * 60_000, '{"a":' * 20_000], ids=["a number", "lists", "objects"])
+def test_an_event_whose_data_no_parser_takes_is_one_without_data(data):
+    told = state.parse_event(b'{"at":1,"event":"Stop","data":' + data.encode() + b"}", NOON)
+    assert (told.name, told.data) == ("Stop", {})
+
+
 def test_hostile_input_costs_little():
     """Patterns that go back and forth would take minutes on such lines."""
     lines = texts.clean_lines("\n".join(["❯ " + "─" * 290, "● API Error: " + "a " * 140, "⎿ " * 140] * 8))
