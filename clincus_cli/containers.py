@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 
 def container_name(text: str) -> str:
-    """A container's name. Raises UsageError for what Incus would refuse, or take for a flag."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,62}", text):
-        raise cli.UsageError(
-            f"'{text}' is no container's name: it has up to 63 letters, digits, hyphens, a letter first"
-        )
+    """A container's name, or ENGINE:NAME. Raises UsageError for what Incus would refuse, or take for a flag."""
+    if not re.fullmatch(rf"({clincus.ENGINE_NAME}:)?[A-Za-z][A-Za-z0-9-]{{0,62}}", text):
+        rule = "it has up to 63 letters, digits and hyphens, and begins with a letter"
+        raise cli.UsageError(f"'{text}' is no container's name: {rule}")
     return text
 
 
@@ -38,18 +37,18 @@ def speaking_of(name: str) -> Iterator[None]:
 
 
 def find_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
-    """An instance of the project as Incus describes it. Raises ClincusError: 400 for one of another engine, 404."""
-    container_name(clincus.instance_name(name))
-    if clincus.engine_of(name) != incus.engine:
-        words = f'"{name}" is on an engine, and this command knows the containers of this host only'
-        raise clincus.ClincusError(f"{words}: the `incus` command does it there, with the remote's name in front", 400)
+    """An instance of the project as Incus describes it, with the name that it has here as `id`.
+
+    Raises UsageError for what is no name, ClincusError(404).
+    """
+    container_name(name)
     try:
         instance = incus.query(incus.path(name))
     except clincus.IncusError as error:
         if error.status == 404:
             raise clincus.ClincusError(f'container "{name}" not found', 404) from error
         raise
-    return {**instance, "status": clincus.incus_status(instance)}
+    return {**instance, "id": name, "status": clincus.incus_status(instance)}
 
 
 def running_instance(incus: clincus.Incus, name: str) -> dict[str, Any]:
@@ -75,7 +74,8 @@ def status_of(incus: clincus.Incus, name: str) -> str:
 
 def own_session(context: Context, instance: Mapping[str, Any]) -> clincus.Session | None:
     """The session that an instance is, None for any other instance."""
-    session = clincus.session_from_instance(clincus.container_prefix(context.environ), instance)
+    prefix, engine = clincus.container_prefix(context.environ), clincus.engine_of(instance["id"])
+    session = clincus.session_from_instance(prefix, instance, engine)
     return session if session is not None and is_listed(session) else None
 
 
@@ -95,38 +95,38 @@ def change_state(incus: clincus.Incus, name: str, action: str, *, force: bool = 
     """Start or stop an instance and wait for it. Raises IncusError."""
     body = {"action": action, "force": force, "timeout": timeout}
     with speaking_of(name):
-        incus.query(f"/1.0/instances/{name}/state", "PUT", body, wait=True, timeout=timeout + 30)
+        incus.query(incus.path(name, "/state"), "PUT", body, wait=True, timeout=timeout + 30)
 
 
 def stop_instance(context: Context, instance: Mapping[str, Any], *, force: bool = False, timeout: int = 60) -> None:
     """Stop an instance, and save its conversation first if it is a session that runs. Raises ClincusError."""
-    name, status = instance["name"], instance["status"]
+    name, status = instance["id"], instance["status"]
     if status != "Stopped" and own_session(context, instance):
         context.sessions.end(name, timeout=0 if force else timeout)
     else:
-        change_state(context.incus, name, "stop", force=force or status == "Frozen", timeout=timeout)
+        change_state(context.door(name), name, "stop", force=force or status == "Frozen", timeout=timeout)
+
+
+def check_outlives_stop(instance: Mapping[str, Any], purpose: str) -> None:
+    """Raise ClincusError(409) for an instance that is up, and that Incus deletes when it stops."""
+    if instance["status"] != "Stopped" and instance.get("ephemeral"):
+        reason = f"Incus deletes it when it stops, so it cannot be {purpose}; copy it with `incus copy` first"
+        raise clincus.ClincusError(f'container "{instance["id"]}" is ephemeral: {reason}', 409)
 
 
 @contextmanager
-def stopped(context: Context, instance: Mapping[str, Any], purpose: str, *, force: bool = False) -> Iterator[None]:
-    """Keep an instance stopped for the block; if it was up it is stopped as by `stop_instance`, and starts again.
-
-    Raises ClincusError(409) for an instance that Incus deletes when it stops.
-    """
-    name, incus = instance["name"], context.incus
+def stopped(context: Context, instance: Mapping[str, Any], *, force: bool = False) -> Iterator[None]:
+    """Keep an instance stopped for the block; if it was up it is stopped as by `stop_instance`, and starts again."""
     if instance["status"] == "Stopped":
         yield
         return
-    if instance.get("ephemeral"):
-        reason = f"Incus deletes it when it stops, so it cannot be {purpose}"
-        raise clincus.ClincusError(f'container "{name}" is ephemeral: {reason}; copy it with `incus copy` first', 409)
+    name, incus = instance["id"], context.door(instance["id"])
     stop_instance(context, instance, force=force)
     try:
         yield
     finally:
         is_stopped = find_instance(incus, name)["status"] == "Stopped"  # a stateful snapshot starts it itself
         if is_stopped and own_session(context, instance):
-            context.sessions.refresh()  # its labels may be those of a snapshot now
             context.sessions.resume(name)
         elif is_stopped:
             change_state(incus, name, "start")
@@ -136,7 +136,7 @@ def delete_instance(incus: clincus.Incus, name: str) -> None:
     """Delete an instance in any state; an ephemeral one is gone with its stop. Raises IncusError."""
     try:
         with speaking_of(name):
-            incus.run("delete", "--force", name, timeout=120)
+            incus.run("delete", "--force", incus.place(name), timeout=120)
     except clincus.IncusError as error:
         if error.status != 404:
             raise
@@ -156,18 +156,19 @@ def run_container_launch(context: Context) -> int:
     options, name = context.options, container_name(context.options.name)
     if options.image.startswith("-") or not options.image:
         raise cli.UsageError(f"'{options.image}' is no image's name")
-    if status_of(context.incus, name):
+    incus = context.door(name)
+    if status_of(incus, name):
         raise clincus.ClincusError(f'container "{name}" already exists: choose another name, or delete it', 409)
     config = dict.fromkeys(NESTING, "true")
-    if clincus.session_slot(clincus.container_prefix(context.environ), name) is not None:
+    if clincus.session_slot(clincus.container_prefix(context.environ), clincus.instance_name(name)) is not None:
         config[clincus.LABEL + "managed"] = "true"
     try:
         with console.progress(f"Launching {name}"), speaking_of(name):
-            context.incus.launch(name, options.image, {"config": config}, ephemeral=options.ephemeral)
+            incus.launch(name, options.image, {"config": config}, ephemeral=options.ephemeral)
     except BaseException as error:
         if not (isinstance(error, clincus.IncusError) and error.status in (409, 503)):
             with suppress(clincus.IncusError):  # it never came to be
-                delete_instance(context.incus, name)
+                delete_instance(incus, name)
         raise
     console.say(f"Container {name} launched from {options.image}")
     return 0
@@ -182,8 +183,8 @@ def run_container_start(context: Context) -> int:
     $ clincus container start box  # Start it; nothing happens in it.
     """
     name = context.options.name
-    instance = find_instance(context.incus, name)
-    change_state(context.incus, name, "unfreeze" if instance["status"] == "Frozen" else "start")
+    incus = context.door(name)
+    change_state(incus, name, "unfreeze" if find_instance(incus, name)["status"] == "Frozen" else "start")
     console.say(f"Container {name} started")
     return 0
 
@@ -199,10 +200,10 @@ def run_container_stop(context: Context) -> int:
 
     A session's conversation is saved first.
 
-    $ clincus container stop box --timeout 10  # Stop it, by force after ten seconds.
+    $ clincus container stop box --timeout 10  # It has ten seconds for that; after them it runs on.
     """
     options, name = context.options, context.options.name
-    instance = find_instance(context.incus, name)
+    instance = find_instance(context.door(name), name)
     if instance["status"] == "Frozen" and not options.force:
         raise clincus.ClincusError(f'container "{name}" is paused and cannot stop cleanly: use --force', 409)
     with console.progress(f"Stopping {name}"):
@@ -220,7 +221,7 @@ def run_container_delete(context: Context) -> int:
     $ clincus container delete --force box  # Delete it whatever it does.
     """
     options, name = context.options, context.options.name
-    instance = find_instance(context.incus, name)
+    instance = find_instance(context.door(name), name)
     if instance["status"] != "Stopped" and not options.force:
         raise clincus.ClincusError(f'container "{name}" is running or paused: stop it first, or use --force', 409)
     if not console.confirm_named(f'Delete container "{name}" with all that is in it?', force=options.force):
@@ -229,7 +230,7 @@ def run_container_delete(context: Context) -> int:
         if own_session(context, instance):
             context.sessions.end(name, delete=True, even_unsaved=options.force)
         else:
-            delete_instance(context.incus, name)
+            delete_instance(context.door(name), name)
     console.say(f"Container {name} deleted")
     return 0
 
@@ -302,6 +303,9 @@ def run_container_mount(context: Context) -> int:
     $ clincus container mount box data ~/data /data --readonly  # Show ~/data to it as /data.
     """
     options, name = context.options, context.options.name
+    if clincus.engine_of(name):
+        words = f"`incus config device add {context.door(name).place(name)}` mounts one of that machine"
+        raise clincus.ClincusError(f'"{name}" is on an engine, which has no folder of this machine: {words}', 400)
     source = os.path.abspath(clincus.expand(options.source, context.environ))
     if not os.path.exists(source):
         raise clincus.ClincusError(f'"{source}" does not exist: nothing can be mounted from there', 400)
@@ -315,7 +319,7 @@ def run_container_mount(context: Context) -> int:
     device.update({key: "true" for key in ("shift", "readonly") if getattr(options, key)})
     with speaking_of(name):
         body = {"devices": {options.device: device}}
-        context.incus.query(f"/1.0/instances/{name}", "PATCH", body, wait=True)
+        context.incus.query(context.incus.path(name), "PATCH", body, wait=True)
     console.say(f"Disk mounted: {source} -> {name}:{options.path}")
     return 0
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 
 if TYPE_CHECKING:
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     Answer = TypeVar("Answer")
 
@@ -109,12 +109,23 @@ class Context:
         if not named:
             self.each_engine(lambda incus: sessions.refresh(incus.engine, PATIENCE), here=False)
 
+    def instances(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Every instance of this host and of the engines that answer, as Incus describes it, with its engine."""
+
+        def ask(incus: clincus.Incus) -> list[dict[str, Any]]:
+            return list(incus.query("/1.0/instances?recursion=2", timeout=PATIENCE if incus.engine else 30))
+
+        for engine, found in self.each_engine(ask).items():
+            if isinstance(found, list):
+                yield from ((one, engine) for one in found)
+
     def each_engine(
         self, ask: Callable[[clincus.Incus], Answer], *, here: bool = True
     ) -> dict[str, Answer | clincus.ClincusError]:
         """Ask all engines something at the same time; what each answers, or why it does not.
 
-        This host is among them with `here`. One that does not answer is told as a warning.
+        This host is among them with `here`. One that does not answer is told as a warning; ClincusError if it is this
+        host, and there are no others.
         """
         from concurrent.futures import ThreadPoolExecutor
 
@@ -122,7 +133,7 @@ class Context:
 
         def attempt(engine: str) -> Answer | clincus.ClincusError:
             try:
-                return ask(clincus.engine_door(self.basics, engine))
+                return ask(self.door(f"{engine}:"))
             except clincus.ClincusError as error:
                 return error
 
@@ -131,7 +142,9 @@ class Context:
         with ThreadPoolExecutor(len(engines)) as pool:
             found = dict(zip(engines, pool.map(attempt, engines)))
         for said in found.values():
-            if isinstance(said, clincus.ClincusError) and engines != [""]:
+            if isinstance(said, clincus.ClincusError):
+                if engines == [""]:
+                    raise said
                 console.warn(said.message)
         return found
 

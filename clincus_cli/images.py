@@ -153,23 +153,26 @@ def run_image_info(context: Context) -> int:
 def run_image_publish(context: Context) -> int:
     """Make an image of a container
 
-    The container stays. Whatever is in it is in the image, keys and conversations too.
+    The container stays. Whatever is in it is in the image, keys and conversations too. The image is where the
+    container is: on this host, or on its engine.
 
     $ clincus image publish box my-tools  # Make an image that `--image my-tools` starts.
     """
     options, name = context.options, context.options.container
-    alias = new_alias(context.incus, options.alias)
-    instance = containers.find_instance(context.incus, name)
+    incus = context.door(name)
+    alias = new_alias(incus, options.alias)
+    instance = containers.find_instance(incus, name)
     if instance["status"] != "Stopped" and not options.force:
         advice = "stop it first, or use --force to stop it meanwhile"
         raise clincus.ClincusError(f'container "{name}" is running: {advice}', 409)
+    containers.check_outlives_stop(instance, "published")
     properties = {"description": options.description} if options.description else {}
     with (
-        containers.stopped(context, instance, "published"),
+        containers.stopped(context, instance),
         console.progress(f"Publishing {name}"),
         containers.speaking_of(name),
     ):
-        fingerprint = publish(context.incus, name, alias, properties)
+        fingerprint = publish(incus, name, alias, properties)
     console.print_json({"alias": alias, "fingerprint": fingerprint})
     return 0
 
@@ -188,14 +191,14 @@ def publish(incus: clincus.Incus, instance: str, alias: str, properties: Mapping
     import shutil
 
     # What the instance's image says of itself (its recipe, its code user) holds for what was made of it as well.
-    config = incus.query(f"/1.0/instances/{instance}")["config"]
+    config = incus.query(incus.path(instance))["config"]
     inherited = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
     body = {
-        "source": {"type": "instance", "name": instance},
+        "source": {"type": "instance", "name": clincus.instance_name(instance)},
         "aliases": [{"name": alias, "description": properties.get("description", "")}],
         "properties": {**inherited, **properties},
-        # The default, gzip, takes seven times as long.
-        "compression_algorithm": "zstd" if shutil.which("zstd") else "",
+        # The default, gzip, takes seven times as long. An engine may be without zstd.
+        "compression_algorithm": "zstd" if shutil.which("zstd") and not incus.engine else "",
     }
     operation = incus.query("/1.0/images", "POST", body, wait=True, timeout=1800)
     return str(operation["metadata"]["fingerprint"])
@@ -272,6 +275,7 @@ def above_zero(text: str) -> int:
 @cli.Command(
     "image cleanup PREFIX",
     cli.Flag("--keep N", "how many of the newest stay (required)", check=above_zero),
+    ENGINE,
     cli.FORCE_F,
     cli.Flag("--dry-run", "only say what would go"),
     writes=True,
@@ -284,7 +288,7 @@ def run_image_cleanup(context: Context) -> int:
 
     $ clincus image cleanup clincus- --keep 2 --dry-run  # Show which versions of clincus would go.
     """
-    options, incus = context.options, context.incus
+    options, incus = context.options, door(context)
     if options.keep is None:
         raise cli.UsageError("--keep must be > 0: say how many versions stay")
     images = query_images(incus)

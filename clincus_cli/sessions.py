@@ -10,7 +10,7 @@ import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.agents import agent_words, known_agents
-from clincus_cli.context import PATIENCE, Context, is_listed
+from clincus_cli.context import Context, is_listed
 
 if TYPE_CHECKING:
     from typing import Any
@@ -25,16 +25,8 @@ def run_list(context: Context) -> int:
     $ clincus list --all --format json  # Everything, for a program.
     """
     prefix = clincus.container_prefix(context.environ)
-
-    def ask(incus: clincus.Incus) -> list[Any]:
-        return [*incus.query("/1.0/instances?recursion=2", timeout=PATIENCE if incus.engine else 30)]
-
-    found = context.each_engine(ask)
-    if isinstance(found[""], clincus.ClincusError) and len(found) == 1:
-        raise found[""]
-    instances = [(one, engine) for engine, several in found.items() if isinstance(several, list) for one in several]
     active = []
-    for instance, engine in sorted(instances, key=lambda one: str(one[0]["created_at"])):
+    for instance, engine in sorted(context.instances(), key=lambda one: str(one[0]["created_at"])):
         session = clincus.session_from_instance(prefix, instance, engine)
         if session is not None and is_listed(session):
             active.append(active_entry(session, instance))

@@ -54,7 +54,7 @@ def snapshot_documents(snapshots: Iterable[Mapping[str, Any]] | None) -> list[di
 def list_snapshots(incus: clincus.Incus, container: str) -> list[dict[str, object]]:
     """The snapshots of a container, oldest first. Raises ClincusError (404)."""
     containers.find_instance(incus, container)
-    return snapshot_documents(incus.query(f"/1.0/instances/{container}/snapshots?recursion=1"))
+    return snapshot_documents(incus.query(incus.path(container, "/snapshots?recursion=1")))
 
 
 def find_snapshot(incus: clincus.Incus, container: str, name: str) -> dict[str, object]:
@@ -81,15 +81,17 @@ def run_snapshot_create(context: Context) -> int:
     name = options.name or time.strftime("snap-%Y%m%d-%H%M%S")
     if "/" in name or name in (".", "..") or any(ord(letter) < 33 for letter in name):
         raise cli.UsageError(f"'{name}' is no snapshot's name: write it without slashes and spaces")
-    instance = containers.find_instance(context.incus, container)
+    incus = context.door(container)
+    instance = containers.find_instance(incus, container)
     if options.stateful and instance.get("expanded_config", {}).get("migration.stateful") != "true":
-        advice = f"set it with `incus config set {container} migration.stateful=true`, and restart the container"
+        setting = f"`incus config set {incus.place(container)} migration.stateful=true`"
+        advice = f"set it with {setting}, and restart the container"
         raise clincus.ClincusError(f'container "{container}" lacks migration.stateful: {advice}', 409)
-    if any(snapshot["name"] == name for snapshot in list_snapshots(context.incus, container)):
+    if any(snapshot["name"] == name for snapshot in list_snapshots(incus, container)):
         raise clincus.ClincusError(f'snapshot "{name}" of container "{container}" already exists: choose another', 409)
     with console.progress(f"Taking a snapshot of {container}"), containers.speaking_of(container):
         body = {"name": name, "stateful": options.stateful}
-        context.incus.query(f"/1.0/instances/{container}/snapshots", "POST", body, wait=True, timeout=600)
+        incus.query(incus.path(container, "/snapshots"), "POST", body, wait=True, timeout=600)
     kind = "stateful snapshot" if options.stateful else "snapshot"
     console.say(f"Created {kind} '{name}' for container '{container}'")
     return 0
@@ -112,13 +114,13 @@ def run_snapshot_list(context: Context) -> int:
     if options.all:
         prefix = clincus.container_prefix(context.environ)
         found = {
-            instance["name"]: snapshot_documents(instance.get("snapshots"))
-            for instance in context.incus.query("/1.0/instances?recursion=2") or ()
+            clincus.session_id_on(engine, instance["name"]): snapshot_documents(instance.get("snapshots"))
+            for instance, engine in context.instances()
             if instance["name"].startswith(prefix)
         }
     else:
         container = snapshot_container(context)
-        found = {container: list_snapshots(context.incus, container)}
+        found = {container: list_snapshots(context.door(container), container)}
     if options.format == "json":
         single = {"container": container, "snapshots": found.get(container)}
         console.print_json(dict(sorted(found.items())) if options.all else single)
@@ -149,33 +151,33 @@ def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) ->
 def run_snapshot_restore(context: Context) -> int:
     """Bring back the state of a container
 
-    What has changed in the container since is lost, the workspace stays as it is. Take a snapshot of the present
-    state first if in doubt.
+    What has changed in the container since is lost. The workspace stays as it is, and so does the conversation of a
+    session. Take a snapshot of the present state first if in doubt.
 
     $ clincus snapshot restore before-merge --force  # Stop it, go back, start it again.
     """
     options, container = context.options, snapshot_container(context)
-    snapshot = find_snapshot(context.incus, container, options.name)
-    instance = containers.find_instance(context.incus, container)
+    incus = context.door(container)
+    find_snapshot(incus, container, options.name)
+    instance = containers.find_instance(incus, container)
+    is_session = containers.own_session(context, instance) is not None
     if instance["status"] != "Stopped" and not options.force:
-        stop = "clincus stop" if containers.own_session(context, instance) else "clincus container stop"
+        stop = "clincus stop" if is_session else "clincus container stop"
         advice = f"stop it with `{stop} {container}`, or use --force to stop it, restore and start it again"
         raise clincus.ClincusError(f'container "{container}" must be stopped before restore: {advice}', 409)
     question = f"Restore container '{container}' from snapshot '{options.name}'? What changed since is lost."
     if not console.confirm(question, force=options.force):
         return 0
-    from clincus_features.snapshots import restored_put
+    from clincus_features.snapshots import Keeper
 
-    body, incus = {"restore": snapshot["name"], "stateful": options.stateful}, context.incus
-    with (
-        console.progress(f"Restoring {container}"),
-        containers.stopped(context, instance, "restored", force=True),
-        containers.speaking_of(container),
-    ):
-        before = containers.find_instance(incus, container)
-        incus.query(f"/1.0/instances/{container}", "PUT", body, wait=True, timeout=600)
-        if containers.own_session(context, instance):  # a network that was closed since must not open again
-            incus.update(container, restored_put(before, containers.find_instance(incus, container)))
+    containers.check_outlives_stop(instance, "restored")
+    with console.progress(f"Restoring {container}"), containers.speaking_of(container):
+        if is_session:
+            Keeper(context.sessions).restore(container, options.name, stateful=options.stateful)
+        else:
+            with containers.stopped(context, instance, force=True):
+                body = {"restore": options.name, "stateful": options.stateful}
+                incus.query(incus.path(container), "PUT", body, wait=True, timeout=600)
     console.say(f"Restored container '{container}' from snapshot '{options.name}'")
     return 0
 
@@ -198,7 +200,8 @@ def run_snapshot_delete(context: Context) -> int:
     options = context.options
     if bool(options.name) == options.all:
         raise cli.UsageError("give a snapshot name or --all" if options.all else "snapshot name required, or --all")
-    incus, container = context.incus, snapshot_container(context)
+    container = snapshot_container(context)
+    incus = context.door(container)
     found = list_snapshots(incus, container) if options.all else [find_snapshot(incus, container, options.name)]
     names = [str(snapshot["name"]) for snapshot in found]
     if not names:
@@ -206,7 +209,7 @@ def run_snapshot_delete(context: Context) -> int:
         return 0
 
     def delete(name: str) -> None:
-        address = f"/1.0/instances/{container}/snapshots/{quote(name, safe='')}"
+        address = incus.path(container, f"/snapshots/{quote(name, safe='')}")
         incus.query(address, "DELETE", wait=True, timeout=120)
         console.say(f"Deleted snapshot '{name}'" + ("" if options.all else f" from container '{container}'"))
 
@@ -227,7 +230,7 @@ def run_snapshot_info(context: Context) -> int:
     $ clincus snapshot info before-merge  # When it was taken, and when it expires.
     """
     options, container = context.options, snapshot_container(context)
-    snapshot = find_snapshot(context.incus, container, options.name)
+    snapshot = find_snapshot(context.door(container), container, options.name)
     if options.format == "json":
         console.print_json({"container": container, "snapshot": snapshot})
         return 0

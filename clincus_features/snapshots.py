@@ -29,7 +29,7 @@ def install(extensions: clincus.Extensions) -> None:
 
     def keeper(request: clincus.Request) -> Keeper:
         app.reachable_session(request.values["id"])
-        return Keeper(app.sessions, app.config.get("snapshots.most"))
+        return Keeper(app.sessions)
 
     def get_snapshots(request: clincus.Request) -> object:
         return keeper(request).all(request.values["id"])
@@ -75,9 +75,8 @@ def restored_put(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
 class Keeper:
     """Takes, lists, deletes and brings back the snapshots of sessions."""
 
-    def __init__(self, sessions: clincus.Sessions, most: int) -> None:
+    def __init__(self, sessions: clincus.Sessions) -> None:
         self._sessions = sessions
-        self._most = most
 
     def all(self, id: str) -> list[dict[str, object]]:
         """The snapshots of a session, oldest first. Raises ClincusError(404)."""
@@ -90,10 +89,10 @@ class Keeper:
         """Take a snapshot; without a name it is called after the time. Raises ClincusError: 404, 409."""
         name = name or time.strftime("snap-%Y%m%d-%H%M%S", time.gmtime())
         with self._sessions.lock(id):
-            there = self.all(id)
+            there, most = self.all(id), self._sessions.load().get("snapshots.most")
             if any(one["name"] == name for one in there):
                 raise clincus.ClincusError(f'snapshot "{name}" exists already: choose another name', 409)
-            if len(there) >= self._most:
+            if len(there) >= most:
                 words = "delete one, or raise snapshots.most in the configuration"
                 raise clincus.ClincusError(f"this session has {len(there)} snapshots: {words}", 409)
             self._ask(id, "/snapshots", "POST", {"name": name, "stateful": False})
@@ -105,11 +104,12 @@ class Keeper:
             self._find(id, name)
             self._ask(id, f"/snapshots/{quote(name, safe='')}", "DELETE")
 
-    def restore(self, id: str, name: str) -> clincus.Session:
+    def restore(self, id: str, name: str, *, stateful: bool = False) -> clincus.Session:
         """Bring a session's container back to a snapshot, with its conversation as it is now.
 
-        The tool of a running session is ended and started again. Raises ClincusError: 404, 409 if the conversation
-        cannot be saved before.
+        The tool of a running session is ended and started again. With `stateful` Incus starts the programs that ran
+        then, and they keep their conversation of then. Raises ClincusError: 404, 409 if the conversation cannot be
+        saved before.
         """
         sessions = self._sessions
         with sessions.lock(id):
@@ -122,8 +122,10 @@ class Keeper:
                 sessions.end(id)
             incus = sessions.door(id)
             before = incus.query(incus.path(id))
-            self._ask(id, "", "PUT", {"restore": name})
+            self._ask(id, "", "PUT", {"restore": name, "stateful": stateful})
             incus.update(id, restored_put(before, incus.query(incus.path(id))))
+            if stateful:
+                return sessions.look(id) or session
             self._bring_conversation(session)
             return sessions.resume(id) if was_running else sessions.registry.get(id)
 

@@ -220,6 +220,11 @@ def test_the_command_line_reaches_a_session_there(server, bed, far, there, tmp_p
     run("tmux", "send", id, "hello")
     wait_until(lambda: "echo: hello" in run("tmux", "capture", id), "what was typed")
     assert id in run("tmux", "list")
+    run("snapshot", "create", "one", "-c", id)
+    run("container", "exec", id, "rm", "/tmp/there")
+    run("snapshot", "restore", "one", "-c", id, "--force")
+    assert run("container", "exec", id, "cat", "/tmp/there") == "over there\n"
+    assert id in run("snapshot", "list", "--all")
     assert "✓ clincus" in run("images", "--engine", "far")
     assert "has it already" in run("engine", "update", "far")
 

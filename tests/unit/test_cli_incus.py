@@ -34,14 +34,16 @@ from clincus_cli import transfer as cli_transfer
 class FakeIncus:
     """Answers queries from a table, path to answer; an absent path is not found. `asked` keeps what changes things."""
 
-    engine = ""
-
-    def __init__(self, answers):
-        self.answers = answers
+    def __init__(self, answers, engine=""):
+        self.answers, self.engine = answers, engine
         self.asked = []
 
-    def path(self, id):
-        return f"/1.0/instances/{id}"
+    def path(self, id, more=""):
+        return f"/1.0/instances/{self.place(id)}{more}"
+
+    def place(self, id):
+        assert clincus.engine_of(id) == self.engine
+        return clincus.instance_name(id)
 
     def anew(self):
         return self
@@ -81,7 +83,7 @@ def instance(name="box", status="Stopped", **more):
     return {**own, "ephemeral": False, "config": {}, "expanded_devices": {}, **more}
 
 
-def incus_with(*instances, images=()):
+def incus_with(*instances, images=(), engine=""):
     answers = {f"/1.0/instances/{one['name']}": one for one in instances}
     for one in instances:
         answers[f"/1.0/instances/{one['name']}/snapshots?recursion=1"] = one.get("snapshots", [])
@@ -89,7 +91,7 @@ def incus_with(*instances, images=()):
             answers[f"/1.0/instances/{one['name']}/snapshots/{snapshot['name']}"] = snapshot
     answers["/1.0/images?recursion=1"] = list(images)
     answers["/1.0/instances?recursion=1"] = answers["/1.0/instances?recursion=2"] = list(instances)
-    return FakeIncus(answers)
+    return FakeIncus(answers, engine)
 
 
 def image(*aliases, fingerprint="f" * 64, size=79167645):
@@ -123,15 +125,33 @@ def no_terminal(monkeypatch):
 # ---- names and places ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "--force", "-f", "a.", "1box", "a b", "remote:box", "box/snap", "b" * 64, "a\n"])
+@pytest.mark.parametrize("name", ["", "--force", "-f", "a.", "1box", "a b", "Remote:box", "box/snap", "b" * 64, "a\n"])
 def test_a_name_that_incus_could_read_as_something_else_is_refused(name):
     with pytest.raises(cli_commands.UsageError, match="no container's name"):
         cli_containers.container_name(name)
 
 
-def test_a_container_of_an_engine_is_not_looked_for_on_this_host():
-    with pytest.raises(clincus.ClincusError, match="the containers of this host only"):
-        cli_containers.find_instance(FakeIncus({"/1.0/instances/box": {"status": "Running"}}), "tower:box")
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (("container", "start", "tower:box"), [("PUT", "/1.0/instances/box/state")]),
+        (("container", "delete", "tower:box", "--force"), [("delete", "--force", "box")]),
+        (("snapshot", "create", "one", "-c", "tower:box"), [("POST", "/1.0/instances/box/snapshots")]),
+        (("snapshot", "delete", "s", "-c", "tower:box", "-f"), [("DELETE", "/1.0/instances/box/snapshots/s")]),
+        (("snapshot", "restore", "s", "-c", "tower:box", "-f"), [("PUT", "/1.0/instances/box")]),
+    ],
+)
+def test_a_container_of_an_engine_is_worked_on_there(run, monkeypatch, words, asked):
+    there = incus_with(instance(snapshots=[snapshot("s")]), engine="tower")
+    monkeypatch.setattr(clincus, "engine_door", lambda config, engine: {"tower": there}[engine])
+    assert run(FakeIncus({}), *words) == 0
+    assert [call if "delete" in call else call[:2] for call in there.asked] == asked
+
+
+def test_a_folder_of_this_host_is_not_mounted_in_a_container_of_an_engine(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(clincus, "engine_door", lambda config, engine: FakeIncus({}, engine))
+    with pytest.raises(clincus.ClincusError, match="`incus config device add box`"):
+        run(FakeIncus({}), "container", "mount", "tower:box", "data", str(tmp_path), "/data")
 
 
 @pytest.mark.parametrize(

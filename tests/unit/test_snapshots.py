@@ -51,6 +51,9 @@ class Sessions:
         self.names, self.asked = names, []
         self.registry = self
 
+    def load(self) -> dict[str, int]:
+        return {"snapshots.most": 2}
+
     def door(self, id: str) -> Sessions:
         return self
 
@@ -85,6 +88,6 @@ class Sessions:
 def test_what_cannot_be_is_refused_before_incus_changes_anything(call, status, words):
     sessions = Sessions(["one", "two"])
     with pytest.raises(clincus.ClincusError, match=words) as raised:
-        call(snapshots.Keeper(sessions, 2))
+        call(snapshots.Keeper(sessions))
     assert raised.value.status == status
     assert set(sessions.asked) == {"GET"}
