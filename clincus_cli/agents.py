@@ -13,7 +13,7 @@ import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
-from clincus_cli.server import PORT, ask_server
+from clincus_cli.server import PORT, ask_server, ask_session
 
 if TYPE_CHECKING:
     from typing import Any
@@ -31,11 +31,7 @@ def run_why(context: Context) -> int:
 
     session = context.sessions.registry.get(context.options.name)
     found = agents.explained(agents.examine(context.sessions, session, context.environ))
-    if context.options.format == "json":
-        console.print_json(found)
-    else:
-        print("\n".join(why_lines(session.id, found)))
-    return 0
+    return console.show(context.options.format, found, why_lines(session.id, found))
 
 
 @cli.Command("log NAME", cli.format_flag("text", "json"), shows=True)
@@ -52,11 +48,8 @@ def run_log(context: Context) -> int:
     folder = journal.logs_directory(context.config, context.environ)
     history = clincus.History(clincus.own_file(context.environ, "history.jsonl"))
     found = journal.session_log(context.sessions.registry, history, folder, context.options.name)
-    if context.options.format == "json":
-        console.print_json(found)
-    else:
-        print("\n".join(map(log_line, reversed(found))) or "Nothing is written down yet.")
-    return 0
+    lines = [*map(log_line, reversed(found))] or ["Nothing is written down yet."]
+    return console.show(context.options.format, found, lines)
 
 
 def log_line(entry: Mapping[str, Any]) -> str:
@@ -162,14 +155,6 @@ def run_wait(context: Context) -> int:
             console.print_json({name: value for name, value in found.items() if name not in ("why", "detail")})
             return 0 if is_so else TIMED_OUT
         time.sleep(LOOK_EVERY)
-
-
-def ask_session(context: Context, method: str, what: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """Ask the server about the session that the options name. Raises ClincusError with what it says."""
-    from urllib.parse import quote
-
-    found = ask_server(context, method, f"/api/sessions/{quote(context.options.name, safe='')}/{what}", body)
-    return dict(found)
 
 
 def why_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:

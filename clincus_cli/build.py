@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import clincus
-from clincus_cli import images
+from clincus_cli import containers, images
 from clincus_cli.host import Host, Say
 from clincus_cli.recipe import (
     TOOL_PACKAGES,
@@ -275,11 +275,7 @@ def build_container(build: BuildContext, base: str) -> Iterator[str]:
         incus.exec(name, ["sh", "-c", WAIT_FOR_NETWORK], timeout=60)
         yield name
     finally:
-        try:
-            incus.run("delete", "--force", name, timeout=120)
-        except clincus.IncusError as error:
-            if error.status != 404:
-                raise
+        containers.delete_instance(incus, name)
 
 
 def fill_container(

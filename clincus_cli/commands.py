@@ -42,7 +42,7 @@ class Flag:
         default: Any = ...,  # of a switch False, of a flag that repeats (), of any other None
         repeats: bool = False,
         setting: str = "",  # the setting that it overrides
-        choices: Sequence[str] = (),  # for completion
+        choices: Sequence[str] = (),  # the words that it takes, if it takes no others
     ) -> None:
         self.usage, self.meaning = usage, meaning
         *short, long = usage.split(", ")
@@ -51,7 +51,7 @@ class Flag:
         self.key = long[2:].replace("-", "_")  # its attribute in the options
         self.value = value  # what its value is called; "" for a switch
         self.bare = "auto" if "[=" in usage else ""  # what it means without a value; "" where it needs one
-        self.check = check if value else switch_state
+        self.check = one_of(*choices) if choices else check if value else switch_state
         self.default = default if default is not ... else () if repeats else None if value else False
         self.repeats, self.setting, self.choices = repeats, setting, choices
 
@@ -84,7 +84,7 @@ def switch_state(text: str) -> bool:
 def format_flag(*formats: str, **more: Any) -> Flag:
     """The flag that chooses the form of the output; the first one is the default."""
     meaning = more.pop("meaning", " or ".join(formats))
-    return Flag("--format FORM", meaning, check=one_of(*formats), choices=formats, **{"default": formats[0], **more})
+    return Flag("--format FORM", meaning, choices=formats, **{"default": formats[0], **more})
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -145,7 +145,6 @@ START = (
     Flag(
         "--network MODE",
         "what it reaches: open, allow-list or none (default: the config's)",
-        check=one_of("open", "allow-list", "none"),
         choices=("open", "allow-list", "none"),
     ),
     Flag("--allow NAME", "allow a host or a preset beside those of the config (--network allow-list)", repeats=True),

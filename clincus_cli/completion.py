@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import clincus
 from clincus_cli import commands as cli
@@ -91,18 +92,14 @@ def argument_rows(context: Context, command: cli.Command, at: int) -> Iterable[t
     return session_rows(context) if is_session and command.group != "snapshot" else []
 
 
-def tool_rows(context: Context) -> Iterable[tuple[str, str]]:
+def tool_rows(context: Context) -> Iterator[tuple[str, str]]:
     """The tools to choose from; none where the config is broken."""
-    try:
-        return [(name, "") for name in clincus.all_tools(context.config)]
-    except clincus.ClincusError:
-        return []
+    with suppress(clincus.ClincusError):
+        yield from ((name, "") for name in clincus.all_tools(context.config))
 
 
-def session_rows(context: Context) -> Iterable[tuple[str, str]]:
+def session_rows(context: Context) -> Iterator[tuple[str, str]]:
     """The sessions, each with what it is; none where Incus cannot be asked."""
-    try:
-        found = context.sessions.registry.all()
-    except clincus.ClincusError:
-        return []
-    return [(one.id, clincus.printable(f"{one.tool}, {one.status}, {one.workspace}")) for one in found]
+    with suppress(clincus.ClincusError):
+        for one in context.sessions.registry.all():
+            yield one.id, clincus.printable(f"{one.tool}, {one.status}, {one.workspace}")

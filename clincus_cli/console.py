@@ -55,26 +55,39 @@ def table(head: Sequence[str] | None, rows: Iterable[Sequence[object]], indent: 
     return "\n".join(indent + line for line in lines)
 
 
-def facts(rows: Iterable[tuple[str, object]], width: int = 0) -> str:
-    """Names with a colon and their values, a line each; `width` is that of the names (default: the longest)."""
+def facts(rows: Iterable[tuple[str, object]]) -> str:
+    """Names with a colon and their values, a line each."""
     rows = list(rows)
-    width = width or max(len(name) for name, _ in rows) + 2
+    width = max(len(name) for name, _ in rows) + 2
     return "\n".join(f"{name + ':':<{width}}{clincus.printable(str(value))}".rstrip() for name, value in rows)
 
 
 def size_text(size: float) -> str:
     """A size in bytes for a person."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} GiB"
+    return scaled(size, 1024, (" B", " KiB", " MiB", " GiB"))
+
+
+def scaled(number: float, step: int, units: Sequence[str]) -> str:
+    """A number in the unit that leaves it below `step`, or in the last one."""
+    power = 0
+    while number >= step and power < len(units) - 1:
+        number, power = number / step, power + 1
+    return f"{number:.4g}{units[power]}"
 
 
 def local_time(text: object) -> str:
     """An RFC 3339 time for a person, with its zone."""
     moment = clincus.parse_time(text)
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %z") if moment else str(text)
+
+
+def show(form: str, document: object, lines: Iterable[str]) -> int:
+    """Print a document as JSON for programs, or lines for people. Returns the exit code."""
+    if form == "json":
+        print_json(document)
+    else:
+        print("\n".join(lines))
+    return 0
 
 
 def print_json(document: object) -> None:

@@ -36,22 +36,18 @@ def run_cost(context: Context) -> int:
         directory = context.sessions.saved_directory(context.sessions.registry.get(context.options.name))
         saved = [one for one in saved if one.directory == directory]
     found = spending(Ledger(), saved, context.options.days)
-    if context.options.format == "json":
-        console.print_json(found)
-    else:
-        print("\n".join(cost_lines(found)))
-    return 0
+    return console.show(context.options.format, found, cost_lines(found))
 
 
 def cost_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The text of `clincus cost`."""
     rows = [
-        (day["day"], project["workspace"], count_text(sum(day["tokens"].values())), dollar_text(day))
+        (day["day"], project["workspace"], token_text(day), dollar_text(day))
         for project in found["projects"]
         for day in project["days"]
     ]
     if rows:
-        total = ("in all", "", count_text(sum(found["tokens"].values())), dollar_text(found))
+        total = ("in all", "", token_text(found), dollar_text(found))
         yield console.table(("DAY (UTC)", "PROJECT", "TOKENS", "COST"), [*sorted(rows, reverse=True), total])
     else:
         yield f"nothing was used since {found['since']}, as far as the tools tell"
@@ -61,13 +57,9 @@ def cost_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield "there are more conversations than are read: the oldest are left out"
 
 
-def count_text(count: float) -> str:
-    """A number of tokens for a person."""
-    for unit in ("", "k", "M"):
-        if count < 1000:
-            return f"{count:.4g}{unit}"
-        count /= 1000
-    return f"{count:.4g}G"
+def token_text(spent: Mapping[str, Any]) -> str:
+    """The tokens of a row."""
+    return console.scaled(sum(spent["tokens"].values()), 1000, ("", "k", "M", "G"))
 
 
 def dollar_text(spent: Mapping[str, Any]) -> str:

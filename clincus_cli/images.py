@@ -126,9 +126,6 @@ def run_image_info(context: Context) -> int:
         "properties": properties,
         "uploaded_at": image["uploaded_at"],
     }
-    if context.options.format == "json":
-        console.print_json(dict(sorted(document.items())))
-        return 0
     rows = {
         "Image": context.options.alias,
         "Aliases": ", ".join(alias_names(image)),
@@ -140,8 +137,8 @@ def run_image_info(context: Context) -> int:
         "Architecture": image["architecture"],
     }
     more = [(key, value) for key, value in properties.items() if value and key != "description"]
-    print(console.facts([*rows.items(), *more]))
-    return 0
+    lines = [console.facts([*rows.items(), *more])]
+    return console.show(context.options.format, dict(sorted(document.items())), lines)
 
 
 @cli.Command(

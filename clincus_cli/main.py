@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import clincus
-from clincus_cli import (
+from clincus_cli import (  # noqa: F401 (each part declares its commands when it is imported)
     agents,
     clone,
     completion,
@@ -35,27 +35,6 @@ from clincus_cli import help as help_pages
 from clincus_cli.commands import UsageError, find_command, parse_words
 from clincus_cli.context import Context
 
-# Each declares its commands when it is imported.
-PARTS = (
-    shell,
-    sessions,
-    agents,
-    ports,
-    cost,
-    review,
-    clone,
-    network,
-    run,
-    trust,
-    snapshots,
-    images,
-    containers,
-    files,
-    engines,
-    service,
-    setup_commands,
-    completion,
-)
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -8,7 +8,7 @@ import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
-from clincus_cli.server import PORT, ask_server
+from clincus_cli.server import PORT, ask_server, ask_session, session_path
 
 if TYPE_CHECKING:
     from typing import Any
@@ -19,7 +19,7 @@ ASK_WITHIN = 2.0  # seconds
 
 @cli.Command(
     "network NAME",
-    cli.Flag("--mode MODE", " or ".join(MODES), check=cli.one_of(*MODES), choices=MODES),
+    cli.Flag("--mode MODE", " or ".join(MODES), choices=MODES),
     cli.Flag("--allow NAME", "allow a host, *.HOST, HOST:PORT, or a preset such as pypi", repeats=True),
     cli.Flag("--remove NAME", "take a name or a preset off the list", repeats=True),
     cli.format_flag("text", "json"),
@@ -35,18 +35,12 @@ def run_network(context: Context) -> int:
     $ clincus network clincus-ec0578-1 --allow registry.example.com  # Let it through.
     $ clincus network clincus-ec0578-1 --mode none  # No network from now on.
     """
-    from urllib.parse import quote
-
-    options, path = context.options, f"/api/sessions/{quote(context.options.name, safe='')}"
-    found = ask_server(context, "GET", f"{path}/network?seen=true")
+    options = context.options
+    found = ask_session(context, "GET", "network", query={"seen": "true"})
     if options.mode or options.allow or options.remove:
-        ask_server(context, "PATCH", path, changed_network(found, options.mode, options.allow, options.remove))
-        found = ask_server(context, "GET", f"{path}/network")
-    if options.format == "json":
-        console.print_json(found)
-    else:
-        print("\n".join(network_lines(found)))
-    return 0
+        ask_session(context, "PATCH", "", changed_network(found, options.mode, options.allow, options.remove))
+        found = ask_session(context, "GET", "network")
+    return console.show(options.format, found, network_lines(found))
 
 
 def split_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -117,6 +111,6 @@ def warn_without_server(context: Context, session: clincus.Session) -> None:
     if '"allow-list"' not in session.network:
         return
     try:
-        ask_server(context, "GET", f"/api/sessions/{session.id}/network", within=ASK_WITHIN)
+        ask_server(context, "GET", session_path(session.id, "network"), within=ASK_WITHIN)
     except clincus.ClincusError as error:
         console.warn(f"nothing gets out of {session.id} until a server runs: {error.message}")

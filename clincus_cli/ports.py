@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
-from clincus_cli.agents import ask_session
 from clincus_cli.context import Context
-from clincus_cli.server import PORT
+from clincus_cli.server import PORT, ask_session
 
 if TYPE_CHECKING:
     from typing import Any
@@ -39,11 +38,7 @@ def run_ports(context: Context) -> int:
         ask_session(context, "DELETE", f"ports/{options.close}")
         return 0
     found = ask_session(context, "GET", "ports")
-    if options.format == "json":
-        console.print_json(found)
-    else:
-        print("\n".join(map(port_line, found["ports"])) or "Nothing listens there.")
-    return 0
+    return console.show(options.format, found, [*map(port_line, found["ports"])] or ["Nothing listens there."])
 
 
 def port_line(one: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -10,12 +10,13 @@ import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
-from clincus_cli.server import PORT, ask_server, fetch_from_server
+from clincus_cli.server import PORT, ask_session, fetch_from_server, session_path
 
 if TYPE_CHECKING:
     from typing import Any
 
 LOOK_WITHIN = 300  # seconds: the first look at a large workspace takes a while
+ask = functools.partial(ask_session, within=LOOK_WITHIN)
 WHYS = {"link": "a link or a folder is in the way", "readonly": "it is protected, or cannot be written to",
         "gone": "it is gone", "failed": "it cannot be written", "occupied": "a file is there that no checkpoint holds",
         "changed": "it has changed meanwhile"}  # fmt: skip
@@ -52,13 +53,9 @@ def run_diff(context: Context) -> int:
         found = ask(context, "GET", "changes", query=scope)
         if options.path:
             found["files"] = [one for one in found["files"] if is_in(one["path"], [options.path.rstrip("/")])]
-        if options.json:
-            console.print_json(found)
-        else:
-            print("\n".join(stat_lines(found)))
-        return 0
+        return console.show("json" if options.json else "text", found, stat_lines(found))
     query = {**scope, **({"path": options.path} if options.path else {})}
-    patch = fetch_from_server(context, session_path(context, "changes/patch", query), within=LOOK_WITHIN)
+    patch = fetch_from_server(context, "GET", session_path(options.name, "changes/patch", query), None, LOOK_WITHIN)
     if sys.stdout.isatty():
         print("\n".join(painted(patch.decode("utf-8", "replace").split("\n"))))
     else:  # for `patch` and `git apply`, byte by byte
@@ -85,16 +82,11 @@ def run_checkpoints(context: Context) -> int:
         console.say(f"Kept as checkpoint {made['checkpoint']}")
         return 0
     found = ask(context, "GET", "checkpoints")
-    if context.options.format == "json":
-        console.print_json(found)
-    elif found:
-        rows = (
-            (one["checkpoint"], console.local_time(one["at"]), one["why"], count(one), one["note"]) for one in found
-        )
-        print(console.table(["NUMBER", "TIME", "WHY", "CHANGES", "NOTE"], rows))
-    else:
+    if not found:
         console.say("No checkpoints are kept of this session.")
-    return 0
+    rows = [(one["checkpoint"], console.local_time(one["at"]), one["why"], count(one), one["note"]) for one in found]
+    table = console.table(["NUMBER", "TIME", "WHY", "CHANGES", "NOTE"], rows)
+    return console.show(context.options.format, found, [table])
 
 
 @cli.Command(
@@ -135,22 +127,6 @@ def run_undo(context: Context) -> int:
     brought = len(done["restored"]) + len(done["removed"])
     console.say(f"{brought} file(s) brought back. To undo this: clincus undo {options.name} --to {done['checkpoint']}")
     return 1 if done["failed"] else 0
-
-
-def ask(
-    context: Context, method: str, what: str, body: Mapping[str, object] | None = None, query: Mapping[str, str] = {}
-) -> Any:
-    """Ask the server about the session that the options name. Raises ClincusError with what it says."""
-    return ask_server(context, method, session_path(context, what, query), body, within=LOOK_WITHIN)
-
-
-def session_path(context: Context, what: str, query: Mapping[str, str] = {}) -> str:
-    """The path of an operation on the session that the options name."""
-    from urllib.parse import quote, urlencode
-
-    path = f"/api/sessions/{quote(context.options.name, safe='')}/{what}"
-    encoded = urlencode({name: os.fsencode(value) for name, value in query.items()})
-    return f"{path}?{encoded}" if query else path
 
 
 def is_in(path: str, chosen: Iterable[str]) -> bool:

@@ -20,13 +20,35 @@ ANSWER_WITHIN = 60  # seconds: a prompt waits for its proof, and for another one
 ACCEPT_TRIES, ACCEPT_PAUSE = 40, 0.05  # seconds
 
 
+def session_path(name: str, what: str, query: Mapping[str, str] = {}) -> str:
+    """The path of an operation on a session, such as `agent`; "" is the session itself."""
+    from urllib.parse import quote, urlencode
+
+    path = f"/api/sessions/{quote(name, safe='')}" + (f"/{what}" if what else "")
+    encoded = urlencode({name: os.fsencode(value) for name, value in query.items()})
+    return f"{path}?{encoded}" if query else path
+
+
+def ask_session(
+    context: Context,
+    method: str,
+    what: str,
+    body: Mapping[str, object] | None = None,
+    *,
+    query: Mapping[str, str] = {},
+    within: float = ANSWER_WITHIN,
+) -> Any:
+    """Ask the server about the session that the options name; see `ask_server`."""
+    return ask_server(context, method, session_path(context.options.name, what, query), body, within)
+
+
 def ask_server(
     context: Context, method: str, path: str, body: Mapping[str, object] | None = None, within: float = ANSWER_WITHIN
 ) -> Any:
     """The server's answer to a request, taken from JSON. Raises ClincusError as `fetch_from_server` does."""
     import json
 
-    answer = fetch_from_server(context, path, method, None if body is None else json.dumps(body), within)
+    answer = fetch_from_server(context, method, path, body, within)
     try:
         return json.loads(answer or b"{}")
     except ValueError as error:
@@ -34,7 +56,7 @@ def ask_server(
 
 
 def fetch_from_server(
-    context: Context, path: str, method: str = "GET", data: str | None = None, within: float = ANSWER_WITHIN
+    context: Context, method: str, path: str, body: Mapping[str, object] | None, within: float
 ) -> bytes:
     """The body of the server's answer to a request. Raises ClincusError with what it says; 503 if none answers.
 
@@ -44,14 +66,14 @@ def fetch_from_server(
     import socket
 
     port = getattr(context.options, "port", None) or known_port(context)
-    body = (data or "").encode()
+    data = b"" if body is None else json.dumps(body).encode()
     # By HTTP/1.0, whose answer ends with the connection: http.client takes as long to load as all the rest of `list`.
-    fields = f"Host: 127.0.0.1:{port}", "Content-Type: application/json", f"Content-Length: {len(body)}"
+    fields = f"Host: 127.0.0.1:{port}", "Content-Type: application/json", f"Content-Length: {len(data)}"
     head = "\r\n".join([f"{method} {path} HTTP/1.0", *fields, "", ""])
     try:
         with socket.create_connection(("127.0.0.1", port), within) as connection:
             check_owner(connection, port)
-            connection.sendall(head.encode("ascii") + body)
+            connection.sendall(head.encode("ascii") + data)
             answer, _, found = connection.makefile("rb").read().partition(b"\r\n\r\n")
         status = int(answer.split()[1])
         words = json.loads(found).get("error", "the server refused it") if status >= 400 else ""

@@ -25,7 +25,6 @@ SERVE_FLAGS = (
     cli.Flag(
         "--log-format FORMAT",
         "how the log is written: text, or json, an object on each line",
-        check=cli.one_of("text", "json"),
         choices=("text", "json"),
         default="text",
     ),
@@ -293,18 +292,15 @@ def run_service_status(context: Context) -> int:
         "unit": path,
         "message": state["StatusText"],
     }
-    if context.options.format == "json":
-        console.print_json(document)
-    else:
-        rows = {
-            "Status": document["state"],
-            "Enabled": "yes" if document["enabled"] else "no",
-            "PID": document["pid"] or "-",
-            "Unit": path,
-            "Log": f"journalctl --user -u {SERVICE}",
-            "Message": document["message"] or "-",
-        }
-        print(console.facts(rows.items(), 10))
+    rows = {
+        "Status": document["state"],
+        "Enabled": "yes" if document["enabled"] else "no",
+        "PID": document["pid"] or "-",
+        "Unit": path,
+        "Log": f"journalctl --user -u {SERVICE}",
+        "Message": document["message"] or "-",
+    }
+    console.show(context.options.format, document, [console.facts(rows.items())])
     return 0 if document["active"] else 1
 
 

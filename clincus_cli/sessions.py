@@ -39,11 +39,8 @@ def run_list(context: Context) -> int:
         | {"id": one.session_id, "saved_at": one.saved_at, "workspace": one.workspace, "tool": one.tool}
         for one in kept
     ]
-    if context.options.format == "json":
-        console.print_json({"active_containers": active, **({"saved_sessions": saved} if saved else {})})
-    else:
-        print("\n".join(list_lines(active, saved if context.options.all else None)))
-    return 0
+    document = {"active_containers": active, **({"saved_sessions": saved} if saved else {})}
+    return console.show(context.options.format, document, list_lines(active, saved if context.options.all else None))
 
 
 OPTIONAL = ("deadline", "display_name", "mode", "tool", "workspace")  # not in `list --format json` where they are empty
@@ -412,6 +409,8 @@ def cleanup_groups(
     A group is: what is looked for, what to say if there are none, names with what is said about each, and a function
     that removes one. A container goes once its conversation is saved.
     """
+    import shutil
+
     options, sessions = context.options, context.sessions
     known = sessions.registry.all()
     stopped = [one for one in known if one.status == "stopped" and not one.paused and is_listed(one)]
@@ -436,14 +435,12 @@ def cleanup_groups(
         saved = clincus.list_saved(context.config, context.environ)
         without = {one.session_id: one for one in saved if not {one.session_id, one.container_name} & kept}
         items = {name: f"{one.tool}, {one.workspace}, saved {one.saved_at}" for name, one in without.items()}
-        yield "saved session data", "no saved sessions found", items, lambda name: remove_saved(without[name])
-
-
-def remove_saved(saved: clincus.SavedSession) -> None:
-    """Remove a saved conversation. Raises OSError."""
-    import shutil
-
-    shutil.rmtree(saved.directory)
+        yield (
+            "saved session data",
+            "no saved sessions found",
+            items,
+            lambda id: shutil.rmtree(without[id].directory),
+        )
 
 
 def is_abandoned(session: clincus.Session) -> bool:

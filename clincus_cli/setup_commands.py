@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import groupby
 
@@ -178,32 +178,29 @@ def run_health(context: Context) -> int:
         reason = error.message
     incus = context.incus if config else clincus.Incus()
     report = health_report(config, incus, context.environ, config_error=reason, verbose=context.options.verbose)
-    if context.options.format == "json":
-        console.print_json(report)
-    else:
-        print(health_text(report))
+    console.show(context.options.format, report, health_lines(report))
     return {"healthy": 0, "degraded": 1}.get(report["status"], 2)
 
 
 HEALTH_MARKS = {"ok": ("[OK]", "green"), "warning": ("[WARN]", "yellow"), "failed": ("[FAIL]", "red")}
 
 
-def health_text(report: Mapping[str, Any]) -> str:
+def health_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """The health document for people."""
-    lines = [console.paint("Clincus Health Check", "bold"), ""]
+    yield from (console.paint("Clincus Health Check", "bold"), "")
     for section, checks in groupby(report["checks"].values(), lambda check: check["section"]):
-        lines.append(f"{section}:")
+        yield f"{section}:"
         for check in checks:
             mark, style = HEALTH_MARKS[check["status"]]
-            lines.append(f"  {console.paint(mark.ljust(6), style)} {check['label'].ljust(20)} {check['message']}")
-            lines += [console.paint(f"         fix: {check['fix']}", "dim")] if check["fix"] else []
-        lines.append("")
+            yield f"  {console.paint(mark.ljust(6), style)} {check['label'].ljust(20)} {check['message']}"
+            if check["fix"]:
+                yield console.paint(f"         fix: {check['fix']}", "dim")
+        yield ""
     summary = report["summary"]
-    lines.append(console.paint(f"STATUS: {report['status'].upper()}", "bold"))
+    yield console.paint(f"STATUS: {report['status'].upper()}", "bold")
     if summary["failed"]:
-        lines.append(f"{summary['failed']} of {summary['total']} checks failed")
+        yield f"{summary['failed']} of {summary['total']} checks failed"
     elif summary["warnings"]:
-        lines.append(f"{summary['passed']} checks passed with {summary['warnings']} warnings")
+        yield f"{summary['passed']} checks passed with {summary['warnings']} warnings"
     else:
-        lines.append(f"All {summary['total']} checks passed")
-    return "\n".join(lines)
+        yield f"All {summary['total']} checks passed"

@@ -73,6 +73,10 @@ def run_shell(context: Context) -> int:
     return present(context, go_on(context, start, request), is_direct=is_direct)
 
 
+# The flags that a request for a session has under the same name.
+SAME_FIELDS = {"tool", "persistent", "image", "profile", "slot", "name", "debug", "tmux", "branch", "engine", "target"}
+
+
 def launch_request(context: Context) -> clincus.LaunchRequest:
     """What the flags of a start ask for. Raises UsageError for what cannot be."""
     from clincus_features.agents.keys import clean_prompt
@@ -81,8 +85,10 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
     given = {one.setting: getattr(options, one.key) for one in cli.START if one.setting}
     settings = {setting: value for setting, value in given.items() if value is not None}
     settings.update(network_settings(context))
-    prompt = getattr(options, "prompt", "")
-    if getattr(options, "branch", "") and not options.clone:
+    # `run` has fewer flags than `shell`.
+    fields = {name: value for name, value in vars(options).items() if name in SAME_FIELDS}
+    prompt, clone, there = (vars(options).get(name) for name in ("prompt", "clone", "there"))
+    if fields.get("branch") and not clone:
         raise cli.UsageError("--branch is for a clone: give --clone, too", "shell")
     if options.writable_git_hooks:
         settings["git.writable_hooks"] = True
@@ -90,21 +96,11 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
         settings["mounts.default"] = [mount_argument(text, os.getcwd()) for text in options.mount]
     return clincus.LaunchRequest(
         workspace=chosen_workspace(options),
-        tool=getattr(options, "tool", ""),
-        persistent=options.persistent,
-        image=options.image,
-        profile=options.profile,
-        slot=options.slot,
-        name=getattr(options, "name", ""),
         settings=settings,
         environment=cli.environment_flags(options.env, context.environ),
-        debug=getattr(options, "debug", False),
-        tmux=getattr(options, "tmux", True),
         prompt=clean_prompt(prompt) if prompt else "",
-        mode="clone" if getattr(options, "clone", False) else "mount" if getattr(options, "there", False) else "",
-        branch=getattr(options, "branch", ""),
-        engine=getattr(options, "engine", ""),
-        target=getattr(options, "target", ""),
+        mode="clone" if clone else "mount" if there else "",
+        **fields,
     )
 
 

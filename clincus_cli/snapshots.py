@@ -121,12 +121,10 @@ def run_snapshot_list(context: Context) -> int:
     else:
         container = snapshot_container(context)
         found = {container: list_snapshots(context.door(container), container)}
-    if options.format == "json":
-        single = {"container": container, "snapshots": found.get(container)}
-        console.print_json(dict(sorted(found.items())) if options.all else single)
-    else:
-        print("\n\n".join(snapshot_table(name, found[name]) for name in sorted(found)) or "(none)")
-    return 0
+    single = {"container": container, "snapshots": found.get(container)}
+    tables = [snapshot_table(name, found[name]) for name in sorted(found)] or ["(none)"]
+    document = dict(sorted(found.items())) if options.all else single
+    return console.show(options.format, document, ["\n\n".join(tables)])
 
 
 def snapshot_table(container: str, snapshots: Sequence[Mapping[str, object]]) -> str:
@@ -231,9 +229,6 @@ def run_snapshot_info(context: Context) -> int:
     """
     options, container = context.options, snapshot_container(context)
     snapshot = find_snapshot(context.door(container), container, options.name)
-    if options.format == "json":
-        console.print_json({"container": container, "snapshot": snapshot})
-        return 0
     rows = {
         "Snapshot": snapshot["name"],
         "Container": container,
@@ -242,5 +237,5 @@ def run_snapshot_info(context: Context) -> int:
         "Stateful": "yes" if snapshot["stateful"] else "no",
         "Description": snapshot.get("description", "-"),
     }
-    print(console.facts(rows.items()))
-    return 0
+    document = {"container": container, "snapshot": snapshot}
+    return console.show(options.format, document, [console.facts(rows.items())])

@@ -80,8 +80,9 @@ def paths_of(data: bytes) -> list[str]:
 def lfs_pointers(git: PrivateGit, names: Sequence[str]) -> set[str]:
     """The objects that stand for a file of Git LFS. Git without LFS takes the file itself for a change."""
     asked = "".join(f"{name}\n" for name in dict.fromkeys(names)).encode()
-    sizes = git.output("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=asked).decode().split("\n")
-    small = [line.split()[0] for line in sizes if re.fullmatch(r"\S+ \d{1,4}", line) and int(line.split()[1]) < 1024]
+    sizes = git.output("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=asked).decode()
+    found = re.findall(r"^(\S+) (\d{1,4})$", sizes, re.MULTILINE)
+    small = [name for name, size in found if int(size) < POINTER_SIZE]
     data = git.output("cat-file", "--batch=%(objectname)", stdin="".join(f"{name}\n" for name in small).encode())
     return set(
         re.findall(rf"^([0-9a-f]{{40,64}})\n{re.escape(POINTER.decode())}", data.decode("latin-1"), re.MULTILINE)

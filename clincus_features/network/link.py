@@ -7,6 +7,7 @@ bytes both ways. What the program says first in a tunnel is looked at before the
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import selectors
 import socket
@@ -14,11 +15,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .bodies import Body, ChunkedBody, SizedBody
 from .policy import WEB_PORTS
 from .records import Passage
+from .relay import watch
 from .requests import (
     HEAD_LIMIT,
     HELLO_LIMIT,
@@ -31,6 +33,9 @@ from .requests import (
     server_name,
     with_close,
 )
+
+if TYPE_CHECKING:
+    from .proxy import Outlet
 
 WAITING = 256 << 10  # bytes that wait for one side before the other is not read any more
 ASK_WITHIN = 10.0  # seconds for a program to say what it wants: its request, and its ClientHello
@@ -77,25 +82,6 @@ class Side:
             self.is_shut = True
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_WR)
-
-
-class Outlet(Protocol):
-    """What a link needs of the proxy of its session."""
-
-    selector: selectors.BaseSelector
-    piece: bytearray  # for one read; all links share it
-
-    def look_up(self, link: Link, asked: Asked) -> None:
-        """Ask the policy, and let addresses be found for `try_addresses`. Raises Refused."""
-
-    def passage(self, host: str, port: int) -> Passage:
-        """The row that a connection is counted in."""
-
-    def refuse(self, host: str, port: int, reason: str) -> None:
-        """Note that a host and a port were refused, and why."""
-
-    def leave(self, link: Link) -> None:
-        """A link has ended."""
 
 
 class Link:
@@ -347,15 +333,8 @@ class Link:
 
     def _set(self, side: Side, is_held: bool, writes: bool) -> None:
         mask = (0 if is_held else selectors.EVENT_READ) | (selectors.EVENT_WRITE if writes else 0)
-        if mask == side.mask:
-            return
-        if not side.mask:
-            self._outlet.selector.register(side.socket, mask, lambda ready: self._ready(side, ready))
-        elif not mask:
-            self._outlet.selector.unregister(side.socket)
-        else:
-            self._outlet.selector.modify(side.socket, mask, lambda ready: self._ready(side, ready))
-        side.mask = mask
+        on_ready = functools.partial(self._ready, side)
+        side.mask = watch(self._outlet.selector, side.socket, side.mask, mask, on_ready)
 
     # -- Its end
 
@@ -382,9 +361,7 @@ class Link:
         self._outlet.leave(self)
 
     def _close(self, side: Side) -> None:
-        if side.mask:
-            self._outlet.selector.unregister(side.socket)
-        side.mask = 0
+        side.mask = watch(self._outlet.selector, side.socket, side.mask, 0, None)
         side.socket.close()
 
 

@@ -264,7 +264,7 @@ class Carrier:
         stream.mask = watch(self._selector, stream.socket, stream.mask, mask, number)
 
 
-def watch(selector: selectors.BaseSelector, one: socket.socket, before: int, mask: int, data: int | None) -> int:
+def watch(selector: selectors.BaseSelector, one: socket.socket, before: int, mask: int, data: object) -> int:
     """Watch a socket for other events than before, which may be none; the result is `mask`."""
     if mask and before and mask != before:
         selector.modify(one, mask, data)

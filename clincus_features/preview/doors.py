@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from typing import Union
 
 import clincus
 
@@ -32,20 +33,7 @@ printf + && exec busybox nc "$1" "$2"
 """
 
 
-class Door:
-    """A way to one port of one container."""
-
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[socket.socket]:
-        """A stream to the port, for the `with` block. Raises OSError if it does not come about."""
-        raise NotImplementedError
-        yield
-
-    def close(self) -> None:
-        """Take away what was made for it. What is connected may end."""
-
-
-class CommandDoor(Door):
+class CommandDoor:
     """A command in the container for each connection, whose stdin and stdout are the connection."""
 
     def __init__(self, incus: clincus.Incus, id: str, address: str, port: int, user: int) -> None:
@@ -53,7 +41,7 @@ class CommandDoor(Door):
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[socket.socket]:
-        """Start the relay in the container, and wait until it is connected."""
+        """A stream to the port, for the `with` block: from a relay in the container. Raises OSError if it fails."""
         ours, theirs = socket.socketpair()
         with theirs:
             end = theirs.fileno()
@@ -71,8 +59,11 @@ class CommandDoor(Door):
                 os.killpg(relay.pid, signal.SIGKILL)
             relay.wait()
 
+    def close(self) -> None:
+        """Nothing was made that would have to be taken away."""
 
-class DeviceDoor(Door):
+
+class DeviceDoor:
     """A device of the container that listens at a unix socket of this user's on the host."""
 
     def __init__(self, incus: clincus.Incus, id: str, address: str, port: int, folder: str) -> None:
@@ -96,7 +87,10 @@ class DeviceDoor(Door):
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[socket.socket]:
-        """Connect to the socket. Incus accepts before it has connected to the app: a dead one shows as an early end."""
+        """A stream to the port, for the `with` block. Raises OSError if it fails.
+
+        Incus accepts before it has connected to the app: a dead app shows as an early end.
+        """
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
             stream.settimeout(CONNECT_WITHIN)
             stream.connect(self._path)
@@ -105,6 +99,9 @@ class DeviceDoor(Door):
     def close(self) -> None:
         """Remove the device, the socket and its mark."""
         take_away(self._incus, self._id, self._name, self._path)
+
+
+Door = Union[CommandDoor, DeviceDoor]
 
 
 def device_name(pid: int, port: int) -> str:

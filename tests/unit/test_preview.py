@@ -252,7 +252,8 @@ def test_an_answer_that_cannot_go_on_is_explained(said, words):
 
 def opening() -> openings.Opening:
     """An opening that leads nowhere."""
-    return openings.Opening("clincus-a1b2c3-1", 3000, doors.Door(), "127.0.0.1")
+    door = doors.CommandDoor(clincus.Incus(), "clincus-a1b2c3-1", "127.0.0.1", 3000, 1000)
+    return openings.Opening("clincus-a1b2c3-1", 3000, door, "127.0.0.1")
 
 
 def admitted(*lines: str, one: openings.Opening | None, target: str = "/", token: str = "") -> bool:
