@@ -127,15 +127,15 @@ def check_states(text: str) -> str:
 
 @cli.Command(
     "wait NAME",
-    cli.Flag("--for STATES", "with commas between them", check=check_states, default="waiting,done,failed,ended"),
+    cli.Flag("--for STATES", f"some of: {', '.join(STATES)}", check=check_states, default="waiting,done,failed,ended"),
     cli.Flag("--timeout SECONDS", "give up after so long; 0 for never", check=cli.number_from(0, 10**8), default=0),
     PORT,
 )
 def run_wait(context: Context) -> int:
     """Wait until a session's tool waits, is done, has failed or has ended
 
-    The agent object is printed as JSON. `done` means that no turn goes on, whether or not somebody has seen its end;
-    `ended` also that the session does not run. The server must run (`clincus serve`).
+    What the tool does then is printed as JSON. `done` means that no turn goes on, whether or not somebody has seen its
+    end; `ended` also that the session does not run. The server must run (`clincus serve`).
 
     $ clincus prompt clincus-ec0578-1 'run the tests' && clincus wait clincus-ec0578-1 --timeout 600  # In a script.
     $ clincus wait clincus-ec0578-1 --for waiting  # Call me when it asks.

@@ -32,7 +32,8 @@ def run_fetch(context: Context) -> int:
 def run_push(context: Context) -> int:
     """Give a session's clone the newer commits of its directory
 
-    For a session that was started with --clone. There they are the remote branch `host/BRANCH`; nothing is merged.
+    For a session that was started with --clone. In the clone they are the remote branch `host/BRANCH`; nothing is
+    merged.
     BRANCH is what you have checked out, unless you name another one.
 
     $ clincus push clincus-ec0578-1  # Then ask the tool to rebase on host/main.

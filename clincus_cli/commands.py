@@ -212,6 +212,13 @@ class Command:
         more = [HELP, *([PROFILE] if config else []), *(START if starts or shows else ()), *(RESUME if shows else ())]
         self.all_flags = by_name([*more, *flags])  # every flag that it takes, by each name
 
+    @property
+    def session_argument(self) -> str:
+        """The argument that is a session or its container, always the first one; "" if it takes none."""
+        first = self.arguments.partition(" ")[0].strip("[].")
+        is_other = self.group in ("engine", "snapshot") or self.name == "container launch"
+        return first if first in ("NAME", "CONTAINER") and not is_other else ""
+
     def __call__(self, run: Callable[[Context], int]) -> Callable[[Context], int]:
         """Take the function."""
         COMMANDS[self.name] = self
@@ -242,8 +249,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint at the known word that looks most like a wrong one."""
     import difflib
 
-    near = difflib.get_close_matches(word, list(known), 1, 0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    plain = {one.lstrip("-"): one for one in known}  # dashes alone are no likeness
+    near = difflib.get_close_matches(word.lstrip("-"), plain, 1, 0.6)
+    return f"; did you mean '{plain[near[0]]}'?" if near else ""
 
 
 # -- From words to a command and its options
@@ -351,7 +359,7 @@ def unknown_flag(name: str, command: Command) -> UsageError:
     if name in by_name([*START, *RESUME]):
         return UsageError(f"unknown flag: {name} means nothing to `clincus {command.name}`, which would ignore it")
     if name in ("--engine", "--target"):
-        elsewhere = "`clincus shell --engine NAME` starts a session elsewhere, and its id begins with NAME:"
+        elsewhere = "a session on an engine is named by its whole id, ENGINE:NAME, as `clincus list` shows it"
         return UsageError(f"unknown flag: {name} means nothing to `clincus {command.name}`; {elsewhere}")
     behind = "; put -- in front of a command that has flags of its own" if command.passes_on else ""
     return UsageError(f"unknown flag: {name}{did_you_mean(name, command.all_flags)}{behind}")
@@ -360,18 +368,17 @@ def unknown_flag(name: str, command: Command) -> UsageError:
 def read_arguments(command: Command, words: list[str]) -> dict[str, Any]:
     """The arguments by their names in the command's usage: a text each, a list for `NAME...`. Raises UsageError."""
     places, left = command.arguments.split(), list(words)
-    usage = f"clincus {command.name} {command.arguments}".rstrip()
-    count = f"accepts {len(places)} arg(s), received {len(words)}"
+    usage = f"write `clincus {command.name} {command.arguments}".rstrip() + "`"
     result: dict[str, Any] = {}
     for place in places:
         name = place.strip("[].")
         key = name.lower().replace(":", "_")
         if not left and not place.startswith("["):
-            raise UsageError(f"argument {name} is required: {usage} {count}")
+            raise UsageError(f"argument {name} is required: {usage}")
         if "..." in place:
             result[key], left = left, []
         else:
             result[key], left = (left[0], left[1:]) if left else ("", [])
     if left:
-        raise UsageError(f"unexpected argument '{left[0]}': {usage} {count}")
+        raise UsageError(f"unexpected argument '{left[0]}': {usage}")
     return result

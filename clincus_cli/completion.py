@@ -88,8 +88,8 @@ def argument_rows(context: Context, command: cli.Command, at: int) -> Iterable[t
     place = places[min(at, len(places) - 1)] if places else ""
     if place == "[SHELL]":
         return [(shell, "") for shell in SHELLS]
-    is_session = place.strip("[].") in ("NAME", "CONTAINER") and "launch" not in command.name
-    return session_rows(context) if is_session and command.group != "snapshot" else []
+    is_session = place and place.strip("[].") == command.session_argument
+    return session_rows(context) if is_session else []
 
 
 def tool_rows(context: Context) -> Iterator[tuple[str, str]]:

@@ -291,7 +291,7 @@ def run_container_list(context: Context) -> int:
 
 @cli.Command(
     "container mount NAME DEVICE SOURCE PATH",
-    cli.Flag("--shift", "show the host's owners by the same numbers (default; --shift=false: not)", default=True),
+    cli.Flag("--shift", "show the host's owners by the same numbers (default; off: --shift=false)", default=True),
     cli.Flag("--readonly", "do not let the container write"),
     writes=True,
 )

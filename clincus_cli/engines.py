@@ -27,7 +27,7 @@ ADD_FLAGS = (
     cli.Flag("--target MEMBER", "cluster member, or @ and a group, for new sessions (default: any)", default=""),
     cli.Flag("--root PATH", "folder of that host below which workspaces may be mounted", repeats=True),
     cli.Flag("--image ALIAS", "image to copy there and to use (default: the config's)", default=""),
-    cli.Flag("--copy-image", "copy the image if it is not there (default; --copy-image=false: do not)", default=True),
+    cli.Flag("--copy-image", "copy the image if it is not there (default; off: --copy-image=false)", default=True),
 )
 
 

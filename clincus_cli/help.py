@@ -18,6 +18,13 @@ from clincus_cli.context import Context
 EXITS = (("0", "done"), ("1", "failed; stderr says why"))
 COMMON_EXITS = (("2", "the command line cannot be understood"), ("130", "interrupted (143: by SIGTERM)"))
 ABOUT = "Clincus runs AI coding tools at full permissions, each locked in its own Incus container."
+TOPICS = (  # of the program's help, and the files whose commands stand there, in this order
+    ("Sessions", ("shell", "sessions")),
+    ("What a session's tool does", ("agents", "cost")),
+    ("What a session changes and reaches", ("review", "clone", "network", "ports")),
+    ("Containers, images and engines", ("run", "containers", "files", "snapshots", "images", "engines")),
+    ("This machine", ("setup_commands", "service", "trust", "completion", "help")),
+)
 PROGRAM_USAGE = (
     ("clincus [FLAGS]", "start a session here, as `clincus shell`"),
     ("clincus COMMAND [FLAGS]", "run a command"),
@@ -27,7 +34,7 @@ PROGRAM_USAGE = (
 VARIABLES = (
     ("CLINCUS_CONFIG", "one more config file, read after ~/.config/clincus/config.toml"),
     ("CLINCUS_PROFILE", "the profile where --profile is not given"),
-    ("CLINCUS_CONTAINER", "the container that attach, stop, kill, shutdown, persist and snapshot mean"),
+    ("CLINCUS_CONTAINER", "the container of attach, stop, kill, shutdown, persist and snapshot, if none is named"),
     ("CLINCUS_CONTAINER_PREFIX", "how names of containers begin (default: clincus-)"),
     ("CLINCUS_...", "settings of the config, such as CLINCUS_LIMIT_MEMORY"),
     ("NO_COLOR", "no colours"),
@@ -45,7 +52,7 @@ def release() -> dict[str, str]:
 def run_version(context: Context) -> int:
     """Print the version
 
-    Arguments count for nothing.
+    Arguments are ignored.
 
     $ clincus version  # The version, and the commit it was built from.
     """
@@ -97,17 +104,17 @@ def page_of(command: cli.Command) -> tuple[list[str], list[tuple[str, str]], lis
 
 def program_help() -> str:
     """The help of the program: all commands."""
-    shown = [(one.name, one.summary) for one in cli.COMMANDS.values() if not one.group and one.summary]
-    hint = "`clincus help shell` lists the flags of a start. On a new machine begin with `clincus setup`; "
-    return "\n\n".join(
-        [
-            wrapped(ABOUT),
-            "Usage:\n" + columns(PROGRAM_USAGE),
-            "Available Commands:\n" + columns(sorted([*shown, *cli.GROUPS.items()])),
-            "Variables:\n" + columns(VARIABLES),
-            wrapped(hint + "`clincus health` says what is wrong."),
-        ]
-    )
+    hint = "On a new machine begin with `clincus setup`; `clincus health` says what is wrong. Then `clincus` in a "
+    hint += "project's directory starts a session there, and `clincus help shell` lists the flags of a start."
+    parts = [wrapped(ABOUT), "Usage:\n" + columns(PROGRAM_USAGE), wrapped(hint), "Available Commands:"]
+    parts += [f"{title}:\n{columns(topic_rows(files))}" for title, files in TOPICS]
+    return "\n\n".join([*parts, "Variables:\n" + columns(VARIABLES)])
+
+
+def topic_rows(files: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """The commands and groups of some files of this package, each with its summary."""
+    found = (one for file in files for one in cli.COMMANDS.values() if one.run.__module__ == f"{__package__}.{file}")
+    return {one.group or one.name: cli.GROUPS.get(one.group, one.summary) for one in found if one.summary}.items()
 
 
 def group_help(name: str) -> str:
@@ -123,6 +130,8 @@ def command_help(command: cli.Command) -> str:
     about, examples, exits = page_of(command)
     usage = f"Usage:\n  clincus {command.name} {command.arguments} [FLAGS]".replace("  [", " [")
     parts = [wrapped(f"{command.summary}."), usage, *map(wrapped, about)]
+    if command.session_argument and command.group != "container":
+        parts.append(wrapped(f"{command.session_argument} is the id of a session, as `clincus list` shows it."))
     parts.append("Flags:\n" + columns(flag.help for flag in (*command.flags, cli.HELP)))
     if command.starts:
         title = wrapped("Flags of a start (default: what the config says):")

@@ -256,8 +256,8 @@ ALL = cli.Flag("--all", "every session")
 def run_stop(context: Context) -> int:
     """Stop sessions and keep their containers
 
-    The conversation is saved first. `clincus resume` starts the container again. Several names, and --all, are asked
-    for first; --force agrees.
+    The conversation is saved first. `clincus resume` starts the container again. For several names, and for --all, it
+    asks first; --force agrees.
 
     $ clincus stop clincus-ec0578-1  # Stop it for the night.
     """
@@ -281,7 +281,7 @@ def run_stop(context: Context) -> int:
 def run_shutdown(context: Context) -> int:
     """Stop sessions cleanly and delete those that are not persistent
 
-    The conversation is saved first. Several names, and --all, are asked for first; --force agrees.
+    The conversation is saved first. For several names, and for --all, it asks first; --force agrees.
 
     $ clincus shutdown --all --force  # End every session cleanly, without a question.
     """
@@ -308,7 +308,7 @@ def run_shutdown(context: Context) -> int:
 def run_kill(context: Context) -> int:
     """Delete sessions at once
 
-    The conversation is saved first; where it cannot be, the container stays. Several names, and --all, are asked for
+    The conversation is saved first; where it cannot be, the container stays. For several names, and for --all, it asks
     first; --force agrees.
 
     $ clincus kill --all --force  # Delete every session without a question.
@@ -323,7 +323,7 @@ def run_kill(context: Context) -> int:
 def run_persist(context: Context) -> int:
     """Keep the containers of sessions when these end
 
-    Several names, and --all, are asked for first; --force agrees.
+    For several names, and for --all, it asks first; --force agrees.
 
     $ clincus persist clincus-ec0578-1  # Keep what is installed in that container.
     """

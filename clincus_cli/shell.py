@@ -23,7 +23,7 @@ from clincus_cli.network import network_settings, warn_without_server
     cli.Flag("--background", "start without attaching"),
     cli.Flag("--debug", "start bash in the tool's place"),
     cli.Flag(
-        "--tmux", "run the tool in tmux, where it outlives this terminal (default; --tmux=false: not)", default=True
+        "--tmux", "run the tool in tmux, where it outlives this terminal (default; off: --tmux=false)", default=True
     ),
     cli.Flag("--container NAME", "use this session's container", default=""),
     cli.Flag("--prompt TEXT", "the tool's first prompt", default=""),
@@ -41,11 +41,11 @@ def run_shell(context: Context) -> int:
     Makes a container with the directory mounted, starts the tool in tmux in it, and attaches. What runs on the host
     is protected from what happens inside. Detach with Ctrl-B D: the session runs on.
 
-    A session of the directory that is running already is gone back to; --slot chooses among several, or a new one
-    beside it. --persistent also goes on with a stopped persistent session. When all programs in the terminal have
+    If a session of the directory is running already, it attaches to that one; --slot chooses among several, or a new
+    one beside it. --persistent also goes on with a stopped persistent session. When all programs in the terminal have
     ended, the conversation is saved; a persistent container is stopped then, any other removed.
 
-    --resume goes on with a saved conversation, in its own container if that still is there.
+    --resume goes on with a saved conversation, in its own container if that is still there.
 
     $ clincus  # Start the configured tool in the current directory.
     $ clincus shell ~/src/app --tool copilot --persistent  # Another tool, in a container that is kept.

@@ -104,13 +104,13 @@ MISTAKES = {
     "a negative slot": (["shell", "--slot", "-1"], "invalid slot '-1': write a whole number from 0 to 10"),
     "a bad switch": (["shell", "--persistent=maybe"], "invalid persistent 'maybe': write true or false"),
     "two arguments for one": (
-        ["info", "a", "b"], "unexpected argument 'b': clincus info [SESSION_ID] accepts 1 arg(s), received 2"
+        ["info", "a", "b"], "unexpected argument 'b': write `clincus info [SESSION_ID]`"
     ),
     "one argument too few": (
         ["tmux", "capture"],
-        "argument CONTAINER is required: clincus tmux capture CONTAINER accepts 1 arg(s), received 0",
+        "argument CONTAINER is required: write `clincus tmux capture CONTAINER`",
     ),
-    "one argument too many": (["list", "x"], "unexpected argument 'x': clincus list accepts 0 arg(s), received 1"),
+    "one argument too many": (["list", "x"], "unexpected argument 'x': write `clincus list`"),
     "a flag that would be ignored": (["kill", "--all", "--slot", "2"], "unknown flag: --slot means nothing"),
     "a folder that would be ignored": (["clean", "-w", "/srv"], "unknown flag: -w means nothing to `clincus clean`"),
     "an engine for a command of this host": (["run", "--engine", "x", "ls"], "unknown flag: --engine means nothing"),
@@ -255,6 +255,15 @@ def test_the_commands_of_a_group_stand_under_the_words_that_scripts_know(name):
     assert "\nAvailable Commands:\n" in cli_help.help_text(name)
 
 
+def test_every_command_stands_in_the_help_of_the_program():
+    shown = {line.split()[0] for line in cli_help.help_text("").splitlines() if line.startswith("  ")}
+    assert {command.group or command.name for command in SHOWN} <= shown
+
+
+def test_a_flag_is_not_like_another_by_its_dashes_alone():
+    assert cli_commands.did_you_mean("--foo", ["--tool"]) == ""
+
+
 def test_no_group_is_empty():
     assert {command.group for command in SHOWN if command.group} == set(cli_commands.GROUPS)
 
@@ -280,6 +289,7 @@ OFFERED = {
     "the values of a flag": (["list", "--format", ""], ["text", "json"]),
     "files": (["shell", ""], []),
     "nothing for a mistake": (["no-such-command", ""], []),
+    "nothing for a name of one's own": (["rename", "clincus-abcdef-1", ""], []),
 }  # fmt: skip
 
 
