@@ -1,4 +1,4 @@
-"""What a session's tool does, and what is said to it: `why`, `prompt`, `answer`, `wait`, `interrupt`.
+"""`why`, `log`, `prompt`, `answer`, `wait`, `interrupt`: a session's tool is watched, and told something.
 
 `why` looks for itself, whether or not a server runs. The others ask the server, which has the queue and types into each
 session one thing at a time; `list` shows what the server knows.

@@ -35,7 +35,7 @@ VERSIONS_KEPT = 3  # images of one alias, the newest included
 
 @dataclass(frozen=True)
 class SetupOptions:
-    """What setup and build aim for; the defaults are those of the config."""
+    """The aims of setup and build; the defaults are those of the config."""
 
     image: str = "clincus"
     project: str = "default"
@@ -51,7 +51,7 @@ class SetupOptions:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What every build works with."""
+    """The means of every build."""
 
     incus: clincus.Incus
     host: Host
@@ -141,7 +141,7 @@ def put_in_force(build: BuildContext, alias: str, version: str, notes: tuple[str
 
 # -- The output of a build
 
-# What mmdebstrap prints when a stage begins, and what the user is told.
+# The words that mmdebstrap prints when a stage begins, and those for the user.
 BUILD_STAGES = {
     "I: running apt-get update": "reading the package lists",
     "I: downloading packages": "downloading the base system",
@@ -323,7 +323,7 @@ def build_from_image(build: BuildContext, recipe: Recipe, alias: str, *, npmrc: 
 
 
 def apt_commands(packages: Sequence[str]) -> list[list[str]]:
-    """What installs packages of Debian or Ubuntu."""
+    """The commands that install packages of Debian or Ubuntu."""
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     return [["apt-get", "update", "-qq"], install, ["apt-get", "clean"]]
 

@@ -1,4 +1,4 @@
-"""What a command is: declared beside its function, found in a command line, and given its flags and arguments."""
+"""Commands: each is declared beside its function, found in a command line, and given its flags and arguments."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Flag:
 
 
 def switch_state(text: str) -> bool:
-    """What `--switch=true` and `--switch=false` set a switch to."""
+    """A check for the values of a switch, as in `--switch=true` and `--switch=false`."""
     states = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
     if text.lower() not in states:
         raise ValueError("write true or false")

@@ -15,7 +15,7 @@ SHELLS = {"bash": "bash", "fish": "fish", "powershell": "ps1", "zsh": "zsh"}  # 
 
 
 def completion_script(shell: str) -> str:
-    """What a shell runs to ask `clincus __complete`; read without the core, which need not be loaded."""
+    """The script by which a shell asks `clincus __complete`. The core need not be loaded to read it."""
     path = os.path.join(os.path.dirname(__file__), "completion_scripts", f"clincus.{SHELLS[shell]}")
     return str(globals()["__loader__"].get_data(path).decode())
 
@@ -83,7 +83,7 @@ def flag_rows(command: cli.Command) -> Iterator[tuple[str, str]]:
 
 
 def argument_rows(context: Context, command: cli.Command, at: int) -> Iterable[tuple[str, str]]:
-    """What the argument at a place may be: a shell, or the name of a session."""
+    """The words for the argument at a place: shells, or names of sessions."""
     places = command.arguments.split()
     place = places[min(at, len(places) - 1)] if places else ""
     if place == "[SHELL]":

@@ -1,4 +1,4 @@
-"""What a command works with: its options; the config, Incus and the sessions, each read when it is first used."""
+"""The context of a command: its options; the config, Incus and the sessions, each read when it is first used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 2.0  # seconds for each engine to answer where all are asked
 
 
 class Context:
-    """What a command works with. A command that uses neither the config nor Incus never reads them."""
+    """The means of a command. A command that uses neither the config nor Incus never reads them."""
 
     def __init__(self, command: cli.Command, options: cli.Options, environ: Mapping[str, str]) -> None:
         self.command = command

@@ -1,4 +1,4 @@
-"""What conversations have cost: `cost`, by project and day, from the copies on the host. No server is needed."""
+"""`cost`: the price of conversations by project and day, from the copies on the host. No server is needed."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def run_engine_check(context: Context) -> int:
     return report(examine(incus, image, row.get("roots", []), ours))
 
 
-# What was found out about an engine; `status` is "ok", "note" or "failed".
+# One fact about an engine; `status` is "ok", "note" or "failed".
 Finding = namedtuple("Finding", ("status", "words"))
 
 
@@ -269,7 +269,7 @@ def report(findings: Iterator[Finding]) -> int:
 
 
 def examine(incus: clincus.Incus, image: str, roots: list[str], ours: str = "") -> Iterator[Finding]:
-    """What an engine can do. After a failure that hides the rest, nothing more comes.
+    """The findings about an engine. A failure that hides the rest is the last one.
 
     `ours` is the fingerprint of the image on this host.
     """
@@ -310,7 +310,7 @@ def examine(incus: clincus.Incus, image: str, roots: list[str], ours: str = "") 
         yield Finding("note", "its default profile has no network: tools there reach nothing outside")
 
 
-# What a restricted project forbids unless it says otherwise, and what follows for sessions. See
+# A restricted project forbids these unless it says otherwise; the words are what sessions then lack. See
 # https://linuxcontainers.org/incus/docs/main/reference/projects/, "Project restrictions".
 RESTRICTIONS = {
     "restricted.containers.nesting": ("allow", "no containers in a session (security.nesting)"),
@@ -321,7 +321,7 @@ RESTRICTIONS = {
 
 
 def project_findings(config: Mapping[str, str], project: str, roots: list[str]) -> Iterator[Finding]:
-    """What a project's restrictions mean for sessions. Pure."""
+    """The consequences of a project's restrictions for sessions. Pure."""
     if config.get("restricted") != "true":
         yield Finding("note", f'the project "{project}" is not restricted: a certificate for it may do all in it')
         return

@@ -1,4 +1,4 @@
-"""Who may come in to `serve` beside this machine's user: the token, and the addresses that it listens on."""
+"""The token and the addresses of `serve`: they decide who may come in beside this machine's user."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from clincus_features.health import Machine
 
 Say = Callable[[str], None]  # tells the user, in a few words, what goes on
 
-PATIENCE = 60  # seconds to end in: mmdebstrap unmounts and removes what it has unpacked
+PATIENCE = 60  # seconds for a program to end: mmdebstrap unmounts and removes what it has unpacked
 LINE_LIMIT = 1 << 16  # bytes
 
 

@@ -187,7 +187,7 @@ def publish(incus: clincus.Incus, instance: str, alias: str, properties: Mapping
     """Make an image of a stopped instance and return its fingerprint. Raises IncusError."""
     import shutil
 
-    # What the instance's image says of itself (its recipe, its code user) holds for what was made of it as well.
+    # The properties of the instance's image (its recipe, its code user) hold for the new image as well.
     config = incus.query(incus.path(instance))["config"]
     inherited = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
     body = {
@@ -243,7 +243,7 @@ def run_image_exists(context: Context) -> int:
     return containers.answer(lambda: any(alias in alias_names(image) for image in query_images(door(context))))
 
 
-# What a cleanup does with the versions of an image: aliases, newest first. `spared` are old ones whose image has
+# The plan of a cleanup for the versions of an image: aliases, newest first. `spared` are old ones whose image has
 # another name as well.
 Cleanup = namedtuple("Cleanup", "delete keep spared")
 

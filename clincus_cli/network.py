@@ -107,7 +107,7 @@ def network_settings(context: Context) -> dict[str, object]:
 
 
 def warn_without_server(context: Context, session: clincus.Session) -> None:
-    """Say so if a session has a list of names and no server lets it through."""
+    """Warn if a session has a list of names and no server passes its connections."""
     if '"allow-list"' not in session.network:
         return
     try:

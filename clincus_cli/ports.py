@@ -1,4 +1,4 @@
-"""What serves in a session's container, in a browser: `ports`. The server knows, and lets browsers in."""
+"""`ports`: lets a browser see what serves in a session's container. The server knows the ports, and lets it in."""
 
 from __future__ import annotations
 

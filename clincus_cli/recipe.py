@@ -1,4 +1,4 @@
-"""What is in an image: packages, tools, files, and the commands that make it. build.py carries it out."""
+"""The recipe of an image: packages, tools, files, and the commands that make it. build.py carries it out."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Recipe:
     base: str = ""  # the image that it is made out of, which keeps its init; "" for one made of packages alone
 
     def contents(self, npmrc: bytes = b"") -> tuple[list[ImageFile], list[list[str]]]:
-        """What makes a system this image: the files that come first, and the commands that root runs last.
+        """The files that come into a system first, and the commands that root runs there last, to make it this image.
 
         The packages are installed in between. `npmrc` is the user's npm configuration. It may be secret, so it is
         no part of the image: it goes with the folder of the build.
@@ -197,7 +197,7 @@ OTHER_SOURCE = "images:debian/13"  # what the image is made of where no packages
 
 
 def image_source(host: Host) -> str:
-    """What the standard image is built from: the host's packages where that works, else another image."""
+    """The source of the standard image: the host's packages where that works, else another image."""
     release = host.release()
     has_packages = release.get("ID") in ("debian", "ubuntu") and release.get("VERSION_CODENAME")
     return "host" if has_packages else OTHER_SOURCE

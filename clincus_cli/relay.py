@@ -34,7 +34,7 @@ def pour(stream: IO[bytes], sink: Sink, failures: list[OSError]) -> None:
 
 
 def input_for(command: clincus.GuestCommand, source: int) -> Iterator[bytes]:
-    """What comes from a descriptor until it or the command ends."""
+    """The bytes that come from a descriptor until it or the command ends."""
     while command.process.poll() is None:
         if select.select([source], [], [], 0.2)[0]:
             piece = os.read(source, 1 << 16)

@@ -1,4 +1,4 @@
-"""What a session has changed, and back: `diff`, `checkpoints`, `undo`. The server does the work."""
+"""`diff`, `checkpoints`, `undo`: shows what a session has changed, and takes it back. The server does the work."""
 
 from __future__ import annotations
 

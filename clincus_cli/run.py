@@ -222,7 +222,7 @@ def run_tmux_capture(context: Context) -> int:
 
 
 def screen_text(shown: str) -> str:
-    """What a session's terminal shows, for our terminal: line ends and colours stay, other control text is escaped."""
+    """The text of a session's terminal for ours: line ends and colours stay, other control characters are escaped."""
     parts = re.split(r"(\n|\x1b\[[\d;:]*m)", shown)  # every second part is one of them
     return "".join(part if at % 2 else clincus.printable(part) for at, part in enumerate(parts))
 

@@ -1,4 +1,4 @@
-"""What a command asks of the running server: `clincus serve` of the same user on this machine."""
+"""Requests of a command to the running server: `clincus serve` of the same user on this machine."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ WantedBy=default.target
 
 
 def service_command(context: Context) -> list[str]:
-    """What the service starts: this program with this Python, symlinks resolved, and the flags that were given."""
+    """The command that the service runs: this program with this Python, symlinks resolved, and the given flags."""
     command = [sys.executable, os.path.realpath(sys.argv[0]), "serve"]
     for known in SERVE_FLAGS:
         value = getattr(context.options, known.key)
@@ -188,7 +188,7 @@ def lingering() -> str:
 
 
 def service_state() -> dict[str, str]:
-    """What systemd knows of the service: its states, its process and the server's own words."""
+    """The facts that systemd has of the service: its states, its process and the server's own words."""
     names = ("ActiveState", "SubState", "MainPID", "UnitFileState", "StatusText")
     lines = systemctl("show", SERVICE, f"--property={','.join(names)}").splitlines()
     return {**dict.fromkeys(names, ""), **dict(line.partition("=")[::2] for line in lines)}

@@ -103,7 +103,7 @@ def list_lines(active: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str,
 
 
 def fact_lines(entry: Mapping[str, Any], facts: Mapping[str, str]) -> Iterator[str]:
-    """What is known of an entry, by label and key."""
+    """A line for each fact of an entry that is known; `facts` has the keys by their labels."""
     for name, key in facts.items():
         if entry.get(key):
             yield f"    {name + ':':<10} {clincus.printable(str(entry[key]))}"
@@ -404,7 +404,7 @@ def run_clean(context: Context) -> int:
 def cleanup_groups(
     context: Context, *, is_plain: bool
 ) -> Iterator[tuple[str, str, dict[str, str], Callable[[str], object]]]:
-    """What the switches of `clean` name, each thing in one group only.
+    """The things that the switches of `clean` name, each in one group only.
 
     A group is: what is looked for, what to say if there are none, names with what is said about each, and a function
     that removes one. A container goes once its conversation is saved.

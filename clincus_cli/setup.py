@@ -144,7 +144,7 @@ class Setup:
         )
 
     def plan(self) -> dict[str, str]:
-        """What is to be done, by the name of the step; nothing is done."""
+        """The sentence of each step that is to be done, by the step's name. Nothing is done."""
         return {step.name: need for step in self.steps() for need in islice(step.take(), 1)}
 
     def run(self, ask: Callable[[str], bool]) -> bool:
@@ -429,13 +429,13 @@ class Setup:
         self.notes += build_standard(build, self.options, self.environ, source=source).notes
 
     def image_source(self) -> str:
-        """What the image is built from."""
+        """The source that the image is built from: "host", or another image."""
         return "host" if self.options.recipe else image_source(self.host)
 
 
 # -- Where Incus comes from
 
-# What installs Incus where packages are not apt's, by the ID or ID_LIKE of os-release(5).
+# The commands that install Incus where apt does not, by the ID or ID_LIKE of os-release(5).
 OTHER_INSTALLERS = {
     "fedora": "dnf install incus incus-client dnsmasq btrfs-progs",
     "arch": "pacman -S --needed incus dnsmasq btrfs-progs",
@@ -453,7 +453,7 @@ def other_installer(release: Mapping[str, str]) -> str:
 
 
 def missing_incus(release: Mapping[str, str]) -> str:
-    """What root does on a system with apt whose sources have no Incus, such as Debian 12 and Ubuntu 22.04."""
+    """The advice for a system with apt whose sources have no Incus, such as Debian 12 and Ubuntu 22.04."""
     name, version = release.get("ID", ""), health.version_numbers(release.get("VERSION_ID", ""))
     if name == "debian" and version == (12,):
         line = "deb http://deb.debian.org/debian bookworm-backports main"
@@ -512,7 +512,7 @@ def services_held_back(host: Host) -> Iterator[None]:
 
 
 def root_command(host: Host, argv: Sequence[str], person: str) -> str:
-    """What a person types to run this program again as root. The path is absolute: sudo searches root's PATH only."""
+    """The command line that runs this program again as root. Its path is absolute: sudo searches root's PATH only."""
     python = [] if os.access(argv[0], os.X_OK) else [sys.executable]
     words = shlex.join([*python, os.path.abspath(argv[0]), *argv[1:]])
     helper = next((name for name in ("sudo", "doas") if host.which(name)), "")

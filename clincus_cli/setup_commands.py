@@ -12,7 +12,7 @@ from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.context import Context
 
-# What does the work is loaded by the commands that need it: it takes longer than all other commands do.
+# Only the commands that need the modules of the work load them: that takes longer than all other commands do.
 if TYPE_CHECKING:
     from typing import Any
 
@@ -35,7 +35,7 @@ class Stages(ExitStack):
 
 
 def setup_options(context: Context) -> SetupOptions:
-    """What the config and the flags say about the installation."""
+    """The aims of the installation, from the config and the flags."""
     from clincus_cli.build import SetupOptions
     from clincus_cli.recipe import TOOL_PACKAGES, parse_tools
 

@@ -78,7 +78,7 @@ SAME_FIELDS = {"tool", "persistent", "image", "profile", "slot", "name", "debug"
 
 
 def launch_request(context: Context) -> clincus.LaunchRequest:
-    """What the flags of a start ask for. Raises UsageError for what cannot be."""
+    """The request that the flags of a start make. Raises UsageError for flags that do not go together."""
     from clincus_features.agents.keys import clean_prompt
 
     options = context.options
@@ -149,7 +149,7 @@ def choose_start(context: Context, request: clincus.LaunchRequest) -> clincus.Se
 
 
 def wanted_session(options: cli.Options) -> str:
-    """What --continue or --resume asks for: an id, `auto`, or "" where neither is given."""
+    """The session that --continue or --resume asks for: an id, `auto`, or "" where neither is given."""
     return str(getattr(options, "continue") or options.resume)
 
 

@@ -29,7 +29,7 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 @dataclass
 class Transfer:
-    """What a copy did: where it ended, whether that is a tree, and what it left out, each with the reason."""
+    """The result of a copy: where it ended, whether that is a tree, and what it left out, each with the reason."""
 
     target: str
     is_tree: bool
@@ -150,7 +150,7 @@ def fresh_folder(parent: str) -> Iterator[tuple[int, str, int]]:
 
 
 class Bounded:
-    """What a container sends, read up to a limit that its reader moves."""
+    """A stream that a container sends, read up to a limit that its reader moves."""
 
     def __init__(self, stream: IO[bytes], limit: int) -> None:
         self.limit = limit

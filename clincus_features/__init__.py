@@ -1,1 +1,1 @@
-"""What Clincus does beyond its API reference: a file for each capability."""
+"""The capabilities of Clincus beyond its API reference, a file for each."""

@@ -1,4 +1,4 @@
-"""What was on each engine when it was last seen: after a start of the server, an engine that is down has its sessions.
+"""A memory of each engine: after a start of the server, an engine that is down shows the sessions that it had.
 
 They stand in a file for each engine, as the instances that the registry reads sessions from, and are shown as
 unreachable since the engine was last seen. As soon as it answers, what it says counts alone.
@@ -51,7 +51,7 @@ class Memory:
         return clincus.own_file(self._app.environ, f"engine-{engine}.json")
 
     def _table(self, engine: str) -> object:
-        """What the config says of an engine: under the same name may be another one by now."""
+        """The place of an engine in the config: under the same name there may be another one by now."""
         row = self._app.config.get("engines").get(engine, {})
         return [row.get("remote", ""), row.get("project", "")]
 

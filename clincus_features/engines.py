@@ -33,7 +33,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 @dataclass(frozen=True)
 class Facts:
-    """What an engine said of itself last."""
+    """The last words of an engine about itself."""
 
     version: str = ""
     is_cluster: bool = False
@@ -42,12 +42,12 @@ class Facts:
 
 
 def facts_file(environ: Mapping[str, str]) -> str:
-    """Where it is kept what the engines said of themselves."""
+    """The path of the file that keeps the facts of the engines."""
     return clincus.own_file(environ, "engines.json")
 
 
 def read_facts(environ: Mapping[str, str]) -> dict[str, Facts]:
-    """What the engines said of themselves last, by their names. Raises ClincusError if that cannot be read."""
+    """The kept facts of the engines, by their names. Raises ClincusError if the file cannot be read."""
 
     def fit(kept: dict[str, Any]) -> dict[str, Facts]:
         return {name: known_facts(one) for name, one in kept.items()}

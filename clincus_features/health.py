@@ -1,6 +1,6 @@
 """The health report: all that sessions need, each check with what to do; `GET /api/health` and `clincus health`.
 
-What setup asks of the machine too stands here: its files and its user ids.
+`clincus setup` takes from here what it asks of the machine, too: its files and its user ids.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def failed(message: str, fix: str, /, **details: object) -> Finding:
 
 @dataclass
 class Examination:
-    """What the checks look at. Each check runs in a thread of its own; one that Incus fails raises ClincusError."""
+    """The sources of the checks. Each check runs in a thread of its own; one that Incus fails raises ClincusError."""
 
     config: clincus.Config  # the defaults when it is broken
     config_error: str  # how it is broken
@@ -142,7 +142,7 @@ class Examination:
             return {}
 
     def server(self, key: str, default: Any) -> Any:
-        """What Incus says of itself and its machine."""
+        """A fact that Incus tells of itself and its machine."""
         return (self.ask("/1.0").get("environment") or {}).get(key, default)
 
     def devices(self) -> list[dict[str, Any]]:
@@ -363,7 +363,7 @@ class Examination:
         )
 
     def check_orphans(self) -> Finding:
-        """What crashes left behind: containers of a build or without a workspace, and dead network cables."""
+        """The remains of crashes: containers of a build or without a workspace, and dead network cables."""
         containers = [
             str(instance["name"])
             for instance in self.instances("user.clincus.workspace", "user.clincus.build")
@@ -494,7 +494,7 @@ def health_report(
 
 
 def outcome(future: Future[Finding]) -> Finding:
-    """What a check found, or why it found nothing."""
+    """The finding of a check, or why it found nothing."""
     if not future.done():
         return failed(f"No answer within {PATIENCE:g} s", "check the incus service")
     try:

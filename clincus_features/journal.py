@@ -1,4 +1,4 @@
-"""What was done, by whom, and how it ended.
+"""The journal: who did what, and how it ended.
 
 Each write gets a line in the log and one in `audit.jsonl` below `paths.logs_dir`; a command that changes something gets
 one there, too (clincus_cli/journal.py). What happened to a session is kept in words, in `sessions/SESSION_ID.jsonl`
@@ -194,14 +194,14 @@ class Journal:
     # -- What is asked of it
 
     def entries(self, id: str, limit: int) -> list[Entry]:
-        """What happened to a session, newest first. Raises ClincusError(404) for one that never was."""
+        """The log of a session, newest first. Raises ClincusError(404) for one that never was."""
         if self._session(id) is None:
             self._app.require(clincus.engine_of(id))
         return session_log(self._app.registry, self._app.history, self._path(""), id)[:limit]
 
 
 def session_log(registry: clincus.Registry, history: clincus.History, directory: str, id: str) -> list[Entry]:
-    """What happened to a session, or to the last one of that name, newest first. Raises ClincusError(404)."""
+    """The log of a session, or of the last one of that name, newest first. Raises ClincusError(404)."""
     try:
         session_id = registry.get(id).session_id
     except clincus.ClincusError:

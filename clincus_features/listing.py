@@ -1,6 +1,6 @@
 """One session, and the list of all, made once for each change: hundreds are listed as quickly as one.
 
-Whatever the list shows, its pages are told of by an event when it changes, so between two events it is the same.
+The pages hear of each change of the list by an event, so between two events the list is the same.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ Samples = Iterator[tuple[str, float]]  # labels as the format has them, number
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STARTED = time.time()
-# What a child's command line is called: the word after `incus`, or the method of `incus query`.
+# A child's command line is called by the word after `incus`, or by the method of `incus query`.
 CALL = re.compile(r"(?:sg \S+ -c ')?incus (?:--project \S+ )?(?:query --request (?P<method>\w+)|(?P<word>\S+))")
 CALLS = {"GET", "POST", "PUT", "PATCH", "DELETE", "config", "delete", "exec", "info", "launch", "list", "start", "stop"}
 LABELS = {"answer": "status", "save": "outcome", "push": "outcome", "webhook": "outcome"}  # of what the core tallies
@@ -191,7 +191,7 @@ def follow_request(handler: Handler, labels: str, request: clincus.Request) -> o
 
 
 class Gauges:
-    """What is so now: read when somebody asks."""
+    """The figures of this moment, read when somebody asks."""
 
     def __init__(self, app: Any, contract: clincus.Schema) -> None:
         schemas = contract["components"]["schemas"]
@@ -247,7 +247,7 @@ def counted(name: str, known: Iterable[str], found: Iterable[object]) -> Samples
 
 
 def process_figures() -> dict[str, float]:
-    """What this process takes of the machine."""
+    """The share of the machine that this process takes."""
     pages = int((clincus.read_plain_file("/proc/self/statm", 1 << 10) or b"0 0").split()[1])
     return {
         "clincus_threads": threading.active_count(),

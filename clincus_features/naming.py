@@ -1,4 +1,4 @@
-"""What a person changes of a session: its name, whether it is kept when it stops, whether it is shown first.
+"""A person's changes to a session: its name, whether it is kept when it stops, whether it is shown first.
 
 PATCH /api/sessions/{id}    {"name", "persistent", "pinned"}, each of which may be left out, and fields of features
 """

@@ -123,7 +123,7 @@ def running(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:
 
 
 def copy_of(sessions: clincus.Sessions, session: clincus.Session) -> int | None:
-    """What tells a copy of a conversation from the next one: each is made in a folder of its own."""
+    """A number that is another one for each copy of a conversation: each is made in a folder of its own."""
     try:
         return os.stat(sessions.saved_directory(session)).st_ino
     except OSError:

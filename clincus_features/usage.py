@@ -1,4 +1,4 @@
-"""What a session takes of the machine: GET /api/sessions/{id}/usage, one call of Incus, and none while nobody asks."""
+"""The share of the machine that a session takes: GET /api/sessions/{id}/usage. Each answer is one call of Incus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def ask_usage(sessions: clincus.Sessions, session: clincus.Session) -> dict[str, object]:
-    """What a session that runs takes now. Raises IncusError."""
+    """The usage of a session that runs. Raises IncusError."""
     incus = sessions.door(session.id)
     state = incus.query(incus.path(session.id, "/state"), timeout=clincus.READ_TIMEOUT)
     cache = None if session.engine else page_cache(session.id, amount(state.get("pid")) or 0)

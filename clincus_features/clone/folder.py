@@ -42,7 +42,7 @@ class Folder:
             os.close(here)
 
     def status(self, relative: str) -> os.stat_result | None:
-        """What is at a path, a link itself and not where it leads; None if nothing is."""
+        """The status of a path, of a link itself and not of its target; None if nothing is there."""
         try:
             with self._parent(relative) as (parent, name):
                 return os.stat(name, dir_fd=parent, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""What a work tree has beyond its commit: the changed, new and deleted files that a clone gets laid on top.
+"""The overlay of a clone: the files of a work tree that were changed, added or deleted since its commit.
 
 git says which files these are. Their content is read by us, without following a link: another session may have the
 same folder mounted, and swap one in at any moment.

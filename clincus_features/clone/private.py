@@ -101,7 +101,7 @@ class PrivateGit:
         )
 
     def output(self, *words: str, stdin: bytes = b"") -> bytes:
-        """What a git command prints. Raises ClincusError(409) with git's words if it fails."""
+        """The output of a git command. Raises ClincusError(409) with git's words if it fails."""
         done = self.run(*words, stdin=stdin)
         if done.code != 0:
             raise clincus.ClincusError(f"git: {done.reason.removeprefix('fatal: ')}", 409)
@@ -113,7 +113,7 @@ class PrivateGit:
 
     @contextmanager
     def stream(self, *words: str, timeout: float) -> Iterator[Iterator[bytes]]:
-        """What a git command prints, piece by piece as it comes. Raises ClincusError(409) at the end if it failed."""
+        """The output of a git command, piece by piece as it comes. Raises ClincusError(409) at the end if it failed."""
         with clincus.Child(
             self.argv(*words), timeout=timeout, environ=self.environ(), cwd=self.work_tree or "/"
         ) as child:
@@ -234,5 +234,5 @@ def is_commit(git: PrivateGit, name: str) -> bool:
 
 
 def known(git: PrivateGit, names: Sequence[str]) -> list[str]:
-    """Those of some commits that are there."""
+    """The commits among `names` that are there."""
     return [name for name in dict.fromkeys(names) if name and is_commit(git, name)]

@@ -32,7 +32,7 @@ clincus.register_settings(
 
 @dataclass(frozen=True)
 class State:
-    """What this host knows of a clone; a label of its instance keeps it, which no container can change."""
+    """The knowledge of this host about a clone, in a label of its instance, which no container can change."""
 
     base: str = ""  # the host's commit that the clone was made from
     start: str = ""  # the clone's commit of `snapshot` when the tool started
@@ -55,7 +55,7 @@ class MovedBranch(NamedTuple):
 
 @dataclass(frozen=True)
 class Told:
-    """What a clone tells of itself. Nothing of it is true for certain."""
+    """The words of a clone about itself. None of them is true for certain."""
 
     tip: str  # the checked-out commit, or one on top of it with what is uncommitted
     head: str  # the checked-out commit; empty before the first one
@@ -69,7 +69,7 @@ class Told:
 
     @property
     def words(self) -> str:
-        """What this host does not have, for a sentence."""
+        """The part of the clone that this host does not have, for a sentence."""
         commits = self.commits - self.is_open
         parts = [f"{commits} commit{'' if commits == 1 else 's'}"] if commits else []
         return " and ".join([*parts, *(["uncommitted changes"] if self.is_open else [])]) + " in its clone"
@@ -99,7 +99,7 @@ def write_state(sessions: clincus.Sessions, id: str, state: State, **labels: str
 
 @dataclass(frozen=True)
 class Source:
-    """What a clone is made from, as it was found before there is a container."""
+    """The source of a clone, as it was found before there is a container."""
 
     repository: Repository
     overlay: Overlay
@@ -178,7 +178,7 @@ def put_back(sessions: clincus.Sessions, session: clincus.Session, kept: str) ->
 
 
 def unfetched(sessions: clincus.Sessions, session: clincus.Session) -> tuple[Told, State]:
-    """What a session's clone holds that was not fetched. Raises ClincusError."""
+    """The part of a session's clone that was not fetched. Raises ClincusError."""
     state = read_state(sessions, session.id)
     words = sessions.guest(session).mount, "count", *state.known, state.start
     told = sessions.output(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT)

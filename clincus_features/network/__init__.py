@@ -1,4 +1,4 @@
-"""What a session can reach: everything (`open`), some names (`allow-list`), or nothing (`none`).
+"""The network of a session: it reaches everything (`open`), some names (`allow-list`), or nothing (`none`).
 
 POST and PATCH of sessions take `network`, `allow` and `presets`; GET /api/sessions/{id}/network tells what was refused
 and what passed. devices.py says how the container is closed, proxy.py how the names of a list are let through, and
@@ -121,7 +121,7 @@ class Gateway:
     # -- The proxy's thread
 
     def serve(self) -> None:
-        """One round of the proxy. Of several servers of one user, one has it."""
+        """One round of the proxy. If a user has several servers, one of them has it."""
         if self._lock < 0 and not self._take_lock():
             time.sleep(LOCK_PERIOD)
             return
@@ -182,7 +182,7 @@ class Gateway:
             self.proxy.want(id, policy)
 
     def filler(self, sessions: clincus.Sessions, session: clincus.Session, request: object) -> BringIn | None:
-        """What gives a new container of an engine its line, before its tool starts; None on this host."""
+        """A function that gives a new container of an engine its line, before its tool starts; None on this host."""
         return functools.partial(self._bring_in, sessions) if session.engine else None
 
     def _bring_in(self, sessions: clincus.Sessions, session: clincus.Session) -> None:
@@ -209,7 +209,7 @@ class Gateway:
     # -- What people ask
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
-        """What a session's document tells."""
+        """The field of a session's document."""
         unseen = self.proxy.unseen(session.id) if self._app is not None else 0
         return {"network": {"mode": read_policy(session.network).mode, "refused": unseen}}
 

@@ -12,8 +12,8 @@ from typing import Union
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-# What is not the public internet (IANA's registries of special-purpose addresses). The last one is no such: Azure has
-# its services for virtual machines there.
+# Networks that are not the public internet (IANA's registries of special-purpose addresses). In the last one Azure has
+# its services for virtual machines.
 CLOSED_4 = [
     ipaddress.IPv4Network(text)
     for text in (

@@ -65,7 +65,7 @@ class ChunkedBody:
         return bytes(found)
 
     def _line(self, line: bytes) -> bytes:
-        """What goes on for a line that is no data."""
+        """The bytes that go on for a line that is no data."""
         if self._is_after_data:
             if line:
                 raise ValueError("a chunk of the body is longer than it says")

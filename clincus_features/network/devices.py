@@ -1,4 +1,4 @@
-"""What a policy is made of on an instance: its network devices, the device that leads to the proxy, and variables.
+"""A policy as an instance has it: its network devices, the device that leads to the proxy, and variables.
 
 No network card, rather than rules for one: what is not there cannot be turned against the host, not by root in the
 container either. A card that a profile gives is hidden by a device `none` of its name.
@@ -26,7 +26,7 @@ PATH_LIMIT = 107  # bytes of the path of a socket (unix(7))
 NAME_ROOM = len("/.sock") + 63  # bytes for a socket's name: Incus gives an instance's name 63 characters at most
 _URL = f"http://127.0.0.1:{PORT}"
 _LOCAL = "localhost,127.0.0.1,::1"
-# What programs read: curl and apt the small letters, others either; Node from 22.21 and 24, if it is told to.
+# Programs read these: curl and apt the small letters, others either; Node from 22.21 and 24, if it is told to.
 VARIABLES = {
     **{name: _URL for word in ("http_proxy", "https_proxy", "all_proxy") for name in (word, word.upper())},
     **dict.fromkeys(("no_proxy", "NO_PROXY"), _LOCAL),
@@ -123,7 +123,7 @@ def lay(
 def start_part(
     environ: Mapping[str, str], expect: Callable[[str, Policy], None]
 ) -> Callable[[clincus.Incus, clincus.Session, clincus.Launch, dict[str, Any]], None]:
-    """What changes the description of a start; `expect` is told the policy before the container runs."""
+    """A function that changes the description of a start. `expect` is told the policy before the container runs."""
 
     def add(
         incus: clincus.Incus, session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]

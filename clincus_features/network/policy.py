@@ -1,4 +1,4 @@
-"""What a session may reach: its mode, and the names that it allows. Pure.
+"""Policies: the mode of a session's network, and the names that it allows. Pure.
 
 A policy is kept on the instance, as the label `user.clincus.network`, so that every server knows it.
 """
@@ -88,7 +88,7 @@ def check_preset(value: object) -> str:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a session may reach."""
+    """The rule for what a session may reach."""
 
     mode: str = OPEN
     allow: tuple[str, ...] = ()  # entries

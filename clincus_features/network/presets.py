@@ -12,7 +12,7 @@ class Preset(NamedTuple):
     hosts: tuple[str, ...]  # entries, as in `network.allow`
 
 
-# What a tool needs to work, by the tool's own name. Where anybody could have a project of their own, such as for
+# A tool's own name stands for the hosts that it needs. A host where anybody could have a project, such as for
 # reports of crashes, is left out: it would be a way out for what an agent has read.
 PRESETS = {
     "claude": Preset(

@@ -121,7 +121,7 @@ class Proxy:
             return set(self._wanted)
 
     def records(self, session: str) -> Records:
-        """What was passed and refused in a session's run."""
+        """The records of what was passed and refused in a session's run."""
         with self._lock:
             return self._records.setdefault(session, Records())
 
@@ -228,7 +228,7 @@ class Proxy:
         elif (
             len(outlet.links) >= MOST_OF_SESSION or sum(len(one.links) for one in self._outlets.values()) >= self._most
         ):
-            # One that waited would take memory of Incus's own proxy. This one is told at once.
+            # A connection that waited would take memory of Incus's own proxy, so this one is refused at once.
             with suppress(OSError):
                 connection.send(answer(Refused(503, "too many connections at once")), socket.MSG_DONTWAIT)
             connection.close()

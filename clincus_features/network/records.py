@@ -1,4 +1,4 @@
-"""What the proxy of a session has passed and refused in this run: bounded, in memory, and never a line in a log."""
+"""Counts of what a session's proxy passed and refused in this run: bounded, in memory, and never in a log."""
 
 from __future__ import annotations
 

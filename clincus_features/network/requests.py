@@ -1,4 +1,4 @@
-"""What a program in a container asks the proxy for: a tunnel (CONNECT), or a plain HTTP request. Pure.
+"""The requests of a program in a container to the proxy: a tunnel (CONNECT), or plain HTTP. Pure.
 
 Whatever two programs could read in two ways is refused, and what goes on to a server is written anew.
 """
@@ -26,7 +26,7 @@ _ADDRESS_6 = re.compile(r"\[([0-9A-Fa-f:.]{2,45})\](?::([0-9]{1,5}))?")
 
 
 class Refused(Exception):
-    """What is answered in place of a connection; `is_policy` if the policy forbids it, so that a person may want it.
+    """A refusal in place of a connection; `is_policy` if the policy forbids it, so that a person may want it.
 
     `place` is the host and the port that it was for, where those are in no `Asked`.
     """
@@ -152,7 +152,7 @@ def split_authority(text: str, port: int = 0) -> tuple[str, int]:
 
 
 def refused_address(address: str, port: int) -> Refused:
-    """What a program is told that asks for an address."""
+    """The refusal for a program that asks for an address."""
     words = f"{clincus.shorten(address)} is an address: only names are allowed"
     return Refused(403, words, is_policy=True, place=(address.lower(), port))
 

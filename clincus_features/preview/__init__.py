@@ -54,7 +54,7 @@ class Previews:
     # -- The API
 
     def get_ports(self, request: clincus.Request) -> object:
-        """What listens, and where it is open for who asks; nothing where the session does not run."""
+        """The listening ports, and where each is open for who asks; none if the session does not run."""
         session = self._app.reachable_session(request.values["id"])
         try:
             found = self._ports(session) if session.status == "running" else []

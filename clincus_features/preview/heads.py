@@ -1,4 +1,4 @@
-"""What a request and an answer say on the way between a browser and a port of a container: text in, text out.
+"""The heads of requests and answers between a browser and a port of a container: text in, text out.
 
 The app believes that it is asked at `localhost:PORT`, so that the Host checks of dev servers pass. It never sees what
 belongs to the dashboard: its cookies, its token, and the preview's own. What it answers is a container's word: only
@@ -16,14 +16,14 @@ import clincus
 FIELDS_MOST = 200  # header fields of an answer
 OURS = "clincus-"  # the names of all cookies of ours begin so
 
-# What concerns one connection only (RFC 9110, 7.6.1), and never goes on.
+# These fields concern one connection only (RFC 9110, 7.6.1), and never go on.
 HOP_BY_HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade", "content-length",
 }  # fmt: skip
-# What tells an app of the way to us, which is none of its business, and what we say or do ourselves.
+# These tell an app of the way to us, which is none of its business, or are what we say or do ourselves.
 NOT_FORWARDED = {*HOP_BY_HOP, *clincus.Gate.PROXY_FIELDS, "host", "origin", "referer", "cookie", "expect"}
-# What would lead the browser to another server, or take the cookie away by which it comes in here.
+# These would lead the browser to another server, or take the cookie away by which it comes in here.
 NOT_PASSED = {*HOP_BY_HOP, "alt-svc", "clear-site-data", "strict-transport-security", "x-frame-options"}
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 class BadAnswer(ValueError):
-    """What an app answered is not HTTP, or could be read in two ways."""
+    """An app's answer is not HTTP, or could be read in two ways."""
 
 
 class Answer(NamedTuple):

@@ -1,4 +1,4 @@
-"""What listens in a session's container. The container is asked while somebody looks, and not more than every 2 s.
+"""The listening ports of a session's container. It is asked while somebody looks, and not more than every 2 s.
 
 Root in the container chooses what is said here: it can name ports at which nothing listens, and processes that are not
 there. Nothing is decided by it but where a preview that a person opens connects to, in that same container.
@@ -43,7 +43,7 @@ class Listening(NamedTuple):
 
 
 def parse_ports(said: str) -> list[Listening]:
-    """What guest/ports.sh printed, by port; whatever does not fit is left out."""
+    """Read what guest/ports.sh printed, by port; whatever does not fit is left out."""
     rows, _, holders = said.partition("processes\n")
     addresses: dict[int, set[str]] = {}
     for row in map(_ROW.match, rows.splitlines()):
@@ -69,14 +69,14 @@ def address_of(digits: str) -> str:
 
 
 def ask_ports(sessions: clincus.Sessions, session: clincus.Session) -> list[Listening]:
-    """What listens now in a session that runs. Raises IncusError."""
+    """The listening ports of a session that runs. Raises IncusError."""
     program = ["sh", "-c", clincus.guest_program("ports")]
     done = sessions.door(session.id).exec(session.id, program, timeout=ASK_WITHIN, limit=SAID_MOST)
     return parse_ports(done.stdout.decode("utf-8", "replace"))
 
 
 def port_at(found: Iterable[Listening], port: int) -> Listening:
-    """What listens at a port. Raises ClincusError(409) if nothing does."""
+    """The entry of a port. Raises ClincusError(409) if nothing listens there."""
     for one in found:
         if one.port == port:
             return one

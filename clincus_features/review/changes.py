@@ -1,4 +1,4 @@
-"""What differs between two states of a workspace: the list of files, and one file's two texts."""
+"""The differences of two states of a workspace: the list of files, and one file's two texts."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Differences:
         self._lists: OrderedDict[tuple[str, str, str], Changes] = OrderedDict()
 
     def between(self, store: Store, old: str, new: str) -> Changes:
-        """What differs from one tree to another. Raises ClincusError(500)."""
+        """The changes from one tree to another. Raises ClincusError(500)."""
         key = (store.path, old, new)
         found = self._lists.pop(key, None) or list_changes(store, old, new)
         self._lists[key] = found
@@ -218,7 +218,7 @@ def image_kind(data: bytes) -> str:
 
 
 def patch(store: Store, old: str, new: str, path: str | None) -> bytes:
-    """What differs as a patch, of one path or of all; one that is too large ends with a line that says so."""
+    """The differences as a patch, of one path or of all. If it is too large, its last line says so."""
     words = ["diff-tree", "-r", "-p", "-M", "-l400", "--no-ext-diff", "--no-textconv", "--full-index", old, new]
     output, is_whole = store.read_some([*words, *(["--", path] if path else [])], PATCH_LIMIT)
     return output if is_whole else output.rpartition(b"\n")[0] + b"\n# The rest is left out: it is too much.\n"

@@ -64,7 +64,7 @@ class NothingSaid(BrokenPipeError):
 
 
 class Look(NamedTuple):
-    """What guest/checkpoint.sh found: a tree that is in the store by now."""
+    """The finding of guest/checkpoint.sh: a tree that is in the store by now."""
 
     tree: str
     commit: str
@@ -169,7 +169,7 @@ class Recorder:
             return self._add(record, why, note)
 
     def now(self, session: clincus.Session, *, timeout: float = LOOK_TIMEOUT) -> Record:
-        """The record of a running session with its workspace as it is now. Of several who wait, one looks for all.
+        """The record of a running session with its workspace as it is now. If several wait, one looks for all.
 
         Raises ClincusError.
         """
@@ -292,7 +292,7 @@ class Recorder:
         raise clincus.ClincusError("the container did not answer with a checkpoint", 500)
 
     def _old_names(self, store: Store, then: str, now: str, paths: Sequence[str]) -> list[str]:
-        """What files that were renamed since, and are chosen by their new names, were called then."""
+        """The names that files had then, for those that were renamed since and are chosen by their new names."""
         files = self.differences.between(store, then, now).files
         return [one.old_path for one in files if one.old_path and is_chosen(one.path, set(paths))]
 
@@ -372,12 +372,12 @@ class Recorder:
 
 
 def pieces_of(stream: BufferedReader) -> Iterator[bytes]:
-    """What is left of a stream, as it comes."""
+    """The rest of a stream, as it comes."""
     return iter(lambda: stream.read1(1 << 16), b"")
 
 
 def read_head(stream: BufferedReader) -> Look:
-    """What guest/checkpoint.sh prints before the pack. Raises ClincusError: 409 for a reason, 500 for anything else."""
+    """Read what guest/checkpoint.sh prints before the pack. ClincusError: 409 for a reason, 500 for anything else."""
     line = stream.readline(200)
     if not line:
         raise NothingSaid

@@ -1,4 +1,4 @@
-"""What is known of each session's checkpoints: a file of the server's own for each, beside the repositories.
+"""The records of checkpoints: a file of the server's own for each session, beside the repositories.
 
 The file of a session outlives the session. It is named after its id and its session id, so that a later session of the
 same name does not take its place. Every change reads the file and writes it, under a lock.
@@ -69,7 +69,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """What the names of its file and its trees have of the session id."""
+        """The session id in the form that the names of the record's file and trees have."""
         return short_key(self.session_id)
 
     def find(self, name: str) -> Checkpoint:

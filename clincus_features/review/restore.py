@@ -36,7 +36,7 @@ def install(extensions: clincus.Extensions, review: Review) -> None:
 
 
 def wanted_changes(store: Store, now: str, then: str, paths: Sequence[str] | None, touched: set[str]) -> list[Change]:
-    """What has to change so that paths (None: those that were touched) are again as they were then.
+    """The changes after which paths (None: those that were touched) are again as they were then.
 
     A path of a folder means all in it. Raises ClincusError(409) for too many.
     """

@@ -46,7 +46,7 @@ class Review:
         return self.recorder.store(record.workspace)
 
     def compare(self, values: Mapping[str, Any], *, looks: bool = True) -> Compared:
-        """What differs between the two states of a request. Raises ClincusError: 404, 409 where there are none.
+        """Compare the two states that a request means. Raises ClincusError: 404, 409 where there are none.
 
         Without `looks` the last list counts as now: the files of a list are asked for one after the other.
         """
