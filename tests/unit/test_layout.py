@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def test_no_modules_import_each_other_in_a_circle():
 @pytest.mark.parametrize("path", [CORE, ROOT / "build_zipapp.py", *MODULES], ids=module_name)
 def test_no_file_is_too_long_to_be_read(path):
     assert path.read_text("utf-8").count("\n") <= (CORE_LIMIT if path == CORE else 800)
+
+
+def test_the_places_where_to_change_what_are_in_the_code():
+    page = (ROOT / "docs/architecture.md").read_text("utf-8").partition("\n## Where would I change")[2]
+    code = "\n".join(path.read_text("utf-8") for path in [CORE, *MODULES, *ROOT.glob("guest/**/*.sh")])
+    names = re.findall(r"`([A-Za-z_][\w.]+)(?:\(.*?\))?`", page.partition("\n## ")[0])
+    words = {word for name in names if not (ROOT / name).exists() for word in name.split(".")}
+    assert [word for word in sorted(words) if not re.search(rf"\b{word}\b", code)] == []
 
 
 def test_the_sections_of_the_core_stand_in_their_order():
