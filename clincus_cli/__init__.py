@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # mypy reads this name as true; no start has to wait for 
 
 
 class LazyModule(types.ModuleType):
-    """A module that is empty until a name of it is asked for; that of importlib.util is loaded by a second `import`."""
+    """A module that is empty until a name of it is used. A second `import` loads that of importlib.util at once."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:

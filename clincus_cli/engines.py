@@ -214,7 +214,7 @@ def client_folder(environ: Mapping[str, str]) -> str:
 
 
 def restrict_key(environ: Mapping[str, str]) -> None:
-    """Let nobody else read the client's key: whoever has it has what the engines allow."""
+    """Let nobody else read the client's key: it opens all that the engines allow."""
     path = os.path.join(client_folder(environ), "client.key")
     if os.path.exists(path) and stat.S_IMODE(os.stat(path).st_mode) & 0o077:
         os.chmod(path, 0o600)

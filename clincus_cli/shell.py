@@ -158,8 +158,8 @@ def choose_session(
 ) -> clincus.Session | None:
     """Which of a workspace's sessions a start comes back to, None for a new one.
 
-    A named slot is that slot. Else a running session is gone back to, as `shell` is typed to get there; with
-    --background, which has nowhere to go back to, one is started beside it. Else the lowest persistent one goes on.
+    A slot that is named decides. Else `shell` goes back to a running session; with --background, which attaches to
+    nothing, it starts another one beside it. Else the lowest persistent session goes on.
     Raises ClincusError(409) where more than one fits.
     """
     if request.slot:
@@ -217,7 +217,7 @@ def choose_resumed(
 
 
 def newest_saved(context: Context, request: clincus.LaunchRequest) -> clincus.SavedSession:
-    """The newest saved session of a workspace, by the tool that is asked for if there is one."""
+    """The newest saved session of a workspace, and of the tool if the request names one. Raises ClincusError(404)."""
     for one in clincus.list_saved(context.config, context.environ):
         is_tool = one.tool == request.tool if request.tool else one.tool != "shell"
         if is_tool and one.workspace and os.path.realpath(one.workspace) == request.workspace:

@@ -1,6 +1,6 @@
 """Where sessions can run: GET /api/engines, and the way to a cluster through any of its members.
 
-What an engine says of itself (version, members of its cluster) is asked for in the background, now and then, and kept
+An engine is asked for its version and the members of its cluster in the background, now and then. The answer is kept
 in a file: a server that starts while the member that it knows is down finds the others there.
 """
 

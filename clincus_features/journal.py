@@ -138,7 +138,7 @@ class Journal:
     # -- What happens by itself
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """Write down that a session started, stopped or is deleted, whoever began it."""
+        """Write down that a session started, stopped or is deleted, by any program."""
         what = f"The session runs since {session.started_at}" if moment == "started" else MOMENTS.get(moment)
         if what:
             self._happened(session, "session", what)
@@ -151,7 +151,7 @@ class Journal:
 
     def _happened(self, session: clincus.Session, kind: str, what: str) -> None:
         entry = {"at": clincus.utc_now(), "kind": kind, "what": clip(what)}
-        with contextlib.suppress(queue.Full):  # who listens may not wait
+        with contextlib.suppress(queue.Full):  # a listener may not wait
             self._queue.put_nowait((session.session_id, entry))
 
     def write_next(self) -> None:

@@ -1,6 +1,6 @@
 """Nobody waits long for an Incus that hangs.
 
-A daemon that hangs accepts connections and answers none, so whoever asks it something waits. While somebody waits, an
+A daemon that hangs accepts connections and answers none, so each question to it waits. While somebody waits, an
 easy question finds that out; then all who wait are told, and no more commands begin until it answers again.
 """
 

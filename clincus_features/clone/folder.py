@@ -13,7 +13,7 @@ OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Folder:
-    """A folder that is held open. Whoever puts a link in the place of something below it reaches nothing by that."""
+    """A folder that is held open. A link that takes the place of something below it leads nowhere."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -130,7 +130,7 @@ class Link:
             self._outlet.look_up(self, self.asked)
 
     def _wait(self) -> None:
-        """Nothing: there is no server yet."""
+        """Do nothing, as there is no server yet."""
 
     def _inspect(self) -> None:
         """See what begins a tunnel: TLS to the host that was asked for, a plain request to it, or something else."""
@@ -177,7 +177,7 @@ class Link:
             self._held.clear()
 
     def _await_answer(self) -> None:
-        """Nothing: the server has not said yet whether it is a WebSocket."""
+        """Do nothing, as the server has not said yet whether it is a WebSocket."""
 
     def _read_answer(self, data: memoryview) -> None:
         """Pass an answer's head, and then go on as it says."""

@@ -54,7 +54,7 @@ class Previews:
     # -- The API
 
     def get_ports(self, request: clincus.Request) -> object:
-        """The listening ports, and where each is open for who asks; none if the session does not run."""
+        """The listening ports, each with its address for this request; none if the session does not run."""
         session = self._app.reachable_session(request.values["id"])
         try:
             found = self._ports(session) if session.status == "running" else []
@@ -96,9 +96,9 @@ class Previews:
     # -- Addresses
 
     def _origin(self, id: str, port: int, request: clincus.Request) -> str:
-        """The origin on the dashboard's port for who asks on this machine; "" for who comes from another.
+        """The origin on the dashboard's port for a request from this machine; "" for one from another machine.
 
-        Raises ClincusError(409) for who comes through a proxy: it would have to know the other addresses.
+        Raises ClincusError(409) for one through a proxy, which would have to know the other addresses.
         """
         here, port_here = request.peer.here
         name, named_port = clincus.split_host(request.headers["Host"])
@@ -112,12 +112,12 @@ class Previews:
         return openings.origin_at(f"{openings.host_label(port, id)}.localhost", port_here)
 
     def _known_origin(self, opening: Opening, request: clincus.Request) -> str | None:
-        """The origin of an opening for who comes from another machine, if it has one."""
+        """The origin of an opening for a request from another machine, if it has one."""
         start = openings.origin_at(clincus.split_host(request.headers["Host"])[0], 80) + ":"
         return next((origin for origin in opening.listeners if origin.startswith(start)), None)
 
     def _own_origin(self, opening: Opening, request: clincus.Request) -> str:
-        """The same; it gets a listener if it has none. Raises ClincusError(409) if there is no port for it."""
+        """The same origin, with a listener made for it if need be. Raises ClincusError(409) if no port is free."""
         known = self._known_origin(opening, request)
         if known:
             return known

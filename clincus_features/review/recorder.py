@@ -1,6 +1,6 @@
 """Looks at workspaces and keeps checkpoints: who asks for one, when it is taken, and how it comes to the host.
 
-Moments of sessions and of their tools only put work into a queue, which a few threads do. Whoever asks by the API does
+Moments of sessions and of their tools only put work into a queue, which a few threads do. A request of the API does
 the work in its own thread. Calls on one session wait for each other.
 """
 
