@@ -19,7 +19,7 @@ from typing import Any
 import clincus
 from clincus_features.preview import doors, heads, openings, pages, relay
 from clincus_features.preview.listening import KEPT, Listening, ask_ports, port_at
-from clincus_features.preview.openings import Guard, Opening
+from clincus_features.preview.openings import Opening
 
 clincus.register_settings(clincus.Setting("preview.port", 0, clincus.whole(0, 65535)))
 PORTS_TRIED = 20  # from `preview.port` on, for openings from other machines
@@ -240,9 +240,8 @@ class Previews:
         return True
 
     def _serve(self, opening: Opening | None, request: clincus.Request, target: str, origin: str) -> None:
-        guard = Guard(self._app.site.gate)
         try:
-            if guard.admit(opening, request, target, origin) and opening:
+            if openings.admit(self._app.site.gate.token, opening, request, target, origin) and opening:
                 self._carry(opening, request, target, origin)
         except clincus.ClincusError as error:
             request.connection.close_connection = True

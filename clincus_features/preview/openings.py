@@ -102,65 +102,62 @@ class Opening:
                 one.shutdown(socket.SHUT_RDWR)
 
 
-class Guard:
-    """Decides about each request to an opening, and answers those that do not go on to the app."""
+def admit(token: str, opening: Opening | None, request: clincus.Request, target: str, origin: str) -> bool:
+    """Whether a request may go on to the app; a browser that shows its ticket is answered here.
 
-    def __init__(self, gate: clincus.Gate) -> None:
-        self._gate = gate
+    `token` is the dashboard's, which no app gets. Raises ClincusError(403).
+    """
+    if opening is None or opening.is_closed:
+        raise clincus.ClincusError(pages.CLOSED, 403)
+    words = b"\n".join([target.encode("latin-1"), *(v.encode("latin-1") for v in request.headers.values())])
+    if token and token.encode() in words:
+        raise clincus.ClincusError("This address belongs to an app: it must not get the dashboard's token.", 403)
+    path, _, query = target.partition("?")
+    if path == TICKET_PATH:
+        if request.method != "GET" or not opening.take_ticket(query.partition("ticket=")[2]):
+            raise clincus.ClincusError(f"This link was used, or is older than a minute. {pages.CLOSED}", 403)
+        let_in(opening, request, origin)
+        return False
+    if not has_cookie(opening, request):
+        raise clincus.ClincusError(pages.CLOSED, 403)
+    check_site(request, origin)
+    return True
 
-    def admit(self, opening: Opening | None, request: clincus.Request, target: str, origin: str) -> bool:
-        """Whether a request may go on to the app; a browser that shows its ticket is answered here.
 
-        Raises ClincusError(403).
-        """
-        if opening is None or opening.is_closed:
-            raise clincus.ClincusError(pages.CLOSED, 403)
-        words = b"\n".join([target.encode("latin-1"), *(v.encode("latin-1") for v in request.headers.values())])
-        if self._gate.token and self._gate.token.encode() in words:
-            raise clincus.ClincusError("This address belongs to an app: it must not get the dashboard's token.", 403)
-        path, _, query = target.partition("?")
-        if path == TICKET_PATH:
-            if request.method != "GET" or not opening.take_ticket(query.partition("ticket=")[2]):
-                raise clincus.ClincusError(f"This link was used, or is older than a minute. {pages.CLOSED}", 403)
-            self._let_in(opening, request, origin)
-            return False
-        if not self._has_cookie(opening, request):
-            raise clincus.ClincusError(pages.CLOSED, 403)
-        self._check_site(request, origin)
-        return True
+def let_in(opening: Opening, request: clincus.Request, origin: str) -> None:
+    """Give a browser the cookie: one for a page of its own, one for a frame in the dashboard of another site."""
+    port = request.peer.here[1]
+    cookies = [f"{heads.OURS}preview-{port}={opening.secret}; Path=/; HttpOnly; SameSite=Lax"]
+    if ".localhost" in origin:  # a frame is of another site there, and its host counts as secure
+        framed = f"{heads.OURS}framed-{port}={opening.secret}; Path=/; HttpOnly"
+        cookies.append(f"{framed}; Secure; SameSite=None; Partitioned")
+    fields = [("Location", "/"), ("Content-Length", "0"), ("Cache-Control", "no-store")]
+    fields += [("Referrer-Policy", "no-referrer"), ("Connection", "close")]
+    pages.send(request, 303, [*fields, *(("Set-Cookie", cookie) for cookie in cookies)])
 
-    def _let_in(self, opening: Opening, request: clincus.Request, origin: str) -> None:
-        """Give a browser the cookie: one for a page of its own, one for a frame in the dashboard of another site."""
-        port = request.peer.here[1]
-        cookies = [f"{heads.OURS}preview-{port}={opening.secret}; Path=/; HttpOnly; SameSite=Lax"]
-        if ".localhost" in origin:  # a frame is of another site there, and its host counts as secure
-            framed = f"{heads.OURS}framed-{port}={opening.secret}; Path=/; HttpOnly"
-            cookies.append(f"{framed}; Secure; SameSite=None; Partitioned")
-        fields = [("Location", "/"), ("Content-Length", "0"), ("Cache-Control", "no-store")]
-        fields += [("Referrer-Policy", "no-referrer"), ("Connection", "close")]
-        pages.send(request, 303, [*fields, *(("Set-Cookie", cookie) for cookie in cookies)])
 
-    def _has_cookie(self, opening: Opening, request: clincus.Request) -> bool:
-        """Whether one of the cookies of our names is right: the app may have set others of the same name."""
-        pairs = ";".join(request.headers.get_all("Cookie") or []).split(";")
-        names = {f"{heads.OURS}{word}-{request.peer.here[1]}" for word in ("preview", "framed")}
-        secret = opening.secret.encode()
-        return any(
-            heads.cookie_name(pair) in names
-            and hmac.compare_digest(pair.partition("=")[2].strip().encode("utf-8", "replace"), secret)
-            for pair in pairs
-        )
+def has_cookie(opening: Opening, request: clincus.Request) -> bool:
+    """Whether one of the cookies of our names is right: the app may have set others of the same name."""
+    pairs = ";".join(request.headers.get_all("Cookie") or []).split(";")
+    names = {f"{heads.OURS}{word}-{request.peer.here[1]}" for word in ("preview", "framed")}
+    secret = opening.secret.encode()
+    return any(
+        heads.cookie_name(pair) in names
+        and hmac.compare_digest(pair.partition("=")[2].strip().encode("utf-8", "replace"), secret)
+        for pair in pairs
+    )
 
-    def _check_site(self, request: clincus.Request, origin: str) -> None:
-        """Refuse what a page of another origin asks for; a link or a frame that leads here may only read."""
-        words = clincus.ClincusError("A page of another origin may not ask this app for anything.", 403)
-        if any(one != origin for one in request.headers.get_all("Origin") or []):
-            raise words
-        if request.headers.get("Sec-Fetch-Site", "none").lower() in ("none", "same-origin"):
-            return
-        is_link = request.headers.get("Sec-Fetch-Mode", "").lower() == "navigate"
-        if not is_link or request.method not in ("GET", "HEAD"):
-            raise words
+
+def check_site(request: clincus.Request, origin: str) -> None:
+    """Refuse what a page of another origin asks for; a link or a frame that leads here may only read."""
+    words = clincus.ClincusError("A page of another origin may not ask this app for anything.", 403)
+    if any(one != origin for one in request.headers.get_all("Origin") or []):
+        raise words
+    if request.headers.get("Sec-Fetch-Site", "none").lower() in ("none", "same-origin"):
+        return
+    is_link = request.headers.get("Sec-Fetch-Mode", "").lower() == "navigate"
+    if not is_link or request.method not in ("GET", "HEAD"):
+        raise words
 
 
 def split_target(head: bytes) -> tuple[bytes, str]:

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 
 import clincus
 from clincus_features.review import changes as differing
-from clincus_features.review import comments, restore
+from clincus_features.review import comments
 from clincus_features.review.recorder import RECORDERS, Recorder
 from clincus_features.review.scopes import Review
 from clincus_features.review.store import Store
@@ -36,7 +36,6 @@ def install(extensions: clincus.Extensions) -> None:
     recorder = Recorder(app)
     review = Review(app, recorder)
     extensions.routes += routes(app, review)
-    restore.install(extensions, review)
     comments.install(extensions, review)
     extensions.session_fields.append(recorder.fields)
     extensions.listeners.append(recorder.tell)
@@ -54,7 +53,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 def routes(app: clincus.Application, review: Review) -> list[tuple[str, str, clincus.Handler]]:
-    """The routes of checkpoints and changes."""
+    """The routes of checkpoints, changes and undo."""
 
     def get_checkpoints(request: clincus.Request) -> object:
         record = review.record(request.values["id"])
@@ -84,6 +83,10 @@ def routes(app: clincus.Application, review: Review) -> list[tuple[str, str, cli
         patch = differing.patch(compared.store, compared.old, compared.new, request.values["path"])
         return clincus.Content(patch).answer(request, [("Content-Type", "text/plain; charset=utf-8")])
 
+    def post_restore(request: clincus.Request) -> object:
+        session, values = app.running_session(request.values["id"]), request.values
+        return review.recorder.undo(session, values["checkpoint"], values["paths"])
+
     one = "/api/sessions/{id}"
     return [
         ("GET", f"{one}/checkpoints", get_checkpoints),
@@ -92,6 +95,7 @@ def routes(app: clincus.Application, review: Review) -> list[tuple[str, str, cli
         ("GET", f"{one}/changes/file", get_file),
         ("GET", f"{one}/changes/image", get_image),
         ("GET", f"{one}/changes/patch", get_patch),
+        ("POST", f"{one}/restore", post_restore),
     ]
 
 

@@ -8,31 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import clincus
 from clincus_features.review.changes import Change, list_changes
 from clincus_features.review.store import Store
 
-if TYPE_CHECKING:
-    from clincus_features.review.scopes import Review
-
 MOST = 50_000  # files of one undo
 TIMEOUT, RATE = 120.0, 2 << 20  # seconds, and bytes a second
 ORDERS = 500  # files whose contents are on their way at the same time
 WORDS = ("done", "link", "readonly", "gone", "failed", "occupied", "changed")  # of guest/restore.sh
-
-
-def install(extensions: clincus.Extensions, review: Review) -> None:
-    """Add the route."""
-    app = extensions.app
-
-    def post_restore(request: clincus.Request) -> object:
-        values = request.values
-        session = app.running_session(values["id"])
-        return review.recorder.undo(session, values["checkpoint"], values["paths"])
-
-    extensions.routes.append(("POST", "/api/sessions/{id}/restore", post_restore))
 
 
 def wanted_changes(store: Store, now: str, then: str, paths: Sequence[str] | None, touched: set[str]) -> list[Change]:
