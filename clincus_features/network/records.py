@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import clincus
 
@@ -15,7 +16,7 @@ MOST_ROWS = 200  # of each kind; the oldest goes
 class Refusal:
     """How often a host was refused, and why the last time."""
 
-    reason: str
+    reason: str = ""
     count: int = 0
     last: str = ""
 
@@ -30,6 +31,19 @@ class Passage:
     last: str = ""
 
 
+Row = TypeVar("Row", Refusal, Passage)
+
+
+def counted(rows: OrderedDict[tuple[str, int], Row], key: tuple[str, int], fresh: Row) -> Row:
+    """Count one more in the row of a host and port, which becomes the newest, and return the row."""
+    row = rows.setdefault(key, fresh)
+    row.count, row.last = row.count + 1, clincus.utc_now()
+    rows.move_to_end(key)
+    while len(rows) > MOST_ROWS:
+        rows.popitem(last=False)
+    return row
+
+
 @dataclass
 class Records:
     """The rows of one session, by host and port. The proxy's thread writes, those of requests read."""
@@ -42,22 +56,13 @@ class Records:
     def refuse(self, host: str, port: int, reason: str) -> None:
         """Count a refusal."""
         with self.lock:
-            row = self.refused.setdefault((host, port), Refusal(reason))
-            row.reason, row.count, row.last = reason, row.count + 1, clincus.utc_now()
+            counted(self.refused, (host, port), Refusal()).reason = reason
             self.unseen += 1
-            self.refused.move_to_end((host, port))
-            while len(self.refused) > MOST_ROWS:
-                self.refused.popitem(last=False)
 
     def passage(self, host: str, port: int) -> Passage:
         """Count a connection; the result is the row that its bytes are added to."""
         with self.lock:
-            row = self.passed.setdefault((host, port), Passage())
-            row.count, row.last = row.count + 1, clincus.utc_now()
-            self.passed.move_to_end((host, port))
-            while len(self.passed) > MOST_ROWS:
-                self.passed.popitem(last=False)
-            return row
+            return counted(self.passed, (host, port), Passage())
 
     def documents(self) -> dict[str, list[dict[str, object]]]:
         """The rows as the API shows them, newest first."""

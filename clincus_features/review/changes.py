@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +15,6 @@ LIST_BYTES = 16 << 20  # bytes that git may print of it
 TEXT_LIMIT = 1 << 20  # bytes of a text that is shown
 IMAGE_LIMIT = 10 << 20
 PATCH_LIMIT = 8 << 20
-KEPT_LISTS = 16  # lists in memory
 LINK, NONE = "120000", "000000"  # modes
 DIFF = ("diff-tree", "-r", "-z", "--no-abbrev", "--no-ext-diff", "--no-textconv")
 IMAGES = (  # how the content of a picture begins, and its type; no picture that can hold a script
@@ -74,25 +72,10 @@ class Changes(NamedTuple):
         raise clincus.ClincusError(f"{clincus.shorten(path)} has not changed between these two", 404)
 
 
-class Differences:
-    """Lists of changes; the last ones are kept, as two trees always differ in the same way."""
-
-    def __init__(self) -> None:
-        self._lists: OrderedDict[tuple[str, str, str], Changes] = OrderedDict()
-
-    def between(self, store: Store, old: str, new: str) -> Changes:
-        """The changes from one tree to another. Raises ClincusError(500)."""
-        key = (store.path, old, new)
-        found = self._lists.pop(key, None) or list_changes(store, old, new)
-        self._lists[key] = found
-        while len(self._lists) > KEPT_LISTS:
-            self._lists.popitem(last=False)
-        return found
-
-
 def list_changes(store: Store, old: str, new: str, *, renames: bool = True, most: int = LISTED) -> Changes:
-    """Ask git for the list. One that takes too long or is too large comes without counts, or in part.
+    """Ask git for the changes from one tree to another. Raises ClincusError(500).
 
+    A list that takes too long or is too large comes without counts, or in part.
     Without `renames` a file that was moved is one that is gone and one that is new, and no lines are counted.
     """
     if old == new:

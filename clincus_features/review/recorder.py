@@ -6,6 +6,7 @@ the work in its own thread. Calls on one session wait for each other.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from io import BufferedReader
 from typing import NamedTuple
 
 import clincus
-from clincus_features.review.changes import Differences, touched_paths
+from clincus_features.review.changes import list_changes, touched_paths
 from clincus_features.review.records import (
     Checkpoint,
     Record,
@@ -31,6 +32,7 @@ from clincus_features.review.store import TREE, Store
 
 FILE_LIMIT = 20 << 20  # bytes of a file that is recorded
 SKIPPED = 200  # paths that are told as left out
+KEPT_LISTS = 16  # lists of changes in memory
 LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
 SLOW = 20.0  # seconds after which a look that failed is not repeated, and moments of that session wait for a while
 REST = 600.0  # seconds
@@ -77,7 +79,8 @@ class Recorder:
     def __init__(self, app: clincus.Application) -> None:
         self._app = app
         self.records = Records(lambda: records_folder(app.environ))
-        self.differences = Differences()
+        # Two trees always differ in the same way, so the last lists are kept.
+        self.changes = functools.lru_cache(KEPT_LISTS)(list_changes)
         self._stores: dict[str, Store] = {}  # by workspace
         self._changed = threading.Condition()  # guards all that follows
         self._locks: dict[str, threading.Lock] = {}  # one for each session that was worked on
@@ -252,7 +255,7 @@ class Recorder:
         self._looks[session.id] = begun
         if (look.tree, look.skipped) != (record.tree, record.skipped) or not record.changes:
             first = record.checkpoints[0].tree if record.checkpoints else look.tree
-            counts = self.differences.between(self.store(session.workspace), first, look.tree).counts
+            counts = self.changes(self.store(session.workspace), first, look.tree).counts
             with self.records.changing(record) as record:
                 record.tree, record.skipped, record.looked_at = look.tree, look.skipped, clincus.utc_now()
                 record.changes = counts
@@ -264,7 +267,7 @@ class Recorder:
         store = self.store(record.workspace)
         with self.records.changing(record) as now:
             before = now.checkpoints[-1].tree if now.checkpoints else now.tree
-            counts = self.differences.between(store, before, now.tree).counts
+            counts = self.changes(store, before, now.tree).counts
             made = Checkpoint(str(now.next), clincus.utc_now(), why, note, now.tree, **counts)
             store.keep(now.tree, f"{now.key}/{now.next}")
             now.checkpoints.append(made)
@@ -293,7 +296,7 @@ class Recorder:
 
     def _old_names(self, store: Store, then: str, now: str, paths: Sequence[str]) -> list[str]:
         """The names that files had then, for those that were renamed since and are chosen by their new names."""
-        files = self.differences.between(store, then, now).files
+        files = self.changes(store, then, now).files
         return [one.old_path for one in files if one.old_path and is_chosen(one.path, set(paths))]
 
     # -- The queue

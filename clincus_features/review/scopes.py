@@ -66,7 +66,7 @@ class Review:
             raise clincus.ClincusError("no checkpoint of this session has been taken", 409)
         old, new = tree_of(record, values["from"]), tree_of(record, values["to"])
         store = self.store(record)
-        return Compared(record, store, old, new, self.recorder.differences.between(store, old, new), stale)
+        return Compared(record, store, old, new, self.recorder.changes(store, old, new), stale)
 
     def changes(self, values: Mapping[str, Any]) -> dict[str, object]:
         """The document of GET …/changes."""

@@ -67,7 +67,7 @@ def recorder(app, tree, monkeypatch) -> Recorder:
     made = Recorder(app)
     monkeypatch.setattr(made, "_run", lambda session, record, mode, timeout: Look(tree[-1], "", []))
     monkeypatch.setattr(recording.Store, "keep", lambda *_: None)
-    monkeypatch.setattr(made.differences, "between", lambda *_: Changes([], False))
+    monkeypatch.setattr(made, "changes", lambda *_: Changes([], False))
     return made
 
 
