@@ -6,6 +6,7 @@ them to where they stand now; else it is stale.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -180,12 +181,7 @@ def message(comments: Iterable[Mapping[str, Any]]) -> str:
         first, last = one["line"], one["end_line"]
         where = "" if not first else f", line {first}" if first == last else f", lines {first} to {last}"
         old = " (the code has changed since; it was:)" if one["stale"] and first else ""
-        fence = "`" * (max(2, *(len(run) for run in backticks(one["code"]))) + 1)
+        fence = max(["``", *re.findall("`+", one["code"])], key=len) + "`"  # longer than any run of backticks in it
         code = f"\n{fence}\n{one['code']}\n{fence}" if first else ""
         parts.append(f"{clincus.printable(one['path'])}{where}{old}{code}\n{one['text'].strip()}")
     return "\n\n".join(parts)
-
-
-def backticks(code: str) -> list[str]:
-    """The runs of backticks in a text, so that a fence around it can be longer."""
-    return ["", *(run for run in "".join(char if char == "`" else " " for char in code).split())]

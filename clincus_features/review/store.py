@@ -334,10 +334,7 @@ def within(pieces: Iterable[bytes], most: int) -> Iterator[bytes]:
 
 def read_blob(stream: IO[bytes]) -> bytes:
     """The next content that `git cat-file --batch` prints. Raises ClincusError(500)."""
-    head = b""
-    while not head.endswith(b"\n") and (byte := stream.read(1)):
-        head += byte
-    words = head.split()
+    words = stream.readline(200).split()
     if len(words) != 3 or words[1] != b"blob":
         raise clincus.ClincusError("a file of the checkpoint is missing", 500)
     left, data = int(words[2]) + 1, bytearray()
