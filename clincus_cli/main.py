@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.complain(f"{error.filename or 'the output'}: {error.strerror}")
         return 1
     except clincus.ClincusError as error:
-        console.complain(error.message)
+        is_unknown = error.message.startswith('session "') and error.message.endswith('" not found')
+        console.complain(error.message + ("; `clincus list` shows all sessions" if is_unknown else ""))
         return 1
     return code
 

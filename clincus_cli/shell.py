@@ -442,7 +442,8 @@ def session_to_attach(context: Context) -> clincus.Session | None:
     if options.slot:
         found = next((one for one in fitting if one.slot == options.slot), None)
         if found is None:
-            raise clincus.ClincusError(f"slot {options.slot} of '{workspace}': session not found", 404)
+            words = f"there is no session in slot {options.slot} of '{workspace}'"
+            raise clincus.ClincusError(f"{words}; `clincus list` shows all sessions", 404)
         return found
     running = [session for session in fitting if session.status == "running"]
     if len(running) == 1:
