@@ -368,24 +368,20 @@ class Held:
 
 
 def poll_on(stream: IO[bytes] | socket.socket | int, event: int) -> select.poll:
-    """A poll until a stream can be read (POLLIN) or written (POLLOUT). select(2) knows none beyond number 1023."""
+    """What waits until a stream can be read (POLLIN) or written (POLLOUT). select(2) knows none beyond number 1023."""
     poll = select.poll()
     poll.register(stream, event)
     return poll
 
 
-def write_all(descriptor: int, data: bytes, is_over: Callable[[], bool] = lambda: False) -> None:
-    """Write to a descriptor of ours, whether or not it blocks.
-
-    Raises BrokenPipeError, also if it takes no more and `is_over` tells that nobody reads it.
-    """
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write to a descriptor of ours, whether or not somebody made it non-blocking."""
     rest = memoryview(data)
     while rest:
         try:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:
-            if not poll_on(descriptor, select.POLLOUT).poll(200) and is_over():
-                raise BrokenPipeError from None
+            poll_on(descriptor, select.POLLOUT).poll()
 
 
 def exit_code(process: subprocess.Popen[bytes]) -> int:
@@ -1800,7 +1796,12 @@ class GuestInput:
 
     def write(self, data: bytes) -> int:
         """Write all of it, as tarfile wants. Raises BrokenPipeError."""
-        write_all(self._descriptor, data, self._is_over)
+        rest = memoryview(data)
+        while rest:
+            if poll_on(self._descriptor, select.POLLOUT).poll(200):
+                rest = rest[os.write(self._descriptor, rest) :]
+            elif self._is_over():
+                raise BrokenPipeError
         return len(data)
 
 

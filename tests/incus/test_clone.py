@@ -36,77 +36,77 @@ def run_cli(bed, server, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, env=environ, check=False, capture_output=True, text=True, timeout=DEADLINE, input="")
 
 
-def test_an_agent_works_on_a_clone_and_its_commits_come_back_as_a_branch(bed, clincus_server, workspace):
+def test_an_agent_works_on_a_clone_and_its_commits_come_back_as_a_branch(bed, shared_server, workspace):
     (workspace / "open").write_text("mine\n")
-    session = clone(clincus_server, workspace, name="Login page")
+    session = clone(shared_server, workspace, name="Login page")
     assert (session["mode"], session["protection"]) == ("clone", "locked")
     assert "no folder of this host" in session["protection_note"]
     wait_until(lambda: "cwd=/workspace" in bed.screen(session["id"]), "the tool in the clone")
     assert str(workspace) not in bed.shell(session["id"], "cat /proc/self/mountinfo", user=0)
     assert bed.shell(session["id"], "cat /workspace/open; stat -c %U /workspace") == "mine\ncode\n"
     unfetched = f"/api/sessions/{session['id']}/unfetched"
-    assert clincus_server.get(unfetched).json["commits"] == 0
+    assert shared_server.get(unfetched).json["commits"] == 0
 
     bed.shell(session["id"], COMMIT)
     before = host_state(workspace)
-    told = clincus_server.get(unfetched).json
+    told = shared_server.get(unfetched).json
     assert (told["branch"], told["commits"], told["uncommitted"]) == ("main", 1, True)
-    fetched = call(clincus_server, session, "fetch").json
+    fetched = call(shared_server, session, "fetch").json
     assert (fetched["branch"], fetched["commits"]) == ("clincus/Login-page", 2)
     assert host_state(workspace) == before
     assert git(workspace, "show", "clincus/Login-page:made") == "made\n"
     assert not (workspace / "made").exists()
-    assert clincus_server.get(unfetched).json["commits"] == 0
+    assert shared_server.get(unfetched).json["commits"] == 0
     owners = {path.lstat().st_uid for path in (workspace / ".git").rglob("*")}
     assert owners == {workspace.stat().st_uid}, "git on the host writes as the owner of the repository"
 
     git(workspace, "commit", "--quiet", "--allow-empty", "--message=Mine")
-    pushed = call(clincus_server, session, "push").json
+    pushed = call(shared_server, session, "push").json
     assert (pushed["branch"], pushed["commits"]) == ("host/main", 1)
     assert bed.shell(session["id"], "git -C /workspace rev-parse host/main").strip() == pushed["head"]
 
 
-def test_a_stopped_clone_is_there_after_a_resume_and_can_be_fetched_meanwhile(bed, clincus_server, workspace):
-    session = clone(clincus_server, workspace)
+def test_a_stopped_clone_is_there_after_a_resume_and_can_be_fetched_meanwhile(bed, shared_server, workspace):
+    session = clone(shared_server, workspace)
     path = f"/api/sessions/{session['id']}"
     bed.shell(session["id"], COMMIT)
-    assert clincus_server.delete(path).status == 204
-    fetched = run_cli(bed, clincus_server, "fetch", session["id"], "work")
+    assert shared_server.delete(path).status == 204
+    fetched = run_cli(bed, shared_server, "fetch", session["id"], "work")
     assert (fetched.returncode, fetched.stdout) == (0, "work\n"), fetched.stderr
-    assert clincus_server.get(path).json["status"] == "stopped"
-    assert clincus_server.post(f"{path}/resume").json["mode"] == "clone"
+    assert shared_server.get(path).json["status"] == "stopped"
+    assert shared_server.post(f"{path}/resume").json["mode"] == "clone"
     assert bed.shell(session["id"], "cat /workspace/made") == "made\n"
 
 
-def test_a_delete_asks_for_what_was_not_fetched_and_keeps_it_as_a_bundle(bed, clincus_server, workspace):
-    session = clone(clincus_server, workspace)
+def test_a_delete_asks_for_what_was_not_fetched_and_keeps_it_as_a_bundle(bed, shared_server, workspace):
+    session = clone(shared_server, workspace)
     bed.shell(session["id"], COMMIT)
-    refused = run_cli(bed, clincus_server, "kill", session["id"])
+    refused = run_cli(bed, shared_server, "kill", session["id"])
     assert refused.returncode == 1
     assert "1 commit" in refused.stderr
     assert f"clincus fetch {session['id']}" in refused.stderr
     assert bed.state(session["id"]) == "Running"
-    assert clincus_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
-    saved = clincus_server.home / ".clincus" / "sessions-claude"
+    assert shared_server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
+    saved = shared_server.home / ".clincus" / "sessions-claude"
     (bundle,) = saved.glob(f"{session['session_id']}.*.bundle")
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
     git(workspace, "fetch", "--quiet", str(bundle), "refs/heads/main:refs/heads/kept")
     assert git(workspace, "show", "kept:made") == "made\n"
 
-    again = clone(clincus_server, workspace, resume=session["session_id"])
+    again = clone(shared_server, workspace, resume=session["session_id"])
     bed.shell(again["id"], "git -C /workspace checkout --quiet kept/main")
-    fetched = call(clincus_server, again, "fetch", branch="back").json
+    fetched = call(shared_server, again, "fetch", branch="back").json
     assert (fetched["branch"], git(workspace, "show", "back:made")) == ("back", "made\n")
 
 
-def test_several_agents_work_side_by_side_on_branches_of_their_own(bed, clincus_server, workspace):
+def test_several_agents_work_side_by_side_on_branches_of_their_own(bed, shared_server, workspace):
     git(workspace, "branch", "older")
-    sessions = [clone(clincus_server, workspace, name=name) for name in ("one", "two")]
-    sessions.append(clone(clincus_server, workspace, name="three", branch="older"))
-    clincus_server.create(workspace)
+    sessions = [clone(shared_server, workspace, name=name) for name in ("one", "two")]
+    sessions.append(clone(shared_server, workspace, name="three", branch="older"))
+    shared_server.create(workspace)
     for session in sessions:
         bed.shell(session["id"], COMMIT.replace("made", session["name"]))
-    fetched = [call(clincus_server, session, "fetch").json["branch"] for session in sessions]
+    fetched = [call(shared_server, session, "fetch").json["branch"] for session in sessions]
     assert fetched == ["clincus/one", "clincus/two", "clincus/three"]
     assert bed.shell(sessions[2]["id"], "git -C /workspace symbolic-ref --short HEAD").strip() == "older"
     assert [path.name for path in workspace.iterdir() if path.name in ("one", "two", "three")] == []
@@ -120,36 +120,36 @@ def test_several_agents_work_side_by_side_on_branches_of_their_own(bed, clincus_
         ({}, (409, "git fetch --unshallow")),
     ],
 )
-def test_what_cannot_be_cloned_is_refused_and_leaves_nothing(bed, clincus_server, workspace, fields, refusal):
+def test_what_cannot_be_cloned_is_refused_and_leaves_nothing(bed, shared_server, workspace, fields, refusal):
     if not fields:
         (workspace / ".git/shallow").touch()
-    answer = clincus_server.post("/api/sessions", {"workspace": str(workspace), "mode": "clone", **fields})
+    answer = shared_server.post("/api/sessions", {"workspace": str(workspace), "mode": "clone", **fields})
     assert answer.status == refusal[0]
     assert refusal[1] in answer.json["error"]
     assert bed.names() == []
 
 
-def test_a_hostile_container_gets_an_error_and_changes_nothing_here(bed, clincus_server, workspace):
+def test_a_hostile_container_gets_an_error_and_changes_nothing_here(bed, shared_server, workspace):
     """Root in the container answers in git's place: with too much, with rubbish, or not at all."""
-    session = clone(clincus_server, workspace)
+    session = clone(shared_server, workspace)
     bed.shell(session["id"], COMMIT)
     before, objects = host_state(workspace), sorted((workspace / ".git").rglob("*"))
     for text in ("exec head -c 5000000 /dev/zero", "echo --upload-pack=x", "kill -9 $PPID", "exit 0"):
         script = f"printf '#!/bin/sh\\n{text}\\n' >/usr/local/bin/git; chmod 755 /usr/local/bin/git"
         bed.shell(session["id"], script, user=0)
-        answer = call(clincus_server, session, "fetch")
+        answer = call(shared_server, session, "fetch")
         assert answer.status in (409, 500), text
         assert answer.json["error"]
     assert host_state(workspace) == before
     assert sorted((workspace / ".git").rglob("*")) == objects
     bed.shell(session["id"], "rm /usr/local/bin/git", user=0)
-    assert call(clincus_server, session, "fetch").json["commits"] == 1
-    assert call(clincus_server, session, "fetch", branch="main").status == 409
+    assert call(shared_server, session, "fetch").json["commits"] == 1
+    assert call(shared_server, session, "fetch", branch="main").status == 409
 
 
-def test_a_session_with_the_folder_mounted_has_nothing_to_fetch(clincus_server, workspace):
-    session = clincus_server.create(workspace)
+def test_a_session_with_the_folder_mounted_has_nothing_to_fetch(shared_server, workspace):
+    session = shared_server.create(workspace)
     assert session["mode"] == "mount"
-    answer = call(clincus_server, session, "fetch")
+    answer = call(shared_server, session, "fetch")
     assert (answer.status, "works in the folder itself" in answer.json["error"]) == (409, True)
-    assert call(clincus_server, {"id": "clincus-ffffff-1"}, "fetch").status == 404
+    assert call(shared_server, {"id": "clincus-ffffff-1"}, "fetch").status == 404

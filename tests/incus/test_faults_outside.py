@@ -190,39 +190,3 @@ def test_an_upgrade_while_agents_work_stops_none(bed, start_server, workspace, m
     say(bed, id, "still here")
     assert bed.shell(id, "pgrep -x claude") == tool
     assert [run["ended_at"] for run in server.get("/api/sessions/history").json] == [None, None]
-
-
-LEFT_ASLEEP = """
-import sys, time, clincus
-registry = clincus.Registry("clincus-", print)
-containers = clincus.Containers(clincus.Incus(sys.argv[2]), registry, print, clincus.Extensions())
-with containers.asleep(sys.argv[1]):
-    print("asleep", flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.mark.nightly
-def test_a_container_that_a_killed_reader_left_asleep_is_stopped_for_all_and_comes_back_whole(
-    bed, start_server, workspace
-):
-    server = start_server()
-    id = talk(bed, server, workspace)["id"]
-    bed.incus.run("config", "set", id, "environment.MINE=kept")
-    assert server.delete(f"/api/sessions/{id}").status == 204
-    before = bed.incus.query(f"/1.0/instances/{id}")
-    environ, words = {**os.environ, **bed.environ}, [sys.executable, "-c", LEFT_ASLEEP, id, bed.incus.project]
-    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, text=True) as reader:
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == "asleep\n"
-        reader.kill()
-    left = bed.incus.query(f"/1.0/instances/{id}")
-    assert (left["status"], left["config"]["raw.lxc"]) != ("Stopped", before["config"]["raw.lxc"])
-    assert server.get(f"/api/sessions/{id}").json["status"] == "stopped"
-    assert [bool(run["ended_at"]) for run in server.get("/api/sessions/history").json] == [True]
-    assert server.post(f"/api/sessions/{id}/resume").status == 200
-    wait_for_screen(bed, id, "earlier: remember the milk")
-    now = bed.incus.query(f"/1.0/instances/{id}")["config"]
-    assert (now["environment.MINE"], "user.clincus.asleep" in now) == ("kept", False)
-    bed.shell(id, "echo here > /workspace/here")
-    assert (workspace / "here").read_text() == "here\n"

@@ -238,10 +238,11 @@ class TestWorkspaces:
         assert clincus_server.post("/api/workspaces/folder", body).status == 201
         assert git(tmp_path / "my-app", "rev-parse", "--is-inside-work-tree") == "true\n"
 
-    @pytest.mark.parametrize("name", ["", "My", "a b", "-a", "a-", "a--b", "a\n", "../x", "é", "a/b"])
-    def test_a_folder_name_that_is_not_kebab_case_is_refused(self, clincus_server, tmp_path, name):
+    def test_a_folder_name_that_is_not_kebab_case_is_refused(self, clincus_server, tmp_path):
         clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
-        assert clincus_server.post("/api/workspaces/folder", {"root": str(tmp_path), "name": name}).status == 400
+        for name in ("", "My", "a b", "-a", "a-", "a--b", "a\n", "../x", "é", "a/b"):
+            answer = clincus_server.post("/api/workspaces/folder", {"root": str(tmp_path), "name": name})
+            assert answer.status == 400, name
 
     def test_a_folder_outside_the_roots_is_refused(self, shared_server, tmp_path):
         assert shared_server.post("/api/workspaces/folder", {"root": str(tmp_path), "name": "x"}).status == 400
@@ -272,13 +273,13 @@ class TestStatic:
         assert gzip.decompress(packed.body) == plain.body
         assert len(shared_server.get(path, headers={"Accept-Encoding": "gzip, br"}).body) < 0.9 * len(packed.body)
 
-    @pytest.mark.parametrize("path", ["/api/config", "/api/sessions", "/api/workspaces"])
-    def test_an_answer_that_the_page_has_is_not_sent_twice(self, clincus_server, path):
-        first = clincus_server.get(path, headers={"Accept-Encoding": "gzip"})
-        again = clincus_server.get(path, headers={"If-None-Match": first.headers["etag"]})
-        assert (again.status, again.body) == (304, b"")
-        packed = first.headers.get("content-encoding") == "gzip"
-        assert json.loads(gzip.decompress(first.body) if packed else first.body) == clincus_server.get(path).json
+    def test_an_answer_that_the_page_has_is_not_sent_twice(self, clincus_server):
+        for path in ("/api/config", "/api/sessions", "/api/workspaces"):
+            first = clincus_server.get(path, headers={"Accept-Encoding": "gzip"})
+            again = clincus_server.get(path, headers={"If-None-Match": first.headers["etag"]})
+            assert (again.status, again.body) == (304, b""), path
+            packed = first.headers.get("content-encoding") == "gzip"
+            assert json.loads(gzip.decompress(first.body) if packed else first.body) == clincus_server.get(path).json
 
     @pytest.mark.parametrize("path", ["/api", "/api/nothing", "/ws/nothing", "/ws"])
     def test_unknown_api_paths_are_json_404(self, shared_server, path):

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,10 @@ from tests.programs import wait_until
 
 
 @pytest.fixture
-def session(clincus_server, workspace):
-    return clincus_server.create(workspace)
+def session(bed, shared_session):
+    """The session of this file, with no upload in it."""
+    bed.shell(shared_session["id"], f"rm -rf ~/{FOLDER}")
+    return shared_session
 
 
 def send(server, session, data: bytes, name: str = "shot.png", **headers: str):
@@ -24,23 +27,23 @@ def send(server, session, data: bytes, name: str = "shot.png", **headers: str):
     return server.request("POST", path, data, headers={"Content-Type": "image/png", **names})
 
 
-def test_a_file_lies_outside_the_workspace_and_belongs_to_the_code_user(bed, clincus_server, session, workspace):
+def test_a_file_lies_outside_the_workspace_and_belongs_to_the_code_user(bed, shared_server, session):
     picture = os.urandom(3 << 20)
-    answer = send(clincus_server, session, picture)
+    answer = send(shared_server, session, picture)
     assert answer.status == 201, answer.body
     path = answer.json["path"]
     assert path.startswith(f"/home/code/{FOLDER}/")
     assert path.endswith("-shot.png")
     found = bed.shell(session["id"], f"stat -c '%U %a' {path}; sha256sum <{path}")
     assert found.split()[:3] == ["code", "600", hashlib.sha256(picture).hexdigest()]
-    assert list(workspace.rglob("*shot*")) == []
+    assert list(Path(session["workspace"]).rglob("*shot*")) == []
 
 
-def test_several_files_of_one_name_come_at_the_same_time(bed, clincus_server, session):
+def test_several_files_of_one_name_come_at_the_same_time(bed, shared_server, session):
     answers = []
     threads = [
         threading.Thread(
-            target=lambda data: answers.append(send(clincus_server, session, data)), args=(bytes([n]) * 500_000,)
+            target=lambda data: answers.append(send(shared_server, session, data)), args=(bytes([n]) * 500_000,)
         )
         for n in range(4)
     ]
@@ -53,14 +56,14 @@ def test_several_files_of_one_name_come_at_the_same_time(bed, clincus_server, se
     assert bed.shell(session["id"], f"cd; ls -A {FOLDER} | wc -l; cat {FOLDER}/* | wc -c").split() == ["4", "2000000"]
 
 
-def test_who_may_not_write_may_not_upload(clincus_server, session):
+def test_who_may_not_write_may_not_upload(shared_server, session):
     for headers in ({"Origin": "https://example.org"}, {"Sec_Fetch_Site": "cross-site"}, {"Origin": "null"}):
-        assert send(clincus_server, session, b"x", **headers).status == 403
-    assert send(clincus_server, {"id": "clincus-ffffff-1"}, b"x").status == 404
+        assert send(shared_server, session, b"x", **headers).status == 403
+    assert send(shared_server, {"id": "clincus-ffffff-1"}, b"x").status == 404
 
 
-def test_a_file_that_is_too_large_is_refused_before_it_is_sent(clincus_server, session):
-    connection = http.client.HTTPConnection(clincus_server.host, clincus_server.port, timeout=20)
+def test_a_file_that_is_too_large_is_refused_before_it_is_sent(shared_server, session):
+    connection = http.client.HTTPConnection(shared_server.host, shared_server.port, timeout=20)
     connection.putrequest("POST", f"/api/sessions/{session['id']}/uploads?name=a")
     connection.putheader("Content-Length", str((40 << 20) + 1))
     connection.endheaders()
@@ -68,14 +71,14 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_sent(clincus_server, s
     connection.close()
 
 
-def test_what_breaks_off_leaves_nothing(bed, clincus_server, session):
-    connection = http.client.HTTPConnection(clincus_server.host, clincus_server.port, timeout=20)
+def test_what_breaks_off_leaves_nothing(bed, shared_server, session):
+    connection = http.client.HTTPConnection(shared_server.host, shared_server.port, timeout=20)
     connection.putrequest("POST", f"/api/sessions/{session['id']}/uploads?name=a")
     connection.putheader("Content-Length", "1000000")
     connection.endheaders()
     connection.send(b"x" * 500_000)
     connection.close()
-    assert send(clincus_server, session, b"whole").status == 201
+    assert send(shared_server, session, b"whole").status == 201
     wait_until(
         lambda: bed.shell(session["id"], f"cd; ls -A {FOLDER} | wc -l").strip() == "1", "the end of the broken one"
     )
