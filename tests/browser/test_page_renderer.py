@@ -40,6 +40,7 @@ COLOURS = """async (picture) => {
 GPU_CANVAS = "[...document.querySelectorAll('.xterm-screen canvas')].find((one) => one.getContext('webgl2'))"
 # What software WebGL and a lost context have to say.
 OF_THE_DRIVER = "GL Driver Message|webglcontextlost|webgl context not restored"
+SMALL = {"width": 900, "height": 480}  # what software draws costs by the pixel
 DARK, LIGHT, CURSOR, SELECTION = "21 22 26", "255 255 255", "157 178 255", "58 74 120"
 
 
@@ -70,7 +71,7 @@ def shell_drawn_by(open_dashboard) -> Iterator[Callable[[str], Dashboard]]:
     """A function that opens a shell in the dark theme, drawn by `dom` or `gpu`."""
 
     def open_shell(renderer: str):
-        dashboard = open_dashboard(color_scheme="dark")
+        dashboard = open_dashboard(color_scheme="dark", viewport=SMALL)
         if renderer == "gpu":
             dashboard.page.add_init_script(A_GPU)
         dashboard.open_terminal(dashboard.server.create(dashboard.root / "my-app"), tab="/shell")
@@ -127,7 +128,7 @@ def test_the_dom_takes_over_from_a_gpu_that_is_lost(shell_drawn_by):
 
 def test_without_a_gpu_of_its_own_the_add_on_is_not_even_fetched(open_dashboard):
     """In software the DOM is faster."""
-    dashboard = open_dashboard()
+    dashboard = open_dashboard(viewport=SMALL)
     fetched = []
     dashboard.page.on("request", lambda request: fetched.append(request.url))
     dashboard.open_terminal(dashboard.server.create(dashboard.root / "my-app"), tab="/shell")
