@@ -40,6 +40,34 @@ TEXT_LIMIT = 200  # characters of a text that a container or an error gave
 QUIET = {"post_seen", "note_push_presence", "take_push_news"}
 SOCKETS = {"/ws/terminal/{id}", "/ws/shell/{id}"}
 MOMENTS = {"stopped": "The session has stopped", "deleted": "The container is deleted"}
+# What a tool does, in words; a reason goes before its state. That a session without a run has no tool is no news.
+DOINGS = {
+    "starting": "The tool starts",
+    "working": "The tool works",
+    "working/retry": "The tool tries again after an error",
+    "waiting": "The tool waits for a person",
+    "waiting/question": "The tool asks a question",
+    "waiting/plan": "The tool has a plan to be read",
+    "waiting/permission": "The tool asks for permission",
+    "waiting/dialog": "The tool waits at a dialog",
+    "waiting/login": "The tool wants somebody to log in",
+    "done": "The tool is done",
+    "idle": "The tool waits for a prompt",
+    "idle/interrupted": "The tool was interrupted",
+    "failed": "The tool has failed",
+    "failed/rate_limit": "The tool has reached its limit",
+    "failed/auth": "The tool cannot log in",
+    "failed/billing": "The tool has a problem with billing",
+    "failed/overloaded": "The tool gave up: the model is overloaded",
+    "failed/server_error": "The tool gave up: the model's server has an error",
+    "failed/network": "The tool gave up: no network",
+    "stuck": "The tool seems to be stuck",
+    "ended": "The tool has ended",
+    "ended/crashed": "The tool has crashed",
+    "unknown": "What the tool does is not known",
+    "none": "",
+}
+OWN_WORDS = ("stuck", "ended")  # states whose text is ours; in any other the tool says it, which may hold a secret
 
 
 class Outcome(NamedTuple):
@@ -145,9 +173,11 @@ class Journal:
 
     def hear_agent(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
         """Write down what a session's tool does now."""
-        reason = f" ({agent['reason']})" if agent["reason"] else ""
-        text = f": {agent['text']}" if agent["text"] else ""
-        self._happened(session, "agent", f"The tool is {agent['state']}{reason}{text}")
+        state = str(agent["state"])
+        words = DOINGS.get(f"{state}/{agent['reason']}") or DOINGS[state]
+        text = f": {agent['text']}" if agent["text"] and state in OWN_WORDS else ""
+        if words:
+            self._happened(session, "agent", words + text)
 
     def _happened(self, session: clincus.Session, kind: str, what: str) -> None:
         entry = {"at": clincus.utc_now(), "kind": kind, "what": clip(what)}

@@ -41,7 +41,7 @@ def thin(recorder: Recorder, config: clincus.Config, now: datetime) -> None:
 
 def name_again(store: Store, record: Record) -> None:
     """Keep each tree of a session under its name again, where a power cut has torn that: else tidying would drop it."""
-    for one in record.checkpoints:
+    for one in record.checkpoints if store.exists else ():
         with suppress(clincus.ClincusError):  # the tree itself is lost
             store.keep(one.tree, f"{record.key}/{one.checkpoint}")
 

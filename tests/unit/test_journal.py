@@ -177,7 +177,7 @@ def test_the_log_of_a_session_tells_requests_runs_and_its_tool_newest_first(offi
     assert office.log() == [
         "The session has stopped",
         "Type a prompt",
-        "The tool is waiting (question): Red or blue?\\x1b[2J",
+        "The tool asks a question",
         "The session runs since 2026-01-01T08:00:00Z",
     ]
 
@@ -210,9 +210,38 @@ def test_an_id_from_incus_leads_to_no_other_file(id):
     assert journal.log_name(id) == ""
 
 
-def test_a_container_cannot_make_an_entry_long(office):
-    office.happen(agent={**AGENT, "text": "x" * 10_000})
-    assert len(office.log()[0]) == journal.TEXT_LIMIT
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        (
+            {"state": "waiting", "reason": "permission", "text": "Bash: curl -H 'Key: a secret'"},
+            "The tool asks for permission",
+        ),
+        ({"state": "failed", "reason": "other", "text": "a secret"}, "The tool has failed"),
+        ({"state": "ended", "reason": "crashed", "text": "exit code 137"}, "The tool has crashed: exit code 137"),
+        (
+            {"state": "stuck", "reason": "", "text": "nothing has moved"},
+            "The tool seems to be stuck: nothing has moved",
+        ),
+    ],
+)
+def test_what_a_tool_does_is_told_in_words_of_ours(office, agent, words):
+    office.happen(agent=agent)
+    assert office.log() == [words]
+
+
+def test_every_state_of_a_tool_has_its_words():
+    states = clincus.load_contract()["components"]["schemas"]["Agent"]["properties"]["state"]["enum"]
+    assert [state for state in states if state not in journal.DOINGS] == []
+
+
+def test_an_error_cannot_make_an_entry_long(office):
+    def fail_at_length(_request: object) -> object:
+        raise clincus.ClincusError("x" * 10_000, 409)
+
+    with pytest.raises(clincus.ClincusError):
+        office.ask(fail_at_length)
+    assert len(office.audit()[0]["outcome"]) == journal.TEXT_LIMIT
 
 
 # ---- files

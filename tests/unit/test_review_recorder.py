@@ -260,6 +260,8 @@ def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorde
 def test_what_is_torn_gets_its_name_again_before_others_are_tidied(recorder, app, monkeypatch):
     named: list[tuple[str, str]] = []
     monkeypatch.setattr(recording.Store, "keep", lambda _, tree, name: named.append((tree, name)))
+    monkeypatch.setattr(recording.Store, "exists", True)
+    monkeypatch.setattr(recording.Store, "tidy", lambda _, even_few=False: None)
     recorder.take(SESSION, "start")
     named.clear()
     thin(recorder, app.config, datetime(2026, 1, 1, tzinfo=timezone.utc))
