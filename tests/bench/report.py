@@ -1,6 +1,6 @@
 """Put the result of a run into docs/performance.md: its table, and the plots beside it.
 
-    python tests/bench/report.py dist/bench.json [--load dist/load.json]
+    python tests/bench/report.py [dist/bench.json] [--load dist/load.json]
 
 What stands between the marks `<!-- NAME -->` and `<!-- end NAME -->` is written anew, and nothing else.
 """
@@ -115,17 +115,19 @@ def read(path: Path) -> tuple[dict[str, Any], list[Row], list[Series]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("result", type=Path)
+    parser.add_argument("result", type=Path, nargs="?", help="what bench_all.py wrote")
     parser.add_argument("--load", type=Path, help="what bench_load.py wrote")
     options = parser.parse_args()
-    about, rows, series = read(options.result)
-    page = put_in(PAGE.read_text(), "table", f"{origin(about)}\n\n{table(rows)}")
-    pictures = []
-    for one in (one for one in series if len(one.points) > 1):
-        name = f"performance-{one.name}.svg"
-        (PAGE.parent / name).write_text(plot(one))
-        pictures.append(f"![{one.title} with more and more {one.across}]({name})")
-    page = put_in(page, "plots", "\n\n".join(pictures))
+    page = PAGE.read_text()
+    if options.result:
+        about, rows, series = read(options.result)
+        page = put_in(page, "table", f"{origin(about)}\n\n{table(rows)}")
+        pictures = []
+        for one in (one for one in series if len(one.points) > 1):
+            name = f"performance-{one.name}.svg"
+            (PAGE.parent / name).write_text(plot(one))
+            pictures.append(f"![{one.title} with more and more {one.across}]({name})")
+        page = put_in(page, "plots", "\n\n".join(pictures))
     if options.load:
         about, rows, _ = read(options.load)
         page = put_in(page, "load", f"{origin(about)}\n\n{table(rows)}")
