@@ -116,6 +116,7 @@ class Journal:
         self._lock = threading.Lock()  # guards what follows
         self._newest: dict[tuple[str, str], str] = {}  # session_id and kind -> the words of the newest entry
         self._complaint = ""  # why the last write failed
+        self._lost: set[str] = set()  # sessions whose engine could not be reached; only `hear` uses it
 
     # -- What people ask for
 
@@ -124,7 +125,7 @@ class Journal:
         if request.is_socket and request.values.get("readonly"):
             return handler(request)
         session = self._session(request.values.get("id"))
-        note = functools.partial(self._note, request.peer, operation)
+        note = functools.partial(self._note, request, operation)
         if request.is_socket and session and session.status == "running":
             note(session, Outcome("opened", 101, 0.0))
         began = time.monotonic()
@@ -147,11 +148,11 @@ class Journal:
         return None
 
     def _note(
-        self, peer: clincus.Peer, operation: Mapping[str, Any], session: clincus.Session | None, ended: Outcome
+        self, request: Any, operation: Mapping[str, Any], session: clincus.Session | None, ended: Outcome
     ) -> None:
         entry = {
             "at": clincus.utc_now(),
-            **asker(peer),
+            **asker(request.peer),
             "action": operation["operationId"],
             "session": session.id if session else "",
             "outcome": clip(ended.words),
@@ -160,16 +161,31 @@ class Journal:
         }
         words = "{session} {action} by {by}: {outcome} ({status}, {milliseconds} ms)".format(**entry).strip()
         clincus.log.info("%s", words, extra={"fields": entry})
-        what = operation["summary"].partition(";")[0]
+        what = asked_for(operation, request.values)
         self._attempt(lambda: write_action(self._path(""), entry, session.session_id if session else "", what))
 
     # -- What happens by itself
 
     def hear(self, moment: str, session: clincus.Session) -> None:
-        """Write down that a session started, stopped or is deleted, by any program."""
-        what = f"The session runs since {session.started_at}" if moment == "started" else MOMENTS.get(moment)
+        """Write down that a session started, paused, stopped, is deleted or cannot be reached, by any program."""
+        what = f"The session runs since {session.started_at}" if moment == "started" else MOMENTS.get(moment, "")
+        if moment == "stopped" and is_over(session, datetime.now(timezone.utc)):
+            what += ": its time was over"
+        elif moment == "changed":
+            what = self._news_of(session)
         if what:
             self._happened(session, "session", what)
+
+    def _news_of(self, session: clincus.Session) -> str:
+        """What is worth telling of a session that has changed, but neither started nor stopped."""
+        engine = f"The engine {session.engine}" if session.engine else "Incus"
+        if session.unreachable_since:
+            self._lost.add(session.id)
+            return f"{engine} cannot be reached"
+        if session.id in self._lost:
+            self._lost.discard(session.id)
+            return f"{engine} is reached again"
+        return "The session is paused" if session.paused else ""
 
     def hear_agent(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
         """Write down what a session's tool does now."""
@@ -240,6 +256,19 @@ def session_log(registry: clincus.Registry, history: clincus.History, directory:
     if not name:
         raise clincus.ClincusError(f'session "{id}" not found', 404)
     return [public(entry) for entry in read_entries(os.path.join(directory, name))]
+
+
+def is_over(session: clincus.Session, now: datetime) -> bool:
+    """Whether the time that a session may run is over."""
+    end = clincus.parse_time(session.deadline)
+    return end is not None and end <= now
+
+
+def asked_for(operation: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """What a request asked for, in words: the first part of what the contract says of it."""
+    if operation["operationId"] == "delete_session":
+        return "Delete the container" if values.get("force") else "Stop the session"
+    return str(re.split("[;,]", operation["summary"])[0])
 
 
 def asker(peer: clincus.Peer) -> Entry:

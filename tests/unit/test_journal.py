@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,6 +229,35 @@ def test_an_id_from_incus_leads_to_no_other_file(id):
 def test_what_a_tool_does_is_told_in_words_of_ours(office, agent, words):
     office.happen(agent=agent)
     assert office.log() == [words]
+
+
+def test_what_becomes_of_a_session_without_a_request_is_told(office):
+    changes = [{"unreachable_since": "2026-01-01T08:00:00Z"}, {}, {"paused": True}]
+    for change in changes:
+        office.journal.hear("changed", replace(office.session, **change))
+        office.journal.write_next()
+    office.journal.hear("stopped", replace(office.session, deadline="2026-01-01T09:00:00Z"))
+    office.journal.write_next()
+    assert office.log() == [
+        "The session has stopped: its time was over",
+        "The session is paused",
+        "Incus is reached again",
+        "Incus cannot be reached",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "values", "words"),
+    [
+        ("delete_session", {"force": False}, "Stop the session"),
+        ("delete_session", {"force": True}, "Delete the container"),
+        ("post_prompt", {}, "Type a prompt"),
+    ],
+)
+def test_a_request_is_told_by_what_it_asked_for(operation, values, words):
+    everything = [one for item in clincus.load_contract()["paths"].values() for one in item.values()]
+    found = next(one for one in everything if isinstance(one, dict) and one.get("operationId") == operation)
+    assert journal.asked_for(found, values) == words
 
 
 def test_every_state_of_a_tool_has_its_words():
