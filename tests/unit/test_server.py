@@ -104,7 +104,7 @@ class TestMonitor:
 
     def test_what_no_event_told_is_found_by_the_slow_look(self, engine, monitor, monkeypatch):
         monkeypatch.setattr(clincus, "RELIST_DELAY", 0.02)
-        monkeypatch.setattr(clincus, "LOOK_INTERVAL", 0.02)
+        monkeypatch.setattr(monitor, "_interval", 0.02)  # LOOK_INTERVAL, which it has read already
         engine.add(NAME, "Running")
         monitor.start()
         monitor.require()
