@@ -113,6 +113,7 @@ COPILOT = ToolRules(
         Rule("permission", "waiting", r"(?P<text>Do you want to .*\?)[ │]*\n[ │]*❯ 1\. ", "permission", 10, True),
         Rule("dialog", "waiting", r"enter to select · esc to cancel", "dialog", 3),
         Rule("working", "working", r"^ *\S Working\b.* esc ", last=2),
+        Rule("panel", "waiting", r"(?P<text>.* · esc (?:cancel|close))\s*\Z", "dialog", 2, True, is_panel=True),
         Rule("interrupted", "ready", r"^ *● Operation cancelled by user\n.*\n" + CLAUDE_BOX, "interrupted"),
         Rule("error", "failed", r"^ *✗ (?P<text>\S.*(?:\n {3,}\S.*){0,4})\n.*\n" + CLAUDE_BOX, group=True),
         Rule("prompt", "ready", CLAUDE_BOX),
@@ -128,6 +129,9 @@ COPILOT = ToolRules(
     notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$",
 )
 
+# What a person opens with ctrl+p or by a command lies over the rest: at its head a title, and the key that closes it.
+OPENCODE_PANEL = r"^ {8,}(?P<text>[A-Z]\w*(?: \w+)*) {8,}esc(?:/enter)? *(?:\n|\Z)"
+
 OPENCODE = ToolRules(
     seen_on="1.18.34",
     screen=(
@@ -135,6 +139,7 @@ OPENCODE = ToolRules(
         Rule("permission", "waiting", r"^ *┃ +(?P<across>Allow once {2,}Allow always {2,}Reject)\b", "permission", 8),
         Rule("retry", "working", r"^\W*(?P<text>\S.* \[retrying in .*attempt #\d+\])", "retry", 3, True),
         Rule("esc-interrupt", "working", r" esc (again to )?interrupt", last=3),
+        Rule("panel", "waiting", OPENCODE_PANEL, "dialog", group=True, is_panel=True),
         Rule("prompt", "ready", r"ctrl\+p commands", last=4),
     ),
     hooks={

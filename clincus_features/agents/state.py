@@ -351,7 +351,7 @@ def decide(facts: Facts, before: Agent | None = None, seen_at: float = 0.0) -> D
         agent = replace(agent, since=before.since)
     elif before is not None and before.state == "idle" and agent.state == "done" and agent.since <= seen_at:
         agent = replace(agent, since=min(agent.since, before.since))
-    seen = bool(agent.since) and agent.since <= seen_at
+    seen = agent.seen or (bool(agent.since) and agent.since <= seen_at)
     if agent.state == "done" and seen:
         since = before.since if before is not None and (before.state, before.reason) == ("idle", "") else seen_at
         agent = replace(agent, state="idle", since=since)
@@ -443,7 +443,8 @@ def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
     """A dialog is on the screen; where the hooks told of it, theirs are the text and the options."""
     said, rule = facts.said, shown.rule
     since = max(said.at, min(facts.moved, facts.now)) or facts.now
-    agent = Agent("waiting", rule.reason, shown.text, shown.menu.labels, since, "screen")
+    # Nobody is to be called for what a person has just opened.
+    agent = Agent("waiting", rule.reason, shown.text, shown.menu.labels, since, "screen", seen=rule.is_panel)
     why = Why(f"{facts.tool}/{rule.name}", "screen", facts.lines, facts.now)
     if (said.state, said.reason) != ("waiting", rule.reason):
         return Decision(agent, why)

@@ -305,6 +305,26 @@ OTHER_SCREENS = {
     "copilot wants trust": ("copilot", ["│ Do you trust the files in this folder?  │"], ("waiting", "dialog")),
     "opencode is ready": ("opencode", ["┃  Ask anything…", "   tab agents  ctrl+p commands"], ("idle", "")),
     "opencode works": ("opencode", ["   ⬝⬝■■  esc interrupt    tab agents  ctrl+p commands"], ("working", "")),
+    "opencode with its help open": (
+        "opencode",
+        [
+            f"{' ' * 32}Help{' ' * 43}esc/enter",
+            "",
+            f"{' ' * 83}ok",
+            "┃  Ask anything…",
+            "   tab agents  ctrl+p commands",
+        ],
+        ("waiting", "dialog"),
+    ),
+    "copilot with its sessions open": (
+        "copilot",
+        [
+            "  Current  [Sessions]  Issues",
+            "   ❯ ● Session 1    just now",
+            " / search · enter open · n new session · esc cancel",
+        ],
+        ("waiting", "dialog"),
+    ),
     "opencode retries": (
         "opencode",
         ["   ⬝⬝⬝■ Overloaded [retrying in 3s attempt #2]      esc interrupt"],
@@ -394,6 +414,7 @@ PANELS = {
 def test_what_a_person_has_opened_is_told_by_its_title_and_the_choices_that_have_numbers(lines, title, options):
     agent = decide(facts(lines, said=hooks(PROMPT, ("Stop", {})))).agent
     assert (agent.state, agent.reason, agent.text) == ("waiting", "dialog", title)
+    assert agent.seen, "so nobody is called"
     assert tuple(label.split()[0] for label in agent.options) == options
 
 
