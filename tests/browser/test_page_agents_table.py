@@ -132,7 +132,7 @@ def test_each_state_of_the_real_tool_is_the_same_in_api_page_and_command_line(be
     check("ended", "crashed", "137")
     tool.sh("""sed -i 's/"hasTrustDialogAccepted": *true/"hasTrustDialogAccepted": false/' ~/.claude.json""")
     tool.start_again()
-    asked = check("waiting", "dialog")
+    asked = check("waiting", "dialog", "Is this a project you created or one you trust?")
     tool.answer(asked["options"].index("Yes, I trust this folder") + 1)
     tool.becomes("idle")
     tool.type("/exit")
