@@ -1897,11 +1897,13 @@ class Incus:
         return self._answer(self.argv(*arguments), stdin, timeout, finish=finish)
 
     def query(
-        self, path: str, method: str = "GET", data: object | None = None, *, wait: bool = False, timeout: float = 30
-    ) -> Any:
+        self, path: str, method: str = "GET", data: object | None = None, *,
+        wait: bool = False, is_json: bool = True, timeout: float = 30,
+    ) -> Any:  # fmt: skip
         """Ask Incus's REST API (https://linuxcontainers.org/incus/docs/main/rest-api/) and return the metadata.
 
-        `wait` waits for the operation that an asynchronous answer names, and raises when it fails.
+        `wait` waits for the operation that an asynchronous answer names, and raises when it fails. What is not
+        JSON is returned as text.
         """
         # `incus query` refuses --project: it goes into the path (cmd/incus/query.go).
         path = f"{path}{'&' if '?' in path else '?'}project={quote(self.project, safe='')}"
@@ -1909,6 +1911,8 @@ class Incus:
         options = [*(["--wait"] if wait else []), *(["--data", json.dumps(data)] if data is not None else [])]
         command = self._as_member(["incus", "query", "--request", method, *options, path])
         answer = self._answer(command, b"", timeout)
+        if not is_json:
+            return answer.decode("utf-8", "replace")
         try:
             return json.loads(answer) if answer.strip() else None
         except ValueError as error:
@@ -3314,6 +3318,8 @@ class Extensions:
     # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
     agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = field(default_factory=list)
     duties: list[Duty] = field(default_factory=list)
+    # Each tells which sessions of an engine have slept since a time of each (time.monotonic): see sleepers.py.
+    sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = field(default_factory=list)
     # Each puts what it knows of a session's PATCH in force, by the values of the request.
     changes: list[Callable[[Session, Mapping[str, Any]], None]] = field(default_factory=list)
     # Each gets the head of a request, its peer and its `Connection`, and may answer what is for another Host than ours.
@@ -3324,6 +3330,10 @@ class Extensions:
     def tell(self, moment: str, session: Session) -> None:
         """Tell the listeners of a moment in a session's life."""
         call_each(self.listeners, moment, session)
+
+    def asleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
+        """Which sessions of an engine are known to have slept since a time; in all others work begins now."""
+        return set().union(*call_each(self.sleepers, engine, since, cost))
 
     def fields(self, session: Session) -> dict[str, object]:
         """What features add to a session's document."""
@@ -6452,6 +6462,7 @@ class Application:
         self.environ = dict(environ)
         self._flags = dict(flags)
         self.extensions = install_features(self)
+        self._files = config_files(environ)  # every path that counts, present or not
         self.config = self._read_config()  # in force
         self.config_error: str | None = None  # what is wrong with the files, while the last good config is in force
         self._config_lock = threading.Lock()
@@ -6641,7 +6652,7 @@ class Application:
 
     def _poll_config(self) -> None:
         with self._config_lock:
-            if config_fingerprint(config_files(self.environ)) == self._fingerprint:
+            if config_fingerprint(self._files) == self._fingerprint:
                 return
             before = self.config.get("dashboard.port")
             self._reload()
@@ -6657,7 +6668,7 @@ class Application:
         # A setting that an edit has overruled is dropped for good: undoing that edit must not bring it back.
         with suppress(ClincusError):  # a broken file is reported by `load_config`
             save_dashboard(self.environ, {})
-        self._fingerprint = config_fingerprint(config_files(self.environ))
+        self._fingerprint = config_fingerprint(self._files)
         return load_config(self.environ, flags=self._flags)
 
     def _reload(self) -> None:

@@ -7,6 +7,7 @@ long ago.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ import clincus
 SAVE_AFTER_RING = 15.0  # seconds between two saves of a running session, if its bell rang
 SAVE_EVERY = 180.0  # seconds, if it did not
 SAVE_RARELY = 600.0  # the same at most, as long as a save finds nothing new
+SAVE_ASLEEP = 3600.0  # the same for a container that has slept since its last save
+SAVE_COST = 0.1  # seconds of CPU that a save may take in a container
 LOOK_EVERY = 60.0  # seconds between two looks for what is due, if nothing happens
 
 clincus.register_settings(clincus.Setting("sessions.ephemeral_grace", "24h", clincus.check_duration))
@@ -33,7 +36,7 @@ def install(extensions: clincus.Extensions) -> None:
 
     def save(engine: str) -> None:
         before_save.wait(engine, saves.due(app.sessions, engine) - time.monotonic())
-        saves.save_due(app.sessions, engine)
+        saves.save_due(app.sessions, engine, app.extensions.asleep)
 
     def stop(engine: str) -> None:
         before_stop.wait(engine, seconds_until_stop(app.sessions, datetime.now(timezone.utc), engine))
@@ -52,6 +55,9 @@ def install(extensions: clincus.Extensions) -> None:
         clincus.Duty("deadlines", 2.0, stop, each_engine=True),
         clincus.Duty("tidying up", 600.0, delete, each_engine=True),
     ]
+
+
+Asleep = Callable[[str, dict[str, float], float], set[str]]
 
 
 class Alarm:
@@ -80,6 +86,7 @@ class Save(NamedTuple):
     at: float  # time.monotonic
     rang_at: str = ""  # `Session.rang_at` at that time
     pause: float = SAVE_EVERY  # seconds to the next one without a ring
+    done_at: float = -math.inf  # time.monotonic before the last save that went well; `at` may be that of none
 
     def due(self, session: clincus.Session) -> float:
         """When the next one is due."""
@@ -90,6 +97,7 @@ class Saves:
     """Saves the conversations of running sessions soon after a turn (a ring) and every few minutes.
 
     A container that is lost from outside loses no more than what was said since. The pause grows while a session rests.
+    One that has slept since its last save is left alone for up to an hour.
     """
 
     def __init__(self) -> None:
@@ -100,21 +108,31 @@ class Saves:
         at, last = time.monotonic(), self._last.get(engine, {})
         return min((last.get(one.id, Save(at)).due(one) for one in running(sessions, engine)), default=at + LOOK_EVERY)
 
-    def save_due(self, sessions: clincus.Sessions, engine: str = "") -> None:
-        """Save what is due on an engine. A session that is being worked on waits for the next time."""
+    def save_due(self, sessions: clincus.Sessions, engine: str = "", asleep: Asleep = lambda *_: set()) -> None:
+        """Save what is due on an engine. A session that is being worked on waits for the next time.
+
+        `asleep` is that of Extensions.
+        """
         at, known = time.monotonic(), self._last.get(engine, {})
         found = running(sessions, engine)
         last = self._last[engine] = {session.id: known.get(session.id, Save(at)) for session in found}
-        for session in found:
+        due = [session for session in found if at >= last[session.id].due(session)]
+        rested = {one.id: last[one.id].done_at for one in due if one.rang_at == last[one.id].rang_at}
+        since = {id: done_at if at - done_at < SAVE_ASLEEP else -math.inf for id, done_at in rested.items()}
+        sleeping = asleep(engine, since, SAVE_COST)
+        for session in due:
             before = last[session.id]
-            if at >= before.due(session):
-                with contextlib.suppress(clincus.ClincusError):  # it is gone by now
-                    copy = copy_of(sessions, session)
-                    if sessions.save(session.id, wait=False) is not None:
-                        rests = session.rang_at == before.rang_at and copy is not None
-                        rests = rests and copy_of(sessions, session) == copy
-                        pause = min(2 * before.pause, SAVE_RARELY) if rests else SAVE_EVERY
-                        last[session.id] = Save(at, session.rang_at, pause)
+            if session.id in sleeping:
+                last[session.id] = before._replace(at=at, pause=min(2 * before.pause, SAVE_RARELY))
+                continue
+            with contextlib.suppress(clincus.ClincusError):  # it is gone by now
+                copy, begun = copy_of(sessions, session), time.monotonic()
+                saved = sessions.save(session.id, wait=False)
+                if saved is not None:
+                    rests = session.rang_at == before.rang_at and copy is not None
+                    rests = rests and copy_of(sessions, session) == copy
+                    pause = min(2 * before.pause, SAVE_RARELY) if rests else SAVE_EVERY
+                    last[session.id] = Save(at, session.rang_at, pause, begun if saved else -math.inf)
 
 
 def running(sessions: clincus.Sessions, engine: str) -> list[clincus.Session]:

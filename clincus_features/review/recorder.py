@@ -7,6 +7,7 @@ the work in its own thread. Calls on one session wait for each other.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from collections import deque
@@ -41,6 +42,7 @@ BEFORE_PROMPT = 2.0  # seconds that a prompt waits for its checkpoint
 SAME_PROMPT = 60.0  # seconds for which the checkpoint before a prompt is that of the turn that begins
 WAIT_FOR_STARTS = 5.0  # seconds that the first checkpoint leaves the machine to other sessions that start
 SETTLING = 1.5  # seconds after a start that somebody else has begun
+LOOK_COST = 0.4  # seconds of CPU that a look at a workspace may take in a container, and the container still sleeps
 RECORDERS = 4  # checkpoints taken at the same time
 FIRST_PERIOD, LAST_PERIOD = 30.0, 600.0  # seconds between two looks at a tool without hooks, while nothing changes
 SKIPPED_WHYS = ("large", "repository", "unreadable", "special", "ignored")
@@ -120,16 +122,29 @@ class Recorder:
             self._ask(session, "turn")
 
     def look_at_quiet_tools(self) -> None:
-        """Ask for a checkpoint of sessions whose tool tells nothing; less often, the longer nothing changes there."""
-        at = time.monotonic()
+        """Ask for a checkpoint of sessions whose tool tells nothing; less often, the longer nothing changes there.
+
+        None is taken of a container that has slept since its workspace was looked at.
+        """
+        at, due = time.monotonic(), []
         for session in self._app.registry.all():
             is_there = session.status == "running" and not session.unreachable_since
             if is_there and self._states.get(session.id) == "unknown":
-                due, period = self._periods.setdefault(session.id, (at + FIRST_PERIOD, FIRST_PERIOD))
-                if at >= due:
+                when, period = self._periods.setdefault(session.id, (at + FIRST_PERIOD, FIRST_PERIOD))
+                if at >= when:
                     longer = min(2 * period, LAST_PERIOD)
                     self._periods[session.id] = (at + longer, longer)
-                    self._ask(session, "timer")
+                    due.append(session)
+        for session in self._awake(due) if self._is_enabled() else ():
+            self._ask(session, "timer")
+
+    def _awake(self, sessions: Sequence[clincus.Session]) -> Iterator[clincus.Session]:
+        """Those whose containers are not known to have slept since the last look at their workspaces."""
+        for engine in {session.engine for session in sessions}:
+            here = [session for session in sessions if session.engine == engine]
+            since = {session.id: self._looks.get(session.id, -math.inf) for session in here}
+            asleep = self._app.extensions.asleep(engine, since, LOOK_COST)
+            yield from (session for session in here if session.id not in asleep)
 
     def work(self, engine: str = "") -> None:
         """Wait until somebody has asked for a checkpoint of an engine's session, and take it."""

@@ -7,6 +7,7 @@ import json
 import pytest
 from test_agents import KEY, Tool, api, config, config_of_claude  # noqa: F401 (`api` is a fixture)
 
+from clincus_features import sleepers
 from tests.programs import DEADLINE, wait_until
 
 
@@ -23,6 +24,12 @@ def test_a_session_that_works_takes_more(bed, clincus_server, workspace):
     )
     assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
     assert clincus_server.get(path).status == 409
+
+
+def test_incus_tells_what_cpu_each_container_has_used(bed, clincus_server, workspace):
+    id = clincus_server.create(workspace)["id"]
+    told = bed.incus.query("/1.0/metrics", is_json=False)
+    assert sleepers.cpu_seconds(told, bed.incus.project)[id] > 0
 
 
 # What each real tool needs to reach the stand-in for its vendor's API; Claude Code with a plan, which has limits.

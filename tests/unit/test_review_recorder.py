@@ -35,6 +35,7 @@ class App:
     def __init__(self, home: Path) -> None:
         self.environ = {"HOME": str(home)}
         self.registry = self.hub = self
+        self.extensions = clincus.Extensions()
         self.config = clincus.load_config({"HOME": str(home)})
         self.sessions = [SESSION]
         self.told: list[dict[str, Any]] = []
@@ -173,6 +174,17 @@ def test_a_quiet_tool_is_looked_at_less_often_while_nothing_changes(recorder, tr
     clock[0] = 10_000.0
     recorder.look_at_quiet_tools()
     assert work_off(recorder) == ["start", "timer"]
+
+
+def test_a_container_that_has_slept_since_the_last_look_is_not_looked_at(recorder, app, monkeypatch):
+    clock, asked = [0.0], []
+    monkeypatch.setattr(recording.time, "monotonic", lambda: clock[0])
+    app.extensions.sleepers.append(lambda engine, since, cost: asked.append(since) or {SESSION.id})
+    recorder.take(SESSION, "start")
+    recorder.hear(SESSION, {"state": "unknown"})
+    for clock[0] in (10.0, 50.0):
+        recorder.look_at_quiet_tools()
+    assert (asked, list(recorder._queue)) == ([{SESSION.id: 0.0}], [])
 
 
 def test_nothing_is_taken_by_itself_where_that_is_switched_off(recorder, app):

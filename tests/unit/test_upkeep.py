@@ -187,6 +187,39 @@ def test_a_session_at_rest_is_saved_more_and_more_rarely(sessions, monkeypatch):
     assert [pause(), pause()] == [upkeep.SAVE_AFTER_RING, 180]
 
 
+def test_a_container_that_has_slept_since_a_save_is_saved_once_an_hour(sessions, monkeypatch):
+    clock, saves, asked = [1000.0], upkeep.Saves(), []
+    monkeypatch.setattr(upkeep.time, "monotonic", lambda: clock[0])
+    sessions.add(status="Running")
+
+    def asleep(engine: str, since: dict[str, float], cost: float) -> set[str]:
+        asked.append(since)
+        return {id for id, at in since.items() if at > 0}  # as it sleeps since the first save
+
+    def after(seconds: float) -> int:
+        clock[0] += seconds
+        sessions.saved.clear()
+        saves.save_due(sessions, "", asleep)
+        return len(sessions.saved)
+
+    assert [after(0), after(200), after(400), after(700), after(700)] == [0, 1, 0, 0, 0]
+    assert asked[-1] == {FIRST: 1200.0}
+    sessions.registry.ring(FIRST, NOON)
+    assert after(upkeep.SAVE_AFTER_RING + 1) == 1, "a ring is a ring"
+    assert [after(600) for _ in range(6)] == [0, 0, 0, 0, 0, 1]
+
+
+def test_a_container_whose_save_failed_is_saved_again_though_it_sleeps(sessions, monkeypatch):
+    clock, saves, asked = [1000.0], upkeep.Saves(), []
+    monkeypatch.setattr(upkeep.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sessions, "save", lambda id, wait: "")
+    sessions.add(status="Running")
+    for _ in range(3):
+        clock[0] += 700
+        saves.save_due(sessions, "", lambda engine, since, cost: asked.append(since) or set())
+    assert asked[-1] == {FIRST: -upkeep.math.inf}
+
+
 def test_a_duty_that_sleeps_is_woken_by_what_happens_on_its_engine_alone():
     alarm, session = upkeep.Alarm(), clincus.Session(FIRST, "/w", "claude", 1, "running", persistent=False)
     alarm.hear("changed", clincus.replace(session, engine="far"))

@@ -1,0 +1,148 @@
+"""Tells which containers have slept, so that nobody looks again for what cannot have been written there.
+
+Whatever a program writes takes CPU. One query gives the CPU that each container of an engine has used so far. One has
+slept from an answer to the next if it used NOTHING between them, but for what work of Clincus's own in it may cost.
+What is not known counts as awake: a run's first answer, a counter that falls, an engine that does not tell (it may
+forbid that to a restricted project; a cluster tells of one member). Clocks that a person can set are not asked.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import clincus
+
+NOTHING = 0.01  # seconds of CPU, two or three ticks of a clock; a turn of a tool takes a hundred times as much
+HELD = 10.0  # seconds for which an answer holds; Incus keeps its own for 8
+LATEST = 300.0  # seconds after which work counts no more that no answer told of
+SETTLED = 30.0  # seconds after which a fresh answer has all of a piece of work, if it tells of it at all
+SHARE = 10  # an answer for that many running sessions costs as much as work in one of them
+LINE = re.compile(r'^incus_cpu_seconds_total\{.*?name="([^"]+)",project="([^"]+)",type="container"\} (\S+)$', re.M)
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Add the question, and the duty that asks again when work is over."""
+    sleepers = Sleepers(extensions.app)
+    extensions.sleepers.append(sleepers.asleep)
+    extensions.duties.append(clincus.Duty("looking who sleeps", 0.0, sleepers.settle, each_engine=True))
+
+
+class Mark(NamedTuple):
+    """What an answer told of a container. Times are of time.monotonic."""
+
+    since: float  # when an answer came from which on it has slept
+    read_at: float  # when this answer came
+    used: float  # seconds of CPU until then
+    run: str  # `Session.run`
+
+
+class Work(NamedTuple):
+    """Clincus's own work that was about to begin in a container."""
+
+    asked_at: float  # time.monotonic
+    left: float  # seconds of CPU that it may still take
+    was_seen: bool = False  # an answer told of it
+
+
+class Answers:
+    """What is known of the containers of one engine. The lock guards all but `begun`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.begun = threading.Event()  # there is work that no answer came after
+        self.works: dict[str, Work] = {}  # by session
+        self.marks: dict[str, Mark] = {}  # by session
+        self.asked_at = -HELD  # time.monotonic
+
+    def take(self, at: float, used: Mapping[str, float], runs: Mapping[str, str]) -> None:
+        """Take in an answer that came at a time: seconds of CPU by session, of those that run."""
+        before, self.marks = self.marks, {}
+        for id, run in runs.items():
+            if id in used:
+                self.marks[id] = self._mark(id, before.get(id), Mark(at, at, used[id], run))
+
+    def begin(self, at: float, ids: Iterable[str], cost: float) -> None:
+        """Note that work is about to begin in containers."""
+        for id in ids:
+            before = self.works.get(id)
+            self.works[id] = Work(at, cost + (before.left if before else 0.0))
+
+    def _mark(self, id: str, before: Mark | None, now: Mark) -> Mark:
+        work = self.works.pop(id, Work(now.read_at, 0.0))
+        if before is None or before.run != now.run or not 0 <= now.used - before.used <= NOTHING + work.left:
+            return now
+        if now.used - before.used > NOTHING:
+            work = work._replace(left=work.left - (now.used - before.used), was_seen=True)
+        if work.left > 0 and now.read_at - work.asked_at < (SETTLED if work.was_seen else LATEST):
+            self.works[id] = work
+        return now._replace(since=before.since)
+
+
+class Sleepers:
+    """Asks engines, and answers for their sessions."""
+
+    def __init__(self, app: clincus.Application) -> None:
+        self._app = app
+        self._answers: dict[str, Answers] = {}  # by engine
+
+    def asleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
+        """Which sessions of an engine have slept since a time of each (time.monotonic).
+
+        The caller begins work in all others now, which takes up to `cost` seconds of CPU in each.
+        """
+        if not since or len(since) * SHARE < len(self._runs(engine)):
+            return set()
+        answers = self._of(engine)
+        with answers.lock:
+            self._ask(engine, answers)
+            found = {id for id, at in since.items() if id in answers.marks and answers.marks[id].since <= at}
+            answers.begin(time.monotonic(), since.keys() - found, cost)
+        if found < since.keys():
+            answers.begun.set()
+        return found
+
+    def settle(self, engine: str) -> None:
+        """Wait until work in containers of an engine is over, and ask: from then on all that they use is their own."""
+        answers = self._of(engine)
+        answers.begun.wait()
+        answers.begun.clear()
+        time.sleep(SETTLED)
+        with answers.lock:
+            self._ask(engine, answers)
+
+    def _ask(self, engine: str, answers: Answers) -> None:
+        """Ask an engine, unless that was done just now. No answer means that all of its sessions are awake."""
+        if time.monotonic() - answers.asked_at < HELD:
+            return
+        door, text = self._app.sessions.door(f"{engine}:"), ""
+        try:
+            text = door.query("/1.0/metrics", is_json=False, timeout=clincus.READ_TIMEOUT)
+        except clincus.ClincusError as error:
+            clincus.log.debug("who sleeps is not known: %s", error)
+        answers.asked_at = time.monotonic()
+        used = {clincus.session_id_on(engine, name): cpu for name, cpu in cpu_seconds(text, door.project).items()}
+        answers.take(answers.asked_at, used, self._runs(engine))
+
+    def _runs(self, engine: str) -> dict[str, str]:
+        """The runs of an engine's sessions."""
+        everything = self._app.registry.all()
+        return {one.id: one.run for one in everything if (one.engine, one.status) == (engine, "running")}
+
+    def _of(self, engine: str) -> Answers:
+        return self._answers.setdefault(engine, Answers())
+
+
+def cpu_seconds(text: str, project: str) -> dict[str, float]:
+    """The CPU that each container of a project has used, in Incus's text for Prometheus.
+
+    It has a line for each core and mode.
+    """
+    used: dict[str, float] = {}
+    for name, place, seconds in LINE.findall(text):
+        if place == project:
+            used[name] = round(used.get(name, 0.0) + float(seconds), 6)  # in any order the sum is the same
+    return used
