@@ -5010,13 +5010,20 @@ def failure(error: ClincusError) -> Response:
     return json_response({"error": error.message}, error.status, error.headers)
 
 
+@functools.lru_cache(maxsize=1)
+def http_date(second: int) -> str:
+    """A Unix time as header fields have it."""
+    from email.utils import formatdate
+
+    return formatdate(second, usegmt=True)
+
+
 def response_bytes(response: Response, *, is_last: bool, head_only: bool = False) -> bytes:
     """An answer as it goes out; `is_last` tells the client that the connection ends with it."""
-    from email.utils import formatdate
     from http import HTTPStatus
 
     has_body = response.status not in {204, 304}
-    headers = [("Date", formatdate(usegmt=True)), *response.headers]
+    headers = [("Date", http_date(int(time.time()))), *response.headers]
     if response.status != 304:  # a client that is told 304 keeps the header fields that it has (RFC 9111, 4.3.4)
         headers += SAFE_HEADERS
     headers += () if any(key == "Cache-Control" for key, _ in headers) else [("Cache-Control", "no-store")]
@@ -5291,14 +5298,18 @@ class Router:
         self.contract = contract
         self._items: Schema = inlined(contract["paths"], contract)
         self.routes: list[Route] = []  # what is answered
+        self._plain: dict[tuple[str, str], Route] = {}  # method, path without a {name} -> route
 
     def add(self, method: str, path: str, handler: Handler) -> None:
         """Let a handler answer an operation of the contract. Raises KeyError for one that the contract lacks."""
-        self.routes.append(Route(method, path, self._items[path], handler))
+        self.routes.append(route := Route(method, path, self._items[path], handler))
+        self._plain |= {(one, path): route for one in route.methods if "{" not in path}
         self.routes.sort(key=lambda route: route.path.replace("{", "~"))  # a literal segment goes before a {name}
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """The route of a request and the values in its path. Raises ClincusError: 404, 405."""
+        if plain := self._plain.get((method, path)):
+            return plain, {}
         allowed: list[str] = []
         for route in () if UNUSABLE.search(unquote(path)) else self.routes:
             match = route.pattern.fullmatch(path)
