@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     import socket
     import tarfile
     from email.message import Message
-    from http.server import ThreadingHTTPServer
     from io import BufferedReader
+    from socketserver import ThreadingTCPServer
 
     from typing_extensions import Self
     from websockets.frames import Frame
@@ -78,7 +78,7 @@ else:
 
     for name in ("base64", "copy", "glob", "hashlib", "hmac", "shutil", "socket", "tarfile"):
         globals()[name] = LaterModule(name)
-    ThreadingHTTPServer = object  # a base class cannot wait: `open_listener` makes the class with the true one
+    ThreadingTCPServer = object  # a base class cannot wait: `open_listener` makes the class with the true one
 
 __version__ = "0.1.0"
 __commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
@@ -5542,7 +5542,7 @@ class Site:
 class Connection:
     """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`.
 
-    http.server accepts it and gives it a thread, and does no more: `parse_head` says why.
+    socketserver accepts it and gives it a thread. http.server is no help: `parse_head` says why.
     """
 
     def __init__(self, connection: socket.socket, site: Site) -> None:
@@ -5673,7 +5673,7 @@ class Connection:
 LISTENER_POLL = 1e6  # seconds: poll(2) takes no more than 24 days
 
 
-class Listener(ThreadingHTTPServer):
+class Listener(ThreadingTCPServer):
     """One listening address; each connection gets a thread."""
 
     daemon_threads = True
@@ -5697,12 +5697,6 @@ class Listener(ThreadingHTTPServer):
             self.socket.shutdown(socket.SHUT_RDWR)  # wakes `serve_forever`
         self.shutdown()
         self.server_close()
-
-    def server_bind(self) -> None:
-        """Bind; http.server would look its own name up in the DNS besides, which can take long."""
-        from socketserver import TCPServer
-
-        TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection; out of file descriptors, wait a moment instead of spinning."""
@@ -5734,10 +5728,9 @@ class Listener(ThreadingHTTPServer):
 
 def open_listener(address: tuple[str, int], site: Site) -> Listener:
     """Listen at an address (name or literal, port). Raises OSError."""
-    import http.server
+    import socketserver  # http.server would load its client and TLS, too, which nobody needs here
 
-    # `Listener` stands without its base class above, since http.server takes long to load.
-    return cast(Listener, type("Server", (Listener, http.server.ThreadingHTTPServer), {})(address, site))
+    return cast(Listener, type("Server", (Listener, socketserver.ThreadingTCPServer), {})(address, site))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -5780,6 +5773,14 @@ class CloseCode(enum.IntEnum):
     NOT_RUNNING = 4409
 
 
+def frame_head(opcode: int, size: int) -> bytes:
+    """What stands before a message of so many bytes that a server sends as one frame (RFC 6455 section 5.2)."""
+    if size < 126:
+        return bytes((0x80 | opcode, size))
+    form, mark = ("!BBH", 126) if size < 1 << 16 else ("!BBQ", 127)
+    return struct.pack(form, 0x80 | opcode, mark, size)
+
+
 class WebSocket:
     """An upgraded connection: its socket, its protocol state, its deadlines.
 
@@ -5810,6 +5811,7 @@ class WebSocket:
         self._lock = threading.Lock()
         self._wake_reader, self._waker = socket.socketpair()
         self._waker.setblocking(False)
+        self._poll, self._watched = select.poll(), dict[int, int]()  # and what it watches: descriptors, their masks
         self._feed(early)
 
     def __enter__(self) -> WebSocket:
@@ -5835,9 +5837,19 @@ class WebSocket:
         """How many bytes wait for the client to read."""
         return len(self._outgoing)
 
-    def send(self, data: bytes, *, text: bool = False) -> None:
-        """Send a binary message, or UTF-8 as `text`; what TCP does not take now is sent by `wait`."""
-        (self._protocol.send_text if text else self._protocol.send_binary)(data)
+    def send(self, data: bytes | memoryview, *, text: bool = False) -> None:
+        """Send a binary message, or UTF-8 as `text`; what TCP does not take now is sent by `wait`.
+
+        The library would copy the data three times. It has sent no close: `open` is to be asked before.
+        """
+        self._collect()
+        head = frame_head(TEXT if text else BINARY, len(data))
+        sent = 0
+        if not self._outgoing:
+            with suppress(OSError):  # it takes nothing now, or is gone, which `_flush` finds as well
+                sent = self._connection.sendmsg([head, data])
+        self._outgoing += head[sent:]
+        self._outgoing += data[max(0, sent - len(head)) :]
         self._flush()
 
     def take_messages(self) -> list[tuple[bool, bytes]]:
@@ -5875,14 +5887,11 @@ class WebSocket:
             return {}
         # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
         reading = reading and len(self._outgoing) < 2 * BUFFER_MARK
-        poll = poll_on(self._wake_reader, select.POLLIN)
-        for fd, mask in others.items():
-            poll.register(fd, mask)
-        mask = (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)
-        poll.register(self._connection, select.POLLRDHUP | mask)
+        mask = select.POLLRDHUP | (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)
+        self._watch({**others, self._wake_reader.fileno(): select.POLLIN, self._connection.fileno(): mask})
         patience = max(0.0, self._due() - time.monotonic())
         # Nothing may be sent before poll: the caller has chosen `others` by how full the buffers are now.
-        ready = dict(poll.poll(1000 * patience))
+        ready = dict(self._poll.poll(1000 * patience))
         if ready.pop(self._wake_reader.fileno(), 0):
             self._wake_reader.recv(READ_SIZE)
         if ready.pop(self._connection.fileno(), 0) & ~select.POLLOUT:
@@ -5893,6 +5902,15 @@ class WebSocket:
         if not self.ended and time.monotonic() >= self._due():
             self._act_on_silence()
         return ready
+
+    def _watch(self, masks: dict[int, int]) -> None:
+        if masks == self._watched:
+            return
+        for fd in self._watched.keys() - masks.keys():
+            self._poll.unregister(fd)
+        for fd, mask in masks.items():
+            self._poll.register(fd, mask)
+        self._watched = masks
 
     def _receive(self, reading: bool) -> None:
         try:
@@ -6042,8 +6060,8 @@ class PtyProgram:
         """Set the size of the terminal; the kernel tells the program by SIGWINCH."""
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.columns, 0, 0))
 
-    def read(self) -> bytes:
-        """Return what there is to read, up to one frame: fewer frames are cheaper for both sides."""
+    def read(self) -> memoryview:
+        """What there is to read, until the next call, up to one frame: fewer frames are cheaper for both sides."""
         size = 0
         while size < READ_SIZE:
             try:
@@ -6056,7 +6074,7 @@ class PtyProgram:
             size += count
             if count < FULL_READ:  # after a full read the rest is on its way, after a short one there is none
                 break
-        return bytes(self._room[:size])
+        return self._room[:size]
 
     def write(self, data: bytearray) -> int:
         """Type `data`; returns how many bytes of it the terminal took."""

@@ -27,7 +27,7 @@ from clincus_features.review.store import Store
 from clincus_features.review.thinning import thin
 
 THIN_EVERY = 3600.0  # seconds between two looks at what is too old or too much
-QUIET_EVERY = 10.0  # seconds between two looks at whose tool tells nothing
+QUIET_EVERY = 30.0  # seconds between two looks at whose tool tells nothing
 
 
 def install(extensions: clincus.Extensions) -> None:

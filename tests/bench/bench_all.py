@@ -2,7 +2,7 @@
 
     python tests/bench/bench_all.py [--write dist/bench.json] [--idle-minutes 2] [--without terminal,page,…]
 
-CLINCUS_TEST_PROGRAM=dist/clincus.pyz measures the archive, as `make bench` does. It takes about ten minutes on two
+CLINCUS_TEST_PROGRAM=dist/clincus.pyz measures the archive, as `make bench` does. It takes about twelve minutes on two
 cores with nothing beside it. As root it starts an Incus of its own, as the tests do. A part that fails is told, and the
 others go on. `python tests/bench/report.py dist/bench.json` puts the result into docs/performance.md.
 """
