@@ -2,9 +2,10 @@
 import { api, ApiError } from '../../lib/api';
 import type { Port, Session } from '../../lib/types';
 
-const PERIOD_MS = 3_000;
-/** The first look waits until the terminal is there. */
-const FIRST_MS = 1_000;
+/** Each look is a command in the container. */
+const PERIOD_MS = 5_000;
+/** The first look waits until the terminal is there, and none is taken for a glance. */
+const FIRST_MS = 5_000;
 
 export class Ports {
   list = $state.raw<readonly Port[]>([]);
