@@ -161,12 +161,13 @@ def why_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     """The text of `clincus why`."""
     why = found["why"]
     yield console.paint(name, "bold")
-    yield console.facts({
+    rows = {
         "State": agent_words({**found, "text": ""}),
         "Since": found["since"],
         "Text": found["text"],
-        "Rule": f"{why['rule']} ({why['source']}, {why['at']})",
-    }.items())  # fmt: skip
+        "Rule": f"{why['rule']} ({', '.join(filter(None, (why['source'], why['at'])))})",
+    }
+    yield console.facts((name, value) for name, value in rows.items() if value)
     yield from (f"  {number}. {clincus.printable(option)}" for number, option in enumerate(found["options"], 1))
     yield from (f"  | {clincus.printable(line)}" for line in why["lines"])
 

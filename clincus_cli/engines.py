@@ -100,7 +100,13 @@ def run_engine_add(context: Context) -> int:
     given = {"project": options.project, "target": options.target, "image": options.image, "roots": [*options.root]}
     row = {key: value for key, value in given.items() if value}
     incus = clincus.Incus(options.project or "default", engine=name, remote=name)
-    incus.query("/1.0", timeout=clincus.READ_TIMEOUT)
+    try:
+        incus.query("/1.0", timeout=clincus.READ_TIMEOUT)
+    except clincus.IncusError as error:
+        if "doesn't exist" not in error.message:
+            raise
+        words = f'there is no remote "{name}": give the TOKEN that `incus config trust add` prints on that host'
+        raise clincus.ClincusError(words, 404) from error
     image = options.image or context.config.get("defaults.image")
     if options.copy_image and not image_fingerprint(incus, image):
         give_image(context, incus, image)

@@ -53,7 +53,7 @@ def run_diff(context: Context) -> int:
         found = ask(context, "GET", "changes", query=scope)
         if options.path:
             found["files"] = [one for one in found["files"] if is_in(one["path"], [options.path.rstrip("/")])]
-        return console.show("json" if options.json else "text", found, stat_lines(found))
+        return console.show("json" if options.json else "text", found, [*stat_lines(found)] or ["Nothing has changed."])
     query = {**scope, **({"path": options.path} if options.path else {})}
     patch = fetch_from_server(context, "GET", session_path(options.name, "changes/patch", query), None, LOOK_WITHIN)
     if sys.stdout.isatty():

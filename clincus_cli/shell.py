@@ -78,7 +78,10 @@ SAME_FIELDS = {"tool", "persistent", "image", "profile", "slot", "name", "debug"
 
 
 def launch_request(context: Context) -> clincus.LaunchRequest:
-    """The request that the flags of a start make. Raises UsageError for flags that do not go together."""
+    """The request that the flags of a start make. Raises UsageError for flags that do not go together.
+
+    Raises ClincusError(404) for an engine that is not in the config.
+    """
     from clincus_features.agents.keys import clean_prompt
 
     options = context.options
@@ -90,6 +93,8 @@ def launch_request(context: Context) -> clincus.LaunchRequest:
     prompt, clone, there = (vars(options).get(name) for name in ("prompt", "clone", "there"))
     if fields.get("branch") and not clone:
         raise cli.UsageError("--branch is for a clone: give --clone, too", "shell")
+    if fields.get("engine"):
+        context.door(f"{fields['engine']}:")
     if options.writable_git_hooks:
         settings["git.writable_hooks"] = True
     if options.mount:

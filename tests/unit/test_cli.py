@@ -18,6 +18,7 @@ import pytest
 
 import clincus
 import clincus_cli.main  # noqa: F401 (it declares the commands)
+from clincus_cli import agents as cli_agents
 from clincus_cli import commands as cli_commands
 from clincus_cli import console as cli_console
 from clincus_cli import context as cli_context
@@ -258,6 +259,12 @@ def test_the_commands_of_a_group_stand_under_the_words_that_scripts_know(name):
 def test_every_command_stands_in_the_help_of_the_program():
     shown = {line.split()[0] for line in cli_help.help_text("").splitlines() if line.startswith("  ")}
     assert {command.group or command.name for command in SHOWN} <= shown
+
+
+def test_why_leaves_out_what_is_not_known():
+    why = {"rule": "session-not-running", "source": "process", "at": "", "lines": []}
+    found = {"state": "none", "reason": "", "since": "", "text": "", "options": [], "why": why}
+    assert [*cli_agents.why_lines("box", found)] == ["box", "State: none\nRule:  session-not-running (process)"]
 
 
 def test_a_flag_is_not_like_another_by_its_dashes_alone():
