@@ -31,7 +31,12 @@ fi
 : >"$HOME/.clincus/started"
 eval "$how"
 code=$?
-[ ! -t 0 ] || stty sane # a tool that was killed leaves a terminal without an echo
+if [ -t 0 ]; then
+    # A tool that was killed leaves a terminal without an echo, and answers of the terminal that it has not read. The
+    # shell would take these for keys, and the first line that a person types for what to search in its history.
+    stty -icanon -echo min 0 time 1 && cat >/dev/null
+    stty sane
+fi
 echo "$$ $code" >"$agent/run"
 "$HOME/.clincus/ring" &
 [ "${1:-}" != direct ] || exit "$code"
