@@ -4,13 +4,17 @@ import userEvent from '@testing-library/user-event';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { router } from '../../lib/router.svelte';
-import { fakeServer } from '../../test/fakes';
+import { fakeServer, type Reply } from '../../test/fakes';
 import History from './History.svelte';
 
 const props = (q: string) => ({ q, tool: '', page: 1 });
 
+const RUN = { id: 'a', session_id: 'b', workspace: '/w/my-app', tool: 'claude', persistent: false, started_at: '2026-01-01T12:00:00Z', ended_at: '2026-01-01T13:00:00Z', exit_code: 0 };
+let reply: Reply;
+
 beforeEach(() => {
-  fakeServer(() => ({ json: [] }));
+  reply = { json: [] };
+  fakeServer(() => reply);
   router.go('/history');
 });
 
@@ -40,4 +44,14 @@ it('searches for what is typed after a moment, and takes nothing back of it mean
   expect(box().value).toBe('my');
   vi.advanceTimersByTime(300);
   expect(router.route).toMatchObject({ place: 'history', q: 'my' });
+});
+
+it('keeps the runs that are shown when a later look fails, and says so', async () => {
+  reply = { json: [RUN] };
+  const { rerender } = render(History, props(''));
+  expect(await screen.findByText('my-app')).toBeTruthy();
+  reply = { status: 503, json: { error: 'the disk is full' } };
+  await rerender(props('my'));
+  expect(await screen.findByText(/This may not be the newest state. The disk is full/)).toBeTruthy();
+  expect(screen.getByText('my-app')).toBeTruthy();
 });

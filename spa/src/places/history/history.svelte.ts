@@ -24,7 +24,8 @@ export class HistoryPage {
     } catch (error) {
       if (mine !== this.#latest) return;
       this.error = sentence(error);
-      this.phase = 'error';
+      // Runs that are on the screen stay there when one look fails.
+      if (this.phase !== 'ready') this.phase = 'error';
     }
   }
 }
