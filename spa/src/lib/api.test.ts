@@ -77,11 +77,12 @@ describe('a write', () => {
 
   it('is sent as JSON, once, even if it fails', async () => {
     const calls = fakeServer(() => ({ status: 503, json: { error: 'Incus is down.' } }));
-    await failure(api.createSession({ workspace: '/p', tool: 'claude' }));
+    await failure(api.createSession({ workspace: '/p', tool: 'claude' }, 'a-key'));
     expect(calls.map(({ method, path, body }) => ({ method, path, body }))).toEqual([
       { method: 'POST', path: '/api/sessions', body: '{"workspace":"/p","tool":"claude"}' },
     ]);
     expect(calls[0]?.headers.get('Content-Type')).toBe('application/json');
+    expect(calls[0]?.headers.get('Idempotency-Key')).toBe('a-key');
   });
 
   it('without an answer’s body is fine', async () => {

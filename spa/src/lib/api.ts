@@ -148,7 +148,7 @@ export interface HistoryQuery {
 
 export const api = {
   sessions: () => get<Session[]>('/api/sessions'),
-  createSession: (request: NewSessionRequest) => write<Session>('POST', '/api/sessions', request),
+  createSession: (request: NewSessionRequest, key: string) => write<Session>('POST', '/api/sessions', request, { 'Idempotency-Key': key }),
   changeSession: (id: string, change: SessionChange) => write<Session>('PATCH', session(id), change),
   stopSession: (id: string) => write<undefined>('DELETE', session(id)),
   deleteSession: (id: string) => write<undefined>('DELETE', `${session(id)}?force=true`),

@@ -109,6 +109,11 @@ export function isJump(event: KeyboardEvent): boolean {
 }
 
 /** Whether the event belongs to a field that takes text, so that single letters are not shortcuts. */
+/** Whether a key sends what is written in a field of several lines. */
+export function isSendKey(event: KeyboardEvent): boolean {
+  return event.key === 'Enter' && (isMac ? event.metaKey : event.ctrlKey) && !event.isComposing;
+}
+
 export function isTyping(event: KeyboardEvent): boolean {
   const target = event.target;
   return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));

@@ -1,5 +1,6 @@
 /** What a person writes to the tools: a draft for each session, what became of the last prompt, and the queue. */
-import { api, ApiError, sentence } from '../lib/api';
+import { api, sentence } from '../lib/api';
+import { Once } from '../lib/once';
 import { Persisted } from '../lib/persisted.svelte';
 import type { Prompt, PromptResult } from '../lib/types';
 
@@ -11,19 +12,11 @@ const MOST_DRAFTS = 50;
 const isRecord = (value: unknown): value is Record<string, string> =>
   typeof value === 'object' && value !== null && Object.values(value).every((one) => typeof one === 'string');
 
-/** A page on plain HTTP has no randomUUID. */
-export function newKey(): string {
-  if ('randomUUID' in crypto) return crypto.randomUUID();
-  const bytes = (crypto as Crypto).getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-}
-
 export class Prompts {
   readonly #drafts = new Persisted<Record<string, string>>('drafts', {}, isRecord);
   #outcomes = $state.raw<ReadonlyMap<string, Outcome>>(new Map());
   #lists = $state.raw<ReadonlyMap<string, readonly Prompt[]>>(new Map());
-  /** The tries whose answer was lost: the same text goes with the same key again. */
-  readonly #lost = new Map<string, { text: string; key: string }>();
+  readonly #once = new Once();
 
   draft(id: string): string {
     return this.#drafts.current[id] ?? '';
@@ -47,18 +40,13 @@ export class Prompts {
   async send(id: string): Promise<void> {
     const text = this.draft(id);
     if (!text.trim() || this.outcome(id)?.result === 'sending') return;
-    const lost = this.#lost.get(id);
-    const key = lost?.text === text ? lost.key : newKey();
     this.#became(id, { result: 'sending' });
     try {
-      const { result } = await api.prompt(id, text, key);
-      this.#lost.delete(id);
+      const { result } = await this.#once.send(id, text, (key) => api.prompt(id, text, key));
       if (result !== 'unconfirmed' && this.draft(id) === text) this.write(id, '');
       this.#became(id, { result });
       if (result === 'queued') await this.look(id);
     } catch (error) {
-      if (error instanceof ApiError && error.status > 0) this.#lost.delete(id);
-      else this.#lost.set(id, { text, key });
       this.#became(id, { result: 'refused', text: sentence(error) });
     }
   }

@@ -3,6 +3,7 @@ import { SvelteMap } from 'svelte/reactivity';
 
 import { calls, rank } from '../lib/agent';
 import { api, ApiError, sentence } from '../lib/api';
+import { Once } from '../lib/once';
 import { Persisted } from '../lib/persisted.svelte';
 import type { Agent, NewSessionRequest, Session, SessionStatus } from '../lib/types';
 
@@ -85,6 +86,7 @@ export class Sessions {
   #current: Promise<void> | null = null;
   #next: Promise<void> | null = null;
   #lastKey = 0;
+  readonly #once = new Once();
 
   readonly list: readonly Session[] = $derived(
     [...this.#snapshot.values()].map((session) => this.#shown(session)).sort(newestFirst),
@@ -180,13 +182,13 @@ export class Sessions {
     }));
   }
 
-  /** Creates a session; a failure stays in `creations` until it is dismissed. It is never tried twice. */
+  /** Creates a session; a failure stays in `creations` until it is dismissed. It is never tried twice by itself. */
   async create(request: NewSessionRequest): Promise<Session | null> {
     this.#lastKey += 1;
     const creation: Creation = { key: this.#lastKey, request, startedAt: Date.now(), error: null };
     this.creations = [...this.creations, creation];
     try {
-      const session = await api.createSession(request);
+      const session = await this.#once.send('', JSON.stringify(request), (key) => api.createSession(request, key));
       this.#put(session);
       this.dismiss(creation.key);
       return session;

@@ -1,9 +1,9 @@
 /** Comments on lines. The server keeps them until the tool has them; what is being written is kept in this browser. */
-import { ApiError, sentence } from '../../lib/api';
+import { sentence } from '../../lib/api';
 import { review } from '../../lib/api-review';
+import { Once } from '../../lib/once';
 import { Persisted } from '../../lib/persisted.svelte';
 import type { PromptResult, ReviewComment } from '../../lib/types';
-import { newKey } from '../../state/prompts.svelte';
 
 /** A comment that is being written. */
 export interface Form {
@@ -28,8 +28,7 @@ export class Comments {
   list = $state.raw<readonly ReviewComment[]>([]);
   error = $state('');
   sending = $state.raw<Sending | null>(null);
-  /** The try whose answer was lost, by what it sent. */
-  #lost: { what: string; key: string } | null = null;
+  readonly #once = new Once();
 
   /** The form that was opened last. */
   begun: Form | null = null;
@@ -90,15 +89,12 @@ export class Comments {
   /** Sends all to the tool as one message. The server drops them only when the tool, or the queue, has it. */
   async send(): Promise<void> {
     if (this.list.length === 0 || this.sending?.result === 'sending') return;
-    const what = JSON.stringify(this.list);
-    const key = this.#lost?.what === what ? this.#lost.key : newKey();
+    const content = JSON.stringify(this.list);
     this.sending = { result: 'sending' };
     try {
-      const { result } = await review.sendComments(this.session, key);
-      this.#lost = null;
+      const { result } = await this.#once.send(this.session, content, (key) => review.sendComments(this.session, key));
       this.sending = { result };
     } catch (error) {
-      this.#lost = error instanceof ApiError && error.status > 0 ? null : { what, key };
       this.sending = { result: 'refused', text: sentence(error) };
     }
     await this.look();

@@ -20,19 +20,21 @@ const NETWORKS = { presets: PRESETS, default: { mode: 'open', allow: ['ours.exam
 let calls: Call[];
 let answer: () => Reply | Promise<Reply>;
 let engines: unknown[];
+let isNetworkKnown: boolean;
 
 const ENGINE = { kind: 'local', reachable: true, since: '', error: '', version: '6.0.4', members: [], groups: [], roots: [] };
 
 beforeEach(async () => {
   const members = [{ name: 'm1', status: 'Online', sessions: 2 }];
   engines = [{ ...ENGINE, name: '' }, { ...ENGINE, name: 'tower', kind: 'cluster', members, groups: ['gpu'], roots: ['/srv'] }];
+  isNetworkKnown = true;
   answer = () => ({ json: STARTED });
   calls = fakeServer(({ method, path }) => {
     if (method === 'POST') return answer();
     if (path === '/api/workspaces') return { json: { roots: ['/w'], expanded_roots: ['/w'], workspaces: [PROJECT] } };
     if (path === '/api/engines') return { json: engines };
-    if (path === '/api/network/presets') return { json: NETWORKS };
-    if (path === '/api/tools') return { json: ['claude', 'opencode', 'codex'] };
+    if (path === '/api/network/presets') return isNetworkKnown ? { json: NETWORKS } : { status: 503, json: { error: 'the disk is full' } };
+    if (path === '/api/tools') return { json: ['claude', 'opencode', 'codex', 'shell'] };
     return { json: [] };
   });
   router.go('/');
@@ -147,6 +149,51 @@ it('keeps a failure with all that was chosen, and tries again', async () => {
   await userEvent.click(await button('Try again'));
   await vi.waitFor(() => expect(ui.newSession).toBeNull());
   expect(posted()).toHaveLength(2);
+});
+
+const promptBox = () => screen.findByRole<HTMLTextAreaElement>('textbox', { name: 'First prompt' });
+
+it('gives the tool its first prompt, by the key that sends', async () => {
+  open('/w/my-app');
+  await userEvent.type(await promptBox(), 'Fix the totals.{Enter}All of them.{Control>}{Enter}{/Control}');
+  const prompt = 'Fix the totals.\nAll of them.';
+  await vi.waitFor(() => expect(posted()).toEqual([{ workspace: '/w/my-app', tool: 'claude', persistent: false, prompt }]));
+  await vi.waitFor(() => expect(ui.newSession).toBeNull());
+  ui.startSession('/w/my-app');
+  flushSync();
+  expect((await promptBox()).value).toBe('');
+});
+
+it('keeps the first prompt when it is closed, and gives none to a shell', async () => {
+  open('/w/my-app');
+  await userEvent.type(await promptBox(), 'Fix it');
+  await userEvent.click(await button('Cancel'));
+  ui.startSession('/w/my-app');
+  flushSync();
+  expect((await promptBox()).value).toBe('Fix it');
+  await userEvent.click(await screen.findByRole('radio', { name: 'Shell' }));
+  expect(screen.queryByRole('textbox', { name: 'First prompt' })).toBeNull();
+});
+
+it('starts nothing twice when the answer of a try was lost', async () => {
+  answer = () => new DOMException('late', 'TimeoutError');
+  open('/w/my-app');
+  await userEvent.click(await button('Start session'));
+  answer = () => ({ json: STARTED });
+  await userEvent.click(await button('Try again'));
+  await vi.waitFor(() => expect(ui.newSession).toBeNull());
+  const keys = calls.filter(({ method }) => method === 'POST').map(({ headers }) => headers.get('Idempotency-Key'));
+  expect(keys).toHaveLength(2);
+  expect(new Set(keys).size).toBe(1);
+});
+
+it('says why the network cannot be chosen, and looks again', async () => {
+  isNetworkKnown = false;
+  open('/w/my-app');
+  expect(await screen.findByText(/The network cannot be chosen/)).toBeTruthy();
+  isNetworkKnown = true;
+  await userEvent.click(await button('Try again'));
+  expect(await screen.findByRole('radio', { name: 'Allow list' })).toBeTruthy();
 });
 
 it('goes on in the background when it is closed, and tells how it went', async () => {

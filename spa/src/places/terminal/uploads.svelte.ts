@@ -57,7 +57,9 @@ export class Uploads {
         this.#waiting.shift()?.();
       }
     } catch (error) {
-      if (!stopping.signal.aborted) ui.toast(`${file.name} was not uploaded. ${sentence(error)}`, 'error');
+      if (stopping.signal.aborted) return;
+      const action = { label: 'Try again', run: () => void this.#send(file) };
+      ui.toast(`${file.name} was not uploaded. ${sentence(error)}`, 'error', action);
     } finally {
       this.all = this.all.filter((one) => one.key !== key);
     }
