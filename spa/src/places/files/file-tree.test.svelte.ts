@@ -10,6 +10,7 @@ const FOLDERS: Record<string, { name: string; type: string; encoded?: string }[]
     { name: 'a10', type: 'file' },
     { name: 'a9', type: 'file' },
     { name: 'src', type: 'directory' },
+    { name: '.clincus.toml', type: 'directory' },
     { name: 'caf\ufffd', type: 'directory', encoded: 'caf%E9' },
   ],
   src: [{ name: 'main.py', type: 'file' }],
@@ -34,7 +35,7 @@ afterEach(() => vi.unstubAllGlobals());
 
 const names = (): string[] => tree.rows.map(({ path }) => path);
 
-it('lists folders first, and numbers as numbers', async () => {
+it('lists folders first, numbers as numbers, and not what keeps a project file from being made', async () => {
   await tree.refresh();
   expect(names()).toEqual(['caf\udce9', 'src', 'a9', 'a10', 'b.txt']);
 });

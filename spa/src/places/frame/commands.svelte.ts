@@ -105,17 +105,18 @@ class Commands {
       session.status === 'stopped'
         ? { key: 'here resume', title: 'Resume this session', icon: Play, run: () => void resume(session) }
         : { key: 'here stop', title: 'Stop this session', icon: Square, run: () => void stop(session) };
+    const composer: Command = {
+      key: 'here composer',
+      title: preferences.composerFolded ? 'Show the box for prompts' : 'Hide the box for prompts',
+      icon: PanelBottom,
+      run: () => (preferences.composerFolded = !preferences.composerFolded),
+    };
     return [
       { key: 'here terminal', title: 'Terminal', icon: SquareTerminal, run: go('terminal') },
       { key: 'here shell', title: 'Shell', icon: SquareTerminal, run: go('shell') },
       { key: 'here files', title: 'Files', icon: FileText, run: go('files') },
       { key: 'here network', title: 'Network', icon: Network, run: go('network') },
-      {
-        key: 'here composer',
-        title: preferences.composerFolded ? 'Show the box for prompts' : 'Hide the box for prompts',
-        icon: PanelBottom,
-        run: () => (preferences.composerFolded = !preferences.composerFolded),
-      },
+      ...(preferences.composerFolds ? [composer] : []),
       power,
       { key: 'here delete', title: 'Delete this session …', icon: Trash2, run: () => void remove(session) },
     ];
