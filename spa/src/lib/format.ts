@@ -48,14 +48,6 @@ export function moment(timestamp: string, now: number): string {
   return (date.getFullYear() === new Date(now).getFullYear() ? SAME_YEAR : OTHER_YEAR).format(date);
 }
 
-const DAY = new Intl.DateTimeFormat(undefined, { month: 'short', day: 'numeric', timeZone: 'UTC' });
-
-/** A day of UTC, given as `2026-01-31`. */
-export function day(date: string): string {
-  const time = Date.parse(date);
-  return Number.isNaN(time) ? date : DAY.format(time);
-}
-
 /** The last part of a path: how people call a project. */
 export function basename(path: string): string {
   const trimmed = path.replace(/\/+$/, '');

@@ -1,1 +1,0 @@
-import{Gt as e,Ht as t,Vt as n,Wt as r}from"./index-D3zkKqDP.js";var i=(e,t)=>`${r(e)}/ports/${t}`,a={look:async(e,t)=>await(await n(`${r(e)}/network${t?`?seen=true`:``}`)).json(),change:(t,n)=>e(`PATCH`,r(t),n),presets:()=>t(`/api/network/presets`),openPort:async(t,n)=>(await e(`POST`,i(t,n))).url,closePort:(t,n)=>e(`DELETE`,i(t,n))};export{a as t};
