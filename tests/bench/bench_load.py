@@ -303,12 +303,14 @@ def measure(made: House, results: Results, options: argparse.Namespace) -> None:
         took = settle(process, rest)
         state(process, f"{took:.0f} s after")
         time.sleep(GIVE_BACK)
+        settle(process, rest)  # looks at tools come and go
         after = state(process, "and later")
 
         vanish(server, printing[0], options.cycles)
         took_again = settle(process, rest)
         state(process, f"{took_again:.0f} s after {options.cycles} that vanished")
         time.sleep(GIVE_BACK)
+        settle(process, rest)
         last = state(process, "and later")
         report(results, figures, got, options)
         results.add(*taken({"at rest": rest, "in the middle": middle, "at the end": end, "afterwards": after}))

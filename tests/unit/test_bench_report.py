@@ -87,3 +87,16 @@ def test_the_result_of_a_run_comes_between_the_marks_of_the_page(tmp_path, monke
 def test_the_page_shows_only_pictures_that_there_are():
     names = re.findall(r"!\[[^]]*\]\(([^)]+)\)", report.PAGE.read_text())
     assert [name for name in names if not (report.PAGE.parent / name).exists()] == []
+
+
+def test_a_load_goes_into_the_page_without_another_run(tmp_path, monkeypatch):
+    page, result = tmp_path / "performance.md", tmp_path / "load.json"
+    page.write_text("<!-- table -->\nkept\n<!-- end table -->\n<!-- load -->\nold\n<!-- end load -->\n")
+    about = dict.fromkeys(("begun", "seconds", "cores", "cpu", "kernel", "python", "load_before", "load_after"), "x")
+    result.write_text(json.dumps({"about": about, "rows": [asdict(Row("lost", "", 0, 0))], "series": []}))
+    monkeypatch.setattr(report, "PAGE", page)
+    monkeypatch.setattr("sys.argv", ["report.py", "--load", str(result)])
+    report.main()
+    assert "kept" in page.read_text()
+    assert "| lost | 0 |" in page.read_text()
+    assert "old" not in page.read_text()
