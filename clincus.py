@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     import socket
     import tarfile
     from email.message import Message
+    from http.server import ThreadingHTTPServer
     from io import BufferedReader
-    from socketserver import ThreadingTCPServer
 
     from typing_extensions import Self
     from websockets.frames import Frame
@@ -78,7 +78,7 @@ else:
 
     for name in ("base64", "copy", "glob", "hashlib", "hmac", "shutil", "socket", "tarfile"):
         globals()[name] = LaterModule(name)
-    ThreadingTCPServer = object  # a base class cannot wait: `open_listener` makes the class with the true one
+    ThreadingHTTPServer = object  # a base class cannot wait: `open_listener` makes the class with the true one
 
 __version__ = "0.1.0"
 __commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
@@ -5542,7 +5542,7 @@ class Site:
 class Connection:
     """One connection: reads requests, and turns what handlers return or raise into answers in ONE place, `_answer`.
 
-    socketserver accepts it and gives it a thread. http.server is no help: `parse_head` says why.
+    http.server accepts it and gives it a thread, and does no more: `parse_head` says why.
     """
 
     def __init__(self, connection: socket.socket, site: Site) -> None:
@@ -5673,7 +5673,7 @@ class Connection:
 LISTENER_POLL = 1e6  # seconds: poll(2) takes no more than 24 days
 
 
-class Listener(ThreadingTCPServer):
+class Listener(ThreadingHTTPServer):
     """One listening address; each connection gets a thread."""
 
     daemon_threads = True
@@ -5697,6 +5697,12 @@ class Listener(ThreadingTCPServer):
             self.socket.shutdown(socket.SHUT_RDWR)  # wakes `serve_forever`
         self.shutdown()
         self.server_close()
+
+    def server_bind(self) -> None:
+        """Bind; http.server would look its own name up in the DNS besides, which can take long."""
+        from socketserver import TCPServer
+
+        TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection; out of file descriptors, wait a moment instead of spinning."""
@@ -5728,9 +5734,10 @@ class Listener(ThreadingTCPServer):
 
 def open_listener(address: tuple[str, int], site: Site) -> Listener:
     """Listen at an address (name or literal, port). Raises OSError."""
-    import socketserver  # http.server would load its client and TLS, too, which nobody needs here
+    import http.server
 
-    return cast(Listener, type("Server", (Listener, socketserver.ThreadingTCPServer), {})(address, site))
+    # `Listener` stands without its base class above, since http.server takes long to load.
+    return cast(Listener, type("Server", (Listener, http.server.ThreadingHTTPServer), {})(address, site))
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -5771,14 +5778,6 @@ class CloseCode(enum.IntEnum):
     TRY_AGAIN_LATER = 1013
     UNKNOWN_SESSION = 4404
     NOT_RUNNING = 4409
-
-
-def frame_head(opcode: int, size: int) -> bytes:
-    """What stands before a message of so many bytes that a server sends as one frame (RFC 6455 section 5.2)."""
-    if size < 126:
-        return bytes((0x80 | opcode, size))
-    form, mark = ("!BBH", 126) if size < 1 << 16 else ("!BBQ", 127)
-    return struct.pack(form, 0x80 | opcode, mark, size)
 
 
 class WebSocket:
@@ -5838,18 +5837,8 @@ class WebSocket:
         return len(self._outgoing)
 
     def send(self, data: bytes | memoryview, *, text: bool = False) -> None:
-        """Send a binary message, or UTF-8 as `text`; what TCP does not take now is sent by `wait`.
-
-        The library would copy the data three times. It has sent no close: `open` is to be asked before.
-        """
-        self._collect()
-        head = frame_head(TEXT if text else BINARY, len(data))
-        sent = 0
-        if not self._outgoing:
-            with suppress(OSError):  # it takes nothing now, or is gone, which `_flush` finds as well
-                sent = self._connection.sendmsg([head, data])
-        self._outgoing += head[sent:]
-        self._outgoing += data[max(0, sent - len(head)) :]
+        """Send a binary message, or UTF-8 as `text`; what TCP does not take now is sent by `wait`."""
+        (self._protocol.send_text if text else self._protocol.send_binary)(data)
         self._flush()
 
     def take_messages(self) -> list[tuple[bool, bytes]]:
