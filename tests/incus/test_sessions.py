@@ -86,6 +86,18 @@ def test_when_the_tool_exits_a_shell_takes_its_place(bed, shared_server, workspa
     wait_for_screen(bed, session, "shell-42")
 
 
+def test_what_a_terminal_answered_to_a_killed_tool_is_no_key_of_the_shell(bed, shared_server, workspace):
+    """Bash takes ESC P for a search, and the first line that a person types for what to search."""
+    session = shared_server.create(workspace)
+    wait_for_screen(bed, session, "STUB-READY")
+    (workspace / "asks").write_text(r"printf '\033[>q\033[c'; kill -KILL $PPID")
+    type_line(bed, session, "sh sh asks")
+    wait_for_screen(bed, session, "claude has ended (exit code 137)")
+    wait_for_screen(bed, session, ":/workspace$")
+    type_line(bed, session, "echo shell-$((40 + 2))")
+    wait_for_screen(bed, session, "shell-42")
+
+
 @pytest.mark.parametrize("tool", ["claude", "copilot", "opencode"])
 def test_a_conversation_goes_on_after_stop_and_resume(bed, shared_server, workspace, tool):
     session = shared_server.create(workspace, tool=tool)
