@@ -369,6 +369,7 @@ def read_arguments(command: Command, words: list[str]) -> dict[str, Any]:
     """The arguments by their names in the command's usage: a text each, a list for `NAME...`. Raises UsageError."""
     places, left = command.arguments.split(), list(words)
     usage = f"write `clincus {command.name} {command.arguments}".rstrip() + "`"
+    usage += f" (accepts {len(places)} arg(s), received {len(words)})"  # words that scripts look for
     result: dict[str, Any] = {}
     for place in places:
         name = place.strip("[].")
