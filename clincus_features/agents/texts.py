@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import functools
 
 TEXT_LIMIT = 500  # characters of a text
 OPTION_LIMIT = 200  # characters of an option
@@ -27,4 +27,10 @@ def clean_block(text: object, limit: int = DETAIL_LIMIT) -> str:
 def clean_lines(text: str) -> tuple[str, ...]:
     """The last lines of a screen that are not empty. Those that many screens have, such as a border, are kept once."""
     plain = ("".join(char for char in line if char.isprintable()).rstrip()[:300] for line in text.split("\n"))
-    return tuple(map(sys.intern, [line for line in plain if line][-LINES:]))
+    return tuple(map(kept_once, [line for line in plain if line][-LINES:]))
+
+
+@functools.lru_cache(256)
+def kept_once(line: str) -> str:
+    """The same text, as one object for all that ask. Python 3.12 never gives back what `sys.intern` was given."""
+    return line
