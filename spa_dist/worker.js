@@ -5,6 +5,7 @@
 'use strict';
 
 const TIMEOUT_MS = 8_000;
+const TRIES = 3; // of a request, a second apart
 const SHOWN = 4; // notifications that one push may add
 
 self.addEventListener('install', () => self.skipWaiting());
@@ -16,8 +17,21 @@ self.addEventListener('notificationclick', (event) => {
 });
 self.addEventListener('pushsubscriptionchange', (event) => event.waitUntil(renew(event)));
 
-/** Asks for something of our own server, with the cookie of the person. */
-async function post(path, body) {
+/**
+ * Asks for something of our own server, with the cookie of the person. A machine that wakes up may just change its network,
+ * for which fetch has a TypeError: then it asks again.
+ */
+async function post(path, body, tries = TRIES) {
+  try {
+    return await postOnce(path, body);
+  } catch (error) {
+    if (!(error instanceof TypeError) || tries <= 1) throw error;
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    return post(path, body, tries - 1);
+  }
+}
+
+async function postOnce(path, body) {
   const response = await fetch(path, {
     method: 'POST',
     cache: 'no-store',

@@ -452,6 +452,6 @@ def test_a_sessions_log_says_who_asked_for_what_and_when_it_ran(clincus_server, 
     wait_until(lambda: "The container is deleted" in told(), "the entry of the end")
     asked = [entry for entry in clincus_server.get(log).json if entry["kind"] == "request"]
     assert [(entry["what"], entry["status"], entry["from"]) for entry in asked] == [
-        ("Stop a session, or delete its container", 204, "127.0.0.1"),
+        ("Delete the container", 204, "127.0.0.1"),
         ("Create and start a session", 200, "127.0.0.1"),
     ]

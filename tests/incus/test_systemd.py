@@ -150,9 +150,9 @@ class TestService:
         assert machine.ask("/api/tools")[0] == 200
         status = machine.clincus("service", "status")
         assert status.returncode == 0
-        assert "Status:   active (running)\nEnabled:  yes\n" in status.stdout
+        assert "Status:  active (running)\nEnabled: yes\n" in status.stdout
         pid = machine.status()["pid"]
-        assert f"PID:      {pid}\n" in status.stdout
+        assert f"PID:     {pid}\n" in status.stdout
 
         machine.service("install", "--port", "4000")
         assert machine.status()["pid"] == pid
