@@ -3375,6 +3375,15 @@ def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> li
     return found
 
 
+GUARDS = ("clone", "limits", "network")  # features without which a session would get more than a person wants it to
+
+
+def refuse_starts(feature: str, *_: object) -> None:
+    """Fail a start, in the place of a feature's part of the description. Raises ClincusError(500)."""
+    words = f"no session can start, since the part of Clincus that sees to {feature} does not work"
+    raise ClincusError(f"{words}: see the server's log, or install Clincus again", 500)
+
+
 def install_features(app: Any, package: str = "clincus_features") -> Extensions:
     """Let every module of the package install itself; one that raises is logged and left out, whole.
 
@@ -3393,6 +3402,8 @@ def install_features(app: Any, package: str = "clincus_features") -> Extensions:
             importlib.import_module(f"{package}.{found.name}").install(added)
         except Exception:
             log.exception("the feature %s is left out", found.name)
+            if found.name in GUARDS:
+                everything.instance_parts.append(functools.partial(refuse_starts, found.name))
         else:
             for name, items in vars(added).items():
                 if name != "app":

@@ -62,6 +62,13 @@ def test_a_feature_that_raises_is_reported_and_left_out_whole(package, caplog):
     assert "out of order" in caplog.text
 
 
+def test_no_session_starts_while_a_feature_that_guards_it_is_left_out(package, caplog):
+    extensions = clincus.install_features(None, package(network=BROKEN))
+    (refuse,) = extensions.instance_parts
+    with pytest.raises(clincus.ClincusError, match=r"no session can start, .* sees to network"):
+        refuse(None, SESSION, None, {})
+
+
 def test_a_route_of_a_feature_is_answered_if_the_contract_has_it(tmp_path, monkeypatch):
     def install(app):
         extensions = clincus.Extensions(app)
