@@ -35,6 +35,13 @@ code=$?
 echo "$$ $code" >"$agent/run"
 "$HOME/.clincus/ring" &
 [ "${1:-}" != direct ] || exit "$code"
+if [ -t 0 ]; then
+    # A tool that was killed also leaves answers of the terminal that it has not read. The shell would take these for
+    # keys, and the first line that a person types for what to search in its history. Before the words below, since a
+    # person types behind them.
+    stty -icanon -echo min 0 time 1 && cat >/dev/null
+    stty sane
+fi
 # shellcheck disable=SC2154 # `launch` sets it
 if [ "$code" = 127 ] && ! command -v "$program" >/dev/null; then
     printf '\nThis image has no program %s, which starts %s. ' "$program" "$tool"
@@ -42,12 +49,6 @@ if [ "$code" = 127 ] && ! command -v "$program" >/dev/null; then
 fi
 # shellcheck disable=SC2154 # `launch` sets it
 printf '\n%s has ended (exit code %s). This is a shell in its container.\n' "$tool" "$code"
-if [ -t 0 ]; then
-    # A tool that was killed also leaves answers of the terminal that it has not read. The shell would take these for
-    # keys, and the first line that a person types for what to search in its history.
-    stty -icanon -echo min 0 time 1 && cat >/dev/null
-    stty sane
-fi
 [ -x "${SHELL:-}" ] || SHELL=/bin/bash
 [ -x "$SHELL" ] || SHELL=/bin/sh
 export SHELL
