@@ -368,7 +368,7 @@ class Held:
 
 
 def poll_on(stream: IO[bytes] | socket.socket | int, event: int) -> select.poll:
-    """What waits until a stream can be read (POLLIN) or written (POLLOUT). select(2) knows none beyond number 1023."""
+    """Return a poll for a stream to be read (POLLIN) or written (POLLOUT). select(2) knows none beyond number 1023."""
     poll = select.poll()
     poll.register(stream, event)
     return poll
@@ -6061,7 +6061,7 @@ class PtyProgram:
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.columns, 0, 0))
 
     def read(self) -> memoryview:
-        """What there is to read, until the next call, up to one frame: fewer frames are cheaper for both sides."""
+        """Return the output so far, up to one frame, valid until the next call. Fewer frames are cheaper for both."""
         size = 0
         while size < READ_SIZE:
             try:
