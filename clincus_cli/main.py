@@ -78,6 +78,7 @@ def run_command_line(words: Sequence[str]) -> int:
         for number in END_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and & in a script, ignore it
                 signal.signal(number, interrupted)
+        sys.unraisablehook = interrupt_anew
         context = Context(command, options, os.environ)
         return journal.run_noted(context) if command.writes else command.run(context)
     except UsageError as error:
@@ -92,6 +93,20 @@ def interrupted(number: int, frame: object) -> None:
     for one in END_SIGNALS:
         signal.signal(one, interrupted_again)
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def interrupt_anew(lost: sys.UnraisableHookArgs) -> None:
+    """Raise an interruption once more that Python dropped, as it does in `__del__` and callbacks of weak references."""
+    if not isinstance(lost.exc_value, (KeyboardInterrupt, SystemExit)):
+        sys.__unraisablehook__(lost)
+        return
+    error = lost.exc_value
+
+    def raise_it(number: int, frame: object) -> None:
+        raise error
+
+    signal.signal(signal.SIGALRM, raise_it)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)  # this hook cannot raise it, and whatever dropped it must end first
 
 
 def interrupted_again(number: int, frame: object) -> None:

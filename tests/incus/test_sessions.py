@@ -527,14 +527,15 @@ class TestEvents:
         for task in Path(f"/proc/{clincus_server.process.pid}/task").iterdir():
             with contextlib.suppress(OSError):  # a thread, or a command, that has ended meanwhile
                 for pid in (task / "children").read_text().split():
-                    if b"monitor" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    if b"\0monitor\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         monitors.append(int(pid))
         assert monitors
         for pid in monitors:
             os.kill(pid, signal.SIGSTOP)  # blind: it will be killed before it can tell
         bed.incus.run("stop", "--force", session["id"])
         for pid in monitors:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # a look that Incus did not answer in time ends it before us
+                os.kill(pid, signal.SIGKILL)
         wait_until(lambda: events.of(session["id"]) == ["session.stopped"], "the stop that was missed")
 
 

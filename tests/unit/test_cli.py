@@ -627,6 +627,34 @@ def test_the_dashboards_address_is_said_on_stderr_with_the_time(tmp_path):
     assert process.returncode == 0
 
 
+def test_an_interruption_that_python_drops_comes_again():
+    """In the callback of a weak reference an exception has nowhere to go, and a start went on after Ctrl-C."""
+    script = """
+import os, signal, sys, time, weakref
+from clincus_cli import main
+
+class Thing: pass
+
+def press(dead):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000): pass
+
+def work(context):
+    thing = Thing()
+    reference = weakref.ref(thing, press)
+    del thing
+    time.sleep(30)
+
+main.journal.run_noted = work
+main.find_command(["list"])[0].run = work
+sys.exit(main.main(["list"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, timeout=60, check=False, cwd=PROGRAM.parent
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_output_that_nobody_reads_ends_quietly():
     reads, writes = os.pipe()
     os.close(reads)
