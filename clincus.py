@@ -419,7 +419,7 @@ class Child:
         self.stdin = cast("IO[bytes]", self.process.stdin)
         self.stdout = cast("IO[bytes]", self.process.stdout)
         self.stderr = self.process.stderr or self.stdout
-        self.failure = ""  # the reason, if we had to end it
+        self.failure, self.status = "", 500  # the reason, if we had to end it, and the HTTP status that fits
         self._gentle = gentle
         self._is_fed = False  # another thread writes to stdin, and closes it
         self.began, self._words = time.monotonic(), shlex.join(argv[:6])
@@ -451,11 +451,11 @@ class Child:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
 
-    def end(self, failure: str = "") -> None:
-        """End the child, if it has not ended; `failure` is what `wait` raises then."""
+    def end(self, failure: str = "", status: int = 504) -> None:
+        """End the child, if it has not ended; `failure` is what `wait` raises then, as it is late."""
         if self.process.poll() is not None:
             return
-        self.failure = self.failure or failure
+        self.failure, self.status = (self.failure, self.status) if self.failure else (failure, status)
         number, patience = self._gentle
         for _ in range(int(patience * 10)):
             self.signal(number)
@@ -475,7 +475,7 @@ class Child:
         for reader in readers:
             reader.join(timeout=5)  # a grandchild may hold the pipes open
         if self.failure:
-            raise self.error(self.failure)
+            raise self.error(self.failure, self.status)
         return exit_code(self.process)
 
     def feed(self, pieces: Iterable[bytes]) -> None:
@@ -497,7 +497,7 @@ class Child:
                 while piece := stream.read(1 << 16):
                     held(piece)
             if held.is_full:
-                self.end(f"the command wrote more than {held.limit >> 20} MiB")
+                self.end(f"the command wrote more than {held.limit >> 20} MiB", 500)
 
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
@@ -1680,6 +1680,7 @@ INCUS_FAILURES = (
     ("connection reset", 503, "Incus closed the connection: it is restarting."),
     ("websocket: close 1006", 503, "Incus closed the connection: it is restarting."),
     ("daemon is shutting down", 503, "Incus is shutting down."),
+    ("context deadline exceeded", 503, ""),  # the machine is too busy for its database
     ("UNIQUE constraint failed: instances", 409, ""),
     ("already exists", 409, ""),
     ("Instance is busy", 409, ""),  # others work with it, or the daemon is making the instance of that name
@@ -1727,7 +1728,9 @@ def session_id_on(engine: str, name: str) -> str:
 # -- Commands in a container
 
 # Incus lost sight of a command at its start (guest/exec.sh), or did not wait for a busy machine: it can be run again.
-NOT_BEGUN = re.compile(b"Failed to retrieve PID of executing|Timed out waiting for websockets|Operation not found")
+NOT_BEGUN = re.compile(
+    b"Failed to (retrieve PID of exec|begin transaction)|Timed out waiting for websockets|Operation not found"
+)
 BEGIN_TRIES = 10
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # to read them is half a command's CPU
 GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only end the shell around it
@@ -1950,15 +1953,9 @@ class Incus:
         self.run("config", "edit", self.place(name), stdin=yaml_of(description))
 
     def exec(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        stdin: bytes | Iterable[bytes] = b"",
-        timeout: float = 60,
-        limit: int | None = None,
-        **options: Any,
-    ) -> Completed:
+        self, name: str, command: Sequence[str], *,
+        stdin: bytes | Iterable[bytes] = b"", timeout: float = 60, limit: int | None = None, **options: Any,
+    ) -> Completed:  # fmt: skip
         """Run a command in an instance and return how it ended, with all that it wrote; `options` as of `exec_argv`.
 
         An exit code other than 0 is returned, not raised; a command that did not come to its end has one. Incus writes
@@ -1987,7 +1984,7 @@ class Incus:
             with suppress(OSError):
                 running.stdin.close()
             if len(running.stdout.read(STREAM_REST)) == STREAM_REST:
-                running.end("the command in the container wrote more than was asked for")
+                running.end("the command in the container wrote more than was asked for", 500)
             code = running.wait([errors])
             if code != 0:
                 raise self.guest_failure(name, Completed(code, b"", bytes(said.data)))

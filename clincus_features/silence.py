@@ -21,13 +21,6 @@ PATIENCE = (
 )
 
 
-class SilentError(clincus.IncusError):
-    """A command was ended, as Incus answers nobody."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, 503)
-
-
 def install(extensions: clincus.Extensions) -> None:
     """Add the looks."""
     look = functools.partial(look_who_waits, extensions.app)
@@ -57,7 +50,8 @@ def answers(door: clincus.Incus) -> bool:
 
 
 def give_up(waiting: Iterable[clincus.IncusChild], reason: str) -> None:
-    """End commands that wait for Incus. Each raises SilentError with the reason."""
+    """End commands that wait for Incus. Each raises IncusError with the reason."""
     for child in tuple(waiting):
-        child.error, child.failure = SilentError, child.failure or reason
+        if not child.failure:
+            child.failure, child.status = reason, 503
         child.signal(signal.SIGKILL)

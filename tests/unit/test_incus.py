@@ -177,7 +177,10 @@ def test_a_command_that_incus_lost_sight_of_runs_once_and_gets_all_of_stdin(losi
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
-@pytest.mark.parametrize("words", ["Timed out waiting for websockets to connect", "Operation not found"])
+BUSY = "Failed to begin transaction: context deadline exceeded"
+
+
+@pytest.mark.parametrize("words", ["Timed out waiting for websockets to connect", "Operation not found", BUSY])
 def test_a_command_that_a_busy_machine_began_too_late_is_run_again(incus, tmp_path, words):
     door = incus(f"[ -e {tmp_path}/late ] || {{ touch {tmp_path}/late; echo 'Error: {words}' >&2; exit 1; }}; {RUN}")
     assert door.exec("box", ["cat"], stdin=b"data") == clincus.Completed(0, b"data", b"")
@@ -197,8 +200,9 @@ def test_a_command_that_was_cut_off_has_failed(incus):
 
 
 def test_a_command_that_takes_too_long_is_ended_and_told(incus):
-    with pytest.raises(clincus.IncusError, match=r"did not finish within 0\.5 s"):
+    with pytest.raises(clincus.IncusError, match=r"did not finish within 0\.5 s") as late:
         incus().exec("box", ["sleep", "600"], timeout=0.5)
+    assert late.value.status == 504
     with (
         pytest.raises(clincus.IncusError, match=r"did not finish within 0\.5 s"),
         incus().open("box", ["sleep", "600"], timeout=0.5) as (_, stdout),
@@ -209,8 +213,9 @@ def test_a_command_that_takes_too_long_is_ended_and_told(incus):
 @pytest.mark.parametrize("stream", [1, 2])
 def test_a_command_that_writes_too_much_is_ended_and_told(incus, monkeypatch, stream):
     monkeypatch.setattr(clincus, "OUTPUT_LIMIT", 1 << 20)
-    with pytest.raises(clincus.IncusError, match="wrote more than 1 MiB"):
+    with pytest.raises(clincus.IncusError, match="wrote more than 1 MiB") as refused:
         incus().exec("box", ["sh", "-c", f"exec yes >&{stream}"])
+    assert refused.value.status == 500
 
 
 def test_an_open_command_reads_and_writes(incus):

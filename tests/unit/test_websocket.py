@@ -520,6 +520,7 @@ def test_exit_is_announced_before_the_close(script, code):
 # What Incus says when it lost sight of a command, and when it did not wait for one to connect.
 LOST = b"Error: Failed to retrieve PID of executing child process\r\n"
 LATE = b"Error: Timed out waiting for websockets to connect\r\n"
+BUSY = b"Error: Failed to begin transaction: context deadline exceeded\r\n"
 
 
 @pytest.mark.parametrize(
@@ -527,6 +528,7 @@ LATE = b"Error: Timed out waiting for websockets to connect\r\n"
     [
         ((LOST, 255), 1, LOST + LOST + b"then it runs ", 7),
         ((LATE, 1), 1, LATE + LATE + b"then it runs ", 7),
+        ((BUSY, 1), 1, BUSY + BUSY + b"then it runs ", 7),
         ((LOST, 255), 99, LOST * 10, 255),  # not for ever
     ],
 )
