@@ -234,7 +234,10 @@ def build_rootfs(host: Host, recipe: Recipe, target: Path, output: BuildOutput, 
         environ = {"SOURCE_DATE_EPOCH": BUILD_EPOCH, "ZSTD_CLEVEL": "1", "ZSTD_NBTHREADS": "0"}
         argv = mmdebstrap_argv(recipe, archive, commands, part)
         host.follow(argv, output.on_line, timeout=BUILD_TIME, env=environ)
+        with open(part, "rb") as stream:
+            os.fsync(stream.fileno())  # else a power cut could leave the name with half the bytes
         os.replace(part, target)
+    clincus.sync_directory(str(target.parent))
 
 
 def build_from_host(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import subprocess
 import tarfile
@@ -227,6 +228,23 @@ def test_a_container_gets_the_files_first_and_then_the_commands_in_their_order(c
     commands = [["sh", "-c", f"echo {word} >>{made}"] for word in ("one", "two")]
     cli_build.fill_container(context, "box", [file], commands, print)
     assert made.read_text() == "file\none\ntwo\n"
+
+
+def test_a_file_system_that_is_kept_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    target, synced = tmp_path / "image.tar.zst", []
+
+    class Builder(cli_host.Host):
+        """Writes what mmdebstrap would."""
+
+        def follow(self, argv, *_arguments, **_options):
+            next(Path(word) for word in argv if word.endswith(f"/{target.name}")).write_bytes(b"packed")
+
+    def note(descriptor: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2], target.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    cli_build.build_rootfs(Builder(), cli_recipe.Recipe(packages=("tmux",)), target, cli_build.BuildOutput(lambda _: None))
+    assert (target.read_bytes(), synced) == (b"packed", [(target.name, False), (tmp_path.name, True)])
 
 
 def test_version_alias_is_the_time_of_the_build_in_utc():
