@@ -5830,6 +5830,7 @@ class WebSocket:
         try:
             self.end()
         finally:
+            vars(self._protocol).clear()  # it refers to itself, so it would stay until Python looks for such
             with self._lock:
                 self._wake_reader.close()
                 self._waker.close()

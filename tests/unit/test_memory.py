@@ -66,3 +66,23 @@ def test_what_was_read_is_given_back_to_the_system():
 
 def test_what_is_free_amid_the_heap_is_given_back_now_and_then():
     assert kilobytes(BEGIN + HOLES) > 5000
+
+
+# Commands and connections leave objects that refer to each other.
+CIRCLES = """
+import gc, weakref
+class Circle(list): pass
+extensions.duties[0].work()
+gc.disable()
+one = Circle([bytearray(10)])
+one.append(one)
+seen, more = weakref.ref(one), [[number] for number in range({more})]
+del one
+extensions.duties[0].work()
+print(int(seen() is None))
+"""
+
+
+@pytest.mark.parametrize(("more", "is_gone"), [(100_000, 1), (10, 0)], ids=["a busy time", "a time at rest"])
+def test_what_refers_to_itself_is_freed_after_a_busy_time_only(more, is_gone):
+    assert kilobytes(BEGIN + CIRCLES.format(more=more)) == is_gone
