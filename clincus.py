@@ -1732,6 +1732,9 @@ NOT_BEGUN = re.compile(
     b"Failed to (retrieve PID of exec|begin transaction)|Timed out waiting for websockets|Operation not found"
 )
 BEGIN_TRIES = 10
+# Incus locks an instance also while somebody tries in vain to make another one of its name. Later it obeys again.
+NAME_WANTED = 'Instance is busy running a "create" operation'
+NOT_STARTED = "--show-log"  # of the client's advice after a launch that made the instance and could not start it
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # to read them is half a command's CPU
 GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only end the shell around it
 STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
@@ -1895,9 +1898,17 @@ class Incus:
         """Run `incus ARGUMENTS` and return its stdout. Raises IncusError.
 
         With `finish` a client that takes too long, or that we leave, gets time to undo what it has begun. Else the
-        daemon would go on with it after the client is gone, and nobody could tell what it leaves behind.
+        daemon would go on with it after the client is gone, and nobody could tell what it leaves behind. What Incus
+        refuses since another one is being made of the instance's name is tried again, until `timeout` is over.
         """
-        return self._answer(self.argv(*arguments), stdin, timeout, finish=finish)
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return self._answer(self.argv(*arguments), stdin, timeout, finish=finish)
+            except IncusError as error:
+                if NAME_WANTED not in error.message or arguments[0] == "launch" or time.monotonic() > end:
+                    raise
+            time.sleep(0.1)
 
     def query(
         self, path: str, method: str = "GET", data: object | None = None, *,
@@ -1929,15 +1940,9 @@ class Incus:
                     self.query(f"/1.0/operations/{one['id']}/wait?timeout=40", timeout=60)
 
     def launch(
-        self,
-        name: str,
-        image: str,
-        description: Mapping[str, object],
-        *,
-        ephemeral: bool = False,
-        target: str = "",
-        timeout: float = 300,
-    ) -> None:
+        self, name: str, image: str, description: Mapping[str, object], *,
+        ephemeral: bool = False, target: str = "", timeout: float = 300,
+    ) -> None:  # fmt: skip
         """Create and start an instance from its complete description (InstancePut) in one call.
 
         When the start fails Incus leaves the instance behind, stopped: removing it is the caller's work. An
@@ -1946,7 +1951,12 @@ class Incus:
         target = target or self.target
         options = ["--quiet", *(["--ephemeral"] if ephemeral else []), *([f"--target={target}"] if target else [])]
         words = image if ":" in image else self.place(image), self.place(name)
-        self.run("launch", *options, *words, stdin=yaml_of(description), timeout=timeout, finish=True)
+        try:
+            self.run("launch", *options, *words, stdin=yaml_of(description), timeout=timeout, finish=True)
+        except IncusError as error:
+            if NAME_WANTED not in error.message or NOT_STARTED not in error.message:
+                raise
+            self.run("start", "--quiet", self.place(name))
 
     def update(self, name: str, description: Mapping[str, object]) -> None:
         """Replace an instance's description (InstancePut). It goes by stdin: a person's keys may hold secrets."""
@@ -2019,16 +2029,9 @@ class Incus:
         return IncusError(done.reason, 500)
 
     def exec_argv(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        user: int = 0,
-        group: int | None = None,
-        environment: Mapping[str, str] | None = None,
-        cwd: str = "/",
-        terminal: bool = False,
-    ) -> list[str]:
+        self, name: str, command: Sequence[str], *, user: int = 0, group: int | None = None,
+        environment: Mapping[str, str] | None = None, cwd: str = "/", terminal: bool = False,
+    ) -> list[str]:  # fmt: skip
         """The command line of `incus exec`, for a process of the caller's own (a pty, a relay).
 
         The command runs as a uid, and as the gid of the same number unless a `group` is given.

@@ -50,11 +50,6 @@ settings.load_profile("clincus")
 NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 # Four tests share two cores: what takes a second may take a minute, and a vendor's tool may lose a key.
 WAITED_LONG = r"waited .*in vain|Timeout \d+ms exceeded|with timeout \d+ms"
-# One of many command lines at once on one workspace fails once in ten runs on a busy machine. Why is not found yet.
-OPEN_RACES = {
-    "test_runs_at_once_in_one_workspace_get_a_slot_each",
-    "test_two_servers_and_ten_command_lines_on_one_workspace",
-}
 NOTES: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -72,7 +67,7 @@ def cause_to_run_again(item: pytest.Item) -> str:
     """A pattern of the failures after which a test runs once more; empty where none is a reason to."""
     if not {"incus", "browser"} & set(item.path.parts):
         return ""  # nothing but our own code can have failed
-    return "." if item.name in OPEN_RACES else f"{NETWORK_CHANGED}|{WAITED_LONG}"
+    return f"{NETWORK_CHANGED}|{WAITED_LONG}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
