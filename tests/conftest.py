@@ -46,8 +46,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("clincus", deadline=None)
 settings.load_profile("clincus")
 
-# Chromium drops what is under way when a container beside it adds an interface, also a request of the page's own.
-NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 # Four tests share two cores: what takes a second may take a minute, and a vendor's tool may lose a key.
 WAITED_LONG = r"waited .*in vain|Timeout \d+ms exceeded|with timeout \d+ms"
 NOTES: pytest.StashKey[list[str]] = pytest.StashKey()
@@ -67,7 +65,7 @@ def cause_to_run_again(item: pytest.Item) -> str:
     """A pattern of the failures after which a test runs once more; empty where none is a reason to."""
     if not {"incus", "browser"} & set(item.path.parts):
         return ""  # nothing but our own code can have failed
-    return f"{NETWORK_CHANGED}|{WAITED_LONG}"
+    return WAITED_LONG
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
