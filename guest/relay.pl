@@ -36,8 +36,9 @@ sub listen_at {
         open my $file, '<', $mine or return;
         my ($old) = (<$file> // '') =~ /^(\d+)$/ or return;
         open my $line, '<', "/proc/$old/cmdline" or next;
-        return unless (<$line> // '') =~ /^clincus-relay\b/;
-        kill $try < 20 ? 'TERM' : 'KILL', $old;
+        my $command = <$line> // ''; # which a process loses before its sockets when it ends
+        return if length $command && $command !~ /^clincus-relay\b/;
+        kill $try < 20 ? 'TERM' : 'KILL', $old if length $command;
         select undef, undef, undef, 0.05;
     }
     return;

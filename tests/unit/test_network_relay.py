@@ -116,6 +116,27 @@ def test_a_new_line_takes_the_port_of_one_that_hangs_and_ends_with_its_stdin(far
             assert new.wait(DEADLINE) == 0
 
 
+def test_a_relay_that_is_ending_just_now_is_waited_for(far):
+    """It has no command line any more, and its port still."""
+    far.line.stop()
+    far.mark.unlink(missing_ok=True)
+    os.mkfifo(far.mark)  # so that the new one has seen the port taken when the number is written
+    with socket.create_server(("127.0.0.1", far.port)) as port, subprocess.Popen(["true"]) as ending:
+        os.waitid(os.P_PID, ending.pid, os.WEXITED | os.WNOWAIT)
+
+        def give_number() -> None:
+            with open(far.mark, "w") as mark:
+                far.mark.unlink()
+                port.close()
+                mark.write(str(ending.pid))
+
+        giver = threading.Thread(target=give_number, daemon=True)
+        giver.start()
+        with begun(far) as new:
+            giver.join()
+            new.stdin.close()
+
+
 def test_a_port_that_another_program_holds_is_told(road, tmp_path):  # noqa: F811
     far = Far(road.path, tmp_path)
     far.line.stop()
