@@ -66,12 +66,16 @@ class Tool:
     def type(self, text: str) -> None:
         """Type a prompt and Enter, once the text is on the screen."""
         self.sh(f"tmux send-keys -t =clincus-{self.id}: -l '{text}'")
-        wait_until(lambda: text in self.screen(), f"{text!r} on the screen")
+        self.shows(text)
         self.press("Enter")
 
     def screen(self) -> str:
         """What the terminal shows."""
         return self.sh(f"tmux capture-pane -p -J -t =clincus-{self.id}: || true")
+
+    def shows(self, text: str) -> None:
+        """Wait until the terminal shows a text: a tool tells its state before it has drawn what it says."""
+        wait_until(lambda: text in self.screen(), f"{text!r} on the screen")
 
     def agent(self) -> dict[str, Any]:
         """The agent object with its reason why."""
@@ -200,14 +204,14 @@ def test_a_question_is_told_with_its_choices_until_it_is_answered(claude_at_rest
     tool = claude_at_rest
     tool.type("ask")
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
-    wait_until(lambda: "Enter to select" in tool.screen(), "the question on the screen")
+    tool.shows("Enter to select")
     assert tool.agent()["source"] == "hook"
     tool.press("2")
     tool.becomes("done", text="The tool has answered.")
-    assert "Green" in tool.screen()
+    tool.shows("Green")
     tool.type("ask")
     tool.becomes("waiting", "question")
-    wait_until(lambda: "Enter to select" in tool.screen(), "the question on the screen")
+    tool.shows("Enter to select")
     tool.press("Escape")
     tool.becomes("idle", "interrupted")
 
@@ -429,7 +433,7 @@ def test_a_prompt_in_the_tools_own_queue_is_work(claude_at_rest):
     wait_until(lambda: "Queued" in tool.screen(), "the queue of the tool")
     assert tool.agent()["state"] == "working"
     tool.becomes("done")
-    assert "Queued" not in tool.screen()
+    wait_until(lambda: "Queued" not in tool.screen(), "the queue of the tool to be empty")
 
 
 def test_a_retry_that_goes_well_is_work_again(claude_at_rest, api):
@@ -473,7 +477,7 @@ def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh(claude):
     tool.becomes("none")
     assert tool.server.post(f"{session}/resume").status == 200
     tool.becomes("idle")
-    assert "say remember the milk" in tool.screen()
+    tool.shows("say remember the milk")
 
 
 def test_hooks_that_an_image_has_already_stay(claude):
@@ -505,7 +509,7 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
     tool.answer(2)
     tool.becomes("done")
-    assert "Green" in tool.screen()
+    tool.shows("Green")
     tool.type("stall")
     tool.becomes("working")
     tool.post("interrupt")
@@ -521,7 +525,7 @@ def test_copilot_tells_the_same(bed, start_server, workspace, api):
         tool.press("C-u")
     tool.type("say hello")
     tool.becomes("done")
-    assert "● hello" in tool.screen()
+    tool.shows("● hello")
     tool.sh("pkill -KILL -f [/]opt/tools/copilot")
     tool.becomes("ended", "crashed")
 
@@ -541,7 +545,7 @@ def test_opencode_tells_the_same(bed, start_server, workspace, api, home):
     assert tool.becomes("waiting", "question", TEXT)["options"] == COLOURS
     tool.answer(2)
     tool.becomes("done")
-    assert "Green" in tool.screen()
+    tool.shows("Green")
     for option, made in ((3, False), (1, True)):
         tool.type("bash touch made")
         asked = tool.becomes("waiting", "permission", "bash: touch made")

@@ -197,6 +197,6 @@ def test_a_question_is_answered_and_takes_no_prompt(bed, real_server, workspace,
             "the question on the screen",
         )
         tool.becomes("done", "idle")
-        assert answer in bed.screen(tool.id)
+        wait_until(lambda answer=answer: answer in bed.screen(tool.id), "the answer on the screen")
         assert tool.post("answer", {"option": 1}).status == 409
     assert "not now" not in api.texts
