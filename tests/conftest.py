@@ -46,8 +46,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("clincus", deadline=None)
 settings.load_profile("clincus")
 
-# Four tests share two cores: what takes a second may take a minute, and a vendor's tool may lose a key.
-WAITED_LONG = r"waited .*in vain|Timeout \d+ms exceeded|with timeout \d+ms"
 NOTES: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -61,29 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOTES] = []
 
 
-def cause_to_run_again(item: pytest.Item) -> str:
-    """A pattern of the failures after which a test runs once more; empty where none is a reason to."""
-    if not {"incus", "browser"} & set(item.path.parts):
-        return ""  # nothing but our own code can have failed
-    return WAITED_LONG
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a test once more that failed by what is not ours. The summary names it with its cause."""
-    for item in items:
-        cause = cause_to_run_again(item)
-        if cause:
-            item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=[cause]))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say the notes, and which test ran again because of what."""
+    """Say the notes."""
     for note in config.stash[NOTES]:
         terminalreporter.write_line(note)
-    for report in terminalreporter.stats.get("rerun", []):
-        crash = getattr(report.longrepr, "reprcrash", None)
-        cause = str(crash.message if crash else report.longrepr).strip()
-        terminalreporter.write_line(f"ran again: {report.nodeid}: {cause[:3000]}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -41,7 +41,7 @@ FLAGS = [
     "--disable-sync",
 ]
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=DEADLINE * 1000)
 
 
 def chromium(*preferred: str) -> str:
