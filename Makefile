@@ -23,7 +23,7 @@ PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
   $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium busybox zsh fish
 
-.PHONY: serve build test test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
+.PHONY: serve build test pytest checks test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -91,11 +91,18 @@ test-packages:
 	@$(MAKE) --no-print-directory packages PACKAGES='$(TEST_PACKAGES)'
 	@$(MAKE) --no-print-directory packages PACKAGES=chromium-headless-shell || echo 'going on with the whole Chromium' >&2
 
-# What has to be installed comes first: apt runs once at a time. One of the checks waits for a registry while another computes.
+# What has to be installed comes first: apt runs once at a time, and one registry is waited for while another one answers.
+# The tests leave a part of two cores idle, which the checks of the source then take: they run beside them and behind.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-packages TEST_PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint spa-test build
-	CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_FLAGS)
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested spa/node_modules/.ready build
+	@$(MAKE) --no-print-directory --jobs=2 pytest checks
+
+pytest: $(VENV)/tested dist/clincus.pyz
+	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_FLAGS)
+
+checks:
+	@nice -n 15 $(MAKE) --no-print-directory --output-sync=target lint spa-test
 
 nightly: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory test-packages
