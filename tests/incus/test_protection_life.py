@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from wall_box import CODE, OWNER, eventually, new_box, planted
+from wall_box import CODE, OWNER, new_box, planted
 
 import clincus
 from clincus_cli.sessions import clean_stages
+from tests.programs import wait_until
 from wall import hook
 
 PLACEHOLDERS = (".clincus.toml", ".husky", ".git/commondir", ".git/config.worktree", ".git/info/attributes")
@@ -31,7 +32,7 @@ def placeholders(box):
 
 def assert_nothing_is_left(box):
     """Every mount, folder and placeholder is gone, soon: LXC runs the last hook after Incus says "stopped"."""
-    eventually(lambda: not box.stages() and not placeholders(box), "the stage or a placeholder is left")
+    wait_until(lambda: not box.stages() and not placeholders(box), "the stage and the placeholders to be gone")
 
 
 def reason_of(box, name):
@@ -154,19 +155,19 @@ def test_a_placeholder_that_the_owner_fills_stays(box):
     name = box.launch()
     (box.root / ".husky/pre-commit").write_text("true\n")
     box.stop(name)
-    eventually(lambda: placeholders(box) == {".husky"}, "the others are gone")
+    wait_until(lambda: placeholders(box) == {".husky"}, "the others to be gone")
     box.start(name)
     os.chown(box.root / ".husky/pre-commit", OWNER, OWNER)
     assert b"Read-only" in box.run(name, "echo x >> .husky/pre-commit").stderr
     box.delete(name)
-    eventually(lambda: not box.stages(), "the stage is gone")
+    wait_until(lambda: not box.stages(), "the stage to be gone")
     assert os.listdir(box.root / ".husky") == ["pre-commit"]
 
 
 def test_two_sessions_share_a_workspace_and_the_last_one_tidies_up(box):
     first, second = box.launch(), box.launch()
     box.delete(first)
-    eventually(lambda: len(box.stages()) == 1, "the first one's stage is gone")
+    wait_until(lambda: len(box.stages()) == 1, "the stage of the first one to be gone")
     assert placeholders(box) == set(PLACEHOLDERS)
     done = box.run(
         second, "echo x > .husky/a; rmdir .husky; echo x > .git/commondir; echo x > .git/hooks/a; ls -A .husky", 0
@@ -185,7 +186,7 @@ def test_a_folder_that_is_no_repository_cannot_become_one_behind_the_owners_back
     assert host_git(box, "init", "-q").returncode == 0
     assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
     box.delete(name)
-    eventually(lambda: not box.stages(), "the stage is gone")
+    wait_until(lambda: not box.stages(), "the stage to be gone")
     assert (box.root / ".git/HEAD").exists()
 
 
@@ -325,13 +326,13 @@ def end_init(init):
     """End a container by its first process, and wait until all of it is gone."""
     with contextlib.suppress(ProcessLookupError):  # it may go with its monitor
         os.kill(init, signal.SIGKILL)
-    eventually(lambda: not os.path.exists(f"/proc/{init}"), "the container is gone")
+    wait_until(lambda: not os.path.exists(f"/proc/{init}"), "the container to be gone")
 
 
 def test_a_container_whose_monitor_was_killed_starts_again(box):
     name = box.launch()
     kill_container(box, name)
-    eventually(lambda: box.incus.query(f"/1.0/instances/{name}")["status"] == "Stopped", "Incus has seen it")
+    wait_until(lambda: box.incus.query(f"/1.0/instances/{name}")["status"] == "Stopped", "Incus to see it")
     box.start(name)
     assert b"Read-only" in box.run(name, "echo x > .git/hooks/a").stderr
     box.delete(name)
@@ -374,7 +375,7 @@ def test_a_reboot_of_the_machine_takes_the_stage_and_the_next_start_brings_it_ba
     for stage in box.stages():
         hook.unmount(f"{clincus.STAGES}/{stage}")
         os.rmdir(f"{clincus.STAGES}/{stage}")
-    eventually(lambda: box.incus.query(f"/1.0/instances/{name}")["status"] == "Stopped", "Incus has seen it")
+    wait_until(lambda: box.incus.query(f"/1.0/instances/{name}")["status"] == "Stopped", "Incus to see it")
     box.start(name)
     assert b"Read-only" in box.run(name, "echo x > .git/hooks/a; echo x > .husky/a").stderr
     box.delete(name)

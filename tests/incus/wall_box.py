@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import clincus
+from tests.programs import DEADLINE, wait_until
 
 OWNER = 12345  # a host user that exists nowhere: the owner of the workspace
 CODE = 1000
@@ -166,21 +167,13 @@ def await_event(monitor, action, cause, once=False):
     seen = b""
     with contextlib.suppress(clincus.IncusError):
         cause()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + DEADLINE
     while action.encode() not in seen:
-        assert time.monotonic() < deadline, f"no {action} within a minute"
+        assert time.monotonic() < deadline, f"waited in vain for {action}"
         if select.select([monitor.stdout], [], [], 0.5)[0]:
             seen += os.read(monitor.stdout.fileno(), 65536)
         elif not once:
             cause()
-
-
-def eventually(condition, what):
-    """Wait for what the kernel or LXC does on its own and announces nowhere."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -195,4 +188,4 @@ def new_box(bed):
         yield box
         for name in bed.names():
             box.delete(name)
-        eventually(lambda: not box.stages(), "a stage is left")
+        wait_until(lambda: not box.stages(), "all stages to be gone")

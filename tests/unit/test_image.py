@@ -243,7 +243,9 @@ def test_a_file_system_that_is_kept_is_on_the_disk_before_it_has_its_name(tmp_pa
         synced.append((os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2], target.exists()))
 
     monkeypatch.setattr(os, "fsync", note)
-    cli_build.build_rootfs(Builder(), cli_recipe.Recipe(packages=("tmux",)), target, cli_build.BuildOutput(lambda _: None))
+    cli_build.build_rootfs(
+        Builder(), cli_recipe.Recipe(packages=("tmux",)), target, cli_build.BuildOutput(lambda _: None)
+    )
     assert (target.read_bytes(), synced) == (b"packed", [(target.name, False), (tmp_path.name, True)])
 
 

@@ -6,24 +6,14 @@ import contextlib
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import clincus
+from tests.programs import DEADLINE, wait_until
 
 NAME = "clincus-0a1b2c-1"
-PATIENCE = 30.0
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait until `condition()` is true."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 class Engine(clincus.Incus):
@@ -65,7 +55,7 @@ class Engine(clincus.Incus):
 def engine():
     engine = Engine()
     yield engine
-    assert [stream.process.wait(PATIENCE) is not None for stream in engine.streams] == [True] * len(engine.streams)
+    assert [stream.process.wait(DEADLINE) is not None for stream in engine.streams] == [True] * len(engine.streams)
 
 
 @pytest.fixture
@@ -77,7 +67,7 @@ def told() -> list[str]:
 @pytest.fixture
 def monitor(engine, told, tmp_path, monkeypatch):
     monkeypatch.setattr(clincus, "RETRY_DELAY", 0.02)
-    monkeypatch.setattr(clincus, "RELIST_DELAY", PATIENCE)
+    monkeypatch.setattr(clincus, "RELIST_DELAY", DEADLINE)
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(engine, registry, lambda: clincus.load_config(environ), environ)
@@ -100,7 +90,7 @@ class TestMonitor:
         assert statuses(monitor) == ["running"]
         engine.add(NAME, "Stopped")
         engine.tell("instance-shutdown", NAME)
-        eventually(lambda: statuses(monitor) == ["stopped"])
+        wait_until(lambda: statuses(monitor) == ["stopped"])
 
     def test_what_no_event_told_is_found_by_the_slow_look(self, engine, monitor, monkeypatch):
         monkeypatch.setattr(clincus, "RELIST_DELAY", 0.02)
@@ -109,7 +99,7 @@ class TestMonitor:
         monitor.start()
         monitor.require()
         engine.add(NAME, "Stopped")
-        eventually(lambda: statuses(monitor) == ["stopped"])
+        wait_until(lambda: statuses(monitor) == ["stopped"])
 
     @pytest.mark.parametrize(
         "line", [b"", b"{", b"[]", b'{"metadata": 1}', b'{"timestamp": "now", "metadata": {}}', b"\xff"]
@@ -120,7 +110,7 @@ class TestMonitor:
         engine.streams[0].stdin.write(line + b"\n")
         engine.add(NAME, "Running")
         engine.tell("instance-started", NAME)
-        eventually(lambda: statuses(monitor) == ["running"])
+        wait_until(lambda: statuses(monitor) == ["running"])
         assert len(engine.streams) == 1
 
     def test_a_line_without_end_is_not_held(self, engine, monitor, told):
@@ -128,7 +118,7 @@ class TestMonitor:
         monitor.require()
         with contextlib.suppress(BrokenPipeError):
             engine.streams[0].stdin.write(b"x" * (2 * clincus.EVENT_LIMIT))
-        eventually(lambda: len(engine.streams) == 2 and told[1:] == [""])
+        wait_until(lambda: len(engine.streams) == 2 and told[1:] == [""])
 
     def test_a_failure_is_told_once_and_its_end_too(self, engine, monitor, told):
         engine.failures = [clincus.IncusError("no daemon", 503)] * 3
@@ -136,7 +126,7 @@ class TestMonitor:
         with pytest.raises(clincus.ClincusError, match="no daemon") as raised:
             monitor.require()
         assert raised.value.status == 503
-        eventually(lambda: len(told) == 2)
+        wait_until(lambda: len(told) == 2)
         assert told == ["no daemon", ""]
         monitor.require()
 
@@ -144,20 +134,20 @@ class TestMonitor:
         monitor.start()
         monitor.require()
         engine.streams[0].process.terminate()
-        eventually(lambda: len(told) == 2)
+        wait_until(lambda: len(told) == 2)
         assert told == ["Incus failed without a word", ""]
 
     def test_a_stream_has_time_to_say_why_it_ended(self, engine, monitor, told, monkeypatch):
         script = "exec >&-; sleep 0.1; echo 'Error: read: connection reset by peer' >&2; exit 1"
         monkeypatch.setattr(engine, "stream", ["sh", "-c", script])
         monitor.start()
-        eventually(lambda: told)
+        wait_until(lambda: told)
         assert told[0] == "Incus closed the connection: it is restarting."
 
     def test_what_nobody_foresaw_does_not_end_it(self, engine, monitor, told):
         engine.failures = [ValueError("half an answer")]
         monitor.start()
-        eventually(lambda: len(told) == 2)
+        wait_until(lambda: len(told) == 2)
         assert told == ["Clincus failed to follow Incus: ValueError('half an answer')", ""]
 
     def test_another_project_is_no_outage(self, engine, monitor, told):
@@ -198,7 +188,7 @@ class TestMonitor:
         start = engine.monitor
         monkeypatch.setattr(engine, "monitor", lambda: (monitor.stopping.set(), start())[1])
         monitor.start()
-        monitor._thread.join(PATIENCE)
+        monitor._thread.join(DEADLINE)
         assert [stream.process.poll() is not None for stream in engine.streams] == [True]
 
 
@@ -211,7 +201,7 @@ def test_a_duty_goes_on_whatever_goes_wrong_and_the_same_failure_is_logged_once(
             return stopping.set()
         raise failures.pop(0)
 
-    clincus.repeat("tidying up", work, 0.0, stopping).join(PATIENCE)
+    clincus.repeat("tidying up", work, 0.0, stopping).join(DEADLINE)
     assert [record.getMessage() for record in caplog.records] == [
         "tidying up failed",
         "tidying up failed",
@@ -232,10 +222,10 @@ def listener() -> clincus.Listener:
 def test_a_listener_that_nothing_wakes_ends_at_once():
     one = listener()
     one.start()
-    socket.create_connection(one.server_address, PATIENCE).close()
+    socket.create_connection(one.server_address, DEADLINE).close()
     one.close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(one.server_address, PATIENCE)
+        socket.create_connection(one.server_address, DEADLINE)
 
 
 def test_a_listener_can_be_ended_before_it_has_begun():

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -22,9 +21,10 @@ from websockets.uri import parse_uri
 
 import clincus
 from clincus import EventHub, OpenSockets, TerminalBridge, TerminalSize
+from tests.programs import DEADLINE, wait_until
 
 # Ten seconds are for a machine that is busy; nothing here takes as long.
-PATIENCE = 10
+PATIENCE = DEADLINE
 CONTROL = [clincus.TERMINAL_SUBPROTOCOL]
 RAW_CAT = ["sh", "-c", "stty raw -echo; echo ready; exec cat"]
 
@@ -124,14 +124,6 @@ def receive_all(websocket):
             else:
                 output += message
     return bytes(output), texts, closed.value.rcvd.code, closed.value.rcvd.reason
-
-
-def eventually(condition):
-    """Wait until `condition()` is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.005)
 
 
 def is_running(pid):
@@ -478,7 +470,7 @@ def test_what_a_program_wrote_before_its_end_waits_for_the_resume(tmp_path):
     with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
         websocket.send('{"type": "pause"}')
         websocket.send(b"\n")
-        eventually((tmp_path / "done").exists)
+        wait_until((tmp_path / "done").exists)
         with pytest.raises(TimeoutError):
             websocket.recv(0.3)
         websocket.send('{"type": "resume"}')
@@ -604,7 +596,7 @@ def test_ctrl_c_gets_through_while_output_is_stuck():
     argv = ["sh", "-c", "trap 'echo interrupted; exit 3' INT; yes"]
     with serving(terminal(argv)) as port, client(port, CONTROL) as websocket:
         # The client's library stops reading after 16 messages, and so everything on the way fills up.
-        eventually(lambda: websocket.recv_messages.paused)
+        wait_until(lambda: websocket.recv_messages.paused)
         websocket.send(b"\x03")
         output, texts, _, _ = receive_all(websocket)
     assert b"interrupted\r\n" in output
@@ -635,7 +627,7 @@ class Watched:
 def test_client_that_stops_reading_stops_the_program_and_not_the_memory():
     watched = Watched("exec yes")
     with serving(watched) as port, closing(RawClient(port).open()) as raw:
-        eventually(lambda: watched.peak >= clincus.BUFFER_MARK)
+        wait_until(lambda: watched.peak >= clincus.BUFFER_MARK)
         # Typing goes round the server's loop, which must not read the terminal on that occasion.
         for _ in range(200):
             raw.send_binary(b"x")
@@ -658,7 +650,7 @@ def test_client_that_pings_and_never_reads_is_not_buffered_for():
 
         sender = threading.Thread(target=send)
         sender.start()
-        eventually(lambda: watched.peak >= 2 * clincus.BUFFER_MARK)
+        wait_until(lambda: watched.peak >= 2 * clincus.BUFFER_MARK)
         raw.socket.shutdown(socket.SHUT_RDWR)
         sender.join()
     assert watched.peak < 2 * clincus.BUFFER_MARK + 2 * clincus.READ_SIZE
@@ -741,7 +733,7 @@ def test_nothing_wakes_an_idle_terminal(monkeypatch):
     monkeypatch.setattr(clincus.WebSocket, "wait", lambda *args, **options: rounds.append(1) or wait(*args, **options))
     with serving(terminal(RAW_CAT)) as port, client(port) as websocket:
         receive_until(websocket, b"ready")
-        eventually(lambda: len(rounds) >= 2)
+        wait_until(lambda: len(rounds) >= 2)
         before = len(rounds)
         with pytest.raises(TimeoutError):
             websocket.recv(0.3)
@@ -799,7 +791,7 @@ def test_hundred_terminals_leave_no_descriptor_behind():
             with client(port) as websocket:
                 websocket.send(b"x")
                 receive_until(websocket, b"x")
-        eventually(lambda: count() == before)
+        wait_until(lambda: count() == before)
 
 
 # Events
