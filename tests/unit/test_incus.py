@@ -218,10 +218,10 @@ def test_a_command_that_incus_lost_sight_of_runs_once_and_gets_all_of_stdin(losi
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
-BUSY = "Failed to begin transaction: context deadline exceeded"
+STARVED = "Failed to begin transaction: context deadline exceeded"
 
 
-@pytest.mark.parametrize("words", ["Timed out waiting for websockets to connect", "Operation not found", BUSY])
+@pytest.mark.parametrize("words", ["Timed out waiting for websockets to connect", "Operation not found", STARVED])
 def test_a_command_that_a_busy_machine_began_too_late_is_run_again(incus, tmp_path, words):
     door = incus(f"[ -e {tmp_path}/late ] || {{ touch {tmp_path}/late; echo 'Error: {words}' >&2; exit 1; }}; {RUN}")
     assert door.exec("box", ["cat"], stdin=b"data") == clincus.Completed(0, b"data", b"")
