@@ -82,7 +82,7 @@ def test_what_a_guest_says_is_written_as_plain_text():
 
 # ---- another one of the same name -----------------------------------------------------------------------------------
 
-BUSY = 'Error: Instance is busy running a "create" operation'  # which Incus says of one that is there, too
+WANTED = 'Error: Instance is busy running a "create" operation'  # which Incus says of one that is there, too
 ADVICE = "Try `incus info --show-log box` for more info"  # with which the client says that a launch made an instance
 
 
@@ -105,16 +105,16 @@ def calls(tmp_path) -> list[str]:
 
 @pytest.mark.parametrize("command", ["start", "stop", "delete"])
 def test_what_is_refused_while_another_one_of_the_name_is_being_made_is_tried_again(wanted, tmp_path, command):
-    wanted(**{command: BUSY}).run(command, "box")
+    wanted(**{command: WANTED}).run(command, "box")
     assert calls(tmp_path) == [command, command]
 
 
 def test_an_instance_that_was_made_and_not_started_since_its_name_is_wanted_is_started(wanted, tmp_path):
-    wanted(launch=f"{BUSY}\n{ADVICE}", start=BUSY).launch("box", "image", {})
+    wanted(launch=f"{WANTED}\n{ADVICE}", start=WANTED).launch("box", "image", {})
     assert calls(tmp_path) == ["launch", "start", "start"]
 
 
-@pytest.mark.parametrize("words", [BUSY, f"Error: no such disk\n{ADVICE}"], ids=["not made", "cannot be started"])
+@pytest.mark.parametrize("words", [WANTED, f"Error: no such disk\n{ADVICE}"], ids=["not made", "cannot be started"])
 def test_a_launch_that_failed_for_another_reason_starts_nothing(wanted, tmp_path, words):
     with pytest.raises(clincus.IncusError):
         wanted(launch=words).launch("box", "image", {})
