@@ -250,6 +250,7 @@ def test_a_container_that_takes_nothing_lets_nothing_grow(road):  # noqa: F811
 
 
 def test_a_closed_connection_is_told_to_the_container(road):  # noqa: F811
+    road.connect().close()  # it listens from now on
     root = Root(road.path)
     root.end.sendall(frame(OPEN, 5) + frame(DATA, 5, b"nonsense\r\n\r\n"))
     kinds = []
