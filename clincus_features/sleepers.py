@@ -142,7 +142,7 @@ def cpu_seconds(text: str, project: str) -> dict[str, float]:
     It has a line for each core and mode.
     """
     used: dict[str, float] = {}
-    for name, place, seconds in LINE.findall(text):
+    for name, place, seconds in (line.groups() for line in LINE.finditer(text)):
         if place == project:
             used[name] = round(used.get(name, 0.0) + float(seconds), 6)  # in any order the sum is the same
     return used

@@ -48,7 +48,7 @@ class FakeIncus:
     def anew(self):
         return self
 
-    def query(self, path, method="GET", data=None, *, wait=False, timeout=30):
+    def query(self, path, method="GET", data=None, *, wait=False, timeout=30, kept=None):
         if method != "GET":
             self.asked.append((method, path, data))
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import resource
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -143,6 +145,20 @@ def test_a_child_that_writes_too_much_is_ended(monkeypatch, stream):
 def test_a_child_gets_its_stdin_while_it_writes():
     data = os.urandom(1 << 20)
     assert clincus.run_child(["cat"], stdin=data, timeout=20) == clincus.Completed(0, data, b"")
+
+
+def test_a_child_that_has_ended_leaves_nothing_for_the_garbage_collector():
+    with clincus.Child(["true"], timeout=20) as child:
+        alarm, left = child._alarm, weakref.ref(child)
+        child.wait()
+    alarm.join()
+    del alarm
+    gc.disable()
+    try:
+        del child
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.fixture

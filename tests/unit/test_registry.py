@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -106,13 +109,30 @@ def test_what_is_on_an_instance_is_read_back():
         protection_note="The kernel is too old",
         warnings=("one", "another"),
         created_at="2026-01-01T00:00:00Z",
-        started_at="2026-01-01T00:00:00Z",
         run="2026-01-01T00:00:00Z",
         settings='{"limits.cpu.count": "1"}',
         guest='[1000, "code", "/workspace"]',
     )
     found = {**instance(), "config": clincus.session_labels(session)}
     assert clincus.session_from_instance("clincus-", found) == session
+
+
+def test_all_that_a_session_is_read_from_is_kept_of_a_listing():
+    full = {**instance(), "location": "one", "status_code": 103, "expanded_config": {"raw.lxc": "x" * 28_000}}
+    full["config"] = {**full["config"], "raw.lxc": "x" * 28_000, "image.description": "Debian"}
+    listed = {key: value for key, value in full.items() if clincus.READ_KEY(key)}
+    listed["config"] = {key: value for key, value in full["config"].items() if clincus.READ_KEY(key)}
+    assert clincus.session_from_instance("clincus-", listed) == clincus.session_from_instance("clincus-", full)
+    assert len(json.dumps(listed)) < 1000
+
+
+def test_a_session_has_no_dictionary_of_its_own():
+    session = clincus.session_from_instance("clincus-", instance())
+    tracemalloc.start()
+    copies = [replace(session) for _ in range(200)]
+    size = tracemalloc.get_traced_memory()[0] / len(copies)
+    tracemalloc.stop()
+    assert size < 800  # 1,900 with one field more
 
 
 class TestWorkspace:

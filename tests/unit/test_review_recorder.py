@@ -25,7 +25,7 @@ SESSION = clincus.Session(
     "running",
     persistent=False,
     session_id="s",
-    started_at="2026-01-01T00:00:00Z",
+    run="2026-01-01T00:00:00Z",
 )
 
 
@@ -94,7 +94,7 @@ def test_a_start_has_one_checkpoint_whoever_tells_of_it(recorder):
     assert work_off(recorder) == ["start"]
     recorder.tell("started", SESSION)  # a server that was started again finds it
     assert work_off(recorder) == ["start"]
-    later = replace(SESSION, started_at="2999-01-01T00:00:00Z")
+    later = replace(SESSION, run="2999-01-01T00:00:00Z")
     recorder._app.sessions = [later]
     recorder.tell("started", later)
     assert work_off(recorder) == ["start", "start"]
