@@ -5,7 +5,7 @@ The pages hear of each change of the list by an event, so between two events the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import clincus
@@ -13,11 +13,21 @@ import clincus
 Handler = Callable[[clincus.Request], object]
 
 
+class Made(NamedTuple):
+    """What the text of a session was made of, and where it begins and ends in the list."""
+
+    session: clincus.Session
+    fields: dict[str, object]
+    begin: int
+    end: int
+
+
 class Kept(NamedTuple):
-    """A list as it was made at a revision of the event hub."""
+    """A list as it was made at a revision of the event hub, with its sessions by their ids."""
 
     revision: int
     content: clincus.Content
+    made: Mapping[str, Made]
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -32,26 +42,30 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 class Listing:
-    """Makes the list from the text of each session, which is made anew only where the session differs."""
+    """Makes the list; the text of a session is made anew only where the session differs."""
 
     def __init__(self, app: clincus.Application) -> None:
         self._app = app
-        self._kept = Kept(-1, clincus.Content(b""))
-        self._texts: dict[str, tuple[clincus.Session, dict[str, object], bytes]] = {}  # id -> what the text was made of
+        self._kept = Kept(-1, clincus.Content(b""), {})
 
     def answer(self, request: clincus.Request) -> clincus.Response:
         """The answer to GET /api/sessions. Raises ClincusError(503)."""
         revision, kept = self._app.hub.revision, self._kept
         if kept.revision != revision:  # also where Incus has gone out of reach: then this raises each time
-            self._texts = {session.id: self._text(session) for session in self._app.all_sessions()}
-            body = b"[" + b",".join(text for _, _, text in self._texts.values()) + b"]"
-            self._kept = kept = Kept(revision, clincus.Content(body))
+            self._kept = kept = self._made(revision, kept)
         headers = [("Content-Type", "application/json"), ("Cache-Control", "private, no-cache")]
         return kept.content.answer(request, headers)
 
-    def _text(self, session: clincus.Session) -> tuple[clincus.Session, dict[str, object], bytes]:
-        fields = self._app.extensions.fields(session)
-        known = self._texts.get(session.id)
-        if known is not None and known[0] is session and known[1] == fields:
-            return known
-        return session, fields, clincus.json_response({**session.document(), **fields}).body
+    def _made(self, revision: int, before: Kept) -> Kept:
+        """The list as it is now."""
+        texts, made, at = [], {}, 1
+        for session in self._app.all_sessions():
+            fields, known = self._app.extensions.fields(session), before.made.get(session.id)
+            if known is not None and known.session is session and known.fields == fields:
+                text, fields = before.content.body[known.begin : known.end], known.fields
+            else:
+                text = clincus.json_response({**session.document(), **fields}).body
+            made[session.id] = Made(session, fields, at, at + len(text))
+            texts.append(text)
+            at += len(text) + 1
+        return Kept(revision, clincus.Content(b"[" + b",".join(texts) + b"]"), made)

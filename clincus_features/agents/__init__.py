@@ -42,7 +42,7 @@ def install(extensions: clincus.Extensions) -> None:
         watch.see(app.registry.get(request.values["id"]))
         return clincus.Response(204)
 
-    extensions.session_fields.append(lambda session: {"agent": document(watch.decision(session).agent)})
+    extensions.session_fields.append(lambda session: {"agent": watch.document(session)})
     extensions.routes += [
         ("GET", "/api/sessions/{id}/agent", get_agent),
         ("POST", "/api/sessions/{id}/seen", post_seen),
@@ -95,6 +95,7 @@ class Watch:
         self._looks: dict[str, threading.Condition] = {}  # engine -> tells those who look there that a look is due
         self._known: dict[str, Known] = {}  # session -> its run's facts
         self._decisions: dict[str, Decision] = {}
+        self._documents: dict[str, dict[str, object]] = {}  # what was told of each: nobody changes it
         self._due: dict[str, float] = {}  # session -> time.monotonic of its next look
         self._looking: set[str] = set()
         self._slow: set[str] = set()  # sessions whose last look took long
@@ -110,7 +111,7 @@ class Watch:
                 self._due.pop(session.id, None)
                 self._begin(session, Known(Facts(status="stopped", tool=session.tool, now=time.time())))
             elif moment == "deleted":
-                for kept in (self._known, self._decisions, self._due):
+                for kept in (self._known, self._decisions, self._documents, self._due):
                     kept.pop(session.id, None)
                 self._slow.discard(session.id)
             elif moment == "ring" and session.id in self._known:
@@ -122,6 +123,12 @@ class Watch:
         if decision is None or (session.status != "running") != (decision.agent.state == "none"):
             return decide(first_facts(session))
         return decision
+
+    def document(self, session: clincus.Session) -> dict[str, object]:
+        """The agent object of the API; that of a decision is one for all who keep it."""
+        known, decision = self._decisions.get(session.id), self.decision(session)
+        told = self._documents.get(session.id)
+        return told if told is not None and decision is known else document(decision.agent)
 
     def known(self, session: clincus.Session) -> Known:
         """The facts of a session's run as of the last look."""
@@ -245,14 +252,15 @@ class Watch:
 
     def _take(self, session: clincus.Session, new: Decision) -> None:
         """Take in a decision, and tell all pages if it is another one than before."""
-        before = self._decisions.get(session.id)
         self._decisions[session.id] = new
         for listener in self.listeners:
             listener(session, new)
-        if before is None or document(before.agent) != document(new.agent):
-            event = {"type": "session.agent", "id": session.id, "agent": document(new.agent)}
+        agent = document(new.agent)
+        if agent != self._documents.get(session.id):
+            self._documents[session.id] = agent
+            event = {"type": "session.agent", "id": session.id, "agent": agent}
             self._app.hub.publish(event, extension=True)
-            clincus.call_each(self._app.extensions.agent_listeners, session, document(new.agent))
+            clincus.call_each(self._app.extensions.agent_listeners, session, agent)
 
     def _begin(self, session: clincus.Session, known: Known) -> None:
         self._known[session.id] = known
