@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 import clincus
 from tests.engines_bed import Engine, Relay, far_daemon, host_incus
-from tests.programs import Answer, Server, git, program, wait_until
+from tests.programs import DEADLINE, Answer, Server, git, program, wait_until
 
 CONFIG = '[engines.far]\nroots = ["{}"]\n[network]\nreachable = ["127.0.0.1/32"]\n'
 
@@ -66,7 +66,7 @@ def typed(server: Server, id: str, text: str, shown: str) -> None:
         terminal.send(f"{text}\r".encode())
         seen = ""
         while shown not in seen:
-            seen += terminal.recv(timeout=30).decode("utf-8", "replace")
+            seen += terminal.recv(timeout=DEADLINE).decode("utf-8", "replace")
 
 
 def test_a_session_there_lives_as_one_here(server, far, there):
@@ -119,7 +119,7 @@ def test_an_engine_that_stops_hides_nothing_and_comes_back(server, start_server,
         daemon.kill()
         try:
             with pytest.raises(ConnectionClosed):
-                deque(iter(lambda: terminal.recv(timeout=30), ""), maxlen=0)
+                deque(iter(lambda: terminal.recv(timeout=DEADLINE), ""), maxlen=0)
             wait_until(lambda: unreachable(server, id), "the loss to be seen")
             assert {one["status"] for one in listed(server).values()} == {"running"}
             assert (engine(server)["reachable"], engine(server, "")["reachable"]) == (False, True)

@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 import clincus
 from tests.faults_bed import answers, hung, killed, talk, wait_for_screen
 from tests.incus_bed import Bed
-from tests.programs import Server, wait_until
+from tests.programs import DEADLINE, Server, wait_until
 
 IN_TIME = 30.0  # seconds for any answer, whatever the daemon does: 8 as a rule, and more on a busy machine
 UNANSWERED = "Incus does not answer: check the incus service"
@@ -49,7 +49,7 @@ def shown(server: Server, terminal: ClientConnection, line: str, words: str) -> 
     terminal.send(f"{line}\r".encode())
     seen = ""
     while words not in seen:
-        seen += bytes(terminal.recv(timeout=30)).decode("utf-8", "replace")
+        seen += bytes(terminal.recv(timeout=DEADLINE)).decode("utf-8", "replace")
 
 
 def no_half_made(bed: Bed, server: Server, expected: set[str]) -> None:
@@ -98,7 +98,7 @@ def test_a_daemon_that_dies_is_told_at_once_and_all_goes_on(bed, clincus_server,
         wait_until(lambda: len(bed.names()) == 3, "the container to be begun")
         with killed(bed):
             with pytest.raises(ConnectionClosed):
-                deque(iter(lambda: terminal.recv(timeout=30), ""), maxlen=0)
+                deque(iter(lambda: terminal.recv(timeout=DEADLINE), ""), maxlen=0)
             refused = create.result()
             assert (refused.status, bool(refused.json["error"])) == (503, True), refused.json
             slow = [one for one in answers(server, asked) if one.seconds > IN_TIME]

@@ -183,7 +183,7 @@ def test_an_upgrade_while_agents_work_stops_none(bed, start_server, workspace, m
     other = talk(bed, server, make_workspace("other"))["id"]
     assert server.get("/").status == 200
     with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal:
-        assert terminal.recv(timeout=30)
+        assert terminal.recv(timeout=DEADLINE)
         server.stop()
     server = start_server(command=command, environ=environ)
     wait_until(lambda: {one["id"] for one in server.get("/api/sessions").json} == {id, other}, "the sessions")

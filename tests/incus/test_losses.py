@@ -13,7 +13,7 @@ import pytest
 from test_sessions import guest, type_line, wait_for_screen
 
 import clincus
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 
 TALK = "~/.claude/projects/-workspace/{session_id}.jsonl"
 
@@ -92,7 +92,7 @@ def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_serv
     (tmp_path / "broken").touch()
     with pytest.raises((OSError, HTTPException)):
         server.create(workspace, resume=session["session_id"])
-    assert server.process.wait(timeout=30) == -signal.SIGKILL
+    assert server.process.wait(timeout=DEADLINE) == -signal.SIGKILL
     (tmp_path / "broken").unlink()
     server = start_server(environ=environ)
     found = guest(bed, session, f"wc -c <{TALK.format(**session)}")

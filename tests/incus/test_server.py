@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import clincus
-from tests.programs import git, wait_until
+from tests.programs import DEADLINE, git, wait_until
 
 REFERENCE = {
     "defaults": {"image": str, "persistent": bool, "model": str},
@@ -328,7 +328,7 @@ class TestEnd:
             ready.acquire()
         assert clincus_server.stop(how) == 0
         for thread in threads:
-            thread.join(timeout=10)
+            thread.join(timeout=DEADLINE)
         assert codes == [1001, 1001]
         group = [
             path.parent.name
