@@ -4206,7 +4206,7 @@ class Containers:
         try:
             self.incus.run("stop", *how, self.incus.place(name), timeout=max(timeout, 30) + 30)
         except IncusError as error:
-            if "already stopped" in error.message or "operation has now succeeded" in error.message:
+            if re.search("already stopped|container is not running|operation has now succeeded", error.message):
                 return
             if timeout <= 0:
                 raise

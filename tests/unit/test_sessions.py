@@ -277,6 +277,21 @@ def test_what_another_client_of_incus_does_at_the_same_moment_is_no_failure(sess
     assert len(door.calls) == 1
 
 
+STOPPED_LATE = f'container is not running: "{NAME}" Try `incus info --show-log {NAME}` for more info'
+
+
+@pytest.mark.parametrize("words", [STOPPED_LATE, "The instance is already stopped"])
+def test_a_container_that_stops_just_after_its_time_was_over_has_stopped(sessions, door, words):
+    answers = iter(["Failed shutting down instance: context deadline exceeded", words])
+
+    def refuse(_: tuple[str, ...]) -> None:
+        raise clincus.incus_failure(next(answers))
+
+    door.on_run = refuse
+    sessions.containers(NAME).stop(NAME, 20)
+    assert [words[:2] for words in door.calls] == [("stop", "--timeout"), ("stop", "--force")]
+
+
 def test_a_container_that_does_not_hand_over_its_conversation_is_kept_unless_that_is_wanted(sessions, door):
     add(sessions, status="stopped")
     with pytest.raises(clincus.ClincusError, match="is kept, as it holds a conversation that is not saved"):
