@@ -164,6 +164,10 @@ def test_a_clock_that_is_set_holds_no_call_no_save_and_no_checkpoint_back(bed, s
             bed.draw(session["id"], lines)
             wait_until(lambda: server.get(f"{path}/agent").json["state"] in states, f"one of the states {states}")
 
+        def reasons() -> list[str]:
+            """Why each checkpoint was taken, newest first."""
+            return [one["why"] for one in server.get(f"{path}/checkpoints").json]
+
         def ends_turn(calls: int) -> None:
             """The tool's turn is over, and a person is told of it and looks."""
             shows(CLAUDE_RESTS, "done")
@@ -178,12 +182,13 @@ def test_a_clock_that_is_set_holds_no_call_no_save_and_no_checkpoint_back(bed, s
         wait_until(lambda: is_now(server.get(f"{path}/agent").json["why"]["at"], jump), "a look after the jump")
         assert server.get(f"{path}/agent").json["state"] == "working", "it was not still for an hour"
         ends_turn(2)
-        before = server.get(f"{path}/checkpoints").json
+        wait_until(lambda: reasons().count("turn") == 2, "the checkpoint of the second turn")
+        before = reasons()
         guest_says(bed, session, "after the jump")
         shows(CLAUDE_WORKS, "working")
         shows(CLAUDE_RESTS, "done", "idle")  # by the clock of the container it was over before the person looked
-        expected = ["turn", "prompt", *(one["why"] for one in before)]
-        wait_until(lambda: [one["why"] for one in server.get(f"{path}/checkpoints").json] == expected, f"{expected}")
+        expected = ["turn", "prompt", *before]
+        wait_until(lambda: reasons() == expected, f"{expected}")
         wait_until(lambda: "after the jump" in saved(server, session), "the save after the jump")
         assert "Traceback" not in server.log()
 
