@@ -10,11 +10,9 @@ what they asked for. At the end clients connect and vanish, a thousand times.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import itertools
 import json
-import multiprocessing
 import os
 import re
 import socket
@@ -23,141 +21,68 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import connect
 
 from tests import programs
-from tests.bench.measuring import Client, House, Process, Results, Row, delete, house, percentile
+from tests.bench import spending
+from tests.bench.bench_server import constant_server
+from tests.bench.bench_terminal import attach_of
+from tests.bench.load_clients import Sample, Work, ask, hold, type_keys, upgrade
+from tests.bench.measuring import House, Process, Results, Row, Spent, delete, house, percentile
 
 State = tuple[float, int, int, int]  # memory in MB, threads, descriptors, children
-KEY_PAUSE = 0.1  # seconds between two keys
 PROMPT_PAUSE, STOP_PAUSE = 5.0, 30.0
+CALM = 50  # moments of which the least counts
 SETTLE = 60.0  # seconds at most for all to be over
-GIVE_BACK = 35.0  # seconds in which the server gives freed memory back: it looks every 15
+GIVE_BACK = 65.0  # seconds in which the server gives freed memory back: it does every 30, and twice is sure
 # The stand-in of the tests as a tool with rules of its own, so that the server knows when it takes a prompt.
 TOOL = r"""[tools.mine]
 command = ["opencode"]
 rules = [{ state = "ready", pattern = '^(STUB-READY|echo: ).*\Z', last = 1 }]
 """
-EVENTS: Any = ["clincus.events.v1"]
-SILENT = "loaded, some do not read"  # the second phase
+EVENTS = "clincus.events.v1"
+BEFORE, LOADED, SILENT = "before", "loaded", "loaded, some do not read"  # the phases
 # What is as it should be, of all that is counted. The stand-in of a tool never confirms a prompt.
 FINE = "requests 200|prompts [a-z]+|stopped and saved: 204|resumed: 200|(terminals|events)( opened)?"
 OUTPUT = "sh while sleep {pause}; do echo $RANDOM some output of a tool that works $RANDOM; done"
 
 
 @dataclass
-class Figures:
-    """What was measured while the load was on, by phase."""
+class Phase:
+    """A time in which the load is the same, and what was seen of the server and of the machine then."""
 
-    listings: dict[str, list[float]] = field(default_factory=dict)  # seconds of GET /api/sessions
-    echoes: dict[str, list[float]] = field(default_factory=dict)  # seconds from a key to its echo
-    done: Counter[str] = field(default_factory=Counter)  # what else was done, and how it went
-    phase: str = "before"
-    stopping: threading.Event = field(default_factory=threading.Event)
+    name: str
+    began: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)  # processors that each party kept busy
+    calls: str = ""  # what the server has spent, in words
+    state: State = (0.0, 0, 0, 0)  # at its end
 
-
-# -- Clients in a process of their own, so that they take no time from those that measure
+    def of(self, samples: Iterable[Sample]) -> list[float]:
+        """The seconds of those that were taken in it."""
+        return [seconds for at, seconds in samples if self.began <= at <= self.ended]
 
 
 @dataclass
-class Crowd:
-    """Terminals and subscribers that are open at a time, and read."""
+class Figures:
+    """What was measured while the load was on: seconds, each with its time, of the server and of its floors."""
 
-    terminals: list[str]  # addresses
-    events: str
-    subscribers: int
-    ready: Event = field(default_factory=multiprocessing.Event)  # all are open
-    over: Event = field(default_factory=multiprocessing.Event)
-    got: Any = field(default_factory=multiprocessing.Queue)  # what came, at the end
-
-
-def hold(crowd: Crowd) -> None:
-    """Open all of them and read what comes, until it is over."""
-    asyncio.run(_hold(crowd))
+    phases: dict[str, Phase] = field(default_factory=dict)
+    listings: list[Sample] = field(default_factory=list)
+    bare_listings: list[Sample] = field(default_factory=list)
+    echoes: list[Sample] = field(default_factory=list)
+    bare_echoes: list[Sample] = field(default_factory=list)
+    done: Counter[str] = field(default_factory=Counter)  # what else was done, and how it went
+    stopping: threading.Event = field(default_factory=threading.Event)
 
 
-async def _hold(crowd: Crowd) -> None:
-    count = Counter[str]()
-    few = asyncio.Semaphore(10)  # handshakes at a time
-
-    async def follow(url: str, **options: Any) -> None:
-        kind, last = ("terminals" if "terminal" in url else "events"), b""
-        try:
-            async with few:
-                client = await connect_async(url, open_timeout=120, compression=None, ping_interval=None, **options)
-            count[f"{kind} opened"] += 1
-            async for message in client:
-                count[kind] += len(message)
-                last = message if isinstance(message, bytes) else last
-            count[f"{kind} closed: {client.close_code} {client.close_reason} {last[-120:]!r}"] += 1
-        except Exception as error:
-            count[f"{kind} lost: {error!r}"] += 1
-
-    tasks = [asyncio.create_task(follow(url)) for url in crowd.terminals]
-    tasks += [asyncio.create_task(follow(crowd.events, subprotocols=EVENTS)) for _ in range(crowd.subscribers)]
-    while len(tasks) > sum(count[name] for name in count if re.search("opened|lost", name)) and not crowd.over.is_set():
-        await asyncio.sleep(0.1)
-    crowd.ready.set()
-    while not crowd.over.is_set():
-        await asyncio.sleep(0.2)
-    crowd.got.put(dict(count))
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-# -- Clients that measure
-
-
-def type_keys(url: str, figures: Figures) -> None:
-    """Type into a terminal that nothing else touches, and note how long each key takes to come back."""
-    with connect(url, compression=None, ping_interval=None) as terminal:
-        time.sleep(1)
-        for number in itertools.count():
-            if figures.stopping.wait(KEY_PAUSE):
-                return
-            with contextlib.suppress(TimeoutError):
-                while True:
-                    terminal.recv(timeout=0)  # the status line and the like
-            began = time.perf_counter()
-            terminal.send(b"x" if number % 2 == 0 else b"\x7f")
-            try:
-                terminal.recv(timeout=10)
-            except TimeoutError:
-                figures.done["keys without an echo"] += 1
-                continue
-            figures.echoes.setdefault(figures.phase, []).append(time.perf_counter() - began)
-
-
-def ask(server: programs.Server, figures: Figures, ids: list[str], rate: float, offset: float) -> None:
-    """Send GET requests at a rate, most of them for the list."""
-    client = Client(server.host, server.port)
-    others = itertools.cycle(
-        [f"/api/sessions/{ids[0]}", "/metrics", "/api/sessions/history", f"/api/sessions/{ids[-1]}/agent"]
-    )
-    due = time.monotonic() + offset / rate
-    for number in itertools.count():
-        due += 1 / rate
-        if figures.stopping.wait(max(0.0, due - time.monotonic())):
-            return
-        try:
-            seconds, _ = client.get("/api/sessions" if number % 5 else next(others))
-            figures.done[f"requests {client.status}"] += 1
-            if number % 5:
-                figures.listings.setdefault(figures.phase, []).append(seconds)
-        except OSError as error:
-            figures.done[f"requests lost: {error!r}"] += 1
-            with contextlib.suppress(OSError):
-                client = Client(server.host, server.port)
+# -- Work beside the clients of load_clients.py
 
 
 def work_with_sessions(server: programs.Server, figures: Figures, ids: list[str]) -> None:
@@ -186,28 +111,20 @@ def silent_clients(server: programs.Server, terminals: list[str], subscribers: i
             client = held.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect((server.host, server.port))
-            client.sendall(upgrade(server, path))
+            client.sendall(upgrade((server.host, server.port), path))
         yield
-
-
-def upgrade(server: programs.Server, path: str) -> bytes:
-    """The head of a request for a WebSocket."""
-    lines = [
-        f"GET {path} HTTP/1.1", f"Host: {server.host}:{server.port}", "Upgrade: websocket", "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-    ]  # fmt: skip
-    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def vanish(server: programs.Server, id: str, cycles: int) -> None:
     """Connect and go away without a word, in each way that there is; a tenth opens a terminal."""
-    ways = [b"", b"GET /api/sess", b"GET /api/sessions HTTP/1.1\r\nHost: ", upgrade(server, "/ws/events")]
+    address = server.host, server.port
+    ways = [b"", b"GET /api/sess", b"GET /api/sessions HTTP/1.1\r\nHost: ", upgrade(address, "/ws/events")]
     for number in range(cycles):
         with socket.socket() as client:
-            client.connect((server.host, server.port))
+            client.connect(address)
             is_terminal = number % 10 == 9
             with contextlib.suppress(OSError):
-                client.sendall(upgrade(server, f"/ws/terminal/{id}") if is_terminal else ways[number % len(ways)])
+                client.sendall(upgrade(address, f"/ws/terminal/{id}") if is_terminal else ways[number % len(ways)])
                 if is_terminal or number % len(ways) == len(ways) - 1:  # it will be answered
                     client.settimeout(5)
                     client.recv(100)
@@ -218,14 +135,20 @@ def vanish(server: programs.Server, id: str, cycles: int) -> None:
 # -- The run
 
 
-def state(process: Process, when: str) -> State:
-    """Print a line of the table of what the server takes, and return it."""
-    figures = process.memory, process.threads, process.descriptors, len(process.children)
-    memory, threads, descriptors, children = figures
+def state(process: Process, when: str, looks: int = 1) -> State:
+    """Print a line of the table of what the server takes, and return it.
+
+    Looks at tools come and go: of several moments the least of each figure counts.
+    """
+    found = []
+    for number in range(looks):
+        time.sleep(0.2 * (number > 0))
+        found.append((process.memory, process.threads, process.descriptors, len(process.children)))
+    memory, threads, descriptors, children = (min(figures) for figures in zip(*found))
     print(
         f"{when:34} {memory:8.1f} MB {threads:6} threads {descriptors:6} descriptors {children:5} children", flush=True
     )
-    return figures
+    return memory, threads, descriptors, children
 
 
 def settle(process: Process, before: State) -> float:
@@ -271,101 +194,148 @@ def print_output(server: programs.Server, id: str, pause: float) -> None:
         time.sleep(0.2)
 
 
+class Loaded:
+    """A server under load, and what is seen of it."""
+
+    def __init__(self, made: House, server: programs.Server, options: argparse.Namespace) -> None:
+        self.server, self.options, self.figures = server, options, Figures()
+        self.address = server.host, server.port
+        self.process = Process(server.process.pid)
+        self._daemon = made.bed.daemon.pid if made.bed.daemon else 0
+        self._clients = [os.getpid()]
+        self.ids = start_sessions(made, server, options.sessions + 4)
+        self.untouched, self.worked, self.printing = self.ids[:2], self.ids[2:4], self.ids[4:]
+        for id in self.printing:
+            print_output(server, id, options.output_pause)
+
+    def run(self) -> dict[str, int]:
+        """Load it; what the crowd got."""
+        figures = self.figures
+        attach = attach_of(self.server, self.untouched[1], "/ws/shell/")
+        others = ["/metrics", "/api/sessions/history", *(f"/api/sessions/{id}/agent" for id in self.ids[-2:])]
+        body = self.server.get("/api/sessions").body
+        worker = threading.Thread(target=work_with_sessions, args=(self.server, figures, self.worked))
+        with constant_server(body) as bare:
+            keys = self._start(Work(type_keys, (self.address, f"/ws/shell/{self.untouched[0]}", attach)))
+            requests = self._start(Work(ask, (self.address, bare, others, self.options.rate)))
+            worker.start()
+            with self._phase(BEFORE):
+                time.sleep(20)
+            crowd = self.open_crowd()
+            half = self.options.minutes * 30
+            with self._phase(LOADED):
+                self._stay(LOADED, half)
+            # These make 507 connections of the 512 that a server takes: requests need some for themselves.
+            with silent_clients(self.server, self.printing[:2], 2), self._phase(SILENT):
+                self._stay(SILENT, half)
+            got: dict[str, int] = crowd.end()
+            figures.stopping.set()
+            figures.echoes, figures.bare_echoes, wrong = keys.end()
+            figures.listings, figures.bare_listings, answers = requests.end()
+        figures.done.update(wrong)
+        figures.done.update(answers)
+        worker.join()
+        return got
+
+    def _start(self, work: Work) -> Work:
+        work.start()
+        self._clients.append(work.pid)
+        return work
+
+    def open_crowd(self) -> Work:
+        """Open terminals and subscribers, and wait until all are open."""
+        ids = itertools.islice(itertools.cycle(self.printing), self.options.terminals)
+        wanted = [(f"/ws/terminal/{id}", "") for id in ids] + [("/ws/events", EVENTS)] * self.options.subscribers
+        crowd = self._start(Work(hold, (self.address, wanted)))
+        if not crowd.ready.wait(300):
+            print("  not all terminals and subscribers could be opened")
+        return crowd
+
+    @contextlib.contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        """Note what all parties spend while the block runs."""
+        phase = self.figures.phases[name] = Phase(name)
+        spent, before = Spent(self.server), self._spent()
+        yield
+        phase.ended = time.monotonic()
+        phase.shares = spending.shares(before, self._spent())
+        phase.calls = spent.words(round(phase.ended - phase.began))
+        phase.state = state(self.process, f"{name}, ends")
+
+    def _spent(self) -> dict[str, float]:
+        return spending.spent(self.process.pid, self._daemon, self._clients)
+
+    def _stay(self, phase: str, seconds: float) -> None:
+        """Let the load go on, and look at the server."""
+        for part in ("begins", "goes on"):
+            time.sleep(seconds / 3)
+            state(self.process, f"{phase}, {part}")
+        time.sleep(seconds / 3)
+
+
 def measure(made: House, results: Results, options: argparse.Namespace) -> None:
     """The whole bench."""
-    figures = Figures()
     with made.server(TOOL) as server:
-        process = Process(server.process.pid)
-        ids = start_sessions(made, server, options.sessions + 3)
-        untouched, worked, printing = ids[0], ids[1:3], ids[3:]
-        for id in printing:
-            print_output(server, id, options.output_pause)
+        loaded = Loaded(made, server, options)
+        process, figures = loaded.process, loaded.figures
         time.sleep(10)
-        rest = state(process, "at rest, sessions run")
-
-        measuring = [threading.Thread(target=type_keys, args=(f"{server.socket_url}/ws/shell/{untouched}", figures))]
-        for number in range(2):
-            measuring.append(
-                threading.Thread(target=ask, args=(server, figures, ids, options.rate / 2, number / 2), daemon=True)
-            )
-        measuring.append(threading.Thread(target=work_with_sessions, args=(server, figures, worked)))
-        for thread in measuring:
-            thread.start()
-        time.sleep(10)
-        with load(server, printing, options) as got:
-            middle = stay(process, figures, "loaded", options.minutes * 30)
-            # These make 507 connections of the 512 that a server takes: requests need some for themselves.
-            with silent_clients(server, printing[:2], 2):
-                end = stay(process, figures, SILENT, options.minutes * 30)
-        figures.stopping.set()
-        for thread in measuring:
-            thread.join()
-        took = settle(process, rest)
-        state(process, f"{took:.0f} s after")
-        time.sleep(GIVE_BACK)
-        settle(process, rest)  # looks at tools come and go
-        after = state(process, "and later")
-
-        vanish(server, printing[0], options.cycles)
-        took_again = settle(process, rest)
-        state(process, f"{took_again:.0f} s after {options.cycles} that vanished")
-        time.sleep(GIVE_BACK)
-        settle(process, rest)
-        last = state(process, "and later")
+        rest = state(process, "at rest, sessions run", CALM)
+        got = loaded.run()
+        after = state_afterwards(process, rest, "the load")
+        vanish(server, loaded.printing[0], options.cycles)
+        last = state_afterwards(process, rest, f"{options.cycles} that vanished")
+        loaded.open_crowd().end()
+        again = state_afterwards(process, rest, "as many terminals and subscribers once more")
         report(results, figures, got, options)
+        middle, end = (figures.phases[name].state for name in (LOADED, SILENT))
         results.add(*taken({"at rest": rest, "in the middle": middle, "at the end": end, "afterwards": after}))
         results.add(*taken({"afterwards": after, f"after {options.cycles} that vanished": last}))
-        print(f"  {dict(figures.done)}\n  the clients got {got}")
+        results.add(*taken({"afterwards": after, "after as many once more": again}))
+        print(f"  {dict(figures.done)}\n  the crowd got {got}")
         log = [line for line in server.log().splitlines() if re.search("Traceback|failed|reached|not ", line)]
         print(f"  lines of the log with a failure: {len(log)}", *log[:5], sep="\n    ")
-        for id in ids:
+        for id in loaded.ids:
             delete(server, id)
 
 
-def stay(process: Process, figures: Figures, phase: str, seconds: float) -> State:
-    """Let the load go on, and look at the server three times; gives what was seen last."""
-    figures.phase = phase
-    for part in ("begins", "goes on", "ends"):
-        time.sleep(seconds / 3)
-        last = state(process, f"{phase}, {part}")
-    return last
-
-
-@contextlib.contextmanager
-def load(server: programs.Server, ids: list[str], options: argparse.Namespace) -> Iterator[dict[str, int]]:
-    """Hold terminals and subscribers open; yields what they got, which is known at the end."""
-    urls = [f"{server.socket_url}/ws/terminal/{ids[number % len(ids)]}" for number in range(options.terminals)]
-    crowd = Crowd(urls, f"{server.socket_url}/ws/events", options.subscribers)
-    holder = multiprocessing.Process(target=hold, args=(crowd,))
-    holder.start()
-    found: dict[str, int] = {}
-    try:
-        if not crowd.ready.wait(300):
-            print("  not all terminals and subscribers could be opened")
-        yield found
-    finally:
-        crowd.over.set()
-        found |= crowd.got.get(timeout=30)
-        holder.join(30)
+def state_afterwards(process: Process, rest: State, what: str) -> State:
+    """What the server takes when something is over, and memory was given back."""
+    took = settle(process, rest)
+    state(process, f"{took:.0f} s after {what}")
+    time.sleep(GIVE_BACK)
+    return state(process, "and later", CALM)
 
 
 def report(results: Results, figures: Figures, got: Mapping[str, int], options: argparse.Namespace) -> None:
-    """Add the rows of what the clients saw."""
-    listings = figures.listings.get("loaded", []) + figures.listings.get(SILENT, [])
+    """Add the rows of what the clients saw, and of who used the processors."""
+    before, loaded, silent = (figures.phases[name] for name in (BEFORE, LOADED, SILENT))
+    listings, bare_listings = (
+        [*loaded.of(samples), *silent.of(samples)] for samples in (figures.listings, figures.bare_listings)
+    )
     lost = {name: count for name, count in {**figures.done, **got}.items() if not re.fullmatch(FINE, name)}
-    echoes = figures.echoes
+
+    def echo(phase: Phase, share: float, bare: bool = False) -> float:
+        return percentile(phase.of(figures.bare_echoes if bare else figures.echoes), share)
+
+    def echo_row(figure: str, phase: Phase, goal: float | None = None) -> Row:
+        note = f"p50 {echo(phase, 0.5) * 1000:.1f} ms, that of the floor {echo(phase, 0.5, bare=True) * 1000:.1f} ms"
+        return Row(f"load: {figure}", "s", echo(phase, 0.99), goal, echo(phase, 0.99, bare=True), note=note)
+
     results.add(
-        Row("load: GET /api/sessions, p99", "s", percentile(listings, 0.99), 0.050,
+        Row("load: GET /api/sessions, p99", "s", percentile(listings, 0.99), 0.050, percentile(bare_listings, 0.99),
             note=f"{options.terminals} terminals, {options.subscribers} subscribers, {options.rate:g} requests/s, "
-            f"{options.minutes:g} minutes; p50 {percentile(listings, 0.5) * 1000:.1f} ms of {len(listings)}"),
-        Row("load: key echo of an untouched terminal, p99", "s", percentile(echoes["loaded"], 0.99), 0.030,
-            note=f"p50 {percentile(echoes['loaded'], 0.5) * 1000:.1f} ms of {len(echoes['loaded'])}; "
-            f"without the load p99 {percentile(echoes['before'], 0.99) * 1000:.1f} ms"),
-        Row("load: the same while clients do not read, p99", "s", percentile(echoes[SILENT], 0.99),
-            floor=percentile(echoes["loaded"], 0.99), compare="times"),
+            f"{options.minutes:g} minutes; p50 {percentile(listings, 0.5) * 1000:.1f} ms of {len(listings)}, that of "
+            f"the floor {percentile(bare_listings, 0.5) * 1000:.1f} ms"),
+        echo_row("key echo of an untouched terminal, p99", loaded, 0.030),
+        echo_row("the same while clients do not read, p99", silent),
+        echo_row("the same before the load, p99", before),
         Row("load: what was lost or refused", "", sum(lost.values()), 0,
             note="; ".join(f"{count} times {name}" for name, count in lost.items()) or "nothing"),
     )  # fmt: skip
+    notes = {"the server": f"in a second of the load {loaded.calls}; before it {before.calls}"}
+    for who, share in loaded.shares.items():
+        floor, note = before.shares[who], notes.get(who, "")
+        results.add(Row(f"load: processors that {who} kept busy", "", share, None, floor, "more", note=note))
 
 
 def taken(states: Mapping[str, State]) -> Iterator[Row]:

@@ -247,9 +247,9 @@ def floods(name: str, flood: list[str], results: Results) -> None:
 # -- The whole server
 
 
-def attach_of(server: programs.Server, id: str) -> list[str]:
-    """The command line that the server attaches to a session's terminal with."""
-    terminal = ServedTerminal((server.host, server.port), f"/ws/terminal/{id}")
+def attach_of(server: programs.Server, id: str, path: str = "/ws/terminal/") -> list[str]:
+    """The command line that the server attaches to a session's terminal with, or to another place of it."""
+    terminal = ServedTerminal((server.host, server.port), f"{path}{id}")
     terminal.read()
     found = clients_of(server.process.pid)
     terminal.close()

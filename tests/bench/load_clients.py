@@ -1,0 +1,245 @@
+"""The clients of the load, in processes of their own: a crowd that is only there, and two that measure.
+
+They stand in for browsers on other machines, so the crowd takes as little of this one as it can: one loop for all
+connections, which throws away what it reads, a few times a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from tests.bench.bench_terminal import BareTerminal, ServedTerminal
+from tests.bench.measuring import Client
+
+Address = tuple[str, int]
+Sample = tuple[float, float]  # when it was taken (time.monotonic), and its seconds
+AT_ONCE = 10  # connections that are being opened at a time
+ROUND = 0.02  # seconds between two rounds of the crowd
+ALIVE = b"\x8a\x80\0\0\0\0"  # a pong that nobody asked for (RFC 6455, 5.5.3): the server asks those that say nothing
+ALIVE_PAUSE = 20.0
+KEY_PAUSE = 0.1  # seconds between two keys
+PATIENCE = 10.0  # seconds that a key may take
+
+
+def upgrade(address: Address, path: str, subprotocol: str = "") -> bytes:
+    """The head of a request for a WebSocket."""
+    lines = [
+        f"GET {path} HTTP/1.1", f"Host: {address[0]}:{address[1]}", "Upgrade: websocket", "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        *([f"Sec-WebSocket-Protocol: {subprotocol}"] if subprotocol else []),
+    ]  # fmt: skip
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@dataclass
+class Work:
+    """A process that does something until it is told to end, and gives what it found."""
+
+    target: Callable[..., Any]  # called with `self` and the arguments; returns what it found
+    arguments: tuple[Any, ...]
+    ready: Event = field(default_factory=multiprocessing.Event)
+    over: Event = field(default_factory=multiprocessing.Event)
+    found: Any = field(default_factory=multiprocessing.Queue)
+
+    def start(self) -> None:
+        """Start the process."""
+        self._process = multiprocessing.Process(target=self._run, daemon=True)
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid or 0
+
+    def end(self) -> Any:
+        """Let it end; what it found."""
+        self.over.set()
+        found = self.found.get(timeout=60)
+        self._process.join(30)
+        return found
+
+    def _run(self) -> None:
+        self.found.put(self.target(self, *self.arguments))
+
+
+# -- A crowd
+
+
+class Member:
+    """One connection of the crowd."""
+
+    def __init__(self, address: Address, path: str, subprotocol: str) -> None:
+        self.kind = "events" if subprotocol else "terminals"
+        self.is_open = False
+        self.last = b""  # what came last
+        self.socket = socket.create_connection(address, timeout=PATIENCE)
+        self.socket.sendall(upgrade(address, path, subprotocol))
+        self.socket.setblocking(False)
+
+    def take(self, data: memoryview) -> bool:
+        """Take in what came; whether it has been opened by that: a terminal is, once it shows something."""
+        self.last = bytes(data[-120:])
+        is_new = not self.is_open and (self.kind == "events" or not self.last.endswith(b"\r\n\r\n"))
+        self.is_open = self.is_open or is_new
+        return is_new
+
+
+class Crowd:
+    """Opens connections, a few at a time, and then reads all of them."""
+
+    def __init__(self, address: Address, wanted: list[tuple[str, str]]) -> None:
+        self.address, self.wanted = address, wanted[::-1]  # path and subprotocol, "" for terminals
+        self.members: dict[int, Member] = {}
+        self.opening = 0
+        self.count = Counter[str]()
+        self._poll, self._room = select.epoll(), memoryview(bytearray(1 << 18))
+
+    def go_on(self) -> None:
+        """One round."""
+        while self.wanted and self.opening < AT_ONCE:
+            try:
+                member = Member(self.address, *self.wanted.pop())
+            except OSError as error:
+                self.count[f"refused: {error!r}"] += 1
+                continue
+            self.members[member.socket.fileno()] = member
+            self._poll.register(member.socket, select.EPOLLIN)
+            self.opening += 1
+        for descriptor, _ in self._poll.poll(0.2):
+            self._read(descriptor, self.members[descriptor])
+
+    def _read(self, descriptor: int, member: Member) -> None:
+        try:
+            size = member.socket.recv_into(self._room)
+        except OSError:
+            size = 0
+        if size:
+            self.count[member.kind] += size
+            if not member.last and self._room[:12] != b"HTTP/1.1 101":
+                self.count[f"{member.kind} refused: {bytes(self._room[:80])!r}"] += 1
+            if member.take(self._room[:size]):
+                self.count[f"{member.kind} opened"] += 1
+                self.opening -= 1
+            return
+        self.opening -= not member.is_open
+        self.count[f"{member.kind} closed: {member.last!r}"] += 1
+        self._poll.unregister(descriptor)
+        self.members.pop(descriptor).socket.close()
+
+    def say_something(self) -> None:
+        """Tell the server that all are still there."""
+        for member in self.members.values():
+            with contextlib.suppress(OSError):
+                member.socket.send(ALIVE)
+
+
+def hold(work: Work, address: Address, wanted: list[tuple[str, str]]) -> dict[str, int]:
+    """Be a crowd until it is over; what was read, and who was closed."""
+    crowd, due = Crowd(address, wanted), time.monotonic() + ALIVE_PAUSE
+    while not work.over.is_set():
+        crowd.go_on()
+        if not crowd.wanted and not crowd.opening:
+            work.ready.set()
+        if time.monotonic() >= due:
+            crowd.say_something()
+            due = time.monotonic() + ALIVE_PAUSE
+        time.sleep(ROUND)
+    return dict(crowd.count)
+
+
+# -- Clients that measure
+
+
+def type_keys(
+    work: Work, address: Address, path: str, attach: list[str]
+) -> tuple[list[Sample], list[Sample], dict[str, int]]:
+    """Type in turns into two terminals that nothing else touches, one of the server and one without it.
+
+    Gives the seconds from each key to its echo in the one and in the other, and what went wrong.
+    """
+    terminals = ServedTerminal(address, path), BareTerminal(attach)
+    found: tuple[list[Sample], list[Sample]] = ([], [])
+    count = Counter[str]()
+    for number in itertools.count():
+        for terminal, samples in zip(terminals, found):
+            if work.over.wait(KEY_PAUSE):
+                return *found, dict(count)
+            throw_away(terminal)
+            began = time.monotonic()
+            terminal.type(b"x" if number % 2 == 0 else b"\x7f")
+            if wait_for_output(terminal):
+                terminal.read()
+                samples.append((began, time.monotonic() - began))
+            else:
+                count["keys without an echo"] += 1
+    raise AssertionError
+
+
+def wait_for_output(terminal: ServedTerminal | BareTerminal, seconds: float = PATIENCE) -> bool:
+    """Wait until a terminal shows something; whether it does."""
+    poll = select.poll()
+    place = terminal.connection if isinstance(terminal, ServedTerminal) else terminal.program.terminal
+    poll.register(place, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
+
+
+def throw_away(terminal: ServedTerminal | BareTerminal) -> None:
+    """Read what is there: the status line and the like."""
+    while wait_for_output(terminal, 0):
+        if terminal.read() is None:
+            raise ConnectionError("the terminal has ended")
+
+
+def ask(
+    work: Work, ours: Address, bare: Address, others: list[str], rate: float
+) -> tuple[list[Sample], list[Sample], dict[str, int]]:
+    """Send GET requests at a rate, most of them for the list, and a fifth as many to a bare server besides.
+
+    Gives the seconds of each list and of each answer of the bare server, and how the answers were.
+    """
+    listings, floors, count = list[Sample](), list[Sample](), Counter[str]()
+
+    def send(offset: float) -> None:
+        client, floor, paths = Client(*ours), Client(*bare), itertools.cycle(others)
+        for number, _ in zip(itertools.count(), ticks(work.over, rate / 2, offset)):
+            path = "/api/sessions" if number % 5 else next(paths)
+            try:
+                seconds, _ = client.get(path)
+                count[f"requests {client.status}"] += 1
+                if number % 5:
+                    listings.append((time.monotonic() - seconds, seconds))
+                else:
+                    seconds, _ = floor.get("/")
+                    floors.append((time.monotonic() - seconds, seconds))
+            except OSError as error:
+                count[f"requests lost: {error!r}"] += 1
+                with contextlib.suppress(OSError):
+                    client = Client(*ours)
+
+    threads = [threading.Thread(target=send, args=(offset,)) for offset in (0.0, 0.5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return listings, floors, dict(count)
+
+
+def ticks(over: Event, rate: float, offset: float) -> Iterator[None]:
+    """Yield at a rate, until it is over; what was missed is made up for."""
+    due = time.monotonic() + offset / rate
+    while True:
+        due += 1 / rate
+        if over.wait(max(0.0, due - time.monotonic())):
+            return
+        yield
