@@ -18,13 +18,6 @@ command -v tmux >/dev/null || fail "the image has no tmux: $build"
 tar -xf - -C "$HOME"
 cd "$HOME/.clincus"
 [ ! -e started ] && [ ! -e unpacking ] || rm -f started unpacking
-# Files of the system, such as settings that no user's settings switch off. Without sudo the tool starts without them.
-[ ! -d system ] || (cd system && find . -type f -exec sh -c '
-    for file; do cmp -s "$file" "/$file" || printf "%s\n" "$file"; done' changed {} +) >system.changed
-# One sudo for all of them, and none where nothing has changed.
-# shellcheck disable=SC2016,SC2024 # for the shell that sudo starts; the list is the user's own
-[ ! -s system.changed ] || sudo -n sh -c '
-    while IFS= read -r file; do install -D -m 644 "system/$file" "/$file"; done' install <system.changed || :
 [ "$mode" = tmux ] || exit 0
 # A stop ended the tool and came no further: a shell has its place, and keeps it.
 if rmdir ended 2>/dev/null && tmux has-session -t "=$session" 2>/dev/null; then

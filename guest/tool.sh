@@ -12,13 +12,24 @@
 . "$HOME/.clincus/launch"
 # shellcheck disable=SC2154 # `launch` sets it
 cd "$workspace" || exit 1
+agent=$HOME/.clincus/agent
+mkdir -p "$agent" && rm -f "$agent/events" "$agent/screen" "$agent/rings" && echo $$ >"$agent/run"
+(command -v perl && sudo -n true && : >"$agent/rings") >/dev/null 2>&1 & # what guest/ring.sh needs
+# Files of the system, such as settings that no user's settings switch off. Without sudo the tool starts without them.
+# Here and not in guest/start.sh, so that nobody waits for it who wants the terminal.
+if cd "$HOME/.clincus/system" 2>/dev/null; then
+    find . -type f -exec sh -c '
+        for file; do cmp -s "$file" "/$file" || printf "%s\n" "$file"; done' changed {} + >"$agent/changed"
+    # One sudo for all of them, and none where nothing has changed. It has no terminal, of which it might read keys.
+    # shellcheck disable=SC2016,SC2024 # for the shell that sudo starts; the list is the user's own
+    [ ! -s "$agent/changed" ] || setsid sudo -n sh -c '
+        while IFS= read -r file; do install -D -m 644 "$file" "/$file"; done' install <"$agent/changed" 2>/dev/null
+    cd "$workspace" || exit 1
+fi
 # shellcheck source=/dev/null
 [ ! -r "$HOME/.clincus/environment" ] || { set -a; . "$HOME/.clincus/environment"; set +a; }
 PATH="$HOME/.local/bin:$PATH"
 export PATH
-agent=$HOME/.clincus/agent
-mkdir -p "$agent" && rm -f "$agent/events" "$agent/screen" "$agent/rings" && echo $$ >"$agent/run"
-(command -v perl && sudo -n true && : >"$agent/rings") >/dev/null 2>&1 & # what guest/ring.sh needs
 # shellcheck disable=SC2154
 if [ -z "$(eval "$files -exec grep -lF \"\$message\" {} +" 2>/dev/null)" ]; then
     eval "$files -name '*.jsonl' -delete" 2>/dev/null

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import clincus
 
-SYSTEM = ".clincus/system"  # guest/start.sh puts what lies in it into the place of the same path below /
+SYSTEM = ".clincus/system"  # guest/tool.sh puts what lies in it into the place of the same path below /
 # Each file of this folder merges with all other settings, and no user's settings switch it off (Claude Code's docs,
 # "Settings"; seen with 2.1.332).
 CLAUDE_SETTINGS = f"{SYSTEM}/etc/claude-code/managed-settings.d/50-clincus.json"
