@@ -23,6 +23,7 @@ import io
 import itertools
 import json
 import logging
+import marshal
 import operator
 import os
 import posixpath
@@ -1588,15 +1589,9 @@ def tool_environment(tool: Tool, config: Config, environ: Mapping[str, str], con
 
 
 def tool_files(
-    tool: Tool,
-    home: str,
-    container_home: str,
-    workspace_path: str,
-    config: Config,
-    *,
-    environment: Mapping[str, str],
+    tool: Tool, home: str, container_home: str, workspace_path: str, config: Config, *, environment: Mapping[str, str],
     present: Mapping[str, float] | None = None,
-) -> tuple[list[ToolFile], list[str]]:
+) -> tuple[list[ToolFile], list[str]]:  # fmt: skip
     """The user's files that a tool needs in its container, in order of path, and warnings.
 
     Credentials and settings are carried in with the home's path rewritten, and completed with what full-permission
@@ -2837,14 +2832,20 @@ PLACES_TIMEOUT = 60.0  # seconds for wall/places.py
 GIT_VARIABLES = ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")  # name configuration files
 
 
+@functools.lru_cache(maxsize=1)
+def places_code() -> bytes:
+    """wall/places.py as this Python compiles it, once: that takes longer than most answers."""
+    return marshal.dumps(compile(packaged_text("wall/places.py"), "wall/places.py", "exec"))
+
+
 def ask_places(**question: object) -> dict[str, Any]:
     """The answer of wall/places.py to a question. ClincusError as it says, or 409 if it finds no answer.
 
     It runs in a child that has a deadline: an agent may have written what it reads.
     """
-    argv = [sys.executable, "-I", "-S", "-c", packaged_text("wall/places.py")]
+    argv = [sys.executable, "-I", "-S", "-c", "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"]
     try:
-        done = run_child(argv, stdin=json.dumps(question).encode(), timeout=PLACES_TIMEOUT, cwd="/")
+        done = run_child(argv, stdin=places_code() + json.dumps(question).encode(), timeout=PLACES_TIMEOUT, cwd="/")
     except ChildError as error:
         raise ClincusError(f"the workspace cannot be looked at: {error.message}", 409) from error
     if done.code:
@@ -4078,8 +4079,8 @@ def redescribe_instance(instance: Mapping[str, Any], description: Mapping[str, A
         own = {key: value for key, value in others["root"].items() if not key.startswith("limits.")}
         others["root"] = {**own, **limits}
     kept = {key: value for key, value in config.items() if not key.startswith(OWNED_KEYS)}
-    label = {LABEL + "devices": " ".join(new) or "-"}
-    return instance_put(instance, {**kept, **description["config"], **label}, {**others, **new})
+    config = {**kept, **description["config"], LABEL + "devices": " ".join(new) or "-"}
+    return instance_put(instance, {key: value for key, value in config.items() if value}, {**others, **new})
 
 
 def instance_put(
@@ -4175,7 +4176,9 @@ class Containers:
             if before is None:
                 self.incus.launch(session.id, launch.draft.image, description, target=launch.request.target)
             else:
-                self.incus.update(session.id, redescribe_instance(before, description))
+                anew = redescribe_instance(before, description)
+                if any(before.get(key) != value for key, value in anew.items()):
+                    self.incus.update(session.id, anew)
                 self.start(session.id)
         except IncusError as error:
             if before is None and error.status == 409:
@@ -4286,7 +4289,7 @@ class Containers:
             launch.config,
             support,
             [host_folder(real_mount(host, workspaces), path, readonly) for host, path, readonly in launch.mounts],
-            os.urandom(8).hex(),
+            hashlib.sha256(f"{session.session_id} {session.id}".encode()).hexdigest()[:16],  # the same at each start
             is_clone=session.mode == "clone",
         )
         if protection.reason:
@@ -4551,13 +4554,9 @@ class Sessions:
         return door.exec(session.id, command, user=guest.uid, environment=environment, **more)
 
     def output(
-        self,
-        session: Session,
-        programs: str,
-        *arguments: str,
-        refusals: Mapping[int, Exception] | None = None,
+        self, session: Session, programs: str, *arguments: str, refusals: Mapping[int, Exception] | None = None,
         **more: Any,
-    ) -> bytes:
+    ) -> bytes:  # fmt: skip
         """Run programs of guest/ and return their output; `more` as in `run`.
 
         Raises what `refusals` has for an exit code, and IncusError for any other but 0.

@@ -1,8 +1,9 @@
 """Looks at a workspace for Clincus: what git on the host runs there or reads as its configuration, and what to protect.
 
 Clincus runs it as its own user before each start of a session, in a child with a time limit: an agent may have written
-the configuration that is read here, and the folders that are walked. Its whole text is the argument of `python3 -c`,
-so it uses the standard library only. It answers a JSON object on stdin by one on stdout:
+the configuration that is read here, and the folders that are walked. Each start waits for it, so it uses only what
+Python loads quickly. It comes compiled on stdin, in `marshal`'s form, and behind it a JSON object, which it answers by
+one on stdout:
 
     {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}}
         gets {"folders": [PATH], "places": [[PATH, TEXT]]}, see `git_on_host`
@@ -19,7 +20,6 @@ import os
 import re
 import shlex
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -165,14 +165,21 @@ def ask_git(git: str, words: Sequence[str], text: str = "") -> list[str]:
     pager, and the hooks, filters and monitors that a configuration names belong to other commands (git-config(1)).
     """
     environ = {"PATH": os.defpath, "LC_ALL": "C", "HOME": "/nonexistent", "GIT_DIR": os.devnull}
-    command, given = [git, "config", *words], os.fsencode(text)
+    streams = [os.memfd_create("git") for _ in range(3)]
     try:
-        done = subprocess.run(command, input=given, capture_output=True, timeout=20, env=environ, cwd="/", check=False)
-    except (OSError, subprocess.SubprocessError) as error:
+        os.pwrite(streams[0], os.fsencode(text), 0)
+        ends = [(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)]
+        child = os.posix_spawn(git, [git, "config", *words], environ, file_actions=ends)
+        failed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        _, said, errors = (os.fsdecode(os.pread(stream, os.fstat(stream).st_size, 0)) for stream in streams)
+    except OSError as error:
         raise Refusal(f"git cannot be asked about its configuration: {error}") from None
-    if done.returncode:
-        raise Refusal(os.fsdecode(done.stderr).strip() or f"exit code {done.returncode}")
-    return os.fsdecode(done.stdout).split("\0")[:-1]
+    finally:
+        for stream in streams:
+            os.close(stream)
+    if failed:
+        raise Refusal(errors.strip() or f"exit code {failed}")
+    return said.split("\0")[:-1]
 
 
 def shared_git_files(git: str, homes: Sequence[str], environ: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import marshal
 import os
 import re
 import zlib
@@ -335,7 +336,8 @@ def test_what_the_parts_of_the_wall_know_is_the_same(part, names):
 
 
 def test_a_look_at_a_workspace_that_takes_too_long_ends_and_says_so(monkeypatch):
-    monkeypatch.setattr(clincus, "packaged_text", lambda _: "import time; time.sleep(600)")
+    sleeping = marshal.dumps(compile("import time; time.sleep(600)", "sleeping", "exec"))
+    monkeypatch.setattr(clincus, "places_code", lambda: sleeping)
     monkeypatch.setattr(clincus, "PLACES_TIMEOUT", 0.1)
     with pytest.raises(clincus.ClincusError, match=r"cannot be looked at.* did not finish within") as caught:
         clincus.ask_places(source="/", patterns=[])

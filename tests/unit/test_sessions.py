@@ -452,6 +452,20 @@ class TestStart:
         assert [words[0] for words in door.calls[before:]] == ["start", "stop"]
         assert sessions.registry.get(session.id).status == "stopped"
 
+    def test_a_resume_writes_a_description_only_if_it_is_another(self, sessions, door, request_, monkeypatch):
+        session, written = sessions.create(request_), []
+        monkeypatch.setattr(Door, "update", lambda _, name, description: written.append(description["config"]))
+
+        def resume(**changes: Any) -> int:
+            door.instances[session.id].update(status="Stopped", architecture="", description="", profiles=[])
+            door.instances[session.id].update(ephemeral=False, stateful=False)
+            sessions.look(session.id)
+            sessions.resume(session.id, clincus.replace(request_, **changes))
+            return len(written)
+
+        assert resume() == 0
+        assert resume(settings={"limits.runtime.max_duration": "1h"}) == 1
+
     def test_a_stop_between_the_tools_start_and_the_end_of_the_create_is_seen(self, sessions, door, request_):
         def stop(*arguments: Any, **options: Any) -> clincus.Completed:
             for instance in door.instances.values():
