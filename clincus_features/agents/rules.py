@@ -62,6 +62,12 @@ CLAUDE_PANEL = (
     + r"\Z"
 )
 
+# A subscriber's plan is used up. It may go on by itself at the time of the reset.
+CLAUDE_LIMIT = (
+    r"⎿\s+(?P<text>You've hit your .*limit\b.*)\n(?: {5}.*\n)*(?:● (?:Usage limit|Automatic continue).*\n(?:  .*\n)*)*"
+    + CLAUDE_BOX
+)
+
 CLAUDE = ToolRules(
     seen_on="2.1.331, 2.1.332",
     screen=(
@@ -81,6 +87,7 @@ CLAUDE = ToolRules(
         Rule("esc-to-interrupt", "working", r" · esc to interrupt", last=6),
         Rule("interrupted", "ready", r"⎿\s+Interrupted · .*\n" + CLAUDE_BOX, "interrupted"),
         Rule("not-logged-in", "failed", r"⎿\s+(?P<text>Not logged in · .*)\n" + CLAUDE_BOX, "auth", group=True),
+        Rule("usage-limit", "failed", CLAUDE_LIMIT, "rate_limit", group=True),
         Rule(
             *("api-error", "failed"),
             r"^● (?P<text>(?:Please run /login · )?API Error: .*" + WRAPPED + r")\n" + CLAUDE_BOX,
@@ -159,6 +166,12 @@ OPENCODE = ToolRules(
 # The end of Codex's screen while it takes a prompt: the prompt, and indented lines with model, place and hints.
 CODEX_BOX = r"^› (?!\d\. ).*(?:\n  .*)*\Z"
 
+# What a person opens by a command: a title, choices with a mark, and how to leave it. A long list has arrows.
+CODEX_PANEL = (
+    r"^(?:(?!  \S).*|  Worked for .*)\n  (?P<text>\S.*)\n(?:  \S.*\n){0,3}(?:↑.*\n(?:  .*\n)*)?› (?s:.*)\n"
+    r"  .*\besc (?:back|cancel|close)\b.*\Z"
+)
+
 CODEX = ToolRules(
     seen_on="0.169.0",
     screen=(
@@ -166,6 +179,9 @@ CODEX = ToolRules(
         Rule("trust-dialog", "waiting", r"(?P<text>Trust this folder\?.*)", "dialog", group=True),
         Rule("permission", "waiting", r"^  Would you like to (?s:.*?)^  \$ (?P<text>.*)", "permission", 24, True),
         Rule("dialog", "waiting", r"^  (?i:enter|press enter to) (continue|confirm)\b", "dialog", 2),
+        Rule("panel", "waiting", CODEX_PANEL, "dialog", group=True, is_panel=True),
+        Rule("resume-list", "waiting", r"^ (?P<text>Resume a previous session)\n(?s:.*) esc exit ", "dialog", 24, True),
+        Rule("pager", "waiting", r"^ (?P<text>q close\b.*)\Z", "dialog", 1, True, is_panel=True),
         Rule("esc-to-interrupt", "working", r"\(\d[^()]* • esc to interrupt\)", last=12),
         # While an answer comes in, only the spinner in the title tells so.
         Rule("title-spins", "working", r"^[\u2800-\u28ff] ", is_title=True),
@@ -186,6 +202,10 @@ GEMINI_QUESTION = (
 )
 GEMINI_PERMISSION = r"^ *│ \? (?P<text>\S[^│\n]*?) *│\n(?s:.*)^ *│ (?:Allow|Apply) [^│\n]*\?"
 
+# What a person opens by a command. A tall one lacks its head, and what stands beside a list is no part of it.
+GEMINI_LEAVE = r"\bEsc to(?: *│\n *│)? close\) *│\n(?: *│ *│\n)* *╰─"
+GEMINI_PANEL = r"^ *╭─+╮\n *│ *│\n *│ (?:> )?(?P<text>\S[^│\n]*?) {2,}[^\n]*│\n(?: *│.*\n)* *│.*" + GEMINI_LEAVE
+
 GEMINI = ToolRules(
     seen_on="0.61.0",
     screen=(
@@ -193,6 +213,8 @@ GEMINI = ToolRules(
         Rule("login", "waiting", r"How would you like to authenticate|Please visit the following URL to auth", "login"),
         Rule("question", "waiting", GEMINI_QUESTION, "question", group=True),
         Rule("permission", "waiting", GEMINI_PERMISSION, "permission", group=True),
+        Rule("panel", "waiting", GEMINI_PANEL, "dialog", group=True, is_panel=True),
+        Rule("tall-panel", "waiting", r"\((?P<text>[^│\n(]*?)[, ]*" + GEMINI_LEAVE, "dialog", 6, True, is_panel=True),
         Rule("dialog", "waiting", r"^ *│ +● \d+\. ", "dialog"),
         Rule("esc-to-cancel", "working", r"\(esc to cancel\b", last=10),
         Rule("queued", "working", r"^ *Queued \(press ↑ to edit\):"),
@@ -257,7 +279,7 @@ def own_rules(rows: Sequence[Mapping[str, Any]]) -> ToolRules | None:
 FAILURES = (
     ("auth", r"authentication_failed|oauth_org_not_allowed|\b40[13]\b|not logged in|please run /login|unauthori[sz]ed"),
     ("billing", r"billing|credit balance|payment required|\b402\b|quota exceeded"),
-    ("rate_limit", r"rate_limit|rate limit|\b429\b|usage limit|hit your limit|limit reached"),
+    ("rate_limit", r"rate_limit|rate limit|\b429\b|usage limit|hit your (\S+ )?limit|limit reached"),
     ("overloaded", r"overloaded|\b529\b|high demand"),
     (
         "network",

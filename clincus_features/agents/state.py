@@ -317,7 +317,8 @@ def menu_shown(rule: Rule, found: re.Match[str], lines: Sequence[str]) -> Menu:
     """The choices of a dialog whose rule has found its screen."""
     across, letters = (found.groupdict().get(name) for name in ("across", "letters"))
     if rule.is_panel:
-        return numbered_menu(found[0].split("\n"))
+        menu = numbered_menu(found[0].split("\n"))
+        return Menu() if any("│" in label for label in menu.labels) else menu  # something stands beside them
     return across_menu(across) if across else lettered_menu(letters) if letters else read_menu(lines)
 
 

@@ -54,6 +54,17 @@ RESUME = [
     *("  ❯ 1. Resume from summary (instant, recommended)", "    2. Resume full session as-is"),
     *("    3. Don't ask again", "  Enter to confirm · Esc to cancel"),
 ]
+LIMIT = [
+    *("❯ go on", "  ⎿ You've hit your 5-hour limit · resets 12:03pm (UTC)", "     /upgrade to increase it."),
+    *("● Usage limit reached · set to continue automatically at 12:03pm", "─" * 100, "❯", "─" * 100),
+    *("  ⚠ Usage limit reached · limit resets 12:03pm", "    Continuing automatically at 12:03pm · Esc to cancel"),
+    "  ⏵⏵ bypass permissions on (shift+tab to cycle)",
+]
+LIMIT_MENU = [
+    *("❯ /rate-limit-options", "─" * 100, "  What do you want to do?", "  ❯ 1. Stop and wait for limit to reset"),
+    *("    2. Wait here, then continue automatically at 12:03pm", "    3. Upgrade your plan"),
+    "  Enter to confirm · Esc to cancel",
+]
 LIST = ["● 1. Apples", "  2. Pears"]  # an answer of the tool
 MODEL = [
     *(
@@ -134,6 +145,8 @@ SCREENS = {
     "notice": (NOTICE, ("waiting", "dialog")),
     "a choice without a hint": (NUDGE, ("waiting", "dialog")),
     "resume": (RESUME, ("waiting", "dialog")),
+    "a plan that is used up": (LIMIT, ("failed", "rate_limit")),
+    "what to do about that": ([*LIMIT[:2], *LIMIT_MENU], ("waiting", "dialog")),
     "an answer that speaks of resuming": (["● Resume from summary is quicker.", *BOX], ("idle", "")),
     "models": (MODEL, ("waiting", "dialog")),
     "an export": (EXPORT, ("waiting", "dialog")),

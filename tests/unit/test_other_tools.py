@@ -327,6 +327,35 @@ SCREENS = {
         "waiting",
         "permission",
     ),
+    "codex, a panel": (
+        "codex",
+        "     /tmp/work\n  Select Model and Effort\n› 1. GPT-6.1-Sol    Latest model.\n  2. GPT-6-Astra    Frontier.\n"
+        "  3. GPT-6-Sol      Previous generation.\n↓\n  enter select · esc back\n",
+        "waiting",
+        "dialog",
+    ),
+    "codex, a list with a search": (
+        "codex",
+        "• Hello.\n  Select Syntax Theme\n  Move up/down to live preview themes\n  Type to filter...   31  fn x() {\n↑"
+        "                32 -    let active\n  base16-eighties-dark   32 +    let\n› catppuccin-mocha (current)\n"
+        "↓\n  enter select · esc back\n",
+        "waiting",
+        "dialog",
+    ),
+    "codex, a pager": (
+        "codex",
+        "~\n~\n─────── 100% ─\n ↑/↓ to scroll · pgup/pgdn to page · home/end to jump\n q close\n",
+        "waiting",
+        "dialog",
+    ),
+    "codex, conversations": (
+        "codex",
+        " Resume a previous session\n Filter:  Cwd  All    Status:  Active  Archived\n Type to search\n"
+        "  No sessions yet\n──────── 0 / 0 · 100% ─\n enter resume   esc exit   ^c exit   tab focus sort/filter\n"
+        " ^o comfortable view   ^t transcript   ^e expand   ↑/↓ browse\n",
+        "waiting",
+        "dialog",
+    ),
     "codex, login": (
         "codex",
         "  Choose how you want to use Codex.\n> 1. Sign in with ChatGPT\n  2. Sign in another way\n"
@@ -379,6 +408,33 @@ SCREENS = {
         "│ Enter to select · ↑/↓ to navigate · Esc to cancel │\n╰──╯\n",
         "waiting",
         "question",
+    ),
+    "gemini, a panel": (
+        "gemini",
+        " > /model\n╭────────────╮\n│            │\n│ Select Model                        │\n│            │\n"
+        "│ ● 1. Auto                │\n│      Let Gemini CLI decide the best model for the task   │\n"
+        "│   2. Manual              │\n│      Manually select a model             │\n│            │\n"
+        "│ Remember model for future sessions: false (Press Tab to toggle)          │\n"
+        "│            │\n│ (Press Esc to close)                   │\n│             │\n╰──────────╯\n",
+        "waiting",
+        "dialog",
+    ),
+    "gemini, a list beside a picture": (
+        "gemini",
+        " > /theme\n╭────────────╮\n│            │\n│ > Select Theme                  Preview      │\n"
+        "│ ▲                ┌───────┐ │\n│    1. ANSI Dark    │            │ │\n│ ●  2. Dracula Dark    │ 1 # x │ │\n"
+        "│ ▼                         │\n│                           │\n"
+        "│ (Use Enter to select, Tab to configure scope, Esc to close)        │\n│                │\n╰──────────╯\n",
+        "waiting",
+        "dialog",
+    ),
+    "gemini, a tall panel": (
+        "gemini",
+        "│    Enable Plan Mode             true  │\n│  ▼            │\n│    Apply To           │\n"
+        "│  ● User Settings         │\n│    Workspace Settings            │\n│               │\n"
+        "│ (Use Enter to select, Tab to change focus, Esc to         │\n│ close)        │\n│            │\n╰───────╯\n",
+        "waiting",
+        "dialog",
     ),
     "gemini, trust": (
         "gemini",
@@ -444,6 +500,21 @@ def test_the_screens_of_the_ready_tools(tool, screen, state, reason):
 def test_a_question_on_the_screen_has_its_text_and_choices(name, text, options):
     agent = seen(*SCREENS[name][:2]).agent
     assert (agent.text, agent.options[0], len(agent.options)) == (text, options, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options"),
+    [
+        ("codex, a panel", "Select Model and Effort", 3),
+        ("codex, a list with a search", "Select Syntax Theme", 0),
+        ("gemini, a panel", "Select Model", 2),
+        ("gemini, a list beside a picture", "Select Theme", 0),
+        ("gemini, a tall panel", "Use Enter to select, Tab to change focus", 0),
+    ],
+)
+def test_what_a_person_has_opened_calls_nobody_and_offers_only_what_is_certain(name, text, options):
+    agent = seen(*SCREENS[name][:2]).agent
+    assert (agent.text, len(agent.options), agent.seen) == (text, options, True)
 
 
 def test_codex_works_while_its_title_spins_and_its_screen_tells_nothing():
