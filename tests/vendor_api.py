@@ -8,6 +8,7 @@ what to answer:
     ask               a question with three options   plan              a plan to approve
     stall             two words, then nothing more    status NUMBER     an error, at every try
     background        a shell command that goes on in the background
+    limit             that a subscriber's plan is used up until an hour from now
 
 Any other prompt is answered by `echo: PROMPT`, and the result of a tool by `The tool has answered.`
 """
@@ -28,6 +29,7 @@ from tests.vendor_dialects import OTHER_DIALECTS, Dialect, event
 # How much of a person's plan is used, as a subscriber is told it (seen with Claude Code 2.1.332).
 LIMITS = {"status": "allowed", "representative-claim": "five_hour"}
 LIMITS |= {"5h-status": "allowed", "5h-utilization": "0.42", "7d-status": "allowed", "7d-utilization": "0.17"}
+USED_UP = {**LIMITS, "status": "rejected", "5h-status": "rejected", "5h-utilization": "1.0"}
 QUESTION: dict[str, Any] = {
     "questions": [
         {
@@ -208,6 +210,9 @@ class Handler(BaseHTTPRequestHandler):
             error = {"type": ERRORS.get(status, "api_error"), "message": f"stand-in {status}", "code": status}
             self.send_json(status, {"type": "error", "error": error})
             return
+        if verb == "limit":
+            self.send_json(429, {"type": "error", "error": {"type": "rate_limit_error", "message": "x"}}, USED_UP)
+            return
         block = answer(request, prompt, results)
         if verb == "stall":
             block = {"type": "text", "text": "Let me think"}
@@ -224,9 +229,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
-        resets = {f"{name}reset": str(int(time.time()) + 3600) for name in ("", "5h-", "7d-")}
-        for name, value in {**LIMITS, **resets}.items():
-            self.send_header(f"anthropic-ratelimit-unified-{name}", value)
+        self.send_limits(LIMITS)
         self.end_headers()
         for data in events:
             self.wfile.write(data)
@@ -235,9 +238,18 @@ class Handler(BaseHTTPRequestHandler):
             self.server.stopping.wait()
         self.close_connection = True
 
-    def send_json(self, status: int, document: object) -> None:
+    def send_limits(self, limits: Mapping[str, str]) -> None:
+        """Send the headers that tell how much of a plan is used."""
+        resets = {f"{name}reset": str(int(time.time()) + 3600) for name in ("", "5h-", "7d-")}
+        for name, value in {**limits, **resets}.items():
+            self.send_header(f"anthropic-ratelimit-unified-{name}", value)
+
+    def send_json(self, status: int, document: object, limits: Mapping[str, str] | None = None) -> None:
         data = b"" if self.command == "HEAD" else json.dumps(document).encode()
         self.send_response(status)
+        if limits:
+            self.send_limits(limits)
+            self.send_header("x-should-retry", "false")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

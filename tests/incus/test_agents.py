@@ -372,6 +372,20 @@ def test_the_dialog_of_a_resume_is_told_and_answered(bed, start_server, workspac
     tool.becomes("done", text="goodbye")
 
 
+@pytest.mark.nightly  # unit/test_agent_state.py has its screens
+def test_a_plan_that_is_used_up_is_told_and_its_menu_answered(claude):
+    tool = claude(ANTHROPIC_API_KEY="", CLAUDE_CODE_OAUTH_TOKEN=KEY.replace("test", "oat01"))
+    tool.type("limit")
+    tool.becomes("failed", "rate_limit", "You've hit your 5-hour limit · resets")
+    tool.press("Escape")  # it would go on by itself at that time
+    tool.shows("Automatic continue cancelled")
+    tool.type("/rate-limit-options")
+    asked = tool.becomes("waiting", "dialog", "What do you want to do?")
+    assert asked["options"][0] == "Stop and wait for limit to reset"
+    tool.answer(1)
+    tool.becomes("failed", "rate_limit", "You've hit your 5-hour limit · resets")
+
+
 REASONS = {401: "auth", 402: "billing", 429: "rate_limit", 500: "server_error", 529: "overloaded", 400: "other"}
 
 

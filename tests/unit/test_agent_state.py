@@ -606,6 +606,26 @@ def test_an_event_whose_data_no_parser_takes_is_one_without_data(data):
     assert (told.name, told.data) == ("Stop", {})
 
 
+def test_a_question_of_opencode_that_is_taller_than_the_screen_is_known_by_its_hook_alone():
+    """It is drawn from its top, and what tells that it is a question stands below the edge (seen with 1.18.34)."""
+    cut = [
+        "  ┃  Which?",
+        "  ┃",
+        "  ┃  1. Red",
+        "  ┃     Like a rose",
+        "  ┃  2. Green",
+        "  ┃     Like grass",
+        "  ┃  3. Blue",
+    ]
+    options = [{"label": label} for label in ("Red", "Green", "Blue", "White")]
+    asked = hooks(
+        BUSY_NOW, ("question.asked", {"questions": [{"question": "Which?", "options": options}]}), tool="opencode"
+    )
+    told = decide(facts(cut, tool="opencode", said=asked)).agent
+    assert (told.reason, told.source, told.options) == ("question", "hook", ("Red", "Green", "Blue", "White"))
+    assert decide(facts(cut, tool="opencode")).agent.state == "unknown"
+
+
 def test_hostile_input_costs_little():
     """Patterns that go back and forth would take minutes on such lines."""
     lines = texts.clean_lines("\n".join(["❯ " + "─" * 290, "● API Error: " + "a " * 140, "⎿ " * 140] * 8))
