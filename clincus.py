@@ -4903,14 +4903,14 @@ UNUSABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 Schema = Mapping[str, Any]
 
 
-def inlined(node: Any, document: Schema) -> Any:
-    """A part of a JSON document with every {"$ref": "#/…"} replaced by what it refers to."""
+def inlined(node: Any, document: Schema, but: str = "") -> Any:
+    """A part of a JSON document with each {"$ref": "#/…"} replaced by what it refers to, but not in members `but`."""
     if isinstance(node, dict):
         if "$ref" in node:
             keys = node["$ref"].removeprefix("#/").split("/")
-            return inlined(functools.reduce(operator.getitem, keys, document), document)
-        return {key: inlined(value, document) for key, value in node.items()}
-    return [inlined(value, document) for value in node] if isinstance(node, list) else node
+            return inlined(functools.reduce(operator.getitem, keys, document), document, but)
+        return {key: value if key == but else inlined(value, document, but) for key, value in node.items()}
+    return [inlined(value, document, but) for value in node] if isinstance(node, list) else node
 
 
 def check_value(schema: Schema, value: Any, name: str = "") -> None:
@@ -5306,7 +5306,7 @@ class Router:
 
     def __init__(self, contract: Schema) -> None:
         self.contract = contract
-        self._items: Schema = inlined(contract["paths"], contract)
+        self._items: Schema = inlined(contract["paths"], contract, but="responses")  # as they are for clients only
         self.routes: list[Route] = []  # what is answered
         self._plain: dict[tuple[str, str], Route] = {}  # method, path without a {name} -> route
 

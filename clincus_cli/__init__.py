@@ -7,8 +7,10 @@ completion does, so it is loaded when the first of its names is used.
 import importlib.util
 import sys
 import types
+from _thread import RLock
 
 TYPE_CHECKING = False  # mypy reads this name as true; no start has to wait for `typing`
+LOADING = RLock()  # held while a module loads
 
 
 class LazyModule(types.ModuleType):
@@ -17,19 +19,21 @@ class LazyModule(types.ModuleType):
     def __getattr__(self, name: str) -> object:
         if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:
             raise AttributeError(name)
-        self.__class__ = types.ModuleType  # type: ignore[assignment]  # from now on like any other
-        self.__spec__.loader.exec_module(self)
-        return getattr(self, name)
+        with LOADING:  # another thread waits until all names are there
+            if self.__spec__.loader_state is None:
+                self.__spec__.loader_state = "loaded"  # or just about to be: its own code may ask for a name too early
+                self.__spec__.loader.exec_module(self)
+                self.__class__ = types.ModuleType  # type: ignore[assignment]  # from now on like any other
+        return types.ModuleType.__getattribute__(self, name)
 
 
-def load_core_when_used() -> None:
-    """Put the core among the imported modules without running its code, unless somebody has imported it already."""
-    if "clincus" in sys.modules:
-        return
-    spec = importlib.util.find_spec("clincus")
-    if spec is not None and hasattr(spec.loader, "exec_module"):  # zipimport has it since Python 3.10
-        sys.modules["clincus"] = module = LazyModule("clincus")
-        module.__spec__, module.__loader__, module.__file__ = spec, spec.loader, spec.origin
+def load_when_used(*names: str) -> None:
+    """Put modules among the imported ones without running their code, but for those that are imported already."""
+    for name in names:
+        spec = None if name in sys.modules else importlib.util.find_spec(name)
+        if spec is not None and hasattr(spec.loader, "exec_module"):  # zipimport has it since Python 3.10
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            sys.modules[name].__class__ = LazyModule
 
 
-load_core_when_used()
+load_when_used("clincus")

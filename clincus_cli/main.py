@@ -9,28 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import clincus
-from clincus_cli import (  # noqa: F401 (each part declares its commands when it is imported)
-    agents,
-    clone,
-    completion,
-    console,
-    containers,
-    cost,
-    engines,
-    files,
-    images,
-    journal,
-    network,
-    ports,
-    review,
-    run,
-    service,
-    sessions,
-    setup_commands,
-    shell,
-    snapshots,
-    trust,
-)
+from clincus_cli import console, journal, service  # noqa: F401 (service declares `serve`)
 from clincus_cli import help as help_pages
 from clincus_cli.commands import UsageError, find_command, parse_words
 from clincus_cli.context import Context
@@ -69,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_command_line(words: Sequence[str]) -> int:
     """Find the command, read its options and run it."""
     command = None
+    if words[:1] != ["serve"]:  # a server would hold all others as long as it runs
+        import clincus_cli.all_commands  # noqa: F401
     try:
         command, rest = find_command(words)
         options = parse_words(command, rest)

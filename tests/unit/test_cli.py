@@ -11,13 +11,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import clincus
-import clincus_cli.main  # noqa: F401 (it declares the commands)
+import clincus_cli.all_commands
 from clincus_cli import agents as cli_agents
 from clincus_cli import commands as cli_commands
 from clincus_cli import console as cli_console
@@ -377,6 +378,34 @@ def test_a_list_loads_no_feature_but_the_tools(tmp_path):
     assert done.stdout.splitlines()[-1] == "['clincus_features', 'clincus_features.tools']"
 
 
+def test_a_server_holds_no_other_command_and_nothing_that_it_seldom_uses():
+    code = "import sys, clincus; from clincus_cli import main; clincus.serve = lambda *_, **__: 0"
+    code += "; main.main(['serve']); import http.server, shutil"
+    code += "; print({'_ssl', 'html.entities', '_bz2', '_lzma', 'clincus_cli.shell'} & {*sys.modules})"
+    argv = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60, env=NEVER, cwd=PROGRAM.parent)
+    assert done.stdout == "set()\n"
+
+
+def test_what_is_loaded_when_it_is_used_is_whole_for_each_thread(tmp_path, monkeypatch):
+    (tmp_path / "slow_to_load.py").write_text("import shlex\nshlex.begun.set()\nshlex.goes_on.wait()\nname = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow_to_load", raising=False)
+    begun, goes_on, found = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(shlex, "begun", begun, raising=False)
+    monkeypatch.setattr(shlex, "goes_on", goes_on, raising=False)
+    clincus_cli.load_when_used("slow_to_load")
+    module = sys.modules.pop("slow_to_load")
+    threads = [threading.Thread(target=lambda: found.append(module.name)) for _ in range(2)]
+    threads[0].start()
+    assert begun.wait(10)
+    threads[1].start()
+    goes_on.set()
+    for thread in threads:
+        thread.join()
+    assert found == [1, 1]
+
+
 # ---- talking -----------------------------------------------------------------------------------------------------
 
 
@@ -631,7 +660,7 @@ def test_an_interruption_that_python_drops_comes_again():
     """In the callback of a weak reference an exception has nowhere to go, and a start went on after Ctrl-C."""
     script = """
 import os, signal, sys, time, weakref
-from clincus_cli import main
+from clincus_cli import all_commands, main
 
 class Thing: pass
 

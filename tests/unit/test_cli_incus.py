@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import clincus
-import clincus_cli.main  # noqa: F401 (it declares the commands)
+import clincus_cli.all_commands  # noqa: F401 (it declares them)
 from clincus_cli import commands as cli_commands
 from clincus_cli import containers as cli_containers
 from clincus_cli import context as cli_context

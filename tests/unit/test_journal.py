@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import clincus
-import clincus_cli.main  # noqa: F401 (it declares the commands)
+import clincus_cli.all_commands  # noqa: F401 (it declares them)
 from clincus_cli.commands import COMMANDS, Options, find_command
 from clincus_cli.context import Context
 from clincus_cli.journal import FROM, run_noted
