@@ -509,7 +509,7 @@ class Child:
         """Feed the child its whole stdin and wait for its end and all it writes: OUTPUT_LIMIT bytes, or `limit`."""
         held = Held(limit or OUTPUT_LIMIT), Held(limit or OUTPUT_LIMIT)
         readers = [self.collect(stream, one) for stream, one in zip((self.stdout, self.stderr), held)]
-        self.feed([stdin] if isinstance(stdin, bytes) else stdin)
+        self.stdin.close() if stdin == b"" else self.feed([stdin] if isinstance(stdin, bytes) else stdin)
         return Completed(self.wait(readers), bytes(held[0].data), bytes(held[1].data))
 
 
