@@ -145,8 +145,10 @@ Terminal = Callable[[], "BareTerminal | ServedTerminal"]
 # -- Keys
 
 
-def echo_times(terminal: BareTerminal | ServedTerminal, count: int) -> list[float]:
-    """Seconds that each of many keys took to come back."""
+def echo_times(
+    terminal: BareTerminal | ServedTerminal, count: int, at_end: Callable[[], object] = lambda: None
+) -> list[float]:
+    """Seconds that each of many keys took to come back; `at_end` is called before the terminal is closed."""
     terminal.read()
     time.sleep(0.3)
     times = []
@@ -155,8 +157,24 @@ def echo_times(terminal: BareTerminal | ServedTerminal, count: int) -> list[floa
         terminal.type(b"x")
         terminal.read()
         times.append(time.perf_counter() - began)
+    at_end()
     terminal.close()
     return times
+
+
+class ThreadTimes:
+    """How long the threads that a process starts from now on have run, and waited for a core, in seconds."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}/task")
+        self._known = set(os.listdir(self._folder))
+        self.ran = self.waited = 0.0
+
+    def look(self) -> None:
+        """Add up what they have done so far."""
+        for thread in set(os.listdir(self._folder)) - self._known:
+            ran, waited, _ = map(int, (self._folder / thread / "schedstat").read_text().split())
+            self.ran, self.waited = self.ran + ran / 1e9, self.waited + waited / 1e9
 
 
 @contextlib.contextmanager
@@ -183,19 +201,29 @@ def keys(name: str, echo: list[str], flood: list[str], results: Results, count: 
     bare: Terminal = lambda: BareTerminal(echo)  # noqa: E731
     served_flood: Terminal = lambda: ServedTerminal(server.address, "/flood")  # noqa: E731
     times: dict[str, list[list[float]]] = {"alone": [[], []], "beside a flood": [[], []]}
+    threads: dict[str, list[ThreadTimes]] = {place: [] for place in times}
+
+    def served_times(place: str) -> list[float]:
+        threads[place].append(thread := ThreadTimes(server.pid))
+        return echo_times(ours(), count, thread.look)
+
     for _ in range(ROUNDS):
-        for side, open_terminal in enumerate((ours, bare)):
-            times["alone"][side] += echo_times(open_terminal(), count)
-        for side, (open_terminal, other) in enumerate(((ours, served_flood), (bare, lambda: BareTerminal(flood)))):
-            with flooding(other):
-                times["beside a flood"][side] += echo_times(open_terminal(), count)
+        times["alone"][0] += served_times("alone")
+        times["alone"][1] += echo_times(bare(), count)
+        with flooding(served_flood):
+            times["beside a flood"][0] += served_times("beside a flood")
+        with flooding(lambda: BareTerminal(flood)):
+            times["beside a flood"][1] += echo_times(bare(), count)
     server.close()
     for place, (served, floor) in times.items():
+        ran, waited = (statistics.median(getattr(one, what) for one in threads[place]) for what in ("ran", "waited"))
+        note = f"for each key the server's thread ran for {ran / count * 1e6:.0f} µs"
+        note += f" and waited for a core for {waited / count * 1e6:.0f} µs"
         for share, goal in ((0.5, 0.12e-3), (0.99, 1e-3)):
             results.add(
                 Row(
                     f"key echo {place}, {name}, p{share * 100:.0f}", "s", percentile(served, share), goal,
-                    percentile(floor, share), "more",
+                    percentile(floor, share), "more", note=note if share == 0.5 else "",
                 )
             )  # fmt: skip
 
