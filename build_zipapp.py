@@ -70,7 +70,7 @@ if sys.argv[1:] == ["version"] and sys.stdout:
 import os
 
 BUILD = "@BUILD@"  # of everything in the archive: another build never meets this one's files
-SIZES = @SIZES@
+SIZES = "@SIZES@"  # name=bytes of each module; Python compiles a text faster than a dict
 ARCHIVE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -83,7 +83,8 @@ def is_private(path):
 def is_whole(folder):
     """Whether every file is there in its size; after a power cut some may be empty."""
     try:
-        return all(os.stat(os.path.join(folder, name)).st_size == size for name, size in SIZES.items())
+        files = (one.split("=") for one in SIZES.split())
+        return all(os.stat(os.path.join(folder, name)).st_size == int(size) for name, size in files)
     except OSError:
         return False
 
@@ -255,11 +256,11 @@ def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def pack(files: dict[str, bytes]) -> bytes:
     """The archive as bytes, with a first line that lets the system run it (PEP 441)."""
-    sizes = {name: len(data) for name, data in sorted(files.items()) if name.endswith(".py")}
+    sizes = " ".join(f"{name}={len(data)}" for name, data in sorted(files.items()) if name.endswith(".py"))
     digest = hashlib.sha256(START.encode())
     for name in sorted(files):
         digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
-    start = START.replace("@BUILD@", digest.hexdigest()[:32]).replace("@SIZES@", repr(sizes))
+    start = START.replace("@BUILD@", digest.hexdigest()[:32]).replace("@SIZES@", sizes)
     start = start.replace("@VERSION@", version_line(files["clincus.py"]))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -208,9 +209,17 @@ class Command:
         self.writes = writes  # whether it changes something by itself, so that the journal has a line of it
         self.hidden = hidden
         self.passes_on = passes_on  # after so many words an unknown flag belongs to the program that they name
-        # A command that only shows something accepts the flags of a start and ignores them: scripts put them anywhere.
-        more = [HELP, *([PROFILE] if config else []), *(START if starts or shows else ()), *(RESUME if shows else ())]
-        self.all_flags = by_name([*more, *flags])  # every flag that it takes, by each name
+        self._shows, self._config = shows, config
+
+    @functools.cached_property
+    def all_flags(self) -> dict[str, Flag]:
+        """Every flag that it takes, by each name.
+
+        A command that only shows something accepts the flags of a start and ignores them: scripts put them anywhere.
+        """
+        start = START if self.starts or self._shows else ()
+        profile = (PROFILE,) if self._config else ()
+        return by_name([HELP, *profile, *start, *(RESUME if self._shows else ()), *self.flags])
 
     @property
     def session_argument(self) -> str:

@@ -127,8 +127,6 @@ class Context:
         This host is among them with `here`. One that does not answer is told as a warning; ClincusError if it is this
         host, and there are no others.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
         engines = [*([""] if here else []), *self.basics.get("engines")]
 
         def attempt(engine: str) -> Answer | clincus.ClincusError:
@@ -137,10 +135,13 @@ class Context:
             except clincus.ClincusError as error:
                 return error
 
-        if not engines:
-            return {}
-        with ThreadPoolExecutor(len(engines)) as pool:
-            found = dict(zip(engines, pool.map(attempt, engines)))
+        if len(engines) < 2:
+            found = {engine: attempt(engine) for engine in engines}
+        else:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(len(engines)) as pool:
+                found = dict(zip(engines, pool.map(attempt, engines)))
         for said in found.values():
             if isinstance(said, clincus.ClincusError):
                 if engines == [""]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -162,6 +161,7 @@ def engine_image(context: Context, engine: str) -> str:
 def add_remote(incus: clincus.Incus, name: str, token: str, project: str, environ: Mapping[str, str]) -> None:
     """Let the `incus` command trust a server, and be trusted by it. Raises ClincusError with what to do."""
     import base64
+    import json
 
     try:
         document = json.loads(base64.b64decode(token, validate=True))
@@ -229,6 +229,8 @@ def restrict_key(environ: Mapping[str, str]) -> None:
 
 def write_engine(environ: Mapping[str, str], name: str, row: Mapping[str, object]) -> str:
     """Append the table of an engine to the user's config file, and return its path."""
+    import json
+
     paths = clincus.user_configs(environ)
     path = next((one for one in paths if os.path.exists(one)), paths[0])
     text = (clincus.read_text(path, 1 << 20) or "") if os.path.exists(path) else ""

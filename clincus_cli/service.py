@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -85,6 +84,8 @@ def tell_systemd(state: str) -> None:
     """Tell systemd how we are, where it started us and wants to know (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
+        import socket
+
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.sendto(state.encode(), address.replace("@", "\0", 1))  # @ is for the abstract namespace
 
