@@ -40,7 +40,8 @@ TEXT_LIMIT = 200  # characters of a text that a container or an error gave
 QUIET = {"post_seen", "note_push_presence", "take_push_news"}
 SOCKETS = {"/ws/terminal/{id}", "/ws/shell/{id}"}
 MOMENTS = {"stopped": "The session has stopped", "deleted": "The container is deleted"}
-# What a tool does, in words; a reason goes before its state. That a session without a run has no tool is no news.
+# The words for each state of a tool. Words for a state with its reason come before those for the state alone. The state
+# `none` has no words: a session without a run has no tool.
 DOINGS = {
     "starting": "The tool starts",
     "working": "The tool works",
@@ -177,7 +178,7 @@ class Journal:
             self._happened(session, "session", what)
 
     def _news_of(self, session: clincus.Session) -> str:
-        """What is worth telling of a session that has changed, but neither started nor stopped."""
+        """The news of a session that has changed, but neither started nor stopped; "" if there is none."""
         engine = f"The engine {session.engine}" if session.engine else "Incus"
         if session.unreachable_since:
             self._lost.add(session.id)
@@ -265,7 +266,7 @@ def is_over(session: clincus.Session, now: datetime) -> bool:
 
 
 def asked_for(operation: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """What a request asked for, in words: the first part of what the contract says of it."""
+    """The words for a request: the first part of its summary in the contract."""
     if operation["operationId"] == "delete_session":
         return "Delete the container" if values.get("force") else "Stop the session"
     return str(re.split("[;,]", operation["summary"])[0])

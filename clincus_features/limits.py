@@ -1,4 +1,4 @@
-"""What a session may take of the machine: `limits` of the configuration, as Incus wants them in the description.
+"""The limits of a session: `limits` of the configuration, as Incus wants them in the description.
 
 The server itself sees to `limits.runtime.max_duration`, see upkeep.py.
 """

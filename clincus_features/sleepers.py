@@ -32,7 +32,7 @@ def install(extensions: clincus.Extensions) -> None:
 
 
 class Mark(NamedTuple):
-    """What an answer told of a container. Times are of time.monotonic."""
+    """A container as the last answer showed it. Times are of time.monotonic."""
 
     since: float  # when an answer came from which on it has slept
     read_at: float  # when this answer came
@@ -49,7 +49,7 @@ class Work(NamedTuple):
 
 
 class Answers:
-    """What is known of the containers of one engine. The lock guards all but `begun`."""
+    """The answers of one engine about its containers. The lock guards all but `begun`."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""What each session's tool is doing, and why that is known: the field `agent`, GET …/agent and POST …/seen.
+"""The state of each session's tool, and the reason for it: the field `agent`, GET …/agent and POST …/seen.
 
 Three sources correct each other: the tool's hooks (hooks.py carries them in), rules on the last lines of the screen
 (rules.py), and the tool's process. A hook appends a line to a file in the container and rings. Then the server looks
@@ -61,7 +61,7 @@ def seen_file(environ: Mapping[str, str]) -> str:
 
 
 def examine(sessions: clincus.Sessions, session: clincus.Session, environ: Mapping[str, str]) -> Decision:
-    """What a session's tool does, by a look at it now. Raises ClincusError."""
+    """Look at a session's tool now and decide its state. Raises ClincusError."""
     known = Known(first_facts(session))
     if session.status == "running":
         known = look(sessions, session, known)
@@ -118,7 +118,7 @@ class Watch:
                 self._wake(session.id)
 
     def decision(self, session: clincus.Session) -> Decision:
-        """What is known of a session's agent."""
+        """The last decision about a session's agent."""
         decision = self._decisions.get(session.id)
         if decision is None or (session.status != "running") != (decision.agent.state == "none"):
             return decide(first_facts(session))

@@ -1,4 +1,4 @@
-"""What is carried into a container so that its tool tells what it does: a hook never slows, stops or answers a tool."""
+"""The hooks that let a tool tell its state from inside a container. A hook never slows, stops or answers a tool."""
 
 from __future__ import annotations
 

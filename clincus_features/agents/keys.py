@@ -118,7 +118,7 @@ GUARDS = {
 
 
 def prompt_steps(tool: str, text: str) -> list[Step]:
-    """What is typed for a prompt, before Enter."""
+    """The steps that type a prompt, without the Enter behind it."""
     guards = keys_of(tool).guards
     how = next((guard.how for guard in guards if re.match(guard.pattern, text)), "as_it_is")
     return GUARDS[how](text)
@@ -199,7 +199,7 @@ def menu_of(facts: Facts) -> Menu:
 
 
 def answer_steps(facts: Facts, decision: Decision, option: int | None, text: str | None) -> list[Step]:
-    """What is typed to choose an option, counted from 1, or to answer by a text. ClincusError: 400, 409."""
+    """The steps that choose an option, counted from 1, or answer by a text. Raises ClincusError: 400, 409."""
     keys, menu = keys_of(facts.tool), menu_of(facts)
     options = menu.labels
     if option is None:
@@ -219,7 +219,7 @@ def answer_steps(facts: Facts, decision: Decision, option: int | None, text: str
 
 
 def interrupt_steps(facts: Facts, decision: Decision) -> list[Step]:
-    """What is typed to interrupt a tool; nothing where it is at rest. ClincusError(409) where no tool runs."""
+    """The steps that interrupt a tool; none if it is at rest. Raises ClincusError(409) if no tool runs."""
     state = decision.agent.state
     if state in ("ended", "none") or facts.tool == "shell":
         raise clincus.ClincusError("no tool runs in this session", 409)

@@ -108,7 +108,7 @@ class Terminal:
 
     @property
     def facts(self) -> Facts:
-        """What was seen."""
+        """The facts of the last look."""
         return self.known.facts
 
     def look(self, session: clincus.Session, known: Known) -> None:

@@ -46,7 +46,7 @@ CLOCK = SteadyClock()
 
 @dataclass
 class Known:
-    """What is known of the agent of one session's run."""
+    """The facts about a tool in one run of its session, and how far its events are read."""
 
     facts: Facts = field(default_factory=lambda: Facts(looked=False))
     inode: int = 0  # of the file of events
@@ -61,7 +61,7 @@ def rules_of_row(tool: str, row: str) -> ToolRules | None:
 
 
 def first_facts(session: clincus.Session) -> Facts:
-    """What a session itself tells, before anybody has looked into its container."""
+    """The facts that the session itself tells, before anybody has looked into its container."""
     started, has_row = clincus.parse_time(session.started_at), session.tool_row and session.tool not in clincus.TOOLS
     return Facts(
         status=session.status,
@@ -97,7 +97,7 @@ def look_arguments(session: clincus.Session, mark: str, known: Known) -> tuple[s
 
 
 def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float) -> Known:
-    """What guest/look.sh has printed; what it says in any other form counts as not said. Pure."""
+    """Read the output of guest/look.sh. A word in any other form is left out. Pure."""
     head, screen, events = [*output.split(f"{mark}\n".encode(), 2), b"", b""][:3]
     numbers, _, title = head[:4096].decode("utf-8", "ignore").partition("\n")
     words = dict(word.partition("=")[::2] for word in numbers.split()[:8])
@@ -130,7 +130,7 @@ def parse_look(output: bytes, mark: str, facts: Facts, known: Known, now: float)
 
 
 def with_events(known: Known, events: bytes, now: float) -> tuple[Known, list[Event]]:
-    """What is known after more lines of a tool's hooks, and the events in them. Pure.
+    """Add lines of a tool's hooks to the facts; the new facts, and the events in the lines. Pure.
 
     The begin of a line waits for its end, unless it is longer than any that guest/hook.sh writes.
     """

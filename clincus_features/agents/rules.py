@@ -1,4 +1,4 @@
-"""What each tool shows on its screen and what its hooks say: tables, each with the version that they were seen on."""
+"""The rules for each tool's screen and hooks: tables, each with the version that they were seen on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """What a screen means that shows a pattern in its last lines (the empty ones are left out)."""
+    """The state that a pattern in the last lines of a screen stands for. Empty lines do not count."""
 
     name: str
     state: str  # `ready`: the tool takes a prompt, which is `done` or `idle`; with the reason `over` its turn is over
@@ -25,7 +25,7 @@ class Rule(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """What an event of a tool's hooks means. `keep` leaves the state as it was; `function` is named in state.py."""
+    """The state that an event of a tool's hooks stands for. `keep` leaves it as it was; state.py has `function`."""
 
     state: str = ""
     reason: str = ""
@@ -54,7 +54,8 @@ CLAUDE_CHOICE = (
     r"(?s:.*)^─{10}.*\n(?:(?!─|❯).*\n)+ {1,4}❯ \S.*(?:\n {3,}\S.*)*\Z"
 )
 WRAPPED = r"(?:\n {2,}\S.*)*"  # the rest of a long line
-# What a person opens by a command such as /model: below a border its title, and at the end how to leave it.
+# A panel that a person opens by a command such as /model has its title below a border, and its last line says how to
+# leave it.
 CLAUDE_LEAVE = r"\bEsc\s+to\s+(?:cancel|close|go\s+back)"
 CLAUDE_PANEL = (
     r"^─{10}.*\n {1,4}(?P<text>\S+(?: \S+)*)(?: {2}.*)?\n(?:(?!─{10}|.*Enter to confirm).*\n)*(?!.*Enter to confirm).*"
@@ -136,7 +137,8 @@ COPILOT = ToolRules(
     notice=r"^[\s─╌╭╮╰╯│┃▔▁]*$|^\s*❯\s*$",
 )
 
-# What a person opens with ctrl+p or by a command lies over the rest: at its head a title, and the key that closes it.
+# A panel that a person opens with ctrl+p or by a command lies over the rest. Its head has a title, and the key that
+# closes it.
 OPENCODE_PANEL = r"^ {8,}(?P<text>[A-Z]\w*(?: \w+)*) {8,}esc(?:/enter)? *(?:\n|\Z)"
 
 OPENCODE = ToolRules(
@@ -275,7 +277,7 @@ def own_rules(rows: Sequence[Mapping[str, Any]]) -> ToolRules | None:
     return ToolRules("", rules) if rules else None
 
 
-# What StopFailure and errors on the screen say -> our reason. The first pattern that is found counts.
+# Our reason for the words of StopFailure and of errors on the screen. The first pattern that is found counts.
 FAILURES = (
     ("auth", r"authentication_failed|oauth_org_not_allowed|\b40[13]\b|not logged in|please run /login|unauthori[sz]ed"),
     ("billing", r"billing|credit balance|payment required|\b402\b|quota exceeded"),

@@ -25,7 +25,7 @@ LAGGING = 5.0  # the same on a busy host, where the screen only lacks what shows
 
 @dataclass(frozen=True)
 class Agent:
-    """What a tool does. Times are in seconds since 1970."""
+    """The state of a tool. Times are in seconds since 1970."""
 
     state: str
     reason: str = ""
@@ -37,7 +37,7 @@ class Agent:
 
 
 class Why(NamedTuple):
-    """What a state was taken from."""
+    """The evidence for a state."""
 
     rule: str
     source: str
@@ -55,7 +55,7 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Said:
-    """What the hooks of a tool have said so far in this run."""
+    """The state by the hooks of a tool alone, in this run."""
 
     state: str = ""  # "" for nothing yet
     reason: str = ""
@@ -122,7 +122,7 @@ def parse_event(line: bytes, now: float) -> Event | None:
 
 
 def listen(tool: str, said: Said, event: Event) -> Said:
-    """What a tool's hooks have said after one more event; one that the table does not know changes nothing."""
+    """The state by the hooks after one more event. An event that is not in the table changes nothing."""
     rules = RULES.get(tool)
     hook = rules.hooks.get(event.name) if rules else None
     if rules is None or hook is None:
@@ -285,7 +285,7 @@ MEANINGS = {
 
 
 class Shown(NamedTuple):
-    """What a screen means."""
+    """The rule that matches a screen, and what the rule found there."""
 
     rule: Rule
     text: str
@@ -328,7 +328,7 @@ def search(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:
 
 
 def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
-    """What stands above the choices of a dialog, below its upper border."""
+    """The text of a dialog: the lines between its upper border and its choices."""
     text: list[str] = []
     for line in reversed(lines):
         if rules.notice and re.match(rules.notice, line):
@@ -341,7 +341,7 @@ def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
 
 
 def decide(facts: Facts, before: Agent | None = None, seen_at: float = 0.0) -> Decision:
-    """What a tool does now, and why.
+    """Decide the state of a tool, with the evidence.
 
     `before` is the answer to the facts before: while state and reason stay, so does `since`. `seen_at` is when a person
     last looked at the session: a turn that was over by then is `idle`.
@@ -360,7 +360,7 @@ def decide(facts: Facts, before: Agent | None = None, seen_at: float = 0.0) -> D
 
 
 def rules_of(facts: Facts) -> ToolRules | None:
-    """What is known of a tool, None for one without rules."""
+    """The rules for a tool, None for one without."""
     return facts.rules or RULES.get(facts.tool)
 
 
@@ -390,7 +390,7 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
 
 
 def judge_processes(facts: Facts, rules: ToolRules | None) -> Decision | None:
-    """What the processes alone tell, None if that is nothing."""
+    """The state by the processes alone, None if they tell nothing."""
     if facts.status != "running":
         state = "starting" if facts.status == "starting" else "none"
         return by_process(facts, Agent(state, since=facts.now), "session-not-running")

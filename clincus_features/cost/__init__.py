@@ -1,4 +1,4 @@
-"""What conversations have cost: GET /api/sessions/{id}/cost, and GET /api/cost by project and day.
+"""The cost of conversations: GET /api/sessions/{id}/cost, and GET /api/cost by project and day.
 
 The sources are the copies of the conversations on the host (saved after each turn and every few minutes, kept when a
 session is deleted), in the form of each tool (dialects.py), and for the limits of a person's plan Claude Code's status
@@ -83,7 +83,7 @@ def by_day(messages: Iterable[Message]) -> list[tuple[str, list[Message]]]:
 
 
 class Spent(NamedTuple):
-    """What was spent in one project."""
+    """The sessions of one project, and the messages that cost something."""
 
     sessions: set[str]
     messages: list[Message]

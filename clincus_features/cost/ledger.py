@@ -24,7 +24,7 @@ CHECKED = 4096  # bytes before the place where reading goes on: if they changed,
 
 @dataclass
 class Transcript:
-    """What was read of a file."""
+    """A transcript as far as it was read."""
 
     offset: int = 0  # bytes, up to the end of a line
     tail: bytes = b""  # hash of what stands before

@@ -48,7 +48,7 @@ def price_of(model: str) -> Price | None:
 
 
 def cost_of(message: Message) -> float | None:
-    """What a message has cost in dollars; None where neither the tool tells it nor its model's price is known."""
+    """The dollars that a message cost; None if the tool does not tell them and the model has no known price."""
     if message.dollars is not None or not sum(message.tokens):
         return message.dollars or 0.0
     price, request = price_of(message.model), sum(message.tokens) - message.tokens[1]

@@ -26,7 +26,10 @@ LARGEST = 10**8  # tokens of a context
 
 
 def guest_files(environ: Mapping[str, str]) -> Callable[[clincus.Session], Sequence[clincus.ToolFile]]:
-    """What gives the files for a session's container. The settings are there even if empty: they replace older ones."""
+    """A function from a session to the files for its container.
+
+    The settings are among them even if they are empty: they replace older ones.
+    """
 
     def files(session: clincus.Session) -> Sequence[clincus.ToolFile]:
         if session.tool != "claude":
@@ -51,7 +54,7 @@ def has_status_line(path: str) -> bool:
 
 
 class Status:
-    """What Claude Code told last, out of a saved conversation. It is data of a container, and may say anything."""
+    """The last status of Claude Code, from a saved conversation. It is data of a container, and may say anything."""
 
     def __init__(self, directory: str) -> None:
         self._told: Mapping[str, object] = {}

@@ -267,7 +267,7 @@ class Gateway:
         is_led = runs and policy.has_proxy and policy.mode != NONE
         if is_led and session.engine and session.status == "running":
             check_guest(self._app.sessions.door(session.id), session.id)
-        # What is closed ends at once, and what is opened is there before a program asks.
+        # A name that is closed ends at once. A name that is opened works before a program asks for it.
         self._lead(session.id, policy if is_led else None, session.status == "running")
         settings = {**json.loads(session.settings or "{}"), **given}
         sessions = self._app.sessions

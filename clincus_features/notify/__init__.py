@@ -72,7 +72,7 @@ class Notifier:
 
     @property
     def outbox(self) -> Outbox:
-        """What sends. It is made late: while features install themselves the application is not whole."""
+        """The sender. It is made late: while features install themselves the application is not whole."""
         if self._outbox is None:
             self._outbox = Outbox(self._app.environ, lambda: self._app.config, self.agenda, self._services)
             self._outbox.on_result = lambda: self._app.hub.publish({"type": "push.changed"}, extension=True)
@@ -89,7 +89,7 @@ class Notifier:
             self._close_elsewhere(session.id, None)
 
     def hear(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
-        """What a session's tool does has changed. This never waits: the caller holds locks."""
+        """Take in a new state of a session's tool. This never waits: the caller holds locks."""
         self._agents[session.id] = agent
         news = self._news(session)
         if agent.get("seen"):
@@ -162,7 +162,7 @@ class Notifier:
         return is_here and bool(self._app.config.get("notify.quiet"))
 
     def _told_news(self) -> list[News]:
-        """What waits for a person and was told, newest first."""
+        """The news that a person was told and has not looked at, newest first."""
         told, now = store.read(self._app.environ).told, clincus.utc_now()
         found: list[News] = []
         for session in self._app.registry.all():
@@ -214,7 +214,7 @@ class Notifier:
         return clincus.Response(204)
 
     def take_news(self, device_id: str) -> object:
-        """What waits, for the worker of a device; `fresh` is what it has not taken before. Raises ClincusError(404)."""
+        """The news for the worker of a device, `fresh` where it has not taken them before. Raises ClincusError(404)."""
         store.read(self._app.environ).device(device_id)
         news = self._told_news()
         known = self._taken.get(device_id, set())

@@ -1,4 +1,4 @@
-"""What is to be done at a later time, each thing under a key: a new one takes the place of an old one."""
+"""Tasks for a later time, each under a key. A new task takes the place of an old one with the same key."""
 
 from __future__ import annotations
 

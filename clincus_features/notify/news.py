@@ -1,4 +1,4 @@
-"""What of an agent's state is worth a call, and in which words: pure functions."""
+"""The states of an agent that are worth a call, and the words for them: pure functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import clincus
 DWELL = {"waiting": 5.0}  # seconds that a state must last before a call; 2 for any other
 COOLDOWN = 60.0  # seconds between two calls for one session, unless a person has looked at it in between
 TOLD_LIMIT = 300  # sessions whose last call is remembered
-# What a person reads behind the session's name. A reason goes before its state.
+# The words that a person reads behind the session's name. A state with its reason goes before the state alone.
 WORDS = {
     "waiting": "waits for you",
     "waiting/question": "asks you a question",
@@ -31,7 +31,7 @@ WORDS = {
 
 
 class News(NamedTuple):
-    """What a person is called for."""
+    """An event that a person is called for."""
 
     id: str  # of the session
     name: str
@@ -42,7 +42,7 @@ class News(NamedTuple):
 
     @property
     def event(self) -> tuple[str, str, str]:
-        """What tells one event of a session from the next."""
+        """The key of the event among those of its session."""
         return self.state, self.reason, self.since
 
     def document(self) -> dict[str, object]:

@@ -118,7 +118,7 @@ def post(url: str, headers: Mapping[str, str], body: bytes) -> int:
 
 
 def outcome_of(status: int) -> tuple[str, str]:
-    """What an answer means: an outcome of `store.result`, and words for a person."""
+    """The outcome of `store.result` that an answer means, and words for a person."""
     if 200 <= status < 300:
         return "delivered", "taken"
     if status in (404, 410):

@@ -37,7 +37,7 @@ class Device:
 
 @dataclass
 class State:
-    """What the file holds."""
+    """The content of the file."""
 
     devices: dict[str, Device] = field(default_factory=dict)
     told: dict[str, Told] = field(default_factory=dict)  # session_id -> the last call for it
@@ -76,7 +76,7 @@ def file_of(environ: Mapping[str, str]) -> str:
 
 
 def read(environ: Mapping[str, str]) -> State:
-    """What is kept; nothing if the file is torn, so that devices have to subscribe again. Raises ClincusError."""
+    """The state on disk; an empty one if the file is torn: devices then subscribe again. Raises ClincusError."""
 
     def fit(document: dict[str, Any]) -> State:
         devices = [Device(**one) for one in document.get("devices", [])]
@@ -88,7 +88,7 @@ def read(environ: Mapping[str, str]) -> State:
 
 @contextmanager
 def changing(environ: Mapping[str, str]) -> Iterator[State]:
-    """What is kept, to be changed in the `with` block; it is written at the end, whole, unless the block raises."""
+    """The state on disk, to be changed in a `with` block. Its end writes the file whole, unless the block raises."""
     with LOCK, clincus.state_lock(environ):
         state = read(environ)
         yield state

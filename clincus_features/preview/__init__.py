@@ -143,7 +143,7 @@ class Previews:
     # -- Openings
 
     def _ports(self, session: clincus.Session) -> list[Listening]:
-        """What listens in a session that runs, as of KEPT seconds ago at most. Raises IncusError."""
+        """The listening ports of a running session, asked at most KEPT seconds ago. Raises IncusError."""
         found: list[Listening] = self._listening.get(session, lambda: ask_ports(self._app.sessions, session))
         return found
 
