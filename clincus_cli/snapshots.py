@@ -156,7 +156,10 @@ def run_snapshot_restore(context: Context) -> int:
     """
     options, container = context.options, snapshot_container(context)
     incus = context.door(container)
-    find_snapshot(incus, container, options.name)
+    snapshot = find_snapshot(incus, container, options.name)
+    if options.stateful and not snapshot["stateful"]:
+        reason = "was taken without the programs that ran then, so --stateful cannot bring them back"
+        raise clincus.ClincusError(f'snapshot "{options.name}" {reason}', 409)
     instance = containers.find_instance(incus, container)
     is_session = containers.own_session(context, instance) is not None
     if instance["status"] != "Stopped" and not options.force:

@@ -199,12 +199,12 @@ def test_an_engine_that_hangs_in_the_middle_of_a_create_leaves_nothing(server, f
     assert server.create(there, engine="far", mode="mount")["status"] == "running"
 
 
-@pytest.mark.nightly
-def test_the_command_line_reaches_a_session_there(server, bed, far, there, tmp_path):
-    id = server.create(there, engine="far", mode="mount")["id"]
+@pytest.fixture
+def run(server, bed, far):
+    """A function that runs a command line that succeeds, and gives what it prints."""
     environ = {**os.environ, **bed.environ, **far.environ, "HOME": str(server.home)}
 
-    def run(*words: str) -> str:
+    def run_one(*words: str) -> str:
         done = subprocess.run(
             [*program(), *words], env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
@@ -212,6 +212,32 @@ def test_the_command_line_reaches_a_session_there(server, bed, far, there, tmp_p
         assert done.returncode == 0, done.stdout
         return done.stdout
 
+    return run_one
+
+
+@pytest.mark.nightly
+def test_the_command_line_makes_containers_and_images_there(run, far):
+    def aliases() -> list[str]:
+        return sorted(one["name"] for image in far.query("/1.0/images?recursion=1") for one in image["aliases"])
+
+    before = aliases()
+    assert run("container", "launch", "clincus", "far:box") == "Container far:box launched from clincus\n"
+    run("container", "stop", "far:box", "--force")
+    run("image", "publish", "far:box", "mine-20270301-080000")
+    run("image", "publish", "far:box", "mine-20270302-080000")
+    run("container", "start", "far:box")
+    run("container", "running", "far:box")
+    run("container", "delete", "far:box", "--force")
+    assert far.query("/1.0/instances") == []
+    assert "mine-20270301-080000" in run("image", "cleanup", "mine-", "--keep", "1", "--engine", "far")
+    assert aliases() == sorted([*before, "mine-20270302-080000"])
+    run("image", "delete", "mine-20270302-080000", "--engine", "far")
+    assert aliases() == before
+
+
+@pytest.mark.nightly
+def test_the_command_line_reaches_a_session_there(server, run, there, tmp_path):
+    id = server.create(there, engine="far", mode="mount")["id"]
     (tmp_path / "sent").write_text("over there\n")
     run("file", "push", str(tmp_path / "sent"), f"{id}:/tmp/there")
     assert run("container", "exec", id, "cat", "/tmp/there") == "over there\n"

@@ -690,6 +690,13 @@ def test_a_restore_needs_a_stopped_container(run, status):
     assert incus.asked == []
 
 
+def test_nothing_is_stopped_for_programs_that_a_snapshot_does_not_have(run):
+    incus = incus_with(instance(status="Running", snapshots=[snapshot("s")]))
+    with pytest.raises(clincus.ClincusError, match="taken without the programs"):
+        run(incus, "snapshot", "restore", "s", "-c", "box", "--stateful", "--force")
+    assert incus.asked == []
+
+
 @pytest.mark.usefixtures("no_terminal")
 @pytest.mark.parametrize("words", [("restore", "s"), ("delete", "--all")])
 def test_what_loses_much_needs_force_where_nobody_can_be_asked(run, words):
