@@ -45,7 +45,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
-from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Union, cast
 from urllib.parse import parse_qsl, quote, unquote
 
 # Each command loads this file, so a module that takes long to load and that few commands need waits for its first use.
@@ -401,15 +401,9 @@ class Child:
     error: type[ClincusError] = ChildError
 
     def __init__(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout: float | None = None,
-        gentle: tuple[int, float] = (signal.SIGKILL, 0),
-        environ: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        merged: bool = False,
-    ) -> None:
+        self, argv: Sequence[str], *, timeout: float | None = None, gentle: tuple[int, float] = (signal.SIGKILL, 0),
+        environ: Mapping[str, str] | None = None, cwd: str | None = None, merged: bool = False,
+    ) -> None:  # fmt: skip
         pipe, errors = subprocess.PIPE, subprocess.STDOUT if merged else subprocess.PIPE
         try:
             self.process = subprocess.Popen(
@@ -514,13 +508,9 @@ class Child:
 
 
 def run_child(
-    argv: Sequence[str],
-    *,
-    stdin: bytes = b"",
-    timeout: float,
-    environ: Mapping[str, str] | None = None,
+    argv: Sequence[str], *, stdin: bytes = b"", timeout: float, environ: Mapping[str, str] | None = None,
     cwd: str | None = None,
-) -> Completed:
+) -> Completed:  # fmt: skip
     """Run a program to its end. Raises ChildError if it cannot start, takes too long or writes too much."""
     with Child(argv, timeout=timeout, environ=environ, cwd=cwd) as child:
         return child.complete(stdin)
@@ -1849,6 +1839,7 @@ def yaml_of(document: Mapping[str, object]) -> bytes:
     return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text).encode()
 
 
+Stdin = Union[bytes, Callable[[], bytes]]  # a function makes a JSON object while the client starts
 READ_TIMEOUT = 8.0  # seconds for Incus to answer where a person waits for it
 
 
@@ -1889,7 +1880,7 @@ class Incus:
         """The whole command line for `incus ARGUMENTS` in this project."""
         return self._as_member(["incus", "--project", self.project, *arguments])
 
-    def run(self, *arguments: str, stdin: bytes = b"", timeout: float = 60, finish: bool = False) -> bytes:
+    def run(self, *arguments: str, stdin: Stdin = b"", timeout: float = 60, finish: bool = False) -> bytes:
         """Run `incus ARGUMENTS` and return its stdout. Raises IncusError.
 
         With `finish` a client that takes too long, or that we leave, gets time to undo what it has begun. Else the
@@ -1936,19 +1927,21 @@ class Incus:
                     self.query(f"/1.0/operations/{one['id']}/wait?timeout=40", timeout=60)
 
     def launch(
-        self, name: str, image: str, description: Mapping[str, object], *,
+        self, name: str, image: str, description: Mapping[str, object] | Callable[[], Mapping[str, object]], *,
         ephemeral: bool = False, target: str = "", timeout: float = 300,
     ) -> None:  # fmt: skip
         """Create and start an instance from its complete description (InstancePut) in one call.
 
-        When the start fails Incus leaves the instance behind, stopped: removing it is the caller's work. An
-        `ephemeral` one (a word that Incus does not read in the description) is deleted by Incus when it stops.
+        A function makes that while the client starts; if it fails there is no instance. When the start fails Incus
+        leaves one behind, stopped: removing it is the caller's work. An `ephemeral` one (a word that Incus does not
+        read in the description) is deleted by Incus when it stops.
         """
         target = target or self.target
         options = ["--quiet", *(["--ephemeral"] if ephemeral else []), *([f"--target={target}"] if target else [])]
         words = image if ":" in image else self.place(image), self.place(name)
         try:
-            self.run("launch", *options, *words, stdin=yaml_of(description), timeout=timeout, finish=True)
+            late: Stdin = (lambda: yaml_of(description())) if callable(description) else yaml_of(description)
+            self.run("launch", *options, *words, stdin=late, timeout=timeout, finish=True)
         except IncusError as error:
             if NAME_WANTED not in error.message or NOT_STARTED not in error.message:
                 raise
@@ -2075,11 +2068,14 @@ class Incus:
                     return ["sg", self._group, "-c", shlex.join(command)]
         return command
 
-    def _answer(self, command: Sequence[str], stdin: bytes, timeout: float, *, finish: bool = False) -> bytes:
+    def _answer(self, command: Sequence[str], stdin: Stdin, timeout: float, *, finish: bool = False) -> bytes:
         """What a command writes to stdout. Raises IncusError if it fails."""
         # SIGINT makes the client give up what can be given up, such as a download.
         gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
         with IncusChild(command, timeout=timeout, gentle=gentle, environ=self.environ) as child, self._awaited(child):
+            if callable(stdin):  # the client waits for it, and refuses half an object if we end meanwhile
+                write_all(child.stdin.fileno(), b"{")
+                stdin = stdin().removeprefix(b"{")
             try:
                 done = child.complete(stdin)
             except IncusError as error:
@@ -2262,14 +2258,9 @@ class UnsettledError(ClincusError):
 
 
 def save_conversation(
-    open_command: Callable[..., AbstractContextManager[tuple[GuestInput, BufferedReader]]],
-    home: str,
-    saved: SavedSession,
-    tool: Tool,
-    *,
-    is_last: bool = False,
-    owner: tuple[str, int] | None = None,
-) -> list[str]:
+    open_command: Callable[..., AbstractContextManager[tuple[GuestInput, BufferedReader]]], home: str,
+    saved: SavedSession, tool: Tool, *, is_last: bool = False, owner: tuple[str, int] | None = None,
+) -> list[str]:  # fmt: skip
     """Bring the host's copy of a conversation up to date; gives what a person should know.
 
     `open_command` runs a command in the container as root (what `sudo` wrote belongs to the conversation as well), in
@@ -2795,16 +2786,9 @@ def host_folder(path: str, target: str, readonly: bool = False) -> HostFolder:
         raise ClincusError(f"'{path}' cannot be mounted: {error.strerror}", 400) from error
     if not stat.S_ISDIR(found.st_mode) and not stat.S_ISREG(found.st_mode):
         raise ClincusError(f"'{path}' cannot be mounted: it is neither a folder nor a file", 400)
-    return HostFolder(
-        source,
-        target,
-        uid=found.st_uid,
-        gid=found.st_gid,
-        is_own_group=found.st_gid in groups_of(found.st_uid),
-        readonly=readonly,
-        is_folder=stat.S_ISDIR(found.st_mode),
-        is_repository=os.path.lexists(f"{source}/.git"),
-    )
+    uid, gid, is_folder = found.st_uid, found.st_gid, stat.S_ISDIR(found.st_mode)
+    is_repository = os.path.lexists(f"{source}/.git")
+    return HostFolder(source, target, uid, gid, gid in groups_of(uid), readonly, is_folder, is_repository)
 
 
 def workspace_folder(path: str, target: str, settings: Config, engine: str = "") -> HostFolder:
@@ -2829,6 +2813,8 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
 
 MOST_LINKS = 40  # MAXSYMLINKS of the kernel
 PLACES_TIMEOUT = 60.0  # seconds for wall/places.py
+PLACES_LOADER = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
+PLACES_AHEAD: list[Child] = []  # those of `places_ahead` that nobody has asked yet
 GIT_VARIABLES = ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")  # name configuration files
 
 
@@ -2838,14 +2824,39 @@ def places_code() -> bytes:
     return marshal.dumps(compile(packaged_text("wall/places.py"), "wall/places.py", "exec"))
 
 
+def places_child() -> Child:
+    """A child that loads wall/places.py and waits for a question."""
+    child = Child([sys.executable, "-I", "-S", "-c", PLACES_LOADER], timeout=PLACES_TIMEOUT, cwd="/")
+    with suppress(BrokenPipeError):
+        write_all(child.stdin.fileno(), places_code())
+    return child
+
+
+@contextmanager
+def places_ahead() -> Iterator[None]:
+    """Let wall/places.py load for the next `ask_places`, while the block waits for something else."""
+    child = places_child()
+    PLACES_AHEAD.append(child)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # else it has been asked
+            PLACES_AHEAD.remove(child)
+            child.__exit__(None, None, None)
+
+
 def ask_places(**question: object) -> dict[str, Any]:
     """The answer of wall/places.py to a question. ClincusError as it says, or 409 if it finds no answer.
 
     It runs in a child that has a deadline: an agent may have written what it reads.
     """
-    argv = [sys.executable, "-I", "-S", "-c", "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"]
     try:
-        done = run_child(argv, stdin=places_code() + json.dumps(question).encode(), timeout=PLACES_TIMEOUT, cwd="/")
+        try:
+            child = PLACES_AHEAD.pop()
+        except IndexError:
+            child = places_child()
+        with child:
+            done = child.complete(json.dumps(question).encode())
     except ChildError as error:
         raise ClincusError(f"the workspace cannot be looked at: {error.message}", 409) from error
     if done.code:
@@ -2971,14 +2982,9 @@ def path_matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def protect_workspace(
-    workspace: HostFolder,
-    settings: Config,
-    host: ProtectionSupport,
-    extra: Sequence[HostFolder] = (),
-    stage: str = "",
-    *,
-    is_clone: bool = False,
-) -> Protection:
+    workspace: HostFolder, settings: Config, host: ProtectionSupport, extra: Sequence[HostFolder] = (),
+    stage: str = "", *, is_clone: bool = False,
+) -> Protection:  # fmt: skip
     """Describe the mounts of an instance so that its workspace cannot be turned against the host.
 
     Pure. With `is_clone` the workspace itself is not mounted, so that nothing but the extra mounts is to be protected.
@@ -4171,12 +4177,17 @@ class Containers:
         The result is the session with its protection and warnings. Raises NameTakenError; after any other failure
         a new container may be there, stopped.
         """
-        session, description = self._describe(session, launch)
+
+        def describe() -> dict[str, Any]:
+            nonlocal session
+            session, description = self._describe(session, launch)
+            return description
+
         try:
             if before is None:
-                self.incus.launch(session.id, launch.draft.image, description, target=launch.request.target)
+                self.incus.launch(session.id, launch.draft.image, describe, target=launch.request.target)
             else:
-                anew = redescribe_instance(before, description)
+                anew = redescribe_instance(before, describe())
                 if any(before.get(key) != value for key, value in anew.items()):
                     self.incus.update(session.id, anew)
                 self.start(session.id)
@@ -4399,7 +4410,9 @@ class Sessions:
 
         Only these fields of `request` may change between starts: settings, environment, debug and tmux.
         """
-        with self.work(id, "starting") as found:
+        known = self.registry.find(id)
+        waits = known is not None and known.status == "stopped" and not known.engine
+        with places_ahead() if waits else nullcontext(), self.work(id, "starting") as found:
             is_stopped = found.status == "stopped" and not found.paused
             if found.workspace:
                 try:
@@ -4450,14 +4463,17 @@ class Sessions:
         that is left, None if the container is gone.
         """
         known = self.registry.get(id)
+        telling = threading.Thread(target=self.extensions.tell, args=("before_stop", known))
+        if known.status == "running":
+            telling.start()  # beside the look and the save, since all wait for Incus most of the time
         with self.work(id, "stopping") as found:
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
             session = self._thawed(found)
             if delete and not even_unsaved:
                 self._keep(session)
-            telling = threading.Thread(target=self.extensions.tell, args=("before_stop", found))
-            telling.start()  # beside the save, since both wait for Incus most of the time
+            if telling.ident is None:
+                telling.start()
             error = self._save(session, ends_tool=True)
             telling.join()
             if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
@@ -4535,13 +4551,9 @@ class Sessions:
         It is for a process of the caller's own.
         """
         guest = self.guest(session)
-        return self.door(session.id).exec_argv(
-            session.id,
-            ["sh", "-c", program, "clincus", *arguments],
-            user=guest.uid,
-            environment=guest.environment(TERM=term),
-            terminal=True,
-        )
+        words, variables = ["sh", "-c", program, "clincus", *arguments], guest.environment(TERM=term)
+        door = self.door(session.id)
+        return door.exec_argv(session.id, words, user=guest.uid, environment=variables, terminal=True)
 
     def guest(self, session: Session) -> Guest:
         """The user of a session's container, and where the workspace stands."""
@@ -4650,15 +4662,9 @@ class Sessions:
         if is_new and conversation is None:  # a session that goes on in a new container has one on the host
             conversation = choose(saved_listing(self.saved_directory(session)).values())
             talk = saved_files(tool, self.saved_directory(session))
-        files, warnings = tool_files(
-            tool,
-            expand("~", self.environ),
-            guest.home,
-            guest.mount,
-            config,
-            environment={**config.environment, **chosen},
-            present=None if is_new else times,
-        )
+        places, kept = (expand("~", self.environ), guest.home, guest.mount), None if is_new else times
+        variables = {**config.environment, **chosen}
+        files, warnings = tool_files(tool, *places, config, environment=variables, present=kept)
         for warning in warnings:
             self.report(f"{session.id}: {warning}")
         known = conversation or session.session_id
@@ -6481,13 +6487,9 @@ class Application:
     """Everything that `clincus serve` runs, wired together; owns the config in force and the listeners."""
 
     def __init__(
-        self,
-        environ: Mapping[str, str],
-        flags: Mapping[str, object],
-        *,
-        hosts: Sequence[str] = LOOPBACK,
+        self, environ: Mapping[str, str], flags: Mapping[str, object], *, hosts: Sequence[str] = LOOPBACK,
         gate: Gate | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.environ = dict(environ)
         self._flags = dict(flags)
         self.extensions = install_features(self)
@@ -6819,12 +6821,9 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
 
 
 def serve(
-    port: int | None,
-    *,
-    hosts: Sequence[str] = LOOPBACK,
-    gate: Gate | None = None,
+    port: int | None, *, hosts: Sequence[str] = LOOPBACK, gate: Gate | None = None,
     on_address: Callable[[str], object] = lambda url: None,
-) -> int:
+) -> int:  # fmt: skip
     """Serve until Ctrl-C or SIGTERM; a second one ends it at once. Raises ClincusError.
 
     `on_address` is told where the dashboard is, when it runs and when it has moved.

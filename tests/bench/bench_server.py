@@ -193,6 +193,7 @@ class Floor:
 
     def __init__(self, made: House, server: programs.Server) -> None:
         self._incus = made.bed.incus
+        self._parts: dict[str, list[float]] = {}  # the seconds of each command, by its word
         ids: list[str] = []
         # The wall lets no two run that have one session's: each of those that run together needs one of its own.
         at_once(AT_ONCE, lambda number: ids.append(server.create(made.workspace(910 + number))["id"]))
@@ -207,10 +208,17 @@ class Floor:
         return json.dumps({"config": config, "devices": instance["devices"]}).encode()
 
     def incus(self, *words: str, stdin: bytes = b"") -> None:
+        began = time.perf_counter()
         done = subprocess.run(["incus", *words], input=stdin, check=False, capture_output=True)
+        self._parts.setdefault(words[0], []).append(time.perf_counter() - began)
         if done.returncode != 0:
             log = subprocess.run(["incus", "info", words[-1], "--show-log"], capture_output=True, check=False).stdout
             raise AssertionError(f"incus {words}: {done.stderr.decode()}\n{log.decode()[-2000:]}")
+
+    def words(self, *commands: str) -> str:
+        """What its last commands took, five of each at most."""
+        taken = {command: statistics.median(self._parts[command][-5:]) * 1000 for command in commands}
+        return "in the floor " + ", ".join(f"{command} takes {amount:.0f} ms" for command, amount in taken.items())
 
     def launch(self, name: str, which: int = 0) -> None:
         """One bare `incus launch` and one `incus exec`."""
@@ -318,7 +326,7 @@ def stop_and_resume(made: House, server: programs.Server, floor: Floor, results:
         lambda: timed(resume),
         lambda: timed(start),
     )
-    note = f"a stop with its resume took {spent.words(STOPS)}"
+    note = f"a stop with its resume took {spent.words(STOPS)}; " + floor.words("stop", "start", "exec")
     floor.delete(bare)
     delete(server, id)
     for figure, one, other in (("stop and save", stops, bare_stops), ("resume", resumes, bare_starts)):
@@ -421,6 +429,7 @@ def one_at_a_time(made: House, server: programs.Server, floor: Floor, results: R
     spent = Spent(server)
     ours, bare = creates(made, server, floor)
     note = f"ratio of pairs, median: {median_ratio(ours, bare):.2f}; each with its delete took {spent.words(len(ours))}"
+    note += "; " + floor.words("launch", "exec")
     results.add(
         Row("create to running", "s", statistics.median(ours), 1.10, statistics.median(bare), "times", note=note)
     )

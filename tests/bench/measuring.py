@@ -226,10 +226,13 @@ class Spent:
     def __init__(self, server: programs.Server) -> None:
         self._server = server
         self._before = self._now()
+        self._lasted_before = self._lasted
 
     def _now(self) -> tuple[Counter[str], float, float]:
         text = self._server.get("/metrics").body.decode()
         found = re.findall(r'clincus_incus_call_seconds_count{call="(\w+)"} (\d+)', text)
+        sums = re.findall(r'clincus_incus_call_seconds_sum{call="(\w+)"} (\S+)', text)
+        self._lasted = {call: float(seconds) for call, seconds in sums}
         own = float(re.findall(r"^process_cpu_seconds_total (\S+)$", text, re.MULTILINE)[0])
         return Counter({call: int(count) for call, count in found}), own, Process(self._server.process.pid).seconds
 
@@ -243,7 +246,12 @@ class Spent:
         """What each of so many things took."""
         own, others = (seconds / count * 1000 for seconds in self.seconds())
         calls = sorted((self._now()[0] - self._before[0]).items())
-        words = ", ".join(f"{call} {number / count:.2g}" for call, number in calls)
+        lasted = {call: seconds - self._lasted_before.get(call, 0) for call, seconds in self._lasted.items()}
+        words = ", ".join(
+            f"{call} {number / count:.2g} ({lasted[call] / number * 1000:.0f} ms each)"
+            for call, number in calls
+            if number
+        )
         return (
             f"{own:.0f} ms of CPU in the server and {others:.0f} ms in its children; calls of incus: {words or 'none'}"
         )

@@ -19,6 +19,7 @@ import pytest
 
 import clincus
 from clincus_cli import relay as cli_relay
+from tests.programs import wait_until
 
 LOST = "Failed to retrieve PID of executing child process"  # what Incus says when it lost sight of a command
 RUN = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'  # `incus exec` without a container
@@ -265,6 +266,32 @@ def test_a_command_that_takes_too_long_is_ended_and_told(incus):
         incus().open("box", ["sleep", "600"], timeout=0.5) as (_, stdout),
     ):
         assert stdout.read() == b""
+
+
+def test_a_description_is_made_while_the_client_waits_for_it(incus, tmp_path):
+    """With half an object, which the client refuses: else it would make a bare container when the server is killed."""
+    given = tmp_path / "given"
+    door = incus(f"cat >{given}; echo >>{given}")
+
+    def describe() -> dict[str, object]:
+        wait_until(lambda: given.exists() and given.read_bytes() == b"{", "the begin of the client's stdin")
+        return {"config": {}}
+
+    door.launch("box", "image", describe)
+    assert given.read_bytes() == b'{"config": {}}\n'
+
+
+def test_a_description_that_cannot_be_made_makes_nothing(incus, tmp_path):
+    given = tmp_path / "given"
+    door = incus(f"cat >{given}; echo >>{given}")
+
+    def describe() -> dict[str, object]:
+        wait_until(given.exists, "the client")
+        raise clincus.ClincusError("a workspace that cannot be protected", 409)
+
+    with pytest.raises(clincus.ClincusError, match="cannot be protected"):
+        door.launch("box", "image", describe)
+    assert b"\n" not in given.read_bytes()
 
 
 @pytest.mark.parametrize("stream", [1, 2])

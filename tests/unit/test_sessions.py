@@ -360,7 +360,8 @@ class Machine(Door):
             instance["status"] = "Running" if arguments[0] == "start" else "Stopped"
         return self.log.encode() if arguments[0] == "info" else b""
 
-    def launch(self, name: str, image: str, description: Any, **options: Any) -> None:
+    def launch(self, name: str, image: str, describe: Any, **options: Any) -> None:
+        description = describe()
         self.launched.append((name, description))
         if self.refusals:
             raise self.refusals.pop(0)
