@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FILE_LIMIT = 5 << 20  # bytes of a file that can be opened or saved; openapi.json says so too
 ENTRY_LIMIT = 5000  # entries of one directory that are listed
 KINDS = {"f": "file", "d": "directory", "l": "symlink"}  # of find(1), %y
+# Fields of an entry that are true, by its mark. A placeholder is no part of the project: the wall puts it where the
+# project lacks a protected path, so that the container cannot make one.
+MARKS = {b"r": ("readonly",), b"p": ("readonly", "placeholder")}
 
 ERRORS = {  # exit codes of guest/files.sh
     40: ("leads out of the workspace", 400),
@@ -116,13 +119,14 @@ def run_program(
 
 def parse_entry(line: bytes) -> dict[str, object]:
     """An entry of a listing from what find(1) prints of it. Raises ValueError: the container may print anything."""
-    kind, size, modified, name = line.split(b"\t", 3)
+    mark, kind, size, modified, name = line.split(b"\t", 4)
     entry: dict[str, object] = {
         "name": name.decode("utf-8", "replace"),
         "type": KINDS.get(kind.decode(), "other"),
         "size": int(size),
         "modified": file_time(float(modified)),
     }
+    entry.update(dict.fromkeys(MARKS.get(mark, ()), True))
     try:
         name.decode("utf-8")
     except UnicodeDecodeError:

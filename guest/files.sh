@@ -24,7 +24,12 @@ list() {
     [ -e "$real" ] || exit 41
     [ -d "$real" ] || exit 42
     cd -- "$real" || exit 41
-    find . -mindepth 1 -maxdepth 1 -printf '%y\t%s\t%T@\t%P\0' | head -z -n "$argument"
+    # This user cannot write an entry with the mark `r` or `p`. A folder with `p` holds nothing but the .gitignore with
+    # which wall/hook.py hides it from git.
+    # shellcheck disable=SC2016 # for the shell that find starts
+    find . -mindepth 1 -maxdepth 1 \( -type l -o -writable -o \
+        -type d -exec sh -c '[ "$(ls -A -- "$1" | head -n 2)" = .gitignore ]' sh {} \; -printf p -o -printf r \) \
+        -printf '\t%y\t%s\t%T@\t%P\0' | head -z -n "$argument"
 }
 
 read_file() {

@@ -63,6 +63,16 @@ def test_a_directory_is_listed_with_folders_first(files, workspace):
     assert files("GET", encoded).body == b""
 
 
+def test_what_is_locked_is_told_from_what_only_stands_in_its_place(files):
+    """The project has `.git/hooks`; the wall put an empty `.vscode` there, so that the container makes none."""
+    found = {**listing(files), **listing(files, ".git")}
+    marks = {
+        name: sorted({"readonly", "placeholder"}.intersection(found[name]))
+        for name in ("README.md", "hooks", ".vscode")
+    }
+    assert marks == {"README.md": [], "hooks": ["readonly"], ".vscode": ["placeholder", "readonly"]}
+
+
 def test_a_file_is_read_and_written_only_as_it_was_seen(files, workspace):
     seen = files("GET", "README.md")
     assert (seen.status, seen.body) == (200, b"# project\n")

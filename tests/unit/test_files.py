@@ -34,7 +34,7 @@ def listing(stdout):
 
 
 def test_folders_come_first():
-    entries = listing(b"f\t5\t0.5\tb\0d\t9\t1\tc\0l\t1\t0\ta\0s\t0\t0\tsocket\0")
+    entries = listing(b"\tf\t5\t0.5\tb\0\td\t9\t1\tc\0\tl\t1\t0\ta\0\ts\t0\t0\tsocket\0")
     assert [(entry["type"], entry["name"]) for entry in entries] == [
         ("directory", "c"),
         ("symlink", "a"),
@@ -49,17 +49,17 @@ def test_folders_come_first():
     [("253402300800", 9999), ("9e18", 9999), ("inf", 9999), ("-9e18", 1000), ("1735689600.0000000000", 2025)],
 )
 def test_a_file_of_any_year_is_listed(seconds, year):
-    (entry,) = listing(f"f\t0\t{seconds}\tfar\0".encode())
+    (entry,) = listing(f"\tf\t0\t{seconds}\tfar\0".encode())
     assert str(entry["modified"]).startswith(f"{year}-01-01T")
 
 
 def test_a_name_that_is_not_utf8_is_told_in_a_form_that_opens_it():
-    (entry,) = listing(b"f\t0\t0\traw\xff\0")
+    (entry,) = listing(b"\tf\t0\t0\traw\xff\0")
     assert (entry["name"], entry["encoded"]) == ("raw\N{REPLACEMENT CHARACTER}", "raw%FF")
 
 
 @pytest.mark.parametrize(
-    "stdout", [b"nonsense", b"f\tlarge\t0\ta\0", b"f\t0\tnan\ta\0", b"f\t0\tnow\ta\0", b"\xff\t0\t0\ta\0"]
+    "stdout", [b"nonsense", b"\tf\tlarge\t0\ta\0", b"\tf\t0\tnan\ta\0", b"\tf\t0\tnow\ta\0", b"\t\xff\t0\t0\ta\0"]
 )
 def test_a_container_that_answers_nonsense_is_told_of(stdout):
     with pytest.raises(clincus.ClincusError, match="did not answer with a listing"):

@@ -1406,6 +1406,8 @@ export interface components {
             size: number;
             modified: string;
             encoded?: string;
+            readonly?: boolean;
+            placeholder?: boolean;
         };
         FileListing: {
             path: string;

@@ -13,13 +13,6 @@ export interface TreeRow {
 const byKindAndName = (a: FileEntry, b: FileEntry): number =>
   Number(b.type === 'directory') - Number(a.type === 'directory') || a.name.localeCompare(b.name, undefined, { numeric: true });
 
-/**
- * While a protected project has no `.clincus.toml`, an empty folder of that name keeps the container from making one. It is
- * no part of the project.
- */
-const isPlaceholder = (folder: string, { name, type }: FileEntry): boolean =>
-  folder === '' && name === '.clincus.toml' && type === 'directory';
-
 export class FileTree {
   phase = $state<'loading' | 'ready' | 'error'>('loading');
   error = $state('');
@@ -64,7 +57,8 @@ export class FileTree {
 
   async #fetch(path: string): Promise<void> {
     const { entries } = await api.directory(this.session, path);
-    const shown = entries.filter((entry) => !isPlaceholder(path, entry)).sort(byKindAndName);
+    // A placeholder keeps the container from making a protected path that the project lacks.
+    const shown = entries.filter((entry) => !entry.placeholder).sort(byKindAndName);
     this.#folders = new Map(this.#folders).set(path, shown);
   }
 

@@ -4,13 +4,13 @@ import { fakeServer } from '../../test/fakes';
 import { FileTree } from './file-tree.svelte';
 
 /** The names in each folder, as the server lists them. */
-const FOLDERS: Record<string, { name: string; type: string; encoded?: string }[]> = {
+const FOLDERS: Record<string, { name: string; type: string; encoded?: string; placeholder?: boolean }[]> = {
   '': [
     { name: 'b.txt', type: 'file' },
     { name: 'a10', type: 'file' },
     { name: 'a9', type: 'file' },
     { name: 'src', type: 'directory' },
-    { name: '.clincus.toml', type: 'directory' },
+    { name: '.vscode', type: 'directory', placeholder: true },
     { name: 'caf\ufffd', type: 'directory', encoded: 'caf%E9' },
   ],
   src: [{ name: 'main.py', type: 'file' }],
@@ -35,7 +35,7 @@ afterEach(() => vi.unstubAllGlobals());
 
 const names = (): string[] => tree.rows.map(({ path }) => path);
 
-it('lists folders first, numbers as numbers, and not what keeps a project file from being made', async () => {
+it('lists folders first, numbers as numbers, and not what keeps a protected path from being made', async () => {
   await tree.refresh();
   expect(names()).toEqual(['caf\udce9', 'src', 'a9', 'a10', 'b.txt']);
 });
