@@ -227,8 +227,8 @@ export class Sessions {
   /** The moment that a session's age counts from: when its state began, its bell if it has no other, else its start. */
   countsFrom(session: Session): string | undefined {
     const { agent, rang_at, started_at, created_at } = session;
-    if (session.status !== 'running' || (this.#rings(session) && !calls(agent))) return rang_at || started_at || created_at;
-    return agent.since || started_at || created_at;
+    const began = this.#rings(session) && !calls(agent) ? rang_at : agent.since;
+    return began || started_at || created_at;
   }
 
   /** Its terminal's bell rang, and nobody has looked since. Of a tool whose state is known the bell tells nothing new. */

@@ -200,8 +200,10 @@ describe('what tools do', () => {
     const started_at = '2026-01-01T00:00:01Z';
     const known = session('a', { started_at, agent: someAgent('working', { since: '2026-01-01T00:00:02Z' }) });
     const unknown = session('b', { started_at });
-    await put(known, unknown);
-    expect([known, unknown].map((one) => sessions.countsFrom(one))).toEqual(['2026-01-01T00:00:02Z', started_at]);
+    const stopped = session('c', { started_at, status: 'stopped', agent: someAgent('none', { since: '2026-01-01T00:00:03Z' }) });
+    await put(known, unknown, stopped);
+    const counted = [known, unknown, stopped].map((one) => sessions.countsFrom(one));
+    expect(counted).toEqual(['2026-01-01T00:00:02Z', started_at, '2026-01-01T00:00:03Z']);
   });
 
   it('leaves each row where it is while the list is held, but for what is gone', async () => {

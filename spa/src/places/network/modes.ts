@@ -5,7 +5,7 @@ export const MODES: readonly { mode: NetworkMode; name: string; text: string; ch
   {
     mode: 'open',
     name: 'Open',
-    text: 'The container has a network card. It reaches the internet, and what this host reaches.',
+    text: 'The session reaches the internet, and all that this machine reaches.',
     change: 'Within a second the container gets its network card. From then on nothing is refused, and nothing is counted.',
   },
   {
