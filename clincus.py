@@ -6620,10 +6620,9 @@ class Application:
         moment = {"rang": "ring", "resumed": "started"}.get(change.kind, change.kind)
         self.extensions.tell(moment, session)
         public = {"started": "session.started", "resumed": "session.started", "stopped": "session.stopped"}
-        if change.kind in public:
-            self.hub.publish({"type": public[change.kind], "id": session.id})
-        else:
-            self.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
+        event = {"type": public.get(change.kind, "session.changed"), "id": session.id}
+        more = {"rang_at": session.rang_at} if change.kind == "rang" else {}  # nothing else has changed then
+        self.hub.publish({**event, **more}, extension=change.kind not in public)
 
     def _begin(self, engine: str) -> None:
         """Follow an engine, and begin the duties that each engine has."""

@@ -53,8 +53,12 @@ class Listing:
         revision, kept = self._app.hub.revision, self._kept
         if kept.revision != revision:  # also where Incus has gone out of reach: then this raises each time
             self._kept = kept = self._made(revision, kept)
+        content, wanted = kept.content, request.values["id"]
+        if wanted is not None:
+            one = kept.made.get(wanted)
+            content = clincus.Content(b"[%s]" % content.body[one.begin : one.end] if one else b"[]")
         headers = [("Content-Type", "application/json"), ("Cache-Control", "private, no-cache")]
-        return kept.content.answer(request, headers)
+        return content.answer(request, headers)
 
     def _made(self, revision: int, before: Kept) -> Kept:
         """The list as it is now."""

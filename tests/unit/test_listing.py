@@ -37,7 +37,7 @@ def app() -> App:
     return App()
 
 
-REQUEST: Any = SimpleNamespace(headers={}, options=lambda name: set())
+REQUEST: Any = SimpleNamespace(headers={}, options=lambda name: set(), values={"id": None})
 
 
 def test_the_list_is_what_the_core_answers_and_changes_with_an_event(app):
@@ -58,5 +58,15 @@ def test_the_list_is_what_the_core_answers_and_changes_with_an_event(app):
 def test_a_client_that_has_the_list_gets_no_body(app):
     answer = listing.Listing(app).answer  # type: ignore[arg-type]
     etag = dict(answer(REQUEST).headers)["ETag"]
-    again = SimpleNamespace(headers={"If-None-Match": etag}, options=lambda name: set())
+    again = SimpleNamespace(**{**vars(REQUEST), "headers": {"If-None-Match": etag}})
     assert answer(again).status == 304  # type: ignore[arg-type]
+
+
+def test_one_session_can_be_asked_for_and_is_no_failure_when_it_is_gone(app):
+    answer = listing.Listing(app).answer  # type: ignore[arg-type]
+
+    def listed(id: str) -> list[str]:
+        request = SimpleNamespace(**{**vars(REQUEST), "values": {"id": id}})
+        return [one["id"] for one in json.loads(answer(request).body)]
+
+    assert [listed("clincus-a1b2c3-2"), listed("clincus-a1b2c3-3")] == [["clincus-a1b2c3-2"], []]

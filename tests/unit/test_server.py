@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -233,3 +234,14 @@ def test_a_listener_can_be_ended_before_it_has_begun():
         one = listener()
         one.start()
         one.close()
+
+
+def test_the_event_of_a_bell_says_all_that_has_changed():
+    told: list[tuple[dict[str, object], bool]] = []
+    hub = SimpleNamespace(publish=lambda event, extension: told.append((event, extension)))
+    app = SimpleNamespace(hub=hub, history=None, extensions=clincus.Extensions())
+    session = clincus.Session("clincus-a1b2c3-1", "/w", "claude", 1, "running", False, rang_at="2026-01-01T00:00:00Z")
+    for kind in ("rang", "changed"):
+        clincus.Application._on_change(app, clincus.Change(kind, session, ""))  # type: ignore[arg-type]
+    event = {"type": "session.changed", "id": session.id}
+    assert told == [({**event, "rang_at": "2026-01-01T00:00:00Z"}, True), (event, True)]

@@ -147,7 +147,8 @@ export interface HistoryQuery {
 }
 
 export const api = {
-  sessions: () => get<Session[]>('/api/sessions'),
+  /** All sessions, or a list of the one with an id, which is empty when it is gone. */
+  sessions: (id = '') => get<Session[]>(`/api/sessions${id && `?id=${encodeURIComponent(id)}`}`),
   createSession: (request: NewSessionRequest, key: string) => write<Session>('POST', '/api/sessions', request, { 'Idempotency-Key': key }),
   changeSession: (id: string, change: SessionChange) => write<Session>('PATCH', session(id), change),
   stopSession: (id: string) => write<undefined>('DELETE', session(id)),

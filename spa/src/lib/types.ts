@@ -70,7 +70,8 @@ export interface FileContent {
 }
 
 export type ServerEvent =
-  | { type: 'session.started' | 'session.stopped' | 'session.changed'; id: string }
+  | { type: 'session.started' | 'session.stopped'; id: string }
+  | { type: 'session.changed'; id: string; rang_at?: string }
   | { type: 'session.agent'; id: string; agent: Agent }
   | { type: 'push.changed' }
   | { type: 'session.prompts'; id: string }

@@ -1847,7 +1847,10 @@ export interface operations {
     };
     list_sessions: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description only this one, none if it is gone */
+                id?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;

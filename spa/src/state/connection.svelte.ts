@@ -73,8 +73,11 @@ export class Connection {
     switch (event.type) {
       case 'session.started':
       case 'session.stopped':
+        void sessions.refresh(event.id);
+        break;
       case 'session.changed':
-        void sessions.refresh();
+        if (event.rang_at === undefined) void sessions.refresh(event.id);
+        else sessions.rang(event.id, event.rang_at);
         break;
       case 'session.agent':
         sessions.agentIs(event.id, event.agent);

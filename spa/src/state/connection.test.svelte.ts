@@ -59,6 +59,14 @@ it('does not stumble over an event that it does not know', () => {
   expect(sessions.list).toHaveLength(1);
 });
 
+it('asks for no session of which an event says all that has changed', async () => {
+  const calls = fakeServer(() => ({ json: listed }));
+  say({ type: 'session.changed', id: 'a', rang_at: '2026-01-01T00:00:09Z' });
+  expect([sessions.get('a')?.rang_at, calls.length]).toEqual(['2026-01-01T00:00:09Z', 0]);
+  say({ type: 'session.changed', id: 'a' });
+  await vi.waitFor(() => expect(calls.map(({ path }) => path)).toEqual(['/api/sessions?id=a']));
+});
+
 it('shows what a tool does as soon as the server says it', () => {
   say({ type: 'session.agent', id: 'a', agent: someAgent('waiting', { text: 'Which colour?' }) });
   expect(sessions.waiting.map(({ agent }) => agent.text)).toEqual(['Which colour?']);

@@ -1,4 +1,4 @@
-/** The sessions: one snapshot, fetched anew whenever an event says that something changed. */
+/** The sessions: one snapshot. Of what an event says that it changed the page fetches that session anew. */
 import { SvelteMap } from 'svelte/reactivity';
 
 import { calls, rank } from '../lib/agent';
@@ -85,6 +85,8 @@ export class Sessions {
   /** The fetch that is under way, and the one that follows it for all who asked meanwhile. */
   #current: Promise<void> | null = null;
   #next: Promise<void> | null = null;
+  /** The session that the following fetch is for; empty for all. */
+  #nextId = '';
   #lastKey = 0;
   readonly #once = new Once();
 
@@ -148,7 +150,14 @@ export class Sessions {
     const session = this.#snapshot.get(id);
     if (session) this.#put({ ...session, agent });
     // A list that is on its way may be older than this.
-    if (this.#current) void this.refresh();
+    if (this.#current) void this.refresh(id);
+  }
+
+  /** The server says that a session's bell rang, and that nothing else of it has changed. */
+  rang(id: string, rang_at: string): void {
+    const session = this.#snapshot.get(id);
+    if (session) this.#put({ ...session, rang_at });
+    if (this.#current) void this.refresh(id);
   }
 
   /** The server says how much a session has changed since its start. */
@@ -170,15 +179,16 @@ export class Sessions {
   }
 
   /**
-   * Fetches the list. The server has it at hand, and unlike the one session that an event names it is never 404, which
-   * Chromium would report as an error of the page.
+   * Fetches the list, or with an id that session alone: as a list, since one that is gone must be no 404, which Chromium
+   * would report as an error of the page.
    */
-  refresh(): Promise<void> {
-    if (!this.#current) return (this.#current = this.#load().finally(() => (this.#current = null)));
+  refresh(id = ''): Promise<void> {
+    if (!this.#current) return (this.#current = this.#load(id).finally(() => (this.#current = null)));
+    this.#nextId = this.#next && this.#nextId !== id ? '' : id;
     // The answer that is on its way may be older than what this was called for.
     return (this.#next ??= this.#current.then(() => {
       this.#next = null;
-      return this.refresh();
+      return this.refresh(this.#nextId);
     }));
   }
 
@@ -251,10 +261,11 @@ export class Sessions {
     return session.status === 'starting' ? 'working' : session.status;
   }
 
-  async #load(): Promise<void> {
+  async #load(wanted: string): Promise<void> {
+    // What was missed while the list could not be had is in all of it only.
+    const id = this.phase === 'ready' && !this.error && !this.unreachable ? wanted : '';
     try {
-      const sessions = await api.sessions();
-      this.#take(sessions);
+      this.#take(await api.sessions(id), id);
       this.phase = 'ready';
       this.error = this.unreachable = '';
     } catch (error) {
@@ -274,10 +285,11 @@ export class Sessions {
     }
   }
 
-  #take(all: readonly Session[]): void {
-    const ids = new Set(all.map(({ id }) => id));
-    for (const id of [...this.#snapshot.keys()]) if (!ids.has(id)) this.#snapshot.delete(id);
-    for (const session of all) this.#put(session);
+  /** Takes in all sessions, or what there is of the one with an id. */
+  #take(found: readonly Session[], id: string): void {
+    const ids = new Set(found.map((one) => one.id));
+    for (const known of id ? [id] : [...this.#snapshot.keys()]) if (!ids.has(known)) this.#snapshot.delete(known);
+    for (const session of found) this.#put(session);
   }
 
   /** An equal one stays, so that nothing that shows it is drawn anew. */

@@ -18,7 +18,9 @@ let calls: Call[];
 let answer: (call: Call) => Reply | Promise<Reply>;
 
 function plain({ method, path }: Call): Reply {
-  if (path === '/api/sessions' && method === 'GET') return { json: [...server.values()] };
+  const [place, wanted] = path.split('?id=');
+  if (place === '/api/sessions' && method === 'GET')
+    return { json: [...server.values()].filter(({ id }) => wanted === undefined || id === wanted) };
   const found = server.get(path.split('/')[3]?.split('?')[0] ?? '');
   return found ? { json: found } : { status: 404, json: { error: 'unknown session' } };
 }
@@ -223,13 +225,29 @@ describe('what tools do', () => {
 });
 
 describe('a change elsewhere', () => {
-  it('is in the list, which alone is asked for: a session that is gone would be a 404', async () => {
+  it('of one session is asked for as a list: a session that is gone would be a 404', async () => {
     await sessions.refresh();
     server.delete('a');
     server.set('c', session('c', { status: 'starting' }));
-    await sessions.refresh();
+    for (const id of ['a', 'c']) await sessions.refresh(id);
     expect(statuses()).toEqual({ b: 'stopped', c: 'starting' });
-    expect(new Set(calls.map(({ path }) => path))).toEqual(new Set(['/api/sessions']));
+    expect(calls.map(({ path }) => path)).toEqual(['/api/sessions', '/api/sessions?id=a', '/api/sessions?id=c']);
+  });
+
+  it('of one session while another is on its way leads to one fetch of that one, of more to one of all', async () => {
+    await sessions.refresh();
+    await Promise.all([sessions.refresh('a'), sessions.refresh('b'), sessions.refresh('b')]);
+    await Promise.all([sessions.refresh('a'), sessions.refresh('b'), sessions.refresh('a')]);
+    const paths = ['', '?id=a', '?id=b', '?id=a', ''].map((query) => `/api/sessions${query}`);
+    expect(calls.map(({ path }) => path)).toEqual(paths);
+  });
+
+  it('leads to a fetch of all while the list could not be had', async () => {
+    answer = () => ({ status: 503, json: { error: 'Incus is away.' } });
+    await sessions.refresh();
+    answer = plain;
+    await sessions.refresh('a');
+    expect(statuses()).toEqual({ a: 'running', b: 'stopped' });
   });
 
   it('that is told while the list is on its way is not lost', async () => {
