@@ -635,8 +635,11 @@ def main(argument: str, environ: Mapping[str, str]) -> int:
         return 0
     plan = json.loads(zlib.decompress(base64.urlsafe_b64decode(argument)))
     identity = environ["LXC_CONFIG_FILE"]
-    monitor = process_key(f"/proc/{os.getppid()}/stat")
+    parent = os.getppid()
     try:
+        if parent == 1:  # its number would stand for the monitor, and the stage would be in use for ever
+            raise WallError("the process that watches over the container has ended")
+        monitor = process_key(f"/proc/{parent}/stat")
         (before_start if environ["LXC_HOOK_TYPE"] == "pre-start" else after_stop)(plan, identity, monitor)
     except Exception as error:  # no error may let the container start, and the person must read why
         kind = "unsupported" if getattr(error, "unsupported", False) else "refused"

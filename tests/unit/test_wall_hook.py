@@ -1,8 +1,11 @@
 """The program that LXC runs as root on the host, as far as it needs neither root nor Incus."""
 
+import base64
+import json
 import os
 import subprocess
 import sys
+import zlib
 
 import pytest
 
@@ -131,3 +134,18 @@ def test_id_ranges_are_read_from_the_containers_configuration():
     text = "lxc.idmap = u 0 1000000 65536\nlxc.idmap = g 0 2000000 65536\nlxc.net.0.name = eth0\n"
     assert hook.container_ranges(text, "u") == [(0, 1000000, 65536)]
     assert hook.container_ranges(text, "g") == [(0, 2000000, 65536)]
+
+
+# ---- the process that watches over the container --------------------------------------------------------------------
+
+
+def test_a_container_whose_monitor_has_ended_does_not_start(tmp_path, monkeypatch):
+    """The stage would name pid 1 as its user, which never ends, and stay for ever."""
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    monkeypatch.setattr(hook, "before_start", lambda *_: pytest.fail("a stage was built"))
+    config = tmp_path / "lxc.conf"
+    config.write_text(f"lxc.log.file = {tmp_path}/lxc.log\n")
+    plan = base64.urlsafe_b64encode(zlib.compress(json.dumps({"stage": "a"}).encode())).decode()
+    assert hook.main(plan, {"LXC_CONFIG_FILE": str(config), "LXC_HOOK_TYPE": "pre-start"}) == 1
+    log = (tmp_path / "lxc.log").read_text()
+    assert log == "clincus refused: the process that watches over the container has ended\n"
