@@ -38,9 +38,11 @@ from hypothesis import settings
 from tests.incus_bed import Bed, image_cache, own_daemon, own_project
 from tests.programs import NO_CHECKPOINTS, Server, git, program
 
-# A job that a script runs in the background has SIGINT ignored and hands that on, and no test of Ctrl-C would end.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A job that a script runs in the background has SIGINT ignored, one of nohup has SIGHUP, and both hand that on: no test
+# of Ctrl-C would end, and no program would go with its terminal.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("clincus", deadline=None)
