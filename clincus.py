@@ -2069,7 +2069,7 @@ class Incus:
         return command
 
     def _answer(self, command: Sequence[str], stdin: Stdin, timeout: float, *, finish: bool = False) -> bytes:
-        """What a command writes to stdout. Raises IncusError if it fails."""
+        """Run a command and return its stdout. Raises IncusError if it fails."""
         # SIGINT makes the client give up what can be given up, such as a download.
         gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
         with IncusChild(command, timeout=timeout, gentle=gentle, environ=self.environ) as child, self._awaited(child):
@@ -2812,7 +2812,7 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
 # -- What git on the host runs
 
 MOST_LINKS = 40  # MAXSYMLINKS of the kernel
-PLACES_TIMEOUT = 60.0  # seconds for wall/places.py
+PLACES_TIMEOUT = 60.0  # seconds for an answer of wall/places.py
 PLACES_LOADER = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
 PLACES_AHEAD: list[Child] = []  # those of `places_ahead` that nobody has asked yet
 GIT_VARIABLES = ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")  # name configuration files
@@ -2826,7 +2826,7 @@ def places_code() -> bytes:
 
 def places_child() -> Child:
     """A child that loads wall/places.py and waits for a question."""
-    child = Child([sys.executable, "-I", "-S", "-c", PLACES_LOADER], timeout=PLACES_TIMEOUT, cwd="/")
+    child = Child([sys.executable, "-I", "-S", "-c", PLACES_LOADER], cwd="/")
     with suppress(BrokenPipeError):
         write_all(child.stdin.fileno(), places_code())
     return child
@@ -2856,6 +2856,7 @@ def ask_places(**question: object) -> dict[str, Any]:
         except IndexError:
             child = places_child()
         with child:
+            child.allow(PLACES_TIMEOUT)
             done = child.complete(json.dumps(question).encode())
     except ChildError as error:
         raise ClincusError(f"the workspace cannot be looked at: {error.message}", 409) from error
@@ -3341,7 +3342,7 @@ class Extensions:
         return set().union(*call_each(self.sleepers, engine, since, cost))
 
     def fields(self, session: Session) -> dict[str, object]:
-        """What features add to a session's document."""
+        """The fields that features add to a session's document."""
         return dict(itertools.chain(*(found.items() for found in call_each(self.session_fields, session))))
 
 
@@ -3613,7 +3614,7 @@ ROW_FIELDS = ("saved", "unsaved", "conversation", "rules")
 
 
 def tool_row(tool: Tool) -> str:
-    """What an instance tells of a tool that only the config of today knows, "" for one of the table."""
+    """The row of a tool that only the config of today knows, for its instance to keep; "" for one of the table."""
     if tool.name in TOOLS or not tool.name:
         return ""
     return json.dumps({"start": tool.start[:1], **{name: getattr(tool, name) for name in ROW_FIELDS}})

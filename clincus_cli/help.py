@@ -184,13 +184,15 @@ def roff(text: str) -> str:
 
 def columns(rows: Iterable[tuple[str, str]]) -> str:
     """Names and their meanings, the meanings in a column of their own."""
+    import textwrap
+
     rows = list(rows)
     width = min(max(len(name) for name, _ in rows), 32) + 2
     if help_width() - width < 32:
         width = 4  # no room for two columns
     lines = []
     for name, meaning in rows:
-        first, *more = lines_of(meaning, help_width() - width - 2)
+        first, *more = textwrap.wrap(meaning, help_width() - width - 2, break_on_hyphens=False)
         head = f"  {name.ljust(width)}" if len(name) <= width - 2 else f"  {name}\n  {' ' * width}"
         lines += [head + first, *(f"  {' ' * width}{line}" for line in more)]
     return "\n".join(lines)
@@ -198,18 +200,9 @@ def columns(rows: Iterable[tuple[str, str]]) -> str:
 
 def wrapped(paragraph: str) -> str:
     """A paragraph within the terminal's width."""
-    return "\n".join(lines_of(paragraph, help_width()))
+    import textwrap
 
-
-def lines_of(text: str, width: int) -> list[str]:
-    """The words of a text in lines; only a word that is wider makes a line wider. `textwrap` costs help 2 ms."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and len(lines[-1]) + 1 + len(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
+    return textwrap.fill(" ".join(paragraph.split()), help_width(), break_on_hyphens=False)
 
 
 def help_width() -> int:
