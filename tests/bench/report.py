@@ -13,6 +13,7 @@ import json
 import math
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,17 +87,22 @@ def table(rows: Iterable[Row]) -> str:
     """The rows as a table of Markdown."""
     lines = ["| figure | measured | floor | ratio | goal | |", "| --- | --- | --- | --- | --- | --- |"]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    notes = [f"- {row.figure}: {row.note}." for row in rows if row.note]
+    notes = [wrapped(f"- {row.figure}: {row.note}.", "  ") for row in rows if row.note]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
 def origin(about: dict[str, Any]) -> str:
     """Where and when the figures were taken."""
-    return (
+    return wrapped(
         f"Measured on {about['begun']} in {about['seconds']} s, on {about['cores']} cores of {about['cpu']}, Linux "
         f"{about['kernel']}, Python {about['python']}{', Incus ' + about['incus'] if about.get('incus') else ''}. Load "
         f"of the machine before: {about['load_before']}, after: {about['load_after']}."
     )
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """A text in lines as wide as the docs have them, those after the first with an indent."""
+    return textwrap.fill(text, 100, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def put_in(page: str, name: str, text: str) -> str:
