@@ -599,6 +599,8 @@ def sweep_stages(spare: str = "") -> list[str]:
 
 def before_start(plan: dict[str, Any], identity: str, monitor: list[Any]) -> None:
     """lxc.hook.pre-start: build the stage, or raise WallError and leave nothing behind."""
+    if monitor[:1] == [1]:  # pid 1 took its place as our parent; it never ends, and so the stage would stay in use
+        raise WallError("the process that watches over the container has ended")
     with locked_stages():
         sweep_stages(plan["stage"])
         stage = Stage(plan["stage"])
@@ -635,11 +637,8 @@ def main(argument: str, environ: Mapping[str, str]) -> int:
         return 0
     plan = json.loads(zlib.decompress(base64.urlsafe_b64decode(argument)))
     identity = environ["LXC_CONFIG_FILE"]
-    parent = os.getppid()
+    monitor = process_key(f"/proc/{os.getppid()}/stat")
     try:
-        if parent == 1:  # its number would stand for the monitor, and the stage would be in use for ever
-            raise WallError("the process that watches over the container has ended")
-        monitor = process_key(f"/proc/{parent}/stat")
         (before_start if environ["LXC_HOOK_TYPE"] == "pre-start" else after_stop)(plan, identity, monitor)
     except Exception as error:  # no error may let the container start, and the person must read why
         kind = "unsupported" if getattr(error, "unsupported", False) else "refused"

@@ -142,7 +142,7 @@ def test_id_ranges_are_read_from_the_containers_configuration():
 def test_a_container_whose_monitor_has_ended_does_not_start(tmp_path, monkeypatch):
     """The stage would name pid 1 as its user, which never ends, and stay for ever."""
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    monkeypatch.setattr(hook, "before_start", lambda *_: pytest.fail("a stage was built"))
+    monkeypatch.setattr(hook, "locked_stages", lambda: pytest.fail("a stage was built"))
     config = tmp_path / "lxc.conf"
     config.write_text(f"lxc.log.file = {tmp_path}/lxc.log\n")
     plan = base64.urlsafe_b64encode(zlib.compress(json.dumps({"stage": "a"}).encode())).decode()
