@@ -641,7 +641,8 @@ WRITE_SIZE = "a whole number and a unit, such as 512MiB or 4GB (KB, MB, GB, TB, 
 def size_bytes(text: str) -> int:
     """The bytes of a text that SIZE matches: KB (kB) to TB count in thousands, KiB to TiB in 1024s, as in Incus."""
     number, prefix = re.fullmatch(SIZE, text).groups()  # type: ignore[union-attr]
-    return int(number) * int((1024 if prefix.endswith("i") else 1000) ** ("KMGT".index(prefix[0].upper()) + 1))
+    base = 1024 if prefix.endswith("i") else 1000
+    return int(number) * int(base ** ("KMGT".index(prefix[0].upper()) + 1))
 
 
 CPUS = r"(?!0+$)\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?){0,80}"
@@ -4488,9 +4489,7 @@ class Sessions:
                 self._keep(session, saves=True)
             is_running = session.status == "running"
             if is_running and session.workspace and (error is not None or not session_tool(session).saved):
-                guest, program = self.guest(session), packaged_text("guest/hand-over.sh")
-                with suppress(ClincusError):
-                    self.door(id).exec(id, ["sh", "-c", program, "clincus", guest.mount, str(guest.uid)], timeout=90)
+                self._hand_over(session)
             if delete:
                 self.containers(id).delete(id, even_running=is_running or bool(session.error))
                 self.registry.compare(next(self.registry.questions), [], engine=engine_of(id), only=id)
@@ -4504,6 +4503,13 @@ class Sessions:
                     with suppress(ClincusError):  # the container is read again then
                         write_metadata(replace(self._saved(session), final=True))
         return self.registry.find(id)
+
+    def _hand_over(self, session: Session) -> None:
+        """Give what root made in the workspace to its owner, if the guest does as it is told."""
+        guest, program = self.guest(session), packaged_text("guest/hand-over.sh")
+        command = ["sh", "-c", program, "clincus", guest.mount, str(guest.uid)]
+        with suppress(ClincusError):
+            self.door(session.id).exec(session.id, command, timeout=90)
 
     def _keep(self, session: Session, *, saves: bool = False) -> None:
         """Let features look for what a delete would lose; with `saves` they save it first. Raises ClincusError."""

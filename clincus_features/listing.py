@@ -14,7 +14,7 @@ Handler = Callable[[clincus.Request], object]
 
 
 class Made(NamedTuple):
-    """What the text of a session was made of, and where it begins and ends in the list."""
+    """A session and its fields, of which its text was made, and where that begins and ends in the list."""
 
     session: clincus.Session
     fields: dict[str, object]

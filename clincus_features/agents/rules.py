@@ -168,7 +168,7 @@ OPENCODE = ToolRules(
 # The end of Codex's screen while it takes a prompt: the prompt, and indented lines with model, place and hints.
 CODEX_BOX = r"^› (?!\d\. ).*(?:\n  .*)*\Z"
 
-# What a person opens by a command: a title, choices with a mark, and how to leave it. A long list has arrows.
+# A panel that a person opens by a command: a title, choices with a mark, and how to leave it. A long list has arrows.
 CODEX_PANEL = (
     r"^(?:(?!  \S).*|  Worked for .*)\n  (?P<text>\S.*)\n(?:  \S.*\n){0,3}(?:↑.*\n(?:  .*\n)*)?› (?s:.*)\n"
     r"  .*\besc (?:back|cancel|close)\b.*\Z"
@@ -204,7 +204,7 @@ GEMINI_QUESTION = (
 )
 GEMINI_PERMISSION = r"^ *│ \? (?P<text>\S[^│\n]*?) *│\n(?s:.*)^ *│ (?:Allow|Apply) [^│\n]*\?"
 
-# What a person opens by a command. A tall one lacks its head, and what stands beside a list is no part of it.
+# A panel that a person opens by a command. A tall one lacks its head, and what stands beside a list is no part of it.
 GEMINI_LEAVE = r"\bEsc to(?: *│\n *│)? close\) *│\n(?: *│ *│\n)* *╰─"
 GEMINI_PANEL = r"^ *╭─+╮\n *│ *│\n *│ (?:> )?(?P<text>\S[^│\n]*?) {2,}[^\n]*│\n(?: *│.*\n)* *│.*" + GEMINI_LEAVE
 
