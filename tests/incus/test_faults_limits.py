@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 import clincus
 from tests.faults_bed import guest_says, saved, say, talk, wait_for_screen
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
-from tests.programs import Server, program, wait_until
+from tests.programs import DEADLINE, Server, program, wait_until
 from tests.push_service import PushService
 
 HOUR = 3600
@@ -197,3 +202,74 @@ def is_now(at: str, jump: int) -> bool:
     """Whether a time of the API is that of a clock which was set by so many seconds."""
     moment = clincus.parse_time(at)
     return moment is not None and abs(moment.timestamp() - time.time() - jump) < HOUR / 2
+
+
+RUNS = 100_000
+NEVER_ENDED = 500
+
+
+def write_history(path: Path) -> list[str]:
+    """A history of 200,000 lines, as the Go program leaves one; the ids of its sessions, newest first.
+
+    It never shortened its file, and did not see the end of each run: some containers of long ago have no stop.
+    """
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    begin, ids = datetime(2025, 1, 1, tzinfo=timezone.utc), []
+    with open(path, "wb") as file:
+        for number in range(RUNS):
+            started, ended = (clincus.format_time(begin + timedelta(minutes=number, seconds=at)) for at in (0, 50))
+            is_open = number >= RUNS - NEVER_ENDED
+            name = f"clincus-{number if is_open else number % 1000:06x}-{number % 10}"
+            run = clincus.Run(f"session-{number}", name, "/home/person/src/project", "claude", started, ended)
+            file.write(run.line("start") + (run.line("start") if is_open else run.line("stop")))
+            ids.append(run.session_id)
+    return ids[::-1]
+
+
+def read_so_far(server: Server) -> int:
+    """Bytes that a server has read from files and pipes."""
+    return int(Path(f"/proc/{server.process.pid}/io").read_text().split("rchar:")[1].split()[0])
+
+
+def most_memory(server: Server) -> int:
+    """The most memory that a server has had so far, in MiB."""
+    return int(Path(f"/proc/{server.process.pid}/status").read_text().split("VmHWM:")[1].split()[0]) >> 10
+
+
+def test_of_a_history_of_200_000_lines_a_page_costs_what_the_page_holds(bed, start_server, workspace, home):
+    fresh = start_server()
+    assert fresh.get("/api/sessions/history?limit=50").json == []
+    usual = most_memory(fresh)
+    fresh.stop()
+    path = home / ".clincus" / "history.jsonl"
+    ids = write_history(path)
+    size = path.stat().st_size
+    assert size > 7 * clincus.HISTORY_LIMIT
+
+    server = start_server()
+    # One connection: for each new one the server reads the kernel's table of all of them.
+    with contextlib.closing(HTTPConnection(server.host, server.port, timeout=DEADLINE)) as connection:
+
+        def page(**values: Any) -> list[dict[str, Any]]:
+            connection.request("GET", f"/api/sessions/history?{urlencode({'limit': 50, **values})}")
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            return list(json.loads(answer.read()))
+
+        def are_ended() -> bool:
+            return all(run["ended_at"] for run in page(limit=NEVER_ENDED))
+
+        # The server ends the runs whose stop nobody saw, which shortens the file: once, and not for each of them.
+        wait_until(are_ended, "the runs without a stop to be ended")
+        assert read_so_far(server) < 2 * size
+        assert path.stat().st_size < clincus.HISTORY_LIMIT
+        assert [run["session_id"] for run in page()] == ids[:50]
+        before = read_so_far(server)
+        for number in range(50):
+            assert [run["session_id"] for run in page(offset=number)] == ids[number : number + 50]
+            assert len(page(q="project", offset=number)) == 50
+        assert read_so_far(server) - before < path.stat().st_size, "a hundred pages read less than the file once"
+        session = server.create(workspace)
+        assert [run["session_id"] for run in page()] == [session["session_id"], *ids[:49]]
+        assert read_so_far(server) - before < 2 * clincus.HISTORY_LIMIT, "of a file that grew, what is new is read"
+    assert most_memory(server) - usual < 12 * clincus.HISTORY_LIMIT >> 20, "what is read of it, twice: not all of it"
