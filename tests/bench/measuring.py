@@ -208,6 +208,15 @@ class Process:
         return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
     @property
+    def exact_seconds(self) -> float:
+        """CPU time of its threads that still run, not in ticks of a clock."""
+        total = 0
+        for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total += int(path.read_text().split()[0])
+        return total / 1e9
+
+    @property
     def wake_ups(self) -> int:
         """How often its threads have slept so far, as far as they still run."""
         total = 0
