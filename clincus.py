@@ -6544,7 +6544,7 @@ class Application:
         self._tell_port()
         self._begin("")
         self._follow_engines()
-        repeat("looking at the config", self._poll_config, POLL_INTERVAL, self._stopping, first=POLL_INTERVAL)
+        repeat("looking at the config", self._follow_config, POLL_INTERVAL, self._stopping)
         for duty in self.extensions.duties:
             if not duty.each_engine:
                 repeat(duty.name, duty.work, duty.period, self._stopping, first=duty.period)
@@ -6687,7 +6687,12 @@ class Application:
         for listener in old:
             listener.close()
 
-    def _poll_config(self) -> None:
+    def _follow_config(self) -> None:
+        """Wait until the config files change, and take that in."""
+        while config_fingerprint(self._files) == self._fingerprint:
+            time.sleep(POLL_INTERVAL)  # takes half the CPU of waiting for an event as well, which is most of each look
+            if self._stopping.is_set():
+                return
         with self._config_lock:
             if config_fingerprint(self._files) == self._fingerprint:
                 return

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import clincus
 
 PERIOD = 2.0  # seconds between two looks at who waits
-SLEEP = 60.0  # seconds between two looks while nobody begins to wait
+SLEEP = 600.0  # seconds between two looks while nobody begins to wait
 SHORT = 0.5  # seconds for which nobody is said to wait: most commands take less
 PATIENCE = (
     5.0  # seconds for the easy question: with the other two, well below the 10 s in which everybody has an answer

@@ -22,7 +22,8 @@ SAVE_EVERY = 180.0  # seconds, if it did not
 SAVE_RARELY = 600.0  # the same at most, as long as a save finds nothing new
 SAVE_ASLEEP = 3600.0  # the same for a container that has slept since its last save
 SAVE_COST = 0.1  # seconds of CPU that a save may take in a container
-LOOK_EVERY = 60.0  # seconds between two looks for what is due, if nothing happens
+LOOK_EVERY = 60.0  # seconds between two looks at deadlines, which are times of a clock that may be set
+REST = 600.0  # seconds between two looks for what is due, if nothing is known to come and nothing happens
 
 clincus.register_settings(clincus.Setting("sessions.ephemeral_grace", "24h", clincus.check_duration))
 
@@ -71,9 +72,9 @@ class Alarm:
         self._of(session.engine).set()
 
     def wait(self, engine: str, seconds: float) -> None:
-        """Sleep for so long, but not for longer than LOOK_EVERY."""
+        """Sleep for so long."""
         happened = self._of(engine)
-        happened.wait(min(seconds, LOOK_EVERY))
+        happened.wait(seconds)
         happened.clear()
 
     def _of(self, engine: str) -> threading.Event:
@@ -106,7 +107,7 @@ class Saves:
     def due(self, sessions: clincus.Sessions, engine: str = "") -> float:
         """When something is due on an engine (time.monotonic)."""
         at, last = time.monotonic(), self._last.get(engine, {})
-        return min((last.get(one.id, Save(at)).due(one) for one in running(sessions, engine)), default=at + LOOK_EVERY)
+        return min((last.get(one.id, Save(at)).due(one) for one in running(sessions, engine)), default=at + REST)
 
     def save_due(self, sessions: clincus.Sessions, engine: str = "", asleep: Asleep = lambda *_: set()) -> None:
         """Save what is due on an engine. A session that is being worked on waits for the next time.
@@ -169,7 +170,7 @@ def seconds_until_stop(sessions: clincus.Sessions, at: datetime, engine: str = "
     if any(session.engine == engine for session in list(sessions.half_made.values())):
         return 0.0
     deadlines = filter(None, map(deadline_of, running(sessions, engine)))
-    return min(((one - at).total_seconds() for one in deadlines), default=LOOK_EVERY)
+    return min((min(LOOK_EVERY, (one - at).total_seconds()) for one in deadlines), default=REST)
 
 
 def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str = "") -> None:

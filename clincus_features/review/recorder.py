@@ -36,7 +36,7 @@ SKIPPED = 200  # paths that are told as left out
 KEPT_LISTS = 16  # lists of changes in memory
 LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
 SLOW = 20.0  # seconds after which a look that failed is not repeated, and moments of that session wait for a while
-REST = 600.0  # seconds
+REST = 600.0  # seconds; the same for the wait while nothing is asked for, if nobody asks
 LAST_LOOK = 5.0  # seconds that a stop waits for the last look
 BEFORE_PROMPT = 2.0  # seconds that a prompt waits for its checkpoint
 SAME_PROMPT = 60.0  # seconds for which the checkpoint before a prompt is that of the turn that begins
@@ -153,7 +153,7 @@ class Recorder:
             asked = [one for one in self._queue if clincus.engine_of(one[1]) == engine]
             due = next((one for one in asked if one[0] <= at), None)
             if due is None:
-                self._changed.wait(min((one[0] for one in asked), default=at + 60) - at)
+                self._changed.wait(min((one[0] for one in asked), default=at + REST) - at)
                 return
             _, id, why = due
             self._queue.remove(due)

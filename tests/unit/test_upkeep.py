@@ -87,8 +87,14 @@ def test_a_session_that_cannot_be_stopped_keeps_no_other_running(sessions, caplo
 
 @pytest.mark.parametrize(
     ("deadline", "seconds"),
-    [("2026-01-01T12:00:20Z", 20), ("2026-01-01T11:00:00Z", -3600), ("2026-01-01T07:00:00Z", 60), ("", 60)],
-    ids=["to come", "over", "of an earlier run", "none"],
+    [
+        ("2026-01-01T12:00:20Z", 20),
+        ("2026-01-01T15:00:00Z", 60),
+        ("2026-01-01T11:00:00Z", -3600),
+        ("2026-01-01T07:00:00Z", 600),
+        ("", 600),
+    ],
+    ids=["to come", "far off, by a clock that may be set", "over", "of an earlier run", "none"],
 )
 def test_nobody_looks_for_deadlines_before_the_next_one(sessions, deadline, seconds):
     sessions.add(status="Running", deadline=deadline)
