@@ -3658,7 +3658,7 @@ def session_from_instance(prefix: str, instance: Mapping[str, Any], engine: str 
     config = instance.get("config") or {}
     if slot is None and (engine or config.get(LABEL + "managed") != "true"):
         return None
-    labels = {label: config.get(LABEL + label) or "" for label in LABELS}
+    labels = {label: sys.intern(config.get(LABEL + label) or "") for label in LABELS}  # most sessions have the same
     for label in ("tool", "session_id") if engine else ():
         labels[label] = labels[label] if re.fullmatch(WORD, labels[label]) else ""
     workspace, state = labels["workspace"], "Stopped" if config.get(ASLEEP) else incus_status(instance)

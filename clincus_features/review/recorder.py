@@ -36,7 +36,7 @@ SKIPPED = 200  # paths that are told as left out
 KEPT_LISTS = 16  # lists of changes in memory
 LOOK_TIMEOUT = 120.0  # seconds that a look at a workspace may take
 SLOW = 20.0  # seconds after which a look that failed is not repeated, and moments of that session wait for a while
-REST = 600.0  # seconds; the same for the wait while nothing is asked for, if nobody asks
+REST = 600.0  # seconds of that while, and seconds between two looks at the queue while nobody asks
 LAST_LOOK = 5.0  # seconds that a stop waits for the last look
 BEFORE_PROMPT = 2.0  # seconds that a prompt waits for its checkpoint
 SAME_PROMPT = 60.0  # seconds for which the checkpoint before a prompt is that of the turn that begins
@@ -84,8 +84,10 @@ class Recorder:
         # Two trees always differ in the same way, so the last lists are kept.
         self.changes = functools.lru_cache(KEPT_LISTS)(list_changes)
         self._stores: dict[str, Store] = {}  # by workspace
+        # The sessions that are held. A lock for each would keep a page of memory to itself, amid what comes and goes.
+        self._holding: set[str] = set()
+        self._released = threading.Condition()  # guards them
         self._changed = threading.Condition()  # guards all that follows
-        self._locks: dict[str, threading.Lock] = {}  # one for each session that was worked on
         self._queue: deque[tuple[float, str, str]] = deque()  # time.monotonic from which on, session, why
         self._doing: list[tuple[str, str]] = []  # session, why
         self._resting: dict[str, float] = {}  # session -> time.monotonic until which its moments count for nothing
@@ -363,13 +365,16 @@ class Recorder:
     @contextmanager
     def _held(self, id: str, timeout: float = LOOK_TIMEOUT) -> Iterator[None]:
         """Hold a session, so that it is looked at by one at a time. Raises ClincusError(409) after the timeout."""
-        lock = self._locks.setdefault(id, threading.Lock())
-        if not lock.acquire(timeout=timeout):
-            raise clincus.ClincusError(f'another checkpoint of "{id}" is being taken: try again', 409)
+        with self._released:
+            if not self._released.wait_for(lambda: id not in self._holding, timeout):
+                raise clincus.ClincusError(f'another checkpoint of "{id}" is being taken: try again', 409)
+            self._holding.add(id)
         try:
             yield
         finally:
-            lock.release()
+            with self._released:
+                self._holding.discard(id)
+                self._released.notify_all()
 
     def _tell_counts(self, session: clincus.Session, record: Record) -> None:
         """Tell all pages how much has changed, if that is another number."""
@@ -380,7 +385,7 @@ class Recorder:
 
     def _forget(self, session: clincus.Session) -> None:
         """A session is gone; its record stays."""
-        for kept in (self._states, self._periods, self._locks, self._looks, self._resting):
+        for kept in (self._states, self._periods, self._looks, self._resting):
             kept.pop(session.id, None)
         self._counts.pop(session.session_id, None)
         record = self.records.find(session.id, session.session_id)
