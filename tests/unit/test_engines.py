@@ -159,6 +159,24 @@ def test_a_member_that_is_down_takes_only_its_own_sessions_along(told, config):
     assert {kind for kind, _ in told.changes} == {"changed"}
 
 
+def test_who_runs_agrees_with_what_is_known_of_the_members_that_answer(told):
+    def agrees(*names: str) -> bool:
+        return told.registry.agrees("far", [f"/1.0/instances/{name}?project=user-1000" for name in names])
+
+    other = "clincus-0a1b2c-2"
+    both = instance(location="m1"), instance(other, location="m2")
+    told.hear(*both)
+    told.hear(instance("clincus-0a1b2c-3"), engine="")
+    assert (agrees(NAME, other, "box"), agrees(NAME), agrees(NAME, other, "clincus-0a1b2c-3")) == (True, False, False)
+    silent = {**instance(status="Error", location="m1"), "config": None}
+    told.hear(silent, both[1])  # nobody knows yet that the member is down: all is asked for again
+    assert not agrees(other)
+    told.hear(silent, both[1], lost=["m1"], when=NOW)
+    assert (agrees(other), agrees(NAME, other)) == (True, False)  # it is back
+    told.hear(*both)
+    assert agrees(NAME, other)
+
+
 def test_an_engine_that_leaves_the_config_is_forgotten_without_an_end_of_its_sessions(told):
     told.hear(instance())
     told.changes.clear()

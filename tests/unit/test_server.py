@@ -23,7 +23,8 @@ class Engine(clincus.Incus):
     def __init__(self) -> None:
         super().__init__()
         self.instances: dict[str, dict[str, Any]] = {}
-        self.failures: list[Exception] = []  # what the next looks at everything end with
+        self.looks: list[str] = []  # the paths of the looks at more than one
+        self.failures: list[Exception] = []  # what the next of them end with
         self.stream = ["cat"]  # the program that stands in for `incus monitor`
         self.streams: list[clincus.Child] = []
 
@@ -32,12 +33,20 @@ class Engine(clincus.Incus):
         config = {clincus.LABEL + key: value for key, value in labels.items()}
         self.instances[name] = {"name": name, "status": status, "config": config}
 
+    def change(self, name: str, status: str) -> None:
+        self.instances.pop(name, None)
+        if status:
+            self.add(name, status)
+
     def query(self, path: str, *arguments: Any, **options: Any) -> Any:
         name = path.rpartition("/")[2]
-        if name != "instances?recursion=1":
+        if name != "instances?recursion=1" and path != clincus.RUNNING_INSTANCES:
             return self.instances[name]
+        self.looks.append(path)
         if self.failures:
             raise self.failures.pop(0)
+        if path == clincus.RUNNING_INSTANCES:
+            return [f"/1.0/instances/{name}" for name, one in self.instances.items() if one["status"] == "Running"]
         return list(self.instances.values())
 
     def monitor(self) -> clincus.Child:
@@ -79,6 +88,13 @@ def monitor(engine, told, tmp_path, monkeypatch):
     monitor.stop()
 
 
+def set_intervals(monkeypatch, monitor, *, who_runs: float, everything: float) -> None:
+    """Let a monitor look so often, in seconds."""
+    monkeypatch.setattr(clincus, "RELIST_DELAY", who_runs)
+    monkeypatch.setattr(clincus, "WHOLE_INTERVAL", everything)
+    monkeypatch.setattr(monitor, "_interval", who_runs)  # LOOK_INTERVAL, which it has read already
+
+
 def statuses(monitor) -> list[str]:
     return [session.status for session in monitor._sessions.registry.all()]
 
@@ -93,14 +109,44 @@ class TestMonitor:
         engine.tell("instance-shutdown", NAME)
         wait_until(lambda: statuses(monitor) == ["stopped"])
 
-    def test_what_no_event_told_is_found_by_the_slow_look(self, engine, monitor, monkeypatch):
-        monkeypatch.setattr(clincus, "RELIST_DELAY", 0.02)
-        monkeypatch.setattr(monitor, "_interval", 0.02)  # LOOK_INTERVAL, which it has read already
-        engine.add(NAME, "Running")
+    @pytest.mark.parametrize(
+        "change",
+        [
+            ("Running", "Stopped", ["stopped"]),
+            ("Running", "Frozen", ["stopped"]),
+            ("Stopped", "Running", ["running"]),
+            ("Running", "", []),
+            ("", "Running", ["running"]),
+        ],
+    )
+    def test_a_change_that_no_event_told_is_found_by_the_look_at_who_runs(self, engine, monitor, monkeypatch, change):
+        before, after, shown = change
+        set_intervals(monkeypatch, monitor, who_runs=0.02, everything=DEADLINE)
+        engine.change(NAME, before)
+        monitor.start()
+        wait_until(lambda: engine.looks[2:] and set(engine.looks[2:]) == {clincus.RUNNING_INSTANCES})
+        assert len(statuses(monitor)) == bool(before)
+        engine.change(NAME, after)
+        wait_until(lambda: statuses(monitor) == shown)
+
+    def test_any_other_change_is_found_by_the_look_at_everything(self, engine, monitor, monkeypatch):
+        set_intervals(monkeypatch, monitor, who_runs=0.02, everything=0.1)
+        engine.add(NAME, "Stopped")
         monitor.start()
         monitor.require()
-        engine.add(NAME, "Stopped")
-        wait_until(lambda: statuses(monitor) == ["stopped"])
+        del engine.instances[NAME]
+        wait_until(lambda: statuses(monitor) == [])
+
+    def test_nothing_is_asked_twice_while_those_run_that_are_known_to(self, engine, monitor, monkeypatch):
+        set_intervals(monkeypatch, monitor, who_runs=0.02, everything=DEADLINE)
+        engine.add(NAME, "Running")
+        engine.add("clincus-abcdef-2", "Stopped")
+        engine.add("box", "Running")  # not one of ours
+        engine.add("clincus-abcdef-3", "Running")  # has a name of ours, and is no session
+        engine.instances["clincus-abcdef-3"]["config"] = {}
+        monitor.start()
+        wait_until(lambda: len(engine.looks) > 6)
+        assert set(engine.looks[2:]) == {clincus.RUNNING_INSTANCES}
 
     @pytest.mark.parametrize(
         "line", [b"", b"{", b"[]", b'{"metadata": 1}', b'{"timestamp": "now", "metadata": {}}', b"\xff"]
