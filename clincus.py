@@ -385,6 +385,13 @@ def write_all(descriptor: int, data: bytes) -> None:
             poll_on(descriptor, select.POLLOUT).poll()
 
 
+def pipe_with(data: bytes) -> tuple[IO[bytes], IO[bytes]]:
+    """The two ends of a new pipe that holds some data already."""
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    return open(reader, "rb", 0), open(writer, "wb", 0)
+
+
 def exit_code(process: subprocess.Popen[bytes]) -> int:
     """The exit code of a process as a shell gives it."""
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
@@ -395,27 +402,31 @@ class Child:
 
     Its three streams are pipes; with `merged` stdout and stderr are one. After `timeout` seconds, and at the end of a
     `with` block, it is killed. `gentle` is a signal that is tried first, and the seconds that the child has to go by
-    it. Raises ChildError.
+    it. `first` is what stdin holds from the beginning, whatever becomes of us. Raises ChildError.
     """
 
     error: type[ClincusError] = ChildError
 
     def __init__(
         self, argv: Sequence[str], *, timeout: float | None = None, gentle: tuple[int, float] = (signal.SIGKILL, 0),
-        environ: Mapping[str, str] | None = None, cwd: str | None = None, merged: bool = False,
+        environ: Mapping[str, str] | None = None, cwd: str | None = None, merged: bool = False, first: bytes = b"",
     ) -> None:  # fmt: skip
         pipe, errors = subprocess.PIPE, subprocess.STDOUT if merged else subprocess.PIPE
+        source, self.stdin = pipe_with(first)
         try:
             self.process = subprocess.Popen(
-                argv, stdin=pipe, stdout=pipe, stderr=errors, bufsize=0, env=environ, cwd=cwd, start_new_session=True
+                argv, stdin=source, stdout=pipe, stderr=errors, bufsize=0, env=environ, cwd=cwd, start_new_session=True
             )
         except OSError as error:
+            self.stdin.close()
             raise self.error(f"`{argv[0]}` cannot be started: {error.strerror}") from error
-        self.stdin = cast("IO[bytes]", self.process.stdin)
+        finally:
+            source.close()
         self.stdout = cast("IO[bytes]", self.process.stdout)
         self.stderr = self.process.stderr or self.stdout
         self.failure, self.status = "", 500  # the reason, if we had to end it, and the HTTP status that fits
         self._gentle = gentle
+        self.grace = 0  # seconds that it has to end by itself before it gets that signal, unless it is late
         self._is_fed = False  # another thread writes to stdin, and closes it
         self.began, self._words = time.monotonic(), shlex.join(argv[:6])
         self._alarm = threading.Timer(0, self.end)  # not started
@@ -452,10 +463,10 @@ class Child:
         if self.process.poll() is not None:
             return
         self.failure, self.status = (self.failure, self.status) if self.failure else (failure, status)
-        number, patience = self._gentle
-        for _ in range(int(patience * 10)):
-            self.signal(number)
-            number = signal.SIGCONT  # lets a child go on that is stopped, or waits at the end of guest/exec.sh
+        (number, patience), grace = self._gentle, 0 if failure else self.grace
+        for tenth in range(int(patience * 10)):
+            # SIGCONT lets a child go on that is stopped, or waits at the end of guest/exec.sh.
+            self.signal(number if tenth == grace * 10 else signal.SIGCONT)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.1)
                 return
@@ -1720,7 +1731,8 @@ NOT_BEGUN = re.compile(
 BEGIN_TRIES = 10
 # Incus locks an instance also while somebody tries in vain to make another one of its name. Later it obeys again.
 NAME_WANTED = 'Instance is busy running a "create" operation'
-NOT_STARTED = "--show-log"  # of the client's advice after a launch that made the instance and could not start it
+NOT_STARTED = re.compile("create instance start operation|--show-log")  # the launch made it, and could not start it
+FINISH_GRACE = 10  # seconds: a client that is interrupted before the daemon has answered leaves an instance behind
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # to read them is half a command's CPU
 GENTLE = (signal.SIGTERM, 2.0)  # reaches the command itself; SIGKILL would only end the shell around it
 STREAM_REST = 1 << 20  # bytes that may follow what was wanted of a stream, such as the last block of a tar
@@ -1944,7 +1956,7 @@ class Incus:
             late: Stdin = (lambda: yaml_of(description())) if callable(description) else yaml_of(description)
             self.run("launch", *options, *words, stdin=late, timeout=timeout, finish=True)
         except IncusError as error:
-            if NAME_WANTED not in error.message or NOT_STARTED not in error.message:
+            if NAME_WANTED not in error.message or not NOT_STARTED.search(error.message):
                 raise
             self.run("start", "--quiet", self.place(name))
 
@@ -2073,12 +2085,13 @@ class Incus:
         """Run a command and return its stdout. Raises IncusError if it fails."""
         # SIGINT makes the client give up what can be given up, such as a download.
         gentle = (signal.SIGINT, timeout) if finish else (signal.SIGKILL, 0)
-        with IncusChild(command, timeout=timeout, gentle=gentle, environ=self.environ) as child, self._awaited(child):
-            if callable(stdin):  # the client waits for it, and refuses half an object if we end meanwhile
-                write_all(child.stdin.fileno(), b"{")
-                stdin = stdin().removeprefix(b"{")
+        # If we end too soon the client refuses half an object; with none it makes a bare instance, or empties one.
+        first, options = b"{" if callable(stdin) else stdin[:1], {"gentle": gentle, "environ": self.environ}
+        with IncusChild(command, timeout=timeout, first=first, **options) as child, self._awaited(child):
+            rest = (stdin() if callable(stdin) else stdin)[len(first) :]
+            child.grace = FINISH_GRACE if finish else 0
             try:
-                done = child.complete(stdin)
+                done = child.complete(rest)
             except IncusError as error:
                 if not self.engine or error.status == 503:
                     raise
@@ -4636,9 +4649,9 @@ class Sessions:
             for bring_in in filter(None, fills):
                 bring_in(session)
             self._start_tool(session, launch, is_new=True)
-        except NameTakenError:
-            raise  # it is another's
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, NameTakenError) and launch.request.resume:
+                raise  # what is there may be another's, who goes on with the same conversation
             try:
                 made = self.look(session.id)
                 if made and (made.session_id, made.created_at) == (session.session_id, session.created_at):

@@ -86,7 +86,8 @@ def test_what_a_guest_says_is_written_as_plain_text():
 # ---- another one of the same name -----------------------------------------------------------------------------------
 
 WANTED = 'Error: Instance is busy running a "create" operation'  # which Incus says of one that is there, too
-ADVICE = "Try `incus info --show-log box` for more info"  # with which the client says that a launch made an instance
+NOT_STARTED = f"Error: Failed to create instance start operation: {WANTED[7:]}"  # of a launch that has made it
+ADVICE = "Try `incus info --show-log box` for more info"  # with which an older client says so
 
 
 @pytest.fixture
@@ -112,16 +113,54 @@ def test_what_is_refused_while_another_one_of_the_name_is_being_made_is_tried_ag
     assert calls(tmp_path) == [command, command]
 
 
-def test_an_instance_that_was_made_and_not_started_since_its_name_is_wanted_is_started(wanted, tmp_path):
-    wanted(launch=f"{WANTED}\n{ADVICE}", start=WANTED).launch("box", "image", {})
+@pytest.mark.parametrize("words", [NOT_STARTED, f"{WANTED}\n{ADVICE}"], ids=["6.0.4", "before"])
+def test_an_instance_that_was_made_and_not_started_since_its_name_is_wanted_is_started(wanted, tmp_path, words):
+    wanted(launch=words, start=WANTED).launch("box", "image", {})
     assert calls(tmp_path) == ["launch", "start", "start"]
 
 
-@pytest.mark.parametrize("words", [WANTED, f"Error: no such disk\n{ADVICE}"], ids=["not made", "cannot be started"])
+NOT_MADE = f"Error: Failed creating instance record: {WANTED[7:]}"
+
+
+@pytest.mark.parametrize("words", [NOT_MADE, f"Error: no such disk\n{ADVICE}"], ids=["not made", "cannot be started"])
 def test_a_launch_that_failed_for_another_reason_starts_nothing(wanted, tmp_path, words):
     with pytest.raises(clincus.IncusError):
         wanted(launch=words).launch("box", "image", {})
     assert calls(tmp_path) == ["launch"]
+
+
+# ---- an interruption ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["launch", "update"])
+def test_a_client_that_is_lost_at_its_start_reads_half_an_object_and_so_changes_nothing(
+    incus, tmp_path, monkeypatch, command
+):
+    class Interrupted(subprocess.Popen):  # a signal comes between the fork and the end of `Popen`
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            raise KeyboardInterrupt
+
+    door = incus(f"cat >{tmp_path}/reading; mv {tmp_path}/reading {tmp_path}/read")
+    monkeypatch.setattr(clincus.subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        door.launch("box", "image", dict) if command == "launch" else door.update("box", {"config": {}})
+    wait_until((tmp_path / "read").exists, "the end of the client")
+    assert (tmp_path / "read").read_text() == "{"
+
+
+def test_a_launch_that_is_interrupted_ends_by_itself_so_that_its_instance_is_known(incus, tmp_path, monkeypatch):
+    door = incus(f"cat >{tmp_path}/read; touch {tmp_path}/asked; sleep 0.3; touch {tmp_path}/made")
+
+    def interrupted(child, stdin):
+        child.feed([stdin])
+        wait_until((tmp_path / "asked").exists, "the request")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clincus.Child, "complete", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        door.launch("box", "image", dict)
+    assert (tmp_path / "made").exists()
 
 
 # ---- child processes -----------------------------------------------------------------------------------------------

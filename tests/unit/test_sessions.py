@@ -425,6 +425,18 @@ class TestStart:
             sessions.create(clincus.replace(request_, slot=3))
         assert deleted(door) == []
 
+    def test_one_that_was_made_and_is_refused_as_if_it_were_anothers_does_not_stay(self, sessions, door, request_):
+        made = door.launch
+
+        def launch(name: str, *arguments: Any, **options: Any) -> None:
+            made(name, *arguments, **options)
+            if len(door.launched) == 1:
+                raise clincus.IncusError('Instance is busy running a "create" operation', 409)
+
+        door.launch = launch
+        assert sessions.create(request_).slot == 2
+        assert len(deleted(door)) == len(door.instances) == 1
+
     def test_of_two_that_go_on_with_one_conversation_neither_undoes_the_other(self, sessions, door, request_):
         session = sessions.create(request_)
         there = dict(door.instances)
