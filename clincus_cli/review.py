@@ -110,7 +110,11 @@ def run_undo(context: Context) -> int:
     options = context.options
     paths = [path.rstrip("/") for path in options.path]
     found = ask(context, "GET", "changes", query={"from": options.to, "to": "now"})
-    files = [one for one in found["files"] if (is_in(one["path"], paths) if paths else one["touched"])]
+    files = [one for one in found["files"] if (is_in_change(one, paths) if paths else one["touched"])]
+    for path in paths:
+        if not any(is_in_change(one, [path]) for one in files):
+            advice = f"`clincus diff {options.name} --from {options.to} --stat` lists what does"
+            raise clincus.ClincusError(f"'{path}' does not differ from '{options.to}': {advice}", 409)
     if not files:
         console.say("These files are as they were then: there is nothing to undo.")
         return 0
@@ -132,6 +136,11 @@ def run_undo(context: Context) -> int:
 def is_in(path: str, chosen: Iterable[str]) -> bool:
     """Whether a path is one of those that were chosen, or in one."""
     return any(path == one or path.startswith(f"{one}/") for one in chosen)
+
+
+def is_in_change(change: Mapping[str, Any], chosen: Iterable[str]) -> bool:
+    """Whether a changed file, by its present name or the one before, is one of those that were chosen."""
+    return any(is_in(path, chosen) for path in (change["path"], change["old_path"]) if path)
 
 
 def count(one: Mapping[str, Any]) -> str:

@@ -166,9 +166,14 @@ def file_texts(store: Store, change: Change) -> dict[str, object]:
     }
 
 
+def entry_of(store: Store, tree: str, path: str) -> bytes:
+    """What git says of a file or folder of a tree, b"" if there is none of that path."""
+    return store.read_some(["ls-tree", "-z", "--full-tree", tree, "--", path.rstrip("/")], 1 << 16)[0]
+
+
 def blob_of(store: Store, tree: str, path: str) -> Side | None:
     """A file of a tree, None if there is none of that path."""
-    output, _ = store.read_some(["ls-tree", "-z", "--full-tree", tree, "--", path.rstrip("/")], 1 << 16)
+    output = entry_of(store, tree, path)
     mode, kind, blob = [*output.partition(b"\t")[0].decode("ascii", "replace").split(), "", "", ""][:3]
     return Side(mode, blob) if kind == "blob" else None
 

@@ -18,7 +18,7 @@ from io import BufferedReader
 from typing import NamedTuple
 
 import clincus
-from clincus_features.review.changes import list_changes, touched_paths
+from clincus_features.review.changes import entry_of, list_changes, touched_paths
 from clincus_features.review.records import (
     Checkpoint,
     Record,
@@ -225,6 +225,10 @@ class Recorder:
             chosen = None if paths is None else [*paths, *self._old_names(store, then, record.tree, paths)]
             changes = wanted_changes(store, record.tree, then, chosen, touched)
             if not changes:
+                for path in filter(None, paths or ()):
+                    if not any(entry_of(store, tree, path) for tree in (then, record.tree)):
+                        words = f"{clincus.shorten(path)} is in neither state: look at the changes for what differs"
+                        raise clincus.ClincusError(words, 404)
                 raise clincus.ClincusError("these files are as they were then: there is nothing to undo", 409)
             made = self._add(record, "restore", f"before going back to {checkpoint}")
             try:

@@ -90,6 +90,8 @@ def test_an_undo_brings_files_back_and_can_be_undone(session, workspace):
     assert session.run("cat src/a new/file; readlink link; stat -c %a src/a").split() == ["two", "n", "src/a", "755"]
     nothing = session.server.post(f"{session.path}/restore", {"checkpoint": done["checkpoint"], "paths": ["README.md"]})
     assert (nothing.status, "nothing to undo" in nothing.json["error"]) == (409, True)
+    unknown = session.server.post(f"{session.path}/restore", {"checkpoint": done["checkpoint"], "paths": ["missing"]})
+    assert (unknown.status, '"missing" is in neither state' in unknown.json["error"]) == (404, True)
     assert (workspace / "src" / "a").stat().st_uid == 1000
 
 
@@ -196,6 +198,12 @@ def test_the_command_line_shows_and_takes_back(session):
     session.run("rm new")
     refused = session.cli("undo", "--to", "2", "new")
     assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    mistyped = session.cli("undo", "--to", "2", "--force", "new", "missing.txt")
+    assert (mistyped.returncode, "'missing.txt' does not differ from '2': `clincus diff" in mistyped.stderr) == (
+        1,
+        True,
+    )
+    assert "new" not in session.run("ls"), "nothing is brought back where a path is mistyped"
     done = session.cli("undo", "--to", "2", "--force", "new")
     assert done.returncode == 0, done.stderr
     assert session.run("cat new") == "esc\033[2J\n"
