@@ -11,7 +11,6 @@ file of its own.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import errno
 import fcntl
@@ -43,7 +42,6 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Union, cast
 from urllib.parse import parse_qsl, quote, unquote
@@ -2145,8 +2143,7 @@ SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take to tidy up
 METADATA_LIMIT = 64 << 10  # bytes
 
 
-@dataclass(frozen=True)
-class SavedSession:
+class SavedSession(NamedTuple):
     """A conversation on the host, as its metadata.json tells it; fields that old files lack are empty."""
 
     session_id: str = ""
@@ -2328,7 +2325,7 @@ def update_copy(
                 copier.take(file, is_changed=file.path in changed, is_kept=file.path in kept)
         except FileNotFoundError:  # of the old copy
             raise UnsettledError("another save was faster", 409) from None
-        write_metadata(replace(saved, directory=fresh))
+        write_metadata(saved._replace(directory=fresh))
         take_place(fresh, saved.directory)
     left_out = len({*listed} - {*wanted})
     return [f"{left_out} files are not saved: a session may hold {SAVED_LIMIT >> 30} GiB here"] if left_out else []
@@ -2357,16 +2354,13 @@ def within_limit(listed: Iterable[ListedFile], kept: Mapping[str, ListedFile]) -
     return wanted
 
 
-@dataclass
 class Copier:
     """Fills a new directory of ours (folders 0700, files 0600) with files of a container, by guest/save.sh."""
 
-    stdin: GuestInput
-    stream: BufferedReader
-    old: str  # the copy that is there
-    new: str
-    is_last: bool
-    growth: int = field(default_factory=lambda: GROWTH_LIMIT)  # bytes that may still come beyond what was listed
+    def __init__(self, stdin: GuestInput, stream: BufferedReader, old: str, new: str, is_last: bool) -> None:
+        self.stdin, self.stream, self.is_last = stdin, stream, is_last
+        self.old, self.new = old, new  # the copy that is there, and the new one
+        self.growth = GROWTH_LIMIT  # bytes that may still come beyond what was listed
 
     def take(self, file: ListedFile, *, is_changed: bool, is_kept: bool) -> None:
         """Copy a file, or link the copy that is there."""
@@ -2467,7 +2461,7 @@ def write_metadata(saved: SavedSession, saved_at: str = "") -> None:
     ClincusError if that is not possible.
     """
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    document = {**vars(saved), "saved_at": saved_at or now}
+    document = {**saved._asdict(), "saved_at": saved_at or now}
     del document["directory"]
     path = os.path.join(saved.directory, "metadata.json")
     try:
@@ -2486,8 +2480,8 @@ def read_metadata(directory: str, tool_name: str) -> SavedSession | None:
     if not isinstance(document.get("session_id") or None, str):
         with suppress(ClincusError):
             document = {"session_id": os.path.basename(directory)} if saved_listing(directory) else {}
-    fields = dataclasses.fields(SavedSession)
-    fits = {one.name: document[one.name] for one in fields if type(document.get(one.name)) is type(one.default)}
+    defaults = SavedSession()._asdict()
+    fits = {key: document[key] for key, default in defaults.items() if type(document.get(key)) is type(default)}
     return SavedSession(**{**fits, "tool": tool_name, "directory": directory}) if "session_id" in fits else None
 
 
@@ -2540,8 +2534,7 @@ HISTORY_TAIL = 1000  # bytes at its end that tell whether a longer file is the s
 SAME_START = timedelta(seconds=10)
 
 
-@dataclass
-class Run:
+class Run(NamedTuple):
     """One run of a session: from a start of its container to the next stop."""
 
     session_id: str
@@ -2556,7 +2549,7 @@ class Run:
     def document(self) -> dict[str, object]:
         """The entry as `GET /api/sessions/history` shows it."""
         slot = self.id.rpartition("-")[2]
-        return {**vars(self), "slot": int(slot) if slot.isdecimal() else 0}
+        return {**self._asdict(), "slot": int(slot) if slot.isdecimal() else 0}
 
     def line(self, kind: str) -> bytes:
         """The line of history.jsonl for its `start` or its `stop`."""
@@ -2576,7 +2569,7 @@ class Fold:
 
     def __init__(self) -> None:
         self._runs: list[Run] = []
-        self._open: dict[str, tuple[Run, datetime]] = {}  # the open run of each container, and its start
+        self._open: dict[str, tuple[int, datetime]] = {}  # the open run of each container by its place, and its start
 
     def add(self, lines: Iterable[bytes]) -> int:
         """Fold in more lines; how many bytes that are. A line that is still being written does not count."""
@@ -2595,13 +2588,14 @@ class Fold:
 
     def _add(self, record: Mapping[str, Any], kind: str, name: str, moment: datetime) -> None:
         if name in self._open:
-            run, started = self._open[name]
+            at, started = self._open[name]
+            run = self._runs[at]
             is_same = record.get("session_id") in (None, run.session_id) and abs(moment - started) <= SAME_START
             if kind == "start" and is_same:
                 return
             del self._open[name]
             # A start ends the run too: its stop was not seen.
-            run.ended_at, run.exit_code = format_time(moment), record.get("exit_code")
+            self._runs[at] = run._replace(ended_at=format_time(moment), exit_code=record.get("exit_code"))
         if kind == "start":
             run = Run(
                 session_id=str(record.get("session_id") or name),
@@ -2611,13 +2605,12 @@ class Fold:
                 started_at=format_time(moment),
                 persistent=bool(record.get("persistent", False)),
             )
-            self._open[name] = run, moment
+            self._open[name] = len(self._runs), moment
             self._runs.append(run)
 
     def newest_first(self) -> list[Run]:
         """The runs; those of the same second come newest first as well."""
-        self._runs.sort(key=lambda run: run.started_at)  # nearly in order already, and the sort is stable
-        return self._runs[::-1]
+        return sorted(self._runs, key=lambda run: run.started_at)[::-1]  # nearly in order already; the sort is stable
 
 
 class History:
@@ -2642,7 +2635,7 @@ class History:
 
     def stop(self, run: Run, when: str) -> None:
         """Record that a run ended at `when` (RFC 3339)."""
-        self._append(replace(run, ended_at=when).line("stop"))
+        self._append(run._replace(ended_at=when).line("stop"))
 
     def close_runs(self, running: Collection[str], when: str, engine: str = "") -> None:
         """End each open run on an engine, whose stop nobody saw: its session is not among the ids in `running`."""
@@ -2746,8 +2739,7 @@ def denying_rules(name: str, **values: int) -> list[str]:
 ProtectedPaths = dict[str, Optional[str]]
 
 
-@dataclass(frozen=True)
-class HostFolder:
+class HostFolder(NamedTuple):
     """A folder or file of the host that a session gets: the workspace, or an extra mount."""
 
     source: str  # absolute, symlinks resolved
@@ -2759,17 +2751,14 @@ class HostFolder:
     is_folder: bool = True
     is_repository: bool = True  # there is a .git in it
     git_folders: tuple[str, ...] = ()  # of the repositories that git on the host finds from here; absolute
-    git_places: ProtectedPaths = field(
-        default_factory=dict
-    )  # what git on the host runs here, or reads as configuration
+    git_places: Mapping[str, str | None] = {}  # what git on the host runs here, or reads as configuration
 
 
 # The folders that a container gets, the workspace first, each with what is protected below it; None for all of it.
 Trees = Sequence[tuple[HostFolder, Optional[ProtectedPaths]]]
 
 
-@dataclass(frozen=True)
-class ProtectionSupport:
+class ProtectionSupport(NamedTuple):
     """The abilities of this host; `reason` says why it cannot lock a workspace, and is empty if it can."""
 
     reason: str = ""
@@ -2777,16 +2766,15 @@ class ProtectionSupport:
     shift: bool = True  # the kernel maps ids on mounts
     subordinate_uids: tuple[range, ...] = ()  # that a container may be given
     subordinate_gids: tuple[range, ...] = ()
-    profile_config: Mapping[str, str] = field(default_factory=dict)  # keys of the default profile to be kept
+    profile_config: Mapping[str, str] = {}  # keys of the default profile to be kept
 
 
-@dataclass(frozen=True)
-class Protection:
+class Protection(NamedTuple):
     """The part of an instance description for workspace and extra mounts, and how well that protects the host."""
 
     level: str  # "locked", "basic" or "off"
-    config: dict[str, str] = field(default_factory=dict)
-    devices: dict[str, dict[str, str]] = field(default_factory=dict)
+    config: dict[str, str]
+    devices: dict[str, dict[str, str]]
     reason: str = ""  # why it is not locked, for the person; empty when locked
     note: str = ""  # what the person should know about a locked session
 
@@ -2820,7 +2808,7 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
         with suppress(KeyError):  # a uid without an entry in passwd has no configuration of its own
             homes.append(pwd.getpwuid(cast("int", folder.uid)).pw_dir)
     git_folders, git_places = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ)
-    return replace(folder, git_folders=git_folders, git_places=git_places)
+    return folder._replace(git_folders=git_folders, git_places=git_places)
 
 
 # -- What git on the host runs
@@ -3017,7 +3005,7 @@ def protect_workspace(
     level = "off" if settings.get("security.disable_protection") else "basic" if reason else "locked"
     if is_far and reason:  # plain devices follow links, and from here nobody sees what they would lead to
         level, trees = "off", [(workspace, {})]
-        host = replace(host, reason=f"{reason}; so nothing in the folder is protected there")
+        host = host._replace(reason=f"{reason}; so nothing in the folder is protected there")
     if level != "locked" and settings.get("security.require_locked"):
         why = reason or "security.disable_protection is set"
         raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
@@ -3304,7 +3292,6 @@ class Duty(NamedTuple):
     each_engine: bool = False  # one thread for each engine, whose name `work` gets: none of them delays another
 
 
-@dataclass
 class Extensions:
     """Everything that features add to the core.
 
@@ -3312,40 +3299,41 @@ class Extensions:
     Nothing runs yet at that time; `app` is the Application that handlers and duties work with later.
     """
 
-    app: Any = None
-    # Method, path in openapi.json, handler.
-    routes: list[tuple[str, str, Callable[[Any], object]]] = field(default_factory=list)
-    # Each gives more fields of a session's document.
-    session_fields: list[Callable[[Session], Mapping[str, object]]] = field(default_factory=list)
-    # Each gives the configuration for a workspace of this host, from the one so far, our variables and the path.
-    workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = field(default_factory=list)
-    # Each may change the description (InstancePut) of a start. What it raises fails the start.
-    instance_parts: list[Callable[[Incus, Session, Launch, dict[str, Any]], None]] = field(default_factory=list)
-    # Each looks at what a new session needs in its container before there is one, and gives the function that brings
-    # it in before the tool starts; None if there is nothing. What either raises fails the start.
-    fillers: list[Callable[[Sessions, Session, LaunchRequest], Callable[[Session], None] | None]] = field(
-        default_factory=list
-    )
-    # Each is asked before a container is deleted. It raises ClincusError if something would be lost with it; with True
-    # it saves that on the host first, if it can.
-    keepers: list[Callable[[Sessions, Session, bool], None]] = field(default_factory=list)
-    # Each gives more files to carry into a session's container at a start.
-    guest_files: list[Callable[[Session], Sequence[ToolFile]]] = field(default_factory=list)
-    # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped", "deleted" and
-    # "changed", which stands for all that has no word of its own.
-    # "started" and "stopped" come for every run, whoever began or ended it; "started" also for one that a server finds.
-    listeners: list[Callable[[str, Session], None]] = field(default_factory=list)
-    # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
-    agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = field(default_factory=list)
-    duties: list[Duty] = field(default_factory=list)
-    # Each tells which sessions of an engine have slept since a time of each (time.monotonic): see sleepers.py.
-    sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = field(default_factory=list)
-    # Each puts what it knows of a session's PATCH in force, by the values of the request.
-    changes: list[Callable[[Session, Mapping[str, Any]], None]] = field(default_factory=list)
-    # Each gets the head of a request, its peer and its `Connection`, and may answer what is for another Host than ours.
-    visitors: list[Callable[[bytes, Any, Any], bool]] = field(default_factory=list)
-    # Each gives the handler to use in the place of one, by method and path.
-    wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = field(default_factory=list)
+    def __init__(self, app: Any = None) -> None:
+        self.app = app
+        # Method, path in openapi.json, handler.
+        self.routes: list[tuple[str, str, Callable[[Any], object]]] = []
+        # Each gives more fields of a session's document.
+        self.session_fields: list[Callable[[Session], Mapping[str, object]]] = []
+        # Each gives the configuration for a workspace of this host, from the one so far, our variables and the path.
+        self.workspace_configs: list[Callable[[Config, Mapping[str, str], str], Config]] = []
+        # Each may change the description (InstancePut) of a start. What it raises fails the start.
+        self.instance_parts: list[Callable[[Incus, Session, Launch, dict[str, Any]], None]] = []
+        # Each looks at what a new session needs in its container before there is one, and gives the function that
+        # brings it in before the tool starts; None if there is nothing. What either raises fails the start.
+        self.fillers: list[Callable[[Sessions, Session, LaunchRequest], Callable[[Session], None] | None]] = []
+        # Each is asked before a container is deleted. It raises ClincusError if something would be lost with it; with
+        # True it saves that on the host first, if it can.
+        self.keepers: list[Callable[[Sessions, Session, bool], None]] = []
+        # Each gives more files to carry into a session's container at a start.
+        self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
+        # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped", "deleted"
+        # and "changed", which stands for all that has no word of its own.
+        # "started" and "stopped" come for every run, whoever began or ended it; "started" also for one that a server
+        # finds.
+        self.listeners: list[Callable[[str, Session], None]] = []
+        # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
+        self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
+        self.duties: list[Duty] = []
+        # Each tells which sessions of an engine have slept since a time of each (time.monotonic): see sleepers.py.
+        self.sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = []
+        # Each puts what it knows of a session's PATCH in force, by the values of the request.
+        self.changes: list[Callable[[Session, Mapping[str, Any]], None]] = []
+        # Each gets the head of a request, its peer and its `Connection`, and may answer what is for another Host than
+        # ours.
+        self.visitors: list[Callable[[bytes, Any, Any], bool]] = []
+        # Each gives the handler to use in the place of one, by method and path.
+        self.wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = []
 
     def tell(self, moment: str, session: Session) -> None:
         """Tell the listeners of a moment in a session's life."""
@@ -3548,12 +3536,11 @@ PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "network", "run"} 
 
 
 def some_fields(item: object, names: Iterable[str]) -> dict[str, Any]:
-    """The fields of those names, for another dataclass that has them too."""
+    """The fields of those names, for another tuple that has them too."""
     return {name: getattr(item, name) for name in names}
 
 
-@dataclass(frozen=True)
-class Session:  # with 30 fields or more CPython would give each one a dictionary of its own, of 1.6 KB
+class Session(NamedTuple):
     """A session as the API shows it; `document()` has the reference's fields and ours."""
 
     id: str
@@ -3594,13 +3581,17 @@ class Session:  # with 30 fields or more CPython would give each one a dictionar
     def document(self) -> dict[str, object]:
         """The session object of the API."""
         hidden = PRIVATE_FIELDS if self.error else {*PRIVATE_FIELDS, "error"}
-        return {"started_at": self.started_at, **{key: value for key, value in vars(self).items() if key not in hidden}}
+        shown = {key: value for key, value in self._asdict().items() if key not in hidden}
+        return {"started_at": self.started_at, **shown}
 
 
 # The fields that an instance keeps in a label of the same name, so that any Clincus can read a session back. The others
 # come from the instance itself, or are no texts.
-NOT_LABELS = {"id", "status", "error", "rang_at", "run", "engine", "member", "unreachable_since"}
-LABELS = [one.name for one in dataclasses.fields(Session) if one.type == "str" and one.name not in NOT_LABELS]
+NOT_LABELS = {
+    *("id", "slot", "status", "persistent", "paused", "error", "warnings"),
+    *("engine", "member", "unreachable_since", "pinned", "rang_at", "run"),
+}
+LABELS = [name for name in Session._fields if name not in NOT_LABELS]
 
 
 def container_prefix(environ: Mapping[str, str]) -> str:
@@ -3876,7 +3867,7 @@ class Registry:
             for candidate in [slot] if slot else SLOTS:
                 name = session_id_on(draft.engine, session_name(self.prefix, draft.workspace, candidate))
                 if candidate not in used and name not in names:
-                    self._reserved[name] = replace(draft, id=name, slot=candidate, created_at=utc_now())
+                    self._reserved[name] = draft._replace(id=name, slot=candidate, created_at=utc_now())
                     self.begin_work(name, "starting")
                     return self._reserved[name]
         if slot:
@@ -3908,7 +3899,7 @@ class Registry:
         with self._lock:
             when, run = format_time(moment), self._live.get(name)
             if run is not None and run.rang_at != when:
-                self._live[name] = replace(run, rang_at=when)
+                self._live[name] = run._replace(rang_at=when)
                 self._tell(name, when, "rang")
 
     def _tell(self, id: str, when: str = "", kind: str = "changed") -> None:
@@ -3917,12 +3908,12 @@ class Registry:
         now = self._sessions.get(id) or self._reserved.get(id)
         if now is not None:
             since = self._lost.get(now.engine) or self._lost.get(f"{now.engine}/{now.member}", "")
-            now = replace(now, status=self._busy.get(id, now.status), unreachable_since=since)
+            now = now._replace(status=self._busy.get(id, now.status), unreachable_since=since)
         is_settled = now is None or now.status in ("running", "stopped")  # else it is on its way to either
         known = now or before
         changes = self._run_changes(known, now, when) if is_settled and known else []
         if now is not None:
-            now = replace(now, rang_at=self._live[id].rang_at if id in self._live else "")
+            now = now._replace(rang_at=self._live[id].rang_at if id in self._live else "")
             now = next((one for one in (before, self._sessions.get(id)) if one == now), now)
             if self._live.get(id) == now:
                 self._live[id] = now  # what is equal is one object: it takes 2 KB
@@ -3931,7 +3922,7 @@ class Registry:
                 changes.append(Change(kind, now, when))
         elif before is not None:
             self._told = {other: session for other, session in self._told.items() if other != id}
-            changes.append(Change("deleted", replace(before, status="stopped"), when))
+            changes.append(Change("deleted", before._replace(status="stopped"), when))
         for change in changes:
             self._on_change(change)
 
@@ -3941,11 +3932,11 @@ class Registry:
         live = now if now is not None and (now.status == "running" or now.paused) else None
         is_over = run is not None and (live is None or live.run != run.run)
         if is_over or (run is None and now is None and known.status != "starting"):  # also: a stopped one was deleted
-            stopped = replace(known, status="stopped", paused=False, rang_at="")
+            stopped = known._replace(status="stopped", paused=False, rang_at="")
             changes.append(Change("stopped", stopped, live.started_at if live is not None else when))
             run = None
         if live is not None:
-            self._live[live.id] = live = replace(live, rang_at=run.rang_at if run is not None else "")
+            self._live[live.id] = live = live._replace(rang_at=run.rang_at if run is not None else "")
             if live.status == "running" and (run is None or run.paused):
                 started = Change("started", live, live.started_at or when)
                 changes.append(started if run is None else Change("resumed", live, when))
@@ -3955,8 +3946,7 @@ class Registry:
 # -- From a request to an instance
 
 
-@dataclass(frozen=True)
-class LaunchRequest:
+class LaunchRequest(NamedTuple):
     """The request to create a session. An empty field means: as the config says."""
 
     workspace: str
@@ -3967,8 +3957,8 @@ class LaunchRequest:
     slot: int = 0
     name: str = ""  # a person's own for the session
     resume: str = ""  # a saved session whose conversation goes on in the new container
-    settings: Mapping[str, object] = field(default_factory=dict)  # by dotted key: they beat the config's, profile's too
-    environment: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, object] = {}  # by dotted key: they beat the config's, profile's too
+    environment: Mapping[str, str] = {}
     debug: bool = False  # a shell instead of the tool
     tmux: bool = True  # False: the caller runs the tool in a terminal of its own, by `guest/shell.sh`
     command: str = ""  # the process that runs one command in the container itself, in place of a tool
@@ -4077,8 +4067,7 @@ def plan_launch(request: LaunchRequest, config: Config, environ: Mapping[str, st
 
 def describe_session(session: Session, launch: Launch, protection: Protection) -> tuple[Session, dict[str, Any]]:
     """The description (InstancePut) that one `incus launch` turns into a session's container, and the session. Pure."""
-    session = replace(
-        session,
+    session = session._replace(
         protection=protection.level,
         protection_note="; ".join(filter(None, (protection.reason, protection.note))),
         warnings=launch.warnings,
@@ -4175,16 +4164,14 @@ ASLEEP_PATIENCE = 20.0  # seconds that another server may take to read a stopped
 START_TIMEOUT = 120.0  # seconds that a start of the tool may take, and one more for each 4 MiB that are brought in
 
 
-@dataclass
 class Containers:
     """Describes, starts, stops and reads the containers of sessions, in one way for every caller."""
 
-    incus: Incus
-    registry: Registry
-    report: Callable[[str], None]  # is told what a person should know but stops nothing
-    extensions: Extensions
-    support: dict[str, ProtectionSupport] = field(default_factory=dict)  # what this host can do in each Incus project
-    unlockable: dict[str, str] = field(default_factory=dict)  # workspaces that cannot be locked, and why
+    def __init__(self, incus: Incus, registry: Registry, report: Callable[[str], None], extensions: Extensions) -> None:
+        self.incus, self.registry, self.extensions = incus, registry, extensions
+        self.report = report  # is told what a person should know but stops nothing
+        self.support: dict[str, ProtectionSupport] = {}  # what this host can do in each Incus project
+        self.unlockable: dict[str, str] = {}  # workspaces that cannot be locked, and why
 
     def instance(self, name: str) -> dict[str, Any] | None:
         """An instance as Incus has it, None if there is none. Raises IncusError."""
@@ -4316,7 +4303,7 @@ class Containers:
             self.support[project] = protection_support(self.incus)
         support = self.support[project]
         if reason:  # without id maps on the workspace's file system, a disk device has none either
-            support = replace(support, reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
+            support = support._replace(reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
         here = {known.workspace for known in self.registry.all() if known.workspace and not known.engine}
         workspaces, engine = {launch.draft.workspace, *here}, self.incus.engine if session.mode == "mount" else ""
         protection = protect_workspace(
@@ -4334,7 +4321,7 @@ class Containers:
             add(self.incus, session, launch, description)
         config = description["config"]
         config[LABEL + "devices"] = " ".join(description["devices"]) or "-"
-        session = replace(session, warnings=tuple(config.get(LABEL + "warnings", "").splitlines()))
+        session = session._replace(warnings=tuple(config.get(LABEL + "warnings", "").splitlines()))
         for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):
             self.report(f"{session.id}: {warning}")
         return session, description
@@ -4348,21 +4335,26 @@ def is_hosts_fault(error: Exception) -> bool:
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
-@dataclass
 class Sessions:
     """The life of sessions: one way in which they start, and one in which they end, for every caller.
 
     Calls on one session wait for each other.
     """
 
-    incus: Incus
-    registry: Registry
-    load: Callable[[], Config]  # gives the config in force at each call
-    environ: Mapping[str, str]
-    report: Callable[[str], None] = log.warning  # is told what a person should know but stops nothing
-    extensions: Extensions = field(default_factory=Extensions)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        incus: Incus,
+        registry: Registry,
+        load: Callable[[], Config],
+        environ: Mapping[str, str],
+        *,
+        report: Callable[[str], None] = log.warning,
+        extensions: Extensions | None = None,
+    ) -> None:
+        self.incus, self.registry, self.environ = incus, registry, environ
+        self.load = load  # gives the config in force at each call
+        self.report = report  # is told what a person should know but stops nothing
+        self.extensions = extensions or Extensions()
         # Key: an engine's name and its table in the config.
         self._engines = {"": Containers(self.incus, self.registry, self.report, self.extensions)}
         self._locks: dict[str, threading.RLock] = {}  # one for each session that was worked on
@@ -4469,7 +4461,7 @@ class Sessions:
         session = self._thawed(before)
         if is_stopped:  # if this fails it stays stopped, unless somebody else starts it
             anew = some_fields(launch.draft, ("deadline", "settings", "guest", "command", "tool_row", "persistent"))
-            session = self.containers(found.id).launch(replace(session, **anew), launch, self._worked_on[found.id])
+            session = self.containers(found.id).launch(session._replace(**anew), launch, self._worked_on[found.id])
         else:
             launch = launch._replace(guest=self.guest(session))
             if before is not found:
@@ -4509,7 +4501,7 @@ class Sessions:
             if delete and error is not None and session.status == "running" and not is_hosts_fault(error):
                 # A guest that cannot be asked (out of processes, going down just now) can be read once it is stopped.
                 self.containers(id).stop(id, 0)
-                session = replace(session, status="stopped")
+                session = session._replace(status="stopped")
                 error = self._save(session)
             if delete and error is not None and (not even_unsaved or is_hosts_fault(error)):
                 raise ClincusError(f'"{id}" is kept, as it holds a conversation that is not saved: {error}', 409)
@@ -4529,7 +4521,7 @@ class Sessions:
                 # Only now: the conversation of a container that runs on would go on, and the copy would not be final.
                 if error is None and session_tool(session).saved:
                     with suppress(ClincusError):  # the container is read again then
-                        write_metadata(replace(self._saved(session), final=True))
+                        write_metadata(self._saved(session)._replace(final=True))
         return self.registry.find(id)
 
     def _hand_over(self, session: Session) -> None:
@@ -4552,7 +4544,7 @@ class Sessions:
         if not session.paused:
             return session
         self.containers(session.id).start(session.id)
-        return replace(session, status="running", paused=False)
+        return session._replace(status="running", paused=False)
 
     def save(self, id: str, *, wait: bool = True) -> str | None:
         """Save a session's conversation now; the directory that holds it, "" if it could not be saved.
@@ -4627,7 +4619,7 @@ class Sessions:
             return new
         settings = {**json.loads(session.settings or "{}"), **new.settings}
         same = some_fields(session, ("workspace", "tool", "persistent", "image", "profile", "mode", "engine"))
-        return replace(new, settings=settings, **same)
+        return new._replace(settings=settings, **same)
 
     def _adopted(self, session: Session) -> Session:
         """A session with its id. A container of the Go program has none: it gets the one that it was saved under."""
@@ -4637,8 +4629,8 @@ class Sessions:
             return session
         for saved in list_saved(self.load(), self.environ):
             if (saved.container_name, saved.workspace, saved.tool) == (session.id, session.workspace, session.tool):
-                return replace(session, session_id=saved.session_id)
-        return replace(session, session_id=str(uuid.uuid4()))
+                return session._replace(session_id=saved.session_id)
+        return session._replace(session_id=str(uuid.uuid4()))
 
     def _launch(self, session: Session, launch: Launch) -> None:
         """Make the container and start the tool. If that fails or is interrupted, nothing stays."""
@@ -4748,7 +4740,7 @@ class Sessions:
             with self.containers(session.id).asleep(session.id) if is_asleep else nullcontext():
                 notes = save_conversation(command, guest.home, saved, tool, is_last=ends_tool or is_asleep, owner=owner)
             if is_asleep:
-                write_metadata(replace(saved, final=True))
+                write_metadata(saved._replace(final=True))
         except UnsettledError as error:  # the next save finds it at rest
             return error
         except (ClincusError, OSError) as error:
@@ -4810,13 +4802,13 @@ class Sessions:
 PROJECTS_PER_ROOT = 500  # more directories than that in one root are not a list a person reads
 
 
-@dataclass
 class Workspaces:
     """The workspace roots of the config and the project directories in them."""
 
-    load: Callable[[], Config]
-    environ: Mapping[str, str]
-    sessions: Callable[[], list[Session]]
+    def __init__(
+        self, load: Callable[[], Config], environ: Mapping[str, str], sessions: Callable[[], list[Session]]
+    ) -> None:
+        self.load, self.environ, self.sessions = load, environ, sessions
 
     def document(self) -> dict[str, object]:
         """The answer of `GET /api/workspaces`."""
@@ -5010,8 +5002,7 @@ def parse_text(schema: Schema, text: str, name: str) -> Any:
 # -- Requests and answers
 
 
-@dataclass
-class Request:
+class Request(NamedTuple):
     """One request. The body is read when its route is known."""
 
     method: str
@@ -5024,7 +5015,7 @@ class Request:
     version: str = "HTTP/1.1"  # or HTTP/1.0
     body: bytes = b""
     pieces: Iterable[bytes] = ()  # the body as it comes, for a route that wants it so
-    values: dict[str, Any] = field(default_factory=dict)  # path, query and body fields, checked
+    values: Mapping[str, Any] = {}  # path, query and body fields, checked
 
     @property
     def is_socket(self) -> bool:
@@ -5041,13 +5032,12 @@ class Request:
         return {word.strip().lower() for word in ",".join(self.headers.get_all(name) or []).split(",")}
 
 
-@dataclass
-class Response:
+class Response(NamedTuple):
     """An answer that a handler gives in place of a plain value: status, body and headers as they go out."""
 
     status: int = 200
     body: bytes = b""
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: Sequence[tuple[str, str]] = ()
 
 
 def json_response(value: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
@@ -5579,15 +5569,14 @@ class TimedInput(io.RawIOBase):
         return 0
 
 
-@dataclass
-class Site:
+class Site(NamedTuple):
     """All that a connection is answered by: routes, files, gate and features. `places` bounds how many there are."""
 
     router: Router
     assets: Assets
     gate: Gate
-    places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(CONNECTION_LIMIT))
-    extensions: Extensions = field(default_factory=Extensions)
+    places: threading.Semaphore
+    extensions: Extensions
 
 
 class Connection:
@@ -5660,11 +5649,10 @@ class Connection:
         given = route.read_parameters(in_path, request.query)
         if not route.takes_bytes and "GET" not in route.methods:
             check_content_type(request)
-        request.pieces = self._body(request, route.body_limit)
-        if not route.takes_pieces:
-            request.body = b"".join(request.pieces)
-        request.values = {**route.defaults, **given, **route.read_body(request.body)}
-        result = route.handler(request)
+        pieces = self._body(request, route.body_limit)
+        body = b"" if route.takes_pieces else b"".join(pieces)
+        values = {**route.defaults, **given, **route.read_body(body)}
+        result = route.handler(request._replace(pieces=pieces, body=body, values=values))
         if request.is_socket:
             return None
         if isinstance(result, Response):
@@ -6559,7 +6547,7 @@ class Application:
             wrapped = functools.reduce(lambda one, wrap: wrap(method, path, one), self.extensions.wrappers, handler)
             survive(f"the route {method} {path}", functools.partial(self.router.add, method, path, wrapped))
         assets = Assets(lambda path: packaged_file(f"spa_dist/{path}"))
-        self.site = Site(self.router, assets, gate or Gate(), extensions=self.extensions)
+        self.site = Site(self.router, assets, gate or Gate(), threading.Semaphore(CONNECTION_LIMIT), self.extensions)
 
     @property
     def port(self) -> int:

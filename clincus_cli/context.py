@@ -86,7 +86,7 @@ class Context:
             registry,
             lambda: self.config,
             self.environ,
-            console.warn,
+            report=console.warn,
             extensions=self.extensions,
         )
         self._refresh(sessions)

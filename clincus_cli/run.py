@@ -46,10 +46,9 @@ def run_run(context: Context) -> int:
     Exits: CODE that of the command; 1 also: it could not be started; 124 --timeout was over
     """
     from contextlib import ExitStack
-    from dataclasses import replace
 
     options = context.options
-    request = replace(shell.launch_request(context), command=process_mark(os.getpid()))
+    request = shell.launch_request(context)._replace(command=process_mark(os.getpid()))
     sessions = context.sessions
     config = sessions.plan(request).config
     with ExitStack() as open_ways:

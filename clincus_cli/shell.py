@@ -189,8 +189,6 @@ def choose_resumed(
     context: Context, request: clincus.LaunchRequest, wanted: str
 ) -> clincus.Session | clincus.LaunchRequest:
     """The container that a saved session still has, or a request that goes on with its conversation in a new one."""
-    from dataclasses import replace
-
     if wanted == "auto":
         chosen = newest_saved(context, request)
         console.say(f"Auto-detected session: {chosen.session_id}")
@@ -199,21 +197,20 @@ def choose_resumed(
     if chosen.workspace and os.path.realpath(chosen.workspace) != request.workspace:
         if getattr(context.options, "directory", "") or context.options.workspace:
             raise clincus.ClincusError(f"session '{wanted}' is of the workspace '{chosen.workspace}'", 409)
-        request = replace(request, workspace=chosen.workspace)
+        request = request._replace(workspace=chosen.workspace)
     console.say(f"Resuming session: {chosen.session_id}")
     for one in context.sessions.registry.all():
         if one.session_id == chosen.session_id or one.id == one.session_id == chosen.container_name:
             return one
     if request.persistent is None and chosen.persistent:
         console.say("Inherited persistent mode")
-        request = replace(request, persistent=True)
+        request = request._replace(persistent=True)
     image = chosen.image
     try:
         clincus.IMAGE(image)
     except clincus.Unfit:
         image = ""  # the Go program wrote a description there
-    return replace(
-        request,
+    return request._replace(
         resume=chosen.session_id,
         tool=request.tool or chosen.tool,
         image=request.image or image,

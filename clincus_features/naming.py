@@ -6,7 +6,6 @@ PATCH /api/sessions/{id}    {"name", "persistent", "pinned"}, each of which may 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 import clincus
@@ -36,7 +35,7 @@ def change_session(sessions: clincus.Sessions, id: str, changes: Mapping[str, st
     if not changes:
         return sessions.registry.get(id)
     with sessions.lock(id):
-        session = replace(sessions.registry.get(id), **cast("dict[str, Any]", changes))
+        session = sessions.registry.get(id)._replace(**cast("dict[str, Any]", changes))
         labels = {
             clincus.LABEL + key: str(value).lower() if value in (True, False) else value
             for key, value in changes.items()
@@ -46,6 +45,6 @@ def change_session(sessions: clincus.Sessions, id: str, changes: Mapping[str, st
         kept = clincus.read_metadata(sessions.saved_directory(session), session.tool)
         if kept is not None:
             fresh = clincus.some_fields(session, ("name", "persistent"))
-            clincus.write_metadata(replace(kept, **fresh), kept.saved_at)
+            clincus.write_metadata(kept._replace(**fresh), kept.saved_at)
         sessions.look(id)
         return session

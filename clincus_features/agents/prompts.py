@@ -90,8 +90,9 @@ def with_clean_prompt(method: str, path: str, handler: clincus.Handler) -> clinc
     """Let the first prompt of a new session be cleaned as any other."""
 
     def create(request: clincus.Request) -> object:
-        if request.values["prompt"] is not None:
-            request.values["prompt"] = typed.clean_prompt(request.values["prompt"])
+        prompt = request.values["prompt"]
+        if prompt is not None:
+            request = request._replace(values={**request.values, "prompt": typed.clean_prompt(prompt)})
         return handler(request)
 
     return create if (method, path) == ("POST", "/api/sessions") else handler

@@ -308,9 +308,8 @@ def with_settings(method: str, path: str, handler: Handler) -> Handler:
 
     def create(request: clincus.Request) -> object:
         given = taken_settings(request.values)
-        request.values = {name: value for name, value in request.values.items() if name not in FIELDS}
-        request.values["settings"] = given or None
-        return handler(request)
+        others = {name: value for name, value in request.values.items() if name not in FIELDS}
+        return handler(request._replace(values={**others, "settings": given or None}))
 
     return create
 

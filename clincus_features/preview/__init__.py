@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import functools
 import ipaddress
 import threading
@@ -124,11 +123,10 @@ class Previews:
         here, first = request.peer.here[0], self._app.config.get("preview.port")
         if ipaddress.ip_address(here.partition("%")[0]).is_link_local:
             raise clincus.ClincusError("a preview cannot be had at a link-local address", 409)
-        site = dataclasses.replace(
-            self._app.site,
-            places=threading.Semaphore(openings.CONNECTIONS_MOST),
-            extensions=clincus.Extensions(visitors=[functools.partial(self.visit_own, opening)]),
-        )
+        extensions = clincus.Extensions()
+        extensions.visitors.append(functools.partial(self.visit_own, opening))
+        places = threading.Semaphore(openings.CONNECTIONS_MOST)
+        site = self._app.site._replace(places=places, extensions=extensions)
         for port in range(first, min(first + PORTS_TRIED, 65536)) if first else (0,):
             with contextlib.suppress(OSError):
                 listener = clincus.open_listener((here, port), site)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from email.message import Message
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +93,7 @@ class Comments:
         # By the route of the prompts, which another feature answers.
         route, _ = self._app.router.find("POST", f"/api/sessions/{session.id}/prompt")
         values = {"id": session.id, "text": message(comments)}
-        result: Any = route.handler(replace(request, headers=Message(), values=values))
+        result: Any = route.handler(request._replace(headers=Message(), values=values))
         if result["result"] in ("submitted", "queued"):
             sent = {one["comment_id"] for one in comments}
             with self._records.changing(record) as now:

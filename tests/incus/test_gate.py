@@ -242,7 +242,9 @@ def server_of_a_person():
             os.setuid(1000)
             router = clincus.Router(clincus.load_contract())
             router.add("GET", "/api/tools", lambda _: [])
-            site = clincus.Site(router, clincus.Assets(lambda _: None), clincus.Gate())
+            site = clincus.Site(
+                router, clincus.Assets(lambda _: None), clincus.Gate(), threading.Semaphore(8), clincus.Extensions()
+            )
             listener = clincus.open_listener(("127.0.0.1", 0), site)
             os.write(writer, str(listener.server_address[1]).encode())
             os.close(writer)

@@ -11,7 +11,6 @@ import stat
 import subprocess
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,7 +104,7 @@ class Box:
         """The wall of a new container: locked, basic (as on a host that cannot do better), or off."""
         support = self.support
         if level == "basic":
-            support = replace(support, reason="asked for by the test")
+            support = support._replace(reason="asked for by the test")
         flags = {"security.protected_paths": paths, "security.disable_protection": level == "off"}
         settings = clincus.with_flags(clincus.make_config(()), {**flags, "incus.code_uid": code_uid})
         workspace = workspace or clincus.workspace_folder(str(self.root), "/workspace", settings)

@@ -246,7 +246,7 @@ def test_a_prompt_whose_server_ended_meanwhile_is_unconfirmed(kept):
 
 def test_prompts_go_with_their_session(kept):
     kept.add(SESSION, "one", "queued")
-    assert kept.of(replace(SESSION, session_id="another")) == []
+    assert kept.of(SESSION._replace(session_id="another")) == []
     kept.forget(SESSION)
     assert kept.of(SESSION) == []
     kept.forget(SESSION)
@@ -299,7 +299,7 @@ def sender(tmp_path, monkeypatch) -> prompts.Sender:
 
 @pytest.mark.parametrize(("takes_at", "enters", "has_taken"), [(1, 1, True), (2, 2, True), (9, 2, False)])
 def test_enter_comes_once_more_where_a_prompt_stays_in_the_input(sender, takes_at, enters, has_taken):
-    gemini, terminal = replace(SESSION, tool="gemini"), Input(takes_at)
+    gemini, terminal = SESSION._replace(tool="gemini"), Input(takes_at)
     typed = sender._type(gemini, terminal, sender.prompts.add(gemini, "say hello", "sending"))
     assert (terminal.pressed, terminal.has_taken) == (["Enter"] * enters, has_taken)
     assert typed.result == "unconfirmed"
@@ -309,5 +309,5 @@ def test_enter_comes_once_more_where_a_prompt_stays_in_the_input(sender, takes_a
 def test_a_tool_that_has_not_stopped_is_interrupted_again(sender, monkeypatch, takes_at, presses):
     terminal = Input(takes_at)
     monkeypatch.setattr(prompts, "open_terminal", lambda *_: terminal)
-    sender.interrupt(replace(SESSION, tool="copilot"))
+    sender.interrupt(SESSION._replace(tool="copilot"))
     assert terminal.pressed == ["Escape"] * presses

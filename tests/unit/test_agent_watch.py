@@ -32,7 +32,7 @@ class App:
         self.starting: list[clincus.Session] = []
 
     def get(self, id: str) -> clincus.Session:
-        return clincus.replace(SESSION, id=id)
+        return SESSION._replace(id=id)
 
     def all(self) -> list[clincus.Session]:
         return self.starting
@@ -190,11 +190,11 @@ def test_a_prompt_that_nothing_proves_is_work_until_the_next_look(watch, contain
 
 
 def test_the_first_looks_wait_until_no_session_starts_any_more(watch, app):
-    app.starting = [clincus.replace(SESSION, status="starting")]
+    app.starting = [SESSION._replace(status="starting")]
     watch.tell("started", SESSION)
     assert next_look(watch) == pytest.approx(agents.WAIT_FOR_STARTS, abs=0.5)
     app.starting = []
-    watch.tell("started", clincus.replace(SESSION, id="clincus-a1b2c3-2"))
+    watch.tell("started", SESSION._replace(id="clincus-a1b2c3-2"))
     assert next_look(watch) <= 0
 
 
@@ -258,7 +258,7 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
     hanging, honest = [f"clincus-a1b2c3-{number}" for number in (1, 2, 3)], "clincus-a1b2c3-4"
     monkeypatch.setattr(agents, "SLOW", -1.0)  # the first look at these three took long
     for id in hanging:
-        watch.tell("started", clincus.replace(SESSION, id=id))
+        watch.tell("started", SESSION._replace(id=id))
         watch.work()
     monkeypatch.setattr(agents, "SLOW", 60.0)
     go_on, looked = threading.Event(), threading.Semaphore(0)
@@ -272,12 +272,12 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
 
     monkeypatch.setattr(agents, "look", look)
     for id in hanging:
-        watch.tell("ring", clincus.replace(SESSION, id=id))
+        watch.tell("ring", SESSION._replace(id=id))
     workers = [threading.Thread(target=watch.work) for _ in range(agents.SLOW_LOOKERS)]
     for worker in workers:
         worker.start()
     wait_until(lambda: len(watch._looking) == agents.SLOW_LOOKERS, "those that hang")
-    watch.tell("started", clincus.replace(SESSION, id=honest))
+    watch.tell("started", SESSION._replace(id=honest))
     watch.work()
     assert looked.acquire(timeout=20)
     go_on.set()
@@ -288,7 +288,7 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
 
 
 def test_a_session_that_does_not_run_has_no_agent(watch, container):
-    assert watch.decision(clincus.replace(SESSION, status="stopped")).agent.state == "none"
+    assert watch.decision(SESSION._replace(status="stopped")).agent.state == "none"
 
 
 def test_a_person_who_looked_before_the_clock_was_set_back_has_seen_nothing_since(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +37,7 @@ class Box:
         self.settings = {"clone.size_limit": "1MiB"}
         self.incus = self
         self.door = self.containers = lambda id: self
-        self.session = replace(SESSION, workspace=str(workspace))
+        self.session = SESSION._replace(workspace=str(workspace))
 
     def load(self) -> SimpleNamespace:
         return SimpleNamespace(get=self.settings.__getitem__)
@@ -501,7 +500,7 @@ def test_a_link_in_the_place_of_branches_is_not_written_through(box, project, tm
      ("x.lock", "clincus/clincus-a1b2c3-1"), ("\N{SNOWMAN}", "clincus/clincus-a1b2c3-1")],
 )  # fmt: skip
 def test_the_branch_has_the_name_of_the_session(name, branch):
-    assert landing.branch_name(replace(SESSION, name=name), "") == branch
+    assert landing.branch_name(SESSION._replace(name=name), "") == branch
 
 
 def lie(box: Box, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
@@ -666,5 +665,5 @@ def test_a_clone_that_cannot_be_read_is_kept_unless_a_person_insists(box, tmp_pa
 
 def test_a_session_with_a_mounted_folder_has_nothing_to_fetch(box):
     request = clincus.LaunchRequest("/srv/app", branch="main")
-    assert "a branch is for a clone" in refusal(clone.prepare, box, replace(SESSION, mode="mount"), request)
+    assert "a branch is for a clone" in refusal(clone.prepare, box, SESSION._replace(mode="mount"), request)
     assert repository.is_ref("refs/heads/x")

@@ -610,7 +610,8 @@ def test_a_flag_is_a_limit_of_mine_too(environ, workspace):
     user_file = os.path.join(environ["HOME"], ".config/clincus/config.toml")
     write(user_file, "[profiles.fast]\nlimits.disk.max = '999999999iops'\n")
     request = clincus.LaunchRequest(workspace=str(workspace), settings={"limits.disk.read": "10MiB/s"})
-    features = clincus.Extensions(workspace_configs=[trust.project_config])
+    features = clincus.Extensions()
+    features.workspace_configs.append(trust.project_config)
     launch = clincus.plan_launch(request, clincus.load_config(environ), environ, features)
     assert limit_options(launch.config.get("limits"))[1] == {"limits.read": "10MiB"}
 

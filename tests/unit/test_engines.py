@@ -6,7 +6,6 @@ import base64
 import contextlib
 import hashlib
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -206,7 +205,7 @@ def test_a_session_there_takes_no_conversation_of_another_session_by_its_id(tmp_
     environ, reports = {"HOME": str(tmp_path)}, list[str]()
     registry = clincus.Registry("clincus-", lambda change: None)
     config = clincus.load_config(environ)
-    sessions = clincus.Sessions(Door(engine="", remote=""), registry, lambda: config, environ, reports.append)
+    sessions = clincus.Sessions(Door(engine="", remote=""), registry, lambda: config, environ, report=reports.append)
     registry.compare(1, [instance(session_id="mine")], engine="far")
     directory = clincus.session_directory(config, environ, "claude", "mine")
     clincus.write_metadata(clincus.SavedSession("mine", "claude", directory, container_name=NAME, workspace="/w"))
@@ -469,7 +468,7 @@ def test_an_engine_that_is_down_at_the_start_shows_what_it_had_until_it_answers(
     assert since < "2099"
     assert after.shown() == {FAR: ("running", since), f"{FAR}2": ("stopped", since)}
     kept, live = after.registry.get(f"{FAR}2"), before.registry.get(f"{FAR}2")
-    assert replace(kept, unreachable_since="") == live
+    assert kept._replace(unreachable_since="") == live
     after.far.error = ""
     after.registry.reach("far", "")
     after.hear(instance(status="Stopped"))

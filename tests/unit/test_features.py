@@ -122,7 +122,7 @@ def test_an_answer_holds_for_some_seconds_however_many_ask(seconds, expected):
 
 def test_each_session_has_an_answer_of_its_own():
     answers, ask = clincus.LastAnswers(1e9), numbers()
-    assert [answers.get(clincus.replace(SESSION, id=id), ask) for id in ("a", "b", "a")] == [1, 2, 1]
+    assert [answers.get(SESSION._replace(id=id), ask) for id in ("a", "b", "a")] == [1, 2, 1]
 
 
 @pytest.mark.parametrize(("moment", "expected"), [("stopped", 2), ("deleted", 2), ("changed", 1)])

@@ -218,7 +218,7 @@ for number in range(60):
 def lines(*numbers: int, slot: int = 1) -> bytes:
     """A start and a stop for each number."""
     runs = [a_run(number, slot=slot) for number in numbers]
-    ended = [clincus.replace(run, ended_at=run.started_at) for run in runs]
+    ended = [run._replace(ended_at=run.started_at) for run in runs]
     return b"".join(run.line("start") + one.line("stop") for run, one in zip(runs, ended))
 
 

@@ -92,7 +92,9 @@ FILES = {
 def serving(limit=clincus.CONNECTION_LIMIT, gate=None):
     """A listener on a free port, which goes away without leaving a thread."""
     gate = gate or clincus.Gate()
-    site = clincus.Site(make_router(), clincus.Assets(FILES.get), gate, threading.Semaphore(limit))
+    site = clincus.Site(
+        make_router(), clincus.Assets(FILES.get), gate, threading.Semaphore(limit), clincus.Extensions()
+    )
     listener = clincus.open_listener(("127.0.0.1", 0), site)
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,))
     thread.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-from dataclasses import replace
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -234,9 +233,9 @@ def test_what_a_tool_does_is_told_in_words_of_ours(office, agent, words):
 def test_what_becomes_of_a_session_without_a_request_is_told(office):
     changes = [{"unreachable_since": "2026-01-01T08:00:00Z"}, {}, {"paused": True}]
     for change in changes:
-        office.journal.hear("changed", replace(office.session, **change))
+        office.journal.hear("changed", office.session._replace(**change))
         office.journal.write_next()
-    office.journal.hear("stopped", replace(office.session, deadline="2026-01-01T09:00:00Z"))
+    office.journal.hear("stopped", office.session._replace(deadline="2026-01-01T09:00:00Z"))
     office.journal.write_next()
     assert office.log() == [
         "The session has stopped: its time was over",

@@ -50,7 +50,7 @@ def test_the_list_is_what_the_core_answers_and_changes_with_an_event(app):
     made = len(app.made)
     assert json.loads(answer(REQUEST).body) == expected()
     assert len(app.made) == made, "nothing has changed, so nothing is made anew"
-    app.sessions = [clincus.replace(app.sessions[0], name="ready"), app.sessions[1]]
+    app.sessions = [app.sessions[0]._replace(name="ready"), app.sessions[1]]
     app.hub.publish({"type": "session.changed"}, extension=True)
     assert [one["name"] for one in json.loads(answer(REQUEST).body)] == ["ready", ""]
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,12 +159,12 @@ def test_a_folder_that_is_no_repository_carries_the_advice(tmp_path):
 )
 def test_a_placeholder_is_what_git_does_not_mind(path, text):
     places = {"/home/ada/project/team.config": "", "/home/ada/project/.githooks": None}
-    paths = clincus.protected_paths(SETTINGS, replace(WORKSPACE, git_places=places))
+    paths = clincus.protected_paths(SETTINGS, WORKSPACE._replace(git_places=places))
     assert paths[f"/home/ada/project/{path}"] == text
 
 
 def test_a_git_folder_of_another_name_is_protected_as_one():
-    workspace = replace(WORKSPACE, git_folders=("/home/ada/project/.bare",))
+    workspace = WORKSPACE._replace(git_folders=("/home/ada/project/.bare",))
     paths = set(clincus.protected_paths(settings_with(protected_paths=[".git/hooks"]), workspace))
     expected = {"hooks", "commondir", "modules/**/config", "worktrees/*/config.worktree"}
     assert {f"/home/ada/project/.bare/{path}" for path in expected} <= paths
@@ -174,20 +173,20 @@ def test_a_git_folder_of_another_name_is_protected_as_one():
 
 def test_writable_hooks_holds_though_git_names_them():
     places = dict.fromkeys(f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other"))
-    paths = clincus.protected_paths(settings_with(protected_paths=[]), replace(WORKSPACE, git_places=places))
+    paths = clincus.protected_paths(settings_with(protected_paths=[]), WORKSPACE._replace(git_places=places))
     named = {f"/home/ada/project/.git/{name}" for name in ("hooks", "config", "other")} & set(paths)
     assert named == {"/home/ada/project/.git/other"}
 
 
 @pytest.mark.parametrize("path", ["/home/ada/project", "/home/ada"])
 def test_a_workspace_that_is_itself_the_folder_of_hooks_is_refused(path):
-    workspace = replace(WORKSPACE, git_places={path: None})
+    workspace = WORKSPACE._replace(git_places={path: None})
     assert refusal(workspace, SETTINGS, LOCKABLE).status == 409
     assert protect_workspace(workspace, OFF, LOCKABLE).level == "off"
 
 
 def test_what_git_runs_in_an_extra_mount_is_protected_there():
-    workspace = replace(WORKSPACE, git_places={"/home/ada/shared/hooks": None})
+    workspace = WORKSPACE._replace(git_places={"/home/ada/shared/hooks": None})
     shared = HostFolder("/home/ada/shared", "/shared", uid=1000, gid=1000)
     plan = plan_of(protect_workspace(workspace, SETTINGS, LOCKABLE, [shared], "cafe"))
     assert plan["trees"][1]["protect"] == {"hooks": None}
@@ -317,7 +316,7 @@ def test_device_names_are_readable_and_differ():
 
 def test_the_hook_is_one_line_of_plain_characters():
     places = dict.fromkeys(f"/home/ada/project/submodules/number-{number}/.githooks" for number in range(2000))
-    workspace = replace(WORKSPACE, git_places=places)
+    workspace = WORKSPACE._replace(git_places=places)
     for line in protect_workspace(workspace, SETTINGS, LOCKABLE, stage="cafe").config["raw.lxc"].splitlines():
         assert re.fullmatch(r"[\x20-\x7e]+", line)
         assert len(line) < 100_000  # MAX_ARG_STRLEN of Linux is 131072

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Collection
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -100,8 +99,7 @@ def test_states_of_incus_become_ours(status, expected):
 
 
 def test_what_is_on_an_instance_is_read_back():
-    session = clincus.replace(
-        draft(NAME),
+    session = draft(NAME)._replace(
         id=NAME,
         slot=1,
         status="running",
@@ -129,10 +127,10 @@ def test_all_that_a_session_is_read_from_is_kept_of_a_listing():
 def test_a_session_has_no_dictionary_of_its_own():
     session = clincus.session_from_instance("clincus-", instance())
     tracemalloc.start()
-    copies = [replace(session) for _ in range(200)]
+    copies = [session._replace() for _ in range(200)]
     size = tracemalloc.get_traced_memory()[0] / len(copies)
     tracemalloc.stop()
-    assert size < 800  # 1,900 with one field more
+    assert size < 800  # 1,900 with a dictionary
 
 
 class TestWorkspace:
@@ -458,7 +456,7 @@ class TestDescription:
     )
 
     def test_it_is_complete(self):
-        started = clincus.replace(draft(NAME), id=NAME, slot=1)
+        started = draft(NAME)._replace(id=NAME, slot=1)
         session, description = clincus.describe_session(started, self.LAUNCH, self.PROTECTION)
         assert description["config"] == {
             "boot.autostart": "false",

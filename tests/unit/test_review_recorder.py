@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,7 @@ def test_a_start_has_one_checkpoint_whoever_tells_of_it(recorder):
     assert work_off(recorder) == ["start"]
     recorder.tell("started", SESSION)  # a server that was started again finds it
     assert work_off(recorder) == ["start"]
-    later = replace(SESSION, run="2999-01-01T00:00:00Z")
+    later = SESSION._replace(run="2999-01-01T00:00:00Z")
     recorder._app.sessions = [later]
     recorder.tell("started", later)
     assert work_off(recorder) == ["start", "start"]
@@ -109,10 +108,10 @@ def test_a_start_that_was_made_here_is_not_waited_for(recorder):
 
 
 def test_the_first_checkpoints_wait_until_no_session_starts_any_more(recorder, app):
-    app.sessions = [SESSION, replace(SESSION, id="clincus-0a1b2c-9", status="starting")]
+    app.sessions = [SESSION, SESSION._replace(id="clincus-0a1b2c-9", status="starting")]
     recorder.tell("after_start", SESSION)
     assert recorder._queue[0][0] > time.monotonic() + 1
-    app.sessions = [SESSION, replace(SESSION, id="clincus-0a1b2c-9")]
+    app.sessions = [SESSION, SESSION._replace(id="clincus-0a1b2c-9")]
     recorder.tell("after_start", app.sessions[1])
     assert [id for at, id, _ in recorder._queue if at <= time.monotonic()] == [one.id for one in app.sessions]
 

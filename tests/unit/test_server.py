@@ -262,6 +262,8 @@ def listener() -> clincus.Listener:
         clincus.Router(clincus.load_contract()),
         clincus.Assets(lambda _: None),
         clincus.Gate(),
+        threading.Semaphore(8),
+        clincus.Extensions(),
     )
     return clincus.open_listener(("127.0.0.1", 0), site)
 

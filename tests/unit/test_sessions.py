@@ -82,7 +82,7 @@ def reports() -> list[str]:
 def sessions(door: Door, reports: list[str], tmp_path: Path) -> clincus.Sessions:
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
-    return clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ, reports.append)
+    return clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ, report=reports.append)
 
 
 def add(sessions: clincus.Sessions, name: str = NAME, **fields: Any) -> clincus.Session:
@@ -422,7 +422,7 @@ class TestStart:
         assert deleted(door) == []
         door.refusals = [clincus.IncusError("Instance already exists", 409)]
         with pytest.raises(clincus.ClincusError, match="already exists"):
-            sessions.create(clincus.replace(request_, slot=3))
+            sessions.create(request_._replace(slot=3))
         assert deleted(door) == []
 
     def test_one_that_was_made_and_is_refused_as_if_it_were_anothers_does_not_stay(self, sessions, door, request_):
@@ -440,7 +440,7 @@ class TestStart:
     def test_of_two_that_go_on_with_one_conversation_neither_undoes_the_other(self, sessions, door, request_):
         session = sessions.create(request_)
         there = dict(door.instances)
-        again = clincus.replace(request_, resume=session.session_id)
+        again = request_._replace(resume=session.session_id)
         with pytest.raises(clincus.ClincusError, match=f'still has its container: resume "{session.id}"'):
             sessions.create(again)
         forget(sessions, session.id)  # another process made it, of which this one has not heard
@@ -473,7 +473,7 @@ class TestStart:
             door.instances[session.id].update(status="Stopped", architecture="", description="", profiles=[])
             door.instances[session.id].update(ephemeral=False, stateful=False)
             sessions.look(session.id)
-            sessions.resume(session.id, clincus.replace(request_, **changes))
+            sessions.resume(session.id, request_._replace(**changes))
             return len(written)
 
         assert resume() == 0
@@ -505,7 +505,7 @@ class TestStart:
         door.instances[session.id]["status"] = "Stopped"
         sessions.look(session.id)
         directory = str(tmp_path / ".clincus/sessions-claude/the-saved-id")
-        clincus.write_metadata(clincus.replace(sessions._saved(session), directory=directory))
+        clincus.write_metadata(sessions._saved(session)._replace(directory=directory))
         text = (Path(directory) / "metadata.json").read_text()
         (Path(directory) / "metadata.json").write_text(text.replace(session.session_id, "the-saved-id"))
         (tmp_path / f".clincus/sessions-claude/{session.session_id}/metadata.json").unlink()
@@ -525,7 +525,7 @@ class TestStart:
         added.session_fields += [lambda session: {"broken": 1 // 0}, lambda session: {"mine": session.slot}]
         sent: list[bytes] = []
         door.exec = lambda *_, stdin=b"", **options: sent.append(stdin) or clincus.Completed(0, b"", b"")
-        session = sessions.create(clincus.replace(request_, tool="shell"))
+        session = sessions.create(request_._replace(tool="shell"))
         assert door.instances[session.id]["config"]["user.mine"] == request_.workspace
         assert b".mine" in b"".join(sent[-1])
         assert sessions.document(session) == {**session.document(), "mine": 1}

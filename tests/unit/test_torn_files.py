@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,7 +130,7 @@ def test_a_file_that_cannot_be_read_now_is_not_put_aside(environ, tmp_path):
 
 def test_a_record_that_is_torn_costs_no_other_session_its_own(environ):
     note_record(environ, "tree")
-    other = replace(SESSION, session_id="two")
+    other = SESSION._replace(session_id="two")
     with reviewed(environ).changing(reviewed(environ).of(other)) as record:
         record.tree = "other"
     os.truncate(in_home(environ, "checkpoints", f"{NAME}.{records.short_key('one')}.json"), 5)

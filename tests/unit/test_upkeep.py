@@ -228,7 +228,7 @@ def test_a_container_whose_save_failed_is_saved_again_though_it_sleeps(sessions,
 
 def test_a_duty_that_sleeps_is_woken_by_what_happens_on_its_engine_alone():
     alarm, session = upkeep.Alarm(), clincus.Session(FIRST, "/w", "claude", 1, "running", persistent=False)
-    alarm.hear("changed", clincus.replace(session, engine="far"))
+    alarm.hear("changed", session._replace(engine="far"))
     alarm.wait("far", 600)  # it comes back at once
     alarm.wait("", 0.01)
     assert not alarm._of("far").is_set()
