@@ -21,7 +21,6 @@ import importlib
 import io
 import itertools
 import json
-import logging
 import marshal
 import operator
 import os
@@ -47,18 +46,20 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Union
 from urllib.parse import parse_qsl, quote, unquote
 
 # Each command loads this file, so a module that takes long to load and that few commands need waits for its first use.
-# A type checker sees a plain import; what runs has a `LaterModule` of that name in its place.
+# A type checker sees a plain import; what runs has a `Later` of that name in its place.
 if TYPE_CHECKING:
     import base64
     import copy
     import glob
     import hashlib
+    import logging
     import shutil
     import socket
     import tarfile
     from email.message import Message
     from http.server import ThreadingHTTPServer
     from io import BufferedReader
+    from logging import Handler as LoggingHandler
 
     from typing_extensions import Self
     from websockets.frames import Frame
@@ -66,18 +67,19 @@ if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 else:
 
-    class LaterModule:
-        """Stands for a module, and loads it when a name of it is asked for."""
+    class Later:
+        """Stands for a module, or for the log, and loads it when a name of it is asked for."""
 
-        def __init__(self, name: str) -> None:
-            self._name = name
+        def __init__(self, load: Callable[..., object], *name: str) -> None:
+            self._load, self._name = load, name
 
         def __getattr__(self, name: str) -> object:
-            return getattr(importlib.import_module(self._name), name)
+            return getattr(self._load(*self._name), name)
 
-    for name in ("base64", "copy", "glob", "hashlib", "hmac", "shutil", "socket", "tarfile"):
-        globals()[name] = LaterModule(name)
-    ThreadingHTTPServer = object  # a base class cannot wait: `open_listener` makes the class with the true one
+    for name in ("base64", "copy", "glob", "hashlib", "hmac", "logging", "shutil", "socket", "tarfile"):
+        globals()[name] = Later(importlib.import_module, name)
+    # A base class cannot wait: `open_log` and `open_listener` make the classes with the true ones.
+    LoggingHandler = ThreadingHTTPServer = object
 
 __version__ = "0.1.0"
 __commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
@@ -126,7 +128,7 @@ def printable(text: str) -> str:
 # -- The log, and what is measured
 
 
-class LogHandler(logging.Handler):
+class LogHandler(LoggingHandler):
     """Writes each message on one line to stderr, and a traceback below it, without control characters.
 
     Text of a container may be in it. It never raises: a stderr that is gone, full or not read must not end a thread.
@@ -145,12 +147,22 @@ class LogHandler(logging.Handler):
             print(text, file=stream, flush=True)
 
 
-# The log tells the person who watches the server what it does. No secret is ever logged.
-log = logging.getLogger("clincus")
-log.setLevel(logging.INFO)
-log.propagate = False
-log.addHandler(LogHandler())
-log.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+@functools.cache
+def open_log() -> logging.Logger:
+    """The log, which tells the person who watches the server what it does. No secret is ever logged."""
+    handler = cast(LogHandler, type("Handler", (LogHandler, logging.Handler), {})())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logger = logging.getLogger("clincus")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [handler]  # two threads that come here at once leave one
+    return logger
+
+
+if TYPE_CHECKING:
+    log = open_log()
+else:
+    log = Later(open_log)
 
 # Each is told of a piece of work that is over: its kind, which one of the kind, and the seconds that it took.
 meters: list[Callable[[str, str, float], None]] = []
@@ -4348,12 +4360,12 @@ class Sessions:
         load: Callable[[], Config],
         environ: Mapping[str, str],
         *,
-        report: Callable[[str], None] = log.warning,
+        report: Callable[[str], None] | None = None,
         extensions: Extensions | None = None,
     ) -> None:
         self.incus, self.registry, self.environ = incus, registry, environ
         self.load = load  # gives the config in force at each call
-        self.report = report  # is told what a person should know but stops nothing
+        self.report = report or log.warning  # is told what a person should know but stops nothing
         self.extensions = extensions or Extensions()
         # Key: an engine's name and its table in the config.
         self._engines = {"": Containers(self.incus, self.registry, self.report, self.extensions)}
