@@ -15,6 +15,8 @@ cd "$workspace" || exit 1
 agent=$HOME/.clincus/agent
 mkdir -p "$agent" && rm -f "$agent/events" "$agent/screen" "$agent/rings" && echo $$ >"$agent/run"
 (command -v perl && sudo -n true && : >"$agent/rings") >/dev/null 2>&1 & # what guest/ring.sh needs
+# A person who starts it again, from the shell that it has left, tells nobody; and it may ask before a hook of it runs.
+[ ! -e "$HOME/.clincus/started" ] || setsid "$HOME/.clincus/ring" >/dev/null 2>&1 &
 # Files of the system, such as settings that no user's settings switch off. Without sudo the tool starts without them.
 # Here and not in guest/start.sh, so that nobody waits for it who wants the terminal.
 if cd "$HOME/.clincus/system" 2>/dev/null; then

@@ -47,6 +47,17 @@ def test_the_tool_goes_on_with_its_conversation_when_it_is_started_again(home):
     assert start(home, "direct") == "again\n"
 
 
+def test_a_server_is_told_of_a_tool_that_a_person_starts_again(home):
+    """The ring at the tool's end is another one: the exit code is known by then."""
+    os.mkfifo(home / "rung")
+    (home / ".clincus/ring").write_text('#!/bin/sh\n[ "$(wc -w <~/.clincus/agent/run)" = 2 ] || echo rung >~/rung\n')
+    (home / ".clincus/ring").chmod(0o755)
+    assert start(home, "direct") == "first it's\n"
+    text = (home / ".clincus/launch").read_text()
+    (home / ".clincus/launch").write_text(text + "afresh='cat ~/rung'\n")
+    assert start(home, "direct") == "rung\n"
+
+
 def test_a_conversation_without_a_message_is_none_and_makes_room_for_a_new_one(home):
     """Claude Code leaves such a file when it ends before the first prompt."""
     claude, projects = clincus.TOOLS["claude"], home / ".claude/projects/-workspace"
