@@ -124,7 +124,10 @@ def keep_bundle(sessions: clincus.Sessions, session: clincus.Session, state: Sta
         _, size = take_bundle(sessions, session, "all", state.known, f"{path}.part")
         if not size:
             raise clincus.ClincusError("its clone sent no bundle", 409)
+        with open(f"{path}.part", "rb") as part:
+            os.fsync(part.fileno())  # the container is deleted next, and then this is all there is
         os.rename(f"{path}.part", path)
+        clincus.sync_directory(os.path.dirname(path))
     finally:
         with suppress(FileNotFoundError):
             os.remove(f"{path}.part")

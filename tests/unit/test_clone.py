@@ -616,6 +616,22 @@ def test_a_delete_is_refused_until_all_is_fetched_or_kept_as_a_bundle(box, proje
     clone.keep(box, box.session, False)
 
 
+def test_a_power_cut_after_a_delete_does_not_tear_the_bundle(box, tmp_path, monkeypatch):
+    box.make()
+    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
+    box.commit()
+    synced, sync = [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    clone.keep(box, box.session, True)
+    (bundle,) = (tmp_path / "sessions-claude").iterdir()
+    assert synced == [f"{bundle}.part", str(bundle.parent)], "first what it holds, then its name"
+
+
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_what_a_delete_kept_is_there_when_the_conversation_goes_on_in_a_new_clone(box, project, tmp_path, is_damaged):
     saved = tmp_path / "sessions-claude"
