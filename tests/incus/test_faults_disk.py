@@ -65,8 +65,8 @@ FAULTS: dict[str, tuple[Callable[[Disk], None], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_a_disk_that_takes_nothing_costs_nothing_that_is_there(disk, bed, clincus_server, make_workspace, fault):
-    (harm, words), server, workspace = fault, clincus_server, make_workspace()
+def test_a_disk_that_takes_nothing_costs_nothing_that_is_there(disk, bed, start_server, make_workspace, fault):
+    (harm, words), server, workspace = fault, start_server(), make_workspace()
     session, roots = talk(bed, server, workspace), [str(workspace.parent)]
     id, path = session["id"], f"/api/sessions/{session['id']}"
     assert server.put("/api/config", {"workspace_roots": roots}).status == 200
@@ -93,6 +93,9 @@ def test_a_disk_that_takes_nothing_costs_nothing_that_is_there(disk, bed, clincu
     assert {answer.status for answer in refused.values()} <= {409, 500}
     assert server.get("/api/config").json["dashboard"]["workspace_roots"] == roots
     assert bed.names() == [id]
+    newcomer = start_server()
+    wait_until(lambda: [one["id"] for one in newcomer.get("/api/sessions").json] == [id], "the list of a new server")
+    newcomer.stop()
     assert {file: data for file, data in kept.items() if not file.read_bytes().startswith(data)} == {}
     assert server.delete(path).status == 204  # what was said is in the container
     assert "Traceback" not in server.log(), server.log()
@@ -105,3 +108,5 @@ def test_a_disk_that_takes_nothing_costs_nothing_that_is_there(disk, bed, clincu
     assert server.post(f"{path}/checkpoints", {"note": "after"}).status == 201
     assert server.delete(f"{path}?force=true").status == 204
     assert "and the bread" in saved(server, session)
+    runs = server.get("/api/sessions/history").json
+    assert {(run["id"], bool(run["ended_at"])) for run in runs} == {(id, True)}, "also the run whose stop was not noted"

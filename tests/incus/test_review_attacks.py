@@ -181,12 +181,24 @@ def remove_repository(workspace: Path) -> None:
     (workspace / ".git").rmdir()
 
 
+TREES = "*write-tree*|*'^{tree}'*"
+
+
+def tree_with(name: str) -> str:
+    """A lie in place of a tree: one with a file of a name that no sound tree has."""
+    made = "blob=$(echo x | /usr/bin/true-git hash-object -w --stdin)"
+    return f"{TREES}) {made}; printf '100644 blob %s\\t{name}\\n' $blob | /usr/bin/true-git mktree"
+
+
 FAKES = {
+    "a tree with a Git folder": tree_with(".git"),
+    "a tree with a Git folder for some file systems": tree_with(".GIT"),
+    "a tree that leads out": tree_with(".."),
     "endless": "*pack-objects*) exec yes",
     "endless after a sound begin": "*pack-objects*) printf 'PACK\\0\\0\\0\\2\\0\\0\\0\\1'; exec cat /dev/zero",
     "nothing": "*pack-objects*) exit 0",
-    "a tree that is not sent": "*write-tree*|*'^{tree}'*) echo 0123456789012345678901234567890123456789",
-    "an option for a tree": "*write-tree*|*'^{tree}'*) echo --upload-pack=/bin/sh",
+    "a tree that is not sent": f"{TREES}) echo 0123456789012345678901234567890123456789",
+    "an option for a tree": f"{TREES}) echo --upload-pack=/bin/sh",
 }
 
 

@@ -1,0 +1,111 @@
+"""Root of a container puts programs of its own where Clincus runs the container's, and lies by what they print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.faults_bed import saved, say, talk, wait_for_screen
+from tests.incus_bed import Bed
+from tests.programs import DEADLINE
+
+KEPT = "/usr/lib/kept"  # the container's own programs, once they are replaced
+
+
+def replace_program(bed: Bed, id: str, name: str, text: str) -> None:
+    """Put a program in the place of another one, which is KEPT; `text` is in sh."""
+    keep = f'place=$(command -v {name}); mkdir -p {KEPT}; [ -e {KEPT}/{name} ] || cp -a "$place" {KEPT}'
+    script = f'{keep}; cat >/tmp/new; chmod 755 /tmp/new; mv /tmp/new "$place"'
+    done = bed.incus.exec(id, ["sh", "-c", script], stdin=f"#!/bin/sh\n{text}\n".encode())
+    assert done.code == 0, done.reason
+
+
+def restore_programs(bed: Bed, id: str) -> None:
+    """Put the container's own programs back."""
+    bed.shell(id, f'for one in {KEPT}/*; do cp -a "$one" "$(command -v "${{one##*/}}")"; done', user=0)
+
+
+def start_by_hand(bed: Bed, id: str) -> None:
+    """Start a container if it does not run."""
+    if bed.state(id) != "Running":
+        bed.incus.run("start", id)
+
+
+@pytest.fixture
+def two(bed, clincus_server, make_workspace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The session of a liar, and that of somebody else; in each something was said."""
+    liar, honest = (talk(bed, clincus_server, make_workspace(name)) for name in ("liar", "honest"))
+    return liar, honest
+
+
+def all_files(home: Path) -> dict[str, bytes]:
+    """The saved conversations of a home, by their paths, without what tells when they were saved."""
+    base = home / ".clincus" / "sessions-claude"
+    files = [path for path in base.rglob("*") if path.is_file() and path.name != "metadata.json"]
+    return {str(path.relative_to(base)): path.read_bytes() for path in files}
+
+
+TALK = ".claude/projects/-workspace"
+# What the program that lists the conversations prints before what is true: SIZE MTIME PATH.
+LISTED = {
+    "another session's conversation": f"9 1900000000.5 ../HONEST/{TALK}/HONEST.jsonl",
+    "the same in the middle of a path": f"9 1900000000.5 {TALK}/../../../../HONEST/{TALK}/HONEST.jsonl",
+    "a file of the host": "9 1900000000.5 /etc/hostname",
+    "what Clincus writes beside it": "9 1900000000.5 metadata.json",
+    "a file that is a folder too": f"9 1900000000.5 {TALK}/LIAR.jsonl/in",
+    "a file of a petabyte": f"999999999999999 1900000000.5 {TALK}/large.jsonl",
+    "a size that is none": f"-9 1900000000.5 {TALK}/less.jsonl",
+    "a time that is none": f"9 nan {TALK}/never.jsonl",
+    "a time far away": f"9 99999999999999999999 {TALK}/later.jsonl",
+}
+
+
+def test_a_list_that_lies_changes_no_other_conversation_and_no_file_beside_its_own(bed, clincus_server, two):
+    server, (liar, honest) = clincus_server, two
+    assert server.delete(f"/api/sessions/{honest['id']}").status == 204
+    before = {path: data for path, data in all_files(server.home).items() if path.startswith(honest["session_id"])}
+    assert any(b"remember the milk" in data for data in before.values())
+    for number, (what, line) in enumerate(LISTED.items(), 1):
+        said = line.replace("HONEST", honest["session_id"]).replace("LIAR", liar["session_id"])
+        text = f"case $* in *'%T@ %p'*) printf '%s\\0' '{said}' ;; esac; exec {KEPT}/find \"$@\""
+        replace_program(bed, liar["id"], "find", text)
+        answer = server.delete(f"/api/sessions/{liar['id']}")
+        assert answer.status == 204 or answer.json["error"], what
+        after = all_files(server.home)
+        mine = {path for path in after if path.startswith(liar["session_id"])}
+        assert all(path.startswith(f"{liar['session_id']}/.claude/") for path in mine), what
+        assert {path: data for path, data in after.items() if path not in mine} == before, what
+        assert "remember the milk" in saved(server, liar), what
+        start_by_hand(bed, liar["id"])
+        restore_programs(bed, liar["id"])
+        assert server.post(f"/api/sessions/{liar['id']}/resume").status == 200, what
+        wait_for_screen(bed, liar["id"], "STUB-READY")
+        say(bed, liar["id"], f"line {number}.")
+    assert server.delete(f"/api/sessions/{liar['id']}").status == 204
+    assert f"line {len(LISTED)}." in saved(server, liar), "the truth was saved after all"
+
+
+NAMES = r"""printf 'LISTEN 0 5 127.0.0.1:8080 0.0.0.0:* users:(("\033]0;mine\007<b>\302\233evil",pid=1,fd=3))\n'"""
+
+
+def test_the_name_of_a_process_and_what_a_terminal_shows_are_only_text(bed, clincus_server, two):
+    server, (liar, _) = clincus_server, two
+    path = f"/api/sessions/{liar['id']}"
+    replace_program(bed, liar["id"], "grep", "echo '   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000'")
+    replace_program(bed, liar["id"], "ss", NAMES)
+    found = server.get(f"{path}/ports")
+    assert found.status == 200, found.body
+    assert all(ord(char) >= 32 and not 127 <= ord(char) < 160 for char in json.dumps(found.json, ensure_ascii=False))
+    replace_program(bed, liar["id"], "tmux", r"""printf '\033]0;mine\007\377\376<script>alert(1)</script>'""")
+    shown = server.get(f"{path}/scrollback")
+    assert (shown.status, shown.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert shown.headers["x-content-type-options"] == "nosniff"
+    with connect(f"{server.socket_url}/ws/terminal/{liar['id']}") as terminal:
+        seen = b""
+        while b"alert(1)" not in seen:
+            part = terminal.recv(timeout=DEADLINE)
+            seen += part if isinstance(part, bytes) else b""
