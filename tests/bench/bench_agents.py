@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
@@ -23,7 +24,7 @@ from websockets.sync.client import connect
 
 from tests import incus_bed
 from tests.bench.measuring import House, Process, Results, Row, delete, main, percentile
-from tests.programs import Server
+from tests.programs import Server, wait_until
 
 CHANGES = int(sys.argv[1]) if len(sys.argv) > 1 else 60
 SESSIONS = int(sys.argv[2]) if len(sys.argv) > 2 else 50
@@ -101,47 +102,88 @@ def delays(bed: incus_bed.Bed, events: Events, script: str, states: tuple[str, s
 
 CREATED_WITHIN = 600  # seconds: a busy machine gets fewer sessions, and the figure says how many
 SETTLED = 60  # seconds that a server gets after its start
+AT_REST = 240  # seconds after a start when the first look, checkpoint and save of each session are over
+
+
+@dataclass
+class Idle:
+    """A server that has found idle sessions, and what it took in each of the times at rest."""
+
+    server: Server
+    count: int  # of its sessions
+    process: Process
+    memory: list[float] = field(default_factory=list)  # MB (PSS), of the last time
+    cpu: list[float] = field(default_factory=list)  # seconds, with its children
+
+    def is_idle(self) -> bool:
+        """Whether each of its sessions is known to be idle."""
+        return states_of(self.server) == ({"idle": self.count} if self.count else {})
 
 
 def idle_sessions(made: House, results: Results) -> None:
-    """What idle sessions cost a server that finds them as it starts, beside one that finds a single one."""
-    other = {"CLINCUS_CONTAINER_PREFIX": "one-"}
-    with made.server(CONFIG, **other) as server:
-        server.create(made.workspace(), tool="mine")
-    with made.server(CONFIG) as server:
-        count = create_sessions(made, server)
-    with made.server(CONFIG) as many, made.server(CONFIG, **other) as one:
-        end = time.monotonic() + SETTLED
-        while states_of(many) != {"idle": count} and time.monotonic() < 2 * SETTLED + end:
-            time.sleep(1)
-        time.sleep(max(0.0, end - time.monotonic()))
-        processes = [Process(server.process.pid) for server in (many, one)]
-        before = [process.seconds for process in processes]
-        memory: list[list[float]] = [[], []]
-        for _ in range(max(1, round(MINUTES * 12))):
-            time.sleep(5)
-            for process, found in zip(processes, memory):
-                found.append(process.own_memory)
-        cpu = [process.seconds - then for process, then in zip(processes, before)]
-        full, floor_memory = map(statistics.median, memory)
-        note = f"{dict(states_of(many))}; {full:.1f} MB, and {floor_memory:.1f} MB with one (PSS)"
-        children, floor = (len(process.children) for process in processes)
-    each = (full - floor_memory) * 1000 / (count - 1)
+    """What idle sessions cost servers that find none of them as they start, one, SESSIONS, and twice as many.
+
+    All of them run side by side on one Incus, so that its answers are as large for each.
+    """
+    counts = {}
+    for number, wanted in enumerate((0, 1, SESSIONS, 2 * SESSIONS)):
+        counts[f"idle{number}-"] = create_sessions(made, f"idle{number}-", wanted)
+    with contextlib.ExitStack() as stack:
+        found = []
+        for prefix, count in counts.items():
+            server = stack.enter_context(made.server(CONFIG, CLINCUS_CONTAINER_PREFIX=prefix))
+            found.append(Idle(server, count, Process(server.process.pid)))
+        began = time.monotonic()
+        time.sleep(SETTLED)
+        wait_until(lambda: all(one.is_idle() for one in found), "all sessions to be idle", 3 * SETTLED)
+        rest_of(found)
+        time.sleep(max(0.0, began + AT_REST - time.monotonic()))
+        rest_of(found)
+        tell_idle(found, results)
+
+
+def rest_of(found: list[Idle]) -> None:
+    """Wait for MINUTES, and note what each server took."""
+    before = [one.process.seconds for one in found]
+    for one in found:
+        one.memory.clear()
+    for _ in range(max(1, round(MINUTES * 12))):
+        time.sleep(5)
+        for one in found:
+            one.memory.append(one.process.own_memory)
+    for one, then in zip(found, before):
+        one.cpu.append(one.process.seconds - then)
+
+
+def tell_idle(found: list[Idle], results: Results) -> None:
+    """The rows. What a session takes of memory stands apart from what the first ones take once."""
+    none, single, some, many = found
+    memory = [statistics.median(one.memory) for one in found]
+    each = (memory[2] - memory[1]) * 1000 / (some.count - single.count)
+    further = (memory[3] - memory[2]) * 1000 / (many.count - some.count)
+    once = memory[2] - memory[0] - some.count * further / 1000
+    points = ", ".join(f"{one.count}: {amount:.1f}" for one, amount in zip(found, memory))
+    states, what = dict(states_of(some.server)), f"{some.count} idle sessions"
+    note = f"{states}; MB (PSS) by the number of sessions: {points}"
+    window = f"in {MINUTES:g} minutes"
     results.add(
-        Row(f"memory of each of {count} idle sessions", "KB", each, 20, note=note),
-        Row(f"CPU with {count} idle sessions, in {MINUTES:g} minutes", "s", cpu[0], floor=cpu[1], compare="more"),
-        Row(f"processes with {count} idle sessions", "", children, 0, floor, "more"),
+        Row(f"memory of each of {what}", "KB", each, 20, note=note),
+        Row(f"memory of each further one, up to {many.count}", "KB", further),
+        Row("memory that the first ones take once", "KB", once * 1000),
+        Row(f"CPU with {what}, {window} from the first one on", "s", some.cpu[0], floor=none.cpu[0], compare="more"),
+        Row(f"CPU with {what}, {window} from the fourth one on", "s", some.cpu[1], floor=none.cpu[1], compare="more"),
+        Row(f"processes with {what}", "", len(some.process.children), 0, len(none.process.children), "more"),
     )
 
 
-def create_sessions(made: House, server: Server) -> int:
-    """Create idle sessions, and how many there are."""
-    end = time.monotonic() + CREATED_WITHIN
-    for number in range(SESSIONS):
-        server.create(made.workspace(1 + number // 8), tool="mine")
-        if time.monotonic() > end:
-            return number + 1
-    return SESSIONS
+def create_sessions(made: House, prefix: str, wanted: int) -> int:
+    """Create idle sessions whose containers have names that begin so, and how many there are."""
+    end, made_so_far = time.monotonic() + CREATED_WITHIN, 0
+    with made.server(CONFIG, CLINCUS_CONTAINER_PREFIX=prefix) as server:
+        while made_so_far < wanted and time.monotonic() < end:
+            server.create(made.workspace(1 + made_so_far // 8), tool="mine")
+            made_so_far += 1
+    return made_so_far
 
 
 def states_of(server: Server) -> dict[str, int]:
