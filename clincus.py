@@ -1162,10 +1162,11 @@ def config_files(environ: Mapping[str, str]) -> dict[str, int]:
 def config_fingerprint(paths: Iterable[str]) -> list[tuple[object, ...]]:
     """The time (ns), size and inode of each file that is there: they differ when a file has changed, come or gone."""
     marks: list[tuple[object, ...]] = []
-    for path in paths:
-        with suppress(OSError):
-            status = os.stat(path)
-            marks.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
+    with suppress(OSError):  # one that goes just now
+        for path in paths:
+            if os.access(path, os.F_OK):  # else an error would be made of most paths, once a second
+                status = os.stat(path)
+                marks.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
     return marks
 
 
