@@ -24,7 +24,7 @@ LARGE = (
     16 << 10
 )  # bytes; a text of that size gets pages of its own, and the program of the wall in an instance has 28 KB
 SPARE = 64 << 10  # bytes that stay free at the end of the heap
-PERIOD = 60.0  # seconds between two times to give back what is free amid the heap: a millisecond each
+PERIOD = 30.0  # seconds between two times to give back what is free amid the heap: a millisecond each
 BUSY = 0.05  # share of what is kept by which that may change without a look at all objects
 
 

@@ -40,7 +40,7 @@ State = tuple[float, int, int, int]  # memory in MB, threads, descriptors, child
 PROMPT_PAUSE, STOP_PAUSE = 5.0, 30.0
 CALM = 50  # moments of which the least counts
 SETTLE = 60.0  # seconds at most for all to be over
-GIVE_BACK = 125.0  # seconds in which the server gives freed memory back: it does once a minute, and twice is sure
+GIVE_BACK = 65.0  # seconds in which the server gives freed memory back: it does every 30, and twice is sure
 # The stand-in of the tests as a tool with rules of its own, so that the server knows when it takes a prompt.
 TOOL = r"""[tools.mine]
 command = ["opencode"]
