@@ -222,6 +222,15 @@ def test_commands_run_in_a_server_with_more_than_a_thousand_descriptors(incus):
         assert stdout.read(len(data)) == data
 
 
+def test_a_command_takes_one_core_unless_the_environment_says_how_many(incus, monkeypatch):
+    monkeypatch.delenv("GOMAXPROCS", raising=False)
+    door = incus(state="'$GOMAXPROCS'")
+    assert door.query("/1.0")["status"] == "1"
+    assert door.exec("box", ["printenv", "GOMAXPROCS"]).stdout == b"1\n"
+    monkeypatch.setenv("GOMAXPROCS", "8")
+    assert door.query("/1.0")["status"] == "8"
+
+
 def test_a_program_that_is_not_there_is_told(incus):
     with pytest.raises(clincus.ChildError, match="`nope` cannot be started"):
         clincus.run_child(["nope"], timeout=1)
