@@ -83,8 +83,9 @@ spa-lint: spa/node_modules/.ready
 spa-check: spa/node_modules/.ready
 	cd spa && npm run --silent check
 
+# A second worker would load all modules again, and has no core of its own beside the other tests.
 spa-unit: spa/node_modules/.ready
-	cd spa && npm test
+	cd spa && npm test -- --maxWorkers=1
 
 # A page takes half the time in the Chromium without windows. Ubuntu has no such package, and the tests do without it.
 test-packages:
