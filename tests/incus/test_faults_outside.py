@@ -21,10 +21,11 @@ from websockets.sync.client import connect
 import build_zipapp
 from tests.faults_bed import own, say, start_daemon_again, talk, wait_for_screen
 from tests.incus_bed import Bed, processes_with
-from tests.programs import DEADLINE, Server, program, wait_until
+from tests.programs import DEADLINE, Answer, Server, program, wait_until
 
 # Action -> the request, and words of the `incus` command line before which the container is deleted.
 VANISHES: dict[str, tuple[str, str, Any, str]] = {
+    "a create": ("POST", "/api/sessions", None, " exec "),
     "a resume": ("POST", "{one}/resume", None, " exec "),
     "a start of the container": ("POST", "{one}/resume", None, " start "),
     "a stop": ("DELETE", "{one}", None, " stop "),
@@ -34,6 +35,16 @@ VANISHES: dict[str, tuple[str, str, Any, str]] = {
     "a prompt": ("POST", "{one}/prompt", {"text": "hello"}, " exec "),
     "a look at its files": ("GET", "{one}/files?path=", None, " exec "),
     "a checkpoint": ("POST", "{one}/checkpoints", {}, " exec "),
+    "an undo": ("POST", "{one}/restore", {"checkpoint": "start"}, " exec "),
+    "a restore": ("POST", "{one}/snapshots/kept/restore", {}, " PUT "),
+    "a new name": ("PATCH", "{one}", {"name": "mine"}, " PATCH "),
+    "another network": ("PATCH", "{one}", {"network": "none"}, " PATCH "),
+    "a file that is written": ("PUT", "{one}/files/content?path=new", b"new", " exec "),
+    "an upload": ("POST", "{one}/uploads?name=new", b"new", " exec "),
+    "an interrupt": ("POST", "{one}/interrupt", {}, " exec "),
+    "a look at its changes": ("GET", "{one}/changes", None, " exec "),
+    "a look at its screen": ("GET", "{one}/scrollback", None, " exec "),
+    "a look at its ports": ("GET", "{one}/ports", None, " exec "),
 }
 
 
@@ -60,6 +71,11 @@ def actions(request) -> list[str]:
     return list(request.param)
 
 
+def tells_why(answer: Answer) -> bool:
+    """Whether an answer says that it could not be done, or that what it shows is as it was before."""
+    return "error" in answer.json if answer.status in (404, 409) else bool(answer.json.get("stale"))
+
+
 def test_a_container_that_vanishes_meanwhile_is_told_and_nothing_stays(bed, start_server, workspace, actions, request):
     server, tmp_path = start_server(environ=request.getfixturevalue("vanishing")), workspace.parents[1]
     session, unclear = talk(bed, server, workspace), {}
@@ -67,15 +83,21 @@ def test_a_container_that_vanishes_meanwhile_is_told_and_nothing_stays(bed, star
     for what in actions:
         method, path, body, words = VANISHES[what]
         one = f"/api/sessions/{session['id']}"
-        if "resume" in path:
+        if path == "/api/sessions":
+            body = {"workspace": str(workspace), "resume": session["session_id"]}
+            assert server.delete(f"{one}?force=true").status == 204
+        elif "resume" in path:
             server.delete(one)
         else:
             assert server.post(f"{one}/resume").status == 200, what
+        if "snapshots/kept" in path:
+            assert server.post(f"{one}/snapshots", {"name": "kept"}).status in (200, 201)
         (tmp_path / "now").write_text(f"{session['id']} {words}")
-        answer = server.request(method, path.format(one=one), body)
+        headers = {"If-None-Match": "*"} if method == "PUT" else {}
+        answer = server.request(method, path.format(one=one), body, headers=headers)
         assert not (tmp_path / "now").exists(), f"{what}: {words!r} never came"
         is_gone = method == "DELETE" and answer.status == 204
-        if not is_gone and (answer.status not in (404, 409) or "error" not in answer.json):
+        if not is_gone and not tells_why(answer):
             unclear[what] = answer.status, answer.body
         wait_until(lambda: server.get("/api/sessions").json == [], f"{what}: the session to be gone")
         assert bed.names() == []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_agents_hostile import peak_memory
 from websockets.sync.client import connect
 
 from tests.faults_bed import saved, say, talk, wait_for_screen
@@ -87,6 +88,41 @@ def test_a_list_that_lies_changes_no_other_conversation_and_no_file_beside_its_o
         say(bed, liar["id"], f"line {number}.")
     assert server.delete(f"/api/sessions/{liar['id']}").status == 204
     assert f"line {len(LISTED)}." in saved(server, liar), "the truth was saved after all"
+
+
+ENDLESS = f"exec {KEPT}/yes"
+# The program that is replaced and by what, and what is asked of the server then.
+FLOODS = {
+    "the list of a conversation": (
+        "sort",
+        f"while :; do {KEPT}/seq -f '9 1900000000.5 {TALK}/%.0f.jsonl' 100000 | {KEPT}/tr '\\n' '\\0'; done",
+        ("DELETE", ""),
+    ),
+    "what has left the screen": ("tmux", ENDLESS, ("GET", "/scrollback")),
+    "the screen": ("tmux", ENDLESS, ("POST", "/interrupt")),
+    "the ports": ("grep", f"exec {KEPT}/yes '0: 0100007F:1F90 00000000:0000 0A'", ("GET", "/ports")),
+    "the files": ("find", f"exec {KEPT}/yes 'f'", ("GET", "/files?path=")),
+}
+
+
+def test_a_program_that_prints_without_end_fills_no_memory_and_keeps_nobody_waiting(bed, clincus_server, two):
+    server, (liar, honest) = clincus_server, two
+    path = f"/api/sessions/{liar['id']}"
+    for name in ("yes", "seq", "tr", "head", "tmux", "grep", "find", "sort"):
+        bed.shell(liar["id"], f'mkdir -p {KEPT}; cp -a "$(command -v {name})" {KEPT}', user=0)
+    replace_program(bed, liar["id"], "head", "exec cat")  # nothing there cuts anything off
+    before = peak_memory(server)
+    for what, (program, text, (method, rest)) in FLOODS.items():
+        replace_program(bed, liar["id"], program, text)
+        answer = server.request(method, f"{path}{rest}", {} if method == "POST" else None)
+        assert answer.status in (200, 204) or answer.json["error"], what
+        assert len(answer.body) < 33 << 20, what
+        say(bed, honest["id"], f"after {what}.")
+        start_by_hand(bed, liar["id"])
+        bed.shell(liar["id"], f'cp -a {KEPT}/{program} "$(command -v {program})"; pkill -x yes; pkill -x seq; true', 0)
+    assert peak_memory(server) - before < 200, "some times 32 MiB, which one command may print"
+    assert server.delete(f"/api/sessions/{honest['id']}").status == 204
+    assert "after the files." in saved(server, honest)
 
 
 NAMES = r"""printf 'LISTEN 0 5 127.0.0.1:8080 0.0.0.0:* users:(("\033]0;mine\007<b>\302\233evil",pid=1,fd=3))\n'"""
