@@ -366,16 +366,17 @@ def test_what_needs_no_core_loads_neither_it_nor_what_is_slow_to_load(words):
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_a_list_loads_no_feature_but_the_tools(tmp_path):
+def test_a_list_loads_no_feature_but_the_tools_and_nothing_that_is_slow_to_load(tmp_path):
     """Tools of a feature may be named in the config; the rest takes longer than the list itself."""
     (tmp_path / "incus").write_text("#!/bin/sh\necho []\n")
     (tmp_path / "incus").chmod(0o755)
     code = "import sys, clincus_cli.main; clincus_cli.main.main(['list', '--all'])"
-    code += "; print(sorted(name for name in sys.modules if name.startswith('clincus_features')))"
+    code += "; print(sorted(name for name in sys.modules if name.startswith('clincus_features')),"
+    code += " {'dataclasses', 'inspect', 'logging'} & {*sys.modules})"
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "CLINCUS_TOOL": "codex"}
     argv = [sys.executable, "-S", "-c", code]
     done = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60, env=environ, cwd=PROGRAM.parent)
-    assert done.stdout.splitlines()[-1] == "['clincus_features', 'clincus_features.tools']"
+    assert done.stdout.splitlines()[-1] == "['clincus_features', 'clincus_features.tools'] set()"
 
 
 def test_a_server_holds_no_other_command_and_nothing_that_it_seldom_uses():
