@@ -658,14 +658,6 @@ def check_duration(value: object) -> str:
 SIZE = r"([1-9][0-9]{0,11})([KMGT]i?|k)B"
 WRITE_SIZE = "a whole number and a unit, such as 512MiB or 4GB (KB, MB, GB, TB, KiB, MiB, GiB, TiB)"
 
-
-def size_bytes(text: str) -> int:
-    """The bytes of a text that SIZE matches: KB (kB) to TB count in thousands, KiB to TiB in 1024s, as in Incus."""
-    number, prefix = re.fullmatch(SIZE, text).groups()  # type: ignore[union-attr]
-    base = 1024 if prefix.endswith("i") else 1000
-    return int(number) * int(base ** ("KMGT".index(prefix[0].upper()) + 1))
-
-
 CPUS = r"(?!0+$)\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?){0,80}"
 
 
@@ -3361,30 +3353,6 @@ class Extensions:
     def fields(self, session: Session) -> dict[str, object]:
         """The fields that features add to a session's document."""
         return dict(itertools.chain(*(found.items() for found in call_each(self.session_fields, session))))
-
-
-class LastAnswers:
-    """The last answer to a question about each session: it holds for some seconds, however many ask."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._locks: dict[str, threading.Lock] = {}
-        self._answers: dict[str, tuple[float, Any]] = {}  # session -> time.monotonic, answer
-
-    def get(self, session: Session, ask: Callable[[], Any]) -> Any:
-        """The answer, asked for anew if the last one is too old. What `ask` raises is raised."""
-        with self._locks.setdefault(session.id, threading.Lock()):
-            at, answer = self._answers.get(session.id, (float("-inf"), None))
-            if time.monotonic() - at >= self._seconds:
-                answer = ask()
-                self._answers[session.id] = time.monotonic(), answer
-            return answer
-
-    def hear(self, moment: str, session: Session) -> None:
-        """Forget a session that has stopped: what comes next is another run. It is for `Extensions.listeners`."""
-        if moment in ("stopped", "deleted"):
-            self._locks.pop(session.id, None)
-            self._answers.pop(session.id, None)
 
 
 def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> list[Any]:
@@ -6634,11 +6602,6 @@ class Application:
         for monitor in self.monitors.values():
             monitor.looked.wait(end - time.monotonic())
         return self.registry.all()
-
-    def known_session(self, id: str) -> Session:
-        """A session, as it was known last if it is out of reach. Raises ClincusError: 404, 503."""
-        self.all_sessions()
-        return self.registry.get(id)
 
     def reachable_session(self, id: str) -> Session:
         """A session that can be worked with. Raises ClincusError: 404, 503 while engine or member does not answer."""

@@ -1,1 +1,48 @@
-"""The capabilities of Clincus beyond its API reference, a file for each."""
+"""The capabilities of Clincus beyond its API reference, a file for each; here is what several of them share."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import clincus
+
+
+def size_bytes(text: str) -> int:
+    """The bytes of a text that `SIZE` matches: KB (kB) to TB count in thousands, KiB to TiB in 1024s, as in Incus."""
+    number, prefix = re.fullmatch(clincus.SIZE, text).groups()  # type: ignore[union-attr]
+    base = 1024 if prefix.endswith("i") else 1000
+    return int(number) * int(base ** ("KMGT".index(prefix[0].upper()) + 1))
+
+
+def known_session(app: clincus.Application, id: str) -> clincus.Session:
+    """A session, as it was known last if it is out of reach. Raises ClincusError: 404, 503."""
+    app.all_sessions()
+    return app.registry.get(id)
+
+
+class LastAnswers:
+    """The last answer to a question about each session: it holds for some seconds, however many ask."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._locks: dict[str, threading.Lock] = {}
+        self._answers: dict[str, tuple[float, Any]] = {}  # session -> time.monotonic, answer
+
+    def get(self, session: clincus.Session, ask: Callable[[], Any]) -> Any:
+        """The answer, asked for anew if the last one is too old. What `ask` raises is raised."""
+        with self._locks.setdefault(session.id, threading.Lock()):
+            at, answer = self._answers.get(session.id, (float("-inf"), None))
+            if time.monotonic() - at >= self._seconds:
+                answer = ask()
+                self._answers[session.id] = time.monotonic(), answer
+            return answer
+
+    def hear(self, moment: str, session: clincus.Session) -> None:
+        """Forget a session that has stopped: what comes next is another run. It is for `Extensions.listeners`."""
+        if moment in ("stopped", "deleted"):
+            self._locks.pop(session.id, None)
+            self._answers.pop(session.id, None)

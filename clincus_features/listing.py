@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import clincus
+from clincus_features import known_session
 
 Handler = Callable[[clincus.Request], object]
 
@@ -34,7 +35,7 @@ def install(extensions: clincus.Extensions) -> None:
     """Take the place of GET /api/sessions, and add the route of one session."""
     app = extensions.app
     extensions.routes.append(
-        ("GET", "/api/sessions/{id}", lambda request: app.sessions.document(app.known_session(request.values["id"])))
+        ("GET", "/api/sessions/{id}", lambda request: app.sessions.document(known_session(app, request.values["id"])))
     )
     extensions.wrappers.append(
         lambda method, path, handler: Listing(app).answer if (method, path) == ("GET", "/api/sessions") else handler

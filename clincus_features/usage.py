@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import clincus
+from clincus_features import LastAnswers
 
 KEPT = 2.0  # seconds for which an answer holds: more than one page may ask
 
 
 def install(extensions: clincus.Extensions) -> None:
     """Add the route."""
-    app, answers = extensions.app, clincus.LastAnswers(KEPT)
+    app, answers = extensions.app, LastAnswers(KEPT)
 
     def get_usage(request: clincus.Request) -> object:
         session = app.running_session(request.values["id"])

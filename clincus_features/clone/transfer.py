@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import clincus
+from clincus_features import size_bytes
 
 from .overlay import Overlay, find_overlay, read_files
 from .private import private_git
@@ -202,7 +203,7 @@ def take_bundle(
 
     Raises ClincusError(409) if it is larger than the setting allows, and OSError for a fault of this host.
     """
-    limit = clincus.size_bytes(sessions.load().get("clone.size_limit"))
+    limit = size_bytes(sessions.load().get("clone.size_limit"))
     guest, size = sessions.guest(session), 0
     program = ["sh", "-c", clincus.guest_program("clone-snapshot", "clone-out"), "clincus", guest.mount, what, *known]
     options: dict[str, Any] = {"user": guest.uid, "environment": guest.environment()}

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 import clincus
+from clincus_features import known_session
 
 from .ledger import MESSAGES, Ledger, merge
 from .prices import Message, price_of, totals
@@ -29,7 +30,7 @@ def install(extensions: clincus.Extensions) -> None:
     ledger = Ledger()
 
     def get_cost(request: clincus.Request) -> object:
-        session = app.known_session(request.values["id"])
+        session = known_session(app, request.values["id"])
         directory = app.sessions.saved_directory(session)
         return document(ledger.read(session.tool, directory), Status(directory))
 

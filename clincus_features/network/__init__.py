@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 import clincus
+from clincus_features import known_session
 
 from .addresses import Network
 from .devices import (
@@ -221,7 +222,7 @@ class Gateway:
 
     def get_network(self, request: clincus.Request) -> object:
         """The answer of GET …/network."""
-        session = self._app.known_session(request.values["id"])
+        session = known_session(self._app, request.values["id"])
         records = self.proxy.records(session.id)
         if request.values["seen"]:
             self._see(session.id)

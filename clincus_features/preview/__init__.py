@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import clincus
+from clincus_features import LastAnswers, known_session
 from clincus_features.preview import doors, heads, openings, pages, relay
 from clincus_features.preview.listening import KEPT, Listening, ask_ports, port_at
 from clincus_features.preview.openings import Opening
@@ -42,7 +43,7 @@ class Previews:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._listening = clincus.LastAnswers(KEPT)
+        self._listening = LastAnswers(KEPT)
         self._making = threading.Lock()  # one opening is made at a time
         self._lock = threading.Lock()  # guards what follows
         self._openings: dict[tuple[str, int], Opening] = {}
@@ -75,7 +76,7 @@ class Previews:
 
     def delete_port(self, request: clincus.Request) -> object:
         """Close a port."""
-        id = self._app.known_session(request.values["id"]).id
+        id = known_session(self._app, request.values["id"]).id
         self._close(id, request.values["port"])
         return clincus.Response(204)
 

@@ -18,6 +18,7 @@ from io import BufferedReader
 from typing import NamedTuple
 
 import clincus
+from clincus_features import size_bytes
 from clincus_features.review.changes import entry_of, list_changes, touched_paths
 from clincus_features.review.records import (
     Checkpoint,
@@ -310,7 +311,7 @@ class Recorder:
             if look.tree == known and known:
                 store.keep(look.tree, name)
             elif look.tree:
-                room = clincus.size_bytes(self._app.config.get("checkpoints.max_size")) - store.size()
+                room = size_bytes(self._app.config.get("checkpoints.max_size")) - store.size()
                 store.take(pieces_of(stdout), look.tree, name, room)
             return look
         raise clincus.ClincusError("the container did not answer with a checkpoint", 500)
