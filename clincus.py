@@ -38,7 +38,7 @@ import termios
 import threading
 import time
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
@@ -5749,9 +5749,10 @@ class Listener(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection that was taken in, and give its place back."""
-        self.site.places.release()
-        super().shutdown_request(request)
+        """Close a connection that was taken in, and give its place back, unless somebody has taken it over."""
+        if request.fileno() >= 0:
+            self.site.places.release()
+            super().shutdown_request(request)
 
 
 def open_listener(address: tuple[str, int], site: Site) -> Listener:
@@ -5786,7 +5787,7 @@ CLOSE_WITHIN = 5.0
 HANGUP_GRACE = 2.0
 KILL_GRACE = 5.0
 
-EVENT_BACKLOG = 256  # events that one subscriber may have waiting before it counts as too slow
+EVENTS_READ = 4096  # of one subscriber at a time, since the others wait meanwhile
 MAX_TERMINAL_SIDE = 1000
 
 
@@ -5802,19 +5803,26 @@ class CloseCode(enum.IntEnum):
     NOT_RUNNING = 4409
 
 
+def wake(waker: socket.socket) -> None:
+    """Let a poll return, at the other end of this pair of sockets."""
+    with suppress(OSError):  # it is closed already, or full: then the poll returns anyway
+        waker.send(b"\0", socket.MSG_DONTWAIT)
+
+
 class WebSocket:
     """An upgraded connection: its socket, its protocol state, its deadlines.
 
-    One thread owns it and calls `wait` until it has `ended`. Other threads may only call `close` and `wake`. The end of
-    a `with` block finishes the closing handshake (RFC 6455 section 7) and closes all descriptors but the connection,
-    which belongs to the HTTP server.
+    One thread owns it. In a `with` block it calls `wait` until it has `ended`; the end of the block finishes the
+    closing handshake (RFC 6455 section 7) and closes all descriptors but the connection, which belongs to the HTTP
+    server. Or it takes that by `leave_server`, and calls `act` after polls of its own. Other threads may only call
+    `close`, while the WebSocket is in `OpenSockets`.
     """
 
     def __init__(self, connection: socket.socket, protocol: ServerProtocol, early: bytes = b"") -> None:
         """Take over `connection`; `early` is what the client sent behind its handshake request."""
         self.subprotocol: str | None = protocol.subprotocol
         self.ended = False  # nothing more can be sent or received
-        self._connection = connection
+        self.connection = connection
         self._protocol = protocol
         self._outgoing = bytearray()  # for the socket, the answer to the handshake included
         self._half_close = False  # the protocol has said its last byte: half-close behind it
@@ -5825,17 +5833,14 @@ class WebSocket:
         # When the client was last heard (time.monotonic), and whether a ping was sent since then.
         self._heard_at = time.monotonic()
         self._pinged = False
-        # When the closing handshake is given up; None while there is none.
-        self._close_deadline: float | None = None
-        # The code and the reason that `close` was called with. The lock also guards the waker against its own closing.
-        self._close_request: tuple[int, str] | None = None
-        self._lock = threading.Lock()
-        self._wake_reader, self._waker = socket.socketpair()
-        self._waker.setblocking(False)
+        self._close_deadline: float | None = None  # when the closing handshake is given up, if there is one
+        self._close_request: tuple[int, str] | None = None  # the code and the reason that `close` was called with
+        self._waker: socket.socket | None = None  # ends the poll of the owner
         self._poll, self._watched = select.poll(), dict[int, int]()  # and what it watches: descriptors, their masks
         self._feed(early)
 
     def __enter__(self) -> WebSocket:
+        self._wake_reader, self._waker = self._wake_pair = socket.socketpair()
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -5844,10 +5849,18 @@ class WebSocket:
         try:
             self.end()
         finally:
-            vars(self._protocol).clear()  # it refers to itself, so it would stay until Python looks for such
-            with self._lock:
-                self._wake_reader.close()
-                self._waker.close()
+            self.forget()
+            for end in self._wake_pair:
+                end.close()
+
+    def leave_server(self, waker: socket.socket, on_end: Callable[[], object]) -> None:
+        """Take the connection from the HTTP server, whose thread may end then; `waker` ends the poll of a new owner."""
+        self.connection, self._waker, self.on_end = socket.socket(fileno=self.connection.detach()), waker, on_end
+        self.connection.setblocking(False)
+
+    def forget(self) -> None:
+        """Let go of what is of no use after the end. The protocol refers to itself: Python would free it much later."""
+        vars(self._protocol).clear()
 
     @property
     def open(self) -> bool:
@@ -5871,16 +5884,11 @@ class WebSocket:
 
     def close(self, code: int, reason: str = "") -> None:
         """Start the closing handshake; the first call decides."""
-        with self._lock:
-            if self._close_request is None:
-                # A control frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
-                self._close_request = (code, reason.encode()[:123].decode(errors="ignore"))
-        self.wake()
-
-    def wake(self) -> None:
-        """Make the owner's `wait` return."""
-        with self._lock, suppress(OSError):  # it is closed already, or full: then `wait` returns anyway
-            self._waker.send(b"\0")
+        if self._close_request is None:
+            # A control frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
+            self._close_request = (code, reason.encode()[:123].decode(errors="ignore"))
+        if self._waker is not None:
+            wake(self._waker)
 
     def end(self, code: int = CloseCode.NORMAL, reason: str = "") -> None:
         """Close, unless that has begun, and wait until the connection is over: at most CLOSE_WITHIN seconds."""
@@ -5897,37 +5905,39 @@ class WebSocket:
         """
         if self.ended:
             return {}
-        # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
-        reading = reading and len(self._outgoing) < 2 * BUFFER_MARK
-        mask = select.POLLRDHUP | (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)
-        self._watch({**others, self._wake_reader.fileno(): select.POLLIN, self._connection.fileno(): mask})
-        patience = max(0.0, self._due() - time.monotonic())
+        masks = {**others, self._wake_reader.fileno(): select.POLLIN, self.connection.fileno(): self.mask(reading)}
+        if masks != self._watched:
+            self._poll, self._watched = select.poll(), masks
+            for descriptor, mask in masks.items():
+                self._poll.register(descriptor, mask)
         # Nothing may be sent before poll: the caller has chosen `others` by how full the buffers are now.
-        ready = dict(self._poll.poll(1000 * patience))
+        ready = dict(self._poll.poll(1000 * max(0.0, self.due() - time.monotonic())))
         if ready.pop(self._wake_reader.fileno(), 0):
             self._wake_reader.recv(READ_SIZE)
-        if ready.pop(self._connection.fileno(), 0) & ~select.POLLOUT:
-            self._receive(reading)
+        self.act(ready.pop(self.connection.fileno(), 0))
+        return ready
+
+    def mask(self, reading: bool = True) -> int:
+        """What to poll the connection for."""
+        # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
+        reading = reading and len(self._outgoing) < 2 * BUFFER_MARK
+        return select.POLLRDHUP | (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)
+
+    def act(self, ready: int, frames: bytes = b"", most: int = READ_SIZE) -> None:
+        """Do the connection's part of a round: read up to `most` bytes, if poll calls it ready; send `frames`, too."""
+        if ready & ~select.POLLOUT:
+            self._receive(most if ready & select.POLLIN else 0)
+        self._outgoing += frames
         if self._close_request is not None and self._close_deadline is None:
             self._protocol.send_close(*self._close_request)
         self._flush()
-        if not self.ended and time.monotonic() >= self._due():
+        if not self.ended and time.monotonic() >= self.due():
             self._act_on_silence()
-        return ready
 
-    def _watch(self, masks: dict[int, int]) -> None:
-        if masks == self._watched:
-            return
-        for fd in self._watched.keys() - masks.keys():
-            self._poll.unregister(fd)
-        for fd, mask in masks.items():
-            self._poll.register(fd, mask)
-        self._watched = masks
-
-    def _receive(self, reading: bool) -> None:
+    def _receive(self, most: int) -> None:
         try:
-            # With `reading` off, poll reports nothing but the end of the connection.
-            data = self._connection.recv(READ_SIZE) if reading else b""
+            # Where nothing is to be read, poll reports the end of the connection only.
+            data = self.connection.recv(most) if most else b""
         except BlockingIOError:
             return
         except OSError:
@@ -5964,16 +5974,16 @@ class WebSocket:
         self._collect()
         try:
             if self._outgoing:
-                del self._outgoing[: self._connection.send(self._outgoing)]
+                del self._outgoing[: self.connection.send(self._outgoing)]
             if self._half_close and not self._outgoing:
                 self._half_close = False
-                self._connection.shutdown(socket.SHUT_WR)
+                self.connection.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             pass
         except OSError:
             self.ended = True
 
-    def _due(self) -> float:
+    def due(self) -> float:
         """Return when the client will have been silent for too long (time.monotonic)."""
         if self._close_deadline is not None:
             return self._close_deadline
@@ -6262,48 +6272,78 @@ class OpenSockets:
 
 
 class EventHub:
-    """Sends each event to all subscribers, in order. A subscriber that does not keep up is dropped, not waited for."""
+    """Sends each event to all subscribers, in order, from one thread. One that does not keep up is dropped."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # Subscriber -> events on their way to it, as JSON, oldest first.
-        self._queues: dict[WebSocket, deque[bytes]] = {}
-        # The first event for every new subscriber of our subprotocol, if any.
-        self.greeting: Mapping[str, object] | None = None
+        self.greeting: Mapping[str, object] | None = None  # the first event for each new subscriber of our subprotocol
         self.revision = 0  # counts the events; while it stays, so does all that pages are told of
+        self.subscribers: dict[int, WebSocket] = {}  # by descriptor; the thread removes who has ended
+        self._lock = threading.Lock()  # held while the thread is handed something
+        self._events: list[tuple[bytes, bool]] = []  # frames, which fit all as no extensions are agreed on; for whom
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._wake_reader, self._waker = socket.socketpair()
+        self._poll = poll_on(self._wake_reader, select.POLLIN)
+        threading.Thread(target=self._run, name="telling events", daemon=True).start()
 
     def publish(self, event: Mapping[str, object], extension: bool = False) -> None:
         """Send `event` to all, or, with `extension`, to those who chose our subprotocol. Never blocks."""
         data = json.dumps(event, ensure_ascii=False).encode()
         with self._lock:
             self.revision += 1
-            for websocket, queue in self._queues.items():
-                if extension and websocket.subprotocol != EVENTS_SUBPROTOCOL:
-                    continue
-                if len(queue) < EVENT_BACKLOG:
-                    queue.append(data)
-                    websocket.wake()
-                else:
-                    websocket.close(CloseCode.TRY_AGAIN_LATER, "Too slow: events were lost. Connect again.")
+            if not self.subscribers:
+                return
+            from websockets.frames import Frame, Opcode
 
-    def subscribe(self, websocket: WebSocket) -> None:
-        """Send events to `websocket` until it ends: all that are published after its handshake."""
-        queue: deque[bytes] = deque()
+            self._events.append((Frame(Opcode.TEXT, data).serialize(mask=False), extension))
+        wake(self._waker)
+
+    def subscribe(self, websocket: WebSocket, on_end: Callable[[], object]) -> None:
+        """Own `websocket` until it has ended; it gets all that is published after its handshake."""
+        websocket.leave_server(self._waker, on_end)
         with self._lock:
             if self.greeting is not None and websocket.subprotocol == EVENTS_SUBPROTOCOL:
-                queue.append(json.dumps(self.greeting, ensure_ascii=False).encode())
-            self._queues[websocket] = queue
-        try:
-            while websocket.open:
-                while queue and websocket.backlog < BUFFER_MARK:
-                    websocket.send(queue.popleft(), text=True)
-                websocket.wait()
-                # A client may ask whether we are still there; it has nothing else to say.
-                if any(b'"ping"' in data for _, data in websocket.take_messages()) and websocket.open:
-                    websocket.send(PONG, text=True)
-        finally:
+                websocket.send(json.dumps(self.greeting, ensure_ascii=False).encode(), text=True)
+            self._poll.register(websocket.connection, select.POLLOUT)
+            self.subscribers[websocket.connection.fileno()] = websocket
+        wake(self._waker)
+
+    def _run(self) -> None:
+        while True:
+            due = min((one.due() for one in list(self.subscribers.values())), default=None)
+            ready = dict(self._poll.poll(None if due is None else 1000 * max(0.0, due - time.monotonic())))
+            if self._wake_reader.fileno() in ready:
+                self._wake_reader.recv(READ_SIZE)
             with self._lock:
-                del self._queues[websocket]
+                events, self._events = self._events, []
+            public = b"".join(frame for frame, extension in events if not extension)
+            everything, now = b"".join(frame for frame, _ in events), time.monotonic()
+            for descriptor, websocket in list(self.subscribers.items()):
+                frames = everything if websocket.subprotocol == EVENTS_SUBPROTOCOL else public
+                if frames or descriptor in ready or not websocket.open or now >= websocket.due():
+                    self._attend(descriptor, websocket, ready.get(descriptor, 0), frames)
+
+    def _attend(self, descriptor: int, websocket: WebSocket, ready: int, frames: bytes) -> None:
+        """Do what there is to do for one subscriber."""
+        try:
+            if frames and websocket.backlog >= BUFFER_MARK:
+                websocket.close(CloseCode.TRY_AGAIN_LATER, "Too slow: events were lost. Connect again.")
+            websocket.act(ready, frames if websocket.open else b"", EVENTS_READ)
+            # A client may ask whether we are still there; it has nothing else to say.
+            if any(b'"ping"' in data for _, data in websocket.take_messages()) and websocket.open:
+                websocket.send(PONG, text=True)
+        except Exception:
+            log.exception("a subscriber of events failed")
+            websocket.ended = True
+        if not websocket.ended:
+            self._poll.register(descriptor, websocket.mask())
+            return
+        self._poll.unregister(descriptor)
+        del self.subscribers[descriptor]
+        websocket.connection.close()
+        websocket.forget()
+        websocket.on_end()
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -6546,6 +6586,7 @@ class Application:
     def start(self) -> None:
         """Listen and start the threads. Raises ClincusError when the port is taken."""
         self._listeners = self._bind(self.config.get("dashboard.port"), hint=". Choose another with --port")
+        self.hub.start()
         for listener in self._listeners:
             listener.start()
         self._tell_port()
@@ -6805,8 +6846,10 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         return save_roots(app.workspaces.without_root(path))
 
     def send_events(request: Request) -> None:
-        with open_websocket(request, [EVENTS_SUBPROTOCOL]) as websocket, app.sockets.track(websocket):
-            app.hub.subscribe(websocket)
+        websocket, ending = open_websocket(request, [EVENTS_SUBPROTOCOL]), ExitStack()
+        ending.enter_context(app.sockets.track(websocket))
+        ending.callback(app.site.places.release)
+        app.hub.subscribe(websocket, ending.close)
 
     one = "/api/sessions/{id}"
     return [

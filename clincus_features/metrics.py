@@ -200,10 +200,10 @@ class Gauges:
         self._states: list[str] = schemas["Agent"]["properties"]["state"]["enum"]
         self._lock = threading.Lock()
         sockets = (item["get"]["operationId"] for path, item in contract["paths"].items() if path.startswith("/ws/"))
-        self._sockets = dict.fromkeys(sockets, 0)  # operation -> how many are open
+        self._sockets = dict.fromkeys(sockets, 0)  # operation -> how many handlers work
 
     def follow_socket(self, handler: Handler, operation: str, request: clincus.Request) -> object:
-        """Handle a WebSocket, which is open until the handler returns."""
+        """Handle a WebSocket, which is open until the handler returns, or has handed it to the hub of events."""
         self._add(operation, 1)
         try:
             return handler(request)
@@ -235,7 +235,8 @@ class Gauges:
         yield "clincus_agents", counted("state", self._states, states)
         up = {engine: not monitor.error for engine, monitor in self._app.monitors.items()}
         yield "clincus_engine_up", ((label("engine", engine), int(is_up)) for engine, is_up in up.items())
-        yield "clincus_sockets", ((label("operation", one), number) for one, number in list(self._sockets.items()))
+        sockets = {**self._sockets, "events": len(self._app.hub.subscribers)}
+        yield "clincus_sockets", ((label("operation", one), number) for one, number in sockets.items())
         for name, number in process_figures().items():
             yield name, iter([("", number)])
 

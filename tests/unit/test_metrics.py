@@ -38,7 +38,8 @@ def app() -> Any:
     extensions = clincus.Extensions()
     extensions.session_fields.append(lambda session: {"agent": {"state": "waiting", "text": 'a "b"\n'}})
     monitors = {"": SimpleNamespace(error=""), "far": SimpleNamespace(error="it does not answer")}
-    return SimpleNamespace(registry=SimpleNamespace(all=lambda: sessions), extensions=extensions, monitors=monitors)
+    registry, hub = SimpleNamespace(all=lambda: sessions), SimpleNamespace(subscribers={7: "a page", 8: "another"})
+    return SimpleNamespace(registry=registry, extensions=extensions, monitors=monitors, hub=hub)
 
 
 @pytest.fixture
@@ -65,6 +66,7 @@ def test_prometheus_reads_all_of_it_and_it_says_what_is_so_now(gauges):
     assert found["clincus_engine_up{engine=}"] == 1
     assert found["clincus_engine_up{engine=far}"] == 0
     assert found["clincus_sockets{operation=terminal}"] == 0
+    assert found["clincus_sockets{operation=events}"] == 2
     assert found["clincus_threads"] >= 1
     assert found["process_resident_memory_bytes"] > 1 << 20
     assert found["process_open_fds"] > 2
@@ -97,9 +99,9 @@ def test_a_bucket_counts_all_that_is_not_longer(gauges, tallies):
 
 def test_a_socket_is_counted_while_it_is_open(gauges):
     def look(request: object) -> float:
-        return read(gauges)["clincus_sockets{operation=events}"]
+        return read(gauges)["clincus_sockets{operation=terminal}"]
 
-    assert gauges.follow_socket(look, "events", REQUEST) == 1
+    assert gauges.follow_socket(look, "terminal", REQUEST) == 1
     assert look(REQUEST) == 0
 
 

@@ -6,9 +6,10 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -36,14 +37,18 @@ def default_signals():
 
 
 class Server(ThreadingHTTPServer):
-    """A server whose WebSockets do what `behave` does with them. Closing it waits for all of its threads."""
+    """A server whose WebSockets do what `behave` does with them. Closing it waits for all of its threads.
+
+    With `takes_over` the WebSocket is not over when `behave` returns.
+    """
 
     daemon_threads = False
 
-    def __init__(self, behave, subprotocols):
+    def __init__(self, behave, subprotocols, takes_over=False):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behave = behave
         self.subprotocols = subprotocols
+        self.takes_over = takes_over
         self.failures = []
 
     def handle_error(self, request, client_address):
@@ -59,7 +64,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"plain": True})
         request = clincus.Request(self.command, "/", {}, self.headers, 0, None, self, self.request_version)
         try:
-            with clincus.open_websocket(request, self.server.subprotocols) as websocket:
+            websocket = clincus.open_websocket(request, self.server.subprotocols)
+            if self.server.takes_over:
+                return self.server.behave(websocket)
+            with websocket:
                 return self.server.behave(websocket)
         except clincus.ClincusError as error:
             return self.answer(error.status, {"error": error.message})
@@ -78,9 +86,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(behave, subprotocols=(clincus.TERMINAL_SUBPROTOCOL, clincus.EVENTS_SUBPROTOCOL)):
+def serving(behave, subprotocols=(clincus.TERMINAL_SUBPROTOCOL, clincus.EVENTS_SUBPROTOCOL), takes_over=False):
     """Serve until the block ends, then wait for every connection to end; its threads must not have failed."""
-    server = Server(behave, subprotocols)
+    server = Server(behave, subprotocols, takes_over)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -798,16 +806,20 @@ def test_hundred_terminals_leave_no_descriptor_behind():
 
 
 @contextmanager
-def hub_serving(monkeypatch=None):
-    hub = EventHub()
-    sockets = OpenSockets()
+def hub_serving():
+    """A hub, the sockets that are open, and the port where it is served; in the end all subscribers must be gone."""
+    hub, sockets = EventHub(), OpenSockets()
+    hub.start()
 
     def behave(websocket):
-        with sockets.track(websocket):
-            hub.subscribe(websocket)
+        ending = ExitStack()
+        ending.enter_context(sockets.track(websocket))
+        hub.subscribe(websocket, ending.close)
 
-    with serving(behave) as port:
+    with serving(behave, takes_over=True) as port:
         yield hub, sockets, port
+        wait_until(lambda: not sockets._sessions)
+    assert not hub.subscribers
 
 
 def test_every_event_after_the_handshake_arrives_in_order():
@@ -843,22 +855,103 @@ def test_a_new_subscriber_of_ours_is_greeted_with_what_still_holds():
                 assert json.loads(websocket.recv(PATIENCE))["type"] == "session.started"
 
 
+def receive_events(websocket, count):
+    return [json.loads(websocket.recv(PATIENCE)) for _ in range(count)]
+
+
+def test_many_subscribers_get_all_events_in_order_from_one_thread():
+    events = [{"type": "session.changed", "number": number} for number in range(50)]
+    with hub_serving() as (hub, _, port), ExitStack() as held:
+        crowd = [held.enter_context(closing(RawClient(port).open())) for _ in range(300)]
+        wait_until(lambda: len(hub.subscribers) == len(crowd))
+        wait_until(lambda: not [one for one in threading.enumerate() if "process_request" in one.name])
+        for event in events:
+            hub.publish(event)
+        for raw in crowd:
+            assert [json.loads(raw.receive_frame(Opcode.TEXT).data) for _ in events] == events
+
+
 def test_subscriber_that_does_not_read_is_dropped_and_the_others_lose_nothing():
     with (
-        hub_serving() as (hub, sockets, port),
+        hub_serving() as (hub, _, port),
         closing(RawClient(port, receive_buffer=32768).open()) as slow,
         client(port) as quick,
     ):
-        number = 0
-        while len(sockets._sessions) == 2 and number < 5000:
+        for number in range(5000):
             hub.publish({"type": "session.started", "number": number, "padding": "x" * 32768})
             assert json.loads(quick.recv(PATIENCE))["number"] == number
-            number += 1
-            if hub._queues and any(len(queue) >= clincus.EVENT_BACKLOG for queue in list(hub._queues.values())):
+            assert all(one.backlog < clincus.BUFFER_MARK + 33000 for one in list(hub.subscribers.values()))
+            if not all(one.open for one in list(hub.subscribers.values())):
                 break
         hub.publish({"type": "last"})
         assert json.loads(quick.recv(PATIENCE)) == {"type": "last"}
         assert Close.parse(slow.receive_frame(Opcode.CLOSE).data).code == 1013
+
+
+def test_subscriber_that_reads_late_gets_each_event_whole():
+    """More than its receive buffer holds, so that frames are sent in pieces; less than counts as too slow."""
+    events = [{"type": "session.changed", "number": number, "padding": "é" * 1000} for number in range(40)]
+    with hub_serving() as (hub, _, port), closing(RawClient(port, receive_buffer=4096).open()) as raw:
+        subscriber = next(iter(hub.subscribers.values()))
+        subscriber.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        for event in events:
+            hub.publish(event)
+        wait_until(lambda: subscriber.backlog > len(json.dumps(events[0])))
+        assert [json.loads(raw.receive_frame(Opcode.TEXT).data) for _ in events] == events
+
+
+def vanish(raw):
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raw.close()
+
+
+def make_frame(opcode, data):
+    return Frame(opcode, data).serialize(mask=True)
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "code"),
+    [
+        (lambda raw: raw.socket.sendall(b"\xff" * 100), 1002),
+        (lambda raw: raw.socket.sendall(b"GET / HTTP/1.1\r\n\r\n"), 1002),
+        (lambda raw: raw.socket.sendall(make_frame(Opcode.TEXT, b"x" * (clincus.MAX_MESSAGE_SIZE + 1))[:70_000]), 1009),
+        (lambda raw: raw.socket.sendall(make_frame(Opcode.CLOSE, struct.pack("!H", 4321))), 4321),
+        (lambda raw: raw.socket.sendall(make_frame(Opcode.PING, b"") * 20_000), None),
+        (lambda raw: raw.socket.shutdown(socket.SHUT_WR), None),
+        (vanish, None),
+    ],
+    ids=["noise", "HTTP", "a message too long", "close", "pings", "half a connection", "a reset"],
+)
+def test_what_one_subscriber_does_amid_a_burst_costs_the_others_nothing(misbehave, code):
+    events = [{"type": "session.changed", "number": number} for number in range(300)]
+    with (
+        hub_serving() as (hub, _, port),
+        client(port) as one,
+        closing(RawClient(port).open()) as bad,
+        client(port) as two,
+    ):
+        for number, event in enumerate(events):
+            hub.publish(event)
+            if number == 100:
+                misbehave(bad)
+        for websocket in (one, two):
+            assert receive_events(websocket, len(events)) == events
+        if code:
+            assert Close.parse(bad.receive_frame(Opcode.CLOSE).data).code == code
+            bad.receive_end()
+
+
+def test_a_failure_with_one_subscriber_ends_that_one_alone(caplog, monkeypatch):
+    with hub_serving() as (hub, _, port), client(port) as one:
+        wait_until(lambda: hub.subscribers)
+        broken = next(iter(hub.subscribers.values()))
+        with client(port) as two:
+            monkeypatch.setattr(broken, "act", lambda *_: 1 / 0)
+            hub.publish({"type": "session.changed"})
+            assert receive_events(two, 1) == [{"type": "session.changed"}]
+            with pytest.raises(ConnectionClosed):
+                one.recv(PATIENCE)
+    assert [record.getMessage() for record in caplog.records] == ["a subscriber of events failed"]
 
 
 def test_what_a_subscriber_says_is_ignored():
@@ -875,7 +968,39 @@ def test_a_subscriber_is_told_that_its_connection_holds():
         assert json.loads(websocket.recv(PATIENCE)) == {"type": "pong"}
 
 
-def test_subscribers_are_closed_with_1001_when_the_server_stops():
-    with hub_serving() as (_, sockets, port), client(port) as websocket:
+def test_silent_subscriber_is_pinged_and_given_up_when_it_does_not_answer(monkeypatch):
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
+    monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
+    with hub_serving() as (_, _, port), closing(RawClient(port).open()) as raw:
+        raw.receive_frame(Opcode.PING)
+        assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
+        raw.receive_end()
+
+
+def test_silent_subscriber_that_answers_pings_is_kept(monkeypatch):
+    monkeypatch.setattr(clincus, "PING_AFTER", 0.02)
+    monkeypatch.setattr(clincus, "PONG_WITHIN", PATIENCE)
+    with hub_serving() as (hub, _, port), closing(RawClient(port).open()) as raw:
+        for _ in range(5):
+            raw.protocol.send_pong(raw.receive_frame(Opcode.PING).data)
+            raw.send()
+        hub.publish({"type": "session.changed"})
+        assert raw.receive_frame(Opcode.TEXT).data == b'{"type": "session.changed"}'
+
+
+def test_closing_handshake_that_a_subscriber_does_not_answer_ends_all_the_same(monkeypatch):
+    monkeypatch.setattr(clincus, "CLOSE_WITHIN", 0.1)
+    with hub_serving() as (_, sockets, port), closing(RawClient(port).open()) as raw:
         sockets.close_all(PATIENCE)
-        assert receive_all(websocket)[2] == 1001
+        assert not sockets._sessions
+        raw.receive_frame(Opcode.CLOSE)
+        raw.receive_end()
+
+
+def test_subscribers_are_closed_with_1001_when_the_server_stops():
+    with hub_serving() as (_, sockets, port), client(port) as one, client(port) as two:
+        sockets.close_all(PATIENCE)
+        assert not sockets._sessions
+        with client(port) as late:
+            for websocket in (one, two, late):
+                assert receive_all(websocket)[2:] == (1001, "The server is shutting down.")
