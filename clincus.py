@@ -3346,10 +3346,6 @@ class Extensions:
         """Tell the listeners of a moment in a session's life."""
         call_each(self.listeners, moment, session)
 
-    def asleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
-        """Which sessions of an engine are known to have slept since a time; in all others work begins now."""
-        return set().union(*call_each(self.sleepers, engine, since, cost))
-
     def fields(self, session: Session) -> dict[str, object]:
         """The fields that features add to a session's document."""
         return dict(itertools.chain(*(found.items() for found in call_each(self.session_fields, session))))

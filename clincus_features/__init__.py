@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import clincus
@@ -22,6 +22,11 @@ def known_session(app: clincus.Application, id: str) -> clincus.Session:
     """A session, as it was known last if it is out of reach. Raises ClincusError: 404, 503."""
     app.all_sessions()
     return app.registry.get(id)
+
+
+def known_to_sleep(extensions: clincus.Extensions, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
+    """Which sessions of an engine are known to have slept since a time; in all others work begins now."""
+    return set().union(*clincus.call_each(extensions.sleepers, engine, since, cost))
 
 
 class LastAnswers:

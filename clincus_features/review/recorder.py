@@ -18,7 +18,7 @@ from io import BufferedReader
 from typing import NamedTuple
 
 import clincus
-from clincus_features import size_bytes
+from clincus_features import known_to_sleep, size_bytes
 from clincus_features.review.changes import entry_of, list_changes, touched_paths
 from clincus_features.review.records import (
     Checkpoint,
@@ -146,7 +146,7 @@ class Recorder:
         for engine in {session.engine for session in sessions}:
             here = [session for session in sessions if session.engine == engine]
             since = {session.id: self._looks.get(session.id, -math.inf) for session in here}
-            asleep = self._app.extensions.asleep(engine, since, LOOK_COST)
+            asleep = known_to_sleep(self._app.extensions, engine, since, LOOK_COST)
             yield from (session for session in here if session.id not in asleep)
 
     def work(self, engine: str = "") -> None:
