@@ -1,40 +1,73 @@
 """Nobody waits long for an Incus that hangs.
 
 A daemon that hangs accepts connections and answers none, so each question to it waits. While somebody waits, an
-easy question finds that out; then all who wait are told, and no more commands begin until it answers again.
+easy question finds that out; then all who wait are told, and no more commands begin until it answers again. An open
+page waits, too: it shows what Incus has told last.
 """
 
 from __future__ import annotations
 
 import functools
 import signal
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import clincus
 
 PERIOD = 2.0  # seconds between two looks at who waits
 SLEEP = 600.0  # seconds between two looks while nobody begins to wait
+WATCHED = 3.0  # the same while a page is open
 SHORT = 0.5  # seconds for which nobody is said to wait: most commands take less
 PATIENCE = (
     5.0  # seconds for the easy question: with the other two, well below the 10 s in which everybody has an answer
 )
 
 
+class Pages:
+    """Counts the pages that are open: those that follow the events."""
+
+    def __init__(self, app: clincus.Application) -> None:
+        self.open = 0
+        self._app = app
+        self._lock = threading.Lock()  # of the number
+
+    def wrap(self, method: str, path: str, handler: Callable[[clincus.Request], object]) -> Callable[..., object]:
+        """The handler of a route; that of the events counts whom it serves."""
+        return functools.partial(self._follow, handler) if path == "/ws/events" else handler
+
+    def _follow(self, handler: Callable[[clincus.Request], object], request: clincus.Request) -> object:
+        with self._lock:
+            self.open += 1
+        self._app.sessions.door(":").has_begun.set()  # ends the long sleep
+        try:
+            return handler(request)
+        finally:
+            with self._lock:
+                self.open -= 1
+
+
 def install(extensions: clincus.Extensions) -> None:
     """Add the looks."""
-    look = functools.partial(look_who_waits, extensions.app)
+    pages = Pages(extensions.app)
+    look = functools.partial(look_who_waits, extensions.app, pages)
     extensions.duties.append(clincus.Duty("looking who waits", PERIOD, look, each_engine=True))
+    extensions.wrappers.append(pages.wrap)
 
 
-def look_who_waits(app: clincus.Application, engine: str) -> None:
-    """If somebody waits for an engine that answers nobody, take it for lost, and end the commands that wait for it."""
+def look_who_waits(app: clincus.Application, pages: Pages, engine: str) -> None:
+    """If somebody waits for an engine that answers nobody, take it for lost, and end the commands that wait for it.
+
+    While a page is open and nothing has been asked of this host's Incus, the question is asked for the page. An engine
+    elsewhere is looked at often enough by its monitor.
+    """
     monitor, door = app.monitors[engine], app.sessions.door(f"{engine}:")
-    if not door.waiting:
-        door.has_begun.wait(SLEEP)
+    is_watched = pages.open > 0 and not engine
+    is_quiet = not door.waiting and not door.has_begun.wait(WATCHED if is_watched else SLEEP)
     door.has_begun.clear()
     begun_before = time.monotonic() - SHORT
-    if not monitor.error and any(one.began < begun_before for one in tuple(door.waiting)) and not answers(door):
+    is_unknown = (is_quiet and is_watched) or any(one.began < begun_before for one in tuple(door.waiting))
+    if not monitor.error and is_unknown and not answers(door):
         monitor.lose()
     if monitor.error and door.lost:
         give_up(door.waiting, monitor.error)

@@ -58,11 +58,17 @@ def app(door, tmp_path, monkeypatch):
     monkeypatch.setattr(silence, "PATIENCE", 0.2)
     monkeypatch.setattr(silence, "SHORT", 0.0)
     monkeypatch.setattr(silence, "SLEEP", 0.0)
+    monkeypatch.setattr(silence, "WATCHED", 0.0)
     environ = {"HOME": str(tmp_path)}
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ)
     monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")), lambda engine, error: None)
     return SimpleNamespace(monitors={"": monitor}, sessions=sessions)
+
+
+@pytest.fixture
+def pages(app):
+    return silence.Pages(app)
 
 
 CALLS: dict[str, Callable[[clincus.Incus], object]] = {
@@ -73,32 +79,57 @@ CALLS: dict[str, Callable[[clincus.Incus], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-def test_who_waits_for_an_incus_that_hangs_is_told(app, door, call):
+def test_who_waits_for_an_incus_that_hangs_is_told(app, door, call, pages):
     waiting = Waiting(door, lambda: call(door))
-    silence.look_who_waits(app, "")
+    silence.look_who_waits(app, pages, "")
     assert waiting.end() == (REASON, 503)
     with pytest.raises(clincus.IncusError, match=REASON):  # nobody else begins to wait
         call(door)
 
 
-def test_who_waits_for_an_incus_that_answers_waits_on(app, door):
+def test_who_waits_for_an_incus_that_answers_waits_on(app, door, pages):
     door.answers = True
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
-    silence.look_who_waits(app, "")
+    silence.look_who_waits(app, pages, "")
     assert (app.monitors[""].error, len(door.waiting)) == ("", 1)
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 
 
-def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch):
+def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch, pages):
     monkeypatch.setattr(silence, "SHORT", 60.0)
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
-    silence.look_who_waits(app, "")
+    silence.look_who_waits(app, pages, "")
     assert app.monitors[""].error == ""
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 
 
-def test_nobody_is_asked_while_nobody_waits(app):
-    silence.look_who_waits(app, "")
+def test_nobody_is_asked_while_nobody_waits(app, pages):
+    silence.look_who_waits(app, pages, "")
     assert app.monitors[""].error == ""
+
+
+def test_for_an_open_page_it_is_asked_while_nobody_waits(app, door, pages):
+    def is_open(request):
+        door.answers = True
+        silence.look_who_waits(app, pages, "")
+        assert app.monitors[""].error == ""
+        door.answers = False
+        silence.look_who_waits(app, pages, "")
+        assert app.monitors[""].error == REASON
+
+    other, follow = object(), pages.wrap("GET", "/ws/events", is_open)
+    assert pages.wrap("GET", "/api/sessions", other) is other
+    door.has_begun.clear()
+    follow(None)
+    assert pages.open == 0
+
+
+def test_a_page_that_opens_wakes_who_looks_and_what_has_just_begun_tells_as_much(app, door, pages):
+    def is_open(request):
+        assert door.has_begun.is_set()
+        silence.look_who_waits(app, pages, "")
+        assert app.monitors[""].error == ""
+
+    pages.wrap("GET", "/ws/events", is_open)(None)
