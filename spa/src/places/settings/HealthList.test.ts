@@ -19,6 +19,7 @@ it('says why the machine could not be checked, and checks again', async () => {
     works ? { json: { status: 'healthy', checks: { incus } } } : { status: 500, json: { error: 'It took too long.' } },
   );
   render(HealthList);
+  expect(screen.getByRole('status').textContent).toContain('Looking at this machine');
   await configuration.refreshHealth();
   flushSync();
   expect(screen.getByRole('alert').textContent).toContain('It took too long.');
