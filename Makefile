@@ -23,7 +23,10 @@ PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
   $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium busybox zsh fish
 
-.PHONY: serve build test pytest checks test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
+# What one of four workers has compiled the others need as well.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: serve build test pytest collected checks test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -96,8 +99,12 @@ test-packages:
 # The tests leave a part of two cores idle, which the checks of the source then take: they run beside them and behind.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-packages TEST_PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested spa/node_modules/.ready build
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested collected spa/node_modules/.ready build
 	@$(MAKE) --no-print-directory --jobs=2 pytest checks
+
+# Pytest rewrites a test file when it first reads it. Later each worker would, all at the same time.
+collected: $(VENV)/tested
+	@$(BIN)/python -m pytest --collect-only --quiet >/dev/null
 
 pytest: $(VENV)/tested dist/clincus.pyz
 	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_FLAGS)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable
 
@@ -24,45 +23,35 @@ PATIENCE = (
 )
 
 
-class Pages:
-    """Counts the pages that are open: those that follow the events."""
+def install(extensions: clincus.Extensions) -> None:
+    """Add the looks."""
+    look = functools.partial(look_who_waits, extensions.app)
+    extensions.duties.append(clincus.Duty("looking who waits", PERIOD, look, each_engine=True))
+    extensions.wrappers.append(functools.partial(wake_for_page, extensions.app))
 
-    def __init__(self, app: clincus.Application) -> None:
-        self.open = 0
-        self._app = app
-        self._lock = threading.Lock()  # of the number
 
-    def wrap(self, method: str, path: str, handler: Callable[[clincus.Request], object]) -> Callable[..., object]:
-        """The handler of a route; that of the events counts whom it serves."""
-        return functools.partial(self._follow, handler) if path == "/ws/events" else handler
+def wake_for_page(
+    app: clincus.Application, _method: str, path: str, handler: Callable[[clincus.Request], object]
+) -> Callable[[clincus.Request], object]:
+    """The handler of a route; that of the events, which each page follows, also ends the long sleep of the looks."""
 
-    def _follow(self, handler: Callable[[clincus.Request], object], request: clincus.Request) -> object:
-        with self._lock:
-            self.open += 1
-        self._app.sessions.door(":").has_begun.set()  # ends the long sleep
+    def follow(request: clincus.Request) -> object:
         try:
             return handler(request)
         finally:
-            with self._lock:
-                self.open -= 1
+            app.sessions.door(":").has_begun.set()
+
+    return follow if path == "/ws/events" else handler
 
 
-def install(extensions: clincus.Extensions) -> None:
-    """Add the looks."""
-    pages = Pages(extensions.app)
-    look = functools.partial(look_who_waits, extensions.app, pages)
-    extensions.duties.append(clincus.Duty("looking who waits", PERIOD, look, each_engine=True))
-    extensions.wrappers.append(pages.wrap)
-
-
-def look_who_waits(app: clincus.Application, pages: Pages, engine: str) -> None:
+def look_who_waits(app: clincus.Application, engine: str) -> None:
     """If somebody waits for an engine that answers nobody, take it for lost, and end the commands that wait for it.
 
     While a page is open and nothing has been asked of this host's Incus, the question is asked for the page. An engine
     elsewhere is looked at often enough by its monitor.
     """
     monitor, door = app.monitors[engine], app.sessions.door(f"{engine}:")
-    is_watched = pages.open > 0 and not engine
+    is_watched = bool(app.hub.subscribers) and not engine
     is_quiet = not door.waiting and not door.has_begun.wait(WATCHED if is_watched else SLEEP)
     door.has_begun.clear()
     begun_before = time.monotonic() - SHORT

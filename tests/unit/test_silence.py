@@ -63,12 +63,7 @@ def app(door, tmp_path, monkeypatch):
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ)
     monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")), lambda engine, error: None)
-    return SimpleNamespace(monitors={"": monitor}, sessions=sessions)
-
-
-@pytest.fixture
-def pages(app):
-    return silence.Pages(app)
+    return SimpleNamespace(monitors={"": monitor}, sessions=sessions, hub=SimpleNamespace(subscribers={}))
 
 
 CALLS: dict[str, Callable[[clincus.Incus], object]] = {
@@ -79,57 +74,56 @@ CALLS: dict[str, Callable[[clincus.Incus], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-def test_who_waits_for_an_incus_that_hangs_is_told(app, door, call, pages):
+def test_who_waits_for_an_incus_that_hangs_is_told(app, door, call):
     waiting = Waiting(door, lambda: call(door))
-    silence.look_who_waits(app, pages, "")
+    silence.look_who_waits(app, "")
     assert waiting.end() == (REASON, 503)
     with pytest.raises(clincus.IncusError, match=REASON):  # nobody else begins to wait
         call(door)
 
 
-def test_who_waits_for_an_incus_that_answers_waits_on(app, door, pages):
+def test_who_waits_for_an_incus_that_answers_waits_on(app, door):
     door.answers = True
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
-    silence.look_who_waits(app, pages, "")
+    silence.look_who_waits(app, "")
     assert (app.monitors[""].error, len(door.waiting)) == ("", 1)
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 
 
-def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch, pages):
+def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch):
     monkeypatch.setattr(silence, "SHORT", 60.0)
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
-    silence.look_who_waits(app, pages, "")
+    silence.look_who_waits(app, "")
     assert app.monitors[""].error == ""
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 
 
-def test_nobody_is_asked_while_nobody_waits(app, pages):
-    silence.look_who_waits(app, pages, "")
+def test_nobody_is_asked_while_nobody_waits(app):
+    silence.look_who_waits(app, "")
     assert app.monitors[""].error == ""
 
 
-def test_for_an_open_page_it_is_asked_while_nobody_waits(app, door, pages):
-    def is_open(request):
-        door.answers = True
-        silence.look_who_waits(app, pages, "")
-        assert app.monitors[""].error == ""
-        door.answers = False
-        silence.look_who_waits(app, pages, "")
-        assert app.monitors[""].error == REASON
-
-    other, follow = object(), pages.wrap("GET", "/ws/events", is_open)
-    assert pages.wrap("GET", "/api/sessions", other) is other
-    door.has_begun.clear()
-    follow(None)
-    assert pages.open == 0
+def test_for_an_open_page_it_is_asked_while_nobody_waits(app, door):
+    app.hub.subscribers = {7: "a page"}
+    door.answers = True
+    silence.look_who_waits(app, "")
+    assert app.monitors[""].error == ""
+    door.answers = False
+    silence.look_who_waits(app, "")
+    assert app.monitors[""].error == REASON
 
 
-def test_a_page_that_opens_wakes_who_looks_and_what_has_just_begun_tells_as_much(app, door, pages):
-    def is_open(request):
-        assert door.has_begun.is_set()
-        silence.look_who_waits(app, pages, "")
-        assert app.monitors[""].error == ""
+def test_what_has_just_begun_tells_as_much_as_the_question(app, door):
+    app.hub.subscribers = {7: "a page"}
+    door.has_begun.set()
+    silence.look_who_waits(app, "")
+    assert app.monitors[""].error == ""
 
-    pages.wrap("GET", "/ws/events", is_open)(None)
+
+def test_a_page_that_opens_wakes_who_looks(app, door):
+    opened, other = [], object()
+    assert silence.wake_for_page(app, "GET", "/api/sessions", other) is other
+    silence.wake_for_page(app, "GET", "/ws/events", opened.append)("the request")
+    assert (opened, door.has_begun.is_set()) == (["the request"], True)
