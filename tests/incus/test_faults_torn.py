@@ -96,6 +96,7 @@ def test_a_server_whose_files_are_all_torn_starts_and_goes_on(bed, start_server,
     wait_until(lambda: unknown_and_missing(home) == ([], []), f"each kind of file: {unknown_and_missing(home)}")
 
     for number, (name, damage) in enumerate(DAMAGES.items(), 1):
+        wait_until(lambda: not unknown_and_missing(home)[1], "each kind of file to be there again")
         server.stop()
         tear(home, damage, deleted["session_id"])
         server = start_server(environ=NOWHERE)
