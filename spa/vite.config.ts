@@ -128,6 +128,8 @@ export default defineConfig({
   server: { proxy: { '/api': 'http://127.0.0.1:3000', '/ws': { target: 'ws://127.0.0.1:3000', ws: true } } },
   test: {
     environment: 'node',
+    setupFiles: 'src/test/setup.ts',
+    testTimeout: 20_000,
     pool: 'threads',
     projects: [
       // A fresh environment for each of the forty files takes half a minute of a core.
