@@ -22,7 +22,7 @@ export class Past {
 
   scroll(lines: number): void {
     if (this.parts) this.parts.terminal.scrollLines(lines);
-    else this.#lines += lines;
+    else if ((this.#lines += lines) > 0) this.onend();
   }
 
   /** Shows it in the element, which must be as large as the terminal's own. */

@@ -78,6 +78,15 @@ it('ends when it is scrolled beyond the screen, and not at its top', async () =>
   expect(ended).toBe(1);
 });
 
+it('ends when it was scrolled beyond the screen before it came', () => {
+  void open();
+  past.scroll(-3);
+  past.scroll(3);
+  expect(ended).toBe(0);
+  past.scroll(3);
+  expect(ended).toBe(1);
+});
+
 it('shows nothing any more when it was left before it came', async () => {
   const opening = open();
   past.dispose();
