@@ -138,6 +138,7 @@ def test_each_state_of_the_real_tool_is_the_same_in_api_page_and_command_line(be
     tool.type("/exit")
     check("ended", text="exit code 0")
     shell = Tool(bed, server, server.create(opened.root / "my-shell", tool="shell")["id"])
+    wait_until(lambda: shell.agent()["source"] == "process", "a look at what runs there")  # nothing is known before
     assert shell.becomes("unknown")["source"] == "process"
     assert listed(bed, server, shell.id)["state"] == "unknown"
     assert server.delete(f"/api/sessions/{tool.id}").status == 204
