@@ -5914,7 +5914,7 @@ class WebSocket:
         return ready
 
     def mask(self, reading: bool = True) -> int:
-        """What to poll the connection for."""
+        """The events of poll(2) that the connection is watched for."""
         # Pongs for a client that pings but never reads must not pile up. Terminal output alone stays below this.
         reading = reading and len(self._outgoing) < 2 * BUFFER_MARK
         return select.POLLRDHUP | (select.POLLIN if reading else 0) | (select.POLLOUT if self._outgoing else 0)

@@ -167,7 +167,7 @@ def file_texts(store: Store, change: Change) -> dict[str, object]:
 
 
 def entry_of(store: Store, tree: str, path: str) -> bytes:
-    """What git says of a file or folder of a tree, b"" if there is none of that path."""
+    """The line of `git ls-tree` for a file or folder of a tree, b"" if there is none of that path."""
     return store.read_some(["ls-tree", "-z", "--full-tree", tree, "--", path.rstrip("/")], 1 << 16)[0]
 
 
