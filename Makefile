@@ -86,9 +86,8 @@ spa-lint: spa/node_modules/.ready
 spa-check: spa/node_modules/.ready
 	cd spa && npm run --silent check
 
-# A second worker would load all modules again, and has no core of its own beside the other tests.
 spa-unit: spa/node_modules/.ready
-	cd spa && npm test -- --maxWorkers=1
+	cd spa && npm test
 
 # A page takes half the time in the Chromium without windows. Ubuntu has no such package, and the tests do without it.
 test-packages:
@@ -96,11 +95,13 @@ test-packages:
 	@$(MAKE) --no-print-directory packages PACKAGES=chromium-headless-shell || echo 'going on with the whole Chromium' >&2
 
 # What has to be installed comes first: apt runs once at a time, and one registry is waited for while another one answers.
-# The tests leave a part of two cores idle, which the checks of the source then take: they run beside them and behind.
+# The page's tests wait for each other's steps, and so have the cores for themselves. The tests with Incus leave a part of
+# two cores idle, which the checks of the source then take: they run beside them and behind.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-packages TEST_PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested collected spa/node_modules/.ready build
-	@$(MAKE) --no-print-directory --jobs=2 pytest checks
+	@$(MAKE) --no-print-directory spa-unit; page=$$?; \
+	$(MAKE) --no-print-directory --jobs=2 --keep-going pytest checks && exit $$page
 
 # Pytest rewrites a test file when it first reads it. Later each worker would, all at the same time. A file that cannot
 # be read is told by the run itself.
@@ -111,7 +112,7 @@ pytest: $(VENV)/tested dist/clincus.pyz
 	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_FLAGS)
 
 checks:
-	@nice -n 15 $(MAKE) --no-print-directory --output-sync=target lint spa-test
+	@nice -n 15 $(MAKE) --no-print-directory --output-sync=target lint spa-lint spa-check
 
 nightly: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory test-packages
