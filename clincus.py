@@ -6271,7 +6271,7 @@ class EventHub:
     """Sends each event to all subscribers, in order, from one thread. One that does not keep up is dropped."""
 
     def __init__(self) -> None:
-        self.greeting: Mapping[str, object] | None = None  # the first event for each new subscriber of our subprotocol
+        self.greetings: dict[str, Mapping[str, object] | None] = {}  # for each new subscriber of ours
         self.revision = 0  # counts the events; while it stays, so does all that pages are told of
         self.subscribers: dict[int, WebSocket] = {}  # by descriptor; the thread removes who has ended
         self._lock = threading.Lock()  # held while the thread is handed something
@@ -6299,8 +6299,9 @@ class EventHub:
         """Own `websocket` until it has ended; it gets all that is published after its handshake."""
         websocket.leave_server(self._waker, on_end)
         with self._lock:
-            if self.greeting is not None and websocket.subprotocol == EVENTS_SUBPROTOCOL:
-                websocket.send(json.dumps(self.greeting, ensure_ascii=False).encode(), text=True)
+            is_ours = websocket.subprotocol == EVENTS_SUBPROTOCOL
+            for event in filter(None, list(self.greetings.values()) if is_ours else []):
+                websocket.send(json.dumps(event, ensure_ascii=False).encode(), text=True)
             self._poll.register(websocket.connection, select.POLLOUT)
             self.subscribers[websocket.connection.fileno()] = websocket
         wake(self._waker)
@@ -6695,7 +6696,7 @@ class Application:
         event = {"type": "engine.changed", "engine": engine, "error": error}
         if not engine:
             event = {"type": "incus.unreachable", "error": error} if error else {"type": "incus.reachable"}
-            self.hub.greeting = event if error else None
+            self.hub.greetings["incus"] = event if error else None
         self.hub.publish(event, extension=True)
 
     def _bind(self, port: int, hint: str = "") -> list[Listener]:
@@ -6764,12 +6765,14 @@ class Application:
             self.sessions.incus.project = project
             self.monitor.reconnect()
         self._follow_engines()
+        self.hub.greetings["config"] = None
         self.hub.publish({"type": "config.reloaded", "timestamp": utc_now()})
 
     def _set_config_error(self, message: str) -> None:
         log.error("config not reloaded: %s", message)
         self.config_error = message
-        self.hub.publish({"type": "config.error", "error": message}, extension=True)
+        event = self.hub.greetings["config"] = {"type": "config.error", "error": message}
+        self.hub.publish(event, extension=True)
 
 
 def list_history(app: Application, request: Request) -> Response:

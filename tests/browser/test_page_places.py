@@ -321,6 +321,8 @@ def test_a_broken_configuration_is_shown_and_mended_without_a_reload(dashboard):
     file.write_text(good + "\nthis is not TOML\n")
     expect(dashboard.page.get_by_role("alert")).to_contain_text("the last good one is in force")
     expect(dashboard.page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    dashboard.go()  # a page that comes later is told as well
+    expect(dashboard.page.get_by_role("alert")).to_contain_text("config.toml, line")
     file.write_text(good)
     expect(dashboard.page.get_by_role("alert")).to_have_count(0)
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("clincus_cli", "clincus_features", "wall")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 CORE = ROOT / "clincus.py"
-CORE_LIMIT = 6950  # lines
+CORE_LIMIT = 6960  # lines
 
 
 def module_name(path: Path) -> str:

@@ -847,7 +847,7 @@ def test_extension_events_go_only_to_those_who_asked():
 
 def test_a_new_subscriber_of_ours_is_greeted_with_what_still_holds():
     with hub_serving() as (hub, _, port):
-        hub.greeting = {"type": "incus.unreachable", "error": "é"}
+        hub.greetings = {"config": None, "incus": {"type": "incus.unreachable", "error": "é"}}
         with client(port) as plain, client(port, [clincus.EVENTS_SUBPROTOCOL]) as extended:
             hub.publish({"type": "session.started", "id": "x"})
             assert json.loads(extended.recv(PATIENCE)) == {"type": "incus.unreachable", "error": "é"}

@@ -38,6 +38,8 @@ export function samePlaceAt(port: number): URL {
 export class Configuration {
   phase = $state<Phase>('loading');
   error = $state('');
+  /** How the file on disk is broken, while the last good configuration stays in force; the event stream tells. */
+  broken = $state('');
   current = $state.raw<Config | null>(null);
   sources = $state.raw<ConfigSources>(NO_SOURCES);
   tools = $state.raw<readonly string[]>(['claude', 'copilot', 'opencode']);
@@ -86,11 +88,6 @@ export class Configuration {
     if (this.#tellsSources) return;
     this.#tellsSources = true;
     void this.#refreshSources();
-  }
-
-  /** The file on disk broke; the last good configuration stays in force. */
-  broke(error: string): void {
-    this.sources = { ...this.sources, error };
   }
 
   async refreshHealth(): Promise<void> {

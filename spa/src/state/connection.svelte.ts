@@ -37,6 +37,7 @@ export class Connection {
         // The terminals need not wait until their own time to try has come.
         if (this.stale) doubt();
         this.stale = false;
+        configuration.broken = '';
         this.#load();
       },
       onLost: () => {
@@ -104,11 +105,12 @@ export class Connection {
         void this.#loadSessions();
         break;
       case 'config.reloaded':
+        configuration.broken = '';
         void configuration.refresh();
         void workspaces.refresh();
         break;
       case 'config.error':
-        configuration.broke(event.error);
+        configuration.broken = event.error;
         break;
     }
   }
