@@ -52,11 +52,9 @@ make_repository() {
 END
     echo '* -text !eol -crlf -ident -filter !working-tree-encoding' >"$GIT_DIR/info/attributes"
 }
-{ [ "$mode" != fresh ] && [ -f "$GIT_DIR/config" ] && git cat-file -e "$known^{tree}" 2>/dev/null; } || known=-
 [ -f "$GIT_DIR/config" ] && [ "$mode" != fresh ] || make_repository
-rm -f "$GIT_DIR/index.lock"
 work=$GIT_DIR/work
-rm -rf "$work"
+rm -rf "$GIT_DIR/index.lock" "$work"
 mkdir "$work" || refuse home
 
 # Records all files at once, where none is known yet: `git add` looks for each one among what is recorded, which takes
@@ -98,10 +96,13 @@ list_changed() { git ls-files -z -o -m --exclude-standard; }
 # Without folders that ignore themselves and hold nothing else, such as the places that Clincus keeps occupied.
 list_ignored() {
     # shellcheck disable=SC2016 # for the shell that xargs starts
-    git ls-files -z -o -i --exclude-standard --directory | grep -zv '/\.gitignore$' | head -z -n "$most" |
+    git ls-files -z -o -i --exclude-standard --directory | grep -zv -m "$most" '/\.gitignore$' |
         xargs -0 -r sh -c '
             for path; do
-                case $path in */) [ "$(ls -A -- "./$path" | head -n 2)" != .gitignore ] || continue ;; esac
+                case $path in */)
+                    [ ! -e "./$path.gitignore" ] ||
+                        [ -n "$(find "./$path" -mindepth 1 ! -name .gitignore -print -quit)" ] || continue ;;
+                esac
                 printf "%s\0" "$path"
             done' list
 }
@@ -110,6 +111,12 @@ record_files() {
     exclude=$workspace/.git/info/exclude
     if [ -f "$exclude" ] && [ ! -L "$exclude" ]; then cat "$exclude"; fi >"$GIT_DIR/info/exclude" 2>/dev/null
     list_changed >"$work/changed" || return
+    if [ -e "$GIT_INDEX_FILE" ] && [ ! -s "$work/changed" ]; then
+        for why in repository large unreadable; do : >"$work/$why"; done
+        git update-index -q --refresh >/dev/null 2>&1 # what was only touched is not read again the next time
+        tree=$(git write-tree)
+        return
+    fi
     grep -z '/$' "$work/changed" | sed -z 's|/$||' >"$work/repository"
     # shellcheck disable=SC2016 # for the shell that xargs starts
     sed -z 's|^|./|' "$work/changed" |
@@ -135,12 +142,11 @@ record_files() {
 # What is left out without git's saying so, in folders that are not ignored.
 list_special() {
     # shellcheck disable=SC2016 # for the shell that xargs starts
-    grep -z '/$' "$work/ignored" | head -z -n 100 | xargs -0 timeout 2 sh -c '
+    grep -z -m 100 '/$' "$work/ignored" | xargs -0 timeout 2 sh -c '
         count=$#
         for folder; do set -- "$@" -path "./${folder%/}" -prune -o; done
         shift "$count"
-        exec find . -name .git -prune -o "$@" \( -type b -o -type c -o -type p -o -type s \) -print0' find 2>/dev/null |
-        sed -z 's|^\./||'
+        exec find . -name .git -prune -o "$@" \( -type b -o -type c -o -type p -o -type s \) -printf "%P\0"' find 2>/dev/null
 }
 
 take_files() {
@@ -154,7 +160,7 @@ take_files() {
     list_ignored >"$work/ignored"
     list_special >"$work/special"
     for why in large repository unreadable special ignored; do
-        sed -z "s|^|$why |" "$work/$why"
+        [ ! -s "$work/$why" ] || sed -z "s|^|$why |" "$work/$why"
     done | head -z -n "$most" >"$work/skipped"
 }
 
@@ -181,10 +187,15 @@ take_branch() {
 }
 
 if [ "$mode" = branch ]; then take_branch; else take_files; fi
-echo "$tree ${commit:--} $(tr -dc '\0' <"$work/skipped" | wc -c)"
-cat "$work/skipped"
+if [ -s "$work/skipped" ]; then
+    echo "$tree ${commit:--} $(tr -dc '\0' <"$work/skipped" | wc -c)"
+    cat "$work/skipped"
+else
+    echo "$tree ${commit:--} 0"
+fi
 rm -rf "$work"
 [ "$tree" != "$known" ] || exit 0
+git cat-file -e "$known^{tree}" 2>/dev/null || known=-
 { echo "$tree"; [ "$known" = - ] || echo "^$known"; } |
     git pack-objects -q --revs --stdout --window=0 --delta-base-offset || exit 1
 [ "$mode" != branch ] || exit 0

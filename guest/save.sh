@@ -21,6 +21,7 @@ tool_processes() {
     [ -z "$parent" ] || [ -n "$code" ] || pgrep -P "$parent"
     pgrep -x "$tool"
 }
+one_lives() { for process; do kill -0 "$process" 2>/dev/null && return; done; false; }
 # The tool gets 3 s to write what it still has and to close its database. One that was killed can be opened again.
 found=''
 [ -z "$tool" ] || found=$(tool_processes)
@@ -28,8 +29,12 @@ found=''
 if [ -n "$found" ]; then
     mkdir .clincus/ended 2>/dev/null # if the container is not stopped then, the next start brings the tool back
     kill -TERM $found 2>/dev/null
-    for pause in 0.01 0.02 0.03 0.05 $(seq -f 0.1 29); do [ -n "$(tool_processes)" ] || break; sleep "$pause"; done
-    found=$(tool_processes)
+    for pause in 0.01 0.02 0.03 0.05 $(seq -f 0.1 29); do
+        one_lives $found || found=$(tool_processes) # others may have followed
+        [ -n "$found" ] || break
+        sleep "$pause"
+    done
+    [ -z "$found" ] || found=$(tool_processes)
     if [ -n "$found" ]; then kill -KILL $found 2>/dev/null; sleep 0.2; fi
 fi
 # While a saved conversation goes in, what there is may be half of it.
