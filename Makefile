@@ -26,7 +26,7 @@ TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zst
 # What one of four workers has compiled the others need as well.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve build test pytest collected checks test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
+.PHONY: serve build test pytest collected checks failures test-packages nightly lint spa spa-test spa-lint spa-check spa-unit bench bench-load release clean packages
 
 serve: dist/clincus.pyz
 	$(PYTHON) dist/clincus.pyz setup --yes
@@ -100,8 +100,21 @@ test-packages:
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-packages TEST_PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested collected spa/node_modules/.ready build
-	@$(MAKE) --no-print-directory spa-unit; page=$$?; \
-	$(MAKE) --no-print-directory --jobs=2 --keep-going pytest checks && exit $$page
+	@rm -rf dist/steps
+	@code=0; $(MAKE) --no-print-directory kept-spa-unit || code=1; \
+	$(MAKE) --no-print-directory --jobs=2 --keep-going pytest checks || code=1; \
+	$(MAKE) --no-print-directory failures; exit $$code
+
+# Makes a target and keeps what it says in dist/steps.
+kept-%:
+	@mkdir -p dist/steps
+	@{ $(MAKE) --no-print-directory $* || touch dist/steps/$*.failed; } 2>&1 | tee dist/steps/$*.log
+	@[ ! -e dist/steps/$*.failed ]
+
+# Says once more how each kept target ended that failed: of a long run only the end may be at hand.
+failures:
+	@for failed in $(wildcard dist/steps/*.failed); do \
+	  log=$${failed%.failed}; echo "==== make $${log##*/} failed:"; grep -a ' FAIL ' $$log.log; tail -n 40 $$log.log; done
 
 # Pytest rewrites a test file when it first reads it. Later each worker would, all at the same time. A file that cannot
 # be read is told by the run itself.
@@ -112,7 +125,7 @@ pytest: $(VENV)/tested dist/clincus.pyz
 	MAKEFLAGS= CLINCUS_TEST_PROGRAM=dist/clincus.pyz $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(PYTEST_FLAGS)
 
 checks:
-	@nice -n 15 $(MAKE) --no-print-directory --output-sync=target lint spa-lint spa-check
+	@nice -n 15 $(MAKE) --no-print-directory --keep-going --output-sync=target kept-lint kept-spa-lint kept-spa-check
 
 nightly: $(VENV)/tested dist/clincus.pyz
 	@$(MAKE) --no-print-directory test-packages
