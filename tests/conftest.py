@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from clincus_features.network.devices import socket_path
 from tests.incus_bed import Bed, image_cache, own_daemon, own_project
 from tests.programs import NO_CHECKPOINTS, Server, git, program
 
@@ -135,10 +137,19 @@ def new_home(folder: Path, bed: Bed | None) -> Path:
     return folder
 
 
+def remove_sockets(home: Path) -> None:
+    """Remove the folder in /tmp that holds the sockets of a home, as the paths of tests are too long for any in it."""
+    folder = Path(socket_path({"HOME": str(home)}, "lock")).parent
+    if home not in folder.parents:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A home directory of its own for a server."""
-    return new_home(tmp_path / "home", request.getfixturevalue("bed") if "bed" in request.fixturenames else None)
+    folder = tmp_path / "home"
+    yield new_home(folder, request.getfixturevalue("bed") if "bed" in request.fixturenames else None)
+    remove_sockets(folder)
 
 
 @contextlib.contextmanager
@@ -178,6 +189,8 @@ def starting_servers(bed: Bed, home: Path, folder: Path) -> Iterator[Callable[..
         server.kill()
         if server.process.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
             print(f"server log:\n{server.log()}")
+    for server in servers:
+        remove_sockets(server.home)
 
 
 @pytest.fixture
