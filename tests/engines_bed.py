@@ -27,6 +27,7 @@ from clincus_cli import host as cli_host
 from clincus_cli import setup as cli_setup
 from tests.incus_bed import NO_INTERNET, OFFLINE, Bed, clear_leftovers, mounts_below, processes_with, remove_tree
 from tests.incus_bed import unavailable as unavailable_incus
+from tests.programs import DEADLINE
 
 QUIET = {"core.proxy_http": NO_INTERNET, "core.proxy_https": NO_INTERNET, "images.auto_update_interval": "0"}
 PLAIN_POOL = {"name": "default", "driver": "dir"}
@@ -84,7 +85,7 @@ class Daemon:
         """End it at once, as a power failure would; its containers run on."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=DEADLINE)
 
 
 class Relay:
@@ -206,7 +207,7 @@ def engine(bed: Bed, remote: str) -> Iterator[Engine]:
                 os.kill(pid, signal.SIGKILL)
         for daemon in made.daemons:
             if daemon.process is not None:
-                daemon.process.wait(timeout=20)
+                daemon.process.wait(timeout=DEADLINE)
         remove_tree(folder)
     left = [*mounts_below(folder), *processes_with(f"INCUS_DIR={folder}")]
     assert left == [], f"the engine left something behind: {left}"

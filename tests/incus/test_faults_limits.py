@@ -91,7 +91,7 @@ def idle_connections(server: Server, count: int) -> Iterator[None]:
     """So many connections that say nothing."""
     with contextlib.ExitStack() as held:
         for _ in range(count):
-            held.enter_context(socket.create_connection((server.host, server.port), timeout=10))
+            held.enter_context(socket.create_connection((server.host, server.port), timeout=DEADLINE))
         yield
 
 

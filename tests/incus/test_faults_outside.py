@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.sync.client import connect
 
 import build_zipapp
 from tests.faults_bed import own, say, start_daemon_again, talk, wait_for_screen
 from tests.incus_bed import Bed, processes_with
-from tests.programs import DEADLINE, Answer, Server, program, wait_until
+from tests.programs import DEADLINE, Answer, Server, connect, program, wait_until
 
 # Action -> the request, and words of the `incus` command line before which the container is deleted.
 VANISHES: dict[str, tuple[str, str, Any, str]] = {

@@ -13,10 +13,9 @@ import threading
 
 import pytest
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 import clincus
-from tests.programs import DEADLINE, program, wait_until
+from tests.programs import DEADLINE, connect, program, wait_until
 
 NEIGHBOUR = 65534
 HANDSHAKE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
@@ -71,7 +70,7 @@ def as_user(uid, work):
 def other_machine():
     """An address of this machine that is not loopback: who uses it comes from elsewhere, as far as the server knows."""
     lines = subprocess.run(
-        ["ip", "-4", "-o", "address", "show", "scope", "global"], capture_output=True, text=True, check=True, timeout=10
+        ["ip", "-4", "-o", "address", "show", "scope", "global"], capture_output=True, text=True, check=True, timeout=60
     ).stdout.splitlines()
     return lines[0].split()[3].partition("/")[0]
 

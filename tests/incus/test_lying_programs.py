@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from test_agents_hostile import peak_memory
-from websockets.sync.client import connect
 
 from tests.faults_bed import saved, say, talk, wait_for_screen
 from tests.incus_bed import Bed
-from tests.programs import DEADLINE
+from tests.programs import DEADLINE, connect
 
 KEPT = "/usr/lib/kept"  # the container's own programs, once they are replaced
 

@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from tests.conftest import new_workspace
 from tests.dev_server import BIG, app_in
-from tests.programs import DEADLINE, program, wait_until
+from tests.programs import DEADLINE, connect, program, wait_until
 
 PORT, OTHER_PORT, PORT_6, MOVED_PORT, INNER_PORT = 3000, 3001, 3006, 3007, 8088
 

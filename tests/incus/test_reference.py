@@ -15,9 +15,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from websockets.sync.client import connect
 
-from tests.programs import DEADLINE, ROOT, wait_until
+from tests.programs import DEADLINE, ROOT, connect, wait_until
 
 SESSION_FIELDS = {"workspace": str, "tool": str, "slot": int, "status": str, "persistent": bool, "id": str}
 ALONE = [sys.executable, "-S"]  # an editable install would bring clincus_cli back by its .pth file

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 from test_sessions import Events
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 import clincus
-from tests.programs import DEADLINE, git, wait_until
+from tests.programs import DEADLINE, connect, git, wait_until
 
 REFERENCE = {
     "defaults": {"image": str, "persistent": bool, "model": str},
@@ -108,7 +107,6 @@ class TestConfig:
             wait_until(
                 lambda: server.get("/api/config").json["dashboard"]["workspace_roots"] == roots,
                 "the reload",
-                timeout=10,
             )
 
         edit([str(tmp_path / "mine")])
@@ -296,7 +294,7 @@ class TestStatic:
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, POST")
 
     def test_a_body_is_never_read_as_the_next_request(self, shared_server):
-        connection = http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=DEADLINE)
         body = b"GET /api/tools HTTP/1.1\r\nHost: x\r\n\r\n"
         for method, path in (("GET", "/api/tools"), ("DELETE", "/api/nothing"), ("POST", "/"), ("PUT", "/api/config")):
             connection.request(method, path, body=body, headers={"Content-Type": "application/json"})

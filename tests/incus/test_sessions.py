@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
 import clincus
-from tests.programs import git, wait_until
+from tests.programs import connect, git, wait_until
 
 REFERENCE_FIELDS = {"id": str, "workspace": str, "tool": str, "slot": int, "status": str, "persistent": bool}
 

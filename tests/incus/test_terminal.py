@@ -8,9 +8,8 @@ import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
-from tests.programs import DEADLINE, wait_until
+from tests.programs import DEADLINE, connect, wait_until
 
 CONTROL = ["clincus.terminal.v1"]
 PING = json.dumps({"type": "ping"})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clincus_features.uploads import FOLDER
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_who_may_not_write_may_not_upload(shared_server, session):
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_sent(shared_server, session):
-    connection = http.client.HTTPConnection(shared_server.host, shared_server.port, timeout=20)
+    connection = http.client.HTTPConnection(shared_server.host, shared_server.port, timeout=DEADLINE)
     connection.putrequest("POST", f"/api/sessions/{session['id']}/uploads?name=a")
     connection.putheader("Content-Length", str((40 << 20) + 1))
     connection.endheaders()
@@ -72,7 +72,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_sent(shared_server, se
 
 
 def test_what_breaks_off_leaves_nothing(bed, shared_server, session):
-    connection = http.client.HTTPConnection(shared_server.host, shared_server.port, timeout=20)
+    connection = http.client.HTTPConnection(shared_server.host, shared_server.port, timeout=DEADLINE)
     connection.putrequest("POST", f"/api/sessions/{session['id']}/uploads?name=a")
     connection.putheader("Content-Length", "1000000")
     connection.endheaders()

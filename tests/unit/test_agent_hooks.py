@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Path:
 def run(home: Path, *words: str, stdin: bytes | str = b"") -> subprocess.CompletedProcess[bytes]:
     environ = {"HOME": str(home), "PATH": os.environ["PATH"]}
     data = stdin if isinstance(stdin, bytes) else stdin.encode()
-    return subprocess.run(words, input=data, env=environ, capture_output=True, timeout=30, check=False)
+    return subprocess.run(words, input=data, env=environ, capture_output=True, timeout=60, check=False)
 
 
 def hook(home: Path, *words: str, stdin: object = None) -> None:
@@ -102,7 +102,7 @@ def test_without_its_folder_or_perl_a_hook_still_succeeds(home):
     (home / ".clincus" / "agent").rmdir()
     hook(home, "Stop", "ring")
     done = subprocess.run(
-        ["/bin/sh", str(home / ".clincus/hook"), "Stop"], env={"HOME": str(home), "PATH": ""}, timeout=30, check=False
+        ["/bin/sh", str(home / ".clincus/hook"), "Stop"], env={"HOME": str(home), "PATH": ""}, timeout=60, check=False
     )
     assert done.returncode == 0
 

@@ -279,7 +279,7 @@ def test_containers_that_hang_keep_no_other_waiting(watch, container, monkeypatc
     wait_until(lambda: len(watch._looking) == agents.SLOW_LOOKERS, "those that hang")
     watch.tell("started", SESSION._replace(id=honest))
     watch.work()
-    assert looked.acquire(timeout=20)
+    assert looked.acquire(timeout=60)
     go_on.set()
     for worker in workers:
         worker.join(20)

@@ -85,7 +85,7 @@ def test_a_file_that_arrives_cut_short_takes_no_place(tmp_path, arrives, code, c
     if expected == "any":
         (tmp_path / "file").write_text("old text")
     command = [*WRITE, str(tmp_path), "4", expected, str(len("new text"))]
-    done = subprocess.run(command, input=f"file{arrives}".encode(), capture_output=True, timeout=20, check=False)
+    done = subprocess.run(command, input=f"file{arrives}".encode(), capture_output=True, timeout=60, check=False)
     assert done.returncode == code
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert left == ({} if (expected, code) == ("new", 48) else {"file": content})

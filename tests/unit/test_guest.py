@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Path:
 
 def run(home: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     environ = {"HOME": str(home), "PATH": os.environ["PATH"], "SHELL": "/bin/sh"}
-    return subprocess.run(words, input=stdin, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(words, input=stdin, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
 def start(home: Path, *words: str, stdin: str = "") -> str:

@@ -118,7 +118,7 @@ class Client:
 
     def __init__(self, server):
         self.port = server.server_address[1]
-        self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         self.stream = self.socket.makefile("rb")
 
     def __enter__(self):
@@ -604,7 +604,7 @@ def test_a_connection_that_is_taken_over_stays_open_and_keeps_its_place():
     with serving(limit=1) as server, Client(server) as client:
         server.site.router.find("GET", "/ws/events")[0].handler = take_over
         client.send("GET /ws/events HTTP/1.1")
-        thread, connection = taken.get(timeout=20)
+        thread, connection = taken.get(timeout=60)
         thread.join()
         assert is_full(server)
         with connection:
@@ -653,5 +653,5 @@ def test_the_place_of_a_connection_that_ended_is_free_again():
         for _ in range(3):
             with Client(server) as client:
                 assert client.send("GET /api/echo HTTP/1.1").receive()[0] == 200
-            assert server.site.places.acquire(timeout=20)
+            assert server.site.places.acquire(timeout=60)
             server.site.places.release()

@@ -179,16 +179,16 @@ def test_a_child_that_takes_too_long_goes_with_all_that_it_started(tmp_path):
 def test_a_child_that_writes_too_much_is_ended(monkeypatch, stream):
     monkeypatch.setattr(clincus, "OUTPUT_LIMIT", 1 << 20)
     with pytest.raises(clincus.ChildError, match="wrote more than 1 MiB"):
-        clincus.run_child(["sh", "-c", f"exec yes >&{stream}"], timeout=20)
+        clincus.run_child(["sh", "-c", f"exec yes >&{stream}"], timeout=60)
 
 
 def test_a_child_gets_its_stdin_while_it_writes():
     data = os.urandom(1 << 20)
-    assert clincus.run_child(["cat"], stdin=data, timeout=20) == clincus.Completed(0, data, b"")
+    assert clincus.run_child(["cat"], stdin=data, timeout=60) == clincus.Completed(0, data, b"")
 
 
 def test_a_child_that_has_ended_leaves_nothing_for_the_garbage_collector():
-    with clincus.Child(["true"], timeout=20) as child:
+    with clincus.Child(["true"], timeout=60) as child:
         alarm, left = child._alarm, weakref.ref(child)
         child.wait()
     alarm.join()
@@ -217,7 +217,7 @@ def many_open():
 def test_commands_run_in_a_server_with_more_than_a_thousand_descriptors(incus):
     door, data = incus(), os.urandom(1 << 20)
     assert door.exec("box", ["cat"], stdin=data) == clincus.Completed(0, data, b"")
-    with door.open("box", ["cat"], timeout=20) as (stdin, stdout):
+    with door.open("box", ["cat"], timeout=60) as (stdin, stdout):
         threading.Thread(target=stdin.write, args=(data,)).start()
         assert stdout.read(len(data)) == data
 
@@ -273,7 +273,7 @@ def test_the_end_of_a_command_waits_until_all_is_read():
         assert process.stderr.read(4) == b"MARK"
         assert process.poll() is None
         process.send_signal(signal.SIGCONT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])
@@ -301,7 +301,7 @@ def test_a_command_that_was_cut_off_has_failed(incus):
     assert incus().exec("box", ["sh", "-c", "echo half; kill -9 $PPID"]).code == 137
     lost = incus('IFS= read -r mark; printf "%shalf" "$mark"; exit 0')
     assert lost.exec("box", ["true"]) == clincus.Completed(1, b"half", b"")
-    with pytest.raises(clincus.IncusError, match="lost the end"), lost.open("box", ["true"], timeout=20) as (_, stdout):
+    with pytest.raises(clincus.IncusError, match="lost the end"), lost.open("box", ["true"], timeout=60) as (_, stdout):
         assert stdout.read() == b"half"
 
 
@@ -351,7 +351,7 @@ def test_a_command_that_writes_too_much_is_ended_and_told(incus, monkeypatch, st
 
 
 def test_an_open_command_reads_and_writes(incus):
-    with incus().open("box", ["sh", "-c", "read a; echo $a; read b; echo $b"], timeout=20) as (stdin, stdout):
+    with incus().open("box", ["sh", "-c", "read a; echo $a; read b; echo $b"], timeout=60) as (stdin, stdout):
         for word in (b"one\n", b"two\n"):
             stdin.write(word)
             assert stdout.readline() == word
@@ -361,7 +361,7 @@ def test_what_a_command_says_beats_the_broken_pipe(incus):
     command = ["sh", "-c", "exec <&-; echo no space >&2; exit 1"]
     with (
         pytest.raises(clincus.IncusError, match="no space"),
-        incus().open("box", command, timeout=20) as (stdin, _),
+        incus().open("box", command, timeout=60) as (stdin, _),
     ):
         stdin.write(b"x" * 10_000_000)
 
@@ -369,7 +369,7 @@ def test_what_a_command_says_beats_the_broken_pipe(incus):
 def test_a_command_may_not_write_much_more_than_is_wanted(incus):
     with (
         pytest.raises(clincus.IncusError, match="more than was asked for"),
-        incus().open("box", ["yes"], timeout=20) as (_, stdout),
+        incus().open("box", ["yes"], timeout=60) as (_, stdout),
     ):
         stdout.read(10)
 

@@ -124,7 +124,7 @@ def test_a_call_of_incus_counts_by_its_kind(gauges, words, call):
 
 
 def test_a_child_that_is_not_incus_does_not_count(gauges):
-    clincus.run_child(["true"], timeout=10)
+    clincus.run_child(["true"], timeout=60)
     assert not any("call" in name for name in read(gauges))
 
 
@@ -132,7 +132,7 @@ def test_the_core_tells_how_children_end(tallies, monkeypatch):
     told = []
     monkeypatch.setattr(clincus, "meters", [lambda kind, which, seconds: told.append((kind, which))])
     for program in ("true", "false"):
-        clincus.run_child([program], timeout=10)
+        clincus.run_child([program], timeout=60)
     assert told == [("child", "true"), ("failed child", "false")]
 
 

@@ -376,7 +376,7 @@ def test_a_broken_settings_file_is_replaced_with_a_warning(home, config):
 
 def test_a_pack_may_hold_links_and_folders_that_others_read(tmp_path):
     data = b"".join(clincus.pack_files([clincus.ToolFile("a/link", link="../far away")], 0, 0, 0o755))
-    subprocess.run(["tar", "-x", "--no-same-owner", "-C", str(tmp_path)], input=data, check=True, timeout=20)
+    subprocess.run(["tar", "-x", "--no-same-owner", "-C", str(tmp_path)], input=data, check=True, timeout=60)
     assert os.readlink(tmp_path / "a/link") == "../far away"
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o755
 
@@ -384,7 +384,7 @@ def test_a_pack_may_hold_links_and_folders_that_others_read(tmp_path):
 def test_a_pack_unpacks_to_the_same_files(tmp_path):
     files = [clincus.ToolFile("a/b/c", b"1" * 1000, 0o700, 5.0), clincus.ToolFile("d" * 150 + "/e", b"")]
     data = b"".join(clincus.pack_files(files, os.getuid(), os.getgid()))
-    subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=data, check=True, timeout=20)
+    subprocess.run(["tar", "-x", "-C", str(tmp_path)], input=data, check=True, timeout=60)
     assert (tmp_path / "a/b/c").read_bytes() == b"1" * 1000
     assert stat.S_IMODE((tmp_path / "a/b/c").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700

@@ -40,7 +40,7 @@ def upload(home: Path, name: str, data: bytes, *, size: int | None = None, room:
     words = "sh", "-c", clincus.guest_program("upload"), "clincus", uploads.FOLDER, name
     argv = [*words, str(len(data) if size is None else size), str(room)]
     environ = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
-    return subprocess.run(argv, input=data, env=environ, cwd="/", timeout=30, check=False).returncode
+    return subprocess.run(argv, input=data, env=environ, cwd="/", timeout=60, check=False).returncode
 
 
 def kept(home: Path) -> dict[str, bytes]:
