@@ -10,14 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import clincus
 
 KEPT = 600.0  # seconds that an answer is kept
 LIMIT = 1000  # answers; the oldest goes first
 KEY_LIMIT = 200  # characters
-Handler = Callable[[Any], object]
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -25,7 +23,7 @@ def install(extensions: clincus.Extensions) -> None:
     answers = Answers()
     paths = clincus.load_contract()["paths"]
 
-    def wrap(method: str, path: str, handler: Handler) -> Handler:
+    def wrap(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
         known = paths.get(path, {}).get(method.lower(), {}).get("parameters", ())
         takes_key = {"$ref": "#/components/parameters/IdempotencyKey"} in known
         return (lambda request: answers.once(request, handler)) if takes_key else handler
@@ -52,7 +50,7 @@ class Answers:
         self._lock = threading.Lock()
         self._answers: dict[str, Answer] = {}  # oldest first
 
-    def once(self, request: clincus.Request, handler: Handler) -> object:
+    def once(self, request: clincus.Request, handler: clincus.Handler) -> object:
         """Handle a request, unless one with its key was handled. Raises ClincusError: 400, 409 for another request."""
         key = request.headers.get("Idempotency-Key")
         if key is None:

@@ -26,7 +26,6 @@ from typing import IO, Any, NamedTuple
 
 import clincus
 
-Handler = Callable[[Any], object]
 Entry = dict[str, Any]
 
 AUDIT = "audit.jsonl"
@@ -85,7 +84,7 @@ def install(extensions: clincus.Extensions) -> None:
     journal = Journal(app)
     paths = clincus.load_contract()["paths"]
 
-    def wrap(method: str, path: str, handler: Handler) -> Handler:
+    def wrap(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
         operation = paths.get(path, {}).get(method.lower(), {})
         if operation.get("operationId") in QUIET or (method == "GET" and path not in SOCKETS):
             return handler
@@ -121,7 +120,7 @@ class Journal:
 
     # -- What people ask for
 
-    def follow(self, handler: Handler, operation: Mapping[str, Any], request: clincus.Request) -> object:
+    def follow(self, handler: clincus.Handler, operation: Mapping[str, Any], request: clincus.Request) -> object:
         """Handle a request, and write down how it ended."""
         if request.is_socket and request.values.get("readonly"):
             return handler(request)

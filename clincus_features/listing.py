@@ -5,13 +5,11 @@ The pages hear of each change of the list by an event, so between two events the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import clincus
 from clincus_features import known_session
-
-Handler = Callable[[clincus.Request], object]
 
 
 class Made(NamedTuple):

@@ -16,13 +16,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import clincus
 
-Handler = Callable[[Any], object]
 Samples = Iterator[tuple[str, float]]  # labels as the format has them, number
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # seconds
@@ -165,7 +164,7 @@ def install(extensions: clincus.Extensions) -> None:
     gauges = Gauges(extensions.app, contract)
     paths = contract["paths"]
 
-    def wrap(method: str, path: str, handler: Handler) -> Handler:
+    def wrap(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
         operation = paths.get(path, {}).get(method.lower(), {}).get("operationId")
         if operation is None:
             return handler
@@ -177,7 +176,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.routes.append(("GET", "/metrics", lambda request: gauges.answer()))
 
 
-def follow_request(handler: Handler, labels: str, request: clincus.Request) -> object:
+def follow_request(handler: clincus.Handler, labels: str, request: clincus.Request) -> object:
     """Handle a request, and note how long that took and whether it failed."""
     began = time.monotonic()
     try:
@@ -202,7 +201,7 @@ class Gauges:
         sockets = (item["get"]["operationId"] for path, item in contract["paths"].items() if path.startswith("/ws/"))
         self._sockets = dict.fromkeys(sockets, 0)  # operation -> how many handlers work
 
-    def follow_socket(self, handler: Handler, operation: str, request: clincus.Request) -> object:
+    def follow_socket(self, handler: clincus.Handler, operation: str, request: clincus.Request) -> object:
         """Handle a WebSocket, which is open until the handler returns, or has handed it to the hub of events."""
         self._add(operation, 1)
         try:

@@ -6,12 +6,9 @@ A session's tool could not make the repository: no container writes a .git/confi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 import clincus
-
-Handler = Callable[[Any], object]
 
 
 def install(extensions: clincus.Extensions) -> None:
@@ -19,7 +16,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.wrappers.append(with_repository)
 
 
-def with_repository(method: str, path: str, handler: Handler) -> Handler:
+def with_repository(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
     """Let a folder become a repository, where that is wanted."""
     if (method, path) != ("POST", "/api/workspaces/folder"):
         return handler

@@ -18,9 +18,7 @@ PERIOD = 2.0  # seconds between two looks at who waits
 SLEEP = 600.0  # seconds between two looks while nobody begins to wait
 WATCHED = 3.0  # the same while a page is open
 SHORT = 0.5  # seconds for which nobody is said to wait: most commands take less
-PATIENCE = (
-    5.0  # seconds for the easy question: with the other two, well below the 10 s in which everybody has an answer
-)
+PATIENCE = 5.0  # seconds for the easy question; with PERIOD and SHORT, well below the 10 s that anybody waits
 
 
 def install(extensions: clincus.Extensions) -> None:

@@ -51,10 +51,7 @@ def keep_upload(sessions: clincus.Sessions, session: clincus.Session, name: str,
     timeout = 2 * clincus.HEAD_TIMEOUT + size / clincus.BODY_RATE
     with sessions.door(session.id).open(
         session.id, program, timeout=timeout, user=guest.uid, environment=guest.environment()
-    ) as (
-        stdin,
-        _,
-    ):
+    ) as (stdin, _):
         for piece in request.pieces:
             stdin.write(piece)
     return f"{guest.home}/{FOLDER}/{name}"

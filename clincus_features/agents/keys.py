@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Union
 
@@ -22,68 +22,7 @@ class Guard(NamedTuple):
     """A text that a tool would take for a command of its own, and how it is typed so that it is a prompt."""
 
     pattern: str  # of the begin of the text
-    how: str  # a function of GUARDS
-
-
-@dataclass(frozen=True)
-class Keys:
-    """How one tool is typed at."""
-
-    proof: str = ""  # the event that tells of a prompt that was taken; "": nothing proves it
-    guards: Sequence[Guard] = ()
-    interrupt: Sequence[Step] = (("Escape",),)
-    # Pattern (grep -E) of the last lines while it works. An interruption is tried again while it is there: the second
-    # Esc counts only for a moment, and none before an answer begins.
-    busy: str = ""
-    numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
-    own_answer: str = ""  # pattern of the option that lets a person write an answer
-    # Pattern (grep -E) of an empty input. Without a proof Enter is pressed again until it is there; where nothing is in
-    # the input any more, Enter sends nothing.
-    empty: str = ""
-
-
-KEYS: Mapping[str, Keys] = {
-    # Seen with 2.1.332. It trims a text before it looks for a command. A paste of three line breaks or more stands in
-    # the input as `[Pasted text #1 +3 lines]`, which is none. Enter behind a backslash is a line break.
-    "claude": Keys(
-        proof="UserPromptSubmit",
-        guards=(
-            Guard(r"!", "behind_a_blank"),
-            Guard(r"\s*(/|(exit|quit|:q!?|:wq!?)\s*\Z)", "as_many_lines"),
-            Guard(r"(?s:.*)\\\Z", "from_the_start"),
-        ),
-        own_answer="Type something",
-    ),
-    # Seen with 1.0.102. It looks for `/` at the very begin, and for `!` behind blanks, too.
-    "copilot": Keys(
-        proof="UserPromptSubmit",
-        guards=(Guard(r"\s*!", "behind_the_invisible"), Guard(r"/", "with_a_blank")),
-        interrupt=(("Escape",), ("Escape",)),
-        busy=r"Working\b.* esc ",
-        numbers=False,
-    ),
-    # Seen with 1.18.34. It looks for `/` at the very begin.
-    "opencode": Keys(
-        proof="UserPromptSubmit",
-        guards=(Guard(r"/", "with_a_blank"),),
-        interrupt=(("Escape",), ("Escape",)),
-        busy=r" esc (again to )?interrupt",
-        numbers=False,
-    ),
-    # Seen with 0.61.0. While it starts it shows its input and takes what is typed, but seconds later.
-    "gemini": Keys(empty=r"^ [*>] +Type your message"),
-    "aider": Keys(interrupt=(("C-c",),)),
-}
-
-
-def keys_of(tool: str) -> Keys:
-    """How a tool is typed at, by its name."""
-    return KEYS.get(tool, Keys())
-
-
-def as_it_is(text: str) -> list[Step]:
-    """One paste."""
-    return [text]
+    steps: Callable[[str], list[Step]]
 
 
 def behind_a_blank(text: str) -> list[Step]:
@@ -111,17 +50,66 @@ def behind_the_invisible(text: str) -> list[Step]:
     return [f"\u200b{text}"]
 
 
-GUARDS = {
-    function.__name__: function
-    for function in (as_it_is, behind_a_blank, as_many_lines, from_the_start, with_a_blank, behind_the_invisible)
+@dataclass(frozen=True)
+class Keys:
+    """How one tool is typed at."""
+
+    proof: str = ""  # the event that tells of a prompt that was taken; "": nothing proves it
+    guards: Sequence[Guard] = ()
+    interrupt: Sequence[Step] = (("Escape",),)
+    # Pattern (grep -E) of the last lines while it works. An interruption is tried again while it is there: the second
+    # Esc counts only for a moment, and none before an answer begins.
+    busy: str = ""
+    numbers: bool = True  # whether an option is chosen by its number; else by arrow keys and Enter
+    own_answer: str = ""  # pattern of the option that lets a person write an answer
+    # Pattern (grep -E) of an empty input. Without a proof Enter is pressed again until it is there; where nothing is in
+    # the input any more, Enter sends nothing.
+    empty: str = ""
+
+
+KEYS: Mapping[str, Keys] = {
+    # Seen with 2.1.332. It trims a text before it looks for a command. A paste of three line breaks or more stands in
+    # the input as `[Pasted text #1 +3 lines]`, which is none. Enter behind a backslash is a line break.
+    "claude": Keys(
+        proof="UserPromptSubmit",
+        guards=(
+            Guard(r"!", behind_a_blank),
+            Guard(r"\s*(/|(exit|quit|:q!?|:wq!?)\s*\Z)", as_many_lines),
+            Guard(r"(?s:.*)\\\Z", from_the_start),
+        ),
+        own_answer="Type something",
+    ),
+    # Seen with 1.0.102. It looks for `/` at the very begin, and for `!` behind blanks, too.
+    "copilot": Keys(
+        proof="UserPromptSubmit",
+        guards=(Guard(r"\s*!", behind_the_invisible), Guard(r"/", with_a_blank)),
+        interrupt=(("Escape",), ("Escape",)),
+        busy=r"Working\b.* esc ",
+        numbers=False,
+    ),
+    # Seen with 1.18.34. It looks for `/` at the very begin.
+    "opencode": Keys(
+        proof="UserPromptSubmit",
+        guards=(Guard(r"/", with_a_blank),),
+        interrupt=(("Escape",), ("Escape",)),
+        busy=r" esc (again to )?interrupt",
+        numbers=False,
+    ),
+    # Seen with 0.61.0. While it starts it shows its input and takes what is typed, but seconds later.
+    "gemini": Keys(empty=r"^ [*>] +Type your message"),
+    "aider": Keys(interrupt=(("C-c",),)),
 }
+
+
+def keys_of(tool: str) -> Keys:
+    """How a tool is typed at, by its name."""
+    return KEYS.get(tool, Keys())
 
 
 def prompt_steps(tool: str, text: str) -> list[Step]:
     """The steps that type a prompt, without the Enter behind it."""
     guards = keys_of(tool).guards
-    how = next((guard.how for guard in guards if re.match(guard.pattern, text)), "as_it_is")
-    return GUARDS[how](text)
+    return next((guard.steps(text) for guard in guards if re.match(guard.pattern, text)), [text])
 
 
 def clean_prompt(text: str) -> str:
@@ -153,7 +141,7 @@ def readiness(facts: Facts, decision: Decision) -> str:
         if rules is None and facts.tool:
             return "ready"
         raise clincus.ClincusError("it is not known what the tool does: look at its terminal", 409)
-    shown = read_screen(rules, facts) if rules else None
+    shown = read_screen(facts)
     if agent.state in ("idle", "done", "failed"):
         if shown is None:
             raise CoveredError(
@@ -186,21 +174,14 @@ def squeeze(text: str) -> str:
 
 def question_on_screen(facts: Facts, decision: Decision) -> bool:
     """Whether a tool waits for an answer, and its screen shows the question."""
-    rules = rules_of(facts)
-    shown = read_screen(rules, facts) if rules and facts.has_screen else None
+    shown = read_screen(facts)
     return decision.agent.state == "waiting" and shown is not None and shown.rule.state == "waiting"
-
-
-def menu_of(facts: Facts) -> Menu:
-    """The choices on a tool's screen."""
-    rules = rules_of(facts)
-    shown = read_screen(rules, facts) if rules else None
-    return shown.menu if shown else Menu()
 
 
 def answer_steps(facts: Facts, decision: Decision, option: int | None, text: str | None) -> list[Step]:
     """The steps that choose an option, counted from 1, or answer by a text. Raises ClincusError: 400, 409."""
-    keys, menu = keys_of(facts.tool), menu_of(facts)
+    keys, shown = keys_of(facts.tool), read_screen(facts)
+    menu = shown.menu if shown else Menu()
     options = menu.labels
     if option is None:
         own = next((number for number, label in enumerate(options, 1) if re.match(keys.own_answer, label)), None)

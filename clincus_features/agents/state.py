@@ -293,9 +293,11 @@ class Shown(NamedTuple):
     background: str
 
 
-def read_screen(rules: ToolRules, facts: Facts) -> Shown | None:
+def read_screen(facts: Facts) -> Shown | None:
     """The first rule of a tool that the screen fulfils, None if there is none."""
-    lines = facts.lines
+    rules, lines = rules_of(facts), facts.lines
+    if rules is None or not facts.has_screen:
+        return None
     for rule in rules.screen:
         part = [facts.title] if rule.is_title else [*lines[-rule.last :]]
         found = search(rule.pattern, part)
@@ -370,7 +372,7 @@ def judge(facts: Facts, before: Agent | None) -> Decision:
     by_facts = judge_processes(facts, rules)
     if by_facts is not None or rules is None:
         return by_facts or by_process(facts, Agent("unknown", since=facts.started), "no-rules")
-    shown = read_screen(rules, facts) if facts.has_screen else None
+    shown = read_screen(facts)
     said = facts.said
     if shown is not None and shown.rule.state == "waiting":
         return by_screen_waiting(facts, shown)

@@ -19,14 +19,12 @@ from clincus_features import size_bytes
 from .landing import fetch
 from .transfer import Source, State, give_branch, make_clone, take_bundle, unfetched
 
-Handler = Callable[[clincus.Request], object]
-
 
 def install(extensions: clincus.Extensions) -> None:
     """Add the routes, what fills a new container, and what looks before one is deleted."""
     app = extensions.app
 
-    def with_clone(work: Callable[[clincus.Sessions, clincus.Session, clincus.Request], object]) -> Handler:
+    def with_clone(work: Callable[[clincus.Sessions, clincus.Session, clincus.Request], object]) -> clincus.Handler:
         def handle(request: clincus.Request) -> object:
             app.reachable_session(request.values["id"])
             with clone_of(app.sessions, request.values["id"]) as session:

@@ -17,7 +17,7 @@ import clincus
 
 from .folder import Folder
 from .private import GIT_TIMEOUT, PrivateGit
-from .repository import Repository
+from .repository import Repository, refusal
 
 MOST_FILES = 200_000
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -68,7 +68,7 @@ def find_overlay(git: PrivateGit, repository: Repository, limit: int) -> Overlay
 
 def diff_entries(data: bytes) -> list[Entry]:
     """Read `git diff-files --raw -z`: `:OLDMODE NEWMODE OLD NEW STATUS`, NUL, path, NUL."""
-    fields = [os.fsdecode(field) for field in data.split(b"\0")[:-1]]
+    fields = paths_of(data)
     return [Entry(path, head.split()[4][0], head.split()[2]) for head, path in zip(fields[::2], fields[1::2])]
 
 
@@ -114,7 +114,7 @@ def check_size(workspace: str, sizes: dict[str, int], limit: int) -> None:
     largest = max(sizes, key=lambda path: sizes[path])
     words = f"its uncommitted files are {len(sizes)} with {total >> 20} MiB, the largest one {clincus.shorten(largest)}"
     advice = f"a clone may take {MOST_FILES} and {limit >> 20} MiB (clone.size_limit). Commit, ignore or remove some"
-    raise clincus.ClincusError(f"'{workspace}' cannot be cloned: {words}; {advice}", 409)
+    raise refusal(workspace, f"{words}; {advice}")
 
 
 def read_files(workspace: str, paths: Sequence[str]) -> Iterator[clincus.ToolFile]:

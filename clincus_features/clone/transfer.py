@@ -13,8 +13,8 @@ import clincus
 from clincus_features import size_bytes
 
 from .overlay import Overlay, find_overlay, read_files
-from .private import private_git
-from .repository import Repository, find_repository, starting_at
+from .private import is_commit, known, private_git
+from .repository import Repository, find_repository, refusal, starting_at
 
 LABEL = clincus.LABEL + "clone"
 TRANSFER_TIMEOUT = 3600  # seconds for a bundle or a tar on its way
@@ -114,11 +114,9 @@ class Source:
             repository = starting_at(repository, branch)
         overlay, notes = Overlay(), list[str]()
         with private_git(repository) as git:
-            if repository.head and git.run("cat-file", "-e", f"{repository.head}^{{commit}}").code != 0:
-                words = (
-                    f"its HEAD, {repository.head[:12]}, is no commit that is there. `git fsck` tells what is missing"
-                )
-                raise clincus.ClincusError(f"'{workspace}' cannot be cloned: {words}", 409)
+            if repository.head and not is_commit(git, repository.head):
+                words = f"its HEAD, {repository.head[:12]}, is no commit that is there"
+                raise refusal(workspace, f"{words}. `git fsck` tells what is missing")
             if git.work_tree:
                 overlay = find_overlay(git, repository, limit)
         if repository.holder:
@@ -247,8 +245,7 @@ def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: st
     there = [name for name in (commit, *state.known) if name.encode() in asked.split()]
     words = guest.mount, f"refs/remotes/host/{branch}", commit
     with private_git(repository) as git:
-        shown = [name for name in there if git.run("cat-file", "-e", f"{name}^{{commit}}").code == 0]
-        without = [f"^{name}" for name in shown]
+        without = [f"^{name}" for name in known(git, there)]
         count = int(git.text("rev-list", "--count", commit, *without))
         if commit in there:
             sessions.output(session, "clone-more", *words)

@@ -111,7 +111,7 @@ def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int) -
             break
         fresh = {
             key: message
-            for key, message in named(session.tool, found)
+            for key, message in ((f"{session.tool}:{key}", message) for key, message in found.items())
             if key not in counted
             and message.at[:10] >= since
             and any(message.tokens)
@@ -133,11 +133,6 @@ def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int) -
         "silent_tools": sorted(silent),
         "truncated": is_cut,
     }
-
-
-def named(tool: str, found: Mapping[str, Message]) -> Iterable[tuple[str, Message]]:
-    """Messages with a key that no other tool's message has."""
-    return ((f"{tool}:{key}", message) for key, message in found.items())
 
 
 def summary(messages: Iterable[Message]) -> dict[str, Any]:

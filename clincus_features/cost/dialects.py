@@ -11,7 +11,8 @@ opencode    ~/.local/share/opencode/clincus-usage.jsonl, which our plugin guest/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -29,12 +30,10 @@ class Dialect(NamedTuple):
     folder: str  # below the home
     suffix: str  # of the files' names
     mark: bytes  # is in each line that counts
-    parse: Callable[
-        [Mapping[str, object], str], Iterator[tuple[str, Message]]
-    ]  # entry, place in the file -> key, message
+    parse: Callable[[Mapping[str, object], str], tuple[str, Message] | None]  # entry, place in the file -> key, message
 
 
-def parse_claude(entry: Mapping[str, object], place: str) -> Iterator[tuple[str, Message]]:
+def parse_claude(entry: Mapping[str, object], place: str) -> tuple[str, Message] | None:
     """The message of a line of Claude Code's; `place` is the key of one without an id."""
     message = clincus.as_object(entry.get("message"))
     usage = clincus.as_object(message.get("usage"))
@@ -42,45 +41,38 @@ def parse_claude(entry: Mapping[str, object], place: str) -> Iterator[tuple[str,
     counts = counted(usage, names)
     hour = counted(clincus.as_object(usage.get("cache_creation")), ("ephemeral_1h_input_tokens",))
     if not usage or not counts or not hour or hour[0] > counts[3]:
-        return
+        return None
     id, request = text(message.get("id")), text(entry.get("requestId"))
     key = f"{id}:{request}" if id else place
     is_main = entry.get("isSidechain") is not True
-    yield key, Message(text(message.get("model")), text(entry.get("timestamp")), is_main, as_kinds(counts), hour[0])
+    return key, Message(text(message.get("model")), text(entry.get("timestamp")), is_main, tuple(counts), hour[0])
 
 
-def parse_copilot(entry: Mapping[str, object], place: str) -> Iterator[tuple[str, Message]]:
+def parse_copilot(entry: Mapping[str, object], place: str) -> tuple[str, Message] | None:
     """The request of a line of Copilot's; `place` is the key of one without an id."""
     usage = clincus.as_object(clincus.as_object(entry.get("data")).get("usage"))
     counts = counted(usage, ("inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"))
     if entry.get("type") != "session.usage_record" or not usage or not counts or counts[0] < counts[2] + counts[3]:
-        return
+        return None
     counts[0] -= counts[2] + counts[3]
     key = text(entry.get("id")) or place
     is_main = usage.get("interactionType") in (None, "conversation-agent")
     sizes = counted(usage, ("maxPromptTokens", "maxOutputTokens"))
     size = sum(sizes) if sizes and all(sizes) else None
-    yield key, Message(text(usage.get("model")), text(entry.get("timestamp")), is_main, as_kinds(counts), size=size)
+    return key, Message(text(usage.get("model")), text(entry.get("timestamp")), is_main, tuple(counts), size=size)
 
 
-def parse_opencode(entry: Mapping[str, object], _place: str) -> Iterator[tuple[str, Message]]:
+def parse_opencode(entry: Mapping[str, object], _place: str) -> tuple[str, Message] | None:
     """The message of a line that our plugin wrote."""
     counts = counted(entry, ("input", "output", "reasoning", "cache_read", "cache_write"))
-    at, dollars, id = entry.get("at"), entry.get("cost"), text(entry.get("id"))
+    at, cost, id = entry.get("at"), entry.get("cost"), text(entry.get("id"))
     if not counts or not id or not isinstance(at, int) or not 0 <= at < 10**14:
-        return
+        return None
     plain, output, reasoning, read, write = counts
-    told = isinstance(dollars, (int, float)) and 0 < dollars < MOST_DOLLARS  # 0 is also what it says of unknown models
-    yield (
-        id,
-        Message(
-            text(entry.get("model")),
-            datetime.fromtimestamp(at / 1000, timezone.utc).isoformat(),
-            True,  # it does not tell subagents apart
-            (plain, output + reasoning, read, write),
-            dollars=float(dollars) if told and isinstance(dollars, (int, float)) else None,
-        ),
-    )
+    tokens, moment = (plain, output + reasoning, read, write), datetime.fromtimestamp(at / 1000, timezone.utc)
+    # It says 0 of models that it does not know, too, and does not tell subagents apart.
+    dollars = float(cost) if isinstance(cost, (int, float)) and 0 < cost < MOST_DOLLARS else None
+    return id, Message(text(entry.get("model")), moment.isoformat(), True, tokens, dollars=dollars)
 
 
 DIALECTS = {
@@ -90,13 +82,11 @@ DIALECTS = {
 }
 
 
-def parse_line(dialect: Dialect, line: bytes, place: str) -> Iterator[tuple[str, Message]]:
+def parse_line(dialect: Dialect, line: bytes, place: str) -> list[tuple[str, Message]]:
     """The message of a line with its key, if the line tells a usage."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return
-    yield from dialect.parse(clincus.as_object(entry), place)
+    with suppress(ValueError, RecursionError):
+        return list(filter(None, [dialect.parse(clincus.as_object(json.loads(line)), place)]))
+    return []
 
 
 def counted(usage: Mapping[str, object], names: tuple[str, ...]) -> list[int]:
@@ -108,11 +98,6 @@ def counted(usage: Mapping[str, object], names: tuple[str, ...]) -> list[int]:
             return []
         counts.append(count)
     return counts
-
-
-def as_kinds(counts: list[int]) -> tuple[int, int, int, int]:
-    """Four counts as a tuple."""
-    return counts[0], counts[1], counts[2], counts[3]
 
 
 def text(value: object) -> str:

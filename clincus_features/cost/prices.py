@@ -36,7 +36,7 @@ class Message(NamedTuple):
     model: str
     at: str  # RFC 3339
     is_main: bool  # not a subagent's
-    tokens: tuple[int, int, int, int]  # as KINDS; each token is in one of them
+    tokens: tuple[int, ...]  # as KINDS; each token is in one of them
     hour: int = 0  # of cache_write: those that are kept for an hour
     dollars: float | None = None  # where the tool tells them
     size: int | None = None  # of the context, where the tool tells it

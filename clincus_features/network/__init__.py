@@ -37,10 +37,9 @@ from .devices import (
 )
 from .lines import READY_WITHIN, Lines, check_guest
 from .policy import ALLOW_LIST, MODES, NONE, OPEN, Policy, bounded, check_entry, check_preset
-from .presets import PRESETS, TOOL, documents
+from .presets import PRESETS, TOOL
 from .proxy import Proxy
 
-Handler = Callable[[clincus.Request], object]
 BringIn = Callable[[clincus.Session], None]
 FIELDS = {"network": "network.mode", "allow": "network.allow", "presets": "network.presets"}
 LOCK_PERIOD = 1.0  # seconds between two tries to be the server that has the sockets
@@ -215,10 +214,26 @@ class Gateway:
         return {"network": {"mode": read_policy(session.network).mode, "refused": unseen}}
 
     def change(self, session: clincus.Session, values: Mapping[str, Any]) -> None:
-        """Do our part of a PATCH: now if the session runs. Raises ClincusError."""
-        given = taken_settings(values)
-        if given:
-            self._change(session.id, given)
+        """Put the settings of a PATCH that are ours in force, now if the session runs. Raises ClincusError."""
+        given, id, sessions = taken_settings(values), session.id, self._app.sessions
+        if not given:
+            return
+        with sessions.lock(id):
+            session = sessions.registry.get(id)
+            if session.status not in ("running", "stopped"):
+                raise clincus.ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
+            before = find_instance(sessions.door(id), id)
+            if before is None:
+                raise clincus.ClincusError(f'session "{id}" not found', 404)
+            known = Policy.from_label(before["config"].get(LABEL, ""))
+            self._changing.add(id)
+            try:
+                self._put(session, before, known, given)
+                self._see(id)
+            finally:
+                sessions.look(id)
+                self._changing.discard(id)
+                self.proxy.wake()
 
     def get_network(self, request: clincus.Request) -> object:
         """The answer of GET …/network."""
@@ -238,27 +253,8 @@ class Gateway:
     def presets(self) -> object:
         """The answer of GET /api/network/presets."""
         settings = {name: self._app.config.get(f"network.{name}") for name in ("mode", "allow", "presets")}
-        return {"presets": documents(), "default": settings}
-
-    def _change(self, id: str, given: Mapping[str, object]) -> None:
-        """Put other settings of the network in force, now if the session runs. Raises ClincusError."""
-        sessions = self._app.sessions
-        with sessions.lock(id):
-            session = sessions.registry.get(id)
-            if session.status not in ("running", "stopped"):
-                raise clincus.ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
-            before = find_instance(sessions.door(id), id)
-            if before is None:
-                raise clincus.ClincusError(f'session "{id}" not found', 404)
-            known = Policy.from_label(before["config"].get(LABEL, ""))
-            self._changing.add(id)
-            try:
-                self._put(session, before, known, given)
-                self._see(id)
-            finally:
-                sessions.look(id)
-                self._changing.discard(id)
-                self.proxy.wake()
+        presets = [{"name": name, "title": one.title, "hosts": list(one.hosts)} for name, one in PRESETS.items()]
+        return {"presets": presets, "default": settings}
 
     def _put(
         self, session: clincus.Session, before: Mapping[str, Any], known: Policy, given: Mapping[str, object]
@@ -302,7 +298,7 @@ class Gateway:
             teller.join()
 
 
-def with_settings(method: str, path: str, handler: Handler) -> Handler:
+def with_settings(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
     """Let the request for a new session take our fields as settings."""
     if (method, path) != ("POST", "/api/sessions"):
         return handler

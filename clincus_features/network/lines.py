@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import clincus
@@ -150,11 +150,6 @@ class Lines:
             line = self._lines.pop(id, None)
         if line:
             line.stop()
-
-    def known(self) -> Collection[str]:
-        """The sessions that have a line."""
-        with self._lock:
-            return set(self._lines)
 
     def _command_line(self, id: str) -> Sequence[str]:
         return self._sessions.door(id).exec_argv(id, command(self._port), cwd="/")

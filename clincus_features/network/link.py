@@ -358,7 +358,7 @@ class Link:
         """End both connections now."""
         for side in filter(None, (self._client, self._server)):
             self._close(side)
-        self._outlet.leave(self)
+        self._outlet.links.discard(self)
 
     def _close(self, side: Side) -> None:
         side.mask = watch(self._outlet.selector, side.socket, side.mask, 0, None)

@@ -57,8 +57,3 @@ PRESETS = {
     "go": Preset("Go modules", ("proxy.golang.org", "sum.golang.org")),
 }
 TOOL = "tool"  # stands for the preset of a session's own tool, if it has one
-
-
-def documents() -> list[dict[str, object]]:
-    """All presets, as the API shows them."""
-    return [{"name": name, "title": one.title, "hosts": list(one.hosts)} for name, one in PRESETS.items()]

@@ -65,10 +65,6 @@ class Outlet:
         self._proxy.records(self._session).refuse(host, port, reason)
         self._proxy.on_refusal(self._session)
 
-    def leave(self, link: Link) -> None:
-        """A connection has ended."""
-        self.links.discard(link)
-
 
 class Proxy:
     """Passes the connections of all sessions that have a policy here."""
@@ -225,9 +221,7 @@ class Proxy:
             self.selector.unregister(outlet.socket)
         if not is_ours(connection):
             connection.close()
-        elif (
-            len(outlet.links) >= MOST_OF_SESSION or sum(len(one.links) for one in self._outlets.values()) >= self._most
-        ):
+        elif len(outlet.links) >= MOST_OF_SESSION or self.count() >= self._most:
             # A connection that waited would take memory of Incus's own proxy, so this one is refused at once.
             with suppress(OSError):
                 connection.send(answer(Refused(503, "too many connections at once")), socket.MSG_DONTWAIT)

@@ -98,7 +98,7 @@ class Store:
         """Keep a tree that is here under a name. Raises ClincusError(500) if it is not here."""
         if self._named([name]).get(name) == tree:
             return  # as most looks find it
-        if self.text("cat-file", "-t", tree).strip() != "tree":
+        if self.run("cat-file", "-t", tree) != b"tree\n":
             raise clincus.ClincusError("the container has sent no tree", 500)
         self.run("update-ref", f"refs/clincus/{name}", tree)
 
@@ -157,10 +157,6 @@ class Store:
         if done.code:
             raise clincus.ClincusError(f"git cannot read the checkpoints: {done.reason}", 500)
         return done.stdout
-
-    def text(self, *words: str) -> str:
-        """The output of a command of git that prints ASCII."""
-        return self.run(*words).decode("ascii", "replace")
 
     def read_some(self, words: Sequence[str], most: int, *, stdin: bytes = b"") -> tuple[bytes, bool]:
         """Run a command of git and read its output up to a number of bytes; whether that was all.

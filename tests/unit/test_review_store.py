@@ -365,7 +365,7 @@ def test_what_a_power_cut_has_torn_keeps_nothing_else_from_being_tidied(kept, tm
         reference(kept, f"test/{name}").write_text(data)
     kept.tidy(even_few=True)
     assert sorted(path.name for path in reference(kept, "test").iterdir()) == ["now"]
-    assert kept.text("cat-file", "-t", tree) == "tree\n"
+    assert kept.run("cat-file", "-t", tree) == b"tree\n"
 
 
 def test_many_files_are_listed_in_part_and_say_so(kept, tmp_path):
