@@ -1937,6 +1937,15 @@ class Incus:
         except ValueError as error:
             raise IncusError(f"engine {self.engine}: {shorten(answer[:80])} is no JSON", 503) from error
 
+    def instance(self, id: str) -> dict[str, Any] | None:
+        """An instance as Incus has it, None if there is none. Raises IncusError."""
+        try:
+            return dict(self.query(self.path(id)))
+        except IncusError as error:
+            if error.status != 404:
+                raise
+            return None
+
     def wait_for_others(self, id: str) -> None:
         """Wait until what anybody does with an instance just now is over, whatever comes of it."""
         for one in (self.query("/1.0/operations?recursion=1") or {}).get("running", []):
@@ -3081,9 +3090,7 @@ def locked_protection(
         lines.append(f"lxc.mount.entry = {STAGES}/{stage}/{number} {target} none rbind,create={kind} 0 0")
     config = base_config(host, lines)
     if denied:
-        config["security.syscalls.deny"] = denied_calls(
-            host, [rule for bit in denied for rule in denying_rules("mode-bit", bit=bit)]
-        )
+        config["security.syscalls.deny"] = denied_calls(host, denied)
         is_roots, is_far = SETUID in denied, any(folder.uid is None for folder in folders)
         bits, whose = ("setuid or setgid", "root") if is_roots else ("setgid", "a group that its owner is not in")
         known = "is on another host" if is_far else f"belongs to {whose}"
@@ -3124,9 +3131,11 @@ def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
     return [f"lxc.hook.pre-start = {command}", f"lxc.hook.start-host = {note_init}", f"lxc.hook.post-stop = {command}"]
 
 
-def denied_calls(host: ProtectionSupport, rules: Sequence[str]) -> str:
-    """Rules for security.syscalls.deny, after those of the default profile; each once."""
-    return "\n".join(dict.fromkeys([*host.profile_config.get("security.syscalls.deny", "").splitlines(), *rules]))
+def denied_calls(host: ProtectionSupport, bits: Iterable[int], *rules: str) -> str:
+    """Rules for security.syscalls.deny, which also deny some mode bits, after those of the default profile."""
+    known = host.profile_config.get("security.syscalls.deny", "").splitlines()
+    denying = [rule for bit in bits for rule in denying_rules("mode-bit", bit=bit)]
+    return "\n".join(dict.fromkeys([*known, *rules, *denying]))
 
 
 # -- The plain form: disk devices, for a host or project that allows nothing better
@@ -3149,8 +3158,7 @@ def device_protection(level: str, settings: Config, host: ProtectionSupport, tre
     config = {"raw.idmap": idmap} if idmap else {}
     if level == "basic":
         bits = (SETUID, SETGID) if shift else ()
-        rules = [rule for bit in bits for rule in denying_rules("mode-bit", bit=bit)]
-        config["security.syscalls.deny"] = denied_calls(host, [*denying_rules("unmount"), *rules])
+        config["security.syscalls.deny"] = denied_calls(host, bits, *denying_rules("unmount"))
     reason = host.reason
     if not idmap and not shift and workspace.uid is not None:
         uid, gid = workspace.uid, workspace.gid
@@ -3449,9 +3457,7 @@ def far_workspace(path: str, engine: str, roots: Sequence[str]) -> str:
     is_plain = path.startswith("/") and plain == os.path.normpath(path) and path.isprintable()
     if not is_plain or plain in parents or not any(path_inside(plain, parent) for parent in parents):
         where = f"in one of its roots ({', '.join(roots)})" if roots else f"in a root: add roots to [engines.{engine}]"
-        raise ClincusError(
-            f'a workspace mounted on "{engine}" is a folder of that host, by its full path, {where}', 400
-        )
+        raise ClincusError(f'a mounted workspace of "{engine}" is a folder there, by its full path, {where}', 400)
     return plain
 
 
@@ -4101,6 +4107,11 @@ def guest_program(*names: str) -> str:
     return "".join(packaged_text(f"guest/{name}.sh") for name in names)
 
 
+def guest_command(programs: str, *arguments: str) -> list[str]:
+    """The command that runs programs of guest/, whose names stand in one text."""
+    return ["sh", "-c", guest_program(*programs.split()), "clincus", *arguments]
+
+
 def conversation_files(tool: Tool, conversation: str) -> str:
     """A `find` command for the files of a conversation, whose names hold our id.
 
@@ -4151,15 +4162,6 @@ class Containers:
         self.report = report  # is told what a person should know but stops nothing
         self.support: dict[str, ProtectionSupport] = {}  # what this host can do in each Incus project
         self.unlockable: dict[str, str] = {}  # workspaces that cannot be locked, and why
-
-    def instance(self, name: str) -> dict[str, Any] | None:
-        """An instance as Incus has it, None if there is none. Raises IncusError."""
-        try:
-            return cast("dict[str, Any]", self.incus.query(self.incus.path(name)))
-        except IncusError as error:
-            if error.status != 404:
-                raise
-            return None
 
     def launch(self, session: Session, launch: Launch, before: Mapping[str, Any] | None = None) -> Session:
         """Start a container with today's limits, mounts and protection: a new one, or one that Incus has as `before`.
@@ -4263,7 +4265,7 @@ class Containers:
 
         A server that was killed may have left it so. Another one that reads it just now has `patience` seconds to end.
         """
-        while (found := self.instance(name)) is not None and ASLEEP in found["config"]:
+        while (found := self.incus.instance(name)) is not None and ASLEEP in found["config"]:
             before = json.loads(found["config"].pop(ASLEEP))
             since = parse_time(before["since"])
             if since and 0 <= (datetime.now(timezone.utc) - since).total_seconds() < patience:
@@ -4368,7 +4370,7 @@ class Sessions:
     def look(self, id: str, when: str = "") -> Session | None:
         """Ask Incus for one session; None if it is gone or not ours. `when` is that of `compare`."""
         question, containers = next(self.registry.questions), self.containers(id)
-        instance, engine = containers.instance(id), containers.incus.engine
+        instance, engine = containers.incus.instance(id), containers.incus.engine
         found = [instance] if instance is not None else []
         lost = lost_members(containers.incus, found)
         self.registry.compare(question, found, engine=engine, only=id, when=when, lost=lost)
@@ -4505,10 +4507,9 @@ class Sessions:
 
     def _hand_over(self, session: Session) -> None:
         """Give what root made in the workspace to its owner, if the guest does as it is told."""
-        guest, program = self.guest(session), packaged_text("guest/hand-over.sh")
-        command = ["sh", "-c", program, "clincus", guest.mount, str(guest.uid)]
+        guest = self.guest(session)
         with suppress(ClincusError):
-            self.door(session.id).exec(session.id, command, timeout=90)
+            self.door(session.id).exec(session.id, guest_command("hand-over", guest.mount, str(guest.uid)), timeout=90)
 
     def _keep(self, session: Session, *, saves: bool = False) -> None:
         """Let features look for what a delete would lose; with `saves` they save it first. Raises ClincusError."""
@@ -4571,6 +4572,14 @@ class Sessions:
         door, environment = self.door(session.id), guest.environment()
         return door.exec(session.id, command, user=guest.uid, environment=environment, **more)
 
+    def open(
+        self, session: Session, programs: str, *arguments: str, timeout: float
+    ) -> AbstractContextManager[tuple[GuestInput, BufferedReader]]:
+        """Run programs of guest/ as the code user; a `with` block gets their stdin and stdout, as of `Incus.open`."""
+        guest, words = self.guest(session), guest_command(programs, *arguments)
+        more = {"user": guest.uid, "environment": guest.environment()}
+        return self.door(session.id).open(session.id, words, timeout=timeout, **more)
+
     def output(
         self, session: Session, programs: str, *arguments: str, refusals: Mapping[int, Exception] | None = None,
         **more: Any,
@@ -4579,8 +4588,7 @@ class Sessions:
 
         Raises what `refusals` has for an exit code, and IncusError for any other but 0.
         """
-        command = ["sh", "-c", guest_program(*programs.split()), "clincus", *arguments]
-        done = self.run(session, command, **more)
+        done = self.run(session, guest_command(programs, *arguments), **more)
         if refusals and done.code in refusals:
             raise refusals[done.code]
         if done.code != 0:
@@ -4645,10 +4653,7 @@ class Sessions:
         paths = [] if is_new else [STARTED_FILE, UNPACKING_FILE, *tool.saved, *tool.credentials]
         columns, rows = "200", "50"  # nobody watches yet: the first terminal brings its own size
         words = tmux_name(session.id), guest.mount, columns, rows, "tmux" if launch.request.tmux else "direct"
-        command = ["sh", "-c", guest_program("wait-for-boot", "start"), "clincus", *words, *paths]
-        with self.door(session.id).open(
-            session.id, command, timeout=START_TIMEOUT, user=guest.uid, environment=guest.environment()
-        ) as (stdin, stdout):
+        with self.open(session, "wait-for-boot start", *words, *paths, timeout=START_TIMEOUT) as (stdin, stdout):
             present = [] if is_new else read_listing(stdout)
             if not is_new and session.mode == "clone" and STARTED_FILE not in {file.path for file in present}:
                 raise ClincusError(f'the clone of "{session.id}" was never finished: delete it, and make it anew', 409)
@@ -4850,12 +4855,10 @@ class Workspaces:
 
 def project_folders(root: str) -> list[str]:
     """The project directories in a root, by name; an empty list if the root is gone."""
-    try:
-        names = sorted(name for name in os.listdir(root) if not name.startswith("."))
-    except OSError:
-        return []
-    paths = (os.path.join(root, name) for name in names)
-    return list(itertools.islice(filter(os.path.isdir, paths), PROJECTS_PER_ROOT))
+    with suppress(OSError):
+        paths = (os.path.join(root, name) for name in sorted(os.listdir(root)) if not name.startswith("."))
+        return list(itertools.islice(filter(os.path.isdir, paths), PROJECTS_PER_ROOT))
+    return []
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -6924,9 +6927,7 @@ def serve_alone(words: Sequence[str]) -> int:
     """The command line of a copy without clincus_cli, which only has `serve`."""
     import argparse
 
-    parser = argparse.ArgumentParser(
-        "clincus", description="Serve the dashboard of Clincus and its API.", allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser("clincus", description="Clincus's dashboard and its API.", allow_abbrev=False)
     parser.add_argument("command", choices=["serve"], help="all that a copy without clincus_cli/ beside it can do")
     parser.add_argument("--port", type=int)
     try:

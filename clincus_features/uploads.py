@@ -46,12 +46,9 @@ def keep_upload(sessions: clincus.Sessions, session: clincus.Session, name: str,
 
     Raises ClincusError: 408 if it does not arrive whole, 409 for a container that does not run any more.
     """
-    guest, size = sessions.guest(session), request.body_length
-    program = ["sh", "-c", clincus.guest_program("upload"), "clincus", FOLDER, name, str(size), str(ROOM)]
-    timeout = 2 * clincus.HEAD_TIMEOUT + size / clincus.BODY_RATE
-    with sessions.door(session.id).open(
-        session.id, program, timeout=timeout, user=guest.uid, environment=guest.environment()
-    ) as (stdin, _):
+    size = request.body_length
+    words, timeout = (FOLDER, name, str(size), str(ROOM)), 2 * clincus.HEAD_TIMEOUT + size / clincus.BODY_RATE
+    with sessions.open(session, "upload", *words, timeout=timeout) as (stdin, _):
         for piece in request.pieces:
             stdin.write(piece)
-    return f"{guest.home}/{FOLDER}/{name}"
+    return f"{sessions.guest(session).home}/{FOLDER}/{name}"

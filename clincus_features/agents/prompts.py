@@ -167,12 +167,9 @@ class Terminal:
 @contextmanager
 def open_terminal(sessions: clincus.Sessions, session: clincus.Session, known: Known) -> Iterator[Terminal]:
     """Look at a running session's terminal, and hold it ready to be typed into. Raises ClincusError."""
-    mark, guest = os.urandom(8).hex(), sessions.guest(session)
-    program = clincus.guest_program("look", "type")
-    command = ["sh", "-c", program, "clincus", *look_arguments(session, mark, known)]
-    with sessions.door(session.id).open(
-        session.id, command, timeout=clincus.READ_TIMEOUT, user=guest.uid, environment=guest.environment()
-    ) as (stdin, stdout):
+    mark = os.urandom(8).hex()
+    words = look_arguments(session, mark, known)
+    with sessions.open(session, "look type", *words, timeout=clincus.READ_TIMEOUT) as (stdin, stdout):
         terminal = Terminal(stdin, stdout, mark)
         terminal.look(session, known)
         yield terminal

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import clincus
 from clincus_features import size_bytes
@@ -83,7 +83,7 @@ class Told:
 
 def read_state(sessions: clincus.Sessions, id: str) -> State:
     """The state of a session's clone. Raises ClincusError."""
-    instance = sessions.containers(id).instance(id) or {"config": {}}
+    instance = sessions.door(id).instance(id) or {"config": {}}
     document = json.loads(instance["config"].get(LABEL) or "{}")
     return State(**document)
 
@@ -132,10 +132,10 @@ def make_clone(sessions: clincus.Sessions, source: Source, kept: str, session: c
     `kept` is the bundle of what an earlier container of the session had, "" without one.
     """
     guest, repository = sessions.guest(session), source.repository
-    program = ["sh", "-c", clincus.guest_program("clone-folder"), "clincus", guest.mount, str(guest.uid)]
-    done = sessions.door(session.id).exec(session.id, program)
+    door = sessions.door(session.id)
+    done = door.exec(session.id, clincus.guest_command("clone-folder", guest.mount, str(guest.uid)))
     if done.code != 0:
-        raise sessions.door(session.id).guest_failure(session.id, done)
+        raise door.guest_failure(session.id, done)
     words = guest.mount, repository.object_format, repository.branch, repository.head
     with private_git(repository) as git:
         if repository.head:
@@ -202,12 +202,10 @@ def take_bundle(
     Raises ClincusError(409) if it is larger than the setting allows, and OSError for a fault of this host.
     """
     limit = size_bytes(sessions.load().get("clone.size_limit"))
-    guest, size = sessions.guest(session), 0
-    program = ["sh", "-c", clincus.guest_program("clone-snapshot", "clone-out"), "clincus", guest.mount, what, *known]
-    options: dict[str, Any] = {"user": guest.uid, "environment": guest.environment()}
+    words, size = (sessions.guest(session).mount, what, *known), 0
     with (
         open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
-        sessions.door(session.id).open(session.id, program, timeout=SMALL_TIMEOUT, **options) as (stdin, stream),
+        sessions.open(session, "clone-snapshot clone-out", *words, timeout=SMALL_TIMEOUT) as (stdin, stream),
     ):
         told = parse_told(stream.readline(LINE))
         while piece := stream.read(1 << 16):
@@ -215,8 +213,8 @@ def take_bundle(
                 stdin.allow(SMALL_TIMEOUT)  # one that sends nothing more holds up nobody for long
             size += len(piece)
             if size > limit:
-                words = f"what the clone sends is more than {limit >> 20} MiB (clone.size_limit)"
-                raise clincus.ClincusError(f"{session.id}: {words}", 409)
+                too_much = f"what the clone sends is more than {limit >> 20} MiB (clone.size_limit)"
+                raise clincus.ClincusError(f"{session.id}: {too_much}", 409)
             disk = os.fstatvfs(file.fileno())
             if disk.f_bavail * disk.f_frsize < DISK_RESERVE:
                 raise OSError(28, "the disk is nearly full", path)

@@ -30,7 +30,6 @@ from .devices import (
     VARIABLES,
     Fitting,
     device_path,
-    find_instance,
     own_folder,
     socket_path,
     start_part,
@@ -222,7 +221,7 @@ class Gateway:
             session = sessions.registry.get(id)
             if session.status not in ("running", "stopped"):
                 raise clincus.ClincusError(f'session "{id}" is {session.status}: wait until that has finished', 409)
-            before = find_instance(sessions.door(id), id)
+            before = sessions.door(id).instance(id)
             if before is None:
                 raise clincus.ClincusError(f'session "{id}" not found', 404)
             known = Policy.from_label(before["config"].get(LABEL, ""))
@@ -273,7 +272,7 @@ class Gateway:
         with self._telling_terminals(session) if is_awake and is_news else nullcontext():
             fitting.put(policy, json.dumps(settings, sort_keys=True))
         if is_awake and policy.mode == OPEN != known.mode:
-            program, door = ["sh", "-c", clincus.guest_program("network-up")], sessions.door(session.id)
+            program, door = clincus.guest_command("network-up"), sessions.door(session.id)
             self._tell(session, lambda: door.exec(session.id, program, user=0, timeout=TELL_WITHIN))
         if is_awake and is_led and session.engine:
             self._keep_line(session.id, READY_WITHIN)

@@ -133,7 +133,7 @@ def start_part(
         before: dict[str, Any] | None = None
         cards: set[str] = set()
         if policy.mode != OPEN or Policy.from_label(session.network).mode != OPEN:  # no device changes else
-            before = find_instance(incus, session.id)
+            before = incus.instance(session.id)
             profile = incus.query("/1.0/profiles/default") if before is None else before
             general = profile["config"] if before is None else before["expanded_config"]
             cards = cards_of(profile["devices"] if before is None else before["expanded_devices"], before)
@@ -146,16 +146,6 @@ def start_part(
         expect(session.id, policy)
 
     return add
-
-
-def find_instance(incus: clincus.Incus, id: str) -> dict[str, Any] | None:
-    """An instance as Incus has it, None if there is none. Raises IncusError."""
-    try:
-        return dict(incus.query(incus.path(id)))
-    except clincus.IncusError as error:
-        if error.status != 404:
-            raise
-        return None
 
 
 class Fitting:

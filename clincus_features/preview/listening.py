@@ -70,8 +70,8 @@ def address_of(digits: str) -> str:
 
 def ask_ports(sessions: clincus.Sessions, session: clincus.Session) -> list[Listening]:
     """The listening ports of a session that runs. Raises IncusError."""
-    program = ["sh", "-c", clincus.guest_program("ports")]
-    done = sessions.door(session.id).exec(session.id, program, timeout=ASK_WITHIN, limit=SAID_MOST)
+    door, program = sessions.door(session.id), clincus.guest_command("ports")
+    done = door.exec(session.id, program, timeout=ASK_WITHIN, limit=SAID_MOST)
     return parse_ports(done.stdout.decode("utf-8", "replace"))
 
 

@@ -299,13 +299,10 @@ class Recorder:
 
     def _run(self, session: clincus.Session, record: Record, mode: str, timeout: float) -> Look:
         """Run guest/checkpoint.sh, and take in what it sends. Raises ClincusError."""
-        store, guest = self.store(session.workspace), self._app.sessions.guest(session)
+        store, mount = self.store(session.workspace), self._app.sessions.guest(session).mount
         known = record.tree if store.exists and mode != "fresh" else ""
-        words = guest.mount, known or "-", str(FILE_LIMIT), str(SKIPPED), mode, record.branch_commit or "-"
-        program = ["sh", "-c", clincus.guest_program("checkpoint"), "clincus", *words]
-        with self._app.sessions.door(session.id).open(
-            session.id, program, timeout=timeout, user=guest.uid, environment=guest.environment()
-        ) as (_, stdout):
+        words = mount, known or "-", str(FILE_LIMIT), str(SKIPPED), mode, record.branch_commit or "-"
+        with self._app.sessions.open(session, "checkpoint", *words, timeout=timeout) as (_, stdout):
             look = read_head(stdout)
             name = f"{record.key}/{'branch' if mode == 'branch' else 'now'}"
             if look.tree == known and known:

@@ -69,10 +69,12 @@ class Box:
         return done.stdout
 
     @contextmanager
-    def open(self, id: str, command: list[str], **options: Any) -> Iterator[tuple[SimpleNamespace, Any]]:
+    def open(
+        self, session: clincus.Session, programs: str, *words: str, timeout: float
+    ) -> Iterator[tuple[SimpleNamespace, Any]]:
         import io
 
-        done = self.exec(id, command)
+        done = self.exec(session.id, clincus.guest_command(programs, *words))
         yield SimpleNamespace(allow=lambda seconds: None), io.BytesIO(done.stdout)
         if done.code != 0:
             raise clincus.IncusError(done.reason, 500)
