@@ -21,7 +21,7 @@ class Menu(NamedTuple):
 
     labels: tuple[str, ...] = ()
     chosen: int = 0  # which one Enter takes, from 0
-    first: int = 0  # the line of the screen that has the first one
+    first: int | None = None  # the line of the screen that has the first one; None for none, or for choices in one line
     is_numbered: bool = False
     keys: tuple[str, str] = ("Up", "Down")  # to the one before, and to the next
     letters: str = ""  # of each choice, where letters take them
@@ -47,7 +47,8 @@ def read_menu(lines: Sequence[str]) -> Menu:
 def numbered_menu(lines: Sequence[str]) -> Menu:
     """Choices with numbers, from the first one on."""
     labels: list[str] = []
-    chosen = first = 0
+    chosen = 0
+    first: int | None = None
     for at, line in enumerate(lines):
         match = NUMBERED.match(line)
         if match and int(match["number"]) == 1:

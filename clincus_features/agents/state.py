@@ -309,7 +309,7 @@ def read_screen(facts: Facts) -> Shown | None:
         menu = Menu()
         if rule.state == "waiting":
             menu = menu_shown(rule, found, lines)
-            text = text or dialog_text(rules, lines[: menu.first or None])
+            text = text or dialog_text(rules, lines[: menu.first])
         running = search(rules.background, lines[-4:]) if rules.background else None
         return Shown(rule, text, menu, clean(running["text"]) if running else "")
     return None
@@ -330,7 +330,7 @@ def search(pattern: str, lines: Sequence[str]) -> re.Match[str] | None:
 
 
 def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
-    """The text of a dialog: the lines between its upper border and its choices."""
+    """The text of a dialog: the lines between its upper border and its choices, as far as the screen has them."""
     text: list[str] = []
     for line in reversed(lines):
         if rules.notice and re.match(rules.notice, line):

@@ -24,9 +24,9 @@ SCREENS = {
         0,
         4,
     ),
-    "a label that may go on in the next line": (WRAPPED, (), 0, 0),
-    "a single line with a mark": (["❯ hello", "● hello"], (), 0, 0),
-    "nothing": ([], (), 0, 0),
+    "a label that may go on in the next line": (WRAPPED, (), 0, None),
+    "a single line with a mark": (["❯ hello", "● hello"], (), 0, None),
+    "nothing": ([], (), 0, None),
 }
 
 

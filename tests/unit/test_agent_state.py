@@ -466,6 +466,11 @@ def test_the_process_beats_hooks_and_screen(more, expected):
     assert answer(facts(STALLED, **{"said": hooks(PROMPT), **more})) == expected
 
 
+def test_choices_are_no_part_of_a_question_whose_text_has_left_the_screen():
+    agent = decide(facts(QUESTION[4:])).agent
+    assert (agent.text, agent.options[:2]) == ("", ("Red", "Green"))
+
+
 def test_the_exit_code_is_in_the_text():
     assert decide(facts(exit_code=137)).agent.text == "exit code 137"
 
