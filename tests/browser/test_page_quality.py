@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -140,6 +141,41 @@ def test_zoomed_to_twice_its_size_nothing_overlaps(open_dashboard):
         assert box["width"] > 40, path
         over = "([x, y]) => document.elementFromPoint(x, y).textContent"
         assert "my-app" in page.evaluate(over, [box["x"] + 20, box["y"] + box["height"] / 2]), path
+
+
+# Whether the word for a state lies over the name. A box may be narrower than the words in it.
+OVERLAP = """
+(row) => {
+  const [word, name] = ['.status', 'a'].map((one) => {
+    const range = document.createRange();
+    range.selectNodeContents(row.querySelector(one));
+    return range.getBoundingClientRect();
+  });
+  return word.right > name.left && word.bottom > name.top && name.bottom > word.top;
+}
+"""
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_a_row_with_all_that_can_be_said_keeps_its_name(open_dashboard, phone):
+    """Badges wrap before the name is cut away, and the longest word for a state has room."""
+    dashboard = open_dashboard(phone=phone)
+    page, session = dashboard.page, dashboard.server.create(dashboard.root / "my-app", persistent=True)
+    said = {**session["agent"], "state": "working", "text": "Running the migrations of all tenants in the database"}
+    all_said = {
+        "name": "A name of some length that says what it is about", "pinned": True, "mode": "clone", "agent": said,
+        "engine": "a-tower-in-the-cellar", "warnings": ["one", "two"], "deadline": "2999-01-01T00:00:00Z",
+        "changes": {"files": 1234}, "network": {"mode": "allow-list", "refused": 99},
+    }  # fmt: skip
+    listed = [{**session, **all_said}]
+    page.route(re.compile(r"/api/sessions(\?.*)?$"), lambda route: route.fulfill(json=listed))
+    for more in ({}, {"unreachable_since": session["created_at"]}):
+        listed[0].update(more)
+        dashboard.go()
+        name = page.get_by_role("main").get_by_role("link", name="A name of some length")
+        expect(name).to_be_visible()
+        assert name.bounding_box()["width"] > 100
+        assert not page.locator("main .row").evaluate(OVERLAP)
 
 
 def test_a_phone_has_the_keys_that_its_keyboard_lacks(open_dashboard):

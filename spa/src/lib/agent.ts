@@ -55,7 +55,7 @@ const HELP: Partial<Record<Agent['reason'], string>> = {
   plan: 'Approve or refuse it in the terminal.',
   permission: 'Allow or refuse it in the terminal.',
   dialog: 'Answer it in the terminal, with the arrows and Enter.',
-  login: 'Log in in the terminal: the tool says how.',
+  login: 'Log in at the terminal: the tool says how.',
 };
 
 /** Whether the tool can go on, or is to be judged, by a person only. */

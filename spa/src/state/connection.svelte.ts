@@ -1,7 +1,7 @@
 /** The event stream: what keeps the page current, and knows when it is not. */
 import { takeStream } from '../lib/begun';
 import { ReconnectingSocket, socketUrl } from '../lib/socket.svelte';
-import type { ServerEvent } from '../lib/types';
+import type { ServerEvent, Session } from '../lib/types';
 import { doubt } from '../lib/wake';
 import { configuration } from './config.svelte';
 import { device } from './device.svelte';
@@ -21,6 +21,11 @@ export class Connection {
   );
   #socket = $state.raw<ReconnectingSocket | null>(null);
   #loaded = false;
+
+  /** Why nothing can be changed of this session now; empty while it can. */
+  hinders({ unreachable_since, engine, member }: Session): string {
+    return this.hindrance || (unreachable_since ? `${member || engine || 'Incus'} does not answer` : '');
+  }
 
   get socket(): ReconnectingSocket | null {
     return this.#socket;

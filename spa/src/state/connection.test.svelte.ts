@@ -54,6 +54,11 @@ it('is stale when the server is gone, which hinders more than Incus does', () =>
   expect([connection.stale, connection.hindrance]).toEqual([true, 'no connection to the server']);
 });
 
+it('lets nothing be changed of a session whose own engine does not answer', () => {
+  const away = { ...SESSION, engine: 'tower', unreachable_since: '2026-02-02T00:00:00Z' };
+  expect([connection.hinders(SESSION), connection.hinders(away)]).toEqual(['', 'tower does not answer']);
+});
+
 it('does not stumble over an event that it does not know', () => {
   say({ type: 'of.another.day' });
   expect(sessions.list).toHaveLength(1);

@@ -18,17 +18,21 @@ export interface Creation {
 }
 
 export interface Group {
-  key: 'attention' | 'working' | 'idle' | 'running' | 'stopping' | 'stopped';
+  key: 'attention' | 'working' | 'idle' | 'running' | 'away' | 'stopping' | 'stopped';
   title: string;
   sessions: Session[];
 }
 
-/** `stale` is the title while Incus does not answer. `running` are those whose tool's state nobody knows. */
+/**
+ * `stale` is the title while Incus does not answer. `running` are those whose tool's state nobody knows, `away` those
+ * whose own engine does not answer.
+ */
 const GROUPS: readonly { key: Group['key']; title: string; stale?: string }[] = [
   { key: 'attention', title: 'Needs you' },
   { key: 'working', title: 'Working', stale: 'Last seen working' },
   { key: 'idle', title: 'Idle', stale: 'Last seen idle' },
   { key: 'running', title: 'Running', stale: 'Last seen running' },
+  { key: 'away', title: 'Unreachable' },
   { key: 'stopping', title: 'Stopping' },
   { key: 'stopped', title: 'Stopped' },
 ];
@@ -256,6 +260,7 @@ export class Sessions {
   }
 
   #groupOf(session: Session): Group['key'] {
+    if (session.unreachable_since && session.status !== 'stopped') return 'away';
     if (this.needsAttention(session)) return 'attention';
     if (session.status === 'running') return GROUP_OF[session.agent.state] ?? 'idle';
     return session.status === 'starting' ? 'working' : session.status;

@@ -101,6 +101,16 @@ describe('the list', () => {
     expect([sessions.unreachable, sessions.groups.map(({ title }) => title)]).toEqual(['', ['Running', 'Stopped']]);
   });
 
+  it('says of those whose own engine does not answer neither that they work nor that they are idle', async () => {
+    server.set('away', { ...withAgent('away', 'waiting'), engine: 'tower', unreachable_since: '2026-02-02T00:00:00Z' });
+    await sessions.refresh();
+    expect(sessions.groups.map(({ title, sessions: members }) => [title, members.map(({ id }) => id)])).toContainEqual([
+      'Unreachable',
+      ['away'],
+    ]);
+    expect(sessions.waiting).toEqual([]);
+  });
+
   it('does not blame Incus for another failure', async () => {
     answer = () => ({ status: 500, json: { error: 'Something broke.' } });
     await sessions.refresh();

@@ -78,7 +78,7 @@ it('opens a plan first, and has its options there', async () => {
 it.each([
   ['permission', /Allow or refuse it in the terminal/],
   ['dialog', /with the arrows and Enter/],
-  ['login', /Log in in the terminal/],
+  ['login', /Log in at the terminal/],
 ] as const)('says what to do about a %s without options', async (reason, text) => {
   await wait(reason, []);
   render(Options, { session });
