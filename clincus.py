@@ -423,9 +423,10 @@ class Child:
     ) -> None:  # fmt: skip
         pipe, errors = subprocess.PIPE, subprocess.STDOUT if merged else subprocess.PIPE
         source, self.stdin = pipe_with(first)
+        words = [word.encode("utf-8", "surrogateescape") for word in argv]  # the locale may be one of ASCII only
         try:
             self.process = subprocess.Popen(
-                argv, stdin=source, stdout=pipe, stderr=errors, bufsize=0, env=environ, cwd=cwd, start_new_session=True
+                words, stdin=source, stdout=pipe, stderr=errors, bufsize=0, env=environ, cwd=cwd, start_new_session=True
             )
         except OSError as error:
             self.stdin.close()

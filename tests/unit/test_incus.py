@@ -236,6 +236,15 @@ def test_a_program_that_is_not_there_is_told(incus):
         clincus.run_child(["nope"], timeout=1)
 
 
+def test_a_program_gets_its_words_in_utf8_whatever_the_locale():
+    code = "import clincus; print(clincus.run_child(['printf', '%s', '⎿'], timeout=20).stdout == '⎿'.encode())"
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [sys.executable, "-"], input=code.encode(), env=environ, capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"True\n", b"")
+
+
 # ---- commands in a container ---------------------------------------------------------------------------------------
 
 
