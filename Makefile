@@ -19,7 +19,7 @@ BENCH_FLAGS ?=
 # The tests wait more than they compute: each worker has an Incus of its own.
 WORKERS ?= 4
 
-PACK_INPUTS := clincus.py build_zipapp.py LICENSE openapi.json \
+PACK_INPUTS := clincus.py clincus_unpack.py build_zipapp.py LICENSE openapi.json \
   $(shell find clincus_cli clincus_features guest spa_dist wall -type f ! -name '*.pyc' 2>/dev/null)
 TEST_PACKAGES := incus-base incus-client dnsmasq-base btrfs-progs mmdebstrap zstd git tmux iproute2 curl chromium busybox zsh fish
 
@@ -68,7 +68,7 @@ lint: $(VENV)/tested
 	$(BIN)/mypy
 	$(BIN)/shellcheck guest/*.sh guest/image/*.sh clincus_cli/completion_scripts/*.bash
 	@# It takes our bytes.decode for that of Python 2 strings, and then judges nothing at all.
-	$(BIN)/vermin --quiet --no-tips --exclude str.decode --exclude 'str.decode(errors)' --target=3.9- --violations clincus.py clincus_cli clincus_features wall build_zipapp.py
+	$(BIN)/vermin --quiet --no-tips --exclude str.decode --exclude 'str.decode(errors)' --target=3.9- --violations clincus.py clincus_cli clincus_features wall build_zipapp.py clincus_unpack.py
 
 spa/node_modules/.ready: spa/package-lock.json
 	@command -v npm >/dev/null || $(MAKE) --no-print-directory packages PACKAGES='nodejs npm'

@@ -7,8 +7,8 @@ The libraries come from PyPI through pip, once, into a cache, and are checked ag
 same input gives the same bytes: fixed times and modes, sorted names, no trace of the machine or of its interpreters.
 
 Bytecode in the archive would depend on the interpreters of the machine that builds it. Without bytecode, Python would
-compile the modules at each start. START therefore unpacks a build once into the user's cache directory, where Python
-keeps bytecode as usual.
+compile the modules at each start. START therefore lets clincus_unpack.py unpack a build once into the user's cache
+directory, where Python keeps bytecode as usual. Only START itself is compiled each time, so it is short.
 """
 
 from __future__ import annotations
@@ -101,67 +101,15 @@ def unpacked():
             os.makedirs(base, exist_ok=True)
             os.makedirs(top, mode=0o700, exist_ok=True)
             if is_private(top):
-                unpack(top, folder)
+                from clincus_unpack import unpack
+
+                unpack(ARCHIVE, folder, is_whole)
         if is_private(top) and is_private(folder):
             fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
             return folder
     except OSError:
         pass
     return ""
-
-
-def unpack(top, folder):
-    """Put all files into the folder, whole or not at all; two first starts at once do not disturb each other."""
-    import shutil
-    import tempfile
-    import zipfile
-
-    drop_other_builds(top)
-    new = tempfile.mkdtemp(prefix="new-", dir=top)
-    try:
-        with zipfile.ZipFile(ARCHIVE) as archive:
-            archive.extractall(new)
-        compile_modules(new)
-        if os.path.isdir(folder) and not is_whole(folder):
-            shutil.rmtree(folder)
-        os.rename(new, folder)
-    except OSError:
-        if not is_whole(folder):  # else another start was quicker
-            raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def compile_modules(folder):
-    """Compile in a child: a server would hold the compiler's memory as long as it runs."""
-    child = os.fork()
-    if not child:
-        try:
-            import compileall
-
-            compileall.compile_dir(folder, quiet=2)
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-
-
-def drop_other_builds(top):
-    """Remove builds older than a month that do not run, and what a killed start left."""
-    import fcntl
-    import shutil
-    import time
-
-    for name in os.listdir(top):
-        other = os.path.join(top, name)
-        is_ours = len(name) == len(BUILD) or name.startswith("new-")
-        if is_ours and os.lstat(other).st_mtime < time.time() - 30 * 86400:
-            descriptor = os.open(other, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(other, ignore_errors=True)
-            except OSError:
-                pass  # a server runs from it
-            os.close(descriptor)
 
 
 if __name__ == "__main__":
@@ -246,7 +194,7 @@ def version_line(source: bytes) -> str:
 def own_files(root: Path) -> Iterator[tuple[str, bytes]]:
     """The program, what runs in a container, the contract of its API, its licence and the built dashboard."""
     yield "clincus.py", stamped((root / "clincus.py").read_bytes(), *last_commit(root))
-    for name in ("LICENSE", "openapi.json"):
+    for name in ("LICENSE", "clincus_unpack.py", "openapi.json"):
         yield name, (root / name).read_bytes()
     for folder in FOLDERS:
         for path in (root / folder).rglob("*"):

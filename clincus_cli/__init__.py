@@ -4,6 +4,7 @@ Every file reaches the core by `import clincus`. Loading the core takes longer t
 completion does, so it is loaded when the first of its names is used.
 """
 
+import gc
 import importlib.util
 import sys
 import types
@@ -22,7 +23,9 @@ class LazyModule(types.ModuleType):
         with LOADING:  # another thread waits until all names are there
             if self.__spec__.loader_state is None:
                 self.__spec__.loader_state = "loaded"  # or just about to be: its own code may ask for a name too early
+                gc.disable()  # a module is no garbage, and a fifteenth of its loading was the search for some
                 self.__spec__.loader.exec_module(self)
+                gc.enable()
                 self.__class__ = types.ModuleType  # type: ignore[assignment]  # from now on like any other
         return types.ModuleType.__getattribute__(self, name)
 

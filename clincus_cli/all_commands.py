@@ -1,23 +1,40 @@
-"""All commands: each part of the command line declares its own when it is imported."""
+"""Which file of this package has which commands. A command line loads that file, with what it needs, and no other."""
 
-from clincus_cli import (  # noqa: F401
-    agents,
-    clone,
-    completion,
-    containers,
-    cost,
-    engines,
-    files,
-    help,
-    images,
-    network,
-    ports,
-    review,
-    run,
-    service,
-    sessions,
-    setup_commands,
-    shell,
-    snapshots,
-    trust,
-)
+from importlib import import_module
+
+# The topics of the program's help, in its order. Each has its files, with the words that their commands begin with.
+TOPICS = {
+    "Sessions": {
+        "shell": "attach shell",
+        "sessions": "clean info kill list persist rename resume shutdown stop",
+    },
+    "What a session's tool does": {"agents": "answer interrupt log prompt wait why", "cost": "cost"},
+    "What a session changes and reaches": {
+        "review": "checkpoints diff undo",
+        "clone": "fetch push",
+        "network": "network",
+        "ports": "ports",
+    },
+    "Containers, images and engines": {
+        "run": "run tmux",
+        "containers": "container",
+        "files": "file",
+        "snapshots": "snapshot",
+        "images": "image images",
+        "engines": "engine",
+    },
+    "This machine": {
+        "setup_commands": "build health setup",
+        "service": "serve service",
+        "trust": "trust",
+        "completion": "",  # these two look at the commands of all files
+        "help": "",
+    },
+}
+
+
+def load_commands(word: str = "") -> None:
+    """Let the file declare its commands that begin with a word; all files if none has it: it may be a flag."""
+    words = {file: words.split() for files in TOPICS.values() for file, words in files.items()}
+    for file in [file for file in words if word in words[file]] or words:
+        import_module(f"{__package__}.{file}")

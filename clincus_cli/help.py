@@ -13,18 +13,12 @@ from collections.abc import Iterable, Iterator
 import clincus
 from clincus_cli import commands as cli
 from clincus_cli import console
+from clincus_cli.all_commands import TOPICS
 from clincus_cli.context import Context
 
 EXITS = (("0", "done"), ("1", "failed; stderr says why"))
 COMMON_EXITS = (("2", "the command line cannot be understood"), ("130", "interrupted (143: by SIGTERM)"))
 ABOUT = "Clincus runs AI coding tools at full permissions, each locked in its own Incus container."
-TOPICS = (  # of the program's help, and the files whose commands stand there, in this order
-    ("Sessions", ("shell", "sessions")),
-    ("What a session's tool does", ("agents", "cost")),
-    ("What a session changes and reaches", ("review", "clone", "network", "ports")),
-    ("Containers, images and engines", ("run", "containers", "files", "snapshots", "images", "engines")),
-    ("This machine", ("setup_commands", "service", "trust", "completion", "help")),
-)
 PROGRAM_USAGE = (
     ("clincus [FLAGS]", "start a session here, as `clincus shell`"),
     ("clincus COMMAND [FLAGS]", "run a command"),
@@ -107,7 +101,7 @@ def program_help() -> str:
     hint = "On a new machine begin with `clincus setup`; `clincus health` says what is wrong. Then `clincus` in a "
     hint += "project's directory starts a session there, and `clincus help shell` lists the flags of a start."
     parts = [wrapped(ABOUT), "Usage:\n" + columns(PROGRAM_USAGE), wrapped(hint), "Available Commands:"]
-    parts += [f"{title}:\n{columns(topic_rows(files))}" for title, files in TOPICS]
+    parts += [f"{title}:\n{columns(topic_rows(files))}" for title, files in TOPICS.items()]
     return "\n\n".join([*parts, "Variables:\n" + columns(VARIABLES)])
 
 

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 
 import clincus
-from clincus_cli import console, journal, service  # noqa: F401 (service declares `serve`)
+from clincus_cli import console, journal
 from clincus_cli import help as help_pages
+from clincus_cli.all_commands import load_commands
 from clincus_cli.commands import UsageError, find_command, parse_words
 from clincus_cli.context import Context
 
@@ -51,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_command_line(words: Sequence[str]) -> int:
     """Find the command, read its options and run it."""
     command = None
-    if words[:1] != ["serve"]:  # a server would hold all others as long as it runs
-        import clincus_cli.all_commands  # noqa: F401
+    load_commands(*words[:1])
     try:
         command, rest = find_command(words)
         options = parse_words(command, rest)

@@ -18,8 +18,9 @@ from types import SimpleNamespace
 import pytest
 
 import clincus
-import clincus_cli.all_commands
+import clincus_cli
 from clincus_cli import agents as cli_agents
+from clincus_cli import all_commands
 from clincus_cli import commands as cli_commands
 from clincus_cli import console as cli_console
 from clincus_cli import context as cli_context
@@ -36,6 +37,9 @@ from tests.programs import wait_until
 PROGRAM = Path(clincus.__file__).with_name("clincus_cli")
 NEVER = {"PATH": "/nowhere", "HOME": "/nowhere", "CLINCUS_CONFIG": "/nowhere"}  # no Incus, no home, a broken config
 ID = "5b0c7d1e-8a34-4f6b-9d21-0c9e6f1a2b3c"
+
+
+all_commands.load_commands()
 
 
 def parse_command_line(words):
@@ -270,6 +274,14 @@ def test_why_leaves_out_what_is_not_known():
 
 def test_a_flag_is_not_like_another_by_its_dashes_alone():
     assert cli_commands.did_you_mean("--foo", ["--tool"]) == ""
+
+
+def test_the_table_of_the_files_has_the_words_of_each_command():
+    words = {file: set(words.split()) for files in all_commands.TOPICS.values() for file, words in files.items()}
+    declared = {file: set() for file in words}
+    for command in cli_commands.COMMANDS.values():
+        declared[command.run.__module__.rpartition(".")[2]].add(command.name.partition(" ")[0])
+    assert {**declared, "completion": set(), "help": set()} == words
 
 
 def test_no_group_is_empty():
@@ -662,6 +674,8 @@ def test_an_interruption_that_python_drops_comes_again():
     script = """
 import os, signal, sys, time, weakref
 from clincus_cli import all_commands, main
+
+all_commands.load_commands("list")
 
 class Thing: pass
 

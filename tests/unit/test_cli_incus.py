@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import clincus
-import clincus_cli.all_commands  # noqa: F401 (it declares them)
+from clincus_cli import all_commands
 from clincus_cli import commands as cli_commands
 from clincus_cli import containers as cli_containers
 from clincus_cli import context as cli_context
@@ -27,6 +27,8 @@ from clincus_cli import files as cli_files
 from clincus_cli import images as cli_images
 from clincus_cli import service as cli_service
 from clincus_cli import transfer as cli_transfer
+
+all_commands.load_commands()
 
 # ---- a stand-in for Incus ---------------------------------------------------------------------------------------
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 import clincus
-import clincus_cli.all_commands  # noqa: F401 (it declares them)
+from clincus_cli.all_commands import load_commands
 from clincus_cli.commands import COMMANDS, Options, find_command
 from clincus_cli.context import Context
 from clincus_cli.journal import FROM, run_noted
 from clincus_features import journal
 
+load_commands()
 ID = "clincus-0a1b2c-1"
 PROMPT = {
     "operationId": "post_prompt",

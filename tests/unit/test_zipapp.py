@@ -130,6 +130,7 @@ def test_holds_the_program_the_libraries_and_the_dashboard_only(archive):
         "guest",
         "clincus_cli",
         "clincus_features",
+        "clincus_unpack.py",
         "wall",
         "openapi.json",
         "spa_dist",
