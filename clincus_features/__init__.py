@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import clincus
@@ -27,6 +29,20 @@ def known_session(app: clincus.Application, id: str) -> clincus.Session:
 def known_to_sleep(extensions: clincus.Extensions, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
     """Which sessions of an engine are known to have slept since a time; in all others work begins now."""
     return set().union(*clincus.call_each(extensions.sleepers, engine, since, cost))
+
+
+@contextmanager
+def locked_folder(folder: str) -> Iterator[None]:
+    """Make a folder of our own, if need be, and keep other Clincus processes from changing its files.
+
+    A fault of the disk in the block is ClincusError(500).
+    """
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with clincus.directory_lock(folder):
+            yield
+    except OSError as error:
+        raise clincus.ClincusError(f"{folder}: cannot be written: {error.strerror}", 500) from error
 
 
 class LastAnswers:

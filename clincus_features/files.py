@@ -103,18 +103,11 @@ def run_program(
     """
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):
         raise clincus.ClincusError(f"{clincus.shorten(path)} is not a path inside the workspace", 400)
-    name, mount = os.fsencode(path), sessions.guest(session).mount
-    return sessions.output(
-        session,
-        "files",
-        *(verb, mount, str(len(name)), argument, str(len(content))),
-        stdin=name + content,
-        timeout=clincus.READ_TIMEOUT,
-        refusals={
-            code: clincus.ClincusError(f"{clincus.shorten(path)} {problem}", status)
-            for code, (problem, status) in ERRORS.items()
-        },
-    )
+    name, shown = os.fsencode(path), clincus.shorten(path)
+    words = verb, sessions.guest(session).mount, str(len(name)), argument, str(len(content))
+    refusals = {code: clincus.ClincusError(f"{shown} {problem}", status) for code, (problem, status) in ERRORS.items()}
+    content, timeout = name + content, clincus.READ_TIMEOUT
+    return sessions.output(session, "files", *words, stdin=content, timeout=timeout, refusals=refusals)
 
 
 def parse_entry(line: bytes) -> dict[str, object]:

@@ -356,11 +356,8 @@ class Examination:
     def check_saved(self) -> Finding:
         """How many conversations are saved."""
         count = len(clincus.list_saved(self.config, self.environ))
-        return ok(
-            f"{count} saved",
-            count=count,
-            path=os.path.dirname(clincus.expand(self.config.get("paths.sessions_dir"), self.environ)),
-        )
+        path = os.path.dirname(clincus.expand(self.config.get("paths.sessions_dir"), self.environ))
+        return ok(f"{count} saved", count=count, path=path)
 
     def check_orphans(self) -> Finding:
         """The remains of crashes: containers of a build or without a workspace, and dead network cables."""

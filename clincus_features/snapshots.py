@@ -138,14 +138,8 @@ class Keeper:
         guest = sessions.guest(session)
         unpack = f"cd {shlex.quote(guest.home)} && exec tar -xf -"
         with sessions.containers(session.id).asleep(session.id):
-            done = sessions.door(session.id).exec(
-                session.id,
-                ["sh", "-c", unpack],
-                user=guest.uid,
-                environment=guest.environment(),
-                stdin=clincus.pack_files(files, guest.uid, guest.uid),
-                timeout=TIMEOUT,
-            )
+            archive = clincus.pack_files(files, guest.uid, guest.uid)
+            done = sessions.run(session, ["sh", "-c", unpack], stdin=archive, timeout=TIMEOUT)
         if done.code:
             raise clincus.ClincusError(f"the conversation was not brought back: {done.reason}", 500)
 

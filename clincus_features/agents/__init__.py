@@ -157,8 +157,7 @@ class Watch:
             if session.id in self._known:
                 working = Agent("working", since=now, source="person")
                 self._take(session, Decision(working, Why("prompt-typed", "person", (), now)))
-                self._due[session.id] = time.monotonic() + DRAWING
-                self._look_is_due(clincus.engine_of(session.id)).notify_all()
+                self._wake(session.id, DRAWING)
 
     def see(self, session: clincus.Session) -> None:
         """A person has looked at a session. Raises ClincusError if that cannot be kept."""
@@ -267,16 +266,15 @@ class Watch:
         self._known[session.id] = known
         self._decide(session)
 
-    def _wake(self, id: str) -> None:
-        self._due[id] = time.monotonic()
+    def _wake(self, id: str, delay: float = 0.0) -> None:
+        self._due[id] = time.monotonic() + delay
         self._look_is_due(clincus.engine_of(id)).notify_all()
 
     def _look_after_starts(self, id: str) -> None:
         """Let the first look at a tool wait while other sessions start, and those that waited go on when none does."""
         self._waiting.add(id)
         if any(session.status == "starting" for session in self._app.registry.all()):
-            self._due[id] = time.monotonic() + WAIT_FOR_STARTS
-            self._look_is_due(clincus.engine_of(id)).notify_all()
+            self._wake(id, WAIT_FOR_STARTS)
             return
         for one in self._waiting & self._known.keys():
             self._wake(one)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Union
 import clincus
 from clincus_features.agents.menus import Menu
 from clincus_features.agents.state import Decision, Facts, read_screen, rules_of
+from clincus_features.agents.texts import clean
 
 PROMPT_LIMIT = 64 << 10  # bytes of a prompt: Linux takes 128 KiB as one argument
 SHOWN = 200  # characters of a question in a message
@@ -155,7 +156,7 @@ def readiness(facts: Facts, decision: Decision) -> str:
 def waiting_words(decision: Decision) -> str:
     """Why no prompt can be typed while a tool waits for a person."""
     agent = decision.agent
-    asked = agent.text if len(agent.text) <= SHOWN else agent.text[: SHOWN - 1] + "…"
+    asked = clean(agent.text, SHOWN)
     return f"the tool waits for an answer ({agent.reason})" + (f": {asked}" if asked else "")
 
 

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import clincus
+from clincus_features import locked_folder
 
 KEPT = 20  # prompts that are no longer in the queue
 QUEUED = 100  # prompts in the queue
@@ -97,17 +98,12 @@ class Prompts:
     @contextmanager
     def _changing(self, session: clincus.Session) -> Iterator[list[Prompt]]:
         """The prompts, to be changed in place; they are written at the end of the block, unless that raises."""
-        folder = self._folder()
-        try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            with clincus.directory_lock(folder):
-                prompts = self.of(session)
-                before = list(prompts)
-                yield prompts
-                if prompts != before:
-                    done = [one for one in prompts if one.result not in ("queued", "sending")]
-                    kept = [one for one in prompts if one not in done[:-KEPT]]
-                    document = {"session_id": session.session_id, "prompts": [asdict(one) for one in kept]}
-                    clincus.replace_file(self._path(session), json.dumps(document).encode(), 0o600)
-        except OSError as error:
-            raise clincus.ClincusError(f"{folder}: {error.strerror}", 500) from error
+        with locked_folder(self._folder()):
+            prompts = self.of(session)
+            before = list(prompts)
+            yield prompts
+            if prompts != before:
+                done = [one for one in prompts if one.result not in ("queued", "sending")]
+                kept = [one for one in prompts if one not in done[:-KEPT]]
+                document = {"session_id": session.session_id, "prompts": [asdict(one) for one in kept]}
+                clincus.replace_file(self._path(session), json.dumps(document).encode(), 0o600)

@@ -7,11 +7,11 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import clincus
+from clincus_features import locked_folder
 from clincus_features.agents.rules import ToolRules, own_rules
 from clincus_features.agents.state import Event, Facts, Said, listen, parse_event
 from clincus_features.agents.texts import clean, clean_lines
@@ -145,11 +145,6 @@ def with_events(known: Known, events: bytes, now: float) -> tuple[Known, list[Ev
     return replace(known, facts=facts, offset=known.offset + len(complete)), told
 
 
-def read_times(document: Mapping[str, Any]) -> dict[str, float]:
-    """Times in seconds by session id, from their JSON form."""
-    return {key: float(value) for key, value in document.items()}
-
-
 class SeenTimes:
     """When a person last looked at each session, by its session id; kept in a file of the person's own."""
 
@@ -176,13 +171,11 @@ class SeenTimes:
             newest = sorted(times.items(), key=lambda item: item[1])[-self.LIMIT :]
             self._times = dict(newest)
             path = self._path()
-            try:
-                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            with locked_folder(os.path.dirname(path)):
                 clincus.replace_file(path, json.dumps(self._times).encode(), 0o600)
-            except OSError as error:
-                raise clincus.ClincusError(f"{path}: {error.strerror}", 500) from error
 
     def _read(self) -> dict[str, float]:
         if self._times is None:
-            self._times = clincus.read_json(self._path(), 1 << 20, read_times) or {}
+            times = clincus.read_json(self._path(), 1 << 20, lambda kept: {id: float(at) for id, at in kept.items()})
+            self._times = times or {}
         return self._times

@@ -185,20 +185,13 @@ def fill_folder(folder: str, repository: Repository, *, writes: bool) -> None:
     if not version:
         text = text.replace("[extensions]\n    objectFormat = sha1\n", "")
     is_at_commit = repository.head and not repository.branch and not writes
-    head = (
-        repository.head
-        if is_at_commit
-        else f"ref: {'refs/heads/none' if writes else repository.branch or 'refs/heads/main'}"
-    )
+    branch = "refs/heads/none" if writes else repository.branch or "refs/heads/main"
+    head = repository.head if is_at_commit else f"ref: {branch}"
     write(folder, "config", text.encode())
     write(folder, "HEAD", f"{head}\n".encode())
     if writes:
-        for name in (
-            "objects",
-            "refs",
-            "packed-refs",
-            *(["logs"] if os.path.isdir(f"{repository.common}/logs") else []),
-        ):
+        logs = ["logs"] if os.path.isdir(f"{repository.common}/logs") else []
+        for name in ("objects", "refs", "packed-refs", *logs):
             os.symlink(f"{repository.common}/{name}", f"{folder}/{name}")
         return
     os.makedirs(f"{folder}/refs")

@@ -188,10 +188,8 @@ def names_back(folder: str, workspace: str, back: str, settings: Mapping[str, st
 
     Otherwise a folder that somebody was given could claim any repository of its owner.
     """
-    top = (
-        os.path.dirname(os.path.join(folder, back)) if back else os.path.join(folder, settings.get("core.worktree", ""))
-    )
-    return os.path.realpath(top) == workspace
+    named = os.path.join(folder, back or settings.get("core.worktree", ""))
+    return os.path.realpath(os.path.dirname(named) if back else named) == workspace
 
 
 def is_ref(name: str) -> bool:

@@ -148,8 +148,7 @@ class Outbox:
 
     def push(self, device_id: str, delay: float, is_wanted: Callable[[], bool], tried: int = 0) -> None:
         """Wake a device's worker in `delay` seconds, if that is wanted then still."""
-        work = partial(self._push_now, device_id, is_wanted, tried)
-        self._agenda.put(("push", device_id), delay, work)
+        self._agenda.put(("push", device_id), delay, partial(self._push_now, device_id, is_wanted, tried))
 
     def _push_now(self, device_id: str, is_wanted: Callable[[], bool], tried: int) -> None:
         device = store.read(self._environ).devices.get(device_id)
@@ -189,8 +188,7 @@ class Outbox:
         self, key: str, values: Mapping[str, object], is_wanted: Callable[[], bool], delay: float = 0.0, tried: int = 0
     ) -> None:
         """Send a message to the webhook in `delay` seconds, if that is wanted then still; `key` is its session."""
-        work = partial(self._post_webhook_now, key, values, is_wanted, tried)
-        self._agenda.put(("webhook", key), delay, work)
+        self._agenda.put(("webhook", key), delay, partial(self._post_webhook_now, key, values, is_wanted, tried))
 
     def _post_webhook_now(
         self, key: str, values: Mapping[str, object], is_wanted: Callable[[], bool], tried: int

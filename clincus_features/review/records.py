@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import clincus
+from clincus_features import locked_folder
 
 FILE_LIMIT = 32 << 20  # bytes
 WHYS = ("start", "prompt", "turn", "restore", "person", "timer")
@@ -152,15 +153,11 @@ class Records:
     def changing(self, record: Record) -> Iterator[Record]:
         """A record as it is now, to be changed in place; it is written at the end of the block, unless that raises."""
         folder = self._folder()
-        try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            with clincus.directory_lock(folder):
-                now = self.find(record.id, record.session_id) or record
-                yield now
-                data = json.dumps(asdict(now)).encode()
-                clincus.replace_file(os.path.join(folder, f"{now.id}.{now.key}.json"), data, 0o600)
-        except OSError as error:
-            raise clincus.ClincusError(f"{folder}: {error.strerror}", 500) from error
+        with locked_folder(folder):
+            now = self.find(record.id, record.session_id) or record
+            yield now
+            data = json.dumps(asdict(now)).encode()
+            clincus.replace_file(os.path.join(folder, f"{now.id}.{now.key}.json"), data, 0o600)
 
     def delete(self, record: Record) -> None:
         """Forget a session."""

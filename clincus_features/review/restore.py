@@ -49,15 +49,9 @@ def restore(
     """
     removed = [one for one in changes if one.status == "D"]
     written = [one for one in changes if one.status != "D"]
-    guest = sessions.guest(session)
-    size = sum(store.sizes([one.new.blob for one in written]))
-    answer = sessions.output(
-        session,
-        "restore",
-        guest.mount,
-        stdin=orders(store, removed, written),
-        timeout=TIMEOUT + size / RATE,
-    )
+    timeout = TIMEOUT + sum(store.sizes([one.new.blob for one in written])) / RATE
+    mount, asked = sessions.guest(session).mount, orders(store, removed, written)
+    answer = sessions.output(session, "restore", mount, stdin=asked, timeout=timeout)
     words = answer.decode("ascii", "replace").split()
     if len(words) != len(changes) or not set(words) <= set(WORDS):
         raise clincus.ClincusError("the container did not say what it has restored: look at the changes", 500)
