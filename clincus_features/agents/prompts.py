@@ -121,12 +121,12 @@ class Terminal:
 
     def press(self, keys: Sequence[str]) -> None:
         """Press keys, by tmux's names for them."""
-        self._write(f"keys {' '.join(keys)}\n".encode())
+        self._stdin.write(f"keys {' '.join(keys)}\n".encode())
 
     def paste(self, text: str) -> None:
         """Paste a text."""
         data = text.encode()
-        self._write(f"paste {len(data)}\n".encode() + data)
+        self._stdin.write(f"paste {len(data)}\n".encode() + data)
 
     def take(self, steps: Iterable[typed.Step]) -> None:
         """Paste the texts and press the keys of some steps."""
@@ -139,18 +139,15 @@ class Terminal:
     def wait_for_line(self, seconds: float, pattern: str, *, gone: bool = False) -> bool:
         """Wait until a line of the screen has a pattern (grep -E), or `gone`: until none has it. Whether it is so."""
         self._stdin.allow(seconds + clincus.READ_TIMEOUT)
-        self._write(f"{'gone' if gone else 'await'} {round(seconds * 10)} {pattern}\n".encode())
+        self._stdin.write(f"{'gone' if gone else 'await'} {round(seconds * 10)} {pattern}\n".encode())
         return self._read(1).startswith(b"1")
 
     def wait_for_proof(self, seconds: float, event: str, text: str) -> bool:
         """Wait until the tool tells that it has taken a prompt; False if it does not."""
         self._stdin.allow(seconds + clincus.READ_TIMEOUT)
-        self._write(f"proof {round(seconds * 10)} {self.known.offset} {event}\n".encode())
+        self._stdin.write(f"proof {round(seconds * 10)} {self.known.offset} {event}\n".encode())
         self.known, told = with_events(self.known, self._read(1).removesuffix(self._mark), time.time())
         return any(one.name == event and typed.is_proof(one.data, text) for one in told)
-
-    def _write(self, data: bytes) -> None:
-        self._stdin.write(data)
 
     def _read(self, marks: int) -> bytes:
         """Read up to a number of marks."""
@@ -206,7 +203,9 @@ class Sender:
             is_first = not self.prompts.queue(session)
             if is_ready and not is_first:
                 self._wake(session.id, even_failed=True)
-            return self._add(session, text, "sending" if is_ready and is_first else "queued")
+            prompt = self.prompts.add(session, text, "sending" if is_ready and is_first else "queued")
+            self._publish(session)
+            return prompt
 
         return cast(Prompt, self._look_and_type(session, choose))
 
@@ -316,11 +315,6 @@ class Sender:
         self.prompts.mark(session, prompt, result)
         self._publish(session)
         return replace(prompt, result=result)
-
-    def _add(self, session: clincus.Session, text: str, result: str) -> Prompt:
-        prompt = self.prompts.add(session, text, result)
-        self._publish(session)
-        return prompt
 
     def _publish(self, session: clincus.Session) -> None:
         self._app.hub.publish({"type": "session.prompts", "id": session.id}, extension=True)

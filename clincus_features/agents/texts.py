@@ -11,6 +11,10 @@ DETAIL_LIMIT = 32_000  # characters of a plan
 LINES = 24
 
 
+# Gives the same text as one object to all that ask. Python 3.12 never gives back what `sys.intern` was given.
+kept_once = functools.lru_cache(256)(str)
+
+
 def clean(text: object, limit: int = TEXT_LIMIT) -> str:
     """A text on one line, without control or invisible characters, cut at a limit."""
     words = " ".join(str(text).split()) if isinstance(text, (str, int, float)) else ""
@@ -28,9 +32,3 @@ def clean_lines(text: str) -> tuple[str, ...]:
     """The last lines of a screen that are not empty. Those that many screens have, such as a border, are kept once."""
     plain = ("".join(char for char in line if char.isprintable()).rstrip()[:300] for line in text.split("\n"))
     return tuple(map(kept_once, [line for line in plain if line][-LINES:]))
-
-
-@functools.lru_cache(256)
-def kept_once(line: str) -> str:
-    """The same text, as one object for all that ask. Python 3.12 never gives back what `sys.intern` was given."""
-    return line

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import Any
 
 import clincus
 from clincus_features import known_session
@@ -83,13 +83,6 @@ def by_day(messages: Iterable[Message]) -> list[tuple[str, list[Message]]]:
     return sorted(days.items(), reverse=True)
 
 
-class Spent(NamedTuple):
-    """The sessions of one project, and the messages that cost something."""
-
-    sessions: set[str]
-    messages: list[Message]
-
-
 def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int) -> Mapping[str, object]:
     """The answer of the API for all saved conversations, of the last `days` days (UTC).
 
@@ -98,7 +91,7 @@ def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int) -
     """
     since = (datetime.now(timezone.utc) - timedelta(days=days - 1)).strftime("%Y-%m-%d")
     counted: dict[str, Message] = {}
-    projects: dict[str, Spent] = {}
+    projects: dict[str, tuple[set[str], list[Message]]] = {}  # sessions of each, and messages that cost something
     silent: set[str] = set()
     is_cut = False
     for session in saved:
@@ -119,12 +112,12 @@ def spending(ledger: Ledger, saved: Iterable[clincus.SavedSession], days: int) -
         }
         merge(counted, fresh.items())
         if fresh:
-            project = projects.setdefault(session.workspace, Spent(set(), []))
-            project.sessions.add(session.session_id)
-            project.messages.extend(fresh.values())
+            sessions, messages = projects.setdefault(session.workspace, (set(), []))
+            sessions.add(session.session_id)
+            messages.extend(fresh.values())
     documents: list[dict[str, Any]] = [
-        {"workspace": workspace, "sessions": len(spent.sessions), **summary(spent.messages)}
-        for workspace, spent in projects.items()
+        {"workspace": workspace, "sessions": len(sessions), **summary(messages)}
+        for workspace, (sessions, messages) in projects.items()
     ]
     return {
         "since": since,

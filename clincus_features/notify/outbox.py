@@ -154,14 +154,7 @@ class Outbox:
         device = store.read(self._environ).devices.get(device_id)
         if device is None or not device.endpoint or not is_wanted():
             return
-        status = 0
-        try:
-            status = self._ask(device)
-            outcome, words = outcome_of(status)
-        except clincus.ClincusError as error:
-            outcome, words = ("failed" if error.status == 503 else "retrying"), error.message
-        if outcome == "retrying" and tried >= len(self._backoff):
-            outcome = "failed"
+        outcome, words, status = self._attempt(lambda: self._ask(device), tried)
         with store.changing(self._environ) as state:
             if device_id in state.devices:
                 last = store.result(outcome, words, status)
@@ -173,6 +166,16 @@ class Outbox:
         if outcome == "retrying":
             self.push(device_id, self._backoff[tried], is_wanted, tried + 1)
         self.on_result()
+
+    def _attempt(self, ask: Callable[[], int], tried: int) -> tuple[str, str, int]:
+        """Ask once; the outcome of `store.result`, words for a person, and the status of the answer, 0 for none."""
+        try:
+            status = ask()
+            outcome, words = outcome_of(status)
+        except clincus.ClincusError as error:
+            outcome, words, status = "failed" if error.status == 503 else "retrying", error.message, 0
+        is_last = outcome == "retrying" and tried >= len(self._backoff)
+        return "failed" if is_last else outcome, words, status
 
     def _ask(self, device: store.Device) -> int:
         """Ask the push service of a device to wake it; the status of its answer."""
@@ -197,18 +200,13 @@ class Outbox:
         url = config.get("notify.webhook")
         if not url or not is_wanted():
             return
-        host, status = host_of(url), 0
+        host = host_of(url)
         safe = without_mentions(values) if host.endswith("slack.com") else values
         body = json.dumps(fill(config.get("notify.template"), safe)).encode()
-        try:
-            status = post(url, {"Content-Type": "application/json", "User-Agent": "Clincus"}, body)
-            outcome, words = outcome_of(status)
-        except clincus.ClincusError as error:
-            outcome, words = "retrying", error.message
+        headers = {"Content-Type": "application/json", "User-Agent": "Clincus"}
+        outcome, words, status = self._attempt(lambda: post(url, headers, body), tried)
         if outcome == "gone":
             outcome, words = "refused", f"answered {status}"
-        if outcome == "retrying" and tried >= len(self._backoff):
-            outcome = "failed"
         with store.changing(self._environ) as state:
             state.webhook = store.result(outcome, words, status)
         clincus.tally("webhook", outcome)
