@@ -156,10 +156,13 @@ OVERLAP = """
 """
 
 
-@pytest.mark.parametrize("phone", [False, True])
-def test_a_row_with_all_that_can_be_said_keeps_its_name(open_dashboard, phone):
+SCREENS = {"desk": {}, "zoomed": {"viewport": {"width": 640, "height": 400}}, "phone": {"phone": True}}
+
+
+@pytest.mark.parametrize("screen", SCREENS.values(), ids=SCREENS.keys())
+def test_a_row_with_all_that_can_be_said_keeps_its_name(open_dashboard, screen):
     """Badges wrap before the name is cut away, and the longest word for a state has room."""
-    dashboard = open_dashboard(phone=phone)
+    dashboard = open_dashboard(**screen)
     page, session = dashboard.page, dashboard.server.create(dashboard.root / "my-app", persistent=True)
     said = {**session["agent"], "state": "working", "text": "Running the migrations of all tenants in the database"}
     all_said = {
@@ -174,7 +177,8 @@ def test_a_row_with_all_that_can_be_said_keeps_its_name(open_dashboard, phone):
         dashboard.go()
         name = page.get_by_role("main").get_by_role("link", name="A name of some length")
         expect(name).to_be_visible()
-        assert name.bounding_box()["width"] > 100
+        assert name.bounding_box()["width"] > 60
+        assert page.evaluate(TOO_WIDE) == []
         assert not page.locator("main .row").evaluate(OVERLAP)
 
 

@@ -1,10 +1,12 @@
 // @vitest-environment happy-dom
 import { cleanup, render, screen } from '@testing-library/svelte';
 import userEvent from '@testing-library/user-event';
+import { flushSync } from 'svelte';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { router } from '../../lib/router.svelte';
-import { fakeServer, type Reply } from '../../test/fakes';
+import { sessions } from '../../state/sessions.svelte';
+import { fakeServer, type Reply, someAgent, someSession } from '../../test/fakes';
 import History from './History.svelte';
 
 const props = (q: string) => ({ q, tool: '', page: 1 });
@@ -44,6 +46,23 @@ it('searches for what is typed after a moment, and takes nothing back of it mean
   expect(box().value).toBe('my');
   vi.advanceTimersByTime(300);
   expect(router.route).toMatchObject({ place: 'history', q: 'my' });
+});
+
+it('asks for the runs anew when one starts, not for each word of a tool', async () => {
+  let listed = [someSession()];
+  const calls = fakeServer(({ path }) => ({ json: path === '/api/sessions' ? listed : [] }));
+  const asked = (): number => calls.filter(({ path }) => path.startsWith('/api/sessions/history')).length;
+  await sessions.refresh();
+  render(History, props(''));
+  flushSync();
+  const before = asked();
+  sessions.agentIs(listed[0]?.id ?? '', someAgent('working'));
+  flushSync();
+  expect(asked()).toBe(before);
+  listed = [...listed, someSession({ id: 'another' })];
+  await sessions.refresh();
+  flushSync();
+  expect(asked()).toBe(before + 1);
 });
 
 it('keeps the runs that are shown when a later look fails, and says so', async () => {
