@@ -656,10 +656,10 @@ def test_children_are_found_down_to_the_last():
             pass
 
 
-def test_the_dashboards_address_is_said_on_stderr_with_the_time(tmp_path):
+def test_the_dashboards_address_is_said_on_stderr_with_the_time(home):
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, stdin=subprocess.DEVNULL, env={"PATH": "/nowhere", "HOME": str(tmp_path)}, cwd="/",
+        text=True, stdin=subprocess.DEVNULL, env={"PATH": "/nowhere", "HOME": str(home)}, cwd="/",
     )  # fmt: skip
     with process:
         line = next(line for line in process.stderr if "Dashboard" in line)
