@@ -38,15 +38,13 @@ import termios
 import threading
 import time
 import zlib
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
-from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple, Optional, Union, cast
-from urllib.parse import parse_qsl, quote, unquote
 
 # Each command loads this file, so a module that takes long to load and that few commands need waits for its first use.
-# A type checker sees a plain import; what runs has a `Later` of that name in its place.
+TYPE_CHECKING = False  # a type checker takes it for true, and sees plain imports; what runs has a `Later` instead
 if TYPE_CHECKING:
     import base64
     import copy
@@ -56,15 +54,19 @@ if TYPE_CHECKING:
     import shutil
     import socket
     import tarfile
+    import urllib.parse as urls
     from email.message import Message
     from http.server import ThreadingHTTPServer
     from io import BufferedReader
     from logging import Handler as LoggingHandler
+    from typing import IO, Any, ClassVar, NamedTuple, cast
 
-    from typing_extensions import Self
-    from websockets.frames import Frame
+    from typing_extensions import Self, TypeAlias
+    from websockets.frames import Frame  # noqa: F401 (in a cast)
     from websockets.server import ServerProtocol
     from websockets.typing import Subprotocol
+
+    log: logging.Logger
 else:
 
     class Later:
@@ -76,10 +78,23 @@ else:
         def __getattr__(self, name: str) -> object:
             return getattr(self._load(*self._name), name)
 
-    for name in ("base64", "copy", "glob", "hashlib", "hmac", "logging", "shutil", "socket", "tarfile"):
+    class Fields(type):
+        """Makes a class as that of NamedTuple in `typing` does, but without compiling the type of each field."""
+
+        def __new__(cls, name: str, bases: object, names: dict[str, Any]) -> type:
+            fields = names["__annotations__"]
+            made = namedtuple(name, fields, defaults=[names.pop(field) for field in fields if field in names])
+            for key, value in names.items():
+                setattr(made, key, value)
+            return made
+
+    NamedTuple, cast = type.__new__(Fields, "NamedTuple", (), {}), lambda _, value: value
+    for name in ("base64", "copy", "glob", "hashlib", "logging", "shutil", "socket", "tarfile"):
         globals()[name] = Later(importlib.import_module, name)
+    urls = Later(importlib.import_module, "urllib.parse")
+    log = Later(lambda: open_log())  # noqa: PLW0108 (it comes later)
     # A base class cannot wait: `open_log` and `open_listener` make the classes with the true ones.
-    LoggingHandler = ThreadingHTTPServer = object
+    LoggingHandler = ThreadingHTTPServer = Any = object
 
 __version__ = "0.1.0"
 __commit__ = "source"  # the commit and the day of a release: build_zipapp.py fills them in
@@ -120,9 +135,7 @@ def shorten(value: object) -> str:
 
 def printable(text: str) -> str:
     """A text that may come from a container, for our terminal: control and invisible characters are escaped."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 # -- The log, and what is measured
@@ -158,11 +171,6 @@ def open_log() -> logging.Logger:
     logger.handlers = [handler]  # two threads that come here at once leave one
     return logger
 
-
-if TYPE_CHECKING:
-    log = open_log()
-else:
-    log = Later(open_log)
 
 # Each is told of a piece of work that is over: its kind, which one of the kind, and the seconds that it took.
 meters: list[Callable[[str, str, float], None]] = []
@@ -1490,7 +1498,7 @@ def read_tools(path: str, complete: Mapping[str, Completion]) -> dict[str, Tool]
 TOOLS = read_tools("guest/tools.json", {"claude": complete_claude, "opencode": complete_opencode})
 EFFORT = matching(r"low|medium|high|xhigh|max", "write low, medium or high")
 register_settings(
-    *(Setting(f"tool.{tool.name}.effort_level", "", EFFORT) for tool in TOOLS.values() if tool.effort_variable)
+    *(Setting(f"tool.{one.name}.effort_level", "", EFFORT) for one in TOOLS.values() if one.effort_variable)
 )
 
 
@@ -1729,13 +1737,11 @@ def session_id_on(engine: str, name: str) -> str:
 # -- Commands in a container
 
 # Incus lost sight of a command at its start (guest/exec.sh), or did not wait for a busy machine: it can be run again.
-NOT_BEGUN = re.compile(
-    b"Failed to (retrieve PID of exec|begin transaction)|Timed out waiting for websockets|Operation not found"
-)
+NOT_BEGUN = b"Failed to (retrieve PID of exec|begin transaction)|Timed out waiting for websockets|Operation not found"
 BEGIN_TRIES = 10
 # Incus locks an instance also while somebody tries in vain to make another one of its name. Later it obeys again.
 NAME_WANTED = 'Instance is busy running a "create" operation'
-NOT_STARTED = re.compile("create instance start operation|--show-log")  # the launch made it, and could not start it
+NOT_STARTED = "create instance start operation|--show-log"  # the launch made it, and could not start it
 FINISH_GRACE = 10  # seconds: a client that is interrupted before the daemon has answered leaves an instance behind
 ONE_CORE = {"GOMAXPROCS": "1"}  # more threads of Go's take a fifth more CPU for a short command, and no less time
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}  # to read them is half a command's CPU
@@ -1858,7 +1864,7 @@ def yaml_of(document: Mapping[str, object]) -> bytes:
     return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text).encode()
 
 
-Stdin = Union[bytes, Callable[[], bytes]]  # a function makes a JSON object while the client starts
+Stdin: TypeAlias = "bytes | Callable[[], bytes]"  # a function makes a JSON object while the client starts
 READ_TIMEOUT = 8.0  # seconds for Incus to answer where a person waits for it
 
 
@@ -1889,7 +1895,7 @@ class Incus:
 
     def path(self, id: str, more: str = "") -> str:
         """The path of an instance in Incus's API; a session's id will do."""
-        return f"/1.0/instances/{quote(self._own_name(id), safe='')}{more}"
+        return f"/1.0/instances/{urls.quote(self._own_name(id), safe='')}{more}"
 
     def _own_name(self, id: str) -> str:
         assert engine_of(id) in ("", self.engine), f"{id} is not on the engine {self.engine!r}"
@@ -1925,7 +1931,8 @@ class Incus:
         JSON is returned as text. `kept` chooses keys of JSON objects: the other ones are left out.
         """
         # `incus query` refuses --project: it goes into the path (cmd/incus/query.go).
-        path = f"{path}{'&' if '?' in path else '?'}project={quote(self.project, safe='')}"
+        project = self.project if self.project == "default" else urls.quote(self.project, safe="")
+        path = f"{path}{'&' if '?' in path else '?'}project={project}"
         path = f"{self.remote}:{path}" if self.remote else path
         options = [*(["--wait"] if wait else []), *(["--data", json.dumps(data)] if data is not None else [])]
         command = self._as_member(["incus", "query", "--request", method, *options, path])
@@ -1971,7 +1978,7 @@ class Incus:
             late: Stdin = (lambda: yaml_of(description())) if callable(description) else yaml_of(description)
             self.run("launch", *options, *words, stdin=late, timeout=timeout, finish=True)
         except IncusError as error:
-            if NAME_WANTED not in error.message or not NOT_STARTED.search(error.message):
+            if NAME_WANTED not in error.message or not re.search(NOT_STARTED, error.message):
                 raise
             self.run("start", "--quiet", self.place(name))
 
@@ -2028,7 +2035,7 @@ class Incus:
                     yield run
                     return
                 refusal = run.complete()
-            if not NOT_BEGUN.search(refusal.stderr) or not left:
+            if not re.search(NOT_BEGUN, refusal.stderr) or not left:
                 raise self.guest_failure(name, refusal)
 
     def guest_failure(self, name: str, done: Completed) -> IncusError:
@@ -2753,7 +2760,7 @@ def denying_rules(name: str, **values: int) -> list[str]:
 
 # Each path has the text of the file that stands in for it while it is absent, or None for an empty folder. In a path,
 # `*` is any folder, and `**` any Git folder at any depth.
-ProtectedPaths = dict[str, Optional[str]]
+ProtectedPaths: TypeAlias = "dict[str, str | None]"
 
 
 class HostFolder(NamedTuple):
@@ -2772,7 +2779,7 @@ class HostFolder(NamedTuple):
 
 
 # The folders that a container gets, the workspace first, each with what is protected below it; None for all of it.
-Trees = Sequence[tuple[HostFolder, Optional[ProtectedPaths]]]
+Trees: TypeAlias = "Sequence[tuple[HostFolder, ProtectedPaths | None]]"
 
 
 class ProtectionSupport(NamedTuple):
@@ -3189,7 +3196,7 @@ def raw_idmap(workspace: HostFolder, code_uid: int, host: ProtectionSupport) -> 
 def protection_support(incus: Incus) -> ProtectionSupport:
     """Find out how well a workspace can be protected here. A few calls to Incus: keep the answer. Raises IncusError."""
     environment = incus.query("/1.0").get("environment", {})
-    project = incus.query(f"/1.0/projects/{quote(incus.project, safe='')}").get("config", {})
+    project = incus.query(f"/1.0/projects/{urls.quote(incus.project, safe='')}").get("config", {})
     profile = incus.query("/1.0/profiles/default").get("config", {})
     restricted = project.get("restricted") == "true"
     maps_ids = environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
@@ -4915,7 +4922,7 @@ KINDS = {  # JSON Schema's types, but for "number", which no request has; each w
 }
 # No argument of a command and no name of a file can hold these: NUL, and half surrogates. Those from U+DC80 to U+DCFF
 # stand for bytes that are not UTF-8 (PEP 383).
-UNUSABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+UNUSABLE = "[\0\ud800-\udc7f\udd00-\udfff]"
 Schema = Mapping[str, Any]
 
 
@@ -4942,7 +4949,7 @@ def check_value(schema: Schema, value: Any, name: str = "") -> None:
         wanted = "be " + " or ".join(KINDS[one][1] for one in kinds)
     elif "enum" in schema and value not in schema["enum"]:
         wanted = "be one of " + ", ".join(map(str, schema["enum"]))
-    elif kind == "string" and UNUSABLE.search(value):
+    elif kind == "string" and re.search(UNUSABLE, value):
         wanted = "hold only characters that a name can have"
     elif kind == "string" and "pattern" in schema and not re.fullmatch(schema["pattern"], value):
         wanted = f"match {schema['pattern']} ({schema['description']})"
@@ -5117,8 +5124,8 @@ def read_head(stream: io.BufferedIOBase) -> bytes:
 
 
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token (RFC 9110, 5.6.2)
-_REQUEST_LINE = re.compile(rb"(" + _NAME + rb") ([!-~]+) HTTP/([0-9]\.[0-9])")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_REQUEST_LINE = rb"(" + _NAME + rb") ([!-~]+) HTTP/([0-9]\.[0-9])"
+_CONTROL = rb"[\x00-\x08\x0a-\x1f\x7f]"
 
 
 def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
@@ -5132,7 +5139,7 @@ def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
     from email.message import Message
 
     first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    match = _REQUEST_LINE.fullmatch(first)
+    match = re.fullmatch(_REQUEST_LINE, first)
     if not match:
         raise ClincusError("the request's first line is not METHOD PATH HTTP/1.1", 400)
     method, target, version = (part.decode("ascii") for part in match.groups())
@@ -5143,7 +5150,7 @@ def parse_head(head: bytes, peer: Peer, connection: Connection) -> Request:
     headers = Message()
     for line in lines:
         name, colon, value = line.partition(b":")
-        if not colon or not re.fullmatch(_NAME, name) or _CONTROL.search(value):
+        if not colon or not re.fullmatch(_NAME, name) or re.search(_CONTROL, value):
             raise ClincusError("a header field is not NAME: VALUE on a line of its own, ended by CR LF", 400)
         headers[name.decode("ascii")] = value.strip(b" \t").decode("latin-1")
     path, query = parse_target(target, headers)
@@ -5164,7 +5171,7 @@ def parse_target(target: str, headers: Message) -> tuple[str, dict[str, str]]:
     if not target.startswith("/") or "#" in target:
         raise ClincusError(f"the request's address must be a path, not {shorten(target)}", 400)
     path, _, text = target.partition("?")
-    pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
+    pairs = urls.parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
     query = dict(pairs)
     if len(query) < len(pairs):
         raise ClincusError("the query gives a parameter more than once", 400)
@@ -5335,10 +5342,10 @@ class Router:
         if plain := self._plain.get((method, path)):
             return plain, {}
         allowed: list[str] = []
-        for route in () if UNUSABLE.search(unquote(path)) else self.routes:
+        for route in () if re.search(UNUSABLE, urls.unquote(path)) else self.routes:
             match = route.pattern.fullmatch(path)
             if match and method in route.methods:
-                return route, {key: unquote(value) for key, value in match.groupdict().items()}
+                return route, {key: urls.unquote(value) for key, value in match.groupdict().items()}
             if match:
                 allowed += route.methods
         if not allowed:
@@ -5382,9 +5389,7 @@ class Gate:
     admits others too, by a token.
     """
 
-    PROXY_FIELDS = frozenset(
-        {"forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
-    )
+    PROXY_FIELDS = ("forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
     token = ""  # that admits others, "" for none
 
     def __init__(self, allowed_hosts: Iterable[str] = ()) -> None:
@@ -5498,7 +5503,7 @@ class Assets:
 
     def respond(self, request: Request) -> Response:
         """Answer GET of any path outside the API: a file, or index.html for the page's own routes."""
-        path = unquote(request.path).lstrip("/")
+        path = urls.unquote(request.path).lstrip("/")
         content, is_hashed = self.find(path), path.startswith("assets/")
         if content is None and is_hashed:  # a script that is missing must not come as HTML
             raise ClincusError(f"there is no file {shorten('/' + path)}", 404)
@@ -6014,7 +6019,7 @@ def open_websocket(request: Request, subprotocols: Sequence[str] = ()) -> WebSoc
     Raises ClincusError 426 if the request does not ask for an upgrade, 400 if its handshake is wrong.
     """
     from websockets.exceptions import InvalidUpgrade
-    from websockets.http11 import Request as HandshakeRequest
+    from websockets.http11 import Request as HandshakeRequest  # noqa: F401 (in a cast)
     from websockets.server import ServerProtocol
 
     def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -6179,7 +6184,7 @@ class TerminalBridge:
                 exited_by_itself = not program.has_output
             finally:
                 code = program.end()
-            is_lost = exited_by_itself and code in (1, 255) and NOT_BEGUN.search(self._beginning)
+            is_lost = exited_by_itself and code in (1, 255) and re.search(NOT_BEGUN, self._beginning)
             if not (is_lost and starts_left):
                 break
         reason = f"The program ended with exit code {code}."
@@ -6896,7 +6901,7 @@ def serve(
     app.start()
     end = catch_end_signals()
     # The token belongs on the screen of the person who started this, and in no log.
-    link = f"{app.url}/?token={quote(gate.token, safe='')}" if gate.token else app.url
+    link = f"{app.url}/?token={urls.quote(gate.token, safe='')}" if gate.token else app.url
     log.info("Dashboard running at %s", link if sys.stderr.isatty() else app.url)
     app.on_address = on_address
     on_address(app.url)

@@ -8,9 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import clincus
+from clincus import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def size_bytes(text: str) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import clincus
-from clincus import Carried, Setting, Tool, ToolFile, Unfit
+from clincus import TYPE_CHECKING, Carried, Setting, Tool, ToolFile, Unfit
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # -- The ready rows, in guest/more-tools.json
 

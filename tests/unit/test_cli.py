@@ -384,7 +384,7 @@ def test_a_list_loads_no_feature_but_the_tools_and_nothing_that_is_slow_to_load(
     (tmp_path / "incus").chmod(0o755)
     code = "import sys, clincus_cli.main; clincus_cli.main.main(['list', '--all'])"
     code += "; print(sorted(name for name in sys.modules if name.startswith('clincus_features')),"
-    code += " {'dataclasses', 'inspect', 'logging'} & {*sys.modules})"
+    code += " {'dataclasses', 'inspect', 'logging', 'typing', 'urllib.parse'} & {*sys.modules})"
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "CLINCUS_TOOL": "codex"}
     argv = [sys.executable, "-S", "-c", code]
     done = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60, env=environ, cwd=PROGRAM.parent)
