@@ -1688,7 +1688,7 @@ INCUS_FAILURES = (
     ("connection refused", 503, "Incus is not answering. Check the incus service."),
     ("connection reset", 503, "Incus closed the connection: it is restarting."),
     ("websocket: close 1006", 503, "Incus closed the connection: it is restarting."),
-    ("daemon is shutting down", 503, "Incus is shutting down."),
+    ("hutting down", 503, "Incus is shutting down."),
     ("context deadline exceeded", 503, ""),  # the machine is too busy for its database
     ("UNIQUE constraint failed: instances", 409, ""),
     ("already exists", 409, ""),
@@ -1711,8 +1711,7 @@ def incus_failure(text: str, engine: str = "") -> IncusError:
     """Turn what Incus wrote into an error with the HTTP status that fits, 500 if no table has one."""
     words = text.strip().removeprefix("Error: ") or "Incus failed without a word"
     table = (*ENGINE_FAILURES, *INCUS_FAILURES) if engine else INCUS_FAILURES
-    found = ((status, advice) for mark, status, advice in table if mark in words)
-    status, advice = next(found, (500, ""))
+    status, advice = next(((status, advice) for mark, status, advice in table if mark in words), (500, ""))
     return IncusError(f"engine {engine}: {advice and advice + ': '}{words}" if engine else advice or words, status)
 
 
@@ -6455,10 +6454,11 @@ class Monitor:
         self.looked.clear()
         self._end_stream()
 
-    def lose(self) -> None:
-        """Take Incus for lost, as it answers nobody, until it answers a look again."""
-        self._set_error(self.silence)
-        self._end_stream()
+    def lose(self, leaving: str = "") -> None:
+        """Take Incus for lost until it is reached anew: it answers nobody, or is `leaving` and will end the stream."""
+        self._set_error(leaving or self.silence)
+        if not leaving:
+            self._end_stream()
 
     def require(self) -> None:
         """Raise why Incus cannot be reached (503), if so; the first requests wait for the first look."""

@@ -1,8 +1,12 @@
-"""Nobody waits long for an Incus that hangs.
+"""Nobody waits long for an Incus that hangs, and an Incus that is stopped does not wait long for terminals.
 
 A daemon that hangs accepts connections and answers none, so each question to it waits. While somebody waits, an
 easy question finds that out; then all who wait are told, and no more commands begin until it answers again. An open
 page waits, too: it shows what Incus has told last.
+
+A daemon that is told to stop refuses whatever is new, and waits up to 5 minutes (core.shutdown_timeout) for commands
+that run in containers. Each open terminal is one. The same question finds that out, when a page is open or somebody's
+work failed: the terminals are closed then, and a page opens its own again when the daemon is back.
 """
 
 from __future__ import annotations
@@ -14,18 +18,21 @@ from collections.abc import Callable, Iterable
 
 import clincus
 
+LEAVING = "Incus is shutting down."
 PERIOD = 2.0  # seconds between two looks at who waits
 SLEEP = 600.0  # seconds between two looks while nobody begins to wait
 WATCHED = 3.0  # the same while a page is open
+ASKED = 30.0  # seconds between two questions while a page is open: a daemon that goes answers most of them as before
 SHORT = 0.5  # seconds for which nobody is said to wait: most commands take less
 PATIENCE = 5.0  # seconds for the easy question; with PERIOD and SHORT, well below the 10 s that anybody waits
 
 
 def install(extensions: clincus.Extensions) -> None:
     """Add the looks."""
-    look = functools.partial(look_who_waits, extensions.app)
-    extensions.duties.append(clincus.Duty("looking who waits", PERIOD, look, each_engine=True))
+    looks = Looks(extensions.app)
+    extensions.duties.append(clincus.Duty("looking who waits", PERIOD, looks.look, each_engine=True))
     extensions.wrappers.append(functools.partial(wake_for_page, extensions.app))
+    extensions.wrappers.append(looks.explain)
 
 
 def wake_for_page(
@@ -42,31 +49,77 @@ def wake_for_page(
     return follow if path == "/ws/events" else handler
 
 
-def look_who_waits(app: clincus.Application, engine: str) -> None:
-    """If somebody waits for an engine that answers nobody, take it for lost, and end the commands that wait for it.
+class Looks:
+    """Looks who waits for an engine, and asks the engine if it is not clear that it answers."""
 
-    While a page is open and nothing has been asked of this host's Incus, the question is asked for the page. An engine
-    elsewhere is looked at often enough by its monitor.
+    def __init__(self, app: clincus.Application) -> None:
+        self._app = app
+        self._asked_at = time.monotonic()  # of the last question to this host's Incus
+
+    def look(self, engine: str) -> None:
+        """If somebody waits for an engine that answers nobody, take it for lost, and end the commands that wait for it.
+
+        While a page is open this host's Incus is asked for the page: soon if nothing else was asked, and now and then
+        in any case. An engine elsewhere is looked at often enough by its monitor.
+        """
+        monitor, door = self._app.monitors[engine], self._app.sessions.door(f"{engine}:")
+        is_watched = bool(self._app.hub.subscribers) and not engine
+        is_quiet = not door.waiting and not door.has_begun.wait(WATCHED if is_watched else SLEEP)
+        door.has_begun.clear()
+        now = time.monotonic()
+        is_due = is_watched and (is_quiet or now - self._asked_at > ASKED)
+        if not monitor.error and (is_due or any(one.began < now - SHORT for one in tuple(door.waiting))):
+            self._ask(monitor, door)
+        if (lost := door.lost) and lost != LEAVING:
+            give_up(door.waiting, lost)
+
+    def explain(
+        self, _method: str, _path: str, handler: Callable[[clincus.Request], object]
+    ) -> Callable[[clincus.Request], object]:
+        """The handler of a route; what fails in an Incus that goes says so, and not how far it had come."""
+
+        def handle(request: clincus.Request) -> object:
+            try:
+                return handler(request)
+            except clincus.ClincusError as error:
+                engine = clincus.engine_of(request.values.get("id") or "") or request.values.get("engine")
+                if error.status != 500 or engine or not self._is_leaving():
+                    raise
+                raise clincus.ClincusError(LEAVING, 503) from error
+
+        return handle
+
+    def _is_leaving(self) -> bool:
+        """Whether this host's Incus goes, asked anew."""
+        monitor, door = self._app.monitors[""], self._app.sessions.door("")
+        if not monitor.error:
+            self._ask(monitor, door)
+        return monitor.error == LEAVING
+
+    def _ask(self, monitor: clincus.Monitor, door: clincus.Incus) -> None:
+        """Ask an engine, and take it for lost if it hangs or goes."""
+        refusal = ask(door)
+        if not door.engine:
+            self._asked_at = time.monotonic()
+        if "did not finish" in refusal or "does not answer" in refusal:
+            monitor.lose()
+        elif LEAVING in refusal:
+            monitor.lose(LEAVING)
+            for session in self._app.registry.all():
+                if session.engine == door.engine:
+                    self._app.sockets.close_session(session.id, clincus.CloseCode.TRY_AGAIN_LATER, LEAVING)
+
+
+def ask(door: clincus.Incus) -> str:
+    """Ask an engine an easy question; its refusal, "" if it answers.
+
+    Of this host's Incus the question is that of `incusd waitready`. Most others it answers also while it goes.
     """
-    monitor, door = app.monitors[engine], app.sessions.door(f"{engine}:")
-    is_watched = bool(app.hub.subscribers) and not engine
-    is_quiet = not door.waiting and not door.has_begun.wait(WATCHED if is_watched else SLEEP)
-    door.has_begun.clear()
-    begun_before = time.monotonic() - SHORT
-    is_unknown = (is_quiet and is_watched) or any(one.began < begun_before for one in tuple(door.waiting))
-    if not monitor.error and is_unknown and not answers(door):
-        monitor.lose()
-    if monitor.error and door.lost:
-        give_up(door.waiting, monitor.error)
-
-
-def answers(door: clincus.Incus) -> bool:
-    """Whether an engine answers an easy question, be it with a refusal."""
     try:
-        door.anew().query("/1.0", timeout=PATIENCE)
+        door.anew().query("/1.0" if door.remote else "/internal/ready", timeout=PATIENCE)
     except clincus.IncusError as error:
-        return "did not finish" not in error.message and "does not answer" not in error.message
-    return True
+        return error.message
+    return ""
 
 
 def give_up(waiting: Iterable[clincus.IncusChild], reason: str) -> None:

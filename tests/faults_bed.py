@@ -2,6 +2,7 @@
 
 hung(bed)            the bed's daemon accepts connections and answers none, until the end of the block
 killed(bed)          it is dead until the end of the block; its containers run on
+stopping(bed)        it is told to stop, as by `systemctl stop incus`, has gone by the end, and is started again
 answers(server, …)   sends requests at once, and gives how each was answered and after how many seconds
 talk(bed, server, …) a session in which something was said
 """
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 from clincus_cli import host as cli_host
 from clincus_cli import setup as cli_setup
 from tests.incus_bed import OFFLINE, Bed, unavailable
-from tests.programs import Server, wait_until
+from tests.programs import DEADLINE, Server, wait_until
 
 
 def own(bed: Bed) -> Bed:
@@ -60,6 +61,21 @@ def killed(bed: Bed) -> Iterator[None]:
     try:
         yield
     finally:
+        start_daemon_again(bed)
+
+
+@contextlib.contextmanager
+def stopping(bed: Bed) -> Iterator[None]:
+    """Tell the daemon to stop, as its service does (SIGTERM), wait until it has gone, and start it again."""
+    own(bed)
+    assert bed.daemon is not None
+    bed.daemon.terminate()
+    try:
+        yield
+        bed.daemon.wait(timeout=DEADLINE)
+    finally:
+        bed.daemon.kill()
+        bed.daemon.wait()
         start_daemon_again(bed)
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 from test_sessions import Events
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close
 from websockets.sync.client import ClientConnection
 
 import clincus
-from tests.faults_bed import answers, hung, killed, talk, wait_for_screen
+from tests.faults_bed import answers, hung, killed, stopping, talk, wait_for_screen
 from tests.incus_bed import Bed
 from tests.programs import DEADLINE, Server, connect, wait_until
 
 IN_TIME = 30.0  # seconds for any answer, whatever the daemon does: 8 as a rule, and more on a busy machine
 UNANSWERED = "Incus does not answer: check the incus service"
+LEAVING = "Incus is shutting down."
 
 
 def requests_of(id: str, other: str, workspace: str) -> list[tuple[str, str, object]]:
@@ -52,11 +58,24 @@ def shown(server: Server, terminal: ClientConnection, line: str, words: str) -> 
         seen += bytes(terminal.recv(timeout=DEADLINE)).decode("utf-8", "replace")
 
 
+def one_session(server: Server, id: str) -> dict[str, Any]:
+    """A session as the server shows it, or why it does not."""
+    return dict(server.get(f"/api/sessions/{id}").json)
+
+
 def no_half_made(bed: Bed, server: Server, expected: set[str]) -> None:
     """Wait until just these sessions are there, as Incus and the server say, and the server reaches Incus."""
     wait_until(lambda: server.get("/api/sessions").status == 200, "Incus to be reached again")
     wait_until(lambda: set(bed.names()) == expected, "the half-made container to be gone")
     wait_until(lambda: {one["id"] for one in server.get("/api/sessions").json} == expected, "the list to say so")
+
+
+def children(pid: int, word: str) -> list[int]:
+    """The children of a process in whose command line there is a word."""
+    found = (
+        int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()
+    )
+    return [one for one in found if word.encode() in Path(f"/proc/{one}/cmdline").read_bytes().split(b"\0")]
 
 
 @pytest.mark.parametrize("seconds", [pytest.param(8, id="8 s"), pytest.param(60, id="60 s", marks=pytest.mark.nightly)])
@@ -113,3 +132,54 @@ def test_a_daemon_that_dies_is_told_at_once_and_all_goes_on(bed, clincus_server,
         shown(server, terminal, "after", "echo: after")
     assert server.delete(f"/api/sessions/{other}").status == 204
     wait_until(lambda: events.of(other)[-1:] == ["session.stopped"], "the event of the stop")
+
+
+def test_a_daemon_that_is_stopped_waits_for_no_terminal_and_all_goes_on(bed, clincus_server, make_workspace):
+    """It would wait 5 minutes for the commands of open terminals to end."""
+    server = clincus_server
+    id = talk(bed, server, make_workspace("one"))["id"]
+    events = Events(server, [clincus.EVENTS_SUBPROTOCOL])
+    with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal, ThreadPoolExecutor(1) as pool:
+        shown(server, terminal, "before", "echo: before")
+        create = pool.submit(server.post, "/api/sessions", {"workspace": str(make_workspace("other"))})
+        wait_until(lambda: len(bed.names()) == 2, "the container to be begun")
+        with stopping(bed):
+            refused = create.result()
+            assert (refused.status, refused.json["error"]) == (503, LEAVING)
+            with pytest.raises(ConnectionClosed) as closed:
+                deque(iter(lambda: terminal.recv(timeout=DEADLINE), ""), maxlen=0)
+            assert closed.value.rcvd == Close(clincus.CloseCode.TRY_AGAIN_LATER, LEAVING)
+    no_half_made(bed, server, {id})
+    reached = [one.get("error", "") for one in events.seen if one["type"] in ("incus.unreachable", "incus.reachable")]
+    assert (reached[0], reached[-1]) == (LEAVING, "")
+    with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal:
+        shown(server, terminal, "after", "echo: after")
+    assert server.delete(f"/api/sessions/{id}").status == 204
+    wait_until(lambda: events.of(id)[-1:] == ["session.stopped"], "the event of the stop")
+
+
+def test_a_page_that_asks_nothing_is_told_of_a_daemon_that_hangs(bed, clincus_server, workspace):
+    id = talk(bed, clincus_server, workspace)["id"]
+    events = Events(clincus_server, [clincus.EVENTS_SUBPROTOCOL])
+
+    def told() -> list[str]:
+        return [one["type"] for one in events.seen if one["type"].startswith("incus.")]
+
+    with hung(bed):
+        wait_until(lambda: told() == ["incus.unreachable"], "the event of the daemon that hangs")
+        assert [one["error"] for one in events.seen if one["type"] == "incus.unreachable"] == [UNANSWERED]
+    wait_until(lambda: told() == ["incus.unreachable", "incus.reachable"], "the event of its end")
+    bed.incus.run("stop", "--force", id)
+    wait_until(lambda: events.of(id)[-1:] == ["session.stopped"], "the event of the stop")
+
+
+def test_what_changes_while_nobody_listens_to_incus_is_told_as_soon_as_somebody_does(bed, clincus_server, workspace):
+    server = clincus_server
+    id = talk(bed, server, workspace)["id"]
+    events = Events(server, [clincus.EVENTS_SUBPROTOCOL])
+    (monitor,) = children(server.process.pid, "monitor")
+    os.kill(monitor, signal.SIGSTOP)  # it hears what happens, and passes nothing on
+    bed.incus.run("config", "set", id, f"{clincus.LABEL}name=from outside")
+    os.kill(monitor, signal.SIGKILL)
+    wait_until(lambda: one_session(server, id).get("name") == "from outside", "the change to be shown")
+    assert events.of(id)[-1] == "session.changed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,14 +16,17 @@ REASON = "Incus does not answer: check the incus service"
 
 
 class SleepingDoor(clincus.Incus):
-    """A door whose commands never end, but that of the easy question if it `answers`."""
+    """A door whose commands never end, but that of the easy question by which it `answers` or is `leaving`."""
 
     answers = False
+    leaving = False
 
     def _as_member(self, command: list[str]) -> list[str]:
         super()._as_member(command)
-        is_easy = command[-1].startswith("/1.0?") and self.answers
-        return ["echo", "{}"] if is_easy else ["sleep", "60"]
+        if not command[-1].startswith("/internal/ready?"):
+            return ["sleep", "60"]
+        refusal = ["sh", "-c", "echo 'Error: Daemon is shutting down' >&2; exit 1"]
+        return ["echo", "{}"] if self.answers else refusal if self.leaving else ["sleep", "60"]
 
 
 class Waiting:
@@ -63,7 +67,14 @@ def app(door, tmp_path, monkeypatch):
     registry = clincus.Registry("clincus-", lambda change: None)
     sessions = clincus.Sessions(door, registry, lambda: clincus.load_config(environ), environ)
     monitor = clincus.Monitor(sessions, clincus.History(str(tmp_path / "history.jsonl")), lambda engine, error: None)
-    return SimpleNamespace(monitors={"": monitor}, sessions=sessions, hub=SimpleNamespace(subscribers={}))
+    sockets, hub = clincus.OpenSockets(), SimpleNamespace(subscribers={})
+    return SimpleNamespace(monitors={"": monitor}, sessions=sessions, registry=registry, sockets=sockets, hub=hub)
+
+
+@pytest.fixture
+def look(app):
+    """A look at who waits for the Incus of this host."""
+    return functools.partial(silence.Looks(app).look, "")
 
 
 CALLS: dict[str, Callable[[clincus.Incus], object]] = {
@@ -74,52 +85,106 @@ CALLS: dict[str, Callable[[clincus.Incus], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-def test_who_waits_for_an_incus_that_hangs_is_told(app, door, call):
+def test_who_waits_for_an_incus_that_hangs_is_told(app, door, call, look):
     waiting = Waiting(door, lambda: call(door))
-    silence.look_who_waits(app, "")
+    look()
     assert waiting.end() == (REASON, 503)
     with pytest.raises(clincus.IncusError, match=REASON):  # nobody else begins to wait
         call(door)
 
 
-def test_who_waits_for_an_incus_that_answers_waits_on(app, door):
+def test_who_waits_for_an_incus_that_answers_waits_on(app, door, look):
     door.answers = True
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
-    silence.look_who_waits(app, "")
+    look()
     assert (app.monitors[""].error, len(door.waiting)) == ("", 1)
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 
 
-def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch):
+def test_who_has_just_begun_to_wait_is_not_asked_about(app, door, monkeypatch, look):
     monkeypatch.setattr(silence, "SHORT", 60.0)
     waiting = Waiting(door, lambda: door.query("/1.0/instances"))
-    silence.look_who_waits(app, "")
+    look()
     assert app.monitors[""].error == ""
     silence.give_up(door.waiting, "the test is over")
     waiting.end()
 
 
-def test_nobody_is_asked_while_nobody_waits(app):
-    silence.look_who_waits(app, "")
+def test_nobody_is_asked_while_nobody_waits(app, look):
+    look()
     assert app.monitors[""].error == ""
 
 
-def test_for_an_open_page_it_is_asked_while_nobody_waits(app, door):
+def test_for_an_open_page_it_is_asked_while_nobody_waits(app, door, look):
     app.hub.subscribers = {7: "a page"}
     door.answers = True
-    silence.look_who_waits(app, "")
+    look()
     assert app.monitors[""].error == ""
     door.answers = False
-    silence.look_who_waits(app, "")
+    look()
     assert app.monitors[""].error == REASON
 
 
-def test_what_has_just_begun_tells_as_much_as_the_question(app, door):
+def test_what_has_just_begun_tells_as_much_as_the_question(app, door, look):
     app.hub.subscribers = {7: "a page"}
     door.has_begun.set()
-    silence.look_who_waits(app, "")
+    look()
     assert app.monitors[""].error == ""
+
+
+def test_beside_other_commands_it_is_asked_now_and_then(app, door, look, monkeypatch):
+    monkeypatch.setattr(silence, "ASKED", 0.0)
+    app.hub.subscribers = {7: "a page"}
+    door.has_begun.set()
+    look()
+    assert app.monitors[""].error == REASON
+
+
+def test_an_incus_that_goes_gets_no_new_commands_and_who_works_with_it_comes_to_an_end(app, door, look):
+    door.leaving = True
+    waiting = Waiting(door, lambda: door.query("/1.0/instances"))
+    look()
+    look()
+    assert len(door.waiting) == 1
+    with pytest.raises(clincus.IncusError, match="Incus is shutting down"):
+        door.query("/1.0/instances")
+    silence.give_up(door.waiting, "the test is over")
+    assert waiting.end() == ("the test is over", 503)
+
+
+HERE, FAR, OTHER = {"id": "clincus-0a1b2c-1"}, {"id": "far:clincus-0a1b2c-1"}, {"engine": "far"}
+FAILURES: dict[str, tuple[bool, tuple[int, dict[str, str]], tuple[str, int]]] = {
+    "in a session of this host": (True, (500, HERE), ("Incus is shutting down.", 503)),
+    "in one of an engine": (True, (500, FAR), ("context canceled", 500)),
+    "at a start there": (True, (500, OTHER), ("context canceled", 500)),
+    "by no fault of Incus": (True, (404, HERE), ("context canceled", 404)),
+    "in an Incus that stays": (False, (500, HERE), ("context canceled", 500)),
+}
+
+
+@pytest.mark.parametrize(("is_leaving", "failure", "told"), FAILURES.values(), ids=FAILURES.keys())
+def test_what_fails_in_an_incus_that_goes_says_so(app, door, is_leaving, failure, told):
+    status, values = failure
+
+    def fail(request: object) -> None:
+        raise clincus.ClincusError("context canceled", status)
+
+    door.answers, door.leaving = not is_leaving, is_leaving
+    with pytest.raises(clincus.ClincusError) as raised:
+        silence.Looks(app).explain("GET", "/", fail)(SimpleNamespace(values=values))
+    assert (raised.value.message, raised.value.status) == told
+
+
+def test_everybody_has_an_answer_within_ten_seconds(app, door, look, monkeypatch):
+    monkeypatch.undo()
+    asked: list[float] = []
+    monkeypatch.setattr(clincus.Incus, "query", lambda *_, timeout, **__: asked.append(timeout))
+    silence.ask(door)
+    assert asked == [silence.PATIENCE]
+    longest_wait = silence.SHORT + silence.PERIOD + silence.PATIENCE  # the look that comes first is just too early
+    assert max(longest_wait, silence.WATCHED + silence.PERIOD + silence.PATIENCE) <= 10
+    assert max(clincus.FIRST_LOOK, clincus.READ_TIMEOUT, clincus.ENGINE_PATIENCE) < 10
 
 
 def test_a_page_that_opens_wakes_who_looks(app, door):
