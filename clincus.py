@@ -4232,7 +4232,9 @@ class Containers:
             force = ["--force"] if even_running else []
             self.incus.run("delete", *force, self.incus.place(name), timeout=120)
         except IncusError as error:
-            if error.status != 404 and "operation has now succeeded" not in error.message:
+            if even_running and error.status == 500 and (self.incus.instance(name) or {}).get("status") == "Stopped":
+                self.delete(name, even_running=False)  # it has stopped, and its disk was too full for what follows
+            elif error.status != 404 and "operation has now succeeded" not in error.message:
                 raise
 
     @contextmanager

@@ -126,6 +126,22 @@ def test_a_session_that_is_being_created_can_only_be_waited_for(sessions, door, 
     assert deleted(door) == []
 
 
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_container_with_a_full_disk_is_deleted_once_it_has_stopped(sessions, door, is_stopped):
+    """Incus has stopped it then, and has no room to give the disk another owner."""
+    add(sessions)
+
+    def run(words: tuple[str, ...]) -> None:
+        if "--force" in words:
+            door.instances[NAME]["status"] = "Stopped" if is_stopped else "Running"
+            raise clincus.IncusError("Stopping the instance failed: Failed clearing ownership: disk quota exceeded")
+
+    door.on_run = run
+    with contextlib.nullcontext() if is_stopped else pytest.raises(clincus.IncusError, match="quota exceeded"):
+        sessions.containers(NAME).delete(NAME)
+    assert len(deleted(door)) == (2 if is_stopped else 1)
+
+
 def is_final(sessions: clincus.Sessions, session: clincus.Session) -> bool:
     """Whether the copy on the host counts as the last one that there will be."""
     kept = clincus.read_metadata(sessions.saved_directory(session), session.tool)
