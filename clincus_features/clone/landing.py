@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import suppress
 from dataclasses import replace
 
 import clincus
@@ -124,3 +125,6 @@ def land(git: PrivateGit, repository: Repository, ref: str, new: str, message: s
     with private_git(repository, writes=True) as target:
         target.output("fetch", *QUIET, git.folder, NEW)
         target.output("update-ref", "-m", message, ref, new, old)
+    for path in itertools.accumulate(os.path.dirname(ref).split("/"), "{}/{}".format):
+        with suppress(FileNotFoundError):  # git has packed the reference just now
+            clincus.sync_directory(f"{repository.common}/{path}")

@@ -26,6 +26,8 @@ SWEPT = 50  # folders that are looked at before a new one is made
 LEFT_FOR = 60.0  # seconds after which one that nobody holds was left
 BIG_FILE = "16m"  # larger files go through git in pieces
 
+# By itself git syncs neither references nor objects that it does not pack: a power cut could leave both empty.
+LASTING = {"fsync": "committed", "fsyncMethod": "batch"}
 CONFIG = """
 [core]
     repositoryformatversion = {version}
@@ -179,7 +181,8 @@ def sweep(base: str) -> None:
 
 def fill_folder(folder: str, repository: Repository, *, writes: bool) -> None:
     """Write a Git folder (gitrepository-layout(5))."""
-    core = "".join(f"    {key} = {value}\n" for key, value in repository.core.items())
+    settings = {**repository.core, **(LASTING if writes else {})}
+    core = "".join(f"    {key} = {value}\n" for key, value in settings.items())
     version = 1 if repository.object_format == "sha256" else 0
     text = CONFIG.format(version=version, big=BIG_FILE, core=core, format=repository.object_format)
     if not version:

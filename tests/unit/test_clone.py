@@ -618,17 +618,33 @@ def test_a_delete_is_refused_until_all_is_fetched_or_kept_as_a_bundle(box, proje
     clone.keep(box, box.session, False)
 
 
-def test_a_power_cut_after_a_delete_does_not_tear_the_bundle(box, tmp_path, monkeypatch):
-    box.make()
-    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
-    box.commit()
-    synced, sync = [], os.fsync
+@pytest.fixture
+def synced(monkeypatch):
+    """The paths that were synced so far."""
+    paths, sync = [], os.fsync
 
     def noted(descriptor: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
+    return paths
+
+
+def test_a_power_cut_after_a_fetch_leaves_the_branch_and_its_commits(box, project, synced):
+    box.make()
+    box.commit()
+    branch = box.fetch().branch
+    heads = project / ".git" / "refs" / "heads"
+    assert synced == [str(heads.parent), str(heads), str((heads / branch).parent)]
+    with private.private_git(repository.find_repository(str(project), {}), writes=True) as git_there:
+        assert git_there.text("config", "core.fsync") == "committed"
+
+
+def test_a_power_cut_after_a_delete_does_not_tear_the_bundle(box, tmp_path, synced):
+    box.make()
+    box.saved_directory = lambda session: str(tmp_path / "sessions-claude" / "id")
+    box.commit()
     clone.keep(box, box.session, True)
     (bundle,) = (tmp_path / "sessions-claude").iterdir()
     assert synced == [f"{bundle}.part", str(bundle.parent)], "first what it holds, then its name"
