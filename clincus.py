@@ -3351,9 +3351,10 @@ class Extensions:
         self.sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = []
         # Each puts what it knows of a session's PATCH in force, by the values of the request.
         self.changes: list[Callable[[Session, Mapping[str, Any]], None]] = []
-        # Each gets the head of a request, its peer and its `Connection`, and may answer what is for another Host than
-        # ours.
+        # Each gets the head of a request, its peer and its `Connection`, and may answer what is for another Host.
         self.visitors: list[Callable[[bytes, Any, Any], bool]] = []
+        # The first finds the owner of the other end of a local connection in the place of `socket_owner`.
+        self.owners: list[Callable[[tuple[str, int], tuple[str, int]], int | None]] = []
         # Each gives the handler to use in the place of one, by method and path.
         self.wrappers: list[Callable[[str, str, Callable[[Any], object]], Callable[[Any], object]]] = []
 
@@ -5208,12 +5209,12 @@ class Peer(NamedTuple):
         return self.address if self.uid is None else f"{self.address} ({user_name(self.uid)})"
 
 
-def find_peer(connection: socket.socket) -> Peer:
+def find_peer(connection: socket.socket, owners: Sequence[Callable[..., int | None]] = ()) -> Peer:
     """Find out who is at the other end of a connection. Raises OSError when it is gone."""
     there, here = _plain_address(connection.getpeername()), _plain_address(connection.getsockname())
     if not (is_loopback(there[0]) and is_loopback(here[0])):
         return Peer(there[0], here, "this connection comes from another machine")
-    owner = socket_owner(there, here)
+    owner = (*owners, socket_owner)[0](there, here)
     # While this connection lives, no other one has its pair of addresses: if it lives now, that was its owner.
     connection.getpeername()
     doubt = ""
@@ -5250,8 +5251,7 @@ def socket_owner(theirs: tuple[str, int], ours: tuple[str, int]) -> int | None:
         tables = {"/proc/net/tcp": [end[-len("0100007F:0BB8") :] for end in ends], **tables}
     for path, pair in [*tables.items()] * 2:  # the kernel can skip a row while connections come and go
         with suppress(FileNotFoundError, PermissionError), open(path, encoding="ascii") as table:
-            owner = find_owner(table, pair)
-            if owner is not None:
+            if (owner := find_owner(table, pair)) is not None:
                 return owner
     return None
 
@@ -5587,7 +5587,7 @@ class Connection:
         """Look up the peer, then answer one request after the other."""
         try:
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = find_peer(self.connection)
+            peer = find_peer(self.connection, self._site.extensions.owners)
             try:
                 self._site.gate.admit_connection(peer)
             except ClincusError as error:
