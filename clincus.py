@@ -955,8 +955,7 @@ def make_config(
 def with_flags(config: Config, flags: Mapping[str, object], profile: str = "") -> Config:
     """The configuration with more settings from the command line, by dotted key, and maybe another profile.
 
-    The profile beats files and variables; flags beat it. ConfigError: 400 for a bad value, 404 if there is no such
-    profile.
+    The profile beats files and variables; flags beat it. ConfigError: 400 for a bad value, 404 for an unknown profile.
     """
     reader = Reader()
     layers = [*config.layers, reader.flags(flags)]
@@ -1210,8 +1209,7 @@ def said_by_files(layers: Iterable[Layer], key: str) -> object:
 def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> Layer:
     """The layer of the dashboard's file. A file that cannot be read becomes a warning.
 
-    An entry is left out if its key was edited in a config file since, so that the files say something else: the later
-    change wins.
+    An entry is left out if the files say something else of its key by now: the later change wins.
     """
 
     def fit(document: dict[str, Any]) -> dict[str, Any]:
@@ -2269,8 +2267,7 @@ def conversation_pattern(tool: Tool, project: str = "[^/]+") -> re.Pattern[str]:
 def choose_conversation(tool: Tool, session_id: str, workspace: str, files: Iterable[ListedFile]) -> str | None:
     """The id of the conversation to go on with: the session's own, else the newest; None if there is none.
 
-    Claude Code keeps a directory for each working directory. Its name is the path, with a dash for all but letters and
-    digits.
+    Claude Code keeps a directory for each working directory, named by its path: all but letters and digits are dashes.
     """
     if not tool.conversation:
         return None
@@ -3340,9 +3337,8 @@ class Extensions:
         # Each gives more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
         # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped", "deleted"
-        # and "changed", which stands for all that has no word of its own.
-        # "started" and "stopped" come for every run, whoever began or ended it; "started" also for one that a server
-        # finds.
+        # and "changed", which stands for all that has no word of its own. "started" and "stopped" come for every run,
+        # whoever began or ended it; "started" also for one that a server finds.
         self.listeners: list[Callable[[str, Session], None]] = []
         # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
         self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
