@@ -10,7 +10,8 @@
 #
 # On Debian and Ubuntu everything that is missing is installed, which needs root; elsewhere the packages must be there.
 
-PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
+# Where there is none, the recipe that installs Python finds it there afterwards.
+PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3 || echo /usr/bin/python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?=
