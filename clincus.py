@@ -197,7 +197,7 @@ def format_time(moment: datetime) -> str:
 
 def parse_time(text: object) -> datetime | None:
     """Read an RFC 3339 time of any zone; None for anything else and for Incus's "never" (year 1 or 1970)."""
-    try:  # of the fraction datetime takes six digits
+    try:  # datetime takes six digits of a fraction
         micros = re.sub(r"\.\d+", lambda found: f"{found[0]:0<7}"[:7], str(text))
         moment = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", micros))
     except ValueError:
@@ -420,7 +420,7 @@ class Child:
 
     Its three streams are pipes; with `merged` stdout and stderr are one. After `timeout` seconds, and at the end of a
     `with` block, it is killed. `gentle` is a signal that is tried first, and the seconds that the child has to go by
-    it. `first` is what stdin holds from the beginning, whatever becomes of us. Raises ChildError.
+    it. `first` is in stdin before the child starts, so it arrives even if we are killed. Raises ChildError.
     """
 
     error: type[ClincusError] = ChildError
@@ -462,7 +462,7 @@ class Child:
         for stream in (self.stdout, self.stderr, *(() if self._is_fed else (self.stdin,))):
             with suppress(OSError):
                 stream.close()
-        del self._alarm  # else the two hold each other, and 128 KB of buffers, until Python looks for such rings
+        del self._alarm  # the two refer to each other: Python would free them, and 128 KB of buffers, much later
 
     def allow(self, seconds: float) -> None:
         """Give the child so many seconds from now."""
@@ -478,7 +478,7 @@ class Child:
                 os.killpg(self.process.pid, number)
 
     def end(self, failure: str = "", status: int = 504) -> None:
-        """End the child, if it has not ended; `failure` is what `wait` raises then, as it is late."""
+        """End the child if it still runs. With `failure` it gets no grace, and `wait` raises these words."""
         if self.process.poll() is not None:
             return
         self.failure, self.status = (self.failure, self.status) if self.failure else (failure, status)
@@ -1162,9 +1162,9 @@ def config_files(environ: Mapping[str, str]) -> dict[str, int]:
 def config_fingerprint(paths: Iterable[str]) -> list[tuple[object, ...]]:
     """The time (ns), size and inode of each file that is there: they differ when a file has changed, come or gone."""
     marks: list[tuple[object, ...]] = []
-    with suppress(OSError):  # one that goes just now
+    with suppress(OSError):  # a file may go away just now
         for path in paths:
-            if os.access(path, os.F_OK):  # else an error would be made of most paths, once a second
+            if os.access(path, os.F_OK):  # cheaper than an error of os.stat for most paths, once a second
                 status = os.stat(path)
                 marks.append((path, status.st_mtime_ns, status.st_size, status.st_ino))
     return marks
@@ -4238,7 +4238,7 @@ class Containers:
     def asleep(self, name: str) -> Iterator[None]:
         """Run a stopped container with one sleeping process, without workspace and network, to read its files.
 
-        Nothing that lies in the container is started. `incus file pull` cannot read a hostile container: it follows
+        No program of the container is started. `incus file pull` cannot read a hostile container: it follows
         links, and a named pipe blocks every later start.
         """
         before = self.incus.query(self.incus.path(name))
@@ -4587,15 +4587,14 @@ class Sessions:
         return self.door(session.id).open(session.id, words, timeout=timeout, **more)
 
     def output(
-        self, session: Session, programs: str, *arguments: str, refusals: Mapping[int, Exception] | None = None,
-        **more: Any,
-    ) -> bytes:  # fmt: skip
+        self, session: Session, programs: str, *arguments: str, refusals: Mapping[int, Exception] = {}, **more: Any
+    ) -> bytes:
         """Run programs of guest/ and return their output; `more` as in `run`.
 
         Raises what `refusals` has for an exit code, and IncusError for any other but 0.
         """
         done = self.run(session, guest_command(programs, *arguments), **more)
-        if refusals and done.code in refusals:
+        if done.code in refusals:
             raise refusals[done.code]
         if done.code != 0:
             raise self.door(session.id).guest_failure(session.id, done)
@@ -4924,14 +4923,14 @@ UNUSABLE = "[\0\ud800-\udc7f\udd00-\udfff]"
 Schema = Mapping[str, Any]
 
 
-def inlined(node: Any, document: Schema, but: str = "") -> Any:
-    """A part of a JSON document with each {"$ref": "#/…"} replaced by what it refers to, but not in members `but`."""
+def inlined(node: Any, document: Schema, skip: str = "") -> Any:
+    """A part of a JSON document with each {"$ref": "#/…"} replaced by what it refers to, but not in members `skip`."""
     if isinstance(node, dict):
         if "$ref" in node:
             keys = node["$ref"].removeprefix("#/").split("/")
-            return inlined(functools.reduce(operator.getitem, keys, document), document, but)
-        return {key: value if key == but else inlined(value, document, but) for key, value in node.items()}
-    return [inlined(value, document, but) for value in node] if isinstance(node, list) else node
+            return inlined(functools.reduce(operator.getitem, keys, document), document, skip)
+        return {key: value if key == skip else inlined(value, document, skip) for key, value in node.items()}
+    return [inlined(value, document, skip) for value in node] if isinstance(node, list) else node
 
 
 def check_value(schema: Schema, value: Any, name: str = "") -> None:
@@ -5277,7 +5276,7 @@ class Route:
     """One operation of openapi.json: how requests find it, what they may say, and the handler that answers them."""
 
     def __init__(self, method: str, path: str, item: Schema, handler: Handler) -> None:
-        """`item` is what the document says of the path, {name} in which stands for one segment."""
+        """`item` is the contract's entry for the path. In the path {name} stands for one segment."""
         operation = item[method.lower()]
         content = operation.get("requestBody", {}).get("content", {})
         raw = content.get("application/octet-stream")
@@ -5324,7 +5323,7 @@ class Router:
 
     def __init__(self, contract: Schema) -> None:
         self.contract = contract
-        self._items: Schema = inlined(contract["paths"], contract, but="responses")  # as they are for clients only
+        self._items: Schema = inlined(contract["paths"], contract, skip="responses")  # only clients read those
         self.routes: list[Route] = []  # what is answered
         self._plain: dict[tuple[str, str], Route] = {}  # method, path without a {name} -> route
 
@@ -5496,7 +5495,7 @@ class Assets:
 
     def __init__(self, read: Callable[[str], bytes | None]) -> None:
         self._read = read
-        self._cache: dict[str, Content] = {}  # of files only: the paths of none are without number
+        self._cache: dict[str, Content] = {}  # only of files that are there: a client may ask for any number of others
 
     def respond(self, request: Request) -> Response:
         """Answer GET of any path outside the API: a file, or index.html for the page's own routes."""
@@ -5555,7 +5554,7 @@ class TimedInput(io.RawIOBase):
 
 
 class Site(NamedTuple):
-    """All that a connection is answered by: routes, files, gate and features. `places` bounds how many there are."""
+    """All that answers a connection: routes, files, gate and features. `places` bounds the number of connections."""
 
     router: Router
     assets: Assets
@@ -5712,7 +5711,7 @@ class Listener(ThreadingHTTPServer):
         super().__init__(address, cast(Any, lambda connection, *_: Connection(connection, site).serve()))
 
     def start(self) -> None:
-        """Take connections in, in a thread of its own, until `close`. Nothing wakes it but a connection."""
+        """Take connections in, in a thread of its own, until `close`. Only a connection wakes it."""
         threading.Thread(target=self.serve_forever, args=(LISTENER_POLL,), name="listener", daemon=True).start()
 
     def close(self) -> None:
@@ -5861,7 +5860,7 @@ class WebSocket:
         self.connection.setblocking(False)
 
     def forget(self) -> None:
-        """Let go of what is of no use after the end. The protocol refers to itself: Python would free it much later."""
+        """Free the protocol at once, after the end. It refers to itself, so Python would free it much later."""
         vars(self._protocol).clear()
 
     @property
@@ -5912,7 +5911,7 @@ class WebSocket:
             self._poll, self._watched = select.poll(), masks
             for descriptor, mask in masks.items():
                 self._poll.register(descriptor, mask)
-        # Nothing may be sent before poll: the caller has chosen `others` by how full the buffers are now.
+        # Send nothing before poll: the caller has chosen `others` by how full the buffers are now.
         ready = dict(self._poll.poll(1000 * max(0.0, self.due() - time.monotonic())))
         if ready.pop(self._wake_reader.fileno(), 0):
             self._wake_reader.recv(READ_SIZE)
@@ -5938,7 +5937,7 @@ class WebSocket:
 
     def _receive(self, most: int) -> None:
         try:
-            # Where nothing is to be read, poll reports the end of the connection only.
+            # Without POLLIN in its mask, poll reports the end of the connection only.
             data = self.connection.recv(most) if most else b""
         except BlockingIOError:
             return
@@ -6279,7 +6278,7 @@ class EventHub:
     def __init__(self) -> None:
         self.greetings: dict[str, Mapping[str, object] | None] = {}  # for each new subscriber of ours
         self.revision = 0  # counts the events; while it stays, so does all that pages are told of
-        self.subscribers: dict[int, WebSocket] = {}  # by descriptor; the thread removes who has ended
+        self.subscribers: dict[int, WebSocket] = {}  # by descriptor; the thread removes those that have ended
         self._lock = threading.Lock()  # held while the thread is handed something
         self._events: list[tuple[bytes, bool]] = []  # frames, which fit all as no extensions are agreed on; for whom
 
