@@ -91,7 +91,7 @@ def note(request: pytest.FixtureRequest):
 @pytest.fixture(scope="session")
 def bed() -> Iterator[Bed]:
     """The Incus of this run; the text at the head of this file says which."""
-    with own_daemon() if os.geteuid() == 0 else own_project() as made:
+    with own_daemon(database_in_memory=True) if os.geteuid() == 0 else own_project() as made:
         yield made
 
 
