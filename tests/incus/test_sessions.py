@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -380,10 +381,12 @@ def test_a_bell_with_nobody_attached_is_on_the_session_until_its_end(bed, shared
 
 
 def test_max_duration_stops_the_session_also_after_a_restart_of_the_server(bed, start_server, workspace):
-    server = start_server(config='[limits.runtime]\nmax_duration = "4s"\n')
+    server = start_server(config='[limits.runtime]\nmax_duration = "1h"\n')
     session = server.create(workspace)
-    assert session["deadline"]
+    assert session["deadline"] > clincus.utc_now()
     server.stop()
+    soon = clincus.format_time(datetime.now(timezone.utc) + timedelta(seconds=2))  # one before its start does not count
+    bed.incus.run("config", "set", session["id"], f"{clincus.LABEL}deadline={soon}")
     again = start_server()
     path = f"/api/sessions/{session['id']}"
     wait_until(lambda: again.get(path).json.get("status") == "stopped", "the deadline")

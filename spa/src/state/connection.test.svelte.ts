@@ -26,6 +26,7 @@ beforeEach(async () => {
 
 afterEach(() => {
   connection.socket?.dispose();
+  sessions.unreachable = '';
   vi.unstubAllGlobals();
 });
 
