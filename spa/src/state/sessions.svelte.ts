@@ -98,6 +98,13 @@ export class Sessions {
     [...this.#snapshot.values()].map((session) => this.#shown(session)).sort(newestFirst),
   );
 
+  /** `unreachable` as a sentence. Only the words of other programs need to be told whom they are about. */
+  readonly away: string = $derived.by(() => {
+    if (!this.unreachable) return '';
+    const reason = this.unreachable.replace(/[.:]?$/, '.');
+    return reason.includes('Incus') ? reason : `Incus does not answer: ${reason}`;
+  });
+
   readonly groups: readonly Group[] = $derived.by(() => {
     const members: Partial<Record<Group['key'], Session[]>> = {};
     for (const session of this.list) (members[this.#groupOf(session)] ??= []).push(session);

@@ -117,6 +117,15 @@ describe('the list', () => {
     expect([sessions.error, sessions.unreachable]).toEqual(['Something broke.', '']);
   });
 
+  it.each([
+    ['Incus does not answer: check the incus service', 'Incus does not answer: check the incus service.'],
+    ['connection refused.', 'Incus does not answer: connection refused.'],
+    ['', ''],
+  ])('says of %j whom it is about', (reason, said) => {
+    sessions.unreachable = reason;
+    expect(sessions.away).toBe(said);
+  });
+
   it('says what failed when it was never there', async () => {
     answer = () => ({ status: 503, json: { error: 'Incus is away.' } });
     await sessions.refresh();

@@ -1,5 +1,6 @@
 // @vitest-environment happy-dom
 import { cleanup, render, screen } from '@testing-library/svelte';
+import userEvent from '@testing-library/user-event';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { LogEntry } from '../../lib/types';
@@ -54,6 +55,13 @@ it('tells what happened, newest first, and who asked for it', async () => {
     'The session has stopped',
     'Type a prompt it waits for an answer, asked by user "ann" from 127.0.0.1',
   ]);
+});
+
+it('shows the terminals that were opened and closed when they are wanted', async () => {
+  open({ json: [{ ...asked, what: 'Open the terminal', outcome: 'opened', status: 101 }, ran] });
+  expect(await screen.findAllByRole('listitem')).toHaveLength(1);
+  await userEvent.click(screen.getByRole('checkbox', { name: /Show terminals, too 1 line more/ }));
+  expect(screen.getAllByRole('listitem')).toHaveLength(2);
 });
 
 it('says so when nothing is written down', async () => {
