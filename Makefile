@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 PORT ?=
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
-# The tests wait more than they compute: each worker has an Incus of its own.
+# Each worker has an Incus of its own. Four keep two cores busy.
 WORKERS ?= 4
 
 PACK_INPUTS := clincus.py clincus_unpack.py build_zipapp.py LICENSE openapi.json \
@@ -96,8 +96,8 @@ test-packages:
 	@$(MAKE) --no-print-directory packages PACKAGES=chromium-headless-shell || echo 'going on with the whole Chromium' >&2
 
 # What has to be installed comes first: apt runs once at a time, and one registry is waited for while another one answers.
-# The page's tests wait for each other's steps, and so have the cores for themselves. The tests with Incus leave a part of
-# two cores idle, which the checks of the source then take: they run beside them and behind.
+# The page's tests wait for each other's steps, and so have the cores for themselves. The checks of the
+# source run beside the tests with Incus, and give way to them.
 test: $(VENV)/ready
 	@$(MAKE) --no-print-directory test-packages TEST_PACKAGES='$(TEST_PACKAGES) $(shell command -v npm >/dev/null || echo nodejs npm)'
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target $(VENV)/tested collected spa/node_modules/.ready build

@@ -226,7 +226,7 @@ def build_rootfs(host: Host, recipe: Recipe, target: Path, output: BuildOutput, 
     mmdebstrap(1) does it as root or, without root, in a user namespace (its mode "unshare").
     """
     files, commands = recipe.contents(npmrc)
-    # Nobody else may read the folder.
+    # Only we may read the folder.
     with tempfile.TemporaryDirectory(prefix="clincus-build-", dir=str(target.parent)) as folder:
         archive, part = Path(folder, "files.tar"), Path(folder, target.name)
         archive.write_bytes(pack_image_files(files))

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import clincus
 
-# Nothing counts wrong tokens, because a peer that guesses must never keep out a peer that knows the token. So the token
-# must be too long to guess: 22 characters of base64 hold 128 random bits.
+# Wrong tokens are not counted: a peer that guesses must never keep out a peer that knows the token. So the token must
+# be too long to guess: 22 characters of base64 hold 128 random bits.
 TOKEN_FORM = r"[!-~]{22,256}"
 
 

@@ -12,7 +12,7 @@ from clincus import Peer, Request, Response
 
 
 def install(_extensions: clincus.Extensions) -> None:
-    """Nothing is left to add: `clincus serve` makes the gate, since it knows whether there is a token."""
+    """Add no more: `clincus serve` makes the gate, since it knows whether there is a token."""
 
 
 class TokenGate(clincus.Gate):

@@ -184,4 +184,4 @@ clincus.MORE_TOOLS.append(tools_of)
 
 
 def install(_extensions: clincus.Extensions) -> None:
-    """Nothing is left to add: keys and tools have to be there before the configuration is read."""
+    """Add no more: importing this file adds keys and tools, which must be there before the configuration is read."""

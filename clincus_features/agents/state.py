@@ -446,7 +446,7 @@ def by_screen_waiting(facts: Facts, shown: Shown) -> Decision:
     """A dialog is on the screen; where the hooks told of it, theirs are the text and the options."""
     said, rule = facts.said, shown.rule
     since = max(said.at, min(facts.moved, facts.now)) or facts.now
-    # Nobody is to be called for what a person has just opened.
+    # A panel was just opened by a person, so it counts as seen, and no device is called.
     agent = Agent("waiting", rule.reason, shown.text, shown.menu.labels, since, "screen", seen=rule.is_panel)
     why = Why(f"{facts.tool}/{rule.name}", "screen", facts.lines, facts.now)
     if (said.state, said.reason) != ("waiting", rule.reason):

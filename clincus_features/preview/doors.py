@@ -60,7 +60,7 @@ class CommandDoor:
             relay.wait()
 
     def close(self) -> None:
-        """Nothing was made that would have to be taken away."""
+        """Do nothing: this kind of door makes nothing that would have to be taken away."""
 
 
 class DeviceDoor:
