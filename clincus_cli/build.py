@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 import clincus
 from clincus_cli import containers, images
-from clincus_cli.host import Host, Say
+from clincus_cli.host import Host, Say, hand_on_lines, program_failure
 from clincus_cli.recipe import (
     TOOL_PACKAGES,
     WORK_FOLDER,
@@ -291,9 +293,15 @@ def fill_container(
         raise clincus.ClincusError(f"could not unpack files in the build container: {done.reason}")
     variables = {"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", **proxy_settings(os.environ)}
     for command in commands:
-        name = next(word for word in command if word != "sh")
-        argv = build.incus.exec_argv(container, command, environment=variables)
-        build.host.follow(argv, on_line, timeout=BUILD_TIME, name=f"{name} in the build container")
+        merged = ["sh", "-c", 'exec "$@" 2>&1', "sh", *command]
+        with build.incus.begun(container, merged, BUILD_TIME, environment=variables) as running:
+            running.feed([])
+            errors = running.collect(running.stderr, clincus.Held())
+            words = hand_on_lines(cast("BufferedReader", running.stdout), on_line)
+            code = running.wait([errors])
+        if code != 0 or not running.is_whole:
+            name = next(word for word in command if word != "sh")
+            raise program_failure(f"{name} in the build container", code or 1, words)
 
 
 def publish(build: BuildContext, container: str, alias: str, properties: Mapping[str, str]) -> str:

@@ -25,6 +25,25 @@ PATIENCE = 60  # seconds for a program to end: mmdebstrap unmounts and removes w
 LINE_LIMIT = 1 << 16  # bytes
 
 
+def hand_on_lines(stream: io.BufferedReader, on_line: Say) -> str:
+    """Hand over each line of a stream until its end. Returns the last ones, without those that are empty."""
+    tail: deque[str] = deque(maxlen=12)
+    try:
+        while raw := stream.readline(LINE_LIMIT):
+            tail.append(raw.decode("utf-8", "replace").rstrip())
+            on_line(tail[-1])
+    except BaseException:
+        rest = iter(functools.partial(stream.read1, LINE_LIMIT), b"")
+        threading.Thread(target=deque, args=(rest, 0), daemon=True).start()  # a full pipe would hold up its end
+        raise
+    return "\n".join(line for line in tail if line)
+
+
+def program_failure(name: str, code: int, words: str) -> clincus.ClincusError:
+    """The error of a program that ended with a code, and the last that it said."""
+    return clincus.ClincusError(f"{name} failed (exit code {code}): {words}")
+
+
 class Family(clincus.Child):
     """A child whose own children get each signal too, also in other sessions: mmdebstrap's dpkg has one of its own."""
 
@@ -56,27 +75,15 @@ class Host(Machine):
         except clincus.ChildError as error:
             return clincus.Completed(127, b"", error.message.encode())
 
-    def follow(
-        self, argv: Sequence[str], on_line: Say, *, timeout: float, env: Mapping[str, str] = {}, name: str = ""
-    ) -> None:
-        """Run a program and hand over each line that it prints. Raises ClincusError, by `name` or else `argv[0]`."""
-        tail: deque[str] = deque(maxlen=12)
+    def follow(self, argv: Sequence[str], on_line: Say, *, timeout: float, env: Mapping[str, str] = {}) -> None:
+        """Run a program and hand over each line that it prints. Raises ClincusError with its last words."""
         options: dict[str, Any] = {"gentle": (signal.SIGTERM, PATIENCE), "environ": {**os.environ, **env}}
         with Family(argv, timeout=timeout, merged=True, **options) as child:
             child.feed([])
-            lines = io.BufferedReader(cast("io.RawIOBase", child.stdout))
-            try:
-                while raw := lines.readline(LINE_LIMIT):
-                    tail.append(raw.decode("utf-8", "replace").rstrip())
-                    on_line(tail[-1])
-            except BaseException:
-                rest = iter(functools.partial(lines.read1, LINE_LIMIT), b"")
-                threading.Thread(target=deque, args=(rest, 0), daemon=True).start()  # a full pipe would hold up its end
-                raise
+            words = hand_on_lines(io.BufferedReader(cast("io.RawIOBase", child.stdout)), on_line)
             code = child.wait()
         if code != 0:
-            words = "\n".join(line for line in tail if line)
-            raise clincus.ClincusError(f"{name or argv[0]} failed (exit code {code}): {words}")
+            raise program_failure(argv[0], code, words)
 
     def has_systemd(self) -> bool:
         """Whether systemd runs this machine (sd_booted(3))."""

@@ -205,6 +205,13 @@ def test_packages_that_cannot_be_installed_are_reported_as_apt_gets_failure(cont
     assert caught.value.message == "apt-get in the build container failed (exit code 100): no network"
 
 
+def test_a_command_whose_end_incus_lost_is_a_failure(context, monkeypatch):
+    without_end = ["sh", "-c", 'read -r mark; printf %s "$mark"; shift 4; exec "$@"', "sh"]  # as guest/exec.sh begins
+    monkeypatch.setattr(HereIncus, "exec_argv", lambda self, name, command, **_: [*without_end, *command])
+    with pytest.raises(clincus.ClincusError, match=r"echo in the build container failed .*: it is done"):
+        cli_build.fill_container(context, "box", [], [["echo", "it is done"]], print)
+
+
 def test_what_a_build_prints_is_escaped(capsys):
     with cli_setup_commands.Stages() as stages:
         stages("fetching \x1b]52;c;ZXZpbA==\a")
