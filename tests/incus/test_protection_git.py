@@ -1,7 +1,7 @@
 """An agent as root in a real container plants what git on the host is told to run; a person then commits on the host.
 
-Each case is a way in which a configuration names something in the workspace. The same attack runs without protection
-too, where it must succeed: that shows that git on the host really goes this way.
+Each case is a way in which a configuration names something in the workspace. The owner plants the same on the host too,
+where it must run: that shows that git on the host really goes this way.
 """
 
 import os
@@ -15,7 +15,7 @@ import clincus
 EVIL = "#!/bin/sh\ntouch {mark}\ncat\n"  # a hook, and as well a filter that lets all through
 
 PLANT = """
-hook() { mkdir -p "$(dirname "$1")"; cp /tmp/evil "$1"; chmod 755 "$1"; }
+hook() { mkdir -p "$(dirname "$1")"; cp "$evil" "$1"; chmod 755 "$1"; }
 hooks_path() { hook evil/pre-commit; mkdir -p "$(dirname "$1")"; printf '[core]\\n\\thooksPath = evil\\n' >> "$1"; }
 plant() { SIMPLE; }
 plant
@@ -41,12 +41,22 @@ class Person:
         self.marks.chmod(0o777)
         self.repository = box.root
 
-    def git(self, *words, cwd=None):
-        base = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(cwd or self.repository)]
+    def run(self, argv, script=""):
         return subprocess.run(
-            [*base, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, user=OWNER,
-            group=OWNER, extra_groups=[], env={"PATH": os.environ["PATH"], "HOME": str(self.home)},
+            argv, input=script, capture_output=True, text=True, check=False, user=OWNER, group=OWNER, extra_groups=[],
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home)}, cwd=self.box.root,
         )  # fmt: skip
+
+    def git(self, *words, cwd=None):
+        return self.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(cwd or self.repository), *words])
+
+    def commit(self, case):
+        """Commit once, as the person's next one."""
+        if case is filter_command:
+            (self.box.root / "new").touch()
+            self.git("add", "new")
+        where = self.repository / "lib" if case is submodule_far_down else self.box.root
+        return self.git("commit", "--allow-empty", "-qm", "x", cwd=where)
 
     def write(self, path, text, mode=0o644):
         path = self.home / path
@@ -120,14 +130,17 @@ def submodule_far_down(person):
 
 CASES = (
     linked_worktree,
+    nested_include,
+    git_folder_of_another_name,
+    submodule_far_down,
+)
+# That these name what they do is shown by tests/unit/test_protection_git.py, and locked it is as that of the others.
+CASES_AT_NIGHT = (
     subfolder,
     hooks_of_the_user,
-    nested_include,
     absent_include,
     home_sign,
     filter_command,
-    git_folder_of_another_name,
-    submodule_far_down,
 )
 
 
@@ -138,37 +151,34 @@ def person(bed, monkeypatch):
         yield Person(box)
 
 
-def attack_and_commit(person, case, level):
-    """Whether the person's commits on the host ran what an agent in the container planted before them."""
+def planting(person, evil, simple, force=""):
+    """The script of an agent, which plants what leaves a mark when it runs."""
+    copy = f"evil={evil}; cat > $evil <<'END'\n{EVIL.format(mark=person.marks / 'ran')}\nEND\n"
+    return f"{copy}{PLANT.replace('SIMPLE', simple)}{force}\necho the end"
+
+
+@pytest.mark.parametrize("case", [*CASES, *(pytest.param(one, marks=pytest.mark.nightly) for one in CASES_AT_NIGHT)])
+def test_what_an_agent_plants_does_not_run_on_the_host(person, case):
     simple, paths = case(person)
     person.own()
-    name = person.box.launch(person.box.protection(level))
-    mark = person.marks / "ran"
-    script = PLANT.replace("SIMPLE", simple) + (FORCE.replace("PATHS", paths) if level == "locked" else "")
-    script = f"cat > /tmp/evil <<'END'\n{EVIL.format(mark=mark)}\nEND\n{script}\necho the end"
+    name = person.box.launch()
+    script = planting(person, "/tmp/evil", simple, FORCE.replace("PATHS", paths))
     for user in (CODE, 0):
         assert person.box.run(name, script, user).stdout.endswith(b"the end\n")
-    where = person.repository / "lib" if case is submodule_far_down else person.box.root
-    commits = [person.git("commit", "--allow-empty", "-qm", "x", cwd=where)]
-    if case is filter_command:
-        (person.box.root / "new").touch()
-        person.git("add", "new")
-    while_running = mark.exists()
+    commits = [person.commit(case)]
     person.box.delete(name)
-    commits.append(person.git("commit", "--allow-empty", "-qm", "y", cwd=where))
-    if level == "locked":
-        assert [done.returncode for done in commits] == [0, 0], commits
-    return while_running or mark.exists()
+    commits.append(person.commit(case))
+    assert [done.returncode for done in commits] == [0, 0], commits
+    assert not (person.marks / "ran").exists()
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_what_an_agent_plants_does_not_run_on_the_host(person, case):
-    assert not attack_and_commit(person, case, "locked")
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *CASES_AT_NIGHT])
 def test_without_protection_it_does(person, case):
-    assert attack_and_commit(person, case, "off")
+    simple, _ = case(person)
+    person.own()
+    assert person.run(["sh"], planting(person, person.marks / "evil", simple)).stdout.endswith("the end\n")
+    person.commit(case)
+    assert (person.marks / "ran").exists()
 
 
 def test_hooks_that_lie_in_an_extra_mount_are_protected_there(person):

@@ -112,6 +112,7 @@ class Box:
         self.image = image
         self.support = support_of(incus)
         self.made = []  # the names of our stages: others' sessions may run beside the tests
+        self.last = ""  # the name of the newest container
 
     def protection(self, level="locked", extra=(), workspace=None, paths=PATHS, code_uid=1000):
         """The wall of a new container: locked, basic (as on a host that cannot do better), or off."""
@@ -129,7 +130,7 @@ class Box:
     def launch(self, protection=None, **config):
         """A new running container; its name."""
         protection = protection or self.protection()
-        name = f"wall-{secrets.token_hex(3)}"
+        self.last = name = f"wall-{secrets.token_hex(3)}"
         description = {"config": {**protection.config, **config}, "devices": protection.devices}
         self.incus.launch(name, self.image, description)
         return name
@@ -137,7 +138,8 @@ class Box:
     def run(self, name, script, user=CODE):
         """Run a shell script in the workspace; a step that is refused does not end it."""
         script = f"cd /workspace || exit 99\n{script.replace('EVIL', EVIL)}\n"
-        return self.incus.exec(name, ["sh"], user=user, environment={"HOME": "/tmp"}, stdin=script.encode(), timeout=60)
+        options = {"user": user, "environment": {"HOME": "/tmp"}, "timeout": DEADLINE}
+        return self.incus.exec(name, ["sh"], stdin=script.encode(), **options)
 
     def hand_over(self, name):
         """Give what root made in the workspace to the code user, as a stop does."""
@@ -157,6 +159,12 @@ class Box:
     def start(self, name):
         self.incus.run("start", name)
 
+    def restart(self, name):
+        with stopping():
+            self.incus.run("restart", "--force", name)
+            return
+        self.start(name)
+
     def delete(self, name):
         with stopping():
             self.incus.run("delete", "--force", name)
@@ -173,7 +181,8 @@ class Box:
         """Have the guest restart itself (reboot(2), LINUX_REBOOT_CMD_RESTART), and wait until Incus says it did."""
         with self.incus.monitor() as monitor:
             # The monitor does not tell when it listens: an event of our own does.
-            await_event(monitor, "instance-updated", lambda: self.incus.run("config", "set", name, "user.mark=1"))
+            mark = ("config", "set", name)  # to another value each time, or it might be no change
+            await_event(monitor, "instance-updated", lambda: self.incus.run(*mark, f"user.mark={secrets.token_hex(3)}"))
             script = f"syscall({REBOOT}, 0xfee1dead, 0x28121969, 0x1234567, 0)"
             await_event(monitor, "instance-restarted", lambda: self.incus.exec(name, ["perl", "-e", script]), once=True)
 
@@ -202,6 +211,17 @@ def new_box(bed):
         make_repository(Path(folder) / "work")
         box = Box(bed.incus, Path(folder) / "work")
         yield box
-        for name in bed.names():
+        for name in set(bed.names()) - bed.kept:
             box.delete(name)
         wait_until(lambda: not box.stages(), "all stages to be gone")
+
+
+@contextlib.contextmanager
+def kept_container(bed, box):
+    """A container of a box that stays until the end of the block, for several tests; its name."""
+    name = box.launch()
+    bed.kept.add(name)
+    try:
+        yield name
+    finally:
+        bed.kept.discard(name)
