@@ -22,9 +22,9 @@ export class Connection {
   #socket = $state.raw<ReconnectingSocket | null>(null);
   #loaded = false;
 
-  /** Why nothing can be changed of this session now; empty while it can. */
-  hinders({ unreachable_since, engine, member }: Session): string {
-    return this.hindrance || (unreachable_since ? `${member || engine || 'Incus'} does not answer` : '');
+  /** Why nothing can be changed of this session now, or of any if there is none; empty while it can. */
+  hinders(session: Session | undefined): string {
+    return this.hindrance || (session?.unreachable_since ? `${session.member || session.engine || 'Incus'} does not answer` : '');
   }
 
   get socket(): ReconnectingSocket | null {

@@ -74,3 +74,13 @@ it('keeps the runs that are shown when a later look fails, and says so', async (
   expect(await screen.findByText(/This may not be the newest state. The disk is full/)).toBeTruthy();
   expect(screen.getByText('my-app')).toBeTruthy();
 });
+
+it('offers no resume while the engine of the container does not answer, and says why', async () => {
+  const away = someSession({ id: 'a', session_id: 'b', status: 'stopped', engine: 'far', unreachable_since: '2026-01-01T13:00:00Z' });
+  fakeServer(({ path }) => ({ json: path.startsWith('/api/sessions/history') ? [RUN] : [away] }));
+  await sessions.refresh();
+  render(History, props(''));
+  const resume = await screen.findByRole<HTMLButtonElement>('button', { name: 'Resume' });
+  expect(resume.disabled).toBe(true);
+  expect(resume.title).toBe('far does not answer');
+});

@@ -4,8 +4,10 @@ import userEvent from '@testing-library/user-event';
 import { flushSync } from 'svelte';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
+import type { Session } from '../../lib/types';
+import { sessions } from '../../state/sessions.svelte';
 import { ui } from '../../state/ui.svelte';
-import { type Call, fakeServer, type Reply } from '../../test/fakes';
+import { type Call, fakeServer, type Reply, someSession } from '../../test/fakes';
 import { Ports } from './ports.svelte';
 import PortStrip from './PortStrip.svelte';
 import PreviewPane from './PreviewPane.svelte';
@@ -16,10 +18,19 @@ const URL_OF_IT = 'http://5173-a.localhost:3000/?key=1';
 let calls: Call[];
 let answer: Reply;
 let ports: Ports;
+let listed: Session[];
+
+function reply({ method, path }: Call): Reply {
+  if (method === 'POST') return answer;
+  if (method !== 'GET') return { status: 204 };
+  return { json: path === '/api/sessions' ? listed : { ports: [VITE] } };
+}
 
 beforeEach(async () => {
   answer = { json: { url: URL_OF_IT } };
-  calls = fakeServer(({ method }) => (method === 'GET' ? { json: { ports: [VITE] } } : method === 'POST' ? answer : { status: 204 }));
+  listed = [];
+  calls = fakeServer(reply);
+  await sessions.refresh();
   ui.toasts = [];
   ports = new Ports('a');
   await ports.look();
@@ -85,6 +96,15 @@ it('shows the name of a process as text', async () => {
   ports.list = [{ ...VITE, process: '<b>node</b>' }];
   strip();
   await button('Open port 5173 (<b>node</b>) in a new tab');
+});
+
+it('opens nothing while the engine of the session does not answer, and says why', async () => {
+  listed = [someSession({ id: 'a', engine: 'far', unreachable_since: '2026-01-01T13:00:00Z' })];
+  await sessions.refresh();
+  strip();
+  const chip = await screen.findByRole<HTMLButtonElement>('button', { name: 'Open port 5173 (node) in a new tab' });
+  expect(chip.disabled).toBe(true);
+  expect(chip.dataset['tip']).toBe('far does not answer');
 });
 
 it('keeps its place while a server restarts', async () => {
