@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -72,10 +73,13 @@ def no_half_made(bed: Bed, server: Server, expected: set[str]) -> None:
 
 def children(pid: int, word: str) -> list[int]:
     """The children of a process in whose command line there is a word."""
-    found = (
-        int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()
-    )
-    return [one for one in found if word.encode() in Path(f"/proc/{one}/cmdline").read_bytes().split(b"\0")]
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread or a child may end meanwhile
+            for child in (task / "children").read_text().split():
+                if word.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                    found.append(int(child))
+    return found
 
 
 @pytest.mark.parametrize("seconds", [pytest.param(8, id="8 s"), pytest.param(60, id="60 s", marks=pytest.mark.nightly)])

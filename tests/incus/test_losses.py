@@ -126,7 +126,19 @@ def test_a_guest_that_filled_its_disk_and_stopped(bed, clincus_server, workspace
     with contextlib.suppress(clincus.IncusError):  # it stops, but there is no room to give the disk another owner
         bed.incus.run("stop", "--force", session["id"])
     wait_until(lambda: bed.state(session["id"]) == "Stopped", "the container's end")
-    command_line(bed, clincus_server).end(session["id"], delete=True)
+
+    def is_deleted() -> bool:
+        """On a busy machine btrfs now and then refuses to lift the quota of a full disk: the session is kept then."""
+        try:
+            command_line(bed, clincus_server).end(session["id"], delete=True)
+        except clincus.ClincusError as error:
+            if "quota exceeded" not in error.message:
+                raise
+            assert bed.state(session["id"]) == "Stopped"
+            return False
+        return True
+
+    wait_until(is_deleted, "the session to be saved and deleted")
     assert "remember the milk" in saved(clincus_server, session)
 
 
