@@ -36,9 +36,9 @@ def start_by_hand(bed: Bed, id: str) -> None:
 
 
 @pytest.fixture
-def two(bed, clincus_server, make_workspace) -> tuple[dict[str, Any], dict[str, Any]]:
+def two(bed, shared_server, make_workspace) -> tuple[dict[str, Any], dict[str, Any]]:
     """The session of a liar, and that of somebody else; in each something was said."""
-    liar, honest = (talk(bed, clincus_server, make_workspace(name)) for name in ("liar", "honest"))
+    liar, honest = (talk(bed, shared_server, make_workspace(name)) for name in ("liar", "honest"))
     return liar, honest
 
 
@@ -52,26 +52,32 @@ def all_files(home: Path) -> dict[str, bytes]:
 TALK = ".claude/projects/-workspace"
 # What the program that lists the conversations prints before what is true: SIZE MTIME PATH.
 LISTED = {
-    "another session's conversation": f"9 1900000000.5 ../HONEST/{TALK}/HONEST.jsonl",
-    "the same in the middle of a path": f"9 1900000000.5 {TALK}/../../../../HONEST/{TALK}/HONEST.jsonl",
-    "a file of the host": "9 1900000000.5 /etc/hostname",
-    "what Clincus writes beside it": "9 1900000000.5 metadata.json",
-    "a file that is a folder too": f"9 1900000000.5 {TALK}/LIAR.jsonl/in",
-    "a file of a petabyte": f"999999999999999 1900000000.5 {TALK}/large.jsonl",
-    "a size that is none": f"-9 1900000000.5 {TALK}/less.jsonl",
-    "a time that is none": f"9 nan {TALK}/never.jsonl",
-    "a time far away": f"9 99999999999999999999 {TALK}/later.jsonl",
+    "files elsewhere": (
+        f"9 1900000000.5 ../HONEST/{TALK}/HONEST.jsonl",
+        f"9 1900000000.5 {TALK}/../../../../HONEST/{TALK}/HONEST.jsonl",
+        "9 1900000000.5 /etc/hostname",
+        "9 1900000000.5 metadata.json",
+        f"9 1900000000.5 {TALK}/LIAR.jsonl/in",
+    ),
+    "a file of a petabyte": (f"999999999999999 1900000000.5 {TALK}/large.jsonl",),
+    "a size that is none": (f"-9 1900000000.5 {TALK}/less.jsonl",),
+    "a time that is none": (f"9 nan {TALK}/never.jsonl",),
+    "a time far away": (f"9 99999999999999999999 {TALK}/later.jsonl",),
 }
+# unit/test_conversations.py lets any bytes be such a list.
+AT_NIGHT = {"a size that is none", "a time that is none", "a time far away"}
 
 
-def test_a_list_that_lies_changes_no_other_conversation_and_no_file_beside_its_own(bed, clincus_server, two):
-    server, (liar, honest) = clincus_server, two
+@pytest.mark.parametrize("lies", [LISTED.keys() - AT_NIGHT, pytest.param(AT_NIGHT, marks=pytest.mark.nightly)])
+def test_a_list_that_lies_changes_no_other_conversation_and_no_file_beside_its_own(bed, shared_server, two, lies):
+    server, (liar, honest) = shared_server, two
     assert server.delete(f"/api/sessions/{honest['id']}").status == 204
-    before = {path: data for path, data in all_files(server.home).items() if path.startswith(honest["session_id"])}
-    assert any(b"remember the milk" in data for data in before.values())
-    for number, (what, line) in enumerate(LISTED.items(), 1):
-        said = line.replace("HONEST", honest["session_id"]).replace("LIAR", liar["session_id"])
-        text = f"case $* in *'%T@ %p'*) printf '%s\\0' '{said}' ;; esac; exec {KEPT}/find \"$@\""
+    before = {path: data for path, data in all_files(server.home).items() if not path.startswith(liar["session_id"])}
+    assert any(b"remember the milk" in data for path, data in before.items() if path.startswith(honest["session_id"]))
+    for number, what in enumerate(sorted(lies), 1):
+        said = " ".join(f"'{line}'" for line in LISTED[what])
+        said = said.replace("HONEST", honest["session_id"]).replace("LIAR", liar["session_id"])
+        text = f"case $* in *'%T@ %p'*) printf '%s\\0' {said} ;; esac; exec {KEPT}/find \"$@\""
         replace_program(bed, liar["id"], "find", text)
         answer = server.delete(f"/api/sessions/{liar['id']}")
         assert answer.status == 204 or answer.json["error"], what
@@ -86,7 +92,7 @@ def test_a_list_that_lies_changes_no_other_conversation_and_no_file_beside_its_o
         wait_for_screen(bed, liar["id"], "STUB-READY")
         say(bed, liar["id"], f"line {number}.")
     assert server.delete(f"/api/sessions/{liar['id']}").status == 204
-    assert f"line {len(LISTED)}." in saved(server, liar), "the truth was saved after all"
+    assert f"line {len(lies)}." in saved(server, liar), "the truth was saved after all"
 
 
 ENDLESS = f"exec {KEPT}/yes"
@@ -104,8 +110,8 @@ FLOODS = {
 }
 
 
-def test_a_program_that_prints_without_end_fills_no_memory_and_keeps_nobody_waiting(bed, clincus_server, two):
-    server, (liar, honest) = clincus_server, two
+def test_a_program_that_prints_without_end_fills_no_memory_and_keeps_nobody_waiting(bed, shared_server, two):
+    server, (liar, honest) = shared_server, two
     path = f"/api/sessions/{liar['id']}"
     for name in ("yes", "seq", "tr", "head", "tmux", "grep", "find", "sort"):
         bed.shell(liar["id"], f'mkdir -p {KEPT}; cp -a "$(command -v {name})" {KEPT}', user=0)
@@ -127,15 +133,17 @@ def test_a_program_that_prints_without_end_fills_no_memory_and_keeps_nobody_wait
 NAMES = r"""printf 'LISTEN 0 5 127.0.0.1:8080 0.0.0.0:* users:(("\033]0;mine\007<b>\302\233evil",pid=1,fd=3))\n'"""
 
 
-def test_the_name_of_a_process_and_what_a_terminal_shows_are_only_text(bed, clincus_server, two):
-    server, (liar, _) = clincus_server, two
+def test_the_name_of_a_process_and_what_a_terminal_shows_are_only_text(bed, shared_server, workspace):
+    server, liar = shared_server, shared_server.create(workspace)
     path = f"/api/sessions/{liar['id']}"
     replace_program(bed, liar["id"], "grep", "echo '   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000'")
     replace_program(bed, liar["id"], "ss", NAMES)
     found = server.get(f"{path}/ports")
     assert found.status == 200, found.body
     assert all(ord(char) >= 32 and not 127 <= ord(char) < 160 for char in json.dumps(found.json, ensure_ascii=False))
-    replace_program(bed, liar["id"], "tmux", r"""printf '\033]0;mine\007\377\376<script>alert(1)</script>'""")
+    # With a terminal it does not end: what a program prints as it ends may get lost.
+    shows = r"""printf '\033]0;mine\007\377\376<script>alert(1)</script>'; [ ! -t 1 ] || exec sleep 600"""
+    replace_program(bed, liar["id"], "tmux", shows)
     shown = server.get(f"{path}/scrollback")
     assert (shown.status, shown.headers["content-type"]) == (200, "text/plain; charset=utf-8")
     assert shown.headers["x-content-type-options"] == "nosniff"
