@@ -101,15 +101,21 @@ def test_a_delete_asks_for_what_was_not_fetched_and_keeps_it_as_a_bundle(bed, sh
 
 def test_several_agents_work_side_by_side_on_branches_of_their_own(bed, shared_server, workspace):
     git(workspace, "branch", "older")
-    sessions = [clone(shared_server, workspace, name=name) for name in ("one", "two")]
-    sessions.append(clone(shared_server, workspace, name="three", branch="older"))
-    shared_server.create(workspace)
+    mounted = shared_server.create(workspace)
+    sessions = [
+        clone(shared_server, workspace, name="one"),
+        clone(shared_server, workspace, name="two", branch="older"),
+    ]
     for session in sessions:
         bed.shell(session["id"], COMMIT.replace("made", session["name"]))
     fetched = [call(shared_server, session, "fetch").json["branch"] for session in sessions]
-    assert fetched == ["clincus/one", "clincus/two", "clincus/three"]
-    assert bed.shell(sessions[2]["id"], "git -C /workspace symbolic-ref --short HEAD").strip() == "older"
-    assert [path.name for path in workspace.iterdir() if path.name in ("one", "two", "three")] == []
+    assert fetched == ["clincus/one", "clincus/two"]
+    assert bed.shell(sessions[1]["id"], "git -C /workspace symbolic-ref --short HEAD").strip() == "older"
+    assert [path.name for path in workspace.iterdir() if path.name in ("one", "two")] == []
+    assert mounted["mode"] == "mount"
+    refused = call(shared_server, mounted, "fetch")
+    assert (refused.status, "works in the folder itself" in refused.json["error"]) == (409, True)
+    assert call(shared_server, {"id": "clincus-ffffff-1"}, "fetch").status == 404
 
 
 @pytest.mark.parametrize(
@@ -145,11 +151,3 @@ def test_a_hostile_container_gets_an_error_and_changes_nothing_here(bed, shared_
     bed.shell(session["id"], "rm /usr/local/bin/git", user=0)
     assert call(shared_server, session, "fetch").json["commits"] == 1
     assert call(shared_server, session, "fetch", branch="main").status == 409
-
-
-def test_a_session_with_the_folder_mounted_has_nothing_to_fetch(shared_server, workspace):
-    session = shared_server.create(workspace)
-    assert session["mode"] == "mount"
-    answer = call(shared_server, session, "fetch")
-    assert (answer.status, "works in the folder itself" in answer.json["error"]) == (409, True)
-    assert call(shared_server, {"id": "clincus-ffffff-1"}, "fetch").status == 404
