@@ -7,12 +7,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.programs import Server, program, wait_until
+from tests.programs import NO_CHECKPOINTS, Server, program, wait_until
 from tests.real_tools import real_tool
 from tests.vendor_api import QUESTION, VendorApi
 
@@ -38,7 +37,7 @@ def cli(server: Server, *words: str, stdin: str = "", environ: dict[str, str]) -
 
 
 def test_a_prompt_before_the_tool_is_ready_waits_in_a_queue_that_outlives_the_server(start_server, workspace):
-    server = start_server()
+    server = start_server(config=NO_CHECKPOINTS)
     path = f"/api/sessions/{server.create(workspace)['id']}"
     first, second = (server.post(f"{path}/prompt", {"text": text}).json for text in ("one", "two\r\n"))
     assert [first["result"], second["result"]] == ["queued", "queued"]
@@ -56,8 +55,8 @@ def test_a_prompt_before_the_tool_is_ready_waits_in_a_queue_that_outlives_the_se
     assert list((server.home / ".clincus" / "prompts").glob("*.json")) == []
 
 
-def test_one_key_makes_one_session_with_its_first_prompt(start_server, workspace, bed):
-    server = start_server()
+def test_one_key_makes_one_session_with_its_first_prompt(shared_server, workspace, bed):
+    server = shared_server
     body = {"workspace": str(workspace), "prompt": "--help\r\nme"}
     with ThreadPoolExecutor(2) as pool:
         found = list(
@@ -65,12 +64,12 @@ def test_one_key_makes_one_session_with_its_first_prompt(start_server, workspace
         )
     assert [answer.status for answer in found] == [200, 200]
     assert found[0].json["id"] == found[1].json["id"]
-    assert len(server.get("/api/sessions").json) == 1
+    assert bed.names() == [found[0].json["id"]]
     wait_until(lambda: "-- --help" in bed.screen(found[0].json["id"]), "the prompt behind --")
 
 
-def test_where_no_tool_runs_nothing_is_typed(start_server, workspace, bed):
-    server = start_server()
+def test_where_no_tool_runs_nothing_is_typed(shared_server, workspace, bed):
+    server = shared_server
     session = server.create(workspace, tool="shell")["id"]
     for what, body in (("prompt", {"text": "ls"}), ("interrupt", None)):
         answer = server.post(f"/api/sessions/{session}/{what}", body)
@@ -85,7 +84,7 @@ def test_where_no_tool_runs_nothing_is_typed(start_server, workspace, bed):
 # ---- with the real Claude Code
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(bed) -> Iterator[VendorApi]:
     """The stand-in for the vendor's API, on the bridge of the bed."""
     address = bed.incus.query(f"/1.0/networks/{bed.bridge}")["config"]["ipv4.address"].partition("/")[0]
@@ -97,12 +96,12 @@ def api(bed) -> Iterator[VendorApi]:
 class Claude:
     """The real Claude Code in a session."""
 
-    def __init__(self, bed: Any, server: Server, workspace: Path, **fields: str) -> None:
-        self.bed, self.server = bed, server
-        self.id = server.create(workspace, profile="real", **fields)["id"]
+    def __init__(self, bed: Any, server: Server, session: str) -> None:
+        self.bed, self.server, self.id = bed, server, session
+        self.path = f"/api/sessions/{session}"
 
     def post(self, what: str, body: object = None) -> Any:
-        return self.server.post(f"/api/sessions/{self.id}/{what}", body)
+        return self.server.post(f"{self.path}/{what}", body)
 
     def prompt(self, text: str) -> str:
         """Send a prompt; what became of it."""
@@ -110,21 +109,32 @@ class Claude:
         assert answer.status == 200, f"{answer.body.decode()}\n{self.bed.screen(self.id)}"
         return str(answer.json["result"])
 
+    def prompts(self) -> list[tuple[str, str]]:
+        """The text of each prompt that was sent so far, and what became of it."""
+        return [(one["text"], one["result"]) for one in self.server.get(f"{self.path}/prompts").json]
+
+    def whys(self) -> list[str]:
+        """Why each checkpoint was taken, the first one first."""
+        return [one["why"] for one in reversed(self.server.get(f"{self.path}/checkpoints").json)]
+
     def becomes(self, *states: str) -> dict[str, Any]:
         """Wait for one of some states."""
 
         def found() -> dict[str, Any] | None:
-            agent = self.server.get(f"/api/sessions/{self.id}/agent").json
+            agent = self.server.get(f"{self.path}/agent").json
             return agent if agent["state"] in states else None
 
         return dict(wait_until(found, f"{states}"))
 
 
-@pytest.fixture
-def real_server(start_server, api) -> Server:
-    """A server whose profile `real` has the real Claude Code."""
+FIRST = "-v is the first prompt"
+
+
+@pytest.fixture(scope="module")
+def shared_claude(bed, start_shared, keep_session, api) -> Claude:
+    """One Claude Code, which was started with a prompt: each start of it takes seconds of a core."""
     file = real_tool("claude")
-    return start_server(
+    server = start_shared(
         config=f"""[tool]
 name = "claude"
 binary = "/opt/tools/claude"
@@ -136,11 +146,36 @@ readonly = true
 environment = {{ ANTHROPIC_BASE_URL = "{api.url}", ANTHROPIC_API_KEY = "{KEY}" }}
 """
     )
+    tool = Claude(bed, server, keep_session(server, profile="real", prompt=FIRST)["id"])
+    wait_until(lambda: FIRST in api.texts, "the first prompt")
+    return tool
 
 
-def test_prompts_arrive_as_they_were_written(bed, real_server, workspace, api):
-    tool = Claude(bed, real_server, workspace, prompt="-v is the first prompt")
-    wait_until(lambda: "-v is the first prompt" in api.texts, "the first prompt")
+@pytest.fixture
+def tool(shared_claude) -> Claude:
+    """The Claude Code of this file, once it does nothing and no prompt waits."""
+    shared_claude.becomes("done", "idle")
+    wait_until(lambda: {how for _, how in shared_claude.prompts()} <= {"submitted"}, "a proof of each prompt")
+    return shared_claude
+
+
+def test_a_turn_has_a_checkpoint_before_and_after_it(bed, tool):
+    wait_until(lambda: tool.whys()[-1:] == ["turn"], "the checkpoint after the turn before")
+    bed.shell(tool.id, "echo mine >/workspace/mine")
+    assert tool.prompt("stall") == "submitted"
+    wait_until(lambda: tool.whys()[-1] == "prompt", "the checkpoint before the prompt")
+    bed.shell(tool.id, "echo its >/workspace/its")
+    assert tool.post("interrupt").status == 204
+    wait_until(lambda: tool.whys()[-2:] == ["prompt", "turn"], "the checkpoint after the turn")
+    found = tool.server.get(f"{tool.path}/changes").json["files"]
+    assert {one["path"]: one["touched"] for one in found} == {"its": True, "mine": False}
+    assert [one["path"] for one in tool.server.get(f"{tool.path}/changes?from=turn").json["files"]] == ["its"]
+    done = tool.server.post(f"{tool.path}/restore", {"checkpoint": "start"}).json
+    assert (done["restored"], done["removed"]) == ([], ["its"])
+    assert bed.shell(tool.id, "cat /workspace/mine") == "mine\n"
+
+
+def test_prompts_arrive_as_they_were_written(tool, api):
     arriving = {
         "run the tests": "run the tests",
         "/help": "/help\n\n\n",
@@ -153,38 +188,27 @@ def test_prompts_arrive_as_they_were_written(bed, real_server, workspace, api):
     for text, arrived in arriving.items():
         assert tool.prompt(text) in ("submitted", "queued"), text[:20]
         wait_until(lambda wanted=arrived: wanted in api.texts, f"{text[:20]!r} at the API")
-
-    def results() -> set[str]:
-        return {one["result"] for one in real_server.get(f"/api/sessions/{tool.id}/prompts").json}
-
-    wait_until(lambda: results() == {"submitted"}, "a proof of each")
-    assert [api.texts.count(arrived) for arrived in arriving.values()] == [1] * len(arriving)
+    wait_until(lambda: {how for _, how in tool.prompts()} == {"submitted"}, "a proof of each")
+    assert [api.texts.count(arrived) for arrived in (FIRST, *arriving.values())] == [1] * (1 + len(arriving))
 
 
-def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(bed, real_server, workspace, api):
-    tool = Claude(bed, real_server, workspace)
-    tool.becomes("idle")
+def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(bed, tool, api):
     assert tool.prompt("stall") == "submitted"
-    done = cli(real_server, "prompt", tool.id, "-", stdin="say it was queued", environ=bed.environ)
+    done = cli(tool.server, "prompt", tool.id, "-", stdin="say it was queued", environ=bed.environ)
     assert (done.stdout, done.returncode) == ("queued\n", 0)
     assert "say it was queued" not in api.texts
-    assert cli(real_server, "interrupt", tool.id, environ=bed.environ).returncode == 0
+    assert cli(tool.server, "interrupt", tool.id, environ=bed.environ).returncode == 0
     wait_until(lambda: "say it was queued" in api.texts, "the queued prompt")
-    done = cli(real_server, "wait", tool.id, "--timeout", "60", environ=bed.environ)
+    done = cli(tool.server, "wait", tool.id, "--timeout", "60", environ=bed.environ)
     assert done.returncode == 0
     assert json.loads(done.stdout)["state"] in ("done", "idle")
-    found = real_server.get(f"/api/sessions/{tool.id}/prompts").json
-    assert [(one["text"], one["result"]) for one in found] == [
-        ("stall", "submitted"),
-        ("say it was queued", "submitted"),
-    ]
+    sent = [("stall", "submitted"), ("say it was queued", "submitted")]
+    wait_until(lambda: tool.prompts()[-2:] == sent, "a proof of both")
     assert tool.post("interrupt").status == 204
     assert api.texts.count("say it was queued") == 1
 
 
-def test_a_question_is_answered_and_takes_no_prompt(bed, real_server, workspace, api):
-    tool = Claude(bed, real_server, workspace)
-    tool.becomes("idle")
+def test_a_question_is_answered_and_takes_no_prompt(bed, tool, api):
     answers = {"2": "Green", "--text=Purple": "Purple"}
     for words, answer in answers.items():
         assert tool.prompt("ask") == "submitted"
@@ -193,7 +217,7 @@ def test_a_question_is_answered_and_takes_no_prompt(bed, real_server, workspace,
         assert (refused.status, TEXT in refused.json["error"]) == (409, True)
         assert tool.post("answer", {"option": 1, "question": "Which one?"}).status == 409
         wait_until(
-            lambda words=words: cli(real_server, "answer", tool.id, words, environ=bed.environ).returncode == 0,
+            lambda words=words: cli(tool.server, "answer", tool.id, words, environ=bed.environ).returncode == 0,
             "the question on the screen",
         )
         tool.becomes("done", "idle")
