@@ -19,7 +19,7 @@ HOSTS = """127.0.0.1 localhost registry.example other.example
 # Sends stdin to the proxy and prints what comes back.
 ASK = (
     'use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:3128") or die "$!"; local $/; '
-    "my $text = <STDIN>; print $s $text; $s->flush; alarm 20; print <$s>"
+    "my $text = <STDIN>; print $s $text; $s->flush; alarm 55; print <$s>"
 )
 # The same with a request from its argument, on a connection that it holds.
 HOLD = (

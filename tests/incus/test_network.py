@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from network_box import HOSTS, Box, Upstream, command_with_hosts, open_tunnel, tunnel
 
-from tests.programs import wait_until
+from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_policy import hello
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a file of host names of the test's own needs root")
@@ -154,7 +154,7 @@ def test_a_change_holds_at_once_also_for_connections(listed, change):
         )
         assert "refs/heads/main" in listed.fetch(), "programs that know the proxy still get through"
         listed.change(network="none")
-    holder.wait(30)
+    holder.wait(DEADLINE)
     assert listed.cards() == ["lo"]
     assert "refs/heads/main" not in listed.fetch()
 
@@ -208,7 +208,7 @@ def test_nothing_passes_without_incus_own_proxy(listed):
 def test_nothing_passes_without_a_server_and_the_next_one_knows_all(listed, start_with_names):
     holder = open_tunnel(listed)
     listed.server.kill()
-    holder.wait(30)
+    holder.wait(DEADLINE)
     assert listed.ask(tunnel("registry.example:443")) == ""
     listed.server, _ = start_with_names()
     wait_until(lambda: "refs/heads/main" in listed.fetch(), "the way out")
