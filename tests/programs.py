@@ -160,8 +160,8 @@ def connect(url: str, **options: Any) -> websocket_client.ClientConnection:
 def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE) -> Any:
     """Wait for a condition to give something true, and return that; fail with `what` when it never does.
 
-    Between two looks it rests longer than a look takes, and longer the longer it has waited: one that runs a command in
-    a container is dear, and the others who wait on these cores want to go on, too.
+    Between two looks it rests four times as long as a look takes, and longer the longer it has waited: one that runs a
+    command in a container is dear, and the others who wait on these cores want to go on, too.
     """
     began = time.monotonic()
     while True:
@@ -171,7 +171,7 @@ def wait_until(condition, what: str = "the condition", timeout: float = DEADLINE
             return value
         now = time.monotonic()
         assert now < began + timeout, f"waited {timeout:g} s in vain for {what}"
-        select.select([], [], [], min(max(0.02, 2 * (now - looked), (now - began) / 10), 0.5))
+        select.select([], [], [], min(max(0.02, 4 * (now - looked), (now - began) / 10), 0.5))
 
 
 def program(python: str = sys.executable) -> list[str]:
