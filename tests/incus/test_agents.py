@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import DEADLINE, Server, program, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, program, wait_until
 from tests.real_tools import real_tool
 from tests.vendor_api import PLAN, QUESTION, VendorApi
 
@@ -74,8 +75,14 @@ class Tool:
         return self.sh(f"tmux capture-pane -p -J -t =clincus-{self.id}: || true")
 
     def shows(self, text: str) -> None:
-        """Wait until the terminal shows a text: a tool tells its state before it has drawn what it says."""
-        wait_until(lambda: text in self.screen(), f"{text!r} on the screen")
+        """Wait until the terminal shows a text: a tool tells its state before it has drawn what it says.
+
+        The container looks itself: to ask it each time would cost more than all that is asked for.
+        """
+        look = f"tmux capture-pane -p -J -t =clincus-{self.id}: 2>/dev/null | grep -qF -- {shlex.quote(text)}"
+        script = f"for n in $(seq {DEADLINE * 5:.0f}); do {look} && exit; sleep 0.2; done; exit 1"
+        done = self._bed.incus.exec(self.id, ["sh", "-c", script], user=1000, timeout=3 * DEADLINE)
+        assert done.code == 0, f"waited in vain for {text!r} on the screen:\n{self.screen()}"
 
     def agent(self) -> dict[str, Any]:
         """The agent object with its reason why."""
@@ -94,6 +101,20 @@ class Tool:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{json.dumps(self.agent(), indent=1)}\n{self.screen()}") from None
 
+    def is_ready(self) -> None:
+        """Wait until it takes a prompt: its hook has said so, too, which a busy machine may run much later."""
+        self.becomes("idle")
+        wait_until(lambda: self.agent()["why"]["rule"].endswith("/SessionStart"), "the word of the hook of its start")
+
+    def tells(self, event: str, **data: object) -> None:
+        """Let a hook run, as the tool would."""
+        self.sh(f"echo '{json.dumps(data)}' | ~/.clincus/hook {event} ring")
+
+    def has_written(self, text: str) -> None:
+        """Wait until Claude Code has written an answer down: a turn is done before, and a stop gives it 3 seconds."""
+        look = f"""grep -rqsF '"text":"{text}"' ~/.claude/projects && echo yes || true"""
+        wait_until(lambda: self.sh(look), f"{text!r} in the conversation's file")
+
     def post(self, what: str, body: object = None) -> None:
         """A POST to the session."""
         answer = self.server.post(f"/api/sessions/{self.id}/{what}", body)
@@ -108,8 +129,8 @@ class Tool:
         wait_until(answered, "the question on the screen")
 
     def start_again(self) -> None:
-        """Start the tool from the shell that it has left."""
-        wait_until(lambda: re.search(r"^code@.*\$", self.screen(), re.MULTILINE), "the shell's prompt")
+        """Start the tool from the shell that it has left: its prompt is the last line, others may be left above."""
+        wait_until(lambda: re.search(r"^code@.*\$\s*\Z", self.screen(), re.MULTILINE), "the shell's prompt")
         self.press("C-u")  # a tool that was killed at its start leaves the answer to a question about the terminal
         self.type("~/.clincus/start")
 
@@ -117,9 +138,9 @@ class Tool:
         """Let Claude Code change its mode until its screen says some words."""
 
         def is_chosen() -> bool:
-            if words in self.screen():
-                return True
             before = self.screen()
+            if words in before:
+                return True
             self.press("BTab")
             wait_until(lambda: self.screen() != before, "another mode")
             return words in self.screen()
@@ -149,15 +170,18 @@ def claude(bed, start_server, workspace, api) -> Callable[..., Tool]:
 @pytest.fixture(scope="module")
 def shared_claude(bed, start_shared, keep_session, api) -> Tool:
     """One Claude Code: each start of it takes seconds of a core."""
-    server = start_shared(config=config_of_claude(api))
+    server = start_shared(config=NO_CHECKPOINTS + config_of_claude(api))
     tool = Tool(bed, server, keep_session(server, profile="real")["id"])
-    tool.becomes("idle")
+    tool.is_ready()
     return tool
 
 
 @pytest.fixture
 def claude_at_rest(shared_claude) -> Tool:
     """The Claude Code of this file, at an empty prompt and in the mode that it starts in."""
+    if shared_claude.agent()["state"] == "ended":
+        shared_claude.start_again()
+        shared_claude.is_ready()
     shared_claude.press("C-u")
     shared_claude.choose_mode("bypass permissions on")
     return shared_claude
@@ -171,9 +195,8 @@ def why(tool: Tool, bed: Any) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def test_a_turn_is_done_until_somebody_has_seen_it(bed, claude, start_server):
-    tool = claude()
-    wait_until(lambda: tool.agent()["why"]["rule"] == "claude/SessionStart", "the word of the hook beside the screen's")
+def test_a_turn_is_done_until_somebody_has_seen_it(bed, claude_at_rest):
+    tool = claude_at_rest
     tool.type("say hello there")
     done = tool.becomes("done", text="hello there")
     assert (done["source"], done["seen"]) == ("hook", False)
@@ -184,20 +207,33 @@ def test_a_turn_is_done_until_somebody_has_seen_it(bed, claude, start_server):
     assert tool.server.post(f"/api/sessions/{tool.id}/seen").status == 204
     assert tool.becomes("idle")["seen"]
     assert why(tool, bed)["state"] == "idle"
-    tool.server.stop()
-    tool.server = start_server()
-    assert tool.becomes("idle", text="hello there")["seen"], "a server that was started again"
-    tool.type("stall")
-    tool.becomes("working")
-    tool.press("Escape")
-    tool.becomes("idle", "interrupted")
-    tool.type("say once more")
-    tool.becomes("done", text="once more")
-    tool.server.stop()
-    tool.server = start_server()
-    assert not tool.becomes("done", text="once more")["seen"]
-    assert tool.server.delete(f"/api/sessions/{tool.id}").status == 204
-    tool.becomes("none")
+
+
+@pytest.fixture
+def stub(bed, start_server, workspace) -> Tool:
+    """The stand-in of a tool; its hooks run when a test says so, once it has started: that forgets earlier ones."""
+    server = start_server(config=NO_CHECKPOINTS)
+    tool = Tool(bed, server, server.create(workspace)["id"])
+    tool.shows("STUB-READY")
+    return tool
+
+
+def test_what_was_seen_and_what_was_not_outlives_the_server(stub, start_server):
+    stub.tells("Stop", last_assistant_message="hello there")
+    stub.becomes("done", text="hello there")
+    assert stub.server.post(f"/api/sessions/{stub.id}/seen").status == 204
+    stub.server.stop()
+    stub.server = start_server()
+    assert stub.becomes("idle", text="hello there")["seen"]
+    stub.tells("UserPromptSubmit", prompt="once more")
+    stub.becomes("working")
+    stub.tells("Stop", last_assistant_message="once more")
+    stub.becomes("done", text="once more")
+    stub.server.stop()
+    stub.server = start_server()
+    assert not stub.becomes("done", text="once more")["seen"]
+    assert stub.server.delete(f"/api/sessions/{stub.id}").status == 204
+    stub.becomes("none")
 
 
 def test_a_question_is_told_with_its_choices_until_it_is_answered(claude_at_rest):
@@ -265,11 +301,11 @@ def test_a_retry_is_told_with_the_error(claude_at_rest, status):
     tool.becomes("idle", "interrupted")
 
 
-def test_a_dialog_is_told_with_its_choices_and_answered(claude):
+def test_a_dialog_is_told_with_its_choices_and_answered(claude_at_rest):
     """The offer that Clincus answers beforehand has choices without numbers, and no line of hints."""
-    tool = claude()
+    tool = claude_at_rest
     tool.type("/exit")
-    tool.becomes("ended")
+    tool.becomes("ended", text="exit code 0")
     tool.sh("""sed -i 's/"hasSeenAutoDefaultNudge": *true/"hasSeenAutoDefaultNudge": false/' ~/.claude.json""")
     tool.start_again()
     asked = tool.becomes("waiting", "dialog", "Make auto mode your default permission mode?")
@@ -389,29 +425,57 @@ def test_a_plan_that_is_used_up_is_told_and_its_menu_answered(claude):
 REASONS = {401: "auth", 402: "billing", 429: "rate_limit", 500: "server_error", 529: "overloaded", 400: "other"}
 
 
-@pytest.mark.parametrize("statuses", [(401, 529), pytest.param((402, 429, 500, 400), marks=pytest.mark.nightly)])
-def test_what_failed_is_told_with_its_reason(claude, statuses):
+def test_what_fails_at_once_is_told_with_its_reason(claude_at_rest):
+    tool = claude_at_rest
+    tool.type("status 400")
+    assert tool.becomes("failed", "other", "400")["source"] == "hook"
+
+
+@pytest.mark.nightly  # unit/test_agent_state.py has the words of its hook and its screens
+def test_what_failed_is_told_with_its_reason(claude):
     tool = claude(CLAUDE_CODE_MAX_RETRIES="1")
-    for status in statuses:
+    for status, reason in REASONS.items():
         tool.type(f"status {status}")
-        failed = tool.becomes("failed", REASONS[status], str(status))
-        assert failed["source"] == "hook"
+        assert tool.becomes("failed", reason, str(status))["source"] == "hook"
         tool.press("C-u")
 
 
+@pytest.mark.nightly  # unit/test_agent_state.py has the words of its hook and its screen
 def test_without_a_network_it_has_failed_by_that(claude):
     tool = claude(CLAUDE_CODE_MAX_RETRIES="1", ANTHROPIC_BASE_URL="http://127.0.0.1:9")
     tool.type("say hello")
     tool.becomes("failed", "network", "ECONNREFUSED")
 
 
-@pytest.mark.parametrize("restarts", [1, pytest.param(2, marks=pytest.mark.nightly)])
-def test_the_state_is_known_without_a_network_card_and_after_each_restart(bed, claude, restarts):
+def test_the_state_is_known_without_a_network_card_and_after_restarts(bed, stub):
+    """The daemon's restart, and then the container's."""
+    if bed.daemon is None:
+        pytest.skip("restarts a daemon of our own only")
+    bed.incus.run("config", "device", "add", stub.id, "eth0", "none")
+    stub.tells("UserPromptSubmit", prompt="say hello")
+    stub.becomes("working")
+    bed.restart()
+    wait_until(lambda: stub.server.get("/api/sessions").status == 200, "the daemon that was started again")
+    stub.tells("Stop", last_assistant_message="hello")
+    stub.becomes("done", text="hello")
+    bed.incus.run("config", "device", "remove", stub.id, "eth0")
+    bed.incus.run("restart", "--force", stub.id)
+    stub.becomes("ended", "crashed")
+    stub.post("resume")
+    stub.shows("STUB-READY")
+    stub.tells("Stop", last_assistant_message="hello at last")
+    stub.becomes("done", text="hello at last")
+    listed = {one["id"]: one["agent"] for one in stub.server.get("/api/sessions").json}[stub.id]
+    assert (listed["state"], listed["text"]) == ("done", "hello at last"), "for a page that comes now"
+
+
+@pytest.mark.nightly  # the same with the real tool, three starts of it
+def test_the_real_tools_state_is_known_without_a_network_card_and_after_each_restart(bed, claude):
     if bed.daemon is None:
         pytest.skip("restarts a daemon of our own only")
     tool = claude()
     bed.incus.run("config", "device", "add", tool.id, "eth0", "none")
-    for number in range(restarts):
+    for number in range(2):
         tool.type(f"say hello {number}")
         wait_until(lambda: tool.agent()["state"] == "working", "work, or a retry: a connection of before hangs")
         tool.press("Escape")
@@ -426,10 +490,9 @@ def test_the_state_is_known_without_a_network_card_and_after_each_restart(bed, c
     tool.becomes("idle")
     tool.type("say hello at last")
     tool.becomes("done", text="hello at last")
-    listed = {one["id"]: one["agent"] for one in tool.server.get("/api/sessions").json}[tool.id]
-    assert (listed["state"], listed["text"]) == ("done", "hello at last"), "for a page that comes now"
 
 
+@pytest.mark.nightly  # unit/test_agent_state.py has its screens
 def test_without_an_account_it_has_failed_and_a_login_waits(claude):
     tool = claude(ANTHROPIC_API_KEY="")
     tool.type("say hello")
@@ -450,6 +513,7 @@ def test_a_prompt_in_the_tools_own_queue_is_work(claude_at_rest):
     wait_until(lambda: "Queued" not in tool.screen(), "the queue of the tool to be empty")
 
 
+@pytest.mark.nightly  # it waits for five tries, and a retry is told above
 def test_a_retry_that_goes_well_is_work_again(claude_at_rest, api):
     tool = claude_at_rest
     api.failures = 5  # the tool tries again after 1, 2, 4 … seconds
@@ -467,44 +531,46 @@ def test_work_in_the_background_counts_until_it_ends(claude_at_rest):
     tool.becomes("done")
 
 
-def test_a_tool_that_ends_or_is_killed_leaves_a_shell(claude):
-    tool = claude()
-    wait_until(lambda: "bypass permissions on" in tool.screen(), "the whole screen")
+def test_a_tool_that_is_killed_leaves_a_shell(claude_at_rest):
+    tool = claude_at_rest
     tool.sh("pkill -KILL -x claude")
     tool.becomes("ended", "crashed", "137")
     tool.start_again()
+    tool.is_ready()
+
+
+def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh(bed, shared_claude, workspace):
+    server = shared_claude.server
+    tool = Tool(bed, server, server.create(workspace, profile="real")["id"])
     tool.becomes("idle")
-    tool.type("/exit")
-    tool.becomes("ended", text="exit code 0")
-
-
-def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh(claude):
-    tool = claude()
     session = f"/api/sessions/{tool.id}"
-    assert tool.server.delete(session).status == 204
+    assert server.delete(session).status == 204
     tool.becomes("none")
-    assert tool.server.post(f"{session}/resume").status == 200
+    assert server.post(f"{session}/resume").status == 200
     tool.becomes("idle")
     tool.type("say remember the milk")
     tool.becomes("done", text="remember the milk")
-    assert tool.server.delete(session).status == 204
+    tool.has_written("remember the milk")
+    assert server.delete(session).status == 204
     tool.becomes("none")
-    assert tool.server.post(f"{session}/resume").status == 200
-    tool.becomes("idle")
+    assert server.post(f"{session}/resume").status == 200
     tool.shows("say remember the milk")
+    tool.becomes("idle")
 
 
-def test_hooks_that_an_image_has_already_stay(claude):
-    tool = claude()
+def test_hooks_that_an_image_has_already_stay(claude_at_rest):
+    tool = claude_at_rest
     own = {"hooks": {"Stop": [{"hooks": [{"type": "command", "command": "touch /tmp/own-$(whoami)"}]}]}}
-    tool.sh(f"echo '{json.dumps(own)}' >/etc/claude-code/managed-settings.json", user=0)
+    settings = "/etc/claude-code/managed-settings.json"
+    tool.sh(f"echo '{json.dumps(own)}' >{settings}", user=0)
     tool.type("/exit")
     tool.becomes("ended")
     tool.start_again()
-    tool.becomes("idle")
+    tool.is_ready()
     tool.type("say hello")
     tool.becomes("done", text="hello")
     wait_until(lambda: "own" in tool.sh("ls /tmp"), "the image's own hook")
+    tool.sh(f"rm {settings}", user=0)
 
 
 @pytest.mark.nightly  # its interruptions take their time

@@ -1,4 +1,4 @@
-"""A real Claude Code asks, and its person is called: by push to each device and by the webhook, until it is seen."""
+"""A tool asks, and its person is called: by push to each device and by the webhook, until it is seen."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_agents import TEXT, Tool, api, config_of_claude  # noqa: F401 (`api` is a fixture)
+from test_agents import TEXT, Tool
 
-from tests.programs import wait_until
+from tests.programs import NO_CHECKPOINTS, wait_until
 from tests.push_service import PushService
+from tests.vendor_api import QUESTION
 
 # Its push services are those of this machine.
 SERVER = (sys.executable, str(Path(__file__).parents[1] / "serve_with_local_push.py"))
@@ -24,10 +25,10 @@ def service(monkeypatch):
     assert running.faults == []
 
 
-def test_a_question_calls_every_device_and_the_webhook_until_it_is_seen(bed, start_server, workspace, service, request):
+def test_a_question_calls_every_device_and_the_webhook_until_it_is_seen(bed, start_server, workspace, service):
     """The device in use is left alone. Once it is answered at the terminal, no device has anything to show."""
     notify = f'[notify]\nwebhook = "{service.webhook("team")}"\nwith_text = true\n'
-    server = start_server(config=config_of_claude(request.getfixturevalue("api")) + notify, command=SERVER)
+    server = start_server(config=NO_CHECKPOINTS + notify, command=SERVER)
     phone, laptop = (
         server.post("/api/push/subscriptions", {"endpoint": service.endpoint(name), "name": name}).json["id"]
         for name in ("phone", "laptop")
@@ -37,10 +38,11 @@ def test_a_question_calls_every_device_and_the_webhook_until_it_is_seen(bed, sta
         answer = server.post(f"/api/push/subscriptions/{device}/news", {})
         return [(one["title"], one["text"], one["state"]) for one in answer.json]
 
-    tool = Tool(bed, server, server.create(workspace, profile="real", name="shop")["id"])
-    tool.becomes("idle")
+    tool = Tool(bed, server, server.create(workspace, name="shop")["id"])
+    tool.shows("STUB-READY")
     assert server.post(f"/api/push/subscriptions/{laptop}/presence", {"here": True}).status == 204
-    tool.type("ask")
+    tool.tells("UserPromptSubmit", prompt="ask")
+    tool.tells("PermissionRequest", tool_name="AskUserQuestion", tool_input=QUESTION)
     tool.becomes("waiting", "question", TEXT)
     wait_until(lambda: service.pushes and service.messages, "the calls")
     asked = ("shop asks you a question", TEXT, "waiting")
@@ -50,14 +52,15 @@ def test_a_question_calls_every_device_and_the_webhook_until_it_is_seen(bed, sta
     assert (path, body["title"], body["text"]) == ("/hook/team", *asked[:2])
     assert body["url"].endswith(f"/sessions/{tool.id}")
 
-    wait_until(lambda: "Enter to select" in tool.screen(), "the question on the screen")
-    tool.press("2")
+    tool.tells("PostToolUse", tool_name="AskUserQuestion")
+    tool.tells("Stop", last_assistant_message="The tool has answered.")
     tool.becomes("done", text="The tool has answered.")
     assert server.post(f"/api/sessions/{tool.id}/seen").status == 204
     wait_until(lambda: len(service.pushes) > 1, "the push that lets the locked phone close it")
     assert {push.name for push in service.pushes} == {"phone"}
     assert news(phone) == news(laptop) == []
-    tool.type("say it is late")
+    tool.tells("UserPromptSubmit", prompt="say it is late")
+    tool.tells("Stop", last_assistant_message="it is late")
     tool.becomes("done", text="it is late")
     wait_until(lambda: len(service.messages) == 2, "the next call")
     assert news(phone) == [("shop is done", "it is late", "done")]
