@@ -128,9 +128,10 @@ class Bed:
             return  # no other of any project: the daemon need not be asked after each test
 
         def are_gone() -> bool:
-            for name in set(self.names()) - self.kept:
+            extra = set(self.names()) - self.kept
+            if extra:
                 with contextlib.suppress(clincus.IncusError):
-                    self.incus.run("delete", "--force", name, timeout=60)
+                    self.incus.run("delete", "--force", *extra, timeout=60 * len(extra))
             return self.kept.issuperset(self.names())
 
         wait_until(are_gone, "the test's instances to be deleted")

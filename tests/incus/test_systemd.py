@@ -6,6 +6,7 @@ no systemd. The image is made once, in about 20 seconds, and kept as that of all
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -45,6 +46,12 @@ print(answer.status, answer.read().decode())
 """
 
 
+@functools.lru_cache
+def archive() -> bytes:
+    """The program as people get it."""
+    return build_zipapp.build()
+
+
 @pytest.fixture(scope="module")
 def systemd_image(bed):
     """The image of the machine."""
@@ -73,7 +80,7 @@ class Machine:
         self.wait_for_boot()
         self.root("hostname localhost; loginctl enable-linger code")
         self.wait_for_user_manager()
-        self.push(PROGRAM, build_zipapp.build(), 0o755)
+        self.push(PROGRAM, archive(), 0o755)
 
     def wait_for_boot(self):
         """systemd has started what it starts."""
@@ -133,10 +140,23 @@ class Machine:
         assert done.code == 0, done.reason
 
 
+@pytest.fixture(scope="class")
+def started_machine(bed, systemd_image):
+    """A machine with the program, and nothing set up."""
+    bed.kept.add("machine")
+    yield Machine(bed, systemd_image)
+    bed.kept.discard("machine")
+    bed.delete_all()
+
+
 @pytest.fixture
-def machine(bed, systemd_image):
-    """A machine that has just been started; with the program, and nothing set up."""
-    return Machine(bed, systemd_image)
+def machine(started_machine):
+    """The same for a test of a class, each of which finds it as the first one did: without a service."""
+    yield started_machine
+    started_machine.root("loginctl enable-linger code")
+    started_machine.wait_for_user_manager()
+    forget = "systemctl --user disable --now clincus; rm -rf ~/.config ~/my*; systemctl --user daemon-reload"
+    started_machine.run(["sh", "-c", f"{forget}; systemctl --user reset-failed"])
 
 
 class TestService:
@@ -207,7 +227,7 @@ class TestService:
 
     def test_odd_paths_variables_and_a_token(self, machine):
         program = '/home/code/my 100% "tools"/$HOME \\ %h/clincus.pyz'
-        machine.push(program, build_zipapp.build(), 0o755)
+        machine.push(program, archive(), 0o755)
         environ = {
             "CLINCUS_PORT": "4100",
             "CLINCUS_LIMIT_MEMORY": "2GiB",
