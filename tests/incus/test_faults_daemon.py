@@ -20,9 +20,10 @@ from websockets.sync.client import ClientConnection
 import clincus
 from tests.faults_bed import answers, hung, killed, stopping, talk, wait_for_screen
 from tests.incus_bed import Bed
-from tests.programs import DEADLINE, Server, connect, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, connect, wait_until
 
-IN_TIME = 30.0  # seconds for any answer, whatever the daemon does: 8 as a rule, and more on a busy machine
+# Seconds for any answer, whatever the daemon does: 8 as a rule, and more on a busy machine. Commands have 60.
+IN_TIME = 45.0
 UNANSWERED = "Incus does not answer: check the incus service"
 LEAVING = "Incus is shutting down."
 
@@ -82,6 +83,13 @@ def children(pid: int, word: str) -> list[int]:
     return found
 
 
+def wait_until_begun(bed: Bed, containers: int) -> None:
+    """Wait until the newest of so many containers is being made. Incus is not asked: it might be done meanwhile."""
+    assert bed.folder is not None
+    folder = bed.folder / "containers"
+    wait_until(lambda: len(os.listdir(folder)) == containers, "the container to be begun")
+
+
 @pytest.mark.parametrize("seconds", [pytest.param(8, id="8 s"), pytest.param(60, id="60 s", marks=pytest.mark.nightly)])
 def test_a_daemon_that_hangs_keeps_nobody_waiting(bed, clincus_server, make_workspace, note, seconds):
     server = clincus_server
@@ -91,7 +99,7 @@ def test_a_daemon_that_hangs_keeps_nobody_waiting(bed, clincus_server, make_work
         events = Events(server, [clincus.EVENTS_SUBPROTOCOL])
         shown(server, terminal, "before", "echo: before")
         create = pool.submit(server.post, "/api/sessions", {"workspace": str(make_workspace("fourth"))})
-        wait_until(lambda: len(bed.names()) == 3, "the container to be begun")
+        wait_until_begun(bed, 3)
         with hung(bed):
             began = time.monotonic()
             first, then = (answers(server, asked) for _ in range(2))
@@ -107,7 +115,7 @@ def test_a_daemon_that_hangs_keeps_nobody_waiting(bed, clincus_server, make_work
         shown(server, terminal, "after", "echo: after")
     wait_until(lambda: {"incus.unreachable", "incus.reachable"} <= {one["type"] for one in events.seen}, "the events")
     assert server.delete(f"/api/sessions/{other}").status == 204
-    wait_until(lambda: events.of(other)[-1:] == ["session.stopped"], "the event of the stop")
+    wait_until(lambda: "session.stopped" in events.of(other), "the event of the stop")
     assert server.post(f"/api/sessions/{other}/resume").status == 200
     wait_for_screen(bed, other, "earlier: remember the milk")
 
@@ -120,7 +128,7 @@ def test_a_daemon_that_dies_is_told_at_once_and_all_goes_on(bed, clincus_server,
     events = Events(server)
     with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal, ThreadPoolExecutor(1) as pool:
         create = pool.submit(server.post, "/api/sessions", {"workspace": str(make_workspace("fourth"))})
-        wait_until(lambda: len(bed.names()) == 3, "the container to be begun")
+        wait_until_begun(bed, 3)
         with killed(bed):
             with pytest.raises(ConnectionClosed):
                 deque(iter(lambda: terminal.recv(timeout=DEADLINE), ""), maxlen=0)
@@ -135,18 +143,18 @@ def test_a_daemon_that_dies_is_told_at_once_and_all_goes_on(bed, clincus_server,
     with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal:
         shown(server, terminal, "after", "echo: after")
     assert server.delete(f"/api/sessions/{other}").status == 204
-    wait_until(lambda: events.of(other)[-1:] == ["session.stopped"], "the event of the stop")
+    wait_until(lambda: "session.stopped" in events.of(other), "the event of the stop")
 
 
-def test_a_daemon_that_is_stopped_waits_for_no_terminal_and_all_goes_on(bed, clincus_server, make_workspace):
+def test_a_daemon_that_is_stopped_waits_for_no_terminal_and_all_goes_on(bed, start_server, make_workspace):
     """It would wait 5 minutes for the commands of open terminals to end."""
-    server = clincus_server
-    id = talk(bed, server, make_workspace("one"))["id"]
+    server = start_server(config=NO_CHECKPOINTS)
+    id = server.create(make_workspace("one"))["id"]
     events = Events(server, [clincus.EVENTS_SUBPROTOCOL])
     with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal, ThreadPoolExecutor(1) as pool:
         shown(server, terminal, "before", "echo: before")
         create = pool.submit(server.post, "/api/sessions", {"workspace": str(make_workspace("other"))})
-        wait_until(lambda: len(bed.names()) == 2, "the container to be begun")
+        wait_until_begun(bed, 2)
         with stopping(bed):
             refused = create.result()
             assert (refused.status, refused.json["error"]) == (503, LEAVING)
@@ -159,12 +167,12 @@ def test_a_daemon_that_is_stopped_waits_for_no_terminal_and_all_goes_on(bed, cli
     with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal:
         shown(server, terminal, "after", "echo: after")
     assert server.delete(f"/api/sessions/{id}").status == 204
-    wait_until(lambda: events.of(id)[-1:] == ["session.stopped"], "the event of the stop")
+    wait_until(lambda: "session.stopped" in events.of(id), "the event of the stop")
 
 
-def test_a_page_that_asks_nothing_is_told_of_a_daemon_that_hangs(bed, clincus_server, workspace):
-    id = talk(bed, clincus_server, workspace)["id"]
-    events = Events(clincus_server, [clincus.EVENTS_SUBPROTOCOL])
+def test_a_page_that_asks_nothing_is_told_of_a_daemon_that_hangs(bed, shared_server, shared_session):
+    id = shared_session["id"]
+    events = Events(shared_server, [clincus.EVENTS_SUBPROTOCOL])
 
     def told() -> list[str]:
         return [one["type"] for one in events.seen if one["type"].startswith("incus.")]
@@ -173,17 +181,18 @@ def test_a_page_that_asks_nothing_is_told_of_a_daemon_that_hangs(bed, clincus_se
         wait_until(lambda: told() == ["incus.unreachable"], "the event of the daemon that hangs")
         assert [one["error"] for one in events.seen if one["type"] == "incus.unreachable"] == [UNANSWERED]
     wait_until(lambda: told() == ["incus.unreachable", "incus.reachable"], "the event of its end")
-    bed.incus.run("stop", "--force", id)
-    wait_until(lambda: events.of(id)[-1:] == ["session.stopped"], "the event of the stop")
+    bed.incus.run("config", "set", id, f"{clincus.LABEL}name=after it")
+    wait_until(lambda: "session.changed" in events.of(id), "the event of the change")
 
 
-def test_what_changes_while_nobody_listens_to_incus_is_told_as_soon_as_somebody_does(bed, clincus_server, workspace):
-    server = clincus_server
-    id = talk(bed, server, workspace)["id"]
-    events = Events(server, [clincus.EVENTS_SUBPROTOCOL])
-    (monitor,) = children(server.process.pid, "monitor")
+def test_what_changes_while_nobody_listens_to_incus_is_told_as_soon_as_somebody_does(
+    bed, shared_server, shared_session
+):
+    id = shared_session["id"]
+    events = Events(shared_server, [clincus.EVENTS_SUBPROTOCOL])
+    (monitor,) = wait_until(lambda: children(shared_server.process.pid, "monitor"), "the monitor")
     os.kill(monitor, signal.SIGSTOP)  # it hears what happens, and passes nothing on
     bed.incus.run("config", "set", id, f"{clincus.LABEL}name=from outside")
     os.kill(monitor, signal.SIGKILL)
-    wait_until(lambda: one_session(server, id).get("name") == "from outside", "the change to be shown")
-    assert events.of(id)[-1] == "session.changed"
+    wait_until(lambda: one_session(shared_server, id).get("name") == "from outside", "the change to be shown")
+    wait_until(lambda: "session.changed" in events.of(id), "the event of the change")

@@ -20,7 +20,7 @@ import pytest
 import build_zipapp
 from tests.faults_bed import own, say, start_daemon_again, talk, wait_for_screen
 from tests.incus_bed import Bed, processes_with
-from tests.programs import DEADLINE, Answer, Server, connect, program, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Answer, Server, connect, program, wait_until
 
 # Action -> the request, and words of the `incus` command line before which the container is deleted.
 VANISHES: dict[str, tuple[str, str, Any, str]] = {
@@ -47,7 +47,7 @@ VANISHES: dict[str, tuple[str, str, Any, str]] = {
 }
 
 
-SOME = ["a start of the container", "the save of a stop", "a delete"]
+SOME = ["a start of the container", "the save of a stop"]
 
 
 @pytest.fixture
@@ -76,7 +76,9 @@ def tells_why(answer: Answer) -> bool:
 
 
 def test_a_container_that_vanishes_meanwhile_is_told_and_nothing_stays(bed, start_server, workspace, actions, request):
-    server, tmp_path = start_server(environ=request.getfixturevalue("vanishing")), workspace.parents[1]
+    config = "" if "a checkpoint" in actions else NO_CHECKPOINTS
+    server = start_server(config=config, environ=request.getfixturevalue("vanishing"))
+    tmp_path = workspace.parents[1]
     session, unclear = talk(bed, server, workspace), {}
     assert server.delete(f"/api/sessions/{session['id']}").status == 204
     for what in actions:
@@ -120,7 +122,7 @@ def kill_all_of(bed: Bed, id: str) -> None:
 
 
 def test_a_power_cut_loses_nothing_that_was_said(bed, start_server, workspace):
-    server = start_server()
+    server = start_server(config=NO_CHECKPOINTS)
     id = talk(bed, server, workspace)["id"]
     server.process.kill()
     kill_all_of(own(bed), id)
@@ -135,8 +137,13 @@ def test_a_power_cut_loses_nothing_that_was_said(bed, start_server, workspace):
     assert [(run["id"], bool(run["ended_at"])) for run in runs] == [(id, False), (id, True)]
 
 
-def test_two_servers_and_ten_command_lines_on_one_workspace(bed, start_server, workspace):
-    servers: list[Server] = [start_server(), start_server()]
+# How many command lines start a session that stays, list the sessions, and run one command.
+@pytest.mark.parametrize(
+    "numbers", [pytest.param((1, 2, 1), id="four"), pytest.param((3, 5, 2), id="ten", marks=pytest.mark.nightly)]
+)
+def test_two_servers_and_many_command_lines_on_one_workspace(bed, start_server, workspace, numbers):
+    stay, list_all, run = numbers
+    servers: list[Server] = [start_server(config=NO_CHECKPOINTS), start_server()]
     environ = {**os.environ, **bed.environ, "HOME": str(servers[0].home)}
 
     def command(*words: str) -> tuple[int, str]:
@@ -147,18 +154,19 @@ def test_two_servers_and_ten_command_lines_on_one_workspace(bed, start_server, w
         return done.returncode, done.stdout + done.stderr
 
     with ThreadPoolExecutor(14) as pool:
-        begun = [pool.submit(command, "shell", "--background") for _ in range(3)]
-        begun += [pool.submit(command, "list", "--format", "json") for _ in range(5)]
-        begun += [pool.submit(command, "run", "true") for _ in range(2)]
+        begun = [pool.submit(command, "shell", "--background") for _ in range(stay)]
+        begun += [pool.submit(command, "list", "--format", "json") for _ in range(list_all)]
+        begun += [pool.submit(command, "run", "true") for _ in range(run)]
         made = [pool.submit(server.post, "/api/sessions", {"workspace": str(workspace)}) for server in servers]
-        assert [work.result()[0] for work in begun] == [0] * 10, [work.result() for work in begun]
+        assert [work.result()[0] for work in begun] == [0] * len(begun), [work.result() for work in begun]
         assert [work.result().status for work in made] == [200, 200]
 
     def slots(server: Server) -> list[int]:
         return sorted(one["slot"] for one in server.get("/api/sessions").json)
 
-    wait_until(lambda: slots(servers[0]) == slots(servers[1]) and len(slots(servers[0])) == 5, "both to know all five")
-    assert len(set(slots(servers[0]))) == 5
+    wait_until(lambda: [len(slots(server)) for server in servers] == [stay + 2] * 2, "both to know all")
+    assert slots(servers[0]) == slots(servers[1])
+    assert len(set(slots(servers[0]))) == stay + 2
     ids = [one["id"] for one in servers[0].get("/api/sessions").json]
     with ThreadPoolExecutor(10) as pool:  # one deletes what the other deletes: Incus may refuse either
         deletes = [pool.submit(server.delete, f"/api/sessions/{id}?force=true") for id in ids for server in servers]
@@ -201,7 +209,7 @@ def test_an_upgrade_while_agents_work_stops_none(bed, start_server, workspace, m
     assert [one["name"] for one in json.loads(listed.stdout)["active_containers"]] == [id]
     assert len(list((tmp_path / "cache" / "clincus").iterdir())) == 2, "the new build is another one"
     # The old server goes on with its own files, also with those that it has not read yet.
-    other = talk(bed, server, make_workspace("other"))["id"]
+    other = server.create(make_workspace("other"))["id"]
     assert server.get("/").status == 200
     with connect(f"{server.socket_url}/ws/terminal/{id}") as terminal:
         assert terminal.recv(timeout=DEADLINE)
