@@ -3,7 +3,10 @@
     dashboard        a server whose workspace root is this test's own folder, and a page that shows it.
     open_dashboard   the same as a function: `open_dashboard(phone=True, checkpoints=True, config="…")`.
     session_on       a function that starts a session over the API and gives its object.
-    wire             counts what the page's answers take on the wire: `wire.take()`.
+    shared           the server and the session of a file, for those of its tests that leave both as they found them or
+                     use another part: `shared.session`. Each has a page of its own: `open_shared(phone=True)`.
+    tool             a page on the tool of that session, whose screen is empty but for STUB-READY.
+    shell            a page on a shell of that session that has just begun.
 
 Every test fails when the page wrote an error to the console, beyond the failed requests that the test expects. A test
 that fails leaves a trace (`playwright show-trace`), a picture of the page and the server's log in test-results/.
@@ -13,8 +16,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +27,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserType, Error, Locator, Page, expect, sync_playwright
 
-from tests.incus_bed import unavailable
+from tests.conftest import new_workspace
+from tests.incus_bed import Bed, unavailable
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server
 
 RESULTS = Path(__file__).resolve().parents[2] / "test-results"
@@ -163,6 +168,16 @@ class Dashboard:
         self.go(f"/sessions/{session['id']}{tab}")
         self.expect_screen("STUB-READY" if not tab else r"\$")
 
+    def count_rows(self) -> int:
+        """How many lines the terminal has that is shown."""
+        return self.page.locator(".xterm-rows:visible > div").count()
+
+    def expect_size(self) -> None:
+        """Wait until the shell has as many rows as are shown: keys may overtake a new size, which goes another way."""
+        rows = self.count_rows()
+        self.type_line(f"clear; until stty size | grep '^{rows} '; do sleep 0.1; done")
+        self.expect_screen(rf"\b{rows} \d+")
+
     def type_line(self, text: str) -> None:
         """Type into what has the focus, as a person does."""
         self.page.keyboard.type(text)
@@ -174,26 +189,11 @@ class Dashboard:
 
 
 @pytest.fixture
-def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Path, request: pytest.FixtureRequest):
-    """A function that starts a server with one workspace root and gives a page on it."""
+def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Dashboard]]:
+    """A function that gives a page, in a browser context of its own, on a server that runs."""
     opened: list[Dashboard] = []
 
-    def open_one(
-        *,
-        projects: tuple[str, ...] = ("my-app",),
-        config: str | None = None,
-        arguments: tuple[str, ...] = (),
-        phone: bool = False,
-        checkpoints: bool = False,
-        **context: Any,
-    ) -> Dashboard:
-        root = tmp_path / "workspaces"
-        root.mkdir(exist_ok=True)
-        for name in projects:
-            make_workspace(name)
-        if config is None:
-            config = f'[dashboard]\nworkspace_roots = ["{root}"]\n{"" if checkpoints else NO_CHECKPOINTS}'
-        server = start_server(config=config, arguments=arguments)
+    def open_one(server: Server, root: Path, *, phone: bool = False, **context: Any) -> Dashboard:
         made = browser.new_context(base_url=server.url, **{**(PHONE if phone else DESK), **context})
         made.set_default_timeout(DEADLINE * 1000)
         made.tracing.start(snapshots=True)
@@ -212,6 +212,29 @@ def open_dashboard(browser: Browser, start_server, make_workspace, tmp_path: Pat
     for dashboard in opened:
         dashboard.blank.context.close()
     assert errors == [], f"the page wrote errors to the console: {errors}"
+
+
+@pytest.fixture
+def open_dashboard(open_page, start_server, make_workspace, tmp_path: Path) -> Callable[..., Dashboard]:
+    """A function that starts a server with one workspace root and gives a page on it."""
+
+    def open_one(
+        *,
+        projects: tuple[str, ...] = ("my-app",),
+        config: str | None = None,
+        arguments: tuple[str, ...] = (),
+        checkpoints: bool = False,
+        **page: Any,
+    ) -> Dashboard:
+        root = tmp_path / "workspaces"
+        root.mkdir(exist_ok=True)
+        for name in projects:
+            make_workspace(name)
+        if config is None:
+            config = f'[dashboard]\nworkspace_roots = ["{root}"]\n{"" if checkpoints else NO_CHECKPOINTS}'
+        return open_page(start_server(config=config, arguments=arguments), root, **page)
+
+    return open_one
 
 
 SLOW = "task queue exceeded allotted deadline"  # the terminal's library says so of a machine that is busy
@@ -240,7 +263,59 @@ def session_on(dashboard: Dashboard):
     return lambda name="my-app", **fields: dashboard.server.create(dashboard.root / name, **fields)
 
 
+@dataclass
+class Shared:
+    """What the tests of a file share."""
+
+    server: Server
+    root: Path  # the only workspace root, with the project `my-app`
+    session: dict[str, Any]  # of that project
+
+
+@pytest.fixture(scope="module")
+def shared(bed: Bed, start_shared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A server without checkpoints, and a session."""
+    root = tmp_path_factory.mktemp("workspaces")
+    server = start_shared(config=f'[dashboard]\nworkspace_roots = ["{root}"]\n{NO_CHECKPOINTS}')
+    session = server.create(new_workspace(root / "my-app"))
+    bed.kept.add(session["id"])
+    yield Shared(server, root, session)
+    bed.kept.discard(session["id"])
+    bed.delete_all()
+
+
 @pytest.fixture
-def wire(dashboard: Dashboard) -> Wire:
-    """Counts the bytes that the page's answers take once it has shown the projects."""
-    return Wire(dashboard.page)
+def open_shared(shared: Shared, open_page) -> Callable[..., Dashboard]:
+    """A function that gives a page on the server of the file."""
+    return lambda **page: open_page(shared.server, shared.root, **page)
+
+
+def clear_tool(bed: Bed, session: dict[str, Any]) -> None:
+    """Empty the screen of the tool, and what has left it, but for STUB-READY."""
+    target = f"-t =clincus-{session['id']}:"
+    clear = "sh printf '\\033[2J\\033[HSTUB-READY\\n'; tmux clear-history; tmux wait-for -S cleared"
+    typed = f"tmux send-keys {target} -l {shlex.quote(clear)} \\; send-keys {target} Enter"
+    bed.shell(session["id"], f"{typed}; tmux wait-for cleared")
+
+
+def end_shell(bed: Bed, session: dict[str, Any]) -> None:
+    """End the session's shell, if there is one: the next one that is opened has just begun."""
+    bed.shell(session["id"], f"tmux kill-session -t =clincus-shell-{session['id']} 2>/dev/null || true")
+
+
+@pytest.fixture
+def tool(bed: Bed, shared: Shared, open_shared) -> Dashboard:
+    """A page on the tool of the file's session, whose screen is empty."""
+    clear_tool(bed, shared.session)
+    dashboard: Dashboard = open_shared()
+    dashboard.open_terminal(shared.session)
+    return dashboard
+
+
+@pytest.fixture
+def shell(bed: Bed, shared: Shared, open_shared) -> Dashboard:
+    """A page on a shell of the file's session that has just begun."""
+    end_shell(bed, shared.session)
+    dashboard: Dashboard = open_shared()
+    dashboard.open_terminal(shared.session, tab="/shell")
+    return dashboard

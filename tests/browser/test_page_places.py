@@ -7,6 +7,7 @@ import os
 import re
 import socket
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -21,9 +22,10 @@ def stop(dashboard, session: dict) -> None:
     assert dashboard.server.delete(f"/api/sessions/{session['id']}").status == 204
 
 
-def test_history_finds_a_run_and_resumes_it(dashboard, session_on):
+def test_history_finds_a_run_and_resumes_it(open_dashboard):
     """A stopped container goes on from its line in the history."""
-    session, page = session_on(), dashboard.page
+    dashboard = open_dashboard(projects=("gone-on",))
+    session, page = dashboard.server.create(dashboard.root / "gone-on"), dashboard.blank
     dashboard.open_terminal(session)
     dashboard.type_line("something to go on with")
     dashboard.expect_screen("echo: something to go on with")
@@ -31,16 +33,16 @@ def test_history_finds_a_run_and_resumes_it(dashboard, session_on):
     dashboard.go("/history")
     page.get_by_role("searchbox").fill("no such project")
     expect(page.get_by_text("Nothing matches")).to_be_visible()
-    page.get_by_role("searchbox").fill("my-app")
+    page.get_by_role("searchbox").fill("gone-on")
     page.get_by_label("Tool").select_option("claude")
-    expect(page).to_have_url(re.compile(r"/history\?q=my-app&tool=claude$"))
-    page.get_by_role("row", name="my-app").get_by_role("button", name="Resume").click()
-    page.get_by_role("row", name="my-app").get_by_role("link", name="Open").first.click()
+    expect(page).to_have_url(re.compile(r"/history\?q=gone-on&tool=claude$"))
+    page.get_by_role("row", name="gone-on").get_by_role("button", name="Resume").click()
+    page.get_by_role("row", name="gone-on").get_by_role("link", name="Open").first.click()
     dashboard.expect_screen(f"resumed {session['session_id']} with 1 lines.*STUB-READY")
 
 
-def test_the_history_names_its_projects_at_any_width(dashboard, session_on):
-    session_on()
+def test_the_history_names_its_projects_at_any_width(shared, open_shared):
+    dashboard = open_shared()
     dashboard.go("/history")
     name = dashboard.page.locator("td .name", has_text="my-app")
     for width in (390, 640, 800, 1024, 1920):
@@ -48,6 +50,7 @@ def test_the_history_names_its_projects_at_any_width(dashboard, session_on):
         wait_until(lambda: name.bounding_box()["width"] > 40, f"the name at {width} px")
 
 
+@pytest.mark.nightly
 def test_the_history_tells_what_was_spent(dashboard, home):
     """By project, and by day when one is unfolded; the conversation of a session that is long gone."""
     at = datetime.now(timezone.utc).isoformat()
@@ -58,7 +61,7 @@ def test_the_history_tells_what_was_spent(dashboard, home):
     transcript.parent.mkdir(parents=True)
     transcript.write_text(json.dumps({"timestamp": at, "message": message}) + "\n")
     (saved / "metadata.json").write_text(json.dumps({"session_id": "5b0c7d1e", "workspace": "/srv/web-shop"}))
-    page = dashboard.page
+    page = dashboard.blank
     dashboard.go("/history")
     page.get_by_text("Cost of the last 30 days").click()
     expect(page.get_by_role("row", name="In all")).to_contain_text("$7.50")
@@ -89,16 +92,25 @@ def open_file(dashboard, session: dict, *path: str) -> None:
     dashboard.page.locator(".cm-content").wait_for()
 
 
-def test_a_file_is_edited_and_saved_with_a_key(dashboard, session_on):
+def new_file(dashboard, name: str, text: str = "as it was\n") -> Path:
+    """Make a file in the project, which belongs to its owner as everything else in a workspace of the bed."""
+    file = dashboard.root / "my-app" / name
+    file.write_text(text, encoding="utf-8")
+    if os.geteuid() == 0:
+        os.chown(file, 1000, 1000)
+    return file
+
+
+def test_a_file_is_edited_and_saved_with_a_key(shared, open_shared):
     """The tree leads there, Ctrl+S saves, and the address alone leads back."""
+    dashboard = open_shared()
     folder = dashboard.root / "my-app" / "src dir"
     folder.mkdir()
     file = folder / "数据 #1?.py"
     file.write_text("x = 1\n")
     for path in (folder, file) if os.geteuid() == 0 else ():
         os.chown(path, 1000, 1000)  # as everything else in a workspace of the bed
-    session = session_on()
-    open_file(dashboard, session, "src dir", file.name)
+    open_file(dashboard, shared.session, "src dir", file.name)
     dashboard.page.locator(".cm-content").click()
     dashboard.page.keyboard.press("Control+Home")
     dashboard.page.keyboard.type("# typed here\n")
@@ -110,20 +122,22 @@ def test_a_file_is_edited_and_saved_with_a_key(dashboard, session_on):
     expect(dashboard.page.locator(".cm-content")).to_contain_text("# typed here")
 
 
-def test_a_file_that_the_agent_changed_is_shown_anew(dashboard, session_on, bed):
+def test_a_file_that_the_agent_changed_is_shown_anew(shared, open_shared, bed):
     """What nobody edits follows the container."""
-    session = session_on()
-    open_file(dashboard, session, "README.md")
-    bed.shell(session["id"], "echo 'from the agent' >> /workspace/README.md")
+    dashboard = open_shared()
+    new_file(dashboard, "followed.md")
+    open_file(dashboard, shared.session, "followed.md")
+    bed.shell(shared.session["id"], "echo 'from the agent' >> /workspace/followed.md")
     expect(dashboard.page.locator(".cm-content")).to_contain_text("from the agent")
 
 
-def test_a_file_that_the_agent_deleted_can_be_saved_anew(dashboard, session_on, bed):
+@pytest.mark.nightly
+def test_a_file_that_the_agent_deleted_can_be_saved_anew(shared, open_shared, bed):
     """Its last text stays on the page, and the page says so."""
-    file = dashboard.root / "my-app" / "README.md"
-    session = session_on()
-    open_file(dashboard, session, "README.md")
-    bed.shell(session["id"], "rm /workspace/README.md")
+    dashboard = open_shared()
+    file = new_file(dashboard, "deleted.md")
+    open_file(dashboard, shared.session, file.name)
+    bed.shell(shared.session["id"], "rm /workspace/deleted.md")
     expect(dashboard.page.get_by_text("was deleted in the container")).to_be_visible()
     assert not file.exists()
     dashboard.page.get_by_role("button", name="Save it anew").click()
@@ -132,14 +146,12 @@ def test_a_file_that_the_agent_deleted_can_be_saved_anew(dashboard, session_on, 
     dashboard.forgive(r"status of 404 .*/files/content")
 
 
-def test_a_file_whose_name_is_no_utf_8_is_edited(dashboard, session_on):
+def test_a_file_whose_name_is_no_utf_8_is_edited(shared, open_shared):
     """Names are bytes: this one is Latin-1, and is found again by its address."""
-    file = dashboard.root / "my-app" / os.fsdecode(b"caf\xe9.txt")
-    file.write_text("un café\n", encoding="utf-8")
-    if os.geteuid() == 0:
-        os.chown(file, 1000, 1000)
-    page = dashboard.page
-    dashboard.go(f"/sessions/{session_on()['id']}/files")
+    dashboard = open_shared()
+    file = new_file(dashboard, os.fsdecode(b"caf\xe9.txt"), "un café\n")
+    page = dashboard.blank
+    dashboard.go(f"/sessions/{shared.session['id']}/files")
     page.get_by_role("treeitem", name="caf\ufffd.txt").click()
     expect(page).to_have_url(re.compile(r"\?path=caf%E9\.txt$"))
     page.reload()
@@ -153,7 +165,7 @@ def test_a_file_whose_name_is_no_utf_8_is_edited(dashboard, session_on):
 
 def test_what_is_typed_stays_while_the_session_stops_and_starts(dashboard, session_on):
     """The editor stays, says that nothing can be saved now, and saves when the session runs again."""
-    page, session = dashboard.page, session_on()
+    page, session = dashboard.blank, session_on()
     file = dashboard.root / "my-app" / "README.md"
     open_file(dashboard, session, "README.md")
     text = page.locator(".cm-content")
@@ -172,11 +184,12 @@ def test_what_is_typed_stays_while_the_session_stops_and_starts(dashboard, sessi
     wait_until(lambda: file.read_text() == "typed before # my-app\nand after", "both to be saved")
 
 
-def test_what_is_not_saved_is_not_lost(dashboard, session_on):
+def test_what_is_not_saved_is_not_lost(shared, open_shared):
     """Other places, another file and a reload: each keeps it, or asks first."""
-    (dashboard.root / "my-app" / "other.txt").write_text("other\n")
-    page, session = dashboard.page, session_on()
-    open_file(dashboard, session, "README.md")
+    dashboard = open_shared()
+    page = dashboard.page
+    new_file(dashboard, "other.txt", "other\n")
+    open_file(dashboard, shared.session, "README.md")
     text = page.locator(".cm-content")
     text.click()
     page.keyboard.type("not saved yet ")
@@ -199,14 +212,14 @@ def test_what_is_not_saved_is_not_lost(dashboard, session_on):
 
 
 @pytest.mark.parametrize(("choice", "kept"), [("Take theirs", "from the agent"), ("Keep mine", "typed here")])
-def test_a_file_that_both_changed_is_never_overwritten_blindly(dashboard, session_on, bed, choice, kept):
+def test_a_file_that_both_changed_is_never_overwritten_blindly(shared, open_shared, bed, choice, kept):
     """The save is refused, the container's version stands, and the person decides."""
-    file = dashboard.root / "my-app" / "README.md"
-    session = session_on()
-    open_file(dashboard, session, "README.md")
+    dashboard = open_shared()
+    file = new_file(dashboard, f"{choice}.md")
+    open_file(dashboard, shared.session, file.name)
     dashboard.page.locator(".cm-content").click()
     dashboard.page.keyboard.type("typed here ")
-    bed.shell(session["id"], "echo 'from the agent' > /workspace/README.md")
+    bed.shell(shared.session["id"], f"echo 'from the agent' > '/workspace/{file.name}'")
     dashboard.page.keyboard.press("Control+s")
     expect(dashboard.page.get_by_text("changed in the container while you edited it")).to_be_visible()
     assert file.read_text() == "from the agent\n"
@@ -216,11 +229,11 @@ def test_a_file_that_both_changed_is_never_overwritten_blindly(dashboard, sessio
     dashboard.forgive(r"status of 412")
 
 
-def test_a_binary_file_says_why_it_is_not_shown(dashboard, session_on):
+def test_a_binary_file_says_why_it_is_not_shown(shared, open_shared):
     """No garbage in the editor."""
+    dashboard = open_shared()
     (dashboard.root / "my-app" / "blob.bin").write_bytes(bytes(range(256)) * 8)
-    session = session_on()
-    dashboard.go(f"/sessions/{session['id']}/files")
+    dashboard.go(f"/sessions/{shared.session['id']}/files")
     dashboard.page.get_by_role("treeitem", name="blob.bin").click()
     expect(dashboard.page.get_by_text("is not UTF-8 text")).to_be_visible()
     dashboard.page.get_by_role("button", name="Copy its path").click()
@@ -229,11 +242,12 @@ def test_a_binary_file_says_why_it_is_not_shown(dashboard, session_on):
     dashboard.forgive(r"status of 415")
 
 
-def test_a_workspace_root_is_added_and_kept(dashboard, make_workspace, tmp_path):
+def test_a_workspace_root_is_added_and_kept(open_shared, make_workspace, tmp_path):
     """It is kept beside the configuration file, its projects on the first page, and gone again when it is removed."""
+    dashboard = open_shared()
     more = tmp_path / "more"
     (more / "extra").mkdir(parents=True)
-    page = dashboard.page
+    page = dashboard.blank
     dashboard.go("/settings")
     page.get_by_label("Folder to add").fill(str(more))
     page.get_by_role("button", name="Add folder").click()
@@ -277,9 +291,10 @@ def test_the_page_follows_to_another_port_which_is_kept(dashboard, start_server)
     dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
 
 
-def test_a_port_that_is_taken_is_refused_with_the_reason(dashboard):
+def test_a_port_that_is_taken_is_refused_with_the_reason(open_shared):
     """Nothing moves, and the field can be corrected."""
-    page = dashboard.page
+    dashboard = open_shared()
+    page = dashboard.blank
     dashboard.go("/settings")
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
@@ -305,8 +320,9 @@ def test_another_page_is_told_that_the_port_has_changed(dashboard):
     dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
 
 
-def test_every_value_is_shown_with_where_it_comes_from(dashboard):
+def test_every_value_is_shown_with_where_it_comes_from(open_shared):
     """Set values name their file, the others say default."""
+    dashboard = open_shared()
     dashboard.go("/settings")
     rows = dashboard.page.get_by_role("table").get_by_role("row")
     expect(rows.filter(has_text="dashboard.workspace_roots")).to_contain_text("config.toml")
@@ -327,8 +343,9 @@ def test_a_broken_configuration_is_shown_and_mended_without_a_reload(dashboard):
     expect(dashboard.page.get_by_role("alert")).to_have_count(0)
 
 
-def test_a_new_project_is_made_and_can_be_started(dashboard):
+def test_a_new_project_is_made_and_can_be_started(open_shared):
     """The name's rule is said before the server has to say it."""
+    dashboard = open_shared()
     page = dashboard.page
     page.get_by_role("button", name="New project").click()
     page.get_by_label("Name").fill("Not This")
@@ -339,24 +356,23 @@ def test_a_new_project_is_made_and_can_be_started(dashboard):
     assert (dashboard.root / "brand-new" / ".git").is_dir()
 
 
-def test_the_palette_leads_everywhere(dashboard, session_on):
+def test_the_palette_leads_everywhere(tool):
     """Alt+0 in a terminal and Ctrl+K elsewhere: it finds by a few letters, and what it leads to has the keys."""
-    session = session_on()
-    dashboard.open_terminal(session)
-    dashboard.page.keyboard.press("Alt+0")
-    expect(dashboard.page.get_by_role("combobox", name="Command")).to_be_focused()
-    dashboard.page.keyboard.type("history")
-    dashboard.page.keyboard.press("Enter")
-    expect(dashboard.page.get_by_role("heading", name="History")).to_be_visible()
-    dashboard.page.keyboard.press("Control+k")
-    expect(dashboard.page.get_by_role("combobox", name="Command")).to_be_focused()
-    dashboard.page.keyboard.type("my-app")
-    dashboard.page.keyboard.press("Enter")
-    expect(dashboard.page.locator(".xterm-helper-textarea:focus")).to_have_count(1)
-    dashboard.type_line("typed after the palette")
-    dashboard.expect_screen("echo: typed after the palette")
+    tool.page.keyboard.press("Alt+0")
+    expect(tool.page.get_by_role("combobox", name="Command")).to_be_focused()
+    tool.page.keyboard.type("history")
+    tool.page.keyboard.press("Enter")
+    expect(tool.page.get_by_role("heading", name="History")).to_be_visible()
+    tool.page.keyboard.press("Control+k")
+    expect(tool.page.get_by_role("combobox", name="Command")).to_be_focused()
+    tool.page.keyboard.type("my-app")
+    tool.page.keyboard.press("Enter")
+    expect(tool.page.locator(".xterm-helper-textarea:focus")).to_have_count(1)
+    tool.type_line("typed after the palette")
+    tool.expect_screen("echo: typed after the palette")
 
 
+@pytest.mark.nightly
 def test_what_fits_best_is_chosen(open_dashboard):
     """A name that was typed in full comes before a longer one that holds its letters, in the dialog and the palette."""
     dashboard = open_dashboard(projects=("api", "a-project-in-all-its-length", "pi"))
@@ -377,21 +393,20 @@ def test_what_fits_best_is_chosen(open_dashboard):
     expect(page.get_by_role("dialog", name="New session")).to_contain_text(str(dashboard.root / "pi"))
 
 
-def test_the_palette_key_and_enter_go_to_and_fro(open_dashboard):
+def test_the_palette_key_and_enter_go_to_and_fro(tool, shared, make_workspace):
     """The session that was shown before is the first one offered."""
-    dashboard = open_dashboard(projects=("one", "two", "three"))
-    sessions = [dashboard.server.create(dashboard.root / name) for name in ("one", "two", "three")]
-    for session in sessions[:2]:
-        dashboard.open_terminal(session)
+    sessions = [shared.session, shared.server.create(make_workspace("two"))]
+    tool.open_terminal(sessions[1])
     for session in (sessions[0], sessions[1], sessions[0]):
-        dashboard.page.keyboard.press("Alt+0")
-        expect(dashboard.page.get_by_role("combobox", name="Command")).to_be_focused()
-        dashboard.page.keyboard.press("Enter")
-        expect(dashboard.page).to_have_url(re.compile(f"{session['id']}$"))
+        tool.page.keyboard.press("Alt+0")
+        expect(tool.page.get_by_role("combobox", name="Command")).to_be_focused()
+        tool.page.keyboard.press("Enter")
+        expect(tool.page).to_have_url(re.compile(f"{session['id']}$"))
 
 
-def test_shortcuts_are_listed(dashboard):
+def test_shortcuts_are_listed(open_shared):
     """`?` shows them, Escape closes them."""
+    dashboard = open_shared()
     dashboard.page.keyboard.press("?")
     expect(dashboard.page.get_by_role("dialog")).to_contain_text("Command palette")
     dashboard.page.keyboard.press("Escape")

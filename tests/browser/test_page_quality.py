@@ -7,6 +7,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from browser_bed import Wire, clear_tool, end_shell
 from playwright.sync_api import expect
 
 pytest_plugins = ("browser_bed",)
@@ -29,12 +30,11 @@ def settle(dashboard, path: str) -> None:
     dashboard.page.wait_for_load_state("networkidle")
 
 
-def test_axe_finds_nothing_serious(open_dashboard):
+def test_axe_finds_nothing_serious(shared, open_shared):
     """Every place, the dialogs and a running session. In the dark theme only the contrast can be another one."""
     # Without motion: halfway through its fade a dialog has less contrast.
-    dashboard = open_dashboard(reduced_motion="reduce")
-    page = dashboard.page
-    session = dashboard.server.create(dashboard.root / "my-app")
+    dashboard = open_shared(reduced_motion="reduce")
+    page, session = dashboard.blank, shared.session
 
     def check(where: str) -> None:
         page.emulate_media(color_scheme="light")
@@ -85,19 +85,20 @@ BORDERS = """
 """
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_one_sees_where_a_field_is(open_dashboard, theme):
-    """The border of each field has a contrast of 3:1."""
-    dashboard = open_dashboard(color_scheme=theme, reduced_motion="reduce")
-    page = dashboard.page
+def test_one_sees_where_a_field_is(open_shared):
+    """The border of each field has a contrast of 3:1, in both themes."""
+    dashboard = open_shared(reduced_motion="reduce")
+    page = dashboard.blank
     seen = 0
     for path, key in (("/settings", ""), ("/history", ""), ("/", "n")):
         settle(dashboard, path)
         if key:
             page.keyboard.press(key)
             page.get_by_role("dialog").wait_for()
-        borders = page.evaluate(BORDERS)
-        assert [name for name, contrast in borders if contrast < 3] == [], path
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            borders = page.evaluate(BORDERS)
+            assert [name for name, contrast in borders if contrast < 3] == [], (path, theme)
         seen += len(borders)
     assert seen > 5
 
@@ -114,11 +115,12 @@ TOO_WIDE = """
 """
 
 
-def test_a_phone_has_no_horizontal_scroll(open_dashboard):
+def test_a_phone_has_no_horizontal_scroll(shared, open_shared, make_workspace):
     """At 390 px every place fits, and long names are cut rather than pushed out."""
     name = "a-project-with-a-name-that-is-much-longer-than-a-phone-is-wide-and-then-some"
-    dashboard = open_dashboard(projects=("my-app", name), phone=True)
-    session = dashboard.server.create(dashboard.root / name)
+    (shared.root / name).mkdir()
+    dashboard = open_shared(phone=True)
+    session = dashboard.server.create(make_workspace(name))
     for path in (
         *PLACES,
         f"/sessions/{session['id']}",
@@ -129,10 +131,12 @@ def test_a_phone_has_no_horizontal_scroll(open_dashboard):
         assert dashboard.page.evaluate(TOO_WIDE) == [], path
 
 
-def test_zoomed_to_twice_its_size_nothing_overlaps(open_dashboard):
+def test_zoomed_to_twice_its_size_nothing_overlaps(shared, open_shared):
     """A window of 1280 pixels then has 640 of the page's: names are still there, and nothing is pushed out."""
-    dashboard = open_dashboard(viewport={"width": 640, "height": 400})
-    page, session = dashboard.page, dashboard.server.create(dashboard.root / "my-app", persistent=True)
+    dashboard = open_shared(**ZOOMED)
+    page, session = dashboard.page, shared.session
+    listed = [{**session, "persistent": True}]
+    page.route(re.compile(r"/api/sessions(\?.*)?$"), lambda route: route.fulfill(json=listed))
     for path in ("/", f"/sessions/{session['id']}"):
         settle(dashboard, path)
         assert page.evaluate(TOO_WIDE) == [], path
@@ -156,14 +160,21 @@ OVERLAP = """
 """
 
 
-SCREENS = {"desk": {}, "zoomed": {"viewport": {"width": 640, "height": 400}}, "phone": {"phone": True}}
+ZOOMED = {"viewport": {"width": 640, "height": 400}}
 
 
-@pytest.mark.parametrize("screen", SCREENS.values(), ids=SCREENS.keys())
-def test_a_row_with_all_that_can_be_said_keeps_its_name(open_dashboard, screen):
+@pytest.mark.parametrize(
+    "screen",
+    [
+        pytest.param({}, id="desk", marks=pytest.mark.nightly),
+        pytest.param(ZOOMED, id="zoomed", marks=pytest.mark.nightly),
+        pytest.param({"phone": True}, id="phone"),
+    ],
+)
+def test_a_row_with_all_that_can_be_said_keeps_its_name(shared, open_shared, screen):
     """Badges wrap before the name is cut away, and the longest word for a state has room."""
-    dashboard = open_dashboard(**screen)
-    page, session = dashboard.page, dashboard.server.create(dashboard.root / "my-app", persistent=True)
+    dashboard = open_shared(**screen)
+    page, session = dashboard.page, {**shared.session, "persistent": True}
     said = {**session["agent"], "state": "working", "text": "Running the migrations of all tenants in the database"}
     all_said = {
         "name": "A name of some length that says what it is about", "pinned": True, "mode": "clone", "agent": said,
@@ -182,11 +193,11 @@ def test_a_row_with_all_that_can_be_said_keeps_its_name(open_dashboard, screen):
         assert not page.locator("main .row").evaluate(OVERLAP)
 
 
-def test_a_phone_has_the_keys_that_its_keyboard_lacks(open_dashboard):
+def test_a_phone_has_the_keys_that_its_keyboard_lacks(bed, shared, open_shared):
     """Esc, Tab, Ctrl and arrows: history with an arrow, ^C with Ctrl and a letter."""
-    dashboard = open_dashboard(phone=True)
-    session = dashboard.server.create(dashboard.root / "my-app")
-    dashboard.open_terminal(session, tab="/shell")
+    end_shell(bed, shared.session)
+    dashboard = open_shared(phone=True)
+    dashboard.open_terminal(shared.session, tab="/shell")
     page = dashboard.page
     bar = page.get_by_role("toolbar", name="Terminal keys")
     dashboard.type_line("echo first")
@@ -203,10 +214,12 @@ def test_a_phone_has_the_keys_that_its_keyboard_lacks(open_dashboard):
 
 
 @pytest.mark.parametrize(("tab", "flood"), [("", "flood 500"), ("/shell", "seq 500")])
-def test_a_finger_scrolls_back(open_dashboard, tab, flood):
+def test_a_finger_scrolls_back(bed, shared, open_shared, tab, flood):
     """In a tool's terminal as in a shell's; a key goes back to the end."""
-    dashboard = open_dashboard(phone=True)
-    dashboard.open_terminal(dashboard.server.create(dashboard.root / "my-app"), tab=tab)
+    clear_tool(bed, shared.session)
+    end_shell(bed, shared.session)
+    dashboard = open_shared(phone=True)
+    dashboard.open_terminal(shared.session, tab=tab)
     dashboard.type_line(flood)
     dashboard.expect_screen("499.*500")
     finger = dashboard.page.context.new_cdp_session(dashboard.page)
@@ -215,25 +228,25 @@ def test_a_finger_scrolls_back(open_dashboard, tab, flood):
         finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     shown = dashboard.page.locator(".xterm-rows:visible").last  # the past lies over the present
     expect(shown).not_to_contain_text("499")
-    dashboard.page.keyboard.type("x")
+    dashboard.type_line("x")
     expect(shown).to_contain_text("499")
 
 
-def test_a_phone_switches_sessions_in_its_sheet(open_dashboard):
+def test_a_phone_switches_sessions_in_its_sheet(bed, shared, open_shared):
     """The menu holds what the sidebar holds, and closes when one has chosen."""
-    dashboard = open_dashboard(phone=True)
-    session = dashboard.server.create(dashboard.root / "my-app")
+    clear_tool(bed, shared.session)
+    dashboard = open_shared(phone=True)
     dashboard.go("/settings")
     dashboard.page.get_by_role("button", name="Menu").tap()
     dashboard.page.get_by_role("dialog").get_by_role("link", name="my-app").tap()
     dashboard.expect_screen("STUB-READY")
     expect(dashboard.page.get_by_role("dialog")).to_have_count(0)
-    assert dashboard.page.url.endswith(session["id"])
+    assert dashboard.page.url.endswith(shared.session["id"])
 
 
-def test_a_tablet_with_a_keyboard_lists_the_keys(open_dashboard):
+def test_a_tablet_with_a_keyboard_lists_the_keys(open_shared):
     """Hints of keys are hidden where one touches, but in the list of them each row has its keys."""
-    page = open_dashboard(phone=True).page
+    page = open_shared(phone=True).page
     page.keyboard.press("?")
     rows = page.get_by_role("dialog").locator("dl > div")
     rows.first.wait_for()
@@ -242,8 +255,9 @@ def test_a_tablet_with_a_keyboard_lists_the_keys(open_dashboard):
             expect(key).to_be_visible()
 
 
-def test_it_can_be_installed(dashboard):
+def test_it_can_be_installed(open_shared):
     """The manifest is served as one, is complete, and its icons are there."""
+    dashboard = open_shared()
     link = dashboard.page.locator('link[rel="manifest"]').get_attribute("href")
     answer = dashboard.server.get(link)
     assert "manifest" in answer.headers["content-type"]
@@ -257,8 +271,9 @@ def test_it_can_be_installed(dashboard):
     assert errors <= {"in-incognito"}  # the test's own browser context
 
 
-def test_a_chosen_theme_is_there_before_the_first_paint(dashboard):
+def test_a_chosen_theme_is_there_before_the_first_paint(open_shared):
     """A choice against the system's is kept, and set before the page's own script runs."""
+    dashboard = open_shared()
     page = dashboard.page
     page.emulate_media(color_scheme="light")
     dashboard.go("/settings")
@@ -271,9 +286,10 @@ def test_a_chosen_theme_is_there_before_the_first_paint(dashboard):
 
 
 @pytest.mark.parametrize("path", ["/", "/history", "/settings"])
-def test_nothing_shifts_when_the_data_arrives(dashboard, path):
+def test_nothing_shifts_when_the_data_arrives(open_shared, path):
     """The layout shift of a load is next to nothing."""
-    dashboard.page.add_init_script(
+    dashboard = open_shared()
+    dashboard.blank.add_init_script(
         "window.shift = 0; new PerformanceObserver(list => { for (const entry of list.getEntries()) "
         "window.shift += entry.value }).observe({ type: 'layout-shift', buffered: true })"
     )
@@ -281,24 +297,25 @@ def test_nothing_shifts_when_the_data_arrives(dashboard, path):
     assert dashboard.page.evaluate("window.shift") < 0.05
 
 
-def test_every_place_can_be_reached_by_tab_alone(dashboard):
+def test_every_place_can_be_reached_by_tab_alone(open_dashboard):
     """From the top, Tab gets to the places, the actions and the card, each with a visible focus."""
-    page = dashboard.page
-    expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    page = open_dashboard(projects=("a-project",)).page
+    expect(page.get_by_role("button", name="a-project", exact=True)).to_be_visible()
     seen = []
-    for _ in range(20):
+    for _ in range(40):
         page.keyboard.press("Tab")
         seen.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent.trim()"))
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", seen[-1]
-        if seen[-1] == "my-app":
+        if seen[-1] == "a-project":
             break
-    assert {"History", "Settings", "New session", "my-app"} <= set(seen)
+    assert {"History", "Settings", "New session", "a-project"} <= set(seen)
 
 
-def test_a_first_load_and_a_reload_cost_few_bytes(dashboard, wire):
+def test_a_first_load_and_a_reload_cost_few_bytes(shared, open_shared):
     """With a terminal on the page; the editor comes when somebody opens it."""
-    session = dashboard.server.create(dashboard.root / "my-app")
-    settle(dashboard, f"/sessions/{session['id']}")
+    dashboard = open_shared()
+    wire = Wire(dashboard.page)
+    settle(dashboard, f"/sessions/{shared.session['id']}")
     dashboard.page.locator(".xterm-rows").wait_for()
     assert 0 < wire.take() < 166_000
     dashboard.page.reload(wait_until="networkidle")
