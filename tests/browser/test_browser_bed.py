@@ -12,14 +12,16 @@ pytest_plugins = ("browser_bed",)
 
 
 def netlink_sockets(pid: int) -> set[str]:
-    """The netlink sockets that a process has open, as links of /proc/PID/fd."""
-    lines = Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]
-    every = {f"socket:[{line.split()[-1]}]" for line in lines}
+    """The netlink sockets that a process has open, as links of /proc/PID/fd; one that has ended has none."""
     held = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            held.add(os.readlink(descriptor))
-    return held & every
+    try:
+        lines = Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                held.add(os.readlink(descriptor))
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+    return held & {f"socket:[{line.split()[-1]}]" for line in lines}
 
 
 def test_chromium_hears_nothing_of_the_interfaces_that_containers_add(browser: Browser):

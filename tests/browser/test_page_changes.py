@@ -45,7 +45,7 @@ def keep(dashboard, session: dict) -> None:
 
 def test_what_changed_is_shown_as_it_appears_and_is_undone(dashboard, reviewed):
     """The tree, the count at the row, one file, keys, an undo from the dialog, and the undo of that."""
-    (session, run), page = reviewed, dashboard.page
+    (session, run), page = reviewed, dashboard.blank
     readme = dashboard.root / "my-app" / "README.md"
     before = readme.read_text()
     dashboard.go(f"/sessions/{session['id']}/changes")
@@ -85,7 +85,7 @@ def test_what_changed_is_shown_as_it_appears_and_is_undone(dashboard, reviewed):
 
 def test_a_file_and_a_turn_are_undone_and_the_history_leads_to_what_a_deleted_session_changed(dashboard, reviewed, bed):
     """A turn renames one file and writes two; one of them is put back alone, the rest of the turn from the timeline."""
-    (session, run), page = reviewed, dashboard.page
+    (session, run), page = reviewed, dashboard.blank
     folder, path = dashboard.root / "my-app", f"/api/sessions/{session['id']}"
 
     def becomes(screen: list[str], why: str) -> None:
@@ -123,7 +123,7 @@ def test_a_file_and_a_turn_are_undone_and_the_history_leads_to_what_a_deleted_se
 
 def test_comments_stay_until_the_tool_has_them(dashboard, reviewed):
     """Written between the lines, kept over a reload, marked when their code is gone, sent together."""
-    (session, run), page = reviewed, dashboard.page
+    (session, run), page = reviewed, dashboard.blank
     run("seq 9 >numbers")
     dashboard.go(f"/sessions/{session['id']}/changes?path=numbers")
     page.locator(".cm-lineNumbers .cm-gutterElement", has_text="4").click()
@@ -150,7 +150,7 @@ def test_pictures_are_shown_before_and_after(dashboard, session_on, bed):
     picture = dashboard.root / "my-app" / "a.gif"  # its name tells nothing
     picture.write_bytes(base64.b64decode(PNG))
     shutil.chown(picture, *([1000, 1000] if os.geteuid() == 0 else [os.getuid()]))
-    session, page = session_on(), dashboard.page
+    session, page = session_on(), dashboard.blank
     path = f"/api/sessions/{session['id']}"
     wait_until(lambda: dashboard.server.get(f"{path}/checkpoints").json, "the first checkpoint")
     wide = f"cd /workspace; echo {PNG} | base64 -d >new.png; echo {WIDER} | base64 -d >wide.gif; mv -f wide.gif a.gif"
@@ -164,7 +164,7 @@ def test_pictures_are_shown_before_and_after(dashboard, session_on, bed):
 
 def test_thousands_of_files_and_a_line_of_50_mb_leave_the_page_usable(dashboard, reviewed):
     """Only the rows in sight are in the page, and what is too large is not fetched."""
-    (session, run), page = reviewed, dashboard.page
+    (session, run), page = reviewed, dashboard.blank
     run(f"mkdir many; cd many; i=0; while [ $i -lt {MANY} ]; do echo $i >file$i; i=$((i+1)); done")
     run("head -c 1000000 /dev/zero | tr '\\0' x >line; head -c 19000000 /dev/zero | tr '\\0' x >long")
     run("printf x >\"$(printf 'with\\nbreak\\033[31m')\"; head -c 52428800 /dev/zero | tr '\\0' x >longest")
@@ -182,7 +182,7 @@ def test_thousands_of_files_and_a_line_of_50_mb_leave_the_page_usable(dashboard,
 
 def test_snapshots_are_taken_brought_back_and_deleted(dashboard, session_on, bed):
     """Their place says what is not in them. The tool goes on with its conversation after one was brought back."""
-    session, page = session_on(), dashboard.page
+    session, page = session_on(), dashboard.blank
     dashboard.open_terminal(session)
     dashboard.type_line("remember the milk")
     dashboard.expect_screen("echo: remember the milk")

@@ -92,14 +92,13 @@ def dashboard(open_dashboard, road: Road) -> Iterator[Dashboard]:
     """A page that reaches its server over the road."""
     made = open_dashboard(arguments=("--allowed-host", f"127.0.0.1:{road.port}"))
     road.server_port = made.server.port
-    made.blank.goto(f"http://127.0.0.1:{road.port}/")
     yield made
     made.forgive(OF_A_LOST_SERVER)
 
 
 def open_over(road: Road, dashboard: Dashboard, session: dict, tab: str = "") -> None:
     """Open a session's terminal over the road."""
-    dashboard.page.goto(f"http://127.0.0.1:{road.port}/sessions/{session['id']}{tab}")
+    dashboard.blank.goto(f"http://127.0.0.1:{road.port}/sessions/{session['id']}{tab}")
     dashboard.expect_screen("STUB-READY" if not tab else r"\$")
 
 
@@ -111,7 +110,7 @@ def in_rail(dashboard: Dashboard, name: str):
 def test_keys_on_a_dead_connection_are_noticed_and_told(dashboard, session_on, road, make_workspace, bed):
     """The other end is gone without a word: the page finds out by what is typed, says so, and comes back by itself."""
     session = session_on()
-    page = dashboard.page
+    page = dashboard.blank
     page.clock.install()
     open_over(road, dashboard, session)
     dashboard.type_line("before")
@@ -136,7 +135,7 @@ def test_keys_on_a_dead_connection_are_noticed_and_told(dashboard, session_on, r
 
 def test_a_dead_connection_is_noticed_with_nobody_typing(dashboard, road):
     """The list says within 20 seconds that it may be old, and is current again when the road is."""
-    page, heard = dashboard.page, []
+    page, heard = dashboard.blank, []
     page.on("websocket", lambda one: one.on("framereceived", lambda frame: heard.append(str(frame))))
     page.clock.install()
     page.goto(f"http://127.0.0.1:{road.port}/")
@@ -153,7 +152,7 @@ def test_a_dead_connection_is_noticed_with_nobody_typing(dashboard, road):
 
 def test_a_shell_survives_a_sleep_in_which_nothing_was_lost(dashboard, session_on, road):
     """It asks whether the connection holds, and does not end the person's programs by connecting anew."""
-    dashboard.page.clock.install()
+    dashboard.blank.clock.install()
     open_over(road, dashboard, session_on(), "/shell")
     page = dashboard.page
     sockets = []
@@ -165,10 +164,11 @@ def test_a_shell_survives_a_sleep_in_which_nothing_was_lost(dashboard, session_o
     assert sockets == []
 
 
+@pytest.mark.nightly
 def test_a_page_that_slept_on_a_dead_connection_comes_back(dashboard, session_on, road):
     """While the laptop slept, the network changed and the session was deleted: both are seen within seconds."""
     session = session_on()
-    page = dashboard.page
+    page = dashboard.blank
     page.clock.install()
     open_over(road, dashboard, session)
     road.break_off()
@@ -186,10 +186,11 @@ def test_a_page_that_slept_on_a_dead_connection_comes_back(dashboard, session_on
     dashboard.expect_screen("echo: awake")
 
 
+@pytest.mark.nightly
 def test_another_network_is_taken_up_at_once(dashboard, session_on, road):
     """The browser says that it is online again: what is connected is doubted, what waits is tried."""
     session = session_on()
-    dashboard.page.clock.install()
+    dashboard.blank.clock.install()
     open_over(road, dashboard, session)
     road.break_off()
     dashboard.page.context.set_offline(True)
@@ -204,7 +205,7 @@ def test_another_network_is_taken_up_at_once(dashboard, session_on, road):
 
 def test_all_that_is_open_comes_back_after_the_server_did(dashboard, session_on, road, start_server):
     """Terminal and shell are as they were, the list is current, and what is not saved in the editor is still there."""
-    session, page = session_on(), dashboard.page
+    session, page = session_on(), dashboard.blank
     open_over(road, dashboard, session)
     dashboard.type_line("before")
     dashboard.expect_screen("echo: before")

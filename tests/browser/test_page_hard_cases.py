@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from browser_bed import clear_tool, end_shell
 from playwright.sync_api import Page, expect
 
 from tests.programs import wait_until
@@ -22,47 +23,44 @@ def rows_in_tmux(bed, session: dict) -> str:
     return bed.shell(session["id"], "tmux display-message -p -t =clincus-$(hostname): '#{window_height}'").strip()
 
 
-def test_a_paste_of_a_megabyte_arrives_whole(dashboard, session_on, bed):
+def test_a_paste_of_a_megabyte_arrives_whole(shell, shared, bed):
     """The server takes no message above 1 MiB: the page sends it in pieces, and nothing is lost or doubled."""
-    session, page = session_on(), dashboard.page
-    dashboard.open_terminal(session, tab="/shell")
+    page = shell.page
     text = "".join(f"{number:06d} {'x' * 72} é\n" for number in range(13_000))
     page.evaluate("text => navigator.clipboard.writeText(text)", text)
-    dashboard.type_line("clear; stty -echo; echo rea''dy; cat > /tmp/pasted; stty echo; echo do''ne")
-    dashboard.expect_screen("ready")
+    shell.type_line("clear; stty -echo; echo rea''dy; cat > /tmp/pasted; stty echo; echo do''ne")
+    shell.expect_screen("ready")
     page.keyboard.press("Control+Shift+V")
     page.keyboard.press("Control+d")
-    dashboard.expect_screen("done")
-    digest = bed.shell(session["id"], "sha256sum < /tmp/pasted").split()[0]
+    shell.expect_screen("done")
+    digest = bed.shell(shared.session["id"], "sha256sum < /tmp/pasted").split()[0]
     assert digest == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_composed_input_arrives_once(dashboard, session_on):
+def test_composed_input_arrives_once(tool):
     """An input method's intermediate words do not, and a composition that was given up leaves nothing."""
-    dashboard.open_terminal(session_on())
-    page = dashboard.page
+    page = tool.page
     devtools = page.context.new_cdp_session(page)
     for text in ("n", "ni", "你", "", "h", "你好"):
         compose = {"text": text, "selectionStart": len(text), "selectionEnd": len(text)}
         devtools.send("Input.imeSetComposition", compose)
     devtools.send("Input.insertText", {"text": "你好"})
     page.keyboard.press("Enter")
-    dashboard.expect_screen("echo: 你好(?!你)")
-    dashboard.type_line("plain")
-    dashboard.expect_screen("echo: plain")
+    tool.expect_screen("echo: 你好(?!你)")
+    tool.type_line("plain")
+    tool.expect_screen("echo: plain")
 
 
-def test_ctrl_c_is_the_programs_also_with_a_selection(dashboard, session_on):
+def test_ctrl_c_is_the_programs_also_with_a_selection(shell):
     """Ctrl+Shift+C copies; Ctrl+C interrupts, and leaves the clipboard alone."""
-    dashboard.open_terminal(session_on(), tab="/shell")
-    page = dashboard.page
-    dashboard.type_line("clear; echo antidisestablishment; sleep 1000")
+    page = shell.page
+    shell.type_line("clear; echo antidisestablishment; sleep 1000")
     word = page.locator(".xterm-rows:visible > div", has_text=re.compile("^antidis"))
     word.dblclick(position={"x": 40, "y": 6}, force=True)
     wait_until(lambda: "antidis" in page.evaluate("navigator.clipboard.readText()"), "the selection")
     page.evaluate("navigator.clipboard.writeText('nothing')")
     page.keyboard.press("Control+c")
-    dashboard.expect_screen(r"\^C")
+    shell.expect_screen(r"\^C")
     assert page.evaluate("navigator.clipboard.readText()") == "nothing"
     word.dblclick(position={"x": 40, "y": 6}, force=True)
     page.evaluate("navigator.clipboard.writeText('nothing')")
@@ -70,11 +68,13 @@ def test_ctrl_c_is_the_programs_also_with_a_selection(dashboard, session_on):
     wait_until(lambda: "antidis" in page.evaluate("navigator.clipboard.readText()"), "the copy")
 
 
-def test_a_selection_is_copied_over_plain_http(dashboard, session_on):
+def test_a_selection_is_copied_over_plain_http(shared, open_shared, bed):
     """From another machine browsers hide the clipboard's API: here it is taken away."""
+    end_shell(bed, shared.session)
+    dashboard = open_shared()
     page = dashboard.page
     page.add_init_script("Object.defineProperty(Navigator.prototype, 'clipboard', { get: () => undefined })")
-    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.open_terminal(shared.session, tab="/shell")
     dashboard.type_line("clear; echo antidisestablishment")
     word = page.locator(".xterm-rows:visible > div", has_text=re.compile("^antidis"))
     word.dblclick(position={"x": 40, "y": 6}, force=True)
@@ -83,24 +83,26 @@ def test_a_selection_is_copied_over_plain_http(dashboard, session_on):
     wait_until(lambda: "antidis" in other.evaluate("navigator.clipboard.readText()"), "the selection")
 
 
-def test_what_a_program_copies_behind_ones_back_is_offered(dashboard, session_on):
+def test_what_a_program_copies_behind_ones_back_is_offered(shell):
     """A browser refuses the clipboard to a window without focus: the page keeps the text until the person takes it."""
-    dashboard.open_terminal(session_on(), tab="/shell")
-    page = dashboard.page
+    page = shell.page
     page.evaluate(
         "() => { const write = navigator.clipboard.writeText.bind(navigator.clipboard); navigator.clipboard.writeText ="
         " () => { navigator.clipboard.writeText = write; return Promise.reject(new DOMException('no focus')); }; }"
     )
-    dashboard.type_line(r"clear; printf '\033]52;c;aGVsbG8=\a'")
+    shell.type_line(r"clear; printf '\033]52;c;aGVsbG8=\a'")
     toast = page.get_by_role("log")
     expect(toast).to_contain_text("my-app wants to copy 5 characters")
     toast.get_by_role("button", name="Copy").click()
     wait_until(lambda: page.evaluate("navigator.clipboard.readText()") == "hello", "the clipboard")
 
 
-def test_a_link_over_several_lines_is_one(dashboard, session_on):
+def test_a_link_over_several_lines_is_one(shared, open_shared, bed):
     """In the shell, and in the tool through tmux: the whole address is shown and opened."""
-    page, session = dashboard.page, session_on()
+    clear_tool(bed, shared.session)
+    end_shell(bed, shared.session)
+    dashboard = open_shared()
+    page, session = dashboard.page, shared.session
     address = f"{dashboard.server.url}/history?q={'a' * 270}end"
     for tab, line in (("/shell", f"clear; echo {address}"), ("", address)):
         dashboard.open_terminal(session, tab=tab)
@@ -113,10 +115,9 @@ def test_a_link_over_several_lines_is_one(dashboard, session_on):
     expect(opened.value).to_have_url(address)
 
 
-def test_a_hidden_terminal_takes_on_size_and_letters_when_it_is_shown(dashboard, session_on):
+def test_a_hidden_terminal_takes_on_size_and_letters_when_it_is_shown(shell):
     """Larger text and a smaller window, chosen elsewhere: the shell is told once it is looked at."""
-    dashboard.open_terminal(session_on(), tab="/shell")
-    page = dashboard.page
+    page = shell.page
     before = page.locator(".xterm-rows:visible > div").count()
     page.get_by_role("link", name="History").click()
     page.evaluate("localStorage.setItem('clincus.font-size', '18')")
@@ -124,31 +125,7 @@ def test_a_hidden_terminal_takes_on_size_and_letters_when_it_is_shown(dashboard,
     page.set_viewport_size({"width": 1000, "height": 700})
     page.go_back()
     wait_until(lambda: page.locator(".xterm-rows:visible > div").count() < before * 0.7, "fewer rows")
-    dashboard.type_line("clear; stty size")
-    dashboard.expect_screen(rf"\b{size_on(page)} \d\d")
-
-
-def test_keys_typed_while_another_session_connects_reach_no_other(open_dashboard, bed):
-    """To and fro between terminals that are opened for the first time, typing at once: nor are they the page's."""
-    dashboard = open_dashboard(projects=("one", "two"))
-    sessions = [dashboard.server.create(dashboard.root / name) for name in ("one", "two")]
-    page = dashboard.page
-    links = page.locator("aside section a")
-    expect(links).to_have_count(2)
-    order = [link.get_attribute("href") for link in links.all()]
-    for turn in range(8):
-        page.keyboard.press(f"Alt+{turn % 2 + 1}")
-        dashboard.type_line(f"not-{turn % 2}")
-    for index in (0, 1):
-        page.keyboard.press(f"Alt+{index + 1}")
-        expect(page).to_have_url(re.compile(f"{order[index]}$"))
-        dashboard.expect_screen("STUB-READY")
-        dashboard.type_line(f"last-{index}")
-        dashboard.expect_screen(f"echo: last-{index}")
-    for session in sessions:
-        index = order.index(f"/sessions/{session['id']}")
-        assert f"not-{1 - index}" not in bed.screen(session["id"])
-    assert page.get_by_role("dialog").count() == 0
+    shell.expect_size()
 
 
 def test_a_resize_while_not_connected_is_made_good(dashboard, session_on, start_server, bed):
@@ -164,10 +141,9 @@ def test_a_resize_while_not_connected_is_made_good(dashboard, session_on, start_
     dashboard.forgive("ERR_CONNECTION|Failed to load resource|WebSocket connection")
 
 
-def test_of_two_windows_the_one_that_is_looked_at_has_its_size(dashboard, session_on, bed):
+def test_of_two_windows_the_one_that_is_looked_at_has_its_size(tool, shared, bed):
     """The tool takes on the size of the window that was opened, typed in or given the focus last."""
-    session, large = session_on(), dashboard.page
-    dashboard.open_terminal(session)
+    session, large = shared.session, tool.page
     wait_until(lambda: rows_in_tmux(bed, session) == size_on(large), "the size of the first")
     small = large.context.new_page()
     small.set_viewport_size({"width": 800, "height": 400})

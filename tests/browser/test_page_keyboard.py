@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-from browser_bed import Dashboard
+from browser_bed import Dashboard, end_shell
 from playwright.sync_api import Locator, expect
 
 pytest_plugins = ("browser_bed",)
@@ -23,26 +22,14 @@ def expect_focus_on_words(dashboard: Dashboard, words: str) -> None:
     expect(dashboard.page.locator(":focus")).to_have_accessible_name(re.compile(words))
 
 
-def delete_by_menu(dashboard: Dashboard, answer: Callable[[Locator], None]) -> None:
-    """Open the menu of the first row of the list, choose its last line, and answer the question."""
-    page = dashboard.page
-    more = page.get_by_role("main").get_by_role("button", name="More actions").first
-    more.focus()
-    expect(page.locator("main [data-dropdown-menu-trigger]:focus")).to_have_count(1)  # the menu has been fetched
-    page.keyboard.press("Enter")
-    expect(page.locator('[role="menuitem"]:focus')).to_have_count(1)
-    page.keyboard.press("End")
-    page.keyboard.press("Enter")
-    answer(page.get_by_role("alertdialog"))
-    expect(page.get_by_role("alertdialog")).to_have_count(0)
-
-
-def test_ctrl_k_is_the_shells(dashboard, session_on):
+def test_ctrl_k_is_the_shells(bed, shared, open_shared):
     """It cuts the rest of the line there, and what is chosen for the palette in the settings opens that."""
-    page = dashboard.page
+    end_shell(bed, shared.session)
+    dashboard = open_shared()
+    page = dashboard.blank
     dashboard.go("/settings")
     page.get_by_label("Key for commands, in a terminal").select_option("Ctrl Shift K")
-    dashboard.open_terminal(session_on(), tab="/shell")
+    dashboard.open_terminal(shared.session, tab="/shell")
     page.keyboard.type("echo kept-whole cut-off")
     for _ in "cut-off":
         page.keyboard.press("ArrowLeft")
@@ -55,32 +42,11 @@ def test_ctrl_k_is_the_shells(dashboard, session_on):
     expect(page.get_by_role("combobox", name="Command")).to_be_focused()
 
 
-def test_the_focus_is_in_the_place_that_one_goes_to(dashboard, session_on):
-    """By a link, by a shortcut, by the palette and back: its name is heard, and Tab goes on from its top."""
-    page, session = dashboard.page, session_on()
-    place = page.locator(":focus")
-    page.get_by_role("link", name="History").click()
-    expect(place).to_have_accessible_name("History")
-    page.keyboard.press("g")
-    page.keyboard.press("s")
-    expect(place).to_have_accessible_name("Settings")
-    page.keyboard.press("Tab")
-    expect(place).to_have_accessible_name("Theme")
-    page.keyboard.press("Control+k")
-    page.get_by_role("dialog").get_by_role("combobox").fill("projects")
-    page.keyboard.press("Enter")
-    expect(place).to_have_accessible_name("Projects")
-    page.go_back()
-    expect(place).to_have_accessible_name("Settings")
-    dashboard.server.delete(f"/api/sessions/{session['id']}")
-    page.get_by_role("main").page.keyboard.press("Alt+1")
-    expect(place).to_have_accessible_name("my-app")
-
-
-def test_how_well_a_session_is_protected_is_said_in_words(dashboard, session_on):
+def test_how_well_a_session_is_protected_is_said_in_words(shared, open_shared):
     """With the keyboard, at each width: a badge's tooltip is nothing for who has no mouse."""
-    page = dashboard.page
-    dashboard.go(f"/sessions/{session_on()['id']}/files")
+    dashboard = open_shared()
+    page = dashboard.blank
+    dashboard.go(f"/sessions/{shared.session['id']}/files")
     for width in (1280, 800, 390):
         page.set_viewport_size({"width": width, "height": 800})
         press(page.get_by_role("button", name="About this session"))
@@ -89,10 +55,11 @@ def test_how_well_a_session_is_protected_is_said_in_words(dashboard, session_on)
         expect(page.get_by_role("button", name="About this session")).to_be_focused()
 
 
-def test_a_dialog_gives_the_focus_back(dashboard):
+def test_a_dialog_gives_the_focus_back(shared, open_shared):
     """Escape leads to the button that opened it."""
-    page = dashboard.page
-    for opener in ("New session", "my-app", "New project", "Keyboard shortcuts", "Search and commands"):
+    (shared.root / "untouched").mkdir()
+    page = open_shared().page
+    for opener in ("New session", "untouched", "New project", "Keyboard shortcuts", "Search and commands"):
         button = page.get_by_role("button", name=opener, exact=True).last
         press(button)
         page.get_by_role("dialog").wait_for()
@@ -101,9 +68,9 @@ def test_a_dialog_gives_the_focus_back(dashboard):
         expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_the_palette_key_gives_the_focus_back(dashboard):
+def test_the_palette_key_gives_the_focus_back(open_shared):
     """It takes the focus at once, so that no key gets lost, and knows where it was."""
-    page = dashboard.page
+    page = open_shared().page
     button = page.get_by_role("button", name="New project")
     expect(button).to_be_enabled()  # which it is once the roots are known
     button.focus()
@@ -113,24 +80,9 @@ def test_the_palette_key_gives_the_focus_back(dashboard):
     expect(button).to_be_focused()
 
 
-def test_the_focus_follows_a_row_that_goes_to_another_group(dashboard, session_on):
-    """Stop becomes Resume and back under one finger; a refused delete stays at its row, a done one at what is left."""
-    page, main = dashboard.page, dashboard.page.get_by_role("main")
-    session_on()
-    press(main.get_by_role("button", name="Stop"))
-    expect(main.get_by_role("button", name="Resume")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(main.get_by_role("button", name="Stop")).to_be_focused()
-    delete_by_menu(dashboard, lambda question: question.press("Escape"))
-    expect(main.get_by_role("button", name="More actions")).to_be_focused()
-    delete_by_menu(dashboard, lambda question: press(question.get_by_role("button", name="Delete")))
-    expect_focus_on_words(dashboard, "Start the first one")
-
-
-def test_the_focus_stays_in_the_header_of_a_session(dashboard, session_on):
+def test_the_focus_stays_in_the_header_of_a_session(tool):
     """Stop and Resume take each other's place there, too."""
-    page = dashboard.page
-    dashboard.open_terminal(session_on())
+    page = tool.page
     header = page.get_by_role("main").locator("header")
     press(header.get_by_role("button", name="Stop"))
     expect(header.get_by_role("button", name="Resume")).to_be_focused()
@@ -138,9 +90,10 @@ def test_the_focus_stays_in_the_header_of_a_session(dashboard, session_on):
     expect(header.get_by_role("button", name="Stop")).to_be_focused()
 
 
-def test_the_focus_stays_near_a_root_that_was_removed(dashboard, tmp_path):
+def test_the_focus_stays_near_a_root_that_was_removed(open_shared, tmp_path):
     """What is next in the list has it."""
-    page = dashboard.page
+    dashboard = open_shared()
+    page = dashboard.blank
     (tmp_path / "more").mkdir()
     dashboard.go("/settings")
     page.get_by_label("Folder to add").fill(str(tmp_path / "more"))
@@ -151,10 +104,9 @@ def test_the_focus_stays_near_a_root_that_was_removed(dashboard, tmp_path):
     expect_focus_on_words(dashboard, f"^Remove {dashboard.root}$")
 
 
-def test_a_terminal_takes_all_keys_but_lets_go(dashboard, session_on):
+def test_a_terminal_takes_all_keys_but_lets_go(shell):
     """Tab is the program's; Ctrl+Shift+Up leads to the tabs above it, and from there Tab on to all the rest."""
-    page = dashboard.page
-    dashboard.open_terminal(session_on(), tab="/shell")
+    page = shell.page
     terminal = page.locator(".xterm-helper-textarea:visible")
     page.keyboard.press("Tab")
     page.keyboard.press("Shift+Tab")
@@ -163,17 +115,18 @@ def test_a_terminal_takes_all_keys_but_lets_go(dashboard, session_on):
     expect(page.get_by_role("main").get_by_role("link", name="Shell")).to_be_focused()
     for _ in ("Files", "Changes", "Network", "Stop"):
         page.keyboard.press("Tab")
-    expect_focus_on_words(dashboard, "^Stop$")
+    expect_focus_on_words(shell, "^Stop$")
     for _ in ("Network", "Changes", "Files", "Shell"):
         page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     expect(terminal).to_be_focused()
 
 
-def test_an_editor_is_left_with_escape_and_tab(dashboard, session_on):
+def test_an_editor_is_left_with_escape_and_tab(shared, open_shared):
     """Tab alone indents."""
-    page = dashboard.page
-    dashboard.go(f"/sessions/{session_on()['id']}/files")
+    dashboard = open_shared()
+    page = dashboard.blank
+    dashboard.go(f"/sessions/{shared.session['id']}/files")
     press(page.get_by_role("treeitem", name="README.md"))
     text = page.locator(".cm-content")
     expect(text).to_be_focused()
@@ -185,9 +138,10 @@ def test_an_editor_is_left_with_escape_and_tab(dashboard, session_on):
     expect(text).not_to_be_focused()
 
 
-def test_the_focus_is_seen_on_every_place(dashboard, session_on):
+def test_the_focus_is_seen_on_every_place(shared, open_shared):
     """Tab goes round each place and comes to its end, with an outline at each stop."""
-    page, session = dashboard.page, session_on()
+    dashboard = open_shared()
+    page, session = dashboard.blank, shared.session
     for path in ("/", "/settings", "/history", f"/sessions/{session['id']}/files"):
         dashboard.go(path)
         page.wait_for_load_state("networkidle")

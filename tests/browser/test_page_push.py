@@ -81,7 +81,7 @@ def test_a_device_is_added_tested_and_removed(page, server, service):
     wait_until(lambda: bool(page.evaluate("1")) and bool(service.pushes), "the push")
     expect(row).to_contain_text("Delivered")
 
-    worker = page.context.service_workers[0]
+    worker = wait_until(lambda: page.evaluate("1") and page.context.service_workers, "the worker")[0]
     worker.evaluate(f"() => {{ {subscription(f'{service.url}/push/laptop', in_worker=True)} }}")
     deliver_push(page, server.url)
     titles = "registration.getNotifications().then((all) => all.map(({title}) => title))"

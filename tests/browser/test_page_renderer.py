@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from browser_bed import Dashboard
+from browser_bed import Dashboard, end_shell
 from playwright.sync_api import expect
 
 from tests.programs import wait_until
@@ -67,14 +67,15 @@ def draw_much(dashboard) -> None:
 
 
 @pytest.fixture
-def shell_drawn_by(open_dashboard) -> Iterator[Callable[[str], Dashboard]]:
+def shell_drawn_by(bed, shared, open_shared) -> Iterator[Callable[[str], Dashboard]]:
     """A function that opens a shell in the dark theme, drawn by `dom` or `gpu`."""
 
     def open_shell(renderer: str):
-        dashboard = open_dashboard(color_scheme="dark", viewport=SMALL)
+        end_shell(bed, shared.session)
+        dashboard = open_shared(color_scheme="dark", viewport=SMALL)
         if renderer == "gpu":
-            dashboard.page.add_init_script(A_GPU)
-        dashboard.open_terminal(dashboard.server.create(dashboard.root / "my-app"), tab="/shell")
+            dashboard.blank.add_init_script(A_GPU)
+        dashboard.open_terminal(shared.session, tab="/shell")
         if renderer == "gpu":
             draw_much(dashboard)
         else:
@@ -88,10 +89,8 @@ def shell_drawn_by(open_dashboard) -> Iterator[Callable[[str], Dashboard]]:
         dashboard.forgive(OF_THE_DRIVER)
 
 
-@pytest.mark.parametrize("renderer", ["dom", "gpu"])
-def test_both_draw_the_same(shell_drawn_by, renderer):
+def expect_all_drawn(dashboard: Dashboard) -> None:
     """Colours, cursor and selection are on the screen; a link can be followed; the theme changes under it."""
-    dashboard = shell_drawn_by(renderer)
     page = dashboard.page
     screen = page.locator(".xterm-screen:visible")
     dashboard.type_line(
@@ -109,12 +108,22 @@ def test_both_draw_the_same(shell_drawn_by, renderer):
     page.emulate_media(color_scheme="light")
     wait_until(lambda: colours(dashboard).get(LIGHT, 0) > 100_000, "the light theme")
     assert colours(dashboard)["250 120 10"] > 1000
-    assert is_drawn_by_gpu(dashboard) == (renderer == "gpu")
 
 
-def test_the_dom_takes_over_from_a_gpu_that_is_lost(shell_drawn_by):
-    """After sleep, or with too many terminals: the screen is as it was, and what is typed goes on."""
+def test_the_dom_draws_all(shell_drawn_by):
+    dashboard = shell_drawn_by("dom")
+    expect_all_drawn(dashboard)
+    assert not is_drawn_by_gpu(dashboard)
+
+
+def test_the_gpu_draws_the_same_and_the_dom_takes_over_when_it_is_lost(shell_drawn_by):
+    """After sleep, or with too many terminals: the screen is as it was, and what is typed goes on.
+
+    One test of both: to draw so much that the GPU is worth it takes several seconds of a core.
+    """
     dashboard = shell_drawn_by("gpu")
+    expect_all_drawn(dashboard)
+    assert is_drawn_by_gpu(dashboard)
     dashboard.type_line("clear; printf 'be%s\\n' fore")
     dashboard.page.evaluate(f"{GPU_CANVAS}.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext()")
     dashboard.expect_screen("before")
@@ -126,12 +135,13 @@ def test_the_dom_takes_over_from_a_gpu_that_is_lost(shell_drawn_by):
     wait_until(lambda: dashboard.page.evaluate("navigator.clipboard.readText()") == "before", "the selection")
 
 
-def test_without_a_gpu_of_its_own_the_add_on_is_not_even_fetched(open_dashboard):
+def test_without_a_gpu_of_its_own_the_add_on_is_not_even_fetched(bed, shared, open_shared):
     """In software the DOM is faster."""
-    dashboard = open_dashboard(viewport=SMALL)
+    end_shell(bed, shared.session)
+    dashboard = open_shared(viewport=SMALL)
     fetched = []
-    dashboard.page.on("request", lambda request: fetched.append(request.url))
-    dashboard.open_terminal(dashboard.server.create(dashboard.root / "my-app"), tab="/shell")
+    dashboard.blank.on("request", lambda request: fetched.append(request.url))
+    dashboard.open_terminal(shared.session, tab="/shell")
     dashboard.type_line("clear; for n in $(seq 400); do printf '%s\\r' $n; read -t 0.02; done; echo do''ne")
     dashboard.expect_screen("done")
     assert [url for url in fetched if "webgl" in url] == []

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
+from browser_bed import Dashboard
 from playwright.sync_api import Locator, Page, Route, expect
+from test_page_keyboard import expect_focus_on_words, press
+from wall_box import stopping
 
 from tests.programs import wait_until
 
@@ -41,15 +45,6 @@ def expect_state(dashboard, word: str | re.Pattern[str]) -> None:
     expect(row(dashboard)).to_contain_text(word)
 
 
-def test_a_project_is_a_card_that_starts_nothing_by_a_stray_click(dashboard):
-    """A click on a card without a session opens the dialog, and nothing else happens."""
-    dashboard.page.get_by_role("button", name="my-app", exact=True).click()
-    expect(dashboard.page.get_by_role("dialog")).to_contain_text(str(dashboard.root / "my-app"))
-    dashboard.page.keyboard.press("Escape")
-    expect(dashboard.page.get_by_role("dialog")).to_have_count(0)
-    assert dashboard.server.get("/api/sessions").json == []
-
-
 def test_no_roots_and_no_sessions_say_what_to_do(open_dashboard):
     """Each empty state carries the way out of it."""
     page = open_dashboard(projects=(), config="[dashboard]\nworkspace_roots = []\n").page
@@ -71,21 +66,6 @@ def test_a_session_starts_from_its_card_and_its_terminal_opens(dashboard):
     session = dashboard.server.get("/api/sessions").json[0]
     assert (session["tool"], session["persistent"]) == ("opencode", True)
     assert page.url.endswith(f"/sessions/{session['id']}")
-
-
-def test_enter_before_the_list_of_projects_is_kept(dashboard):
-    """What fits best is chosen as soon as there is a list to choose from."""
-    page = dashboard.page
-    held = hold(page, "**/api/workspaces")
-    page.reload()
-    page.get_by_role("main").get_by_role("button", name="New session").click()
-    page.get_by_label("Project or path").fill("myapp")
-    page.keyboard.press("Enter")
-    expect(page.get_by_text("Looking for that project")).to_be_visible()
-    for one in held:
-        one.continue_()
-    expect(page.get_by_role("dialog")).to_contain_text(str(dashboard.root / "my-app"))
-    expect(page.get_by_role("radio", name="Claude")).to_be_focused()
 
 
 def test_what_is_chosen_stays_when_the_configuration_is_read_anew(dashboard):
@@ -112,31 +92,6 @@ def test_a_session_starts_from_a_path(dashboard, make_workspace):
     assert [one["workspace"] for one in dashboard.server.get("/api/sessions").json] == [str(other)]
 
 
-def test_a_start_that_fails_says_why_and_is_not_tried_again(dashboard):
-    """The reason stands in the dialog, with all that was chosen; one POST was sent."""
-    page = dashboard.page
-    posts = []
-    page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
-    page.keyboard.press("n")
-    page.get_by_label("Project or path").fill("/nowhere/at/all")
-    page.keyboard.press("Enter")
-    page.get_by_role("button", name="Start session").click()
-    expect(page.get_by_role("alert")).to_contain_text("/nowhere/at/all")
-    expect(page.get_by_role("button", name="Try again")).to_be_visible()
-    assert len(posts) == 1
-    dashboard.forgive(r"status of 400 .*/api/sessions\)")
-
-
-def test_stop_and_resume_from_the_list(dashboard, session_on):
-    """Both are one click, and the list follows."""
-    session_on()
-    expect(row(dashboard)).to_be_visible()
-    row(dashboard).get_by_role("button", name="Stop").click()
-    row(dashboard).get_by_role("button", name="Resume").click()
-    expect_state(dashboard, ALIVE)
-    row(dashboard).get_by_role("button", name="Stop").wait_for()
-
-
 def test_delete_asks_first(dashboard, session_on):
     """Cancelling keeps the session; confirming removes the container."""
     session_on()
@@ -149,6 +104,7 @@ def test_delete_asks_first(dashboard, session_on):
     expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
 
 
+@pytest.mark.nightly
 def test_an_open_menu_stays_where_it_is(dashboard, session_on):
     """Its session is stopped elsewhere and would go to another group: menu and row stay, the word changes."""
     session = session_on()
@@ -164,49 +120,13 @@ def test_an_open_menu_stays_where_it_is(dashboard, session_on):
     expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
 
 
-def test_a_pin_keeps_a_session_at_the_top(dashboard, session_on):
-    """Pinned in the older one's menu, it stands before the newer one, in the list and in the sidebar."""
-    page, older, newer = dashboard.page, session_on(), session_on()
-    links = page.locator(f'a[href$="{older["id"]}"], a[href$="{newer["id"]}"]')
-
-    def expect_order(*wanted: dict) -> None:
-        for place in (page.get_by_role("main"), page.get_by_role("navigation", name="Main")):
-            for at, session in enumerate(wanted):
-                expect(place.locator("li").filter(has=links).nth(at).locator("a").first).to_have_attribute(
-                    "href", f"/sessions/{session['id']}"
-                )
-
-    expect_order(newer, older)
-    entry = page.get_by_role("main").locator("li").filter(has=page.locator(f'a[href$="{older["id"]}"]')).first
-    for action, order in (("Pin to the top", (older, newer)), ("Unpin", (newer, older))):
-        entry.get_by_role("button", name="More actions").click()
-        page.get_by_role("menuitem", name=action).click()
-        page.mouse.move(0, 0)
-        page.get_by_role("heading", name="Projects", exact=True).click()
-        expect_order(*order)
-
-
-def test_a_menu_that_is_still_being_fetched_opens_all_the_same(dashboard, session_on):
-    """It arrives while the pointer is down on its button, which must not be taken away under it."""
-    session_on()
-    held = hold(dashboard.page, "**/assets/MenuContent-*.js")
-    button = row(dashboard).get_by_role("button", name="More actions")
-    button.hover()
-    wait_until(lambda: (dashboard.page.title(), held)[1], "the menu to be fetched")
-    dashboard.page.mouse.down()
-    with dashboard.page.expect_response("**/assets/MenuContent-*.js"):
-        held[0].continue_()
-    dashboard.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-    dashboard.page.mouse.up()
-    expect(dashboard.page.get_by_role("menuitem", name="Delete")).to_be_visible()
-
-
 def test_what_others_do_appears_without_a_reload(dashboard, session_on, bed):
     """A session that curl starts and the incus command stops is on the page as soon as the server knows."""
     dashboard.page.evaluate("window.notReloaded = true")
     session = session_on()
     expect_state(dashboard, ALIVE)
-    bed.incus.run("stop", "--force", session["id"], timeout=60)
+    with stopping():
+        bed.incus.run("stop", "--force", session["id"], timeout=60)
     expect_state(dashboard, "Stopped")
     bed.incus.run("delete", session["id"], timeout=60)
     expect(dashboard.page.get_by_text("No sessions", exact=True)).to_be_visible()
@@ -227,6 +147,52 @@ def test_a_stopped_session_is_resumed_from_its_own_page(dashboard, session_on):
     expect(dashboard.page.locator(".screen textarea")).to_be_focused()
     dashboard.type_line("here again")
     dashboard.expect_screen("echo: here again")
+
+
+def test_keys_typed_while_another_session_connects_reach_no_other(open_dashboard, bed):
+    """To and fro between terminals that are opened for the first time, typing at once: nor are they the page's."""
+    dashboard = open_dashboard(projects=("one", "two"))
+    sessions = [dashboard.server.create(dashboard.root / name) for name in ("one", "two")]
+    page = dashboard.page
+    links = page.locator("aside section a")
+    expect(links).to_have_count(2)
+    order = [link.get_attribute("href") for link in links.all()]
+    for turn in range(8):
+        page.keyboard.press(f"Alt+{turn % 2 + 1}")
+        dashboard.type_line(f"not-{turn % 2}")
+    for index in (0, 1):
+        page.keyboard.press(f"Alt+{index + 1}")
+        expect(page).to_have_url(re.compile(f"{order[index]}$"))
+        dashboard.expect_screen("STUB-READY")
+        dashboard.type_line(f"last-{index}")
+        dashboard.expect_screen(f"echo: last-{index}")
+    for session in sessions:
+        index = order.index(f"/sessions/{session['id']}")
+        assert f"not-{1 - index}" not in bed.screen(session["id"])
+    assert page.get_by_role("dialog").count() == 0
+
+
+@pytest.mark.nightly
+def test_keys_go_to_the_session_that_is_shown(open_dashboard):
+    """While one switches to and fro with Alt+digit, no key reaches the other session."""
+    dashboard = open_dashboard(projects=("one", "two"))
+    sessions = {name: dashboard.server.create(dashboard.root / name) for name in ("one", "two")}
+    dashboard.open_terminal(sessions["one"])
+    for index in range(2):  # what is typed before a terminal is connected is dropped
+        dashboard.page.keyboard.press(f"Alt+{index + 1}")
+        dashboard.expect_screen("STUB-READY")
+    links = dashboard.page.locator("aside section a")
+    expect(links).to_have_count(2)
+    order = [link.get_attribute("href") for link in links.all()]
+    for turn in range(6):
+        index = turn % 2
+        dashboard.page.keyboard.press(f"Alt+{index + 1}")
+        dashboard.type_line(f"to-{index}-{turn}")
+        expect(dashboard.page).to_have_url(re.compile(f"{order[index]}$"))
+    for index in range(2):
+        dashboard.page.keyboard.press(f"Alt+{index + 1}")
+        dashboard.expect_screen(f"echo: to-{index}-{4 + index}")
+        assert f"to-{1 - index}-" not in dashboard.screen()
 
 
 def test_a_lost_server_is_seen_and_found_again(dashboard, start_server):
@@ -261,65 +227,64 @@ def test_an_incus_that_dies_is_shown_and_found_again(dashboard, session_on, bed)
     dashboard.forgive("status of 503")
 
 
-def test_without_incus_the_page_says_what_to_do(open_dashboard, start_server, tmp_path):
+def test_without_incus_the_page_says_what_to_do(open_page, start_server, make_workspace, tmp_path):
     """One cause, one command to copy; what follows from it is not listed, too."""
-    dashboard = open_dashboard()
+    root = make_workspace("my-app").parent
+    config = f'[dashboard]\nworkspace_roots = ["{root}"]\n'
+    dashboard = open_page(start_server(environ={"INCUS_DIR": str(tmp_path)}, config=config), root)
     page = dashboard.page
-    server = start_server(
-        environ={"INCUS_DIR": str(tmp_path)}, config=f'[dashboard]\nworkspace_roots = ["{dashboard.root}"]\n'
-    )
-    page.goto(server.url)
     expect(page.get_by_role("heading", name="Sessions cannot start yet")).to_be_visible()
     expect(page.get_by_role("button", name="Copy the command")).to_have_count(1)
     expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
     dashboard.forgive(r"status of 503")
 
 
-def test_many_sessions_leave_the_projects_in_reach(dashboard, session_on):
-    """A long group is folded, and unfolded by a button; the sidebar has them all."""
-    page = dashboard.page
-    sessions = [
-        {**session_on(), "id": f"clincus-abcdef-{number}", "workspace": f"/p/project-{number}"} for number in range(1)
-    ]
-    sessions += [{**sessions[0], "id": f"clincus-abcdef-{number}"} for number in range(2, 13)]
-    page.route("**/api/sessions", lambda route: route.fulfill(json=sessions))
-    page.reload()
-    rows = page.get_by_role("main").get_by_role("link", name="project-0")
-    expect(rows).to_have_count(8)
-    page.get_by_role("button", name="Show 4 more").click()
-    expect(rows).to_have_count(12)
-    expect(page.get_by_role("navigation").get_by_role("link", name="project-0")).to_have_count(12)
-
-
-def test_a_bell_puts_a_session_under_needs_you_until_somebody_looks(bed, dashboard):
-    """No terminal of it is open in the page: the container itself tells that its tool rang."""
-    page, session = dashboard.page, dashboard.server.create(dashboard.root / "my-app")
-    needs_you = page.get_by_role("navigation").get_by_role("region", name="Needs you sessions")
-    expect_state(dashboard, ALIVE)
-    bed.shell(session["id"], f"tmux send-keys -t =clincus-{session['id']}: 'sh printf \"\\a\"' Enter")
-    expect(needs_you).to_contain_text("my-app")
-    expect(page).to_have_title("(1) Projects · Clincus")
-    needs_you.get_by_role("link").click()
-    dashboard.expect_screen("STUB-READY")
-    expect(needs_you).to_have_count(0)
+def test_the_focus_is_in_the_place_that_one_goes_to(dashboard, session_on):
+    """By a link, by a shortcut, by the palette and back: its name is heard, and Tab goes on from its top."""
+    page, session = dashboard.page, session_on()
+    place = page.locator(":focus")
+    page.get_by_role("link", name="History").click()
+    expect(place).to_have_accessible_name("History")
+    page.keyboard.press("g")
+    page.keyboard.press("s")
+    expect(place).to_have_accessible_name("Settings")
+    page.keyboard.press("Tab")
+    expect(place).to_have_accessible_name("Theme")
+    page.keyboard.press("Control+k")
+    page.get_by_role("dialog").get_by_role("combobox").fill("projects")
+    page.keyboard.press("Enter")
+    expect(place).to_have_accessible_name("Projects")
     page.go_back()
-    page.reload()
-    expect_state(dashboard, ALIVE)
-    expect(page).to_have_title("Projects · Clincus")
+    expect(place).to_have_accessible_name("Settings")
+    dashboard.server.delete(f"/api/sessions/{session['id']}")
+    page.get_by_role("main").page.keyboard.press("Alt+1")
+    expect(place).to_have_accessible_name("my-app")
 
 
-def test_a_notification_is_shown_only_with_the_browsers_leave(dashboard):
-    """Refused by the browser, the choice does not pretend to be made; allowed, it stays after a reload."""
+def delete_by_menu(dashboard: Dashboard, answer: Callable[[Locator], None]) -> None:
+    """Open the menu of the first row of the list, choose its last line, and answer the question."""
     page = dashboard.page
-    dashboard.go("/settings")
-    choice = page.get_by_label("Notify me when a session needs me")
-    choice.click()
-    expect(page.get_by_text("does not let this page notify you")).to_be_visible()
-    expect(choice).not_to_be_checked()
-    page.context.grant_permissions(["notifications"], origin=dashboard.server.url)
-    choice.check()
-    # A test's Chromium has no push service, and says so: the page notifies by itself while it is open.
-    expect(page.get_by_text("notified only while a page of the dashboard is open")).to_be_visible()
-    dashboard.forgive("Push API in incognito mode")
-    page.reload()
-    expect(choice).to_be_checked()
+    more = page.get_by_role("main").get_by_role("button", name="More actions").first
+    more.focus()
+    expect(page.locator("main [data-dropdown-menu-trigger]:focus")).to_have_count(1)  # the menu has been fetched
+    page.keyboard.press("Enter")
+    expect(page.locator('[role="menuitem"]:focus')).to_have_count(1)
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    answer(page.get_by_role("alertdialog"))
+    expect(page.get_by_role("alertdialog")).to_have_count(0)
+
+
+@pytest.mark.nightly
+def test_the_focus_follows_a_row_that_goes_to_another_group(dashboard, session_on):
+    """Stop becomes Resume and back under one finger; a refused delete stays at its row, a done one at what is left."""
+    page, main = dashboard.page, dashboard.page.get_by_role("main")
+    session_on()
+    press(main.get_by_role("button", name="Stop"))
+    expect(main.get_by_role("button", name="Resume")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(main.get_by_role("button", name="Stop")).to_be_focused()
+    delete_by_menu(dashboard, lambda question: question.press("Escape"))
+    expect(main.get_by_role("button", name="More actions")).to_be_focused()
+    delete_by_menu(dashboard, lambda question: press(question.get_by_role("button", name="Delete")))
+    expect_focus_on_words(dashboard, "Start the first one")
