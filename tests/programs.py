@@ -32,9 +32,10 @@ NO_CHECKPOINTS = "[checkpoints]\nenabled = false\n"
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder with nothing of the user's own configuration."""
+    """Run git in a folder with nothing of the user's own configuration, and without looks at what could be packed."""
     environ = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
-    argv = ["git", "-c", "safe.directory=*", "-c", "user.name=Test", "-c", "user.email=test@localhost", *arguments]
+    settings = ("safe.directory=*", "user.name=Test", "user.email=test@localhost", "maintenance.auto=false")
+    argv = ["git", *(word for setting in settings for word in ("-c", setting)), *arguments]
     done = subprocess.run(
         argv, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=60
     )

@@ -95,17 +95,22 @@ class Box:
         return git(self.folder, "rev-parse", "HEAD").strip()
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A repository with two commits on `main`."""
-    folder = tmp_path / "project"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository of which each test has a copy."""
+    folder = tmp_path_factory.mktemp("example")
     git(folder, "init", "--quiet", "--initial-branch=main")
     for name in ("one", "two"):
         (folder / name).write_text(f"{name}\n")
         git(folder, "add", ".")
         git(folder, "commit", "--quiet", "--message", f"Add {name}")
     return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, example: Path) -> Path:
+    """A repository with two commits on `main`."""
+    return Path(shutil.copytree(example, tmp_path / "project", symlinks=True))
 
 
 @pytest.fixture

@@ -164,6 +164,17 @@ def sends_nothing(door, monkeypatch):
     return errors
 
 
+@pytest.mark.parametrize("graceful", [True, False])
+def test_a_stop_is_hard_at_once_where_the_configuration_says_so(sessions, door, sends_nothing, tmp_path, graceful):
+    file = tmp_path / ".config" / "clincus" / "config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[limits.runtime]\nstop_graceful = {str(graceful).lower()}\n")
+    add(sessions)
+    sessions.end(NAME)
+    (words,) = (words for words in door.calls if words[0] == "stop")
+    assert ("--force" in words) is not graceful
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_only_a_copy_that_came_whole_counts_as_the_last(sessions, sends_nothing, fails):
     session = add(sessions)

@@ -665,11 +665,11 @@ def test_client_that_pings_and_never_reads_is_not_buffered_for():
 
 
 def test_program_that_does_not_read_slows_the_client_down(monkeypatch):
-    monkeypatch.setattr(clincus, "PING_AFTER", 0.5)
-    monkeypatch.setattr(clincus, "PONG_WITHIN", 0.5)
     watched = Watched("echo ready; exec sleep 1000")
     with serving(watched) as port, closing(RawClient(port)) as raw:
         raw.receive_frame(Opcode.BINARY)
+        monkeypatch.setattr(clincus, "PING_AFTER", 0.5)
+        monkeypatch.setattr(clincus, "PONG_WITHIN", 0.5)
         raw.socket.settimeout(0.2)
         raw.protocol.send_binary(b"x" * 10_000)
         with pytest.raises(socket.timeout):
@@ -690,10 +690,11 @@ def test_message_over_one_mebibyte_closes_with_1009():
 
 
 def test_silent_client_that_answers_no_ping_is_given_up(monkeypatch):
-    monkeypatch.setattr(clincus, "PING_AFTER", 1.0)  # time for the program to say its number
-    monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
     with serving(terminal(["sh", "-c", "echo $$; exec cat"])) as port, closing(RawClient(port).open()) as raw:
         pid = int(raw.receive_frame(Opcode.BINARY).data)
+        monkeypatch.setattr(clincus, "PING_AFTER", 0.05)
+        monkeypatch.setattr(clincus, "PONG_WITHIN", 0.05)
+        raw.send_binary(b"the last word")  # it is waited for by the new times
         raw.receive_frame(Opcode.PING)
         assert Close.parse(raw.receive_frame(Opcode.CLOSE).data).code == 1011
         raw.receive_end()
@@ -942,6 +943,7 @@ def test_what_one_subscriber_does_amid_a_burst_costs_the_others_nothing(misbehav
 
 
 def test_a_failure_with_one_subscriber_ends_that_one_alone(caplog, monkeypatch):
+    monkeypatch.setattr(clincus.open_log(), "handlers", [caplog.handler])
     with hub_serving() as (hub, _, port), client(port) as one:
         wait_until(lambda: hub.subscribers)
         broken = next(iter(hub.subscribers.values()))
