@@ -1,7 +1,7 @@
 """Engines for the tests: Incus daemons of our own that are reached over HTTPS, on loopback addresses only.
 
     far_daemon(bed)    one daemon, as the remote `far`
-    cluster(bed)       three daemons as one cluster, as the remote `cl`, with the members m1, m2 and m3
+    cluster(bed)       three daemons, or more or fewer, as one cluster: the remote `cl` with the members m1, m2 and m3
 
 Both need root. Each daemon has its own INCUS_DIR and its own address in 127.0.0.0/8, and no network: a bridge would be
 shared with the bed's, as all stand in one network namespace. Afterwards nothing of them is left.
@@ -17,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,7 @@ class Engine:
     remote: str
     folder: Path
     daemons: list[Daemon] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)  # the names of the instances that outlive a test
 
     @property
     def environ(self) -> dict[str, str]:
@@ -173,11 +174,15 @@ class Engine:
                 relay.open.set()
                 self.incus("remote", "set-url", self.remote, f"https://{address}")
 
+    def names(self) -> set[str]:
+        """The instances there are now, without those that are kept."""
+        return {path.rpartition("/")[2] for path in self.query("/1.0/instances")} - self.kept
+
     def delete_all(self) -> None:
-        """Remove every instance, running or not."""
-        for name in self.query("/1.0/instances"):
+        """Remove every instance, running or not, that is not kept."""
+        for name in self.names():
             with contextlib.suppress(AssertionError):
-                self.incus("delete", "--force", f"{self.remote}:{name.rpartition('/')[2]}")
+                self.incus("delete", "--force", f"{self.remote}:{name}")
 
 
 def loopback(number: int) -> str:
@@ -201,6 +206,7 @@ def engine(bed: Bed, remote: str) -> Iterator[Engine]:
         yield made
     finally:
         with contextlib.suppress(Exception):
+            made.kept.clear()
             made.delete_all()
         for pid in processes_with(f"INCUS_DIR={folder}"):  # the last members of a cluster have no quorum to end well
             with contextlib.suppress(ProcessLookupError):
@@ -223,8 +229,14 @@ def join(made: Engine, bed: Bed) -> None:
     made.incus("image", "import", *parts, f"{made.remote}:", "--alias", "clincus")
 
 
+def pool_like(bed: Bed) -> dict[str, Any]:
+    """A storage pool as the bed's: how it copies an image is most of a create."""
+    driver = bed.incus.query("/1.0/storage-pools?recursion=1")[0]["driver"]
+    return {"name": "default", "driver": driver, **({"config": {"size": "5GiB"}} if driver != "dir" else {})}
+
+
 @contextlib.contextmanager
-def far_daemon(bed: Bed, pool: Mapping[str, Any] = PLAIN_POOL) -> Iterator[Engine]:
+def far_daemon(bed: Bed) -> Iterator[Engine]:
     """One more daemon, as a remote over HTTPS."""
     with engine(bed, "far") as made:
         daemon = Daemon(made.folder / "far", loopback(1))
@@ -233,7 +245,7 @@ def far_daemon(bed: Bed, pool: Mapping[str, Any] = PLAIN_POOL) -> Iterator[Engin
         daemon.init(
             {
                 "config": {"core.https_address": daemon.address, **QUIET},
-                "storage_pools": [pool],
+                "storage_pools": [pool_like(bed)],
                 "profiles": [ROOT_DISK],
             }
         )
@@ -242,10 +254,10 @@ def far_daemon(bed: Bed, pool: Mapping[str, Any] = PLAIN_POOL) -> Iterator[Engin
 
 
 @contextlib.contextmanager
-def cluster(bed: Bed) -> Iterator[Engine]:
-    """A cluster of three members; the client knows the first one's address."""
+def cluster(bed: Bed, members: int = 3) -> Iterator[Engine]:
+    """A cluster; the client knows the first member's address."""
     with engine(bed, "cl") as made:
-        for number in (1, 2, 3):
+        for number in range(1, members + 1):
             made.daemons.append(Daemon(made.folder / f"m{number}", loopback(10 + number)))
             made.daemons[-1].start()
         first, *others = made.daemons

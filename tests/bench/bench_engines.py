@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
@@ -24,7 +23,6 @@ from tests import engines_bed
 from tests.bench.bench_clone import make_repository
 from tests.bench.bench_terminal import ServedTerminal
 from tests.bench.measuring import House, Results, Row, Spent, delete, house, in_turns, percentile, timed
-from tests.incus_bed import Bed
 from tests.programs import Server, git
 
 CREATES, KEYS, ROUNDS = 6, 200, 4
@@ -32,16 +30,10 @@ FILES = 200
 TIMES, MORE = 1.3, 0.002  # the goals
 
 
-def pool_like(bed: Bed) -> dict[str, Any]:
-    """A storage pool as this host's: how it copies an image is most of a create."""
-    driver = bed.incus.query("/1.0/storage-pools?recursion=1")[0]["driver"]
-    return {"name": "default", "driver": driver, **({"config": {"size": "5GiB"}} if driver != "dir" else {})}
-
-
 @contextlib.contextmanager
 def server_with_engine(made: House) -> Iterator[tuple[Server, engines_bed.Engine]]:
     """A server with the engine `far`, on which the bench's folder may be mounted."""
-    with engines_bed.far_daemon(made.bed, pool_like(made.bed)) as far:
+    with engines_bed.far_daemon(made.bed) as far:
         os.environ.update(far.environ)
         try:
             with made.server(f'[engines.far]\nroots = ["{made.folder}"]\n') as server:

@@ -16,8 +16,9 @@ from network_box import ASK, Upstream, tunnel
 from websockets.exceptions import ConnectionClosed
 
 import clincus
+from tests.conftest import new_workspace
 from tests.engines_bed import Engine, Relay, far_daemon, host_incus
-from tests.programs import DEADLINE, Answer, Server, connect, git, program, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Answer, Server, connect, git, program, wait_until
 
 CONFIG = '[engines.far]\nroots = ["{}"]\n[network]\nreachable = ["127.0.0.1/32"]\n'
 
@@ -26,6 +27,21 @@ CONFIG = '[engines.far]\nroots = ["{}"]\n[network]\nreachable = ["127.0.0.1/32"]
 def far(bed) -> Iterator[Engine]:
     with far_daemon(bed) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def shared(start_shared, far, tmp_path_factory) -> Server:
+    """A server with the engine `far` for those tests that end the sessions they begin; it makes no checkpoints."""
+    config = NO_CHECKPOINTS + CONFIG.format(tmp_path_factory.getbasetemp())
+    return start_shared(config=config, environ=far.environ)
+
+
+@pytest.fixture(scope="module")
+def shared_pair(shared, far, keep_session, tmp_path_factory) -> tuple[str, str]:
+    """The ids of a session here and of one there, for those tests that leave them running."""
+    there = shared.create(new_workspace(tmp_path_factory.mktemp("there") / "project"), engine="far", mode="mount")["id"]
+    far.kept.add(clincus.instance_name(there))
+    return keep_session(shared)["id"], there
 
 
 @pytest.fixture
@@ -109,9 +125,8 @@ def unreachable(server: Server, id: str) -> bool:
     return bool(listed(server)[id]["unreachable_since"])
 
 
-def test_an_engine_that_stops_hides_nothing_and_comes_back(server, start_server, far, pair):
-    near, id = pair
-    daemon = far.daemons[0]
+def test_an_engine_that_stops_hides_nothing_and_comes_back(shared, start_shared, far, shared_pair):
+    server, (near, id), daemon = shared, shared_pair, far.daemons[0]
     memory = server.home / ".clincus" / "engine-far.json"
     wait_until(lambda: memory.exists() and clincus.instance_name(id) in memory.read_text(), "what is remembered of it")
     with connect(f"{server.socket_url}/ws/terminal/{id}?cols=120&rows=30") as terminal:
@@ -120,7 +135,7 @@ def test_an_engine_that_stops_hides_nothing_and_comes_back(server, start_server,
             with pytest.raises(ConnectionClosed):
                 deque(iter(lambda: terminal.recv(timeout=DEADLINE), ""), maxlen=0)
             wait_until(lambda: unreachable(server, id), "the loss to be seen")
-            assert {one["status"] for one in listed(server).values()} == {"running"}
+            assert {listed(server)[one]["status"] for one in shared_pair} == {"running"}
             assert (engine(server)["reachable"], engine(server, "")["reachable"]) == (False, True)
             for refused in (
                 server.post(f"/api/sessions/{id}/prompt", {"text": "lost?"}),
@@ -129,7 +144,7 @@ def test_an_engine_that_stops_hides_nothing_and_comes_back(server, start_server,
             ):
                 assert (refused.status, refused.json["error"].split(":")[0]) == (503, "engine far")
             typed(server, near, "still here", "echo: still here")
-            again = start_server(environ=far.environ)
+            again = start_shared(environ=far.environ)
             wait_until(lambda: id in listed(again), "what is remembered of the engine")
             assert (listed(again)[id]["status"], unreachable(again, id)) == ("running", True)
             assert engine(again)["since"] <= engine(server)["since"]
@@ -139,32 +154,31 @@ def test_an_engine_that_stops_hides_nothing_and_comes_back(server, start_server,
     again.stop()
     wait_until(lambda: not unreachable(server, id), "the engine to be back")
     typed(server, id, "back", "echo: back")
-    assert [run["ended_at"] for run in server.get("/api/sessions/history").json] == [None, None]
+    runs = [run for run in server.get("/api/sessions/history").json if run["id"] in shared_pair]
+    assert [run["ended_at"] for run in runs] == [None, None]
 
 
-def test_an_engine_that_hangs_delays_no_other_and_takes_no_prompt(server, far, pair):
-    near, id = pair
-    rounds = 0
+def test_an_engine_that_hangs_delays_no_other_and_takes_no_prompt(shared, far, shared_pair):
+    server, (near, id) = shared, shared_pair
     with far.daemons[0].hung(), ThreadPoolExecutor() as pool:
         prompt = pool.submit(server.post, f"/api/sessions/{id}/prompt", {"text": "lost?"})
-        while not unreachable(server, id):
-            typed(server, near, "quick", "echo: quick")
-            assert listed(server)[near]["status"] == "running"
-            rounds += 1
+        assert listed(server)[near]["status"] == "running"
+        assert not prompt.done(), "the session here waited for the engine that hangs"
+        typed(server, near, "quick", "echo: quick")
+        wait_until(lambda: unreachable(server, id), "the loss to be seen")
         assert prompt.result().status in (500, 503)
         assert server.post("/api/sessions", {"workspace": "/nowhere", "engine": "far", "mode": "mount"}).status == 503
-    assert rounds > 1, "the session here waited for the engine that hangs"
     wait_until(lambda: not unreachable(server, id), "the engine to be back")
     assert server.post(f"/api/sessions/{id}/prompt", {"text": "and then"}).json["result"] == "queued"  # for the stub
     assert [one["text"] for one in server.get(f"/api/sessions/{id}/prompts").json] == ["and then"]
     typed(server, id, "back", "echo: back")
 
 
-def test_a_create_on_an_engine_that_is_lost_leaves_nothing(server, far, there):
-    daemon = far.daemons[0]
+def test_a_create_on_an_engine_that_is_lost_leaves_nothing(shared, far, there):
+    server, daemon, before = shared, far.daemons[0], listed(shared).keys()
     with ThreadPoolExecutor() as pool:
         create = pool.submit(server.post, "/api/sessions", {"workspace": str(there), "engine": "far", "mode": "mount"})
-        wait_until(lambda: far.query("/1.0/instances"), "the container to be begun")
+        wait_until(far.names, "the container to be begun")
         daemon.kill()
         try:
             answer = create.result()
@@ -173,8 +187,8 @@ def test_a_create_on_an_engine_that_is_lost_leaves_nothing(server, far, there):
         finally:
             daemon.start()
     wait_until(lambda: engine(server)["reachable"], "the engine to be back")
-    wait_until(lambda: far.query("/1.0/instances") == [], "the half-made container to be gone")
-    wait_until(lambda: listed(server) == {}, "the session to be gone")
+    wait_until(lambda: not far.names(), "the half-made container to be gone")
+    wait_until(lambda: listed(server).keys() == before, "the session to be gone")
 
 
 @pytest.mark.nightly
@@ -254,8 +268,8 @@ def test_the_command_line_reaches_a_session_there(server, run, there, tmp_path):
     assert "has it already" in run("engine", "update", "far")
 
 
-def test_a_clone_of_a_folder_here_is_what_a_session_there_gets(server, make_workspace):
-    here = make_workspace("mine")
+def test_a_clone_of_a_folder_here_is_what_a_session_there_gets(shared, make_workspace):
+    server, here = shared, make_workspace("mine")
     made = server.create(here, engine="far")
     assert (made["mode"], made["workspace"]) == ("clone", str(here))
     say = 'sh git -c user.name=a -c user.email=a@b commit -q --allow-empty -m "from there" && echo done-$((1 + 1))'
@@ -263,6 +277,7 @@ def test_a_clone_of_a_folder_here_is_what_a_session_there_gets(server, make_work
     assert server.delete(f"/api/sessions/{made['id']}").status == 204
     fetched = server.post(f"/api/sessions/{made['id']}/fetch", {}).json
     assert git(here, "log", "-1", "--format=%s", fetched["branch"]).strip() == "from there"
+    assert server.delete(f"/api/sessions/{made['id']}?force=true").status == 204
 
 
 @pytest.fixture
