@@ -225,8 +225,8 @@ def keep_session(bed: Bed, tmp_path_factory: pytest.TempPathFactory):
     """A function that starts a session in a workspace of its own, which stays until the last test of a file."""
     kept = []
 
-    def keep(server: Server, **fields: Any) -> dict[str, Any]:
-        session = server.create(new_workspace(tmp_path_factory.mktemp("workspaces") / "project"), **fields)
+    def keep(server: Server, *, folder: str = "project", **fields: Any) -> dict[str, Any]:
+        session = server.create(new_workspace(tmp_path_factory.mktemp("workspaces") / folder), **fields)
         kept.append(session["id"])
         bed.kept.add(session["id"])
         return session

@@ -169,10 +169,3 @@ def test_protected_files_can_be_read_and_not_written(files, workspace):
         assert files("PUT", ".git/config", b"[core]\n\tfsmonitor = x\n", **headers).status in {409, 412}
     assert files("PUT", ".git/hooks/post-commit", b"#!/bin/sh\n", **NEW).status == 409
     assert (workspace / ".git/config").read_text() == before
-
-
-def test_a_stopped_session_has_no_files(shared_server, make_workspace):
-    session = shared_server.create(make_workspace())
-    shared_server.delete(f"/api/sessions/{session['id']}")
-    answer = shared_server.get(f"/api/sessions/{session['id']}/files")
-    assert (answer.status, "resume it first" in answer.json["error"]) == (409, True)
