@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
 import pytest
-from test_sessions import guest, type_line, wait_for_screen
+from test_sessions import guest, save_of, talk, type_line, wait_for_screen
 
 import clincus
-from tests.programs import DEADLINE, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
 
 TALK = "~/.claude/projects/-workspace/{session_id}.jsonl"
 
@@ -32,25 +32,26 @@ def broken_client(tmp_path):
     return make
 
 
-def talk(bed, server, workspace, **fields):
-    """A session in which something was said."""
-    session = server.create(workspace, **fields)
-    wait_for_screen(bed, session, "STUB-READY")
-    type_line(bed, session, "remember the milk")
-    wait_for_screen(bed, session, "echo: remember the milk")
+@pytest.fixture(scope="module")
+def talked(bed, shared_server, keep_session):
+    """A session in which something was said. Each test leaves it, or one that goes on with it, running."""
+    session = keep_session(shared_server)
+    talk(bed, shared_server, session)
     return session
 
 
-def saved(server, session) -> str:
-    """What the host has of a conversation."""
-    folder = server.home / ".clincus" / "sessions-claude" / session["session_id"]
-    return "".join(path.read_text() for path in folder.rglob(f"{session['session_id']}.jsonl"))
+@pytest.fixture
+def stopped(shared_server, talked):
+    """The same session, stopped."""
+    assert shared_server.delete(f"/api/sessions/{talked['id']}").status == 204
+    return talked
 
 
 def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tmp_path, broken_client):
     script = f'[[ " $* " == *" stop "* && -e {tmp_path}/broken ]] && {{ echo "Error: No" >&2; exit 1; }}'
-    server = start_server(environ=broken_client(script))
-    session = talk(bed, server, workspace)
+    server = start_server(config=NO_CHECKPOINTS, environ=broken_client(script))
+    session = server.create(workspace)
+    talk(bed, server, session)
     (tmp_path / "broken").touch()
     assert server.delete(f"/api/sessions/{session['id']}").status == 500
     (tmp_path / "broken").unlink()
@@ -58,35 +59,28 @@ def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tm
     bed.incus.run("stop", "--force", session["id"])
     wait_until(lambda: server.get(f"/api/sessions/{session['id']}").json["status"] == "stopped", "the stop")
     assert server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
-    assert "and the bread" in saved(server, session)
+    assert "and the bread" in save_of(server, session)
 
 
-def test_a_container_that_is_lost_from_outside_loses_no_more_than_the_last_turn(bed, clincus_server, workspace):
-    session = talk(bed, clincus_server, workspace)
-    type_line(bed, session, r'sh printf "\a"')  # as a tool rings at the end of a turn
-    wait_until(lambda: "remember the milk" in saved(clincus_server, session), "the save")
-    bed.incus.run("delete", "--force", session["id"])
-    path = f"/api/sessions/{session['id']}"
-    wait_until(lambda: clincus_server.get(path).status == 404, "the server to see that it is gone")
-    again = clincus_server.create(workspace, resume=session["session_id"])
+def test_a_container_that_is_lost_from_outside_loses_no_more_than_the_last_turn(bed, shared_server, talked):
+    type_line(bed, talked, r'sh printf "\a"')  # as a tool rings at the end of a turn
+    wait_until(lambda: "remember the milk" in save_of(shared_server, talked), "the save")
+    bed.incus.run("delete", "--force", talked["id"])
+    path = f"/api/sessions/{talked['id']}"
+    wait_until(lambda: shared_server.get(path).status == 404, "the server to see that it is gone")
+    again = shared_server.create(talked["workspace"], resume=talked["session_id"])
     wait_for_screen(bed, again, "earlier: remember the milk")
-
-
-def test_a_conversation_never_gets_a_second_container(bed, clincus_server, workspace):
-    session = talk(bed, clincus_server, workspace)
-    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
-    again = clincus_server.post("/api/sessions", {"workspace": str(workspace), "resume": session["session_id"]})
-    assert (again.status, session["id"] in again.json["error"]) == (409, True)
 
 
 def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_server, workspace, tmp_path, broken_client):
     cut = 'dd bs=1 count=150000 status=none | "$real" "$@"; kill -9 $PPID'
     environ = broken_client(f'if [[ "$*" == *new-session* && -e {tmp_path}/broken ]]; then {cut}; fi')
-    server = start_server(environ=environ)
-    session = talk(bed, server, workspace)
+    server = start_server(config=NO_CHECKPOINTS, environ=environ)
+    session = server.create(workspace)
+    talk(bed, server, session)
     guest(bed, session, "seq 90000 >>" + TALK.format(**session))
     assert server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
-    whole = saved(server, session)
+    whole = save_of(server, session)
     assert whole.endswith("\n90000\n")
 
     (tmp_path / "broken").touch()
@@ -98,7 +92,7 @@ def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_serv
     found = guest(bed, session, f"wc -c <{TALK.format(**session)}")
     assert 0 < int(found) < len(whole)
     assert server.delete(f"/api/sessions/{session['id']}").status == 204
-    assert saved(server, session) == whole
+    assert save_of(server, session) == whole
     assert server.post(f"/api/sessions/{session['id']}/resume").status == 200
     wait_for_screen(bed, session, "earlier: remember the milk")
     assert guest(bed, session, "cat " + TALK.format(**session)) == whole
@@ -113,10 +107,11 @@ def command_line(bed, server) -> clincus.Sessions:
     return sessions
 
 
-def test_a_guest_that_filled_its_disk_and_stopped(bed, clincus_server, workspace):
+def test_a_guest_that_filled_its_disk_and_stopped(bed, shared_server, workspace):
     if bed.incus.query("/1.0/storage-pools/default")["driver"] == "dir":
         pytest.skip("a pool of the kind dir enforces no quota")
-    session = talk(bed, clincus_server, workspace)
+    session = shared_server.create(workspace)
+    talk(bed, shared_server, session)
     bed.incus.run("config", "device", "override", session["id"], "root", "size=400MiB")
     guest(
         bed,
@@ -130,7 +125,7 @@ def test_a_guest_that_filled_its_disk_and_stopped(bed, clincus_server, workspace
     def is_deleted() -> bool:
         """On a busy machine btrfs now and then refuses to lift the quota of a full disk: the session is kept then."""
         try:
-            command_line(bed, clincus_server).end(session["id"], delete=True)
+            command_line(bed, shared_server).end(session["id"], delete=True)
         except clincus.ClincusError as error:
             if "quota exceeded" not in error.message:
                 raise
@@ -139,55 +134,57 @@ def test_a_guest_that_filled_its_disk_and_stopped(bed, clincus_server, workspace
         return True
 
     wait_until(is_deleted, "the session to be saved and deleted")
-    assert "remember the milk" in saved(clincus_server, session)
+    assert "remember the milk" in save_of(shared_server, session)
 
 
-def test_a_session_that_was_started_again_is_no_stopped_one(bed, clincus_server, workspace):
-    session = talk(bed, clincus_server, workspace)
-    path = f"/api/sessions/{session['id']}"
-    assert clincus_server.delete(path).status == 204
-    late = command_line(bed, clincus_server)  # then a person is asked, and thinks
-    assert clincus_server.post(f"{path}/resume").status == 200
-    wait_for_screen(bed, session, "earlier: remember the milk")
+def test_a_conversation_never_gets_a_second_container(shared_server, stopped):
+    again = shared_server.post("/api/sessions", {"workspace": stopped["workspace"], "resume": stopped["session_id"]})
+    assert (again.status, stopped["id"] in again.json["error"]) == (409, True)
+    assert shared_server.post(f"/api/sessions/{stopped['id']}/resume").status == 200
+
+
+def test_a_session_that_was_started_again_is_no_stopped_one(bed, shared_server, stopped):
+    path = f"/api/sessions/{stopped['id']}"
+    late = command_line(bed, shared_server)  # then a person is asked, and thinks
+    assert shared_server.post(f"{path}/resume").status == 200
+    wait_for_screen(bed, stopped, "earlier: remember the milk")
     with pytest.raises(clincus.ClincusError, match="started meanwhile"):
-        late.end(session["id"], delete=True)
-    assert clincus_server.get(path).json["status"] == "running"
-    wait_for_screen(bed, session, "earlier: remember the milk")
+        late.end(stopped["id"], delete=True)
+    assert shared_server.get(path).json["status"] == "running"
+    wait_for_screen(bed, stopped, "earlier: remember the milk")
 
 
-def test_two_that_resume_one_session_at_once(bed, clincus_server, workspace):
-    session = talk(bed, clincus_server, workspace)
-    assert clincus_server.delete(f"/api/sessions/{session['id']}").status == 204
-
+def test_two_that_resume_one_session_at_once(bed, shared_server, stopped):
     def resume(sessions: clincus.Sessions) -> str:
         try:
-            return sessions.resume(session["id"]).status
+            return sessions.resume(stopped["id"]).status
         except clincus.ClincusError as error:
             return str(error)
 
-    both = [command_line(bed, clincus_server) for _ in range(2)]
+    both = [command_line(bed, shared_server) for _ in range(2)]
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(resume, both))
     assert "running" in results
-    wait_for_screen(bed, session, "earlier: remember the milk")
+    wait_for_screen(bed, stopped, "earlier: remember the milk")
+    path = f"/api/sessions/{stopped['id']}"
+    wait_until(lambda: shared_server.get(path).json["status"] == "running", "the server to see it")
 
 
-def test_a_delete_beside_a_resume(bed, clincus_server, workspace):
+def test_a_delete_beside_a_resume(bed, shared_server, stopped):
     """Whichever comes first, what was said is in the container or on the host."""
-    session = talk(bed, clincus_server, workspace)
-    path = f"/api/sessions/{session['id']}"
-    assert clincus_server.delete(path).status == 204
-    other = command_line(bed, clincus_server)
+    path = f"/api/sessions/{stopped['id']}"
+    other = command_line(bed, shared_server)
 
     def delete() -> None:
         with contextlib.suppress(clincus.ClincusError):
-            other.end(session["id"], delete=True, even_unsaved=True)
+            other.end(stopped["id"], delete=True, even_unsaved=True)
 
     with ThreadPoolExecutor() as pool:
-        for work in [pool.submit(delete), pool.submit(clincus_server.post, f"{path}/resume")]:
+        for work in [pool.submit(delete), pool.submit(shared_server.post, f"{path}/resume")]:
             work.result()
-    if session["id"] in bed.names():
-        wait_until(lambda: clincus_server.post(f"{path}/resume").status == 200, "the session")
+    if stopped["id"] in bed.names():
+        wait_until(lambda: shared_server.post(f"{path}/resume").status == 200, "the session")
     else:
-        clincus_server.create(workspace, resume=session["session_id"])
-    wait_for_screen(bed, session, "earlier: remember the milk")
+        wait_until(lambda: shared_server.get(path).status == 404, "the server to see that it is gone")
+        shared_server.create(stopped["workspace"], resume=stopped["session_id"])
+    wait_for_screen(bed, stopped, "earlier: remember the milk")
