@@ -136,6 +136,7 @@ def test_every_refusal_is_logged_once(clincus_server):
     for _ in range(5):
         ask(clincus_server, "GET / HTTP/1.1", host=["Host: evil.example"])
     ask(clincus_server, "POST /api/sessions HTTP/1.1", "Origin: null")
+    wait_until(lambda: '"null"' in clincus_server.log(), "the last refusal")
     lines = [line for line in clincus_server.log().splitlines() if "gate: 127.0.0.1" in line]
     assert len(lines) == 2
     assert "evil.example" in lines[0]
@@ -354,8 +355,10 @@ def test_the_link_on_a_terminal_holds_the_token(bed, home, tmp_path):
     )  # fmt: skip
     os.close(slave)
     try:
-        assert select.select([master], [], [], DEADLINE)[0]
-        assert f"/?token={token}" in os.read(master, 4096).decode()
+        shown = b""
+        while f"/?token={token}".encode() not in shown:
+            assert select.select([master], [], [], DEADLINE)[0], shown
+            shown += os.read(master, 4096)
     finally:
         process.terminate()
         process.wait(timeout=DEADLINE)

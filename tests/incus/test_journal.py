@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults_bed import talk
-from tests.programs import ROOT, program, wait_until
+from tests.programs import NO_CHECKPOINTS, ROOT, program, wait_until
 from tests.push_service import PushService
 
 # Its push services are those of this machine.
@@ -46,7 +46,7 @@ def test_every_action_has_a_line_and_no_secret_is_in_any_log(bed, start_server, 
     secrets, token_file = Secrets(), home / "token"
     token_file.write_text(f"{secrets['token']}\n")
     token_file.chmod(0o600)
-    config = f"""[notify]
+    config = f"""{NO_CHECKPOINTS}[notify]
 webhook = "{service.webhook(secrets["webhook"], 404)}"
 template = {{ key = "{secrets["template"]}" }}
 [profiles.mine]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -16,7 +17,7 @@ from test_sessions import Events
 from websockets.exceptions import ConnectionClosed
 
 import clincus
-from tests.programs import DEADLINE, connect, git, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, connect, git, wait_until
 
 REFERENCE = {
     "defaults": {"image": str, "persistent": bool, "model": str},
@@ -68,6 +69,12 @@ BAD_SETTINGS = [
     {"workspace_roots": "x"},
     {"workspace_roots": [1]},
 ]
+
+
+@pytest.fixture(scope="module")
+def configurable(start_shared, tmp_path_factory):
+    """A server with a home of its own, whose configuration the tests write."""
+    return start_shared(at=tmp_path_factory.mktemp("configurable"))
 
 
 class TestConfig:
@@ -163,17 +170,24 @@ class TestConfig:
 
     @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES.keys())
     @pytest.mark.parametrize("existed", [True, False], ids=["edited", "new"])
-    def test_every_way_of_saving_is_seen(self, start_server, save, existed):
-        server = start_server(config="[defaults]\nmodel = 'one'\n" if existed else "")
+    def test_every_way_of_saving_is_seen(self, configurable, save, existed):
+        server, file = configurable, config_file(configurable)
+        file.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if existed:
+            file.write_text("[defaults]\nmodel = 'one'\n")
+        unsaved = "one" if existed else clincus.SETTING["defaults.model"].default
+        wait_until(lambda: server.get("/api/config").json["defaults"]["model"] == unsaved, "the start")
         events = Events(server)
-        wait_until(lambda: server.get("/api/tools").status == 200, "the server")
-        config_file(server).parent.mkdir(parents=True, exist_ok=True)
-        save(config_file(server), "[defaults]\nmodel = 'two'\n")
+        save(file, "[defaults]\nmodel = 'two'\n")
         wait_until(lambda: server.get("/api/config").json["defaults"]["model"] == "two", "the reload")
         wait_until(lambda: "config.reloaded" in [event["type"] for event in events.seen], "the event")
 
-    def test_a_broken_file_keeps_the_last_good_config_and_is_told(self, start_server):
-        server = start_server(config="[defaults]\nmodel = 'one'\n")
+    def test_a_broken_file_keeps_the_last_good_config_and_is_told(self, configurable):
+        server = configurable
+        config_file(server).parent.mkdir(parents=True, exist_ok=True)
+        config_file(server).write_text("[defaults]\nmodel = 'one'\n")
+        wait_until(lambda: server.get("/api/config").json["defaults"]["model"] == "one", "the start")
         events = Events(server)
         config_file(server).write_text("[defaults]\nmodel = 7, oops\n")
         error = wait_until(lambda: server.get("/api/config/sources").json["error"], "the error")
@@ -186,7 +200,8 @@ class TestConfig:
 
 
 class TestWorkspaces:
-    def test_roots_and_projects_in_the_references_form(self, clincus_server, workspace):
+    def test_roots_and_projects_in_the_references_form(self, start_server, workspace):
+        clincus_server = start_server(config=NO_CHECKPOINTS)
         root = workspace.parent
         (root / ".hidden").mkdir()
         (root / "file").write_text("")
@@ -205,41 +220,45 @@ class TestWorkspaces:
                 }
             ],
         }
-        clincus_server.create(workspace)
+        clincus_server.create(workspace, tool="shell")
         assert clincus_server.get("/api/workspaces").json["workspaces"][0]["active_sessions"] == 1
 
+    @pytest.fixture
+    def root(self, configurable, tmp_path):
+        """A folder with workspaces, for as long as a test lasts."""
+        configurable.post("/api/workspaces", {"path": str(tmp_path)})
+        yield tmp_path
+        configurable.delete(f"/api/workspaces?path={tmp_path}")
+
     @pytest.mark.parametrize("where", ["body", "query"])
-    def test_a_root_is_removed_by_body_or_query(self, clincus_server, tmp_path, where):
-        clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
+    def test_a_root_is_removed_by_body_or_query(self, configurable, root, where):
         if where == "body":
-            answer = clincus_server.delete("/api/workspaces", {"path": str(tmp_path)})
+            answer = configurable.delete("/api/workspaces", {"path": str(root)})
         else:
-            answer = clincus_server.delete(f"/api/workspaces?path={tmp_path}")
+            answer = configurable.delete(f"/api/workspaces?path={root}")
         assert (answer.status, answer.json["roots"]) == (200, [])
 
-    def test_a_home_relative_root_is_kept_as_written(self, clincus_server):
-        (clincus_server.home / "projects").mkdir()
-        document = clincus_server.post("/api/workspaces", {"path": "~/projects"}).json
+    def test_a_home_relative_root_is_kept_as_written(self, configurable):
+        (configurable.home / "projects").mkdir(parents=True)
+        document = configurable.post("/api/workspaces", {"path": "~/projects"}).json
         assert document["roots"] == ["~/projects"]
-        assert document["expanded_roots"] == [str(clincus_server.home / "projects")]
+        assert document["expanded_roots"] == [str(configurable.home / "projects")]
+        assert configurable.delete("/api/workspaces?path=~/projects").json["roots"] == []
 
-    def test_a_folder_is_made_in_a_root(self, clincus_server, tmp_path):
-        clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
-        body = {"root": str(tmp_path), "name": "my-app"}
-        made = clincus_server.post("/api/workspaces/folder", body)
-        assert (made.status, made.json) == (201, {"path": str(tmp_path / "my-app")})
-        assert clincus_server.post("/api/workspaces/folder", body).status == 409
+    def test_a_folder_is_made_in_a_root(self, configurable, root):
+        body = {"root": str(root), "name": "my-app"}
+        made = configurable.post("/api/workspaces/folder", body)
+        assert (made.status, made.json) == (201, {"path": str(root / "my-app")})
+        assert configurable.post("/api/workspaces/folder", body).status == 409
 
-    def test_a_folder_can_be_made_a_repository(self, clincus_server, tmp_path):
-        clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
-        body = {"root": str(tmp_path), "name": "my-app", "git": True}
-        assert clincus_server.post("/api/workspaces/folder", body).status == 201
-        assert git(tmp_path / "my-app", "rev-parse", "--is-inside-work-tree") == "true\n"
+    def test_a_folder_can_be_made_a_repository(self, configurable, root):
+        body = {"root": str(root), "name": "my-app", "git": True}
+        assert configurable.post("/api/workspaces/folder", body).status == 201
+        assert git(root / "my-app", "rev-parse", "--is-inside-work-tree") == "true\n"
 
-    def test_a_folder_name_that_is_not_kebab_case_is_refused(self, clincus_server, tmp_path):
-        clincus_server.post("/api/workspaces", {"path": str(tmp_path)})
+    def test_a_folder_name_that_is_not_kebab_case_is_refused(self, configurable, root):
         for name in ("", "My", "a b", "-a", "a-", "a--b", "a\n", "../x", "é", "a/b"):
-            answer = clincus_server.post("/api/workspaces/folder", {"root": str(tmp_path), "name": name})
+            answer = configurable.post("/api/workspaces/folder", {"root": str(root), "name": name})
             assert answer.status == 400, name
 
     def test_a_folder_outside_the_roots_is_refused(self, shared_server, tmp_path):
@@ -271,13 +290,13 @@ class TestStatic:
         assert gzip.decompress(packed.body) == plain.body
         assert len(shared_server.get(path, headers={"Accept-Encoding": "gzip, br"}).body) < 0.9 * len(packed.body)
 
-    def test_an_answer_that_the_page_has_is_not_sent_twice(self, clincus_server):
+    def test_an_answer_that_the_page_has_is_not_sent_twice(self, shared_server):
         for path in ("/api/config", "/api/sessions", "/api/workspaces"):
-            first = clincus_server.get(path, headers={"Accept-Encoding": "gzip"})
-            again = clincus_server.get(path, headers={"If-None-Match": first.headers["etag"]})
+            first = shared_server.get(path, headers={"Accept-Encoding": "gzip"})
+            again = shared_server.get(path, headers={"If-None-Match": first.headers["etag"]})
             assert (again.status, again.body) == (304, b""), path
             packed = first.headers.get("content-encoding") == "gzip"
-            assert json.loads(gzip.decompress(first.body) if packed else first.body) == clincus_server.get(path).json
+            assert json.loads(gzip.decompress(first.body) if packed else first.body) == shared_server.get(path).json
 
     @pytest.mark.parametrize("path", ["/api", "/api/nothing", "/ws/nothing", "/ws"])
     def test_unknown_api_paths_are_json_404(self, shared_server, path):
@@ -304,13 +323,24 @@ class TestStatic:
 
 
 class TestEnd:
-    @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_closes_sockets_with_a_code_and_leaves_no_child(self, clincus_server, workspace, how):
-        session = clincus_server.create(workspace)
-        codes = []
+    def test_a_signal_closes_sockets_with_a_code_and_leaves_no_child(self, start_server, workspace):
+        server = start_server(config=NO_CHECKPOINTS)
+        session = server.create(workspace)
+        self.check_end(server, session, signal.SIGTERM)
+        again = start_server()
+        wait_until(lambda: again.get(f"/api/sessions/{session['id']}").status == 200, "the session")
+        self.check_end(again, session, signal.SIGINT)
+
+    def check_end(self, server, session, how) -> None:
+        assert self.close_codes(server, ("/ws/events", f"/ws/terminal/{session['id']}"), how) == [1001, 1001]
+        assert self.group(server.process.pid) == []
+
+    def close_codes(self, server, paths, how) -> list:
+        """End a server by a signal; the codes with which it closes these sockets."""
+        codes, ready = [], threading.Semaphore(0)
 
         def follow(path: str) -> None:
-            with connect(clincus_server.socket_url + path) as websocket:
+            with connect(server.socket_url + path) as websocket:
                 ready.release()
                 try:
                     while True:
@@ -318,22 +348,23 @@ class TestEnd:
                 except ConnectionClosed as closed:
                     codes.append(closed.rcvd.code if closed.rcvd else None)
 
-        ready = threading.Semaphore(0)
-        paths = ("/ws/events", f"/ws/terminal/{session['id']}")
         threads = [threading.Thread(target=follow, args=(path,)) for path in paths]
         for thread in threads:
             thread.start()
-            ready.acquire()
-        assert clincus_server.stop(how) == 0
+            assert ready.acquire(timeout=DEADLINE)
+        assert server.stop(how) == 0
         for thread in threads:
             thread.join(timeout=DEADLINE)
-        assert codes == [1001, 1001]
-        group = [
-            path.parent.name
-            for path in Path("/proc").glob("[0-9]*/stat")
-            if path.read_text().rsplit(")", 1)[1].split()[3] == str(clincus_server.process.pid)
-        ]
-        assert group == []
+        return codes
+
+    def group(self, leader: int) -> list[str]:
+        """The processes of a session's leader that are there."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # another's, that has ended meanwhile
+                if path.read_text().rsplit(")", 1)[1].split()[3] == str(leader):
+                    found.append(path.parent.name)
+        return found
 
     def test_a_taken_port_is_said_in_one_line(self, start_server):
         with socket.socket() as taken:
@@ -352,16 +383,18 @@ class TestEnd:
         assert server.get("/api/config").status == 200
 
 
-def test_the_daemons_restart_is_survived(bed, clincus_server, workspace):
+def test_the_daemons_restart_is_survived(bed, start_server, workspace):
     """The daemon goes and comes back: the session is told once, and the listing is true again."""
-    session = clincus_server.create(workspace)
+    clincus_server = start_server(config=NO_CHECKPOINTS)
+    session = clincus_server.create(workspace, tool="shell")
     events = Events(clincus_server, ["clincus.events.v1"])
     if bed.daemon is None:
         pytest.skip("a restart would touch a daemon that is not ours")
     bed.restart()
     wait_until(lambda: "incus.reachable" in [event["type"] for event in events.seen], "the event")
-    unreachable = next(event for event in events.seen if event["type"] == "incus.unreachable")
-    assert unreachable["error"]
+    told = [event for event in events.seen if event["type"] == "incus.unreachable"]
+    assert told
+    assert told[0]["error"]
     wait_until(lambda: clincus_server.get("/api/sessions").status == 200, "the listing")
     listed = clincus_server.get("/api/sessions").json
     assert [(one["id"], one["status"]) for one in listed] == [(session["id"], "running")]
@@ -396,8 +429,8 @@ def test_a_new_subscriber_is_told_that_incus_cannot_be_reached(start_server, tmp
 
 
 def test_another_project_is_no_outage(bed, start_server, workspace):
-    server = start_server(config="[incus]\nproject = 'default'\n")
-    server.create(workspace)
+    server = start_server(config=f"{NO_CHECKPOINTS}[incus]\nproject = 'default'\n")
+    server.create(workspace, tool="shell")
     events = Events(server, ["clincus.events.v1"])
     bed.incus.run("project", "create", "clincus-test-empty")
     try:
@@ -411,7 +444,8 @@ def test_another_project_is_no_outage(bed, start_server, workspace):
         bed.incus.run("project", "delete", "clincus-test-empty")
 
 
-def test_every_reading_answers_while_the_daemon_hangs(bed, clincus_server, workspace):
+def test_every_reading_answers_while_the_daemon_hangs(bed, start_server, workspace):
+    clincus_server = start_server(config=NO_CHECKPOINTS)
     session = clincus_server.create(workspace)
     one = f"/api/sessions/{session['id']}"
     (workspace / "file").write_text("")
@@ -419,7 +453,7 @@ def test_every_reading_answers_while_the_daemon_hangs(bed, clincus_server, works
     answers = {}
 
     def ask(path: str) -> None:
-        answers[path] = clincus_server.get(path, timeout=clincus.READ_TIMEOUT * 3)
+        answers[path] = clincus_server.get(path, timeout=DEADLINE)
 
     if bed.daemon is None:
         pytest.skip("only a daemon of the tests may be frozen")
@@ -438,8 +472,8 @@ def test_every_reading_answers_while_the_daemon_hangs(bed, clincus_server, works
     assert answers["/api/tools"].status == 200
 
 
-def test_a_sessions_log_says_who_asked_for_what_and_when_it_ran(clincus_server, workspace):
-    id = clincus_server.create(workspace)["id"]
+def test_a_sessions_log_says_who_asked_for_what_and_when_it_ran(shared_server, workspace):
+    id, clincus_server = shared_server.create(workspace, tool="shell")["id"], shared_server
     log = f"/api/sessions/{id}/log"
 
     def told() -> list[str]:

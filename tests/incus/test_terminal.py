@@ -9,7 +9,7 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.programs import DEADLINE, connect, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, connect, wait_until
 
 CONTROL = ["clincus.terminal.v1"]
 PING = json.dumps({"type": "ping"})
@@ -90,18 +90,20 @@ def terminal_path(session):
     return path_of(session)
 
 
-@pytest.fixture
-def own_session(shared_server, workspace):
-    """A session for a test that stops it, or changes its tmux."""
-    return shared_server.create(workspace)
-
-
 @pytest.fixture(scope="module")
-def stopped_path(shared_server, keep_session):
-    """The terminal of a stopped session."""
+def stopped(shared_server, keep_session):
+    """A stopped session, and the code with which the stop closed its terminal."""
     session = keep_session(shared_server)
-    shared_server.delete(f"/api/sessions/{session['id']}")
-    return path_of(session)
+    with Terminal(shared_server, path_of(session), subprotocols=CONTROL) as terminal:
+        terminal.wait_for("STUB-READY")
+        shared_server.delete(f"/api/sessions/{session['id']}")
+        return session, terminal.close_code()
+
+
+@pytest.fixture
+def stopped_path(stopped):
+    """The terminal of a stopped session."""
+    return path_of(stopped[0])
 
 
 def test_a_plain_client_types_with_text_or_binary_and_reads_bytes(shared_server, terminal_path):
@@ -207,17 +209,19 @@ def test_a_shell_outlives_its_client_and_ends_when_a_person_exits_it(bed, shared
         shell.wait_for("the-answer-is-42")  # tmux may drop what a shell says in its last moment
         shell.type("exit\r")
         assert shell.close_code() == 1000
-    assert tmux_sessions(bed, session) == [f"clincus-{session['id']}"]
+    wait_until(lambda: tmux_sessions(bed, session) == [f"clincus-{session['id']}"], "the shell's tmux to go")
 
 
 def test_a_shell_outlives_the_server(start_server, workspace):
-    server = start_server()
-    session = server.create(workspace)
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(workspace, tool="shell")
     with Terminal(server, f"/ws/shell/{session['id']}") as shell:
         shell.type("answer=42; echo it-is-$answer\r")
         shell.wait_for("it-is-42")
     server.stop()
-    with Terminal(start_server(), f"/ws/shell/{session['id']}") as shell:
+    again = start_server()
+    wait_until(lambda: again.get(f"/api/sessions/{session['id']}").status == 200, "the session")
+    with Terminal(again, f"/ws/shell/{session['id']}") as shell:
         shell.type("echo the-answer-is-$answer\r")
         shell.wait_for("the-answer-is-42")
 
@@ -229,18 +233,19 @@ def test_a_shell_gets_every_key(shared_server, session):
         shell.wait_for("\nback-abc")
 
 
-def test_a_bell_of_the_shell_is_not_the_tools(bed, shared_server, own_session):
-    path = f"/api/sessions/{own_session['id']}"
+def test_a_bell_of_the_shell_is_not_the_tools(bed, shared_server, workspace):
+    session = shared_server.create(workspace)  # one in which nothing has rung
+    path = f"/api/sessions/{session['id']}"
     with (
-        Terminal(shared_server, path_of(own_session)) as terminal,
-        Terminal(shared_server, f"/ws/shell/{own_session['id']}?own_mouse=1") as shell,
+        Terminal(shared_server, path_of(session)) as terminal,
+        Terminal(shared_server, f"/ws/shell/{session['id']}?own_mouse=1") as shell,
     ):
         terminal.wait_for("STUB-READY")
         hook = "tmux set-hook -ga alert-bell 'set-option -gaF @bells \"#{session_name} \"'"
-        bed.shell(own_session["id"], hook)
+        bed.shell(session["id"], hook)
         shell.type("printf '\\a'; echo rang-$((40 + 2))\r")
         shell.wait_for("rang-42")
-        wait_until(lambda: "shell" in bed.shell(own_session["id"], "tmux show-options -gv @bells"), "the bell")
+        wait_until(lambda: "shell" in bed.shell(session["id"], "tmux show-options -gv @bells"), "the bell")
         assert shared_server.get(path).json["rang_at"] == ""
         terminal.type("sh printf '\\a'\r")
         wait_until(lambda: shared_server.get(path).json["rang_at"], "the tool's bell")
@@ -264,11 +269,8 @@ def test_a_paused_terminal_is_sent_nothing_until_it_is_resumed(shared_server, se
         shell.wait_for("after-42")
 
 
-def test_stopping_the_session_ends_its_terminals(shared_server, own_session):
-    with Terminal(shared_server, path_of(own_session), subprotocols=CONTROL) as terminal:
-        terminal.wait_for("STUB-READY")
-        shared_server.delete(f"/api/sessions/{own_session['id']}")
-        assert terminal.close_code() in (1000, 4409)
+def test_stopping_the_session_ends_its_terminals(stopped):
+    assert stopped[1] in (1000, 4409)
 
 
 def test_two_clients_share_one_screen(shared_server, terminal_path):
@@ -278,12 +280,12 @@ def test_two_clients_share_one_screen(shared_server, terminal_path):
         other.wait_for("echo: seen by both")
 
 
-def test_the_scrollback_holds_what_left_the_screen(shared_server, own_session):
-    with Terminal(shared_server, path_of(own_session)) as terminal:
+def test_the_scrollback_holds_what_left_the_screen(shared_server, session):
+    with Terminal(shared_server, path_of(session)) as terminal:
         terminal.wait_for("STUB-READY")
-        terminal.type("sh seq -f 'line %.0f.' 500; printf '\\033[32mgreen'\n")
+        terminal.type("sh seq -f 'line %.0f.' 500; printf '\\033[32mgr''een\\033[m'\n")  # its echo is another word
         terminal.wait_for("green")
-    path = f"/api/sessions/{own_session['id']}/scrollback"
+    path = f"/api/sessions/{session['id']}/scrollback"
     whole = shared_server.get(f"{path}?lines=2000")
     assert whole.headers["content-type"] == "text/plain; charset=utf-8"
     assert [f"line {number}." for number in range(1, 501)] == [
@@ -293,25 +295,29 @@ def test_the_scrollback_holds_what_left_the_screen(shared_server, own_session):
     assert "line 300." not in shared_server.get(f"{path}?lines=100").body.decode()
     assert shared_server.get(f"{path}?lines=-1").status == 400
     assert shared_server.get(f"{path}?shell=1").status == 409
-    with Terminal(shared_server, f"/ws/shell/{own_session['id']}") as shell:
+    with Terminal(shared_server, f"/ws/shell/{session['id']}") as shell:
         shell.type("echo only-$((40 + 2))\r")
         shell.wait_for("only-42")
     assert "only-42" in shared_server.get(f"{path}?shell=1").body.decode()
-    assert shared_server.delete(f"/api/sessions/{own_session['id']}").status == 204
-    assert shared_server.get(path).status == 409
 
 
-def test_tmux_leaves_the_mouse_to_a_client_that_wants_it(bed, shared_server, own_session):
+def test_a_stopped_session_has_no_scrollback(shared_server, stopped):
+    assert shared_server.get(f"/api/sessions/{stopped[0]['id']}/scrollback").status == 409
+
+
+def test_tmux_leaves_the_mouse_to_a_client_that_wants_it(bed, shared_server, session):
     """Such a client gets the mouse of programs alone, in a session of its own that goes with it."""
     tmux_wants_it = b"\x1b[?1002h"
     with (
-        Terminal(shared_server, path_of(own_session)) as plain,
-        Terminal(shared_server, f"{path_of(own_session)}?own_mouse=1") as own,
+        Terminal(shared_server, path_of(session)) as plain,
+        Terminal(shared_server, f"{path_of(session)}?own_mouse=1") as own,
     ):
         plain.wait_for("STUB-READY")
         own.wait_for("STUB-READY")
         assert [tmux_wants_it in terminal.output for terminal in (plain, own)] == [True, False]
         own.type("sh printf '\\033[?1003h'\n")
         own.wait_for("\x1b[?1003h")
-    name = f"clincus-{own_session['id']}"
-    wait_until(lambda: tmux_sessions(bed, own_session) == [name], "the client's own session to go with it")
+        own.type("sh printf '\\033[?1003l'\n")
+        own.wait_for("\x1b[?1003l")
+    name = f"clincus-{session['id']}"
+    wait_until(lambda: tmux_sessions(bed, session) == [name], "the client's own session to go with it")
