@@ -21,6 +21,11 @@ class Reviewed:
         self.path = f"/api/sessions/{self.id}"
         wait_until(self.checkpoints, "the first checkpoint")
 
+    def clear(self) -> None:
+        """Let the workspace be as it was at the start, for another test; what is protected cannot be removed."""
+        self.run("rm -rf .git/index .git/modules ~/elsewhere; git reset --quiet --hard; git clean -qffdx || true")
+        assert self.run("git status --porcelain") == ""
+
     def checkpoints(self) -> list[dict[str, Any]]:
         return list(self.server.get(f"{self.path}/checkpoints").json)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import new_workspace
 from tests.incus.review_box import Reviewed
 from tests.programs import ROOT, Server, git, wait_until
 
@@ -17,12 +19,29 @@ def shared_server(start_shared) -> Server:
     return start_shared()
 
 
+@pytest.fixture(scope="module")
+def shared_review(bed, shared_server, tmp_path_factory) -> Iterator[Reviewed]:
+    session = Reviewed(bed, shared_server, new_workspace(tmp_path_factory.mktemp("shared") / "project"))
+    bed.kept.add(session.id)
+    yield session
+    bed.kept.discard(session.id)
+    bed.delete_all()
+
+
 @pytest.fixture
-def session(bed, shared_server, workspace) -> Reviewed:
+def session(shared_review) -> Iterator[Reviewed]:
+    """A session whose workspace is at each test's begin as it was at the session's start."""
+    yield shared_review
+    shared_review.clear()
+
+
+@pytest.fixture
+def own_session(bed, shared_server, workspace) -> Reviewed:
     return Reviewed(bed, shared_server, workspace)
 
 
-def test_what_a_session_changes_is_seen_and_outlives_it(session, workspace):
+def test_what_a_session_changes_is_seen_and_outlives_it(own_session, workspace):
+    session = own_session
     first = session.checkpoints()
     assert [(one["checkpoint"], one["why"], one["files"]) for one in first] == [("1", "start", 0)]
     session.run("echo two >>README.md; mkdir src; seq 3 >src/new.txt; printf '\\211PNG\\r\\n\\032\\n\\0' >a.png")
@@ -61,7 +80,7 @@ def test_what_a_session_changes_is_seen_and_outlives_it(session, workspace):
     assert len(gone["files"]) == 3, "the one before is found by its session id"
 
 
-def test_an_undo_brings_files_back_and_can_be_undone(session, workspace):
+def test_an_undo_brings_files_back_and_can_be_undone(session):
     session.run("mkdir src; echo one >src/a; echo keep >gone.txt; echo '*.log' >.gitignore; echo log >x.log")
     kept = session.keep()["checkpoint"]
     session.run("echo two >src/a; chmod +x src/a; rm gone.txt; mkdir new; echo n >new/file; ln -s src/a link")
@@ -92,7 +111,7 @@ def test_an_undo_brings_files_back_and_can_be_undone(session, workspace):
     assert (nothing.status, "nothing to undo" in nothing.json["error"]) == (409, True)
     unknown = session.server.post(f"{session.path}/restore", {"checkpoint": done["checkpoint"], "paths": ["missing"]})
     assert (unknown.status, '"missing" is in neither state' in unknown.json["error"]) == (404, True)
-    assert (workspace / "src" / "a").stat().st_uid == 1000
+    assert (session.workspace / "src" / "a").stat().st_uid == 1000
 
 
 def test_what_no_checkpoint_holds_and_what_is_protected_is_left_alone(session):
@@ -124,7 +143,8 @@ def test_what_cannot_be_read_is_told_and_stays(bed, shared_server, workspace):
     assert session.run("ls").split() == ["README.md", "roots", "theirs"]
 
 
-def test_of_two_sessions_in_a_folder_each_offers_what_its_own_turns_changed(bed, session):
+def test_of_two_sessions_in_a_folder_each_offers_what_its_own_turns_changed(bed, own_session):
+    session = own_session
     other = Reviewed(bed, session.server, session.workspace)
     session.turn("echo its >its")
     other.run("echo theirs >theirs; echo theirs >>README.md")
@@ -162,14 +182,16 @@ def test_comments_follow_their_lines_and_are_stale_without_them(session):
     sent = session.server.post(f"{path}/send")
     assert sent.json["result"] == "queued", sent.body
     assert session.server.get(path).json == []
-    text = session.server.get(f"{session.path}/prompts").json[0]["text"]
-    assert text == (
+    [prompt] = session.server.get(f"{session.path}/prompts").json
+    assert prompt["text"] == (
         "Review comment:\n\nnumbers, lines 3 to 4 (the code has changed since; it was:)\n```\n3\n4\n```\nreally why?"
     )
     assert session.server.delete(one).status == 404
+    assert session.server.delete(f"{session.path}/prompts/{prompt['prompt_id']}").status == 204
 
 
-def test_a_container_goes_back_to_a_snapshot_and_its_conversation_goes_on(bed, session):
+def test_a_container_goes_back_to_a_snapshot_and_its_conversation_goes_on(bed, own_session):
+    session = own_session
     path = f"{session.path}/snapshots"
     talk = ".claude/projects/-workspace"
     bed.shell(session.id, f"cd; echo before >file; mkdir -p {talk}; rm -f {talk}/*; echo 1 >{talk}/new.jsonl")
@@ -194,17 +216,16 @@ def test_the_command_line_shows_and_takes_back(session):
     assert "+two\n" in session.cli("diff", "README.md").stdout
     assert session.cli("checkpoints", "--keep", "mine").returncode == 0
     listed = session.cli("checkpoints").stdout.splitlines()
-    assert ("mine" in listed[1], "start" in listed[2]) == (True, True)
+    assert ("mine" in listed[1], "start" in listed[-1]) == (True, True)
+    kept = listed[1].split()[0]
     session.run("rm new")
-    refused = session.cli("undo", "--to", "2", "new")
+    refused = session.cli("undo", "--to", kept, "new")
     assert (refused.returncode, "--force" in refused.stderr) == (1, True)
-    mistyped = session.cli("undo", "--to", "2", "--force", "new", "missing.txt")
-    assert (mistyped.returncode, "'missing.txt' does not differ from '2': `clincus diff" in mistyped.stderr) == (
-        1,
-        True,
-    )
+    mistyped = session.cli("undo", "--to", kept, "--force", "new", "missing.txt")
+    assert mistyped.returncode == 1
+    assert f"'missing.txt' does not differ from '{kept}': `clincus diff" in mistyped.stderr
     assert "new" not in session.run("ls"), "nothing is brought back where a path is mistyped"
-    done = session.cli("undo", "--to", "2", "--force", "new")
+    done = session.cli("undo", "--to", kept, "--force", "new")
     assert done.returncode == 0, done.stderr
     assert session.run("cat new") == "esc\033[2J\n"
     assert session.cli("diff", "--from", "nonsense").returncode == 2
