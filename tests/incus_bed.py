@@ -91,6 +91,10 @@ class Bed:
         assert done.code == 0, f"{script!r} ended with {done.code}: {done.reason}"
         return done.stdout.decode()
 
+    def wait_for_init(self, name: str) -> None:
+        """Wait until process 1 has started: before, it does not heed a clean stop, and a hard one may fail."""
+        self.shell(name, "until pgrep -P 1 -x sleep >/dev/null; do sleep 0.05; done")
+
     def screen(self, name: str) -> str:
         """What the tmux session of an instance shows now."""
         return self.shell(name, "tmux capture-pane -p -J -t $(tmux list-sessions -F '#{session_name}' | head -1)")

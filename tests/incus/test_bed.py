@@ -10,40 +10,43 @@ from tests.incus_bed import own_project
 from tests.programs import DEADLINE
 
 
-def launch(bed, name="clincus-bed"):
-    bed.incus.launch(name, "clincus", {"config": {}})
-    return name
+@pytest.fixture(scope="module")
+def box(bed):
+    """A container for those tests that leave it running."""
+    bed.kept.add("clincus-bed")
+    bed.incus.launch("clincus-bed", "clincus", {"config": {}})
+    yield "clincus-bed"
+    bed.kept.discard("clincus-bed")
+    bed.delete_all()
 
 
-def test_image_has_the_code_user_with_sudo(bed):
-    name = launch(bed)
-    assert bed.shell(name, "id -un; sudo -n id -un").split() == ["code", "root"]
+def test_image_has_the_code_user_with_sudo(bed, box):
+    assert bed.shell(box, "id -un; sudo -n id -un").split() == ["code", "root"]
 
 
-def test_container_gets_an_address_by_dhcp(bed):
-    name = launch(bed)
-    bed.shell(name, "until ip -4 addr show eth0 | grep -q inet; do sleep 0.05; done")
+def test_container_gets_an_address_by_dhcp(bed, box):
+    bed.shell(box, "until ip -4 addr show eth0 | grep -q inet; do sleep 0.05; done")
 
 
-def test_stub_saves_a_conversation_and_goes_on_with_it(bed):
-    name = launch(bed)
-    bed.shell(name, "cd /workspace; printf 'hello\\nexit\\n' | claude --session-id one")
-    again = bed.shell(name, "cd /workspace; printf 'exit 0\\n' | claude --resume one")
+def test_stub_saves_a_conversation_and_goes_on_with_it(bed, box):
+    bed.shell(box, "cd /workspace; printf 'hello\\nexit\\n' | claude --session-id one")
+    again = bed.shell(box, "cd /workspace; printf 'exit 0\\n' | claude --resume one")
     assert "resumed one with 1 lines" in again
     assert "earlier: hello" in again
 
 
-def test_stub_refuses_to_resume_what_is_not_there(bed):
-    name = launch(bed)
-    assert "1" in bed.shell(name, "cd /workspace; claude --resume two </dev/null; echo $?")
+def test_stub_refuses_to_resume_what_is_not_there(bed, box):
+    assert "1" in bed.shell(box, "cd /workspace; claude --resume two </dev/null; echo $?")
 
 
 def test_clean_stop_is_quick_and_kills_nobody_by_force(bed):
-    name = launch(bed)
-    bed.incus.run("stop", name, "--timeout=60", timeout=DEADLINE)
-    assert bed.state(name) == "Stopped"
+    bed.incus.launch("clincus-stop", "clincus", {"config": {}})
+    bed.wait_for_init("clincus-stop")
+    bed.incus.run("stop", "clincus-stop", "--timeout=60", timeout=DEADLINE)
+    assert bed.state("clincus-stop") == "Stopped"
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(os.geteuid() != 0, reason="the bed is such a project already")
 def test_a_person_who_is_not_root_has_a_project_and_a_bridge_and_nothing_else_is_touched(bed):
     def look():
@@ -51,7 +54,7 @@ def test_a_person_who_is_not_root_has_a_project_and_a_bridge_and_nothing_else_is
         networks = bed.incus.query("/1.0/networks?recursion=1")  # and the interfaces of parallel runs, unmanaged
         return {**lists, "networks": [network["name"] for network in networks if network["managed"]]}
 
-    launch(bed, "theirs")
+    bed.incus.launch("theirs", "clincus", {"config": {}})
     before = {**look(), "profile": bed.incus.query("/1.0/profiles/default")}
     left = "clincus-test-4194305"  # of a run that was killed: no process has such a number
     bed.incus.query("/1.0/projects", "POST", {"name": left, "config": {"features.profiles": "true"}})
@@ -63,4 +66,4 @@ def test_a_person_who_is_not_root_has_a_project_and_a_bridge_and_nothing_else_is
         own.delete_all()
         assert own.names() == []
     assert {**look(), "profile": bed.incus.query("/1.0/profiles/default")} == before
-    assert bed.names() == ["theirs"]
+    assert set(bed.names()) - bed.kept == {"theirs"}

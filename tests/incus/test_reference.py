@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import DEADLINE, ROOT, connect, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, ROOT, connect, wait_until
 
 SESSION_FIELDS = {"workspace": str, "tool": str, "slot": int, "status": str, "persistent": bool, "id": str}
 ALONE = [sys.executable, "-S"]  # an editable install would bring clincus_cli back by its .pth file
@@ -34,17 +34,23 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "clincus.py"
 
 
-@pytest.fixture(params=["the whole program", "clincus.py alone"])
-def server(request, start_server, core, home):
-    """A server with one workspace root."""
-    roots = home / "projects"
-    roots.mkdir()
+@pytest.fixture(scope="module", params=["the whole program", "clincus.py alone"])
+def server(request, start_shared, core, tmp_path_factory):
+    """A server with one workspace root, for tests that leave its sessions and its configuration as they found them."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "projects").mkdir()
     if os.geteuid() == 0:
-        os.chown(roots, 1000, 1000)
-    config = f'[dashboard]\nworkspace_roots = ["{roots}"]\n'
+        os.chown(home / "projects", 1000, 1000)
+    config = f'[dashboard]\nworkspace_roots = ["{home}/projects"]\n'
     if request.param == "the whole program":
-        return start_server(config=config)
-    return start_server(config=config, command=[*ALONE, str(core)], environ=LIBRARIES)
+        return start_shared(config=config + NO_CHECKPOINTS, at=home)
+    return start_shared(config=config, at=home, command=[*ALONE, str(core)], environ=LIBRARIES)
+
+
+@pytest.fixture
+def root(server):
+    """The workspace root of the server."""
+    return server.home / "projects"
 
 
 @pytest.fixture
@@ -108,11 +114,12 @@ def test_get_config_has_every_section_with_the_names_of_config_toml(server):
     assert differences(reference_config(), server.get("/api/config").json) == []
 
 
-def test_put_config_updates_the_roots_and_tells_every_subscriber(server, events, tmp_path):
+def test_put_config_updates_the_roots_and_tells_every_subscriber(server, events, root, tmp_path):
     answer = server.put("/api/config", {"workspace_roots": [str(tmp_path)]})
     assert (answer.status, answer.json) == (200, {"status": "updated"})
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", events("config.reloaded")["timestamp"])
     assert server.get("/api/config").json["dashboard"]["workspace_roots"] == [str(tmp_path)]
+    assert server.put("/api/config", {"workspace_roots": [str(root)]}).status == 200
 
 
 def test_put_config_with_a_wrong_port_is_400(server):
@@ -159,14 +166,14 @@ def test_an_unknown_session_is_404(server, method, path):
     assert list(answer.json) == ["error"]
 
 
-def test_workspaces_lists_roots_and_the_projects_in_them(server, home):
-    project = home / "projects" / "my-app"
+def test_workspaces_lists_roots_and_the_projects_in_them(server, root):
+    project = root / "my-app"
     project.mkdir()
     (project / ".clincus.toml").write_text("")
     document = server.get("/api/workspaces").json
-    assert document["roots"] == document["expanded_roots"] == [str(home / "projects")]
-    expected = {"path": str(project), "name": "my-app", "root": str(home / "projects"), "has_config": True}
-    assert document["workspaces"] == [{**expected, "active_sessions": 0}]
+    assert document["roots"] == document["expanded_roots"] == [str(root)]
+    expected = {"path": str(project), "name": "my-app", "root": str(root), "has_config": True, "active_sessions": 0}
+    assert expected in document["workspaces"]
 
 
 def test_a_root_is_added_and_removed(server, tmp_path):
@@ -177,8 +184,8 @@ def test_a_root_is_added_and_removed(server, tmp_path):
     assert server.post("/api/workspaces", {"path": str(tmp_path / "nowhere")}).status == 400
 
 
-def test_a_folder_is_made_in_a_root_only(server, home):
-    root = str(home / "projects")
+def test_a_folder_is_made_in_a_root_only(server, root):
+    root = str(root)
     made = server.post("/api/workspaces/folder", {"root": root, "name": "my-new-project"})
     assert (made.status, made.json) == (201, {"path": f"{root}/my-new-project"})
     assert server.post("/api/workspaces/folder", {"root": root, "name": "my-new-project"}).status == 409
@@ -195,6 +202,7 @@ def test_a_terminal_carries_raw_bytes_both_ways(server, workspace):
         terminal.send(b"hello\r")
         while b"hello" not in shown:
             shown += terminal.recv(timeout=DEADLINE)
+    assert server.delete(f"/api/sessions/{session['id']}?force=true").status == 204
 
 
 @pytest.mark.parametrize("path", ["/", "/sessions", "/anything/else"])
@@ -214,8 +222,10 @@ def test_without_its_other_folders_the_program_only_serves(core):
     assert "invalid choice: 'list'" in done.stderr
 
 
-def test_a_file_of_the_config_that_changes_is_put_in_force(server, events, home, tmp_path):
-    file = home / ".config" / "clincus" / "config.toml"
-    file.write_text(f'{file.read_text()}\n[defaults]\nimage = "other"\n')
-    events("config.reloaded")
-    wait_until(lambda: server.get("/api/config").json["defaults"]["image"] == "other", "the new image")
+def test_a_file_of_the_config_that_changes_is_put_in_force(server, events):
+    file = server.home / ".config" / "clincus" / "config.toml"
+    before = file.read_text()
+    for text, image in ((f'{before}\n[defaults]\nimage = "other"\n', "other"), (before, "clincus")):
+        file.write_text(text)
+        events("config.reloaded")
+        wait_until(lambda image=image: server.get("/api/config").json["defaults"]["image"] == image, "the new image")
