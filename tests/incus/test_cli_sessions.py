@@ -757,7 +757,7 @@ def test_clean_finds_what_a_killed_run_left(bed, cli):
 # ---- containers of ours that are no sessions --------------------------------------------------------------------
 
 
-@pytest.fixture(params=["left by the Go program", pytest.param("launched by clincus", marks=pytest.mark.nightly)])
+@pytest.fixture(params=["launched by clincus", pytest.param("left by the Go program", marks=pytest.mark.nightly)])
 def bare(bed, cli, request) -> str:
     """A running container with a name of ours and no workspace."""
     name = clincus.session_name("clincus-", str(cli.workspace), 7)

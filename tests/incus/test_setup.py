@@ -20,16 +20,15 @@ from tests.incus_bed import stub_recipe
 from tests.programs import ROOT, git
 
 
-@pytest.fixture
-def said():
-    """What a build said."""
-    return []
-
-
-@pytest.fixture
-def context(bed, said):
+def build_context(bed, said):
     """What a build works with."""
     return cli_build.BuildContext(bed.incus, cli_host.Host(), said.append, "clincus-")
+
+
+@pytest.fixture
+def context(bed):
+    """The same for one test."""
+    return build_context(bed, [])
 
 
 @pytest.fixture
@@ -89,44 +88,51 @@ class TestSetup:
 
 
 class TestCustomImage:
-    def build(self, context, script, **options):
-        chosen = {"base": "clincus", "force": False, **options}
-        return cli_build.build_custom(context, "custom", script.encode(), **chosen)
+    """Each build packs an image, which takes seconds: the tests share one."""
 
-    def test_holds_what_the_script_made_and_remembers_its_base(self, bed, context, new_images):
-        built = self.build(context, "echo made by $(id -un) >/made")
+    SCRIPT = b"#!/bin/bash\necho made by $(id -un) >/made; echo first\necho ${BASH_VERSINFO:+in bash}\n"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def built(cls, bed):
+        """The image `custom`, and what its build said."""
+        said: list[str] = []
+        built = cli_build.build_custom(build_context(bed, said), "custom", cls.SCRIPT, base="clincus", force=False)
+        yield built, said
+        bed.incus.query(f"/1.0/images/{built.fingerprint}", "DELETE", wait=True)
+
+    def test_holds_what_the_script_made_and_remembers_its_base(self, bed, built):
         bed.incus.launch("clincus-x", "custom", {})
         assert bed.shell("clincus-x", "cat /made; ls /tmp") == "made by root\n"
-        assert bed.incus.query(f"/1.0/images/{built.fingerprint}")["properties"]["clincus.user"] == "code"
+        assert bed.incus.query(f"/1.0/images/{built[0].fingerprint}")["properties"]["clincus.user"] == "code"
 
-    def test_a_script_with_an_interpreter_of_its_own(self, bed, context, said, new_images):
-        self.build(context, "#!/bin/bash\necho first\necho ${BASH_VERSINFO:+in bash}\n")
-        assert said[-5:-3] == ["first", "in bash"]
+    def test_a_script_with_an_interpreter_of_its_own(self, built):
+        assert built[1][-5:-3] == ["first", "in bash"]
 
-    def test_a_script_that_fails_leaves_neither_image_nor_container(self, bed, context, new_images):
+    def test_a_script_that_fails_leaves_neither_image_nor_container(self, bed, context):
+        before = set(bed.incus.query("/1.0/images"))
         with pytest.raises(clincus.ClincusError, match="no such luck"):
-            self.build(context, "echo no such luck >&2; exit 3")
-        assert cli_build.image_fingerprint(bed.incus, "custom") == ""
+            cli_build.build_custom(context, "other", b"echo no such luck >&2; exit 3", base="clincus", force=False)
+        assert set(bed.incus.query("/1.0/images")) == before
         assert bed.names() == []
 
-    def test_is_left_alone_unless_forced(self, bed, context, new_images):
-        first = self.build(context, "true")
-        assert self.build(context, "true").skipped
-        assert self.build(context, "touch /second", force=True).fingerprint != first.fingerprint
+    def test_is_left_alone_unless_forced(self, bed, home, tmp_path, built, new_images):
+        script = tmp_path / "script"
+        script.write_text("touch /second")
+        command = ("build", "custom", "custom", "--script", str(script))
+        done = run_clincus(bed, home, *command)
+        assert json.loads(done.stdout) == {"alias": "custom", "skipped": True}
+        done = run_clincus(bed, home, *command, "--force")
+        assert done.returncode == 0, done.stderr
+        second = json.loads(done.stdout)
+        assert set(second) == {"alias", "skipped", "fingerprint"}
+        assert second["fingerprint"] != built[0].fingerprint
+        cli_build.point_alias(bed.incus, "custom", built[0].fingerprint)
 
     def test_unknown_base_is_refused_with_what_to_do(self, context):
         with pytest.raises(clincus.ClincusError, match="clincus build") as caught:
-            self.build(context, "true", base="nothing")
+            cli_build.build_custom(context, "other", b"true", base="nothing", force=False)
         assert caught.value.status == 404
-
-    def test_command_prints_a_document(self, bed, home, tmp_path, new_images):
-        script = tmp_path / "script"
-        script.write_text("touch /it")
-        done = run_clincus(bed, home, "build", "custom", "custom", "--script", str(script))
-        assert done.returncode == 0, done.stderr
-        assert set(json.loads(done.stdout)) == {"alias", "skipped", "fingerprint"}
-        done = run_clincus(bed, home, "build", "custom", "custom", "--script", str(script))
-        assert json.loads(done.stdout) == {"alias": "custom", "skipped": True}
 
     def test_missing_script_is_named(self, bed, home):
         done = run_clincus(bed, home, "build", "custom", "custom", "--script", "/no/script")
@@ -148,13 +154,18 @@ class TestVersions:
         assert left == {one.fingerprint for one in built[1:]}
         assert cli_build.image_fingerprint(bed.incus, "v") == built[-1].fingerprint
 
-    def test_an_image_with_another_name_is_not_pruned(self, bed, context, new_images):
-        built = cli_build.build_custom(context, "w", b"true", base="clincus", force=True)
-        cli_build.point_alias(bed.incus, "mine", built.fingerprint)
-        cli_build.point_alias(bed.incus, "w", cli_build.image_fingerprint(bed.incus, "clincus"))
+    def test_an_image_with_another_name_is_not_pruned(self, bed, tmp_path, new_images):
+        metadata, files = tmp_path / "metadata.tar", tmp_path / "rootfs.tar"
+        metadata.write_bytes(cli_build.image_metadata(stub_recipe(), {}, 1))
+        files.write_bytes(cli_recipe.pack_image_files([cli_recipe.ImageFile("/it", b"1")]))
+        bed.incus.run("image", "import", str(metadata), str(files), "--alias=w-20270301-080000")
+        cli_build.point_alias(bed.incus, "mine", cli_build.image_fingerprint(bed.incus, "w-20270301-080000"))
         assert cli_build.prune_versions(bed.incus, "w", 1) == []
+        bed.incus.query("/1.0/images/aliases/mine", "DELETE")
+        assert cli_build.prune_versions(bed.incus, "w", 1) == ["w-20270301-080000"]
 
 
+@pytest.mark.nightly
 def test_standard_image_from_another_image_has_user_packages_and_tools(bed, context, new_images):
     """The other image is our own here: it has apt, and no network is needed when all packages are there."""
     recipe = dataclasses.replace(stub_recipe(), base="clincus", packages=("tmux", "git"), user="code")

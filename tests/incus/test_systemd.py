@@ -206,11 +206,12 @@ class TestService:
         wait_until(lambda: machine.status()["pid"] not in (0, killed) and machine.status()["active"], "a new server")
         assert machine.ask("/api/tools")[0] == 200
 
-        machine.incus.run("restart", machine.name)
+        machine.incus.run("restart", machine.name, timeout=2 * DEADLINE)
         machine.wait_for_boot()
         wait_until(lambda: "Dashboard running" in machine.status()["message"], "the service after a start")
         assert machine.ask("/api/tools")[0] == 200
 
+    @pytest.mark.nightly
     def test_a_start_that_fails_is_told_in_the_words_of_systemd_which_goes_on_trying(self, machine):
         machine.service("install")
         machine.root("systemd-run --unit=taken python3 -m http.server --bind 127.0.0.1 3000")
