@@ -53,6 +53,20 @@ def test_no_roots_and_no_sessions_say_what_to_do(open_dashboard):
     expect(page).to_have_url(re.compile("/settings$"))
 
 
+def test_every_place_can_be_reached_by_tab_alone(dashboard):
+    """From the top, Tab gets to the places, the actions and the card, each with a visible focus."""
+    page = dashboard.page
+    expect(page.get_by_role("button", name="my-app", exact=True)).to_be_visible()
+    seen = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent.trim()"))
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", seen[-1]
+        if seen[-1] == "my-app":
+            break
+    assert {"History", "Settings", "New session", "my-app"} <= set(seen)
+
+
 def test_a_session_starts_from_its_card_and_its_terminal_opens(dashboard):
     """Tool and persistence are chosen, `starting` is visible at once, then the tool's own screen is there."""
     page = dashboard.page
