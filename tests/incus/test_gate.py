@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -233,6 +234,7 @@ def test_the_server_of_a_person_is_open_to_that_person_and_root_alone(server_of_
 @pytest.fixture
 def server_of_a_person():
     """A server of user 1000 in a process of its own, with the real gate and no routes but one."""
+    codecs.lookup("ascii")  # which user 1000 cannot load where Python lies in the home of root
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
