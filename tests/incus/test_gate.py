@@ -234,7 +234,15 @@ def test_the_server_of_a_person_is_open_to_that_person_and_root_alone(server_of_
 @pytest.fixture
 def server_of_a_person():
     """A server of user 1000 in a process of its own, with the real gate and no routes but one."""
-    codecs.lookup("ascii")  # which user 1000 cannot load where Python lies in the home of root
+    # All is loaded before: user 1000 can load nothing where Python lies in the home of root.
+    for name in ("ascii", "idna"):
+        codecs.lookup(name)
+    router = clincus.Router(clincus.load_contract())
+    router.add("GET", "/api/tools", lambda _: [])
+    site = clincus.Site(
+        router, clincus.Assets(lambda _: None), clincus.Gate(), threading.Semaphore(8), clincus.Extensions()
+    )
+    clincus.open_listener(("127.0.0.1", 0), site).server_close()
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -242,11 +250,6 @@ def server_of_a_person():
             os.setgroups([])
             os.setgid(1000)
             os.setuid(1000)
-            router = clincus.Router(clincus.load_contract())
-            router.add("GET", "/api/tools", lambda _: [])
-            site = clincus.Site(
-                router, clincus.Assets(lambda _: None), clincus.Gate(), threading.Semaphore(8), clincus.Extensions()
-            )
             listener = clincus.open_listener(("127.0.0.1", 0), site)
             os.write(writer, str(listener.server_address[1]).encode())
             os.close(writer)
