@@ -60,8 +60,11 @@ def device_path(environ: Mapping[str, str], id: str) -> str:
 
 
 def own_folder(path: str) -> None:
-    """Make a folder that nobody else can enter. Raises ClincusError if somebody else made it."""
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    """Make a folder that nobody else can enter. Raises ClincusError if somebody else made it, or nobody can."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise clincus.ClincusError(f"no allow-list: {path} cannot be made: {error.strerror}", 500) from error
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise clincus.ClincusError(f"{path} is not a folder that is yours alone (mode 0700): remove it", 500)

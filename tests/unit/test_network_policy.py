@@ -331,6 +331,12 @@ def test_a_folder_of_the_sockets_that_others_can_enter_is_not_used(tmp_path):
         devices.own_folder(str(tmp_path / "open"))
 
 
+def test_a_home_that_holds_no_folder_is_told_in_one_line(tmp_path):
+    (tmp_path / "home").touch()
+    with pytest.raises(clincus.ClincusError, match=r"no allow-list: .* cannot be made: Not a directory"):
+        devices.own_folder(str(tmp_path / "home" / ".clincus" / "network"))
+
+
 # ---- settings ---------------------------------------------------------------------------------------------------
 
 
