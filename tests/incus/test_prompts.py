@@ -153,9 +153,9 @@ environment = {{ ANTHROPIC_BASE_URL = "{api.url}", ANTHROPIC_API_KEY = "{KEY}" }
 
 @pytest.fixture
 def tool(shared_claude) -> Claude:
-    """The Claude Code of this file, once it does nothing and no prompt waits."""
-    shared_claude.becomes("done", "idle")
+    """The Claude Code of this file, once no prompt waits and it does nothing. It is done between two prompts, too."""
     wait_until(lambda: {how for _, how in shared_claude.prompts()} <= {"submitted"}, "a proof of each prompt")
+    shared_claude.becomes("done", "idle")
     return shared_claude
 
 
