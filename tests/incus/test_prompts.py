@@ -160,7 +160,12 @@ def tool(shared_claude) -> Claude:
 
 
 def test_a_turn_has_a_checkpoint_before_and_after_it(bed, tool):
+    # A turn that is over before the server has seen it at work has none, and so may the turns of other tests.
+    assert tool.prompt("stall") == "submitted"
+    tool.becomes("working")
+    assert tool.post("interrupt").status == 204
     wait_until(lambda: tool.whys()[-1:] == ["turn"], "the checkpoint after the turn before")
+    tool.becomes("done", "idle")
     bed.shell(tool.id, "echo mine >/workspace/mine")
     assert tool.prompt("stall") == "submitted"
     wait_until(lambda: tool.whys()[-1] == "prompt", "the checkpoint before the prompt")
