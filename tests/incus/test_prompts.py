@@ -55,8 +55,8 @@ def test_a_prompt_before_the_tool_is_ready_waits_in_a_queue_that_outlives_the_se
     assert list((server.home / ".clincus" / "prompts").glob("*.json")) == []
 
 
-def test_one_key_makes_one_session_with_its_first_prompt(shared_server, workspace, bed):
-    server = shared_server
+def test_one_key_makes_one_session_with_its_first_prompt(start_server, workspace, bed):
+    server = start_server(config=NO_CHECKPOINTS)
     body = {"workspace": str(workspace), "prompt": "--help\r\nme"}
     with ThreadPoolExecutor(2) as pool:
         found = list(
@@ -68,8 +68,8 @@ def test_one_key_makes_one_session_with_its_first_prompt(shared_server, workspac
     wait_until(lambda: "-- --help" in bed.screen(found[0].json["id"]), "the prompt behind --")
 
 
-def test_where_no_tool_runs_nothing_is_typed(shared_server, workspace, bed):
-    server = shared_server
+def test_where_no_tool_runs_nothing_is_typed(start_server, workspace, bed):
+    server = start_server(config=NO_CHECKPOINTS)
     session = server.create(workspace, tool="shell")["id"]
     for what, body in (("prompt", {"text": "ls"}), ("interrupt", None)):
         answer = server.post(f"/api/sessions/{session}/{what}", body)
@@ -148,6 +148,7 @@ environment = {{ ANTHROPIC_BASE_URL = "{api.url}", ANTHROPIC_API_KEY = "{KEY}" }
     )
     tool = Claude(bed, server, keep_session(server, profile="real", prompt=FIRST)["id"])
     wait_until(lambda: FIRST in api.texts, "the first prompt")
+    tool.becomes("done")  # it was idle for a moment before
     return tool
 
 
@@ -169,6 +170,7 @@ def test_a_turn_has_a_checkpoint_before_and_after_it(bed, tool):
     bed.shell(tool.id, "echo mine >/workspace/mine")
     assert tool.prompt("stall") == "submitted"
     wait_until(lambda: tool.whys()[-1] == "prompt", "the checkpoint before the prompt")
+    tool.becomes("working")
     bed.shell(tool.id, "echo its >/workspace/its")
     assert tool.post("interrupt").status == 204
     wait_until(lambda: tool.whys()[-2:] == ["prompt", "turn"], "the checkpoint after the turn")
