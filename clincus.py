@@ -1846,8 +1846,8 @@ class GuestCommand(IncusChild):
         """Wait for the end of a command whose streams are read; its exit code. Raises IncusError."""
         for reader in readers:
             reader.join()
-        if self.is_whole:
-            poll = select.poll() if self._pipe.closed else poll_on(self._pipe, select.POLLIN)  # a failed sink closes it
+        if self.is_whole or self.stdout.closed or self.stderr.closed:  # a failed sink closes one, maybe with its mark
+            poll = select.poll() if self._pipe.closed else poll_on(self._pipe, select.POLLIN)
             while self.process.poll() is None:
                 self.signal(signal.SIGCONT)  # again and again: the first may come before the client listens to it
                 if poll.poll(200) and not self._pipe.read(1 << 16):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -498,6 +499,23 @@ def test_a_relayed_command_that_incus_lost_sight_of_runs_once(losing, tmp_path, 
 def test_a_relayed_command_that_incus_always_loses_fails_with_its_words(losing):
     with pytest.raises(clincus.IncusError, match=LOST):
         relayed(losing(1000), "true", stdin=None)
+
+
+def test_a_sink_that_fails_once_the_command_has_ended_holds_nothing_up(incus):
+    """The mark of the end lies in the pipe that is closed then, and guest/exec.sh waits until somebody has seen it."""
+
+    def waits() -> bool:
+        names = []
+        for pid in cli_relay.children_of(os.getpid()):
+            with contextlib.suppress(OSError):
+                names.append(Path(f"/proc/{pid}/comm").read_text())
+        return "sleep\n" in names
+
+    def fail(_: bytes) -> None:
+        wait_until(waits, "the end of the command")
+        raise BrokenPipeError
+
+    assert relayed(incus(), "echo x", (fail, print)) in (0, 141)
 
 
 def test_output_that_cannot_be_written_is_told(incus):
