@@ -109,6 +109,12 @@ class Claude:
         assert answer.status == 200, f"{answer.body.decode()}\n{self.bed.screen(self.id)}"
         return str(answer.json["result"])
 
+    def begins(self, text: str) -> None:
+        """Send a prompt, and wait until the tool is at work on it: it waits for its turn if the last one is ending."""
+        assert self.prompt(text) in ("submitted", "queued")
+        wait_until(lambda: self.prompts()[-1] == (text, "submitted"), f"a proof of {text!r}")
+        self.becomes("working", "waiting")
+
     def prompts(self) -> list[tuple[str, str]]:
         """The text of each prompt that was sent so far, and what became of it."""
         return [(one["text"], one["result"]) for one in self.server.get(f"{self.path}/prompts").json]
@@ -162,15 +168,13 @@ def tool(shared_claude) -> Claude:
 
 def test_a_turn_has_a_checkpoint_before_and_after_it(bed, tool):
     # A turn that is over before the server has seen it at work has none, and so may the turns of other tests.
-    assert tool.prompt("stall") == "submitted"
-    tool.becomes("working")
+    tool.begins("stall")
     assert tool.post("interrupt").status == 204
     wait_until(lambda: tool.whys()[-1:] == ["turn"], "the checkpoint after the turn before")
     tool.becomes("done", "idle")
     bed.shell(tool.id, "echo mine >/workspace/mine")
-    assert tool.prompt("stall") == "submitted"
+    tool.begins("stall")
     wait_until(lambda: tool.whys()[-1] == "prompt", "the checkpoint before the prompt")
-    tool.becomes("working")
     bed.shell(tool.id, "echo its >/workspace/its")
     assert tool.post("interrupt").status == 204
     wait_until(lambda: tool.whys()[-2:] == ["prompt", "turn"], "the checkpoint after the turn")
@@ -200,7 +204,7 @@ def test_prompts_arrive_as_they_were_written(tool, api):
 
 
 def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(bed, tool, api):
-    assert tool.prompt("stall") == "submitted"
+    tool.begins("stall")
     done = cli(tool.server, "prompt", tool.id, "-", stdin="say it was queued", environ=bed.environ)
     assert (done.stdout, done.returncode) == ("queued\n", 0)
     assert "say it was queued" not in api.texts
@@ -218,7 +222,7 @@ def test_a_prompt_is_queued_while_the_tool_works_and_typed_when_its_turn_ends(be
 def test_a_question_is_answered_and_takes_no_prompt(bed, tool, api):
     answers = {"2": "Green", "--text=Purple": "Purple"}
     for words, answer in answers.items():
-        assert tool.prompt("ask") == "submitted"
+        tool.begins("ask")
         tool.becomes("waiting")
         refused = tool.post("prompt", {"text": "not now"})
         assert (refused.status, TEXT in refused.json["error"]) == (409, True)
