@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.conftest import new_workspace
 from tests.incus_bed import CLAUDE_RESTS, CLAUDE_WORKS
 from tests.programs import Server, program, wait_until
 
@@ -89,3 +92,13 @@ class Reviewed:
     def run(self, script: str, user: int = 1000) -> str:
         """Run a script in the workspace, as the tool would."""
         return str(self.bed.shell(self.id, f"cd /workspace; {script}", user))
+
+
+@contextlib.contextmanager
+def kept_review(bed: Any, server: Server, folder: Path) -> Iterator[Reviewed]:
+    """A session for the tests of a file, which outlives each of them."""
+    session = Reviewed(bed, server, new_workspace(folder / "project"))
+    bed.kept.add(session.id)
+    yield session
+    bed.kept.discard(session.id)
+    bed.delete_all()

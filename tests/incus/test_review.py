@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import new_workspace
-from tests.incus.review_box import Reviewed
+from tests.incus.review_box import Reviewed, kept_review
 from tests.programs import ROOT, Server, git, wait_until
 
 
@@ -21,11 +20,8 @@ def shared_server(start_shared) -> Server:
 
 @pytest.fixture(scope="module")
 def shared_review(bed, shared_server, tmp_path_factory) -> Iterator[Reviewed]:
-    session = Reviewed(bed, shared_server, new_workspace(tmp_path_factory.mktemp("shared") / "project"))
-    bed.kept.add(session.id)
-    yield session
-    bed.kept.discard(session.id)
-    bed.delete_all()
+    with kept_review(bed, shared_server, tmp_path_factory.mktemp("shared")) as session:
+        yield session
 
 
 @pytest.fixture

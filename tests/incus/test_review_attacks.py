@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import new_workspace
-from tests.incus.review_box import Reviewed
+from tests.incus.review_box import Reviewed, kept_review
 from tests.programs import Server, git
 
 
@@ -23,11 +22,8 @@ def shared_server(start_shared) -> Server:
 
 @pytest.fixture(scope="module")
 def shared_review(bed, shared_server, tmp_path_factory) -> Iterator[Reviewed]:
-    session = Reviewed(bed, shared_server, new_workspace(tmp_path_factory.mktemp("shared") / "project"))
-    bed.kept.add(session.id)
-    yield session
-    bed.kept.discard(session.id)
-    bed.delete_all()
+    with kept_review(bed, shared_server, tmp_path_factory.mktemp("shared")) as session:
+        yield session
 
 
 @pytest.fixture
