@@ -345,12 +345,15 @@ def dialog_text(rules: ToolRules, lines: Sequence[str]) -> str:
 def decide(facts: Facts, before: Agent | None = None, seen_at: float = 0.0) -> Decision:
     """Decide the state of a tool, with the evidence.
 
-    `before` is the answer to the facts before: while state and reason stay, so does `since`. `seen_at` is when a person
-    last looked at the session: a turn that was over by then is `idle`.
+    `before` is the answer to the facts before: while state and reason stay, so does `since`, unless the hooks tell that
+    they were left meanwhile. `seen_at` is when a person last looked at the session: a turn that was over by then is
+    `idle`.
     """
     decision = judge(facts, before)
     agent = decision.agent
-    if before is not None and (before.state, before.reason) == (agent.state, agent.reason) and before.since:
+    stays = before is not None and (before.state, before.reason) == (agent.state, agent.reason)
+    is_another = before is not None and before.source == agent.source == "hook" and agent.since > before.since
+    if before is not None and stays and before.since and not is_another:
         agent = replace(agent, since=before.since)
     elif before is not None and before.state == "idle" and agent.state == "done" and agent.since <= seen_at:
         agent = replace(agent, since=min(agent.since, before.since))

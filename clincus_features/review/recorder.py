@@ -94,7 +94,8 @@ class Recorder:
         self._resting: dict[str, float] = {}  # session -> time.monotonic until which its moments count for nothing
         self._looks: dict[str, float] = {}  # session -> time.monotonic at which the last look at its workspace began
         self._waiting: dict[str, clincus.Session] = {}  # started while others were starting
-        self._states: dict[str, str] = {}  # session -> state of its agent
+        self._states: dict[str, Mapping[str, object]] = {}  # session -> what its agent was last heard to do
+        self._ends: dict[str, str] = {}  # session -> end of a turn that nobody saw begin
         self._counts: dict[str, dict[str, int] | None] = {}  # session id -> changes since the start
         self._periods: dict[str, tuple[float, float]] = {}  # session -> next look at a tool without hooks, and period
 
@@ -117,11 +118,15 @@ class Recorder:
 
     def hear(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
         """A session's tool has another state: a turn has begun, or is over. It never waits."""
-        before, state = self._states.get(session.id, ""), str(agent["state"])
-        self._states[session.id] = state
+        state, last = agent["state"], self._states.get(session.id, {})
+        before, self._states[session.id] = last.get("state"), agent
         if state == "working" and before in RESTING and before != "waiting":
             self._ask(session, "prompt")
         elif before == "working" and state in RESTING:
+            self._ends.pop(session.id, None)
+            self._ask(session, "turn")
+        elif is_turn_over(agent) and agent.get("since") != last.get("since"):
+            self._ends[session.id] = str(agent.get("since"))  # no look saw the tool at work
             self._ask(session, "turn")
 
     def look_at_quiet_tools(self) -> None:
@@ -132,7 +137,7 @@ class Recorder:
         at, due = time.monotonic(), []
         for session in self._app.registry.all():
             is_there = session.status == "running" and not session.unreachable_since
-            if is_there and self._states.get(session.id) == "unknown":
+            if is_there and self._states.get(session.id, {}).get("state") == "unknown":
                 when, period = self._periods.setdefault(session.id, (at + FIRST_PERIOD, FIRST_PERIOD))
                 if at >= when:
                     longer = min(2 * period, LAST_PERIOD)
@@ -358,6 +363,9 @@ class Recorder:
             return True
         if why == "start":
             return last.at < session.started_at
+        if why == "turn" and session.id in self._ends:
+            end = self._ends.pop(session.id)  # to the second, as the time of a checkpoint
+            return end > last.at or (end == last.at and last.why != "turn")
         return why != "prompt" or last.why != "prompt" or age > SAME_PROMPT
 
     def _is_enabled(self) -> bool:
@@ -387,13 +395,18 @@ class Recorder:
 
     def _forget(self, session: clincus.Session) -> None:
         """A session is gone; its record stays."""
-        for kept in (self._states, self._periods, self._looks, self._resting):
+        for kept in (self._states, self._ends, self._periods, self._looks, self._resting):
             kept.pop(session.id, None)
         self._counts.pop(session.session_id, None)
         record = self.records.find(session.id, session.session_id)
         if record:
             with self.records.changing(record) as record:
                 record.ended, record.looked_at = True, clincus.utc_now()
+
+
+def is_turn_over(agent: Mapping[str, object]) -> bool:
+    """Whether the state of a tool is the end of a turn that no person has looked at yet."""
+    return agent["state"] in ("done", "failed") or agent.get("reason") == "interrupted"
 
 
 def pieces_of(stream: BufferedReader) -> Iterator[bytes]:

@@ -523,6 +523,13 @@ def test_since_changes_only_with_state_or_reason():
     assert decide(facts(STALLED, now=NOON + 60, moved=NOON + 58), before).agent.since == before.since
 
 
+def test_a_turn_between_two_looks_is_another_one():
+    """Its begin and its end were read at once, and so the state is as before."""
+    before = decide(facts(DONE, said=hooks(PROMPT, STOPPED, at=NOON - 60))).agent
+    after = decide(facts(DONE, said=hooks(PROMPT, STOPPED, PROMPT, STOPPED, at=NOON - 30)), before).agent
+    assert (before.state, before.since, after.state, after.since) == ("done", NOON - 60, "done", NOON - 30)
+
+
 def test_a_turn_that_is_over_is_idle_once_a_person_has_seen_it():
     told = facts(DONE, said=hooks(PROMPT, STOPPED))
     before = decide(told).agent

@@ -131,12 +131,34 @@ def test_a_checkpoint_of_before_the_clock_was_set_back_is_none_of_now(recorder, 
         (("starting", "idle", "working", "done"), ["prompt", "turn"]),
         (("idle", "working", "waiting", "working", "idle"), ["prompt", "turn", "turn"]),
         (("working", "failed"), ["turn"]),
-        (("idle", "done", "none"), []),
+        (("idle", "none"), []),
         (("unknown",), []),
     ],
 )
 def test_a_turn_has_one_before_and_one_after_it(recorder, states, whys):
     assert hear(recorder, *states) == whys
+
+
+LATER, EARLIER = "2999-01-01T00:00:00Z", "2001-01-01T00:00:00Z"
+UNSEEN = {
+    "a turn": ([("idle", EARLIER), ("done", LATER)], ["start", "turn"]),
+    "one that failed": ([("done", EARLIER), ("failed", LATER)], ["start", "turn"]),
+    "the second one in a row": ([("done", EARLIER), ("done", LATER)], ["start", "turn"]),
+    "the first of a session": ([("starting", EARLIER), ("done", LATER)], ["start", "turn"]),
+    "one after long silence": ([("working", EARLIER), ("stuck", EARLIER), ("done", LATER)], ["start", "turn", "turn"]),
+    "one of before the last checkpoint": ([("starting", EARLIER), ("done", EARLIER)], ["start"]),
+    "one that is told twice": ([("idle", EARLIER), ("done", LATER), ("done", LATER)], ["start", "turn"]),
+    "one that a person has seen": ([("done", EARLIER), ("idle", LATER)], ["start"]),
+}
+
+
+@pytest.mark.parametrize(("told", "whys"), UNSEEN.values(), ids=UNSEEN.keys())
+def test_a_turn_that_nobody_saw_begin_has_one_after_it(recorder, told, whys):
+    recorder.take(SESSION, "start")
+    for state, since in told:
+        recorder.hear(SESSION, {"state": state, "since": since})
+        found = work_off(recorder)
+    assert found == whys
 
 
 def test_a_prompt_waits_for_its_checkpoint_and_its_turn_gets_no_second_one(recorder):
