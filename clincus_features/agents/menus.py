@@ -10,7 +10,7 @@ from clincus_features.agents.texts import OPTION_LIMIT, OPTIONS, clean
 
 FRAME = r"^\s*(?:[│┃]\s*)?"
 # `❯ 1. Yes`
-NUMBERED = re.compile(FRAME + r"(?P<mark>[❯›>→●]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*?)\s*[│┃]?\s*$")
+NUMBERED = re.compile(FRAME + r"(?P<mark>[❯›>→●]\s*)?(?P<number>\d)[.)]\s+(?P<label>\S.*)")
 # `❯ Yes`
 MARKED = re.compile(r"^(?P<before> *[❯›] )(?P<label>\S.*)$")
 MARGIN = 8  # columns at the right that a tool may leave empty where it wraps a line
@@ -55,7 +55,7 @@ def numbered_menu(lines: Sequence[str]) -> Menu:
             labels, chosen, first = [], 0, at
         if match and int(match["number"]) == len(labels) + 1:
             chosen = len(labels) if match["mark"] else chosen
-            labels.append(clean(match["label"], OPTION_LIMIT))
+            labels.append(clean(match["label"].rstrip("│┃ "), OPTION_LIMIT))
     return Menu(tuple(labels[:OPTIONS]), chosen, first, is_numbered=True)
 
 

@@ -198,15 +198,16 @@ CODEX = ToolRules(
 # The same of Gemini CLI: a hint, a border, and indented lines.
 GEMINI_BOX = r"(?:^ +\? for shortcuts\n)?^─{10}.*\n(?: .*\n)* .*\Z"
 
-# Its dialogs stand in a box: a question above its choices, or what is to be done above whether it may be.
-GEMINI_QUESTION = (
-    r"^ *│ (?P<text>\S[^│\n]*?) *│\n *│ *│\n *│ *(?:▲|● \d|\d\.)[^\n]*\n(?: *│[^\n]*\n)* *│ Enter to select · "
-)
-GEMINI_PERMISSION = r"^ *│ \? (?P<text>\S[^│\n]*?) *│\n(?s:.*)^ *│ (?:Allow|Apply) [^│\n]*\?"
+# Its dialogs stand in a box: a question above its choices, or what is to be done above whether it may be. A text is
+# words, so that there is one way to find its end: a container could make a search for any end take minutes.
+GEMINI_TEXT = r"(?P<text>[^│\s]+(?: +[^│\s]+)*) *│\n"
+GEMINI_QUESTION = rf"^ *│ {GEMINI_TEXT} *│ *│\n *│ *(?:▲|● \d|\d\.)[^\n]*\n(?: *│[^\n]*\n)* *│ Enter to select · "
+GEMINI_PERMISSION = rf"^ *│ \? {GEMINI_TEXT}(?s:.*)^ *│ (?:Allow|Apply) [^│\n]*\?"
 
 # A panel that a person opens by a command. A tall one lacks its head, and what stands beside a list is no part of it.
 GEMINI_LEAVE = r"\bEsc to(?: *│\n *│)? close\) *│\n(?: *│ *│\n)* *╰─"
-GEMINI_PANEL = r"^ *╭─+╮\n *│ *│\n *│ (?:> )?(?P<text>\S[^│\n]*?) {2,}[^\n]*│\n(?: *│.*\n)* *│.*" + GEMINI_LEAVE
+GEMINI_TITLE = r"(?P<text>[^│\s]+(?: [^│\s]+)*) {2}[^\n]*│\n"
+GEMINI_PANEL = rf"^ *╭─+╮\n *│ *│\n *│ (?:> )?{GEMINI_TITLE}(?: *│.*\n)* *│.*" + GEMINI_LEAVE
 
 GEMINI = ToolRules(
     seen_on="0.61.0",

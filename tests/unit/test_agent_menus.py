@@ -35,6 +35,11 @@ def test_choices_are_read_with_the_one_that_is_chosen(lines, labels, chosen, fir
     assert read_menu(lines)[:3] == (labels, chosen, first)
 
 
+def test_a_line_of_blanks_holds_nobody_up():
+    """This ends, as it can only if a line is read once, and not for each end that a label could have."""
+    assert read_menu([f"1. Yes{100_000 * ' '}or no"]).labels == ("Yes or no",)
+
+
 KEYS = {
     "down": (Menu(("a", "b", "c"), chosen=0), 2, ("Down", "Down", "Enter")),
     "up": (Menu(("a", "b", "c"), chosen=2), 1, ("Up", "Enter")),

@@ -179,6 +179,15 @@ def test_what_two_programs_could_read_differently_is_refused(status, lines):
     assert refused.value.status == status
 
 
+@pytest.mark.parametrize("field", ["A:{}\x01", "A: a{}\x01", "Connection: a{}b"])
+def test_a_head_full_of_blanks_holds_nobody_up(field):
+    """This ends, as it can only if each blank is looked at a few times and not together with all the others."""
+    with pytest.raises(requests.Refused):
+        requests.parse_request(head("GET / HTTP/1.1", field.format(1_000_000 * " ")))
+    with pytest.raises(requests.Refused):
+        requests.parse_request(head("GET http://pypi.org/ HTTP/1.1", "Host: other", field.format(1_000_000 * " ")))
+
+
 def test_a_body_in_chunks_goes_on_without_what_two_programs_could_read_differently():
     body, held = ChunkedBody(), bytearray()
     passed = b""

@@ -538,3 +538,18 @@ def test_each_state_and_reason_of_a_users_rule_is_one_of_the_api():
         agent = json.load(file)["components"]["schemas"]["Agent"]["properties"]
     states = set(agent["state"]["enum"])
     assert set(tools.RULE_STATES) - {"ready"} <= states
+
+
+BLANKS = 20_000 * " "
+HOSTILE_SCREENS = {
+    "a title": ("╭──╮", "│ │", f"│ a{BLANKS}│", *["│ Esc to"] * 20),
+    "a question": (f"│ a{BLANKS}│", "│ │", "│ ▲", *["│ b"] * 20),
+    "a permission": (f"│ ? a{BLANKS}│", *["│ Allow"] * 20),
+}
+
+
+@pytest.mark.parametrize("lines", HOSTILE_SCREENS.values(), ids=HOSTILE_SCREENS.keys())
+def test_a_screen_that_a_container_made_up_holds_nobody_up(lines):
+    """This ends, as it can only if there is one way to find the end of a text."""
+    facts = Facts(tool="gemini", lines=lines, has_screen=True, now=NOON, started=1.0)
+    assert decide(facts).agent.state == "unknown"
