@@ -5,12 +5,14 @@ killed(bed)          it is dead until the end of the block; its containers run o
 stopping(bed)        it is told to stop, as by `systemctl stop incus`, has gone by the end, and is started again
 answers(server, …)   sends requests at once, and gives how each was answered and after how many seconds
 talk(bed, server, …) a session in which something was said
+broken_client(…)     an `incus` for one server that fails, cuts or kills where a test wants it
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -150,3 +152,12 @@ def guest_says(bed: Bed, session: dict[str, Any], text: str) -> None:
     """Add words to a conversation from inside, without the tool."""
     script = f"cd ~/.claude/projects && for f in */{session['session_id']}.jsonl; do echo '{text}' >>$f; done"
     bed.shell(session["id"], script)
+
+
+def broken_client(folder: Path, script: str) -> dict[str, str]:
+    """The environment of a server for which a stand-in runs `script` before each `incus` command; `$real` is that."""
+    program = folder / "bin" / "incus"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/bash\nreal={shutil.which("incus")}\n{script}\nexec "$real" "$@"\n')
+    program.chmod(0o755)
+    return {"PATH": f"{program.parent}:{os.environ['PATH']}"}

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults_bed import say, wait_for_screen
+from tests.faults_bed import broken_client, say, wait_for_screen
 from tests.incus_bed import Bed
-from tests.programs import Server, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
 
 # What is killed, and within how many seconds of its begin. Those that may lose most come first.
 ACTIONS = {"delete": 1.4, "restore": 1.5, "create": 1.6, "stop": 1.2, "resume": 1.4, "save": 0.4, "undo": 0.6}
@@ -140,15 +141,38 @@ def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, not
         life.say_more()
 
 
+# An action, the words of the command that the server dies at, and what the command does then: the server gets a part
+# of what is saved; the container's stop goes on; the start of the tool finds nobody to speak to.
+DEATHS = [
+    ("stop", " save /home/code ", '"$real" "$@" | { dd bs=1 count=150000 status=none; kill -9 $PPID; }'),
+    ("stop", " stop ", "kill -9 $PPID"),
+    ("resume", "new-session", "kill -9 $PPID"),
+]
+
+
+def test_a_server_that_dies_amid_a_save_a_stop_or_a_resume_loses_nothing(bed, start_server, workspace, tmp_path):
+    death = tmp_path / "death"
+    environ = broken_client(tmp_path, f"[ ! -e {death} ] || source {death}")
+    life = Life(bed, partial(start_server, config=NO_CHECKPOINTS, environ=environ), workspace)
+    talk = f"/home/code/.claude/projects/-workspace/{life.session['session_id']}.jsonl"
+    bed.shell(life.id, f"seq 90000 >>{talk}")
+    for action, words, what in DEATHS:
+        life.prepare(action)
+        death.write_text(f'[[ " $* " != *"{words}"* ]] || {{ rm {death}; {what}; }}')
+        life.act(action)
+        assert life.server.process.wait(timeout=DEADLINE) == -signal.SIGKILL
+        life.go_on()
+        life.say_more()
+    whole = bed.shell(life.id, f"cat {talk}")
+    assert life.server.delete(f"{life.path}?force=true").status == 204
+    (saved,) = (life.server.home / ".clincus" / "sessions-claude").rglob("*.jsonl")
+    assert saved.read_text() == whole
+
+
 def test_a_clone_that_was_never_finished_is_not_worked_on(bed, start_server, workspace, tmp_path):
-    (tmp_path / "bin").mkdir()
-    stand_in = tmp_path / "bin" / "incus"
-    stand_in.write_text(f"""#!/bin/bash
-[[ "$*" != *"Lays the uncommitted changes"* || -e {tmp_path}/done ]] || {{ touch {tmp_path}/done; kill -9 $PPID; }}
-exec {shutil.which("incus")} "$@"
-""")
-    stand_in.chmod(0o755)
-    server = start_server(environ={"PATH": f"{stand_in.parent}:{os.environ['PATH']}"})
+    done = tmp_path / "done"
+    script = f'[[ "$*" != *"Lays the uncommitted changes"* || -e {done} ]] || {{ touch {done}; kill -9 $PPID; }}'
+    server = start_server(environ=broken_client(tmp_path, script))
     with pytest.raises((OSError, HTTPException)):
         server.create(workspace, mode="clone")
     server.process.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
@@ -13,23 +12,10 @@ import pytest
 from test_sessions import guest, save_of, talk, type_line, wait_for_screen
 
 import clincus
+from tests.faults_bed import broken_client
 from tests.programs import DEADLINE, NO_CHECKPOINTS, wait_until
 
 TALK = "~/.claude/projects/-workspace/{session_id}.jsonl"
-
-
-@pytest.fixture
-def broken_client(tmp_path):
-    """A function that makes a stand-in for `incus`, which does `script` first; gives the environment to use it."""
-
-    def make(script: str) -> dict[str, str]:
-        program = tmp_path / "bin" / "incus"
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(f'#!/bin/bash\nreal={shutil.which("incus")}\n{script}\nexec "$real" "$@"\n')
-        program.chmod(0o755)
-        return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +33,9 @@ def stopped(shared_server, talked):
     return talked
 
 
-def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tmp_path, broken_client):
+def test_what_was_said_after_a_stop_that_failed(bed, start_server, workspace, tmp_path):
     script = f'[[ " $* " == *" stop "* && -e {tmp_path}/broken ]] && {{ echo "Error: No" >&2; exit 1; }}'
-    server = start_server(config=NO_CHECKPOINTS, environ=broken_client(script))
+    server = start_server(config=NO_CHECKPOINTS, environ=broken_client(tmp_path, script))
     session = server.create(workspace)
     talk(bed, server, session)
     (tmp_path / "broken").touch()
@@ -72,9 +58,9 @@ def test_a_container_that_is_lost_from_outside_loses_no_more_than_the_last_turn(
     wait_for_screen(bed, again, "earlier: remember the milk")
 
 
-def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_server, workspace, tmp_path, broken_client):
+def test_a_resume_that_was_killed_while_the_conversation_went_in(bed, start_server, workspace, tmp_path):
     cut = 'dd bs=1 count=150000 status=none | "$real" "$@"; kill -9 $PPID'
-    environ = broken_client(f'if [[ "$*" == *new-session* && -e {tmp_path}/broken ]]; then {cut}; fi')
+    environ = broken_client(tmp_path, f'if [[ "$*" == *new-session* && -e {tmp_path}/broken ]]; then {cut}; fi')
     server = start_server(config=NO_CHECKPOINTS, environ=environ)
     session = server.create(workspace)
     talk(bed, server, session)
