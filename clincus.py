@@ -289,6 +289,20 @@ def directory_lock(directory: str, timeout: float | None = 5.0) -> Iterator[None
         os.close(descriptor)
 
 
+@contextmanager
+def locked_folder(folder: str, timeout: float | None = 5.0) -> Iterator[None]:
+    """Make a folder of our own, if need be, and keep other Clincus processes from changing its files.
+
+    `timeout` is that of `directory_lock`. A fault of the disk in the block is ClincusError(500).
+    """
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with directory_lock(folder, timeout):
+            yield
+    except OSError as error:
+        raise ClincusError(f"{folder}: cannot be written: {error.strerror or error}", 500) from error
+
+
 def replace_file(path: str, data: bytes, mode: int) -> None:
     """Give a file new content at once or not at all; an old file's mode and owner stay, `mode` is for a new one."""
     import tempfile
@@ -371,21 +385,6 @@ class Completed(NamedTuple):
         return "\n".join(map(printable, lines)) or f"exit code {self.code}"
 
 
-class Held:
-    """Takes pieces of output and keeps them, up to a limit in bytes; beyond that it raises BrokenPipeError."""
-
-    def __init__(self, limit: int = OUTPUT_LIMIT) -> None:
-        self.data = bytearray()
-        self.limit = limit
-        self.is_full = False
-
-    def __call__(self, piece: bytes) -> None:
-        self.is_full = len(self.data) + len(piece) > self.limit
-        if self.is_full:
-            raise BrokenPipeError
-        self.data += piece
-
-
 def poll_on(stream: IO[bytes] | socket.socket | int, event: int) -> select.poll:
     """Return a poll for a stream to be read (POLLIN) or written (POLLOUT). select(2) knows none beyond number 1023."""
     poll = select.poll()
@@ -393,21 +392,18 @@ def poll_on(stream: IO[bytes] | socket.socket | int, event: int) -> select.poll:
     return poll
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write to a descriptor of ours, whether or not somebody made it non-blocking."""
+def write_all(descriptor: int, data: bytes, is_over: Callable[[], bool] = lambda: False) -> None:
+    """Write to a descriptor of ours, whether or not somebody made it non-blocking.
+
+    In a pipe that is full and never breaks, `is_over` tells when nobody reads it any more: then BrokenPipeError.
+    """
     rest = memoryview(data)
     while rest:
         try:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:
-            poll_on(descriptor, select.POLLOUT).poll()
-
-
-def pipe_with(data: bytes) -> tuple[IO[bytes], IO[bytes]]:
-    """The two ends of a new pipe that holds some data already."""
-    reader, writer = os.pipe()
-    os.write(writer, data)
-    return open(reader, "rb", 0), open(writer, "wb", 0)
+            if not poll_on(descriptor, select.POLLOUT).poll(200) and is_over():
+                raise BrokenPipeError from None
 
 
 def exit_code(process: subprocess.Popen[bytes]) -> int:
@@ -430,7 +426,9 @@ class Child:
         environ: Mapping[str, str] | None = None, cwd: str | None = None, merged: bool = False, first: bytes = b"",
     ) -> None:  # fmt: skip
         pipe, errors = subprocess.PIPE, subprocess.STDOUT if merged else subprocess.PIPE
-        source, self.stdin = pipe_with(first)
+        source, writer = os.pipe()
+        os.write(writer, first)
+        self.stdin = cast("IO[bytes]", io.FileIO(writer, "w"))
         words = [word.encode("utf-8", "surrogateescape") for word in argv]  # the locale may be one of ASCII only
         try:
             self.process = subprocess.Popen(
@@ -440,7 +438,7 @@ class Child:
             self.stdin.close()
             raise self.error(f"`{argv[0]}` cannot be started: {error.strerror}") from error
         finally:
-            source.close()
+            os.close(source)
         self.stdout = cast("IO[bytes]", self.process.stdout)
         self.stderr = self.process.stderr or self.stdout
         self.failure, self.status = "", 500  # the reason, if we had to end it, and the HTTP status that fits
@@ -493,7 +491,7 @@ class Child:
         self.process.wait()
 
     def wait(self, readers: Iterable[threading.Thread] = ()) -> int:
-        """Wait for the end and for the threads of `collect`; the exit code as a shell gives it.
+        """Wait for the end and for threads that read the output; the exit code as a shell gives it.
 
         Raises ChildError if we had to end the child.
         """
@@ -515,26 +513,30 @@ class Child:
         self._is_fed = True
         threading.Thread(target=write, daemon=True).start()
 
-    def collect(self, stream: IO[bytes], held: Held) -> threading.Thread:
-        """Keep what comes in a stream, in a thread of its own; too much of it ends the child."""
-
-        def read() -> None:
-            with suppress(OSError):
-                while piece := stream.read(1 << 16):
-                    held(piece)
-            if held.is_full:
-                self.end(f"the command wrote more than {held.limit >> 20} MiB", 500)
-
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        return thread
-
-    def complete(self, stdin: bytes | Iterable[bytes] = b"", limit: int | None = None) -> Completed:
-        """Feed the child its whole stdin and wait for its end and all it writes: OUTPUT_LIMIT bytes, or `limit`."""
-        held = Held(limit or OUTPUT_LIMIT), Held(limit or OUTPUT_LIMIT)
-        readers = [self.collect(stream, one) for stream, one in zip((self.stdout, self.stderr), held)]
+    def complete(self, stdin: bytes | Iterable[bytes] = b"", limit: int = 0) -> Completed:
+        """Feed the child its whole stdin, and wait for its end and for all that it writes."""
+        readers = [Collector(self, stream, limit) for stream in (self.stdout, self.stderr)]
         self.stdin.close() if stdin == b"" else self.feed([stdin] if isinstance(stdin, bytes) else stdin)
-        return Completed(self.wait(readers), bytes(held[0].data), bytes(held[1].data))
+        return Completed(self.wait(readers), *(bytes(reader.data) for reader in readers))
+
+
+class Collector(threading.Thread):
+    """Keeps what a child writes to one of its streams; more than `limit` bytes end the child (0: OUTPUT_LIMIT)."""
+
+    def __init__(self, child: Child, stream: IO[bytes], limit: int = 0) -> None:
+        super().__init__(daemon=True)
+        self.data = bytearray()
+        self._child, self._stream, self._limit = child, stream, limit or OUTPUT_LIMIT
+        self.start()
+
+    def run(self) -> None:
+        """Read to the end."""
+        with suppress(OSError):
+            while piece := self._stream.read(1 << 16):
+                if len(self.data) + len(piece) > self._limit:
+                    self._child.end(f"the command wrote more than {self._limit >> 20} MiB", 500)
+                    return
+                self.data += piece
 
 
 def run_child(
@@ -666,6 +668,14 @@ def check_duration(value: object) -> str:
 
 SIZE = r"([1-9][0-9]{0,11})([KMGT]i?|k)B"
 WRITE_SIZE = "a whole number and a unit, such as 512MiB or 4GB (KB, MB, GB, TB, KiB, MiB, GiB, TiB)"
+
+
+def size_bytes(text: str) -> int:
+    """The bytes of a text that `SIZE` matches: KB (kB) to TB count in thousands, KiB to TiB in 1024s, as in Incus."""
+    number, prefix = re.fullmatch(SIZE, text).groups()  # type: ignore[union-attr]
+    base = 1024 if prefix.endswith("i") else 1000
+    return int(number) * int(base ** ("KMGT".index(prefix[0].upper()) + 1))
+
 
 CPUS = r"(?!0+$)\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?){0,80}"
 
@@ -1133,14 +1143,6 @@ def own_file(environ: Mapping[str, str], name: str) -> str:
     return os.path.join(state_directory(environ), name)
 
 
-@contextmanager
-def state_lock(environ: Mapping[str, str]) -> Iterator[None]:
-    """Make the directory of our own files, if need be, and keep other Clincus processes from changing them."""
-    os.makedirs(state_directory(environ), mode=0o700, exist_ok=True)
-    with directory_lock(state_directory(environ)):
-        yield
-
-
 def user_configs(environ: Mapping[str, str]) -> list[str]:
     """Where the user's config file may be, best first: below XDG_CONFIG_HOME, and in ~/.config."""
     base = environ.get("XDG_CONFIG_HOME", "")
@@ -1227,7 +1229,7 @@ def dashboard_layer(path: str, layers: Sequence[Layer], warnings: list[str]) -> 
 def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) -> None:
     """Set keys of DASHBOARD_KEYS in `dashboard.json`; what an edit of a config file has overruled is dropped for good.
 
-    A flag or a variable that sets a key still wins. ConfigError: 400 for a bad value, 409 while a config file is
+    A flag or a variable that sets a key still wins. ClincusError: 400 for a bad value, 409 while a config file is
     broken, 500 if the file cannot be written.
     """
     try:
@@ -1239,7 +1241,7 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
     if not checked and not os.path.exists(path):
         return
     try:
-        with state_lock(environ):
+        with locked_folder(state_directory(environ)):
             layers = load_config(environ).layers
             kept = next(layer.values for layer in layers if layer.rank == DASHBOARD_RANK)
             entries = {
@@ -1252,8 +1254,6 @@ def save_dashboard(environ: Mapping[str, str], changes: Mapping[str, object]) ->
                 replace_file(path, text.encode(), 0o600)
     except ConfigError as error:
         raise ConfigError(error.message, 409) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}", 500) from None
 
 
 # -- What the API shows
@@ -1761,6 +1761,20 @@ class IncusChild(Child):
             raise
 
 
+def guest_program(*names: str) -> str:
+    """Programs of guest/, one after the other, as one text for `sh -c`.
+
+    Incus writes the whole command line into its events. So the text is always the same, what varies comes as
+    arguments, and what is secret on stdin.
+    """
+    return "".join(packaged_text(f"guest/{name}.sh") for name in names)
+
+
+def guest_command(programs: str, *arguments: str) -> list[str]:
+    """The command that runs programs of guest/, whose names stand in one text."""
+    return ["sh", "-c", guest_program(*programs.split()), "clincus", *arguments]
+
+
 class MarkedReader(io.RawIOBase):
     """One stream of a command under guest/exec.sh: all that the command writes to it, up to the mark."""
 
@@ -1807,15 +1821,9 @@ class GuestInput:
         self._is_over = is_over
         os.set_blocking(descriptor, False)
 
-    def write(self, data: bytes) -> int:
-        """Write all of it, as tarfile wants. Raises BrokenPipeError."""
-        rest = memoryview(data)
-        while rest:
-            if poll_on(self._descriptor, select.POLLOUT).poll(200):
-                rest = rest[os.write(self._descriptor, rest) :]
-            elif self._is_over():
-                raise BrokenPipeError
-        return len(data)
+    def write(self, data: bytes) -> None:
+        """Write all of it. Raises BrokenPipeError."""
+        write_all(self._descriptor, data, self._is_over)
 
 
 class GuestCommand(IncusChild):
@@ -1985,7 +1993,7 @@ class Incus:
 
     def exec(
         self, name: str, command: Sequence[str], *,
-        stdin: bytes | Iterable[bytes] = b"", timeout: float = 60, limit: int | None = None, **options: Any,
+        stdin: bytes | Iterable[bytes] = b"", timeout: float = 60, limit: int = 0, **options: Any,
     ) -> Completed:  # fmt: skip
         """Run a command in an instance and return how it ended, with all that it wrote; `options` as of `exec_argv`.
 
@@ -2007,8 +2015,7 @@ class Incus:
         what it says then beats a broken pipe.
         """
         with self.begun(name, command, timeout, **options) as running:
-            said = Held()
-            errors = running.collect(running.stderr, said)
+            errors = Collector(running, running.stderr)
             with suppress(BrokenPipeError):
                 stdin = GuestInput(running.stdin.fileno(), lambda: not errors.is_alive(), running.allow)
                 yield stdin, cast("BufferedReader", running.stdout)
@@ -2018,14 +2025,14 @@ class Incus:
                 running.end("the command in the container wrote more than was asked for", 500)
             code = running.wait([errors])
             if code != 0:
-                raise self.guest_failure(name, Completed(code, b"", bytes(said.data)))
+                raise self.guest_failure(name, Completed(code, b"", bytes(errors.data)))
             if not running.is_whole:
                 raise IncusError("Incus lost the end of what the container sent", 500)
 
     @contextmanager
     def begun(self, name: str, command: Sequence[str], timeout: float | None, **options: Any) -> Iterator[GuestCommand]:
         """A command in an instance that has begun, with `options` of `exec_argv`. Raises IncusError if it does not."""
-        argv = self.exec_argv(name, ["sh", "-c", packaged_text("guest/exec.sh"), "exec", *command], **options)
+        argv = self.exec_argv(name, guest_command("exec", *command), **options)
         for left in reversed(range(BEGIN_TRIES)):
             with GuestCommand(argv, timeout=timeout, gentle=GENTLE, environ=self.environ) as run, self._awaited(run):
                 if run.begin():
@@ -2300,9 +2307,8 @@ def save_conversation(
     Raises ClincusError, and OSError for a fault of this host.
     """
     program = os.path.basename(tool.start[0])[:15]  # so much of it is the name of its process
-    programs = packaged_text("guest/save.sh") + packaged_text("guest/hand-over.sh")
     words = home, program if is_last else "", *map(str, owner or ("", "")), *tool.saved
-    with open_command(["sh", "-c", programs, "save", *words], timeout=SAVE_TIMEOUT) as (stdin, stream):
+    with open_command(guest_command("save hand-over", *words), timeout=SAVE_TIMEOUT) as (stdin, stream):
         return update_copy(stdin, stream, saved, tool, is_last=is_last)
 
 
@@ -2475,13 +2481,13 @@ def mend_saved(parent: str) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def write_metadata(saved: SavedSession, saved_at: str = "") -> None:
-    """Write metadata.json of a session; the directory is made if need be (0700). `saved_at` is now if it is empty.
+def write_metadata(saved: SavedSession) -> None:
+    """Write metadata.json of a session; the directory is made if need be (0700). An empty `saved_at` becomes now.
 
     ClincusError if that is not possible.
     """
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    document = {**saved._asdict(), "saved_at": saved_at or now}
+    document = {**saved._asdict(), "saved_at": saved.saved_at or now}
     del document["directory"]
     path = os.path.join(saved.directory, "metadata.json")
     try:
@@ -2595,13 +2601,11 @@ class Fold:
         """Fold in more lines; how many bytes that are. A line that is still being written does not count."""
         size = 0
         for line in lines:
-            try:
-                record = json.loads(line)
-                kind, name, moment = record.get("type"), record.get("id"), parse_time(record.get("time"))
-            except (ValueError, AttributeError):  # torn, or no object
-                size += len(line) if line.endswith(b"\n") else 0
-                continue
-            size += len(line)
+            record: dict[str, Any] = {}
+            with suppress(ValueError):  # it is torn
+                record = as_object(json.loads(line))
+            size += len(line) if record or line.endswith(b"\n") else 0
+            kind, name, moment = record.get("type"), record.get("id"), parse_time(record.get("time"))
             if kind in ("start", "stop") and isinstance(name, str) and moment is not None:
                 self._add(record, kind, name, moment)
         return size
@@ -2649,19 +2653,23 @@ class History:
         self._tail = b""  # the last bytes of that part
         self._runs: list[Run] = []
 
-    def start(self, run: Run) -> None:
-        """Record that a run has begun."""
-        self._append(run.line("start"))
-
-    def stop(self, run: Run, when: str) -> None:
-        """Record that a run ended at `when` (RFC 3339)."""
-        self._append(run._replace(ended_at=when).line("stop"))
+    def record(self, run: Run) -> None:
+        """Record that a run has begun, or that it has ended if it has an `ended_at`."""
+        line = run.line("stop" if run.ended_at else "start")
+        with locked_folder(os.path.dirname(self.path), timeout=None), open(self.path, "ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                line = b"\n" + line  # the last writer was cut off: its torn line must not swallow ours
+            file.write(line)
+            file.flush()
+            if size + len(line) > HISTORY_LIMIT:
+                self._trim(file)
 
     def close_runs(self, running: Collection[str], when: str, engine: str = "") -> None:
         """End each open run on an engine, whose stop nobody saw: its session is not among the ids in `running`."""
         for run in self.runs():
             if run.ended_at is None and run.id not in running and engine_of(run.id) == engine:
-                self.stop(run, when)
+                self.record(run._replace(ended_at=when))
 
     def runs(self) -> list[Run]:
         """All runs, newest first; of a file that has grown only what is new is read. Raises ClincusError."""
@@ -2692,20 +2700,6 @@ class History:
         size = min(HISTORY_TAIL, self._end - self._begin)
         self._tail = os.pread(file.fileno(), size, self._end - size)
         self._runs, self._seen = self._fold.newest_first(), state
-
-    def _append(self, line: bytes) -> None:
-        try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            with directory_lock(os.path.dirname(self.path), timeout=None), open(self.path, "ab+") as file:
-                size = file.seek(0, os.SEEK_END)
-                if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
-                    line = b"\n" + line  # the last writer was cut off: its torn line must not swallow ours
-                file.write(line)
-                file.flush()
-                if size + len(line) > HISTORY_LIMIT:
-                    self._trim(file)
-        except OSError as error:
-            raise ClincusError(f"the history {shorten(self.path)} cannot be written: {error.strerror}") from error
 
     def _trim(self, file: IO[bytes]) -> None:
         """Replace the file by one with the newest runs. If that fails, the file stays as it is."""
@@ -3362,6 +3356,10 @@ class Extensions:
         """The fields that features add to a session's document."""
         return dict(itertools.chain(*(found.items() for found in call_each(self.session_fields, session))))
 
+    def known_to_sleep(self, engine: str, since: Mapping[str, float], cost: float) -> set[str]:
+        """Which sessions of an engine are known to have slept since a time; in all others work begins now."""
+        return set().union(*call_each(self.sleepers, engine, since, cost))
+
 
 def call_each(functions: Iterable[Callable[..., Any]], *arguments: object) -> list[Any]:
     """Call functions of features and return their results. One that raises is logged and stops no other."""
@@ -3724,17 +3722,30 @@ class Change(NamedTuple):
 
 def record_run(history: History, change: Change, report: Callable[[str], None]) -> None:
     """Record a start or a stop of a session in the history. A failure is only reported."""
-    one = change.session
-    if not is_session(one):
-        return
-    run = Run(one.session_id, one.id, one.workspace, one.tool, change.time, persistent=one.persistent)
-    try:
-        if change.kind == "started":
-            history.start(run)
-        elif change.kind == "stopped":
-            history.stop(run, change.time)
-    except ClincusError as error:
-        report(error.message)
+    one, ended_at = change.session, change.time if change.kind == "stopped" else None
+    if is_session(one) and change.kind in ("started", "stopped"):
+        try:
+            history.record(Run(one.session_id, one.id, one.workspace, one.tool, change.time, ended_at, one.persistent))
+        except ClincusError as error:
+            report(error.message)
+
+
+class LastAnswers:
+    """The last answer to a question about a run of each session: it holds for some seconds, however many ask."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._locks: dict[str, threading.Lock] = {}
+        self._answers: dict[str, tuple[str, float, Any]] = {}  # session -> its run, time.monotonic, answer
+
+    def get(self, session: Session, ask: Callable[[], Any]) -> Any:
+        """The answer, asked for anew if the last one is too old. What `ask` raises is raised."""
+        with self._locks.setdefault(session.id, threading.Lock()):
+            run, at, answer = self._answers.get(session.id, ("", float("-inf"), None))
+            if run != session.run or time.monotonic() - at >= self._seconds:
+                answer = ask()
+                self._answers[session.id] = session.run, time.monotonic(), answer
+            return answer
 
 
 Instances = Collection[Mapping[str, Any]]  # as Incus describes them
@@ -4100,20 +4111,6 @@ def instance_put(
 
 
 # -- Programs in a container
-
-
-def guest_program(*names: str) -> str:
-    """Programs of guest/, one after the other, as one text for `sh -c`.
-
-    Incus writes the whole command line into its events. So the text is always the same, what varies comes as
-    arguments, and what is secret on stdin.
-    """
-    return "".join(packaged_text(f"guest/{name}.sh") for name in names)
-
-
-def guest_command(programs: str, *arguments: str) -> list[str]:
-    """The command that runs programs of guest/, whose names stand in one text."""
-    return ["sh", "-c", guest_program(*programs.split()), "clincus", *arguments]
 
 
 def conversation_files(tool: Tool, conversation: str) -> str:
@@ -4619,10 +4616,10 @@ class Sessions:
 
         if session.session_id != session.id:
             return session
-        for saved in list_saved(self.load(), self.environ):
-            if (saved.container_name, saved.workspace, saved.tool) == (session.id, session.workspace, session.tool):
-                return session._replace(session_id=saved.session_id)
-        return session._replace(session_id=str(uuid.uuid4()))
+        place = (session.id, session.workspace, session.tool)
+        everything = list_saved(self.load(), self.environ)
+        known = (one.session_id for one in everything if (one.container_name, one.workspace, one.tool) == place)
+        return session._replace(session_id=next(known, str(uuid.uuid4())))
 
     def _launch(self, session: Session, launch: Launch) -> None:
         """Make the container and start the tool. If that fails or is interrupted, nothing stays."""
@@ -6646,6 +6643,11 @@ class Application:
         for monitor in self.monitors.values():
             monitor.looked.wait(end - time.monotonic())
         return self.registry.all()
+
+    def known_session(self, id: str) -> Session:
+        """A session, as it was known last if it is out of reach. Raises ClincusError: 404, 503."""
+        self.all_sessions()
+        return self.registry.get(id)
 
     def reachable_session(self, id: str) -> Session:
         """A session that can be worked with. Raises ClincusError: 404, 503 while engine or member does not answer."""

@@ -296,7 +296,7 @@ def fill_container(
         merged = ["sh", "-c", 'exec "$@" 2>&1', "sh", *command]
         with build.incus.begun(container, merged, BUILD_TIME, environment=variables) as running:
             running.feed([])
-            errors = running.collect(running.stderr, clincus.Held())
+            errors = clincus.Collector(running, running.stderr)
             words = hand_on_lines(cast("BufferedReader", running.stdout), on_line)
             code = running.wait([errors])
         if code != 0 or not running.is_whole:

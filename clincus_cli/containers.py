@@ -375,7 +375,7 @@ def run_container_exec(context: Context) -> int:
         return relayed(passes=relay.END_SIGNALS)
     if options.format == "raw":
         return relayed(sinks=(relay.OUR_STREAMS[0], lambda piece: None), stdin=None, passes=relay.END_SIGNALS)
-    held = clincus.Held(), clincus.Held()
+    held = relay.Held(), relay.Held()
     run.print_output(relayed(sinks=held, stdin=None), *held)
     return 0
 

@@ -21,6 +21,21 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OUR_STREAMS = functools.partial(clincus.write_all, 1), functools.partial(clincus.write_all, 2)
 
 
+class Held:
+    """A sink that keeps what it gets, up to a limit in bytes."""
+
+    def __init__(self, limit: int = clincus.OUTPUT_LIMIT) -> None:
+        self.data = bytearray()
+        self.limit = limit
+        self.is_full = False
+
+    def __call__(self, piece: bytes) -> None:
+        self.is_full = len(self.data) + len(piece) > self.limit
+        if self.is_full:
+            raise BrokenPipeError
+        self.data += piece
+
+
 def pour(stream: IO[bytes], sink: Sink, failures: list[OSError]) -> None:
     """Hand on what comes from a stream. If the sink takes no more, the writer of the stream gets SIGPIPE."""
     try:

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import clincus
+from clincus_cli import TYPE_CHECKING, console, shell
 from clincus_cli import commands as cli
-from clincus_cli import console, shell
 from clincus_cli.context import Context
+
+if TYPE_CHECKING:
+    from clincus_cli import relay
 
 TIMED_OUT = 124  # the exit code, as of timeout(1)
 
@@ -71,13 +74,13 @@ def run_run(context: Context) -> int:
 
 def run_command(
     context: Context, session: clincus.Session, limit: float | None
-) -> tuple[int, tuple[clincus.Held, clincus.Held]]:
+) -> tuple[int, tuple[relay.Held, relay.Held]]:
     """Run the command in its container, for `limit` seconds at most; its exit code, and what --format json holds."""
     import subprocess
 
     from clincus_cli import relay
 
-    options, sessions, held = context.options, context.sessions, (clincus.Held(), clincus.Held())
+    options, sessions, held = context.options, context.sessions, (relay.Held(), relay.Held())
     command = ["sh", "-c", options.command[0]] if len(options.command) == 1 else list(options.command)
     guest, program = sessions.guest(session), clincus.guest_program("wait-for-boot", "command")
     try:
@@ -142,7 +145,7 @@ def give_variables(sessions: clincus.Sessions, session: clincus.Session, environ
         raise sessions.incus.guest_failure(session.id, done)
 
 
-def print_output(code: int, stdout: clincus.Held, stderr: clincus.Held) -> None:
+def print_output(code: int, stdout: relay.Held, stderr: relay.Held) -> None:
     """Print how a command ended and what it wrote as JSON. Raises ClincusError where that was too much."""
     if stdout.is_full or stderr.is_full:
         raise clincus.ClincusError("the command wrote too much to be held: let it write to a pipe", 413)

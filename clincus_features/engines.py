@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import clincus
-from clincus_features import locked_folder
 
 SURVEY_PERIOD = 5.0  # seconds between two looks at an engine that cannot be reached
 SURVEY_EVERY = 15.0  # seconds between two questions to one that can
@@ -130,7 +129,7 @@ class Survey:
             self._facts = {name: facts for name, facts in known.items() if name in wanted}
             document = {name: asdict(facts) for name, facts in self._facts.items()}
             path = facts_file(self._app.environ)
-            with locked_folder(os.path.dirname(path)):
+            with clincus.locked_folder(os.path.dirname(path)):
                 clincus.replace_file(path, json.dumps(document).encode(), 0o600)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import clincus
-from clincus_features import size_bytes
 
 WARNINGS = f"{clincus.LABEL}warnings"
 
@@ -34,7 +33,7 @@ def add_limits(
         devices["root"] = {**next((disk for disk in disks if disk.get("path") == "/"), {}), **root_options}
     tmpfs_size = launch.config.get("limits.disk.tmpfs_size")
     if tmpfs_size and "raw.lxc" in config:  # no device of Incus 6.0 can do it: lxc.container.conf(5), "Mount points"
-        options = f"rw,nosuid,nodev,mode=1777,size={size_bytes(tmpfs_size)},create=dir"
+        options = f"rw,nosuid,nodev,mode=1777,size={clincus.size_bytes(tmpfs_size)},create=dir"
         config["raw.lxc"] += f"lxc.mount.entry = tmpfs tmp tmpfs {options} 0 0\n"
     elif tmpfs_size:
         warnings.append("limits.disk.tmpfs_size is left out: it needs a locked workspace")
@@ -91,7 +90,7 @@ def disk_options(disk: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
         return {"limits.max": incus_unit(top)}, []
 
     def amount(rate: str) -> float:
-        return float(rate[:-4]) if rate.endswith("iops") else float(size_bytes(rate[:-2]))
+        return float(rate[:-4]) if rate.endswith("iops") else float(clincus.size_bytes(rate[:-2]))
 
     for name in ("read", "write"):
         rates = [rate for rate in (disk[name], top) if rate]

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import clincus
-from clincus_features import known_session
 
 
 class Made(NamedTuple):
@@ -33,7 +32,7 @@ def install(extensions: clincus.Extensions) -> None:
     """Take the place of GET /api/sessions, and add the route of one session."""
     app = extensions.app
     extensions.routes.append(
-        ("GET", "/api/sessions/{id}", lambda request: app.sessions.document(known_session(app, request.values["id"])))
+        ("GET", "/api/sessions/{id}", lambda request: app.sessions.document(app.known_session(request.values["id"])))
     )
     extensions.wrappers.append(
         lambda method, path, handler: Listing(app).answer if (method, path) == ("GET", "/api/sessions") else handler

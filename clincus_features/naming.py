@@ -45,6 +45,6 @@ def change_session(sessions: clincus.Sessions, id: str, changes: Mapping[str, st
         kept = clincus.read_metadata(sessions.saved_directory(session), session.tool)
         if kept is not None:
             fresh = clincus.some_fields(session, ("name", "persistent"))
-            clincus.write_metadata(kept._replace(**fresh), kept.saved_at)
+            clincus.write_metadata(kept._replace(**fresh))
         sessions.look(id)
         return session

@@ -55,7 +55,7 @@ def trusted_digests(environ: Mapping[str, str]) -> dict[str, str]:
 
 def set_trust(environ: Mapping[str, str], workspace: str, project: ProjectFile | None) -> bool:
     """Trust a workspace's file as it was read, or with None take the trust back. True if there was trust before."""
-    with clincus.state_lock(environ):
+    with clincus.locked_folder(clincus.state_directory(environ)):
         trusted = trusted_digests(environ)
         had = trusted.pop(os.path.realpath(workspace), None) is not None
         if project is not None:

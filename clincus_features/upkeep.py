@@ -7,7 +7,6 @@ long ago.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import threading
@@ -17,7 +16,6 @@ from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 import clincus
-from clincus_features import known_to_sleep
 
 SAVE_AFTER_RING = 15.0  # seconds between two saves of a running session, if its bell rang
 SAVE_EVERY = 180.0  # seconds, if it did not
@@ -39,7 +37,7 @@ def install(extensions: clincus.Extensions) -> None:
 
     def save(engine: str) -> None:
         before_save.wait(engine, saves.due(app.sessions, engine) - time.monotonic())
-        saves.save_due(app.sessions, engine, functools.partial(known_to_sleep, app.extensions))
+        saves.save_due(app.sessions, engine, app.extensions.known_to_sleep)
 
     def stop(engine: str) -> None:
         before_stop.wait(engine, seconds_until_stop(app.sessions, datetime.now(timezone.utc), engine))

@@ -9,21 +9,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import clincus
-from clincus_features import LastAnswers
 
 KEPT = 2.0  # seconds for which an answer holds: more than one page may ask
 
 
 def install(extensions: clincus.Extensions) -> None:
     """Add the route."""
-    app, answers = extensions.app, LastAnswers(KEPT)
+    app, answers = extensions.app, clincus.LastAnswers(KEPT)
 
     def get_usage(request: clincus.Request) -> object:
         session = app.running_session(request.values["id"])
         return answers.get(session, lambda: ask_usage(app.sessions, session))
 
     extensions.routes.append(("GET", "/api/sessions/{id}/usage", get_usage))
-    extensions.listeners.append(answers.hear)
 
 
 def ask_usage(sessions: clincus.Sessions, session: clincus.Session) -> dict[str, object]:

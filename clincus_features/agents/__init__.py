@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 
 import clincus
-from clincus_features import known_session
 from clincus_features.agents import prompts
 from clincus_features.agents.hooks import guest_files
 from clincus_features.agents.reading import Known, SeenTimes, first_facts, look
@@ -37,7 +36,7 @@ def install(extensions: clincus.Extensions) -> None:
     watch = Watch(app)
 
     def get_agent(request: clincus.Request) -> object:
-        return explained(watch.decision(known_session(app, request.values["id"])))
+        return explained(watch.decision(app.known_session(request.values["id"])))
 
     def post_seen(request: clincus.Request) -> object:
         watch.see(app.registry.get(request.values["id"]))

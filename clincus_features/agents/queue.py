@@ -16,7 +16,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 import clincus
-from clincus_features import locked_folder
 
 KEPT = 20  # prompts that are no longer in the queue
 QUEUED = 100  # prompts in the queue
@@ -98,7 +97,7 @@ class Prompts:
     @contextmanager
     def _changing(self, session: clincus.Session) -> Iterator[list[Prompt]]:
         """The prompts, to be changed in place; they are written at the end of the block, unless that raises."""
-        with locked_folder(self._folder()):
+        with clincus.locked_folder(self._folder()):
             prompts = self.of(session)
             before = list(prompts)
             yield prompts

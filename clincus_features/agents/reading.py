@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import clincus
-from clincus_features import locked_folder
 from clincus_features.agents.rules import ToolRules, own_rules
 from clincus_features.agents.state import Event, Facts, Said, listen, parse_event
 from clincus_features.agents.texts import clean, clean_lines
@@ -171,7 +170,7 @@ class SeenTimes:
             newest = sorted(times.items(), key=lambda item: item[1])[-self.LIMIT :]
             self._times = dict(newest)
             path = self._path()
-            with locked_folder(os.path.dirname(path)):
+            with clincus.locked_folder(os.path.dirname(path)):
                 clincus.replace_file(path, json.dumps(self._times).encode(), 0o600)
 
     def _read(self) -> dict[str, float]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import clincus
-from clincus_features import size_bytes
 
 from .landing import fetch
 from .transfer import Source, State, give_branch, make_clone, take_bundle, unfetched
@@ -74,7 +73,7 @@ def prepare(
         if request.branch:
             raise clincus.ClincusError("a branch is for a clone: a mounted folder stays as it is checked out", 400)
         return None
-    limit = size_bytes(sessions.load().get("clone.size_limit"))
+    limit = clincus.size_bytes(sessions.load().get("clone.size_limit"))
     source = Source.find(session.workspace, request.branch, sessions.environ, limit)
     return functools.partial(make_clone, sessions, source, last_bundle(sessions, session) if request.resume else "")
 

@@ -120,13 +120,12 @@ class PrivateGit:
             self.argv(*words), timeout=timeout, environ=self.environ(), cwd=self.work_tree or "/"
         ) as child:
             child.stdin.close()
-            said = clincus.Held()
-            errors = child.collect(child.stderr, said)
+            errors = clincus.Collector(child, child.stderr)
             yield iter(lambda: child.stdout.read(1 << 16), b"")
             child.stdout.close()
             code = child.wait([errors])
         if code != 0:
-            raise clincus.ClincusError(f"git: {clincus.Completed(code, b'', bytes(said.data)).reason}", 409)
+            raise clincus.ClincusError(f"git: {clincus.Completed(code, b'', bytes(errors.data)).reason}", 409)
 
 
 @contextmanager

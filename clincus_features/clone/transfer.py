@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import clincus
-from clincus_features import size_bytes
 
 from .overlay import Overlay, find_overlay, read_files
 from .private import is_commit, known, private_git
@@ -201,7 +200,7 @@ def take_bundle(
 
     Raises ClincusError(409) if it is larger than the setting allows, and OSError for a fault of this host.
     """
-    limit = size_bytes(sessions.load().get("clone.size_limit"))
+    limit = clincus.size_bytes(sessions.load().get("clone.size_limit"))
     words, size = (sessions.guest(session).mount, what, *known), 0
     with (
         open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import clincus
-from clincus_features import known_session
 
 from .ledger import MESSAGES, Ledger, merge
 from .prices import Message, price_of, totals
@@ -30,7 +29,7 @@ def install(extensions: clincus.Extensions) -> None:
     ledger = Ledger()
 
     def get_cost(request: clincus.Request) -> object:
-        session = known_session(app, request.values["id"])
+        session = app.known_session(request.values["id"])
         directory = app.sessions.saved_directory(session)
         return document(ledger.read(session.tool, directory), Status(directory))
 

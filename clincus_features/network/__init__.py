@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import Any
 
 import clincus
-from clincus_features import known_session
 
 from .addresses import Network
 from .devices import (
@@ -236,7 +235,7 @@ class Gateway:
 
     def get_network(self, request: clincus.Request) -> object:
         """The answer of GET …/network."""
-        session = known_session(self._app, request.values["id"])
+        session = self._app.known_session(request.values["id"])
         records = self.proxy.records(session.id)
         if request.values["seen"]:
             self._see(session.id)

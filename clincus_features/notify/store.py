@@ -89,7 +89,7 @@ def read(environ: Mapping[str, str]) -> State:
 @contextmanager
 def changing(environ: Mapping[str, str]) -> Iterator[State]:
     """The state on disk, to be changed in a `with` block. Its end writes the file whole, unless the block raises."""
-    with LOCK, clincus.state_lock(environ):
+    with LOCK, clincus.locked_folder(clincus.state_directory(environ)):
         state = read(environ)
         yield state
         document = {
@@ -97,10 +97,7 @@ def changing(environ: Mapping[str, str]) -> Iterator[State]:
             "told": {key: one._asdict() for key, one in state.told.items()},
             "webhook": state.webhook,
         }
-        try:
-            clincus.replace_file(file_of(environ), json.dumps(document, indent=1).encode() + b"\n", 0o600)
-        except OSError as error:
-            raise clincus.ClincusError(f"{file_of(environ)}: cannot be written: {error.strerror}") from error
+        clincus.replace_file(file_of(environ), json.dumps(document, indent=1).encode() + b"\n", 0o600)
 
 
 LOCK = threading.Lock()  # threads of this process wait for each other, however long; other processes are waited for 5 s

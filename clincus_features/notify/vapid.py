@@ -48,7 +48,7 @@ def load_key(environ: Mapping[str, str]) -> Key:
     """The server's key; it is made once, since all devices are bound to it. Raises ClincusError."""
     path = key_file(environ)
     if path not in _keys or not os.path.exists(path):
-        with clincus.state_lock(environ):
+        with clincus.locked_folder(clincus.state_directory(environ)):
             if not os.path.exists(path):
                 made = openssl(environ, "ecparam", "-name", "prime256v1", "-genkey", "-noout")
                 clincus.replace_file(path, made, 0o600)

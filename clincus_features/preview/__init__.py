@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import clincus
-from clincus_features import LastAnswers, known_session
 from clincus_features.preview import doors, heads, openings, pages, relay
 from clincus_features.preview.listening import KEPT, Listening, ask_ports, port_at
 from clincus_features.preview.openings import Opening
@@ -43,7 +42,7 @@ class Previews:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._listening = LastAnswers(KEPT)
+        self._listening = clincus.LastAnswers(KEPT)
         self._making = threading.Lock()  # one opening is made at a time
         self._lock = threading.Lock()  # guards what follows
         self._openings: dict[tuple[str, int], Opening] = {}
@@ -76,7 +75,7 @@ class Previews:
 
     def delete_port(self, request: clincus.Request) -> object:
         """Close a port."""
-        id = known_session(self._app, request.values["id"]).id
+        id = self._app.known_session(request.values["id"]).id
         self._close(id, request.values["port"])
         return clincus.Response(204)
 
@@ -190,7 +189,6 @@ class Previews:
 
     def hear(self, moment: str, session: clincus.Session) -> None:
         """A run that ends takes its openings with it."""
-        self._listening.hear(moment, session)
         if moment == "started" and not self._is_swept:
             self._is_swept = True
             self._aside(lambda: doors.sweep(self._app.sessions.door(""), self._folder))

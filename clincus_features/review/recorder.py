@@ -18,7 +18,6 @@ from io import BufferedReader
 from typing import NamedTuple
 
 import clincus
-from clincus_features import known_to_sleep, size_bytes
 from clincus_features.review.changes import entry_of, list_changes, touched_paths
 from clincus_features.review.records import (
     Checkpoint,
@@ -151,7 +150,7 @@ class Recorder:
         for engine in {session.engine for session in sessions}:
             here = [session for session in sessions if session.engine == engine]
             since = {session.id: self._looks.get(session.id, -math.inf) for session in here}
-            asleep = known_to_sleep(self._app.extensions, engine, since, LOOK_COST)
+            asleep = self._app.extensions.known_to_sleep(engine, since, LOOK_COST)
             yield from (session for session in here if session.id not in asleep)
 
     def work(self, engine: str = "") -> None:
@@ -313,7 +312,7 @@ class Recorder:
             if look.tree == known and known:
                 store.keep(look.tree, name)
             elif look.tree:
-                room = size_bytes(self._app.config.get("checkpoints.max_size")) - store.size()
+                room = clincus.size_bytes(self._app.config.get("checkpoints.max_size")) - store.size()
                 store.take(pieces_of(stdout), look.tree, name, room)
             return look
         raise clincus.ClincusError("the container did not answer with a checkpoint", 500)

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import clincus
-from clincus_features import locked_folder
 
 FILE_LIMIT = 32 << 20  # bytes
 WHYS = ("start", "prompt", "turn", "restore", "person", "timer")
@@ -153,7 +152,7 @@ class Records:
     def changing(self, record: Record) -> Iterator[Record]:
         """A record as it is now, to be changed in place; it is written at the end of the block, unless that raises."""
         folder = self._folder()
-        with locked_folder(folder):
+        with clincus.locked_folder(folder):
             now = self.find(record.id, record.session_id) or record
             yield now
             data = json.dumps(asdict(now)).encode()

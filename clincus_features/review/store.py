@@ -165,8 +165,7 @@ class Store:
         """
         output = bytearray()
         with clincus.Child(self._argv(*words), timeout=GIT_TIMEOUT, environ=self._environ(), cwd="/") as child:
-            said = clincus.Held(1 << 16)
-            errors = child.collect(child.stderr, said)
+            errors = clincus.Collector(child, child.stderr, 1 << 16)
             child.feed([stdin])
             while len(output) <= most and (piece := child.stdout.read(1 << 16)):
                 output += piece
@@ -177,7 +176,7 @@ class Store:
             except clincus.ChildError:
                 return bytes(output), False
         if code:
-            words_of_git = clincus.Completed(code, b"", bytes(said.data)).reason
+            words_of_git = clincus.Completed(code, b"", bytes(errors.data)).reason
             raise clincus.ClincusError(f"git cannot read the checkpoints: {words_of_git}", 500)
         return bytes(output), True
 

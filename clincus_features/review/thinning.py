@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 import clincus
-from clincus_features import size_bytes
 from clincus_features.review.recorder import Recorder
 from clincus_features.review.records import Checkpoint, Record
 from clincus_features.review.store import Store
@@ -37,7 +36,7 @@ def thin(recorder: Recorder, config: clincus.Config, now: datetime) -> None:
             store.delete()
             continue
         store.tidy()
-        shrink(recorder, left, size_bytes(config.get("checkpoints.max_size")) * 3 // 4)
+        shrink(recorder, left, clincus.size_bytes(config.get("checkpoints.max_size")) * 3 // 4)
 
 
 def name_again(store: Store, record: Record) -> None:

@@ -64,7 +64,7 @@ def main() -> None:
             print(f"{words:<25} {1000 * best:>10.2f} ms")
         print(f"memory for it             {(memory() - before) / (1 << 20):>10.1f} MiB")
         began = time.process_time()
-        history.start(clincus.Run("new", "clincus-aaaaaa-1", "/w", "claude", clincus.utc_now()))
+        history.record(clincus.Run("new", "clincus-aaaaaa-1", "/w", "claude", clincus.utc_now()))
         print(f"one more run              {1000 * (time.process_time() - began):>10.1f} ms (it shortens the file)")
         print(f"runs kept                 {len(history.runs()):>10,}")
 

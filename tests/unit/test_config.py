@@ -901,7 +901,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(environ, home, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(clincus.ConfigError, match="cannot be written: No space left on device") as caught:
+    with pytest.raises(clincus.ClincusError, match="cannot be written: No space left on device") as caught:
         clincus.save_dashboard(environ, {"dashboard.port": 4})
     assert caught.value.status == 500
     assert clincus.load_config(environ).get("dashboard.port") == 3

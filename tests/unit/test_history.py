@@ -93,9 +93,9 @@ RUN = clincus.Run("s", "clincus-0a0a0a-2", "/w", "claude", "2026-01-01T10:00:00Z
 def test_what_is_appended_is_read_back(tmp_path: Path):
     history = clincus.History(str(tmp_path / "state" / "history.jsonl"))
     assert history.runs() == []
-    history.start(RUN)
+    history.record(RUN)
     assert times(history.runs()) == [("10:00:00", None)]
-    history.stop(RUN, "2026-01-01T11:00:00Z")
+    history.record(RUN._replace(ended_at="2026-01-01T11:00:00Z"))
     assert times(history.runs()) == [("10:00:00", "11:00:00")]
 
 
@@ -103,7 +103,7 @@ def test_an_append_after_a_torn_line_keeps_its_own_line(tmp_path: Path):
     file = tmp_path / "history.jsonl"
     file.write_bytes(b'{"type":"sta')
     history = clincus.History(str(file))
-    history.start(RUN)
+    history.record(RUN)
     assert times(history.runs()) == [("10:00:00", None)]
 
 
@@ -148,11 +148,11 @@ def a_run(number: int, *, slot: int = 1) -> clincus.Run:
 def test_a_long_history_forgets_its_oldest_runs_and_none_that_goes_on(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(clincus, "HISTORY_LIMIT", 10_000)
     history = clincus.History(str(tmp_path / "history.jsonl"))
-    history.start(a_run(0, slot=2))
+    history.record(a_run(0, slot=2))
     for number in range(1, 200):
         run = a_run(number)
-        history.start(run)
-        history.stop(run, run.started_at)
+        history.record(run)
+        history.record(run._replace(ended_at=run.started_at))
         assert (tmp_path / "history.jsonl").stat().st_size <= 10_000
         assert history.runs()[0].session_id == run.session_id
     *ended, oldest = history.runs()
@@ -178,7 +178,7 @@ def test_of_a_history_that_is_far_too_long_the_newest_runs_are_read_in_little_me
     finally:
         tracemalloc.stop()
     assert (runs[0].session_id, 500 < len(runs) < 3000) == ("s2999", True)
-    history.start(a_run(3000))
+    history.record(a_run(3000))
     assert (history.runs()[0].session_id, path.stat().st_size < 100_000) == ("s3000", True)
 
 
@@ -190,7 +190,7 @@ def test_a_history_that_cannot_be_shortened_stays_whole(tmp_path: Path, monkeypa
     monkeypatch.setattr(clincus, "replace_file", full)
     history = clincus.History(str(tmp_path / "history.jsonl"))
     for number in range(5):
-        history.start(a_run(number, slot=number))
+        history.record(a_run(number, slot=number))
     assert len(history.runs()) == 5
 
 
@@ -204,7 +204,7 @@ history, who = clincus.History(sys.argv[1]), int(sys.argv[2])
 for number in range(60):
     kept = clincus.Run(f"kept{who}-{number}", f"kept{who}-{number}", "/w", "claude", clincus.utc_now())
     gone = clincus.Run(f"gone{number}", f"gone{who}-1", "/w", "claude", clincus.utc_now())
-    history.start(kept), history.start(gone), history.stop(gone, clincus.utc_now())
+    history.record(kept), history.record(gone), history.record(gone._replace(ended_at=clincus.utc_now()))
 """
     writers = [subprocess.Popen([sys.executable, "-c", script, str(path), str(who)]) for who in range(4)]
     assert [writer.wait(timeout=60) for writer in writers] == [0] * 4
@@ -275,7 +275,7 @@ CHANGES = {
         [lambda path: append(path, lines(4)), lambda path: append(path, lines(5, slot=2))],
         4,
     ),
-    "the line of another History": ([lambda path: clincus.History(str(path)).start(a_run(4))], 1),
+    "the line of another History": ([lambda path: clincus.History(str(path)).record(a_run(4))], 1),
     "a new time only": ([lambda path: os.utime(path, (1, 1))], 8),
     "gone": ([lambda path: path.unlink()], 0),
     "gone, and made anew": ([lambda path: path.unlink(), lambda path: path.write_bytes(lines(9))], 2),

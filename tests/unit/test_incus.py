@@ -439,7 +439,7 @@ def test_a_signal_is_passed_on_to_a_relayed_command_that_then_ends_by_itself(inc
     door = incus(f"exec {sys.executable} -c '{PASS_ON}' \"$@\"")
     traps = 'for s in INT TERM HUP; do trap "echo $s; exit 9" $s; done'
     script = f"{traps}; echo READY; while :; do sleep 0.01; done"
-    held = clincus.Held()
+    held = cli_relay.Held()
 
     def on_output(piece):
         held(piece)
@@ -466,7 +466,7 @@ sys.exit(children[0].wait())
 
 def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd, pipe):
     reads, writes = pipe
-    held = clincus.Held()
+    held = cli_relay.Held()
     sinks = (lambda piece: (held(piece), os.write(writes, b"\n")), cli_relay.OUR_STREAMS[1])
     script = "echo question; read answer; echo problem >&2; exit 3"
     assert relayed(incus(), script, sinks, stdin=reads) == 3
@@ -474,7 +474,7 @@ def test_output_and_errors_are_relayed_apart_while_the_command_runs(incus, capfd
 
 
 def test_a_relayed_command_that_writes_too_much_is_cut_off(incus):
-    held = clincus.Held(100_000), clincus.Held()
+    held = cli_relay.Held(100_000), cli_relay.Held()
     assert relayed(incus(), "yes", held) == 128 + signal.SIGPIPE
     assert held[0].is_full
 

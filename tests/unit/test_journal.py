@@ -194,7 +194,7 @@ def test_a_server_that_starts_does_not_say_again_what_is_known(office):
 
 
 def test_the_log_of_a_deleted_session_stays(office):
-    office.history.start(clincus.Run("talk-1", ID, "/srv/app", "claude", "2026-01-01T08:00:00Z", persistent=False))
+    office.history.record(clincus.Run("talk-1", ID, "/srv/app", "claude", "2026-01-01T08:00:00Z", persistent=False))
     office.happen("deleted")
     office.registry.compare(next(office.registry.questions), [], only=ID)
     assert office.log() == ["The container is deleted"]

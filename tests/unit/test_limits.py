@@ -10,7 +10,6 @@ import pytest
 import clincus
 from clincus_cli.commands import UsageError
 from clincus_cli.shell import mount_argument
-from clincus_features import size_bytes
 from clincus_features.limits import add_limits, has_block_weights, limit_options
 
 
@@ -205,7 +204,7 @@ def test_check(key):
     ("text", "size"), [("1KB", 1000), ("1kB", 1000), ("2KiB", 2048), ("3MB", 3_000_000), ("1TiB", 1 << 40)]
 )
 def test_size(text, size):
-    assert size_bytes(text) == size
+    assert clincus.size_bytes(text) == size
 
 
 def test_swap_may_be_written_as_a_switch():

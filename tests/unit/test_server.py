@@ -220,7 +220,7 @@ class TestMonitor:
     def test_a_paused_session_has_not_ended(self, engine, monitor):
         for name, status in ((NAME, "Frozen"), ("clincus-0a1b2c-2", "Stopped")):
             engine.add(name, status)
-            monitor._history.start(clincus.Run(name, name, "/w", "claude", clincus.utc_now()))
+            monitor._history.record(clincus.Run(name, name, "/w", "claude", clincus.utc_now()))
         monitor.start()
         monitor.require()
         assert [run.id for run in monitor._history.runs() if run.ended_at is None] == [NAME]

@@ -159,10 +159,10 @@ def test_a_folder_without_a_conversation_is_none(environ, tmp_path):
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_what_follows_a_torn_line_of_the_history_is_kept(damage, environ):
     history = clincus.History(in_home(environ, "history.jsonl"))
-    history.start(clincus.Run("one", NAME, "/project", "claude", "2026-01-01T10:00:00Z"))
+    history.record(clincus.Run("one", NAME, "/project", "claude", "2026-01-01T10:00:00Z"))
     path = Path(history.path)
     path.write_bytes(damage(path.read_bytes()))
-    history.start(clincus.Run("two", NAME, "/project", "claude", "2026-01-01T11:00:00Z"))
+    history.record(clincus.Run("two", NAME, "/project", "claude", "2026-01-01T11:00:00Z"))
     assert [run.session_id for run in history.runs()][:1] == ["two"]
 
 
