@@ -115,7 +115,7 @@ def unpacked():
 if __name__ == "__main__":
     if not sys.dont_write_bytecode:
         sys.path.insert(0, unpacked() or ARCHIVE)
-    from clincus_cli.main import main
+    from clincus_cli.start import main
 
     sys.exit(main())
 '''

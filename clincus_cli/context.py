@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import clincus
-from clincus_cli import TYPE_CHECKING, console
+from clincus_cli import TYPE_CHECKING, console, start
 from clincus_cli import commands as cli
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class Context:
     @functools.cached_property
     def incus(self) -> clincus.Incus:
         """The door to Incus."""
-        return clincus.Incus(self.basics.get("incus.project"), group=self.basics.get("incus.group"))
+        from clincus_cli.door import Door
+
+        return Door(self.basics.get("incus.project"), group=self.basics.get("incus.group"))
 
     def door(self, id: str) -> clincus.Incus:
         """The door to the engine that the id of a container names. Raises ClincusError(404)."""
@@ -113,7 +115,7 @@ class Context:
         """Every instance of this host and of the engines that answer, as Incus describes it, with its engine."""
 
         def ask(incus: clincus.Incus) -> list[dict[str, Any]]:
-            return list(incus.query("/1.0/instances?recursion=2", timeout=PATIENCE if incus.engine else 30))
+            return list(incus.query(start.INSTANCES, timeout=PATIENCE if incus.engine else 30))
 
         for engine, found in self.each_engine(ask).items():
             if isinstance(found, list):

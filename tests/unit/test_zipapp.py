@@ -215,7 +215,7 @@ class TestUnpacked:
         assert (folder / "clincus.py").stat().st_size == size
 
     def test_one_that_others_can_write_is_not_run(self, start, folder):
-        program = folder / "clincus_cli" / "main.py"
+        program = folder / "clincus_cli" / "start.py"
         program.write_bytes(b"def main():\n    print('planted')\n".ljust(program.stat().st_size))
         os.utime(program, (0, 0))  # Python knows bytecode that is out of date by time and size
         assert start("help").stdout == "planted\n"  # the trap works, were it trusted …

@@ -1,0 +1,93 @@
+"""Starts the program. `list` asks Incus before all else is loaded, so that the two go on side by side.
+
+What it asks is a guess. The door to Incus takes the answer in place of that to the very same command line, and only if
+the command did not fail; else it asks itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _signal import SIGKILL, SIGPIPE  # type: ignore[import-not-found]  # `signal` takes long to load
+
+from clincus_cli import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INSTANCES = "/1.0/instances?recursion=2"  # all of them, with their addresses
+LIST_QUESTION = ("incus", "query", "--request", "GET", f"{INSTANCES}&project=default")
+
+
+class Question:
+    """A command that runs, and answers on its stdout. It is in our process group: Ctrl-C ends it with us."""
+
+    def __init__(self, command: tuple[str, ...]) -> None:
+        """Raises OSError if it cannot start, NotImplementedError where the C library is too old."""
+        self.command = command
+        self._stdout, writer = os.pipe()
+        null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 2)]
+        streams, environ = [*null, (os.POSIX_SPAWN_DUP2, writer, 1)], {"GOMAXPROCS": "1", **os.environ}
+        try:
+            self._pid = os.posix_spawnp(command[0], command, environ, file_actions=streams, setsigdef=[SIGPIPE])
+        except BaseException:
+            os.close(self._stdout)
+            raise
+        finally:
+            os.close(writer)
+
+    def read(self, limit: int, timeout: float) -> bytes:
+        """All that it writes, or the first bytes beyond the limit. Raises TimeoutError after the seconds."""
+        import threading
+
+        alarm = threading.Timer(timeout, os.kill, (self._pid, SIGKILL))
+        alarm.daemon = True
+        alarm.start()
+        with open(self._stdout, "rb", closefd=False) as stream:
+            said = stream.read(limit + 1)
+        if len(said) <= limit:
+            os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)  # its number is no other's till `end`
+        is_late = not alarm.is_alive()
+        alarm.cancel()
+        alarm.join()
+        if is_late:
+            raise TimeoutError
+        return said
+
+    def end(self) -> int:
+        """End the command if it still runs, and return the status of its end as waitpid does."""
+        os.close(self._stdout)
+        os.kill(self._pid, SIGKILL)
+        return os.waitpid(self._pid, 0)[1]
+
+
+asked: list[Question] = []  # at most one, until its answer is taken
+
+
+def answer_to(command: Sequence[str], limit: int, timeout: float) -> bytes | None:
+    """The answer to a question that was asked; None if it was another one, or failed. Raises TimeoutError."""
+    if not asked or asked[0].command != tuple(command):
+        return None
+    question = asked.pop()
+    try:
+        said = question.read(limit, timeout)
+    finally:
+        status = question.end()
+    return said if status == 0 and len(said) <= limit else None
+
+
+def main() -> int:
+    """Run the command line and return its exit code; see main.py."""
+    words = sys.argv[1:]
+    if words[:1] == ["list"] and {"-h", "--help"}.isdisjoint(words):
+        try:  # noqa: SIM105 (contextlib takes long to load)
+            asked.append(Question(LIST_QUESTION))
+        except (OSError, NotImplementedError):
+            pass  # the door will say why
+    try:
+        from clincus_cli import main as command_line
+
+        return command_line.main(words)
+    finally:
+        while asked:
+            asked.pop().end()
