@@ -184,9 +184,8 @@ def stop_expired(sessions: clincus.Sessions, at: datetime, engine: str = "") -> 
 
 
 def deadline_of(session: clincus.Session) -> datetime | None:
-    """When the run of a session is to end. A deadline from before its start belongs to an earlier run."""
-    deadline, started = clincus.parse_time(session.deadline), clincus.parse_time(session.started_at)
-    return deadline if deadline and started and started < deadline else None
+    """When a session is to end. Each start by Clincus sets that anew; one by Incus alone gives no more time."""
+    return clincus.parse_time(session.deadline)
 
 
 def delete_abandoned(

@@ -437,7 +437,7 @@ def restarted(bed, start_shared, keep_session, tmp_path_factory):
     server.kill()
     _, stopped, due = sessions
     bed.incus.run("stop", "--force", stopped["id"])
-    soon = clincus.format_time(datetime.now(timezone.utc) + timedelta(seconds=2))  # one before its start does not count
+    soon = clincus.format_time(datetime.now(timezone.utc) + timedelta(seconds=2))
     bed.incus.run("config", "set", due["id"], f"{clincus.LABEL}deadline={soon}")
     again = start_shared(at=home)
     for session in sessions:
