@@ -289,11 +289,14 @@ class Recorder:
         return record
 
     def _add(self, record: Record, why: str, note: str) -> Checkpoint:
-        """Make the last look a checkpoint."""
+        """Make the last look a checkpoint, unless it would be the same as the last one."""
         store = self.store(record.workspace)
         with self.records.changing(record) as now:
-            before = now.checkpoints[-1].tree if now.checkpoints else now.tree
-            counts = self.changes(store, before, now.tree).counts
+            last = next(iter(now.checkpoints[-1:]), None)
+            # Another server on this home hears of the same turns.
+            if last is not None and (last.why, last.tree) == (why, now.tree) and why in ("prompt", "turn"):
+                return last
+            counts = self.changes(store, last.tree if last else now.tree, now.tree).counts
             made = Checkpoint(str(now.next), clincus.utc_now(), why, note, now.tree, **counts)
             store.keep(now.tree, f"{now.key}/{now.next}")
             now.checkpoints.append(made)

@@ -79,9 +79,11 @@ def work_off(recorder: Recorder) -> list[str]:
     return [one.why for one in recorder.records.of(SESSION).checkpoints]
 
 
-def hear(recorder: Recorder, *states: str) -> list[str]:
-    """Let the tool change its state; why checkpoints were taken by then."""
+def hear(recorder: Recorder, *states: str, tree: list[str] | None = None) -> list[str]:
+    """Let the tool change its state, and its workspace with each; why checkpoints were taken by then."""
     for state in states:
+        if tree is not None:
+            tree.append(f"{len(tree)}")
         recorder.hear(SESSION, {"state": state})
         whys = work_off(recorder)
     return whys
@@ -135,8 +137,18 @@ def test_a_checkpoint_of_before_the_clock_was_set_back_is_none_of_now(recorder, 
         (("unknown",), []),
     ],
 )
-def test_a_turn_has_one_before_and_one_after_it(recorder, states, whys):
-    assert hear(recorder, *states) == whys
+def test_a_turn_has_one_before_and_one_after_it(recorder, tree, states, whys):
+    assert hear(recorder, *states, tree=tree) == whys
+
+
+def test_two_servers_on_one_home_keep_the_same_turn_once(recorder, app, monkeypatch):
+    other = Recorder(app)
+    for name in ("_run", "changes"):
+        monkeypatch.setattr(other, name, getattr(recorder, name))
+    for state in ("idle", "working", "done"):
+        for one in (recorder, other):
+            found = hear(one, state)
+    assert found == ["prompt", "turn"]
 
 
 LATER, EARLIER = "2999-01-01T00:00:00Z", "2001-01-01T00:00:00Z"
@@ -153,9 +165,10 @@ UNSEEN = {
 
 
 @pytest.mark.parametrize(("told", "whys"), UNSEEN.values(), ids=UNSEEN.keys())
-def test_a_turn_that_nobody_saw_begin_has_one_after_it(recorder, told, whys):
+def test_a_turn_that_nobody_saw_begin_has_one_after_it(recorder, tree, told, whys):
     recorder.take(SESSION, "start")
     for state, since in told:
+        tree.append(f"{state} {since}")
         recorder.hear(SESSION, {"state": state, "since": since})
         found = work_off(recorder)
     assert found == whys
@@ -278,7 +291,7 @@ def test_a_session_that_is_gone_leaves_its_record(recorder):
 def test_what_is_too_old_goes_and_a_live_sessions_first_checkpoint_stays(recorder, app, monkeypatch):
     forgotten: list[str] = []
     monkeypatch.setattr(recording.Store, "forget", lambda _, names: forgotten.extend(names))
-    for why in ("start", "turn", "turn"):
+    for why in ("start", "prompt", "turn"):
         recorder.take(SESSION, why)
     far = datetime(2999, 1, 1, tzinfo=timezone.utc)
     thin(recorder, app.config, far)
