@@ -25,6 +25,8 @@ PREFIX = "clincus-git-"
 SWEPT = 50  # folders that are looked at before a new one is made
 LEFT_FOR = 60.0  # seconds after which one that nobody holds was left
 BIG_FILE = "16m"  # larger files go through git in pieces
+# Address space of git in KiB: a few bytes of a pack can unfold to any number, all of which git would hold at once.
+MEMORY_KIB = max(4 << 20, os.sysconf("SC_PHYS_PAGES") * (os.sysconf("SC_PAGE_SIZE") >> 10) // 2)
 
 # By itself git syncs neither references nor objects that it does not pack: a power cut could leave both empty.
 LASTING = {"fsync": "committed", "fsyncMethod": "batch"}
@@ -37,6 +39,8 @@ CONFIG = """
     hooksPath = /dev/null
     bigFileThreshold = {big}
     logAllRefUpdates = always
+    packedGitWindowSize = 32m
+    packedGitLimit = 512m
 {core}
 [extensions]
     objectFormat = {format}
@@ -74,7 +78,8 @@ class PrivateGit:
             who = (f"--reuid={self.owner[0]}", f"--regid={self.owner[1]}", "--clear-groups")
             may = ("--securebits=+no_setuid_fixup", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
             as_owner = ["setpriv", *who, *may, "--"]
-        return [*as_owner, self.program, *words]
+        limited = f'ulimit -v {MEMORY_KIB} && exec "$@"'
+        return ["/bin/sh", "-c", limited, "git", *as_owner, self.program, *words]
 
     def environ(self) -> dict[str, str]:
         """The whole environment of a git command."""

@@ -63,7 +63,8 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
     if not folder:
         return replace(plain, holder=next(filter(git_folder, above(workspace)), ""))
     with Folder(folder) as own:
-        common = os.path.normpath(os.path.join(folder, text_of(own, "commondir") or "."))
+        shared_by = text_of(own, "commondir")
+        common = os.path.normpath(os.path.join(folder, shared_by or "."))
         at = text_of(own, "HEAD")
         back = text_of(own, "gitdir")
         texts = [own.read("config.worktree", SMALL)]
@@ -74,6 +75,8 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
     settings = {**persons, **{key: value for text in texts for key, value in git_config(git, environ, text).items()}}
     if folder not in (workspace, f"{workspace}/.git") and not names_back(folder, workspace, back, settings):
         raise refusal(workspace, f"its .git leads to '{folder}', which does not name this folder as its work tree")
+    if shared_by and not is_worktree_of(folder, common):
+        raise refusal(workspace, f"its Git folder has commits of '{common}', and is no work tree that git made there")
     check_layout(workspace, common)
     branch = at[4:].strip() if at.startswith("ref:") else ""
     head = refs.get(branch, "") if branch else at
@@ -167,9 +170,11 @@ def above(path: str) -> list[str]:
 
 def check_layout(workspace: str, common: str) -> None:
     """Raise ClincusError(409) for a repository of which a clone would not be whole, or would hold another's objects."""
-    for name in ("objects", "objects/pack", "refs", "logs", *REF_KINDS):
-        if os.path.islink(f"{common}/{name}"):
-            raise refusal(workspace, f"'{common}/{name}' is a symbolic link")
+    stores = [folder for folder in (f"{common}/objects", f"{common}/objects/pack") if os.path.isdir(folder)]
+    inside = [f"{folder}/{name}" for folder in stores for name in os.listdir(folder)]
+    for path in (*(f"{common}/{name}" for name in ("objects", "refs", "logs", *REF_KINDS)), *inside):
+        if os.path.islink(path):
+            raise refusal(workspace, f"'{path}' is a symbolic link")
     if os.path.lexists(f"{common}/objects/info/alternates"):
         words = "it borrows objects from another repository (objects/info/alternates)"
         raise refusal(workspace, f"{words}. Make it whole: `git repack -a -d && rm .git/objects/info/alternates`")
@@ -177,10 +182,17 @@ def check_layout(workspace: str, common: str) -> None:
         raise refusal(workspace, "it is shallow, and a clone has the whole history. Run `git fetch --unshallow` first")
     if os.path.lexists(f"{common}/reftable"):
         raise refusal(workspace, "it keeps its branches as a reftable. Run `git refs migrate --ref-format=files` first")
-    packs = os.listdir(f"{common}/objects/pack") if os.path.isdir(f"{common}/objects/pack") else []
-    if any(name.endswith(".promisor") for name in packs):
+    if any(path.endswith(".promisor") for path in inside):
         words = "it is a partial clone, which lacks objects"
         raise refusal(workspace, f"{words}. Run `git fetch --refetch --no-filter` first, or clone it anew")
+
+
+def is_worktree_of(folder: str, common: str) -> bool:
+    """Whether a Git folder lies where `git worktree add` makes it, in the folder with the commits that it names.
+
+    Otherwise a folder that somebody was given could take the commits of any repository for its own.
+    """
+    return os.path.realpath(os.path.dirname(folder)) == os.path.realpath(f"{common}/worktrees")
 
 
 def names_back(folder: str, workspace: str, back: str, settings: Mapping[str, str]) -> bool:

@@ -302,6 +302,8 @@ def test_what_does_not_come_along_is_said(box, project, tmp_path):
         (lambda p: ((p / ".git/refs/heads").rename(p / "h"), (p / ".git/refs/heads").symlink_to(p / "h")), "symbolic"),
         (lambda p: ((p / ".git").rename(p / "g"), (p / ".git").write_text("gitdir: g\n")), "does not name this folder"),
         (lambda p: ((p / ".git").rename(p / "g"), (p / ".git").write_text("what\n")), "leads to no Git folder"),
+        (lambda p: (p / ".git/objects/no").symlink_to("/elsewhere"), "symbolic"),
+        (lambda p: (p / ".git/objects/pack/pack-1.pack").symlink_to("/elsewhere"), "symbolic"),
         (lambda p: (p / "huge").write_bytes(bytes(2 << 20)), "clone.size_limit"),
     ],
     ids=[
@@ -315,12 +317,29 @@ def test_what_does_not_come_along_is_said(box, project, tmp_path):
         "refs",
         "not-back",
         "no-git",
+        "objects",
+        "pack",
         "huge",
     ],
 )
 def test_a_folder_that_cannot_be_cloned_whole_is_refused_with_what_to_do(box, project, spoil, words):
     spoil(project)
     assert words in refusal(box.make)
+    assert not box.folder.exists()
+
+
+@pytest.mark.parametrize("is_linked", [False, True], ids=["a folder", "a file"])
+def test_a_made_up_git_folder_does_not_get_the_commits_of_another_repository(box, project, tmp_path, is_linked):
+    """Whoever may write a folder, as an agent in its workspace, names a private repository as that of its commits."""
+    project.rename(tmp_path / "private")
+    own = project / ("own" if is_linked else ".git")
+    own.mkdir(parents=True)
+    (own / "commondir").write_text(f"{tmp_path}/private/.git\n")
+    (own / "HEAD").write_text("ref: refs/heads/main\n")
+    if is_linked:
+        (project / ".git").write_text("gitdir: own\n")
+        (own / "gitdir").write_text(f"{project}/.git\n")
+    assert "no work tree that git made" in refusal(box.make)
     assert not box.folder.exists()
 
 
@@ -568,6 +587,12 @@ def test_a_bundle_with_a_broken_object_is_not_taken(box, project):
 
 
 # ---- push and what a delete would lose -----------------------------------------------------------------------------
+
+
+def test_git_gets_so_much_memory_and_no_more(project):
+    """A few bytes of a pack can unfold to any number, and git holds a commit or a delta's result whole."""
+    with private.private_git(repository.find_repository(str(project), os.environ)) as own:
+        assert int(own.text("-c", "alias.memory=!ulimit -v", "memory")) == private.MEMORY_KIB
 
 
 def test_newer_commits_of_the_host_come_as_a_remote_branch_and_merge_nothing(box, project):
