@@ -54,9 +54,11 @@ class Ledger:
             for path in transcripts(os.path.join(directory, dialect.folder), dialect.suffix):
                 with suppress(OSError), open_plain(path) as file:
                     left -= os.fstat(file.fileno()).st_size
+                    if left < 0:
+                        return None
                     now[path] = read_on(dialect, file, before.get(path, Transcript()))
                     merge(merged, now[path].messages.items())
-                if left < 0 or len(merged) > MESSAGES or len(now) >= FILES:
+                if len(merged) > MESSAGES or len(now) >= FILES:
                     return None
             self._sessions[directory] = now
             while len(self._sessions) > SESSIONS:
@@ -86,7 +88,7 @@ def read_on(dialect: Dialect, file: BinaryIO, known: Transcript) -> Transcript:
         known = Transcript()
     messages, offset = dict(known.messages), known.offset
     file.seek(offset)
-    while line := file.readline(LINE):
+    while len(messages) <= MESSAGES and (line := file.readline(LINE)):
         start, offset = offset, offset + len(line)
         if not line.endswith(b"\n"):
             if len(line) < LINE:  # it is not written to its end yet

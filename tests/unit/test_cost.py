@@ -111,6 +111,20 @@ def test_links_and_pipes_are_not_followed(tmp_path, talk):
     assert tokens(tmp_path) == [1, 1, 1, 1]
 
 
+def test_of_a_transcript_with_too_much_in_it_no_more_is_kept(tmp_path, talk, monkeypatch):
+    """All of it would be in memory: a GiB of short lines are millions of messages."""
+    parsed = []
+    real = dialects.parse_line
+    monkeypatch.setattr(ledger, "parse_line", lambda *words: parsed.append(words) or real(*words))
+    monkeypatch.setattr(ledger, "MESSAGES", 3)
+    talk.write_text("".join(line(str(number), 1, 1, 1, 1) for number in range(10)))
+    assert document(tmp_path)["tokens"] is None
+    assert len(parsed) == 4
+    monkeypatch.setattr(ledger, "READ", 10)
+    assert document(tmp_path)["tokens"] is None
+    assert len(parsed) == 4
+
+
 def test_only_what_is_new_is_read_until_a_file_is_another_one(tmp_path, talk, monkeypatch):
     parsed = []
     real = dialects.parse_line
