@@ -91,11 +91,15 @@ def show(form: str, document: object, lines: Iterable[str]) -> int:
 
 
 def print_json(document: object) -> None:
-    """Print a document as JSON for programs, in ASCII where stdout has another encoding than JSON's."""
+    """Print a document as JSON for programs, in ASCII where stdout has another encoding than JSON's, or a text is odd.
+
+    JSON lets control characters above ASCII stand for themselves, and terminals obey them.
+    """
     import json
 
     is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-    print(json.dumps(document, indent=2, ensure_ascii=not is_utf8))
+    text = json.dumps(document, indent=2, ensure_ascii=not is_utf8)
+    print(text if text.replace("\n", "").isprintable() else json.dumps(document, indent=2))
 
 
 def confirm(question: str, *, force: bool) -> bool:

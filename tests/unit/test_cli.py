@@ -256,6 +256,11 @@ def test_json_is_utf8_or_ascii(monkeypatch, encoding, text):
     assert data.getvalue() == text + b"\n"
 
 
+def test_json_holds_nothing_that_a_terminal_obeys(capsys):
+    cli_console.print_json({"path": "ü\x9b2J\x7f"})
+    assert capsys.readouterr().out == '{\n  "path": "\\u00fc\\u009b2J\\u007f"\n}\n'
+
+
 @pytest.mark.parametrize("name", ["", *cli_commands.GROUPS])
 def test_the_commands_of_a_group_stand_under_the_words_that_scripts_know(name):
     assert "\nAvailable Commands:\n" in cli_help.help_text(name)
