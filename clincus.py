@@ -2719,9 +2719,8 @@ class History:
 
 # ----------------------------------------------------------------------------------------------------------------
 # wall
-# The wall between a workspace and the host: which paths are protected, and what an instance description needs so that
-# even root in the container cannot turn the workspace against its owner. Its programs are wall/places.py, which looks
-# at the workspace, and wall/hook.py, which builds the wall at each start. Knows nothing of HTTP.
+# Which paths of a workspace are protected, and the part of an instance description by which even root in the container
+# cannot turn them against their owner. The programs of the wall are in wall/. Knows nothing of HTTP.
 # ----------------------------------------------------------------------------------------------------------------
 
 STAGES = "/run/clincus"  # this and the next as in wall/hook.py
@@ -4110,7 +4109,7 @@ def instance_put(
     return {**kept, "config": {**config}, "devices": {**devices}, "ephemeral": False, "stateful": False}
 
 
-# -- Programs in a container
+# -- What a start carries into a container
 
 
 def conversation_files(tool: Tool, conversation: str) -> str:
@@ -4998,7 +4997,7 @@ class Request(NamedTuple):
     connection: Connection  # for a WebSocket to take over
     version: str = "HTTP/1.1"  # or HTTP/1.0
     body: bytes = b""
-    pieces: Iterable[bytes] = ()  # the body as it comes, for a route that wants it so
+    pieces: Iterable[bytes] = ()  # the body as it comes, for a route that takes bytes
     values: Mapping[str, Any] = {}  # path, query and body fields, checked
 
     @property
@@ -5284,8 +5283,7 @@ class Route:
         named: list[Schema] = [*item.get("parameters", ()), *operation.get("parameters", ())]
         self.parameters = [known for known in named if known["in"] != "header"]  # handlers read headers themselves
         self.body: Schema = content.get("application/json", {"schema": {}})["schema"]
-        self.takes_bytes = raw is not None  # the body is for the handler as it is, not JSON
-        self.takes_pieces: bool = self.takes_bytes and raw.get("x-streamed", False)  # as they come
+        self.takes_bytes = raw is not None  # the body is for the handler as it comes, not JSON
         self.body_limit: int = raw["schema"]["maxLength"] if raw else BODY_LIMIT
         self.status = int(min(operation["responses"]))  # of a plain returned value
         fields = {known["name"]: known["schema"] for known in self.parameters} | self.body.get("properties", {})
@@ -5631,7 +5629,7 @@ class Connection:
         if not route.takes_bytes and "GET" not in route.methods:
             check_content_type(request)
         pieces = self._body(request, route.body_limit)
-        body = b"" if route.takes_pieces else b"".join(pieces)
+        body = b"" if route.takes_bytes else b"".join(pieces)
         values = {**route.defaults, **given, **route.read_body(body)}
         result = route.handler(request._replace(pieces=pieces, body=body, values=values))
         if request.is_socket:

@@ -60,7 +60,7 @@ def install(extensions: clincus.Extensions) -> None:
 
     def put_content(request: clincus.Request) -> clincus.Response:
         expected = expected_content(request.headers)
-        path, content = request.values["path"], request.body
+        path, content = request.values["path"], b"".join(request.pieces)
         run_program(app.sessions, session(request), "write", path, expected, content=content)
         return clincus.Response(204, b"", [("ETag", clincus.Content(content).etag)])
 

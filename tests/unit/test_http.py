@@ -43,9 +43,7 @@ def fail(request):
 NAME = {"type": "string", "description": "a name"}
 NAMED = {"type": "object", "properties": {"name": NAME}, "additionalProperties": False}
 BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "maxLength": 100}}}}
-STREAMED = {
-    "content": {"application/octet-stream": {"schema": {"type": "string", "maxLength": 10**6}, "x-streamed": True}}
-}
+STREAMED = {"content": {"application/octet-stream": {"schema": {"type": "string", "maxLength": 10**6}}}}
 ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 DONE = {"responses": {"200": {}}}
 CONTRACT = {
@@ -70,7 +68,7 @@ def make_router():
     for method, path, handler in (
         ("GET", "/api/echo", echo),
         ("POST", "/api/echo", echo),
-        ("PUT", "/api/raw/{id}", echo),
+        ("PUT", "/api/raw/{id}", lambda request: echo(request._replace(body=b"".join(request.pieces)))),
         ("DELETE", "/api/raw/{id}", lambda _: clincus.Response(204)),
         ("PUT", "/api/raw/all", lambda _: "all"),
         ("POST", "/api/stream", lambda request: [len(piece) for piece in request.pieces if piece != b"stop"]),
