@@ -3701,10 +3701,7 @@ def is_session(session: Session) -> bool:
 # -- What is known of all sessions
 
 # The lifecycle actions after which an instance may differ. Others (exec, snapshots) come often and change nothing here.
-LOOK_AFTER = frozenset(
-    f"instance-{action}"
-    for action in ("started", "restarted", "resumed", "paused", "stopped", "shutdown", "deleted", "restored", "updated")
-)
+LOOK_AFTER = re.compile("instance-((re)?started|resumed|paused|stopped|shutdown|deleted|restored|updated|migrated)")
 
 
 class Change(NamedTuple):
@@ -6523,6 +6520,7 @@ class Monitor:
             event = json.loads(line)
             metadata, moment = event["metadata"], parse_time(event["timestamp"])
             action, name = metadata["action"], metadata["name"]
+            may_differ = LOOK_AFTER.fullmatch(action)
         except (ValueError, KeyError, TypeError):
             return
         registry = self._sessions.registry
@@ -6531,7 +6529,7 @@ class Monitor:
         id = session_id_on(self.engine, name)
         if action == "instance-ready":
             registry.ring(id, moment)
-        elif action in LOOK_AFTER:
+        elif may_differ:
             survive(f"event {action} of {id}", lambda: self._sessions.look(id, format_time(moment)))
 
 

@@ -109,6 +109,19 @@ class TestMonitor:
         engine.tell("instance-shutdown", NAME)
         wait_until(lambda: statuses(monitor) == ["stopped"])
 
+    def test_a_stopped_session_that_moves_to_another_member_is_looked_at(self, engine, monitor):
+        """It still does not run, so no look at who runs would find it elsewhere."""
+        members = lambda: [session.member for session in monitor._sessions.registry.all()]  # noqa: E731
+        engine.add(NAME, "Stopped")
+        engine.instances[NAME]["location"] = "m2"
+        monitor.start()
+        monitor.require()
+        assert members() == ["m2"]
+        engine.instances[NAME]["location"] = "m1"
+        engine.tell("instance-migrated", NAME)
+        wait_until(lambda: members() == ["m1"])
+        assert len(engine.looks) == 1
+
     @pytest.mark.parametrize(
         "change",
         [
