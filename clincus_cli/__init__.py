@@ -24,8 +24,13 @@ class LazyModule(types.ModuleType):
             if self.__spec__.loader_state is None:
                 self.__spec__.loader_state = "loaded"  # or just about to be: its own code may ask for a name too early
                 gc.disable()  # a module is no garbage, and a fifteenth of its loading was the search for some
-                self.__spec__.loader.exec_module(self)
-                gc.enable()
+                try:
+                    self.__spec__.loader.exec_module(self)
+                except BaseException:
+                    self.__spec__.loader_state = None  # it was interrupted: whoever needs it to end well loads it anew
+                    raise
+                finally:
+                    gc.enable()
                 self.__class__ = types.ModuleType  # type: ignore[assignment]  # from now on like any other
         return types.ModuleType.__getattribute__(self, name)
 

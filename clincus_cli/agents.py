@@ -137,7 +137,7 @@ def run_wait(context: Context) -> int:
     What the tool does then is printed as JSON. `done` means that no turn goes on, whether or not somebody has seen its
     end; `ended` also that the session does not run. The server must run (`clincus serve`).
 
-    $ clincus prompt clincus-ec0578-1 'run the tests' && clincus wait clincus-ec0578-1 --timeout 600  # In a script.
+    $ clincus wait clincus-ec0578-1 --timeout 600 && make check  # In a script, after `clincus prompt`.
     $ clincus wait clincus-ec0578-1 --for waiting  # Call me when it asks.
 
     Exits: 0 it is so; 124 --timeout was over; 1 otherwise

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from clincus_cli.context import Context
 
+INVALID_SETTING = "validation failed: "  # words that scripts look for
 Options = SimpleNamespace  # a command's flags and arguments by name; a flag that was not given is its default
 
 
@@ -69,7 +70,7 @@ class Flag:
             if self.setting and value != "":
                 clincus.SETTING[self.setting].fit(value)
         except ValueError as error:
-            prefix = "validation failed: " if self.setting else ""
+            prefix = INVALID_SETTING if self.setting else ""
             raise UsageError(f"{prefix}invalid {self.key.replace('_', '-')} '{text}': {error}") from None
         return value
 
@@ -312,12 +313,19 @@ def parse_words(command: Command, words: Sequence[str]) -> Options:
     """The options of a command from the words beside its name. Raises UsageError."""
     known = command.all_flags
     flags, arguments = sort_words(words, known, command.passes_on)
-    options = Options(**{one.key: one.default for one in known.values()})
+    options, faults = Options(**{one.key: one.default for one in known.values()}), []
     for name, text in flags:
         if name not in known:
             raise unknown_flag(name, command)
-        key, value = known[name].key, known[name].parse(text)
-        setattr(options, key, (*getattr(options, key), value) if known[name].repeats else value)
+        try:
+            key, value = known[name].key, known[name].parse(text)
+        except UsageError as error:
+            faults.append(error.message)
+        else:
+            setattr(options, key, (*getattr(options, key), value) if known[name].repeats else value)
+    if faults:
+        first, *more = faults
+        raise UsageError("; ".join([first, *(fault.removeprefix(INVALID_SETTING) for fault in more)]))
     if not options.help:
         vars(options).update(read_arguments(command, arguments))
     return options

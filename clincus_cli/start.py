@@ -79,7 +79,8 @@ def answer_to(command: Sequence[str], limit: int, timeout: float) -> bytes | Non
 def main() -> int:
     """Run the command line and return its exit code; see main.py."""
     words = sys.argv[1:]
-    if words[:1] == ["list"] and {"-h", "--help"}.isdisjoint(words):
+    has_streams = None not in (sys.stdin, sys.stdout, sys.stderr)  # else those of the question would take their places
+    if words[:1] == ["list"] and {"-h", "--help"}.isdisjoint(words) and has_streams:
         try:  # noqa: SIM105 (contextlib takes long to load)
             asked.append(Question(LIST_QUESTION))
         except (OSError, NotImplementedError):

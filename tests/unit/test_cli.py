@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import os
@@ -123,6 +124,10 @@ MISTAKES = {
     "a shell that is none of ours": (["completion", "ksh"], "unknown shell 'ksh': write bash, zsh, fish or powershell"),
     "a port that is none": (["serve", "--port", "x"], "invalid port 'x': write a whole number from 0 to 65535"),
     "a limit that is none": (["--limit-memory", "lots"], "validation failed: invalid limit-memory 'lots': write"),
+    "two values that are none": (
+        ["run", "--slot", "x", "--network", "y", "true"],
+        "invalid slot 'x': write a whole number from 0 to 10; invalid network 'y': write open or allow-list or none",
+    ),
     "a mount that is none": (["run", "--mount", "x", "true"], "invalid mount 'x': write HOST:CONTAINER"),
     "a foreign flag in front of the command": (["run", "-l", "ls"], "unknown flag: -l; put -- in front of a command"),
 }  # fmt: skip
@@ -403,6 +408,20 @@ def test_a_server_holds_no_other_command_and_nothing_that_it_seldom_uses():
     argv = [sys.executable, "-S", "-c", code]
     done = subprocess.run(argv, text=True, capture_output=True, check=True, timeout=60, env=NEVER, cwd=PROGRAM.parent)
     assert done.stdout == "set()\n"
+
+
+def test_an_interruption_while_the_core_loads_is_none_of_a_command_line_that_needs_it(tmp_path, monkeypatch):
+    """It was told as an AttributeError: what handles it asks the core, of which only the first lines had run."""
+    (tmp_path / "cut_short.py").write_text("import sys\nif sys.tries.pop():\n    raise KeyboardInterrupt\nname = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cut_short", raising=False)
+    monkeypatch.setattr(sys, "tries", [False, True], raising=False)
+    clincus_cli.load_when_used("cut_short")
+    module = sys.modules.pop("cut_short")
+    with pytest.raises(KeyboardInterrupt):
+        assert module.name
+    assert gc.isenabled()
+    assert module.name == 1
 
 
 def test_what_is_loaded_when_it_is_used_is_whole_for_each_thread(tmp_path, monkeypatch):

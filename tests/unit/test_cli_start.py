@@ -71,6 +71,14 @@ def test_nothing_is_asked_ahead_of_other_commands(words, monkeypatch):
     assert start.main() == 0
 
 
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_nothing_is_asked_ahead_where_the_caller_closed_a_stream(stream, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["clincus", "list"])
+    monkeypatch.setattr(sys, stream, None)
+    monkeypatch.setattr(main, "main", lambda words: len(start.asked))
+    assert start.main() == 0
+
+
 def test_where_there_is_no_incus_the_command_line_runs_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["clincus", "list"])
