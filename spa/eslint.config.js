@@ -3,12 +3,14 @@ import svelte from 'eslint-plugin-svelte';
 import globals from 'globals';
 import ts from 'typescript-eslint';
 
+import { sharedParser } from './eslint.program.js';
 import svelteConfig from './svelte.config.js';
 
 export default ts.config(
   { ignores: ['node_modules/', '../spa_dist/', 'src/lib/wire.ts'] },
   js.configs.recommended,
   ...ts.configs.strictTypeChecked,
+  { languageOptions: { parser: sharedParser } },
   ...svelte.configs.recommended,
   {
     languageOptions: {
@@ -33,7 +35,7 @@ export default ts.config(
   },
   {
     files: ['**/*.svelte', '**/*.svelte.ts'],
-    languageOptions: { parserOptions: { parser: ts.parser, svelteConfig } },
+    languageOptions: { parserOptions: { parser: sharedParser, svelteConfig } },
   },
   { files: ['src/lib/api.ts'], rules: { 'no-restricted-globals': 'off' } },
   { files: ['scripts/*.mjs', '*.js'], languageOptions: { globals: globals.node }, extends: [ts.configs.disableTypeChecked] },
