@@ -6,6 +6,8 @@ import { decodePath, encodePath } from './paths';
 export const TABS = ['terminal', 'shell', 'files', 'changes', 'network'] as const;
 export type Tab = (typeof TABS)[number];
 
+export const tabTitle = (tab: Tab): string => tab.charAt(0).toUpperCase() + tab.slice(1);
+
 /** Whether a tab is a terminal, which takes the keys. */
 export const isTerminal = (tab: Tab | null): boolean => tab === 'terminal' || tab === 'shell';
 

@@ -1,5 +1,6 @@
 /** The palette's offers: sessions, projects, actions and settings, most recently used first. */
 import BellRing from '@lucide/svelte/icons/bell-ring';
+import FileDiff from '@lucide/svelte/icons/file-diff';
 import FileText from '@lucide/svelte/icons/file-text';
 import Folder from '@lucide/svelte/icons/folder';
 import FolderGit2 from '@lucide/svelte/icons/folder-git-2';
@@ -7,26 +8,22 @@ import FolderPlus from '@lucide/svelte/icons/folder-plus';
 import HistoryIcon from '@lucide/svelte/icons/history';
 import Keyboard from '@lucide/svelte/icons/keyboard';
 import Network from '@lucide/svelte/icons/network';
-import PanelBottom from '@lucide/svelte/icons/panel-bottom';
-import Play from '@lucide/svelte/icons/play';
 import Plus from '@lucide/svelte/icons/plus';
 import SettingsIcon from '@lucide/svelte/icons/settings';
-import Square from '@lucide/svelte/icons/square';
 import SquareTerminal from '@lucide/svelte/icons/square-terminal';
 import SunMoon from '@lucide/svelte/icons/sun-moon';
-import Trash2 from '@lucide/svelte/icons/trash-2';
 import Type from '@lucide/svelte/icons/type';
 
 import { sessionName, toolName } from '../../lib/format';
 import { shown } from '../../lib/keys';
 import type { Icon } from '../../lib/menu';
 import { Persisted } from '../../lib/persisted.svelte';
-import { href, router, type Tab } from '../../lib/router.svelte';
+import { href, router, type Tab, TABS, tabTitle } from '../../lib/router.svelte';
 import { find, fit } from '../../lib/search';
 import type { Session } from '../../lib/types';
-import { remove, resume, stop } from '../../state/actions';
 import { deck } from '../../state/deck.svelte';
 import { FONT_SIZES, preferences, THEMES } from '../../state/preferences.svelte';
+import { composerFold, menuOf, powerOf } from '../../state/session-menu';
 import { sessions } from '../../state/sessions.svelte';
 import { ui } from '../../state/ui.svelte';
 import { workspaces } from '../../state/workspaces.svelte';
@@ -55,6 +52,14 @@ const MOST_REMEMBERED = 50;
 const MOST_UNASKED = 7;
 /** How many of a group are shown of those that were found: nobody reads hundreds, and to draw them takes long. */
 const MOST_FOUND = 30;
+
+const TAB_ICONS: Record<Tab, Icon> = {
+  terminal: SquareTerminal,
+  shell: SquareTerminal,
+  files: FileText,
+  changes: FileDiff,
+  network: Network,
+};
 
 const isTexts = (value: unknown): value is string[] => Array.isArray(value) && value.every((one) => typeof one === 'string');
 
@@ -100,26 +105,14 @@ class Commands {
     const route = router.route;
     const session = route.place === 'session' ? sessions.get(route.id) : undefined;
     if (!session) return [];
-    const go = (tab: Tab) => () => router.go(href.session(session.id, tab));
-    const power: Command =
-      session.status === 'stopped'
-        ? { key: 'here resume', title: 'Resume this session', icon: Play, run: () => void resume(session) }
-        : { key: 'here stop', title: 'Stop this session', icon: Square, run: () => void stop(session) };
-    const composer: Command = {
-      key: 'here composer',
-      title: preferences.composerFolded ? 'Show the box for prompts' : 'Hide the box for prompts',
-      icon: PanelBottom,
-      run: () => (preferences.composerFolded = !preferences.composerFolded),
-    };
-    return [
-      { key: 'here terminal', title: 'Terminal', icon: SquareTerminal, run: go('terminal') },
-      { key: 'here shell', title: 'Shell', icon: SquareTerminal, run: go('shell') },
-      { key: 'here files', title: 'Files', icon: FileText, run: go('files') },
-      { key: 'here network', title: 'Network', icon: Network, run: go('network') },
-      ...(preferences.composerFolds ? [composer] : []),
-      power,
-      { key: 'here delete', title: 'Delete this session …', icon: Trash2, run: () => void remove(session) },
-    ];
+    const tabs = TABS.map((tab) => ({
+      key: `here ${tab}`,
+      title: tabTitle(tab),
+      icon: TAB_ICONS[tab],
+      run: () => router.go(href.session(session.id, tab)),
+    }));
+    const rows = [powerOf(session), ...composerFold(), ...menuOf(session)].filter(({ disabled }) => !disabled);
+    return [...tabs, ...rows.map(({ label, icon, run }) => ({ key: `here ${label}`, title: label, icon, run }))];
   }
 
   #sessions(): Command[] {

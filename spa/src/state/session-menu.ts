@@ -1,0 +1,74 @@
+/** What a person can do with a session besides typing: the rows of its menu, and of the palette. */
+import Camera from '@lucide/svelte/icons/camera';
+import CircleQuestionMark from '@lucide/svelte/icons/circle-question-mark';
+import Copy from '@lucide/svelte/icons/copy';
+import GitPullRequest from '@lucide/svelte/icons/git-pull-request';
+import Info from '@lucide/svelte/icons/info';
+import PanelBottom from '@lucide/svelte/icons/panel-bottom';
+import Pin from '@lucide/svelte/icons/pin';
+import PinOff from '@lucide/svelte/icons/pin-off';
+import Play from '@lucide/svelte/icons/play';
+import Plus from '@lucide/svelte/icons/plus';
+import ScrollText from '@lucide/svelte/icons/scroll-text';
+import Square from '@lucide/svelte/icons/square';
+import Trash2 from '@lucide/svelte/icons/trash-2';
+
+import { load } from '../lib/load';
+import type { MenuAction } from '../lib/menu';
+import type { Session } from '../lib/types';
+import { copy, pin, remove, resume, stop } from './actions';
+import { connection } from './connection.svelte';
+import { preferences } from './preferences.svelte';
+import { ui } from './ui.svelte';
+
+/** It has begun to start or to stop, and the end of that is waited for. */
+const isMoving = (session: Session): boolean => session.status !== 'running' && session.status !== 'stopped';
+
+/** A row that changes the session: where that cannot be now, the reason stands beside its name. */
+function changing(session: Session, action: MenuAction): MenuAction {
+  const hindrance = connection.hinders(session);
+  return hindrance ? { ...action, label: `${action.label} (${hindrance})`, disabled: true } : action;
+}
+
+/** Stops a session, or resumes one that has stopped. */
+export const powerOf = (session: Session): MenuAction =>
+  session.status === 'stopped'
+    ? changing(session, { label: 'Resume', icon: Play, run: () => void resume(session) })
+    : changing(session, { label: 'Stop', icon: Square, run: () => void stop(session), disabled: isMoving(session) });
+
+/** Folds the box for prompts, or unfolds it, where it can be folded. */
+export const composerFold = (): readonly MenuAction[] =>
+  preferences.composerFolds
+    ? [
+        {
+          label: preferences.composerFolded ? 'Show the box for prompts' : 'Hide the box for prompts',
+          icon: PanelBottom,
+          run: () => (preferences.composerFolded = !preferences.composerFolded),
+        },
+      ]
+    : [];
+
+/** All that is no matter of a terminal. */
+export function menuOf(session: Session): readonly MenuAction[] {
+  const bring = (): void => void load(() => import('./clone')).then(({ fetchCommits }) => fetchCommits(session));
+  return [
+    ...(session.status === 'running'
+      ? [{ label: 'Why this state?', icon: CircleQuestionMark, run: () => (ui.why = session.id) }]
+      : []),
+    ...(session.mode === 'clone'
+      ? [changing(session, { label: 'Fetch its commits', icon: GitPullRequest, run: bring, disabled: isMoving(session) })]
+      : []),
+    { label: 'What happened', icon: ScrollText, run: () => (ui.log = session.id) },
+    changing(session, {
+      label: session.pinned ? 'Unpin' : 'Pin to the top',
+      icon: session.pinned ? PinOff : Pin,
+      run: () => void pin(session, !session.pinned),
+    }),
+    { label: 'Snapshots …', icon: Camera, run: () => (ui.snapshots = session.id) },
+    { label: 'About this session', icon: Info, run: () => (ui.about = session.id) },
+    { label: 'New session here', icon: Plus, run: () => ui.startSession(session.workspace) },
+    { label: 'Copy the project path', icon: Copy, run: () => void copy(session.workspace, 'the path') },
+    { label: 'Copy the container name', icon: Copy, run: () => void copy(session.id, 'the name') },
+    changing(session, { label: 'Delete …', icon: Trash2, run: () => void remove(session), danger: true, apart: true }),
+  ];
+}
