@@ -186,29 +186,6 @@ def test_keys_typed_while_another_session_connects_reach_no_other(open_dashboard
     assert page.get_by_role("dialog").count() == 0
 
 
-@pytest.mark.nightly
-def test_keys_go_to_the_session_that_is_shown(open_dashboard):
-    """While one switches to and fro with Alt+digit, no key reaches the other session."""
-    dashboard = open_dashboard(projects=("one", "two"))
-    sessions = {name: dashboard.server.create(dashboard.root / name) for name in ("one", "two")}
-    dashboard.open_terminal(sessions["one"])
-    for index in range(2):  # what is typed before a terminal is connected is dropped
-        dashboard.page.keyboard.press(f"Alt+{index + 1}")
-        dashboard.expect_screen("STUB-READY")
-    links = dashboard.page.locator("aside section a")
-    expect(links).to_have_count(2)
-    order = [link.get_attribute("href") for link in links.all()]
-    for turn in range(6):
-        index = turn % 2
-        dashboard.page.keyboard.press(f"Alt+{index + 1}")
-        dashboard.type_line(f"to-{index}-{turn}")
-        expect(dashboard.page).to_have_url(re.compile(f"{order[index]}$"))
-    for index in range(2):
-        dashboard.page.keyboard.press(f"Alt+{index + 1}")
-        dashboard.expect_screen(f"echo: to-{index}-{4 + index}")
-        assert f"to-{1 - index}-" not in dashboard.screen()
-
-
 def test_a_lost_server_is_seen_and_found_again(dashboard, start_server):
     """The page keeps its content, disables what cannot work, and comes back by itself."""
     page = dashboard.page

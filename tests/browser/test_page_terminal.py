@@ -265,6 +265,28 @@ def test_a_shell_that_ended_is_not_opened_again_by_itself(shell):
     shell.expect_screen("alive.*alive")
 
 
+def test_keys_go_to_the_session_that_is_shown(tool, shared, make_workspace):
+    """While one switches to and fro with Alt+digit, no key reaches the other session."""
+    shared.server.create(make_workspace("other"))
+    page = tool.page
+    links = page.locator("aside section a")
+    expect(links).to_have_count(2)
+    places = [re.compile(f"{link.get_attribute('href')}$") for link in links.all()]
+    for index, place in enumerate(places):  # what is typed before a terminal is connected is dropped
+        page.keyboard.press(f"Alt+{index + 1}")
+        expect(page).to_have_url(place)
+        tool.expect_screen("STUB-READY")
+    for turn in range(6):
+        page.keyboard.press(f"Alt+{turn % 2 + 1}")
+        tool.type_line(f"to-{turn % 2}-{turn}")
+        expect(page).to_have_url(places[turn % 2])
+    for index, place in enumerate(places):
+        page.keyboard.press(f"Alt+{index + 1}")
+        expect(page).to_have_url(place)
+        tool.expect_screen(f"echo: to-{index}-{4 + index}")
+        assert f"to-{1 - index}-" not in tool.screen()
+
+
 def test_the_text_size_is_a_setting(tool):
     """Larger text means fewer rows, at once and after a reload."""
     before = tool.count_rows()
