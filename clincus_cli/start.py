@@ -76,8 +76,23 @@ def answer_to(command: Sequence[str], limit: int, timeout: float) -> bytes | Non
     return said if status == 0 and len(said) <= limit else None
 
 
+def ensure_utf8() -> None:
+    """Start again in Python's UTF-8 mode, if the locale has another encoding, such as ASCII or Latin-1.
+
+    Names in the config, in Incus and in containers are UTF-8: Python would find no file of such a name, or fail. What
+    is printed stays in the encoding of the locale.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
+        return
+    encoding = sys.stdout.encoding if sys.stdout else "ascii"
+    os.environ.setdefault("PYTHONIOENCODING", f"{encoding}:surrogateescape")
+    words = getattr(sys, "orig_argv", ["", *sys.argv])  # new in Python 3.10
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *words[1:]])
+
+
 def main() -> int:
     """Run the command line and return its exit code; see main.py."""
+    ensure_utf8()
     words = sys.argv[1:]
     has_streams = None not in (sys.stdin, sys.stdout, sys.stderr)  # else those of the question would take their places
     if words[:1] == ["list"] and {"-h", "--help"}.isdisjoint(words) and has_streams:

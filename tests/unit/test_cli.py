@@ -252,6 +252,16 @@ def test_a_locale_without_our_marks_gets_the_output_all_the_same(tmp_path, encod
     assert "/süd/☃".encode(encoding, "backslashreplace") in done.stdout
 
 
+def test_a_locale_of_ascii_keeps_no_name_from_being_used(tmp_path):
+    settings = tmp_path / ".config/clincus/config.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('[paths]\nlogs_dir = "~/süd"\n', encoding="utf-8")
+    environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "HOME": str(tmp_path), "PATH": "/nowhere"}
+    done = subprocess.run([sys.executable, str(PROGRAM), "clean"], capture_output=True, env=environ, check=False)
+    assert b"Traceback" not in done.stderr
+    assert (tmp_path / "süd").is_dir()
+
+
 @pytest.mark.parametrize(("encoding", "text"), [("latin-1", b'"\\u00fc"'), ("UTF-8", '"ü"'.encode())])
 def test_json_is_utf8_or_ascii(monkeypatch, encoding, text):
     data = io.BytesIO()
