@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults_bed import killed
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, program, wait_until
-from tests.real_tools import real_tool
+from tests.real_tools import FRUGAL, real_tool
 from tests.vendor_api import PLAN, QUESTION, VendorApi
 
 KEY = "sk-ant-test-0123456789012345678901234567890"
@@ -151,7 +151,7 @@ class Tool:
 
 def config_of_claude(api: VendorApi, **variables: str) -> str:
     """A configuration with the real Claude Code at the stand-in for its API; a variable that is empty is left out."""
-    wanted = {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": KEY, **variables}
+    wanted = {"ANTHROPIC_BASE_URL": api.url, "ANTHROPIC_API_KEY": KEY, **FRUGAL, **variables}
     return config("claude", **{name: value for name, value in wanted.items() if value})
 
 

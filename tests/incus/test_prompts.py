@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.programs import NO_CHECKPOINTS, Server, program, wait_until
-from tests.real_tools import real_tool
+from tests.real_tools import FRUGAL, real_tool
 from tests.vendor_api import QUESTION, VendorApi
 
 KEY = "sk-ant-test-0123456789012345678901234567890"
@@ -140,6 +140,7 @@ FIRST = "-v is the first prompt"
 def shared_claude(bed, start_shared, keep_session, api) -> Claude:
     """One Claude Code, which was started with a prompt: each start of it takes seconds of a core."""
     file = real_tool("claude")
+    frugal = "".join(f', {name} = "{value}"' for name, value in FRUGAL.items())
     server = start_shared(
         config=f"""[tool]
 name = "claude"
@@ -149,7 +150,7 @@ host = "{file.parent}"
 container = "/opt/tools"
 readonly = true
 [profiles.real]
-environment = {{ ANTHROPIC_BASE_URL = "{api.url}", ANTHROPIC_API_KEY = "{KEY}" }}
+environment = {{ ANTHROPIC_BASE_URL = "{api.url}", ANTHROPIC_API_KEY = "{KEY}"{frugal} }}
 """
     )
     tool = Claude(bed, server, keep_session(server, profile="real", prompt=FIRST)["id"])
