@@ -2165,6 +2165,7 @@ SAVED_LIMIT = 8 << 30  # bytes of one session on the host: beyond it the oldest 
 GROWTH_LIMIT = 64 << 20  # bytes by which the files of a conversation may grow while they are copied
 DISK_RESERVE = 256 << 20  # bytes that a copy out of a container leaves free on the host's disk
 LISTING_LIMIT = 64 << 20  # bytes
+LISTED_FILES = 100_000  # guest/save.sh names no more; each costs memory, and a file on this host
 SAVE_TIMEOUT = 120  # seconds, and one more for each 4 MiB that are to be copied
 SAVE_RATE = 4 << 20  # bytes per second
 SAVED_LOCK_TIMEOUT = 60.0  # seconds that another save may take to tidy up
@@ -2223,7 +2224,7 @@ class ListedFile(NamedTuple):
 
 def parse_listing(data: bytes) -> Iterator[ListedFile]:
     """The files in a listing of guest/save.sh; records of any other form are left out."""
-    for record in data.split(b"\0"):
+    for record in data.split(b"\0", LISTED_FILES)[:LISTED_FILES]:
         match = re.fullmatch(rb"((\d{1,15}) (\d{1,10})(?:\.(\d{1,9})\d*)?) (.+)", record, re.DOTALL)
         if match:
             stamp, size, seconds, fraction, path = match.groups()

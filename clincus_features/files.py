@@ -75,7 +75,7 @@ def list_directory(sessions: clincus.Sessions, session: clincus.Session, path: s
     """The entries of a directory, directories first. Raises ClincusError: 400, 404."""
     output = run_program(sessions, session, "list", path, str(ENTRY_LIMIT))
     try:
-        entries = [parse_entry(line) for line in output.split(b"\0") if line]
+        entries = [parse_entry(line) for line in output.split(b"\0", ENTRY_LIMIT)[:ENTRY_LIMIT] if line]
     except ValueError:
         message = f"{session.id} did not answer with a listing of {clincus.shorten(path)}"
         raise clincus.ClincusError(message, 500) from None

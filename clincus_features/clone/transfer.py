@@ -237,9 +237,12 @@ def give_branch(sessions: clincus.Sessions, session: clincus.Session, branch: st
     commit = repository.refs.get(f"refs/heads/{branch}", "")
     if not commit:
         raise clincus.ClincusError(f"'{session.workspace}' has no branch {clincus.shorten(branch)}", 400)
-    asked = sessions.output(session, "clone-known", guest.mount, commit, *state.known, timeout=SMALL_TIMEOUT)
+    offered = commit, *state.known
+    asked = sessions.output(
+        session, "clone-known", guest.mount, *offered, timeout=SMALL_TIMEOUT, limit=len(offered) * (len(commit) + 1)
+    ).split()
     # A clone that lies gets a bundle that it cannot use.
-    there = [name for name in (commit, *state.known) if name.encode() in asked.split()]
+    there = [name for name in offered if name.encode() in asked]
     words = guest.mount, f"refs/remotes/host/{branch}", commit
     with private_git(repository) as git:
         without = [f"^{name}" for name in known(git, there)]

@@ -51,7 +51,8 @@ def restore(
     written = [one for one in changes if one.status != "D"]
     timeout = TIMEOUT + sum(store.sizes([one.new.blob for one in written])) / RATE
     mount, asked = sessions.guest(session).mount, orders(store, removed, written)
-    answer = sessions.output(session, "restore", mount, stdin=asked, timeout=timeout)
+    limit = len(changes) * (max(map(len, WORDS)) + 1)
+    answer = sessions.output(session, "restore", mount, stdin=asked, timeout=timeout, limit=limit)
     words = answer.decode("ascii", "replace").split()
     if len(words) != len(changes) or not set(words) <= set(WORDS):
         raise clincus.ClincusError("the container did not say what it has restored: look at the changes", 500)

@@ -61,7 +61,7 @@ class Box:
         return clincus.Completed(done.returncode, done.stdout, done.stderr)
 
     def output(
-        self, session: clincus.Session, programs: str, *words: str, stdin: Any = b"", timeout: float = 0
+        self, session: clincus.Session, programs: str, *words: str, stdin: Any = b"", timeout: float = 0, limit: int = 0
     ) -> bytes:
         done = self.exec("", ["sh", "-c", clincus.guest_program(*programs.split()), "clincus", *words], stdin)
         if done.code != 0:

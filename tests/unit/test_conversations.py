@@ -525,3 +525,9 @@ def test_the_sessions_directory_follows_the_config(environ):
     write(os.path.join(environ["HOME"], ".config/clincus/config.toml"), '[paths]\nsessions_dir = "~/kept"')
     config = clincus.load_config(environ)
     assert clincus.sessions_directory(config, environ, "claude") == os.path.join(environ["HOME"], "kept-claude")
+
+
+def test_a_container_names_no_more_files_than_its_program_would():
+    """The 64 MiB that it may list would be millions, each with a copy on the host."""
+    data = b"".join(b"1 1 .claude/projects/%d\0" % number for number in range(clincus.LISTED_FILES + 10))
+    assert len([*clincus.parse_listing(data)]) == clincus.LISTED_FILES

@@ -33,6 +33,11 @@ def listing(stdout):
     return files.list_directory(Sessions(stdout), SESSION, "")
 
 
+def test_a_container_lists_no_more_entries_than_it_is_asked_for():
+    """The 32 MiB that it may print would be five million of them."""
+    assert len(listing(b"\tf\t1\t1\tname\0" * 3 * files.ENTRY_LIMIT)) == files.ENTRY_LIMIT
+
+
 def test_folders_come_first():
     entries = listing(b"\tf\t5\t0.5\tb\0\td\t9\t1\tc\0\tl\t1\t0\ta\0\ts\t0\t0\tsocket\0")
     assert [(entry["type"], entry["name"]) for entry in entries] == [
