@@ -6,7 +6,8 @@ Register-ArgumentCompleter -Native -CommandName clincus -ScriptBlock {
     & clincus __complete -- @before "$wordToComplete" 2>$null | ForEach-Object {
         $offered, $meaning = $_ -split "`t", 2
         if ($offered.StartsWith($wordToComplete)) {
-            [System.Management.Automation.CompletionResult]::new($offered, $offered, 'ParameterValue', $meaning)
+            $tip = if ($meaning) { $meaning } else { $offered }  # it may not be empty
+            [System.Management.Automation.CompletionResult]::new($offered, $offered, 'ParameterValue', $tip)
         }
     }
 }
