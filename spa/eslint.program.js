@@ -21,7 +21,14 @@ function virtualText(filePath, parserOptions) {
     },
   };
   try {
-    svelteParser.parseForESLint(readFileSync(filePath, 'utf8'), { ...parserOptions, filePath, parser: recorder, projectService: false });
+    svelteParser.parseForESLint(readFileSync(filePath, 'utf8'), {
+      ...parserOptions,
+      // Those of a component, which may be the first file, have it set already.
+      disallowAutomaticSingleRunInference: false,
+      filePath,
+      parser: recorder,
+      projectService: false,
+    });
   } catch {
     // Of a file that cannot be parsed ESLint says so itself.
   }
