@@ -544,6 +544,7 @@ def test_a_tool_that_is_killed_leaves_a_shell(claude_at_rest):
     tool.is_ready()
 
 
+@pytest.mark.nightly  # unit/test_guest.py has the file that it leaves
 def test_a_tool_that_was_left_before_its_first_prompt_starts_afresh(bed, shared_claude, workspace):
     server = shared_claude.server
     tool = Tool(bed, server, server.create(workspace, profile="real")["id"])

@@ -31,6 +31,7 @@ def states(server: Server) -> dict[str, str]:
     return {one["name"]: one["status"] for one in engine(server, "cl")["members"]}
 
 
+@pytest.mark.nightly  # unit/test_engines.py has the commands
 def test_a_session_is_placed_where_a_person_wants_it(bed, start_server, workspace: Path):
     with cluster(bed, members=2) as two:
         config = f'{NO_CHECKPOINTS}[engines.cl]\nroots = ["{workspace.parent}"]\n'

@@ -149,6 +149,7 @@ def test_a_clock_that_is_set_loses_nothing(bed, start_server, workspace, clock, 
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.nightly  # test_sessions.py has a deadline under a clock that nobody sets
 def test_a_session_ends_at_its_time_by_the_servers_clock(bed, start_server, workspace, clock):
     limit = '[limits.runtime]\nmax_duration = "30m"\n'
     server = start_server(config=NO_CHECKPOINTS + limit, environ=clock.environ)
@@ -252,6 +253,7 @@ def most_memory(server: Server) -> int:
     return int(Path(f"/proc/{server.process.pid}/status").read_text().split("VmHWM:")[1].split()[0]) >> 10
 
 
+@pytest.mark.nightly  # unit/test_history.py reads one that is far too long in little memory
 def test_of_a_history_of_200_000_lines_a_page_costs_what_the_page_holds(start_server, home):
     fresh = start_server()
     assert fresh.get("/api/sessions/history?limit=50").json == []

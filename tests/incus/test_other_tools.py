@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 
+import pytest
 from test_prompts import cli
 
 from tests.programs import program, wait_until
@@ -37,6 +38,7 @@ def why(bed, server, session: str) -> str:
     return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.nightly  # unit/test_other_tools.py has each of its steps
 def test_a_tool_of_the_config_lives_as_the_others_do(bed, start_server, workspace, home):
     (home / ".mine").write_text("settings of mine")
     (home / ".local/share/opencode").mkdir(parents=True)

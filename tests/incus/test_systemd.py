@@ -256,6 +256,7 @@ class TestService:
         machine.service("remove", program=program, environ=environ)
         assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
 
+    @pytest.mark.nightly  # unit/test_cli_incus.py has what the service says and does then
     def test_without_a_login(self, machine):
         """sudo leaves the variables of a login out, su keeps those of another user."""
         for environ in (
