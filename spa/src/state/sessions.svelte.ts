@@ -252,12 +252,9 @@ export class Sessions {
     return began || started_at || created_at;
   }
 
-  /**
-   * Its terminal's bell rang, and nobody has looked since. Of a tool whose state is known the bell tells nothing new.
-   * While a tool starts, its hooks ring too; if it is unknown what it does then, the bell counts from there on.
-   */
+  /** Its terminal's bell rang, and nobody has looked since. Of a tool whose state is known the bell tells nothing new. */
   #rings({ id, status, rang_at, agent }: Session): boolean {
-    const blind = agent.state === 'unknown' || agent.state === 'ended';
+    const blind = agent.state === 'unknown' || agent.state === 'starting' || agent.state === 'ended';
     return status === 'running' && blind && !!rang_at && this.#seen.current[id] !== rang_at;
   }
 

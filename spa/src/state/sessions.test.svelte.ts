@@ -164,16 +164,6 @@ describe('what tools do', () => {
     expect(sessions.waiting.map(({ id }) => id)).toEqual(['sooner', 'later', 'failed', 'stuck', 'done']);
   });
 
-  it('counts a bell only once it is known that nothing else tells what the tool does', async () => {
-    const rang = (state: Agent['state']) => session('a', { agent: someAgent(state), rang_at: '2026-02-02T00:00:09Z' });
-    for (const state of ['starting', 'idle', 'working'] as const) {
-      await put(rang(state));
-      expect([state, sessions.waiting]).toEqual([state, []]);
-    }
-    await put(rang('unknown'));
-    expect(sessions.waiting.map(({ id }) => id)).toEqual(['a']);
-  });
-
   it('leads from one that needs a person to the next, and from the last to the first', async () => {
     await put(withAgent('a', 'waiting'), withAgent('b', 'failed'), withAgent('c', 'working'));
     expect(['', 'c', 'a', 'b'].map((id) => sessions.next(id)?.id)).toEqual(['a', 'a', 'b', 'a']);
