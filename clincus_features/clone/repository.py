@@ -63,8 +63,7 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
     if not folder:
         return replace(plain, holder=next(filter(git_folder, above(workspace)), ""))
     with Folder(folder) as own:
-        shared_by = text_of(own, "commondir")
-        common = os.path.normpath(os.path.join(folder, shared_by or "."))
+        common = os.path.normpath(os.path.join(folder, text_of(own, "commondir") or "."))
         at = text_of(own, "HEAD")
         back = text_of(own, "gitdir")
         texts = [own.read("config.worktree", SMALL)]
@@ -75,7 +74,7 @@ def find_repository(workspace: str, environ: Mapping[str, str]) -> Repository:
     settings = {**persons, **{key: value for text in texts for key, value in git_config(git, environ, text).items()}}
     if folder not in (workspace, f"{workspace}/.git") and not names_back(folder, workspace, back, settings):
         raise refusal(workspace, f"its .git leads to '{folder}', which does not name this folder as its work tree")
-    if shared_by and not is_worktree_of(folder, common):
+    if common != os.path.normpath(folder) and not is_worktree_of(folder, common):
         raise refusal(workspace, f"its Git folder has commits of '{common}', and is no work tree that git made there")
     check_layout(workspace, common)
     branch = at[4:].strip() if at.startswith("ref:") else ""

@@ -343,6 +343,12 @@ def test_a_made_up_git_folder_does_not_get_the_commits_of_another_repository(box
     assert not box.folder.exists()
 
 
+def test_a_folder_that_a_session_has_mounted_is_cloned(box, project):
+    """The wall keeps the place of the file, with what git would read where there is none."""
+    (project / ".git/commondir").write_text(".\n")
+    assert look(box.make().folder) == look(project)
+
+
 def test_references_that_git_would_pass_over_do_no_harm(box, project):
     head = git(project, "rev-parse", "HEAD").strip()
     heads = project / ".git/refs/heads"
