@@ -144,7 +144,7 @@ def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, not
 # An action, the words of the command that the server dies at, and what the command does then: the server gets a part
 # of what is saved; the container's stop goes on; the start of the tool finds nobody to speak to.
 DEATHS = [
-    ("stop", " save /home/code ", '"$real" "$@" | { dd bs=1 count=150000 status=none; kill -9 $PPID; }'),
+    ("stop", "tool_processes()", '"$real" "$@" | { dd bs=1 count=150000 status=none; kill -9 $PPID; }'),
     ("stop", " stop ", "kill -9 $PPID"),
     ("resume", "new-session", "kill -9 $PPID"),
 ]
