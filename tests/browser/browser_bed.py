@@ -142,6 +142,7 @@ class Dashboard:
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(Error):  # the page may hang or be closed: its trace is still there
             self.blank.screenshot(path=folder / "page.png", timeout=5_000)
+            (folder / "page.html").write_text(self.blank.content())
         with suppress(Error):
             self.blank.context.tracing.stop(path=folder / "trace.zip")
         (folder / "server.log").write_text(self.server.log())
@@ -196,7 +197,7 @@ def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Call
     def open_one(server: Server, root: Path, *, phone: bool = False, **context: Any) -> Dashboard:
         made = browser.new_context(base_url=server.url, **{**(PHONE if phone else DESK), **context})
         made.set_default_timeout(DEADLINE * 1000)
-        made.tracing.start(snapshots=True)
+        made.tracing.start()  # pictures of each step would take a twelfth of the time of all tests
         made.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)
         dashboard = Dashboard(made.new_page(), server, root)
         watch(dashboard)

@@ -90,7 +90,8 @@ def wait_until_begun(bed: Bed, containers: int) -> None:
     wait_until(lambda: len(os.listdir(folder)) == containers, "the container to be begun")
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(8, id="8 s"), pytest.param(60, id="60 s", marks=pytest.mark.nightly)])
+@pytest.mark.nightly  # test_server.py reads while it hangs
+@pytest.mark.parametrize("seconds", [8, 60], ids=["8 s", "60 s"])
 def test_a_daemon_that_hangs_keeps_nobody_waiting(bed, clincus_server, make_workspace, note, seconds):
     server = clincus_server
     id, other = (talk(bed, server, make_workspace(name))["id"] for name in ("one", "other"))

@@ -18,6 +18,7 @@ from tests.faults_bed import broken_client, say, wait_for_screen
 from tests.incus_bed import Bed
 from tests.programs import DEADLINE, NO_CHECKPOINTS, Server, wait_until
 
+ROUNDS = 50
 # What is killed, and within how many seconds of its begin. Those that may lose most come first.
 ACTIONS = {"delete": 1.4, "restore": 1.5, "create": 1.6, "stop": 1.2, "resume": 1.4, "save": 0.4, "undo": 0.6}
 
@@ -125,13 +126,13 @@ class Life:
         wait_for_screen(self.bed, self.id, f": line {self.said}.")
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.nightly)])
-def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, note, rounds):
+@pytest.mark.nightly  # the next test kills it at three moments that are chosen
+def test_a_server_that_is_killed_loses_nothing(bed, start_server, workspace, note):
     seed = int(os.environ.get("CLINCUS_TEST_SEED") or random.randrange(1 << 32))
     chance = random.Random(seed)
     life, done = Life(bed, start_server, workspace), []
     note(f"servers killed with CLINCUS_TEST_SEED={seed}")
-    for number in range(rounds):
+    for number in range(ROUNDS):
         action = [*ACTIONS][number % len(ACTIONS)]
         done.append((action, round(chance.uniform(0, ACTIONS[action]), 3)))
         print("round", number, *done[-1], flush=True)

@@ -194,6 +194,7 @@ class TestService:
         assert machine.run(["systemctl", "--user", "is-enabled", "clincus"]).stdout == "not-found\n"
         assert machine.root("find /home/code/.config/systemd -name 'clincus*'") == ""
 
+    @pytest.mark.nightly  # unit/test_cli_incus.py has the unit, which says so
     def test_it_comes_back_when_it_is_killed_and_when_the_machine_starts(self, machine):
         machine.service("install")
         machine.push(
