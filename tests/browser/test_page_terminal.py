@@ -268,7 +268,17 @@ def test_a_shell_that_ended_is_not_opened_again_by_itself(shell):
 def test_keys_go_to_the_session_that_is_shown(tool, shared, make_workspace):
     """While one switches to and fro with Alt+digit, no key reaches the other session."""
     shared.server.create(make_workspace("other"))
-    page = tool.page
+    page, works = tool.page, {"state": "working", "reason": "", "text": "", "options": [], "source": "hook"}
+    # The digits count in the order of the sidebar, which a bell or a new state of a tool would change.
+    listed = [
+        {**one, "agent": {**one["agent"], **works}, "pinned": one["id"] == shared.session["id"]}
+        for one in shared.server.get("/api/sessions").json
+    ]
+    page.route(
+        re.compile(r"/api/sessions(\?|$)"),
+        lambda route: route.fulfill(json=[one for one in listed if one["id"] in route.request.url] or listed),
+    )
+    page.reload()
     links = page.locator("aside section a")
     expect(links).to_have_count(2)
     places = [re.compile(f"{link.get_attribute('href')}$") for link in links.all()]

@@ -230,6 +230,19 @@ def left_asleep(sessions, door, monkeypatch, since):
         yield own
 
 
+def test_a_container_that_is_read_asleep_has_no_quota_meanwhile(sessions, door, sends_nothing):
+    """Incus starts none whose disk is full."""
+    add(sessions, status="stopped")
+    root = {"type": "disk", "path": "/", "pool": "default"}
+    own = {"root": {**root, "size": "400MiB"}}
+    door.instances[NAME].update(devices=own, expanded_devices=own)
+    states = {"start": "Running", "stop": "Stopped"}
+    door.on_run = lambda words: door.instances[NAME].update(status=states[words[0]])
+    with sessions.containers(NAME).asleep(NAME):
+        assert door.instances[NAME]["devices"] == {"root": root}
+    assert door.instances[NAME]["devices"] == own
+
+
 def test_a_container_that_is_read_asleep_is_shown_as_stopped(sessions, door, sends_nothing, monkeypatch):
     told = []
     sessions.registry._on_change = told.append
