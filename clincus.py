@@ -850,6 +850,7 @@ register_settings(
     Setting("security.additional_protected_paths", [], list_of(check_relative_path), merge=joined),
     Setting("security.disable_protection", False, check_switch),
     Setting("security.require_locked", False, check_switch),
+    Setting("security.nesting", False, check_switch),
 )
 # The keys of [profiles.NAME]. Each value is laid over the setting in its row.
 PROFILE = {
@@ -859,6 +860,7 @@ PROFILE = {
     "persistent": SETTING["defaults.persistent"],
     "mounts": SETTING["mounts.default"],
     "environment": Setting("environment", {}, ENVIRONMENT, secret=True),
+    "nesting": SETTING["security.nesting"],
     "inherits": Setting("inherits", ""),
     **{key: setting for key, setting in SETTING.items() if key.startswith("limits.")},
 }
@@ -3519,7 +3521,7 @@ ASLEEP = LABEL + "asleep"  # on an instance that is no run of its session: what 
 
 # Incus's own states (https://linuxcontainers.org/incus/docs/main/rest-api/, "status codes") as ours.
 STATUS = {"Running": "running", "Stopped": "stopped", "Starting": "starting", "Stopping": "stopping"}
-PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "network", "run"}  # the API does not show these
+PRIVATE_FIELDS = {"settings", "guest", "command", "tool_row", "network", "nesting", "run"}  # not shown by the API
 
 
 def some_fields(item: object, names: Iterable[str]) -> dict[str, Any]:
@@ -3558,6 +3560,7 @@ class Session(NamedTuple):
     command: str = ""  # mark of the `clincus run` process that made the container for one command
     tool_row: str = ""  # what `session_tool` needs to know of a tool that is not in TOOLS, as JSON
     network: str = ""  # what it may reach, as the feature of that name wrote it
+    nesting: str = ""  # whether containers can run in it, as that feature wrote it
     run: str = ""  # Incus's time of the last start, which tells one run from the next
 
     @property

@@ -150,6 +150,12 @@ START = (
         choices=("open", "allow-list", "none"),
     ),
     Flag("--allow NAME", "allow a host or a preset beside those of the config (--network allow-list)", repeats=True),
+    Flag(
+        "--nesting",
+        "let Docker, Podman and bubblewrap run in it; with a mounted directory, protection is `basic` then",
+        default=None,
+        setting="security.nesting",
+    ),
     Flag("--writable-git-hooks", "leave .git/hooks open to writing; all else stays protected"),
     Flag("--limit-cpu N", "CPUs: a number, or a list to pin to such as 0-1,3", setting="limits.cpu.count"),
     Flag("--limit-cpu-allowance SHARE", "50% under load, or 25ms/100ms at most", setting="limits.cpu.allowance"),

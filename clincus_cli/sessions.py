@@ -43,7 +43,14 @@ def run_list(context: Context) -> int:
     return console.show(context.options.format, document, list_lines(active, saved if context.options.all else None))
 
 
-OPTIONAL = ("deadline", "display_name", "mode", "tool", "workspace")  # not in `list --format json` where they are empty
+OPTIONAL = (
+    "deadline",
+    "display_name",
+    "mode",
+    "nesting",
+    "tool",
+    "workspace",
+)  # not in `list --format json` where they are empty
 
 
 def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,6 +66,7 @@ def active_entry(session: clincus.Session, instance: Mapping[str, Any]) -> dict[
         "mode": session.mode if session.mode == "clone" else "",
         "ipv4": next((one["address"] for one in addresses if one.get("family") == "inet"), ""),
         "name": session.id,
+        "nesting": bool(session.nesting),
         "persistent": session.persistent,
         "protection": session.protection,
         "session_id": session.session_id,

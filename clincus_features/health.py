@@ -271,7 +271,14 @@ class Examination:
         if not clincus.find_git("/nonexistent", self.environ):
             words = "Locked, but no session starts in a repository: git on this machine has to say what it runs there"
             return warning(words, "install git")
-        return ok("Locked: even root in a container cannot turn the workspace against this machine")
+        if not self.config.get("security.nesting"):
+            containers = "Docker, Podman and bubblewrap run in clones, or with --nesting"
+            return ok(f"Locked: even root in a container cannot turn the workspace against this machine. {containers}")
+        if self.config.get("security.require_locked"):
+            words = "No session on a mounted folder starts: security.nesting takes what security.require_locked demands"
+            return warning(words, "remove one of the two from the config, or work on clones")
+        words = "Basic for mounted folders: the config lets containers run in sessions (security.nesting)"
+        return warning(words, "remove security.nesting from the config; choose it for single sessions with --nesting")
 
     def check_engines(self) -> Finding:
         """Whether the engines of the config answer, and have the image of their sessions."""

@@ -103,7 +103,8 @@ def apply_project(config: Config, project: ProjectFile, *, trusted: bool) -> Con
 def why_refused(config: Config, key: str, value: str) -> str:
     """The reason why an untrusted project file may not set a key to a value, "" if it may.
 
-    A stranger may choose no profile that brings a secret, a mount, or another value for a limit that the user set.
+    A stranger may choose no profile that brings a secret, a mount, nested containers (which cost protection), or
+    another value for a limit that the user set.
     """
     if key not in UNTRUSTED_KEYS:
         return "the file is not trusted"
@@ -118,5 +119,8 @@ def why_refused(config: Config, key: str, value: str) -> str:
     profile = clincus.profile_values(config.get("profiles"), value)
     mine = {key.rpartition(".")[0] for key, origin in config.origins.items() if origin != "default"}
     limits = {key.rpartition(".")[0] for key in profile if key.startswith("limits.")}
-    opened = [key for key in ("mounts", "environment") if profile.get(key)] or sorted(limits & mine)
+    opened = [key for key in ("mounts", "environment") if profile.get(key)]
+    if profile.get("nesting") and not config.get("security.nesting"):
+        opened.append("nesting")
+    opened += sorted(limits & mine)
     return f"the file is not trusted and your profile {value!r} sets {opened[0]}" if opened else ""

@@ -302,7 +302,7 @@ def with_settings(method: str, path: str, handler: clincus.Handler) -> clincus.H
         return handler
 
     def create(request: clincus.Request) -> object:
-        given = taken_settings(request.values)
+        given = {**(request.values.get("settings") or {}), **taken_settings(request.values)}
         others = {name: value for name, value in request.values.items() if name not in FIELDS}
         return handler(request._replace(values={**others, "settings": given or None}))
 

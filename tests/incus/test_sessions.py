@@ -253,6 +253,15 @@ def test_resuming_a_running_session_changes_nothing(bed, shared_server, shared_s
     assert guest(bed, shared_session, "pgrep -o tmux") == pid
 
 
+def test_a_session_says_whether_containers_can_run_in_it_and_keeps_the_choice(shared_server, workspace):
+    session = shared_server.create(workspace, nesting=True)
+    path = f"/api/sessions/{session['id']}"
+    assert session["nesting"] is True
+    assert shared_server.delete(path).status == 204
+    assert shared_server.post(f"{path}/resume").json["nesting"] is True
+    assert shared_server.create(workspace, mode="clone")["nesting"] is True
+
+
 def create_at_once(server, workspace, count: int):
     """The answers to so many creates in one workspace at the same moment, those that made a session first."""
     with ThreadPoolExecutor(count) as pool:

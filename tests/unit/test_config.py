@@ -583,6 +583,7 @@ def test_an_untrusted_project_may_choose_tool_image_and_profile(environ, workspa
         'environment = {TOKEN = "sesame"}',
         "limits.memory.limit = '8GiB'",
         "limits.memory.swap = 'true'",
+        "nesting = true",
         'inherits = "open"',
     ],
 )
@@ -593,6 +594,18 @@ def test_an_untrusted_project_may_choose_no_profile_that_opens_more(environ, wor
     assert (config.profile, config.environment) == ("", {})
     assert "defaults.profile is left out, since the file is not trusted and your profile 'p' " in config.warnings[0]
     assert project(environ, workspace, '[defaults]\nprofile = "p"', mine, trusted=True).profile == "p"
+
+
+def test_an_untrusted_project_may_choose_a_profile_that_opens_what_is_open_anyway(environ, workspace):
+    mine = "[security]\nnesting = true\n[profiles.p]\nnesting = true\n"
+    config = project(environ, workspace, '[defaults]\nprofile = "p"', mine)
+    assert (config.profile, config.warnings) == ("p", ())
+
+
+def test_a_profile_can_choose_nested_containers(environ, user_file):
+    write(user_file, "[profiles.docker]\nnesting = true\n")
+    assert clincus.load_config(environ, profile="docker").get("security.nesting") is True
+    assert clincus.load_config(environ).get("security.nesting") is False
 
 
 @pytest.mark.parametrize("theirs", ["", "p", "unknown"])
@@ -630,6 +643,7 @@ def test_the_profile_of_a_caller_beats_that_of_a_project(environ, workspace):
         '[[mounts.default]]\nhost = "/"\ncontainer = "/host"',
         "[security]\ndisable_protection = true",
         "[security]\nprotected_paths = []",
+        "[security]\nnesting = true",
         "[git]\nwritable_hooks = true",
         '[profiles.p]\nimage = "x"',
         '[tool]\nbinary = "/workspace/evil"',

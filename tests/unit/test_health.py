@@ -100,9 +100,9 @@ def host(tmp_path):
 def report(host, tmp_path):
     """A function that gives the report for an Incus with some answers changed."""
 
-    def make(changes=(), incus=None, config=True, **options):
+    def make(changes=(), incus=None, config=True, settings=None, **options):
         environ = {"HOME": str(tmp_path / "home")}
-        loaded = clincus.load_config(environ) if config else None
+        loaded = clincus.with_flags(clincus.load_config(environ), settings or {}) if config else None
         known = incus or Answers({**WELL, **dict(changes)})
         return health.health_report(loaded, known, environ, machine=host, **options)
 
@@ -177,6 +177,24 @@ def test_a_machine_without_git_is_told_what_will_not_start(report, monkeypatch):
     monkeypatch.setattr(clincus, "find_git", lambda *_: "")
     check = report()["checks"]["protection"]
     assert (check["status"], check["fix"]) == ("warning", "install git")
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "words"),
+    [
+        ({}, "ok", "Docker, Podman and bubblewrap run in clones, or with --nesting"),
+        ({"security.nesting": True}, "warning", "Basic for mounted folders"),
+        (
+            {"security.nesting": True, "security.require_locked": True},
+            "warning",
+            "No session on a mounted folder starts",
+        ),
+    ],
+)
+def test_it_says_what_nested_containers_cost(report, monkeypatch, settings, status, words):
+    monkeypatch.setattr(clincus, "protection_support", lambda _: clincus.ProtectionSupport())
+    check = report(settings=settings)["checks"]["protection"]
+    assert (check["status"], words in check["message"]) == (status, True)
 
 
 @pytest.mark.parametrize(

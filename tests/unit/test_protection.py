@@ -13,6 +13,7 @@ import pytest
 
 import clincus
 from clincus import HostFolder, ProtectionSupport, protect_workspace
+from clincus_features import nesting
 from wall import hook, places
 
 WORKSPACE = HostFolder("/home/ada/project", "/workspace", uid=1000, gid=1000)
@@ -63,6 +64,14 @@ def test_a_host_that_can_do_it_gets_a_locked_workspace_without_a_disk_device():
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe")
     assert (protection.level, protection.reason, protection.devices) == ("locked", "", {})
     assert "lxc.mount.entry = /run/clincus/cafe/0 workspace none rbind,create=dir 0 0" in protection.config["raw.lxc"]
+
+
+def test_containers_can_run_where_nothing_is_mounted_and_where_no_call_that_they_need_is_denied():
+    clone = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, is_clone=True)
+    plain = protect_workspace(WORKSPACE, SETTINGS, ProtectionSupport(reason="The kernel is too old"))
+    denying = {**clone.config, "security.syscalls.deny": "umount2 errno 1\npivot_root errno 1\n"}
+    found = [nesting.allows_nesting(config) for config in (clone.config, plain.config, denying, {})]
+    assert found == [True, False, False, False]
 
 
 def test_a_host_that_cannot_do_it_gets_plain_devices_and_says_why():

@@ -1284,6 +1284,7 @@ export interface components {
                 additional_protected_paths: string[];
                 disable_protection: boolean;
                 require_locked: boolean;
+                nesting: boolean;
             };
             profiles: {
                 [key: string]: Record<string, never>;
@@ -1592,6 +1593,44 @@ export interface components {
                 presets: string[];
             };
         };
+        /** @description something sealed that became another file */
+        SealChange: {
+            /** @description relative to the workspace */
+            path: string;
+            what: string;
+            /** @description whose doing it was, as far as that can be told */
+            by: string;
+            at: string;
+            /** @description what was sealed is there again */
+            restored: boolean;
+        };
+        /** @description what was not there at the start, and runs on the host */
+        Appeared: {
+            /** @description relative to the workspace */
+            path: string;
+            /** @enum {string} */
+            kind: "gitlink" | "repository" | "broken" | "rebase" | "settings";
+            /** @description on which occasion it runs, as a phrase */
+            when: string;
+            /** @description what its configuration makes run */
+            commands: {
+                key: string;
+                value: string;
+            }[];
+            /** @description when it was seen first */
+            at: string;
+        };
+        Protection: {
+            /** @enum {string} */
+            level: "locked" | "basic" | "off" | "broken";
+            note: string;
+            sealed: {
+                path: string;
+                why: string;
+            }[];
+            changes: components["schemas"]["SealChange"][];
+            appeared: components["schemas"]["Appeared"][];
+        };
         Session: {
             id: string;
             workspace: string;
@@ -1601,8 +1640,15 @@ export interface components {
             status: "running" | "stopped" | "starting" | "stopping";
             persistent: boolean;
             paused: boolean;
-            /** @enum {string} */
-            protection: "locked" | "basic" | "off";
+            /**
+             * @description `broken`: something sealed became another file, and the container is frozen until a person decides
+             * @enum {string}
+             */
+            protection: "locked" | "basic" | "off" | "broken";
+            /** @description what became another file, the newest last */
+            protection_changes?: components["schemas"]["SealChange"][];
+            /** @description how many repositories and settings were not there at the start: GET /api/sessions/{id}/protection lists them */
+            appeared?: number;
             protection_note: string;
             warnings: string[];
             session_id: string;
@@ -1621,6 +1667,8 @@ export interface components {
             /** @description since when engine or member does not answer, "" while it does; all else is as of then */
             unreachable_since: string;
             pinned: boolean;
+            /** @description whether containers can run in it */
+            nesting: boolean;
             rang_at: string;
             agent: components["schemas"]["Agent"];
             /** @description since the start, null while that is not known */
@@ -1930,6 +1978,8 @@ export interface operations {
                     presets?: string[];
                     /** @description what a clone starts from; HEAD with the uncommitted changes when absent */
                     branch?: string;
+                    /** @description let containers run in it, which costs a mounted folder its lock; the config's when absent */
+                    nesting?: boolean;
                 };
             };
         };

@@ -1,0 +1,52 @@
+"""Nested containers: the choice to have them, `POST /api/sessions {"nesting": true}`, and which sessions have them.
+
+The choice is the setting `security.nesting`. It costs a session with a mounted folder its lock, for whoever may change
+mounts can take the seals off what is mounted. A clone without extra mounts has them anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import clincus
+
+FIELD, KEY = "nesting", "security.nesting"
+LABEL = clincus.LABEL + FIELD
+ALLOWED = "true"
+
+
+def install(extensions: clincus.Extensions) -> None:
+    """Let the request for a new session take the field, and each session tell it."""
+    extensions.wrappers.append(with_setting)
+    extensions.instance_parts.append(note)
+    extensions.session_fields.append(lambda session: {FIELD: session.nesting == ALLOWED})
+
+
+def with_setting(method: str, path: str, handler: clincus.Handler) -> clincus.Handler:
+    """Hand the field on as a setting, which the session keeps for its later starts."""
+    if (method, path) != ("POST", "/api/sessions"):
+        return handler
+
+    def create(request: clincus.Request) -> object:
+        values = dict(request.values)
+        chosen = values.pop(FIELD)
+        if chosen is not None:
+            values["settings"] = {**(values.get("settings") or {}), KEY: chosen}
+        return handler(request._replace(values=values))
+
+    return create
+
+
+def note(_: clincus.Incus, __: clincus.Session, ___: clincus.Launch, description: dict[str, Any]) -> None:
+    """Note on the instance of a start whether containers can run in it."""
+    if allows_nesting(description["config"]):
+        description["config"][LABEL] = ALLOWED
+    else:
+        description["config"].pop(LABEL, None)  # of an earlier start
+
+
+def allows_nesting(config: Mapping[str, str]) -> bool:
+    """Whether containers can run in an instance with these keys: each of them gets its root by pivot_root(2)."""
+    denied = {rule.partition(" ")[0] for rule in config.get("security.syscalls.deny", "").splitlines()}
+    return config.get("security.nesting") == "true" and "pivot_root" not in denied
