@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
     from io import BufferedReader
     from logging import Handler as LoggingHandler
-    from typing import IO, Any, ClassVar, NamedTuple, cast
+    from typing import IO, Any, ClassVar, Literal, NamedTuple, cast
 
     from typing_extensions import Self, TypeAlias
     from websockets.frames import Frame  # noqa: F401 (in a cast)
@@ -2731,6 +2731,12 @@ NO_ID_MAPS = "cannot map ids"
 
 NOTHING_MOUNTED = "A clone: no folder of this host is mounted"
 SWITCHED_OFF = "Protection is switched off in the configuration (security.disable_protection)"
+NESTING = "Nested containers are allowed here (security.nesting), and what they need lets root take the seals off"
+# The folder in a container, closed to all its users, in which a stage's `others` lie.
+SEALS_OF_OTHERS = "dev/.clincus"
+# A file of this name in a Git folder leads git to another one. With an empty folder in its place, git takes the
+# workspace for no repository of its own: an agent could make it a bare one by HEAD, objects, refs and config.
+NO_BARE_REPOSITORY = "commondir"
 
 # These are protected beside the configured list: our project file, and each path of a Git folder that makes the host's
 # git run a command or read its configuration from another place (gitrepository-layout(5): commondir).
@@ -2750,9 +2756,10 @@ def denying_rules(name: str, **values: int) -> list[str]:
     return [line.format(**values) for line in lines if not line.startswith("#")]
 
 
-# Each path has the text of the file that stands in for it while it is absent, or None for an empty folder. In a path,
-# `*` is any folder, and `**` any Git folder at any depth.
-ProtectedPaths: TypeAlias = "dict[str, str | None]"
+# Each path has the text of the file that stands in for it while it is absent, None for an empty folder, or False for
+# nothing. In a path, `*` is any folder, and `**` any Git folder at any depth.
+StandIn: TypeAlias = "str | Literal[False] | None"
+ProtectedPaths: TypeAlias = "dict[str, StandIn]"
 
 
 class HostFolder(NamedTuple):
@@ -2767,7 +2774,7 @@ class HostFolder(NamedTuple):
     is_folder: bool = True
     is_repository: bool = True  # there is a .git in it
     git_folders: tuple[str, ...] = ()  # of the repositories that git on the host finds from here; absolute
-    git_places: Mapping[str, str | None] = {}  # what git on the host runs here, or reads as configuration
+    git_places: Mapping[str, StandIn] = {}  # what git on the host runs here, or reads as configuration
 
 
 # The folders that a container gets, the workspace first, each with what is protected below it; None for all of it.
@@ -2824,6 +2831,8 @@ def workspace_folder(path: str, target: str, settings: Config, engine: str = "")
         with suppress(KeyError):  # a uid without an entry in passwd has no configuration of its own
             homes.append(pwd.getpwuid(cast("int", folder.uid)).pw_dir)
     git_folders, git_places = git_on_host(folder.source, list(dict.fromkeys(homes)), os.environ)
+    if os.path.isfile(f"{folder.source}/{NO_BARE_REPOSITORY}"):  # with a file there, the folder may be a repository
+        git_folders = tuple(dict.fromkeys((*git_folders, folder.source)))
     return folder._replace(git_folders=git_folders, git_places=git_places)
 
 
@@ -2970,11 +2979,13 @@ def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
             found.update((f"{folder}/{path[5:]}", text) for folder in git_folders)
         else:
             found[f"{workspace.source}/{path}"] = None
+    if workspace.source not in git_folders:
+        found[f"{workspace.source}/{NO_BARE_REPOSITORY}"] = None
     # Whether a Git folder's own hooks and configuration are protected is up to the settings.
     settled = {f"{folder}/{name}" for folder in git_folders for name in ("config", "hooks")}
-    for path, text in workspace.git_places.items():
+    for path, stand_in in workspace.git_places.items():
         if path not in settled:
-            found.setdefault(path, text)
+            found.setdefault(path, stand_in)
     return found
 
 
@@ -3002,14 +3013,14 @@ def path_matches(pattern: Sequence[str], parts: Sequence[str]) -> bool:
 
 def protect_workspace(
     workspace: HostFolder, settings: Config, host: ProtectionSupport, extra: Sequence[HostFolder] = (),
-    stage: str = "", *, is_clone: bool = False,
+    stage: str = "", *, is_clone: bool = False, session: str = "", exposed: str = "",
 ) -> Protection:  # fmt: skip
     """Describe the mounts of an instance so that its workspace cannot be turned against the host.
 
     Pure. With `is_clone` the workspace itself is not mounted, so that nothing but the extra mounts is to be protected.
-    `stage` names the place on the host where the mounts are put together; each instance has its own. Raises
-    ClincusError: 400 for mounts that contradict each other, 409 if the configuration demands a locked workspace and
-    this host or session cannot have one.
+    `stage` names the place on the host where the mounts are put together; each instance has its own. `exposed` says
+    which session that is not locked has one of the folders, if there is one. Raises ClincusError: 400 for mounts that
+    contradict each other, 409 if the configuration demands a locked workspace and this host or session cannot have one.
     """
     paths = protected_paths(settings, workspace)
     check_targets(workspace, extra, paths)
@@ -3018,19 +3029,32 @@ def protect_workspace(
     reason, is_far = host.reason, workspace.uid is None
     if not trees:
         return Protection("locked", {} if reason else base_config(host, []), {}, note=NOTHING_MOUNTED)
-    level = "off" if settings.get("security.disable_protection") else "basic" if reason else "locked"
+    level, why = protection_level(settings, reason, exposed)
     if is_far and reason:  # plain devices follow links, and from here nobody sees what they would lead to
         level, trees = "off", [(workspace, {})]
         host = host._replace(reason=f"{reason}; so nothing in the folder is protected there")
     if level != "locked" and settings.get("security.require_locked"):
-        why = reason or "security.disable_protection is set"
         raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
-    if not reason:
-        notes = []
-        if level != "off" and not is_clone and not workspace.is_repository:
-            notes = ["There is no .git, and the tool cannot make one: run `git init` in the folder yourself"]
-        return locked_protection(level, settings, host, trees, stage, notes=notes)
-    return device_protection(level, settings, host, trees)
+    if reason:
+        return device_protection(level, settings, host, trees)
+    notes = []
+    if level != "off" and not is_clone and not workspace.is_repository:
+        notes = ["There is no .git, and the tool cannot make one: run `git init` in the folder yourself"]
+    made = locked_protection(level, settings, host, trees, stage, session=session, notes=notes)
+    return made._replace(reason=why)
+
+
+def protection_level(settings: Config, reason: str, exposed: str) -> tuple[str, str]:
+    """How well a mounted folder can be protected, and why not better; `reason` is that of the host."""
+    if settings.get("security.disable_protection"):
+        return "off", SWITCHED_OFF
+    if reason:
+        return "basic", reason
+    if settings.get("security.nesting"):
+        return "basic", NESTING
+    if exposed:
+        return "basic", exposed
+    return "locked", ""
 
 
 def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: ProtectedPaths) -> None:
@@ -3058,17 +3082,21 @@ def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: Pro
 
 
 def locked_protection(
-    level: str, settings: Config, host: ProtectionSupport, trees: Trees, stage: str, *, notes: Sequence[str]
-) -> Protection:
+    level: str, settings: Config, host: ProtectionSupport, trees: Trees, stage: str,
+    *, session: str = "", notes: Sequence[str],
+) -> Protection:  # fmt: skip
     """The workspace (the first tree) and the rest by LXC hooks and one mount entry a tree; see wall/hook.py.
 
-    Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): what the host
-    laid over a protected path, root in the container can neither take away, move nor look beneath.
+    Mounts that come into a user namespace together are locked to each other (mount_namespaces(7)): root in the
+    container cannot look beneath one of them. That no process lets all of them go, or gets away from them, is up to
+    wall/deny-unmount.rules, which nested containers cannot do with.
     """
     folders = [folder for folder, _ in trees]
     denied = denied_mode_bits(folders)
     plan = {
         "stage": stage,
+        "session": session,
+        "level": level,
         "code": settings.get("incus.code_uid"),
         "setuid": "denied" if denied else "allowed",
         "trees": [
@@ -3088,14 +3116,19 @@ def locked_protection(
         target = re.sub(r"[\\ \t]", lambda found: f"\\{ord(found[0]):03o}", folder.target.strip("/"))
         kind = "dir" if folder.is_folder else "file"
         lines.append(f"lxc.mount.entry = {STAGES}/{stage}/{number} {target} none rbind,create={kind} 0 0")
+    if level == "locked":
+        lines.append(f"lxc.mount.entry = {STAGES}/{stage}/others {SEALS_OF_OTHERS} none rbind,create=dir 0 0")
     config = base_config(host, lines)
+    keeps_mounts = level != "off" and not settings.get("security.nesting")
+    rules = denying_rules("unmount") if keeps_mounts else []
+    if denied or rules:
+        config["security.syscalls.deny"] = denied_calls(host, denied, *rules)
     if denied:
-        config["security.syscalls.deny"] = denied_calls(host, denied)
         is_roots, is_far = SETUID in denied, any(folder.uid is None for folder in folders)
         bits, whose = ("setuid or setgid", "root") if is_roots else ("setgid", "a group that its owner is not in")
         known = "is on another host" if is_far else f"belongs to {whose}"
         notes = [f"The folder {known}: no program in the container can set the {bits} bit", *notes]
-    return Protection(level, config, {}, "" if level == "locked" else SWITCHED_OFF, "; ".join(notes))
+    return Protection(level, config, {}, note="; ".join(notes))
 
 
 def base_config(host: ProtectionSupport, lines: Sequence[str]) -> dict[str, str]:
@@ -3151,7 +3184,10 @@ def device_protection(level: str, settings: Config, host: ProtectionSupport, tre
         name = f"mount-{number - 1}" if number else "workspace"
         readonly = {"readonly": "true"} if folder.readonly or within is None else {}
         devices[name] = {"type": "disk", "source": folder.source, "path": folder.target, **shift, **readonly}
-        covers = ask_places(source=folder.source, patterns=list(within))["covers"] if within else ()
+        covers: Sequence[tuple[str, bool]] = ()
+        if within:
+            optional = [path for path, stand_in in within.items() if stand_in is False]
+            covers = ask_places(source=folder.source, patterns=list(within), optional=optional)["covers"]
         for path, sealed in covers:
             device = {"type": "disk", "source": f"{folder.source}/{path}", "path": f"{folder.target}/{path}", **shift}
             devices[device_name(name, path)] = {**device, "readonly": "true"} if sealed else device
@@ -3265,6 +3301,10 @@ class WallUnsupportedError(ClincusError):
     """This host or file system cannot lock the workspace; plain devices can still be had."""
 
 
+class WallExposedError(ClincusError):
+    """A session that is not locked has one of the folders; with less protection the start is possible."""
+
+
 def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
     """The reason why an instance did not start: the wall's own if it refused, else LXC's, or the error as it came.
 
@@ -3280,11 +3320,13 @@ def start_failure(incus: Incus, name: str, error: ClincusError) -> ClincusError:
             if "Invalid PID" not in failure.message:
                 break
             time.sleep(0.1)  # what watched over the container is ending just now (Incus 6.0.4)
-    refusals = re.findall(r"^\s*clincus (refused|unsupported): (.*)$", log, re.MULTILINE)
+    refusals = re.findall(r"^\s*clincus (refused|unsupported|exposed): (.*)$", log, re.MULTILINE)
     if refusals:
         kind, words = refusals[-1]
         if kind == "unsupported":
             return WallUnsupportedError(words[:1].upper() + words[1:], 409)
+        if kind == "exposed":
+            return WallExposedError(words, 409)
         return ClincusError(f"the workspace cannot be protected: {words}", 409)
     reason = re.search(r" ERROR +\S+ - \S+ - (.+)", log) if "forkstart" in error.message else None
     if not reason:
@@ -4164,16 +4206,18 @@ class Containers:
         self.support: dict[str, ProtectionSupport] = {}  # what this host can do in each Incus project
         self.unlockable: dict[str, str] = {}  # workspaces that cannot be locked, and why
 
-    def launch(self, session: Session, launch: Launch, before: Mapping[str, Any] | None = None) -> Session:
+    def launch(
+        self, session: Session, launch: Launch, before: Mapping[str, Any] | None = None, *, exposed: str = ""
+    ) -> Session:
         """Start a container with today's limits, mounts and protection: a new one, or one that Incus has as `before`.
 
-        The result is the session with its protection and warnings. Raises NameTakenError; after any other failure
-        a new container may be there, stopped.
+        The result is the session with its protection and warnings. `exposed` is that of `protect_workspace`, as an
+        earlier try found it. Raises NameTakenError; after any other failure a new container may be there, stopped.
         """
 
         def describe() -> dict[str, Any]:
             nonlocal session
-            session, description = self._describe(session, launch)
+            session, description = self._describe(session, launch, exposed)
             return description
 
         try:
@@ -4194,14 +4238,18 @@ class Containers:
             if error.status != 500:
                 raise
             failure = start_failure(self.incus, session.id, error)
-            if not isinstance(failure, WallUnsupportedError) or launch.draft.workspace in self.unlockable:
+            if isinstance(failure, WallUnsupportedError) and launch.draft.workspace not in self.unlockable:
+                self.unlockable[launch.draft.workspace] = failure.message  # so the next try takes plain devices
+            elif isinstance(failure, WallExposedError) and not exposed:
+                exposed = failure.message
+            else:
                 raise failure from error
         else:
             return session
-        self.unlockable[launch.draft.workspace] = failure.message  # so the next try takes plain devices
         if before is None:
             self.delete(session.id)
-        return self.launch(session, launch, before and self.incus.query(self.incus.path(session.id)))
+        again = before and self.incus.query(self.incus.path(session.id))
+        return self.launch(session, launch, again, exposed=exposed)
 
     def start(self, name: str) -> None:
         """Start a container as it is, or un-pause it. Raises IncusError."""
@@ -4280,7 +4328,7 @@ class Containers:
             self.incus.update(name, instance_put(found, config, before["devices"]))
             return
 
-    def _describe(self, session: Session, launch: Launch) -> tuple[Session, dict[str, Any]]:
+    def _describe(self, session: Session, launch: Launch, exposed: str) -> tuple[Session, dict[str, Any]]:
         """The instance description for a start now, and the session with its protection and warnings."""
         project, reason = self.incus.project, self.unlockable.get(launch.draft.workspace)
         if project not in self.support:
@@ -4297,6 +4345,8 @@ class Containers:
             [host_folder(real_mount(host, workspaces), path, readonly) for host, path, readonly in launch.mounts],
             hashlib.sha256(f"{session.session_id} {session.id}".encode()).hexdigest()[:16],  # the same at each start
             is_clone=session.mode == "clone",
+            session=session.id,
+            exposed=exposed,
         )
         if protection.reason:
             self.report(f"{session.id}: protection is {protection.level}: {protection.reason}")

@@ -8,6 +8,8 @@ It trusts its plan, which only an Incus admin can write. It trusts no path: a co
 changing paths at any moment. The plan is a JSON object, packed by zlib and base64:
 
     stage    the name of a folder under /run/clincus, of this instance alone
+    session  the session's id, for messages
+    level    "locked" if its seccomp filter has the rules of deny-unmount.rules; "basic" or "off" for less protection
     code     the uid and gid of the tool's user in the container
     setuid   "denied" if the container's seccomp filter has to deny setuid or setgid bits
     trees    the folders and files to bring in, the workspace first, each with
@@ -16,7 +18,8 @@ changing paths at any moment. The plan is a JSON object, packed by zlib and base
                    Clincus runs on another host and cannot see the folder: then the uid that it has now
         group      its gid, likewise
         readonly   whether nothing in it can be changed
-        protect    pattern of protected paths: the text of the file that stands in for an absent one, null for a folder
+        protect    pattern of protected paths: the text of the file that stands in for an absent one, null for a
+                   folder, false if an absent path may stay absent
 """
 
 from __future__ import annotations
@@ -33,19 +36,22 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import accumulate, islice
 
 TYPE_CHECKING = False  # type checkers take it for true; a start waits for typing to load
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal, Union
+
+    StandIn = Union[str, Literal[False], None]  # for an absent path: see `protect` above
 
 STAGES = "/run/clincus"
 LOCK_SECONDS = 30.0
 NO_ID_MAPS = "cannot map ids"
 MOST_MOUNTS = 4000  # a stage with more is refused: the kernel allows 100000 in a whole namespace
 MOST_FOLDERS = 20000  # that are looked into for the Git folders of submodules
+OTHERS = "others"  # the folder of a stage that holds the trees of other sessions, which the container cannot enter
 FILLED_BY_GIT = ("objects", "refs", "logs")  # in a Git folder: many folders in them, and files called HEAD
 PLACEHOLDER_MARK = "trusted.clincus.placeholder"  # needs CAP_SYS_ADMIN on the host: no container can forge it
 # The file in a placeholder folder makes Git pass over the folder: `git stash -u` would else fail to remove it.
@@ -54,22 +60,26 @@ HIDING_FILE, HIDING_TEXT = ".gitignore", "*\n"
 # Numbers of system calls that Python's os module does not have. They are the same on every architecture that got the
 # calls after Linux 5.1, x86_64 and aarch64 among them.
 OPEN_TREE, MOVE_MOUNT, OPENAT2, MOUNT_SETATTR = 428, 429, 437, 442
-OPEN_TREE_CLONE, AT_EMPTY_PATH = 0x1, 0x1000
+OPEN_TREE_CLONE, AT_EMPTY_PATH, AT_RECURSIVE = 0x1, 0x1000, 0x8000
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 0x4, 0x40
 MOUNT_RDONLY, MOUNT_NOSUID, MOUNT_NODEV, MOUNT_IDMAP = 0x1, 0x2, 0x4, 0x100000
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x2, 0x4, 0x8
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_PRIVATE, MNT_DETACH = 0x2, 0x4, 0x8, 0x40000, 0x2
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_PRIVATE, MS_SHARED, MNT_DETACH = 0x2, 0x4, 0x8, 0x40000, 0x100000, 0x2
 CLONE_NEWUSER = 0x10000000
 
 Range = tuple[int, int, int]  # of ids: first here, first there, count
 
 
 class WallError(Exception):
-    """Why a stage cannot be built. `unsupported` tells a host that cannot do it from a workspace that must not."""
+    """Why a stage cannot be built.
 
-    def __init__(self, message: str, unsupported: bool = False) -> None:
+    `kind` is "refused" for a workspace that must not be mounted, "unsupported" for a host that cannot do it, and
+    "exposed" if a session that is not locked has one of the folders.
+    """
+
+    def __init__(self, message: str, kind: str = "refused") -> None:
         super().__init__(message)
-        self.unsupported = unsupported
+        self.kind = kind
 
 
 # -- System calls
@@ -114,9 +124,9 @@ def open_beneath(folder: int, path: str, flags: int) -> int:
     raise AssertionError
 
 
-def clone_mount(at: int) -> int:
-    """A detached copy of what lies at a descriptor, without the mounts below it."""
-    return system_call("open_tree", OPEN_TREE, at, b"\0", OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH)
+def clone_mount(at: int, more: int = 0) -> int:
+    """A detached copy of what lies at a descriptor, without the mounts below it unless `more` is AT_RECURSIVE."""
+    return system_call("open_tree", OPEN_TREE, at, b"\0", OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH | more)
 
 
 def set_attributes(mount: int, attributes: int, namespace: int = 0) -> None:
@@ -125,17 +135,40 @@ def set_attributes(mount: int, attributes: int, namespace: int = 0) -> None:
     system_call("mount_setattr", MOUNT_SETATTR, mount, b"\0", AT_EMPTY_PATH, record, len(record))
 
 
+def set_propagation(mount: int, kind: int) -> None:
+    """Make a mount and all below it MS_SHARED (what is mounted there later gets into its copies) or MS_PRIVATE."""
+    record = struct.pack("QQQQ", 0, 0, kind, 0)
+    system_call("mount_setattr", MOUNT_SETATTR, mount, b"\0", AT_EMPTY_PATH | AT_RECURSIVE, record, len(record))
+
+
+def cover(descriptor: int, readonly: bool) -> tuple[int, int]:
+    """Mount a path over itself: a mount point cannot be renamed or removed, a read-only one not changed.
+
+    The result is the number of the mount, and the inode.
+    """
+    with closing_descriptor(clone_mount(descriptor)) as mount:
+        set_attributes(mount, MOUNT_NOSUID | MOUNT_NODEV | (MOUNT_RDONLY if readonly else 0))
+        attach_mount(mount, descriptor)
+        return mount_id(mount), os.fstat(mount).st_ino
+
+
+def cut_off(path: str) -> None:
+    """Let what is unmounted at a path and below stay mounted in a container that lives on."""
+    with suppress(OSError), closing_descriptor(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as here:
+        set_propagation(here, MS_PRIVATE)
+
+
 def attach_mount(mount: int, at: int) -> None:
     """Put a detached mount over the place that a descriptor names (and not over a path that may have moved)."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
     system_call("move_mount", MOVE_MOUNT, mount, b"\0", at, b"\0", flags)
 
 
-def mount_tmpfs(path: str, options: str) -> None:
-    """A small private file system of our own: what is in it goes when it goes, and it propagates nowhere."""
+def mount_tmpfs(path: str, options: str, propagation: int = MS_PRIVATE) -> None:
+    """A small file system of our own: what is in it goes when it goes. Unless it is shared, it propagates nowhere."""
     flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
     check(libc.mount(b"clincus", path.encode(), b"tmpfs", flags, options.encode()), path)
-    check(libc.mount(None, path.encode(), None, ctypes.c_ulong(MS_PRIVATE), None), path)
+    check(libc.mount(None, path.encode(), None, ctypes.c_ulong(propagation), None), path)
 
 
 def unmount(path: str) -> None:
@@ -182,7 +215,7 @@ def user_namespace(uids: list[Range], gids: list[Range]) -> int:
         # A child that has ended keeps its user namespace until its parent takes note of the end.
         ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         if ended is None or ended.si_status:
-            raise WallError("the kernel refuses a user namespace to root", unsupported=True)
+            raise WallError("the kernel refuses a user namespace to root", kind="unsupported")
         for kind, lines in (("uid_map", uids), ("gid_map", gids)):
             with open(f"/proc/{child}/{kind}", "wb", buffering=0) as file:
                 file.write("".join(f"{first} {seen} {count}\n" for first, seen, count in lines).encode())
@@ -380,16 +413,20 @@ class Tree:
             set_attributes(self.top, attributes, namespace)
         except OSError as error:
             words = f"the file system of '{self.source}' {NO_ID_MAPS} ({error.strerror})"
-            raise WallError(words, unsupported=True) from error
+            raise WallError(words, kind="unsupported") from error
         with closing_descriptor(os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as target:
             attach_mount(self.top, target)
 
     def protect(self) -> None:
         """Pin every folder on the way to each protected path and make the path itself read-only; check the result."""
-        patterns: dict[str, str | None] = self.plan["protect"]
+        patterns: dict[str, StandIn] = self.plan["protect"]
         paths = {path: text for pattern, text in patterns.items() for path in matching_paths(self.top, pattern)}
         for path in sorted(paths, key=lambda path: path.split("/")):
-            self._protect_path(path, paths[path])
+            stand_in = paths[path]
+            if stand_in is not False:
+                self._protect_path(path, stand_in)
+            elif self._is_there(path):
+                self._protect_path(path, None)
         for path, (number, readonly) in self.mounts.items():
             words = f"'{path}' in '{self.source}' changed while it was being protected"
             try:
@@ -400,6 +437,16 @@ class Tree:
                 sealed = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
                 if mount_id(descriptor) != number or (readonly and not sealed):
                     raise WallError(words)
+
+    def _is_there(self, path: str) -> bool:
+        """Whether there is something at a path that no link leads to; a link may stay what it is."""
+        try:
+            os.close(open_beneath(self.top, path, os.O_PATH))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise
+        return True
 
     def _protect_path(self, path: str, text: str | None) -> None:
         for part in accumulate(path.split("/"), "{}/{}".format):  # the folders on the way, and the path itself
@@ -428,7 +475,7 @@ class Tree:
             nobody_can = error.errno == errno.EROFS or self.plan["readonly"]
             if error.errno == errno.EOPNOTSUPP and not nobody_can:
                 words = f"the file system of '{self.source}' has no trusted attributes"
-                raise WallError(words, unsupported=True) from error
+                raise WallError(words, kind="unsupported") from error
             if not nobody_can:
                 raise WallError(f"'{part}' in '{self.source}' cannot be made: {error.strerror}") from error
         try:
@@ -454,18 +501,17 @@ class Tree:
         return open_beneath(self.raw, path, os.O_RDONLY | os.O_DIRECTORY)
 
     def _cover(self, part: str, descriptor: int, readonly: bool) -> None:
-        """Mount a path over itself: a mount point cannot be renamed or removed, a read-only one not changed."""
         if len(self.mounts) >= MOST_MOUNTS:
             raise WallError(f"'{self.source}' has more than {MOST_MOUNTS} protected places")
-        with closing_descriptor(clone_mount(descriptor)) as mount:
-            set_attributes(mount, MOUNT_NOSUID | MOUNT_NODEV | (MOUNT_RDONLY if readonly else 0))
-            attach_mount(mount, descriptor)
-            self.mounts[part] = (mount_id(mount), readonly)
+        number, _ = cover(descriptor, readonly)
+        self.mounts[part] = (number, readonly)
 
     def remove_placeholders(self) -> None:
         """Take away the placeholders in which nothing was put. One that another session holds is busy, and stays."""
         texts: dict[str, str | None] = {}
         for pattern, text in self.plan["protect"].items():
+            if text is False:
+                continue
             with suppress(OSError, WallError):
                 for path in matching_paths(self.raw, pattern):
                     for part in accumulate(path.split("/"), "{}/{}".format):
@@ -483,6 +529,7 @@ class Stage:
     """The folder under /run/clincus in which one session's trees are put together: a tmpfs with a record in it."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.path = f"{STAGES}/{name}"
 
     def record(self) -> dict[str, Any]:
@@ -508,11 +555,13 @@ class Stage:
         ranges = {kind: container_ranges(configuration, kind) for kind in "ug"}
         if not ranges["u"] or not ranges["g"]:
             raise WallError("the container is privileged: its root would be root on the host")
-        if plan["setuid"] == "denied":
-            # LXC passes over the calls that libseccomp does not know.
-            known = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name(b"fchmodat2")
-            if known < 0:
-                raise WallError("libseccomp is too old to deny setuid and setgid bits", unsupported=True)
+        # LXC passes over the calls that libseccomp does not know.
+        needed = {b"fchmodat2": "setuid and setgid bits"} if plan["setuid"] == "denied" else {}
+        if plan["level"] == "locked":
+            needed[b"clone3"] = "new mount namespaces"
+        for name, denied in needed.items():
+            if ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name(name) < 0:
+                raise WallError(f"libseccomp is too old to deny {denied}", kind="unsupported")
         for description in plan["trees"]:
             if description["owner"] is None:
                 description.update(owner_of(description, ranges["u"]))
@@ -520,6 +569,7 @@ class Stage:
         # Only the container's own root may pass through: a stage is no way around the folders above the workspace.
         group = next((host for inside, host, _ in ranges["g"] if inside == 0), 0)
         mount_tmpfs(self.path, f"mode=0710,gid={group},size=1m")
+        check_namespace(self.path)
         with open(f"{self.path}/record", "w") as file:
             json.dump({"plan": plan, "identity": identity, "monitor": monitor}, file)
         for number, description in enumerate(plan["trees"]):
@@ -532,19 +582,257 @@ class Stage:
                 tree.take_back(ranges["u"])
                 tree.attach(f"{self.path}/{number}", namespace)
                 tree.protect()
+                set_propagation(tree.top, MS_SHARED)
+        if plan["level"] == "locked":
+            os.mkdir(f"{self.path}/{OTHERS}", 0o700)
+            # What is mounted here later gets into the container too, while that runs.
+            mount_tmpfs(f"{self.path}/{OTHERS}", "mode=0700,size=16m", MS_SHARED)
+
+    def entries(self) -> list[str]:
+        """The names of what lies in `others`: STAGE.NUMBER each."""
+        try:
+            return sorted(os.listdir(f"{self.path}/{OTHERS}"))
+        except FileNotFoundError:
+            return []
+
+    def take_in(self, name: str, plan: dict[str, Any], trees: str) -> None:
+        """Mount the sealed trees of another stage, at `trees`/NUMBER now, into our `others`, and so into our container.
+
+        A descriptor of a folder may travel from one container to another over a Unix socket in a folder that both
+        have. With the seals in its own mount namespace a process there cannot rename over them either. They stay until
+        our container ends, for so long it may keep the descriptor. An older copy goes only when the new one is there.
+        """
+        older = [entry for entry in self.entries() if entry.partition(".")[0] == name]
+        number = max((int(entry.partition(".")[2]) for entry in older), default=0) + 1
+        place = f"{self.path}/{OTHERS}/{name}.{number}"
+        os.mkdir(place, 0o700)
+        with open(f"{place}/plan", "w") as file:
+            json.dump(plan, file)
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        for number, description in enumerate(plan["trees"]):
+            if description["protect"]:  # only a folder has protected paths in it
+                os.mkdir(f"{place}/{number}", 0o700)
+                with closing_descriptor(os.open(f"{trees}/{number}", flags)) as here:
+                    copy = clone_mount(here, AT_RECURSIVE)
+                with closing_descriptor(copy), closing_descriptor(os.open(f"{place}/{number}", flags)) as target:
+                    set_propagation(copy, MS_PRIVATE)
+                    attach_mount(copy, target)
+        for entry in older:
+            self.let_go(entry)
+
+    def seal_in_ours(self, ours: Shared, theirs: Shared, other: Stage) -> None:
+        """Seal in our trees, and so in our container, what another stage has sealed of the folders that they show too.
+
+        Every folder on the way there is pinned. WallError if our container has exchanged something meanwhile.
+        """
+        for tree in ours.trees:
+            wanted = {place: readonly for place, readonly in theirs.seals.items() if tree.holds(place)}
+            for top in theirs.trees:
+                steps = [(top.device, step) for step in accumulate(top.path.split("/"), "{}/{}".format)]
+                wanted = {**{step: False for step in steps if tree.holds(step)}, **wanted}
+            missing = wanted.keys() - ours.seals.keys()
+            for place in sorted(missing, key=lambda place: place[1].split("/")):
+                inode = self._cover_place(tree, place, wanted[place])
+                there = theirs.inode_at(place, other.path)
+                if inode != (there or inode):
+                    raise WallError(f"'{place[1]}' changed while it was being protected")
+                ours.seals[place] = wanted[place]
+
+    def _cover_place(self, tree: Shown, place: Place, readonly: bool) -> int:
+        inside = os.path.relpath(place[1], tree.path)
+        with closing_descriptor(os.open(f"{self.path}/{tree.number}", os.O_PATH | os.O_CLOEXEC)) as root:
+            try:
+                descriptor = open_beneath(root, inside, os.O_PATH)
+            except OSError as error:
+                raise WallError(f"'{place[1]}' changed while it was being protected") from error
+        with closing_descriptor(descriptor):
+            return cover(descriptor, readonly)[1]
+
+    def plan_of(self, entry: str) -> dict[str, Any]:
+        """The plan of what lies in `others`; empty if the building was cut short."""
+        try:
+            with open(f"{self.path}/{OTHERS}/{entry}/plan") as file:
+                return dict(json.load(file))
+        except (OSError, ValueError):
+            return {}
+
+    def let_go(self, entry: str) -> None:
+        """Take what lies in `others` away again."""
+        place = f"{self.path}/{OTHERS}/{entry}"
+        for name in os.listdir(place):
+            if name != "plan":
+                unmount(f"{place}/{name}")
+                os.rmdir(f"{place}/{name}")
+        with suppress(FileNotFoundError):
+            os.unlink(f"{place}/plan")
+        os.rmdir(place)
 
     def remove(self, placeholders: bool = True) -> None:
         """Take the stage away, and the placeholders in the trees if nobody filled or uses them."""
         trees = self.record().get("plan", {}).get("trees", [])
         for number in range(len(trees)):
+            cut_off(f"{self.path}/{number}")
             unmount(f"{self.path}/{number}")
-        for description in trees if placeholders else []:
+        cut_off(f"{self.path}/{OTHERS}")
+        trees = trees if placeholders else []
+        for entry in self.entries():
+            ended = not os.path.exists(f"{STAGES}/{entry.partition('.')[0]}")
+            trees += self.plan_of(entry).get("trees", []) if ended else []  # its placeholders were busy when it ended
+            self.let_go(entry)
+        unmount(f"{self.path}/{OTHERS}")
+        for description in trees:
             # If the workspace is gone by now, or has become a symlink, there is nothing of ours in it.
             with suppress(WallError, OSError), closing(Tree(description)) as tree:
                 tree.remove_placeholders()
         unmount(self.path)
         with suppress(FileNotFoundError):
             os.rmdir(self.path)
+
+
+def check_namespace(path: str) -> None:
+    """Raise WallError unless process 1 has a mount of ours at a path, and so all programs of the host.
+
+    Numbers of mounts are those of the whole machine. /proc/1/ns/mnt would need the right to trace process 1.
+    """
+    with closing_descriptor(os.open(path, os.O_PATH | os.O_CLOEXEC)) as descriptor:
+        ours = str(mount_id(descriptor))
+    with open("/proc/1/mountinfo") as file:
+        if any(line.partition(" ")[0] == ours for line in file):
+            return
+    words = "Incus runs in a mount namespace of its own (PrivateTmp= or the like in its unit), in which the seals would"
+    raise WallError(f"{words} not hold against programs of this host", kind="unsupported")
+
+
+def all_stages() -> list[Stage]:
+    """The stages that are there, in use or left behind."""
+    return [Stage(name) for name in sorted(os.listdir(STAGES))]
+
+
+# -- Sessions that share a folder
+
+Place = tuple[str, str]  # the number of a file system, and a path in it
+MOUNTINFO_LINE = re.compile(  # proc_pid_mountinfo(5)
+    rf"^\d+ \d+ (\d+:\d+) (\S+) {STAGES}/([^/\s]+)/(\d+)(/\S+)? (\S+) .*$", re.MULTILINE
+)
+
+
+class Shown:
+    """A tree of a stage, as the kernel knows it."""
+
+    def __init__(self, number: str, device: str, path: str, is_writable: bool) -> None:
+        self.number = number
+        self.device = device
+        self.path = path  # in its file system
+        self.is_writable = is_writable
+
+    def holds(self, place: Place) -> bool:
+        """Whether a place lies in the tree, and is not its top."""
+        return place[0] == self.device and place[1].startswith(self.path.rstrip("/") + "/")
+
+
+class Shared:
+    """The trees of one stage, and the places in them that are sealed, each with whether it is read-only."""
+
+    def __init__(self) -> None:
+        self.trees: list[Shown] = []
+        self.seals: dict[Place, bool] = {}
+
+    def inode_at(self, place: Place, stage: str) -> int:
+        """The inode of a place that the trees of a stage, at this path, show; 0 if they do not."""
+        for tree in self.trees:
+            is_top = place == (tree.device, tree.path)
+            if is_top or tree.holds(place):
+                return os.lstat(os.path.join(stage, tree.number, os.path.relpath(place[1], tree.path))).st_ino
+        return 0
+
+    def place_in_common(self, other: Shared) -> str:
+        """A folder that both have, or of which one has a part, if one of the two may write in it; empty if none.
+
+        A Unix socket in it may take descriptors from one container to the other.
+        """
+        for mine in self.trees:
+            for theirs in other.trees:
+                is_same = mine.device == theirs.device and is_related(mine.path, theirs.path)
+                if is_same and (mine.is_writable or theirs.is_writable):
+                    return max(mine.path, theirs.path, key=len)
+        return ""
+
+
+def is_related(one: str, other: str) -> bool:
+    """Whether two paths are the same, or one lies in the other."""
+    shorter, longer = sorted((one.rstrip("/") + "/", other.rstrip("/") + "/"), key=len)
+    return longer.startswith(shorter)
+
+
+def shared_of_stages(mountinfo: str) -> dict[str, Shared]:
+    """What each stage has, by its name, from the text of /proc/self/mountinfo.
+
+    Paths are those in their file system, so that a folder is known by whatever path it was mounted.
+    """
+    found: dict[str, Shared] = {}
+    for device, written, name, number, below, options in MOUNTINFO_LINE.findall(mountinfo):
+        shared = found.setdefault(name, Shared())
+        path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), written)
+        is_writable = "rw" in options.split(",")
+        if below:
+            shared.seals[device, path] = not is_writable
+        else:
+            shared.trees.append(Shown(number, device, path, is_writable))
+    return found
+
+
+def neighbours_of(stage: str, everything: Mapping[str, Shared]) -> dict[str, str]:
+    """The stages to which something can get from a stage, from container to container, each with the folder for it."""
+    found: dict[str, str] = {}
+    reached = [stage]
+    for name in reached:  # the list grows
+        for other, shared in everything.items():
+            place = shared.place_in_common(everything[name]) if other not in (stage, *found) else ""
+            if place:
+                found[other] = place
+                reached.append(other)
+    return found
+
+
+def exchange_seals(stage: Stage, stages: Iterable[Stage]) -> None:
+    """Give a new stage the seals of all stages that it shares a folder with, and those its own.
+
+    WallError unless all of them are locked: a container that can let go of mounts keeps no seals.
+    """
+    others = {other.name: other for other in stages if other.name != stage.name and other.is_in_use()}
+    if not others:
+        return
+    with open("/proc/self/mountinfo") as file:
+        everything = shared_of_stages(file.read())
+    everything = {name: shared for name, shared in everything.items() if name in others or name == stage.name}
+    if stage.name not in everything:
+        return
+    ours = everything[stage.name]
+    is_locked = stage.record()["plan"]["level"] == "locked"
+    neighbours = neighbours_of(stage.name, everything)
+    for name, place in neighbours.items():
+        plan = others[name].record().get("plan", {})
+        who = plan.get("session") or "another session"
+        other_is_locked = plan.get("level") == "locked"
+        if is_locked and not other_is_locked:
+            since = "" if "level" in plan else ", as it was started by an older Clincus (stop and resume it)"
+            raise WallError(f"{who} has '{place}' as well and is not locked{since}", kind="exposed")
+        if other_is_locked and not is_locked:
+            words = "where its seals could be taken off. Stop it first, work on a clone (--clone), or mount less"
+            raise WallError(f"{who} is locked and has '{place}' as well, {words}")
+    for name in neighbours if is_locked else ():
+        other = others[name]
+        theirs = everything[name]
+        if ours.seals.keys() - theirs.seals.keys():
+            other.take_in(stage.name, stage.record()["plan"], stage.path)
+        if theirs.seals.keys() - ours.seals.keys():
+            stage.take_in(name, other.record()["plan"], other.path)
+        other.seal_in_ours(theirs, ours, stage)
+        stage.seal_in_ours(ours, theirs, other)
+        for entry in other.entries():
+            ended = entry.partition(".")[0]
+            if ended not in (stage.name, *neighbours):  # a session that has ended, whose descriptors it may have
+                stage.take_in(ended, other.plan_of(entry), f"{other.path}/{OTHERS}/{entry}")
 
 
 def owner_of(description: dict[str, Any], ranges: list[Range]) -> dict[str, int]:
@@ -612,6 +900,7 @@ def before_start(plan: dict[str, Any], identity: str, monitor: list[Any]) -> Non
             stage.remove(placeholders=False)
         try:
             stage.build(plan, identity, monitor)
+            exchange_seals(stage, all_stages())
         except BaseException:
             stage.remove(placeholders=not stage.is_orphaned())
             raise
@@ -641,7 +930,7 @@ def main(argument: str, environ: Mapping[str, str]) -> int:
     try:
         (before_start if environ["LXC_HOOK_TYPE"] == "pre-start" else after_stop)(plan, identity, monitor)
     except Exception as error:  # no error may let the container start, and the person must read why
-        kind = "unsupported" if getattr(error, "unsupported", False) else "refused"
+        kind = getattr(error, "kind", "refused")
         words = str(error) if isinstance(error, WallError) else f"{type(error).__name__}: {error}"
         write_log(identity, f"clincus {kind}: {words}")
         return 1

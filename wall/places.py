@@ -7,7 +7,7 @@ one on stdout:
 
     {"git": PATH, "workspace": PATH, "homes": [PATH], "environ": {NAME: VALUE}}
         gets {"folders": [PATH], "places": [[PATH, TEXT]]}, see `git_on_host`
-    {"source": PATH, "patterns": [PATTERN]}
+    {"source": PATH, "patterns": [PATTERN], "optional": [PATTERN]}
         gets {"covers": [[PATH, BOOLEAN]]}, see `device_paths`
     either may get {"refused": WORDS, "status": NUMBER}: why the session cannot start, and a status of HTTP
 """
@@ -279,14 +279,15 @@ def joined_path(base: str, path: str) -> str:
 # -- What there is of the protected paths, for plain devices
 
 
-def device_paths(source: str, patterns: Sequence[str]) -> list[tuple[str, bool]]:
+def device_paths(source: str, patterns: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[str, bool]]:
     """The paths below a folder to mount over themselves, and whether read-only, parents first.
 
-    Raises Refusal (400) for a symlink at or above a protected path. An absent path is left out: nothing but
-    the locked form can make one and take it away again for certain.
+    Raises Refusal (400) for a symlink at or above a protected path, unless it is one of `optional`. An absent path is
+    left out: nothing but the locked form can make one and take it away again for certain.
     """
     covers: dict[str, bool] = {}
-    for path in sorted({found for pattern in patterns for found in plain_paths(source, pattern)}):
+    wanted = [pattern for pattern in patterns if pattern not in optional or is_plain(source, pattern)]
+    for path in sorted({found for pattern in wanted for found in plain_paths(source, pattern)}):
         # The folders on the way, and the path itself.
         for step in itertools.accumulate(path.split("/"), "{}/{}".format):
             if os.path.islink(f"{source}/{step}"):
@@ -297,6 +298,12 @@ def device_paths(source: str, patterns: Sequence[str]) -> list[tuple[str, bool]]
             if covers[step]:
                 break
     return sorted(covers.items())
+
+
+def is_plain(source: str, path: str) -> bool:
+    """Whether there is something at a path below a folder, and no link on the way."""
+    here = f"{os.path.realpath(source)}/{path}"
+    return os.path.lexists(here) and os.path.realpath(here) == here
 
 
 def plain_paths(source: str, pattern: str) -> list[str]:

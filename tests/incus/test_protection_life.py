@@ -416,6 +416,9 @@ def test_a_container_that_outlives_its_monitor_keeps_its_wall(box):
     clean_stages()
     assert box.stages() == [name for name in box.made if hook.Stage(name).is_in_use()]
     end_init(init)  # Incus takes it for stopped, and would delete a root file system that is in use
+    box.delete(name)
+    clean_stages()  # nobody is left to run the hook
+    assert_nothing_is_left(box)
 
 
 def test_a_reboot_of_the_machine_takes_the_stage_and_the_next_start_brings_it_back(box):

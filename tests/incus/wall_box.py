@@ -82,6 +82,14 @@ def make_repository(root):
         os.chown(entry, OWNER, OWNER, follow_symlinks=False)
 
 
+def git_as_owner(root, *arguments):
+    """Run git on the host as the owner of a workspace, who may be no user of this machine."""
+    become = ["setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--clear-groups"]
+    environment = {"HOME": "/nonexistent", "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
+    command = [*become, "git", "-C", str(root), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
 @functools.lru_cache(maxsize=1)
 def support_of(incus):
     return clincus.protection_support(incus)

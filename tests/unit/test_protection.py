@@ -118,7 +118,78 @@ def test_a_workspace_that_belongs_to_root_is_locked_without_the_setuid_bit():
 def test_a_readonly_mount_that_belongs_to_root_costs_nothing():
     cache = HostFolder("/var/cache/pip", "/cache", uid=0, gid=0, readonly=True)
     protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [cache], "cafe")
-    assert "security.syscalls.deny" not in protection.config
+    assert "chmod" not in protection.config["security.syscalls.deny"]
+
+
+# Mounts stay where they are
+
+NESTED = settings_with(nesting=True)
+PIVOT_ROOT = "pivot_root errno 1"
+
+
+def denied(protection):
+    """The rules of a protection for security.syscalls.deny."""
+    return protection.config.get("security.syscalls.deny", "").splitlines()
+
+
+def test_a_locked_container_can_neither_let_go_of_mounts_nor_leave_them():
+    protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe", session="clincus-c0ffee-1")
+    assert set(clincus.denying_rules("unmount")) <= set(denied(protection))
+    assert "/run/clincus/cafe/others dev/.clincus none rbind,create=dir" in protection.config["raw.lxc"]
+    assert plan_of(protection)["level"] == "locked"
+    assert plan_of(protection)["session"] == "clincus-c0ffee-1"
+
+
+def test_nested_containers_cost_a_mounted_folder_its_lock():
+    protection = protect_workspace(WORKSPACE, NESTED, LOCKABLE, stage="cafe")
+    assert (protection.level, protection.reason) == ("basic", clincus.NESTING)
+    assert denied(protection) == []
+    assert "dev/.clincus" not in protection.config["raw.lxc"]
+    assert plan_of(protection)["level"] == "basic"
+    assert ".git/config" in plan_of(protection)["trees"][0]["protect"]
+
+
+def test_nested_containers_cost_a_clone_nothing():
+    protection = protect_workspace(WORKSPACE, NESTED, LOCKABLE, is_clone=True)
+    assert (protection.level, protection.reason, denied(protection)) == ("locked", "", [])
+
+
+def test_an_extra_mount_of_a_clone_forbids_nested_containers_unless_they_are_chosen():
+    above = HostFolder("/home/ada", "/home-of-ada", uid=1000, gid=1000)
+    assert PIVOT_ROOT in denied(protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, [above], "cafe", is_clone=True))
+    assert protect_workspace(WORKSPACE, NESTED, LOCKABLE, [above], "cafe", is_clone=True).level == "basic"
+
+
+def test_a_folder_that_an_unlocked_session_has_is_basic_and_keeps_the_fence():
+    protection = protect_workspace(WORKSPACE, SETTINGS, LOCKABLE, stage="cafe", exposed="clincus-c0ffee-2 has it")
+    assert (protection.level, protection.reason) == ("basic", "clincus-c0ffee-2 has it")
+    assert PIVOT_ROOT in denied(protection)
+
+
+@pytest.mark.parametrize("settings", [{"nesting": True}, {}], ids=["nested containers", "an unlocked session"])
+def test_require_locked_refuses_what_could_be_unsealed(settings):
+    error = refusal(WORKSPACE, settings_with(require_locked=True, **settings), LOCKABLE, exposed="another has it")
+    assert error.status == 409
+
+
+# A bare repository of the agent's making
+
+
+def test_the_workspace_itself_can_be_made_no_repository():
+    assert clincus.protected_paths(SETTINGS, WORKSPACE)["/home/ada/project/commondir"] is None
+
+
+def test_a_workspace_that_is_a_bare_repository_stays_one():
+    bare = WORKSPACE._replace(git_folders=("/home/ada/project",))
+    assert clincus.protected_paths(SETTINGS, bare)["/home/ada/project/commondir"] == ".\n"
+
+
+def test_a_file_of_that_name_makes_the_workspace_a_repository_to_be_sealed(tmp_path):
+    (tmp_path / "commondir").write_text(".git\n")
+    workspace = clincus.workspace_folder(str(tmp_path), "/workspace", SETTINGS)
+    assert {f"{tmp_path}/config", f"{tmp_path}/hooks", f"{tmp_path}/commondir"} <= set(
+        clincus.protected_paths(SETTINGS, workspace)
+    )
 
 
 # Protected paths

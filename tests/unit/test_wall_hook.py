@@ -149,3 +149,64 @@ def test_a_container_whose_monitor_has_ended_does_not_start(tmp_path, monkeypatc
     assert hook.main(plan, {"LXC_CONFIG_FILE": str(config), "LXC_HOOK_TYPE": "pre-start"}) == 1
     log = (tmp_path / "lxc.log").read_text()
     assert log == "clincus refused: the process that watches over the container has ended\n"
+
+
+# Sessions that share a folder
+
+MOUNTINFO = """\
+30 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+81 30 0:50 / /run/clincus/aa rw,nosuid - tmpfs clincus rw
+82 81 254:0 /home/ada/app /run/clincus/aa/0 rw,nosuid,nodev,idmapped - ext4 /dev/vda rw
+83 82 254:0 /home/ada/app/.git/config /run/clincus/aa/0/.git/config ro,nosuid - ext4 /dev/vda rw
+84 81 254:0 /home/ada/my\\040cache /run/clincus/aa/1 ro,nosuid - ext4 /dev/vda rw
+85 81 0:51 / /run/clincus/aa/others rw,nosuid shared:9 - tmpfs clincus rw
+86 85 254:0 /home/ada/web /run/clincus/aa/others/bb.1/0 rw - ext4 /dev/vda rw
+"""
+
+
+def shared(**folders):
+    """What a stage has: paths of one file system, and whether each can be written."""
+    found = hook.Shared()
+    found.trees = [hook.Shown("0", "254:0", path, writable) for path, writable in folders.items()]
+    return found
+
+
+def test_the_folders_and_seals_of_a_stage_are_read_from_the_mounts():
+    found = hook.shared_of_stages(MOUNTINFO)
+    assert found.keys() == {"aa"}
+    trees = [(tree.number, tree.device, tree.path, tree.is_writable) for tree in found["aa"].trees]
+    assert trees == [("0", "254:0", "/home/ada/app", True), ("1", "254:0", "/home/ada/my cache", False)]
+    assert found["aa"].seals == {("254:0", "/home/ada/app/.git/config"): True}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "place"),
+    [
+        ({"/app": True}, {"/app": True}, "/app"),
+        ({"/app": True}, {"/app/web": True}, "/app/web"),
+        ({"/app/web": True}, {"/app": False}, "/app/web"),
+        ({"/": True}, {"/app": True}, "/app"),
+        ({"/app": True}, {"/app2": True}, ""),
+        ({"/cache": False, "/a": True}, {"/cache": False, "/b": True}, ""),
+        ({"/cache": False, "/a": True}, {"/cache": True, "/b": True}, "/cache"),
+    ],
+)
+def test_a_socket_can_lie_in_a_folder_that_two_have_if_one_may_write_there(one, other, place):
+    assert shared(**one).place_in_common(shared(**other)) == place
+    assert shared(**other).place_in_common(shared(**one)) == place
+
+
+def test_another_file_system_has_nothing_in_common():
+    other = hook.Shared()
+    other.trees = [hook.Shown("0", "254:1", "/app", True)]
+    assert shared(**{"/app": True}).place_in_common(other) == ""
+
+
+def test_neighbours_of_neighbours_can_be_reached():
+    everything = {
+        "aa": shared(**{"/a": True, "/cache": True}),
+        "bb": shared(**{"/b": True, "/cache": True, "/data": True}),
+        "cc": shared(**{"/c": True, "/data": True}),
+        "dd": shared(**{"/d": True}),
+    }
+    assert hook.neighbours_of("aa", everything) == {"bb": "/cache", "cc": "/data"}

@@ -1,0 +1,123 @@
+"""Sessions that have a folder in common: each carries the seals of the others, or says that it is not locked."""
+
+import os
+import secrets
+
+import pytest
+from wall_box import CODE, OWNER, git_as_owner, make_repository, new_box
+
+import clincus
+from clincus_cli.sessions import clean_stages
+
+PLANT = """printf '[core]\\n\\tfsmonitor = touch EVIL\\n' >evil; mv -f evil config
+    mv hooks h; rmdir hooks; mkdir hooks; echo 'touch EVIL' >hooks/pre-commit; chmod 755 hooks/pre-commit"""
+
+
+@pytest.fixture
+def box(bed):
+    with new_box(bed) as made:
+        yield made
+
+
+@pytest.fixture
+def inner(box):
+    """A project in a folder of the box's own project."""
+    root = box.root / "inner"
+    make_repository(root)
+    return root
+
+
+def session_in(box, folder, *, nesting=False, extra=()):
+    """The wall of a session in a folder; its name is in `made` of the box."""
+    settings = clincus.with_flags(clincus.make_config(()), {"security.nesting": nesting})
+    workspace = clincus.workspace_folder(str(folder), "/workspace", settings)
+    box.made.append(secrets.token_hex(8))
+    name = f"clincus-{len(box.made)}"
+    return clincus.protect_workspace(workspace, settings, box.support, extra, box.made[-1], session=name)
+
+
+def assert_unharmed(folder):
+    """Git on the host runs nothing of the agent's."""
+    assert git_as_owner(folder, "status", "--short").returncode == 0
+    assert "fsmonitor" not in (folder / ".git/config").read_text()
+    assert not (folder / ".git/hooks/pre-commit").exists()
+
+
+@pytest.mark.parametrize("order", ["outer first", "inner first"])
+def test_a_session_in_a_folder_of_another_ones_is_sealed_against_that_one(box, inner, order):
+    folders = {"outer": box.root, "inner": inner}
+    first, second = ("outer", "inner") if order == "outer first" else ("inner", "outer")
+    names = {key: box.launch(session_in(box, folders[key])) for key in (first, second)}
+    for user in (CODE, 0):
+        box.run(names["outer"], f"cd inner/.git && ({PLANT})", user)
+        box.run(names["inner"], f"cd .git && ({PLANT})", user)
+    assert_unharmed(inner)
+
+
+def test_seals_stay_in_a_container_after_their_session_has_ended(box, inner):
+    """The container may have kept a descriptor of a folder that it got from the one that has ended."""
+    outer = box.launch(session_in(box, box.root))
+    box.delete(box.launch(session_in(box, inner)))
+    box.run(outer, f"cd inner/.git && ({PLANT})", 0)
+    assert_unharmed(inner)
+
+
+def test_a_session_that_starts_again_is_sealed_at_every_moment(box, inner):
+    outer = box.launch(session_in(box, box.root))
+    name = box.launch(session_in(box, inner))
+    box.incus.exec(outer, ["sh", "-c", f"cd /workspace/inner/.git; while :; do ({PLANT}); done >/dev/null 2>&1 &"])
+    for _ in range(3):
+        box.restart(name)
+    assert_unharmed(inner)
+
+
+def test_placeholders_go_with_the_last_container_that_has_their_seals(box, inner):
+    outer = box.launch(session_in(box, box.root))
+    box.delete(box.launch(session_in(box, inner)))
+    assert (inner / ".husky").exists()
+    box.delete(outer)
+    clean_stages()
+    assert not (inner / ".husky").exists()
+    assert not (inner / "commondir").exists()
+    assert not box.stages()
+
+
+def test_the_folder_with_the_seals_of_others_is_closed_to_root_in_the_container(box, inner):
+    outer = box.launch(session_in(box, box.root))
+    box.launch(session_in(box, inner))
+    done = box.run(outer, "ls /dev/.clincus; cd /dev/.clincus; ls /dev/.clincus/*; touch /dev/.clincus/a", 0)
+    assert done.stdout == b""
+    assert done.stderr.count(b"Permission denied") >= 3
+
+
+def why_refused(box, protection):
+    """The reason why a container does not start."""
+    with pytest.raises(clincus.IncusError) as caught:
+        box.launch(protection)
+    failure = clincus.start_failure(box.incus, box.last, caught.value)
+    box.delete(box.last)
+    return failure
+
+
+def test_a_session_with_nested_containers_does_not_start_beside_a_locked_one(box, inner):
+    box.launch(session_in(box, box.root))
+    failure = why_refused(box, session_in(box, inner, nesting=True))
+    assert failure.status == 409
+    assert f"clincus-1 is locked and has '{inner}' as well" in failure.message
+    assert "--clone" in failure.message
+
+
+def test_a_session_beside_one_with_nested_containers_cannot_be_locked(box, inner):
+    box.launch(session_in(box, inner, nesting=True))
+    failure = why_refused(box, session_in(box, box.root))
+    assert isinstance(failure, clincus.WallExposedError)
+    assert f"clincus-1 has '{inner}' as well and is not locked" in failure.message
+
+
+def test_a_folder_that_nobody_of_them_can_write_in_is_not_in_common(box, tmp_path):
+    shared = clincus.host_folder(str(tmp_path), "/data", readonly=True)
+    other = tmp_path.parent / "other"
+    make_repository(other)
+    os.chown(other, OWNER, OWNER)
+    box.launch(session_in(box, box.root, extra=[shared]))
+    box.launch(session_in(box, other, nesting=True, extra=[shared]))
