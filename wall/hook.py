@@ -310,6 +310,26 @@ def git_folders(root: int, path: str) -> list[str]:
     return found
 
 
+def refuse_writers(root: int, path: str) -> None:
+    """Raise WallError if a program has the file at a path, or one of the folder there, open for writing.
+
+    A seal takes nothing from a descriptor that is open already. The kernel gives no read lease on a file that somebody
+    could write to (fcntl(2), F_SETLEASE).
+    """
+    below, names = list_folder(root, path)
+    folders = {folder.rpartition("/")[2] for folder in below}
+    for folder in below:
+        refuse_writers(root, folder)
+    for file in [f"{path}/{name}" for name in names - folders] or [path]:
+        with suppress(OSError), closing_descriptor(open_beneath(root, file, os.O_RDONLY | os.O_NONBLOCK)) as descriptor:
+            try:
+                fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            except BlockingIOError:
+                words = f"a program of a session beside this one has '{path}' open for writing: stop that session first"
+                raise WallError(words) from None
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
 # -- Placeholders
 
 
@@ -623,7 +643,8 @@ class Stage:
     def seal_in_ours(self, ours: Shared, theirs: Shared, other: Stage) -> None:
         """Seal in our trees, and so in our container, what another stage has sealed of the folders that they show too.
 
-        Every folder on the way there is pinned. WallError if our container has exchanged something meanwhile.
+        Every folder on the way there is pinned. WallError if our container has exchanged something meanwhile, or has
+        a file open that it could write to through the seal.
         """
         for tree in ours.trees:
             wanted = {place: readonly for place, readonly in theirs.seals.items() if tree.holds(place)}
@@ -632,21 +653,25 @@ class Stage:
                 wanted = {**{step: False for step in steps if tree.holds(step)}, **wanted}
             missing = wanted.keys() - ours.seals.keys()
             for place in sorted(missing, key=lambda place: place[1].split("/")):
-                inode = self._cover_place(tree, place, wanted[place])
+                here = self._cover_place(tree, place, wanted[place])
                 there = theirs.inode_at(place, other.path)
-                if inode != (there or inode):
-                    raise WallError(f"'{place[1]}' changed while it was being protected")
+                if here != (there or here):
+                    raise WallError(f"'{place[1]}' is another file now, as a session beside this one changed it")
                 ours.seals[place] = wanted[place]
 
     def _cover_place(self, tree: Shown, place: Place, readonly: bool) -> int:
+        """Cover a place in a tree; its inode."""
         inside = os.path.relpath(place[1], tree.path)
         with closing_descriptor(os.open(f"{self.path}/{tree.number}", os.O_PATH | os.O_CLOEXEC)) as root:
             try:
                 descriptor = open_beneath(root, inside, os.O_PATH)
             except OSError as error:
-                raise WallError(f"'{place[1]}' changed while it was being protected") from error
-        with closing_descriptor(descriptor):
-            return cover(descriptor, readonly)[1]
+                raise WallError(f"'{place[1]}' was taken away by a session beside this one") from error
+            with closing_descriptor(descriptor):
+                _, inode = cover(descriptor, readonly)
+            if readonly:
+                refuse_writers(root, inside)
+        return inode
 
     def plan_of(self, entry: str) -> dict[str, Any]:
         """The plan of what lies in `others`; empty if the building was cut short."""

@@ -9,7 +9,8 @@ from wall_box import CODE, OWNER, git_as_owner, make_repository, new_box
 import clincus
 from clincus_cli.sessions import clean_stages
 
-PLANT = """printf '[core]\\n\\tfsmonitor = touch EVIL\\n' >evil; mv -f evil config
+PLANT = """mount -o remount,bind,rw config; mount -o remount,rw hooks; umount -l config hooks
+    echo EVIL >>config; printf '[core]\\n\\tfsmonitor = touch EVIL\\n' >evil; mv -f evil config
     mv hooks h; rmdir hooks; mkdir hooks; echo 'touch EVIL' >hooks/pre-commit; chmod 755 hooks/pre-commit"""
 
 
@@ -52,6 +53,17 @@ def test_a_session_in_a_folder_of_another_ones_is_sealed_against_that_one(box, i
         box.run(names["outer"], f"cd inner/.git && ({PLANT})", user)
         box.run(names["inner"], f"cd .git && ({PLANT})", user)
     assert_unharmed(inner)
+
+
+@pytest.mark.parametrize("held", ["exec 9>>.git/config", "exec 9>.git/hooks/post-checkout"])
+def test_a_session_does_not_start_while_another_one_could_write_to_its_files(box, inner, held):
+    outer = box.launch(session_in(box, box.root))
+    script = f"cd /workspace/inner; {held}; sleep 600 >/dev/null 2>&1 & echo $!"
+    box.incus.exec(outer, ["sh", "-c", script], user=CODE)
+    failure = why_refused(box, session_in(box, inner))
+    assert "open for writing" in failure.message
+    box.run(outer, "pkill sleep", CODE)
+    box.launch(session_in(box, inner))
 
 
 def test_seals_stay_in_a_container_after_their_session_has_ended(box, inner):
