@@ -2790,6 +2790,8 @@ class ProtectionSupport(NamedTuple):
     subordinate_uids: tuple[range, ...] = ()  # that a container may be given
     subordinate_gids: tuple[range, ...] = ()
     profile_config: Mapping[str, str] = {}  # keys of the default profile to be kept
+    profile_folders: tuple[tuple[str, bool], ...] = ()  # its disks but the root disk: source, and whether read-only
+    takes_hooks: bool = False  # where a workspace cannot be locked: hooks run all the same
 
 
 class Protection(NamedTuple):
@@ -3036,7 +3038,7 @@ def protect_workspace(
     if level != "locked" and settings.get("security.require_locked"):
         raise ClincusError(f"security.require_locked is set, but the workspace cannot be locked: {why}", 409)
     if reason:
-        return device_protection(level, settings, host, trees)
+        return device_protection(level, settings, host, trees, stage=stage, session=session)
     notes = []
     if level != "off" and not is_clone and not workspace.is_repository:
         notes = ["There is no .git, and the tool cannot make one: run `git init` in the folder yourself"]
@@ -3099,6 +3101,7 @@ def locked_protection(
         "level": level,
         "code": settings.get("incus.code_uid"),
         "setuid": "denied" if denied else "allowed",
+        "devices": device_plan(host.profile_folders),
         "trees": [
             {
                 "source": folder.source,
@@ -3131,10 +3134,20 @@ def locked_protection(
     return Protection(level, config, {}, note="; ".join(notes))
 
 
+def raw_lxc(host: ProtectionSupport, lines: Sequence[str]) -> str:
+    """The key raw.lxc: lines of ours after those of the default profile."""
+    return "\n".join(filter(None, [host.profile_config.get("raw.lxc", "").rstrip("\n"), *lines])) + "\n"
+
+
+def device_plan(folders: Iterable[tuple[str, bool]]) -> list[dict[str, object]]:
+    """The part of the hook's plan for folders that come as devices of Incus."""
+    return [{"source": source, "readonly": readonly} for source, readonly in folders]
+
+
 def base_config(host: ProtectionSupport, lines: Sequence[str]) -> dict[str, str]:
     """The instance keys of every locked session; `lines` are its own of lxc.container.conf(5)."""
     return {
-        "raw.lxc": "\n".join(filter(None, [host.profile_config.get("raw.lxc", "").rstrip("\n"), *lines])) + "\n",
+        "raw.lxc": raw_lxc(host, lines),
         "security.privileged": "false",
         "security.nesting": "true",
         # Incus would make the device file, or the mount, as root on the host.
@@ -3174,8 +3187,13 @@ def denied_calls(host: ProtectionSupport, bits: Iterable[int], *rules: str) -> s
 # -- The plain form: disk devices, for a host or project that allows nothing better
 
 
-def device_protection(level: str, settings: Config, host: ProtectionSupport, trees: Trees) -> Protection:
-    """The folders by Incus disk devices, each protected path as a read-only one, its parents over themselves."""
+def device_protection(
+    level: str, settings: Config, host: ProtectionSupport, trees: Trees, *, stage: str = "", session: str = ""
+) -> Protection:
+    """The folders by Incus disk devices, each protected path as a read-only one, its parents over themselves.
+
+    Where hooks can run, they note which folders the session has, for the locked ones beside it.
+    """
     workspace = trees[0][0]
     idmap = raw_idmap(workspace, settings.get("incus.code_uid"), host)
     shift = {"shift": "true"} if host.shift and not settings.get("incus.disable_shift") and not idmap else {}
@@ -3192,6 +3210,12 @@ def device_protection(level: str, settings: Config, host: ProtectionSupport, tre
             device = {"type": "disk", "source": f"{folder.source}/{path}", "path": f"{folder.target}/{path}", **shift}
             devices[device_name(name, path)] = {**device, "readonly": "true"} if sealed else device
     config = {"raw.idmap": idmap} if idmap else {}
+    if host.takes_hooks:
+        mounted = [(folder.source, folder.readonly or within is None) for folder, within in trees]
+        folders = device_plan((*mounted, *host.profile_folders))
+        plan = {"stage": stage, "session": session, "level": level, "code": settings.get("incus.code_uid")}
+        plan = {**plan, "setuid": "allowed", "devices": folders, "trees": []}
+        config["raw.lxc"] = raw_lxc(host, hook_lines(host.python, plan))
     if level == "basic":
         bits = (SETUID, SETGID) if shift else ()
         config["security.syscalls.deny"] = denied_calls(host, bits, *denying_rules("unmount"))
@@ -3225,7 +3249,8 @@ def protection_support(incus: Incus) -> ProtectionSupport:
     """Find out how well a workspace can be protected here. A few calls to Incus: keep the answer. Raises IncusError."""
     environment = incus.query("/1.0").get("environment", {})
     project = incus.query(f"/1.0/projects/{urls.quote(incus.project, safe='')}").get("config", {})
-    profile = incus.query("/1.0/profiles/default").get("config", {})
+    profile = incus.query("/1.0/profiles/default")
+    config = profile.get("config", {})
     restricted = project.get("restricted") == "true"
     maps_ids = environment.get("kernel_features", {}).get("idmapped_mounts") == "true"
     # We know of another host only what its Incus tells. If it has no Python for the hook, the start will fail.
@@ -3254,8 +3279,18 @@ def protection_support(incus: Incus) -> ProtectionSupport:
         shift=is_outermost and maps_ids and not (restricted and project.get("restricted.devices.disk.paths")),
         subordinate_uids=mappable_ids("/etc/subuid", allowed("uid")) if is_here else (),
         subordinate_gids=mappable_ids("/etc/subgid", allowed("gid")) if is_here else (),
-        profile_config={key: profile[key] for key in ("raw.lxc", "security.syscalls.deny") if key in profile},
+        profile_config={key: config[key] for key in ("raw.lxc", "security.syscalls.deny") if key in config},
+        profile_folders=tuple(disk_sources(profile.get("devices", {}).values())),
     )
+
+
+def disk_sources(devices: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, bool]]:
+    """The folder of the host, or pool and volume, of each disk device, and whether it is read-only; no root disk."""
+    for device in devices:
+        if device.get("type") == "disk" and device.get("path") != "/" and device.get("source"):
+            source = device["source"]
+            is_folder = source.startswith("/")
+            yield source if is_folder else f"{device.get('pool')}/{source}", device.get("readonly") == "true"
 
 
 def trusted_python() -> str:
@@ -4335,7 +4370,8 @@ class Containers:
             self.support[project] = protection_support(self.incus)
         support = self.support[project]
         if reason:  # without id maps on the workspace's file system, a disk device has none either
-            support = support._replace(reason=reason, shift=support.shift and NO_ID_MAPS not in reason)
+            shift = support.shift and NO_ID_MAPS not in reason
+            support = support._replace(reason=reason, shift=shift, takes_hooks=not support.reason)
         here = {known.workspace for known in self.registry.all() if known.workspace and not known.engine}
         workspaces, engine = {launch.draft.workspace, *here}, self.incus.engine if session.mode == "mount" else ""
         protection = protect_workspace(

@@ -12,6 +12,9 @@ changing paths at any moment. The plan is a JSON object, packed by zlib and base
     level    "locked" if its seccomp filter has the rules of deny-unmount.rules; "basic" or "off" for less protection
     code     the uid and gid of the tool's user in the container
     setuid   "denied" if the container's seccomp filter has to deny setuid or setgid bits
+    devices  folders that the container gets as devices of Incus, each with
+        source     its path on the host, or the pool and name of a volume
+        readonly   whether the container cannot write there
     trees    the folders and files to bring in, the workspace first, each with
         source     its path on the host, without symlinks
         owner      the uid that it had when the session was described, shown as `code` in the container; null if
@@ -590,8 +593,9 @@ class Stage:
         group = next((host for inside, host, _ in ranges["g"] if inside == 0), 0)
         mount_tmpfs(self.path, f"mode=0710,gid={group},size=1m")
         check_namespace(self.path)
+        places = [(*place_of(device["source"]), not device["readonly"]) for device in plan["devices"]]
         with open(f"{self.path}/record", "w") as file:
-            json.dump({"plan": plan, "identity": identity, "monitor": monitor}, file)
+            json.dump({"plan": plan, "identity": identity, "monitor": monitor, "places": places}, file)
         for number, description in enumerate(plan["trees"]):
             # The container's users own on disk what its range says: its root is some high uid there. All groups have
             # an id, for an inode of a group without one cannot even be written by its owner. The container is in the
@@ -647,6 +651,8 @@ class Stage:
         a file open that it could write to through the seal.
         """
         for tree in ours.trees:
+            if not tree.number:  # a device of Incus, which no stage shows
+                continue
             wanted = {place: readonly for place, readonly in theirs.seals.items() if tree.holds(place)}
             for top in theirs.trees:
                 steps = [(top.device, step) for step in accumulate(top.path.split("/"), "{}/{}".format)]
@@ -766,7 +772,7 @@ class Shared:
         """The inode of a place that the trees of a stage, at this path, show; 0 if they do not."""
         for tree in self.trees:
             is_top = place == (tree.device, tree.path)
-            if is_top or tree.holds(place):
+            if tree.number and (is_top or tree.holds(place)):
                 return os.lstat(os.path.join(stage, tree.number, os.path.relpath(place[1], tree.path))).st_ino
         return 0
 
@@ -783,6 +789,28 @@ class Shared:
         return ""
 
 
+def place_of(source: str) -> Place:
+    """The place of a folder of this host, by whatever path it is mounted; that of a volume is its name."""
+    if not source.startswith("/"):
+        return "volume", f"/{source}"
+    source = os.path.realpath(source)
+    found = ("", source)
+    longest = 0
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            device, top, written = line.split()[2:5]
+            point = unescape(written)
+            if len(point) >= longest and is_related(point, source) and len(point) <= len(source):
+                longest = len(point)
+                found = (device, os.path.normpath(os.path.join(unescape(top), os.path.relpath(source, point))))
+    return found
+
+
+def unescape(written: str) -> str:
+    """A path of /proc/self/mountinfo as it is: blanks are written as octal numbers there."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), written)
+
+
 def is_related(one: str, other: str) -> bool:
     """Whether two paths are the same, or one lies in the other."""
     shorter, longer = sorted((one.rstrip("/") + "/", other.rstrip("/") + "/"), key=len)
@@ -797,7 +825,7 @@ def shared_of_stages(mountinfo: str) -> dict[str, Shared]:
     found: dict[str, Shared] = {}
     for device, written, name, number, below, options in MOUNTINFO_LINE.findall(mountinfo):
         shared = found.setdefault(name, Shared())
-        path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), written)
+        path = unescape(written)
         is_writable = "rw" in options.split(",")
         if below:
             shared.seals[device, path] = not is_writable
@@ -829,10 +857,11 @@ def exchange_seals(stage: Stage, stages: Iterable[Stage]) -> None:
         return
     with open("/proc/self/mountinfo") as file:
         everything = shared_of_stages(file.read())
-    everything = {name: shared for name, shared in everything.items() if name in others or name == stage.name}
-    if stage.name not in everything:
-        return
-    ours = everything[stage.name]
+    ours = everything.setdefault(stage.name, Shared())
+    everything = {name: everything.get(name, Shared()) for name in (stage.name, *others)}
+    for name, shared in everything.items():
+        record = (stage if name == stage.name else others[name]).record()
+        shared.trees += [Shown("", *place) for place in record.get("places", [])]
     is_locked = stage.record()["plan"]["level"] == "locked"
     neighbours = neighbours_of(stage.name, everything)
     for name, place in neighbours.items():

@@ -1,10 +1,9 @@
 """Sessions that have a folder in common: each carries the seals of the others, or says that it is not locked."""
 
-import os
 import secrets
 
 import pytest
-from wall_box import CODE, OWNER, git_as_owner, make_repository, new_box
+from wall_box import CODE, git_as_owner, make_repository, new_box
 
 import clincus
 from clincus_cli.sessions import clean_stages
@@ -127,9 +126,34 @@ def test_a_session_beside_one_with_nested_containers_cannot_be_locked(box, inner
 
 
 def test_a_folder_that_nobody_of_them_can_write_in_is_not_in_common(box, tmp_path):
-    shared = clincus.host_folder(str(tmp_path), "/data", readonly=True)
-    other = tmp_path.parent / "other"
+    (tmp_path / "data").mkdir()
+    shared = clincus.host_folder(str(tmp_path / "data"), "/data", readonly=True)
+    other = tmp_path / "other"
     make_repository(other)
-    os.chown(other, OWNER, OWNER)
     box.launch(session_in(box, box.root, extra=[shared]))
     box.launch(session_in(box, other, nesting=True, extra=[shared]))
+
+
+def test_a_session_with_plain_devices_is_seen_by_a_locked_one_beside_it(box, inner):
+    support = box.support._replace(reason="its file system cannot map ids", takes_hooks=True, shift=False)
+    settings = clincus.make_config(())
+    workspace = clincus.workspace_folder(str(inner), "/workspace", settings)
+    box.made.append(secrets.token_hex(8))
+    plain = clincus.protect_workspace(workspace, settings, support, (), box.made[-1], session="clincus-plain")
+    assert plain.level == "basic"
+    name = box.launch(plain)
+    assert isinstance(why_refused(box, session_in(box, box.root)), clincus.WallExposedError)
+    box.delete(name)
+    box.launch(session_in(box, box.root))
+    assert why_refused(box, plain).status == 409
+
+
+def test_a_disk_of_the_profile_is_a_folder_in_common(box, tmp_path):
+    (tmp_path / "data").mkdir()
+    support = box.support._replace(profile_folders=((str(tmp_path / "data"), False),))
+    other = tmp_path / "other"
+    make_repository(other)
+    box.support = support
+    first = box.launch(session_in(box, box.root))
+    box.launch(session_in(box, other))
+    assert f"{other}/.git/config" in box.run(first, "cat /proc/self/mountinfo", 0).stdout.decode()

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -210,3 +211,11 @@ def test_neighbours_of_neighbours_can_be_reached():
         "dd": shared(**{"/d": True}),
     }
     assert hook.neighbours_of("aa", everything) == {"bb": "/cache", "cc": "/data"}
+
+
+def test_the_place_of_a_folder_is_that_in_its_file_system(tmp_path):
+    device, path = hook.place_of(str(tmp_path))
+    assert re.fullmatch(r"\d+:\d+", device)
+    assert not path.startswith("//")
+    assert hook.place_of(f"{tmp_path}/inner") == (device, f"{path}/inner")
+    assert hook.place_of("default/shared") == ("volume", "/default/shared")
