@@ -2781,6 +2781,10 @@ class HostFolder(NamedTuple):
 Trees: TypeAlias = "Sequence[tuple[HostFolder, ProtectedPaths | None]]"
 
 
+# Keys of an instance, lines each, to which several parts add: a value of the instance's own would hide the profile's.
+SHARED_KEYS = ("security.syscalls.deny", "raw.apparmor")
+
+
 class ProtectionSupport(NamedTuple):
     """The abilities of this host; `reason` says why it cannot lock a workspace, and is empty if it can."""
 
@@ -3279,7 +3283,7 @@ def protection_support(incus: Incus) -> ProtectionSupport:
         shift=is_outermost and maps_ids and not (restricted and project.get("restricted.devices.disk.paths")),
         subordinate_uids=mappable_ids("/etc/subuid", allowed("uid")) if is_here else (),
         subordinate_gids=mappable_ids("/etc/subgid", allowed("gid")) if is_here else (),
-        profile_config={key: config[key] for key in ("raw.lxc", "security.syscalls.deny") if key in config},
+        profile_config={key: config[key] for key in ("raw.lxc", *SHARED_KEYS) if key in config},
         profile_folders=tuple(disk_sources(profile.get("devices", {}).values())),
     )
 
@@ -4387,9 +4391,12 @@ class Containers:
         if protection.reason:
             self.report(f"{session.id}: protection is {protection.level}: {protection.reason}")
         session, description = describe_session(session, launch, protection)
+        config = description["config"]
+        for key in SHARED_KEYS:
+            if key in support.profile_config:
+                config.setdefault(key, support.profile_config[key])
         for add in self.extensions.instance_parts:
             add(self.incus, session, launch, description)
-        config = description["config"]
         config[LABEL + "devices"] = " ".join(description["devices"]) or "-"
         session = session._replace(warnings=tuple(config.get(LABEL + "warnings", "").splitlines()))
         for warning in dict.fromkeys((*launch.config.warnings, *session.warnings)):

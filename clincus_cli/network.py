@@ -38,9 +38,18 @@ def run_network(context: Context) -> int:
     options = context.options
     found = ask_session(context, "GET", "network", query={"seen": "true"})
     if options.mode or options.allow or options.remove:
-        ask_session(context, "PATCH", "", changed_network(found, options.mode, options.allow, options.remove))
+        fields = changed_network(found, options.mode, options.allow, options.remove)
+        warn_of_next_start(ask_session(context, "PATCH", "", fields))
         found = ask_session(context, "GET", "network")
     return console.show(options.format, found, network_lines(found))
+
+
+def warn_of_next_start(session: Mapping[str, Any]) -> None:
+    """Say what of a change holds from the session's next start only."""
+    from clincus_features.network.devices import UNRULED
+
+    if UNRULED in session["warnings"]:
+        console.warn(UNRULED)
 
 
 def split_names(names: Sequence[str]) -> tuple[list[str], list[str]]:

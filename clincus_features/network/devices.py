@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,10 +34,32 @@ VARIABLES = {
 }
 # `sudo apt-get` and the like keep them.
 SUDOERS = (".clincus/system/etc/sudoers.d/clincus-network", f'Defaults env_keep += "{" ".join(VARIABLES)}"\n')
-# Sockets to the hypervisor (vsock(7)) belong to no network namespace before Linux 7, so taking the cards away does not
-# close them. The other two calls could make such a socket past the first rule.
-DENIED = ("socket errno 97 [0,40,SCMP_CMP_EQ]", "socketcall errno 38", "io_uring_setup errno 38")
+# Sockets to the hypervisor (AF_VSOCK) belong to no network namespace before Linux 7 (vsock(7)), those to the other
+# processors of a Qualcomm machine (AF_QIPCRTR) to none at all: taking the cards away closes neither. No tool needs them
+# in a container, so they are denied in every mode, and a session that is closed while it runs has the rules already.
+#
+# The kernel takes an int for the family, so what stands in the upper half of the register must not be compared. LXC
+# writes index, value, operator, mask. The other two calls are ways around the rule: io_uring makes sockets without a
+# call of their own (IORING_OP_SOCKET), and for socketcall the family is in memory. Docker's containers do without them
+# too, and libraries know other ways.
+#
+# What no rule reaches is the 32-bit call socket (359 of i386): libseccomp has no positive number for the name, and LXC
+# passes over such calls. AppArmor looks at the socket itself and refuses that one as well, on hosts that have it.
+_WHOLE_INT = 0xFFFFFFFF
+FAMILIES = {"vsock": 40, "qipcrtr": 42}
+DENIED = (
+    *(f"socket errno 97 [0,{number},SCMP_CMP_MASKED_EQ,{_WHOLE_INT}]" for number in FAMILIES.values()),
+    "socketcall errno 38",
+    "io_uring_setup errno 38",
+)
 DENY = "security.syscalls.deny"
+WARNINGS = f"{clincus.LABEL}warnings"
+APPARMOR = "raw.apparmor"
+CONFINED = tuple(f"deny network {name}," for name in FAMILIES)
+UNRULED = (
+    "its container may still open sockets to a hypervisor (AF_VSOCK): it was started before that was denied. "
+    "Stop and resume the session to close that too"
+)
 
 Devices = dict[str, dict[str, str]]
 
@@ -123,6 +145,16 @@ def lay(
     return policy, devices
 
 
+def add_lines(config: dict[str, str], key: str, lines: Sequence[str]) -> None:
+    """Add lines to a value of an instance's config, behind those that it has."""
+    config[key] = "\n".join(dict.fromkeys([*config.get(key, "").splitlines(), *lines]))
+
+
+def lacks_rules(config: Mapping[str, str]) -> bool:
+    """Whether an instance with this (expanded) config was described without one of the rules that close it."""
+    return not set(DENIED) <= set(config.get(DENY, "").splitlines())
+
+
 def start_part(
     environ: Mapping[str, str], expect: Callable[[str, Policy], None]
 ) -> Callable[[clincus.Incus, clincus.Session, clincus.Launch, dict[str, Any]], None]:
@@ -144,8 +176,9 @@ def start_part(
         config, path = description["config"], device_path(environ, session.id)
         policy, devices = lay(policy, before, cards, config, path)
         description["devices"].update(devices)
-        if DENY in config or policy.mode != OPEN:
-            config[DENY] = "\n".join(dict.fromkeys([*config.get(DENY, "").splitlines(), *DENIED]))
+        add_lines(config, DENY, DENIED)
+        if "raw.lxc" in config:  # the project allows settings of this kind
+            add_lines(config, APPARMOR, CONFINED)
         expect(session.id, policy)
 
     return add
@@ -183,8 +216,16 @@ class Fitting:
         devices = {**kept, **fresh}
         ours = [*label, *(name for name, one in fresh.items() if name == DEVICE or one == HIDDEN)]
         config[DEVICES_LABEL] = " ".join(name for name in dict.fromkeys(ours) if name in devices) or "-"
+        self._warn(policy, config)
         self._write(config, devices)
         self._before = {**self._before, "config": config, "devices": devices}
+
+    def _warn(self, policy: Policy, config: dict[str, str]) -> None:
+        """Let a session that runs say so if its container was started without the rules of a closed one."""
+        kept = [line for line in config.get(WARNINGS, "").splitlines() if line != UNRULED]
+        runs = self._before.get("status") in ("Running", "Frozen")
+        is_unruled = runs and lacks_rules(self._before["expanded_config"])
+        config[WARNINGS] = "\n".join([*kept, UNRULED] if is_unruled and policy.mode != OPEN else kept)
 
     def _write(self, config: Mapping[str, str], devices: Devices) -> None:
         """Write what is other than before, in one call; a whole description takes two, and is for what must go."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from network_box import HOSTS, Box, Upstream, command_with_hosts, open_tunnel, tunnel
+from raw_calls import INT_80, MEMORY, SYSCALL, ZEROS, program
 
 from tests.programs import DEADLINE, wait_until
 from tests.unit.test_network_policy import hello
@@ -33,6 +37,52 @@ attempt("IPv6", AF_INET6, SOCK_DGRAM, 17, pack_sockaddr_in6(53, inet_pton(AF_INE
 attempt("IPv6 on the link", AF_INET6, SOCK_DGRAM, 17, pack_sockaddr_in6(53, inet_pton(AF_INET6, "fe80::1")));
 print "hypervisor: ", (socket(my $v, 40, SOCK_STREAM, 0) ? "OPEN" : $!), "\n";
 """
+
+
+def has_apparmor() -> bool:
+    """Whether the kernel of this host confines containers by AppArmor."""
+    switch = Path("/sys/module/apparmor/parameters/enabled")
+    return switch.exists() and switch.read_text().startswith("Y")
+
+
+def has_vsock() -> bool:
+    """Whether the kernel of this host has sockets to a hypervisor."""
+    try:
+        socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
+
+
+VSOCK, STREAM, X32, SOCKETCALL = 40, 1, 0x40000000, 102
+# Ways to a socket to the hypervisor: a program, and the error that it gets.
+HYPERVISOR = {
+    "socket": (program(SYSCALL, 41, VSOCK, STREAM), errno.EAFNOSUPPORT),
+    "more than an int": (program(SYSCALL, 41, VSOCK + (1 << 32), STREAM), errno.EAFNOSUPPORT),
+    "less than an int": (program(SYSCALL, 41, VSOCK + (0xFFFFFFFF << 32), STREAM), errno.EAFNOSUPPORT),
+    "socketpair": (program(SYSCALL, 53, VSOCK, STREAM, 0, ZEROS), errno.EOPNOTSUPP),
+    "x32": (program(SYSCALL, X32 + 41, VSOCK, STREAM), errno.EAFNOSUPPORT),
+    "socketcall": (program(INT_80, SOCKETCALL, 1, MEMORY, memory=(VSOCK, STREAM, 0)), errno.ENOSYS),
+    "socketcall for a pair": (program(INT_80, SOCKETCALL, 8, MEMORY, memory=(VSOCK, STREAM, 0, ZEROS)), errno.ENOSYS),
+    "io_uring": (program(SYSCALL, 425, 1, ZEROS), errno.ENOSYS),
+    "io_uring, 32 bits": (program(INT_80, 425, 1, ZEROS), errno.ENOSYS),
+    "io_uring, x32": (program(SYSCALL, X32 + 425, 1, ZEROS), errno.ENOSYS),
+    "Qualcomm's processors": (program(SYSCALL, 41, 42, 2), errno.EAFNOSUPPORT),
+}
+WITHOUT_RULES = {  # what is none of those that succeed on a host with AF_VSOCK, and why
+    "socketpair": errno.EOPNOTSUPP,
+    "socketcall for a pair": errno.EOPNOTSUPP,
+    "x32": errno.ENOSYS,  # most kernels have no x32
+    "io_uring, x32": errno.ENOSYS,
+    "Qualcomm's processors": errno.EAFNOSUPPORT,  # the module is missing
+}
+on_x86_64 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the programs are for x86_64")
+
+
+def run_raw(bed: Any, session: str, image: bytes) -> int:
+    """How a program ended that root runs in a container."""
+    run = 'cat >"$0" && chmod 700 "$0" && exec "$0"'
+    return int(bed.incus.exec(session, ["sh", "-c", run, "/tmp/raw"], stdin=image, user=0).code)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +130,47 @@ def test_nothing_of_roots_leaves_a_container_without_a_card(bed, box):
     assert len(tried) == 9
     refused = ("Network is unreachable", "Invalid argument", "Address family not supported by protocol")
     assert [line for line in tried if not line.endswith(refused)] == []
+
+
+@on_x86_64
+@pytest.mark.parametrize("way", HYPERVISOR)
+def test_no_call_gives_a_socket_to_the_hypervisor(bed, box, way):
+    image, error = HYPERVISOR[way]
+    assert run_raw(bed, box.id, image) == error
+
+
+@on_x86_64
+@pytest.mark.parametrize("number", [41, 359], ids=["64 bits", "32 bits"])
+def test_other_sockets_are_there(bed, box, number):
+    """Libraries of 32 bits use the direct call, or fall back to it."""
+    assert run_raw(bed, box.id, program(SYSCALL if number == 41 else INT_80, number, 2, STREAM)) == 0
+
+
+@on_x86_64
+@pytest.mark.skipif(not has_apparmor(), reason="without AppArmor nothing sees this call (docs/security.md)")
+@pytest.mark.parametrize("family", [VSOCK, 42])
+def test_apparmor_refuses_the_call_that_no_rule_can_name(bed, box, family):
+    assert run_raw(bed, box.id, program(INT_80, 359, family, 2)) in (errno.EACCES, errno.EPERM)
+
+
+@on_x86_64
+@pytest.mark.skipif(not has_vsock(), reason="this kernel has no AF_VSOCK")
+def test_the_ways_to_the_hypervisor_are_ways(tmp_path):
+    """On the host, where no rule is."""
+    for way, (image, _) in HYPERVISOR.items():
+        path = tmp_path / "raw"
+        path.write_bytes(image)
+        path.chmod(0o700)
+        assert subprocess.run([path], check=False).returncode in (0, WITHOUT_RULES.get(way, 0)), way
+
+
+def test_a_session_that_is_closed_while_it_runs_has_had_the_rules_all_along(bed, start_shared, keep_session):
+    server = start_shared()
+    session = keep_session(server, tool="shell", network="open")
+    answer = server.request("PATCH", f"/api/sessions/{session['id']}", {"network": "none"})
+    assert answer.json["warnings"] == []
+    if os.uname().machine == "x86_64":
+        assert run_raw(bed, session["id"], HYPERVISOR["more than an int"][0]) == errno.EAFNOSUPPORT
 
 
 def test_a_program_goes_by_the_variables_and_gets_through(box):

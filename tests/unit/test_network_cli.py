@@ -8,6 +8,7 @@ import pytest
 
 import clincus
 from clincus_cli import network
+from clincus_features.network.devices import UNRULED
 
 FOUND = {
     "mode": "allow-list",
@@ -52,3 +53,9 @@ def test_names_for_a_start_come_beside_those_of_the_config():
         "network.allow": ["a.example", "b.example"],
         "network.presets": ["tool", "pypi"],
     }
+
+
+@pytest.mark.parametrize("warnings", [[], ["a limit is left out"], [UNRULED]])
+def test_a_change_that_holds_from_the_next_start_only_is_told(warnings, capsys):
+    network.warn_of_next_start({"warnings": warnings})
+    assert ("Stop and resume the session" in capsys.readouterr().err) == (UNRULED in warnings)

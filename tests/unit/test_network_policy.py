@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import ssl
+import types
 from dataclasses import replace
 
 import pytest
@@ -319,6 +320,38 @@ def test_a_persons_own_card_comes_back_when_all_is_open():
     assert config["environment.https_proxy"] == ""
 
 
+ANY_FAMILY = ("socket errno 97 [0,40,SCMP_CMP_MASKED_EQ,4294967295]", "io_uring_setup errno 38")
+
+
+def described(config: dict[str, str], mode: str = "open") -> dict[str, str]:
+    """The config of an instance with what the network adds at a start."""
+    settings = {"network.mode": mode, "network.allow": [], "network.presets": []}
+    session = types.SimpleNamespace(id="one", tool="claude", network="")
+    description = {"config": config, "devices": {}}
+    profile = {"instance": lambda id: None, "query": lambda path: {"config": {}, "devices": PROFILE}}
+    add = devices.start_part({"HOME": "/home/ann"}, lambda id, policy: None)
+    add(types.SimpleNamespace(**profile), session, types.SimpleNamespace(config=settings), description)
+    return description["config"]
+
+
+@pytest.mark.parametrize("mode", ["open", "allow-list", "none"])
+def test_sockets_to_a_hypervisor_are_denied_in_every_mode(mode):
+    assert set(ANY_FAMILY) <= set(described({}, mode)["security.syscalls.deny"].splitlines())
+
+
+def test_rules_come_behind_those_of_the_wall_and_of_the_profile():
+    known = {"security.syscalls.deny": "umount errno 1\nio_uring_setup errno 38", "raw.apparmor": "deny network alg,"}
+    config = described({**known, "raw.lxc": "lxc.x = y"})
+    rules = config["security.syscalls.deny"].splitlines()
+    assert rules[:2] == ["umount errno 1", "io_uring_setup errno 38"]
+    assert len(rules) == len(set(rules)) == 2 + len(devices.DENIED) - 1
+    assert config["raw.apparmor"].splitlines() == ["deny network alg,", *devices.CONFINED]
+
+
+def test_apparmor_is_told_where_the_project_allows_raw_settings_only():
+    assert "raw.apparmor" not in described({})
+
+
 def test_the_folder_of_the_sockets_has_a_short_name_where_home_is_deep():
     path = devices.socket_path({"HOME": f"/home/{'x' * 90}"}, "clincus-abcdef-1")
     assert path.startswith("/tmp/clincus-")
@@ -473,3 +506,34 @@ def test_a_card_that_settings_for_lxc_give_cannot_be_hidden():
     with pytest.raises(clincus.ClincusError, match=r"raw\.lxc, or that of a profile, has lxc\.net"):
         door.fitting().put(Policy("none"), "{}")
     assert door.steps == []
+
+
+RULED = {"security.syscalls.deny": "\n".join(devices.DENIED)}
+
+
+@pytest.mark.parametrize(
+    ("config", "status", "mode", "is_told"),
+    [
+        ({}, "Running", "none", True),
+        ({}, "Frozen", "allow-list", True),
+        ({"security.syscalls.deny": "socket errno 97 [0,40,SCMP_CMP_EQ]"}, "Running", "none", True),
+        (RULED, "Running", "none", False),
+        ({}, "Running", "open", False),
+        ({}, "Stopped", "none", False),
+    ],
+)
+def test_a_session_that_is_closed_says_what_holds_from_its_next_start_only(config, status, mode, is_told):
+    door = Door()
+    door.instance = {**door.instance, "status": status, "config": {**config, devices.WARNINGS: "a limit is left out"}}
+    door.fitting().put(Policy(mode), "{}")
+    warnings = door.instance["config"][devices.WARNINGS].splitlines()
+    assert warnings == ["a limit is left out", *([devices.UNRULED] if is_told else [])]
+
+
+def test_a_session_that_is_opened_again_does_not_say_so_any_more():
+    door = Door()
+    door.instance["status"] = "Running"
+    door.fitting().put(Policy("none"), "{}")
+    assert devices.UNRULED in door.instance["config"][devices.WARNINGS]
+    door.fitting().put(Policy("open"), "{}")
+    assert devices.UNRULED not in door.instance["config"].get(devices.WARNINGS, "")

@@ -598,6 +598,20 @@ class TestStart:
         assert session.warnings == ("a limit does not hold",)
         assert door.instances[session.id]["config"]["user.clincus.devices"] == "root"
 
+    def test_features_add_to_what_the_profile_has(self, sessions, door, request_):
+        profile = {"security.syscalls.deny": "keyctl errno 38", "raw.apparmor": "deny network alg,"}
+        support = clincus.ProtectionSupport("no id maps", profile_config=profile)
+        sessions.containers("").support = {"default": support}
+
+        def add(incus, session, launch, description):
+            description["config"]["raw.apparmor"] += "\ndeny network vsock,"
+
+        sessions.extensions.instance_parts.append(add)
+        request = request_._replace(settings={"security.disable_protection": True})
+        config = door.instances[sessions.create(request).id]["config"]
+        assert config["security.syscalls.deny"] == "keyctl errno 38"
+        assert config["raw.apparmor"] == "deny network alg,\ndeny network vsock,"
+
     def test_what_the_host_can_do_is_asked_for_each_project(self, sessions, door, request_, monkeypatch):
         asked = []
         monkeypatch.setattr(
