@@ -3262,7 +3262,7 @@ def protection_support(incus: Incus) -> ProtectionSupport:
     # The first user namespace maps all ids to themselves (user_namespaces(7)).
     outermost = [b"0", b"0", b"4294967295"]
     is_outermost = not is_here or (read_plain_file("/proc/self/uid_map", 4096) or b"").split() == outermost
-    python = trusted_python() if is_here else "/usr/bin/python3"
+    python, no_python = trusted_python() if is_here else ("/usr/bin/python3", "")
 
     def allowed(kind: str) -> str | None:
         return project.get(f"restricted.idmap.{kind}", "") if restricted else None
@@ -3273,7 +3273,7 @@ def protection_support(incus: Incus) -> ProtectionSupport:
         ),
         f"The kernel ({environment.get('kernel_version', 'unknown')}) cannot map ids on mounts; 5.12 can": not maps_ids,
         "Clincus runs in a container itself": not is_outermost,
-        "There is no Python under /usr/bin that belongs to root and has ctypes; install python3": not python,
+        no_python: not python,
     }
     return ProtectionSupport(
         reason=next((words for words, holds in obstacles.items() if holds), ""),
@@ -3297,14 +3297,27 @@ def disk_sources(devices: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, bo
             yield source if is_folder else f"{device.get('pool')}/{source}", device.get("readonly") == "true"
 
 
-def trusted_python() -> str:
-    """A Python that only root can change, for the hook; empty if there is none."""
-    for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
+HOOK_PYTHON = (3, 9)  # what wall/hook.py needs
+# Prints the version of an interpreter that has the modules of wall/hook.py.
+TELL_VERSION = "import ctypes, fcntl, json, sys, zlib; print(*sys.version_info[:2])"
+
+
+def trusted_python(
+    candidates: Iterable[str] = ("/usr/bin/python3", "/usr/local/bin/python3"),
+) -> tuple[str, str]:
+    """A Python for the hook that only root can change, or "" and why there is none."""
+    reason = "There is no Python under /usr/bin that belongs to root and has ctypes; install python3"
+    for path in candidates:
         if only_root_changes(path) and only_root_changes(os.path.realpath(path)):
-            with suppress(ChildError):
-                if run_child([path, "-I", "-S", "-c", "import ctypes, fcntl, json, zlib"], timeout=20).code == 0:
-                    return path
-    return ""
+            with suppress(ChildError, ValueError):
+                told = run_child([path, "-I", "-S", "-c", TELL_VERSION], timeout=20)
+                version = tuple(map(int, told.stdout.split())) if told.code == 0 else ()
+                if version >= HOOK_PYTHON:
+                    return path, ""
+                if version:
+                    known, wanted = (".".join(map(str, one)) for one in (version, HOOK_PYTHON))
+                    reason = f"{path} is Python {known}, and protecting a folder takes {wanted} or newer"
+    return "", reason
 
 
 def only_root_changes(path: str) -> bool:

@@ -6,6 +6,7 @@ import marshal
 import os
 import re
 import signal
+import sys
 import zlib
 from pathlib import Path
 
@@ -476,6 +477,58 @@ def test_a_python_that_others_can_change_is_not_trusted(tmp_path):
     program.touch()
     program.chmod(0o777)
     assert not clincus.only_root_changes(str(program))
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """A function that makes a program in the place of a Python that only root can change, and gives its path."""
+    monkeypatch.setattr(clincus, "only_root_changes", lambda path: "others" not in path)
+
+    def make(name: str, script: str) -> str:
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo 3 8", "is Python 3.8, and protecting a folder takes 3.9 or newer"),
+        ("echo 2 7", "is Python 2.7, and protecting a folder takes 3.9 or newer"),
+        ("exit 1", "There is no Python"),  # it has no ctypes
+        ("echo hello", "There is no Python"),
+        ("true", "There is no Python"),
+    ],
+)
+def test_a_python_that_cannot_run_the_hook_is_not_taken_and_the_reason_is_told(stand_in, script, words):
+    path, reason = clincus.trusted_python([stand_in("python3", script)])
+    assert path == ""
+    assert words in reason
+
+
+@pytest.mark.parametrize("version", ["3 9", "3 14", "4 0"])
+def test_the_first_python_that_can_run_the_hook_is_taken(stand_in, version):
+    old, others, fit = (stand_in(name, f"echo {told}") for name, told in
+                        (("old", "3 8"), ("others", "3 13"), ("fit", version)))  # fmt: skip
+    assert clincus.trusted_python([old, others, fit]) == (fit, "")
+
+
+def test_this_hosts_python_is_asked_as_it_is(stand_in):
+    script = f'exec {sys.executable} "$@"'
+    assert clincus.trusted_python([stand_in("python3", script)])[1] == ""
+
+
+def test_with_an_old_python_a_session_is_basic_and_says_why(stand_in, monkeypatch):
+    found = clincus.trusted_python([stand_in("python3", "echo 3 8")])
+    monkeypatch.setattr(clincus, "trusted_python", lambda: found)
+    monkeypatch.setattr(clincus, "read_plain_file", lambda path, limit: b"0 0 4294967295")
+    support = clincus.protection_support(FakeIncus())
+    protection = protect_workspace(WORKSPACE, SETTINGS, support)
+    assert protection.level == "basic"
+    assert "is Python 3.8, and protecting a folder takes 3.9 or newer" in protection.reason
 
 
 def test_mappable_ids_are_those_of_root(tmp_path):
