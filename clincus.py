@@ -3424,6 +3424,8 @@ class Extensions:
         # Each is asked before a container is deleted. It raises ClincusError if something would be lost with it; with
         # True it saves that on the host first, if it can.
         self.keepers: list[Callable[[Sessions, Session, bool], None]] = []
+        # Each gives variables for a session's programs at a start. What its container or a person sets beats them.
+        self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
         # Each gives more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
         # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped", "deleted"
@@ -4223,16 +4225,19 @@ def shell_assignments(variables: Mapping[str, str]) -> str:
 
 
 def start_files(
-    launch: Mapping[str, str], environment: Mapping[str, str], chosen: Mapping[str, str] | None
-) -> list[ToolFile]:
+    launch: Mapping[str, str], environment: Mapping[str, str], chosen: Mapping[str, str] | None,
+    defaults: Mapping[str, str] = {},
+) -> list[ToolFile]:  # fmt: skip
     """Our files in the code user's home, beside those of the tool; `launch` holds the variables of guest/tool.sh.
 
     `chosen` are a person's own variables, in a file of their own. With None the file of an earlier start stays.
+    `defaults` count where neither the container nor `environment` has the variable.
     """
+    unless_set = "".join(f'[ -n "${{{name}:-}}" ] || {shell_assignments({name: defaults[name]})}' for name in defaults)
     source = '[ ! -r "$HOME/.clincus/chosen" ] || . "$HOME/.clincus/chosen"\n'
     files = {
         "launch": (shell_assignments(launch), 0o600),
-        "environment": (shell_assignments(environment) + source, 0o600),
+        "environment": (shell_assignments(environment) + unless_set + source, 0o600),
         "tmux.conf": (packaged_text("guest/tmux.conf"), 0o600),
         "start": (guest_program("tool"), 0o700),
         "ring": (guest_program("ring"), 0o700),
@@ -4800,7 +4805,9 @@ class Sessions:
             "message": tool.message,
         }
         environment = tool_environment(tool, config, self.environ, guest.home)
-        own = start_files(words, environment, chosen if is_new or chosen else None)
+        found = call_each(self.extensions.default_variables, session, launch)
+        defaults = dict(itertools.chain(*(variables.items() for variables in found)))
+        own = start_files(words, environment, chosen if is_new or chosen else None, defaults)
         unpacking = [ToolFile(UNPACKING_FILE, b"until the start\n")] if talk and conversation else []
         return [*unpacking, *files, *talk, *own, *itertools.chain(*call_each(self.extensions.guest_files, session))]
 

@@ -28,8 +28,8 @@ from clincus_cli.recipe import (
     Recipe,
     host_recipe,
     pack_image_files,
-    proxy_settings,
 )
+from clincus_features.network.outside import in_both_cases, proxy_settings
 
 SETUP_BRIDGE = "clincusbr0"
 VERSIONS_KEPT = 3  # images of one alias, the newest included
@@ -291,11 +291,13 @@ def fill_container(
     done = build.incus.exec(container, ["tar", "-x", "-C", "/"], stdin=pack_image_files(files))
     if done.code != 0:
         raise clincus.ClincusError(f"could not unpack files in the build container: {done.reason}")
-    variables = {"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", **proxy_settings(os.environ)}
+    variables = {"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
+    # By stdin as well, since they may hold a password: Incus writes a command's environment into its events.
+    proxies = clincus.shell_assignments(in_both_cases(proxy_settings(os.environ))).encode()
     for command in commands:
-        merged = ["sh", "-c", 'exec "$@" 2>&1', "sh", *command]
+        merged = ["sh", "-c", 'set -a; eval "$(cat)"; set +a; exec "$@" 2>&1 </dev/null', "sh", *command]
         with build.incus.begun(container, merged, BUILD_TIME, environment=variables) as running:
-            running.feed([])
+            running.feed([proxies])
             errors = clincus.Collector(running, running.stderr)
             words = hand_on_lines(cast("BufferedReader", running.stdout), on_line)
             code = running.wait([errors])

@@ -12,10 +12,10 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 import clincus
 from clincus_cli.host import Host
+from clincus_features.network.outside import has_user, in_both_cases, proxy_settings, without_user
 
 IMAGE_PACKAGES = tuple(re.sub("#.*", "", clincus.packaged_text("guest/image/packages.txt")).split())
 # The package of each tool's native binary on npm, which needs no node, and the path of the program in it. Packages are
@@ -155,22 +155,14 @@ def parse_sources(text: str) -> Iterator[tuple[str, str, str, str]]:
                     yield uri, suite, components, fields.get("Signed-By", "").strip()
 
 
-def proxy_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The host's proxy variables that make sense in a container, in lower case; a proxy on loopback does not."""
-    settings = {}
-    for name in ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"):
-        value = environ.get(name) or environ.get(name.upper()) or ""
-        host = urlsplit(value if "://" in value else f"//{value}").hostname or ""
-        if value and (name == "no_proxy" or not (host.startswith("127.") or host in ("localhost", "::1"))):
-            settings[name] = value
-    return settings if set(settings) - {"no_proxy"} else {}
-
-
 def host_files(host: Host, environ: Mapping[str, str]) -> tuple[ImageFile, ...]:
-    """The files of this host that let a company's network work in the image: certificates and proxy settings."""
+    """The files of this host that let a company's network work in the image: certificates and proxy settings.
+
+    No file holds the user and password of a proxy: images are copied to other hosts.
+    """
     files = []
-    variables = proxy_settings(environ)
-    variables.update({name.upper(): value for name, value in variables.items()})
+    settings = proxy_settings(environ)
+    variables = in_both_cases({name: without_user(value) for name, value in settings.items()})
     store = host.path("/usr/local/share/ca-certificates")
     for certificate in sorted(store.glob("**/*.crt")):
         name = certificate.relative_to(store).as_posix().replace("/", "-")
@@ -181,13 +173,17 @@ def host_files(host: Host, environ: Mapping[str, str]) -> tuple[ImageFile, ...]:
         bundle = "/etc/ssl/certs/ca-certificates.crt"
         variables.update(dict.fromkeys(("NODE_EXTRA_CA_CERTS", "PIP_CERT", "REQUESTS_CA_BUNDLE"), bundle))
     if variables:
-        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables.items()))
-        files.append(ImageFile("/etc/profile.d/clincus.sh", exports.encode()))
+        # What a session gave its programs stays: the proxy of its list of names, or one with a password.
+        lines = (
+            f'[ -n "${{{name}:-}}" ] || export {name}={shlex.quote(variables[name])}\n' for name in sorted(variables)
+        )
+        files.append(ImageFile("/etc/profile.d/clincus.sh", "".join(lines).encode()))
         plain = "".join(f"{name}={value}\n" for name, value in sorted(variables.items()) if "\n" not in value)
         files.append(ImageFile("/etc/environment", plain.encode()))
     for scheme in ("http", "https"):
-        proxy = variables.get(f"{scheme}_proxy", "")
-        if proxy and '"' not in proxy:
+        proxy = settings.get(f"{scheme}_proxy", "")
+        # apt goes by the variable, which has the password, only if no file of its own names a proxy.
+        if proxy and '"' not in proxy and not has_user(proxy):
             line = f'Acquire::{scheme}::Proxy "{proxy}";\n'
             files.append(ImageFile(f"/etc/apt/apt.conf.d/90clincus-{scheme}-proxy", line.encode()))
     return tuple(files)

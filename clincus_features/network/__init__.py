@@ -34,6 +34,7 @@ from .devices import (
     start_part,
 )
 from .lines import READY_WITHIN, Lines, check_guest
+from .outside import session_variables
 from .policy import ALLOW_LIST, MODES, NONE, OPEN, Policy, bounded, check_entry, check_preset
 from .presets import PRESETS, TOOL
 from .proxy import Proxy
@@ -78,7 +79,9 @@ def install(extensions: clincus.Extensions) -> None:
     """Add what a start needs, the routes, and the proxy."""
     app = extensions.app
     gateway = Gateway(app)
-    extensions.instance_parts.append(start_part(os.environ if app is None else app.environ, gateway.expect))
+    environ = os.environ if app is None else app.environ
+    extensions.instance_parts.append(start_part(environ, gateway.expect))
+    extensions.default_variables.append(functools.partial(session_variables, environ))
     extensions.guest_files.append(lambda session: [clincus.ToolFile(SUDOERS[0], SUDOERS[1].encode(), 0o644)])
     extensions.session_fields.append(gateway.fields)
     extensions.fillers.append(gateway.filler)

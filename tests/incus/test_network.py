@@ -164,6 +164,19 @@ def test_the_ways_to_the_hypervisor_are_ways(tmp_path):
         assert subprocess.run([path], check=False).returncode in (0, WITHOUT_RULES.get(way, 0)), way
 
 
+def test_an_open_session_has_the_hosts_proxy_with_its_password(bed, start_shared, keep_session):
+    """In a file of the code user's, as no image may hold it; with a list of names Clincus's own proxy counts."""
+    proxy = "http://ann:pass'word@192.0.2.1:3128"
+    server = start_shared(environ={"https_proxy": proxy})
+    session = keep_session(server, tool="shell", network="open")
+    tell = 'set -a; . "$HOME/.clincus/environment"; printenv HTTPS_PROXY https_proxy'
+    assert bed.shell(session["id"], tell).split() == [proxy, proxy]
+    assert bed.shell(session["id"], 'stat -c %a "$HOME/.clincus/environment"') == "600\n"
+    answer = server.request("PATCH", f"/api/sessions/{session['id']}", {"network": "allow-list"})
+    assert answer.status == 200, answer.body
+    assert bed.shell(session["id"], tell).split() == ["http://127.0.0.1:3128"] * 2
+
+
 def test_a_session_that_is_closed_while_it_runs_has_had_the_rules_all_along(bed, start_shared, keep_session):
     server = start_shared()
     session = keep_session(server, tool="shell", network="open")

@@ -140,6 +140,23 @@ class TestCustomImage:
         assert "build script not found: '/no/script'" in done.stderr
 
 
+def test_a_build_has_the_password_of_a_proxy_and_its_image_has_not(bed, context, new_images, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://ann:word-of-the-proxy@192.0.2.1:3128")
+    files = cli_recipe.host_files(cli_host.Host(), os.environ)
+    assert b"192.0.2.1:3128" in cli_recipe.pack_image_files(files)
+    with cli_build.build_container(context, "clincus") as container:
+        commands = [["sh", "-c", "echo $HTTP_PROXY | wc -c >/made"], ["apt-get", "clean"]]
+        cli_build.fill_container(context, container, files, commands, context.say)
+        cli_build.publish(context, container, "behind-a-proxy", {})
+    image = bed.incus.query("/1.0/images?recursion=1")
+    (version,) = [one["name"] for each in image for one in each["aliases"] if one["name"].startswith("behind-")]
+    bed.incus.launch("clincus-x", version, {})
+    assert bed.shell("clincus-x", "cat /made").strip() == str(len(os.environ["http_proxy"]) + 1)
+    assert "http://192.0.2.1:3128" in bed.shell("clincus-x", "sh -lc 'echo $http_proxy'")
+    find = "grep -rlsF word-of-the-proxy / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev || true"
+    assert bed.shell("clincus-x", find, 0) == ""
+
+
 class TestVersions:
     @pytest.mark.nightly
     def test_the_alias_moves_on_and_two_older_builds_stay(self, bed, context, monkeypatch, new_images):

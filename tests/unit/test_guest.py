@@ -40,6 +40,25 @@ def program(home: Path, name: str, *words: str, stdin: str = "") -> subprocess.C
     return run(home, "sh", "-c", clincus.guest_program(name), "clincus", *words, stdin=stdin)
 
 
+@pytest.mark.parametrize(
+    ("here", "environment", "chosen", "seen"),
+    [
+        ({}, {}, {}, "http://a'b@outer"),
+        ({"http_proxy": "http://list"}, {}, {}, "http://list"),
+        ({}, {"http_proxy": "http://config"}, {}, "http://config"),
+        ({}, {}, {"http_proxy": "http://mine"}, "http://mine"),
+    ],
+)
+def test_what_a_host_gives_by_itself_counts_where_nobody_else_says(tmp_path, here, environment, chosen, seen):
+    (tmp_path / ".clincus").mkdir()
+    for file in clincus.start_files({}, environment, chosen, {"http_proxy": "http://a'b@outer"}):
+        (tmp_path / file.path).write_bytes(file.data)
+    script = 'set -a; . "$HOME/.clincus/environment"; set +a; printenv http_proxy'
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **here}
+    done = subprocess.run(["sh", "-eu", "-c", script], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{seen}\n"
+
+
 def test_the_tool_goes_on_with_its_conversation_when_it_is_started_again(home):
     assert start(home, "direct") == "first it's\n"
     assert start(home, "direct") == "first it's\n"

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from clincus_cli import build as cli_build
 from clincus_cli import host as cli_host
 from clincus_cli import recipe as cli_recipe
 from clincus_cli import setup_commands as cli_setup_commands
+from clincus_features.network import outside
 
 DEB822 = """\
 # Debian's own
@@ -64,14 +66,50 @@ class TestMirrors:
         assert cli_recipe.host_mirrors(["deb http://a sid main"], "trixie") == ()
 
 
+SECRET_PROXY = "http://ann:secret@proxy.example:3128"
+
+
 class TestProxy:
     def test_a_proxy_on_loopback_is_of_no_use_in_a_container(self):
-        assert cli_recipe.proxy_settings({"HTTP_PROXY": "http://127.0.0.1:3128", "no_proxy": "localhost"}) == {}
+        assert outside.proxy_settings({"HTTP_PROXY": "http://127.0.0.1:3128", "no_proxy": "localhost"}) == {}
 
     def test_upper_case_counts(self):
         environ = {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": ".example"}
         found = {"https_proxy": "http://proxy.example:3128", "no_proxy": ".example"}
-        assert cli_recipe.proxy_settings(environ) == found
+        assert outside.proxy_settings(environ) == found
+
+    @pytest.mark.parametrize(
+        ("proxy", "without"),
+        [
+            ("http://ann:secret@proxy.example:3128", "http://proxy.example:3128"),
+            ("http://ann@proxy.example:3128/", "http://proxy.example:3128/"),
+            ("ann:secret@proxy.example:3128", "proxy.example:3128"),
+            ("http://ann:s@c/r:t@proxy.example", "http://proxy.example"),
+            ("socks5h://ann:secret@[2001:db8::1]:1080", "socks5h://[2001:db8::1]:1080"),
+            ("http://proxy.example:3128", "http://proxy.example:3128"),
+            ("proxy.example", "proxy.example"),
+            (".example,localhost", ".example,localhost"),
+        ],
+    )
+    def test_the_address_of_a_proxy_without_its_user(self, proxy, without):
+        assert outside.without_user(proxy) == without
+
+    @pytest.mark.parametrize(
+        ("environ", "mode", "engine", "gets"),
+        [
+            ({"https_proxy": SECRET_PROXY, "NO_PROXY": ".example"}, "open", "", True),
+            ({"https_proxy": "http://proxy.example:3128"}, "open", "", False),  # that is in the image
+            ({"https_proxy": SECRET_PROXY}, "allow-list", "", False),
+            ({"https_proxy": SECRET_PROXY}, "none", "", False),
+            ({"https_proxy": SECRET_PROXY}, "open", "far", False),
+            ({}, "open", "", False),
+        ],
+    )
+    def test_an_open_session_on_this_host_gets_the_proxy_that_an_image_cannot_hold(self, environ, mode, engine, gets):
+        config = {"network.mode": mode, "network.allow": [], "network.presets": []}
+        session, launch = SimpleNamespace(tool="claude", engine=engine), SimpleNamespace(config=config)
+        names = {name for key in environ for name in (key.lower(), key.upper())}
+        assert outside.session_variables(environ, session, launch).keys() == (names if gets else set())
 
 
 class TestRecipe:
@@ -272,6 +310,40 @@ def test_certificates_and_proxy_of_the_host_go_into_the_image(tmp_path):
     assert "export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt\n" in files["/etc/profile.d/clincus.sh"]
     assert "export HTTP_PROXY=http://p.example:8080\n" in files["/etc/profile.d/clincus.sh"]
     assert files["/etc/apt/apt.conf.d/90clincus-http-proxy"] == 'Acquire::http::Proxy "http://p.example:8080";\n'
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTPS_PROXY", "ALL_PROXY", "ftp_proxy"])
+def test_no_image_holds_the_password_of_a_proxy(tmp_path, name):
+    recipe = cli_recipe.Recipe(files=cli_recipe.host_files(cli_host.Host(str(tmp_path)), {name: SECRET_PROXY}))
+    files, commands = recipe.contents()
+    everything = cli_recipe.pack_image_files(files) + repr(commands).encode()
+    assert b"http://proxy.example:3128" in everything
+    for word in (b"secret", b"ann:", b"ann@"):
+        assert word not in everything
+    assert b"Acquire::" not in everything  # it would beat the variable, which has the password
+
+
+def test_a_shell_keeps_the_proxy_that_its_session_has(tmp_path):
+    files = cli_recipe.host_files(cli_host.Host(str(tmp_path)), {"http_proxy": "http://proxy.example:3128"})
+    (profile,) = (file.data for file in files if file.path == "/etc/profile.d/clincus.sh")
+    for given, wanted in (({}, "http://proxy.example:3128"), ({"http_proxy": "http://own:1"}, "http://own:1")):
+        done = subprocess.run(["sh", "-eu"], input=profile + b"env", env=given, capture_output=True, check=True)
+        assert f"http_proxy={wanted}\n" in done.stdout.decode()
+
+
+def test_a_build_goes_through_a_proxy_with_a_password_that_no_argument_shows(context, tmp_path, monkeypatch):
+    monkeypatch.setenv("https_proxy", SECRET_PROXY)
+    shown: list[str] = []
+
+    def exec_argv(self, name, command, **options):
+        shown.extend([*command, repr(options)])
+        return list(command)
+
+    monkeypatch.setattr(HereIncus, "exec_argv", exec_argv)
+    command = ["sh", "-c", f'cat; echo "$HTTPS_PROXY" >{tmp_path}/seen; tr "\\0" " " </proc/$PPID/cmdline']
+    cli_build.fill_container(context, "box", [], [command], shown.append)
+    assert (tmp_path / "seen").read_text() == f"{SECRET_PROXY}\n"
+    assert "secret" not in " ".join(shown)
 
 
 def test_a_host_without_either_brings_no_files(tmp_path):
