@@ -270,7 +270,8 @@ def matching_paths(root: int, pattern: str) -> list[str]:
         else:
             paths = [f"{path}/{part}" if path else part for path in paths]
         if len(paths) > MOST_MOUNTS:
-            raise WallError(f"there are more than {MOST_MOUNTS} places for the protected path '{pattern}'")
+            words = f"there are more than {MOST_MOUNTS} places for the protected path '{pattern}'"
+            raise WallError(f"{words}: remove those that an agent made, with rm -r, or git worktree prune")
     return paths
 
 
@@ -282,12 +283,14 @@ def list_folder(root: int, path: str) -> tuple[list[str], set[str]]:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return [], set()
         if error.errno == errno.ELOOP:
-            raise WallError(f"'{path}' in the workspace is reached through a symlink") from error
+            words = f"'{path}' in the workspace is reached through a symlink"
+            raise WallError(f"{words}: put what it leads to in its place, or remove the link") from error
         raise
     with closing_descriptor(descriptor), os.scandir(descriptor) as entries:
         found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in islice(entries, MOST_FOLDERS)}
     if len(found) == MOST_FOLDERS:
-        raise WallError(f"there are too many files in '{path}' to find what is protected")
+        words = f"there are too many files in '{path}' to find what is protected"
+        raise WallError(f"{words}: remove those that an agent made, with rm -r")
     return [f"{path}/{name}" if path else name for name in sorted(found) if found[name]], set(found)
 
 
@@ -309,7 +312,8 @@ def git_folders(root: int, path: str) -> list[str]:
             found.append(folder)
         folders += below
         if len(folders) > MOST_FOLDERS:
-            raise WallError(f"'{path}' holds more than {MOST_FOLDERS} folders")
+            words = f"'{path}' holds more than {MOST_FOLDERS} folders: remove those that an agent made, with rm -r"
+            raise WallError(f"{words}; `git submodule update --init` makes those of your submodules again")
     return found
 
 
@@ -481,7 +485,7 @@ class Tree:
             with closing_descriptor(here[0]) as descriptor:
                 kind = os.fstat(descriptor).st_mode
                 if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
-                    raise WallError(f"'{part}' in '{self.source}' is neither a folder nor a file")
+                    raise WallError(f"'{part}' in '{self.source}' is neither a folder nor a file: remove it")
                 # A file on the way (.git of a worktree) or what we made ourselves covers all that would be below.
                 seal = part == path or here[1] or stat.S_ISREG(kind)
                 if seal or part not in self.mounts:
@@ -507,7 +511,8 @@ class Tree:
             if nobody_can and error.errno == errno.ENOENT:
                 return None
             is_link = error.errno == errno.ELOOP
-            words = "is a symlink, and cannot be protected" if is_link else f"cannot be opened: {error.strerror}"
+            link = "is a symlink, and cannot be protected: put what it leads to in its place, or remove the link"
+            words = link if is_link else f"cannot be opened: {error.strerror}"
             raise WallError(f"'{part}' in '{self.source}' {words}") from error
 
     def _make(self, part: str, text: str | None) -> bool:
@@ -525,7 +530,8 @@ class Tree:
 
     def _cover(self, part: str, descriptor: int, readonly: bool) -> None:
         if len(self.mounts) >= MOST_MOUNTS:
-            raise WallError(f"'{self.source}' has more than {MOST_MOUNTS} protected places")
+            words = f"'{self.source}' has more than {MOST_MOUNTS} protected places"
+            raise WallError(f"{words}: remove submodules and worktrees that an agent made in .git, with rm -r")
         number, _ = cover(descriptor, readonly)
         self.mounts[part] = (number, readonly)
 

@@ -21,7 +21,8 @@ import re
 import shlex
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 TYPE_CHECKING = False  # type checkers take it for true; a start waits for typing to load
@@ -47,12 +48,31 @@ GitSetting = tuple[str, str, str]  # file, key (in lower case, but for what is b
 
 
 class Refusal(Exception):
-    """Why the session cannot start, with a status of HTTP: 400 for what was asked, 409 for the workspace as it is."""
+    """Why the session cannot start, with a status of HTTP: 400 for what was asked, 409 for the workspace as it is.
 
-    def __init__(self, words: str, status: int = 409) -> None:
+    `folder` is what could be removed, and `file` what could be mended, so that it starts.
+    """
+
+    def __init__(self, words: str, status: int = 409, *, folder: str = "", file: str = "") -> None:
         super().__init__(words)
         self.words = words
         self.status = status
+        self.folder = folder
+        self.file = file
+
+    def advice(self, workspace: str) -> str:
+        """What helps, as sentences to add: an agent must not keep people out of their own folder.
+
+        A container may have chosen the names. So only what lies where git keeps the submodules and worktrees of this
+        workspace is named in a command, quoted: it leads nowhere else, and is one word.
+        """
+        mend = f". Mend {self.file!r} in an editor" if self.file else ""
+        for name in ("modules", "worktrees"):
+            top = f"{workspace}/.git/{name}"
+            if path_inside(self.folder, top) and self.folder.isprintable() and ".." not in self.folder.split("/"):
+                kept = f"git keeps {'all' if self.folder == top else 'one'} of the {name} there"
+                return f"{mend}; or, if nothing in it is yours ({kept}), remove it: rm -r {shlex.quote(self.folder)}"
+        return mend
 
 
 def path_inside(path: str, parent: str) -> bool:
@@ -139,7 +159,8 @@ def read_git_file(path: str) -> str:
         return ""
     reason = ""
     if os.path.realpath(path).startswith(("/dev/", "/proc/", "/sys/")):
-        raise Refusal(f"{path}: cannot be read: reading a special file may do anything")
+        words = f"{path}: cannot be read: reading a special file may do anything"
+        raise Refusal(words, folder=os.path.dirname(path), file=path)
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
     try:
         with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as stream:
@@ -154,7 +175,8 @@ def read_git_file(path: str) -> str:
         if len(data) > GIT_CONFIG_BYTES:
             reason = f"it is larger than {GIT_CONFIG_BYTES >> 10} KiB"
     if reason:
-        raise Refusal(f"what git on this host runs cannot be found out: {path}: cannot be read: {reason}")
+        words = f"what git on this host runs cannot be found out: {path}: cannot be read: {reason}"
+        raise Refusal(words, folder=os.path.dirname(path), file=path)
     return os.fsdecode(data)
 
 
@@ -199,10 +221,16 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
     """All settings in configuration files, and in those that they include."""
     found: list[GitSetting] = []
     files = list(files)
+    origins: dict[str, str] = {}  # file -> the one that was there before anything was included
     for file in files:  # the list grows by what they include
+        origin = origins.setdefault(file, file)
+        blame = {"folder": os.path.dirname(origin), "file": origin}
         if len(files) > GIT_CONFIG_FILES:
-            raise Refusal(f"the configuration of git has more than {GIT_CONFIG_FILES} files")
-        text = read_git_file(file).removeprefix("\ufeff")
+            raise Refusal(f"the configuration of git has more than {GIT_CONFIG_FILES} files", **blame)
+        try:
+            text = read_git_file(file).removeprefix("\ufeff")
+        except Refusal as error:
+            raise Refusal(error.words, **blame) from error
         if not text:
             continue
         if not git:
@@ -211,11 +239,14 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
         try:
             fields = ask_git(git, ["--file", "-", "--list", "--no-includes", "-z"], text)
         except Refusal as error:
-            raise Refusal(f"git does not understand '{file}': {error.words}") from error
+            included = "" if file == origin else f", which '{origin}' includes"
+            raise Refusal(f"git does not understand '{file}'{included}: {error.words}", **blame) from error
         for key, _, value in (text.partition("\n") for text in fields):
             found.append((file, key, value))
             if GIT_INCLUDE_KEY.fullmatch(key):
-                files += [path for path in meant_paths(value, [os.path.dirname(file)], homes) if path not in files]
+                more = [path for path in meant_paths(value, [os.path.dirname(file)], homes) if path not in files]
+                files += more
+                origins.update(dict.fromkeys(more, origin))
     return found
 
 
@@ -291,7 +322,8 @@ def device_paths(source: str, patterns: Sequence[str], optional: Sequence[str] =
         # The folders on the way, and the path itself.
         for step in itertools.accumulate(path.split("/"), "{}/{}".format):
             if os.path.islink(f"{source}/{step}"):
-                raise Refusal(f"'{step}' in '{source}' is a symlink, so that '{path}' cannot be protected", 400)
+                words = f"'{step}' in '{source}' is a symlink, so that '{path}' cannot be protected"
+                raise Refusal(f"{words}. Put what it leads to in its place, or remove the link", 400)
             if not os.path.lexists(f"{source}/{step}"):
                 break
             covers[step] = covers.get(step, False) or step == path or os.path.isfile(f"{source}/{step}")
@@ -322,9 +354,11 @@ def plain_paths(source: str, pattern: str) -> list[str]:
 def plain_git_folders(path: str) -> list[str]:
     """As `git_folders` of hook.py, but by path. Raises Refusal if there are too many folders."""
     found: list[str] = []
+    seen: list[str] = []
     for number, (folder, below, files) in enumerate(os.walk(path)):
+        seen.append(folder)
         if number >= MOST_FOLDERS:
-            raise Refusal(f"'{path}' holds more than {MOST_FOLDERS} folders")
+            raise Refusal(f"'{path}' holds more than {MOST_FOLDERS} folders", folder=fullest(path, seen))
         above, name = os.path.split(folder)
         names = {*below, *files}
         if name in FILLED_BY_GIT and above in found and "config" not in names:
@@ -332,6 +366,13 @@ def plain_git_folders(path: str) -> list[str]:
         elif folder != path and names & {"HEAD", "config"}:
             found.append(folder)
     return found
+
+
+def fullest(top: str, paths: Iterable[str]) -> str:
+    """The folder right below another one that has most of these paths; that one itself if none has half of them."""
+    names = Counter(path[len(top) + 1 :].partition("/")[0] for path in paths if path != top)
+    name, count = max(names.items(), key=lambda item: item[1], default=("", 0))
+    return f"{top}/{name}" if count * 2 > sum(names.values()) else top
 
 
 def plain_folders(path: str) -> list[str]:
@@ -350,7 +391,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, object]:
             return {"covers": device_paths(**question)}
         folders, places = git_on_host(**question)
     except Refusal as refusal:
-        return {"refused": refusal.words, "status": refusal.status}
+        words = refusal.words + refusal.advice(question.get("workspace") or question["source"])
+        return {"refused": words, "status": refusal.status}
     return {"folders": folders, "places": places}
 
 

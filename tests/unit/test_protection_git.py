@@ -1,11 +1,14 @@
 """What git on the host runs, or reads as its configuration: as the real git understands the configuration."""
 
 import os
+import shlex
+import shutil
 import subprocess
 
 import pytest
 
 import clincus
+from wall import places
 
 
 class Host:
@@ -279,3 +282,87 @@ def test_links_that_lead_in_circles_come_to_an_end(host):
     (host.work / "loop").symlink_to("loop")
     host.git("config", "core.hooksPath", "loop/hooks")
     assert "loop/" in host.places()
+
+
+# An agent must not keep people out of their own folder: the words say what helps.
+
+
+def refused(host):
+    """The words with which a start is refused, "" if it is not."""
+    question = {"git": shutil.which("git"), "workspace": str(host.work), "homes": [str(host.home)], "environ": {}}
+    return str(places.answer(question).get("refused", ""))
+
+
+EVIL = ".git/modules/it's $(touch pwned); x"  # a Git folder with a name that an agent chose
+
+
+def many_folders(host, path):
+    for number in range(30):
+        (host.work / path.format(number)).mkdir(parents=True)
+
+
+def evil_config(host, text, **files):
+    for name, more in {"config": text, **files}.items():
+        host.write(f"{EVIL}/{name}", more)
+
+
+def pipe(host, path):
+    (host.work / path).parent.mkdir(parents=True)
+    (host.work / path).parent.joinpath("HEAD").touch()
+    os.mkfifo(host.work / path)
+
+
+def chain(host):
+    evil_config(host, "[include]\npath = 0\n", **{str(n): f"[include]\npath = {n + 1}\n" for n in range(1001)})
+
+
+OBSTACLES = {
+    "a submodule of many folders": (lambda host: many_folders(host, ".git/modules/evil/{}"), ".git/modules/evil"),
+    "many submodules": (lambda host: many_folders(host, ".git/modules/{}"), ".git/modules"),
+    "a config that is none": (lambda host: evil_config(host, "[core"), EVIL),
+    "one that includes such a file": (lambda host: evil_config(host, "[include]\npath = a\n", a="[core"), EVIL),
+    "one that includes a device": (lambda host: evil_config(host, "[include]\npath = /dev/zero\n"), EVIL),
+    "one that includes without end": (chain, EVIL),
+    "one that is too large": (lambda host: evil_config(host, "#" * (1 << 21)), EVIL),
+    "one that is a pipe": (lambda host: pipe(host, f"{EVIL}/config"), EVIL),
+    "a worktree that is a pipe": (lambda host: pipe(host, ".git/worktrees/w/gitdir"), ".git/worktrees/w"),
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_what_an_agent_can_do_against_a_start_is_undone_by_the_command_that_is_told(host, monkeypatch, obstacle):
+    monkeypatch.setattr(places, "MOST_FOLDERS", 20)
+    make, folder = OBSTACLES[obstacle]
+    make(host)
+    words = refused(host)
+    command = f"rm -r {shlex.quote(str(host.work / folder))}"
+    assert words.endswith(command), words
+    subprocess.run(command, shell=True, cwd=host.work, check=True)
+    assert refused(host) == ""
+    assert not (host.work / "pwned").exists()
+    host.git("status")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2J", "a\u202eb"])
+def test_no_command_is_made_of_a_name_that_a_terminal_would_not_show(host, name):
+    host.write(f".git/modules/{name}/config", "[core")
+    words = refused(host)
+    assert words.endswith(" in an editor")
+    assert "rm -r" not in words
+
+
+def test_the_repositorys_own_configuration_is_to_be_mended_and_not_removed(host):
+    host.write(".git/config", "[core")
+    words = refused(host)
+    assert words.endswith(f". Mend {str(host.work / '.git/config')!r} in an editor")
+
+
+def test_no_command_names_what_lies_elsewhere(host):
+    """A configuration of an agent's making includes a submodule's of another repository."""
+    other = host.home / "other/.git/modules/lib/config"
+    other.parent.mkdir(parents=True)
+    other.write_text("[core")
+    host.write(".git/config", f"[include]\npath = {other}\n")
+    words = refused(host)
+    assert f"'{other}', which '{host.work}/.git/config' includes" in words
+    assert "rm -r" not in words
