@@ -224,13 +224,14 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
     origins: dict[str, str] = {}  # file -> the one that was there before anything was included
     for file in files:  # the list grows by what they include
         origin = origins.setdefault(file, file)
-        blame = {"folder": os.path.dirname(origin), "file": origin}
+        folder = os.path.dirname(origin)
         if len(files) > GIT_CONFIG_FILES:
-            raise Refusal(f"the configuration of git has more than {GIT_CONFIG_FILES} files", **blame)
+            words = f"the configuration of git has more than {GIT_CONFIG_FILES} files"
+            raise Refusal(words, folder=folder, file=origin)
         try:
             text = read_git_file(file).removeprefix("\ufeff")
         except Refusal as error:
-            raise Refusal(error.words, **blame) from error
+            raise Refusal(error.words, folder=folder, file=origin) from error
         if not text:
             continue
         if not git:
@@ -240,7 +241,8 @@ def git_settings(git: str, files: Sequence[str], homes: Sequence[str]) -> list[G
             fields = ask_git(git, ["--file", "-", "--list", "--no-includes", "-z"], text)
         except Refusal as error:
             included = "" if file == origin else f", which '{origin}' includes"
-            raise Refusal(f"git does not understand '{file}'{included}: {error.words}", **blame) from error
+            words = f"git does not understand '{file}'{included}: {error.words}"
+            raise Refusal(words, folder=folder, file=origin) from error
         for key, _, value in (text.partition("\n") for text in fields):
             found.append((file, key, value))
             if GIT_INCLUDE_KEY.fullmatch(key):
