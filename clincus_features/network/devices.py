@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -56,6 +57,10 @@ DENY = "security.syscalls.deny"
 WARNINGS = f"{clincus.LABEL}warnings"
 APPARMOR = "raw.apparmor"
 CONFINED = tuple(f"deny network {name}," for name in FAMILIES)
+IN_32_BITS = (
+    "32-bit programs in it can open sockets to a hypervisor (AF_VSOCK): only AppArmor could refuse them that, and this "
+    "host does not use it. Start its kernel with ia32_emulation=off if that matters"
+)
 UNRULED = (
     "its container may still open sockets to a hypervisor (AF_VSOCK): it was started before that was denied. "
     "Stop and resume the session to close that too"
@@ -150,6 +155,23 @@ def add_lines(config: dict[str, str], key: str, lines: Sequence[str]) -> None:
     config[key] = "\n".join(dict.fromkeys([*config.get(key, "").splitlines(), *lines]))
 
 
+def leaves_32_bits(root: str = "/") -> bool:
+    """Whether a 32-bit call can open a socket to a hypervisor on this host, which has one: no rule names that call."""
+    if os.uname().machine != "x86_64" or not os.path.exists(f"{root}dev/vsock"):
+        return False
+    apparmor = read_of_kernel(f"{root}sys/module/apparmor/parameters/enabled")
+    switched_off = re.search(rb"\bia32_emulation=(0|n|of|f)", read_of_kernel(f"{root}proc/cmdline"), re.IGNORECASE)
+    return not apparmor.startswith(b"Y") and not switched_off
+
+
+def read_of_kernel(path: str) -> bytes:
+    """A file of the kernel's; empty if it cannot be read."""
+    try:
+        return clincus.read_plain_file(path, 1 << 16) or b""
+    except clincus.ConfigError:
+        return b""
+
+
 def lacks_rules(config: Mapping[str, str]) -> bool:
     """Whether an instance with this (expanded) config was described without one of the rules that close it."""
     return not set(DENIED) <= set(config.get(DENY, "").splitlines())
@@ -179,6 +201,8 @@ def start_part(
         add_lines(config, DENY, DENIED)
         if "raw.lxc" in config:  # the project allows settings of this kind
             add_lines(config, APPARMOR, CONFINED)
+        if policy.mode != OPEN and not clincus.engine_of(session.id) and leaves_32_bits():
+            add_lines(config, WARNINGS, [IN_32_BITS])
         expect(session.id, policy)
 
     return add
@@ -190,6 +214,7 @@ class Fitting:
     def __init__(self, incus: clincus.Incus, before: Mapping[str, Any], path: str) -> None:
         """`before` is the instance as it is, `path` that of its proxy's socket."""
         self._incus, self._before, self._path = incus, before, path
+        self._is_here = not incus.engine
         self._cards = cards_of(before["expanded_devices"], before)
 
     def put(self, policy: Policy, settings: str) -> None:
@@ -221,11 +246,14 @@ class Fitting:
         self._before = {**self._before, "config": config, "devices": devices}
 
     def _warn(self, policy: Policy, config: dict[str, str]) -> None:
-        """Let a session that runs say so if its container was started without the rules of a closed one."""
-        kept = [line for line in config.get(WARNINGS, "").splitlines() if line != UNRULED]
-        runs = self._before.get("status") in ("Running", "Frozen")
-        is_unruled = runs and lacks_rules(self._before["expanded_config"])
-        config[WARNINGS] = "\n".join([*kept, UNRULED] if is_unruled and policy.mode != OPEN else kept)
+        """Let a session say what is not closed; `UNRULED` if its container runs since before there were the rules."""
+        is_closed, runs = policy.mode != OPEN, self._before.get("status") in ("Running", "Frozen")
+        known = {
+            UNRULED: is_closed and runs and lacks_rules(self._before["expanded_config"]),
+            IN_32_BITS: is_closed and self._is_here and leaves_32_bits(),
+        }
+        kept = [line for line in config.get(WARNINGS, "").splitlines() if line not in known]
+        config[WARNINGS] = "\n".join([*kept, *(words for words, holds in known.items() if holds)])
 
     def _write(self, config: Mapping[str, str], devices: Devices) -> None:
         """Write what is other than before, in one call; a whole description takes two, and is for what must go."""

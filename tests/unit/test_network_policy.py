@@ -427,8 +427,48 @@ def test_the_socket_of_a_session_on_an_engine_has_room_whatever_its_name():
     assert devices.socket_path({"HOME": "/"}, "a:b") != devices.socket_path({"HOME": "/"}, "c:b")
 
 
+@pytest.fixture(autouse=True)
+def host_is_closed(monkeypatch):
+    """Whatever this machine is: no test here is about its kernel, but for those that ask with a root of their own."""
+    monkeypatch.setattr(devices, "leaves_32_bits", lambda: False)
+
+
+leaves_32_bits = devices.leaves_32_bits
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="others have no such call")
+@pytest.mark.parametrize(
+    ("files", "leaves"),
+    [
+        ({"dev/vsock": "", "proc/cmdline": "quiet"}, True),
+        ({"dev/vsock": "", "proc/cmdline": "quiet", "sys/module/apparmor/parameters/enabled": "N\n"}, True),
+        ({"dev/vsock": "", "proc/cmdline": "quiet ia32_emulation=1"}, True),
+        ({"dev/vsock": "", "proc/cmdline": "quiet", "sys/module/apparmor/parameters/enabled": "Y\n"}, False),
+        ({"dev/vsock": "", "proc/cmdline": "ia32_emulation=off quiet"}, False),
+        ({"proc/cmdline": "quiet"}, False),  # there is no hypervisor
+    ],
+)
+def test_a_host_that_leaves_the_32_bit_call_is_known(tmp_path, files, leaves):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert leaves_32_bits(f"{tmp_path}/") == leaves
+
+
+@pytest.mark.parametrize("mode", ["open", "allow-list", "none"])
+def test_on_such_a_host_a_closed_session_says_so(monkeypatch, mode):
+    monkeypatch.setattr(devices, "leaves_32_bits", lambda: True)
+    told = [] if mode == "open" else [devices.IN_32_BITS]
+    assert described({}, mode).get(devices.WARNINGS, "").splitlines() == told
+    door = Door()
+    door.fitting().put(Policy(mode), "{}")
+    assert door.instance["config"].get(devices.WARNINGS, "").splitlines() == told
+
+
 class Door:
     """An Incus with one instance, which notes its devices at each change, and fails one that brings the proxy."""
+
+    engine = ""
 
     def __init__(self, *, fails: bool = False, raw: str = "") -> None:
         self.instance = {"name": "one", "architecture": "", "description": "", "profiles": ["default"],
