@@ -165,10 +165,10 @@ def test_the_ways_to_the_hypervisor_are_ways(tmp_path):
         assert subprocess.run([path], check=False).returncode in (0, WITHOUT_RULES.get(way, 0)), way
 
 
-def test_an_open_session_has_the_hosts_proxy_with_its_password(bed, start_shared, keep_session):
+def test_an_open_session_has_the_hosts_proxy_with_its_password(bed, start_server, keep_session):
     """In a file of the code user's, as no image may hold it; with a list of names Clincus's own proxy counts."""
     proxy = "http://ann:pass'word@192.0.2.1:3128"
-    server = start_shared(environ={"https_proxy": proxy})
+    server = start_server(environ={"https_proxy": proxy})
     session = keep_session(server, tool="shell", network="open")
     tell = 'set -a; . "$HOME/.clincus/environment"; printenv HTTPS_PROXY https_proxy'
     assert bed.shell(session["id"], tell).split() == [proxy, proxy]
@@ -178,10 +178,9 @@ def test_an_open_session_has_the_hosts_proxy_with_its_password(bed, start_shared
     assert bed.shell(session["id"], tell).split() == ["http://127.0.0.1:3128"] * 2
 
 
-def test_a_session_that_is_closed_while_it_runs_has_had_the_rules_all_along(bed, start_shared, keep_session):
-    server = start_shared()
-    session = keep_session(server, tool="shell", network="open")
-    answer = server.request("PATCH", f"/api/sessions/{session['id']}", {"network": "none"})
+def test_a_session_that_is_closed_while_it_runs_has_had_the_rules_all_along(bed, box, keep_session):
+    session = keep_session(box.server, tool="shell", network="open")
+    answer = box.server.request("PATCH", f"/api/sessions/{session['id']}", {"network": "none"})
     assert UNRULED not in answer.json["warnings"]
     if os.uname().machine == "x86_64":
         assert run_raw(bed, session["id"], HYPERVISOR["more than an int"][0]) == errno.EAFNOSUPPORT
