@@ -2729,6 +2729,7 @@ class History:
 STAGES = "/run/clincus"  # this and the next as in wall/hook.py
 NO_ID_MAPS = "cannot map ids"
 
+BROKEN = "broken"  # the level of a session whose seal came off: it is frozen until a person decides
 NOTHING_MOUNTED = "A clone: no folder of this host is mounted"
 SWITCHED_OFF = "Protection is switched off in the configuration (security.disable_protection)"
 NESTING = "Nested containers are allowed here (security.nesting), and what they need lets root take the seals off"
@@ -3181,6 +3182,12 @@ def hook_lines(python: str, plan: Mapping[str, object]) -> list[str]:
     return [f"lxc.hook.pre-start = {command}", f"lxc.hook.start-host = {note_init}", f"lxc.hook.post-stop = {command}"]
 
 
+def hook_plan(config: Mapping[str, str]) -> dict[str, Any]:
+    """The plan that `hook_lines` has put into the configuration of an instance of this host; empty if there is none."""
+    found = re.search(r"^lxc\.hook\.pre-start = .*' ([\w=-]+)$", config.get("raw.lxc", ""), re.MULTILINE)
+    return as_object(json.loads(zlib.decompress(base64.urlsafe_b64decode(found[1])))) if found else {}
+
+
 def denied_calls(host: ProtectionSupport, bits: Iterable[int], *rules: str) -> str:
     """Rules for security.syscalls.deny, which also deny some mode bits, after those of the default profile."""
     known = host.profile_config.get("security.syscalls.deny", "").splitlines()
@@ -3428,12 +3435,19 @@ class Extensions:
         self.default_variables: list[Callable[[Session, Launch], Mapping[str, str]]] = []
         # Each gives more files to carry into a session's container at a start.
         self.guest_files: list[Callable[[Session], Sequence[ToolFile]]] = []
-        # Told of "before_start", "after_start", "started", "ring", "before_prompt", "before_stop", "stopped", "deleted"
-        # and "changed", which stands for all that has no word of its own. "started" and "stopped" come for every run,
-        # whoever began or ended it; "started" also for one that a server finds.
+        # Told of "before_start", "sealed", "after_start", "started", "ring", "before_prompt", "before_stop",
+        # "after_stop", "stopped", "deleted" and "changed", which stands for all that has no word of its own. "started"
+        # and "stopped" come for every run, whoever began or ended it; "started" also for one that a server finds.
+        # "sealed" and "after_stop" come to the process that starts or ends a run: the container runs, and its tool does
+        # not yet; the container has stopped or is gone.
         self.listeners: list[Callable[[str, Session], None]] = []
         # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
         self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
+        # Told what a person must know of a session at once, in the form of an `agent` object, and None when that is
+        # over. None of them may wait.
+        self.alarm_listeners: list[Callable[[Session, Mapping[str, object] | None], None]] = []
+        # Each finds, by our variables, what `clincus health` should warn of: the words, and what to do.
+        self.examiners: list[Callable[[Mapping[str, str]], tuple[str, str] | None]] = []
         self.duties: list[Duty] = []
         # Each tells which sessions of an engine have slept since a time of each (time.monotonic): see sleepers.py.
         self.sleepers: list[Callable[[str, Mapping[str, float], float], set[str]]] = []
@@ -4063,6 +4077,7 @@ class LaunchRequest(NamedTuple):
     branch: str = ""  # what a clone starts from; empty: what is checked out, with its uncommitted changes
     engine: str = ""  # of the config, "" for this host
     target: str = ""  # a member of its cluster, or `@group`
+    accept_changes: bool = False  # what was sealed at the last start may be something else now
 
 
 class Guest(NamedTuple):
@@ -4302,6 +4317,7 @@ class Containers:
             else:
                 raise failure from error
         else:
+            self.extensions.tell("sealed", session)
             return session
         if before is None:
             self.delete(session.id)
@@ -4548,6 +4564,9 @@ class Sessions:
         before = self._adopted(found)
         launch = self.plan(self._again(before, request))
         target = launch.draft.workspace
+        if found.paused and found.protection == BROKEN:
+            words = "something sealed was changed, so it is frozen until you decide"
+            raise ClincusError(f'"{found.id}": {words} (clincus protection {found.id})', 409)
         if is_stopped and target != before.workspace and before is found:  # a person asked for the folder, not a link
             raise ClincusError(f'"{before.workspace}" is a link to "{target}" now: start a session there', 409)
         if launch.request.prompt and not is_stopped:
@@ -4586,7 +4605,7 @@ class Sessions:
         with self.work(id, "stopping") as found:
             if delete and found.status == "running" and known.status == "stopped" and not known.paused:
                 raise ClincusError(f'"{id}" was started meanwhile: look at it before you delete it', 409)
-            session = self._thawed(found)
+            session = self._awake(found)
             if delete and not even_unsaved:
                 self._keep(session)
             if telling.ident is None:
@@ -4617,6 +4636,7 @@ class Sessions:
                 if error is None and session_tool(session).saved:
                     with suppress(ClincusError):  # the container is read again then
                         write_metadata(self._saved(session)._replace(final=True))
+            self.extensions.tell("after_stop", session)
         return self.registry.find(id)
 
     def _hand_over(self, session: Session) -> None:
@@ -4639,6 +4659,13 @@ class Sessions:
             return session
         self.containers(session.id).start(session.id)
         return session._replace(status="running", paused=False)
+
+    def _awake(self, session: Session) -> Session:
+        """As `_thawed`, for its end. One whose seal came off is stopped hard: nothing of it may run any more."""
+        if not session.paused or session.protection != BROKEN:
+            return self._thawed(session)
+        self.containers(session.id).stop(session.id, 0)
+        return session._replace(status="stopped", paused=False)
 
     def save(self, id: str, *, wait: bool = True) -> str | None:
         """Save a session's conversation now; the directory that holds it, "" if it could not be saved.
@@ -6952,7 +6979,10 @@ def api_routes(app: Application) -> list[tuple[str, str, Handler]]:
         return Response(204)
 
     def resume_session(request: Request) -> object:
-        return app.sessions.document(app.sessions.resume(app.reachable_session(request.values["id"]).id))
+        session = app.reachable_session(request.values["id"])
+        accepts = bool(request.values.get("accept_changes"))
+        again = LaunchRequest(session.workspace, accept_changes=accepts)
+        return app.sessions.document(app.sessions.resume(session.id, again))
 
     def save_roots(roots: list[str]) -> object:
         if roots != list(app.config.get("dashboard.workspace_roots")):

@@ -13,6 +13,7 @@ TOPICS = {
         "review": "checkpoints diff undo",
         "clone": "fetch push",
         "network": "network",
+        "protection": "protection",
         "ports": "ports",
     },
     "Containers, images and engines": {

@@ -132,6 +132,7 @@ FORCE_F = Flag("-f, --force", "do not ask")
 HELP = Flag("-h, --help", "show this help")
 PROFILE = Flag("--profile NAME", "apply [profiles.NAME] of the config", default="")
 ENV = Flag("-e, --env KEY=VALUE", "variable for what runs inside; KEY alone copies yours", repeats=True)
+ACCEPT_CHANGES = Flag("--accept-changes", "start though what was sealed at the last start was changed meanwhile")
 RESUME = (
     Flag("--resume[=ID]", "go on with a saved conversation: the newest of this workspace, or ID", default=""),
     Flag("--continue[=ID]", "the same as --resume", default=""),
@@ -156,6 +157,7 @@ START = (
         default=None,
         setting="security.nesting",
     ),
+    ACCEPT_CHANGES,
     Flag("--writable-git-hooks", "leave .git/hooks open to writing; all else stays protected"),
     Flag("--limit-cpu N", "CPUs: a number, or a list to pin to such as 0-1,3", setting="limits.cpu.count"),
     Flag("--limit-cpu-allowance SHARE", "50% under load, or 25ms/100ms at most", setting="limits.cpu.allowance"),

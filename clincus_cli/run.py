@@ -56,8 +56,7 @@ def run_run(context: Context) -> int:
     config = sessions.plan(request).config
     with ExitStack() as open_ways:
         context.on_starting = lambda session: open_ways.enter_context(before_command(context, session, config))
-        with console.progress("Starting the container"):
-            session = start_container(sessions, request)
+        session = shell.start_accepted(lambda asked: start_container(sessions, asked), request)
         try:
             if request.environment or request.slot:  # a slot's container may hold variables of an earlier command
                 give_variables(sessions, session, dict(request.environment))

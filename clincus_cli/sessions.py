@@ -152,7 +152,7 @@ def run_info(context: Context) -> int:
     return 0
 
 
-@cli.Command("resume [NAME]", writes=True)
+@cli.Command("resume [NAME]", cli.ACCEPT_CHANGES, writes=True)
 def run_resume(context: Context) -> int:
     """Let a paused or stopped session go on
 
@@ -163,12 +163,14 @@ def run_resume(context: Context) -> int:
     """
     name, registry = context.options.name, context.sessions.registry
 
+    from clincus_cli.shell import start_accepted
+
     def resume(name: str) -> None:
         if registry.get(name).status == "running":
             console.say(f"{name} is running already")
             return
-        with console.progress(f"Resuming {name}"):
-            context.sessions.resume(name)
+        request = clincus.LaunchRequest("", accept_changes=context.options.accept_changes)
+        start_accepted(lambda asked: context.sessions.resume(name, asked), request, f"Resuming {name}")
         console.say(f"Resumed container: {name}")
 
     if not name:

@@ -177,7 +177,10 @@ def run_health(context: Context) -> int:
     except clincus.ClincusError as error:
         reason = error.message
     incus = context.incus if config else clincus.Incus()
-    report = health_report(config, incus, context.environ, config_error=reason, verbose=context.options.verbose)
+    report = health_report(
+        config, incus, context.environ, config_error=reason, verbose=context.options.verbose,
+        examiners=context.extensions.examiners,
+    )  # fmt: skip
     console.show(context.options.format, report, health_lines(report))
     return {"healthy": 0, "degraded": 1}.get(report["status"], 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import clincus
@@ -74,7 +74,10 @@ def run_shell(context: Context) -> int:
 
 
 # The flags that a request for a session has under the same name.
-SAME_FIELDS = {"tool", "persistent", "image", "profile", "slot", "name", "debug", "tmux", "branch", "engine", "target"}
+SAME_FIELDS = {
+    *("tool", "persistent", "image", "profile", "slot", "name", "debug", "tmux", "branch", "engine", "target"),
+    "accept_changes",
+}
 
 
 def launch_request(context: Context) -> clincus.LaunchRequest:
@@ -240,11 +243,31 @@ def start_new(context: Context, request: clincus.LaunchRequest) -> clincus.Sessi
         console.say(f"[setup] Creating container {session.id} from image {session.image}")
 
     context.on_starting = begun
-    with console.progress("Starting the container"):
-        session = context.sessions.create(request)
+    session = start_accepted(context.sessions.create, request)
     console.say(f"[setup] {session.tool} is running (protection: {session.protection})")
     warn_without_server(context, session)
     return session
+
+
+def start_accepted(
+    start: Callable[[clincus.LaunchRequest], clincus.Session],
+    request: clincus.LaunchRequest,
+    words: str = "Starting the container",
+) -> clincus.Session:
+    """Start a session; ask at a terminal if something that is to be sealed was changed. Raises ClincusError."""
+    from clincus_features.protection import ChangedError
+
+    try:
+        with console.progress(words):
+            return start(request)
+    except ChangedError as error:
+        if not sys.stdin.isatty():
+            raise
+        console.warn(error.message)
+        if not console.confirm("Start with it as it is now?", force=False):
+            raise
+    with console.progress(words):
+        return start(request._replace(accept_changes=True))
 
 
 def go_on(context: Context, session: clincus.Session, request: clincus.LaunchRequest) -> clincus.Session:
@@ -266,8 +289,7 @@ def go_on(context: Context, session: clincus.Session, request: clincus.LaunchReq
         from clincus_features.naming import change_session
 
         change_session(context.sessions, session.id, {"persistent": True})
-    with console.progress("Starting the container"):
-        return context.sessions.resume(session.id, request)
+    return start_accepted(lambda asked: context.sessions.resume(session.id, asked), request)
 
 
 def present(context: Context, session: clincus.Session, *, is_direct: bool) -> int:

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -126,6 +126,7 @@ class Examination:
     environ: Mapping[str, str]
     machine: Machine
     pool: ThreadPoolExecutor
+    examiners: Sequence[Callable[[Mapping[str, str]], tuple[str, str] | None]] = ()  # of Extensions
     answers: dict[str, Future[Any]] = field(default_factory=dict)  # of Incus, by question: each is asked once
     lock: threading.Lock = field(default_factory=threading.Lock)  # of the answers
 
@@ -279,6 +280,14 @@ class Examination:
             return warning(words, "remove one of the two from the config, or work on clones")
         words = "Basic for mounted folders: the config lets containers run in sessions (security.nesting)"
         return warning(words, "remove security.nesting from the config; choose it for single sessions with --nesting")
+
+    def check_findings(self) -> Finding:
+        """Whether features have found what a person should look at."""
+        found = [one for one in (examine(self.environ) for examine in self.examiners) if one is not None]
+        if not found:
+            return ok("Nothing sealed was changed while a session ran")
+        words, fix = zip(*found)
+        return warning("; ".join(words), "; ".join(fix))
 
     def check_engines(self) -> Finding:
         """Whether the engines of the config answer, and have the image of their sessions."""
@@ -450,6 +459,7 @@ CHECKS = (  # by section, as people read them
     Check("network_bridge", "Network bridge", "CRITICAL", Examination.check_network),
     Check("ip_forwarding", "IP forwarding", "CRITICAL", Examination.check_forwarding),
     Check("protection", "Protection", "CRITICAL", Examination.check_protection),
+    Check("sealed_files", "Sealed files", "CRITICAL", Examination.check_findings),
     Check("engines", "Engines", "CRITICAL", Examination.check_engines),
     Check("clincus_directory", "Clincus directory", "STORAGE", Examination.check_own_folder),
     Check("sessions_directory", "Sessions dir", "STORAGE", Examination.check_sessions_folder),
@@ -477,6 +487,7 @@ def health_report(
     config_error: str = "",
     verbose: bool = False,
     machine: Machine | None = None,
+    examiners: Sequence[Callable[[Mapping[str, str]], tuple[str, str] | None]] = (),
 ) -> dict[str, Any]:
     """The health document of `clincus health --format json` and `GET /api/health`.
 
@@ -489,7 +500,7 @@ def health_report(
     unasked = {"dns_resolution": not verbose, "engines": not known.get("engines")}
     checks = [check for check in CHECKS if not unasked.get(check.name)]
     pool = ThreadPoolExecutor(2 * len(CHECKS))  # a thread for each check, and for each question that it waits for
-    look = Examination(known, config_error, incus, environ, machine or Machine(), pool)
+    look = Examination(known, config_error, incus, environ, machine or Machine(), pool, examiners)
     futures = {check: pool.submit(check.examine, look) for check in checks}
     wait(futures.values(), PATIENCE)
     pool.shutdown(wait=False)
@@ -527,6 +538,12 @@ def install(extensions: clincus.Extensions) -> None:
 
     def get_health(request: clincus.Request) -> object:
         app = extensions.app
-        return health_report(app.config, app.sessions.incus, os.environ, config_error=app.config_error or "")
+        return health_report(
+            app.config,
+            app.sessions.incus,
+            os.environ,
+            config_error=app.config_error or "",
+            examiners=app.extensions.examiners,
+        )
 
     extensions.routes.append(("GET", "/api/health", get_health))

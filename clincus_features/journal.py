@@ -93,6 +93,7 @@ def install(extensions: clincus.Extensions) -> None:
     extensions.wrappers.append(wrap)
     extensions.listeners.append(journal.hear)
     extensions.agent_listeners.append(journal.hear_agent)
+    extensions.alarm_listeners.append(journal.hear_alarm)
     extensions.routes.append(("GET", "/api/sessions/{id}/log", lambda request: journal.entries(**request.values)))
     extensions.duties += [
         clincus.Duty("writing the journal", 0.0, journal.write_next),
@@ -194,6 +195,11 @@ class Journal:
         text = f": {agent['text']}" if agent["text"] and state in OWN_WORDS else ""
         if words:
             self._happened(session, "agent", words + text)
+
+    def hear_alarm(self, session: clincus.Session, alarm: Mapping[str, object] | None) -> None:
+        """Write down what a person had to know at once."""
+        if alarm is not None:
+            self._happened(session, "session", str(alarm["text"]))
 
     def _happened(self, session: clincus.Session, kind: str, what: str) -> None:
         entry = {"at": clincus.utc_now(), "kind": kind, "what": clip(what)}

@@ -38,6 +38,7 @@ def install(extensions: clincus.Extensions) -> None:
     """Add the routes, the listener and the threads."""
     notifier = Notifier(extensions.app)
     extensions.agent_listeners.append(notifier.hear)
+    extensions.alarm_listeners.append(notifier.hear_alarm)
     extensions.listeners.append(notifier.tell)
     extensions.routes += [
         ("GET", "/api/push", lambda request: notifier.document()),
@@ -65,6 +66,7 @@ class Notifier:
         self._outbox: Outbox | None = None
         # Each of these is only read and set by key, which needs no lock.
         self._agents: dict[str, Mapping[str, object]] = {}  # session -> what its tool does now
+        self._alarms: dict[str, Mapping[str, object]] = {}  # session -> what a person must know: it beats its agent
         self._called: dict[str, float] = {}  # session -> time.monotonic of the last call for it
         self._in_use: dict[str, float] = {}  # device -> time.monotonic until which its page counts as in use
         self._taken: dict[str, set[tuple[str, str, str, str]]] = {}  # device -> sessions and events that it has
@@ -83,7 +85,7 @@ class Notifier:
     def tell(self, moment: str, session: clincus.Session) -> None:
         """A moment in a session's life: a session that is gone has no news."""
         if moment == "deleted":
-            for kept in (self._agents, self._called):
+            for kept in (self._agents, self._alarms, self._called):
                 kept.pop(session.id, None)
             self.agenda.drop(("check", session.id))
             self._close_elsewhere(session.id, None)
@@ -91,9 +93,24 @@ class Notifier:
     def hear(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
         """Take in a new state of a session's tool. This never waits: the caller holds locks."""
         self._agents[session.id] = agent
-        news = self._news(session)
         if agent.get("seen"):
             self._called.pop(session.id, None)  # somebody is there, so the next event is news at once
+        self._look(session)
+
+    def hear_alarm(self, session: clincus.Session, alarm: Mapping[str, object] | None) -> None:
+        """Take in what a person must know at once, or that it is over. This never waits."""
+        if alarm is None and session.id not in self._alarms:
+            return
+        if alarm is None:
+            self._alarms.pop(session.id)
+        else:
+            self._alarms[session.id] = alarm
+            self._called.pop(session.id, None)
+        self._look(session)
+
+    def _look(self, session: clincus.Session) -> None:
+        """Plan a call if there is news of a session, and none if there is not."""
+        news = self._news(session)
         if news is None:
             self.agenda.drop(("check", session.id))
         else:
@@ -103,9 +120,8 @@ class Notifier:
 
     def _news(self, session: clincus.Session) -> News | None:
         config = self._app.config
-        return read_news(
-            session, self._agents.get(session.id, {}), config.get("notify.on"), config.get("notify.with_text")
-        )
+        agent = self._alarms.get(session.id) or self._agents.get(session.id, {})
+        return read_news(session, agent, config.get("notify.on"), config.get("notify.with_text"))
 
     def _check(self, id: str) -> None:
         """Call the person, if a session's news has lasted, is new, and no call for this session was made just now."""

@@ -19,6 +19,7 @@ WORDS = {
     "waiting/permission": "asks for permission",
     "waiting/dialog": "waits at a dialog",
     "waiting/login": "wants you to log in",
+    "waiting/protection": "is frozen: something sealed was changed",
     "done": "is done",
     "failed": "has failed",
     "failed/rate_limit": "has reached its limit",

@@ -25,6 +25,7 @@ NAMES = [
     "cgroup_availability",
     "id_mapping",
     "protection",
+    "sealed_files",
     "clincus_directory",
     "sessions_directory",
     "disk_space",

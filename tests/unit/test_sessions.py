@@ -571,7 +571,8 @@ class TestStart:
         assert b".mine" in b"".join(sent[-1])
         assert sessions.document(session) == {**session.document(), "mine": 1}
         sessions.end(session.id)
-        assert heard == [("before_start", 1), ("after_start", 1), ("before_stop", 1)]  # the server tells the others
+        told = [moment for moment, slot in heard if slot == 1]  # the server tells the others
+        assert told == ["before_start", "sealed", "after_start", "before_stop", "after_stop"]
 
     def test_the_code_user_of_a_trusted_project_is_the_one_of_every_command(self, sessions, door, request_):
         file = Path(request_.workspace, ".clincus.toml")

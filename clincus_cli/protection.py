@@ -1,0 +1,58 @@
+"""`protection`: what is sealed for a session, what of it was changed, and the decision on one that is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from clincus_cli import TYPE_CHECKING, console
+from clincus_cli import commands as cli
+from clincus_cli.context import Context
+from clincus_cli.server import PORT, ask_session
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@cli.Command(
+    "protection NAME",
+    cli.Flag("--resolve HOW", "decide on a frozen session: continue or stop", choices=("continue", "stop")),
+    cli.Flag("--json", "print it as a document for programs"),
+    PORT,
+)
+def run_protection(context: Context) -> int:
+    """Show what of your folder a session cannot change, and what has changed
+
+    If something sealed is another file than it was, the session is frozen and the copy is put back. With
+    `--resolve continue` it goes on without that seal until its next start, with `--resolve stop` it ends and its
+    container is kept. The server must run (`clincus serve`).
+
+    $ clincus protection clincus-ec0578-1  # What is sealed, and why is it frozen?
+    $ clincus protection clincus-ec0578-1 --resolve stop  # End it; the container stays.
+    """
+    options = context.options
+    if options.resolve:
+        ask_session(context, "POST", "protection/resolve", {"action": options.resolve})
+    found = ask_session(context, "GET", "protection")
+    return console.show("json" if options.json else "text", found, protection_lines(found))
+
+
+def protection_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The text of `clincus protection`."""
+    rows = {"Protection": found["level"], "Note": found["note"]}
+    yield console.facts((name, value) for name, value in rows.items() if value)
+    if found["sealed"]:
+        yield "\n" + console.table(("SEALED", "WHY"), [(one["path"], one["why"]) for one in found["sealed"]])
+    if found["changes"]:
+        changes = [
+            (one["path"], one["what"], one["by"], one["at"], "yes" if one["restored"] else "no")
+            for one in found["changes"]
+        ]
+        yield "\n" + console.table(("CHANGED", "WHAT", "BY", "AT", "PUT BACK"), changes)
+    if found["appeared"]:
+        appeared = [(one["path"], one["when"], commands_of(one)) for one in found["appeared"]]
+        yield "\n" + console.table(("APPEARED", "RUNS ON YOUR MACHINE WHEN", "COMMANDS"), appeared)
+
+
+def commands_of(appeared: Mapping[str, Any]) -> str:
+    """The commands of something that has appeared, in one line."""
+    return "; ".join(f"{one['key']} = {one['value']}" for one in appeared["commands"])

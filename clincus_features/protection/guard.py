@@ -1,0 +1,651 @@
+"""The second line behind the wall: notes what is sealed, watches it, and acts when something sealed is another thing.
+
+Three moments make a record: the start of a container (`sealed`), a server that finds one running, and an edit of a
+person, who changes a sealed file in place. Whatever else happens to a sealed path while the container runs is a break:
+the container is frozen first, and then the copy is put back.
+
+In a server one thread (`Watcher`) judges and writes records; a thread for each break acts, as it waits for Incus. A
+command has no server: it notes, and compares when it ends the session.
+"""
+
+from __future__ import annotations
+
+import functools
+import queue
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import clincus
+
+from . import restore, seals
+from .identity import Copies, Item, note_item, steps_to, thing_at
+from .records import Change, Record, Records, Run
+from .seals import Stage
+from .suspects import suspects
+from .watch import CHANGED, LOST, MOVED, Mark, Touched, Watcher
+
+SETTLE = 0.3  # seconds after an edit in place until it is noted
+RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
+FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
+ASK_AGAIN = 2.0  # seconds until Incus is asked again, if it does not answer
+MOST_TOLD = 20  # changes in one message
+NOT_SEEN = "What is sealed on another host is not watched from here"
+NOT_WATCHED = "What is sealed by plain devices is not watched"
+ACCEPT = 'or start with "accept_changes": true (clincus shell --accept-changes) if you made the change yourself'
+
+
+class ChangedError(clincus.ClincusError):
+    """What would be sealed now is not what was sealed at the last start, and nobody has accepted that."""
+
+
+class Live(NamedTuple):
+    """A session that is watched."""
+
+    session: clincus.Session
+    stage: Stage
+    is_watched: bool  # False if the kernel had no watches left
+
+
+class Guard:
+    """What a start, a server and a person do about sealed paths. `app` is None in a command."""
+
+    def __init__(self, app: Any, environ: Mapping[str, str]) -> None:
+        self._app = app
+        self.records = Records(environ)
+        self._environ = environ
+        self._stages: dict[str, Stage] = {}  # session -> the stage of its last start here
+        self._accepted: dict[str, list[Change]] = {}  # session -> what its start accepted
+        self._ended: dict[str, set[str]] = {}  # session -> the runs that its start found to be over
+        self._noting: dict[str, threading.Thread] = {}  # in a command: session -> what notes it
+        self._found: queue.SimpleQueue[clincus.Session] = queue.SimpleQueue()
+        self._live: dict[str, Live] = {}  # only the thread of the watcher changes this
+        self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
+        self._acting = threading.Lock()  # one break at a time
+        self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; replaced, not changed
+        self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
+        self._asked: set[str] = set()  # sessions whose record was looked at for the field
+
+    @functools.cached_property
+    def watcher(self) -> Watcher:
+        """What watches, in a server."""
+        return Watcher(self._judge, self._settle)
+
+    def work(self) -> None:
+        """Wait for what happens to sealed paths, and act on it."""
+        self.watcher.work()
+
+    # -- Before a start
+
+    def check_start(
+        self, incus: clincus.Incus, session: clincus.Session, launch: clincus.Launch, description: dict[str, Any]
+    ) -> None:
+        """Remember what a start seals. Raises ChangedError(409) if that is not what was sealed at the last one."""
+        if session.mode != "mount":
+            return
+        stage = Stage.of(description["config"]) if not session.engine else None
+        if stage is None or session.engine:
+            self._stages.pop(session.id, None)
+            if session.protection != "off":
+                self._add_note(description, NOT_SEEN if session.engine else NOT_WATCHED)
+        if session.engine:
+            return
+        if stage is not None:
+            self._stages[session.id] = stage
+        record = self.records.read(session.workspace)
+        found = [*record.changes, *self._unseen_changes(record, session.id, incus)]
+        if found and not launch.request.accept_changes:
+            words = f"{told(found)}; look at it before you run git there, {ACCEPT}"
+            raise ChangedError(f'"{session.workspace}": {words}', 409)
+        self._accepted[session.id] = found
+
+    def _add_note(self, description: dict[str, Any], words: str) -> None:
+        key = f"{clincus.LABEL}protection_note"
+        config = description["config"]
+        config[key] = "; ".join(filter(None, (config.get(key, ""), words)))
+
+    def _unseen_changes(self, record: Record, starting: str, incus: clincus.Incus) -> list[Change]:
+        """What differs from what was sealed for runs whose end nobody saw."""
+        paths: set[str] = set()
+        ended = self._ended[starting] = set()
+        for id, run in record.runs.items():
+            if not run.has_ended and (id == starting or not self._is_live(id, run, incus)):
+                ended.add(id)
+                paths.update(run.paths)
+        return [Change(path, what, "unknown", clincus.utc_now(), False) for path, what in differing(record, paths)]
+
+    def _is_live(self, id: str, run: Run, incus: clincus.Incus) -> bool:
+        live = self._live.get(id)
+        if live is not None:
+            return live.stage.name == run.stage
+        instance = incus.instance(id)
+        stage = Stage.of(instance["config"]) if instance else None
+        return bool(instance and stage and stage.name == run.stage and clincus.incus_status(instance) != "Stopped")
+
+    # -- Moments in the life of a session
+
+    def hear(self, moment: str, session: clincus.Session) -> None:
+        """A moment in a session's life. It never waits, but in a command."""
+        if session.mode != "mount" or session.engine:
+            return
+        if self._app is None:
+            self._hear_alone(moment, session)
+        elif moment == "sealed" and session.id in self._stages:
+            stage = self._stages[session.id]
+            self.watcher.call(lambda: self._take_up(session, stage, is_fresh=True))
+        elif moment == "started":
+            self._found.put(session)
+        elif moment in ("stopped", "deleted"):
+            self.watcher.call(lambda: self._rest(session))
+            if moment == "deleted":
+                self._asked.discard(session.id)
+        elif moment == "changed":
+            self._remember(session)
+
+    def _hear_alone(self, moment: str, session: clincus.Session) -> None:
+        stage = self._stages.get(session.id)
+        if moment == "sealed" and stage is not None:
+            thread = threading.Thread(target=self._note_alone, args=(session, stage), name="noting what is sealed")
+            self._noting[session.id] = thread
+            thread.start()
+        elif moment == "after_start" and session.id in self._noting:
+            self._noting.pop(session.id).join()
+        elif moment == "before_stop":
+            self._compare(session, is_up=True)
+        elif moment == "after_stop":
+            self._compare(session, is_up=False)
+
+    def _note_alone(self, session: clincus.Session, stage: Stage) -> None:
+        clincus.survive("noting what is sealed", lambda: self._note(session, stage, *seals.sealed_paths(stage)))
+
+    def _compare(self, session: clincus.Session, *, is_up: bool) -> None:
+        """In a command: compare before the stop (the seals), and after it (the content)."""
+        with suppress(clincus.ClincusError), self.records.changing(session.workspace) as record:
+            run = record.runs.get(session.id)
+            if run is None or run.has_ended:
+                return
+            stage = self._stages.get(session.id)
+            off: Iterable[tuple[str, str]] = ()
+            if is_up and stage is None and session.status == "running":
+                instance = self._door(session).instance(session.id)
+                stage = Stage.of(instance["config"]) if instance else None
+            if is_up and stage is not None and run.is_seen:
+                off = ((path, "replaced") for path in seals.without_seal(stage, set(run.paths) - set(run.loose)))
+            elif not is_up:
+                off = (found for found in differing(record, run.paths) if is_anothers(record, found[0]))
+                run.has_ended = True
+            add_changes(record, run, [Change(path, what, "unknown", clincus.utc_now(), False) for path, what in off])
+
+    # -- Noting, in the thread of the watcher
+
+    def find_next(self) -> None:
+        """Wait for a session that was found running, and take it up. Raises ClincusError."""
+        session = self._found.get()
+        stage = self._stages.get(session.id)
+        if stage is None:
+            try:
+                instance = self._door(session).instance(session.id)
+            except clincus.ClincusError:
+                if self._app.registry.find(session.id) is not None:
+                    self._found.put(session)
+                time.sleep(ASK_AGAIN)
+                raise
+            stage = Stage.of(instance["config"]) if instance else None
+        if stage is not None:
+            found = stage
+            self.watcher.call(lambda: self._take_up(session, found, is_fresh=False))
+
+    def _take_up(self, session: clincus.Session, stage: Stage, *, is_fresh: bool) -> None:
+        """Watch a session, and note what is sealed, or compare it if this run was noted before."""
+        paths, is_seen = seals.sealed_paths(stage)
+        self.watcher.drain()  # what happened before is no news of these names
+        record = self.records.read(session.workspace)
+        run, begun = record.runs.get(session.id), clincus.parse_time(session.run)
+        is_noted = run is not None and not run.has_ended and run.stage == stage.name
+        is_known = is_noted and run is not None and not is_fresh and begun is not None and run.at >= begun.timestamp()
+        if is_known and run is not None:
+            paths = run.paths
+        self._watch(session, stage, paths, record if is_known else None)
+        if not is_known:
+            if not is_fresh:  # begun by Incus alone: nobody was asked
+                found = self._unseen_changes(record, session.id, self._door(session))
+                self._accepted[session.id] = []
+            self._note(session, stage, paths, is_seen)
+            if not is_fresh and found:
+                self._tell_unasked(session, found)
+            self._watch(session, stage, paths, self.records.read(session.workspace))
+            return
+        self._judge_all(session.id, stage, paths)
+
+    def _judge_all(self, id: str, stage: Stage, paths: list[str]) -> None:
+        self._judge({Mark(id, path): LOST for path in (*paths, *ways(stage, paths))})
+
+    def _tell_unasked(self, session: clincus.Session, found: list[Change]) -> None:
+        with self.records.changing(session.workspace) as record:
+            add_changes(record, record.runs[session.id], found)
+        self._changes = {**self._changes, session.id: record.runs[session.id].changes}
+        self._report(session, told(found))
+
+    def _watch(self, session: clincus.Session, stage: Stage, paths: Collection[str], record: Record | None) -> None:
+        placed = {path: stage.source(path) for path in paths}
+        self.watcher.unwatch(session.id)
+        is_watched = True
+        try:
+            self.watcher.watch(session.id, placed, several_names(record, paths) if record else ())
+        except OSError as error:
+            is_watched = False
+            words = "raise fs.inotify.max_user_watches or max_user_instances (sysctl)"
+            self._report(session, f"what is sealed is compared at the stop only: {error.strerror}; {words}")
+        self._live[session.id] = Live(session, stage, is_watched)
+
+    def _note(self, session: clincus.Session, stage: Stage, paths: list[str], is_seen: bool) -> None:
+        """Write down what is sealed for a run that has begun."""
+        copies, at = Copies(), time.time()
+        items = {path: note_item(path, copies) for path in paths}
+        items.update({path: note_item(path, copies, is_way=True) for path in ways(stage, paths)})
+        with self.records.changing(session.workspace) as record:
+            accepted = self._accepted.pop(session.id, [])
+            known = {(one.path, one.at) for one in accepted}
+            record.accepted += accepted
+            record.changes = [one for one in record.changes if (one.path, one.at) not in known]
+            ended = self._ended.pop(session.id, set())
+            record.runs = {id: run for id, run in record.runs.items() if id not in ended and not run.has_ended}
+            record.runs[session.id] = Run(stage.name, paths, at, is_seen)
+            needed = {path for id, run in record.runs.items() if id != session.id for path in run.paths}
+            kept = {path: item for path, item in record.items.items() if path in needed or item.is_way}
+            record.items = {**kept, **{path: item for path, item in items.items() if item is not None}}
+            record.copies.update(copies.data)
+        self._broken = {id: found for id, found in self._broken.items() if id != session.id}
+        self._changes = {**self._changes, session.id: []}
+        self._asked.add(session.id)
+
+    # -- Judging, in the thread of the watcher
+
+    def _judge(self, touched: Touched) -> None:
+        """Decide what it means that names were touched."""
+        by_session: dict[str, dict[str, str]] = {}
+        for mark, how in touched.items():
+            by_session.setdefault(mark.id, {})[mark.path] = how
+        for id, paths in by_session.items():
+            live = self._live.get(id)
+            if live is not None and id not in self._broken:
+                self._judge_session(live, paths)
+
+    def _judge_session(self, live: Live, paths: Mapping[str, str]) -> None:
+        record = self.records.read(live.session.workspace)
+        run = record.runs.get(live.session.id)
+        if run is None or run.has_ended:
+            return
+        items = {path: record.items[path] for path in paths if path in record.items}
+        others = {path for path, item in items.items() if thing_at(path) != item.thing}
+        moved = {path for path, how in paths.items() if how in (MOVED, LOST) and path in items}
+        if run.is_seen and (others or moved):
+            if not seals.is_up(live.stage, seals.mounted()):
+                return  # the container has ended, and what happens now is the person's own
+            off = seals.without_seal(live.stage, (others | moved) - set(run.loose))
+            others = {path for path in others if not is_made_anew(live.stage, path, items[path], off)} | off
+        elif not run.is_seen:  # no seal can be seen: a name that was taken away and put back counts as another thing
+            others |= {path for path in moved if paths[path] == MOVED}
+        if others:
+            self._break(live, {path: what_happened(path) for path in others})
+            return
+        for path, how in paths.items():
+            if path in items and how in (CHANGED, LOST):
+                self._edited.setdefault((live.session.workspace, path), time.monotonic() + SETTLE)
+
+    def _settle(self) -> float:
+        """Note the edits that have come to rest; the seconds until the next one has, -1 if there is none."""
+        now = time.monotonic()
+        due = [key for key, at in self._edited.items() if at <= now]
+        for key in due:
+            del self._edited[key]
+        for workspace in {workspace for workspace, _ in due}:
+            paths = {path for one, path in due if one == workspace}
+            clincus.survive("noting an edit", functools.partial(self._note_edits, workspace, paths))
+        return max(0.0, min(self._edited.values()) - now) if self._edited else -1
+
+    def _note_edits(self, workspace: str, paths: Collection[str]) -> None:
+        """Take in what a person has written into sealed files, unless a container could have written it."""
+        broken: set[str] = set()
+        with self.records.changing(workspace) as record:
+            copies = Copies(sum(map(len, record.copies.values())))
+            loose = {path for run in record.runs.values() if not run.has_ended for path in run.loose}
+            for path in paths:
+                old = record.items.get(path)
+                new = note_item(path, copies, is_way=old.is_way) if old is not None else None
+                if old is None or new is None or old.is_way or new.thing != old.thing:
+                    continue
+                if new.content != old.content and (old.has_other_names or path in loose):
+                    broken.add(path)
+                else:
+                    record.items[path] = new
+            record.copies.update(copies.data)
+        for live in list(self._live.values()) if broken else ():
+            if live.session.workspace == workspace:
+                self._break(live, dict.fromkeys(broken, "changed"))
+
+    def _rest(self, session: clincus.Session) -> None:
+        """A run has ended: watch no more, and remember that its end was seen."""
+        self.watcher.drain()
+        live = self._live.pop(session.id, None)
+        self.watcher.unwatch(session.id)
+        self._broken = {id: found for id, found in self._broken.items() if id != session.id}
+        self._alarm(session, None)
+        if session.id not in self.records.read(session.workspace).runs:
+            return
+        with self.records.changing(session.workspace) as record:
+            run = record.runs[session.id]
+            if live is not None and not live.is_watched and not run.has_ended:
+                found = [one for one in differing(record, run.paths) if is_anothers(record, one[0])]
+                add_changes(record, run, [Change(*one, "unknown", clincus.utc_now(), False) for one in found])
+            put_back = {change.path for change in run.changes if change.restored}
+            for id, other in record.runs.items():
+                if id != session.id and not other.has_ended:
+                    put_back.difference_update(other.paths)
+            for path in sorted(put_back & set(record.items)):
+                restore.remove_placeholder(path, record.items[path])
+            run.has_ended, run.is_broken = run.has_ended or live is not None, False
+
+    # -- A break
+
+    def _break(self, live: Live, found: Mapping[str, str]) -> None:
+        """Begin to act on what happened to paths; the thread of the watcher goes on."""
+        self._broken = {**self._broken, live.session.id: []}  # so that nothing is judged meanwhile
+        threading.Thread(target=self._act, args=(live, found), name="freezing a session", daemon=True).start()
+
+    def _act(self, live: Live, found: Mapping[str, str]) -> None:
+        clincus.survive(f"freezing {live.session.id}", lambda: self._freeze(live, found))
+        if not self._broken.get(live.session.id):  # it had ended
+            self._broken = {id: changes for id, changes in self._broken.items() if id != live.session.id}
+
+    def _freeze(self, live: Live, found: Mapping[str, str]) -> None:
+        """Freeze all containers in which a path was sealed, put it back, and tell."""
+        workspace = live.session.workspace
+        record = self.records.read(workspace)
+        frozen = [
+            one for one in list(self._live.values())
+            if one.session.workspace == workspace
+            and (run := record.runs.get(one.session.id)) is not None
+            and (one is live or set(found) & {*run.paths, *ways(one.stage, run.paths)})
+            and self._pause(one.session)
+        ]  # fmt: skip
+        if not frozen:
+            return  # no container runs: the person's own
+        with self._acting:
+            record = self.records.read(workspace)
+            fresh = [one for one in frozen if not record.runs[one.session.id].is_broken]
+            if fresh:
+                self._put_back(fresh, found)
+
+    def _pause(self, session: clincus.Session) -> bool:
+        """Freeze a container; False if it does not run any more."""
+        door = self._door(session)
+        try:
+            door.run("pause", door.place(session.id), timeout=FROZEN_WITHIN)
+        except clincus.IncusError:
+            instance = door.instance(session.id)
+            return instance is not None and clincus.incus_status(instance) == "Frozen"
+        return True
+
+    def _put_back(self, frozen: list[Live], found: Mapping[str, str]) -> None:
+        workspace, at = frozen[0].session.workspace, clincus.utc_now()
+        who = suspects()
+        by = "unknown" if who else "container"
+        with self.records.changing(workspace) as record:
+            off = dict(found)
+            for live in frozen:
+                paths = record.runs[live.session.id].paths
+                off.update(differing_now(record, [*ways(live.stage, paths), *paths]))
+            changes: list[Change] = []
+            for path in sorted(off):  # a folder comes before what is in it
+                item = record.items.get(path)
+                is_back = item is not None and restore.restore(path, item, record.copies)
+                new = note_item(path, Copies(), is_way=item.is_way) if item is not None and is_back else None
+                if new is not None:
+                    record.items[path] = new
+                changes.append(Change(path, off[path], by, at, is_back, who))
+            for live in frozen:
+                run = record.runs[live.session.id]
+                run.is_broken = True
+                add_changes(record, run, changes)
+        for live in frozen:
+            self._tell_broken(live.session, record.runs[live.session.id].changes, changes)
+
+    def _tell_broken(self, session: clincus.Session, everything: list[Change], new: list[Change]) -> None:
+        self._broken = {**self._broken, session.id: new}
+        self._changes = {**self._changes, session.id: everything}
+        words = f"Frozen: {told(new)}"
+        self._report(session, words)
+        self._alarm(session, words, new[-1].at)
+        self._publish(session.id, clincus.BROKEN)
+        self._label(session, clincus.BROKEN, words)
+
+    # -- What a person decides
+
+    def resolve(self, session: clincus.Session, action: str) -> None:
+        """Let a broken session go on, or end it. Raises ClincusError: 409 if there is nothing to decide."""
+        self._remember(session)
+        if not self._broken.get(session.id):
+            raise clincus.ClincusError(f'"{session.id}" is {session.protection}: there is nothing to decide', 409)
+        sessions = self._app.sessions
+        if action == "stop":
+            sessions.end(session.id)
+            return
+        with sessions.lock(session.id):
+            self._go_on(session, self._broken[session.id])
+            sessions.look(session.id)
+
+    def _go_on(self, session: clincus.Session, changes: list[Change]) -> None:
+        paths = sorted({one.path for one in changes})
+        with self.records.changing(session.workspace) as record:
+            run = record.runs[session.id]
+            done = {(one.path, one.at) for one in changes if one.restored}
+            record.accepted += [one for one in record.changes if (one.path, one.at) in done]
+            record.changes = [one for one in record.changes if (one.path, one.at) not in done]
+            run.is_broken, run.loose = False, sorted({*run.loose, *paths})
+        names = ", ".join(path[len(session.workspace) + 1 :] for path in paths[:MOST_TOLD])
+        self._label(session, "basic", f"The seal of {names} is off until the next start, since you let it go on")
+        done_watching = threading.Event()
+
+        def again() -> None:
+            self._broken = {id: found for id, found in self._broken.items() if id != session.id}
+            try:
+                live = self._live.get(session.id)
+                if live is not None:
+                    self._watch(session, live.stage, run.paths, record)
+                    self._judge_all(session.id, live.stage, run.paths)
+            finally:
+                done_watching.set()
+
+        self.watcher.call(again)
+        done_watching.wait(FROZEN_WITHIN)
+        if session.id in self._broken:
+            raise clincus.ClincusError(f'"{session.id}": something sealed was changed again just now: look again', 409)
+        self._alarm(session, None)
+        if session.paused:
+            self._app.sessions.containers(session.id).start(session.id)
+        if session.id not in self._live:
+            self._found.put(session)
+        self._publish(session.id, "basic")
+
+    # -- What is told
+
+    def _remember(self, session: clincus.Session) -> None:
+        """Take over from the record what an earlier server knew of a session."""
+        if session.id in self._asked or session.protection not in (clincus.BROKEN, "basic"):
+            return
+        self._asked.add(session.id)
+        with suppress(clincus.ClincusError):
+            run = self.records.read(session.workspace).runs.get(session.id)
+            if run is None or run.has_ended:
+                return
+            self._changes = {**self._changes, session.id: run.changes}
+            if run.is_broken and run.changes and session.protection == clincus.BROKEN:
+                last = [one for one in run.changes if one.at == run.changes[-1].at]
+                self._broken = {**self._broken, session.id: last}
+                self._alarm(session, f"Frozen: {told(last)}", last[-1].at)
+
+    def fields(self, session: clincus.Session) -> dict[str, object]:
+        """The fields of a session's document."""
+        self._remember(session)
+        found = [change.document() for change in self._changes.get(session.id, ())]
+        is_broken = bool(self._broken.get(session.id))
+        return {"protection_changes": found, **({"protection": clincus.BROKEN} if is_broken else {})}
+
+    def document(self, session: clincus.Session) -> dict[str, object]:
+        """The answer of GET …/protection. Raises ClincusError."""
+        is_here = session.mode == "mount" and not session.engine
+        record = self.records.read(session.workspace) if is_here else Record(session.workspace)
+        run = record.runs.get(session.id)
+        sealed = []
+        if run is not None and not run.has_ended:
+            places = (path for path in run.paths if path not in run.loose)
+            sealed = [
+                {"path": path, "why": seals.why_sealed(path, source_of(path, session.workspace))} for path in places
+            ]
+        fields = self.fields(session)
+        return {
+            "level": fields.get("protection", session.protection),
+            "note": session.protection_note,
+            "sealed": sealed,
+            "changes": fields["protection_changes"],
+            "appeared": appeared_in(session),
+        }
+
+    def _label(self, session: clincus.Session, level: str, note: str) -> None:
+        """Let the instance say it, for every Clincus that looks."""
+        door = self._door(session)
+        words = (f"{clincus.LABEL}protection={level}", f"{clincus.LABEL}protection_note={note[:1000]}")
+        with suppress(clincus.ClincusError):  # the record says it too
+            door.run("config", "set", door.place(session.id), *words)
+
+    def _publish(self, id: str, level: str) -> None:
+        self._app.hub.publish({"type": "session.protection", "id": id, "protection": level}, extension=True)
+
+    def _alarm(self, session: clincus.Session, words: str | None, since: str = "") -> None:
+        alarm = None
+        if words is not None:
+            alarm = {"state": "waiting", "reason": "protection", "text": words, "since": since}
+        clincus.call_each(self._app.extensions.alarm_listeners, session, alarm)
+
+    def _report(self, session: clincus.Session, words: str) -> None:
+        self._app.sessions.report(f"{session.id}: {words}")
+
+    def _door(self, session: clincus.Session) -> clincus.Incus:
+        if self._app is None:
+            return clincus.engine_door(clincus.load_config(self._environ), "")
+        return self._app.sessions.door(session.id)  # type: ignore[no-any-return]
+
+    # -- For the health report
+
+    def examine(self) -> tuple[str, str] | None:
+        """The workspaces whose sealed files changed while a session ran, and nobody has said that this is well."""
+        found = [record for record in self.records.all() if record.changes]
+        if not found:
+            return None
+        names = ", ".join(sorted(record.workspace for record in found)[:MOST_TOLD])
+        words = f"Something sealed was changed while a session ran, in {names}: {told(found[0].changes)}"
+        return words, "look at each path before you run git there; `clincus shell --accept-changes` takes it as it is"
+
+
+def appeared_in(session: clincus.Session) -> list[dict[str, object]]:
+    """What runs on the person's machine by itself, and has appeared since the start."""
+    return []  # the seam: `return appeared.appeared_in(session)` once appeared.py is there
+
+
+# -- Pure, or with a look at the disk
+
+
+def ways(stage: Stage, paths: Iterable[str]) -> list[str]:
+    """The folders on the way to sealed paths, below the folder that the session got."""
+    found: dict[str, None] = {}
+    for path in paths:
+        source = stage.source(path)
+        found.update(dict.fromkeys(steps_to(path, source)[:-1]))
+    return list(found)
+
+
+def several_names(record: Record, paths: Iterable[str]) -> Iterator[str]:
+    """The files that are sealed, or in a sealed folder, and have another name by which they can be changed."""
+    for path in paths:
+        item = record.items.get(path)
+        if item is not None and item.kind == "file" and item.links > 1:
+            yield path
+        for piece in item.pieces if item is not None else ():
+            if piece.kind == "file" and piece.links > 1:
+                yield f"{path}/{piece.path}"
+
+
+def what_happened(path: str) -> str:
+    """The word for a sealed path that is another thing."""
+    return "gone" if thing_at(path) is None else "replaced"
+
+
+def is_made_anew(stage: Stage, path: str, item: Item, off: Collection[str]) -> bool:
+    """Whether the wall itself made a placeholder anew, as the container restarts: its seal is on then."""
+    if not item.is_placeholder:
+        return False
+    if path in off:
+        time.sleep(RESTART)
+    mounts = seals.mounted()
+    return stage.place(path) in mounts or not seals.is_up(stage, mounts)
+
+
+def differing(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of some paths whose content is not what was noted, and what happened to each. Placeholders may be gone."""
+    for path in paths:
+        item = record.items.get(path)
+        if item is None or item.is_way:
+            continue
+        now = note_item(path, Copies())
+        if item.is_placeholder and (now is None or now.is_placeholder):
+            continue
+        if now is None:
+            yield path, "gone"
+        elif now.content != item.content:
+            yield path, "changed" if now.thing == item.thing else "replaced"
+
+
+def differing_now(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of some paths that are another thing than was noted, and what happened to each."""
+    for path in paths:
+        item = record.items.get(path)
+        if item is not None and thing_at(path) != item.thing:
+            yield path, what_happened(path)
+
+
+def is_anothers(record: Record, path: str) -> bool:
+    """Whether a path that differs cannot be a person's edit in place."""
+    item = record.items[path]
+    return thing_at(path) != item.thing or item.has_other_names
+
+
+def add_changes(record: Record, run: Run, changes: Iterable[Change]) -> None:
+    """Add changes to those of a run, and to those that nobody has accepted."""
+    for change in changes:
+        if change not in run.changes:
+            run.changes.append(change)
+        if change not in record.changes:
+            record.changes.append(change)
+
+
+def source_of(path: str, workspace: str) -> str:
+    """The folder from which a path is told."""
+    return workspace if clincus.path_inside(path, workspace) else path.rpartition("/")[0]
+
+
+def told(changes: Iterable[Change]) -> str:
+    """Changes in words: each path once, with what happened last, and who else may have done it."""
+    last = {change.path: change for change in changes}
+    parts = []
+    for change in list(last.values())[:MOST_TOLD]:
+        back = "; the copy is back in its place" if change.restored else ""
+        parts.append(f"{change.path} {VERBS[change.what]} while a session ran (at {change.at}{back})")
+    who = next((change.words for change in last.values() if change.words), "")
+    more = f" and {len(last) - MOST_TOLD} more" if len(last) > MOST_TOLD else ""
+    return clincus.printable(", ".join(parts) + more + (f"; {who}" if who else ""))
+
+
+VERBS = {"replaced": "was replaced", "changed": "was changed", "gone": "was taken away"}

@@ -1,0 +1,131 @@
+"""Puts a sealed path back as it was noted. What stands in its place is put aside; nothing is deleted."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+
+from .identity import Copies, Item, Piece, note_item, opened, thing_at
+
+ASIDE = "clincus-replaced"  # what a container put there is found beside it under NAME.clincus-replaced-…
+FRESH = "clincus-fresh"
+MOST_SEARCHED = 20000  # entries of a folder in which one that was renamed is looked for
+
+
+def restore(path: str, item: Item, copies: Mapping[str, bytes]) -> bool:
+    """Make a path what it was again. False if that is not possible: no copy, or no right to."""
+    try:
+        if item.is_way:
+            return find_folder(path, item)
+        now = note_item(path, Copies())
+        if now is not None and item.digest and now.content == item.content:
+            return True
+        if not is_copied(item, copies):
+            return False
+        with opened(os.path.dirname(path)) as parent:
+            name = os.path.basename(path)
+            fresh = f".{name}.{FRESH}-{secrets.token_hex(4)}"
+            if item.kind == "file":
+                write_file(parent, fresh, copies[item.digest], item)
+            else:
+                write_folder(parent, fresh, item, copies)
+            put_aside(parent, name)
+            os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except OSError:
+        return False
+    return True
+
+
+def is_copied(item: Item, copies: Mapping[str, bytes]) -> bool:
+    """Whether there is a copy of all that is in it."""
+    if item.kind == "file":
+        return item.digest in copies
+    pieces = item.pieces
+    is_plain = item.kind == "folder" and bool(item.digest) and all(one.kind != "other" for one in pieces)
+    return is_plain and all(one.digest in copies for one in pieces if one.kind == "file")
+
+
+def write_file(folder: int, name: str, data: bytes, like: Item | Piece) -> None:
+    """Write a new file into a folder by its descriptor. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(name, flags, 0o600, dir_fd=folder), "wb") as file:
+        file.write(data)
+        file.flush()
+        give(file.fileno(), like)
+        os.fsync(file.fileno())
+
+
+def write_folder(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> None:
+    """Make a folder anew with all that was in it. Raises OSError."""
+    folders = {"": make_folder(parent, name)}
+    try:
+        for piece in item.pieces:  # a folder comes before what is in it
+            above, _, last = piece.path.rpartition("/")
+            if piece.kind == "folder":
+                folders[piece.path] = make_folder(folders[above], last)
+            elif piece.kind == "link":
+                os.symlink(piece.digest, last, dir_fd=folders[above])
+            else:
+                write_file(folders[above], last, copies[piece.digest], piece)
+        known: dict[str, Item | Piece] = {piece.path: piece for piece in item.pieces}
+        for path, descriptor in folders.items():
+            give(descriptor, known.get(path, item))
+    finally:
+        for descriptor in folders.values():
+            os.close(descriptor)
+
+
+def make_folder(parent: int, name: str) -> int:
+    """Make a folder and open it. Raises OSError."""
+    os.mkdir(name, 0o700, dir_fd=parent)
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def give(descriptor: int, like: Item | Piece) -> None:
+    """Give a file or folder its owner and its mode. Raises OSError for the mode."""
+    with suppress(PermissionError):  # it is ours then, as the workspace is
+        os.fchown(descriptor, like.uid, like.gid)
+    os.fchmod(descriptor, like.mode & 0o777)
+
+
+def put_aside(parent: int, name: str) -> None:
+    """Rename what is at a name, so that nothing reads it any more. Raises OSError."""
+    with suppress(FileNotFoundError):
+        os.rename(name, f"{name}.{ASIDE}-{secrets.token_hex(4)}", src_dir_fd=parent, dst_dir_fd=parent)
+
+
+def find_folder(path: str, item: Item) -> bool:
+    """Rename a folder back that was renamed within its parent. Raises OSError."""
+    if thing_at(path) == item.thing:
+        return True
+    with opened(os.path.dirname(path)) as parent:
+        listed = os.open(f"/proc/self/fd/{parent}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with os.scandir(listed) as entries:
+                inodes = {entry.inode(): entry.name for entry, _ in zip(entries, range(MOST_SEARCHED))}
+        finally:
+            os.close(listed)
+        name = inodes.get(item.inode)
+        if name is None:
+            return False
+        put_aside(parent, os.path.basename(path))
+        os.rename(name, os.path.basename(path), src_dir_fd=parent, dst_dir_fd=parent)
+    return thing_at(path) == item.thing
+
+
+def remove_placeholder(path: str, item: Item) -> None:
+    """Take away a placeholder that we put back: the wall removes only what it made itself."""
+    now = note_item(path, Copies())
+    if not item.is_placeholder or now is None or now.content != item.content:
+        return
+    with suppress(OSError), opened(os.path.dirname(path)) as parent:
+        name = os.path.basename(path)
+        if item.kind == "file":
+            os.unlink(name, dir_fd=parent)
+            return
+        with opened(path) as folder:
+            for piece in item.pieces:
+                os.unlink(piece.path, dir_fd=folder)
+        os.rmdir(name, dir_fd=parent)

@@ -1,0 +1,124 @@
+"""Which paths of the host are sealed for a session, and whether a seal is still on: read from the kernel's mounts.
+
+The wall's hook puts each workspace together below /run/clincus, and mounts every sealed path there over itself. So the
+list of mounts says what is sealed exactly, and a seal that has come off is missing in it. A server in a mount namespace
+of its own may not see these mounts; then the patterns of the plan say what is sealed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import clincus
+
+MOUNTS = "/proc/self/mountinfo"
+MOST_SEALED = 4000  # as MOST_MOUNTS of the hook
+LOOKS, BETWEEN_LOOKS = 3, 0.02  # the kernel's list may miss a mount while others come and go; seconds
+WHY = (  # the first that fits; `**` is any way between
+    (r"(.*/)?hooks|\.husky", "git runs what is in it"),
+    (r"(.*/)?(config|config\.worktree|\.gitconfig)", "git reads its settings there, and runs the commands in them"),
+    (r"(.*/)?commondir", "it would lead git to other settings"),
+    (r"(.*/)?attributes", "it says which files go through which command"),
+    (r"\.clincus\.toml", "Clincus reads its settings for the project there"),
+    (r"\.vscode|\.zed|\.idea|\.cursor|\.devcontainer", "an editor runs what it says"),
+    (r"\.git", "git would take its settings from there"),
+)
+OTHER_WHY = "your configuration, or git's, names it"
+
+
+class Stage(NamedTuple):
+    """The place where the wall puts a session's folders together, and what it protects there."""
+
+    name: str  # of the folder below clincus.STAGES
+    trees: tuple[tuple[str, tuple[str, ...]], ...]  # the folders of the host that are not read-only, and the patterns
+
+    @classmethod
+    def of(cls, config: Mapping[str, str]) -> Stage | None:
+        """The stage of an instance by its configuration; None for one that has none."""
+        plan: dict[str, Any] = clincus.hook_plan(config)
+        if not plan.get("stage"):
+            return None
+        return cls(plan["stage"], tuple((one["source"], patterns_of(one)) for one in plan["trees"]))
+
+    def path(self, tree: int, relative: str = "") -> str:
+        """Where a path of a tree is mounted."""
+        return f"{clincus.STAGES}/{self.name}/{tree}" + (f"/{relative}" if relative else "")
+
+    def place(self, path: str) -> str:
+        """Where a path of the host is mounted; "" if it lies in no tree."""
+        for number, (source, _) in enumerate(self.trees):
+            if clincus.path_inside(path, source):
+                return self.path(number, path[len(source) :].strip("/"))
+        return ""
+
+    def source(self, path: str) -> str:
+        """The folder of the host in which a sealed path lies."""
+        return next((source for source, _ in self.trees if clincus.path_inside(path, source)), "")
+
+
+def patterns_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """The patterns of a tree of a plan; none where nothing can be changed."""
+    return () if tree["readonly"] else tuple(tree["protect"])
+
+
+def mounted() -> dict[str, bool]:
+    """The mount points below clincus.STAGES, and whether each is read-only (proc(5), mountinfo)."""
+    found: dict[str, bool] = {}
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            if clincus.STAGES in line:
+                words = line.split(" ")
+                point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), words[4])
+                found[point] = "ro" in words[5].split(",")
+    return found
+
+
+def is_up(stage: Stage, mounts: Mapping[str, bool]) -> bool:
+    """Whether the trees of a stage are mounted: the container that it was built for has not ended."""
+    return any(stage.path(number) in mounts for number in range(len(stage.trees)))
+
+
+def sealed_paths(stage: Stage) -> tuple[list[str], bool]:
+    """The absolute paths that are sealed in a stage now, and whether its mounts can be seen."""
+    mounts = mounted()
+    if not is_up(stage, mounts):
+        return sealed_by_patterns(stage), False
+    found = []
+    for number, (source, patterns) in enumerate(stage.trees):
+        top = stage.path(number) + "/"
+        points = [point[len(top) :] for point, readonly in mounts.items() if readonly and point.startswith(top)]
+        found += [f"{source}/{point}" for point in points] if patterns else []
+    return sorted(set(found))[:MOST_SEALED], True
+
+
+def sealed_by_patterns(stage: Stage) -> list[str]:
+    """As the hook would find them; an absent path is left out."""
+    found: list[str] = []
+    for source, patterns in stage.trees:
+        if patterns:
+            covers = clincus.ask_places(source=source, patterns=list(patterns))["covers"]
+            found += [f"{source}/{path}" for path, sealed in covers if sealed]
+    return sorted(set(found))[:MOST_SEALED]
+
+
+def without_seal(stage: Stage, paths: Collection[str]) -> set[str]:
+    """Those of some sealed paths whose seal is off, while the container runs."""
+    missing = set(paths)
+    for look in range(LOOKS):
+        mounts = mounted()
+        if not is_up(stage, mounts):
+            return set()
+        missing = {path for path in missing if stage.place(path) not in mounts}
+        if not missing:
+            break
+        time.sleep(BETWEEN_LOOKS if look < LOOKS - 1 else 0)
+    return missing
+
+
+def why_sealed(path: str, source: str) -> str:
+    """Why a path is sealed, for the person."""
+    relative = path[len(source) :].strip("/")
+    return next((why for pattern, why in WHY if re.fullmatch(pattern, relative)), OTHER_WHY)
