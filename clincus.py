@@ -4564,7 +4564,7 @@ class Sessions:
         before = self._adopted(found)
         launch = self.plan(self._again(before, request))
         target = launch.draft.workspace
-        if found.paused and found.protection == BROKEN:
+        if found.paused and self.document(found)["protection"] == BROKEN:
             words = "something sealed was changed, so it is frozen until you decide"
             raise ClincusError(f'"{found.id}": {words} (clincus protection {found.id})', 409)
         if is_stopped and target != before.workspace and before is found:  # a person asked for the folder, not a link
@@ -4662,7 +4662,7 @@ class Sessions:
 
     def _awake(self, session: Session) -> Session:
         """As `_thawed`, for its end. One whose seal came off is stopped hard: nothing of it may run any more."""
-        if not session.paused or session.protection != BROKEN:
+        if not session.paused or self.document(session)["protection"] != BROKEN:
             return self._thawed(session)
         self.containers(session.id).stop(session.id, 0)
         return session._replace(status="stopped", paused=False)

@@ -25,12 +25,15 @@ from .identity import Copies, Item, note_item, steps_to, thing_at
 from .records import Change, Record, Records, Run
 from .seals import Stage
 from .suspects import suspects
-from .watch import CHANGED, LOST, MOVED, Mark, Touched, Watcher
+from .watch import FOUND, LOST, MOVED, Mark, Touched, Watcher
 
 SETTLE = 0.3  # seconds after an edit in place until it is noted
 RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
 ASK_AGAIN = 2.0  # seconds until Incus is asked again, if it does not answer
+EDITED, RESTARTS = "edited", "restarts"  # verdicts beside those that the API tells
+MENDED_WITHIN = 10.0  # seconds after the end of a run in which the wall goes away
+MOST_MENDED = 30  # changes of one run that are put back
 MOST_TOLD = 20  # changes in one message
 NOT_SEEN = "What is sealed on another host is not watched from here"
 NOT_WATCHED = "What is sealed by plain devices is not watched"
@@ -62,6 +65,7 @@ class Guard:
         self._noting: dict[str, threading.Thread] = {}  # in a command: session -> what notes it
         self._found: queue.SimpleQueue[clincus.Session] = queue.SimpleQueue()
         self._live: dict[str, Live] = {}  # only the thread of the watcher changes this
+        self._late: dict[str, set[str]] = {}  # session -> paths that were touched as its container ended; as `_live`
         self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
         self._acting = threading.Lock()  # one break at a time
         self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; replaced, not changed
@@ -220,7 +224,7 @@ class Guard:
         self._judge_all(session.id, stage, paths)
 
     def _judge_all(self, id: str, stage: Stage, paths: list[str]) -> None:
-        self._judge({Mark(id, path): LOST for path in (*paths, *ways(stage, paths))})
+        self._judge({Mark(id, path): FOUND for path in (*paths, *ways(stage, paths))})
 
     def _tell_unasked(self, session: clincus.Session, found: list[Change]) -> None:
         with self.records.changing(session.workspace) as record:
@@ -272,27 +276,40 @@ class Guard:
             live = self._live.get(id)
             if live is not None and id not in self._broken:
                 self._judge_session(live, paths)
+            elif live is not None and self._broken[id]:  # else a thread acts on it, which looks again at its end
+                self._judge_broken(live)
+
+    def _judge_broken(self, live: Live) -> None:
+        """Put back again what was changed after a freeze: who did it may be no part of the container."""
+        record = self.records.read(live.session.workspace)
+        run = record.runs.get(live.session.id)
+        if run is not None and len(run.changes) < MOST_MENDED and any(is_other(record, live, run)):
+            self._act_on(live, {})
 
     def _judge_session(self, live: Live, paths: Mapping[str, str]) -> None:
         record = self.records.read(live.session.workspace)
         run = record.runs.get(live.session.id)
         if run is None or run.has_ended:
             return
-        items = {path: record.items[path] for path in paths if path in record.items}
-        others = {path for path, item in items.items() if thing_at(path) != item.thing}
-        moved = {path for path, how in paths.items() if how in (MOVED, LOST) and path in items}
-        if run.is_seen and (others or moved):
-            if not seals.is_up(live.stage, seals.mounted()):
-                return  # the container has ended, and what happens now is the person's own
-            off = seals.without_seal(live.stage, (others | moved) - set(run.loose))
-            others = {path for path in others if not is_made_anew(live.stage, path, items[path], off)} | off
-        elif not run.is_seen:  # no seal can be seen: a name that was taken away and put back counts as another thing
-            others |= {path for path in moved if paths[path] == MOVED}
-        if others:
-            self._break(live, {path: what_happened(path) for path in others})
+        if run.is_seen and not seals.is_up(live.stage, seals.mounted()):
+            # The container has ended. Whether this was before or after that nobody knows: see `_rest`.
+            self._late.setdefault(live.session.id, set()).update(paths)
             return
-        for path, how in paths.items():
-            if path in items and how in (CHANGED, LOST):
+        items = {path: record.items[path] for path in paths if path in record.items}
+        off = seals.without_seal(live.stage, items.keys() - set(run.loose)) if run.is_seen else set()
+        verdicts = {path: verdict(path, item, paths[path], path in off) for path, item in items.items()}
+        if RESTARTS in verdicts.values():
+            # The wall makes placeholders anew as a container restarts: then their seals are on in a moment.
+            time.sleep(RESTART)
+            doubted = [path for path, what in verdicts.items() if what == RESTARTS]
+            gone = seals.without_seal(live.stage, doubted) if run.is_seen else doubted
+            verdicts.update({path: what_happened(path) if path in gone else "" for path in doubted})
+        broken = {path: what for path, what in verdicts.items() if what not in ("", EDITED)}
+        if broken:
+            self._break(live, broken)
+            return
+        for path, what in verdicts.items():
+            if what == EDITED:
                 self._edited.setdefault((live.session.workspace, path), time.monotonic() + SETTLE)
 
     def _settle(self) -> float:
@@ -337,8 +354,10 @@ class Guard:
             return
         with self.records.changing(session.workspace) as record:
             run = record.runs[session.id]
-            if live is not None and not live.is_watched and not run.has_ended:
-                found = [one for one in differing(record, run.paths) if is_anothers(record, one[0])]
+            late = self._late.pop(session.id, set())
+            if live is not None and not run.has_ended:
+                unknown = late if live.is_watched else {*late, *run.paths}
+                found = [one for one in differing(record, unknown) if one[0] in late or is_anothers(record, one[0])]
                 add_changes(record, run, [Change(*one, "unknown", clincus.utc_now(), False) for one in found])
             put_back = {change.path for change in run.changes if change.restored}
             for id, other in record.runs.items():
@@ -346,19 +365,44 @@ class Guard:
                     put_back.difference_update(other.paths)
             for path in sorted(put_back & set(record.items)):
                 restore.remove_placeholder(path, record.items[path])
-            run.has_ended, run.is_broken = run.has_ended or live is not None, False
+            run.has_ended = run.has_ended or live is not None
+            run.is_broken = False
+        if live is not None and any(not change.restored for change in run.changes):
+            mend = functools.partial(self._mend_later, live)
+            threading.Thread(target=mend, name="putting back what was sealed", daemon=True).start()
+
+    def _mend_later(self, live: Live) -> None:
+        """Put back what the kernel kept from being renamed while the wall was mounted on it."""
+        deadline = time.monotonic() + MENDED_WITHIN
+        while seals.is_up(live.stage, seals.mounted()) and time.monotonic() < deadline:
+            time.sleep(RESTART)
+        with self.records.changing(live.session.workspace) as record:
+            run = record.runs.get(live.session.id)
+            if run is None or not run.has_ended:
+                return  # it has begun anew
+            for change in sorted(run.changes):
+                item = record.items.get(change.path)
+                if not change.restored and item is not None and restore.restore(change.path, item, record.copies):
+                    for changes in (run.changes, record.changes):
+                        changes[:] = [one._replace(restored=True) if one == change else one for one in changes]
+        self._changes = {**self._changes, live.session.id: run.changes}
 
     # -- A break
 
     def _break(self, live: Live, found: Mapping[str, str]) -> None:
         """Begin to act on what happened to paths; the thread of the watcher goes on."""
         self._broken = {**self._broken, live.session.id: []}  # so that nothing is judged meanwhile
+        self._act_on(live, found)
+
+    def _act_on(self, live: Live, found: Mapping[str, str]) -> None:
         threading.Thread(target=self._act, args=(live, found), name="freezing a session", daemon=True).start()
 
     def _act(self, live: Live, found: Mapping[str, str]) -> None:
-        clincus.survive(f"freezing {live.session.id}", lambda: self._freeze(live, found))
+        has_failed = clincus.survive(f"freezing {live.session.id}", lambda: self._freeze(live, found))
         if not self._broken.get(live.session.id):  # it had ended
             self._broken = {id: changes for id, changes in self._broken.items() if id != live.session.id}
+        elif not has_failed:
+            self.watcher.call(lambda: self._judge({Mark(live.session.id, live.session.workspace): LOST}))
 
     def _freeze(self, live: Live, found: Mapping[str, str]) -> None:
         """Freeze all containers in which a path was sealed, put it back, and tell."""
@@ -374,10 +418,7 @@ class Guard:
         if not frozen:
             return  # no container runs: the person's own
         with self._acting:
-            record = self.records.read(workspace)
-            fresh = [one for one in frozen if not record.runs[one.session.id].is_broken]
-            if fresh:
-                self._put_back(fresh, found)
+            self._put_back(frozen, found)
 
     def _pause(self, session: clincus.Session) -> bool:
         """Freeze a container; False if it does not run any more."""
@@ -394,10 +435,13 @@ class Guard:
         who = suspects()
         by = "unknown" if who else "container"
         with self.records.changing(workspace) as record:
-            off = dict(found)
+            is_first = any(not record.runs[live.session.id].is_broken for live in frozen)
+            off: dict[str, str] = {}
             for live in frozen:
-                paths = record.runs[live.session.id].paths
-                off.update(differing_now(record, [*ways(live.stage, paths), *paths]))
+                off.update(is_other(record, live, record.runs[live.session.id]))
+            off.update(found if is_first else {})
+            if not off:
+                return  # another thread was here first
             changes: list[Change] = []
             for path in sorted(off):  # a folder comes before what is in it
                 item = record.items.get(path)
@@ -491,7 +535,7 @@ class Guard:
         """The fields of a session's document."""
         self._remember(session)
         found = [change.document() for change in self._changes.get(session.id, ())]
-        is_broken = bool(self._broken.get(session.id))
+        is_broken = session.id in self._broken and (session.paused or bool(self._broken[session.id]))
         return {"protection_changes": found, **({"protection": clincus.BROKEN} if is_broken else {})}
 
     def document(self, session: clincus.Session) -> dict[str, object]:
@@ -583,14 +627,21 @@ def what_happened(path: str) -> str:
     return "gone" if thing_at(path) is None else "replaced"
 
 
-def is_made_anew(stage: Stage, path: str, item: Item, off: Collection[str]) -> bool:
-    """Whether the wall itself made a placeholder anew, as the container restarts: its seal is on then."""
-    if not item.is_placeholder:
-        return False
-    if path in off:
-        time.sleep(RESTART)
-    mounts = seals.mounted()
-    return stage.place(path) in mounts or not seals.is_up(stage, mounts)
+def verdict(path: str, item: Item, how: str, is_off: bool) -> str:
+    """What it means that something happened to a sealed path, or to a folder on the way to one.
+
+    "" for nothing, EDITED for a person's edit in place, RESTARTS for what a restart of the container may look like;
+    else the word for what was done to it. A name that moves is never a person's: the kernel denies that on the host.
+    """
+    now = note_item(path, Copies(), is_way=item.is_way)
+    is_moved = now is None or now.thing != item.thing or is_off or how == MOVED
+    if item.is_placeholder and not item.is_way and is_moved and (now is None or now.is_placeholder):
+        return RESTARTS if now is None or now.thing != item.thing or is_off else ""
+    if is_moved:
+        return what_happened(path)
+    if item.is_way or now == item:
+        return ""
+    return "changed" if how == LOST and now is not None and now.content != item.content else EDITED
 
 
 def differing(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -608,12 +659,18 @@ def differing(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]
             yield path, "changed" if now.thing == item.thing else "replaced"
 
 
-def differing_now(record: Record, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Those of some paths that are another thing than was noted, and what happened to each."""
-    for path in paths:
+def is_other(record: Record, live: Live, run: Run) -> Iterator[tuple[str, str]]:
+    """The sealed paths of a run, and the folders on the way, that are not as noted, and what happened to each."""
+    for path in (*ways(live.stage, run.paths), *run.paths):
         item = record.items.get(path)
-        if item is not None and thing_at(path) != item.thing:
+        if item is None:
+            continue
+        if thing_at(path) != item.thing:
             yield path, what_happened(path)
+        elif not item.is_way:
+            now = note_item(path, Copies())
+            if now is None or now.content != item.content:
+                yield path, "changed"
 
 
 def is_anothers(record: Record, path: str) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
-from .identity import Copies, Item, Piece, note_item, opened, thing_at
+from .identity import FILE_LIMIT, Copies, Item, Piece, note_item, opened, thing_at
 
 ASIDE = "clincus-replaced"  # what a container put there is found beside it under NAME.clincus-replaced-…
 FRESH = "clincus-fresh"
@@ -26,16 +27,46 @@ def restore(path: str, item: Item, copies: Mapping[str, bytes]) -> bool:
             return False
         with opened(os.path.dirname(path)) as parent:
             name = os.path.basename(path)
-            fresh = f".{name}.{FRESH}-{secrets.token_hex(4)}"
-            if item.kind == "file":
-                write_file(parent, fresh, copies[item.digest], item)
+            try:
+                put_aside(parent, name)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                refill(parent, name, item, copies)  # it is back in its place, and its seal came with it
             else:
-                write_folder(parent, fresh, item, copies)
-            put_aside(parent, name)
-            os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)
+                make_anew(parent, name, item, copies)
     except OSError:
         return False
     return True
+
+
+def make_anew(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> None:
+    """Make a file or folder in one step, where there is none. Raises OSError."""
+    fresh = f".{name}.{FRESH}-{secrets.token_hex(4)}"
+    if item.kind == "file":
+        write_file(parent, fresh, copies[item.digest], item)
+    else:
+        os.close(make_folder(parent, fresh))
+        fill_folder(parent, fresh, item, copies)
+    os.rename(fresh, name, src_dir_fd=parent, dst_dir_fd=parent)
+
+
+def refill(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> None:
+    """Give a file or folder that cannot be renamed its old content; what was in it is kept aside. Raises OSError."""
+    aside = f"{name}.{ASIDE}-{secrets.token_hex(4)}"
+    if item.kind == "file":
+        with open(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent), "r+b") as file:
+            write_file(parent, aside, file.read(FILE_LIMIT), item)
+            file.seek(0)
+            file.truncate()
+            file.write(copies[item.digest])
+            give(file.fileno(), item)
+        return
+    os.close(make_folder(parent, aside))
+    with opened_in(parent, name) as folder, opened_in(parent, aside) as kept:
+        for entry in os.listdir(folder)[:MOST_SEARCHED]:
+            os.rename(entry, entry, src_dir_fd=folder, dst_dir_fd=kept)
+    fill_folder(parent, name, item, copies)
 
 
 def is_copied(item: Item, copies: Mapping[str, bytes]) -> bool:
@@ -57,9 +88,10 @@ def write_file(folder: int, name: str, data: bytes, like: Item | Piece) -> None:
         os.fsync(file.fileno())
 
 
-def write_folder(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> None:
-    """Make a folder anew with all that was in it. Raises OSError."""
-    folders = {"": make_folder(parent, name)}
+def fill_folder(parent: int, name: str, item: Item, copies: Mapping[str, bytes]) -> None:
+    """Put into an empty folder all that was in it. Raises OSError."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    folders = {"": os.open(name, flags, dir_fd=parent)}
     try:
         for piece in item.pieces:  # a folder comes before what is in it
             above, _, last = piece.path.rpartition("/")
@@ -75,6 +107,16 @@ def write_folder(parent: int, name: str, item: Item, copies: Mapping[str, bytes]
     finally:
         for descriptor in folders.values():
             os.close(descriptor)
+
+
+@contextmanager
+def opened_in(parent: int, name: str) -> Iterator[int]:
+    """A descriptor of a folder in another one. Raises OSError, for a link too."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(parent: int, name: str) -> int:
@@ -97,21 +139,18 @@ def put_aside(parent: int, name: str) -> None:
 
 
 def find_folder(path: str, item: Item) -> bool:
-    """Rename a folder back that was renamed within its parent. Raises OSError."""
+    """Rename a folder back that was renamed within its parent. Raises OSError.
+
+    While the wall is mounted on it that is EBUSY: then what took its place is put aside, so that git reads nothing.
+    """
     if thing_at(path) == item.thing:
         return True
     with opened(os.path.dirname(path)) as parent:
-        listed = os.open(f"/proc/self/fd/{parent}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with os.scandir(listed) as entries:
-                inodes = {entry.inode(): entry.name for entry, _ in zip(entries, range(MOST_SEARCHED))}
-        finally:
-            os.close(listed)
-        name = inodes.get(item.inode)
-        if name is None:
-            return False
+        with opened_in(parent, ".") as listed, os.scandir(listed) as entries:
+            inodes = {entry.inode(): entry.name for entry, _ in zip(entries, range(MOST_SEARCHED))}
         put_aside(parent, os.path.basename(path))
-        os.rename(name, os.path.basename(path), src_dir_fd=parent, dst_dir_fd=parent)
+        if item.inode in inodes:
+            os.rename(inodes[item.inode], os.path.basename(path), src_dir_fd=parent, dst_dir_fd=parent)
     return thing_at(path) == item.thing
 
 

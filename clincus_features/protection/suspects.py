@@ -40,7 +40,7 @@ def processes_apart() -> Iterator[tuple[int, str]]:
             if os.geteuid() != 0 and os.stat(f"/proc/{pid}").st_uid != os.geteuid():
                 continue
             namespace = namespace_of(pid)
-            if namespace and namespace not in ours and not is_contained(pid):
+            if namespace and namespace not in ours and is_program(pid) and not is_contained(pid):
                 yield pid, name_of(pid)
 
 
@@ -50,6 +50,12 @@ def namespace_of(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/ns/mnt")
     except OSError:
         return ""
+
+
+def is_program(pid: int) -> bool:
+    """Whether a process has a command line, as no thread of the kernel has. Raises OSError."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read(1) != b""
 
 
 def is_contained(pid: int) -> bool:

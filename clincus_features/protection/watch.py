@@ -41,7 +41,8 @@ READ_SIZE = 64 << 10  # bytes: some 2000 events
 FLOOD = 500  # events that one read may bring before the next one waits
 PAUSE, PAUSE_AFTER_LOSS = 0.05, 0.5  # seconds
 
-MOVED, CHANGED, LOST = "moved", "changed", "lost"  # a name changed; its content did; events were dropped
+# A name changed; its content did; events were dropped; a session was taken up that ran already.
+MOVED, CHANGED, LOST, FOUND = "moved", "changed", "lost", "found"
 
 
 class Mark(NamedTuple):
@@ -51,7 +52,7 @@ class Mark(NamedTuple):
     path: str
 
 
-Touched = dict[Mark, str]  # what happened: MOVED, CHANGED or LOST
+Touched = dict[Mark, str]  # what happened: MOVED, CHANGED, LOST or FOUND
 
 
 class Watched:

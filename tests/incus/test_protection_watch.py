@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import clincus
-from clincus_features.protection.seals import Stage
 from tests.programs import NO_CHECKPOINTS, git, wait_until
 
 EVIL = "[core]\n\tfsmonitor = false\n"
@@ -35,7 +33,12 @@ def protection(server, session):
 
 def await_broken(server, session):
     """The protection of a session once it is broken."""
-    wait_until(lambda: protection(server, session)["level"] == "broken", "the session to be broken")
+
+    def is_frozen():
+        [told] = [one for one in server.get("/api/sessions").json if one["id"] == session["id"]]
+        return told["protection"] == "broken" and told["paused"]
+
+    wait_until(is_frozen, "the session to be broken")
     return protection(server, session)
 
 
@@ -83,3 +86,177 @@ def test_a_replaced_file_freezes_the_session_and_is_put_back(bed, server, sessio
     assert (told["protection"], told["paused"], len(told["protection_changes"])) == ("broken", True, 1)
     lines = server.get(f"/api/sessions/{session['id']}/log").json
     assert any("Frozen" in line["what"] and ".git/config" in line["what"] for line in lines)
+
+
+def freeze_by(server, session, workspace, script):
+    """Take a seal off by a script of another namespace; the protection once it is broken."""
+    from_apart(workspace, script)
+    return await_broken(server, session)
+
+
+REPLACE = f"printf '{EVIL}' >.git/evil && mv -f .git/evil .git/config"
+
+
+# What is done in the workspace, what it is that changes, and the word for that.
+BREAKS = {
+    "a file replaced": (REPLACE, ".git/config", "replaced"),
+    "a file removed": ("rm .git/config", ".git/config", "gone"),
+    "a folder in the place of a file": ("rm .git/config && mkdir .git/config", ".git/config", "replaced"),
+    "a link in the place of a file": ("mv .git/config .git/c && ln -s c .git/config", ".git/config", "replaced"),
+    "a folder of hooks replaced": ("mv .git/hooks .git/h && cp -r .git/h .git/hooks", ".git/hooks", "replaced"),
+    "a placeholder filled": ("rm -r .husky && mkdir .husky && echo x >.husky/pre-commit", ".husky", "replaced"),
+    "away, changed and back": ("mv .git/config a && echo '#' >>a && mv a .git/config", ".git/config", "replaced"),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_each_break_is_seen_and_mended(bed, server, session, workspace, how):
+    script, path, what = BREAKS[how]
+    before = contents(workspace)
+    found = freeze_by(server, session, workspace, script)
+    assert status_in_incus(bed, session) == "Frozen"
+    changes = [(one["path"], one["what"], one["restored"]) for one in found["changes"]]
+    assert (f"{workspace}/{path}", what, True) in changes
+    wait_until(lambda: contents(workspace) == before, "all to be as it was")
+
+
+def test_a_git_folder_that_was_replaced_is_back_after_the_end(server, session, workspace):
+    """The wall is mounted on the true one until then, and the kernel renames no mount point."""
+    before = contents(workspace)
+    freeze_by(server, session, workspace, "mv .git g && mkdir .git && cp -r g/. .git")
+    assert not (workspace / ".git").exists()
+    server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
+    wait_until(lambda: contents(workspace).items() >= before.items(), "the folder to be back")
+
+
+def contents(workspace):
+    """What git reads at the sealed paths of a workspace."""
+    tops = [workspace / name for name in (".git/config", ".git/hooks", ".husky", ".git/HEAD")]
+    files = [file for top in tops for file in [top, *sorted(top.rglob("*"))]]
+    return {str(file): file.read_bytes() if file.is_file() else file.is_symlink() for file in files if file.exists()}
+
+
+def test_a_frozen_session_waits_for_a_decision(bed, server, session, workspace):
+    freeze_by(server, session, workspace, REPLACE)
+    refused = server.post(f"/api/sessions/{session['id']}/resume", {})
+    assert refused.status == 409
+    assert "until you decide" in refused.json["error"]
+    answer = server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
+    assert answer.status == 200, answer.body
+    wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
+    wait_until(lambda: protection(server, session)["level"] == "basic", "the level to be basic")
+    found = protection(server, session)
+    assert ".git/config" in found["note"]
+    assert f"{workspace}/.git/config" not in {one["path"] for one in found["sealed"]}
+    again = server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
+    assert again.status == 409
+
+
+def test_what_goes_on_without_its_seal_stays_watched(bed, server, session, workspace):
+    freeze_by(server, session, workspace, REPLACE)
+    before = (workspace / ".git/config").read_text()
+    server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
+    wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
+    script = "echo '[core] fsmonitor = x' >>/workspace/.git/config"
+    assert bed.incus.exec(session["id"], ["sh", "-c", script], user=1000).code == 0
+    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "the session to be frozen again")
+    await_broken(server, session)
+    wait_until(lambda: (workspace / ".git/config").read_text() == before, "the copy to be back")
+
+
+def test_stop_keeps_the_container_and_the_next_start_asks(bed, server, session, workspace):
+    freeze_by(server, session, workspace, REPLACE)
+    answer = server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
+    assert (answer.status, answer.json["status"]) == (200, "stopped")
+    assert status_in_incus(bed, session) == "Stopped"
+    refused = server.post(f"/api/sessions/{session['id']}/resume", {})
+    assert refused.status == 409
+    assert f"{workspace}/.git/config was replaced" in refused.json["error"]
+    assert "accept_changes" in refused.json["error"]
+    assert server.post("/api/sessions", {"workspace": str(workspace)}).status == 409
+    answer = server.post(f"/api/sessions/{session['id']}/resume", {"accept_changes": True})
+    assert (answer.status, answer.json["protection"]) == (200, "locked"), answer.body
+    server.delete(f"/api/sessions/{session['id']}?force=true")
+    assert server.post("/api/sessions", {"workspace": str(workspace)}).status == 200
+
+
+@pytest.mark.parametrize("force", ["true", "false"])
+def test_a_frozen_session_can_be_stopped_and_deleted(bed, server, session, workspace, force):
+    freeze_by(server, session, workspace, REPLACE)
+    answer = server.delete(f"/api/sessions/{session['id']}?force={force}")
+    assert answer.status == 204, answer.body
+    left = [one["status"] for one in server.get("/api/sessions").json]
+    assert left == ([] if force == "true" else ["stopped"])
+    assert (workspace / ".git/config").read_text() != EVIL
+
+
+def test_a_server_that_starts_anew_knows_what_is_frozen(bed, start_server, server, session, workspace):
+    freeze_by(server, session, workspace, REPLACE)
+    server.kill()
+    later = start_server(config=NO_CHECKPOINTS)
+    found = await_broken(later, session)
+    assert [one["path"] for one in found["changes"]] == [f"{workspace}/.git/config"]
+    later.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "continue"})
+    wait_until(lambda: status_in_incus(bed, session) == "Running", "the session to go on")
+    wait_until(lambda: protection(later, session)["level"] == "basic", "the level to be basic")
+
+
+def test_a_server_that_starts_anew_sees_what_happened_meanwhile(bed, start_server, server, session, workspace):
+    server.kill()
+    from_apart(workspace, REPLACE)
+    later = start_server(config=NO_CHECKPOINTS)
+    await_broken(later, session)
+    assert status_in_incus(bed, session) == "Frozen"
+    assert (workspace / ".git/config").read_text() != EVIL
+
+
+def test_a_normal_day_of_git_breaks_nothing(bed, server, session, workspace):
+    on_host = ("checkout -q -b a", "commit -q --allow-empty -m x", "gc -q", "rebase -q main", "stash -q -u", "fsck")
+    for words in on_host:
+        git(workspace, *words.split())
+    subprocess.run(["chown", "-R", "--no-dereference", "1000:1000", str(workspace)], check=False)
+    script = """cd /workspace && git config --global safe.directory '*' && git config --global user.email a@b &&
+        git config --global user.name a && date >new && git add new && git commit -q -m y && git checkout -q -b b &&
+        git gc -q && git rebase -q main && git status"""
+    done = bed.incus.exec(session["id"], ["sh", "-c", script], user=1000, environment={"HOME": "/home/code"})
+    assert done.code == 0, done.stderr
+    with open(workspace / ".git/config", "a") as file:  # as an editor does
+        file.write("# mine\n")
+    (workspace / ".git/hooks/post-commit").write_text("#!/bin/sh\n")
+    (workspace / ".husky/mine").write_text("x\n")
+    bed.incus.run("restart", "--force", session["id"])
+    await_watched(server, session)
+    assert (protection(server, session)["level"], protection(server, session)["changes"]) == ("locked", [])
+
+
+def test_an_edit_in_place_is_what_is_put_back_later(server, session, workspace):
+    with open(workspace / ".git/config", "a") as file:
+        file.write("# mine\n")
+    wait_until(lambda: b"IyBtaW5l" in recorded(server, workspace), "the edit to be noted")
+    freeze_by(server, session, workspace, REPLACE)
+    assert (workspace / ".git/config").read_text().endswith("# mine\n")
+
+
+def recorded(server, workspace):
+    """The copies in the records of a server."""
+    folder = server.home / ".clincus/protection"
+    texts = [json.loads(file.read_text())["copies"].values() for file in folder.glob("*.json")]
+    import base64
+
+    return b"IyBtaW5l" if any(base64.b64decode(text).endswith(b"# mine\n") for text in texts[0]) else b""
+
+
+def test_what_a_person_changes_after_the_end_is_no_question(server, session, workspace):
+    server.delete(f"/api/sessions/{session['id']}?force=false")
+    wait_until(lambda: not (workspace / ".husky").exists(), "the wall to be gone")
+    git(workspace, "config", "user.name", "somebody")
+    answer = server.post(f"/api/sessions/{session['id']}/resume", {})
+    assert answer.status == 200, answer.body
+
+
+def test_a_flood_of_events_hides_nothing(bed, server, session, workspace):
+    loop = 'for (1..40000) { open F, ">/workspace/f"; close F; unlink "/workspace/f" }'
+    assert bed.incus.exec(session["id"], ["sh", "-c", f"perl -e '{loop}' &"], user=1000).code == 0
+    before = contents(workspace)
+    freeze_by(server, session, workspace, "mv .git/config a && echo '#' >>a && mv a .git/config")
+    wait_until(lambda: contents(workspace) == before, "all to be as it was")
