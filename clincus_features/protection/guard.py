@@ -325,6 +325,8 @@ class Guard:
 
     def _note_edits(self, workspace: str, paths: Collection[str]) -> None:
         """Take in what a person has written into sealed files, unless a container could have written it."""
+        if any(live.session.workspace == workspace for id, live in self._live.items() if id in self._broken):
+            return
         broken: set[str] = set()
         with self.records.changing(workspace) as record:
             copies = Copies(sum(map(len, record.copies.values())))
@@ -345,6 +347,10 @@ class Guard:
 
     def _rest(self, session: clincus.Session) -> None:
         """A run has ended: watch no more, and remember that its end was seen."""
+        if self._broken.get(session.id) == []:  # a thread acts on it just now
+            again = functools.partial(self.watcher.call, functools.partial(self._rest, session))
+            threading.Timer(RESTART, again).start()
+            return
         self.watcher.drain()
         live = self._live.pop(session.id, None)
         self.watcher.unwatch(session.id)
@@ -392,6 +398,8 @@ class Guard:
     def _break(self, live: Live, found: Mapping[str, str]) -> None:
         """Begin to act on what happened to paths; the thread of the watcher goes on."""
         self._broken = {**self._broken, live.session.id: []}  # so that nothing is judged meanwhile
+        # What looked like an edit may have been the first step of this.
+        self._edited = {key: at for key, at in self._edited.items() if key[0] != live.session.workspace}
         self._act_on(live, found)
 
     def _act_on(self, live: Live, found: Mapping[str, str]) -> None:
@@ -413,7 +421,7 @@ class Guard:
             if one.session.workspace == workspace
             and (run := record.runs.get(one.session.id)) is not None
             and (one is live or set(found) & {*run.paths, *ways(one.stage, run.paths)})
-            and self._pause(one.session)
+            and (self._pause(one.session) or (one is live and run.is_seen))  # it ran when its seal came off
         ]  # fmt: skip
         if not frozen:
             return  # no container runs: the person's own

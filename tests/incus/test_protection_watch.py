@@ -76,7 +76,7 @@ def test_a_replaced_file_freezes_the_session_and_is_put_back(bed, server, sessio
     before = (workspace / ".git/config").read_text()
     from_apart(workspace, f"printf '{EVIL}' >.git/evil && mv -f .git/evil .git/config")
     found = await_broken(server, session)
-    assert status_in_incus(bed, session) == "Frozen"
+    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
     assert (workspace / ".git/config").read_text() == before
     [aside] = workspace.glob(".git/config.clincus-replaced-*")
     assert aside.read_text() == EVIL
@@ -114,7 +114,7 @@ def test_each_break_is_seen_and_mended(bed, server, session, workspace, how):
     script, path, what = BREAKS[how]
     before = contents(workspace)
     found = freeze_by(server, session, workspace, script)
-    assert status_in_incus(bed, session) == "Frozen"
+    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
     changes = [(one["path"], one["what"], one["restored"]) for one in found["changes"]]
     assert (f"{workspace}/{path}", what, True) in changes
     wait_until(lambda: contents(workspace) == before, "all to be as it was")
@@ -206,7 +206,7 @@ def test_a_server_that_starts_anew_sees_what_happened_meanwhile(bed, start_serve
     from_apart(workspace, REPLACE)
     later = start_server(config=NO_CHECKPOINTS)
     await_broken(later, session)
-    assert status_in_incus(bed, session) == "Frozen"
+    wait_until(lambda: status_in_incus(bed, session) == "Frozen", "Incus to have frozen it")
     assert (workspace / ".git/config").read_text() != EVIL
 
 
