@@ -2757,8 +2757,9 @@ def denying_rules(name: str, **values: int) -> list[str]:
     return [line.format(**values) for line in lines if not line.startswith("#")]
 
 
-# Each path has the text of the file that stands in for it while it is absent, None for an empty folder, or False for
-# nothing. In a path, `*` is any folder, and `**` any Git folder at any depth.
+# Each path has the text of the file that stands in for it while it is absent, None for an empty folder, or False if
+# nothing does: it is protected if it is there, and has no link at or above it. In a path, `*` is any folder, and `**`
+# any Git folder at any depth.
 StandIn: TypeAlias = "str | Literal[False] | None"
 ProtectedPaths: TypeAlias = "dict[str, StandIn]"
 
@@ -2955,6 +2956,101 @@ def path_trail(path: str) -> list[str]:
     return [*links, here]
 
 
+# -- What programs on the host run by themselves
+
+
+class Runs(NamedTuple):
+    """Something in a workspace that a program on the host runs by itself, or that grants it rights."""
+
+    path: str  # from the top of the workspace: one name or two; or `*` and the end of a name
+    when: str  # for a person, behind "runs on your machine when you"
+    is_sealed: bool = True  # else it is only marked: tools are asked to write it as often as other files
+
+
+PRESETS = {  # of security.presets
+    "agents": (
+        Runs(".claude/settings.json", "start Claude Code there"),
+        Runs(".claude/settings.local.json", "start Claude Code there"),
+        Runs(".claude/hooks", "start Claude Code there"),
+        Runs(".claude/agents", "start Claude Code there, and it uses that", is_sealed=False),
+        Runs(".claude/commands", "start Claude Code there, and it uses that", is_sealed=False),
+        Runs(".claude/skills", "start Claude Code there, and it uses that", is_sealed=False),
+        Runs(".mcp.json", "start Claude Code, Copilot or another agent there"),
+        Runs(".cursor", "open the folder in Cursor"),
+        Runs(".gemini", "start Gemini CLI there"),
+        Runs(".qwen", "start Qwen Code there"),
+        Runs(".codex", "start Codex there"),
+        Runs("opencode.json", "start opencode there"),
+        Runs("opencode.jsonc", "start opencode there"),
+        Runs(".opencode", "start opencode there"),
+        Runs(".github/hooks", "start Copilot there"),
+        Runs(".github/copilot", "start Copilot there"),
+        Runs(".aider.conf.yml", "start aider there"),
+        Runs(".windsurf", "open the folder in Windsurf"),
+        Runs(".kiro", "open the folder in Kiro"),
+        Runs(".roo", "open the folder in VS Code with Roo Code"),
+    ),
+    "editors": (
+        Runs(".vscode", "open the folder in VS Code"),
+        Runs("*.code-workspace", "open it in VS Code", is_sealed=False),
+        Runs(".zed", "open the folder in Zed"),
+        Runs(".idea", "open the folder in an IDE of JetBrains"),
+        Runs(".devcontainer", "open the folder in a dev container"),
+        Runs(".devcontainer.json", "open the folder in a dev container"),
+        Runs(".envrc", "enter the folder in a shell with direnv"),
+        Runs(".helix", "open a file there in Helix"),
+        Runs(".exrc", "open a file there in Vim"),
+        Runs(".nvim.lua", "open a file there in Neovim"),
+        Runs(".nvimrc", "open a file there in Neovim"),
+        Runs(".vimrc", "open a file there in Vim", is_sealed=False),
+        Runs(".dir-locals.el", "open a file there in Emacs"),
+        Runs("*.sublime-project", "build it in Sublime Text", is_sealed=False),
+    ),
+    "commits": (
+        Runs(".husky", "commit"),
+        Runs(".pre-commit-config.yaml", "commit", is_sealed=False),
+        Runs("lefthook.yml", "commit", is_sealed=False),
+        Runs(".lefthook.yml", "commit", is_sealed=False),
+        Runs(".lintstagedrc.json", "commit", is_sealed=False),
+    ),
+}
+# Packages bring settings of their own, and nobody opens these folders as a project; as in wall/scan.py.
+OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components", "vendor"))
+
+
+def check_preset(value: object) -> str:
+    """A check for the name of a list of PRESETS."""
+    if value not in PRESETS:
+        raise Unfit(f"write one of {', '.join(PRESETS)}")
+    return str(value)
+
+
+register_settings(Setting("security.presets", ["agents", "editors"], list_of(check_preset)))
+
+
+def preset_rows(settings: Config) -> list[Runs]:
+    """The rows of the presets that are on."""
+    return [row for name in settings.get("security.presets") for row in PRESETS[name]]
+
+
+def runs_on_host(path: str, rows: Iterable[Runs]) -> str:
+    """When a file of a workspace runs by itself on the host, at any depth, in words for a person; empty if it does not.
+
+    `path` is relative to the workspace.
+    """
+    parts = path.split("/")
+    if OTHERS_FOLDERS.isdisjoint(parts):
+        for row in rows:
+            wanted = row.path.split("/")
+            if row.path.startswith("*"):
+                is_it = parts[-1].endswith(row.path[1:])
+            else:
+                is_it = any(parts[at : at + len(wanted)] == wanted for at in range(len(parts)))
+            if is_it:
+                return f"runs on your machine when you {row.when}"
+    return ""
+
+
 # -- Which paths are protected
 
 
@@ -2993,6 +3089,9 @@ def protected_paths(settings: Config, workspace: HostFolder) -> ProtectedPaths:
     for path, stand_in in workspace.git_places.items():
         if path not in settled:
             found.setdefault(path, stand_in)
+    for row in preset_rows(settings):
+        if row.is_sealed:
+            found.setdefault(f"{workspace.source}/{row.path}", False)
     return found
 
 
@@ -3080,8 +3179,8 @@ def check_targets(workspace: HostFolder, extra: Sequence[HostFolder], paths: Pro
         if not path_inside(folder.target, workspace.target):
             continue
         place = workspace.source + folder.target[len(workspace.target.rstrip("/")) :]
-        for path in paths:
-            if path_matches(path.split("/"), place.split("/")):
+        for path, text in paths.items():
+            if text is not False and path_matches(path.split("/"), place.split("/")):
                 raise ClincusError(f"the mount at '{folder.target}' would replace the protected path '{path}'", 400)
 
 
@@ -3441,6 +3540,8 @@ class Extensions:
         # "sealed" and "after_stop" come to the process that starts or ends a run: the container runs, and its tool does
         # not yet; the container has stopped or is gone.
         self.listeners: list[Callable[[str, Session], None]] = []
+        # Each adds to what GET …/changes tells of a session, by its id and session id: it may be gone.
+        self.review_fields: list[Callable[[str, str], Mapping[str, object]]] = []
         # Told of each change of what a session's tool does, with the `agent` object of the API. None of them may wait.
         self.agent_listeners: list[Callable[[Session, Mapping[str, object]], None]] = []
         # Told what a person must know of a session at once, in the form of an `agent` object, and None when that is

@@ -315,11 +315,11 @@ def joined_path(base: str, path: str) -> str:
 def device_paths(source: str, patterns: Sequence[str], optional: Sequence[str] = ()) -> list[tuple[str, bool]]:
     """The paths below a folder to mount over themselves, and whether read-only, parents first.
 
-    Raises Refusal (400) for a symlink at or above a protected path, unless it is one of `optional`. An absent path is
-    left out: nothing but the locked form can make one and take it away again for certain.
+    Raises Refusal (400) for a symlink at or above a protected path; an optional one is left out then. An absent path is
+    left out too: nothing but the locked form can make one and take it away again for certain.
     """
     covers: dict[str, bool] = {}
-    wanted = [pattern for pattern in patterns if pattern not in optional or is_plain(source, pattern)]
+    wanted = [pattern for pattern in patterns if pattern not in optional or not has_link(source, pattern)]
     for path in sorted({found for pattern in wanted for found in plain_paths(source, pattern)}):
         # The folders on the way, and the path itself.
         for step in itertools.accumulate(path.split("/"), "{}/{}".format):
@@ -334,10 +334,9 @@ def device_paths(source: str, patterns: Sequence[str], optional: Sequence[str] =
     return sorted(covers.items())
 
 
-def is_plain(source: str, path: str) -> bool:
-    """Whether there is something at a path below a folder, and no link on the way."""
-    here = f"{os.path.realpath(source)}/{path}"
-    return os.path.lexists(here) and os.path.realpath(here) == here
+def has_link(source: str, path: str) -> bool:
+    """Whether a path below a folder, or a folder on the way to it, is a symlink."""
+    return any(os.path.islink(f"{source}/{step}") for step in itertools.accumulate(path.split("/"), "{}/{}".format))
 
 
 def plain_paths(source: str, pattern: str) -> list[str]:

@@ -10,6 +10,7 @@ import os
 
 import clincus
 
+from .appeared import Appeared
 from .guard import ChangedError, Guard
 
 __all__ = ["ChangedError", "Guard", "install"]
@@ -18,6 +19,7 @@ __all__ = ["ChangedError", "Guard", "install"]
 def install(extensions: clincus.Extensions) -> None:
     """Add the check of a start, the listener, the field, the routes and the threads."""
     app = extensions.app
+    Appeared(app).install(extensions)
     guard = Guard(app, os.environ if app is None else app.environ)
 
     def get_protection(request: clincus.Request) -> object:

@@ -46,10 +46,10 @@ class Change:
     removed: int | None = None
     binary: bool = False
 
-    def document(self, touched: bool) -> dict[str, object]:
-        """The change for the API."""
+    def document(self, touched: bool, runs: str) -> dict[str, object]:
+        """The change for the API; `runs` says when the file runs by itself on the host."""
         shown = {key: value for key, value in vars(self).items() if key not in ("old", "new")}
-        return {**shown, "touched": touched}
+        return {**shown, "touched": touched, "runs": "" if self.status == "D" else runs}
 
 
 class Changes(NamedTuple):

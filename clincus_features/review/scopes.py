@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -73,10 +74,17 @@ class Review:
         compared = self.compare(values)
         record = compared.record
         touched = self.recorder.touched(record)
+        rows = clincus.preset_rows(self._app.config)
+        found = clincus.call_each(self._app.extensions.review_fields, record.id, record.session_id)
         return {
             "from": values["from"],
             "to": values["to"],
-            "files": [one.document(one.path in touched or one.old_path in touched) for one in compared.changes.files],
+            "files": [
+                one.document(one.path in touched or one.old_path in touched, clincus.runs_on_host(one.path, rows))
+                for one in compared.changes.files
+            ],
+            "appeared": [],
+            **dict(itertools.chain.from_iterable(fields.items() for fields in found)),
             "truncated": compared.changes.truncated,
             "skipped": [vars(one) for one in record.skipped],
             "others": self.recorder.others(record),

@@ -1,0 +1,417 @@
+"""What has appeared in a workspace since its session began, and runs by itself on the person's machine.
+
+wall/scan.py looks at the workspace, in a child of its own: beside the start of a session, after each turn of its tool,
+when the session has stopped, and when somebody asks. What was there at the start is no news. A file of the server's own
+for each session holds both, so that it is known after a restart of the server, and after the session.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import marshal
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import clincus
+
+SCAN_TIMEOUT = 60.0  # seconds; the program itself stops after 20
+PERIOD = 10.0  # seconds from the end of one look at a session to the begin of the next
+QUIET_PERIOD = 60.0  # seconds between two looks at sessions whose tool tells nothing
+BEGIN_WITHIN = 30.0  # seconds that a command waits for the look beside the start
+RECORD_LIMIT = 32 << 20  # bytes
+KEPT_DAYS = 30  # for which the file of a session that is gone is kept
+LISTED = 200  # items that are told
+LOADER = (
+    "import marshal, sys; read = sys.stdin.buffer; places = sys.modules['places'] = type(sys)('places');"
+    " exec(marshal.load(read), places.__dict__); exec(marshal.load(read), {'__name__': '__main__'})"
+)
+KINDS = ("broken", "rebase", "gitlink", "repository", "settings")  # in this order they are told
+Item = Mapping[str, Any]  # of wall/scan.py
+Known = dict[str, "list[list[str]]"]  # what was there, "KIND PATH" -> the keys and values of its commands
+
+
+class Scan(NamedTuple):
+    """The answer of wall/scan.py."""
+
+    items: list[dict[str, Any]]
+    cut: str  # what was not looked at, in words
+
+
+@dataclass
+class Record:
+    """All that is kept of a session."""
+
+    id: str
+    session_id: str
+    workspace: str
+    since: str = ""  # when the look at what was there began (RFC 3339); "" before it
+    known: Known = field(default_factory=dict)
+    appeared: list[dict[str, Any]] = field(default_factory=list)  # as the API tells it
+    cut: str = ""
+    is_open: bool = True  # no look has been taken since the session ran
+
+
+# -- The look
+
+
+@functools.lru_cache(maxsize=1)
+def scan_code() -> bytes:
+    """wall/scan.py as this Python compiles it."""
+    return marshal.dumps(compile(clincus.packaged_text("wall/scan.py"), "wall/scan.py", "exec"))
+
+
+def scan(workspace: str, settings: Sequence[str], environ: Mapping[str, str]) -> Scan:
+    """Look at a workspace of this host; `settings` are paths as in `clincus.Runs`. Raises ClincusError."""
+    git = clincus.find_git(workspace, environ)
+    question = json.dumps({"git": git, "workspace": workspace, "settings": settings}).encode()
+    with clincus.Child([sys.executable, "-I", "-S", "-c", LOADER], cwd="/") as child:
+        child.allow(SCAN_TIMEOUT)
+        done = child.complete(clincus.places_code() + scan_code() + question)
+    if done.code:
+        raise clincus.ClincusError(f"the workspace '{workspace}' cannot be looked at: {done.reason}")
+    answer = json.loads(done.stdout)
+    if "refused" in answer:
+        raise clincus.ClincusError(answer["refused"])
+    return Scan(answer["items"], answer["cut"])
+
+
+# -- What is news
+
+
+def name_of(item: Item) -> str:
+    """The name of an item in `Known`."""
+    return f"{item['kind']} {item['path']}"
+
+
+def known_of(items: Iterable[Item], before: float) -> Known:
+    """Items as what was there, but for those that were written after a time (seconds since 1970). Pure."""
+    return {
+        name_of(item): [[one["key"], one["value"]] for one in item["commands"]]
+        for item in items
+        if item["changed"] <= before
+    }
+
+
+def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
+    """The items that were not there, and those that were, with the commands that they did not have. Pure."""
+    for item in items:
+        names = [name_of(item)]
+        if item["kind"] == "repository":  # a submodule that was there is none any more
+            names.append(f"gitlink {item['path'].removesuffix('/.git')}")
+        before = next((known[name] for name in names if name in known), None)
+        fresh = [one for one in item["commands"] if [one["key"], one["value"]] not in (before or ())]
+        if before is None or fresh:
+            yield {**item, "commands": fresh}
+
+
+def told(items: Iterable[Item], earlier: Iterable[Item], rows: Sequence[clincus.Runs], at: str) -> list[dict[str, Any]]:
+    """News as the API tells it; one that was told earlier keeps its time. Pure."""
+    times = {name_of(one): one["at"] for one in earlier}
+    found = [
+        {
+            "path": item["path"],
+            "kind": item["kind"],
+            "when": when_it_runs(item, rows),
+            "commands": item["commands"],
+            "at": times.get(name_of(item), at),
+        }
+        for item in items
+    ]
+    return sorted(found, key=lambda one: (not one["commands"], KINDS.index(one["kind"]), one["path"]))[:LISTED]
+
+
+def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
+    """When an item runs on the person's machine, as a phrase for them. Pure."""
+    kind, runs = item["kind"], bool(item["commands"])
+    if kind == "settings":
+        return clincus.runs_on_host(item["path"], rows) or "runs on your machine when a program reads what it leads to"
+    if kind == "rebase":
+        return "runs on your machine when you run `git rebase --continue`"
+    if kind == "broken":
+        return "git takes it for no repository any more, and looks for another one in the folder and above it"
+    if kind == "gitlink" and not item["there"]:
+        return "nothing is checked out there; `git status` would read the settings of a repository that comes there"
+    where = "`git status` in the workspace, or git in it" if kind == "gitlink" else "git in it"
+    if runs:
+        return f"runs on your machine when you run {where}"
+    return f"git reads its settings when you run {where}; they name no command now"
+
+
+# -- The files
+
+
+class Looker:
+    """Looks at workspaces and keeps what it found, for the server and for a command alike."""
+
+    def __init__(self, environ: Callable[[], Mapping[str, str]], config: Callable[[], clincus.Config]) -> None:
+        self._environ = environ
+        self._config = config
+        self._looking = threading.Lock()  # held by one look at a time
+
+    def is_wanted(self, session: clincus.Session) -> bool:
+        """Whether there is something to look at: a folder of this host that is to be protected."""
+        is_here = bool(session.workspace) and session.mode == "mount" and not session.engine
+        return is_here and not session.command and not self._config().get("security.disable_protection")
+
+    def begin(self, session: clincus.Session) -> None:
+        """Note what is there before a session starts. What its last run has left stays news. Raises ClincusError."""
+        record = self.find(session.id, session.session_id)
+        if record is not None and record.is_open and record.since:
+            return  # it runs, or has run, and nobody has looked since
+        begun = time.time()
+        found = self._scan(session)
+        with self._changing(session) as record:
+            left = {name_of(one) for one in record.appeared}
+            before = begun if not record.since else float("inf")
+            fresh = known_of((item for item in found.items if name_of(item) not in left), before)
+            kept = {name: commands for name, commands in record.known.items() if name in left}
+            record.known = {**kept, **fresh}
+            self._take(record, found, is_over=False)
+            record.since = record.since or clincus.utc_now()
+
+    def look(self, session: clincus.Session, *, is_over: bool = False) -> list[dict[str, Any]]:
+        """Look at a session's workspace now; all that has appeared. Raises ClincusError.
+
+        If nobody has looked before the session started, what was written since then counts as news.
+        """
+        found = self._scan(session)
+        with self._changing(session) as record:
+            if not record.since:
+                started = clincus.parse_time(session.run)
+                record.known = known_of(found.items, started.timestamp() if started else time.time())
+                record.since = clincus.utc_now()
+            self._take(record, found, is_over=is_over)
+        return record.appeared
+
+    def find(self, id: str, session_id: str = "") -> Record | None:
+        """The record of a session by its id, of the newest of several, or by the session id of one that is gone."""
+        names = self._names(re.escape(self._name(id, session_id)) if session_id else self._pattern(id))
+        names = names or self._names(rf".*\.{digest(id)}\.json")
+        times = {}
+        for name in names:
+            with suppress(OSError):
+                times[name] = os.stat(f"{self._folder()}/{name}").st_mtime
+        newest = max(times, key=lambda name: times[name], default="")
+        return self._read(newest) if newest else None
+
+    def prune(self, living: Iterable[clincus.Session]) -> None:
+        """Remove the files of sessions that are long gone."""
+        kept = {self._name(one.id, one.session_id) for one in living}
+        for name in self._names(r".*\.json"):
+            path = f"{self._folder()}/{name}"
+            with suppress(OSError):
+                if name not in kept and time.time() - os.stat(path).st_mtime > KEPT_DAYS * 86400:
+                    os.unlink(path)
+
+    def _scan(self, session: clincus.Session) -> Scan:
+        rows = clincus.preset_rows(self._config())
+        with self._looking:
+            return scan(session.workspace, [row.path for row in rows], self._environ())
+
+    def _take(self, record: Record, found: Scan, *, is_over: bool) -> None:
+        rows = clincus.preset_rows(self._config())
+        record.appeared = told(news(found.items, record.known), record.appeared, rows, clincus.utc_now())
+        record.cut = found.cut
+        record.is_open = not is_over
+
+    @contextmanager
+    def _changing(self, session: clincus.Session) -> Iterator[Record]:
+        """A session's record, to be changed in place; it is written at the end of the block, unless that raises."""
+        folder, name = self._folder(), self._name(session.id, session.session_id)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with clincus.locked_folder(folder):
+            record = self._read(name) or Record(session.id, session.session_id, session.workspace)
+            yield record
+            clincus.replace_file(f"{folder}/{name}", json.dumps(asdict(record)).encode(), 0o600)
+
+    def _folder(self) -> str:
+        return clincus.own_file(self._environ(), "appeared")
+
+    def _name(self, id: str, session_id: str) -> str:
+        return f"{id}.{digest(session_id)}.json"
+
+    def _pattern(self, id: str) -> str:
+        return rf"{re.escape(id)}\.[0-9a-f]{{12}}\.json"
+
+    def _names(self, pattern: str) -> list[str]:
+        with suppress(FileNotFoundError):
+            return [name for name in os.listdir(self._folder()) if re.fullmatch(pattern, name)]
+        return []
+
+    def _read(self, name: str) -> Record | None:
+        found: Record | None = clincus.read_json(f"{self._folder()}/{name}", RECORD_LIMIT, lambda one: Record(**one))
+        return found
+
+
+def digest(session_id: str) -> str:
+    """A session id as a part of a file's name."""
+    return hashlib.sha256(session_id.encode()).hexdigest()[:12]
+
+
+def last_look(
+    environ: Mapping[str, str], config: clincus.Config, session: clincus.Session
+) -> tuple[list[dict[str, Any]], str]:
+    """Look at the workspace of a session that has just stopped: what has appeared, and what was not looked at.
+
+    For a command, beside the server. Raises ClincusError.
+    """
+    looker = Looker(lambda: environ, lambda: config)
+    if not looker.is_wanted(session):
+        return [], ""
+    found = looker.look(session, is_over=True)
+    record = looker.find(session.id, session.session_id)
+    return found, record.cut if record else ""
+
+
+# -- Moments
+
+
+class Appeared:
+    """Looks at the workspaces of all sessions at the moments of their lives, and tells how much has appeared.
+
+    A command installs it too, without an `app`: it only notes what is there before a start.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.looker = Looker(self._environ, self._config)
+        self._changed = threading.Condition()  # guards all that follows
+        self._due: dict[str, tuple[float, clincus.Session, bool]] = {}  # session id -> time.monotonic, it, has stopped
+        self._looked: dict[str, float] = {}  # session id -> time.monotonic of the last look
+        self._states: dict[str, object] = {}  # session id -> what its agent was last heard to do
+        self._counts: dict[str, int] = {}  # session id -> how much has appeared
+        self._begins: dict[str, threading.Thread] = {}  # session id -> the look beside its start
+
+    def install(self, extensions: clincus.Extensions) -> None:
+        """Attach it to the core."""
+        extensions.listeners.append(self.tell)
+        extensions.agent_listeners.append(self.hear)
+        extensions.session_fields.append(self.fields)
+        extensions.review_fields.append(lambda id, session_id: {"appeared": self.listed(id, session_id)})
+        extensions.duties += [
+            clincus.Duty("looking for what runs by itself", 0.0, self.work),
+            clincus.Duty("looking at folders of quiet tools", QUIET_PERIOD, self.look_at_quiet_tools),
+            clincus.Duty("forgetting what appeared", 3600.0, lambda: self.looker.prune(self._app.registry.all())),
+        ]
+
+    def tell(self, moment: str, session: clincus.Session) -> None:
+        """A moment in a session's life. Only a command waits, and only for the look that it has begun."""
+        if moment == "before_start" and self.looker.is_wanted(session):
+            begin = threading.Thread(target=self._begin, args=(session,), name=f"looking at {session.id}")
+            self._begins[session.session_id] = begin
+            begin.start()
+        elif moment == "after_start":
+            begun = self._begins.pop(session.session_id, None)
+            if begun is not None and self._app is None:
+                begun.join(BEGIN_WITHIN)
+        elif moment == "started" and self.looker.is_wanted(session):
+            record = self.looker.find(session.id, session.session_id)
+            if record is None or not record.since:
+                self._ask(session, delay=PERIOD)  # a look beside the start may be about to end
+        elif moment == "stopped" and self.looker.is_wanted(session):
+            self._ask(session, has_stopped=True)
+        elif moment == "deleted":
+            with self._changed:
+                self._states.pop(session.session_id, None)
+                self._looked.pop(session.session_id, None)
+
+    def hear(self, session: clincus.Session, agent: Mapping[str, object]) -> None:
+        """A session's tool has another state. It never waits."""
+        state = agent["state"]
+        before = self._states.get(session.session_id)
+        self._states[session.session_id] = state
+        if state not in ("working", "starting", before) and self.looker.is_wanted(session):
+            self._ask(session)
+
+    def fields(self, session: clincus.Session) -> dict[str, object]:
+        """The fields of a session: how much has appeared, and a warning if that is anything."""
+        count = self._count(session)
+        if not count:
+            return {"appeared": 0}
+        many = "1 thing that runs by itself" if count == 1 else f"{count} things that run by themselves"
+        words = f"{many} on your machine appeared in the folder: `clincus diff {session.id} --stat` has them"
+        return {"appeared": count, "warnings": [*session.warnings, words]}
+
+    def listed(self, id: str, session_id: str = "") -> list[dict[str, Any]]:
+        """What had appeared at the last look at a session, which may be gone."""
+        record = self.looker.find(id, session_id)
+        return record.appeared if record is not None else []
+
+    def look(self, session: clincus.Session, *, is_over: bool = False) -> list[dict[str, Any]]:
+        """Look at a session's workspace now, and tell the pages if something is new. Raises ClincusError."""
+        begin = self._begins.get(session.session_id)
+        if begin is not None:
+            begin.join(BEGIN_WITHIN)
+        found = self.looker.look(session, is_over=is_over)
+        self._looked[session.session_id] = time.monotonic()
+        before = self._counts.get(session.session_id, 0)
+        self._counts[session.session_id] = len(found)
+        if before != len(found):
+            self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
+            clincus.log.warning("%s: %d things have appeared that run by themselves", session.id, len(found))
+        return found
+
+    def work(self) -> None:
+        """Wait until a look is due, and take it."""
+        with self._changed:
+            at = time.monotonic()
+            due = min(self._due.values(), key=lambda one: one[0], default=None)
+            if due is None or due[0] > at:
+                self._changed.wait(None if due is None else due[0] - at)
+                return
+            _, session, has_stopped = due
+            del self._due[session.session_id]
+        now = self._app.registry.find(session.id)
+        is_next_run = now is not None and now.session_id == session.session_id and now.status == "running"
+        clincus.survive(
+            f"the look at the folder of {session.id}",
+            lambda: self.look(session, is_over=has_stopped and not is_next_run),
+        )
+
+    def look_at_quiet_tools(self) -> None:
+        """Ask for looks at sessions whose tool tells nothing, unless their containers have slept since the last one."""
+        quiet = [
+            one
+            for one in self._app.registry.all()
+            if one.status == "running" and not one.engine and self._states.get(one.session_id, "unknown") == "unknown"
+        ]
+        since = {one.id: self._looked.get(one.session_id, float("-inf")) for one in quiet}
+        asleep = self._app.extensions.known_to_sleep("", since, 0.0)
+        for session in quiet:
+            if session.id not in asleep and self.looker.is_wanted(session):
+                self._ask(session)
+
+    def _begin(self, session: clincus.Session) -> None:
+        clincus.survive(f"the look at the folder of {session.id}", lambda: self.looker.begin(session))
+
+    def _ask(self, session: clincus.Session, *, has_stopped: bool = False, delay: float = 0.0) -> None:
+        """Ask for a look; one of a session that runs comes no sooner than PERIOD after the last one."""
+        at = time.monotonic() + delay
+        with self._changed:
+            if not has_stopped:
+                at = max(at, self._looked.get(session.session_id, float("-inf")) + PERIOD)
+            due = self._due.get(session.session_id)
+            if due is None or has_stopped or due[0] > at:
+                self._due[session.session_id] = at, session, has_stopped
+                self._changed.notify_all()
+
+    def _count(self, session: clincus.Session) -> int:
+        if session.session_id not in self._counts:
+            self._counts[session.session_id] = len(self.listed(session.id, session.session_id))
+        return self._counts[session.session_id]
+
+    def _environ(self) -> Mapping[str, str]:
+        return os.environ if self._app is None else self._app.environ
+
+    def _config(self) -> clincus.Config:
+        found: clincus.Config = clincus.load_config(os.environ) if self._app is None else self._app.config
+        return found

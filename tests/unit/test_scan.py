@@ -1,0 +1,492 @@
+"""What in a workspace runs by itself on the host: wall/scan.py, with what the real git makes there."""
+
+import os
+import shutil
+import struct
+import subprocess
+
+import pytest
+
+import clincus
+from clincus_features.protection import appeared
+
+ROWS = [row for name in ("agents", "editors") for row in clincus.PRESETS[name]]
+EVIL = "evil-command"
+
+
+class Workspace:
+    """A folder, git as its owner uses it, and what a look finds there."""
+
+    def __init__(self, root):
+        self.root = root
+        root.mkdir()
+        (root.parent / "home").mkdir()
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(root.parent / "home"),
+            "GIT_CONFIG_NOSYSTEM": "1",
+        }
+
+    def git(self, *words, at=""):
+        base = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always"]
+        base += ["-c", "init.defaultBranch=main", "-c", "advice.addEmbeddedRepo=false"]
+        done = subprocess.run(
+            [*base, *words], cwd=self.root / at, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    def repository(self, at="", *words):
+        (self.root / at).mkdir(parents=True, exist_ok=True)
+        self.git("init", "-q", *words, at=at)
+        return self
+
+    def commit(self, at=""):
+        self.git("commit", "-q", "--allow-empty", "-m", "x", at=at)
+
+    def write(self, path, text="x"):
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text)
+
+    def configure(self, path, key="core.fsmonitor", value=EVIL):
+        self.git("config", "--file", str(self.root / path), key, value)
+
+    def look(self):
+        return appeared.scan(str(self.root), [row.path for row in ROWS], self.environ)
+
+    def found(self):
+        """What is found: each kind and path, with the values of its commands."""
+        look = self.look()
+        assert look.cut == ""
+        return {(one["kind"], one["path"]): [each["value"] for each in one["commands"]] for one in look.items}
+
+    def runs_for_its_owner(self, *words, at=""):
+        """Whether git on the host runs the evil command."""
+        bin = self.root.parent / "bin"
+        bin.mkdir(exist_ok=True)
+        (bin / EVIL).write_text(f"#!/bin/sh\ntouch {self.root.parent}/ran\n")
+        (bin / EVIL).chmod(0o755)
+        environ = {**self.environ, "PATH": f"{bin}:{self.environ['PATH']}"}
+        subprocess.run(["git", *words], cwd=self.root / at, env=environ, capture_output=True, check=False)
+        return (self.root.parent / "ran").exists()
+
+
+@pytest.fixture
+def work(tmp_path):
+    return Workspace(tmp_path / "work")
+
+
+# -- Repositories
+
+
+def test_a_repository_at_the_top_is_found_with_what_its_configuration_runs(work):
+    work.repository().configure(".git/config")
+    assert work.found() == {("repository", ".git"): [EVIL]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "is_told"),
+    [
+        ("core.fsmonitor", EVIL, True),
+        ("core.fsmonitor", "true", False),
+        ("core.sshCommand", "x", True),
+        ("core.hooksPath", "ci", True),
+        ("filter.x.clean", "x", True),
+        ("diff.x.textconv", "x", True),
+        ("include.path", "../evil", True),
+        ("remote.x.url", "ext::x", True),
+        ("submodule.x.update", "!x", True),
+        ("submodule.x.update", "rebase", False),
+        ("remote.x.url", "https://x", False),
+        ("branch.main.remote", "origin", False),
+        ("core.bare", "false", False),
+    ],
+)
+def test_the_commands_of_a_configuration_are_told_and_nothing_else(work, key, value, is_told):
+    work.repository("sub").configure("sub/.git/config", key, value)
+    assert work.found() == {("repository", "sub/.git"): [value] if is_told else []}
+
+
+@pytest.mark.parametrize("at", ["sub", "a/b/c/d/e", "node_modules/x", ".hidden", "with space", "näme"])
+def test_a_repository_is_found_at_any_depth(work, at):
+    work.repository(at)
+    assert work.found() == {("repository", f"{at}/.git"): []}
+
+
+def test_a_name_that_is_no_text_is_told_all_the_same(work):
+    os.makedirs(os.fsencode(work.root) + b"/\xff")
+    work.repository(os.fsdecode(b"\xff"))
+    assert list(work.found()) == [("repository", "\udcff/.git")]
+
+
+@pytest.mark.parametrize("at", [".", "sub.git"])
+def test_a_bare_repository_is_found_and_runs_its_command(work, at):
+    work.repository(at, "--bare")
+    work.configure(f"{at}/config", "core.bare", "false")
+    work.configure(f"{at}/config", "core.worktree", ".")
+    work.configure(f"{at}/config")
+    assert work.found() == {("repository", at): [EVIL]}
+    assert work.runs_for_its_owner("status", at=at)
+
+
+def test_a_bare_repository_at_the_top_beside_a_git_folder_that_is_none_any_more(work):
+    work.repository().commit()
+    (work.root / ".git" / "HEAD").unlink()
+    for name in ("objects", "refs"):
+        (work.root / name).mkdir()
+    work.write("HEAD", "ref: refs/heads/x\n")
+    work.write(
+        "config", f"[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = .\n\tfsmonitor = {EVIL}\n"
+    )
+    assert work.found() == {("broken", ".git"): [], ("repository", "."): [EVIL]}
+    assert work.runs_for_its_owner("status")
+
+
+def test_folders_of_a_project_are_no_bare_repository(work):
+    for name in ("HEAD", "config"):
+        work.write(name, "what a project calls so")
+    for name in ("objects", "refs", "hooks"):
+        (work.root / name).mkdir()
+    assert work.found() == {}
+
+
+def test_the_placeholder_that_keeps_git_from_a_bare_top_does_not_hide_it(work):
+    work.repository("", "--bare")
+    (work.root / "commondir").mkdir()
+    assert ("repository", ".") in work.found()
+
+
+@pytest.mark.parametrize("head", ["", "nonsense", "ref: elsewhere", None])
+def test_a_git_folder_with_a_broken_head_is_told(work, head):
+    work.repository().commit()
+    (work.root / ".git" / "HEAD").unlink()
+    if head is not None:
+        work.write(".git/HEAD", head)
+    with pytest.raises(subprocess.CalledProcessError):
+        work.git("status")
+    assert work.found() == {("broken", ".git"): []}
+
+
+@pytest.mark.parametrize("gone", ["objects", "refs"])
+def test_a_git_folder_without_what_git_needs_is_told(work, gone):
+    work.repository().commit()
+    shutil.rmtree(work.root / ".git" / gone)
+    assert work.found() == {("broken", ".git"): []}
+
+
+def test_a_head_that_is_a_link_is_as_git_reads_it(work):
+    work.repository().commit()
+    (work.root / ".git" / "HEAD").unlink()
+    os.symlink("refs/heads/main", work.root / ".git" / "HEAD")
+    work.git("status")
+    assert work.found() == {("repository", ".git"): []}
+
+
+def test_a_detached_head_is_one(work):
+    work.repository().commit()
+    work.git("checkout", "-q", "--detach")
+    assert work.found() == {("repository", ".git"): []}
+
+
+def test_the_placeholder_of_an_absent_git_folder_is_none(work):
+    work.write(".git/.gitignore", "*\n")
+    work.write(".git/config", "")
+    assert work.found() == {}
+
+
+def test_hooks_are_told_but_not_samples_or_what_git_does_not_run(work):
+    work.repository("sub")
+    for name, mode in (("pre-commit", 0o755), ("notes", 0o644), ("x.sample", 0o755)):
+        work.write(f"sub/.git/hooks/{name}")
+        (work.root / f"sub/.git/hooks/{name}").chmod(mode)
+    assert work.found() == {("repository", "sub/.git"): ["pre-commit"]}
+
+
+def test_a_file_that_names_a_git_folder_elsewhere_in_the_workspace(work):
+    work.repository(".store").configure(".store/.git/config")
+    work.write("sub/.git", "gitdir: ../.store/.git\n")
+    assert work.found() == {("repository", ".store/.git"): [EVIL], ("repository", "sub/.git"): [EVIL]}
+    assert work.runs_for_its_owner("status", at="sub")
+
+
+def test_a_file_that_names_a_git_folder_outside_is_told_with_its_path(work):
+    work.write("sub/.git", "gitdir: /elsewhere/x\n")
+    assert work.found() == {("repository", "sub/.git"): ["/elsewhere/x"]}
+
+
+def test_a_link_that_leads_to_a_git_folder_is_told_with_its_commands(work):
+    work.repository(".store").configure(".store/.git/config")
+    (work.root / "sub").mkdir()
+    os.symlink("../.store/.git", work.root / "sub" / ".git")
+    assert work.found()["repository", "sub/.git"] == [EVIL]
+    assert work.runs_for_its_owner("status", at="sub")
+
+
+def test_a_git_folder_that_takes_its_configuration_from_another_one(work):
+    work.repository(".store").configure(".store/.git/config")
+    work.write("sub/.git/HEAD", "ref: refs/heads/x\n")
+    work.write("sub/.git/commondir", "../../.store/.git\n")
+    assert work.found()["repository", "sub/.git"] == [EVIL]
+    assert work.runs_for_its_owner("status", at="sub")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: os.symlink("../../other", path), "it is a link to ../../other"),
+        (os.mkfifo, "it is no plain file"),
+        (lambda path: path.write_bytes(b"x" * (1 << 20) + b"x"), "it is larger than 1024 KiB"),
+        (lambda path: path.write_text("[unfinished"), "git does not understand it"),
+    ],
+)
+def test_a_configuration_that_is_not_read_is_told_with_the_reason(work, make, words):
+    work.repository("sub")
+    path = work.root / "sub/.git/config"
+    path.unlink()
+    make(path)
+    assert work.found() == {("repository", "sub/.git"): [words]}
+
+
+def test_what_lies_in_a_git_folder_is_not_looked_into(work):
+    work.repository()
+    work.repository(".git/inner")
+    assert work.found() == {("repository", ".git"): []}
+
+
+# -- Gitlinks
+
+
+def planted_submodule(work):
+    work.repository()
+    work.commit()
+    work.repository("sub").commit("sub")
+    work.git("add", "sub")
+    work.configure("sub/.git/config")
+
+
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_a_gitlink_is_found_in_an_index_of_each_version(work, version):
+    planted_submodule(work)
+    for number in range(30):
+        work.write(f"src/file-{number}")
+        work.write(f"tail/{'long' * 60}-{number}")
+    work.git("add", "src", "tail")
+    if version == 3:  # git writes it for an entry that is only meant to be added
+        work.write("later")
+        work.git("add", "--intent-to-add", "later")
+    work.git("update-index", "--index-version", str(version))
+    assert (work.root / ".git/index").read_bytes()[7] == version
+    assert work.found() == {("gitlink", "sub"): [EVIL], ("repository", ".git"): []}
+    assert work.runs_for_its_owner("status")
+
+
+def test_a_submodule_with_its_git_folder_in_that_of_the_top(work):
+    work.repository("../lib").commit("../lib")
+    work.repository().commit()
+    work.git("submodule", "--quiet", "add", str(work.root.parent / "lib"), "lib")
+    work.configure(".git/modules/lib/config")
+    assert work.found() == {("gitlink", "lib"): [EVIL], ("repository", ".git"): []}
+
+
+def test_a_gitlink_without_a_repository_is_told(work):
+    planted_submodule(work)
+    shutil.rmtree(work.root / "sub")
+    assert work.found() == {("gitlink", "sub"): [], ("repository", ".git"): []}
+    assert [one["there"] for one in work.look().items] == [False, True]
+
+
+def test_a_gitlink_in_a_split_index(work):
+    planted_submodule(work)
+    work.git("update-index", "--split-index")
+    work.write("more")
+    work.git("add", "more")
+    assert list((work.root / ".git").glob("sharedindex.*"))
+    assert ("gitlink", "sub") in work.found()
+
+
+def test_a_gitlink_in_a_sparse_index(work):
+    planted_submodule(work)
+    work.git("config", "--unset", "core.fsmonitor", at="sub")
+    work.write("deep/a/b")
+    work.write("wide/a")
+    work.git("add", "deep", "wide")
+    work.commit()
+    work.git("sparse-checkout", "set", "--sparse-index", "wide")
+    assert b"sdir" in (work.root / ".git/index").read_bytes()
+    assert ("gitlink", "sub") in work.found()
+
+
+def test_a_gitlink_where_objects_have_the_names_of_sha256(work):
+    work.repository("", "--object-format=sha256")
+    work.commit()
+    work.repository("sub", "--object-format=sha256").commit("sub")
+    work.git("add", "sub")
+    assert ("gitlink", "sub") in work.found()
+
+
+def test_a_gitlink_in_a_repository_whose_git_folder_has_another_name(work):
+    planted_submodule(work)
+    (work.root / ".git").rename(work.root / ".bare")
+    work.write(".git", "gitdir: ./.bare\n")
+    assert ("gitlink", "sub") in work.found()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"DIRC",
+        b"x" * 100,
+        struct.pack(">4sII", b"DIRC", 2, 5) + b"\0" * 40,
+        struct.pack(">4sII", b"DIRC", 2, 1 << 31) + b"\0" * 40,
+        struct.pack(">4sII", b"DIRC", 9, 0) + b"\0" * 40,
+        struct.pack(">4sII", b"DIRC", 4, 1) + b"\0" * 62 + b"\xff" * 40,
+        struct.pack(">4sII", b"DIRC", 4, 1) + b"\0" * 62 + b"\x05name\0" + b"\0" * 20,
+        struct.pack(">4sII", b"DIRC", 2, 1) + b"\0" * 60 + b"\x0f\xff" + b"n" * 80,
+        struct.pack(">4sII", b"DIRC", 2, 2) + b"\xff" * 200,
+    ],
+)
+def test_an_index_that_git_would_not_read_is_said_and_hides_nothing_else(work, data):
+    work.repository()
+    work.repository("sub")
+    (work.root / ".git/index").write_bytes(data)
+    look = work.look()
+    assert {one["path"] for one in look.items} == {".git", "sub/.git"}
+    assert ("the index of .git was not read" in look.cut) == bool(data)
+
+
+def test_a_pipe_in_the_place_of_an_index_keeps_nobody_waiting(work):
+    work.repository()
+    os.mkfifo(work.root / ".git/index")
+    assert work.look().cut == "the index of .git was not read: it is no plain file"
+
+
+# -- An interrupted rebase
+
+
+@pytest.mark.parametrize("line", ["exec evil", "x evil", "  exec   evil", "pick 1234567 one\nexec evil\n"])
+def test_a_planted_list_of_a_rebase_is_found(work, line):
+    work.repository().commit()
+    work.write(".git/rebase-merge/git-rebase-todo", line)
+    assert work.found()["rebase", ".git/rebase-merge/git-rebase-todo"] == ["evil"]
+
+
+def test_a_rebase_without_commands_is_none(work):
+    work.repository().commit()
+    work.write(".git/rebase-merge/git-rebase-todo", "pick 1234567 exec\n# exec x\nexecute\n")
+    assert work.found() == {("repository", ".git"): []}
+
+
+# -- Settings
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(".mcp.json", ".claude/settings.json", ".claude/skills/x.md", ".envrc", ".github/hooks/x.json"),
+        *(".idea/x.xml", ".devcontainer.json", "deep/below/.envrc", "deep/.claude/settings.local.json"),
+        *("x.code-workspace", "deep/x.code-workspace", "opencode.jsonc", ".cursor/rules/x"),
+    ],
+)
+def test_settings_are_found_at_any_depth(work, path):
+    work.write(path)
+    found = [key for kind, key in work.found() if kind == "settings"]
+    assert len(found) == 1
+    assert path.startswith(found[0])
+    assert clincus.runs_on_host(path, ROWS).startswith("runs on your machine when you ")
+    assert clincus.runs_on_host(found[0], ROWS) == clincus.runs_on_host(path, ROWS)
+
+
+@pytest.mark.parametrize(
+    "path", ["src/main.c", ".claude/CLAUDE.md", "settings.json", "node_modules/x/.vscode/a.json", ".github/workflows/x"]
+)
+def test_other_files_are_no_settings(work, path):
+    work.write(path)
+    assert work.found() == {}
+    assert clincus.runs_on_host(path, ROWS) == ""
+
+
+def test_a_placeholder_is_no_setting(work):
+    work.write(".vscode/.gitignore", "*\n")
+    work.write(".mcp.json", "")
+    assert work.found() == {}
+
+
+def test_a_link_in_the_place_of_a_folder_of_settings_is_told(work):
+    work.write("other/settings.json")
+    os.symlink("other", work.root / ".claude")
+    assert work.found() == {("settings", ".claude"): []}
+
+
+# -- What an attacker makes of it
+
+
+@pytest.mark.parametrize("name", [".git", "sub/.git"])
+def test_a_pipe_called_git_keeps_nobody_waiting(work, name):
+    (work.root / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(work.root / name)
+    assert work.found() == {}
+
+
+def test_no_link_is_followed_and_no_loop_is_walked(work, tmp_path):
+    (tmp_path / "outside").mkdir()
+    work.repository("../outside/sub")
+    os.symlink(tmp_path / "outside", work.root / "out")
+    os.symlink(".", work.root / "self")
+    (work.root / "a").mkdir()
+    os.symlink("../a", work.root / "a" / "up")
+    assert work.found() == {}
+
+
+def test_a_gitlink_whose_path_is_a_link_or_leads_out_is_not_followed(work):
+    planted_submodule(work)
+    (work.root / "sub").rename(work.root / "real")
+    os.symlink("real", work.root / "sub")
+    assert work.found()["gitlink", "sub"] == []
+
+
+def test_a_folder_that_cannot_be_read_hides_nothing_beside_it(work):
+    work.repository("zz")
+    (work.root / "aa").mkdir(mode=0)
+    assert work.found() == {("repository", "zz/.git"): []}
+
+
+def test_a_heap_of_folders_hides_nothing_beside_it(work, monkeypatch):
+    work.repository("zz")
+    for number in range(50):
+        (work.root / f"aa/{number}/x").mkdir(parents=True)
+    text = clincus.packaged_text("wall/scan.py")
+    small = text.replace("MOST_FOLDERS = 200_000", "MOST_FOLDERS = 20")
+    assert small != text
+    monkeypatch.setattr(clincus, "packaged_text", lambda path: small if path == "wall/scan.py" else text)
+    appeared.scan_code.cache_clear()
+    try:
+        clincus.places_code()
+        look = work.look()
+    finally:
+        appeared.scan_code.cache_clear()
+    assert [one["path"] for one in look.items] == ["zz/.git"]
+    assert look.cut == "it has more than 20 folders"
+
+
+def test_a_folder_too_deep_is_said(work):
+    here = os.open(work.root, os.O_RDONLY)
+    for _ in range(210):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert work.look().cut == "folders more than 200 deep were not looked into"
+
+
+def test_a_workspace_that_is_gone_is_an_error(work):
+    shutil.rmtree(work.root)
+    with pytest.raises(clincus.ClincusError, match="cannot be looked at: No such file"):
+        work.look()
+
+
+def test_without_git_the_rest_is_still_found(work, monkeypatch):
+    work.repository("sub").configure("sub/.git/config")
+    monkeypatch.setattr(clincus, "find_git", lambda *_: "")
+    assert work.found() == {("repository", "sub/.git"): ["not read, as there is no git"]}

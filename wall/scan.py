@@ -1,0 +1,583 @@
+"""Looks for what in a workspace runs by itself on the person's machine: repositories, gitlinks, settings of programs.
+
+Clincus runs it as its own user, in a child with a time limit, while an agent may be changing the folder. So each folder
+is opened by its descriptor, no link is followed, and all that is read or told is bounded. Git never works on the
+folder: it is asked about the text of a configuration alone. wall/places.py comes before it on stdin, and behind both a
+JSON object, which is answered by one on stdout:
+
+    {"git": PATH, "workspace": PATH, "settings": [PATTERN]}
+        gets {"items": [ITEM], "cut": WORDS, "folders": NUMBER, "entries": NUMBER}; `cut` says what was not looked at
+
+An ITEM has
+
+    path      relative to the workspace
+    kind      "gitlink", "repository", "broken", "rebase" or "settings"
+    there     whether a repository is checked out at a gitlink; true for all others
+    changed   when it was last written (seconds since 1970), as the file system says: a program cannot set that back
+    commands  [{"key", "value"}] of its configuration; a hook has the key "hook"
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from places import GIT_COMMAND_KEY, GIT_INCLUDE_KEY, Refusal, ask_git
+
+TYPE_CHECKING = False  # type checkers take it for true
+if TYPE_CHECKING:
+    from typing import Any
+
+SECONDS = 20.0  # of a whole look
+MOST_FOLDERS = 200_000
+MOST_ENTRIES = 3_000_000
+MOST_ITEMS = 5_000
+MOST_COMMANDS = 20  # of one repository
+MOST_ASKED = 500  # texts that git is asked about
+MOST_DEPTH = 200  # folders above one that is looked into
+VALUE_LENGTH = 200  # characters of a value that is told
+SMALL_FILE = 1 << 20  # bytes of a configuration
+INDEX_FILE = 128 << 20  # bytes of an index
+INDEX_ENTRIES = 2_000_000
+
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a pipe keeps nobody waiting
+FILLED_BY_GIT = ("objects", "refs", "logs", "hooks")  # folders in a Git folder that hold no work of anybody's
+GIT_NAMES = frozenset(("HEAD", "objects", "refs", "config", "commondir", "hooks"))
+# Packages bring settings of their own, and nobody opens these folders as a project.
+OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components", "vendor"))
+PLACEHOLDER = {".gitignore"}  # all that is in a placeholder of the wall
+EXEC_LINE = re.compile(r"^\s*(?:x|exec)\s+(.*)", re.MULTILINE)
+TODO_FILES = ("rebase-merge/git-rebase-todo", "rebase-apply/git-rebase-todo", "sequencer/todo")
+# A reference or a commit, as git reads it (`validate_headref` in its refs or path.c).
+HEAD_TEXT = re.compile(rb"ref:\s*refs/|[0-9a-fA-F]{40}")
+HARMLESS = re.compile(r"|true|false|yes|no|on|off|\d+", re.IGNORECASE)  # values that are no command
+
+Command = dict[str, str]
+Item = dict[str, object]
+
+
+class Stop(Exception):
+    """A limit is reached; its words say which."""
+
+
+class OddFileError(Exception):
+    """A file that git would read, and that is not read here; its words say why."""
+
+
+# -- Files and folders, by descriptors
+
+
+def open_below(top: int, path: str) -> int:
+    """Open a folder below another one, step by step. Raises OSError, also for a link or `..` on the way."""
+    here = os.open(".", OPEN_FOLDER, dir_fd=top)
+    for step in filter(None, path.split("/")):
+        above = here
+        try:
+            if step in (".", ".."):
+                raise NotADirectoryError(step)
+            here = os.open(step, OPEN_FOLDER, dir_fd=above)
+        finally:
+            os.close(above)
+    return here
+
+
+@contextmanager
+def closing(descriptor: int) -> Iterator[int]:
+    """Close a descriptor at the end."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_file(folder: int, name: str, limit: int = SMALL_FILE) -> bytes:
+    """A plain file of a folder; empty if there is none. Raises OddFileError for one that is not read."""
+    try:
+        with closing(os.open(name, OPEN_FILE, dir_fd=folder)) as descriptor:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OddFileError("it is no plain file")
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        target = ""
+        with suppress(OSError):
+            target = os.readlink(name, dir_fd=folder)
+        raise OddFileError(f"it is a link to {target}" if target else str(error.strerror)) from None
+    if len(data) > limit:
+        raise OddFileError(f"it is larger than {limit >> 10} KiB")
+    return data
+
+
+def names_in(folder: int) -> set[str]:
+    """The names in a folder."""
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries}
+
+
+def changed_at(folder: int, *names: str) -> int:
+    """When any of these files was last written, 0 if there is none."""
+    found = [0]
+    for name in names:
+        with suppress(OSError):
+            found.append(int(os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime))
+    return max(found)
+
+
+def is_folder_at(folder: int, name: str) -> bool:
+    """Whether there is a folder of that name, a link to one too: git follows it."""
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=folder).st_mode)
+    except OSError:
+        return False
+
+
+def is_git_folder(folder: int) -> bool:
+    """Whether git takes a folder for a repository: it has a HEAD that git reads, and objects and refs somewhere."""
+    try:
+        head = read_file(folder, "HEAD", 4096)
+        is_head = bool(HEAD_TEXT.match(head))
+    except OddFileError:
+        try:
+            is_head = os.readlink("HEAD", dir_fd=folder).startswith("refs/")
+        except OSError:
+            is_head = False
+    if is_head and is_folder_at(folder, "objects") and is_folder_at(folder, "refs"):
+        return True
+    with suppress(OddFileError):
+        return is_head and bool(read_file(folder, "commondir", 4096))
+    return False
+
+
+def joined(base: str, path: str) -> str:
+    """A path that starts from a folder below the workspace, in normal form; it begins with `..` if it leads out."""
+    return os.path.normpath(os.path.join(base, path)).lstrip("/") if path else base
+
+
+# -- The index
+
+
+def index_gitlinks(data: bytes, hash_size: int = 20) -> tuple[list[bytes], bytes]:
+    """The paths of the gitlinks in an index file (gitformat-index(5)), and the name of the index that it shares.
+
+    A gitlink in a split index may have an empty path: then the shared one has its name. A folder of a sparse index
+    stands for files that git does not look at. Raises ValueError for what is no index of version 2, 3 or 4.
+    """
+    if len(data) < 12 + hash_size:
+        raise ValueError("it is too short")
+    signature, version, count = struct.unpack_from(">4sII", data)
+    if signature != b"DIRC" or version not in (2, 3, 4):
+        raise ValueError("it is of no version that is known")
+    if count > INDEX_ENTRIES:
+        raise ValueError(f"it has more than {INDEX_ENTRIES} entries")
+    end, at, name = len(data) - hash_size, 12, b""
+    found: dict[bytes, None] = {}
+    for _ in range(count):
+        begin = at + 42 + hash_size
+        if begin > end:
+            raise ValueError("it is cut off")
+        flags = data[begin - 2] << 8 | data[begin - 1]
+        if flags & 0x4000:
+            begin += 2
+        if version == 4:
+            left, begin = read_number(data, begin)
+            if left > len(name):
+                raise ValueError("a name is shorter than nothing")
+            after = data.index(b"\0", begin)
+            name = name[: len(name) - left] + data[begin:after]
+            following = after + 1
+        else:
+            length = flags & 0xFFF
+            after = data.index(b"\0", begin + length) if length == 0xFFF else begin + length
+            name = data[begin:after]
+            following = at + ((after - at + 8) & ~7)
+        # Git looks at no other bits than these.
+        if int.from_bytes(data[at + 24 : at + 28], "big") & 0o170000 == 0o160000:
+            found[name] = None
+        at = following
+    if at > end:
+        raise ValueError("it is cut off")
+    return list(found), shared_index(data, at, end, hash_size)
+
+
+def read_number(data: bytes, at: int) -> tuple[int, int]:
+    """A number as git writes it in an index of version 4, and where the rest begins."""
+    number = data[at] & 127
+    while data[at] & 128:
+        at += 1
+        number = ((number + 1) << 7) + (data[at] & 127)
+        if number > 1 << 32:
+            raise ValueError("a number is too large")
+    return number, at + 1
+
+
+def shared_index(data: bytes, at: int, end: int, hash_size: int) -> bytes:
+    """The name that the extension `link` gives the shared index of a split one; empty without it."""
+    while at + 8 <= end:
+        signature, size = struct.unpack_from(">4sI", data, at)
+        if signature == b"link":
+            name = data[at + 8 : at + 8 + hash_size]
+            return name if any(name) else b""
+        at += 8 + size
+    return b""
+
+
+# -- The look
+
+
+class Look:
+    """One look at a workspace."""
+
+    def __init__(self, git: str, workspace: str, settings: Sequence[str]) -> None:
+        self.git = git
+        self.workspace = workspace
+        self.top = -1  # a descriptor of it
+        self.until = time.monotonic() + SECONDS
+        self.items: list[Item] = []
+        self.cuts: dict[str, None] = {}  # in words, each once
+        self.folders = 0
+        self.entries = 0
+        self.asked: dict[str, list[Command]] = {}  # what git said, by the text of a configuration
+        self.single = {pattern for pattern in settings if "/" not in pattern and not pattern.startswith("*")}
+        self.wanted = {".git", *GIT_NAMES, *self.single}
+        self.endings = tuple(pattern[1:] for pattern in settings if pattern.startswith("*"))
+        self.pairs = {tuple(pattern.split("/", 1)) for pattern in settings if "/" in pattern}
+        self.heads = {first for first, _ in self.pairs}
+
+    def take(self) -> dict[str, object]:
+        """Look at the whole workspace. Raises OSError if it is not there."""
+        with closing(os.open(self.workspace, OPEN_FOLDER)) as self.top:
+            try:
+                self.walk()
+            except Stop as stop:
+                self.cuts[str(stop)] = None
+            links = self.look_at_top()
+        checked_out = {f"{item['path']}/.git" for item in links}
+        others = [item for item in self.items if item["kind"] != "repository" or item["path"] not in checked_out]
+        cut = "; ".join(self.cuts)
+        return {"items": [*links, *others], "cut": cut, "folders": self.folders, "entries": self.entries}
+
+    def walk(self) -> None:
+        """Go through all folders, those near the top first, so that no heap of folders hides one beside it."""
+        waiting = deque([("", 0)])
+        parent, parent_at = "", os.dup(self.top)
+        try:
+            while waiting:
+                path, depth = waiting.popleft()
+                above, _, name = path.rpartition("/")
+                try:
+                    if above != parent:
+                        fresh = open_below(self.top, above)
+                        os.close(parent_at)
+                        parent, parent_at = above, fresh
+                    folder = os.open(name or ".", OPEN_FOLDER, dir_fd=parent_at)
+                except OSError:
+                    continue  # it has gone, is a link by now, or is not the person's to read
+                with closing(folder):
+                    below = self.look_into(folder, path, name)
+                if depth < MOST_DEPTH:
+                    waiting += [(f"{path}/{one}" if path else one, depth + 1) for one in below]
+                elif below:
+                    self.cuts[f"folders more than {MOST_DEPTH} deep were not looked into"] = None
+        finally:
+            os.close(parent_at)
+
+    def look_into(self, folder: int, path: str, name: str) -> list[str]:
+        """Look at the entries of a folder; the names of the folders in it that are to be looked into."""
+        self.folders += 1
+        if self.folders > MOST_FOLDERS:
+            raise Stop(f"it has more than {MOST_FOLDERS} folders")
+        if time.monotonic() > self.until:
+            raise Stop(f"it took more than {SECONDS:.0f} seconds")
+        below, special = [], []
+        wanted, endings, heads, is_head = self.wanted, self.endings, self.heads, name in self.heads
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                one = entry.name
+                self.entries += 1
+                is_named = one in wanted or (is_head and (name, one) in self.pairs)
+                if is_named or one.endswith(endings) or (one in heads and entry.is_symlink()):
+                    special.append(one)
+                if entry.is_dir(follow_symlinks=False) and one != ".git":
+                    below.append(one)
+        if self.entries > MOST_ENTRIES:
+            raise Stop(f"it has more than {MOST_ENTRIES} entries")
+        if special:
+            self.look_at_special(folder, path, special, is_head=is_head, name=name)
+            if "HEAD" in special and "config" in special:
+                below = [one for one in below if one not in FILLED_BY_GIT]
+        below.sort()
+        return below
+
+    def look_at_special(self, folder: int, path: str, found: Sequence[str], *, is_head: bool, name: str) -> None:
+        """Look at the entries of a folder that may run something."""
+        inside = f"{path}/" if path else ""
+        if ".git" in found:
+            self.look_at_repository(folder, path)
+        if "HEAD" in found and {"config", "commondir", "hooks"} & {*found} and is_git_folder(folder):
+            self.add(path or ".", "repository", self.commands(folder, path), changed_at(folder, "config", "commondir"))
+        if OTHERS_FOLDERS & {*path.split("/")}:
+            return
+        for one in found:
+            is_named = one in self.single or one.endswith(self.endings)
+            is_link = one in self.heads and bool(link_text(folder, one))
+            if (is_named or is_link or (is_head and (name, one) in self.pairs)) and is_filled(folder, one):
+                self.add(inside + one, "settings", [], changed_at(folder, one))
+
+    def look_at_repository(self, folder: int, path: str) -> None:
+        """Look at a `.git`, which is a folder, a file that names one, or a link that leads to one."""
+        place = f"{path}/.git" if path else ".git"
+        try:
+            git = os.open(".git", OPEN_FOLDER, dir_fd=folder)
+        except OSError:
+            found = self.linked_folder(folder, path)
+            if found is not None:
+                self.add(place, "repository", found, changed_at(folder, ".git"))
+            return
+        with closing(git):
+            when = changed_at(git, "config", "commondir")
+            if is_git_folder(git):
+                self.add(place, "repository", self.commands(git, place), when)
+            elif not path and (names_in(git) & {"HEAD", "objects", "refs"} or is_filled(git, "config")):
+                self.add(place, "broken", [], when)
+            elif path and is_filled(git, "config"):
+                self.add(place, "repository", self.commands(git, place), when)
+
+    def linked_folder(self, folder: int, path: str) -> list[Command] | None:
+        """The commands of the Git folder that a file or a link `.git` leads to; None if it is neither."""
+        target = link_text(folder, ".git")
+        if not target:
+            try:
+                text = os.fsdecode(read_file(folder, ".git"))
+            except OddFileError:
+                return None
+            target = text.partition("gitdir:")[2].strip()
+        if not target:
+            return None
+        place = self.place_of(path, target)
+        try:
+            with closing(open_below(self.top, place)) as git:
+                return self.commands(git, place)
+        except OSError:
+            return [command("gitdir", target)]
+
+    def place_of(self, base: str, target: str) -> str:
+        """Where a path leads that stands in a file of a folder, relative to the workspace; it may lead out."""
+        if target.startswith("/"):
+            return os.path.relpath(target, self.workspace)
+        return joined(base, target)
+
+    def commands(self, git: int, place: str) -> list[Command]:
+        """What the configuration of a Git folder runs, and its hooks."""
+        found: list[Command] = []
+        for name in ("config", "config.worktree"):
+            found += self.configured(git, name)
+        found += [command("hook", name) for name in hooks_in(git)]
+        try:
+            common = os.fsdecode(read_file(git, "commondir", 4096)).strip()
+        except OddFileError as odd:
+            return [*found, command("commondir", str(odd))][:MOST_COMMANDS]
+        if common not in ("", "."):
+            try:
+                with closing(open_below(self.top, self.place_of(place, common))) as other:
+                    found += self.configured(other, "config")
+                    found += [command("hook", name) for name in hooks_in(other)]
+            except OSError:
+                found.append(command("commondir", common))
+        return found[:MOST_COMMANDS]
+
+    def configured(self, git: int, name: str) -> list[Command]:
+        """The commands in a configuration file; one that git cannot read has no command, and says so."""
+        try:
+            text = os.fsdecode(read_file(git, name)).removeprefix("\ufeff")
+        except OddFileError as odd:
+            return [command(name, str(odd))]
+        if not text.strip():
+            return []
+        if text not in self.asked:
+            self.asked[text] = self.ask(text)
+        return self.asked[text]
+
+    def ask(self, text: str) -> list[Command]:
+        """Ask git what a configuration says."""
+        if not self.git:
+            return [command("config", "not read, as there is no git")]
+        if len(self.asked) >= MOST_ASKED or time.monotonic() > self.until:
+            return [command("config", "not read, as there are too many")]
+        try:
+            fields = ask_git(self.git, ["--file", "-", "--list", "--no-includes", "-z"], text)
+        except Refusal:
+            return [command("config", "git does not understand it")]
+        pairs = (field.partition("\n") for field in fields)
+        return [command(key, value) for key, _, value in pairs if is_command(key, value)][:MOST_COMMANDS]
+
+    def add(self, path: str, kind: str, commands: list[Command], changed: int, *, there: bool = True) -> None:
+        """Note an item."""
+        if len(self.items) >= MOST_ITEMS:
+            raise Stop(f"there are more than {MOST_ITEMS} repositories and settings")
+        self.items.append({"path": path, "kind": kind, "there": there, "changed": changed, "commands": commands})
+
+    # -- The repository at the top
+
+    def look_at_top(self) -> list[Item]:
+        """The gitlinks of the repository at the top, and what an interrupted rebase of it runs, as one more item."""
+        try:
+            target = link_text(self.top, ".git") or os.fsdecode(read_file(self.top, ".git")).partition("gitdir:")[2]
+        except OddFileError:  # as a folder is
+            target = ""
+        place = self.place_of("", target.strip()) if target.strip() else ".git"
+        try:
+            git = open_below(self.top, place)
+        except OSError:
+            return []
+        with closing(git):
+            for name in TODO_FILES:
+                self.look_at_todo(git, place, name)
+            return [self.gitlink(path) for path in self.gitlinks(git)]
+
+    def look_at_todo(self, git: int, place: str, name: str) -> None:
+        """Note the commands of an interrupted rebase."""
+        folder, _, file = name.partition("/")
+        try:
+            with closing(os.open(folder, OPEN_FOLDER, dir_fd=git)) as at:
+                text, when = os.fsdecode(read_file(at, file)), changed_at(at, file)
+        except OddFileError as odd:
+            self.items.append(
+                {"path": f"{place}/{name}", "kind": "rebase", "there": True, "changed": 0,
+                 "commands": [command("exec", str(odd))]}
+            )  # fmt: skip
+            return
+        except OSError:
+            return
+        commands = [command("exec", line.strip()) for line in EXEC_LINE.findall(text)]
+        if commands:
+            item: Item = {"path": f"{place}/{name}", "kind": "rebase", "there": True, "changed": when}
+            self.items.append({**item, "commands": commands[:MOST_COMMANDS]})
+
+    def gitlinks(self, git: int) -> list[str]:
+        """The paths of the gitlinks in the index of the repository at the top."""
+        found: dict[bytes, None] = {}
+        try:
+            hash_size = 32 if self.has_long_names(git) else 20
+            names, shared = index_gitlinks(self.index(git, "index"), hash_size)
+            found.update(dict.fromkeys(names))
+            if shared:
+                names, _ = index_gitlinks(self.index(git, f"sharedindex.{shared.hex()}"), hash_size)
+                found.update(dict.fromkeys(names))
+        except FileNotFoundError:
+            return []
+        except (OddFileError, ValueError, IndexError) as error:
+            reason = str(error) if isinstance(error, OddFileError) else f"git would not read it: {error}"
+            self.cuts[f"the index of .git was not read: {reason}"] = None
+        if len(found) > MOST_ITEMS:
+            self.cuts[f"there are more than {MOST_ITEMS} gitlinks"] = None
+        return [os.fsdecode(name) or ".git/index" for name in found][:MOST_ITEMS]
+
+    def index(self, git: int, name: str) -> bytes:
+        """An index file. Raises FileNotFoundError, OddFileError."""
+        data = read_file(git, name, INDEX_FILE)
+        if not data:
+            raise FileNotFoundError(name)
+        return data
+
+    def has_long_names(self, git: int) -> bool:
+        """Whether the objects of a repository have the names of SHA-256."""
+        try:
+            text = read_file(git, "config")
+        except OddFileError:
+            return False
+        return bool(re.search(rb"objectformat\s*=\s*\"?sha256", text, re.IGNORECASE))
+
+    def gitlink(self, path: str) -> Item:
+        """A gitlink, with what the repository that is checked out there runs."""
+        found: list[Command] | None = None
+        when = 0
+        try:
+            with closing(open_below(self.top, path)) as folder:
+                try:
+                    with closing(os.open(".git", OPEN_FOLDER, dir_fd=folder)) as git:
+                        if is_git_folder(git):
+                            found, when = self.commands(git, f"{path}/.git"), changed_at(git, "config", "commondir")
+                except OSError:
+                    found, when = self.linked_folder(folder, path), changed_at(folder, ".git")
+        except OSError:
+            pass
+        return {"path": path, "kind": "gitlink", "there": found is not None, "changed": when, "commands": found or []}
+
+
+def link_text(folder: int, name: str) -> str:
+    """Where a link leads, empty if there is none of that name."""
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError:
+        return ""
+
+
+def is_filled(folder: int, name: str) -> bool:
+    """Whether a file has content, or a folder more than a placeholder of the wall has; anything else is filled."""
+    try:
+        about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISREG(about.st_mode):
+            return about.st_size > 0
+        if stat.S_ISDIR(about.st_mode):
+            with closing(os.open(name, OPEN_FOLDER, dir_fd=folder)) as at:
+                return not names_in(at) <= PLACEHOLDER
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return stat.S_ISLNK(about.st_mode)
+
+
+def hooks_in(git: int) -> list[str]:
+    """The hooks of a Git folder that git would run: those that may be executed (githooks(5))."""
+    found = []
+    try:
+        with closing(os.open("hooks", OPEN_FOLDER, dir_fd=git)) as folder:
+            for name in sorted(names_in(folder))[:1000]:
+                if not name.endswith(".sample"):
+                    about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if stat.S_ISLNK(about.st_mode) or (stat.S_ISREG(about.st_mode) and about.st_mode & 0o111):
+                        found.append(name)
+    except OSError:
+        target = link_text(git, "hooks")
+        return [f"the folder is a link to {target}"] if target else found
+    return found
+
+
+def command(key: str, value: str) -> Command:
+    """A command of a configuration, cut to what a person reads."""
+    return {"key": key[:VALUE_LENGTH], "value": value[:VALUE_LENGTH]}
+
+
+def is_command(key: str, value: str) -> bool:
+    """Whether a setting makes git run something, or read more of its configuration elsewhere."""
+    if GIT_INCLUDE_KEY.fullmatch(key) or "ext::" in key + value:
+        return True
+    if key.startswith("submodule.") and key.endswith((".update", ".path")):
+        return value.startswith("!")
+    return bool(GIT_COMMAND_KEY.fullmatch(key)) and not HARMLESS.fullmatch(value)
+
+
+def answer(question: Mapping[str, Any]) -> dict[str, object]:
+    """The answer to a question."""
+    try:
+        return Look(question["git"], question["workspace"], question["settings"]).take()
+    except OSError as error:
+        return {"refused": f"the workspace cannot be looked at: {error.strerror}"}
+
+
+if __name__ == "__main__":
+    with suppress(OSError):
+        os.nice(5)
+    json.dump(answer(json.load(sys.stdin)), sys.stdout)
