@@ -2967,61 +2967,21 @@ class Runs(NamedTuple):
     is_sealed: bool = True  # else it is only marked: tools are asked to write it as often as other files
 
 
-PRESETS = {  # of security.presets
-    "agents": (
-        Runs(".claude/settings.json", "start Claude Code there"),
-        Runs(".claude/settings.local.json", "start Claude Code there"),
-        Runs(".claude/hooks", "start Claude Code there"),
-        Runs(".claude/agents", "start Claude Code there, and it uses that", is_sealed=False),
-        Runs(".claude/commands", "start Claude Code there, and it uses that", is_sealed=False),
-        Runs(".claude/skills", "start Claude Code there, and it uses that", is_sealed=False),
-        Runs(".mcp.json", "start Claude Code, Copilot or another agent there"),
-        Runs(".cursor", "open the folder in Cursor"),
-        Runs(".gemini", "start Gemini CLI there"),
-        Runs(".qwen", "start Qwen Code there"),
-        Runs(".codex", "start Codex there"),
-        Runs("opencode.json", "start opencode there"),
-        Runs("opencode.jsonc", "start opencode there"),
-        Runs(".opencode", "start opencode there"),
-        Runs(".github/hooks", "start Copilot there"),
-        Runs(".github/copilot", "start Copilot there"),
-        Runs(".aider.conf.yml", "start aider there"),
-        Runs(".windsurf", "open the folder in Windsurf"),
-        Runs(".kiro", "open the folder in Kiro"),
-        Runs(".roo", "open the folder in VS Code with Roo Code"),
-    ),
-    "editors": (
-        Runs(".vscode", "open the folder in VS Code"),
-        Runs("*.code-workspace", "open it in VS Code", is_sealed=False),
-        Runs(".zed", "open the folder in Zed"),
-        Runs(".idea", "open the folder in an IDE of JetBrains"),
-        Runs(".devcontainer", "open the folder in a dev container"),
-        Runs(".devcontainer.json", "open the folder in a dev container"),
-        Runs(".envrc", "enter the folder in a shell with direnv"),
-        Runs(".helix", "open a file there in Helix"),
-        Runs(".exrc", "open a file there in Vim"),
-        Runs(".nvim.lua", "open a file there in Neovim"),
-        Runs(".nvimrc", "open a file there in Neovim"),
-        Runs(".vimrc", "open a file there in Vim", is_sealed=False),
-        Runs(".dir-locals.el", "open a file there in Emacs"),
-        Runs("*.sublime-project", "build it in Sublime Text", is_sealed=False),
-    ),
-    "commits": (
-        Runs(".husky", "commit"),
-        Runs(".pre-commit-config.yaml", "commit", is_sealed=False),
-        Runs("lefthook.yml", "commit", is_sealed=False),
-        Runs(".lefthook.yml", "commit", is_sealed=False),
-        Runs(".lintstagedrc.json", "commit", is_sealed=False),
-    ),
-}
+@functools.lru_cache(maxsize=1)
+def presets() -> dict[str, list[Runs]]:
+    """The lists that security.presets names."""
+    table = json.loads(packaged_text("wall/presets.json"))
+    return {name: [Runs(**row) for row in rows] for name, rows in table.items()}
+
+
 # Packages bring settings of their own, and nobody opens these folders as a project; as in wall/scan.py.
 OTHERS_FOLDERS = frozenset(("node_modules", "site-packages", "bower_components", "vendor"))
 
 
 def check_preset(value: object) -> str:
-    """A check for the name of a list of PRESETS."""
-    if value not in PRESETS:
-        raise Unfit(f"write one of {', '.join(PRESETS)}")
+    """A check for the name of a list of presets."""
+    if check_text(value) not in presets():
+        raise Unfit(f"write one of {', '.join(presets())}")
     return str(value)
 
 
@@ -3030,7 +2990,7 @@ register_settings(Setting("security.presets", ["agents", "editors"], list_of(che
 
 def preset_rows(settings: Config) -> list[Runs]:
     """The rows of the presets that are on."""
-    return [row for name in settings.get("security.presets") for row in PRESETS[name]]
+    return [row for name in settings.get("security.presets") for row in presets()[name]]
 
 
 def runs_on_host(path: str, rows: Iterable[Runs]) -> str:

@@ -10,7 +10,7 @@ import pytest
 import clincus
 from clincus_features.protection import appeared
 
-ROWS = [row for name in ("agents", "editors") for row in clincus.PRESETS[name]]
+ROWS = [row for name in ("agents", "editors") for row in clincus.presets()[name]]
 EVIL = "evil-command"
 
 

@@ -1,0 +1,329 @@
+"""What has appeared in a workspace since its session began: what counts as news, and what is kept."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+import types
+
+import pytest
+
+import clincus
+from clincus_features.protection import appeared
+
+ROWS = clincus.preset_rows(clincus.make_config(()))
+
+
+def item(path, kind="repository", changed=0, there=True, **commands):
+    """An item of wall/scan.py."""
+    pairs = [{"key": key, "value": value} for key, value in commands.items()]
+    return {"path": path, "kind": kind, "there": there, "changed": changed, "commands": pairs}
+
+
+def names(items):
+    return [(one["path"], [command["key"] for command in one["commands"]]) for one in items]
+
+
+# -- What counts as news
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ([], [], []),
+        ([item("a/.git")], [item("a/.git")], []),
+        ([item("a/.git")], [], []),
+        ([], [item("a/.git")], [("a/.git", [])]),
+        ([], [item("a/.git", pager="x")], [("a/.git", ["pager"])]),
+        ([item("a/.git", pager="x")], [item("a/.git", pager="x", editor="y")], [("a/.git", ["editor"])]),
+        ([item("a/.git", pager="x")], [item("a/.git", pager="other")], [("a/.git", ["pager"])]),
+        ([item("a/.git", pager="x", editor="y")], [item("a/.git", pager="x")], []),
+        # What `git add` makes a gitlink of is run by `git status` at the top from then on.
+        ([item("a/.git", pager="x")], [item("a", "gitlink", pager="x")], [("a", ["pager"])]),
+        ([item("a", "gitlink", pager="x")], [item("a/.git", pager="x")], []),
+        ([item("a", "gitlink", there=False)], [item("a", "gitlink", pager="x")], [("a", ["pager"])]),
+        ([item(".git")], [item(".git", "broken")], [(".git", [])]),
+        ([item(".git", "broken")], [item(".git", "broken")], []),
+    ],
+)
+def test_what_was_not_there_is_news(before, now, told):
+    known = appeared.known_of(before, before=1)
+    assert names(appeared.news(now, known)) == told
+
+
+def test_what_was_written_after_the_look_began_was_not_there():
+    found = [item("old/.git", changed=99), item("new/.git", changed=101)]
+    assert list(appeared.known_of(found, before=100)) == ["repository old/.git"]
+
+
+def test_what_runs_stands_first_and_keeps_the_time_of_its_first_sight():
+    found = [item(".envrc", "settings"), item("b/.git"), item("a/.git", pager="x")]
+    earlier = [{"kind": "repository", "path": "b/.git", "at": "then"}]
+    told = appeared.told(found, earlier, ROWS, "now")
+    assert [(one["path"], one["at"]) for one in told] == [("a/.git", "now"), ("b/.git", "then"), (".envrc", "now")]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (item("a/.git", pager="x"), "runs on your machine when you run git in it"),
+        (item("a/.git"), "git reads its settings when you run git in it; they name no command now"),
+        (
+            item("a", "gitlink", pager="x"),
+            "runs on your machine when you run `git status` in the workspace, or git in it",
+        ),
+        (item("a", "gitlink", there=False), "nothing is checked out there"),
+        (item(".git", "broken"), "git takes it for no repository any more"),
+        (item("x", "rebase", exec="x"), "runs on your machine when you run `git rebase --continue`"),
+        (item("x/.envrc", "settings"), "runs on your machine when you enter the folder in a shell with direnv"),
+        (item(".claude", "settings"), "runs on your machine when a program reads what it leads to"),
+    ],
+)
+def test_a_person_reads_when_it_runs(found, words):
+    assert appeared.when_it_runs(found, ROWS).startswith(words)
+
+
+# -- What is kept
+
+
+@pytest.fixture
+def work(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def looker(tmp_path):
+    environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
+    return appeared.Looker(lambda: environ, lambda: clincus.make_config(()))
+
+
+def session_of(work, **more):
+    about = {"session_id": "abc", "protection": "locked", **more}
+    return clincus.Session("clincus-a1b2c3-1", str(work), "claude", 1, "running", False, **about)
+
+
+def init(folder, **settings):
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    for key, value in settings.items():
+        subprocess.run(["git", "-C", str(folder), "config", f"core.{key}", value], check=True)
+
+
+def paths(found):
+    return [one["path"] for one in found]
+
+
+def test_what_was_there_at_the_start_is_no_news_and_what_comes_is(looker, work):
+    init(work / "old", pager="x")
+    session = session_of(work)
+    looker.begin(session)
+    assert looker.look(session) == []
+    init(work / "new", pager="x")
+    (found,) = looker.look(session)
+    assert (found["path"], found["kind"], found["commands"]) == (
+        "new/.git", "repository", [{"key": "core.pager", "value": "x"}],
+    )  # fmt: skip
+
+
+def test_what_has_gone_is_told_no_more(looker, work):
+    session = session_of(work)
+    looker.begin(session)
+    (work / ".envrc").write_text("x")
+    assert paths(looker.look(session)) == [".envrc"]
+    (work / ".envrc").unlink()
+    assert looker.look(session) == []
+
+
+def test_it_is_known_to_another_server_and_after_the_session(looker, work):
+    session = session_of(work)
+    looker.begin(session)
+    (work / ".envrc").write_text("x")
+    looker.look(session, is_over=True)
+    other = appeared.Looker(looker._environ, looker._config)
+    for id, session_id in ((session.id, "abc"), (session.id, ""), ("abc", "")):
+        assert paths(other.find(id, session_id).appeared) == [".envrc"]
+    assert other.find("clincus-ffffff-1") is None
+
+
+def test_what_a_run_has_left_stays_news_and_what_a_person_made_since_is_none(looker, work):
+    session = session_of(work)
+    looker.begin(session)
+    init(work / "agent")
+    looker.look(session, is_over=True)
+    init(work / "person")
+    looker.begin(session)
+    assert paths(looker.look(session)) == ["agent/.git"]
+
+
+def test_what_comes_in_a_run_that_nobody_saw_the_end_of_is_news(looker, work):
+    session = session_of(work)
+    looker.begin(session)
+    init(work / "agent")
+    looker.begin(session)
+    assert paths(looker.look(session)) == ["agent/.git"]
+
+
+def test_of_a_session_that_was_found_running_what_was_written_since_its_start_is_news(looker, work):
+    init(work / "old")
+    long_ago = clincus.format_time(clincus.datetime.fromtimestamp(time.time() - 3600, clincus.timezone.utc))
+    assert paths(looker.look(session_of(work, run=long_ago))) == ["old/.git"]
+
+
+def test_of_a_session_that_was_found_running_what_is_older_is_none(looker, work):
+    init(work / "old")
+    soon = clincus.format_time(clincus.datetime.fromtimestamp(time.time() + 3600, clincus.timezone.utc))
+    assert looker.look(session_of(work, run=soon)) == []
+
+
+def test_a_torn_record_is_begun_anew(looker, work):
+    session = session_of(work)
+    looker.begin(session)
+    folder = looker._folder()
+    (name,) = (name for name in os.listdir(folder) if name.endswith(".json"))
+    with open(f"{folder}/{name}", "w") as file:
+        file.write('{"id": ')
+    (work / ".envrc").write_text("x")
+    looker.look(session)
+    assert looker.find(session.id, "abc") is not None
+
+
+def test_only_files_of_sessions_long_gone_are_removed(looker, work):
+    kept, fresh, old = (session_of(work, session_id=name) for name in ("kept", "fresh", "old"))
+    for one in (kept, fresh, old):
+        looker.begin(one)
+    for one in (kept, old):
+        os.utime(f"{looker._folder()}/{looker._name(one.id, one.session_id)}", (0, 0))
+    looker.prune([kept])
+    assert [looker.find(one.id, one.session_id) is not None for one in (kept, fresh, old)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("more", "is_wanted"),
+    [
+        ({}, True), ({"mode": "clone"}, False), ({"engine": "far"}, False), ({"command": "1 2"}, False),
+        ({"workspace": ""}, False),
+    ],
+)  # fmt: skip
+def test_only_folders_of_this_host_are_looked_at(looker, work, more, is_wanted):
+    assert looker.is_wanted(session_of(work)._replace(**more)) == is_wanted
+
+
+def test_a_command_looks_at_a_stopped_session_by_itself(looker, work):
+    session = session_of(work)
+    looker.begin(session)
+    (work / ".envrc").write_text("x")
+    found, cut = appeared.last_look(looker._environ(), looker._config(), session)
+    assert (paths(found), cut) == ([".envrc"], "")
+    assert not looker.find(session.id, "abc").is_open
+
+
+# -- Moments
+
+
+class Hub:
+    def __init__(self):
+        self.events = []
+
+    def publish(self, event, extension=False):
+        self.events.append(event)
+
+
+@pytest.fixture
+def watch(tmp_path, work):
+    environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
+    session = session_of(work)
+    registry = types.SimpleNamespace(all=lambda: [session], find=lambda id: session)
+    extensions = types.SimpleNamespace(known_to_sleep=lambda *_: set())
+    app = types.SimpleNamespace(
+        environ=environ, config=clincus.make_config(()), hub=Hub(), registry=registry, extensions=extensions
+    )
+    return appeared.Appeared(app)
+
+
+def begun(watch, session):
+    watch.tell("before_start", session)
+    watch._begins[session.session_id].join()
+    watch.tell("after_start", session)
+
+
+def test_a_turn_that_is_over_brings_a_look_which_tells_the_pages(watch, work):
+    session = session_of(work)
+    begun(watch, session)
+    assert watch.fields(session) == {"appeared": 0}
+    (work / ".envrc").write_text("x")
+    watch.hear(session, {"state": "working"})
+    assert not watch._due
+    watch.hear(session, {"state": "done"})
+    watch.work()
+    assert watch._app.hub.events == [{"type": "session.changed", "id": session.id}]
+    fields = watch.fields(session)
+    assert fields["appeared"] == 1
+    words = "1 thing that runs by itself on your machine appeared in the folder"
+    assert fields["warnings"] == [f"{words}: `clincus diff {session.id} --stat` has them"]
+    assert paths(watch.listed(session.id, session.session_id)) == [".envrc"]
+
+
+def test_looks_at_one_session_keep_their_distance_but_for_the_last(watch, work):
+    session = session_of(work)
+    begun(watch, session)
+    watch.look(session)
+    watch.hear(session, {"state": "done"})
+    ((at, _, _),) = watch._due.values()
+    assert at - watch._looked[session.session_id] == appeared.PERIOD
+    watch.tell("stopped", session)
+    ((at, _, has_stopped),) = watch._due.values()
+    assert (at <= time.monotonic(), has_stopped) == (True, True)
+
+
+def test_the_count_is_known_after_a_restart_of_the_server(watch, work):
+    session = session_of(work)
+    begun(watch, session)
+    (work / ".envrc").write_text("x")
+    watch.look(session)
+    assert appeared.Appeared(watch._app).fields(session)["appeared"] == 1
+
+
+def test_a_tool_that_tells_nothing_is_looked_at_unless_its_container_sleeps(watch, work):
+    session = session_of(work)
+    watch.hear(session, {"state": "unknown"})
+    watch._due.clear()
+    watch._app.extensions.known_to_sleep = lambda *_: {session.id}
+    watch.look_at_quiet_tools()
+    assert not watch._due
+    watch._app.extensions.known_to_sleep = lambda *_: set()
+    watch.look_at_quiet_tools()
+    assert list(watch._due) == [session.session_id]
+
+
+def test_a_look_waits_for_the_one_beside_the_start(watch, work):
+    session = session_of(work)
+    init(work / "old")
+    may_go = threading.Event()
+    real = watch.looker.begin
+    watch.looker.begin = lambda session: (may_go.wait(), real(session))
+    watch.tell("before_start", session)
+    look = threading.Thread(target=watch.look, args=(session,))
+    look.start()
+    may_go.set()
+    look.join()
+    assert watch.listed(session.id) == []
+
+
+def test_a_failed_look_ends_nothing(watch, work, caplog):
+    session = session_of(work)
+    os.rmdir(work)
+    watch.tell("stopped", session)
+    watch.work()
+    assert watch.fields(session) == {"appeared": 0}
+
+
+def test_the_record_is_plain_json(watch, work):
+    session = session_of(work)
+    begun(watch, session)
+    os.makedirs(os.fsencode(work) + b"/\xff")
+    init(os.fsdecode(os.fsencode(work) + b"/\xff"))
+    watch.look(session)
+    json.dumps(watch.listed(session.id)).encode("ascii")
+    assert paths(watch.listed(session.id)) == ["\udcff/.git"]
