@@ -21,8 +21,8 @@ changing paths at any moment. The plan is a JSON object, packed by zlib and base
                    Clincus runs on another host and cannot see the folder: then the uid that it has now
         group      its gid, likewise
         readonly   whether nothing in it can be changed
-        protect    pattern of protected paths: the text of the file that stands in for an absent one, null for a
-                   folder, false if an absent path may stay absent
+        protect    pattern of protected paths: the text of the file that stands in for an absent one, null for a folder,
+                   false if nothing does: it is left alone unless it is a file or a folder that no link leads to
 """
 
 from __future__ import annotations
@@ -452,7 +452,7 @@ class Tree:
             stand_in = paths[path]
             if stand_in is not False:
                 self._protect_path(path, stand_in)
-            elif self._is_there(path):
+            elif self._is_plain(path):
                 self._protect_path(path, None)
         for path, (number, readonly) in self.mounts.items():
             words = f"'{path}' in '{self.source}' changed while it was being protected"
@@ -465,15 +465,16 @@ class Tree:
                 if mount_id(descriptor) != number or (readonly and not sealed):
                     raise WallError(words)
 
-    def _is_there(self, path: str) -> bool:
-        """Whether there is something at a path that no link leads to; a link may stay what it is."""
+    def _is_plain(self, path: str) -> bool:
+        """Whether there is a file or a folder at a path that no link leads to."""
         try:
-            os.close(open_beneath(self.top, path, os.O_PATH))
+            with closing_descriptor(open_beneath(self.top, path, os.O_PATH)) as descriptor:
+                kind = os.fstat(descriptor).st_mode
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return False
             raise
-        return True
+        return stat.S_ISDIR(kind) or stat.S_ISREG(kind)
 
     def _protect_path(self, path: str, text: str | None) -> None:
         for part in accumulate(path.split("/"), "{}/{}".format):  # the folders on the way, and the path itself
