@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
+from clincus_cli.appeared import appeared_lines
 from clincus_cli.context import Context
 from clincus_cli.server import PORT, ask_session, fetch_from_server, session_path
 
@@ -118,7 +119,7 @@ def run_undo(context: Context) -> int:
     if not files:
         console.say("These files are as they were then: there is nothing to undo.")
         return 0
-    print("\n".join(stat_lines({**found, "files": files, "skipped": []})))
+    print("\n".join(stat_lines({**found, "files": files, "skipped": [], "appeared": []})))
     if found["others"]:
         console.warn(
             f"these sessions work in the same folder, and some changes may be theirs: {', '.join(found['others'])}"
@@ -153,12 +154,14 @@ def stat_lines(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found["files"]:
         lines = "binary" if one["binary"] else "" if one["added"] is None else f"+{one['added']} -{one['removed']}"
         path = f"{one['old_path']} -> {one['path']}" if one["old_path"] else one["path"]
-        yield f"{one['status']}  {clincus.printable(path)}  {lines}".rstrip()
+        runs = f"  ({one['runs']})" if one["runs"] else ""
+        yield f"{one['status']}  {clincus.printable(path)}  {lines}".rstrip() + runs
     if found["truncated"]:
         yield "… and more: this list is cut"
     for one in found["skipped"]:
         if one["why"] != "ignored":
             yield f"-  {clincus.printable(one['path'])}  not looked at: {one['why']}"
+    yield from (f"!  {line}" for line in appeared_lines(found["appeared"]))
     if found["stale"]:
         yield f"(not of now: {clincus.printable(found['stale'])})"
 

@@ -10,6 +10,7 @@ import clincus
 from clincus_cli import TYPE_CHECKING, console
 from clincus_cli import commands as cli
 from clincus_cli.agents import agent_words, known_agents
+from clincus_cli.appeared import end_session
 from clincus_cli.context import Context, is_listed
 
 if TYPE_CHECKING:
@@ -271,11 +272,11 @@ def run_stop(context: Context) -> int:
 
     $ clincus stop clincus-ec0578-1  # Stop it for the night.
     """
-    sessions, timeout = context.sessions, context.options.timeout
+    timeout = context.options.timeout
     return for_each_session(
         context,
         ("stop", "Stopping", "Stopped"),
-        lambda name: sessions.end(name, timeout=timeout),
+        lambda name: end_session(context, name, timeout=timeout),
         lambda session: session.status == "running" or session.paused,
     )
 
@@ -299,7 +300,7 @@ def run_shutdown(context: Context) -> int:
 
     def shut_down(name: str) -> None:
         print("Attempting graceful shutdown...", flush=True)
-        session = sessions.end(name, timeout=timeout)
+        session = end_session(context, name, timeout=timeout)
         if session is not None and (not session.persistent or context.options.delete):
             sessions.end(name, delete=True)
         elif session is not None:
@@ -323,10 +324,14 @@ def run_kill(context: Context) -> int:
 
     $ clincus kill --all --force  # Delete every session without a question.
     """
-    force, sessions = context.options.force, context.sessions
+    force = context.options.force
     hint = "" if force else "--force deletes also what a container does not hand over"
     words = ("kill", "Killing", "Killed")
-    return for_each_session(context, words, lambda name: sessions.end(name, delete=True, even_unsaved=force), hint=hint)
+
+    def kill(name: str) -> None:
+        end_session(context, name, delete=True, even_unsaved=force)
+
+    return for_each_session(context, words, kill, hint=hint)
 
 
 @cli.Command("persist [NAME...]", ALL, cli.FORCE, writes=True)

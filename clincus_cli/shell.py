@@ -11,6 +11,7 @@ from contextlib import suppress
 import clincus
 from clincus_cli import commands as cli
 from clincus_cli import console
+from clincus_cli.appeared import warn_of_appeared
 from clincus_cli.context import Context
 from clincus_cli.network import network_settings, warn_without_server
 
@@ -319,7 +320,7 @@ def attach_terminal(context: Context, session: clincus.Session, *, is_direct: bo
     try:
         code = run_in_terminal(argv, is_screen=True)
     finally:
-        runs_on = leave_session(sessions, session, is_direct=is_direct)
+        runs_on = leave_session(context, session, is_direct=is_direct)
     if is_direct:
         return 0 if code in (0, 1, 130) else 1
     if runs_on and code:
@@ -328,12 +329,13 @@ def attach_terminal(context: Context, session: clincus.Session, *, is_direct: bo
     return 0
 
 
-def leave_session(sessions: clincus.Sessions, session: clincus.Session, *, is_direct: bool) -> bool:
+def leave_session(context: Context, session: clincus.Session, *, is_direct: bool) -> bool:
     """Save the conversation of a session whose terminal was left; whether the session runs on.
 
     Detached, it does. When the last program in it has ended, or the container was powered off from inside, an
     ephemeral container is removed, once its conversation is saved, and a persistent one rests until the next start.
     """
+    sessions = context.sessions
     console.say("Cleaning up session...")
     now, has_tmux = settled_session(sessions, session)
     if now is None:
@@ -352,6 +354,7 @@ def leave_session(sessions: clincus.Sessions, session: clincus.Session, *, is_di
     console.say("[cleanup] Session data saved")
     console.say(f"[cleanup] Container {'kept, stopped' if now.persistent else 'removed'}")
     console.say(f"  clincus shell --resume={now.session_id} goes on with the conversation")
+    warn_of_appeared(context, now)
     return False
 
 

@@ -1,0 +1,121 @@
+"""What an agent leaves in a folder that runs by itself on the host: told after the turn, in the review, at the stop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests.incus.review_box import Reviewed
+from tests.programs import Server, git, program, wait_until
+
+EVIL = "evil-command"
+AS_AGENT = "git -c user.name=a -c user.email=a@b"
+BARE_TOP = f"""
+rm .git/HEAD; mkdir objects refs; echo 'ref: refs/heads/x' >HEAD
+printf '[core]\\n\\trepositoryformatversion = 0\\n\\tbare = false\\n\\tworktree = .\\n\\tfsmonitor = {EVIL}\\n' >config
+"""
+GITLINK = f"""
+git init -q sub && {AS_AGENT} -C sub commit -q --allow-empty -m x
+git add sub 2>&1; git -C sub config core.fsmonitor {EVIL}
+"""
+REBASE = f"mkdir .git/rebase-merge; echo 'exec {EVIL}' >.git/rebase-merge/git-rebase-todo"
+SETTINGS = """
+mkdir -p .claude; echo '{}' >.claude/settings.json; echo x >.envrc; mkdir .devcontainer; echo '{}' >.devcontainer/x.json
+"""
+
+
+@pytest.fixture(scope="module")
+def shared_server(start_shared) -> Server:
+    return start_shared()
+
+
+@pytest.fixture
+def session(bed, shared_server, workspace) -> Reviewed:
+    (workspace / ".mcp.json").write_text("{}\n")
+    os.symlink("/elsewhere", workspace / ".cursor")
+    git(workspace, "init", "-q")
+    git(workspace, "add", ".")
+    git(workspace, "commit", "-q", "-m", "first")
+    init = ["chown", "-R", "--reference", str(workspace), str(workspace)]
+    subprocess.run(init, check=True)
+    return Reviewed(bed, shared_server, workspace)
+
+
+def told(session: Reviewed) -> dict[str, tuple[str, list[str]]]:
+    """What GET …/changes lists as appeared, by its path: the kind, and the values of its commands."""
+    found = session.changes()["appeared"]
+    return {one["path"]: (one["kind"], [each["value"] for each in one["commands"]]) for one in found}
+
+
+def appeared(session: Reviewed) -> int:
+    return int(session.server.get(session.path).json["appeared"])
+
+
+def command(session: Reviewed, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on a session that needs no server."""
+    environ = {**os.environ, **session.bed.environ, "HOME": str(session.server.home)}
+    argv = [*program(), words[0], session.id, *words[1:]]
+    return subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        (BARE_TOP, {".": ("repository", [EVIL]), ".git": ("broken", [])}),
+        (GITLINK, {"sub": ("gitlink", [EVIL])}),
+        (REBASE, {".git/rebase-merge/git-rebase-todo": ("rebase", [EVIL])}),
+        (
+            SETTINGS,
+            {".claude/settings.json": ("settings", []), ".envrc": ("settings", []), ".devcontainer": ("settings", [])},
+        ),
+    ],
+    ids=["bare top", "gitlink", "rebase", "settings"],
+)
+def test_what_an_agent_plants_is_told_after_its_turn_and_at_the_stop(session, script, found):
+    assert appeared(session) == 0
+    session.turn(script)
+    wait_until(lambda: appeared(session) == len(found), "the session to tell what appeared")
+    assert told(session) == found
+    (warning,) = [text for text in session.server.get(session.path).json["warnings"] if "appeared" in text]
+    assert session.id in warning
+    lines = session.cli("diff", "--stat").stdout.splitlines()
+    for path in found:
+        assert any(line.startswith(f"!  {path}: ") for line in lines)
+    stopped = command(session, "stop")
+    for path in found:
+        assert f"  {path}: " in stopped.stderr
+    assert EVIL in stopped.stderr or script is SETTINGS
+
+
+def test_settings_that_are_there_are_sealed_and_a_link_or_what_is_absent_is_left_alone(session):
+    assert session.server.get(session.path).json["protection"] == "locked"
+    said = session.run("for path in .mcp.json .zed .cursor; do rm -f $path && echo x >$path; echo $path $?; done 2>&1")
+    assert ".mcp.json 1" in said
+    assert ".zed 0" in said
+    assert ".cursor 0" in said
+    assert (session.workspace / ".mcp.json").read_text() == "{}\n"
+    assert (session.workspace / ".zed").read_text() == "x\n"
+    assert not (session.workspace / ".idea").exists()
+
+
+def test_what_was_there_at_the_start_is_no_news_after_a_turn(session):
+    session.turn("echo x >file")
+    wait_until(lambda: session.files() == {"file": "A"}, "the turn's change")
+    assert (appeared(session), told(session)) == (0, {})
+
+
+def test_a_file_that_runs_by_itself_is_marked_in_the_review(session):
+    session.run("echo x >.envrc; echo x >file")
+    runs = {one["path"]: one["runs"] for one in session.changes()["files"]}
+    assert runs == {".envrc": "runs on your machine when you enter the folder in a shell with direnv", "file": ""}
+
+
+def test_it_is_known_after_a_restart_of_the_server_and_after_the_session(session, start_shared):
+    session.turn(GITLINK)
+    wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
+    session_id = session.server.get(session.path).json["session_id"]
+    assert session.server.request("DELETE", f"{session.path}?force=true").status == 204
+    answer = session.server.get(f"/api/sessions/{session_id}/changes")
+    assert [one["path"] for one in answer.json["appeared"]] == ["sub"]
