@@ -114,6 +114,7 @@ class Step(NamedTuple):
     name: str
     take: Callable[[], Iterator[str]]
     as_root: bool = False  # only root can do it
+    is_optional: bool = False  # those behind it do not rely on it
 
 
 @dataclass
@@ -140,6 +141,7 @@ class Setup:
             Step("project", self.create_project),
             Step("storage", self.give_storage),
             Step("network", self.give_network),
+            Step("git", self.guard_git, is_optional=True),
             Step("image", self.build_image),
         )
 
@@ -148,7 +150,7 @@ class Setup:
         return {step.name: need for step in self.steps() for need in islice(step.take(), 1)}
 
     def run(self, ask: Callable[[str], bool]) -> bool:
-        """Take the steps one after another; False when one is declined, which ends it, since the rest relies on it.
+        """Take the steps one after another; False when one is declined that the rest relies on, which ends it.
 
         `ask` gets each need as a question. Raises ClincusError when a step fails, or needs root.
         """
@@ -161,11 +163,13 @@ class Setup:
                 command = root_command(self.host, sys.argv, self.person())
                 raise clincus.ClincusError(f"setup has to {need}, which only root can do. Run: {command}", 403)
             if not ask(need):
+                if step.is_optional:
+                    continue
                 return False
             self.say(f"{step.name}: {need}")
             next(work, "")
             self.answers_kept.clear()
-            if next(step.take(), ""):
+            if not step.is_optional and next(step.take(), ""):
                 raise clincus.ClincusError(f"setup could not {need}")
         return True
 
@@ -415,6 +419,34 @@ class Setup:
         base = self.options.bridge.rstrip("0123456789")
         names = [self.options.bridge, *(f"{base}{number}" for number in range(10))]
         return next((name for name in names if not self.host.path(f"/sys/class/net/{name}").exists()), names[0])
+
+    # -- Git on this machine
+
+    def git_of_person(self) -> list[str]:
+        """The command `git config --global` as the person who uses Clincus; nothing where nobody can become them."""
+        git, person = self.host.which("git"), self.person()
+        if not (git and self.host.is_root() and person):
+            return [git, "config", "--global"] if git else []
+        runuser = self.host.which("runuser")
+        home = f"HOME={pwd.getpwnam(person).pw_dir}"  # what root writes there, root would own
+        unset = ("-u", "XDG_CONFIG_HOME", "-u", "GIT_CONFIG_GLOBAL")
+        return [runuser, "-u", person, "--", "env", *unset, home, git, "config", "--global"] if runuser else []
+
+    def guard_git(self) -> Iterator[str]:
+        if not self.host.which("git") and not self.host.which("apt-get"):
+            return
+        command = self.git_of_person()
+        if command:
+            value = self.host.attempt([*command, "--get", health.BARE_KEY]).stdout.decode("utf-8", "replace").strip()
+            if value == "explicit":
+                return
+        elif self.host.which("git"):
+            self.notes.append(f"{health.BARE_WHY}: run `{health.BARE_FIX}` as the user who works with Clincus")
+            return
+        yield f"have git use a bare repository only where it is told to (`{health.BARE_FIX}`): {health.BARE_WHY}"
+        done = self.host.attempt([*self.git_of_person(), health.BARE_KEY, "explicit"])
+        if done.code:  # such as of a configuration that another program keeps
+            self.notes.append(f"`{health.BARE_FIX}` failed: {done.reason}")
 
     # -- The image
 

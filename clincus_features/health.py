@@ -30,6 +30,9 @@ PATIENCE = 5.0  # seconds that the report waits for its checks
 ENGINE_PATIENCE = 3.0  # seconds that an engine has to answer
 ALL_IDS = 2**32 - 1  # how many user ids a machine has (user_namespaces(7))
 GIB = 1 << 30
+BARE_KEY = "safe.bareRepository"  # of git 2.38 and newer (git-config(1))
+BARE_FIX = f"git config --global {BARE_KEY} explicit"
+BARE_WHY = "one that an agent makes in a folder runs its commands as soon as you run git there"
 
 
 class Machine:
@@ -289,6 +292,18 @@ class Examination:
         words, fix = zip(*found)
         return warning("; ".join(words), "; ".join(fix))
 
+    def check_git(self) -> Finding:
+        """Whether git on this machine uses a bare repository that it comes upon in a folder."""
+        git = clincus.find_git("/nonexistent", self.environ)
+        if not git:
+            return ok("Not installed")
+        # It has no repository, so that nothing but the configuration of the system and of the user is read.
+        environ = {**self.environ, "GIT_DIR": os.devnull}
+        done = clincus.run_child([git, "config", "--get", BARE_KEY], timeout=PATIENCE, environ=environ, cwd="/")
+        if done.stdout.decode("utf-8", "replace").strip() == "explicit":
+            return ok("Uses a bare repository only where it is told to")
+        return warning(f"Uses any bare repository that it finds: {BARE_WHY}", BARE_FIX)
+
     def check_engines(self) -> Finding:
         """Whether the engines of the config answer, and have the image of their sessions."""
         rows: Mapping[str, Mapping[str, Any]] = self.config.get("engines")
@@ -460,6 +475,7 @@ CHECKS = (  # by section, as people read them
     Check("ip_forwarding", "IP forwarding", "CRITICAL", Examination.check_forwarding),
     Check("protection", "Protection", "CRITICAL", Examination.check_protection),
     Check("sealed_files", "Sealed files", "CRITICAL", Examination.check_findings),
+    Check("git", "Git", "CRITICAL", Examination.check_git),
     Check("engines", "Engines", "CRITICAL", Examination.check_engines),
     Check("clincus_directory", "Clincus directory", "STORAGE", Examination.check_own_folder),
     Check("sessions_directory", "Sessions dir", "STORAGE", Examination.check_sessions_folder),

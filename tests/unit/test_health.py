@@ -26,6 +26,7 @@ NAMES = [
     "id_mapping",
     "protection",
     "sealed_files",
+    "git",
     "clincus_directory",
     "sessions_directory",
     "disk_space",
@@ -388,3 +389,20 @@ def test_text_has_the_words_that_scripts_match(report):
     ):
         assert words in text
     assert re.search(r"STATUS: UNHEALTHY\n\d+ of \d+ checks failed$", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("", "warning"),
+        ("[safe]\n\tbareRepository = all\n", "warning"),
+        ("[safe]\n\tbareRepository = explicit\n", "ok"),
+        ("[unfinished", "warning"),
+    ],
+)
+def test_git_that_uses_any_bare_repository_is_told_of_with_what_closes_it(report, tmp_path, text, status):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".gitconfig").write_text(text)
+    check = report()["checks"]["git"]
+    assert check["status"] == status
+    assert check["fix"] == ("" if status == "ok" else health.BARE_FIX)

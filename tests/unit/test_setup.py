@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import shlex
 import sys
 import types
@@ -113,6 +114,68 @@ class TestSteps:
         with pytest.raises(clincus.ClincusError, match="could not do the impossible"):
             self.run([stuck])
 
+    def test_an_optional_step_may_be_declined(self):
+        log: list[int] = []
+        first, last = self.steps(log, "a", "b")
+        answers = iter([False, True])
+        done = self.setup([first._replace(is_optional=True, as_root=False), last]).run(lambda _: next(answers))
+        assert (done, log) == (True, [1])
+
+
+class TestGit:
+    """`git config --global safe.bareRepository explicit`, for the person who uses Clincus."""
+
+    def setup(self, tmp_path, programs=("git", "runuser"), value=b"", is_root=False, **environ):
+        class Here(FakeHost):
+            def is_root(self):
+                return is_root
+
+            def attempt(self, argv, **_):
+                self.ran.append(tuple(argv))
+                return clincus.Completed(0 if value or argv[-1] == "explicit" else 1, value, b"")
+
+        host = Here(tmp_path, programs=programs)
+        return cli_setup.Setup(cli_build.SetupOptions(), host, NoIncus(), lambda _: None, environ)
+
+    def test_a_person_is_asked_and_it_is_set(self, tmp_path):
+        setup = self.setup(tmp_path)
+        (need, *_) = list(setup.guard_git())
+        assert health.BARE_FIX in need
+        assert setup.host.ran[-1] == ("/usr/bin/git", "config", "--global", health.BARE_KEY, "explicit")
+
+    def test_a_plan_sets_nothing(self, tmp_path):
+        setup = self.setup(tmp_path)
+        next(setup.guard_git())
+        assert [words[-2:] for words in setup.host.ran] == [("--get", health.BARE_KEY)]
+
+    def test_nothing_is_to_be_done_where_it_is_set(self, tmp_path):
+        assert list(self.setup(tmp_path, value=b"explicit\n").guard_git()) == []
+
+    def test_root_sets_it_as_the_person_behind_sudo(self, tmp_path):
+        name = pwd.getpwuid(1).pw_name  # somebody whom this machine knows
+        setup = self.setup(tmp_path, is_root=True, SUDO_USER=name)
+        list(setup.guard_git())
+        for words in setup.host.ran:
+            assert words[:5] == ("/usr/bin/runuser", "-u", name, "--", "env")
+            assert f"HOME={pwd.getpwuid(1).pw_dir}" in words
+
+    def test_without_a_way_to_be_the_person_it_is_only_said(self, tmp_path):
+        setup = self.setup(tmp_path, programs=["git"], is_root=True, SUDO_USER=pwd.getpwuid(1).pw_name)
+        assert list(setup.guard_git()) == []
+        assert setup.host.ran == []
+        assert health.BARE_FIX in setup.notes[0]
+
+    def test_root_alone_sets_its_own(self, tmp_path):
+        setup = self.setup(tmp_path, is_root=True)
+        list(setup.guard_git())
+        assert setup.host.ran[-1][:3] == ("/usr/bin/git", "config", "--global")
+
+    def test_a_configuration_that_cannot_be_written_ends_nothing(self, tmp_path):
+        setup = self.setup(tmp_path)
+        setup.host.attempt = lambda argv, **_: clincus.Completed(4, b"", b"could not lock config file")
+        list(setup.guard_git())
+        assert "could not lock config file" in setup.notes[0]
+
 
 class FakeHost(cli_host.Host):
     """A machine in a folder, with the programs and answers it is told of."""
@@ -202,6 +265,7 @@ class TestBareMachine:
             "daemon": "start the Incus daemon",
             "storage": "create the storage pool 'default' (btrfs, copy-on-write)",
             "network": "create the bridge 'clincusbr0' on a free subnet",
+            "git": f"have git use a bare repository only where it is told to (`{health.BARE_FIX}`): {health.BARE_WHY}",
             "image": "build the image 'clincus' (claude, copilot, opencode) from this distribution's packages",
         }
 
