@@ -162,7 +162,7 @@ class Setup:
             if step.as_root and not self.host.is_root():
                 command = root_command(self.host, sys.argv, self.person())
                 raise clincus.ClincusError(f"setup has to {need}, which only root can do. Run: {command}", 403)
-            if not ask(need):
+            if not self.is_agreed(step, need, ask):
                 if step.is_optional:
                     continue
                 return False
@@ -172,6 +172,16 @@ class Setup:
             if not step.is_optional and next(step.take(), ""):
                 raise clincus.ClincusError(f"setup could not {need}")
         return True
+
+    def is_agreed(self, step: Step, need: str, ask: Callable[[str], bool]) -> bool:
+        """Whether a person agrees to a step. An optional one waits where nobody can be asked."""
+        try:
+            return ask(need)
+        except clincus.ClincusError:
+            if not step.is_optional:
+                raise
+            self.notes.append(f"left undone, as nobody could be asked: {need}")
+            return False
 
     def ask(self, path: str) -> Any:
         """The answer of Incus to a query; None when it has nothing there, or does not answer us."""

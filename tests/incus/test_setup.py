@@ -43,7 +43,9 @@ def new_images(bed):
 def setup(bed, **options):
     """What setup would do on the bed."""
     chosen = cli_build.SetupOptions(project=bed.incus.project, bridge=bed.bridge, **options)
-    return cli_setup.Setup(chosen, cli_host.Host(), bed.incus, print).plan()
+    planned = cli_setup.Setup(chosen, cli_host.Host(), bed.incus, print).plan()
+    planned.pop("git", "")  # is up to whoever runs the tests
+    return planned
 
 
 def run_clincus(bed, home, *arguments):
@@ -85,6 +87,13 @@ class TestSetup:
         done = run_clincus(bed, home, "setup")
         assert done.returncode == 0
         assert "Clincus is ready" in done.stderr
+        assert "left undone, as nobody could be asked: have git use a bare repository only" in done.stderr
+
+    def test_the_command_sets_what_git_looks_for_once_a_person_agrees(self, bed, home):
+        home.mkdir(exist_ok=True)
+        assert run_clincus(bed, home, "setup", "--yes").returncode == 0
+        assert "bareRepository = explicit" in (home / ".gitconfig").read_text()
+        assert run_clincus(bed, home, "setup", "--dry-run").stdout == ""
 
 
 class TestCustomImage:

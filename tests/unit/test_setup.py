@@ -121,6 +121,15 @@ class TestSteps:
         done = self.setup([first._replace(is_optional=True, as_root=False), last]).run(lambda _: next(answers))
         assert (done, log) == (True, [1])
 
+    def test_an_optional_step_waits_where_nobody_can_be_asked(self):
+        def ask(need):
+            raise clincus.ClincusError("there is no terminal", 409)
+
+        (first,) = self.steps([], "a")
+        setup = self.setup([first._replace(is_optional=True, as_root=False)])
+        assert setup.run(ask)
+        assert setup.notes == ["left undone, as nobody could be asked: a"]
+
 
 class TestGit:
     """`git config --global safe.bareRepository explicit`, for the person who uses Clincus."""
