@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 SECONDS = 20.0  # of a whole look
 MOST_FOLDERS = 200_000
 MOST_ENTRIES = 3_000_000
-MOST_ITEMS = 5_000
+MOST_ITEMS = 2_000
+MOST_GITLINKS = 1_000
+MOST_TOLD = 16 << 20  # bytes of the answer
 MOST_COMMANDS = 20  # of one repository
 MOST_ASKED = 500  # texts that git is asked about
 MOST_DEPTH = 200  # folders above one that is looked into
@@ -99,14 +101,17 @@ def closing(descriptor: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def read_file(folder: int, name: str, limit: int = SMALL_FILE) -> bytes:
-    """A plain file of a folder; empty if there is none. Raises OddFileError for one that is not read."""
+def read_file(folder: int, name: str, limit: int = SMALL_FILE, *, begin: bool = False) -> bytes:
+    """A plain file of a folder; empty if there is none. Raises OddFileError for one that is not read.
+
+    With `begin` it may be larger, and the rest is left out.
+    """
     try:
         with closing(os.open(name, OPEN_FILE, dir_fd=folder)) as descriptor:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OddFileError("it is no plain file")
             with open(descriptor, "rb", closefd=False) as file:
-                data = file.read(limit + 1)
+                data = file.read(limit if begin else limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
@@ -145,7 +150,7 @@ def is_folder_at(folder: int, name: str) -> bool:
 def is_git_folder(folder: int) -> bool:
     """Whether git takes a folder for a repository: it has a HEAD that git reads, and objects and refs somewhere."""
     try:
-        head = read_file(folder, "HEAD", 4096)
+        head = read_file(folder, "HEAD", 256, begin=True)  # git reads no more of it
         is_head = bool(HEAD_TEXT.match(head))
     except OddFileError:
         try:
@@ -154,9 +159,10 @@ def is_git_folder(folder: int) -> bool:
             is_head = False
     if is_head and is_folder_at(folder, "objects") and is_folder_at(folder, "refs"):
         return True
-    with suppress(OddFileError):
-        return is_head and bool(read_file(folder, "commondir", 4096))
-    return False
+    try:
+        return is_head and bool(read_file(folder, "commondir"))
+    except OddFileError:
+        return is_head and not is_folder_at(folder, "commondir")
 
 
 def joined(base: str, path: str) -> str:
@@ -244,6 +250,7 @@ class Look:
         self.top = -1  # a descriptor of it
         self.until = time.monotonic() + SECONDS
         self.items: list[Item] = []
+        self.told = 0  # bytes of them
         self.cuts: dict[str, None] = {}  # in words, each once
         self.folders = 0
         self.entries = 0
@@ -258,14 +265,13 @@ class Look:
         """Look at the whole workspace. Raises OSError if it is not there."""
         with closing(os.open(self.workspace, OPEN_FOLDER)) as self.top:
             try:
+                self.look_at_top()
                 self.walk()
             except Stop as stop:
                 self.cuts[str(stop)] = None
-            links = self.look_at_top()
-        checked_out = {f"{item['path']}/.git" for item in links}
-        others = [item for item in self.items if item["kind"] != "repository" or item["path"] not in checked_out]
-        cut = "; ".join(self.cuts)
-        return {"items": [*links, *others], "cut": cut, "folders": self.folders, "entries": self.entries}
+        checked_out = {f"{item['path']}/.git" for item in self.items if item["kind"] == "gitlink"}
+        items = [item for item in self.items if item["kind"] != "repository" or item["path"] not in checked_out]
+        return {"items": items, "cut": "; ".join(self.cuts), "folders": self.folders, "entries": self.entries}
 
     def walk(self) -> None:
         """Go through all folders, those near the top first, so that no heap of folders hides one beside it."""
@@ -384,7 +390,7 @@ class Look:
             found += self.configured(git, name)
         found += [command("hook", name) for name in hooks_in(git)]
         try:
-            common = os.fsdecode(read_file(git, "commondir", 4096)).strip()
+            common = os.fsdecode(read_file(git, "commondir")).strip()
         except OddFileError as odd:
             return [*found, command("commondir", str(odd))][:MOST_COMMANDS]
         if common not in ("", "."):
@@ -423,14 +429,16 @@ class Look:
 
     def add(self, path: str, kind: str, commands: list[Command], changed: int, *, there: bool = True) -> None:
         """Note an item."""
-        if len(self.items) >= MOST_ITEMS:
-            raise Stop(f"there are more than {MOST_ITEMS} repositories and settings")
-        self.items.append({"path": path, "kind": kind, "there": there, "changed": changed, "commands": commands})
+        item: Item = {"path": path, "kind": kind, "there": there, "changed": changed, "commands": commands}
+        self.told += len(json.dumps(item))
+        if len(self.items) >= MOST_ITEMS or self.told > MOST_TOLD:
+            raise Stop(f"there are more than {len(self.items)} repositories and settings")
+        self.items.append(item)
 
     # -- The repository at the top
 
-    def look_at_top(self) -> list[Item]:
-        """The gitlinks of the repository at the top, and what an interrupted rebase of it runs, as one more item."""
+    def look_at_top(self) -> None:
+        """Note the gitlinks of the repository at the top, and what an interrupted rebase of it runs."""
         try:
             target = link_text(self.top, ".git") or os.fsdecode(read_file(self.top, ".git")).partition("gitdir:")[2]
         except OddFileError:  # as a folder is
@@ -439,30 +447,31 @@ class Look:
         try:
             git = open_below(self.top, place)
         except OSError:
-            return []
+            return
         with closing(git):
             for name in TODO_FILES:
                 self.look_at_todo(git, place, name)
-            return [self.gitlink(path) for path in self.gitlinks(git)]
+            links = self.gitlinks(git)
+            if len(links) > MOST_GITLINKS:
+                self.cuts[f"there are more than {MOST_GITLINKS} gitlinks"] = None
+            for path in links[:MOST_GITLINKS]:
+                self.look_at_gitlink(path)
 
     def look_at_todo(self, git: int, place: str, name: str) -> None:
         """Note the commands of an interrupted rebase."""
         folder, _, file = name.partition("/")
+        when = 0
         try:
             with closing(os.open(folder, OPEN_FOLDER, dir_fd=git)) as at:
                 text, when = os.fsdecode(read_file(at, file)), changed_at(at, file)
+            commands = [command("exec", line.strip()) for line in EXEC_LINE.findall(text)]
         except OddFileError as odd:
-            self.items.append(
-                {"path": f"{place}/{name}", "kind": "rebase", "there": True, "changed": 0,
-                 "commands": [command("exec", str(odd))]}
-            )  # fmt: skip
-            return
+            commands = [command("exec", str(odd))]
         except OSError:
-            return
-        commands = [command("exec", line.strip()) for line in EXEC_LINE.findall(text)]
+            target = link_text(git, folder)
+            commands = [command("exec", f"the folder is a link to {target}")] if target else []
         if commands:
-            item: Item = {"path": f"{place}/{name}", "kind": "rebase", "there": True, "changed": when}
-            self.items.append({**item, "commands": commands[:MOST_COMMANDS]})
+            self.add(f"{place}/{name}", "rebase", commands[:MOST_COMMANDS], when)
 
     def gitlinks(self, git: int) -> list[str]:
         """The paths of the gitlinks in the index of the repository at the top."""
@@ -479,9 +488,7 @@ class Look:
         except (OddFileError, ValueError, IndexError) as error:
             reason = str(error) if isinstance(error, OddFileError) else f"git would not read it: {error}"
             self.cuts[f"the index of .git was not read: {reason}"] = None
-        if len(found) > MOST_ITEMS:
-            self.cuts[f"there are more than {MOST_ITEMS} gitlinks"] = None
-        return [os.fsdecode(name) or ".git/index" for name in found][:MOST_ITEMS]
+        return [os.fsdecode(name) or ".git/index" for name in found]
 
     def index(self, git: int, name: str) -> bytes:
         """An index file. Raises FileNotFoundError, OddFileError."""
@@ -498,8 +505,8 @@ class Look:
             return False
         return bool(re.search(rb"objectformat\s*=\s*\"?sha256", text, re.IGNORECASE))
 
-    def gitlink(self, path: str) -> Item:
-        """A gitlink, with what the repository that is checked out there runs."""
+    def look_at_gitlink(self, path: str) -> None:
+        """Note a gitlink, with what the repository that is checked out there runs."""
         found: list[Command] | None = None
         when = 0
         try:
@@ -512,7 +519,7 @@ class Look:
                     found, when = self.linked_folder(folder, path), changed_at(folder, ".git")
         except OSError:
             pass
-        return {"path": path, "kind": "gitlink", "there": found is not None, "changed": when, "commands": found or []}
+        self.add(path, "gitlink", found or [], when, there=found is not None)
 
 
 def link_text(folder: int, name: str) -> str:

@@ -36,7 +36,7 @@ LOADER = (
 )
 KINDS = ("broken", "rebase", "gitlink", "repository", "settings")  # in this order they are told
 Item = Mapping[str, Any]  # of wall/scan.py
-Known = dict[str, "list[list[str]]"]  # what was there, "KIND PATH" -> the keys and values of its commands
+Known = dict[str, "list[str]"]  # what was there, "KIND PATH" -> marks of its commands
 
 
 class Scan(NamedTuple):
@@ -92,13 +92,14 @@ def name_of(item: Item) -> str:
     return f"{item['kind']} {item['path']}"
 
 
+def mark_of(command: Mapping[str, str]) -> str:
+    """A short mark of a command, that no other one has."""
+    return hashlib.sha256(f"{command['key']}\n{command['value']}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
 def known_of(items: Iterable[Item], before: float) -> Known:
     """Items as what was there, but for those that were written after a time (seconds since 1970). Pure."""
-    return {
-        name_of(item): [[one["key"], one["value"]] for one in item["commands"]]
-        for item in items
-        if item["changed"] <= before
-    }
+    return {name_of(item): [mark_of(one) for one in item["commands"]] for item in items if item["changed"] <= before}
 
 
 def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
@@ -108,7 +109,7 @@ def news(items: Iterable[Item], known: Known) -> Iterator[dict[str, Any]]:
         if item["kind"] == "repository":  # a submodule that was there is none any more
             names.append(f"gitlink {item['path'].removesuffix('/.git')}")
         before = next((known[name] for name in names if name in known), None)
-        fresh = [one for one in item["commands"] if [one["key"], one["value"]] not in (before or ())]
+        fresh = [one for one in item["commands"] if mark_of(one) not in (before or ())]
         if before is None or fresh:
             yield {**item, "commands": fresh}
 
@@ -183,7 +184,12 @@ class Looker:
 
         If nobody has looked before the session started, what was written since then counts as news.
         """
-        found = self._scan(session)
+        try:
+            found = self._scan(session)
+        except clincus.ClincusError as error:
+            with self._changing(session) as record:
+                record.cut = error.message
+            raise
         with self._changing(session) as record:
             if not record.since:
                 started = clincus.parse_time(session.run)
@@ -193,9 +199,10 @@ class Looker:
         return record.appeared
 
     def find(self, id: str, session_id: str = "") -> Record | None:
-        """The record of a session by its id, of the newest of several, or by the session id of one that is gone."""
-        names = self._names(re.escape(self._name(id, session_id)) if session_id else self._pattern(id))
-        names = names or self._names(rf".*\.{digest(id)}\.json")
+        """The record of a session; without `session_id` the newest one of an id, or that of a session id."""
+        if session_id:
+            return self._read(self._name(id, session_id))
+        names = self._names(rf"{re.escape(id)}\.[0-9a-f]{{12}}\.json") or self._names(rf".*\.{digest(id)}\.json")
         times = {}
         for name in names:
             with suppress(OSError):
@@ -238,9 +245,6 @@ class Looker:
 
     def _name(self, id: str, session_id: str) -> str:
         return f"{id}.{digest(session_id)}.json"
-
-    def _pattern(self, id: str) -> str:
-        return rf"{re.escape(id)}\.[0-9a-f]{{12}}\.json"
 
     def _names(self, pattern: str) -> list[str]:
         with suppress(FileNotFoundError):
@@ -288,7 +292,7 @@ class Appeared:
         self._due: dict[str, tuple[float, clincus.Session, bool]] = {}  # session id -> time.monotonic, it, has stopped
         self._looked: dict[str, float] = {}  # session id -> time.monotonic of the last look
         self._states: dict[str, object] = {}  # session id -> what its agent was last heard to do
-        self._counts: dict[str, int] = {}  # session id -> how much has appeared
+        self._told: dict[str, tuple[int, str]] = {}  # session id -> how much has appeared, what was not looked at
         self._begins: dict[str, threading.Thread] = {}  # session id -> the look beside its start
 
     def install(self, extensions: clincus.Extensions) -> None:
@@ -309,10 +313,8 @@ class Appeared:
             begin = threading.Thread(target=self._begin, args=(session,), name=f"looking at {session.id}")
             self._begins[session.session_id] = begin
             begin.start()
-        elif moment == "after_start":
-            begun = self._begins.pop(session.session_id, None)
-            if begun is not None and self._app is None:
-                begun.join(BEGIN_WITHIN)
+        elif moment == "after_start" and self._app is None:
+            self._wait_for_begin(session)
         elif moment == "started" and self.looker.is_wanted(session):
             record = self.looker.find(session.id, session.session_id)
             if record is None or not record.since:
@@ -334,12 +336,15 @@ class Appeared:
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
         """The fields of a session: how much has appeared, and a warning if that is anything."""
-        count = self._count(session)
-        if not count:
-            return {"appeared": 0}
-        many = "1 thing that runs by itself" if count == 1 else f"{count} things that run by themselves"
-        words = f"{many} on your machine appeared in the folder: `clincus diff {session.id} --stat` has them"
-        return {"appeared": count, "warnings": [*session.warnings, words]}
+        count, cut = self._known(session)
+        warnings = []
+        if count:
+            many = "1 thing that runs by itself" if count == 1 else f"{count} things that run by themselves"
+            where = f"on your machine appeared in the folder: `clincus diff {session.id} --stat` has them"
+            warnings.append(f"{many} {where}")
+        if cut:
+            warnings.append(f"not all of the folder was looked at for what runs by itself on your machine: {cut}")
+        return {"appeared": count, **({"warnings": [*session.warnings, *warnings]} if warnings else {})}
 
     def listed(self, id: str, session_id: str = "") -> list[dict[str, Any]]:
         """What had appeared at the last look at a session, which may be gone."""
@@ -348,17 +353,18 @@ class Appeared:
 
     def look(self, session: clincus.Session, *, is_over: bool = False) -> list[dict[str, Any]]:
         """Look at a session's workspace now, and tell the pages if something is new. Raises ClincusError."""
-        begin = self._begins.get(session.session_id)
-        if begin is not None:
-            begin.join(BEGIN_WITHIN)
-        found = self.looker.look(session, is_over=is_over)
-        self._looked[session.session_id] = time.monotonic()
-        before = self._counts.get(session.session_id, 0)
-        self._counts[session.session_id] = len(found)
-        if before != len(found):
-            self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
-            clincus.log.warning("%s: %d things have appeared that run by themselves", session.id, len(found))
-        return found
+        self._wait_for_begin(session)
+        before = self._known(session)
+        try:
+            return self.looker.look(session, is_over=is_over)
+        finally:
+            self._looked[session.session_id] = time.monotonic()
+            self._told.pop(session.session_id, None)
+            now = self._known(session)
+            if now != before:
+                self._app.hub.publish({"type": "session.changed", "id": session.id}, extension=True)
+            if now[0] > before[0]:
+                clincus.log.warning("%s: %d things have appeared that run by themselves", session.id, now[0])
 
     def work(self) -> None:
         """Wait until a look is due, and take it."""
@@ -391,7 +397,16 @@ class Appeared:
                 self._ask(session)
 
     def _begin(self, session: clincus.Session) -> None:
-        clincus.survive(f"the look at the folder of {session.id}", lambda: self.looker.begin(session))
+        try:
+            clincus.survive(f"the look at the folder of {session.id}", lambda: self.looker.begin(session))
+        finally:
+            self._begins.pop(session.session_id, None)
+
+    def _wait_for_begin(self, session: clincus.Session) -> None:
+        """Wait for the look beside a session's start."""
+        begin = self._begins.get(session.session_id)
+        if begin is not None:
+            begin.join(BEGIN_WITHIN)
 
     def _ask(self, session: clincus.Session, *, has_stopped: bool = False, delay: float = 0.0) -> None:
         """Ask for a look; one of a session that runs comes no sooner than PERIOD after the last one."""
@@ -404,10 +419,12 @@ class Appeared:
                 self._due[session.session_id] = at, session, has_stopped
                 self._changed.notify_all()
 
-    def _count(self, session: clincus.Session) -> int:
-        if session.session_id not in self._counts:
-            self._counts[session.session_id] = len(self.listed(session.id, session.session_id))
-        return self._counts[session.session_id]
+    def _known(self, session: clincus.Session) -> tuple[int, str]:
+        """How much has appeared in a session's workspace, and what was not looked at there."""
+        if session.session_id not in self._told:
+            record = self.looker.find(session.id, session.session_id) if session.session_id else None
+            self._told[session.session_id] = (len(record.appeared), record.cut) if record is not None else (0, "")
+        return self._told[session.session_id]
 
     def _environ(self) -> Mapping[str, str]:
         return os.environ if self._app is None else self._app.environ

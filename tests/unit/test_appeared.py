@@ -144,6 +144,7 @@ def test_it_is_known_to_another_server_and_after_the_session(looker, work):
     other = appeared.Looker(looker._environ, looker._config)
     for id, session_id in ((session.id, "abc"), (session.id, ""), ("abc", "")):
         assert paths(other.find(id, session_id).appeared) == [".envrc"]
+    assert other.find(session.id, "another") is None
     assert other.find("clincus-ffffff-1") is None
 
 
@@ -244,7 +245,7 @@ def watch(tmp_path, work):
 
 def begun(watch, session):
     watch.tell("before_start", session)
-    watch._begins[session.session_id].join()
+    watch._wait_for_begin(session)
     watch.tell("after_start", session)
 
 
@@ -311,12 +312,19 @@ def test_a_look_waits_for_the_one_beside_the_start(watch, work):
     assert watch.listed(session.id) == []
 
 
-def test_a_failed_look_ends_nothing(watch, work, caplog):
+def test_a_look_that_fails_is_told_and_keeps_what_is_known(watch, work):
     session = session_of(work)
+    begun(watch, session)
+    (work / ".envrc").write_text("x")
+    watch.look(session)
+    (work / ".envrc").unlink()
     os.rmdir(work)
     watch.tell("stopped", session)
     watch.work()
-    assert watch.fields(session) == {"appeared": 0}
+    fields = watch.fields(session)
+    assert fields["appeared"] == 1
+    assert "not all of the folder was looked at" in fields["warnings"][1]
+    assert "No such file" in fields["warnings"][1]
 
 
 def test_the_record_is_plain_json(watch, work):

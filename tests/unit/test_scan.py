@@ -167,6 +167,15 @@ def test_a_git_folder_with_a_broken_head_is_told(work, head):
     assert work.found() == {("broken", ".git"): []}
 
 
+def test_what_is_appended_to_a_head_or_a_commondir_hides_no_repository(work):
+    work.repository("one").configure("one/.git/config")
+    work.write("one/.git/HEAD", "ref: refs/heads/x\n" + "\n" * 10000)
+    work.write("two/.git/HEAD", "ref: refs/heads/x\n")
+    work.write("two/.git/commondir", "../../one/.git" + "\n" * 10000)
+    assert work.found() == {("repository", "one/.git"): [EVIL], ("repository", "two/.git"): [EVIL]}
+    assert work.runs_for_its_owner("status", at="two")
+
+
 @pytest.mark.parametrize("gone", ["objects", "refs"])
 def test_a_git_folder_without_what_git_needs_is_told(work, gone):
     work.repository().commit()
@@ -371,6 +380,13 @@ def test_a_planted_list_of_a_rebase_is_found(work, line):
     assert work.found()["rebase", ".git/rebase-merge/git-rebase-todo"] == ["evil"]
 
 
+def test_a_list_of_a_rebase_behind_a_link_is_told(work):
+    work.repository().commit()
+    work.write("planted/git-rebase-todo", "exec evil\n")
+    os.symlink("../planted", work.root / ".git/rebase-merge")
+    assert work.found()["rebase", ".git/rebase-merge/git-rebase-todo"] == ["the folder is a link to ../planted"]
+
+
 def test_a_rebase_without_commands_is_none(work):
     work.repository().commit()
     work.write(".git/rebase-merge/git-rebase-todo", "pick 1234567 exec\n# exec x\nexecute\n")
@@ -467,6 +483,17 @@ def test_a_heap_of_folders_hides_nothing_beside_it(work, monkeypatch):
         appeared.scan_code.cache_clear()
     assert [one["path"] for one in look.items] == ["zz/.git"]
     assert look.cut == "it has more than 20 folders"
+
+
+def test_a_heap_of_repositories_hides_neither_the_top_nor_what_lies_near_it(work):
+    planted_submodule(work)
+    work.write(".envrc")
+    for number in range(2100):
+        (work.root / f"aa/{number:04}").mkdir(parents=True)
+        work.write(f"aa/{number:04}/.git", "gitdir: /elsewhere\n")
+    look = work.look()
+    assert {"sub", ".envrc", ".git"} <= {one["path"] for one in look.items}
+    assert look.cut == "there are more than 2000 repositories and settings"
 
 
 def test_a_folder_too_deep_is_said(work):
