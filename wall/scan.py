@@ -80,6 +80,8 @@ class OddFileError(Exception):
 
 def open_below(top: int, path: str) -> int:
     """Open a folder below another one, step by step. Raises OSError, also for a link or `..` on the way."""
+    if "\0" in path:
+        raise NotADirectoryError(path)
     here = os.open(".", OPEN_FOLDER, dir_fd=top)
     for step in filter(None, path.split("/")):
         above = here
@@ -291,8 +293,11 @@ class Look:
                     continue  # it has gone, is a link by now, or is not the person's to read
                 with closing(folder):
                     below = self.look_into(folder, path, name)
+                room = MOST_FOLDERS - len(waiting)
+                if len(below) > room:
+                    self.cuts[f"it has more than {MOST_FOLDERS} folders"] = None
                 if depth < MOST_DEPTH:
-                    waiting += [(f"{path}/{one}" if path else one, depth + 1) for one in below]
+                    waiting += [(f"{path}/{one}" if path else one, depth + 1) for one in below[:room]]
                 elif below:
                     self.cuts[f"folders more than {MOST_DEPTH} deep were not looked into"] = None
         finally:
@@ -311,13 +316,13 @@ class Look:
             for entry in entries:
                 one = entry.name
                 self.entries += 1
+                if self.entries > MOST_ENTRIES:
+                    raise Stop(f"it has more than {MOST_ENTRIES} entries")
                 is_named = one in wanted or (is_head and (name, one) in self.pairs)
                 if is_named or one.endswith(endings) or (one in heads and entry.is_symlink()):
                     special.append(one)
                 if entry.is_dir(follow_symlinks=False) and one != ".git":
                     below.append(one)
-        if self.entries > MOST_ENTRIES:
-            raise Stop(f"it has more than {MOST_ENTRIES} entries")
         if special:
             self.look_at_special(folder, path, special, is_head=is_head, name=name)
             if "HEAD" in special and "config" in special:

@@ -496,6 +496,30 @@ def test_a_heap_of_repositories_hides_neither_the_top_nor_what_lies_near_it(work
     assert look.cut == "there are more than 2000 repositories and settings"
 
 
+ODD_TEXTS = ["\0", "a\0b", "..", "../..", "/", "", "\n", "x" * 5000, "a/" * 3000, "\udcff"]
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
+@pytest.mark.parametrize("place", [".git/HEAD", ".git/commondir", ".git/config", ".git/index", "gitdir", "top"])
+def test_odd_texts_where_git_keeps_paths_hide_nothing_else(work, place, text):
+    work.repository("zz").configure("zz/.git/config")
+    data = os.fsencode(text)
+    if place == "top":
+        (work.root / ".git").write_bytes(b"gitdir: " + data)
+    elif place == "gitdir":
+        work.write("aa/.git", "")
+        (work.root / "aa/.git").write_bytes(b"gitdir: " + data)
+    else:
+        work.repository()
+        work.repository("aa")
+        for folder in (work.root, work.root / "aa"):
+            (folder / place).write_bytes(data)
+    look = work.look()
+    (found,) = (one for one in look.items if one["path"] == "zz/.git")
+    assert [one["value"] for one in found["commands"]] == [EVIL]
+    assert look.cut == "" or look.cut.startswith("the index of .git was not read")
+
+
 def test_a_folder_too_deep_is_said(work):
     here = os.open(work.root, os.O_RDONLY)
     for _ in range(210):
