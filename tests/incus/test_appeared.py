@@ -100,10 +100,22 @@ def test_settings_that_are_there_are_sealed_and_a_link_or_what_is_absent_is_left
     assert not (session.workspace / ".idea").exists()
 
 
-def test_what_was_there_at_the_start_is_no_news_after_a_turn(session):
-    session.turn("echo x >file")
-    wait_until(lambda: session.files() == {"file": "A"}, "the turn's change")
-    assert (appeared(session), told(session)) == (0, {})
+def test_what_was_there_at_the_start_is_no_news_and_what_is_added_to_it_is(bed, shared_server, workspace):
+    git(workspace, "init", "-q", "old")
+    git(workspace, "-C", "old", "config", "core.pager", "less")
+    subprocess.run(["chown", "-R", "--reference", str(workspace), str(workspace / "old")], check=True)
+    session = Reviewed(bed, shared_server, workspace)
+    session.turn(f"git -C old config core.editor {EVIL}; echo x >file")
+    wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
+    assert told(session) == {"old/.git": ("repository", [EVIL])}
+
+
+def test_what_comes_without_a_turn_is_told_when_a_server_stops_the_session(session):
+    session.run(GITLINK)
+    assert session.server.request("DELETE", session.path).status == 204
+    wait_until(lambda: appeared(session) == 1, "the session to tell what appeared")
+    session.server.post(f"{session.path}/resume")
+    assert appeared(session) == 1
 
 
 def test_a_file_that_runs_by_itself_is_marked_in_the_review(session):

@@ -10,6 +10,7 @@ import types
 import pytest
 
 import clincus
+from clincus_cli.appeared import appeared_lines
 from clincus_features.protection import appeared
 
 ROWS = clincus.preset_rows(clincus.make_config(()))
@@ -82,6 +83,13 @@ def test_what_runs_stands_first_and_keeps_the_time_of_its_first_sight():
 )
 def test_a_person_reads_when_it_runs(found, words):
     assert appeared.when_it_runs(found, ROWS).startswith(words)
+
+
+def test_what_an_agent_chose_moves_no_cursor_on_a_terminal():
+    found = [{"path": "a\x1b[2J/.git", "when": "runs", "commands": [{"key": "hook", "value": "x\r\n"}] * 5}]
+    (line,) = appeared_lines(found)
+    assert line.isprintable()
+    assert line.endswith("2 more)")
 
 
 # -- What is kept
