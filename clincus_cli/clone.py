@@ -23,6 +23,9 @@ def run_fetch(context: Context) -> int:
 
     with console.progress("Fetching"), clone_of(context.sessions, context.options.name) as session:
         found = fetch(context.sessions, session, context.options.branch)
+    if found.gitlinks:
+        words = "git takes these folders of it for submodules, and will look into a repository that comes there"
+        console.warn(f"{words}: {', '.join(found.gitlinks)}")
     console.say(f"{count(found.commits)} of {session.id}, in '{session.workspace}' as")
     print(found.branch)
     return 0

@@ -19,6 +19,10 @@ from .transfer import FETCHED, MovedBranch, Told, read_state, take_bundle, write
 
 QUIET = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules")
 NEW = "refs/clincus/new"
+TREE_LIMIT = 64 << 20  # bytes of a list of files that are looked through for gitlinks
+PATH_LIMIT = 1 << 16  # bytes
+FOUND_GITLINKS = 10_000
+TOLD_GITLINKS = 100
 
 
 class UnfitBundleError(clincus.ClincusError):
@@ -74,12 +78,27 @@ def fetch(sessions: clincus.Sessions, session: clincus.Session, asked: str) -> M
         git.output("update-ref", NEW, new)
         old = repository.refs.get(ref, "")
         check_move(git, branch, old, new, state.fetched.get(branch, ""))
+        links = gitlinks_in(git, new) - (gitlinks_in(git, repository.head) if repository.head else set())
         count = int(git.text("rev-list", "--count", new, "--not", "--branches", "--tags", "--remotes"))
         if new != old:
             land(git, repository, ref, new, f"clincus fetch {session.id}")
     fetched = {**{name: at for name, at in state.fetched.items() if name != branch}, branch: new}
     write_state(sessions, session.id, replace(state, fetched=dict([*fetched.items()][-FETCHED:])))
-    return MovedBranch(branch, new, count)
+    return MovedBranch(branch, new, count, tuple(sorted(links)[:TOLD_GITLINKS]))
+
+
+def gitlinks_in(git: PrivateGit, commit: str) -> set[str]:
+    """The gitlinks of a commit. Of a tree that unfolds to more than is read, those that came first."""
+    found: set[str] = set()
+    rest, size = b"", 0
+    with suppress(clincus.ClincusError), git.stream("ls-tree", "-r", "-z", "--full-tree", commit, timeout=60) as pieces:
+        for piece in pieces:
+            *entries, rest = (rest + piece).split(b"\0")
+            found.update(os.fsdecode(one.partition(b"\t")[2]) for one in entries if one.startswith(b"160000 "))
+            size += len(piece)
+            if size > TREE_LIMIT or len(rest) > PATH_LIMIT or len(found) > FOUND_GITLINKS:
+                break
+    return found
 
 
 def known_tip(git: PrivateGit, told: Told) -> str:

@@ -51,6 +51,7 @@ class MovedBranch(NamedTuple):
     branch: str
     head: str
     commits: int  # that no branch there had before
+    gitlinks: tuple[str, ...] = ()  # of a fetch: folders that git takes for submodules, and what is checked out has not
 
 
 @dataclass(frozen=True)

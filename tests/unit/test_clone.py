@@ -737,3 +737,34 @@ def test_a_session_with_a_mounted_folder_has_nothing_to_fetch(box):
     request = clincus.LaunchRequest("/srv/app", branch="main")
     assert "a branch is for a clone" in refusal(clone.prepare, box, SESSION._replace(mode="mount"), request)
     assert repository.is_ref("refs/heads/x")
+
+
+def test_a_fetch_names_the_gitlinks_that_come_with_it_and_no_others(box: Box, project: Path) -> None:
+    for folder in (project / "old", project / "elsewhere"):
+        git(project, "init", "--quiet", str(folder))
+        git(folder, "commit", "--quiet", "--allow-empty", "--message", "x")
+    git(project, "add", "old")
+    git(project, "commit", "--quiet", "--message", "Add old")
+    box.make()
+    assert box.fetch().gitlinks == ()
+    for name in ("sub", "deep/er"):
+        git(box.folder, "init", "--quiet", str(box.folder / name))
+        git(box.folder / name, "commit", "--quiet", "--allow-empty", "--message", "x")
+    box.commit()
+    assert box.fetch().gitlinks == ("deep/er", "sub")
+
+
+def test_a_tree_that_unfolds_without_end_does_not_hold_up_a_fetch(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landing, "TREE_LIMIT", 100_000)
+    box.make()
+    blob = git(box.folder, "hash-object", "-w", "one").strip()
+    tree = ""
+    for level in range(12):
+        row = f"040000 tree {tree}" if level else f"100644 blob {blob}"
+        text = "".join(f"{row}\t{number}\n" for number in range(8))
+        done = subprocess.run(["git", "mktree"], cwd=box.folder, input=text, capture_output=True, text=True, check=True)
+        tree = done.stdout.strip()
+    commit = git(box.folder, "commit-tree", tree, "-p", "HEAD", "-m", "Plant it").strip()
+    git(box.folder, "update-ref", "refs/heads/main", commit)
+    with landing.private_git(landing.find_repository(str(box.folder), box.environ)) as folder:
+        assert landing.gitlinks_in(folder, commit) == set()
