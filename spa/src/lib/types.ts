@@ -13,7 +13,8 @@ type Body<Operation extends keyof operations> = operations[Operation] extends {
 
 export type Session = Schemas['Session'];
 export type SessionStatus = Session['status'];
-export type NewSessionRequest = Body<'create_session'>;
+/** With `accept_changes`, what was sealed at the last start may be something else now. */
+export type NewSessionRequest = Body<'create_session'> & { accept_changes?: boolean };
 export type HistoryEntry = Schemas['HistoryEntry'];
 export type Workspace = Schemas['Workspace'];
 export type WorkspaceList = Schemas['Workspaces'];
@@ -54,6 +55,11 @@ export type NewComment = Body<'add_comment'>;
 export type Restored = Schemas['Restored'];
 export type Snapshot = Schemas['Snapshot'];
 
+/** What is sealed in a session, what became another file, and what appeared that runs on the host. */
+export type ProtectionReport = Schemas['Protection'];
+export type SealChange = Schemas['SealChange'];
+export type Appeared = Schemas['Appeared'];
+
 export type Network = Schemas['Network'];
 export type NetworkMode = Network['mode'];
 export type NetworkChange = Pick<SessionChange, 'network' | 'allow' | 'presets'>;
@@ -73,6 +79,7 @@ export type ServerEvent =
   | { type: 'session.started' | 'session.stopped'; id: string }
   | { type: 'session.changed'; id: string; rang_at?: string }
   | { type: 'session.agent'; id: string; agent: Agent }
+  | { type: 'session.protection'; id: string; protection: Session['protection'] }
   | { type: 'push.changed' }
   | { type: 'session.prompts'; id: string }
   | { type: 'session.changes'; id: string; changes: Session['changes'] }

@@ -1,15 +1,23 @@
 /** The actions of a person on a session, each with its question and its report. */
-import { sentence } from '../lib/api';
+import { ApiError, sentence } from '../lib/api';
 import { writeClipboard } from '../lib/clipboard';
 import { label, plural } from '../lib/format';
 import { load } from '../lib/load';
+import { changesIn } from '../lib/protection';
 import { href, router } from '../lib/router.svelte';
 import type { NewSessionRequest, Session } from '../lib/types';
 import { deck } from './deck.svelte';
 import { sessions } from './sessions.svelte';
 import { ui } from './ui.svelte';
 
+/** In the question before a session ends: what appeared in the project and runs on this machine. */
+const whatAppeared = async (session: Session): Promise<string> =>
+  session.appeared ? (await load(() => import('./seals'))).appearedWords(session) : '';
+
+/** Asks first where something appeared that wants to be looked at. */
 export async function stop(session: Session): Promise<void> {
+  const appeared = await whatAppeared(session);
+  if (appeared && !(await ui.confirm(`Stop ${label(session)}?`, appeared, 'Stop'))) return;
   await report(`${label(session)} did not stop.`, () => sessions.stop(session.id));
 }
 
@@ -21,8 +29,18 @@ export async function pin(session: Session, pinned: boolean): Promise<void> {
   await report(`${label(session)} was not ${pinned ? 'pinned' : 'unpinned'}.`, () => sessions.pin(session.id, pinned));
 }
 
+/** Asks where something sealed is not what it was at the session's last start. */
 export async function resume(session: Session): Promise<void> {
-  await report(`${label(session)} did not resume.`, () => sessions.resume(session.id));
+  await report(`${label(session)} did not resume.`, async () => {
+    try {
+      await sessions.resume(session.id);
+    } catch (error) {
+      const changes = error instanceof ApiError ? changesIn(error.details) : [];
+      if (changes.length === 0) throw error;
+      const { accepted } = await load(() => import('./seals'));
+      if (await accepted(session, changes)) await sessions.resume(session.id, true);
+    }
+  });
 }
 
 export async function remove(session: Session): Promise<void> {
@@ -30,9 +48,10 @@ export async function remove(session: Session): Promise<void> {
   const isClone = session.mode === 'clone';
   const lost = isClone ? ` ${await load(() => import('./clone')).then(({ wouldBeLost }) => wouldBeLost(session))}` : '';
   const what = isClone ? 'the clone in it' : 'everything in it outside the project folder';
+  const appeared = await whatAppeared(session);
   const yes = await ui.confirm(
     `Delete ${label(session)}?`,
-    `The container ${session.id} and ${what} is deleted. The project's files stay, and the conversation is saved first where that is possible.${lost}${unsaved}`,
+    `The container ${session.id} and ${what} is deleted. The project's files stay, and the conversation is saved first where that is possible.${lost}${unsaved}${appeared && ` ${appeared}`}`,
     'Delete',
   );
   if (!yes) return;

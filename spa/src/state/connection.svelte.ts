@@ -79,6 +79,7 @@ export class Connection {
     switch (event.type) {
       case 'session.started':
       case 'session.stopped':
+      case 'session.protection':
         void sessions.refresh(event.id);
         break;
       case 'session.changed':

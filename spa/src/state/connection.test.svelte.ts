@@ -73,6 +73,13 @@ it('asks for no session of which an event says all that has changed', async () =
   await vi.waitFor(() => expect(calls.map(({ path }) => path)).toEqual(['/api/sessions?id=a']));
 });
 
+it('fetches the session whose protection an event names', async () => {
+  const calls = fakeServer(() => ({ json: [{ ...SESSION, protection: 'broken', status: 'stopped', paused: true }] }));
+  say({ type: 'session.protection', id: 'a', protection: 'broken' });
+  await vi.waitFor(() => expect(sessions.waiting.map(({ id }) => id)).toEqual(['a']));
+  expect(calls.map(({ path }) => path)).toEqual(['/api/sessions?id=a']);
+});
+
 it('shows what a tool does as soon as the server says it', () => {
   say({ type: 'session.agent', id: 'a', agent: someAgent('waiting', { text: 'Which colour?' }) });
   expect(sessions.waiting.map(({ agent }) => agent.text)).toEqual(['Which colour?']);

@@ -7,6 +7,7 @@ import { api, ApiError } from '../lib/api';
 import { isAppleTouch, registration, serviceWorkers } from '../lib/device';
 import { basename } from '../lib/format';
 import { Persisted } from '../lib/persisted.svelte';
+import { brokenSince, isFrozen } from '../lib/protection';
 import { href, router } from '../lib/router.svelte';
 import type { Session } from '../lib/types';
 import { device } from './device.svelte';
@@ -35,11 +36,14 @@ async function hindrance(): Promise<string> {
     : 'The browser does not let this page notify you: allow it in the site’s settings.';
 }
 
-/** The moment at which a session began to need its person: its tool's state, else its bell. */
-const since = ({ agent, rang_at }: Session): string => (calls(agent) ? agent.since : rang_at);
+/** The moment at which a session began to need its person: its seal's end, its tool's state, else its bell. */
+function since(session: Session): string {
+  if (isFrozen(session)) return brokenSince(session);
+  return calls(session.agent) ? session.agent.since : session.rang_at;
+}
 
 /** Whether the person has looked at it already: it may still wait, but it is no news. */
-const isSeen = ({ agent }: Session): boolean => calls(agent) && agent.seen;
+const isSeen = (session: Session): boolean => !isFrozen(session) && calls(session.agent) && session.agent.seen;
 
 export class Notifications {
   readonly #wanted = new Persisted<boolean>('notify', false, isBoolean);
@@ -86,7 +90,8 @@ export class Notifications {
       this.#known.set(id, at);
       // An event from before the page was opened is in its list already, and what is pushed comes by the worker.
       const isNew = Date.parse(at) >= performance.timeOrigin;
-      if (this.on && isNew && !here && !device.id) void this.#show(id, name || basename(workspace));
+      const words = isFrozen(session) ? 'was frozen: something that it may not change was changed' : 'needs you';
+      if (this.on && isNew && !here && !device.id) void this.#show(id, `${name || basename(workspace)} ${words}`);
     }
     if (this.on) void this.#close(new Set(news.map(({ id }) => id)));
   }
@@ -107,12 +112,11 @@ export class Notifications {
     }
   }
 
-  async #show(id: string, name: string): Promise<void> {
+  async #show(id: string, title: string): Promise<void> {
     // With the session as its tag one takes the place of the one before, in every tab that shows this server.
     // `renotify` lets the second one be heard, too; the DOM's types do not know it.
     const path = href.session(id);
     const options: NotificationOptions & { renotify: boolean } = { tag: id, renotify: true, icon: '/icon-192.png', data: { path } };
-    const title = `${name} needs you`;
     try {
       const worker = await registration();
       if (worker?.active) {

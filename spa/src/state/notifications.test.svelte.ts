@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { Session } from '../lib/types';
-import { type Call, fakeServer, someSession } from '../test/fakes';
+import { type Call, fakeServer, someSealChange, someSession } from '../test/fakes';
 import { device } from './device.svelte';
 import { Notifications } from './notifications.svelte';
 import { ui } from './ui.svelte';
@@ -34,6 +34,8 @@ class FakeNotification {
 }
 
 const rings = (rang_at: string): Session => someSession({ rang_at });
+const frozen = (at: string): Session =>
+  someSession({ status: 'stopped', paused: true, protection: 'broken', protection_changes: [someSealChange({ at })] });
 const agent = (state: Session['agent']['state'], since: string): Session =>
   someSession({ agent: { ...someSession().agent, state, since, seen: false } });
 
@@ -73,9 +75,10 @@ async function turnedOn(): Promise<Notifications> {
 }
 
 it.each([
-  ['bell', rings(LATER), rings(LATEST)],
-  ['state of a tool', agent('waiting', LATER), agent('done', LATEST)],
-])('tells of each new %s once, while nobody is at the page', async (_, first, second) => {
+  ['bell', rings(LATER), rings(LATEST), 'my-app needs you'],
+  ['state of a tool', agent('waiting', LATER), agent('done', LATEST), 'my-app needs you'],
+  ['broken seal', frozen(LATER), frozen(LATEST), 'my-app was frozen: something that it may not change was changed'],
+])('tells of each new %s once, while nobody is at the page', async (_, first, second, words) => {
   const notifications = new Notifications();
   notifications.tell([rings('2026-01-01T00:00:00Z')], false);
   await notifications.turn(true);
@@ -83,7 +86,7 @@ it.each([
     notifications.tell([session], false);
     await settle();
   }
-  expect(shown).toEqual(['my-app needs you', 'my-app needs you']);
+  expect(shown).toEqual([words, words]);
   expect(given).toEqual(Array(2).fill({ tag: 'a', renotify: true, icon: '/icon-192.png', data: { path: '/sessions/a' } }));
 });
 

@@ -15,6 +15,7 @@ import Trash2 from '@lucide/svelte/icons/trash-2';
 
 import { load } from '../lib/load';
 import type { MenuAction } from '../lib/menu';
+import { isFrozen } from '../lib/protection';
 import type { Session } from '../lib/types';
 import { copy, pin, remove, resume, stop } from './actions';
 import { connection } from './connection.svelte';
@@ -30,11 +31,16 @@ function changing(session: Session, action: MenuAction): MenuAction {
   return hindrance ? { ...action, label: `${action.label} (${hindrance})`, disabled: true } : action;
 }
 
-/** Stops a session, or resumes one that has stopped. */
-export const powerOf = (session: Session): MenuAction =>
-  session.status === 'stopped'
+/** Stops a session, or resumes one that has stopped. One that is frozen for a broken seal can only stop here. */
+export function powerOf(session: Session): MenuAction {
+  if (isFrozen(session)) {
+    const keep = (): void => void load(() => import('./seals')).then(({ stopAndKeep }) => stopAndKeep(session));
+    return changing(session, { label: 'Stop and keep', icon: Square, run: keep });
+  }
+  return session.status === 'stopped'
     ? changing(session, { label: 'Resume', icon: Play, run: () => void resume(session) })
     : changing(session, { label: 'Stop', icon: Square, run: () => void stop(session), disabled: isMoving(session) });
+}
 
 /** Folds the box for prompts, or unfolds it, where it can be folded. */
 export const composerFold = (): readonly MenuAction[] =>

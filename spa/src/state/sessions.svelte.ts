@@ -5,7 +5,8 @@ import { calls, rank } from '../lib/agent';
 import { api, ApiError, sentence } from '../lib/api';
 import { Once } from '../lib/once';
 import { Persisted } from '../lib/persisted.svelte';
-import type { Agent, NewSessionRequest, Session, SessionStatus } from '../lib/types';
+import { brokenSince, changesIn, isFrozen } from '../lib/protection';
+import type { Agent, NewSessionRequest, SealChange, Session, SessionStatus } from '../lib/types';
 
 export type Phase = 'loading' | 'ready' | 'error';
 
@@ -15,6 +16,8 @@ export interface Creation {
   request: NewSessionRequest;
   startedAt: number;
   error: string | null;
+  /** What is sealed and has become another file since the last start: the next try can accept it. */
+  changes: readonly SealChange[];
 }
 
 export interface Group {
@@ -64,7 +67,8 @@ function newestFirst(a: Session, b: Session): number {
 
 /** Who needs a person first; of two with the same need the one that has waited longer. */
 function neediestFirst(a: Session, b: Session): number {
-  return pinnedFirst(a, b) || rank(a.agent) - rank(b.agent) || before(a.agent.since, b.agent.since) || newestFirst(a, b);
+  const frozenFirst = Number(isFrozen(b)) - Number(isFrozen(a));
+  return pinnedFirst(a, b) || frozenFirst || rank(a.agent) - rank(b.agent) || before(a.agent.since, b.agent.since) || newestFirst(a, b);
 }
 
 export class Sessions {
@@ -177,10 +181,13 @@ export class Sessions {
     if (session) this.#put({ ...session, changes });
   }
 
-  /** Whether a person is needed: the tool waits, has failed, is stuck or done, or rang its bell and nobody has looked. */
+  /**
+   * Whether a person is needed: a seal came off, the tool waits, has failed, is stuck or done, or rang its bell and nobody
+   * has looked.
+   */
   needsAttention(session: Session): boolean {
-    const reachable = session.status === 'running' && !session.unreachable_since;
-    return reachable && (calls(session.agent) || this.#rings(session));
+    if (session.unreachable_since) return false;
+    return isFrozen(session) || (session.status === 'running' && (calls(session.agent) || this.#rings(session)));
   }
 
   /** The next session that needs a person, after the one at hand; undefined if there is no other one. */
@@ -206,7 +213,7 @@ export class Sessions {
   /** Creates a session; a failure stays in `creations` until it is dismissed. It is never tried twice by itself. */
   async create(request: NewSessionRequest): Promise<Session | null> {
     this.#lastKey += 1;
-    const creation: Creation = { key: this.#lastKey, request, startedAt: Date.now(), error: null };
+    const creation: Creation = { key: this.#lastKey, request, startedAt: Date.now(), error: null, changes: [] };
     this.creations = [...this.creations, creation];
     try {
       const session = await this.#once.send('', JSON.stringify(request), (key) => api.createSession(request, key));
@@ -214,8 +221,9 @@ export class Sessions {
       this.dismiss(creation.key);
       return session;
     } catch (error) {
+      const changes = error instanceof ApiError ? changesIn(error.details) : [];
       this.creations = this.creations.map((other) =>
-        other.key === creation.key ? { ...creation, error: sentence(error) } : other,
+        other.key === creation.key ? { ...creation, error: sentence(error), changes } : other,
       );
       return null;
     }
@@ -237,8 +245,13 @@ export class Sessions {
     return this.#act(id, 'stopping', () => api.stopSession(id));
   }
 
-  resume(id: string): Promise<void> {
-    return this.#act(id, 'starting', () => api.resumeSession(id));
+  resume(id: string, accepts = false): Promise<void> {
+    return this.#act(id, 'starting', () => api.resumeSession(id, accepts));
+  }
+
+  /** What a person decides about a session of which a seal came off. */
+  resolve(id: string, action: 'continue' | 'stop'): Promise<void> {
+    return this.#act(id, action === 'stop' ? 'stopping' : 'starting', () => api.resolveProtection(id, action));
   }
 
   delete(id: string): Promise<void> {
@@ -248,6 +261,7 @@ export class Sessions {
   /** The moment that a session's age counts from: when its state began, its bell if it has no other, else its start. */
   countsFrom(session: Session): string | undefined {
     const { agent, rang_at, started_at, created_at } = session;
+    if (isFrozen(session)) return brokenSince(session) || started_at;
     const began = this.#rings(session) && !calls(agent) ? rang_at : agent.since;
     return began || started_at || created_at;
   }

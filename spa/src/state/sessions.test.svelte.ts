@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import type { Agent, Session } from '../lib/types';
-import { type Call, fakeServer, type Reply, someAgent, someSession } from '../test/fakes';
+import { type Call, fakeServer, type Reply, someAgent, someSealChange, someSession } from '../test/fakes';
 import { Sessions } from './sessions.svelte';
 
 /** A session whose tool's state nobody knows, with what a test says of it. */
@@ -51,6 +51,18 @@ describe('the list', () => {
     server.set('a', session('a', { rang_at: '2026-02-02T00:00:10Z' }));
     await sessions.refresh();
     expect({ first: sessions.ordered[0]?.id, waiting: sessions.waiting.length }).toEqual({ first: 'a', waiting: 1 });
+  });
+
+  it('needs a person first of all where a seal came off, until the session is stopped', async () => {
+    const at = '2026-02-02T00:00:00Z';
+    const frozen = { status: 'stopped', paused: true, protection: 'broken', protection_changes: [someSealChange({ at })] } satisfies Partial<Session>;
+    server = new Map([withAgent('waits', 'waiting'), session('frozen', frozen)].map((one) => [one.id, one]));
+    await sessions.refresh();
+    expect(sessions.waiting.map(({ id }) => id)).toEqual(['frozen', 'waits']);
+    expect(sessions.countsFrom(session('frozen', frozen))).toBe(at);
+    server.set('frozen', session('frozen', { ...frozen, paused: false }));
+    await sessions.refresh();
+    expect(sessions.waiting.map(({ id }) => id)).toEqual(['waits']);
   });
 
   it('puts what is pinned first in its group, and also among those that need a person', async () => {

@@ -1,7 +1,7 @@
 /** What a session changed: the list of files between two moments, and the texts of the file that is shown. */
 import { sentence } from '../../lib/api';
 import { review } from '../../lib/api-review';
-import type { ChangedFile, ChangeList, Checkpoint, FileVersions } from '../../lib/types';
+import type { Appeared, ChangedFile, ChangeList, Checkpoint, FileVersions } from '../../lib/types';
 import { type Address, SINCE_START } from './address';
 
 export class Changes {
@@ -17,6 +17,8 @@ export class Changes {
   truncated = $state(false);
   /** What no checkpoint holds. */
   skipped = $state.raw<ChangeList['skipped']>([]);
+  /** What was not there at the start, and runs on the host. */
+  appeared = $state.raw<readonly Appeared[]>([]);
   /** The list is being fetched, while an older one is shown. */
   busy = $state(false);
   checkpoints = $state.raw<readonly Checkpoint[]>([]);
@@ -58,7 +60,7 @@ export class Changes {
     const { from, to } = this.#asked;
     this.#again = false;
     try {
-      const answer = await review.changes(this.session, from, to);
+      const answer: ChangeList & { appeared?: readonly Appeared[] } = await review.changes(this.session, from, to);
       if (turn !== this.#turn) return;
       this.files = answer.files;
       this.scope = { from, to };
@@ -66,6 +68,7 @@ export class Changes {
       this.stale = answer.stale;
       this.truncated = answer.truncated;
       this.skipped = answer.skipped;
+      this.appeared = answer.appeared ?? [];
       this.phase = 'ready';
       this.error = '';
     } catch (error) {

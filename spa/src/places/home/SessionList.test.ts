@@ -44,6 +44,19 @@ it('folds a long group, also that of the sessions which need a person', async ()
   ]);
 });
 
+it('marks a session in whose project something appeared that runs on this machine, and leads to it', async () => {
+  await list([someSession({ id: 'quiet' }), someSession({ id: 'marked', appeared: 2 })]);
+  const { getAllByRole } = render(SessionList);
+  const marks = getAllByRole('link').filter(({ textContent }) => textContent.includes('appeared'));
+  expect(marks.map((mark) => [mark.textContent, mark.getAttribute('href')])).toEqual([['2 appeared', '/sessions/marked/changes']]);
+});
+
+it('shows a broken seal as a state and as a badge', async () => {
+  await list([someSession({ status: 'stopped', paused: true, protection: 'broken' })]);
+  const { getByText } = render(SessionList);
+  expect([getByText('Seal broken'), getByText('seal broken')]).toHaveLength(2);
+});
+
 it('draws nothing of the other sessions when one changes', async () => {
   await list(all(40));
   const { container } = render(RailSessions, { folded: false });

@@ -8,7 +8,7 @@ import { router } from '../../lib/router.svelte';
 import { sessions } from '../../state/sessions.svelte';
 import { ui } from '../../state/ui.svelte';
 import { workspaces } from '../../state/workspaces.svelte';
-import { type Call, fakeServer, type Reply, someSession } from '../../test/fakes';
+import { type Call, fakeServer, type Reply, someSealChange, someSession } from '../../test/fakes';
 import NewSession from './NewSession.svelte';
 
 const PROJECT = { path: '/w/my-app', name: 'my-app', root: '/w', has_config: false, active_sessions: 0 };
@@ -95,6 +95,37 @@ it('allows what the chosen tool needs, also of another tool', async () => {
   expect((await button('For claude')).getAttribute('aria-pressed')).toBe('false');
   await userEvent.click(await button('Start session'));
   await vi.waitFor(() => expect(posted()).toEqual([{ workspace: '/w/my-app', tool: 'opencode', persistent: false, network: 'allow-list' }]));
+});
+
+const nested = () => screen.findByRole<HTMLInputElement>('checkbox', { name: /Nested containers/ });
+
+it('asks for nested containers, and says what they cost', async () => {
+  open('/w/my-app');
+  expect(screen.getByText(/Costs the lock on your folder/)).toBeTruthy();
+  await userEvent.click(await nested());
+  await userEvent.click(await button('Start session'));
+  await vi.waitFor(() => expect(posted()).toEqual([{ workspace: '/w/my-app', tool: 'claude', persistent: false, nesting: true }]));
+});
+
+it('asks for none on a clone, which has them anyway', async () => {
+  open('/w/my-app');
+  await userEvent.click(await nested());
+  await userEvent.click(await screen.findByRole('checkbox', { name: /Work on a clone/ }));
+  expect([(await nested()).checked, (await nested()).disabled]).toEqual([true, true]);
+  expect(screen.getByText(/On a clone they run anyway/)).toBeTruthy();
+  await userEvent.click(await button('Start session'));
+  await vi.waitFor(() => expect(posted()).toEqual([{ workspace: '/w/my-app', tool: 'claude', persistent: false, mode: 'clone' }]));
+});
+
+it('starts with what is sealed now where it is not what it was, if the person says so', async () => {
+  answer = () => ({ status: 409, json: { error: 'what was sealed is something else now', changes: [someSealChange()] } });
+  open('/w/my-app');
+  await userEvent.click(await button('Start session'));
+  expect(await screen.findByText('.git/config')).toBeTruthy();
+  answer = () => ({ json: STARTED });
+  await userEvent.click(await button('Seal it and start'));
+  await vi.waitFor(() => expect(ui.newSession).toBeNull());
+  expect(posted().map((body) => (body as { accept_changes?: boolean }).accept_changes)).toEqual([undefined, true]);
 });
 
 it('leaves the network to the configuration unless something else is chosen', async () => {

@@ -1,0 +1,85 @@
+// @vitest-environment happy-dom
+import { cleanup, render, screen } from '@testing-library/svelte';
+import userEvent from '@testing-library/user-event';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+
+import { ui } from '../../state/ui.svelte';
+import { type Call, fakeServer, type Reply, someSealChange, someSession } from '../../test/fakes';
+import SealNotice from './SealNotice.svelte';
+
+const FROZEN = someSession({
+  status: 'stopped',
+  paused: true,
+  protection: 'broken',
+  protection_changes: [
+    someSealChange({ path: '.git/hooks/pre-commit', restored: false }),
+    someSealChange({ path: '.git/config', what: 'is another file', by: 'a program in the container' }),
+  ],
+});
+
+let calls: Call[];
+let answer: () => Reply;
+
+beforeEach(() => {
+  answer = () => ({ json: {} });
+  calls = fakeServer(({ method }) => (method === 'POST' ? answer() : { json: [] }));
+  ui.toasts = [];
+});
+
+afterEach(() => {
+  ui.question = null;
+  cleanup();
+  vi.unstubAllGlobals();
+});
+
+const posted = (): unknown[] =>
+  calls.filter(({ method }) => method === 'POST').map(({ path, body }) => [path, JSON.parse(body as string) as unknown]);
+const click = (name: string) => userEvent.click(screen.getByRole('button', { name }));
+
+it('says what was changed, by whom, and whether it was put back', () => {
+  render(SealNotice, { session: FROZEN });
+  const rows = screen.getAllByRole('listitem').map(({ textContent }) => textContent.replace(/\s+/g, ' ').trim());
+  expect(rows[0]).toMatch(/^\.git\/config is another file, a program in the container .*put back as it was$/);
+  expect(rows[1]).toMatch(/^\.git\/hooks\/pre-commit .*not put back$/);
+});
+
+it('stops the session and keeps its container', async () => {
+  render(SealNotice, { session: FROZEN });
+  await click('Stop and keep');
+  await vi.waitFor(() => expect(posted()).toEqual([['/api/sessions/a/protection/resolve', { action: 'stop' }]]));
+});
+
+it('goes on only after it has said what that costs', async () => {
+  render(SealNotice, { session: FROZEN });
+  await click('Go on …');
+  expect(ui.question?.text).toMatch(/The seal of .*\.git\/config is off until the session is started anew.*“basic”/);
+  expect(posted()).toEqual([]);
+  ui.question?.answer(true);
+  await vi.waitFor(() => expect(posted()).toEqual([['/api/sessions/a/protection/resolve', { action: 'continue' }]]));
+});
+
+it('does nothing if the person thinks better of it', async () => {
+  render(SealNotice, { session: FROZEN });
+  await click('Go on …');
+  ui.question?.answer(false);
+  await Promise.resolve();
+  expect(posted()).toEqual([]);
+});
+
+it('says why a decision did not hold', async () => {
+  answer = () => ({ status: 409, json: { error: 'the container is gone' } });
+  render(SealNotice, { session: FROZEN });
+  await click('Stop and keep');
+  await vi.waitFor(() => expect(ui.toasts.map(({ text }) => text)).toEqual(['my-app did not stop. The container is gone']));
+});
+
+it('leaves nothing to decide once the session is stopped', () => {
+  render(SealNotice, { session: { ...FROZEN, paused: false } });
+  expect(screen.queryAllByRole('button')).toEqual([]);
+  expect(screen.getByText(/The next start asks/)).toBeTruthy();
+});
+
+it('shows a path that would turn the text around as signs', () => {
+  render(SealNotice, { session: { ...FROZEN, protection_changes: [someSealChange({ path: 'a\u202eb' })] } });
+  expect(screen.getByText('a\ufffdb')).toBeTruthy();
+});
