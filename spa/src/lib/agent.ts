@@ -1,4 +1,5 @@
 /** What a session's tool does, in the page's words and in the order of who needs a person. */
+import { inProject, isFrozen } from './protection';
 import type { Agent, Session } from './types';
 
 /** Who needs a person first. */
@@ -72,8 +73,10 @@ export function reason(agent: Agent): string {
   return REASONS[agent.reason];
 }
 
-/** The tool's own words: its question, its error or what it said last. */
-export function words({ status, agent }: Session): string {
+/** The tool's own words: its question, its error or what it said last. Of a frozen session, what was changed. */
+export function words(session: Session): string {
+  const { status, agent, protection_changes: changes } = session;
+  if (isFrozen(session)) return `changed: ${changes?.map(({ path }) => inProject(path, session.workspace)).join(', ') ?? ''}`;
   if (status !== 'running') return '';
   // A plan begins with its title.
   return agent.reason === 'plan' ? agent.text.replace(/^#+ /, '') : agent.text;

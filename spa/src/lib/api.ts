@@ -46,12 +46,11 @@ const WRITE_TIMEOUTS_MS = [300_000];
 /** An answer that has begun may go on for this long. */
 const BODY_TIMEOUT_MS = 60_000;
 
-/** A failed request, with a sentence that can be shown as it is. `status` is 0 when no answer came, `details` the answer's JSON. */
+/** A failed request, with a sentence that can be shown as it is. `status` is 0 when no answer came. */
 export class ApiError extends Error {
   constructor(
     message: string,
     readonly status: number,
-    readonly details: unknown = null,
   ) {
     super(message);
     this.name = 'ApiError';
@@ -95,7 +94,7 @@ async function send(method: string, path: string, init: RequestInit, timeouts: r
   for (const timeout of timeouts) {
     try {
       const response = await ask(path, { ...init, method }, timeout);
-      if (!response.ok && response.status !== 304) throw await failure(response);
+      if (!response.ok && response.status !== 304) throw new ApiError(await reason(response), response.status);
       return response;
     } catch (error) {
       if (error instanceof ApiError) throw error;
@@ -106,16 +105,15 @@ async function send(method: string, path: string, init: RequestInit, timeouts: r
   throw new ApiError(`The server did not answer within ${seconds} seconds.`, 0);
 }
 
-async function failure(response: Response): Promise<ApiError> {
-  const { status } = response;
+async function reason(response: Response): Promise<string> {
   try {
     const body: unknown = await response.json();
     if (typeof body === 'object' && body !== null && 'error' in body && typeof body.error === 'string')
-      return new ApiError(body.error.charAt(0).toUpperCase() + body.error.slice(1), status, body);
+      return body.error.charAt(0).toUpperCase() + body.error.slice(1);
   } catch {
     // The answer is no JSON: the status has to do.
   }
-  return new ApiError(`The server answered ${status}.`, status);
+  return `The server answered ${response.status}.`;
 }
 
 /** A GET that the server answers out of its memory. */
@@ -168,7 +166,7 @@ export const api = {
   /** `accepts` seals what is there now, also where it is not what was sealed at the last start. */
   resumeSession: (id: string, accepts = false) =>
     write<{ id: string; status: string }>('POST', `${session(id)}/resume`, accepts ? { accept_changes: true } : undefined),
-  resolveProtection: (id: string, action: 'continue' | 'stop') => write<unknown>('POST', `${session(id)}/protection/resolve`, { action }),
+  resolveProtection: (id: string, action: 'continue' | 'stop') => write<Session>('POST', `${session(id)}/protection/resolve`, { action }),
 
   async history(query: HistoryQuery): Promise<{ entries: HistoryEntry[]; total: number }> {
     const parameters = new URLSearchParams({ limit: String(query.limit), offset: String(query.offset) });
@@ -227,7 +225,7 @@ export const api = {
       request.onload = () => {
         const { status } = request;
         if (status === 201) resolve((JSON.parse(request.responseText) as { path: string }).path);
-        else void failure(new Response(request.responseText, { status: status || 500 })).then(reject);
+        else void reason(new Response(request.responseText, { status: status || 500 })).then((text) => reject(new ApiError(text, status)));
       };
       if (signal.aborted) fail();
       else signal.addEventListener('abort', () => request.abort());

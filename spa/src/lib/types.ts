@@ -13,8 +13,8 @@ type Body<Operation extends keyof operations> = operations[Operation] extends {
 
 export type Session = Schemas['Session'];
 export type SessionStatus = Session['status'];
-/** With `accept_changes`, what was sealed at the last start may be something else now. */
-export type NewSessionRequest = Body<'create_session'> & { accept_changes?: boolean };
+/** What the server takes when it is absent may be so. */
+export type NewSessionRequest = Omit<Body<'create_session'>, 'accept_changes'> & { accept_changes?: boolean };
 export type HistoryEntry = Schemas['HistoryEntry'];
 export type Workspace = Schemas['Workspace'];
 export type WorkspaceList = Schemas['Workspaces'];
@@ -56,8 +56,8 @@ export type Restored = Schemas['Restored'];
 export type Snapshot = Schemas['Snapshot'];
 
 /** What is sealed in a session, what became another file, and what appeared that runs on the host. */
-export type ProtectionReport = Schemas['Protection'];
-export type SealChange = Schemas['SealChange'];
+export type ProtectionReport = Omit<Schemas['Protection'], 'appeared'> & { appeared: readonly Appeared[] };
+export type SealedChange = Schemas['SealedChange'];
 export type Appeared = Schemas['Appeared'];
 
 export type Network = Schemas['Network'];

@@ -828,6 +828,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{id}/protection": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        /** What is sealed for a session, what of it was changed, and what has appeared */
+        get: operations["get_protection"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/protection/resolve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Decide on a session whose protection is `broken` */
+        post: operations["resolve_protection"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{id}/network": {
         parameters: {
             query?: never;
@@ -1143,6 +1183,24 @@ export interface components {
             lines: string[];
             at: string;
         };
+        Appeared: {
+            /** @description relative to the workspace; as in Changes */
+            path: string;
+            /**
+             * @description gitlink: a folder that the index names as a submodule; repository: a Git folder, or a file or link that leads to one; broken: `.git` is no repository any more; rebase: an interrupted one that runs commands; settings: of agents and editors
+             * @enum {string}
+             */
+            kind: "gitlink" | "repository" | "broken" | "rebase" | "settings";
+            /** @description for people, such as: runs on your machine when you run git in it */
+            when: string;
+            /** @description of its configuration, at most 20; a hook has the key `hook` */
+            commands: {
+                key: string;
+                value: string;
+            }[];
+            /** @description when it was first seen (RFC 3339) */
+            at: string;
+        };
         ChangeCount: {
             files: number;
             /** @description lines */
@@ -1179,6 +1237,8 @@ export interface components {
                 binary: boolean;
                 /** @description by a turn of this session, so that an undo takes it back */
                 touched: boolean;
+                /** @description when it runs by itself on this machine, for people; empty if it does not */
+                runs: string;
             }[];
             /** @description there are more */
             truncated: boolean;
@@ -1192,6 +1252,8 @@ export interface components {
             others: string[];
             /** @description why this is not of now; empty if it is */
             stale: string;
+            /** @description what was not there as the session began, and runs by itself on this machine, at the last look; at most 200 */
+            appeared: components["schemas"]["Appeared"][];
         };
         Checkpoint: {
             /** @description its number in the session */
@@ -1282,6 +1344,8 @@ export interface components {
             security: {
                 protected_paths: string[];
                 additional_protected_paths: string[];
+                /** @description lists of what programs run by themselves: sealed where it is there, marked where it appears */
+                presets: ("agents" | "editors" | "commits")[];
                 disable_protection: boolean;
                 require_locked: boolean;
                 nesting: boolean;
@@ -1551,6 +1615,45 @@ export interface components {
             /** @description connections of this run that were refused since somebody looked */
             refused: number;
         };
+        Protection: {
+            /** @enum {string} */
+            level: "locked" | "basic" | "off" | "broken";
+            note: string;
+            /** @description what the run cannot change; empty while there is none, and for folders on another host */
+            sealed: {
+                /** @description on this host */
+                path: string;
+                why: string;
+            }[];
+            changes: components["schemas"]["SealedChange"][];
+            /** @description what runs on your machine by itself, and was not there at the start */
+            appeared: {
+                path: string;
+                /** @enum {string} */
+                kind: "gitlink" | "repository" | "settings";
+                when: string;
+                commands: {
+                    key: string;
+                    value: string;
+                }[];
+            }[];
+        };
+        SealedChange: {
+            /** @description on this host */
+            path: string;
+            /** @enum {string} */
+            what: "replaced" | "changed" | "gone";
+            /**
+             * @description `unknown`: a program of this host may have done it, too
+             * @enum {string}
+             */
+            by: "container" | "host" | "unknown";
+            at: string;
+            /** @description whether it is again what it was */
+            restored: boolean;
+            /** @description the programs of this host that may have done it */
+            words: string;
+        };
         /** @description what it may reach, and what was asked for in this run; newest first */
         Network: {
             /** @enum {string} */
@@ -1593,44 +1696,6 @@ export interface components {
                 presets: string[];
             };
         };
-        /** @description something sealed that became another file */
-        SealChange: {
-            /** @description relative to the workspace */
-            path: string;
-            what: string;
-            /** @description whose doing it was, as far as that can be told */
-            by: string;
-            at: string;
-            /** @description what was sealed is there again */
-            restored: boolean;
-        };
-        /** @description what was not there at the start, and runs on the host */
-        Appeared: {
-            /** @description relative to the workspace */
-            path: string;
-            /** @enum {string} */
-            kind: "gitlink" | "repository" | "broken" | "rebase" | "settings";
-            /** @description on which occasion it runs, as a phrase */
-            when: string;
-            /** @description what its configuration makes run */
-            commands: {
-                key: string;
-                value: string;
-            }[];
-            /** @description when it was seen first */
-            at: string;
-        };
-        Protection: {
-            /** @enum {string} */
-            level: "locked" | "basic" | "off" | "broken";
-            note: string;
-            sealed: {
-                path: string;
-                why: string;
-            }[];
-            changes: components["schemas"]["SealChange"][];
-            appeared: components["schemas"]["Appeared"][];
-        };
         Session: {
             id: string;
             workspace: string;
@@ -1641,15 +1706,13 @@ export interface components {
             persistent: boolean;
             paused: boolean;
             /**
-             * @description `broken`: something sealed became another file, and the container is frozen until a person decides
+             * @description `broken`: something sealed is another file than it was; the container is frozen until a person decides
              * @enum {string}
              */
             protection: "locked" | "basic" | "off" | "broken";
-            /** @description what became another file, the newest last */
-            protection_changes?: components["schemas"]["SealChange"][];
-            /** @description how many repositories and settings were not there at the start: GET /api/sessions/{id}/protection lists them */
-            appeared?: number;
             protection_note: string;
+            /** @description of this run */
+            protection_changes?: components["schemas"]["SealedChange"][];
             warnings: string[];
             session_id: string;
             created_at: string;
@@ -1674,6 +1737,8 @@ export interface components {
             /** @description since the start, null while that is not known */
             changes: components["schemas"]["ChangeCount"] | null;
             network: components["schemas"]["NetworkState"];
+            /** @description how much has appeared in the workspace since the start that runs by itself on this machine */
+            appeared: number;
             error?: string;
         };
         Snapshot: {
@@ -1978,6 +2043,11 @@ export interface operations {
                     presets?: string[];
                     /** @description what a clone starts from; HEAD with the uncommitted changes when absent */
                     branch?: string;
+                    /**
+                     * @description start though what was sealed at the last start was changed meanwhile
+                     * @default false
+                     */
+                    accept_changes?: boolean;
                     /** @description let containers run in it, which costs a mounted folder its lock; the config's when absent */
                     nesting?: boolean;
                 };
@@ -2108,7 +2178,13 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": Record<string, never>;
+                "application/json": {
+                    /**
+                     * @description start though what was sealed at the last start was changed meanwhile
+                     * @default false
+                     */
+                    accept_changes?: boolean;
+                };
             };
         };
         responses: {
@@ -3320,6 +3396,67 @@ export interface operations {
             412: components["responses"]["Error"];
             413: components["responses"]["Error"];
             428: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    get_protection: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Protection"];
+                };
+            };
+            404: components["responses"]["Error"];
+            default: components["responses"]["Error"];
+        };
+    };
+    resolve_protection: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's container name */
+                id: components["parameters"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * @description `continue`: go on with what was put back, without that seal until the next start; `stop`: end it and keep the container
+                     * @enum {string}
+                     */
+                    action: "continue" | "stop";
+                };
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            404: components["responses"]["Error"];
+            409: components["responses"]["Error"];
             default: components["responses"]["Error"];
         };
     };

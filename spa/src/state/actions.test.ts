@@ -1,12 +1,12 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
-import { type Call, fakeServer, type Reply, someAppeared, someSealChange, someSession } from '../test/fakes';
+import { type Call, fakeServer, type Reply, someAppeared, someSession } from '../test/fakes';
 import { remove, resume, stop } from './actions';
 import { ui } from './ui.svelte';
 
 const QUIET = someSession();
 const MARKED = someSession({ appeared: 5 });
-const CHANGED = { status: 409, json: { error: 'what was sealed is something else now', changes: [someSealChange()] } };
+const CHANGED = { status: 409, json: { error: '.git/config was replaced; look at it before you run git there, or start with "accept_changes": true' } };
 
 let calls: Call[];
 let answer: (call: Call) => Reply;
@@ -66,7 +66,7 @@ it('resumes without a question what is as it was', async () => {
 it('asks where what was sealed is something else, and seals that if the person agrees', async () => {
   answer = ({ method, body }) => (method === 'POST' && !body ? CHANGED : { json: [] });
   await resume(QUIET);
-  expect(questions[0]).toMatch(/not what it was when the session started last\. \.git\/config: is another file/);
+  expect(questions[0]).toMatch(/^Resume my-app all the same\? \.git\/config was replaced\. If that was you/);
   expect(sent()).toEqual(['POST /api/sessions/a/resume', 'POST /api/sessions/a/resume {"accept_changes":true}']);
   expect(ui.toasts).toEqual([]);
 });

@@ -1,9 +1,9 @@
 /** The actions of a person on a session, each with its question and its report. */
-import { ApiError, sentence } from '../lib/api';
+import { sentence } from '../lib/api';
 import { writeClipboard } from '../lib/clipboard';
 import { label, plural } from '../lib/format';
 import { load } from '../lib/load';
-import { changesIn } from '../lib/protection';
+import { asksToAccept } from '../lib/protection';
 import { href, router } from '../lib/router.svelte';
 import type { NewSessionRequest, Session } from '../lib/types';
 import { deck } from './deck.svelte';
@@ -35,10 +35,9 @@ export async function resume(session: Session): Promise<void> {
     try {
       await sessions.resume(session.id);
     } catch (error) {
-      const changes = error instanceof ApiError ? changesIn(error.details) : [];
-      if (changes.length === 0) throw error;
+      if (!asksToAccept(error)) throw error;
       const { accepted } = await load(() => import('./seals'));
-      if (await accepted(session, changes)) await sessions.resume(session.id, true);
+      if (await accepted(session, sentence(error))) await sessions.resume(session.id, true);
     }
   });
 }

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import type { Session } from '../lib/types';
-import { type Call, fakeServer, someSealChange, someSession } from '../test/fakes';
+import { type Call, fakeServer, someSealedChange, someSession } from '../test/fakes';
 import { device } from './device.svelte';
 import { Notifications } from './notifications.svelte';
 import { ui } from './ui.svelte';
@@ -35,7 +35,7 @@ class FakeNotification {
 
 const rings = (rang_at: string): Session => someSession({ rang_at });
 const frozen = (at: string): Session =>
-  someSession({ status: 'stopped', paused: true, protection: 'broken', protection_changes: [someSealChange({ at })] });
+  someSession({ status: 'stopped', paused: true, protection: 'broken', protection_changes: [someSealedChange({ at })] });
 const agent = (state: Session['agent']['state'], since: string): Session =>
   someSession({ agent: { ...someSession().agent, state, since, seen: false } });
 

@@ -6,7 +6,8 @@ import { sentence } from '../lib/api';
 import { protectionOfSession } from '../lib/api-protection';
 import { label, plural } from '../lib/format';
 import { printable } from '../lib/printable';
-import type { SealChange, Session } from '../lib/types';
+import { inProject, whyAsked } from '../lib/protection';
+import type { Session } from '../lib/types';
 import { sessions } from './sessions.svelte';
 import { ui } from './ui.svelte';
 
@@ -17,11 +18,6 @@ const NAMED = 4;
 function few(texts: readonly string[]): string {
   const more = texts.length - NAMED;
   return [...texts.slice(0, NAMED), ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
-}
-
-/** What became another file, in one line. */
-export function changeWords({ path, what, by }: SealChange): string {
-  return printable([path, [what, by].filter(Boolean).join(', ')].filter(Boolean).join(': '));
 }
 
 /** What appeared in the project and runs on this machine, in a sentence for the question before a stop or a delete. */
@@ -39,7 +35,8 @@ export async function appearedWords(session: Session): Promise<string> {
 
 /** Lets a frozen session go on without the seals that came off, if the person agrees. */
 export async function goOn(session: Session): Promise<void> {
-  const paths = few([...new Set(session.protection_changes?.map(({ path }) => printable(path)))]);
+  const changed = session.protection_changes?.map(({ path }) => inProject(path, session.workspace));
+  const paths = few([...new Set(changed)]);
   const yes = await ui.confirm(
     `Let ${label(session)} go on?`,
     `The seal of ${paths || 'what was changed'} is off until the session is started anew: meanwhile the container can change it, and your machine may run what it finds there. The session says “basic”, and is still watched.`,
@@ -61,11 +58,11 @@ async function decide(session: Session, action: 'continue' | 'stop', failure: st
   }
 }
 
-/** Whether a session may start although something sealed is not what it was at its last start. */
-export function accepted(session: Session, changes: readonly SealChange[]): Promise<boolean> {
+/** Whether a session may start although something sealed is not what it was at its last start, as the server says. */
+export function accepted(session: Session, why: string): Promise<boolean> {
   return ui.confirm(
     `Resume ${label(session)} all the same?`,
-    `What is sealed there is not what it was when the session started last. ${few(changes.map(changeWords))}. If that was you, go on: it is sealed as it is now. If not, look at it first: your machine may run it.`,
+    `${whyAsked(why)} If that was you, it can be sealed as it is now. If not, look at it first: your machine may run it.`,
     'Seal it and resume',
   );
 }

@@ -5,8 +5,8 @@ import { calls, rank } from '../lib/agent';
 import { api, ApiError, sentence } from '../lib/api';
 import { Once } from '../lib/once';
 import { Persisted } from '../lib/persisted.svelte';
-import { brokenSince, changesIn, isFrozen } from '../lib/protection';
-import type { Agent, NewSessionRequest, SealChange, Session, SessionStatus } from '../lib/types';
+import { asksToAccept, brokenSince, isFrozen } from '../lib/protection';
+import type { Agent, NewSessionRequest, Session, SessionStatus } from '../lib/types';
 
 export type Phase = 'loading' | 'ready' | 'error';
 
@@ -16,8 +16,8 @@ export interface Creation {
   request: NewSessionRequest;
   startedAt: number;
   error: string | null;
-  /** What is sealed and has become another file since the last start: the next try can accept it. */
-  changes: readonly SealChange[];
+  /** What was sealed at the last start is something else now: the next try can accept that. */
+  asks: boolean;
 }
 
 export interface Group {
@@ -213,7 +213,7 @@ export class Sessions {
   /** Creates a session; a failure stays in `creations` until it is dismissed. It is never tried twice by itself. */
   async create(request: NewSessionRequest): Promise<Session | null> {
     this.#lastKey += 1;
-    const creation: Creation = { key: this.#lastKey, request, startedAt: Date.now(), error: null, changes: [] };
+    const creation: Creation = { key: this.#lastKey, request, startedAt: Date.now(), error: null, asks: false };
     this.creations = [...this.creations, creation];
     try {
       const session = await this.#once.send('', JSON.stringify(request), (key) => api.createSession(request, key));
@@ -221,9 +221,8 @@ export class Sessions {
       this.dismiss(creation.key);
       return session;
     } catch (error) {
-      const changes = error instanceof ApiError ? changesIn(error.details) : [];
       this.creations = this.creations.map((other) =>
-        other.key === creation.key ? { ...creation, error: sentence(error), changes } : other,
+        other.key === creation.key ? { ...creation, error: sentence(error), asks: asksToAccept(error) } : other,
       );
       return null;
     }

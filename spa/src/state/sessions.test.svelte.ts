@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import type { Agent, Session } from '../lib/types';
-import { type Call, fakeServer, type Reply, someAgent, someSealChange, someSession } from '../test/fakes';
+import { type Call, fakeServer, type Reply, someAgent, someSealedChange, someSession } from '../test/fakes';
 import { Sessions } from './sessions.svelte';
 
 /** A session whose tool's state nobody knows, with what a test says of it. */
@@ -55,7 +55,7 @@ describe('the list', () => {
 
   it('needs a person first of all where a seal came off, until the session is stopped', async () => {
     const at = '2026-02-02T00:00:00Z';
-    const frozen = { status: 'stopped', paused: true, protection: 'broken', protection_changes: [someSealChange({ at })] } satisfies Partial<Session>;
+    const frozen = { status: 'stopped', paused: true, protection: 'broken', protection_changes: [someSealedChange({ at })] } satisfies Partial<Session>;
     server = new Map([withAgent('waits', 'waiting'), session('frozen', frozen)].map((one) => [one.id, one]));
     await sessions.refresh();
     expect(sessions.waiting.map(({ id }) => id)).toEqual(['frozen', 'waits']);

@@ -1,7 +1,7 @@
 /** Stand-ins for the browser in unit tests: a WebSocket that the test drives, and a server as a table of answers. */
 import { vi } from 'vitest';
 
-import type { Agent, Appeared, ChangedFile, SealChange, Session } from '../lib/types';
+import type { Agent, Appeared, ChangedFile, SealedChange, Session } from '../lib/types';
 
 /** What a tool does, with what a test says of it. */
 export function someAgent(state: Agent['state'], fields: Partial<Agent> = {}): Agent {
@@ -31,6 +31,7 @@ export function someSession(fields: Partial<Session> = {}): Session {
     mode: 'mount',
     pinned: false,
     nesting: false,
+    appeared: 0,
     engine: '',
     member: '',
     unreachable_since: '',
@@ -44,12 +45,13 @@ export function someSession(fields: Partial<Session> = {}): Session {
 
 /** A file that changed, with what a test says of it. */
 export function someChange(fields: Partial<ChangedFile> = {}): ChangedFile {
-  return { path: 'a.ts', old_path: '', status: 'M', added: 1, removed: 1, binary: false, touched: true, ...fields };
+  return { path: 'a.ts', old_path: '', status: 'M', added: 1, removed: 1, binary: false, touched: true, runs: '', ...fields };
 }
 
 /** A seal that came off, with what a test says of it. */
-export function someSealChange(fields: Partial<SealChange> = {}): SealChange {
-  return { path: '.git/config', what: 'is another file', by: '', at: '2026-01-01T00:00:00Z', restored: true, ...fields };
+export function someSealedChange(fields: Partial<SealedChange> = {}): SealedChange {
+  const at = '2026-01-01T00:00:00Z';
+  return { path: '/w/my-app/.git/config', what: 'replaced', by: 'container', at, restored: true, words: '', ...fields };
 }
 
 /** What appeared in a project, with what a test says of it. */

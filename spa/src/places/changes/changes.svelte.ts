@@ -60,7 +60,7 @@ export class Changes {
     const { from, to } = this.#asked;
     this.#again = false;
     try {
-      const answer: ChangeList & { appeared?: readonly Appeared[] } = await review.changes(this.session, from, to);
+      const answer = await review.changes(this.session, from, to);
       if (turn !== this.#turn) return;
       this.files = answer.files;
       this.scope = { from, to };
@@ -68,7 +68,7 @@ export class Changes {
       this.stale = answer.stale;
       this.truncated = answer.truncated;
       this.skipped = answer.skipped;
-      this.appeared = answer.appeared ?? [];
+      this.appeared = answer.appeared;
       this.phase = 'ready';
       this.error = '';
     } catch (error) {

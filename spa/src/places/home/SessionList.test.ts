@@ -4,7 +4,7 @@ import { flushSync } from 'svelte';
 import { afterEach, expect, it, vi } from 'vitest';
 
 import { sessions } from '../../state/sessions.svelte';
-import { fakeServer, someAgent, someSession } from '../../test/fakes';
+import { fakeServer, someAgent, someSealedChange, someSession } from '../../test/fakes';
 import { commands } from '../frame/commands.svelte';
 import RailSessions from '../rail/RailSessions.svelte';
 import SessionList from './SessionList.svelte';
@@ -51,10 +51,10 @@ it('marks a session in whose project something appeared that runs on this machin
   expect(marks.map((mark) => [mark.textContent, mark.getAttribute('href')])).toEqual([['2 appeared', '/sessions/marked/changes']]);
 });
 
-it('shows a broken seal as a state and as a badge', async () => {
-  await list([someSession({ status: 'stopped', paused: true, protection: 'broken' })]);
-  const { getByText } = render(SessionList);
-  expect([getByText('Seal broken'), getByText('seal broken')]).toHaveLength(2);
+it('shows a broken seal: the state, the badge, and what was changed', async () => {
+  await list([someSession({ status: 'stopped', paused: true, protection: 'broken', protection_changes: [someSealedChange()] })]);
+  const { getAllByText } = render(SessionList);
+  expect(['Frozen', 'seal broken', 'changed: .git/config'].map((words) => getAllByText(words).length > 0)).toEqual([true, true, true]);
 });
 
 it('draws nothing of the other sessions when one changes', async () => {

@@ -8,7 +8,7 @@ import { router } from '../../lib/router.svelte';
 import { sessions } from '../../state/sessions.svelte';
 import { ui } from '../../state/ui.svelte';
 import { workspaces } from '../../state/workspaces.svelte';
-import { type Call, fakeServer, type Reply, someSealChange, someSession } from '../../test/fakes';
+import { type Call, fakeServer, type Reply, someSession } from '../../test/fakes';
 import NewSession from './NewSession.svelte';
 
 const PROJECT = { path: '/w/my-app', name: 'my-app', root: '/w', has_config: false, active_sessions: 0 };
@@ -118,10 +118,10 @@ it('asks for none on a clone, which has them anyway', async () => {
 });
 
 it('starts with what is sealed now where it is not what it was, if the person says so', async () => {
-  answer = () => ({ status: 409, json: { error: 'what was sealed is something else now', changes: [someSealChange()] } });
+  answer = () => ({ status: 409, json: { error: '.git/config was replaced; look at it, or start with "accept_changes": true' } });
   open('/w/my-app');
   await userEvent.click(await button('Start session'));
-  expect(await screen.findByText('.git/config')).toBeTruthy();
+  expect(await screen.findByText(/^\.git\/config was replaced\./)).toBeTruthy();
   answer = () => ({ json: STARTED });
   await userEvent.click(await button('Seal it and start'));
   await vi.waitFor(() => expect(ui.newSession).toBeNull());

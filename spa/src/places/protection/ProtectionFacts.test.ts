@@ -3,7 +3,7 @@ import { cleanup, render, screen } from '@testing-library/svelte';
 import { afterEach, expect, it, vi } from 'vitest';
 
 import type { ProtectionReport } from '../../lib/types';
-import { fakeServer, someAppeared, someSealChange, someSession } from '../../test/fakes';
+import { fakeServer, someAppeared, someSealedChange, someSession } from '../../test/fakes';
 import ProtectionFacts from './ProtectionFacts.svelte';
 
 afterEach(() => {
@@ -19,8 +19,9 @@ function show(report: Partial<ProtectionReport>): void {
 }
 
 it('lists what is sealed, and why', async () => {
-  show({ sealed: [{ path: '.git/hooks', why: 'git runs what lies there' }] });
+  show({ sealed: [{ path: '/w/my-app/.git/hooks', why: 'git runs what lies there' }] });
   expect(await screen.findByText('1 path sealed')).toBeTruthy();
+  expect(screen.getByText('.git/hooks')).toBeTruthy();
   expect(screen.getByText('git runs what lies there')).toBeTruthy();
 });
 
@@ -37,7 +38,7 @@ it('names the first twenty of many', async () => {
 });
 
 it('lists what became another file', async () => {
-  show({ changes: [someSealChange({ path: '.git/config' })] });
+  show({ changes: [someSealedChange()] });
   expect((await screen.findByRole('region', { name: 'Broken seals' })).textContent).toContain('.git/config');
 });
 

@@ -4,7 +4,7 @@ import userEvent from '@testing-library/user-event';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { ui } from '../../state/ui.svelte';
-import { type Call, fakeServer, type Reply, someSealChange, someSession } from '../../test/fakes';
+import { type Call, fakeServer, type Reply, someSealedChange, someSession } from '../../test/fakes';
 import SealNotice from './SealNotice.svelte';
 
 const FROZEN = someSession({
@@ -12,8 +12,8 @@ const FROZEN = someSession({
   paused: true,
   protection: 'broken',
   protection_changes: [
-    someSealChange({ path: '.git/hooks/pre-commit', restored: false }),
-    someSealChange({ path: '.git/config', what: 'is another file', by: 'a program in the container' }),
+    someSealedChange({ path: '/w/my-app/.git/hooks/pre-commit', what: 'gone', by: 'unknown', words: 'unshare, 4711', restored: false }),
+    someSealedChange({ path: '/w/my-app/.git/config' }),
   ],
 });
 
@@ -39,8 +39,8 @@ const click = (name: string) => userEvent.click(screen.getByRole('button', { nam
 it('says what was changed, by whom, and whether it was put back', () => {
   render(SealNotice, { session: FROZEN });
   const rows = screen.getAllByRole('listitem').map(({ textContent }) => textContent.replace(/\s+/g, ' ').trim());
-  expect(rows[0]).toMatch(/^\.git\/config is another file, a program in the container .*put back as it was$/);
-  expect(rows[1]).toMatch(/^\.git\/hooks\/pre-commit .*not put back$/);
+  expect(rows[0]).toMatch(/^\.git\/config was replaced by another file by a program in the container .* · put back as it was$/);
+  expect(rows[1]).toMatch(/^\.git\/hooks\/pre-commit was taken away .* on this machine \(unshare, 4711\) .* · not put back$/);
 });
 
 it('stops the session and keeps its container', async () => {
@@ -80,6 +80,6 @@ it('leaves nothing to decide once the session is stopped', () => {
 });
 
 it('shows a path that would turn the text around as signs', () => {
-  render(SealNotice, { session: { ...FROZEN, protection_changes: [someSealChange({ path: 'a\u202eb' })] } });
+  render(SealNotice, { session: { ...FROZEN, protection_changes: [someSealedChange({ path: 'a\u202eb' })] } });
   expect(screen.getByText('a\ufffdb')).toBeTruthy();
 });
