@@ -1,1 +1,0 @@
-function e(e){return e.replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu,`�`)}export{e as t};
