@@ -16,7 +16,8 @@ function withImports(name, seen = new Set()) {
   return seen;
 }
 
-const assets = readdirSync(new URL('assets/', dist)).map((name) => `assets/${name}`);
+/** Beside a script lies a compressed copy, NAME.br, which comes in its place. */
+const assets = readdirSync(new URL('assets/', dist)).filter((name) => !name.endsWith('.br')).map((name) => `assets/${name}`);
 const chunk = (name) => assets.filter((asset) => asset.startsWith(`assets/${name}-`));
 const page = [...text('index.html').matchAll(/(?:src|href)="\/(assets\/[^"]+)"/g)].map(([, name]) => name);
 
