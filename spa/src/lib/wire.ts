@@ -2043,11 +2043,6 @@ export interface operations {
                     presets?: string[];
                     /** @description what a clone starts from; HEAD with the uncommitted changes when absent */
                     branch?: string;
-                    /**
-                     * @description start though what was sealed at the last start was changed meanwhile
-                     * @default false
-                     */
-                    accept_changes?: boolean;
                     /** @description let containers run in it, which costs a mounted folder its lock; the config's when absent */
                     nesting?: boolean;
                 };
@@ -2178,13 +2173,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": {
-                    /**
-                     * @description start though what was sealed at the last start was changed meanwhile
-                     * @default false
-                     */
-                    accept_changes?: boolean;
-                };
+                "application/json": Record<string, never>;
             };
         };
         responses: {
