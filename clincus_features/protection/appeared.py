@@ -56,6 +56,7 @@ class Record:
     since: str = ""  # when the look at what was there began (RFC 3339); "" before it
     known: Known = field(default_factory=dict)
     appeared: list[dict[str, Any]] = field(default_factory=list)  # as the API tells it
+    left: list[str] = field(default_factory=list)  # the names of all that has appeared, also of what is not told
     cut: str = ""
     is_open: bool = True  # no look has been taken since the session ran
 
@@ -130,6 +131,13 @@ def told(items: Iterable[Item], earlier: Iterable[Item], rows: Sequence[clincus.
     return sorted(found, key=lambda one: (not one["commands"], KINDS.index(one["kind"]), one["path"]))[:LISTED]
 
 
+def is_told(item: Item, rows: Sequence[clincus.Runs]) -> bool:
+    """Whether an item is told of: of settings only those of the presets that are on. Pure."""
+    path = item["path"]
+    heads = {row.path.partition("/")[0] for row in rows if "/" in row.path}  # a link may stand in the place of one
+    return item["kind"] != "settings" or bool(clincus.runs_on_host(path, rows)) or path.rpartition("/")[2] in heads
+
+
 def when_it_runs(item: Item, rows: Sequence[clincus.Runs]) -> str:
     """When an item runs on the person's machine, as a phrase for them. Pure."""
     kind, runs = item["kind"], bool(item["commands"])
@@ -171,7 +179,7 @@ class Looker:
         begun = time.time()
         found = self._scan(session)
         with self._changing(session) as record:
-            left = {name_of(one) for one in record.appeared}
+            left = set(record.left)
             before = begun if not record.since else float("inf")
             fresh = known_of((item for item in found.items if name_of(item) not in left), before)
             kept = {name: commands for name, commands in record.known.items() if name in left}
@@ -220,13 +228,17 @@ class Looker:
                     os.unlink(path)
 
     def _scan(self, session: clincus.Session) -> Scan:
-        rows = clincus.preset_rows(self._config())
+        # Of all presets, so that what was there is no news when one is turned on.
+        rows = [row.path for rows in clincus.presets().values() for row in rows]
         with self._looking:
-            return scan(session.workspace, [row.path for row in rows], self._environ())
+            return scan(session.workspace, rows, self._environ())
 
     def _take(self, record: Record, found: Scan, *, is_over: bool) -> None:
         rows = clincus.preset_rows(self._config())
-        record.appeared = told(news(found.items, record.known), record.appeared, rows, clincus.utc_now())
+        fresh = list(news(found.items, record.known))
+        record.left = [name_of(item) for item in fresh]
+        fresh = [item for item in fresh if is_told(item, rows)]
+        record.appeared = told(fresh, record.appeared, rows, clincus.utc_now())
         record.cut = found.cut
         record.is_open = not is_over
 

@@ -104,8 +104,13 @@ def work(tmp_path):
 
 @pytest.fixture
 def looker(tmp_path):
+    return looker_of(tmp_path)
+
+
+def looker_of(tmp_path, *presets):
     environ = {"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]}
-    return appeared.Looker(lambda: environ, lambda: clincus.make_config(()))
+    flags = {"security.presets": list(presets or ("agents", "editors"))}
+    return appeared.Looker(lambda: environ, lambda: clincus.with_flags(clincus.make_config(()), flags))
 
 
 def session_of(work, **more):
@@ -164,6 +169,29 @@ def test_what_a_run_has_left_stays_news_and_what_a_person_made_since_is_none(loo
     init(work / "person")
     looker.begin(session)
     assert paths(looker.look(session)) == ["agent/.git"]
+
+
+def test_what_was_left_and_is_not_told_for_want_of_room_is_no_baseline(looker, work, monkeypatch):
+    monkeypatch.setattr(appeared, "LISTED", 1)
+    session = session_of(work)
+    looker.begin(session)
+    for name in ("a", "b", "c"):
+        init(work / name)
+    assert paths(looker.look(session, is_over=True)) == ["a/.git"]
+    looker.begin(session)
+    monkeypatch.undo()
+    assert paths(looker.look(session)) == ["a/.git", "b/.git", "c/.git"]
+
+
+def test_settings_are_told_by_the_presets_that_are_on_and_what_was_there_stays_none(tmp_path, work):
+    session = session_of(work)
+    (work / "lefthook.yml").write_text("x")
+    looker_of(tmp_path).begin(session)
+    for name in (".pre-commit-config.yaml", ".envrc", ".mcp.json"):
+        (work / name).write_text("x")
+    assert paths(looker_of(tmp_path, "agents").look(session)) == [".mcp.json"]
+    assert paths(looker_of(tmp_path, "commits").look(session)) == [".pre-commit-config.yaml"]
+    assert paths(looker_of(tmp_path).look(session)) == [".envrc", ".mcp.json"]
 
 
 def test_what_comes_in_a_run_that_nobody_saw_the_end_of_is_news(looker, work):
