@@ -37,6 +37,7 @@ MOST_MENDED = 30  # changes of one run that are put back
 MOST_TOLD = 20  # changes in one message
 NOT_SEEN = "What is sealed on another host is not watched from here"
 NOT_WATCHED = "What is sealed by plain devices is not watched"
+NOBODY_SAW = "the end of that session was not seen, so you may have done it yourself since"
 ACCEPT = 'or start with "accept_changes": true (clincus shell --accept-changes) if you made the change yourself'
 
 
@@ -118,7 +119,8 @@ class Guard:
             if not run.has_ended and (id == starting or not self._is_live(id, run, incus)):
                 ended.add(id)
                 paths.update(run.paths)
-        return [Change(path, what, "unknown", clincus.utc_now(), False) for path, what in differing(record, paths)]
+        now = clincus.utc_now()
+        return [Change(path, what, "unknown", now, False, NOBODY_SAW) for path, what in differing(record, paths)]
 
     def _is_live(self, id: str, run: Run, incus: clincus.Incus) -> bool:
         live = self._live.get(id)
@@ -429,13 +431,14 @@ class Guard:
             self._put_back(frozen, found)
 
     def _pause(self, session: clincus.Session) -> bool:
-        """Freeze a container; False if it does not run any more."""
+        """Freeze a container; False if it does not run any more. If Incus does not say, it counts as running."""
         door = self._door(session)
-        try:
+        with suppress(clincus.IncusError):
             door.run("pause", door.place(session.id), timeout=FROZEN_WITHIN)
-        except clincus.IncusError:
+            return True
+        with suppress(clincus.IncusError):
             instance = door.instance(session.id)
-            return instance is not None and clincus.incus_status(instance) == "Frozen"
+            return instance is not None and clincus.incus_status(instance) in ("Frozen", "Freezing")
         return True
 
     def _put_back(self, frozen: list[Live], found: Mapping[str, str]) -> None:

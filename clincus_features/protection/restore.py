@@ -23,15 +23,15 @@ def restore(path: str, item: Item, copies: Mapping[str, bytes]) -> bool:
         now = note_item(path, Copies())
         if now is not None and item.digest and now.content == item.content:
             return True
-        if not is_copied(item, copies):
-            return False
         with opened(os.path.dirname(path)) as parent:
             name = os.path.basename(path)
             try:
                 put_aside(parent, name)
+                if not is_copied(item, copies):
+                    return False  # what is not there is not run
             except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
+                if error.errno != errno.EBUSY or not is_copied(item, copies):
+                    return False
                 refill(parent, name, item, copies)  # it is back in its place, and its seal came with it
             else:
                 make_anew(parent, name, item, copies)

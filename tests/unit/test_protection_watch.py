@@ -1,0 +1,461 @@
+"""The second line behind the wall, on real folders with a real inotify; only mounts and Incus are stood in for."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+import clincus
+from clincus_cli.protection import protection_lines
+from clincus_features.protection import restore, seals
+from clincus_features.protection.guard import ChangedError, Guard
+from clincus_features.protection.identity import Copies, note_item
+from clincus_features.protection.records import Change, Records
+from clincus_features.protection.seals import Stage, why_sealed
+from clincus_features.protection.watch import CHANGED, LOST, MOVED, Watcher
+from tests.programs import wait_until
+
+SEALED = (".git/config", ".git/hooks", ".husky", ".git/info/attributes")
+PLACEHOLDERS = (".husky", ".git/info/attributes")
+STAGE = "0123456789abcdef"
+
+
+class Door:
+    """An Incus that has one container, and notes what it is told."""
+
+    engine = ""
+
+    def __init__(self):
+        self.status, self.told, self.config = "Running", [], {}
+
+    def place(self, id):
+        return id
+
+    def run(self, *words, **_):
+        self.told.append(words)
+        if words[0] == "pause":
+            self.status = "Frozen"
+
+    def instance(self, id):
+        return {"name": id, "status": self.status, "config": self.config}
+
+
+class App:
+    """As much of an Application as the guard needs."""
+
+    def __init__(self, home):
+        self.environ = {"HOME": str(home)}
+        self.incus, self.reports, self.events, self.alarms = Door(), [], [], []
+        self.extensions = clincus.Extensions(self)
+        self.extensions.alarm_listeners.append(lambda session, alarm: self.alarms.append(alarm))
+        self.sessions = self.hub = self
+
+    def door(self, id):
+        return self.incus
+
+    def report(self, words):
+        self.reports.append(words)
+
+    def publish(self, event, extension=False):
+        self.events.append(event)
+
+
+class Bench:
+    """A workspace that is sealed for one session, in a server."""
+
+    def __init__(self, folder, monkeypatch):
+        self.root = folder / "work"
+        self.mounts = folder / "mountinfo"
+        monkeypatch.setattr(seals, "MOUNTS", str(self.mounts))
+        for path, text in {".git/config": "[core]\n", ".git/hooks/one": "true\n", "README": "hello\n"}.items():
+            (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / path).write_text(text)
+        (self.root / ".git/info").mkdir()
+        (self.root / ".git/info/attributes").touch()
+        (self.root / ".husky").mkdir()
+        self.app = App(folder)
+        self.guard = Guard(self.app, self.app.environ)
+        self.session = clincus.Session("clincus-000000-1", str(self.root), "claude", 1, "running", False, run=RUN)
+        self.mount(*SEALED)
+        self.app.incus.config = self.config()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.work)
+        self.thread.start()
+
+    def work(self):
+        while not self.over.is_set():
+            self.guard.work()
+
+    def close(self):
+        self.over.set()
+        self.guard.watcher.call(lambda: None)
+        self.thread.join()
+
+    def settle(self):
+        """Let the thread finish what it has begun."""
+        done = threading.Event()
+        self.guard.watcher.call(done.set)
+        assert done.wait(30)
+
+    def mount(self, *paths):
+        """Stand in for the mounts of the stage, with these seals."""
+        points = {"": "rw", ".git": "rw", ".git/info": "rw", **dict.fromkeys(paths, "ro")}
+        lines = [
+            f"1 1 0:1 / {seals.clincus.STAGES}/{STAGE}/0/{p}".rstrip("/") + f" {o},x - e a b\n"
+            for p, o in points.items()
+        ]
+        self.mounts.write_text("".join(lines) if paths else "")
+
+    def config(self):
+        plan = {
+            "stage": STAGE,
+            "trees": [{"source": str(self.root), "readonly": False, "protect": dict.fromkeys(SEALED)}],
+        }
+        return {"raw.lxc": "\n".join(clincus.hook_lines("/usr/bin/python3", plan)) + "\n"}
+
+    def check(self, *, accepts=False):
+        request = clincus.LaunchRequest(str(self.root), accept_changes=accepts)
+        launch = clincus.Launch(request, None, (), self.session, None, None, [])
+        self.guard.check_start(self.app.incus, self.session, launch, {"config": self.config()})
+
+    def start(self, **how):
+        self.check(**how)
+        self.guard.hear("sealed", self.session)
+        self.settle()
+
+    def stop(self):
+        self.mount()
+        self.guard.hear("stopped", self.session)
+        self.settle()
+
+    @property
+    def record(self):
+        return self.guard.records.read(str(self.root))
+
+    @property
+    def changes(self):
+        return [(one.path[len(str(self.root)) + 1 :], one.what) for one in self.record.changes]
+
+    def await_broken(self):
+        wait_until(lambda: self.guard.fields(self.session).get("protection") == "broken", "it to be broken")
+        wait_until(lambda: any(words[0] == "config" for words in self.app.incus.told), "the label")
+
+
+RUN = "2020-01-01T00:00:00Z"
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    made = Bench(tmp_path, monkeypatch)
+    yield made
+    made.close()
+
+
+def replace(path, text="evil\n"):
+    aside = path.with_name("evil")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+# ---- which paths, and their identity ------------------------------------------------------------------------------
+
+
+def test_the_plan_of_the_hook_is_read_back_from_the_instance(bench):
+    stage = Stage.of(bench.config())
+    assert stage == Stage(STAGE, ((str(bench.root), SEALED),))
+    assert Stage.of({"raw.lxc": "lxc.init.cmd = sleep 5\n"}) is None
+
+
+def test_the_mounts_of_the_stage_say_what_is_sealed(bench):
+    paths, is_seen = seals.sealed_paths(Stage.of(bench.config()))
+    assert (paths, is_seen) == (sorted(f"{bench.root}/{path}" for path in SEALED), True)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (".git/config", "git reads its settings there, and runs the commands in them"),
+        (".git/modules/lib/hooks", "git runs what is in it"),
+        (".vscode", "an editor runs what it says"),
+        ("tools/pager", seals.OTHER_WHY),
+    ],
+)
+def test_each_seal_has_a_reason(path, why):
+    assert why_sealed(f"/srv/a/{path}", "/srv/a") == why
+
+
+def test_links_are_noted_and_never_followed(tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "link").symlink_to("secret")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "way").symlink_to("folder")
+    (tmp_path / "folder/file").write_text("x")
+    copies = Copies()
+    assert note_item(str(tmp_path / "link"), copies).kind == "link"
+    assert note_item(str(tmp_path / "way/file"), copies) is None
+    assert copies.data == {}
+
+
+def test_what_is_too_large_has_an_identity_and_no_copy(tmp_path):
+    (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))
+    os.mkfifo(tmp_path / "pipe")  # nobody writes: a read would wait for ever
+    copies = Copies()
+    assert note_item(str(tmp_path / "large"), copies).digest == ""
+    assert note_item(str(tmp_path / "pipe"), copies).kind == "other"
+    assert copies.data == {}
+
+
+# ---- records ------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_read_back_as_it_was_written_and_is_its_owners_alone(bench):
+    bench.start()
+    record = bench.record
+    assert record.runs[bench.session.id].paths == sorted(f"{bench.root}/{path}" for path in SEALED)
+    assert b"[core]\n" in record.copies.values()
+    [file] = Path(bench.guard.records.folder).iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    with bench.guard.records.changing(str(bench.root)) as again:
+        again.changes.append(Change("/a", "gone", "unknown", RUN, False))
+    assert bench.record.items == record.items
+
+
+def test_a_torn_record_stops_no_start(bench):
+    bench.start()
+    [file] = Path(bench.guard.records.folder).iterdir()
+    file.write_text("{")
+    bench.check()
+
+
+# ---- what happens to sealed paths ---------------------------------------------------------------------------------
+
+# What is done, and what of it is a break.
+BREAKS = {
+    "a file replaced": (lambda root: replace(root / ".git/config"), (".git/config", "replaced")),
+    "a file removed": (lambda root: (root / ".git/config").unlink(), (".git/config", "gone")),
+    "a file away and back": (
+        lambda root: (root / ".git/config").rename(root / "a").rename(root / ".git/config"),
+        (".git/config", "replaced"),
+    ),
+    "a folder replaced": (
+        lambda root: (root / ".git/hooks").rename(root / "h") and (root / ".git/hooks").mkdir(),
+        (".git/hooks", "replaced"),
+    ),
+    "a link": (
+        lambda root: (root / ".git/config").unlink() or (root / ".git/config").symlink_to("/etc/hostname"),
+        (".git/config", "replaced"),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_break_freezes_first_and_puts_back(bench, how):
+    act, change = BREAKS[how]
+    bench.start()
+    act(bench.root)
+    bench.await_broken()
+    assert bench.app.incus.told[0] == ("pause", bench.session.id)
+    assert change[0] in [path for path, _ in bench.changes]
+    assert bench.record.changes[0].restored
+    wait_until(lambda: not (bench.root / ".git/config").is_symlink(), "the file to be back")
+    assert (bench.root / ".git/config").read_text() == "[core]\n"
+    assert (bench.root / ".git/hooks/one").read_text() == "true\n"
+    assert {"type": "session.protection", "id": bench.session.id, "protection": "broken"} in bench.app.events
+    assert bench.app.alarms[-1]["reason"] == "protection"
+
+
+EDITS = {
+    "a file written in place": lambda root: (root / ".git/config").write_text("[user]\n"),
+    "a new hook": lambda root: (root / ".git/hooks/two").write_text("true\n"),
+    "a hook removed": lambda root: (root / ".git/hooks/one").unlink(),
+    "a placeholder filled": lambda root: (root / ".husky/pre-commit").write_text("true\n"),
+}
+
+
+@pytest.mark.parametrize("how", EDITS)
+def test_an_edit_in_place_is_a_persons_and_is_noted(bench, how):
+    bench.start()
+    before = bench.record.items
+    EDITS[how](bench.root)
+    wait_until(lambda: bench.record.items != before, "the edit to be noted")
+    assert (bench.changes, bench.app.incus.told) == ([], [])
+
+
+def test_a_file_with_a_second_name_is_nobodys_to_edit(bench):
+    os.link(bench.root / ".git/config", bench.root / "other")
+    bench.start()
+    (bench.root / "other").write_text("evil\n")
+    bench.await_broken()
+    assert bench.changes == [(".git/config", "changed")]
+    assert (bench.root / ".git/config").read_text() == "[core]\n"
+    assert (bench.root / ".git/config").stat().st_nlink == 1
+
+
+def test_names_beside_sealed_ones_are_nobodys_business(bench):
+    bench.start()
+    before = bench.record
+    for name in (".git/config.lock", ".git/index.lock", "README.new"):
+        (bench.root / name).write_text("x")
+        (bench.root / name).rename(bench.root / name.replace(".lock", ".x"))
+    bench.settle()
+    assert (bench.record.items, bench.app.incus.told) == (before.items, [])
+
+
+def test_placeholders_that_go_with_the_wall_are_no_break(bench):
+    bench.start()
+    bench.mount()
+    (bench.root / ".git/info/attributes").unlink()
+    (bench.root / ".husky").rmdir()
+    bench.stop()
+    assert (bench.changes, bench.app.incus.told) == ([], [])
+    bench.mount(*SEALED)
+    bench.check()
+
+
+def test_placeholders_that_a_restart_makes_anew_are_no_break(bench):
+    bench.start()
+    (bench.root / ".husky").rmdir()
+    (bench.root / ".husky").mkdir()
+    bench.settle()
+    assert (bench.changes, bench.app.incus.told) == ([], [])
+
+
+def test_what_has_no_copy_is_at_least_taken_away(tmp_path):
+    (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))
+    item = note_item(str(tmp_path / "large"), Copies())
+    replace(tmp_path / "large")
+    assert not restore.restore(str(tmp_path / "large"), item, {})
+    [aside] = tmp_path.iterdir()
+    assert (aside.name.startswith("large.clincus-replaced-"), aside.read_text()) == (True, "evil\n")
+
+
+# ---- the next start -----------------------------------------------------------------------------------------------
+
+
+def test_changes_after_an_end_that_was_seen_are_the_persons_own(bench):
+    bench.start()
+    bench.stop()
+    replace(bench.root / ".git/config")
+    bench.check()
+
+
+def test_changes_while_nobody_looked_are_asked_about_once(bench):
+    bench.start()
+    bench.guard = Guard(bench.app, bench.app.environ)  # a later server, and no end was seen
+    replace(bench.root / ".git/config")
+    bench.app.incus.status = "Stopped"
+    with pytest.raises(ChangedError, match=r"\.git/config was replaced .*accept_changes") as refused:
+        bench.check()
+    assert refused.value.status == 409
+    bench.check(accepts=True)
+    bench.guard._note(bench.session, Stage.of(bench.config()), *seals.sealed_paths(Stage.of(bench.config())))
+    bench.check()
+    assert [(one.what, one.by) for one in bench.record.accepted] == [("replaced", "unknown")]
+
+
+def test_a_break_is_asked_about_and_found_by_the_health_report(bench):
+    bench.start()
+    assert bench.guard.examine() is None
+    replace(bench.root / ".git/config")
+    bench.await_broken()
+    bench.stop()
+    words, fix = bench.guard.examine()
+    assert str(bench.root) in words
+    assert "accept-changes" in fix
+    with pytest.raises(ChangedError):
+        bench.check()
+
+
+def test_a_session_on_another_host_says_once_that_it_is_not_watched(bench):
+    description = {"config": {"user.clincus.protection_note": "a note"}}
+    launch = clincus.Launch(clincus.LaunchRequest("/srv"), None, (), bench.session, None, None, [])
+    far = bench.session._replace(engine="farm", protection="locked")
+    bench.guard.check_start(bench.app.incus, far, launch, description)
+    assert description["config"]["user.clincus.protection_note"] == (
+        "a note; What is sealed on another host is not watched from here"
+    )
+
+
+# ---- the watch ----------------------------------------------------------------------------------------------------
+
+
+def watching(root, paths=(".git/config",)):
+    """A watcher of a workspace, and what it was told."""
+    told = []
+    watcher = Watcher(told.append, lambda: 0.0)
+    watcher.watch("one", {f"{root}/{path}": str(root) for path in paths})
+    return watcher, told
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git/config").write_text("x")
+    return tmp_path
+
+
+def test_a_flood_is_told_as_one_loss(root):
+    watcher, told = watching(root)
+    for number in range(20_000):  # more than fs.inotify.max_queued_events
+        (root / f"file-{number}").touch()
+    while not told:
+        watcher.drain()
+    assert {mark.path: how for mark, how in told[0].items()}[f"{root}/.git/config"] == LOST
+
+
+def test_only_the_folders_on_the_way_are_watched(root):
+    for number in range(200):
+        (root / f"src/{number}/deep").mkdir(parents=True)
+    watcher, _ = watching(root)
+    assert len(watcher._watched) == 2
+    watcher.unwatch("one")
+    assert watcher._watched == {}
+
+
+@pytest.mark.parametrize(
+    ("act", "how"),
+    [
+        (lambda root: replace(root / ".git/config"), MOVED),
+        (lambda root: (root / ".git/config").write_text("y"), CHANGED),
+        (lambda root: (root / ".git").rename(root / "g"), MOVED),
+        (lambda root: root.rename(root.with_name("elsewhere")), MOVED),
+    ],
+)
+def test_what_happens_to_a_sealed_name_is_told(root, act, how):
+    watcher, told = watching(root)
+    act(root)
+    watcher.drain()
+    assert {mark.path: what for mark, what in told[0].items()}[f"{root}/.git/config"] == how
+
+
+# ---- the command line ---------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_tells_what_is_sealed_changed_and_appeared():
+    change = {"path": "/srv/a/.git/config", "what": "replaced", "by": "container", "at": RUN, "restored": True}
+    appeared = {"path": "sub", "kind": "gitlink", "when": "`git status`", "commands": [{"key": "a", "value": "b"}]}
+    found = {
+        "level": "broken",
+        "note": "Frozen",
+        "sealed": [{"path": "/srv/a/.git/config", "why": "git reads it"}],
+        "changes": [change],
+        "appeared": [appeared],
+    }
+    text = "\n".join(protection_lines(found))
+    for word in ("broken", "Frozen", "git reads it", "replaced", "yes", "`git status`", "a = b"):
+        assert word in text
+
+
+def test_records_of_all_workspaces_are_found(tmp_path):
+    records = Records({"HOME": str(tmp_path)})
+    for name in ("/a", "/b"):
+        with records.changing(name) as record:
+            record.changes.append(Change(name, "gone", "unknown", RUN, False))
+    assert sorted(record.workspace for record in records.all()) == ["/a", "/b"]
+    assert json.loads(Path(records.path("/a")).read_text())["workspace"] == "/a"
