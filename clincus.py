@@ -3159,10 +3159,12 @@ def locked_protection(
     """
     folders = [folder for folder, _ in trees]
     denied = denied_mode_bits(folders)
+    keeps_mounts = level != "off" and not settings.get("security.nesting")
     plan = {
         "stage": stage,
         "session": session,
         "level": level,
+        "holds": keeps_mounts,
         "code": settings.get("incus.code_uid"),
         "setuid": "denied" if denied else "allowed",
         "devices": device_plan(host.profile_folders),
@@ -3183,10 +3185,9 @@ def locked_protection(
         target = re.sub(r"[\\ \t]", lambda found: f"\\{ord(found[0]):03o}", folder.target.strip("/"))
         kind = "dir" if folder.is_folder else "file"
         lines.append(f"lxc.mount.entry = {STAGES}/{stage}/{number} {target} none rbind,create={kind} 0 0")
-    if level == "locked":
+    if keeps_mounts:
         lines.append(f"lxc.mount.entry = {STAGES}/{stage}/others {SEALS_OF_OTHERS} none rbind,create=dir 0 0")
     config = base_config(host, lines)
-    keeps_mounts = level != "off" and not settings.get("security.nesting")
     rules = denying_rules("unmount") if keeps_mounts else []
     if denied or rules:
         config["security.syscalls.deny"] = denied_calls(host, denied, *rules)
@@ -3283,7 +3284,8 @@ def device_protection(
     if host.takes_hooks:
         mounted = [(folder.source, folder.readonly or within is None) for folder, within in trees]
         folders = device_plan((*mounted, *host.profile_folders))
-        plan = {"stage": stage, "session": session, "level": level, "code": settings.get("incus.code_uid")}
+        plan = {"stage": stage, "session": session, "level": level, "holds": False}
+        plan["code"] = settings.get("incus.code_uid")
         plan = {**plan, "setuid": "allowed", "devices": folders, "trees": []}
         config["raw.lxc"] = raw_lxc(host, hook_lines(host.python, plan))
     if level == "basic":

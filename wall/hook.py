@@ -9,7 +9,8 @@ changing paths at any moment. The plan is a JSON object, packed by zlib and base
 
     stage    the name of a folder under /run/clincus, of this instance alone
     session  the session's id, for messages
-    level    "locked" if its seccomp filter has the rules of deny-unmount.rules; "basic" or "off" for less protection
+    level    "locked", or "basic" or "off" for less protection
+    holds    whether its seccomp filter has the rules of deny-unmount.rules, so that it keeps the seals that it gets
     code     the uid and gid of the tool's user in the container
     setuid   "denied" if the container's seccomp filter has to deny setuid or setgid bits
     devices  folders that the container gets as devices of Incus, each with
@@ -317,26 +318,6 @@ def git_folders(root: int, path: str) -> list[str]:
     return found
 
 
-def refuse_writers(root: int, path: str) -> None:
-    """Raise WallError if a program has the file at a path, or one of the folder there, open for writing.
-
-    A seal takes nothing from a descriptor that is open already. The kernel gives no read lease on a file that somebody
-    could write to (fcntl(2), F_SETLEASE).
-    """
-    below, names = list_folder(root, path)
-    folders = {folder.rpartition("/")[2] for folder in below}
-    for folder in below:
-        refuse_writers(root, folder)
-    for file in [f"{path}/{name}" for name in names - folders] or [path]:
-        with suppress(OSError), closing_descriptor(open_beneath(root, file, os.O_RDONLY | os.O_NONBLOCK)) as descriptor:
-            try:
-                fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            except BlockingIOError:
-                words = f"a program of a session beside this one has '{path}' open for writing: stop that session first"
-                raise WallError(words) from None
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-
-
 # -- Placeholders
 
 
@@ -400,6 +381,7 @@ class Tree:
         self.plan = plan
         self.source: str = plan["source"]
         self.mounts: dict[str, tuple[int, bool]] = {}  # path: (mount id, read-only)
+        self.loose: set[str] = set()  # those of them that need not be there
         with closing_descriptor(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             try:
                 host = open_beneath(root, self.source.strip("/") or ".", os.O_PATH)
@@ -448,12 +430,16 @@ class Tree:
         """Pin every folder on the way to each protected path and make the path itself read-only; check the result."""
         patterns: dict[str, StandIn] = self.plan["protect"]
         paths = {path: text for pattern, text in patterns.items() for path in matching_paths(self.top, pattern)}
-        for path in sorted(paths, key=lambda path: path.split("/")):
+        in_order = sorted(paths, key=lambda path: path.split("/"))
+        for path in in_order:
             stand_in = paths[path]
             if stand_in is not False:
                 self._protect_path(path, stand_in)
-            elif self._is_plain(path):
+        strict = set(self.mounts)
+        for path in in_order:
+            if paths[path] is False and self._is_plain(path):
                 self._protect_path(path, None)
+        self.loose = self.mounts.keys() - strict
         for path, (number, readonly) in self.mounts.items():
             words = f"'{path}' in '{self.source}' changed while it was being protected"
             try:
@@ -464,6 +450,27 @@ class Tree:
                 sealed = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
                 if mount_id(descriptor) != number or (readonly and not sealed):
                     raise WallError(words)
+
+    def file_with_another_name(self) -> str:
+        """A sealed file that has a second hard link, by which it could be written all the same; empty if none has."""
+        paths = [path for path, (_, readonly) in self.mounts.items() if readonly and path not in self.loose]
+        for path in paths:  # the list grows by what is in folders
+            descriptor = open_beneath(self.top, path, os.O_PATH)
+            with closing_descriptor(descriptor):
+                found = os.fstat(descriptor)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+                return path
+            if stat.S_ISDIR(found.st_mode):
+                paths += [f"{path}/{name}" for name in self._names_of_plain(path)]
+            if len(paths) > MOST_FOLDERS:
+                raise WallError(f"there are more than {MOST_FOLDERS} protected files in '{self.source}'")
+        return ""
+
+    def _names_of_plain(self, path: str) -> list[str]:
+        """The names of what is in a folder, without links."""
+        folder = open_beneath(self.top, path, os.O_RDONLY | os.O_DIRECTORY)
+        with closing_descriptor(folder), os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not entry.is_symlink()]
 
     def _is_plain(self, path: str) -> bool:
         """Whether there is a file or a folder at a path that no link leads to."""
@@ -561,6 +568,7 @@ class Stage:
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = f"{STAGES}/{name}"
+        self.loose: set[tuple[str, str]] = set()  # tree and path of what need not be there to be sealed; once built
 
     def record(self) -> dict[str, Any]:
         """The plan, identity and monitor that the stage was built for; empty if the building was cut short."""
@@ -587,7 +595,7 @@ class Stage:
             raise WallError("the container is privileged: its root would be root on the host")
         # LXC passes over the calls that libseccomp does not know.
         needed = {b"fchmodat2": "setuid and setgid bits"} if plan["setuid"] == "denied" else {}
-        if plan["level"] == "locked":
+        if plan["holds"]:
             needed[b"clone3"] = "new mount namespaces"
         for name, denied in needed.items():
             if ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name(name) < 0:
@@ -613,8 +621,12 @@ class Stage:
                 tree.take_back(ranges["u"])
                 tree.attach(f"{self.path}/{number}", namespace)
                 tree.protect()
-                set_propagation(tree.top, MS_SHARED)
-        if plan["level"] == "locked":
+                linked = tree.file_with_another_name() if plan["level"] == "locked" else ""
+                if linked:
+                    words = f"'{linked}' in '{tree.source}' has another name (a hard link) by which it can be written"
+                    raise WallError(f"{words}; to mend it: cp -p FILE x && mv x FILE", kind="exposed")
+                self.loose |= {(str(number), path) for path in tree.loose}
+        if plan["holds"]:
             os.mkdir(f"{self.path}/{OTHERS}", 0o700)
             # What is mounted here later gets into the container too, while that runs.
             mount_tmpfs(f"{self.path}/{OTHERS}", "mode=0700,size=16m", MS_SHARED)
@@ -652,10 +664,9 @@ class Stage:
             self.let_go(entry)
 
     def seal_in_ours(self, ours: Shared, theirs: Shared, other: Stage) -> None:
-        """Seal in our trees, and so in our container, what another stage has sealed of the folders that they show too.
+        """Seal in our trees what another stage has sealed of the folders that they show too, before our container runs.
 
-        Every folder on the way there is pinned. WallError if our container has exchanged something meanwhile, or has
-        a file open that it could write to through the seal.
+        Every folder on the way there is pinned. WallError if a container has exchanged something meanwhile.
         """
         for tree in ours.trees:
             if not tree.number:  # a device of Incus, which no stage shows
@@ -669,7 +680,7 @@ class Stage:
                 here = self._cover_place(tree, place, wanted[place])
                 there = theirs.inode_at(place, other.path)
                 if here != (there or here):
-                    raise WallError(f"'{place[1]}' is another file now, as a session beside this one changed it")
+                    raise WallError(f"'{place[1]}' changed while it was being protected")
                 ours.seals[place] = wanted[place]
 
     def _cover_place(self, tree: Shown, place: Place, readonly: bool) -> int:
@@ -679,12 +690,9 @@ class Stage:
             try:
                 descriptor = open_beneath(root, inside, os.O_PATH)
             except OSError as error:
-                raise WallError(f"'{place[1]}' was taken away by a session beside this one") from error
-            with closing_descriptor(descriptor):
-                _, inode = cover(descriptor, readonly)
-            if readonly:
-                refuse_writers(root, inside)
-        return inode
+                raise WallError(f"'{place[1]}' changed while it was being protected") from error
+        with closing_descriptor(descriptor):
+            return cover(descriptor, readonly)[1]
 
     def plan_of(self, entry: str) -> dict[str, Any]:
         """The plan of what lies in `others`; empty if the building was cut short."""
@@ -709,7 +717,6 @@ class Stage:
         """Take the stage away, and the placeholders in the trees if nobody filled or uses them."""
         trees = self.record().get("plan", {}).get("trees", [])
         for number in range(len(trees)):
-            cut_off(f"{self.path}/{number}")
             unmount(f"{self.path}/{number}")
         cut_off(f"{self.path}/{OTHERS}")
         trees = trees if placeholders else []
@@ -750,7 +757,7 @@ def all_stages() -> list[Stage]:
 
 Place = tuple[str, str]  # the number of a file system, and a path in it
 MOUNTINFO_LINE = re.compile(  # proc_pid_mountinfo(5)
-    rf"^\d+ \d+ (\d+:\d+) (\S+) {STAGES}/([^/\s]+)/(\d+)(/\S+)? (\S+) .*$", re.MULTILINE
+    rf"^\d+ \d+ (\d+:\d+) (\S+) {STAGES}/([^/\s]+)/(?:{OTHERS}/([^/\s]+)/)?(\d+)(/\S+)? (\S+) .*$", re.MULTILINE
 )
 
 
@@ -763,6 +770,14 @@ class Shown:
         self.path = path  # in its file system
         self.is_writable = is_writable
 
+    def place(self, path: str) -> Place:
+        """The place of a path in the tree."""
+        return self.device, f"{self.path.rstrip('/')}/{path}"
+
+    def own(self, paths: Iterable[tuple[str, str]]) -> list[str]:
+        """Those of paths, each with the number of its tree, that are in this one."""
+        return [path for number, path in paths if number == self.number]
+
     def holds(self, place: Place) -> bool:
         """Whether a place lies in the tree, and is not its top."""
         return place[0] == self.device and place[1].startswith(self.path.rstrip("/") + "/")
@@ -774,6 +789,12 @@ class Shared:
     def __init__(self) -> None:
         self.trees: list[Shown] = []
         self.seals: dict[Place, bool] = {}
+
+    def is_sealed(self, place: Place) -> bool:
+        """Whether a place is a seal, or lies in a folder that is sealed whole."""
+        device, path = place
+        above = (step for step in accumulate(path.split("/")[:-1], "{}/{}".format))
+        return place in self.seals or any(self.seals.get((device, step)) for step in above)
 
     def inode_at(self, place: Place, stage: str) -> int:
         """The inode of a place that the trees of a stage, at this path, show; 0 if they do not."""
@@ -824,14 +845,15 @@ def is_related(one: str, other: str) -> bool:
     return longer.startswith(shorter)
 
 
-def shared_of_stages(mountinfo: str) -> dict[str, Shared]:
-    """What each stage has, by its name, from the text of /proc/self/mountinfo.
+def shared_of_stages(mountinfo: str) -> dict[tuple[str, str], Shared]:
+    """What each stage has, by its name and "", from the text of /proc/self/mountinfo.
 
-    Paths are those in their file system, so that a folder is known by whatever path it was mounted.
+    By its name and that of an entry in its `others`: what its container has got of another one. Paths are those in
+    their file system, so that a folder is known by whatever path it was mounted.
     """
-    found: dict[str, Shared] = {}
-    for device, written, name, number, below, options in MOUNTINFO_LINE.findall(mountinfo):
-        shared = found.setdefault(name, Shared())
+    found: dict[tuple[str, str], Shared] = {}
+    for device, written, name, entry, number, below, options in MOUNTINFO_LINE.findall(mountinfo):
+        shared = found.setdefault((name, entry), Shared())
         path = unescape(written)
         is_writable = "rw" in options.split(",")
         if below:
@@ -857,43 +879,81 @@ def neighbours_of(stage: str, everything: Mapping[str, Shared]) -> dict[str, str
 def exchange_seals(stage: Stage, stages: Iterable[Stage]) -> None:
     """Give a new stage the seals of all stages that it shares a folder with, and those its own.
 
-    WallError unless all of them are locked: a container that can let go of mounts keeps no seals.
+    WallError if a container among them can let go of seals while another one relies on its own, or if one could have
+    got hold of a file of ours before it was sealed.
     """
-    others = {other.name: other for other in stages if other.name != stage.name and other.is_in_use()}
-    if not others:
+    running = {other.name: other for other in stages if other.name != stage.name and other.is_in_use()}
+    if not running:
         return
     with open("/proc/self/mountinfo") as file:
-        everything = shared_of_stages(file.read())
-    ours = everything.setdefault(stage.name, Shared())
-    everything = {name: everything.get(name, Shared()) for name in (stage.name, *others)}
+        found = shared_of_stages(file.read())
+    everything = {name: found.get((name, ""), Shared()) for name in (stage.name, *running)}
+    records = {name: Stage(name).record() for name in everything}
     for name, shared in everything.items():
-        record = (stage if name == stage.name else others[name]).record()
-        shared.trees += [Shown("", *place) for place in record.get("places", [])]
-    is_locked = stage.record()["plan"]["level"] == "locked"
+        shared.trees += [Shown("", *place) for place in records[name].get("places", [])]
     neighbours = neighbours_of(stage.name, everything)
-    for name, place in neighbours.items():
-        plan = others[name].record().get("plan", {})
-        who = plan.get("session") or "another session"
-        other_is_locked = plan.get("level") == "locked"
-        if is_locked and not other_is_locked:
-            since = "" if "level" in plan else ", as it was started by an older Clincus (stop and resume it)"
-            raise WallError(f"{who} has '{place}' as well and is not locked{since}", kind="exposed")
-        if other_is_locked and not is_locked:
-            words = "where its seals could be taken off. Stop it first, work on a clone (--clone), or mount less"
-            raise WallError(f"{who} is locked and has '{place}' as well, {words}")
-    for name in neighbours if is_locked else ():
-        other = others[name]
-        theirs = everything[name]
-        if ours.seals.keys() - theirs.seals.keys():
-            other.take_in(stage.name, stage.record()["plan"], stage.path)
-        if theirs.seals.keys() - ours.seals.keys():
-            stage.take_in(name, other.record()["plan"], other.path)
-        other.seal_in_ours(theirs, ours, stage)
-        stage.seal_in_ours(ours, theirs, other)
-        for entry in other.entries():
-            ended = entry.partition(".")[0]
-            if ended not in (stage.name, *neighbours):  # a session that has ended, whose descriptors it may have
-                stage.take_in(ended, other.plan_of(entry), f"{other.path}/{OTHERS}/{entry}")
+    plans = {name: record.get("plan", {}) for name, record in records.items()}
+    check_neighbours(plans[stage.name], {name: (plans[name], place) for name, place in neighbours.items()})
+    ours = everything[stage.name]
+    if plans[stage.name]["level"] == "locked":
+        strict = ours.seals.keys() - {tree.place(path) for tree in ours.trees for path in tree.own(stage.loose)}
+        for name in neighbours:
+            carried = [shared for (holder, _), shared in found.items() if holder == name]
+            unsealed = unsealed_place(strict, (everything[name], *carried))
+            if unsealed:
+                words = f"runs since before '{unsealed}' was sealed and may have it open: stop it, then start this one"
+                raise WallError(f"{session_of(plans[name])} {words}", kind="exposed")
+    for name in neighbours if plans[stage.name]["holds"] else ():
+        if plans[name].get("holds"):
+            exchange_with(stage, ours, running[name], everything[name], known={stage.name, *neighbours})
+
+
+def exchange_with(stage: Stage, ours: Shared, other: Stage, theirs: Shared, known: set[str]) -> None:
+    """Give a new stage and a running one the seals of each other; `known` are stages that are there themselves."""
+    if ours.seals.keys() - theirs.seals.keys():
+        other.take_in(stage.name, stage.record()["plan"], stage.path)
+    if theirs.seals.keys() - ours.seals.keys():
+        stage.take_in(other.name, other.record()["plan"], other.path)
+    stage.seal_in_ours(ours, theirs, other)
+    for entry in other.entries():
+        ended = entry.partition(".")[0]
+        if ended not in known:  # a session that has ended, of which it may have descriptors
+            stage.take_in(ended, other.plan_of(entry), f"{other.path}/{OTHERS}/{entry}")
+
+
+def check_neighbours(plan: Mapping[str, Any], neighbours: Mapping[str, tuple[Mapping[str, Any], str]]) -> None:
+    """Raise WallError unless all neighbours, each with a folder, may run beside a new session with this plan."""
+    locked = [one for one in neighbours.values() if one[0].get("level") == "locked"]
+    open_ones = [one for one in neighbours.values() if not one[0].get("holds")]
+    if locked and not plan["holds"]:
+        words = "where its seals could be taken off. Stop it first, work on a clone (--clone), or mount less"
+        raise WallError(f"{session_of(locked[0][0])} is locked and has '{locked[0][1]}' as well, {words}")
+    if locked and open_ones:
+        words = f"{session_of(open_ones[0][0])} is not; a session that has a folder in common with both would join them"
+        raise WallError(f"{session_of(locked[0][0])} is locked and {words}: stop one of the two first")
+    if open_ones and plan["level"] == "locked":
+        other, place = open_ones[0]
+        since = "" if "holds" in other else ", as it was started by an older Clincus (stop and resume it)"
+        raise WallError(f"{session_of(other)} has '{place}' as well and is not locked{since}", kind="exposed")
+
+
+def session_of(plan: Mapping[str, Any]) -> str:
+    """The name of a session for messages."""
+    return plan.get("session") or "another session"
+
+
+def unsealed_place(places: Iterable[Place], shown: Iterable[Shared]) -> str:
+    """A place that one of these shows without a seal; empty if none does."""
+    everything = list(shown)
+    for place in sorted(places):
+        for shared in everything:
+            for tree in shared.trees:
+                is_below = (tree.device, tree.path) == place or Shown("", *place, True).holds((tree.device, tree.path))
+                if tree.holds(place) and not shared.is_sealed(place):
+                    return place[1]
+                if is_below and tree.is_writable:
+                    return place[1]
+    return ""
 
 
 def owner_of(description: dict[str, Any], ranges: list[Range]) -> dict[str, int]:

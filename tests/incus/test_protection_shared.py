@@ -1,5 +1,6 @@
 """Sessions that have a folder in common: each carries the seals of the others, or says that it is not locked."""
 
+import os
 import secrets
 
 import pytest
@@ -43,48 +44,73 @@ def assert_unharmed(folder):
     assert not (folder / ".git/hooks/pre-commit").exists()
 
 
-@pytest.mark.parametrize("order", ["outer first", "inner first"])
-def test_a_session_in_a_folder_of_another_ones_is_sealed_against_that_one(box, inner, order):
-    folders = {"outer": box.root, "inner": inner}
-    first, second = ("outer", "inner") if order == "outer first" else ("inner", "outer")
-    names = {key: box.launch(session_in(box, folders[key])) for key in (first, second)}
+def test_a_session_around_another_one_is_sealed_against_that_ones_paths(box, inner):
+    names = [box.launch(session_in(box, inner)), box.launch(session_in(box, box.root))]
     for user in (CODE, 0):
-        box.run(names["outer"], f"cd inner/.git && ({PLANT})", user)
-        box.run(names["inner"], f"cd .git && ({PLANT})", user)
+        box.run(names[0], f"cd .git && ({PLANT})", user)
+        box.run(names[1], f"cd inner/.git && ({PLANT})", user)
     assert_unharmed(inner)
 
 
-@pytest.mark.parametrize("held", ["exec 9>>.git/config", "exec 9>.git/hooks/post-checkout"])
-def test_a_session_does_not_start_while_another_one_could_write_to_its_files(box, inner, held):
-    outer = box.launch(session_in(box, box.root))
-    script = f"cd /workspace/inner; {held}; sleep 600 >/dev/null 2>&1 & echo $!"
-    box.incus.exec(outer, ["sh", "-c", script], user=CODE)
+def test_a_session_in_a_folder_of_one_that_runs_cannot_be_locked(box, inner):
+    """That one may have a file open, or stand in a folder, that is sealed only now."""
+    box.launch(session_in(box, box.root))
     failure = why_refused(box, session_in(box, inner))
-    assert "open for writing" in failure.message
-    box.run(outer, "pkill sleep", CODE)
-    box.launch(session_in(box, inner))
+    assert isinstance(failure, clincus.WallExposedError)
+    assert f"clincus-1 runs since before '{inner}/.clincus.toml' was sealed" in failure.message
+    settings = clincus.make_config(())
+    workspace = clincus.workspace_folder(str(inner), "/workspace", settings)
+    again = clincus.protect_workspace(workspace, settings, box.support, (), box.made[-1], exposed=failure.message)
+    assert again.level == "basic"
+    box.launch(again)
+
+
+def test_a_second_session_of_a_project_is_locked_like_the_first(box):
+    for _ in range(2):
+        box.launch(session_in(box, box.root))
 
 
 def test_seals_stay_in_a_container_after_their_session_has_ended(box, inner):
     """The container may have kept a descriptor of a folder that it got from the one that has ended."""
+    first = box.launch(session_in(box, inner))
     outer = box.launch(session_in(box, box.root))
-    box.delete(box.launch(session_in(box, inner)))
+    box.delete(first)
     box.run(outer, f"cd inner/.git && ({PLANT})", 0)
     assert_unharmed(inner)
 
 
 def test_a_session_that_starts_again_is_sealed_at_every_moment(box, inner):
-    outer = box.launch(session_in(box, box.root))
     name = box.launch(session_in(box, inner))
+    outer = box.launch(session_in(box, box.root))
     box.incus.exec(outer, ["sh", "-c", f"cd /workspace/inner/.git; while :; do ({PLANT}); done >/dev/null 2>&1 &"])
     for _ in range(3):
         box.restart(name)
     assert_unharmed(inner)
 
 
+@pytest.mark.parametrize("new", [".git/modules/new/config", ".git/worktrees/new/commondir"])
+def test_what_is_sealed_only_now_costs_the_lock_while_another_container_may_have_it_open(box, tmp_path, new):
+    (tmp_path / "data").mkdir(mode=0o777)
+    shared = [clincus.host_folder(str(tmp_path / "data"), "/data")]
+    other = tmp_path / "other"
+    make_repository(other)
+    victim = box.launch(session_in(box, box.root, extra=shared))
+    holder = box.launch(session_in(box, other, extra=shared))
+    box.run(victim, f"mkdir -p $(dirname {new}); echo >{new}; echo >$(dirname {new})/HEAD")
+    box.stop(victim)
+    with pytest.raises(clincus.IncusError) as caught:
+        box.start(victim)
+    failure = clincus.start_failure(box.incus, victim, caught.value)
+    assert isinstance(failure, clincus.WallExposedError)
+    assert f"clincus-2 runs since before '{box.root}/.git/" in failure.message
+    box.stop(holder)
+    box.start(victim)
+
+
 def test_placeholders_go_with_the_last_container_that_has_their_seals(box, inner):
+    first = box.launch(session_in(box, inner))
     outer = box.launch(session_in(box, box.root))
-    box.delete(box.launch(session_in(box, inner)))
+    box.delete(first)
     assert (inner / ".husky").exists()
     box.delete(outer)
     clean_stages()
@@ -94,8 +120,8 @@ def test_placeholders_go_with_the_last_container_that_has_their_seals(box, inner
 
 
 def test_the_folder_with_the_seals_of_others_is_closed_to_root_in_the_container(box, inner):
-    outer = box.launch(session_in(box, box.root))
     box.launch(session_in(box, inner))
+    outer = box.launch(session_in(box, box.root))
     done = box.run(outer, "ls /dev/.clincus; cd /dev/.clincus; ls /dev/.clincus/*; touch /dev/.clincus/a", 0)
     assert done.stdout == b""
     assert done.stderr.count(b"Permission denied") >= 3
@@ -157,3 +183,14 @@ def test_a_disk_of_the_profile_is_a_folder_in_common(box, tmp_path):
     first = box.launch(session_in(box, box.root))
     box.launch(session_in(box, other))
     assert f"{other}/.git/config" in box.run(first, "cat /proc/self/mountinfo", 0).stdout.decode()
+
+
+@pytest.mark.parametrize("path", [".git/config", ".git/hooks/pre-push.sample"])
+def test_a_file_with_a_second_name_costs_the_lock(box, path):
+    """What an earlier session made before the path was sealed, it could write by the other name."""
+    os.link(box.root / path, box.root / "alias")
+    failure = why_refused(box, session_in(box, box.root))
+    assert isinstance(failure, clincus.WallExposedError)
+    assert f"'{path}' in '{box.root}' has another name" in failure.message
+    (box.root / "alias").unlink()
+    box.launch(session_in(box, box.root))

@@ -174,10 +174,12 @@ def shared(**folders):
 
 def test_the_folders_and_seals_of_a_stage_are_read_from_the_mounts():
     found = hook.shared_of_stages(MOUNTINFO)
-    assert found.keys() == {"aa"}
-    trees = [(tree.number, tree.device, tree.path, tree.is_writable) for tree in found["aa"].trees]
+    assert found.keys() == {("aa", ""), ("aa", "bb.1")}
+    own, other = found.values()
+    trees = [(tree.number, tree.device, tree.path, tree.is_writable) for tree in own.trees]
     assert trees == [("0", "254:0", "/home/ada/app", True), ("1", "254:0", "/home/ada/my cache", False)]
-    assert found["aa"].seals == {("254:0", "/home/ada/app/.git/config"): True}
+    assert own.seals == {("254:0", "/home/ada/app/.git/config"): True}
+    assert [tree.path for tree in other.trees] == ["/home/ada/web"]
 
 
 @pytest.mark.parametrize(
@@ -219,3 +221,49 @@ def test_the_place_of_a_folder_is_that_in_its_file_system(tmp_path):
     assert not path.startswith("//")
     assert hook.place_of(f"{tmp_path}/inner") == (device, f"{path}/inner")
     assert hook.place_of("default/shared") == ("volume", "/default/shared")
+
+
+@pytest.mark.parametrize(
+    ("folders", "seals", "unsealed"),
+    [
+        ({"/app": True}, {"/app/.git/config"}, ""),
+        ({"/app": True}, {"/app/.git"}, ""),
+        ({"/app": True}, set(), "/app/.git/config"),
+        ({"/": False}, set(), "/app/.git/config"),
+        ({"/other": True}, set(), ""),
+        ({"/app/.git/config": True}, set(), "/app/.git/config"),
+    ],
+)
+def test_a_place_that_another_session_has_without_its_seal_is_found(folders, seals, unsealed):
+    other = shared(**folders)
+    other.seals = {("254:0", path): True for path in seals}
+    assert hook.unsealed_place({("254:0", "/app/.git/config")}, [other]) == unsealed
+
+
+LOCKED = {"session": "clincus-1", "level": "locked", "holds": True}
+FENCED = {"session": "clincus-2", "level": "basic", "holds": True}
+NESTED = {"session": "clincus-3", "level": "basic", "holds": False}
+OLD = {}  # of a Clincus before these words were in the plan
+
+
+@pytest.mark.parametrize(
+    ("plan", "others", "kind", "words"),
+    [
+        (LOCKED, [LOCKED, FENCED], "", ""),
+        (LOCKED, [NESTED], "exposed", "clincus-3 has '/app' as well and is not locked"),
+        (LOCKED, [OLD], "exposed", "older Clincus"),
+        (NESTED, [LOCKED], "refused", "clincus-1 is locked and has '/app' as well"),
+        (NESTED, [FENCED, NESTED], "", ""),
+        (FENCED, [LOCKED], "", ""),
+        (FENCED, [NESTED], "", ""),
+        (FENCED, [LOCKED, NESTED], "refused", "would join them"),
+    ],
+)
+def test_who_may_run_beside_whom(plan, others, kind, words):
+    neighbours = {str(number): (other, "/app") for number, other in enumerate(others)}
+    if not kind:
+        hook.check_neighbours(plan, neighbours)
+        return
+    with pytest.raises(hook.WallError, match=re.escape(words)) as caught:
+        hook.check_neighbours(plan, neighbours)
+    assert caught.value.kind == kind
