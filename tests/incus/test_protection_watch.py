@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from test_cli_sessions import command_line
 
-from tests.programs import NO_CHECKPOINTS, git, wait_until
+from tests.programs import DEADLINE, NO_CHECKPOINTS, connect, git, wait_until
+from tests.push_service import PushService
 
 EVIL = "[core]\n\tfsmonitor = false\n"
 # A program in a mount namespace in which the wall's mounts are not: a rename there takes the seal off everywhere.
@@ -36,7 +39,7 @@ def await_broken(server, session):
 
     def is_frozen():
         [told] = [one for one in server.get("/api/sessions").json if one["id"] == session["id"]]
-        return told["protection"] == "broken" and told["paused"]
+        return told["protection"] == "broken" and told["paused"] and told["protection_changes"]
 
     wait_until(is_frozen, "the session to be broken")
     return protection(server, session)
@@ -55,6 +58,14 @@ def status_in_incus(bed, session):
 @pytest.fixture
 def server(start_server):
     return start_server(config=NO_CHECKPOINTS)
+
+
+@pytest.fixture
+def cli(bed, home, workspace):
+    made = command_line(bed, home, workspace)
+    yield made
+    for terminal in made.terminals:
+        terminal.close()
 
 
 @pytest.fixture
@@ -241,8 +252,6 @@ def recorded(server, workspace):
     """The copies in the records of a server."""
     folder = server.home / ".clincus/protection"
     texts = [json.loads(file.read_text())["copies"].values() for file in folder.glob("*.json")]
-    import base64
-
     return b"IyBtaW5l" if any(base64.b64decode(text).endswith(b"# mine\n") for text in texts[0]) else b""
 
 
@@ -260,3 +269,102 @@ def test_a_flood_of_events_hides_nothing(bed, server, session, workspace):
     before = contents(workspace)
     freeze_by(server, session, workspace, "mv .git/config a && echo '#' >>a && mv a .git/config")
     wait_until(lambda: contents(workspace) == before, "all to be as it was")
+
+
+# ---- calls ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """The receiver of the webhook."""
+    monkeypatch.setenv("no_proxy", "*")
+    with PushService() as running:
+        yield running
+
+
+def test_the_person_is_called_and_every_page_is_told(start_server, workspace, service):
+    notify = f'[notify]\nwebhook = "{service.webhook("team")}"\n'
+    server = start_server(config=NO_CHECKPOINTS + notify)
+    session = server.create(workspace, name="shop")
+    await_watched(server, session)
+    with connect(f"{server.socket_url}/ws/events", subprotocols=["clincus.events.v1"]) as events:
+        from_apart(workspace, REPLACE)
+        wanted = {"type": "session.protection", "id": session["id"], "protection": "broken"}
+        wait_until(lambda: json.loads(events.recv(DEADLINE)) == wanted, "the event")
+    wait_until(lambda: service.messages, "the call")
+    assert service.messages[0][1]["title"] == "shop is frozen: something sealed was changed"
+
+
+# ---- the command line, without a server -----------------------------------------------------------------------------
+
+
+def test_without_a_server_the_next_start_asks(bed, cli, workspace):
+    name = cli.background()["name"]
+    from_apart(workspace, REPLACE)
+    cli.ok("stop", "--force", name)
+    wait_until(lambda: not (workspace / ".husky").exists(), "the wall to be gone")
+    done = cli.run("resume", name)
+    assert done.returncode == 1
+    assert b".git/config was replaced" in done.stderr
+    assert b"[WARN]" in cli.run("health").stdout
+    asking = cli.start("resume", name)
+    asking.expect("Start with it as it is now? [y/N]: ")
+    asking.type("y\n")
+    assert asking.end() == 0
+    cli.ok("kill", "--force", name)
+    wait_until(lambda: not (workspace / ".husky").exists(), "the wall to be gone")
+    assert "replaced" not in cli.run("run", "--accept-changes", "true").stderr.decode()
+
+
+def test_the_command_shows_and_decides(bed, cli, start_server, home, workspace):
+    server = start_server(config=NO_CHECKPOINTS)
+    session = server.create(workspace)
+    await_watched(server, session)
+    assert ".git/hooks" in cli.ok("protection", session["id"])
+    from_apart(workspace, REPLACE)
+    await_broken(server, session)
+    shown = cli.ok("protection", session["id"])
+    assert "broken" in shown
+    assert "replaced" in shown
+    assert json.loads(cli.ok("protection", session["id"], "--json"))["level"] == "broken"
+    assert "until you decide" in cli.run("resume", session["id"]).stderr.decode()
+    cli.ok("protection", session["id"], "--resolve", "continue")
+    assert cli.run("protection", session["id"], "--resolve", "stop").returncode == 1
+    assert "basic" in cli.ok("protection", session["id"])
+
+
+# ---- more than one session ------------------------------------------------------------------------------------------
+
+
+def test_both_sessions_of_a_workspace_are_frozen(bed, server, session, workspace):
+    other = server.create(workspace)
+    await_watched(server, other)
+    from_apart(workspace, REPLACE)
+    await_broken(server, session)
+    await_broken(server, other)
+    server.post(f"/api/sessions/{session['id']}/protection/resolve", {"action": "stop"})
+    wait_until(lambda: status_in_incus(bed, session) == "Stopped", "the first to be stopped")
+    assert protection(server, other)["level"] == "broken"
+
+
+def test_the_end_of_one_session_is_no_break_for_the_other(bed, server, session, workspace):
+    other = server.create(workspace)
+    await_watched(server, other)
+    bed.incus.run("stop", "--force", session["id"])
+    wait_until(lambda: protection(server, session)["sealed"] == [], "the end to be seen")
+    bed.incus.run("start", session["id"])
+    await_watched(server, session)
+    for one in (session, other):
+        assert (protection(server, one)["level"], protection(server, one)["changes"]) == ("locked", [])
+
+
+def test_what_root_in_the_container_does_breaks_it_too(bed, server, session, workspace):
+    """As W1 of the findings: the container lets its mounts go. Once the wall denies that, there is nothing to see."""
+    script = """cd /workspace/.git && umount -l /workspace && printf '[core]\\n\\tfsmonitor = false\\n' >evil &&
+        mv -f evil config"""
+    done = bed.incus.exec(session["id"], ["sh", "-c", script])
+    if done.code != 0:
+        assert protection(server, session)["level"] == "locked"
+        return
+    await_broken(server, session)
+    wait_until(lambda: (workspace / ".git/config").read_text() != EVIL, "the copy to be back")
