@@ -347,6 +347,7 @@ def test_changes_after_an_end_that_was_seen_are_the_persons_own(bench):
 
 def test_changes_while_nobody_looked_are_asked_about_once(bench):
     bench.start()
+    bench.close()
     bench.guard = Guard(bench.app, bench.app.environ)  # a later server, and no end was seen
     replace(bench.root / ".git/config")
     bench.app.incus.status = "Stopped"
