@@ -31,6 +31,7 @@ SETTLE = 0.3  # seconds after an edit in place until it is noted
 RESTART = 0.2  # seconds in which a placeholder that is gone may be made anew, as the container restarts
 FROZEN_WITHIN = 30.0  # seconds for Incus to freeze a container
 ASK_AGAIN = 2.0  # seconds until Incus is asked again, if it does not answer
+TRIES = 5  # to put something back
 EDITED, RESTARTS = "edited", "restarts"  # verdicts beside those that the API tells
 MENDED_WITHIN = 10.0  # seconds after the end of a run in which the wall goes away
 MOST_MENDED = 30  # changes of one run that are put back
@@ -69,7 +70,7 @@ class Guard:
         self._late: dict[str, set[str]] = {}  # session -> paths that were touched as its container ended; as `_live`
         self._edited: dict[tuple[str, str], float] = {}  # workspace and path -> time.monotonic; as `_live`
         self._acting = threading.Lock()  # one break at a time
-        self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; replaced, not changed
+        self._broken: dict[str, list[Change]] = {}  # session -> why it is frozen; empty while a thread acts
         self._changes: dict[str, list[Change]] = {}  # session -> all changes of its run
         self._asked: set[str] = set()  # sessions whose record was looked at for the field
 
@@ -231,7 +232,7 @@ class Guard:
     def _tell_unasked(self, session: clincus.Session, found: list[Change]) -> None:
         with self.records.changing(session.workspace) as record:
             add_changes(record, record.runs[session.id], found)
-        self._changes = {**self._changes, session.id: record.runs[session.id].changes}
+        self._changes[session.id] = record.runs[session.id].changes
         self._report(session, told(found))
 
     def _watch(self, session: clincus.Session, stage: Stage, paths: Collection[str], record: Record | None) -> None:
@@ -263,8 +264,8 @@ class Guard:
             kept = {path: item for path, item in record.items.items() if path in needed or item.is_way}
             record.items = {**kept, **{path: item for path, item in items.items() if item is not None}}
             record.copies.update(copies.data)
-        self._broken = {id: found for id, found in self._broken.items() if id != session.id}
-        self._changes = {**self._changes, session.id: []}
+        self._broken.pop(session.id, None)
+        self._changes[session.id] = []
         self._asked.add(session.id)
 
     # -- Judging, in the thread of the watcher
@@ -279,14 +280,20 @@ class Guard:
             if live is not None and id not in self._broken:
                 self._judge_session(live, paths)
             elif live is not None and self._broken[id]:  # else a thread acts on it, which looks again at its end
-                self._judge_broken(live)
+                self._judge_broken(live, paths)
 
-    def _judge_broken(self, live: Live) -> None:
-        """Put back again what was changed after a freeze: who did it may be no part of the container."""
+    def _judge_broken(self, live: Live, paths: Mapping[str, str]) -> None:
+        """Put back again what was replaced after a freeze: who did it may be no part of the container."""
         record = self.records.read(live.session.workspace)
         run = record.runs.get(live.session.id)
-        if run is not None and len(run.changes) < MOST_MENDED and any(is_other(record, live, run)):
+        if run is None or run.has_ended:
+            return
+        others = {path for path, _ in is_other(record, live, run)}
+        moved = {path for path in others if paths.get(path) == MOVED or thing_at(path) != record.items[path].thing}
+        if moved and len(run.changes) < MOST_MENDED:
             self._act_on(live, {})
+        elif not moved:
+            self._edited.update({(live.session.workspace, path): time.monotonic() + SETTLE for path in others})
 
     def _judge_session(self, live: Live, paths: Mapping[str, str]) -> None:
         record = self.records.read(live.session.workspace)
@@ -327,7 +334,9 @@ class Guard:
 
     def _note_edits(self, workspace: str, paths: Collection[str]) -> None:
         """Take in what a person has written into sealed files, unless a container could have written it."""
-        if any(live.session.workspace == workspace for id, live in self._live.items() if id in self._broken):
+        here = [live for live in self._live.values() if live.session.workspace == workspace]
+        if any(self._broken.get(live.session.id) == [] for live in here):  # what looks like an edit may be none
+            self._edited.update({(workspace, path): time.monotonic() + SETTLE for path in paths})
             return
         broken: set[str] = set()
         with self.records.changing(workspace) as record:
@@ -343,8 +352,8 @@ class Guard:
                 else:
                     record.items[path] = new
             record.copies.update(copies.data)
-        for live in list(self._live.values()) if broken else ():
-            if live.session.workspace == workspace:
+        for live in here if broken else ():
+            if live.session.id not in self._broken:
                 self._break(live, dict.fromkeys(broken, "changed"))
 
     def _rest(self, session: clincus.Session) -> None:
@@ -356,7 +365,7 @@ class Guard:
         self.watcher.drain()
         live = self._live.pop(session.id, None)
         self.watcher.unwatch(session.id)
-        self._broken = {id: found for id, found in self._broken.items() if id != session.id}
+        self._broken.pop(session.id, None)
         self._alarm(session, None)
         if session.id not in self.records.read(session.workspace).runs:
             return
@@ -393,13 +402,13 @@ class Guard:
                 if not change.restored and item is not None and restore.restore(change.path, item, record.copies):
                     for changes in (run.changes, record.changes):
                         changes[:] = [one._replace(restored=True) if one == change else one for one in changes]
-        self._changes = {**self._changes, live.session.id: run.changes}
+        self._changes[live.session.id] = run.changes
 
     # -- A break
 
     def _break(self, live: Live, found: Mapping[str, str]) -> None:
         """Begin to act on what happened to paths; the thread of the watcher goes on."""
-        self._broken = {**self._broken, live.session.id: []}  # so that nothing is judged meanwhile
+        self._broken[live.session.id] = []  # so that nothing is judged meanwhile
         # What looked like an edit may have been the first step of this.
         self._edited = {key: at for key, at in self._edited.items() if key[0] != live.session.workspace}
         self._act_on(live, found)
@@ -408,9 +417,13 @@ class Guard:
         threading.Thread(target=self._act, args=(live, found), name="freezing a session", daemon=True).start()
 
     def _act(self, live: Live, found: Mapping[str, str]) -> None:
-        has_failed = clincus.survive(f"freezing {live.session.id}", lambda: self._freeze(live, found))
+        for _ in range(TRIES):
+            has_failed = clincus.survive(f"freezing {live.session.id}", lambda: self._freeze(live, found))
+            if not has_failed:
+                break
+            time.sleep(ASK_AGAIN)
         if not self._broken.get(live.session.id):  # it had ended
-            self._broken = {id: changes for id, changes in self._broken.items() if id != live.session.id}
+            self._broken.pop(live.session.id, None)
         elif not has_failed:
             self.watcher.call(lambda: self._judge({Mark(live.session.id, live.session.workspace): LOST}))
 
@@ -443,34 +456,31 @@ class Guard:
 
     def _put_back(self, frozen: list[Live], found: Mapping[str, str]) -> None:
         workspace, at = frozen[0].session.workspace, clincus.utc_now()
-        who = suspects()
-        by = "unknown" if who else "container"
-        with self.records.changing(workspace) as record:
-            is_first = any(not record.runs[live.session.id].is_broken for live in frozen)
-            off: dict[str, str] = {}
-            for live in frozen:
-                off.update(is_other(record, live, record.runs[live.session.id]))
-            off.update(found if is_first else {})
-            if not off:
-                return  # another thread was here first
-            changes: list[Change] = []
-            for path in sorted(off):  # a folder comes before what is in it
-                item = record.items.get(path)
-                is_back = item is not None and restore.restore(path, item, record.copies)
-                new = note_item(path, Copies(), is_way=item.is_way) if item is not None and is_back else None
-                if new is not None:
-                    record.items[path] = new
-                changes.append(Change(path, off[path], by, at, is_back, who))
-            for live in frozen:
-                run = record.runs[live.session.id]
-                run.is_broken = True
-                add_changes(record, run, changes)
-        for live in frozen:
-            self._tell_broken(live.session, record.runs[live.session.id].changes, changes)
+        new: list[Change] = []
+        runs: dict[str, Run] = {}
+        try:
+            with self.records.changing(workspace) as record:
+                runs = {live.session.id: record.runs[live.session.id] for live in frozen}
+                is_first = not all(run.is_broken for run in runs.values())
+                off = dict(pair for live in frozen for pair in is_other(record, live, runs[live.session.id]))
+                off.update(found if is_first else {})
+                mended = {path: mend(record, path) for path in sorted(off)}  # a folder comes before what is in it
+                who = suspects() if off else ""
+                by = "unknown" if who else "container"
+                new = [Change(path, off[path], by, at, is_back, who) for path, is_back in mended.items()]
+                for run in runs.values() if new else ():
+                    run.is_broken = True
+                    add_changes(record, run, new)
+        except clincus.ClincusError as error:
+            if not new:
+                raise
+            self._report(frozen[0].session, f"what was changed is not written down: {error}")  # a full disk
+        for live in frozen if new else ():  # else another thread was here first
+            self._tell_broken(live.session, runs[live.session.id].changes, new)
 
     def _tell_broken(self, session: clincus.Session, everything: list[Change], new: list[Change]) -> None:
-        self._broken = {**self._broken, session.id: new}
-        self._changes = {**self._changes, session.id: everything}
+        self._broken[session.id] = new
+        self._changes[session.id] = everything
         words = f"Frozen: {told(new)}"
         self._report(session, words)
         self._alarm(session, words, new[-1].at)
@@ -489,14 +499,14 @@ class Guard:
             sessions.end(session.id)
             return
         with sessions.lock(session.id):
-            self._go_on(session, self._broken[session.id])
+            self._go_on(session)
             sessions.look(session.id)
 
-    def _go_on(self, session: clincus.Session, changes: list[Change]) -> None:
-        paths = sorted({one.path for one in changes})
+    def _go_on(self, session: clincus.Session) -> None:
         with self.records.changing(session.workspace) as record:
             run = record.runs[session.id]
-            done = {(one.path, one.at) for one in changes if one.restored}
+            paths = sorted({one.path for one in run.changes})
+            done = {(one.path, one.at) for one in run.changes if one.restored}
             record.accepted += [one for one in record.changes if (one.path, one.at) in done]
             record.changes = [one for one in record.changes if (one.path, one.at) not in done]
             run.is_broken, run.loose = False, sorted({*run.loose, *paths})
@@ -505,7 +515,7 @@ class Guard:
         done_watching = threading.Event()
 
         def again() -> None:
-            self._broken = {id: found for id, found in self._broken.items() if id != session.id}
+            self._broken.pop(session.id, None)
             try:
                 live = self._live.get(session.id)
                 if live is not None:
@@ -536,10 +546,10 @@ class Guard:
             run = self.records.read(session.workspace).runs.get(session.id)
             if run is None or run.has_ended:
                 return
-            self._changes = {**self._changes, session.id: run.changes}
+            self._changes[session.id] = run.changes
             if run.is_broken and run.changes and session.protection == clincus.BROKEN:
                 last = [one for one in run.changes if one.at == run.changes[-1].at]
-                self._broken = {**self._broken, session.id: last}
+                self._broken[session.id] = last
                 self._alarm(session, f"Frozen: {told(last)}", last[-1].at)
 
     def fields(self, session: clincus.Session) -> dict[str, object]:
@@ -631,6 +641,15 @@ def several_names(record: Record, paths: Iterable[str]) -> Iterator[str]:
         for piece in item.pieces if item is not None else ():
             if piece.kind == "file" and piece.links > 1:
                 yield f"{path}/{piece.path}"
+
+
+def mend(record: Record, path: str) -> bool:
+    """Put a path back, and note which file it is then. False if that is not possible."""
+    item = record.items.get(path)
+    if item is None or not restore.restore(path, item, record.copies):
+        return False
+    record.items[path] = note_item(path, Copies(), is_way=item.is_way) or item
+    return True
 
 
 def what_happened(path: str) -> str:
