@@ -19,11 +19,13 @@ __all__ = ["ChangedError", "Guard", "install"]
 def install(extensions: clincus.Extensions) -> None:
     """Add the check of a start, the listener, the field, the routes and the threads."""
     app = extensions.app
-    Appeared(app).install(extensions)
+    appeared = Appeared(app)
+    appeared.install(extensions)
     guard = Guard(app, os.environ if app is None else app.environ)
 
     def get_protection(request: clincus.Request) -> object:
-        return guard.document(app.known_session(request.values["id"]))
+        session = app.known_session(request.values["id"])
+        return {**guard.document(session), "appeared": appeared.current(session)}
 
     def post_resolve(request: clincus.Request) -> object:
         id = app.reachable_session(request.values["id"]).id

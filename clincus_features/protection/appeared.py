@@ -363,6 +363,13 @@ class Appeared:
         record = self.looker.find(id, session_id)
         return record.appeared if record is not None else []
 
+    def current(self, session: clincus.Session) -> list[dict[str, Any]]:
+        """What has appeared by now in the workspace of a session; of one that runs it is looked for, now and then."""
+        is_old = time.monotonic() - self._looked.get(session.session_id, float("-inf")) > PERIOD
+        if session.status == "running" and is_old and self.looker.is_wanted(session):
+            clincus.survive(f"the look at the folder of {session.id}", lambda: self.look(session))
+        return self.listed(session.id, session.session_id)
+
     def look(self, session: clincus.Session, *, is_over: bool = False) -> list[dict[str, Any]]:
         """Look at a session's workspace now, and tell the pages if something is new. Raises ClincusError."""
         self._wait_for_begin(session)

@@ -560,7 +560,7 @@ class Guard:
         return {"protection_changes": found, **({"protection": clincus.BROKEN} if is_broken else {})}
 
     def document(self, session: clincus.Session) -> dict[str, object]:
-        """The answer of GET …/protection. Raises ClincusError."""
+        """The answer of GET …/protection, but for what has appeared. Raises ClincusError."""
         is_here = session.mode == "mount" and not session.engine
         record = self.records.read(session.workspace) if is_here else Record(session.workspace)
         run = record.runs.get(session.id)
@@ -576,7 +576,6 @@ class Guard:
             "note": session.protection_note,
             "sealed": sealed,
             "changes": fields["protection_changes"],
-            "appeared": appeared_in(session),
         }
 
     def _label(self, session: clincus.Session, level: str, note: str) -> None:
@@ -613,11 +612,6 @@ class Guard:
         names = ", ".join(sorted(record.workspace for record in found)[:MOST_TOLD])
         words = f"Something sealed was changed while a session ran, in {names}: {told(found[0].changes)}"
         return words, "look at each path before you run git there; `clincus shell --accept-changes` takes it as it is"
-
-
-def appeared_in(session: clincus.Session) -> list[dict[str, object]]:
-    """What runs on the person's machine by itself, and has appeared since the start."""
-    return []  # the seam: `return appeared.appeared_in(session)` once appeared.py is there
 
 
 # -- Pure, or with a look at the disk

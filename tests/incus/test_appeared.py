@@ -78,6 +78,8 @@ def test_what_an_agent_plants_is_told_after_its_turn_and_at_the_stop(session, sc
     session.turn(script)
     wait_until(lambda: appeared(session) == len(found), "the session to tell what appeared")
     assert told(session) == found
+    told_there = session.server.get(f"{session.path}/protection").json["appeared"]
+    assert {one["path"] for one in told_there} == found.keys()
     (warning,) = [text for text in session.server.get(session.path).json["warnings"] if "appeared" in text]
     assert session.id in warning
     lines = session.cli("diff", "--stat").stdout.splitlines()

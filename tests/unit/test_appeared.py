@@ -314,6 +314,24 @@ def test_looks_at_one_session_keep_their_distance_but_for_the_last(watch, work):
     assert (at <= time.monotonic(), has_stopped) == (True, True)
 
 
+def test_a_person_who_asks_gets_what_is_there_now_and_no_look_right_after_another(watch, work):
+    session = session_of(work)
+    begun(watch, session)
+    (work / ".envrc").write_text("x")
+    assert paths(watch.current(session)) == [".envrc"]
+    (work / ".mcp.json").write_text("x")
+    assert paths(watch.current(session)) == [".envrc"]
+    watch._looked[session.session_id] -= appeared.PERIOD + 1
+    assert paths(watch.current(session)) == [".envrc", ".mcp.json"]
+
+
+def test_of_a_session_that_is_stopped_the_last_look_is_told(watch, work):
+    session = session_of(work)
+    begun(watch, session)
+    (work / ".envrc").write_text("x")
+    assert watch.current(session._replace(status="stopped")) == []
+
+
 def test_the_count_is_known_after_a_restart_of_the_server(watch, work):
     session = session_of(work)
     begun(watch, session)
