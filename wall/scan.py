@@ -397,6 +397,8 @@ class Look:
         try:
             common = os.fsdecode(read_file(git, "commondir")).strip()
         except OddFileError as odd:
+            if is_folder_at(git, "commondir"):  # as the wall puts it there: git then reads nothing
+                return found[:MOST_COMMANDS]
             return [*found, command("commondir", str(odd))][:MOST_COMMANDS]
         if common not in ("", "."):
             try:

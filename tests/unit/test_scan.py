@@ -152,8 +152,9 @@ def test_folders_of_a_project_are_no_bare_repository(work):
 
 def test_the_placeholder_that_keeps_git_from_a_bare_top_does_not_hide_it(work):
     work.repository("", "--bare")
+    work.configure("config")
     (work.root / "commondir").mkdir()
-    assert ("repository", ".") in work.found()
+    assert work.found() == {("repository", "."): [EVIL]}
 
 
 @pytest.mark.parametrize("head", ["", "nonsense", "ref: elsewhere", None])
