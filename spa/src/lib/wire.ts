@@ -1573,6 +1573,8 @@ export interface components {
             head: string;
             /** @description that no branch there had before */
             commits: number;
+            /** @description of a fetch: folders that git takes for submodules, and that what is checked out here does not have; at most 100 */
+            gitlinks: string[];
         };
         Unfetched: {
             /** @description what is checked out in the clone; empty for a commit */
@@ -1627,16 +1629,7 @@ export interface components {
             }[];
             changes: components["schemas"]["SealedChange"][];
             /** @description what runs on your machine by itself, and was not there at the start */
-            appeared: {
-                path: string;
-                /** @enum {string} */
-                kind: "gitlink" | "repository" | "settings";
-                when: string;
-                commands: {
-                    key: string;
-                    value: string;
-                }[];
-            }[];
+            appeared: components["schemas"]["Appeared"][];
         };
         SealedChange: {
             /** @description on this host */
@@ -2043,6 +2036,11 @@ export interface operations {
                     presets?: string[];
                     /** @description what a clone starts from; HEAD with the uncommitted changes when absent */
                     branch?: string;
+                    /**
+                     * @description start though what was sealed at the last start was changed meanwhile
+                     * @default false
+                     */
+                    accept_changes?: boolean;
                     /** @description let containers run in it, which costs a mounted folder its lock; the config's when absent */
                     nesting?: boolean;
                 };
@@ -2173,7 +2171,13 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": Record<string, never>;
+                "application/json": {
+                    /**
+                     * @description start though what was sealed at the last start was changed meanwhile
+                     * @default false
+                     */
+                    accept_changes?: boolean;
+                };
             };
         };
         responses: {
