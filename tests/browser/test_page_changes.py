@@ -113,7 +113,7 @@ def test_a_file_and_a_turn_are_undone_and_the_history_leads_to_what_a_deleted_se
     expect(dialog.get_by_role("checkbox", name="mine")).to_have_count(0)
     dialog.get_by_role("button", name="Undo in 2 files").click()
     expect(page.get_by_text("Put back 1 file and removed 2 files.")).to_be_visible()
-    assert run("ls").split() == ["README.md", "mine"]
+    assert run("ls --ignore=commondir").split() == ["README.md", "mine"]  # the wall keeps that name
     assert dashboard.server.delete(f"{path}?force=true").status == 204
     dashboard.go("/history")
     page.get_by_role("link", name="Changes").click()

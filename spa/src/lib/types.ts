@@ -56,7 +56,7 @@ export type Restored = Schemas['Restored'];
 export type Snapshot = Schemas['Snapshot'];
 
 /** What is sealed in a session, what became another file, and what appeared that runs on the host. */
-export type ProtectionReport = Omit<Schemas['Protection'], 'appeared'> & { appeared: readonly Appeared[] };
+export type ProtectionReport = Schemas['Protection'];
 export type SealedChange = Schemas['SealedChange'];
 export type Appeared = Schemas['Appeared'];
 

@@ -7,7 +7,7 @@ import ChangedFiles from './ChangedFiles.svelte';
 import { Changes } from './changes.svelte';
 import { Comments } from './comments.svelte';
 
-const LIST = { files: [], others: [], stale: '', truncated: false, skipped: [] };
+const LIST = { files: [], others: [], stale: '', truncated: false, skipped: [], appeared: [] };
 
 afterEach(() => {
   cleanup();
