@@ -122,16 +122,20 @@ class Box:
         self.made = []  # the names of our stages: others' sessions may run beside the tests
         self.last = ""  # the name of the newest container
 
-    def protection(self, level="locked", extra=(), workspace=None, paths=PATHS, code_uid=1000):
-        """The wall of a new container: locked, basic (as on a host that cannot do better), or off."""
+    def protection(
+        self, level="locked", extra=(), workspace=None, paths=PATHS, code_uid=1000, *, is_clone=False, nesting=False
+    ):
+        """The wall of a new container: locked, basic (as on a host that cannot do better, or for nesting), or off."""
         support = self.support
-        if level == "basic":
-            support = support._replace(reason="asked for by the test")
+        if level == "basic" and not nesting:
+            support = support._replace(reason="asked for by the test", takes_hooks=True)
         flags = {"security.protected_paths": paths, "security.disable_protection": level == "off"}
+        if nesting:
+            flags["security.nesting"] = True
         settings = clincus.with_flags(clincus.make_config(()), {**flags, "incus.code_uid": code_uid})
         workspace = workspace or clincus.workspace_folder(str(self.root), "/workspace", settings)
         self.made.append(secrets.token_hex(8))
-        made = clincus.protect_workspace(workspace, settings, support, extra, self.made[-1])
+        made = clincus.protect_workspace(workspace, settings, support, extra, self.made[-1], is_clone=is_clone)
         assert made.level == level
         return made
 

@@ -1,0 +1,223 @@
+"""Attacks on the seals by way of mount namespaces: tests/incus/namespace_attacks.py is the table.
+
+What is judged is the host: whether git there ran what was planted, and whether what is sealed is the same to the byte.
+The same attacks are made where no system call is denied, to see that they are some.
+"""
+
+import os
+import platform
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, note, seed, settings
+from hypothesis import strategies as st
+from namespace_attacks import NAMESPACES, WAYS, at_once, put_together, selection
+from namespace_box import Judge, bring_tools, git_of_owner, make_many, run_attacks
+from wall_box import CODE, OWNER, kept_container, new_box
+
+BOTH = pytest.mark.parametrize("user", [CODE, 0], ids=["code", "root"])
+EACH_NAMESPACE = pytest.mark.parametrize("namespace", NAMESPACES)
+
+
+@pytest.fixture
+def box(bed):
+    with new_box(bed) as made:
+        yield made
+
+
+def assert_held(box, attacks, user):
+    """Make attacks on one container with the wall, all of them in the one workspace."""
+    name = box.launch()
+    bring_tools(box, name)
+    judge = Judge(box.root)
+    lines = [(number, "/workspace", judge.command(number), attack.code) for number, attack in enumerate(attacks)]
+    run_attacks(box, name, lines, user)
+    assert [attacks[number].name for number in judge.ran()] == []
+    assert judge.changed() == set()
+
+
+def those_that_fall(box, attacks, user, protection=None):
+    """The names of the attacks that succeed in a container where nothing is denied, each on a repository of its own."""
+    make_many(box.root, len(attacks))
+    paths = [f"{number}/.git/{name}" for number in range(len(attacks)) for name in ("config", "hooks")]
+    made = protection or box.protection(paths=paths)
+    allowed = {key: value for key, value in made.config.items() if key != "security.syscalls.deny"}
+    name = box.launch(made._replace(config=allowed))
+    bring_tools(box, name)
+    judge = Judge(box.root)
+    lines = [(number, f"/workspace/{number}", judge.command(number), one.code) for number, one in enumerate(attacks)]
+    # Each in a copy of the mount namespace, for the first one's mounts could go once only.
+    run_attacks(box, name, lines, 0, ALONE=str(user))
+    ran = judge.ran(*(box.root / str(number) for number in range(len(attacks))))
+    return {attacks[number].name for number in ran}
+
+
+def expected(attacks, user):
+    """The names of those that succeed where nothing is denied, on this machine."""
+    is_x86 = platform.machine() == "x86_64"
+    return {attack.name for attack in attacks if user in attack.falls and (is_x86 or "32-bit" not in attack.name)}
+
+
+@BOTH
+def test_no_namespace_is_a_way_around_the_seals(box, user):
+    assert_held(box, [*selection(), *at_once()], user)
+
+
+@BOTH
+def test_each_of_these_is_a_way_where_no_call_is_denied(box, user):
+    attacks = selection()
+    assert those_that_fall(box, attacks, user) == expected(attacks, user)
+
+
+@BOTH
+def test_the_attacks_without_a_namespace_succeed_where_nothing_is_sealed(box, user):
+    attacks = list(at_once())
+    assert those_that_fall(box, attacks, user, box.protection("off")) == expected(attacks, user)
+
+
+@pytest.mark.nightly
+@BOTH
+@EACH_NAMESPACE
+def test_no_way_from_any_foot_gets_around_the_seals(box, namespace, user):
+    assert_held(box, list(put_together([namespace])), user)
+
+
+@pytest.mark.nightly
+@BOTH
+@EACH_NAMESPACE
+def test_each_way_from_any_foot_is_known_where_no_call_is_denied(box, namespace, user):
+    attacks = list(put_together([namespace]))
+    assert those_that_fall(box, attacks, user) == expected(attacks, user)
+
+
+@pytest.mark.nightly
+@BOTH
+@pytest.mark.parametrize("attack", [*selection(), *at_once()], ids=lambda attack: attack.name)
+def test_each_attack_is_held_in_a_fresh_container(box, attack, user):
+    assert_held(box, [attack], user)
+
+
+# -- Random sequences
+
+STEPS = {
+    "stand in the Git folder": 'chdir "$T/.git"; ',
+    "stand at the top": "chdir $T; ",
+    "open a descriptor": '$FD = folder("$T/.git"); ',
+    "open one of the top": "$TOP = folder($T); ",
+    "leave a process behind": "stay_behind(); ",
+    "send it to a child": (
+        "socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0); send_descriptor($a, $FD // folder('.')); "
+        "return if fork; $FD = receive_descriptor($b); "
+    ),
+    "have a child": "return if fork; ",
+    "unshare": "unshare(); ",
+    "have it private": "forget(); ",
+    "have it a slave": "forget('/', REC | SLAVE); ",
+    "become root of its own": "new_user(); ",
+    "become root of many": "new_user(1); ",
+    "unshare all in one": "unshare(NEWUSER | NEWNS); ",
+    "clone": "cloned(NEWNS, 'clone'); ",
+    "exchange": (
+        'my $g = folder("$T/.git"); rename_at($g, "config", $g, "HEAD", EXCHANGE); '
+        'rename_at($g, "config", $g, "HEAD", EXCHANGE); '
+    ),
+    "rename the folder": "rename '.git', 'g'; plant('g'); rename 'g', '.git'; ",
+    "plant here": "plant_at(folder('.')); ",
+    "plant by the path": 'plant("$T/.git"); ',
+    "plant by the descriptor": "plant_at($FD); ",
+    "plant by io_uring": "plant_by_ring($FD); ",
+    "replace the folder": "replace_git($TOP); ",
+    "plant by another's root": "plant_at(call('openat', $PROC, path(\"$HOLDER/root$T/.git\"), 0, 0)); ",
+    **{way: f"{{ {code} }} " for way, code in WAYS.items()},
+}
+
+
+@pytest.fixture(scope="module")
+def shared(bed):
+    with new_box(bed) as box, kept_container(bed, box) as name:
+        bring_tools(box, name)
+        yield box, name, Judge(box.root)
+
+
+@pytest.mark.nightly
+@BOTH
+def test_no_sequence_of_steps_gets_around_the_seals(shared, user):
+    box, name, judge = shared
+    chosen = random.SystemRandom().randrange(2**32)
+
+    # What goes wrong stays wrong, so there is nothing to shrink by; the seed and the steps are printed.
+    @seed(chosen)
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None, print_blob=True)
+    @given(st.lists(st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=9), min_size=5, max_size=20))
+    def try_them(sequences):
+        note(f"seed {chosen}")
+        lines = [
+            (number, "/workspace", judge.command(number), "our $TOP; " + "".join(STEPS[step] for step in steps))
+            for number, steps in enumerate(sequences)
+        ]
+        run_attacks(box, name, lines, user)
+        assert [sequences[number] for number in judge.ran()] == []
+        assert judge.changed() == set()
+
+    try_them()
+
+
+# -- A repository of the agent's own at the top
+
+BARE = """cd "$1" && rm -f .git/HEAD; mkdir -p objects refs; echo 'ref: refs/heads/x' >HEAD
+printf '[core]\\n\\trepositoryformatversion = 0\\n\\tbare = false\\n\\tworktree = .\\n\\tfsmonitor = %s\\n' "$2" >config
+rm -rf commondir; rmdir commondir; mv commondir c"""
+
+
+def make_bare(box, name, user):
+    judge = Judge(box.root)
+    script = f"set -- /workspace '{judge.command(1)}'\n{BARE}\n"
+    box.incus.exec(name, ["sh"], stdin=script.encode(), user=user)
+    return judge
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["a broken .git", "no .git"])
+def test_the_top_of_the_workspace_cannot_become_a_repository(box, kind, user):
+    if kind == "no .git":
+        (box.root / ".git").rename(box.root.parent / "git")
+    judge = make_bare(box, box.launch(), user)
+    assert judge.ran() == set()
+
+
+def test_the_top_can_become_one_where_nothing_is_sealed(box):
+    judge = make_bare(box, box.launch(box.protection("off")), CODE)
+    assert judge.ran() == {1}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("diff", "HEAD"),
+        ("log", "HEAD"),
+        ("status", "--porcelain"),
+        ("stash", "-u"),
+        ("clean", "-nd"),
+        ("diff", "HEAD", "--"),
+    ],
+    ids=" ".join,
+)
+def test_git_of_the_host_works_as_before_beside_the_guard(shared_day, words):
+    root, before = shared_day
+    done = git_of_owner(root, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "commondir" not in done.stdout
+    git_of_owner(root, "stash", "pop")
+    assert git_of_owner(root, "status", "--porcelain").stdout == before
+
+
+@pytest.fixture(scope="module")
+def shared_day(bed):
+    """A workspace with a running session and some work in it, and what `git status` said before the session."""
+    with new_box(bed) as box:
+        (box.root / "README").write_text("changed\n")
+        (box.root / "new").write_text("new\n")
+        os.chown(box.root / "new", OWNER, OWNER)
+        before = git_of_owner(box.root, "status", "--porcelain").stdout
+        with kept_container(bed, box):
+            yield box.root, before
