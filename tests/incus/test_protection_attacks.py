@@ -48,6 +48,10 @@ BOTH = {
     "a nested user namespace of many ids": """unshare --map-root-user --map-auto --mount --pid --fork sh -c '
         umount -l .git/hooks; mount -o remount,bind,rw .git/config; echo EVIL >> .git/config;
         echo EVIL > .git/hooks/a; mknod null c 1 3; chown 0 x; cp /bin/sh s; chown 0 s; chmod 4755 s'""",
+    "pivot_root in a user namespace of its own": """cd .git; unshare -Urm sh -c '
+        mkdir -p /tmp/new; mount -t tmpfs none /tmp/new; mkdir /tmp/new/old; cp /usr/bin/busybox /tmp/new/
+        cd /tmp/new; pivot_root . old; cd /old/workspace/.git; /busybox umount -l /old; exec /busybox sh -c "
+        echo EVIL > x; /busybox mv -f x config; /busybox mv hooks h; /busybox mkdir hooks; echo EVIL > hooks/a"'""",
     "a setuid copy": """cp /bin/true setuid; chmod 6755 setuid; cp /bin/true s2; chmod 2755 s2
         install -m 4755 /bin/true s3""",
 }
@@ -57,6 +61,14 @@ ROOT = {
     "umount -l": """for p in .git/hooks .git/config .git/info .git .husky; do umount -l $p; done
         echo EVIL > .git/hooks/a""",
     "umount -R": "cd /; umount -R /workspace; umount -l /workspace/.git; echo EVIL > /workspace/.git/hooks/a",
+    "umount -R from inside": """cd .git; umount -R /workspace; umount -l /workspace; echo EVIL > x; mv -f x config
+        mv hooks h; mkdir hooks; echo EVIL > hooks/a""",
+    "umount of all from inside": """cd .git; umount -l /workspace; echo EVIL > x; mv -f x config; mv hooks h
+        mkdir hooks; echo EVIL > hooks/a""",
+    "umount of all with a descriptor": """exec 3<.; cd /; umount -l /workspace; cd /proc/self/fd/3/.git; echo EVIL > x
+        mv -f x config; mv hooks h; mkdir hooks; echo EVIL > hooks/a""",
+    "umount of all from inside, in a new mount namespace": """cd .git; unshare -m sh -c '
+        umount -l /workspace; echo EVIL > x; mv -f x config; mv hooks h; mkdir hooks; echo EVIL > hooks/a'""",
     "umount of all": "cd /; umount -l /workspace; mkdir -p /workspace/.git/hooks; echo EVIL > /workspace/.git/hooks/a",
     "umount by umount2 flags": """perl -e 'for my $flags (0, 1, 2, 4, 8, 10) {
         for my $p (".git/hooks", ".git/config", ".git") { syscall(166, "/workspace/$p", $flags) } }'
@@ -71,6 +83,9 @@ ROOT = {
         mount --move /workspace/.git /mnt/m; echo EVIL > .git/hooks/a""",
     "move all": """cd /; mount --make-rprivate /; mkdir -p /mnt/all; mount --move /workspace /mnt/all
         umount -l /mnt/all/.git/hooks; echo EVIL > /mnt/all/.git/hooks/a""",
+    "move all from inside": """cd .git; mount --make-rprivate /; mkdir -p /mnt/t; mount -t tmpfs none /mnt/t
+        mkdir /mnt/t/all; mount --move /workspace /mnt/t/all; umount -l /mnt/t; echo EVIL > x; mv -f x config
+        mv hooks h; mkdir hooks; echo EVIL > hooks/a""",
     "remount": """for p in .git/hooks .git/config .husky .vscode; do
         mount -o remount,rw $p; mount -o remount,bind,rw $p; mount -o remount,bind,rw,suid,dev /workspace/$p; done
         mount -o remount,rw /workspace; mount -o remount,bind,suid,dev /workspace
