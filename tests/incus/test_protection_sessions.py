@@ -1,0 +1,234 @@
+"""Two sessions whose folders meet: a descriptor that one hands to the other, or a rename by the one above the other.
+
+A seal counts in the mount namespace of the caller, and that of another container has seals of its own. Either the
+second session is refused, or it must not get anything into the Git folder of the first one.
+"""
+
+import os
+from contextlib import suppress
+
+import pytest
+from namespace_box import Judge, bring_tools, git_of_owner, run_perl
+from wall_box import CODE, EVIL, OWNER, make_repository, new_box
+
+import clincus
+
+SOCKET = "socket"
+
+
+@pytest.fixture
+def box(bed):
+    with new_box(bed) as made:
+        os.chown(made.root.parent, OWNER, OWNER)
+        yield made
+
+
+def folder_of(path):
+    path.mkdir(exist_ok=True)
+    os.chown(path, OWNER, OWNER)
+    return path
+
+
+def workspace_at(path):
+    if not path.exists():
+        make_repository(path)
+    return clincus.workspace_folder(str(path), "/workspace", clincus.make_config(()))
+
+
+# Where the two sessions meet: the protection of the victim and of the accomplice, and the socket in each of them. The
+# victim's workspace is the one of the box.
+
+
+def an_extra_mount(box, **more):
+    shared = clincus.host_folder(str(folder_of(box.root.parent / "shared")), "/shared")
+    victim = box.protection(extra=[shared])
+    other = box.protection(extra=[shared], workspace=workspace_at(box.root.parent / "other"), **more)
+    return victim, other, "/shared", "/shared"
+
+
+def a_readonly_extra_mount(box):
+    path = str(folder_of(box.root.parent / "shared"))
+    victim = box.protection(extra=[clincus.host_folder(path, "/shared")])
+    readonly = clincus.host_folder(path, "/shared", True)
+    other = box.protection(extra=[readonly], workspace=workspace_at(box.root.parent / "other"))
+    return victim, other, "/shared", "/shared"
+
+
+def a_part_of_an_extra_mount(box):
+    part = folder_of(folder_of(box.root.parent / "shared") / "part")
+    victim = box.protection(extra=[clincus.host_folder(str(part.parent), "/shared")])
+    inner = clincus.host_folder(str(part), "/part")
+    other = box.protection(extra=[inner], workspace=workspace_at(box.root.parent / "other"))
+    return victim, other, "/shared/part", "/part"
+
+
+def a_clone_with_the_extra_mount(box):
+    return an_extra_mount(box, is_clone=True)
+
+
+def a_session_without_seals(box):
+    return an_extra_mount(box, level="off")
+
+
+def a_session_with_plain_devices(box):
+    return an_extra_mount(box, level="basic")
+
+
+def a_session_for_nested_containers(box):
+    return an_extra_mount(box, level="basic", nesting=True)
+
+
+def a_workspace_in_the_workspace(box):
+    inner = workspace_at(box.root / "inner")
+    return box.protection(), box.protection(workspace=inner), "/workspace/inner", "/workspace"
+
+
+def a_workspace_around_the_workspace(box):
+    outer = workspace_at(box.root.parent)
+    return box.protection(), box.protection(workspace=outer), "/workspace", "/workspace/work"
+
+
+def the_same_workspace_with_fewer_seals(box):
+    return box.protection(), box.protection(paths=()), "/workspace", "/workspace"
+
+
+MEETINGS = (
+    an_extra_mount,
+    a_readonly_extra_mount,
+    a_part_of_an_extra_mount,
+    a_clone_with_the_extra_mount,
+    a_session_without_seals,
+    a_session_with_plain_devices,
+    a_session_for_nested_containers,
+    a_workspace_in_the_workspace,
+    a_workspace_around_the_workspace,
+    the_same_workspace_with_fewer_seals,
+)
+
+
+def start_both(box, protections):
+    """Start a container of each; their names, or None where the second is refused, which is as good."""
+    names = [box.launch(protections[0])]
+    try:
+        names.append(box.launch(protections[1]))
+    except clincus.IncusError as error:
+        if "forkstart" not in error.message:  # it did not even come to the hook
+            raise
+        return None
+    for name in names:
+        bring_tools(box, name)
+    return names
+
+
+@pytest.mark.parametrize("order", ["the victim first", "the accomplice first"])
+@pytest.mark.parametrize("meeting", MEETINGS)
+def test_a_descriptor_handed_to_another_session_is_no_way_in(box, meeting, order):
+    try:
+        victim, accomplice, here, there = meeting(box)
+    except clincus.ClincusError:
+        return  # refused before it came to a container
+    turned = order == "the accomplice first"
+    names = start_both(box, [accomplice, victim] if turned else [victim, accomplice])
+    if names is None:
+        return
+    judge = Judge(box.root)
+    owner, other = reversed(names) if turned else names
+    assert run_perl(box, owner, f"serve('{here}/{SOCKET}', '/workspace/.git')").code == 0
+    for user in (CODE, 0):
+        number = user + 1
+        code = f"plant_at(receive('{there}/{SOCKET}'))"
+        run_perl(box, other, code, user=user, command=judge.command(number))
+    run_perl(box, owner, f"unlink '{here}/{SOCKET}'", user=0)
+    assert (judge.ran(), judge.changed()) == (set(), set())
+
+
+ABOVE = "plant('/workspace/work/.git'); replace_git(folder('/workspace/work')); plant('/workspace/work/.git')"
+MOVED = """rename '/workspace/work', '/workspace/old'; mkdir '/workspace/work'; mkdir '/workspace/work/.git', 0755;
+call('mkdirat', AT, path("/workspace/work/.git/$_"), 0755) for qw(objects refs hooks);
+put(folder('/workspace/work/.git'), 'HEAD', 0644, "ref: refs/heads/main\\n"); plant('/workspace/work/.git')"""
+
+
+@pytest.mark.parametrize("order", ["the victim first", "the accomplice first"])
+@pytest.mark.parametrize("code", [ABOVE, MOVED], ids=["replaces what is in it", "replaces it"])
+def test_a_session_on_the_folder_above_is_no_way_in(box, code, order):
+    outer = workspace_at(box.root.parent)
+    protections = [box.protection(), box.protection(workspace=outer)]
+    turned = order == "the accomplice first"
+    names = start_both(box, protections[::-1] if turned else protections)
+    if names is None:
+        return
+    judge = Judge(box.root)
+    other = names[0] if turned else names[1]
+    run_perl(box, other, code, command=judge.command(1))
+    assert (judge.ran(), judge.changed()) == (set(), set())
+
+
+def test_an_older_session_of_the_same_workspace_keeps_off_the_seals_of_a_newer_one(box):
+    older = box.launch(box.protection(paths=()))
+    (box.root / ".husky").mkdir()
+    (box.root / ".husky/pre-commit").write_text("true\n")
+    for path in (box.root / ".husky", box.root / ".husky/pre-commit"):
+        os.chown(path, OWNER, OWNER)
+    with suppress(clincus.IncusError):
+        box.launch()
+        box.run(older, "mv .husky h; mkdir -p .husky; echo EVIL >.husky/pre-commit")
+        assert (box.root / ".husky/pre-commit").read_text() == "true\n"
+
+
+def test_a_mount_in_a_shared_folder_does_not_go_by_the_removal_of_its_mount_point(box):
+    """The mount point lies in the workspace, and is one in the namespace of one session only."""
+    extra = folder_of(box.root.parent / "extra")
+    hook = folder_of(extra / "hooks") / "pre-commit"
+    hook.write_text("#!/bin/sh\ntrue\n")
+    hook.chmod(0o755)
+    assert git_of_owner(box.root, "config", "core.hooksPath", str(extra / "hooks")).returncode == 0
+    names = start_both(
+        box, [box.protection(extra=[clincus.host_folder(str(extra), "/workspace/data")]), box.protection()]
+    )
+    if names is None:
+        return
+    victim, other = names
+    judge = Judge(box.root)
+    run_perl(
+        box,
+        victim,
+        "chdir '/workspace/data'; exit if stay(); await('/tmp/go'); rename_at(AT, 'hooks', AT, 'moved'); "
+        "call('mkdirat', AT, path('hooks'), 0755); put(AT, 'hooks/pre-commit', 0755, hook()); await('/tmp/done')",
+        command=judge.command(1),
+    )
+    box.run(other, "rmdir data; mv data old", 0)
+    box.run(victim, "until [ -p /tmp/go ]; do sleep 0.1; done; echo >/tmp/go")
+    box.run(victim, "until [ -p /tmp/done ]; do sleep 0.1; done; echo >/tmp/done")
+    assert judge.ran() == set()
+    assert hook.read_text() == "#!/bin/sh\ntrue\n"
+
+
+# What was made before it was sealed
+
+MADE = "mkdir -p .git/modules/x; printf '[core]\\n' >.git/modules/x/config"
+
+
+def test_a_second_hard_link_from_before_is_no_way_to_change_what_is_sealed(box):
+    name = box.launch()
+    assert box.run(name, f"{MADE}; ln .git/modules/x/config .git/modules/alias").code == 0
+    with suppress(clincus.IncusError):  # it may be refused
+        box.restart(name)
+        box.run(name, "echo EVIL >>.git/modules/alias; echo EVIL >>.git/modules/x/config")
+    assert (box.root / ".git/modules/x/config").read_text() == "[core]\n"
+
+
+def test_a_descriptor_that_another_session_kept_is_no_way_to_change_what_is_sealed(box):
+    victim, other = start_both(box, an_extra_mount(box)[:2])
+    box.run(victim, MADE)
+    run_perl(box, victim, f"serve('/shared/{SOCKET}', '/workspace/.git/modules/x/config', 02)")
+    run_perl(
+        box,
+        other,
+        f"my $file = receive('/shared/{SOCKET}'); exit if stay(); await('/tmp/go'); POSIX::write($file, '{EVIL}', 13); "
+        "await('/tmp/done')",
+    )
+    with suppress(clincus.IncusError):  # it may be refused
+        box.restart(victim)
+        box.run(other, "until [ -p /tmp/go ]; do sleep 0.1; done; echo >/tmp/go")
+        box.run(other, "until [ -p /tmp/done ]; do sleep 0.1; done; echo >/tmp/done")
+    assert (box.root / ".git/modules/x/config").read_text() == "[core]\n"
